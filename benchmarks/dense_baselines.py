@@ -54,8 +54,7 @@ from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
 from simmat.predictor import EncodedImage, EverythingSettings, Predictor, Reference
 from simmat.predictor.encoded import embed
-from simmat.training.callbacks import Callback
-from simmat.training.setup import TrainingPlan, prepare
+from simmat.training.plan import TrainingPlan, plan_run
 from simmat.training.step import build_optimizer, learning_rate, set_rates
 from simmat.types import BoolArray, FloatArray, ImageReader, SensorImage
 
@@ -327,7 +326,7 @@ def otsu(setup: TrainingPlan, samples: Sequence[Sample], rule: Watershed) -> dic
 
 def run_otsu(cell: Cell, registry: Registry, out: Path, *, test: bool) -> None:
     """Choose the settings of Otsu's watershed on validation, and score them."""
-    setup = prepare(cell.config, registry, Callback())
+    setup = plan_run(cell.config, registry)
     rule = max(Watershed.candidates_of_otsu(), key=lambda one: float(otsu(setup, setup.val, one)["ap50"] or 0))
     result: dict[str, Any] = {"watershed": asdict(rule), "val": {"everything": otsu(setup, setup.val, rule)}}
     if test:
@@ -340,7 +339,7 @@ def run_otsu(cell: Cell, registry: Registry, out: Path, *, test: bool) -> None:
 def run_unet(cell: Cell, rate: float, registry: Registry, out: Path, *, test: bool) -> None:
     """Train and validate a U-Net unless that is done; with `test`, score the test split."""
     file = out / f"seed-{cell.seed}_lr-{rate:g}.json"
-    setup = prepare(cell.config, registry, Callback())
+    setup = plan_run(cell.config, registry)
     assert setup.spec.dense is not None
     weights = file.with_suffix(".pt")
     out.mkdir(parents=True, exist_ok=True)
@@ -394,7 +393,7 @@ def main() -> None:
         out = options.out / dataset
         for rate in options.lr:
             run_unet(arms[first], rate, registry, out, test=False)
-        classes = prepare(arms[first].config, registry, Callback()).dataset.has_classes
+        classes = plan_run(arms[first].config, registry).dataset.has_classes
         rate = best_rate(out, first, options.lr, "semantic.miou" if classes else "everything.ap50")
         for seed in (first, *others):
             run_unet(arms[seed], rate, registry, out, test=options.test)

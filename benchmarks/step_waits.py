@@ -24,7 +24,7 @@ from simmat.config import TrainConfig
 from simmat.nn.losses import Batch
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
-from simmat.training import run as module
+from simmat.training import fit, learner
 
 
 @dataclass
@@ -49,11 +49,11 @@ def measure(config: TrainConfig, registry: Registry) -> tuple[list[float], list[
     steps: list[float] = []
     waits: list[float] = []
     counts: list[int] = []
-    step, choose = module.Run._one_step, module.loading_processes
+    step, choose = fit.take_step, learner.loading_processes
 
-    def timed(run: module.Run, batches: Iterator[Batch]) -> None:
+    def timed(one: learner.Learner, batches: Iterator[Batch]) -> None:
         watched, start = Waits(batches), time.perf_counter()
-        step(run, watched)
+        step(one, watched)
         steps.append(time.perf_counter() - start)
         waits.append(watched.seconds)
 
@@ -61,7 +61,7 @@ def measure(config: TrainConfig, registry: Registry) -> tuple[list[float], list[
         counts.append(choose(*given))  # type: ignore[arg-type]
         return counts[-1]
 
-    with mock.patch.object(module.Run, "_one_step", timed), mock.patch.object(module, "loading_processes", noted):
+    with mock.patch.object(fit, "take_step", timed), mock.patch.object(learner, "loading_processes", noted):
         training.train(config, registry)
     return steps, waits, counts[0]
 

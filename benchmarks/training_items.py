@@ -24,13 +24,12 @@ from measuring import Line, add_json_option, cpu_seconds, report
 from PIL import Image
 from scipy import ndimage
 
-from simmat.callbacks import Callback
 from simmat.config import TrainConfig
 from simmat.data.batches import TrainingItems
 from simmat.io.images import write_image
 from simmat.nn.device import keep_freed_memory
 from simmat.plugins.loader import load_plugins
-from simmat.training.setup import prepare
+from simmat.training.plan import plan_run
 
 HEIGHT, WIDTH, OBJECTS = 512, 640, 5
 
@@ -61,7 +60,7 @@ def stream(data: Path, out: Path) -> TrainingItems:
     """Return the items of a run with default settings."""
     keep_freed_memory()  # as a run does that has built its network
     config = TrainConfig(modality="gray", foundation="lite", data=data, out=out, steps=1000)
-    return prepare(config, load_plugins(), Callback()).items()
+    return plan_run(config, load_plugins()).items()
 
 
 def decode(paths: tuple[str, ...]) -> None:

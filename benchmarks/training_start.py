@@ -29,7 +29,7 @@ from pathlib import Path
 from simmat.config import load_config
 from simmat.plugins.loader import load_plugins
 from simmat.training import Callback
-from simmat.training.setup import prepare
+from simmat.training.plan import plan_run
 settings = {"modality": "gray", "data": Path(sys.argv[1]), "out": Path(sys.argv[1] + "-run"), "tune": "lora",
             "foundation": "sam_vit_tiny", "steps": 1}
 registry = load_plugins(env={"SIMMAT_PLUGINS": "testing"})
@@ -37,7 +37,7 @@ config = load_config(None, settings)
 own, others = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
 before = resource.getrusage(own).ru_maxrss
 start, used = time.perf_counter(), time.process_time()
-prepare(config, registry, Callback())
+plan_run(config, registry)
 wall, used = time.perf_counter() - start, time.process_time() - used
 cpu = used + sum(resource.getrusage(others)[:2])
 memory = [kib / 1024 for kib in (before, *(resource.getrusage(one).ru_maxrss for one in (own, others)))]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from simmat.callbacks import Callback, RunPlan
 from simmat.training.callbacks import ConsoleCallback
-from simmat.training.compatibility import changes_noted
-from simmat.training.loop import Interrupted, UntrainedScores, resume, score_untrained, train, train_sensors
-from simmat.training.run import Diverged
+from simmat.training.fit import Diverged, Interrupted
+from simmat.training.plan import TrainingPlan, check_out_outside_data, choose_network, open_data, plan_run
 from simmat.training.run_folder import RunFolder
-from simmat.training.setup import check_out_outside_data, choose_network, open_data
-from simmat.training.state import fingerprint_in
+from simmat.training.start import UntrainedScores, resume, score_untrained, train, train_sensors
+from simmat.training.state import changes_noted, fingerprint_in
 
 __all__ = [
     "Callback",
@@ -18,12 +17,14 @@ __all__ = [
     "Interrupted",
     "RunFolder",
     "RunPlan",
+    "TrainingPlan",
     "UntrainedScores",
     "changes_noted",
     "check_out_outside_data",
     "choose_network",
     "fingerprint_in",
     "open_data",
+    "plan_run",
     "resume",
     "score_untrained",
     "train",

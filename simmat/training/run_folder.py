@@ -32,24 +32,29 @@ class RunFolder:
     Attributes:
         config: the resolved config, TOML.
         metrics: the log, one json object per line: {"kind": "train" or "val", "step": …}.
+        states: the folder of the states of several sensors; None of one.
         state: the last state, to resume from.
         contents: digests of the data set's files, to name those that changed.
         bundle: the best bundle by validation; of one of several sensors the path by which that is loaded.
         bundle_root: the folder of that bundle.
         report: what the page shows beside settings, log and bundle.
         page: the page that shows the run.
+        resume_command: the command that resumes the training.
     """
 
     def __init__(self, root: Path, sensor: str | None = None, whole: Path | None = None) -> None:
         self.root = root
+        self.sensor = sensor or ""
+        self.states = None if whole is None else whole / STATES
         self.config = root / "config.toml"
         self.metrics = root / "metrics.jsonl"
-        self.state = root / "last.safetensors" if whole is None else whole / STATES / f"{sensor}.safetensors"
+        self.state = root / "last.safetensors" if self.states is None else self.states / f"{sensor}.safetensors"
         self.contents = root / "data.json"
         self.bundle_root = (whole or root) / "bundle"
-        self.bundle = self.bundle_root / (sensor or "")
+        self.bundle = self.bundle_root / self.sensor
         self.report = root / "report.json"
         self.page = root / "report.html"
+        self.resume_command = f"simmat train --resume {whole or root}"
 
     def create(self, data: Path) -> None:
         """Check that the folder can take a new run; writing the first file makes it.
@@ -84,11 +89,6 @@ class RunFolder:
             yield
         finally:
             lock.release()
-
-    @property
-    def resume_command(self) -> str:
-        """The command that resumes the run."""
-        return f"simmat train --resume {self.root}"
 
     @property
     def running(self) -> bool:

@@ -1,4 +1,4 @@
-"""The state of a run, for resuming: one safetensors file, written atomically.
+"""The state of a run, one safetensors file, written atomically; and what must not have changed when it is resumed.
 
 It holds the trained weights, the optimiser's moments, and everything else as json in the metadata. It needs no random
 states: every random number of a run is drawn from (seed, position), see `simmat.data.batches`.
@@ -18,12 +18,18 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from simmat.documents import InvalidDocumentError, StrictModel, validate
-from simmat.errors import DataError
+from simmat.config import MUTABLE_ON_RESUME, PATH_SETTINGS, TrainConfig
+from simmat.data.dataset import Dataset
+from simmat.data.fingerprint import DatasetDigest
+from simmat.documents import InvalidDocumentError, StrictModel, shown, validate
+from simmat.errors import ConfigError, DataError
 from simmat.io.files import atomic_write_bytes
-from simmat.io.reading import parse_json, require_file
-from simmat.model_spec import ModelSpec
+from simmat.io.reading import parse_json, read_json, require_file
+from simmat.model_spec import MEASURED_FIELDS, ModelSpec
 from simmat.nn.tensor_files import check_dimensions
+from simmat.sensors.normalize import describe
+from simmat.training.run_folder import RunFolder
+from simmat.types import Channel
 
 FORMAT = 1
 
@@ -34,7 +40,7 @@ class Best(StrictModel):
     Attributes:
         miou: mean IoU over objects of one click.
         step: steps done before it.
-        score: by which it was chosen, where that is not `miou`, see `simmat.training.run.selection_score`.
+        score: by which it was chosen, where that is not `miou`, see `simmat.training.fit.selection_score`.
     """
 
     miou: float
@@ -145,3 +151,80 @@ def load_optimizer_tensors(
         # AdamW keeps its step count on the CPU, and its moments with the parameter's device and memory layout.
         moved = value.clone() if key == "step" else torch.empty_like(parameter, requires_grad=False).copy_(value)
         optimizer.state[parameter][key] = moved
+
+
+_SETTINGS = {
+    "selected_channels": "channels",
+    "sensor_channels": "channels of the files",
+    "foundation_sha256": "sha256 of the weights",
+}
+"""Fields of a spec -> their names in messages."""
+
+
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    """Return as json values the settings that must not change on resume."""
+    values: dict[str, Any] = config.model_dump(mode="json", exclude=set(MUTABLE_ON_RESUME | PATH_SETTINGS))
+    return values
+
+
+def check_settings(config: TrainConfig, started: Mapping[str, Any]) -> None:
+    """Check that a resumed run has the settings it was started with; one missing in `started` had its default."""
+    default = {name: field.default for name, field in TrainConfig.model_fields.items()}
+    now = settings_of(config)
+    if now["heads"] == "auto":  # the run has what was chosen at its start
+        del now["heads"]
+    started = {**started, "new_sensor": started.get("new_sensor") or None}
+    _check_equal(config, {name: (value, started.get(name, default[name])) for name, value in now.items()})
+
+
+def check_network(config: TrainConfig, known: ModelSpec, now: ModelSpec) -> None:
+    """Check that a resumed run has the network it was started with.
+
+    Equal settings are not enough: plugins may have changed their defaults, and files their content.
+    """
+    if now.sensor_definitions != known.sensor_definitions:
+        raise ConfigError(
+            f"{config.modality} is not what the run in {config.out} was started with; restore it, or start a new run"
+        )
+    compared = [name for name in ModelSpec.model_fields if name not in MEASURED_FIELDS]
+    if known.foundation_sha256 is not None:  # equal weights mean the same model, even if its folder was renamed
+        compared.remove("foundation")
+    _check_equal(config, {_SETTINGS.get(name, name): (getattr(now, name), getattr(known, name)) for name in compared})
+
+
+def check_data(folder: RunFolder, started: str, dataset: Dataset, contents: DatasetDigest) -> None:
+    """Check that a resumed run has the samples, bytes of files and card it was started with."""
+    if started == contents.fingerprint:
+        return
+    changes = changes_noted(folder, started, contents)
+    raise ConfigError(
+        f"the data in {dataset.root} is not what the run in {folder.root} was started with"
+        f"{f': {changes}' if changes else ''}; restore it, or start a new run"
+    )
+
+
+def changes_noted(folder: RunFolder, started: str, contents: DatasetDigest) -> str:
+    """Return what changed in the data since a run was started, by the run's `data.json`; "" without that file."""
+    try:
+        return contents.changes_since(read_json(folder.contents), started)
+    except DataError:  # a run of an older version, or copied without this file
+        return ""
+
+
+def _check_equal(config: TrainConfig, pairs: Mapping[str, tuple[object, object]]) -> None:
+    """Raise one error that names every pair (now, before) that differs."""
+    changed = [f"{name} = {_shown(now)}, was {_shown(old)}" for name, (now, old) in pairs.items() if now != old]
+    if changed:
+        raise ConfigError(
+            f"the settings of the run in {config.out} are not those it was started with: {'; '.join(changed)}; restore "
+            "config.toml and the files that it names, or start a new run. On resume only "
+            f"{', '.join(sorted(MUTABLE_ON_RESUME))} and the paths of files may change"
+        )
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple) and value and isinstance(value[0], Channel):
+        return describe(value)
+    if isinstance(value, StrictModel):
+        value = value.model_dump(mode="json", exclude_defaults=True)
+    return "nothing" if value is None else shown(value)

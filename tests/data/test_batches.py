@@ -13,12 +13,11 @@ from runs import config, gray_set, registry
 from scipy import ndimage
 from torch.utils.data import default_collate
 
-from simmat.callbacks import Callback
 from simmat.data.batches import TrainingItems, sample_at
 from simmat.data.instances import Annotation, region_from_mask, visible_regions
 from simmat.data.targets import ignored_pixels
 from simmat.nn.losses import Batch, Loss, Outputs
-from simmat.training.setup import prepare
+from simmat.training.plan import plan_run
 from simmat.types import Letterbox
 
 
@@ -26,7 +25,7 @@ from simmat.types import Letterbox
 def items(tmp_path_factory: pytest.TempPathFactory) -> TrainingItems:
     root = tmp_path_factory.mktemp("batches")
     settings = config(gray_set(root / "set"), root / "run", prompts_per_image=3)
-    return prepare(settings, registry(), Callback()).items()
+    return plan_run(settings, registry()).items()
 
 
 def test_an_item_depends_on_its_position_alone(items: TrainingItems) -> None:
@@ -41,8 +40,8 @@ def test_an_item_depends_on_its_position_alone(items: TrainingItems) -> None:
 def test_what_a_loss_knows_of_whole_images_stays_in_place(tmp_path: Path) -> None:
     """The image may change its values, but not its place, or a teacher's embedding would lie beside it."""
     settings = config(gray_set(tmp_path / "set"), tmp_path / "run", prompts_per_image=3)
-    moving = prepare(settings, registry(), Callback()).items(OfName())
-    plain = prepare(settings.model_copy(update={"augment": False}), registry(), Callback()).items()
+    moving = plan_run(settings, registry(), loss=OfName()).items()
+    plain = plan_run(settings.model_copy(update={"augment": False}), registry()).items()
     for position in range(2 * len(plain.samples)):
         one, whole = moving[position], plain[position]
         assert one.extra.tolist() == [len(plain.samples[sample_at(position, len(plain.samples), plain.seed)].id)]
@@ -122,7 +121,7 @@ def test_a_region_thinner_than_a_pixel_keeps_a_target(items: TrainingItems, tmp_
         mask = np.zeros((400, 560), dtype=np.uint8)
         mask[100:103, 200] = 1
         Image.fromarray(mask).save(path)
-    small = prepare(config(data, tmp_path / "run", augment=False), registry(), Callback()).items()
+    small = plan_run(config(data, tmp_path / "run", augment=False), registry()).items()
     assert all(target.any() for target in small[0].targets)
 
 
@@ -135,7 +134,7 @@ def test_clicks_fall_where_something_was_measured(tmp_path: Path, clicks: str) -
         core = ndimage.binary_erosion(mask > 0, iterations=3)
         Image.fromarray(np.where(core, 0, 100 + 50 * (mask > 0)).astype(np.uint8)).save(data / "images" / path.name)
     settings = config(data, tmp_path / "run", clicks=clicks, nodata=0)
-    rims = prepare(settings, registry(), Callback()).items()
+    rims = plan_run(settings, registry()).items()
     hidden = [
         item.ignore[int(y), int(x)] or not target[int(y), int(x)]
         for item in (rims[position] for position in range(10))
@@ -149,7 +148,7 @@ def test_clicks_fall_where_something_was_measured(tmp_path: Path, clicks: str) -
 def test_images_are_turned_with_rotate(items: TrainingItems, tmp_path: Path) -> None:
     """A street has an up and stays upright; a satellite's picture has none."""
     settings = config(gray_set(tmp_path / "set"), tmp_path / "run", rotate=True)
-    turned = prepare(settings, registry(), Callback()).items()
+    turned = plan_run(settings, registry()).items()
 
     def upright(item: Batch) -> bool:
         return bool(item.content.any(0).sum() > item.content.any(1).sum())  # the images are wide
@@ -166,7 +165,7 @@ def test_strips_may_be_turned(tmp_path: Path) -> None:
         mask[1:4, 300 + 20 * index : 330 + 20 * index] = 1
         Image.fromarray(mask).save(path)
         Image.fromarray(mask * 100 + np.arange(600, dtype=np.uint8) % 50).save(data / "images" / path.name)
-    strips = prepare(config(data, tmp_path / "run", rotate=True), registry(), Callback()).items()
+    strips = plan_run(config(data, tmp_path / "run", rotate=True), registry()).items()
     found = [strips[position] for position in range(12)]
     assert {int(item.content.any(0).sum()) for item in found} >= {1}, "none was turned"
     assert all(target.any() for item in found for target in item.targets)

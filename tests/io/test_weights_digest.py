@@ -16,8 +16,8 @@ from simmat.errors import SpecError, WeightsError
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.plugin_specs import FoundationSpec, WeightFile
 from simmat.plugins.registry import Registry
-from simmat.training import Callback, setup
-from simmat.training.setup import prepare
+from simmat.training import plan
+from simmat.training.plan import plan_run
 
 BODY = bytes(range(256))
 DAMAGED = bytes([1, *BODY[1:]])
@@ -89,7 +89,7 @@ def test_a_run_on_damaged_weights_does_not_start(tmp_path: Path) -> None:
     """One flipped bit in a weight may be a network that learns nothing, hours later."""
     spec = packaged(tmp_path / "w.safetensors", DAMAGED)
     with pytest.raises(WeightsError, match=r"w\.safetensors is damaged"):
-        prepare(run_on(tmp_path), with_foundation(spec), Callback())
+        plan_run(run_on(tmp_path), with_foundation(spec))
 
 
 def test_a_run_takes_the_file_its_user_gives(tmp_path: Path) -> None:
@@ -97,18 +97,18 @@ def test_a_run_takes_the_file_its_user_gives(tmp_path: Path) -> None:
     spec = packaged(tmp_path / "w.safetensors", BODY)
     own = tmp_path / "own.safetensors"
     own.write_bytes(DAMAGED)
-    found = prepare(run_on(tmp_path, checkpoint=own), with_foundation(spec), Callback())
+    found = plan_run(run_on(tmp_path, checkpoint=own), with_foundation(spec))
     assert found.spec.foundation_sha256 == hashlib.sha256(DAMAGED).hexdigest()
 
 
 def test_a_run_reads_its_weights_for_the_digest_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SAM's largest file takes seconds."""
     read: list[Path] = []
-    monkeypatch.setattr(setup, "sha256_of", lambda path: read.append(path) or sha256_of(path))
+    monkeypatch.setattr(plan, "sha256_of", lambda path: read.append(path) or sha256_of(path))
     parts = with_foundation(packaged(tmp_path / "w.safetensors", BODY))
-    begun = prepare(run := run_on(tmp_path), parts, Callback())
+    begun = plan_run(run := run_on(tmp_path), parts)
     assert len(read) == 1
-    prepare(run, parts, Callback(), known=begun.spec)
+    plan_run(run, parts, known=begun.spec)
     assert len(read) == 2
 
 

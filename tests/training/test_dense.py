@@ -16,9 +16,9 @@ from simmat.bundle import load_bundle
 from simmat.config import load_config
 from simmat.errors import ConfigError
 from simmat.predictor.objects import EverythingSettings
-from simmat.training.compatibility import check_settings, settings_of
-from simmat.training.run import selection_score
-from simmat.training.setup import prepare
+from simmat.training.fit import selection_score
+from simmat.training.plan import plan_run
+from simmat.training.state import check_settings, settings_of
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_the_card_chooses_the_heads(run: Path, tmp_path: Path, changes: dict[str
     settings = config(run.parent / "set", tmp_path / "run", **changes).model_dump(exclude_none=True)
     del settings["heads"]
     chosen = load_config(None, settings)
-    assert prepare(chosen, registry(), training.Callback()).config.heads == heads
+    assert plan_run(chosen, registry()).config.heads == heads
 
 
 def test_a_resumed_run_keeps_its_heads(run: Path, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from runs import config, gray_set, registry
 from torch import Tensor
 
 from simmat import training
-from simmat.training.accelerator import make_accelerator
-from simmat.training.run import Diverged
+from simmat.training.fit import Diverged
+from simmat.training.learner import make_accelerator
 from simmat.training.state import load_state
 
 

@@ -14,7 +14,7 @@ from simmat import training
 from simmat.bundle import index_folder, push_bundle, read_bundle
 from simmat.config import dump_toml, load_config
 from simmat.errors import ConfigError
-from simmat.training.compatibility import with_network_of
+from simmat.training.plan import network_of
 
 
 @pytest.fixture(scope="module")
@@ -111,5 +111,5 @@ def test_a_bundle_of_another_network_is_refused(first: Path, tmp_path: Path) -> 
         training.train(config(first / "set", tmp_path / "run", init=first / "run", modality="raster"), registry())
     exported = read_bundle(first / "run")[0].model_copy(update={"exported": "onnx"})
     with pytest.raises(ConfigError, match=r"--init .*exported"):
-        with_network_of(config(first / "set", tmp_path / "run", init=first / "run", tune=None), exported)
+        network_of(config(first / "set", tmp_path / "run", init=first / "run", tune=None), exported)
     assert not (tmp_path / "run").exists()

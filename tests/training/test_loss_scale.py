@@ -35,14 +35,14 @@ def test_a_resumed_run_ends_with_the_scale_of_one_never_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The state carries it from run to run, beside the moments it belongs to."""
-    real = training.run.make_accelerator
+    real = training.start.make_accelerator
 
     def scaling(settings: TrainConfig) -> Accelerator:
         accelerator = real(settings)  # of a CPU, where accelerate itself scales nothing
         accelerator.scaler = fresh()
         return accelerator
 
-    monkeypatch.setattr(training.run, "make_accelerator", scaling)
+    monkeypatch.setattr(training.start, "make_accelerator", scaling)
     data = gray_set(tmp_path / "set")
     training.train(config(data, tmp_path / "whole", grad_clip=0.0), registry())
     with pytest.raises(KeyboardInterrupt):

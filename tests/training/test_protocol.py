@@ -13,10 +13,9 @@ from runs import config, gray_set, registry
 
 from simmat import training
 from simmat.bundle import load_bundle
-from simmat.callbacks import Callback
 from simmat.config import load_config
 from simmat.evaluation import COMPAT, evaluate_bundle
-from simmat.training.setup import prepare
+from simmat.training.plan import plan_run
 from simmat.training.step import learning_rate
 
 NEEDED = {"modality": "thermal", "data": Path("/data"), "out": Path("/run")}
@@ -60,7 +59,7 @@ def test_random_clicks_leave_the_centre(tmp_path: Path) -> None:
     shares = {}
     for clicks in ("mixed", "random"):
         settings = config(data, tmp_path / "out", clicks=clicks, augment=False)
-        items = replace(prepare(settings, registry(), Callback()).items(), prompts=2)
+        items = replace(plan_run(settings, registry()).items(), prompts=2)
         found = [
             tuple(click) == center_click(target.numpy())
             for batch in (items[position] for position in range(40))

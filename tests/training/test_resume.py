@@ -19,7 +19,6 @@ from runs import config, files_of, gray_set, registry, run_and_die
 from simmat import training
 from simmat.errors import ConfigError, DataError, OutputError
 from simmat.training.run_folder import RunFolder
-from simmat.training.setup import prepare
 from simmat.training.state import load_state
 
 CHANGES = {"lr": 1e-4, "tune": "full", "loss": "bce", "seed": 1}
@@ -172,17 +171,6 @@ def test_an_image_that_changed_at_equal_size_is_refused_by_name(tmp_path: Path) 
         training.resume(out, registry())
     image.write_bytes(before)
     training.resume(out, registry())
-
-
-def test_images_in_two_splits_are_warned_of_before_the_first_step(tmp_path: Path) -> None:
-    """Who does not run `data check` learns it, too: the score is of an image trained on."""
-    copy = gray_set(tmp_path / "set")
-    shutil.copy(copy / "images/s0.png", copy / "images/s5.png")
-    shutil.copy(copy / "images/s1.png", copy / "images/s7.png")
-    notes = prepare(config(copy, tmp_path / "run"), registry(), training.Callback()).notes
-    (warning,) = (note for note in notes if note.startswith("Warning"))
-    for words in ("2 images", "train ('s0', s0.png)", "val ('s5', s5.png)", "test ('s7', s7.png)"):
-        assert words in warning
 
 
 def test_a_damaged_state_is_refused_by_name(data: Path, tmp_path: Path) -> None:

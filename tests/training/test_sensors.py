@@ -19,8 +19,8 @@ from simmat.cli import run
 from simmat.config import load_config
 from simmat.errors import ConfigError
 from simmat.sensor_tables import dump_sensors, load_sensors
-from simmat.training.run import Run
-from simmat.training.state import load_state
+from simmat.training import fit
+from simmat.training.state import RunState, load_state
 
 
 def _settings(root: Path, out: Path, *tables: dict[str, str]) -> Path:
@@ -87,15 +87,16 @@ def test_a_training_that_ends_between_two_states_resumes_to_the_same_bits(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bundle is of step 2 by then, and all states of step 0."""
-    real, saved = Run.save, list[Path]()
+    real = fit.save_state
+    saved: list[Path] = []
 
-    def save(run: Run, path: Path) -> None:
+    def save(path: Path, state: RunState) -> None:
         saved.append(path)
         if len(saved) == 4:
             raise KeyboardInterrupt
-        real(run, path)
+        real(path, state)
 
-    monkeypatch.setattr(Run, "save", save)
+    monkeypatch.setattr(fit, "save_state", save)
     with pytest.raises(KeyboardInterrupt):
         training.train_sensors(load_sensors(_settings(whole, tmp_path / "run")), registry())
     assert load_state(tmp_path / "run/.states/day.safetensors").notes.step == 0

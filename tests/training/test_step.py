@@ -10,9 +10,8 @@ import torch
 from runs import config, gray_set, registry
 
 from simmat import training
-from simmat.callbacks import Callback
 from simmat.model import assemble
-from simmat.training.setup import prepare
+from simmat.training.plan import plan_run
 from simmat.training.state import load_state
 from simmat.training.step import build_optimizer, set_rates
 
@@ -29,7 +28,7 @@ def test_the_backbone_moves_at_its_part_of_the_rate(tmp_path: Path, factor: floa
         weight_decay=0.0,
         backbone_lr_factor=factor,
     )
-    setup = prepare(chosen, registry(), Callback())
+    setup = plan_run(chosen, registry())
     before = assemble(setup.spec, setup.parts).state_dict()
     training.train(chosen, registry())
     after = load_state(tmp_path / "run" / "last.safetensors").model
@@ -54,9 +53,8 @@ def test_biases_of_several_channels_do_not_decay() -> None:
 
 def test_a_model_may_know_a_better_rate_than_the_tuner(tmp_path: Path) -> None:
     """A small network is not tuned at SAM's rate; a rate that was found for its weights is none for random ones."""
-    parts = prepare(
-        config(gray_set(tmp_path / "set"), tmp_path / "run", tune="full", lr=None), registry(), Callback()
-    ).parts
+    settings = config(gray_set(tmp_path / "set"), tmp_path / "run", tune="full", lr=None)
+    parts = plan_run(settings, registry()).parts
     knows = replace(parts.foundation, learning_rates={"full": 1e-3})
     own = parts.tuner.learning_rate
     assert parts.learning_rate == own != 1e-3

@@ -18,7 +18,7 @@ from simmat_plugin_report.documents import open_run, read_report
 
 from simmat import training
 from simmat.bundle import check_bundle, load_bundle, read_bundle_spec
-from simmat.training import run
+from simmat.training import fit
 from simmat.training.run_folder import RunFolder
 
 
@@ -81,7 +81,7 @@ def test_the_report_has_the_scores_of_the_bundle_that_is_kept(
     """After each validation, however long the page took; after a kill between the two it is made again."""
     monkeypatch.setattr(callback, "_PAUSE_FACTOR", 1e9)
     always_better = itertools.count()
-    monkeypatch.setattr(run, "selection_score", lambda summary: float(next(always_better)))
+    monkeypatch.setattr(fit, "selection_score", lambda summary: float(next(always_better)))
     out = tmp_path / "run"
     look = _Look(RunFolder(out))
     training.train(config(data, out, steps=2, val_every=1), registry("report"), look)

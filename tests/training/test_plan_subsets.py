@@ -11,8 +11,7 @@ from PIL import Image
 from runs import config, gray_set, registry
 
 from simmat.errors import ConfigError
-from simmat.training import Callback
-from simmat.training.setup import prepare
+from simmat.training.plan import plan_run
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +21,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def drawn(data: Path, **changes: Any) -> list[str]:
     """Ids of the samples a run trains on."""
-    setup = prepare(config(data, data.parent / "run", **changes), registry(), Callback())
+    setup = plan_run(config(data, data.parent / "run", **changes), registry())
     return [sample.id for sample in setup.train]
 
 
@@ -53,7 +52,7 @@ def test_validation_images_are_drawn_once_and_one_can_be_scored(tmp_path: Path) 
         Image.fromarray(np.zeros((40, 56), np.uint8)).save(data / f"masks/s{number}.png")
 
     def val(**changes: Any) -> list[str]:
-        setup = prepare(config(data, tmp_path / "run", **changes), registry(), Callback())
+        setup = plan_run(config(data, tmp_path / "run", **changes), registry())
         return [sample.id for sample in setup.val]
 
     assert val(val_images=1) == ["s13"]

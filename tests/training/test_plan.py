@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,7 @@ from simmat.data.index import read_index
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation import find_protocol
 from simmat.evaluation.protocol import grid_hw
-from simmat.training import Callback
-from simmat.training.setup import prepare
+from simmat.training.plan import open_data, plan_run
 from simmat.types import Letterbox
 
 
@@ -28,7 +28,7 @@ def test_a_random_decoder_at_a_rate_for_pretrained_ones_is_warned_of(
 ) -> None:
     """Its scores would look like the method's failure."""
     run = config(gray_set(tmp_path / "data"), tmp_path / "run", tune=tune, lr=lr)
-    notes = prepare(run, registry(), Callback()).notes
+    notes = plan_run(run, registry()).notes
     assert any("random weights" in note and "--lr 1e-3" in note for note in notes) is warns
 
 
@@ -64,11 +64,11 @@ def test_validation_is_a_fifth_of_a_run_by_default_on_as_many_images_at_any_leng
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, val: int, heads: str, every: int, used: int
 ) -> None:
     """Runs on other images could not be compared; the shortest run has five, which show how the score rises."""
-    monkeypatch.setattr(training.subsets, "_ENOUGH_WORK", 10)
+    monkeypatch.setattr(training.plan, "_ENOUGH_WORK", 10)
     data = gray_set(tmp_path / "data", val=val)
-    setup = prepare(config(data, tmp_path / "run", steps=steps, heads=heads, val_every=None), registry(), Callback())
+    setup = plan_run(config(data, tmp_path / "run", steps=steps, heads=heads, val_every=None), registry())
     assert (setup.val_every, len(setup.val)) == (every, used)
-    work = training.subsets.work_of_validation(read_index(setup.dataset), setup.val, setup.config, setup.spec)
+    work = training.plan.work_of_validation(read_index(setup.dataset), setup.val, setup.config, setup.spec)
     assert every == -(-steps // 5) or (1 + steps // every) * 4 * work <= 3 * steps * setup.config.batch_size
     assert any(f"{used} of {val} samples" in note for note in setup.notes) == (used < val)
 
@@ -78,20 +78,9 @@ def test_images_without_a_mask_are_left_out_and_counted(tmp_path: Path) -> None:
     data = gray_set(tmp_path / "data", train=6)
     (data / "manifest.csv").unlink()
     (data / "masks/s3.png").unlink()
-    setup = prepare(config(data, tmp_path / "run"), registry(), Callback())
+    setup = plan_run(config(data, tmp_path / "run"), registry())
     assert "s3" not in {sample.id for sample in (*setup.train, *setup.val)}
     assert any("Skipped 1 image without a mask" in note for note in setup.notes)
-
-
-def test_objects_that_the_rule_joins_are_counted(tmp_path: Path) -> None:
-    """Two nerves of one class are one region by "classes", which their user would learn from the scores alone."""
-    data = gray_set(tmp_path / "data")
-    two = np.zeros((40, 56), dtype=np.uint8)
-    two[5:15, 5:15] = two[20:30, 5:15] = two[5:15, 30:40] = 1
-    Image.fromarray(two).save(data / "masks" / "s0.png")
-    for regions, joined in (("classes", True), ("components", False)):
-        notes = prepare(config(data, tmp_path / "run", regions=regions), registry(), Callback()).notes
-        assert any("In 1 of 5" in note and "2 more" in note and "components" in note for note in notes) is joined
 
 
 def test_objects_are_not_repeated_where_all_of_a_class_is_one(tmp_path: Path) -> None:
@@ -100,7 +89,7 @@ def test_objects_are_not_repeated_where_all_of_a_class_is_one(tmp_path: Path) ->
     with pytest.raises(ConfigError, match=r"--paste 0.5 .*data .*class"):
         training.train(settings, registry())
     assert not (tmp_path / "run").exists()
-    kept = prepare(config(gray_set(tmp_path / "set"), tmp_path / "run", paste=0.5), registry(), Callback())
+    kept = plan_run(config(gray_set(tmp_path / "set"), tmp_path / "run", paste=0.5), registry())
     assert kept.items().augmentation.paste == 0.5
 
 
@@ -108,12 +97,12 @@ def test_images_are_called_too_much_shrunk_where_an_object_gets_small(tmp_path: 
     """Of the usual 640x480 every run would be told to take another size, also where nothing is lost."""
     data = gray_set(tmp_path / "data", size_hw=(140, 180))
     settings = config(data, tmp_path / "run")
-    assert "in 5 of 5 training images" in "\n".join(prepare(settings, registry(), Callback()).notes)
+    assert "in 5 of 5 training images" in "\n".join(plan_run(settings, registry()).notes)
     large = np.zeros((140, 180), dtype=np.uint8)
     large[20:100, 40:140] = 1
     for number in range(5):
         Image.fromarray(large).save(data / "masks" / f"s{number}.png")
-    assert "shrunk" not in "\n".join(prepare(settings, registry(), Callback()).notes)
+    assert "shrunk" not in "\n".join(plan_run(settings, registry()).notes)
 
 
 def test_what_validation_cannot_read_is_found_before_the_first_step(tmp_path: Path) -> None:
@@ -131,7 +120,7 @@ def test_a_size_that_the_protocol_cannot_score_is_found_before_the_first_step(tm
     with pytest.raises(ConfigError, match=r"518 px .* multiple of 4"):
         grid_hw(Letterbox((1, 1), 518, "stretch"), find_protocol("simmat-compat"))
     settings = config(gray_set(tmp_path / "data"), tmp_path / "run", protocol="simmat-compat", steps=1)
-    assert prepare(settings, registry(), Callback()).spec.image_size % 4 == 0
+    assert plan_run(settings, registry()).spec.image_size % 4 == 0
 
 
 @pytest.mark.parametrize("place", ["images", "masks"])
@@ -142,3 +131,26 @@ def test_a_run_among_the_images_is_refused(tmp_path: Path, place: str) -> None:
         training.train(config(data, data / place / "run"), registry())
     assert not (data / place / "run").exists()
     training.train(config(data, data / "run", steps=1), registry())
+
+
+def test_a_plan_is_made_without_writing(tmp_path: Path) -> None:
+    """Who reads it learns what a training will do; nothing has begun."""
+    data = gray_set(tmp_path / "data", train=6, val=2)
+    settings = config(data, tmp_path / "run", epochs=2, steps=None, heads="auto", tune=None, mat=None)
+    known = registry()
+    whole = open_data(settings, known)
+    samples = [sample for sample in whole.samples if sample.id != "s0"]
+    before = sorted(data.rglob("*"))
+    plan = plan_run(settings, known, dataset=replace(whole, samples=tuple(samples)))
+    assert [sample.id for sample in plan.train] == ["s1", "s2", "s3", "s4", "s5"]
+    assert [sample.id for sample in plan.val] == ["s6", "s7"]
+    assert plan.steps == -(-2 * 5 // settings.batch_size)
+    assert plan.warmup == plan.steps // 20
+    assert (plan.config.heads, plan.config.mat, plan.config.tune) == ("prompt,dense", "mat-residual", "lora")
+    assert plan.spec.seed == settings.seed
+    assert plan.peak_rate == (settings.lr or plan.parts.learning_rate)
+    assert settings.heads == "auto"
+    assert not (tmp_path / "run").exists()
+    assert [path for path in sorted(data.rglob("*")) if ".simmat" not in path.parts] == before
+    with pytest.raises(FrozenInstanceError):
+        plan.steps = 3  # type: ignore[misc]

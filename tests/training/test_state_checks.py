@@ -10,13 +10,12 @@ import pytest
 from runs import config, gray_set, registry
 
 from simmat import training
-from simmat.callbacks import Callback
 from simmat.config import MUTABLE_ON_RESUME, PATH_SETTINGS, TrainConfig, dump_toml, load_config
 from simmat.errors import ConfigError, OutputError
 from simmat.model_spec import MEASURED_FIELDS, ModelSpec
-from simmat.training.compatibility import check_network, check_settings, settings_of
+from simmat.training.plan import TrainingPlan, plan_run
 from simmat.training.run_folder import RunFolder
-from simmat.training.setup import TrainingPlan, prepare
+from simmat.training.state import check_network, check_settings, settings_of
 
 BEGUN: dict[str, Any] = {"modality": "gray", "data": Path("data"), "out": Path("run"), "train_share": 0.5}
 SETTINGS = sorted(set(TrainConfig.model_fields) - MUTABLE_ON_RESUME - PATH_SETTINGS)
@@ -79,7 +78,7 @@ def test_a_run_whose_file_was_edited_is_not_resumed(tmp_path: Path, line: str, s
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> TrainingPlan:
     folder = tmp_path_factory.mktemp("begun")
-    return prepare(config(gray_set(folder / "set"), folder / "run"), registry(), Callback())
+    return plan_run(config(gray_set(folder / "set"), folder / "run"), registry())
 
 
 def refused(setup: TrainingPlan, **changes: Any) -> str:

@@ -1,0 +1,330 @@
+"""The training loop: in each round every sensor takes a step; a training of one sensor is one of several with one."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import reduce
+from pathlib import Path
+from statistics import fmean
+from typing import Any, cast
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from torch import Tensor
+
+from simmat.bundle import bundle_spec, trained_tensors, write_sensors
+from simmat.callbacks import RunPlan
+from simmat.config import dump_toml
+from simmat.data.samples import write_splits
+from simmat.errors import ConfigError, SimMATError
+from simmat.evaluation import Scores, find_protocol, fit_calibration, validate
+from simmat.io.files import atomic_folder, atomic_write_json, atomic_write_text
+from simmat.model import count_parameters
+from simmat.nn.device import Processes, fixed_threads
+from simmat.nn.losses import Batch
+from simmat.nn.tuners import set_train_mode
+from simmat.plugins.registry import Registry
+from simmat.predictor import Predictor
+from simmat.training.callbacks import Callbacks, callbacks_of_plugins, tracked
+from simmat.training.learner import Learner
+from simmat.training.plan import joined
+from simmat.training.state import Best, RunNotes, RunState, optimizer_tensors, save_state, settings_of
+from simmat.training.step import learning_rate, set_rates
+
+
+class Interrupted(SimMATError):
+    """The run was stopped by a signal; its state is saved."""
+
+
+class Diverged(ConfigError):
+    """The loss or its gradient is not finite; the learning rate is too high."""
+
+
+def fit(learners: Sequence[Learner], registry: Registry) -> None:
+    """Train to the last step, and keep the bundle with the best score.
+
+    Args:
+        learners: one for each sensor, of as many steps each; those after the first share its foundation model.
+        registry: what is installed.
+
+    Raises:
+        Diverged: the loss is not finite.
+        Interrupted: a signal arrived; the state is saved.
+    """
+    first = learners[0]
+    steps = first.plan.steps
+    val_every = max(learner.plan.val_every for learner in learners)
+    signals: list[int] = []  # those that arrived
+    with ExitStack() as stack:
+        stack.enter_context(fixed_threads())
+        for learner in learners:
+            notes = open_run(learner, registry, stack)
+            learner.callback.started(_plan_told(learner, val_every, notes))
+        stack.enter_context(_noted(signals))
+
+        if any(learner.best is None for learner in learners):
+            for learner in learners:
+                learner.best = None  # all bundles are of one round
+            validate_all(learners, registry)
+            save_all(learners)
+
+        batches = [iter(learner.loader) for learner in learners]
+        while first.done < steps:
+            for learner, own in zip(learners, batches, strict=True):
+                take_step(learner, own)
+            last = first.done == steps
+            due = last or first.done % val_every == 0
+            stopping = _agreed(bool(signals), first.accelerator)
+            if due:
+                validate_all(learners, registry)
+            if due or stopping:
+                save_all(learners)
+            if stopping and not last:
+                for learner in learners:
+                    learner.callback.stopped()
+                raise Interrupted(
+                    f"stopped after step {first.done} of {steps}; the state is saved. "
+                    f"Resume with `{first.folder.resume_command}`"
+                )
+
+        for learner in learners:
+            learner.accelerator.wait_for_everyone()  # the others need not wait for callbacks
+            learner.callback.finished(learner.folder.bundle)
+
+
+def open_run(learner: Learner, registry: Registry, stack: ExitStack) -> tuple[str, ...]:
+    """Lock the run's folder, write what a run begins with, and start trackers and callbacks; return what to tell."""
+    plan = learner.plan
+    if not learner.is_main:
+        return plan.notes
+    folder = learner.folder
+    stack.enter_context(folder.locked())
+    if not learner.resumes:
+        folder.create(plan.config.data)  # checked again under the lock: another run may have ended here meanwhile
+    folder.reopen(-1 if learner.saved_step is None else learner.saved_step)
+    atomic_write_text(folder.config, dump_toml(plan.config))
+    atomic_write_json(folder.contents, plan.contents.notes())
+    warning = write_splits(plan.dataset.root, plan.dataset.new_splits)
+    loggers = stack.enter_context(tracked(learner.accelerator, plan.config))
+    learner.callback = Callbacks([learner.callback], [*loggers, *callbacks_of_plugins(plan.config, registry)])
+    return (*plan.notes, warning) if warning else plan.notes
+
+
+def _plan_told(learner: Learner, val_every: int, notes: tuple[str, ...]) -> RunPlan:
+    """Return what callbacks are told before the first step."""
+    plan = learner.plan
+    with learner.frozen():
+        trainable, total = count_parameters(learner.model)
+    return RunPlan(
+        config=plan.config,
+        data=plan.dataset.root,
+        splits=frozenset(sample.split for sample in plan.dataset.samples),
+        val=tuple(sample.id for sample in plan.val),
+        train_samples=len(plan.train),
+        steps=plan.steps,
+        first_step=learner.done,
+        val_every=val_every,
+        trainable=trainable,
+        total=total,
+        device=str(learner.accelerator.device),
+        processes=learner.accelerator.num_processes,
+        best_miou=learner.best.miou if learner.best else None,
+        best_step=learner.best.step if learner.best else None,
+        notes=notes,
+    )
+
+
+def take_step(learner: Learner, batches: Iterator[Batch]) -> None:
+    """Take an optimiser step; raise Diverged if the loss or its gradient is not finite."""
+    plan, config, accelerator = learner.plan, learner.plan.config, learner.accelerator
+    rate = learning_rate(
+        learner.done,
+        peak=plan.peak_rate,
+        steps=plan.steps,
+        warmup=plan.warmup,
+        schedule=config.schedule,
+        epoch=learner.done * config.batch_size // len(plan.train),
+    )
+    set_rates(learner.optimizer, rate)
+    # Dropout uses torch's global generator; seeded by step and process, it needs no saved state.
+    seeds = np.random.SeedSequence((config.seed, learner.done, accelerator.process_index))
+    torch.manual_seed(int(seeds.generate_state(1)[0]))
+    totals: dict[str, float] = {}
+    with learner.frozen():
+        set_train_mode(learner.model)
+        for _ in range(config.grad_accumulation):
+            with accelerator.accumulate(learner.step):
+                losses: dict[str, Tensor] = learner.step(next(batches))
+                accelerator.backward(losses["loss"])
+                if accelerator.sync_gradients:
+                    _clip(learner, losses["loss"].detach())
+                learner.optimizer.step()
+                learner.optimizer.zero_grad()
+            names = sorted(losses)
+            values = torch.stack([losses[name].detach().float() for name in names])
+            means = cast(Tensor, accelerator.reduce(values, "mean")).tolist()
+            for name, value in zip(names, means, strict=True):
+                totals[name] = totals.get(name, 0.0) + value / config.grad_accumulation
+    learner.done += 1
+    if not np.isfinite(totals["loss"]):
+        raise _diverged(learner, f"the loss became {totals['loss']}", learner.done)
+    learner.log({"kind": "train", "step": learner.done, "lr": rate, **totals})
+    learner.callback.stepped(learner.done, {**totals, "lr": rate})
+
+
+def _clip(learner: Learner, loss: Tensor) -> None:
+    """Clip the gradient; raise if it is not finite, which would make every weight NaN."""
+    config = learner.plan.config
+    norm = float(learner.accelerator.clip_grad_norm_(learner.step.parameters(), config.grad_clip or math.inf))
+    if config.precision != "fp16" and not math.isfinite(norm):  # fp16's scaler skips such a step
+        what = f"gradient became {norm}" if bool(loss.isfinite()) else f"loss became {float(loss)}"
+        raise _diverged(learner, f"the {what}", learner.done + 1)
+
+
+def _diverged(learner: Learner, what: str, step: int) -> Diverged:
+    precision = learner.plan.config.precision
+    message = f"{what} at step {step}; lower --lr (now {learner.plan.peak_rate:g})"
+    if precision != "fp32":
+        message += f" or use --precision fp32 (now {precision})"
+    return Diverged(message)
+
+
+def validate_all(learners: Sequence[Learner], registry: Registry) -> None:
+    """Score all networks, and write their bundle if it is the best so far; the score of several is their mean."""
+    first = learners[0]
+    found = [_validate(learner, registry) for learner in learners]
+    summaries = [scores.summary() for scores in found]
+    joint = None
+    if len(learners) > 1:
+        joint = fmean(selection_score(summary) for summary in summaries)
+    better = False
+    for learner, scores, summary in zip(learners, found, summaries, strict=True):
+        better = _record(learner, scores, summary, joint)
+    if better and first.is_main:  # several have one score, so all are the best, or none
+        seen = reduce(joined, (learner.plan.seen for learner in learners))  # shared weights have seen the images of all
+        sensors = dict(first.others)
+        for learner, scores, summary in zip(learners, found, summaries, strict=True):
+            metrics = {"val": summary, "step": learner.done, "protocol": learner.plan.config.protocol}
+            spec = bundle_spec(learner.spec, metrics, calibration=fit_calibration(scores.confidence()), **seen)
+            sensors[learner.folder.sensor] = (spec, trained_tensors(learner.model))
+        write_sensors(first.folder.bundle_root, sensors)
+    for learner, scores, summary in zip(learners, found, summaries, strict=True):
+        learner.callback.validated(learner.done, summary, best=better, scores=scores)
+
+
+def _validate(learner: Learner, registry: Registry) -> Scores:
+    """Score a network on its validation samples."""
+    plan, accelerator = learner.plan, learner.accelerator
+    _share_buffers(learner.model, accelerator)
+    processes = Processes(accelerator.device, accelerator.process_index, accelerator.num_processes)
+    learner.callback.preparing("validation", len(processes.share(plan.val)))
+    return validate(
+        Predictor(learner.model, plan.pipeline, dense=learner.spec.dense, image_side=learner.spec.image_side),
+        plan.dataset,
+        plan.val,
+        find_protocol(plan.config.protocol),
+        processes=processes,
+        progress=learner.callback.advanced,
+        registry=registry,
+    )
+
+
+@torch.no_grad()
+def _share_buffers(model: torch.nn.Module, accelerator: Accelerator) -> None:
+    """Copy the buffers of process 0 to all others: BatchNorm's running statistics differ between them after a step.
+
+    All processes call this before the network is scored; the network of process 0 is the one that is saved.
+    """
+    if accelerator.num_processes > 1:
+        for buffer in model.buffers():
+            buffer.copy_(broadcast(buffer.contiguous(), from_process=0))
+
+
+def _record(learner: Learner, scores: Scores, summary: dict[str, Any], joint: float | None) -> bool:
+    """Log a validation; return whether it is the best so far, by its own score or the joint one of several sensors."""
+    score = selection_score(summary) if joint is None else joint
+    if joint is not None or scores.unprompted is not None:
+        summary["score"] = score
+    logged = {name: value for name, value in summary.items() if name != "iou_by_class"}
+    learner.log({"kind": "val", "step": learner.done, **logged})
+    if learner.best is not None and score <= learner.best.chosen_by:
+        return False
+    learner.best = Best(miou=summary["miou_object"], step=learner.done, score=summary.get("score"))
+    return True
+
+
+def selection_score(summary: Mapping[str, Any]) -> float:
+    """Return the score by which the best bundle is chosen, from `Scores.summary` of a validation.
+
+    It is the mean IoU of one click, or with a dense head its mean with the AP50 of every object and the mIoU of the
+    class map, as far as there are such figures.
+    """
+    figures = [float(summary["miou_object"])]
+    for block, key in (("everything", "ap50"), ("semantic", "miou")):
+        value = summary.get(block, {}).get(key)
+        if value is not None:
+            figures.append(value)
+    return fmean(figures)
+
+
+def save_all(learners: Sequence[Learner]) -> None:
+    """Write the state of each learner; those of several sensors are replaced as a whole."""
+    states = learners[0].folder.states
+    if states is None:
+        (learner,) = learners
+        _save(learner, learner.folder.state)
+        return
+    with atomic_folder(states) as folder:
+        for learner in learners:
+            _save(learner, folder / learner.folder.state.name)
+
+
+def _save(learner: Learner, path: Path) -> None:
+    """Write the state of a learner."""
+    accelerator = learner.accelerator
+    if learner.is_main:
+        notes = RunNotes(
+            step=learner.done,
+            settings=settings_of(learner.plan.config),
+            spec=learner.spec,
+            fingerprint=learner.plan.contents.fingerprint,
+            best=learner.best,
+            scaler=dict(accelerator.scaler.state_dict()) if accelerator.scaler else None,
+        )
+        moments = optimizer_tensors(learner.optimizer.optimizer, accelerator.unwrap_model(learner.step))
+        save_state(path, RunState(trained_tensors(learner.model), moments, notes))
+    accelerator.wait_for_everyone()
+
+
+def _agreed(stop: bool, accelerator: Accelerator) -> bool:
+    """Return whether any of the processes is to stop."""
+    if accelerator.num_processes == 1:
+        return stop
+    flag = torch.tensor(float(stop), device=accelerator.device)
+    return bool(cast(Tensor, accelerator.reduce(flag, "sum")) > 0)
+
+
+@contextmanager
+def _noted(signals: list[int]) -> Iterator[None]:
+    """Note Ctrl-C and SIGTERM, which stop the training after the current round; a second one stops it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, _frame: object) -> None:
+        if signals:
+            signal.default_int_handler(number, None)
+        signals.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

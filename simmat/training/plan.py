@@ -1,0 +1,538 @@
+"""Plan a training: its samples, the network, the number of steps. Planning reads alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simmat.bundle import BundleSpec, ImageDigests, read_bundle_spec, read_bundle_specs
+from simmat.callbacks import Callback
+from simmat.config import TrainConfig, default_steps
+from simmat.data.augment import Augmentation
+from simmat.data.batches import TrainingItems
+from simmat.data.copy_paste import check_repeats
+from simmat.data.dataset import Dataset, open_dataset
+from simmat.data.fingerprint import DatasetDigest
+from simmat.data.formats.coco import ANNOTATIONS
+from simmat.data.formats.folders import IMAGES, MASKS
+from simmat.data.formats.frames import FRAMES
+from simmat.data.index import DataIndex, read_index
+from simmat.data.pipeline import Pipeline
+from simmat.data.samples import Sample, id_digest
+from simmat.errors import ConfigError
+from simmat.evaluation import find_protocol
+from simmat.evaluation.job import nothing_to_score
+from simmat.evaluation.protocol import grid_hw
+from simmat.io.weights import check_digest, find_weights, sha256_of
+from simmat.model import Parts, find_parts
+from simmat.model_spec import MEASURED_FIELDS, DenseSpec, ModelSpec, as_json, complete_options
+from simmat.nn.losses import Loss, MaskLoss, PromptLoss
+from simmat.plugin_specs import FoundationSpec, import_from_string
+from simmat.plugins.registry import Registry
+from simmat.sensors.adapter import ModalityAdapter, options_of
+from simmat.sensors.normalize import fit_channels, zero_shot_map
+from simmat.sensors.options import is_sensor_file, modality_parts
+from simmat.sensors.sensor_toml import sensor_definitions_of
+from simmat.types import Letterbox
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """What a training does, known before anything is built or written.
+
+    Attributes:
+        config: the settings, with everything chosen that they left open.
+        contents: digests of the data set's files, compared on resume.
+        train: training samples, each with a region.
+        val: samples of every validation: those of the split, or some of them, see `validation_subset`.
+        val_every: steps between validations.
+        spec: the network.
+        steps: number of optimiser steps.
+        warmup: those of linear warm-up.
+        peak_rate: the learning rate after warm-up.
+        notes: what a user should know before the first step.
+        start: the spec of the bundle that the training starts from; of a resumed run, its own bundle's.
+    """
+
+    config: TrainConfig
+    dataset: Dataset
+    contents: DatasetDigest
+    train: tuple[Sample, ...]
+    val: tuple[Sample, ...]
+    val_every: int
+    spec: ModelSpec
+    parts: Parts
+    pipeline: Pipeline
+    loss: Loss
+    steps: int
+    warmup: int
+    peak_rate: float
+    notes: tuple[str, ...] = ()
+    start: BundleSpec | None = None
+
+    def items(self) -> TrainingItems:
+        """Return the stream of training items."""
+        config = self.config
+        augmentation = Augmentation.none()
+        if config.augment:
+            augmentation = Augmentation(rotate=config.rotate, paste=config.paste)
+        if self.loss.whole_images:
+            augmentation = replace(augmentation, flip=False, rotate=False, scale=(1, 1), paste=0)
+        return TrainingItems(
+            dataset=self.dataset,
+            samples=self.train,
+            pipeline=self.pipeline,
+            augmentation=augmentation,
+            prompts=config.prompts_per_image,
+            clicks=config.clicks,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            dense=self.spec.dense,
+            extra=self.loss.item,
+        )
+
+    @cached_property
+    def seen(self) -> dict[str, ImageDigests | None]:
+        """The images of training and validation, and those of the bundle it started from, as a bundle records them."""
+        seen: dict[str, ImageDigests | None] = {}
+        for name, samples in (("trained_on", self.train), ("validated_on", self.val)):
+            digests = self.contents.reference_digests(samples)
+            seen[name] = ImageDigests.of(digests, [sample.window for sample in samples])
+        if self.start is None:
+            return seen
+        return joined(seen, {name: getattr(self.start, name) for name in seen})
+
+
+def joined(
+    seen: Mapping[str, ImageDigests | None], other: Mapping[str, ImageDigests | None]
+) -> dict[str, ImageDigests | None]:
+    """Return the images of both, see `TrainingPlan.seen`; None where one is not known."""
+    both: dict[str, ImageDigests | None] = {}
+    for name, own in seen.items():
+        another = other[name]
+        both[name] = own and another and own.joined(another)
+    return both
+
+
+def plan_run(
+    config: TrainConfig,
+    registry: Registry,
+    callback: Callback | None = None,
+    *,
+    dataset: Dataset | None = None,
+    loss: Loss | MaskLoss | None = None,
+    known: ModelSpec | None = None,
+    own: Path | None = None,
+) -> TrainingPlan:
+    """Plan the training that a config describes: read its data, choose what it leaves open.
+
+    Nothing is written but the cache of a data set, which keeps what was read of its images.
+
+    Args:
+        callback: told how much of the data was read.
+        dataset: the samples; by default those of the config's folder.
+        loss: what is minimised, in place of the loss that the config names.
+        known: the spec of a resumed run, whose statistics are used; None computes them.
+        own: the bundle of a resumed run, which is read in place of that of --init; None if it has none.
+
+    Raises:
+        ConfigError: the settings do not suit each other or the data.
+        SimMATError: names, data or weights are wrong.
+    """
+    callback = callback or Callback()
+    found_loss = _find_loss(config, registry, loss, resumed=known is not None)
+    network, foundation, start = choose_network(config, registry, own=own, fetch=known is None)
+    size = network["image_size"] or foundation.image_size
+    weights = None if config.from_scratch else find_weights(foundation, config.checkpoint)
+    adapter = _sensor(config, registry, known)
+    if dataset is None:
+        dataset = open_data(config, registry, adapter)
+    dataset.split("val")  # refused before all files are read
+    heads = config.heads
+    if heads == "auto":  # a resumed run keeps those that it has
+        marked = foundation.dense_head and dataset.card.zero_means != "unlabelled"
+        dense = marked if known is None else known.dense is not None
+        heads = "prompt,dense" if dense else "prompt"
+
+    callback.preparing("data", len(dataset.samples))
+    index = read_index(dataset, callback.advanced)
+    dataset = index.dataset
+    every = index.training_samples()
+    if known is None:  # check what validation needs before the run's folder is made
+        if not index.with_regions(dataset.split("val"), "validation"):
+            raise nothing_to_score(dataset, dataset.split("val"))
+        grid_hw(Letterbox((1, 1), size, "stretch"), find_protocol(config.protocol))
+    train = subset_of(every, config)
+
+    chosen = {**network, "heads": heads}
+    if loss is not None:
+        chosen["loss"] = "custom"
+    if config.epochs is not None:
+        steps = max(math.ceil(config.epochs * len(train) / config.batch_size), 1)
+    else:
+        steps = config.steps or default_steps(len(train))
+        chosen["steps"] = steps
+    config = config.model_copy(update=chosen)
+
+    spec = _network_spec(config, registry, index, train, foundation, weights, adapter, known, start)
+    if start is not None:
+        check_start(config, start, spec)
+    parts = find_parts(spec, registry, weights)
+    val = validation_subset(index, config, spec)
+    return TrainingPlan(
+        config=config,
+        dataset=dataset,
+        contents=index.contents,
+        train=train,
+        val=val,
+        val_every=validation_interval(index, val, config, spec, steps),
+        spec=spec,
+        parts=parts,
+        pipeline=Pipeline(dataset.adapter, spec.channels, size, config.aspect),
+        loss=found_loss,
+        steps=steps,
+        warmup=min(steps // 20, 100) if config.warmup_steps is None else config.warmup_steps,
+        peak_rate=parts.learning_rate if config.lr is None else config.lr,
+        notes=tuple(_notes(config, index, train, len(val), size, parts)),
+        start=start,
+    )
+
+
+def _find_loss(config: TrainConfig, registry: Registry, given: Loss | MaskLoss | None, *, resumed: bool) -> Loss:
+    """Return the loss that a config names, or the one that was given in Python."""
+    named = config.loss != "custom"
+    if (given is None and not named) or (given is not None and named and resumed):
+        raise ConfigError(
+            f"loss = {config.loss!r} in {config.out / 'config.toml'}: 'custom' stands for a function, which "
+            "simmat.train(loss=…) and simmat.training.resume(loss=…) take in Python; it cannot be named otherwise"
+        )
+    if given is None:
+        loss: Loss = import_from_string(registry.loss(config.loss).build)(config.data)
+        return loss
+    return given if isinstance(given, Loss) else PromptLoss(given)
+
+
+# The network
+
+
+def choose_network(
+    config: TrainConfig, registry: Registry, *, own: Path | None = None, fetch: bool = True
+) -> tuple[dict[str, Any], FoundationSpec, BundleSpec | None]:
+    """Choose foundation model, transfer layer and tuner, and check their names and options; this needs no data.
+
+    Returns:
+        The settings of the network with what the config left open, its foundation model, and the spec of the bundle
+        that the training starts from.
+    """
+    network = {name: getattr(config, name) for name in _NETWORK_FIELDS}
+    start = read_start(config, own)
+    if start is not None:
+        network |= network_of(config, start)
+    elif not config.foundation:
+        network["foundation"] = registry.default_foundation()
+    foundation = registry.foundation(network["foundation"], fetch=fetch)
+    foundation.check_image_size(network["image_size"] or foundation.image_size)
+    if network["mat"] is None:
+        network["mat"] = foundation.mat
+        network["mat_options"] = {**foundation.mat_options, **network["mat_options"]}
+    if network["tune"] is None:
+        network["tune"] = foundation.tune
+    complete_options(registry.transfer_layer(network["mat"]), network["mat_options"])
+    complete_options(registry.tuner(network["tune"]), network["tune_options"])
+    return network, foundation, start
+
+
+def _network_spec(
+    config: TrainConfig,
+    registry: Registry,
+    index: DataIndex,
+    train: Sequence[Sample],
+    foundation: FoundationSpec,
+    weights: Path | None,
+    adapter: ModalityAdapter,
+    known: ModelSpec | None,
+    start: BundleSpec | None,
+) -> ModelSpec:
+    """Return the spec of the network, with what is measured in the training images."""
+    dataset = index.dataset
+    digest = None
+    if weights is not None:
+        digest = sha256_of(weights)
+        if config.checkpoint is None:  # else the user gave the file
+            check_digest(foundation, weights, digest)
+    if known is not None:
+        measured = known.model_dump(include=set(MEASURED_FIELDS))
+    else:
+        measured = _measured_fields(config, foundation, index, train)
+    if start is not None and not config.new_sensor:
+        measured |= {name: getattr(start, name) for name in MEASURED_WITH_WEIGHTS}
+    layer = registry.transfer_layer(config.mat or foundation.mat)
+    tuner = registry.tuner(config.tune or foundation.tune)
+    return ModelSpec(
+        modality=dataset.adapter.name,
+        modality_options=options_of(adapter),
+        selected_channels=config.channels,
+        sensor_channels=dataset.loaded_channels,
+        foundation=config.foundation,
+        foundation_sha256=digest,
+        seed=config.seed,
+        image_size=config.image_size or foundation.image_size,
+        aspect=config.aspect,
+        mat=layer.name,
+        mat_options=as_json(complete_options(layer, config.mat_options)),
+        tune=tuner.name,
+        tune_options=as_json(complete_options(tuner, config.tune_options)),
+        card=dataset.card.model_copy(update={"class_names": dict(sorted(dataset.class_names.items()))}),
+        sensor_definitions=sensor_definitions_of(dataset.adapter),
+        **measured,
+    )
+
+
+def _measured_fields(
+    config: TrainConfig, foundation: FoundationSpec, index: DataIndex, train: Sequence[Sample]
+) -> dict[str, Any]:
+    """Return the fields of the spec that come from the training images."""
+    dataset = index.dataset
+    statistics = index.statistics(train)
+    zero = dataset.card.zero_means
+    dense = None
+    if config.heads != "prompt":
+        if zero == "unlabelled":
+            raise ConfigError(
+                f"--heads {config.heads} needs images in which every object is marked, but the card of {config.data} "
+                "says that unmarked ones may be there (zero_means = 'unlabelled'); use --heads prompt"
+            )
+        dense = DenseSpec(background=zero == "background", classes=index.classes(train))
+    channels = fit_channels(
+        dataset.channels(), statistics, pixel_mean=foundation.pixel_mean, pixel_std=foundation.pixel_std
+    )
+    return {
+        "dense": dense,
+        "image_side": int(np.median(index.image_sides(train))),
+        "channels": channels,
+        "statistics": statistics,
+        "zero_shot": zero_shot_map(channels, statistics, foundation.pixel_std).tolist(),
+    }
+
+
+# The data
+
+
+def open_data(config: TrainConfig, registry: Registry, adapter: ModalityAdapter | None = None) -> Dataset:
+    """Open the data set of a config as `train` does; None takes the sensor of the config."""
+    dataset = open_dataset(config.data, adapter or _sensor(config, registry, None), config.card_overrides())
+    check_repeats(config.paste, dataset.card, dataset.root)
+    return dataset
+
+
+def check_out_outside_data(config: TrainConfig) -> None:
+    """Check that a run's folder is not among the images, masks or annotations of its data set."""
+    for name in (IMAGES, FRAMES, MASKS, ANNOTATIONS):
+        if config.out.is_relative_to(config.data / name):
+            raise ConfigError(
+                f"--out {config.out} is in {name}/ of the data set and would be read as part of it; choose a folder "
+                f"outside of {config.data / name}"
+            )
+
+
+def _sensor(config: TrainConfig, registry: Registry, known: ModelSpec | None) -> ModalityAdapter:
+    """Return the sensor; a resumed run without its `sensor.toml` uses the description in its spec."""
+    files = [Path(part) for part in modality_parts(config.modality) if is_sensor_file(part)]
+    if known is not None and not all(file.exists() for file in files):
+        return registry.modality(
+            known.modality,
+            known.modality_options,
+            channels=known.selected_channels,
+            sensor_definitions=known.sensor_definitions,
+        )
+    return registry.modality(config.modality, config.modality_options, channels=config.channels)
+
+
+_ENOUGH_WORK = 100
+"""`work_of_validation` that is enough to compare the steps of a run: about as many images."""
+_MAX_VALIDATIONS = 10
+_MIN_VALIDATIONS = 5
+_TRAIN_STEP_COST = 3
+"""How often an image is encoded, or a prompt answered, in the time of one in a step, which also goes back."""
+
+
+def subset_of(samples: Sequence[Sample], config: TrainConfig) -> tuple[Sample, ...]:
+    """Return the training samples selected by `train_images` or `train_share`, in the order of the data set.
+
+    They are the first by sha256 of seed and id: the same for every network trained with that seed, and a smaller
+    subset is part of a larger one.
+    """
+    count = len(samples)
+    if config.train_share is not None:
+        count = max(math.ceil(config.train_share * count - 1e-9), 1)  # 0.1 of 30 is 3 in spite of rounding
+    if config.train_images is not None:
+        count = config.train_images
+    if count > len(samples):
+        raise ConfigError(
+            f"--train-images {count} is more than the {len(samples)} training samples with a region in {config.data}; "
+            f"use at most {len(samples)}, or leave it out"
+        )
+    return _drawn(samples, count, config.seed)
+
+
+def _drawn(
+    samples: Sequence[Sample], count: int, seed: int, first_of: Callable[[], Sequence[Sample]] = tuple
+) -> tuple[Sample, ...]:
+    """Return the first samples by sha256 of seed and id, and before them one of `first_of`, in the order given."""
+    if count == len(samples):
+        return tuple(samples)
+    needed = {sample.id for sample in first_of()}
+    drawn = sorted(samples, key=lambda sample: id_digest(f"{seed}/{sample.id}"))
+    first = next((sample for sample in drawn if sample.id in needed), None)
+    drawn.sort(key=lambda sample: sample is not first)
+    chosen = {sample.id for sample in drawn[:count]}
+    return tuple(sample for sample in samples if sample.id in chosen)
+
+
+def validation_subset(index: DataIndex, config: TrainConfig, spec: ModelSpec) -> tuple[Sample, ...]:
+    """Return the validation samples on which a run is scored, in the order of the data set.
+
+    They are all, or the first by sha256 of seed and id (one with a region before all others): as many as the config
+    says, or where it sets neither them nor `val_every`, those whose work is `_ENOUGH_WORK`. Runs of any length on
+    the same data have the same samples, so their scores can be compared.
+    """
+    every = index.dataset.split("val")
+    count = config.val_images or len(every)
+    if count > len(every):
+        raise ConfigError(
+            f"--val-images {count} is more than the {len(every)} validation samples in {config.data}; use at most "
+            f"{len(every)}, or leave it out"
+        )
+    if config.val_images is None and config.val_every is None:
+        enough = int(len(every) * _ENOUGH_WORK / work_of_validation(index, every, config, spec))
+        count = min(count, max(enough, 1))
+    return _drawn(every, count, config.seed, lambda: index.with_regions(every, "validation"))
+
+
+def work_of_validation(index: DataIndex, val: Sequence[Sample], config: TrainConfig, spec: ModelSpec) -> float:
+    """Return the work of a validation, which encodes images and answers prompts, in units of an image of a step.
+
+    Models differ in which of both takes long, so the larger of the two numbers counts. The unit goes forward only.
+    """
+    prompts = len(index.table_of(val).instances) * (1 if spec.dense is None else 2)
+    questions = config.prompts_per_image * (1 + config.correction_clicks)
+    return max(len(val), prompts / questions)
+
+
+def validation_interval(
+    index: DataIndex, val: Sequence[Sample], config: TrainConfig, spec: ModelSpec, steps: int
+) -> int:
+    """Return the steps between validations: from the config, or so many that validation is at most a fifth of the work.
+
+    At most `_MAX_VALIDATIONS` are made, and at least `_MIN_VALIDATIONS`, which show how the score rises.
+    """
+    if config.val_every is not None:
+        return config.val_every
+    allowed = steps * config.batch_size * _TRAIN_STEP_COST / 4
+    validations = int(allowed / work_of_validation(index, val, config, spec))
+    return math.ceil(steps / min(max(validations - 1, _MIN_VALIDATIONS), _MAX_VALIDATIONS))
+
+
+_SLOW_FOR_RANDOM = 1e-4
+"""A peak learning rate below this is meant for pretrained weights."""
+
+
+def _notes(
+    config: TrainConfig, index: DataIndex, train: Sequence[Sample], val: int, size: int, parts: Parts
+) -> list[str]:
+    """Return what a user should know before the first step, besides what `simmat data check` finds."""
+    notes = [index.dataset.split_note, index.dataset.skipped_note]
+    count = len(train)
+    every = len(index.training_samples())
+    if count != every:
+        notes.append(f"{count} of {every} training samples are used, drawn by seed {config.seed}.")
+    every = len(index.dataset.split("val"))
+    if val != every:
+        why = "" if config.val_images else ", enough to compare the steps (--val-images sets how many)"
+        notes.append(
+            f"Validation uses {val} of {every} samples, drawn by seed {config.seed}{why}; `simmat eval` scores all."
+        )
+    notes.append(index.shrunk_warning(train, size))
+    starts_random = parts.weights is None or not parts.foundation.promptable
+    if config.lr is None and starts_random and parts.learning_rate < _SLOW_FOR_RANDOM:
+        notes.append(
+            f"Warning: the decoder of '{config.foundation}' starts from random weights, and the learning rate of "
+            f"--tune {config.tune}, {parts.learning_rate:g}, is meant for pretrained weights; try --lr 1e-3"
+        )
+    return [note for note in notes if note]
+
+
+# The bundle that a training starts from
+
+
+_NETWORK_FIELDS = ("foundation", "mat", "mat_options", "tune", "tune_options", "image_size")
+_WEIGHT_FIELDS = ("foundation_sha256", "sensor_channels")
+MEASURED_WITH_WEIGHTS = ("channels", "statistics", "zero_shot")
+"""Fields of a spec that its weights are used to, so that they stay when it is trained on."""
+
+
+def read_start(config: TrainConfig, own: Path | None) -> BundleSpec | None:
+    """Read the spec of the bundle that a run starts from: of --init, or of its `own` where it has one already.
+
+    A new sensor starts from the first sensor of a bundle, of whose images the shared weights are.
+
+    Raises:
+        ConfigError: the bundle has a sensor of the name of the new one.
+    """
+    if config.init is None:
+        return None
+    if config.new_sensor is None:
+        return read_bundle_spec(own or config.init)
+    specs = read_bundle_specs(own or config.init)
+    if own is None and config.new_sensor in specs:
+        raise ConfigError(
+            f"--init {config.init} has a sensor {config.new_sensor!r} already; give --new-sensor a name other than "
+            f"{', '.join(specs)}"
+        )
+    return next(iter(specs.values()))
+
+
+def network_of(config: TrainConfig, start: BundleSpec) -> dict[str, Any]:
+    """Return the settings of the network of a bundle, where the config names no other one.
+
+    Raises:
+        ConfigError: the config names another transfer layer, tuner, foundation model or option, or it is exported.
+    """
+    if start.exported is not None:
+        raise ConfigError(
+            f"--init {config.init} is an exported model, which cannot be trained; give the bundle that it was made of"
+        )
+    chosen = ("mat", "mat_options") if config.new_sensor and config.mat is not None else ()
+    own = {name: getattr(start, name) for name in _NETWORK_FIELDS if name not in chosen}
+    for name, value in own.items():
+        given = getattr(config, name)
+        if given in (None, "", {}, value):
+            continue
+        if isinstance(given, dict) and given.items() <= value.items():
+            continue
+        raise ConfigError(
+            f"--init {config.init} has {name} = {value}, the training {name} = {given}; leave {name} out, or train "
+            "without --init"
+        )
+    return own
+
+
+def check_start(config: TrainConfig, start: BundleSpec, spec: ModelSpec) -> None:
+    """Check that the weights of a bundle fit the sensor and the foundation model of a training.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    for name in ("foundation_sha256",) if config.new_sensor else _WEIGHT_FIELDS:
+        if getattr(start, name) != getattr(spec, name):
+            raise ConfigError(
+                f"the training differs from --init {config.init} in {name.replace('_', ' ')}; use data of the same "
+                "sensor and the same foundation weights, give --new-sensor NAME for another sensor, or train "
+                "without --init"
+            )
