@@ -36,26 +36,32 @@ def object_records(result: ImageResult) -> list[dict[str, Any]]:
     in the size of the image; None where it has more pixels than they can count).
     """
     counts = [found.instance.area for found in result.ranked]
-    centres = np.reshape([_centroid_xy(found.instance) for found in result.ranked], (-1, 2))
-    countable = math.prod(result.size_hw) < MAX_PIXELS
-    return [
-        {
-            **result.record(found),
-            "box_xyxy": list(found.instance.box_xyxy),
-            "area": count,
-            "area_m2": square_metres,
-            "point_xy": [round(float(value), 2) for value in found.point_xy],
-            "segmentation": run_lengths(found.instance, result.size_hw) if countable else None,
-        }
-        for found, count, square_metres in zip(result.ranked, counts, result.areas_m2(centres, counts), strict=True)
-    ]
+    centres = [_centroid_xy(found.instance) for found in result.ranked]
+    areas_m2 = result.areas_m2(np.reshape(centres, (-1, 2)), counts)
+    is_countable = math.prod(result.size_hw) < MAX_PIXELS
+    records = []
+    for found, count, area_m2 in zip(result.ranked, counts, areas_m2, strict=True):
+        x, y = found.point_xy
+        record = result.record(found)
+        record["box_xyxy"] = list(found.instance.box_xyxy)
+        record["area"] = count
+        record["area_m2"] = area_m2
+        record["point_xy"] = [round(float(x), 2), round(float(y), 2)]
+        record["segmentation"] = None
+        if is_countable:
+            record["segmentation"] = run_lengths(found.instance, result.size_hw)
+        records.append(record)
+    return records
 
 
 def _centroid_xy(instance: Instance) -> tuple[float, float]:
     """Return the centroid of an object in pixels, the corner of the first one at 0, 0."""
     y0, x0, y1, x1 = instance.window
-    rows, columns = instance.crop.sum(axis=1), instance.crop.sum(axis=0)
-    x, y = (np.arange(x0, x1) @ columns, np.arange(y0, y1) @ rows) / rows.sum() + 0.5
+    pixels_of_row = instance.crop.sum(axis=1)
+    pixels_of_column = instance.crop.sum(axis=0)
+    count = pixels_of_row.sum()
+    x = np.arange(x0, x1) @ pixels_of_column / count + 0.5
+    y = np.arange(y0, y1) @ pixels_of_row / count + 0.5
     return float(x), float(y)
 
 
@@ -72,23 +78,12 @@ def coco_document(images: Iterable[ImageRecords], class_names: Mapping[int, str]
     for number, (file_name, (height, width), records) in enumerate(images, start=1):
         entries.append({"id": number, "file_name": file_name, "height": height, "width": width})
         for record in records:
-            if (category := record["class"]) is not None:
+            category = record["class"]
+            if category is not None:
                 categories.setdefault(category, str(category))
-            x0, y0, x1, y1 = record["box_xyxy"]
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": number,
-                    "category_id": category,
-                    "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "area": record["area"],
-                    "iscrowd": 0,
-                    "score": record["score"],
-                    "segmentation": record["segmentation"],
-                    **({"track_id": record["track_id"]} if "track_id" in record else {}),
-                }
-            )
-    if unnamed := [one for one in annotations if one["category_id"] is None]:
+            annotations.append(_annotation(record, len(annotations) + 1, number))
+    unnamed = [one for one in annotations if one["category_id"] is None]
+    if unnamed:
         free = 1 if 1 not in categories else max(categories) + 1
         categories[free] = NO_CLASS
         for one in unnamed:
@@ -100,13 +95,35 @@ def coco_document(images: Iterable[ImageRecords], class_names: Mapping[int, str]
     }
 
 
+def _annotation(record: Mapping[str, Any], number: int, image: int) -> dict[str, Any]:
+    """Return the annotation of an object with its number and that of its image."""
+    x0, y0, x1, y1 = record["box_xyxy"]
+    annotation = {
+        "id": number,
+        "image_id": image,
+        "category_id": record["class"],
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "area": record["area"],
+        "iscrowd": 0,
+        "score": record["score"],
+        "segmentation": record["segmentation"],
+    }
+    if "track_id" in record:
+        annotation["track_id"] = record["track_id"]
+    return annotation
+
+
 def write_coco(images: Iterable[tuple[str, Mapping[str, Any]]], class_names: Mapping[int, str], file: Path) -> int:
     """Write the objects of all images, given by name and json, but those too large for COCO; return their number."""
-    found = []
+    found: list[ImageRecords] = []
     for name, record in images:
-        if math.prod(record["size_hw"]) < MAX_PIXELS:
-            image = name if record.get("mosaic") else next(iter(record["files"].values()), name)
-            found.append((path_in_folder(Path(image), name), tuple(record["size_hw"]), record["objects"]))
+        height, width = record["size_hw"]
+        if height * width >= MAX_PIXELS:
+            continue
+        image = name
+        if not record.get("mosaic"):
+            image = next(iter(record["files"].values()), name)
+        found.append((path_in_folder(Path(image), name), (height, width), record["objects"]))
     atomic_write_json(file, {"info": INFO, **coco_document(found, class_names)})
     return len(found)
 
@@ -140,13 +157,16 @@ def run_lengths(instance: Instance, size_hw: tuple[int, int]) -> dict[str, Any]:
     columns = np.zeros((x1 - x0, y1 - y0 + 2), np.int8)  # each column of the crop between two zeros
     columns[:, 1:-1] = instance.crop.T
     change = np.diff(columns, axis=1)
-    (first, begin), (last, end) = np.nonzero(change == 1), np.nonzero(change == -1)
-    starts, ends = (x0 + first) * height + y0 + begin, (x0 + last) * height + y0 + end  # column-major positions
-    joined = starts[1:] == ends[:-1]  # a column that is covered to its end goes on in the next one
-    starts, ends = starts[np.r_[True, ~joined]], ends[np.r_[~joined, True]]
+    first, begin = np.nonzero(change == 1)
+    last, end = np.nonzero(change == -1)
+    starts = (x0 + first) * height + y0 + begin  # column-major positions
+    ends = (x0 + last) * height + y0 + end
+    is_joined = starts[1:] == ends[:-1]  # a column that is covered to its end goes on in the next one
+    starts = starts[np.r_[True, ~is_joined]]
+    ends = ends[np.r_[~is_joined, True]]
     edges = np.stack([starts, ends], axis=1).ravel()  # (2 * runs,)
     counts = np.diff(edges, prepend=0, append=height * width)
-    code = coco_mask.frPyObjects(
-        {"size": [height, width], "counts": counts[: len(edges) + bool(counts[-1])].tolist()}, height, width
-    )
+    if counts[-1] == 0:
+        counts = counts[:-1]
+    code = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
     return {"size": [height, width], "counts": code["counts"].decode("ascii")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,8 @@ BAND_ROWS = 512
 
 _SHARE_ROWS = 64
 """Rows of a class map that are measured at once: a pixel of a map in degrees has another size in each row."""
+_NAMED = 5
+"""Classes that are named in a summary."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class ImageResult:
     @cached_property
     def pixel_areas(self) -> Callable[[Coords], Coords] | None:
         """The areas of pixels in m², see `GeoBackend.pixel_areas`; None where they are unknown."""
-        if self.georeference is None or (backend := installed_geo_backend()) is None:
+        backend = installed_geo_backend()
+        if self.georeference is None or backend is None:
             return None
         return backend.pixel_areas(self.georeference, self.size_hw)
 
@@ -73,9 +77,10 @@ class ImageResult:
             centres_xy: (N, 2) their centroids in pixels.
             pixels: N numbers of pixels.
         """
-        if self.pixel_areas is None or not len(pixels):
+        if self.pixel_areas is None or not pixels:
             return [None] * len(pixels)
-        return [float(f"{one:.9g}") for one in (self.pixel_areas(centres_xy) * np.asarray(pixels)).tolist()]
+        areas = self.pixel_areas(centres_xy) * np.asarray(pixels)
+        return [float(f"{area:.9g}") for area in areas.tolist()]
 
     @property
     def kind(self) -> ResultKind:
@@ -89,16 +94,20 @@ class ImageResult:
 
     def class_name(self, value: int | None) -> str | None:
         """Return the name of a class, its number where it has none; None for objects without a class."""
-        return None if value is None else self.class_names.get(value, str(value))
+        if value is None:
+            return None
+        return self.class_names.get(value, str(value))
 
     def record(self, found: FoundObject) -> dict[str, Any]:
         """Return class, class_name, score and class_probability of an object as json values."""
-        probability, value = found.class_probability, found.instance.class_id
+        probability = found.class_probability
+        if probability is not None:
+            probability = round(float(probability), 6)
         return {
-            "class": value,
-            "class_name": self.class_name(value),
+            "class": found.instance.class_id,
+            "class_name": self.class_name(found.instance.class_id),
             "score": round(float(found.score), 6),
-            "class_probability": None if probability is None else round(float(probability), 6),
+            "class_probability": probability,
         }
 
 
@@ -166,12 +175,16 @@ def label_type(result: ImageResult) -> np.dtype[Any]:
     """Return the smallest type of the instance ids or label values: uint8, then uint16, then larger ones."""
     if result.classes is None:
         return np.dtype(np.uint16 if len(result.ranked) <= np.iinfo(np.uint16).max else np.uint32)
-    values = [] if result.nodata is None else [result.nodata]
+    values: list[int] = []
+    if result.nodata is not None:
+        values.append(result.nodata)
     for _, band in label_bands(result):
         values += [int(band.min()), int(band.max())]
-    types = (np.uint8, np.uint16, np.int16, np.uint32, np.int32)
-    fitting = (kind for kind in types if np.iinfo(kind).min <= min(values) and max(values) <= np.iinfo(kind).max)
-    return np.dtype(next(fitting, np.int64))
+    for kind in (np.uint8, np.uint16, np.int16, np.uint32, np.int32):
+        limits = np.iinfo(kind)
+        if limits.min <= min(values) and max(values) <= limits.max:
+            return np.dtype(kind)
+    return np.dtype(np.int64)
 
 
 def label_bands(result: ImageResult, rows: int = BAND_ROWS) -> Iterator[tuple[int, LabelMap]]:
@@ -179,44 +192,53 @@ def label_bands(result: ImageResult, rows: int = BAND_ROWS) -> Iterator[tuple[in
 
     Where objects overlap, the pixel is of the one with the highest score; 0 is the background.
     """
-    height, width = result.size_hw
+    height = result.size_hw[0]
     boxes = np.asarray([found.instance.window for found in result.ranked], np.int64).reshape(-1, 4)
     for y0 in range(0, height, rows):
         y1 = min(y0 + rows, height)
-        if result.classes is not None:
+        if result.classes is None:
+            in_band = np.flatnonzero((boxes[:, 0] < y1) & (boxes[:, 2] > y0))
+            yield y0, _id_band(result, in_band.tolist(), y0, y1)
+        else:
             yield y0, np.asarray(result.classes[y0:y1])
             release_pages(result.classes)
-            continue
-        band = np.zeros((y1 - y0, width), np.uint32)
-        for index in np.flatnonzero((boxes[:, 0] < y1) & (boxes[:, 2] > y0))[::-1].tolist():
-            top, left, bottom, right = result.ranked[index].instance.window
-            first, last = max(top, y0), min(bottom, y1)
-            part = result.ranked[index].instance.crop[first - top : last - top]
-            band[first - y0 : last - y0, left:right][part] = index + 1
-        yield y0, band
+
+
+def _id_band(result: ImageResult, indices: Sequence[int], y0: int, y1: int) -> LabelMap:
+    """Return the (h, W) instance ids of the rows from y0 to y1, of objects given by their place in `ranked`."""
+    band = np.zeros((y1 - y0, result.size_hw[1]), np.uint32)
+    for index in reversed(indices):  # the best one last, over the others
+        instance = result.ranked[index].instance
+        top, left, bottom, right = instance.window
+        first = max(top, y0)
+        last = min(bottom, y1)
+        inside = instance.crop[first - top : last - top]
+        band[first - y0 : last - y0, left:right][inside] = index + 1
+    return band
 
 
 def class_shares(result: ImageResult) -> list[dict[str, Any]]:
     """Return label value, name, pixels and m² of each class in a class map."""
-    counts: dict[int, int] = {}
-    areas: dict[int, float] = {}
-    for y0, band in label_bands(result, _SHARE_ROWS if result.georeference is not None else BAND_ROWS):
-        values, found = np.unique(band, return_counts=True)
-        middle = np.array([[band.shape[1] / 2, y0 + len(band) / 2]])
-        of_pixel = math.nan if result.pixel_areas is None else float(result.pixel_areas(middle)[0])
-        for value, count in zip(values.tolist(), found.tolist(), strict=True):
-            counts[value] = counts.get(value, 0) + count
-            areas[value] = areas.get(value, 0.0) + count * of_pixel
+    counts: Counter[int] = Counter()
+    areas: defaultdict[int, float] = defaultdict(float)
+    rows = BAND_ROWS if result.georeference is None else _SHARE_ROWS
+    for y0, band in label_bands(result, rows):
+        height, width = band.shape
+        pixel_m2 = math.nan
+        if result.pixel_areas is not None:
+            middle = np.array([[width / 2, y0 + height / 2]])
+            pixel_m2 = float(result.pixel_areas(middle)[0])
+        values, pixels = np.unique(band, return_counts=True)
+        for value, count in zip(values.tolist(), pixels.tolist(), strict=True):
+            counts[value] += count
+            areas[value] += count * pixel_m2
     names = {result.background: "background", result.nodata: "no measurement"}
-    return [
-        {
-            "class": value,
-            "class_name": names.get(value) or result.class_name(value),
-            "pixels": count,
-            "area_m2": float(f"{areas[value]:.9g}") if math.isfinite(areas[value]) else None,
-        }
-        for value, count in sorted(counts.items())
-    ]
+    shares = []
+    for value, count in sorted(counts.items()):
+        area_m2 = float(f"{areas[value]:.9g}") if math.isfinite(areas[value]) else None
+        name = names.get(value) or result.class_name(value)
+        shares.append({"class": value, "class_name": name, "pixels": count, "area_m2": area_m2})
+    return shares
 
 
 def summarize(result: ImageResult, record: Sequence[Mapping[str, Any]]) -> str:
@@ -226,13 +248,9 @@ def summarize(result: ImageResult, record: Sequence[Mapping[str, Any]]) -> str:
     """
     if result.classes is not None:
         total = sum(one["pixels"] for one in record)
-        largest = sorted(record, key=lambda one: -one["pixels"])[:5]
+        largest = sorted(record, key=lambda one: -one["pixels"])[:_NAMED]
         return "; ".join(f"{one['pixels'] / total:.1%} {one['class_name']}" for one in largest)
-    counts: dict[str, int] = {}
-    for one in result.ranked:
-        name = result.class_name(one.instance.class_id)
-        if name is not None:
-            counts[name] = counts.get(name, 0) + 1
-    listed = ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])[:5])
-    count = len(result.ranked)
-    return f"{count} object{'' if count == 1 else 's'}" + (f" ({listed})" if listed else "")
+    names = sorted(one["class_name"] for one in record if one["class_name"] is not None)
+    listed = ", ".join(f"{count} {name}" for name, count in Counter(names).most_common(_NAMED))
+    text = "1 object" if len(record) == 1 else f"{len(record)} objects"
+    return f"{text} ({listed})" if listed else text
