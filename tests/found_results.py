@@ -47,7 +47,7 @@ def objects_result(
     size_hw: tuple[int, int], *objects: FoundObject, place: Georeference | None = None, name: str = "a"
 ) -> ImageResult:
     names = {1: "car", 2: "person"}
-    return ImageResult(name, size_hw, place, names, objects, None, None, lambda: _grey(size_hw))
+    return ImageResult(name, size_hw, place, names, lambda: _grey(size_hw), objects)
 
 
 def classes_result(
@@ -55,7 +55,7 @@ def classes_result(
 ) -> ImageResult:
     size_hw = (int(classes.shape[0]), int(classes.shape[1]))
     names = {1: "water", 2: "forest"}
-    return ImageResult("a", size_hw, place, names, None, classes, nodata, lambda: _grey(size_hw), background)
+    return ImageResult("a", size_hw, place, names, lambda: _grey(size_hw), None, classes, nodata, background)
 
 
 def _grey(size_hw: tuple[int, int]) -> np.ndarray:

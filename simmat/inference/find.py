@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -27,12 +28,11 @@ from simmat.io.files import output_errors, release_pages
 from simmat.predictor.open import LoadedImage
 from simmat.predictor.prompts import check_inside
 from simmat.predictor.results import picture_of
-from simmat.predictor.tiled_image import TiledImage
 from simmat.predictor.tiles import SegmentOptions, merge_objects, most_likely
 from simmat.types import ImageReader, Prompt, SensorImage, Window
 
 if TYPE_CHECKING:
-    from simmat.predictor import Prediction, Predictor
+    from simmat.predictor import Prediction, Predictor, TiledImage
 
 _MAX_PIXELS = 2048**2
 """Largest image without georeference that, segmented in windows, gets a mask and a picture for each object."""
@@ -48,7 +48,7 @@ class Found:
         results: what to write; those of one name follow each other and are named by one json.
         names: names of the results.
         about: what their json says besides.
-        warnings: why the results may be wrong.
+        warnings: why the results may be wrong; empty texts are left out.
         note: what to say behind the line about the image.
     """
 
@@ -81,7 +81,6 @@ def open_image(predictor: Predictor, task: ImageTask, request: Request) -> Tiled
 
 
 def find(
-    predictor: Predictor,
     image: TiledImage,
     task: ImageTask,
     request: Request,
@@ -92,7 +91,6 @@ def find(
     """Find in an image what a request asks for.
 
     Args:
-        predictor: the model.
         image: what `open_image` returned.
         task: the same image.
         request: what to find.
@@ -104,19 +102,18 @@ def find(
         SimMATError: the image cannot be read, or a prompt is outside of it.
     """
     if request.search is not None:
-        return _found_without_prompts(predictor, image, task, request, request.search, store, progress)
+        return _find_without_prompts(image, task, request, request.search, store, progress)
     prompts = task.prompts or {}
     if request.map_prompts is not None:
         prompts = prompts_on_map(request.map_prompts, image.reader, task.name)
     for prompt in prompts.values():
         check_inside(prompt, image.reader)
     if request.kinds == ("prompts",) and not _is_large(image, request):
-        return _found_each(predictor, image, task, request, prompts)
-    return _found_together(predictor, image, task, request, prompts)
+        return _find_each(image, task, request, prompts)
+    return _find_together(image, task, request, prompts)
 
 
-def _found_without_prompts(
-    predictor: Predictor,
+def _find_without_prompts(
     image: TiledImage,
     task: ImageTask,
     request: Request,
@@ -125,13 +122,14 @@ def _found_without_prompts(
     progress: Callable[[int, int], object] | None,
 ) -> Found:
     """Find the objects of an image, the class of every pixel, or both, window by window."""
+    predictor = image.predictor
     count = len(image.windows)
     classes = None
     blender = None
     if search.classes:
-        classes = _empty_class_map(predictor, image, None if store is None else store.folder)
+        classes = _empty_class_map(image, None if store is None else store.folder)
         blender = predictor.class_map_blender(image)
-    found = []
+    objects = []
     empty = 0
     for index, window in enumerate(image.windows):
         answer = None if store is None else store.read(index)
@@ -141,7 +139,7 @@ def _found_without_prompts(
                 answer = store.write(index, answer)
         if progress is not None:
             progress(index + 1, count)
-        found.append(answer.objects)
+        objects.append(answer.objects)
         empty += answer.is_empty
         if classes is not None and blender is not None:
             for y0, band in blender.add(answer.probabilities):
@@ -151,9 +149,9 @@ def _found_without_prompts(
     image.check_measured(empty)
     results = []
     if search.objects is not None:
-        results.append(_objects_result(predictor, image, task, request, merge_objects(image.windows, found)))
+        results.append(_objects_result(image, task, request, merge_objects(image.windows, objects)))
     if classes is not None:
-        results.append(_classes_result(predictor, image, task, request, classes))
+        results.append(_classes_result(image, task, request, classes))
     windows = {"tile": image.tile, "overlap": image.overlap, "count": count, "without_measurement": empty}
     return Found(
         task,
@@ -161,13 +159,108 @@ def _found_without_prompts(
         results,
         (task.name,),
         {"mosaic": request.mosaic, "windows": windows},
-        warnings=tuple(filter(None, (_warning(image.warning), predictor.shrink_warning(image)))),
+        warnings=(_warning(image.warning), predictor.shrink_warning(image)),
         note=f", {empty} of {count} windows without a measurement" if empty else "",
     )
 
 
+def _find_together(image: TiledImage, task: ImageTask, request: Request, prompts: Mapping[str, Prompt]) -> Found:
+    """Find prompted objects, to write all to the same files."""
+    request.formats.for_image("objects", image.reader)  # raises before any work
+    objects: list[FoundObject] = []
+    notes = []
+    warning = ""
+    for name, prompt, prediction in _predictions(image, request, prompts):
+        one = prediction.found_object(_click(prompt))
+        if one is not None:
+            objects.append(one)
+        warning = warning or prediction.warning
+        result = _prompt_result(image, name, prompt, prediction)
+        notes.append({"object": name, **prompt_values(prompt), **result.record()})
+    return Found(
+        task,
+        image.reader,
+        [_objects_result(image, task, request, objects)],
+        (task.name,),
+        {"mosaic": request.mosaic, "prompts": notes},
+        warnings=(_warning(warning),),
+    )
+
+
+def _find_each(image: TiledImage, task: ImageTask, request: Request, prompts: Mapping[str, Prompt]) -> Found:
+    """Find prompted objects, to write each to its own files."""
+    whole = image.reader.read(Window(0, 0, *image.size_hw))
+    channels = [{"name": one.name, "quantity": one.quantity, "unit": one.unit} for one in whole.channels]
+    return Found(
+        task,
+        image.reader,
+        _each_result(image, whole, request, prompts),
+        tuple(prompts),
+        {"preview_hw": whole.preview_hw, "channels": channels},
+        warnings=(whole.size_note,),
+    )
+
+
+def _each_result(
+    image: TiledImage, whole: SensorImage, request: Request, prompts: Mapping[str, Prompt]
+) -> Iterator[PromptResult]:
+    """Yield the object of each prompt; few masks of the whole image are in memory at once."""
+    predictor = image.predictor
+    shown = partial(_picture, whole, predictor.image_loader.missing_channels(request.missing))
+    for name, prompt, prediction in _predictions(image, request, prompts):
+        result = _prompt_result(image, name, prompt, prediction)
+        uncertainty = None
+        if request.uncertainty:
+            uncertainty = predictor.uncertainty_in(image, prompt, request.mask_selection, prediction.window)
+        yield replace(
+            result,
+            mask=prediction.whole_mask(image.size_hw),
+            channels=whole.channels,
+            georeference=whole.georeference,
+            picture=shown,
+            uncertainty=uncertainty,
+        )
+
+
+def _picture(image: SensorImage, missing: Container[str]) -> PictureArray:
+    """Return the display picture of an image, without the channels that its files lack."""
+    kept = [index for index, channel in enumerate(image.channels) if channel.name not in missing]
+    if len(kept) < len(image.channels):
+        image = image.select(kept)
+    return display_rgb(image)
+
+
+def _predictions(
+    image: TiledImage, request: Request, prompts: Mapping[str, Prompt]
+) -> Iterator[tuple[str, Prompt, Prediction]]:
+    """Yield the name and mask of each prompt; some are decoded together, and so many are in memory."""
+    names = list(prompts)
+    for start in range(0, len(names), MAX_PROMPTS):
+        together = names[start : start + MAX_PROMPTS]
+        found = image.predict_prompts([prompts[name] for name in together], request.mask_selection)
+        for name, prediction in zip(together, found, strict=True):
+            yield name, prompts[name], prediction
+
+
+def _prompt_result(image: TiledImage, name: str, prompt: Prompt, found: Prediction) -> PromptResult:
+    """Return the object of a prompt in its window."""
+    class_name = None
+    if found.class_id is not None:
+        class_name = image.predictor.class_names.get(found.class_id, str(found.class_id))
+    return PromptResult(
+        name,
+        found.mask,
+        found.score,
+        prompt,
+        class_id=found.class_id,
+        class_name=class_name,
+        class_probability=found.class_probability,
+        warning=_warning(found.warning),
+    )
+
+
 def _objects_result(
-    predictor: Predictor, image: TiledImage, task: ImageTask, request: Request, objects: Iterable[FoundObject]
+    image: TiledImage, task: ImageTask, request: Request, objects: Iterable[FoundObject]
 ) -> ImageResult:
     """Return the objects that the request keeps."""
     kept = []
@@ -175,38 +268,22 @@ def _objects_result(
         is_sure = request.min_score is None or one.score >= request.min_score
         if is_sure and (request.classes is None or one.instance.class_id in request.classes):
             kept.append(one)
-    reader = image.reader
-    return ImageResult(
-        task.name,
-        reader.size_hw,
-        reader.georeference,
-        predictor.class_names,
-        tuple(kept),
-        None,
-        None,
-        lambda: picture_of(reader),
-    )
+    return replace(_empty_result(image, task), objects=tuple(kept))
 
 
-def _classes_result(
-    predictor: Predictor, image: TiledImage, task: ImageTask, request: Request, classes: LabelMap
-) -> ImageResult:
+def _classes_result(image: TiledImage, task: ImageTask, request: Request, classes: LabelMap) -> ImageResult:
     """Return the class map with the classes that the request keeps."""
-    reader = image.reader
-    _, nodata = predictor.label_type()
-    background = 0 if predictor.required_dense().background else None
+    _, nodata = image.predictor.label_type()
+    background = 0 if image.predictor.required_dense().background else None
     if request.classes is not None:
         _drop_classes(classes, request.classes, nodata, background)
+    return replace(_empty_result(image, task), classes=classes, nodata=nodata, background=background)
+
+
+def _empty_result(image: TiledImage, task: ImageTask) -> ImageResult:
+    reader = image.reader
     return ImageResult(
-        task.name,
-        reader.size_hw,
-        reader.georeference,
-        predictor.class_names,
-        None,
-        classes,
-        nodata,
-        lambda: picture_of(reader),
-        background=background,
+        task.name, reader.size_hw, reader.georeference, image.predictor.class_names, partial(picture_of, reader)
     )
 
 
@@ -226,97 +303,6 @@ def _is_large(image: TiledImage, request: Request) -> bool:
     return is_large
 
 
-def _found_together(
-    predictor: Predictor, image: TiledImage, task: ImageTask, request: Request, prompts: Mapping[str, Prompt]
-) -> Found:
-    """Find prompted objects, to write all to the same files."""
-    request.formats.for_image("objects", image.reader)  # raises before any work
-    objects: list[FoundObject] = []
-    notes = []
-    warning = ""
-    predictions = _predictions(image, tuple(prompts.values()), request)
-    for (name, prompt), prediction in zip(prompts.items(), predictions, strict=True):
-        one = prediction.found_object(_click(prompt))
-        if one is not None:
-            objects.append(one)
-        warning = warning or prediction.warning
-        result = _prompt_result(predictor, prediction, name, prompt)
-        notes.append({"object": name, **prompt_values(prompt), **result.record()})
-    return Found(
-        task,
-        image.reader,
-        [_objects_result(predictor, image, task, request, objects)],
-        (task.name,),
-        {"mosaic": request.mosaic, "prompts": notes},
-        warnings=tuple(filter(None, [_warning(warning)])),
-    )
-
-
-def _found_each(
-    predictor: Predictor, image: TiledImage, task: ImageTask, request: Request, prompts: Mapping[str, Prompt]
-) -> Found:
-    """Find prompted objects, to write each to its own files."""
-    reader = image.reader
-    shown = reader.read(Window(0, 0, *reader.size_hw))
-    channels = [{"name": one.name, "quantity": one.quantity, "unit": one.unit} for one in shown.channels]
-    return Found(
-        task,
-        reader,
-        _each_result(predictor, image, shown, request, prompts),
-        tuple(prompts),
-        {"preview_hw": shown.preview_hw, "channels": channels},
-        warnings=tuple(filter(None, [shown.size_note])),
-    )
-
-
-def _each_result(
-    predictor: Predictor, image: TiledImage, shown: SensorImage, request: Request, prompts: Mapping[str, Prompt]
-) -> Iterator[PromptResult]:
-    """Yield the object of each prompt; few whole masks are in memory at once."""
-    missing = predictor.image_loader.missing_channels(request.missing)
-
-    def picture() -> PictureArray:
-        kept = [index for index, channel in enumerate(shown.channels) if channel.name not in missing]
-        return display_rgb(shown.select(kept) if missing else shown)  # `select` copies all planes
-
-    predictions = _predictions(image, tuple(prompts.values()), request)
-    for (name, prompt), prediction in zip(prompts.items(), predictions, strict=True):
-        uncertainty = None
-        if request.uncertainty:
-            uncertainty = image.uncertainty(prompt, request.mask_selection, prediction.window)
-        one = replace(prediction, mask=prediction.whole_mask(image.reader.size_hw))
-        result = _prompt_result(predictor, one, name, prompt)
-        yield replace(
-            result,
-            georeference=shown.georeference,
-            channels=shown.channels,
-            picture=picture,
-            uncertainty=uncertainty,
-        )
-
-
-def _prompt_result(predictor: Predictor, found: Prediction, name: str, prompt: Prompt) -> PromptResult:
-    class_name = None
-    if found.class_id is not None:
-        class_name = predictor.class_names.get(found.class_id, str(found.class_id))
-    return PromptResult(
-        name,
-        found.mask,
-        found.score,
-        prompt,
-        class_id=found.class_id,
-        class_name=class_name,
-        class_probability=found.class_probability,
-        warning=_warning(found.warning),
-    )
-
-
-def _predictions(image: TiledImage, prompts: Sequence[Prompt], request: Request) -> Iterator[Prediction]:
-    """Yield the mask of each prompt; some are decoded together, and so many are in memory."""
-    for start in range(0, len(prompts), MAX_PROMPTS):
-        yield from image.predict_prompts(prompts[start : start + MAX_PROMPTS], request.mask_selection)
-
-
 def _click(prompt: Prompt) -> tuple[float, float]:
     """Return the first point of a prompt, or the middle of its box."""
     if prompt.box is None or len(prompt.point_coords):
@@ -329,6 +315,27 @@ def _click(prompt: Prompt) -> tuple[float, float]:
 def _warning(values: str) -> str:
     """Return how the values of an image differ from those of training, with what to look at; "" if they do not."""
     return f"{values}; are unit, bit depth and exposure the same?" if values else ""
+
+
+def _empty_class_map(image: TiledImage, folder: Path | None) -> npt.NDArray[Any]:
+    """Return an empty class map; with `folder`, it is stored there, not in memory."""
+    dtype, _ = image.predictor.label_type()
+    if folder is None:
+        return np.zeros(image.size_hw, dtype)
+    with output_errors(folder), TemporaryFile(dir=folder) as stream:
+        if hasattr(os, "posix_fallocate"):  # if the disk became full later, SIGBUS would end the process
+            os.posix_fallocate(stream.fileno(), 0, math.prod(image.size_hw) * np.dtype(dtype).itemsize)
+        return np.memmap(stream, dtype, "w+", shape=image.size_hw)
+
+
+def _drop_classes(classes: npt.NDArray[Any], kept: frozenset[int], nodata: int, background: int | None) -> None:
+    """Set the pixels of other classes to background, or to nodata if there is no background; in place."""
+    other = nodata if background is None else background
+    values = [*kept, nodata, other]
+    for y0 in range(0, len(classes), 512):
+        band = classes[y0 : y0 + 512]
+        band[~np.isin(band, values)] = other
+        release_pages(classes)
 
 
 def shared_windows(predictor: Predictor, task: ImageTask, request: Request) -> int:
@@ -345,48 +352,21 @@ def shared_windows(predictor: Predictor, task: ImageTask, request: Request) -> i
         return 1
 
 
-def window_store(
-    predictor: Predictor, image: TiledImage, task: ImageTask, request: Request, out: Path
-) -> WindowStore | None:
+def window_store(image: TiledImage, task: ImageTask, request: Request, out: Path) -> WindowStore | None:
     """Return the folder that keeps the answers of the windows of an image; None if there is one window alone."""
     if request.search is None or len(image.windows) == 1:
         return None
     question = [repr(request.search), list(request.missing), image.tile, image.overlap]
-    key = json.dumps([predictor.digest, files_key(task.files), *question])
+    key = json.dumps([image.predictor.digest, files_key(task.files), *question])
     return WindowStore(out / f".{task.name}.windows", key)
 
 
 def answer_windows(predictor: Predictor, task: ImageTask, request: Request, out: Path, indices: Iterable[int]) -> None:
     """Segment some windows of an image, and store the answers for the process that joins them."""
     image = open_image(predictor, task, request)
-    store = window_store(predictor, image, task, request, out)
+    store = window_store(image, task, request, out)
     assert store is not None  # `shared_windows` has counted several
     assert request.search is not None
     for index in indices:
         if not store.has(index):
             store.write(index, predictor.segment_window(image, image.windows[index], request.search))
-
-
-def _empty_class_map(predictor: Predictor, image: TiledImage, folder: Path | None) -> npt.NDArray[Any]:
-    """Return an empty class map; with `folder`, it is stored there, not in memory."""
-    dtype, _ = predictor.label_type()
-    size_hw = image.reader.size_hw
-    if folder is None:
-        return np.zeros(size_hw, dtype)
-    with output_errors(folder), TemporaryFile(dir=folder) as stream:
-        if hasattr(os, "posix_fallocate"):  # if the disk became full later, SIGBUS would end the process
-            os.posix_fallocate(stream.fileno(), 0, math.prod(size_hw) * np.dtype(dtype).itemsize)
-        return np.memmap(stream, dtype, "w+", shape=size_hw)
-
-
-def _drop_classes(classes: npt.NDArray[Any], kept: frozenset[int], nodata: int, background: int | None) -> None:
-    """Set the pixels of other classes to background, or to nodata if there is no background; in place."""
-    values = [*kept, nodata]
-    other = nodata
-    if background is not None:
-        values.append(background)
-        other = background
-    for y0 in range(0, len(classes), 512):
-        band = classes[y0 : y0 + 512]
-        band[~np.isin(band, values)] = other
-        release_pages(classes)

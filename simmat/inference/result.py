@@ -41,21 +41,24 @@ class ImageResult:
     Attributes:
         name: how names of written files begin.
         class_names: names of label values; a value without a name is called by its number.
+        picture: gives the (h, w, 3) uint8 display picture, which may be smaller than the image.
+        objects: the objects, in any order.
         classes: (H, W) label values, an array or a np.memmap.
         nodata: label value in `classes` where nothing was measured.
-        picture: gives the (h, w, 3) uint8 display picture, which may be smaller than the image.
         background: label value in `classes` that is not a class; None if every value is one.
+        warning: why the result may be wrong; "" if nothing speaks against it.
     """
 
     name: str
     size_hw: tuple[int, int]
     georeference: Georeference | None
     class_names: Mapping[int, str]
-    objects: tuple[FoundObject, ...] | None
-    classes: LabelMap | None
-    nodata: int | None
     picture: Callable[[], PictureArray]
+    objects: tuple[FoundObject, ...] | None = None
+    classes: LabelMap | None = None
+    nodata: int | None = None
     background: int | None = 0
+    warning: str = ""
 
     @cached_property
     def ranked(self) -> tuple[FoundObject, ...]:
@@ -250,7 +253,7 @@ def summarize(result: ImageResult, record: Sequence[Mapping[str, Any]]) -> str:
         total = sum(one["pixels"] for one in record)
         largest = sorted(record, key=lambda one: -one["pixels"])[:_NAMED]
         return "; ".join(f"{one['pixels'] / total:.1%} {one['class_name']}" for one in largest)
-    names = sorted(one["class_name"] for one in record if one["class_name"] is not None)
+    names = [one["class_name"] for one in record if one["class_name"] is not None]
     listed = ", ".join(f"{count} {name}" for name, count in Counter(names).most_common(_NAMED))
     text = "1 object" if len(record) == 1 else f"{len(record)} objects"
     return f"{text} ({listed})" if listed else text

@@ -83,10 +83,10 @@ def segment_image(
 ) -> ImageOutcome:
     """Segment an image, and write what is found."""
     image = open_image(predictor, task, request)
-    store = window_store(predictor, image, task, request, writer.out)
+    store = window_store(image, task, request, writer.out)
     shown = None if store is None else partial(progress.windows, task.name)
     try:
-        found = find(predictor, image, task, request, store=store, progress=shown)
+        found = find(image, task, request, store=store, progress=shown)
         outcome = writer.add(found)
     except NoValidPixelsError:
         if store is not None:

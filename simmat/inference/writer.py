@@ -53,10 +53,11 @@ class Writer:
     def check(self, tasks: Sequence[ImageTask]) -> None:
         """Raise ConfigError if files would have the same name, or would replace those of another program."""
         for_call = [one.endings[0] for one in self._formats_for_call()]
-        images = [task.name for task in tasks]
-        outputs = [name for task in tasks for name in self._outputs(task)]
-        _check_unique([*images, *(Path(file).stem for file in for_call)])
+        outputs: list[str] = []
+        for task in tasks:
+            outputs += self._outputs(task)
         _check_unique(outputs)
+        _check_unique([*(task.name for task in tasks), *(Path(file).stem for file in for_call)])
         endings = (".json", *self.request.formats.endings(self.request.kinds))
         for name in outputs:
             existing = {f"{name}{ending}" for ending in endings if (self.out / f"{name}{ending}").exists()}
@@ -68,20 +69,25 @@ class Writer:
 
     def earlier_outcome(self, task: ImageTask) -> ImageOutcome | None:
         """Return the outcome of an earlier call that did the same; None if one of its files is missing."""
+        outputs = self._outputs(task)
+        found = self._earlier_outcome(task, outputs)
+        if found is None and outputs != (task.name,):  # prompts of a large image are written together
+            found = self._earlier_outcome(task, (task.name,))
+        return found
+
+    def _earlier_outcome(self, task: ImageTask, names: Iterable[str]) -> ImageOutcome | None:
+        """Return the outcome of an earlier call that wrote these names; None if one is missing."""
         request = self._digest(task)
-        for names in dict.fromkeys([self._outputs(task), (task.name,)]):  # prompts of a large image have its name
-            files: list[Path] = []
-            objects = None
-            for name in names:
-                record = read_record(self.out / f"{name}.json")
-                own = [self.out / file for file in sorted(written_files(record, name))]
-                if not own or record.get("request") != request or not all(file.is_file() for file in own):
-                    break
-                files += own
-                objects = _object_count(record)
-            else:
-                return ImageOutcome(task.name, tuple(files), skipped=True, objects=objects)
-        return None
+        written: list[Path] = []
+        objects = None
+        for name in names:
+            record = read_record(self.out / f"{name}.json")
+            files = [self.out / file for file in sorted(written_files(record, name))]
+            if record.get("request") != request or not files or not all(file.is_file() for file in files):
+                return None
+            written += files
+            objects = _object_count(record)
+        return ImageOutcome(task.name, tuple(written), skipped=True, objects=objects)
 
     def add(self, found: Found) -> ImageOutcome:
         """Write the files of an image and the json that names them, all or none.
@@ -92,38 +98,50 @@ class Writer:
         """
         written: list[str] = []
         lines: list[str] = []
-        warnings: list[str] = []
-        objects = None
-        replaced = set(self._earlier_files(found.names))
-        with staged_files(self.out, replaced=replaced, tidy=False) as staging:
-            for name, results in groupby(found.results, key=lambda result: result.name):
-                record = self._head(found)
-                files: list[str] = []
-                texts: list[str] = []
-                for result in results:
-                    formats = self.request.formats.for_image(result.kind, found.reader)
-                    files += write_result(result, formats, staging)
-                    record |= _record(result)
-                    if isinstance(result, PromptResult):
-                        lines += self._prompt_lines(result)
-                        warnings += [result.warning] if result.warning and not warnings else []
-                    else:
-                        texts.append(summarize(result, record[result.kind]))
-                if texts:
-                    lines.append(f"{self.out / name}.json  {', '.join(texts)}{found.note}")
-                record["written"] = _in_order(files, f"{name}.json", of_prompt=not texts)
-                atomic_write_json(staging / f"{name}.json", record)
+        warning = ""
+        record: dict[str, Any] = {}
+        earlier = self._earlier_files(found.names)
+        with staged_files(self.out, replaced=earlier, tidy=False) as staging:
+            for name, group in groupby(found.results, key=lambda result: result.name):
+                results = list(group)
+                record = self._write(name, results, found, staging)
                 written += record["written"]
-                objects = _object_count(record)
-                if self._formats_for_call():
-                    self._records[name] = record
-            replaced |= self._earlier_files(found.names)  # another call may have written them meanwhile
-            _check_own(self.out, set(written) - replaced)
-        warnings += found.warnings
+                lines += self._lines(name, results, record, found.note)
+                warning = warning or next((one.warning for one in results if one.warning), "")
+            own = earlier | self._earlier_files(found.names)  # another call may have written some meanwhile
+            _check_own(self.out, set(written) - own)
+        warnings = tuple(text for text in (warning, *found.warnings) if text)
         paths = tuple(self.out / file for file in written)
-        return ImageOutcome(found.task.name, paths, tuple(lines), tuple(warnings), objects=objects)
+        return ImageOutcome(found.task.name, paths, tuple(lines), warnings, objects=_object_count(record))
 
-    def finish(self, done: Sequence[tuple[ImageTask, ImageOutcome]]) -> list[str]:
+    def _write(self, name: str, results: Sequence[Result], found: Found, folder: Path) -> dict[str, Any]:
+        """Write the files of the results of one name to a folder, and the json that names them; return the json."""
+        record = self._head(found)
+        files: list[str] = []
+        for result in results:
+            formats = self.request.formats.for_image(result.kind, found.reader)
+            files += write_result(result, formats, folder)
+            record |= _record(result)
+        files = list(dict.fromkeys([*files, f"{name}.json"]))  # one file may hold several results
+        if results[0].kind == "prompts":
+            files.sort(key=lambda file: (not file.endswith(".png"), not file.endswith(".json"), file))
+        record["written"] = files
+        atomic_write_json(folder / f"{name}.json", record)
+        if self._formats_for_call():
+            self._records[name] = record
+        return record
+
+    def _lines(self, name: str, results: Sequence[Result], record: Mapping[str, Any], note: str) -> list[str]:
+        """Return what to print about the results of one name."""
+        file = self.out / name
+        texts: list[str] = []
+        for result in results:
+            if isinstance(result, PromptResult):
+                return _prompt_lines(result, file)
+            texts.append(summarize(result, record[result.kind]))
+        return [f"{file}.json  {', '.join(texts)}{note}"]
+
+    def finish(self, done: Iterable[tuple[ImageTask, ImageOutcome]]) -> list[str]:
         """Write the files for all images; return a line to print for each.
 
         Args:
@@ -131,13 +149,15 @@ class Writer:
         """
         names: list[str] = []
         for task, outcome in done:
-            files = {file.name for file in outcome.written}
-            own = dict.fromkeys((task.name, *self._outputs(task)))
-            names += [name for name in own if f"{name}.json" in files]
-        if not names:
-            return []
-        class_names = self.predictor.class_names
-        return [write_for_call(one, self._records_of(names), class_names, self.out) for one in self._formats_for_call()]
+            written = {file.name for file in outcome.written}
+            together = f"{task.name}.json" in written
+            names += [task.name] if together else self._outputs(task)
+        lines: list[str] = []
+        if names:
+            for one in self._formats_for_call():
+                records = self._records_of(names)
+                lines.append(write_for_call(one, records, self.predictor.class_names, self.out))
+        return lines
 
     def _formats_for_call(self) -> tuple[ResultFormat, ...]:
         return self.request.formats.for_call(self.request.kinds)
@@ -161,8 +181,10 @@ class Writer:
     def _records_of(self, names: Iterable[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield the json of images; what another process or an earlier call wrote is read."""
         for name in names:
-            known = self._records.get(name)
-            yield name, read_record(self.out / f"{name}.json") if known is None else known
+            record = self._records.get(name)
+            if record is None:
+                record = read_record(self.out / f"{name}.json")
+            yield name, record
 
     def _head(self, found: Found) -> dict[str, Any]:
         """Return the values with which the json of an image begins."""
@@ -181,17 +203,17 @@ class Writer:
             **found.about,
         }
 
-    def _prompt_lines(self, result: PromptResult) -> list[str]:
-        """Return what to print about the object of a prompt."""
-        of_class = ""
-        if result.class_id is not None:
-            of_class = f"  {result.class_name} ({result.class_probability:.0%})"
-        channels = short_names(result.channels)
-        file = self.out / result.name
-        lines = [f"{file}_mask.png  score {result.score:.3f}  {result.area} px  of {channels}{of_class}"]
-        if result.uncertainty is not None:
-            lines.append(f"{file}_uncertainty.tif  probability over flips and shifts: mean, std")
-        return lines
+
+def _prompt_lines(result: PromptResult, file: Path) -> list[str]:
+    """Return what to print about the object of a prompt, whose files begin with `file`."""
+    of_class = ""
+    if result.class_id is not None:
+        of_class = f"  {result.class_name} ({result.class_probability:.0%})"
+    channels = short_names(result.channels)
+    lines = [f"{file}_mask.png  score {result.score:.3f}  {result.area} px  of {channels}{of_class}"]
+    if result.uncertainty is not None:
+        lines.append(f"{file}_uncertainty.tif  probability over flips and shifts: mean, std")
+    return lines
 
 
 def _record(result: Result) -> dict[str, Any]:
@@ -205,14 +227,6 @@ def _record(result: Result) -> dict[str, Any]:
 def _object_count(record: Mapping[str, Any]) -> int | None:
     objects = record.get("objects")
     return len(objects) if isinstance(objects, list) else None
-
-
-def _in_order(files: Iterable[str], record: str, *, of_prompt: bool) -> list[str]:
-    """Return the names of files with that of their json, each once: of a prompt, its pictures come before the json."""
-    names = list(dict.fromkeys([*files, record]))
-    if of_prompt:
-        names.sort(key=lambda name: (not name.endswith(".png"), name != record, name))
-    return names
 
 
 def _check_unique(names: Iterable[str]) -> None:

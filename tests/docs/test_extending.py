@@ -72,7 +72,7 @@ def test_a_format_is_written_beside_the_built_in_ones(tmp_path: Path, monkeypatc
     registry = load("table", tmp_path, monkeypatch)
     (chosen,) = choose_formats(["table"], ["objects"], registry).named
     found = FoundObject(Instance(1, Window(2, 2, 5, 5), np.ones((3, 3), bool)), 0.75, (3.0, 3.0))
-    result = ImageResult("a", (8, 8), None, {1: "ship"}, (found,), None, None, lambda: PICTURE)
+    result = ImageResult("a", (8, 8), None, {1: "ship"}, lambda: PICTURE, (found,))
     assert write_result(result, [chosen], tmp_path) == ["a_objects.csv"]
     assert (tmp_path / "a_objects.csv").read_text().splitlines()[1] == "1,ship,0.7500,9"
 
