@@ -91,7 +91,7 @@ def command():
 
 simmat.cli.import_module = lambda name: type("Module", (), {"command": command})
 before = sys.stdout, sys.stderr
-code = simmat.cli.run(["doctor"])
+code = simmat.cli.run(["train"])
 assert (sys.stdout, sys.stderr) == before
 sys.exit(code)
 """

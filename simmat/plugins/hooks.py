@@ -45,7 +45,6 @@ OWN_COMMANDS: Mapping[str, tuple[str, tuple[str, ...] | None]] = {
     "foundations": ("List foundation models and download their weights.", ("fetch", "list")),
     "plugins": ("List plugins.", ("list",)),
     "bundle": ("Show, share and fetch bundles.", ("index", "list", "pull", "push", "show")),
-    "doctor": ("Show what is installed here, what is wrong and what to do.", None),
 }
 """SimMAT's own commands, which no plugin can replace: line of the help, and for a group its commands.
 

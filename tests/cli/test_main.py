@@ -48,7 +48,7 @@ Failing = Callable[[BaseException], int]
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Failing:
-    """A command `doctor` that raises what it is given."""
+    """A command `train` that raises what it is given."""
 
     def _failing(error: BaseException) -> int:
         @click.command()
@@ -56,7 +56,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Failing:
             raise error
 
         monkeypatch.setattr("simmat.cli.import_module", lambda name: type("Module", (), {"command": command}))
-        return run(["doctor"])
+        return run(["train"])
 
     return _failing
 
@@ -212,7 +212,7 @@ def command():
     print("a line that stays in the buffer until the end")
 
 simmat.cli.import_module = lambda name: type("Module", (), {"command": command})
-simmat.cli.main(["doctor"])
+simmat.cli.main(["train"])
 """
 
 
@@ -282,10 +282,10 @@ def test_a_training_that_was_stopped_ends_in_130(
 def test_the_limit_on_images_holds_for_the_processes_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cells of a bench read images too."""
     seen: list[str | None] = []
-    command = click.Command("doctor", callback=lambda: seen.append(os.environ.get(LIMIT_VARIABLE)))
+    command = click.Command("train", callback=lambda: seen.append(os.environ.get(LIMIT_VARIABLE)))
     monkeypatch.setattr("simmat.cli.import_module", lambda name: type("Module", (), {"command": command}))
     monkeypatch.setenv(LIMIT_VARIABLE, "3")
-    assert run(["--max-image-gib", "8.5", "doctor"]) == 0
+    assert run(["--max-image-gib", "8.5", "train"]) == 0
     assert seen == ["8.5"]
 
 

@@ -1,4 +1,4 @@
-"""Reports on data sets and runs: `simmat data check`, `stats` and `preview`, `report`, the page of a run."""
+"""Reports on data sets and runs: `simmat data check`, `stats` and `preview`, `report`, `doctor`, the page of a run."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 @hookimpl
 def simmat_commands() -> Iterable[click.Command]:
-    """Return `report`, `data check`, `data stats` and `data preview`."""
-    return [commands.report, commands.check, commands.stats, commands.preview]
+    """Return `doctor`, `report`, `data check`, `data stats` and `data preview`."""
+    return [commands.doctor, commands.report, commands.check, commands.stats, commands.preview]
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""`simmat data check`, `stats` and `preview` inspect a data set; `simmat report` shows runs on one page."""
+"""`simmat data check`, `stats` and `preview` inspect a data set; `report` shows runs, `doctor` the installation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simmat.cli.common import PATH, json_option, load_registry, move_bar, print_json, progress_bar
+from simmat.cli.common import PATH, json_option, load_registry, move_bar, print_json, print_table, progress_bar
 from simmat.cli.options import config_options, data_options, foundation_options
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat.io.files import atomic_write_bytes, check_writable, staged_files
@@ -261,3 +261,29 @@ def report(
                 raise
             echo(f"note: {run}: shown without pictures, as its network cannot be run here: {error}", err=True)
     echo(f"wrote {write_page(page, views)}")
+
+
+@click.command()
+@json_option
+def doctor(as_json: bool) -> int:
+    """Show versions, devices, threads, memory, plugins, weights and folders, and their problems.
+
+    A problem is something that does not work; a warning is something that works slowly or partly. The exit code is 1 if
+    there is a problem, otherwise 0. Changes nothing and uses no network.
+    """
+    from simmat_plugin_report.doctor import examine
+
+    sections = examine()
+    findings = [(name, finding) for name, section in sections.items() for finding in section.findings]
+    problems = [finding for _, finding in findings if finding.severity == "problem"]
+    if as_json:
+        facts = {name: section.facts for name, section in sections.items()}
+        listed = [{"section": name, **asdict(finding)} for name, finding in findings]
+        print_json({"ok": not problems, "sections": facts, "findings": listed})
+    else:
+        rows = [(name, *fact) for name, section in sections.items() for fact in section.facts.items()]
+        print_table(("", "WHAT", "FOUND"), rows)
+        for name, finding in findings:
+            echo(f"\n{finding.severity}: {name}: {finding.what}\n  {finding.remedy}")
+        echo(f"\n{len(problems)} problems, {len(findings) - len(problems)} warnings")
+    return 1 if problems else 0

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from simmat_plugin_report import doctor
 
-from simmat.cli import doctor, run
+from simmat.cli import run
 from simmat.plugins.registry import PluginReport, Registry
 
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A quiet machine with the built-in parts alone and folders of its own."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "sam")
+    """A quiet machine with few plugins and folders of its own."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "report,sam")
     monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path / "cache"))
 
 
