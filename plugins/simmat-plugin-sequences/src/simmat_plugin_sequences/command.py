@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,39 +65,67 @@ def follow(
     """
     from simmat.api import load
     from simmat.data.sequence import FrameSequence, frame_files
-    from simmat.io.images import frame_of
     from simmat_plugin_sequences.given_masks import read_given_masks
     from simmat_plugin_sequences.job import FollowJob, follow_files
+    from simmat_plugin_sequences.track_formats import check_formats, default_formats
     from simmat_plugin_sequences.track_prompts import predicted_masks, read_label_images
-    from simmat_plugin_sequences.tracks import check_formats, default_formats
+    from simmat_plugin_sequences.tracks import ranges_of
 
-    untuned = loading["modality"] is not None
-    needed = 1 - bool(source) + (not untuned)
-    if len(paths) != needed:
-        model = "BUNDLE (or --foundation NAME --modality NAME)"
-        what = " and ".join([*([] if untuned else [model]), *([] if source else ["SEQ (or --source NAME=SEQ)"])])
-        raise ConfigError(f"give {what}; got {' '.join(map(str, paths)) or 'nothing'}")
+    bundle, sequence = _bundle_and_sequence(paths, source, is_untuned=loading["modality"] is not None)
     if not masks and prompts is None:
         raise ConfigError("what is to be followed? Give --mask IMAGE@FRAME, or --prompts FILE")
-    chosen = None if formats is None else [name for name in formats.split(",") if name]
-    check_formats(chosen or ())
+    names: Sequence[str] | None = None
+    if formats is not None:
+        names = [name for name in formats.split(",") if name]
+        check_formats(names)
     loading = {name: value for name, value in loading.items() if value not in (None, ())}
-    predictor = load(None if untuned else paths[0], registry=load_registry(), **loading)
-    adapter, along = predictor.adapter, axis or predictor.image_loader.card.stack_axis
-    frames = FrameSequence.of_frames(adapter, frame_files(adapter, source or paths[-1], along))
-    if axis and not any(frame.axis for file in frames.files[0].values() if (frame := frame_of(file))):
+    predictor = load(bundle, registry=load_registry(), **loading)
+    stack_axis = axis or predictor.image_loader.card.stack_axis
+    files_of_frames = frame_files(predictor.adapter, sequence, stack_axis)
+    if axis is not None and not _is_volume(files_of_frames[0]):
         raise ConfigError(f"--axis {axis} is for a volume (NIfTI, DICOM), which the frames are not of; leave it out")
+    frames = FrameSequence.of_frames(predictor.adapter, files_of_frames)
     given = read_given_masks(read_label_images(masks, frames))
-    for index, own in (predicted_masks(predictor, prompts, frames) if prompts is not None else {}).items():
-        given.setdefault(index, {}).update(own)
-    job = FollowJob(frames, given, out, tile, default_formats(frames) if chosen is None else chosen, min_score, smooth)
-    if smooth and "volume" not in job.formats:
+    if prompts is not None:
+        for frame, own in predicted_masks(predictor, prompts, frames).items():
+            given.setdefault(frame, {}).update(own)
+    if names is None:
+        names = default_formats(frames)
+    if smooth and "volume" not in names:
         raise ConfigError("--smooth is for the slices of a volume; add --format volume, or leave it out")
+    job = FollowJob(frames, given, out, tile, names, min_score, smooth)
     with progress_bar("follow", "frame") as bar:
         files = follow_files(predictor, job, lambda done, total: move_bar(bar, done, total))
     for file in files.written:
         echo(f"wrote {file}")
-    for number, volume in files.volumes_mm3.items():
+    for number, volume in files.tracks.volumes_mm3.items():
         echo(f"object {number}: {volume / 1000:.4g} cm3")
     if files.unsure:
-        echo(f"look at {len(files.unsure)} of {len(frames)} frames: {files.summary()}")
+        echo(f"look at {len(files.unsure)} of {len(frames)} frames: {ranges_of(frames, files.unsure)}")
+
+
+def _bundle_and_sequence(
+    paths: Sequence[Path], source: Mapping[str, Path], *, is_untuned: bool
+) -> tuple[Path | None, Path | Mapping[str, Path]]:
+    """Return the bundle, None for an untuned model, and the frames; ConfigError where paths are missing or too many."""
+    needed = []
+    if not is_untuned:
+        needed.append("BUNDLE (or --foundation NAME --modality NAME)")
+    if not source:
+        needed.append("SEQ (or --source NAME=SEQ)")
+    if len(paths) != len(needed):
+        got = " ".join(map(str, paths)) or "nothing"
+        raise ConfigError(f"give {' and '.join(needed)}; got {got}")
+    bundle = None if is_untuned else paths[0]
+    return bundle, source or paths[-1]
+
+
+def _is_volume(files: Mapping[str, Path]) -> bool:
+    """Return whether a file of a frame is a slice of a volume."""
+    from simmat.io.images import frame_of
+
+    for file in files.values():
+        frame = frame_of(file)
+        if frame is not None and frame.axis:
+            return True
+    return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -35,37 +35,54 @@ def write_film(stem: Path, pictures: Iterator[PictureArray], count: int, rate: i
     """
     ending = ".mp4" if find_spec("av") is not None else ".gif"
     file = stem.with_name(stem.name + ending)
-    scaled = (_scaled(picture, _MAX_SIDE[ending]) for picture in pictures)
     with atomic_path(file) as temporary:
         if ending == ".mp4":
-            _write_mp4(temporary, scaled, rate)
+            _write_mp4(temporary, pictures, rate)
         else:
-            step = -(-count // _MAX_GIF_FRAMES)
-            first, *others = (picture for number, picture in enumerate(scaled) if number % step == 0)
-            first.save(temporary, save_all=True, append_images=others, duration=1000 * step // rate, loop=0)
+            _write_gif(temporary, pictures, count, rate)
     for other in set(_MAX_SIDE) - {ending}:
         stem.with_name(stem.name + other).unlink(missing_ok=True)
     return file
 
 
-def _scaled(picture: PictureArray, longest: int) -> Image.Image:
-    """Return a picture with even sides, as video needs them."""
-    image, side = Image.fromarray(picture), max(picture.shape[:2])
-    factor = longest / side if side > longest else max(_MIN_SIDE // side, 1)
-    width, height = (max(2 * round(length * factor / 2), 2) for length in image.size)
-    if (width, height) == image.size:
-        return image
-    return image.resize((width, height), Image.Resampling.BOX if factor < 1 else Image.Resampling.NEAREST)
+def _write_gif(file: Path, pictures: Iterator[PictureArray], count: int, rate: int) -> None:
+    step = -(-count // _MAX_GIF_FRAMES)  # rounded up
+    first, *others = (_scaled(picture, _MAX_SIDE[".gif"]) for picture in islice(pictures, 0, None, step))
+    first.save(file, save_all=True, append_images=others, duration=1000 * step // rate, loop=0)
 
 
-def _write_mp4(file: Path, pictures: Iterator[Image.Image], rate: int) -> None:
+def _write_mp4(file: Path, pictures: Iterator[PictureArray], rate: int) -> None:
     av: Any = import_module("av")
     codec = next(name for name in _CODECS if name in av.codecs_available or name == _CODECS[-1])
-    first = next(pictures)
+    scaled = (_scaled(picture, _MAX_SIDE[".mp4"]) for picture in pictures)
+    first = next(scaled)
     with av.open(str(file), "w", format="mp4") as container:
         stream = container.add_stream(codec, rate=rate)
-        stream.width, stream.height = first.size
+        stream.width = first.width
+        stream.height = first.height
         stream.pix_fmt = "yuv420p"
-        for picture in chain([first], pictures):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")))
+        for picture in chain([first], scaled):
+            frame = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def _scaled(picture: PictureArray, longest: int) -> Image.Image:
+    """Return a picture with even sides, as video needs them."""
+    image = Image.fromarray(picture)
+    side = max(image.size)
+    if side > longest:
+        factor = longest / side
+        way = Image.Resampling.BOX
+    else:
+        factor = max(_MIN_SIDE // side, 1)
+        way = Image.Resampling.NEAREST
+    size = _even(image.width * factor), _even(image.height * factor)
+    if size == image.size:
+        return image
+    return image.resize(size, way)
+
+
+def _even(length: float) -> int:
+    """Return the nearest even number, at least 2."""
+    return max(2 * round(length / 2), 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -29,8 +29,9 @@ from simmat.io.weights import sha256_of
 from simmat.predictor import FollowedFrame, Predictor
 from simmat.types import BoolArray
 from simmat_plugin_sequences.follower import open_follower
-from simmat_plugin_sequences.given_masks import Masks
-from simmat_plugin_sequences.tracks import Plane, Row, TrackFiles
+from simmat_plugin_sequences.given_masks import GivenMasks, Masks
+from simmat_plugin_sequences.track_formats import FORMATS
+from simmat_plugin_sequences.tracks import Plane, Row, Tracks, mask_file, write_table
 
 STATE = ".follow"
 """Folder in that of the results: what is done, and the labels that the next frames need."""
@@ -60,10 +61,40 @@ class FollowJob:
     min_score: float
     smooth: int = 0
 
+    @property
+    def labels(self) -> Path:
+        """Folder of the masks."""
+        return self.out / "labels"
+
+    @property
+    def state(self) -> Path:
+        """Folder of what a call that was stopped is resumed from."""
+        return self.out / STATE
+
+    @property
+    def log(self) -> Path:
+        """What is done, a line of json for each frame."""
+        return self.state / "log.jsonl"
+
+
+@dataclass(frozen=True)
+class FollowedFiles:
+    """What a call has written.
+
+    Attributes:
+        tracks: the objects in every frame.
+        written: files and folders.
+        unsure: frame -> the objects to look at there.
+    """
+
+    tracks: Tracks
+    written: Sequence[Path]
+    unsure: Mapping[int, Sequence[int]]
+
 
 def follow_files(
     predictor: Predictor, job: FollowJob, progress: Callable[[int, int], None] | None = None
-) -> TrackFiles:
+) -> FollowedFiles:
     """Follow objects, write the mask of each frame when it is found, and the other files at the end.
 
     Frames that an earlier call with the same masks around them has done are skipped.
@@ -71,50 +102,79 @@ def follow_files(
     Raises:
         SimMATError: masks or frames are wrong, or the folder holds other files or cannot be written.
     """
-    out, state = job.out, job.out / STATE
-    if wrong := [number for masks in job.masks.values() for number in masks if not 0 < number <= MAX_ID]:
-        raise ConfigError(f"the id of an object is from 1 to {MAX_ID}, got {wrong[0]}; renumber the masks")
-    if twice := [name for name, count in Counter(job.frames.names).items() if count > 1]:
-        raise DataError(f"several frames are named {twice[0]!r}, and their masks would be one file; rename the others")
-    if out.is_dir() and not state.is_dir() and any(out.iterdir()):
-        raise ConfigError(f"--out {out}: holds files that simmat follow did not write; choose another folder")
-    with locked(out) as free:
+    _check(job)
+    with locked(job.out) as free:
         if not free:
-            raise OutputError(f"cannot write {out}: another process is writing it; wait for it to end")
-        files = TrackFiles(job.frames, out, job.min_score, predictor.class_names)
-        requests, whole = _requests(predictor, job)
-        log, labels = state / "log.jsonl", files.labels
-        done = _done(log, requests, files, job.masks)
-        stored = StoredLabels(state / whole)
+            raise OutputError(f"cannot write {job.out}: another process is writing it; wait for it to end")
+        requests = _requests(predictor, job)
+        folder = job.state / request_digest(*requests)[:16]
+        done = _done(job, requests)
         follower: Iterable[FollowedFrame] = ()
-        if len(done) < len(requests):  # checks masks and the first frame, before a folder is made
+        if len(done) < len(job.frames):  # checks masks and the first frame, before a folder is made
             follower = open_follower(
-                predictor, job.frames, job.masks, tile=job.tile, done=done.keys(), stored=stored, progress=progress
+                predictor,
+                job.frames,
+                job.masks,
+                tile=job.tile,
+                done=done.keys(),
+                stored=StoredLabels(folder),
+                progress=progress,
             )
-        with output_errors(out):
-            labels.mkdir(parents=True, exist_ok=True)
-            (state / whole).mkdir(parents=True, exist_ok=True)
-            for old in state.iterdir():
-                if old.is_dir() and old.name != whole:
-                    remove_folder(old)
-            remove_temporary(labels)
-            remove_temporary(state / whole)
-        atomic_write_text(log, "".join(json.dumps(record) + "\n" for record in done.values()))
-        with output_errors(log), log.open("a", encoding="utf-8") as stream:
-            for found in follower:
-                file = files.mask_file(found.index)
-                write_image(file, _plane(found)[None])
-                done[found.index] = _record(found, requests[found.index], file)
-                stream.write(json.dumps(done[found.index]) + "\n")
-                stream.flush()
-        rows = [
-            Row(index, int(number), done[index]["areas"][number], done[index]["scores"][number])
-            for index in sorted(done)
-            for number in done[index]["scores"]
-        ]
-        files.write(rows, job.formats, smooth=job.smooth, given=job.masks)
-        remove_folder(state / whole)
+        _prepare(job, folder)
+        records = _write_masks(job, follower, requests, list(done.values()))
+        tracks = Tracks(job.frames, job.labels, _rows(records), job.masks, predictor.class_names, job.smooth)
+        files = _write_files(job, tracks)
+        remove_folder(folder)
     return files
+
+
+def _check(job: FollowJob) -> None:
+    """Raise an error for ids, names of frames, and a folder that cannot be used."""
+    for masks in job.masks.values():
+        for number in masks:
+            if not 0 < number <= MAX_ID:
+                raise ConfigError(f"the id of an object is from 1 to {MAX_ID}, got {number}; renumber the masks")
+    for name, count in Counter(job.frames.names).items():
+        if count > 1:
+            raise DataError(f"several frames are named {name!r}, and their masks would be one file; rename the others")
+    out = job.out
+    if out.is_dir() and not job.state.is_dir() and any(out.iterdir()):
+        raise ConfigError(f"--out {out}: holds files that simmat follow did not write; choose another folder")
+
+
+def _prepare(job: FollowJob, folder: Path) -> None:
+    """Make the folders, and remove what calls that were stopped have left."""
+    with output_errors(job.out):
+        job.labels.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in job.state.iterdir():
+            if old.is_dir() and old != folder:
+                remove_folder(old)
+        remove_temporary(job.labels)
+        remove_temporary(folder)
+
+
+def _write_masks(
+    job: FollowJob, follower: Iterable[FollowedFrame], requests: Sequence[str], done: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """Write the mask of each frame when it is found, and its record to the log; return the records of all frames."""
+    records = list(done)
+    atomic_write_text(job.log, "".join(json.dumps(record) + "\n" for record in done))
+    with output_errors(job.log), job.log.open("a", encoding="utf-8") as stream:
+        for found in follower:
+            file = mask_file(job.labels, job.frames, found.index)
+            write_image(file, _plane(found)[None])
+            record = {
+                "step": found.index,
+                "request": requests[found.index],
+                "mask": sha256_of(file),
+                "scores": {str(number): round(score, 4) for number, score in found.scores.items()},
+                "areas": {str(number): int(mask.sum()) for number, mask in found.masks.items()},
+            }
+            stream.write(json.dumps(record) + "\n")
+            stream.flush()
+            records.append(record)
+    return records
 
 
 def _plane(found: FollowedFrame) -> Plane:
@@ -126,27 +186,46 @@ def _plane(found: FollowedFrame) -> Plane:
     return plane
 
 
-def _record(found: FollowedFrame, request: str, file: Path) -> dict[str, Any]:
-    return {
-        "step": found.index,
-        "request": request,
-        "mask": sha256_of(file),
-        "scores": {str(number): round(score, 4) for number, score in found.scores.items()},
-        "areas": {str(number): int(mask.sum()) for number, mask in found.masks.items()},
-    }
+def _rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Return the objects of each frame from its record, sorted by frame."""
+    rows = []
+    for record in sorted(records, key=lambda record: record["step"]):
+        for number, score in record["scores"].items():
+            rows.append(Row(record["step"], int(number), record["areas"][number], score))
+    return rows
 
 
-def _done(log: Path, requests: Sequence[str], files: TrackFiles, given: Container[int]) -> dict[int, dict[str, Any]]:
+def _write_files(job: FollowJob, tracks: Tracks) -> FollowedFiles:
+    """Write the table and the files of the formats."""
+    unsure = tracks.unsure(job.min_score)
+    table = job.out / "frames.csv"
+    write_table(table, tracks, unsure)
+    written = [job.labels, table]
+    for name, write in FORMATS.items():
+        if name in job.formats:
+            written.append(write(tracks, job.out))
+    return FollowedFiles(tracks, written, unsure)
+
+
+def _done(job: FollowJob, requests: Sequence[str]) -> dict[int, dict[str, Any]]:
     """Return the records of the frames that an earlier call has written for the same requests.
 
     Raises:
-        ConfigError: of other requests, a mask was changed since it was written, and is not `given`.
+        ConfigError: of other requests, a mask was changed since it was written, and is not given.
     """
-    found = {record["step"]: record for record in read_log(log)}
-    there = {index: file for index in found if index < len(requests) and (file := files.mask_file(index)).is_file()}
-    done = {index: found[index] for index in there if found[index].get("request") == requests[index]}
-    old = {index: file for index, file in there.items() if index not in done and index not in given}
-    if painted := [str(file) for index, file in old.items() if found[index].get("mask") not in (None, sha256_of(file))]:
+    done: dict[int, dict[str, Any]] = {}
+    painted = []
+    for frame, record in {record["step"]: record for record in read_log(job.log)}.items():
+        if frame >= len(job.frames):
+            continue
+        file = mask_file(job.labels, job.frames, frame)
+        if not file.is_file():
+            continue
+        if record.get("request") == requests[frame]:
+            done[frame] = record
+        elif frame not in job.masks and record.get("mask") not in (None, sha256_of(file)):
+            painted.append(str(file))
+    if painted:
         raise ConfigError(
             f"{few_of(painted)}: changed since simmat follow wrote it, and this call would replace it; give it with "
             "--mask, too, or delete it"
@@ -154,25 +233,43 @@ def _done(log: Path, requests: Sequence[str], files: TrackFiles, given: Containe
     return done
 
 
-def _requests(predictor: Predictor, job: FollowJob) -> tuple[list[str], str]:
-    """Return a digest of all that the result of each frame depends on, and one of the whole call."""
-    paths = {frame.file if (frame := frame_of(file)) else file for own in job.frames.files for file in own.values()}
-    ids = sorted({number for masks in job.masks.values() for number in masks})
-    names = [{source: str(file) for source, file in own.items()} for own in job.frames.files]
-    files = files_key({str(path): path for path in sorted(paths)})
-    base = request_digest(predictor.digest, names, files, job.tile, ids)
-    keys, marks = sorted(job.masks), {key: _digest(masks) for key, masks in job.masks.items()}
-    named = [next(place for place, key in enumerate(keys) if number in job.masks[key]) for number in ids]
-    back = max(named, default=0) + 1  # frames with masks that frames before them depend on, too
-    found = [request_digest(base, [[one, marks[one]] for one in keys[:back]])] * len(job.frames)
-    for place, key in enumerate(keys):
-        after = keys[place + 1] if place + 1 < len(keys) else len(found)
-        own = request_digest(base, [[one, marks[one]] for one in keys[: max(place + 2, back)]])
-        found[key:after] = [own] * (after - key)
-    return found, request_digest(*found)[:16]
+def _requests(predictor: Predictor, job: FollowJob) -> list[str]:
+    """Return a digest of all that the result of each frame depends on: the model, files, settings and masks.
+
+    A frame depends on the masks of frames up to the next one with masks, and on those that name an object first.
+    """
+    given = GivenMasks(dict(sorted(job.masks.items())))
+    base = request_digest(predictor.digest, _names_of_files(job.frames), _files_digest(job.frames), job.tile, given.ids)
+    marks = [[frame, _digest(masks)] for frame, masks in given.masks.items()]
+    named = 1  # frames with masks that frames before them depend on, too
+    for number in given.ids:
+        named = max(named, given.frames.index(given.first_frame(number)) + 1)
+    count = len(job.frames)
+    found = [request_digest(base, marks[:named])] * count
+    for place, frame in enumerate(given.frames):
+        following = given.frames[place + 1] if place + 1 < len(given.frames) else count
+        own = request_digest(base, marks[: max(place + 2, named)])
+        found[frame:following] = [own] * (following - frame)
+    return found
+
+
+def _names_of_files(frames: FrameSequence) -> list[dict[str, str]]:
+    """Return source -> path of each frame."""
+    return [{source: str(file) for source, file in own.items()} for own in frames.files]
+
+
+def _files_digest(frames: FrameSequence) -> Any:
+    """Return what identifies the content of the files of all frames."""
+    paths = set()
+    for own in frames.files:
+        for file in own.values():
+            frame = frame_of(file)
+            paths.add(file if frame is None else frame.file)
+    return files_key({str(path): path for path in sorted(paths)})
 
 
 def _digest(masks: Mapping[int, BoolArray]) -> str:
+    """Return a digest of the masks of a frame."""
     digest = sha256()
     for number, mask in sorted(masks.items()):
         digest.update(f"{number} {mask.shape} ".encode() + np.packbits(mask).tobytes())

@@ -22,9 +22,12 @@ class NiftiStack(Volume):
     """The slices of a file along an axis of its voxel array."""
 
     def __init__(self, path: Path, axis: str) -> None:
+        """Open a file, and read its head."""
         self._image = library("nibabel", "nifti").load(path, keep_file_open=True)  # so that a .nii.gz goes on
-        shape, kind = tuple(map(int, self._image.shape)), self._image.get_data_dtype()
-        if len(shape) < 3 or set(shape[3:]) - {1} or 0 in shape or kind.kind not in "iuf":
+        shape = tuple(map(int, self._image.shape))
+        kind = self._image.get_data_dtype()
+        has_more_axes = bool(set(shape[3:]) - {1})
+        if len(shape) < 3 or has_more_axes or 0 in shape or kind.kind not in "iuf":
             raise DataError(
                 f"{path}: must be a volume (X, Y, Z) of real numbers, got shape {shape} of {kind}; save each volume of "
                 "a time series, and each plane, in a file of its own"
@@ -33,9 +36,10 @@ class NiftiStack(Volume):
         header = self._image.header
         if header["sform_code"] or header["qform_code"]:
             self.affine = np.asarray(self._image.affine, np.float64)
-        unit = _MM[header.get_xyzt_units()[0]]
-        if all(zooms := [abs(float(zoom)) * unit for zoom in header.get_zooms()[:3]]):
-            self.set_spacing(zooms)
+        mm = _MM[header.get_xyzt_units()[0]]
+        spacing = [abs(float(zoom)) * mm for zoom in header.get_zooms()[:3]]
+        if all(spacing):
+            self.set_spacing(spacing)
 
     def plane(self, index: int, labels: bool) -> npt.NDArray[Any]:
         """Read (Y, X), scaled."""

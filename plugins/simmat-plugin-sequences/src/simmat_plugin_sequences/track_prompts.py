@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from simmat.io.reading import stem_of
 from simmat.predictor import Predictor
 from simmat.predictor.open import LoadedImage
 from simmat.predictor.prompts import check_inside
-from simmat.types import BoolArray
+from simmat.types import BoolArray, Prompt
 
 _BINARY = (0, 255)
 """Values of a mask of one object, as `simmat predict` writes it."""
@@ -38,20 +39,22 @@ def read_label_images(masks: Sequence[str], frames: FrameSequence) -> dict[int, 
     for text in masks:
         before, at, place = text.rpartition("@")
         path = Path(before if at else text)
-        index = frame_index(place if at else stem_of(path), frames, f"--mask {text}")
+        stem = stem_of(path)
+        index = frame_index(place if at else stem, frames, f"--mask {text}")
         name = frames.names[index]
         if index in found:
             raise ConfigError(f"--mask {text}: frame {name!r} has a mask already; give one of the two")
-        if (kind := stack_format(path)) is not None and kind.has_axes:
+        kind = stack_format(path)
+        if kind is not None and kind.has_axes:
             path = _slice_of(path, index, frames)
-        elif stem_of(path) in frames.names and stem_of(path) != name:
+        elif stem != name and stem in frames.names:
             raise DataError(
-                f"{path}: is named as frame {stem_of(path)!r}, but given for frame {name!r}; write "
-                f"@{stem_of(path)}, or rename it"
+                f"{path}: is named as frame {stem!r}, but given for frame {name!r}; write @{stem}, or rename it"
             )
         labels = read_mask(path)
         check_equal_size(path, labels.shape, f"of frame {name}", frames[index].size_hw)
-        found[index] = (labels > 0).astype(np.int64) if np.isin(labels, _BINARY).all() else labels
+        is_one_object = np.isin(labels, _BINARY).all()
+        found[index] = (labels > 0).astype(np.int64) if is_one_object else labels
     return found
 
 
@@ -65,31 +68,49 @@ def predicted_masks(predictor: Predictor, prompts: Path, frames: FrameSequence) 
         DataError: the file cannot be used, two names are one number, or a prompt marks nothing.
         ConfigError: there is no such frame, or a prompt is outside of it.
     """
-    given = {
-        file: {name.removeprefix(f"{image_name(file)}_"): prompt for name, prompt in own.items()}
-        for file, own in read_prompts(prompts).items()
-    }
-    names = dict.fromkeys(name for own in given.values() for name in own)
-    ids: dict[str, int] = {}
-    for name in names:
-        if name.isdecimal() and (number := int(name)):
-            if same := next((other for other, taken in ids.items() if taken == number), None):
-                raise DataError(f"{prompts}: the objects {same!r} and {name!r} are both number {number}; rename one")
-            ids[name] = number
-    for name in names:
-        if name not in ids:
-            ids[name] = next(one for one in range(1, len(names) + 1) if one not in ids.values())
+    given: dict[str, dict[str, Prompt]] = {}
+    for file, own in read_prompts(prompts).items():
+        prefix = f"{image_name(file)}_"
+        given[file] = {name.removeprefix(prefix): prompt for name, prompt in own.items()}
+    names: dict[str, None] = {}
+    for prompts_of_file in given.values():
+        names.update(dict.fromkeys(prompts_of_file))
+    ids = _ids_of(names, prompts)
     found: dict[int, dict[int, BoolArray]] = {}
-    for file, own in given.items():
-        index = frame_index(file if file in frames.names else stem_of(Path(file)), frames, f"{prompts}: {file}")
+    for file, prompts_of_file in given.items():
+        place = file if file in frames.names else stem_of(Path(file))
+        index = frame_index(place, frames, f"{prompts}: {file}")
         image = predictor.set_image(frames[index])
-        for name, prompt in own.items():
+        masks = found.setdefault(index, {})
+        for name, prompt in prompts_of_file.items():
             check_inside(prompt, LoadedImage(image))
             mask = predictor.predict_prompts([prompt])[0].mask
             if not mask.any():
                 raise DataError(f"{prompts}: the prompt of {name!r} in {file} marks nothing; add a point or a box")
-            found.setdefault(index, {})[ids[name]] = mask
+            masks[ids[name]] = mask
     return found
+
+
+def _ids_of(names: Iterable[str], prompts: Path) -> dict[str, int]:
+    """Return name -> id of objects; DataError where two names are the same number."""
+    ids: dict[str, int] = {}
+    others = []
+    name_of: dict[int, str] = {}
+    for name in names:
+        number = int(name) if name.isdecimal() else 0
+        if not number:
+            others.append(name)
+        elif number in name_of:
+            raise DataError(
+                f"{prompts}: the objects {name_of[number]!r} and {name!r} are both number {number}; rename one"
+            )
+        else:
+            ids[name] = number
+            name_of[number] = name
+    free = (number for number in itertools.count(1) if number not in name_of)
+    for name in others:
+        ids[name] = next(free)
+    return ids
 
 
 def frame_index(place: str, frames: FrameSequence, where: str) -> int:
@@ -106,11 +127,14 @@ def frame_index(place: str, frames: FrameSequence, where: str) -> int:
 
 def _slice_of(volume: Path, index: int, frames: FrameSequence) -> Path:
     """Return the slice of a mask volume that is that of a frame, along the same axis."""
-    own = frame_of(next(iter(frames.files[index].values())))
+    files = list(frames.files[index].values())
+    own = frame_of(files[0])
     axis = own.axis if own is not None and own.axis else "z"
-    path = volume / axis / str(index)
-    if (count := len(open_stack(volume, axis))) != len(frames):
+    count = len(open_stack(volume, axis))
+    if count != len(frames):
         raise DataError(f"{volume}: has {count} slices along {axis}, the stack {len(frames)}; give its own mask")
-    if problem := place_problem([*frames.files[index].values(), path]):
+    path = volume / axis / str(index)
+    problem = place_problem([*files, path])
+    if problem:
         raise DataError(problem)
     return path

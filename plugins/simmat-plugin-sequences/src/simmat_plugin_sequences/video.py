@@ -33,13 +33,16 @@ def _lost(times: npt.NDArray[np.int64], end: float) -> int:
     steps = np.diff(times)
     usual = np.median(steps)
     even = np.abs(steps - usual) <= max(0.1 * usual, 1)
+    if even.mean() < _EVEN:
+        return 0
     gaps = np.append(steps[~even], end - times[-1])
-    return int(np.round(gaps / usual - 1).clip(0).sum()) if even.mean() >= _EVEN else 0
+    return int(np.round(gaps / usual - 1).clip(0).sum())
 
 
 def _stated_end(stream: Any) -> float:
     """Return when a video ends by its tag, which ffmpeg and mkvmerge write, in the unit of its times; 0 without it."""
-    if (stated := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))) is None:
+    stated = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
+    if stated is None:
         return 0.0
     hours, minutes, seconds = map(float, stated.groups())
     return (3600 * hours + 60 * minutes + seconds) / float(stream.time_base)
@@ -59,14 +62,8 @@ class VideoStack:
             raise DataError(f"{path}: holds no video")
         self._stream = self._file.streams.video[0]
         self._stream.codec_context.options = {"err_detect": "explode"}  # rather than to paint over what is damaged
-        packets = [(one.pts, one.is_discard) for one in self._file.demux(self._stream) if one.size]
-        times = [time for time, is_discarded in packets if not is_discarded]
-        if not times or None in times or len(set(times)) < len(times):
-            raise DataError(
-                f"{path}: the order of its frames is not known, as they have no times, or two have the same; convert "
-                "it: ffmpeg -i IN -c:v ffv1 OUT.mkv"
-            )
-        self._times = np.sort(np.array(times, np.int64))
+        packets = [(packet.pts, packet.is_discard) for packet in self._file.demux(self._stream) if packet.size]
+        self._times = _sorted_times(path, [time for time, is_discarded in packets if not is_discarded])
         claimed = self._stream.frames
         if demuxer == "matroska":
             claimed = len(packets) + _lost(self._times, _stated_end(self._stream))
@@ -76,8 +73,8 @@ class VideoStack:
                 "frames even times: ffmpeg -i IN -fps_mode cfr -c:v ffv1 OUT.mkv"
             )
         self.size_hw = int(self._stream.height), int(self._stream.width)
-        self._frames: Iterator[Any] = iter(())
-        self._next = len(times)
+        self._decoded: Iterator[Any] = iter(())
+        self._next = len(self._times)
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -87,25 +84,42 @@ class VideoStack:
         """Read one frame."""
         if labels:
             raise DataError(f"{self.path}: a video is no mask, its colours are not label numbers; save masks as TIFF")
-        if not self._next <= index < self._next + _NEAR:
-            self._file.seek(int(self._times[index]), stream=self._stream, backward=True)
-            self._frames = iter(self._file.decode(self._stream))
-        self._next = len(self._times)  # where decoding fails
-        frame = next((one for one in self._frames if one.pts == self._times[index]), None)
-        if frame is None:
-            raise DataError(
-                f"{self.path}: frame {index} cannot be found by its time; the file is damaged, or needs to be "
-                "converted: ffmpeg -i IN -c:v ffv1 OUT.mkv"
-            )
-        self._next = index + 1
+        frame = self._decode(index)
         if (frame.height, frame.width) != self.size_hw:
             raise DataError(f"{self.path}: frame {index} is {frame.width}x{frame.height}, not as the first one")
-        name, bits = frame.format.name, max(part.bits for part in frame.format.components)
-        if name.startswith("gray"):
+        if frame.format.name.startswith("gray"):
             return ImageFile(frame.to_ndarray()[None], "video", "gray", self.path)
+        bits = max(part.bits for part in frame.format.components)
         if bits > 8:
             raise DataError(
                 f"{self.path}: colours of {bits} bits would be cut to 8; convert it to 8 bits, or to grey of 16: "
                 "ffmpeg -i IN -pix_fmt gray16le -c:v ffv1 OUT.mkv"
             )
-        return ImageFile(np.moveaxis(frame.to_ndarray(format="rgb24"), 2, 0), "video", "rgb", self.path)
+        colours = frame.to_ndarray(format="rgb24")  # (H, W, 3)
+        return ImageFile(np.moveaxis(colours, 2, 0), "video", "rgb", self.path)
+
+    def _decode(self, index: int) -> Any:
+        """Return PyAV's frame: decode on from the last one, or from a key frame before it."""
+        time = self._times[index]
+        if not self._next <= index < self._next + _NEAR:
+            self._file.seek(int(time), stream=self._stream, backward=True)
+            self._decoded = iter(self._file.decode(self._stream))
+        self._next = len(self._times)  # where decoding fails
+        for frame in self._decoded:
+            if frame.pts == time:
+                self._next = index + 1
+                return frame
+        raise DataError(
+            f"{self.path}: frame {index} cannot be found by its time; the file is damaged, or needs to be converted: "
+            "ffmpeg -i IN -c:v ffv1 OUT.mkv"
+        )
+
+
+def _sorted_times(path: Path, times: list[int | None]) -> npt.NDArray[np.int64]:
+    """Return the times of frames in order; DataError where there are none, or two are the same."""
+    if not times or None in times or len(set(times)) < len(times):
+        raise DataError(
+            f"{path}: the order of its frames is not known, as they have no times, or two have the same; convert it: "
+            "ffmpeg -i IN -c:v ffv1 OUT.mkv"
+        )
+    return np.sort(np.array(times, np.int64))

@@ -14,6 +14,11 @@ import numpy.typing as npt
 from simmat.errors import ConfigError
 from simmat.io.images import ImageFile
 
+_AXES = {"x": (0, 2, 1), "y": (1, 2, 0), "z": (2, 1, 0)}
+"""Axis along which slices lie -> its number, and those of their rows and columns."""
+_BLOCK = 8
+"""Cuts along x or y that are read at once, since each needs all planes."""
+
 
 def library(module: str, extra: str) -> Any:
     """Return a module; ConfigError where it is not installed says which extra of this package brings it."""
@@ -25,10 +30,6 @@ def library(module: str, extra: str) -> Any:
         ) from error
 
 
-_BLOCK = 8
-"""Cuts along x or y that are read at once, since each needs all planes."""
-
-
 class Volume(ABC):
     """Voxels (X, Y, Z): a slice along z is (Y, X), along y (Z, X), along x (Z, Y); as `simmat.io.images.Stack`."""
 
@@ -36,37 +37,38 @@ class Volume(ABC):
     affine: npt.NDArray[np.float64] | None = None
 
     def __init__(self, path: Path, axis: str, shape_xyz: Sequence[int]) -> None:
-        self.path, self._shape = path, shape_xyz
-        along = "xyz".index(axis)
-        columns, rows = (number for number in range(3) if number != along)
-        self._axes = along, rows, columns
-        self.size_hw = shape_xyz[rows], shape_xyz[columns]
-        self._cuts: tuple[tuple[int, bool] | None, npt.NDArray[Any]] = None, np.empty(0)
+        """Take the axis "x", "y" or "z" along which the slices lie."""
+        self.path = path
+        self._shape = shape_xyz
+        self._along, self._rows, self._columns = _AXES[axis]
+        self.size_hw = shape_xyz[self._rows], shape_xyz[self._columns]
+        self._cut_block: tuple[int, bool] | None = None
+        self._cuts: npt.NDArray[Any] = np.empty(0)
 
     def __len__(self) -> int:
         """Return the number of slices."""
-        return self._shape[self._axes[0]]
+        return self._shape[self._along]
 
     def read(self, index: int, labels: bool) -> ImageFile:
         """Read one slice."""
-        found = self.plane(index, labels) if self._axes[0] == 2 else self._cut(index, labels)
+        found = self.plane(index, labels) if self._along == 2 else self._cut(index, labels)
         return ImageFile(np.ascontiguousarray(found)[None], "volume", "gray", self.path)
 
     def _cut(self, index: int, labels: bool) -> npt.NDArray[Any]:
         """Return a slice along y (Z, X) or x (Z, Y); the last block of them is kept, never the volume."""
-        block = index // _BLOCK, labels
-        if self._cuts[0] != block:
-            part = slice(block[0] * _BLOCK, (block[0] + 1) * _BLOCK)
-            where = (part, slice(None)) if self._axes[0] == 1 else (slice(None), part)
+        block = index // _BLOCK
+        if self._cut_block != (block, labels):
+            part = slice(block * _BLOCK, (block + 1) * _BLOCK)
+            where = (part, slice(None)) if self._along == 1 else (slice(None), part)
             planes = [self.plane(z, labels)[where].copy() for z in range(self._shape[2])]  # a view would keep a plane
-            self._cuts = block, np.stack(planes)  # (Z, block, X) or (Z, Y, block)
-        of_block: npt.NDArray[Any] = np.take(self._cuts[1], index % _BLOCK, axis=2 - self._axes[0])
+            self._cuts = np.stack(planes)  # (Z, block, X) or (Z, Y, block)
+            self._cut_block = block, labels
+        of_block: npt.NDArray[Any] = np.take(self._cuts, index % _BLOCK, axis=2 - self._along)
         return of_block
 
     def set_spacing(self, mm_xyz: Sequence[float]) -> None:
         """Set the spacing of the voxels along x, y and z."""
-        along, rows, columns = self._axes
-        self.spacing_mm = mm_xyz[along], mm_xyz[rows], mm_xyz[columns]
+        self.spacing_mm = mm_xyz[self._along], mm_xyz[self._rows], mm_xyz[self._columns]
 
     @abstractmethod
     def plane(self, index: int, labels: bool) -> npt.NDArray[Any]:

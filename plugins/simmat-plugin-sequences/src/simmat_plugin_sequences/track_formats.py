@@ -1,0 +1,204 @@
+"""The files of followed objects besides the masks and the table: COCO with track ids, MOTS, a film, a volume."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.data.instances import region_from_mask
+from simmat.data.sequence import FrameSequence
+from simmat.drawing.display import display_channels, display_limits, display_style, show_channels
+from simmat.drawing.overlay import object_colour, paint_regions
+from simmat.errors import ConfigError
+from simmat.inference.coco import coco_document, run_lengths
+from simmat.io.files import atomic_path, atomic_write_json
+from simmat.io.images import frame_of, write_image
+from simmat.io.images.stacks import NpyStack, TiffStack, open_stack, stack_format
+from simmat.plugin_specs import import_from_string
+from simmat_plugin_sequences.film import write_film
+from simmat_plugin_sequences.tracks import Plane, Tracks, mask_file
+
+_CLASS = 1000
+"""In MOTS an id is the class times this, plus the number of the object, as by `regions = "panoptic"`.
+
+Objects without a class get the first one that no other object has.
+"""
+_CLASSES = range(1, 65)
+"""Those whose ids have 16 bits in MOTS."""
+_RATE = 10
+"""Frames of a film in a second."""
+_MAX_IMAGEJ_BYTES = 2**32
+
+
+def write_coco(tracks: Tracks, out: Path) -> Path:
+    """Write COCO json; an annotation's track_id is the id of the object."""
+    scores = {(row.frame, row.number): row.score for row in tracks.rows}
+    images = []
+    for frame, plane in enumerate(tracks.planes()):
+        records: list[dict[str, Any]] = []
+        for number in np.unique(plane[plane > 0]).tolist():
+            region = region_from_mask(plane == number, None)
+            assert region is not None  # it has a pixel
+            records.append(
+                {
+                    "class": number // _CLASS or None,
+                    "box_xyxy": region.box_xyxy,
+                    "area": region.area,
+                    "score": scores.get((frame, number), 1.0),  # without one, a person has painted it since
+                    "segmentation": run_lengths(region, plane.shape),
+                    "track_id": number,
+                }
+            )
+        images.append((_file_name(tracks.frames, frame), plane.shape, records))
+    document = coco_document(images, tracks.class_names)
+    file = out / "coco.json"
+    atomic_write_json(file, {"info": {"description": "Objects followed by simmat"}, **document})
+    return file
+
+
+def _file_name(frames: FrameSequence, frame: int) -> str:
+    """Return the name of a frame's file, or of the frame in a file of several."""
+    path = next(iter(frames.files[frame].values()))
+    return path.name if frame_of(path) is None else frames.names[frame]
+
+
+def write_mots(tracks: Tracks, out: Path) -> Path:
+    """Write a PNG of MOTS for each frame."""
+    classes: set[int] = set()
+    for plane in tracks.planes():
+        for number in np.unique(plane).tolist():
+            classes.add(number // _CLASS)
+    free = next(value for value in _CLASSES if value not in classes)
+    start = np.uint16(_CLASS * free)
+    folder = out / "mots"
+    for frame, plane in enumerate(tracks.planes()):
+        is_without_class = (plane > 0) & (plane < _CLASS)
+        values = np.where(is_without_class, plane + start, plane)
+        write_image(mask_file(folder, tracks.frames, frame), values[None])
+    return folder
+
+
+def write_overlay(tracks: Tracks, out: Path) -> Path:
+    """Write a film of the frames with their objects."""
+    return write_film(out / "overlay", _pictures(tracks), len(tracks.frames), _RATE)
+
+
+def _pictures(tracks: Tracks) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield each frame (H, W, 3) with its objects in their colours, all with the limits of the first frame."""
+    ids = np.array(sorted({0, *(row.number for row in tracks.rows)}))
+    colours = [object_colour(place) for place in range(len(ids) - 1)]
+    limits = None
+    for image, plane in zip(tracks.frames, tracks.planes(), strict=True):
+        shown = display_channels(image.channels)
+        if len(shown) == 1 and limits is None:
+            only = shown[0]
+            limits = display_limits(image.data[only], image.valid[only], display_style(image.channels[only]))
+        picture = show_channels(image, shown, limits)
+        yield paint_regions(picture, np.searchsorted(ids, plane), colours, fill=0.35)
+
+
+def write_volume(tracks: Tracks, out: Path) -> Path:
+    """Write the masks of all slices as one file: NIfTI on the grid of a volume, else TIFF."""
+    planes = smoothed_planes(tracks)
+    frame = frame_of(next(iter(tracks.frames.files[0].values())))
+    if frame is not None:
+        kind = stack_format(frame.file)
+        if kind is not None and kind.write_labels:
+            file = out / "volume.nii.gz"
+            import_from_string(kind.write_labels)(file, planes, open_stack(frame.file, frame.axis), frame.axis)
+            return file
+    file = out / "volume.tif"
+    _write_tiff(file, planes, len(tracks.frames), tracks.frames.spacing)
+    return file
+
+
+def smoothed_planes(tracks: Tracks) -> Iterator[Plane]:
+    """Yield planes in which each pixel has the id that most of it and `smooth` planes on each side have there.
+
+    Of equally many its own id stays. Planes with a given mask do not change.
+    """
+    near: dict[int, Plane] = {}
+    count = len(tracks.frames)
+    for frame in range(count):
+        around = range(max(frame - tracks.smooth, 0), min(frame + tracks.smooth + 1, count))
+        near = {one: near[one] if one in near else tracks.plane(one) for one in around}
+        if tracks.smooth and frame not in tracks.given:
+            yield _most_frequent(near[frame], np.stack(list(near.values())))
+        else:
+            yield near[frame]
+
+
+def _most_frequent(own: Plane, stack: npt.NDArray[np.uint16]) -> Plane:
+    """Return at each pixel the id that most planes (n, H, W) have there; of equally many that of `own` stays."""
+    chosen = own.copy()
+    most = (stack == own).sum(0)
+    for number in np.unique(stack).tolist():
+        votes = (stack == number).sum(0)
+        chosen[votes > most] = number
+        most = np.maximum(most, votes)
+    return chosen
+
+
+def _write_tiff(file: Path, planes: Iterator[Plane], count: int, spacing: Sequence[float] | None) -> None:
+    """Write planes as the pages of a TIFF, as ImageJ reads it where it is not too large for that.
+
+    Args:
+        file: the TIFF.
+        planes: `count` of (H, W), at least one.
+        count: how many there are.
+        spacing: mm from plane to plane, row to row and column to column; None where it is not known.
+    """
+    import tifffile
+
+    first = next(planes)
+    shape = count, *first.shape
+    is_imagej = 2 * math.prod(shape) < _MAX_IMAGEJ_BYTES
+    metadata: dict[str, Any] = {"axes": "ZYX"}
+    resolution = None
+    if spacing is not None:
+        metadata |= {"spacing": spacing[0], "unit": "mm"}
+        resolution = (1 / spacing[2], 1 / spacing[1])
+    with atomic_path(file) as temporary:
+        tifffile.imwrite(
+            temporary,
+            chain([first], planes),
+            shape=shape,
+            dtype=np.uint16,
+            imagej=is_imagej,
+            bigtiff=not is_imagej,
+            photometric="minisblack",
+            resolution=resolution,
+            metadata=metadata,
+        )
+
+
+FORMATS: Mapping[str, Callable[[Tracks, Path], Path]] = {
+    "coco": write_coco,
+    "mots": write_mots,
+    "overlay": write_overlay,
+    "volume": write_volume,
+}
+"""Name of a format -> what writes it to a folder and returns the file, in the order in which they are written."""
+
+
+def default_formats(frames: FrameSequence) -> tuple[str, ...]:
+    """Return the formats that are written unless others are asked for: a volume of what is one, too."""
+    frame = frame_of(next(iter(frames.files[0].values())))
+    if frame is not None:
+        stack = open_stack(frame.file, frame.axis)
+        if frame.axis or isinstance(stack, TiffStack | NpyStack):
+            return "coco", "overlay", "volume"
+    return "coco", "overlay"
+
+
+def check_formats(names: Sequence[str]) -> None:
+    """Raise ConfigError for a format that is none."""
+    for name in names:
+        if name not in FORMATS:
+            raise ConfigError(f"--format {name}: unknown; allowed are {', '.join(FORMATS)} (masks are always written)")
