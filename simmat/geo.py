@@ -32,7 +32,7 @@ Coords = npt.NDArray[np.float64]
 _GEO_KEYS = 34735  # GeoKeyDirectoryTag, OGC GeoTIFF 1.1: present with a coordinate system
 
 
-class PolygonLabels(Protocol):
+class PolygonSource(Protocol):
     """Polygons as the ground truth of a data set."""
 
     @property
@@ -72,7 +72,7 @@ class GeoBackend(Protocol):
     def read_prompts(self, path: Path, crs: str | None, image: ImageReader) -> dict[str, Prompt]:
         """Read a file of points and polygons: object -> prompt; `crs` replaces the coordinate system of the file."""
 
-    def read_polygons(self, samples: Sequence[Sample], card: DataCard) -> PolygonLabels:
+    def read_polygons(self, samples: Sequence[Sample], card: DataCard) -> PolygonSource:
         """Find the classes of all polygons that are masks of samples."""
 
 

@@ -128,14 +128,14 @@ def make_annotator(
 ) -> Any:
     """What a server shares, with the model of a bundle."""
     from simmat_plugin_annotate.annotator import Annotator
-    from simmat_plugin_annotate.models import Model
+    from simmat_plugin_annotate.models import ServedModel
 
     from simmat.api import load
 
     known = registry()
 
-    def tuned(path: Path) -> Model:
-        return Model(load(path, device="cpu", registry=known), path.name)
+    def tuned(path: Path) -> ServedModel:
+        return ServedModel(load(path, device="cpu", registry=known), path.name)
 
     arguments = "--modality gray --foundation tiny --image-size 64 --device cpu --batch-size 2".split()
     return Annotator(
@@ -180,7 +180,7 @@ def door(
     predictor: Predictor, home: Path, *, pixels: int = 10**6, upload: int = 10**6, kept: int = 10**9
 ) -> Iterator[str]:
     """Serve a model in a thread while the block runs; yield its address."""
-    from simmat_plugin_annotate.models import Model
+    from simmat_plugin_annotate.models import ServedModel
     from simmat_plugin_annotate.serve import listen, server_of
     from simmat_plugin_annotate.serve_app import make_serve_app
     from simmat_plugin_annotate.uploads import Uploads
@@ -188,7 +188,7 @@ def door(
     home.mkdir()
     uploads = Uploads(predictor, home, max_pixels=pixels, max_bytes=kept)
     with listen("127.0.0.1", 0) as listener:
-        app = make_serve_app(Model(predictor, "tiny"), uploads, {"bytes": upload, "pixels": pixels})
+        app = make_serve_app(ServedModel(predictor, "tiny"), uploads, {"bytes": upload, "pixels": pixels})
         server, address = server_of(app, listener, host="127.0.0.1", token=TOKEN, upload=upload)
         thread = threading.Thread(target=uvicorn.Server.run, args=(server, [listener]), daemon=True)
         thread.start()

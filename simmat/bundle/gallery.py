@@ -28,11 +28,11 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 FileName = Annotated[str, Field(pattern=rf"^{NAME}$")]
 
 
-class _Table(StrictModel):
+class _IndexTable(StrictModel):
     model_config = ConfigDict(extra="ignore")  # a newer index says more
 
 
-class GalleryEntry(_Table):
+class GalleryEntry(_IndexTable):
     """A bundle of a gallery, or a sensor of one that holds several.
 
     Attributes:
@@ -61,7 +61,7 @@ class GalleryEntry(_Table):
     picture: FileName | None = None
 
 
-class GalleryIndex(_Table):
+class GalleryIndex(_IndexTable):
     """The content of index.json."""
 
     format: int

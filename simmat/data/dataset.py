@@ -24,7 +24,7 @@ from simmat.data.instances import Annotation, check_equal_size, label_from_mask,
 from simmat.data.samples import SPLITS, Sample, decide_splits
 from simmat.data.targets import class_map, object_map
 from simmat.errors import ConfigError, DataError
-from simmat.geo import PolygonLabels, geo_backend
+from simmat.geo import PolygonSource, geo_backend
 from simmat.io.reading import require_folder
 from simmat.sensors.adapter import ModalityAdapter, load_sample, with_data_card
 from simmat.sensors.normalize import describe
@@ -57,7 +57,7 @@ class Dataset:
     split_note: str
     coco: CocoLabels | None = field(default=None, repr=False)
     unlabelled: tuple[Sample, ...] = field(default=(), repr=False)
-    polygons: PolygonLabels | None = field(default=None, repr=False)
+    polygons: PolygonSource | None = field(default=None, repr=False)
     by_hash: bool = False
     new_splits: Mapping[str, str] = field(default_factory=dict, repr=False)
     known_channels: tuple[tuple[Channel, ...], tuple[Channel, ...]] | None = field(default=None, repr=False)

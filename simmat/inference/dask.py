@@ -15,7 +15,7 @@ from simmat.inference.find import answer_windows
 from simmat.inference.images import ImageTask
 from simmat.inference.outcome import ImageOutcome, Progress
 from simmat.inference.request import Request
-from simmat.inference.run import Run, segment_image
+from simmat.inference.run import ImageRun, segment_image
 from simmat.inference.writer import Writer
 from simmat.io.files import staged_files
 from simmat.io.reading import url_of
@@ -29,7 +29,7 @@ _WORKER_SECONDS = 60
 """How long to wait for the first worker of a scheduler."""
 
 
-def run_on_dask(run: Run, processes: Processes, address: str, load: partial[Predictor]) -> dict[str, ImageOutcome]:
+def run_on_dask(run: ImageRun, processes: Processes, address: str, load: partial[Predictor]) -> dict[str, ImageOutcome]:
     """Do the images of a call on the workers of a dask scheduler; return what became of each.
 
     Args:
@@ -53,7 +53,7 @@ def run_on_dask(run: Run, processes: Processes, address: str, load: partial[Pred
     needed = [value for value in arguments.values() if isinstance(value, Path) and value.exists()]
     if tasks:
         needed += [file for file in tasks[0].files.values() if file.exists()]
-    absolute = Run(run.predictor, request, Writer(out, request, run.predictor), tasks, run.progress)
+    absolute = ImageRun(run.predictor, request, Writer(out, request, run.predictor), tasks, run.progress)
     with dask_client(address) as client, client.get_executor(pure=False) as pool:
         with staged_files(out) as staging:
             check_workers(client, [staging, *needed])

@@ -59,7 +59,7 @@ def predict_files(
     request = resolve(options, predictor, registry, progress.note)
     writer = Writer(out, request, predictor)
     writer.check(tasks)
-    run = Run(predictor, request, writer, tasks, progress)
+    run = ImageRun(predictor, request, writer, tasks, progress)
     if options.executor == LOCAL:
         run.run(processes)
         outcomes = run.outcomes
@@ -98,7 +98,7 @@ def segment_image(
 
 
 @dataclass
-class Run:
+class ImageRun:
     """The images of a call and what became of them.
 
     Attributes:

@@ -16,7 +16,7 @@ from simmat.errors import DataError, OutputError
 from simmat.inference import ImageOutcome, Progress
 from simmat.inference import run as run_module
 from simmat.inference.images import ImageTask
-from simmat.inference.run import Run
+from simmat.inference.run import ImageRun
 from simmat.nn.device import Processes
 
 ALONE = Processes(torch.device("cpu"))
@@ -34,10 +34,10 @@ class Said(Progress):
 
 
 @pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Run, Said]]:
+def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[ImageRun, Said]]:
     """Return what makes a run of images that does with each of them what a test says."""
 
-    def make(names: str, **actions: Callable[[], object]) -> tuple[Run, Said]:
+    def make(names: str, **actions: Callable[[], object]) -> tuple[ImageRun, Said]:
         def segment(predictor: object, request: object, writer: object, task: ImageTask, *_: object) -> ImageOutcome:
             actions.get(task.name, bool)()
             return ImageOutcome(task.name)
@@ -46,7 +46,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Run, Said]]:
         writer = SimpleNamespace(out=Path("out"), earlier_outcome=lambda task: None)
         said = Said()
         unused = cast(Any, None)
-        return Run(unused, unused, cast(Any, writer), [ImageTask(name, {}) for name in names], said), said
+        return ImageRun(unused, unused, cast(Any, writer), [ImageTask(name, {}) for name in names], said), said
 
     return make
 
@@ -55,7 +55,7 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
-def test_what_fails_is_reported_in_order(start: Callable[..., tuple[Run, Said]]) -> None:
+def test_what_fails_is_reported_in_order(start: Callable[..., tuple[ImageRun, Said]]) -> None:
     """A user goes through the list of files from the top."""
     run, _ = start("abc", a=partial(_raise, DataError("a.tif: bad")), b=partial(_raise, DataError("b.tif: damaged")))
     run.run(ALONE)
@@ -65,7 +65,7 @@ def test_what_fails_is_reported_in_order(start: Callable[..., tuple[Run, Said]])
     assert text.index("2 of 3") < text.index("a.tif") < text.index("b.tif")
 
 
-def test_a_call_that_is_stopped_says_what_is_done(start: Callable[..., tuple[Run, Said]]) -> None:
+def test_a_call_that_is_stopped_says_what_is_done(start: Callable[..., tuple[ImageRun, Said]]) -> None:
     """A later call skips it."""
     run, said = start("abc", b=partial(_raise, KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
@@ -74,7 +74,7 @@ def test_a_call_that_is_stopped_says_what_is_done(start: Callable[..., tuple[Run
     assert "1 of 3 images are done" in said.notes[0]
 
 
-def test_a_full_disk_stops_the_call(start: Callable[..., tuple[Run, Said]]) -> None:
+def test_a_full_disk_stops_the_call(start: Callable[..., tuple[ImageRun, Said]]) -> None:
     """The images after it could not be written either."""
     started: list[str] = []
     run, _ = start("abc", a=partial(_raise, OutputError("disk full")), b=partial(started.append, "b"))

@@ -43,12 +43,12 @@ def pixels(count: int) -> Add:
 def of_image(
     root: Path, mask: Path | None = None, card: DataCard | None = None, size: tuple[int, int] = SIZE, **more: Any
 ) -> Any:
-    from simmat_plugin_annotate.labels import ImageLabels
+    from simmat_plugin_annotate.labels import LabelledImage
     from simmat_plugin_annotate.masks import Rule
 
     rule = Rule(card or DataCard(regions="instances"), 1)
     placed = more.get("placed", lambda path: None)
-    return ImageLabels(size, lambda: rule, root / "journal.jsonl", mask, root / "mask", placed)
+    return LabelledImage(size, lambda: rule, root / "journal.jsonl", mask, root / "mask", placed)
 
 
 def save(path: Path, boxes: Sequence[tuple[int, int, int, int]]) -> Path:
@@ -206,7 +206,7 @@ def test_a_first_class_that_ends_half_way_is_finished_at_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Masks that were not opened yet are known by their journal, not by a card that is ahead of them."""
-    from simmat_plugin_annotate.labels import ImageLabels
+    from simmat_plugin_annotate.labels import LabelledImage
 
     root = gray_images(tmp_path / "set", size_hw=(80, 80))
     (root / "masks").mkdir()
@@ -219,7 +219,7 @@ def test_a_first_class_that_ends_half_way_is_finished_at_the_next_start(
         raise OutputError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ImageLabels, "rewrite", full)
+        patch.setattr(LabelledImage, "rewrite", full)
         folder.set_classes([(None, "cell", None)])
     assert values(root / "masks/s0.png") == [0, 1]
     again = folder_of(root)

@@ -197,7 +197,7 @@ def test_a_prompt_asks_for_all_masks(client: Client, root: Path, bundle: Path) -
 
 def service_of(root: Path, bundle: Path, names: dict[int, str] | None = None) -> Any:
     """A model with the images of a folder, without a server."""
-    from simmat_plugin_annotate.models import Model, ModelService
+    from simmat_plugin_annotate.models import ModelService, ServedModel
 
     sensor = registry().modality("gray")
 
@@ -206,7 +206,7 @@ def service_of(root: Path, bundle: Path, names: dict[int, str] | None = None) ->
         return Planes(sensor, {"gray": path}, ImageCache(), root.parent)
 
     predictor = Predictor.of_bundle(load_bundle(bundle, registry()))
-    return ModelService(Model(predictor, "tiny"), planes, lambda: names or {})
+    return ModelService(ServedModel(predictor, "tiny"), planes, lambda: names or {})
 
 
 def test_images_that_were_only_passed_are_not_encoded(root: Path, bundle: Path) -> None:

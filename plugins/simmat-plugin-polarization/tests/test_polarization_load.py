@@ -11,7 +11,7 @@ from PIL import Image
 from simmat_plugin_polarization.angles import FourAngles
 from simmat_plugin_polarization.channels import PolarizationOptions
 from simmat_plugin_polarization.computed import Computed
-from simmat_plugin_polarization.mosaic import Mosaic, demosaiced, sampled
+from simmat_plugin_polarization.mosaic import PolarizerMosaic, demosaiced, sampled
 
 from simmat.errors import DataError
 from simmat.sensors.adapter import ModalityAdapter
@@ -21,7 +21,7 @@ from simmat.types import SensorImage
 
 ADAPTERS: dict[str, ModalityAdapter] = {
     "polarization": FourAngles(),
-    "polarization-mosaic": Mosaic(PolarizationOptions(files="mosaic")),
+    "polarization-mosaic": PolarizerMosaic(PolarizationOptions(files="mosaic")),
     "polarization-aolp-dolp": Computed(PolarizationOptions(files="aolp-dolp")),
     "polarization-aolp-dolp-deg": Computed(PolarizationOptions(files="aolp-dolp", angle_unit="deg")),
 }

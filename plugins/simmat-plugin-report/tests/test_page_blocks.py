@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from PIL import Image
-from simmat_plugin_report.page import Block, Code, Figure, Grid, Table, write_sections
+from simmat_plugin_report.page import Block, Code, Figure, FigureGrid, Table, write_sections
 
 VOID = {"meta", "img", "source", "br"}
 
@@ -55,7 +55,7 @@ def write(folder: Path, *blocks: Block, title: str = "Title") -> Checker:
 
 def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
     """It must open from disk, offline and after it was sent to somebody."""
-    page = write(tmp_path, Figure(drawn("JPEG"), "curves"), Grid([Figure(drawn(), "sheet")]))
+    page = write(tmp_path, Figure(drawn("JPEG"), "curves"), FigureGrid([Figure(drawn(), "sheet")]))
     links = [v for _, attrs in page.attributes for k, v in attrs.items() if k in ("src", "href", "srcset") and v]
     for link, expected in zip(links, ("jpeg", "png"), strict=True):
         kind, _, data = link.partition(",")
@@ -70,7 +70,7 @@ def test_no_text_becomes_markup(tmp_path: Path) -> None:
     hostile = """x"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"""
     blocks: list[Block] = [
         Figure(drawn(), hostile, hostile),
-        Grid([Figure(drawn(), hostile, hostile)], [((0, 0, 0), hostile)]),
+        FigureGrid([Figure(drawn(), hostile, hostile)], [((0, 0, 0), hostile)]),
         Table([hostile, hostile], [[hostile, hostile]], 1),
         *(hostile, [hostile], Code(hostile)),
     ]

@@ -9,7 +9,7 @@ import pytest
 from data_sets import Planes, folder_of, one_square, open_planes, save_image, save_mask
 from PIL import Image
 from simmat_plugin_report import preview
-from simmat_plugin_report.preview import Panel, Sheet, panels_of, preview_sheets, track_numbers
+from simmat_plugin_report.preview import PreviewPanel, Sheet, panels_of, preview_sheets, track_numbers
 
 from simmat.cli import run
 from simmat.data.dataset import open_dataset, open_images
@@ -29,15 +29,15 @@ def bands(*wavelengths: float | None) -> list[Channel]:
 @pytest.mark.parametrize(
     ("channels", "expected"),
     [
-        ([*RGB, THERMAL], [Panel("true colour", (0, 1, 2)), Panel("thermal", (3,))]),
-        (bands(0.49, 0.56, 0.66, 0.84), [Panel("false colour", (3, 2, 0))]),
-        (bands(0.84, 1.6, 2.2), [Panel("false colour", (2, 1, 0))]),
-        (bands(0.66, 0.84), [Panel("b0", (0,)), Panel("b1", (1,))]),
-        (bands(*[None] * 12), [Panel("false colour", (0, 1, 2))]),
-        ([*bands(0.49, 0.56, 0.66), THERMAL], [Panel("false colour", (2, 1, 0)), Panel("thermal", (3,))]),
+        ([*RGB, THERMAL], [PreviewPanel("true colour", (0, 1, 2)), PreviewPanel("thermal", (3,))]),
+        (bands(0.49, 0.56, 0.66, 0.84), [PreviewPanel("false colour", (3, 2, 0))]),
+        (bands(0.84, 1.6, 2.2), [PreviewPanel("false colour", (2, 1, 0))]),
+        (bands(0.66, 0.84), [PreviewPanel("b0", (0,)), PreviewPanel("b1", (1,))]),
+        (bands(*[None] * 12), [PreviewPanel("false colour", (0, 1, 2))]),
+        ([*bands(0.49, 0.56, 0.66), THERMAL], [PreviewPanel("false colour", (2, 1, 0)), PreviewPanel("thermal", (3,))]),
     ],
 )
-def test_pictures_follow_the_channels(channels: list[Channel], expected: list[Panel]) -> None:
+def test_pictures_follow_the_channels(channels: list[Channel], expected: list[PreviewPanel]) -> None:
     """Bands make false colour; what has a scale of its own is shown by itself."""
     assert list(panels_of(channels)) == expected
 
@@ -187,6 +187,6 @@ def test_a_sequence_is_a_strip_and_a_track_keeps_its_colour(tmp_path: Path) -> N
     shown = preview.shown_samples(dataset.samples, 12)
     assert [sample.id for sample in shown[::3]] == ["a/0", "a/10", "b/0", "b/10"]
     items = [preview._read(dataset, sample, labels=True) for sample in shown]
-    sheet = Sheet(dataset, items, [Panel("p0", (0,))], same_scale=True)
+    sheet = Sheet(dataset, items, [PreviewPanel("p0", (0,))], same_scale=True)
     assert [row for row, _ in sheet._places(8)] == [0] * 6 + [1] * 6
     assert [track_numbers(item) for item in items[:3]] == [[1, 3], [1, 3], [3]]

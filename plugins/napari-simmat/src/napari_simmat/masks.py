@@ -22,7 +22,7 @@ TITLE = "simmat_title"
 """Key of a labels layer's metadata: the path of its image and what it holds; layers' names have the file name alone."""
 
 
-class Found(NamedTuple):
+class FoundMask(NamedTuple):
     """An object to label: its mask (h, w) in a window of the image, score, and class, None without classes."""
 
     window: Window
@@ -36,7 +36,7 @@ def titled(layers: Iterable[Any], title: str) -> Any:
     return next((layer for layer in layers if layer.metadata.get(TITLE) == title), None)
 
 
-def add_objects(layer: Any, frame: int | None, found: Sequence[Found], *, free_only: bool) -> int:
+def add_objects(layer: Any, frame: int | None, found: Sequence[FoundMask], *, free_only: bool) -> int:
     """Label objects, the first on top, as one step of the layer's undo; return how many have a pixel.
 
     Args:

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QLa
 
 import simmat
 from napari_simmat.images import LayerImage, images_in, prompts_of
-from napari_simmat.masks import TITLE, Found, add_objects, mask_path, titled, with_classes, write_mask
+from napari_simmat.masks import TITLE, FoundMask, add_objects, mask_path, titled, with_classes, write_mask
 from napari_simmat.opengl import hide_triton
 from napari_simmat.reader import choose_sensor
 from simmat.errors import ConfigError, SimMATError
@@ -269,7 +269,8 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         if self.shown and self._at is not None:
             chosen, (image, frame) = self.as_class.currentData(), self._at
             found = [
-                Found(one.window, one.mask, one.score, one.class_id if chosen is None else chosen) for one in self.shown
+                FoundMask(one.window, one.mask, one.score, one.class_id if chosen is None else chosen)
+                for one in self.shown
             ]
             self._label(image, frame, found, free_only=False)
             self.clear_prompts()
@@ -296,7 +297,7 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         self.viewer.layers.selection.active = active
         return layer
 
-    def _label(self, image: LayerImage, frame: int, found: list[Found], *, free_only: bool) -> None:
+    def _label(self, image: LayerImage, frame: int, found: list[FoundMask], *, free_only: bool) -> None:
         count = add_objects(self.labels(image), frame if image.is_stack else None, found, free_only=free_only)
         self.status.setText(f"{count} object{'s' * (count != 1)} added")
 
@@ -304,9 +305,11 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         """Label every object of this frame that is not labelled."""
         image, frame = self.current()
 
-        def work() -> list[Found]:
+        def work() -> list[FoundMask]:
             objects = self.encoded(image, frame).segment_everything()
-            return [Found(one.instance.window, one.instance.crop, one.score, one.instance.class_id) for one in objects]
+            return [
+                FoundMask(one.instance.window, one.instance.crop, one.score, one.instance.class_id) for one in objects
+            ]
 
         self.run("Finding every object", work, lambda found: self._label(image, frame, found, free_only=True))
 

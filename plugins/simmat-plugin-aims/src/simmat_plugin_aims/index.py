@@ -13,7 +13,7 @@ from simmat.data.formats.manifest import MANIFEST_FILE
 from simmat.data.samples import SPLITS, Sample, decide_splits
 from simmat.errors import DataError, OutputError, all_problems
 from simmat.io.files import atomic_folder, atomic_write_text
-from simmat_plugin_aims.layouts import Found, find_layout
+from simmat_plugin_aims.layouts import LayoutSamples, find_layout
 
 LINK = "original"
 """Name of the link. The manifest's paths start with it, as they must be inside the data set's folder."""
@@ -26,7 +26,7 @@ def index_layout(
     *,
     card: Mapping[str, object] | None = None,
     skip_missing: bool = False,
-) -> tuple[Path, Found]:
+) -> tuple[Path, LayoutSamples]:
     """Write a data set folder that links to a published data set, which is not changed.
 
     Args:

@@ -16,7 +16,7 @@ from simmat_plugin_aims.tables import MASK_ROLE, PICTURES, Role, read_table
 
 
 @dataclass
-class Found:
+class LayoutSamples:
     """The samples that a layout found in a folder.
 
     Attributes:
@@ -70,7 +70,7 @@ class Layout(NamedTuple):
     title: str
     tree: str
     needs: Sequence[str]
-    read: Callable[[Path], Found]
+    read: Callable[[Path], LayoutSamples]
     card: Mapping[str, object]
     modalities: Sequence[str]
 
@@ -82,7 +82,7 @@ class Layout(NamedTuple):
             if not ((root / need).is_dir() if need.endswith("/") else (root / need).is_file())
         ]
 
-    def find(self, root: Path) -> Found:
+    def find(self, root: Path) -> LayoutSamples:
         """Read a folder of this layout.
 
         Raises:
@@ -91,7 +91,7 @@ class Layout(NamedTuple):
         if not root.is_dir():
             raise DataError(f"{root}: no such folder; expected a folder of layout {self.title!r} with:\n{self.tree}")
         problems = self.lacks(root)
-        found = Found() if problems else self.read(root)
+        found = LayoutSamples() if problems else self.read(root)
         if not found.samples and not found.missing:
             inner = next((path for path in sorted(root.iterdir()) if path.is_dir() and not self.lacks(path)), None)
             hint = f"\ndid you mean {inner}?" if inner else ""
@@ -123,9 +123,9 @@ def by_name(folder: Path, pattern: str, endings: Iterable[str]) -> dict[str, Pat
     return found
 
 
-def read_tables(table: str, roles: Sequence[Role], root: Path) -> Found:
+def read_tables(table: str, roles: Sequence[Role], root: Path) -> LayoutSamples:
     """Read the samples that the csv files of train and test list; `table` is their name with {} for the split."""
-    found, seen = Found(), dict[str, int]()
+    found, seen = LayoutSamples(), dict[str, int]()
     for split in ("train", "test"):
         path, rows = root / table.format(split), set[tuple[object, ...]]()
         for line, files in read_table(path, roles):
@@ -153,11 +153,11 @@ _IVRG_TABLE, _GLASS_TABLE = "IVRG-nir_{}_GroundTruth.csv", "RGB_T_Glass_{}_Groun
 NYU_FOLDERS = {"rgb": ("RGB", PICTURES), "depth": ("Depth", (".npy",)), "hha": ("HHA", PICTURES)}
 
 
-def read_nyudv2(root: Path) -> Found:
+def read_nyudv2(root: Path) -> LayoutSamples:
     """Read the names in train.txt and test.txt; each has a file in RGB, Depth, HHA and Mask_gt."""
     columns = {column: by_name(root / folder, "(.+)", endings) for column, (folder, endings) in NYU_FOLDERS.items()}
     masks = by_name(root / "Mask_gt", "(.+)", MASK_EXTENSIONS)
-    found = Found()
+    found = LayoutSamples()
     for split in ("train", "test"):
         for name in _names(root / f"{split}.txt"):
             found.add(name, split, {column: files.get(name) for column, files in columns.items()}, masks.get(name))
@@ -182,9 +182,9 @@ RGBP_BROKEN = ("20210808013065", "20210811002205")
 """Ids that the benchmark leaves out."""
 
 
-def read_rgbp_glass(root: Path) -> Found:
+def read_rgbp_glass(root: Path) -> LayoutSamples:
     """Match files by NAME: image/NAME_rgb, aolp/NAME_aolp, dolp/NAME_dolp, instance_mask/NAME_instance_mask."""
-    found = Found()
+    found = LayoutSamples()
     for split in ("train", "test"):
         columns = {
             kind: by_name(root / split / folder, f"(.+)_{kind}", PICTURES) for kind, folder in RGBP_KINDS.items()
@@ -204,12 +204,12 @@ ZJU_SPLITS = {"train": "train", "val": "test"}
 """Folder -> split; the benchmark tests on the released `val`."""
 
 
-def read_zju_rgbp(root: Path) -> Found:
+def read_zju_rgbp(root: Path) -> LayoutSamples:
     """Match files by NAME: 0/NAME_0°, 45/NAME_45°, 90/NAME_90°, 135/NAME_135°, label_sam/NAME.
 
     Archives often damage the degree sign, so any text that does not start with a digit may follow the angle.
     """
-    found = Found()
+    found = LayoutSamples()
     for folder, split in ZJU_SPLITS.items():
         columns = {
             f"i{angle}": by_name(root / folder / str(angle), rf"(.+)_{angle}(?!\d)[^/]*", PICTURES)

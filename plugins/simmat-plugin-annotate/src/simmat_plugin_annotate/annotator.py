@@ -22,9 +22,9 @@ from simmat.errors import ConfigError, SimMATError
 from simmat_plugin_annotate.drafts import Draft, Edited, score_of
 from simmat_plugin_annotate.folder import LabelFolder
 from simmat_plugin_annotate.follow import MIN_SCORE, FollowService
-from simmat_plugin_annotate.labels import ImageLabels
+from simmat_plugin_annotate.labels import LabelledImage
 from simmat_plugin_annotate.masks import encode_mask
-from simmat_plugin_annotate.models import CancelledError, Model, ModelService
+from simmat_plugin_annotate.models import CancelledError, ModelService, ServedModel
 from simmat_plugin_annotate.planes import TILE, Planes
 from simmat_plugin_annotate.predictions import Predictions
 from simmat_plugin_annotate.requests import MAX_EDITS
@@ -52,9 +52,9 @@ class Annotator:
         root: Path,
         adapter: Any,
         overrides: Mapping[str, object],
-        model: Callable[[LabelFolder], Model],
-        train: Callable[[LabelFolder, Model], list[str]],
-        load: Callable[[Path], Model],
+        model: Callable[[LabelFolder], ServedModel],
+        train: Callable[[LabelFolder, ServedModel], list[str]],
+        load: Callable[[Path], ServedModel],
         predictions: Path | None = None,
     ) -> None:
         """Open a folder, locked by `locked_folder`, and load a model for it.
@@ -296,13 +296,13 @@ class Annotator:
         self.folder.problems.pop(key, None)
         return document
 
-    def objects_of(self, labels: ImageLabels) -> tuple[int, dict[int, Instance]]:
+    def objects_of(self, labels: LabelledImage) -> tuple[int, dict[int, Instance]]:
         """Return the version of the labels of an image, and its objects with their classes."""
         with labels.lock:
             objects = labels.objects.items()
             return labels.version, {number: replace(one, class_id=labels.class_of(one)) for number, one in objects}
 
-    def change_document(self, labels: ImageLabels, edited: Edited) -> dict[str, Any]:
+    def change_document(self, labels: LabelledImage, edited: Edited) -> dict[str, Any]:
         """Return the changes of a step; the caller holds the lock of the labels."""
         ids, objects = [one.id for one in edited.changes], labels.objects
         return {
@@ -313,7 +313,7 @@ class Annotator:
         }
 
 
-def _progress(labels: ImageLabels) -> dict[str, Any]:
+def _progress(labels: LabelledImage) -> dict[str, Any]:
     return {
         "version": labels.version,
         **{kind: len(steps) for kind, steps in labels.steps.items()},
@@ -323,7 +323,7 @@ def _progress(labels: ImageLabels) -> dict[str, Any]:
     }
 
 
-def _object(number: int, region: Any, labels: ImageLabels) -> dict[str, Any]:
+def _object(number: int, region: Any, labels: LabelledImage) -> dict[str, Any]:
     return {
         "id": number,
         "class": labels.class_of(region),

@@ -18,7 +18,7 @@ from simmat.terminal import echo
 
 if TYPE_CHECKING:
     from simmat_plugin_annotate.folder import LabelFolder
-    from simmat_plugin_annotate.models import Model
+    from simmat_plugin_annotate.models import ServedModel
 
 ANNOTATE_TOKEN, SERVE_TOKEN = "SIMMAT_ANNOTATE_TOKEN", "SIMMAT_SERVE_TOKEN"
 """Environment variables with the token, for scripts; the default is a random token at each start."""
@@ -85,7 +85,7 @@ def annotate(
     from simmat.api import load
     from simmat.sensors.adapter import options_of, with_data_card
     from simmat_plugin_annotate.annotator import Annotator
-    from simmat_plugin_annotate.models import Model
+    from simmat_plugin_annotate.models import ServedModel
     from simmat_plugin_annotate.serve import listen
     from simmat_plugin_annotate.serve import serve as serve_page
     from simmat_plugin_annotate.state import locked_folder
@@ -95,8 +95,8 @@ def annotate(
     registry = load_registry()
     device = device or "auto"
 
-    def tuned(path: Path) -> Model:
-        return Model(load(path, checkpoint=checkpoint, device=device, registry=registry), path.name)
+    def tuned(path: Path) -> ServedModel:
+        return ServedModel(load(path, checkpoint=checkpoint, device=device, registry=registry), path.name)
 
     given = None if bundle is None else tuned(bundle)
     if modality is not None:
@@ -111,7 +111,7 @@ def annotate(
     else:
         raise ConfigError("--modality is missing: name the sensor of the images, or give a --bundle")
 
-    def first(labels: LabelFolder) -> Model:
+    def first(labels: LabelFolder) -> ServedModel:
         if given is not None:
             return given
         if foundation is None and (stored := labels.stored_bundle()) is not None:
@@ -128,9 +128,9 @@ def annotate(
             device=device,
             registry=registry,
         )
-        return Model(predictor, name)
+        return ServedModel(predictor, name)
 
-    def train_arguments(labels: LabelFolder, model: Model) -> list[str]:
+    def train_arguments(labels: LabelFolder, model: ServedModel) -> list[str]:
         """Return the arguments of `simmat train`: the sensor and the foundation model of the session."""
         spec = None if model.predictor.bundle is None else model.predictor.bundle.spec
         arguments = {
@@ -188,7 +188,7 @@ def serve(
     """
     from simmat.api import load
     from simmat.io.images.limits import LIMIT_VARIABLE, decoded_limit
-    from simmat_plugin_annotate.models import Model
+    from simmat_plugin_annotate.models import ServedModel
     from simmat_plugin_annotate.serve import listen, server_of
     from simmat_plugin_annotate.serve_app import make_serve_app
     from simmat_plugin_annotate.uploads import Uploads
@@ -208,7 +208,7 @@ def serve(
     ):
         uploads = Uploads(predictor, Path(home), max_pixels=pixels, max_bytes=keep_gb * 10**9)
         server, address = server_of(
-            make_serve_app(Model(predictor, bundle.name), uploads, limits),
+            make_serve_app(ServedModel(predictor, bundle.name), uploads, limits),
             listener,
             host=host,
             allowed=allow_host,

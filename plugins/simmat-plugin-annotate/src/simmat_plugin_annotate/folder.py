@@ -23,7 +23,7 @@ from simmat.io.files import atomic_write_json, remove_temporary, with_home
 from simmat.sensors.adapter import ModalityAdapter, options_of, with_data_card
 from simmat_plugin_annotate.frames import Frames, find_images
 from simmat_plugin_annotate.journal import Record, last_record
-from simmat_plugin_annotate.labels import ImageLabels
+from simmat_plugin_annotate.labels import LabelledImage
 from simmat_plugin_annotate.masks import Rule, sha256_of
 from simmat_plugin_annotate.planes import ImageCache, Planes, UnknownError
 from simmat_plugin_annotate.state import (
@@ -70,8 +70,8 @@ class LabelFolder:
         self._manifest_lock = threading.Lock()
         self._memory = ImageCache()
         self._planes: dict[str, Planes] = {}
-        self._labels: WeakValueDictionary[str, ImageLabels] = WeakValueDictionary()
-        self._used: dict[str, ImageLabels] = {}  # most recently used last
+        self._labels: WeakValueDictionary[str, LabelledImage] = WeakValueDictionary()
+        self._used: dict[str, LabelledImage] = {}  # most recently used last
         self.problems: dict[str, str] = {}
         self._last_steps: dict[str, Record] = {}
         self._card = self._read_card(overrides)
@@ -142,7 +142,7 @@ class LabelFolder:
             self._planes[key] = found
         return self._planes[key]
 
-    def labels(self, key: str) -> ImageLabels:
+    def labels(self, key: str) -> LabelledImage:
         """Return the labels of an image; the first call reads them."""
         sample = self.find(key)
         if sample.has_polygons:
@@ -159,7 +159,7 @@ class LabelFolder:
                 for path in (new_mask if mask is None else mask, journal):
                     check_inside(self.root, path)
                 tracks = partial(self.frames.tracks, key) if sample.sequence else None
-                labels = ImageLabels(
+                labels = LabelledImage(
                     size_hw,
                     lambda: replace(self.rule, tracks=tracks),
                     journal,
@@ -179,7 +179,7 @@ class LabelFolder:
             self._keep(key, labels)
             return labels
 
-    def _keep(self, key: str, labels: ImageLabels) -> None:
+    def _keep(self, key: str, labels: LabelledImage) -> None:
         """Keep recently used labels in memory, and those whose mask file is not up to date."""
         self._used.pop(key, None)
         self._used[key] = labels

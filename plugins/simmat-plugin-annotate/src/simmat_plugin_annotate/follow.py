@@ -16,7 +16,7 @@ from simmat.data.instances import region_from_mask
 from simmat.errors import DataError, SimMATError
 from simmat.types import BoolArray
 from simmat_plugin_annotate.folder import LabelFolder
-from simmat_plugin_annotate.labels import ImageLabels
+from simmat_plugin_annotate.labels import LabelledImage
 from simmat_plugin_annotate.masks import Followed
 from simmat_plugin_annotate.models import BusyError, CancelledError, ModelService
 
@@ -188,7 +188,7 @@ class FollowService:
         return dict(reversed(found.items()))
 
 
-def _given(labels: ImageLabels, ids: Iterable[int], *, followed: bool) -> dict[int, BoolArray]:
+def _given(labels: LabelledImage, ids: Iterable[int], *, followed: bool) -> dict[int, BoolArray]:
     """Return the masks of objects in a frame as the user has drawn them: empty where the user has removed them.
 
     Args:

@@ -45,7 +45,7 @@ AT_ONCE_PX = 2**22
 _log = logging.getLogger(__name__)
 
 
-class ImageLabels:
+class LabelledImage:
     """The labels of one image. Every method that changes them acquires `lock`.
 
     Attributes:

@@ -40,7 +40,7 @@ MAX_SUGGESTED = 64
 
 
 @dataclass(frozen=True)
-class Model:
+class ServedModel:
     """A predictor and its description for the page.
 
     Attributes:
@@ -101,7 +101,7 @@ class ModelService:
     """
 
     def __init__(
-        self, model: Model, planes: Callable[[str], Planes], class_names: Callable[[], Mapping[int, str]]
+        self, model: ServedModel, planes: Callable[[str], Planes], class_names: Callable[[], Mapping[int, str]]
     ) -> None:
         """Start the threads.
 
@@ -124,7 +124,7 @@ class ModelService:
         self._wrong: dict[tuple[str, str], float] = {}
         self._like: tuple[tuple[object, ...], Like] | None = None
 
-    def take(self, model: Model) -> None:
+    def take(self, model: ServedModel) -> None:
         """Replace the model."""
         self.model = model
         self._images.clear()
@@ -308,7 +308,7 @@ class ModelService:
                     wrong += 1 - one.score * (1.0 if chance is None else chance)
         self._wrong[model.digest, planes.digest] = wrong
 
-    def _slow_image(self, planes: Planes, model: Model) -> TiledImage:
+    def _slow_image(self, planes: Planes, model: ServedModel) -> TiledImage:
         """Return an image for the slow thread; embeddings of the first thread are read from disk."""
         image = model.predictor.open_reader(planes, cache=planes.home / _EMBEDDINGS)
         model.predictor.encode_untiled(image)
@@ -327,7 +327,7 @@ class ModelService:
         return image, planes
 
     def _answer(
-        self, model: Model, region: Instance | None, score: float, class_id: int | None, probability: float | None
+        self, model: ServedModel, region: Instance | None, score: float, class_id: int | None, probability: float | None
     ) -> dict[str, Any]:
         known = self._known_class(model, class_id)
         return {
@@ -338,7 +338,7 @@ class ModelService:
             "class_probability": None if known is None or probability is None else round(float(probability), 5),
         }
 
-    def _known_class(self, model: Model, class_id: int | None) -> int | None:
+    def _known_class(self, model: ServedModel, class_id: int | None) -> int | None:
         """Return the class of the folder for a class of the model: by name, or by id if the model has no name."""
         if class_id is None:
             return None

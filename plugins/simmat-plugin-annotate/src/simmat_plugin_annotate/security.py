@@ -34,7 +34,7 @@ HEADERS = {
 }
 
 
-class TooLargeError(Exception):
+class BodyTooLargeError(Exception):
     """A body has more bytes than its kind may have."""
 
     def __init__(self, limit: int) -> None:
@@ -82,7 +82,7 @@ class Guard:
             complete = complete or not message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > limit:
-                raise TooLargeError(limit)
+                raise BodyTooLargeError(limit)
             return message
 
         async def send_with_headers(message: Message) -> None:
@@ -143,7 +143,7 @@ class Guard:
                 return 415, "type", f"the body must have Content-Type: {' or '.join(self._limits)}"
             lengths = headers.getlist("content-length")
             if not all(length.isascii() and length.isdigit() and int(length[:20]) <= limit for length in lengths):
-                return 413, "size", str(TooLargeError(limit))
+                return 413, "size", str(BodyTooLargeError(limit))
         return None
 
     def _is_own(self, origin: str) -> bool:

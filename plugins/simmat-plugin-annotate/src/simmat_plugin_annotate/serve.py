@@ -61,7 +61,7 @@ def listen(host: str, port: int | None, allowed: Sequence[str] = ()) -> socket.s
     raise ConfigError(f"no port of {host} is free; give one with --port")
 
 
-class Protocol(H11Protocol):
+class TimedProtocol(H11Protocol):
     """Closes connections that send no request, so that they cannot use up the server."""
 
     def connection_made(self, transport: object) -> None:
@@ -99,7 +99,7 @@ def server_of(
     first = next(iter([*own, *allowed, LOCAL[0]]))
     config = uvicorn.Config(
         Guard(app, token=token, port=port, hosts=[*LOCAL, *own, *allowed, *proxied], upload=upload),
-        http=Protocol,
+        http=TimedProtocol,
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -23,7 +23,7 @@ from simmat.data.instances import region_from_mask
 from simmat.errors import DataError
 from simmat.sensors.adapter import options_of
 from simmat_plugin_annotate.masks import MaskDocument, encode_mask
-from simmat_plugin_annotate.models import Model, ModelService
+from simmat_plugin_annotate.models import ModelService, ServedModel
 from simmat_plugin_annotate.requests import PredictBody, box_of
 from simmat_plugin_annotate.security import error_document
 from simmat_plugin_annotate.server import Json, error_handlers, json_of, search
@@ -116,7 +116,7 @@ class ClassesAnswer(BaseModel):
     unmeasured: MaskDocument | None
 
 
-def make_serve_app(model: Model, uploads: Uploads, limits: dict[str, int]) -> FastAPI:
+def make_serve_app(model: ServedModel, uploads: Uploads, limits: dict[str, int]) -> FastAPI:
     """Return the app, with a `Guard` in front of it.
 
     Args:
@@ -235,7 +235,7 @@ def make_serve_app(model: Model, uploads: Uploads, limits: dict[str, int]) -> Fa
     return app
 
 
-def _class_names(model: Model) -> dict[int, str]:
+def _class_names(model: ServedModel) -> dict[int, str]:
     """Return label value -> name of the classes that answers may have; a class without a name has its number."""
     dense, known = model.predictor.dense, model.predictor.class_names
     values = [value for value in (dense.classes if dense else ()) if value is not None]

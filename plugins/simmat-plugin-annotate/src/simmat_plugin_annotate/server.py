@@ -22,7 +22,7 @@ from simmat.config import default_steps
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat_plugin_annotate.annotator import Annotator, flush
 from simmat_plugin_annotate.drafts import Draft, Edited, StaleError
-from simmat_plugin_annotate.labels import ImageLabels
+from simmat_plugin_annotate.labels import LabelledImage
 from simmat_plugin_annotate.models import BusyError, CancelledError, ModelService, Result
 from simmat_plugin_annotate.planes import UnknownError
 from simmat_plugin_annotate.requests import (
@@ -45,7 +45,7 @@ from simmat_plugin_annotate.requests import (
     number,
     numbers,
 )
-from simmat_plugin_annotate.security import TooLargeError, error_document
+from simmat_plugin_annotate.security import BodyTooLargeError, error_document
 
 STATIC = Path(__file__).parent / "static"
 _MAX_PLANES = 16
@@ -300,7 +300,7 @@ class Routes:
         self.folder.find(key)
         return key
 
-    async def _changed(self, request: Request, change: Callable[[ImageLabels], Edited]) -> Response:
+    async def _changed(self, request: Request, change: Callable[[LabelledImage], Edited]) -> Response:
         key = self._key(request)
         if request.headers.get("x-session", self.annotator.session) != self.annotator.session:
             raise RestartedError
@@ -365,7 +365,7 @@ _ERRORS: dict[type[Exception], tuple[int, str, str]] = {
     RestartedError: (409, "restarted", "the server was restarted; reload the page first"),
     CancelledError: (409, "cancelled", "the request was cancelled"),
     ClientDisconnect: (408, "timeout", "the body of the request did not arrive"),
-    TooLargeError: (413, "size", ""),
+    BodyTooLargeError: (413, "size", ""),
     ConfigError: (422, "invalid", ""),
     SimMATError: (422, "data", ""),
     OutputError: (507, "output", ""),

@@ -21,7 +21,7 @@ from simmat.config import default_steps
 from simmat.errors import DataError, SimMATError
 from simmat.io.reading import read_log
 from simmat_plugin_annotate import child
-from simmat_plugin_annotate.models import BusyError, Model
+from simmat_plugin_annotate.models import BusyError, ServedModel
 from simmat_plugin_annotate.state import RUNS
 
 METRIC = "miou_object"
@@ -74,7 +74,7 @@ class Training:
         """Return the state as a json document for the page."""
         return {name: getattr(self, name) for name in _SHOWN} | {"left_s": self._left_s()}
 
-    async def start(self, steps: int | None, images: int, model: Model, more: Sequence[str] = ()) -> None:
+    async def start(self, steps: int | None, images: int, model: ServedModel, more: Sequence[str] = ()) -> None:
         """Start a run.
 
         Args:
@@ -121,7 +121,7 @@ class Training:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
 
-    async def _follow(self, steps: int | None, model: Model, more: Sequence[str]) -> None:
+    async def _follow(self, steps: int | None, model: ServedModel, more: Sequence[str]) -> None:
         try:
             self.state, self.message = await self._train(steps, model, more)
         except Exception as error:  # any error of run, evaluation or loading, such as out of memory
@@ -132,7 +132,7 @@ class Training:
             self.state, self.message = "stopped", "stopped"
         self.changed()
 
-    async def _train(self, steps: int | None, model: Model, more: Sequence[str]) -> tuple[State, str]:
+    async def _train(self, steps: int | None, model: ServedModel, more: Sequence[str]) -> tuple[State, str]:
         """Run `simmat train`, and use the new bundle if it is better; return how that ended."""
         assert self.run is not None
         command = ["train", *self.arguments(), *more, "--data", str(self.root), "--out", str(self.run)]

@@ -48,7 +48,7 @@ class _ArrayFile(ModalityAdapter):
 
 
 @dataclass
-class _Image:
+class _UploadedImage:
     """A stored image, its bytes on disk, and the number of requests for it in progress."""
 
     planes: Planes
@@ -70,7 +70,7 @@ class Uploads:
         self._predictor, self._home = predictor, home
         self._max_pixels, self._max_bytes = max_pixels, max_bytes
         self._memory = ImageCache()
-        self._images: OrderedDict[str, _Image] = OrderedDict()
+        self._images: OrderedDict[str, _UploadedImage] = OrderedDict()
         self._lock = threading.Lock()
 
     def find(self, key: str) -> Planes:
@@ -140,7 +140,7 @@ class Uploads:
             planes = Planes(adapter, paths, self._memory, folder)
             self._check(planes)
             with self._lock:
-                image = self._images.setdefault(key, _Image(planes, _bytes_in(folder)))
+                image = self._images.setdefault(key, _UploadedImage(planes, _bytes_in(folder)))
                 if image.planes is planes and not self._make_room():
                     del self._images[key]
                     raise OutputError(

@@ -66,7 +66,7 @@ class CurvePoint(Validation):
     step: Count
 
 
-class Result(CellFile):
+class CellResult(CellFile):
     """`result.json`; `val` is None if the run diverged, `test` is None until the cell is tested."""
 
     digest: str
@@ -223,13 +223,13 @@ class Cell:
             return "failed"
         if not folder.result.is_file():
             return "begun"
-        return "tested" if read_cell_file(folder.result, Result)["test"] is not None else "trained"
+        return "tested" if read_cell_file(folder.result, CellResult)["test"] is not None else "trained"
 
     def result(self) -> dict[str, Any] | None:
         """Return the result; None if there is none, or it is of other settings."""
         if self.state() not in ("trained", "tested"):
             return None
-        return read_cell_file(self.folder.result, Result)
+        return read_cell_file(self.folder.result, CellResult)
 
     def changes(self) -> str:
         """Return the settings that changed since the cell was started, for messages."""
@@ -290,11 +290,11 @@ class StoredResult(CellFile):
     """The settings and the result of one cell."""
 
     settings: dict[str, Any]
-    result: Result
+    result: CellResult
 
     @field_validator("result")
     @classmethod
-    def _is_of_its_settings(cls, result: Result, info: Any) -> Result:
+    def _is_of_its_settings(cls, result: CellResult, info: Any) -> CellResult:
         if "settings" in info.data and digest_of(info.data["settings"]) != result.digest:
             raise ValueError("the result does not belong to its settings")
         return result

@@ -33,7 +33,7 @@ from simmat.terminal import echo, escaped_streams
 from simmat.threads import peak_memory_bytes
 from simmat.training import Callback, RunFolder, RunPlan, fingerprint_in, score_untrained
 from simmat.types import is_finite_number
-from simmat_plugin_bench.cells import FORMAT, CellFolder, CellSettings, Clock, Result, locked, read_cell_file
+from simmat_plugin_bench.cells import FORMAT, CellFolder, CellResult, CellSettings, Clock, locked, read_cell_file
 
 LOCK_SECONDS = 120
 """Longest wait for the process of a killed bench to finish its step."""
@@ -100,7 +100,7 @@ def _run_cell(folder: CellFolder, registry: Registry, *, test: bool, everything:
     if not folder.result.is_file():
         _write(folder, _zero_shot(config, registry) if kind == "zero-shot" else _train(folder, config, registry))
     RunFolder(folder.run).state.unlink(missing_ok=True)  # large, and not needed after the last step
-    result = read_cell_file(folder.result, Result)
+    result = read_cell_file(folder.result, CellResult)
     if test and result["test"] is None and not result["diverged"]:
         began = time.monotonic()
         if kind == "zero-shot":
@@ -114,7 +114,7 @@ def _run_cell(folder: CellFolder, registry: Registry, *, test: bool, everything:
 def _bundle_is_gone(folder: CellFolder, kind: str) -> bool:
     if kind != "train" or not folder.result.is_file():
         return False
-    result = read_cell_file(folder.result, Result)
+    result = read_cell_file(folder.result, CellResult)
     return result["test"] is None and not result["diverged"] and not recover_folder(folder.run / "bundle").is_dir()
 
 

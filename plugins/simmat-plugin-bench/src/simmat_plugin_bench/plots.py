@@ -14,7 +14,7 @@ from simmat_plugin_report.plots import COLOURS, figure_bytes, legend_below, line
 
 from simmat.io.files import atomic_write_bytes
 from simmat_plugin_bench.grid import Arm
-from simmat_plugin_bench.results import Results, Row, SeedScores
+from simmat_plugin_bench.results import ArmRow, Results, SeedScores
 from simmat_plugin_bench.settings import DataSet
 
 COLUMNS = 3
@@ -97,7 +97,7 @@ def curves_figure(results: Results, styles: Styles) -> Figure | None:
     return _figure(results, sets, draw, "step", "validation mIoU")
 
 
-def _scale_steps(axes: Axes, rows: Sequence[Row]) -> None:
+def _scale_steps(axes: Axes, rows: Sequence[ArmRow]) -> None:
     """Scale the step axis: linear, or logarithmic from the first validation on if a run has over twice the steps."""
     curves = [list(curve) for row in rows for curve in row.curves]
     lengths = [steps[-1] for steps in curves]
@@ -112,7 +112,7 @@ def _scale_steps(axes: Axes, rows: Sequence[Row]) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
 
 
-def _draw_curve(axes: Axes, row: Row, label: str, style: Mapping[str, Any]) -> None:
+def _draw_curve(axes: Axes, row: ArmRow, label: str, style: Mapping[str, Any]) -> None:
     runs = row.curves
     if not runs:
         return
@@ -155,9 +155,9 @@ def _subset_sizes(results: Results, styles: Styles) -> Figure | None:
     return _figure(results, sets, draw, "training images", _short(results.bench.settings.score))
 
 
-def _families(results: Results, data: DataSet) -> list[list[Row]]:
+def _families(results: Results, data: DataSet) -> list[list[ArmRow]]:
     """Return the rows of each arm that was trained on several numbers of images, fewest images first."""
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[ArmRow]] = {}
     for row in results.of(data):
         if row.arm.kind == "train" and row.score is not None and row.samples:
             groups.setdefault(family(row.arm), []).append(row)
@@ -165,7 +165,7 @@ def _families(results: Results, data: DataSet) -> list[list[Row]]:
     return [rows for rows in several if len({row.samples for row in rows}) > 1]
 
 
-def _full(rows: Sequence[Row]) -> list[Row]:
+def _full(rows: Sequence[ArmRow]) -> list[ArmRow]:
     """Return the rows of arms trained on all images."""
     return [row for row in rows if row.arm.subset == (None, None)]
 

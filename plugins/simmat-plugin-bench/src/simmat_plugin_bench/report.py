@@ -18,7 +18,7 @@ from simmat.io.reading import read_bytes
 from simmat_plugin_bench.cells import RESULTS, results_of, write_results
 from simmat_plugin_bench.grid import Arm, Bench
 from simmat_plugin_bench.plots import draw_plots
-from simmat_plugin_bench.results import Results, Row, SeedScores, collect
+from simmat_plugin_bench.results import ArmRow, Results, SeedScores, collect
 from simmat_plugin_bench.run import RUN_WITH
 from simmat_plugin_bench.settings import DEFAULT, DataSet
 
@@ -77,7 +77,7 @@ def differences(results: Results) -> list[tuple[Arm, dict[str, Difference], floa
     return found
 
 
-def _by_image(row: Row, reference: Row) -> list[list[float]]:
+def _by_image(row: ArmRow, reference: ArmRow) -> list[list[float]]:
     """Return the IoU difference of each object, by image; empty if the runs do not have the same objects."""
     if row.ious.keys() != row.scores.keys() or reference.ious.keys() != reference.scores.keys():
         return []
@@ -87,7 +87,7 @@ def _by_image(row: Row, reference: Row) -> list[list[float]]:
     return [[a - b for a, b in zip(_means(row, sample), _means(reference, sample), strict=True)] for sample in runs[0]]
 
 
-def _means(row: Row, sample: str) -> list[float]:
+def _means(row: ArmRow, sample: str) -> list[float]:
     """Return the mean IoU over seeds of each object of a sample."""
     return [fmean(values) for values in zip(*(ious[sample] for ious in row.ious.values()), strict=True)]
 
@@ -150,7 +150,7 @@ def _best(column: int, scores: Sequence[SeedScores | None]) -> set[tuple[int, in
     return {(row, column) for row, mean in means.items() if mean == max(means.values())} if len(means) > 1 else set()
 
 
-def _rate(row: Row) -> str:
+def _rate(row: ArmRow) -> str:
     if row.lr is not None:
         return f"{row.lr:g}"
     return "tuner's" if row.arm.kind == "train" and row.arm.rates == (None,) else NONE
@@ -172,7 +172,7 @@ def overview(results: Results) -> Table:
     return Table(head, lines, 1, best)
 
 
-def _short(row: Row | None) -> str:
+def _short(row: ArmRow | None) -> str:
     if row is None:
         return ""
     if row.score is None:
@@ -238,7 +238,7 @@ def as_csv(results: Results) -> str:
     return text.getvalue()
 
 
-def _gain(row: Row, seed: int) -> float | None:
+def _gain(row: ArmRow, seed: int) -> float | None:
     """Return one seed's score minus the mean of the zero-shot model."""
     if row.gain is None or row.score is None or seed not in row.scores:
         return None

@@ -38,12 +38,12 @@ class SeedScores:
 
 
 @dataclass(frozen=True)
-class Row:
+class ArmRow:
     """One arm on one data set.
 
     Attributes:
         scores: seed -> score, of the seeds that are done.
-        results: seed -> tested result, see `Result`.
+        results: seed -> tested result, see `CellResult`.
         lr: the chosen learning rate; None while none is chosen, or for the tuner's own.
         gain: mean score minus that of the zero-shot model; None if one of them is missing.
         vals: seed -> validation score of the best bundle, see `val_metric`.
@@ -118,13 +118,13 @@ class Results:
     """
 
     bench: Bench
-    rows: tuple[Row, ...]
+    rows: tuple[ArmRow, ...]
 
-    def of(self, data: DataSet) -> list[Row]:
+    def of(self, data: DataSet) -> list[ArmRow]:
         """Return the rows of a data set."""
         return [row for row in self.rows if row.data.name == data.name]
 
-    def row(self, data: DataSet, arm: Arm) -> Row | None:
+    def row(self, data: DataSet, arm: Arm) -> ArmRow | None:
         """Return the row of an arm on a data set; None if the arm does not run on it."""
         return next((row for row in self.of(data) if row.arm is arm), None)
 
@@ -141,7 +141,7 @@ def collect(bench: Bench) -> Results:
         ConfigError: no result has the requested score.
         DataError: a result is damaged.
     """
-    rows: list[Row] = []
+    rows: list[ArmRow] = []
     for data in bench.settings.data:
         own = [_row(bench, data, arm) for one, arm in bench.pairs() if one.name == data.name]
         zero = {row.arm.foundation: row.score for row in own if row.arm.kind == ZERO_SHOT}
@@ -152,14 +152,14 @@ def collect(bench: Bench) -> Results:
     return Results(bench, tuple(rows))
 
 
-def _row(bench: Bench, data: DataSet, arm: Arm) -> Row:
+def _row(bench: Bench, data: DataSet, arm: Arm) -> ArmRow:
     state = arm_state(bench, data, arm)
     cells = bench.cells_of(data, arm)
     results = {cell.seed: result for cell in state.chosen if (result := cell.result()) is not None}
     tested = {seed: result for seed, result in results.items() if result["test"] is not None}
     figures = {seed: dict(metrics_of(result["test"])).get(bench.settings.score) for seed, result in tested.items()}
     scores = {seed: figure for seed, figure in figures.items() if figure is not None}
-    return Row(
+    return ArmRow(
         data=data,
         arm=arm,
         scores=scores,
@@ -179,7 +179,7 @@ def _row(bench: Bench, data: DataSet, arm: Arm) -> Row:
     )
 
 
-def _check_score(bench: Bench, rows: list[Row]) -> None:
+def _check_score(bench: Bench, rows: list[ArmRow]) -> None:
     """Check that some result has the requested score."""
     score = bench.settings.score
     none_of_zero_shot = score.startswith((EVERYTHING, SEMANTIC))

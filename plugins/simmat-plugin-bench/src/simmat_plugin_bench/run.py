@@ -33,7 +33,7 @@ from simmat_plugin_bench.cells import (
     FORMAT,
     Cell,
     CellFolder,
-    Result,
+    CellResult,
     locked,
     matches,
     read_cell_file,
@@ -141,7 +141,7 @@ def _data_change(cell: Cell, contents: DatasetDigest) -> str:
     if cell.state() in ("open", "changed"):
         return ""
     if cell.folder.result.is_file():  # a cell whose test failed has one, too
-        before = str(read_cell_file(cell.folder.result, Result)["data"]["fingerprint"])
+        before = str(read_cell_file(cell.folder.result, CellResult)["data"]["fingerprint"])
     else:
         try:
             before = fingerprint_in(run.state)

@@ -10,9 +10,17 @@ from simmat.errors import ConfigError, OutputError, all_problems
 from simmat.io.files import atomic_folder
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import RegionRule
-from simmat_plugin_convert.labels import NO_CLASS, Labels, Losses, Source, check_file_names, check_names, drawn_labels
+from simmat_plugin_convert.labels import (
+    NO_CLASS,
+    Labels,
+    Losses,
+    ReaderInput,
+    check_file_names,
+    check_names,
+    drawn_labels,
+)
 from simmat_plugin_convert.readers import read_labels
-from simmat_plugin_convert.writers import WRITERS, Images, Target
+from simmat_plugin_convert.writers import WRITERS, Images, WriterInput
 
 ROTATED_BY_EXIF = ("labelme", "cvat", "yolo", "label-studio")
 """Formats of tools that rotate images by their EXIF orientation."""
@@ -70,7 +78,7 @@ def convert(
     if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
         raise OutputError(f"--out {out} is inside {data}, whose files are read; choose a folder outside of it")
     losses = Losses()
-    found, labels = read_labels(Source(data, adapter, card or {}, losses, boxes), kind)
+    found, labels = read_labels(ReaderInput(data, adapter, card or {}, losses, boxes), kind)
     if labels.skipped:
         losses.add("images have no mask and are left out", str(data), labels.skipped)
     check_file_names(labels)
@@ -82,7 +90,7 @@ def convert(
     names = _all_names(labels, present)
     check_names(names, data)
     with atomic_folder(out) as folder:
-        WRITERS[to](Target(folder, labels, names, polygons, images, regions, losses, progress))
+        WRITERS[to](WriterInput(folder, labels, names, polygons, images, regions, losses, progress))
         if losses.counts and not lossy:
             title = f"{data}: {to} cannot store everything; nothing was written. With --lossy this would be lost:"
             raise ConfigError(all_problems(title, losses.lines()))

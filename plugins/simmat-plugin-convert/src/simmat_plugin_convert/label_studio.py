@@ -22,7 +22,7 @@ from simmat.io.files import atomic_write_text
 from simmat.io.reading import read_json
 from simmat_plugin_convert.brush import encode_brush
 from simmat_plugin_convert.image_files import stem_of
-from simmat_plugin_convert.labels import NO_CLASS, ClassNumbers, Item, Labels, Source
+from simmat_plugin_convert.labels import NO_CLASS, ClassNumbers, Item, Labels, ReaderInput
 from simmat_plugin_convert.outlines import one_polygon
 from simmat_plugin_convert.shapes import Shapes
 
@@ -58,20 +58,20 @@ class Region(StrictModel, extra="ignore"):
         return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None
 
 
-class _Annotation(StrictModel, extra="ignore"):
+class _TaskAnnotation(StrictModel, extra="ignore"):
     result: FromLists[tuple[Region, ...]]
     was_cancelled: bool = False
     ground_truth: bool = False
 
 
-class _Task(StrictModel, extra="ignore"):
+class _LabelledTask(StrictModel, extra="ignore"):
     data: dict[str, Any]
     id: int | str | None = None
-    annotations: FromLists[tuple[_Annotation, ...]] = ()
+    annotations: FromLists[tuple[_TaskAnnotation, ...]] = ()
 
 
 class _Tasks(StrictModel, extra="ignore"):
-    tasks: FromLists[tuple[_Task, ...]]
+    tasks: FromLists[tuple[_LabelledTask, ...]]
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def label_config(names: Collection[str], kind: str = BRUSH) -> str:
     return ElementTree.tostring(view, encoding="unicode") + "\n"
 
 
-def read_label_studio(source: Source) -> Labels:
+def read_label_studio(source: ReaderInput) -> Labels:
     """Read tasks as Label Studio exports them in its format JSON: what is painted or drawn.
 
     The image of a task is the one that its field `sample` names, or else the name of its picture. Of several

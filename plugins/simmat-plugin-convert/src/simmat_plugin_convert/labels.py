@@ -132,7 +132,7 @@ class ClassNumbers:
 
 
 @dataclass
-class Source:
+class ReaderInput:
     """The input of a reader.
 
     Attributes:

@@ -21,7 +21,16 @@ from simmat.errors import ConfigError, DataError
 from simmat.io.reading import read_bytes, read_json, require_folder
 from simmat_plugin_convert.image_files import find_image, path_inside, split_of_name, stem_of
 from simmat_plugin_convert.label_studio import EXPORTS, TASKS_FILE, read_label_studio, task_files
-from simmat_plugin_convert.labels import IGNORE, NO_CLASS, ClassNumbers, ImageLabels, Item, Labels, Source, one_line
+from simmat_plugin_convert.labels import (
+    IGNORE,
+    NO_CLASS,
+    ClassNumbers,
+    ImageLabels,
+    Item,
+    Labels,
+    ReaderInput,
+    one_line,
+)
 from simmat_plugin_convert.shapes import Shapes, whole_number
 
 CVAT_FILE = "annotations.xml"
@@ -49,7 +58,7 @@ def formats_in(root: Path) -> list[str]:
     return [kind for kind, files in has.items() if files] or ["labelme"] * bool(_labelme_files(root))
 
 
-def read_own(source: Source) -> Labels:
+def read_own(source: ReaderInput) -> Labels:
     """Read a data set of SimMAT: mask folders, `manifest.csv` or COCO json."""
     least = {"min_region": 1, "min_region_share": 0.0, "crop": None}
     dataset = open_dataset(source.root, source.adapter, {**source.card, **least})
@@ -74,7 +83,7 @@ def _simmat_item(dataset: Dataset, sample: Sample, *, has_splits: bool, no_class
     return Item(sample.id.removeprefix(f"{split}/") if split else sample.id, split, sample.files, draw)
 
 
-def read_labelme(source: Source) -> Labels:
+def read_labelme(source: ReaderInput) -> Labels:
     """Read LabelMe's json files: polygons, and masks of its version 5.2 and later."""
     card = source.known_card()
     numbers = ClassNumbers(card.class_names, _listed_classes(source.root))
@@ -117,7 +126,7 @@ def _listed_classes(root: Path) -> list[str]:
     return [line for line in text.splitlines() if line.strip() and line not in (*_LABELME_RESERVED, IGNORE)]
 
 
-def read_cvat(source: Source) -> Labels:
+def read_cvat(source: ReaderInput) -> Labels:
     """Read CVAT's `annotations.xml`, "CVAT for images 1.1": polygons and masks."""
     path = source.root / CVAT_FILE
     card = source.known_card()
@@ -161,7 +170,7 @@ def _parse_xml(path: Path) -> ElementTree.Element:
         raise DataError(f"{path}: not an XML file in UTF-8: {error}; export it from CVAT again") from None
 
 
-def read_yolo(source: Source) -> Labels:
+def read_yolo(source: ReaderInput) -> Labels:
     """Read a YOLO data set with polygons: `data.yaml`, `images/`, `labels/`."""
     path = next(source.root / name for name in YOLO_FILES if (source.root / name).is_file())
     card = source.known_card()
@@ -211,7 +220,7 @@ def read_yolo(source: Source) -> Labels:
     return source.done(items, numbers, card, "YOLO images", note=note)
 
 
-def _yolo_images(source: Source, path: Path, content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _yolo_images(source: ReaderInput, path: Path, content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield split and relative path of each image; `path` in the file may be of another machine and is ignored."""
     for split in SPLITS:
         given = content.get(split) or []
@@ -239,7 +248,7 @@ def _yolo_images(source: Source, path: Path, content: Mapping[str, Any]) -> Iter
                 source.problems.append(f"{path}: {split} {entry!r}: no such folder in {source.root}")
 
 
-READERS: Mapping[str, Callable[[Source], Labels]] = {
+READERS: Mapping[str, Callable[[ReaderInput], Labels]] = {
     "masks": read_own,
     "coco": read_own,
     "labelme": read_labelme,
@@ -249,7 +258,7 @@ READERS: Mapping[str, Callable[[Source], Labels]] = {
 }
 
 
-def read_labels(source: Source, kind: str | None) -> tuple[str, Labels]:
+def read_labels(source: ReaderInput, kind: str | None) -> tuple[str, Labels]:
     """Return the format of a folder and its labels.
 
     Args:

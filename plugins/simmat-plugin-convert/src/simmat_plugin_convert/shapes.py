@@ -26,7 +26,7 @@ from simmat_plugin_convert.labels import (
     ClassNumbers,
     ImageLabels,
     Item,
-    Source,
+    ReaderInput,
     one_line,
     polygon_region,
 )
@@ -43,7 +43,7 @@ class Shapes:
     """Collects the shapes of one image as functions that draw them."""
 
     def __init__(
-        self, source: Source, path: Path, files: Mapping[str, Path], numbers: ClassNumbers, inner: str = ""
+        self, source: ReaderInput, path: Path, files: Mapping[str, Path], numbers: ClassNumbers, inner: str = ""
     ) -> None:
         self._source, self._path, self._files, self._numbers = source, path, files, numbers
         self._where = f"{path}: {inner}" if inner else str(path)

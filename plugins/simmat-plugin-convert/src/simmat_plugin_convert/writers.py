@@ -59,7 +59,7 @@ _SIDECAR = ".aux.xml"
 
 
 @dataclass(frozen=True)
-class Target:
+class WriterInput:
     """The input of a writer.
 
     Attributes:
@@ -147,7 +147,7 @@ class Target:
         write_card(self.folder, DataCard.model_validate({**self.labels.card.model_dump(), **changed}))
 
 
-def write_masks(target: Target) -> None:
+def write_masks(target: WriterInput) -> None:
     """Write `masks/` by a rule that keeps objects and classes, and `card.toml` with this rule."""
     classless = set(target.names.values()) <= {NO_CLASS}
     regions = target.regions or ("instances" if classless else "panoptic")
@@ -175,7 +175,7 @@ def write_masks(target: Target) -> None:
     target.write_card(regions, ignore=ignore if ignores else None)
 
 
-def _mask_values(target: Target, regions: RegionRule, ignore: int, item: Item, drawn: ImageLabels) -> list[int]:
+def _mask_values(target: WriterInput, regions: RegionRule, ignore: int, item: Item, drawn: ImageLabels) -> list[int]:
     """Return the mask value of each object.
 
     Raises:
@@ -200,7 +200,7 @@ def _mask_values(target: Target, regions: RegionRule, ignore: int, item: Item, d
     return values
 
 
-def _ignore_value(target: Target, regions: RegionRule) -> int:
+def _ignore_value(target: WriterInput, regions: RegionRule) -> int:
     """Return the value of ignored pixels: that of the card, else 255, or 65535 if masks may need more values."""
     stated, taken = target.labels.card.ignore, target.names if regions in ("classes", "components") else ()
     if stated is not None and 0 < stated < 65536 and stated not in taken:
@@ -208,7 +208,7 @@ def _ignore_value(target: Target, regions: RegionRule) -> int:
     return 65535 if regions == "instances" or max(taken, default=0) >= 255 else 255
 
 
-def write_coco(target: Target) -> None:
+def write_coco(target: WriterInput) -> None:
     """Write `annotations.json`, or `annotations/SPLIT.json`; masks become run lengths, ignored areas crowds."""
     documents: dict[str, dict[str, list[dict[str, Any]]]] = {}
     numbers = {name: number for number, name in target.names.items()}
@@ -244,7 +244,7 @@ def write_coco(target: Target) -> None:
     target.write_card("instances")
 
 
-def write_labelme(target: Target) -> None:
+def write_labelme(target: WriterInput) -> None:
     """Write a json beside each image, with masks in the form of LabelMe 5.2 and later."""
     for item, drawn in target.all():
         place = target.place(item, "", every=False)
@@ -284,7 +284,7 @@ def write_labelme(target: Target) -> None:
     target.write_card("instances")
 
 
-def write_cvat(target: Target) -> None:
+def write_cvat(target: WriterInput) -> None:
     """Write `annotations.xml`, "CVAT for images 1.1"."""
     root = ElementTree.Element("annotations")
     ElementTree.SubElement(root, "version").text = "1.1"
@@ -323,7 +323,7 @@ def write_cvat(target: Target) -> None:
     target.write_card("instances")
 
 
-def write_yolo(target: Target) -> None:
+def write_yolo(target: WriterInput) -> None:
     """Write `data.yaml`, `images/SPLIT/` and `labels/SPLIT/` with one polygon per object."""
     order = sorted(target.names)
     places = {target.names[number]: place for place, number in enumerate(order)}
@@ -348,7 +348,7 @@ def write_yolo(target: Target) -> None:
     target.write_card("instances")
 
 
-def write_label_studio(target: Target) -> None:
+def write_label_studio(target: WriterInput) -> None:
     """Write `label-studio.json`, tasks with an annotation each, and the labelling configuration."""
     tags = Tags(kind=POLYGON if target.polygons else BRUSH)
     tasks, has_ignore = [], False
@@ -365,7 +365,7 @@ def write_label_studio(target: Target) -> None:
     target.write_card("instances")
 
 
-WRITERS: Mapping[str, Callable[[Target], None]] = {
+WRITERS: Mapping[str, Callable[[WriterInput], None]] = {
     "masks": write_masks,
     "coco": write_coco,
     "labelme": write_labelme,

@@ -28,9 +28,9 @@ from simmat.model import SimMAT
 from simmat.nn.lora import merge_lora
 from simmat.predictor import Predictor
 from simmat.types import Channel
-from simmat_plugin_export.graphs import Decode, Dense, Masks, Network, Prepare
+from simmat_plugin_export.graphs import Decode, DenseHeadGraph, EncoderGraph, Masks, Prepare
 from simmat_plugin_export.joining import KINDS, Kinds, Variants, chained, value
-from simmat_plugin_export.measuring import Loss, Split, difference_to_torch, measured_loss, open_split
+from simmat_plugin_export.measuring import AccuracyLoss, Split, difference_to_torch, measured_loss, open_split
 from simmat_plugin_export.precision import (
     Convert,
     Precision,
@@ -60,7 +60,7 @@ class Exported:
 
     files: Mapping[str, int]
     difference: float
-    loss: Loss | None
+    loss: AccuracyLoss | None
 
 
 def export(
@@ -220,7 +220,7 @@ class _Parts:
             },
         )
         second = trace(
-            Network(self._model),
+            EncoderGraph(self._model),
             self._inputs(2),
             self._inputs(3),
             names=["planes", "content"],
@@ -265,7 +265,7 @@ class _Parts:
     def _dense(self) -> onnx.ModelProto:
         one, other = self._embeddings
         return trace(
-            Dense(self._model, self._strides),
+            DenseHeadGraph(self._model, self._strides),
             one.levels,
             other.levels,
             names=self.levels,

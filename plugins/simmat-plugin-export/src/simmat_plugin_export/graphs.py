@@ -122,7 +122,7 @@ def _numbers(count: Tensor) -> Tensor:
     return torch.arange(cast(int, count)).float()  # a tensor, because a number would become a constant of the graph
 
 
-class Network(nn.Module):
+class EncoderGraph(nn.Module):
     """Transfer layer and backbone."""
 
     def __init__(self, model: SimMAT) -> None:
@@ -171,7 +171,7 @@ class Decode(nn.Module):
         return answer.logits, answer.iou
 
 
-class Dense(nn.Module):
+class DenseHeadGraph(nn.Module):
     """The dense head."""
 
     def __init__(self, model: SimMAT, strides: tuple[float, ...]) -> None:

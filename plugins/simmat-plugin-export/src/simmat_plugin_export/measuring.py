@@ -26,7 +26,7 @@ _IMAGES = 32
 
 
 @dataclass(frozen=True)
-class Loss:
+class AccuracyLoss:
     """mIoU over objects with one click each.
 
     Attributes:
@@ -56,7 +56,7 @@ def open_split(bundle: Bundle, data: Path) -> Split:
     return dataset, list(samples[:: -(-len(samples) // _IMAGES)])
 
 
-def measured_loss(bundle: Bundle, folder: Path, dataset: Dataset, samples: list[Sample]) -> Loss:
+def measured_loss(bundle: Bundle, folder: Path, dataset: Dataset, samples: list[Sample]) -> AccuracyLoss:
     """Segment every object of the images by one click, with the bundle and with the exported model."""
     predictor, runtime = Predictor.of_bundle(bundle), simmat_runtime.load(folder, check=False)
     ours: list[float] = []
@@ -72,7 +72,7 @@ def measured_loss(bundle: Bundle, folder: Path, dataset: Dataset, samples: list[
             theirs.append(_iou(runtime.predict([click]).mask, truth))
     if not ours:
         raise ConfigError(f"{dataset.root}: no object in the images of the {SPLIT} split, so no loss can be measured")
-    return Loss(float(np.mean(ours)), float(np.mean(theirs)), len(samples), len(ours))
+    return AccuracyLoss(float(np.mean(ours)), float(np.mean(theirs)), len(samples), len(ours))
 
 
 def _iou(mask: BoolArray, truth: BoolArray) -> float:

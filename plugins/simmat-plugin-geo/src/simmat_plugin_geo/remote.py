@@ -29,7 +29,7 @@ _OPTIONS = {
 }
 
 
-class RemoteImage:
+class RemoteRaster:
     """A raster on a server, an image that is read in parts.
 
     Args:

@@ -8,11 +8,11 @@ from simmat import ModalityAdapter, hookimpl
 from simmat_plugin_polarization.angles import FourAngles
 from simmat_plugin_polarization.channels import PolarizationAdapter
 from simmat_plugin_polarization.computed import Computed
-from simmat_plugin_polarization.mosaic import Mosaic
+from simmat_plugin_polarization.mosaic import PolarizerMosaic
 
 __all__ = ["MODALITIES", "simmat_modalities"]
 
-PolarizationAdapter.readers = {"angles": FourAngles, "mosaic": Mosaic, "aolp-dolp": Computed}
+PolarizationAdapter.readers = {"angles": FourAngles, "mosaic": PolarizerMosaic, "aolp-dolp": Computed}
 
 MODALITIES: tuple[ModalityAdapter, ...] = (FourAngles(),)
 """Ready instances."""

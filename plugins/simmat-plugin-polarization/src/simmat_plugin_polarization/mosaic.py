@@ -23,7 +23,7 @@ PATTERN_DEG = ((90, 45), (135, 0))
 _BILINEAR = np.outer([1, 2, 1], [1, 2, 1]) / 4
 
 
-class Mosaic(PolarizationAdapter):
+class PolarizerMosaic(PolarizationAdapter):
     """Intensity, angle and degree of linear polarization from one raw plane, at the size of the raw file."""
 
     description = "polarization camera: raw mosaic of 2x2 polarizers, 90 45 / 135 0 degrees (TIFF, PNG, npy)"

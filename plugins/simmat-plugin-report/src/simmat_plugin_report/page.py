@@ -41,7 +41,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class FigureGrid:
     """Pictures side by side as far as there is room.
 
     Attributes:
@@ -60,7 +60,7 @@ class Code(str):
     __slots__ = ()
 
 
-Block = str | Code | list[str] | Figure | Table | Grid
+Block = str | Code | list[str] | Figure | Table | FigureGrid
 """A paragraph, code, a list of texts, a picture, a table, or several pictures."""
 
 

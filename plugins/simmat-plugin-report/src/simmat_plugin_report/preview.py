@@ -53,7 +53,7 @@ _SHEET_PX = 1560
 _FILL = 0.3
 
 
-class Panel(NamedTuple):
+class PreviewPanel(NamedTuple):
     """One picture of an image.
 
     Attributes:
@@ -65,7 +65,7 @@ class Panel(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Item:
+class PreviewItem:
     """One image on a sheet.
 
     Attributes:
@@ -84,7 +84,7 @@ class Item:
     is_middle: bool = False
 
 
-def track_numbers(item: Item) -> list[int]:
+def track_numbers(item: PreviewItem) -> list[int]:
     """Return the numbers that colour the regions: in a sequence their ids, so that a track keeps its colour."""
     regions = item.label.regions if item.label is not None else ()
     ids = [region.object_id for region in regions] if item.sample.sequence else []
@@ -94,7 +94,9 @@ def track_numbers(item: Item) -> list[int]:
 class Sheet:
     """Draws images of a data set in rows, each with its colour bars and labels."""
 
-    def __init__(self, dataset: Dataset, items: Sequence[Item], panels: Sequence[Panel], *, same_scale: bool) -> None:
+    def __init__(
+        self, dataset: Dataset, items: Sequence[PreviewItem], panels: Sequence[PreviewPanel], *, same_scale: bool
+    ) -> None:
         self._items, self._panels = items, panels
         shown = [item.image for item in items if item.image is not None]
         tallest = max((image.size_hw[0] / image.size_hw[1] for image in shown), default=1.0)
@@ -141,7 +143,9 @@ class Sheet:
             places.append((row + 1, 0) if is_next else (row, column + 1))
         return places
 
-    def _block(self, sheet: Image.Image, pen: ImageDraw.ImageDraw, item: Item, left: int, top: int, width: int) -> None:
+    def _block(
+        self, sheet: Image.Image, pen: ImageDraw.ImageDraw, item: PreviewItem, left: int, top: int, width: int
+    ) -> None:
         face, small = font(13, bold=True), font(12)
         size = f"{item.size_hw[1]}x{item.size_hw[0]}" if item.image else ""
         count = len(item.label.regions) if item.label else 0
@@ -166,7 +170,9 @@ class Sheet:
             for number, line in enumerate(lines[: max((self._cell[1] - 16) // 15, 1)]):
                 pen.text((left + 8, top + 8 + 15 * number), line, font=font(11), fill=TEXT)
 
-    def _picture(self, sheet: Image.Image, item: Item, image: SensorImage, panel: Panel, left: int, top: int) -> None:
+    def _picture(
+        self, sheet: Image.Image, item: PreviewItem, image: SensorImage, panel: PreviewPanel, left: int, top: int
+    ) -> None:
         height, width = image.size_hw
         scale = min(self._cell[0] / width, self._cell[1] / height)
         inner = (max(round(width * scale), 1), max(round(height * scale), 1))
@@ -183,7 +189,7 @@ class Sheet:
         corner = (left + (self._cell[0] - inner[0]) // 2, top + (self._cell[1] - inner[1]) // 2)
         sheet.paste(picture, corner)
 
-    def _caption(self, pen: ImageDraw.ImageDraw, image: SensorImage, panel: Panel, left: int, top: int) -> None:
+    def _caption(self, pen: ImageDraw.ImageDraw, image: SensorImage, panel: PreviewPanel, left: int, top: int) -> None:
         """Write the title of a picture and its scale."""
         small, width = font(12), self._cell[0]
         channels = [image.channels[index] for index in panel.channels]
@@ -241,17 +247,17 @@ def shown_samples(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:
     return tuple(frame for name in names for frame in evenly_spaced(sequences[name], _STRIP))[:count]
 
 
-def panels_of(channels: Sequence[Channel]) -> tuple[Panel, ...]:
+def panels_of(channels: Sequence[Channel]) -> tuple[PreviewPanel, ...]:
     """Return the pictures of an image with these channels, at most `MAX_PANELS`.
 
     Colour cameras are shown in true colour, three or more spectral bands in false colour, from the longest wavelength
     as red to the shortest as blue, and every other channel separately. Many channels of one quantity without
     wavelengths are shown as false colour of the first three.
     """
-    panels: list[Panel] = []
+    panels: list[PreviewPanel] = []
     rest = list(range(len(channels)))
     if (rgb := rgb_indices(channels)) is not None:
-        panels.append(Panel("true colour", rgb))
+        panels.append(PreviewPanel("true colour", rgb))
         rest = [index for index in rest if index not in rgb]
     bands = [
         index for index in rest if channels[index].wavelength_um and display_style(channels[index]).colours == "gray"
@@ -259,11 +265,11 @@ def panels_of(channels: Sequence[Channel]) -> tuple[Panel, ...]:
     if len(bands) > 2:
         rest = [index for index in rest if index not in bands]
         shown = display_channels([channels[index] for index in bands])
-        panels.append(Panel("false colour", tuple(bands[index] for index in shown)))
+        panels.append(PreviewPanel("false colour", tuple(bands[index] for index in shown)))
     if len(rest) > MAX_PANELS and len({channels[index].quantity for index in rest}) == 1:
-        panels.append(Panel("false colour", tuple(rest[:3])))
+        panels.append(PreviewPanel("false colour", tuple(rest[:3])))
         rest = []
-    panels += [Panel(channels[index].name, (index,)) for index in rest]
+    panels += [PreviewPanel(channels[index].name, (index,)) for index in rest]
     return tuple(panels[:MAX_PANELS])
 
 
@@ -290,7 +296,7 @@ def preview_sheets(
     failed: Problems = [] if problems is None else problems
     dataset = with_channels(dataset, samples)
     count = -(-len(samples) // PER_SHEET)
-    panels: tuple[Panel, ...] = ()
+    panels: tuple[PreviewPanel, ...] = ()
     if dataset.known_channels is not None:
         loaded, transformed = dataset.known_channels
         _, panels = _picked(transformed if any(dataset.adapter.is_log_scale(loaded)) else loaded)
@@ -310,14 +316,16 @@ def preview_sheets(
         yield Sheet(dataset, items, panels, same_scale=same_scale).draw(title)
 
 
-def _picked(channels: Sequence[Channel]) -> tuple[list[int], tuple[Panel, ...]]:
+def _picked(channels: Sequence[Channel]) -> tuple[list[int], tuple[PreviewPanel, ...]]:
     """Return the indices of the shown channels, and the pictures with indices among these."""
     panels = panels_of(channels)
     used = sorted({index for panel in panels for index in panel.channels})
-    return used, tuple(Panel(panel.title, tuple(used.index(index) for index in panel.channels)) for panel in panels)
+    return used, tuple(
+        PreviewPanel(panel.title, tuple(used.index(index) for index in panel.channels)) for panel in panels
+    )
 
 
-def _read(dataset: Dataset, sample: Sample, *, labels: bool) -> Item:
+def _read(dataset: Dataset, sample: Sample, *, labels: bool) -> PreviewItem:
     """Read an image and its label, of a large image the middle."""
     try:
         size_hw = dataset.adapter.window_size(sample.files) if sample.window is None else None
@@ -331,9 +339,9 @@ def _read(dataset: Dataset, sample: Sample, *, labels: bool) -> Item:
             image = dataset.adapter.transform(image)
         label = dataset.label(sample, image) if labels and dataset.is_labelled(sample) else None
     except SimMATError as error:
-        return Item(sample, None, (0, 0), None, str(error))
+        return PreviewItem(sample, None, (0, 0), None, str(error))
     step = max(max(image.size_hw) // (2 * CELL_PX), 1)  # picked, not averaged: two angles have no mean
     rows = slice(step // 2, None, step)
     data, valid = np.ascontiguousarray(image.data[:, rows, rows]), np.ascontiguousarray(image.valid[:, rows, rows])
     thinned = SensorImage(data, valid, image.channels, image.origin).select(_picked(image.channels)[0])
-    return Item(sample, thinned, size_hw or image.size_hw, label, is_middle=is_large)
+    return PreviewItem(sample, thinned, size_hw or image.size_hw, label, is_middle=is_large)

@@ -18,7 +18,7 @@ from simmat.sensors.options import modality_parts
 from simmat.types import MAX_DOWNSCALE, SMALL_SIDE
 from simmat_plugin_report.checks import texts_of
 from simmat_plugin_report.documents import Analysis, RunReport, RunView
-from simmat_plugin_report.page import Block, Code, Figure, Grid, Table
+from simmat_plugin_report.page import Block, Code, Figure, FigureGrid, Table
 from simmat_plugin_report.pictures import FALSE_ALARM, HIT, MISS
 from simmat_plugin_report.scores import (
     MAX_CLASSES,
@@ -252,7 +252,7 @@ def _predictions(run: RunView, found: Analysis) -> Iterator[Block]:
             drawn.append(Figure(one.untuned, f"{words}: untuned", before.get((score.sample, score.region), "untuned")))
         drawn.append(Figure(one.error, f"{words}: truth and error", f"{score.area} px; shown: {one.display}"))
     legend = {HIT: "hit", MISS: "missed", FALSE_ALARM: "false alarm", WHITE: "outline of the truth", POSITIVE: "click"}
-    yield Grid(drawn, list(legend.items()), len(drawn) // len(found.examples))
+    yield FigureGrid(drawn, list(legend.items()), len(drawn) // len(found.examples))
 
 
 def _groups(found: Analysis) -> Iterator[Block]:
@@ -283,7 +283,7 @@ def _without_clicks(run: RunView, found: Analysis) -> Iterator[Block]:
             words = f"{name}: {sample}" + (f"; {wrong} in the image" if name == "found objects" and wrong else "")
             drawn.append(Figure(picture, words, words))
     classes = [value for value in (run.spec.dense.classes if run.spec.dense else ()) if value is not None]
-    yield Grid(
+    yield FigureGrid(
         drawn, [(class_colour(one), f"class {class_title(one, found.class_names)}") for one in classes[:MAX_CLASSES]]
     )
     if found.class_iou:
@@ -304,7 +304,9 @@ def _transfer_layer(run: RunView, found: Analysis) -> Iterator[Block]:
         "stretched from the 2nd to the 98th percentile of its three planes together."
     )
     pictures = [(sample, title, picture) for sample, views in found.views for title, picture in views.items()]
-    yield Grid([Figure(picture, f"{title}: {name}", f"{title} ({name})") for name, title, picture in pictures], (), 3)
+    yield FigureGrid(
+        [Figure(picture, f"{title}: {name}", f"{title} ({name})") for name, title, picture in pictures], (), 3
+    )
 
 
 def _channel_importance(run: RunView, found: Analysis) -> Iterator[Block]:

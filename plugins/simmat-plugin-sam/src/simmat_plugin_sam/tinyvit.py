@@ -176,7 +176,7 @@ class Stem(nn.Module):
         return on_map(cast(nn.Conv2d, self.seq[2]), F.gelu(first.permute(0, 2, 3, 1).contiguous()))
 
 
-class Stage(nn.Module):
+class TinyVitStage(nn.Module):
     """Blocks of one width, and the change to the next width after them; None after the last."""
 
     def __init__(self, blocks: Sequence[nn.Module], downsample: nn.Module | None) -> None:
@@ -219,7 +219,7 @@ class TinyVit(nn.Module):
             ]
             last = index == len(widths) - 1
             after = None if last else PatchMerging(width, widths[index + 1], 1 if index == len(widths) - 2 else 2)
-            self.layers.append(Stage(blocks, after))
+            self.layers.append(TinyVitStage(blocks, after))
         self.neck = nn.ModuleList(
             [
                 nn.Linear(widths[-1], out, bias=False),
@@ -237,7 +237,7 @@ class TinyVit(nn.Module):
         """
         levels: list[Tensor] = []
         x = self.patch_embed(stem)
-        for stage in cast(Iterable[Stage], self.layers):
+        for stage in cast(Iterable[TinyVitStage], self.layers):
             for block in stage.blocks:
                 if self.checkpoint_blocks and torch.is_grad_enabled():
                     x = checkpoint(block, x, use_reentrant=False)

@@ -27,7 +27,7 @@ from simmat_plugin_scenes.objects import (
     tree,
     vehicle,
 )
-from simmat_plugin_scenes.render import Stage, render
+from simmat_plugin_scenes.render import RayStage, render
 from simmat_plugin_scenes.scene import Light, Scene, pixel_rays
 from simmat_plugin_scenes.shapes import box, plane
 from simmat_plugin_scenes.wet_floor import wet_floor
@@ -123,7 +123,7 @@ def only_visible(world: World, size_hw: tuple[int, int]) -> World:
     least = max(_MIN_SHARE * len(rays), 2)
     world = replace(world, things=world.things[:MAX_OBJECTS])
     while world.things:
-        stage = Stage(world)
+        stage = RayStage(world)
         _, index = stage.trace(world.position[None], rays)
         owner = np.where(index >= 0, stage.owner[index], 0)
         pixels = np.bincount(owner, minlength=len(world.things) + 1)[1:]

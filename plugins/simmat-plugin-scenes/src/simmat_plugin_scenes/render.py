@@ -22,7 +22,7 @@ Hits = list[npt.NDArray[Any]]
 
 def render(world: World, size_hw: tuple[int, int], noise: Noise) -> Scene:
     """Return the scene that the world's camera sees."""
-    stage, focal_px = Stage(world), (size_hw[1] / 2) / world.half_width
+    stage, focal_px = RayStage(world), (size_hw[1] / 2) / world.half_width
     rays = pixel_rays(size_hw, focal_px).reshape(3, -1).T @ world.axes  # (H*W, 3), world frame
     origin = world.position[None]
     distance, index = stage.trace(origin, rays)
@@ -64,7 +64,7 @@ def _triple(vector: Array) -> tuple[float, float, float]:
     return float(vector[0]), float(vector[1]), float(vector[2])
 
 
-class Stage:
+class RayStage:
     """A world prepared for ray casting, and the surfaces along rays.
 
     Attributes:

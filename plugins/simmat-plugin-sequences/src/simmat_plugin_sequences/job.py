@@ -31,7 +31,7 @@ from simmat.types import BoolArray
 from simmat_plugin_sequences.follower import open_follower
 from simmat_plugin_sequences.given_masks import GivenMasks, Masks
 from simmat_plugin_sequences.track_formats import FORMATS
-from simmat_plugin_sequences.tracks import Plane, Row, Tracks, mask_file, write_table
+from simmat_plugin_sequences.tracks import Plane, TrackRow, Tracks, mask_file, write_table
 
 STATE = ".follow"
 """Folder in that of the results: what is done, and the labels that the next frames need."""
@@ -186,12 +186,12 @@ def _plane(found: FollowedFrame) -> Plane:
     return plane
 
 
-def _rows(records: Sequence[Mapping[str, Any]]) -> list[Row]:
+def _rows(records: Sequence[Mapping[str, Any]]) -> list[TrackRow]:
     """Return the objects of each frame from its record, sorted by frame."""
     rows = []
     for record in sorted(records, key=lambda record: record["step"]):
         for number, score in record["scores"].items():
-            rows.append(Row(record["step"], int(number), record["areas"][number], score))
+            rows.append(TrackRow(record["step"], int(number), record["areas"][number], score))
     return rows
 
 

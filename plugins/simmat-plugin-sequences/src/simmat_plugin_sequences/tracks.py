@@ -20,7 +20,7 @@ Plane = npt.NDArray[np.uint16]
 """(H, W) ids of objects, 0 for none."""
 
 
-class Row(NamedTuple):
+class TrackRow(NamedTuple):
     """An object in a frame: its id, pixels and score."""
 
     frame: int
@@ -44,7 +44,7 @@ class Tracks:
 
     frames: FrameSequence
     labels: Path
-    rows: Sequence[Row]
+    rows: Sequence[TrackRow]
     given: Mapping[int, Container[int]]
     class_names: Mapping[int, str]
     smooth: int = 0

@@ -35,7 +35,7 @@ _ZERO_C = 273.15
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class FlirParameters:
     """The parameters of a FLIR file that convert raw values to kelvin.
 
     Attributes:
@@ -220,7 +220,7 @@ def _png_image(path: Path, body: bytes, size_hw: tuple[int, int]) -> RawArray:
         raise DataError(f"{path}: the raw image in its FLIR records is damaged ({error})") from error
 
 
-def _calibration(record: bytes) -> Calibration | None:
+def _calibration(record: bytes) -> FlirParameters | None:
     """Return the constants of a camera record; None if they are missing or impossible."""
     if len(record) < _CAMERA_BYTES:
         return None
@@ -233,7 +233,7 @@ def _calibration(record: bytes) -> Calibration | None:
     positive = (emissivity, reflected, air, window_k, window, r1, b, r2)
     if not all(map(math.isfinite, (*numbers, beta2))) or min(positive) <= 0 or min(distance, humidity) < 0:
         return None
-    return Calibration(
+    return FlirParameters(
         emissivity=emissivity,
         distance_m=distance,
         reflected_k=reflected,

@@ -61,7 +61,7 @@ class VisionEncoder(nn.Module):
         return [module for module in self.vision.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
-class SamBackbone(VisionEncoder):
+class HfSamBackbone(VisionEncoder):
     """SAM's ViT with its neck."""
 
     def encode(self, features: Tensor) -> ImageEmbedding:

@@ -14,9 +14,9 @@ from simmat.foundation import FoundationModel
 from simmat.nn.meta_device import TooLargeError, meta_device
 from simmat.nn.tensor_files import first_line
 from simmat.plugin_specs import FoundationSpec
-from simmat_plugin_transformers.backbones import PyramidBackbone, SamBackbone
+from simmat_plugin_transformers.backbones import HfSamBackbone, PyramidBackbone
 from simmat_plugin_transformers.configs import Family, family_of, library_config, square
-from simmat_plugin_transformers.decoders import ClickDecoder, PyramidDecoder
+from simmat_plugin_transformers.decoders import ClickDecoder, Sam2Decoder
 from simmat_plugin_transformers.library import loaded_model, new_model, random_model, resize_input
 
 _MAX_BYTES_RATIO, _MAX_BYTES_RANDOM = 8, 2**36
@@ -39,15 +39,15 @@ class ClickModel(nn.Module):
         parts = cast(Any, model)
         if family.has_pyramid:
             coarsest = square(config.prompt_encoder_config.patch_size)
-            self.backbone: SamBackbone | PyramidBackbone = PyramidBackbone(
+            self.backbone: HfSamBackbone | PyramidBackbone = PyramidBackbone(
                 parts.vision_encoder,
                 family.first_layer,
                 parts.no_memory_embedding,
                 tuple(_whole(coarsest / step) for step in (4, 2, 1)),
             )
         else:
-            self.backbone = SamBackbone(parts.vision_encoder, family.first_layer)
-        decoder = PyramidDecoder if family.has_pyramid else ClickDecoder
+            self.backbone = HfSamBackbone(parts.vision_encoder, family.first_layer)
+        decoder = Sam2Decoder if family.has_pyramid else ClickDecoder
         self.decoder = decoder(parts.prompt_encoder, parts.mask_decoder, parts.shared_image_embedding)
 
     def gradient_checkpointing(self, on: bool = True) -> None:

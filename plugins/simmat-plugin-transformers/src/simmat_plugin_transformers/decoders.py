@@ -85,7 +85,7 @@ class ClickDecoder(nn.Module):
         return positions.permute(2, 0, 1)[None]
 
 
-class PyramidDecoder(ClickDecoder):
+class Sam2Decoder(ClickDecoder):
     """The decoder of SAM 2 and SAM 3, which also reads two finer levels.
 
     In evaluation mode, if the config says so, an unstable single mask is replaced by the best of the three, as in the

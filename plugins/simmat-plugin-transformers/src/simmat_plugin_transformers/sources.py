@@ -40,7 +40,7 @@ PUBLISHED: dict[str, str] = {
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelFiles:
     """The files of a model, before its weights are read.
 
     Attributes:
@@ -61,7 +61,7 @@ def is_folder(model: str) -> bool:
     return model.startswith(("./", "../", "~/", "/")) or model in (".", "..", "~")
 
 
-def find(model: str, *, fetch: bool = True) -> Source | None:
+def find(model: str, *, fetch: bool = True) -> ModelFiles | None:
     """Find a model by its name after `hf/`; None if it is not the name of a model.
 
     Args:
@@ -77,7 +77,7 @@ def find(model: str, *, fetch: bool = True) -> Source | None:
     return _from_hub(model, fetch) if re.fullmatch(_REPOSITORY, model) else None
 
 
-def _local(model: str) -> Source:
+def _local(model: str) -> ModelFiles:
     place = Path(model).expanduser()
     config = place if place.suffix == ".json" else place / CONFIG_NAME
     if not config.is_file():
@@ -88,7 +88,7 @@ def _local(model: str) -> Source:
             f"writes it, or the path of a {CONFIG_NAME} for a model without weights"
         )
     processor = next((found for name in _PROCESSOR_NAMES if (found := config.parent / name).is_file()), None)
-    return Source(
+    return ModelFiles(
         origin=str(config),
         config=_read(config),
         processor=_read(processor) if processor is not None else {},
@@ -113,14 +113,14 @@ def _local_weights(folder: Path) -> WeightFile:
     return WeightFile(WEIGHTS_NAME, "")
 
 
-def _from_hub(repository: str, fetch: bool) -> Source:
+def _from_hub(repository: str, fetch: bool) -> ModelFiles:
     config = _file(repository, CONFIG_NAME, fetch)
     assert config is not None
     processor = next(
         (found for name in _PROCESSOR_NAMES if (found := _file(repository, name, fetch)) is not None), None
     )
     values = _read(config)
-    return Source(
+    return ModelFiles(
         origin=f"{CONFIG_NAME} of {repository}",
         config=values,
         processor=_read(processor) if processor is not None else {},

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from simmat_testing.checks import CheckFailed as CheckFailed
+    from simmat_testing.checks import CheckResult as CheckResult
     from simmat_testing.checks import CheckSkipped as CheckSkipped
-    from simmat_testing.checks import Result as Result
     from simmat_testing.checks import run_check as run_check
     from simmat_testing.checks import run_checks as run_checks
     from simmat_testing.contracts import FoundationContract as FoundationContract
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from simmat_testing.package_checks import PackageCase as PackageCase
 
 _MODULES = {
-    "checks": ("CheckFailed", "CheckSkipped", "Result", "run_check", "run_checks"),
+    "checks": ("CheckFailed", "CheckSkipped", "CheckResult", "run_check", "run_checks"),
     "contracts": (
         "FoundationContract",
         "ModalityContract",

@@ -28,7 +28,7 @@ class NoSamples(CheckSkipped):
 
 
 @dataclass(frozen=True)
-class Result:
+class CheckResult:
     """The result of one check.
 
     Attributes:
@@ -62,13 +62,13 @@ def rule_of(check: Check) -> str:
     return " ".join((inspect.getdoc(check) or "").partition("\n\n")[0].split())
 
 
-def run_check(check: Check, case: Any) -> Result:
+def run_check(check: Check, case: Any) -> CheckResult:
     """Run one check on one case; any exception of a plugin is a failure of the check."""
     (name,) = by_id(check)
     start = time.perf_counter()
 
-    def result(status: Literal["ok", "failed", "skipped"], **more: Any) -> Result:
-        return Result(name, rule_of(check), status, seconds=time.perf_counter() - start, **more)
+    def result(status: Literal["ok", "failed", "skipped"], **more: Any) -> CheckResult:
+        return CheckResult(name, rule_of(check), status, seconds=time.perf_counter() - start, **more)
 
     try:
         check(case)
@@ -82,6 +82,6 @@ def run_check(check: Check, case: Any) -> Result:
     return result("ok")
 
 
-def run_checks(checks: Iterable[Check], case: Any) -> Iterator[Result]:
+def run_checks(checks: Iterable[Check], case: Any) -> Iterator[CheckResult]:
     """Run the checks in order."""
     return (run_check(check, case) for check in checks)

@@ -20,7 +20,7 @@ from simmat.terminal import echo
 from simmat_testing.scaffold import KINDS, check_name, make_plugin
 
 if TYPE_CHECKING:
-    from simmat_testing.checks import Result
+    from simmat_testing.checks import CheckResult
     from simmat_testing.find_parts import Subject
 
 _SHOWN = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
@@ -59,12 +59,12 @@ def check(name: str, full: bool, source: Mapping[str, Path], image_size: int | N
     return 1 if count["failed"] else 0
 
 
-def _run(subject: Subject, *, quiet: bool) -> list[Result]:
+def _run(subject: Subject, *, quiet: bool) -> list[CheckResult]:
     """Run the checks of one subject, and print a line after each."""
     kind, name, run_in = subject
     if not quiet:
         echo(f"\n{kind} {name}")
-    results: list[Result] = []
+    results: list[CheckResult] = []
     with tempfile.TemporaryDirectory(prefix="simmat-check-") as folder:
         running = run_in(Path(folder))
         while True:
@@ -77,7 +77,7 @@ def _run(subject: Subject, *, quiet: bool) -> list[Result]:
                 echo(f"  {_SHOWN[result.status]:<8} {result.check:<34} {result.why}".rstrip())
 
 
-def _as_dict(result: Result) -> dict[str, Any]:
+def _as_dict(result: CheckResult) -> dict[str, Any]:
     return {
         "check": result.check,
         "status": result.status,

@@ -11,7 +11,7 @@ from simmat.errors import ConfigError, UnknownNameError, did_you_mean
 from simmat.plugins.registry import Kind, Registry
 from simmat.sensors.options import is_sensor_file
 from simmat_testing import foundation_checks, layer_checks, modality_checks, modality_values, package_checks
-from simmat_testing.checks import Check, Result, by_id, run_checks
+from simmat_testing.checks import Check, CheckResult, by_id, run_checks
 from simmat_testing.foundation_checks import FoundationCase
 from simmat_testing.layer_checks import TransferLayerCase
 from simmat_testing.modality_case import ModalityCase
@@ -68,7 +68,7 @@ PACKAGE_CHECKS = by_id(
     package_checks.metadata_is_complete,
 )
 
-Subject: TypeAlias = tuple[str, str, Callable[[Path], Iterator[Result]]]
+Subject: TypeAlias = tuple[str, str, Callable[[Path], Iterator[CheckResult]]]
 """One thing to check: its kind, its name, and the function that checks it in a scratch folder."""
 
 _KINDS: tuple[Kind, ...] = ("modality", "foundation model", "transfer layer", "tuner", "command")

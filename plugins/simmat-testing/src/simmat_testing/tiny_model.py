@@ -135,7 +135,7 @@ class TinyBackbone(nn.Module):
         return ImageEmbedding((self.neck(tokens.permute(0, 3, 1, 2)),), (PATCH,))
 
 
-class PromptTokens(nn.Module):
+class PromptEncoder(nn.Module):
     """Points, boxes and masks as tokens and as a map; never trained."""
 
     def __init__(self, width: int, image_size: int) -> None:
@@ -168,7 +168,7 @@ class TinyDecoder(nn.Module):
 
     def __init__(self, width: int, heads: int, image_size: int) -> None:
         super().__init__()
-        self.prompt = PromptTokens(width, image_size)
+        self.prompt = PromptEncoder(width, image_size)
         self.outputs = nn.Parameter(torch.randn(1 + MASKS, width))  # of the predicted IoU and the masks
         self.blocks = nn.ModuleList(TwoWayBlock(width, heads) for _ in range(2))
         self.upscale = nn.ConvTranspose2d(width, width // 4, 4, stride=4)
