@@ -200,7 +200,7 @@ def test_what_an_exported_model_cannot_do_is_refused_in_one_line(
         export(loaded, tmp_path / "again")
     image = SensorImage.from_planes(picture(), (GRAY,))
     squashed = Predictor(loaded.model, replace(loaded.pipeline, aspect="stretch"))
-    with pytest.raises(ConfigError, match="'keep'"):
+    with pytest.raises(ConfigError, match="'pad'"):
         squashed.set_image(image)
     with pytest.raises(BundleError, match=r"weights\.safetensors is missing"):
         check_bundle(folder)
