@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 import simmat
-from simmat.config import TrainConfig
+from simmat.config import TrainConfig, load_configs
 from simmat.data.card import write_card
 from simmat.data.instances import FoundObject
 from simmat.foundation import MaskPrediction
@@ -34,7 +34,6 @@ from simmat.inference import coco_document, run_lengths
 from simmat.io.files import atomic_write_json
 from simmat.nn.resize import upsample_logits
 from simmat.predictor import EncodedImage, EverythingSettings, Predictor, find_objects
-from simmat.sensor_tables import load_sensors
 from simmat.training.run_folder import read_log
 from simmat.types import FloatArray
 
@@ -143,7 +142,7 @@ def main() -> None:
     parser.add_argument("--lr", default=1e-4)
     parser.add_argument("--split", choices=["val", "test"], default="val")
     given = parser.parse_args()
-    sensors = load_sensors(given.config, {"out": given.dir})
+    sensors = load_configs(given.config, {"out": given.dir})
     print("| sensor | untuned | trained on its own masks | agreement at each step |\n|---|---|---|---|")
     for name in given.sensors or sensors:
         config, root = sensors[name], given.dir.absolute() / name

@@ -23,9 +23,8 @@ from statistics import fmean
 
 from safetensors.torch import load_file
 
-from simmat.config import TrainConfig, dump_toml
+from simmat.config import TrainConfig, dump_configs, dump_toml, load_configs
 from simmat.io.files import atomic_write_json, atomic_write_text
-from simmat.sensor_tables import dump_sensors, load_sensors
 
 FEW = 10
 
@@ -94,14 +93,14 @@ def main() -> None:
     cut = words.index("--") if "--" in words else len(words)
     given = parser.parse_args(words[:cut])
     bench = Bench(given.dir, given.split, words[cut + 1 :])
-    sensors = load_sensors(given.config, {"out": bench.root})
+    sensors = load_configs(given.config, {"out": bench.root})
     if unknown := set(given.new) - sensors.keys():
         parser.error(f"--new: {given.config} has no {', '.join(sorted(unknown))}, but {', '.join(sensors)}")
     rows = {name: [list[float](), list[float]()] for name in sensors}
     few = {name: [list[float]() for _ in range(3)] for name in given.new}
     for seed in given.seeds:
         settings = {name: config.model_copy(update={"seed": seed}) for name, config in sensors.items()}
-        together = bench.train(f"together-{seed}", dump_sensors(settings))
+        together = bench.train(f"together-{seed}", dump_configs(settings))
         runs = {name: bench.train(f"{name}-{seed}", dump_toml(settings[name])) for name in sensors}
         for name, config in settings.items():
             for scores, run in zip(rows[name], (runs[name], together / name), strict=True):
@@ -109,7 +108,7 @@ def main() -> None:
         trained = parameters(together) / sum(map(parameters, runs.values()))
         for name in given.new:
             others = {other: config for other, config in settings.items() if other != name}
-            start = bench.train(f"without-{name}-{seed}", dump_sensors(others))
+            start = bench.train(f"without-{name}-{seed}", dump_configs(others))
             ten = dump_toml(settings[name].model_copy(update={"train_images": FEW}))
             separate = bench.train(f"{name}-{FEW}-{seed}", ten)
             layer = bench.train(f"{name}-{FEW}-layer-{seed}", ten, "--init", start, "--new-sensor", name) / name

@@ -1,9 +1,10 @@
-"""The settings of a training run, from a TOML file, the command line, or Python."""
+"""The settings of a training, of one sensor or of several, from a TOML file, the command line, or Python."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -19,7 +20,7 @@ from pydantic import (
 )
 
 from simmat.documents import StrictModel, listed, problems_of, read_toml
-from simmat.errors import ConfigError
+from simmat.errors import ConfigError, did_you_mean
 from simmat.io.files import with_home
 from simmat.sensors.channel_selection import parse_channels
 from simmat.sensors.options import NodataField, with_absolute_files
@@ -45,6 +46,12 @@ BUNDLE_ELSEWHERE = re.compile(r"gallery:|\w{2,}:[/\\]")
 
 CARD_FIELDS = ("regions", "min_region", "nodata", "ignore", "zero_means", "class_attribute", "crop")
 """Settings that replace those of the data card."""
+
+OF_SENSOR = (
+    "modality", "modality_options", "data", "mat", "mat_options", "channels", *CARD_FIELDS, "train_images",
+    "train_share", "val_images", "augment", "rotate", "paste", "clicks", "prompts_per_image", "aspect", "heads",
+)  # fmt: skip
+"""Settings that each of several sensors may have for itself; the others are those of all."""
 
 _TABLES = {"mat_options": "mat", "tune_options": "tune", "modality_options": "modality"}
 _PARTS_OF_AUGMENT = ("rotate", "paste")
@@ -365,13 +372,99 @@ def load_config(path: Path | str | None, overrides: Mapping[str, Any] | None = N
     Raises:
         ConfigError: the file cannot be read, or fields are unknown, missing or out of range; all in one message.
     """
-    in_file = read_settings(Path(path)) if path is not None else {}
+    in_file = read_settings(path)
     if isinstance(in_file.get("data"), list):
         raise ConfigError(
             f"{path} has a [[data]] table for each of several sensors, which `simmat train` alone takes; give the file "
             "or run of one sensor"
         )
+    return _of_one(in_file, overrides, path)
+
+
+def load_configs(path: Path | str | None, overrides: Mapping[str, Any] | None = None) -> dict[str, TrainConfig]:
+    """Return name -> settings of every sensor that a file has in `[[data]]` tables; without them, "" -> its settings.
+
+    A table has a `name`, by default that of the sensor, which is also that of its folder in `out`, and settings of
+    `OF_SENSOR`. Everything else is for all sensors.
+
+    Raises:
+        ConfigError: as `load_config`, or a sensor is given twice.
+    """
+    in_file = read_settings(path)
+    tables = in_file.pop("data", None)
+    if not isinstance(tables, list):
+        whole = in_file if tables is None else {**in_file, "data": tables}
+        return {"": _of_one(whole, overrides, path)}
+    given = dict(overrides or {})
+    problems = _problems_of_several(given, in_file, path)
+    given.pop("data", None)
+    given.pop("modality", None)
+    out = given.pop("out", None) or in_file.pop("out", None)
+    if out is None:
+        problems.append("out is missing; give --out")
+    elif not isinstance(out, str | Path):
+        problems.append(f"out must be a path, got {out!r}")
+    found: dict[str, TrainConfig] = {}
+    for number, table in enumerate(tables, start=1):
+        if not isinstance(table, dict):
+            problems.append(f"data {number} must be a table with the settings of a sensor, got {table!r}")
+            continue
+        table = TrainConfig.with_current_keys(table)
+        name = table.pop("name", table.get("modality", in_file.get("modality")))
+        wrong = _problems_of_table(number, name, table, found)
+        problems += wrong
+        if problems:
+            continue
+        values = {"steps": 500, **in_file, **with_paths(table, Path(path or "").absolute().parent)}
+        config = merged(values, given | {"out": Path(out) / name}, f"settings of {name!r} ({path})")
+        for other, known in found.items():
+            if _place(known) == _place(config):
+                problems.append(f"{name!r} and {other!r} are one sensor given twice, with the data of {config.data}")
+                break
+        found[name] = config
+    if problems:
+        raise ConfigError(listed(f"settings ({path})", problems))
+    return found
+
+
+def _of_one(in_file: Mapping[str, Any], overrides: Mapping[str, Any] | None, path: Path | str | None) -> TrainConfig:
     return merged(in_file, overrides, path and f"settings ({path}, command line)")
+
+
+def _problems_of_several(given: Mapping[str, Any], in_file: Mapping[str, Any], path: Path | str | None) -> list[str]:
+    """Return which settings are for a training of one sensor alone."""
+    problems = []
+    for key in ("data", "modality"):
+        if given.get(key) is not None:
+            problems.append(f"{option_name(key)} is for one sensor, and {path} has [[data]]; leave it out")
+    for key in ("init", "new_sensor", "epochs"):
+        if given.get(key) or in_file.get(key):
+            problems.append(f"{key} is for one sensor; leave it out" + (", give steps" if key == "epochs" else ""))
+    if (given.get("track") or in_file.get("track")) in ("wandb", "mlflow"):
+        problems.append("track: wandb and mlflow log one run in a process, and each sensor has one; use tensorboard")
+    return problems
+
+
+def _problems_of_table(number: int, name: object, table: Mapping[str, Any], found: Collection[str]) -> list[str]:
+    """Return what is wrong with the name and the keys of the table of a sensor."""
+    try:
+        name = sensor_name(name if isinstance(name, str) else "")
+    except ValueError as error:
+        return [f"data {number}: name (else modality) {error}"]
+    if name in found:
+        return [f"data {number}: sensor {name!r} is given twice; give each a `name` of its own"]
+    problems = []
+    for key in sorted(set(table) - set(OF_SENSOR)):
+        if key in TrainConfig.model_fields:
+            problems.append(f"data {number} ({name!r}): {key} is not a setting of one sensor; set it for all")
+        else:
+            problems.append(f"data {number} ({name!r}): no key {key!r}{did_you_mean(key, OF_SENSOR)}")
+    return problems
+
+
+def _place(config: TrainConfig) -> tuple[object, ...]:
+    """Return what says that two sensors are one."""
+    return config.data, config.modality, config.modality_options, config.channels
 
 
 def merged(in_file: Mapping[str, Any], overrides: Mapping[str, Any] | None, context: str | Path | None) -> TrainConfig:
@@ -400,9 +493,27 @@ def dump_toml(config: TrainConfig) -> str:
     return tomli_w.dumps({key: value for key, value in values.items() if value != {}})
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """Return what a settings file has, with absolute paths; ConfigError if it cannot be read."""
-    return with_paths(read_toml(path, "config file"), path.absolute().parent)
+def dump_configs(configs: Mapping[str, TrainConfig]) -> str:
+    """Return the configs of several sensors as TOML from which `load_configs` reads equal ones."""
+    first = next(iter(configs.values()))
+    shared = tomllib.loads(dump_toml(first))
+    for key in (*OF_SENSOR, "out"):
+        shared.pop(key, None)
+    tables = []
+    for name, config in configs.items():
+        table: dict[str, Any] = {"name": name}
+        for key, value in tomllib.loads(dump_toml(config)).items():
+            if key in OF_SENSOR:
+                table[key] = value
+        tables.append(table)
+    return tomli_w.dumps({"out": str(first.out.parent), **shared, "data": tables})
+
+
+def read_settings(path: Path | str | None) -> dict[str, Any]:
+    """Return what a settings file has, with absolute paths, nothing without a file; ConfigError if it is unreadable."""
+    if path is None:
+        return {}
+    return with_paths(read_toml(Path(path), "config file"), Path(path).absolute().parent)
 
 
 def with_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:

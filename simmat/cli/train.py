@@ -11,9 +11,8 @@ import click
 
 from simmat.cli.common import PATH, load_registry
 from simmat.cli.options import config_options
-from simmat.config import load_config, option_name
+from simmat.config import load_configs, option_name
 from simmat.errors import ConfigError
-from simmat.sensor_tables import load_sensors
 from simmat.terminal import echo
 
 if TYPE_CHECKING:
@@ -31,33 +30,25 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
     settings (config.toml), the log (metrics.jsonl) and, with simmat-plugin-report, a page (report.html).
     """
     overrides = {name: value for name, value in given.items() if value is not None}
-    settings = None
+    configs = {}
     if resume is None:
-        sensors = load_sensors(config, overrides)
-        settings = None if sensors else load_config(config, overrides)
+        configs = load_configs(config, overrides)
     elif overrides or config is not None:
         extra = sorted(overrides) + (["config"] if config is not None else [])
         raise ConfigError(
             f"--resume takes its settings from {resume / 'config.toml'} and no other option, got "
             f"{', '.join(option_name(name) for name in extra)}; leave them out, or start a new run"
         )
-    else:
-        started = resume / "config.toml"
-        sensors = load_sensors(started, {"out": resume}) if started.is_file() else {}
 
     from simmat import training
-    from simmat.training.callbacks import ConsoleCallback
 
     registry = load_registry()
+    if resume is not None:
+        configs = training.started_configs(resume)
     try:
         with ExitStack() as stack:
-            consoles = {name: stack.enter_context(ConsoleCallback(name)) for name in sensors or ["train"]}
-            if sensors:
-                training.train_sensors(sensors, registry, consoles, resume=resume is not None)
-            elif settings is not None:
-                training.train(settings, registry, consoles["train"])
-            elif resume is not None:
-                training.resume(resume, registry, consoles["train"])
+            consoles = {name: stack.enter_context(training.ConsoleCallback(name or "train")) for name in configs}
+            training.train_sensors(configs, registry, consoles, resume=resume is not None)
     except training.Interrupted as stopped:
         echo(stopped, err=True)
         click.get_current_context().exit(130)

@@ -7,7 +7,7 @@ from simmat.training.callbacks import ConsoleCallback
 from simmat.training.fit import Diverged, Interrupted
 from simmat.training.plan import TrainingPlan, check_out_outside_data, choose_network, open_data, plan_run
 from simmat.training.run_folder import RunFolder
-from simmat.training.start import UntrainedScores, resume, score_untrained, train, train_sensors
+from simmat.training.start import UntrainedScores, resume, score_untrained, started_configs, train, train_sensors
 from simmat.training.state import changes_noted, fingerprint_in
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "plan_run",
     "resume",
     "score_untrained",
+    "started_configs",
     "train",
     "train_sensors",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simmat.callbacks import Callback
-from simmat.config import TrainConfig, load_config
+from simmat.config import TrainConfig, dump_configs, load_configs
 from simmat.errors import ConfigError
 from simmat.evaluation import Scores, evaluate, find_protocol
 from simmat.io.files import atomic_write_text, recover_folder
@@ -16,7 +16,6 @@ from simmat.nn.device import launched_processes, pick_device
 from simmat.nn.losses import Loss, MaskLoss
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
-from simmat.sensor_tables import dump_sensors, load_sensors
 from simmat.training.callbacks import check_tracker
 from simmat.training.fit import fit
 from simmat.training.learner import Learner, build_learner, make_accelerator
@@ -36,58 +35,7 @@ def train(
         SimMATError: a problem with names, data, weights or the output folder.
         Interrupted: a signal arrived; the state is saved.
     """
-    folder = RunFolder(config.out, config.new_sensor)
-    fit([_learner(config, registry, folder, callback, resume=False, loss=loss)], registry)
-    return folder.bundle
-
-
-def train_sensors(
-    sensors: Mapping[str, TrainConfig],
-    registry: Registry,
-    callbacks: Mapping[str, Callback] | None = None,
-    *,
-    resume: bool = False,
-) -> Path:
-    """Train one foundation model for several sensors, each with a transfer layer and dense head of its own.
-
-    The run of a sensor is an ordinary run, in a folder of its own; in a round each takes one step. The bundle serves
-    them all, and is that of the round with the best mean of the validation scores.
-
-    Args:
-        sensors: name -> settings as `load_sensors` returns them, with `out` = the training's folder / name.
-        callbacks: name -> what is told of the run of a sensor.
-        resume: continue from the last state of all.
-
-    Returns:
-        The folder of the training.
-
-    Raises:
-        SimMATError: as `train`.
-    """
-    if launched_processes() > 1:
-        raise ConfigError("several sensors are trained in one process; start `simmat train` without a launcher")
-    first = next(iter(sensors.values()))
-    whole = RunFolder(first.out.parent)
-    if not resume:
-        whole.create(first.data)
-    states = recover_folder(whole.root / STATES)
-    kept = {state.stem for state in states.glob("*.safetensors")}
-    if kept and kept != sensors.keys():
-        raise ConfigError(
-            f"{whole.config} has the sensors {', '.join(sensors)}, but this training was started with "
-            f"{', '.join(sorted(kept))} ({states}); restore it, or start a new training"
-        )
-    learners: list[Learner] = []
-    for name, config in sensors.items():
-        folder = RunFolder(config.out, name, whole.root)
-        callback = callbacks.get(name) if callbacks else None
-        shared_with = learners[0] if learners else None
-        learners.append(_learner(config, registry, folder, callback, resume=resume, shared_with=shared_with))
-    with whole.locked():
-        configs = [learner.plan.config for learner in learners]
-        atomic_write_text(whole.config, dump_sensors(dict(zip(sensors, configs, strict=True))))
-        fit(learners, registry)
-    return whole.root
+    return train_sensors({"": config}, registry, {"": callback}, loss=loss)
 
 
 def resume(
@@ -98,7 +46,7 @@ def resume(
     loss: Loss | MaskLoss | None = None,
     data: Path | None = None,
 ) -> Path:
-    """Resume a run from its last state; return the best bundle by validation.
+    """Resume a training from its last state; return the best bundle by validation, or of several sensors its folder.
 
     A run with a `loss` of its own needs that again. `data` is where its data set lies now, if that was moved.
 
@@ -111,19 +59,85 @@ def resume(
         BundleError: its best bundle is damaged.
         Interrupted: a signal arrived; the state is saved.
     """
+    configs = started_configs(root, data)
+    return train_sensors(configs, registry, dict.fromkeys(configs, callback), resume=True, loss=loss)
+
+
+def started_configs(root: Path, data: Path | None = None) -> dict[str, TrainConfig]:
+    """Return the settings of a training that was started, by sensor, see `load_configs`.
+
+    Args:
+        root: its folder.
+        data: where the data set of its one sensor lies now.
+
+    Raises:
+        ConfigError: there is no run, it is one of several sensors, or its settings are wrong.
+    """
     file = RunFolder(root).config
     if not file.is_file():
         raise ConfigError(f"--resume {root}: no run there (no config.toml); give the folder that --out named")
-    sensors = load_sensors(file, {"out": root})
-    if sensors:
-        return train_sensors(sensors, registry, dict.fromkeys(sensors, callback or Callback()), resume=True)
     if (root.absolute().parent / STATES / f"{root.name}.safetensors").exists():
         raise ConfigError(f"--resume {root}: it is the run of one of several sensors; resume all: {root.parent}")
-    moved = {} if data is None else {"data": data}
-    config = load_config(file, {"out": root, **moved})
-    folder = RunFolder(config.out, config.new_sensor)
-    fit([_learner(config, registry, folder, callback, resume=True, loss=loss)], registry)
-    return folder.bundle
+    return load_configs(file, {"out": root, "data": data})
+
+
+def train_sensors(
+    configs: Mapping[str, TrainConfig],
+    registry: Registry,
+    callbacks: Mapping[str, Callback | None] | None = None,
+    *,
+    resume: bool = False,
+    loss: Loss | MaskLoss | None = None,
+) -> Path:
+    """Train one foundation model for several sensors, each with a transfer layer and dense head of its own.
+
+    The run of a sensor is an ordinary run, in a folder of its own; in a round each takes one step. The bundle serves
+    them all, and is that of the round with the best mean of the validation scores.
+
+    Args:
+        configs: name -> settings, as `load_configs` returns them: with `out` = the training's folder / name, or of one
+            sensor that has no name with that folder itself.
+        callbacks: name -> what is told of the run of a sensor.
+        resume: continue from the last state of all.
+        loss: what is minimised, in place of the losses that the settings name.
+
+    Returns:
+        The folder of the training; of one sensor without a name the best bundle.
+
+    Raises:
+        SimMATError: as `train`.
+    """
+    callbacks = callbacks or {}
+    first = next(iter(configs.values()))
+    if "" in configs:
+        folder = RunFolder(first.out, first.new_sensor)
+        fit([_learner(first, registry, folder, callbacks.get(""), resume=resume, loss=loss)], registry)
+        return folder.bundle
+
+    if launched_processes() > 1:
+        raise ConfigError("several sensors are trained in one process; start `simmat train` without a launcher")
+    whole = RunFolder(first.out.parent)
+    if not resume:
+        whole.create(first.data)
+    states = recover_folder(whole.root / STATES)
+    kept = {state.stem for state in states.glob("*.safetensors")}
+    if kept and kept != configs.keys():
+        raise ConfigError(
+            f"{whole.config} has the sensors {', '.join(configs)}, but this training was started with "
+            f"{', '.join(sorted(kept))} ({states}); restore it, or start a new training"
+        )
+    learners: dict[str, Learner] = {}
+    for name, config in configs.items():
+        folder = RunFolder(config.out, name, whole.root)
+        shared_with = next(iter(learners.values()), None)
+        learners[name] = _learner(
+            config, registry, folder, callbacks.get(name), resume=resume, loss=loss, shared_with=shared_with
+        )
+    with whole.locked():
+        planned = {name: learner.plan.config for name, learner in learners.items()}
+        atomic_write_text(whole.config, dump_configs(planned))
+        fit(list(learners.values()), registry)
+    return whole.root
 
 
 def _learner(

@@ -24,13 +24,14 @@ def test_a_bundle_of_step_0_is_warned_of(
 ) -> None:
     """It is a bundle as any other, and a newcomer only wonders later why it finds nothing."""
 
-    def trained(settings: Any, registry: Any, callback: ConsoleCallback) -> Path:
+    def trained(configs: Any, registry: Any, callbacks: dict[str, ConsoleCallback], *, resume: bool) -> Path:
+        (callback,) = callbacks.values()
         plan: Any = SimpleNamespace(config=SimpleNamespace(out=tmp_path / "run"), data=tmp_path, splits=frozenset())
         callback.plan, callback.best, callback.best_step = plan, 0.5, kept
         callback.finished(tmp_path / "run/bundle")
         return tmp_path / "run/bundle"
 
-    monkeypatch.setattr(training, "train", trained)
+    monkeypatch.setattr(training, "train_sensors", trained)
     assert run(["train", "--modality", "gray", "--data", str(tmp_path), "--out", str(tmp_path / "run")]) == 0
     shown = capsys.readouterr()
     assert f"at step {kept})" in shown.out

@@ -16,9 +16,8 @@ from runs import StopAt, config, files_of, gray_set, registry
 from simmat import training
 from simmat.bundle import read_bundle, read_sensors
 from simmat.cli import run
-from simmat.config import load_config
+from simmat.config import dump_configs, load_config, load_configs
 from simmat.errors import ConfigError
-from simmat.sensor_tables import dump_sensors, load_sensors
 from simmat.training import fit
 from simmat.training.state import RunState, load_state
 
@@ -68,7 +67,7 @@ def test_sensors_share_what_is_tuned_and_nothing_else(whole: Path) -> None:
 
 def test_an_interrupted_training_on_sensors_resumes_to_the_same_bits(whole: Path, tmp_path: Path) -> None:
     """All states are of one round: weights of one sensor with those of another round would be another training."""
-    sensors = load_sensors(_settings(whole, tmp_path / "run"))
+    sensors = load_configs(_settings(whole, tmp_path / "run"))
     with pytest.raises(training.Interrupted):
         training.train_sensors(sensors, registry(), {"day": StopAt(1)})
     with pytest.raises(ConfigError, match="resume all"):
@@ -98,7 +97,7 @@ def test_a_training_that_ends_between_two_states_resumes_to_the_same_bits(
 
     monkeypatch.setattr(fit, "save_state", save)
     with pytest.raises(KeyboardInterrupt):
-        training.train_sensors(load_sensors(_settings(whole, tmp_path / "run")), registry())
+        training.train_sensors(load_configs(_settings(whole, tmp_path / "run")), registry())
     assert load_state(tmp_path / "run/.states/day.safetensors").notes.step == 0
     training.resume(tmp_path / "run", registry())
     assert files_of(tmp_path / "run/bundle") == files_of(whole / "run/bundle")
@@ -106,9 +105,9 @@ def test_a_training_that_ends_between_two_states_resumes_to_the_same_bits(
 
 def test_the_file_of_a_training_has_its_sensors(whole: Path) -> None:
     """A resumed training reads it."""
-    sensors = load_sensors(_settings(whole, whole / "other"))
-    (whole / "dumped.toml").write_text(dump_sensors(sensors))
-    assert load_sensors(whole / "dumped.toml") == sensors
+    sensors = load_configs(_settings(whole, whole / "other"))
+    (whole / "dumped.toml").write_text(dump_configs(sensors))
+    assert load_configs(whole / "dumped.toml") == sensors
 
 
 def test_a_training_on_sensors_is_no_run_of_one(whole: Path) -> None:
@@ -168,7 +167,7 @@ def test_a_new_sensor_whose_layer_replaces_tuned_weights_is_refused(whole: Path,
 
 def test_transfer_layers_that_let_other_weights_train_are_refused(whole: Path, tmp_path: Path) -> None:
     """One bundle would hold weights that its network does not have."""
-    sensors = load_sensors(_settings(whole, tmp_path / "run"), {"tune": "full"})
+    sensors = load_configs(_settings(whole, tmp_path / "run"), {"tune": "full"})
     sensors["colour"] = sensors["colour"].model_copy(update={"mat": "channel-attention"})
     with pytest.raises(ConfigError, match=r"'colour'.*same `mat`"):
         training.train_sensors(sensors, registry())
@@ -193,4 +192,4 @@ def test_transfer_layers_that_let_other_weights_train_are_refused(whole: Path, t
 def test_wrong_tables_are_refused(tables: list[dict[str, str]], named: str, tmp_path: Path) -> None:
     """A sensor given twice would count twice in every step."""
     with pytest.raises(ConfigError, match=named):
-        load_sensors(_settings(tmp_path, tmp_path / "run", *tables))
+        load_configs(_settings(tmp_path, tmp_path / "run", *tables))
