@@ -19,15 +19,19 @@ _VISIBLE = ("red", "green", "blue")
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # Rec. 709
 
 
-def rgb_counts(scene: Scene, rng: np.random.Generator) -> Array:
-    """Return (3, H, W) whole sRGB counts 0 to 255 of a colour camera."""
-    return _counts(scene, radiance(scene, _VISIBLE), rng)
+class PicturedScene(Scene):
+    """A scene of which two cameras for visible light take pictures, without an import by those who ask for one."""
 
+    __slots__ = ()
 
-def gray_counts(scene: Scene, rng: np.random.Generator) -> Array:
-    """Return (1, H, W) whole counts 0 to 255 of a monochrome camera, which measures Rec. 709 luminance."""
-    luminance = np.einsum("c,chw->hw", _LUMINANCE, radiance(scene, _VISIBLE))[None]  # (1, H, W)
-    return _counts(scene, luminance, rng)
+    def rgb_counts(self, rng: np.random.Generator) -> Array:
+        """Return the picture of a colour camera: (3, H, W) whole sRGB counts 0 to 255."""
+        return _counts(self, radiance(self, _VISIBLE), rng)
+
+    def gray_counts(self, rng: np.random.Generator) -> Array:
+        """Return that of a monochrome camera, which measures Rec. 709 luminance: (1, H, W) whole counts 0 to 255."""
+        luminance = np.einsum("c,chw->hw", _LUMINANCE, radiance(self, _VISIBLE))[None]  # (1, H, W)
+        return _counts(self, luminance, rng)
 
 
 def _counts(scene: Scene, linear: Array, rng: np.random.Generator) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat_plugin_scenes.camera import Noise
+from simmat_plugin_scenes.camera import Noise, PicturedScene
 from simmat_plugin_scenes.materials import MATERIALS
 from simmat_plugin_scenes.scene import Light, Scene, Surface, pixel_rays
 from simmat_plugin_scenes.world import CLASSES, Look, Part, Thing, World
@@ -37,7 +37,7 @@ def render(world: World, size_hw: tuple[int, int], noise: Noise) -> Scene:
     owner = np.where(index >= 0, stage.owner[index], 0)
     names = np.array([0] + [CLASSES.index(thing.class_name) for thing in world.things], dtype=np.int32)
     sun, up = (world.axes @ np.asarray(vector) for vector in (world.light.sun_direction, world.light.up))
-    return Scene(
+    return PicturedScene(
         instance=owner.reshape(size_hw).astype(np.int32),
         class_id=names[owner].reshape(size_hw),
         surface=_surface(front, world.axes, size_hw),

@@ -133,18 +133,6 @@ class Scene:
         """(3, H, W) unit vectors from each pixel's surface to the camera."""
         return -pixel_rays(self.size_hw, self.focal_px).astype(np.float32)
 
-    def rgb_counts(self, rng: np.random.Generator) -> FloatArray:
-        """Return the picture of a colour camera: (3, H, W) whole sRGB counts 0 to 255."""
-        from simmat_plugin_scenes import camera  # which imports this module
-
-        return camera.rgb_counts(self, rng).astype(np.float32)
-
-    def gray_counts(self, rng: np.random.Generator) -> FloatArray:
-        """Return the picture of a monochrome camera: (1, H, W) whole counts 0 to 255."""
-        from simmat_plugin_scenes import camera  # which imports this module
-
-        return camera.gray_counts(self, rng).astype(np.float32)
-
     def of_material(self, name: str, surface: Surface | None = None) -> FloatArray:
         """Return a property of the material at every pixel.
 
