@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -55,35 +55,55 @@ def source_option(description: str) -> Callable[[Command], Command]:
 
 
 def _option(field: str, info: FieldInfo, *, required: bool) -> Callable[[Command], Command]:
-    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    flag = str(extra.get("flag") or option_name(field))
+    """Return what adds the option of a field to a command."""
+    extra: dict[str, Any] = {}
+    if isinstance(info.json_schema_extra, dict):
+        extra = info.json_schema_extra
     core = _core(info.annotation)
-    help_text = info.description or ""
-    if core is not bool and isinstance(info.default, int | float | str) and info.default != "":
-        help_text += f"  [default: {info.default}]"
-    # For click, a default of None would be a value of a required option.
-    settings: dict[str, Any] = {"help": help_text} | ({"required": True} if required else {"default": None})
-    if get_origin(core) is dict:
+    flag = str(extra.get("flag") or option_name(field))
+    if get_origin(core) is dict:  # each KEY=VALUE is one of the plural's
         flag = flag.removesuffix("s")
-        settings |= {"metavar": "KEY=VALUE", "multiple": True, "callback": _as_table}
-    elif core is bool:
-        flag = f"{flag}/--no-{flag.removeprefix('--')}" if info.default else flag
-        settings["is_flag"] = True
-    elif core is Path:
-        settings["type"] = PATH
-    elif metavar := extra.get("metavar"):
-        one = _core(get_args(core)[0]) if get_origin(core) is tuple else core
-        repeated = one is not core and (one is Path or get_origin(one) is tuple or bool(extra.get("repeat")))
-        settings |= {"type": PATH if one is Path else click.STRING, "metavar": metavar, "multiple": repeated}
-    elif get_origin(core) is Literal:
-        words, former = get_args(core), extra.get("former_values")
-        settings["type"] = click.Choice([*words, *(map(str, former if isinstance(former, list) else ()))])
-        settings["metavar"] = f"[{'|'.join(words)}]"
-    elif core in (int, float):
-        settings |= {"type": _range(core, info.metadata), "metavar": "INT" if core is int else "NUMBER"}
+    if core is bool and info.default:
+        flag = f"{flag}/--no-{flag.removeprefix('--')}"
+    settings = _settings(core, info, extra)
+    settings["help"] = info.description or ""
+    if core is not bool and isinstance(info.default, int | float | str) and info.default != "":
+        settings["help"] += f"  [default: {info.default}]"
+    if required:  # for click, a default of None would be a value
+        settings["required"] = True
     else:
-        settings |= {"metavar": "LIST" if get_origin(core) is tuple else "TEXT", "callback": _parser(info)}
+        settings["default"] = None
     return click.option(*flag.split(), field, **settings)
+
+
+def _settings(core: Any, info: FieldInfo, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how click reads the values of a field, by the type inside Annotated and Optional."""
+    metavar = extra.get("metavar")
+    if get_origin(core) is dict:
+        return {"metavar": "KEY=VALUE", "multiple": True, "callback": _as_table}
+    if core is bool:
+        return {"is_flag": True}
+    if core is Path:
+        return {"type": PATH}
+    if metavar:
+        return {"metavar": metavar, **_of_metavar(core, repeat=bool(extra.get("repeat")))}
+    if get_origin(core) is Literal:
+        words = [str(word) for word in get_args(core)]
+        former = [str(word) for word in extra.get("former_values") or ()]
+        return {"type": click.Choice([*words, *former]), "metavar": f"[{'|'.join(words)}]"}
+    if core in (int, float):
+        return {"type": _range(core, info.metadata), "metavar": "INT" if core is int else "NUMBER"}
+    return {"metavar": "LIST" if get_origin(core) is tuple else "TEXT", "callback": _parser(info)}
+
+
+def _of_metavar(core: Any, *, repeat: bool) -> dict[str, Any]:
+    """Return how click reads a text that the model parses; a tuple of paths or of tuples is an option for each."""
+    if get_origin(core) is not tuple:
+        return {"type": click.STRING, "multiple": False}
+    one = _core(get_args(core)[0])
+    if one is Path:
+        return {"type": PATH, "multiple": True}
+    return {"type": click.STRING, "multiple": repeat or get_origin(one) is tuple}
 
 
 def _parser(info: FieldInfo) -> Callable[[click.Context, click.Parameter, str | None], Any]:
@@ -91,9 +111,9 @@ def _parser(info: FieldInfo) -> Callable[[click.Context, click.Parameter, str | 
     adapter: TypeAdapter[Any] = TypeAdapter(Annotated[info.annotation, info])  # type: ignore[arg-type,unused-ignore]
 
     def callback(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
+        if text is None:
+            return None
         try:
-            if text is None:
-                return None
             return adapter.validate_python(text)
         except ValidationError as error:
             why = error.errors()[0]["msg"].removeprefix("Value error, ")
@@ -110,17 +130,18 @@ def _core(annotation: Any) -> Any:
         parts = [part for part in get_args(annotation) if part is not type(None)]
         if len(parts) == 1:
             return _core(parts[0])
-        return annotation
     return annotation
 
 
 def _range(kind: type, bounds: Sequence[Any]) -> click.IntRange | click.FloatRange:
+    """Return the type of a number within the bounds of pydantic: Ge, Gt, Le and Lt."""
     limits: dict[str, Any] = {}
     for bound in bounds:
         for name, limit in (("ge", "min"), ("gt", "min"), ("le", "max"), ("lt", "max")):
             value = getattr(bound, name, None)
             if value is not None:
-                limits |= {limit: value, f"{limit}_open": name in ("gt", "lt")}
+                limits[limit] = value
+                limits[f"{limit}_open"] = name in ("gt", "lt")
     if kind is int:
         return click.IntRange(**limits)
     return click.FloatRange(**limits)

@@ -56,13 +56,18 @@ def command(paths: tuple[Path, ...], source: Mapping[str, Path], out: Path, **gi
             f"--modality is missing: {paths[0]} is no bundle, so {given['foundation']!r} is used untuned and needs "
             "--modality NAME, the sensor of the files"
         )
-    model, files = (None, paths) if given["modality"] is not None or not paths else (paths[0], paths[1:])
+    model = None
+    files = paths
+    if given["modality"] is None and paths:
+        model = paths[0]
+        files = paths[1:]
     if source and files:
         raise ConfigError("give either FILES or --source NAME=FILE, not both")
     options = {name: value for name, value in given.items() if value not in (None, ())}
     with ended_by_sigterm(), ConsoleProgress() as progress:
         outcomes = predict(model, source or files, out=out, progress=progress, registry=load_registry(), **options)
-    if (error := joint_error(outcomes, out)) is not None:
+    error = joint_error(outcomes, out)
+    if error is not None:
         raise error
 
 
@@ -82,7 +87,8 @@ class ConsoleProgress(Progress):
     """Prints what is done, and shows bars of images and of the windows of a large image."""
 
     def __init__(self) -> None:
-        self._bars, self._window_bar = ExitStack(), ExitStack()
+        self._bars = ExitStack()
+        self._window_bar = ExitStack()
         self._images: tqdm[Any] | None = None
         self._windows: tqdm[Any] | None = None
 

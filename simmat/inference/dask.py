@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from simmat.errors import ConfigError
 from simmat.inference.find import answer_windows
 from simmat.inference.images import ImageTask
 from simmat.inference.outcome import ImageOutcome, Progress
-from simmat.inference.request import Request
+from simmat.inference.request import PredictOptions, Request
 from simmat.inference.run import ImageRun, segment_image
 from simmat.inference.writer import Writer
 from simmat.io.files import staged_files
@@ -29,11 +28,11 @@ _WORKER_SECONDS = 60
 """How long to wait for the first worker of a scheduler."""
 
 
-def run_on_dask(run: ImageRun, processes: Processes, address: str, load: partial[Predictor]) -> dict[str, ImageOutcome]:
-    """Do the images of a call on the workers of a dask scheduler; return what became of each.
+def run_on_dask(run: ImageRun, processes: Processes, address: str, load: partial[Predictor]) -> None:
+    """Do the images of a call on the workers of a dask scheduler.
 
     Args:
-        run: the images, of which none is done yet.
+        run: the images; all paths are absolute, as workers have other working folders.
         processes: this process alone.
         address: tcp://HOST:PORT of the scheduler.
         load: loads the model on a worker.
@@ -41,37 +40,37 @@ def run_on_dask(run: ImageRun, processes: Processes, address: str, load: partial
     Raises:
         ConfigError: there is no such scheduler, or its workers do not see the files.
     """
-    request = _with_absolute_paths(run.request)  # workers have other working folders
-    out = run.writer.out.absolute()
-    tasks = []
-    for task in run.tasks:
-        files = {source: _absolute(file) for source, file in task.files.items()}
-        tasks.append(replace(task, files=files))
-    arguments = {}
-    for name, value in load.keywords.items():
-        arguments[name] = _absolute(value) if isinstance(value, Path) else value
-    needed = [value for value in arguments.values() if isinstance(value, Path) and value.exists()]
-    if tasks:
-        needed += [file for file in tasks[0].files.values() if file.exists()]
-    absolute = ImageRun(run.predictor, request, Writer(out, request, run.predictor), tasks, run.progress)
+    arguments = {name: _absolute(value) for name, value in load.keywords.items()}
+    needed = list(arguments.values())
+    if run.tasks:
+        needed += run.tasks[0].files.values()
+    paths = [path for path in needed if isinstance(path, Path) and path.exists()]
+    out = run.writer.out
     with dask_client(address) as client, client.get_executor(pure=False) as pool:
         with staged_files(out) as staging:
-            check_workers(client, [staging, *needed])
-        absolute.run(processes, pool, partial(_segment_on_worker, partial(load.func, **arguments), request, out))
-    return absolute.outcomes
+            check_workers(client, [staging, *paths])
+        load_there = partial(load.func, **arguments)
+        segment = partial(_segment_on_worker, load_there, run.predictor.digest, run.request, out)
+        run.run(processes, pool, segment)
 
 
-def _with_absolute_paths(request: Request) -> Request:
-    if request.cache is not None:
-        request = replace(request, cache=request.cache.absolute())
-    if request.map_prompts is not None and request.map_prompts.file is not None:
-        prompts = replace(request.map_prompts, file=request.map_prompts.file.absolute())
-        request = replace(request, map_prompts=prompts)
-    return request
+def with_absolute_paths(
+    files: Sequence[Path] | Mapping[str, Path], out: Path, options: PredictOptions
+) -> tuple[Sequence[Path] | Mapping[str, Path], Path, PredictOptions]:
+    """Return files, the folder of the results, and options with paths that mean the same on other machines."""
+    if isinstance(files, Mapping):
+        files = {source: _absolute(file) for source, file in files.items()}
+    else:
+        files = [_absolute(file) for file in files]
+    paths = {"cache": _absolute(options.cache), "prompts": _absolute(options.prompts)}
+    return files, out.absolute(), options.model_copy(update=paths)
 
 
-def _absolute(file: Path) -> Path:
-    return file if url_of(file) else file.absolute()
+def _absolute(value: Any) -> Any:
+    """Return a path with its folders; a URL, and what is no path, as it is."""
+    if isinstance(value, Path) and not url_of(value):
+        return value.absolute()
+    return value
 
 
 @contextmanager
@@ -115,7 +114,8 @@ def check_workers(client: Any, paths: Sequence[Path]) -> None:
             "needed here"
         ) from error
     for index, path in enumerate(paths):
-        if blind := [worker for worker, seen in found.items() if not seen[index]]:
+        blind = [worker for worker, seen in found.items() if not seen[index]]
+        if blind:
             raise ConfigError(
                 f"dask workers {', '.join(blind)} do not see {path}; put it on a disk that all machines share"
             )
@@ -126,14 +126,19 @@ def _which_exist(paths: Sequence[str]) -> list[bool]:
 
 
 _PREDICTORS: dict[str, Predictor] = {}
-"""Arguments -> the one model of a worker process, which is loaded once, not for each task."""
+"""Digest and arguments -> the one model of a worker process, which is loaded once, not for each task."""
 
 
 def _segment_on_worker(
-    load: partial[Predictor], request: Request, out: Path, task: ImageTask, indices: Sequence[int] | None
+    load: partial[Predictor],
+    model: str,
+    request: Request,
+    out: Path,
+    task: ImageTask,
+    indices: Sequence[int] | None,
 ) -> ImageOutcome | None:
     """Segment an image, or some windows of it for the process that joins them."""
-    key = repr(sorted(load.keywords.items()))
+    key = repr((model, sorted(load.keywords.items())))
     if key not in _PREDICTORS:
         _PREDICTORS.clear()
         _PREDICTORS[key] = load()

@@ -68,8 +68,10 @@ def image_tasks(
         raise ConfigError(f"modality {predictor.adapter.name!r} needs {_needed(names, files)}")
     if options.mosaic:
         images = [("mosaic", _tiles(images))]
-    in_pixels = not (options.is_promptless or options.crs or options.is_map_file)
-    return [ImageTask(name, own, {name: options.prompt()} if in_pixels else None) for name, own in images]
+    if options.is_promptless or options.crs or options.is_map_file:
+        return [ImageTask(name, own) for name, own in images]
+    prompt = options.prompt()
+    return [ImageTask(name, own, {name: prompt}) for name, own in images]
 
 
 def _images_of_prompts(file: Path, files: Sequence[Path] | Mapping[str, Path], names: Sequence[str]) -> list[ImageTask]:
@@ -104,17 +106,17 @@ def _tiles(images: Sequence[tuple[str, Mapping[str, Path]]]) -> dict[str, Path]:
 
 def _named_files(predictor: Predictor, paths: Sequence[Path], out: Path, note: Note) -> Iterator[tuple[str, Path]]:
     """Yield (output name, file) of each image; the names of subfolders are part of the output name."""
-    axis = predictor.image_loader.card.stack_axis
+    endings = stack_endings()
     for path in paths:
-        may_be_stack = path.is_dir() or path.name.lower().endswith(stack_endings())
+        may_be_stack = path.is_dir() or path.name.lower().endswith(endings)
+        frame = frame_of(path)
         if may_be_stack and stack_format(path) is not None:
-            name = frame_name(path, stack_endings())
-            for frame in frame_paths(path, axis):
-                yield f"{name}__{frame.name}", frame
+            for one in frame_paths(path, predictor.image_loader.card.stack_axis):
+                yield f"{frame_name(path, endings)}__{one.name}", one
         elif path.is_dir():
             yield from _files_in_folder(predictor, path, out, note)
-        elif (frame_file := frame_of(path)) is not None:
-            yield f"{frame_name(frame_file.file, stack_endings())}__{path.name}", path
+        elif frame is not None:
+            yield f"{frame_name(frame.file, endings)}__{path.name}", path
         else:
             yield stem_of(path), path
 

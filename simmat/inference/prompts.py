@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from simmat.errors import ConfigError, DataError, all_problems
 from simmat.geo import geo_backend
@@ -16,8 +17,20 @@ from simmat.types import Prompt
 if TYPE_CHECKING:
     from simmat.types import ImageReader
 
-_Table = dict[tuple[str, str], tuple[list[Sequence[float]], list[Sequence[float]], list[Sequence[float]]]]
-"""(file, object) -> points on the object, points off it, boxes."""
+_COLUMNS = ("file", "object", "point", "negative", "box")
+
+
+@dataclass
+class _Marks:
+    """What a file says of one object: points on it, points off it, boxes."""
+
+    points: list[Sequence[float]] = field(default_factory=list)
+    negative: list[Sequence[float]] = field(default_factory=list)
+    boxes: list[Sequence[float]] = field(default_factory=list)
+
+
+_Table = dict[tuple[str, str], _Marks]
+"""(file, object) -> its marks."""
 
 
 def prompts_on_map(prompts: MapPrompts, image: ImageReader, name: str) -> dict[str, Prompt]:
@@ -65,22 +78,27 @@ def read_prompts(path: Path) -> dict[str, dict[str, Prompt]]:
 
     A CSV has the columns `file`, `object` and `point` ("X,Y") or `box` ("X0,Y0,X1,Y1"), and optionally `negative`;
     rows of one object are one prompt. A COCO json gives the box of each annotation, whose id is the object.
+
+    Raises:
+        DataError: it cannot be read, or some prompts in it cannot be used; the message names all of them.
     """
-    problems: list[str] = []
-    table = (_read_coco if path.suffix.lower() == ".json" else _read_csv)(path, problems)
+    is_coco = path.suffix.lower() == ".json"
+    table, problems = _read_coco(path) if is_coco else _read_csv(path)
     found: dict[str, dict[str, Prompt]] = {}
-    for (file, name), (points, negative, boxes) in table.items():
+    for (file, name), marks in table.items():
         where = f"object {name!r} of {file}"
-        if any(character in name for character in "/\\\0") or name in (".", ".."):
+        if name in (".", "..") or set(name) & set("/\\\0"):
             problems.append(f"{where}: the name becomes part of a file name; leave out / and \\")
             continue
-        if len(boxes) > 1:
+        if len(marks.boxes) > 1:
             problems.append(f"{where}: a second box; an object has one")
+        box = marks.boxes[0] if marks.boxes else None
         try:
-            prompt = make_prompt(points, negative, boxes[0] if boxes else None)
-            found.setdefault(file, {})[f"{image_name(file)}_{name}"] = prompt
+            prompt = make_prompt(marks.points, marks.negative, box)
         except (ConfigError, DataError) as error:
             problems.append(f"{where}: {error}")
+        else:
+            found.setdefault(file, {})[f"{image_name(file)}_{name}"] = prompt
     if problems:
         raise DataError(all_problems(f"{path}: prompts that cannot be used:", problems))
     if not found:
@@ -90,62 +108,76 @@ def read_prompts(path: Path) -> dict[str, dict[str, Prompt]]:
 
 def image_name(file: str) -> str:
     """Return what the names of the results of an image begin with: "a__b" for "a/b.png"."""
-    return posixpath.normpath(Path(file).with_suffix("").as_posix()).strip("/").replace("/", "__")
+    path = posixpath.normpath(Path(file).with_suffix("").as_posix())
+    return path.strip("/").replace("/", "__")
 
 
-def _read_csv(path: Path, problems: list[str]) -> _Table:
-    columns, hint = "file,object,point,negative,box", '; put a pair in quotes, "10,20"'
-    header, rows = read_csv_rows(path, "prompts file", columns, hint=hint)
+def _read_csv(path: Path) -> tuple[_Table, list[str]]:
+    """Return the marks of a CSV, and what is wrong with it."""
+    header, rows = read_csv_rows(path, "prompts file", ",".join(_COLUMNS), hint='; put a pair in quotes, "10,20"')
     names = set(header)
-    if not {"file", "object"} <= names <= set(columns.split(",")) or not names & {"point", "box"}:
+    has_marks = "point" in names or "box" in names
+    if not has_marks or not {"file", "object"} <= names <= set(_COLUMNS):
         raise DataError(
             f"{path}: the columns are {', '.join(header)}; needed are file, object and point or box; negative is "
             "optional"
         )
     table: _Table = {}
+    problems: list[str] = []
     for line, cells in rows:
         row = dict(zip(header, cells, strict=True))
         if not row["file"] or not row["object"]:
             problems.append(f"line {line}: file and object must be given")
             continue
-        marks = table.setdefault((row["file"], row["object"]), ([], [], []))
+        marks = table.setdefault((row["file"], row["object"]), _Marks())
         try:
-            for name, form, numbers in zip(("point", "negative", "box"), (POINT, POINT, BOX), marks, strict=True):
-                if row.get(name):
-                    numbers.append(parse_numbers(row[name], form))
+            if row.get("point"):
+                marks.points.append(parse_numbers(row["point"], POINT))
+            if row.get("negative"):
+                marks.negative.append(parse_numbers(row["negative"], POINT))
+            if row.get("box"):
+                marks.boxes.append(parse_numbers(row["box"], BOX))
         except ValueError as error:
             where = f"line {line}: object {row['object']!r} of {row['file']}"
-            problems.append(f"{where}: point, negative or box {error}, got {', '.join(map(repr, filter(None, cells)))}")
-    return table
+            got = ", ".join(repr(cell) for cell in cells if cell)
+            problems.append(f"{where}: point, negative or box {error}, got {got}")
+    return table, problems
 
 
-def _read_coco(path: Path, problems: list[str]) -> _Table:
+def _read_coco(path: Path) -> tuple[_Table, list[str]]:
+    """Return the boxes of a COCO json, and what is wrong with it."""
     content = read_json(path, "prompts file")
     if not isinstance(content, dict):
         content = {}
-    images, annotations = content.get("images"), content.get("annotations")
+    images = content.get("images")
+    annotations = content.get("annotations")
     if not isinstance(images, list) or not isinstance(annotations, list):
         raise DataError(f"{path}: COCO json needs the lists images and annotations")
-    if not all(isinstance(image, Mapping) and isinstance(image.get("file_name"), str) for image in images):
-        raise DataError(f"{path}: an image has no file_name")
-    names = {str(image.get("id")): image["file_name"] for image in images}
+    names: dict[str, str] = {}
+    for image in images:
+        if not isinstance(image, Mapping) or not isinstance(image.get("file_name"), str):
+            raise DataError(f"{path}: an image has no file_name")
+        names[str(image.get("id"))] = image["file_name"]
     table: _Table = {}
+    problems: list[str] = []
     for number, annotation in enumerate(annotations):
         box = annotation.get("bbox") if isinstance(annotation, dict) else None
-        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_coordinate, box)):
+        if not _is_box(box):
             problems.append(f"annotations[{number}]: bbox must be [x, y, width, height], got {box!r}")
             continue
         name = names.get(str(annotation.get("image_id")))
         if name is None:
             problems.append(f"annotations[{number}]: no image has the id {annotation.get('image_id')!r}")
             continue
-        x, y, width, height = box
         key = name, str(annotation.get("id", number))
         if key in table:
             problems.append(f"annotations[{number}]: another one of {name} has the id {key[1]}")
-        table[key] = [], [], [(x, y, x + width, y + height)]
-    return table
+        x, y, width, height = box
+        table[key] = _Marks(boxes=[(x, y, x + width, y + height)])
+    return table, problems
 
 
-def _is_coordinate(value: object) -> bool:
-    return isinstance(value, int | float) and abs(value) < 2**31
+def _is_box(value: object) -> TypeGuard[list[float]]:
+    if not isinstance(value, list) or len(value) != 4:
+        return False
+    return all(isinstance(number, int | float) and abs(number) < 2**31 for number in value)

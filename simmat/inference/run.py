@@ -55,6 +55,10 @@ def predict_files(
     Raises:
         SimMATError: options do not suit the model, files of others would be replaced, or results cannot be written.
     """
+    if options.executor != LOCAL:
+        from simmat.inference.dask import with_absolute_paths
+
+        files, out, options = with_absolute_paths(files, out, options)
     tasks = image_tasks(predictor, files, out, options, progress.note)
     request = resolve(options, predictor, registry, progress.note)
     writer = Writer(out, request, predictor)
@@ -62,20 +66,19 @@ def predict_files(
     run = ImageRun(predictor, request, writer, tasks, progress)
     if options.executor == LOCAL:
         run.run(processes)
-        outcomes = run.outcomes
     else:
         from simmat.inference.dask import run_on_dask
 
-        outcomes = run_on_dask(run, processes, options.executor, load)
+        run_on_dask(run, processes, options.executor, load)
     if not processes.is_main:
         return []
-    done = [(task, outcomes[task.name]) for task in tasks if outcomes[task.name].error is None]
+    done = [(task, run.outcomes[task.name]) for task in tasks if run.outcomes[task.name].error is None]
     for line in writer.finish(done):
         progress.wrote(line)
     finds_objects = request.search is not None and request.search.objects is not None
     if finds_objects and done and not any(outcome.objects for _, outcome in done):
         progress.note("Warning: no object found; try a lower --min-score, other --classes, prompts, or more training")
-    return [outcomes[task.name] for task in tasks]
+    return [run.outcomes[task.name] for task in tasks]
 
 
 def segment_image(
