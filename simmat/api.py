@@ -298,14 +298,18 @@ def predict(
     if isinstance(model, Predictor) and given.executor != LOCAL:
         raise ConfigError("--executor loads the model on other machines; give the folder of its bundle")
     predictor = model if isinstance(model, Predictor) else load(**loading, registry=known)
-    if isinstance(files, Mapping):
-        paths: Sequence[Path] | Mapping[str, Path] = {name: Path(file) for name, file in files.items()}
-    else:
-        paths = []
-        for file in [files] if isinstance(files, str | Path) else files:
-            paths.append(Path(file))
     again = partial(load, **loading)
-    return predict_files(predictor, paths, Path(out), given, known, processes, again, progress or Progress())
+    return predict_files(predictor, _paths(files), Path(out), given, known, processes, again, progress or Progress())
+
+
+def _paths(
+    files: str | Path | Sequence[str | Path] | Mapping[str, str | Path],
+) -> Sequence[Path] | Mapping[str, Path]:
+    if isinstance(files, Mapping):
+        return {name: Path(file) for name, file in files.items()}
+    if isinstance(files, str | Path):
+        return [Path(files)]
+    return [Path(file) for file in files]
 
 
 _LOADING = tuple(name for name in signature(load).parameters if name not in ("source", "registry"))

@@ -24,7 +24,6 @@ from simmat.plugin_specs import (
     TunerSpec,
 )
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.sensors.composed_modality import ComposedModality, SelectedChannels
 from simmat.sensors.options import check_sensors, is_sensor_file, modality_parts, options_by_sensor
 
 if TYPE_CHECKING:
@@ -148,12 +147,20 @@ class Registry:
             raise ConfigError(f"modality {name!r} has an empty part; write for example rgb+thermal")
         declared = {declaration.name: declaration for declaration in sensor_definitions}
         adapters = [self._adapter(part, declared.get(part)) for part in parts]
-        adapter = adapters[0] if len(adapters) == 1 else ComposedModality(adapters)
+        adapter = adapters[0]
+        if len(adapters) > 1:
+            from simmat.sensors.composed_modality import ComposedModality
+
+            adapter = ComposedModality(adapters)
         names = [part.name for part in adapter.sensors()]
         by_sensor = options_by_sensor(options or {}, names)
         check_sensors(by_sensor, names)
         adapter = adapter.with_options(by_sensor)
-        return SelectedChannels(adapter, channels) if channels is not None else adapter
+        if channels is None:
+            return adapter
+        from simmat.sensors.composed_modality import SelectedChannels
+
+        return SelectedChannels(adapter, channels)
 
     def with_modality(self, adapter: ModalityAdapter) -> Registry:
         """Return a registry with this adapter; it replaces an installed one of the same name."""

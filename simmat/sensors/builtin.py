@@ -21,9 +21,10 @@ class Rgb(WindowedAdapter):
     name = "rgb"
     description = "colour picture, 8 bits a plane (PNG, JPEG, TIFF)"
     sources = (Source("rgb", _ENDINGS),)
-    channels = tuple(
-        Channel(colour, RGB_QUANTITY, "count", wavelength_um=wavelength, valid_range=(0.0, 255.0))
-        for colour, wavelength in (("red", 0.62), ("green", 0.54), ("blue", 0.46))
+    channels = (
+        Channel("red", RGB_QUANTITY, "count", wavelength_um=0.62, valid_range=(0.0, 255.0)),
+        Channel("green", RGB_QUANTITY, "count", wavelength_um=0.54, valid_range=(0.0, 255.0)),
+        Channel("blue", RGB_QUANTITY, "count", wavelength_um=0.46, valid_range=(0.0, 255.0)),
     )
 
     def read(self, files: PathsBySource, window: Window | None) -> SensorImage:
