@@ -324,11 +324,13 @@ class Request:
 
     def digest(self, task: ImageTask, model: str) -> str:
         """Return a digest of all that the results of an image depend on; `model` is that of the model."""
-        map_file = {}
-        if self.map_prompts is not None and self.map_prompts.file is not None:
-            map_file = {"": self.map_prompts.file}
+        map_prompts = self.map_prompts
+        map_file: dict[str, Path] = {}
+        if map_prompts is not None and map_prompts.file is not None:
+            map_file = {"": map_prompts.file}
+            map_prompts = replace(map_prompts, file=None)
         names = [one.name for one in self.formats.named]
-        same = replace(self, formats=ChosenFormats(()), cache=None)
+        same = replace(self, formats=ChosenFormats(()), map_prompts=map_prompts, cache=None)
         asked = repr((same, names, bool(self.formats.automatic)))
         prompts = [(name, prompt_values(prompt)) for name, prompt in (task.prompts or {}).items()]
         return request_digest(model, files_key(task.files), files_key(map_file), asked, prompts)
