@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from simmat.io.images.stacks import StackFormat
+from simmat.io.frames import StackFormat
 from simmat.plugin_specs import (
     FollowerSpec,
     FoundationFamily,

@@ -22,7 +22,7 @@ import click
 import pluggy
 
 from simmat.errors import PluginError, SpecError, all_problems, did_you_mean, shortened
-from simmat.io.images import stacks
+from simmat.io import frames
 from simmat.plugin_specs import api_problem
 from simmat.plugins import hooks as hookspecs
 from simmat.plugins.hooks import OWN_COMMANDS, PROJECT
@@ -189,7 +189,7 @@ def _installed(_plugins: str | None) -> Registry:
     return load_plugins()
 
 
-stacks.plugin_formats = lambda: installed().all("stack format")  # `io` reads them and knows no plugins
+frames.plugin_formats = lambda: installed().all("stack format")  # `io` reads them and knows no plugins
 
 
 def with_modality(registry: Registry, modality: Modality | None) -> tuple[Registry, str | None]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import click
 
 from simmat.errors import ConfigError, PluginError, nearest, unknown_name
-from simmat.io.images.stacks import StackFormat
+from simmat.io.frames import StackFormat
 from simmat.plugin_specs import (
     FollowerSpec,
     FoundationFamily,

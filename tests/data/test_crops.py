@@ -21,7 +21,7 @@ from simmat.data.index import read_index
 from simmat.data.pipeline import Pipeline
 from simmat.errors import DataError
 from simmat.evaluation.job import trained_card
-from simmat.io.images.tiff import TiffImage
+from simmat.io.tiff import TiffImage
 from simmat.sensors.adapter import PathsBySource
 from simmat.sensors.builtin import Raster
 from simmat.sensors.normalize import fit_channels

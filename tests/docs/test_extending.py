@@ -25,7 +25,7 @@ from simmat.errors import DataError, PluginError, UnknownNameError
 from simmat.evaluation.metrics import find_metrics
 from simmat.inference import ImageResult
 from simmat.inference.formats import choose_formats, write_result
-from simmat.io.images import stacks
+from simmat.io import frames
 from simmat.plugin_specs import MetricSpec
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import KINDS, Registry
@@ -80,12 +80,12 @@ def test_a_format_is_written_beside_the_built_in_ones(tmp_path: Path, monkeypatc
 def test_a_format_of_frames_is_read_frame_by_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A recording is a sequence as any other, and one that is cut is refused by name."""
     registry = load("raw", tmp_path, monkeypatch)
-    monkeypatch.setattr(stacks, "plugin_formats", lambda: registry.all("stack format"))
-    frames = np.random.default_rng(0).integers(0, 2**16, (2, 1, 512, 640), np.uint16)
-    (tmp_path / "a.raw").write_bytes(frames.astype("<u2").tobytes())
+    monkeypatch.setattr(frames, "plugin_formats", lambda: registry.all("stack format"))
+    recorded = np.random.default_rng(0).integers(0, 2**16, (2, 1, 512, 640), np.uint16)
+    (tmp_path / "a.raw").write_bytes(recorded.astype("<u2").tobytes())
     (tmp_path / "cut.raw").write_bytes(b"short")
     found = list(FrameSequence(tmp_path / "a.raw", "gray"))
-    assert np.array_equal([image.data for image in found], frames)
+    assert np.array_equal([image.data for image in found], recorded)
     with pytest.raises(DataError, match=r"cut\.raw: damaged"):
         FrameSequence(tmp_path / "cut.raw", "gray")
 

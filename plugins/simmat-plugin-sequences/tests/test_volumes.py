@@ -13,7 +13,7 @@ import simmat
 from simmat.cli import run
 from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
-from simmat.io.images.stacks import open_stack
+from simmat.io.frames import open_stack
 from simmat.sensors.builtin import Gray
 
 nibabel = pytest.importorskip("nibabel")

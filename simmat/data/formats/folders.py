@@ -28,7 +28,7 @@ from simmat.data.samples import (
     split_meant,
 )
 from simmat.errors import DataError, all_problems, equal_problems
-from simmat.io.images.stacks import stack_endings, stack_format
+from simmat.io.frames import stack_endings, stack_format
 from simmat.sensors.adapter import Source
 
 IMAGES = "images"

@@ -1,4 +1,4 @@
-"""The frames of sequences: folders of files with an order, and files that hold many, see `simmat.io.images.stacks`."""
+"""The frames of sequences: folders of files with an order, and files that hold many, see `simmat.io.frames`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from simmat.data.samples import Sample
 from simmat.errors import DataError, few_of
-from simmat.io.images.stacks import frame_of, frame_paths, open_stack, stack_endings, stack_format
+from simmat.io.frames import frame_of, frame_paths, open_stack, stack_endings, stack_format
 
 FRAMES = "frames"
 """The folder of sequences: each is a folder of images in it, or a file."""

@@ -18,8 +18,7 @@ from simmat.data.formats.folders import IMAGES, MASKS
 from simmat.data.samples import SPLITS, Sample, start_of_paths
 from simmat.errors import ConfigError, DataError, OutputError, all_problems, did_you_mean, nearest
 from simmat.io.files import atomic_folder, write_rows
-from simmat.io.images import frame_of, write_image
-from simmat.io.images.planes import PNG_KINDS
+from simmat.io.images import PNG_KINDS, frame_of, write_image
 from simmat.io.reading import read_csv_rows
 from simmat.sensors.adapter import Source
 from simmat.types import ZeroMeans

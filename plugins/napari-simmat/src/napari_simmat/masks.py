@@ -13,8 +13,8 @@ from simmat.data.formats.frames import frame_name
 from simmat.data.instances import PANOPTIC
 from simmat.errors import ConfigError, DataError
 from simmat.io.files import atomic_path
+from simmat.io.frames import stack_endings
 from simmat.io.images import write_image
-from simmat.io.images.stacks import stack_endings
 from simmat.sensors.adapter import Source
 from simmat.types import BoolArray, Window
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from simmat.errors import DataError
 from simmat.io.files import atomic_path
 from simmat.io.images import check_size, check_window, not_nodata
-from simmat.io.images.tiff import check_tiff, file_state
+from simmat.io.tiff import check_tiff, file_state
 from simmat.types import BoolArray, Georeference, Window
 from simmat_plugin_geo.georeference import gdal_errors, georeference_of, open_geotiff, profile_of, quiet
 

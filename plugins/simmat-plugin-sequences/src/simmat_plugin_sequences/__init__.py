@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import click
 
 from simmat import hookimpl
-from simmat.io.images.stacks import StackFormat
+from simmat.io.frames import StackFormat
 from simmat.plugin_specs import FollowerSpec
 from simmat_plugin_sequences import command
 

@@ -18,8 +18,8 @@ from simmat.drawing.overlay import object_colour, paint_regions
 from simmat.errors import ConfigError
 from simmat.inference.coco import coco_document, run_lengths
 from simmat.io.files import atomic_path, atomic_write_json
+from simmat.io.frames import NpyStack, TiffStack, open_stack, stack_format
 from simmat.io.images import frame_of, write_image
-from simmat.io.images.stacks import NpyStack, TiffStack, open_stack, stack_format
 from simmat.plugin_specs import import_from_string
 from simmat_plugin_sequences.film import write_film
 from simmat_plugin_sequences.tracks import Plane, Tracks, mask_file

@@ -13,8 +13,8 @@ from simmat.data.instances import LabelArray, check_equal_size, read_mask
 from simmat.data.sequence import FrameSequence
 from simmat.errors import ConfigError, DataError, did_you_mean
 from simmat.inference.prompts import image_name, read_prompts
+from simmat.io.frames import open_stack, stack_format
 from simmat.io.images import frame_of
-from simmat.io.images.stacks import open_stack, stack_format
 from simmat.io.reading import stem_of
 from simmat.predictor import Predictor
 from simmat.predictor.open import LoadedImage

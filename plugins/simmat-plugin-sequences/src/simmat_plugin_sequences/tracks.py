@@ -14,7 +14,7 @@ import numpy.typing as npt
 from simmat.data.sequence import FrameSequence
 from simmat.errors import few_of
 from simmat.io.files import write_rows
-from simmat.io.images.planes import read_labels
+from simmat.io.images import read_labels
 
 Plane = npt.NDArray[np.uint16]
 """(H, W) ids of objects, 0 for none."""

@@ -20,9 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.io.images.limits import MAX_PLANES, check_size, check_window, decoding_errors
-from simmat.io.images.values import Colour, ImageFile
-from simmat.io.reading import require_file
+from simmat.io.reading import MAX_PLANES, check_size, check_window, decoding_errors, require_file
+from simmat.io.values import Colour, ImageFile
 from simmat.types import Window
 
 _REDUCED = 1  # bits of NewSubfileType, TIFF 6.0 page 36

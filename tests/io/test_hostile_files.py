@@ -17,7 +17,7 @@ from PIL import Image
 from simmat.data.instances import read_mask
 from simmat.errors import DataError
 from simmat.io.images import read_image
-from simmat.io.images.tiff import check_tiff
+from simmat.io.tiff import check_tiff
 from simmat.types import Window
 
 Reader = Callable[[Path], object]

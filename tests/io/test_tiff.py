@@ -15,7 +15,7 @@ from PIL import Image
 
 from simmat.errors import DataError
 from simmat.io.images import image_size, read_image, window_size, write_image
-from simmat.io.images.tiff import open_tiff
+from simmat.io.tiff import open_tiff
 from simmat.types import Window
 
 HEIGHT, WIDTH = 70, 101

@@ -11,11 +11,50 @@ import numpy.typing as npt
 
 from simmat.errors import ConfigError, DataError
 from simmat.io.files import atomic_path
-from simmat.io.images.limits import check_size, check_window, decoding_errors
-from simmat.io.images.stacks import frame_of, frame_size, map_npy, npy_image, read_frame
-from simmat.io.images.values import Colour, ImageFile, checked
-from simmat.io.reading import require_file
+from simmat.io.frames import Stack, frame_of, frame_size, map_npy, npy_image, read_frame
+from simmat.io.reading import check_size, check_window, decoding_errors, require_file
+from simmat.io.values import (
+    Colour,
+    ImageFile,
+    Unit,
+    checked,
+    describe_bits,
+    full_scale,
+    largest_count,
+    not_nodata,
+    require_measured,
+    require_no_alpha,
+    require_one_plane,
+    require_unscaled,
+    stated_bits,
+    stated_unit,
+)
 from simmat.types import Window
+
+__all__ = [
+    "PNG_KINDS",
+    "ImageFile",
+    "Stack",
+    "Unit",
+    "check_size",
+    "check_window",
+    "describe_bits",
+    "frame_of",
+    "full_scale",
+    "image_size",
+    "largest_count",
+    "not_nodata",
+    "read_image",
+    "read_labels",
+    "require_measured",
+    "require_no_alpha",
+    "require_one_plane",
+    "require_unscaled",
+    "stated_bits",
+    "stated_unit",
+    "window_size",
+    "write_image",
+]
 
 _FORMATS: dict[str, tuple[tuple[bytes, ...], tuple[str, ...]]] = {
     "png": ((b"\x89PNG\r\n\x1a\n",), (".png",)),
@@ -39,7 +78,7 @@ def read_image(path: Path | str, nodata: float | None = None, window: Window | N
 
     Args:
         path: a PNG, JPEG, TIFF or npy file, whose ending must agree with its content; or a frame of a file, see
-            `simmat.io.images.stacks`.
+            `simmat.io.frames`.
         nodata: the stored number that the user calls nodata, see `ModalityAdapter.nodata`.
         window: the part to read; None for the whole image.
 
@@ -70,7 +109,7 @@ def image_size(path: Path | str, *, labels: bool = False) -> tuple[int, int]:
     kind = _format_of(file, _LABELS if labels else _IMAGES)
     with decoding_errors(file, kind):
         if kind == "tiff":
-            from simmat.io.images.tiff import open_tiff
+            from simmat.io.tiff import open_tiff
 
             return open_tiff(file, labels=labels).size_hw
         if kind == "npy":
@@ -195,7 +234,7 @@ def _read(path: Path, *, labels: bool, window: Window | None = None) -> ImageFil
         if kind == "npy":
             return npy_image(path, _map_npy(path), window, itemsize=8 if labels else 4)
         if kind == "tiff":
-            from simmat.io.images.tiff import TiffImage, open_tiff
+            from simmat.io.tiff import TiffImage, open_tiff
 
             if window is None:
                 return TiffImage(path, labels=labels).read()
