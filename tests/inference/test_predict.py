@@ -90,3 +90,25 @@ def test_options_that_contradict_each_other_are_refused_before_the_model_is_load
         simmat.predict("missing", images, out=images.parent / "out", everything=True, tile=0)
     with pytest.raises(TypeError, match=r"'everythin'.*everything"):
         simmat.predict("missing", images, out=images.parent / "out", everythin=True)
+
+
+def test_a_file_for_all_images_is_made_of_what_was_found_and_of_what_is_there(bundle: Path, images: Path) -> None:
+    """What was just written is not read again; what an earlier call found is."""
+    (images / "bad.png").unlink()
+    out = images.parent / "out"
+    asked = {"out": out, "everything": True, "formats": "coco", "min_score": 0.0, "registry": REGISTRY}
+
+    class Removing(Progress):
+        def image(self, outcome: ImageOutcome) -> None:
+            for file in outcome.written:
+                file.rename(file.with_suffix(".kept"))
+
+    simmat.predict(bundle, images, progress=Removing(), **asked)
+    first = (out / "coco.json").read_text()
+    assert [image["file_name"] for image in json.loads(first)["images"]] == ["a.png", "b.png"]
+    for kept in out.glob("*.kept"):
+        kept.rename(kept.with_suffix(".json"))
+    (out / "coco.json").unlink()
+    again = simmat.predict(bundle, images, **asked)
+    assert [outcome.skipped for outcome in again] == [True, True]
+    assert (out / "coco.json").read_text() == first
