@@ -266,7 +266,7 @@ def train(setup: TrainingPlan, rate: float, log: Callable[[str], object]) -> tup
         model.train()
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             answer = model.dense(model.encode(batch.planes, batch.content))  # type: ignore[misc]
-            loss = dense_loss(answer, batch.classes, batch.distance)[0]
+            loss = dense_loss(answer, batch.class_targets, batch.distance)[0]
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
         optimizer.step()

@@ -144,7 +144,7 @@ def lora_work(arm: str, size: int) -> Callable[[], object]:
         boxes=torch.tensor([size / 4, size / 4, size / 2, size / 2]).expand(1, 4, 4),
         draws=torch.full((1, 4, 4), 0.5),
         step_draw=torch.ones(1),
-        classes=torch.zeros(1, 0, dtype=torch.int64),
+        class_targets=torch.zeros(1, 0, dtype=torch.int64),
         distance=torch.zeros(1, 0),
     )
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])

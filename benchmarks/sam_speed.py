@@ -170,7 +170,7 @@ def simmat_loss(checkpointing: bool, prompts: int) -> tuple[nn.Module, Callable[
         boxes=torch.tensor([300.0, 300, 700, 700]).expand(1, prompts, 4),
         draws=torch.full((1, prompts, 4), 0.5),
         step_draw=torch.ones(1),
-        classes=torch.zeros(1, 0, dtype=torch.int64),
+        class_targets=torch.zeros(1, 0, dtype=torch.int64),
         distance=torch.zeros(1, 0),
     )
     return model, lambda: step(batch)["loss"]

@@ -156,7 +156,7 @@ def step_work(setting: Setting) -> Callable[[], object]:
         boxes=torch.tensor([side / 4, side / 4, side / 2, side / 2]).expand(batch, prompts, 4),
         draws=torch.full((batch, prompts, 4), 0.5),
         step_draw=torch.ones(1),
-        classes=torch.zeros(batch, 0, dtype=torch.int64),
+        class_targets=torch.zeros(batch, 0, dtype=torch.int64),
         distance=torch.zeros(batch, 0),
     )
 

@@ -103,7 +103,7 @@ class TrainingItems(TorchDataset[Batch]):
             boxes=torch.from_numpy(boxes),
             draws=torch.from_numpy(rng.random((self.prompts, DRAWS), dtype=np.float32)),
             step_draw=torch.tensor(_step_draw(position // self.batch_size, self.seed), dtype=torch.float32),
-            classes=classes,
+            class_targets=classes,
             distance=distance,
             extra=self.extra(sample.id),
         )

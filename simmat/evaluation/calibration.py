@@ -47,7 +47,7 @@ class ScoredPredictions(NamedTuple):
         weights: (N,) number of objects or pixels that each stands for.
         images: (N,) number of the image.
         probabilities: (N, K) of all classes, where the score is that of the likeliest one.
-        classes: (N,) index of the true class in them; -1 if it is none of them.
+        true_classes: (N,) index of the true class in them; -1 if it is none of them.
     """
 
     predicted: Values
@@ -55,7 +55,7 @@ class ScoredPredictions(NamedTuple):
     weights: Values
     images: npt.NDArray[np.int64]
     probabilities: Values | None = None
-    classes: npt.NDArray[np.int64] | None = None
+    true_classes: npt.NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, rows: Iterable[Sequence[Any]]) -> ScoredPredictions:
@@ -73,7 +73,7 @@ class ScoredPredictions(NamedTuple):
         found = np.nan_to_num(np.array(columns, np.float64).T)
         indices = np.asarray(classes, np.int64)
         pairs = cls.of(zip(images, found.max(1), found.argmax(1) == indices, strict=True))
-        return pairs._replace(probabilities=found, classes=indices)
+        return pairs._replace(probabilities=found, true_classes=indices)
 
     def where(self, kept: npt.NDArray[np.bool_]) -> ScoredPredictions:
         """Return some of them."""
@@ -175,10 +175,10 @@ def _logit(probabilities: Values) -> Values:
 def _temperature(pairs: ScoredPredictions) -> float:
     """Fit a temperature by the log-likelihood of the true classes, and of `_PRIOR_OBJECTS` as the network predicts."""
     assert pairs.probabilities is not None
-    assert pairs.classes is not None
-    rows = np.flatnonzero(pairs.classes >= 0)
+    assert pairs.true_classes is not None
+    rows = np.flatnonzero(pairs.true_classes >= 0)
     probabilities = pairs.probabilities[rows]
-    classes = pairs.classes[rows, None]
+    classes = pairs.true_classes[rows, None]
     if not len(rows):
         return 1.0
 
@@ -277,8 +277,8 @@ def fit_calibration(confidence: Mapping[Kind, ScoredPredictions]) -> Calibration
             if curve is not None:
                 curves[kind] = curve
     of_classes = confidence.get("class_probability")
-    if of_classes is not None and of_classes.classes is not None:
-        known = of_classes.where(of_classes.classes >= 0)
+    if of_classes is not None and of_classes.true_classes is not None:
+        known = of_classes.where(of_classes.true_classes >= 0)
         if _suffices(known):
             curves["temperature"] = _temperature(of_classes)
     found = Calibration(**curves)

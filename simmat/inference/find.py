@@ -126,7 +126,7 @@ def _find_without_prompts(
     count = len(image.windows)
     classes = None
     blender = None
-    if search.classes:
+    if search.semantic:
         classes = _empty_class_map(image, None if store is None else store.folder)
         blender = predictor.class_map_blender(image)
     objects = []
@@ -266,7 +266,7 @@ def _objects_result(
     kept = []
     for one in objects:
         is_sure = request.min_score is None or one.score >= request.min_score
-        if is_sure and (request.classes is None or one.instance.class_id in request.classes):
+        if is_sure and (request.kept_classes is None or one.instance.class_id in request.kept_classes):
             kept.append(one)
     return replace(_empty_result(image, task), objects=tuple(kept))
 
@@ -275,9 +275,9 @@ def _classes_result(image: TiledImage, task: ImageTask, request: Request, classe
     """Return the class map with the classes that the request keeps."""
     _, nodata = image.predictor.label_type()
     background = 0 if image.predictor.required_dense().background else None
-    if request.classes is not None:
-        _drop_classes(classes, request.classes, nodata, background)
-    return replace(_empty_result(image, task), classes=classes, nodata=nodata, background=background)
+    if request.kept_classes is not None:
+        _drop_classes(classes, request.kept_classes, nodata, background)
+    return replace(_empty_result(image, task), class_map=classes, nodata=nodata, background=background)
 
 
 def _empty_result(image: TiledImage, task: ImageTask) -> ImageResult:

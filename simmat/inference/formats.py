@@ -200,8 +200,8 @@ def draw_result(result: ImageResult) -> Image.Image:
     An object without a class has a colour of its own.
     """
     names = result.class_names
-    if result.classes is not None:
-        return draw_classes(result.picture(), result.classes, result.ignored_values, names)
+    if result.class_map is not None:
+        return draw_classes(result.picture(), result.class_map, result.ignored_values, names)
     return draw_objects(result.picture(), [found.instance for found in result.ranked], result.size_hw, names)
 
 

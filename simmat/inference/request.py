@@ -304,7 +304,7 @@ class Request:
         overlap: overlap of the windows in pixels; None is an eighth of a window.
         mosaic: the files are tiles of one map.
         min_score: smallest score of an object to keep; None keeps all.
-        classes: label values to keep; None keeps all.
+        kept_classes: label values to keep; None keeps all.
         cache: folder that keeps the embeddings of images with prompts.
     """
 
@@ -319,7 +319,7 @@ class Request:
     overlap: int | None = None
     mosaic: bool = False
     min_score: float | None = None
-    classes: frozenset[int] | None = None
+    kept_classes: frozenset[int] | None = None
     cache: Path | None = None
 
     def digest(self, task: ImageTask, model: str) -> str:
@@ -376,7 +376,7 @@ def resolve(
         overlap=options.overlap,
         mosaic=options.mosaic,
         min_score=least,
-        classes=classes,
+        kept_classes=classes,
         cache=options.cache,
     )
 

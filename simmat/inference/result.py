@@ -43,7 +43,7 @@ class ImageResult:
         class_names: names of label values; a value without a name is called by its number.
         picture: gives the (h, w, 3) uint8 display picture, which may be smaller than the image.
         objects: the objects, in any order.
-        classes: (H, W) label values, an array or a np.memmap.
+        class_map: (H, W) label values, an array or a np.memmap.
         nodata: label value in `classes` where nothing was measured.
         background: label value in `classes` that is not a class; None if every value is one.
         warning: why the result may be wrong; "" if nothing speaks against it.
@@ -55,7 +55,7 @@ class ImageResult:
     class_names: Mapping[int, str]
     picture: Callable[[], PictureArray]
     objects: tuple[FoundObject, ...] | None = None
-    classes: LabelMap | None = None
+    class_map: LabelMap | None = None
     nodata: int | None = None
     background: int | None = 0
     warning: str = ""
@@ -176,7 +176,7 @@ Result = ImageResult | PromptResult
 
 def label_type(result: ImageResult) -> np.dtype[Any]:
     """Return the smallest type of the instance ids or label values: uint8, then uint16, then larger ones."""
-    if result.classes is None:
+    if result.class_map is None:
         return np.dtype(np.uint16 if len(result.ranked) <= np.iinfo(np.uint16).max else np.uint32)
     values: list[int] = []
     if result.nodata is not None:
@@ -199,12 +199,12 @@ def label_bands(result: ImageResult, rows: int = BAND_ROWS) -> Iterator[tuple[in
     boxes = np.asarray([found.instance.window for found in result.ranked], np.int64).reshape(-1, 4)
     for y0 in range(0, height, rows):
         y1 = min(y0 + rows, height)
-        if result.classes is None:
+        if result.class_map is None:
             in_band = np.flatnonzero((boxes[:, 0] < y1) & (boxes[:, 2] > y0))
             yield y0, _id_band(result, in_band.tolist(), y0, y1)
         else:
-            yield y0, np.asarray(result.classes[y0:y1])
-            release_pages(result.classes)
+            yield y0, np.asarray(result.class_map[y0:y1])
+            release_pages(result.class_map)
 
 
 def _id_band(result: ImageResult, indices: Sequence[int], y0: int, y1: int) -> LabelMap:
@@ -249,7 +249,7 @@ def summarize(result: ImageResult, record: Sequence[Mapping[str, Any]]) -> str:
 
     `record` are the objects or classes as json values.
     """
-    if result.classes is not None:
+    if result.class_map is not None:
         total = sum(one["pixels"] for one in record)
         largest = sorted(record, key=lambda one: -one["pixels"])[:_NAMED]
         return "; ".join(f"{one['pixels'] / total:.1%} {one['class_name']}" for one in largest)

@@ -34,11 +34,11 @@ class DenseAnswer:
     """Output of the head for B images.
 
     Attributes:
-        classes: (B, K, h, w) class logits over the whole S×S input.
+        class_logits: (B, K, h, w) class logits over the whole S×S input.
         distance: (B, 1, h, w) logits of the distance to the border of an object, 1 at its middle, 0 outside of objects.
     """
 
-    classes: Tensor
+    class_logits: Tensor
     distance: Tensor
 
 
@@ -131,28 +131,28 @@ def _mix(channels: int) -> nn.Sequential:
     )
 
 
-def dense_loss(answer: DenseAnswer, classes: Tensor, distance: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def dense_loss(answer: DenseAnswer, class_targets: Tensor, distance: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute the losses of an output, on the grid of the ground truth.
 
     Each loss is computed per image and averaged over images, so it does not depend on how processes share a batch.
 
     Args:
         answer: output for B images.
-        classes: (B, S, S) int64 class indices; -1 where there is no ground truth.
+        class_targets: (B, S, S) int64 class indices; -1 where there is no ground truth.
         distance: (B, S, S) float32 in 0..1, as in `DenseAnswer`.
 
     Returns:
         The scalar sum of all three with gradient, and detached scalars "classes" (cross-entropy), "class_dice" and
         "distance", over the pixels with ground truth.
     """
-    with torch.autocast(classes.device.type, enabled=False):
-        size = classes.shape[-2:]
-        logits = upsample_logits(answer.classes.float(), (size[0], size[1]))  # (B, K, S, S)
-        scored = (classes >= 0).float()  # (B, S, S)
+    with torch.autocast(class_targets.device.type, enabled=False):
+        size = class_targets.shape[-2:]
+        logits = upsample_logits(answer.class_logits.float(), (size[0], size[1]))  # (B, K, S, S)
+        scored = (class_targets >= 0).float()  # (B, S, S)
         pixels = scored.sum((1, 2)).clamp(min=1)  # (B,)
-        cross_entropy = F.cross_entropy(logits, classes, ignore_index=-1, reduction="none").sum((1, 2)) / pixels
+        cross_entropy = F.cross_entropy(logits, class_targets, ignore_index=-1, reduction="none").sum((1, 2)) / pixels
         probability = logits.softmax(1) * scored[:, None]
-        truth = F.one_hot(classes.clamp(min=0), logits.shape[1]).movedim(-1, 1).float() * scored[:, None]
+        truth = F.one_hot(class_targets.clamp(min=0), logits.shape[1]).movedim(-1, 1).float() * scored[:, None]
         shared = (probability * truth).sum((2, 3))
         sizes = (probability + truth).sum((2, 3))  # (B, K)
         present = (truth.sum((2, 3)) > 0).float()  # (B, K)

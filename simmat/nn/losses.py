@@ -55,7 +55,7 @@ class Batch(NamedTuple):
         boxes: (B, P, 4) float32 XYXY, jittered.
         draws: (B, P, R) float32 in [0, 1), for other random choices per prompt.
         step_draw: (B,) float32 in [0, 1), the same for all items of one optimiser step.
-        classes: (B, S, S) int64, see `dense_targets`; (B, 0) where there is no dense head.
+        class_targets: (B, S, S) int64, see `dense_targets`; (B, 0) where there is no dense head.
         distance: (B, S, S) float32, likewise.
         extra: (B, …) of `Loss.item`: what the loss needs besides these; (B, 0) if nothing.
     """
@@ -68,7 +68,7 @@ class Batch(NamedTuple):
     boxes: Tensor
     draws: Tensor
     step_draw: Tensor
-    classes: Tensor
+    class_targets: Tensor
     distance: Tensor
     extra: Tensor = torch.empty(0)
 
@@ -171,7 +171,7 @@ class PromptLoss(Loss):
         answer = outputs.dense
         if answer is None:
             return {**terms, "loss": total}
-        dense, dense_terms = dense_loss(answer, batch.classes, batch.distance)
+        dense, dense_terms = dense_loss(answer, batch.class_targets, batch.distance)
         return {**terms, **dense_terms, "loss": total + DENSE_WEIGHT * dense}
 
     def _of_prompts(

@@ -54,14 +54,14 @@ class EncodedImage:
         model: the network.
         prepared: its input.
         embedding: of a batch of this image.
-        classes: what the dense head distinguishes; None without one.
+        dense_spec: what the dense head distinguishes; None without one.
         warning: how the values differ from those of training, see `domain_shift_warning`; "" if they do not.
     """
 
     model: SimMAT
     prepared: PreparedImage
     embedding: ImageEmbedding
-    classes: DenseSpec | None = None
+    dense_spec: DenseSpec | None = None
     warning: str = ""
 
     @property
@@ -120,9 +120,9 @@ class EncodedImage:
     @torch.inference_mode()
     def class_map(self) -> FloatArray | None:
         """Return (K, H, W) class probabilities of the original image; None without a dense head."""
-        if self.dense is None or self.classes is None:
+        if self.dense is None or self.dense_spec is None:
             return None
-        logits = restore_logits(self.dense.classes, self.prepared.letterbox)[0]
+        logits = restore_logits(self.dense.class_logits, self.prepared.letterbox)[0]
         probabilities: FloatArray = logits.softmax(0).cpu().numpy()
         return probabilities
 
@@ -135,11 +135,11 @@ class EncodedImage:
             low_res_logits: (h, w) logits of the mask at the decoder's own size.
         """
         inside = low_res_logits > 0
-        if self.classes is None or self.dense is None or not inside.any():
+        if self.dense_spec is None or self.dense is None or not inside.any():
             return None
-        probabilities = self.dense.classes[0].softmax(0)
-        (found,), _ = classes_of(inside[None], probabilities, self.classes.background)
-        return self.classes.by_class(found.tolist())
+        probabilities = self.dense.class_logits[0].softmax(0)
+        (found,), _ = classes_of(inside[None], probabilities, self.dense_spec.background)
+        return self.dense_spec.by_class(found.tolist())
 
     @property
     def _device(self) -> torch.device:

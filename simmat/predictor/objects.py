@@ -77,10 +77,10 @@ def find_objects(image: EncodedImage, settings: EverythingSettings) -> list[Foun
         image: what its dense head knows says where to click; without one, clicks are on a grid.
         settings: how objects are found.
     """
-    if image.dense is None or image.classes is None:
+    if image.dense is None or image.dense_spec is None:
         found = _objects_on_grid(image, settings)
     else:
-        found = _objects_of_dense_head(image, image.dense, image.classes, settings)
+        found = _objects_of_dense_head(image, image.dense, image.dense_spec, settings)
     return found
 
 
@@ -95,7 +95,7 @@ def _objects_of_dense_head(
 ) -> list[FoundObject]:
     letterbox = image.prepared.letterbox
     distance = dense.distance[0, 0].sigmoid()  # (h, w)
-    probabilities = dense.classes[0].float().softmax(0)  # (K, h, w)
+    probabilities = dense.class_logits[0].float().softmax(0)  # (K, h, w)
     stride = letterbox.size / distance.shape[-1]
     height, width = (round(side / stride) for side in letterbox.scaled_hw)  # the rest is padding
     if spec.background:

@@ -705,7 +705,7 @@ class Predictor:
         blender = self.class_map_blender(image)
         empty = 0
         for window in image.windows:
-            result = self.segment_window(image, window, SegmentOptions(classes=True))
+            result = self.segment_window(image, window, SegmentOptions(semantic=True))
             empty += result.is_empty
             for y0, band in blender.add(result.probabilities):
                 rows = slice(y0, y0 + band.shape[1])
@@ -747,7 +747,7 @@ class Predictor:
                 moved = one.shifted(window.y0, window.x0)
                 objects.append(replace(moved, score=score, class_probabilities=classes))
         probabilities = None
-        if wanted.classes:
+        if wanted.semantic:
             probabilities = encoded.class_map()
         if probabilities is not None:
             probabilities = probabilities * np.any(pixels.valid, axis=0)

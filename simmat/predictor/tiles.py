@@ -31,12 +31,12 @@ class SegmentOptions:
 
     Attributes:
         objects: how every object is found; None finds none.
-        classes: find the class of every pixel.
+        semantic: find the class of every pixel.
         reference: what to look for; None finds every object.
     """
 
     objects: EverythingSettings | None = None
-    classes: bool = False
+    semantic: bool = False
     reference: Reference | None = None
 
 

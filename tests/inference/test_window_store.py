@@ -36,7 +36,7 @@ def _scene(path: Path, size_hw: tuple[int, int] = (150, 180)) -> Path:
 def test_an_answer_survives_its_file(model: Predictor, tmp_path: Path) -> None:
     """A run that was stopped goes on from files."""
     image = model.open_image(_scene(tmp_path / "large.tif"))
-    wanted = SegmentOptions(EVERY, classes=True)
+    wanted = SegmentOptions(EVERY, semantic=True)
     answer = model.segment_window(image, image.windows[1], wanted)
     store = WindowStore(tmp_path / "store", "key")
     assert not store.has(1)

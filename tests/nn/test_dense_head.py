@@ -27,10 +27,10 @@ def test_it_answers_finely_for_every_foundation_model(widths: tuple[int, ...], s
     size = 56
     levels = tuple(torch.randn(2, w, round(size / s), round(size / s)) for w, s in zip(widths, strides, strict=True))
     answer = head(ImageEmbedding(levels, strides))
-    assert answer.classes.shape[:2] == (2, 5)
+    assert answer.class_logits.shape[:2] == (2, 5)
     assert answer.distance.shape[:2] == (2, 1)
-    assert answer.classes.shape[2:] == answer.distance.shape[2:]
-    assert size / answer.classes.shape[-1] <= COARSEST_ANSWER + 1
+    assert answer.class_logits.shape[2:] == answer.distance.shape[2:]
+    assert size / answer.class_logits.shape[-1] <= COARSEST_ANSWER + 1
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
@@ -44,20 +44,20 @@ def test_a_head_of_fewer_levels_takes_the_coarsest() -> None:
     fine, coarse = torch.randn(1, 4, 16, 16), torch.randn(1, 8, 4, 4)
     head = _head(seed=0)
     several, one = head(ImageEmbedding((fine, coarse), (4, 16))), head(ImageEmbedding((coarse,), (16,)))
-    torch.testing.assert_close(several.classes, one.classes)
+    torch.testing.assert_close(several.class_logits, one.class_logits)
 
 
 def test_a_new_head_predicts_background_for_most_pixels() -> None:
     """Else the first tens of steps go into learning that, and short runs end there."""
     answer = _head(seed=0)(ImageEmbedding((torch.zeros(1, 8, 4, 4),), (16,)))
-    assert float(answer.classes.softmax(1)[:, 0].mean().detach()) == pytest.approx(1 - OBJECTS, abs=0.01)
+    assert float(answer.class_logits.softmax(1)[:, 0].mean().detach()) == pytest.approx(1 - OBJECTS, abs=0.01)
     assert float(answer.distance.sigmoid().mean().detach()) == pytest.approx(OBJECTS, abs=0.01)
 
 
 def test_a_new_head_without_a_background_prefers_no_class() -> None:
     """Index 0 is then a class as any other."""
     answer = _head(seed=0, background=False)(ImageEmbedding((torch.zeros(1, 8, 4, 4),), (16,)))
-    assert float(answer.classes.softmax(1).mean().detach()) == pytest.approx(1 / 3, abs=0.01)
+    assert float(answer.class_logits.softmax(1).mean().detach()) == pytest.approx(1 / 3, abs=0.01)
 
 
 def _head(*, seed: int, background: bool = True) -> DenseHead:
@@ -108,8 +108,8 @@ def test_the_loss_ignores_pixels_without_truth() -> None:
     classes, distance = torch.full((1, 8, 8), NO_TRUTH), torch.zeros(1, 8, 8)
     classes[0, :4] = 1
     answer = DenseAnswer(torch.randn(1, 3, 8, 8), torch.randn(1, 1, 8, 8))
-    other = DenseAnswer(answer.classes.clone(), answer.distance.clone())
-    other.classes[:, :, 4:] = 50 * torch.randn(1, 3, 4, 8)
+    other = DenseAnswer(answer.class_logits.clone(), answer.distance.clone())
+    other.class_logits[:, :, 4:] = 50 * torch.randn(1, 3, 4, 8)
     other.distance[:, :, 4:] = 50.0
     assert torch.allclose(dense_loss(answer, classes, distance)[0], dense_loss(other, classes, distance)[0])
 
@@ -137,7 +137,9 @@ def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_images() -> None:
     whole = dense_loss(answer, classes, distance)[0]
     parts = [
         dense_loss(
-            DenseAnswer(answer.classes[i : i + 1], answer.distance[i : i + 1]), classes[i : i + 1], distance[i : i + 1]
+            DenseAnswer(answer.class_logits[i : i + 1], answer.distance[i : i + 1]),
+            classes[i : i + 1],
+            distance[i : i + 1],
         )
         for i in range(2)
     ]

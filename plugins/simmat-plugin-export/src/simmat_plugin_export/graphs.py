@@ -182,7 +182,7 @@ class DenseHeadGraph(nn.Module):
         """Map levels to class logits (B, K, h, w) and distance logits (B, 1, h, w)."""
         assert self.model.dense is not None
         answer = self.model.dense(ImageEmbedding(levels, self.strides))
-        return answer.classes, answer.distance
+        return answer.class_logits, answer.distance
 
 
 class Masks(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import FrameSequence, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def follow(
     bundle, sequence = _bundle_and_sequence(paths, source, is_untuned=loading["modality"] is not None)
     if not masks and prompts is None:
         raise ConfigError("what is to be followed? Give --mask IMAGE@FRAME, or --prompts FILE")
-    names: FrameSequence[str] | None = None
+    names: Sequence[str] | None = None
     if formats is not None:
         names = [name for name in formats.split(",") if name]
         check_formats(names)
@@ -105,7 +105,7 @@ def follow(
 
 
 def _bundle_and_sequence(
-    paths: FrameSequence[Path], source: Mapping[str, Path], *, is_untuned: bool
+    paths: Sequence[Path], source: Mapping[str, Path], *, is_untuned: bool
 ) -> tuple[Path | None, Path | Mapping[str, Path]]:
     """Return the bundle, None for an untuned model, and the frames; ConfigError where paths are missing or too many."""
     needed = []
