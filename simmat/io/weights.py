@@ -1,7 +1,7 @@
 """Weight files of foundation models: find them, download them.
 
-A download is written to NAME.DIGEST.part, resumed after an interruption, and renamed once its sha256 is right. If
-several processes fetch one file, the first downloads it and the others wait for it.
+A download is written to another name, and renamed once its sha256 is right. If several processes fetch one file, the
+first downloads it and the others wait for it. Files on the Hugging Face Hub are left to its own client.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from pathlib import Path
 
 from filelock import FileLock
 
-from simmat.errors import DamagedWeightsError, WeightsError
+from simmat.errors import DamagedWeightsError, SimMATError, WeightsError
 from simmat.io import hub
-from simmat.io.files import cache_folder
+from simmat.io.files import atomic_path, cache_folder
 from simmat.plugin_specs import FoundationSpec, WeightFile
 
 Progress = Callable[[int, int], None]
@@ -25,8 +25,6 @@ Progress = Callable[[int, int], None]
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_S = 30.0
-_MAX_EMPTY_TRIES = 3
-"""A download fails after this many connections in a row that bring no byte."""
 
 
 def find_weights(spec: FoundationSpec, checkpoint: Path | None = None) -> Path | None:
@@ -89,15 +87,15 @@ def fetch(
 ) -> Path:
     """Download a weight file into the cache, unless it is there already, and return its path.
 
-    A file with another sha256 is downloaded again; an interrupted download is resumed.
+    A file with another sha256 is downloaded again.
 
     Args:
         cache: folder, by default `cache_folder()`.
         instead: what else the user can do with a file downloaded by hand.
 
     Raises:
-        WeightsError: no network, no such file, disk full, no permission, or a wrong sha256 (the download is then
-            removed). The message names the URL and where to put the file by hand.
+        WeightsError: no network, no such file, disk full, no permission, or a wrong sha256. The message names the URL
+            and where to put the file by hand; nothing is left of the download.
     """
     if file.path is not None:
         if file.path.is_file() and file.sha256 in ("", sha256_of(file.path)):
@@ -109,18 +107,25 @@ def fetch(
         return hub.fetch(file)
     if not file.url:
         raise WeightsError(f"no URL is known for {file.filename}; give the file with --checkpoint PATH")
-    folder = cache_folder() if cache is None else cache
-    target = folder / file.filename
-    by_hand = f"To do it by hand, download {file.url} and put it at {target}, or {instead}"
+    target = (cache or cache_folder()) / file.filename
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{file.filename}.lock"):
-            if target.is_file() and sha256_of(target) == file.sha256:
-                return target
-            _download(file, target, progress or (lambda done, total: None), by_hand)
-    except OSError as error:
-        raise WeightsError(f"cannot store {target}: {error.strerror or error}. {by_hand}") from error
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_name(f"{target.name}.lock")):
+            if not target.is_file() or sha256_of(target) != file.sha256:
+                with atomic_path(target) as temporary:
+                    _download(file, temporary, progress or _no_progress)
+    except (OSError, SimMATError) as error:
+        cause = str(error)
+        if isinstance(error, OSError):
+            cause = f"cannot store {target}: {error.strerror or error}"
+        raise WeightsError(
+            f"{cause}. To do it by hand, download {file.url} and put it at {target}, or {instead}"
+        ) from error
     return target
+
+
+def _no_progress(done: int, total: int) -> None:
+    pass
 
 
 def fetch_bytes(url: str, limit: int) -> bytes:
@@ -149,64 +154,60 @@ def _remedy(file: WeightFile, name: str) -> str:
     return f"{'remove it and ' if file.hub else ''}run `simmat foundations fetch {name}` to download it again"
 
 
-def _download(file: WeightFile, target: Path, progress: Progress, by_hand: str) -> None:
-    """Download to the .part file, reconnecting while connections bring new bytes, then check and rename it."""
-    part = target.with_name(f"{target.name}.{file.sha256[:8]}.part")  # another version is not resumed
-    tries, complete, cause = 0, False, "the connection was closed early"
-    while not complete and tries < _MAX_EMPTY_TRIES:
-        have = _size_of(part)
-        try:
-            complete = _download_rest(file, part, have, progress)
-        except urllib.error.HTTPError as error:
-            complete = error.code == 416 and have > 0  # no bytes left
-            if not complete:
-                raise WeightsError(f"{file.url} answers {error.code} {error.reason}. {by_hand}") from error
-        except (OSError, HTTPException) as error:
-            cause = _cause(error)
-        tries = 0 if _size_of(part) > have else tries + 1
-    if not complete:
-        kept = f"{_size_of(part)} bytes are kept, and the next try resumes there"
-        raise WeightsError(f"cannot download {file.url}: {cause}; {kept}. {by_hand}")
-    digest = sha256_of(part)
-    if digest != file.sha256:
-        part.unlink()
+def _download(file: WeightFile, target: Path, progress: Progress) -> None:
+    """Write what the file's address sends to a path, and check its size and sha256."""
+    digest = hashlib.sha256()
+    done = 0
+    with target.open("wb") as stream:
+        for chunk, total in _received(file):
+            stream.write(chunk)
+            digest.update(chunk)
+            done += len(chunk)
+            progress(done, total)
+    found = digest.hexdigest()
+    if found != file.sha256:
         raise WeightsError(
-            f"{file.url} is not the right file: its sha256 is {digest}, should be {file.sha256}; the download was "
-            f"removed. Try again; if this repeats, a proxy may change the file. {by_hand}"
+            f"{file.url} is not the right file: its sha256 is {found}, should be {file.sha256}; try again, and if this "
+            "repeats, a proxy may change the file"
         )
-    part.replace(target)
 
 
-def _size_of(part: Path) -> int:
-    return part.stat().st_size if part.exists() else 0
+def _received(file: WeightFile) -> Iterator[tuple[bytes, int]]:
+    """Yield the pieces that the file's address sends, the first one empty, each with the size of the whole file.
+
+    Raises:
+        WeightsError: it cannot be read, or has another size than the file.
+    """
+    received = 0
+    try:
+        with urllib.request.urlopen(_request(file.url), None, _TIMEOUT_S) as response:
+            length = response.headers.get("Content-Length")
+            total = int(length) if length else file.size_bytes
+            if file.size_bytes and total != file.size_bytes:
+                raise _wrong_size(file, f"{total} bytes")
+            yield b"", total
+            while chunk := response.read(_CHUNK_BYTES):
+                received += len(chunk)
+                if total and received > total:  # a server that states no length may send without end
+                    raise _wrong_size(file, f"more than {total} bytes")
+                yield chunk, total
+    except urllib.error.HTTPError as error:
+        raise WeightsError(f"{file.url} answers {error.code} {error.reason}") from error
+    except (OSError, HTTPException) as error:
+        raise WeightsError(f"cannot download {file.url}: {_cause(error)}; check the network") from error
+    if received < total:
+        raise WeightsError(f"cannot download {file.url}: it ended after {received} of {total} bytes; try again")
 
 
-def _download_rest(file: WeightFile, part: Path, have: int, progress: Progress) -> bool:
-    """Append the missing bytes to the .part file, which has some; return whether it is complete."""
-    request = _request(file.url, **({"Range": f"bytes={have}-"} if have else {}))
-    with urllib.request.urlopen(request, None, _TIMEOUT_S) as response:
-        # A server that ignores Range sends the whole file with 200.
-        resumes = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        got = have if resumes else 0
-        length = response.headers.get("Content-Length")
-        total = got + int(length) if length else file.size_bytes
-        if file.size_bytes and total != file.size_bytes:  # checked before the .part file is overwritten
-            raise WeightsError(
-                f"{file.url} is not the right file: it has {total} bytes, should have {file.size_bytes}; a proxy or "
-                "a login page may have answered instead of the server"
-            )
-        with part.open("ab" if resumes else "wb") as stream:
-            progress(got, total)
-            # A server that states no length may send without end; what is too long has another sha256.
-            while (got < total or not total) and (chunk := response.read(_CHUNK_BYTES)):
-                stream.write(chunk)
-                got += len(chunk)
-                progress(got, total)
-    return got >= total
+def _wrong_size(file: WeightFile, found: str) -> WeightsError:
+    return WeightsError(
+        f"{file.url} is not the right file: it has {found}, should have {file.size_bytes}; a proxy or a login page may "
+        "have answered instead of the server"
+    )
 
 
-def _request(url: str, **headers: str) -> urllib.request.Request:
-    return urllib.request.Request(url, headers={"User-Agent": "simmat", **headers})
+def _request(url: str) -> urllib.request.Request:
+    return urllib.request.Request(url, headers={"User-Agent": "simmat"})
 
 
 def _cause(error: Exception) -> str:
