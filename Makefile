@@ -145,9 +145,9 @@ define smoke
 	"$(1)/simmat" train --modality thermal --data "$$out/data" --foundation lite \
 		--image-size 64 --steps 4 --batch-size 2 --out "$$out/run" && \
 	test -s "$$out/run/report.html" && \
-	"$(1)/simmat" eval "$$out/run/bundle" --data "$$out/data" --split test && \
-	"$(1)/simmat" predict "$$out/run/bundle" "$$(ls "$$out"/data/images/* | head -n 1)" --point 48,48 --out "$$out/masks" && \
-	"$(1)/simmat" predict "$$out/run/bundle" "$$out/data/images" --everything --semantic --out "$$out/objects" && \
+	"$(1)/simmat" eval "$$out/run/bundle.safetensors" --data "$$out/data" --split test && \
+	"$(1)/simmat" predict "$$out/run/bundle.safetensors" "$$(ls "$$out"/data/images/* | head -n 1)" --point 48,48 --out "$$out/masks" && \
+	"$(1)/simmat" predict "$$out/run/bundle.safetensors" "$$out/data/images" --everything --semantic --out "$$out/objects" && \
 	"$(1)/simmat" export "$$out/run" --out "$$out/onnx" && \
 	"$(2)/python" -c 'import numpy, sys; numpy.save(sys.argv[1], 20 * numpy.random.rand(1, 96, 96) + 280)' "$$out/a.npy" && \
 	"$(2)/simmat-runtime" predict "$$out/onnx" "$$out/a.npy" --point 48,48 --out "$$out/mask.npy"

@@ -31,7 +31,7 @@ FIGURES = ("ece_uncalibrated", "ece", "auto_kept", "auto_right")
 
 def confidence_of(run: Path, config: TrainConfig, split: str) -> dict[str, Any]:
     """Return kind of score -> figures of the bundle of a run."""
-    bundle = load_bundle(run / "bundle", load_plugins())
+    bundle = load_bundle(run, load_plugins())
     scores, _ = evaluate_bundle(
         bundle,
         config.data,
@@ -52,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[tuple[str, str], list[dict[str, float | None]]] = defaultdict(list)
-    for run in sorted(file.parent.parent for file in options.folder.rglob("bundle/bundle.json")):
+    for run in sorted(file.parent for file in options.folder.rglob("bundle.safetensors")):
         config = load_config(run / "config.toml", {"out": run})
         kept = run / f"confidence_{options.split}.json"
         if not kept.exists():

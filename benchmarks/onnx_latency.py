@@ -41,7 +41,7 @@ GRAY = Channel("gray", "counts", "count")
 CLICKS = ((True, False, False),)
 
 
-def make_bundle(folder: Path, foundation: str, size: int) -> Predictor:
+def make_bundle(file: Path, foundation: str, size: int) -> Predictor:
     """Write a bundle of random weights, and return its predictor."""
     registry = load_plugins()
     spec = ModelSpec(
@@ -57,8 +57,8 @@ def make_bundle(folder: Path, foundation: str, size: int) -> Predictor:
         tune="lora",
         card=DataCard(regions="instances"),
     )
-    write_bundle(folder, spec, trained_tensors(assemble(spec, find_parts(spec, registry, None))))
-    return Predictor.of_bundle(load_bundle(folder, registry))
+    write_bundle(file, spec, trained_tensors(assemble(spec, find_parts(spec, registry, None))))
+    return Predictor.of_bundle(load_bundle(file, registry))
 
 
 def picture(size: int, seed: int) -> np.ndarray:
@@ -93,7 +93,7 @@ def int8(source: Path, out: Path, convert: Callable[..., onnx.ModelProto]) -> Pa
 def measure(foundation: str, size: int, rounds: int, threads: int, openvino: bool) -> None:
     """Export a model, and print its table."""
     with tempfile.TemporaryDirectory() as place:
-        predictor = make_bundle(Path(place) / "bundle", foundation, size)
+        predictor = make_bundle(Path(place) / "bundle.safetensors", foundation, size)
         assert predictor.bundle is not None
         whole = Path(place) / "fp32"
         export(predictor.bundle, whole, kinds=CLICKS)

@@ -86,8 +86,8 @@ def write_raster(path: Path, side: int) -> None:
 
 def train_bundle(folder: Path) -> Path:
     """Return a model with a dense head, trained for a few steps on mosaics of 2 x 2 tiles if it is not there yet."""
-    bundle = folder / "run/bundle"
-    if bundle.is_dir():
+    bundle = folder / "run/bundle.safetensors"
+    if bundle.is_file():
         return bundle
     import rasterio
     from PIL import Image

@@ -127,7 +127,7 @@ def make_predictor(setting: Setting, side: int) -> Predictor:
     """Return a predictor whose network takes images of `side` pixels."""
     spec, model = make_model(setting, "frozen", side)
     with tempfile.TemporaryDirectory() as folder:
-        bundle = Path(folder, "bundle")
+        bundle = Path(folder, "bundle.safetensors")
         write_bundle(bundle, spec, trained_tensors(model))
         return Predictor.of_bundle(load_bundle(bundle, load_plugins(env=ONLY_LITE)))
 

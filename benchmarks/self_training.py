@@ -148,7 +148,7 @@ def main() -> None:
         config, root = sensors[name], given.dir.absolute() / name
         write_masks(config, root / "masks")
         run = root / f"run-{given.steps}-{given.lr}-{given.seed}"
-        if not (run / "bundle").exists():
+        if not (run / "bundle.safetensors").exists():
             words = ["--modality", config.modality, "--data", root / "masks", "--out", run, "--seed", given.seed]
             words += ["--foundation", config.foundation, "--image-size", config.image_size, "--batch-size", 6]
             words += ["--mat", "mat-residual", "--tune", "lora", "--tune-option", "where=backbone", "--heads", "prompt"]

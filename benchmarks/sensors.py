@@ -61,7 +61,7 @@ class Bench:
 
 def parameters(run: Path) -> int:
     """Return how many trained parameters the bundle of a run has."""
-    return sum(tensor.numel() for tensor in load_file(run / "bundle/weights.safetensors").values())
+    return sum(tensor.numel() for tensor in load_file(run / "bundle.safetensors").values())
 
 
 def table(rows: dict[str, list[list[float]]], few: dict[str, list[list[float]]], trained: float) -> str:

@@ -80,9 +80,9 @@ def main() -> None:
         "Click an object of a scene that no model has seen: first the untuned model", "predict",
         "--foundation", "lite", *SENSOR, *click, out / "untuned",
     )  # fmt: skip
-    terminal.run("The tuned one, with the same click", "predict", run / "bundle", *click, out / "tuned")
+    terminal.run("The tuned one, with the same click", "predict", run, *click, out / "tuned")
     terminal.run(
-        "Every object of the scene with its class, without a click", "predict", run / "bundle", file, "--everything",
+        "Every object of the scene with its class, without a click", "predict", run, file, "--everything",
         "--out", out / "objects",
     )  # fmt: skip
     page = out / PAGE

@@ -22,8 +22,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from simmat_plugin_hub import index_folder, push_bundle
+
 import simmat
-from simmat.bundle import index_folder, push_bundle
 from simmat.cli import run
 from simmat.data.card import DataCard, write_card
 from simmat.io.files import write_rows
@@ -119,7 +120,7 @@ def main() -> None:
         begun = (out / "config.toml").exists()
         start = ("--modality", recipe.modality, "--data", data, "--out", out, "--foundation", "lite", *steps)
         simmat_command("train", *(("--resume", out) if begun else start))
-        push_bundle(out, str(given.out / f"{name}.zip"), licence=recipe.licence, force=True)
+        push_bundle(out, str(given.out / f"{name}.safetensors"), licence=recipe.licence, force=True)
         model, dataset = simmat.load(out), simmat.open_dataset(data, recipe.modality)
         model.set_image(dataset.split("val")[0].files)
         model.segment_everything().plot().convert("RGB").save(given.out / f"{name}.jpg")

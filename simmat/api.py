@@ -46,8 +46,8 @@ def load(
     """Load a tuned model, or an untuned foundation model for a sensor.
 
     Args:
-        source: the folder of a run, a bundle, a zip of one, hf://ORG/NAME, gallery:NAME of the gallery that the
-            environment variable SIMMAT_GALLERY names, or the folder of an exported model; None for an untuned model.
+        source: the folder of a run, its bundle.safetensors, the folder of an exported model, or what a plugin fetches,
+            such as hf://ORG/NAME; None for an untuned model.
             Where a bundle holds several sensors, the name of one follows: RUN/SENSOR, hf://ORG/NAME/SENSOR.
         foundation: the untuned model; with `source`, the name of the bundle's foundation model on this machine.
         modality: the sensor of the untuned model: a name, an adapter, or its class. With `source`, a sensor of the

@@ -212,6 +212,25 @@ class FollowerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class BundleSource:
+    """A place other than this machine where bundles are, as data.
+
+    Attributes:
+        name: lower case letters, digits and hyphens.
+        description: one line.
+        prefix: how its places begin: "hf://".
+        fetch: "package.module:function"; called as `function(place)` with the place as the user wrote it, returns the
+            path of the bundle's file on this machine, with the name of a sensor behind it where the place names one.
+    """
+
+    name: str
+    description: str
+    prefix: str
+    fetch: str
+    api_version: int = API_VERSION
+
+
+@dataclass(frozen=True, slots=True)
 class GeoBackendSpec:
     """What reads maps, as data: georeferences, features in map coordinates, tiles of maps, rasters by URL.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from bad_input_case import Case, Spoil, both, cut, png, replace, write
 from bundles import change_json
 
 RUN = Path("run")
-BUNDLE = RUN / "bundle"
+BUNDLE = RUN / "bundle.safetensors"
 CONFIG = RUN / "config.toml"
 
 
@@ -72,26 +71,15 @@ def other_folder() -> None:
     shutil.copy("data/images/s4.png", "o/s4.png")
 
 
-def foreign_zip() -> None:
-    with zipfile.ZipFile("other.zip", "w") as archive:
-        archive.writestr("../x", "x")
-
-
-def bundle_zip() -> None:
-    with zipfile.ZipFile("flip.zip", "w") as archive:
-        for file in BUNDLE.iterdir():
-            archive.write(file, file.name)
-
-
 def folder(name: str, file: str, text: str = "x") -> Spoil:
     return lambda: [Path(name).mkdir(), Path(name, file).write_text(text)]
 
 
 VIT_B = "train … --foundation sam_vit_b --checkpoint x.pth"
 RESUME = "train --resume run"
-PREDICT = "predict run/bundle data/images/s4.png --out pred"
+PREDICT = "predict run/bundle.safetensors data/images/s4.png --out pred"
 CLICK = PREDICT + " --point 3,3"
-TWO = "predict r2/bundle --point 3,3 --out pred"
+TWO = "predict r2/bundle.safetensors --point 3,3 --out pred"
 CASES = {
     "nothing given": Case("--modality", "--data", "--out", run="train"),
     "command: unknown": Case("'trian'", "'train'", "--help", run="trian"),
@@ -175,14 +163,20 @@ CASES = {
         spoil=lambda: png("data/images/s0.png", np.ones((50, 50))), run=RESUME,
     ),
     "bundle: flipped bit": Case(
-        "weights.safetensors", "sha256", spoil=flip("run/bundle/weights.safetensors"), run=CLICK
+        "run/bundle.safetensors", "sha256", spoil=flip("run/bundle.safetensors"), run=CLICK
     ),
-    "bundle: json cut short": Case(
-        "run/bundle/bundle.json", "line", spoil=cut("run/bundle/bundle.json", 490), run=CLICK
+    "bundle: cut short": Case(
+        "run/bundle.safetensors", "damaged", spoil=cut("run/bundle.safetensors", 490), run=CLICK
     ),
     "bundle: newer format": Case(
-        "run/bundle", "2", "pip install --upgrade simmat",
-        spoil=bundle_json(lambda document: document.update(format=3)), run=CLICK,
+        "run/bundle.safetensors", "99", "pip install --upgrade simmat",
+        spoil=bundle_json(lambda document: document.update(format=99)), run=CLICK,
+    ),
+    "bundle: text": Case("b.safetensors", "damaged", spoil=write("b.safetensors"),
+        run="predict b.safetensors data/images/s4.png --out pred --point 3,3",
+    ),
+    "bundle: text as zip": Case("drv.zip", "zip", spoil=write("drv.zip"),
+        run="predict drv.zip data/images/s4.png --out pred --point 3,3",
     ),
     "bundle: other unit": Case(
         "data/images/s4.png", "gray [count]", "gray [K]",
@@ -190,12 +184,12 @@ CASES = {
     ),
     "eval: another sensor": Case(
         "data/images/s4.png", "'gray'",
-        spoil=lambda: png("data/images/s4.png", np.full((40, 56, 3), 9)), run="eval run/bundle --data data",
+        spoil=lambda: png("data/images/s4.png", np.full((40, 56, 3), 9)), run="eval run/bundle.safetensors --data data",
     ),
-    "eval: unknown split": Case("'tset'", "test", "train", run="eval run/bundle --data data --split tset"),
+    "eval: unknown split": Case("'tset'", "test", "train", run="eval run/bundle.safetensors --data data --split tset"),
     "eval: empty split": Case(
         "data", "test", "train", "val",
-        spoil=replace("data/manifest.csv", (",test,", ",val,")), run="eval run/bundle --data data",
+        spoil=replace("data/manifest.csv", (",test,", ",val,")), run="eval run/bundle.safetensors --data data",
     ),
     "predict: no prompt": Case("--point X,Y", "--box X0,Y0,X1,Y1", run=PREDICT),
     "predict: point outside": Case("data/images/s4.png", "300,3", "0 to 55", "0 to 39", run=PREDICT + " --point 300,3"),
@@ -205,35 +199,22 @@ CASES = {
     "predict: bad file beside a good one": Case(
         "bad.png", "PNG, JPEG, TIFF", spoil=write("bad.png"), run=CLICK + " bad.png"
     ),
-    "predict: missing file": Case("nope.png", run="predict run/bundle nope.png --out pred --point 3,3"),
+    "predict: missing file": Case("nope.png", run="predict run/bundle.safetensors nope.png --out pred --point 3,3"),
     "predict: over other files": Case(
         "pred/s4.json", "--out", spoil=folder("pred", "s4.json", '{"shapes": []}'), run=CLICK
     ),
     "predict: no measurement": Case(
         "nan.npy", spoil=lambda: np.save("nan.npy", np.full((40, 56), np.nan, np.float32)),
-        run="predict run/bundle nan.npy --out pred --point 3,3",
+        run="predict run/bundle.safetensors nan.npy --out pred --point 3,3",
     ),
     "missing: unknown channel": Case(
         "--missing", "'nir'", "gray", run=TWO + " --source rgb=d2/images/rgb/s4.png --missing nir"
     ),
-    "missing: all channels": Case("--missing", "r2/bundle", run=TWO + " --missing red,green,blue,gray"),
+    "missing: all channels": Case("--missing", "r2/bundle.safetensors", run=TWO + " --missing red,green,blue,gray"),
     "missing: bundle that needs all": Case(
-        "run/bundle", "'mat-residual'", "--mat channel-attention", run=CLICK + " --missing gray"
+        "run/bundle.safetensors", "'mat-residual'", "--mat channel-attention", run=CLICK + " --missing gray"
     ),
     "missing: source of another channel": Case(
         "gray", "--source gray=FILE", run=TWO + " --source rgb=d2/images/rgb/s4.png --missing red"
     ),
-    "push: onto a data set": Case("data", run="bundle push run/bundle data --force"),
-    "push: onto a bundle": Case("r2/bundle", "--force", run="bundle push run/bundle r2/bundle"),
-    "push: licence": Case(
-        "--licence", "apache-2.0", "'Apache 2'", run="bundle push run/bundle x.zip --licence 'Apache 2'"
-    ),
-    "pull: zip of other files": Case(
-        "other.zip", "../x", "bundle.json", "simmat bundle push", spoil=foreign_zip, run="bundle pull other.zip --out b"
-    ),
-    "pull: damaged zip": Case(
-        "flip.zip", "weights.safetensors",
-        spoil=both(bundle_zip, flip("flip.zip", 20_000)), run="bundle pull flip.zip --out b",
-    ),
-    "pull: text as zip": Case("drv.zip", "zip", spoil=write("drv.zip"), run="bundle pull drv.zip --out b"),
 }  # fmt: skip

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from runs import registry
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
 
-from simmat.bundle import Bundle, BundleSpec, trained_tensors, write_bundle
-from simmat.bundle.document import with_checksum
+from simmat.bundle import FILE_NAME, Bundle, BundleSpec, trained_tensors, write_bundle
+from simmat.bundle.format import METADATA_KEY, bundle_bytes
 from simmat.data.card import DataCard
 from simmat.model import assemble, find_parts
 from simmat.model_spec import ModelSpec
@@ -43,21 +48,20 @@ SPEC = ModelSpec(
 
 
 BUNDLE_SPEC = BundleSpec(
-    format=1,
     metrics=METRICS,
-    weights_sha256="0" * 64,
-    versions={},
+    sha256="0" * 64,
     **{name: getattr(SPEC, name) for name in ModelSpec.model_fields},
 )
 """What a bundle of SPEC says of itself."""
 
 
 def tiny_bundle(folder: Path, **changes: Any) -> Path:
-    """Save a bundle of SPEC with some fields changed, and return its folder."""
-    metrics, calibration = changes.pop("metrics", METRICS), changes.pop("calibration", None)
+    """Save a bundle of SPEC with some fields changed into a folder, as that of a run, and return the folder."""
+    metrics = changes.pop("metrics", METRICS)
+    records = {name: changes.pop(name) for name in ("calibration", "packages", "licence") if name in changes}
     spec = SPEC.model_copy(update=changes)
     model = assemble(spec, find_parts(spec, registry(), None))
-    write_bundle(folder, spec, trained_tensors(model), metrics, calibration=calibration)
+    write_bundle(folder / FILE_NAME, spec, trained_tensors(model), metrics, **records)
     return folder
 
 
@@ -75,16 +79,75 @@ def predict(
     return predictor.predict_prompts([prompt], mask_selection=mask_selection)[0]
 
 
-def change_json(folder: Path, change: Callable[[dict[str, Any]], Any] | None = None, **values: Any) -> None:
+def file_of(bundle: Path) -> Path:
+    """Return the file of a bundle, of which a run's folder may be given."""
+    return bundle / FILE_NAME if bundle.is_dir() else bundle
+
+
+def read_parts(bundle: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return json and tensors of a bundle, unchecked."""
+    with safe_open(file_of(bundle), "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        return json.loads(file.metadata()[METADATA_KEY]), tensors
+
+
+def change_tensors(bundle: Path, change: Callable[[dict[str, Tensor]], Any]) -> None:
+    """Change a bundle's tensors as whoever makes bundles could: with a digest that is right."""
+    document, tensors = read_parts(bundle)
+    change(tensors)
+    file_of(bundle).write_bytes(bundle_bytes(document, tensors))
+
+
+def change_json(bundle: Path, change: Callable[[dict[str, Any]], Any] | None = None, **values: Any) -> None:
     """Change a bundle's json as whoever makes bundles could: with a digest that is right.
 
     Args:
-        folder: the bundle's.
+        bundle: its file, or the folder of a run.
         change: changes the document in place.
         values: fields put into it.
     """
-    file = folder / "bundle.json"
-    document = json.loads(file.read_text(encoding="utf-8")) | values
+    document, tensors = read_parts(bundle)
+    document |= values
     if change is not None:
         change(document)
-    file.write_text(json.dumps(with_checksum(document)), encoding="utf-8")
+    file_of(bundle).write_bytes(bundle_bytes(document, tensors))
+
+
+NEW_FIELDS = ("packages", "licence", "sha256")
+"""What a bundle of version 0.1 does not say."""
+FORMER_FIELDS = {"selected_channels": "picks", "sensor_definitions": "described"}
+"""Name of a field -> what version 0.1 called it."""
+
+
+def write_old_bundle(folder: Path, bundle: Path) -> Path:
+    """Write a bundle as version 0.1 did, from one of now: a folder with a json and a safetensors file."""
+    document, tensors = read_parts(bundle)
+    weights = save(tensors, metadata={"format": "1"})
+    parts = document.get("sensors", {"": document})
+    for fields in (document, *parts.values()):
+        for name in NEW_FIELDS:
+            fields.pop(name, None)
+        for name, former in FORMER_FIELDS.items():
+            if name in fields:
+                fields[former] = fields.pop(name)
+    document["format"] = 2 if "sensors" in document else 1
+    document["weights_sha256"] = hashlib.sha256(weights).hexdigest()
+    return _write_old(folder, document, weights)
+
+
+def _write_old(folder: Path, document: dict[str, Any], weights: bytes) -> Path:
+    document.pop("sha256", None)
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    document["sha256"] = hashlib.sha256(text.encode("ascii")).hexdigest()
+    folder.mkdir(parents=True)
+    (folder / "weights.safetensors").write_bytes(weights)
+    (folder / "bundle.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
+    return folder
+
+
+def zip_old_bundle(file: Path, folder: Path, compression: int = zipfile.ZIP_STORED) -> Path:
+    """Write the folder of an old bundle as version 0.1 zipped it, and return the zip."""
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for path in sorted(folder.iterdir()):
+            archive.write(path, path.name)
+    return file

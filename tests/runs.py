@@ -116,7 +116,8 @@ def run_and_die(data: str, out: str, where: str, number: int, changes: dict[str,
 
 def _trap(where: str, number: int) -> Any:
     """Patch one place of the writing so that the process dies there."""
-    real_write, real_replace, real_rename = Path.write_bytes, os.replace, os.rename
+    real_write = Path.write_bytes
+    real_replace = os.replace
 
     def half(path: Path, data: bytes) -> None:
         real_write(path, data[: len(data) // 2])
@@ -124,6 +125,9 @@ def _trap(where: str, number: int) -> Any:
 
     def is_state(path: Any, *_: Any) -> bool:
         return ".last." in str(path)
+
+    def is_bundle(path: Any, *_: Any) -> bool:
+        return ".bundle." in str(path)
 
     if where == "between steps":
         from simmat.training.run_folder import RunFolder
@@ -135,11 +139,9 @@ def _trap(where: str, number: int) -> Any:
     if where == "state written, not renamed":
         return mock.patch("os.replace", nth_call(number, lambda *_: die(), real_replace, is_state))
     if where == "half the bundle written":
-        patched = nth_call(number, half, real_write, lambda path, _: ".weights." in str(path))
-        return mock.patch.object(Path, "write_bytes", patched)
-    if where == "bundle half swapped":
-        patched = nth_call(number, lambda *_: die(), real_rename, lambda old, new: str(old).endswith(".bundle.new"))
-        return mock.patch("os.rename", patched)
+        return mock.patch.object(Path, "write_bytes", nth_call(number, half, real_write, is_bundle))
+    if where == "bundle written, not renamed":
+        return mock.patch("os.replace", nth_call(number, lambda *_: die(), real_replace, is_bundle))
     if where == "bundle written, state not":
         patched = nth_call(number, lambda *_: die(), real_write, is_state)
         return mock.patch.object(Path, "write_bytes", patched)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 from runs import gray_set, registry
 
 import simmat
-from simmat.bundle import push_bundle
+from simmat.bundle import FILE_NAME
 from simmat.errors import BundleError, ConfigError, DataError, SpecError, UnknownNameError
 from simmat.evaluation.report import ScoreReport
 from simmat.foundation import MaskPrediction
@@ -142,11 +143,11 @@ def test_a_loss_without_gradient_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_place_of_a_bundle_is_taken(tmp_path: Path) -> None:
-    """A run, a bundle, its json and a zip of it are one model to those who use it."""
-    bundle = tiny_bundle(tmp_path / "run" / "bundle")
-    push_bundle(bundle, str(tmp_path / "b.zip"), licence="mit")
+    """A run, its bundle, a copy of that and the name of version 0.1 are one model to those who use it."""
+    bundle = tiny_bundle(tmp_path / "run") / FILE_NAME
+    shutil.copy(bundle, tmp_path / "b.safetensors")
     scores = set()
-    for place in (bundle, str(bundle), tmp_path / "run", tmp_path / "b.zip"):
+    for place in (bundle, str(bundle), tmp_path / "run", tmp_path / "run/bundle", tmp_path / "b.safetensors"):
         model = simmat.load(place, registry=registry(), device="cpu")
         model.set_image(np.arange(64.0).reshape(1, 8, 8))
         scores.add(model.predict(points=[(2, 2)]).score)

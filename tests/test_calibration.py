@@ -173,13 +173,16 @@ def test_training_calibrates_by_its_validation(tmp_path: Path) -> None:
     """Who trains gets calibrated scores without asking; nothing is fitted to fewer than ten objects."""
     data = gray_set(tmp_path / "set", val=12)
     training.train(config(data, tmp_path / "run", steps=1, pictures=False), registry())
-    found = read_bundle_spec(tmp_path / "run/bundle")
+    found = read_bundle_spec(tmp_path / "run/bundle.safetensors")
     assert found.calibration is not None
     assert found.calibration.click is not None
     assert found.calibration.click.objects == found.metrics["val"]["objects"] >= 10  # type: ignore[index,call-overload]
     assert found.calibration.object is None
     report = simmat.evaluate(
-        simmat.load(tmp_path / "run/bundle", registry=registry(), device="cpu"), data, split="val", zero_shot=False
+        simmat.load(tmp_path / "run/bundle.safetensors", registry=registry(), device="cpu"),
+        data,
+        split="val",
+        zero_shot=False,
     )
     figures = report["tuned"]["confidence"]["click"]
     assert figures["ece_uncalibrated"] == pytest.approx(found.calibration.click.ece)

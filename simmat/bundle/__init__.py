@@ -1,49 +1,46 @@
-"""The bundle: a trained model to use and share. A folder of one json and one safetensors file, or a zip of it.
+"""The bundle: a trained model to use and share, as one safetensors file.
+
+Its header holds, as json, everything needed to use the weights again and to refuse what they do not fit. Its tensors
+are the transfer layer and what the tuner changed. Frozen foundation weights are not in it: the json names their file by
+sha256, or the seed if they are random.
 
 It may hold several sensors, which share what a tuner changed of the foundation model; BUNDLE/NAME is one of them.
-
-`bundle.json` holds everything needed to use the weights again and to refuse what they do not fit.
-`weights.safetensors` holds the transfer layer and what the tuner changed. Frozen foundation weights are not in it: the
-json names their file by sha256, or the seed if they are random.
 """
 
-from simmat.bundle.document import (
-    BundleSpec,
-    ImageDigests,
-    bundle_spec,
+from simmat.bundle.format import FILE_NAME, SUFFIX, BundleSpec, Sensors, bundle_spec, write_bundle, write_sensors
+from simmat.bundle.image_digests import ImageDigests
+from simmat.bundle.load import Bundle, check_sensor_channels, load_bundle
+from simmat.bundle.packages import Package, packages_of
+from simmat.bundle.places import (
     check_bundle,
+    local_path,
+    read_bundle,
     read_bundle_spec,
     read_bundle_specs,
-    with_checksum,
-    write_bundle,
-    write_sensors,
+    read_sensors,
 )
-from simmat.bundle.files import JSON_NAME, load_tensors, trained_tensors
-from simmat.bundle.gallery import Gallery, open_gallery
-from simmat.bundle.load import Bundle, check_sensor_channels, load_bundle, read_bundle, read_sensors
-from simmat.bundle.sharing import index_folder, pull_bundle, push_bundle
+from simmat.bundle.tensors import load_tensors, trained_tensors
 
 __all__ = [
-    "JSON_NAME",
+    "FILE_NAME",
+    "SUFFIX",
     "Bundle",
     "BundleSpec",
-    "Gallery",
     "ImageDigests",
+    "Package",
+    "Sensors",
     "bundle_spec",
     "check_bundle",
     "check_sensor_channels",
-    "index_folder",
     "load_bundle",
     "load_tensors",
-    "open_gallery",
-    "pull_bundle",
-    "push_bundle",
+    "local_path",
+    "packages_of",
     "read_bundle",
     "read_bundle_spec",
     "read_bundle_specs",
     "read_sensors",
     "trained_tensors",
-    "with_checksum",
     "write_bundle",
     "write_sensors",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from simmat.bundle.document import BundleSpec, read_specs, single_sensor
-from simmat.bundle.files import (
-    JSON_NAME,
-    WEIGHTS_NAME,
-    check_tensors,
-    load_tensors,
-    read_weights,
-    tensors_of,
-)
-from simmat.bundle.places import bundle_folder, local_path
+from simmat.bundle.format import BundleSpec
+from simmat.bundle.places import local_path, locate, read_bundle
+from simmat.bundle.tensors import check_tensors, load_tensors
 from simmat.data.pipeline import Pipeline
 from simmat.errors import BundleError, ConfigError, UnknownNameError
 from simmat.io.weights import check_digest, find_weights, sha256_of
@@ -94,8 +88,8 @@ def load_bundle(
     """Load a bundle and its foundation model, or an exported model.
 
     Args:
-        path: the bundle's folder, or a zip that holds it, with the name of a sensor behind it where it holds several;
-            or the folder of an exported model, which brings all weights.
+        path: the folder of a run or its bundle, with the name of a sensor behind it where it holds several; what else
+            `simmat.bundle.places.local_path` takes; or the folder of an exported model, which brings all weights.
         foundation: the name of its foundation model on this machine; the weights must be the same, bit for bit. None
             takes the name in the bundle, about which no server is asked.
         checkpoint: the foundation model's weight file; None looks in the cache and the packages.
@@ -109,34 +103,45 @@ def load_bundle(
             exported model; or the sensor has no such option.
     """
     path = local_path(path)
-    with bundle_folder(path) as (folder, name):
-        spec, tensors = single_sensor(_read(folder, name), path)
-        if spec.exported is not None and (foundation, checkpoint) != (None, None):
+    spec, tensors = read_bundle(path)
+    if spec.exported is not None and (foundation, checkpoint) != (None, None):
+        raise ConfigError(
+            f"{path} is an exported model, which holds all weights; leave --foundation and --checkpoint out"
+        )
+    if foundation not in (None, spec.foundation):
+        if spec.foundation_sha256 is None:
             raise ConfigError(
-                f"{path} is an exported model, which holds all weights; leave --foundation and --checkpoint out"
+                f"{path} was trained on random weights of {spec.foundation!r} (seed {spec.seed}), so it cannot be "
+                f"checked that {foundation!r} is the same model; leave --foundation out"
             )
-        if foundation not in (None, spec.foundation):
-            if spec.foundation_sha256 is None:
-                raise ConfigError(
-                    f"{path} was trained on random weights of {spec.foundation!r} (seed {spec.seed}), so it cannot be "
-                    f"checked that {foundation!r} is the same model; leave --foundation out"
-                )
-            spec = spec.model_copy(update={"foundation": foundation})
-        sensor = _sensor(spec, registry, path)
-        adapter = with_data_card(sensor, card := spec.card.model_dump())
-        if modality_options:
-            names = [part.name for part in adapter.sensors()]
-            check_sensors(given := options_by_sensor(modality_options, names), names)
-            adapter = adapter.with_options(given).configured(card)
-            spec = spec.model_copy(update={"modality_options": options_of(adapter)})
-        if spec.exported is not None:
-            loader = registry.get("model format", spec.exported).load
-            parts, model = _parts_of_exported(spec, registry), import_from_string(loader)(folder)
-        else:
-            file = _foundation_weights(path, spec, registry, checkpoint, named=foundation is not None)
+        spec = spec.model_copy(update={"foundation": foundation})
+    sensor = _sensor(spec, registry, path)
+    card = spec.card.model_dump()
+    adapter = with_data_card(sensor, card)
+    if modality_options:
+        names = [part.name for part in adapter.sensors()]
+        given = options_by_sensor(modality_options, names)
+        check_sensors(given, names)
+        adapter = adapter.with_options(given).configured(card)
+        spec = spec.model_copy(update={"modality_options": options_of(adapter)})
+    if spec.exported is not None:
+        parts = _parts_of_exported(spec, registry)
+        model = _load_exported(path, spec.exported, registry)
+    else:
+        file = _foundation_weights(path, spec, registry, checkpoint, named=foundation is not None)
+        with _named_packages(path, spec):
             parts = find_parts(spec, registry, file)
-            model = _build(spec, parts, tensors, folder).to(device).eval()
-    return Bundle(spec, model, Pipeline(adapter, spec.channels, spec.image_size, spec.aspect), parts, path, sensor)
+        model = _build(spec, parts, tensors, path).to(device).eval()
+    pipeline = Pipeline(adapter, spec.channels, spec.image_size, spec.aspect)
+    return Bundle(spec, model, pipeline, parts, path, sensor)
+
+
+def _load_exported(path: Path, name: str, registry: Registry) -> SimMAT:
+    """Load an exported model from the files beside its bundle."""
+    place, _ = locate(path)
+    folder = place if place.is_dir() else place.parent
+    model: SimMAT = import_from_string(registry.get("model format", name).load)(folder)
+    return model
 
 
 def _parts_of_exported(spec: ModelSpec, registry: Registry) -> Parts:
@@ -147,12 +152,13 @@ def _parts_of_exported(spec: ModelSpec, registry: Registry) -> Parts:
 
 def _sensor(spec: BundleSpec, registry: Registry, path: Path) -> ModalityAdapter:
     try:
-        return registry.modality(
-            spec.modality,
-            spec.modality_options,
-            channels=spec.selected_channels,
-            sensor_definitions=spec.sensor_definitions,
-        )
+        with _named_packages(path, spec):
+            return registry.modality(
+                spec.modality,
+                spec.modality_options,
+                channels=spec.selected_channels,
+                sensor_definitions=spec.sensor_definitions,
+            )
     except UnknownNameError as error:
         raise UnknownNameError(
             f"{path} was trained on a sensor that is not here: {error}. If it is a class of your own, as in a "
@@ -161,19 +167,30 @@ def _sensor(spec: BundleSpec, registry: Registry, path: Path) -> ModalityAdapter
         ) from error
 
 
-def _build(spec: ModelSpec, parts: Parts, tensors: Mapping[str, Tensor], folder: Path) -> SimMAT:
+@contextmanager
+def _named_packages(path: Path, spec: BundleSpec) -> Iterator[None]:
+    """Add to the error for a part that is not installed which packages the bundle was trained with."""
+    try:
+        yield
+    except UnknownNameError as error:
+        recorded = [f"{package.distribution} {package.version}" for package in spec.packages]
+        if not recorded:
+            raise
+        listed = ", ".join(dict.fromkeys(recorded))
+        raise UnknownNameError(f"{error}. As the file says, {path} was trained with {listed}") from error
+
+
+def _build(spec: ModelSpec, parts: Parts, tensors: Mapping[str, Tensor], path: Path) -> SimMAT:
     """Build the network and fill it, after a check of its sizes on the meta device: the spec comes from a stranger."""
-    origin, foundation = str(folder / WEIGHTS_NAME), foundation_of(spec, parts)
+    foundation = foundation_of(spec, parts)
     try:
         sizes = outline(foundation, spec, parts, _CALLS_PER_TENSOR * len(tensors) + _CALLS)
     except TooLargeError as error:
-        raise BundleError(
-            f"{folder / JSON_NAME} does not fit {WEIGHTS_NAME}: {error}; copy the bundle again"
-        ) from error
+        raise BundleError(f"the weights in {path} do not fit its json: {error}; copy the bundle again") from error
     if sizes is not None:
-        check_tensors(sizes, tensors, origin)
+        check_tensors(sizes, tensors, str(path))
     model = assemble_on(foundation, spec, parts)
-    load_tensors(model, tensors, origin)
+    load_tensors(model, tensors, str(path))
     return model
 
 
@@ -187,7 +204,8 @@ def _foundation_weights(
     if spec.foundation_sha256 is None and checkpoint is not None:
         raise ConfigError(f"{path} was trained on random weights (seed {spec.seed}); it takes no --checkpoint")
     try:
-        model = registry.foundation(spec.foundation, fetch=named)
+        with _named_packages(path, spec):
+            model = registry.foundation(spec.foundation, fetch=named)
     except UnknownNameError as error:
         raise UnknownNameError(
             f"the foundation model of {path} is not installed: {error}. If it has another name here, give it with "
@@ -207,27 +225,3 @@ def _foundation_weights(
             f"but {file} has {found[:12]}…; give the right file with --checkpoint"
         )
     return file
-
-
-def read_bundle(path: Path) -> tuple[BundleSpec, dict[str, Tensor]]:
-    """Read spec and tensors of a bundle; none of an exported model. Raises BundleError if it is damaged."""
-    return single_sensor(read_sensors(path), path)
-
-
-def read_sensors(path: Path) -> dict[str, tuple[BundleSpec, dict[str, Tensor]]]:
-    """Read name -> spec and tensors of each sensor that a path stands for, see `read_specs`."""
-    with bundle_folder(path) as (folder, sensor):
-        return _read(folder, sensor)
-
-
-def _read(folder: Path, sensor: str, *, again: bool = True) -> dict[str, tuple[BundleSpec, dict[str, Tensor]]]:
-    """Read json and weights of one bundle; twice if need be, as a running training may swap the folder."""
-    try:
-        specs = read_specs(folder, sensor)
-        one = next(iter(specs.values()))
-        tensors = {} if one.exported is not None else read_weights(folder, one.weights_sha256)
-        return {name: (spec, tensors_of(name, tensors)) for name, spec in specs.items()}
-    except BundleError:
-        if not again:
-            raise
-        return _read(folder, sensor, again=False)

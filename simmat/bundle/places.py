@@ -1,151 +1,146 @@
-"""Where a bundle may be: a folder, a run, a zip, a gallery, the Hugging Face Hub."""
+"""Where a bundle may be: a file, the folder of a run, or a place that a plugin fetches it from."""
 
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
-from simmat.bundle.files import JSON_NAME, SHARED_NAMES, SIZE_LIMITS, ZIP_SUFFIX, unpack_zip
-from simmat.bundle.gallery import SCHEME, from_gallery
+from simmat.bundle.format import FILE_NAME, BundleSpec, Sensors, Tensors, read_file, sensors_of
+from simmat.bundle.version_0_1 import JSON_NAME, ZIP_SUFFIX, old_bundle_at, read_old
 from simmat.config import BUNDLE_ELSEWHERE
-from simmat.errors import BundleError, ConfigError, SimMATError
-from simmat.io.files import output_error, recover_folder
-from simmat.io.hub import why_failed
-from simmat.version import __version__
+from simmat.errors import BundleError, ConfigError
+from simmat.io.reading import missing
+from simmat.plugin_specs import BundleSource, import_from_string
+from simmat.plugins.loader import installed
 
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
-HUB = "hf:/"
-"""Start of a place on the hub; as a path it has one slash."""
-_WORD = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
-_PLACE = re.compile(rf"hf://(?P<repo>{_WORD}/{_WORD})(?:@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]*))?")
+_Value = TypeVar("_Value")
+_FILE_NAMES = (FILE_NAME, "bundle")
+"""Names of the bundle in the folder of a run, of now and of version 0.1."""
 
 
-@contextmanager
-def bundle_folder(source: Path | str, names: Collection[str] = SHARED_NAMES) -> Iterator[tuple[Path, str]]:
-    """Give the folder of a bundle, and the sensor that is named behind it, else ""; a zip is unpacked meanwhile.
+def read_sensors(source: Path | str) -> Sensors:
+    """Read name -> spec and tensors of each sensor of a bundle, or of the one that `source` names.
+
+    An exported model has no tensors.
 
     Args:
-        source: as `local_path` takes it. The folder of a run stands for its best bundle.
-        names: the files of a zip to unpack. The content of a folder is not checked here.
+        source: as `local_path` takes it.
+
+    Raises:
+        BundleError: there is no bundle, it is damaged, of a newer format, or has no such sensor.
     """
-    place, sensor = _located(local_path(source))
-    if not place.is_file():
-        yield place, sensor
-    elif place.suffix.lower() != ZIP_SUFFIX:
-        raise BundleError(f"{place} is a file, not a bundle; give a bundle's folder, or a {ZIP_SUFFIX} that holds one")
+    place, sensor = locate(local_path(source))
+    if place.is_dir() or place.suffix.lower() == ZIP_SUFFIX:
+        document, tensors = read_old(place)
     else:
-        with tempfile.TemporaryDirectory(prefix="simmat-bundle-") as made:
-            folder = Path(made)
-            try:
-                unpack_zip(place, folder, names)
-            except OSError as error:
-                raise output_error(error, folder) from error
-            with named_as(folder, place):
-                yield folder, sensor
+        document, tensors = read_file(place)
+    sensors = sensors_of(place, document, tensors)
+    if not sensor:
+        return sensors
+    if sensor not in sensors:
+        raise BundleError(f"{place} holds no sensor {sensor!r}, but {', '.join(sensors)}")
+    return {sensor: sensors[sensor]}
+
+
+def read_bundle(source: Path | str) -> tuple[BundleSpec, Tensors]:
+    """Read spec and tensors of a bundle of one sensor, or of the one that `source` names; see `read_sensors`."""
+    return single_sensor(read_sensors(source), source)
+
+
+def read_bundle_specs(source: Path | str) -> dict[str, BundleSpec]:
+    """Read name -> spec of each sensor of a bundle, which is checked as a whole; see `read_sensors`."""
+    return {name: spec for name, (spec, _) in read_sensors(source).items()}
+
+
+def read_bundle_spec(source: Path | str) -> BundleSpec:
+    """Read the spec of a bundle of one sensor, or of the one that `source` names; see `read_sensors`."""
+    return single_sensor(read_bundle_specs(source), source)
+
+
+def check_bundle(source: Path | str) -> None:
+    """Raise BundleError if a bundle is missing, damaged or of a newer format; builds no network."""
+    read_sensors(source)
+
+
+def single_sensor(sensors: Mapping[str, _Value], source: Path | str) -> _Value:
+    """Return what a bundle has for its sensor; BundleError if there are several, and none was named."""
+    if len(sensors) > 1:
+        named = ", ".join(f"{source}/{name}" for name in sensors)
+        raise BundleError(f"{source} holds several sensors; append the name of one: {named}")
+    return next(iter(sensors.values()))
+
+
+def locate(path: Path) -> tuple[Path, str]:
+    """Return the file or old folder of a bundle, and the name of the sensor behind it, "" if there is none.
+
+    RUN stands for RUN/bundle.safetensors, or the folder RUN/bundle of version 0.1, and either of these for the other.
+
+    Raises:
+        BundleError: there is no bundle.
+    """
+    short = _without_file_name(path)
+    for place, sensor in ((short, ""), (short.parent, short.name)):
+        found = _bundle_at(place)
+        if found is not None:
+            return found, sensor
+    if path.is_dir():
+        runs = sorted(path.glob(f"*/{FILE_NAME}"))
+        if runs:
+            named = ", ".join(str(run.parent) for run in runs)
+            raise BundleError(f"{path} is no bundle, but has runs, each with one; use one of {named}")
+    raise BundleError(f"{missing(path, 'bundle')}; give the folder of a run, or its {FILE_NAME}")
+
+
+def _without_file_name(path: Path) -> Path:
+    """Return a path without the name of a bundle's file, unless that is there: RUN/NAME for RUN/bundle/NAME."""
+    if path.name == JSON_NAME:
+        return path.parent
+    if path.name in _FILE_NAMES and not path.exists():
+        return path.parent
+    if path.parent.name in _FILE_NAMES and not path.parent.exists():
+        return path.parent.parent / path.name
+    return path
+
+
+def _bundle_at(path: Path) -> Path | None:
+    """Return the file or old folder of a bundle that a path stands for; None if there is none."""
+    if path.exists() and not path.is_dir():
+        return path
+    if (path / FILE_NAME).exists():
+        return path / FILE_NAME
+    return old_bundle_at(path)
 
 
 def local_path(source: Path | str) -> Path:
-    """Return the path of a bundle, with that of a sensor behind it; one from elsewhere is fetched into a cache.
+    """Return the path of a bundle, with that of a sensor behind it; one from elsewhere is fetched by a plugin.
 
     Args:
-        source: a folder, its `bundle.json`, a zip, gallery:NAME or hf://ORG/NAME[@REVISION]. The name of one of several
-            sensors may follow: RUN/SENSOR, hf://ORG/NAME/SENSOR@REVISION.
+        source: a file, the folder of a run, a zip or folder of version 0.1, or what an installed `BundleSource`
+            fetches, such as hf://ORG/NAME. The name of one of several sensors may follow: RUN/SENSOR.
 
     Raises:
-        BundleError: there is no bundle in the repository, or the zip in the gallery is not that of the index.
-        ConfigError: there is no such kind of place, or no gallery is set.
-        UnknownNameError: the gallery has no such bundle.
-        WeightsError: the gallery does not answer.
+        ConfigError: nothing that is installed fetches it.
+        SimMATError: it cannot be fetched.
     """
+    if not str(source).strip():
+        raise ConfigError(f"a bundle is the folder of a run, or its {FILE_NAME}, got {str(source)!r}")
     path = Path(source)
-    text = path.as_posix()
-    check_place(source)
-    if text.startswith(SCHEME):
-        return from_gallery(text)
-    if BUNDLE_ELSEWHERE.match(text) or not text.strip():
-        place, at, revision = text.partition("@")
-        scheme, *names = place.split("/")
-        sensor = names.pop() if len(names) == 3 else ""
-        return download(f"{scheme}//{'/'.join(names)}{at}{revision}") / sensor
-    return path.parent if path.name == JSON_NAME else path
+    if not BUNDLE_ELSEWHERE.match(path.as_posix()):
+        return path
+    place = re.sub(r"^(\w+:)/+", r"\1//", path.as_posix())  # a path has one slash
+    for found in bundle_sources():
+        if place.startswith(found.prefix):
+            fetched: Path = import_from_string(found.fetch)(place)
+            return fetched
+    known = ", ".join(f"{found.prefix}…" for found in bundle_sources()) or "nothing"
+    raise ConfigError(
+        f"{place} is no file here, and no installed plugin fetches it (they fetch {known}); download it first, or "
+        "install the plugin for it, see the list of packages in SimMAT's README"
+    )
 
 
-def check_place(source: Path | str) -> None:
-    """Refuse an address that is not of the hub."""
-    if BUNDLE_ELSEWHERE.match(str(source)) and not str(source).startswith((SCHEME, HUB)):
-        address = re.sub(r"^(\w+:)/+", r"\1//", str(source))  # a path has one slash
-        raise ConfigError(
-            f"a bundle is a folder, a {ZIP_SUFFIX}, gallery:NAME, hf://ORG/NAME or hf://ORG/NAME@REVISION, got "
-            f"{address!r}; download a file of another server first"
-        )
-
-
-def _located(path: Path) -> tuple[Path, str]:
-    """Return the folder or zip of a bundle, and the rest of the path: the name of a sensor, or ""."""
-    for place, sensor in ((path, ""), (path.parent, path.name)):
-        if (recover_folder(place) / JSON_NAME).exists() or place.is_file():
-            return place, sensor
-        if (of_run := recover_folder(place / "bundle")).is_dir():
-            return of_run, sensor
-    # The run of one of several sensors has its bundle in that of all: RUN/NAME/bundle is RUN/bundle/NAME.
-    place, sensor = _located(path.parent) if path.name == "bundle" else (path, "")
-    return (place, sensor) if sensor else (path, "")
-
-
-@contextmanager
-def named_as(folder: Path, path: Path | str) -> Iterator[None]:
-    """Replace the name of a temporary folder in errors by the path that the user gave."""
-    try:
-        yield
-    except SimMATError as error:
-        if str(folder) not in str(error):
-            raise
-        raise type(error)(str(error).replace(str(folder), str(path))) from error
-
-
-def hub_repository(place: str) -> tuple[str, str | None]:
-    """Return repository and revision (None: the main branch) of hf://ORG/NAME[@REVISION]; ConfigError for all else."""
-    found = _PLACE.fullmatch(place)
-    if found is None or ".." in place or "--" in found["repo"]:
-        raise ConfigError(
-            f"a bundle is in a folder, a {ZIP_SUFFIX}, or at hf://ORG/NAME or hf://ORG/NAME@REVISION, got {place!r}"
-        )
-    return found["repo"], found["revision"]
-
-
-def download(place: str) -> Path:
-    """Load the files of a bundle, all of one commit, into the client's cache; return their folder, which has links."""
-    (repo, revision), api = hub_repository(place), hub_client()
-    with hub_errors(place, BundleError):
-        info = api.model_info(repo, revision=revision, files_metadata=True)
-        sizes = {found.rfilename: found.size or 0 for found in info.siblings or [] if found.rfilename in SHARED_NAMES}
-        if JSON_NAME not in sizes:
-            raise BundleError(f"{place} holds no bundle: it has no {JSON_NAME}")
-        if large := [name for name, size in sizes.items() if size > SIZE_LIMITS[name]]:
-            raise BundleError(f"{place}: {large[0]} has {sizes[large[0]]} bytes, more than a bundle can have")
-        paths = [Path(api.hf_hub_download(repo, name, revision=info.sha)) for name in sorted(sizes)]
-    return paths[0].parent
-
-
-def hub_client() -> HfApi:
-    """Return the hub's client."""
-    from huggingface_hub import HfApi
-
-    return HfApi(library_name="simmat", library_version=__version__)
-
-
-@contextmanager
-def hub_errors(place: str, kind: type[SimMATError]) -> Iterator[None]:
-    """Turn errors of the hub's client into errors of a kind, each on one line."""
-    try:
-        yield
-    except SimMATError:
-        raise
-    except Exception as error:  # an answer that the client does not expect may raise anything
-        raise kind(f"{why_failed(error, hub_repository(place)[0])}; a folder or a .zip needs no hub") from error
+def bundle_sources() -> list[BundleSource]:
+    """Return what fetches bundles from elsewhere."""
+    return installed().all("bundle source")

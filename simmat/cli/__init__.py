@@ -24,6 +24,8 @@ from simmat.errors import SimMATError, did_you_mean
 from simmat.terminal import echo, escape, escaped_streams
 from simmat.version import __version__
 
+__all__ = ["Group", "group", "main", "run"]
+
 DEBUG_VARIABLE = "SIMMAT_DEBUG"
 
 

@@ -37,7 +37,7 @@ def command(paths: tuple[Path, ...], source: Mapping[str, Path], out: Path, **gi
     FILE may be the URL of a GeoTIFF (https://, s3://, gs://), of which only windows are fetched. With --mosaic the
     files are the tiles of one map, and the results are named "mosaic".
 
-    BUNDLE is the folder of a bundle or of a run, a zip, hf://ORG/NAME or gallery:NAME. Without BUNDLE, --foundation
+    BUNDLE is the folder of a run, its bundle.safetensors, hf://ORG/NAME or gallery:NAME. Without BUNDLE, --foundation
     NAME --modality NAME uses the untuned foundation model, with the statistics of each image for normalization.
 
     For every file, --out gets NAME_mask.png (0 and 255, at the original size), NAME_overlay.png and NAME.json (score,
@@ -51,7 +51,8 @@ def command(paths: tuple[Path, ...], source: Mapping[str, Path], out: Path, **gi
     """
     from simmat.api import predict
 
-    if given["foundation"] and given["modality"] is None and paths and paths[0].is_file() and paths[0].suffix != ".zip":
+    is_image = bool(paths) and paths[0].is_file() and paths[0].suffix not in (".safetensors", ".zip")
+    if given["foundation"] and given["modality"] is None and is_image:
         raise ConfigError(
             f"--modality is missing: {paths[0]} is no bundle, so {given['foundation']!r} is used untuned and needs "
             "--modality NAME, the sensor of the files"

@@ -13,6 +13,7 @@ import pluggy
 
 from simmat.io.frames import StackFormat
 from simmat.plugin_specs import (
+    BundleSource,
     FollowerSpec,
     FoundationFamily,
     FoundationSpec,
@@ -44,7 +45,6 @@ OWN_COMMANDS: Mapping[str, tuple[str, tuple[str, ...] | None]] = {
     "modalities": ("List and show sensors.", ("list", "show")),
     "foundations": ("List foundation models and download their weights.", ("fetch", "list")),
     "plugins": ("List plugins.", ("list",)),
-    "bundle": ("Show, share and fetch bundles.", ("index", "list", "pull", "push", "show")),
 }
 """SimMAT's own commands, which no plugin can replace: line of the help, and for a group its commands.
 
@@ -109,6 +109,11 @@ def simmat_stack_formats() -> Iterable[StackFormat]:  # type: ignore[empty-body]
 @hookspec
 def simmat_followers() -> Iterable[FollowerSpec]:  # type: ignore[empty-body]
     """Return what follows objects through frames. The first by name is used."""
+
+
+@hookspec
+def simmat_bundle_sources() -> Iterable[BundleSource]:  # type: ignore[empty-body]
+    """Return the places other than this machine from which a plugin fetches bundles."""
 
 
 @hookspec

@@ -12,6 +12,7 @@ import click
 from simmat.errors import ConfigError, PluginError, nearest, unknown_name
 from simmat.io.frames import StackFormat
 from simmat.plugin_specs import (
+    BundleSource,
     FollowerSpec,
     FoundationFamily,
     FoundationSpec,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 Kind = Literal[
     "modality", "foundation model", "foundation family", "transfer layer", "tuner", "loss", "metric", "model format",
-    "result format", "stack format", "follower", "geo backend", "command", "callbacks",
+    "result format", "stack format", "follower", "bundle source", "geo backend", "command", "callbacks",
 ]  # fmt: skip
 
 
@@ -85,6 +86,7 @@ KINDS: Mapping[Kind, type[Any]] = {
     "result format": ResultFormat,
     "stack format": StackFormat,
     "follower": FollowerSpec,
+    "bundle source": BundleSource,
     "geo backend": GeoBackendSpec,
     "command": click.Command,
     "callbacks": CallbackHook,

@@ -211,9 +211,11 @@ def validate_all(learners: Sequence[Learner], registry: Registry) -> None:
         sensors = dict(first.others)
         for learner, scores, summary in zip(learners, found, summaries, strict=True):
             metrics = {"val": summary, "step": learner.done, "protocol": learner.plan.config.protocol}
-            spec = bundle_spec(learner.spec, metrics, calibration=fit_calibration(scores.confidence()), **seen)
+            calibration = fit_calibration(scores.confidence())
+            packages = learner.plan.packages
+            spec = bundle_spec(learner.spec, metrics, calibration=calibration, packages=packages, **seen)
             sensors[learner.folder.sensor] = (spec, trained_tensors(learner.model))
-        write_sensors(first.folder.bundle_root, sensors)
+        write_sensors(first.folder.bundle_file, sensors)
     for learner, scores, summary in zip(learners, found, summaries, strict=True):
         learner.callback.validated(learner.done, summary, best=better, scores=scores)
 

@@ -115,7 +115,7 @@ def build_learner(
         _checkpoint_gradients(model, config.foundation)
     best = state.notes.best if state is not None and own is not None else None
     if best is not None and shared_with is None and accelerator.is_main_process:
-        check_bundle(folder.bundle_root)
+        check_bundle(folder.bundle_file)
     source = own or config.init
     others = dict(read_sensors(source)) if config.new_sensor and source else {}
     others.pop(folder.sensor, None)

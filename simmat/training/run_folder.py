@@ -10,6 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from simmat.bundle import FILE_NAME
 from simmat.errors import ConfigError, OutputError
 from simmat.io.files import TEMPORARY_MARK, atomic_write_text, check_writable, output_error, remove_temporary
 from simmat.io.reading import read_log
@@ -35,8 +36,8 @@ class RunFolder:
         states: the folder of the states of several sensors; None of one.
         state: the last state, to resume from.
         contents: digests of the data set's files, to name those that changed.
-        bundle: the best bundle by validation; of one of several sensors the path by which that is loaded.
-        bundle_root: the folder of that bundle.
+        bundle_file: the best bundle by validation, which holds all sensors of a training on several.
+        bundle: the path by which the bundle of this run's sensor is loaded.
         report: what the page shows beside settings, log and bundle.
         page: the page that shows the run.
         resume_command: the command that resumes the training.
@@ -50,8 +51,8 @@ class RunFolder:
         self.metrics = root / "metrics.jsonl"
         self.state = root / "last.safetensors" if self.states is None else self.states / f"{sensor}.safetensors"
         self.contents = root / "data.json"
-        self.bundle_root = (whole or root) / "bundle"
-        self.bundle = self.bundle_root / self.sensor
+        self.bundle_file = (whole or root) / FILE_NAME
+        self.bundle = self.bundle_file / self.sensor
         self.report = root / "report.json"
         self.page = root / "report.html"
         self.resume_command = f"simmat train --resume {whole or root}"

@@ -164,8 +164,7 @@ def _learner(
     elif folder.state.exists():  # a run killed before its first save has a config but no state: it starts from step 0
         state = load_state(folder.state)
         check_settings(config, state.notes.settings)
-        bundle = recover_folder(folder.bundle_root)
-        own = bundle if bundle.exists() else None
+        own = folder.bundle_file if folder.bundle_file.exists() else None
     known = None if state is None else state.notes.spec
     plan = plan_run(config, registry, callback, loss=loss, known=known, own=own)
     if state is not None:

@@ -76,10 +76,3 @@ def test_a_run_with_a_damaged_log_is_resumed(log: bytes, place: Path) -> None:
     """The log is for people; the state decides."""
     (place / "run/metrics.jsonl").write_bytes(log)
     assert run(["train", "--resume", str(place / "run")]) == 0
-
-
-def test_the_json_of_a_bundle_stands_for_the_bundle(place: Path) -> None:
-    """It is the file one sees; every command takes it alike."""
-    file = str(place / "run/bundle/bundle.json")
-    image = str(place / "data/images/s0.png")
-    assert run(["predict", file, image, "--point", "3,3", "--out", str(place / "out")]) == 0

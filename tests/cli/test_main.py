@@ -314,11 +314,11 @@ def test_a_training_ends_with_the_command_that_scores_it(
             Any, SimpleNamespace(data=data, splits=splits, config=SimpleNamespace(out=tmp_path / "run"))
         )
         callback.validated(1, {"miou_object": 0.5}, best=True, scores=Scores(()))
-        callback.finished(tmp_path / "run/bundle")
-        return tmp_path / "run/bundle"
+        callback.finished(tmp_path / "run/bundle.safetensors")
+        return tmp_path / "run/bundle.safetensors"
 
     monkeypatch.setattr(training, "train", train)
     assert run(["train", "--modality", "gray", "--data", str(data), "--out", str(tmp_path / "run")]) == 0
     shown = capsys.readouterr()
-    assert f"simmat eval {tmp_path}/run/bundle --data '{data}' --split {scored}" in shown.out
+    assert f"simmat eval {tmp_path}/run/bundle.safetensors --data '{data}' --split {scored}" in shown.out
     assert "0.5000 at step 1" in shown.out

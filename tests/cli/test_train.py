@@ -28,8 +28,8 @@ def test_a_bundle_of_step_0_is_warned_of(
         (callback,) = callbacks.values()
         plan: Any = SimpleNamespace(config=SimpleNamespace(out=tmp_path / "run"), data=tmp_path, splits=frozenset())
         callback.plan, callback.best, callback.best_step = plan, 0.5, kept
-        callback.finished(tmp_path / "run/bundle")
-        return tmp_path / "run/bundle"
+        callback.finished(tmp_path / "run/bundle.safetensors")
+        return tmp_path / "run/bundle.safetensors"
 
     monkeypatch.setattr(training, "train_sensors", trained)
     assert run(["train", "--modality", "gray", "--data", str(tmp_path), "--out", str(tmp_path / "run")]) == 0

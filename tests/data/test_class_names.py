@@ -17,7 +17,7 @@ from simmat.cli import run
 from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
 
-pytestmark = pytest.mark.plugins("report")
+pytestmark = pytest.mark.plugins("hub", "report")
 
 NAMES = {4: "boat", 9: "plane"}
 
@@ -76,7 +76,7 @@ def test_a_run_that_is_resumed_keeps_them(data: Path, tmp_path: Path) -> None:
     """The names are no other card: the data set is the same."""
     training.train(config(data, tmp_path / "run", steps=1), registry())
     training.resume(tmp_path / "run", registry())
-    assert read_bundle_spec(tmp_path / "run/bundle").card.class_names == NAMES
+    assert read_bundle_spec(tmp_path / "run/bundle.safetensors").card.class_names == NAMES
 
 
 def test_eval_shows_names_and_keeps_the_numbers_as_keys(

@@ -42,7 +42,7 @@ def test_every_command_takes_them(data: Path, tmp_path: Path, capsys: pytest.Cap
     assert [split["samples"] for split in said["splits"]] == [5, 2, 2]
     training.train(config(data, out, steps=1, train_images=3), registry())
     training.resume(out, registry())
-    bundle, scores = str(out / "bundle"), tmp_path / "scores.json"
+    bundle, scores = str(out), tmp_path / "scores.json"
     device = ["--device", "cpu"]
     assert run(["eval", bundle, "--data", str(data), "--no-zero-shot", "--out", str(scores), *device]) == 0
     scored = {entry["sample"] for entry in json.loads(scores.read_text(encoding="utf-8"))["scores"]}

@@ -18,7 +18,6 @@ from simmat_testing.find_parts import find_checkable
 
 import simmat
 from simmat import Dataset, FrameSequence
-from simmat.bundle.model_card import model_card
 from simmat.cli.score_rows import score_rows
 from simmat.data.instances import FoundObject, Instance
 from simmat.errors import DataError, PluginError, UnknownNameError
@@ -127,6 +126,9 @@ def test_a_metric_is_in_scores_table_and_card(tmp_path: Path, monkeypatch: pytes
     assert 0 <= scores["tuned"]["missed_share"] <= 1
     rows = dict(score_rows(scores["tuned"], {}, registry.all("metric")))
     assert rows[f"  {title}"] == f"{scores['tuned']['missed_share']:.4f}"
+    need_plugins("hub")
+    from simmat_plugin_hub import model_card
+
     assert model.bundle is not None
     assert title in model_card(model.bundle.spec, registry=registry)
 

@@ -18,4 +18,4 @@ def test_the_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)
     assert len(blocks) == 8
-    assert (tmp_path / "run/bundle").is_dir()
+    assert (tmp_path / "run/bundle.safetensors").is_file()

@@ -92,8 +92,8 @@ def test_the_example_is_installed_by_path_and_trains_on_real_sonar(tmp_path: Pat
     for words in (
         f"train --modality sonar --data {data} --regions components --min-region 100 --foundation tiny "
         "--steps 2 --batch-size 2 --image-size 64 --device cpu --out run",
-        f"eval run/bundle --data {data} --split val --json",
-        f"predict run/bundle {image} --point 500,250 --out out",
+        f"eval run/bundle.safetensors --data {data} --split val --json",
+        f"predict run/bundle.safetensors {image} --point 500,250 --out out",
     ):
         done = simmat(python, *words.split(), cwd=tmp_path)
         assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
@@ -102,6 +102,6 @@ def test_the_example_is_installed_by_path_and_trains_on_real_sonar(tmp_path: Pat
     assert json.loads(out)["tuned"]["objects"] == 15
     assert (tmp_path / "out" / f"{image.stem}_mask.png").is_file()
     assert run_in(python, "-m", "pip", "uninstall", "--yes", package.name).returncode == 0
-    lost = simmat(python, "predict", "run/bundle", str(image), "--point", "500,250", "--out", "again", cwd=tmp_path)
+    lost = simmat(python, "predict", "run", str(image), "--point", "500,250", "--out", "again", cwd=tmp_path)
     assert lost.returncode == 2
     assert "no modality 'sonar'" in lost.stderr

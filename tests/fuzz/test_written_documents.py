@@ -44,8 +44,8 @@ def test_a_channel_is_read_as_it_was_written(tmp_path: Path, channel: Channel) -
 @given(spec=specs())
 def test_a_bundle_is_read_as_it_was_written(tmp_path: Path, spec: ModelSpec) -> None:
     """What training decided is all that another machine knows."""
-    write_bundle(tmp_path / "bundle", spec, {})
-    read = read_bundle_spec(tmp_path / "bundle")
+    write_bundle(tmp_path / "bundle.safetensors", spec, {})
+    read = read_bundle_spec(tmp_path / "bundle.safetensors")
     assert all(getattr(read, name) == getattr(spec, name) for name in ModelSpec.model_fields)
 
 

@@ -485,10 +485,10 @@ def test_a_pipe_is_not_a_log(tmp_path: Path) -> None:
 
 
 def test_what_a_dead_process_left_of_a_file_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    """A killed `bundle push` leaves gigabytes beside its zip; another one at work must keep its own."""
+    """A killed training may leave gigabytes beside its state; another one at work must keep its own."""
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    target, names = tmp_path / "b.zip", {}
+    target, names = tmp_path / "b.bin", {}
     for whose, pid in (("dead", dead.pid), ("alive", os.getpid())):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "getpid", lambda pid=pid: pid)

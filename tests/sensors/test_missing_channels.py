@@ -119,7 +119,7 @@ def made(root: Path, *, mat: str, modality: str = "raster") -> Bundle:
     settings = {"modality": modality, "data": root / "data", "out": root / "run", "foundation": "tiny"}
     quick = {"image_size": 64, "steps": 1, "batch_size": 2, "prompts_per_image": 1, "device": "cpu"}
     train(load_config(None, {**settings, **quick, "regions": "instances", "mat": mat}), registry())
-    return load_bundle(root / "run/bundle", registry())
+    return load_bundle(root / "run/bundle.safetensors", registry())
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,17 @@ def test_the_command_segments_without_a_sensor(tmp_path: Path, capsys: pytest.Ca
     """With one of two sensors left there is one file, and it needs no --source; the result says what was missing."""
     made(tmp_path, mat="channel-attention", modality="gray+raster")
     image, out = str(tmp_path / "data/images/gray/s0.npy"), tmp_path / "out"
-    words = ["predict", str(tmp_path / "run/bundle"), image, "--point", "3,3", "--out", str(out), "--device", "cpu"]
+    words = [
+        "predict",
+        str(tmp_path / "run/bundle.safetensors"),
+        image,
+        "--point",
+        "3,3",
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    ]
     assert run(words) == 2
     assert "--source gray=FILE --source raster=FILE" in capsys.readouterr().err
     assert run([*words, "--missing", "band0,band1"]) == 0

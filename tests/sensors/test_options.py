@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pytest
-from bundles import tiny_bundle
+from bundles import read_parts, tiny_bundle
 from PIL import Image
 from pydantic import Field
 
@@ -158,7 +157,7 @@ def test_options_go_into_config_bundle_and_evaluation(tmp_path: Path, capsys: py
     small = "--foundation tiny --image-size 64 --steps 1 --batch-size 1 --prompts-per-image 1 --device cpu"
     assert run([*command, *small.split(), "--no-pictures"]) == 0, capsys.readouterr().err
     assert "gain = 2" in (out / "config.toml").read_text()
-    document = json.loads((out / "bundle" / "bundle.json").read_text())
+    document, _ = read_parts(out)
     assert document["modality_options"] == {"eye": {"gain": 2.0}}
     assert document["statistics"]["mean"][0] > 20
     capsys.readouterr()

@@ -88,7 +88,7 @@ def test_a_set_trains_and_evaluates_by_its_command(
     )
     assert run([*words, "--steps", "2", "--batch-size", "2", "--image-size", "64", "--device", "cpu"]) == 0
     capsys.readouterr()
-    arguments = ["eval", str(tmp_path / name / "bundle"), "--data", str(data), "--split", "val", "--json"]
+    arguments = ["eval", str(tmp_path / name), "--data", str(data), "--split", "val", "--json"]
     assert run(arguments) == 0
     tuned = json.loads(capsys.readouterr().out)["tuned"]
     assert tuned["objects"] == OBJECTS[name][1]

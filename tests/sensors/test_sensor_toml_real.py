@@ -51,10 +51,10 @@ def test_a_described_sensor_trains_scores_and_predicts_on_real_files(
     quick = "--foundation tiny --steps 2 --batch-size 2 --image-size 64 --device cpu --out run".split()
     assert run(["train", "--modality", name, "--data", data, *regions, *quick]) == 0
     Path(name).unlink()
-    shutil.move("run/bundle", "bundle")
+    shutil.move("run/bundle.safetensors", "real.safetensors")
     capsys.readouterr()
-    assert run(["eval", "bundle", "--data", data, "--split", "val", "--json"]) == 0
+    assert run(["eval", "real.safetensors", "--data", data, "--split", "val", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tuned"]["objects"] >= 4
     image = sorted((SHARED_DATA / folder / "images").iterdir())[0]
-    assert run(["predict", "bundle", str(image), "--point", "60,60", "--out", "out"]) == 0
+    assert run(["predict", "real.safetensors", str(image), "--point", "60,60", "--out", "out"]) == 0
     assert Path("out", f"{image.stem}_mask.png").is_file()

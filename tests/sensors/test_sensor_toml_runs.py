@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import change_json
+from bundles import change_json, read_parts
 from PIL import Image
 from runs import config, gray_set, registry
 
@@ -21,7 +21,7 @@ from simmat.sensors.options import modality_parts, with_absolute_files
 from simmat.sensors.sensor_toml import read_sensor
 from simmat.training.state import load_state
 
-pytestmark = pytest.mark.plugins("report")
+pytestmark = pytest.mark.plugins("hub", "report")
 
 SENSOR = """
 format = 1
@@ -55,16 +55,16 @@ def test_a_described_sensor_is_checked_trained_scored_and_used(capsys: pytest.Ca
     assert run(["train", "--modality", "./sensor.toml", "--data", "data", "--out", "run", *QUICK]) == 0
     Path("sensor.toml").unlink()
     Path("elsewhere").mkdir()
-    shutil.copytree("run/bundle", "elsewhere/bundle")
+    shutil.copy("run/bundle.safetensors", "elsewhere/sonar.safetensors")
     os.chdir("elsewhere")
     capsys.readouterr()
-    assert run(["bundle", "show", "bundle"]) == 0
+    assert run(["bundle", "show", "sonar.safetensors"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "sensor in the bundle sonar" in shown
     assert 'kind = "db" of = "amplitude" floor = 1.0' in shown
-    assert run(["eval", "bundle", "--data", "../data", "--split", "test", "--json"]) == 0
+    assert run(["eval", "sonar.safetensors", "--data", "../data", "--split", "test", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tuned"]["objects"] == 4
-    assert run(["predict", "bundle", "../data/images/s0.png", "--point", "14,20", "--out", "out"]) == 0
+    assert run(["predict", "sonar.safetensors", "../data/images/s0.png", "--point", "14,20", "--out", "out"]) == 0
     assert Image.open("out/s0_mask.png").size == (56, 40)
 
 
@@ -72,7 +72,7 @@ def test_the_bundle_holds_the_whole_description_and_reads_files_by_it() -> None:
     """Scale, planes and normalization decide what the network sees; a bundle without them would be guesswork."""
     training.train(config(Path("data"), Path("run"), modality="./sensor.toml", steps=1), registry())
     Path("sensor.toml").unlink()
-    bundle = load_bundle(Path("run/bundle"), registry())
+    bundle = load_bundle(Path("run/bundle.safetensors"), registry())
     assert bundle.spec.modality == "sonar"
     assert [declaration.name for declaration in bundle.spec.sensor_definitions] == ["sonar"]
     image = bundle.adapter.load({"sonar": Path("data/images/s0.png")})
@@ -92,11 +92,11 @@ def test_it_joins_an_installed_sensor(capsys: pytest.CaptureFixture[str]) -> Non
     shutil.copytree("data/masks", "both/masks")
     command = ["train", "--modality", "rgb+./sensor.toml", "--data", "both", "--regions", "instances", "--out", "run"]
     assert run([*command, *QUICK]) == 0
-    spec = read_bundle_spec(Path("run/bundle"))
+    spec = read_bundle_spec(Path("run/bundle.safetensors"))
     assert spec.modality == "rgb+sonar"
     assert [channel.name for channel in spec.channels] == ["red", "green", "blue", "echo"]
     Path("sensor.toml").unlink()
-    assert run(["eval", "run/bundle", "--data", "both", "--regions", "instances"]) == 0
+    assert run(["eval", "run/bundle.safetensors", "--data", "both", "--regions", "instances"]) == 0
     capsys.readouterr()
 
 
@@ -130,7 +130,7 @@ def test_a_run_is_resumed_from_another_folder_and_without_the_file(
     (tmp_path / "other").mkdir()
     monkeypatch.chdir("other")
     training.resume(tmp_path / "run", registry())
-    assert read_bundle_spec(tmp_path / "run/bundle").modality == "sonar"
+    assert read_bundle_spec(tmp_path / "run/bundle.safetensors").modality == "sonar"
     assert load_state(tmp_path / "run/last.safetensors").notes.step == 4
 
 
@@ -145,14 +145,14 @@ def test_a_run_is_not_resumed_with_another_description() -> None:
 def test_a_damaged_description_in_a_bundle_is_refused() -> None:
     """A bundle comes from strangers."""
     training.train(config(Path("data"), Path("run"), modality="./sensor.toml", steps=1), registry())
-    file = Path("run/bundle/bundle.json")
-    document = json.loads(file.read_text())
+    file = Path("run/bundle.safetensors")
+    document, _ = read_parts(file)
     for change, said in (({"unit": 3}, "unit"), ({"plane": 0, "band": 1}, "exclude each other")):
         channel = document["sensor_definitions"][0]["channel"][0]
         damaged = {**document["sensor_definitions"][0], "channel": [{**channel, **change}]}
-        change_json(file.parent, sensor_definitions=[damaged])
+        change_json(file, sensor_definitions=[damaged])
         with pytest.raises(BundleError, match=rf"is damaged \(.*{said}"):
-            read_bundle_spec(Path("run/bundle"))
+            read_bundle_spec(Path("run/bundle.safetensors"))
 
 
 def test_a_config_file_names_it_relative_to_itself() -> None:

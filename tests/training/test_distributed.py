@@ -62,7 +62,7 @@ def test_two_processes_score_the_network_that_is_kept(tmp_path: Path) -> None:
     """BatchNorm's running statistics are each process's own; a score over several networks is that of no bundle."""
     data, out = gray_set(tmp_path / "set", train=6, val=6), tmp_path / "run"
     run_python([*TWO_PROCESSES, norm_layer.__file__, str(data), str(out)])
-    last = load_bundle(out / "bundle", norm_layer.registry())
+    last = load_bundle(out, norm_layer.registry())
     load_tensors(last.model, load_state(out / "last.safetensors").model, "the run")
     scores, _ = evaluate_bundle(last, data, "val")
     said = _records(out, "val")[-1]

@@ -17,13 +17,14 @@ import torch
 from runs import config, files_of, gray_set, registry, run_and_die
 
 from simmat import training
+from simmat.bundle import FILE_NAME
 from simmat.errors import ConfigError, DataError, OutputError
 from simmat.training.run_folder import RunFolder
 from simmat.training.state import load_state
 
 CHANGES = {"lr": 1e-4, "tune": "full", "loss": "bce", "seed": 1}
 POINTS = [
-    ("bundle half swapped", 2),
+    ("bundle written, not renamed", 2),
     *(
         pytest.param(*point, marks=pytest.mark.slow)
         for point in (
@@ -32,7 +33,7 @@ POINTS = [
             ("half the state written", 2),
             ("state written, not renamed", 3),
             ("half the bundle written", 2),
-            ("bundle half swapped", 1),
+            ("bundle written, not renamed", 1),
             ("bundle written, state not", 2),
         )
     ),
@@ -87,7 +88,7 @@ def test_a_killed_run_ends_in_the_same_bits(data: Path, whole: Path, tmp_path: P
     out = tmp_path / "run"
     assert _in_process(data, out, where, number) == -signal.SIGKILL
     assert _in_process(data, out, "nowhere", 1) == 0
-    assert files_of(out / "bundle") == files_of(whole / "bundle")
+    assert (out / FILE_NAME).read_bytes() == (whole / FILE_NAME).read_bytes()
     assert (out / "last.safetensors").read_bytes() == (whole / "last.safetensors").read_bytes()
     assert (out / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
     assert [name for name in os.listdir(out) if name.startswith(".")] == [".lock"]
@@ -136,7 +137,7 @@ def test_sigterm_saves_and_says_how_to_resume(data: Path, whole: Path, tmp_path:
     _, message = process.communicate()
     assert "simmat train --resume" in message
     assert _in_process(data, out, "nowhere", 1) == 0
-    assert files_of(out / "bundle") == files_of(whole / "bundle")
+    assert (out / FILE_NAME).read_bytes() == (whole / FILE_NAME).read_bytes()
 
 
 def test_changed_data_is_refused(data: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from .command import check_place, error_in, save_window, start
 KINDS = {"every object": ["--everything"], "class of every pixel": ["--semantic"], "marked objects": []}
 HELP = """Segments a raster with a model of SimMAT.
 
-<b>Bundle</b>: folder of a run or of a bundle, or a zip. Without one, name an untuned model in <b>Other options</b>: \
+<b>Bundle</b>: a bundle's file, or the folder of a run. Without one, name an untuned model in <b>Other options</b>: \
 <tt>--foundation lite --modality raster</tt>.
 <b>Marked objects</b> are those of a point, and of a layer of points and polygons: a polygon stands for its box, and \
 features with the same value in the field <tt>object</tt> are one object.
@@ -64,13 +64,13 @@ class Segment(QgsProcessingAlgorithm):
 
     def initAlgorithm(self, configuration: Any = None) -> None:
         """Define the parameters."""
-        folder = QgsProcessingParameterFile.Behavior.Folder
+        file = QgsProcessingParameterFile.Behavior.File
         marks = [QgsProcessing.SourceType.TypeVectorPoint, QgsProcessing.SourceType.TypeVectorPolygon]
         options = QgsProcessingParameterString("OPTIONS", "Other options", optional=True)
         options.setFlags(options.flags() | QgsProcessingParameterDefinition.Flag.FlagAdvanced)
         for parameter in (
             QgsProcessingParameterRasterLayer("INPUT", "Raster"),
-            QgsProcessingParameterFile("BUNDLE", "Bundle", folder, optional=True),
+            QgsProcessingParameterFile("BUNDLE", "Bundle", file, optional=True),
             QgsProcessingParameterEnum("FIND", "Find", [*KINDS], defaultValue="every object", usesStaticStrings=True),
             QgsProcessingParameterExtent("EXTENT", "Extent", optional=True),
             QgsProcessingParameterPoint("POINT", "Point on the object", optional=True),

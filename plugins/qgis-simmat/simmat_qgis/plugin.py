@@ -95,8 +95,10 @@ class Plugin:
 
     def _choose(self) -> str:
         known = QgsSettings().value(BUNDLE, "")
-        title = "Folder of a run or of a bundle"
-        if bundle := QFileDialog.getExistingDirectory(self.iface.mainWindow(), title, known):
+        bundle, _ = QFileDialog.getOpenFileName(
+            self.iface.mainWindow(), "Bundle", known, "Bundle (*.safetensors *.zip)"
+        )
+        if bundle:
             QgsSettings().setValue(BUNDLE, bundle)
             self.tool.use(bundle)
         return str(bundle)

@@ -59,7 +59,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     changes |= {"mat": "mat-residual", "mat_options": {"contrast": 0.33}}
     spec = SPEC.model_copy(update=changes | {"channels": (GRAY.with_statistics(66.0, 28.0),)})
     model = assemble(spec, find_parts(spec, registry("simmat-plugin-lite"), lite.weights.path))
-    write_bundle(home / "bundle", spec, trained_tensors(model), METRICS)
+    write_bundle(home / "bundle.safetensors", spec, trained_tensors(model), METRICS)
     command = home / "simmat"
     paths = shlex.quote(os.pathsep.join(filter(None, sys.path)))
     start = f"PYTHONPATH={paths} exec {shlex.quote(sys.executable)} -m simmat"
@@ -102,7 +102,7 @@ def seen(place: Path) -> dict[str, Any]:
     if not os.environ.get("DISPLAY"):
         pytest.skip("no display for the window of QGIS; use xvfb-run")
     picture = os.environ.get("QGIS_PICTURE", str(place / "qgis.png"))
-    given = {"scene": str(place / "scene.tif"), "bundle": str(place / "bundle"), "pid": str(place / "pid")}
+    given = {"scene": str(place / "scene.tif"), "bundle": str(place / "bundle.safetensors"), "pid": str(place / "pid")}
     given |= {"out": str(place / "seen.json"), "picture": picture, "beside": on_map(20, 180)}
     points = [on_map((x0 + x1) / 2, (y0 + y1) / 2) for x0, y0, x1, y1 in SQUARES]
     code = str(Path(__file__).with_name("in_qgis.py"))
@@ -164,7 +164,7 @@ def test_the_algorithm_segments_a_window_without_a_window_of_qgis(place: Path) -
     (west, south), (east, north) = on_map(40, 180), on_map(200, 20)
     inputs = {
         "INPUT": place / "scene.tif",
-        "BUNDLE": place / "bundle",
+        "BUNDLE": place / "bundle.safetensors",
         "FIND": "marked objects",
         "EXTENT": f"{west},{east},{south},{north} [EPSG:32632]",
         "PROMPTS": place / "marks.geojson",

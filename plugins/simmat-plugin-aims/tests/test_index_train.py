@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from bundles import read_parts
 from layout_trees import tree
 
 from simmat.cli import run
@@ -58,11 +59,11 @@ def test_the_index_trains_and_scores(
 ) -> None:
     """The card, the splits and the link carry through training, the bundle and evaluation on the test split."""
     needs(modality)
-    out, bundle = str(tmp_path / "index"), tmp_path / "run/bundle"
+    out, bundle = str(tmp_path / "index"), tmp_path / "run/bundle.safetensors"
     assert run(["data", "index", layout, str(tree(layout, tmp_path / "data")), "--out", out]) == 0
     made = ["--modality", modality, "--data", out, "--out", str(tmp_path / "run")]
     assert run(["train", *made, *TINY]) == 0
-    described = json.loads((bundle / "bundle.json").read_text())
+    described, _ = read_parts(bundle)
     assert len(described["channels"]) == channels
     capsys.readouterr()
     assert run(["eval", str(bundle), "--data", out, "--split", "test", "--json"]) == 0

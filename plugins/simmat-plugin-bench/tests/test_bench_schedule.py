@@ -83,6 +83,7 @@ def test_bundles_of_rates_that_lost_are_removed(tmp_path: Path) -> None:
     tried = cells_named(bench, "seed-0")
     for cell, val in zip(tried, (0.2, 0.6, 0.4), strict=True):
         fill(cell, val=val)
-        (cell.folder.run / "bundle").mkdir(parents=True)
+        cell.folder.run.mkdir(parents=True)
+        (cell.folder.run / "bundle.safetensors").touch()
     remove_bundles(bench, tried[1])
-    assert [(cell.folder.run / "bundle").is_dir() for cell in tried] == [False, True, False]
+    assert [(cell.folder.run / "bundle.safetensors").is_file() for cell in tried] == [False, True, False]

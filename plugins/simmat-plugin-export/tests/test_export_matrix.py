@@ -48,8 +48,8 @@ def difference(
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
-    write_bundle(folder / "bundle", spec, trained_tensors(model), METRICS)
-    return export(load_bundle(folder / "bundle", registry), folder / "out", kinds=kinds).difference
+    write_bundle(folder / "bundle.safetensors", spec, trained_tensors(model), METRICS)
+    return export(load_bundle(folder / "bundle.safetensors", registry), folder / "out", kinds=kinds).difference
 
 
 @pytest.mark.slow

@@ -16,7 +16,6 @@ from bundles import tiny_bundle
 from runs import registry
 
 import simmat
-from simmat.bundle.document import read_specs
 from simmat.cli import run
 from simmat.errors import DataError, SimMATError
 from simmat.io.reading import require_file, require_folder
@@ -125,13 +124,12 @@ def test_a_url_without_a_raster_is_refused(bundle: Path, server: str, tmp_path: 
 @pytest.mark.parametrize("url", ["https://host/a.png", "HTTPS://host/set"])
 def test_other_urls_are_to_be_downloaded(bundle: Path, tmp_path: Path, url: str) -> None:
     """For an image, a data set and a bundle the message says what is read by URL."""
-    with pytest.raises(SimMATError, match=f"hf://ORG/NAME.*{url}"):
+    with pytest.raises(SimMATError, match=f"{url} is no file here.*download it first"):
         simmat.load(url, device="cpu", registry=registry())
     calls = (
         lambda: simmat.open_dataset(url, "raster"),
         lambda: require_file(Path(url)),
         lambda: require_folder(Path(url).absolute(), ""),
-        lambda: read_specs(Path(url)),
     )
     for call in calls:
         with pytest.raises(SimMATError, match=f"{url}: no such .*GeoTIFF.* download"):

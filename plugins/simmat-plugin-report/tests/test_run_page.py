@@ -40,7 +40,7 @@ def view(*, kept: int, done: int, val: int = 2) -> RunView:
         zero_shot=(score(0.5),),
     )
     report = RunReport(
-        weights_sha256="0" * 64,
+        bundle_sha256="0" * 64,
         steps=60,
         seconds=3.0,
         trainable=1,
@@ -53,7 +53,7 @@ def view(*, kept: int, done: int, val: int = 2) -> RunView:
     spec = BUNDLE_SPEC.model_copy(update={"metrics": {"step": kept}})
     records: list[dict[str, Any]] = [*VAL[:val], {"kind": "train", "step": done, "loss": 1.0}]
     settings = config(Path("set"), Path("run"))
-    return RunView("run", Path("run/bundle"), settings, spec, records, report, analysis)
+    return RunView("run", Path("run/bundle.safetensors"), settings, spec, records, report, analysis)
 
 
 def trained(run: RunView) -> str:

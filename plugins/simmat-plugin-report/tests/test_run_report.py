@@ -100,8 +100,8 @@ def test_the_page_says_what_differs_from_the_defaults_and_how_to_use_the_bundle(
     text = Page(run / "report.html").text
     assert "batch_size" in text
     assert "weight_decay" not in text
-    assert f"simmat.load('{run / 'bundle'}')" in text
-    assert f"simmat predict {run / 'bundle'} " in text
+    assert f"simmat.load('{run / 'bundle.safetensors'}')" in text
+    assert f"simmat predict {run / 'bundle.safetensors'} " in text
 
 
 def test_best_and_worst_predictions_are_those_of_the_scores(run: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_damaged_report_is_refused_by_name(
 
 def test_a_folder_that_is_not_a_run_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A bundle is a part of one."""
-    assert simmat(["report", str(run / "bundle")]) == 2
+    assert simmat(["report", str(run / "bundle.safetensors")]) == 2
     assert str(run) in capsys.readouterr().err
     assert simmat(["report", str(tmp_path)]) == 2
     assert "no run there" in capsys.readouterr().err

@@ -71,7 +71,7 @@ class _Look(training.Callback):
     def stepped(self, step: int, losses: dict[str, float]) -> None:
         report = read_report(self.folder)
         assert report is not None
-        assert report.weights_sha256 == read_bundle_spec(self.folder.bundle).weights_sha256
+        assert report.bundle_sha256 == read_bundle_spec(self.folder.bundle).sha256
         self.looks += 1
 
 
@@ -88,12 +88,12 @@ def test_the_report_has_the_scores_of_the_bundle_that_is_kept(
     assert look.looks == 2
     whole = read_report(look.folder)
     assert whole is not None
-    assert whole.weights_sha256 == read_bundle_spec(look.folder.bundle).weights_sha256
+    assert whole.bundle_sha256 == read_bundle_spec(look.folder.bundle).sha256
 
     shutil.copytree(out, tmp_path / "killed")
     killed = RunFolder(tmp_path / "killed")
     older = json.loads(killed.report.read_text())
-    older["weights_sha256"] = "0" * 64
+    older["bundle_sha256"] = "0" * 64
     for score in older["analysis"]["scores"]:
         score["iou"] = 0.0
     killed.report.write_text(json.dumps(older))
@@ -103,7 +103,7 @@ def test_the_report_has_the_scores_of_the_bundle_that_is_kept(
     training.resume(killed.root, registry("report"))
     again = read_report(killed)
     assert again is not None
-    assert again.weights_sha256 == whole.weights_sha256
+    assert again.bundle_sha256 == whole.bundle_sha256
     assert [score.iou for score in again.analysis.scores] == [score.iou for score in whole.analysis.scores]
 
 
@@ -114,5 +114,5 @@ def test_a_few_images_of_a_sparse_set_are_those_with_objects(data: Path, tmp_pat
     sparse = gray_set(tmp_path / "sparse", train=1, val=5, test=0)
     for number in range(1, 5):
         Image.fromarray(np.zeros((40, 56), np.uint8)).save(sparse / f"masks/s{number}.png")
-    found = analysis.analyse_bundle(load_bundle(out / "bundle", registry()), sparse, "val", registry(), images=1)
+    found = analysis.analyse_bundle(load_bundle(out, registry()), sparse, "val", registry(), images=1)
     assert {score.sample for score in found.scores} == {"s5"}

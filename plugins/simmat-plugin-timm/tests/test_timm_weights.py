@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from bundles import read_parts
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -108,11 +108,11 @@ def test_a_bundle_is_rebuilt_from_name_and_weights(tmp_path: Path) -> None:
     training = ["--modality", "gray", "--foundation", f"timm/{MODEL}", "--tune", "lora", "--regions", "instances"]
     sizes = ["--image-size", "64", "--steps", "2", "--batch-size", "1", "--prompts-per-image", "1"]
     assert run(["train", *common, *training, *sizes, "--out", str(out)]) == 0
-    document = json.loads((out / "bundle" / "bundle.json").read_text())
+    document, _ = read_parts(out)
     assert document["foundation"] == f"timm/{MODEL}"
     assert document["foundation_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert run(["eval", str(out / "bundle"), *common, "--split", "test"]) == 0
-    predict = ["predict", str(out / "bundle"), str(data / "images/2.png"), "--point", "20,20"]
+    assert run(["eval", str(out), *common, "--split", "test"]) == 0
+    predict = ["predict", str(out), str(data / "images/2.png"), "--point", "20,20"]
     assert run([*predict, "--checkpoint", str(file), "--out", str(tmp_path / "masks")]) == 0
     assert list((tmp_path / "masks").glob("*mask.png"))
     save_file(weights_of(timm.create_model(MODEL)), file)  # others, random anew

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bundles import read_parts
 
 from simmat.cli import run
 
@@ -26,14 +26,14 @@ def test_a_folder_is_trained_scored_and_predicted_on(name: str, data: Path, tiny
     """The bundle says whose weights it needs and is built again from the name alone."""
     tiny = tiny_of(name)
     foundation = f"hf/{tiny.folder}"
-    bundle, picture = tmp_path / "run/bundle", next((data / "images").iterdir())
+    bundle, picture = tmp_path / "run/bundle.safetensors", next((data / "images").iterdir())
     quick = "--steps 2 --batch-size 2 --prompts-per-image 2 --tune lora".split()
     start = ["train", "--modality", "gray", "--data", str(data), "--out", str(tmp_path / "run")]
     assert run([*start, "--foundation", foundation, "--image-size", str(tiny.size), *quick]) == 0
     assert run(["eval", str(bundle), "--data", str(data), "--split", "test"]) == 0
     assert run(["predict", str(bundle), str(picture), "--point", "30,30", "--out", str(tmp_path / "out")]) == 0
     assert list((tmp_path / "out").glob("*mask*"))
-    said = json.loads((bundle / "bundle.json").read_text())
+    said, _ = read_parts(bundle)
     assert said["foundation"] == foundation
     assert said["foundation_sha256"] == tiny.spec().weights.sha256
 
@@ -48,7 +48,7 @@ def test_a_bundle_is_opened_where_its_folder_lies_elsewhere(
     quick = "--steps 1 --batch-size 1 --prompts-per-image 1 --tune lora --image-size 64".split()
     assert run([*start, "--foundation", f"hf/{before}", *quick]) == 0
     picture = next((data / "images").iterdir())
-    ask = ["predict", str(tmp_path / "run/bundle"), str(picture), "--point", "30,30", "--out"]
+    ask = ["predict", str(tmp_path / "run/bundle.safetensors"), str(picture), "--point", "30,30", "--out"]
     assert run([*ask, str(tmp_path / "here")]) == 0
     before.rename(after)
     monkeypatch.setenv("SIMMAT_PLUGINS", "testing,transformers")  # plugins are loaded anew, as in another process

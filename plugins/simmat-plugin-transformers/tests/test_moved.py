@@ -28,7 +28,7 @@ def test_a_run_finds_its_model_by_what_is_in_it(tiny_of: Any, tmp_path: Path) ->
     second = first.rename(tmp_path / "second")
     file = out / "config.toml"
     file.write_text(file.read_text().replace(str(first), str(second)))
-    assert training.resume(out, load_plugins()) == out / "bundle"
+    assert training.resume(out, load_plugins()) == out / "bundle.safetensors"
 
     weights = second / "model.safetensors"
     save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})

@@ -15,13 +15,11 @@ from fuzz.damage import CODE
 
 
 def make_bundle(folder: Path) -> None:
-    """A bundle's folder `tuned`, with LoRA, and `tuned.zip`."""
-    from bundles import tiny_bundle
-
-    from simmat.bundle import push_bundle
+    """A run's folder `tuned` with a bundle of LoRA, and `old.zip`, the same of version 0.1."""
+    from bundles import tiny_bundle, write_old_bundle, zip_old_bundle
 
     tuned = tiny_bundle(folder / "tuned", tune="lora", tune_options={"rank": 2})
-    push_bundle(tuned, str(folder / "tuned.zip"), licence="mit")
+    zip_old_bundle(folder / "old.zip", write_old_bundle(folder / "old", tuned))
 
 
 def make_run(folder: Path) -> None:

@@ -1,21 +1,23 @@
-"""Bundles: their json, their weights, and a zip of them."""
+"""Bundles: their json, their tensors, and a zip of version 0.1."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from bundles import read_parts
+from safetensors.torch import load, save
+
 from fuzz.case import Case, Place, Target
 from fuzz.damage import mutate_bytes, mutate_safetensors, mutate_tree, mutate_zip, to_json
-from simmat.bundle import pull_bundle, push_bundle, read_bundle_spec
-from simmat.bundle.document import with_checksum
-from simmat.bundle.files import JSON_NAME, SHARED_NAMES, WEIGHTS_NAME
-from simmat.bundle.model_card import model_card
+from simmat.bundle import FILE_NAME, load_bundle, read_bundle_spec
+from simmat.bundle.format import METADATA_KEY, bundle_bytes
 from simmat.cli import group
 from simmat.io.reading import parse_json
+from simmat.plugins.loader import installed
 
 _SENSOR = {
     "format": 1,
@@ -46,33 +48,32 @@ def _use(path: Path, place: Place) -> None:
 
 
 def _json(place: Place, rng: random.Random) -> Case:
-    content = (place.seeds.folder("bundle") / "tuned" / JSON_NAME).read_bytes()
-    place.link(place.seeds.folder("bundle") / "tuned" / WEIGHTS_NAME)
-    place.put(JSON_NAME, _damaged_json(content, rng))
+    document, tensors = read_parts(place.seeds.folder("bundle") / "tuned")
+    place.put(FILE_NAME, _with_damaged_json(document, tensors, rng))
 
     def read() -> None:
-        model_card(read_bundle_spec(place.files))
+        read_bundle_spec(place.files)
         _use(place.files, place)
 
     return Case(read)
 
 
-def _damaged_json(content: bytes, rng: random.Random) -> bytes:
-    """Return damaged json with, but for changed bytes, the digest of what it holds: a stranger writes that, too."""
-    tree, share = json.loads(content), rng.random()
+def _with_damaged_json(document: dict[str, Any], tensors: dict[str, Any], rng: random.Random) -> bytes:
+    """Return a bundle of damaged json with, but for changed text, the digest of what it holds, as a stranger would."""
+    share = rng.random()
     if share < 0.15:
-        return mutate_bytes(content, rng)
+        text = mutate_bytes(json.dumps(document).encode(), rng).decode("utf-8", "replace")
+        return save(tensors, {METADATA_KEY: text})
     if rng.random() < 0.3:
-        tree["sensor_definitions"] = [_SENSOR]
+        document["sensor_definitions"] = [_SENSOR]
     if share < 0.4:
-        _ask_for_much(tree, rng)
-    else:
-        tree = mutate_tree(tree, rng)
-    return to_json(_sealed(tree))
-
-
-def _sealed(tree: Any) -> Any:
-    return with_checksum(tree) if isinstance(tree, dict) else tree
+        _ask_for_much(document, rng)
+        return bundle_bytes(document, tensors)
+    tree = mutate_tree(document, rng)
+    try:
+        return bundle_bytes(tree, tensors)
+    except (AttributeError, TypeError, ValueError):  # no table, or nothing that json can hold
+        return save(tensors, {METADATA_KEY: to_json(tree).decode("utf-8", "replace")})
 
 
 def _ask_for_much(tree: dict[str, Any], rng: random.Random) -> None:
@@ -96,42 +97,30 @@ def _ask_for_much(tree: dict[str, Any], rng: random.Random) -> None:
 
 
 def _weights(place: Place, rng: random.Random) -> Case:
-    """Damage the weights, and let the json name their digest, as a stranger would."""
-    seed = place.seeds.folder("bundle") / "tuned"
-    weights = mutate_safetensors((seed / WEIGHTS_NAME).read_bytes(), rng)
-    place.put(WEIGHTS_NAME, weights)
-    document = json.loads((seed / JSON_NAME).read_bytes())
-    place.put(JSON_NAME, to_json(with_checksum({**document, "weights_sha256": hashlib.sha256(weights).hexdigest()})))
-    pushed = place.scratch / "pushed"
+    """Damage the tensors, and let the json have their digest, as a stranger would."""
+    document, tensors = read_parts(place.seeds.folder("bundle") / "tuned")
+    damaged = mutate_safetensors(save(tensors), rng)
+    with suppress(Exception):  # safetensors cannot read it, so the file stays as it is
+        damaged = bundle_bytes(document, load(damaged))
+    place.put(FILE_NAME, damaged)
+    return Case(lambda: _use(place.files, place))
 
-    def read() -> None:
-        _use(place.files, place)
-        push_bundle(place.files, str(pushed), licence="mit")
 
-    return Case(read)
+def _bytes(place: Place, rng: random.Random) -> Case:
+    file = place.seeds.folder("bundle") / "tuned" / FILE_NAME
+    place.put(FILE_NAME, mutate_bytes(file.read_bytes(), rng))
+    return Case(lambda: _use(place.files, place))
 
 
 def _zip(place: Place, rng: random.Random) -> Case:
-    archive = place.put(
-        "bundle.zip", mutate_zip((place.seeds.folder("bundle") / "tuned.zip").read_bytes(), rng, _member)
-    )
-
-    def read() -> None:
-        pulled = pull_bundle(str(archive), place.files / "pulled")
-        read_bundle_spec(archive)
-        read_bundle_spec(pulled)
-
-    return Case(read, outputs=frozenset({"pulled", *(f"pulled/{name}" for name in SHARED_NAMES)}))
-
-
-def _member(content: bytes, rng: random.Random) -> bytes:
-    if content.startswith(b"{") and rng.random() < 0.6:
-        return to_json(_sealed(mutate_tree(json.loads(content), rng)))
-    return mutate_bytes(content, rng)
+    content = (place.seeds.folder("bundle") / "old.zip").read_bytes()
+    archive = place.put("bundle.zip", mutate_zip(content, rng, mutate_bytes))
+    return Case(lambda: load_bundle(archive, installed()))
 
 
 TARGETS = (
     Target("bundle-json", _json, weight=5),
     Target("bundle-weights", _weights, weight=8),
+    Target("bundle-bytes", _bytes),
     Target("bundle-zip", _zip),
 )

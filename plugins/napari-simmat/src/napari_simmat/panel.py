@@ -68,7 +68,7 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
             self.foundation.setCurrentText(installed().default_foundation())
         for editable in (self.foundation, self.sensor):  # hf/NAME, rgb+thermal
             editable.setEditable(True)
-        self.bundle.setPlaceholderText("folder of a run, zip, hf://ORG/NAME, address of simmat serve")
+        self.bundle.setPlaceholderText("bundle, folder of a run, hf://ORG/NAME, address of simmat serve")
         self.options.setPlaceholderText('unit = "cK", nodata = 0')
         self.image, self.as_class = _choice([]), _choice([])
         self.load_button = _button("Load", "Load the model; its sensor then opens files", self.load)
@@ -84,7 +84,7 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         self.write = _button("Save labels…", "Write the mask file that SimMAT trains on", self.save)
         self.status = QLabel("Load a model, then open files of its sensor.", wordWrap=True)
         self.form = QFormLayout(self)
-        self.bundle_row = _row(self.bundle, _button("…", "Choose a folder", self._browse))
+        self.bundle_row = _row(self.bundle, _button("…", "Choose a bundle", self._browse))
         network = {"Network": self.foundation, "Sensor": self.sensor, "Options": self.options}
         for label, field in {"Model": self.kind, "Bundle": self.bundle_row, **network}.items():
             self.form.addRow(label, field)
@@ -118,8 +118,9 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         self.stop.setVisible(not idle and hasattr(self._worker, "yielded"))
 
     def _browse(self) -> None:
-        if folder := QFileDialog.getExistingDirectory(self, "Run or bundle", self.bundle.text()):
-            self.bundle.setText(folder)
+        file, _ = QFileDialog.getOpenFileName(self, "Bundle", self.bundle.text(), "Bundle (*.safetensors *.zip)")
+        if file:
+            self.bundle.setText(file)
 
     def _open(self) -> None:
         if paths := QFileDialog.getOpenFileNames(self, "Image, or one of each source")[0]:

@@ -44,7 +44,7 @@ def network_options(command: Command) -> Command:
 @click.command("annotate", short_help="Label images in the browser.")
 @click.argument("folder", type=PATH, metavar="DIR")
 @config_options("modality", "modality_options", "channels")
-@click.option("--bundle", type=PATH, metavar="RUN", help="Run, bundle or zip of a tuned model.")
+@click.option("--bundle", type=PATH, metavar="RUN", help="Run or bundle of a tuned model.")
 @click.option(
     "--predictions",
     type=PATH,

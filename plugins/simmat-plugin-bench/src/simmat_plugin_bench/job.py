@@ -21,11 +21,11 @@ import torch
 
 import simmat
 from simmat import training
-from simmat.bundle import load_bundle
+from simmat.bundle import FILE_NAME, load_bundle
 from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.errors import DataError, SimMATError
 from simmat.evaluation import Scores, evaluate_bundle, find_protocol, seen_note
-from simmat.io.files import atomic_write_json, atomic_write_text, recover_folder, remove_temporary
+from simmat.io.files import atomic_write_json, atomic_write_text, remove_temporary
 from simmat.nn.device import pick_device
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
@@ -115,7 +115,7 @@ def _bundle_is_gone(folder: CellFolder, kind: str) -> bool:
     if kind != "train" or not folder.result.is_file():
         return False
     result = read_cell_file(folder.result, CellResult)
-    return result["test"] is None and not result["diverged"] and not recover_folder(folder.run / "bundle").is_dir()
+    return result["test"] is None and not result["diverged"] and not (folder.run / FILE_NAME).exists()
 
 
 def _write(folder: CellFolder, result: dict[str, Any]) -> None:
@@ -162,7 +162,7 @@ def _train(folder: CellFolder, config: TrainConfig, registry: Registry) -> dict[
 
 def _test(folder: CellFolder, config: TrainConfig, registry: Registry, *, everything: bool) -> Scores:
     device = pick_device(config.device)
-    bundle = load_bundle(folder.run / "bundle", registry, checkpoint=config.checkpoint, device=device)
+    bundle = load_bundle(folder.run, registry, checkpoint=config.checkpoint, device=device)
     dense = bundle.spec.dense is not None
     tuned, _ = evaluate_bundle(
         bundle,

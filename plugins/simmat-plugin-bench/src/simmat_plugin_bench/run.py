@@ -19,6 +19,7 @@ from typing import Any
 
 from simmat_plugin_scenes.dataset import simulate_dataset
 
+from simmat.bundle import FILE_NAME
 from simmat.config import TrainConfig, dump_toml
 from simmat.data.fingerprint import DatasetDigest
 from simmat.data.index import digest_dataset
@@ -297,7 +298,7 @@ def remove_bundles(bench: Bench, ended: Cell) -> None:
             state = cell.state()
             lost = bool(chosen) and cell not in chosen and state == "trained"
             if lost or (state == "tested" and not bench.settings.keep_bundles):
-                shutil.rmtree(cell.folder.run / "bundle", ignore_errors=True)
+                (cell.folder.run / FILE_NAME).unlink(missing_ok=True)
 
 
 def start_cell(

@@ -18,7 +18,7 @@ from simmat_runtime import manifest as names
 from torch import Tensor
 
 import simmat
-from simmat.bundle import JSON_NAME, Bundle, with_checksum
+from simmat.bundle import FILE_NAME, Bundle, write_sensors
 from simmat.calibration import Calibration
 from simmat.errors import ConfigError, SimMATError
 from simmat.foundation import ImageEmbedding, PromptBatch
@@ -102,8 +102,8 @@ def export(
             progress(f"tracing {name}")
             with _refused(bundle, name):
                 _write(folder / name, make())
-        spec = with_checksum({**bundle.spec.model_dump(mode="json"), "exported": FORMAT})
-        atomic_write_json(folder / JSON_NAME, spec)
+        spec = bundle.spec.model_copy(update={"exported": FORMAT})
+        write_sensors(folder / FILE_NAME, {"": (spec, {})})
         sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
         listed = {name: {"sha256": sha256_of(folder / name), "bytes": size} for name, size in sizes.items()}
         document = parts.manifest(listed) | {"precision": precision}
@@ -324,7 +324,7 @@ class _Parts:
                 "foundation": spec.foundation,
                 "mat": spec.mat,
                 "tune": spec.tune,
-                "weights_sha256": spec.weights_sha256,
+                "bundle_sha256": spec.sha256,
             },
             "versions": {
                 "simmat": simmat.__version__,

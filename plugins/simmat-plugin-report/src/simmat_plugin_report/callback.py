@@ -7,15 +7,13 @@ import platform
 import time
 from contextlib import suppress
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import simmat
-from simmat.bundle import Bundle, load_bundle, read_bundle_spec
-from simmat.bundle.model_card import needed_packages
+from simmat.bundle import Bundle, BundleSpec, load_bundle, read_bundle_spec
 from simmat.callbacks import Callback, RunPlan
 from simmat.config import TrainConfig
 from simmat.data.dataset import Dataset, open_dataset
@@ -23,7 +21,7 @@ from simmat.data.index import read_index
 from simmat.errors import SimMATError
 from simmat.evaluation import ObjectScore, Protocol, Scores, find_protocol, validate, why_no_zero_shot
 from simmat.io.files import atomic_write_json
-from simmat.model_spec import ModelSpec, as_json
+from simmat.model_spec import as_json
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
 from simmat.threads import cpu_name, usable_cpus
@@ -48,8 +46,8 @@ class ReportCallback(Callback):
         self._began = time.monotonic()
         self._before = 0.0
         self._written_at, self._write_seconds = -math.inf, 0.0  # time at which the page was written, and duration
-        self._analysis: Analysis | None = None  # of the bundle whose weights these are:
-        self._weights_sha256 = ""
+        self._analysis: Analysis | None = None  # of the bundle that this is the digest of:
+        self._bundle_sha256 = ""
         self._zero_shot: tuple[ObjectScore, ...] | None = None
         self._no_zero_shot = ""  # why there are none
 
@@ -60,8 +58,8 @@ class ReportCallback(Callback):
             if plan.best_step is not None and (report := read_report(self._folder)) is not None:
                 self._before, self._zero_shot = report.seconds, report.analysis.zero_shot
                 spec = read_bundle_spec(self._folder.bundle)
-                if report.weights_sha256 == spec.weights_sha256:  # else the run was killed before it wrote the report
-                    self._analysis, self._weights_sha256 = report.analysis, spec.weights_sha256
+                if report.bundle_sha256 == spec.sha256:  # else the run was killed before it wrote the report
+                    self._analysis, self._bundle_sha256 = report.analysis, spec.sha256
 
     def validated(self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores) -> None:
         """Store the scores of the best bundle, and write the page unless it was written recently."""
@@ -111,7 +109,7 @@ class ReportCallback(Callback):
         """Store the scores of the best bundle so far."""
         self._analysis = None
         spec = read_bundle_spec(self._folder.bundle)
-        self._weights_sha256 = spec.weights_sha256
+        self._bundle_sha256 = spec.sha256
         if self._zero_shot is None and not self._no_zero_shot:
             self._no_zero_shot, self._zero_shot = self._untuned_scores(scores)
         self._analysis = analysis_of(
@@ -157,23 +155,21 @@ class ReportCallback(Callback):
             trainable=plan.trainable,
             total=plan.total,
             train_images=plan.train_samples,
-            machine=machine_facts(plan, read_bundle_spec(self._folder.bundle), self._registry),
+            machine=machine_facts(plan, read_bundle_spec(self._folder.bundle)),
             notes=plan.notes,
             recipe={"mat": model.mat, "mat_options": as_json(dict(model.mat_options)), "tune": model.tune},
-            weights_sha256=self._weights_sha256,
+            bundle_sha256=self._bundle_sha256,
             analysis=self._analysis,
         )
         atomic_write_json(self._folder.report, report.model_dump(mode="json"))
         return report
 
 
-def machine_facts(plan: RunPlan, spec: ModelSpec, registry: Registry) -> dict[str, str]:
+def machine_facts(plan: RunPlan, spec: BundleSpec) -> dict[str, str]:
     """Return the hardware and the versions of a run: title -> text."""
     name = torch.cuda.get_device_name(plan.device) if plan.device.startswith("cuda") else plan.device
     packages = {"simmat": simmat.__version__, "torch": torch.__version__, "Python": platform.python_version()}
-    for package in needed_packages(spec, registry):
-        with suppress(PackageNotFoundError):
-            packages[package] = version(package)
+    packages |= {package.distribution: package.version for package in spec.packages}
     return {
         "device": name if plan.processes == 1 else f"{plan.processes} x {name}",
         "processor": f"{cpu_name()}; {usable_cpus()} cores usable, torch threads: {torch.get_num_threads()}",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer
+from pydantic import AliasChoices, BeforeValidator, Field, JsonValue, PlainSerializer
 
 from simmat.bundle import BundleSpec, read_bundle_spec
 from simmat.calibration import Kind
@@ -129,7 +129,7 @@ class RunReport(StrictModel):
         seconds: training time over all resumes.
         machine: hardware and versions, title -> text.
         recipe: transfer layer, its options and tuner that suit the foundation model; {} if unknown.
-        weights_sha256: sha256 of the weights of the analysed bundle.
+        bundle_sha256: digest of the analysed bundle.
         analysis: analysis of that bundle on the validation split.
     """
 
@@ -142,7 +142,7 @@ class RunReport(StrictModel):
     machine: dict[str, str]
     notes: FromLists[tuple[str, ...]]
     recipe: dict[str, JsonValue] = Field(default_factory=dict)
-    weights_sha256: str
+    bundle_sha256: str = Field(validation_alias=AliasChoices("bundle_sha256", "weights_sha256"))  # as in version 0.1
     analysis: Analysis
 
 
@@ -197,7 +197,7 @@ class RunView:
     def trained(self) -> Analysis | None:
         """The analysis of this bundle on the validation split by training; None if there is none."""
         report = self.report
-        return report.analysis if report is not None and report.weights_sha256 == self.spec.weights_sha256 else None
+        return report.analysis if report is not None and report.bundle_sha256 == self.spec.sha256 else None
 
     @property
     def is_complete(self) -> bool:
@@ -228,7 +228,7 @@ def open_run(root: Path, analysis: Analysis | None = None) -> RunView:
     try:
         spec = read_bundle_spec(folder.bundle)
     except BundleError as error:
-        if folder.bundle_root.exists():
+        if folder.bundle_file.exists():
             raise
         raise ConfigError(f"{root} has no bundle yet; wait for its first validation, or start it again") from error
     view = view_of(config, spec, folder, read_report(folder))

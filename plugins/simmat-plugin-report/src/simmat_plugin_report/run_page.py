@@ -356,7 +356,7 @@ def _usage(run: RunView) -> Iterator[Block]:
         f"simmat predict {quoted} {image} --point {x},{y} --out masks\n"
         + (f"simmat predict {quoted} FOLDER --everything --out masks\n" if every else "")
         + f"simmat eval {quoted} --data {shlex.quote(str(run.config.data))}\n"
-        f"simmat bundle push {quoted} my-model.zip"
+        f"simmat bundle push {quoted} my-model.safetensors"
     )
     yield Code(
         "import simmat\n\n"

@@ -60,7 +60,7 @@ def follow(
     what --format says: coco.json with track_id, mots/ (class * 1000 + id), overlay.mp4 (.gif without PyAV), and of a
     volume or TIFF volume.nii.gz or .tif. Repeat a stopped call, and frames that are done are skipped.
 
-    BUNDLE is the folder of a bundle or of a run, a zip, hf://ORG/NAME or gallery:NAME. Without BUNDLE, --foundation
+    BUNDLE is the folder of a run, its bundle.safetensors, hf://ORG/NAME or gallery:NAME. Without BUNDLE, --foundation
     NAME --modality NAME uses the untuned foundation model.
     """
     from simmat.api import load

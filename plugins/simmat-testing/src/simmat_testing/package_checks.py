@@ -101,6 +101,7 @@ _REFERENCES: dict[Kind, tuple[str, ...]] = {
     "model format": ("load",),
     "result format": ("write",),
     "follower": ("follow",),
+    "bundle source": ("fetch",),
 }
 """Kind -> fields of its specs that name a function."""
 

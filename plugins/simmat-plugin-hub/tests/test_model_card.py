@@ -8,14 +8,15 @@ from typing import Any
 import huggingface_hub as hub
 import pytest
 from bundles import BUNDLE_SPEC, GRAY
-from installed import need_plugins
+from runs import registry
+from simmat_plugin_hub.card import model_card
 
-from simmat.bundle import BundleSpec
-from simmat.bundle.model_card import model_card
+from simmat.bundle import BundleSpec, Package
 from simmat.data.card import DataCard
 from simmat.plugin_specs import TunerSpec
-from simmat.plugins.registry import PluginReport, Registry
-from simmat.sensors.sensor_toml import SensorDefinition
+from simmat.plugins.registry import Kind, PluginReport, Registry
+
+PARTS: list[tuple[Kind, str]] = [("modality", "gray"), ("foundation model", "tiny"), ("transfer layer", "mat")]
 
 
 def changed(**fields: Any) -> BundleSpec:
@@ -25,7 +26,7 @@ def changed(**fields: Any) -> BundleSpec:
 
 def test_the_hub_reads_its_head() -> None:
     """By it a model is found, and its licence is seen before a download."""
-    data = hub.ModelCard(model_card(BUNDLE_SPEC, licence="cc-by-4.0")).data
+    data = hub.ModelCard(model_card(changed(licence="cc-by-4.0"))).data
     assert (data.license, data.library_name, data.pipeline_tag) == ("cc-by-4.0", "simmat", "mask-generation")
     assert data.tags == ["simmat", "image-segmentation", "gray", "tiny"]
 
@@ -42,33 +43,26 @@ def pip_lines(card: str) -> list[str]:
 
 def test_it_names_every_plugin_to_install() -> None:
     """Who fetches a bundle has none of its plugins yet; the line is copied as it stands."""
-    need_plugins("thermal", "timm")
-    card = model_card(changed(modality="rgb+thermal", foundation="timm/vit_small"))
-    assert pip_lines(card) == ["pip install simmat simmat-plugin-thermal simmat-plugin-timm"]
+    thermal = Package(kind="modality", name="thermal", distribution="simmat-plugin-thermal", version="0.1.0")
+    tuner = Package(kind="tuner", name="theirs", distribution="someones-tuners", version="2.1")
+    card = model_card(changed(modality="rgb+thermal", tune="theirs", packages=(tuner, thermal)))
+    assert pip_lines(card) == ["pip install simmat simmat-plugin-thermal someones-tuners"]
     assert "`simmat-plugin-thermal` brings the sensor `thermal`" in card
-    assert "`simmat-plugin-timm` brings the foundation model `timm/vit_small`" in card
-
-
-def test_it_names_an_installed_plugin_of_others() -> None:
-    """A tuner or sensor of another author is known to the registry alone."""
-    tuner = TunerSpec("theirs", "a tuner", apply="m:f")
-    reports = [PluginReport("x", "someones-tuners", "2.1"), PluginReport("builtin", "simmat", "0.1.0")]
-    known = Registry(reports, [("tuner", tuner, "someones-tuners 2.1")])
-    card = model_card(changed(tune="theirs"), registry=known)
-    assert "someones-tuners" in pip_lines(card)[0].split()
     assert "`someones-tuners` brings the tuner `theirs`" in card
 
 
-def test_built_in_and_described_parts_need_no_plugin() -> None:
-    """A name that a bundle describes itself may be that of a package with another sensor."""
-    rule = {"name": "t", "quantity": "counts", "unit": "count"}
-    declared = SensorDefinition.model_validate(
-        {"format": 1, "name": "thermal", "source": [{"name": "thermal", "files": "*.png"}], "channel": [rule]}
-    )
-    assert pip_lines(model_card(BUNDLE_SPEC)) == ["pip install simmat simmat-testing"]  # for tiny
-    assert pip_lines(model_card(changed(modality="thermal", sensor_definitions=(declared,)))) == pip_lines(
-        model_card(BUNDLE_SPEC)
-    )
+def test_it_names_no_plugin_that_the_bundle_does_not() -> None:
+    """A name that looks like that of a package may be anybody's."""
+    assert pip_lines(model_card(changed(modality="rgb+nosuch"))) == ["pip install simmat"]
+
+
+def test_an_older_bundle_has_the_packages_that_are_installed() -> None:
+    """It does not say which it needs; what is here brings its parts."""
+    tuner = TunerSpec("theirs", "a tuner", apply="m:f")
+    reports = [PluginReport("x", "someones-tuners", "2.1"), PluginReport("builtin", "simmat", "0.1.0")]
+    items = [(kind, registry().get(kind, name), "simmat 0.1.0") for kind, name in PARTS]
+    known = Registry(reports, [*items, ("tuner", tuner, "someones-tuners 2.1")])
+    assert pip_lines(model_card(changed(tune="theirs"), registry=known)) == ["pip install simmat someones-tuners"]
 
 
 def test_a_licence_that_is_not_stated_is_unknown() -> None:

@@ -1,4 +1,4 @@
-"""Bundles: used from elsewhere, and refused where they do not fit."""
+"""Bundles: loaded from elsewhere, and refused where they do not fit."""
 
 from __future__ import annotations
 
@@ -6,23 +6,30 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from bundles import change_json, predict
+from bundles import change_json, predict, tiny_bundle
 from PIL import Image
-from runs import config, files_of, gray_set, registry
+from runs import config, gray_set, registry
+from safetensors.torch import save_file
+from simmat_testing.tiny import TINY
+from torch import nn
 
 from simmat import training
-from simmat.bundle import ImageDigests, load_bundle, push_bundle, read_bundle_spec
+from simmat.bundle import FILE_NAME, Package, load_bundle, read_bundle_spec
 from simmat.data.batches import sample_at
-from simmat.errors import BundleError, ConfigError, DataError
+from simmat.errors import BundleError, ConfigError, DataError, UnknownNameError
 from simmat.evaluation import evaluate_bundle, seen_note
 from simmat.evaluation import interaction as asking
-from simmat.types import Prompt, Window
+from simmat.io.weights import sha256_of
+from simmat.plugin_specs import WeightFile, build_foundation
+from simmat.plugins.registry import Registry
+from simmat.types import Prompt
 
 REGISTRY = registry()
 
@@ -34,11 +41,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bundle(trained: Path, tmp_path: Path) -> Path:
-    copy = tmp_path / "moved bündle"
-    copy.mkdir()
-    for name, content in files_of(trained).items():
-        (copy / name).write_bytes(content)
-    return copy
+    return Path(shutil.copy(trained, tmp_path / "moved bündle.safetensors"))
 
 
 @pytest.mark.slow
@@ -52,7 +55,7 @@ def test_a_bundle_needs_nothing_but_itself(bundle: Path, data: Path, trained: Pa
         f"b = load_bundle(Path({str(bundle)!r}), registry())\n"
         f"print(repr(predict(b, {{'gray': Path({str(picture)!r})}}, Prompt.points([(14, 20)])).score))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=bundle.parent, capture_output=True, text=True, env=environment, check=False)
     here = predict(load_bundle(trained, REGISTRY), {"gray": picture}, Prompt.points([(14, 20)]))
@@ -71,8 +74,8 @@ def test_the_loaded_network_is_the_one_that_was_validated(trained: Path, data: P
 def test_a_bundle_holds_no_pickle_and_no_clock(trained: Path, data: Path, tmp_path: Path) -> None:
     """Equal runs give equal files, and a bundle from a stranger runs no code."""
     again = training.train(config(data, tmp_path / "again", steps=2, val_every=1), REGISTRY)
-    assert files_of(again) == files_of(trained)
-    assert sorted(files_of(trained)) == ["bundle.json", "weights.safetensors"]
+    assert again.read_bytes() == trained.read_bytes()
+    assert again == tmp_path / "again" / FILE_NAME
 
 
 def test_other_channels_are_refused_by_name(bundle: Path, tmp_path: Path) -> None:
@@ -81,22 +84,6 @@ def test_other_channels_are_refused_by_name(bundle: Path, tmp_path: Path) -> Non
     Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / "x.png")
     with pytest.raises(BundleError, match=r"gray \[count\].*gray \[K\]"):
         predict(load_bundle(bundle, REGISTRY), {"gray": tmp_path / "x.png"}, Prompt.points([(1, 1)]))
-
-
-@pytest.mark.parametrize("name", ["bundle.json", "weights.safetensors"])
-@pytest.mark.parametrize("damage", ["cut", "changed", "missing"])
-def test_damage_is_named(bundle: Path, name: str, damage: str) -> None:
-    """A cut download says so instead of failing somewhere inside."""
-    file = bundle / name
-    content = file.read_bytes()
-    if damage == "missing":
-        file.unlink()
-    else:
-        file.write_bytes(content[: len(content) // 2] if damage == "cut" else content[:-9] + b"x" + content[-8:])
-    if name == "bundle.json" and damage == "changed":
-        file.write_text("[]")
-    with pytest.raises(BundleError, match=r"damaged|missing|no bundle"):
-        load_bundle(bundle, REGISTRY)
 
 
 def test_other_tensors_are_refused(bundle: Path) -> None:
@@ -114,21 +101,12 @@ def test_other_foundation_weights_are_refused(bundle: Path, tmp_path: Path) -> N
         load_bundle(bundle, REGISTRY, checkpoint=weights)
 
 
-def test_the_folder_of_a_run_stands_for_its_best_bundle(trained: Path, data: Path, tmp_path: Path) -> None:
+def test_the_folder_of_a_run_stands_for_its_best_bundle(trained: Path, data: Path) -> None:
     """It holds one bundle, so there is nothing to ask back."""
     assert read_bundle_spec(trained.parent) == read_bundle_spec(trained)
     loaded, direct = load_bundle(trained.parent, REGISTRY), load_bundle(trained, REGISTRY)
     sources, prompt = {"gray": data / "images/s0.png"}, Prompt.points([(14, 20)])
     assert predict(loaded, sources, prompt).score == predict(direct, sources, prompt).score
-    push_bundle(trained.parent, str(tmp_path / "given"))
-    assert read_bundle_spec(tmp_path / "given") == loaded.spec
-
-
-def test_a_bundle_in_a_folder_of_that_name_is_itself(bundle: Path, trained: Path) -> None:
-    """A bundle beside another is the one that was named."""
-    shutil.copytree(trained, bundle / "bundle")
-    (bundle / "bundle/bundle.json").write_text("{}")
-    assert read_bundle_spec(bundle) == read_bundle_spec(trained)
 
 
 def test_a_point_outside_of_the_image_is_refused(trained: Path, data: Path) -> None:
@@ -225,29 +203,6 @@ def test_a_bundle_without_a_record_is_scored(bundle: Path, data: Path) -> None:
     assert len(scores.objects) == 4
 
 
-def test_a_window_is_known_by_its_pixels() -> None:
-    """Blocks of one image are in all splits, and another --crop cuts other windows."""
-    block, digest = Window(0, 0, 32, 32), np.zeros((1, 32), np.uint8)
-    found = ImageDigests.of(digest, [block])
-    assert found is not None
-    for window, known in ((Window(31, 31, 40, 40), True), (Window(0, 32, 32, 64), False), (None, True)):
-        assert found.has(digest, [window]) == [known]
-        assert found.has(digest + 1, [window]) == [False]
-    whole = ImageDigests.of(digest, [None])
-    assert whole is not None
-    assert whole.has(digest, [block]) == [True]
-
-
-@pytest.mark.parametrize(
-    "record", [{"digests": "AAAAAAA="}, {"digests": "no base64"}, {"digests": "", "windows": "AA=="}]
-)
-def test_a_damaged_record_is_named(bundle: Path, record: dict[str, str]) -> None:
-    """It must not count as a bundle that saw no image."""
-    change_json(bundle, trained_on=record)
-    with pytest.raises(BundleError, match=r"trained_on: .*digests"):
-        read_bundle_spec(bundle)
-
-
 def test_evaluation_equals_the_definition(trained: Path, data: Path) -> None:
     """The published figure is the mean binary IoU at the original resolution, click at the distance maximum."""
     from simmat.data.clicks import center_click
@@ -276,3 +231,46 @@ def test_prompts_go_in_smaller_groups_on_a_large_image(
     assert (len(at_once.seconds["decode"]), len(one_by_one.seconds["decode"])) == (2, 4)
     for found, expected in zip(one_by_one.objects, at_once.objects, strict=True):
         assert found.iou == pytest.approx(expected.iou, abs=1e-6)
+
+
+def _registry_with(weights: Path) -> Registry:
+    """A registry in which the tiny model has a weight file."""
+    known = registry()
+    file = WeightFile(weights.name, sha256_of(weights), path=weights)
+    return Registry(
+        (),
+        [
+            ("modality", known.modality("gray"), "test"),
+            ("foundation model", replace(known.foundation("tiny"), weights=file), "test"),
+            ("transfer layer", known.transfer_layer("mat"), "test"),
+            ("tuner", known.tuner("frozen"), "test"),
+        ],
+    )
+
+
+def test_other_foundation_weights_are_refused_by_their_sha256(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tuned part alone means nothing on other weights, and gives masks that look like some."""
+    monkeypatch.chdir(tmp_path)
+    model = cast(nn.Module, build_foundation(TINY, image_size=256, weights=None, seed=1))
+    weights = model.state_dict()
+    save_file(weights, "right.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, "other.safetensors")
+    right, other = (sha256_of(Path(f"{name}.safetensors")) for name in ("right", "other"))
+    bundle = tiny_bundle(tmp_path / "bundle", foundation_sha256=right)
+    load_bundle(bundle, _registry_with(Path("right.safetensors")))
+    with pytest.raises(BundleError, match=rf"'tiny' weights with sha256 {right[:12]}.* has {other[:12]}"):
+        load_bundle(bundle, _registry_with(Path("other.safetensors")))
+
+
+@pytest.mark.parametrize("part", ["modality", "foundation", "mat", "tune"])
+def test_a_missing_part_is_reported_with_the_packages_of_training(tmp_path: Path, part: str) -> None:
+    """Only the file knows who brought it; a name that SimMAT makes up could be anybody's package."""
+    package = Package(kind="tuner", name="theirs", distribution="someones-tuners", version="2.1")
+    bundle = tiny_bundle(tmp_path / "bundle", packages=(package,))
+    change_json(bundle, **{part: "theirs"})
+    with pytest.raises(UnknownNameError, match=r"'theirs'.*As the file says, .* was trained with someones-tuners 2\.1"):
+        load_bundle(bundle, REGISTRY)
+    change_json(bundle, packages=[])
+    with pytest.raises(UnknownNameError) as caught:
+        load_bundle(bundle, REGISTRY)
+    assert "As the file says" not in str(caught.value)

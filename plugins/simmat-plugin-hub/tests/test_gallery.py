@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from annotate_server import gray_images
 from bundles import tiny_bundle
+from simmat_plugin_hub import push_bundle
 
-from simmat.bundle import push_bundle
 from simmat.cli import run
 
 
@@ -22,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A gallery of one bundle, and an empty cache."""
     monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
-    push_bundle(tiny_bundle(tmp_path / "b"), str(tmp_path / "gallery/gray-squares.zip"), licence="cc-by-4.0")
+    push_bundle(tiny_bundle(tmp_path / "b"), str(tmp_path / "gallery/gray-squares.safetensors"), licence="cc-by-4.0")
     (tmp_path / "gallery/gray-squares.png").write_bytes(b"a picture")
     assert run(["bundle", "index", str(tmp_path / "gallery")]) == 0
     return tmp_path / "gallery"
@@ -77,15 +77,15 @@ def test_another_file_than_the_index_names_is_refused(
     """In a folder and from a server, by its digest; one that was replaced is fetched again by a new index."""
     for place in (str(folder), f"http://127.0.0.1:{server.server_port}"):
         monkeypatch.setenv("SIMMAT_GALLERY", place)
-        content = (folder / "gray-squares.zip").read_bytes()
-        (folder / "gray-squares.zip").write_bytes(content[:-1] + b"x")
-        assert run(["bundle", "pull", "gallery:gray-squares", "--out", str(tmp_path / "pulled")]) == 2
-        assert "gray-squares.zip" in capsys.readouterr().err
-        (folder / "gray-squares.zip").write_bytes(content)
-    assert run(["bundle", "pull", "gallery:gray-squares", "--out", str(tmp_path / "pulled")]) == 0
+        content = (folder / "gray-squares.safetensors").read_bytes()
+        (folder / "gray-squares.safetensors").write_bytes(content[:-1] + b"x")
+        assert run(["bundle", "pull", "gallery:gray-squares", "--out", str(tmp_path / "pulled.safetensors")]) == 2
+        assert "gray-squares.safetensors" in capsys.readouterr().err
+        (folder / "gray-squares.safetensors").write_bytes(content)
+    assert run(["bundle", "pull", "gallery:gray-squares", "--out", str(tmp_path / "pulled.safetensors")]) == 0
     assert run(["bundle", "pull", "gallery:gray-square"]) == 2
     assert "gray-squares" in capsys.readouterr().err
-    (folder / "gray-squares.zip").unlink()
+    (folder / "gray-squares.safetensors").unlink()
     monkeypatch.setenv("SIMMAT_GALLERY", str(folder))
     assert run(["bundle", "pull", "gallery:gray-squares", "--out", str(tmp_path / "again")]) == 2
     assert "missing" in capsys.readouterr().err
@@ -96,7 +96,7 @@ def test_an_index_names_no_file_elsewhere(
 ) -> None:
     """It is a stranger's."""
     index = json.loads((folder / "index.json").read_text())
-    index["bundles"][0]["file"] = "../gray-squares.zip"
+    index["bundles"][0]["file"] = "../gray-squares.safetensors"
     (folder / "index.json").write_text(json.dumps(index))
     assert run(["bundle", "list", "--gallery", str(folder)]) == 2
     assert "bundles" in capsys.readouterr().err
@@ -145,8 +145,8 @@ def test_without_a_gallery_the_error_says_how_to_name_one(
         ("bundle list --gallery {tmp}", "bundle index"),
         ("bundle index {tmp}/none", "no folder"),
         ("bundle index {tmp}", "rename"),
-        ("bundle push {tmp}/b gallery:b", "FOLDER/NAME.zip"),
-        ("bundle pull http://localhost:1/a/b.zip", "http://localhost:1/a/b.zip"),
+        ("bundle push {tmp}/b gallery:b", "FOLDER/NAME.safetensors"),
+        ("bundle pull http://localhost:1/a/b.safetensors", "http://localhost:1/a/b.safetensors"),
     ],
 )
 def test_a_place_that_is_no_gallery_is_refused_with_what_to_give(
@@ -155,7 +155,7 @@ def test_a_place_that_is_no_gallery_is_refused_with_what_to_give(
     """A slip in an address is frequent."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    push_bundle(tiny_bundle(tmp_path / "b"), str(tmp_path / "two words.zip"))
+    push_bundle(tiny_bundle(tmp_path / "b"), str(tmp_path / "two words.safetensors"))
     before = sorted(tmp_path.iterdir())
     assert run(command.format(tmp=tmp_path).split()) == 2
     assert said in capsys.readouterr().err

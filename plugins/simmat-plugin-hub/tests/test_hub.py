@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from bundles import write_old_bundle
 from fake_hub import TOKEN, running_hub
-from runs import files_of
+from simmat_plugin_hub.hub import Repository, parse_place
 
-from simmat.bundle.places import hub_repository
+from simmat.bundle import FILE_NAME, read_bundle_spec
 from simmat.errors import ConfigError
 
-SHARED = ["README.md", "bundle.json", "weights.safetensors"]
+SHARED = ["README.md", "bundle.safetensors"]
 COMMANDS = """
 import json, sys
 import contextlib, io
@@ -33,7 +34,7 @@ def simmat(
 ) -> list[tuple[int, str]]:
     """Run commands in one new process, which alone reads HF_ENDPOINT anew; return exit codes and what was printed."""
     environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home / "hf"), "HF_TOKEN": token, **more}
-    environment |= {"SIMMAT_PLUGINS": "testing", "NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    environment |= {"SIMMAT_PLUGINS": "hub,testing", "NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS],
         input=json.dumps(commands),
@@ -69,10 +70,32 @@ def test_a_bundle_comes_back_from_the_hub_as_it_was(bundle: Path, tmp_path: Path
     assert "--force" in refused
     assert "hf://ORG/NAME" in where
     assert sorted(hub.repos["someone/gray-mat"]) == SHARED
-    got = files_of(tmp_path / "gray-mat")
-    assert sorted(got) == SHARED
-    assert {name: got[name] for name in files_of(bundle)} == files_of(bundle)
-    assert got["README.md"].startswith(b'---\nlicense: "mit"\nlibrary_name: simmat\n')
+    spec, got = read_bundle_spec(bundle), read_bundle_spec(tmp_path / "gray-mat.safetensors")
+    assert got.model_copy(update={"licence": "", "sha256": ""}) == spec.model_copy(update={"sha256": ""})
+    assert got.licence == "mit"
+    card = hub.repos["someone/gray-mat"]["README.md"]
+    assert card.startswith(b'---\nlicense: "mit"\nlibrary_name: simmat\n')
+
+
+def test_a_card_that_the_repository_has_is_kept(bundle: Path, tmp_path: Path) -> None:
+    """What a person wrote is not written over by what a program can say."""
+    with running_hub() as hub:
+        hub.repos["someone/mine"] = {"README.md": b"by hand"}
+        ((code, said),) = simmat([["bundle", "push", str(bundle), "hf://someone/mine"]], tmp_path, hub.url)
+    assert code == 0, said
+    assert hub.repos["someone/mine"]["README.md"] == b"by hand"
+    assert hub.repos["someone/mine"][FILE_NAME] == (bundle / FILE_NAME).read_bytes()
+
+
+def test_any_command_takes_a_place_on_the_hub_also_of_version_0_1(bundle: Path, tmp_path: Path) -> None:
+    """`simmat eval hf://…` is what one tries first."""
+    old = write_old_bundle(tmp_path / "old", bundle)
+    with running_hub() as hub:
+        hub.repos["someone/old"] = {file.name: file.read_bytes() for file in old.iterdir()}
+        ((code, said),) = simmat([["eval", "hf://someone/old@main", "--data", "none"]], tmp_path, hub.url)
+    assert code == 2
+    assert "none" in said
+    assert "bundle" not in said
 
 
 def test_what_the_hub_refuses_is_one_line(bundle: Path, tmp_path: Path) -> None:
@@ -98,7 +121,7 @@ def test_what_the_hub_refuses_is_one_line(bundle: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("nonsense", [b"[]", b"{", b'{"siblings": [{"rfilename": "bundle.json", "size": "x"}]}'])
+@pytest.mark.parametrize("nonsense", [b"[]", b"{", b'{"siblings": [{"rfilename": "bundle.safetensors", "size": "x"}]}'])
 def test_a_hub_that_answers_nonsense_is_named(bundle: Path, tmp_path: Path, nonsense: bytes) -> None:
     """A login page or a broken mirror in between: what the client says to it names no place."""
     with running_hub() as hub:
@@ -112,7 +135,7 @@ def test_a_hub_that_answers_nonsense_is_named(bundle: Path, tmp_path: Path, nons
 
 @pytest.mark.slow
 @pytest.mark.parametrize("offline", ["", "1"])
-def test_without_a_network_folder_and_zip_are_named(bundle: Path, tmp_path: Path, offline: str) -> None:
+def test_without_a_network_a_copy_of_the_file_is_named(bundle: Path, tmp_path: Path, offline: str) -> None:
     """A closed network is common where sensors are; what to do instead must be in the message."""
     closed = "http://127.0.0.1:9"
     found = simmat(
@@ -124,18 +147,19 @@ def test_without_a_network_folder_and_zip_are_named(bundle: Path, tmp_path: Path
     for code, said in found:
         assert code == 2
         assert f"{closed}/someone/x: " in said
-        assert "a folder or a .zip" in said
+        assert "a copy of the bundle's file needs no hub" in said
 
 
 @pytest.mark.parametrize(
-    "text", ["hf://x", "hf://a/b/c", "hf://a/../b", "hf:///b", "hf://a/b@", "hf://a/b?x", "hf://a/b--c"]
+    "text", ["hf://x", "hf://a/b/c/d", "hf://a/../b", "hf:///b", "hf://a/b@", "hf://a/b?x", "hf://a/b--c"]
 )
 def test_a_place_on_the_hub_is_two_names(text: str) -> None:
     """What the hub would refuse later is refused before anything is read."""
     with pytest.raises(ConfigError, match="hf://ORG/NAME"):
-        hub_repository(text)
+        parse_place(text)
 
 
 def test_a_place_may_name_a_revision() -> None:
     """Results are reproduced from a commit, not from whatever lies there today."""
-    assert hub_repository("hf://a/b.c-1@v1.0") == ("a/b.c-1", "v1.0")
+    assert parse_place("hf://a/b.c-1@v1.0") == Repository("a/b.c-1", "v1.0", "")
+    assert parse_place("hf://a/b/night@try/this") == Repository("a/b", "try/this", "night")

@@ -1,4 +1,4 @@
-"""A gallery: bundles as zips beside an index, in a folder or on a web server that shows such a folder."""
+"""A gallery: bundles beside an index, in a folder or on a web server that shows such a folder."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class GalleryEntry(_IndexTable):
 
     Attributes:
         name: of the bundle, or BUNDLE/SENSOR.
-        file: its zip, beside the index.
+        file: its file, beside the index.
         options: of the sensor.
         classes: label value -> name.
         scores: numbers on `split` of the data that `data` names.
         licence: of the bundle, as its model card states it; "" if it does not.
-        size: of the zip in bytes, whose digest is `sha256`.
+        size: of the file in bytes, whose digest is `sha256`.
         picture: a file beside the index; None if there is none.
     """
 
@@ -89,13 +89,13 @@ class Gallery:
     unreachable: str = ""
 
     def bundle(self, name: str) -> Path:
-        """Return the checked zip of a bundle, which is downloaded to the cache unless it is there.
+        """Return the checked file of a bundle, which is downloaded to the cache unless it is there.
 
         Raises:
             ConfigError: the gallery is empty.
             UnknownNameError: there is no such bundle.
             WeightsError: it cannot be downloaded.
-            BundleError: a zip in a folder is not the one of the index.
+            BundleError: a file in a folder is not the one of the index.
         """
         found = next((one for one in self.bundles if name in (one.name, one.name.partition("/")[0])), None)
         if found is None:
@@ -124,46 +124,65 @@ def open_gallery(place: str) -> Gallery:
         ConfigError: there is no index, or it is not one.
         WeightsError: the address does not answer.
     """
-    given = place
-    place = place.removesuffix(f"/{INDEX_NAME}").rstrip("/")
-    where, kept, fetched, why = f"{place}/{INDEX_NAME}", _cache_of(place) / INDEX_NAME, False, ""
-    if not _is_url(place):
-        if not Path(place).is_dir() or not place:
-            raise ConfigError(f"no gallery at {given!r}; give a folder, or an address with http:// or https://")
-        if not (Path(place) / INDEX_NAME).exists():
-            raise ConfigError(f"{place} has no {INDEX_NAME}; make it: simmat bundle index {place}")
-        content = read_bytes(Path(place) / INDEX_NAME, "index of a gallery", limit=_MAX_INDEX)
-    else:
-        try:
-            content, fetched = fetch_bytes(where, _MAX_INDEX), True
-            if kept.is_file():
-                parse_json(content)  # a login page is not json
-        except (WeightsError, ValueError) as error:
-            if not kept.is_file():
-                raise
-            why = str(error) if isinstance(error, WeightsError) else f"{where} is not the index of a gallery: {error}"
-            content, fetched = read_bytes(kept, "index of a gallery", limit=_MAX_INDEX), False
+    address = place.removesuffix(f"/{INDEX_NAME}").rstrip("/")
+    if _is_url(address):
+        return _open_url(address)
+    folder = Path(address)
+    if not address or not folder.is_dir():
+        raise ConfigError(f"no gallery at {place!r}; give a folder, or an address with http:// or https://")
+    if not (folder / INDEX_NAME).exists():
+        raise ConfigError(f"{folder} has no {INDEX_NAME}; make it: simmat bundle index {folder}")
+    content = _read_index(folder / INDEX_NAME)
+    return Gallery(address, _parse_index(content, f"{address}/{INDEX_NAME}"))
+
+
+def _open_url(address: str) -> Gallery:
+    """Read the index of a gallery on a server, and keep it for the time without network."""
+    where = f"{address}/{INDEX_NAME}"
+    kept = _cache_of(address) / INDEX_NAME
     try:
-        found = Gallery(place, parse(GalleryIndex, parse_json(content), where).bundles, why)
+        content = fetch_bytes(where, _MAX_INDEX)
+        if kept.is_file():
+            _check_json(content, where)  # a login page is not json
+    except WeightsError as error:
+        if not kept.is_file():
+            raise
+        return Gallery(address, _parse_index(_read_index(kept), where), unreachable=str(error))
+    bundles = _parse_index(content, where)
+    atomic_write_bytes(kept, content)
+    return Gallery(address, bundles)
+
+
+def _check_json(content: bytes, where: str) -> None:
+    try:
+        parse_json(content)
+    except ValueError as error:
+        raise WeightsError(f"{where} is not the index of a gallery: {error}") from error
+
+
+def _read_index(file: Path) -> bytes:
+    return read_bytes(file, "index of a gallery", limit=_MAX_INDEX)
+
+
+def _parse_index(content: bytes, where: str) -> tuple[GalleryEntry, ...]:
+    try:
+        document = parse_json(content)
     except ValueError as error:
         raise ConfigError(f"{where} is not the index of a gallery: {error}; see simmat bundle index") from error
-    if fetched:
-        atomic_write_bytes(kept, content)
-    return found
+    return parse(GalleryIndex, document, where).bundles
 
 
-def from_gallery(source: str) -> Path:
-    """Return the checked zip of gallery:NAME, with the sensor of gallery:NAME/SENSOR behind it.
+def fetch_from_gallery(place: str) -> Path:
+    """Return the checked file of gallery:NAME, with the sensor of gallery:NAME/SENSOR behind it.
 
     Raises as `open_gallery` and `Gallery.bundle`.
     """
-    place = os.environ.get(VARIABLE, "").strip()
-    if not place:
-        raise ConfigError(
-            f"{source} needs a gallery: set {VARIABLE} to its folder or address, such as http://HOST:8000"
-        )
-    name = source.removeprefix(SCHEME)
-    return open_gallery(place).bundle(name) / name.partition("/")[2]
+    gallery = os.environ.get(VARIABLE, "").strip()
+    if not gallery:
+        raise ConfigError(f"{place} needs a gallery: set {VARIABLE} to its folder or address, such as http://HOST:8000")
+    name = place.removeprefix(SCHEME)
+    sensor = name.partition("/")[2]
+    return open_gallery(gallery).bundle(name) / sensor
 
 
 def _is_url(place: str) -> bool:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from importlib import resources
 from typing import Any
 
-from simmat.bundle.document import BundleSpec
+from simmat.bundle import BundleSpec, packages_of
 from simmat.data.card import DataCard
 from simmat.errors import SimMATError
-from simmat.model_spec import ModelSpec, with_options
-from simmat.plugins.hooks import PROJECT
+from simmat.model_spec import with_options
 from simmat.plugins.loader import installed
-from simmat.plugins.registry import Kind, Registry
+from simmat.plugins.registry import Registry
 from simmat.sensors.normalize import describe
 from simmat.sensors.options import format_nodata, modality_parts
 from simmat.terminal import escape
@@ -34,42 +34,47 @@ _SCORES = {
 }
 
 
-def model_card(
-    sensors: BundleSpec | Mapping[str, BundleSpec], *, licence: str | None = None, registry: Registry | None = None
-) -> str:
+def model_card(sensors: BundleSpec | Mapping[str, BundleSpec], *, registry: Registry | None = None) -> str:
     """Return the card of a bundle, in Markdown with YAML before it; the same bundle gives the same text.
 
     Characters that control a terminal are written as escapes.
 
     Args:
         sensors: what the bundle says; name -> what it says of each of several sensors.
-        licence: a name as the hub writes it.
-        registry: knows the packages of plugins, and the licence of the foundation model; None loads them.
+        registry: knows the licence of the foundation model; None loads the plugins.
     """
-    from jinja2 import Environment, StrictUndefined  # loading a bundle does not need it
+    from jinja2 import Environment, StrictUndefined
 
     known = registry or installed()
     named = {"": sensors} if isinstance(sensors, BundleSpec) else sensors
-    modalities = [part for spec in named.values() for part in spec.modality.split("+")]
-    tags = ["simmat", "image-segmentation", *modalities, *(spec.foundation for spec in named.values())]
-    words = [re.sub(r"[^a-z0-9._-]+", "-", tag.lower()).strip("-.") for tag in tags]
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     environment.filters.update(text=_text, code=_code, json=json.dumps)
-    template = resources.files("simmat.bundle").joinpath("model_card.md.j2").read_text(encoding="utf-8")
-    rendered = [
-        environment.from_string(template).render(
+    source = resources.files("simmat_plugin_hub").joinpath("model_card.md.j2").read_text(encoding="utf-8")
+    template = environment.from_string(source)
+    rendered = []
+    for number, (name, spec) in enumerate(named.items()):
+        text = template.render(
             _facts(spec, known),
             head=number == 0,
             bundle=f"BUNDLE/{name}" if len(named) > 1 else "BUNDLE",
-            licence=licence,
+            licence=spec.licence,
             unstated=UNSTATED,
             foundation_licence=_foundation_licence(spec, known),
-            tags=[word for word in dict.fromkeys(words) if word],
-            packages=needed_packages(spec, known),
+            tags=_tags(named),
+            packages=_needed_packages(spec, known),
         )
-        for number, (name, spec) in enumerate(named.items())
-    ]
+        rendered.append(text)
     return escape("".join(rendered))
+
+
+def _tags(sensors: Mapping[str, BundleSpec]) -> list[str]:
+    """Return the words by which the hub finds a bundle."""
+    tags = ["simmat", "image-segmentation"]
+    for spec in sensors.values():
+        tags += spec.modality.split("+")
+    tags += [spec.foundation for spec in sensors.values()]
+    words = [re.sub(r"[^a-z0-9._-]+", "-", tag.lower()).strip("-.") for tag in tags]
+    return [word for word in dict.fromkeys(words) if word]
 
 
 def _foundation_licence(spec: BundleSpec, registry: Registry) -> str:
@@ -121,6 +126,8 @@ def network_rows(spec: BundleSpec) -> list[tuple[str, str]]:
         ("tuning", with_options(spec.tune, spec.tune_options)),
         ("input", f"{spec.image_size} px, aspect {spec.aspect}"),
         ("seed", str(spec.seed)),
+        ("licence of the bundle", spec.licence or "not stated"),
+        *((f"{package.kind} from", f"{package.distribution} {package.version}") for package in spec.packages),
     ]
 
 
@@ -164,22 +171,16 @@ def _code(value: str) -> str:
     return re.sub(r"[`\s|]+", " ", value)
 
 
-def needed_packages(spec: ModelSpec, registry: Registry) -> dict[str, list[tuple[Kind, str]]]:
-    """Return package -> (kind, name) of the parts of a bundle that plugins here bring; its own sensors need none."""
-    found: dict[str, list[tuple[Kind, str]]] = {}
-    for kind, name in _parts(spec):
-        try:
-            package = registry.owner(kind, name).partition(" ")[0]
-        except SimMATError:  # not installed here
-            continue
-        if package != PROJECT and re.fullmatch(r"[A-Za-z0-9][\w.-]*", package):
-            found.setdefault(package, []).append((kind, name))
+def _needed_packages(spec: BundleSpec, registry: Registry) -> dict[str, list[tuple[str, str]]]:
+    """Return package -> (kind, name) of the parts of a bundle that it brings.
+
+    The bundle says which; one of version 0.1 does not, so that its parts are looked up in what is installed.
+    """
+    packages = spec.packages
+    if not packages:
+        with suppress(SimMATError):
+            packages = packages_of(spec, registry)
+    found: dict[str, list[tuple[str, str]]] = {}
+    for package in packages:
+        found.setdefault(package.distribution, []).append((package.kind, package.name))
     return dict(sorted(found.items()))
-
-
-def _parts(spec: ModelSpec) -> Iterator[tuple[Kind, str]]:
-    carried = {declaration.name for declaration in spec.sensor_definitions}
-    yield from (("modality", part) for part in dict.fromkeys(modality_parts(spec.modality)) if part not in carried)
-    yield "foundation model", spec.foundation
-    yield "transfer layer", spec.mat
-    yield "tuner", spec.tune

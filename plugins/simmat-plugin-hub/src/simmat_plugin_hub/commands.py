@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from simmat.bundle import BundleSpec
 
 
-command = Group()
+command = Group("bundle", help="Show, share and fetch bundles.")
 
 
 @command.command("show")
@@ -33,16 +33,19 @@ def show(bundle: Path, as_json: bool) -> None:
     specs = read_bundle_specs(bundle)
     if as_json:
         dumped = {name: spec.model_dump(mode="json") for name, spec in specs.items()}
-        print_json(dumped if len(specs) > 1 else next(iter(dumped.values())))
+        is_single = len(dumped) == 1
+        print_json(next(iter(dumped.values())) if is_single else dumped)
         return
+    metrics = load_registry().all("metric")
     for number, (name, spec) in enumerate(specs.items()):
         if number:
             echo()
-        _show(str(bundle / name if len(specs) > 1 else bundle), spec, load_registry().all("metric"))
+        title = bundle / name if len(specs) > 1 else bundle
+        _show(str(title), spec, metrics)
 
 
 def _show(title: str, spec: BundleSpec, metrics: Sequence[MetricSpec]) -> None:
-    from simmat.bundle.model_card import data_rows, network_rows
+    from simmat_plugin_hub.card import data_rows, network_rows
 
     print_table(("", title), network_rows(spec))
     echo()
@@ -96,29 +99,43 @@ def _show(title: str, spec: BundleSpec, metrics: Sequence[MetricSpec]) -> None:
 @click.option("--private", is_flag=True, help="Make a new repository on the hub private.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 def push(bundle: Path, destination: str, licence: str | None, private: bool, force: bool) -> None:
-    """Check BUNDLE and copy it, with a model card, to DESTINATION: a folder, a path ending in .zip, or hf://ORG/NAME.
+    """Check BUNDLE and copy it to DESTINATION: NAME.safetensors, a folder, or with a model card hf://ORG/NAME.
 
     BUNDLE/NAME makes a bundle of one sensor of a bundle that holds several.
     """
-    from simmat.bundle import push_bundle
+    from simmat.bundle import read_bundle_specs
+    from simmat_plugin_hub.sharing import push_bundle
 
     echo(push_bundle(bundle, destination, licence=licence, registry=load_registry(), force=force, private=private))
-    if licence is None:
+    if licence is None and not all(spec.licence for spec in read_bundle_specs(bundle).values()):
         echo("note: no licence is stated; give --licence NAME, so that others know what they may do", err=True)
 
 
 @command.command("pull")
 @click.argument("source")
-@click.option("--out", type=PATH, help="Folder to make.  [default: the source's name, in the current folder]")
+@click.option(
+    "--out", type=PATH, help="File NAME.safetensors, or a folder.  [default: the source's name, in the current folder]"
+)
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 def pull(source: str, out: Path | None, force: bool) -> None:
-    """Fetch a bundle into a folder, and check it.
+    """Fetch a bundle into a file, and check it.
 
-    SOURCE is a folder, a .zip, hf://ORG/NAME[@REVISION], or gallery:NAME, see `simmat bundle list`.
+    SOURCE is a bundle, RUN/NAME, hf://ORG/NAME[@REVISION], or gallery:NAME, see `simmat bundle list`. A bundle of
+    version 0.1, a folder or zip, becomes one of this version.
     """
-    from simmat.bundle import pull_bundle
+    from simmat_plugin_hub.sharing import pull_bundle
 
     echo(pull_bundle(source, out, force=force))
+
+
+@command.command("card")
+@click.argument("bundle", type=PATH)
+def card(bundle: Path) -> None:
+    """Print the model card of BUNDLE, as `push` writes it to the hub."""
+    from simmat.bundle import read_bundle_specs
+    from simmat_plugin_hub.card import model_card
+
+    echo(model_card(read_bundle_specs(bundle), registry=load_registry()))
 
 
 @command.command("list")
@@ -133,7 +150,7 @@ def pull(source: str, out: Path | None, force: bool) -> None:
 @json_option
 def list_gallery(gallery: str, as_json: bool) -> None:
     """List the bundles of a gallery. With SIMMAT_GALLERY set, their names work as gallery:NAME in place of a BUNDLE."""
-    from simmat.bundle import open_gallery
+    from simmat_plugin_hub.gallery import open_gallery
 
     opened = open_gallery(gallery)
     found = opened.bundles
@@ -160,11 +177,13 @@ def list_gallery(gallery: str, as_json: bool) -> None:
 @command.command("index")
 @click.argument("folder", type=PATH, metavar="DIR")
 def index(folder: Path) -> None:
-    """Make a gallery of DIR: write index.json for its bundles NAME.zip, with pictures NAME.jpg or NAME.png.
+    """Make a gallery of DIR: write index.json, and NAME.md, the model card, of its bundles NAME.safetensors.
+
+    NAME.jpg or NAME.png is the picture of a bundle.
 
     A web server that shows DIR, such as `python -m http.server`, serves the gallery.
     """
-    from simmat.bundle import index_folder
+    from simmat_plugin_hub.sharing import index_folder
 
     names = [one.name for one in index_folder(folder).bundles]
     echo(f"wrote {folder / 'index.json'}: {', '.join(names)}")
