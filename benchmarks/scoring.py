@@ -24,9 +24,8 @@ from simmat.data.instances import Annotation, region_from_mask
 from simmat.data.pipeline import PreparedImage, prompt_batch
 from simmat.evaluation import ONE_CLICK, ObjectScore
 from simmat.evaluation.interaction import ScoredImage, score_objects
-from simmat.evaluation.metrics import find_metrics
 from simmat.evaluation.protocol import find_targets
-from simmat.evaluation.scores import boundary_width
+from simmat.evaluation.scores import boundary_width, find_metrics
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
 from simmat.nn.resize import content_mask, restore_logits

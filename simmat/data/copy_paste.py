@@ -25,13 +25,13 @@ _MAX_HIDDEN = 0.1
 
 def check_repeats(paste: float, card: DataCard, root: Path) -> None:
     """Refuse to repeat objects where the region rule of the data leaves no place for a copy."""
-    if paste and card.regions == "classes":
+    if card.regions == "classes":
         raise ConfigError(
             f"--paste {paste:g} repeats objects, but in {root} all pixels of a class are one region "
             '(regions = "classes"); leave --paste out, or use --regions components if each connected '
             "piece is an object"
         )
-    if paste and card.zero_means == "none":
+    if card.zero_means == "none":
         raise ConfigError(
             f"--paste {paste:g} repeats objects on background, but in {root} every pixel is in a region "
             '(zero_means = "none"); leave --paste out'

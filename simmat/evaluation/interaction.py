@@ -15,9 +15,8 @@ from torch import Tensor
 from simmat.data.clicks import corrective_click, jitter_box, random_click, tight_box
 from simmat.data.instances import Instance
 from simmat.data.pipeline import regions_from_logits
-from simmat.evaluation.metrics import Metric
 from simmat.evaluation.protocol import Protocol, Target, Targets, grid_hw
-from simmat.evaluation.scores import ObjectScore, area_ratio, mask_iou
+from simmat.evaluation.scores import Metric, ObjectScore, area_ratio, mask_iou
 from simmat.foundation import MAX_PROMPTS
 from simmat.nn.device import wait_for
 from simmat.predictor import EncodedImage

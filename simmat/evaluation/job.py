@@ -20,9 +20,8 @@ from simmat.data.pipeline import Pipeline
 from simmat.data.targets import class_map, outside_objects
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation.interaction import ScoredImage, score_objects
-from simmat.evaluation.metrics import Metric, find_metrics
 from simmat.evaluation.protocol import ONE_CLICK, Protocol, find_targets, grid_hw
-from simmat.evaluation.scores import Scores, SeenImages, merge_scores
+from simmat.evaluation.scores import Metric, Scores, SeenImages, find_metrics, merge_scores
 from simmat.evaluation.unprompted import AutomaticScores, ImageMatches, count_confusion, pixel_confidence
 from simmat.model import Parts, assemble, zero_shot_of
 from simmat.nn.device import Processes, wait_for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from statistics import fmean, stdev
@@ -13,9 +14,12 @@ from scipy import ndimage
 
 from simmat.calibration import Calibration, Kind
 from simmat.data.instances import Instance
+from simmat.errors import PluginError, SimMATError
 from simmat.evaluation.calibration import ScoredPredictions, confidence_summary, pairs_of
 from simmat.evaluation.protocol import Protocol
 from simmat.evaluation.unprompted import AutomaticScores, ious, scored_area
+from simmat.plugin_specs import MetricResult, MetricSpec, import_from_string
+from simmat.plugins.registry import Registry
 from simmat.types import BoolArray
 
 
@@ -101,6 +105,36 @@ SIZES: Mapping[str, tuple[int, float]] = MappingProxyType(
 
 NOC_TARGETS = (0.85, 0.9)
 """The IoUs for which the number of clicks (NoC) is counted."""
+
+
+Metric = Callable[..., float | None]
+"""Computes a figure, see `MetricSpec.compute`."""
+
+
+def find_metrics(registry: Registry, result: MetricResult) -> dict[str, Metric]:
+    """Return name -> function of all metrics that score one kind of result."""
+    specs: list[MetricSpec] = registry.all("metric")
+    return {spec.name: _checked(spec) for spec in specs if spec.result == result}
+
+
+def _checked(spec: MetricSpec) -> Metric:
+    """Return the function of a metric, whose failures name it."""
+    function = import_from_string(spec.compute)
+
+    def compute(*given: Any) -> float | None:
+        try:
+            value = function(*given)
+        except SimMATError:
+            raise
+        except Exception as error:  # a plugin's function may fail in any way
+            raise PluginError(f"metric {spec.name!r} failed ({type(error).__name__}: {error})") from error
+        if value is None:
+            return None
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise PluginError(f"metric {spec.name!r} must return a finite number or None, got {value!r}")
+        return float(value)
+
+    return compute
 
 
 @dataclass(frozen=True, slots=True)

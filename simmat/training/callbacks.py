@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -35,17 +34,44 @@ class Callbacks(Callback):
 
     def __init__(self, own: Iterable[Callback], of_plugins: Iterable[tuple[str, Callback]] = ()) -> None:
         """Take the caller's callbacks, and (name for warnings, callback) of trackers and plugins."""
-        self._own, self._of_plugins = list(own), list(of_plugins)
-        for name in ("preparing", "advanced", "started", "stepped", "validated", "stopped", "finished"):
-            setattr(self, name, partial(self._tell, name))
+        self._own = list(own)
+        self._of_plugins = list(of_plugins)
 
-    def _tell(self, name: str, *args: Any, **kwargs: Any) -> None:
+    def preparing(self, what: str, total: int) -> None:
+        """Tell all."""
+        self._tell(lambda callback: callback.preparing(what, total))
+
+    def advanced(self, count: int) -> None:
+        """Tell all."""
+        self._tell(lambda callback: callback.advanced(count))
+
+    def started(self, plan: RunPlan) -> None:
+        """Tell all."""
+        self._tell(lambda callback: callback.started(plan))
+
+    def stepped(self, step: int, losses: dict[str, float]) -> None:
+        """Tell all."""
+        self._tell(lambda callback: callback.stepped(step, losses))
+
+    def validated(self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores) -> None:
+        """Tell all."""
+        self._tell(lambda callback: callback.validated(step, summary, best=best, scores=scores))
+
+    def stopped(self) -> None:
+        """Tell all."""
+        self._tell(lambda callback: callback.stopped())
+
+    def finished(self, bundle: Path) -> None:
+        """Tell all."""
+        self._tell(lambda callback: callback.finished(bundle))
+
+    def _tell(self, tell: Callable[[Callback], None]) -> None:
         for callback in self._own:
-            getattr(callback, name)(*args, **kwargs)
+            tell(callback)
         works = []
         for package, member in self._of_plugins:
             with _warned(package):
-                getattr(member, name)(*args, **kwargs)
+                tell(member)
                 works.append((package, member))
         self._of_plugins = works
 
@@ -121,12 +147,16 @@ class ConsoleCallback(Callback):
         if plan.best_miou is not None and plan.best_step is not None:
             self.best, self.best_step = plan.best_miou, plan.best_step
         share = 100 * plan.trainable / max(plan.total, 1)
-        for line in (
+        place = f"on {plan.device}"
+        if plan.processes > 1:
+            place += f", in {plan.processes} processes"
+        lines = [
             *plan.notes,
             f"{plan.train_samples} training and {len(plan.val)} validation samples",
             f"{plan.trainable:,} of {plan.total:,} parameters train ({share:.2f} %)",
-            f"on {plan.device}" + (f", in {plan.processes} processes" if plan.processes > 1 else ""),
-        ):
+            place,
+        ]
+        for line in lines:
             tqdm.write(escape(self._of_sensor + line), file=sys.stderr)
         if plan.first_step:
             text = f"{self._of_sensor}resuming after step {plan.first_step} of {plan.steps}"
@@ -156,8 +186,11 @@ class ConsoleCallback(Callback):
         shown = [f"{summary['miou_object']:.3f}"]
         for name, block, key in (("AP50", "everything", "ap50"), ("class mIoU", "semantic", "miou")):
             value = (summary.get(block) or {}).get(key)
-            shown += [] if value is None else [f"{name} {value:.3f}"]
-        self._shown["val mIoU"] = " ".join(shown) + (" (best)" if best else "")
+            if value is not None:
+                shown.append(f"{name} {value:.3f}")
+        if best:
+            shown.append("(best)")
+        self._shown["val mIoU"] = " ".join(shown)
         if self._bar is not None:
             self._bar.set_postfix(self._shown)
 

@@ -107,7 +107,7 @@ def open_run(learner: Learner, registry: Registry, stack: ExitStack) -> tuple[st
     stack.enter_context(folder.locked())
     if not learner.resumes:
         folder.create(plan.config.data)  # checked again under the lock: another run may have ended here meanwhile
-    folder.reopen(-1 if learner.saved_step is None else learner.saved_step)
+    folder.reopen(learner.saved_step)
     atomic_write_text(folder.config, dump_toml(plan.config))
     atomic_write_json(folder.contents, plan.contents.notes())
     warning = write_splits(plan.dataset.root, plan.dataset.new_splits)
@@ -183,8 +183,10 @@ def _clip(learner: Learner, loss: Tensor) -> None:
     config = learner.plan.config
     norm = float(learner.accelerator.clip_grad_norm_(learner.step.parameters(), config.grad_clip or math.inf))
     if config.precision != "fp16" and not math.isfinite(norm):  # fp16's scaler skips such a step
-        what = f"gradient became {norm}" if bool(loss.isfinite()) else f"loss became {float(loss)}"
-        raise _diverged(learner, f"the {what}", learner.done + 1)
+        what = f"the gradient became {norm}"
+        if not loss.isfinite():
+            what = f"the loss became {float(loss)}"
+        raise _diverged(learner, what, learner.done + 1)
 
 
 def _diverged(learner: Learner, what: str, step: int) -> Diverged:
@@ -250,7 +252,9 @@ def _share_buffers(model: torch.nn.Module, accelerator: Accelerator) -> None:
 
 def _record(learner: Learner, scores: Scores, summary: dict[str, Any], joint: float | None) -> bool:
     """Log a validation; return whether it is the best so far, by its own score or the joint one of several sensors."""
-    score = selection_score(summary) if joint is None else joint
+    score = joint
+    if score is None:
+        score = selection_score(summary)
     if joint is not None or scores.unprompted is not None:
         summary["score"] = score
     logged = {name: value for name, value in summary.items() if name != "iou_by_class"}

@@ -49,7 +49,7 @@ class Learner:
         step: the network with its loss, prepared by accelerate, as are optimiser and loader.
         others: spec and tensors of the sensors of a bundle to which its own is added.
         resumes: whether the run was started before.
-        saved_step: the step of the state that it continues from; None without one.
+        saved_step: the step of the state that it continues from; -1 without one.
         done: steps that are done.
         best: the best validation so far; None before the first.
     """
@@ -65,7 +65,7 @@ class Learner:
     loader: Any
     others: Mapping[str, tuple[BundleSpec, Mapping[str, Tensor]]]
     resumes: bool
-    saved_step: int | None
+    saved_step: int
     done: int
     best: Best | None
 
@@ -149,7 +149,7 @@ def build_learner(
         loader=prepared[2],
         others=others,
         resumes=resumes,
-        saved_step=None if state is None else done,
+        saved_step=-1 if state is None else done,
         done=done,
         best=best,
     )
@@ -243,7 +243,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     # accelerate keeps its state for the whole process; a second run in it may need other settings.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     # Of several processes each takes its own GPU; accelerate finds the device for "auto" and "cpu" itself.
-    with own_settings(None if config.device in ("auto", "cpu") or processes > 1 else device):
+    chooses = config.device in ("auto", "cpu") or processes > 1
+    with own_settings(None if chooses else device):
         accelerator = Accelerator(
             mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
             # Count accumulated batches instead of watching the loader, which may be that of an earlier run.
@@ -279,7 +280,10 @@ def loading_processes(config: TrainConfig, accelerator: Accelerator, items: Trai
         return 0
     processes: int = accelerator.num_processes
     cores = usable_cpus() // processes
-    limit = cores - 1 if accelerator.device.type != "cpu" else min(cores, torch.get_num_threads()) // _CORES_PER_WORKER
+    if accelerator.device.type == "cpu":
+        limit = min(cores, torch.get_num_threads()) // _CORES_PER_WORKER
+    else:
+        limit = cores - 1
     limit = min(limit, count // processes // _MIN_ITEMS_PER_WORKER, _MAX_WORKERS)
     if limit <= 0:
         return 0

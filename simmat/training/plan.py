@@ -330,7 +330,8 @@ def _measured_fields(
 def open_data(config: TrainConfig, registry: Registry, adapter: ModalityAdapter | None = None) -> Dataset:
     """Open the data set of a config as `train` does; None takes the sensor of the config."""
     dataset = open_dataset(config.data, adapter or _sensor(config, registry, None), config.card_overrides())
-    check_repeats(config.paste, dataset.card, dataset.root)
+    if config.paste:
+        check_repeats(config.paste, dataset.card, dataset.root)
     return dataset
 
 
@@ -532,7 +533,8 @@ def check_start(config: TrainConfig, start: BundleSpec, spec: ModelSpec) -> None
     Raises:
         ConfigError: they do not.
     """
-    for name in ("foundation_sha256",) if config.new_sensor else _WEIGHT_FIELDS:
+    compared = ("foundation_sha256",) if config.new_sensor else _WEIGHT_FIELDS
+    for name in compared:
         if getattr(start, name) != getattr(spec, name):
             raise ConfigError(
                 f"the training differs from --init {config.init} in {name.replace('_', ' ')}; use data of the same "

@@ -203,4 +203,3 @@ def test_data_whose_rule_leaves_no_room_for_a_copy_is_refused() -> None:
     with pytest.raises(ConfigError, match="DATA"):
         check_repeats(0.5, DataCard(regions="components", zero_means="none"), where)
     check_repeats(0.5, DataCard(regions="components"), where)
-    check_repeats(0, DataCard(regions="classes"), where)

@@ -21,7 +21,7 @@ from simmat import Dataset, FrameSequence
 from simmat.cli.score_rows import score_rows
 from simmat.data.instances import FoundObject, Instance
 from simmat.errors import DataError, PluginError, UnknownNameError
-from simmat.evaluation.metrics import find_metrics
+from simmat.evaluation.scores import find_metrics
 from simmat.inference import ImageResult
 from simmat.inference.formats import choose_formats, write_result
 from simmat.io import frames
