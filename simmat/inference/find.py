@@ -28,7 +28,7 @@ from simmat.io.files import output_errors, release_pages
 from simmat.predictor.open import LoadedImage
 from simmat.predictor.prompts import check_inside
 from simmat.predictor.results import picture_of
-from simmat.predictor.tiles import SegmentOptions, merge_objects, most_likely
+from simmat.predictor.tiles import SegmentOptions, WindowResult, merge_objects, most_likely
 from simmat.types import ImageReader, Prompt, SensorImage, Window
 
 if TYPE_CHECKING:
@@ -123,7 +123,6 @@ def _find_without_prompts(
 ) -> Found:
     """Find the objects of an image, the class of every pixel, or both, window by window."""
     predictor = image.predictor
-    count = len(image.windows)
     classes = None
     blender = None
     if search.semantic:
@@ -131,14 +130,7 @@ def _find_without_prompts(
         blender = predictor.class_map_blender(image)
     objects = []
     empty = 0
-    for index, window in enumerate(image.windows):
-        answer = None if store is None else store.read(index)
-        if answer is None:
-            answer = predictor.segment_window(image, window, search)
-            if store is not None:
-                answer = store.write(index, answer)
-        if progress is not None:
-            progress(index + 1, count)
+    for answer in _answers(image, search, store, progress):
         objects.append(answer.objects)
         empty += answer.is_empty
         if classes is not None and blender is not None:
@@ -152,6 +144,7 @@ def _find_without_prompts(
         results.append(_objects_result(image, task, request, merge_objects(image.windows, objects)))
     if classes is not None:
         results.append(_classes_result(image, task, request, classes))
+    count = len(image.windows)
     windows = {"tile": image.tile, "overlap": image.overlap, "count": count, "without_measurement": empty}
     return Found(
         task,
@@ -162,6 +155,24 @@ def _find_without_prompts(
         warnings=(_warning(image.warning), predictor.shrink_warning(image)),
         note=f", {empty} of {count} windows without a measurement" if empty else "",
     )
+
+
+def _answers(
+    image: TiledImage,
+    search: SegmentOptions,
+    store: WindowStore | None,
+    progress: Callable[[int, int], object] | None,
+) -> Iterator[WindowResult]:
+    """Yield what is found in each window; a store has what was found before, and keeps the rest."""
+    for index, window in enumerate(image.windows):
+        answer = None if store is None else store.read(index)
+        if answer is None:
+            answer = image.predictor.segment_window(image, window, search)
+            if store is not None:
+                answer = store.write(index, answer)
+        if progress is not None:
+            progress(index + 1, len(image.windows))
+        yield answer
 
 
 def _find_together(image: TiledImage, task: ImageTask, request: Request, prompts: Mapping[str, Prompt]) -> Found:

@@ -60,9 +60,7 @@ class Writer:
         _check_unique([*(task.name for task in tasks), *(Path(file).stem for file in for_call)])
         endings = (".json", *self.request.formats.endings(self.request.kinds))
         for name in outputs:
-            existing = {f"{name}{ending}" for ending in endings if (self.out / f"{name}{ending}").exists()}
-            if existing:
-                _check_own(self.out, existing - self._earlier_files([name]))
+            _check_own(self.out, {f"{name}{ending}" for ending in endings} - self._earlier_files([name]))
         for file in for_call:
             if not _is_own_for_call(self.out / file):
                 _check_own(self.out, [file])
@@ -240,22 +238,21 @@ def _check_unique(names: Iterable[str]) -> None:
 
 def _check_own(out: Path, foreign: Iterable[str]) -> None:
     """Raise ConfigError if one of these files, which no call of `simmat predict` wrote, exists."""
-    found = [out / name for name in sorted(foreign) if (out / name).exists()]
-    if found:
-        raise ConfigError(
-            f"{found[0]} exists already and was not written by simmat predict; choose another --out, or move it away"
-        )
+    for name in sorted(foreign):
+        if (out / name).exists():
+            raise ConfigError(
+                f"{out / name} exists already and was not written by simmat predict; choose another --out, or move it "
+                "away"
+            )
 
 
 def _is_own_for_call(file: Path) -> bool:
     """Return whether `simmat predict` wrote a file for all images."""
     if not file.is_file():
         return False
-    try:
-        with file.open("rb") as stream:
-            return _OWN_MARK in stream.read(1000)
-    except OSError:
-        return False
+    with suppress(OSError), file.open("rb") as stream:
+        return _OWN_MARK in stream.read(1000)
+    return False
 
 
 def read_record(file: Path) -> dict[str, Any]:
