@@ -34,8 +34,10 @@ def simmat_transfer_layers() -> Iterable[TransferLayerSpec]:
 
 
 def registry() -> Registry:
-    """The built-in parts and the layer."""
-    return load_plugins([importlib.metadata.EntryPoint("norm", "norm_layer", "simmat")], {})
+    """The built-in parts, the model `tiny`, and the layer."""
+    entries = [importlib.metadata.EntryPoint("norm", "norm_layer", "simmat")]
+    entries += importlib.metadata.entry_points(group="simmat", name="testing")
+    return load_plugins(entries, {})
 
 
 if __name__ == "__main__":

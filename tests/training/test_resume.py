@@ -128,7 +128,7 @@ def test_sigterm_saves_and_says_how_to_resume(data: Path, whole: Path, tmp_path:
         "from runs import *; from simmat import training\n"
         f"training.train(config(Path({str(data)!r}), Path({str(out)!r}), **{CHANGES!r}), registry())"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, env=environment)
     log = out / "metrics.jsonl"
     while process.poll() is None and not (log.exists() and '"step": 1' in log.read_text()):
