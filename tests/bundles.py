@@ -119,6 +119,9 @@ FORMER_FIELDS = {"selected_channels": "picks", "sensor_definitions": "described"
 """Name of a field -> what version 0.1 called it."""
 
 
+FORMER_ASPECTS = {"pad": "keep", "stretch": "squash"}
+
+
 def write_old_bundle(folder: Path, bundle: Path) -> Path:
     """Write a bundle as version 0.1 did, from one of now: a folder with a json and a safetensors file."""
     document, tensors = read_parts(bundle)
@@ -130,6 +133,8 @@ def write_old_bundle(folder: Path, bundle: Path) -> Path:
         for name, former in FORMER_FIELDS.items():
             if name in fields:
                 fields[former] = fields.pop(name)
+        if "aspect" in fields:
+            fields["aspect"] = FORMER_ASPECTS.get(fields["aspect"], fields["aspect"])
     document["format"] = 2 if "sensors" in document else 1
     document["weights_sha256"] = hashlib.sha256(weights).hexdigest()
     return _write_old(folder, document, weights)

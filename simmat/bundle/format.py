@@ -85,9 +85,8 @@ class BundleSpec(ModelSpec):
                 yield from (f"{name}: {problem}" for problem in images.problems())
         if self.calibration is not None:
             yield from (f"calibration.{problem}" for problem in self.calibration.problems())
-        score = self.metrics.get("val")
-        if isinstance(score, dict):
-            score = score.get("miou_object")
+        scores = self.metrics.get("val")
+        score = scores.get("miou_object") if isinstance(scores, dict) else scores
         if score is not None and not is_finite_number(score):
             yield f"metrics.val.miou_object must be a number, got {score!r}"
 
@@ -127,8 +126,9 @@ def write_sensors(file: Path, sensors: Mapping[str, tuple[BundleSpec, Mapping[st
     tensors = {}
     for sensor, (_, own) in sensors.items():
         for name, tensor in own.items():
-            is_shared = not sensor or name.startswith("foundation.")
-            tensors[name if is_shared else f"{sensor}/{name}"] = tensor
+            is_own = sensor and not name.startswith("foundation.")
+            stored = f"{sensor}/{name}" if is_own else name
+            tensors[stored] = tensor
     atomic_write_bytes(file, bundle_bytes(document, tensors))
 
 
@@ -176,7 +176,7 @@ def read_file(file: Path) -> tuple[dict[str, Any], Tensors]:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
         check_dimensions(tensors)
     except Exception as error:  # the kinds differ between versions of safetensors
-        raise damaged(file, f"{first_line(error)}") from error
+        raise damaged(file, first_line(error)) from error
     if text is None:
         raise BundleError(f"{file} is no bundle: its header has no {METADATA_KEY}; give a run, or its {FILE_NAME}")
     try:
@@ -193,7 +193,9 @@ def read_file(file: Path) -> tuple[dict[str, Any], Tensors]:
             f"{file} has bundle format {number}, this is simmat {__version__} which reads format {FORMAT}; upgrade "
             "with `pip install --upgrade simmat`"
         )
-    if document.pop(_DIGEST, None) != (digest := _digest({"format": FORMAT, **document}, tensors)):
+    stated = document.pop(_DIGEST, None)
+    digest = _digest({"format": FORMAT, **document}, tensors)
+    if stated != digest:
         raise damaged(file, f"something in it was changed: the {_DIGEST} of its content is not the one in it")
     check_finite(file, tensors)
     return {**document, _DIGEST: digest}, tensors

@@ -86,22 +86,16 @@ def _foundation_licence(spec: BundleSpec, registry: Registry) -> str:
 
 
 def _facts(spec: BundleSpec, registry: Registry) -> dict[str, Any]:
-    found = spec.metrics.get("val")
-    scores: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
-    titles = dict(_SCORES)
-    for metric in registry.all("metric"):
-        if metric.result == "mask":
-            titles[metric.name] = metric.description
+    """Return what the template says of a sensor."""
+    scores = spec.metrics.get("val")
+    if not isinstance(scores, Mapping):
+        scores = {}
     return {
         "spec": spec,
         "several_files": len(modality_parts(spec.modality)) > 1,
         "sensor_channels": describe(spec.sensor_channels),
         "channel_rows": [channel_row(channel) for channel in spec.channels],
-        "score_rows": [
-            (title, f"{float(scores[key]):.3f}")
-            for key, title in titles.items()
-            if isinstance(scores.get(key), int | float)
-        ],
+        "score_rows": _score_rows(scores, registry),
         "metrics": {
             "step": spec.metrics.get("step", "?"),
             "protocol": str(spec.metrics.get("protocol", "one-click")),
@@ -113,22 +107,43 @@ def _facts(spec: BundleSpec, registry: Registry) -> dict[str, Any]:
     }
 
 
+def _score_rows(scores: Mapping[str, Any], registry: Registry) -> list[tuple[str, str]]:
+    """Return (title, text) of the scores of masks, those of plugins among them."""
+    titles = dict(_SCORES)
+    for metric in registry.all("metric"):
+        if metric.result == "mask":
+            titles[metric.name] = metric.description
+    rows = []
+    for name, title in titles.items():
+        score = scores.get(name)
+        if isinstance(score, int | float):
+            rows.append((title, f"{float(score):.3f}"))
+    return rows
+
+
 def network_rows(spec: BundleSpec) -> list[tuple[str, str]]:
     """Return (title, text) of what decides the network of a bundle."""
-    picked = "" if spec.selected_channels is None else f", channels {', '.join(map(str, spec.selected_channels))}"
-    source = f"random, seed {spec.seed}" if spec.foundation_sha256 is None else f"sha256 {spec.foundation_sha256}"
-    return [
-        ("modality", spec.modality + picked),
-        *(("sensor in the bundle", declared.name) for declared in spec.sensor_definitions),
+    modality = spec.modality
+    if spec.selected_channels is not None:
+        modality += f", channels {', '.join(map(str, spec.selected_channels))}"
+    rows = [("modality", modality)]
+    for definition in spec.sensor_definitions:
+        rows.append(("sensor in the bundle", definition.name))
+    weights = f"sha256 {spec.foundation_sha256}"
+    if spec.foundation_sha256 is None:
+        weights = f"random, seed {spec.seed}"
+    rows += [
         ("foundation model", spec.foundation),
-        ("its weights", source),
+        ("its weights", weights),
         ("transfer layer", with_options(spec.mat, spec.mat_options)),
         ("tuning", with_options(spec.tune, spec.tune_options)),
         ("input", f"{spec.image_size} px, aspect {spec.aspect}"),
         ("seed", str(spec.seed)),
         ("licence of the bundle", spec.licence or "not stated"),
-        *((f"{package.kind} from", f"{package.distribution} {package.version}") for package in spec.packages),
     ]
+    for package in spec.packages:
+        rows.append((f"{package.kind} from", f"{package.distribution} {package.version}"))
+    return rows
 
 
 def data_rows(card: DataCard) -> list[tuple[str, str]]:

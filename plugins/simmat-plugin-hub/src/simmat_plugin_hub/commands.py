@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from simmat.calibration import KINDS
+from simmat.calibration import KINDS, Calibration
 from simmat.cli import Group
 from simmat.cli.common import PATH, channel_cells, json_option, load_registry, print_json, print_table
 from simmat.cli.modalities import print_sensor_definitions
@@ -49,42 +49,50 @@ def _show(title: str, spec: BundleSpec, metrics: Sequence[MetricSpec]) -> None:
 
     print_table(("", title), network_rows(spec))
     echo()
-    found = spec.statistics
-    rows = [
-        (
-            *channel_cells(channel),
-            f"{channel.mean:.5g}",
-            f"{channel.std:.5g}",
-            f"mean {mean:.5g}, std {std:.5g}, {pixels:,} valid pixels",
-        )
-        for channel, mean, std, pixels in zip(spec.channels, found.mean, found.std, found.pixels, strict=True)
-    ]
-    head = ("CHANNEL", "QUANTITY", "UNIT", "WAVELENGTH", "VALID RANGE", "MEAN", "STD", "TRAINING SPLIT")
-    print_table(head, rows)
+    _show_channels(spec)
     if spec.sensor_definitions:
         echo()
         print_sensor_definitions(spec.sensor_definitions)
     echo()
     print_table(("DATA CARD", ""), data_rows(spec.card))
-    if spec.calibration and (curves := spec.calibration.curves):
+    if spec.calibration is not None and spec.calibration.curves:
         echo()
-        rows = [
-            (
-                KINDS[kind],
-                f"{one.objects}",
-                *("-" if ece is None else f"{ece:.3f}" for ece in (one.ece, one.ece_calibrated)),
-            )
-            for kind, one in curves.items()
-        ]
-        print_table(("CALIBRATED SCORE OF", "OBJECTS", "ECE BEFORE", "ECE AFTER"), rows)
+        _show_calibration(spec.calibration)
     scores = spec.metrics.get("val")
     if isinstance(scores, dict):
         echo()
-        own = {name: block for name, block in scores.items() if name != "confidence"}  # before calibration
-        counted = [(name, str(scores[name])) for name in ("objects", "images") if name in scores]
-        chosen = [(name, str(spec.metrics[name])) for name in ("step", "protocol") if name in spec.metrics]
-        rows = [*counted, *chosen, *score_rows(own, spec.card.class_names, metrics)]
-        print_table(("VALIDATION SPLIT", ""), rows)
+        _show_scores(spec, scores, metrics)
+
+
+def _show_channels(spec: BundleSpec) -> None:
+    found = spec.statistics
+    rows = []
+    for channel, mean, std, pixels in zip(spec.channels, found.mean, found.std, found.pixels, strict=True):
+        measured = f"mean {mean:.5g}, std {std:.5g}, {pixels:,} valid pixels"
+        rows.append((*channel_cells(channel), f"{channel.mean:.5g}", f"{channel.std:.5g}", measured))
+    head = ("CHANNEL", "QUANTITY", "UNIT", "WAVELENGTH", "VALID RANGE", "MEAN", "STD", "TRAINING SPLIT")
+    print_table(head, rows)
+
+
+def _show_calibration(calibration: Calibration) -> None:
+    rows = []
+    for kind, curve in calibration.curves.items():
+        errors = ["-" if error is None else f"{error:.3f}" for error in (curve.ece, curve.ece_calibrated)]
+        rows.append((KINDS[kind], f"{curve.objects}", *errors))
+    print_table(("CALIBRATED SCORE OF", "OBJECTS", "ECE BEFORE", "ECE AFTER"), rows)
+
+
+def _show_scores(spec: BundleSpec, scores: Mapping[str, Any], metrics: Sequence[MetricSpec]) -> None:
+    rows = []
+    for name in ("objects", "images"):
+        if name in scores:
+            rows.append((name, str(scores[name])))
+    for name in ("step", "protocol"):
+        if name in spec.metrics:
+            rows.append((name, str(spec.metrics[name])))
+    own = {name: block for name, block in scores.items() if name != "confidence"}  # before calibration
+    rows += score_rows(own, spec.card.class_names, metrics)
+    print_table(("VALIDATION SPLIT", ""), rows)
 
 
 @command.command("push")
@@ -159,18 +167,13 @@ def list_gallery(gallery: str, as_json: bool) -> None:
     if as_json:
         print_json([one.model_dump(mode="json") for one in found])
         return
-    rows = [
-        (
-            one.name,
-            one.sensor,
-            one.foundation,
-            f"{one.size / 1e6:.1f} MB",
-            f"{one.scores['miou_object']:.3f}" if "miou_object" in one.scores else "-",
-            one.licence or "not stated",
-            f"{one.data or 'not stated'}; classes: {', '.join(one.classes.values()) or 'none'}",
-        )
-        for one in found
-    ]
+    rows = []
+    for one in found:
+        score = f"{one.scores['miou_object']:.3f}" if "miou_object" in one.scores else "-"
+        size = f"{one.size / 1e6:.1f} MB"
+        classes = ", ".join(one.classes.values()) or "none"
+        data = f"{one.data or 'not stated'}; classes: {classes}"
+        rows.append((one.name, one.sensor, one.foundation, size, score, one.licence or "not stated", data))
     print_table(("NAME", "SENSOR", "FOUNDATION", "SIZE", "VAL MIOU", "LICENCE", "DATA"), rows)
 
 

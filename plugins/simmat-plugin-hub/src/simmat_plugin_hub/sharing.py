@@ -154,7 +154,7 @@ def _scores(spec: BundleSpec) -> dict[str, float]:
     found = spec.metrics.get("val")
     if not isinstance(found, dict):
         return {}
-    return {name: float(value) for name, value in found.items() if is_finite_number(value)}  # type: ignore[arg-type]
+    return {name: float(value) for name, value in found.items() if is_finite_number(value)}
 
 
 def _read(bundle: Path | str, licence: str | None) -> Sensors:
