@@ -13,8 +13,10 @@ from runs import registry
 
 import simmat
 from simmat.errors import ConfigError, DataError
-from simmat.inference import ImageOutcome, Progress
+from simmat.inference import ImageOutcome, Progress, PromptResult
 from simmat.model_spec import DenseSpec
+from simmat.plugin_specs import ResultFormat
+from simmat.plugins.registry import KINDS, Registry
 
 REGISTRY = registry()
 
@@ -112,3 +114,22 @@ def test_a_file_for_all_images_is_made_of_what_was_found_and_of_what_is_there(bu
     again = simmat.predict(bundle, images, **asked)
     assert [outcome.skipped for outcome in again] == [True, True]
     assert (out / "coco.json").read_text() == first
+
+
+def write_area(result: PromptResult, folder: Path) -> str:
+    """Write the pixels of a mask, as a plugin would."""
+    name = f"{result.name}_area.txt"
+    (folder / name).write_text(str(result.area))
+    return name
+
+
+def test_a_format_of_prompts_that_a_plugin_brings_is_written_for_each_object(bundle: Path, images: Path) -> None:
+    """It is named as any other, and its file is the object's own."""
+    area = ResultFormat("area", "pixels", f"{__name__}:write_area", ("_area.txt",), kinds=("prompts",))
+    parts = [(kind, one, "") for kind in KINDS for one in REGISTRY.all(kind)]
+    known = Registry(REGISTRY.reports, [*parts, ("result format", area, "a plugin")])
+    (images / "p.csv").write_text('file,object,box\na.png,cow,"2,2,30,30"\na.png,calf,"5,5,20,20"\n')
+    out = images.parent / "out"
+    (found,) = simmat.predict(bundle, prompts=images / "p.csv", formats="area", out=out, registry=known)
+    assert {path.name for path in found.written} == {"a_cow_area.txt", "a_cow.json", "a_calf_area.txt", "a_calf.json"}
+    assert (out / "a_cow_area.txt").read_text() == str(json.loads((out / "a_cow.json").read_text())["mask_pixels"])
