@@ -162,7 +162,7 @@ class ResultFormat:
     """A file format of what SimMAT finds, as data.
 
     Attributes:
-        name: what `--format` takes. A format of sequences may have the name of one of images.
+        name: what `--format` takes. Formats of sequences have a hook, and names, of their own.
         description: one line.
         write: "package.module:function"; called as `function(result, folder)`, writes a file to the folder and returns
             its name. The result is a `simmat.inference.PromptResult` of a prompt, a `simmat.inference.ImageResult` of
@@ -171,7 +171,7 @@ class ResultFormat:
         kinds: what it can hold.
         auto: where it is written if the user names no format, or `--format auto`: "prompts", "objects", "classes", or
             "georeferenced prompts" and so on. Those of "classes" are also written for the prompts of a large image, in
-            one file for all.
+            one file for all. Of sequences "sequences", and "stacks" for those of one file that holds an array.
         replaces: name of the format that auto leaves out where it writes this one.
         needs_georeference: whether an image must have a place on a map.
         check: "package.module:function"; called before any work as `function(image)` with `origin`, `size_hw` and

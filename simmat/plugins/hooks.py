@@ -102,6 +102,11 @@ def simmat_result_formats() -> Iterable[ResultFormat]:  # type: ignore[empty-bod
 
 
 @hookspec
+def simmat_sequence_formats() -> Iterable[ResultFormat]:  # type: ignore[empty-body]
+    """Return the file formats of followed objects that a plugin can write, of the kind "sequences"."""
+
+
+@hookspec
 def simmat_stack_formats() -> Iterable[StackFormat]:  # type: ignore[empty-body]
     """Return the file formats of videos and volumes that a plugin reads frame by frame."""
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 Kind = Literal[
     "modality", "foundation model", "foundation family", "transfer layer", "tuner", "loss", "metric", "model format",
-    "result format", "stack format", "follower", "bundle source", "geo backend", "command", "callbacks",
+    "result format", "sequence format", "stack format", "follower", "bundle source", "geo backend", "command",
+    "callbacks",
 ]  # fmt: skip
 
 
@@ -84,6 +85,7 @@ KINDS: Mapping[Kind, type[Any]] = {
     "metric": MetricSpec,
     "model format": ModelFormat,
     "result format": ResultFormat,
+    "sequence format": ResultFormat,
     "stack format": StackFormat,
     "follower": FollowerSpec,
     "bundle source": BundleSource,

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from installed import need_plugins
+from PIL import Image
 from runs import gray_set
 from runs import registry as installed_parts
 from simmat_testing.find_parts import find_checkable
@@ -25,9 +26,10 @@ from simmat.evaluation.scores import find_metrics
 from simmat.inference import ImageResult
 from simmat.inference.formats import choose_formats, write_result
 from simmat.io import frames
-from simmat.plugin_specs import MetricSpec
+from simmat.plugin_specs import MetricSpec, import_from_string
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import KINDS, Registry
+from simmat.predictor import following
 from simmat.training import RunFolder
 from simmat.types import Window
 
@@ -74,6 +76,33 @@ def test_a_format_is_written_beside_the_built_in_ones(tmp_path: Path, monkeypatc
     result = ImageResult("a", (8, 8), None, {1: "ship"}, lambda: PICTURE, (found,))
     assert write_result(result, [chosen], tmp_path) == ["a_objects.csv"]
     assert (tmp_path / "a_objects.csv").read_text().splitlines()[1] == "1,ship,0.7500,9"
+
+
+def test_a_format_of_followed_objects_is_written_of_a_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Boxes are those of the masks in each frame."""
+    need_plugins("sequences")
+    from simmat_plugin_sequences.tracks import TrackRow, Tracks, named_formats
+
+    (chosen,) = named_formats(["mot"], load("mot", tmp_path, monkeypatch))
+    plane = np.zeros((8, 8), np.uint8)
+    plane[2:5, 1:7] = 3
+    for number in range(2):
+        Image.fromarray(plane * number).save(tmp_path / f"frame{number}.png")
+    frames = FrameSequence(tmp_path, "gray")
+    tracks = Tracks(frames, tmp_path, [TrackRow(1, 3, 18, 1.0)], {1: [3]}, {})
+    name = import_from_string(chosen.write)(tracks, tmp_path)
+    assert (tmp_path / name).read_text() == "2,3,1,2,6,3,1,-1,-1,-1\n"
+
+
+def test_a_way_to_follow_stands_behind_the_predictor(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes before ours by its name."""
+    registry = load("still", tmp_path, monkeypatch)
+    monkeypatch.setattr(following, "installed", lambda: registry)
+    given = {1: np.ones((8, 8), np.bool_)}
+    found = list(simmat.load(bundle).follow([np.zeros((1, 8, 8), np.float32)] * 2, {0: given}))
+    assert [(one.index, one.masks, one.scores) for one in found] == [(0, given, {1: 1.0}), (1, given, {1: 1.0})]
 
 
 def test_a_format_of_frames_is_read_frame_by_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,12 +17,13 @@ import tifffile
 import torch
 from bundles import tiny_bundle
 from PIL import Image
-from runs import die, files_of
+from runs import die, files_of, registry
 from scripted_model import Scripted, one_mask
 from simmat_plugin_sequences.given_masks import read_given_masks
 from simmat_plugin_sequences.job import FollowJob, follow_files
 from simmat_plugin_sequences.propagation import propagate
 from simmat_plugin_sequences.track_prompts import predicted_masks
+from simmat_plugin_sequences.tracks import named_formats
 
 from simmat.cli import run
 from simmat.data.pipeline import Pipeline
@@ -30,6 +31,7 @@ from simmat.data.sequence import FrameSequence
 from simmat.errors import ConfigError, DataError
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
+from simmat.plugin_specs import ResultFormat
 from simmat.predictor import FollowedFrame, Predictor
 from simmat.sensors.builtin import Raster
 from simmat.types import BoolArray, Channel, SensorImage
@@ -181,12 +183,16 @@ def test_borders_are_drawn_where_they_cost_no_more_than_the_rest() -> None:
     assert len(one.encoded) == len(both.encoded) + 2  # around the given mask, and around the one that is found
 
 
+def formats(*names: str) -> tuple[ResultFormat, ...]:
+    return named_formats(names, registry("simmat-plugin-sequences"))
+
+
 def job(folder: Path, out: str, masks: Mapping[int, Any], **changes: Any) -> FollowJob:
     """The frames of `truth` as a TIFF."""
     file = folder / "frames.tif"
     if not file.exists():
         tifffile.imwrite(file, planes(truth()), metadata={"axes": "TCYX"}, photometric="minisblack")
-    values: dict[str, Any] = {"tile": None, "formats": ("coco", "mots", "volume"), "min_score": 0.5, **changes}
+    values: dict[str, Any] = {"tile": None, "formats": formats("coco", "mots", "volume"), "min_score": 0.5, **changes}
     return FollowJob(FrameSequence(file, Raster()), read_given_masks(masks), folder / out, **values)
 
 
@@ -197,7 +203,7 @@ def test_the_files_say_the_same(tmp_path: Path) -> None:
     out = tmp_path / "out"
     masks = np.stack([np.asarray(Image.open(out / f"labels/{index:04}.png")) for index in range(COUNT)])
     assert np.array_equal(tifffile.imread(out / "volume.tif"), masks)
-    follow_files(predictor(), job(tmp_path, "out", {0: known[0]}, formats=("volume",), smooth=1))
+    follow_files(predictor(), job(tmp_path, "out", {0: known[0]}, formats=formats("volume"), smooth=1))
     votes = (masks[4:7] == 1).sum(0) >= 2
     assert np.array_equal(tifffile.imread(out / "volume.tif")[5] == 1, votes)
     mots = np.asarray(Image.open(out / "mots/0003.png"))
@@ -297,7 +303,7 @@ def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
         resident[done] = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     frames, masks = FrameSequence(tmp_path / "a.npy", Raster()), read_given_masks({0: known[0]})
-    whole = FollowJob(frames, masks, tmp_path / "out", None, ("coco", "volume"), 0.5)
+    whole = FollowJob(frames, masks, tmp_path / "out", None, formats("coco", "volume"), 0.5)
     follow_files(predictor(model), whole, lambda done, total: note(done))
     note(count + 1)
     assert resident[count] - resident[200] < 8, "MiB, while frames are followed"
@@ -320,7 +326,7 @@ def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
         ("seq --mask empty.png@0", "no object"),
         ("seq", "--mask IMAGE@FRAME"),
         ("seq --mask right.png@0 --axis x", "--axis x is for a volume"),
-        ("seq --mask right.png@0 --format video", "allowed are coco"),
+        ("seq --mask right.png@0 --format video", "no sequence format 'video'. Available: coco"),
         ("seq --mask right.png@0 --out full", "did not write"),
         ("seq --prompts same.csv", "'1' and '01' are both number 1"),
     ],

@@ -8,7 +8,7 @@ import click
 
 from simmat import hookimpl
 from simmat.io.frames import StackFormat
-from simmat.plugin_specs import FollowerSpec
+from simmat.plugin_specs import FollowerSpec, ResultFormat
 from simmat_plugin_sequences import command
 
 
@@ -27,6 +27,44 @@ def simmat_followers() -> Iterable[FollowerSpec]:
             "propagates masks by the similarity of the network's features, without training",
             "simmat_plugin_sequences.follower:follow",
         )
+    ]
+
+
+@hookimpl
+def simmat_sequence_formats() -> Iterable[ResultFormat]:
+    """Return `coco`, `mots`, `overlay` and `volume`."""
+    return [
+        ResultFormat(
+            "coco",
+            "the objects of all frames as one COCO json, with track_id",
+            "simmat_plugin_sequences.track_formats:write_coco",
+            ("coco.json",),
+            kinds=("sequences",),
+            auto=("sequences",),
+        ),
+        ResultFormat(
+            "mots",
+            "a PNG of class * 1000 + id for each frame",
+            "simmat_plugin_sequences.track_formats:write_mots",
+            ("mots",),
+            kinds=("sequences",),
+        ),
+        ResultFormat(
+            "overlay",
+            "a film to look at",
+            "simmat_plugin_sequences.track_formats:write_overlay",
+            ("overlay.mp4", "overlay.gif"),
+            kinds=("sequences",),
+            auto=("sequences",),
+        ),
+        ResultFormat(
+            "volume",
+            "the masks of all slices as one file, on the grid of a volume",
+            "simmat_plugin_sequences.track_formats:write_volume",
+            ("volume.nii.gz", "volume.tif"),
+            kinds=("sequences",),
+            auto=("stacks",),
+        ),
     ]
 
 

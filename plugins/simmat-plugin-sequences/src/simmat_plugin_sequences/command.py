@@ -11,6 +11,7 @@ import click
 from simmat.cli.common import PATH, load_registry, move_bar, progress_bar
 from simmat.cli.options import config_options, foundation_options, source_option
 from simmat.errors import ConfigError
+from simmat.plugin_specs import ResultFormat
 from simmat.terminal import echo
 
 
@@ -67,19 +68,18 @@ def follow(
     from simmat.data.sequence import FrameSequence, frame_files
     from simmat_plugin_sequences.given_masks import read_given_masks
     from simmat_plugin_sequences.job import FollowJob, follow_files
-    from simmat_plugin_sequences.track_formats import check_formats, default_formats
     from simmat_plugin_sequences.track_prompts import predicted_masks, read_label_images
-    from simmat_plugin_sequences.tracks import ranges_of
+    from simmat_plugin_sequences.tracks import default_formats, named_formats, ranges_of
 
     bundle, sequence = _bundle_and_sequence(paths, source, is_untuned=loading["modality"] is not None)
     if not masks and prompts is None:
         raise ConfigError("what is to be followed? Give --mask IMAGE@FRAME, or --prompts FILE")
-    names: Sequence[str] | None = None
+    registry = load_registry()
+    chosen: Sequence[ResultFormat] | None = None
     if formats is not None:
-        names = [name for name in formats.split(",") if name]
-        check_formats(names)
+        chosen = named_formats(filter(None, formats.split(",")), registry)
     loading = {name: value for name, value in loading.items() if value not in (None, ())}
-    predictor = load(bundle, registry=load_registry(), **loading)
+    predictor = load(bundle, registry=registry, **loading)
     stack_axis = axis or predictor.image_loader.card.stack_axis
     files_of_frames = frame_files(predictor.adapter, sequence, stack_axis)
     if axis is not None and not _is_volume(files_of_frames[0]):
@@ -89,11 +89,11 @@ def follow(
     if prompts is not None:
         for frame, own in predicted_masks(predictor, prompts, frames).items():
             given.setdefault(frame, {}).update(own)
-    if names is None:
-        names = default_formats(frames)
-    if smooth and "volume" not in names:
+    if chosen is None:
+        chosen = default_formats(frames, registry)
+    if smooth and "volume" not in {one.name for one in chosen}:
         raise ConfigError("--smooth is for the slices of a volume; add --format volume, or leave it out")
-    job = FollowJob(frames, given, out, tile, names, min_score, smooth)
+    job = FollowJob(frames, given, out, tile, chosen, min_score, smooth)
     with progress_bar("follow", "frame") as bar:
         files = follow_files(predictor, job, lambda done, total: move_bar(bar, done, total))
     for file in files.written:

@@ -26,11 +26,11 @@ from simmat.io.files import (
 from simmat.io.images import frame_of, write_image
 from simmat.io.reading import read_log
 from simmat.io.weights import sha256_of
+from simmat.plugin_specs import ResultFormat, import_from_string
 from simmat.predictor import FollowedFrame, Predictor
 from simmat.types import BoolArray
 from simmat_plugin_sequences.follower import open_follower
 from simmat_plugin_sequences.given_masks import GivenMasks, Masks
-from simmat_plugin_sequences.track_formats import FORMATS
 from simmat_plugin_sequences.tracks import Plane, TrackRow, Tracks, mask_file, write_table
 
 STATE = ".follow"
@@ -48,7 +48,7 @@ class FollowJob:
         masks: frame number -> object id -> (H, W) bool, see `Predictor.follow`.
         out: folder of the results.
         tile: side of windows in pixels; None as `Predictor.follow`.
-        formats: names of the files to write besides the masks: coco, mots, overlay, volume.
+        formats: of the files to write besides the masks and the table.
         min_score: objects below it are listed for a person.
         smooth: slices on each side that a slice of the volume is smoothed by.
     """
@@ -57,7 +57,7 @@ class FollowJob:
     masks: Mapping[int, Masks]
     out: Path
     tile: int | None
-    formats: Sequence[str]
+    formats: Sequence[ResultFormat]
     min_score: float
     smooth: int = 0
 
@@ -201,9 +201,9 @@ def _write_files(job: FollowJob, tracks: Tracks) -> FollowedFiles:
     table = job.out / "frames.csv"
     write_table(table, tracks, unsure)
     written = [job.labels, table]
-    for name, write in FORMATS.items():
-        if name in job.formats:
-            written.append(write(tracks, job.out))
+    for one in job.formats:
+        write = import_from_string(one.write)
+        written.append(job.out / write(tracks, job.out))
     return FollowedFiles(tracks, written, unsure)
 
 

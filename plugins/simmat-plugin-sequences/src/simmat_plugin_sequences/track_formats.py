@@ -1,9 +1,12 @@
-"""The files of followed objects besides the masks and the table: COCO with track ids, MOTS, a film, a volume."""
+"""The files of followed objects besides the masks and the table: COCO with track ids, MOTS, a film, a volume.
+
+Each function writes its file or folder to `out`, and returns its name.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,9 @@ from simmat.data.instances import region_from_mask
 from simmat.data.sequence import FrameSequence
 from simmat.drawing.display import display_channels, display_limits, display_style, show_channels
 from simmat.drawing.overlay import object_colour, paint_regions
-from simmat.errors import ConfigError
 from simmat.inference.coco import coco_document, run_lengths
 from simmat.io.files import atomic_path, atomic_write_json
-from simmat.io.frames import NpyStack, TiffStack, open_stack, stack_format
+from simmat.io.frames import open_stack, stack_format
 from simmat.io.images import frame_of, write_image
 from simmat.plugin_specs import import_from_string
 from simmat_plugin_sequences.film import write_film
@@ -36,7 +38,7 @@ _RATE = 10
 _MAX_IMAGEJ_BYTES = 2**32
 
 
-def write_coco(tracks: Tracks, out: Path) -> Path:
+def write_coco(tracks: Tracks, out: Path) -> str:
     """Write COCO json; an annotation's track_id is the id of the object."""
     scores = {(row.frame, row.number): row.score for row in tracks.rows}
     images = []
@@ -57,9 +59,9 @@ def write_coco(tracks: Tracks, out: Path) -> Path:
             )
         images.append((_file_name(tracks.frames, frame), plane.shape, records))
     document = coco_document(images, tracks.class_names)
-    file = out / "coco.json"
-    atomic_write_json(file, {"info": {"description": "Objects followed by simmat"}, **document})
-    return file
+    name = "coco.json"
+    atomic_write_json(out / name, {"info": {"description": "Objects followed by simmat"}, **document})
+    return name
 
 
 def _file_name(frames: FrameSequence, frame: int) -> str:
@@ -68,7 +70,7 @@ def _file_name(frames: FrameSequence, frame: int) -> str:
     return path.name if frame_of(path) is None else frames.names[frame]
 
 
-def write_mots(tracks: Tracks, out: Path) -> Path:
+def write_mots(tracks: Tracks, out: Path) -> str:
     """Write a PNG of MOTS for each frame."""
     classes: set[int] = set()
     for plane in tracks.planes():
@@ -81,12 +83,12 @@ def write_mots(tracks: Tracks, out: Path) -> Path:
         is_without_class = (plane > 0) & (plane < _CLASS)
         values = np.where(is_without_class, plane + start, plane)
         write_image(mask_file(folder, tracks.frames, frame), values[None])
-    return folder
+    return folder.name
 
 
-def write_overlay(tracks: Tracks, out: Path) -> Path:
+def write_overlay(tracks: Tracks, out: Path) -> str:
     """Write a film of the frames with their objects."""
-    return write_film(out / "overlay", _pictures(tracks), len(tracks.frames), _RATE)
+    return write_film(out / "overlay", _pictures(tracks), len(tracks.frames), _RATE).name
 
 
 def _pictures(tracks: Tracks) -> Iterator[npt.NDArray[np.uint8]]:
@@ -103,7 +105,7 @@ def _pictures(tracks: Tracks) -> Iterator[npt.NDArray[np.uint8]]:
         yield paint_regions(picture, np.searchsorted(ids, plane), colours, fill=0.35)
 
 
-def write_volume(tracks: Tracks, out: Path) -> Path:
+def write_volume(tracks: Tracks, out: Path) -> str:
     """Write the masks of all slices as one file: NIfTI on the grid of a volume, else TIFF."""
     planes = smoothed_planes(tracks)
     frame = frame_of(next(iter(tracks.frames.files[0].values())))
@@ -112,10 +114,10 @@ def write_volume(tracks: Tracks, out: Path) -> Path:
         if kind is not None and kind.write_labels:
             file = out / "volume.nii.gz"
             import_from_string(kind.write_labels)(file, planes, open_stack(frame.file, frame.axis), frame.axis)
-            return file
+            return file.name
     file = out / "volume.tif"
     _write_tiff(file, planes, len(tracks.frames), tracks.frames.spacing)
-    return file
+    return file.name
 
 
 def smoothed_planes(tracks: Tracks) -> Iterator[Plane]:
@@ -176,29 +178,3 @@ def _write_tiff(file: Path, planes: Iterator[Plane], count: int, spacing: Sequen
             resolution=resolution,
             metadata=metadata,
         )
-
-
-FORMATS: Mapping[str, Callable[[Tracks, Path], Path]] = {
-    "coco": write_coco,
-    "mots": write_mots,
-    "overlay": write_overlay,
-    "volume": write_volume,
-}
-"""Name of a format -> what writes it to a folder and returns the file, in the order in which they are written."""
-
-
-def default_formats(frames: FrameSequence) -> tuple[str, ...]:
-    """Return the formats that are written unless others are asked for: a volume of what is one, too."""
-    frame = frame_of(next(iter(frames.files[0].values())))
-    if frame is not None:
-        stack = open_stack(frame.file, frame.axis)
-        if frame.axis or isinstance(stack, TiffStack | NpyStack):
-            return "coco", "overlay", "volume"
-    return "coco", "overlay"
-
-
-def check_formats(names: Sequence[str]) -> None:
-    """Raise ConfigError for a format that is none."""
-    for name in names:
-        if name not in FORMATS:
-            raise ConfigError(f"--format {name}: unknown; allowed are {', '.join(FORMATS)} (masks are always written)")

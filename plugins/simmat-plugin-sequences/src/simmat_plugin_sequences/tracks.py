@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,10 @@ import numpy.typing as npt
 from simmat.data.sequence import FrameSequence
 from simmat.errors import few_of
 from simmat.io.files import write_rows
-from simmat.io.images import read_labels
+from simmat.io.frames import NpyStack, TiffStack, open_stack
+from simmat.io.images import frame_of, read_labels
+from simmat.plugin_specs import ResultFormat
+from simmat.plugins.registry import Registry
 
 Plane = npt.NDArray[np.uint16]
 """(H, W) ids of objects, 0 for none."""
@@ -89,6 +92,29 @@ class Tracks:
             voxels += np.bincount(plane.ravel(), minlength=2**16)
         voxels[0] = 0
         return {number: int(voxels[number]) * math.prod(spacing) for number in np.flatnonzero(voxels).tolist()}
+
+
+def named_formats(names: Iterable[str], registry: Registry) -> tuple[ResultFormat, ...]:
+    """Return formats of sequences; UnknownNameError for one that no installed package brings."""
+    return tuple(registry.get("sequence format", name) for name in sorted(set(names)))
+
+
+def default_formats(frames: FrameSequence, registry: Registry) -> tuple[ResultFormat, ...]:
+    """Return the formats that are written unless others are named: of a stack a volume, too."""
+    places = {"sequences"}
+    if _is_stack(frames):
+        places.add("stacks")
+    every: list[ResultFormat] = registry.all("sequence format")
+    return tuple(one for one in every if not places.isdisjoint(one.auto))
+
+
+def _is_stack(frames: FrameSequence) -> bool:
+    """Return whether the frames are the slices of a volume, or of an array in one file."""
+    frame = frame_of(next(iter(frames.files[0].values())))
+    if frame is None:
+        return False
+    stack = open_stack(frame.file, frame.axis)
+    return bool(frame.axis) or isinstance(stack, TiffStack | NpyStack)
 
 
 def mask_file(labels: Path, frames: FrameSequence, frame: int) -> Path:

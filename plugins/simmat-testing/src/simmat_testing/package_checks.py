@@ -100,6 +100,7 @@ _REFERENCES: dict[Kind, tuple[str, ...]] = {
     "tuner": ("apply",),
     "model format": ("load",),
     "result format": ("write",),
+    "sequence format": ("write",),
     "follower": ("follow",),
     "bundle source": ("fetch",),
 }
