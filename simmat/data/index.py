@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
 
 import numpy as np
 
@@ -18,18 +17,13 @@ from simmat.data.index_table import NO_CLASS, IndexTable, Ints, load_index, read
 from simmat.data.statistics import merge_moments
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems, equal_problems
 from simmat.io.files import locked
-from simmat.sensors.channel_selection import channels_by_source
 from simmat.sensors.normalize import Statistics
-from simmat.sensors.options import describe_options, format_nodata
+from simmat.sensors.options import format_nodata
 from simmat.types import MAX_DOWNSCALE, SMALL_SIDE, Window
 
 Progress = Callable[[int], object]
 """Called with the number of samples that were completed since the last call."""
 
-_MAX_COMPARED = 1024
-"""Tiles of val and test that are compared with all others, at most."""
-_MAX_GAP = 0.01
-"""Largest gap of two tiles that touch, as a part of a tile's side."""
 _LOCK_TIMEOUT_S = 3600.0
 """How long to wait for another process that reads the same data set."""
 
@@ -66,16 +60,20 @@ class DataIndex:
     def with_regions(self, samples: Sequence[Sample], what: str) -> tuple[Sample, ...]:
         """Return the samples that have a region with a valid pixel; DataError names their use `what` and all faults."""
         faults = [self.faults[sample.id] for sample in samples if sample.id in self.faults]
-        for fault in faults:
-            if not isinstance(fault, DataError):  # a fault of the sensor's plugin, the same for every sample
-                raise fault
-        problems = equal_problems(list(dict.fromkeys(map(str, faults))))
-        if len(problems) == 1:
-            raise DataError(problems[0])
-        if problems:
-            raise DataError(all_problems(f"{self.dataset.root}: {what} samples that cannot be used:", problems))
+        if faults:
+            raise self._fault_of(faults, what)
         visible = (self.table.instance_counts() > self.table.rows["hidden"])[self._rows_of(samples)].tolist()
         return tuple(sample for sample, seen in zip(samples, visible, strict=True) if seen)
+
+    def _fault_of(self, faults: Sequence[SimMATError], what: str) -> SimMATError:
+        """Return one error that lists all faults of some samples."""
+        for fault in faults:
+            if not isinstance(fault, DataError):  # a fault of the sensor's plugin, the same for every sample
+                return fault
+        problems = equal_problems(list(dict.fromkeys(map(str, faults))))
+        if len(problems) == 1:
+            return DataError(problems[0])
+        return DataError(all_problems(f"{self.dataset.root}: {what} samples that cannot be used:", problems))
 
     def training_samples(self) -> tuple[Sample, ...]:
         """Return the training samples that have a region with a valid pixel; raise DataError if none has."""
@@ -125,17 +123,6 @@ class DataIndex:
             f"Warning: in {np.count_nonzero(lost)} of {len(samples)} training images an object is smaller than "
             f"{SMALL_SIDE} x {SMALL_SIDE} pixels where the network sees it, since images are shrunk up to "
             f"{factors.max():.3g} times, to {size} pixels; cut them by --crop, or use a larger --image-size"
-        )
-
-    def joined_note(self, samples: Sequence[Sample]) -> str:
-        """Say how many pieces of one class are joined to one region in some samples; "" if none are."""
-        joined = self.table.rows["joined"][self._rows_of(samples)]
-        if not joined.any():
-            return ""
-        return (
-            f"In {np.count_nonzero(joined)} of {len(samples)} images a class has separate pieces, {joined.sum()} more "
-            "than there are regions: --regions classes makes one region of all, which one click stands for. Where the "
-            'pieces are objects, use regions = "components" (--regions components)'
         )
 
     def statistics(self, samples: Sequence[Sample]) -> Statistics:
@@ -262,68 +249,3 @@ def _with_known_channels(dataset: Dataset) -> Dataset:
         except SimMATError as error:
             problems.append(str(error))
     raise DataError(all_problems(f"{dataset.root}: no image can be read:", equal_problems(problems)))
-
-
-def neighbour_warning(index: DataIndex) -> str:
-    """Return a warning that names two tiles of one map which touch or overlap in different splits, else "".
-
-    Only splits chosen by hash are checked, by the georeferences of the images.
-    """
-    samples = [sample for sample in index.dataset.samples if sample.id not in index.faults]
-    if not index.dataset.by_hash or index.dataset.card.crop is not None:
-        return ""
-    places = index.table.rows["place"]
-    known = np.flatnonzero(np.isfinite(places).all(axis=1))
-    splits = np.array([samples[row].split for row in known.tolist()])
-    for row in known[splits != "train"][:_MAX_COMPARED].tolist():
-        least = places[row, :2]
-        most = places[row, 2:4]  # (2,) x, y
-        gap = _MAX_GAP * (most - least)
-        apart = (places[known, :2] > most + gap) | (places[known, 2:4] < least - gap)  # (N, 2)
-        touching = (places[known, 4] == places[row, 4]) & ~apart.any(axis=1)
-        others = known[(splits != samples[row].split) & touching]
-        if len(others):
-            one = samples[row]
-            other = samples[int(others[0])]
-            return (
-                f"Warning: {one.reference.name} ({one.split}) and {other.reference.name} ({other.split}) of "
-                f"{index.dataset.root} touch or overlap on the map, since the splits were chosen by hash. Neighbouring "
-                "tiles are alike, so scores will be too good. Name the splits by area (folders, or the column split "
-                "of manifest.csv), or train on the whole map with --crop"
-            )
-    return ""
-
-
-def normalized_warning(index: DataIndex) -> str:
-    """Return a warning that names the sensors whose files hold only values from 0 to 1 and no unit, else "".
-
-    Only sensors with an option `unit` are checked: others are not asked for one.
-    """
-    dataset = index.dataset
-    rows = index.table.rows
-    groups = channels_by_source(dataset.adapter, dataset.loaded_channels)
-    names = iter(dataset.adapter.source_names())
-    found = []
-    sensors = dataset.adapter.sensors()
-    for sensor in sensors:
-        sources = islice(names, len(sensor.sources))
-        own = set()
-        for source in sources:
-            for number in groups[source]:
-                own.add(dataset.loaded_channels[number])
-        seen = [number for number, channel in enumerate(dataset.channels()) if channel in own]
-        if not hasattr(sensor.options, "unit") or sensor.options.unit or any(one.unit != "count" for one in own):
-            continue
-        least = rows["low"][:, seen].min(initial=np.inf)
-        most = rows["high"][:, seen].max(initial=-np.inf)
-        if 0 <= least < most <= 1:
-            option = "unit" if len(sensors) == 1 else f"{sensor.name}.unit"
-            allowed = next(values for name, values, *_ in describe_options(sensor.Options) if name == "unit")
-            found.append(
-                f"Warning: every {sensor.name} value of {dataset.root} is from {least:.3g} to {most:.3g}. Neither the "
-                "files nor the option unit says what it measures, so it is taken for counts. It looks like an export "
-                "that scaled the values: export them in their unit, and name it with --modality-option "
-                f"{option}={allowed}. If all images were scaled alike, a sensor.toml with scale and offset brings the "
-                "unit back. If the unit is lost, nothing needs to be set"
-            )
-    return "\n".join(found)

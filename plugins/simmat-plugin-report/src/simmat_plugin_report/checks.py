@@ -12,13 +12,14 @@ from pydantic import Field
 from simmat.data.card import class_title
 from simmat.data.dataset import Dataset
 from simmat.data.fingerprint import shared_images
-from simmat.data.index import DataIndex, neighbour_warning, normalized_warning, read_index
+from simmat.data.index import DataIndex, read_index
 from simmat.data.samples import SPLITS
 from simmat.data.statistics import Moments
 from simmat.documents import FromLists, StrictModel
 from simmat.drawing.display import DisplayStyle, display_style
 from simmat.errors import equal_problems, few_of
 from simmat.types import Channel
+from simmat_plugin_report.data_warnings import joined_warning, neighbour_warning, normalized_warning
 
 Severity = Literal["error", "warning", "note"]
 ClassNumber = Annotated[int, Field(strict=False, ge=-(2**63), lt=2**63)]
@@ -224,7 +225,7 @@ def check_dataset(
     if fractions := normalized_warning(index):
         findings.append(finding("warning", "unit", fractions))
     usable = [sample for sample in dataset.samples if sample.id not in index.faults]
-    if joined := index.joined_note(usable):
+    if joined := joined_warning(index, usable):
         findings.append(finding("warning", "joined-regions", joined))
     if not any(map(dataset.is_labelled, dataset.samples)):
         findings.append(finding("warning", "no-masks", _NO_MASKS))

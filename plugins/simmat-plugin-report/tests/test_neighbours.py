@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from data_sets import one_square, save_mask
 from simmat_plugin_report.checks import check_dataset
+from simmat_plugin_report.data_warnings import neighbour_warning
 
 from simmat.data.dataset import open_dataset
-from simmat.data.index import neighbour_warning, read_index
+from simmat.data.index import read_index
 from simmat.sensors.builtin import Raster
 
 rasterio = pytest.importorskip("rasterio")

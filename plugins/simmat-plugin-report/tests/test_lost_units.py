@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from data_sets import one_square, save_image, save_mask
+from simmat_plugin_report.data_warnings import normalized_warning
 
 from simmat.data.dataset import open_dataset
-from simmat.data.index import normalized_warning, read_index
+from simmat.data.index import read_index
 from simmat.io.images import read_image
 from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source
 from simmat.sensors.builtin import Gray

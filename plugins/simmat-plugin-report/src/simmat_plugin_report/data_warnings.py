@@ -1,0 +1,95 @@
+"""What may be wrong with a data set that can be read: alike tiles in different splits, lost units, joined objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+import numpy as np
+
+from simmat.data.index import DataIndex
+from simmat.data.samples import Sample
+from simmat.sensors.channel_selection import channels_by_source
+from simmat.sensors.options import describe_options
+
+_MAX_COMPARED = 1024
+"""Tiles of val and test that are compared with all others, at most."""
+_MAX_GAP = 0.01
+"""Largest gap of two tiles that touch, as a part of a tile's side."""
+
+
+def neighbour_warning(index: DataIndex) -> str:
+    """Return a warning that names two tiles of one map which touch or overlap in different splits, else "".
+
+    Only splits chosen by hash are checked, by the georeferences of the images.
+    """
+    samples = [sample for sample in index.dataset.samples if sample.id not in index.faults]
+    if not index.dataset.by_hash or index.dataset.card.crop is not None:
+        return ""
+    places = index.table.rows["place"]
+    known = np.flatnonzero(np.isfinite(places).all(axis=1))
+    splits = np.array([samples[row].split for row in known.tolist()])
+    for row in known[splits != "train"][:_MAX_COMPARED].tolist():
+        least = places[row, :2]
+        most = places[row, 2:4]  # (2,) x, y
+        gap = _MAX_GAP * (most - least)
+        apart = (places[known, :2] > most + gap) | (places[known, 2:4] < least - gap)  # (N, 2)
+        touching = (places[known, 4] == places[row, 4]) & ~apart.any(axis=1)
+        others = known[(splits != samples[row].split) & touching]
+        if len(others):
+            one = samples[row]
+            other = samples[int(others[0])]
+            return (
+                f"Warning: {one.reference.name} ({one.split}) and {other.reference.name} ({other.split}) of "
+                f"{index.dataset.root} touch or overlap on the map, since the splits were chosen by hash. Neighbouring "
+                "tiles are alike, so scores will be too good. Name the splits by area (folders, or the column split "
+                "of manifest.csv), or train on the whole map with --crop"
+            )
+    return ""
+
+
+def normalized_warning(index: DataIndex) -> str:
+    """Return a warning that names the sensors whose files hold only values from 0 to 1 and no unit, else "".
+
+    Only sensors with an option `unit` are checked: others are not asked for one.
+    """
+    dataset = index.dataset
+    rows = index.table.rows
+    groups = channels_by_source(dataset.adapter, dataset.loaded_channels)
+    names = iter(dataset.adapter.source_names())
+    found = []
+    sensors = dataset.adapter.sensors()
+    for sensor in sensors:
+        sources = islice(names, len(sensor.sources))
+        own = set()
+        for source in sources:
+            for number in groups[source]:
+                own.add(dataset.loaded_channels[number])
+        seen = [number for number, channel in enumerate(dataset.channels()) if channel in own]
+        if not hasattr(sensor.options, "unit") or sensor.options.unit or any(one.unit != "count" for one in own):
+            continue
+        least = rows["low"][:, seen].min(initial=np.inf)
+        most = rows["high"][:, seen].max(initial=-np.inf)
+        if 0 <= least < most <= 1:
+            option = "unit" if len(sensors) == 1 else f"{sensor.name}.unit"
+            allowed = next(values for name, values, *_ in describe_options(sensor.Options) if name == "unit")
+            found.append(
+                f"Warning: every {sensor.name} value of {dataset.root} is from {least:.3g} to {most:.3g}. Neither the "
+                "files nor the option unit says what it measures, so it is taken for counts. It looks like an export "
+                "that scaled the values: export them in their unit, and name it with --modality-option "
+                f"{option}={allowed}. If all images were scaled alike, a sensor.toml with scale and offset brings the "
+                "unit back. If the unit is lost, nothing needs to be set"
+            )
+    return "\n".join(found)
+
+
+def joined_warning(index: DataIndex, samples: Sequence[Sample]) -> str:
+    """Say how many pieces of one class are joined to one region in some samples; "" if none are."""
+    joined = index.table_of(samples).rows["joined"]
+    if not joined.any():
+        return ""
+    return (
+        f"In {np.count_nonzero(joined)} of {len(samples)} images a class has separate pieces, {joined.sum()} more "
+        "than there are regions: --regions classes makes one region of all, which one click stands for. Where the "
+        'pieces are objects, use regions = "components" (--regions components)'
+    )
