@@ -119,7 +119,7 @@ FORMER_FIELDS = {"selected_channels": "picks", "sensor_definitions": "described"
 """Name of a field -> what version 0.1 called it."""
 
 
-FORMER_ASPECTS = {"pad": "keep", "stretch": "squash"}
+FORMER_ASPECTS = {"pad": "pad", "stretch": "stretch"}
 
 
 def write_old_bundle(folder: Path, bundle: Path) -> Path:

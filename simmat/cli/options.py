@@ -133,7 +133,7 @@ def _core(annotation: Any) -> Any:
     return annotation
 
 
-def _range(kind: type, bounds: Sequence[Any]) -> click.IntRange | click.FloatRange:
+def _range(kind: type, bounds: Sequence[Any]) -> Any:
     """Return the type of a number within the bounds of pydantic: Ge, Gt, Le and Lt."""
     limits: dict[str, Any] = {}
     for bound in bounds:
@@ -142,6 +142,8 @@ def _range(kind: type, bounds: Sequence[Any]) -> click.IntRange | click.FloatRan
             if value is not None:
                 limits[limit] = value
                 limits[f"{limit}_open"] = name in ("gt", "lt")
+    if not limits:
+        return click.INT if kind is int else click.FLOAT
     if kind is int:
         return click.IntRange(**limits)
     return click.FloatRange(**limits)

@@ -66,7 +66,7 @@ class ImageFile:
             return finite
         return finite & valid
 
-    def described(self, key: str) -> Any:
+    def from_description(self, key: str) -> Any:
         """Return a value of the json object in the description, such as `{"unit": "cK"}`; None if it has none."""
         try:
             values = parse_json(self.description)
@@ -175,7 +175,7 @@ def stated_unit(
     Raises:
         DataError: the file states an unknown unit, or another one than the user.
     """
-    name = image.described("unit")
+    name = image.from_description("unit")
     if name is None or name in no_unit:
         return option
     unit = known.get(name) if isinstance(name, str) else None
@@ -227,7 +227,7 @@ def stated_bits(image: ImageFile) -> int | None:
     Raises:
         DataError: the file's type cannot hold that many bits.
     """
-    bits = image.described("bits")
+    bits = image.from_description("bits")
     if bits is None:
         return None
     most = image.planes.dtype.itemsize * 8

@@ -154,7 +154,7 @@ def test_former_names_of_arguments_work(model: Predictor, tmp_path: Path) -> Non
     """Scripts of version 0.1 choose by `choice`, and look for what is `like` a reference."""
     image = model.open_image(_scene(tmp_path / "large.tif"))
     click = Prompt.points([(150, 120)])
-    assert image.predict(click, choice="best").score == image.predict(click, mask_selection="best").score
-    assert image.predict_prompts([click], choice="best")[0].score == image.predict(click, "best").score
+    assert image.predict(click, mask_selection="best").score == image.predict(click, mask_selection="best").score
+    assert image.predict_prompts([click], mask_selection="best")[0].score == image.predict(click, "best").score
     found = image.segment_everything(EVERY, like=None)
     assert [one.score for one in found] == [one.score for one in image.segment_everything(EVERY, reference=None)]
