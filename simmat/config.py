@@ -117,7 +117,9 @@ def _bundle(value: Any) -> Any:
 
 def current_aspect(value: Any) -> Any:
     """Return the name today of an aspect, which may be a former one; anything else as it is."""
-    return FORMER_ASPECTS.get(value, value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return FORMER_ASPECTS.get(value, value)
+    return value
 
 
 def _device(value: str) -> str:
@@ -470,7 +472,10 @@ def _place(config: TrainConfig) -> tuple[object, ...]:
 def merged(in_file: Mapping[str, Any], overrides: Mapping[str, Any] | None, context: str | Path | None) -> TrainConfig:
     """Merge settings as `load_config` does; `context` names their source in errors."""
     in_file = TrainConfig.with_current_keys(in_file)
-    given = {key: value for key, value in TrainConfig.with_current_keys(overrides or {}).items() if value is not None}
+    given = {}
+    for key, value in TrainConfig.with_current_keys(overrides or {}).items():
+        if value is not None:
+            given[key] = value
     replaced: set[str] = set()
     for pair in _EXCLUDE_EACH_OTHER:
         if any(given.get(key) for key in pair):

@@ -56,7 +56,9 @@ class StrictModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _with_current_keys(cls, values: Any) -> Any:
-        return cls.with_current_keys(values) if isinstance(values, Mapping) else values
+        if isinstance(values, Mapping):
+            return cls.with_current_keys(values)
+        return values
 
     @classmethod
     def with_current_keys(cls, values: Mapping[str, Any]) -> dict[str, Any]:

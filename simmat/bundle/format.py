@@ -82,9 +82,11 @@ class BundleSpec(ModelSpec):
                 yield f"modality must be the names of sensors, got the path {part!r}"
         for name, images in (("trained_on", self.trained_on), ("validated_on", self.validated_on)):
             if images is not None:
-                yield from (f"{name}: {problem}" for problem in images.problems())
+                for problem in images.problems():
+                    yield f"{name}: {problem}"
         if self.calibration is not None:
-            yield from (f"calibration.{problem}" for problem in self.calibration.problems())
+            for problem in self.calibration.problems():
+                yield f"calibration.{problem}"
         scores = self.metrics.get("val")
         score = scores.get("miou_object") if isinstance(scores, dict) else scores
         if score is not None and not is_finite_number(score):

@@ -27,7 +27,8 @@ from simmat.sensors.normalize import describe
 from simmat.sensors.options import check_sensors, options_by_sensor
 from simmat.types import Channel, same_channels
 
-_CALLS_PER_TENSOR, _CALLS = 100, 20_000
+_CALLS_PER_TENSOR = 100
+_CALLS = 20_000
 """Calls of torch to build a network, at most: for each tensor of the bundle, and for the foundation model's layers."""
 
 

@@ -48,7 +48,9 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
         configs = training.started_configs(resume)
     try:
         with ExitStack() as stack:
-            consoles = {name: stack.enter_context(training.ConsoleCallback(name or "train")) for name in configs}
+            consoles = {}
+            for name in configs:
+                consoles[name] = stack.enter_context(training.ConsoleCallback(name or "train"))
             training.train_sensors(configs, registry, consoles, resume=resume is not None)
     except training.Interrupted as stopped:
         echo(stopped, err=True)
@@ -58,10 +60,12 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
 
 
 def _say_result(console: ConsoleCallback) -> None:
-    if (plan := console.plan) is None or (bundle := console.bundle) is None:
+    plan = console.plan
+    if plan is None or (bundle := console.bundle) is None:
         return
     echo(f"best bundle: {bundle} (validation mIoU {console.best:.4f} at step {console.best_step})")
-    if (page := plan.config.out / "report.html").exists():
+    page = plan.config.out / "report.html"
+    if page.exists():
         echo(f"its page: {page}")
     words = ["simmat", "eval", str(bundle), "--data", str(plan.data)]
     split = "test" if "test" in plan.splits else "val"

@@ -325,7 +325,9 @@ def _click(prompt: Prompt) -> tuple[float, float]:
 
 def _warning(values: str) -> str:
     """Return how the values of an image differ from those of training, with what to look at; "" if they do not."""
-    return f"{values}; are unit, bit depth and exposure the same?" if values else ""
+    if values:
+        return f"{values}; are unit, bit depth and exposure the same?"
+    return ""
 
 
 def _empty_class_map(image: TiledImage, folder: Path | None) -> npt.NDArray[Any]:

@@ -100,7 +100,9 @@ def _numbers(form: str) -> BeforeValidator:
 
 
 def _channels(value: Any) -> Any:
-    return parse_channels(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return parse_channels(value)
+    return value
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
@@ -240,7 +242,9 @@ class PredictOptions(StrictModel):
             yield from self._prompt_problems()
 
     def _of_other_kind(self) -> tuple[str, ...]:
-        return _FOR_PROMPTS if self.is_promptless else _FOR_SEARCH
+        if self.is_promptless:
+            return _FOR_PROMPTS
+        return _FOR_SEARCH
 
     def _reference_problems(self) -> Iterator[str]:
         if len(self.reference) != len(self.reference_mask):

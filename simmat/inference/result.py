@@ -88,7 +88,9 @@ class ImageResult:
     @property
     def kind(self) -> ResultKind:
         """What the written files hold: "objects" or "classes"."""
-        return "classes" if self.objects is None else "objects"
+        if self.objects is None:
+            return "classes"
+        return "objects"
 
     @property
     def ignored_values(self) -> frozenset[int]:
@@ -256,4 +258,6 @@ def summarize(result: ImageResult, record: Sequence[Mapping[str, Any]]) -> str:
     names = [one["class_name"] for one in record if one["class_name"] is not None]
     listed = ", ".join(f"{count} {name}" for name, count in Counter(names).most_common(_NAMED))
     text = "1 object" if len(record) == 1 else f"{len(record)} objects"
-    return f"{text} ({listed})" if listed else text
+    if listed:
+        return f"{text} ({listed})"
+    return text

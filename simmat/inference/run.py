@@ -72,7 +72,10 @@ def predict_files(
         run_on_dask(run, processes, options.executor, load)
     if not processes.is_main:
         return []
-    done = [(task, run.outcomes[task.name]) for task in tasks if run.outcomes[task.name].error is None]
+    done = []
+    for task in tasks:
+        if run.outcomes[task.name].error is None:
+            done.append((task, run.outcomes[task.name]))
     for line in writer.finish(done):
         progress.wrote(line)
     finds_objects = request.search is not None and request.search.objects is not None

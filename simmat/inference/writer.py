@@ -224,7 +224,9 @@ def _record(result: Result) -> dict[str, Any]:
 
 def _object_count(record: Mapping[str, Any]) -> int | None:
     objects = record.get("objects")
-    return len(objects) if isinstance(objects, list) else None
+    if isinstance(objects, list):
+        return len(objects)
+    return None
 
 
 def _check_unique(names: Iterable[str]) -> None:
@@ -261,7 +263,9 @@ def read_record(file: Path) -> dict[str, Any]:
         found = read_json(file)
     except SimMATError:
         return {}
-    return found if isinstance(found, dict) else {}
+    if isinstance(found, dict):
+        return found
+    return {}
 
 
 def written_files(record: Mapping[str, Any], name: str) -> frozenset[str]:

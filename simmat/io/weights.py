@@ -39,12 +39,18 @@ def find_weights(spec: FoundationSpec, checkpoint: Path | None = None) -> Path |
     file = spec.weights
     if checkpoint is not None:
         if file is None or not checkpoint.is_file():
-            why = "has random weights from its seed and takes no file" if file is None else "needs an existing file"
+            if file is None:
+                why = "has random weights from its seed and takes no file"
+            else:
+                why = "needs an existing file"
             raise WeightsError(f"foundation model {spec.name!r} {why}, got --checkpoint {checkpoint}")
         return checkpoint
     if file is None:
         return None
-    path = hub.cached(file) if file.hub else file.path or (cache_folder() / file.filename if file.url else None)
+    if file.hub:
+        path = hub.cached(file)
+    else:
+        path = file.path or (cache_folder() / file.filename if file.url else None)
     if path is None or not path.is_file():
         where = path or (hub.place(file) if file.hub else "no published file")
         kind = DamagedWeightsError if file.path is not None else WeightsError

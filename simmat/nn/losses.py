@@ -167,7 +167,9 @@ class PromptLoss(Loss):
         rounds = [self._of_prompts(prediction, targets, ignore) for prediction in outputs.masks]
         total = torch.stack([per_prompt.mean() for per_prompt, _ in rounds]).mean()
         names = rounds[0][1]
-        terms = {name: torch.stack([found[name] for _, found in rounds]).mean() for name in names}
+        terms = {}
+        for name in names:
+            terms[name] = torch.stack([found[name] for _, found in rounds]).mean()
         answer = outputs.dense
         if answer is None:
             return {**terms, "loss": total}
@@ -182,7 +184,10 @@ class PromptLoss(Loss):
             return mask_loss(prediction, targets, ignore, self.masks)
         per_prompt = self.masks(prediction, targets, ignore)
         if not isinstance(per_prompt, Tensor) or per_prompt.shape != targets.shape[:1]:
-            found = tuple(per_prompt.shape) if isinstance(per_prompt, Tensor) else type(per_prompt).__name__
+            if isinstance(per_prompt, Tensor):
+                found = tuple(per_prompt.shape)
+            else:
+                found = type(per_prompt).__name__
             raise ConfigError(f"the loss must return a tensor ({len(targets)},), one number a prompt, got {found}")
         return per_prompt, {"loss": per_prompt.detach().mean()}
 
@@ -286,7 +291,8 @@ def _true_iou(logits: Tensor, parts: Tensor, sizes: Tensor) -> Tensor:
 
 def _combined(errors: Tensor) -> Tensor:
     """Return (K,) mean of the error of mask 0 and the relaxed winner-takes-all error of the alternatives."""
-    single, alternatives = errors[:, 0], errors[:, 1:]
+    single = errors[:, 0]
+    alternatives = errors[:, 1:]
     count = alternatives.shape[1]
     if count == 0:
         return single

@@ -96,7 +96,8 @@ def describe_entry(entry_point: importlib.metadata.EntryPoint) -> PluginReport:
     name = version = None
     with suppress(Exception):  # a package with damaged metadata may still work, and must not stop the others
         if entry_point.dist is not None:
-            name, version = entry_point.dist.name, entry_point.dist.version
+            name = entry_point.dist.name
+            version = entry_point.dist.version
     return PluginReport(entry_point.name, name or "unknown package", version or "")
 
 
@@ -112,7 +113,10 @@ def _load(
     except KeyboardInterrupt:
         raise
     except BaseException as failure:  # SystemExit too: a plugin must not end the host
-        error = str(failure) if isinstance(failure, PluginError) else f"{type(failure).__name__}: {failure}"
+        if isinstance(failure, PluginError):
+            error = str(failure)
+        else:
+            error = f"{type(failure).__name__}: {failure}"
     gives: dict[Kind, tuple[str, ...]] = {}
     for kind, item in given:
         gives[kind] = (*gives.get(kind, ()), str(item.name))
@@ -133,7 +137,8 @@ def _take(plugin: object, reference: str) -> list[tuple[Kind, Any]]:
                 given.append((kind, CallbackHook(reference, hook)))
                 continue
             for item in _call(hook, problems):
-                if problem := _item_problem(kind, item):
+                problem = _item_problem(kind, item)
+                if problem:
                     problems.append(f"{hook.name}: {problem}")
                 else:
                     given.append((kind, item))
@@ -148,16 +153,13 @@ def _take(plugin: object, reference: str) -> list[tuple[Kind, Any]]:
 def _hook_problems(manager: pluggy.PluginManager, plugin: object, reference: str) -> list[str]:
     """List hooks that are misspelt or not marked, and a plugin without any."""
     marked = [name for name in dir(plugin) if manager.parse_hookimpl_opts(plugin, name) is not None]
-    problems = [
-        f"{name} is not a hook of SimMAT{did_you_mean(name, HOOKS)} Hooks: {', '.join(HOOKS)}"
-        for name in marked
-        if name not in HOOKS
-    ]
-    problems += [
-        f"{name} is not marked as a hook; put @simmat.hookimpl above it"
-        for name in HOOKS
-        if name not in marked and inspect.isroutine(getattr(plugin, name, None))
-    ]
+    problems = []
+    for name in marked:
+        if name not in HOOKS:
+            problems.append(f"{name} is not a hook of SimMAT{did_you_mean(name, HOOKS)} Hooks: {', '.join(HOOKS)}")
+    for name in HOOKS:
+        if name not in marked and inspect.isroutine(getattr(plugin, name, None)):
+            problems.append(f"{name} is not marked as a hook; put @simmat.hookimpl above it")
     if not marked and not problems:
         problems.append(f"{reference} has no hook; define one of {', '.join(HOOKS)} under @simmat.hookimpl")
     return problems
@@ -197,7 +199,8 @@ def with_modality(registry: Registry, modality: Modality | None) -> tuple[Regist
     if modality is None or isinstance(modality, str):
         return registry, modality
     adapter = modality() if isinstance(modality, type) else modality
-    if problem := _item_problem("modality", adapter):
+    problem = _item_problem("modality", adapter)
+    if problem:
         raise SpecError(problem)
     return registry.with_modality(adapter), adapter.name
 
@@ -215,11 +218,14 @@ def _item_problem(kind: Kind, item: Any) -> str:
         return f"the name of {_short(item)} must be {in_words}, got {name!r}"
     if isinstance(item, click.Command):
         return _command_problem(name)
-    if problem := api_problem(item.api_version):
+    problem = api_problem(item.api_version)
+    if problem:
         return f"{kind} {name!r} {problem}"
     if not isinstance(getattr(item, "description", None), str):
         return f"{kind} {name!r} has no description; give it one line of text"
-    return _modality_problem(item) if isinstance(item, ModalityAdapter) else ""
+    if isinstance(item, ModalityAdapter):
+        return _modality_problem(item)
+    return ""
 
 
 def _command_problem(name: str) -> str:
@@ -234,7 +240,8 @@ def _command_problem(name: str) -> str:
 
 
 def _modality_problem(adapter: ModalityAdapter) -> str:
-    sources, channels = getattr(adapter, "sources", ()), adapter.channels
+    sources = getattr(adapter, "sources", ())
+    channels = adapter.channels
     problems = []
     if not isinstance(sources, tuple) or not sources or not all(isinstance(s, Source) for s in sources):
         problems.append(f"sources must be a tuple of at least one Source, got {_short(sources)}")
@@ -244,7 +251,9 @@ def _modality_problem(adapter: ModalityAdapter) -> str:
         problems.append(f"channels must be a tuple of Channel, got {_short(channels)}")
     elif len({channel.name for channel in channels}) != len(channels):
         problems.append(f"channel names must be unique, got {[channel.name for channel in channels]}")
-    return f"modality {adapter.name!r}: {'; '.join(problems)}" if problems else ""
+    if problems:
+        return f"modality {adapter.name!r}: {'; '.join(problems)}"
+    return ""
 
 
 def _short(value: object) -> str:

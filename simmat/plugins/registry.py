@@ -197,11 +197,10 @@ class Registry:
             ConfigError: none is ready.
         """
         specs: list[FoundationSpec] = self.all("foundation model")
-        packaged = [
-            (spec.weights.size_bytes, spec.name)
-            for spec in specs
-            if spec.promptable and spec.weights and spec.weights.path is not None
-        ]
+        packaged = []
+        for spec in specs:
+            if spec.promptable and spec.weights and spec.weights.path is not None:
+                packaged.append((spec.weights.size_bytes, spec.name))
         if packaged:
             return min(packaged)[1]
         raise ConfigError(
@@ -237,7 +236,8 @@ class Registry:
     def owner(self, kind: Kind, name: str) -> str:
         """Return the package and version that bring a name."""
         if kind == "foundation model" and self._is_of_family(name):
-            kind, name = "foundation family", name.partition("/")[0]
+            kind = "foundation family"
+            name = name.partition("/")[0]
         self.get(kind, name)
         return self._claims[kind][name][0][1]
 
@@ -251,7 +251,9 @@ class Registry:
         if declaration is not None or is_sensor_file(part):
             from simmat.sensors.sensor_toml import TomlModality, read_sensor
 
-            return TomlModality(declaration) if declaration is not None else read_sensor(part)
+            if declaration is not None:
+                return TomlModality(declaration)
+            return read_sensor(part)
         return cast(ModalityAdapter, self.get("modality", part))
 
     def get(self, kind: Kind, name: str) -> Any:

@@ -20,7 +20,9 @@ from simmat.nn.resize import restore_logits
 from simmat.sensors.normalize import CLIP
 from simmat.types import RGB_QUANTITY, Channel, FloatArray, Prompt
 
-_FAR, _MAX_FAR_SHARE, _FLAT = 0.99, 0.5, 0.02
+_FAR = 0.99
+_MAX_FAR_SHARE = 0.5
+_FLAT = 0.02
 """Share of the clip value, share of the pixels, share of training's standard deviation."""
 _SAMPLED_SIDE = 128
 """Pixels along each side that are enough to see it, evenly spaced."""

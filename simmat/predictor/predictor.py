@@ -619,7 +619,10 @@ class Predictor:
         found = []
         for row, prompt in enumerate(prompts):
             scores = answer.iou[row].tolist()
-            masks = range(len(scores)) if mask_selection is None else [chosen_mask(scores, mask_selection)]
+            if mask_selection is None:
+                masks = list(range(len(scores)))
+            else:
+                masks = [chosen_mask(scores, mask_selection)]
             of_prompt = []
             for mask in masks:
                 logits = answer.logits[row : row + 1, mask : mask + 1].float()  # (1, 1, h, w)

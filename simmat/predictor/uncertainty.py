@@ -131,7 +131,8 @@ def _cut_prompt(prompt: Prompt, window: Window) -> Prompt | None:
 
 def _mirrored(prompt: Prompt, side: int, axis: int) -> Prompt:
     """Return a prompt on an image of this width (axis 0) or height (1) that is mirrored along it."""
-    coords, box = prompt.point_coords.copy(), prompt.box
+    coords = prompt.point_coords.copy()
+    box = prompt.box
     coords[:, axis] = side - 1 - coords[:, axis]
     if box is not None:
         box = box.copy()

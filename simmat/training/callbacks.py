@@ -82,7 +82,9 @@ def callbacks_of_plugins(config: TrainConfig, registry: Registry) -> list[tuple[
     for hook in registry.all("callbacks"):
         package = registry.owner("callbacks", hook.name)
         with _warned(package):
-            found += [(package, member) for given in hook.make(config=config, registry=registry) for member in given]
+            for given in hook.make(config=config, registry=registry):
+                for member in given:
+                    found.append((package, member))
     return found
 
 
@@ -145,7 +147,8 @@ class ConsoleCallback(Callback):
         self._end_phase()
         self.plan = plan
         if plan.best_miou is not None and plan.best_step is not None:
-            self.best, self.best_step = plan.best_miou, plan.best_step
+            self.best = plan.best_miou
+            self.best_step = plan.best_step
         share = 100 * plan.trainable / max(plan.total, 1)
         place = f"on {plan.device}"
         if plan.processes > 1:
@@ -182,7 +185,8 @@ class ConsoleCallback(Callback):
         """Show the validation score next to the loss, and remember the best."""
         self._end_phase()
         if best:
-            self.best, self.best_step = summary["miou_object"], step
+            self.best = summary["miou_object"]
+            self.best_step = step
         shown = [f"{summary['miou_object']:.3f}"]
         for name, block, key in (("AP50", "everything", "ap50"), ("class mIoU", "semantic", "miou")):
             value = (summary.get(block) or {}).get(key)
@@ -245,16 +249,19 @@ def tracked(accelerator: Accelerator, config: TrainConfig) -> Iterator[list[tupl
     if config.track is None:
         yield []
         return
-    name, out = f"--track {config.track}", config.out
+    name = f"--track {config.track}"
+    out = config.out
     options: dict[str, dict[str, Any]] = {
         "wandb": {"name": out.name, "dir": str(out)},
         "mlflow": {"run_name": out.name},
     }
     project = "tensorboard" if config.track == "tensorboard" else "simmat"  # TensorBoard's is a folder in the run's
-    settings = {
-        key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
-        for key, value in config.model_dump(mode="json", exclude_none=True).items()
-    }
+    settings = {}
+    for key, value in config.model_dump(mode="json", exclude_none=True).items():
+        if isinstance(value, bool | int | float | str):
+            settings[key] = value
+        else:
+            settings[key] = json.dumps(value)
     try:
         accelerator.init_trackers(project, settings, options)
     except Exception as error:  # trackers raise errors of many types

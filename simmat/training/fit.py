@@ -113,7 +113,9 @@ def open_run(learner: Learner, registry: Registry, stack: ExitStack) -> tuple[st
     warning = write_splits(plan.dataset.root, plan.dataset.new_splits)
     loggers = stack.enter_context(tracked(learner.accelerator, plan.config))
     learner.callback = Callbacks([learner.callback], [*loggers, *callbacks_of_plugins(plan.config, registry)])
-    return (*plan.notes, warning) if warning else plan.notes
+    if warning:
+        return (*plan.notes, warning)
+    return plan.notes
 
 
 def _plan_told(learner: Learner, val_every: int, notes: tuple[str, ...]) -> RunPlan:
@@ -224,7 +226,8 @@ def validate_all(learners: Sequence[Learner], registry: Registry) -> None:
 
 def _validate(learner: Learner, registry: Registry) -> Scores:
     """Score a network on its validation samples."""
-    plan, accelerator = learner.plan, learner.accelerator
+    plan = learner.plan
+    accelerator = learner.accelerator
     _share_buffers(learner.model, accelerator)
     processes = Processes(accelerator.device, accelerator.process_index, accelerator.num_processes)
     learner.callback.preparing("validation", len(processes.share(plan.val)))

@@ -167,7 +167,9 @@ def build_learner(
 
 
 def _frozen(model: SimMAT, config: TrainConfig) -> AbstractContextManager[None]:
-    return without_training(model.foundation) if config.new_sensor else nullcontext()
+    if config.new_sensor:
+        return without_training(model.foundation)
+    return nullcontext()
 
 
 def load_start(model: SimMAT, path: Path, shared_with: Mapping[str, Tensor] | None = None) -> None:
@@ -296,5 +298,6 @@ def loading_processes(config: TrainConfig, accelerator: Accelerator, items: Trai
 
 def memory_for_images() -> int:
     """Return how many bytes of images a run may keep to read them once: an eighth of the machine's or container's."""
-    limit, installed = memory_limit(), int(psutil.virtual_memory().total)
+    limit = memory_limit()
+    installed = int(psutil.virtual_memory().total)
     return min(installed, limit or installed) // 8

@@ -218,7 +218,9 @@ def _find_loss(config: TrainConfig, registry: Registry, given: Loss | MaskLoss |
     if given is None:
         loss: Loss = import_from_string(registry.loss(config.loss).build)(config.data)
         return loss
-    return given if isinstance(given, Loss) else PromptLoss(given)
+    if isinstance(given, Loss):
+        return given
+    return PromptLoss(given)
 
 
 # The network
@@ -458,7 +460,10 @@ def _notes(
         notes.append(f"{count} of {every} training samples are used, drawn by seed {config.seed}.")
     every = len(index.dataset.split("val"))
     if val != every:
-        why = "" if config.val_images else ", enough to compare the steps (--val-images sets how many)"
+        if config.val_images:
+            why = ""
+        else:
+            why = ", enough to compare the steps (--val-images sets how many)"
         notes.append(
             f"Validation uses {val} of {every} samples, drawn by seed {config.seed}{why}; `simmat eval` scores all."
         )

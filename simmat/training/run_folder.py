@@ -49,7 +49,10 @@ class RunFolder:
         self.states = None if whole is None else whole / STATES
         self.config = root / "config.toml"
         self.metrics = root / "metrics.jsonl"
-        self.state = root / "last.safetensors" if self.states is None else self.states / f"{sensor}.safetensors"
+        if self.states is None:
+            self.state = root / "last.safetensors"
+        else:
+            self.state = self.states / f"{sensor}.safetensors"
         self.contents = root / "data.json"
         self.bundle_file = (whole or root) / FILE_NAME
         self.bundle = self.bundle_file / self.sensor
@@ -68,7 +71,10 @@ class RunFolder:
         except OSError as error:
             raise output_error(error, self.root) from error
         if occupied:
-            hint = f"resume it with `{self.resume_command}`" if self.config.exists() else "choose another"
+            if self.config.exists():
+                hint = f"resume it with `{self.resume_command}`"
+            else:
+                hint = "choose another"
             raise ConfigError(f"--out {self.root} is not empty; {hint} or remove it first")
         check_writable(self.root)
 

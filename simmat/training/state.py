@@ -50,7 +50,9 @@ class Best(StrictModel):
     @property
     def chosen_by(self) -> float:
         """The score that a better validation must exceed."""
-        return self.miou if self.score is None else self.score
+        if self.score is None:
+            return self.miou
+        return self.score
 
 
 class RunNotes(StrictModel):
@@ -109,7 +111,10 @@ def load_state(path: Path, *, tensors: bool = True) -> RunState:
     except DataError:
         raise
     except Exception as error:  # the kinds differ between versions of safetensors
-        why = str(error) if isinstance(error, InvalidDocumentError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, InvalidDocumentError):
+            why = str(error)
+        else:
+            why = f"{type(error).__name__}: {error}"
         raise _damaged(path, why) from error
 
 
@@ -149,7 +154,10 @@ def load_optimizer_tensors(
             raise _damaged(origin, f"it has {path!r}, a parameter that the network does not have")
         parameter = parameters[name]
         # AdamW keeps its step count on the CPU, and its moments with the parameter's device and memory layout.
-        moved = value.clone() if key == "step" else torch.empty_like(parameter, requires_grad=False).copy_(value)
+        if key == "step":
+            moved = value.clone()
+        else:
+            moved = torch.empty_like(parameter, requires_grad=False).copy_(value)
         optimizer.state[parameter][key] = moved
 
 
@@ -213,7 +221,10 @@ def changes_noted(folder: RunFolder, started: str, contents: DatasetDigest) -> s
 
 def _check_equal(config: TrainConfig, pairs: Mapping[str, tuple[object, object]]) -> None:
     """Raise one error that names every pair (now, before) that differs."""
-    changed = [f"{name} = {_shown(now)}, was {_shown(old)}" for name, (now, old) in pairs.items() if now != old]
+    changed = []
+    for name, (now, old) in pairs.items():
+        if now != old:
+            changed.append(f"{name} = {_shown(now)}, was {_shown(old)}")
     if changed:
         raise ConfigError(
             f"the settings of the run in {config.out} are not those it was started with: {'; '.join(changed)}; restore "
@@ -227,4 +238,6 @@ def _shown(value: object) -> str:
         return describe(value)
     if isinstance(value, StrictModel):
         value = value.model_dump(mode="json", exclude_defaults=True)
-    return "nothing" if value is None else shown(value)
+    if value is None:
+        return "nothing"
+    return shown(value)

@@ -28,8 +28,10 @@ class TrainingStep(nn.Module):
 
     def __init__(self, model: SimMAT, loss: Loss, *, box_fraction: float, correction_clicks: int) -> None:
         super().__init__()
-        self.model, self.loss = model, loss
-        self.box_fraction, self.correction_clicks = box_fraction, correction_clicks
+        self.model = model
+        self.loss = loss
+        self.box_fraction = box_fraction
+        self.correction_clicks = correction_clicks
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return what the loss returns: "loss", to backpropagate, and its terms.
@@ -62,8 +64,10 @@ class StepOutputs:
     """
 
     def __init__(self, model: SimMAT, batch: Batch, *, boxes: bool, correction_clicks: int) -> None:
-        self._model, self._batch = model, batch
-        self._boxes, self._corrections = boxes, correction_clicks
+        self._model = model
+        self._batch = batch
+        self._boxes = boxes
+        self._corrections = correction_clicks
 
     @cached_property
     def embedding(self) -> ImageEmbedding:
