@@ -67,6 +67,7 @@ def try_python(python: str, dist: Path, work: Path) -> None:
     card("simmat train --modality thermal --data scenes --image-size 64 --steps 4 --batch-size 2 --out run")
     card("simmat predict run/bundle.safetensors scenes/images --everything --out objects")
     card("simmat predict run/bundle.safetensors --point 48,48 --out masks", next((work / "scenes/images").iterdir()))
+    card("simmat follow --help")
     if not (work / "run/report.html").stat().st_size:
         raise AssertionError("run/report.html is empty")
 

@@ -51,12 +51,17 @@ class Client:
                 f"{address.partition('?')[0]}: not an address of simmat serve; give what it prints: "
                 "http://HOST:PORT/?token=TOKEN"
             )
-        self._place, self._timeout_s = parts.netloc, timeout_s
-        self._connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._place = parts.netloc
+        self._timeout_s = timeout_s
+        self._connect: type[http.client.HTTPConnection] = http.client.HTTPConnection
+        if parts.scheme == "https":
+            self._connect = http.client.HTTPSConnection
         token = parse_qs(parts.query).get("token", [os.environ.get("SIMMAT_SERVE_TOKEN", "")])[0]
         self._headers = {"Authorization": f"Bearer {token}"}
-        self._image, self.size_hw = "", (0, 0)
+        self._image = ""
+        self.size_hw = (0, 0)
         self._parts: list[tuple[str, str, bytes]] = []
+        """Source, file name and content of each file of the current image."""
         self.model: dict[str, Any] = self._ask("GET", "/model")
 
     def set_image(self, image: str | Path | Mapping[str, str | Path] | npt.NDArray[Any]) -> None:
@@ -66,22 +71,35 @@ class Client:
             image: a file as the sensor wrote it, or {source: file}; or an array (C, H, W) in the units of the model's
                 channels, NaN where nothing was measured.
         """
-        self._image, self._parts, self.size_hw = "", [], (0, 0)
+        self._image = ""
+        self._parts = []
+        self.size_hw = (0, 0)
         if isinstance(image, np.ndarray):
             stream = io.BytesIO()
             np.save(stream, np.asarray(image, np.float32), allow_pickle=False)
             self._parts = [("array", "array.npy", stream.getvalue())]
         else:
-            given = image if isinstance(image, Mapping) else {self.model["sources"][0]: image}
-            for file in given.values():
-                notes = Path(f"{file}.aux.xml")
-                if Path(f"{file}.msk").exists() or (notes.is_file() and _CHANGING.search(notes.read_bytes())):
-                    raise self._error(
-                        f"{file}: the mask (.msk) or values (.aux.xml) beside it are not sent; put them into the file "
-                        "(gdalwarp -dstnodata NUMBER OLD NEW for a mask, gdal_translate OLD NEW), or move them away"
-                    )
-            self._parts = [(source, Path(file).name, Path(file).read_bytes()) for source, file in given.items()]
+            files = image if isinstance(image, Mapping) else {self.model["sources"][0]: image}
+            for file in files.values():
+                self._check_alone(file)
+            self._parts = [(source, Path(file).name, Path(file).read_bytes()) for source, file in files.items()]
         self._send()
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of the files of the current image, which are kept to send them again."""
+        return sum(len(content) for _, _, content in self._parts)
+
+    def _check_alone(self, file: str | Path) -> None:
+        """Raise an error for a file whose mask or values are in another one, which is not sent."""
+        has_mask = Path(f"{file}.msk").exists()
+        notes = Path(f"{file}.aux.xml")
+        has_values = notes.is_file() and _CHANGING.search(notes.read_bytes())
+        if has_mask or has_values:
+            raise self._error(
+                f"{file}: the mask (.msk) or values (.aux.xml) beside it are not sent; put them into the file "
+                "(gdalwarp -dstnodata NUMBER OLD NEW for a mask, gdal_translate OLD NEW), or move them away"
+            )
 
     def predict(
         self,
@@ -99,19 +117,24 @@ class Client:
         Returns:
             mask (H, W) bool, score, area, class, class_probability of each.
         """
-        marks = [1] * len(points) if labels is None else labels
-        prompt = {"points": [[x, y, int(mark)] for (x, y), mark in zip(points, marks, strict=True)]}
-        body = prompt | ({} if box is None else {"box": list(box)})
-        return [self._drawn(one) for one in self.ask("POST", "predict", body)["masks"]]
+        if labels is None:
+            labels = [1] * len(points)
+        marked = [[x, y, int(label)] for (x, y), label in zip(points, labels, strict=True)]
+        body: dict[str, Any] = {"points": marked}
+        if box is not None:
+            body["box"] = list(box)
+        return self._with_masks(self.ask("POST", "predict", body)["masks"])
 
     def everything(self, box: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """Return the objects that the model finds, best first, as `predict` does, each with a point on it."""
-        query = "" if box is None else f"?box={','.join(map(str, box))}"
-        return [self._drawn(one) for one in self.ask("GET", f"everything{query}")["objects"]]
+        what = "everything"
+        if box is not None:
+            what += f"?box={','.join(map(str, box))}"
+        return self._with_masks(self.ask("GET", what)["objects"])
 
     def classes(self) -> list[dict[str, Any]]:
         """Return class, name, area, mean probability and mask (H, W) bool of each class of the image."""
-        return [self._drawn(one) for one in self.ask("GET", "classes")["classes"]]
+        return self._with_masks(self.ask("GET", "classes")["classes"])
 
     def ask(self, method: str, what: str, body: Any = None) -> Any:
         """Return what the server answers about the current image: one of the requests /images/ID/WHAT."""
@@ -127,51 +150,72 @@ class Client:
         except FileNotFoundError as error:
             raise self._error(str(error)) from error
 
-    def _drawn(self, answer: Mapping[str, Any]) -> dict[str, Any]:
-        mask = np.zeros(self.size_hw, bool)
-        if answer["mask"] is not None:
-            x0, y0, x1, y1 = answer["mask"]["box"]
-            mask[y0:y1, x0:x1] = crop_of(answer["mask"])
-        return {**answer, "mask": mask}
+    def _with_masks(self, answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return what is found, its masks as (H, W) bool."""
+        found = []
+        for answer in answers:
+            mask = np.zeros(self.size_hw, bool)
+            if answer["mask"] is not None:
+                x0, y0, x1, y1 = answer["mask"]["box"]
+                mask[y0:y1, x0:x1] = crop_of(answer["mask"])
+            found.append({**answer, "mask": mask})
+        return found
 
     def _send(self) -> None:
+        """Send the files of the current image."""
         model = self._ask("GET", "/model")
         if model["digest"] != self.model["digest"]:  # else an answer would be read with the classes of the old one
             raise self._error(f"{self._place}: the server has another model now; connect again")
-        boundary, parts = secrets.token_hex(16), []
+        boundary = secrets.token_hex(16)
+        parts: list[bytes] = []
         for source, file, content in self._parts:
-            name = "".join("_" if one in '"\r\n\\' else one for one in file)
+            name = re.sub(r'["\r\n\\]', "_", file)
             head = f'--{boundary}\r\nContent-Disposition: form-data; name="{source}"; filename="{name}"\r\n\r\n'
             parts += [head.encode(), content, b"\r\n"]
-        body, limit = b"".join([*parts, f"--{boundary}--\r\n".encode()]), model["limits"]["bytes"]
+        parts.append(f"--{boundary}--\r\n".encode())
+        body = b"".join(parts)
+        limit = model["limits"]["bytes"]
         if len(body) > limit:
             raise self._error(f"{file}: the image has {len(body)} bytes, the server takes at most {limit}")
         found = self._ask("POST", "/images", body, f"multipart/form-data; boundary={boundary}")
-        self._image, self.size_hw = found["id"], tuple(found["size_hw"])
+        self._image = found["id"]
+        self.size_hw = tuple(found["size_hw"])
 
     def _ask(self, method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> Any:
+        """Return what the server answers; FileNotFoundError for an image that it does not have."""
+        status, reason, content = self._request(method, path, body, kind)
+        try:
+            found = json.loads(content)
+            if status == 200 and (path != "/model" or "digest" in found):
+                return found
+            text = "; ".join([found["error"]["message"], *found["error"]["problems"]])
+        except (ValueError, TypeError, KeyError):  # of another program
+            said = f"{status} {reason}, which is not an answer of simmat serve; check the address"
+            raise self._error(f"{self._place}: {said}") from None
+        if status == 404 and path.startswith("/images/"):
+            raise FileNotFoundError(text)
+        raise self._error(text)
+
+    def _request(self, method: str, path: str, body: bytes | None, kind: str) -> tuple[int, str, bytes]:
+        """Return the status, the reason and the content of an answer."""
+        headers = dict(self._headers)
+        if body:
+            headers["Content-Type"] = kind
         try:
             connection = self._connect(self._place, timeout=self._timeout_s)
             try:
-                connection.request(method, path, body, self._headers | ({"Content-Type": kind} if body else {}))
+                connection.request(method, path, body, headers)
                 answer = connection.getresponse()
-                content = answer.read()
+                return answer.status, answer.reason, answer.read()
             finally:
                 connection.close()
         except (OSError, http.client.HTTPException) as error:
             raise self._error(f"{self._place}: no answer of simmat serve: {error or type(error).__name__}") from error
-        try:
-            found = json.loads(content)
-            if answer.status == 200 and (path != "/model" or "digest" in found):
-                return found
-            text = "; ".join([found["error"]["message"], *found["error"]["problems"]])
-        except (ValueError, TypeError, KeyError):  # of another program
-            said = f"{answer.status} {answer.reason}, which is not an answer of simmat serve; check the address"
-            raise self._error(f"{self._place}: {said}") from None
-        raise (FileNotFoundError if answer.status == 404 and path.startswith("/images/") else self._error)(text)
 
 
 def crop_of(mask: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
     """Return the part (h, w) of a mask inside its box; runs outside and inside of it alternate, row by row."""
-    (x0, y0, x1, y1), runs = mask["box"], mask["runs"]
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(y1 - y0, x1 - x0)
+    x0, y0, x1, y1 = mask["box"]
+    runs = mask["runs"]
+    is_inside = np.arange(len(runs)) % 2 == 1
+    return np.repeat(is_inside, runs).reshape(y1 - y0, x1 - x0)

@@ -62,8 +62,10 @@ class RemoteImage:
     """
 
     def __init__(self, client: Client, reader: ImageReader, class_names: Mapping[int, str]) -> None:
-        self._client, self.reader, self._class_names = client, reader, class_names
-        self.cached_bytes = sum(len(content) for *_, content in client._parts)
+        self.reader = reader
+        self._client = client
+        self._class_names = class_names
+        self.cached_bytes = client.sent_bytes
         if isinstance(reader, LoadedImage):
             self.cached_bytes += reader.image.data.nbytes + reader.image.valid.nbytes
 
@@ -73,11 +75,16 @@ class RemoteImage:
             raise DataError("a server takes points and a box, not an earlier mask; leave mask_input out")
         marked = zip(prompt.point_coords.tolist(), prompt.point_labels.tolist(), strict=True)
         body: dict[str, Any] = {"points": [[x, y, label] for (x, y), label in marked]}
-        body |= {} if prompt.box is None else {"box": prompt.box.tolist()}
+        if prompt.box is not None:
+            body["box"] = prompt.box.tolist()
         answer = self._client.ask("POST", "predict", body)
-        one, whole = answer["masks"][0], Window(0, 0, *self.reader.size_hw)
-        found = None if one["mask"] is None else _object(one)
-        mask = np.zeros(self.reader.size_hw, np.bool_) if found is None else found.instance.within(whole)
+        one = answer["masks"][0]
+        whole = Window(0, 0, *self.reader.size_hw)
+        found = None
+        mask = np.zeros(self.reader.size_hw, np.bool_)
+        if one["mask"] is not None:
+            found = _object(one)
+            mask = found.instance.within(whole)
         return RemotePrediction(mask, one["score"], one["class"], answer["warning"], whole, found)
 
     def segment_everything(self) -> FoundObjects:
@@ -87,14 +94,20 @@ class RemoteImage:
 
     def segment_semantic(self) -> ClassMap:
         """Return the class of every pixel, with the mean probability of the class; DataError without a dense head."""
-        answer, size_hw = self._client.ask("GET", "classes"), self.reader.size_hw
+        answer = self._client.ask("GET", "classes")
         values = sorted({0, *self._class_names, *(one["class"] for one in answer["classes"])})
         dtype = np.min_scalar_type(values[-1] + 1)
-        labels, probability, nodata = np.zeros(size_hw, dtype), np.zeros(size_hw, np.float32), int(np.iinfo(dtype).max)
-        for one in (*answer["classes"], {"mask": answer["unmeasured"], "class": nodata, "probability": 0}):
-            if one["mask"] is not None:
-                (x0, y0, x1, y1), crop = one["mask"]["box"], crop_of(one["mask"])
-                labels[y0:y1, x0:x1][crop], probability[y0:y1, x0:x1][crop] = one["class"], one["probability"]
+        nodata = int(np.iinfo(dtype).max)
+        labels = np.zeros(self.reader.size_hw, dtype)
+        probability = np.zeros(self.reader.size_hw, np.float32)
+        unmeasured = {"mask": answer["unmeasured"], "class": nodata, "probability": 0}
+        for one in (*answer["classes"], unmeasured):
+            if one["mask"] is None:
+                continue
+            x0, y0, x1, y1 = one["mask"]["box"]
+            crop = crop_of(one["mask"])
+            labels[y0:y1, x0:x1][crop] = one["class"]
+            probability[y0:y1, x0:x1][crop] = one["probability"]
         return ClassMap(labels, probability, tuple(values), self.reader, self._class_names, 0, nodata)
 
 
@@ -119,13 +132,15 @@ class RemotePredictor:
         """
         self._client = _Client(address)
         model = self._client.model
-        sensor = (registry or installed()).modality(model["sensor"]).with_options(model["options"])
+        known = registry or installed()
+        sensor = known.modality(model["sensor"]).with_options(model["options"])
         self.adapter = with_data_card(sensor, model["card"])
         self.image_loader = ImageLoader(self.adapter, None)
         self.image_loader.channels = tuple(Channel(**channel) for channel in model["channels"])
         self.class_names = {int(value): name for value, name in model["classes"].items()}
-        classes = (*self.class_names,) or (None,)
-        self.dense = DenseSpec(background=True, classes=classes) if model["has_class_map"] else None
+        self.dense: DenseSpec | None = None
+        if model["has_class_map"]:
+            self.dense = DenseSpec(background=True, classes=(*self.class_names,) or (None,))
         self.name: str = model["name"]
         self.digest: str = model["digest"]
         self._current: RemoteImage | None = None
@@ -136,7 +151,8 @@ class RemotePredictor:
         Raises:
             SimMATError: it cannot be read here, or the server refuses it.
         """
-        client, reader = copy(self._client), self.reader(image)
+        client = copy(self._client)
+        reader = self.reader(image)
         if isinstance(image, str | Path):
             image = {self.adapter.source_names()[0]: image}
         if isinstance(image, Mapping) and not any(frame_of(Path(file)) for file in image.values()):
@@ -187,7 +203,12 @@ class RemotePredictor:
 
 
 def _object(answer: Mapping[str, Any]) -> FoundObject:
-    (x0, y0, x1, y1), value = answer["mask"]["box"], answer["class"]
+    """Return an object of an answer."""
+    x0, y0, x1, y1 = answer["mask"]["box"]
+    value = answer["class"]
     instance = Instance(value, Window(y0, x0, y1, x1), crop_of(answer["mask"]))
-    chances = None if value is None else {value: answer["class_probability"]}
-    return FoundObject(instance, answer["score"], tuple(answer.get("point", (0.0, 0.0))), chances)
+    probabilities = None
+    if value is not None:
+        probabilities = {value: answer["class_probability"]}
+    point = tuple(answer.get("point", (0.0, 0.0)))
+    return FoundObject(instance, answer["score"], point, probabilities)
