@@ -15,7 +15,7 @@ from simmat.training.run_folder import RunFolder
 def test_a_run_killed_before_its_settings_can_be_started_again(tmp_path: Path, name: str) -> None:
     """It cannot be resumed, so the same command must work, and not ask for another folder."""
     (tmp_path / name).write_bytes(b"")
-    RunFolder(tmp_path).create()
+    RunFolder(tmp_path).create(tmp_path / "data")
     RunFolder(tmp_path).reopen(-1)
     assert not [path.name for path in tmp_path.iterdir() if TEMPORARY_MARK in path.name]
 
@@ -25,4 +25,4 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path: Path, name: str) -> 
     """A log with records is somebody's run."""
     (tmp_path / name).write_text('{"kind": "train", "step": 0}\n')
     with pytest.raises(ConfigError, match="not empty"):
-        RunFolder(tmp_path).create()
+        RunFolder(tmp_path).create(tmp_path / "data")
