@@ -221,7 +221,7 @@ class TrainConfig(StrictModel):
         "one-click", description="Protocol of validation; simmat-compat also trains as the paper's released code does."
     )
     steps: int | None = Field(
-        None, ge=1, le=MAX_STEPS, description="Optimiser steps; by default 100 and two for each image, at most 1000."
+        None, ge=1, le=MAX_STEPS, description="Optimiser steps; by default 100 plus two for each image, at most 1000."
     )
     epochs: int | None = Field(
         None, ge=1, le=MAX_STEPS, description="Passes over the training split, instead of steps."
@@ -253,7 +253,7 @@ class TrainConfig(StrictModel):
         description="Also random quarter turns and vertical flips, for images without an up direction (from above).",
     )
     paste: float = Field(
-        0.0, ge=0, le=1, description="Share of the training images in which objects are copied beside others."
+        0.0, ge=0, le=1, description="Share of the training images into which copies of objects are pasted."
     )
     workers: int | None = Field(
         None,
@@ -268,7 +268,8 @@ class TrainConfig(StrictModel):
         "finds objects without prompts; auto trains it where the data card says that all objects are marked.",
     )
     loss: Name = Field(
-        "focal", description="Loss: focal or bce, each with dice, or one of a plugin; custom is one given in Python."
+        "focal",
+        description="Loss: focal or bce (each with dice), or the loss of a plugin; custom is one given in Python.",
     )
     lr: float | None = Field(None, gt=0, description="Peak learning rate; by default that of the model or tuner.")
     backbone_lr_factor: float = Field(
@@ -287,12 +288,12 @@ class TrainConfig(StrictModel):
     val_every: int | None = Field(
         None,
         ge=1,
-        description="Steps between validations; by default a tenth of the run, more where that costs much.",
+        description="Steps between validations; by default a tenth of the run, or more if validation is slow.",
     )
     val_images: int | None = Field(
         None,
         ge=1,
-        description="Validate on this many images, drawn by the seed; by default all, fewer where that costs much.",
+        description="Validate on this many images, drawn by the seed; by default all, or fewer if validation is slow.",
     )
     pictures: bool = Field(True, description="Write report.html, a page that shows the run (simmat-plugin-report).")
 

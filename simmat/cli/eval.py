@@ -69,12 +69,12 @@ def command(
     full: also clicks on errors (mIoU by number of clicks, NoC), tight and jittered boxes, and random clicks.
     simmat-compat: the scores of the paper's released code.
 
-    --everything uses the dense head of BUNDLE. Without one, and for the untuned model, it clicks on a grid, which can
-    take half a minute an image; the untuned model does it with --zero-shot only.
+    --everything uses the dense head of BUNDLE. Without a dense head it clicks on a grid, which can take half a minute
+    per image; for the untuned model this is done only with --zero-shot.
 
     Images that BUNDLE was trained on are left out and counted, unless the train split is asked for.
 
-    Options and card.toml of the data set say what a region is; where they do not, the settings of training apply.
+    What a region is comes from the options, else from the data set's card.toml, else from the settings of training.
     """
     from simmat.bundle import load_bundle
     from simmat.evaluation import evaluate_bundle, find_protocol, seen_note, why_no_zero_shot

@@ -31,7 +31,7 @@ command = Group()
 @click.argument("family", required=False)
 @click.option("--match", metavar="TEXT", default="", help="List only models with this text in their name.")
 @click.option(
-    "--time", "timed", is_flag=True, help="Measure on this machine how long each model needs whose weights are here."
+    "--time", "timed", is_flag=True, help="Measure how long each model takes whose weights are on this machine."
 )
 @json_option
 def list_foundations(family: str | None, match: str, timed: bool, as_json: bool) -> None:
@@ -39,8 +39,9 @@ def list_foundations(family: str | None, match: str, timed: bool, as_json: bool)
 
     A family, such as timm/NAME, stands for all models of a library; give FAMILY to list them.
 
-    RGB MIOU is that of one click per object on photographs, untuned; - where it was not measured. With --time, ENCODE
-    is the time for an image and CLICK for a prompt on it, both at INPUT PX, on the GPU if there is one.
+    RGB MIOU is the mIoU of the untuned model for one click per object on photographs; - if it was not measured. With
+    --time, ENCODE is the time to encode an image and CLICK the time for a prompt on it, both at INPUT PX, on the GPU if
+    there is one.
     """
     if family is not None and timed:
         raise ConfigError(f"--time is for the list without a family; leave {family} out, or --time")

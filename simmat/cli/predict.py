@@ -32,7 +32,7 @@ def command(paths: tuple[Path, ...], source: Mapping[str, Path], out: Path, **gi
 
     --everything finds all objects and --semantic the class of every pixel, without a prompt; --reference IMAGE
     --reference-mask MASK finds what a labelled image shows. Large images are cut into windows. Finished images are
-    skipped, so a stopped call can be repeated; a file that cannot be read does not stop the others.
+    skipped, so an interrupted command can be repeated; a file that cannot be read does not stop the others.
 
     FILE may be the URL of a GeoTIFF (https://, s3://, gs://), of which only windows are fetched. With --mosaic the
     files are the tiles of one map, and the results are named "mosaic".
@@ -43,8 +43,8 @@ def command(paths: tuple[Path, ...], source: Mapping[str, Path], out: Path, **gi
     For every file, --out gets NAME_mask.png (0 and 255, at the original size), NAME_overlay.png and NAME.json (score,
     prompt, size, channels); also NAME_mask.tif if the file is georeferenced and the sensor's plugin can write it. With
     --prompts, the names are NAME_OBJECT, and the images are in DIR or in the folder of the prompts file. Only results
-    of an earlier call are replaced. If DIR is a data set, its images/ folder is used. Pixels are counted from the
-    top-left corner of the stored image: X is the column, Y the row.
+    of an earlier `simmat predict` are replaced. If DIR is a data set, its images/ folder is used. Pixels are counted
+    from the top-left corner of the stored image: X is the column, Y the row.
 
     If a camera lacks a channel, give --missing CHANNEL, whether or not the file has a plane for it. A sensor whose
     channels are all missing needs no file.

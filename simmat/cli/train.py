@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @config_options()
-@click.option("--config", type=PATH, help="TOML file with the same settings; with [[data]] tables, of several sensors.")
+@click.option("--config", type=PATH, help="TOML file with the same settings; [[data]] tables are for several sensors.")
 @click.option("--resume", type=PATH, metavar="RUN", help="Resume a run; takes no other option.")
 def command(config: Path | None, resume: Path | None, **given: Any) -> None:
     """Train a transfer layer and tune a foundation model on a folder of sensor images.

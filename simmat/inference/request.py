@@ -172,19 +172,19 @@ class PredictOptions(StrictModel):
         (), "Image that shows what to find, instead of every object; repeatable.", "FILE"
     )
     reference_mask: tuple[Path, ...] = _option(
-        (), "Its mask, of label values with 0 for background; one for each --reference, in their order.", "FILE"
+        (), "Its mask: label values, 0 for background; one for each --reference, in the same order.", "FILE"
     )
     semantic: bool = _option(False, "Find the class of every pixel.")
     formats: Names | None = _option(
         None,
         "Files to write, as labels,coco (simmat plugins list has them all), or auto, the default of --everything "
-        "and --semantic: labels,coco,overlay, and of images with a place on a map geotiff and gpkg instead of labels.",
+        "and --semantic: labels,coco,overlay, and for georeferenced images geotiff and gpkg instead of labels.",
         "LIST",
         "--format",
     )
     classes: Names | None = _option(
         None,
-        "Keep these classes only, by name or number; with --reference values of its mask. Repeatable.",
+        "Keep only these classes, by name or number; with --reference, values of its mask. Repeatable.",
         "LIST",
         "--classes --class",
         repeat=True,
@@ -203,7 +203,7 @@ class PredictOptions(StrictModel):
     min_area: int | None = _option(None, "Smallest object in pixels.", ge=1)
     tile: int | None = _option(None, "Cut images into windows of this side in pixels.", ge=32)
     overlap: int | None = _option(None, "Overlap of windows in pixels.", ge=0)
-    mosaic: bool = _option(False, "The files are tiles of one map: find objects over their borders.")
+    mosaic: bool = _option(False, "The files are tiles of one map: find objects across their borders.")
     executor: str = _option(
         LOCAL,
         "Where images are segmented: here, or on the workers of a dask scheduler that see the same files.",

@@ -165,7 +165,7 @@ _limit = partial(click.option, type=click.IntRange(1), show_default=True, metava
 @_limit("--max-mb", default=256, help="Size of an upload, in 10^6 bytes.")
 @_limit("--max-megapixels", default=64, help="Size of an image.")
 @_limit("--max-clients", default=256, help="Connections at once.")
-@_limit("--keep-gb", default=4, help="Disk for the images of clients; those used longest ago are dropped.")
+@_limit("--keep-gb", default=4, help="Disk space for the images of clients; the least recently used are removed.")
 @config_options("device")
 def serve(
     bundle: Path,

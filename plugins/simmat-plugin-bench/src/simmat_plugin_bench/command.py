@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     "--results",
     type=PATH,
     multiple=True,
-    help="A results.json: take its results of cells with the same settings.  [repeatable]",
+    help="A results.json, whose results are used for cells with the same settings.  [repeatable]",
 )
-@click.option("--dry-run", is_flag=True, help="List the cells with their states, run nothing.")
-@click.option("--report", is_flag=True, help="Make table, plots and page of the present results, run nothing.")
+@click.option("--dry-run", is_flag=True, help="List the cells with their states; run nothing.")
+@click.option("--report", is_flag=True, help="Write the table, plots and page of the results so far; run nothing.")
 @click.option("--rerun-changed", is_flag=True, help="Remove cells run with other settings or data, and run them again.")
 def command(
     toml: Path,
@@ -48,10 +48,11 @@ def command(
     report: bool,
     rerun_changed: bool,
 ) -> int:
-    """Run the grid of trainings that TOML describes, with zero-shot and from-scratch for comparison, and report on it.
+    """Run the grid of trainings that TOML describes, with zero-shot and from-scratch models for comparison, and report
+    on it.
 
-    Each cell is a separate process. Run the same command again to resume: finished cells are kept, started
-    ones are resumed, failed ones are tried again.
+    Each cell is a separate process. Run the same command again to resume: finished cells are kept, started ones are
+    resumed, and failed ones run again.
     """
     from simmat_plugin_bench.cells import matches
     from simmat_plugin_bench.grid import expand

@@ -43,7 +43,9 @@ FORMATS = ("masks", "coco", "labelme", "yolo", "cvat", "label-studio")
     help="Write outlines, which can be edited by hand, instead of masks: for COCO, LabelMe, CVAT and Label Studio.",
 )
 @click.option(
-    "--boxes", is_flag=True, help="Read boxes as filled rectangles; otherwise they are no masks and are left out."
+    "--boxes",
+    is_flag=True,
+    help="Read boxes as filled rectangles; otherwise they are left out, since they are no masks.",
 )
 @click.option("--lossy", is_flag=True, help="Convert even if the format cannot store everything.")
 def command(

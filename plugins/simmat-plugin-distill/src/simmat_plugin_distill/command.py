@@ -39,14 +39,14 @@ _OF_GEOMETRY = ("rotate", "paste", "crop")
     "--teacher-image-size",
     type=click.IntRange(1),
     metavar="INT",
-    help="Side of the teacher's input in pixels; by default the student's where they are the same model, else the "
-    "model's own.",
+    help="Side of the teacher's input in pixels; by default that of the student if both are the same model, else "
+    "the model's own.",
 )
 @click.option(
     "--match",
     type=click.Choice(["auto", "masks", "embeddings", "both"]),
     default="auto",
-    help="What the student learns: auto takes embeddings where an untuned teacher is the student's own foundation "
+    help="What the student learns: auto takes embeddings if an untuned teacher is the student's own foundation "
     "model, else masks.",
 )
 @click.option(
@@ -54,7 +54,7 @@ _OF_GEOMETRY = ("rotate", "paste", "crop")
     type=click.IntRange(0, 16),
     default=0,
     metavar="INT",
-    help="Pixels by which the images of a pair may be shifted: so much is ignored at the borders of masks, and "
+    help="Pixels by which the images of a pair may be shifted: the borders of masks are ignored by as much, and "
     "embeddings are compared at the best of small shifts.  [default: 0]",
 )
 @click.option(
@@ -69,9 +69,10 @@ def command(resume: Path | None, teacher: str | None, config: Path | None, **giv
     The folder of --data holds registered pairs: images/rgb/ID.png and images/thermal/ID.tiff, or the columns id, rgb
     and thermal of a manifest.csv. No masks are needed. Where teacher and student have the same sensor, it holds images.
 
-    The teacher's masks and embeddings are made once, and kept as a data set in RUN/teacher: a stopped call can be
-    repeated. Then the student trains as by `simmat train`, with the same options; the validation score is its agreement
-    with the teacher's masks. Without --mat and --tune, its backbone is tuned, and its decoder stays as it is.
+    The teacher's masks and embeddings are made once, and kept as a data set in RUN/teacher, so an interrupted command
+    can be repeated. Then the student is trained as `simmat train` does, with the same options; the validation score is
+    its agreement with the teacher's masks. Without --mat and --tune, its backbone is tuned, and its decoder stays as it
+    is.
     """
     from simmat import training
     from simmat_plugin_distill.matching import NAME

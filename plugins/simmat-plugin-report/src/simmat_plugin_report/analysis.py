@@ -1,4 +1,4 @@
-"""Run a trained network for its report: scores besides zero-shot, pictures, importance of channels.
+"""Run a trained network for its report: scores of the tuned and the untuned model, pictures, importance of channels.
 
 The cost is limited, and measured in encoded images: see `pass_limits`.
 """

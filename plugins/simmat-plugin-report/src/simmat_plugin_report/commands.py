@@ -129,7 +129,7 @@ def stats(
 @click.option("--count", default=24, show_default=True, type=click.IntRange(1), metavar="N", help="Images to show.")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only images of one split.")
 @click.option("--labels/--no-labels", default=True, help="Draw the regions over the pictures.  [default: labels]")
-@click.option("--same-scale", is_flag=True, help="One scale for all images of a sheet, to compare colours.")
+@click.option("--same-scale", is_flag=True, help="Use one scale for all images of a sheet, so that colours compare.")
 def preview(
     data: Path,
     out: Path,
@@ -141,8 +141,8 @@ def preview(
 ) -> None:
     """Draw sheets of the images of DIR, with labels, and with colours, unit and scale of each quantity.
 
-    DIR is a data set, or a folder of images without labels. The images are spread evenly over the set; of sequences,
-    each row is a strip of frames of one.
+    DIR is a data set, or a folder of images without labels. The images are spread evenly over the set; each row of
+    sequences shows frames of one of them.
     """
     from simmat_plugin_report.preview import PER_SHEET, preview_sheets, shown_samples
 
@@ -222,13 +222,15 @@ def report(
 ) -> None:
     """Write one HTML page about each RUN, or one that compares several.
 
-    The page is self-contained: scores besides zero-shot, curves, predictions, output of the transfer layer, importance
-    of channels, problems of the data, settings, and how to use the bundle.
+    The page is self-contained: scores of the tuned and the untuned model, curves, predictions, output of the transfer
+    layer, importance of channels, problems of the data, settings, and how to use the bundle.
 
-    Training writes the same page into RUN at its end, and this takes what training found. The network runs only where
-    --data asks for scores on other images, or where training did not come to its end: each of --images is encoded
-    twice (with a dense head three times), 6 images for pictures and at most 64 with channels withheld. Of a run that is
-    still training it shows the best bundle so far.
+    Training writes the same page into RUN at its end, and this command reuses what it found. The network runs only if
+    --data
+    asks for scores on other images, or if training did not finish: each of --images is encoded twice (three times with
+        a
+    dense head), 6 images for pictures and at most 64 with channels withheld. For a run that is still training, the page
+    shows the best bundle so far.
     """
     from simmat.bundle import load_bundle
     from simmat.nn.device import pick_device

@@ -30,7 +30,7 @@ from simmat.terminal import echo
     default=0.8,
     show_default=True,
     metavar="NUMBER",
-    help="Frames with an object below it are listed for you to look at.",
+    help="List frames in which an object scores below this.",
 )
 @click.option("--axis", type=click.Choice(["x", "y", "z"]), help="Axis of a volume.  [default: the bundle's, or z]")
 @click.option("--smooth", type=click.IntRange(0), default=0, metavar="INT", help="Smooth the volume over INT slices.")
@@ -52,14 +52,14 @@ def follow(
     """Follow the objects of some frames through all frames of SEQ with BUNDLE, without training.
 
     SEQ is a folder of frames, a multi-page TIFF, npy array, video or volume, or DIR/manifest.csv/SEQUENCE. A label
-    image (0 is none, 1, 2, … the objects) says what to follow; FRAME is the name of a frame or its number from 0.
-    Several label images are corrections: the objects are followed from each on, and blended in between. An object that
-    a label image lacks is not in that frame. --prompts has the columns file, object, point, negative and box; an object
-    that it does not name in a frame is looked for there.
+    image (0: no object; 1, 2, …: objects) shows what to follow; FRAME is the name of a frame or its number from 0.
+    Several label images are corrections: objects are followed from each of them on, and blended in between. An object
+    missing from a label image is absent from that frame. --prompts has the columns file, object, point, negative and
+    box; an object that it does not mention in a frame is tracked there.
 
     --out gets labels/NAME.png with the ids of the objects, frames.csv with a score for each object of each frame, and
     what --format says: coco.json with track_id, mots/ (class * 1000 + id), overlay.mp4 (.gif without PyAV), and of a
-    volume or TIFF volume.nii.gz or .tif. Repeat a stopped call, and frames that are done are skipped.
+    volume or TIFF volume.nii.gz or .tif. Repeat an interrupted command to resume it; finished frames are skipped.
 
     BUNDLE is the folder of a run, its bundle.safetensors, hf://ORG/NAME or gallery:NAME. Without BUNDLE, --foundation
     NAME --modality NAME uses the untuned foundation model.
