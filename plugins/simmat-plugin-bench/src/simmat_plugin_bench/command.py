@@ -48,8 +48,7 @@ def command(
     report: bool,
     rerun_changed: bool,
 ) -> int:
-    """Run the grid of trainings that TOML describes, with zero-shot and from-scratch models for comparison, and report
-    on it.
+    """Run the grid of trainings that TOML describes, compare with untuned and from-scratch models, and report.
 
     Each cell is a separate process. Run the same command again to resume: finished cells are kept, started ones are
     resumed, and failed ones run again.
