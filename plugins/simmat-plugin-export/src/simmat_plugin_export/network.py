@@ -117,7 +117,8 @@ class _Dense(nn.Module):
 
     def forward(self, embedding: ImageEmbedding) -> DenseAnswer:
         """Return classes and distances."""
-        return DenseAnswer(**_run(self._exported, names.DENSE, **_named(embedding)))
+        found = _run(self._exported, names.DENSE, **_named(embedding))
+        return DenseAnswer(class_logits=found["classes"], distance=found["distance"])
 
 
 class _Digest(nn.Module):
