@@ -295,7 +295,7 @@ class TrainConfig(StrictModel):
         ge=1,
         description="Validate on this many images, drawn by the seed; by default all, or fewer if validation is slow.",
     )
-    pictures: bool = Field(True, description="Write report.html, a page that shows the run (simmat-plugin-report).")
+    pictures: bool = Field(True, description="Write report.html, a page that shows the run, if a plugin makes it.")
 
     track: Literal["tensorboard", "wandb", "mlflow"] | None = Field(
         None, description="Also log to this tracker; needs pip install 'simmat[TRACKER]'."

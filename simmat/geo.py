@@ -80,7 +80,7 @@ def geo_backend(what: str) -> GeoBackend:
     """Return the functions that read maps; raise ConfigError where no plugin brings them and `what` needs them."""
     found = installed_geo_backend()
     if found is None:
-        raise ConfigError(f"{what} needs a package that is not loaded here: pip install simmat-plugin-geo")
+        raise ConfigError(f"{what} needs a plugin that reads maps: pip install 'simmat[geo]'")
     return found
 
 

@@ -15,7 +15,8 @@ needs_shared_data = pytest.mark.skipif(
 )
 
 
-def _is_installed(package: str) -> bool:
+def is_installed(package: str) -> bool:
+    """Say whether a package is installed, by the name of its distribution."""
     try:
         distribution(package)
     except PackageNotFoundError:
@@ -29,6 +30,6 @@ def need_plugins(*names: str) -> None:
     Args:
         names: of plugins as in `simmat-plugin-NAME`.
     """
-    missing = [name for name in (f"simmat-plugin-{short}" for short in names) if not _is_installed(name)]
+    missing = [name for name in (f"simmat-plugin-{short}" for short in names) if not is_installed(name)]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")

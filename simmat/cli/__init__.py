@@ -53,7 +53,8 @@ class Group(click.Group):
             from simmat.plugins.loader import installed
 
             names = self.list_commands(ctx)
-            hint = installed().hint("command", name, names)
+            prefix = _prefix(ctx)
+            hint = installed().hint("command", prefix + name, [prefix + known for known in names])
             raise click.UsageError(
                 f"no command {name!r}{did_you_mean(name, names)} Commands: {', '.join(names) or 'none'}. {hint}".rstrip(
                     ". "

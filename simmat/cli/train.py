@@ -27,7 +27,7 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
     """Train a transfer layer and tune a foundation model on a folder of sensor images.
 
     The run folder gets the bundle with the best validation score (bundle.safetensors), the last state
-    (last.safetensors), all settings (config.toml), the log (metrics.jsonl) and, with simmat-plugin-report, a page
+    (last.safetensors), all settings (config.toml), the log (metrics.jsonl) and, if a plugin makes it, a page
     (report.html).
     """
     overrides = {name: value for name, value in given.items() if value is not None}

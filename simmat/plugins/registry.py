@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -36,6 +37,9 @@ Kind = Literal[
     "result format", "sequence format", "stack format", "follower", "bundle source", "geo backend", "command",
     "callbacks",
 ]  # fmt: skip
+
+NAMES = "simmat.names"
+"""Entry-point group of the names that a package brings, which are read without an import of the package."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,16 @@ def plural(kind: Kind) -> str:
     if kind.endswith("ss"):
         return kind + "es"
     return kind.removesuffix("s") + "s"
+
+
+def packages_declaring(name: str) -> set[str]:
+    """Return the installed packages that declare a name; FAMILY/MODEL is a name of its family's package."""
+    family = name.partition("/")[0]
+    found = set()
+    for entry in importlib.metadata.entry_points(group=NAMES):
+        if entry.name in (name, family) and entry.dist is not None:
+            found.add(entry.dist.name)
+    return found
 
 
 class Registry:
@@ -273,10 +287,16 @@ class Registry:
         return claims[0][0]
 
     def hint(self, kind: Kind, name: str, names: Iterable[str]) -> str:
-        """Return what may help with a name that is not among those of its kind: plugins that are not here or failed."""
+        """Return what may help with a name that is not among those of its kind: plugins that are not here or failed.
+
+        No package is made up from a name: whoever registered it could run code on our users' machines.
+        """
+        known = self._declared(name)
+        if known:
+            return ". ".join(known)
         hints = []
         if kind == "result format" and not self.names("geo backend"):
-            hints.append("GeoTIFF, GeoPackage and GeoJSON: pip install simmat-plugin-geo")
+            hints.append("GeoTIFF, GeoPackage and GeoJSON: pip install 'simmat[geo]'")
         elif not nearest(name, names):
             hints.append("A plugin may bring it; SimMAT's README lists them")
         failed = [report.name for report in self.reports if report.error]
@@ -286,3 +306,16 @@ class Registry:
         if off:
             hints.append(f"Left out by SIMMAT_PLUGINS: {', '.join(off)}")
         return ". ".join(hints)
+
+    def _declared(self, name: str) -> list[str]:
+        """Say which plugins that are not loaded declare a name, and why they are not."""
+        packages = packages_declaring(name)
+        said = []
+        for report in self.reports:
+            if report.distribution not in packages:
+                continue
+            if report.error:
+                said.append(f"{report.owner} brings it, but failed to load; see simmat plugins list")
+            elif report.off:
+                said.append(f"{report.owner} brings it, but SIMMAT_PLUGINS leaves it out")
+        return said

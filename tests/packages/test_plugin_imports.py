@@ -18,6 +18,7 @@ OPEN_PACKAGES = tuple(re.findall(r"`(simmat\.\w+)`", SECTION.split("- Every modu
 OPEN_MODULES = set(re.findall(r"`(simmat\.\w+\.\w+)`", SECTION))  # with what lies in them
 BELOW_OPEN = tuple(f"{name}." for name in (*OPEN_PACKAGES, *OPEN_MODULES))
 FILES = sorted(ROOT.glob("plugins/*/src/**/*.py"))
+CORE = sorted((ROOT / "simmat").rglob("*.py"))
 
 
 def imports(path: Path) -> Iterator[tuple[str, str]]:
@@ -53,3 +54,10 @@ def test_a_plugin_imports_only_what_is_open(package: str) -> None:
         f"{file.name}: {module} {name}" for file in files for module, name in imports(file) if not is_open(module, name)
     ]
     assert closed == []
+
+
+def test_the_core_names_no_package_of_a_plugin() -> None:
+    """It neither imports one nor sends anybody to one: a name in its code would be one that it prefers."""
+    ours = re.compile(r"simmat[-_](plugin|testing|runtime)")
+    assert len(CORE) > 100
+    assert [file.name for file in CORE if ours.search(file.read_text(encoding="utf-8"))] == []

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from data_sets import save_image
 from found_results import PLACE, formats_for, objects_result
+from installed import is_installed
 
 from simmat.data.dataset import open_dataset
 from simmat.errors import SimMATError
@@ -31,7 +32,6 @@ def polygons(folder: Path) -> None:
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda _: choose_formats(["labels", "gpkg"], ["objects"], load_plugins()),
         lambda _: ImageLoader(Gray(), None).reader("https://host/a.tif", (), 100),
         lambda _: ImageLoader(Gray(), None).mosaic(["a.tif"], ()),
         polygons,
@@ -39,8 +39,15 @@ def polygons(folder: Path) -> None:
 )
 def test_the_package_is_named(tmp_path: Path, ask: Callable[[Path], object]) -> None:
     """The command to install it is all a user needs."""
-    with pytest.raises(SimMATError, match="pip install simmat-plugin-geo"):
+    with pytest.raises(SimMATError, match=r"pip install 'simmat\[geo\]'"):
         ask(tmp_path)
+
+
+def test_a_format_of_maps_names_it_as_it_is_here() -> None:
+    """Who has the package and leaves it out need not install it."""
+    left_out = r"simmat-plugin-geo .* brings it, but SIMMAT_PLUGINS leaves it out"
+    with pytest.raises(SimMATError, match=left_out if is_installed("simmat-plugin-geo") else r"simmat\[geo\]"):
+        choose_formats(["labels", "gpkg"], ["objects"], load_plugins())
 
 
 @pytest.mark.parametrize("options", [["--point", "1,1", "--crs", "EPSG:4326"], ["--prompts", "marks.gpkg"]])
@@ -49,7 +56,7 @@ def test_prompts_in_map_coordinates_name_it_too(capsys: pytest.CaptureFixture[st
     from simmat.cli import run
 
     assert run(["predict", "RUN", "a.tif", *options, "--out", "OUT"]) == 2
-    assert "pip install simmat-plugin-geo" in capsys.readouterr().err
+    assert "pip install 'simmat[geo]'" in capsys.readouterr().err
 
 
 def test_an_image_of_a_map_is_written_as_others(tmp_path: Path) -> None:

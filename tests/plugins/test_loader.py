@@ -35,13 +35,16 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def _install(package: str, source: str, *, entry: str | None = None, version: str = "1.2") -> Path:
+    def _install(
+        package: str, source: str, *, entry: str | None = None, version: str = "1.2", declares: str | None = None
+    ) -> Path:
         module = package.replace("-", "_")
         (tmp_path / f"{module}.py").write_text(textwrap.dedent(source), encoding="utf-8")
         info = tmp_path / f"{module}-{version}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
-        (info / "entry_points.txt").write_text(f"[simmat]\n{entry or module} = {module}\n")
+        names = f"[simmat.names]\n{declares} = {module}\n" if declares else ""
+        (info / "entry_points.txt").write_text(f"[simmat]\n{entry or module} = {module}\n{names}")
         return tmp_path
 
     yield _install
@@ -473,3 +476,31 @@ def test_an_unknown_name_mentions_plugins_that_failed(install: Install) -> None:
     registry = load(install("simmat-plugin-bad", "raise RuntimeError"))
     with pytest.raises(UnknownNameError, match=r"simmat_plugin_bad.*simmat plugins list"):
         registry.modality("bad")
+
+
+@pytest.mark.parametrize(
+    ("source", "env", "said"),
+    [
+        ("raise RuntimeError", {}, r"simmat-plugin-x 1\.2 brings it, but failed to load; see simmat plugins list"),
+        (good("x"), {"SIMMAT_PLUGINS": ""}, r"simmat-plugin-x 1\.2 brings it, but SIMMAT_PLUGINS leaves it out"),
+    ],
+)
+def test_a_name_that_a_package_declares_is_found_in_it_without_an_import(
+    install: Install, source: str, env: dict[str, str], said: str
+) -> None:
+    """Nobody should install or look for what is here already."""
+    install("simmat-plugin-other", "raise RuntimeError", declares="y")
+    registry = load(install("simmat-plugin-x", source, declares="x"), **env)
+    with pytest.raises(UnknownNameError, match=said) as caught:
+        registry.modality("x")
+    assert "other" not in str(caught.value)
+
+
+def test_a_command_that_a_package_declares_is_found_by_its_whole_name(
+    install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`count` alone would be another command."""
+    folder = install("simmat-plugin-counter", "raise RuntimeError", declares="data count")
+    monkeypatch.setattr("simmat.plugins.loader.installed", partial(load, folder))
+    assert run(["data", "count"]) == 2
+    assert "simmat-plugin-counter 1.2 brings it" in capsys.readouterr().err

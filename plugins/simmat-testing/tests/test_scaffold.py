@@ -44,7 +44,7 @@ def test_it_makes_a_package_and_says_what_to_do_next(
 def test_its_pyproject_names_the_plugin_and_a_range_of_simmat(tmp_path: Path) -> None:
     """The contract may change with a minor version, so the range ends there."""
     project = tomllib.loads((make_plugin("sonar", tmp_path) / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"] == {"simmat": {"sonar": "simmat_plugin_sonar"}}
+    assert project["entry-points"] == {group: {"sonar": "simmat_plugin_sonar"} for group in ("simmat", "simmat.names")}
     major, minor = core.__version__.split(".")[:2]
     assert project["dependencies"] == ["numpy>=1.26", f"simmat>={major}.{minor},<{major}.{int(minor) + 1}"]
 

@@ -50,12 +50,15 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         metadata: str = METADATA,
         entry: str = "kit",
         where: str = "simmat_plugin_kit",
+        declared: str = "kitsensor",
     ) -> PackageCase:
         (tmp_path / f"{where}.py").write_text(textwrap.dedent(module), encoding="utf-8")
         info = tmp_path / f"{package.replace('-', '_')}-1.2.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(metadata.replace("simmat-plugin-kit", package), encoding="utf-8")
-        (info / "entry_points.txt").write_text(f"[simmat]\n{entry} = {where}\n", encoding="utf-8")
+        (info / "entry_points.txt").write_text(
+            f"[simmat]\n{entry} = {where}\n[simmat.names]\n{declared} = {where}\n", encoding="utf-8"
+        )
         return PackageCase.installed(package)
 
     yield _install
@@ -84,6 +87,9 @@ BROKEN: dict[str, list[tuple[dict[str, str], str]]] = {
             {"module": MODULE.replace('"kitsensor"', '"rgb"')},
             "modality 'rgb' is claimed by simmat .* and simmat-plugin-kit",
         ),
+    ],
+    "names-are-declared": [
+        ({"declared": "other"}, r"declares other and gives kitsensor.*\"kitsensor\" = \"simmat_plugin_kit\""),
     ],
     "metadata-is-complete": [
         ({"metadata": METADATA.replace("Summary: a plugin\n", "")}, "lacks a summary"),

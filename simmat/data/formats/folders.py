@@ -58,7 +58,7 @@ def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True, a
             all_problems(
                 f"{root}: not a data set: put images into images/ and masks of the same names into masks/, "
                 "or write a manifest.csv (id,split,image,mask), or a COCO annotations.json; to label images "
-                "without masks: pip install simmat-plugin-annotate, simmat annotate:",
+                "without masks see docs/annotate.md:",
                 missing,
             )
         )

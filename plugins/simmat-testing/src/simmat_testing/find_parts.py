@@ -65,6 +65,7 @@ PACKAGE_CHECKS = by_id(
     package_checks.hooks_match,
     package_checks.references_exist,
     package_checks.no_name_collides,
+    package_checks.names_are_declared,
     package_checks.metadata_is_complete,
 )
 

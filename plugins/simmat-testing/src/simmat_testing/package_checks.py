@@ -17,7 +17,7 @@ from simmat.errors import SpecError, unknown_name
 from simmat.plugin_specs import import_from_string
 from simmat.plugins.hooks import PROJECT
 from simmat.plugins.loader import BUILTIN, describe_entry, load_plugins
-from simmat.plugins.registry import Kind, Registry
+from simmat.plugins.registry import NAMES, Kind, Registry
 from simmat_testing.checks import CheckFailed, CheckSkipped
 
 
@@ -132,6 +132,27 @@ def no_name_collides(case: PackageCase) -> None:
     for (kind, name), owners in load_plugins(entries, {}).conflicts().items():
         if any(owner.rpartition(" ")[0] == case.name for owner in owners):
             raise CheckFailed(f"{kind} {name!r} is claimed by {' and '.join(owners)}", "choose another name")
+
+
+def names_are_declared(case: PackageCase) -> None:
+    """The package declares the names that it gives, which messages need where it cannot be loaded."""
+    if case.name == PROJECT:
+        raise CheckSkipped("this is SimMAT itself")
+    given: set[str] = set()
+    for entry in case.entry_points:
+        for report in load_plugins([entry], {}).reports:
+            if report.name == entry.name:
+                given.update(name for kind, names in report.gives.items() if kind != "callbacks" for name in names)
+    declared: set[str] = set()
+    if case.distribution is not None:
+        declared.update(entry.name for entry in case.distribution.entry_points.select(group=NAMES))
+    if declared != given:
+        module = case.entry_points[0].value
+        lines = ", ".join(f'"{name}" = "{module}"' for name in sorted(given))
+        raise CheckFailed(
+            f"it declares {', '.join(sorted(declared)) or 'no name'} and gives {', '.join(sorted(given)) or 'none'}",
+            f'write in pyproject.toml, under [project.entry-points."{NAMES}"]: {lines}',
+        )
 
 
 def metadata_is_complete(case: PackageCase) -> None:
