@@ -1,57 +1,36 @@
-"""Segment the images of a call on the workers of a dask scheduler, which see the same files."""
+"""The workers of a dask scheduler, which see the same files."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simmat.errors import ConfigError
-from simmat.inference.find import answer_windows
-from simmat.inference.images import ImageTask
-from simmat.inference.outcome import ImageOutcome, Progress
-from simmat.inference.request import PredictOptions, Request
-from simmat.inference.run import ImageRun, segment_image
-from simmat.inference.writer import Writer
+from simmat.inference.request import PredictOptions
 from simmat.io.files import staged_files
 from simmat.io.reading import url_of
-
-if TYPE_CHECKING:
-    from simmat.nn.device import Processes
-    from simmat.predictor import Predictor
 
 _CONNECT_SECONDS = 10
 _WORKER_SECONDS = 60
 """How long to wait for the first worker of a scheduler."""
 
 
-def run_on_dask(run: ImageRun, processes: Processes, address: str, load: partial[Predictor]) -> None:
-    """Do the images of a call on the workers of a dask scheduler.
-
-    Args:
-        run: the images; all paths are absolute, as workers have other working folders.
-        processes: this process alone.
-        address: tcp://HOST:PORT of the scheduler.
-        load: loads the model on a worker.
+@contextmanager
+def dask_pool(address: str, out: Path, files: Iterable[Path]) -> Iterator[Executor]:
+    """Yield the workers of a dask scheduler at tcp://HOST:PORT, which see the folder of the results and the files.
 
     Raises:
-        ConfigError: there is no such scheduler, or its workers do not see the files.
+        ConfigError: there is no such scheduler, or its workers do not see them.
     """
-    arguments = {name: _absolute(value) for name, value in load.keywords.items()}
-    needed = list(arguments.values())
-    if run.tasks:
-        needed += run.tasks[0].files.values()
-    paths = [path for path in needed if isinstance(path, Path) and path.exists()]
-    out = run.writer.out
+    existing = [file for file in files if file.exists()]
     with dask_client(address) as client, client.get_executor(pure=False) as pool:
         with staged_files(out) as staging:
-            check_workers(client, [staging, *paths])
-        load_there = partial(load.func, **arguments)
-        segment = partial(_segment_on_worker, load_there, run.predictor.digest, run.request, out)
-        run.run(processes, pool, segment)
+            check_workers(client, [staging, *existing])
+        yield pool
 
 
 def with_absolute_paths(
@@ -59,14 +38,14 @@ def with_absolute_paths(
 ) -> tuple[Sequence[Path] | Mapping[str, Path], Path, PredictOptions]:
     """Return files, the folder of the results, and options with paths that mean the same on other machines."""
     if isinstance(files, Mapping):
-        files = {source: _absolute(file) for source, file in files.items()}
+        files = {source: absolute(file) for source, file in files.items()}
     else:
-        files = [_absolute(file) for file in files]
-    paths = {"cache": _absolute(options.cache), "prompts": _absolute(options.prompts)}
+        files = [absolute(file) for file in files]
+    paths = {"cache": absolute(options.cache), "prompts": absolute(options.prompts)}
     return files, out.absolute(), options.model_copy(update=paths)
 
 
-def _absolute(value: Any) -> Any:
+def absolute(value: Any) -> Any:
     """Return a path with its folders; a URL, and what is no path, as it is."""
     if isinstance(value, Path) and not url_of(value):
         return value.absolute()
@@ -123,27 +102,3 @@ def check_workers(client: Any, paths: Sequence[Path]) -> None:
 
 def _which_exist(paths: Sequence[str]) -> list[bool]:
     return [Path(path).exists() for path in paths]
-
-
-_PREDICTORS: dict[str, Predictor] = {}
-"""Digest and arguments -> the one model of a worker process, which is loaded once, not for each task."""
-
-
-def _segment_on_worker(
-    load: partial[Predictor],
-    model: str,
-    request: Request,
-    out: Path,
-    task: ImageTask,
-    indices: Sequence[int] | None,
-) -> ImageOutcome | None:
-    """Segment an image, or some windows of it for the process that joins them."""
-    key = repr((model, sorted(load.keywords.items())))
-    if key not in _PREDICTORS:
-        _PREDICTORS.clear()
-        _PREDICTORS[key] = load()
-    predictor = _PREDICTORS[key]
-    if indices is not None:
-        answer_windows(predictor, task, request, out, indices)
-        return None
-    return segment_image(predictor, request, Writer(out, request, predictor), task, Progress())

@@ -26,7 +26,6 @@ from simmat.sensors.channel_selection import parse_channels
 from simmat.types import Prompt
 
 if TYPE_CHECKING:
-    from simmat.inference.images import ImageTask
     from simmat.plugins.registry import Registry
     from simmat.predictor import MaskSelection, Predictor, Reference
     from simmat.predictor.tiles import SegmentOptions
@@ -326,8 +325,14 @@ class Request:
     kept_classes: frozenset[int] | None = None
     cache: Path | None = None
 
-    def digest(self, task: ImageTask, model: str) -> str:
-        """Return a digest of all that the results of an image depend on; `model` is that of the model."""
+    def digest(self, files: Mapping[str, Path], prompts: Mapping[str, Prompt], model: str) -> str:
+        """Return a digest of all that the results of an image depend on.
+
+        Args:
+            files: source -> file of the image.
+            prompts: name -> prompt in its pixels.
+            model: digest of the model.
+        """
         map_prompts = self.map_prompts
         map_file: dict[str, Path] = {}
         if map_prompts is not None and map_prompts.file is not None:
@@ -336,8 +341,8 @@ class Request:
         names = [one.name for one in self.formats.named]
         same = replace(self, formats=ChosenFormats(()), map_prompts=map_prompts, cache=None)
         asked = repr((same, names, bool(self.formats.automatic)))
-        prompts = [(name, prompt_values(prompt)) for name, prompt in (task.prompts or {}).items()]
-        return request_digest(model, files_key(task.files), files_key(map_file), asked, prompts)
+        marked = [(name, prompt_values(prompt)) for name, prompt in prompts.items()]
+        return request_digest(model, files_key(files), files_key(map_file), asked, marked)
 
 
 def resolve(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simmat.errors import DataError, OutputError, SimMATError
+from simmat.inference.dask import absolute, dask_pool, with_absolute_paths
 from simmat.inference.find import answer_windows, find, open_image, shared_windows, window_store
 from simmat.inference.images import ImageTask, image_tasks
 from simmat.inference.outcome import ImageOutcome, Progress
@@ -56,8 +57,6 @@ def predict_files(
         SimMATError: options do not suit the model, files of others would be replaced, or results cannot be written.
     """
     if options.executor != LOCAL:
-        from simmat.inference.dask import with_absolute_paths
-
         files, out, options = with_absolute_paths(files, out, options)
     tasks = image_tasks(predictor, files, out, options, progress.note)
     request = resolve(options, predictor, registry, progress.note)
@@ -67,9 +66,13 @@ def predict_files(
     if options.executor == LOCAL:
         run.run(processes)
     else:
-        from simmat.inference.dask import run_on_dask
-
-        run_on_dask(run, processes, options.executor, load)
+        arguments = {name: absolute(value) for name, value in load.keywords.items()}
+        needed = [value for value in arguments.values() if isinstance(value, Path)]
+        if tasks:
+            needed += tasks[0].files.values()
+        load_there = partial(load.func, **arguments)
+        with dask_pool(options.executor, out, needed) as pool:
+            run.run(processes, pool, partial(_segment_on_worker, load_there, predictor.digest, request, out))
     if not processes.is_main:
         return []
     done = []
@@ -232,3 +235,27 @@ def _result(future: Future[ImageOutcome | None], name: str) -> ImageOutcome | No
             f"{name}: the dask scheduler stopped, or the workers that segmented it died, perhaps because they ran out "
             "of memory; run the command again"
         ) from error
+
+
+_PREDICTORS: dict[str, Predictor] = {}
+"""Digest and arguments -> the one model of a worker process, which is loaded once, not for each task."""
+
+
+def _segment_on_worker(
+    load: partial[Predictor],
+    model: str,
+    request: Request,
+    out: Path,
+    task: ImageTask,
+    indices: Sequence[int] | None,
+) -> ImageOutcome | None:
+    """Segment an image, or some windows of it for the process that joins them."""
+    key = repr((model, sorted(load.keywords.items())))
+    if key not in _PREDICTORS:
+        _PREDICTORS.clear()
+        _PREDICTORS[key] = load()
+    predictor = _PREDICTORS[key]
+    if indices is not None:
+        answer_windows(predictor, task, request, out, indices)
+        return None
+    return segment_image(predictor, request, Writer(out, request, predictor), task, Progress())

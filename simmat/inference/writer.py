@@ -167,7 +167,7 @@ class Writer:
         return (task.name,)
 
     def _digest(self, task: ImageTask) -> str:
-        return self.request.digest(task, self.predictor.digest)
+        return self.request.digest(task.files, task.prompts or {}, self.predictor.digest)
 
     def _earlier_files(self, names: Iterable[str]) -> frozenset[str]:
         """Return the names of files that earlier calls wrote under these names."""

@@ -11,7 +11,6 @@ from typing import Any, cast
 import pytest
 
 from simmat.inference import PredictOptions
-from simmat.inference.images import ImageTask
 from simmat.inference.request import MapPrompts, Request, resolve
 from simmat.plugins.loader import load_plugins
 from simmat.predictor import Predictor
@@ -57,10 +56,10 @@ def test_an_image_is_done_if_the_same_was_asked(
     tmp_path: Path, change: Callable[[Request], Request], is_same: bool
 ) -> None:
     """A changed option must not leave old results, and a folder of embeddings changes nothing."""
-    task = ImageTask("a", {"gray": tmp_path / "a.png"})
+    files = {"gray": tmp_path / "a.png"}
     request = _asked(points=["3,4"])
-    assert (change(request).digest(task, "model") == request.digest(task, "model")) == is_same
-    assert request.digest(task, "another model") != request.digest(task, "model")
+    assert (change(request).digest(files, {}, "model") == request.digest(files, {}, "model")) == is_same
+    assert request.digest(files, {}, "another model") != request.digest(files, {}, "model")
 
 
 def test_a_prompts_file_is_known_by_its_content_not_by_how_its_path_is_written(
@@ -69,12 +68,13 @@ def test_a_prompts_file_is_known_by_its_content_not_by_how_its_path_is_written(
     """The second call may be started in another folder."""
     (tmp_path / "map.geojson").write_text("{}")
     monkeypatch.chdir(tmp_path)
-    task = ImageTask("a", {})
+    files: dict[str, Path] = {}
     asked = _asked(points=["3,4"])
     digests = {
-        replace(asked, map_prompts=MapPrompts(file, None)).digest(task, "model")
+        replace(asked, map_prompts=MapPrompts(file, None)).digest(files, {}, "model")
         for file in (Path("map.geojson"), tmp_path / "map.geojson")
     }
     assert len(digests) == 1
     (tmp_path / "map.geojson").write_text('{"features": []}')
-    assert replace(asked, map_prompts=MapPrompts(tmp_path / "map.geojson", None)).digest(task, "model") not in digests
+    changed = replace(asked, map_prompts=MapPrompts(tmp_path / "map.geojson", None))
+    assert changed.digest(files, {}, "model") not in digests

@@ -30,7 +30,8 @@ FIND = ("--everything", "--semantic", "--min-score", "0", "--device", "cpu")
 def place(dense_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a bundle of both heads, a folder of five images with a bad one among them, and a large image."""
     root = tmp_path_factory.mktemp("shared")
-    shutil.copytree(dense_bundle, root / "run")
+    (root / "run").mkdir()
+    shutil.copy(dense_bundle, root / "run/bundle.safetensors")
     (root / "images").mkdir()
     for number in range(5):
         _scene(root / f"images/{number}.tif", (40, 60), number)
