@@ -220,10 +220,15 @@ class Follower:
         Objects that have their first mask there, or later, are propagated on to that frame and beyond.
         """
         goes_on = following <= self._latest
-        anchor = LabelKey("back" if following < self._latest else "given", following)
-        wanted = range(0 if goes_on else frame + 1, following)
+        anchor = LabelKey("given", following)
+        if following < self._latest:
+            anchor = LabelKey("back", following)
+        wanted = range(0, following)
+        last = frame
+        if not goes_on:
+            wanted = range(frame + 1, following)
+            last = frame + 1
         first = next((one for one in wanted if one not in self._done), following)
-        last = frame if goes_on else frame + 1
         for one in range(following - 1, last - 1, -1):
             key = LabelKey("back", one)
             if one >= first and key not in self._store and self._encoder.is_measured(one):
@@ -265,9 +270,13 @@ class Follower:
         """
         step = 1 if frame > start else -1
         recent = range(frame - step, start, -step)[:RECENT]
-        wanted = [*anchors, *(LabelKey(kind, one) for one in recent)]
+        wanted = list(anchors)
+        for one in recent:
+            wanted.append(LabelKey(kind, one))
         if kind == "found":
-            wanted += [LabelKey(kind, one) for one in self._lost_frames(frame, {key.frame for key in wanted})]
+            near = {key.frame for key in wanted}
+            for one in self._lost_frames(frame, near):
+                wanted.append(LabelKey(kind, one))
             self._store.keep_only(kind, [*wanted, LabelKey(kind, self._given.frames[0])])
         found = [key for key in wanted if key.kind == "given" or key in self._store]
         self._encoder.keep(frame, {key.frame for key in found})
@@ -352,7 +361,9 @@ class Follower:
 
     def _anchor(self, frame: int) -> LabelKey:
         """Return the labels of a frame with masks: the given ones where nothing is propagated to it."""
-        return LabelKey("given" if self._given.names_all(frame) else "found", frame)
+        if self._given.names_all(frame):
+            return LabelKey("given", frame)
+        return LabelKey("found", frame)
 
     def _labels_of(self, key: LabelKey) -> Tensor | None:
         """Return the labels (K, h, w) of a key; None if they are not stored."""

@@ -255,7 +255,10 @@ def _requests(predictor: Predictor, job: FollowJob) -> list[str]:
 
 def _names_of_files(frames: FrameSequence) -> list[dict[str, str]]:
     """Return source -> path of each frame."""
-    return [{source: str(file) for source, file in own.items()} for own in frames.files]
+    names = []
+    for own in frames.files:
+        names.append({source: str(file) for source, file in own.items()})
+    return names
 
 
 def _files_digest(frames: FrameSequence) -> Any:

@@ -38,9 +38,13 @@ def read_label_images(masks: Sequence[str], frames: FrameSequence) -> dict[int, 
     found: dict[int, LabelArray] = {}
     for text in masks:
         before, at, place = text.rpartition("@")
-        path = Path(before if at else text)
+        if at:
+            path = Path(before)
+        else:
+            path = Path(text)
+            place = stem_of(path)
         stem = stem_of(path)
-        index = frame_index(place if at else stem, frames, f"--mask {text}")
+        index = frame_index(place, frames, f"--mask {text}")
         name = frames.names[index]
         if index in found:
             raise ConfigError(f"--mask {text}: frame {name!r} has a mask already; give one of the two")
@@ -53,8 +57,9 @@ def read_label_images(masks: Sequence[str], frames: FrameSequence) -> dict[int, 
             )
         labels = read_mask(path)
         check_equal_size(path, labels.shape, f"of frame {name}", frames[index].size_hw)
-        is_one_object = np.isin(labels, _BINARY).all()
-        found[index] = (labels > 0).astype(np.int64) if is_one_object else labels
+        if np.isin(labels, _BINARY).all():
+            labels = (labels > 0).astype(np.int64)
+        found[index] = labels
     return found
 
 
@@ -78,7 +83,9 @@ def predicted_masks(predictor: Predictor, prompts: Path, frames: FrameSequence) 
     ids = _ids_of(names, prompts)
     found: dict[int, dict[int, BoolArray]] = {}
     for file, prompts_of_file in given.items():
-        place = file if file in frames.names else stem_of(Path(file))
+        place = file
+        if file not in frames.names:
+            place = stem_of(Path(file))
         index = frame_index(place, frames, f"{prompts}: {file}")
         image = predictor.set_image(frames[index])
         masks = found.setdefault(index, {})
@@ -129,7 +136,9 @@ def _slice_of(volume: Path, index: int, frames: FrameSequence) -> Path:
     """Return the slice of a mask volume that is that of a frame, along the same axis."""
     files = list(frames.files[index].values())
     own = frame_of(files[0])
-    axis = own.axis if own is not None and own.axis else "z"
+    axis = "z"
+    if own is not None and own.axis:
+        axis = own.axis
     count = len(open_stack(volume, axis))
     if count != len(frames):
         raise DataError(f"{volume}: has {count} slices along {axis}, the stack {len(frames)}; give its own mask")

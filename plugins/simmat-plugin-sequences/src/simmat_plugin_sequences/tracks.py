@@ -72,10 +72,10 @@ class Tracks:
         for row in self.rows:
             if row.number in self.given.get(row.frame, ()):
                 continue
-            before = row.frame - 1 if row.frame >= first else row.frame + 1
             if row.area:
                 is_unsure = row.score < min_score
             else:
+                before = row.frame - 1 if row.frame >= first else row.frame + 1
                 is_unsure = areas.get((before, row.number), 0) > 0
             if is_unsure:
                 found.setdefault(row.frame, []).append(row.number)
@@ -141,6 +141,10 @@ def ranges_of(frames: FrameSequence, numbers: Container[int]) -> str:
             continue
         if number - 1 not in numbers:
             first = name
-        if number + 1 not in numbers:
-            ranges.append(name if name == first else f"{first} to {name}")
+        if number + 1 in numbers:
+            continue
+        if name == first:
+            ranges.append(name)
+        else:
+            ranges.append(f"{first} to {name}")
     return few_of(ranges, 20)

@@ -51,7 +51,10 @@ class Volume(ABC):
 
     def read(self, index: int, labels: bool) -> ImageFile:
         """Read one slice."""
-        found = self.plane(index, labels) if self._along == 2 else self._cut(index, labels)
+        if self._along == 2:
+            found = self.plane(index, labels)
+        else:
+            found = self._cut(index, labels)
         return ImageFile(np.ascontiguousarray(found)[None], "volume", "gray", self.path)
 
     def _cut(self, index: int, labels: bool) -> npt.NDArray[Any]:
