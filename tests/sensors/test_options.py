@@ -51,8 +51,8 @@ class Eye(ModalityAdapter):
 
 
 def registry() -> Registry:
-    """The built-in sensors and the camera."""
-    return load_plugins([], {}).with_modality(Eye())
+    """The built-in sensors, the model `tiny` and the camera."""
+    return load_plugins(env={"SIMMAT_PLUGINS": "testing"}).with_modality(Eye())
 
 
 def data(root: Path, card: str = "") -> Path:
