@@ -1,6 +1,7 @@
 """Settings of every test run, the core's and the plugins', and fixtures of several files."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,19 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # A plugin list of the developer's own must not change what is tested.
 for name in ("SIMMAT_PLUGINS", "SIMMAT_STRICT_PLUGINS", "SIMMAT_DEBUG"):
     os.environ.pop(name, None)
+
+NEEDED = {
+    "tests/fuzz": ("simmat_plugin_bench", "simmat_plugin_polarization", "simmat_plugin_report", "simmat_plugin_sam"),
+    "tests/kill": ("simmat_plugin_bench", "simmat_plugin_report"),
+    "tests/plugins/test_plugin_windows.py": (
+        "simmat_plugin_depth",
+        "simmat_plugin_nir",
+        "simmat_plugin_sar",
+        "simmat_plugin_thermal",
+    ),
+}
+"""Tests of several packages at once -> the modules that they import."""
+collect_ignore = [tests for tests, modules in NEEDED.items() if not all(map(find_spec, modules))]
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from data_sets import Planes, open_planes, save_image
-from simmat_plugin_report.checks import check_dataset
+from installed import need_plugins
 
 from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
@@ -213,6 +213,9 @@ def test_a_bundle_brings_its_crop_and_the_numbers_of_its_classes() -> None:
 
 def test_blocks_of_one_image_are_not_a_leak(tmp_path: Path) -> None:
     """All blocks have one file, which an image in two splits has, too."""
+    need_plugins("report")
+    from simmat_plugin_report.checks import check_dataset
+
     report = check_dataset(open_planes(scene(tmp_path), crop=CROP))
     assert not report.errors
     assert "blocks" in report.split_note
