@@ -1,4 +1,4 @@
-"""What a bundle knows of its own confidence: maps from a score to what it is worth, measured by validation."""
+"""The calibration of a bundle: maps from its scores to measured quality, fitted on the validation split."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from simmat.documents import FromLists, StrictModel
 from simmat.errors import ConfigError
 
 Kind = Literal["click", "box", "object", "class_probability", "pixel"]
-"""What a score is of: a mask of a click or box, an object found without a prompt, its class, the class of a pixel."""
+"""What a score belongs to: a mask of a click or box, an object found without a prompt, its class, the class of a
+pixel."""
 KINDS: Mapping[str, str] = {
     "click": "clicks",
     "box": "boxes",
@@ -26,9 +27,9 @@ KINDS: Mapping[str, str] = {
 MAX_ERROR_RATE = 0.1
 """Share of wrong objects that `--min-score auto` accepts by default."""
 MAX_PERCENT = 50
-"""Largest share of wrong objects, in percent, of which a bundle knows the threshold."""
+"""Largest share of wrong objects, in percent, for which a bundle stores a threshold."""
 RIGHT_IOU = 0.5
-"""IoU with a true object from which a found one is right."""
+"""Smallest IoU with a true object at which a found object counts as right."""
 
 Numbers = FromLists[tuple[Annotated[float, Field(ge=0, le=1)], ...]]
 
@@ -38,10 +39,11 @@ class MonotonicMap(StrictModel):
 
     Attributes:
         predicted: scores of the network, rising from 0 to 1.
-        true: what each is worth, rising.
-        objects: number of objects by which it was fitted.
+        true: the mean IoU that belongs to each, rising.
+        objects: number of objects that it was fitted to.
         ece: calibration error without it.
-        ece_calibrated: that with it, each image by a map of the other images; None if there is one image.
+        ece_calibrated: calibration error with it, where the map of each image is fitted to the others; None for one
+            image.
     """
 
     predicted: Numbers
@@ -51,15 +53,15 @@ class MonotonicMap(StrictModel):
     ece_calibrated: float | None
 
     def __call__(self, score: float) -> float:
-        """Return what a score is worth; one outside of 0 to 1 is taken as 0 or 1."""
+        """Return the calibrated score; a score outside of 0 to 1 is taken as 0 or 1."""
         return float(np.interp(score, self.predicted, self.true))
 
     def inverse(self, worth: float) -> float:
-        """Return the score of the network that is worth so much."""
+        """Return the network's score that has this calibrated score."""
         return float(np.interp(worth, self.true, self.predicted))
 
     def problems(self) -> Iterator[str]:
-        """Yield what keeps it from being such a map."""
+        """Yield the reasons why it is no such map."""
         knots = (self.predicted, self.true)
         if len(self.predicted) != len(self.true) or any((np.diff(values) <= 0).any() for values in knots):
             yield "predicted and true must be as many numbers, each rising"
@@ -68,7 +70,7 @@ class MonotonicMap(StrictModel):
 
 
 class Calibration(StrictModel):
-    """The maps of a bundle; one that was not measured is None, and leaves scores as they are.
+    """The maps of a bundle; a map that was not measured is None, and does not change scores.
 
     Attributes:
         click: predicted IoU of a mask of clicks -> its mean IoU.
@@ -76,7 +78,7 @@ class Calibration(StrictModel):
         object: score of an object found without a prompt -> its mean IoU.
         temperature: that of the class probabilities of an object, see `tempered`.
         thresholds: smallest score of an object with which at most 1, 2, 3 … % of the objects are wrong, see
-            `simmat.evaluation.calibration.thresholds`; None where there is none.
+            `simmat.evaluation.calibration.thresholds`; None if there is none.
     """
 
     click: MonotonicMap | None = None
@@ -103,7 +105,7 @@ class Calibration(StrictModel):
 
 
 def calibrated(calibration: Calibration | None, kind: Kind, score: float) -> float:
-    """Return what a score is worth; itself where this was not measured."""
+    """Return the calibrated score, or the score itself if its calibration was not measured."""
     curve = None if calibration is None else calibration.curves.get(kind)
     if curve is None:
         return score
@@ -123,7 +125,7 @@ def tempered(probabilities: npt.NDArray[Any], temperature: float) -> npt.NDArray
 def calibrated_classes(
     calibration: Calibration | None, probabilities: Mapping[int, float] | None
 ) -> Mapping[int, float] | None:
-    """Return the calibrated probability of each class of an object; as they are where this was not measured."""
+    """Return the calibrated probability of each class of an object, or the given ones if this was not measured."""
     if probabilities is None or calibration is None or calibration.temperature is None:
         return probabilities
     found = tempered(np.array(list(probabilities.values()), np.float64), calibration.temperature)
@@ -131,7 +133,7 @@ def calibrated_classes(
 
 
 def min_score(calibration: Calibration | None, max_error_rate: float, origin: str) -> float:
-    """Return the smallest score of an object with which at most a share of the found ones is wrong.
+    """Return the smallest score with which the share of wrong objects stays within `max_error_rate`.
 
     Args:
         calibration: that of the model.

@@ -32,7 +32,7 @@ class PluginError(SimMATError):
 
 
 class UnknownNameError(SimMATError):
-    """A name that no installed part has."""
+    """No installed part has this name."""
 
 
 class WeightsError(SimMATError):
@@ -40,7 +40,7 @@ class WeightsError(SimMATError):
 
 
 class DamagedWeightsError(WeightsError):
-    """A weight file that is there, or belongs to an installed package, is not as it should be."""
+    """A weight file in the cache or of an installed package has the wrong content."""
 
 
 class BundleError(SimMATError):
@@ -80,11 +80,11 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str], *, hint: str = ""
 
 _PATH = re.compile(r"[^\s:,()']*/[^\s:,()']*")
 MAX_UNGROUPED = 3
-"""So many problems that differ in paths and numbers alone are listed one by one."""
+"""Up to this many problems that differ only in paths and numbers are listed one by one."""
 
 
 def equal_problems(problems: Sequence[str]) -> list[str]:
-    """Join many problems that differ in paths and numbers alone: "28 files, first images/a.png: …"."""
+    """Join problems that differ only in paths and numbers: "28 files, first images/a.png: …"."""
     groups: dict[str, list[str]] = {}
     for problem in problems:
         groups.setdefault(re.sub(r"\d+", "0", _PATH.sub("", problem)), []).append(problem)

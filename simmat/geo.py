@@ -1,4 +1,4 @@
-"""What reads maps: a package that a plugin names, since the core needs no geographic library.
+"""The interface to what reads maps: a module that a plugin names, since the core uses no geographic library.
 
 The core keeps the `Georeference` of an image as it is read, and asks the functions here for all that needs more.
 """
@@ -58,7 +58,8 @@ class GeoBackend(Protocol):
         """Return the georeference of an image file; None if it states no coordinate system and affine grid."""
 
     def pixel_areas(self, georeference: Georeference, size_hw: tuple[int, int]) -> Callable[[Coords], Coords] | None:
-        """Return what maps (N, 2) xy in pixels to the (N,) area of a pixel there in m²; None for grids not on earth."""
+        """Return a function from (N, 2) xy in pixels to their (N,) areas in m²; None for a grid that is not on
+        earth."""
 
     def open_url(self, url: str, load: Callable[[Path], SensorImage]) -> ImageReader:
         """Open a raster on a server; `load` reads a local copy of a part as the sensor does."""
@@ -77,7 +78,7 @@ class GeoBackend(Protocol):
 
 
 def geo_backend(what: str) -> GeoBackend:
-    """Return the functions that read maps; raise ConfigError where no plugin brings them and `what` needs them."""
+    """Return the functions that read maps, which `what` needs; raise ConfigError if no plugin brings them."""
     found = installed_geo_backend()
     if found is None:
         raise ConfigError(f"{what} needs a plugin that reads maps: pip install 'simmat[geo]'")
@@ -85,7 +86,7 @@ def geo_backend(what: str) -> GeoBackend:
 
 
 def installed_geo_backend() -> GeoBackend | None:
-    """Return the functions that read maps; None where no plugin brings them."""
+    """Return the functions that read maps; None if no plugin brings them."""
     found = installed().all("geo backend")
     if found:
         return cast(GeoBackend, import_module(found[0].module))

@@ -65,7 +65,7 @@ class DenseSpec(StrictModel):
         return {value: index for index, value in enumerate(self.classes, start=int(self.background))}
 
     def by_class(self, probabilities: Sequence[float]) -> dict[int, float] | None:
-        """Return label value -> probability, of one for each of `classes`; None where objects have no class."""
+        """Return label value -> probability, of one for each of `classes`; None if objects have no class."""
         pairs = zip(self.classes, probabilities, strict=True)
         return {value: one for value, one in pairs if value is not None} or None
 

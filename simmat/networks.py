@@ -1,4 +1,4 @@
-"""The method as parts of torch: a transfer layer before any network, and the whole network without a data set."""
+"""The method as torch modules: a transfer layer for any network, and the whole network without a data set."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ from simmat.types import Channel, SensorImage
 
 
 class MAT(nn.Module):
-    """A transfer layer alone, before any network for RGB images: (B, C, H, W) planes to (B, 3, H, W).
+    """A transfer layer alone, to put before any network for RGB images: (B, C, H, W) planes to (B, 3, H, W).
 
-    The planes are normalized: zero mean, unit variance, 0 where nothing was measured. So is what the layer returns.
+    The planes are normalized: zero mean, unit variance, 0 where nothing was measured. The layer's output is normalized
+        in the same way.
 
         network = nn.Sequential(simmat.MAT(9), timm.create_model("resnet18", pretrained=True))
 
     Args:
-        channels: the number of channels, or the channels: those named red, green and blue of quantity "srgb" pass the
-            zero-shot map as they are.
+        channels: the number of channels, or the channels; those named red, green and blue with quantity "srgb"
+            pass through the zero-shot map unchanged.
         kind: name of a transfer layer whose output is an image.
         seed: of its random weights; torch's global state is not changed.
         registry: what is installed; None loads the plugins.
@@ -118,7 +119,7 @@ def build(
         channels: channels of the sensor, as `--channels` takes them; None for all.
         mat: the transfer layer; None takes the foundation model's own.
         mat_options: options of the transfer layer: {"width": 32}.
-        tune: which weights move; None takes the foundation model's own.
+        tune: which weights are trained; None takes the foundation model's own.
         tune_options: options of the tuner: {"rank": 8}.
         image_size: side S of the input in pixels; None takes the model's own.
         checkpoint: the foundation model's weight file; None looks in the cache and the packages.

@@ -118,7 +118,7 @@ class MetricSpec:
     Attributes:
         name: its key in the scores: words joined by "_".
         description: the title of its row, such as "boundary IoU".
-        compute: "package.module:function", which returns a number, or None where there is none. Called
+        compute: "package.module:function", which returns a number, or None if there is none. Called
 
             - for "mask" as `function(mask, truth, scored)` with an `Instance`, or None for an empty mask, the true
               `Instance` and the (H, W) bool pixels of the image that count; the figure is the mean over objects. Only
@@ -334,7 +334,7 @@ class FoundationSpec:
         tune: the tuner, where the user names none.
         parameters: number of weights; 0 where unknown.
         zero_shot_rgb: mean IoU of one click on the val split of `rgb-regions`, docs/real-sensors.md, untuned at
-            `image_size`; None where it was not measured.
+            `image_size`; None if it was not measured.
     """
 
     name: str
@@ -359,7 +359,7 @@ class FoundationSpec:
     api_version: int = API_VERSION
 
     def check_image_size(self, size: int) -> None:
-        """Raise SpecError where the model does not take S×S input."""
+        """Raise SpecError if the model does not take S×S input."""
         if size < self.size_multiple or size % self.size_multiple:
             below = max(size // self.size_multiple, 1) * self.size_multiple
             raise SpecError(
@@ -369,7 +369,7 @@ class FoundationSpec:
 
 
 def import_from_string(reference: str) -> Any:
-    """Import "package.module:attribute"; SpecError where it does not exist, or its module fails."""
+    """Import "package.module:attribute"; SpecError if it does not exist, or its module fails."""
     module_name, _, attribute = reference.partition(":")
     try:
         return getattr(import_module(module_name), attribute)

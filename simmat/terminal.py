@@ -1,4 +1,4 @@
-"""Text for a terminal: control characters are escaped, and what takes long is named.
+"""Print on a terminal: control characters are escaped, and a step that takes long is named.
 
 File names, bundles, plugins and data sets may come from strangers. A character that moves the cursor, changes colours
 or reverses the direction of writing could hide or forge a message.
@@ -49,9 +49,10 @@ SLOW_S = 15.0
 """Seconds after which `warn_if_slow` speaks."""
 _TICK_S = 1.0
 _waiting: dict[object, tuple[float, str]] = {}
-"""What `warn_if_slow` is to say, and when."""
+"""The texts that `warn_if_slow` will print, each with its time."""
 _watcher = threading.Thread()
-"""The thread that says it, one for the process: to start one for each small file would cost a tenth of reading it."""
+"""The thread that prints them, one per process: starting one for each small file would take a tenth of its reading
+time."""
 
 
 @contextmanager

@@ -170,7 +170,7 @@ class SensorImage:
         channels: C channels, in the order of the planes.
         origin: source, for messages (a path, "simulated").
         georeference: position on the earth, where the file states it.
-        preview_hw: (height, width) of the picture that viewers show of the file, where it holds one beside the data.
+        preview_hw: (height, width) of the picture that image viewers show, if the file holds one besides the data.
     """
 
     data: FloatArray
@@ -351,11 +351,11 @@ FORMER_ASPECTS: Mapping[str, Aspect] = {"pad": "pad", "stretch": "stretch"}
 """Former name of an aspect -> its name today; files and options with the former name are still read."""
 
 MAX_DOWNSCALE = 2
-"""How many pixels of a side may become one in a network's input without a loss that matters."""
+"""How much a side may be downscaled into a network's input without a loss that matters."""
 MAX_DOWNSCALE_AS_TRAINED = 3
-"""The same for images as large as those of training, which the network knows at that scale."""
+"""The same for images not larger than those of training, which the network knows at that scale."""
 SMALL_SIDE = 16
-"""Objects of fewer pixels than a square of this side in the network's input are hardly found."""
+"""Objects smaller than a square of this side, in pixels of the network's input, are hardly found."""
 
 
 def max_untiled_side(input_side: int, image_side: int | None) -> int:

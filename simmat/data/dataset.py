@@ -343,12 +343,12 @@ def open_dataset(
 
 
 def _check_folders_beside_coco(folder: Path) -> None:
-    """Raise DataError for a folder whose labels COCO annotations would replace, or whose order they do not say."""
+    """Raise DataError if COCO annotations would replace a folder's labels, or do not state the order of its images."""
     if (folder / MASKS).is_dir():
         raise DataError(f"{folder}: found both masks/ and COCO annotations; remove one of them")
     if (folder / FRAMES).is_dir():
         raise DataError(
-            f"{folder}: COCO annotations do not say which images are one sequence; use {MASKS}/ for {FRAMES}/"
+            f"{folder}: COCO annotations do not state which images form a sequence; use {MASKS}/ for {FRAMES}/"
         )
 
 

@@ -136,9 +136,9 @@ class Instance:
 
 
 def pixels_under_centres(size: int, scaled: int) -> npt.NDArray[np.int64]:
-    """Return (scaled,): in which of `size` pixels along one side lies the centre of each of `scaled` pixels.
+    """Return (scaled,): which of `size` pixels along a side contains the centre of each of `scaled` pixels.
 
-    A centre on the border of two lies in the second; rounded numbers would not tell.
+    A centre on the border of two pixels belongs to the second, which rounded numbers could not decide.
     """
     return (2 * np.arange(scaled) + 1) * size // (2 * scaled)
 
@@ -274,7 +274,7 @@ def distance_inside(crop: BoolArray) -> npt.NDArray[np.float64]:
 
 
 def visible_part(region: Instance, ignore: BoolArray) -> Instance | None:
-    """Return the pixels of a region that (H, W) `ignore` leaves, as a region; None if it leaves none."""
+    """Return the part of a region that (H, W) `ignore` does not cover; None if it covers the whole region."""
     hidden = ignore[region.window.slices]
     if not hidden.any():
         return region
@@ -303,7 +303,7 @@ def components(mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int]
 
 
 def count_joined(label: Annotation) -> int:
-    """Return how many connected pieces of at least `smallest` pixels a label has more than regions."""
+    """Return by how much the connected pieces of a label, of at least `smallest` pixels, outnumber its regions."""
     from scipy import ndimage
 
     joined = 0

@@ -84,7 +84,7 @@ def prompt_batch(prompts: Sequence[Prompt], letterbox: Letterbox, device: torch.
 def regions_from_logits(
     logits: Tensor, letterbox: Letterbox, size_hw: tuple[int, int] | None = None
 ) -> list[list[Instance | None]]:
-    """Return where (K, M, h, w) logits of the S×S input are above 0: K times M regions, None where a mask is empty.
+    """Return where (K, M, h, w) logits of the S×S input are above 0: K times M regions, None if a mask is empty.
 
     They are those of `restore_logits`, up to rounding, in pixels of the original image; with `size_hw` those of
     `upsample_logits` on a grid of that height and width over the whole input. Only the pixels near logits above 0 are

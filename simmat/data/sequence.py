@@ -99,7 +99,7 @@ class FrameSequence(Sequence[SensorImage]):
 
     @property
     def spacing(self) -> tuple[float, float, float] | None:
-        """Millimetres from frame to frame, row to row and column to column; None where the file does not say."""
+        """Millimetres from frame to frame, row to row and column to column; None if the file does not say."""
         frame = frame_of(next(iter(self.files[0].values()))) if self.files else None
         if frame is None:
             return None

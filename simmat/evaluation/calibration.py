@@ -248,7 +248,7 @@ def fit_curve(pairs: ScoredPredictions) -> MonotonicMap | None:
 
 
 def thresholds(pairs: ScoredPredictions) -> tuple[float | None, ...]:
-    """Return the smallest score with which at most 1, 2, 3 … 50 % of the objects are wrong; None where there is none.
+    """Return the smallest score with which at most 1, 2, 3 … 50 % of the objects are wrong; None if there is none.
 
     It is the infimum of the scores t for which (wrong + 1) / (kept + 1) is at most the share, where wrong and kept
     count the objects with a score of t or more. That is split conformal risk control (Angelopoulos et al. 2022, arXiv

@@ -67,14 +67,14 @@ class ImageResult:
 
     @cached_property
     def pixel_areas(self) -> Callable[[Coords], Coords] | None:
-        """The areas of pixels in m², see `GeoBackend.pixel_areas`; None where they are unknown."""
+        """The areas of pixels in m², see `GeoBackend.pixel_areas`; None if they are unknown."""
         backend = installed_geo_backend()
         if self.georeference is None or backend is None:
             return None
         return backend.pixel_areas(self.georeference, self.size_hw)
 
     def areas_m2(self, centres_xy: npt.NDArray[np.float64], pixels: Sequence[int]) -> list[float | None]:
-        """Return areas in m², to nine digits, of N parts of the image; None where the image has no place on the earth.
+        """Return areas in m², to nine digits, of N parts of the image; None if the image has no place on the earth.
 
         Args:
             centres_xy: (N, 2) their centroids in pixels.

@@ -72,7 +72,7 @@ class Stack(Protocol):
 
     Attributes:
         size_hw: (H, W) of every frame in pixels.
-        spacing_mm: from frame to frame, row to row and column to column; None where the file does not say.
+        spacing_mm: from frame to frame, row to row and column to column; None if the file does not say.
         affine: (4, 4) from the voxel (x, y, z, 1) of a volume to mm towards right, front and top; None likewise.
     """
 
@@ -330,7 +330,7 @@ def npy_image(path: Path, mapped: npt.NDArray[Any], window: Window | None, *, it
 
 
 def map_npy(path: Path) -> npt.NDArray[Any]:
-    """Map an npy file to memory; DataError where it holds Python objects."""
+    """Map an npy file to memory; DataError if it holds Python objects."""
     try:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))  # of a cut file it raises at once
     except ValueError as error:

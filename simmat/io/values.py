@@ -106,7 +106,7 @@ def checked(found: ImageFile, *, bits: int = 32) -> ImageFile:
 
 
 def require_unscaled(image: ImageFile, modality: str) -> None:
-    """Raise DataError where a file states a scale or offset from its stored numbers to its values."""
+    """Raise DataError if a file states a scale or offset from its stored numbers to its values."""
     factor, offset = image.scale
     if (factor, offset) != (1.0, 0.0):
         raise DataError(
@@ -116,7 +116,7 @@ def require_unscaled(image: ImageFile, modality: str) -> None:
 
 
 def require_no_alpha(image: ImageFile, modality: str) -> None:
-    """Raise DataError where a file says that its last plane is alpha; for sensors that count planes."""
+    """Raise DataError if a file says that its last plane is alpha; for sensors that count planes."""
     if image.alpha:
         raise DataError(
             f"{image.path}: modality {modality!r} needs measurements, but the last of {len(image.planes)} planes is "
@@ -126,7 +126,7 @@ def require_no_alpha(image: ImageFile, modality: str) -> None:
 
 
 def require_one_plane(image: ImageFile, modality: str) -> None:
-    """Raise DataError where a file holds several planes; it says which modality reads them."""
+    """Raise DataError if a file holds several planes; it says which modality reads them."""
     count = len(image.planes)
     if count > 1:
         advice = "--modality rgb for a colour picture, or " if image.colour == "rgb" else ""
@@ -192,7 +192,7 @@ def stated_unit(
 def require_measured(
     image: SensorImage, values: npt.NDArray[np.floating], advice: str, *, measured: BoolArray | None = None
 ) -> SensorImage:
-    """Return an image of one channel; DataError where most numbers lie outside of its range, as in another unit.
+    """Return an image of one channel; DataError if most numbers lie outside of its range, as in another unit.
 
     Most are more than nine of ten different numbers: a fill value counts once, however often it occurs. An image
     without a measurement is returned as it is.

@@ -195,7 +195,7 @@ def check_options(tuner: str, *rules: tuple[bool, str]) -> None:
 
 
 def targeted_modules(model: nn.Module, patterns: Iterable[str], tuner: str) -> list[tuple[str, nn.Module]]:
-    """Return name and module where a pattern matches the whole name; ConfigError where none does."""
+    """Return name and module where a pattern matches the whole name; ConfigError if none does."""
     patterns = tuple(patterns)
     found = [(name, module) for name, module in model.named_modules() if _matches(patterns, name)]
     if not found:

@@ -28,7 +28,7 @@ class FollowedFrame:
 
 
 def installed_follow() -> Callable[..., Iterator[FollowedFrame]]:
-    """Return the function of the first follower by name; ConfigError where no plugin brings one."""
+    """Return the function of the first follower by name; ConfigError if no plugin brings one."""
     registry = installed()
     followers = registry.all("follower")
     if not followers:

@@ -57,8 +57,8 @@ class ModalityAdapter(ABC):
         name: what `--modality` takes; lower case, digits and hyphens, no "+".
         description: one line for `simmat modalities list`.
         sources: the files of one sample; the first is the reference grid, which is the original image.
-        channels: the channels that `load` returns; empty where only the file knows how many there are. A file may
-            refine a unit (kelvin or counts); then the channels of the loaded image count.
+        channels: the channels that `load` returns; empty if only the file knows how many there are. A file may refine a
+            unit (kelvin or counts); then the channels of the loaded image apply.
         options: what the user says about the files or how to read them.
         Options: the pydantic model of `options`. A sensor with options besides `nodata` declares a subclass of
             `ModalityOptions`; its constructor takes no other argument and sets what depends on an option (sources,
@@ -109,7 +109,7 @@ class ModalityAdapter(ABC):
         return stated
 
     def window_size(self, files: PathsBySource) -> tuple[int, int] | None:
-        """Return the (height, width) of a sample of which `load_window` reads parts; default: None, it cannot.
+        """Return the (height, width) of a sample that `load_window` can read in parts; default: None, it cannot.
 
         It decodes no pixels, and refuses no image for its size.
 
@@ -119,17 +119,17 @@ class ModalityAdapter(ABC):
         return None
 
     def load_window(self, files: PathsBySource, window: Window) -> SensorImage:
-        """Read a part of one sample and decode little more than that; it is called where `window_size` is not None.
+        """Read a part of one sample and decode little more than that; it is called if `window_size` is not None.
 
         Args:
             window: within the image.
 
         Returns:
-            The part of what `load` returns: (C, h, w), with the georeference of the part. Values that only the whole
-            image can tell to be wrong are not looked for: a part may hold nothing but nodata.
+            The part of what `load` returns: (C, h, w), with the georeference of the part. Faults that only the whole
+            image can show are not checked: a part may hold nothing but nodata.
 
         Raises:
-            DataError: as `load`, but for such values; or the window reaches beyond the image.
+            DataError: as `load`, except for such faults; or the window reaches beyond the image.
         """
         raise NotImplementedError(f"modality {self.name!r} reads no windows, as its window_size says")
 
@@ -213,7 +213,7 @@ class ModalityAdapter(ABC):
             The arrays of the channels that `transform` returns.
 
         Raises:
-            NotImplementedError: it has a `transform` that depends on more than a pixel, or that it does not say here.
+            NotImplementedError: it has a `transform` that depends on more than a pixel, or that is not written here.
         """
         if type(self).transform is not ModalityAdapter.transform:
             raise NotImplementedError(f"{type(self).__name__} has a transform, but no transform_arrays")
@@ -222,8 +222,8 @@ class ModalityAdapter(ABC):
     def is_log_scale(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
         """Return for each of C loaded channels whether `transform` takes its logarithm; default: no.
 
-        Augmentation multiplies such a channel. Adding a part of its spread, which a radar's few bright targets
-        decide, would cover all weak echoes.
+        Augmentation multiplies such a channel. An offset in proportion to its spread, which the few bright targets of a
+        radar image determine, would hide all weak echoes.
         """
         return (False,) * len(channels)
 

@@ -196,7 +196,7 @@ class ComposedModality(ModalityAdapter):
         return [(part, replace(piece, channels=_with_own_names(part, piece.channels))) for part, piece in pieces]
 
     def _stack(self, images: Mapping[str, SensorImage]) -> SensorImage:
-        """Join images, sensor -> image, into one; DataError where their size or place differs."""
+        """Join images, sensor -> image, into one; DataError if their size or place differs."""
         common_size({f"{name} {image.origin}": image.size_hw for name, image in images.items()})
         found = list(images.values())
         return SensorImage(
@@ -222,7 +222,7 @@ def _with_own_names(part: ModalityAdapter, channels: Sequence[Channel]) -> tuple
 
 
 def _common_georeference(images: Sequence[SensorImage]) -> Georeference | None:
-    """Return the georeference that images of one size state, if any; DataError where two differ."""
+    """Return the georeference that images of one size state, if any; DataError if two differ."""
     placed = []
     for image in images:
         if image.georeference is not None:

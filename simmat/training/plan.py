@@ -114,7 +114,7 @@ class TrainingPlan:
 def joined(
     seen: Mapping[str, ImageDigests | None], other: Mapping[str, ImageDigests | None]
 ) -> dict[str, ImageDigests | None]:
-    """Return the images of both, see `TrainingPlan.seen`; None where one is not known."""
+    """Return the images of both, see `TrainingPlan.seen`; None if one is not known."""
     both: dict[str, ImageDigests | None] = {}
     for name, own in seen.items():
         another = other[name]

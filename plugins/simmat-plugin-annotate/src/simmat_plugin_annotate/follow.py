@@ -189,7 +189,7 @@ class FollowService:
 
 
 def _given(labels: LabelledImage, ids: Iterable[int], *, followed: bool) -> dict[int, BoolArray]:
-    """Return the masks of objects in a frame as the user has drawn them: empty where the user has removed them.
+    """Return the masks of objects in a frame as the user has drawn them: empty if the user has removed them.
 
     Args:
         followed: True if objects that were followed there count, too.

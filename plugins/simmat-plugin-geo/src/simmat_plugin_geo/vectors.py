@@ -46,7 +46,7 @@ class Layer:
         """Read all geometries that are not empty, with the values of a field.
 
         Returns:
-            The place of each in the file, from 0; (N,) shapely geometries; N values as text, None where there is none.
+            The place of each in the file, from 0; (N,) shapely geometries; N values as text, None if there is none.
         """
         columns = [] if field is None else [field]
         with gdal_errors(self.path):

@@ -49,7 +49,7 @@ class ExamplePrediction(StrictModel):
         display: description of how the sensor image is displayed.
         sensor: the sensor image with the click.
         error: hits, misses and false alarms.
-        untuned: the same of the untuned model; None where it was not asked.
+        untuned: the same of the untuned model; None if it was not asked.
     """
 
     rank: Rank

@@ -107,7 +107,7 @@ def follow(
 def _bundle_and_sequence(
     paths: Sequence[Path], source: Mapping[str, Path], *, is_untuned: bool
 ) -> tuple[Path | None, Path | Mapping[str, Path]]:
-    """Return the bundle, None for an untuned model, and the frames; ConfigError where paths are missing or too many."""
+    """Return the bundle, None for an untuned model, and the frames; ConfigError if paths are missing or too many."""
     needed = []
     if not is_untuned:
         needed.append("BUNDLE (or --foundation NAME --modality NAME)")

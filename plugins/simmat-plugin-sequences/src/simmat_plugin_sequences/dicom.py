@@ -69,7 +69,7 @@ class DicomStack(Volume):
         return np.where((stored >= low) & (stored <= high), np.nan, values)
 
     def _check_decoder(self, file: Path, head: Any) -> None:
-        """Raise ConfigError where what decodes the pixels is not installed."""
+        """Raise ConfigError if what decodes the pixels is not installed."""
         syntax = head.file_meta.TransferSyntaxUID
         decoder = self._pixels.get_decoder(syntax)
         if not decoder.is_available:
@@ -103,7 +103,7 @@ def _check_equal(files: list[Path], what: str, values: list[str]) -> None:
 
 
 def _distance(path: Path, files: list[Path], heights: npt.NDArray[np.float64]) -> float:
-    """Return the distance of slices in mm; 0 for one slice. DataError where it is not the same for all."""
+    """Return the distance of slices in mm; 0 for one slice. DataError if it is not the same for all."""
     if len(files) < 2:
         return 0.0
     steps = np.diff(heights)

@@ -154,7 +154,7 @@ def _write_tiff(file: Path, planes: Iterator[Plane], count: int, spacing: Sequen
         file: the TIFF.
         planes: `count` of (H, W), at least one.
         count: how many there are.
-        spacing: mm from plane to plane, row to row and column to column; None where it is not known.
+        spacing: mm from plane to plane, row to row and column to column; None if it is not known.
     """
     import tifffile
 

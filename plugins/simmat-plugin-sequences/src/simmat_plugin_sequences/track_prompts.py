@@ -99,7 +99,7 @@ def predicted_masks(predictor: Predictor, prompts: Path, frames: FrameSequence) 
 
 
 def _ids_of(names: Iterable[str], prompts: Path) -> dict[str, int]:
-    """Return name -> id of objects; DataError where two names are the same number."""
+    """Return name -> id of objects; DataError if two names are the same number."""
     ids: dict[str, int] = {}
     others = []
     name_of: dict[int, str] = {}

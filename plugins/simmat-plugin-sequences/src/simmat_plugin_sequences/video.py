@@ -116,7 +116,7 @@ class VideoStack:
 
 
 def _sorted_times(path: Path, times: list[int | None]) -> npt.NDArray[np.int64]:
-    """Return the times of frames in order; DataError where there are none, or two are the same."""
+    """Return the times of frames in order; DataError if there are none, or two are the same."""
     if not times or None in times or len(set(times)) < len(times):
         raise DataError(
             f"{path}: the order of its frames is not known, as they have no times, or two have the same; convert it: "

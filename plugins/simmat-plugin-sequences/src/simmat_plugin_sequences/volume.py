@@ -21,7 +21,7 @@ _BLOCK = 8
 
 
 def library(module: str, extra: str) -> Any:
-    """Return a module; ConfigError where it is not installed says which extra of this package brings it."""
+    """Return a module; ConfigError if it is not installed says which extra of this package brings it."""
     try:
         return import_module(module)
     except ImportError as error:

@@ -199,7 +199,7 @@ _FORMER_ASPECTS = {"keep": "pad", "squash": "stretch"}  # former names, in older
 
 
 def _parsed(document: Mapping[str, Any]) -> Manifest:
-    """Check a document; raise KeyError where a field is missing, ValueError where one is wrong."""
+    """Check a document; raise KeyError where a field is missing, ValueError if one is wrong."""
     aspect = _FORMER_ASPECTS.get(document["aspect"], document["aspect"])
     if aspect not in ("pad", "stretch"):
         raise _wrong("aspect", "pad or stretch", aspect)

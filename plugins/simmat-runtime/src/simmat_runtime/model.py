@@ -146,7 +146,7 @@ class Model:
         return longest if longest <= self.manifest.largest else self.manifest.window
 
     def _encode(self, window: Window) -> EncodedImage | None:
-        """Return a part of the image, encoded unless it is already; None where nothing is measured."""
+        """Return a part of the image, encoded unless it is already; None if nothing is measured."""
         assert self._image is not None  # those who call have asked `size_hw`
         y0, x0, y1, x1 = window
         measured = self._valid[y0:y1, x0:x1]

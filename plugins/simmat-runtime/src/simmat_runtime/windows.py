@@ -48,7 +48,7 @@ def blended(
     Args:
         size_hw: of the image.
         windows: of `plan_windows`.
-        probabilities: (K, h, w) of each window; None where nothing is measured.
+        probabilities: (K, h, w) of each window; None if nothing is measured.
         classes: K.
 
     Yields:

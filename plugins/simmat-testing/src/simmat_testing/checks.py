@@ -34,7 +34,7 @@ class CheckResult:
     Attributes:
         check: its id, as in reports and test ids.
         status: "ok", "failed" or "skipped".
-        found: what was found, or why it was skipped; empty where it is ok.
+        found: what was found, or why it was skipped; empty if it is ok.
         advice: what to do; empty unless it failed.
     """
 

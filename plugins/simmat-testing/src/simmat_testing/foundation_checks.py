@@ -350,7 +350,7 @@ def check_seeded(random_state: Tensor, one: nn.Module, two: nn.Module) -> None:
 
 
 def _tuned(model: nn.Module, spec: FoundationSpec, tuner: str) -> nn.Module:
-    """Return a tuned copy of a foundation model; raise ConfigError where the tuner refuses it."""
+    """Return a tuned copy of a foundation model; raise ConfigError if the tuner refuses it."""
     copied = copy.deepcopy(model).requires_grad_(False)
     generator = torch.Generator().manual_seed(1)
     import_from_string(TUNER[tuner].apply)(copied, targets=spec.targets, generator=generator, **TUNER[tuner].options)

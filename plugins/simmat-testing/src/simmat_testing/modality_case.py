@@ -29,7 +29,7 @@ class ModalityCase:
 
     Attributes:
         declared: the sensor as its author gave it.
-        given: sample files by the author; empty where the sensor simulates its own.
+        given: sample files by the author; empty if the sensor simulates its own.
         simulated: the images that the samples were saved from; empty if the files were given.
     """
 

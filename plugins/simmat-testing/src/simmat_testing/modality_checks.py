@@ -136,7 +136,7 @@ def wavelengths_plausible(case: ModalityCase) -> None:
             raise CheckFailed(
                 f"channel {channel.name!r} ({channel.quantity}) has wavelength_um {channel.wavelength_um:g}; "
                 f"plausible are {low:g} to {high:g}",
-                "give the centre of the band in micrometres (1000 nm are 1), or None where there is none",
+                "give the centre of the band in micrometres (1000 nm are 1), or None if there is none",
             )
 
 
@@ -173,7 +173,7 @@ def loads_what_it_declares(case: ModalityCase) -> None:
     if declared and found != declared:
         raise CheckFailed(
             f"load gave {len(found)} channels {found}, declared are {len(declared)}: {declared}",
-            "declare what load returns; leave `channels` empty where only the file can say",
+            "declare what load returns; leave `channels` empty if only the file can say",
         )
     if case.simulated and image.size_hw != case.simulated[0].size_hw:
         raise CheckFailed(
