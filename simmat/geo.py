@@ -58,8 +58,7 @@ class GeoBackend(Protocol):
         """Return the georeference of an image file; None if it states no coordinate system and affine grid."""
 
     def pixel_areas(self, georeference: Georeference, size_hw: tuple[int, int]) -> Callable[[Coords], Coords] | None:
-        """Return a function from (N, 2) xy in pixels to their (N,) areas in m²; None for a grid that is not on
-        earth."""
+        """Return a function from (N, 2) xy in pixels to their (N,) areas in m²; None for a grid not on earth."""
 
     def open_url(self, url: str, load: Callable[[Path], SensorImage]) -> ImageReader:
         """Open a raster on a server; `load` reads a local copy of a part as the sensor does."""

@@ -43,7 +43,7 @@ class DataCard(StrictModel):
             no region, but there may be objects that nobody marked.
         class_names: label value -> name.
         class_attribute: attribute that names the class of a polygon; None if polygons have no class.
-        stack_axis: axis of a volume that its slices lie along, see `simmat.io.frames`.
+        stack_axis: axis along which volumes are sliced, see `simmat.io.frames`.
         crop: side in pixels of the windows that images are cut into, see `simmat.data.crops`; None for whole images.
         intrinsics: of the camera, if known: focal lengths "fx", "fy" and principal point "cx", "cy", in pixels of the
             original image; the centre of the top-left pixel is (0, 0).

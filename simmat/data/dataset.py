@@ -47,7 +47,7 @@ class Dataset:
         by_hash: True if splits were chosen by the hash of the ids.
         new_splits: id -> split that training writes down, see `simmat.data.samples.write_splits`.
         known_channels: channels of the first image, as loaded and after the transform; None to read them from it.
-        part: the split that it is; "" for the whole.
+        part: the split that it is limited to; "" for the whole data set.
     """
 
     root: Path

@@ -53,8 +53,8 @@ def _files_in(folder: Path, _changed_ns: int) -> tuple[Path, ...]:
 def file_times(paths: Iterable[str]) -> npt.NDArray[np.int64]:
     """Return (F, 3) size, mtime and ctime in ns of F files, without opening them; -1 for a missing file.
 
-    A shapefile and the files beside it, and a folder of frames, have the sum of the sizes and the latest times.
-    Programs can set the mtime, but not the ctime.
+    For a shapefile with the files beside it, or a folder of frames, these are the sum of the sizes and the latest
+    times. Programs can set the mtime, but not the ctime.
     """
 
     @lru_cache(maxsize=8)
@@ -101,11 +101,11 @@ class DatasetDigest:
 
     @classmethod
     def of(cls, dataset: Dataset, known: Bytes, rows: npt.NDArray[np.int64]) -> DatasetDigest:
-        """Make the contents from the digests that are known; DataError lists all files that cannot be read.
+        """Make the digests of a data set from those that are known; DataError lists all files that cannot be read.
 
         Args:
             known: (N, P, 32), at least one.
-            rows: (S,) which of them are those of each sample; -1 for none, whose files are read.
+            rows: (S,) the row of each sample in `known`; -1 for none, whose files are then read.
         """
         problems: list[str] = []
 
@@ -146,7 +146,8 @@ class DatasetDigest:
         return {"format": 1, "fingerprint": self.fingerprint, "parts": dict(self._parts())}
 
     def changes_since(self, notes: object, fingerprint: str) -> str:
-        """Describe what changed since a run: how many parts, and the first; "" if the notes are not of that run."""
+        """Describe what changed since a run: how many parts, and the first; "" if the notes do not belong to that
+        run."""
         if isinstance(notes, dict) and notes.get("fingerprint") == fingerprint:
             then = notes.get("parts")
         else:

@@ -91,7 +91,7 @@ class DataIndex:
         return tuple(None if value == NO_CLASS else value for value in found)
 
     def sequence_objects(self, samples: Sequence[Sample]) -> dict[str, int]:
-        """Return sequence -> how many objects its frames have, one that keeps its id counted once; 0 without ids."""
+        """Return sequence -> number of objects in its frames, each id counted once; 0 without ids."""
         found: dict[str, set[int]] = {sample.sequence: set() for sample in samples if sample.sequence}
         for row, _, _, number in self.table_of(samples).instances.tolist():
             if samples[row].sequence and number != NO_CLASS:
@@ -108,7 +108,7 @@ class DataIndex:
         return np.minimum(sides, crop)
 
     def shrunk_warning(self, samples: Sequence[Sample], size: int) -> str:
-        """Say in how many samples, each with an object, the input of `size` pixels makes one too small; "" if in none.
+        """Warn in how many samples an object becomes too small in an input of `size` pixels; "" if in none.
 
         Only images that are shrunk more than `MAX_DOWNSCALE` times count.
         """

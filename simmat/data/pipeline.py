@@ -88,7 +88,7 @@ def regions_from_logits(
 
     They are those of `restore_logits`, up to rounding, in pixels of the original image; with `size_hw` those of
     `upsample_logits` on a grid of that height and width over the whole input. Only the pixels near logits above 0 are
-    computed, so that thousands of small objects in a large image take no minutes.
+    computed, so that thousands of small objects in a large image do not take minutes.
     """
     rows, columns = (_resize_weights(logits.shape[2 + axis], letterbox, size_hw, axis) for axis in (0, 1))
 

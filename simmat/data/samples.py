@@ -73,10 +73,10 @@ class Sample(NamedTuple):
         paths: the file of each source, then the mask if there is one.
         extra: other columns of `manifest.csv`, column -> text.
         zero_means: meaning of label value 0 in this sample, if its row overrides the data card.
-        window: the part of the image that the sample is; None for all of it. A train sample with a window is a block,
-            of which each step takes another crop.
+        window: the part of the image that the sample is; None for all of it. A training sample with a window is a
+            block, from which each step takes a new crop.
         sequence: the sequence that the image is a frame of; "" for none.
-        frame: its place there: frames are in rising order.
+        frame: its position there; frames are in rising order.
     """
 
     id: str
@@ -250,11 +250,11 @@ def _unknown_ids(written: Mapping[str, str], samples: Sequence[Sample]) -> list[
 def _draw(
     groups: Mapping[_Place, Sequence[str]], written: Mapping[str, str], parts: Sequence[str]
 ) -> tuple[dict[_Place, str], dict[str, str]]:
-    """Return the split of each image, and of those that are to be written down the split by id.
+    """Return the split of each image, and id -> split of those that are to be written down.
 
-    The hash of an id is a number from 0 to 1. Of many images, those below 0.15 are val, those below 0.3 test. So few
-    that this would give an empty split are drawn by rank instead, lowest first, and written down, since a rank changes
-    with the next label: what is written stays, and later images fill val and test up to 15 % each.
+    The hash of an id is a number from 0 to 1. Images below 0.15 are val, and those below 0.3 are test. If there are so
+    few that a split would be empty, they are drawn by rank instead, lowest first, and written down, because a rank
+    changes with the next label: what is written stays, and later images fill val and test up to 15 % each.
 
     Args:
         groups: reference file, block of it or sequence -> ids, or for each frame the name of its sequence; the first in
@@ -317,7 +317,7 @@ def _shared(samples: Sequence[Sample]) -> Iterator[str]:
 
 
 def _as_written(id: str) -> str:
-    """Return an id as a file in UTF-8 holds it: bytes of file names that are not are escaped."""
+    """Return an id as a file in UTF-8 holds it: bytes of file names that are not UTF-8 are escaped."""
     return id.encode("utf-8", "backslashreplace").decode()
 
 

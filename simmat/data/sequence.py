@@ -45,7 +45,7 @@ class FrameSequence(Sequence[SensorImage]):
             modality: the sensor: a name, an adapter, or its class.
             modality_options: options of the sensor: {"unit": "cK"}.
             channels: names, 0-based indices or wavelengths of the channels to use; None for all.
-            axis: axis of a volume that the slices lie along: "x", "y" or "z".
+            axis: axis along which a volume is sliced: "x", "y" or "z".
             registry: what is installed; None loads the plugins.
 
         Raises:

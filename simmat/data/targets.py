@@ -27,7 +27,7 @@ def dense_targets(
     Args:
         label: of the original image; what is too small to be prompted for is drawn, too.
         index_of: class of an object -> its index in the class map; other classes have no truth.
-        background: index of what is not an object; `NO_TRUTH` where unmarked objects may be there.
+        background: index of pixels outside of objects; `NO_TRUTH` if unmarked objects may be there.
 
     Returns:
         (S, S) index of the class, `NO_TRUTH` in the padding and where the label says nothing; and (S, S) distance to
