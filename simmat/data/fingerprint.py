@@ -146,8 +146,7 @@ class DatasetDigest:
         return {"format": 1, "fingerprint": self.fingerprint, "parts": dict(self._parts())}
 
     def changes_since(self, notes: object, fingerprint: str) -> str:
-        """Describe what changed since a run: how many parts, and the first; "" if the notes do not belong to that
-        run."""
+        """Describe what changed since a run: how many parts, and the first; "" if the notes are of another."""
         if isinstance(notes, dict) and notes.get("fingerprint") == fingerprint:
             then = notes.get("parts")
         else:

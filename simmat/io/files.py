@@ -81,7 +81,7 @@ def atomic_write_bytes(path: Path | str, data: bytes) -> None:
 
 
 def atomic_write_text(path: Path | str, text: str) -> None:
-    r"""Write a whole file from text, in UTF-8 with "\n" as it is; see `atomic_path`.
+    r"""Write a whole file from text, in UTF-8, with "\n" unchanged; see `atomic_path`.
 
     A lone surrogate, by which Python represents a byte of a file name that is not UTF-8, is written as its escape,
     which json reads back.
@@ -174,7 +174,7 @@ def recover_folder(path: Path | str) -> Path:
 
 
 def _swapped(path: Path | str) -> tuple[Path, Path, Path]:
-    """Return a folder that is replaced, the name of the new one before that, and that of the old one after it."""
+    """Return the paths of a swap: the folder, the new one before the swap, and the old one after it."""
     target = Path(path)
     return target, target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
 
@@ -188,7 +188,7 @@ def staged_files(folder: Path | str, *, replaced: Iterable[str] = (), tidy: bool
 
     Args:
         replaced: names of files of an earlier call, removed unless they are written again.
-        tidy: remove what killed processes left in `folder`, which is read through for that.
+        tidy: remove what killed processes left in `folder`, all of whose names are read for that.
 
     Raises:
         OutputError: files cannot be written there.
@@ -220,7 +220,7 @@ def staged_files(folder: Path | str, *, replaced: Iterable[str] = (), tidy: bool
 
 
 def _temporary_name(name: str) -> str:
-    """Return a temporary name for a file or folder, which says the machine and the process, with its ending."""
+    """Return a temporary name for a file or folder, which names the machine and the process, with its ending."""
     return f"{_prefix(name)}{os.getpid():x}-{secrets.token_hex(4)}{TEMPORARY_MARK}{Path(name).suffix}"
 
 
@@ -326,7 +326,7 @@ def locked(path: Path, *, timeout_s: float = 0) -> Iterator[bool]:
     """Hold this user's lock on a path, which need not exist, while the block runs; nothing is written beside it.
 
     Yields:
-        False if another process or block still holds it after `timeout_s`; True also where files cannot be locked.
+        False if another process or block still holds it after `timeout_s`; True also if files cannot be locked here.
     """
     name = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:24]
     lock = FileLock(cache_folder() / "locks" / f"{name}.lock")

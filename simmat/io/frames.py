@@ -1,7 +1,7 @@
 """Frames of files that hold many: TIFF, npy (T, C, H, W), and the videos and volumes that plugins read.
 
-A frame has a path as if its file were a folder: `scan.tif/0012`, of a volume along an axis `scan.nii.gz/z/0012`. So it
-is given, stored and read as any image file. One frame is read at a time.
+The path of a frame looks as if its file were a folder: `scan.tif/0012`, or with the axis of a volume
+`scan.nii.gz/z/0012`. It is given, stored and read like the path of any image file. One frame is read at a time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class StackFormat:
         endings: of its files, in lower case with the dot.
         open: "package.module:function"; called as `function(path, axis)`, returns a `Stack`.
         has_axes: True for a volume, whose slices lie along `axis` "x", "y" or "z"; "" for others.
-        is_folder: True where a folder of such files is one stack.
+        is_folder: True if a folder of such files is one stack.
         write_labels: "package.module:function"; called as `function(file, planes, stack, axis)`, writes the (H, W)
             uint16 labels of all slices of an open stack to a .nii.gz on the same grid; "" for none.
     """
@@ -88,7 +88,7 @@ class Stack(Protocol):
 
 
 class FrameAddress(NamedTuple):
-    """What the path of a frame says; `axis` is "" for files that are no volume."""
+    """The parts of a frame's path; `axis` is "" for files that are no volume."""
 
     file: Path
     axis: str
@@ -119,7 +119,7 @@ def stack_format(path: Path) -> StackFormat | None:
 
 
 def stack_endings() -> tuple[str, ...]:
-    """Return the endings of files that always are frames: those of plugins, and those that a plugin might read."""
+    """Return the endings of files that always hold frames: those of plugins, and those that a plugin might read."""
     return tuple(dict.fromkeys((*(ending for one in plugin_formats() for ending in one.endings), *_OF_PLUGIN)))
 
 

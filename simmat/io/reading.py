@@ -1,4 +1,4 @@
-"""Read files of strangers: regular ones, up to a size and a decoded size, json up to a depth, tables of whole rows."""
+"""Read untrusted files: regular ones, with limits on their size, their decoded size and the depth of json."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _FLOAT32 = 4
 
 
 def url_of(path: Path) -> str | None:
-    """Return the URL to read that a path stands for, which made one slash of two; None for other paths.
+    """Return the URL that a path stands for, in which `Path` made one slash of two; None for other paths.
 
-    A stranger's folder may hold a folder "https:", and its files are no URL.
+    A folder from someone else may hold a folder "https:"; its files are no URLs.
     """
     match = _URL.fullmatch(path.as_posix())
     if match is None or path.exists():
@@ -81,7 +81,7 @@ def require_file(path: Path, what: str = "file", *, error: type[SimMATError] = D
 
     Args:
         what: what it should be, for messages ("image", "config file").
-        hint: what to do where the file does not exist.
+        hint: what to do if the file does not exist.
 
     Raises:
         SimMATError: of class `error`; the path is missing, a folder, a FIFO, a socket or a device.

@@ -1,4 +1,4 @@
-"""Read TIFF through tifffile, as a whole or a window of it; the tags say which axis holds the planes, never the sizes.
+"""Read TIFF through tifffile, whole or in windows; the tags say which axis holds the planes, never the sizes.
 
 Of a window, only the tiles or strips that it touches are decoded.
 """
@@ -47,7 +47,7 @@ def open_tiff(path: Path, *, labels: bool = False, offsets: tuple[int, ...] = ()
     """Return a TIFF ready for reading windows; the last few are remembered, until the file changes.
 
     The tags of a large TIFF list 100,000 offsets, and a strip is as wide as the image, so that each window of a row
-    needs it again. Those who read windows (a sensor's `load_window`) have nothing to hold an open file by.
+    needs it again. A sensor's `load_window` has no place to keep an open file.
 
     Raises:
         DataError: as `TiffImage`.
@@ -164,7 +164,7 @@ class TiffImage:
     def _has_room_for(self, values: npt.NDArray[Any] | None) -> bool:
         """Return whether one more strip may be kept.
 
-        Where there is no room, none is dropped: the oldest one is the one that is needed next.
+        If there is no room, none is dropped, because the oldest one is needed next.
         """
         if values is None:
             return True
@@ -199,7 +199,7 @@ def _touched(page: Any, window: Window) -> Iterator[int]:
 
 
 def _described(path: Path, pages: Sequence[Any], of_file: str) -> ImageFile:
-    """Return an image of P planes without pixels, with what the pages say of it."""
+    """Return an image of P planes without pixels, with what the pages state about it."""
     first = pages[0]
     count = len(pages) * first.samplesperpixel
     colour: Colour = "planes"
@@ -302,7 +302,7 @@ def _main_pages(path: Path, tiff: Any, *, labels: bool, offsets: tuple[int, ...]
 
 
 def _unsupported(every: Sequence[Any], pages: Sequence[Any], tiff: Any, *, labels: bool) -> dict[str, bool]:
-    """Return what a TIFF may hold that is not one image of plain numbers -> whether this one does.
+    """Return each content that is not one image of plain numbers -> whether this TIFF has it.
 
     `tiff` is None for a frame of a file of frames.
     """
@@ -336,7 +336,7 @@ def _pages_of(path: Path, tiff: Any) -> list[Any]:
 
 
 def _page_at(tiff: Any, offset: int) -> Any:
-    """Return a page without a walk over those before it, each of which says where the next one starts."""
+    """Return a page without reading those before it, each of which states where the next one starts."""
     from tifffile import TiffPage
 
     tiff.filehandle.seek(offset)

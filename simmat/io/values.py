@@ -32,7 +32,7 @@ class ImageFile:
         nodata: stored numbers that mean "no measurement": the file's own (GDAL_NODATA tag), and the user's.
         scales: for each plane, factor and offset from stored numbers to values (GDAL_METADATA tag), (1, 0) where the
             file states none; not applied. Empty where the format has no such tag.
-        alpha: True where the file says that its last plane is alpha (opacity), which is not a measurement.
+        alpha: True if the file says that its last plane is alpha (opacity), which is not a measurement.
     """
 
     planes: npt.NDArray[Any]
@@ -78,7 +78,7 @@ class ImageFile:
 
 
 def not_nodata(stored: npt.NDArray[Any], *nodata: float | None) -> BoolArray | None:
-    """Return where stored numbers are none of those that mean "no measurement"; None if there are none of those."""
+    """Return where stored numbers do not mean "no measurement"; None if no number means that."""
     valid: BoolArray | None = None
     for number in nodata:
         if number is None:
@@ -142,7 +142,7 @@ class Unit:
 
     Attributes:
         name: as files state it ("cK", "mm").
-        per: stored numbers in one of the physical unit.
+        per: how many stored numbers make one physical unit.
         offset: in the physical unit.
     """
 
@@ -194,8 +194,8 @@ def require_measured(
 ) -> SensorImage:
     """Return an image of one channel; DataError if most numbers lie outside of its range, as in another unit.
 
-    Most are more than nine of ten different numbers: a fill value counts once, however often it occurs. An image
-    without a measurement is returned as it is.
+    "Most" means more than nine of ten different numbers: a fill value counts once, however often it occurs. An image
+    without a measurement is returned unchanged.
 
     Args:
         image: (1, H, W), whose channel has a valid range.
@@ -261,7 +261,7 @@ def largest_count(image: ImageFile) -> float:
 
 
 def full_scale(largest: float) -> float:
-    """Return the count from which on a pixel is saturated, from the `largest_count`.
+    """Return the smallest count at which a pixel is saturated, given the `largest_count`.
 
     In 16 bits that is 65520: cameras also write 12-bit counts in the upper 12 bits, which never reach 65535.
     """

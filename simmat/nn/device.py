@@ -116,9 +116,9 @@ _fixed: list[None] = []
 
 @contextmanager
 def threads_for_load() -> Iterator[None]:
-    """Let torch use in this block as many threads as cores are free, at most those it uses now and at least one.
+    """Let torch use as many threads in this block as cores are free: at least one, at most as many as now.
 
-    It changes nothing where a user has set the number of threads, or in `fixed_threads`.
+    It changes nothing if a user has set the number of threads, or in `fixed_threads`.
     """
     before = torch.get_num_threads()
     if before == 1 or _fixed or threads_are_chosen():

@@ -123,7 +123,7 @@ def add_lora(
 
 
 def merge_lora(model: nn.Module) -> None:
-    """Make every layer with LoRA, in place, a plain one of the same output; what computes more stays."""
+    """Replace every LoRA layer, in place, by a plain layer with the same output; layers that compute more stay."""
     plain_classes: dict[type, Any] = {LoRALinear: nn.Linear, LoRAConv2d: nn.Conv2d}
     for layer in model.modules():
         if isinstance(layer, LoRA) and type(layer) in plain_classes:

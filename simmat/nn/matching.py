@@ -1,4 +1,4 @@
-"""Features of an embedding that tell what looks alike, in one image and in others."""
+"""Features of an embedding that show what looks alike, within an image and between images."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ FINEST_STRIDE = 4
 
 
 def matching_features(embedding: ImageEmbedding, levels: int | None = None) -> Tensor:
-    """Return (D, h, w) features of unit length of one image: its levels, each of unit length, one after the other.
+    """Return (D, h, w) features of unit length of one image: its levels, each scaled to unit length, concatenated.
 
     Args:
         embedding: of a batch of this image.
-        levels: how many, from the finest one of at least `FINEST_STRIDE` on, whose grid this is; None for all, finer
-            ones too.
+        levels: number of levels, beginning with the finest of at least `FINEST_STRIDE`, which sets the grid; None for
+            all levels, including finer ones.
     """
     strides = embedding.strides
     grid = next((level for level, stride in enumerate(strides) if stride >= FINEST_STRIDE), len(strides) - 1)

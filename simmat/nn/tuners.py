@@ -112,7 +112,7 @@ def apply_linear(model: nn.Module, *, targets: TuningTargets, generator: torch.G
 
 
 def unfreeze_newly_initialized(model: nn.Module, targets: TuningTargets) -> None:
-    """Train the parameters that no weight file has, whatever the tuner; see `TuningTargets.fresh`."""
+    """Train the parameters that no weight file has, whatever the tuner; see `TuningTargets.newly_initialized`."""
     for name, parameter in model.named_parameters():
         if _matches(targets.newly_initialized, name) and not _matches(targets.frozen, name):
             parameter.requires_grad_(True)

@@ -76,7 +76,7 @@ class ModalityAdapter(ABC):
     api_version: ClassVar[int] = API_VERSION
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        """Turn off windows for a class that overrides `load` alone: they would be those of its parent's `load`."""
+        """Turn off windows for a class that overrides only `load`: they would still come from its parent."""
         super().__init_subclass__(**arguments)
         if "load" in vars(cls) and "load_window" not in vars(cls):
             cls.load_window = ModalityAdapter.load_window  # type: ignore[method-assign]
@@ -136,7 +136,7 @@ class ModalityAdapter(ABC):
     def with_channels(self, selected: Sequence[str | int]) -> ModalityAdapter:
         """Return this sensor for reading windows of which only some channels are used; default: no change.
 
-        Override where files hold many bands and `transform` computes no channel of several: `load_window` may leave
+        Override it if files hold many bands and `transform` computes no channel of several: `load_window` may leave
         out the others, which then have no valid pixel.
 
         Args:
@@ -148,7 +148,7 @@ class ModalityAdapter(ABC):
         return self
 
     def configured(self, card: Mapping[str, Any]) -> ModalityAdapter:
-        """Return this sensor configured for one data set; override where `load` needs a fact from the data card.
+        """Return this sensor configured for one data set; override it if `load` needs a fact from the data card.
 
         It is called before any file is read: with the card of the data set in training and evaluation, with the card
         in the bundle in prediction.
@@ -158,7 +158,7 @@ class ModalityAdapter(ABC):
                 the focal lengths "fx", "fy" and the principal point "cx", "cy" in pixels.
 
         Returns:
-            A new adapter, since installed ones are shared; self where nothing depends on the card.
+            A new adapter, since installed ones are shared; self if nothing depends on the card.
         """
         return self
 
@@ -200,8 +200,8 @@ class ModalityAdapter(ABC):
     def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
         """Compute what `transform` does in the functions of any library of arrays, so that an export can hold it.
 
-        A sensor with a `transform` needs it to be exported. What numpy and torch call the same is at hand:
-        `library.where(valid, data, 1.0)`, `log10`, `cos`, `stack`, but no assignment to parts of an array.
+        A sensor with a `transform` needs it to be exported. Functions that have the same name in numpy and torch can be
+        used: `library.where(valid, data, 1.0)`, `log10`, `cos`, `stack`, but no assignment to parts of an array.
 
         Args:
             data: (..., C, H, W) in the units of `channels`, 0 where invalid; it must not be changed.
@@ -277,7 +277,7 @@ class ModalityAdapter(ABC):
 
 
 class WindowedAdapter(ModalityAdapter):
-    """A sensor that can read parts of its files: it writes `read` instead of `load` and `load_window`."""
+    """A sensor that can read parts of its files; a subclass writes `read` instead of `load` and `load_window`."""
 
     @abstractmethod
     def read(self, files: PathsBySource, window: Window | None) -> SensorImage:
@@ -304,7 +304,7 @@ class WindowedAdapter(ModalityAdapter):
 
 
 def common_size(sizes: Mapping[str, tuple[int, int] | None]) -> tuple[int, int] | None:
-    """Return the size that images have in common, such as `window_size` gives it; None if one has None.
+    """Return the size that images have in common, as `window_size` returns it; None if one of them is None.
 
     Args:
         sizes: what the user calls each image -> its (height, width).
@@ -358,7 +358,7 @@ def _with_options_of_card(adapter: ModalityAdapter, options: Mapping[str, Mappin
 def _nodata_by_sensor(
     adapter: ModalityAdapter, nodata: float | Mapping[str, float] | None
 ) -> dict[str, dict[str, float | dict[str, float]]]:
-    """Return sensor -> the option "nodata" -> what a card says of the sensor's own sources."""
+    """Return sensor -> the option "nodata" -> what a card states for the sensor's own sources."""
     if nodata is None:
         return {}
     if not isinstance(nodata, Mapping):
@@ -376,7 +376,7 @@ def _nodata_by_sensor(
 def load_sample(adapter: ModalityAdapter, files: PathsBySource, window: Window | None = None) -> SensorImage:
     """Read one sample, or the part in a window.
 
-    Where the sensor's `window_size` is None, the whole image is loaded and the part cut out.
+    If the sensor's `window_size` is None, the whole image is loaded and the part is cut out.
 
     Raises:
         SimMATError: as `adapter.load` or `adapter.load_window` raises it.

@@ -119,7 +119,7 @@ def channel_spans(adapter: ModalityAdapter, channels: Sequence[Channel]) -> list
 
 
 def parse_channels(text: str) -> tuple[str | int, ...]:
-    """Read a list of channels: names and indices from 0 by comma, ranges with both ends in: "0-6,8,nir".
+    """Read a list of channels: names, indices from 0 and ranges, which include both ends, by comma: "0-6,8,nir".
 
     Raises:
         ValueError: an empty item, a range that runs backwards, or a channel twice.

@@ -138,7 +138,7 @@ class PyramidDecoder(nn.Module):
 
 
 FRESH = (r"backbone[.]neck[.].*", r"decoder[.].*")
-"""`TuningTargets.fresh` of a `PromptableModel`: parameters that no weight file has."""
+"""`TuningTargets.newly_initialized` of a `PromptableModel`: parameters that no weight file has."""
 
 
 class FeatureMaps(Protocol):
