@@ -347,7 +347,7 @@ class Prompt:
 
 
 Aspect = Literal["pad", "stretch"]
-FORMER_ASPECTS: Mapping[str, Aspect] = {"pad": "pad", "stretch": "stretch"}
+FORMER_ASPECTS: Mapping[str, Aspect] = {"keep": "pad", "squash": "stretch"}
 """Former name of an aspect -> its name today; files and options with the former name are still read."""
 
 MAX_DOWNSCALE = 2

@@ -140,7 +140,7 @@ class PredictOptions(StrictModel):
     """
 
     model_config = ConfigDict(strict=False)
-    former_keys: ClassVar = {"max_error_rate": "max_error_rate"}
+    former_keys: ClassVar = {"max_wrong": "max_error_rate"}
 
     missing: Channels = _option(
         (),

@@ -389,7 +389,7 @@ class Predictor:
         """
         return self.image_loader.reader(image, missing, self.max_untiled_side)
 
-    @former_keywords(mask_selection="mask_selection")
+    @former_keywords(choice="mask_selection")
     def predict(
         self,
         points: Sequence[tuple[float, float]] = (),
@@ -417,7 +417,7 @@ class Predictor:
         """
         return self.predict_prompts([prompt_of(points, labels, box, mask)], mask_selection=mask_selection)[0]
 
-    @former_keywords(mask_selection="mask_selection")
+    @former_keywords(choice="mask_selection")
     def predict_prompts(
         self, prompts: Sequence[Prompt], *, mask_selection: MaskSelection = "single"
     ) -> list[Prediction]:
@@ -432,7 +432,7 @@ class Predictor:
         found = self.predict_prompts_in(current, prompts, mask_selection)
         return [one.over_whole_image(current.reader) for one in found]
 
-    @former_keywords(mask_selection="mask_selection")
+    @former_keywords(choice="mask_selection")
     def uncertainty(
         self,
         points: Sequence[tuple[float, float]] = (),
@@ -448,7 +448,7 @@ class Predictor:
         """
         return self.uncertainty_in(self._require_image(), prompt_of(points, labels, box, None), mask_selection)
 
-    @former_keywords(reference="reference")
+    @former_keywords(like="reference")
     def segment_everything(
         self, settings: EverythingSettings | None = None, *, reference: Reference | None = None
     ) -> FoundObjects:

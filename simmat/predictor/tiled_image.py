@@ -98,7 +98,7 @@ class TiledImage:
         if empty_windows == len(self.windows):
             raise NoValidPixelsError(f"{self.reader.origin}: no pixel holds a measurement")
 
-    @former_keywords(mask_selection="mask_selection")
+    @former_keywords(choice="mask_selection")
     def predict(self, prompt: Prompt, mask_selection: MaskSelection = "single") -> Prediction:
         """Segment the object that a prompt marks, in a window around the prompt.
 
@@ -123,7 +123,7 @@ class TiledImage:
         """
         return self.predictor.predict_all_in(self, prompt)
 
-    @former_keywords(mask_selection="mask_selection")
+    @former_keywords(choice="mask_selection")
     def predict_prompts(self, prompts: Sequence[Prompt], mask_selection: MaskSelection = "single") -> list[Prediction]:
         """Return the mask of each prompt; those of one kind are decoded together if the image is one window.
 
@@ -132,7 +132,7 @@ class TiledImage:
         """
         return self.predictor.predict_prompts_in(self, prompts, mask_selection)
 
-    @former_keywords(mask_selection="mask_selection")
+    @former_keywords(choice="mask_selection")
     def uncertainty(
         self, prompt: Prompt, mask_selection: MaskSelection = "single", window: Window | None = None
     ) -> Uncertainty:
@@ -148,7 +148,7 @@ class TiledImage:
         """
         return self.predictor.uncertainty_in(self, prompt, mask_selection, window)
 
-    @former_keywords(reference="reference")
+    @former_keywords(like="reference")
     def segment_everything(
         self,
         settings: EverythingSettings | None = None,
