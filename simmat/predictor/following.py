@@ -32,7 +32,7 @@ def installed_follow() -> Callable[..., Iterator[FollowedFrame]]:
     registry = installed()
     followers = registry.all("follower")
     if not followers:
-        hint = registry.hint("follower", "", ())
+        hint = registry.hint("follower", "follow", ())
         raise ConfigError(f"nothing that is loaded here follows objects through frames. {hint}")
     follow: Callable[..., Iterator[FollowedFrame]] = import_from_string(followers[0].follow)
     return follow
