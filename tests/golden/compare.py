@@ -1,0 +1,113 @@
+"""Compares outputs with those recorded in `golden.json`: to the bit on the same kind of machine, else in form."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from golden.describe import Entry
+from golden.workshop import Outputs
+
+FILE = Path(__file__).with_name("golden.json")
+LIBRARIES = ("torch", "numpy", "pillow", "scipy", "accelerate", "onnxruntime", "onnx", "rasterio")
+"""Those that compute results, or write them."""
+SCORE_TOLERANCE = 0.1
+"""Largest difference of a score on another kind of machine, of 1."""
+SHARE_TOLERANCE = 0.1
+"""Largest difference of the share of an array that is not 0, on another kind of machine."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """What is recorded: outputs of each case, and the kind of machine that made them."""
+
+    kernel: dict[str, str]
+    cases: dict[str, Outputs]
+
+
+def kernel() -> dict[str, str]:
+    """Return what decides the last bit of a result: processor, its instructions, libraries."""
+    found = {"processor": _processor(), "instructions": torch.backends.cpu.get_cpu_capability()}
+    for library in LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            found[library] = "none"
+    return found
+
+
+def read_golden() -> Golden:
+    """Read what is recorded."""
+    if not FILE.exists():
+        return Golden({}, {})
+    recorded = json.loads(FILE.read_text(encoding="utf-8"))
+    return Golden(recorded["kernel"], recorded["cases"])
+
+
+def write_golden(cases: dict[str, Outputs]) -> None:
+    """Write what this machine made, one line an output."""
+    lines = ['{"kernel": ' + json.dumps(kernel()) + ",", '"cases": {']
+    for name, outputs in sorted(cases.items()):
+        lines.append(f" {json.dumps(name)}: {{")
+        lines += [f"  {json.dumps(key)}: {json.dumps(outputs[key])}," for key in sorted(outputs)]
+        lines[-1] = lines[-1].removesuffix(",")
+        lines.append(" },")
+    lines[-1] = " }"
+    FILE.write_text("\n".join([*lines, "}}"]) + "\n", encoding="utf-8")
+
+
+def differences(expected: Outputs, found: Outputs, *, exact: bool) -> list[str]:
+    """Say what differs, one line an output.
+
+    Args:
+        expected: what is recorded.
+        found: what was made.
+        exact: compare digests and scores as they are; otherwise names, forms, and scores within a tolerance.
+    """
+    said = [f"{name} is gone" for name in expected if name not in found]
+    said += [f"{name} is new" for name in found if name not in expected]
+    for name in expected.keys() & found.keys():
+        if not _is_same(expected[name], found[name], exact):
+            said.append(f"{name}: {_change(expected[name], found[name])}")
+    return sorted(said)
+
+
+def _change(expected: Entry, found: Entry) -> str:
+    """Say what of an entry changed; of its form, the words that went and came."""
+    said = []
+    for part in sorted(expected.keys() | found.keys()):
+        before = str(expected.get(part, "nothing"))
+        now = str(found.get(part, "nothing"))
+        words_before = before.replace(",", "").split()
+        words_now = now.replace(",", "").split()
+        if part == "like" and before != now:
+            before = " ".join(word for word in words_before if word not in words_now)
+            now = " ".join(word for word in words_now if word not in words_before)
+        if before != now:
+            said.append(f"{part} was {before}, is {now}")
+    return "; ".join(said)
+
+
+def _is_same(expected: Entry, found: Entry, exact: bool) -> bool:
+    if exact:
+        return expected == found
+    if expected.get("like") != found.get("like"):
+        return False
+    scores_differ = abs(expected.get("score", 0) - found.get("score", 0))
+    shares_differ = abs(expected.get("share", 0) - found.get("share", 0))
+    return scores_differ <= SCORE_TOLERANCE and shares_differ <= SHARE_TOLERANCE
+
+
+def _processor() -> str:
+    """Return the name of the processor."""
+    described = Path("/proc/cpuinfo")
+    if described.exists():
+        for line in described.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
