@@ -101,7 +101,7 @@ def within_boxes(label: Annotation, model: Discs) -> list[ObjectScore]:
     targets = find_targets(label, frame, ONE_CLICK)
     prepared = PreparedImage(torch.zeros(1, 1, 1), content_mask(frame), frame)
     image = ScoredImage(encode_image(cast(SimMAT, model), prepared), targets, ONE_CLICK)
-    return score_objects(image, "image", ONE_CLICK, find_metrics(installed(), "mask"))
+    return score_objects(image, "image", ONE_CLICK, find_metrics(installed().all("metric"), "mask"))
 
 
 def on_the_whole_image(label: Annotation, model: Discs) -> list[tuple[float, ...]]:

@@ -262,7 +262,7 @@ def evaluate(
     predictor = predictor.uncalibrated()  # `Scores.calibration` counts its effect
     predictor.model.eval()
     known = registry or installed()
-    metrics = find_metrics(known, "mask")
+    metrics = find_metrics(known.all("metric"), "mask")
     settings = settings or EverythingSettings()
     work = processes or Processes(torch.device("cpu"))
     own = []
@@ -346,11 +346,11 @@ def _metrics_of(found: AutomaticScores, registry: Registry) -> dict[str, dict[st
     blocks: dict[str, dict[str, float | None]] = {}
     if found.matches:
         images = list(found.matches.values())
-        metrics = find_metrics(registry, "objects")
+        metrics = find_metrics(registry.all("metric"), "objects")
         blocks["everything"] = {name: metric(images) for name, metric in metrics.items()}
     if found.confusions:
         confusion = found.confusion()
-        metrics = find_metrics(registry, "classes")
+        metrics = find_metrics(registry.all("metric"), "classes")
         blocks["semantic"] = {name: metric(confusion) for name, metric in metrics.items()}
     return blocks
 

@@ -19,7 +19,6 @@ from simmat.evaluation.calibration import ScoredPredictions, confidence_summary,
 from simmat.evaluation.protocol import Protocol
 from simmat.evaluation.unprompted import AutomaticScores, ious, scored_area
 from simmat.plugin_specs import MetricResult, MetricSpec, import_from_string
-from simmat.plugins.registry import Registry
 from simmat.types import BoolArray
 
 
@@ -111,9 +110,8 @@ Metric = Callable[..., float | None]
 """Computes a figure, see `MetricSpec.compute`."""
 
 
-def find_metrics(registry: Registry, result: MetricResult) -> dict[str, Metric]:
-    """Return name -> function of all metrics that score one kind of result."""
-    specs: list[MetricSpec] = registry.all("metric")
+def find_metrics(specs: Iterable[MetricSpec], result: MetricResult) -> dict[str, Metric]:
+    """Return name -> function of the metrics that score one kind of result."""
     return {spec.name: _checked(spec) for spec in specs if spec.result == result}
 
 

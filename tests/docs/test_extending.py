@@ -178,6 +178,6 @@ def test_a_metric_of_what_is_found_without_prompts(tmp_path: Path) -> None:
 def test_a_metric_that_fails_is_named() -> None:
     """Or its author looks for the fault in SimMAT."""
     spec = MetricSpec("size", "number of parts", "builtins:len")
-    (metric,) = find_metrics(Registry([], [("metric", spec, "test")]), "mask").values()
+    (metric,) = find_metrics([spec], "mask").values()
     with pytest.raises(PluginError, match=r"metric 'size' failed \(TypeError"):
         metric(1)
