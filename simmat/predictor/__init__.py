@@ -3,11 +3,10 @@
 from simmat.predictor.encoded import EncodedImage, encode_image
 from simmat.predictor.following import FollowedFrame
 from simmat.predictor.objects import EverythingSettings, find_objects
-from simmat.predictor.predictor import Predictor
+from simmat.predictor.predictor import Predictor, TiledImage
 from simmat.predictor.prompts import MaskSelection
 from simmat.predictor.reference import Reference
 from simmat.predictor.results import ClassMap, FoundObjects, Prediction
-from simmat.predictor.tiled_image import TiledImage
 from simmat.predictor.uncertainty import Uncertainty
 from simmat.predictor.zero_shot import ZeroShotPredictor
 

@@ -20,7 +20,7 @@ from simmat.bundle import load_bundle
 from simmat.io.images import write_image
 from simmat.model_spec import DenseSpec
 from simmat.predictor import Predictor
-from simmat.predictor.tiled_image import TiledImage
+from simmat.predictor.predictor import TiledImage
 from simmat.types import Prompt
 
 SIZE = (40, 56)
