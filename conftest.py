@@ -30,9 +30,12 @@ collect_ignore = [tests for tests, modules in NEEDED.items() if not all(map(find
 
 @pytest.fixture(autouse=True)
 def _plugins_of_the_mark(request: pytest.FixtureRequest) -> None:
-    """Start only the plugins that `pytest.mark.plugins(…)` names, and simmat-testing for its model `tiny`."""
+    """Start only the plugins that `pytest.mark.plugins(…)` names, which the test needs, and that of `tiny`."""
+    from installed import need_plugins
+
     mark = request.node.get_closest_marker("plugins")
     if mark is not None:
+        need_plugins(*(name.removeprefix("simmat-plugin-") for name in mark.args))
         request.getfixturevalue("monkeypatch").setenv("SIMMAT_PLUGINS", ",".join(["testing", *mark.args]))
 
 

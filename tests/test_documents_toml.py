@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from installed import need_plugins
 from runs import gray_set
 
 from simmat.cli import run
@@ -90,6 +91,8 @@ def test_a_command_waits_for_no_pipe(
     command: str, linked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A FIFO in an archive would hold a service for ever."""
+    if command.startswith("data"):
+        need_plugins("report")
     monkeypatch.chdir(tmp_path)
     gray_set(tmp_path / "set")
     (tmp_path / "set/card.toml").unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 import pytest
+from installed import need_plugins
 from tqdm import tqdm
 
 import simmat
@@ -68,6 +69,10 @@ def test_a_hostile_name_is_answered_readably(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """File names come with downloaded data; an error that clears the screen, or turns itself around, hides itself."""
+    if command.startswith("bundle"):
+        need_plugins("hub")
+    if command.startswith("data"):
+        need_plugins("report")
     monkeypatch.chdir(tmp_path)
     assert run([word.replace("NAME", HOSTILE) for word in command.split()]) == 2
     captured = capsys.readouterr()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from installed import need_plugins
 from PIL import Image
 from runs import config, gray_set, registry
 
@@ -72,6 +73,7 @@ def test_random_clicks_leave_the_centre(tmp_path: Path) -> None:
 
 def test_objects_at_the_edge_of_small_images_can_be_drawn(tmp_path: Path) -> None:
     """The middle pixel in the input's first row or column lies a little left of the image's first pixel."""
+    need_plugins("report")
     root = tmp_path / "set"
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True)
