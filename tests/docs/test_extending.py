@@ -181,3 +181,26 @@ def test_a_metric_that_fails_is_named() -> None:
     (metric,) = find_metrics([spec], "mask").values()
     with pytest.raises(PluginError, match=r"metric 'size' failed \(TypeError"):
         metric(1)
+
+
+def test_a_host_asks_a_served_model(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its masks are those of the predictor, and a file that is no image does not stop it."""
+    need_plugins("annotate")
+    from annotate_server import door, gray_images
+
+    files = sorted((gray_images(tmp_path / "set") / "images").iterdir())
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "watch.py").write_text(FILES["watch.py"], encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    predictor = simmat.load(bundle, device="cpu")
+    with door(predictor, tmp_path / "uploads") as address:
+        importlib.import_module("watch").watch(address, tmp_path, (16, 12), [tmp_path / "bad.png", *files])
+    printed = capsys.readouterr()
+    assert "bad.png: " in printed.err
+    for file in files:
+        predictor.set_image(file)
+        found = predictor.predict(points=[(16, 12)]).mask
+        assert f"{file.name}: {found.sum()} pixels" in printed.out
+        assert np.array_equal(np.asarray(Image.open(tmp_path / f"{file.stem}_mask.png")), found)
