@@ -38,7 +38,7 @@ Fact = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """Something that does not work ("problem"), or works slowly or partly ("warning"), and what to do."""
 
     severity: Literal["problem", "warning"]
@@ -47,17 +47,17 @@ class Finding:
 
 
 @dataclass
-class Section:
+class SystemPart:
     """What was seen of one part of the installation."""
 
     facts: dict[str, str] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[Diagnosis] = field(default_factory=list)
 
 
-def examine() -> dict[str, Section]:
+def examine() -> dict[str, SystemPart]:
     """Return what was seen of each part, by its name; a check that fails is a problem."""
     registry = load_plugins()
-    checks: dict[str, Callable[[], Iterator[Fact | Finding]]] = {
+    checks: dict[str, Callable[[], Iterator[Fact | Diagnosis]]] = {
         "versions": partial(_versions, registry),
         "devices": _devices,
         "threads": _threads,
@@ -66,12 +66,12 @@ def examine() -> dict[str, Section]:
         "weights": partial(_weights, registry),
         "folders": _folders,
     }
-    sections: dict[str, Section] = {}
+    sections: dict[str, SystemPart] = {}
     for name, check in checks.items():
-        section = sections[name] = Section()
+        section = sections[name] = SystemPart()
         try:
             for seen in check():
-                if isinstance(seen, Finding):
+                if isinstance(seen, Diagnosis):
                     section.findings.append(seen)
                 else:
                     fact, value = seen
@@ -79,11 +79,11 @@ def examine() -> dict[str, Section]:
         except Exception as error:  # whatever is broken here must not hide the other sections
             what = f"the check of {name} failed: {type(error).__name__}: {error}"
             remedy = "install the library that is named again, or report this output"
-            section.findings.append(Finding("problem", what, remedy))
+            section.findings.append(Diagnosis("problem", what, remedy))
     return sections
 
 
-def _versions(registry: Registry) -> Iterator[Fact | Finding]:
+def _versions(registry: Registry) -> Iterator[Fact | Diagnosis]:
     yield "simmat", f"{simmat.__version__}, plugin API {API_VERSION}, in {Path(simmat.__file__).parent}"
     yield "Python", f"{platform.python_version()}, {sys.executable}"
     yield "system", platform.platform()
@@ -95,7 +95,7 @@ def _versions(registry: Registry) -> Iterator[Fact | Finding]:
             found[requirement.name] = version or "missing"
             if version is None or not requirement.specifier.contains(version, prereleases=True):
                 what = f"{package} needs {requirement}, got {version or 'missing'}"
-                yield Finding("problem", what, f"pip install '{requirement}'")
+                yield Diagnosis("problem", what, f"pip install '{requirement}'")
     yield from sorted(found.items())
 
 
@@ -114,7 +114,7 @@ def _installed_version(package: str) -> str | None:
         return None
 
 
-def _devices() -> Iterator[Fact | Finding]:
+def _devices() -> Iterator[Fact | Diagnosis]:
     import torch
 
     yield "CPU", f"{cpu_name()}; torch computes with {torch.backends.cpu.get_cpu_capability()}"
@@ -131,12 +131,12 @@ def _devices() -> Iterator[Fact | Finding]:
     remedy = "install the PyTorch that pytorch.org gives for CUDA, update the driver, start a container with --gpus all"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is None:
-        yield Finding("problem", what, remedy)
+        yield Diagnosis("problem", what, remedy)
     else:
-        yield Finding("warning", f"{what}; CUDA_VISIBLE_DEVICES={hidden!r}", remedy)
+        yield Diagnosis("warning", f"{what}; CUDA_VISIBLE_DEVICES={hidden!r}", remedy)
 
 
-def _threads() -> Iterator[Fact | Finding]:
+def _threads() -> Iterator[Fact | Diagnosis]:
     import torch
 
     cpus = usable_cpus()
@@ -145,10 +145,10 @@ def _threads() -> Iterator[Fact | Finding]:
     yield "torch", f"{threads} threads, {THREADS_VARIABLE} {os.environ.get(THREADS_VARIABLE, 'not set')}"
     if threads > cpus:
         what = f"torch uses {threads} threads on {cpus} cores, which wait for each other"
-        yield Finding("problem", what, f"unset {THREADS_VARIABLE}, or set {THREADS_VARIABLE}={cpus}")
+        yield Diagnosis("problem", what, f"unset {THREADS_VARIABLE}, or set {THREADS_VARIABLE}={cpus}")
 
 
-def _memory() -> Iterator[Fact | Finding]:
+def _memory() -> Iterator[Fact | Diagnosis]:
     memory = psutil.virtual_memory()
     yield "machine", f"{_gib(memory.available)} free of {_gib(memory.total)}"
     limit = memory_limit()
@@ -160,10 +160,10 @@ def _memory() -> Iterator[Fact | Finding]:
     size = shutil.disk_usage(shared).total
     if size < MIN_SHARED_BYTES:
         what = f"/dev/shm has {_gib(size)}, through which data-loading processes pass images"
-        yield Finding("warning", what, "start the container with --shm-size=2g, or train with --workers 0")
+        yield Diagnosis("warning", what, "start the container with --shm-size=2g, or train with --workers 0")
 
 
-def _plugins(registry: Registry) -> Iterator[Fact | Finding]:
+def _plugins(registry: Registry) -> Iterator[Fact | Diagnosis]:
     for report in registry.reports:
         yield report.name, _described(report)
         if not report.error:
@@ -172,10 +172,10 @@ def _plugins(registry: Registry) -> Iterator[Fact | Finding]:
         remedy = f"take it out of {PLUGINS_VARIABLE}"
         if report.distribution:
             remedy = f"pip install --upgrade {report.distribution}, or pip uninstall {report.distribution}"
-        yield Finding("problem", what, remedy)
+        yield Diagnosis("problem", what, remedy)
     for (kind, name), owners in registry.conflicts().items():
         what = f"{kind} {name!r} is claimed by {' and '.join(owners)}, so neither can be used"
-        yield Finding("problem", what, f"uninstall one of them, or list the plugins to load in {PLUGINS_VARIABLE}")
+        yield Diagnosis("problem", what, f"uninstall one of them, or list the plugins to load in {PLUGINS_VARIABLE}")
 
 
 def _described(report: PluginReport) -> str:
@@ -190,7 +190,7 @@ def _described(report: PluginReport) -> str:
     return f"{text}: {brings}" if brings else text
 
 
-def _weights(registry: Registry) -> Iterator[Fact | Finding]:
+def _weights(registry: Registry) -> Iterator[Fact | Diagnosis]:
     for spec in registry.all("foundation model"):
         fetch = f"`simmat foundations fetch {spec.name}`"
         try:
@@ -200,12 +200,12 @@ def _weights(registry: Registry) -> Iterator[Fact | Finding]:
             package = registry.owner("foundation model", spec.name).partition(" ")[0]
             is_packaged = spec.weights is not None and spec.weights.path is not None
             again = f"pip install --force-reinstall --no-deps {package}"
-            yield Finding("problem", str(error), again if is_packaged else fetch)
+            yield Diagnosis("problem", str(error), again if is_packaged else fetch)
         except WeightsError:
             yield spec.name, f"not here; {fetch}"
 
 
-def _folders() -> Iterator[Fact | Finding]:
+def _folders() -> Iterator[Fact | Diagnosis]:
     folders = (
         ("current folder", Path.cwd(), "change to a folder that you may write to, or give --out"),
         ("temporary files", Path(tempfile.gettempdir()), "set TMPDIR to a folder that you may write to"),
@@ -216,10 +216,10 @@ def _folders() -> Iterator[Fact | Finding]:
         free = shutil.disk_usage(near).free
         yield name, f"{folder}, {_gib(free)} free"
         if not (near.is_dir() and os.access(near, os.W_OK | os.X_OK)):
-            yield Finding("problem", f"{name}: {near} cannot be written to", remedy)
+            yield Diagnosis("problem", f"{name}: {near} cannot be written to", remedy)
         elif free < MIN_FREE_BYTES:
             what = f"{name}: {near} has only {_gib(free)} free"
-            yield Finding("warning", what, "free some space, or use another disk")
+            yield Diagnosis("warning", what, "free some space, or use another disk")
 
 
 def _gib(count: int) -> str:
