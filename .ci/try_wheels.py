@@ -64,6 +64,7 @@ def try_python(python: str, dist: Path, work: Path) -> None:
 
     card = Environment(work / "card", python)
     card(*install, "simmat-plugin-thermal")
+    card("simmat plugins check thermal")
     card("simmat train --modality thermal --data scenes --image-size 64 --steps 4 --batch-size 2 --out run")
     card("simmat predict run/bundle.safetensors scenes/images --everything --out objects")
     card("simmat predict run/bundle.safetensors --point 48,48 --out masks", next((work / "scenes/images").iterdir()))

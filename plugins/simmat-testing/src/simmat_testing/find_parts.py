@@ -98,9 +98,13 @@ def find_checkable(
         UnknownNameError: the name is unknown; the nearest name is named.
         SimMATError: what it names is not usable, as a name that two packages claim.
     """
-    known = {kind: {*registry.names(kind), *(n for k, n in registry.conflicts() if k == kind)} for kind in _KINDS}
+    known = {kind: set(registry.names(kind)) for kind in _KINDS}
+    for kind, claimed in registry.conflicts():
+        if kind in known:
+            known[kind].add(claimed)
     kinds = [kind for kind in _KINDS if name in known[kind]]
-    if "modality" not in kinds and any(part in known["modality"] or is_sensor_file(part) for part in name.split("+")):
+    has_sensor = any(part in known["modality"] or is_sensor_file(part) for part in name.split("+"))
+    if has_sensor and "modality" not in kinds:
         kinds.append("modality")
     if name.partition("/")[0] in registry.names("foundation family") and "/" in name:
         kinds.append("foundation model")
@@ -112,19 +116,26 @@ def find_checkable(
     if kinds:
         return [check(kind, name) for kind in kinds]
     packages = package_checks.simmat_packages()
-    of_plugin = (case for case in packages.values() if any(entry.name == name for entry in case.entry_points))
-    case = packages.get(name) or next(of_plugin, None)
+    case = packages.get(name)
+    for other in packages.values():
+        if case is None and any(entry.name == name for entry in other.entry_points):
+            case = other
     if case is None:
-        families = (f"{family}/NAME" for family in registry.names("foundation family"))
+        names = [f"{family}/NAME" for family in registry.names("foundation family")]
+        names += packages
+        for parts in known.values():
+            names += parts
         raise UnknownNameError(
             f"no modality, foundation model, transfer layer, tuner, command or plugin {name!r}"
-            f"{did_you_mean(name, [*(part for parts in known.values() for part in parts), *families, *packages])} "
+            f"{did_you_mean(name, names)} "
             "For the names see: simmat modalities list, simmat foundations list, simmat plugins list"
         )
-    return [
-        ("package", case.name, lambda _: run_checks(PACKAGE_CHECKS.values(), case)),
-        *(check(kind, part) for kind in _KINDS for part in package_checks.names_of(case, kind, registry)),
-    ]
+    package = case
+    subjects: list[Subject] = [("package", case.name, lambda _: run_checks(PACKAGE_CHECKS.values(), package))]
+    for kind in _KINDS:
+        for part in package_checks.names_of(case, kind, registry):
+            subjects.append(check(kind, part))
+    return subjects
 
 
 def _subject(
@@ -154,6 +165,6 @@ def _subject(
     elif kind == "transfer layer":
         checks, case = TRANSFER_LAYER_CHECKS, partial(TransferLayerCase, registry.transfer_layer(name))
     else:
-        part: object = registry.tuner(name) if kind == "tuner" else registry.get("command", name)
+        part = registry.get(kind, name)
         checks, case = (TUNER_CHECKS if kind == "tuner" else COMMAND_CHECKS), lambda _: part
     return kind, name, lambda folder: run_checks(checks.values(), case(folder))
