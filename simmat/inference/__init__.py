@@ -3,7 +3,8 @@
 from simmat.inference.coco import coco_document, object_records, path_in_folder, run_lengths
 from simmat.inference.formats import draw_result
 from simmat.inference.outcome import ImageOutcome, Progress
-from simmat.inference.request import PredictOptions
+from simmat.inference.prompts import image_name, read_prompts
+from simmat.inference.request import PredictOptions, files_key, request_digest
 from simmat.inference.result import BAND_ROWS, ImageResult, LabelMap, PromptResult, label_bands, label_type
 
 __all__ = [
@@ -16,9 +17,13 @@ __all__ = [
     "PromptResult",
     "coco_document",
     "draw_result",
+    "files_key",
+    "image_name",
     "label_bands",
     "label_type",
     "object_records",
     "path_in_folder",
+    "read_prompts",
+    "request_digest",
     "run_lengths",
 ]

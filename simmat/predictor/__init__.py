@@ -3,8 +3,9 @@
 from simmat.predictor.encoded import EncodedImage, encode_image
 from simmat.predictor.following import FollowedFrame
 from simmat.predictor.objects import EverythingSettings, find_objects
+from simmat.predictor.open import ImageLike, ImageLoader, LoadedImage, NoValidPixelsError
 from simmat.predictor.predictor import Predictor, TiledImage
-from simmat.predictor.prompts import MaskSelection
+from simmat.predictor.prompts import MaskSelection, check_inside, prompt_of
 from simmat.predictor.reference import Reference
 from simmat.predictor.results import ClassMap, FoundObjects, Prediction
 from simmat.predictor.uncertainty import Uncertainty
@@ -16,13 +17,19 @@ __all__ = [
     "EverythingSettings",
     "FollowedFrame",
     "FoundObjects",
+    "ImageLike",
+    "ImageLoader",
+    "LoadedImage",
     "MaskSelection",
+    "NoValidPixelsError",
     "Prediction",
     "Predictor",
     "Reference",
     "TiledImage",
     "Uncertainty",
     "ZeroShotPredictor",
+    "check_inside",
     "encode_image",
     "find_objects",
+    "prompt_of",
 ]

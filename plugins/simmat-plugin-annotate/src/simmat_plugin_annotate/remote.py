@@ -16,9 +16,7 @@ from simmat.io.images import frame_of
 from simmat.model_spec import DenseSpec
 from simmat.plugins.loader import installed
 from simmat.plugins.registry import Registry
-from simmat.predictor import ClassMap, FoundObjects
-from simmat.predictor.open import ImageLike, ImageLoader, LoadedImage
-from simmat.predictor.prompts import prompt_of
+from simmat.predictor import ClassMap, FoundObjects, ImageLike, ImageLoader, LoadedImage, prompt_of
 from simmat.sensors.adapter import with_data_card
 from simmat.types import BoolArray, Channel, ImageReader, Prompt, Window
 from simmat_plugin_annotate.client import Client, crop_of

@@ -13,8 +13,7 @@ from simmat.data.clicks import center_click, tight_box
 from simmat.errors import DataError
 from simmat.nn.matching import matching_features
 from simmat.nn.resize import restore_logits
-from simmat.predictor import EncodedImage, Predictor
-from simmat.predictor.open import LoadedImage, NoValidPixelsError
+from simmat.predictor import EncodedImage, LoadedImage, NoValidPixelsError, Predictor
 from simmat.types import BoolArray, Prompt, SensorImage, Window
 from simmat_plugin_sequences.frame_grid import FrameGrid, GridWindow
 

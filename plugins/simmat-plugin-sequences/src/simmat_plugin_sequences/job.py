@@ -14,7 +14,7 @@ import numpy as np
 
 from simmat.data.sequence import FrameSequence
 from simmat.errors import ConfigError, DataError, OutputError, few_of
-from simmat.inference.request import files_key, request_digest
+from simmat.inference import files_key, request_digest
 from simmat.io.files import (
     atomic_write_bytes,
     atomic_write_text,

@@ -18,7 +18,7 @@ from simmat.data.instances import region_from_mask
 from simmat.data.sequence import FrameSequence
 from simmat.drawing.display import display_channels, display_limits, display_style, show_channels
 from simmat.drawing.overlay import object_colour, paint_regions
-from simmat.inference.coco import coco_document, run_lengths
+from simmat.inference import coco_document, run_lengths
 from simmat.io.files import atomic_path, atomic_write_json
 from simmat.io.frames import open_stack, stack_format
 from simmat.io.images import frame_of, write_image

@@ -12,13 +12,11 @@ from simmat.data.formats.frames import place_problem
 from simmat.data.instances import LabelArray, check_equal_size, read_mask
 from simmat.data.sequence import FrameSequence
 from simmat.errors import ConfigError, DataError, did_you_mean
-from simmat.inference.prompts import image_name, read_prompts
+from simmat.inference import image_name, read_prompts
 from simmat.io.frames import open_stack, stack_format
 from simmat.io.images import frame_of
 from simmat.io.reading import stem_of
-from simmat.predictor import Predictor
-from simmat.predictor.open import LoadedImage
-from simmat.predictor.prompts import check_inside
+from simmat.predictor import LoadedImage, Predictor, check_inside
 from simmat.types import BoolArray, Prompt
 
 _BINARY = (0, 255)
