@@ -127,17 +127,8 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
         problems += unknown_names(settings.quick.arms, (arm.name for arm in given_arms), "arm")
         if quick and settings.quick.arms is not None:
             given_arms = [arm for arm in given_arms if arm.name in settings.quick.arms]
-    no_zero_shot: dict[str, str] = {}
-    for foundation in dict.fromkeys([*(arm.foundation for arm in given_arms), *settings.checkpoints]):
-        own = [arm for arm in given_arms if arm.foundation == foundation]
-        try:
-            spec = registry.foundation(foundation, fetch=True)
-        except SimMATError as error:
-            problems.append(str(error) if own else f"checkpoints: {error}")
-            continue
-        if not all(arm.peer for arm in own) and (not spec.promptable or spec.weights is None):
-            why = "its decoder was never trained" if not spec.promptable else "it has no pretrained weights"
-            no_zero_shot[foundation] = why
+    no_zero_shot, unknown = _why_no_zero_shot(settings, given_arms, registry)
+    problems += unknown
     arms = list(_with_references(settings, given_arms, no_zero_shot))
     problems += _shared_folders(settings, arms)
     if whole.reference is not None:
@@ -159,6 +150,28 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
     if problems:
         raise ConfigError(listed(str(path), problems))
     return Bench(settings, path, out, tuple(arms), tuple(cells), no_zero_shot)
+
+
+def _why_no_zero_shot(
+    settings: BenchSettings, arms: Sequence[Arm], registry: Registry
+) -> tuple[dict[str, str], list[str]]:
+    """Return foundation model -> why it has no zero-shot score, and the problems of models that are not known."""
+    reasons: dict[str, str] = {}
+    problems: list[str] = []
+    for foundation in dict.fromkeys([*(arm.foundation for arm in arms), *settings.checkpoints]):
+        own = [arm for arm in arms if arm.foundation == foundation]
+        try:
+            spec = registry.foundation(foundation, fetch=True)
+        except SimMATError as error:
+            problems.append(str(error) if own else f"checkpoints: {error}")
+            continue
+        if all(arm.peer for arm in own):
+            continue
+        if not spec.promptable:
+            reasons[foundation] = "its decoder was never trained"
+        elif spec.weights is None:
+            reasons[foundation] = "it has no pretrained weights"
+    return reasons, problems
 
 
 def _pairs(settings: BenchSettings, arms: Sequence[Arm]) -> Iterator[tuple[DataSet, Arm]]:
