@@ -366,7 +366,7 @@ def _folder(data: str | Path | Dataset) -> tuple[Path, dict[str, Any]]:
         return data.root, {**kept, "regions": data.card.regions}  # which a card file may leave out
     if not isinstance(data, str | os.PathLike):
         raise TypeError(
-            f"data must be a folder or a simmat.Dataset, got a {type(data).__name__}; of arrays make one with "
-            "simmat.Dataset.from_arrays(images, masks)"
+            f"data must be a folder or a simmat.Dataset, got a {type(data).__name__}; make one from arrays with "
+            f"simmat.Dataset.from_arrays(images, masks)"
         )
     return Path(data), {}

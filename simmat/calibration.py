@@ -146,8 +146,8 @@ def min_score(calibration: Calibration | None, max_error_rate: float, origin: st
     table = () if calibration is None else calibration.thresholds
     if not table:
         raise ConfigError(
-            f"--min-score auto: {origin} has no calibration of objects, which a training with --heads prompt,dense "
-            "measures where its validation split has ten found objects or more; give a number, or train so"
+            f"--min-score auto: {origin} has no calibration of objects; a training with --heads prompt,dense "
+            "measures it if it finds ten objects or more in the validation split. Give a number, or train that way"
         )
     percent = min(math.floor(100 * max_error_rate + 1e-9), len(table))
     found = table[percent - 1] if percent > 0 else None

@@ -73,7 +73,7 @@ def check_sensor_channels(spec: ModelSpec, channels: tuple[Channel, ...], origin
     if not same_channels(expected, channels):
         raise BundleError(
             f"{origin}: channels are {describe(channels)}, but {path} was trained on {describe(expected)}; "
-            "say their unit with --modality-option, use files of the same sensor, or train a bundle for these"
+            "state their unit with --modality-option, use files of the same sensor, or train a bundle for these"
         )
 
 
@@ -178,7 +178,7 @@ def _named_packages(path: Path, spec: BundleSpec) -> Iterator[None]:
         if not recorded:
             raise
         listed = ", ".join(dict.fromkeys(recorded))
-        raise UnknownNameError(f"{error}. As the file says, {path} was trained with {listed}") from error
+        raise UnknownNameError(f"{error}. According to the file,  {path} was trained with {listed}") from error
 
 
 def _build(spec: ModelSpec, parts: Parts, tensors: Mapping[str, Tensor], path: Path) -> SimMAT:

@@ -268,9 +268,11 @@ def test_a_missing_part_is_reported_with_the_packages_of_training(tmp_path: Path
     package = Package(kind="tuner", name="theirs", distribution="someones-tuners", version="2.1")
     bundle = tiny_bundle(tmp_path / "bundle", packages=(package,))
     change_json(bundle, **{part: "theirs"})
-    with pytest.raises(UnknownNameError, match=r"'theirs'.*As the file says, .* was trained with someones-tuners 2\.1"):
+    with pytest.raises(
+        UnknownNameError, match=r"'theirs'.*According to the file, .* was trained with someones-tuners 2\.1"
+    ):
         load_bundle(bundle, REGISTRY)
     change_json(bundle, packages=[])
     with pytest.raises(UnknownNameError) as caught:
         load_bundle(bundle, REGISTRY)
-    assert "As the file says" not in str(caught.value)
+    assert "According to the file" not in str(caught.value)
