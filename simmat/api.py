@@ -53,7 +53,7 @@ def load(
         modality: the sensor of the untuned model: a name, an adapter, or its class. With `source`, a sensor of the
             bundle that is not installed, such as one defined in a notebook.
         modality_options: options of the sensor: {"unit": "cK"}; composition: {"thermal.unit": "cK"}. With `source`,
-            what the files to come have in place of those of training.
+            options of the new files, in place of those of training.
         channels: channels of the untuned model's sensor, as `--channels` takes them; None for all.
         checkpoint: the foundation model's weight file; None looks in the cache and the packages.
         image_size: side of the untuned model's input in pixels; None takes the model's own.
@@ -122,7 +122,7 @@ def train(
         data: folder of the data set, or a data set.
         out: the run's folder; `load` takes it.
         progress: show a progress bar.
-        callbacks: told of every step and validation, see `simmat.Callback`; what they raise ends the training.
+        callbacks: are told of every step and validation, see `simmat.Callback`; what they raise ends the training.
         loss: a loss in place of SimMAT's, see `MaskLoss` and `Loss` in `simmat.nn.losses`; the name of one is a
             setting.
         registry: what is installed; None loads the plugins.
@@ -182,8 +182,8 @@ def evaluate(
         modality: a sensor of the bundle that is not installed, as `load` takes it.
         split: "train", "val" or "test".
         protocol: name of an evaluation protocol.
-        zero_shot: score the untuned model too, if it can be used: False not, None by prompts, True also what
-            `everything` asks, by a grid of clicks that takes long.
+        zero_shot: whether to score the untuned model, too, if it can be used: False does not, None scores it by
+            prompts, and True also by `everything`, with a grid of clicks that takes long.
         everything: find and score every object without prompts, too.
         semantic: score the class of every pixel, too; the model needs a dense head.
         device: for a model that is not loaded yet.
@@ -250,16 +250,16 @@ def predict(
 ) -> list[ImageOutcome]:
     """Segment files and folders as `simmat predict` does, and write the results.
 
-    To have the results without files, of arrays too, see `Predictor.open_images`.
-    Images that an earlier call has done are skipped; one that fails does not stop the others. Under `accelerate launch`
-    the processes share the images, and the main one returns what became of them.
+    To get results without files, also of arrays, see `Predictor.open_images`.
+    Images that an earlier call finished are skipped; an image that fails does not stop the others. Under `accelerate
+    launch` the processes share the images, and the main one returns what became of them.
 
     Args:
         model: what `load` takes or returned; None for an untuned model, with `foundation` and `modality`.
         files: files and folders, or {source: file} of one image of a sensor with several; with `prompts` at most the
             folder of the images.
         out: folder of the results.
-        progress: told what is done while the call runs.
+        progress: is told what is done while the function runs.
         registry: what is installed; None loads the plugins.
         options: fields of `simmat.inference.PredictOptions`: points=[(320, 240)], everything=True, formats="auto", …;
             and arguments of `load` for a model that is not loaded yet: device, foundation, modality, …

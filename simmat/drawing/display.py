@@ -4,12 +4,12 @@ What is shown depends on the channels' quantities and units, never on the sensor
 
 - channels declared as sRGB red, green and blue are shown unchanged, whatever other channels there are;
 - one channel has the colour map of its quantity: inferno and °C for temperatures, turbo for distances, a cyclic map for
-  angles that begin again, grey for everything else;
+angles with a period, grey for everything else;
 - two channels are red and cyan, three or more a false colour of three: the longest wavelength as red, the middle one as
-  green, the shortest as blue; where a channel has no wavelength, the first three channels in their order.
+  green, the shortest as blue; if a channel has no wavelength, the first three channels in their order.
 
-Channels other than sRGB are stretched from the 2nd to the 98th percentile of their valid pixels; where many of these
-have the smallest value, such as the black around the fan of a sonar, of all others. Pixels where a shown channel is
+Channels other than sRGB are stretched from the 2nd to the 98th percentile of their valid pixels; if many of these have
+the smallest value, such as the black around the fan of a sonar, of all the others. Pixels where a shown channel is
 invalid are hatched slate blue.
 """
 

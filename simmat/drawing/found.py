@@ -89,7 +89,7 @@ def _painted(
 
 
 def _fitted(picture: PictureArray) -> Image.Image:
-    """Scale a picture down to `MAX_SIDE`, or up by a whole factor where it is small."""
+    """Scale a picture down to `MAX_SIDE`, or up by a whole factor if it is small."""
     sides_wh = picture.shape[1::-1]
     longest = max(picture.shape[:2])
     width, height = (max(round(side * MAX_SIDE / longest), 1) for side in sides_wh)

@@ -48,7 +48,8 @@ def draw_overlay(
         mask: (H, W) bool, or None.
         prompt: in pixels of the picture; positive points are green discs with a plus, negative ones red with a minus.
         colour: of the mask.
-        size_wh: (width, height) of the result; None keeps the picture's size, or a whole multiple where it is small.
+        size_wh: (width, height) of the result; None keeps the picture's size, or enlarges a small picture by a whole
+            factor.
 
     Raises:
         DataError: mask and picture differ in size.
@@ -97,7 +98,8 @@ class Canvas:
         self.image = Image.fromarray(pixels)
 
     def outline(self, mask: BoolArray, colour: Colour) -> None:
-        """Draw the inner edge of a `scaled` mask in a light tint and a dark line outside it: seen on any ground."""
+        """Draw the inner edge of a `scaled` mask in a light tint and a dark line outside it: visible on any
+        background."""
         edge = _edges(mask.astype(np.uint8), _line_width(self.image.size))
         pixels = np.array(self.image)
         pixels[edge & ~mask] = (pixels[edge & ~mask] * 0.35 + np.asarray(HALO) * 0.65).astype(np.uint8)
@@ -126,7 +128,7 @@ class Canvas:
 
 @lru_cache(maxsize=8)
 def font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Return DejaVu Sans as shipped with matplotlib, or where that is not installed Pillow's font of Latin letters."""
+    """Return DejaVu Sans as shipped with matplotlib, or Pillow's font of Latin letters if that is not installed."""
     spec = find_spec("matplotlib")
     if spec is None or spec.origin is None:
         return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size_px))
@@ -135,7 +137,7 @@ def font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def scaled(picture: PictureArray, size_wh: tuple[int, int] | None = None) -> Image.Image:
-    """Return a picture at a (width, height), or by default enlarged by a whole factor where it is small."""
+    """Return a picture at a (width, height), or by default enlarged by a whole factor if it is small."""
     image = Image.fromarray(picture)
     if size_wh is None:
         factor = max(-(-MIN_SIDE // max(image.size)), 1)
@@ -208,7 +210,7 @@ def class_colour(value: int) -> Colour:
 
 
 def region_colours(instances: Sequence[Instance]) -> list[Colour]:
-    """Return the colour of each object: that of its class, or where it has none, one of its own."""
+    """Return the colour of each object: that of its class, or its own colour if it has no class."""
     return [
         object_colour(index) if one.class_id is None else class_colour(one.class_id)
         for index, one in enumerate(instances)

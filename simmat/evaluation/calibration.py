@@ -1,4 +1,4 @@
-"""Calibration of scores: how far they are from the truth, maps that correct them, and thresholds.
+"""Calibration of scores: their distance from the truth, maps that correct them, and thresholds.
 
 A score is calibrated if objects with a score of 0.8 have an IoU of 0.8 on average (or 80 % of them are right, for
 classes).
@@ -39,11 +39,11 @@ Form = Callable[["ScoredPredictions"], Knots | float]
 
 
 class ScoredPredictions(NamedTuple):
-    """N scores beside the truth.
+    """N scores with the truth.
 
     Attributes:
         predicted: (N,) 0 to 1.
-        true: (N,) the IoU, or 1 where a class is right and 0 where not, or the share of right ones.
+        true: (N,) the IoU; for classes 1 if right and 0 if wrong, or the share of right ones.
         weights: (N,) number of objects or pixels that each stands for.
         images: (N,) number of the image.
         probabilities: (N, K) of all classes, where the score is that of the likeliest one.
@@ -98,7 +98,7 @@ def pairs_of(rows: Rows) -> dict[Kind, ScoredPredictions]:
 
 
 def binned(bins: int, predicted: Values, true: Values, weights: Values) -> tuple[Values, Values, Values]:
-    """Return mean score, mean truth and weight of each of some bins of equal width that is not empty."""
+    """Return mean score, mean truth and weight of each non-empty bin, of some bins of equal width."""
     place = np.minimum((predicted * bins).astype(np.int64), bins - 1)
     total = np.bincount(place, weights, bins)
     kept = total > 0
@@ -109,7 +109,7 @@ def binned(bins: int, predicted: Values, true: Values, weights: Values) -> tuple
 
 
 def reliability(pairs: ScoredPredictions) -> tuple[Values, Values, Values]:
-    """Return mean score, mean truth and weight of each of the `BINS` bins that is not empty."""
+    """Return mean score, mean truth and weight of each non-empty one of the `BINS` bins."""
     return binned(BINS, pairs.predicted, pairs.true, pairs.weights)
 
 
@@ -120,7 +120,7 @@ def calibration_error(pairs: ScoredPredictions) -> float:
 
 
 def risk_coverage(pairs: ScoredPredictions) -> tuple[Values, Values]:
-    """Return (N,) shares that are kept, best score first, and the mean of 1 - truth of what is kept."""
+    """Return the (N,) shares kept, best scores first, and for each share the mean of 1 - truth of what is kept."""
     order = np.argsort(-pairs.predicted, kind="stable")
     kept = np.cumsum(pairs.weights[order])
     return kept / kept[-1], np.cumsum((pairs.weights * (1 - pairs.true))[order]) / kept
@@ -199,7 +199,7 @@ def _mapped(pairs: ScoredPredictions, fitted: Knots | float) -> ScoredPrediction
 
 
 def _held_out(pairs: ScoredPredictions, form: Form) -> ScoredPredictions:
-    """Map the scores of each fifth of the images by what is fitted on the others."""
+    """Map the scores of each fifth of the images by a map fitted to the other images."""
     _, numbers = np.unique(pairs.images, return_inverse=True)
     predicted = np.empty_like(pairs.predicted)
     for fold in range(min(_FOLDS, int(numbers.max()) + 1)):
@@ -209,7 +209,7 @@ def _held_out(pairs: ScoredPredictions, form: Form) -> ScoredPredictions:
 
 
 def _best_form(pairs: ScoredPredictions) -> tuple[Callable[[ScoredPredictions], Knots], ScoredPredictions | None]:
-    """Return the form of map with the smallest squared error on held-out images, and what it makes of these."""
+    """Return the form of map with the smallest squared error on held-out images, and their mapped scores."""
     if len(np.unique(pairs.images)) < 2:
         return _platt, None
     forms = (_platt, _isotonic) if len(pairs.predicted) >= _MIN_ISOTONIC else (_platt,)
@@ -233,7 +233,7 @@ def _suffices(pairs: ScoredPredictions) -> bool:
 
 
 def fit_curve(pairs: ScoredPredictions) -> MonotonicMap | None:
-    """Return the map of scores to their mean truth; None with fewer than ten objects, or where all scores are equal."""
+    """Return the map of scores to their mean truth; None with fewer than ten objects, or if all scores are equal."""
     if not _suffices(pairs):
         return None
     form, unseen = _best_form(pairs)
@@ -291,7 +291,7 @@ def fit_calibration(confidence: Mapping[Kind, ScoredPredictions]) -> Calibration
 
 
 def calibrated_pairs(calibration: Calibration | None, kind: Kind, pairs: ScoredPredictions) -> ScoredPredictions:
-    """Return pairs whose scores are calibrated; the same ones where this kind of score was not measured."""
+    """Return pairs whose scores are calibrated; the given ones if this kind of score was not measured."""
     if calibration is None:
         return pairs
     if kind == "class_probability":
@@ -307,9 +307,8 @@ def calibrated_pairs(calibration: Calibration | None, kind: Kind, pairs: ScoredP
 def confidence_summary(confidence: Mapping[Kind, ScoredPredictions], calibration: Calibration | None) -> dict[str, Any]:
     """Return number, calibration error and area of the risk of each kind of score, as json values.
 
-    "ece" is that of calibrated scores; "ece_uncalibrated" is None where nothing is calibrated. Of found objects
-    "auto_kept" and "auto_right" are the share that `--min-score auto` keeps, and of these the share that is right; or
-    None.
+    "ece" is that of calibrated scores; "ece_uncalibrated" is None if nothing is calibrated. "auto_kept" is the share of
+    found objects that `--min-score auto` keeps, and "auto_right" the share of these that is right; or None.
     """
     blocks: dict[str, Any] = {}
     for kind, pairs in confidence.items():
@@ -326,7 +325,7 @@ def confidence_summary(confidence: Mapping[Kind, ScoredPredictions], calibration
 
 
 def _auto_summary(calibration: Calibration, pairs: ScoredPredictions) -> dict[str, float | None]:
-    """Return the share of found objects that `--min-score auto` keeps, and of these the share that is right."""
+    """Return the share of found objects that `--min-score auto` keeps, and the share of these that is right."""
     least = None
     if calibration.thresholds:
         least = calibration.thresholds[round(100 * MAX_ERROR_RATE) - 1]

@@ -176,7 +176,7 @@ def _click_curves(
 ) -> list[tuple[float, ...]]:
     """Correct K answers click by click, each at the centre of the largest error, with the last answer as mask input.
 
-    Return K times the IoU after 1, 2, … `clicks` clicks. Where no error is left the last IoU is repeated.
+    Return K times the IoU after 1, 2, … `clicks` clicks. If no error is left, the last IoU is repeated.
     """
     prompts = list(first)
     ignore = ~image.targets.scored
@@ -206,7 +206,7 @@ def _click_curves(
 def _with_draws(
     scores: Sequence[ObjectScore], image: ScoredImage, sample: str, protocol: Protocol
 ) -> list[ObjectScore]:
-    """Score jittered boxes and random clicks; a draw depends on seed, sample and region alone."""
+    """Score jittered boxes and random clicks; each draw depends only on seed, sample and region."""
     targets = image.targets.found
     repeats = protocol.repeats
     jittered = []

@@ -38,9 +38,8 @@ Note = Callable[[str], object]
 
 
 def trained_card(card: DataCard) -> dict[str, object]:
-    """Return the fields of a bundle's card that count where a data set's own card leaves them open.
-
-    The others describe one data set only.
+    """Return the fields of a bundle's card that apply if a data set's own card leaves them open. The other fields
+    describe a single data set.
     """
     fields = {"regions", "min_region", "min_region_share", "nodata", "ignore", "zero_means", "intrinsics", "crop"}
     named = set() if card.class_attribute is None else {"class_names"}
@@ -69,7 +68,7 @@ def evaluate_bundle(
 
     Args:
         zero_shot: score the foundation model too, if it can be used (see `why_no_zero_shot`); this needs `registry`.
-            None scores it by prompts alone, since `everything` takes it a grid of clicks.
+            None scores it only by prompts, because `everything` would need a grid of clicks.
         progress: called with (done, total) samples of this process.
         note: called with what a user should know, such as images left out because they have no mask, or a long time.
         processes: those that share the samples; each of them gets all scores. None is this process alone.
@@ -152,12 +151,12 @@ def validate(
 def unseen_samples(
     bundle: Bundle, dataset: Dataset, samples: Sequence[Sample], split: str
 ) -> tuple[tuple[Sample, ...], SeenImages | None]:
-    """Leave out the images that a bundle knows, by their content, so that the score is one of new images.
+    """Leave out the images that a bundle knows, by their content, so that the score is that of new images.
 
     Of the train split none are left out; of val those it was trained on; of test also those that chose its step.
 
     Returns:
-        The samples to score, and which the bundle knows; None if it does not say.
+        The samples to score, and which of them the bundle knows; None if it does not state this.
 
     Raises:
         DataError: it knows all of them, or a file cannot be read.
@@ -202,7 +201,7 @@ def why_no_zero_shot(parts: Parts) -> str:
 
 
 def scoring_pipeline(protocol: Protocol, pipeline: Pipeline) -> Pipeline:
-    """Return the pipeline for scoring; a protocol that compares masks at the input size squashes the image."""
+    """Return the pipeline for scoring; a protocol that compares masks at the input size stretches the image."""
     if protocol.grid == "quarter":
         return replace(pipeline, aspect="stretch")
     return pipeline
@@ -222,13 +221,14 @@ def evaluate(
     note: Note | None = None,
     registry: Registry | None = None,
 ) -> Scores:
-    """Score every object of some samples by prompts, and where asked what is found without prompts.
+    """Score every object of some samples by prompts and, if asked, what is found without prompts.
 
     Images that may hold objects which nobody marked (zero_means = "unlabelled") are left out of `everything`;
-    `semantic` ignores their unmarked pixels. Where the data set or the model has no classes, an object is an object.
+    `semantic` ignores their unmarked pixels. If the data set or the model has no classes, all objects count as one
+    class.
 
     Args:
-        predictor: the model; a protocol that squashes the image overrides its aspect. With `dense`, its dense head
+        predictor: the model; a protocol that stretches the image overrides its aspect. With `dense`, its dense head
             finds the objects.
         everything: find every object, too.
         semantic: find the class of every pixel, too.

@@ -24,12 +24,12 @@ class Protocol:
         first_click: "center", the maximum of the region's distance transform, see `simmat.data.clicks.center_click`,
             or "middle", pixel ⌊n / 2⌋ of the n of the region in raster order, in the network's input.
         grid: where masks are compared: "original", at the size of the image, or "quarter", at a quarter of the
-            network's input, into which the image is squashed.
-        alternatives: score the best-predicted and the best of a decoder's alternative masks too.
+            network's input, into which the image is stretched.
+        alternatives: also score the best-predicted and the best of a decoder's alternative masks.
         clicks: clicks per object; each one after the first is placed on the largest error.
         repeats: random clicks and jittered boxes per object; 0 leaves out tight boxes too, unless `boxes`.
-        seed: seed of the draws.
-        boxes: ask by the tight box of each object too.
+        seed: seed of the random clicks and boxes.
+        boxes: prompt with the tight box of each object, too.
     """
 
     name: str

@@ -31,7 +31,7 @@ class ScoreReport(dict[str, Any]):
 
     @property
     def objects(self) -> Any:
-        """A row for each object and model, see `ObjectScore`: a pandas DataFrame where pandas is installed, else dicts.
+        """A row for each object and model, see `ObjectScore`: a pandas DataFrame if pandas is installed, else dicts.
 
         The column "model" is "tuned" or "zero_shot".
         """
@@ -52,9 +52,9 @@ def score_report(
     """Return the averages of a bundle's scores (`tuned`) and of the zero-shot model's (`untuned`); one may be None.
 
     Only `cost` differs from run to run. "seen" counts the images that the bundle knows, see `SeenImages`, and is None
-    for a bundle that does not say. "parameters" is None for an exported model, which has none in torch. Masks
-    without prompts, where they were scored, are the blocks "everything" and "semantic" of both; the zero-shot model has
-    no class map, and None where it was not asked for every object.
+    for a bundle that does not state it. "parameters" is None for an exported model, which has none in torch. If masks
+    without prompts were scored, they are the blocks "everything" and "semantic" of both; the zero-shot model has no
+    class map, and None if it was not asked for every object.
     """
     spec = predictor.spec
     bundle = predictor.bundle

@@ -142,7 +142,7 @@ class ObjectScore:
     Attributes:
         sample: id of the sample.
         region: index of the region within the sample.
-        class_id: class of the region, where the data set has classes.
+        class_id: class of the region, if the data set has classes.
         area: pixels of the region in the original image.
         click_xy: the first click, in pixels of the original image.
         iou: IoU of the single mask after that click.
@@ -193,9 +193,9 @@ class SeenImages:
     """The images of a split that a bundle was trained on, or that chose its step, by id.
 
     Attributes:
-        trained: scored although it was trained on them: the train split was asked for.
-        validated: scored although its step was chosen by them.
-        left_out: not scored, since the score would not be one of new images.
+        trained: scored although the bundle was trained on them, because the train split was asked for.
+        validated: scored although they chose the bundle's step.
+        left_out: not scored, because the bundle knows them.
         total: number of images of the split.
     """
 
@@ -206,7 +206,7 @@ class SeenImages:
 
 
 def seen_note(seen: SeenImages | None) -> str:
-    """Return what to say beside the scores; "" if the bundle saw none of the images."""
+    """Return a note for the scores; "" if the bundle saw none of the images."""
     if seen is None:
         return "The bundle does not say which images it was trained on, so these may be among them."
     notes = {
@@ -232,7 +232,7 @@ class Scores:
         seconds: "encode" -> those of each image; "decode" -> those per prompt of each decoding; "everything" and
             "semantic" -> those of each image to find objects and classes, without encoding it.
         unprompted: scores of masks without prompts; None if they were not asked for.
-        seen: which of the images the bundle knows; None if it does not say.
+        seen: which of the images the bundle knows; None if it does not state this.
         calibration: that of the bundle; only "confidence" in `summary` uses it.
     """
 
@@ -250,7 +250,7 @@ class Scores:
         return _grouped(self.objects, lambda score: score.sample)
 
     def confidence(self) -> dict[Kind, ScoredPredictions]:
-        """Return the scores of the network beside the truth, of each kind of which there are some."""
+        """Return the network's scores with the truth, for each kind of score that was measured."""
         clicks: list[tuple[Any, ...]] = []
         boxes: list[tuple[Any, ...]] = []
         for score in self.objects:
@@ -375,8 +375,8 @@ def _noc(curves: Sequence[Sequence[float]], target: float) -> dict[str, Any]:
 def _over_draws(ious: Sequence[Sequence[float]]) -> dict[str, Any]:
     """Return the mean over objects and draws, and two standard deviations (n - 1); None of one draw.
 
-    `std` is that of the mIoU over draws: how much the score of the benchmark varies. `object_std` is the mean over
-    objects of the deviation over draws: how much the place of the prompt matters.
+    `std` is that of the mIoU over draws: how much the score of the data set varies. `object_std` is the mean over
+    objects of the deviation over draws: how much the position of the prompt matters.
     """
     by_draw = [fmean(draw) for draw in zip(*ious, strict=True)]
     several = len(by_draw) > 1
