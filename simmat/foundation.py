@@ -65,8 +65,8 @@ class MaskPrediction:
 class Backbone(Protocol):
     """The image side of a foundation model; an nn.Module.
 
-    Where `embed` is one convolution, it should have a `first_layer`, see `HasFirstLayer`; where the embedding can have
-    finer levels than its decoder takes, `finer_levels`, see `HasFinerLevels`.
+    Where `embed` is one convolution, it should have a `first_layer`, see `HasFirstLayer`; if the embedding can have
+    finer levels than its decoder takes, it should have `finer_levels`, see `HasFinerLevels`.
     """
 
     def embed(self, image: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class HasFirstLayer(Protocol):
     def first_layer(self) -> nn.Conv2d:
         """The module that `embed` runs, without groups: `embed(image)` equals `first_layer(image)`.
 
-        After a transfer layer of output "features" it is not run, so not trained.
+        With a transfer layer of output "features" it is not run, so it is not trained.
         """
 
 

@@ -65,7 +65,8 @@ class SimMAT(nn.Module):
         self.dense = dense
 
     def for_image(self, image: SensorImage) -> SimMAT:
-        """Return the network that encodes an image; one that prepares images itself takes it from here."""
+        """Return the network that encodes an image; an exported model that prepares images itself gets the image
+        here."""
         return self
 
     def encode(self, planes: Tensor, content: Tensor | None = None) -> ImageEmbedding:
@@ -112,7 +113,7 @@ class Parts:
 
     Attributes:
         weights: the foundation model's weight file; None for random weights from the spec's seed.
-        exported: True if they are names alone, of an exported model, which has its own network.
+        exported: True if they are only names, those of an exported model, which has its own network.
     """
 
     foundation: FoundationSpec
@@ -221,7 +222,8 @@ def _dense_head(spec: ModelSpec, foundation: FoundationModel) -> DenseHead | Non
 
 
 def with_layout(spec: ModelSpec, model: SimMAT) -> ModelSpec:
-    """Return a spec that says what levels the dense head of its network takes, so that loading need not find out."""
+    """Return a spec that states which levels the dense head of its network takes, so that loading need not compute
+    it."""
     if spec.dense is None or model.dense is None:
         return spec
     layout = {"widths": model.dense.widths, "strides": model.dense.strides}

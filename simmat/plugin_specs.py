@@ -79,7 +79,7 @@ class TunerSpec:
             It gets a model whose parameters are all frozen, replaces or adds modules, and sets `requires_grad` on
             what is trained. At step 0 the model must predict as before, unless the method's definition forbids it.
         options: option -> default; None if it may be of any type.
-        learning_rate: peak learning rate for AdamW, where the user gives none.
+        learning_rate: peak learning rate for AdamW, if the user gives none.
     """
 
     name: str
@@ -140,10 +140,10 @@ class ModelFormat:
     """A format of exported models that can be run here, as data.
 
     Attributes:
-        name: what `BundleSpec.exported` says.
+        name: what `BundleSpec.exported` contains.
         description: one line.
         load: "package.module:function"; called as `function(folder)`, returns a `SimMAT`. Its `for_image` gives it
-            each image in the sensor's units, where the exported model prepares images itself.
+            each image in the sensor's units, if the exported model prepares images itself.
     """
 
     name: str
@@ -170,9 +170,10 @@ class ResultFormat:
         endings: what the file's name may have after `result.name`; "{kind}" stands for objects or classes.
         kinds: what it can hold.
         auto: where it is written if the user names no format, or `--format auto`: "prompts", "objects", "classes", or
-            "georeferenced prompts" and so on. Those of "classes" are also written for the prompts of a large image, in
-            one file for all. Of sequences "sequences", and "stacks" for those of one file that holds an array.
-        replaces: name of the format that auto leaves out where it writes this one.
+            "georeferenced prompts" and so on. Those for "classes" are also written for the prompts of a large image, in
+            one file for all prompts. For sequences: "sequences", and "stacks" for those in one file that holds an
+            array.
+        replaces: name of the format that auto leaves out if it writes this one.
         needs_georeference: whether an image must have a place on a map.
         check: "package.module:function"; called before any work as `function(image)` with `origin`, `size_hw` and
             `georeference` of an image, raises DataError if the format cannot hold it.
@@ -220,7 +221,7 @@ class BundleSource:
         description: one line.
         prefix: how its places begin: "hf://".
         fetch: "package.module:function"; called as `function(place)` with the place as the user wrote it, returns the
-            path of the bundle's file on this machine, with the name of a sensor behind it where the place names one.
+            path of the bundle's file on this machine, followed by the name of a sensor if the place names one.
     """
 
     name: str
@@ -250,8 +251,8 @@ class GeoBackendSpec:
 class TuningTargets:
     """Where tuners find a model's layers: regular expressions that match whole module names.
 
-    Names start with "backbone." or "decoder.". Empty where the model has no such layer; a tuner that needs one refuses
-    the model by name.
+    Names start with "backbone." or "decoder.". A field is empty if the model has no such layer; a tuner that needs it
+    then refuses the model by name.
 
     Attributes:
         lora: linear or 1x1 conv layer -> which equal slices of its output LoRA changes, and their number:
@@ -285,13 +286,13 @@ class WeightFile:
         filename: name in the cache.
         sha256: hex digest of the file; "" if its publisher may change it, as on a hub; required with a url.
             Bundles always keep the digest of the file they were trained with.
-        size_bytes: size, for progress and disk checks; 0 where unknown.
+        size_bytes: size, for progress and disk checks; 0 if unknown.
         url: download address; "" if `path` or `hub` is given.
         path: path in an installed package; None if it is downloaded.
         licence: SPDX id or the source's own words.
         hub: repository on the Hugging Face Hub ("timm/vit_small_patch14_dinov2.lvd142m"), which the Hub's client
             downloads to the Hub's own cache.
-        alternatives: other file names in that repository, tried where it has no `filename`.
+        alternatives: other file names in that repository, tried if it has no `filename`.
     """
 
     filename: str
@@ -324,15 +325,15 @@ class FoundationSpec:
         targets: where tuners find its layers.
         weights: weight file; None for a model with random weights. One without path, url and hub must be given
             by the user.
-        promptable: whether its decoder was trained; without, there is no zero-shot score.
+        promptable: whether its decoder was trained; without training, there is no zero-shot score.
         dense_head: whether its embedding says what is in an image, so that `--heads auto` may train a dense head on it.
         licence: licence of code and weights.
         options: further plain values for the builder.
-        learning_rates: name of a tuner -> peak learning rate in place of the tuner's own, which suits SAM; for
-            pretrained weights, where the user gives none.
-        mat: the transfer layer, with `mat_options`, where the user names none.
-        tune: the tuner, where the user names none.
-        parameters: number of weights; 0 where unknown.
+        learning_rates: name of a tuner -> peak learning rate in place of the tuner's own, which suits SAM; used for
+            pretrained weights if the user gives none.
+        mat: the transfer layer, with `mat_options`, if the user names none.
+        tune: the tuner, if the user names none.
+        parameters: number of weights; 0 if unknown.
         zero_shot_rgb: mean IoU of one click on the val split of `rgb-regions`, docs/real-sensors.md, untuned at
             `image_size`; None if it was not measured.
     """
@@ -402,8 +403,8 @@ def build_foundation(spec: FoundationSpec, *, image_size: int, weights: Path | N
 class FoundationFamily:
     """A namespace of foundation models as data.
 
-    A name must give the same spec on every machine, since a bundle stores only the name. Where a name is a path on this
-    machine, users of the bundle on another one give the path there (`load_bundle`).
+    A name must give the same spec on every machine, since a bundle stores only the name. If a name is a path on this
+    machine, users of the bundle on another machine give their own path (`load_bundle`).
 
     Attributes:
         name: the part before the slash: `--foundation NAME/MODEL`.

@@ -98,8 +98,7 @@ class Canvas:
         self.image = Image.fromarray(pixels)
 
     def outline(self, mask: BoolArray, colour: Colour) -> None:
-        """Draw the inner edge of a `scaled` mask in a light tint and a dark line outside it: visible on any
-        background."""
+        """Draw the inner edge of a `scaled` mask in a light tint, with a dark line outside it for any background."""
         edge = _edges(mask.astype(np.uint8), _line_width(self.image.size))
         pixels = np.array(self.image)
         pixels[edge & ~mask] = (pixels[edge & ~mask] * 0.35 + np.asarray(HALO) * 0.65).astype(np.uint8)

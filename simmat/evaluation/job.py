@@ -38,8 +38,9 @@ Note = Callable[[str], object]
 
 
 def trained_card(card: DataCard) -> dict[str, object]:
-    """Return the fields of a bundle's card that apply if a data set's own card leaves them open. The other fields
-    describe a single data set.
+    """Return the fields of a bundle's card that apply if a data set's own card leaves them open.
+
+    The other fields describe a single data set.
     """
     fields = {"regions", "min_region", "min_region_share", "nodata", "ignore", "zero_means", "intrinsics", "crop"}
     named = set() if card.class_attribute is None else {"class_names"}

@@ -1,7 +1,7 @@
 """Scores of masks without prompts: found objects beside the true ones, and the class of every pixel.
 
 True objects below the data card's smallest size, and ignored pixels, are treated as COCO treats objects outside of an
-area range and crowds: found or not, they are neither hit nor miss.
+area range and crowds: whether found or not, they are neither hits nor misses.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def scored_area(region: Instance, scored: BoolArray) -> int:
 
 @dataclass(frozen=True, eq=False)
 class ImageMatches:
-    """The objects found in one image beside the true ones.
+    """The objects found in one image, and the true ones.
 
     Attributes:
-        found_classes: (F,) classes; all 0 where classes do not count.
-        hidden: (F,) share of a found object's pixels that are ignored; 1 of one that is too small to count. Without a
-            match it is not a false alarm where this reaches the threshold.
+        found_classes: (F,) classes; all 0 if classes do not count.
+        hidden: (F,) share of a found object's pixels that are ignored; 1 for an object too small to count. Without a
+            match, it is no false alarm if this reaches the threshold.
         uncounted: (T,) bool, true objects that are too small to count.
         class_probabilities: class -> probability, of each found object; None without classes.
     """
@@ -142,8 +142,8 @@ class ImageMatches:
     def confidence(self) -> tuple[list[tuple[float, float]], list[tuple[float, ...]]]:
         """Return rows of the found objects that count: (score, IoU), and (index of the true class, *probabilities).
 
-        The IoU is the largest one with a true object of any class; a class counts where that is 0.5 or more. The index
-        is that in the probabilities of the classes; -1 of a class that the model does not know.
+        The IoU is the largest one with a true object of any class; a class counts if that is 0.5 or more. The index is
+        that in the class probabilities; -1 for a class that the model does not know.
         """
         if not self.iou.size:
             return [(float(score), 0.0) for score in self.scores[self.hidden < RIGHT_IOU]], []
@@ -252,7 +252,8 @@ PIXEL_BINS = 64
 
 
 def pixel_confidence(probability: FloatArray, right: BoolArray) -> npt.NDArray[np.float64]:
-    """Return (n, 3) mean probability, share of right ones and number of N pixels, by bins of it; NaN is 0."""
+    """Return (n, 3) mean probability, share of right pixels and number of pixels, by bins of the probability; NaN is
+    0."""
     seen = np.nan_to_num(probability).astype(np.float64)  # of weights that a training has ruined
     return np.stack(binned(PIXEL_BINS, seen, right.astype(np.float64), np.ones(len(seen))), axis=1)
 
@@ -305,7 +306,7 @@ class AutomaticScores:
         dense: True if the clicks that find objects are peaks of the dense head, False if they are a grid.
         classed: whether objects are matched by class.
         unknown: whether the data set has classes and the model knows none.
-        matches: the objects found in each sample beside the true ones.
+        matches: the objects found in each sample, and the true ones.
         confusions: pixels by true and found class, without ignored ones.
         pixels: `pixel_confidence` of the class map.
         metrics: block of the summary -> name -> figure of a registered metric, of all samples together.
@@ -332,7 +333,7 @@ class AutomaticScores:
         return replace(parts[0], matches=matches, confusions=confusions, pixels=pixels)
 
     def confidence(self) -> dict[Kind, list[tuple[Any, ...]]]:
-        """Return the scores beside the truth of objects, their classes and pixels, as `pairs_of` takes them."""
+        """Return the scores of objects, their classes and pixels with the truth, as `pairs_of` takes them."""
         objects: list[tuple[Any, ...]] = []
         classes: list[tuple[Any, ...]] = []
         pixels: list[tuple[Any, ...]] = []
@@ -348,7 +349,7 @@ class AutomaticScores:
     def everything(self) -> dict[str, Any]:
         """Return AP, AP50, PQ and F1 of every object, also by class and without classes.
 
-        Where the data set has several classes and the model none, only `any_class` has figures.
+        If the data set has several classes and the model none, only `any_class` has figures.
         """
         images = list(self.matches.values())
         classes = true_classes(images)
@@ -386,7 +387,7 @@ class AutomaticScores:
         return mistakes
 
     def summary(self) -> dict[str, Any]:
-        """Return the blocks of what was scored; that of class maps is of one confusion matrix."""
+        """Return the blocks of what was scored; that of class maps comes from one confusion matrix."""
         blocks: dict[str, Any] = {}
         if self.matches:
             blocks["everything"] = {**self.everything(), **self.metrics.get("everything", {})}
