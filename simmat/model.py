@@ -65,8 +65,7 @@ class SimMAT(nn.Module):
         self.dense = dense
 
     def for_image(self, image: SensorImage) -> SimMAT:
-        """Return the network that encodes an image; an exported model that prepares images itself gets the image
-        here."""
+        """Return the network that encodes an image; exported models that prepare images themselves get it here."""
         return self
 
     def encode(self, planes: Tensor, content: Tensor | None = None) -> ImageEmbedding:
@@ -222,8 +221,7 @@ def _dense_head(spec: ModelSpec, foundation: FoundationModel) -> DenseHead | Non
 
 
 def with_layout(spec: ModelSpec, model: SimMAT) -> ModelSpec:
-    """Return a spec that states which levels the dense head of its network takes, so that loading need not compute
-    it."""
+    """Return a spec with the levels that the dense head of its network takes, so that loading does not compute it."""
     if spec.dense is None or model.dense is None:
         return spec
     layout = {"widths": model.dense.widths, "strides": model.dense.strides}

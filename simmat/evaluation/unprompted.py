@@ -252,8 +252,7 @@ PIXEL_BINS = 64
 
 
 def pixel_confidence(probability: FloatArray, right: BoolArray) -> npt.NDArray[np.float64]:
-    """Return (n, 3) mean probability, share of right pixels and number of pixels, by bins of the probability; NaN is
-    0."""
+    """Return (n, 3) mean probability, share of right pixels and their number, by bins of probability; NaN is 0."""
     seen = np.nan_to_num(probability).astype(np.float64)  # of weights that a training has ruined
     return np.stack(binned(PIXEL_BINS, seen, right.astype(np.float64), np.ones(len(seen))), axis=1)
 
