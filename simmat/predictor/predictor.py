@@ -23,7 +23,6 @@ from torch import Tensor
 
 from simmat.bundle import Bundle, trained_tensors
 from simmat.calibration import calibrated, calibrated_classes
-from simmat.data.augment import cut_label
 from simmat.data.instances import FoundObject, LabelArray
 from simmat.data.pipeline import Pipeline, PreparedImage
 from simmat.errors import BundleError, ConfigError
@@ -535,7 +534,8 @@ class Predictor:
             DataError: a mask cannot be read, has another size than its image, or marks no object or everything.
             SimMATError: as `set_image` raises it.
         """
-        from simmat.predictor.reference_images import annotations_of_classes, read_annotations  # slow to import
+        from simmat.data.augment import cut_label  # slow to import, as it imports scipy
+        from simmat.predictor.reference_images import annotations_of_classes, read_annotations
 
         readers = [self.reader(image, missing=missing) for image, _ in images]
         card = self.image_loader.card

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -271,10 +271,11 @@ def test_a_training_that_was_stopped_ends_in_130(
     """A script must tell an interrupt from a mistake."""
     from simmat import training
 
-    def stopped(*_: object) -> Path:
+    def stopped(*_: object, resume: bool) -> Path:
         raise training.Interrupted("stopped after step 3 of 9; the state is saved")
 
-    monkeypatch.setattr(training, "resume", stopped)
+    monkeypatch.setattr(training, "started_configs", lambda root: {"": root})
+    monkeypatch.setattr(training, "train_sensors", stopped)
     assert run(["train", "--resume", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "stopped after step 3 of 9; the state is saved\n"
 
@@ -308,7 +309,8 @@ def test_a_training_ends_with_the_command_that_scores_it(
     """It is copied as it stands, so it names the data set and a split that there is."""
     data = tmp_path / "my data"
 
-    def train(settings: object, registry: object, callback: Callback) -> Path:
+    def train(settings: object, registry: object, callbacks: Mapping[str, Callback], *, resume: bool) -> Path:
+        (callback,) = callbacks.values()
         assert isinstance(callback, ConsoleCallback)
         callback.plan = cast(
             Any, SimpleNamespace(data=data, splits=splits, config=SimpleNamespace(out=tmp_path / "run"))
@@ -317,7 +319,7 @@ def test_a_training_ends_with_the_command_that_scores_it(
         callback.finished(tmp_path / "run/bundle.safetensors")
         return tmp_path / "run/bundle.safetensors"
 
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(training, "train_sensors", train)
     assert run(["train", "--modality", "gray", "--data", str(data), "--out", str(tmp_path / "run")]) == 0
     shown = capsys.readouterr()
     assert f"simmat eval {tmp_path}/run/bundle.safetensors --data '{data}' --split {scored}" in shown.out

@@ -43,6 +43,7 @@ def with_foundation(spec: FoundationSpec) -> Registry:
         ("foundation model", spec, "test"),
         ("transfer layer", known.transfer_layer("mat-residual"), "test"),
         ("tuner", known.tuner("lora"), "test"),
+        ("loss", known.get("loss", "focal"), "test"),
     ]
     return Registry((), parts)
 

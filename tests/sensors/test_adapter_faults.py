@@ -33,7 +33,7 @@ class Faulty(Planes):
 @pytest.mark.parametrize("does", [RuntimeError("camera on fire"), FileNotFoundError("x"), None, [1, 2]])
 def test_a_fault_of_a_sensor_names_sensor_and_file(does: object) -> None:
     """It is not SimMAT's, and of a thousand files one must be found."""
-    with pytest.raises(PluginError, match=r"modality 'faulty' \(\S*test_modality_faults\) failed on a/b\.npy"):
+    with pytest.raises(PluginError, match=r"modality 'faulty' \(\S*test_adapter_faults\) failed on a/b\.npy"):
         load_sample(Faulty(does), {"planes": Path("a/b.npy")})
 
 
@@ -52,7 +52,7 @@ def test_a_load_that_does_not_end_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("simmat.terminal.echo", lambda text, err: (said.append(text), ended.set()))
     with pytest.raises(DataError, match="done"):
         load_sample(Waits(None), {"planes": Path("a/b.npy")})
-    assert re.search(r"'faulty' \(\S*test_modality_faults\).* a/b\.npy", said[0])
+    assert re.search(r"'faulty' \(\S*test_adapter_faults\).* a/b\.npy", said[0])
 
 
 def test_what_a_sensor_says_on_purpose_stays(tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from bundle.test_tensors import expect_same_after_a_bundle
 from nn.test_tuners import X, expect_state_of_what_moves, moving, toy, tune
 from simmat_plugin_baselines import TUNERS
 from simmat_testing import TunerContract
-from test_bundle_round_trip import expect_same_after_a_bundle
 
 SPECS = {spec.name: spec for spec in TUNERS}
 

@@ -200,7 +200,9 @@ _FORMER_ASPECTS = {"keep": "pad", "squash": "stretch"}  # former names, in older
 
 def _parsed(document: Mapping[str, Any]) -> Manifest:
     """Check a document; raise KeyError where a field is missing, ValueError if one is wrong."""
-    aspect = _FORMER_ASPECTS.get(document["aspect"], document["aspect"])
+    aspect = document["aspect"]
+    if isinstance(aspect, str):
+        aspect = _FORMER_ASPECTS.get(aspect, aspect)
     if aspect not in ("pad", "stretch"):
         raise _wrong("aspect", "pad or stretch", aspect)
     dense = None if document["dense"] is None else _table("dense", document["dense"])
