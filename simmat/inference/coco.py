@@ -32,8 +32,8 @@ def object_records(result: ImageResult) -> list[dict[str, Any]]:
     """Return the objects of an image as json values, by falling score.
 
     Each has class (label value or None), class_name, score, class_probability, box_xyxy (outer edges), area in pixels,
-    area_m2 (None where the image has no place on the earth), point_xy and segmentation (COCO's compressed run lengths
-    in the size of the image; None if it has more pixels than they can count).
+    area_m2 (None if the image has no place on the earth), point_xy and segmentation (COCO's compressed run lengths
+    at the size of the image; None if it has more pixels than they can count).
     """
     counts = [found.instance.area for found in result.ranked]
     centres = [_centroid_xy(found.instance) for found in result.ranked]

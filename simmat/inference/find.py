@@ -45,11 +45,11 @@ class Found:
     Attributes:
         task: the image.
         reader: the same, opened.
-        results: what to write; those of one name follow each other and are named by one json.
+        results: what to write; those with the same name follow each other and share one json.
         names: names of the results.
-        about: what their json says besides.
+        about: what their json contains besides.
         warnings: why the results may be wrong; empty texts are left out.
-        note: what to say behind the line about the image.
+        note: what to append to the line about the image.
     """
 
     task: ImageTask
@@ -94,8 +94,8 @@ def find(
         image: what `open_image` returned.
         task: the same image.
         request: what to find.
-        store: windows that are in it are read from it, the others are added.
-        progress: called with the number of windows that are done, and that of all.
+        store: windows in it are read from it, and the others are added.
+        progress: called with the number of finished windows and the number of all.
 
     Raises:
         NoValidPixelsError: nothing is measured in the image, or around a prompt.
@@ -163,7 +163,7 @@ def _answers(
     store: WindowStore | None,
     progress: Callable[[int, int], object] | None,
 ) -> Iterator[WindowResult]:
-    """Yield what is found in each window; a store has what was found before, and keeps the rest."""
+    """Yield what is found in each window; a store has what was found before, and gets the rest."""
     for index, window in enumerate(image.windows):
         answer = None if store is None else store.read(index)
         if answer is None:
@@ -244,7 +244,7 @@ def _picture(image: SensorImage, missing: Container[str]) -> PictureArray:
 def _predictions(
     image: TiledImage, request: Request, prompts: Mapping[str, Prompt]
 ) -> Iterator[tuple[str, Prompt, Prediction]]:
-    """Yield the name and mask of each prompt; some are decoded together, and so many are in memory."""
+    """Yield the name and mask of each prompt; some are decoded together, and only those are in memory."""
     names = list(prompts)
     for start in range(0, len(names), MAX_PROMPTS):
         together = names[start : start + MAX_PROMPTS]
@@ -299,7 +299,7 @@ def _empty_result(image: TiledImage, task: ImageTask) -> ImageResult:
 
 
 def _is_large(image: TiledImage, request: Request) -> bool:
-    """Return whether the prompted objects of an image are written to the same files, as each would take many pixels."""
+    """Return whether prompted objects share files, because a mask of each would take many pixels."""
     if request.formats.named and not request.uncertainty:
         return False
     reader = image.reader
@@ -366,7 +366,7 @@ def shared_windows(predictor: Predictor, task: ImageTask, request: Request) -> i
 
 
 def window_store(image: TiledImage, task: ImageTask, request: Request, out: Path) -> WindowStore | None:
-    """Return the folder that keeps the answers of the windows of an image; None if there is one window alone."""
+    """Return the folder that keeps the answers of the windows of an image; None if there is only one window."""
     if request.search is None or len(image.windows) == 1:
         return None
     question = [repr(request.search), list(request.missing), image.tile, image.overlap]

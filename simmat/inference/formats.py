@@ -1,4 +1,4 @@
-"""The file formats of results, which plugins bring, too: choose those of a call, and write results in them."""
+"""The file formats of results, also those of plugins: choose the formats of a call, and write results in them."""
 
 from __future__ import annotations
 
@@ -85,7 +85,8 @@ def choose_formats(
         names: what `--format` lists.
         kinds: what is looked for in the images.
         registry: has the formats.
-        of_prompts: "auto" stands for what shows the pixels of prompted objects: formats of prompts, and of class maps.
+        of_prompts: "auto" stands for formats with the pixels of prompted objects: formats of prompts, and of class
+            maps.
 
     Raises:
         ConfigError: a format can hold nothing of what is looked for.
@@ -111,7 +112,7 @@ def choose_formats(
 
 
 def kinds_of_prompts(names: Collection[str] | None, registry: Registry) -> tuple[ResultKind, ...]:
-    """Return what formats hold of prompted objects: each by itself, or all objects of an image.
+    """Return what formats hold of prompted objects: each object separately, or all objects of an image.
 
     Args:
         names: what `--format` lists; None writes the files of each object.
@@ -226,9 +227,9 @@ MAX_PNG_SIDE = 8192
 
 
 def write_labels(result: ImageResult, folder: Path) -> str:
-    """Write `NAME_objects.png` or `NAME_classes.png`, .tif where a PNG does not do; return the file's name.
+    """Write `NAME_objects.png` or `NAME_classes.png`, as .tif if a PNG cannot hold them; return the file's name.
 
-    Instance ids run from 1 by falling score; of objects that overlap the one of higher score is in front.
+    Instance ids run from 1 by falling score; of overlapping objects, the one with the higher score is in front.
     """
     dtype = label_type(result)
     if dtype in (np.uint8, np.uint16) and max(result.size_hw) <= MAX_PNG_SIDE:

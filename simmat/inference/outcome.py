@@ -18,7 +18,7 @@ class ImageOutcome:
         summary: what was found, a line for each file or object.
         warnings: why the results may be wrong.
         error: why it failed; None if it did not.
-        skipped: True if an earlier call has done the same.
+        skipped: True if an earlier call did the same.
         objects: number of objects that are written together; None if there is no such file.
     """
 
@@ -32,7 +32,7 @@ class ImageOutcome:
 
 
 class Progress:
-    """What a call tells while it runs; a method does nothing unless it is overridden."""
+    """What is reported while images are segmented; a method does nothing unless it is overridden."""
 
     def started(self, total: int, skipped: int) -> None:
         """Images will be segmented; an earlier call has done `skipped` of `total`."""

@@ -1,4 +1,4 @@
-"""What is asked of each image of a call: the options as the user gives them, and the request that they are for a model.
+"""What is asked of each image of a call: the options that the user gives, and the request that they become for a model.
 
 `PredictOptions` are the options of `simmat predict` and `simmat.predict`. `resolve` turns them into a `Request` once,
 before any image is read.
@@ -278,7 +278,7 @@ class MapPrompts:
 
     Attributes:
         file: points and polygons; None if the points and the box are given here.
-        crs: coordinate system of points and box; of a file, what replaces its own.
+        crs: coordinate system of points and box; for a file, it replaces the file's own.
         points: (x, y) of points on the object, x before y.
         negative: (x, y) of points not on it.
         box: (x0, y0, x1, y1), or None.
@@ -303,7 +303,7 @@ class Request:
         mask_selection: which of the masks of a prompt to take.
         uncertainty: also find how much the mask of a prompt differs between views of the image.
         missing: channels that the images lack, by name, index or wavelength.
-        tile: side of the windows in pixels; None as the model says.
+        tile: side of the windows in pixels; None lets the model decide.
         overlap: overlap of the windows in pixels; None is an eighth of a window.
         mosaic: the files are tiles of one map.
         min_score: smallest score of an object to keep; None keeps all.
@@ -351,7 +351,7 @@ def resolve(
     """Return what the options ask of a model.
 
     Args:
-        options: what the user says.
+        options: what the user gives.
         predictor: the model.
         registry: has the formats.
         note: called with what the user should know before the results.

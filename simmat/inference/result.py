@@ -44,8 +44,8 @@ class ImageResult:
         picture: gives the (h, w, 3) uint8 display picture, which may be smaller than the image.
         objects: the objects, in any order.
         class_map: (H, W) label values, an array or a np.memmap.
-        nodata: label value in `classes` where nothing was measured.
-        background: label value in `classes` that is not a class; None if every value is one.
+        nodata: label value in `class_map` where nothing was measured.
+        background: label value in `class_map` that is not a class; None if every value is one.
         warning: why the result may be wrong; "" if nothing speaks against it.
     """
 
@@ -94,11 +94,11 @@ class ImageResult:
 
     @property
     def ignored_values(self) -> frozenset[int]:
-        """Values of `classes` that are not classes: the background, and where nothing was measured."""
+        """Values of `class_map` that are not classes: the background, and where nothing was measured."""
         return frozenset(value for value in (self.background, self.nodata) if value is not None)
 
     def class_name(self, value: int | None) -> str | None:
-        """Return the name of a class, its number where it has none; None for objects without a class."""
+        """Return the name of a class, or its number if it has none; None for objects without a class."""
         if value is None:
             return None
         return self.class_names.get(value, str(value))
@@ -126,14 +126,14 @@ class PromptResult:
 
     Attributes:
         name: how names of written files begin.
-        mask: (H, W) bool, in the size of the image.
+        mask: (H, W) bool, at the size of the image.
         score: predicted IoU of the mask.
         prompt: in pixels of the image.
         class_id: label value of the object's class; None if the model does not distinguish classes.
-        class_name: its name, or its number where it has none.
+        class_name: its name, or its number if it has none.
         class_probability: the probability of that class.
         channels: those of the image.
-        georeference: where the image lies on a map; None if it has no place on one.
+        georeference: where the image lies on a map; None if this is not known.
         picture: gives the (H, W, 3) uint8 display picture.
         uncertainty: how much the mask differs between views of the image; None if that was not asked for.
         warning: why the mask may be wrong; "" if nothing speaks against it.
@@ -195,7 +195,7 @@ def label_type(result: ImageResult) -> np.dtype[Any]:
 def label_bands(result: ImageResult, rows: int = BAND_ROWS) -> Iterator[tuple[int, LabelMap]]:
     """Yield the first row and the (h, W) instance ids or label values of one band of rows after the other.
 
-    Where objects overlap, the pixel is of the one with the highest score; 0 is the background.
+    Where objects overlap, a pixel belongs to the one with the highest score; 0 is the background.
     """
     height = result.size_hw[0]
     boxes = np.asarray([found.instance.window for found in result.ranked], np.int64).reshape(-1, 4)

@@ -51,7 +51,7 @@ def predict_files(
         registry: has the formats.
         processes: those that share the images, of which this is one.
         load: loads the model on other machines, with the arguments of `simmat.load`.
-        progress: told what is done.
+        progress: is told what is done.
 
     Raises:
         SimMATError: options do not suit the model, files of others would be replaced, or results cannot be written.
@@ -180,7 +180,7 @@ class ImageRun:
     def _run_here(
         self, processes: Processes, whole: Sequence[ImageTask], parted: Sequence[tuple[ImageTask, int]]
     ) -> None:
-        """Do this process's share of the images, and of the windows of those that are parted."""
+        """Do this process's share of the images, and of the windows of divided images."""
         for task in processes.share(whole):
             self._attempt(task, partial(self._segment, task))
         for task, count in parted:
@@ -189,7 +189,7 @@ class ImageRun:
     def _run_in_pool(
         self, pool: Executor, segment: Segment, whole: Sequence[ImageTask], parted: Sequence[tuple[ImageTask, int]]
     ) -> None:
-        """Let a pool do the images, and the windows of those that are parted, some at a time."""
+        """Let a pool do the images, and the windows of divided images, some at a time."""
         work: list[tuple[ImageTask, range | None]] = [(task, None) for task in whole]
         for task, count in parted:
             for start in range(0, count, WINDOWS_TOGETHER):

@@ -30,7 +30,7 @@ class WindowStore:
 
         Args:
             folder: folder of the image; made if it is missing.
-            key: says what is asked of which model and image.
+            key: identifies the request, the model and the image.
         """
         self.folder = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
         with output_errors(self.folder):
@@ -44,7 +44,8 @@ class WindowStore:
         """Write the result of a window.
 
         Returns:
-            The result as it comes back from the file, so that a stopped run ends as one that was not.
+            The result as it comes back from the file, so that an interrupted run gives the same results as an
+            uninterrupted one.
         """
         arrays = result_to_arrays(result)
         content = io.BytesIO()

@@ -1,7 +1,7 @@
 """Write what was found: the files of each image when it is added, and those of all images at the end.
 
-The json of an image says what was asked, so that a later call skips the image, and which files belong to it, so that a
-later call may replace them.
+The json of an image states what was asked, so that a later call skips the image, and lists its files, so that a later
+call may replace them.
 """
 
 from __future__ import annotations

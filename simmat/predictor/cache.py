@@ -1,7 +1,7 @@
 """Embeddings on disk, so that a second session of clicks on an image needs no encoder.
 
 A file holds the embedding of one input of the network, in fp16. Its name is a sha256 of the model and of that input, so
-it never has to be renewed, and several processes may share a folder.
+it never becomes outdated, and several processes may share a folder.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FORMAT = 2
 
 
 def embedding_file(folder: Path, prepared: PreparedImage, *model: str) -> Path:
-    """Return the file of the embedding of an input; `model` is what else decides the embedding."""
+    """Return the file of the embedding of an input; `model` identifies what else determines the embedding."""
     key = digest_of([FORMAT, __version__, *model], [prepared.planes, prepared.content])
     return folder / f"{key}.safetensors"
 
@@ -51,7 +51,7 @@ def read_embedding(file: Path) -> ImageEmbedding | None:
 def write_embedding(file: Path, embedding: ImageEmbedding) -> ImageEmbedding:
     """Write an embedding, and return it as `read_embedding` will, so that a second session gives the same masks.
 
-    One with values too large for fp16, or not finite, is not written, and is returned as it is.
+    One with values too large for fp16, or not finite, is not written, and is returned unchanged.
 
     Raises:
         OutputError: the file cannot be written, such as on a full disk.

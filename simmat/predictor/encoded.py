@@ -151,7 +151,7 @@ class EncodedImage:
 def domain_shift_warning(prepared: PreparedImage, channels: Sequence[Channel]) -> str:
     """Return which channel's values are far from those of training, as in another unit or bit depth; "" if none is.
 
-    RGB channels are scaled by the foundation model's statistics, which say nothing of the training images.
+    RGB channels are scaled by the foundation model's statistics, which say nothing about the training images.
     """
     step = max(prepared.content.shape[0] // _SAMPLED_SIDE, 1)
     content = prepared.content[::step, ::step]

@@ -18,8 +18,8 @@ class FollowedFrame:
     Attributes:
         index: number of the frame.
         masks: object id -> (H, W) bool; False everywhere where the object is not found.
-        scores: object id -> 0 to 1, how surely its mask is the same object: the mean propagated label inside of it; 1
-            where it is given, 0 where nothing is found.
+        scores: object id -> 0 to 1, how certain it is that its mask is the same object: the mean propagated label
+            inside of it; 1 where it is given, 0 where nothing is found.
     """
 
     index: int

@@ -1,9 +1,9 @@
 """Find every object of an image without prompts.
 
 Places to click are the peaks of a dense head's distance map, and a place in each connected part of its class map
-without a peak; or a grid of points where the network has no such head, as in SAM's automatic masks (Kirillov et al.
-2023, arXiv 2304.02643). The prompt decoder answers them in batches, and of answers that cover the same object the best
-one stays. A part of the class map that no answer covers is an object, too.
+without a peak; or a grid of points if the network has no such head, as in SAM's automatic masks (Kirillov et al.
+2023, arXiv 2304.02643). The prompt decoder answers them in batches, and of answers that cover the same object only the
+best is kept. A part of the class map that no answer covers is an object, too.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class EverythingSettings:
         peak: smallest distance, 0 to 1, at a peak of the distance map.
         peak_window: side of the window, in pixels of the map, in which one peak stands; a part of the class map without
             a peak needs as many pixels as this window.
-        grid: clicks along each side of the input, where there is no dense head; None sets one every 16 pixels, at most
+        grid: clicks along each side of the input if there is no dense head; None sets one every 16 pixels, at most
             SAM's 32.
-        overlap: IoU of two masks above which the one of lower score goes.
+        overlap: IoU of two masks above which the one with the lower score is dropped.
         stability: smallest IoU of the masks at logits above 1 and above -1; used for a grid of clicks.
         min_score: smallest predicted IoU of a mask, before calibration.
         objectness: smallest probability of being an object, by the class map.
@@ -74,7 +74,7 @@ def find_objects(image: EncodedImage, settings: EverythingSettings) -> list[Foun
     """Find every object of an image, best first, in pixels of the original image.
 
     Args:
-        image: what its dense head knows says where to click; without one, clicks are on a grid.
+        image: its dense head gives the clicks; without one, they are on a grid.
         settings: how objects are found.
     """
     if image.dense is None or image.dense_spec is None:
@@ -151,7 +151,7 @@ def _parts_as_objects(
 def with_classes(
     found: Sequence[FoundObject], masks: BoolArray, probabilities: Tensor, spec: DenseSpec, min_objectness: float
 ) -> tuple[list[FoundObject], BoolArray]:
-    """Give objects their class, where there are classes, and a score that counts both.
+    """Give objects their class, if there are classes, and a score that combines both.
 
     Args:
         found: F objects.
@@ -271,7 +271,7 @@ def masks_of_clicks(
     Args:
         image: the image.
         points: (N, 2) xy in the input.
-        settings: which masks stay.
+        settings: which masks are kept.
         stable: drop masks that are not stable, too, see `EverythingSettings.stability`.
 
     Returns:
