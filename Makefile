@@ -22,7 +22,7 @@ FOUND := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml examp
 # The checks for plugins and the model `tiny`, which all tests use, and what they need.
 KIT := $(addprefix plugins/simmat-,plugin-baselines plugin-scenes testing)
 # These before those that require them: older pip looks for them elsewhere else.
-REQUIRED := $(KIT) $(addprefix plugins/simmat-,plugin-geo plugin-lite plugin-sam plugin-report plugin-sequences plugin-annotate plugin-polarization runtime)
+REQUIRED := $(KIT) $(addprefix plugins/simmat-,plugin-geo plugin-hub plugin-lite plugin-sam plugin-report plugin-sequences plugin-annotate plugin-polarization runtime)
 PACKAGES := $(REQUIRED) $(filter-out $(REQUIRED),$(FOUND))
 # Extras of plugins that their tests need.
 EXTRAS_simmat-plugin-annotate := [dev]

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -97,7 +97,7 @@ class Loss(ABC):
             flips, rotations, scales or pasted objects.
     """
 
-    whole_images: bool = False
+    whole_images: ClassVar[bool] = False
 
     def item(self, sample_id: str) -> Tensor:
         """Return what the loss needs to know of a sample, besides image and label; loading processes call this.
