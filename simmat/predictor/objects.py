@@ -311,12 +311,13 @@ def _stability(logits: Tensor) -> Tensor:
 
 
 def suppress(masks: npt.NDArray[np.bool_], scores: Sequence[float] | FloatArray, overlap: float) -> list[int]:
-    """Return which of N masks stay, by falling score; of two that overlap the one of lower score goes.
+    """Return which of N masks are kept, by falling score; of two that overlap, the one with the lower score is dropped.
 
     Args:
         masks: (N, h, w).
         scores: (N,).
-        overlap: largest IoU of two masks that stay; one that lies by more than 80 % within another goes, too.
+        overlap: largest IoU of two masks that are kept; a mask of which more than 80 % lies within another is dropped,
+            too.
     """
     order = np.argsort(-np.asarray(scores), kind="stable")
     flat = torch.from_numpy(masks[order]).flatten(1).float()  # (N, h·w), best first

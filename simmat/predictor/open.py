@@ -94,7 +94,7 @@ class ImageLoader:
 
     Attributes:
         adapter: the sensor.
-        channels: C of the sensor's images; empty if only a file can tell.
+        channels: C of the sensor's images; empty if only a file states them.
         card: data card of the bundle.
     """
 
@@ -130,7 +130,7 @@ class ImageLoader:
         return image
 
     def reader(self, image: ImageLike, missing: Sequence[str | int], largest: int) -> ImageReader:
-        """Load an image, or open one with a side of more than `largest` pixels where its files can be read in parts."""
+        """Load an image, or open one with a side of more than `largest` pixels if its files can be read in parts."""
         if not isinstance(image, str | Path | Mapping):
             return LoadedImage(self.load(image, missing))
         names = self.missing_channels(missing)

@@ -88,7 +88,7 @@ class Predictor:
         dense: what its dense head tells apart; None without one.
         image_side: longer side of the training images in pixels; None if it is not known.
         normalizes_by_image: whether `normalize_by` changes the network.
-        calibration: what scores are worth; None leaves them as the network gives them.
+        calibration: maps of scores; None leaves them as the network returns them.
     """
 
     normalizes_by_image: ClassVar[bool] = False
@@ -277,7 +277,7 @@ class Predictor:
         overlap: int | None = None,
         cache: Path | str | None = None,
     ) -> TiledImage:
-        """Open an image of any size, to segment it window by window; only windows of it are in memory where possible.
+        """Open an image of any size, to segment it window by window; only windows of it are in memory if possible.
 
         Args:
             image: as for `set_image`.
@@ -300,8 +300,8 @@ class Predictor:
     ) -> Iterator[TiledImage]:
         """Open images one after the other, encoded in batches, to predict in each, or to find its objects or classes.
 
-        Those that are cut into windows, and all of an untuned or exported model, are encoded one by one. A batch, with
-        its embeddings, is in memory at a time, and the network's activations are those of `batch_size` images.
+        Images that are cut into windows, and all images of an untuned or exported model, are encoded one by one. One
+        batch with its embeddings is in memory at a time, and the activations of `batch_size` images.
 
         Args:
             images: what `set_image` takes.
@@ -335,7 +335,7 @@ class Predictor:
         """Open georeferenced files of one map as one image, of any size, to segment it window by window.
 
         Args:
-            tiles: a file each, or {source: file}. Where they overlap, the first one with a measurement counts.
+            tiles: a file each, or {source: file}. Where they overlap, the first one with a valid pixel is used.
             missing: as for `set_image`.
             tile: as for `open_image`, as is `overlap`.
             overlap: see `tile`.
@@ -380,7 +380,7 @@ class Predictor:
         return TiledImage(self, reader, windows, tile=tile, overlap=overlap, cache_folder=folder)
 
     def reader(self, image: ImageLike, *, missing: Sequence[str | int] = ()) -> ImageReader:
-        """Load an image, or open one that is too large for one look where its files can be read in parts.
+        """Load an image, or open one that is too large for one window if its files can be read in parts.
 
         Args:
             image: as for `set_image`.
@@ -454,14 +454,14 @@ class Predictor:
     def segment_everything(
         self, settings: EverythingSettings | None = None, *, reference: Reference | None = None
     ) -> FoundObjects:
-        """Find every object of the current image, best first, each with its class where the network knows classes.
+        """Find every object of the current image, best first, each with its class if the network knows classes.
 
         With a dense head the clicks are the peaks of its distance map; without one, a grid. A large image is cut into
         windows, see `tile_size`.
 
         Args:
             settings: how objects are found; by default as `EverythingSettings` says.
-            reference: find what a reference shows only, see `reference`.
+            reference: find only what a reference shows, see `reference`.
 
         Raises:
             ValueError: no image is set.
@@ -472,7 +472,7 @@ class Predictor:
         """Return the class of every pixel of the current image; a large one is cut into windows, see `tile_size`.
 
         Args:
-            probabilities: give the probability of every class at each pixel, too: 4·K bytes a pixel.
+            probabilities: also return the probability of every class at each pixel: 4·K bytes per pixel.
 
         Raises:
             ValueError: no image is set.
@@ -492,16 +492,17 @@ class Predictor:
 
         The first frame with masks comes first, then those after it, then those before it, the nearest first. Between
         two frames with masks the answers of both are blended. In a frame without a measurement nothing is found.
-        Memory does not grow with the number of frames, but for compressed labels of the frames between two with masks.
+        Memory does not grow with the number of frames, except for compressed labels of the frames between two with
+        masks.
 
         Args:
             frames: T frames, each as `set_image` takes it, such as a `simmat.FrameSequence`; all of one size.
             masks: frame number from 0 -> (H, W) whole numbers, the id of the object of each pixel, 0 for none; or
-                object id -> (H, W) bool mask. An object that a label image lacks is not in that frame (likewise one
-                whose mask is False everywhere); one without a mask in a mapping is looked for there, too.
+                object id -> (H, W) bool mask. An object missing from a label image is absent from that frame (likewise
+                one whose mask is False everywhere); an object without a mask in a mapping is tracked there.
             tile: side of the windows in pixels into which frames are cut; None cuts them where the smallest given
                 object is too small for the network.
-            progress: called with the steps done and those of the whole work.
+            progress: called with the number of finished steps and of all.
 
         Raises:
             ConfigError: no plugin that follows objects is installed.
@@ -523,7 +524,7 @@ class Predictor:
 
         Args:
             images: one to a few images, as `set_image` takes them, each with its mask: a file of labels, or (H, W)
-                integers or bool. 0 is beside all objects; a mask marks every object of its image.
+                integers or bool. 0 is background; a mask marks every object of its image.
             classes: label values of a mask to look for, by name or number, each a class; what has another value is
                 background. By default everything that is marked, with the meaning that values have for the model.
             missing: as for `set_image`.
@@ -888,7 +889,7 @@ class TiledImage:
     Attributes:
         predictor: the predictor that opened it.
         reader: reads its windows.
-        windows: its parts in raster order; one where the whole image fits.
+        windows: its parts in raster order; a single one if the whole image fits.
         tile: side of a window in pixels.
         overlap: smallest overlap of neighbouring windows in pixels.
         cache_folder: folder that keeps the embeddings of the windows around prompts; None keeps none.
