@@ -124,9 +124,9 @@ class ModelSpec(StrictModel):
             yield f"statistics.correlation must be {count} rows of {count} numbers"
         if self.dense is not None and len(self.dense.widths) != len(self.dense.strides):
             yield f"dense needs as many widths as strides, got {len(self.dense.widths)} and {len(self.dense.strides)}"
-        for declaration in self.sensor_definitions:
-            for problem in declaration.problems():
-                yield f"sensor_definitions {declaration.name!r}: {problem}"
+        for definition in self.sensor_definitions:
+            for problem in definition.problems():
+                yield f"sensor_definitions {definition.name!r}: {problem}"
 
 
 def with_options(name: str, options: dict[str, Any]) -> str:

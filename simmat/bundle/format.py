@@ -50,7 +50,7 @@ Sensors = dict[str, tuple["BundleSpec", Tensors]]
 
 
 class BundleSpec(ModelSpec):
-    """What a bundle says of itself, or of one of its sensors.
+    """What a bundle states about itself, or about one of its sensors.
 
     Attributes:
         metrics: scores on the validation split, with their step and protocol.
@@ -58,9 +58,9 @@ class BundleSpec(ModelSpec):
         packages: the packages that brought its parts when it was trained.
         licence: of the bundle, as the Hugging Face Hub names it; "" if it is not stated.
         exported: name of the `ModelFormat` of the files beside it, in place of weights; None for weights.
-        trained_on: the images of its training; None if it does not say.
-        validated_on: the images by which its step was chosen; None if it does not say.
-        calibration: what its scores are worth; None if that was not measured.
+        trained_on: the images of its training; None if it does not state them.
+        validated_on: the images that chose its step; None if it does not state them.
+        calibration: the calibration of its scores; None if it was not measured.
         sha256: the digest of the content of its file; "" if it is not written yet.
     """
 
@@ -98,7 +98,7 @@ class _SensorTable(StrictModel):
 
 
 def bundle_spec(spec: ModelSpec, metrics: Mapping[str, Any] | None = None, **records: Any) -> BundleSpec:
-    """Return what a bundle that is not written yet says of a network; `records` are fields of `BundleSpec`."""
+    """Return the spec of a bundle for a network, before it is written; `records` are fields of `BundleSpec`."""
     fields = {name: getattr(spec, name) for name in ModelSpec.model_fields}
     plain = json.loads(json.dumps(dict(metrics or {})))
     return BundleSpec(**fields, metrics=plain, **records)
@@ -118,8 +118,8 @@ def write_bundle(
 def write_sensors(file: Path, sensors: Mapping[str, tuple[BundleSpec, Mapping[str, Tensor]]]) -> None:
     """Write a bundle of sensors: name -> spec and `trained_tensors`; the name "" is that of the only one.
 
-    What the specs of several have in common is written once, as are the tensors of their foundation model. After a
-    crash there is the old bundle or the new one. No time and no path goes in, so equal runs give equal files.
+    What the specs of several sensors have in common is written once, and so are the tensors of their foundation model.
+    After a crash the old bundle is there, or the new one. It holds no time and no path, so equal runs give equal files.
 
     Raises:
         OutputError: the file cannot be written.

@@ -89,10 +89,10 @@ def load_bundle(
     """Load a bundle and its foundation model, or an exported model.
 
     Args:
-        path: the folder of a run or its bundle, with the name of a sensor behind it where it holds several; what else
-            `simmat.bundle.places.local_path` takes; or the folder of an exported model, which brings all weights.
+        path: the folder of a run or its bundle, followed by the name of a sensor if it holds several; anything else
+            that `simmat.bundle.places.local_path` takes; or the folder of an exported model, which brings all weights.
         foundation: the name of its foundation model on this machine; the weights must be the same, bit for bit. None
-            takes the name in the bundle, about which no server is asked.
+            takes the name in the bundle, for which no server is asked.
         checkpoint: the foundation model's weight file; None looks in the cache and the packages.
         modality_options: options of the sensor in place of those of training, as of files in another unit.
 
@@ -182,7 +182,7 @@ def _named_packages(path: Path, spec: BundleSpec) -> Iterator[None]:
 
 
 def _build(spec: ModelSpec, parts: Parts, tensors: Mapping[str, Tensor], path: Path) -> SimMAT:
-    """Build the network and fill it, after a check of its sizes on the meta device: the spec comes from a stranger."""
+    """Build the network and fill it; its sizes are checked first, since the spec may come from someone else."""
     foundation = foundation_of(spec, parts)
     try:
         sizes = outline(foundation, spec, parts, _CALLS_PER_TENSOR * len(tensors) + _CALLS)

@@ -48,7 +48,7 @@ def packages_of(spec: ModelSpec, registry: Registry) -> tuple[Package, ...]:
 
 def _parts(spec: ModelSpec) -> Iterator[tuple[Kind, str]]:
     """Yield kind and name of every part that an installed package must bring."""
-    own = {declaration.name for declaration in spec.sensor_definitions}
+    own = {definition.name for definition in spec.sensor_definitions}
     for name in dict.fromkeys(modality_parts(spec.modality)):
         if name not in own:
             yield "modality", name

@@ -82,16 +82,16 @@ def show(name: str, modality_options: dict[str, Any] | None, as_json: bool) -> N
     if options:
         echo()
         print_table(("OPTION", "ALLOWED", "DEFAULT", "MEANING"), options)
-    declarations = sensor_definitions_of(adapter)
-    if declarations:
+    definitions = sensor_definitions_of(adapter)
+    if definitions:
         echo()
-        print_sensor_definitions(declarations)
+        print_sensor_definitions(definitions)
 
 
-def print_sensor_definitions(declarations: Iterable[SensorDefinition]) -> None:
+def print_sensor_definitions(definitions: Iterable[SensorDefinition]) -> None:
     """Print the `sensor.toml` of each sensor that is described by one."""
-    for declaration in declarations:
-        echo(tomli_w.dumps(declaration.model_dump(mode="json", exclude_defaults=True)).rstrip())
+    for definition in definitions:
+        echo(tomli_w.dumps(definition.model_dump(mode="json", exclude_defaults=True)).rstrip())
 
 
 def _as_dict(names: Sequence[str], adapter: ModalityAdapter, registry: Registry) -> dict[str, Any]:
@@ -105,5 +105,5 @@ def _as_dict(names: Sequence[str], adapter: ModalityAdapter, registry: Registry)
         "from": [name if is_sensor_file(name) else registry.owner("modality", name) for name in names],
         "sources": [{"name": s.name, "extensions": list(s.extensions)} for s in adapter.sources],
         "channels": [asdict(channel) for channel in adapter.channels],
-        "sensor_definitions": [declaration.model_dump(mode="json") for declaration in sensor_definitions_of(adapter)],
+        "sensor_definitions": [definition.model_dump(mode="json") for definition in sensor_definitions_of(adapter)],
     }

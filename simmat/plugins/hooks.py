@@ -123,7 +123,7 @@ def simmat_bundle_sources() -> Iterable[BundleSource]:  # type: ignore[empty-bod
 
 @hookspec
 def simmat_geo_backends() -> Iterable[GeoBackendSpec]:  # type: ignore[empty-body]
-    """Return what reads maps: georeferences, map features, mosaics, rasters by URL. The first by name is used."""
+    """Return readers of maps: georeferences, map features, mosaics, rasters by URL. The first by name is used."""
 
 
 @hookspec

@@ -2,7 +2,7 @@
 
 pluggy alone does not isolate: one plugin that fails to import stops the host, a misspelt hook is silently ignored, and
 of two packages with the same entry-point name one is silently dropped. So each plugin gets a manager of its own here,
-and either all that it gives is taken or nothing.
+and either everything that it gives is taken, or nothing.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def load_plugins(
 ) -> Registry:
     """Load the built-in parts and all plugins.
 
-    A plugin that fails is left out whole, and `Registry.reports` says why.
+    A plugin that fails is left out as a whole, and `Registry.reports` states why.
 
     Args:
         entry_points: the plugins; by default all installed entry points of group "simmat".

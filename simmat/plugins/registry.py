@@ -163,7 +163,7 @@ class Registry:
         parts = modality_parts(name)
         if not all(parts):
             raise ConfigError(f"modality {name!r} has an empty part; write for example rgb+thermal")
-        declared = {declaration.name: declaration for declaration in sensor_definitions}
+        declared = {definition.name: definition for definition in sensor_definitions}
         adapters = [self._adapter(part, declared.get(part)) for part in parts]
         adapter = adapters[0]
         if len(adapters) > 1:
@@ -203,7 +203,7 @@ class Registry:
         return self._of_family[name]
 
     def default_foundation(self) -> str:
-        """Return the name of the foundation model for those who name none: the smallest that is ready to use.
+        """Return the name of the foundation model that is used if none is named: the smallest that is ready to use.
 
         That is one with a trained decoder and its weights in an installed package.
 
@@ -256,17 +256,17 @@ class Registry:
         return self._claims[kind][name][0][1]
 
     def _is_of_family(self, name: str) -> bool:
-        """Return True for FAMILY/MODEL of an installed family, unless a plugin brings a model of that very name."""
+        """Return True for FAMILY/MODEL of an installed family, unless a plugin has a model with exactly that name."""
         family, _, model = name.partition("/")
         of_family = bool(model) and family in self._claims["foundation family"]
         return of_family and name not in self._claims["foundation model"]
 
-    def _adapter(self, part: str, declaration: SensorDefinition | None) -> ModalityAdapter:
-        if declaration is not None or is_sensor_file(part):
+    def _adapter(self, part: str, definition: SensorDefinition | None) -> ModalityAdapter:
+        if definition is not None or is_sensor_file(part):
             from simmat.sensors.sensor_toml import TomlModality, read_sensor
 
-            if declaration is not None:
-                return TomlModality(declaration)
+            if definition is not None:
+                return TomlModality(definition)
             return read_sensor(part)
         return cast(ModalityAdapter, self.get("modality", part))
 
@@ -287,9 +287,9 @@ class Registry:
         return claims[0][0]
 
     def hint(self, kind: Kind, name: str, names: Iterable[str]) -> str:
-        """Return what may help with a name that is not among those of its kind: plugins that are not here or failed.
+        """Return what may help with an unknown name of a kind: plugins that are not here, or failed.
 
-        No package is made up from a name: whoever registered it could run code on our users' machines.
+        No package name is made up from it: whoever registered such a package could run code on users' machines.
         """
         known = self._declared(name)
         if known:

@@ -114,7 +114,7 @@ class ComposedModality(ModalityAdapter):
         return ComposedModality([part.with_options(options) for part in self.parts])
 
     def configured(self, card: Mapping[str, Any]) -> ComposedModality:
-        """Configure every part; the intrinsics hold for all of them, since all sources share one pixel grid."""
+        """Configure every part; the intrinsics apply to all of them, since all sources share one pixel grid."""
         return ComposedModality([part.configured(card) for part in self.parts])
 
     def load(self, files: PathsBySource) -> SensorImage:

@@ -40,7 +40,7 @@ class Statistics:
 def rgb_indices(channels: Sequence[Channel]) -> tuple[int, int, int] | None:
     """Return the indices of red, green and blue among channels declared RGB, or None if one is missing.
 
-    Of several colour cameras the first counts.
+    Of several colour cameras, the first is used.
     """
     found: dict[str, int] = {}
     for index, channel in enumerate(channels):
@@ -123,9 +123,9 @@ def zero_shot_map(
 ) -> npt.NDArray[np.float32]:
     """Return the (3, C) linear map from C fitted channels to the input of an RGB model, without training.
 
-    RGB channels go to themselves. One channel is repeated. Several give their first three principal components, scaled
-    to equal variance; two give the first component twice. Where no channels are correlated, each plane is their mean.
-    The planes have the contrast of photographs as the model sees them.
+    RGB channels pass through unchanged. One channel is repeated. Several channels give their first three principal
+    components, scaled to equal variance; two give the first component twice. If no channels are correlated, each plane
+    is their mean. The planes have the contrast of photographs as the model sees them.
 
     Args:
         pixel_std: the foundation model's R, G, B std, 0..255.
@@ -147,7 +147,7 @@ def zero_shot_map(
 
 
 def _components(covariance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return (3, C) principal components of C >= 2 channels, of unit variance; their mean where none are correlated."""
+    """Return (3, C) principal components of C >= 2 channels, of unit variance; their mean if none are correlated."""
     count = len(covariance)
     if not (covariance - np.diag(np.diag(covariance))).any():
         row = np.full(count, 1 / count)

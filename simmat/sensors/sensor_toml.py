@@ -108,11 +108,11 @@ Patterns = Annotated[tuple[str, ...], Field(strict=False, min_length=1), BeforeV
 
 
 class ChannelDefaults(StrictModel):
-    """`[defaults]`: holds for every channel that does not say otherwise.
+    """`[defaults]`: applies to every channel that does not state its own.
 
     Attributes:
         unit: unit of the value, stored * scale + offset.
-        source: name of the file; may be left out where there is one.
+        source: name of the file; may be left out if there is only one.
         nodata: stored values that mean no measurement.
     """
 
@@ -158,7 +158,7 @@ class SourceRule(StrictModel):
     """`[[source]]`: one of the files of a sample; the first is the reference grid.
 
     Attributes:
-        name: name of the source; by default the sensor's, where there is one source.
+        name: name of the source; by default the sensor's, if there is only one source.
         files: patterns, each "*" and an ending: "*.tif", "*_nir.png".
         planes: number of planes of each file; None for any.
     """
@@ -231,8 +231,8 @@ class SensorDefinition(StrictModel):
             yield f"quantity {RGB_QUANTITY!r} keeps the foundation model's own statistics; leave normalize out"
 
 
-def parse_declaration(values: Mapping[str, Any], where: str) -> SensorDefinition:
-    """Return a `sensor.toml`, or a dumped declaration; ConfigError holds every problem and names `where`."""
+def parse_sensor_definition(values: Mapping[str, Any], where: str) -> SensorDefinition:
+    """Return a `sensor.toml`, or a dumped definition; ConfigError holds every problem and names `where`."""
     found = values.get("format")
     if found is None:
         raise ConfigError(f"{where}: format is missing; write format = {FORMAT} in the first line")
@@ -299,20 +299,20 @@ class TomlModality(WindowedAdapter):
     """A sensor whose files and channels a `sensor.toml` describes.
 
     Attributes:
-        declaration: the file's content; a bundle contains it.
+        definition: the file's content; a bundle contains it.
     """
 
-    def __init__(self, declaration: SensorDefinition) -> None:
-        self.declaration = declaration
-        self.name = declaration.name
-        self.description = declaration.description
-        self.sources = tuple(Source(source.name, source.endings) for source in declaration.source)
-        self.channels = tuple(rule.channel() for rule in declaration.channel)
+    def __init__(self, definition: SensorDefinition) -> None:
+        self.definition = definition
+        self.name = definition.name
+        self.description = definition.description
+        self.sources = tuple(Source(source.name, source.endings) for source in definition.source)
+        self.channels = tuple(rule.channel() for rule in definition.channel)
 
     def read(self, files: PathsBySource, window: Window | None) -> SensorImage:
         """Read (C, H, W): stored * scale + offset of the declared planes, invalid at nodata."""
         images: dict[str, ImageFile] = {}
-        for source in self.declaration.source:
+        for source in self.definition.source:
             image = read_image(files[source.name], self.nodata(source.name), window)
             if source.planes not in (None, len(image.planes)):
                 raise DataError(
@@ -322,8 +322,8 @@ class TomlModality(WindowedAdapter):
             images[source.name] = image
         common_size({str(image.path): (image.planes.shape[1], image.planes.shape[2]) for image in images.values()})
         planes = []
-        for rule in self.declaration.channel:
-            planes.append(self._plane(rule, images[self.declaration.source_of(rule)]))
+        for rule in self.definition.channel:
+            planes.append(self._plane(rule, images[self.definition.source_of(rule)]))
         return SensorImage.from_planes(
             np.stack([values for values, _ in planes]),
             self.channels,
@@ -335,7 +335,7 @@ class TomlModality(WindowedAdapter):
         """Normalize every channel as declared, but for the z-score, which the pipeline applies."""
         data = image.data.copy()
         valid = image.valid.copy()
-        rules = [rule.normalize for rule in self.declaration.channel]
+        rules = [rule.normalize for rule in self.definition.channel]
         for index, rule in enumerate(rules):
             if isinstance(rule, Percentile):
                 data[index] = _percentile(data[index], valid[index], rule)
@@ -345,16 +345,16 @@ class TomlModality(WindowedAdapter):
         return replace(image, data=data, valid=valid, channels=channels)
 
     def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
-        """Compute `transform`; NotImplementedError where a channel is scaled by percentiles of each image."""
+        """Compute `transform`; NotImplementedError if a channel is scaled by percentiles of each image."""
         done = []
-        for index, rule in enumerate(self.declaration.channel):
+        for index, rule in enumerate(self.definition.channel):
             done.append(scaled_arrays(data[..., index, :, :], valid[..., index, :, :], rule.normalize, library))
         values, where = zip(*done, strict=True)
         return library.stack(values, -3), library.stack(where, -3)
 
     def is_log_scale(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
         """Return for each channel whether it is normalized by a logarithm."""
-        return tuple(isinstance(rule.normalize, Log | Decibel) for rule in self.declaration.channel)
+        return tuple(isinstance(rule.normalize, Log | Decibel) for rule in self.definition.channel)
 
     def _plane(self, rule: ChannelRule, image: ImageFile) -> tuple[FloatArray, BoolArray]:
         """Return (H, W) values in the channel's unit, and (H, W) where they are valid."""
@@ -391,8 +391,8 @@ class TomlModality(WindowedAdapter):
 
 
 def sensor_definitions_of(adapter: ModalityAdapter) -> tuple[SensorDefinition, ...]:
-    """Return the declarations of an adapter and of the parts of a composition that have one."""
-    return tuple(part.declaration for part in adapter.sensors() if isinstance(part, TomlModality))
+    """Return the definitions of an adapter and of the parts of a composition that have one."""
+    return tuple(part.definition for part in adapter.sensors() if isinstance(part, TomlModality))
 
 
 def read_sensor(path: Path | str) -> TomlModality:
@@ -405,4 +405,4 @@ def read_sensor(path: Path | str) -> TomlModality:
             hint = f"did you mean {file.with_name(guess)}?"
         else:
             hint = "docs/sensor-toml.md shows how to write one"
-    return TomlModality(parse_declaration(read_toml(file, "sensor file", hint=hint), str(file)))
+    return TomlModality(parse_sensor_definition(read_toml(file, "sensor file", hint=hint), str(file)))

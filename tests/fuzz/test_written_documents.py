@@ -110,13 +110,13 @@ def test_a_sensor_is_read_as_it_was_written(
     values = {"format": 1, "name": name, "description": description, "source": [{"files": ["*.tif"]}], "channel": named}
     path = tmp_path / "sensor.toml"
     path.write_text(tomli_w.dumps(values), encoding="utf-8")
-    declaration = read_sensor(path).declaration
-    assert [channel.name for channel in declaration.channel] == [rule["name"] for rule in named]
-    for channel, rule in zip(declaration.channel, rules, strict=True):
+    definition = read_sensor(path).definition
+    assert [channel.name for channel in definition.channel] == [rule["name"] for rule in named]
+    for channel, rule in zip(definition.channel, rules, strict=True):
         assert (channel.unit, channel.plane) == (rule["unit"], rule["plane"])
         assert channel.scale == rule.get("scale", 1.0)
         assert list(channel.valid_range or []) == rule.get("valid_range", [])
-    assert SensorDefinition.model_validate(parse_json(json.dumps(declaration.model_dump(mode="json")))) == declaration
+    assert SensorDefinition.model_validate(parse_json(json.dumps(definition.model_dump(mode="json")))) == definition
 
 
 @given(value=JSON)

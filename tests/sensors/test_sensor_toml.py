@@ -14,7 +14,7 @@ import tifffile
 
 from simmat.errors import ConfigError, DataError
 from simmat.io.images import write_image
-from simmat.sensors.sensor_toml import TomlModality, parse_declaration, read_sensor
+from simmat.sensors.sensor_toml import TomlModality, parse_sensor_definition, read_sensor
 from simmat.types import SensorImage
 
 ONE = {"name": "echo", "quantity": "echo_strength", "unit": "count"}
@@ -24,7 +24,7 @@ def sensor(*channels: dict[str, Any], source: Any = None, **more: Any) -> TomlMo
     """A sensor of one source unless said."""
     sources = source or [{"files": ["*.png", "*.tif", "*.npy"]}]
     values = {"format": 1, "name": "sonar", "source": sources, "channel": [dict(c) for c in channels], **more}
-    return TomlModality(parse_declaration(values, "sensor.toml"))
+    return TomlModality(parse_sensor_definition(values, "sensor.toml"))
 
 
 def written(path: Path, planes: npt.ArrayLike) -> dict[str, Path]:
@@ -48,7 +48,7 @@ def refused(values: dict[str, Any] | str, tmp_path: Path) -> str:
             read_sensor(file)
     else:
         with pytest.raises(ConfigError) as caught:
-            parse_declaration(values, "sensor.toml")
+            parse_sensor_definition(values, "sensor.toml")
     return str(caught.value)
 
 
@@ -203,7 +203,7 @@ def test_a_fixed_range_and_a_stated_z_score_need_no_statistics(tmp_path: Path) -
 
 def test_defaults_hold_for_every_channel_that_says_nothing_else() -> None:
     """Seven bands need not say seven times that they are reflectance."""
-    declaration = parse_declaration(
+    definition = parse_sensor_definition(
         {
             "format": 1,
             "name": "bands",
@@ -213,7 +213,7 @@ def test_defaults_hold_for_every_channel_that_says_nothing_else() -> None:
         },
         "sensor.toml",
     )
-    assert [(c.quantity, c.unit, c.scale) for c in declaration.channel] == [
+    assert [(c.quantity, c.unit, c.scale) for c in definition.channel] == [
         ("reflectance", "1", 1e-4),
         ("reflectance", "count", 1.0),
     ]
@@ -321,8 +321,8 @@ def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
 
 def test_a_description_comes_back_whole_from_plain_values() -> None:
     """This is how a bundle keeps it."""
-    declaration = sensor(
+    definition = sensor(
         {**ONE, "plane": 0, "nodata": [1, 2], "valid_range": [0, 1], "normalize": {"kind": "db", "of": "power"}},
         {**ONE, "name": "b", "band": 3, "wavelength_um": 0.8, "normalize": {"kind": "percentile", "low": 1}},
-    ).declaration
-    assert parse_declaration(declaration.model_dump(mode="json"), "bundle.json") == declaration
+    ).definition
+    assert parse_sensor_definition(definition.model_dump(mode="json"), "bundle.json") == definition

@@ -32,7 +32,7 @@ def test_the_commented_example_is_one() -> None:
     """It shows every key, so it must be right in every key."""
     adapter = read_sensor(ROOT / "examples" / "sensor.toml")
     assert [channel.name for channel in adapter.channels] == ["red", "nir", "swir", "height"]
-    assert [rule.index for rule in adapter.declaration.channel] == [3, 4, 5, None]
+    assert [rule.index for rule in adapter.definition.channel] == [3, 4, 5, None]
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ def test_the_bundle_holds_the_whole_description_and_reads_files_by_it() -> None:
     Path("sensor.toml").unlink()
     bundle = load_bundle(Path("run/bundle.safetensors"), registry())
     assert bundle.spec.modality == "sonar"
-    assert [declaration.name for declaration in bundle.spec.sensor_definitions] == ["sonar"]
+    assert [definition.name for definition in bundle.spec.sensor_definitions] == ["sonar"]
     image = bundle.adapter.load({"sonar": Path("data/images/s0.png")})
     stored = np.asarray(Image.open("data/images/s0.png"), dtype=np.float64)
     seen = bundle.adapter.transform(image)
@@ -204,7 +204,7 @@ def test_a_described_sensor_is_shown_as_it_was_understood(capsys: pytest.Capture
     assert run(["modalities", "show", "rgb+./probe.toml"]) == 0
     shown = capsys.readouterr().out.partition("format = 1")
     Path("again.toml").write_text("".join(shown[1:]), encoding="utf-8")
-    assert read_sensor("again.toml").declaration == read_sensor("probe.toml").declaration
+    assert read_sensor("again.toml").definition == read_sensor("probe.toml").definition
     assert run(["modalities", "show", "./probe.toml", "--json"]) == 0
     (described,) = json.loads(capsys.readouterr().out)["sensor_definitions"]
     assert (described["channel"][0]["plane"], described["channel"][0]["scale"]) == (2, 0.04)

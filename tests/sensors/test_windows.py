@@ -13,7 +13,7 @@ from simmat.io.images import read_image, write_image
 from simmat.sensors.adapter import PathsBySource, load_sample
 from simmat.sensors.builtin import Gray, Raster, Rgb
 from simmat.sensors.composed_modality import ComposedModality, SelectedChannels
-from simmat.sensors.sensor_toml import TomlModality, parse_declaration
+from simmat.sensors.sensor_toml import TomlModality, parse_sensor_definition
 from simmat.types import Window
 
 WINDOW = Window(3, 5, 20, 31)
@@ -42,7 +42,7 @@ class Halved(Gray):
 def _declared() -> TomlModality:
     rule = {"name": "echo", "quantity": "echo_strength", "unit": "count", "nodata": int(NUMBERS[0, 10, 10]), "plane": 0}
     values = {"format": 1, "name": "sonar", "source": [{"files": ["*.tif"]}], "channel": [rule]}
-    return TomlModality(parse_declaration(values, "sensor.toml"))
+    return TomlModality(parse_sensor_definition(values, "sensor.toml"))
 
 
 SENSORS = {

@@ -38,7 +38,7 @@ from simmat.plugins.loader import load_plugins
 from simmat.predictor import EverythingSettings, Predictor, TiledImage
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.builtin import Gray
-from simmat.sensors.sensor_toml import TomlModality, parse_declaration
+from simmat.sensors.sensor_toml import TomlModality, parse_sensor_definition
 from simmat.types import Letterbox, SensorImage
 
 CLICKS = ((True, False, False),)
@@ -267,7 +267,7 @@ def test_a_declared_normalization_is_in_the_graph(rule: str) -> None:
     """A sensor.toml is a sensor like any other."""
     text = 'format = 1\nname = "echo"\n[[source]]\nname = "echo"\nfiles = "*.npy"\n[[channel]]\nname = "echo"\n'
     document = tomllib.loads(text + f'quantity = "echo"\nunit = "1"\nnormalize = {rule}\n')
-    adapter = TomlModality(parse_declaration(document, "sensor.toml"))
+    adapter = TomlModality(parse_sensor_definition(document, "sensor.toml"))
     check_transform_of(adapter, np.random.default_rng(0).uniform(-0.2, 1.2, (1, 9, 12)))
 
 

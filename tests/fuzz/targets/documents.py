@@ -47,8 +47,8 @@ def _card(place: Place, path: Path) -> None:
 
 def _sensor(place: Place, path: Path) -> None:
     adapter = read_sensor(path)
-    written = json.loads(json.dumps(adapter.declaration.model_dump(mode="json")))
-    check_same(adapter.declaration, SensorDefinition.model_validate(written), "declaration")
+    written = json.loads(json.dumps(adapter.definition.model_dump(mode="json")))
+    check_same(adapter.definition, SensorDefinition.model_validate(written), "declaration")
     with np.errstate(all="ignore"):  # a scale of 1e308 is allowed
         image = check_image(
             load_sample(adapter, {source.name: place.scratch / "rgb.tif" for source in adapter.sources})

@@ -264,8 +264,8 @@ def _sensor(part: str) -> str:
     """Return a sensor's name, for a `sensor.toml` with a digest of its content in place of its path."""
     if not is_sensor_file(part):
         return part
-    declaration = read_sensor(part).declaration
-    return f"{declaration.name} ({digest_of(declaration.model_dump(mode='json'))[:16]})"
+    definition = read_sensor(part).definition
+    return f"{definition.name} ({digest_of(definition.model_dump(mode='json'))[:16]})"
 
 
 def locked(path: Path, problem: str, *, timeout_s: float = 0) -> AbstractContextManager[object]:
