@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 import onnxruntime
 import torch
-from simmat_plugin_export.graphs import Decode, Network
+from simmat_plugin_export.graphs import Decode, EncoderGraph
 from simmat_plugin_export.tracing import trace
 from torch import Tensor, nn
 
@@ -36,7 +36,12 @@ def difference_of_graphs(model: FoundationModel, size: int) -> float:
     names = [f"level_{index}" for index in range(len(one["levels"]))]
     dynamic = {name: {0: "images"} for name in ("planes", "content", *names)}
     encoder = trace(
-        Network(network), one["images"], other["images"], names=["planes", "content"], outputs=names, dynamic=dynamic
+        EncoderGraph(network),
+        one["images"],
+        other["images"],
+        names=["planes", "content"],
+        outputs=names,
+        dynamic=dynamic,
     )
     prompts = ["image_index", "point_coords", "point_labels"]
     axes: dict[str, dict[int, str]] = {

@@ -32,7 +32,7 @@ from simmat_plugin_annotate.serve import listen, serve
 listener = listen("127.0.0.1", 0)
 with locked_folder(Path(sys.argv[1])):
     serve(make_annotator(Path(sys.argv[1]), Path(sys.argv[2])), listener, host="127.0.0.1", browser=False,
-          say=lambda text: print(text, flush=True), token=TOKEN)
+          echo=lambda text: print(text, flush=True), token=TOKEN)
 """
 
 

@@ -11,7 +11,7 @@ from simmat.bundle import FILE_NAME, SUFFIX, BundleSpec, Sensors, read_bundle_sp
 from simmat.bundle.version_0_1 import ZIP_SUFFIX
 from simmat.documents import parse
 from simmat.errors import BundleError, ConfigError, OutputError
-from simmat.io.files import atomic_write_json, atomic_write_text
+from simmat.io.files import atomic_write_json, atomic_write_text, remove_leftovers
 from simmat.io.weights import sha256_of
 from simmat.plugins.registry import Registry
 from simmat.types import is_finite_number
@@ -57,6 +57,7 @@ def push_bundle(
         raise ConfigError(f"--private is for hf:// only, got {destination!r}")
     file = _file_at(destination)
     _check_free(file, force)
+    remove_leftovers(file)
     write_sensors(file, _read(bundle, licence))
     return str(file)
 
@@ -87,6 +88,7 @@ def pull_bundle(source: Path | str, out: Path | None = None, *, force: bool = Fa
     """
     file = _file_at(out or f"{_name_of(str(source))}{SUFFIX}")
     _check_free(file, force)
+    remove_leftovers(file)
     write_sensors(file, _read(source, None))
     return file
 
