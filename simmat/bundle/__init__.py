@@ -20,10 +20,14 @@ from simmat.bundle.places import (
     read_sensors,
 )
 from simmat.bundle.tensors import load_tensors, trained_tensors
+from simmat.bundle.version_0_1 import JSON_NAME, WEIGHTS_NAME, ZIP_SUFFIX
 
 __all__ = [
     "FILE_NAME",
+    "JSON_NAME",
     "SUFFIX",
+    "WEIGHTS_NAME",
+    "ZIP_SUFFIX",
     "Bundle",
     "BundleSpec",
     "ImageDigests",

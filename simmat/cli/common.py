@@ -9,7 +9,7 @@ import signal
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +24,7 @@ from simmat.terminal import echo, escape, escape_json
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from simmat.sensors.sensor_toml import SensorDefinition
     from simmat.types import Channel
 
 
@@ -109,6 +110,14 @@ def channel_cells(channel: Channel) -> tuple[str, ...]:
     else:
         valid_range = "{:g} to {:g}".format(*channel.valid_range)
     return channel.name, channel.quantity, channel.unit, wavelength, valid_range
+
+
+def print_sensor_definitions(definitions: Iterable[SensorDefinition]) -> None:
+    """Print the `sensor.toml` of each sensor that is described by one."""
+    import tomli_w
+
+    for definition in definitions:
+        echo(tomli_w.dumps(definition.model_dump(mode="json", exclude_defaults=True)).rstrip())
 
 
 @contextmanager

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-import tomli_w
 
 from simmat.cli import Group
-from simmat.cli.common import channel_cells, json_option, load_registry, print_conflicts, print_json, print_table
+from simmat.cli.common import (
+    channel_cells,
+    json_option,
+    load_registry,
+    print_conflicts,
+    print_json,
+    print_sensor_definitions,
+    print_table,
+)
 from simmat.cli.options import config_options
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, options_of
 from simmat.sensors.options import ModalityOptions, describe_options, is_sensor_file, modality_parts
 from simmat.terminal import echo
-
-if TYPE_CHECKING:
-    from simmat.sensors.sensor_toml import SensorDefinition
-
 
 command = Group()
 
@@ -86,12 +89,6 @@ def show(name: str, modality_options: dict[str, Any] | None, as_json: bool) -> N
     if definitions:
         echo()
         print_sensor_definitions(definitions)
-
-
-def print_sensor_definitions(definitions: Iterable[SensorDefinition]) -> None:
-    """Print the `sensor.toml` of each sensor that is described by one."""
-    for definition in definitions:
-        echo(tomli_w.dumps(definition.model_dump(mode="json", exclude_defaults=True)).rstrip())
 
 
 def _as_dict(names: Sequence[str], adapter: ModalityAdapter, registry: Registry) -> dict[str, Any]:

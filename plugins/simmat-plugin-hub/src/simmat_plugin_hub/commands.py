@@ -10,8 +10,15 @@ import click
 
 from simmat.calibration import KINDS, Calibration
 from simmat.cli import Group
-from simmat.cli.common import PATH, channel_cells, json_option, load_registry, print_json, print_table
-from simmat.cli.modalities import print_sensor_definitions
+from simmat.cli.common import (
+    PATH,
+    channel_cells,
+    json_option,
+    load_registry,
+    print_json,
+    print_sensor_definitions,
+    print_table,
+)
 from simmat.cli.score_rows import score_rows
 from simmat.plugin_specs import MetricSpec
 from simmat.terminal import echo

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import simmat
-from simmat.bundle import FILE_NAME
-from simmat.bundle.version_0_1 import JSON_NAME, WEIGHTS_NAME
+from simmat.bundle import FILE_NAME, JSON_NAME, WEIGHTS_NAME
 from simmat.errors import BundleError, ConfigError, SimMATError
 from simmat.io.hub import why_failed
 

@@ -7,8 +7,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from simmat.bundle import FILE_NAME, SUFFIX, BundleSpec, Sensors, read_bundle_specs, read_sensors, write_sensors
-from simmat.bundle.version_0_1 import ZIP_SUFFIX
+from simmat.bundle import (
+    FILE_NAME,
+    SUFFIX,
+    ZIP_SUFFIX,
+    BundleSpec,
+    Sensors,
+    read_bundle_specs,
+    read_sensors,
+    write_sensors,
+)
 from simmat.documents import parse
 from simmat.errors import BundleError, ConfigError, OutputError
 from simmat.io.files import atomic_write_json, atomic_write_text, remove_leftovers
