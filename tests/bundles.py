@@ -117,9 +117,8 @@ NEW_FIELDS = ("packages", "licence", "sha256")
 """What a bundle of version 0.1 does not say."""
 FORMER_FIELDS = {"selected_channels": "picks", "sensor_definitions": "described"}
 """Name of a field -> what version 0.1 called it."""
-
-
-FORMER_ASPECTS = {"pad": "pad", "stretch": "stretch"}
+FORMER_ASPECTS = {"pad": "keep", "stretch": "squash"}
+"""Name of an aspect -> what version 0.1 called it."""
 
 
 def write_old_bundle(folder: Path, bundle: Path) -> Path:

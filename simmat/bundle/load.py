@@ -178,7 +178,7 @@ def _named_packages(path: Path, spec: BundleSpec) -> Iterator[None]:
         if not recorded:
             raise
         listed = ", ".join(dict.fromkeys(recorded))
-        raise UnknownNameError(f"{error}. According to the file,  {path} was trained with {listed}") from error
+        raise UnknownNameError(f"{error}. According to the file, {path} was trained with {listed}") from error
 
 
 def _build(spec: ModelSpec, parts: Parts, tensors: Mapping[str, Tensor], path: Path) -> SimMAT:

@@ -1,4 +1,4 @@
-"""Plan a training: its samples, the network, the number of steps. Planning reads alone."""
+"""Plan a training: its samples, the network, the number of steps. Only the cache of a data set is written."""
 
 from __future__ import annotations
 

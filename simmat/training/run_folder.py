@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,7 +59,7 @@ class RunFolder:
         self.bundle = self.bundle_file / self.sensor
         self.report = root / "report.json"
         self.page = root / "report.html"
-        self.resume_command = f"simmat train --resume {whole or root}"
+        self.resume_command = shlex.join(["simmat", "train", "--resume", str(whole or root)])
 
     def create(self, data: Path) -> None:
         """Check that the folder can take a new run; writing the first file makes it.

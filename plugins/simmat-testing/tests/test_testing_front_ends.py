@@ -70,7 +70,7 @@ def test_pytest_names_each_check_and_shows_rule_finding_and_advice(tmp_path: Pat
     assert "unit-fits-quantity: The unit of a channel" in done.stdout
     assert re.search("found: .*'gray' .*'DN'", done.stdout)
     assert re.search("do: .*'count'", done.stdout)
-    assert "simmat/testing/checks.py" not in done.stdout
+    assert "simmat_testing/checks.py" not in done.stdout
     assert "fixture 'modality' not found" in done.stdout
 
 
