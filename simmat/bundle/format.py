@@ -175,9 +175,15 @@ def read_file(file: Path) -> tuple[dict[str, Any], Tensors]:
     try:
         with safe_open(file, framework="pt") as opened:
             text = (opened.metadata() or {}).get(METADATA_KEY)
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+            tensors = {}
+            if text is not None:  # the weights of another model may be large
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
         check_dimensions(tensors)
     except Exception as error:  # the kinds differ between versions of safetensors
+        if file.suffix.lower() != SUFFIX:
+            raise BundleError(
+                f"{file} is no bundle, which is a {SUFFIX} file; give a run, or its {FILE_NAME}"
+            ) from error
         raise damaged(file, first_line(error)) from error
     if text is None:
         raise BundleError(f"{file} is no bundle: its header has no {METADATA_KEY}; give a run, or its {FILE_NAME}")

@@ -117,6 +117,14 @@ def test_a_truncated_file_is_damaged(bundle: Path, length: int) -> None:
         load_bundle(bundle, registry())
 
 
+def test_a_picture_in_place_of_a_bundle_is_called_no_bundle(tmp_path: Path) -> None:
+    """Who forgets the bundle gives an image first; it is not damaged."""
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n and so on")
+    with pytest.raises(BundleError, match=r"a\.png is no bundle.*bundle\.safetensors"):
+        load_bundle(picture, registry())
+
+
 def test_another_safetensors_file_is_no_bundle(tmp_path: Path) -> None:
     """The state of a run lies beside it, and weights have the same ending."""
     save_file({"a": torch.zeros(1)}, tmp_path / "weights.safetensors")
