@@ -116,7 +116,10 @@ def _text(path: Path, root: Path) -> str:
 
 def _pixels(path: Path) -> npt.NDArray[Any]:
     with Image.open(path) as image:
-        return np.asarray(image)
+        values = np.asarray(image)
+    if values.dtype == np.int32:  # older Pillow holds 16-bit grey in 32 bits
+        return values.astype(np.uint16)
+    return values
 
 
 def _tiff(path: Path) -> Entry:
