@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundles import tiny_bundle
+from large_scene import large_scene
 from PIL import Image
 from runs import registry
 
@@ -17,11 +18,8 @@ from simmat.inference.window_store import WindowStore
 from simmat.io.images import write_image
 from simmat.model_spec import DenseSpec
 from simmat.predictor import Predictor
-from simmat.predictor.objects import EverythingSettings
 from simmat.predictor.tiles import WindowResult
 from simmat.types import Prompt
-
-EVERY = EverythingSettings(peak=0.0, min_score=0.0, objectness=0.0)
 
 
 @pytest.fixture
@@ -30,21 +28,12 @@ def model(dense_bundle: Path) -> Predictor:
     return simmat.load(dense_bundle, device="cpu", registry=registry())
 
 
-def _scene(path: Path, size_hw: tuple[int, int] = (150, 180)) -> Path:
-    rng = np.random.default_rng(0)
-    planes = rng.integers(0, 50, (1, *size_hw)).astype(np.uint8)
-    for y, x in rng.integers(5, 130, (12, 2)):
-        planes[0, y : y + 12, x : x + 12] += 120
-    write_image(path, planes)
-    return path
-
-
 @pytest.mark.plugins("geo")
 def test_a_stopped_raster_continues_with_the_next_window(
     dense_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hours of windows must not be lost."""
-    file, out = _scene(tmp_path / "large.tif"), tmp_path / "out"
+    file, out = large_scene(tmp_path / "large.tif"), tmp_path / "out"
     call = ["predict", str(dense_bundle), str(file), "--semantic", "--everything", "--format", "labels,coco"]
     whole = tmp_path / "whole"
     assert run([*call, "--out", str(whole), "--device", "cpu"]) == 0
@@ -138,7 +127,7 @@ def test_a_click_on_an_image_in_windows_gives_the_files_of_a_small_image(
     dense_bundle: Path, model: Predictor, tmp_path: Path
 ) -> None:
     """Who clicks on a photograph expects its mask and a picture, whatever the size of the network's input."""
-    file, out = _scene(tmp_path / "photo.tif"), tmp_path / "out"
+    file, out = large_scene(tmp_path / "photo.tif"), tmp_path / "out"
     call = ["predict", str(dense_bundle), str(file), "--device", "cpu", "--point", "90,70", "--out", str(out)]
     assert run(call) == 0
     assert {path.name for path in out.iterdir()} == {"photo.json", "photo_mask.png", "photo_overlay.png"}
@@ -157,7 +146,7 @@ def test_a_folder_is_continued_and_a_bad_file_stops_no_other(
     folder, out = tmp_path / "images", tmp_path / "out"
     folder.mkdir()
     for name in "ac":
-        _scene(folder / f"{name}.tif", (40, 60))
+        large_scene(folder / f"{name}.tif", (40, 60))
     (folder / "b.tif").write_bytes(b"II*\0 half")
     call = ["predict", str(dense_bundle), str(folder), "--everything", "--out", str(out), "--device", "cpu"]
     assert run(call) == 2
@@ -166,7 +155,7 @@ def test_a_folder_is_continued_and_a_bad_file_stops_no_other(
     assert "1 of 3" in shown.err
     assert len(json.loads((out / "coco.json").read_text())["images"]) == 2
     times = {path.name: path.stat().st_mtime_ns for path in out.glob("?_*")}
-    _scene(folder / "b.tif", (40, 60))
+    large_scene(folder / "b.tif", (40, 60))
     assert run(call) == 0
     assert "2 of 3" in capsys.readouterr().err
     assert len(json.loads((out / "coco.json").read_text())["images"]) == 3
@@ -195,7 +184,7 @@ def test_contradicting_options_are_refused_before_any_work(
     named: str,
 ) -> None:
     """An hour later is too late to learn of it."""
-    file = _scene(tmp_path / "scene.tif", (40, 60))
+    file = large_scene(tmp_path / "scene.tif", (40, 60))
     assert run(["predict", str(dense_bundle), str(file), *options, "--out", str(tmp_path / "out")]) == 2
     assert named in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*"))
@@ -218,7 +207,7 @@ def test_large_images_with_prompts_are_skipped_when_done(
 ) -> None:
     """Their objects are written together, under the name of the image."""
     for name in "ab":
-        _scene(tmp_path / f"{name}.tif")
+        large_scene(tmp_path / f"{name}.tif")
     rows = "".join(f'{file}.tif,o{n},"{20 + n},30"\n' for file in "ab" for n in range(2))
     (tmp_path / "prompts.csv").write_text("file,object,point\n" + rows)
     call = ["predict", str(small_bundle), "--prompts", str(tmp_path / "prompts.csv"), "--tile", "64", "--device", "cpu"]

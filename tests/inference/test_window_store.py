@@ -6,16 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from large_scene import EVERY, large_scene
 from runs import registry
 
 import simmat
 from simmat.inference.window_store import WindowStore
-from simmat.io.images import write_image
 from simmat.predictor import Predictor
-from simmat.predictor.objects import EverythingSettings
 from simmat.predictor.tiles import SegmentOptions
-
-EVERY = EverythingSettings(peak=0.0, min_score=0.0, objectness=0.0)
 
 
 @pytest.fixture
@@ -24,18 +21,9 @@ def model(dense_bundle: Path) -> Predictor:
     return simmat.load(dense_bundle, device="cpu", registry=registry())
 
 
-def _scene(path: Path, size_hw: tuple[int, int] = (150, 180)) -> Path:
-    rng = np.random.default_rng(0)
-    planes = rng.integers(0, 50, (1, *size_hw)).astype(np.uint8)
-    for y, x in rng.integers(5, 130, (12, 2)):
-        planes[0, y : y + 12, x : x + 12] += 120
-    write_image(path, planes)
-    return path
-
-
 def test_an_answer_survives_its_file(model: Predictor, tmp_path: Path) -> None:
     """A run that was stopped goes on from files."""
-    image = model.open_image(_scene(tmp_path / "large.tif"))
+    image = model.open_image(large_scene(tmp_path / "large.tif"))
     wanted = SegmentOptions(EVERY, semantic=True)
     answer = model.segment_window(image, image.windows[1], wanted)
     store = WindowStore(tmp_path / "store", "key")

@@ -8,33 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from large_scene import EVERY, large_scene
 from runs import registry
 
 import simmat
 from simmat.drawing.display import display_rgb
-from simmat.io.images import write_image
 from simmat.model import Parts
 from simmat.predictor import Predictor, ZeroShotPredictor
-from simmat.predictor.objects import EverythingSettings
 from simmat.predictor.results import picture_of
 from simmat.types import Prompt, SensorImage, Window
-
-EVERY = EverythingSettings(peak=0.0, min_score=0.0, objectness=0.0)
 
 
 @pytest.fixture
 def model(dense_bundle: Path) -> Predictor:
     """The bundle's predictor."""
     return simmat.load(dense_bundle, device="cpu", registry=registry())
-
-
-def _scene(path: Path, size_hw: tuple[int, int] = (150, 180)) -> Path:
-    rng = np.random.default_rng(0)
-    planes = rng.integers(0, 50, (1, *size_hw)).astype(np.uint8)
-    for y, x in rng.integers(5, 130, (12, 2)):
-        planes[0, y : y + 12, x : x + 12] += 120
-    write_image(path, planes)
-    return path
 
 
 def test_a_model_that_is_still_trained_cuts_images_as_its_bundle_will(model: Predictor) -> None:
@@ -46,7 +34,7 @@ def test_a_model_that_is_still_trained_cuts_images_as_its_bundle_will(model: Pre
 
 def test_an_image_that_fits_is_one_window(model: Predictor, tmp_path: Path) -> None:
     """Then the result is that of the whole image."""
-    file = _scene(tmp_path / "small.tif", (40, 60))
+    file = large_scene(tmp_path / "small.tif", (40, 60))
     image = model.open_image(file)
     assert image.windows == [(0, 0, 40, 60)]
     model.set_image(file)
@@ -60,7 +48,7 @@ def test_windows_are_encoded_once_for_objects_and_classes(
     model: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Validation asks for both, and encoding is most of its time."""
-    image = model.open_image(_scene(tmp_path / "large.tif", (100, 120)))
+    image = model.open_image(large_scene(tmp_path / "large.tif", (100, 120)))
     encoded, real = [], model.encode
     monkeypatch.setattr(model, "encode", lambda *given: encoded.append(1) or real(*given))
     found = [image.segment_everything(EVERY), image.segment_semantic().labels]
@@ -71,7 +59,7 @@ def test_windows_are_encoded_once_for_objects_and_classes(
 
 def test_a_large_image_is_cut_at_the_resolution_of_training(model: Predictor, tmp_path: Path) -> None:
     """Windows see what the network was trained on."""
-    image = model.open_image(_scene(tmp_path / "large.tif"))
+    image = model.open_image(large_scene(tmp_path / "large.tif"))
     assert model.bundle is not None
     assert image.tile == model.bundle.spec.image_side == 56
     assert len(image.windows) > 4
@@ -82,14 +70,14 @@ def test_a_large_image_is_cut_at_the_resolution_of_training(model: Predictor, tm
 def test_an_image_as_large_as_those_of_training_is_not_cut(model: Predictor, tmp_path: Path) -> None:
     """Its parts would be magnified as no training image was, and objects cut in two: most were missed."""
     trained = Predictor(model.model, model.pipeline, image_side=90)
-    image = trained.open_image(_scene(tmp_path / "image.tif", (75, 90)))
+    image = trained.open_image(large_scene(tmp_path / "image.tif", (75, 90)))
     assert (image.windows, trained.shrink_warning(image)) == ([(0, 0, 75, 90)], "")
-    assert trained.open_image(_scene(tmp_path / "larger.tif", (75, 100))).tile == 90
+    assert trained.open_image(large_scene(tmp_path / "larger.tif", (75, 100))).tile == 90
 
 
 def test_windows_from_a_file_and_from_memory_agree(model: Predictor, tmp_path: Path) -> None:
     """How an image is read does not change what is found in it."""
-    file = _scene(tmp_path / "large.tif")
+    file = large_scene(tmp_path / "large.tif")
     image = model.open_image(file)
     loaded = model.set_image(file)
     assert type(image.reader).__name__ == "FileImage"
@@ -121,7 +109,7 @@ def test_a_picture_holds_only_the_planes_and_pixels_that_it_shows(
 
 def test_what_is_in_view_is_found_without_the_rest_and_can_be_stopped(model: Predictor, tmp_path: Path) -> None:
     """In the annotator nobody waits for a scene of which one corner is looked at."""
-    image, box, done = model.open_image(_scene(tmp_path / "large.tif")), Window(0, 0, 40, 40), list[int]()
+    image, box, done = model.open_image(large_scene(tmp_path / "large.tif")), Window(0, 0, 40, 40), list[int]()
     seen = image.segment_everything(EVERY, box=box, progress=done.append)
     assert done == list(range(1, len(image.windows_in(box)) + 1))
     assert len(done) < len(image.windows)
@@ -140,7 +128,7 @@ def test_what_is_in_view_is_found_without_the_rest_and_can_be_stopped(model: Pre
 
 def test_a_click_works_in_a_window_around_it(model: Predictor, tmp_path: Path) -> None:
     """The mask has the size of the image, and pixels where the click is near."""
-    model.set_image(_scene(tmp_path / "large.tif"))
+    model.set_image(large_scene(tmp_path / "large.tif"))
     found = model.predict([(150, 120)])
     assert found.mask.shape == (150, 180)
     local = model.open_image(tmp_path / "large.tif").predict(Prompt.points([(150, 120)]))
@@ -152,7 +140,7 @@ def test_a_click_works_in_a_window_around_it(model: Predictor, tmp_path: Path) -
 
 def test_former_names_of_arguments_work(model: Predictor, tmp_path: Path) -> None:
     """Scripts of version 0.1 choose by `choice`, and look for what is `like` a reference."""
-    image = model.open_image(_scene(tmp_path / "large.tif"))
+    image = model.open_image(large_scene(tmp_path / "large.tif"))
     click = Prompt.points([(150, 120)])
     assert image.predict(click, mask_selection="best").score == image.predict(click, mask_selection="best").score
     assert image.predict_prompts([click], mask_selection="best")[0].score == image.predict(click, "best").score
