@@ -19,12 +19,12 @@ from pydantic import (
     model_validator,
 )
 
-from simmat.documents import StrictModel, listed, problems_of, read_toml
+from simmat.documents import StrictModel, listed, option_name, problems_of, read_toml
 from simmat.errors import ConfigError, did_you_mean
 from simmat.io.files import with_home
 from simmat.sensors.channel_selection import parse_channels
 from simmat.sensors.options import NodataField, with_absolute_files
-from simmat.types import FORMER_ASPECTS, MAX_CROP, MIN_CROP, Aspect, RegionRule, ZeroMeans
+from simmat.types import FORMER_ASPECTS, MAX_CROP, MIN_CROP, Aspect, RegionRule, ZeroMeans, current_aspect
 
 Heads = Literal["auto", "prompt", "prompt,dense"]
 DEFAULT_HEADS: Heads = "auto"
@@ -113,13 +113,6 @@ def _bundle(value: Any) -> Any:
     if BUNDLE_ELSEWHERE.match(str(value)):
         return Path(value)
     return _absolute(value)
-
-
-def current_aspect(value: Any) -> Any:
-    """Return the name today of an aspect, which may be a former one; anything else as it is."""
-    if isinstance(value, str):
-        return FORMER_ASPECTS.get(value, value)
-    return value
 
 
 def _device(value: str) -> str:
@@ -543,8 +536,3 @@ def _as_option(found: re.Match[str], *, in_file: bool) -> str:
     if in_file:
         return found[0]
     return option
-
-
-def option_name(key: str) -> str:
-    """Return the command line option of a field: image_size -> --image-size."""
-    return "--" + key.replace("_", "-")

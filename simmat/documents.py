@@ -114,6 +114,11 @@ def listed(where: str, problems: Sequence[object]) -> str:
     return all_problems(f"{where}: {len(lines)} problems:", lines, limit=40)
 
 
+def option_name(key: str) -> str:
+    """Return the command line option of a field: image_size -> --image-size."""
+    return "--" + key.replace("_", "-")
+
+
 def problems_of(error: ValidationError, model: type[BaseModel], values: object) -> list[str]:
     """Return the problems that pydantic found in a document, a line for each place."""
     found: dict[str, list[str]] = {}

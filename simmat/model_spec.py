@@ -7,13 +7,13 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, JsonValue, create_model
 
-from simmat.config import MAX_IMAGE_SIZE, current_aspect
+from simmat.config import MAX_IMAGE_SIZE
 from simmat.data.card import DataCard
 from simmat.documents import FromLists, StrictModel, of_dataclass, parse
 from simmat.plugin_specs import TransferLayerSpec, TunerSpec
 from simmat.sensors.normalize import Statistics
 from simmat.sensors.sensor_toml import SensorDefinition
-from simmat.types import Aspect, Channel
+from simmat.types import Aspect, Channel, current_aspect
 
 
 def as_json(value: Any) -> Any:

@@ -350,6 +350,14 @@ Aspect = Literal["pad", "stretch"]
 FORMER_ASPECTS: Mapping[str, Aspect] = {"keep": "pad", "squash": "stretch"}
 """Former name of an aspect -> its name today; files and options with the former name are still read."""
 
+
+def current_aspect(value: object) -> object:
+    """Return the name today of an aspect, which may be a former one; anything else as it is."""
+    if isinstance(value, str):
+        return FORMER_ASPECTS.get(value, value)
+    return value
+
+
 MAX_DOWNSCALE = 2
 """How much a side may be downscaled into a network's input without a loss that matters."""
 MAX_DOWNSCALE_AS_TRAINED = 3

@@ -13,7 +13,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from simmat.cli.common import PATH, Command
-from simmat.config import CARD_FIELDS, TrainConfig, option_name
+from simmat.config import CARD_FIELDS, TrainConfig
+from simmat.documents import option_name
 from simmat.errors import ConfigError
 
 

@@ -11,7 +11,8 @@ import click
 
 from simmat.cli.common import PATH, load_registry
 from simmat.cli.options import config_options
-from simmat.config import load_configs, option_name
+from simmat.config import load_configs
+from simmat.documents import option_name
 from simmat.errors import ConfigError
 from simmat.terminal import echo
 

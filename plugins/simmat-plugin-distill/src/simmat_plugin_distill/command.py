@@ -13,7 +13,8 @@ from click.core import ParameterSource
 
 from simmat.cli.common import PATH, load_registry, progress_bar
 from simmat.cli.options import config_options
-from simmat.config import TrainConfig, load_config, option_name
+from simmat.config import TrainConfig, load_config
+from simmat.documents import option_name
 from simmat.errors import ConfigError
 from simmat.plugins.registry import Registry
 from simmat.terminal import echo
