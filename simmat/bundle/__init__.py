@@ -7,19 +7,30 @@ sha256, or the seed if they are random.
 It may hold several sensors, which share what a tuner changed of the foundation model; BUNDLE/NAME is one of them.
 """
 
-from simmat.bundle.format import FILE_NAME, SUFFIX, BundleSpec, Sensors, bundle_spec, write_bundle, write_sensors
-from simmat.bundle.image_digests import ImageDigests
-from simmat.bundle.load import Bundle, check_sensor_channels, load_bundle
-from simmat.bundle.packages import Package, packages_of
-from simmat.bundle.places import (
-    check_bundle,
+from simmat.bundle.format import (
+    FILE_NAME,
+    SUFFIX,
+    BundleSpec,
+    ImageDigests,
+    Package,
+    Sensors,
+    bundle_spec,
+    load_tensors,
+    packages_of,
+    trained_tensors,
+    write_bundle,
+    write_sensors,
+)
+from simmat.bundle.load import (
+    Bundle,
+    check_sensor_channels,
+    load_bundle,
     local_path,
     read_bundle,
     read_bundle_spec,
     read_bundle_specs,
     read_sensors,
 )
-from simmat.bundle.tensors import load_tensors, trained_tensors
 from simmat.bundle.version_0_1 import JSON_NAME, WEIGHTS_NAME, ZIP_SUFFIX
 
 __all__ = [
@@ -34,7 +45,6 @@ __all__ = [
     "Package",
     "Sensors",
     "bundle_spec",
-    "check_bundle",
     "check_sensor_channels",
     "load_bundle",
     "load_tensors",

@@ -1,4 +1,4 @@
-"""The file of a bundle: a safetensors file with the spec as json in its header.
+"""The file of a bundle, written and read: a safetensors file of tensors, with the spec as json in its header.
 
 The json has a digest of the whole content. It guards against damage and mistakes in an editor. It is not a signature:
 it says nothing about who made the bundle or whether to trust it.
@@ -6,31 +6,36 @@ it says nothing about who made the bundle or whether to trust it.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import Field, JsonValue
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from simmat.bundle.image_digests import ImageDigests
-from simmat.bundle.packages import Package
 from simmat.calibration import Calibration
 from simmat.config import SensorName
 from simmat.documents import FromLists, StrictModel, validate
 from simmat.errors import BundleError
 from simmat.io.files import atomic_write_bytes
 from simmat.io.reading import parse_json, require_file
+from simmat.model import SimMAT
 from simmat.model_spec import ModelSpec
 from simmat.nn.tensor_files import check_dimensions, first_line
+from simmat.nn.tuners import trainable_state
+from simmat.plugins.hooks import PROJECT
+from simmat.plugins.registry import Kind, Registry
 from simmat.sensors.options import is_sensor_file, modality_parts
-from simmat.types import is_finite_number
+from simmat.types import Window, is_finite_number
 from simmat.version import __version__
 
 FILE_NAME = "bundle.safetensors"
@@ -47,6 +52,105 @@ _DIGEST = "sha256"
 Tensors = dict[str, Tensor]
 Sensors = dict[str, tuple["BundleSpec", Tensors]]
 """Name of a sensor -> what a bundle says of it, and its tensors."""
+
+_DIGEST_BYTES = 6
+"""Of a million images and as many others, about one in 280 such pairs of sets has two with the same digest."""
+_WINDOW_BYTES = 16
+_EVERYWHERE = Window(0, 0, 2**31 - 1, 2**31 - 1)
+"""A whole image in a record with windows."""
+_MAX_RECORD = 12 << 20
+"""Largest record in characters: 1.5 million images, or 400,000 windows."""
+
+
+class Package(StrictModel):
+    """The package that brought a part of a network when it was trained.
+
+    Attributes:
+        kind: kind of the part, such as "modality" or "tuner".
+        name: name of the part.
+        distribution: name of the package, as pip takes it.
+        version: its version.
+    """
+
+    kind: str
+    name: str
+    distribution: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.!+_-]{0,99}$")]
+
+
+class ImageDigests(StrictModel):
+    """The images that a bundle was trained or validated on, by their content.
+
+    Attributes:
+        digests: base64 of (N, 6) bytes, the first of the sha256 of the reference file of each image.
+        windows: base64 of (N, 4) little-endian int32, the y0, x0, y1, x1 of the used part; "" for whole images.
+    """
+
+    digests: str
+    windows: str = ""
+
+    @classmethod
+    def of(cls, digests: npt.NDArray[np.uint8], windows: Sequence[Window | None]) -> ImageDigests | None:
+        """Make the record of N images from (N, 32) sha256 and their windows; None if it would be too large."""
+        rows = set()
+        for digest, window in zip(digests[:, :_DIGEST_BYTES], windows, strict=True):
+            rows.add((digest.tobytes(), window))
+        return cls._of_rows(rows)
+
+    @classmethod
+    def _of_rows(cls, rows: set[tuple[bytes, Window | None]]) -> ImageDigests | None:
+        if any(window is not None for _, window in rows):
+            rows = {(digest, window or _EVERYWHERE) for digest, window in rows}
+        ordered = sorted(rows, key=repr)
+        digests = b"".join(digest for digest, _ in ordered)
+        windows = np.array([window for _, window in ordered if window is not None], "<i4")
+        found = cls(digests=_base64(digests), windows=_base64(windows.tobytes()))
+        if len(found.digests) + len(found.windows) > _MAX_RECORD:
+            return None
+        return found
+
+    def joined(self, other: ImageDigests) -> ImageDigests | None:
+        """Return the record of the images of both; None if it would be too large."""
+        return self._of_rows({*self._rows(), *other._rows()})
+
+    def _rows(self) -> Iterator[tuple[bytes, Window | None]]:
+        digests = np.frombuffer(base64.b64decode(self.digests), np.uint8).reshape(-1, _DIGEST_BYTES)
+        windows = np.frombuffer(base64.b64decode(self.windows), "<i4").reshape(-1, 4).tolist()
+        for row, digest in enumerate(digests):
+            window = Window(*windows[row]) if windows else None
+            yield digest.tobytes(), window
+
+    def has(self, digests: npt.NDArray[np.uint8], windows: Sequence[Window | None]) -> list[bool]:
+        """Return of each of N images, by their (N, 32) sha256, whether a pixel of it was used."""
+        used: dict[bytes, list[Window | None]] = {}
+        for own_digest, part in self._rows():
+            used.setdefault(own_digest, []).append(part)
+        answers = []
+        for digest, window in zip(digests[:, :_DIGEST_BYTES], windows, strict=True):
+            parts = used.get(digest.tobytes(), [])
+            answers.append(any(_overlap(part, window) for part in parts))
+        return answers
+
+    def problems(self) -> Iterator[str]:
+        """Yield contradictions."""
+        try:
+            digests = len(base64.b64decode(self.digests, validate=True))
+            windows = len(base64.b64decode(self.windows, validate=True))
+        except ValueError as error:
+            yield f"its digests are not base64: {error}"
+            return
+        count, rest = divmod(digests, _DIGEST_BYTES)
+        if rest or windows not in (0, _WINDOW_BYTES * count):
+            yield f"digests must be {_DIGEST_BYTES} bytes each, and windows {_WINDOW_BYTES} bytes for each, or none"
+
+
+def _overlap(part: Window | None, window: Window | None) -> bool:
+    """Return whether two parts of an image share a pixel; None is the whole image."""
+    return part is None or window is None or bool(window.intersection(part))
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
 
 
 class BundleSpec(ModelSpec):
@@ -265,3 +369,67 @@ def _digest(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
         found.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
+
+
+def packages_of(spec: ModelSpec, registry: Registry) -> tuple[Package, ...]:
+    """Return the packages of a network's parts; none for a part of SimMAT, of the bundle itself or of a notebook.
+
+    Raises:
+        UnknownNameError: a part is not installed.
+    """
+    reports = {report.owner: report for report in registry.reports if report.version}
+    found = []
+    for kind, name in _parts(spec):
+        report = reports.get(registry.owner(kind, name))
+        if report is None or report.distribution == PROJECT:
+            continue
+        found.append(Package(kind=kind, name=name, distribution=report.distribution, version=report.version))
+    return tuple(found)
+
+
+def _parts(spec: ModelSpec) -> Iterator[tuple[Kind, str]]:
+    """Yield kind and name of every part that an installed package must bring."""
+    own = {definition.name for definition in spec.sensor_definitions}
+    for name in dict.fromkeys(modality_parts(spec.modality)):
+        if name not in own:
+            yield "modality", name
+    yield "foundation model", spec.foundation
+    yield "transfer layer", spec.mat
+    yield "tuner", spec.tune
+
+
+def trained_tensors(model: SimMAT) -> dict[str, Tensor]:
+    """Return the tensors a bundle holds: the transfer layer and what the tuner changed, on the CPU."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(_own_tensors(model).items())}
+
+
+def _own_tensors(model: SimMAT) -> dict[str, Tensor]:
+    tensors = {f"mat.{name}": tensor for name, tensor in model.mat.state_dict().items()}
+    tensors |= {f"foundation.{name}": tensor for name, tensor in trainable_state(model.foundation).items()}
+    if model.dense is not None:
+        tensors |= {f"dense.{name}": tensor for name, tensor in model.dense.state_dict().items()}
+    return tensors
+
+
+def check_tensors(model: SimMAT, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Raise BundleError if tensors of a bundle are not those of a network, which may be on the meta device."""
+    expected = {name: _kind(tensor) for name, tensor in _own_tensors(model).items()}
+    given = {name: _kind(tensor) for name, tensor in tensors.items()}
+    wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+    if wrong:
+        first = wrong[0]
+        raise BundleError(
+            f"{origin} does not fit the network: {len(wrong)} tensors differ, the first is {first!r}: "
+            f"needed {expected.get(first, 'none')}, got {given.get(first, 'none')}"
+        )
+
+
+def load_tensors(model: SimMAT, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Put a bundle's tensors into a network of the same spec; raise BundleError if they do not fit."""
+    check_tensors(model, tensors, origin)
+    model.load_state_dict(dict(tensors), strict=False)
+
+
+def _kind(tensor: Tensor) -> str:
+    """Return shape and dtype for messages: "(3, 64) float32"."""
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"

@@ -18,7 +18,7 @@ from accelerate.utils import DataLoaderConfiguration, GradientAccumulationPlugin
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from simmat.bundle import BundleSpec, check_bundle, load_tensors, read_bundle, read_sensors, trained_tensors
+from simmat.bundle import BundleSpec, load_tensors, read_bundle, read_sensors, trained_tensors
 from simmat.callbacks import Callback
 from simmat.config import TrainConfig
 from simmat.data.batches import TrainingItems
@@ -115,7 +115,7 @@ def build_learner(
         _checkpoint_gradients(model, config.foundation)
     best = state.notes.best if state is not None and own is not None else None
     if best is not None and shared_with is None and accelerator.is_main_process:
-        check_bundle(folder.bundle_file)
+        read_sensors(folder.bundle_file)  # refused before the first step if it is damaged
     source = own or config.init
     others = dict(read_sensors(source)) if config.new_sensor and source else {}
     others.pop(folder.sensor, None)

@@ -10,8 +10,7 @@ from PIL import Image
 from runs import registry
 
 import simmat
-from simmat.bundle import FILE_NAME, load_bundle, read_bundle, read_bundle_spec, write_sensors
-from simmat.bundle import places as bundle_places
+from simmat.bundle import FILE_NAME, load, load_bundle, read_bundle, read_bundle_spec, write_sensors
 from simmat.cli import run
 from simmat.errors import BundleError, ConfigError
 from simmat.plugin_specs import BundleSource
@@ -118,8 +117,8 @@ _fetched: dict[str, Path] = {}
 def test_a_plugin_fetches_a_bundle_from_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
     """As a path the place has one slash, which the plugin does not see."""
     source = BundleSource("there", "a test", "there://", "anywhere:fetched")
-    monkeypatch.setattr(bundle_places, "bundle_sources", lambda: [source])
-    monkeypatch.setattr(bundle_places, "import_from_string", lambda reference: fetched)
+    monkeypatch.setattr(load, "bundle_sources", lambda: [source])
+    monkeypatch.setattr(load, "import_from_string", lambda reference: fetched)
     _fetched.update({"there://a/b": bundle, "there://a/c/night": folder / "run/night"})
     for place in (Path("there://a/b"), "there://a/b"):
         assert read_bundle_spec(place) == read_bundle_spec(bundle)

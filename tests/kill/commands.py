@@ -11,7 +11,7 @@ from bundles import tiny_bundle
 from runs import files_of, gray_set
 from simmat_plugin_report.documents import read_report
 
-from simmat.bundle import check_bundle
+from simmat.bundle import read_sensors
 from simmat.training.run_folder import RunFolder
 from simmat.training.state import load_state
 
@@ -68,7 +68,7 @@ def _train(name: str, *more: str, weight: int = 1) -> Command:
         if run.state.exists():
             load_state(run.state)
         if run.bundle.exists():
-            check_bundle(run.bundle)
+            read_sensors(run.bundle)
         read_report(run)
 
     return Command(
