@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model, model_validator
 
 from simmat.errors import ConfigError, SimMATError, all_problems, did_you_mean, shortened
-from simmat.io.reading import read_bytes
+from simmat.io.files import read_bytes
 
 Model = TypeVar("Model", bound=BaseModel)
 Keys = tuple[str | int, ...]

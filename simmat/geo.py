@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import ConfigError
-from simmat.io.reading import decoding_errors
+from simmat.io.files import decoding_errors
 from simmat.io.tiff import file_state, open_tifffile
 from simmat.plugins.loader import PLUGINS_VARIABLE, installed
 from simmat.types import Georeference, ImageReader, Prompt, SensorImage

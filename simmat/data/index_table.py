@@ -33,8 +33,7 @@ from simmat.data.samples import start_of_paths
 from simmat.data.statistics import image_moments
 from simmat.errors import DataError, OutputError, SimMATError
 from simmat.geo import read_georeference
-from simmat.io.files import atomic_write_bytes, cache_folder
-from simmat.io.reading import parse_json, require_file
+from simmat.io.files import atomic_write_bytes, cache_folder, parse_json, require_file
 from simmat.model_spec import Channels
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.channel_selection import channels_by_source

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from simmat.errors import DataError, OutputError, all_problems
-from simmat.io.files import write_rows
-from simmat.io.reading import read_csv_rows
+from simmat.io.files import read_csv_rows, write_rows
 from simmat.types import Window, ZeroMeans
 
 Item = TypeVar("Item")

@@ -11,8 +11,7 @@ from typing import Any
 
 from simmat.errors import ConfigError
 from simmat.inference.request import PredictOptions
-from simmat.io.files import staged_files
-from simmat.io.reading import url_of
+from simmat.io.files import staged_files, url_of
 
 _CONNECT_SECONDS = 10
 _WORKER_SECONDS = 60

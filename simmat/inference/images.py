@@ -12,8 +12,8 @@ from simmat.data.formats.frames import FRAMES, frame_name
 from simmat.errors import ConfigError, DataError
 from simmat.inference.prompts import image_name, read_prompts
 from simmat.inference.request import PredictOptions
+from simmat.io.files import stem_of
 from simmat.io.frames import frame_of, frame_paths, stack_endings, stack_format
-from simmat.io.reading import stem_of
 from simmat.types import Prompt
 
 if TYPE_CHECKING:

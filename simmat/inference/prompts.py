@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeGuard
 from simmat.errors import ConfigError, DataError, all_problems
 from simmat.geo import geo_backend
 from simmat.inference.request import BOX, POINT, MapPrompts, make_prompt, parse_numbers
-from simmat.io.reading import read_csv_rows, read_json
+from simmat.io.files import read_csv_rows, read_json
 from simmat.types import Prompt
 
 if TYPE_CHECKING:

@@ -20,8 +20,7 @@ from simmat.inference.formats import write_for_call, write_result
 from simmat.inference.outcome import ImageOutcome
 from simmat.inference.request import RECORD_FORMAT, Request, prompt_values
 from simmat.inference.result import PromptResult, Result, class_shares, summarize
-from simmat.io.files import atomic_write_json, staged_files
-from simmat.io.reading import read_json, shown_url
+from simmat.io.files import atomic_write_json, read_json, shown_url, staged_files
 from simmat.plugin_specs import ResultFormat
 from simmat.types import short_names
 

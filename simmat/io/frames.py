@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.io.reading import check_size, check_window, decoding_errors
+from simmat.io.files import check_size, check_window, decoding_errors
 from simmat.io.tiff import TiffImage, open_tiff, open_tifffile
 from simmat.io.values import ImageFile
 from simmat.plugin_specs import API_VERSION, import_from_string

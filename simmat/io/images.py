@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import ConfigError, DataError
-from simmat.io.files import atomic_path
+from simmat.io.files import atomic_path, check_size, check_window, decoding_errors, require_file
 from simmat.io.frames import Stack, frame_of, frame_size, map_npy, npy_image, read_frame
-from simmat.io.reading import check_size, check_window, decoding_errors, require_file
 from simmat.io.values import (
     Colour,
     ImageFile,

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.io.reading import MAX_PLANES, check_size, check_window, decoding_errors, require_file
+from simmat.io.files import MAX_PLANES, check_size, check_window, decoding_errors, require_file
 from simmat.io.values import Colour, ImageFile
 from simmat.types import Window
 

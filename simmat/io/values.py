@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.io.reading import parse_json
+from simmat.io.files import parse_json
 from simmat.types import BoolArray, SensorImage
 
 Colour = Literal["gray", "rgb", "planes"]

@@ -19,8 +19,7 @@ from torch import Tensor
 from simmat.data.pipeline import PreparedImage
 from simmat.errors import SimMATError
 from simmat.foundation import ImageEmbedding
-from simmat.io.files import atomic_write_bytes, remove_leftovers
-from simmat.io.reading import parse_json, require_file
+from simmat.io.files import atomic_write_bytes, parse_json, remove_leftovers, require_file
 from simmat.version import __version__
 
 FORMAT = 2

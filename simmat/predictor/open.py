@@ -15,7 +15,7 @@ from simmat.bundle import Bundle, check_sensor_channels
 from simmat.data.card import DataCard
 from simmat.errors import BundleError, ConfigError, DataError, SimMATError, all_problems
 from simmat.geo import geo_backend, read_georeference
-from simmat.io.reading import decoding_errors, shown_url, url_of
+from simmat.io.files import decoding_errors, shown_url, url_of
 from simmat.io.tiff import open_tifffile
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.channel_selection import MissingChannels, pick_channels

@@ -13,8 +13,7 @@ from filelock import FileLock, Timeout
 
 from simmat.bundle import FILE_NAME
 from simmat.errors import ConfigError, OutputError
-from simmat.io.files import TEMPORARY_MARK, atomic_write_text, check_writable, output_error, remove_temporary
-from simmat.io.reading import read_log
+from simmat.io.files import TEMPORARY_MARK, atomic_write_text, check_writable, output_error, read_log, remove_temporary
 
 STATES = ".states"
 """Folder of the states of a training on several sensors."""

@@ -23,8 +23,7 @@ from simmat.data.dataset import Dataset
 from simmat.data.fingerprint import DatasetDigest
 from simmat.documents import InvalidDocumentError, StrictModel, shown, validate
 from simmat.errors import ConfigError, DataError
-from simmat.io.files import atomic_write_bytes
-from simmat.io.reading import parse_json, read_json, require_file
+from simmat.io.files import atomic_write_bytes, parse_json, read_json, require_file
 from simmat.model_spec import MEASURED_FIELDS, ModelSpec
 from simmat.nn.tensor_files import check_dimensions
 from simmat.sensors.normalize import describe

@@ -23,7 +23,7 @@ from simmat.callbacks import Callback
 from simmat.cli import group, run
 from simmat.errors import DataError
 from simmat.evaluation import Scores
-from simmat.io.reading import LIMIT_VARIABLE
+from simmat.io.files import LIMIT_VARIABLE
 from simmat.plugins.hooks import OWN_COMMANDS
 from simmat.training.callbacks import ConsoleCallback
 

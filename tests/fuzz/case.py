@@ -23,7 +23,7 @@ import numpy as np
 from fuzz.damage import CODE, CODE_RAN, mutate_file
 from fuzz.seeds import Seeds
 from simmat.errors import PluginError, SimMATError
-from simmat.io.reading import LIMIT_VARIABLE
+from simmat.io.files import LIMIT_VARIABLE
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
 from simmat.types import SensorImage

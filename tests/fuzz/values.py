@@ -31,7 +31,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=20,
 )
-"""Nested values within the limits of `simmat.io.reading.parse_json`."""
+"""Nested values within the limits of `simmat.io.files.parse_json`."""
 OPTIONS = st.dictionaries(NAMES, st.booleans() | st.integers(0, 1000) | FINITE | TEXT, max_size=3)
 
 

@@ -27,13 +27,13 @@ from simmat.io.files import (
     atomic_write_text,
     check_writable,
     locked,
+    read_log,
     recover_folder,
     release_pages,
     remove_leftovers,
     remove_temporary,
     staged_files,
 )
-from simmat.io.reading import read_log
 
 
 class Crash(BaseException):

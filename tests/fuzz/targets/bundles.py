@@ -16,7 +16,7 @@ from fuzz.damage import mutate_bytes, mutate_safetensors, mutate_tree, mutate_zi
 from simmat.bundle import FILE_NAME, load_bundle, read_bundle_spec
 from simmat.bundle.format import METADATA_KEY, bundle_bytes
 from simmat.cli import group
-from simmat.io.reading import parse_json
+from simmat.io.files import parse_json
 from simmat.plugins.loader import installed
 
 _SENSOR = {

@@ -17,8 +17,7 @@ from simmat.data.formats.manifest import MANIFEST_FILE
 from simmat.documents import FromLists, StrictModel, parse
 from simmat.drawing.overlay import class_colour
 from simmat.errors import DataError, SimMATError
-from simmat.io.files import output_error, with_home
-from simmat.io.reading import read_json, require_folder
+from simmat.io.files import output_error, read_json, require_folder, with_home
 
 MAX_CLASSES = 1000
 MAX_CLASS_ID = 2**53

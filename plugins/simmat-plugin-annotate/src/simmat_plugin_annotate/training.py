@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from simmat.config import default_steps
 from simmat.errors import DataError, SimMATError
-from simmat.io.reading import read_log
+from simmat.io.files import read_log
 from simmat_plugin_annotate import child
 from simmat_plugin_annotate.models import BusyError, ServedModel
 from simmat_plugin_annotate.state import RUNS

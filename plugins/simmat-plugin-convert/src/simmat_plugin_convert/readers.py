@@ -18,7 +18,7 @@ from simmat.data.formats.folders import MASKS, files_by_stem
 from simmat.data.formats.manifest import MANIFEST_FILE
 from simmat.data.samples import SPLITS, SPLITS_FILE, Sample
 from simmat.errors import ConfigError, DataError
-from simmat.io.reading import read_bytes, read_json, require_folder
+from simmat.io.files import read_bytes, read_json, require_folder
 from simmat_plugin_convert.image_files import find_image, path_inside, split_of_name, stem_of
 from simmat_plugin_convert.label_studio import EXPORTS, TASKS_FILE, read_label_studio, task_files
 from simmat_plugin_convert.labels import (

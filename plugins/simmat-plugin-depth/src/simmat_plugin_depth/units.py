@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from simmat.errors import DataError, SimMATError
+from simmat.io.files import require_file
 from simmat.io.images import ImageFile, Unit, check_size, stated_unit
-from simmat.io.reading import require_file
 
 DepthUnit = Literal["m", "cm", "mm", "tum", "kitti"]
 

@@ -16,7 +16,7 @@ from simmat.data.formats.folders import find_samples
 from simmat.data.formats.manifest import MANIFEST_FILE, read_manifest
 from simmat.data.samples import Sample, decide_splits, write_splits
 from simmat.errors import DataError, all_problems, few_of
-from simmat.io.reading import require_folder
+from simmat.io.files import require_folder
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, load_sample, options_of, with_data_card
 from simmat.sensors.normalize import describe

@@ -22,8 +22,7 @@ from simmat.data.instances import region_from_mask
 from simmat.data.samples import SPLITS
 from simmat.errors import ConfigError, DataError
 from simmat.inference import coco_document, run_lengths
-from simmat.io.files import atomic_write_json, output_errors
-from simmat.io.reading import read_json, require_file
+from simmat.io.files import atomic_write_json, output_errors, read_json, require_file
 from simmat.nn.tensor_files import read_safetensors
 from simmat.plugins.registry import Registry
 from simmat.predictor import EverythingSettings, Predictor

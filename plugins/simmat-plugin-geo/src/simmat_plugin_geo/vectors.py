@@ -19,7 +19,7 @@ import shapely
 
 from simmat.data.fingerprint import files_of
 from simmat.errors import DataError, shortened
-from simmat.io.reading import require_file
+from simmat.io.files import require_file
 from simmat_plugin_geo.georeference import gdal_errors
 
 _STARTS = {".geojson": b"{", ".gpkg": b"SQLite format 3\0", ".shp": b"\0\0\x27\x0a", ".fgb": b"fgb\3fgb"}

@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from simmat.errors import ConfigError, SimMATError
-from simmat.io.reading import parse_json
+from simmat.io.files import parse_json
 from simmat.terminal import echo
 from simmat_plugin_labelstudio.backend import Backend, UnknownSampleError
 

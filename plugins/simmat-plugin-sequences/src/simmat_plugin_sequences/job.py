@@ -20,11 +20,11 @@ from simmat.io.files import (
     atomic_write_text,
     locked,
     output_errors,
+    read_log,
     remove_folder,
     remove_temporary,
 )
 from simmat.io.images import frame_of, write_image
-from simmat.io.reading import read_log
 from simmat.io.weights import sha256_of
 from simmat.plugin_specs import ResultFormat, import_from_string
 from simmat.predictor import FollowedFrame, Predictor
