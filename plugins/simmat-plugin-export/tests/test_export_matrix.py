@@ -23,7 +23,7 @@ from simmat.plugins.loader import load_plugins
 
 TUNERS = (*BUILTIN_TUNERS, *OTHER_TUNERS)
 CLICKS = ((True, False, False),)
-FOUNDATIONS = ("sam_vit_tiny", "lite", "timm/vit_tiny_patch16_224")
+FOUNDATIONS = ("sam_vit_tiny", "lite", "tiny", "timm/vit_tiny_patch16_224")
 LAYERS = [layer.name for layer in TRANSFER_LAYERS if layer.name != "identity"]  # of three channels alone
 CASES = [
     *product(FOUNDATIONS, LAYERS, ["frozen"]),

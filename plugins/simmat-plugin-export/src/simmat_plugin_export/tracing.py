@@ -7,6 +7,7 @@ runs twice, on inputs that differ only in their dynamic sizes: sizes that are eq
 
 from __future__ import annotations
 
+import math
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ Dynamic = Mapping[str, Mapping[int, str]]
 """Name of an input or output -> axis -> name of its size."""
 
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
+_FLATTEN = (torch.flatten, torch.Tensor.flatten)
 
 
 def trace(
@@ -107,7 +109,7 @@ def _asks_size(function: Any) -> bool:
 
 
 class _Recorded(TorchFunctionMode):
-    """Records every size that a module reads, in order."""
+    """Records every size that a module reads or flattens, in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,6 +117,8 @@ class _Recorded(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
+        if func in _FLATTEN:
+            self.sizes.append(tuple(_SHAPE(args[0])))
         if _asks_size(func):
             one = not isinstance(found, tuple)
             self.sizes.append(int(found) if one else tuple(int(size) for size in found))
@@ -142,6 +146,8 @@ class _Replayed(TorchFunctionMode):
             return image.reshape(*shape[:axis], *sizes, *shape[axis + 1 :])
         if func is torch.Tensor.movedim:  # the exporter writes negative axes, which ONNX refuses
             args = (args[0], *(axis % args[0].ndim for axis in args[1:]))
+        if func in _FLATTEN:
+            return _flatten(*next(self._sizes), *args, **(kwargs or {}))
         if func is torch.repeat_interleave and len(args) == 2 and _SHAPE(args[0])[0] == 1:
             return args[0].expand(args[1], *[-1] * (args[0].ndim - 1))
         if func is torch.Tensor.repeat_interleave and len(args) == 3:
@@ -167,6 +173,18 @@ class _Fixed(nn.Module):
         """Run the module."""
         with _Replayed(self._one, self._other):
             return self.module(*inputs)
+
+
+def _flatten(one: Sequence[int], other: Sequence[int], image: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Flatten axes to a length that is written out if two runs agree on it.
+
+    Without it the exporter writes -1, which onnxruntime cannot resolve in an empty tensor: the points of a mask prompt.
+    """
+    axes = slice(start_dim % max(image.ndim, 1), end_dim % max(image.ndim, 1) + 1)
+    if not one or one[axes] != other[axes]:
+        return image.flatten(start_dim, end_dim)
+    shape = [a if a == b else size for a, b, size in zip(one, other, _SHAPE(image), strict=True)]
+    return image.reshape(*shape[: axes.start], math.prod(one[axes]), *shape[axes.stop :])
 
 
 def _rms_norm(
