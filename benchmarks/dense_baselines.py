@@ -40,6 +40,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from simmat.data.instances import Annotation, FoundObject, region_from_mask
+from simmat.data.pipeline import restore_logits
 from simmat.data.samples import Sample
 from simmat.evaluation import evaluate
 from simmat.evaluation.unprompted import ImageMatches, object_scores
@@ -47,9 +48,9 @@ from simmat.foundation import ImageEmbedding
 from simmat.io.files import atomic_write_json
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
-from simmat.nn.dense_head import OBJECTS, DenseAnswer, dense_loss
+from simmat.nn.dense_head import OBJECTS, DenseAnswer
 from simmat.nn.first_layer import refitted, widened_kernel
-from simmat.nn.resize import restore_logits
+from simmat.nn.losses import dense_loss
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
 from simmat.predictor import EncodedImage, EverythingSettings, Predictor, Reference

@@ -21,14 +21,13 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from simmat.data.instances import Annotation, region_from_mask
-from simmat.data.pipeline import PreparedImage, prompt_batch
+from simmat.data.pipeline import PreparedImage, content_mask, prompt_batch, restore_logits
 from simmat.evaluation import ONE_CLICK, ObjectScore
 from simmat.evaluation.interaction import ScoredImage, score_objects
 from simmat.evaluation.protocol import find_targets
 from simmat.evaluation.scores import boundary_width, find_metrics
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
-from simmat.nn.resize import content_mask, restore_logits
 from simmat.plugins.loader import installed
 from simmat.predictor import encode_image
 from simmat.types import BoolArray, Letterbox, Prompt

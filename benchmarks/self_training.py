@@ -32,7 +32,7 @@ from simmat.data.instances import FoundObject
 from simmat.foundation import MaskPrediction
 from simmat.inference import coco_document, run_lengths
 from simmat.io.files import atomic_write_json
-from simmat.nn.resize import upsample_logits
+from simmat.nn.dense_head import upsample_logits
 from simmat.predictor import EncodedImage, EverythingSettings, Predictor, find_objects
 from simmat.training.run_folder import read_log
 from simmat.types import FloatArray

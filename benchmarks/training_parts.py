@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.foundation import MaskPrediction
-from simmat.nn.init import conv2d, conv_stack
 from simmat.nn.losses import FOCAL_ALPHA, FOCAL_GAMMA, mask_loss
+from simmat.nn.mat import conv2d, conv_stack
 
 IMAGES, PROMPTS, MASKS, SIDE, WIDTH = 6, 24, 4, 256, 64
 

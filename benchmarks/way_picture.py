@@ -16,10 +16,10 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 
 import simmat
+from simmat.data.pipeline import restore_logits
 from simmat.drawing.display import PictureArray, display_rgb
 from simmat.drawing.overlay import font, object_colour
 from simmat.io.files import atomic_path
-from simmat.nn.resize import restore_logits
 from simmat.predictor import Predictor
 
 CELL = 300

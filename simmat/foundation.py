@@ -120,7 +120,7 @@ class TunableAttention(Protocol):
         width: D of a token before its projections.
         memory: additional keys and values, set by a tuner; None, as built, changes nothing. A prompt is projected by
             the attention's own layers; a prefix is added before or after them, as the attention defines. Additions
-            have no position and no query. See `simmat.nn.memory.join_memory` for attention with a fused qkv.
+            have no position and no query. See `simmat.nn.tuners.join_memory` for attention with a fused qkv.
     """
 
     width: int

@@ -19,8 +19,8 @@ from simmat.bundle import FILE_NAME
 from simmat.errors import BundleError, ConfigError, DataError, SpecError, UnknownNameError
 from simmat.evaluation.report import ScoreReport
 from simmat.foundation import MaskPrediction
+from simmat.nn.dense_head import upsample_logits
 from simmat.nn.losses import Batch, Loss, Outputs, PromptLoss
-from simmat.nn.resize import upsample_logits
 from simmat.training import Callback, RunFolder, resume
 
 SETTINGS = {"foundation": "tiny", "image_size": 64, "batch_size": 2, "prompts_per_image": 1, "device": "cpu"}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from simmat.data.clicks import center_click, tight_box
-from simmat.nn.resize import resize_planes
+from simmat.data.pipeline import resize_planes
 from simmat.types import Letterbox
 
 SHAPES = [((1024, 1024), 256, "pad"), ((480, 640), 256, "pad"), ((61, 97), 128, "pad"), ((61, 97), 128, "stretch")]

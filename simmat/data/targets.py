@@ -93,8 +93,8 @@ def ignored_pixels(label: Annotation, letterbox: Letterbox) -> BoolArray:
 def resized_region(region: Instance, letterbox: Letterbox) -> Instance:
     """Return the pixels of the input that a region of the original covers by more than half.
 
-    How much it covers is what `simmat.nn.resize.resize_planes` makes of its mask. A region thinner than a pixel keeps
-    its strongest pixels, so that every prompt has a target.
+    How much it covers is what `simmat.data.pipeline.resize_planes` makes of its mask. A region thinner than a pixel
+    keeps its strongest pixels, so that every prompt has a target.
     """
     rows, columns = map(_antialias_weights, letterbox.original_hw, letterbox.scaled_hw)
     y0, x0, y1, x1 = region.window

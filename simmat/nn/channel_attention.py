@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from simmat.errors import ConfigError
 from simmat.nn.first_layer import BlankPadding, first_layer_of, gray_kernel, refitted
-from simmat.nn.init import uniform_
+from simmat.nn.mat import uniform_
 from simmat.types import Channel
 
 EMBEDDINGS = ("auto", "wavelength", "identity")

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.foundation import ImageEmbedding
-from simmat.nn.resize import upsample_logits
 from simmat.types import BoolArray, FloatArray
 
 COARSEST_ANSWER = 4
@@ -131,41 +130,6 @@ def _mix(channels: int) -> nn.Sequential:
     )
 
 
-def dense_loss(answer: DenseAnswer, class_targets: Tensor, distance: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Compute the losses of an output, on the grid of the ground truth.
-
-    Each loss is computed per image and averaged over images, so it does not depend on how processes share a batch.
-
-    Args:
-        answer: output for B images.
-        class_targets: (B, S, S) int64 class indices; -1 where there is no ground truth.
-        distance: (B, S, S) float32 in 0..1, as in `DenseAnswer`.
-
-    Returns:
-        The scalar sum of all three with gradient, and detached scalars "classes" (cross-entropy), "class_dice" and
-        "distance", over the pixels with ground truth.
-    """
-    with torch.autocast(class_targets.device.type, enabled=False):
-        size = class_targets.shape[-2:]
-        logits = upsample_logits(answer.class_logits.float(), (size[0], size[1]))  # (B, K, S, S)
-        scored = (class_targets >= 0).float()  # (B, S, S)
-        pixels = scored.sum((1, 2)).clamp(min=1)  # (B,)
-        cross_entropy = F.cross_entropy(logits, class_targets, ignore_index=-1, reduction="none").sum((1, 2)) / pixels
-        probability = logits.softmax(1) * scored[:, None]
-        truth = F.one_hot(class_targets.clamp(min=0), logits.shape[1]).movedim(-1, 1).float() * scored[:, None]
-        shared = (probability * truth).sum((2, 3))
-        sizes = (probability + truth).sum((2, 3))  # (B, K)
-        present = (truth.sum((2, 3)) > 0).float()  # (B, K)
-        dice = ((1 - (2 * shared + 1) / (sizes + 1)) * present).sum(1) / present.sum(1).clamp(min=1)
-        distance_logits = upsample_logits(answer.distance.float(), (size[0], size[1]))[:, 0]
-        distance_loss = (F.binary_cross_entropy_with_logits(distance_logits, distance, reduction="none") * scored).sum(
-            (1, 2)
-        ) / pixels
-    parts = {"classes": cross_entropy.mean(), "class_dice": dice.mean(), "distance": distance_loss.mean()}
-    total = parts["classes"] + parts["class_dice"] + parts["distance"]
-    return total, {name: part.detach() for name, part in parts.items()}
-
-
 def classes_of(masks: BoolArray, probabilities: Tensor, background: bool) -> tuple[FloatArray, FloatArray]:
     """Return the classes of each object by a class map.
 
@@ -183,3 +147,10 @@ def classes_of(masks: BoolArray, probabilities: Tensor, background: bool) -> tup
     classes = mean[:, int(background) :]
     objectness = classes.sum(1).clamp(1e-6, 1.0)
     return (classes / objectness[:, None]).float().cpu().numpy(), objectness.float().cpu().numpy()
+
+
+def upsample_logits(logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """Resize logits (K, M, h, w) to (K, M, *size_hw), bilinear, without aligned corners."""
+    if tuple(logits.shape[-2:]) == tuple(size_hw):
+        return logits
+    return F.interpolate(logits, size_hw, mode="bilinear", align_corners=False)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from simmat.nn.init import uniform_
+from simmat.nn.mat import uniform_
 
 
 class LoRA(nn.Module):

@@ -1,4 +1,4 @@
-"""What a training minimises: losses of mask logits and of the IoU that a decoder predicts for them.
+"""What a training minimises: losses of mask logits, of the IoU that a decoder predicts for them, and of a dense head.
 
 Every prompt has one true region and M predicted masks. Mask 0, the single mask, is always trained. Masks 1 to M - 1 are
 alternatives for an ambiguous prompt: the best gets nearly all the weight and the others share the rest, so that every
@@ -21,8 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from simmat.errors import ConfigError
 from simmat.foundation import ImageEmbedding, MaskPrediction
-from simmat.nn.dense_head import DenseAnswer, dense_loss
-from simmat.nn.resize import upsample_logits
+from simmat.nn.dense_head import DenseAnswer, upsample_logits
 
 PixelLoss = Callable[[Tensor, Tensor], Tensor]
 """Loss of each pixel, called as `loss(error, wrong)`: (K, M, H·W) float32 logits, above 0 where the mask is wrong, and
@@ -237,6 +236,41 @@ def mask_loss(
     columns = {"loss": per_prompt, "mask": pixel[:, 0], "dice": dice[:, 0], "iou": iou_error}
     columns["true_iou"] = true_iou[:, 0]
     return per_prompt, {name: _mean(column.detach(), has_pixels) for name, column in columns.items()}
+
+
+def dense_loss(answer: DenseAnswer, class_targets: Tensor, distance: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Compute the losses of an output, on the grid of the ground truth.
+
+    Each loss is computed per image and averaged over images, so it does not depend on how processes share a batch.
+
+    Args:
+        answer: output for B images.
+        class_targets: (B, S, S) int64 class indices; -1 where there is no ground truth.
+        distance: (B, S, S) float32 in 0..1, as in `DenseAnswer`.
+
+    Returns:
+        The scalar sum of all three with gradient, and detached scalars "classes" (cross-entropy), "class_dice" and
+        "distance", over the pixels with ground truth.
+    """
+    with torch.autocast(class_targets.device.type, enabled=False):
+        size = class_targets.shape[-2:]
+        logits = upsample_logits(answer.class_logits.float(), (size[0], size[1]))  # (B, K, S, S)
+        scored = (class_targets >= 0).float()  # (B, S, S)
+        pixels = scored.sum((1, 2)).clamp(min=1)  # (B,)
+        cross_entropy = F.cross_entropy(logits, class_targets, ignore_index=-1, reduction="none").sum((1, 2)) / pixels
+        probability = logits.softmax(1) * scored[:, None]
+        truth = F.one_hot(class_targets.clamp(min=0), logits.shape[1]).movedim(-1, 1).float() * scored[:, None]
+        shared = (probability * truth).sum((2, 3))
+        sizes = (probability + truth).sum((2, 3))  # (B, K)
+        present = (truth.sum((2, 3)) > 0).float()  # (B, K)
+        dice = ((1 - (2 * shared + 1) / (sizes + 1)) * present).sum(1) / present.sum(1).clamp(min=1)
+        distance_logits = upsample_logits(answer.distance.float(), (size[0], size[1]))[:, 0]
+        distance_loss = (F.binary_cross_entropy_with_logits(distance_logits, distance, reduction="none") * scored).sum(
+            (1, 2)
+        ) / pixels
+    parts = {"classes": cross_entropy.mean(), "class_dice": dice.mean(), "distance": distance_loss.mean()}
+    total = parts["classes"] + parts["class_dice"] + parts["distance"]
+    return total, {name: part.detach() for name, part in parts.items()}
 
 
 def _compare(logits: Tensor, targets: Tensor, scored: Tensor, weights: LossWeights) -> tuple[Tensor, Tensor, Tensor]:

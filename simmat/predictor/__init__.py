@@ -6,7 +6,7 @@ from simmat.predictor.objects import EverythingSettings, find_objects
 from simmat.predictor.open import ImageLike, ImageLoader, LoadedImage, NoValidPixelsError
 from simmat.predictor.predictor import Predictor, TiledImage
 from simmat.predictor.prompts import MaskSelection, check_inside, prompt_of
-from simmat.predictor.reference import Reference
+from simmat.predictor.reference import Reference, matching_features
 from simmat.predictor.results import ClassMap, FoundObjects, Prediction
 from simmat.predictor.uncertainty import Uncertainty
 from simmat.predictor.zero_shot import ZeroShotPredictor
@@ -31,5 +31,6 @@ __all__ = [
     "check_inside",
     "encode_image",
     "find_objects",
+    "matching_features",
     "prompt_of",
 ]

@@ -9,14 +9,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from simmat.data.pipeline import PreparedImage, prompt_batch
+from simmat.data.pipeline import PreparedImage, prompt_batch, restore_logits
 from simmat.drawing.display import display_style
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.nn.dense_head import DenseAnswer, classes_of
 from simmat.nn.device import threads_for_load
-from simmat.nn.resize import restore_logits
 from simmat.sensors.normalize import CLIP
 from simmat.types import RGB_QUANTITY, Channel, FloatArray, Prompt
 

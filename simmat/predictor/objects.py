@@ -19,12 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from simmat.data.instances import FoundObject, Instance
-from simmat.data.pipeline import regions_from_logits
+from simmat.data.pipeline import regions_from_logits, restore_logits
 from simmat.foundation import MAX_PROMPTS
 from simmat.model_spec import DenseSpec
 from simmat.nn.dense_head import DenseAnswer, classes_of
 from simmat.nn.device import threads_for_load
-from simmat.nn.resize import restore_logits
 from simmat.predictor.encoded import EncodedImage
 from simmat.types import BoolArray, FloatArray, Letterbox, Window
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from simmat.bundle import Bundle, trained_tensors
 from simmat.calibration import calibrated, calibrated_classes
 from simmat.data.instances import FoundObject, LabelArray
-from simmat.data.pipeline import Pipeline, PreparedImage
+from simmat.data.pipeline import Pipeline, PreparedImage, restore_logits
 from simmat.errors import BundleError, ConfigError
 from simmat.former_names import former_keywords
 from simmat.foundation import ImageEmbedding
@@ -32,7 +32,6 @@ from simmat.io.files import with_home
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec, ModelSpec
 from simmat.nn.device import threads_for_load
-from simmat.nn.resize import restore_logits
 from simmat.predictor.cache import digest_of, embedding_file, read_embedding, write_embedding
 from simmat.predictor.encoded import EncodedImage, domain_shift_warning, embed
 from simmat.predictor.following import FollowedFrame, installed_follow

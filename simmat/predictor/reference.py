@@ -25,13 +25,14 @@ from simmat.data.targets import dense_targets
 from simmat.errors import DataError
 from simmat.foundation import MAX_PROMPTS, ImageEmbedding
 from simmat.model_spec import DenseSpec
+from simmat.nn.dense_head import upsample_logits
 from simmat.nn.device import threads_for_load
-from simmat.nn.matching import matching_features
-from simmat.nn.resize import upsample_logits
 from simmat.predictor.encoded import EncodedImage
 from simmat.predictor.objects import OBJECT, EverythingSettings, object_parts, suppress, with_classes
 from simmat.types import BoolArray, FloatArray, Letterbox, Prompt
 
+FINEST_STRIDE = 4
+"""Smallest stride, in pixels of the input, of the positions that are compared."""
 RIDGE = 0.3
 """Share of the mean variance of the features that is added to each, as few positions are on objects."""
 _SEED = 0.5
@@ -68,6 +69,28 @@ class Reference:
         logits[:, height:] = -torch.inf  # padding
         logits[:, :, width:] = -torch.inf
         return logits
+
+
+def matching_features(embedding: ImageEmbedding, levels: int | None = None) -> Tensor:
+    """Return (D, h, w) features of unit length of one image: its levels, each scaled to unit length, concatenated.
+
+    Args:
+        embedding: of a batch of this image.
+        levels: number of levels, beginning with the finest of at least `FINEST_STRIDE`, which sets the grid; None for
+            all levels, including finer ones.
+    """
+    strides = embedding.strides
+    grid = next((level for level, stride in enumerate(strides) if stride >= FINEST_STRIDE), len(strides) - 1)
+    height, width = embedding.levels[grid].shape[-2:]
+    chosen = embedding.levels if levels is None else embedding.levels[grid : grid + levels]
+    features = []
+    for level in chosen:
+        if level.shape[-1] > width:
+            scaled = F.adaptive_avg_pool2d(level.float(), (height, width))
+        else:
+            scaled = F.interpolate(level.float(), (height, width), mode="bilinear", align_corners=False)
+        features.append(F.normalize(scaled[0], dim=0))
+    return F.normalize(torch.cat(features), dim=0)
 
 
 @threads_for_load()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from simmat.nn.resize import restore_logits
+from simmat.data.pipeline import restore_logits
 from simmat.predictor.encoded import EncodedImage
 from simmat.predictor.prompts import MaskSelection, chosen_mask, prompt_in
 from simmat.sensors.adapter import ModalityAdapter

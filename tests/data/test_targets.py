@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from simmat.data.instances import pixels_under_centres, region_from_mask
+from simmat.data.pipeline import resize_planes
 from simmat.data.targets import resized_region
-from simmat.nn.resize import resize_planes
 from simmat.types import Aspect, Letterbox
 
 

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from simmat.data.clicks import corrective_click
 from simmat.data.instances import Annotation, Instance, region_from_mask
-from simmat.data.pipeline import PreparedImage, regions_from_logits
+from simmat.data.pipeline import PreparedImage, content_mask, regions_from_logits, restore_logits
 from simmat.evaluation import COMPAT, ONE_CLICK, ObjectScore, Protocol
 from simmat.evaluation.interaction import ScoredImage, score_objects
 from simmat.evaluation.protocol import find_targets, grid_hw, resize_nearest
 from simmat.evaluation.scores import boundary_iou, boundary_width, mask_iou
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
-from simmat.nn.resize import content_mask, restore_logits, upsample_logits
+from simmat.nn.dense_head import upsample_logits
 from simmat.predictor import encode_image
 from simmat.types import Aspect, BoolArray, Letterbox
 

@@ -9,7 +9,8 @@ import torch
 from simmat.data.instances import Annotation, Instance
 from simmat.data.targets import NO_TRUTH, dense_targets
 from simmat.foundation import ImageEmbedding
-from simmat.nn.dense_head import COARSEST_ANSWER, OBJECTS, DenseAnswer, DenseHead, dense_loss
+from simmat.nn.dense_head import COARSEST_ANSWER, OBJECTS, DenseAnswer, DenseHead
+from simmat.nn.losses import dense_loss
 from simmat.types import Letterbox, Window
 
 LAYOUTS = [

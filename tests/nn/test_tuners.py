@@ -10,8 +10,7 @@ from torch import nn
 
 from simmat.errors import ConfigError
 from simmat.nn.lora import add_lora
-from simmat.nn.memory import join_memory
-from simmat.nn.tuners import set_train_mode, trainable_state
+from simmat.nn.tuners import join_memory, set_train_mode, trainable_state
 from simmat.plugin_specs import TunerSpec, TuningTargets, import_from_string
 from simmat.plugins.builtin import TUNERS
 

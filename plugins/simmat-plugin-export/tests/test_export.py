@@ -30,10 +30,9 @@ import simmat
 from simmat.bundle import Bundle, load_bundle
 from simmat.calibration import Calibration, MonotonicMap
 from simmat.cli import run
-from simmat.data.pipeline import Pipeline
+from simmat.data.pipeline import Pipeline, restore_logits
 from simmat.errors import BundleError, ConfigError, UnknownNameError
 from simmat.model_spec import DenseSpec
-from simmat.nn.resize import restore_logits
 from simmat.plugins.loader import load_plugins
 from simmat.predictor import EverythingSettings, Predictor, TiledImage
 from simmat.sensors.adapter import ModalityAdapter

@@ -20,9 +20,8 @@ from simmat_plugin_sam.specs import PIXEL_MEAN, PIXEL_STD, SAM_VIT_TINY
 from simmat_testing import build_network
 from torch import nn
 
-from simmat.data.pipeline import Pipeline, prompt_batch
+from simmat.data.pipeline import Pipeline, prompt_batch, restore_logits
 from simmat.model import SimMAT
-from simmat.nn.resize import restore_logits
 from simmat.sensors.builtin import Rgb
 from simmat.sensors.normalize import Statistics, fit_channels
 from simmat.types import Letterbox, Prompt

@@ -21,7 +21,7 @@ from simmat_runtime.manifest import MAX_BYTES, check_files, read_manifest, with_
 
 from simmat import types
 from simmat.data.instances import FoundObject, Instance
-from simmat.nn.resize import upsample_logits
+from simmat.nn.dense_head import upsample_logits
 from simmat.predictor import objects as reference
 from simmat.predictor.prompts import prompt_windows as reference_prompt_windows
 from simmat.predictor.tiles import ClassMapBlender, merge_objects

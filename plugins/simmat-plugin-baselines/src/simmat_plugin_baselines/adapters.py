@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.errors import ConfigError
-from simmat.nn.init import uniform_
+from simmat.nn.mat import uniform_
 from simmat.nn.tuners import check_options, model_name, targeted_modules
 from simmat.plugin_specs import TuningTargets
 

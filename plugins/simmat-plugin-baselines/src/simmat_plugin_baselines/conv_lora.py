@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.errors import ConfigError
-from simmat.nn.init import uniform_
 from simmat.nn.lora import LoRA, LoRAConv2d, LoRALinear, add_lora
+from simmat.nn.mat import uniform_
 from simmat.nn.tuners import lora_layers, model_name, targeted_modules
 from simmat.plugin_specs import TuningTargets
 

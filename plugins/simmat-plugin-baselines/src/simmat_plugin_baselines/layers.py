@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 from simmat.errors import ConfigError
 from simmat.nn.first_layer import BlankPadding, ReplacedFirstLayer, first_layer_of, gray_kernel, refitted
-from simmat.nn.init import conv2d, conv_stack, uniform_
-from simmat.nn.mat import ZeroShotMap
+from simmat.nn.mat import ZeroShotMap, conv2d, conv_stack, uniform_
 from simmat.types import Channel
 
 MAX_CONVOLUTIONS = 1000

@@ -8,9 +8,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from simmat.data.pipeline import LEAST_SHARE
 from simmat.foundation import ImageEmbedding, PromptBatch
 from simmat.model import SimMAT
-from simmat.nn.resize import LEAST_SHARE
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.normalize import CLIP
 from simmat.types import RGB_QUANTITY, Aspect, Channel
@@ -186,7 +186,7 @@ class DenseHeadGraph(nn.Module):
 
 
 class Masks(nn.Module):
-    """The computation of `simmat.nn.resize.restore_logits`.
+    """The computation of `simmat.data.pipeline.restore_logits`.
 
     Args:
         size: S.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.foundation import Memory
-from simmat.nn.memory import join_memory
+from simmat.nn.tuners import join_memory
 
 
 class LayerNorm2d(nn.LayerNorm):

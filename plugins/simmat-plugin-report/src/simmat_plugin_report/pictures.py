@@ -13,7 +13,7 @@ from simmat.bundle import Bundle
 from simmat.data.augment import cut_image, cut_label
 from simmat.data.dataset import Dataset
 from simmat.data.instances import Annotation, Instance, region_from_mask
-from simmat.data.pipeline import Pipeline, PreparedImage
+from simmat.data.pipeline import Pipeline, PreparedImage, restore_logits
 from simmat.data.samples import Sample
 from simmat.data.targets import class_map
 from simmat.drawing.display import PictureArray, display_channels, display_rgb, display_style, stretch
@@ -22,7 +22,6 @@ from simmat.drawing.overlay import WHITE, Canvas, Colour, draw_overlay
 from simmat.evaluation import MAX_CLICKS, ObjectScore
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
-from simmat.nn.resize import restore_logits
 from simmat.predictor import EncodedImage, EverythingSettings, Predictor, encode_image, find_objects
 from simmat.types import BoolArray, Channel, Prompt, SensorImage, Window
 from simmat_plugin_report.documents import ExamplePrediction, Pictures, Rank

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.errors import WeightsError
-from simmat.nn.init import uniform_
+from simmat.nn.mat import uniform_
 from simmat.nn.tensor_files import read_safetensors, read_torch
 from simmat.plugin_specs import FoundationSpec
 from simmat_plugin_sam.specs import VIT_MODELS

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from simmat.foundation import Memory
-from simmat.nn.memory import join_memory
+from simmat.nn.tuners import join_memory
 from simmat_plugin_sam.fused import is_traced
 
 _BLOCK = 2**20
@@ -41,7 +41,7 @@ def grid_attention(
         proj: the output projection.
         heads: number of heads.
         tables: relative positions of rows and columns, (2n - 1, d) each; None for none.
-        memory: tokens appended to keys and values, see `simmat.nn.memory.join_memory`.
+        memory: tokens appended to keys and values, see `simmat.nn.tuners.join_memory`.
 
     Returns:
         (B, H, W, D).

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from simmat.foundation import ImageEmbedding, Memory
-from simmat.nn.memory import join_memory
+from simmat.nn.tuners import join_memory
 from simmat_plugin_sam.fused import affine, can_fuse, depthwise_gelu, linear, on_map
 
 STRIDES = (4.0, 8.0, 16.0)

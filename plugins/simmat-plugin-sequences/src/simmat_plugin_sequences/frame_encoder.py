@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from simmat.data.clicks import center_click, tight_box
+from simmat.data.pipeline import restore_logits
 from simmat.errors import DataError
-from simmat.nn.matching import matching_features
-from simmat.nn.resize import restore_logits
-from simmat.predictor import EncodedImage, LoadedImage, NoValidPixelsError, Predictor
+from simmat.predictor import EncodedImage, LoadedImage, NoValidPixelsError, Predictor, matching_features
 from simmat.types import BoolArray, Prompt, SensorImage, Window
 from simmat_plugin_sequences.frame_grid import FrameGrid, GridWindow
 

@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from simmat.errors import DataError
 from simmat.foundation import ImageEmbedding, MaskPrediction, Memory, PromptBatch
-from simmat.nn.memory import join_memory
 from simmat.nn.tensor_files import load_weights
+from simmat.nn.tuners import join_memory
 from simmat.plugin_specs import FoundationSpec
 
 PATCH = 16

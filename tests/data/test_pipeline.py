@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from simmat.nn.resize import content_mask, resize_planes
+from simmat.data.pipeline import content_mask, resize_planes
 from simmat.sensors.normalize import normalize
 from simmat.types import Aspect, Channel, Letterbox, SensorImage
 
