@@ -24,8 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from simmat.data.clicks import center_click, corrective_click
-from simmat.data.instances import region_from_mask
+from simmat.data.instances import center_click, corrective_click, region_from_mask
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "plugins/simmat-plugin-annotate/tests"))
 from browser import Server, Tab, browser, same_on_disk, until

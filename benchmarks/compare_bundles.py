@@ -18,8 +18,8 @@ from simmat_plugin_report.pictures import draw_comparison
 from simmat_plugin_report.preview import GAP, GROUND, LINE, MARGIN, TEXT
 
 from simmat.bundle import load_bundle
-from simmat.data.clicks import center_click
 from simmat.data.dataset import Dataset, Sample, open_dataset
+from simmat.data.instances import center_click
 from simmat.data.pipeline import Pipeline
 from simmat.drawing.display import display_rgb
 from simmat.drawing.overlay import draw_overlay, font

@@ -33,8 +33,7 @@ from simmat_plugin_sequences.given_masks import iou
 from untuned import add_model_options
 
 import simmat
-from simmat.data.clicks import tight_box
-from simmat.data.instances import read_mask
+from simmat.data.instances import read_mask, tight_box
 from simmat.io.files import atomic_write_json
 from simmat.plugins.loader import installed
 from simmat.predictor import Predictor

@@ -21,8 +21,7 @@ from measuring import Line, add_json_option, report
 from simmat_plugin_sequences.given_masks import iou
 from untuned import add_model_options
 
-from simmat.data.clicks import corrective_click
-from simmat.data.instances import region_from_mask
+from simmat.data.instances import corrective_click, region_from_mask
 from simmat.predictor import Predictor
 from simmat.types import BoolArray, Prompt
 

@@ -18,9 +18,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from untuned import add_model_options, data_sets
 
-from simmat.data.clicks import center_click
-from simmat.data.instances import Annotation, Instance
-from simmat.data.targets import class_map
+from simmat.data.instances import Annotation, Instance, center_click, class_map
 from simmat.evaluation.unprompted import ious
 from simmat.predictor import TiledImage, ZeroShotPredictor
 from simmat.predictor.open import LoadedImage

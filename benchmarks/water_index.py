@@ -16,9 +16,8 @@ from statistics import fmean
 import numpy as np
 from scipy import ndimage
 
-from simmat.data.clicks import center_click
 from simmat.data.dataset import open_dataset
-from simmat.data.instances import EIGHT
+from simmat.data.instances import EIGHT, center_click
 from simmat.plugins.loader import load_plugins
 from simmat.types import BoolArray
 

@@ -19,8 +19,8 @@ import sys
 import time
 from pathlib import Path
 
-from simmat.data.clicks import center_click
 from simmat.data.dataset import Dataset, open_dataset
+from simmat.data.instances import center_click
 from simmat.plugins.loader import load_plugins
 from simmat.training.run_folder import RunFolder
 

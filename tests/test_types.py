@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from simmat.data.clicks import center_click, tight_box
+from simmat.data.instances import center_click, tight_box
 from simmat.data.pipeline import resize_planes
 from simmat.types import Letterbox
 

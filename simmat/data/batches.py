@@ -18,11 +18,18 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from simmat.data.augment import Augmentation, cut_label, place_window
-from simmat.data.clicks import center_click, jitter_box, random_click, tight_box
 from simmat.data.dataset import Dataset, Sample
-from simmat.data.instances import Annotation, Instance, visible_part, visible_regions
-from simmat.data.pipeline import Pipeline
-from simmat.data.targets import NO_TRUTH, dense_targets, ignored_pixels, resized_region
+from simmat.data.instances import (
+    Annotation,
+    Instance,
+    center_click,
+    jitter_box,
+    random_click,
+    tight_box,
+    visible_part,
+    visible_regions,
+)
+from simmat.data.pipeline import NO_TRUTH, Pipeline, dense_targets, ignored_pixels, resized_region
 from simmat.errors import DataError
 from simmat.model_spec import DenseSpec
 from simmat.nn.losses import Batch

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from simmat.documents import StrictModel, parse, read_toml
 from simmat.errors import ConfigError
@@ -25,6 +25,18 @@ NO_REGIONS = """{where}: the data card does not define what a region is. Use one
   --regions components  every label value but 0 is a class, and each connected piece of it is a region
   --regions panoptic    every label value but 0 is one object, and value // 1000 is its class
 or add to {card}:  regions = "instances\""""
+
+
+class Intrinsics(StrictModel):
+    """The camera of the images: focal lengths and principal point in pixels of the original image.
+
+    The centre of the top-left pixel is (0, 0).
+    """
+
+    fx: float = Field(gt=0)
+    fy: float = Field(gt=0)
+    cx: float
+    cy: float
 
 
 class DataCard(StrictModel):
@@ -45,15 +57,14 @@ class DataCard(StrictModel):
         class_attribute: attribute that names the class of a polygon; None if polygons have no class.
         stack_axis: axis along which volumes are sliced, see `simmat.io.frames`.
         crop: side in pixels of the windows that images are cut into, see `simmat.data.crops`; None for whole images.
-        intrinsics: of the camera, if known: focal lengths "fx", "fy" and principal point "cx", "cy", in pixels of the
-            original image; the centre of the top-left pixel is (0, 0).
+        intrinsics: of the camera, if known.
         modality_options: options of the sensor that these files need.
         notes: for the reader.
         licence: of the data.
         source: where the data come from.
     """
 
-    format: int = FORMAT
+    format: int = Field(default=FORMAT, ge=FORMAT, le=FORMAT)
     regions: RegionRule
     min_region: int = Field(default=1, ge=1, lt=2**63)
     min_region_share: float = Field(default=0.0, ge=0, lt=1)
@@ -64,27 +75,11 @@ class DataCard(StrictModel):
     class_attribute: str | None = Field(default=None, min_length=1)
     stack_axis: Literal["x", "y", "z"] = "z"
     crop: int | None = Field(default=None, ge=MIN_CROP, le=MAX_CROP)
-    intrinsics: dict[str, float] | None = None
+    intrinsics: Intrinsics | None = None
     modality_options: dict[str, Any] = Field(default_factory=dict)
     notes: str = ""
     licence: str = ""
     source: str = ""
-
-    @field_validator("format")
-    @classmethod
-    def _known_format(cls, value: int) -> int:
-        if value != FORMAT:
-            raise ValueError(f"must be {FORMAT}; for a newer format update SimMAT")
-        return value
-
-    @field_validator("intrinsics")
-    @classmethod
-    def _whole(cls, value: dict[str, float] | None) -> dict[str, float] | None:
-        if value is not None and value.keys() != {"fx", "fy", "cx", "cy"}:
-            raise ValueError(f"needs fx, fy, cx and cy and nothing else, has {', '.join(sorted(value)) or 'none'}")
-        if value is not None and min(value["fx"], value["fy"]) <= 0:
-            raise ValueError("must have fx and fy greater than 0")
-        return value
 
     def smallest_px(self, size_hw: tuple[int, int]) -> int:
         """Return the smallest number of pixels of a region in an (H, W) image."""
@@ -125,6 +120,10 @@ def merge(card: Mapping[str, object], overrides: Mapping[str, object]) -> dict[s
 
 def make_card(values: Mapping[str, object], *, where: str) -> DataCard:
     """Make a card from plain values, see `load_card`."""
+    if values.get("format", FORMAT) != FORMAT:
+        raise ConfigError(
+            f"{where}: the data card has format {values['format']}, expected {FORMAT}; for a newer one update SimMAT"
+        )
     if "regions" not in values and values.keys() <= DataCard.model_fields.keys():
         raise ConfigError(NO_REGIONS.format(where=where, card=Path(where) / CARD_FILE))
     return parse(DataCard, values, f"{where}: the data card")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import weakref
@@ -16,13 +17,20 @@ import numpy as np
 from simmat.data.augment import cut_label
 from simmat.data.card import DataCard, load_card
 from simmat.data.crops import divide_blocks, divide_images
-from simmat.data.formats.coco import CocoLabels, annotation_files, read_coco
+from simmat.data.formats.coco import ANNOTATIONS, CocoLabels, annotation_files, read_coco
 from simmat.data.formats.folders import IMAGES, MASKS, find_samples, unlabelled_samples
 from simmat.data.formats.frames import FRAMES
 from simmat.data.formats.manifest import MANIFEST_FILE, Arrays, read_manifest, write_arrays
-from simmat.data.instances import Annotation, check_equal_size, label_from_mask, make_label, read_mask
+from simmat.data.instances import (
+    Annotation,
+    check_equal_size,
+    class_map,
+    label_from_mask,
+    make_label,
+    object_map,
+    read_mask,
+)
 from simmat.data.samples import SPLITS, Sample, decide_splits
-from simmat.data.targets import class_map, object_map
 from simmat.errors import ConfigError, DataError
 from simmat.geo import PolygonSource, geo_backend
 from simmat.io.files import require_folder
@@ -301,7 +309,9 @@ def open_dataset(
     folder = Path(root)
     given = overrides or {}
     require_folder(folder, "a data set is a folder with images/ and masks/")
-    annotations = annotation_files(folder)
+    annotations = {}
+    if os.path.lexists(folder / f"{ANNOTATIONS}.json") or (folder / ANNOTATIONS).is_dir():
+        annotations = annotation_files(folder)
     if annotations:
         _check_folders_beside_coco(folder)
     card = load_card(folder, given, defaults={"regions": "instances", **(defaults or {})})

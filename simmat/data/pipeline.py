@@ -1,11 +1,11 @@
-"""Prepare images and prompts for a network and restore masks, alike in training, evaluation and prediction."""
+"""Bring images, prompts and labels to the input of a network, and its masks back to the image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +13,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from simmat.data.instances import Instance, region_from_mask
+from simmat.data.instances import (
+    Annotation,
+    Instance,
+    distance_inside,
+    number_map,
+    pixels_under_centres,
+    region_from_mask,
+)
 from simmat.foundation import PromptBatch
 from simmat.nn.dense_head import upsample_logits
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.normalize import normalize
 from simmat.types import Aspect, BoolArray, Channel, FloatArray, Letterbox, Prompt, SensorImage
 
+if TYPE_CHECKING:
+    from scipy import sparse
+
 LEAST_SHARE = 0.5 - 1e-5
 """Least valid share of the input under an output pixel: below 1/2, so that rounding does not decide exact halves."""
+
+NO_TRUTH = -1
+"""Class of a pixel without ground truth."""
 
 
 class PreparedImage(NamedTuple):
@@ -195,3 +208,80 @@ def _resize_weights(low: int, letterbox: Letterbox, size_hw: tuple[int, int] | N
         whole = upsample_logits(whole, (letterbox.original_hw[axis], low))
     weights: FloatArray = whole[0, 0].numpy()
     return weights
+
+
+def dense_targets(
+    label: Annotation, letterbox: Letterbox, index_of: Mapping[int | None, int], background: int
+) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    """Draw the objects of a label at the input; where objects overlap, the smaller one is in front.
+
+    Args:
+        label: of the original image; what is too small to be prompted for is drawn, too.
+        index_of: class of an object -> its index in the class map; other classes have no truth.
+        background: index of pixels outside of objects; `NO_TRUTH` if unmarked objects may be there.
+
+    Returns:
+        (S, S) index of the class, `NO_TRUTH` in the padding and where the label says nothing; and (S, S) distance to
+        the border of the object as a part of the largest one in it, 0 outside of objects.
+    """
+    rows, columns = map(pixels_under_centres, label.size_hw, letterbox.scaled_hw)
+    whole = (*label.regions, *label.small)
+    every = [region.picked(rows, columns) for region in whole]
+    seen = number_map(every, letterbox.scaled_hw, [region.area for region in whole])
+    classes = np.full((letterbox.size, letterbox.size), background, np.int64)
+    distance = np.zeros((letterbox.size, letterbox.size), np.float32)
+    for number, region in enumerate(every, start=1):
+        place = region.window.slices
+        inside = seen[place] == number
+        if inside.any():
+            np.copyto(classes[place], index_of.get(region.class_id, NO_TRUTH), where=inside)
+            far = distance_inside(inside)
+            np.copyto(distance[place], far / far.max(), where=inside)
+    classes[ignored_pixels(label, letterbox)] = NO_TRUTH
+    return classes, distance
+
+
+def ignored_pixels(label: Annotation, letterbox: Letterbox) -> BoolArray:
+    """Return (S, S) True in the padding, and where the pixel of the original under a pixel's centre is ignored."""
+    height, width = letterbox.scaled_hw
+    ignore = np.ones((letterbox.size, letterbox.size), np.bool_)
+    rows, columns = map(pixels_under_centres, label.size_hw, letterbox.scaled_hw)
+    if label.ignore.any():
+        ignore[:height, :width] = label.ignore.take(rows, axis=0).take(columns, axis=1)
+    else:
+        ignore[:height, :width] = False
+    return ignore
+
+
+def resized_region(region: Instance, letterbox: Letterbox) -> Instance:
+    """Return the pixels of the input that a region of the original covers by more than half.
+
+    How much it covers is what `resize_planes` makes of its mask. A region thinner than a pixel keeps
+    its strongest pixels, so that every prompt has a target.
+    """
+    rows, columns = map(_antialias_weights, letterbox.original_hw, letterbox.scaled_hw)
+    y0, x0, y1, x1 = region.window
+    part = rows[:, y0:y1] @ region.crop.astype(np.float32)  # (h, x1 - x0)
+    reached = np.flatnonzero(part.any(axis=1))
+    top = int(reached[0])
+    bottom = int(reached[-1]) + 1
+    covered = (columns[:, x0:x1] @ part[top:bottom].T).T  # (bottom - top, w)
+    resized = region_from_mask(covered > min(0.5, covered.max() * 0.999), region.class_id, (top, 0))
+    assert resized is not None
+    return resized
+
+
+@lru_cache(maxsize=8)
+def _antialias_weights(full: int, scaled: int) -> sparse.csr_array:
+    """Return (scaled, full): torch's antialiased bilinear weights of pixels of the original in those of the content."""
+    from scipy import sparse  # slow to import, and a prediction needs none
+
+    reach = max(full / scaled, 1.0)
+    centres = (np.arange(scaled) + 0.5) * (full / scaled)
+    first = np.maximum((centres - reach + 0.5).astype(np.int32), 0)  # scipy would look at each int64
+    pixels = first[:, None] + np.arange(int(2 * reach) + 2, dtype=np.int32)  # (scaled, taps)
+    weights = np.maximum(1 - np.abs(pixels + 0.5 - centres[:, None]) / reach, 0)
+    weights[pixels >= full] = 0
+    weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    ends = np.arange(0, weights.size + 1, weights.shape[1], dtype=np.int32)
+    return sparse.csr_array((weights.ravel(), np.minimum(pixels, full - 1).ravel(), ends), shape=(scaled, full))

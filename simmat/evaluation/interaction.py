@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from simmat.data.clicks import corrective_click, jitter_box, random_click, tight_box
-from simmat.data.instances import Instance
+from simmat.data.instances import Instance, corrective_click, jitter_box, random_click, tight_box
 from simmat.data.pipeline import regions_from_logits
 from simmat.evaluation.protocol import Protocol, Target, Targets, grid_hw
 from simmat.evaluation.scores import Metric, ObjectScore, area_ratio, mask_iou

@@ -15,9 +15,8 @@ from simmat.bundle import Bundle
 from simmat.data.card import DataCard
 from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.index import digest_dataset
-from simmat.data.instances import Annotation
+from simmat.data.instances import Annotation, class_map, outside_objects
 from simmat.data.pipeline import Pipeline
-from simmat.data.targets import class_map, outside_objects
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation.interaction import ScoredImage, score_objects
 from simmat.evaluation.protocol import ONE_CLICK, Protocol, find_targets, grid_hw

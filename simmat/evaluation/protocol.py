@@ -9,8 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from simmat.data.clicks import center_click
-from simmat.data.instances import Annotation, Instance, pixels_under_centres, region_from_mask, visible_part
+from simmat.data.instances import (
+    Annotation,
+    Instance,
+    center_click,
+    pixels_under_centres,
+    region_from_mask,
+    visible_part,
+)
 from simmat.errors import ConfigError, unknown_name
 from simmat.types import BoolArray, Letterbox
 
@@ -21,7 +27,7 @@ class Protocol:
 
     Attributes:
         name: what `--protocol` takes.
-        first_click: "center", the maximum of the region's distance transform, see `simmat.data.clicks.center_click`,
+        first_click: "center", the maximum of the region's distance transform, see `simmat.data.instances.center_click`,
             or "middle", pixel ⌊n / 2⌋ of the n of the region in raster order, in the network's input.
         grid: where masks are compared: "original", at the size of the image, or "quarter", at a quarter of the
             network's input, into which the image is stretched.

@@ -18,10 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from simmat.data.clicks import center_click
-from simmat.data.instances import Annotation, FoundObject, Instance
-from simmat.data.pipeline import PreparedImage, regions_from_logits
-from simmat.data.targets import dense_targets
+from simmat.data.instances import Annotation, FoundObject, Instance, center_click
+from simmat.data.pipeline import PreparedImage, dense_targets, regions_from_logits
 from simmat.errors import DataError
 from simmat.foundation import MAX_PROMPTS, ImageEmbedding
 from simmat.model_spec import DenseSpec

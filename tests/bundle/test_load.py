@@ -205,7 +205,7 @@ def test_a_bundle_without_a_record_is_scored(bundle: Path, data: Path) -> None:
 
 def test_evaluation_equals_the_definition(trained: Path, data: Path) -> None:
     """The published figure is the mean binary IoU at the original resolution, click at the distance maximum."""
-    from simmat.data.clicks import center_click
+    from simmat.data.instances import center_click
 
     bundle = load_bundle(trained, REGISTRY)
     scores, _ = evaluate_bundle(bundle, data, "test")

@@ -15,7 +15,7 @@ from torch.utils.data import default_collate
 
 from simmat.data.batches import TrainingItems, sample_at
 from simmat.data.instances import Annotation, region_from_mask, visible_regions
-from simmat.data.targets import ignored_pixels
+from simmat.data.pipeline import ignored_pixels
 from simmat.nn.losses import Batch, Loss, Outputs
 from simmat.training.plan import plan_run
 from simmat.types import Letterbox

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from simmat.data.clicks import center_click, corrective_click, jitter_box, random_click, tight_box
-from simmat.data.instances import region_from_mask
+from simmat.data.instances import center_click, corrective_click, jitter_box, random_click, region_from_mask, tight_box
 from simmat.errors import DataError
 
 

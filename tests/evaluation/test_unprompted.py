@@ -18,9 +18,8 @@ from scripted_model import object_score
 from simmat.data.augment import cut_label
 from simmat.data.card import DataCard
 from simmat.data.dataset import Dataset
-from simmat.data.instances import Annotation, FoundObject, Instance, label_from_mask
+from simmat.data.instances import Annotation, FoundObject, Instance, class_map, label_from_mask
 from simmat.data.pipeline import Pipeline
-from simmat.data.targets import class_map
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation import Scores, evaluate, job
 from simmat.evaluation.unprompted import AutomaticScores, ImageMatches, object_scores

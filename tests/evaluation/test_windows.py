@@ -13,8 +13,7 @@ from scipy import ndimage
 from scripted_model import Scripted
 from torch import Tensor
 
-from simmat.data.clicks import corrective_click
-from simmat.data.instances import Annotation, Instance, region_from_mask
+from simmat.data.instances import Annotation, Instance, corrective_click, region_from_mask
 from simmat.data.pipeline import PreparedImage, content_mask, regions_from_logits, restore_logits
 from simmat.evaluation import COMPAT, ONE_CLICK, ObjectScore, Protocol
 from simmat.evaluation.interaction import ScoredImage, score_objects

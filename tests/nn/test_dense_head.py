@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from simmat.data.instances import Annotation, Instance
-from simmat.data.targets import NO_TRUTH, dense_targets
+from simmat.data.pipeline import NO_TRUTH, dense_targets
 from simmat.foundation import ImageEmbedding
 from simmat.nn.dense_head import COARSEST_ANSWER, OBJECTS, DenseAnswer, DenseHead
 from simmat.nn.losses import dense_loss

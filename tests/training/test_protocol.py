@@ -55,7 +55,7 @@ def test_the_rate_is_halved_every_ten_epochs(epoch: int, rate: float) -> None:
 def test_random_clicks_leave_the_centre(tmp_path: Path) -> None:
     """Half of the mixed clicks lie at the region's centre, of the random ones hardly any."""
     data = gray_set(tmp_path / "set")
-    from simmat.data.clicks import center_click
+    from simmat.data.instances import center_click
 
     shares = {}
     for clicks in ("mixed", "random"):

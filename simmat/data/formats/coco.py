@@ -29,6 +29,7 @@ from simmat.sensors.adapter import Source
 from simmat.types import BoolArray, is_finite_number
 
 ANNOTATIONS = "annotations"
+"""The name of the one COCO file of a data set, or of the folder of those of its splits."""
 MAX_OUTLINE_PX = 2**23
 """Longest outline of the polygons of one object; pycocotools takes 50 bytes a pixel of it."""
 _SIMPLER = "use fewer corners, or run lengths"

@@ -10,8 +10,8 @@ import numpy as np
 import simmat_runtime
 
 from simmat.bundle import Bundle
-from simmat.data.clicks import center_click
 from simmat.data.dataset import Dataset, open_dataset
+from simmat.data.instances import center_click
 from simmat.data.samples import Sample
 from simmat.errors import ConfigError
 from simmat.predictor import Predictor

@@ -163,7 +163,8 @@ def data_rows(card: DataCard) -> list[tuple[str, str]]:
     if card.class_names:
         rows.append(("classes", ", ".join(f"{value}: {name}" for value, name in sorted(card.class_names.items()))))
     if card.intrinsics is not None:
-        rows.append(("camera", ", ".join(f"{key} = {value:g} px" for key, value in sorted(card.intrinsics.items()))))
+        numbers = [f"{key} = {value:g} px" for key, value in sorted(card.intrinsics.model_dump().items())]
+        rows.append(("camera", ", ".join(numbers)))
     return rows + ([("notes", card.notes)] if card.notes else [])
 
 

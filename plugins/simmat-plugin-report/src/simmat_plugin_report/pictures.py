@@ -12,10 +12,9 @@ from PIL import Image
 from simmat.bundle import Bundle
 from simmat.data.augment import cut_image, cut_label
 from simmat.data.dataset import Dataset
-from simmat.data.instances import Annotation, Instance, region_from_mask
+from simmat.data.instances import Annotation, Instance, class_map, region_from_mask
 from simmat.data.pipeline import Pipeline, PreparedImage, restore_logits
 from simmat.data.samples import Sample
-from simmat.data.targets import class_map
 from simmat.drawing.display import PictureArray, display_channels, display_rgb, display_style, stretch
 from simmat.drawing.found import draw_classes, draw_objects
 from simmat.drawing.overlay import WHITE, Canvas, Colour, draw_overlay

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simmat.data.clicks import center_click, tight_box
+from simmat.data.instances import center_click, tight_box
 from simmat.data.pipeline import restore_logits
 from simmat.errors import DataError
 from simmat.predictor import EncodedImage, LoadedImage, NoValidPixelsError, Predictor, matching_features

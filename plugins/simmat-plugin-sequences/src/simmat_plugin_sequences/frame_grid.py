@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from simmat.data.clicks import tight_box
+from simmat.data.instances import tight_box
 from simmat.types import BoolArray, SensorImage, Window
 
 HALO = 8
