@@ -10,8 +10,8 @@ from typing import cast
 import numpy as np
 
 from simmat.data.instances import FoundObject, Instance, region_from_mask
-from simmat.inference import ImageResult, formats
-from simmat.inference.result import LabelMap
+from simmat.inference import ImageResult, LabelMap, PredictOptions, writer
+from simmat.inference.request import Request, choose_formats
 from simmat.plugin_specs import ResultFormat
 from simmat.plugins.loader import load_plugins
 from simmat.types import BoolArray, Georeference, ImageReader, Window
@@ -22,13 +22,15 @@ PLACE = Georeference("EPSG:32632", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_300_000.
 def formats_for(result: ImageResult, names: Sequence[str]) -> tuple[ResultFormat, ...]:
     """Return the formats that `simmat predict --format NAMES` writes for the image of a result."""
     image = SimpleNamespace(origin="a.tif", size_hw=result.size_hw, georeference=result.georeference)
-    chosen = formats.choose_formats(names, [result.kind], load_plugins())
-    return chosen.for_image(result.kind, cast(ImageReader, image))
+    request = Request(
+        PredictOptions(everything=True), (result.kind,), *choose_formats(names, [result.kind], load_plugins())
+    )
+    return request.formats_for_image(result.kind, cast(ImageReader, image))
 
 
 def write_result(result: ImageResult, names: Sequence[str], folder: Path) -> list[str]:
     """Write a result in the formats of these names."""
-    return formats.write_result(result, formats_for(result, names), folder)
+    return writer.write_result(result, formats_for(result, names), folder)
 
 
 def found(mask: BoolArray, class_id: int | None = None, score: float = 0.5) -> FoundObject:

@@ -1,11 +1,18 @@
 """Segment images, and write what was found in them."""
 
 from simmat.inference.coco import coco_document, object_records, path_in_folder, run_lengths
-from simmat.inference.formats import draw_result
+from simmat.inference.formats import (
+    BAND_ROWS,
+    ImageResult,
+    LabelMap,
+    PromptResult,
+    draw_result,
+    label_bands,
+    label_type,
+)
+from simmat.inference.images import image_name, read_prompts
 from simmat.inference.outcome import ImageOutcome, Progress
-from simmat.inference.prompts import image_name, read_prompts
 from simmat.inference.request import PredictOptions, files_key, request_digest
-from simmat.inference.result import BAND_ROWS, ImageResult, LabelMap, PromptResult, label_bands, label_type
 
 __all__ = [
     "BAND_ROWS",

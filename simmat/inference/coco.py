@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simmat.errors import DataError
-from simmat.inference.result import ImageResult
+from simmat.inference.formats import ImageResult
 from simmat.io.files import atomic_write_json
 
 if TYPE_CHECKING:

@@ -19,10 +19,9 @@ from simmat.data.instances import FoundObject
 from simmat.drawing.display import PictureArray, display_rgb
 from simmat.errors import ConfigError, SimMATError
 from simmat.foundation import MAX_PROMPTS
-from simmat.inference.images import ImageTask
-from simmat.inference.prompts import prompts_on_map
+from simmat.inference.formats import ImageResult, LabelMap, PromptResult, Result
+from simmat.inference.images import ImageTask, prompts_on_map
 from simmat.inference.request import Request, files_key, prompt_values
-from simmat.inference.result import ImageResult, LabelMap, PromptResult, Result
 from simmat.inference.window_store import WindowStore
 from simmat.io.files import output_errors, release_pages
 from simmat.predictor.open import LoadedImage
@@ -68,15 +67,16 @@ def open_image(predictor: Predictor, task: ImageTask, request: Request) -> Tiled
         DataError: it cannot be read, or a format that the user named cannot hold it.
         SimMATError: as `Predictor.open_image` raises it.
     """
-    if request.mosaic:
+    options = request.options
+    if options.mosaic:
         tiles = list(task.files.values())
-        image = predictor.open_mosaic(tiles, missing=request.missing, tile=request.tile, overlap=request.overlap)
+        image = predictor.open_mosaic(tiles, missing=options.missing, tile=options.tile, overlap=options.overlap)
     else:
         image = predictor.open_image(
-            task.files, missing=request.missing, tile=request.tile, overlap=request.overlap, cache=request.cache
+            task.files, missing=options.missing, tile=options.tile, overlap=options.overlap, cache=options.cache
         )
     for kind in request.kinds:
-        request.formats.for_image(kind, image.reader)  # raises before any work
+        request.formats_for_image(kind, image.reader)  # raises before any work
     return image
 
 
@@ -103,9 +103,9 @@ def find(
     """
     if request.search is not None:
         return _find_without_prompts(image, task, request, request.search, store, progress)
-    prompts = task.prompts or {}
-    if request.map_prompts is not None:
-        prompts = prompts_on_map(request.map_prompts, image.reader, task.name)
+    prompts = task.prompts
+    if prompts is None:
+        prompts = prompts_on_map(request.options, image.reader, task.name)
     for prompt in prompts.values():
         check_inside(prompt, image.reader)
     if request.kinds == ("prompts",) and not _is_large(image, request):
@@ -151,7 +151,7 @@ def _find_without_prompts(
         image.reader,
         results,
         (task.name,),
-        {"mosaic": request.mosaic, "windows": windows},
+        {"mosaic": request.options.mosaic, "windows": windows},
         warnings=(_warning(image.warning), predictor.shrink_warning(image)),
         note=f", {empty} of {count} windows without a measurement" if empty else "",
     )
@@ -177,7 +177,7 @@ def _answers(
 
 def _find_together(image: TiledImage, task: ImageTask, request: Request, prompts: Mapping[str, Prompt]) -> Found:
     """Find prompted objects, to write all to the same files."""
-    request.formats.for_image("objects", image.reader)  # raises before any work
+    request.formats_for_image("objects", image.reader)  # raises before any work
     objects: list[FoundObject] = []
     notes = []
     warning = ""
@@ -193,7 +193,7 @@ def _find_together(image: TiledImage, task: ImageTask, request: Request, prompts
         image.reader,
         [_objects_result(image, task, request, objects)],
         (task.name,),
-        {"mosaic": request.mosaic, "prompts": notes},
+        {"mosaic": request.options.mosaic, "prompts": notes},
         warnings=(_warning(warning),),
     )
 
@@ -217,12 +217,12 @@ def _each_result(
 ) -> Iterator[PromptResult]:
     """Yield the object of each prompt; few masks of the whole image are in memory at once."""
     predictor = image.predictor
-    shown = partial(_picture, whole, predictor.image_loader.missing_channels(request.missing))
+    shown = partial(_picture, whole, predictor.image_loader.missing_channels(request.options.missing))
     for name, prompt, prediction in _predictions(image, request, prompts):
         result = _prompt_result(image, name, prompt, prediction)
         uncertainty = None
         if request.uncertainty:
-            uncertainty = predictor.uncertainty_in(image, prompt, request.mask_selection, prediction.window)
+            uncertainty = predictor.uncertainty_in(image, prompt, request.options.mask, prediction.window)
         yield replace(
             result,
             mask=prediction.whole_mask(image.size_hw),
@@ -248,7 +248,7 @@ def _predictions(
     names = list(prompts)
     for start in range(0, len(names), MAX_PROMPTS):
         together = names[start : start + MAX_PROMPTS]
-        found = image.predict_prompts([prompts[name] for name in together], request.mask_selection)
+        found = image.predict_prompts([prompts[name] for name in together], request.options.mask)
         for name, prediction in zip(together, found, strict=True):
             yield name, prompts[name], prediction
 
@@ -300,10 +300,10 @@ def _empty_result(image: TiledImage, task: ImageTask) -> ImageResult:
 
 def _is_large(image: TiledImage, request: Request) -> bool:
     """Return whether prompted objects share files, because a mask of each would take many pixels."""
-    if request.formats.named and not request.uncertainty:
+    if request.formats and not request.uncertainty:
         return False
     reader = image.reader
-    in_windows = request.tile is not None or not isinstance(reader, LoadedImage)
+    in_windows = request.options.tile is not None or not isinstance(reader, LoadedImage)
     is_large = in_windows and (reader.georeference is not None or math.prod(reader.size_hw) > _MAX_PIXELS)
     if is_large and request.uncertainty:
         height, width = reader.size_hw
@@ -356,7 +356,7 @@ def shared_windows(predictor: Predictor, task: ImageTask, request: Request) -> i
     if request.search is None:  # prompts take the windows around them
         return 1
     try:
-        if not request.mosaic:
+        if not request.options.mosaic:
             size_hw = predictor.adapter.window_size(task.files)
             if size_hw is None or max(size_hw) <= predictor.tile_size(size_hw):
                 return 1
@@ -369,7 +369,7 @@ def window_store(image: TiledImage, task: ImageTask, request: Request, out: Path
     """Return the folder that keeps the answers of the windows of an image; None if there is only one window."""
     if request.search is None or len(image.windows) == 1:
         return None
-    question = [repr(request.search), list(request.missing), image.tile, image.overlap]
+    question = [repr(request.search), list(request.options.missing), image.tile, image.overlap]
     key = json.dumps([image.predictor.digest, files_key(task.files), *question])
     return WindowStore(out / f".{task.name}.windows", key)
 

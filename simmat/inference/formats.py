@@ -1,9 +1,10 @@
-"""The file formats of results, also those of plugins: choose the formats of a call, and write results in them."""
+"""What was found in one image or for one prompt, and the file formats of SimMAT that hold it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,169 +12,214 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from simmat.drawing.display import PictureArray
 from simmat.drawing.found import draw_classes, draw_objects
 from simmat.drawing.overlay import MASK, class_colour, draw_overlay
-from simmat.errors import ConfigError, DataError
-from simmat.inference.result import BAND_ROWS, ImageResult, PromptResult, Result, label_bands, label_type
-from simmat.io.files import output_errors
+from simmat.geo import Coords, installed_geo_backend
+from simmat.io.files import release_pages
 from simmat.io.images import write_image
-from simmat.plugin_specs import ResultFormat, ResultKind, import_from_string
-from simmat.plugins.registry import Registry
+from simmat.plugin_specs import ResultKind
+from simmat.types import BoolArray, Channel, Georeference, Prompt
 
 if TYPE_CHECKING:
-    from simmat.types import ImageReader
+    from simmat.data.instances import FoundObject
+    from simmat.predictor.uncertainty import Uncertainty
 
+LabelMap = npt.NDArray[np.integer[Any]]
+"""(H, W) label values of any integer type."""
 
-AUTO = "auto"
-"""Stands for the formats that suit an image."""
-UNCERTAINTY = "uncertainty"
-"""The format for which the uncertainty of masks is computed."""
+BAND_ROWS = 512
+"""Rows that are held at once: a row of the tiles of a TIFF."""
+MAX_PNG_SIDE = 8192
+"""Longest side of a PNG in pixels; what is larger becomes a TIFF, of which a viewer reads only a part."""
 
 
 @dataclass(frozen=True)
-class ChosenFormats:
-    """The formats of a call.
+class ImageResult:
+    """What was found in one image: every object, or the class of every pixel; one of the two is None.
 
     Attributes:
-        named: those the user named.
-        automatic: those that "auto" may stand for; empty if the user did not write it.
+        name: how names of written files begin.
+        class_names: names of label values; a value without a name is called by its number.
+        picture: gives the (h, w, 3) uint8 display picture, which may be smaller than the image.
+        objects: the objects, in any order.
+        class_map: (H, W) label values, an array or a np.memmap.
+        nodata: label value in `class_map` where nothing was measured.
+        background: label value in `class_map` that is not a class; None if every value is one.
+        warning: why the result may be wrong; "" if nothing speaks against it.
     """
 
-    named: tuple[ResultFormat, ...]
-    automatic: tuple[ResultFormat, ...] = ()
+    name: str
+    size_hw: tuple[int, int]
+    georeference: Georeference | None
+    class_names: Mapping[int, str]
+    picture: Callable[[], PictureArray]
+    objects: tuple[FoundObject, ...] | None = None
+    class_map: LabelMap | None = None
+    nodata: int | None = None
+    background: int | None = 0
+    warning: str = ""
 
-    def endings(self, kinds: Collection[ResultKind]) -> tuple[str, ...]:
-        """Return what the names of an image's files may end with."""
-        found: list[str] = []
-        for kind in kinds:
-            for one in (*self.named, *self.automatic):
-                if kind in one.kinds and not one.one_file:
-                    found += [ending.format(kind=kind) for ending in one.endings]
-        return tuple(dict.fromkeys(found))
+    @cached_property
+    def ranked(self) -> tuple[FoundObject, ...]:
+        """The objects by falling score; the first one has the instance id 1."""
+        return tuple(sorted(self.objects or (), key=lambda found: -found.score))
 
-    def for_call(self, kinds: Collection[ResultKind]) -> tuple[ResultFormat, ...]:
-        """Return the formats that are one file for all images."""
-        formats = dict.fromkeys((*self.named, *self.automatic))
-        return tuple(one for one in formats if one.one_file and _holds(one, kinds))
+    @cached_property
+    def pixel_areas(self) -> Callable[[Coords], Coords] | None:
+        """The areas of pixels in m², see `GeoBackend.pixel_areas`; None if they are unknown."""
+        backend = installed_geo_backend()
+        if self.georeference is None or backend is None:
+            return None
+        return backend.pixel_areas(self.georeference, self.size_hw)
 
-    def for_image(self, kind: ResultKind, image: ImageReader) -> tuple[ResultFormat, ...]:
-        """Return the formats of an image's files in the order in which they are written.
+    def areas_m2(self, centres_xy: npt.NDArray[np.float64], pixels: Sequence[int]) -> list[float | None]:
+        """Return areas in m², to nine digits, of N parts of the image; None if the image has no place on the earth.
 
-        Raises:
-            DataError: a format that the user named cannot hold an image of this size or place.
+        Args:
+            centres_xy: (N, 2) their centroids in pixels.
+            pixels: N numbers of pixels.
         """
-        chosen = [one for one in self.named if kind in one.kinds]
-        for one in chosen:
-            _check_image(one, image)
-        places: set[str] = {kind}
-        if image.georeference is not None:
-            places.add(f"georeferenced {kind}")
-        automatic = [one for one in self.automatic if not places.isdisjoint(one.auto) and _can_hold(one, image)]
-        replaced = {one.replaces for one in automatic}
-        for one in automatic:
-            if one.name not in replaced and one not in chosen:
-                chosen.append(one)
-        return tuple(one for one in _in_order(chosen) if not one.one_file)
+        if self.pixel_areas is None or not pixels:
+            return [None] * len(pixels)
+        areas = self.pixel_areas(centres_xy) * np.asarray(pixels)
+        return [float(f"{area:.9g}") for area in areas.tolist()]
+
+    @property
+    def kind(self) -> ResultKind:
+        """What the written files hold: "objects" or "classes"."""
+        if self.objects is None:
+            return "classes"
+        return "objects"
+
+    @property
+    def ignored_values(self) -> frozenset[int]:
+        """Values of `class_map` that are not classes: the background, and where nothing was measured."""
+        return frozenset(value for value in (self.background, self.nodata) if value is not None)
+
+    def class_name(self, value: int | None) -> str | None:
+        """Return the name of a class, or its number if it has none; None for objects without a class."""
+        if value is None:
+            return None
+        return self.class_names.get(value, str(value))
+
+    def record(self, found: FoundObject) -> dict[str, Any]:
+        """Return class, class_name, score and class_probability of an object as json values."""
+        probability = found.class_probability
+        if probability is not None:
+            probability = round(float(probability), 6)
+        return {
+            "class": found.instance.class_id,
+            "class_name": self.class_name(found.instance.class_id),
+            "score": round(float(found.score), 6),
+            "class_probability": probability,
+        }
 
 
-def choose_formats(
-    names: Collection[str], kinds: Collection[ResultKind], registry: Registry, *, of_prompts: bool = False
-) -> ChosenFormats:
-    """Find formats by name; "auto" stands for those that suit each image.
+def _no_picture() -> PictureArray:
+    raise ValueError("this result has no picture")
 
-    Args:
-        names: what `--format` lists.
-        kinds: what is looked for in the images.
-        registry: has the formats.
-        of_prompts: "auto" stands for formats with the pixels of prompted objects: formats of prompts, and of class
-            maps.
 
-    Raises:
-        ConfigError: a format can hold nothing of what is looked for.
-        UnknownNameError: no installed package brings a format.
+@dataclass(frozen=True)
+class PromptResult:
+    """The object that one prompt marks in an image.
+
+    Attributes:
+        name: how names of written files begin.
+        mask: (H, W) bool, at the size of the image.
+        score: predicted IoU of the mask.
+        prompt: in pixels of the image.
+        class_id: label value of the object's class; None if the model does not distinguish classes.
+        class_name: its name, or its number if it has none.
+        class_probability: the probability of that class.
+        channels: those of the image.
+        georeference: where the image lies on a map; None if this is not known.
+        picture: gives the (H, W, 3) uint8 display picture.
+        uncertainty: how much the mask differs between views of the image; None if that was not asked for.
+        warning: why the mask may be wrong; "" if nothing speaks against it.
     """
-    every: list[ResultFormat] = registry.all("result format")
-    named = []
-    for name in sorted(set(names) - {AUTO}):
-        one: ResultFormat = registry.get("result format", name)
-        if not _holds(one, kinds):
-            others = [other.name for other in every if _holds(other, kinds)]
-            raise ConfigError(
-                f"format {name} holds {' and '.join(one.kinds)}, not {' and '.join(kinds)}; use {', '.join(others)}"
-            )
-        named.append(one)
-    automatic = []
-    if AUTO in names:
-        for one in every:
-            shows_pixels = any(place.endswith(("prompts", "classes")) for place in one.auto)
-            if one.auto and (shows_pixels if of_prompts else _holds(one, kinds)):
-                automatic.append(one)
-    return ChosenFormats(_in_order(named), _in_order(automatic))
+
+    name: str
+    mask: BoolArray
+    score: float
+    prompt: Prompt
+    class_id: int | None = None
+    class_name: str | None = None
+    class_probability: float | None = None
+    channels: tuple[Channel, ...] = ()
+    georeference: Georeference | None = None
+    picture: Callable[[], PictureArray] = _no_picture
+    uncertainty: Uncertainty | None = None
+    warning: str = ""
+
+    @property
+    def kind(self) -> ResultKind:
+        """What the written files hold."""
+        return "prompts"
+
+    @cached_property
+    def area(self) -> int:
+        """Pixels of the mask."""
+        return int(np.count_nonzero(self.mask))
+
+    def record(self) -> dict[str, Any]:
+        """Return score and size of the mask, and its class if the model distinguishes classes, as json values."""
+        values: dict[str, Any] = {"score": self.score, "mask_pixels": self.area}
+        if self.class_id is not None:
+            values["class"] = self.class_id
+            values["class_name"] = self.class_name
+            values["class_probability"] = self.class_probability
+        return values
 
 
-def kinds_of_prompts(names: Collection[str] | None, registry: Registry) -> tuple[ResultKind, ...]:
-    """Return what formats hold of prompted objects: each object separately, or all objects of an image.
+Result = ImageResult | PromptResult
+"""What a format of results writes to a file of its own."""
 
-    Args:
-        names: what `--format` lists; None writes the files of each object.
-        registry: has the formats.
+
+def label_type(result: ImageResult) -> np.dtype[Any]:
+    """Return the smallest type of the instance ids or label values: uint8, then uint16, then larger ones."""
+    if result.class_map is None:
+        return np.dtype(np.uint16 if len(result.ranked) <= np.iinfo(np.uint16).max else np.uint32)
+    values: list[int] = []
+    if result.nodata is not None:
+        values.append(result.nodata)
+    for _, band in label_bands(result):
+        values += [int(band.min()), int(band.max())]
+    for kind in (np.uint8, np.uint16, np.int16, np.uint32, np.int32):
+        limits = np.iinfo(kind)
+        if limits.min <= min(values) and max(values) <= limits.max:
+            return np.dtype(kind)
+    return np.dtype(np.int64)
+
+
+def label_bands(result: ImageResult, rows: int = BAND_ROWS) -> Iterator[tuple[int, LabelMap]]:
+    """Yield the first row and the (h, W) instance ids or label values of one band of rows after the other.
+
+    Where objects overlap, a pixel belongs to the one with the highest score; 0 is the background.
     """
-    if names is None:
-        return ("prompts",)
-    for one in registry.all("result format"):
-        if one.name in names and "prompts" in one.kinds and "objects" not in one.kinds:
-            return ("prompts",)
-    return ("objects",)
+    height = result.size_hw[0]
+    boxes = np.asarray([found.instance.window for found in result.ranked], np.int64).reshape(-1, 4)
+    for y0 in range(0, height, rows):
+        y1 = min(y0 + rows, height)
+        if result.class_map is None:
+            in_band = np.flatnonzero((boxes[:, 0] < y1) & (boxes[:, 2] > y0))
+            yield y0, _id_band(result, in_band.tolist(), y0, y1)
+        else:
+            yield y0, np.asarray(result.class_map[y0:y1])
+            release_pages(result.class_map)
 
 
-def write_result(result: Result, formats: Iterable[ResultFormat], folder: Path) -> list[str]:
-    """Write what was found in an image, or for a prompt; return the names of the files.
-
-    `folder` exists, such as one of `staged_files`, from which files are moved when all are whole.
-    """
-    written: list[str] = []
-    with output_errors(folder):
-        for one in formats:
-            written.append(import_from_string(one.write)(result, folder))
-    return list(dict.fromkeys(written))  # a GeoPackage holds both objects and classes
-
-
-def write_for_call(
-    one: ResultFormat, images: Iterable[tuple[str, Mapping[str, Any]]], class_names: Mapping[int, str], folder: Path
-) -> str:
-    """Write the file that holds the results of all images, given by name and json; return a line to print."""
-    file = folder / one.endings[0]
-    written: int = import_from_string(one.write)(images, class_names, file)
-    return f"{file}  {written} image{'' if written == 1 else 's'}"
-
-
-def _holds(one: ResultFormat, kinds: Collection[ResultKind]) -> bool:
-    """Return whether a format can hold one of these kinds of results."""
-    return not set(kinds).isdisjoint(one.kinds)
-
-
-def _check_image(one: ResultFormat, image: ImageReader) -> None:
-    """Raise DataError if a format cannot hold an image."""
-    if one.needs_georeference and image.georeference is None:
-        raise DataError(
-            f"{image.origin}: has no coordinate reference system, which format {one.name} needs; use --format labels, "
-            "or give the image a georeference (gdal_edit)"
-        )
-    if one.check:
-        import_from_string(one.check)(image)
-
-
-def _can_hold(one: ResultFormat, image: ImageReader) -> bool:
-    try:
-        _check_image(one, image)
-    except DataError:
-        return False
-    return True
-
-
-def _in_order(formats: Iterable[ResultFormat]) -> tuple[ResultFormat, ...]:
-    """Sort by name, formats that need a georeference last: their file replaces one of the same name."""
-    return tuple(sorted(formats, key=lambda one: (one.needs_georeference, one.name)))
+def _id_band(result: ImageResult, indices: Sequence[int], y0: int, y1: int) -> LabelMap:
+    """Return the (h, W) instance ids of the rows from y0 to y1, of objects given by their place in `ranked`."""
+    band = np.zeros((y1 - y0, result.size_hw[1]), np.uint32)
+    for index in reversed(indices):  # the best one last, over the others
+        instance = result.ranked[index].instance
+        top, left, bottom, right = instance.window
+        first = max(top, y0)
+        last = min(bottom, y1)
+        inside = instance.crop[first - top : last - top]
+        band[first - y0 : last - y0, left:right][inside] = index + 1
+    return band
 
 
 def write_mask(result: PromptResult, folder: Path) -> str:
@@ -220,10 +266,6 @@ def write_overlay(result: Result, folder: Path) -> str:
     elif not (folder / name).exists():
         draw_result(result).save(folder / name, compress_level=1)  # 10 % larger, in a quarter of the time
     return name
-
-
-MAX_PNG_SIDE = 8192
-"""Longest side of a PNG in pixels; what is larger becomes a TIFF, of which a viewer reads only a part."""
 
 
 def write_labels(result: ImageResult, folder: Path) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -18,19 +18,23 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from simmat.calibration import MAX_ERROR_RATE, min_score
 from simmat.documents import StrictModel
-from simmat.errors import ConfigError, unknown_name
+from simmat.errors import ConfigError, DataError, unknown_name
 from simmat.geo import geo_backend
-from simmat.inference.formats import AUTO, UNCERTAINTY, ChosenFormats, choose_formats, kinds_of_prompts
-from simmat.plugin_specs import ResultKind
+from simmat.plugin_specs import ResultFormat, ResultKind, import_from_string
 from simmat.sensors.channel_selection import parse_channels
 from simmat.types import Prompt
 
 if TYPE_CHECKING:
     from simmat.plugins.registry import Registry
-    from simmat.predictor import MaskSelection, Predictor, Reference
+    from simmat.predictor import Predictor, Reference
     from simmat.predictor.tiles import SegmentOptions
+    from simmat.types import ImageReader
 
 LOCAL = "local"
+AUTO = "auto"
+"""Stands for the formats that suit an image."""
+UNCERTAINTY = "uncertainty"
+"""The format for which the uncertainty of masks is computed."""
 MAP_ENDINGS = (".geojson", ".gpkg", ".shp", ".fgb")
 """Endings of prompts files in map coordinates."""
 RECORD_FORMAT = 1
@@ -273,57 +277,64 @@ class PredictOptions(StrictModel):
 
 
 @dataclass(frozen=True)
-class MapPrompts:
-    """Prompts in map coordinates, which are in other pixels of each image.
-
-    Attributes:
-        file: points and polygons; None if the points and the box are given here.
-        crs: coordinate system of points and box; for a file, it replaces the file's own.
-        points: (x, y) of points on the object, x before y.
-        negative: (x, y) of points not on it.
-        box: (x0, y0, x1, y1), or None.
-    """
-
-    file: Path | None
-    crs: str | None
-    points: tuple[tuple[float, float], ...] = ()
-    negative: tuple[tuple[float, float], ...] = ()
-    box: tuple[float, float, float, float] | None = None
-
-
-@dataclass(frozen=True)
 class Request:
     """What is asked of each image of a call, for one model.
 
     Attributes:
+        options: what the user gives.
         kinds: what is found: one object for each prompt, all objects in the same files, classes.
-        formats: what is written.
+        formats: those that the user names.
+        automatic: those that "auto" may stand for; empty if the user does not write it.
         search: what to find without prompts; None finds what prompts mark.
-        map_prompts: prompts in map coordinates; None if each image has its own in pixels, or needs none.
-        mask_selection: which of the masks of a prompt to take.
-        uncertainty: also find how much the mask of a prompt differs between views of the image.
-        missing: channels that the images lack, by name, index or wavelength.
-        tile: side of the windows in pixels; None lets the model decide.
-        overlap: overlap of the windows in pixels; None is an eighth of a window.
-        mosaic: the files are tiles of one map.
         min_score: smallest score of an object to keep; None keeps all.
         kept_classes: label values to keep; None keeps all.
-        cache: folder that keeps the embeddings of images with prompts.
     """
 
+    options: PredictOptions
     kinds: tuple[ResultKind, ...]
-    formats: ChosenFormats
+    formats: tuple[ResultFormat, ...] = ()
+    automatic: tuple[ResultFormat, ...] = ()
     search: SegmentOptions | None = None
-    map_prompts: MapPrompts | None = None
-    mask_selection: MaskSelection = "single"
-    uncertainty: bool = False
-    missing: tuple[str | int, ...] = ()
-    tile: int | None = None
-    overlap: int | None = None
-    mosaic: bool = False
     min_score: float | None = None
     kept_classes: frozenset[int] | None = None
-    cache: Path | None = None
+
+    @property
+    def uncertainty(self) -> bool:
+        """True if it is also found how much the mask of a prompt differs between views of the image."""
+        return any(one.name == UNCERTAINTY for one in self.formats)
+
+    def endings(self) -> tuple[str, ...]:
+        """Return what the names of an image's files may end with."""
+        found: dict[str, None] = {".json": None}
+        for kind in self.kinds:
+            for one in (*self.formats, *self.automatic):
+                if kind in one.kinds and not one.one_file:
+                    found.update(dict.fromkeys(ending.format(kind=kind) for ending in one.endings))
+        return tuple(found)
+
+    def formats_for_call(self) -> tuple[ResultFormat, ...]:
+        """Return the formats that are one file for all images."""
+        every = dict.fromkeys((*self.formats, *self.automatic))
+        return tuple(one for one in every if one.one_file and _holds(one, self.kinds))
+
+    def formats_for_image(self, kind: ResultKind, image: ImageReader) -> tuple[ResultFormat, ...]:
+        """Return the formats of an image's files in the order in which they are written.
+
+        Raises:
+            DataError: a format that the user named cannot hold an image of this size or place.
+        """
+        chosen = [one for one in self.formats if kind in one.kinds]
+        for one in chosen:
+            _check_image(one, image)
+        places: set[str] = {kind}
+        if image.georeference is not None:
+            places.add(f"georeferenced {kind}")
+        automatic = [one for one in self.automatic if not places.isdisjoint(one.auto) and _can_hold(one, image)]
+        replaced = {one.replaces for one in automatic}
+        for one in automatic:
+            if one.name not in replaced and one not in chosen:
+                chosen.append(one)
+        return tuple(one for one in _in_order(chosen) if not one.one_file)
 
     def digest(self, files: Mapping[str, Path], prompts: Mapping[str, Prompt], model: str) -> str:
         """Return a digest of all that the results of an image depend on.
@@ -333,16 +344,18 @@ class Request:
             prompts: name -> prompt in its pixels.
             model: digest of the model.
         """
-        map_prompts = self.map_prompts
         map_file: dict[str, Path] = {}
-        if map_prompts is not None and map_prompts.file is not None:
-            map_file = {"": map_prompts.file}
-            map_prompts = replace(map_prompts, file=None)
-        names = [one.name for one in self.formats.named]
-        same = replace(self, formats=ChosenFormats(()), map_prompts=map_prompts, cache=None)
-        asked = repr((same, names, bool(self.formats.automatic)))
+        if self.options.is_map_file and self.options.prompts is not None:
+            map_file = {"": self.options.prompts}
+        names = [one.name for one in self.formats]
+        found = (self.kinds, names, bool(self.automatic), self.search, self.min_score, self.kept_classes)
+        asked = self.options.model_dump(mode="json", include=_IN_DIGEST)
         marked = [(name, prompt_values(prompt)) for name, prompt in prompts.items()]
-        return request_digest(model, files_key(files), files_key(map_file), asked, marked)
+        return request_digest(model, files_key(files), files_key(map_file), repr(found), asked, marked)
+
+
+_IN_DIGEST = {"missing", "points", "negative", "box", "crs", "mask", "tile", "overlap", "mosaic"}
+"""Options on which the results depend as they are given; the others are resolved, or change nothing."""
 
 
 def resolve(
@@ -366,28 +379,11 @@ def resolve(
         note(f"--min-score auto: {least:.3f}")
     search = _search(options, predictor)
     kinds = _kinds(options, registry)
-    formats = _formats(options, kinds, registry)
+    formats, automatic = _formats(options, kinds, registry)
     classes = None
     if options.classes is not None and not options.reference:
         classes = class_values(options.classes, predictor)
-    map_prompts = None
-    if options.is_map_file or options.crs is not None:
-        map_prompts = MapPrompts(options.prompts, options.crs, options.points, options.negative, options.box)
-    return Request(
-        kinds,
-        formats,
-        search=search,
-        map_prompts=map_prompts,
-        mask_selection=options.mask,
-        uncertainty=any(one.name == UNCERTAINTY for one in formats.named),
-        missing=options.missing,
-        tile=options.tile,
-        overlap=options.overlap,
-        mosaic=options.mosaic,
-        min_score=least,
-        kept_classes=classes,
-        cache=options.cache,
-    )
+    return Request(options, kinds, formats, automatic, search, least, classes)
 
 
 def _search(options: PredictOptions, predictor: Predictor) -> SegmentOptions | None:
@@ -442,13 +438,97 @@ def _kinds(options: PredictOptions, registry: Registry) -> tuple[ResultKind, ...
     return kinds_of_prompts(options.formats, registry)
 
 
-def _formats(options: PredictOptions, kinds: tuple[ResultKind, ...], registry: Registry) -> ChosenFormats:
-    """Return the formats of the files to write."""
+def kinds_of_prompts(names: Collection[str] | None, registry: Registry) -> tuple[ResultKind, ...]:
+    """Return what formats hold of prompted objects: each object separately, or all objects of an image.
+
+    Args:
+        names: what `--format` lists; None writes the files of each object.
+        registry: has the formats.
+    """
+    if names is None:
+        return ("prompts",)
+    for one in registry.all("result format"):
+        if one.name in names and "prompts" in one.kinds and "objects" not in one.kinds:
+            return ("prompts",)
+    return ("objects",)
+
+
+def _formats(
+    options: PredictOptions, kinds: tuple[ResultKind, ...], registry: Registry
+) -> tuple[tuple[ResultFormat, ...], tuple[ResultFormat, ...]]:
+    """Return the formats of the files to write, see `choose_formats`."""
     names = options.formats or (AUTO,)
     if options.uncertainty:
         names = (*names, UNCERTAINTY)
     of_prompts = not options.is_promptless and options.formats is None
     return choose_formats(names, kinds, registry, of_prompts=of_prompts)
+
+
+def choose_formats(
+    names: Collection[str], kinds: Collection[ResultKind], registry: Registry, *, of_prompts: bool = False
+) -> tuple[tuple[ResultFormat, ...], tuple[ResultFormat, ...]]:
+    """Find formats by name; "auto" stands for those that suit each image.
+
+    Args:
+        names: what `--format` lists.
+        kinds: what is looked for in the images.
+        registry: has the formats.
+        of_prompts: "auto" stands for formats with the pixels of prompted objects: formats of prompts, and of class
+            maps.
+
+    Returns:
+        The formats that are named, and those that "auto" may stand for; none if it is not named.
+
+    Raises:
+        ConfigError: a format can hold nothing of what is looked for.
+        UnknownNameError: no installed package brings a format.
+    """
+    every: list[ResultFormat] = registry.all("result format")
+    named = []
+    for name in sorted(set(names) - {AUTO}):
+        one: ResultFormat = registry.get("result format", name)
+        if not _holds(one, kinds):
+            others = [other.name for other in every if _holds(other, kinds)]
+            raise ConfigError(
+                f"format {name} holds {' and '.join(one.kinds)}, not {' and '.join(kinds)}; use {', '.join(others)}"
+            )
+        named.append(one)
+    automatic = []
+    if AUTO in names:
+        for one in every:
+            shows_pixels = any(place.endswith(("prompts", "classes")) for place in one.auto)
+            if one.auto and (shows_pixels if of_prompts else _holds(one, kinds)):
+                automatic.append(one)
+    return _in_order(named), _in_order(automatic)
+
+
+def _in_order(formats: Iterable[ResultFormat]) -> tuple[ResultFormat, ...]:
+    """Sort by name, formats that need a georeference last: their file replaces one of the same name."""
+    return tuple(sorted(formats, key=lambda one: (one.needs_georeference, one.name)))
+
+
+def _holds(one: ResultFormat, kinds: Collection[ResultKind]) -> bool:
+    """Return whether a format can hold one of these kinds of results."""
+    return not set(kinds).isdisjoint(one.kinds)
+
+
+def _check_image(one: ResultFormat, image: ImageReader) -> None:
+    """Raise DataError if a format cannot hold an image."""
+    if one.needs_georeference and image.georeference is None:
+        raise DataError(
+            f"{image.origin}: has no coordinate reference system, which format {one.name} needs; use --format labels, "
+            "or give the image a georeference (gdal_edit)"
+        )
+    if one.check:
+        import_from_string(one.check)(image)
+
+
+def _can_hold(one: ResultFormat, image: ImageReader) -> bool:
+    try:
+        _check_image(one, image)
+    except DataError:
+        return False
+    return True
 
 
 def class_values(wanted: Sequence[str], predictor: Predictor) -> frozenset[int]:

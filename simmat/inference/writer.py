@@ -6,7 +6,8 @@ call may replace them.
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,14 +15,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from simmat.errors import ConfigError, SimMATError
 from simmat.inference.coco import object_records
-from simmat.inference.formats import write_for_call, write_result
+from simmat.inference.formats import BAND_ROWS, ImageResult, PromptResult, Result, label_bands
 from simmat.inference.outcome import ImageOutcome
 from simmat.inference.request import RECORD_FORMAT, Request, prompt_values
-from simmat.inference.result import PromptResult, Result, class_shares, summarize
-from simmat.io.files import atomic_write_json, read_json, shown_url, staged_files
-from simmat.plugin_specs import ResultFormat
+from simmat.io.files import atomic_write_json, output_errors, read_json, shown_url, staged_files
+from simmat.plugin_specs import ResultFormat, import_from_string
 from simmat.types import short_names
 
 if TYPE_CHECKING:
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     from simmat.inference.images import ImageTask
     from simmat.predictor import Predictor
 
+_SHARE_ROWS = 64
+"""Rows of a class map that are measured at once: a pixel of a map in degrees has another size in each row."""
+_NAMED = 5
+"""Classes that are named in a summary."""
 _OWN_MARK = b"simmat predict"
 """What a file for all images holds in its first 1000 bytes, so that a later call may replace it."""
 
@@ -51,13 +57,13 @@ class Writer:
 
     def check(self, tasks: Sequence[ImageTask]) -> None:
         """Raise ConfigError if files would have the same name, or would replace those of another program."""
-        for_call = [one.endings[0] for one in self._formats_for_call()]
+        for_call = [one.endings[0] for one in self.request.formats_for_call()]
         outputs: list[str] = []
         for task in tasks:
             outputs += self._outputs(task)
         _check_unique(outputs)
         _check_unique([*(task.name for task in tasks), *(Path(file).stem for file in for_call)])
-        endings = (".json", *self.request.formats.endings(self.request.kinds))
+        endings = self.request.endings()
         for name in outputs:
             _check_own(self.out, {f"{name}{ending}" for ending in endings} - self._earlier_files([name]))
         for file in for_call:
@@ -116,7 +122,7 @@ class Writer:
         record = self._head(found)
         files: list[str] = []
         for result in results:
-            formats = self.request.formats.for_image(result.kind, found.reader)
+            formats = self.request.formats_for_image(result.kind, found.reader)
             files += write_result(result, formats, folder)
             record |= _record(result)
         files = list(dict.fromkeys([*files, f"{name}.json"]))  # one file may hold several results
@@ -124,7 +130,7 @@ class Writer:
             files.sort(key=lambda file: (not file.endswith(".png"), not file.endswith(".json"), file))
         record["written"] = files
         atomic_write_json(folder / f"{name}.json", record)
-        if self._formats_for_call():
+        if self.request.formats_for_call():
             self._records[name] = record
         return record
 
@@ -151,13 +157,12 @@ class Writer:
             names += [task.name] if together else self._outputs(task)
         lines: list[str] = []
         if names:
-            for one in self._formats_for_call():
-                records = self._records_of(names)
-                lines.append(write_for_call(one, records, self.predictor.class_names, self.out))
+            for one in self.request.formats_for_call():
+                file = self.out / one.endings[0]
+                write = import_from_string(one.write)
+                count: int = write(self._records_of(names), self.predictor.class_names, file)
+                lines.append(f"{file}  {count} image{'' if count == 1 else 's'}")
         return lines
-
-    def _formats_for_call(self) -> tuple[ResultFormat, ...]:
-        return self.request.formats.for_call(self.request.kinds)
 
     def _outputs(self, task: ImageTask) -> tuple[str, ...]:
         """Return what the names of the files of an image begin with."""
@@ -193,12 +198,24 @@ class Writer:
             "format": RECORD_FORMAT,
             "request": self._digest(found.task),
             "files": {source: shown_url(file) for source, file in found.task.files.items()},
-            "missing": sorted(predictor.image_loader.missing_channels(self.request.missing)),
+            "missing": sorted(predictor.image_loader.missing_channels(self.request.options.missing)),
             "bundle": str(predictor.bundle.path) if predictor.bundle else None,
             "foundation": foundation,
             "size_hw": list(found.reader.size_hw),
             **found.about,
         }
+
+
+def write_result(result: Result, formats: Iterable[ResultFormat], folder: Path) -> list[str]:
+    """Write what was found in an image, or for a prompt; return the names of the files.
+
+    `folder` exists, such as one of `staged_files`, from which files are moved when all are whole.
+    """
+    written: list[str] = []
+    with output_errors(folder):
+        for one in formats:
+            written.append(import_from_string(one.write)(result, folder))
+    return list(dict.fromkeys(written))  # a GeoPackage holds both objects and classes
 
 
 def _prompt_lines(result: PromptResult, file: Path) -> list[str]:
@@ -219,6 +236,47 @@ def _record(result: Result) -> dict[str, Any]:
         return {**result.record(), **prompt_values(result.prompt)}
     values = object_records(result) if result.kind == "objects" else class_shares(result)
     return {result.kind: values}
+
+
+def class_shares(result: ImageResult) -> list[dict[str, Any]]:
+    """Return label value, name, pixels and m² of each class in a class map."""
+    counts: Counter[int] = Counter()
+    areas: defaultdict[int, float] = defaultdict(float)
+    rows = BAND_ROWS if result.georeference is None else _SHARE_ROWS
+    for y0, band in label_bands(result, rows):
+        height, width = band.shape
+        pixel_m2 = math.nan
+        if result.pixel_areas is not None:
+            middle = np.array([[width / 2, y0 + height / 2]])
+            pixel_m2 = float(result.pixel_areas(middle)[0])
+        values, pixels = np.unique(band, return_counts=True)
+        for value, count in zip(values.tolist(), pixels.tolist(), strict=True):
+            counts[value] += count
+            areas[value] += count * pixel_m2
+    names = {result.background: "background", result.nodata: "no measurement"}
+    shares = []
+    for value, count in sorted(counts.items()):
+        area_m2 = float(f"{areas[value]:.9g}") if math.isfinite(areas[value]) else None
+        name = names.get(value) or result.class_name(value)
+        shares.append({"class": value, "class_name": name, "pixels": count, "area_m2": area_m2})
+    return shares
+
+
+def summarize(result: ImageResult, record: Sequence[Mapping[str, Any]]) -> str:
+    """Return what was found in words: "3 objects (2 car, 1 person)", or the largest classes of a map.
+
+    `record` are the objects or classes as json values.
+    """
+    if result.class_map is not None:
+        total = sum(one["pixels"] for one in record)
+        largest = sorted(record, key=lambda one: -one["pixels"])[:_NAMED]
+        return "; ".join(f"{one['pixels'] / total:.1%} {one['class_name']}" for one in largest)
+    names = [one["class_name"] for one in record if one["class_name"] is not None]
+    listed = ", ".join(f"{count} {name}" for name, count in Counter(names).most_common(_NAMED))
+    text = "1 object" if len(record) == 1 else f"{len(record)} objects"
+    if listed:
+        return f"{text} ({listed})"
+    return text
 
 
 def _object_count(record: Mapping[str, Any]) -> int | None:

@@ -18,7 +18,7 @@ from runs import config, gray_set, registry
 from simmat import training
 from simmat.cli import run
 from simmat.inference import PromptResult, writer
-from simmat.inference.formats import write_result
+from simmat.inference.writer import write_result
 
 
 @pytest.mark.plugins

@@ -24,7 +24,8 @@ from simmat.data.instances import FoundObject, Instance
 from simmat.errors import DataError, PluginError, UnknownNameError
 from simmat.evaluation.scores import find_metrics
 from simmat.inference import ImageResult
-from simmat.inference.formats import choose_formats, write_result
+from simmat.inference.request import choose_formats
+from simmat.inference.writer import write_result
 from simmat.io import frames
 from simmat.plugin_specs import MetricSpec, import_from_string
 from simmat.plugins.loader import load_plugins
@@ -71,10 +72,10 @@ def test_a_layer_a_tuner_and_a_foundation_model_keep_their_rules(
 def test_a_format_is_written_beside_the_built_in_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `--format table` does with the objects of an image."""
     registry = load("table", tmp_path, monkeypatch)
-    (chosen,) = choose_formats(["table"], ["objects"], registry).named
+    chosen, _ = choose_formats(["table"], ["objects"], registry)
     found = FoundObject(Instance(1, Window(2, 2, 5, 5), np.ones((3, 3), bool)), 0.75, (3.0, 3.0))
     result = ImageResult("a", (8, 8), None, {1: "ship"}, lambda: PICTURE, (found,))
-    assert write_result(result, [chosen], tmp_path) == ["a_objects.csv"]
+    assert write_result(result, chosen, tmp_path) == ["a_objects.csv"]
     assert (tmp_path / "a_objects.csv").read_text().splitlines()[1] == "1,ship,0.7500,9"
 
 

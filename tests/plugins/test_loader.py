@@ -19,7 +19,9 @@ from virtual_envs import ADAPTER
 
 from simmat.cli import run
 from simmat.errors import ConfigError, PluginError, UnknownNameError
-from simmat.inference.formats import choose_formats, write_result
+from simmat.inference import PredictOptions
+from simmat.inference.request import Request, choose_formats
+from simmat.inference.writer import write_result
 from simmat.plugin_specs import API_VERSION, FoundationSpec, WeightFile
 from simmat.plugins.hooks import OWN_COMMANDS
 from simmat.plugins.loader import load_plugins
@@ -215,9 +217,9 @@ def simmat_result_formats():
 def test_a_plugin_brings_a_format(install: Install, tmp_path: Path) -> None:
     """A lab's own file format needs no change of SimMAT."""
     registry = load(install("simmat-plugin-count", FORMAT))
-    chosen = choose_formats(["count"], ["objects"], registry)
-    assert chosen.endings(["objects"]) == ("_count.txt",)
-    written = write_result(objects_result((9, 9), found_box(1, 1, 3, 3)), chosen.named, tmp_path)
+    chosen, _ = choose_formats(["count"], ["objects"], registry)
+    assert "_count.txt" in Request(PredictOptions(everything=True), ("objects",), chosen).endings()
+    written = write_result(objects_result((9, 9), found_box(1, 1, 3, 3)), chosen, tmp_path)
     assert [(name, (tmp_path / name).read_text()) for name in written] == [("a_count.txt", "1 objects")]
 
 

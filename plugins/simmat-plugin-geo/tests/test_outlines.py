@@ -16,7 +16,7 @@ from found_results import PLACE, classes_result, found, found_box, objects_resul
 from simmat_plugin_geo import results
 
 from simmat.errors import DataError
-from simmat.inference.result import LabelMap, label_bands
+from simmat.inference.formats import LabelMap, label_bands
 from simmat.types import Georeference
 
 OBJECTS = {"gpkg": "a.gpkg", "geojson": "a_objects.geojson"}
