@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Protocol, TypeGuard, runtime_checkable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from simmat.errors import DataError, SpecError, few_of
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
+Colour = Literal["gray", "rgb", "planes"]
+"""What an image file says of its planes, see `ImageFile`."""
 
 RegionRule = Literal["instances", "classes", "components", "panoptic"]
 """What a region of a label image is, see `simmat.data.instances`."""
@@ -276,6 +279,59 @@ class SensorImage:
         data = np.ascontiguousarray(self.data[picked])
         valid = np.ascontiguousarray(self.valid[picked])
         return replace(self, data=data, valid=valid, channels=tuple(self.channels[i] for i in picked))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """The planes of an image file, as they are stored.
+
+    Attributes:
+        planes: (P, H, W) in the file's own dtype (bool, integers to 32 bits, floats), native byte order.
+        format: "png", "jpeg", "tiff", "npy", "bmp", or of a frame "volume" or "video".
+        colour: "gray" (one plane), "rgb" (the file says red, green, blue; a 4th plane is alpha), or "planes" (the
+            file does not say).
+        path: the file.
+        description: TIFF ImageDescription or PNG text "Description"; "" if there is none.
+        nodata: stored numbers that mean "no measurement": the file's own (GDAL_NODATA tag), and the user's.
+        scales: for each plane, factor and offset from stored numbers to values (GDAL_METADATA tag), (1, 0) where the
+            file states none; not applied. Empty where the format has no such tag.
+        alpha: True if the file says that its last plane is alpha (opacity), which is not a measurement.
+    """
+
+    planes: npt.NDArray[Any]
+    format: str
+    colour: Colour
+    path: Path
+    description: str = ""
+    nodata: tuple[float, ...] = ()
+    scales: tuple[tuple[float, float], ...] = ()
+    alpha: bool = False
+
+    @property
+    def valid(self) -> BoolArray | None:
+        """(P, H, W) False at `nodata`; None if there is none."""
+        return not_nodata(self.planes, *self.nodata)
+
+    @property
+    def measured(self) -> BoolArray:
+        """(P, H, W) True where a number is finite and valid; for channels computed from several planes."""
+        finite = np.asarray(np.isfinite(self.planes))
+        valid = self.valid
+        if valid is None:
+            return finite
+        return finite & valid
+
+
+def not_nodata(stored: npt.NDArray[Any], *nodata: float | None) -> BoolArray | None:
+    """Return where stored numbers do not mean "no measurement"; None if no number means that."""
+    valid: BoolArray | None = None
+    for number in nodata:
+        if number is None:
+            continue
+        with np.errstate(over="ignore"):  # a value beyond float32 equals no number of a plane
+            differs = np.asarray(stored != number)
+        valid = differs if valid is None else valid & differs
+    return valid
 
 
 class ImageReader(Protocol):

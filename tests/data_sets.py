@@ -11,9 +11,8 @@ from PIL import Image
 
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.instances import Annotation, Instance
-from simmat.io.images import not_nodata
 from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source
-from simmat.types import Channel, SensorImage, Window
+from simmat.types import Channel, SensorImage, Window, not_nodata
 
 
 class Planes(ModalityAdapter):

@@ -18,8 +18,7 @@ import numpy.typing as npt
 from simmat.data.dataset import Dataset
 from simmat.data.samples import Sample, start_of_paths
 from simmat.errors import DataError, all_problems, few_of
-from simmat.io.files import require_file
-from simmat.io.images import frame_of
+from simmat.io.files import frame_of, require_file
 
 _MAX_NAMED = 3
 """Most parts or images that a message lists."""

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from simmat.data.card import DataCard
 from simmat.data.samples import ALLOWED_MASKS, JPEG_EXTENSIONS, MASK_EXTENSIONS
 from simmat.errors import DataError
-from simmat.io.images import frame_of, read_labels
+from simmat.io.files import frame_of
+from simmat.io.images import read_labels
 from simmat.types import BoolArray, FloatArray, Window, ZeroMeans
 
 LabelArray = npt.NDArray[np.int64]

@@ -9,7 +9,8 @@ from typing import Any, overload
 from simmat.data.formats.frames import frame_name, place_problem, sequence_frames
 from simmat.data.formats.manifest import MANIFEST_FILE, read_manifest
 from simmat.errors import DataError, few_of
-from simmat.io.frames import frame_of, open_stack
+from simmat.io.files import frame_of
+from simmat.io.frames import open_stack
 from simmat.plugins.loader import Modality, installed, with_modality
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, load_sample

@@ -14,8 +14,8 @@ from simmat.data.formats.frames import FRAMES, frame_name
 from simmat.errors import ConfigError, DataError, all_problems
 from simmat.geo import geo_backend
 from simmat.inference.request import BOX, POINT, PredictOptions, make_prompt, parse_numbers
-from simmat.io.files import read_csv_rows, read_json, stem_of
-from simmat.io.frames import frame_of, frame_paths, stack_endings, stack_format
+from simmat.io.files import frame_of, read_csv_rows, read_json, stem_of
+from simmat.io.frames import frame_paths, stack_endings, stack_format
 from simmat.types import Prompt
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -52,6 +52,8 @@ DEFAULT_GIB = 2.0
 MAX_PLANES = 4096
 """Planes of one image; every plane has metadata that takes time, even with few pixels."""
 _FLOAT32 = 4
+AXES = ("x", "y", "z")
+"""Axes of a volume: a slice along z has rows along y and columns along x, along y z and x, along x z and y."""
 TEMPORARY_MARK = ".simmat-tmp"
 """Part of every temporary name, so that the remains of a killed process can be recognised and removed."""
 CACHE_VARIABLE = "SIMMAT_CACHE"
@@ -109,6 +111,25 @@ def with_home(path: Path | str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ConfigError(f"{path} begins with a home folder that does not exist; give the whole path") from error
+
+
+class FrameAddress(NamedTuple):
+    """The parts of a frame's path; `axis` is "" for files that are no volume."""
+
+    file: Path
+    axis: str
+    number: int
+
+
+def frame_of(path: Path) -> FrameAddress | None:
+    """Return the file, axis and number of the path of a frame; None for any other path."""
+    if not (path.name.isascii() and path.name.isdigit() and len(path.name) < 10):
+        return None
+    axis = path.parent.name if path.parent.name in AXES and not path.parent.exists() else ""
+    file = path.parent.parent if axis else path.parent
+    if file.exists() if axis else file.is_file():
+        return FrameAddress(file, axis, int(path.name))
+    return None
 
 
 def require_file(path: Path, what: str = "file", *, error: type[SimMATError] = DataError, hint: str = "") -> None:

@@ -14,21 +14,17 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Protocol, cast
 from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.io.files import check_size, check_window, decoding_errors
+from simmat.io.files import FrameAddress, check_size, check_window, decoding_errors
 from simmat.io.tiff import TiffImage, open_tiff, open_tifffile
-from simmat.io.values import ImageFile
 from simmat.plugin_specs import API_VERSION, import_from_string
-from simmat.types import Window
-
-AXES = ("x", "y", "z")
-"""Axes of a volume: a slice along z has rows along y and columns along x, along y z and x, along x z and y."""
+from simmat.types import ImageFile, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,25 +81,6 @@ class Stack(Protocol):
 
     def read(self, index: int, labels: bool) -> ImageFile:
         """Read the planes (P, H, W) of one frame; `labels` asks for the stored numbers, as of a mask."""
-
-
-class FrameAddress(NamedTuple):
-    """The parts of a frame's path; `axis` is "" for files that are no volume."""
-
-    file: Path
-    axis: str
-    number: int
-
-
-def frame_of(path: Path) -> FrameAddress | None:
-    """Return the file, axis and number of the path of a frame; None for any other path."""
-    if not (path.name.isascii() and path.name.isdigit() and len(path.name) < 10):
-        return None
-    axis = path.parent.name if path.parent.name in AXES and not path.parent.exists() else ""
-    file = path.parent.parent if axis else path.parent
-    if file.exists() if axis else file.is_file():
-        return FrameAddress(file, axis, int(path.name))
-    return None
 
 
 def stack_format(path: Path) -> StackFormat | None:

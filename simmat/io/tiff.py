@@ -21,8 +21,7 @@ import numpy.typing as npt
 
 from simmat.errors import DataError
 from simmat.io.files import MAX_PLANES, check_size, check_window, decoding_errors, require_file
-from simmat.io.values import Colour, ImageFile
-from simmat.types import Window
+from simmat.types import Colour, ImageFile, Window
 
 _REDUCED = 1  # bits of NewSubfileType, TIFF 6.0 page 36
 _MASK = 4

@@ -16,7 +16,8 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 
 from simmat.errors import ConfigError, DataError, PluginError, SimMATError, SpecError, all_problems
-from simmat.io.images import check_window, window_size
+from simmat.io.files import check_window
+from simmat.io.images import window_size
 from simmat.plugin_specs import API_VERSION
 from simmat.sensors.options import ModalityOptions, format_options, nodata_problems, options_by_sensor, parse_options
 from simmat.terminal import SLOW_S, warn_if_slow

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.io.images import ImageFile, read_image, require_one_plane, write_image
+from simmat.io.images import read_image, require_one_plane, write_image
 from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source, WindowedAdapter
-from simmat.types import RGB_QUANTITY, Channel, SensorImage, Window
+from simmat.types import RGB_QUANTITY, Channel, ImageFile, SensorImage, Window
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 

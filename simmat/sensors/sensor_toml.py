@@ -16,9 +16,9 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Vali
 from simmat.documents import StrictModel, parse, read_toml
 from simmat.errors import ConfigError, DataError, SpecError, nearest
 from simmat.io.frames import stack_endings
-from simmat.io.images import ImageFile, not_nodata, read_image
+from simmat.io.images import read_image
 from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source, WindowedAdapter, common_size
-from simmat.types import RGB_QUANTITY, BoolArray, Channel, FloatArray, SensorImage, Window
+from simmat.types import RGB_QUANTITY, BoolArray, Channel, FloatArray, ImageFile, SensorImage, Window, not_nodata
 
 FORMAT = 1
 _ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")

@@ -115,7 +115,7 @@ def test_a_scale_that_the_file_states_is_returned(tmp_path: Path) -> None:
     tag = [(42112, "s", 0, text, True)]
     tifffile.imwrite(tmp_path / "a.tif", np.ones((2, 2), np.int16), metadata=None, extratags=tag)
     image = read_image(tmp_path / "a.tif")
-    assert image.scale == (0.01, -20.0)
+    assert image.scales == ((0.01, -20.0),)
     with pytest.raises(DataError, match=r"0.01 plus -20.*'sar-db'"):
         require_unscaled(image, "sar-db")
     for harmless in ("<GDALMetadata><Item name='AREA'>x</Item></GDALMetadata>", "no xml"):
@@ -141,7 +141,6 @@ def test_a_scale_is_that_of_the_plane_it_is_stated_for(tmp_path: Path) -> None:
         writer.write(planes[0], metadata=None)
         writer.write(planes[1], metadata=None, extratags=tag('sample="0"'))
     assert read_image(tmp_path / "b.tif").scales == (plain, (0.01, 0.0))
-    assert read_image(tmp_path / "b.tif").scale == (0.01, 0.0)
 
 
 @pytest.mark.parametrize(("mode", "alpha"), [("L", False), ("LA", True), ("RGB", False), ("RGBA", True)])

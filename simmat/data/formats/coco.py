@@ -23,8 +23,7 @@ from simmat.data.formats.manifest import find_file
 from simmat.data.instances import Annotation, Instance, components, make_label, region_from_mask
 from simmat.data.samples import SPLITS, Sample, split_meant, start_of_paths
 from simmat.errors import DataError, all_problems, nearest, shortened
-from simmat.io.files import read_json
-from simmat.io.images import check_size
+from simmat.io.files import check_size, read_json
 from simmat.sensors.adapter import Source
 from simmat.types import BoolArray, is_finite_number
 

@@ -17,8 +17,8 @@ from simmat.data.card import make_card, write_card
 from simmat.data.formats.folders import IMAGES, MASKS
 from simmat.data.samples import SPLITS, Sample, start_of_paths
 from simmat.errors import ConfigError, DataError, OutputError, all_problems, did_you_mean, nearest
-from simmat.io.files import atomic_folder, read_csv_rows, write_rows
-from simmat.io.images import PNG_KINDS, frame_of, write_image
+from simmat.io.files import atomic_folder, frame_of, read_csv_rows, write_rows
+from simmat.io.images import PNG_KINDS, write_image
 from simmat.sensors.adapter import Source
 from simmat.types import ZeroMeans
 

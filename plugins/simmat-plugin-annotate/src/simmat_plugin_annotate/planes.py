@@ -20,8 +20,7 @@ from PIL import Image
 from simmat.drawing.display import display_rgb
 from simmat.errors import DataError, OutputError
 from simmat.geo import read_georeference
-from simmat.io.files import atomic_path
-from simmat.io.images import frame_of
+from simmat.io.files import atomic_path, frame_of
 from simmat.sensors.adapter import ModalityAdapter, load_sample, options_of
 from simmat.types import BoolArray, Channel, FloatArray, Georeference, SensorImage, Window
 

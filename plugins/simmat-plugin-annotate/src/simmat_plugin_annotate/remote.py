@@ -12,7 +12,7 @@ import numpy as np
 
 from simmat.data.instances import FoundObject, Instance
 from simmat.errors import DataError
-from simmat.io.images import frame_of
+from simmat.io.files import frame_of
 from simmat.model_spec import DenseSpec
 from simmat.plugins.loader import installed
 from simmat.plugins.registry import Registry

@@ -20,17 +20,9 @@ from simmat import (
     WindowedAdapter,
 )
 from simmat.errors import ConfigError, DataError
-from simmat.io.images import (
-    ImageFile,
-    Unit,
-    read_image,
-    require_measured,
-    require_one_plane,
-    require_unscaled,
-    write_image,
-)
+from simmat.io.images import Unit, read_image, require_measured, require_one_plane, require_unscaled, write_image
 from simmat.sensors.normalize import min_max
-from simmat.types import BoolArray
+from simmat.types import BoolArray, ImageFile
 from simmat_plugin_depth.units import METRE, MILLIMETRE, UNIT_WORDS, UNITS, DepthUnit, read_exr, unit_of
 
 if TYPE_CHECKING:

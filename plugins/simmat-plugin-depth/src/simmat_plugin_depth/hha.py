@@ -12,7 +12,8 @@ from pydantic import Field
 
 from simmat import Channel, ModalityAdapter, ModalityOptions, PathsBySource, SensorImage, Source
 from simmat.errors import DataError
-from simmat.io.images import ImageFile, write_image
+from simmat.io.images import write_image
+from simmat.types import ImageFile
 from simmat_plugin_depth.depth import MAX_M, metres_of, read_planes
 from simmat_plugin_depth.geometry import LEVEL_UP, Intrinsics, hha
 from simmat_plugin_depth.units import UNIT_WORDS, DepthUnit, unit_of

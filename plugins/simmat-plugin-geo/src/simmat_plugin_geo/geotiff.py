@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.io.files import atomic_path
-from simmat.io.images import check_size, check_window, not_nodata
+from simmat.io.files import atomic_path, check_size, check_window
 from simmat.io.tiff import check_tiff, file_state
-from simmat.types import BoolArray, Georeference, Window
+from simmat.types import BoolArray, Georeference, Window, not_nodata
 from simmat_plugin_geo.georeference import gdal_errors, georeference_of, open_geotiff, profile_of, quiet
 
 _COUNT = re.compile(r"(?:band)?[\s_-]*0*(\d+)", re.IGNORECASE)

@@ -11,15 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat import Channel, SensorImage
-from simmat.io.images import (
-    ImageFile,
-    describe_bits,
-    full_scale,
-    largest_count,
-    read_image,
-    require_one_plane,
-)
-from simmat.types import Window
+from simmat.io.images import describe_bits, full_scale, largest_count, read_image, require_one_plane
+from simmat.types import ImageFile, Window
 
 RED = Channel("red", "counts", "count", wavelength_um=0.66)
 NIR = Channel("nir", "counts", "count", wavelength_um=0.85)

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from simmat import Channel, ModalityOptions, PathsBySource, SensorImage, Source, Window, WindowedAdapter
 from simmat.errors import DataError
-from simmat.io.images import ImageFile, read_image, require_no_alpha, require_unscaled, write_image
+from simmat.io.images import read_image, require_no_alpha, require_unscaled, write_image
+from simmat.types import ImageFile
 from simmat_plugin_nir.planes import LOSSLESS, NIR, RED, bits_of, read_plane, saturated, stored, with_count_range
 
 if TYPE_CHECKING:

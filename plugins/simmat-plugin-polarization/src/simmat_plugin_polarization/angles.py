@@ -12,7 +12,6 @@ import numpy.typing as npt
 from simmat import PathsBySource, SensorImage, Source
 from simmat.errors import ConfigError, DataError
 from simmat.io.images import (
-    ImageFile,
     describe_bits,
     full_scale,
     largest_count,
@@ -21,7 +20,7 @@ from simmat.io.images import (
     stated_bits,
     write_image,
 )
-from simmat.types import BoolArray
+from simmat.types import BoolArray, ImageFile
 from simmat_plugin_polarization.channels import AOLP, DOLP, S0, PolarizationAdapter, from_stokes
 from simmat_plugin_polarization.stokes import ANGLES_DEG, intensities_of, stokes_from, stokes_of
 

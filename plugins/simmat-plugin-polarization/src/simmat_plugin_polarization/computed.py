@@ -8,7 +8,8 @@ import numpy as np
 
 from simmat import PathsBySource, SensorImage, Source
 from simmat.errors import DataError
-from simmat.io.images import ImageFile, largest_count, read_image, require_unscaled, write_image
+from simmat.io.images import largest_count, read_image, require_unscaled, write_image
+from simmat.types import ImageFile
 from simmat_plugin_polarization.angles import ENDINGS, FourAngles
 from simmat_plugin_polarization.channels import AOLP, DOLP, PolarizationAdapter, PolarizationOptions
 from simmat_plugin_polarization.stokes import Array, angle_of

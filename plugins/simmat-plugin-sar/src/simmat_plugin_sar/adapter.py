@@ -23,7 +23,6 @@ from simmat import (
 from simmat.errors import DataError
 from simmat.geo import read_georeference
 from simmat.io.images import (
-    ImageFile,
     read_image,
     require_measured,
     require_no_alpha,
@@ -31,7 +30,7 @@ from simmat.io.images import (
     require_unscaled,
     write_image,
 )
-from simmat.types import BoolArray, FloatArray
+from simmat.types import BoolArray, FloatArray, ImageFile
 from simmat_plugin_sar.scale import DB_RANGE, SCALES, Scale, decibel_arrays, to_decibel
 
 if TYPE_CHECKING:

@@ -18,13 +18,14 @@ from simmat.inference import files_key, request_digest
 from simmat.io.files import (
     atomic_write_bytes,
     atomic_write_text,
+    frame_of,
     locked,
     output_errors,
     read_log,
     remove_folder,
     remove_temporary,
 )
-from simmat.io.images import frame_of, write_image
+from simmat.io.images import write_image
 from simmat.io.weights import sha256_of
 from simmat.plugin_specs import ResultFormat, import_from_string
 from simmat.predictor import FollowedFrame, Predictor

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from simmat.errors import DataError
 from simmat.io.files import atomic_write_bytes
-from simmat.io.images import Stack
+from simmat.io.frames import Stack
 from simmat_plugin_sequences.volume import Volume, library
 
 _MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}

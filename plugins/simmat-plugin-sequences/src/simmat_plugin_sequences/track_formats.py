@@ -19,9 +19,9 @@ from simmat.data.sequence import FrameSequence
 from simmat.drawing.display import display_channels, display_limits, display_style, show_channels
 from simmat.drawing.overlay import object_colour, paint_regions
 from simmat.inference import coco_document, run_lengths
-from simmat.io.files import atomic_path, atomic_write_json
+from simmat.io.files import atomic_path, atomic_write_json, frame_of
 from simmat.io.frames import open_stack, stack_format
-from simmat.io.images import frame_of, write_image
+from simmat.io.images import write_image
 from simmat.plugin_specs import import_from_string
 from simmat_plugin_sequences.film import write_film
 from simmat_plugin_sequences.tracks import Plane, Tracks, mask_file

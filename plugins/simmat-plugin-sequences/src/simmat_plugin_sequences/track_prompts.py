@@ -13,9 +13,8 @@ from simmat.data.instances import LabelArray, check_equal_size, read_mask
 from simmat.data.sequence import FrameSequence
 from simmat.errors import ConfigError, DataError, did_you_mean
 from simmat.inference import image_name, read_prompts
-from simmat.io.files import stem_of
+from simmat.io.files import frame_of, stem_of
 from simmat.io.frames import open_stack, stack_format
-from simmat.io.images import frame_of
 from simmat.predictor import LoadedImage, Predictor, check_inside
 from simmat.types import BoolArray, Prompt
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.io.images import ImageFile
+from simmat.types import ImageFile
 from simmat_plugin_sequences.volume import library
 
 _DEMUXERS = {".mkv": "matroska", ".webm": "matroska", ".avi": "avi"}

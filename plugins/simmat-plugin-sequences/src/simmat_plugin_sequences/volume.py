@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import ConfigError
-from simmat.io.images import ImageFile
+from simmat.types import ImageFile
 
 _AXES = {"x": (0, 2, 1), "y": (1, 2, 0), "z": (2, 1, 0)}
 """Axis along which slices lie -> its number, and those of their rows and columns."""

@@ -21,9 +21,7 @@ from simmat import (
 )
 from simmat.errors import DataError
 from simmat.io.images import (
-    ImageFile,
     Unit,
-    not_nodata,
     read_image,
     require_measured,
     require_one_plane,
@@ -32,7 +30,7 @@ from simmat.io.images import (
     write_image,
 )
 from simmat.sensors.normalize import min_max
-from simmat.types import BoolArray, FloatArray
+from simmat.types import BoolArray, FloatArray, ImageFile, not_nodata
 from simmat_plugin_thermal.radiometric import read_radiometric
 
 if TYPE_CHECKING:
