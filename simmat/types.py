@@ -372,12 +372,14 @@ class Prompt:
         box: (4,) float32 XYXY of its outer edges, or None: X from 0, the left edge of the image, to W, the right one;
             a box around the top-left pixel alone is 0, 0, 1, 1.
         mask_input: (h, w) float32 logits of an earlier prediction at the decoder's mask size, or None.
+        mask_window: the part of the image that these logits cover; None is the whole image.
     """
 
     point_coords: FloatArray
     point_labels: npt.NDArray[np.int64]
     box: FloatArray | None = None
     mask_input: FloatArray | None = None
+    mask_window: Window | None = None
 
     def __post_init__(self) -> None:
         if self.point_coords.ndim != 2 or self.point_coords.shape[1:] != (2,):

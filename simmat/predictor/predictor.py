@@ -396,7 +396,7 @@ class Predictor:
         points: Sequence[tuple[float, float]] = (),
         labels: Sequence[int] | None = None,
         box: Sequence[float] | None = None,
-        mask: FloatArray | None = None,
+        mask: Prediction | FloatArray | None = None,
         *,
         mask_selection: MaskSelection = "single",
     ) -> Prediction:
@@ -406,7 +406,7 @@ class Predictor:
             points: (x, y) in pixels of the original image; (0, 0) is the centre of the top-left pixel.
             labels: one for each point, 1 on the object, 0 not on it; None means that all are on it.
             box: (x0, y0, x1, y1) of its outer edges, from 0 to width and height.
-            mask: (h, w) logits of an earlier mask, `Prediction.low_res_logits`.
+            mask: an earlier answer to refine; or its `low_res_logits` (h, w), if the image is not cut into windows.
             mask_selection: "single" takes the model's single mask; "best" the alternative with the highest predicted
                 IoU, which suits one ambiguous click.
 
@@ -414,9 +414,14 @@ class Predictor:
             TypeError: points, labels or box are not numbers.
             ValueError: no image is set, `mask_selection` is unknown, or `mask` is not of the decoder's size.
             DataError: there is no prompt, labels and points do not match, or `mask` does not hold logits.
-            ConfigError: a point or the box is outside of the image.
+            ConfigError: a point or the box is outside of the image, or logits may be of any of its windows.
         """
-        return self.predict_prompts([prompt_of(points, labels, box, mask)], mask_selection=mask_selection)[0]
+        window = None
+        if isinstance(mask, Prediction):
+            window = mask.low_res_window
+            mask = mask.low_res_logits
+        prompt = prompt_of(points, labels, box, mask, window)
+        return self.predict_prompts([prompt], mask_selection=mask_selection)[0]
 
     @former_keywords(choice="mask_selection")
     def predict_prompts(
@@ -597,10 +602,14 @@ class Predictor:
         check_inside(prompt, image.reader)
         if prompt.box is None and not (prompt.point_labels == 1).any():
             raise ConfigError(f"{image.reader.origin}: no point is on the object; add one, or its box")
+        if prompt.mask_input is not None and prompt.mask_window is None and len(image.windows) > 1:
+            raise ConfigError(
+                f"{image.reader.origin}: logits alone do not say which window of the image they cover; give the "
+                "earlier prediction itself (mask=found), or a Prompt with its mask_window"
+            )
         found: list[Prediction] = []
         for window in prompt_windows(prompt, size_hw, image.tile):
-            values = math.prod(window.size_hw) * len(self.channels)
-            if max(window.size_hw) > image.tile and values > _MAX_VALUES:
+            if max(window.size_hw) > image.tile and math.prod(window.size_hw) * image.channel_count > _MAX_VALUES:
                 if found:
                     break
                 raise ConfigError(
@@ -618,7 +627,8 @@ class Predictor:
     ) -> list[list[Prediction]]:
         """Return the chosen mask of each prompt in a window, or with None all masks; the prompts are of one kind."""
         pixels, encoded = self._encode_around_prompt(image, window)
-        answer = encoded.decode([prompt_in(prompt, window) for prompt in prompts])
+        moved = [prompt_in(prompt, window, encoded.prepared.letterbox) for prompt in prompts]
+        answer = encoded.decode(moved)
         found = []
         for row, prompt in enumerate(prompts):
             scores = answer.iou[row].tolist()
@@ -651,6 +661,7 @@ class Predictor:
             low_res_logits=low_res_logits,
             image=pixels,
             window=window,
+            low_res_window=window,
             warning=encoded.warning,
             class_probabilities=calibrated_classes(self.calibration, encoded.class_probabilities(low_res_logits)),
         )
@@ -665,7 +676,7 @@ class Predictor:
         known = image.views.get(window, {})
         image.views = {window: known}  # those of one window are enough
         probabilities = []
-        for view in views_of(self.adapter, pixels, prompt_in(prompt, window)):
+        for view in views_of(self.adapter, pixels, prompt_in(prompt, window, None)):
             if view.pixels is pixels:
                 seen = encoded
             else:
@@ -921,6 +932,11 @@ class TiledImage:
     def size_hw(self) -> tuple[int, int]:
         """(H, W) in pixels."""
         return self.reader.size_hw
+
+    @cached_property
+    def channel_count(self) -> int:
+        """Number of planes, which an untuned model learns from the image."""
+        return len(self.reader.read(Window(0, 0, 1, 1)).channels)
 
     @property
     def cached_bytes(self) -> int:

@@ -8,11 +8,14 @@ from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
+from torch.nn import functional as F
 
+from simmat.data.pipeline import resize_planes, restore_logits
 from simmat.errors import ConfigError
 from simmat.foundation import MAX_PROMPTS
 from simmat.predictor.tiles import window_starts
-from simmat.types import BoolArray, FloatArray, ImageReader, Prompt, SensorImage, Window
+from simmat.types import BoolArray, FloatArray, ImageReader, Letterbox, Prompt, SensorImage, Window
 
 MaskSelection = Literal["single", "best"]
 
@@ -35,6 +38,7 @@ def prompt_of(
     labels: Sequence[int] | None,
     box: Sequence[float] | None,
     mask: FloatArray | None = None,
+    mask_window: Window | None = None,
 ) -> Prompt:
     """Return a prompt as `Predictor.predict` takes it; TypeError if points, labels or box are not numbers."""
     coords = as_numbers(points, "points", "(x, y) pairs, such as [(320, 240)]", -1, 2)
@@ -46,7 +50,7 @@ def prompt_of(
         corners = as_numbers(box, "box", "(x0, y0, x1, y1)", -1)
     if mask is not None:
         mask = np.asarray(mask)
-    return Prompt(coords, marks.astype(np.int64), corners, mask)
+    return Prompt(coords, marks.astype(np.int64), corners, mask, mask_window)
 
 
 def check_inside(prompt: Prompt, image: SensorImage | ImageReader) -> None:
@@ -139,8 +143,14 @@ def _deepest(low: float, high: float, length: int, side: int) -> tuple[int, int,
     return start, min(start + side, length), margin(start)
 
 
-def prompt_in(prompt: Prompt, window: Window) -> Prompt:
-    """Return a prompt in pixels of a window, without those points not on the object that lie outside of it."""
+def prompt_in(prompt: Prompt, window: Window, letterbox: Letterbox | None) -> Prompt:
+    """Return a prompt in pixels of a window, without those points not on the object that lie outside of it.
+
+    Args:
+        prompt: in pixels of the image.
+        window: a part of the image.
+        letterbox: position of the window in the input; None leaves the mask out.
+    """
     x, y = prompt.point_coords.T
     inside = (x >= window.x0) & (x < window.x1) & (y >= window.y0) & (y < window.y1)
     kept = inside | (prompt.point_labels == 1)
@@ -149,7 +159,33 @@ def prompt_in(prompt: Prompt, window: Window) -> Prompt:
     box = prompt.box
     if box is not None:
         box = box - np.tile(corner, 2)
-    return replace(prompt, point_coords=coords, point_labels=prompt.point_labels[kept], box=box)
+    mask = None
+    if letterbox is not None and prompt.mask_input is not None:
+        mask = _mask_in(prompt.mask_input, prompt.mask_window or window, window, letterbox)
+    return Prompt(coords, prompt.point_labels[kept], box, mask)
+
+
+def _mask_in(mask: FloatArray, known: Window, window: Window, letterbox: Letterbox) -> FloatArray:
+    """Return (h, w) mask logits of one window as those of another; what the first does not show is not the object.
+
+    Args:
+        mask: logits at the decoder's own size.
+        known: the window that they cover.
+        window: another window.
+        letterbox: position of the other window in the input.
+    """
+    if window == known:
+        return mask
+    before = replace(letterbox, original_hw=known.size_hw)
+    logits = restore_logits(torch.from_numpy(mask)[None, None].float(), before)[0, 0]
+    lowest = logits.min().clamp(max=-1)
+    placed = torch.zeros(1, *window.size_hw)  # above the lowest, so that the padding is lowest, too
+    both = known.intersection(window)
+    if both is not None:
+        placed[0][both.relative_to(window).slices] = (logits - lowest)[both.relative_to(known).slices]
+    planes = resize_planes(placed, torch.ones_like(placed, dtype=torch.bool), letterbox)  # (1, S, S)
+    low_res: FloatArray = (F.adaptive_avg_pool2d(planes, mask.shape)[0] + lowest).numpy()
+    return low_res
 
 
 def reaches_border(mask: BoolArray, window: Window, size_hw: tuple[int, int]) -> bool:

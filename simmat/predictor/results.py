@@ -32,9 +32,10 @@ class Prediction:
         mask: (H, W) bool at the original resolution.
         logits: (H, W) float32; the mask is where they are above 0.
         score: predicted IoU of the mask, calibrated where the bundle has a calibration.
-        low_res_logits: (h, w) float32, the same logits at the decoder's own size; `predict(mask=)` takes them.
+        low_res_logits: (h, w) float32, the same logits at the decoder's own size.
         image: what was loaded, of the size of the mask.
         window: the part of the whole image that the mask covers; all of it from `Predictor.predict`.
+        low_res_window: the part of the whole image that `low_res_logits` cover.
         warning: how the values differ from those of training, so that the mask may be meaningless; "" if they do not.
         class_probabilities: label value -> probability, of all classes but the background, calibrated as `score` is;
             None if the model does not distinguish classes, or the mask is empty.
@@ -46,6 +47,7 @@ class Prediction:
     low_res_logits: FloatArray
     image: SensorImage
     window: Window
+    low_res_window: Window
     warning: str = ""
     class_probabilities: Mapping[int, float] | None = None
 

@@ -55,11 +55,10 @@ def views_of(adapter: ModalityAdapter, pixels: SensorImage, prompt: Prompt) -> I
     Args:
         adapter: the sensor, which says how its planes are flipped.
         pixels: the image.
-        prompt: in its pixels; a mask is left out.
+        prompt: in its pixels, without a mask.
     """
     height, width = pixels.size_hw
     whole = Window(0, 0, height, width)
-    prompt = replace(prompt, mask_input=None)
     yield View("whole", pixels, prompt, (), whole)
     yield View("horizontal", adapter.flip(pixels, "horizontal"), _mirrored(prompt, width, 0), (1,), whole)
     yield View("vertical", adapter.flip(pixels, "vertical"), _mirrored(prompt, height, 1), (0,), whole)
@@ -126,7 +125,7 @@ def _cut_prompt(prompt: Prompt, window: Window) -> Prompt | None:
         box = np.clip(box, np.tile(low, 2), np.tile(high, 2)).astype(np.float32)
         if (box[2:] <= box[:2]).any():
             return None
-    return prompt_in(replace(prompt, box=box), window)
+    return prompt_in(replace(prompt, box=box), window, None)
 
 
 def _mirrored(prompt: Prompt, side: int, axis: int) -> Prompt:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from bundles import tiny_bundle
+from runs import registry
 
+import simmat
 from simmat.cli import run
+from simmat.errors import ConfigError
+from simmat.foundation import PromptBatch
 from simmat.io.images import write_image
+from simmat.model import Parts
 from simmat.model_spec import DenseSpec
-from simmat.predictor import Predictor, predictor
+from simmat.predictor import Prediction, Predictor, ZeroShotPredictor, predictor
 from simmat.predictor.prompts import prompt_windows
-from simmat.types import Prompt
+from simmat.types import Prompt, Window
 
 pytestmark = pytest.mark.plugins()
 
@@ -106,3 +113,102 @@ def test_windows_hold_their_prompt_with_room_around_it() -> None:
                 assert window.x1 == SIZE_HW[1] or right <= window.x1 - room
         sides = [max(window.size_hw) for window in prompt_windows(click, SIZE_HW, tile)]
         assert sides == [min(side, 400) for side in (tile, 2 * tile, 4 * tile) if side < 800]
+
+
+@pytest.fixture
+def given_masks(model: Predictor, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The mask of every call of the decoder."""
+    masks: list[Any] = []
+    decode = model.model.decode
+
+    def look(embedding: Any, prompts: PromptBatch) -> Any:
+        masks.append(prompts.mask_input)
+        return decode(embedding, prompts)
+
+    monkeypatch.setattr(model.model, "decode", look)
+    return masks
+
+
+@pytest.fixture
+def model(bundle: Path) -> Predictor:
+    """The predictor of the bundle."""
+    return simmat.load(bundle, device="cpu", registry=registry())
+
+
+def _click(x: float, y: float) -> tuple[Any, Any]:
+    """Return the coordinates and the label of a point on the object."""
+    return np.asarray([[x, y]], np.float32), np.ones(1, np.int64)
+
+
+def with_mask(prompt: Prompt, found: Prediction) -> Prompt:
+    """Return a prompt with the mask of an earlier answer."""
+    return replace(prompt, mask_input=found.low_res_logits, mask_window=found.low_res_window)
+
+
+def test_an_earlier_mask_refines_the_answer_of_its_own_window(
+    model: Predictor, tmp_path: Path, given_masks: list[Any]
+) -> None:
+    """There the logits are those that the decoder gave, bit for bit."""
+    image = model.open_image(_scene(tmp_path / "a.tif"), tile=64)
+    click = Prompt.points([(90, 70)])
+    first = image.predict(click)
+    given_masks.clear()
+    second = image.predict(with_mask(click, first))
+    assert second.low_res_window == first.low_res_window
+    assert any(np.array_equal(mask[0, 0], first.low_res_logits) for mask in given_masks)
+
+
+def test_an_earlier_mask_keeps_its_place_in_another_window(
+    model: Predictor, tmp_path: Path, given_masks: list[Any]
+) -> None:
+    """Logits say where in their own window the object is; elsewhere they would mark something else."""
+    image = model.open_image(_scene(tmp_path / "a.tif"), tile=64)
+    known = Window(20, 40, 84, 104)
+    logits = np.full((8, 8), -5, np.float32)
+    logits[4:, :4] = 5  # the lower left quarter: rows 52 to 84, columns 40 to 72
+    click = Prompt(*_click(60, 60), mask_input=logits, mask_window=known)
+    image.predict(click)
+    windows = list(prompt_windows(click, image.size_hw, 64))[: len(given_masks)]
+    assert known not in windows
+    for window, mask in zip(windows, given_masks, strict=True):
+        cell = max(window.size_hw) / 8
+        rows, columns = np.nonzero((mask[0, 0] > 0).numpy())
+        assert abs(rows.min() * cell + window.y0 - max(52, window.y0)) <= cell
+        assert abs((rows.max() + 1) * cell + window.y0 - min(84, window.y1)) <= cell
+        assert abs(columns.min() * cell + window.x0 - max(40, window.x0)) <= cell
+        assert abs((columns.max() + 1) * cell + window.x0 - min(72, window.x1)) <= cell
+
+
+def test_an_earlier_mask_of_another_place_marks_nothing(
+    model: Predictor, tmp_path: Path, given_masks: list[Any]
+) -> None:
+    """What its window does not show is not the object."""
+    image = model.open_image(_scene(tmp_path / "a.tif"), tile=64)
+    logits = np.full((8, 8), 5, np.float32)
+    image.predict(Prompt(*_click(10, 10), mask_input=logits, mask_window=Window(86, 116, 150, 180)))
+    assert (given_masks[0] < 0).all()
+
+
+def test_logits_that_may_be_of_any_window_are_refused(model: Predictor, tmp_path: Path) -> None:
+    """They were used as if they were of the window around the click; the prediction knows where they are from."""
+    model.set_image(_scene(tmp_path / "a.tif"))
+    first = model.predict([(90, 70)])
+    assert first.window == (0, 0, 150, 180)
+    with pytest.raises(ConfigError, match="mask=found"):
+        model.predict([(20, 20)], mask=first.low_res_logits)
+    assert model.predict([(20, 20)], mask=first).mask.shape == (150, 180)
+
+
+def test_a_sensor_that_learns_its_channels_from_files_is_guarded_too(tmp_path: Path) -> None:
+    """An untuned model of hundreds of bands has no channels before an image, and would read gigabytes."""
+    np.save(tmp_path / "scene.npy", np.random.default_rng(0).random((40, 150, 180), np.float32))
+    known = registry()
+    parts = Parts(known.foundation("tiny"), known.transfer_layer("zeroshot"), known.tuner("frozen"), None)
+    untuned = ZeroShotPredictor(parts, known.modality("raster"), 32, torch.device("cpu"))
+    image = untuned.open_image(tmp_path / "scene.npy", tile=32)
+    box = Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), np.asarray([0, 0, 180, 150], np.float32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictor, "_MAX_VALUES", 30 * 150 * 180)
+        with pytest.raises(ConfigError, match="180x150"):
+            image.predict(box)
+    assert image.predict(box).mask.shape == (150, 180)
