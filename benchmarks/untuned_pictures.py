@@ -20,11 +20,10 @@ import numpy as np
 import torch
 from untuned import add_model_options, data_sets
 
-from simmat.data.statistics import Moments
 from simmat.evaluation import evaluate
 from simmat.nn.mat import ZeroShotMap
 from simmat.predictor import ZeroShotPredictor
-from simmat.sensors.normalize import zero_shot_map
+from simmat.sensors.normalize import Moments, zero_shot_map
 from simmat.types import ImageReader, Window
 
 MAPS = ("mean", "components")

@@ -14,10 +14,9 @@ import numpy as np
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.fingerprint import DatasetDigest
 from simmat.data.index_table import NO_CLASS, IndexTable, Ints, load_index, read_samples, row_type, save_index
-from simmat.data.statistics import merge_moments
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems, equal_problems
 from simmat.io.files import locked
-from simmat.sensors.normalize import Statistics
+from simmat.sensors.normalize import Statistics, merge_moments
 from simmat.sensors.options import format_nodata
 from simmat.types import MAX_DOWNSCALE, SMALL_SIDE, Window
 

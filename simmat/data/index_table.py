@@ -30,13 +30,13 @@ from simmat.data.dataset import Dataset, Sample
 from simmat.data.fingerprint import Bytes, annotations_digest, file_digest, file_times, files_of
 from simmat.data.instances import Annotation, count_joined, visible_regions
 from simmat.data.samples import start_of_paths
-from simmat.data.statistics import image_moments
 from simmat.errors import DataError, OutputError, SimMATError
 from simmat.geo import read_georeference
 from simmat.io.files import atomic_write_bytes, cache_folder, parse_json, require_file
 from simmat.model_spec import Channels
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.channel_selection import channels_by_source
+from simmat.sensors.normalize import image_moments
 from simmat.threads import START_METHOD, usable_cpus
 from simmat.types import SensorImage
 from simmat.version import __version__

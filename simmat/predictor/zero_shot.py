@@ -12,14 +12,13 @@ import torch
 
 from simmat.data.card import DataCard
 from simmat.data.pipeline import Pipeline
-from simmat.data.statistics import image_moments
 from simmat.foundation import FoundationModel
 from simmat.model import Parts, assemble, assemble_transfer
 from simmat.model_spec import ModelSpec
 from simmat.predictor.cache import digest_of
 from simmat.predictor.predictor import Predictor
 from simmat.sensors.adapter import ModalityAdapter, options_of
-from simmat.sensors.normalize import Statistics, fit_channels, zero_shot_map
+from simmat.sensors.normalize import Statistics, fit_channels, image_moments, zero_shot_map
 from simmat.types import ImageReader, SensorImage, Window
 
 _SAMPLES = 4

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from data_sets import folder_of, open_planes, save_image
 
-from simmat.data import statistics
 from simmat.data.dataset import Dataset
 from simmat.data.index import read_index
 from simmat.data.index_table import FOLDER
 from simmat.errors import DataError
+from simmat.sensors import normalize
 
 
 def holey(root: Path, count: int = 5) -> tuple[Dataset, np.ndarray]:
@@ -48,7 +48,7 @@ def test_order_and_block_size_do_not_matter(tmp_path: Path, monkeypatch: pytest.
     """The same data must give the same bundle on every file system."""
     dataset, _ = holey(tmp_path)
     forward = read_index(dataset).statistics(dataset.samples)
-    monkeypatch.setattr(statistics, "BLOCK_VALUES", 50)
+    monkeypatch.setattr(normalize, "BLOCK_VALUES", 50)
     shutil.rmtree(dataset.root / FOLDER)
     backward = read_index(dataset).statistics(dataset.samples[::-1])
     for one, other in zip((forward.mean, forward.std), (backward.mean, backward.std), strict=True):

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from simmat.data.statistics import Moments
-from simmat.sensors.normalize import fit_channels, normalize, rgb_indices, zero_shot_map
+from simmat.sensors.normalize import Moments, fit_channels, normalize, rgb_indices, zero_shot_map
 from simmat.types import Channel, SensorImage
 
 COLOURS = ("red", "green", "blue")

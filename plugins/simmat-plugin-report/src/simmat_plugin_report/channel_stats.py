@@ -14,10 +14,10 @@ import numpy as np
 
 from simmat.data.dataset import Dataset
 from simmat.data.samples import Sample
-from simmat.data.statistics import Moments, image_moments
 from simmat.drawing.display import display_style
 from simmat.errors import DataError, SimMATError
 from simmat.sensors.adapter import load_sample
+from simmat.sensors.normalize import Moments, image_moments
 from simmat.types import Channel, FloatArray, SensorImage, Window
 
 PERCENTILES = (1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0)

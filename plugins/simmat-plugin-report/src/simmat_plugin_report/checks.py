@@ -14,10 +14,10 @@ from simmat.data.dataset import Dataset
 from simmat.data.fingerprint import shared_images
 from simmat.data.index import DataIndex, read_index
 from simmat.data.samples import SPLITS
-from simmat.data.statistics import Moments
 from simmat.documents import FromLists, StrictModel
 from simmat.drawing.display import DisplayStyle, display_style
 from simmat.errors import equal_problems, few_of
+from simmat.sensors.normalize import Moments
 from simmat.types import Channel
 from simmat_plugin_report.data_warnings import joined_warning, neighbour_warning, normalized_warning
 

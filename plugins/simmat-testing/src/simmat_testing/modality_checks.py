@@ -333,7 +333,7 @@ def training_reaches_every_channel(case: ModalityCase) -> None:
 
 def _transformed(case: ModalityCase) -> tuple[list[SensorImage], tuple[Channel, ...]]:
     """Return the transformed samples, and their channels with the mean and std of a training on them."""
-    from simmat.data.statistics import Moments, image_moments
+    from simmat.sensors.normalize import Moments, image_moments
 
     images = [case.adapter.transform(case.load(files)) for files in case.samples]
     statistics = reduce(Moments.merge, map(image_moments, images)).statistics()
