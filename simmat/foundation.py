@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -145,27 +145,3 @@ class FoundationModel(Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """As of nn.Module."""
-
-
-# Not `isinstance` with runtime_checkable: since Python 3.12 it only finds static attributes, and the submodules of an
-# nn.Module are none.
-
-
-def has_first_layer(backbone: object) -> TypeGuard[HasFirstLayer]:
-    """Return whether a backbone fits `HasFirstLayer`."""
-    return hasattr(backbone, "first_layer")
-
-
-def has_finer_levels(backbone: object) -> TypeGuard[HasFinerLevels]:
-    """Return whether a backbone fits `HasFinerLevels`."""
-    return hasattr(backbone, "finer_levels")
-
-
-def is_tunable_attention(module: object) -> TypeGuard[TunableAttention]:
-    """Return whether a module fits `TunableAttention`."""
-    return hasattr(module, "width") and hasattr(module, "memory")
-
-
-def is_foundation_model(model: object) -> TypeGuard[FoundationModel]:
-    """Return whether a model fits `FoundationModel`."""
-    return all(hasattr(model, name) for name in ("backbone", "decoder", "named_parameters", "state_dict"))

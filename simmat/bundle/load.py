@@ -28,9 +28,8 @@ from simmat.data.pipeline import Pipeline
 from simmat.errors import BundleError, ConfigError, UnknownNameError
 from simmat.io.files import missing
 from simmat.io.weights import check_digest, find_weights, sha256_of
-from simmat.model import Parts, SimMAT, assemble_on, find_parts, foundation_of, outline
+from simmat.model import Parts, SimMAT, TooLargeError, assemble_on, find_parts, foundation_of, outline
 from simmat.model_spec import ModelSpec
-from simmat.nn.meta_device import TooLargeError
 from simmat.plugin_specs import BundleSource, FoundationSpec, import_from_string
 from simmat.plugins.loader import installed
 from simmat.plugins.registry import Registry

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from simmat.errors import ConfigError
-from simmat.foundation import has_first_layer
 from simmat.types import Channel
 
 
@@ -29,7 +28,7 @@ def first_layer_of(backbone: object, user: str) -> nn.Conv2d:
     Raises:
         ConfigError: the layer is not one convolution without groups.
     """
-    layer = backbone.first_layer if has_first_layer(backbone) else None
+    layer = getattr(backbone, "first_layer", None)
     if not isinstance(layer, nn.Conv2d) or layer.groups != 1:
         if layer is None:
             found = "has no `first_layer`"

@@ -10,7 +10,7 @@ from simmat_plugin_sam.pyramid import FRESH, FeaturePyramid, PromptableModel
 from torch import Tensor, nn
 
 from simmat.errors import DataError
-from simmat.foundation import PromptBatch, has_first_layer, is_foundation_model
+from simmat.foundation import PromptBatch
 from simmat.nn.tuners import pretrained_backbone, trainable_state, unfreeze_newly_initialized
 from simmat.plugin_specs import TuningTargets
 
@@ -78,11 +78,10 @@ def test_every_kind_of_backbone_gets_three_levels_and_masks_at_the_finest(
 def test_the_contract_of_a_foundation_model_is_kept() -> None:
     """Transfer layers ask for `first_layer`, the core for both halves."""
     network = model(16)
-    assert is_foundation_model(network)
-    assert has_first_layer(network.backbone)
+    assert hasattr(network.backbone, "first_layer")
     body = Maps((16,))
     body.stem = body._modules.pop("first_layer")
-    assert not has_first_layer(PromptableModel("m", body, image_size=64, seed=0, dim=DIM).backbone)
+    assert not hasattr(PromptableModel("m", body, image_size=64, seed=0, dim=DIM).backbone, "first_layer")
 
 
 def test_strides_that_do_not_double_are_refused() -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from simmat.errors import ConfigError
-from simmat.foundation import TunableAttention, is_tunable_attention
+from simmat.foundation import TunableAttention
 from simmat.nn.tuners import check_options, model_name, targeted_modules
 from simmat.plugin_specs import TuningTargets
 
@@ -95,13 +95,13 @@ def apply_prefix(model: nn.Module, *, targets: TuningTargets, generator: torch.G
 def _attentions(model: nn.Module, targets: TuningTargets, tuner: str) -> Iterator[tuple[TunableAttention, Tensor]]:
     """Yield every attention that the model names, with a tensor that has its device and dtype."""
     for name, module in targeted_modules(model, targets.attention, tuner):
-        if not is_tunable_attention(module):
+        if not (hasattr(module, "width") and hasattr(module, "memory")):
             raise ConfigError(
                 f"foundation model {model_name(model)!r} names {name!r} for tuner {tuner!r}, but a "
                 f"{type(module).__name__} takes no tokens; it needs `width` and `memory`, see "
                 "simmat.foundation.TunableAttention"
             )
-        yield module, next(cast(nn.Module, module).parameters())
+        yield cast(TunableAttention, module), next(module.parameters())
 
 
 def _random(count: int, width: int, generator: torch.Generator) -> Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 
 from simmat.errors import SimMATError, SpecError
 from simmat.foundation import FoundationModel
-from simmat.nn.meta_device import TooLargeError, meta_device
+from simmat.model import TooLargeError, meta_device
 from simmat.nn.tensor_files import first_line
 from simmat.plugin_specs import FoundationSpec
 from simmat_plugin_transformers.backbones import HfSamBackbone, PyramidBackbone

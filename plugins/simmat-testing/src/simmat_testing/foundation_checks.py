@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from simmat.errors import ConfigError, WeightsError, few_of
-from simmat.foundation import FoundationModel, MaskPrediction, PromptBatch, is_foundation_model
+from simmat.foundation import FoundationModel, MaskPrediction, PromptBatch
 from simmat.io.weights import find_weights, sha256_of
 from simmat.plugin_specs import FoundationSpec, build_foundation, import_from_string
 from simmat_testing.checks import CheckFailed, CheckSkipped
@@ -82,7 +82,7 @@ class FoundationCase:
 
     def _build(self, seed: int, weights: Path | None) -> FoundationModel:
         model = build_foundation(self.spec, image_size=self.image_size, weights=weights, seed=seed)
-        if not is_foundation_model(model):
+        if not all(hasattr(model, name) for name in ("backbone", "decoder", "named_parameters", "state_dict")):
             raise CheckFailed(
                 f"{self.spec.build} returned a {type(model).__name__}",
                 "return an nn.Module with `backbone` and `decoder`, see simmat.foundation.FoundationModel",
