@@ -56,16 +56,14 @@ def load(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *others: str)
     return load_plugins(entries, {"SIMMAT_STRICT_PLUGINS": "1"})
 
 
-@pytest.mark.parametrize("name", ["gain", "norms", pytest.param("cnn", marks=pytest.mark.slow)])
-def test_a_layer_a_tuner_and_a_foundation_model_keep_their_rules(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("name", ["gain", "norms", "table", pytest.param("cnn", marks=pytest.mark.slow)])
+def test_the_parts_of_the_page_keep_their_rules(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page is copied from; a slip in it is a slip in many."""
     if name == "cnn":
         need_plugins("sam")
     ((_, _, run_in),) = find_checkable(name, load(name, tmp_path, monkeypatch))
     results = list(run_in(tmp_path))
-    assert len(results) >= 3
+    assert results
     assert [result for result in results if result.status == "failed"] == []
 
 

@@ -75,13 +75,13 @@ def test_no_check_of_its_sensor_is_skipped(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["foundation", "layer", "tuner", "command"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "sensor"])
 def test_a_part_of_each_other_kind_passes_its_checks(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The example is what its author changes; it must not begin with a broken rule."""
-    name = f"new-{kind}"
-    monkeypatch.syspath_prepend(str(make_plugin(name, tmp_path, kind) / "src"))
+    name = "new_metric" if kind == "metric" else f"new-{kind}"
+    monkeypatch.syspath_prepend(str(make_plugin(f"new-{kind}", tmp_path, kind) / "src"))
     entry = importlib.metadata.EntryPoint(name, f"simmat_plugin_new_{kind}", "simmat")
     ((_, _, run_in),) = find_checkable(name, load_plugins([entry], {}))
     results = list(run_in(tmp_path))
@@ -107,6 +107,7 @@ def test_what_it_makes_is_clean(kind: str, tmp_path: Path) -> None:
     [
         ("train --kind command", "'train' .*SimMAT itself"),
         ("lora --kind tuner", "'lora' .*simmat "),
+        ("boundary-iou --kind metric", "'boundary-iou' .*simmat "),
         ("My-Sonar", "lower case .*'My-Sonar'"),
         ("3d", "letter first, got '3d'"),
         ("a--b", "single hyphens"),
@@ -147,11 +148,12 @@ def test_nothing_is_left_where_it_cannot_be_written(tmp_path: Path) -> None:
 def test_it_is_installed_checked_and_tested_without_a_change(tmp_path: Path) -> None:
     """The promise of the command: these three lines, and all is green."""
     python = make_venv(tmp_path / "env")
-    for words in (
-        "simmat plugins new sonar-one",
-        "pip install --editable ./simmat-plugin-sonar-one",
-        "simmat plugins check simmat-plugin-sonar-one",
-        "pytest -q simmat-plugin-sonar-one",
-    ):
-        done = run_in(python, "-m", *words.split(), cwd=tmp_path)
-        assert done.returncode == 0, done.stdout + done.stderr
+    for name, kind in (("sonar-one", "sensor"), ("share-found", "metric")):
+        for words in (
+            f"simmat plugins new {name} --kind {kind}",
+            f"pip install --editable ./simmat-plugin-{name}",
+            f"simmat plugins check simmat-plugin-{name}",
+            f"pytest -q simmat-plugin-{name}",
+        ):
+            done = run_in(python, "-m", *words.split(), cwd=tmp_path)
+            assert done.returncode == 0, done.stdout + done.stderr

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from simmat_testing.checks import run_check as run_check
     from simmat_testing.checks import run_checks as run_checks
     from simmat_testing.contracts import FoundationContract as FoundationContract
+    from simmat_testing.contracts import LossContract as LossContract
+    from simmat_testing.contracts import MetricContract as MetricContract
     from simmat_testing.contracts import ModalityContract as ModalityContract
     from simmat_testing.contracts import PackageContract as PackageContract
+    from simmat_testing.contracts import ResultFormatContract as ResultFormatContract
     from simmat_testing.contracts import TransferLayerContract as TransferLayerContract
     from simmat_testing.contracts import TunerContract as TunerContract
     from simmat_testing.find_parts import FOUNDATION_CHECKS as FOUNDATION_CHECKS
@@ -42,8 +45,11 @@ _MODULES = {
     "checks": ("CheckFailed", "CheckSkipped", "CheckResult", "run_check", "run_checks"),
     "contracts": (
         "FoundationContract",
+        "LossContract",
+        "MetricContract",
         "ModalityContract",
         "PackageContract",
+        "ResultFormatContract",
         "TransferLayerContract",
         "TunerContract",
     ),

@@ -35,8 +35,8 @@ _SHOWN = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
 def check(name: str, full: bool, source: Mapping[str, Path], image_size: int | None, as_json: bool) -> int:
     """Check NAME against SimMAT's rules for plugins, and print one line per rule.
 
-    NAME is a modality, a foundation model (also FAMILY/MODEL), or an installed package, to check everything in it. The
-    exit code is 1 if a rule is broken.
+    NAME is a modality, a foundation model (also FAMILY/MODEL), another part, or an installed package, to check
+    everything in it. The exit code is 1 if a rule is broken.
     """
     for source_name, file in source.items():
         if not file.is_file():
@@ -87,14 +87,14 @@ def _as_dict(result: CheckResult) -> dict[str, Any]:
     }
 
 
-@click.command("plugins new", short_help="Create a package for a new sensor, model or command.")
+@click.command("plugins new", short_help="Create a package for a new sensor, model or other part.")
 @click.argument("name")
 @click.option(
     "--kind",
     default="sensor",
     show_default=True,
     type=click.Choice(list(KINDS)),
-    help="What it brings: a sensor, foundation model, transfer layer, tuner or command.",
+    help="What it brings: a sensor, foundation model, transfer layer, tuner, result format, loss, metric or command.",
 )
 @click.option("--path", type=PATH, default=Path(), help="Folder to create it in; by default the current folder.")
 def new(name: str, kind: str, path: Path) -> None:

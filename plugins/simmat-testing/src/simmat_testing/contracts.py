@@ -8,14 +8,17 @@ from typing import Any, ClassVar
 
 import pytest
 
-from simmat.plugin_specs import FoundationSpec, TransferLayerSpec, TunerSpec
+from simmat.plugin_specs import FoundationSpec, LossSpec, MetricSpec, ResultFormat, TransferLayerSpec, TunerSpec
 from simmat.plugins.loader import load_plugins
 from simmat.sensors.adapter import ModalityAdapter
 from simmat_testing.checks import Check, CheckFailed, NoSamples, run_check
 from simmat_testing.find_parts import (
     FOUNDATION_CHECKS,
+    LOSS_CHECKS,
+    METRIC_CHECKS,
     MODALITY_CHECKS,
     PACKAGE_CHECKS,
+    RESULT_FORMAT_CHECKS,
     TRANSFER_LAYER_CHECKS,
     TUNER_CHECKS,
 )
@@ -23,6 +26,7 @@ from simmat_testing.foundation_checks import FoundationCase
 from simmat_testing.layer_checks import TransferLayerCase
 from simmat_testing.modality_case import ModalityCase
 from simmat_testing.package_checks import PackageCase
+from simmat_testing.part_checks import LossCase, ResultFormatCase
 
 
 class _Contract:
@@ -112,6 +116,42 @@ class TunerContract(_Contract):
     def contract_case(self, tuner: TunerSpec | str) -> TunerSpec:
         """The tuner."""
         return load_plugins().tuner(tuner) if isinstance(tuner, str) else tuner
+
+
+class ResultFormatContract(_Contract):
+    """The contract of a result format; give the fixture `result_format`: its spec or an installed name."""
+
+    checks = RESULT_FORMAT_CHECKS
+
+    @pytest.fixture
+    def contract_case(self, result_format: ResultFormat | str, tmp_path: Path) -> ResultFormatCase:
+        """The format."""
+        given = result_format
+        return ResultFormatCase(
+            load_plugins().get("result format", given) if isinstance(given, str) else given, tmp_path
+        )
+
+
+class LossContract(_Contract):
+    """The contract of a loss; give the fixture `loss`: its spec or an installed name."""
+
+    checks = LOSS_CHECKS
+
+    @pytest.fixture
+    def contract_case(self, loss: LossSpec | str, tmp_path: Path) -> LossCase:
+        """The loss."""
+        return LossCase(load_plugins().loss(loss) if isinstance(loss, str) else loss, tmp_path)
+
+
+class MetricContract(_Contract):
+    """The contract of a metric; give the fixture `metric`: its spec or an installed name."""
+
+    checks = METRIC_CHECKS
+
+    @pytest.fixture
+    def contract_case(self, metric: MetricSpec | str) -> MetricSpec:
+        """The metric."""
+        return load_plugins().get("metric", metric) if isinstance(metric, str) else metric
 
 
 class PackageContract(_Contract):

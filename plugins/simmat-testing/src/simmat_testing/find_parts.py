@@ -10,11 +10,19 @@ from typing import Any, TypeAlias
 from simmat.errors import ConfigError, UnknownNameError, did_you_mean
 from simmat.plugins.registry import Kind, Registry
 from simmat.sensors.options import is_sensor_file
-from simmat_testing import foundation_checks, layer_checks, modality_checks, modality_values, package_checks
+from simmat_testing import (
+    foundation_checks,
+    layer_checks,
+    modality_checks,
+    modality_values,
+    package_checks,
+    part_checks,
+)
 from simmat_testing.checks import Check, CheckResult, by_id, run_checks
 from simmat_testing.foundation_checks import FoundationCase
 from simmat_testing.layer_checks import TransferLayerCase
 from simmat_testing.modality_case import ModalityCase
+from simmat_testing.part_checks import LossCase, ResultFormatCase
 
 MODALITY_CHECKS = by_id(
     modality_checks.options_are_described,
@@ -59,6 +67,9 @@ TUNER_CHECKS = by_id(
     layer_checks.tuner_is_seeded,
     layer_checks.tuner_trains_with_a_gradient,
 )
+RESULT_FORMAT_CHECKS = by_id(part_checks.format_writes_what_it_declares)
+LOSS_CHECKS = by_id(part_checks.loss_reaches_the_network)
+METRIC_CHECKS = by_id(part_checks.metric_scores_every_result, part_checks.metric_leaves_its_input_alone)
 COMMAND_CHECKS = by_id(package_checks.command_shows_its_help)
 PACKAGE_CHECKS = by_id(
     package_checks.loads_without_torch,
@@ -72,7 +83,9 @@ PACKAGE_CHECKS = by_id(
 Subject: TypeAlias = tuple[str, str, Callable[[Path], Iterator[CheckResult]]]
 """One thing to check: its kind, its name, and the function that checks it in a scratch folder."""
 
-_KINDS: tuple[Kind, ...] = ("modality", "foundation model", "transfer layer", "tuner", "command")
+_KINDS: tuple[Kind, ...] = (
+    "modality", "foundation model", "transfer layer", "tuner", "result format", "loss", "metric", "command",
+)  # fmt: skip
 """What can be checked by its name."""
 
 
@@ -89,8 +102,8 @@ def find_checkable(
     A part is preferred to a plugin of the same name; the name of a distribution is the package and all its parts.
 
     Args:
-        name: name of a modality (also `rgb+thermal`, or a sensor.toml), foundation model, transfer layer, tuner,
-            command, distribution or plugin.
+        name: name of a modality (also `rgb+thermal`, or a sensor.toml), of a part of another kind, of a distribution
+            or of a plugin.
         files: the files of one sample, source name -> file, for a sensor that does not simulate its own.
         image_size: side of the input of foundation models, in pixels.
 
@@ -126,7 +139,7 @@ def find_checkable(
         for parts in known.values():
             names += parts
         raise UnknownNameError(
-            f"no modality, foundation model, transfer layer, tuner, command or plugin {name!r}"
+            f"no modality, foundation model or other part, and no plugin, {name!r}"
             f"{did_you_mean(name, names)} "
             "For the names see: simmat modalities list, simmat foundations list, simmat plugins list"
         )
@@ -164,7 +177,12 @@ def _subject(
         checks, case = FOUNDATION_CHECKS, partial(FoundationCase, spec, image_size=image_size, full=full)
     elif kind == "transfer layer":
         checks, case = TRANSFER_LAYER_CHECKS, partial(TransferLayerCase, registry.transfer_layer(name))
+    elif kind == "result format":
+        checks, case = RESULT_FORMAT_CHECKS, partial(ResultFormatCase, registry.get(kind, name))
+    elif kind == "loss":
+        checks, case = LOSS_CHECKS, partial(LossCase, registry.loss(name))
     else:
         part = registry.get(kind, name)
-        checks, case = (TUNER_CHECKS if kind == "tuner" else COMMAND_CHECKS), lambda _: part
+        checks = {"tuner": TUNER_CHECKS, "metric": METRIC_CHECKS, "command": COMMAND_CHECKS}[kind]
+        case = lambda _: part  # noqa: E731 - a check of these takes the part itself
     return kind, name, lambda folder: run_checks(checks.values(), case(folder))

@@ -98,6 +98,8 @@ _REFERENCES: dict[Kind, tuple[str, ...]] = {
     "foundation family": ("models", "spec"),
     "transfer layer": ("build",),
     "tuner": ("apply",),
+    "loss": ("build",),
+    "metric": ("compute",),
     "model format": ("load",),
     "result format": ("write",),
     "sequence format": ("write",),

@@ -27,10 +27,17 @@ KINDS: Mapping[str, tuple[Kind, str]] = {
     "foundation": ("foundation model", "Model"),
     "layer": ("transfer layer", "Layer"),
     "tuner": ("tuner", "Tuner"),
+    "format": ("result format", "Format"),
+    "loss": ("loss", "Loss"),
+    "metric": ("metric", "Metric"),
     "command": ("command", "Command"),
 }
 """What a new package may bring, as `--kind` names it -> its kind in the registry, and the end of its class's name."""
-_DEPENDENCIES = {"sensor": '"numpy>=1.26", ', "foundation": '"simmat-plugin-sam{range}", '}
+_DEPENDENCIES = {
+    "sensor": '"numpy>=1.26", ',
+    "foundation": '"simmat-plugin-sam{range}", ',
+    "metric": '"numpy>=1.26", ',
+}
 """What a new package needs beside SimMAT; "{range}" is that of SimMAT's versions."""
 _SAMPLE_HW = (47, 61)  # odd, so that checks notice a sensor that crops
 
@@ -50,8 +57,16 @@ def check_name(name: str, registry: Registry, kind: str = "sensor") -> None:
     owners |= {part: registry.owner(what, part) for part in registry.names(what)}
     owners |= {part: " and ".join(owned) for (of, part), owned in registry.conflicts().items() if of == what}
     owners |= {report.name: report.owner for report in registry.reports if report.version}
-    if name in owners:
-        raise ConfigError(f"the name {name!r} is taken by {owners[name]}; choose another")
+    owner = owners.get(name) or owners.get(_part_name(name, kind))
+    if owner is not None:
+        raise ConfigError(f"the name {name!r} is taken by {owner}; choose another")
+
+
+def _part_name(name: str, kind: str) -> str:
+    """Return the name of what a package brings: that of the package, for a metric the key of its figure in scores."""
+    if kind == "metric":
+        return name.replace("-", "_")
+    return name
 
 
 def make_plugin(name: str, parent: Path, kind: str = "sensor") -> Path:
@@ -71,6 +86,7 @@ def make_plugin(name: str, parent: Path, kind: str = "sensor") -> Path:
         "kind": "sensor" if kind == "sensor" else what,
         "dependencies": _DEPENDENCIES.get(kind, "").format(range=versions),
         "name": name,
+        "part": _part_name(name, kind),
         "package": package,
         "module": package.replace("-", "_"),
         "class": "".join(part.capitalize() for part in name.split("-")) + ending,
