@@ -16,10 +16,17 @@ from runs import config, gray_set, registry
 import simmat
 from simmat import training
 from simmat.bundle import load_bundle, read_bundle_spec
-from simmat.calibration import Calibration, MonotonicMap, tempered
+from simmat.calibration import (
+    Calibration,
+    MonotonicMap,
+    ScoredPredictions,
+    calibrated_pairs,
+    calibration_error,
+    fit_calibration,
+    fit_curve,
+    tempered,
+)
 from simmat.cli import run
-from simmat.evaluation import ScoredPredictions, calibrated_pairs, calibration_error, fit_calibration
-from simmat.evaluation.calibration import fit_curve
 from simmat.model_spec import DenseSpec
 from simmat.predictor import Predictor
 from simmat.types import Prompt

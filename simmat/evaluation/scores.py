@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from simmat.calibration import Calibration, Kind
+from simmat.calibration import Calibration, Kind, ScoredPredictions, confidence_summary, pairs_of
 from simmat.data.instances import Instance
 from simmat.errors import PluginError, SimMATError
-from simmat.evaluation.calibration import ScoredPredictions, confidence_summary, pairs_of
 from simmat.evaluation.protocol import Protocol
 from simmat.evaluation.unprompted import AutomaticScores, ious, scored_area
 from simmat.plugin_specs import MetricResult, MetricSpec, import_from_string

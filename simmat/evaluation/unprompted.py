@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat.calibration import RIGHT_IOU, Kind
+from simmat.calibration import RIGHT_IOU, Kind, binned
 from simmat.data.instances import Annotation, FoundObject, Instance
-from simmat.evaluation.calibration import binned
 from simmat.types import BoolArray, FloatArray
 
 THRESHOLDS = tuple(float(value) for value in np.linspace(0.5, 0.95, 10))

@@ -19,11 +19,12 @@ from accelerate.utils import broadcast
 from torch import Tensor
 
 from simmat.bundle import bundle_spec, trained_tensors, write_sensors
+from simmat.calibration import fit_calibration
 from simmat.callbacks import RunPlan
 from simmat.config import dump_toml
 from simmat.data.samples import write_splits
 from simmat.errors import ConfigError, SimMATError
-from simmat.evaluation import Scores, find_protocol, fit_calibration, validate
+from simmat.evaluation import Scores, find_protocol, validate
 from simmat.io.files import atomic_folder, atomic_write_json, atomic_write_text
 from simmat.model import count_parameters
 from simmat.nn.device import Processes, fixed_threads

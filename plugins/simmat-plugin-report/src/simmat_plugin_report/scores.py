@@ -11,22 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from simmat.calibration import KINDS, Kind
-from simmat.data.card import class_title
-from simmat.evaluation import (
-    SIZES,
-    ObjectScore,
+from simmat.calibration import (
+    KINDS,
+    Kind,
     ScoredPredictions,
-    Scores,
     calibrated_pairs,
     calibration_error,
     held_out,
-    mean_interval,
     pairs_of,
     reliability,
     risk_area,
     risk_coverage,
 )
+from simmat.data.card import class_title
+from simmat.evaluation import SIZES, ObjectScore, Scores, mean_interval
 from simmat.plugins.loader import installed
 from simmat_plugin_report.documents import Analysis, RunView
 from simmat_plugin_report.page import Block, Figure, Table
