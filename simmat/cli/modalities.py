@@ -20,7 +20,7 @@ from simmat.cli.common import (
 )
 from simmat.cli.options import config_options
 from simmat.plugins.registry import Registry
-from simmat.sensors.adapter import ModalityAdapter, options_of
+from simmat.sensors.adapter import ModalityAdapter, options_of, sensor_definitions_of
 from simmat.sensors.options import ModalityOptions, describe_options, is_sensor_file, modality_parts
 from simmat.terminal import echo
 
@@ -58,8 +58,6 @@ def show(name: str, modality_options: dict[str, Any] | None, as_json: bool) -> N
 
     NAME may also be the path of a sensor.toml, or a composition such as rgb+thermal.
     """
-    from simmat.sensors.sensor_toml import sensor_definitions_of
-
     registry = load_registry()
     adapter = registry.modality(name, modality_options)
     if as_json:
@@ -92,8 +90,6 @@ def show(name: str, modality_options: dict[str, Any] | None, as_json: bool) -> N
 
 
 def _as_dict(names: Sequence[str], adapter: ModalityAdapter, registry: Registry) -> dict[str, Any]:
-    from simmat.sensors.sensor_toml import sensor_definitions_of
-
     return {
         "name": adapter.name,
         "description": adapter.description,

@@ -165,20 +165,15 @@ class Registry:
             raise ConfigError(f"modality {name!r} has an empty part; write for example rgb+thermal")
         declared = {definition.name: definition for definition in sensor_definitions}
         adapters = [self._adapter(part, declared.get(part)) for part in parts]
-        adapter = adapters[0]
-        if len(adapters) > 1:
-            from simmat.sensors.composed_modality import ComposedModality
-
-            adapter = ComposedModality(adapters)
-        names = [part.name for part in adapter.sensors()]
+        names = [adapter.name for adapter in adapters]
         by_sensor = options_by_sensor(options or {}, names)
         check_sensors(by_sensor, names)
-        adapter = adapter.with_options(by_sensor)
-        if channels is None:
-            return adapter
-        from simmat.sensors.composed_modality import SelectedChannels
+        adapters = [adapter.with_options(by_sensor) for adapter in adapters]
+        if len(adapters) == 1 and channels is None:
+            return adapters[0]
+        from simmat.sensors.composed_modality import ComposedModality
 
-        return SelectedChannels(adapter, channels)
+        return ComposedModality(adapters, channels)
 
     def with_modality(self, adapter: ModalityAdapter) -> Registry:
         """Return a registry with this adapter; it replaces an installed one of the same name."""

@@ -17,8 +17,8 @@ from simmat.errors import BundleError, ConfigError, DataError, SimMATError, all_
 from simmat.geo import geo_backend, read_georeference
 from simmat.io.files import decoding_errors, shown_url, url_of
 from simmat.io.tiff import open_tifffile
-from simmat.sensors.adapter import ModalityAdapter
-from simmat.sensors.channel_selection import MissingChannels, pick_channels
+from simmat.sensors.adapter import ModalityAdapter, load_sample
+from simmat.sensors.channel_selection import absent_sources, load_without, pick_channels
 from simmat.sensors.normalize import describe
 from simmat.types import Channel, Georeference, ImageReader, SensorImage, Window, same_channels
 
@@ -46,12 +46,13 @@ class LoadedImage:
 
 @dataclass(frozen=True)
 class FileImage:
-    """An image whose files are read in parts."""
+    """An image whose files are read in parts, see `load_files`."""
 
     adapter: ModalityAdapter
     files: Mapping[str, Path]
     size_hw: tuple[int, int]
-    missing: MissingChannels
+    channels: tuple[Channel, ...]
+    missing: frozenset[str]
     georeference: Georeference | None = None
 
     @property
@@ -61,7 +62,20 @@ class FileImage:
 
     def read(self, window: Window) -> SensorImage:
         """Read a part of the files."""
-        return self.missing.load(self.adapter, self.files, window)
+        return load_files(self.adapter, self.files, self.channels, self.missing, window)
+
+
+def load_files(
+    adapter: ModalityAdapter,
+    files: Mapping[str, Path],
+    channels: tuple[Channel, ...],
+    missing: frozenset[str],
+    window: Window | None = None,
+) -> SensorImage:
+    """Load files, or a window of them; of the sensor's `channels`, those that are `missing` have no valid pixel."""
+    if missing:
+        return load_without(adapter, files, channels, missing, window)
+    return load_sample(adapter, files, window)
 
 
 class _Tile(NamedTuple):
@@ -171,9 +185,8 @@ class ImageLoader:
 
     def _open(self, files: Mapping[str, Path], missing: frozenset[str], largest: float) -> ImageReader:
         """Open an image that has a side of more than `largest` pixels and can be read in parts; load any other one."""
-        lacking = MissingChannels(self.channels, missing)
         if any(map(url_of, files.values())):
-            reader = self._open_url(files, lacking)
+            reader = self._open_url(files, missing)
             if max(reader.size_hw) > largest:
                 return reader
             return LoadedImage(reader.read(Window(0, 0, *reader.size_hw)))
@@ -181,20 +194,20 @@ class ImageLoader:
         if largest != math.inf:
             size_hw = self.adapter.window_size(files)
         if size_hw is None or max(size_hw) <= largest:
-            return LoadedImage(self._load(files, lacking, None))
-        corner = self._load(files, lacking, Window(0, 0, 1, 1))
+            return LoadedImage(self._load(files, missing, None))
+        corner = self._load(files, missing, Window(0, 0, 1, 1))
         self.check_channels(corner)
-        return FileImage(self.adapter, files, size_hw, lacking, corner.georeference)
+        return FileImage(self.adapter, files, size_hw, self.channels, missing, corner.georeference)
 
-    def _load(self, files: Mapping[str, Path], lacking: MissingChannels, window: Window | None) -> SensorImage:
+    def _load(self, files: Mapping[str, Path], missing: frozenset[str], window: Window | None) -> SensorImage:
         """Load files, or a window of them, with the georeference of the first source."""
-        image = lacking.load(self.adapter, files, window)
+        image = load_files(self.adapter, files, self.channels, missing, window)
         reference = files.get(self.adapter.sources[0].name)
         if image.georeference is None and reference is not None:
             image = replace(image, georeference=read_georeference(reference))
         return image
 
-    def _open_url(self, files: Mapping[str, Path], lacking: MissingChannels) -> ImageReader:
+    def _open_url(self, files: Mapping[str, Path], missing: frozenset[str]) -> ImageReader:
         (source, path), *others = files.items()
         if others:
             raise ConfigError(f"{shown_url(path)}: a sensor with several files is not read by URL; download them first")
@@ -204,7 +217,7 @@ class ImageLoader:
             size_hw = self.adapter.window_size({source: part})
             if size_hw is None:
                 raise ConfigError(f"{part}: modality {self.adapter.name!r} needs whole files; download it first")
-            return FileImage(self.adapter, {source: part}, size_hw, lacking).read(Window(0, 0, *size_hw))
+            return load_files(self.adapter, {source: part}, self.channels, missing, Window(0, 0, *size_hw))
 
         remote = backend.open_url(str(url_of(path)), load)
         self.check_channels(remote.read(Window(0, 0, 1, 1)))
@@ -241,7 +254,9 @@ class ImageLoader:
 
     def optional_sources(self, missing: frozenset[str]) -> tuple[str, ...]:
         """Return the sources whose channels are all missing, so that they need no file."""
-        return MissingChannels(self.channels, missing).absent_sources(self.adapter)
+        if not missing:
+            return ()
+        return absent_sources(self.adapter, self.channels, missing)
 
     def _files_of(self, image: Path | str | ImageFiles, missing: frozenset[str]) -> dict[str, Path]:
         """Return source name -> file, after checking that the sensor needs these sources."""

@@ -61,6 +61,8 @@ class ModalityAdapter(ABC):
         channels: the channels that `load` returns; empty if only the file knows how many there are. A file may refine a
             unit (kelvin or counts); then the channels of the loaded image apply.
         options: what the user says about the files or how to read them.
+        definition: the content of the `sensor.toml` that describes it, which a bundle contains; None for a sensor
+            written in code.
         Options: the pydantic model of `options`. A sensor with options besides `nodata` declares a subclass of
             `ModalityOptions`; its constructor takes no other argument and sets what depends on an option (sources,
             channels).
@@ -72,6 +74,7 @@ class ModalityAdapter(ABC):
     sources: tuple[Source, ...]
     channels: tuple[Channel, ...] = ()
     options: ModalityOptions = ModalityOptions()
+    definition: Any = None
 
     Options: ClassVar[type[ModalityOptions]] = ModalityOptions
     api_version: ClassVar[int] = API_VERSION
@@ -324,6 +327,11 @@ def common_size(sizes: Mapping[str, tuple[int, int] | None]) -> tuple[int, int] 
 def options_of(adapter: ModalityAdapter) -> dict[str, dict[str, Any]]:
     """Return sensor -> option -> value of all options that were given a value."""
     return {part.name: stated for part in adapter.sensors() if (stated := part.stated_options())}
+
+
+def sensor_definitions_of(adapter: ModalityAdapter) -> tuple[Any, ...]:
+    """Return the definitions of the sensors that a `sensor.toml` describes, among those that an adapter consists of."""
+    return tuple(part.definition for part in adapter.sensors() if part.definition is not None)
 
 
 def with_data_card(adapter: ModalityAdapter, card: Mapping[str, Any]) -> ModalityAdapter:

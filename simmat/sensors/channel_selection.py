@@ -7,16 +7,15 @@ A missing channel is a plane without a valid pixel. Nothing is filled in; a tran
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Container, Sequence
+from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
 from simmat.errors import ConfigError, PluginError, did_you_mean
-from simmat.sensors.adapter import ModalityAdapter, load_sample
-from simmat.types import Channel, SensorImage, Window, same_channels
+from simmat.sensors.adapter import ModalityAdapter, PathsBySource, load_sample
+from simmat.types import Channel, SensorImage, Window
 
 _NUMBERED = re.compile(r"band\d+")
 """Names that state only a plane's place in its file."""
@@ -25,67 +24,57 @@ _WAVELENGTH_TOLERANCE = 0.05
 """A wavelength selects a channel if it differs from its centre by at most this fraction."""
 
 
-@dataclass(frozen=True)
-class MissingChannels:
-    """Which channels of a sensor are missing from a sample.
+def absent_sources(adapter: ModalityAdapter, channels: Sequence[Channel], missing: Container[str]) -> tuple[str, ...]:
+    """Return the sources whose channels are all missing, so that they need no file.
 
-    Attributes:
+    Args:
         channels: C channels, as the sensor loads them when none is missing.
-        names: names of the missing ones.
+        missing: names of the missing ones.
     """
+    absent = []
+    for source, own in channels_by_source(adapter, channels).items():
+        if all(channels[index].name in missing for index in own):
+            absent.append(source)
+    return tuple(absent)
 
-    channels: tuple[Channel, ...]
-    names: frozenset[str]
 
-    def absent_sources(self, adapter: ModalityAdapter) -> tuple[str, ...]:
-        """Return the sources whose channels are all missing, so that they need no file."""
-        if not self.names:
-            return ()
-        groups = channels_by_source(adapter, self.channels)
-        return tuple(
-            source for source, own in groups.items() if all(self.channels[index].name in self.names for index in own)
-        )
+def load_without(
+    adapter: ModalityAdapter,
+    files: PathsBySource,
+    channels: Sequence[Channel],
+    missing: Container[str],
+    window: Window | None = None,
+) -> SensorImage:
+    """Read what a sample has, and add its missing channels: (C, H, W) of all, invalid where they are missing.
 
-    def load(self, adapter: ModalityAdapter, files: Mapping[str, Path], window: Window | None = None) -> SensorImage:
-        """Read what a sample has, and add the missing channels; see `simmat.sensors.adapter.load_sample`."""
-        absent = self.absent_sources(adapter)
-        image = load_sample(adapter, {name: file for name, file in files.items() if name not in absent}, window)
-        if self.names:
-            return self.added_to(image)
+    The file may contain the missing planes; they are ignored. Planes that have only numbers are taken in order. An
+    image that does not fit is returned as it is. See `simmat.sensors.adapter.load_sample` and `absent_sources`.
+    """
+    absent = absent_sources(adapter, channels, missing)
+    image = load_sample(adapter, {name: file for name, file in files.items() if name not in absent}, window)
+    kept = [index for index, channel in enumerate(channels) if channel.name not in missing]
+    place = {channel.name: index for index, channel in enumerate(image.channels)}
+    wanted = [channels[index] for index in kept]
+    if place.keys() <= {channel.name for channel in channels} and all(one.name in place for one in wanted):
+        image = image.select([place[channel.name] for channel in wanted])
+    if not _fits(image.channels, wanted):
         return image
-
-    def added_to(self, image: SensorImage) -> SensorImage:
-        """Return (C, H, W) of all channels, invalid where they are missing; an image that does not fit as it is.
-
-        The file may contain the missing planes; they are ignored. Planes that have only numbers are taken in order.
-        """
-        kept = [index for index, channel in enumerate(self.channels) if channel.name not in self.names]
-        place = {channel.name: index for index, channel in enumerate(image.channels)}
-        wanted = [self.channels[index] for index in kept]
-        if place.keys() <= {channel.name for channel in self.channels} and all(one.name in place for one in wanted):
-            image = image.select([place[channel.name] for channel in wanted])
-        if not _fits(image.channels, wanted):
-            return image
-        shape = (len(self.channels), *image.size_hw)
-        data = np.zeros(shape, np.float32)
-        valid = np.zeros(shape, np.bool_)
-        data[kept], valid[kept] = image.data, image.valid
-        return replace(image, data=data, valid=valid, channels=self.channels)
+    shape = (len(channels), *image.size_hw)
+    data = np.zeros(shape, np.float32)
+    valid = np.zeros(shape, np.bool_)
+    data[kept], valid[kept] = image.data, image.valid
+    return replace(image, data=data, valid=valid, channels=tuple(channels))
 
 
 def _fits(found: Sequence[Channel], wanted: Sequence[Channel]) -> bool:
     """Return whether channels are those wanted, or differ only in the numbers of bands."""
     if len(found) != len(wanted):
         return False
-    pairs = zip(found, wanted, strict=True)
-    renamed = []
-    for a, b in pairs:
-        renamed.append(replace(a, name=b.name) if _are_numbered(a, b) else a)
-    return same_channels(renamed, wanted)
-
-
-def _are_numbered(*channels: Channel) -> bool:
-    return all(_NUMBERED.fullmatch(channel.name) for channel in channels)
+    for one, other in zip(found, wanted, strict=True):
+        is_same_name = one.name == other.name or (_NUMBERED.fullmatch(one.name) and _NUMBERED.fullmatch(other.name))
+        if not is_same_name or (one.quantity, one.unit) != (other.quantity, other.unit):
+            return False
+    return True
 
 
 def channels_by_source(adapter: ModalityAdapter, channels: Sequence[Channel]) -> dict[str, list[int]]:

@@ -1,4 +1,4 @@
-"""Sensors made of others: some channels of one, or several side by side (`rgb+thermal`)."""
+"""Sensors made of others: several side by side (`rgb+thermal`), and some channels of them (`--channels`)."""
 
 from __future__ import annotations
 
@@ -16,82 +16,29 @@ from simmat.types import Channel, Georeference, SensorImage, Window
 _SAME_PLACE_PX = 0.1  # largest distance of the corners of two images; programs round a grid differently
 
 
-def _delegate(name: str) -> Any:
-    """Return a method that calls the method of that name of `self.base`."""
-
-    def method(self: SelectedChannels, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self.base, name)(*args, **kwargs)
-
-    return method
-
-
-class SelectedChannels(ModalityAdapter):
-    """An adapter of which only some channels reach the network, in the given order (`--channels`).
-
-    Loading and augmentation see all planes, since values may depend on several of them; the channels are picked from
-    what `transform` returns.
-    """
-
-    def __init__(self, base: ModalityAdapter, selected: Sequence[str | int]) -> None:
-        if not selected:
-            raise ConfigError("--channels needs at least one channel index or name")
-        self.base = base
-        self.selected_channels = tuple(selected)
-        self.name = base.name
-        self.description = base.description
-        self.sources = base.sources
-        self.channels = base.channels
-
-    def transform(self, image: SensorImage) -> SensorImage:
-        """Transform as the base adapter, then keep the picked channels."""
-        full = self.base.transform(image)
-        return full.select(pick_channels(full.channels, self.selected_channels, origin=image.origin))
-
-    def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
-        """Compute as the base adapter, then keep the picked channels."""
-        given = self.base.transform_arrays(data, valid, channels, library)
-        one = np.ones((len(channels), 1, 1), np.float32)
-        full = self.base.transform(SensorImage(one, one > 0, tuple(channels)))
-        selected = pick_channels(full.channels, self.selected_channels, origin=self.name)
-        data, valid = (library.stack([array[..., index, :, :] for index in selected], -3) for array in given)
-        return data, valid
-
-    def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> SelectedChannels:
-        """Change the base adapter, with the same picks."""
-        return SelectedChannels(self.base.with_options(options), self.selected_channels)
-
-    def configured(self, card: Mapping[str, Any]) -> SelectedChannels:
-        """Change the base adapter, with the same picks."""
-        return SelectedChannels(self.base.configured(card), self.selected_channels)
-
-    def load_window(self, files: PathsBySource, window: Window) -> SensorImage:
-        """Read all planes of a window; those that are not picked may have no valid pixel."""
-        return self.base.with_channels(self.selected_channels).load_window(files, window)
-
-    sensors = _delegate("sensors")
-    load = _delegate("load")
-    window_size = _delegate("window_size")
-    is_log_scale = _delegate("is_log_scale")
-    flip = _delegate("flip")
-    rotate = _delegate("rotate")
-    simulate = _delegate("simulate")
-    save = _delegate("save")
-
-
 class ComposedModality(ModalityAdapter):
     """Several adapters as one sensor: `rgb+thermal`. Channels and sources are joined in order.
 
     The first adapter's reference source is the reference grid; a part of another size is refused. Where two parts
     share a channel or source name, the later one becomes `MODALITY.NAME`.
+
+    Attributes:
+        parts: the adapters; one alone where only some of its channels are used.
+        selected_channels: the channels that reach the network, in this order (`--channels`); None for all. Loading and
+            augmentation see all planes, since values may depend on several of them; these are picked from what
+            `transform` returns.
     """
 
-    def __init__(self, parts: Sequence[ModalityAdapter]) -> None:
+    def __init__(self, parts: Sequence[ModalityAdapter], selected_channels: Sequence[str | int] | None = None) -> None:
         names = [part.name for part in parts]
-        if len(parts) < 2 or len(set(names)) != len(names):
-            raise ConfigError(f"a composition needs two or more different modalities, got {'+'.join(names)!r}")
+        if len(set(names)) != len(names):
+            raise ConfigError(f"a composition needs different modalities, got {'+'.join(names)!r}")
         if sum(not part.channels for part in parts) > 1:
             raise ConfigError(f"of the parts of {'+'.join(names)!r} only one may leave its channel count to the file")
+        if selected_channels is not None and not selected_channels:
+            raise ConfigError("--channels needs at least one channel index or name")
         self.parts = tuple(parts)
+        self.selected_channels = selected_channels
         self.name = "+".join(names)
         self.description = ", ".join(part.description for part in parts)
         self._sources: dict[str, dict[str, str]] = {}  # sensor -> its own source -> the source's name here
@@ -111,11 +58,11 @@ class ComposedModality(ModalityAdapter):
 
     def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> ComposedModality:
         """Return the composition of the parts with these options."""
-        return ComposedModality([part.with_options(options) for part in self.parts])
+        return ComposedModality([part.with_options(options) for part in self.parts], self.selected_channels)
 
     def configured(self, card: Mapping[str, Any]) -> ComposedModality:
         """Configure every part; the intrinsics apply to all of them, since all sources share one pixel grid."""
-        return ComposedModality([part.configured(card) for part in self.parts])
+        return ComposedModality([part.configured(card) for part in self.parts], self.selected_channels)
 
     def load(self, files: PathsBySource) -> SensorImage:
         """Read every part that has files and stack the planes; parts of different sizes raise DataError."""
@@ -131,22 +78,37 @@ class ComposedModality(ModalityAdapter):
         )
 
     def load_window(self, files: PathsBySource, window: Window) -> SensorImage:
-        """Read that part of every part's image, and stack the planes."""
+        """Read the window of every part, and stack the planes; those not selected may have no valid pixel."""
+        if len(self.parts) == 1 and self.selected_channels is not None:
+            return self.parts[0].with_channels(self.selected_channels).load_window(files, window)
         return self._stack({part.name: part.load_window(own, window) for part, own in self._present(files)})
 
     def transform(self, image: SensorImage) -> SensorImage:
-        """Transform each part's planes."""
+        """Transform each part's planes, then keep the selected channels."""
+        full = self._transform_all(image)
+        if self.selected_channels is None:
+            return full
+        return full.select(pick_channels(full.channels, self.selected_channels, origin=image.origin))
+
+    def _transform_all(self, image: SensorImage) -> SensorImage:
         return self._stack({part.name: part.transform(piece) for part, piece in self._pieces(image)})
 
     def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
-        """Compute it for each part's planes."""
+        """Compute it for each part's planes, then keep the selected channels."""
         done = []
         for part, span in channel_spans(self, channels):
             own = _with_own_names(part, [channels[index] for index in span])
             rows = slice(span[0], span[-1] + 1)
             done.append(part.transform_arrays(data[..., rows, :, :], valid[..., rows, :, :], own, library))
         values, where = zip(*done, strict=True)
-        return library.concatenate(values, -3), library.concatenate(where, -3)
+        joined = library.concatenate(values, -3), library.concatenate(where, -3)
+        if self.selected_channels is None:
+            return joined
+        one = np.ones((len(channels), 1, 1), np.float32)
+        full = self._transform_all(SensorImage(one, one > 0, tuple(channels)))
+        selected = pick_channels(full.channels, self.selected_channels, origin=self.name)
+        data, valid = (library.stack([array[..., index, :, :] for index in selected], -3) for array in joined)
+        return data, valid
 
     def is_log_scale(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
         """Return it for each part's channels."""
@@ -192,13 +154,20 @@ class ComposedModality(ModalityAdapter):
 
     def _pieces(self, image: SensorImage) -> list[tuple[ModalityAdapter, SensorImage]]:
         """Return each part with its planes of a loaded image."""
-        pieces = [(part, image.select(span)) for part, span in channel_spans(self, image.channels)]
-        return [(part, replace(piece, channels=_with_own_names(part, piece.channels))) for part, piece in pieces]
+        if len(self.parts) == 1:  # no copy of its planes
+            return [(self.parts[0], image)]
+        pieces = []
+        for part, span in channel_spans(self, image.channels):
+            piece = image.select(span)
+            pieces.append((part, replace(piece, channels=_with_own_names(part, piece.channels))))
+        return pieces
 
     def _stack(self, images: Mapping[str, SensorImage]) -> SensorImage:
         """Join images, sensor -> image, into one; DataError if their size or place differs."""
-        common_size({f"{name} {image.origin}": image.size_hw for name, image in images.items()})
         found = list(images.values())
+        if len(self.parts) == 1:
+            return found[0]
+        common_size({f"{name} {image.origin}": image.size_hw for name, image in images.items()})
         return SensorImage(
             np.concatenate([image.data for image in found]),
             np.concatenate([image.valid for image in found]),

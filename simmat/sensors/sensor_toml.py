@@ -17,7 +17,7 @@ from simmat.documents import StrictModel, parse, read_toml
 from simmat.errors import ConfigError, DataError, SpecError, nearest
 from simmat.io.frames import stack_endings
 from simmat.io.images import read_image
-from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source, WindowedAdapter, common_size
+from simmat.sensors.adapter import PathsBySource, Source, WindowedAdapter, common_size
 from simmat.types import RGB_QUANTITY, BoolArray, Channel, FloatArray, ImageFile, SensorImage, Window, not_nodata
 
 FORMAT = 1
@@ -388,11 +388,6 @@ class TomlModality(WindowedAdapter):
                 f"write scale = {scale:.9g} and offset = {offset:.9g} into its sensor.toml, or store the values "
                 "themselves (gdal_translate -unscale -ot Float32)"
             )
-
-
-def sensor_definitions_of(adapter: ModalityAdapter) -> tuple[SensorDefinition, ...]:
-    """Return the definitions of an adapter and of the parts of a composition that have one."""
-    return tuple(part.definition for part in adapter.sensors() if isinstance(part, TomlModality))
 
 
 def read_sensor(path: Path | str) -> TomlModality:

@@ -35,10 +35,9 @@ from simmat.model_spec import MEASURED_FIELDS, DenseSpec, ModelSpec, as_json, co
 from simmat.nn.losses import Loss, MaskLoss, PromptLoss
 from simmat.plugin_specs import FoundationSpec, import_from_string
 from simmat.plugins.registry import Registry
-from simmat.sensors.adapter import ModalityAdapter, options_of
+from simmat.sensors.adapter import ModalityAdapter, options_of, sensor_definitions_of
 from simmat.sensors.normalize import fit_channels, zero_shot_map
 from simmat.sensors.options import is_sensor_file, modality_parts
-from simmat.sensors.sensor_toml import sensor_definitions_of
 from simmat.types import Letterbox
 
 

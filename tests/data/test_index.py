@@ -20,7 +20,7 @@ from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import DataIndex, digest_dataset, read_index
 from simmat.data.index_table import FOLDER
 from simmat.errors import DataError
-from simmat.sensors.composed_modality import SelectedChannels
+from simmat.sensors.composed_modality import ComposedModality
 from simmat.types import Channel, SensorImage
 
 
@@ -209,7 +209,7 @@ def test_another_rule_another_sensor_and_other_code_have_an_index_of_their_own(
     """What was found by one says nothing about the other; going back to the first reads nothing."""
     root = folder_of(tmp_path / "set", 4)
     read_index(open_planes(root))
-    picked = open_dataset(root, SelectedChannels(Planes(), (1,)), {"regions": "instances"})
+    picked = open_dataset(root, ComposedModality([Planes()], (1,)), {"regions": "instances"})
     for other in (open_planes(root, min_region=5), open_planes(root, nodata=-1), picked):
         loads.clear()
         read_index(other)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,8 @@ from simmat.cli import run
 from simmat.config import load_config
 from simmat.errors import BundleError, ConfigError
 from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source
-from simmat.sensors.channel_selection import MissingChannels
-from simmat.sensors.composed_modality import ComposedModality, SelectedChannels
+from simmat.sensors.channel_selection import absent_sources, load_without
+from simmat.sensors.composed_modality import ComposedModality
 from simmat.training import train
 from simmat.types import Channel, Prompt, SensorImage
 
@@ -51,14 +50,10 @@ def planes_of(path: Path, *numbers: int) -> Path:
 SENSOR = Named("blue", "green", "nir")
 
 
-def lacking(channels: Sequence[Channel], *names: str) -> MissingChannels:
-    return MissingChannels(tuple(channels), frozenset(names))
-
-
 @pytest.mark.parametrize("there", [(0, 2), (0, 1, 2)])
 def test_a_file_may_have_the_missing_plane_or_not(tmp_path: Path, there: tuple[int, ...]) -> None:
     """A dead band is written as zeros by one camera and left out by another."""
-    image = lacking(SENSOR.channels, "green").load(SENSOR, {"named": planes_of(tmp_path / "a.npy", *there)})
+    image = load_without(SENSOR, {"named": planes_of(tmp_path / "a.npy", *there)}, SENSOR.channels, {"green"})
     assert image.channels == SENSOR.channels
     assert image.valid.all(axis=(1, 2)).tolist() == [True, False, True]
     assert not image.valid[1].any()
@@ -67,7 +62,7 @@ def test_a_file_may_have_the_missing_plane_or_not(tmp_path: Path, there: tuple[i
 
 def test_a_file_that_lacks_another_band_is_not_taken_for_it(tmp_path: Path) -> None:
     """Green said to be missing, nir not there: blue and green must not pass as blue and nir."""
-    image = lacking(SENSOR.channels, "green").load(SENSOR, {"named": planes_of(tmp_path / "a.npy", 0, 1)})
+    image = load_without(SENSOR, {"named": planes_of(tmp_path / "a.npy", 0, 1)}, SENSOR.channels, {"green"})
     assert [channel.name for channel in image.channels] == ["blue", "green"]
 
 
@@ -76,7 +71,7 @@ def test_planes_without_names_are_taken_in_order(tmp_path: Path) -> None:
     raster = registry().modality("raster")
     save_image(tmp_path / "a.npy", np.stack([np.full((2, 3), value) for value in (5, 7)]))
     channels = tuple(Channel(f"band{n}", "counts", "count") for n in range(3))
-    image = lacking(channels, "band1").load(raster, {"raster": tmp_path / "a.npy"})
+    image = load_without(raster, {"raster": tmp_path / "a.npy"}, channels, {"band1"})
     np.testing.assert_array_equal(image.data[:, 0, 0], [5, 0, 7])
     assert image.valid[:, 0, 0].tolist() == [True, False, True]
 
@@ -87,20 +82,20 @@ def test_a_sensor_that_is_not_there_needs_no_file(tmp_path: Path, gone: str) -> 
     sensor = ComposedModality([Named("a", "b", name="left"), Named("c", "d", name="right")])
     names = {"left": {"a", "b"}, "right": {"c", "d"}}
     there = "right" if gone == "left" else "left"
-    assert lacking(sensor.channels, *names[gone]).absent_sources(sensor) == (gone,)
-    image = lacking(sensor.channels, *names[gone]).load(sensor, {there: planes_of(tmp_path / "x.npy", 0, 1)})
+    assert absent_sources(sensor, sensor.channels, names[gone]) == (gone,)
+    image = load_without(sensor, {there: planes_of(tmp_path / "x.npy", 0, 1)}, sensor.channels, names[gone])
     assert image.channels == sensor.channels
     assert {c.name for c, good in zip(image.channels, image.valid, strict=True) if good.all()} == names[there]
 
 
 def test_a_sensor_of_which_a_band_is_left_needs_its_file(tmp_path: Path) -> None:
     """Half of a camera's bands still come from its file; names that two sensors share are told apart."""
-    sensor = SelectedChannels(ComposedModality([Named("a", "b", name="left"), Named("b", "c", name="right")]), ["a"])
-    channels = sensor.base.channels
+    sensor = ComposedModality([Named("a", "b", name="left"), Named("b", "c", name="right")], ["a"])
+    channels = sensor.channels
     assert [channel.name for channel in channels] == ["a", "b", "right.b", "c"]
-    assert lacking(channels, "right.b").absent_sources(sensor) == ()
+    assert absent_sources(sensor, channels, {"right.b"}) == ()
     files = {"left": planes_of(tmp_path / "l.npy", 0, 1), "right": planes_of(tmp_path / "r.npy", 1)}
-    image = lacking(channels, "right.b").load(sensor, files)
+    image = load_without(sensor, files, channels, {"right.b"})
     assert image.valid[:, 0, 0].tolist() == [True, True, False, True]
 
 

@@ -15,7 +15,7 @@ from simmat.errors import ConfigError
 from simmat.io.images import read_image, write_image
 from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source
 from simmat.sensors.builtin import Gray, Raster, Rgb
-from simmat.sensors.composed_modality import ComposedModality, SelectedChannels
+from simmat.sensors.composed_modality import ComposedModality
 from simmat.sensors.options import format_nodata, parse_nodata
 from simmat.types import Channel, SensorImage
 
@@ -128,7 +128,7 @@ def test_nodata_of_no_source_is_refused(tmp_path: Path) -> None:
 def test_picked_channels_keep_the_sources_of_the_whole_sensor(tmp_path: Path) -> None:
     """--channels must not turn a composition into one sensor."""
     joined(tmp_path, nodata={"gray": 0})
-    adapter = SelectedChannels(ComposedModality([Rgb(), Gray()]), ["gray"])
+    adapter = ComposedModality([Rgb(), Gray()], ["gray"])
     with pytest.raises(ConfigError, match="--nodata gray=0"):
         open_dataset(tmp_path, adapter, {"regions": "instances", "nodata": 0})
 

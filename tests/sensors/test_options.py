@@ -20,7 +20,7 @@ from simmat.errors import ConfigError
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source, options_of
-from simmat.sensors.composed_modality import ComposedModality, SelectedChannels
+from simmat.sensors.composed_modality import ComposedModality
 from simmat.sensors.options import ModalityOptions
 from simmat.types import Channel, SensorImage
 
@@ -139,7 +139,7 @@ def test_a_wrong_option_names_itself_and_what_is_allowed(options: Mapping[str, o
 
 def test_options_reach_through_picked_channels() -> None:
     """`--channels` wraps the sensor; what is said of its files still holds."""
-    picked = SelectedChannels(ComposedModality([Eye(), registry().modality("gray")]), [0])
+    picked = ComposedModality([Eye(), registry().modality("gray")], [0])
     assert options_of(picked.with_options({"eye": {"gain": 2.0}})) == {"eye": {"gain": 2.0}}
 
 

@@ -12,7 +12,7 @@ from simmat.errors import DataError
 from simmat.io.images import read_image, write_image
 from simmat.sensors.adapter import PathsBySource, load_sample
 from simmat.sensors.builtin import Gray, Raster, Rgb
-from simmat.sensors.composed_modality import ComposedModality, SelectedChannels
+from simmat.sensors.composed_modality import ComposedModality
 from simmat.sensors.sensor_toml import TomlModality, parse_sensor_definition
 from simmat.types import Window
 
@@ -50,7 +50,7 @@ SENSORS = {
     "rgb": (Rgb(), {"rgb": 3}),
     "raster": (Raster(), {"raster": 4}),
     "composed": (ComposedModality([Raster(), Gray()]), {"raster": 2, "gray": 1}),
-    "selected": (SelectedChannels(Raster(), [2, 0]), {"raster": 4}),
+    "selected": (ComposedModality([Raster()], [2, 0]), {"raster": 4}),
     "declared": (_declared(), {"sonar": 2}),
     "plain": (Plain(), {"plain": 1}),
     "plain composed": (ComposedModality([Plain(), Gray()]), {"plain": 1, "gray": 1}),

@@ -14,7 +14,7 @@ from simmat_plugin_multispectral.adapter import Landsat8, Multispectral, Multisp
 from simmat import SensorImage, Window
 from simmat.errors import DataError
 from simmat.sensors.adapter import load_sample
-from simmat.sensors.composed_modality import SelectedChannels
+from simmat.sensors.composed_modality import ComposedModality
 
 NUMBERS = np.random.default_rng(0).integers(200, 9000, (4, 90, 130)).astype(np.int16)
 WINDOWS = [Window(0, 0, 90, 130), Window(15, 17, 47, 99), Window(89, 129, 90, 130), Window(0, 100, 10, 130)]
@@ -44,7 +44,7 @@ def test_a_window_of_nothing_but_fill_is_read(tmp_path: Path, sensor: Multispect
 def test_only_the_bands_that_are_picked_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A satellite image may have 200 bands, of which a model takes three."""
     files = _write(tmp_path / "a.tif", NUMBERS, interleave="band", **TILED)
-    picked = SelectedChannels(Multispectral(), ["c", 0])
+    picked = ComposedModality([Multispectral()], ["c", 0])
     whole = picked.transform(picked.load(files)).cut(WINDOWS[1])
     seen: list[list[int]] = []
     opened = rasterio.open
@@ -89,7 +89,7 @@ class _Index(Multispectral):
 def test_a_sensor_that_computes_of_several_bands_reads_them_all(tmp_path: Path) -> None:
     """The band that is not picked is needed for the one that is."""
     files = _write(tmp_path / "a.tif", NUMBERS)
-    picked = SelectedChannels(_Index(), ["a"])
+    picked = ComposedModality([_Index()], ["a"])
     part = picked.transform(load_sample(picked, files, window=WINDOWS[1]))
     np.testing.assert_array_equal(part.data, picked.transform(picked.load(files)).cut(WINDOWS[1]).data)
 
