@@ -51,8 +51,7 @@ from simmat.model_spec import DenseSpec
 from simmat.nn.dense_head import OBJECTS, DenseAnswer
 from simmat.nn.first_layer import refitted, widened_kernel
 from simmat.nn.losses import dense_loss
-from simmat.plugins.loader import load_plugins
-from simmat.plugins.registry import Registry
+from simmat.plugins.registry import Registry, load_plugins
 from simmat.predictor import EncodedImage, EverythingSettings, Predictor, Reference
 from simmat.predictor.encoded import embed
 from simmat.training.plan import TrainingPlan, plan_run

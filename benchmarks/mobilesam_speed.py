@@ -57,8 +57,8 @@ def model_of(name: str, size: int) -> Any:
     """Return a foundation model; ViT-B with random weights."""
     from simmat_plugin_sam.specs import MOBILESAM, SAM_VIT_B
 
+    from simmat.model import build_foundation
     from simmat.nn.device import keep_freed_memory
-    from simmat.plugin_specs import build_foundation
 
     keep_freed_memory()
     spec = MOBILESAM if name == "mobilesam" else SAM_VIT_B
@@ -121,8 +121,8 @@ def lora_work(arm: str, size: int) -> Callable[[], object]:
     from simmat.model import SimMAT
     from simmat.nn.losses import Batch, PromptLoss
     from simmat.nn.tuners import set_train_mode
-    from simmat.plugin_specs import import_from_string
     from simmat.plugins.builtin import TUNERS
+    from simmat.plugins.registry import import_from_string
     from simmat.training.step import TrainingStep
 
     foundation, spec = model_of(arm, size)

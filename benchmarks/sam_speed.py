@@ -146,8 +146,8 @@ def simmat_loss(checkpointing: bool, prompts: int) -> tuple[nn.Module, Callable[
     from simmat.nn.device import keep_freed_memory
     from simmat.nn.losses import Batch, PromptLoss
     from simmat.nn.tuners import set_train_mode
-    from simmat.plugin_specs import import_from_string
     from simmat.plugins.builtin import TUNERS
+    from simmat.plugins.registry import import_from_string
     from simmat.training.step import TrainingStep
 
     keep_freed_memory()
@@ -181,7 +181,7 @@ def decode_work(count: int) -> Callable[[], object]:
     from simmat_plugin_lite.spec import LITE
 
     from simmat.foundation import PromptBatch
-    from simmat.plugin_specs import build_foundation
+    from simmat.model import build_foundation
 
     model: Any = build_foundation(LITE, image_size=256, weights=None, seed=0)
     generator = torch.Generator().manual_seed(0)

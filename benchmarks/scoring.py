@@ -24,11 +24,12 @@ from simmat.data.instances import Annotation, region_from_mask
 from simmat.data.pipeline import PreparedImage, content_mask, prompt_batch, restore_logits
 from simmat.evaluation import ONE_CLICK, ObjectScore
 from simmat.evaluation.interaction import ScoredImage, score_objects
+from simmat.evaluation.job import find_metrics
 from simmat.evaluation.protocol import find_targets
-from simmat.evaluation.scores import boundary_width, find_metrics
+from simmat.evaluation.scores import boundary_width
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
-from simmat.plugins.loader import installed
+from simmat.plugins.registry import installed
 from simmat.predictor import encode_image
 from simmat.types import BoolArray, Letterbox, Prompt
 

@@ -27,8 +27,7 @@ from typing import Any
 from simmat import training
 from simmat.config import COMPAT_DEFAULTS, TrainConfig
 from simmat.evaluation import Scores
-from simmat.plugins.loader import load_plugins
-from simmat.plugins.registry import Registry
+from simmat.plugins.registry import Registry, load_plugins
 from simmat.training import Callback, RunPlan
 
 RELEASED = {name: value for name, value in COMPAT_DEFAULTS.items() if name not in ("epochs", "heads", "batch_size")}

@@ -15,10 +15,9 @@ from simmat.config import load_config
 from simmat.errors import ConfigError, did_you_mean
 from simmat.io.files import check_writable
 from simmat.io.weights import check_digest, find_weights, sha256_of
-from simmat.model import Parts
+from simmat.model import Parts, check_image_size
 from simmat.nn.device import join_processes, pick_device
-from simmat.plugins.loader import Modality, installed, with_modality
-from simmat.plugins.registry import Registry
+from simmat.plugins.registry import Modality, Registry, installed
 from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.sensors.channel_selection import parse_channels
 
@@ -64,7 +63,7 @@ def load(
         SpecError: the adapter or class of a sensor is invalid, such as a name with spaces.
         SimMATError: names, files or weights are wrong, or arguments are missing or exclude each other.
     """
-    known, name = with_modality(registry or installed(), modality)
+    known, name = (registry or installed()).with_modality(modality)
     place = pick_device(device)
     weights = Path(checkpoint) if checkpoint is not None else None
     if source is not None:
@@ -99,7 +98,7 @@ def load(
     selected = parse_channels(channels) if isinstance(channels, str) else channels
     parts = Parts(spec, known.transfer_layer("zeroshot"), known.tuner("frozen"), file)
     size = image_size or spec.image_size
-    spec.check_image_size(size)
+    check_image_size(spec, size)
     sensor = known.modality(name, modality_options, channels=selected)
     return ZeroShotPredictor(parts, sensor, size, place)
 
@@ -148,7 +147,7 @@ def train(
     wrong = [one for one in callbacks if not isinstance(one, Callback)]
     if wrong:
         raise TypeError(f"callbacks are objects of simmat.Callback or of classes derived from it, got {wrong[0]!r}")
-    known, name = with_modality(registry or installed(), modality)
+    known, name = (registry or installed()).with_modality(modality)
     if isinstance(loss, str):
         settings = {**settings, "loss": loss}
         loss = None
@@ -339,7 +338,7 @@ def open_dataset(
     """
     from simmat.data.dataset import open_dataset as open_dataset_of
 
-    known, name = with_modality(registry or installed(), modality)
+    known, name = (registry or installed()).with_modality(modality)
     return open_dataset_of(root, known.modality(name or "", modality_options), card)
 
 

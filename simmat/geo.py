@@ -18,7 +18,7 @@ import numpy.typing as npt
 from simmat.errors import ConfigError
 from simmat.io.files import decoding_errors
 from simmat.io.tiff import file_state, open_tifffile
-from simmat.plugins.loader import PLUGINS_VARIABLE, installed
+from simmat.plugins.registry import PLUGINS_VARIABLE, installed
 from simmat.types import Georeference, ImageReader, Prompt, SensorImage
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from simmat.data.card import DataCard
-from simmat.errors import ConfigError, PluginError, SimMATError
+from simmat.errors import ConfigError, PluginError, SimMATError, SpecError
 from simmat.foundation import (
     Backbone,
     FoundationModel,
@@ -39,11 +39,8 @@ from simmat.plugin_specs import (
     Output,
     TransferLayerSpec,
     TunerSpec,
-    build_foundation,
-    import_from_string,
 )
-from simmat.plugins.loader import Modality, installed, with_modality
-from simmat.plugins.registry import Registry
+from simmat.plugins.registry import Modality, Registry, import_from_string, installed
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.channel_selection import parse_channels
 from simmat.sensors.normalize import Statistics, fit_channels, zero_shot_map
@@ -185,6 +182,34 @@ def foundation_of(spec: ModelSpec, parts: Parts) -> FoundationModel:
     """Build the foundation model of a spec; raises as `assemble`."""
     keep_freed_memory()
     return build_foundation(parts.foundation, image_size=spec.image_size, weights=parts.weights, seed=spec.seed)
+
+
+def build_foundation(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> FoundationModel:
+    """Build a foundation model from its spec.
+
+    Args:
+        image_size: S; must fit `spec.size_multiple`.
+        weights: the weight file to load (already found and checked), or None for random weights.
+        seed: seed of random weights; the same seed gives the same bits, and torch's global state does not change.
+
+    Raises:
+        SpecError: the size does not fit, or the builder cannot be imported.
+        WeightsError: the file is damaged or of another model.
+    """
+    check_image_size(spec, image_size)
+    model: FoundationModel = import_from_string(spec.build)(spec, image_size=image_size, weights=weights, seed=seed)
+    return model
+
+
+def check_image_size(spec: FoundationSpec, size: int) -> None:
+    """Raise SpecError if a foundation model does not take S×S input."""
+    multiple = spec.size_multiple
+    if size < multiple or size % multiple:
+        below = max(size // multiple, 1) * multiple
+        raise SpecError(
+            f"foundation model {spec.name!r} takes square inputs whose side is a multiple of {multiple}, got "
+            f"--image-size {size}; use {below} or {below + multiple} (native: {spec.image_size})"
+        )
 
 
 def assemble_on(foundation: FoundationModel, spec: ModelSpec, parts: Parts) -> SimMAT:
@@ -442,7 +467,7 @@ def build(
     Raises:
         SimMATError: a name, an option or the weight file is wrong.
     """
-    known, name = with_modality(registry or installed(), modality)
+    known, name = (registry or installed()).with_modality(modality)
     selected = parse_channels(channels) if isinstance(channels, str) else channels
     sensor = known.modality(name or "", modality_options, channels=selected)
     file = None if checkpoint is None else Path(checkpoint)
@@ -450,7 +475,7 @@ def build(
     layer = known.transfer_layer(mat or spec.mat)
     tuner = known.tuner(tune or spec.tune)
     size = image_size or spec.image_size
-    spec.check_image_size(size)
+    check_image_size(spec, size)
     weights = None if from_scratch else find_weights(spec, file)
     if weights is not None and file is None:
         check_digest(spec, weights, sha256_of(weights))

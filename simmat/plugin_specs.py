@@ -8,29 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from simmat.errors import PluginError, SimMATError, SpecError, UnknownNameError, did_you_mean
-from simmat.version import __version__
+from simmat.errors import SpecError
 
 if TYPE_CHECKING:
-    from simmat.foundation import FoundationModel
+    pass
 
 
 API_VERSION = 4
 """Version of the plugin interface; a change that breaks plugins increases it."""
-
-
-def api_problem(stated: object) -> str:
-    """Return what is wrong with the `api_version` of a spec or sensor; "" if nothing is."""
-    if stated == API_VERSION:
-        return ""
-    newer = isinstance(stated, int) and stated > API_VERSION
-    return f"is written for plugin API {stated!r}, SimMAT {__version__} speaks {API_VERSION}; " + (
-        "upgrade simmat" if newer else "upgrade the plugin"
-    )
 
 
 Output = Literal["image", "features", "image+features"]
@@ -359,45 +347,6 @@ class FoundationSpec:
     zero_shot_rgb: float | None = None
     api_version: int = API_VERSION
 
-    def check_image_size(self, size: int) -> None:
-        """Raise SpecError if the model does not take S×S input."""
-        if size < self.size_multiple or size % self.size_multiple:
-            below = max(size // self.size_multiple, 1) * self.size_multiple
-            raise SpecError(
-                f"foundation model {self.name!r} takes square inputs whose side is a multiple of {self.size_multiple}, "
-                f"got --image-size {size}; use {below} or {below + self.size_multiple} (native: {self.image_size})"
-            )
-
-
-def import_from_string(reference: str) -> Any:
-    """Import "package.module:attribute"; SpecError if it does not exist, or its module fails."""
-    module_name, _, attribute = reference.partition(":")
-    try:
-        return getattr(import_module(module_name), attribute)
-    except SimMATError:
-        raise
-    except Exception as error:  # the module is a plugin's and may fail in any way
-        raise SpecError(
-            f"cannot import {reference!r}, which a plugin names: {type(error).__name__}: {error}"
-        ) from error
-
-
-def build_foundation(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> FoundationModel:
-    """Build a model from its spec.
-
-    Args:
-        image_size: S; must fit `spec.size_multiple`.
-        weights: the weight file to load (already found and checked), or None for random weights.
-        seed: seed of random weights; the same seed gives the same bits, and torch's global state does not change.
-
-    Raises:
-        SpecError: the size does not fit, or the builder cannot be imported.
-        WeightsError: the file is damaged or of another model.
-    """
-    spec.check_image_size(image_size)
-    model: FoundationModel = import_from_string(spec.build)(spec, image_size=image_size, weights=weights, seed=seed)
-    return model
-
 
 @dataclass(frozen=True, slots=True)
 class FoundationFamily:
@@ -423,52 +372,3 @@ class FoundationFamily:
     spec: str
     api_version: int = API_VERSION
     local_spec: str = ""
-
-    def list_models(self) -> dict[str, str]:
-        """Return full name -> one line about it, for every model that the family lists.
-
-        Raises:
-            SimMATError: the library behind it cannot be imported, or fails.
-        """
-        listed = self._call(self.models)
-        if not isinstance(listed, Mapping):
-            raise PluginError(f"{self.models} must return a table of names, got {type(listed).__name__}")
-        return {f"{self.name}/{model}": str(line) for model, line in listed.items()}
-
-    def foundation(self, name: str, *, fetch: bool = False) -> FoundationSpec:
-        """Return the spec of `name`, "FAMILY/MODEL"; without `fetch`, no server is asked.
-
-        Raises:
-            UnknownNameError: there is no such model; it names the nearest.
-            SimMATError: the library behind the family cannot be imported, or fails.
-        """
-        prefix = f"{self.name}/"
-        spec = self._call(self.spec if fetch else self.local_spec or self.spec, name.removeprefix(prefix))
-        if spec is None:
-            known = [model.removeprefix(prefix) for model in self.list_models()]
-            hint = did_you_mean(name.removeprefix(prefix), known, prefix=prefix)
-            raise UnknownNameError(
-                f"no foundation model {name!r}{hint} `simmat foundations list {prefix}` shows all {len(known)}"
-            )
-        if not isinstance(spec, FoundationSpec) or spec.name != name:
-            if isinstance(spec, FoundationSpec):
-                got = f"one named {spec.name!r}"
-            else:
-                got = f"a {type(spec).__name__}"
-            raise PluginError(f"{self.spec} must return a FoundationSpec named {name!r}, got {got}")
-        problem = api_problem(spec.api_version)
-        if problem:
-            raise PluginError(f"foundation model {name!r} {problem}")
-        return spec
-
-    def _call(self, reference: str, *args: str) -> object:
-        """Call a function of the plugin; any error in it becomes a PluginError."""
-        function = import_from_string(reference)
-        try:
-            return function(*args)
-        except SimMATError:
-            raise
-        except Exception as error:
-            raise PluginError(
-                f"{reference} of foundation family {self.name!r} failed: {type(error).__name__}: {error}"
-            ) from error

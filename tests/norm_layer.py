@@ -16,8 +16,7 @@ from runs import config
 
 from simmat.plugin_specs import TransferLayerSpec
 from simmat.plugins.hooks import hookimpl
-from simmat.plugins.loader import load_plugins
-from simmat.plugins.registry import Registry
+from simmat.plugins.registry import Registry, load_plugins
 
 
 def build(*, channels: Any, zero_shot: Any, backbone: Any, generator: torch.Generator) -> torch.nn.Module:

@@ -14,8 +14,7 @@ from PIL import Image
 
 from simmat.callbacks import Callback
 from simmat.config import TrainConfig, load_config
-from simmat.plugins.loader import load_plugins
-from simmat.plugins.registry import Registry
+from simmat.plugins.registry import Registry, load_plugins
 
 
 def registry(*plugins: str) -> Registry:

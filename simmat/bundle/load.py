@@ -30,9 +30,8 @@ from simmat.io.files import missing
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts, SimMAT, TooLargeError, assemble_on, find_parts, foundation_of, outline
 from simmat.model_spec import ModelSpec
-from simmat.plugin_specs import BundleSource, FoundationSpec, import_from_string
-from simmat.plugins.loader import installed
-from simmat.plugins.registry import Registry
+from simmat.plugin_specs import BundleSource, FoundationSpec
+from simmat.plugins.registry import Registry, import_from_string, installed
 from simmat.sensors.adapter import ModalityAdapter, options_of, with_data_card
 from simmat.sensors.normalize import describe
 from simmat.sensors.options import check_sensors, options_by_sensor

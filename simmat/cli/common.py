@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from simmat.errors import shortened
-from simmat.plugins.loader import installed
-from simmat.plugins.registry import Kind, Registry
+from simmat.plugins.registry import Kind, Registry, installed
 from simmat.terminal import echo, escape, escape_json
 
 if TYPE_CHECKING:

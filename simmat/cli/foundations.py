@@ -71,7 +71,7 @@ def list_foundations(family: str | None, match: str, timed: bool, as_json: bool)
 def _models_of_family(family: str, match: str, registry: Registry) -> list[dict[str, Any]]:
     """Return name and description of the models of a family whose names contain a text."""
     entries: list[dict[str, Any]] = []
-    for name, description in registry.get("foundation family", family).list_models().items():
+    for name, description in registry.models_of_family(family).items():
         if match in name:
             entries.append({"name": name, "description": description})
     return entries

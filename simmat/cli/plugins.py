@@ -6,8 +6,7 @@ from typing import Any
 
 from simmat.cli import Group
 from simmat.cli.common import json_option, print_json, print_table
-from simmat.plugins.loader import load_plugins
-from simmat.plugins.registry import PluginReport, plural
+from simmat.plugins.registry import PluginReport, load_plugins, plural
 from simmat.terminal import echo
 
 command = Group()

@@ -11,8 +11,7 @@ from simmat.data.formats.manifest import MANIFEST_FILE, read_manifest
 from simmat.errors import DataError, few_of
 from simmat.io.files import frame_of
 from simmat.io.frames import open_stack
-from simmat.plugins.loader import Modality, installed, with_modality
-from simmat.plugins.registry import Registry
+from simmat.plugins.registry import Modality, Registry, installed
 from simmat.sensors.adapter import ModalityAdapter, load_sample
 from simmat.sensors.normalize import describe
 from simmat.types import Channel, SensorImage, same_channels
@@ -52,7 +51,7 @@ class FrameSequence(Sequence[SensorImage]):
         Raises:
             DataError: there are no frames, their order is not known, or sources have different numbers of them.
         """
-        known, name = with_modality(registry or installed(), modality)
+        known, name = (registry or installed()).with_modality(modality)
         adapter = known.modality(name or "", modality_options, channels=channels)
         self._set(adapter, frame_files(adapter, path, axis))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 
@@ -17,15 +19,15 @@ from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.index import digest_dataset
 from simmat.data.instances import Annotation, class_map, outside_objects
 from simmat.data.pipeline import Pipeline
-from simmat.errors import ConfigError, DataError
+from simmat.errors import ConfigError, DataError, PluginError, SimMATError
 from simmat.evaluation.interaction import ScoredImage, score_objects
 from simmat.evaluation.protocol import ONE_CLICK, Protocol, find_targets, grid_hw
-from simmat.evaluation.scores import Metric, Scores, SeenImages, find_metrics, merge_scores
+from simmat.evaluation.scores import Metric, Scores, SeenImages, merge_scores
 from simmat.evaluation.unprompted import AutomaticScores, ImageMatches, count_confusion, pixel_confidence
 from simmat.model import Parts, assemble, zero_shot_of
 from simmat.nn.device import Processes, wait_for
-from simmat.plugins.loader import installed
-from simmat.plugins.registry import Registry
+from simmat.plugin_specs import MetricResult, MetricSpec
+from simmat.plugins.registry import Registry, import_from_string, installed
 from simmat.predictor import EverythingSettings, Predictor, TiledImage, encode_image
 from simmat.predictor.open import LoadedImage
 from simmat.types import Letterbox, SensorImage
@@ -339,6 +341,31 @@ def _add_unprompted(
             found = replace(found, pixels={sample.id: pixels})
         seconds["semantic"] = (perf_counter() - start,)
     return replace(scores, seconds=seconds, unprompted=found)
+
+
+def find_metrics(specs: Iterable[MetricSpec], result: MetricResult) -> dict[str, Metric]:
+    """Return name -> function of the metrics that score one kind of result."""
+    return {spec.name: _checked(spec) for spec in specs if spec.result == result}
+
+
+def _checked(spec: MetricSpec) -> Metric:
+    """Return the function of a metric, whose failures name it."""
+    function = import_from_string(spec.compute)
+
+    def compute(*given: Any) -> float | None:
+        try:
+            value = function(*given)
+        except SimMATError:
+            raise
+        except Exception as error:  # a plugin's function may fail in any way
+            raise PluginError(f"metric {spec.name!r} failed ({type(error).__name__}: {error})") from error
+        if value is None:
+            return None
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise PluginError(f"metric {spec.name!r} must return a finite number or None, got {value!r}")
+        return float(value)
+
+    return compute
 
 
 def _metrics_of(found: AutomaticScores, registry: Registry) -> dict[str, dict[str, float | None]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from statistics import fmean, stdev
@@ -14,10 +13,8 @@ from scipy import ndimage
 
 from simmat.calibration import Calibration, Kind, ScoredPredictions, confidence_summary, pairs_of
 from simmat.data.instances import Instance
-from simmat.errors import PluginError, SimMATError
 from simmat.evaluation.protocol import Protocol
 from simmat.evaluation.unprompted import AutomaticScores, ious, scored_area
-from simmat.plugin_specs import MetricResult, MetricSpec, import_from_string
 from simmat.types import BoolArray
 
 
@@ -107,31 +104,6 @@ NOC_TARGETS = (0.85, 0.9)
 
 Metric = Callable[..., float | None]
 """Computes a figure, see `MetricSpec.compute`."""
-
-
-def find_metrics(specs: Iterable[MetricSpec], result: MetricResult) -> dict[str, Metric]:
-    """Return name -> function of the metrics that score one kind of result."""
-    return {spec.name: _checked(spec) for spec in specs if spec.result == result}
-
-
-def _checked(spec: MetricSpec) -> Metric:
-    """Return the function of a metric, whose failures name it."""
-    function = import_from_string(spec.compute)
-
-    def compute(*given: Any) -> float | None:
-        try:
-            value = function(*given)
-        except SimMATError:
-            raise
-        except Exception as error:  # a plugin's function may fail in any way
-            raise PluginError(f"metric {spec.name!r} failed ({type(error).__name__}: {error})") from error
-        if value is None:
-            return None
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise PluginError(f"metric {spec.name!r} must return a finite number or None, got {value!r}")
-        return float(value)
-
-    return compute
 
 
 @dataclass(frozen=True, slots=True)

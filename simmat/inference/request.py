@@ -20,7 +20,8 @@ from simmat.calibration import MAX_ERROR_RATE, min_score
 from simmat.documents import StrictModel
 from simmat.errors import ConfigError, DataError, unknown_name
 from simmat.geo import geo_backend
-from simmat.plugin_specs import ResultFormat, ResultKind, import_from_string
+from simmat.plugin_specs import ResultFormat, ResultKind
+from simmat.plugins.registry import import_from_string
 from simmat.sensors.channel_selection import parse_channels
 from simmat.types import Prompt
 

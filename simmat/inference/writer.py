@@ -23,7 +23,8 @@ from simmat.inference.formats import BAND_ROWS, ImageResult, PromptResult, Resul
 from simmat.inference.outcome import ImageOutcome
 from simmat.inference.request import RECORD_FORMAT, Request, prompt_values
 from simmat.io.files import atomic_write_json, output_errors, read_json, shown_url, staged_files
-from simmat.plugin_specs import ResultFormat, import_from_string
+from simmat.plugin_specs import ResultFormat
+from simmat.plugins.registry import import_from_string
 from simmat.types import short_names
 
 if TYPE_CHECKING:

@@ -14,16 +14,17 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Protocol, cast
 from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
 
-from simmat.errors import DataError
+from simmat.errors import DataError, PluginError
 from simmat.io.files import FrameAddress, check_size, check_window, decoding_errors
 from simmat.io.tiff import TiffImage, open_tiff, open_tifffile
-from simmat.plugin_specs import API_VERSION, import_from_string
+from simmat.plugin_specs import API_VERSION
 from simmat.types import ImageFile, Window
 
 
@@ -60,7 +61,7 @@ _BUILTIN = (
 _MM = {"mm": 1.0, "cm": 10.0, "micron": 1e-3, "um": 1e-3, "µm": 1e-3, "\\u00B5m": 1e-3, "nm": 1e-6}
 
 plugin_formats: Callable[[], Sequence[StackFormat]] = tuple
-"""Returns the formats of the installed plugins; `simmat.plugins.loader` sets it."""
+"""Returns the formats of the installed plugins; `simmat.plugins.registry` sets it."""
 
 
 class Stack(Protocol):
@@ -140,8 +141,12 @@ def _opened(file: Path, axis: str, _state: tuple[int, ...], _process: int, _thre
     if bool(axis) != kind.has_axes:
         where = "FILE/z/NUMBER (or x, y)" if kind.has_axes else "FILE/NUMBER"
         raise DataError(f"{file}: a frame of a {kind.name} file is named {where}")
+    try:
+        open_frames = resolve_name(kind.open)
+    except (ImportError, AttributeError) as error:
+        raise PluginError(f"cannot import {kind.open!r}, which reads {kind.name} files: {error}") from error
     with decoding_errors(file, kind.name):
-        found = cast(Stack, import_from_string(kind.open)(file, axis))
+        found = cast(Stack, open_frames(file, axis))
         if not 0 < len(found) <= MAX_FRAMES:
             raise DataError(f"{file}: claims {len(found)} frames; 1 to {MAX_FRAMES} are read, so it may be damaged")
     return found

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from simmat.callbacks import Callback
     from simmat.config import TrainConfig
-    from simmat.plugins.registry import Registry
 
 PROJECT = "simmat"
 """Name of the package, the pluggy project and the entry-point group."""
@@ -135,12 +134,12 @@ def simmat_commands() -> Iterable[click.Command]:  # type: ignore[empty-body]
 
 
 @hookspec
-def simmat_callbacks(config: TrainConfig, registry: Registry) -> Iterable[Callback]:  # type: ignore[empty-body]
+def simmat_callbacks(config: TrainConfig, registry: object) -> Iterable[Callback]:  # type: ignore[empty-body]
     """Return callbacks of a training, which its main process calls.
 
     One that fails is left out with a warning. An implementation may leave out an argument that it does not need.
 
     Args:
         config: the settings of the run.
-        registry: what is installed.
+        registry: what is installed, a `simmat.plugins.registry.Registry`.
     """

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from simmat.errors import ConfigError
-from simmat.plugin_specs import import_from_string
-from simmat.plugins.loader import installed
+from simmat.plugins.registry import import_from_string, installed
 from simmat.types import BoolArray
 
 

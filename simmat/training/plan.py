@@ -30,11 +30,11 @@ from simmat.evaluation import find_protocol
 from simmat.evaluation.job import nothing_to_score
 from simmat.evaluation.protocol import grid_hw
 from simmat.io.weights import check_digest, find_weights, sha256_of
-from simmat.model import Parts, find_parts
+from simmat.model import Parts, check_image_size, find_parts
 from simmat.model_spec import MEASURED_FIELDS, DenseSpec, ModelSpec, as_json, complete_options
 from simmat.nn.losses import Loss, MaskLoss, PromptLoss
-from simmat.plugin_specs import FoundationSpec, import_from_string
-from simmat.plugins.registry import Registry
+from simmat.plugin_specs import FoundationSpec
+from simmat.plugins.registry import Registry, import_from_string
 from simmat.sensors.adapter import ModalityAdapter, options_of, sensor_definitions_of
 from simmat.sensors.normalize import fit_channels, zero_shot_map
 from simmat.sensors.options import is_sensor_file, modality_parts
@@ -241,7 +241,7 @@ def choose_network(
     elif not config.foundation:
         network["foundation"] = registry.default_foundation()
     foundation = registry.foundation(network["foundation"], fetch=fetch)
-    foundation.check_image_size(network["image_size"] or foundation.image_size)
+    check_image_size(foundation, network["image_size"] or foundation.image_size)
     if network["mat"] is None:
         network["mat"] = foundation.mat
         network["mat_options"] = {**foundation.mat_options, **network["mat_options"]}

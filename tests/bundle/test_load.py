@@ -27,7 +27,8 @@ from simmat.errors import BundleError, ConfigError, DataError, UnknownNameError
 from simmat.evaluation import evaluate_bundle, seen_note
 from simmat.evaluation import interaction as asking
 from simmat.io.weights import sha256_of
-from simmat.plugin_specs import WeightFile, build_foundation
+from simmat.model import build_foundation
+from simmat.plugin_specs import WeightFile
 from simmat.plugins.registry import Registry
 from simmat.types import Prompt
 

@@ -49,7 +49,7 @@ class Focal(Gray):
 
 def with_focal() -> Registry:
     """The built-in parts and the sensor above."""
-    return registry().with_modality(Focal())
+    return registry().with_modality(Focal())[0]
 
 
 @pytest.fixture(scope="module")

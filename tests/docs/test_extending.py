@@ -22,14 +22,13 @@ from simmat import Dataset, FrameSequence
 from simmat.cli.score_rows import score_rows
 from simmat.data.instances import FoundObject, Instance
 from simmat.errors import DataError, PluginError, UnknownNameError
-from simmat.evaluation.scores import find_metrics
+from simmat.evaluation.job import find_metrics
 from simmat.inference import ImageResult
 from simmat.inference.request import choose_formats
 from simmat.inference.writer import write_result
 from simmat.io import frames
-from simmat.plugin_specs import MetricSpec, import_from_string
-from simmat.plugins.loader import load_plugins
-from simmat.plugins.registry import KINDS, Registry
+from simmat.plugin_specs import MetricSpec
+from simmat.plugins.registry import KINDS, Registry, import_from_string, load_plugins
 from simmat.predictor import following
 from simmat.training import RunFolder
 from simmat.types import Window

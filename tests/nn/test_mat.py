@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from simmat.errors import ConfigError
-from simmat.plugin_specs import import_from_string
 from simmat.plugins.builtin import TRANSFER_LAYERS
+from simmat.plugins.registry import import_from_string
 from simmat.types import Channel
 
 SPECS = {spec.name: spec for spec in TRANSFER_LAYERS}

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from simmat.errors import ConfigError
 from simmat.nn.channel_attention import build_channel_attention, wavelength_codes
 from simmat.nn.mat import build_linear
-from simmat.plugin_specs import TransferLayerSpec, import_from_string
+from simmat.plugin_specs import TransferLayerSpec
 from simmat.plugins.builtin import TRANSFER_LAYERS
+from simmat.plugins.registry import import_from_string
 from simmat.sensors.normalize import Statistics, zero_shot_map
 from simmat.types import Channel
 

@@ -11,8 +11,9 @@ from torch import nn
 from simmat.errors import ConfigError
 from simmat.nn.lora import add_lora
 from simmat.nn.tuners import join_memory, set_train_mode, trainable_state
-from simmat.plugin_specs import TunerSpec, TuningTargets, import_from_string
+from simmat.plugin_specs import TunerSpec, TuningTargets
 from simmat.plugins.builtin import TUNERS
+from simmat.plugins.registry import import_from_string
 
 SPECS = {spec.name: spec for spec in TUNERS}
 TARGETS = TuningTargets(

@@ -10,7 +10,7 @@ from sensor_contract import SensorContract
 from simmat_testing import PackageContract
 from simmat_testing.package_checks import simmat_packages
 
-from simmat.plugins.loader import installed
+from simmat.plugins.registry import installed
 from simmat.sensors.adapter import ModalityAdapter
 
 BANDS = {"landsat8": ("B2", "B3", "B4", "B5", "B6", "B7"), "sentinel2": ("B2", "B3", "B4", "B8", "B11", "B12")}

@@ -17,8 +17,7 @@ from simmat.cli import run
 from simmat.data.card import DataCard
 from simmat.data.dataset import open_dataset
 from simmat.errors import ConfigError
-from simmat.plugins.loader import load_plugins
-from simmat.plugins.registry import Registry
+from simmat.plugins.registry import Registry, load_plugins
 from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source, options_of
 from simmat.sensors.composed_modality import ComposedModality
 from simmat.sensors.options import ModalityOptions
@@ -52,7 +51,7 @@ class Eye(ModalityAdapter):
 
 def registry() -> Registry:
     """The built-in sensors, the model `tiny` and the camera."""
-    return load_plugins(env={"SIMMAT_PLUGINS": "testing"}).with_modality(Eye())
+    return load_plugins(env={"SIMMAT_PLUGINS": "testing"}).with_modality(Eye())[0]
 
 
 def data(root: Path, card: str = "") -> Path:

@@ -33,7 +33,7 @@ from simmat.data.instances import read_mask
 from simmat.data.pipeline import Pipeline
 from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
-from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import load_plugins
 from simmat.predictor import Predictor
 
 SIZE = 64

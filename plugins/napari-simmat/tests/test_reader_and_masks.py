@@ -15,7 +15,7 @@ from napari_simmat.masks import mask_path, write_mask
 
 from simmat.data.instances import read_mask
 from simmat.errors import ConfigError, DataError
-from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import load_plugins
 from simmat.sensors.adapter import Source
 
 

@@ -33,7 +33,7 @@ from simmat.cli import run
 from simmat.data.pipeline import Pipeline, restore_logits
 from simmat.errors import BundleError, ConfigError, UnknownNameError
 from simmat.model_spec import DenseSpec
-from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import load_plugins
 from simmat.predictor import EverythingSettings, Predictor, TiledImage
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.builtin import Gray

@@ -102,7 +102,7 @@ def test_a_library_older_than_simmat_needs_is_a_problem(
 @pytest.mark.usefixtures("alone")
 def test_weights_of_another_size_are_a_problem(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """A copy that was cut off would be refused only when a training starts."""
-    from simmat.plugins.loader import load_plugins
+    from simmat.plugins.registry import load_plugins
 
     file = load_plugins().foundation("sam_vit_b").weights
     assert file is not None

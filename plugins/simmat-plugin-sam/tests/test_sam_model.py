@@ -13,8 +13,9 @@ from torch import nn
 
 from simmat.errors import DataError, SpecError
 from simmat.foundation import MaskPrediction, PromptBatch
+from simmat.model import build_foundation
 from simmat.nn.tuners import apply_lora
-from simmat.plugin_specs import FoundationSpec, build_foundation
+from simmat.plugin_specs import FoundationSpec
 from simmat.plugins.builtin import TUNERS
 
 SIZE = 64

@@ -20,8 +20,9 @@ from torch import nn
 from simmat.errors import ConfigError
 from simmat.nn.mat import build_mat
 from simmat.nn.tuners import set_train_mode
-from simmat.plugin_specs import TuningTargets, import_from_string
+from simmat.plugin_specs import TuningTargets
 from simmat.plugins.builtin import TUNERS
+from simmat.plugins.registry import import_from_string
 from simmat.types import Channel
 
 SPECS = {spec.name: spec for spec in (*TUNERS, *OTHER_TUNERS)}

@@ -15,12 +15,16 @@ from simmat_plugin_timm.specs import models, spec
 from torch import nn
 
 from simmat.errors import SpecError, UnknownNameError
+from simmat.model import check_image_size
 from simmat.nn.lora import takes_lora
+from simmat.plugins.registry import Registry
+
+REGISTRY = Registry([], [("foundation family", TIMM, "simmat-plugin-timm")])
 
 
 def test_a_spec_says_what_the_weights_were_trained_with() -> None:
     """Pixels on another scale, or another licence, would go unnoticed."""
-    found = TIMM.foundation("timm/vit_base_patch16_clip_224.openai")
+    found = REGISTRY.foundation("timm/vit_base_patch16_clip_224.openai")
     facts = timm.get_pretrained_cfg("vit_base_patch16_clip_224.openai")
     assert found.name == "timm/vit_base_patch16_clip_224.openai"
     assert found.pixel_mean == pytest.approx([255 * value for value in facts.mean])
@@ -47,10 +51,10 @@ def test_a_spec_says_what_the_weights_were_trained_with() -> None:
 )
 def test_sizes_are_those_the_patches_and_windows_allow(model: str, native: int, multiple: int) -> None:
     """Any other is refused by name before anything is built."""
-    found = TIMM.foundation(f"timm/{model}")
+    found = REGISTRY.foundation(f"timm/{model}")
     assert (found.image_size, found.size_multiple) == (native, multiple)
     with pytest.raises(SpecError, match=f"'timm/{model}' takes .* multiple of {multiple}"):
-        found.check_image_size(native + 1)
+        check_image_size(found, native + 1)
 
 
 def test_the_list_has_the_names_people_look_for() -> None:
@@ -76,7 +80,7 @@ def test_every_listed_name_is_taken_for_what_it_is() -> None:
         found = spec(name)
         assert found is not None, name
         assert found.name == f"timm/{name}"
-        found.check_image_size(found.image_size)
+        check_image_size(found, found.image_size)
 
 
 def kinds_of_models() -> list[str]:
@@ -108,13 +112,13 @@ def test_a_model_at_full_size_gives_maps_at_its_strides() -> None:
 def test_names_that_lead_nowhere_are_distinguished() -> None:
     """A slip gets the nearest name, a model of another kind the reason."""
     with pytest.raises(UnknownNameError, match="'timm/vit_tiny_patch16_224'"):
-        TIMM.foundation("timm/vit_tny_patch16_224")
+        REGISTRY.foundation("timm/vit_tny_patch16_224")
     with pytest.raises(UnknownNameError, match=r"'timm/vit_tiny_patch16_224[.]nonsense'"):
-        TIMM.foundation("timm/vit_tiny_patch16_224.nonsense")
+        REGISTRY.foundation("timm/vit_tiny_patch16_224.nonsense")
     with pytest.raises(SpecError, match=r"timm/fastvit_t8 .*two"):
-        TIMM.foundation("timm/fastvit_t8")
+        REGISTRY.foundation("timm/fastvit_t8")
     with pytest.raises(SpecError, match="timm/resnet50"):
-        TIMM.foundation("timm/resnet50")
+        REGISTRY.foundation("timm/resnet50")
 
 
 @pytest.mark.parametrize(("model", "slices"), [("maxvit_nano_rw_256", ((0,), 1)), ("maxvit_tiny_tf_224", ((0, 2), 3))])

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
-from simmat.plugin_specs import import_from_string
 from simmat.plugins.builtin import TUNERS
+from simmat.plugins.registry import import_from_string
 
 TUNER = {spec.name: spec for spec in (*TUNERS, *OTHER_TUNERS)}
 SMALL = {

@@ -14,7 +14,8 @@ import transformers
 from simmat_plugin_transformers.library import quiet
 from simmat_plugin_transformers.specs import spec
 
-from simmat.plugin_specs import FoundationSpec, build_foundation
+from simmat.model import build_foundation
+from simmat.plugin_specs import FoundationSpec
 
 MASK_DECODER = {"mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
 VIT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from simmat.errors import WeightsError
+from simmat.plugins.registry import Registry
 
 REPOSITORY = "someone/tiny-sam"
 
@@ -92,7 +93,7 @@ def test_the_name_in_a_bundle_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *args: pytest.fail("the Hub was asked"))
     (family,) = simmat_foundation_families()
     with pytest.raises(WeightsError, match="If you trust it: simmat foundations fetch hf/evil/repo"):
-        family.foundation("hf/evil/repo")
+        Registry([], [("foundation family", family, "simmat-plugin-transformers")]).foundation("hf/evil/repo")
 
 
 def test_a_repository_that_is_not_there_is_named_with_what_is_near(hub: str, tmp_path: Path) -> None:

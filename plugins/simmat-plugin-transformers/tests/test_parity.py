@@ -13,7 +13,7 @@ from simmat_plugin_transformers.specs import spec
 from torch import Tensor
 
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
-from simmat.plugin_specs import build_foundation
+from simmat.model import build_foundation
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 

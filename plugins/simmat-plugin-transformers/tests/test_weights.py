@@ -16,7 +16,7 @@ from simmat_plugin_transformers.library import quiet
 from simmat_plugin_transformers.specs import spec
 
 from simmat.errors import ConfigError, SpecError, WeightsError
-from simmat.plugin_specs import build_foundation
+from simmat.model import build_foundation
 
 
 def built_with(found: Any, weights: Path | None, size: int) -> Any:

@@ -17,7 +17,7 @@ from simmat.bundle import FILE_NAME, load_bundle, read_bundle_spec
 from simmat.bundle.format import METADATA_KEY, bundle_bytes
 from simmat.cli import group
 from simmat.io.files import parse_json
-from simmat.plugins.loader import installed
+from simmat.plugins.registry import installed
 
 _SENSOR = {
     "format": 1,

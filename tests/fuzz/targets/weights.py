@@ -9,7 +9,7 @@ from simmat_plugin_sam.checkpoint import check_variant, read_checkpoint
 
 from fuzz.case import Case, Place, Target, registry
 from fuzz.damage import mutate_bytes, mutate_file, mutate_tree, mutate_zip, strange, to_json
-from simmat.plugin_specs import build_foundation
+from simmat.model import build_foundation, check_image_size
 
 _LARGEST_SIZE = 256
 """Of a model that is built; a larger one that its config asks for is allowed and takes long."""
@@ -45,7 +45,7 @@ def _hf_model(place: Place, rng: random.Random) -> Case:
 
     def read() -> None:
         spec = registry().foundation(f"hf/{folder}")
-        spec.check_image_size(spec.image_size)
+        check_image_size(spec, spec.image_size)
         if spec.image_size <= _LARGEST_SIZE:
             weights = spec.weights.path if spec.weights is not None else None
             build_foundation(spec, image_size=spec.image_size, weights=weights, seed=0)

@@ -14,8 +14,7 @@ from simmat.data.instances import FoundObject, Instance
 from simmat.errors import DataError
 from simmat.io.files import frame_of
 from simmat.model_spec import DenseSpec
-from simmat.plugins.loader import installed
-from simmat.plugins.registry import Registry
+from simmat.plugins.registry import Registry, installed
 from simmat.predictor import ClassMap, FoundObjects, ImageLike, ImageLoader, LoadedImage, prompt_of
 from simmat.sensors.adapter import with_data_card
 from simmat.types import BoolArray, Channel, ImageReader, Prompt, Window

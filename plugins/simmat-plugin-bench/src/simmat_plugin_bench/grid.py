@@ -279,6 +279,8 @@ def _setting_problems(settings: BenchSettings, registry: Registry) -> Iterator[s
 
 
 def _cells(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, registry: Registry) -> Iterator[Cell]:
+    from simmat.model import check_image_size
+
     for seed, lr in product(arm.seeds, arm.rates):
         rate = "" if lr is None else f"_lr-{lr:g}" if float(f"{lr:g}") == lr else f"_lr-{lr!r}"
         folder = out / "cells" / _folder(data, arm) / f"seed-{seed}{rate}"
@@ -287,7 +289,7 @@ def _cells(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, registry
         spec = registry.foundation(config.foundation)
         complete_options(registry.transfer_layer(config.mat or spec.mat), config.mat_options)
         complete_options(registry.tuner(config.tune or spec.tune), config.tune_options)
-        spec.check_image_size(config.image_size or spec.image_size)
+        check_image_size(spec, config.image_size or spec.image_size)
         weights = _weights_sha256(spec, config, folder)
         yield Cell(data.name, arm.name, arm.foundation, arm.kind, seed, lr, config, folder, data.simulate, weights)
 

@@ -27,8 +27,7 @@ from simmat.errors import DataError, SimMATError
 from simmat.evaluation import Scores, evaluate_bundle, find_protocol, seen_note
 from simmat.io.files import atomic_write_json, atomic_write_text, remove_temporary
 from simmat.nn.device import pick_device
-from simmat.plugins.loader import load_plugins
-from simmat.plugins.registry import Registry
+from simmat.plugins.registry import Registry, load_plugins
 from simmat.terminal import echo, escaped_streams
 from simmat.threads import peak_memory_bytes
 from simmat.training import Callback, RunFolder, RunPlan, fingerprint_in, score_untrained

@@ -46,7 +46,7 @@ def unknown_metric(name: str, protocol: str) -> str:
         return ""
     # Imported here because it loads torch, which the default score does not need.
     from simmat.evaluation import find_protocol, possible_summary
-    from simmat.plugins.loader import installed
+    from simmat.plugins.registry import installed
 
     metrics = [spec.name for spec in installed().all("metric") if spec.result == "mask"]
     possible = possible_summary(find_protocol(protocol), metrics)

@@ -19,12 +19,11 @@ from simmat.config import TrainConfig
 from simmat.errors import ConfigError, DataError
 from simmat.foundation import FoundationModel, ImageEmbedding
 from simmat.io.files import atomic_write_bytes, atomic_write_json, read_json
-from simmat.model import embedding_layout
+from simmat.model import build_foundation, embedding_layout
 from simmat.nn.losses import Batch, Loss, Outputs
 from simmat.nn.tensor_files import read_safetensors
-from simmat.plugin_specs import FoundationSpec, build_foundation, import_from_string
-from simmat.plugins.loader import installed
-from simmat.plugins.registry import Registry
+from simmat.plugin_specs import FoundationSpec
+from simmat.plugins.registry import Registry, import_from_string, installed
 from simmat.predictor import Predictor
 
 NAME = "teacher-embeddings"

@@ -16,8 +16,7 @@ from simmat.bundle import BundleSpec, packages_of
 from simmat.data.card import DataCard
 from simmat.errors import SimMATError
 from simmat.model_spec import with_options
-from simmat.plugins.loader import installed
-from simmat.plugins.registry import Registry
+from simmat.plugins.registry import Registry, installed
 from simmat.sensors.normalize import describe
 from simmat.sensors.options import format_nodata, modality_parts
 from simmat.terminal import escape

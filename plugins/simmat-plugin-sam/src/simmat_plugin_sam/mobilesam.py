@@ -50,7 +50,7 @@ class MobileSamModel(nn.Module):
 
 
 def build_mobilesam(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> MobileSamModel:
-    """Build MobileSAM for S×S input; see `simmat.plugin_specs.build_foundation`.
+    """Build MobileSAM for S×S input; see `simmat.model.build_foundation`.
 
     Args:
         weights: a file with the names of this package, or `mobile_sam.pt` as its authors publish it.

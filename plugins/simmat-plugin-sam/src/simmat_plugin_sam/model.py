@@ -214,7 +214,7 @@ class SamModel(nn.Module):
 
 
 def build_sam(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> SamModel:
-    """Build a SAM for S×S input; see `simmat.plugin_specs.build_foundation`.
+    """Build a SAM for S×S input; see `simmat.model.build_foundation`.
 
     If S differs from `spec.image_size`, position embeddings are interpolated, random ones too.
 

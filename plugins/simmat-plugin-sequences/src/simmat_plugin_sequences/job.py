@@ -27,7 +27,8 @@ from simmat.io.files import (
 )
 from simmat.io.images import write_image
 from simmat.io.weights import sha256_of
-from simmat.plugin_specs import ResultFormat, import_from_string
+from simmat.plugin_specs import ResultFormat
+from simmat.plugins.registry import import_from_string
 from simmat.predictor import FollowedFrame, Predictor
 from simmat.types import BoolArray
 from simmat_plugin_sequences.follower import open_follower

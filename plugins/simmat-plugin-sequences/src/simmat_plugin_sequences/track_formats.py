@@ -22,7 +22,7 @@ from simmat.inference import coco_document, run_lengths
 from simmat.io.files import atomic_path, atomic_write_json, frame_of
 from simmat.io.frames import open_stack, stack_format
 from simmat.io.images import write_image
-from simmat.plugin_specs import import_from_string
+from simmat.plugins.registry import import_from_string
 from simmat_plugin_sequences.film import write_film
 from simmat_plugin_sequences.tracks import Plane, Tracks, mask_file
 

@@ -56,7 +56,7 @@ class ClickModel(nn.Module):
 
 
 def build_model(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> FoundationModel:
-    """Build a model of the library for S×S input; see `simmat.plugin_specs.build_foundation`.
+    """Build a model of the library for S×S input; see `simmat.model.build_foundation`.
 
     Raises:
         SpecError: the library refuses the config.

@@ -179,7 +179,7 @@ def expected_iou(logits: Tensor) -> Tensor:
 
 
 def build_unet(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> UNetModel:
-    """Build `unet`; see `simmat.plugin_specs.build_foundation`.
+    """Build `unet`; see `simmat.model.build_foundation`.
 
     The weight file is the encoder's; the decoder is always random from the seed.
 

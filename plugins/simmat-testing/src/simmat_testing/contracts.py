@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from simmat.plugin_specs import FoundationSpec, LossSpec, MetricSpec, ResultFormat, TransferLayerSpec, TunerSpec
-from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import load_plugins
 from simmat.sensors.adapter import ModalityAdapter
 from simmat_testing.checks import Check, CheckFailed, NoSamples, run_check
 from simmat_testing.find_parts import (

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from simmat.errors import ConfigError, UnknownNameError, did_you_mean
+from simmat.model import check_image_size
 from simmat.plugins.registry import Kind, Registry
 from simmat.sensors.options import is_sensor_file
 from simmat_testing import (
@@ -173,7 +174,7 @@ def _subject(
     elif kind == "foundation model":
         spec = registry.foundation(name, fetch=True)
         if image_size is not None:
-            spec.check_image_size(image_size)
+            check_image_size(spec, image_size)
         checks, case = FOUNDATION_CHECKS, partial(FoundationCase, spec, image_size=image_size, full=full)
     elif kind == "transfer layer":
         checks, case = TRANSFER_LAYER_CHECKS, partial(TransferLayerCase, registry.transfer_layer(name))

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from simmat.errors import ConfigError, WeightsError, few_of
 from simmat.foundation import FoundationModel, MaskPrediction, PromptBatch
 from simmat.io.weights import find_weights, sha256_of
-from simmat.plugin_specs import FoundationSpec, build_foundation, import_from_string
+from simmat.model import build_foundation, check_image_size
+from simmat.plugin_specs import FoundationSpec
+from simmat.plugins.registry import import_from_string
 from simmat_testing.checks import CheckFailed, CheckSkipped
 from simmat_testing.networks import TUNER, backpropagate, build_network
 
@@ -136,7 +138,7 @@ def tuning_targets_match(case: FoundationCase) -> None:
 
 def levels_have_their_strides(case: FoundationCase) -> None:
     """The backbone gives one level or more, finest first, each (B, D, S/stride, S/stride); the native size fits."""
-    case.spec.check_image_size(case.spec.image_size)
+    check_image_size(case.spec, case.spec.image_size)
     size, backbone = case.image_size, case.model.backbone
     with torch.no_grad():
         embedding = backbone.encode(backbone.embed(images(1, size)))

@@ -18,7 +18,8 @@ from simmat.evaluation.unprompted import ImageMatches
 from simmat.inference import ImageResult, PromptResult
 from simmat.nn.losses import Batch
 from simmat.nn.tuners import set_train_mode
-from simmat.plugin_specs import LossSpec, MetricSpec, ResultFormat, import_from_string
+from simmat.plugin_specs import LossSpec, MetricSpec, ResultFormat
+from simmat.plugins.registry import import_from_string
 from simmat.predictor.uncertainty import Uncertainty
 from simmat.training.step import StepOutputs
 from simmat.types import Georeference, Prompt, Window

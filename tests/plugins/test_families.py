@@ -112,7 +112,7 @@ def test_two_packages_with_one_family_are_refused_by_name() -> None:
     ("change", "error", "message"),
     [
         ({"spec": "zoo_models:nothing"}, SpecError, "cannot import 'zoo_models:nothing'"),
-        ({"spec": "os.path:split"}, PluginError, r"FoundationSpec .*'zoo/lion', got a tuple"),
+        ({"spec": "os.path:split"}, PluginError, r"FoundationSpec .*'zoo/lion', got tuple"),
         ({"spec": "zoo_models:wrong"}, PluginError, r"'zoo/lion', got .*'zoo/x'"),
         ({"spec": "zoo_models:newer"}, PluginError, r"'zoo/lion' .*API 99.*upgrade simmat"),
         ({"spec": "zoo_models:broken"}, PluginError, r"'zoo' failed: ZeroDivisionError"),
