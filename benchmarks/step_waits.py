@@ -23,7 +23,7 @@ from simmat import training
 from simmat.config import TrainConfig
 from simmat.nn.losses import Batch
 from simmat.plugins.registry import Registry, load_plugins
-from simmat.training import fit, learner
+from simmat.training import fit, start
 
 
 @dataclass
@@ -48,9 +48,9 @@ def measure(config: TrainConfig, registry: Registry) -> tuple[list[float], list[
     steps: list[float] = []
     waits: list[float] = []
     counts: list[int] = []
-    step, choose = fit.take_step, learner.loading_processes
+    step, choose = fit.take_step, start.loading_processes
 
-    def timed(one: learner.Learner, batches: Iterator[Batch]) -> None:
+    def timed(one: fit.Learner, batches: Iterator[Batch]) -> None:
         watched, start = Waits(batches), time.perf_counter()
         step(one, watched)
         steps.append(time.perf_counter() - start)
@@ -60,7 +60,7 @@ def measure(config: TrainConfig, registry: Registry) -> tuple[list[float], list[
         counts.append(choose(*given))  # type: ignore[arg-type]
         return counts[-1]
 
-    with mock.patch.object(fit, "take_step", timed), mock.patch.object(learner, "loading_processes", noted):
+    with mock.patch.object(fit, "take_step", timed), mock.patch.object(start, "loading_processes", noted):
         training.train(config, registry)
     return steps, waits, counts[0]
 

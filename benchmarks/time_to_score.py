@@ -28,7 +28,7 @@ from simmat import training
 from simmat.config import COMPAT_DEFAULTS, TrainConfig
 from simmat.evaluation import Scores
 from simmat.plugins.registry import Registry, load_plugins
-from simmat.training import Callback, RunPlan
+from simmat.training import Callback, RunInfo
 
 RELEASED = {name: value for name, value in COMPAT_DEFAULTS.items() if name not in ("epochs", "heads", "batch_size")}
 
@@ -46,7 +46,7 @@ class Watch(Callback):
     _seconds: float = 0.0
     _since: float = 0.0
 
-    def started(self, plan: RunPlan) -> None:
+    def started(self, plan: RunInfo) -> None:
         """Start the clock."""
         self._since = time.process_time()
 

@@ -134,10 +134,9 @@ def train(
         TypeError: a setting is unknown, or `data` is neither a folder nor a data set.
         SimMATError: settings, data, weights or the output folder are wrong.
     """
-    from simmat.callbacks import Callback
+    from simmat.callbacks import Callback, Callbacks, ConsoleCallback
     from simmat.config import CARD_FIELDS, TrainConfig
     from simmat.training import train as run_training
-    from simmat.training.callbacks import Callbacks, ConsoleCallback
 
     settings = TrainConfig.with_current_keys(settings)
     unknown = [key for key in settings if key not in TrainConfig.model_fields]

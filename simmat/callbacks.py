@@ -1,19 +1,33 @@
-"""What follows a training: the plan of a run, and the callbacks that are told of it."""
+"""What follows a training: `Callback`, the callbacks of the console and of trackers, and those of plugins."""
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from tqdm import tqdm
+
+from simmat.errors import ConfigError
+from simmat.terminal import escape
+from simmat.types import is_finite_number
+
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from simmat.config import TrainConfig
     from simmat.evaluation.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RunPlan:
-    """What is known before the first step.
+class RunInfo:
+    """What callbacks are told of a run before its first step.
 
     Attributes:
         config: the settings, with defaults filled in.
@@ -59,7 +73,7 @@ class Callback:
     def advanced(self, count: int) -> None:
         """`count` items of the phase are done."""
 
-    def started(self, plan: RunPlan) -> None:
+    def started(self, run: RunInfo) -> None:
         """The first step is about to run."""
 
     def stepped(self, step: int, losses: dict[str, float]) -> None:
@@ -81,3 +95,252 @@ class Callback:
 
     def finished(self, bundle: Path) -> None:
         """All steps are done, and this is the best bundle, as `load` takes it."""
+
+
+class Callbacks(Callback):
+    """The caller's callbacks, then those of trackers and plugins.
+
+    One of the latter that fails is left out with a warning, and the training continues.
+    """
+
+    def __init__(self, own: Iterable[Callback], of_plugins: Iterable[tuple[str, Callback]] = ()) -> None:
+        """Take the caller's callbacks, and (name for warnings, callback) of trackers and plugins."""
+        self._own = list(own)
+        self._of_plugins = list(of_plugins)
+
+    def preparing(self, what: str, total: int) -> None:
+        """Tell all."""
+        self._tell(lambda callback: callback.preparing(what, total))
+
+    def advanced(self, count: int) -> None:
+        """Tell all."""
+        self._tell(lambda callback: callback.advanced(count))
+
+    def started(self, run: RunInfo) -> None:
+        """Tell all."""
+        self._tell(lambda callback: callback.started(run))
+
+    def stepped(self, step: int, losses: dict[str, float]) -> None:
+        """Tell all."""
+        self._tell(lambda callback: callback.stepped(step, losses))
+
+    def validated(self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores) -> None:
+        """Tell all."""
+        self._tell(lambda callback: callback.validated(step, summary, best=best, scores=scores))
+
+    def stopped(self) -> None:
+        """Tell all."""
+        self._tell(lambda callback: callback.stopped())
+
+    def finished(self, bundle: Path) -> None:
+        """Tell all."""
+        self._tell(lambda callback: callback.finished(bundle))
+
+    def _tell(self, tell: Callable[[Callback], None]) -> None:
+        for callback in self._own:
+            tell(callback)
+        works = []
+        for package, member in self._of_plugins:
+            with warned_of_plugin(package):
+                tell(member)
+                works.append((package, member))
+        self._of_plugins = works
+
+
+@contextmanager
+def warned_of_plugin(package: str) -> Iterator[None]:
+    """Turn what a plugin raises into a warning."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        line = f"warning: {package} failed ({type(error).__name__}: {error}); the training continues without it"
+        tqdm.write(escape(line), file=sys.stderr)
+
+
+class ConsoleCallback(Callback):
+    """Show a run on stderr: what it trains, then a progress bar with loss, mIoU, speed and remaining time.
+
+    Args:
+        name: shown before the bar; that of a sensor also before what is said of its run.
+
+    Attributes:
+        run: what is known of the run; None until it starts, and in processes other than the main one.
+        best: the validation mIoU of the best bundle so far.
+        bundle: the path of the best bundle, when all steps are done.
+    """
+
+    def __init__(self, name: str = "train") -> None:
+        self.name = name
+        self._of_sensor = "" if name == "train" else f"{name}: "
+        self.run: RunInfo | None = None
+        self.bundle: Path | None = None
+        self.best = float("nan")
+        self.best_step = -1
+        self._bar: tqdm[Any] | None = None
+        self._phase: tqdm[Any] | None = None
+        self._shown: dict[str, str] = {}
+
+    def __enter__(self) -> ConsoleCallback:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_phase()
+        if self._bar is not None:
+            self._bar.close()
+
+    def preparing(self, what: str, total: int) -> None:
+        """Open a progress bar for a phase."""
+        self._end_phase()
+        # disable=None: no bar without a terminal, where one per validation would fill the log.
+        self._phase = tqdm(total=total, desc=escape(what), leave=False, unit="image", disable=None, file=sys.stderr)
+
+    def advanced(self, count: int) -> None:
+        """Advance the phase's bar."""
+        if self._phase is not None:
+            self._phase.update(count)
+
+    def started(self, run: RunInfo) -> None:
+        """Print what will be trained, on how many samples, and where."""
+        self._end_phase()
+        self.run = run
+        if run.best_miou is not None and run.best_step is not None:
+            self.best = run.best_miou
+            self.best_step = run.best_step
+        share = 100 * run.trainable / max(run.total, 1)
+        place = f"on {run.device}"
+        if run.processes > 1:
+            place += f", in {run.processes} processes"
+        lines = [
+            *run.notes,
+            f"{run.train_samples} training and {len(run.val)} validation samples",
+            f"{run.trainable:,} of {run.total:,} parameters train ({share:.2f} %)",
+            place,
+        ]
+        if run.first_step:
+            lines.append(f"resuming after step {run.first_step} of {run.steps}")
+        for line in lines:
+            tqdm.write(escape(self._of_sensor + line), file=sys.stderr)
+        self._bar = tqdm(
+            total=run.steps,
+            initial=run.first_step,
+            desc=escape(self.name),
+            unit="step",
+            file=sys.stderr,
+            mininterval=0.5,
+            dynamic_ncols=True,
+        )
+
+    def stepped(self, step: int, losses: dict[str, float]) -> None:
+        """Advance the bar and show the loss."""
+        if self._bar is not None:
+            self._shown["loss"] = f"{losses['loss']:.3f}"
+            self._bar.set_postfix(self._shown, refresh=False)
+            self._bar.update(1)
+
+    def validated(self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores) -> None:
+        """Show the validation score next to the loss, and remember the best."""
+        self._end_phase()
+        if best:
+            self.best = summary["miou_object"]
+            self.best_step = step
+        shown = [f"{summary['miou_object']:.3f}"]
+        for name, block, key in (("AP50", "everything", "ap50"), ("class mIoU", "semantic", "miou")):
+            value = (summary.get(block) or {}).get(key)
+            if value is not None:
+                shown.append(f"{name} {value:.3f}")
+        if best:
+            shown.append("(best)")
+        self._shown["val mIoU"] = " ".join(shown)
+        if self._bar is not None:
+            self._bar.set_postfix(self._shown)
+
+    def finished(self, bundle: Path) -> None:
+        """Remember where the best bundle is, and warn if it is the model before training."""
+        self.bundle = bundle
+        if self.best_step == 0:
+            text = (
+                f"{self._of_sensor}Warning: no step had a better validation score than the model before training "
+                "(step 0); train longer (--steps) or with another learning rate (--lr)"
+            )
+            tqdm.write(escape(text), file=sys.stderr)
+
+    def _end_phase(self) -> None:
+        if self._phase is not None:
+            self._phase.close()
+            self._phase = None
+
+
+def check_tracker(name: str | None) -> None:
+    """Raise ConfigError if the package of a tracker is not installed."""
+    found = None if name is None else find_spec(name)
+    # A folder of that name, as W&B leaves one where it has run, is found without an origin.
+    if name is not None and (found is None or found.origin is None):
+        raise ConfigError(
+            f"--track {name} needs the package {name}, which is not installed; run "
+            f"`pip install 'simmat[{name}]'`, or leave --track out"
+        )
+
+
+class TrackingCallback(Callback):
+    """Log losses and validation scores by the tracker of a run's accelerator, see `tracked`."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+
+    def stepped(self, step: int, losses: dict[str, float]) -> None:
+        """Log losses and learning rate."""
+        self._accelerator.log({f"train/{name}": value for name, value in losses.items()}, step=step)
+
+    def validated(self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores) -> None:
+        """Log all scores that are numbers."""
+        self._accelerator.log(_numbers(summary, "val/"), step=step)
+
+
+@contextmanager
+def tracked(accelerator: Accelerator, config: TrainConfig) -> Iterator[list[tuple[str, Callback]]]:
+    """Start the tracker of a config with its settings, and finish it with the block; ConfigError if it does not start.
+
+    Gives the callbacks that log to it, for `Callbacks(of_plugins=)`; none without `track`.
+    """
+    if config.track is None:
+        yield []
+        return
+    name = f"--track {config.track}"
+    out = config.out
+    options: dict[str, dict[str, Any]] = {
+        "wandb": {"name": out.name, "dir": str(out)},
+        "mlflow": {"run_name": out.name},
+    }
+    project = "tensorboard" if config.track == "tensorboard" else "simmat"  # TensorBoard's is a folder in the run's
+    settings = {}
+    for key, value in config.model_dump(mode="json", exclude_none=True).items():
+        if isinstance(value, bool | int | float | str):
+            settings[key] = value
+        else:
+            settings[key] = json.dumps(value)
+    try:
+        accelerator.init_trackers(project, settings, options)
+    except Exception as error:  # trackers raise errors of many types
+        raise ConfigError(
+            f"{name} does not start ({type(error).__name__}: {error}); log in or set its server as its manual says, or "
+            f"remove track from {out / 'config.toml'} and resume the run"
+        ) from error
+    try:
+        yield [(name, TrackingCallback(accelerator))]
+    finally:
+        with warned_of_plugin(name):
+            for tracker in accelerator.trackers:
+                tracker.finish()
+
+
+def _numbers(values: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    """Return the finite numbers of a table and those within it, by their path: "val/by_size/small/miou_object"."""
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _numbers(value, f"{prefix}{name}/")
+        elif is_finite_number(value):
+            found[prefix + name] = float(value)
+    return found

@@ -16,7 +16,7 @@ from simmat.documents import StrictModel, parse
 from simmat.errors import ConfigError, SimMATError
 from simmat.model_spec import ModelSpec
 from simmat.sensors.sensor_toml import SensorDefinition
-from simmat.training.state import RunNotes
+from simmat.training.run_folder import RunNotes
 
 FOREIGN = re.compile(
     r"Input should|Field required|Extra inputs|\[key\]|Value error|valid (integer|string|number|tuple|list|dictionary)"

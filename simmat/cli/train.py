@@ -17,7 +17,7 @@ from simmat.errors import ConfigError
 from simmat.terminal import echo
 
 if TYPE_CHECKING:
-    from simmat.training.callbacks import ConsoleCallback
+    from simmat.callbacks import ConsoleCallback
 
 
 @click.command()
@@ -52,7 +52,7 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
             consoles = {}
             for name in configs:
                 consoles[name] = stack.enter_context(training.ConsoleCallback(name or "train"))
-            training.train_sensors(configs, registry, consoles, resume=resume is not None)
+            training.train_configs(configs, registry, consoles, resume=resume is not None)
     except training.Interrupted as stopped:
         echo(stopped, err=True)
         click.get_current_context().exit(130)
@@ -61,13 +61,14 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
 
 
 def _say_result(console: ConsoleCallback) -> None:
-    plan = console.plan
-    if plan is None or (bundle := console.bundle) is None:
+    run = console.run
+    bundle = console.bundle
+    if run is None or bundle is None:  # of a process other than the main one
         return
     echo(f"best bundle: {bundle} (validation mIoU {console.best:.4f} at step {console.best_step})")
-    page = plan.config.out / "report.html"
+    page = run.config.out / "report.html"
     if page.exists():
         echo(f"its page: {page}")
-    words = ["simmat", "eval", str(bundle), "--data", str(plan.data)]
-    split = "test" if "test" in plan.splits else "val"
+    words = ["simmat", "eval", str(bundle), "--data", str(run.data)]
+    split = "test" if "test" in run.splits else "val"
     echo(f"score it with: {shlex.join([*words, '--split', split])}")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from simmat.callbacks import Callback, RunPlan
-from simmat.training.callbacks import ConsoleCallback
+from simmat.callbacks import Callback, ConsoleCallback, RunInfo
 from simmat.training.fit import Diverged, Interrupted
 from simmat.training.plan import TrainingPlan, check_out_outside_data, choose_network, open_data, plan_run
-from simmat.training.run_folder import RunFolder
-from simmat.training.start import UntrainedScores, resume, score_untrained, started_configs, train, train_sensors
-from simmat.training.state import changes_noted, fingerprint_in
+from simmat.training.run_folder import RunFolder, changes_noted, fingerprint_in
+from simmat.training.start import resume, started_configs, train, train_configs
 
 __all__ = [
     "Callback",
@@ -16,9 +14,8 @@ __all__ = [
     "Diverged",
     "Interrupted",
     "RunFolder",
-    "RunPlan",
+    "RunInfo",
     "TrainingPlan",
-    "UntrainedScores",
     "changes_noted",
     "check_out_outside_data",
     "choose_network",
@@ -26,8 +23,7 @@ __all__ = [
     "open_data",
     "plan_run",
     "resume",
-    "score_untrained",
     "started_configs",
     "train",
-    "train_sensors",
+    "train_configs",
 ]

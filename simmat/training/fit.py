@@ -6,7 +6,8 @@ import math
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from statistics import fmean
@@ -16,26 +17,33 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
-from torch import Tensor
+from torch import Tensor, nn
 
-from simmat.bundle import bundle_spec, trained_tensors, write_sensors
+from simmat.bundle import BundleSpec, bundle_spec, packages_of, trained_tensors, write_sensors
 from simmat.calibration import fit_calibration
-from simmat.callbacks import RunPlan
-from simmat.config import dump_toml
+from simmat.callbacks import Callback, Callbacks, RunInfo, tracked, warned_of_plugin
+from simmat.config import TrainConfig, dump_toml
 from simmat.data.samples import write_splits
 from simmat.errors import ConfigError, SimMATError
 from simmat.evaluation import Scores, find_protocol, validate
 from simmat.io.files import atomic_folder, atomic_write_json, atomic_write_text
-from simmat.model import count_parameters
+from simmat.model import SimMAT, count_parameters
+from simmat.model_spec import ModelSpec
 from simmat.nn.device import Processes, fixed_threads
 from simmat.nn.losses import Batch
-from simmat.nn.tuners import set_train_mode
+from simmat.nn.tuners import set_train_mode, without_training
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
-from simmat.training.callbacks import Callbacks, callbacks_of_plugins, tracked
-from simmat.training.learner import Learner
-from simmat.training.plan import joined
-from simmat.training.state import Best, RunNotes, RunState, optimizer_tensors, save_state, settings_of
+from simmat.training.plan import TrainingPlan, joined
+from simmat.training.run_folder import (
+    Best,
+    RunFolder,
+    RunNotes,
+    RunState,
+    optimizer_tensors,
+    save_state,
+    settings_of,
+)
 from simmat.training.step import learning_rate, set_rates
 
 
@@ -45,6 +53,53 @@ class Interrupted(SimMATError):
 
 class Diverged(ConfigError):
     """The loss or its gradient is not finite; the learning rate is too high."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Learner:
+    """The network of a sensor while it trains, in one of its processes.
+
+    Attributes:
+        spec: the network; unlike that of the plan it has the layout of the embeddings.
+        step: the network with its loss, prepared by accelerate, as are optimiser and loader.
+        others: spec and tensors of the sensors of a bundle to which its own is added.
+        resumes: whether the run was started before.
+        saved_step: the step of the state that it continues from; -1 without one.
+        done: steps that are done.
+        best: the best validation so far; None before the first.
+    """
+
+    plan: TrainingPlan
+    folder: RunFolder
+    callback: Callback
+    accelerator: Accelerator
+    model: SimMAT
+    spec: ModelSpec
+    step: nn.Module
+    optimizer: Any
+    loader: Any
+    others: Mapping[str, tuple[BundleSpec, Mapping[str, Tensor]]]
+    resumes: bool
+    saved_step: int
+    done: int
+    best: Best | None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes and reports."""
+        return bool(self.accelerator.is_main_process)
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append a record to the log of the run."""
+        if self.is_main:
+            self.folder.log(record)
+
+
+def frozen(model: SimMAT, config: TrainConfig) -> AbstractContextManager[None]:
+    """Return a context in which the tuned weights do not train where a new sensor gets the transfer layer alone."""
+    if config.new_sensor:
+        return without_training(model.foundation)
+    return nullcontext()
 
 
 def fit(learners: Sequence[Learner], registry: Registry) -> None:
@@ -66,7 +121,7 @@ def fit(learners: Sequence[Learner], registry: Registry) -> None:
         stack.enter_context(fixed_threads())
         for learner in learners:
             notes = open_run(learner, registry, stack)
-            learner.callback.started(_plan_told(learner, val_every, notes))
+            learner.callback.started(_info(learner, val_every, notes))
         stack.enter_context(_noted(signals))
 
         if any(learner.best is None for learner in learners):
@@ -119,12 +174,24 @@ def open_run(learner: Learner, registry: Registry, stack: ExitStack) -> tuple[st
     return plan.notes
 
 
-def _plan_told(learner: Learner, val_every: int, notes: tuple[str, ...]) -> RunPlan:
+def callbacks_of_plugins(config: TrainConfig, registry: Registry) -> list[tuple[str, Callback]]:
+    """Return (package, callback) of all that plugins have for a run."""
+    found: list[tuple[str, Callback]] = []
+    for hook in registry.all("callbacks"):
+        package = registry.owner("callbacks", hook.name)
+        with warned_of_plugin(package):
+            for given in hook.make(config=config, registry=registry):
+                for member in given:
+                    found.append((package, member))
+    return found
+
+
+def _info(learner: Learner, val_every: int, notes: tuple[str, ...]) -> RunInfo:
     """Return what callbacks are told before the first step."""
     plan = learner.plan
-    with learner.frozen():
+    with frozen(learner.model, learner.plan.config):
         trainable, total = count_parameters(learner.model)
-    return RunPlan(
+    return RunInfo(
         config=plan.config,
         data=plan.dataset.root,
         splits=frozenset(sample.split for sample in plan.dataset.samples),
@@ -159,7 +226,7 @@ def take_step(learner: Learner, batches: Iterator[Batch]) -> None:
     seeds = np.random.SeedSequence((config.seed, learner.done, accelerator.process_index))
     torch.manual_seed(int(seeds.generate_state(1)[0]))
     totals: dict[str, float] = {}
-    with learner.frozen():
+    with frozen(learner.model, learner.plan.config):
         set_train_mode(learner.model)
         for _ in range(config.grad_accumulation):
             with accelerator.accumulate(learner.step):
@@ -217,7 +284,7 @@ def validate_all(learners: Sequence[Learner], registry: Registry) -> None:
         for learner, scores, summary in zip(learners, found, summaries, strict=True):
             metrics = {"val": summary, "step": learner.done, "protocol": learner.plan.config.protocol}
             calibration = fit_calibration(scores.confidence())
-            packages = learner.plan.packages
+            packages = packages_of(learner.spec, registry)
             spec = bundle_spec(learner.spec, metrics, calibration=calibration, packages=packages, **seen)
             sensors[learner.folder.sensor] = (spec, trained_tensors(learner.model))
         write_sensors(first.folder.bundle_file, sensors)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from simmat.bundle import BundleSpec, ImageDigests, Package, packages_of, read_bundle_spec, read_bundle_specs
+from simmat.bundle import BundleSpec, ImageDigests, read_bundle_spec, read_bundle_specs
 from simmat.callbacks import Callback
 from simmat.config import TrainConfig, default_steps
 from simmat.data.augment import Augmentation
@@ -57,7 +57,6 @@ class TrainingPlan:
         peak_rate: the learning rate after warm-up.
         notes: what a user should know before the first step.
         start: the spec of the bundle that the training starts from; of a resumed run, its own bundle's.
-        packages: the packages that bring the network's parts.
     """
 
     config: TrainConfig
@@ -75,7 +74,6 @@ class TrainingPlan:
     peak_rate: float
     notes: tuple[str, ...] = ()
     start: BundleSpec | None = None
-    packages: tuple[Package, ...] = ()
 
     def items(self) -> TrainingItems:
         """Return the stream of training items."""
@@ -202,7 +200,6 @@ def plan_run(
         peak_rate=parts.learning_rate if config.lr is None else config.lr,
         notes=tuple(_notes(config, index, train, len(val), size, parts)),
         start=start,
-        packages=packages_of(spec, registry),
     )
 
 

@@ -1,22 +1,50 @@
-"""The folder of a run: its files, its lock, and the log that a resumed run continues."""
+"""The folder of a run: its files, its lock, the log that a resumed run continues, and the state that it resumes from.
+
+A state is one safetensors file, written atomically. It holds the trained weights, the optimiser's moments, and
+everything else as json in the metadata. It needs no random states: every random number of a run is drawn from (seed,
+position), see `simmat.data.batches`.
+"""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
+from pydantic import ConfigDict, Field
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
 
 from simmat.bundle import FILE_NAME
-from simmat.errors import ConfigError, OutputError
-from simmat.io.files import TEMPORARY_MARK, atomic_write_text, check_writable, output_error, read_log, remove_temporary
+from simmat.config import MUTABLE_ON_RESUME, PATH_SETTINGS, TrainConfig
+from simmat.data.fingerprint import DatasetDigest
+from simmat.documents import InvalidDocumentError, StrictModel, validate
+from simmat.errors import ConfigError, DataError, OutputError
+from simmat.io.files import (
+    TEMPORARY_MARK,
+    atomic_write_bytes,
+    atomic_write_text,
+    check_writable,
+    output_error,
+    parse_json,
+    read_json,
+    read_log,
+    remove_temporary,
+    require_file,
+)
+from simmat.model_spec import ModelSpec
+from simmat.nn.tensor_files import check_dimensions
 
 STATES = ".states"
 """Folder of the states of a training on several sensors."""
+STATE_FORMAT = 1
 _LOCK = ".lock"
 _LOCK_TIMEOUT_S = 0.3
 """Seconds that a training waits for the lock, which `RunFolder.running` holds for a moment."""
@@ -133,3 +161,144 @@ def _is_leftover(path: Path, data: Path) -> bool:
     """Return whether a run makes this file before it writes its settings, or the data set is there."""
     empty_log = path.name == "metrics.jsonl" and path.stat().st_size == 0
     return path.name == _LOCK or path == data or TEMPORARY_MARK in path.name or empty_log
+
+
+class Best(StrictModel):
+    """The best validation so far.
+
+    Attributes:
+        miou: mean IoU over objects of one click.
+        step: steps done before it.
+        score: by which it was chosen, where that is not `miou`, see `simmat.training.fit.selection_score`.
+    """
+
+    miou: float
+    step: int
+    score: float | None = None
+
+    @property
+    def chosen_by(self) -> float:
+        """The score that a better validation must exceed."""
+        if self.score is None:
+            return self.miou
+        return self.score
+
+
+class RunNotes(StrictModel):
+    """The json metadata of a state; unknown keys are ignored.
+
+    Attributes:
+        step: optimiser steps done.
+        best: the best validation; None before the first.
+        scaler: loss scale of fp16; None in other precisions.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    step: int = Field(ge=0)
+    settings: dict[str, Any]
+    spec: ModelSpec
+    fingerprint: str
+    best: Best | None
+    scaler: dict[str, int | float] | None
+
+    def problems(self) -> Iterator[str]:
+        """Yield the problems of the spec."""
+        yield from self.spec.problems()
+
+
+@dataclass(frozen=True)
+class RunState:
+    """The state of a run: trained tensors, "PARAMETER/key" -> moment of the optimiser, and the rest as json."""
+
+    model: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    notes: RunNotes
+
+
+def save_state(path: Path, state: RunState) -> None:
+    """Write a state atomically; raise OutputError if that fails."""
+    tensors = {f"model/{name}": tensor for name, tensor in state.model.items()}
+    tensors |= {f"optimizer/{name}": tensor for name, tensor in state.optimizer.items()}
+    notes = {"format": STATE_FORMAT, **state.notes.model_dump(mode="json")}
+    atomic_write_bytes(path, save(tensors, metadata={"simmat": json.dumps(notes, sort_keys=True)}))
+
+
+def load_state(path: Path, *, tensors: bool = True) -> RunState:
+    """Read a state, or its notes alone; raise DataError if it is missing, damaged or of another format."""
+    if not path.exists():
+        raise DataError(f"no state to resume at {path}; the run has not saved one: start it again without --resume")
+    require_file(path, "state of a run")
+    try:
+        with safe_open(path, framework="pt") as file:
+            notes: dict[str, Any] = parse_json((file.metadata() or {})["simmat"], constants=True)
+            if notes.pop("format") != STATE_FORMAT:
+                raise DataError(f"{path} was written by another version of simmat; resume it with that version")
+            found = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118 (no mapping)
+        check_dimensions(found)
+        return RunState(_below(found, "model/"), _below(found, "optimizer/"), validate(RunNotes, notes))
+    except DataError:
+        raise
+    except Exception as error:  # the kinds differ between versions of safetensors
+        if isinstance(error, InvalidDocumentError):
+            why = str(error)
+        else:
+            why = f"{type(error).__name__}: {error}"
+        raise _damaged(path, why) from error
+
+
+def fingerprint_in(path: Path) -> str:
+    """Return the data fingerprint of a state; raises as `load_state`."""
+    return load_state(path, tensors=False).notes.fingerprint
+
+
+def _damaged(path: Path | str, why: str) -> DataError:
+    return DataError(
+        f"{path} is damaged ({why}); copy it again or start a new run. The best bundle next to it is still usable"
+    )
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
+    """Return the optimiser's moments by parameter name, on the CPU."""
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    return {
+        f"{names[id(parameter)]}/{key}": torch.as_tensor(value).detach().cpu().contiguous().clone()
+        for parameter, moments in optimizer.state.items()
+        for key, value in moments.items()
+    }
+
+
+def load_optimizer_tensors(
+    optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Mapping[str, Tensor], origin: str
+) -> None:
+    """Load what `optimizer_tensors` returned; raise DataError for tensors of another network."""
+    parameters = dict(module.named_parameters())
+    for path, value in tensors.items():
+        name, _, key = path.rpartition("/")
+        if name not in parameters:
+            raise _damaged(origin, f"it has {path!r}, a parameter that the network does not have")
+        parameter = parameters[name]
+        # AdamW keeps its step count on the CPU, and its moments with the parameter's device and memory layout.
+        if key == "step":
+            moved = value.clone()
+        else:
+            moved = torch.empty_like(parameter, requires_grad=False).copy_(value)
+        optimizer.state[parameter][key] = moved
+
+
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    """Return as json values the settings that must not change on resume."""
+    values: dict[str, Any] = config.model_dump(mode="json", exclude=set(MUTABLE_ON_RESUME | PATH_SETTINGS))
+    return values
+
+
+def changes_noted(folder: RunFolder, started: str, contents: DatasetDigest) -> str:
+    """Return what changed in the data since a run was started, by the run's `data.json`; "" without that file."""
+    try:
+        return contents.changes_since(read_json(folder.contents), started)
+    except DataError:  # a run of an older version, or copied without this file
+        return ""

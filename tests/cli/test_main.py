@@ -19,13 +19,12 @@ from installed import need_plugins
 from PIL import Image
 
 from simmat import training
-from simmat.callbacks import Callback
+from simmat.callbacks import Callback, ConsoleCallback
 from simmat.cli import group, run
 from simmat.errors import DataError
 from simmat.evaluation import Scores
 from simmat.io.files import LIMIT_VARIABLE
 from simmat.plugins.hooks import OWN_COMMANDS
-from simmat.training.callbacks import ConsoleCallback
 
 REPORT_TORCH = """
 import sys
@@ -275,7 +274,7 @@ def test_a_training_that_was_stopped_ends_in_130(
         raise training.Interrupted("stopped after step 3 of 9; the state is saved")
 
     monkeypatch.setattr(training, "started_configs", lambda root: {"": root})
-    monkeypatch.setattr(training, "train_sensors", stopped)
+    monkeypatch.setattr(training, "train_configs", stopped)
     assert run(["train", "--resume", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "stopped after step 3 of 9; the state is saved\n"
 
@@ -312,14 +311,14 @@ def test_a_training_ends_with_the_command_that_scores_it(
     def train(settings: object, registry: object, callbacks: Mapping[str, Callback], *, resume: bool) -> Path:
         (callback,) = callbacks.values()
         assert isinstance(callback, ConsoleCallback)
-        callback.plan = cast(
+        callback.run = cast(
             Any, SimpleNamespace(data=data, splits=splits, config=SimpleNamespace(out=tmp_path / "run"))
         )
         callback.validated(1, {"miou_object": 0.5}, best=True, scores=Scores(()))
         callback.finished(tmp_path / "run/bundle.safetensors")
         return tmp_path / "run/bundle.safetensors"
 
-    monkeypatch.setattr(training, "train_sensors", train)
+    monkeypatch.setattr(training, "train_configs", train)
     assert run(["train", "--modality", "gray", "--data", str(data), "--out", str(tmp_path / "run")]) == 0
     shown = capsys.readouterr()
     assert f"simmat eval {tmp_path}/run/bundle.safetensors --data '{data}' --split {scored}" in shown.out

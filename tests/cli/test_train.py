@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from simmat import training
+from simmat.callbacks import ConsoleCallback
 from simmat.cli import run
-from simmat.training.callbacks import ConsoleCallback
 
 
 @pytest.mark.plugins
@@ -27,11 +27,11 @@ def test_a_bundle_of_step_0_is_warned_of(
     def trained(configs: Any, registry: Any, callbacks: dict[str, ConsoleCallback], *, resume: bool) -> Path:
         (callback,) = callbacks.values()
         plan: Any = SimpleNamespace(config=SimpleNamespace(out=tmp_path / "run"), data=tmp_path, splits=frozenset())
-        callback.plan, callback.best, callback.best_step = plan, 0.5, kept
+        callback.run, callback.best, callback.best_step = plan, 0.5, kept
         callback.finished(tmp_path / "run/bundle.safetensors")
         return tmp_path / "run/bundle.safetensors"
 
-    monkeypatch.setattr(training, "train_sensors", trained)
+    monkeypatch.setattr(training, "train_configs", trained)
     assert run(["train", "--modality", "gray", "--data", str(tmp_path), "--out", str(tmp_path / "run")]) == 0
     shown = capsys.readouterr()
     assert f"at step {kept})" in shown.out

@@ -12,8 +12,7 @@ from runs import files_of, gray_set
 from simmat_plugin_report.documents import read_report
 
 from simmat.bundle import read_sensors
-from simmat.training.run_folder import RunFolder
-from simmat.training.state import load_state
+from simmat.training.run_folder import RunFolder, load_state
 
 Files = dict[str, bytes]
 

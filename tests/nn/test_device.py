@@ -15,7 +15,7 @@ from runs import config
 
 from simmat.errors import ConfigError
 from simmat.nn.device import join_processes, keep_freed_memory, pick_device
-from simmat.training import learner as module
+from simmat.training import start as module
 
 VARIABLE = "ACCELERATE_TORCH_DEVICE"
 

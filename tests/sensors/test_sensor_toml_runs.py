@@ -19,7 +19,7 @@ from simmat.cli import run
 from simmat.errors import BundleError, ConfigError
 from simmat.sensors.options import modality_parts, with_absolute_files
 from simmat.sensors.sensor_toml import read_sensor
-from simmat.training.state import load_state
+from simmat.training.run_folder import load_state
 
 pytestmark = pytest.mark.plugins("hub", "report")
 

@@ -11,7 +11,7 @@ from runs import config, gray_set, registry
 
 from simmat import training
 from simmat.callbacks import Callback
-from simmat.training.state import load_state
+from simmat.training.run_folder import load_state
 
 WHOLE = {"steps": 3, "val_every": 3, "batch_size": 4, "lr": 1e-2, "pictures": False, "box_fraction": 0.0}
 

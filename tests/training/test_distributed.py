@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from simmat.bundle import load_bundle, load_tensors
 from simmat.evaluation import evaluate_bundle
-from simmat.training.state import load_state
+from simmat.training.run_folder import load_state
 
 pytestmark = pytest.mark.slow
 

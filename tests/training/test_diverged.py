@@ -12,8 +12,8 @@ from torch import Tensor
 
 from simmat import training
 from simmat.training.fit import Diverged
-from simmat.training.learner import make_accelerator
-from simmat.training.state import load_state
+from simmat.training.run_folder import load_state
+from simmat.training.start import make_accelerator
 
 
 class _Overflowing(torch.autograd.Function):

@@ -11,7 +11,7 @@ from runs import config, gray_set, registry
 
 from simmat import training
 from simmat.config import TrainConfig
-from simmat.training.state import load_state
+from simmat.training.run_folder import load_state
 
 
 def fresh() -> torch.amp.GradScaler:

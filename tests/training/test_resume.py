@@ -19,8 +19,7 @@ from runs import config, files_of, gray_set, registry, run_and_die
 from simmat import training
 from simmat.bundle import FILE_NAME
 from simmat.errors import ConfigError, DataError, OutputError
-from simmat.training.run_folder import RunFolder
-from simmat.training.state import load_state
+from simmat.training.run_folder import RunFolder, load_state
 
 CHANGES = {"lr": 1e-4, "tune": "full", "loss": "bce", "seed": 1}
 POINTS = [
@@ -107,10 +106,10 @@ def test_a_run_at_work_lets_no_other_into_its_folder(data: Path, whole: Path, tm
 def test_a_resumed_run_knows_the_best_it_had(whole: Path, tmp_path: Path) -> None:
     """Its last line would say: validation mIoU nan at step -1."""
     shutil.copytree(whole, tmp_path / "run")
-    plans: list[training.RunPlan] = []
+    plans: list[training.RunInfo] = []
 
     class Listener(training.Callback):
-        def started(self, plan: training.RunPlan) -> None:
+        def started(self, plan: training.RunInfo) -> None:
             plans.append(plan)
 
     training.resume(tmp_path / "run", registry(), Listener())

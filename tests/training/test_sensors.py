@@ -19,7 +19,7 @@ from simmat.cli import run
 from simmat.config import dump_configs, load_config, load_configs
 from simmat.errors import ConfigError
 from simmat.training import fit
-from simmat.training.state import RunState, load_state
+from simmat.training.run_folder import RunState, load_state
 
 
 def _settings(root: Path, out: Path, *tables: dict[str, str]) -> Path:
@@ -69,7 +69,7 @@ def test_an_interrupted_training_on_sensors_resumes_to_the_same_bits(whole: Path
     """All states are of one round: weights of one sensor with those of another round would be another training."""
     sensors = load_configs(_settings(whole, tmp_path / "run"))
     with pytest.raises(training.Interrupted):
-        training.train_sensors(sensors, registry(), {"day": StopAt(1)})
+        training.train_configs(sensors, registry(), {"day": StopAt(1)})
     with pytest.raises(ConfigError, match="resume all"):
         training.resume(tmp_path / "run/day", registry())
     settings = (tmp_path / "run/config.toml").read_text()
@@ -97,7 +97,7 @@ def test_a_training_that_ends_between_two_states_resumes_to_the_same_bits(
 
     monkeypatch.setattr(fit, "save_state", save)
     with pytest.raises(KeyboardInterrupt):
-        training.train_sensors(load_configs(_settings(whole, tmp_path / "run")), registry())
+        training.train_configs(load_configs(_settings(whole, tmp_path / "run")), registry())
     assert load_state(tmp_path / "run/.states/day.safetensors").notes.step == 0
     training.resume(tmp_path / "run", registry())
     assert (tmp_path / "run/bundle.safetensors").read_bytes() == (whole / "run/bundle.safetensors").read_bytes()
@@ -170,7 +170,7 @@ def test_transfer_layers_that_let_other_weights_train_are_refused(whole: Path, t
     sensors = load_configs(_settings(whole, tmp_path / "run"), {"tune": "full"})
     sensors["colour"] = sensors["colour"].model_copy(update={"mat": "channel-attention"})
     with pytest.raises(ConfigError, match=r"'colour'.*same `mat`"):
-        training.train_sensors(sensors, registry())
+        training.train_configs(sensors, registry())
     assert not (tmp_path / "run").exists()
 
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from fuzz.case import Case, Place, Target, registry
 from fuzz.damage import join_safetensors, mutate_bytes, mutate_safetensors, mutate_tree, split_safetensors, to_json
-from simmat.training.run_folder import RunFolder
-from simmat.training.state import fingerprint_in, load_state
+from simmat.training.run_folder import RunFolder, fingerprint_in, load_state
 
 if TYPE_CHECKING:
     from simmat_plugin_bench.grid import Bench

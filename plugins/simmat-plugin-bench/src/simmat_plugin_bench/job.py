@@ -24,13 +24,15 @@ from simmat import training
 from simmat.bundle import FILE_NAME, load_bundle
 from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.errors import DataError, SimMATError
-from simmat.evaluation import Scores, evaluate_bundle, find_protocol, seen_note
+from simmat.evaluation import Scores, evaluate, evaluate_bundle, find_protocol, seen_note
 from simmat.io.files import atomic_write_json, atomic_write_text, remove_temporary
+from simmat.model import assemble, count_parameters
 from simmat.nn.device import pick_device
 from simmat.plugins.registry import Registry, load_plugins
+from simmat.predictor import Predictor
 from simmat.terminal import echo, escaped_streams
 from simmat.threads import peak_memory_bytes
-from simmat.training import Callback, RunFolder, RunPlan, fingerprint_in, score_untrained
+from simmat.training import Callback, RunFolder, RunInfo, TrainingPlan, fingerprint_in, plan_run
 from simmat.types import is_finite_number
 from simmat_plugin_bench.cells import FORMAT, CellFolder, CellResult, CellSettings, Clock, locked, read_cell_file
 
@@ -46,7 +48,7 @@ class JobCallback(Callback):
     """
 
     def __init__(self, clock: Path) -> None:
-        self.plan: RunPlan | None = None
+        self.plan: RunInfo | None = None
         self._clock = clock
         self._before = read_cell_file(clock, Clock)["seconds"] if clock.is_file() else 0.0
         self._began = time.monotonic()
@@ -56,7 +58,7 @@ class JobCallback(Callback):
         """Seconds so far; before an interruption they count up to the last validation."""
         return float(self._before) + time.monotonic() - self._began
 
-    def started(self, plan: RunPlan) -> None:
+    def started(self, plan: RunInfo) -> None:
         """Print the plan."""
         self.plan = plan
         for note in plan.notes:
@@ -103,7 +105,7 @@ def _run_cell(folder: CellFolder, registry: Registry, *, test: bool, everything:
     if test and result["test"] is None and not result["diverged"]:
         began = time.monotonic()
         if kind == "zero-shot":
-            scores = score_untrained(config, registry, "test", everything=everything).scores
+            scores, _ = _score_untrained(plan_run(config, registry), registry, "test", everything=everything)
         else:
             scores = _test(folder, config, registry, everything=everything)
         tested = {"test": scores.summary(), "test_ious": scores.by_sample()}
@@ -179,22 +181,40 @@ def _test(folder: CellFolder, config: TrainConfig, registry: Registry, *, everyt
 
 def _zero_shot(config: TrainConfig, registry: Registry) -> dict[str, Any]:
     began = time.monotonic()
-    found = score_untrained(config, registry, "val")
-    summary = found.scores.summary()
+    plan = plan_run(config, registry)
+    scores, parameters = _score_untrained(plan, registry, "val")
+    summary = scores.summary()
     echo(f"zero-shot: validation mIoU {summary['miou_object']:.4f}")
     return {
-        "data": {"path": str(config.data), "fingerprint": found.fingerprint},
+        "data": {"path": str(config.data), "fingerprint": plan.contents.fingerprint},
         "diverged": "",
         "val": {"kind": "val", "step": 0, **summary},
         "curve": [],
         "test": None,
         "trainable": 0,
-        "total": found.parameters,
+        "total": parameters,
         "steps": 0,
         "train_samples": 0,
         "seconds": time.monotonic() - began,
-        **_machine(found.device),
+        **_machine(str(pick_device(config.device))),
     }
+
+
+def _score_untrained(
+    plan: TrainingPlan, registry: Registry, split: str, *, everything: bool = False
+) -> tuple[Scores, int]:
+    """Score the network of a plan as it is before its first step, without its dense head; also return its parameters.
+
+    Its validation samples are those of a training. `everything` also finds every object by a grid of clicks.
+    """
+    config = plan.config
+    spec = plan.spec.model_copy(update={"dense": None})
+    model = assemble(spec, plan.parts).to(pick_device(config.device))
+    samples = plan.val if split == "val" else plan.dataset.split(split)
+    predictor = Predictor(model, plan.pipeline, image_side=spec.image_side)
+    protocol = find_protocol(config.protocol)
+    scores = evaluate(predictor, plan.dataset, samples, protocol=protocol, everything=everything, registry=registry)
+    return scores, count_parameters(model)[1]
 
 
 def _machine(device: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 
 import simmat
 from simmat.bundle import Bundle, BundleSpec, load_bundle, read_bundle_spec
-from simmat.callbacks import Callback, RunPlan
+from simmat.callbacks import Callback, RunInfo
 from simmat.config import TrainConfig
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import read_index
@@ -42,7 +42,7 @@ class ReportCallback(Callback):
 
     def __init__(self, config: TrainConfig, registry: Registry) -> None:
         self._folder, self._registry = RunFolder(config.out, config.new_sensor), registry
-        self._plan: RunPlan
+        self._plan: RunInfo
         self._began = time.monotonic()
         self._before = 0.0
         self._written_at, self._write_seconds = -math.inf, 0.0  # time at which the page was written, and duration
@@ -51,7 +51,7 @@ class ReportCallback(Callback):
         self._zero_shot: tuple[ObjectScore, ...] | None = None
         self._no_zero_shot = ""  # why there are none
 
-    def started(self, plan: RunPlan) -> None:
+    def started(self, plan: RunInfo) -> None:
         """Continue the report of a resumed run."""
         self._plan = plan
         with suppress(SimMATError):  # a damaged report is replaced
@@ -165,7 +165,7 @@ class ReportCallback(Callback):
         return report
 
 
-def machine_facts(plan: RunPlan, spec: BundleSpec) -> dict[str, str]:
+def machine_facts(plan: RunInfo, spec: BundleSpec) -> dict[str, str]:
     """Return the hardware and the versions of a run: title -> text."""
     name = torch.cuda.get_device_name(plan.device) if plan.device.startswith("cuda") else plan.device
     packages = {"simmat": simmat.__version__, "torch": torch.__version__, "Python": platform.python_version()}

@@ -11,9 +11,8 @@ import pytest
 from click.testing import CliRunner
 from runs import config, registry
 
-from simmat import training
+from simmat import callbacks, training
 from simmat.errors import ConfigError
-from simmat.training import callbacks
 from simmat.training.run_folder import RunFolder
 
 

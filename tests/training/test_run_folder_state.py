@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from simmat.documents import validate
 from simmat.errors import DataError
-from simmat.training.state import RunNotes, RunState, fingerprint_in, load_state, save_state
+from simmat.training.run_folder import RunNotes, RunState, fingerprint_in, load_state, save_state
 
 SPEC_JSON = SPEC.model_dump(mode="json")
 NOTES: dict[str, Any] = {

@@ -7,10 +7,10 @@ from typing import Any, cast
 import pytest
 
 import simmat
-from simmat.callbacks import Callback
+from simmat.callbacks import Callback, Callbacks
 from simmat.config import TrainConfig
 from simmat.plugins.registry import CallbackHook, Registry
-from simmat.training.callbacks import Callbacks, callbacks_of_plugins
+from simmat.training.fit import callbacks_of_plugins
 
 
 class Counts(Callback):

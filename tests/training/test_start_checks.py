@@ -14,8 +14,8 @@ from simmat.config import MUTABLE_ON_RESUME, PATH_SETTINGS, TrainConfig, dump_to
 from simmat.errors import ConfigError, OutputError
 from simmat.model_spec import MEASURED_FIELDS, ModelSpec
 from simmat.training.plan import TrainingPlan, plan_run
-from simmat.training.run_folder import RunFolder
-from simmat.training.state import check_network, check_settings, settings_of
+from simmat.training.run_folder import RunFolder, settings_of
+from simmat.training.start import check_network, check_settings
 
 BEGUN: dict[str, Any] = {"modality": "gray", "data": Path("data"), "out": Path("run"), "train_share": 0.5}
 SETTINGS = sorted(set(TrainConfig.model_fields) - MUTABLE_ON_RESUME - PATH_SETTINGS)

@@ -14,7 +14,7 @@ from runs import config, gray_set, registry
 
 from simmat import training
 from simmat.training import RunFolder
-from simmat.training.learner import loading_processes
+from simmat.training.start import loading_processes
 
 Usage = namedtuple("Usage", "free")
 
@@ -24,7 +24,7 @@ def test_a_run_is_the_same_with_any_processes(tmp_path: Path, monkeypatch: pytes
     data = gray_set(tmp_path / "set")
     results = []
     for workers, method in ((0, "fork"), (2, "fork"), (2, "spawn")):
-        monkeypatch.setattr("simmat.training.learner.START_METHOD", method)
+        monkeypatch.setattr("simmat.training.start.START_METHOD", method)
         monkeypatch.setattr("simmat.data.index_table.START_METHOD", method)
         out = tmp_path / f"{method}{workers}"
         settings = config(data, out, steps=3, val_every=3, val_images=1, workers=workers, pictures=False)
@@ -58,7 +58,7 @@ def test_processes_are_as_many_as_pay_off(
     expected: int,
 ) -> None:
     """On a GPU no step should wait; on a CPU, for little data or without room they would only cost."""
-    module = "simmat.training.learner"
+    module = "simmat.training.start"
     monkeypatch.setattr(f"{module}.START_METHOD", "fork")
     monkeypatch.setattr(f"{module}.usable_cpus", lambda: cores)
     monkeypatch.setattr(f"{module}.torch.get_num_threads", lambda: cores)
