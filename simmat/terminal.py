@@ -47,7 +47,7 @@ def echo(text: object = "", *, err: bool = False) -> None:
 
 SLOW_S = 15.0
 """Seconds after which `warn_if_slow` speaks."""
-_TICK_S = 1.0
+TICK_S = 1.0
 _waiting: dict[object, tuple[float, str]] = {}
 """The texts that `warn_if_slow` will print, each with its time."""
 _watcher = threading.Thread()
@@ -73,7 +73,7 @@ def warn_if_slow(text: str) -> Iterator[None]:
 
 def _watch() -> None:
     while True:
-        time.sleep(_TICK_S)
+        time.sleep(TICK_S)
         now = time.monotonic()
         for key, (due, text) in list(_waiting.items()):
             if now >= due and key in _waiting:

@@ -14,7 +14,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -82,33 +82,35 @@ def usable_cpus() -> int:
     return max(min(affinity_cpus(), math.ceil(quota)), 1)
 
 
+def cpu_clock() -> tuple[float, float]:
+    """Return the time, and the seconds in which cores were idle or worked for this process."""
+    import psutil  # prediction alone needs it
+
+    cores = psutil.cpu_times(percpu=True)
+    if hasattr(os, "sched_getaffinity"):
+        cores = [cores[number] for number in os.sched_getaffinity(0) if number < len(cores)]
+    idle = sum(core.idle + getattr(core, "iowait", 0.0) for core in cores)
+    return time.monotonic(), idle + time.process_time()
+
+
 class CpuLoad:
     """How many cores the other processes leave free, since it was asked last."""
 
     _MIN_INTERVAL_S = 0.2
     """The system counts in hundredths of a second."""
 
-    def __init__(self) -> None:
-        self._free, self._before = math.inf, self._now()
+    def __init__(self, clock: Callable[[], tuple[float, float]] = cpu_clock) -> None:
+        self._clock = clock
+        self._free, self._before = math.inf, clock()
 
     def free_cpus(self) -> float:
         """Return the cores that this process uses or that are idle."""
-        now, spent = self._now()
+        now, spent = self._clock()
         passed = now - self._before[0]
         if passed >= self._MIN_INTERVAL_S:
             self._free = (spent - self._before[1]) / passed
             self._before = now, spent
         return self._free
-
-    def _now(self) -> tuple[float, float]:
-        """Return the time, and the seconds in which cores were idle or worked for this process."""
-        import psutil  # prediction alone needs it
-
-        cores = psutil.cpu_times(percpu=True)
-        if hasattr(os, "sched_getaffinity"):
-            cores = [cores[number] for number in os.sched_getaffinity(0) if number < len(cores)]
-        idle = sum(core.idle + getattr(core, "iowait", 0.0) for core in cores)
-        return time.monotonic(), idle + time.process_time()
 
 
 def prepare_threads(environment: MutableMapping[str, str] = os.environ) -> None:

@@ -118,11 +118,10 @@ def test_importing_simmat_first_shortens_the_spinning_of_torchs_threads() -> Non
     assert json.loads(done.stdout) == [threads.SHORT_SPIN["GOMP_SPINCOUNT"], False]
 
 
-def test_the_load_is_what_other_processes_leave_free(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_load_is_what_other_processes_leave_free() -> None:
     """Of two cores over two seconds, another process took one second and a half."""
     clock = [(10.0, 5.0)]
-    monkeypatch.setattr(CpuLoad, "_now", lambda self: clock[0])
-    load = CpuLoad()
+    load = CpuLoad(lambda: clock[0])
     assert load.free_cpus() == float("inf")
     clock[0] = (12.0, 7.5)
     assert load.free_cpus() == 1.25

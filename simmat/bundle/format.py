@@ -110,9 +110,10 @@ class ImageDigests(StrictModel):
 
     def joined(self, other: ImageDigests) -> ImageDigests | None:
         """Return the record of the images of both; None if it would be too large."""
-        return self._of_rows({*self._rows(), *other._rows()})
+        return self._of_rows({*self.rows(), *other.rows()})
 
-    def _rows(self) -> Iterator[tuple[bytes, Window | None]]:
+    def rows(self) -> Iterator[tuple[bytes, Window | None]]:
+        """Yield the digest of each image, and the window of it that was used; None if all of it was."""
         digests = np.frombuffer(base64.b64decode(self.digests), np.uint8).reshape(-1, _DIGEST_BYTES)
         windows = np.frombuffer(base64.b64decode(self.windows), "<i4").reshape(-1, 4).tolist()
         for row, digest in enumerate(digests):
@@ -122,7 +123,7 @@ class ImageDigests(StrictModel):
     def has(self, digests: npt.NDArray[np.uint8], windows: Sequence[Window | None]) -> list[bool]:
         """Return of each of N images, by their (N, 32) sha256, whether a pixel of it was used."""
         used: dict[bytes, list[Window | None]] = {}
-        for own_digest, part in self._rows():
+        for own_digest, part in self.rows():
             used.setdefault(own_digest, []).append(part)
         answers = []
         for digest, window in zip(digests[:, :_DIGEST_BYTES], windows, strict=True):

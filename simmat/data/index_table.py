@@ -52,7 +52,7 @@ _CARD = {"regions", "min_region", "min_region_share", "ignore", "zero_means", "i
 """Fields of the data card that affect how files are read."""
 _PREFETCHED = 8
 """Samples of each process that may be waiting for those before them."""
-_MIN_SAMPLES_PER_PROCESS = 32
+MIN_SAMPLES_PER_PROCESS = 32
 _MAX_PROCESSES = 16
 
 Ints = npt.NDArray[np.int64]
@@ -129,7 +129,7 @@ def read_samples(
         except SimMATError as error:
             return error
 
-    processes = min(usable_cpus(), len(samples) // _MIN_SAMPLES_PER_PROCESS, _MAX_PROCESSES)
+    processes = min(usable_cpus(), len(samples) // MIN_SAMPLES_PER_PROCESS, _MAX_PROCESSES)
     rows: Iterable[IndexTable | SimMATError] = map(read, samples)
     if processes > 1 and START_METHOD == "fork":
         import torch

@@ -21,7 +21,7 @@ from simmat.nn.device import wait_for
 from simmat.predictor import EncodedImage
 from simmat.types import Prompt
 
-_MAX_ELEMENTS = 2**26
+MAX_ELEMENTS = 2**26
 """Most grid pixels of all masks that are compared together; each takes a byte."""
 
 _ALTERNATIVES = 4
@@ -63,7 +63,7 @@ class ScoredImage:
         else:
             self._grid_hw = grid_hw(self.letterbox, protocol)
         masks = _ALTERNATIVES if protocol.alternatives else 1
-        self.batch_size = max(min(_MAX_ELEMENTS // (masks * targets.scored.size), MAX_PROMPTS), 1)
+        self.batch_size = max(min(MAX_ELEMENTS // (masks * targets.scored.size), MAX_PROMPTS), 1)
         self.decode_s: list[float] = []
 
     def decode(

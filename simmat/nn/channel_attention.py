@@ -101,7 +101,7 @@ class ChannelAttention(nn.Module):
         A channel that is 0 everywhere, as invalid planes are, is ignored.
         """
         batch, channels = planes.shape[:2]
-        used = self._used(planes)  # (B, C)
+        used = self.used_channels(planes)  # (B, C)
         tokens = self.embed(planes.flatten(0, 1)[:, None])  # (B·C, D, h, w)
         height, width = tokens.shape[-2:]
         tokens = tokens.reshape(batch, channels, self.heads, -1, height * width)  # (B, C, heads, D / heads, h·w)
@@ -114,7 +114,7 @@ class ChannelAttention(nn.Module):
         features: Tensor = self.padding(mixed, content)
         return features
 
-    def _used(self, planes: Tensor) -> Tensor:
+    def used_channels(self, planes: Tensor) -> Tensor:
         """Return the channels to use: (B, C) bool, at least one per image; all where an image has none."""
         present = (planes != 0).flatten(2).any(2)
         present = present | ~present.any(1, keepdim=True)

@@ -67,11 +67,11 @@ if TYPE_CHECKING:
 
 _MAX_CACHED_WINDOWS = 16
 """Windows of an image with at most so many are cached, as objects and classes may be asked for one after the other."""
-_MAX_VALUES = 2**26
+MAX_VALUES = 2**26
 """Pixels times channels of the window around a prompt, at most, if it is not a single one."""
 
 
-_CACHE_BYTES = 2**28
+CACHE_BYTES = 2**28
 """Windows with their embeddings that an image keeps in memory; the one used longest ago is dropped."""
 
 
@@ -609,7 +609,7 @@ class Predictor:
             )
         found: list[Prediction] = []
         for window in prompt_windows(prompt, size_hw, image.tile):
-            if max(window.size_hw) > image.tile and math.prod(window.size_hw) * image.channel_count > _MAX_VALUES:
+            if max(window.size_hw) > image.tile and math.prod(window.size_hw) * image.channel_count > MAX_VALUES:
                 if found:
                     break
                 raise ConfigError(
@@ -959,7 +959,7 @@ class TiledImage:
     def cache(self, window: Window, pixels: SensorImage, encoded: EncodedImage) -> None:
         """Cache the pixels of a window and its embedding; drop the windows used longest ago if there are too many."""
         self._encoded[window] = pixels, encoded
-        while len(self._encoded) > 1 and self.cached_bytes - self._loaded_bytes > _CACHE_BYTES:
+        while len(self._encoded) > 1 and self.cached_bytes - self._loaded_bytes > CACHE_BYTES:
             del self._encoded[next(iter(self._encoded))]
 
     def windows_in(self, box: Window) -> list[Window]:

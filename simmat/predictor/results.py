@@ -18,9 +18,9 @@ from simmat.types import BoolArray, FloatArray, ImageReader, OverviewReader, Pro
 if TYPE_CHECKING:
     import PIL.Image
 
-_PICTURE_PX = 2048
+PICTURE_PX = 2048
 """Longest side of a picture in pixels."""
-_PART_PX = 512
+PART_PX = 512
 """Side of the parts in which an image is read."""
 
 
@@ -166,13 +166,13 @@ class ClassMap:
 
 
 def picture_of(reader: ImageReader) -> PictureArray:
-    """Return an image as a picture (h, w, 3) of at most `_PICTURE_PX` on its longer side; only shown bands are read."""
+    """Return an image as a picture (h, w, 3) of at most `PICTURE_PX` on its longer side; only shown bands are read."""
     channels = reader.read(Window(0, 0, 1, 1)).channels
     shown = display_channels(channels)
     selected = sorted(set(shown))
     if isinstance(reader, FileImage):
         reader = replace(reader, adapter=reader.adapter.with_channels(selected))
-    step = math.ceil(max(reader.size_hw) / _PICTURE_PX)
+    step = math.ceil(max(reader.size_hw) / PICTURE_PX)
     if isinstance(reader, OverviewReader):
         whole = Window(0, 0, *reader.size_hw)
         small = reader.read_overview(whole, step).select(selected)
@@ -184,7 +184,7 @@ def picture_of(reader: ImageReader) -> PictureArray:
 def _read_small(reader: ImageReader, selected: Sequence[int], step: int) -> SensorImage:
     """Return every step-th pixel of some channels of an image, which is read in parts."""
     height, width = reader.size_hw
-    side = max(_PART_PX // step, 1) * step
+    side = max(PART_PX // step, 1) * step
     data = np.zeros((len(selected), math.ceil(height / step), math.ceil(width / step)), np.float32)
     valid = np.zeros(data.shape, np.bool_)
     for y in range(0, height, side):

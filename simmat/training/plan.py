@@ -356,7 +356,7 @@ def _sensor(config: TrainConfig, registry: Registry, known: ModelSpec | None) ->
     return registry.modality(config.modality, config.modality_options, channels=config.channels)
 
 
-_ENOUGH_WORK = 100
+ENOUGH_WORK = 100
 """`work_of_validation` that is enough to compare the steps of a run: about as many images."""
 _MAX_VALIDATIONS = 10
 _MIN_VALIDATIONS = 5
@@ -401,7 +401,7 @@ def validation_subset(index: DataIndex, config: TrainConfig, spec: ModelSpec) ->
     """Return the validation samples on which a run is scored, in the order of the data set.
 
     They are all, or the first by sha256 of seed and id (one with a region before all others): as many as the config
-    says, or where it sets neither them nor `val_every`, those whose work is `_ENOUGH_WORK`. Runs of any length on
+    says, or where it sets neither them nor `val_every`, those whose work is `ENOUGH_WORK`. Runs of any length on
     the same data have the same samples, so their scores can be compared.
     """
     every = index.dataset.split("val")
@@ -412,7 +412,7 @@ def validation_subset(index: DataIndex, config: TrainConfig, spec: ModelSpec) ->
             f"{len(every)}, or leave it out"
         )
     if config.val_images is None and config.val_every is None:
-        enough = int(len(every) * _ENOUGH_WORK / work_of_validation(index, every, config, spec))
+        enough = int(len(every) * ENOUGH_WORK / work_of_validation(index, every, config, spec))
         count = min(count, max(enough, 1))
     return _drawn(every, count, config.seed, lambda: index.with_regions(every, "validation"))
 

@@ -227,7 +227,7 @@ def test_prompts_go_in_smaller_groups_on_a_large_image(
     """Memory must not grow with the number of objects; the scores do not depend on it."""
     bundle = load_bundle(trained, REGISTRY)
     at_once, _ = evaluate_bundle(bundle, data, "test")
-    monkeypatch.setattr(asking, "_MAX_ELEMENTS", 1)
+    monkeypatch.setattr(asking, "MAX_ELEMENTS", 1)
     one_by_one, _ = evaluate_bundle(bundle, data, "test")
     assert (len(at_once.seconds["decode"]), len(one_by_one.seconds["decode"])) == (2, 4)
     for found, expected in zip(one_by_one.objects, at_once.objects, strict=True):

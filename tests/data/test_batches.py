@@ -14,11 +14,12 @@ from scipy import ndimage
 from torch.utils.data import default_collate
 
 from simmat.data.batches import TrainingItems, sample_at
+from simmat.data.dataset import Dataset, Sample
 from simmat.data.instances import Annotation, region_from_mask, visible_regions
 from simmat.data.pipeline import ignored_pixels
 from simmat.nn.losses import Batch, Loss, Outputs
 from simmat.training.plan import plan_run
-from simmat.types import Letterbox
+from simmat.types import Letterbox, SensorImage
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +63,25 @@ class OfName(Loss):
         raise AssertionError("nothing is computed")
 
 
-def test_items_of_images_in_memory_are_equal(items: TrainingItems) -> None:
+def test_items_of_images_in_memory_are_equal(items: TrainingItems, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeping them saves time and nothing else."""
     size = 4 * 40 * 56  # of an image in float32
-    for room, kept in ((5 * size, 4), (100 * size, 5)):
+    positions = [*range(10), *range(10)]  # each of the five images four times
+    read_each_time = [items[position] for position in positions]
+    reads: list[str] = []
+    real = Dataset.image
+
+    def watched(dataset: Dataset, sample: Sample) -> SensorImage:
+        reads.append(sample.id)
+        return real(dataset, sample)
+
+    monkeypatch.setattr(Dataset, "image", watched)
+    for room, expected_reads in ((5 * size, 5 + 3), (100 * size, 5)):
+        reads.clear()
         remembering = replace(items, image_bytes=room)
-        for position in (*range(10), *range(10)):
-            pairs = zip(remembering[position], items[position], strict=True)
-            assert all(torch.equal(known, read) for known, read in pairs)
-        assert len(remembering._images.values) == kept
+        for position, read in zip(positions, read_each_time, strict=True):
+            assert all(torch.equal(one, two) for one, two in zip(remembering[position], read, strict=True))
+        assert len(reads) == expected_reads
 
 
 def test_every_prompt_points_at_its_region(items: TrainingItems) -> None:

@@ -59,7 +59,7 @@ def index_of(root: Path) -> Path:
 
 
 def read_in_processes(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr(index_table, "_MIN_SAMPLES_PER_PROCESS", 1)
+    monkeypatch.setattr(index_table, "MIN_SAMPLES_PER_PROCESS", 1)
     monkeypatch.setattr(index_table, "usable_cpus", lambda: count)
 
 

@@ -196,10 +196,10 @@ def test_channels_are_dropped_in_training_alone_and_never_all() -> None:
     module = layer("channel-attention", 3, drop=0.2)
     x = torch.ones(400, 3, 4, 4)
     x[:, 2] = 0
-    assert torch.equal(module._used(x), torch.tensor([True, True, False]).expand(400, 3))
+    assert torch.equal(module.used_channels(x), torch.tensor([True, True, False]).expand(400, 3))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        used = module.train()._used(x)
+        used = module.train().used_channels(x)
     assert used.any(1).all()
     assert not used[:, 2].any()
     assert used[:, :2].float().mean().item() == pytest.approx(0.8 + 0.2**2, abs=0.03)  # both stay where both fell

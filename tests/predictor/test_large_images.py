@@ -91,8 +91,8 @@ def test_a_picture_holds_only_the_planes_and_pixels_that_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An overlay of a scene with hundreds of bands took gigabytes."""
-    monkeypatch.setattr("simmat.predictor.results._PICTURE_PX", 100)
-    monkeypatch.setattr("simmat.predictor.results._PART_PX", 32)
+    monkeypatch.setattr("simmat.predictor.results.PICTURE_PX", 100)
+    monkeypatch.setattr("simmat.predictor.results.PART_PX", 32)
     known, planes = registry(), np.random.default_rng(0).random((40, 301, 250), np.float32)
     np.save(tmp_path / "scene.npy", planes)
     parts = Parts(known.foundation("tiny"), known.transfer_layer("zeroshot"), known.tuner("frozen"), None)

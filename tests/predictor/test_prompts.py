@@ -59,13 +59,13 @@ def test_a_negative_point_far_away_widens_no_window(
 ) -> None:
     """It says nothing of the object, and the window between both would be shrunk to nothing."""
     image, sizes = _scene(tmp_path / "a.tif"), []
-    real = Predictor._predict_in_window
+    real = Predictor.encode_window
 
-    def look(self: Predictor, image: Any, window: Any, *given: Any) -> Any:
+    def look(self: Predictor, image: Any, window: Any, **given: Any) -> Any:
         sizes.append(window.size_hw)
-        return real(self, image, window, *given)
+        return real(self, image, window, **given)
 
-    monkeypatch.setattr(Predictor, "_predict_in_window", look)
+    monkeypatch.setattr(Predictor, "encode_window", look)
     call = ["--point", "10,10", "--negative", "170,140", "--tile", "32"]
     assert _predict(bundle, image, tmp_path / "out", *call) == 0
     assert sizes[0] == (32, 32)
@@ -75,7 +75,7 @@ def test_a_box_larger_than_memory_is_refused(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A box around a whole scene would read all of it at once."""
-    monkeypatch.setattr(predictor, "_MAX_VALUES", 100 * 100)
+    monkeypatch.setattr(predictor, "MAX_VALUES", 100 * 100)
     image = _scene(tmp_path / "a.tif")
     assert _predict(bundle, image, tmp_path / "out", "--box", "0,0,180,150", "--tile", "32") == 2
     assert "180x150" in capsys.readouterr().err
@@ -208,7 +208,7 @@ def test_a_sensor_that_learns_its_channels_from_files_is_guarded_too(tmp_path: P
     image = untuned.open_image(tmp_path / "scene.npy", tile=32)
     box = Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), np.asarray([0, 0, 180, 150], np.float32))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predictor, "_MAX_VALUES", 30 * 150 * 180)
+        patch.setattr(predictor, "MAX_VALUES", 30 * 150 * 180)
         with pytest.raises(ConfigError, match="180x150"):
             image.predict(box)
     assert image.predict(box).mask.shape == (150, 180)

@@ -48,7 +48,7 @@ def test_a_load_that_does_not_end_is_named(monkeypatch: pytest.MonkeyPatch) -> N
             raise DataError("done")
 
     monkeypatch.setattr("simmat.terminal.SLOW_S", 0.0)
-    monkeypatch.setattr("simmat.terminal._TICK_S", 0.01)
+    monkeypatch.setattr("simmat.terminal.TICK_S", 0.01)
     monkeypatch.setattr("simmat.terminal.echo", lambda text, err: (said.append(text), ended.set()))
     with pytest.raises(DataError, match="done"):
         load_sample(Waits(None), {"planes": Path("a/b.npy")})

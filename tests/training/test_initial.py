@@ -45,7 +45,7 @@ def test_what_the_first_training_saw_stays_seen(first: Path, tmp_path: Path) -> 
     (then, _), (now, _) = read_bundle(first / "run"), read_bundle(tmp_path / "run")
     assert then.trained_on is not None
     assert now.trained_on is not None
-    assert set(then.trained_on._rows()) < set(now.trained_on._rows())
+    assert set(then.trained_on.rows()) < set(now.trained_on.rows())
 
 
 @pytest.mark.parametrize("init", [True, False])

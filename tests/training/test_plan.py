@@ -64,7 +64,7 @@ def test_validation_is_a_fifth_of_a_run_by_default_on_as_many_images_at_any_leng
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, val: int, heads: str, every: int, used: int
 ) -> None:
     """Runs on other images could not be compared; the shortest run has five, which show how the score rises."""
-    monkeypatch.setattr(training.plan, "_ENOUGH_WORK", 10)
+    monkeypatch.setattr(training.plan, "ENOUGH_WORK", 10)
     data = gray_set(tmp_path / "data", val=val)
     setup = plan_run(config(data, tmp_path / "run", steps=steps, heads=heads, val_every=None), registry())
     assert (setup.val_every, len(setup.val)) == (every, used)

@@ -44,7 +44,7 @@ def panel(make_napari_viewer_proxy: Callable[[], Any]) -> Iterator[Panel]:
     """The panel, in a window of its own."""
     _, found = make_napari_viewer_proxy().window.add_plugin_dock_widget("napari-simmat", "SimMAT")
     yield found
-    reader._chosen.clear()
+    reader.choose_sensor(None)
     hide_triton()  # fixtures load models, too
 
 
@@ -82,7 +82,7 @@ def scripted_predictor() -> Predictor:
 def load_scripted(panel: Panel) -> Predictor:
     """Give it to the panel."""
     predictor = scripted_predictor()
-    panel._loaded(predictor)
+    panel.use_model(predictor)
     return predictor
 
 

@@ -22,7 +22,7 @@ from simmat.sensors.adapter import Source
 @pytest.fixture(autouse=True)
 def _no_sensor() -> Iterator[None]:
     yield
-    reader._chosen.clear()
+    reader.choose_sensor(None)
 
 
 def test_channels_are_layers_with_their_units_all_bits_and_missing_values(tmp_path: Path) -> None:

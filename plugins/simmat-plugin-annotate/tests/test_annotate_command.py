@@ -185,7 +185,7 @@ def test_the_token_is_in_no_list_of_processes(tmp_path: Path, monkeypatch: pytes
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     page = tmp_path / "open.html"
-    serve._open("http://127.0.0.1:1/?token=secret", page)
+    serve.open_in_browser("http://127.0.0.1:1/?token=secret", page)
     assert opened == [page.as_uri()]
     assert page.stat().st_mode & 0o777 == 0o600
     assert "secret" in page.read_text()

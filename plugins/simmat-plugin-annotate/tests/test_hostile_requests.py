@@ -202,6 +202,27 @@ def test_cookies_of_other_servers_do_not_lock_the_page_out(client: Client) -> No
     assert status == 200
 
 
+class Recorded:
+    """An app that answers nothing, and knows whether it was asked."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    async def __call__(self, *given: object) -> None:
+        """Take a request."""
+        self.asked = True
+
+    def gets(self, guard: Any, scope: dict[str, Any]) -> bool:
+        """Return whether the guard before this app lets a request through."""
+
+        async def ignored(*given: object) -> None:
+            """Take an answer."""
+
+        self.asked = False
+        asyncio.run(guard(scope, ignored, ignored))
+        return self.asked
+
+
 @pytest.mark.parametrize(
     ("name", "host"),
     [
@@ -215,12 +236,13 @@ def test_a_server_answers_to_allowed_names(name: str, host: str) -> None:
     """Of another machine, and of a port that is forwarded."""
     from simmat_plugin_annotate.security import Guard
 
-    guard: Any = Guard(None, token=TOKEN, port=8765, hosts=["127.0.0.1", name])  # type: ignore[arg-type]
+    app = Recorded()
+    guard = Guard(app, token=TOKEN, port=8765, hosts=["127.0.0.1", name])
     scope = {"type": "http", "method": "GET", "path": "/api/session", "query_string": b""}
     for given, known in ((host, True), ("evil.example:8765", False)):
         headers = {"host": given, "authorization": f"Bearer {TOKEN}", "origin": f"http://{given}"}
-        answer = guard._answer({**scope, "headers": [(key.encode(), value.encode()) for key, value in headers.items()]})
-        assert (answer is None) is known
+        asked = {**scope, "headers": [(key.encode(), value.encode()) for key, value in headers.items()]}
+        assert app.gets(guard, asked) is known
 
 
 @pytest.mark.parametrize("name", ["seg.example.org", "seg.example.org:443"])
@@ -228,9 +250,7 @@ def test_a_server_answers_behind_a_proxy_with_tls(name: str) -> None:
     """A client of an https address sends a name without a port, and a browser that address as the origin."""
     from simmat_plugin_annotate.serve import listen, server_of
 
-    async def app(*given: object) -> None:
-        """Answer nothing."""
-
+    app = Recorded()
     with listen("127.0.0.1", 0) as listener:
         guard: Any = server_of(app, listener, host="127.0.0.1", allowed=[name], token=TOKEN)[0].config.app
     own = {"host": "seg.example.org", "authorization": f"Bearer {TOKEN}"}
@@ -244,7 +264,7 @@ def test_a_server_answers_behind_a_proxy_with_tls(name: str) -> None:
     ):
         headers = [(key.encode(), value.encode()) for key, value in {**own, **given}.items()]
         scope = {"type": "http", "method": "GET", "path": "/model", "query_string": b"", "headers": headers}
-        assert (guard._answer(scope) is None) is known, given
+        assert app.gets(guard, scope) is known, given
 
 
 def test_a_request_that_a_stopped_server_leaves_gets_an_answer() -> None:
@@ -269,7 +289,7 @@ def test_a_connection_that_asks_nothing_is_closed(client: Client, monkeypatch: p
     """Else 256 of them lock the page out."""
     from simmat_plugin_annotate import serve
 
-    monkeypatch.setattr(serve, "_FIRST_REQUEST_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(serve, "FIRST_REQUEST_TIMEOUT_S", 0.1)
     with socket.create_connection(("127.0.0.1", client.port), timeout=5) as idle:
         idle.sendall(b"GET / HT")
         assert idle.recv(10) == b""

@@ -201,7 +201,7 @@ def test_the_largest_image_of_a_folder_is_written_a_moment_later(
     from simmat_plugin_annotate import annotator, labels
 
     monkeypatch.setattr(labels, "AT_ONCE_PX", 100)
-    monkeypatch.setattr(annotator, "_FLUSH_INTERVAL_S", 3600)
+    monkeypatch.setattr(annotator, "FLUSH_INTERVAL_S", 3600)
     with served(root, bundle) as client:
         key = client.keys()["s0"]
         assert client.edit(key, 0, {"op": "add", "mask": square(0, 0, 4, 4)})["labelled"]

@@ -346,7 +346,7 @@ def test_labels_that_are_not_used_leave_the_memory(tmp_path: Path, monkeypatch: 
     """What the list says of them stays, as does what somebody still holds."""
     from simmat_plugin_annotate import folder as module
 
-    monkeypatch.setattr(module, "_MAX_CACHED_LABELS", 1)
+    monkeypatch.setattr(module, "MAX_CACHED_LABELS", 1)
     folder = folder_of(gray_images(tmp_path / "set", size_hw=(80, 80)))
     first, second, third = folder.images
     held = folder.labels(first)

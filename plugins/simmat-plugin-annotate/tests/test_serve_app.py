@@ -123,7 +123,7 @@ def test_the_same_files_are_encoded_once(address: str, root: Path, monkeypatch: 
     first.set_image(root / "images/s0.png")
     monkeypatch.setattr(Planes, "__post_init__", lambda self: pytest.fail("it is read again"))
     second.set_image(root / "images/s0.png")
-    assert first._image == second._image
+    assert first.image_id == second.image_id
 
 
 def test_every_file_and_plane_of_a_sensor_arrives_with_16_bits(root: Path, tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_an_answer_is_of_the_form_that_openapi_states(address: str, root: Path) 
     client.set_image(root / "images/s0.png")
     stated = plain.get("/openapi.json")
     assert stated["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
-    image = f"/images/{client._image}"
+    image = f"/images/{client.image_id}"
     answers = {
         forms.ModelDocument: plain.get("/model"),
         forms.PredictAnswer: plain.done(f"{image}/predict", {"box": [2, 2, 30, 30]}),
@@ -256,7 +256,7 @@ def test_uploads_that_stall_do_not_keep_others_waiting(
     """Four images are received at once; a client whose network is gone must not take such a place for ever."""
     from simmat_plugin_annotate import security
 
-    monkeypatch.setattr(security, "_BODY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(security, "BODY_TIMEOUT_S", 0.2)
     port = raw(address).port
     head = (
         f"POST /images HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {TOKEN}\r\n"
@@ -298,7 +298,7 @@ def test_wrong_requests_say_what_is_wrong(address: str, root: Path) -> None:
     """A programmer reads the answer, not the log."""
     client, plain = Client(address), raw(address)
     client.set_image(root / "images/s0.png")
-    image = f"/images/{client._image}"
+    image = f"/images/{client.image_id}"
     for body, said in (({"points": [[1, 2, 3]]}, "points"), ({}, "prompt"), ({"points": [[900, 2, 1]]}, "900")):
         status, document = plain.post(f"{image}/predict", body)
         assert status == 422

@@ -55,8 +55,8 @@ def test_another_model_at_the_same_address_is_refused(address: str, root: Path, 
     image = remote.open_image(root / "images/s0.png")
     other = load(tiny_bundle(tmp_path / "other", seed=3, image_size=32), device="cpu", registry=registry())
     with door(other, tmp_path / "home") as place:
-        for one in (image._client, client):
-            one._place = place.partition("//")[2].partition("/")[0]
+        for one in (image.client, client):
+            one.place = place.partition("//")[2].partition("/")[0]
         with pytest.raises(DataError, match="another model"):
             image.segment_everything()
         with pytest.raises(ServerError, match="another model"):

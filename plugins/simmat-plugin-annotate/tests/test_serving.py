@@ -141,9 +141,9 @@ def test_levels_are_means_of_what_is_measured(tmp_path: Path) -> None:
     for name, in_parts in (("whole", False), ("parts", True)):
         with pytest.MonkeyPatch.context() as patch:
             if in_parts:
-                patch.setattr("simmat_plugin_annotate.planes._WHOLE_PX", 100)
-                patch.setattr("simmat_plugin_annotate.planes._BLOCK", 256)
-            patch.setattr("simmat_plugin_annotate.planes._MAX_CACHED_VALUES", 300_000)
+                patch.setattr("simmat_plugin_annotate.planes.WHOLE_PX", 100)
+                patch.setattr("simmat_plugin_annotate.planes.BLOCK", 256)
+            patch.setattr("simmat_plugin_annotate.planes.MAX_CACHED_VALUES", 300_000)
             sensor = registry().modality("gray")
             files = {sensor.sources[0].name: tmp_path / "a.tif"}
             planes = Planes(sensor, files, ImageCache(), tmp_path / name)

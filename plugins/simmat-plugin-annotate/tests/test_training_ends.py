@@ -61,6 +61,12 @@ def test_a_command_ends_when_the_server_is_killed(tmp_path: Path) -> None:
     assert ended(pid)
 
 
+async def finished(one: Any) -> None:
+    """Wait until a training has ended."""
+    while one.state == "running":
+        await asyncio.sleep(0.01)
+
+
 def test_stop_ends_the_command_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By closing its stdin, as no signal lets it save on every system."""
     (tmp_path / "waits.py").write_text("import os, sys; print('up', flush=True); sys.exit(7 + len(os.read(0, 1)))")
@@ -70,7 +76,7 @@ def test_stop_ends_the_command_that_runs(tmp_path: Path, monkeypatch: pytest.Mon
     one.run = tmp_path / "runs/annotate-001"
 
     async def runs() -> int:
-        running = asyncio.create_task(one._simmat([], log))
+        running = asyncio.create_task(one.run_simmat([], log))
         while not (log.exists() and log.read_text()):
             await asyncio.sleep(0.01)
         await one.stop()
@@ -81,13 +87,13 @@ def test_stop_ends_the_command_that_runs(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_models_are_compared_on_images_that_neither_was_trained_on() -> None:
     """A model from elsewhere may have seen some of the validation images; `simmat eval` leaves those out."""
-    from simmat_plugin_annotate.training import _compared
+    from simmat_plugin_annotate.training import compare_scores
 
     new = [{"sample": name, "region": 0, "iou": iou} for name, iou in (("a", 0.2), ("b", 0.4), ("c", 0.6))]
     old = [{"sample": name, "region": 0, "iou": 0.5} for name in "bc"]
-    assert _compared(new, old) == (pytest.approx(0.5), pytest.approx(0.5), 2)
-    assert _compared(new, None) == (pytest.approx(0.4), None, 0)
-    assert _compared(new, [{**old[0], "sample": "d"}]) == (pytest.approx(0.4), None, 0)
+    assert compare_scores(new, old) == (pytest.approx(0.5), pytest.approx(0.5), 2)
+    assert compare_scores(new, None) == (pytest.approx(0.4), None, 0)
+    assert compare_scores(new, [{**old[0], "sample": "d"}]) == (pytest.approx(0.4), None, 0)
 
 
 @pytest.mark.skipif(not hasattr(os, "nice"), reason="no priorities of processes here")
@@ -114,7 +120,7 @@ def test_commands_hold_a_pipe_of_the_server(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(asyncio, "create_subprocess_exec", watched)
     one = training(tmp_path)
     one.run = tmp_path / "runs/annotate-001"
-    assert asyncio.run(one._simmat(["--version"], tmp_path / "log.txt")) == 0
+    assert asyncio.run(one.run_simmat(["--version"], tmp_path / "log.txt")) == 0
     assert found == [("-m", "simmat_plugin_annotate.child"), asyncio.subprocess.PIPE]
     assert (tmp_path / "log.txt").read_text().startswith("simmat")
 
@@ -135,9 +141,9 @@ def test_any_error_ends_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPat
                 out.write_text('{"scores": [{"sample": "a", "region": 0, "iou": 0.9}], "zero_shot_scores": null}')
             return 0
 
-        monkeypatch.setattr(one, "_simmat", simmat)
+        monkeypatch.setattr(one, "run_simmat", simmat)
         await one.start(None, 3, MODEL)
-        await one._task
+        await finished(one)
         return one
 
     one = asyncio.run(runs())
@@ -152,18 +158,20 @@ def test_a_training_that_is_stopped_while_it_is_scored_is_stopped(
     async def runs() -> Any:
         one = training(tmp_path)
         begun: list[str] = []
-        real = one._simmat
+        stopping: list[asyncio.Task[None]] = []
+        real = one.run_simmat
 
         async def simmat(command: Any, log: Any) -> int:
             begun.append(command[0])
             if command[0] == "train":
                 return 0
-            one._stopped = True
+            stopping.append(asyncio.create_task(one.stop()))
+            await asyncio.sleep(0)  # the stop begins, and waits for this task
             return int(await real(command, log))
 
-        monkeypatch.setattr(one, "_simmat", simmat)
+        monkeypatch.setattr(one, "run_simmat", simmat)
         await one.start(None, 3, MODEL)
-        await one._task
+        await finished(one)
         return one, begun
 
     one, begun = asyncio.run(runs())
@@ -178,12 +186,12 @@ def test_the_time_left_counts_steps_alone_and_warnings_stay(tmp_path: Path) -> N
     log, metrics = one.run.with_suffix(".log"), one.run / "metrics.jsonl"
     log.write_text("Warning: 3 images are shrunk; use a larger --image-size\nstep 1\n")
     metrics.write_text('{"kind": "train", "step": 1}\n')
-    one._read_metrics()
+    one.read_metrics()
     assert one.document()["left_s"] is None
     time.sleep(0.1)
     log.write_text("step\n" * 100)
     metrics.write_text(metrics.read_text() + '{"kind": "train", "step": 2}\n')
-    one._read_metrics()
+    one.read_metrics()
     document = one.document()
     assert 0.2 <= document["left_s"] < 1000
     assert ["--image-size" in line for line in document["warnings"]] == [True]
@@ -197,7 +205,7 @@ def test_the_curve_of_a_training_is_read_from_its_metrics(tmp_path: Path) -> Non
     records = [{"kind": "val", "step": 0, "miou_object": 0.25}]
     records += [{"kind": "train", "step": step, "loss": float(step)} for step in range(1, 1001)]
     (one.run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    one._read_metrics()
+    one.read_metrics()
     document = one.document()
     assert document["scores"] == ((0, 0.25),)
     assert (len(document["losses"]) <= 120, document["losses"][0], document["losses"][-1][0]) == (True, (9, 5.0), 1000)
@@ -205,9 +213,9 @@ def test_the_curve_of_a_training_is_read_from_its_metrics(tmp_path: Path) -> Non
 
 def test_a_new_run_has_no_name_that_a_link_takes(tmp_path: Path) -> None:
     """In a folder of a stranger it would lead the run, or its log, elsewhere."""
-    from simmat_plugin_annotate.training import _new_run
+    from simmat_plugin_annotate.training import new_run
 
     (tmp_path / "runs").mkdir()
     for name in ("annotate-001", "annotate-002.log", "annotate-003.eval.json"):
         (tmp_path / "runs" / name).symlink_to("../../gone")
-    assert _new_run(tmp_path).name == "annotate-004"
+    assert new_run(tmp_path).name == "annotate-004"

@@ -83,7 +83,7 @@ def test_running_cells_end_when_the_bench_is_stopped(
     thread.start()
     while sum("ready" in log.read_text() for log in bench.out.rglob("log.txt")) < 2:
         time.sleep(0.01)
-    started = [one.process for one in runner._running]
+    started = [one.process for one in runner.running]
     runner.stopped = True
     thread.join(30)
     assert not thread.is_alive()

@@ -25,6 +25,8 @@ from runs import gray_set, registry
 from simmat_plugin_export import export as exporting
 from simmat_plugin_export.export import check_transform, export
 from simmat_plugin_export.graphs import Masks, Prepare
+from simmat_plugin_export.precision import Precision
+from simmat_runtime import manifest as names
 
 import simmat
 from simmat.bundle import Bundle, load_bundle
@@ -298,7 +300,6 @@ def test_a_model_that_differs_from_torch_is_not_written(
 ) -> None:
     """A wrong model on a device far away is worse than none."""
     monkeypatch.setattr(exporting, "difference_to_torch", lambda *_: float("nan"))
-    monkeypatch.setattr(exporting._Parts, "makers", lambda self: {})
     with pytest.raises(ConfigError, match="differs from torch"):
         export(bundle, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -357,10 +358,10 @@ except urllib.error.HTTPError as error:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "int8-dynamic"])
-def test_the_network_can_be_halved_and_quantized(bundle: Bundle, precision: str) -> None:
+def test_the_network_can_be_halved_and_quantized(bundle: Bundle, precision: Precision, tmp_path: Path) -> None:
     """Smaller files are made of the encoder's network alone; masks stay near those of torch."""
-    model = exporting._Parts(bundle, bundle.model, CLICKS, exporting._conversion(precision, bundle, None))  # type: ignore[arg-type]
-    session = onnxruntime.InferenceSession(model._encoder().SerializeToString())
+    export(bundle, tmp_path / "out", kinds=CLICKS, precision=precision)
+    session = onnxruntime.InferenceSession(tmp_path / "out" / names.ENCODER)
     (level,) = session.run(None, {"image": picture()[None]})
     planes, content, _ = bundle.pipeline(SensorImage.from_planes(picture(), (GRAY,)))
     with torch.no_grad():

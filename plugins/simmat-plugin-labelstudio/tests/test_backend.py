@@ -81,7 +81,7 @@ def test_a_click_is_answered_from_the_file_as_it_is_now(tmp_path: Path) -> None:
 
 def test_images_are_dropped_where_too_many_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is read in parts, or is on a server, takes memory that is not counted in bytes."""
-    monkeypatch.setattr("simmat_plugin_labelstudio.backend._MAX_CACHED_IMAGES", 1)
+    monkeypatch.setattr("simmat_plugin_labelstudio.backend.MAX_CACHED_IMAGES", 1)
     backend, model = scripted_backend(sensor_files(tmp_path / "set"))
     for sample in ("train/s0", "train/s1", "train/s1", "train/s0"):
         backend.predict(asked(prompt("keypointlabels", x=40, y=30), sample=sample))
@@ -120,7 +120,7 @@ def test_the_model_can_be_on_another_machine(tmp_path: Path, monkeypatch: pytest
     here, model = scripted_backend(root)
     monkeypatch.setattr("simmat_plugin_labelstudio.server.make_app", lambda backend, *given: apps.append(backend))
     monkeypatch.setattr(uvicorn, "run", lambda app, **given: None)
-    with door(here._predictor, tmp_path / "home") as address:
+    with door(here.predictor, tmp_path / "home") as address:
         command.main([address, "--data", str(root)], standalone_mode=False)
         with pytest.raises(ConfigError, match="--foundation"):
             command.main([address, "--data", str(root), "--foundation", "lite"], standalone_mode=False)
@@ -140,7 +140,7 @@ def test_a_port_in_use_is_an_error_with_its_remedy(tmp_path: Path) -> None:
     """The server of the model has one."""
     door = pytest.importorskip("annotate_server").door
     root = sensor_files(tmp_path / "set")
-    with door(scripted_backend(root)[0]._predictor, tmp_path / "home") as address:
+    with door(scripted_backend(root)[0].predictor, tmp_path / "home") as address:
         words = [address, "--data", str(root), "--port", str(urlsplit(address).port)]
         with pytest.raises(ConfigError, match="--port"):
             command.main(words, standalone_mode=False)
@@ -163,7 +163,7 @@ def test_without_a_prompt_all_objects_are_found_that_have_a_label(
     only = regions(backend.predict(asked(config=label_config(["boat"]))))
     assert [one["value"]["brushlabels"] for one in only] == [["boat"], ["boat"]]
     assert len({one["id"] for one in only}) == 2
-    monkeypatch.setattr(backend, "_class_names", {1: "ship", 2: "buoy"})
+    monkeypatch.setattr(backend, "class_names", {1: "ship", 2: "buoy"})
     monkeypatch.setattr(TiledImage, "segment_everything", lambda self: found_objects(2, 1))
     (one,) = regions(backend.predict(asked()))
     assert (one["value"]["brushlabels"], round(one["score"], 3)) == (["ship"], 0.8)

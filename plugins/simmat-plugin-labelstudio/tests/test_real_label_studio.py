@@ -119,7 +119,7 @@ def test_clicks_and_predictions_come_back_as_masks(ask: Ask, tmp_path: Path, kin
     doors = ExitStack()
     if remote:
         door = pytest.importorskip("annotate_server").door
-        served_model = RemotePredictor(doors.enter_context(door(backend._predictor, tmp_path / "home")))
+        served_model = RemotePredictor(doors.enter_context(door(backend.predictor, tmp_path / "home")))
         backend = Backend(served_model, "remote", open_images(root, Raster()), backend.address)
     config = label_config(["object", "ship"], kind)
     project = ask("POST", "/api/projects", {"title": kind, "label_config": config})["id"]

@@ -18,7 +18,7 @@ from pretraining.photographs import Cutout, Photo, cut_object
 SMALLEST_PX = 20
 """Smallest part of a thing that is shown and may be asked for."""
 
-_SHAPES = 0.6
+SHAPES = 0.6
 """How often the thing is a random shape, not an object of a photograph."""
 
 _SHAPE_PX = 64
@@ -72,7 +72,7 @@ def many_copies(ground: Photo, photo: Photo, rng: np.random.Generator) -> Photo:
     Returns:
         `ground` as it is where `photo` has no object.
     """
-    thing = random_shape(photo, rng) if rng.random() < _SHAPES else cut_object(photo, rng)
+    thing = random_shape(photo, rng) if rng.random() < SHAPES else cut_object(photo, rng)
     if thing is None:
         return ground
     height, width = size_hw = ground.labels.shape[0], ground.labels.shape[1]

@@ -65,7 +65,7 @@ def test_photographs_without_any_region_are_refused(regions_folder: Path, monkey
     """Drawing would go on for ever."""
     empty = grey()
     monkeypatch.setattr(views, "read_photo", lambda *given: empty)
-    monkeypatch.setattr(copies, "_SHAPES", 0.0)
+    monkeypatch.setattr(copies, "SHAPES", 0.0)
     with pytest.raises(DataError, match=r"show no region.*zero_means"):
         _ = Views(regions_folder, 1, 64, seed=0)[0]
 

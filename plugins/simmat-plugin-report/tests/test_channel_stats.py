@@ -50,7 +50,7 @@ def test_an_image_larger_than_memory_is_read_in_windows(tmp_path: Path, monkeypa
     write_image(tmp_path / "images/a.tif", planes)
     whole = channel_stats(dataset := open_images(tmp_path, Raster()), dataset.samples)
     monkeypatch.setattr(module, "MAX_PIXELS", 1000)
-    monkeypatch.setattr(module, "_READ_PX", 32)
+    monkeypatch.setattr(module, "READ_PX", 32)
     parts = channel_stats(dataset, dataset.samples)
     for one, other in zip(whole[1], parts[1], strict=True):
         assert (one.low, one.percentiles, one.bins) == (other.low, other.percentiles, other.bins)

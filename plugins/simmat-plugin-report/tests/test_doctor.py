@@ -115,10 +115,10 @@ def test_weights_of_another_size_are_a_problem(capsys: pytest.CaptureFixture[str
 def test_a_check_that_fails_hides_no_other(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Whoever calls a doctor has something broken, perhaps torch itself."""
 
-    def broken() -> None:
+    def broken() -> int:
         raise ImportError("libcudart.so: cannot open shared object file")
 
-    monkeypatch.setattr(doctor, "_devices", broken)
+    monkeypatch.setattr("torch.cuda.device_count", broken)
     answer = found(capsys, 1)
     assert "libcudart.so" in said(answer, "problem")
     assert answer["sections"]["threads"]

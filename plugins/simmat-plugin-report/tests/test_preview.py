@@ -100,8 +100,8 @@ def test_of_a_large_image_the_middle_is_shown(tmp_path: Path, monkeypatch: pytes
             write_image(tmp_path / folder / f"{name}.tif", plane[None].astype(np.uint16))
     dataset = open_dataset(tmp_path, Raster(), {"regions": "classes"})
     monkeypatch.setattr(preview, "MAX_PIXELS", 1000)
-    monkeypatch.setattr(preview, "_MIDDLE_PX", 64)
-    item = preview._read(dataset, dataset.samples[0], labels=True)
+    monkeypatch.setattr(preview, "MIDDLE_PX", 64)
+    item = preview.read_item(dataset, dataset.samples[0], labels=True)
     assert item.image is not None
     assert item.label is not None
     assert (item.size_hw, item.image.size_hw, item.label.size_hw) == ((300, 410), (64, 64), (64, 64))
@@ -186,7 +186,7 @@ def test_a_sequence_is_a_strip_and_a_track_keeps_its_colour(tmp_path: Path) -> N
     dataset = open_planes(tmp_path)
     shown = preview.shown_samples(dataset.samples, 12)
     assert [sample.id for sample in shown[::3]] == ["a/0", "a/10", "b/0", "b/10"]
-    items = [preview._read(dataset, sample, labels=True) for sample in shown]
+    items = [preview.read_item(dataset, sample, labels=True) for sample in shown]
     sheet = Sheet(dataset, items, [PreviewPanel("p0", (0,))], same_scale=True)
-    assert [row for row, _ in sheet._places(8)] == [0] * 6 + [1] * 6
+    assert [row for row, _ in sheet.places(8)] == [0] * 6 + [1] * 6
     assert [track_numbers(item) for item in items[:3]] == [[1, 3], [1, 3], [3]]

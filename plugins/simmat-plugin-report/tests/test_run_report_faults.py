@@ -79,7 +79,7 @@ def test_the_report_has_the_scores_of_the_bundle_that_is_kept(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After each validation, however long the page took; after a kill between the two it is made again."""
-    monkeypatch.setattr(callback, "_PAUSE_FACTOR", 1e9)
+    monkeypatch.setattr(callback, "PAUSE_FACTOR", 1e9)
     always_better = itertools.count()
     monkeypatch.setattr(fit, "selection_score", lambda summary: float(next(always_better)))
     out = tmp_path / "run"

@@ -16,7 +16,7 @@ WIDTH = 16
 @pytest.fixture(params=[2**20, 2 * 30 * 34, 70, 1], ids=["one block", "some groups", "some rows", "single rows"])
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Set how many logits are in a block; those of a group are 30 x 30, or 30 x 34 with a prefix."""
-    monkeypatch.setattr(grid_attention, "_BLOCK", request.param)
+    monkeypatch.setattr(grid_attention, "BLOCK", request.param)
     return int(request.param)
 
 

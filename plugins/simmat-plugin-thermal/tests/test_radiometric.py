@@ -177,11 +177,11 @@ def test_damaged_records_are_a_data_error(tmp_path: Path, write_flir_jpeg: Write
 @pytest.mark.parametrize("name", ["FLIR_E40", "FLIR_T640", "DJI_XT2"])
 def test_a_real_camera_s_constants_are_those_that_exiftool_reads(name: str) -> None:
     """A constant read from the wrong place gives temperatures that look right."""
-    from simmat_plugin_thermal.radiometric import _calibration, _directory, _segments
+    from simmat_plugin_thermal.radiometric import flir_parameters, flir_records, jpeg_segments
 
     content = (REAL / f"{name}.jpg").read_bytes()
-    records = b"".join(p[8:] for kind, p in _segments(content) if kind == 0xE1 and p.startswith(b"FLIR\0"))
-    found = _calibration(_directory(REAL / name, records)[32])
+    records = b"".join(p[8:] for kind, p in jpeg_segments(content) if kind == 0xE1 and p.startswith(b"FLIR\0"))
+    found = flir_parameters(flir_records(REAL / name, records)[32])
     assert found is not None
     lines = (REAL / f"{name}.txt").read_text(encoding="utf-16").splitlines()
     said = {k.strip(): v.split()[0] for k, _, v in (line.partition(":") for line in lines) if v.strip()}

@@ -167,9 +167,10 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
 
             return RemotePredictor(bundle)
 
-        self.run("Loading the model", work, self._loaded)
+        self.run("Loading the model", work, self.use_model)
 
-    def _loaded(self, predictor: Any) -> None:
+    def use_model(self, predictor: Any) -> None:
+        """Ask this model from now on."""
         self.predictor, self._encoded = predictor, None
         choose_sensor(predictor.adapter)
         self.as_class.clear()

@@ -23,9 +23,9 @@ CHANNELS = "simmat_channels"
 _chosen: list[simmat.ModalityAdapter] = []
 
 
-def choose_sensor(adapter: simmat.ModalityAdapter) -> None:
-    """Open files with this sensor from now on: napari hands a reader nothing but paths."""
-    _chosen[:] = [adapter]
+def choose_sensor(adapter: simmat.ModalityAdapter | None) -> None:
+    """Open files with this sensor from now on, None for `raster`: napari hands a reader nothing but paths."""
+    _chosen[:] = [] if adapter is None else [adapter]
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[LayerData]] | None:

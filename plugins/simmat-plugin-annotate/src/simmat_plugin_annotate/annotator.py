@@ -353,7 +353,7 @@ def _channels(planes: Planes) -> list[dict[str, Any]]:
     ]
 
 
-_FLUSH_INTERVAL_S = 1.0
+FLUSH_INTERVAL_S = 1.0
 _IDLE_S = 2.0
 """Seconds without an edit after which the mask file of a large image is written."""
 
@@ -361,5 +361,5 @@ _IDLE_S = 2.0
 async def flush(annotator: Annotator) -> None:
     """Regularly write the mask files of large images that are not up to date."""
     while True:
-        await asyncio.sleep(_FLUSH_INTERVAL_S)
+        await asyncio.sleep(FLUSH_INTERVAL_S)
         await annotator.on_files(partial(annotator.folder.flush, _IDLE_S))

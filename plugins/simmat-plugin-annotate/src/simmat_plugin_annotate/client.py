@@ -51,14 +51,14 @@ class Client:
                 f"{address.partition('?')[0]}: not an address of simmat serve; give what it prints: "
                 "http://HOST:PORT/?token=TOKEN"
             )
-        self._place = parts.netloc
+        self.place = parts.netloc
         self._timeout_s = timeout_s
         self._connect: type[http.client.HTTPConnection] = http.client.HTTPConnection
         if parts.scheme == "https":
             self._connect = http.client.HTTPSConnection
         token = parse_qs(parts.query).get("token", [os.environ.get("SIMMAT_SERVE_TOKEN", "")])[0]
         self._headers = {"Authorization": f"Bearer {token}"}
-        self._image = ""
+        self.image_id = ""
         self.size_hw = (0, 0)
         self._parts: list[tuple[str, str, bytes]] = []
         """Source, file name and content of each file of the current image."""
@@ -71,7 +71,7 @@ class Client:
             image: a file as the sensor wrote it, or {source: file}; or an array (C, H, W) in the units of the model's
                 channels, NaN where nothing was measured.
         """
-        self._image = ""
+        self.image_id = ""
         self._parts = []
         self.size_hw = (0, 0)
         if isinstance(image, np.ndarray):
@@ -138,15 +138,15 @@ class Client:
 
     def ask(self, method: str, what: str, body: Any = None) -> Any:
         """Return what the server answers about the current image: one of the requests /images/ID/WHAT."""
-        if not self._image:
+        if not self.image_id:
             raise self._error("no image is set; call set_image first")
         content = None if body is None else json.dumps(body).encode()
         try:
-            return self._ask(method, f"/images/{self._image}/{what}", content)
+            return self._ask(method, f"/images/{self.image_id}/{what}", content)
         except FileNotFoundError:  # it was dropped, or the server was restarted
             self._send()
         try:
-            return self._ask(method, f"/images/{self._image}/{what}", content)
+            return self._ask(method, f"/images/{self.image_id}/{what}", content)
         except FileNotFoundError as error:
             raise self._error(str(error)) from error
 
@@ -165,7 +165,7 @@ class Client:
         """Send the files of the current image."""
         model = self._ask("GET", "/model")
         if model["digest"] != self.model["digest"]:  # else an answer would be read with the classes of the old one
-            raise self._error(f"{self._place}: the server has another model now; connect again")
+            raise self._error(f"{self.place}: the server has another model now; connect again")
         boundary = secrets.token_hex(16)
         parts: list[bytes] = []
         for source, file, content in self._parts:
@@ -178,7 +178,7 @@ class Client:
         if len(body) > limit:
             raise self._error(f"{file}: the image has {len(body)} bytes, the server takes at most {limit}")
         found = self._ask("POST", "/images", body, f"multipart/form-data; boundary={boundary}")
-        self._image = found["id"]
+        self.image_id = found["id"]
         self.size_hw = tuple(found["size_hw"])
 
     def _ask(self, method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> Any:
@@ -191,7 +191,7 @@ class Client:
             text = "; ".join([found["error"]["message"], *found["error"]["problems"]])
         except (ValueError, TypeError, KeyError):  # of another program
             said = f"{status} {reason}, which is not an answer of simmat serve; check the address"
-            raise self._error(f"{self._place}: {said}") from None
+            raise self._error(f"{self.place}: {said}") from None
         if status == 404 and path.startswith("/images/"):
             raise FileNotFoundError(text)
         raise self._error(text)
@@ -202,7 +202,7 @@ class Client:
         if body:
             headers["Content-Type"] = kind
         try:
-            connection = self._connect(self._place, timeout=self._timeout_s)
+            connection = self._connect(self.place, timeout=self._timeout_s)
             try:
                 connection.request(method, path, body, headers)
                 answer = connection.getresponse()
@@ -210,7 +210,7 @@ class Client:
             finally:
                 connection.close()
         except (OSError, http.client.HTTPException) as error:
-            raise self._error(f"{self._place}: no answer of simmat serve: {error or type(error).__name__}") from error
+            raise self._error(f"{self.place}: no answer of simmat serve: {error or type(error).__name__}") from error
 
 
 def crop_of(mask: Mapping[str, Any]) -> npt.NDArray[np.bool_]:

@@ -37,7 +37,7 @@ from simmat_plugin_annotate.state import (
     trim_cache,
 )
 
-_MAX_CACHED_LABELS = 64
+MAX_CACHED_LABELS = 64
 """Number of images whose labels stay in memory without being used."""
 
 _log = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ class LabelFolder:
         """Keep recently used labels in memory, and those whose mask file is not up to date."""
         self._used.pop(key, None)
         self._used[key] = labels
-        for old in list(self._used)[:-_MAX_CACHED_LABELS]:
+        for old in list(self._used)[:-MAX_CACHED_LABELS]:
             if not self._used[old].unwritten:
                 dropped = self._used.pop(old)
                 if dropped.last is not None:

@@ -26,11 +26,11 @@ from simmat.types import BoolArray, Channel, FloatArray, Georeference, SensorIma
 
 TILE = 256
 """Side of a tile in pixels."""
-_BLOCK = 4 * TILE
+BLOCK = 4 * TILE
 """Side in pixels of a block that is read at once from a file that can be read in parts."""
-_WHOLE_PX = 2**22
+WHOLE_PX = 2**22
 """Most pixels of an image that is loaded as a whole although its files can be read in parts."""
-_MAX_CACHED_VALUES = 2**26
+MAX_CACHED_VALUES = 2**26
 """Number of values that stay in memory, over all images and blocks: 256 MiB."""
 _FIRST_STORED = 2
 """First level whose tiles are stored on disk, for large images."""
@@ -61,7 +61,7 @@ class ImageCache:
             found = read() if found is None else found
             with self._lock:
                 self._kept[key] = found
-                while len(self._kept) > 1 and sum(one.data.size for one in self._kept.values()) > _MAX_CACHED_VALUES:
+                while len(self._kept) > 1 and sum(one.data.size for one in self._kept.values()) > MAX_CACHED_VALUES:
                     self._kept.popitem(last=False)
                 self._reading.pop(key, None)
         return found
@@ -112,7 +112,7 @@ class Planes:
 
     @property
     def _in_parts(self) -> bool:
-        return self._stated_hw is not None and math.prod(self._stated_hw) > _WHOLE_PX
+        return self._stated_hw is not None and math.prod(self._stated_hw) > WHOLE_PX
 
     @cached_property
     def _facts(self) -> tuple[tuple[Channel, ...], Georeference | None]:
@@ -236,7 +236,7 @@ class Planes:
         if not self._in_parts:
             image, part = self._whole(), window
         else:
-            block = self._window(window.y0 // _BLOCK * _BLOCK, window.x0 // _BLOCK * _BLOCK, _BLOCK)
+            block = self._window(window.y0 // BLOCK * BLOCK, window.x0 // BLOCK * BLOCK, BLOCK)
             image = self.memory.get((self.digest, block), lambda: self.read(block))
             part = window.relative_to(block)
         return image.data[:, *part.slices], image.valid[:, *part.slices]

@@ -60,7 +60,7 @@ class RemoteImage:
 
     def __init__(self, client: Client, reader: ImageReader, class_names: Mapping[int, str]) -> None:
         self.reader = reader
-        self._client = client
+        self.client = client
         self._class_names = class_names
         self.cached_bytes = client.sent_bytes
         if isinstance(reader, LoadedImage):
@@ -74,7 +74,7 @@ class RemoteImage:
         body: dict[str, Any] = {"points": [[x, y, label] for (x, y), label in marked]}
         if prompt.box is not None:
             body["box"] = prompt.box.tolist()
-        answer = self._client.ask("POST", "predict", body)
+        answer = self.client.ask("POST", "predict", body)
         one = answer["masks"][0]
         whole = Window(0, 0, *self.reader.size_hw)
         found = None
@@ -86,12 +86,12 @@ class RemoteImage:
 
     def segment_everything(self) -> FoundObjects:
         """Find every object, best first; DataError if the server refuses it."""
-        found = [_object(one) for one in self._client.ask("GET", "everything")["objects"]]
+        found = [_object(one) for one in self.client.ask("GET", "everything")["objects"]]
         return FoundObjects(found, self.reader, self._class_names)
 
     def segment_semantic(self) -> ClassMap:
         """Return the class of every pixel, with the mean probability of the class; DataError without a dense head."""
-        answer = self._client.ask("GET", "classes")
+        answer = self.client.ask("GET", "classes")
         values = sorted({0, *self._class_names, *(one["class"] for one in answer["classes"])})
         dtype = np.min_scalar_type(values[-1] + 1)
         nodata = int(np.iinfo(dtype).max)

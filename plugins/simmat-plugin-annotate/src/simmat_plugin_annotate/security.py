@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY = 8 * 2**20
 """Most bytes of a json request."""
-_BODY_TIMEOUT_S = 30
+BODY_TIMEOUT_S = 30
 """Seconds in which the next part of a body must arrive, so that a stalled upload does not keep others waiting."""
 POLICY = (
     "default-src 'self'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
@@ -75,7 +75,7 @@ class Guard:
         async def limited_receive() -> Message:
             nonlocal received, complete
             try:
-                async with asyncio.timeout(None if complete else _BODY_TIMEOUT_S):
+                async with asyncio.timeout(None if complete else BODY_TIMEOUT_S):
                     message = await receive()
             except TimeoutError:
                 message = {"type": "http.disconnect"}

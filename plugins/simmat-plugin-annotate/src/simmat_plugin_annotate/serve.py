@@ -27,7 +27,7 @@ ALL_ADDRESSES = ("0.0.0.0", "::")
 FIRST_PORT = 8765
 MAX_CLIENTS = 256
 """Most connections at once."""
-_FIRST_REQUEST_TIMEOUT_S = 30
+FIRST_REQUEST_TIMEOUT_S = 30
 """Seconds that a new connection may take to send its first request."""
 
 
@@ -67,7 +67,7 @@ class TimedProtocol(H11Protocol):
     def connection_made(self, transport: object) -> None:
         """Start the timeout for the first request."""
         super().connection_made(transport)  # type: ignore[arg-type]
-        self.loop.call_later(_FIRST_REQUEST_TIMEOUT_S, self._close_idle)
+        self.loop.call_later(FIRST_REQUEST_TIMEOUT_S, self._close_idle)
 
     def _close_idle(self) -> None:
         if self.cycle is None:
@@ -130,7 +130,7 @@ def serve(
     echo(address)
     page = annotator.folder.home / "open.html"
     if browser:
-        threading.Thread(target=_open, args=(address, page), daemon=True).start()
+        threading.Thread(target=open_in_browser, args=(address, page), daemon=True).start()
     try:
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
@@ -138,7 +138,7 @@ def serve(
         page.unlink(missing_ok=True)
 
 
-def _open(address: str, page: Path) -> None:
+def open_in_browser(address: str, page: Path) -> None:
     """Open an address through a file that only this user can read: all users see the browser's command line."""
     link = html.escape(address)
     text = f'<!doctype html><meta http-equiv="refresh" content="0; url={link}"><a href="{link}">SimMAT annotate</a>'

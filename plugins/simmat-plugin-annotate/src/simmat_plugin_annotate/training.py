@@ -92,7 +92,7 @@ class Training:
             raise DataError(
                 f"{images} of the images are labelled; at least 3 are needed, for training, validation and test"
             )
-        self.run = _new_run(self.root)
+        self.run = new_run(self.root)
         self.state, self.step, self.steps, self.message = "running", 0, steps or default_steps(images), "starting"
         self.score = self.before = self.adopted = self._first = None
         self.warnings = self.losses = self.scores = ()
@@ -137,7 +137,7 @@ class Training:
         assert self.run is not None
         command = ["train", *self.arguments(), *more, "--data", str(self.root), "--out", str(self.run)]
         command += [] if steps is None else ["--steps", str(steps)]
-        if code := await self._simmat(command, self.run.with_suffix(".log")):
+        if code := await self.run_simmat(command, self.run.with_suffix(".log")):
             return "failed", _reason(self._log(), code)
         self.message = "comparing with the present model"
         self.changed()
@@ -148,7 +148,7 @@ class Training:
                 old = (await self._scores(model.path))["scores"]
             except DataError:  # a bundle of another data set may not fit this one, or was trained on all these images
                 old = None
-        self.score, self.before, shared = _compared(new["scores"], old)
+        self.score, self.before, shared = compare_scores(new["scores"], old)
         if self._stopped:
             return "stopped", "stopped"
         self.adopted = self.score is not None and (self.before is None or self.score > self.before)
@@ -166,7 +166,7 @@ class Training:
         assert self.run is not None
         out = self.run.with_suffix(".eval.json")
         command = ["eval", str(bundle), "--data", str(self.root), "--split", "val", "--out", str(out)]
-        code = await self._simmat(command, self.run.with_suffix(".log"))
+        code = await self.run_simmat(command, self.run.with_suffix(".log"))
         text = out.read_text(encoding="utf-8") if out.exists() else ""
         out.unlink(missing_ok=True)
         if code != 0:
@@ -174,7 +174,7 @@ class Training:
         found: Mapping[str, Any] = json.loads(text)
         return found
 
-    async def _simmat(self, command: list[str], log: Path) -> int:
+    async def run_simmat(self, command: list[str], log: Path) -> int:
         """Run a command of SimMAT; append what it says to `log`.
 
         The command ends when this process ends, even if killed: its stdin is a pipe, which then closes.
@@ -195,10 +195,10 @@ class Training:
         waiting = asyncio.create_task(self._process.wait())
         while not waiting.done():
             await asyncio.wait([waiting], timeout=_POLL_INTERVAL_S)
-            self._read_metrics()
+            self.read_metrics()
         return waiting.result()
 
-    def _read_metrics(self) -> None:
+    def read_metrics(self) -> None:
         """Read the metrics of the run so far."""
         assert self.run is not None
         with suppress(SimMATError):
@@ -231,7 +231,7 @@ class Training:
         return []
 
 
-def _new_run(root: Path) -> Path:
+def new_run(root: Path) -> Path:
     """Return the folder of the next run: runs/annotate-001, and so on."""
     runs = (root / RUNS / f"annotate-{number:03d}" for number in count(1))
     return next(run for run in runs if not any(os.path.lexists(f"{run}{end}") for end in ("", ".log", ".eval.json")))
@@ -244,7 +244,7 @@ def _thinned(points: list[Point]) -> tuple[Point, ...]:
     return tuple((run[-1][0], sum(value for _, value in run) / len(run)) for run in runs)
 
 
-def _compared(
+def compare_scores(
     new: Sequence[Mapping[str, Any]], old: Sequence[Mapping[str, Any]] | None
 ) -> tuple[float | None, float | None, int]:
     """Return the mean IoU of two models over the objects that both have a score of, and their number.

@@ -204,7 +204,7 @@ class Runner:
         self.bench, self.ended, self.only = bench, ended, only
         self.failed: dict[str, str] = {}
         self.stopped = False
-        self._running: list[_Running] = []
+        self.running: list[_Running] = []
         self._free: deque[Mapping[str, str]] = deque(slots)
 
     def run(self) -> None:
@@ -213,17 +213,17 @@ class Runner:
             try:
                 while not self.stopped:
                     self._start()
-                    if not self._running:
+                    if not self.running:
                         break
                     while not (self._collect() or self.stopped):
                         time.sleep(_POLL_SECONDS)
             finally:
-                if self._running:
+                if self.running:
                     self._end_all()
 
     def _start(self) -> None:
         """Start only as many jobs as can run at once, because every result may change the next job."""
-        busy = {one.job.cell.root for one in self._running}
+        busy = {one.job.cell.root for one in self.running}
         everything = self.bench.settings.score.startswith(EVERYTHING)
         for job in all_jobs(self.bench):
             cell = job.cell
@@ -241,13 +241,13 @@ class Runner:
                 self._free.append(variables)
                 self._finish(job, 0.0, 1, f"{type(error).__name__}: {error}")
             else:
-                self._running.append(_Running(job, process, variables, time.monotonic()))
+                self.running.append(_Running(job, process, variables, time.monotonic()))
 
     def _collect(self) -> bool:
         """Finish the jobs whose processes have ended; return whether there is one."""
-        ended = [one for one in self._running if one.process.poll() is not None]
+        ended = [one for one in self.running if one.process.poll() is not None]
         for one in ended:
-            self._running.remove(one)
+            self.running.remove(one)
             self._free.append(one.variables)
             one.process.communicate()  # closes its standard input
             code = one.process.returncode
@@ -267,16 +267,16 @@ class Runner:
         """Let every job save and stop; after `GRACE_SECONDS` or a second signal, kill the others."""
         self.stopped = True
         try:
-            for one in self._running:
+            for one in self.running:
                 if one.process.stdin is not None:
                     one.process.stdin.close()  # not `terminate`, which on Windows lets nothing be saved
             end = time.monotonic() + GRACE_SECONDS
-            while self._running and time.monotonic() < end:
+            while self.running and time.monotonic() < end:
                 self._collect()
                 time.sleep(_POLL_SECONDS)
         except KeyboardInterrupt:
             pass
-        for one in self._running:
+        for one in self.running:
             one.process.kill()
             one.process.wait()
         self._collect()

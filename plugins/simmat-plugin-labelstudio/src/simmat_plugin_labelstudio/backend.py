@@ -41,7 +41,7 @@ from simmat.types import Prompt, Window
 
 _MAX_CACHED_BYTES = 2**29
 """Images and embeddings that stay in memory for the next click."""
-_MAX_CACHED_IMAGES = 256
+MAX_CACHED_IMAGES = 256
 """Most of them: of an image that is read in parts, or is on a server, not all memory is counted."""
 
 
@@ -101,9 +101,9 @@ class Backend:
         self.samples = {one.image_id: one.files for one in (*images.samples, *images.unlabelled)}
         self.address = address
         self.version = f"{name}-{predictor.digest[:8]}"
-        self._predictor, self._semantic = predictor, semantic
+        self.predictor, self._semantic = predictor, semantic
         known = () if predictor.dense is None else predictor.dense.classes
-        self._class_names = {one: predictor.class_names.get(one, str(one)) for one in known if one is not None}
+        self.class_names = {one: predictor.class_names.get(one, str(one)) for one in known if one is not None}
         self._images: OrderedDict[tuple[str, bytes], TiledImage | RemoteImage] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -113,11 +113,11 @@ class Backend:
 
     def label_config(self) -> str:
         """Return a labelling configuration with the classes of the model."""
-        return label_config(list(self._class_names.values()) or [NO_CLASS])
+        return label_config(list(self.class_names.values()) or [NO_CLASS])
 
     def picture(self, sample: str) -> bytes:
         """Return an image as PNG of its own size, with the colours of its quantities."""
-        reader = self._predictor.reader(self._files(sample))
+        reader = self.predictor.reader(self._files(sample))
         stream = io.BytesIO()
         Image.fromarray(display_rgb(reader.read(Window(0, 0, *reader.size_hw)))).save(stream, "PNG")
         return stream.getvalue()
@@ -181,25 +181,25 @@ class Backend:
         found: list[tuple[Instance | None, float]]
         if self._semantic:
             classes = image.segment_semantic()
-            masks = [(value, classes.labels == value) for value in self._class_names]
+            masks = [(value, classes.labels == value) for value in self.class_names]
             found = [
                 (region_from_mask(mask, value), float(classes.probability[mask].mean()) if mask.any() else 0.0)
                 for value, mask in masks
             ]
         else:
             found = [(one.instance, float(one.score)) for one in image.segment_everything()]
-        if not any(self._label(value, labels) for value in self._class_names or (None,)):
-            own = ", ".join(self._class_names.values()) or NO_CLASS
+        if not any(self._label(value, labels) for value in self.class_names or (None,)):
+            own = ", ".join(self.class_names.values()) or NO_CLASS
             raise ConfigError(f"none of the labels {', '.join(labels)} is a class of the model: {own}; add one")
         named = [(one, self._label(one.class_id, labels), score) for one, score in found if one is not None]
         return [(one, label, score) for one, label, score in named if label is not None]
 
     def _label(self, class_id: int | None, labels: Sequence[str]) -> str | None:
         """Return the label of a class: of its name, or the only one of a model of at most one class."""
-        name = NO_CLASS if class_id is None else self._class_names.get(class_id, str(class_id))
+        name = NO_CLASS if class_id is None else self.class_names.get(class_id, str(class_id))
         if name in labels:
             return name
-        return labels[0] if len(labels) == 1 and len(self._class_names) < 2 else None
+        return labels[0] if len(labels) == 1 and len(self.class_names) < 2 else None
 
     def _files(self, sample: str) -> dict[str, Path]:
         if sample not in self.samples:
@@ -213,10 +213,10 @@ class Backend:
         """Return an image with its embedding, from memory where it was used lately and its files are the same."""
         files = self._files(sample)
         key = sample, file_times(map(str, files.values())).tobytes()
-        image = self._images.pop(key, None) or self._predictor.open_image(files)
+        image = self._images.pop(key, None) or self.predictor.open_image(files)
         self._images[key] = image
         while len(self._images) > 1 and (
-            len(self._images) > _MAX_CACHED_IMAGES
+            len(self._images) > MAX_CACHED_IMAGES
             or sum(one.cached_bytes for one in self._images.values()) > _MAX_CACHED_BYTES
         ):
             self._images.popitem(last=False)

@@ -30,7 +30,7 @@ from simmat_plugin_report.analysis import analyse, analysis_of, pass_limits, zer
 from simmat_plugin_report.compare_page import write_page
 from simmat_plugin_report.documents import Analysis, RunReport, read_report, view_of
 
-_PAUSE_FACTOR = 20
+PAUSE_FACTOR = 20
 """Pause before the page is written again, as a multiple of the time to write it: at most 1/20 of a training."""
 
 
@@ -66,7 +66,7 @@ class ReportCallback(Callback):
         if best:
             self._store_scores(scores)
             self._write_report()
-        if time.monotonic() - self._written_at >= _PAUSE_FACTOR * self._write_seconds:
+        if time.monotonic() - self._written_at >= PAUSE_FACTOR * self._write_seconds:
             self._write_page(running=True)
 
     def stopped(self) -> None:

@@ -29,7 +29,7 @@ MAX_PIXELS = 1 << 24
 """Most pixels of an image that is read as a whole."""
 _CORNER_PX = 64
 """Side in pixels of the corner that is read to find the channels of a large image."""
-_READ_PX = 2048
+READ_PX = 2048
 """Side in pixels of the windows of a large image."""
 
 
@@ -185,7 +185,7 @@ def read_parts(dataset: Dataset, sample: Sample) -> Iterator[SensorImage]:
     if size_hw is None or size_hw[0] * size_hw[1] <= MAX_PIXELS:
         yield dataset.image(sample)
         return
-    (height, width), side = size_hw, _READ_PX
+    (height, width), side = size_hw, READ_PX
     for y in range(0, height, side):
         for x in range(0, width, side):
             yield dataset.image(sample.within(Window(y, x, min(y + side, height), min(x + side, width))))

@@ -26,7 +26,7 @@ from simmat_plugin_report.channel_stats import MAX_PIXELS, with_channels
 
 MAX_PANELS = 4
 """Most pictures of one image."""
-_MIDDLE_PX = 1024
+MIDDLE_PX = 1024
 """Side in pixels of the part of a large image that is shown."""
 PER_SHEET = 24
 """Number of images on a sheet."""
@@ -122,7 +122,7 @@ class Sheet:
         width = max(len(self._panels), 1) * (self._cell[0] + GAP) - GAP
         columns = min(max((_SHEET_PX + 2 * GAP) // (width + 2 * GAP), 1), len(self._items))
         height = LINE + self._cell[1] + 2 * LINE
-        places = self._places(columns)
+        places = self.places(columns)
         rows = places[-1][0] + 1
         full = max(2 * MARGIN + columns * (width + 2 * GAP) - 2 * GAP, 420)
         head = MARGIN + LINE + GAP
@@ -134,7 +134,7 @@ class Sheet:
             self._block(sheet, pen, item, MARGIN + column * (width + 2 * GAP), head + row * (height + GAP), width)
         return with_legend(sheet, self._legend)
 
-    def _places(self, columns: int) -> list[tuple[int, int]]:
+    def places(self, columns: int) -> list[tuple[int, int]]:
         """Return row and column of each item; a sequence starts a new row."""
         places = [(0, 0)]
         for before, item in pairwise(self._items):
@@ -303,7 +303,7 @@ def preview_sheets(
     for number in range(count):
         items = []
         for sample in samples[number * PER_SHEET : (number + 1) * PER_SHEET]:
-            item = _read(dataset, sample, labels=labels)
+            item = read_item(dataset, sample, labels=labels)
             items.append(item)
             if item.note:
                 failed.append((sample.id, item.note))
@@ -325,13 +325,13 @@ def _picked(channels: Sequence[Channel]) -> tuple[list[int], tuple[PreviewPanel,
     )
 
 
-def _read(dataset: Dataset, sample: Sample, *, labels: bool) -> PreviewItem:
+def read_item(dataset: Dataset, sample: Sample, *, labels: bool) -> PreviewItem:
     """Read an image and its label, of a large image the middle."""
     try:
         size_hw = dataset.adapter.window_size(sample.files) if sample.window is None else None
         if is_large := size_hw is not None and size_hw[0] * size_hw[1] > MAX_PIXELS:
             (y0, height), (x0, width) = (
-                (max(length - _MIDDLE_PX, 0) // 2, min(length, _MIDDLE_PX)) for length in size_hw
+                (max(length - MIDDLE_PX, 0) // 2, min(length, MIDDLE_PX)) for length in size_hw
             )
             sample = sample.within(Window(y0, x0, y0 + height, x0 + width))
         image = dataset.image(sample)

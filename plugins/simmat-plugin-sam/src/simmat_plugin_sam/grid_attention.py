@@ -20,7 +20,7 @@ from simmat.foundation import Memory
 from simmat.nn.tuners import join_memory
 from simmat_plugin_sam.fused import is_traced
 
-_BLOCK = 2**20
+BLOCK = 2**20
 """Logits per block of `_BlockedAttention`; one array of them takes 4 MiB."""
 
 
@@ -154,10 +154,10 @@ class _BlockedAttention(torch.autograd.Function):
 
 
 def _blocks(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Yield slices of G and N whose block has at most `_BLOCK` logits, or those of one query."""
+    """Yield slices of G and N whose block has at most `BLOCK` logits, or those of one query."""
     groups, queries = q.shape[:2]
-    rows = min(max(_BLOCK // k.shape[1], 1), queries)
-    group_count = max(_BLOCK // (queries * k.shape[1]), 1)
+    rows = min(max(BLOCK // k.shape[1], 1), queries)
+    group_count = max(BLOCK // (queries * k.shape[1]), 1)
     for first in range(0, groups, group_count):
         for row in range(0, queries, rows):
             yield slice(first, first + group_count), slice(row, row + rows)

@@ -121,7 +121,7 @@ def read_radiometric(path: Path) -> Radiometric | None:
         DataError: the file does not exist, or its raw image is damaged.
     """
     content = read_bytes(path, "JPEG", limit=_MAX_BYTES)
-    segments = list(_segments(content))
+    segments = list(jpeg_segments(content))
     frame = next((payload for kind, payload in segments if kind in _FRAMES and len(payload) > 4), b"\0" * 5)
     size: tuple[int, int] = struct.unpack(">HH", frame[1:5])
     parts = (p for kind, p in segments if kind == _APP1 and p.startswith(b"FLIR\0") and len(p) >= _SEGMENT_HEAD)
@@ -142,7 +142,7 @@ def read_radiometric(path: Path) -> Radiometric | None:
     return None  # segments of another program, or none
 
 
-def _segments(content: bytes) -> Iterator[tuple[int, bytes]]:
+def jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield marker and payload of the segments before the scan of a JPEG; nothing if it is not a JPEG."""
     place = 2
     while content[:2] == b"\xff\xd8" and len(head := content[place : place + 4]) == 4:
@@ -155,19 +155,19 @@ def _segments(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _read_flir(path: Path, records: bytes) -> tuple[npt.NDArray[np.generic], bool]:
     """Read FLIR's records: return kelvin if they have the calibration constants, else counts; and which of both."""
-    found = _directory(path, records)
+    found = flir_records(path, records)
     if _RAW not in found:
         raise DataError(
             f"{path}: its FLIR records contain no raw image; to use the picture: --modality gray, rgb or raster"
         )
     raw = _raw_image(path, found[_RAW])
-    calibration = _calibration(found.get(_CAMERA, b""))
+    calibration = flir_parameters(found.get(_CAMERA, b""))
     if calibration is None:
         return raw, False
     return calibration.kelvin(raw), True
 
 
-def _directory(path: Path, records: bytes) -> dict[int, bytes]:
+def flir_records(path: Path, records: bytes) -> dict[int, bytes]:
     """Return type -> first record; the directory can have either byte order."""
     if records[:4] not in (b"FFF\0", b"AFF\0") or len(records) < _FFF_HEAD:
         raise DataError(f"{path}: its FLIR records are damaged: they have a wrong signature")
@@ -219,7 +219,7 @@ def _png_image(path: Path, body: bytes, size_hw: tuple[int, int]) -> RawArray:
         raise DataError(f"{path}: the raw image in its FLIR records is damaged ({error})") from error
 
 
-def _calibration(record: bytes) -> FlirParameters | None:
+def flir_parameters(record: bytes) -> FlirParameters | None:
     """Return the constants of a camera record; None if they are missing or impossible."""
     if len(record) < _CAMERA_BYTES:
         return None

@@ -21,7 +21,7 @@ from simmat_plugin_transformers.library import loaded_model, new_model, random_m
 
 _MAX_BYTES_RATIO, _MAX_BYTES_RANDOM = 8, 2**36
 """Largest size of a model: as a multiple of its weight file, which may have 16 bits, and without one in bytes."""
-_MAX_CALLS = 2**17
+MAX_CALLS = 2**17
 """Calls of torch to build a model, at most; the largest published one takes some ten thousand."""
 
 
@@ -85,7 +85,7 @@ def _build(spec: FoundationSpec, image_size: int, weights: Path | None, seed: in
     values, origin = spec.options["config"], spec.options["origin"]
     family, config = family_of(values, origin), library_config(values, origin)
     largest = _MAX_BYTES_RANDOM if weights is None else _MAX_BYTES_RATIO * weights.stat().st_size + 2**30
-    with meta_device(f"the model of {origin}", _MAX_CALLS):
+    with meta_device(f"the model of {origin}", MAX_CALLS):
         sizes = new_model(config, family)
     if sum(tensor.nbytes for tensor in sizes.parameters()) > largest:
         raise TooLargeError(f"the model of {origin} would take more than {largest / 2**30:.3g} GiB of memory")
