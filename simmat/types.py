@@ -163,9 +163,9 @@ class Georeference:
         return np.asarray((places_xy - (c, f)) @ np.linalg.inv([[a, d], [b, e]]))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class SensorImage:
-    """An image of a sensor, in physical units.
+    """An image of a sensor, in physical units; it is its own `ImageReader`.
 
     Attributes:
         data: (C, H, W) float32, C-contiguous, each channel in its own unit.
@@ -261,6 +261,12 @@ class SensorImage:
                     good[index] &= (planes[index] >= low) & (planes[index] <= high)
         planes = np.where(good, planes, np.float32(0)) if not good.all() else planes
         return cls(planes, good, tuple(channels), origin, georeference)
+
+    def read(self, window: Window) -> SensorImage:
+        """Return a part of the image, or the image itself."""
+        if window == (0, 0, *self.size_hw):
+            return self
+        return self.cut(window)
 
     def cut(self, window: Window) -> SensorImage:
         """Return the part of the image in a window, whose pixels are copied."""

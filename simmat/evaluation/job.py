@@ -29,7 +29,6 @@ from simmat.nn.device import Processes, wait_for
 from simmat.plugin_specs import MetricResult, MetricSpec
 from simmat.plugins.registry import Registry, import_from_string, installed
 from simmat.predictor import EverythingSettings, Predictor, TiledImage, encode_image
-from simmat.predictor.open import LoadedImage
 from simmat.types import Letterbox, SensorImage
 
 MAX_CLICKS = 256
@@ -274,7 +273,7 @@ def evaluate(
             image = dataset.image(sample)
             predictor.image_loader.check_channels(image)
             label = dataset.label(sample, image)
-            tiled = predictor.open_reader(LoadedImage(image))
+            tiled = predictor.open_reader(image)
             scores = _by_prompts(predictor, tiled, image, label, sample.id, protocol, metrics)
             if everything or semantic:
                 scores = _add_unprompted(

@@ -24,7 +24,6 @@ from simmat.inference.images import ImageTask, prompts_on_map
 from simmat.inference.request import Request, files_key, prompt_values
 from simmat.inference.window_store import WindowStore
 from simmat.io.files import output_errors, release_pages
-from simmat.predictor.open import LoadedImage
 from simmat.predictor.prompts import check_inside
 from simmat.predictor.results import picture_of
 from simmat.predictor.tiles import SegmentOptions, WindowResult, merge_objects, most_likely
@@ -303,7 +302,7 @@ def _is_large(image: TiledImage, request: Request) -> bool:
     if request.formats and not request.uncertainty:
         return False
     reader = image.reader
-    in_windows = request.options.tile is not None or not isinstance(reader, LoadedImage)
+    in_windows = request.options.tile is not None or not isinstance(reader, SensorImage)
     is_large = in_windows and (reader.georeference is not None or math.prod(reader.size_hw) > _MAX_PIXELS)
     if is_large and request.uncertainty:
         height, width = reader.size_hw

@@ -3,7 +3,7 @@
 from simmat.predictor.encoded import EncodedImage, encode_image
 from simmat.predictor.following import FollowedFrame
 from simmat.predictor.objects import EverythingSettings, find_objects
-from simmat.predictor.open import ImageLike, ImageLoader, LoadedImage, NoValidPixelsError
+from simmat.predictor.open import ImageLike, ImageLoader, NoValidPixelsError
 from simmat.predictor.predictor import Predictor, TiledImage
 from simmat.predictor.prompts import MaskSelection, check_inside, prompt_of
 from simmat.predictor.reference import Reference, matching_features
@@ -19,7 +19,6 @@ __all__ = [
     "FoundObjects",
     "ImageLike",
     "ImageLoader",
-    "LoadedImage",
     "MaskSelection",
     "NoValidPixelsError",
     "Prediction",

@@ -27,23 +27,6 @@ class NoValidPixelsError(DataError):
     """No pixel of an image holds a measurement."""
 
 
-class LoadedImage:
-    """An image in memory."""
-
-    def __init__(self, image: SensorImage) -> None:
-        self.image = image
-        self.size_hw = image.size_hw
-        self.georeference = image.georeference
-        self.origin = image.origin
-        self.size_note = image.size_note
-
-    def read(self, window: Window) -> SensorImage:
-        """Return a part of the image, or the image itself."""
-        if window == (0, 0, *self.size_hw):
-            return self.image
-        return self.image.cut(window)
-
-
 @dataclass(frozen=True)
 class FileImage:
     """An image whose files are read in parts, see `load_files`."""
@@ -146,7 +129,7 @@ class ImageLoader:
     def reader(self, image: ImageLike, missing: Sequence[str | int], largest: int) -> ImageReader:
         """Load an image, or open one with a side of more than `largest` pixels if its files can be read in parts."""
         if not isinstance(image, str | Path | Mapping):
-            return LoadedImage(self.load(image, missing))
+            return self.load(image, missing)
         names = self.missing_channels(missing)
         return self._open(self._files_of(image, names), names, largest)
 
@@ -189,12 +172,12 @@ class ImageLoader:
             reader = self._open_url(files, missing)
             if max(reader.size_hw) > largest:
                 return reader
-            return LoadedImage(reader.read(Window(0, 0, *reader.size_hw)))
+            return reader.read(Window(0, 0, *reader.size_hw))
         size_hw = None
         if largest != math.inf:
             size_hw = self.adapter.window_size(files)
         if size_hw is None or max(size_hw) <= largest:
-            return LoadedImage(self._load(files, missing, None))
+            return self._load(files, missing, None)
         corner = self._load(files, missing, Window(0, 0, 1, 1))
         self.check_channels(corner)
         return FileImage(self.adapter, files, size_hw, self.channels, missing, corner.georeference)

@@ -36,7 +36,7 @@ from simmat.predictor.cache import digest_of, embedding_file, read_embedding, wr
 from simmat.predictor.encoded import EncodedImage, domain_shift_warning, embed
 from simmat.predictor.following import FollowedFrame, installed_follow
 from simmat.predictor.objects import EverythingSettings, find_objects
-from simmat.predictor.open import ImageFiles, ImageLike, ImageLoader, LoadedImage, NoValidPixelsError
+from simmat.predictor.open import ImageFiles, ImageLike, ImageLoader, NoValidPixelsError
 from simmat.predictor.prompts import (
     MaskSelection,
     check_inside,
@@ -157,9 +157,9 @@ class Predictor:
     @property
     def image(self) -> SensorImage | None:
         """The current image in physical units."""
-        if self._current is None or not isinstance(self._current.reader, LoadedImage):
+        if self._current is None or not isinstance(self._current.reader, SensorImage):
             return None
-        return self._current.reader.image
+        return self._current.reader
 
     @property
     def spec(self) -> ModelSpec:
@@ -262,7 +262,7 @@ class Predictor:
         """
         self._current = None  # after an error there is no image, not the one before
         loaded = self.image_loader.load(image, missing)
-        current = self.open_reader(LoadedImage(loaded), cache=cache)
+        current = self.open_reader(loaded, cache=cache)
         self.encode_untiled(current)
         self._current = current
         return loaded
@@ -942,8 +942,8 @@ class TiledImage:
     def cached_bytes(self) -> int:
         """Memory of the image, if it was loaded as a whole, and of the windows and embeddings that are cached."""
         pixels = {}  # a window may be the image itself
-        if isinstance(self.reader, LoadedImage):
-            pixels[id(self.reader.image)] = self.reader.image
+        if isinstance(self.reader, SensorImage):
+            pixels[id(self.reader)] = self.reader
         for image, _ in self._encoded.values():
             pixels[id(image)] = image
         used = sum(image.data.nbytes + image.valid.nbytes for image in pixels.values())

@@ -15,7 +15,7 @@ from simmat.data.pipeline import resize_planes, restore_logits
 from simmat.errors import ConfigError
 from simmat.foundation import MAX_PROMPTS
 from simmat.predictor.tiles import window_starts
-from simmat.types import BoolArray, FloatArray, ImageReader, Letterbox, Prompt, SensorImage, Window
+from simmat.types import BoolArray, FloatArray, ImageReader, Letterbox, Prompt, Window
 
 MaskSelection = Literal["single", "best"]
 
@@ -53,7 +53,7 @@ def prompt_of(
     return Prompt(coords, marks.astype(np.int64), corners, mask, mask_window)
 
 
-def check_inside(prompt: Prompt, image: SensorImage | ImageReader) -> None:
+def check_inside(prompt: Prompt, image: ImageReader) -> None:
     """Refuse points that are not on a pixel of the image, and boxes that cross its edges."""
     height, width = image.size_hw
     problems = []

@@ -21,7 +21,6 @@ from simmat.io.images import write_image
 from simmat.model import Parts, SimMAT
 from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.predictor.cache import read_embedding, write_embedding
-from simmat.predictor.open import LoadedImage
 from simmat.types import Prompt, SensorImage, Window
 
 SMALL, LARGE = (40, 56), (300, 400)
@@ -101,7 +100,7 @@ def test_windows_are_dropped_where_memory_is_full(
     monkeypatch.setattr("simmat.predictor.predictor.CACHE_BYTES", 1)
     predictor = Predictor.of_bundle(loaded)
     image = SensorImage.from_planes(_scene(LARGE), predictor.channels, origin="a.tif")
-    windows = predictor.open_reader(LoadedImage(image))
+    windows = predictor.open_reader(image)
     one, other = Window(0, 0, 64, 64), Window(0, 64, 64, 128)
     for window, count in ((one, 1), (one, 1), (other, 2), (other, 2), (one, 3)):
         predictor.encode_window(windows, window)
@@ -113,7 +112,7 @@ def test_the_memory_of_an_image_counts_once(loaded: Bundle) -> None:
     """The image is held before it is encoded; its only window is the image itself."""
     predictor = Predictor.of_bundle(loaded)
     image = SensorImage.from_planes(_scene(SMALL), predictor.channels, origin="a.tif")
-    large = predictor.open_reader(LoadedImage(image))
+    large = predictor.open_reader(image)
     assert large.cached_bytes == image.data.nbytes + image.valid.nbytes
     _, encoded = predictor.encode_window(large, large.windows[0])
     assert encoded is not None

@@ -17,13 +17,12 @@ from rasterio import warp
 from simmat_plugin_geo.map_prompts import read_prompts, to_pixels
 
 from simmat.errors import DataError
-from simmat.predictor.open import LoadedImage
 from simmat.types import Channel, Georeference, SensorImage
 
 PLACE = Georeference("EPSG:32632", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_300_000.0))
 PLANE = SensorImage.from_planes(np.ones((1, 100, 200)), (Channel("a", "counts", "count"),), origin="scene.tif")
-SCENE = LoadedImage(replace(PLANE, georeference=PLACE))
-PHOTO = LoadedImage(replace(PLANE, origin="photo.png"))
+SCENE = replace(PLANE, georeference=PLACE)
+PHOTO = replace(PLANE, origin="photo.png")
 
 
 def degrees(x: float, y: float) -> tuple[float, float]:

@@ -15,9 +15,9 @@ from simmat.errors import DataError
 from simmat.io.files import frame_of
 from simmat.model_spec import DenseSpec
 from simmat.plugins.registry import Registry, installed
-from simmat.predictor import ClassMap, FoundObjects, ImageLike, ImageLoader, LoadedImage, prompt_of
+from simmat.predictor import ClassMap, FoundObjects, ImageLike, ImageLoader, prompt_of
 from simmat.sensors.adapter import with_data_card
-from simmat.types import BoolArray, Channel, ImageReader, Prompt, Window
+from simmat.types import BoolArray, Channel, ImageReader, Prompt, SensorImage, Window
 from simmat_plugin_annotate.client import Client, crop_of
 
 _WHOLE_SIDE = 4096
@@ -63,8 +63,8 @@ class RemoteImage:
         self.client = client
         self._class_names = class_names
         self.cached_bytes = client.sent_bytes
-        if isinstance(reader, LoadedImage):
-            self.cached_bytes += reader.image.data.nbytes + reader.image.valid.nbytes
+        if isinstance(reader, SensorImage):
+            self.cached_bytes += reader.data.nbytes + reader.valid.nbytes
 
     def predict(self, prompt: Prompt) -> RemotePrediction:
         """Segment the object that a prompt marks; DataError if it has a mask, or the server refuses it."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from simmat.data.instances import center_click, tight_box
 from simmat.data.pipeline import restore_logits
 from simmat.errors import DataError
-from simmat.predictor import EncodedImage, LoadedImage, NoValidPixelsError, Predictor, matching_features
+from simmat.predictor import EncodedImage, NoValidPixelsError, Predictor, matching_features
 from simmat.types import BoolArray, Prompt, SensorImage, Window
 from simmat_plugin_sequences.frame_grid import FrameGrid, GridWindow
 
@@ -39,8 +39,8 @@ def open_frames(
         smallest_area: pixels of the smallest object.
         tile: side of windows in pixels; None as `smallest_area` needs it.
     """
-    reference = LoadedImage(predictor.image_loader.load(frames[first], ()))
-    embedding = predictor.encode(reference.image, reference).embedding
+    reference = predictor.image_loader.load(frames[first], ())
+    embedding = predictor.encode(reference, reference).embedding
     features = matching_features(embedding, LEVELS)  # (D, h, w)
     cells = int(features.shape[-1])
     pixels_in_a_cell = max(round(smallest_area**0.5 / CELLS), 1)
@@ -62,7 +62,7 @@ class FrameEncoder:
         predictor: Predictor,
         frames: Sequence[Any],
         first: int,
-        reference: LoadedImage,
+        reference: SensorImage,
         grid: FrameGrid,
         device: torch.device,
     ) -> None:
@@ -76,7 +76,7 @@ class FrameEncoder:
         self._predictor = predictor
         self._frames = frames
         self._reference = reference
-        self._loaded = first, reference.image
+        self._loaded = first, reference
         self._mask_hw: tuple[int, ...] | None = None
         self._features: dict[tuple[int, GridWindow], Tensor] = {}
         self._encoded: dict[tuple[int, GridWindow], EncodedImage] = {}

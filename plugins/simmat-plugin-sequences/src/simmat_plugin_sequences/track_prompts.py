@@ -15,7 +15,7 @@ from simmat.errors import ConfigError, DataError, did_you_mean
 from simmat.inference import image_name, read_prompts
 from simmat.io.files import frame_of, stem_of
 from simmat.io.frames import open_stack, stack_format
-from simmat.predictor import LoadedImage, Predictor, check_inside
+from simmat.predictor import Predictor, check_inside
 from simmat.types import BoolArray, Prompt
 
 _BINARY = (0, 255)
@@ -87,7 +87,7 @@ def predicted_masks(predictor: Predictor, prompts: Path, frames: FrameSequence) 
         image = predictor.set_image(frames[index])
         masks = found.setdefault(index, {})
         for name, prompt in prompts_of_file.items():
-            check_inside(prompt, LoadedImage(image))
+            check_inside(prompt, image)
             mask = predictor.predict_prompts([prompt])[0].mask
             if not mask.any():
                 raise DataError(f"{prompts}: the prompt of {name!r} in {file} marks nothing; add a point or a box")
