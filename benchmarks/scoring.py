@@ -23,9 +23,8 @@ from torch import Tensor, nn
 from simmat.data.instances import Annotation, region_from_mask
 from simmat.data.pipeline import PreparedImage, content_mask, prompt_batch, restore_logits
 from simmat.evaluation import ONE_CLICK, ObjectScore
-from simmat.evaluation.interaction import ScoredImage, score_objects
 from simmat.evaluation.job import find_metrics
-from simmat.evaluation.protocol import find_targets
+from simmat.evaluation.prompts import ScoredImage, find_targets, score_objects, scored_pixels
 from simmat.evaluation.scores import boundary_width
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
@@ -98,10 +97,11 @@ def make_label(case: Case) -> Annotation:
 def within_boxes(label: Annotation, model: Discs) -> list[ObjectScore]:
     """Score as `simmat eval` does."""
     frame = Letterbox(label.size_hw, INPUT)
-    targets = find_targets(label, frame, ONE_CLICK)
+    targets, _ = find_targets(label, frame, ONE_CLICK)
+    scored = scored_pixels(label, frame, ONE_CLICK)
     prepared = PreparedImage(torch.zeros(1, 1, 1), content_mask(frame), frame)
-    image = ScoredImage(encode_image(cast(SimMAT, model), prepared), targets, ONE_CLICK)
-    return score_objects(image, "image", ONE_CLICK, find_metrics(installed().all("metric"), "mask"))
+    image = ScoredImage(encode_image(cast(SimMAT, model), prepared), targets, scored, ONE_CLICK)
+    return score_objects(image, "image", find_metrics(installed().all("metric"), "mask"))
 
 
 def on_the_whole_image(label: Annotation, model: Discs) -> list[tuple[float, ...]]:

@@ -11,13 +11,12 @@ from simmat.evaluation.job import (
     validate,
     why_no_zero_shot,
 )
-from simmat.evaluation.protocol import COMPAT, FULL, ONE_CLICK, Protocol, find_protocol
+from simmat.evaluation.prompts import COMPAT, FULL, ONE_CLICK, Protocol, find_protocol, grid_hw
 from simmat.evaluation.scores import (
     SIZES,
     ObjectScore,
     Scores,
     mean_interval,
-    possible_summary,
     seen_note,
 )
 
@@ -33,9 +32,9 @@ __all__ = [
     "evaluate",
     "evaluate_bundle",
     "find_protocol",
+    "grid_hw",
     "mean_interval",
     "nothing_to_score",
-    "possible_summary",
     "scoring_pipeline",
     "seen_note",
     "trained_card",

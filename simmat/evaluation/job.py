@@ -20,8 +20,15 @@ from simmat.data.index import digest_dataset
 from simmat.data.instances import Annotation, class_map, outside_objects
 from simmat.data.pipeline import Pipeline
 from simmat.errors import ConfigError, DataError, PluginError, SimMATError
-from simmat.evaluation.interaction import ScoredImage, score_objects
-from simmat.evaluation.protocol import ONE_CLICK, Protocol, find_targets, grid_hw
+from simmat.evaluation.prompts import (
+    ONE_CLICK,
+    Protocol,
+    ScoredImage,
+    find_targets,
+    grid_hw,
+    score_objects,
+    scored_pixels,
+)
 from simmat.evaluation.scores import Metric, Scores, SeenImages, merge_scores
 from simmat.evaluation.unprompted import AutomaticScores, ImageMatches, count_confusion, pixel_confidence
 from simmat.model import Parts, assemble, zero_shot_of
@@ -393,9 +400,10 @@ def _by_prompts(
     """Score every object of one image; `large` gets its embedding where masks without prompts have the same."""
     predictor.normalize_by(large.reader)  # an untuned model takes the statistics of each image
     pipeline = scoring_pipeline(protocol, predictor.pipeline)
-    targets = find_targets(label, Letterbox(label.size_hw, pipeline.size, pipeline.aspect), protocol)
-    left_out = tuple((sample, index) for index in targets.left_out)
-    if not targets.found:
+    letterbox = Letterbox(label.size_hw, pipeline.size, pipeline.aspect)
+    targets, indices = find_targets(label, letterbox, protocol)
+    left_out = tuple((sample, index) for index in indices)
+    if not targets:
         return Scores((), () if left_out else (sample,), left_out)
     model = predictor.model.for_image(image)
     prepared = pipeline(image)
@@ -405,8 +413,8 @@ def _by_prompts(
     encode_s = perf_counter() - start
     if len(large.windows) == 1 and pipeline.aspect == predictor.pipeline.aspect:
         large.cache(large.windows[0], image, encoded)
-    asked = ScoredImage(encoded, targets, protocol)
-    objects = score_objects(asked, sample, protocol, metrics)
+    asked = ScoredImage(encoded, targets, scored_pixels(label, letterbox, protocol), protocol)
+    objects = score_objects(asked, sample, metrics)
     return Scores(tuple(objects), (), left_out, {"encode": (encode_s,), "decode": tuple(asked.decode_s)})
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from simmat.errors import DataError
-from simmat.evaluation.protocol import Protocol
+from simmat.evaluation.prompts import Protocol
 from simmat.evaluation.scores import SIZES, Scores, as_row
 from simmat.io.files import read_json
 from simmat.model import count_parameters

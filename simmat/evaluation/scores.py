@@ -13,7 +13,6 @@ from scipy import ndimage
 
 from simmat.calibration import Calibration, Kind, ScoredPredictions, confidence_summary, pairs_of
 from simmat.data.instances import Instance
-from simmat.evaluation.protocol import Protocol
 from simmat.evaluation.unprompted import AutomaticScores, ious, scored_area
 from simmat.types import BoolArray
 
@@ -262,23 +261,6 @@ class Scores:
             **unprompted,
             "confidence": confidence_summary(self.confidence(), self.calibration),
         }
-
-
-def possible_summary(protocol: Protocol, metrics: Iterable[str]) -> dict[str, Any]:
-    """Return a summary with every figure that a protocol gives, and with metrics of masks, all of them 0."""
-    zero: dict[str, Any] = {"sample": "", "region": 0, "click_xy": (0.0, 0.0), "iou": 0.0, "predicted_iou": 0.0}
-    figures: dict[str, Any] = {"metrics": dict.fromkeys(metrics)}
-    if protocol.grid == "original":
-        figures["metrics"] = dict.fromkeys(metrics, 0.0)
-    best = 0.0 if protocol.alternatives else None
-    figures |= {"iou_best_predicted": best, "iou_oracle": best}
-    if protocol.clicks > 1:
-        figures["clicks"] = (0.0,) * protocol.clicks
-    if protocol.repeats:
-        draws = (0.0,) * protocol.repeats
-        figures |= {"box": 0.0, "predicted_box": 0.0, "jittered_boxes": draws, "random_clicks": draws}
-    objects = [ObjectScore(**zero, class_id=1, area=low, **figures) for low, _ in SIZES.values()]
-    return Scores(tuple(objects)).summary()
 
 
 def merge_scores(parts: Sequence[Scores]) -> Scores:

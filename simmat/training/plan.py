@@ -26,9 +26,7 @@ from simmat.data.index import DataIndex, read_index
 from simmat.data.pipeline import Pipeline
 from simmat.data.samples import Sample, id_digest
 from simmat.errors import ConfigError
-from simmat.evaluation import find_protocol
-from simmat.evaluation.job import nothing_to_score
-from simmat.evaluation.protocol import grid_hw
+from simmat.evaluation import find_protocol, grid_hw, nothing_to_score
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts, check_image_size, find_parts
 from simmat.model_spec import MEASURED_FIELDS, DenseSpec, ModelSpec, as_json, complete_options

@@ -25,7 +25,7 @@ from simmat.bundle import FILE_NAME, Package, load_bundle, read_bundle_spec
 from simmat.data.batches import sample_at
 from simmat.errors import BundleError, ConfigError, DataError, UnknownNameError
 from simmat.evaluation import evaluate_bundle, seen_note
-from simmat.evaluation import interaction as asking
+from simmat.evaluation import prompts as asking
 from simmat.io.weights import sha256_of
 from simmat.model import build_foundation
 from simmat.plugin_specs import WeightFile

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from simmat.data.instances import Instance, region_from_mask
-from simmat.evaluation.protocol import resize_nearest
+from simmat.evaluation.prompts import resize_nearest
 from simmat.evaluation.scores import boundary_iou, boundary_width, mask_iou
 from simmat.types import Window
 

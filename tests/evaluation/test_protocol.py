@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from scripted_model import Scripted, make_set, object_score, one_mask, score
+from simmat_plugin_bench.settings import possible_summary
 from torch import Tensor
 
 from simmat.data.pipeline import Pipeline
 from simmat.errors import ConfigError, DataError, UnknownNameError
 from simmat.evaluation import COMPAT, FULL, ONE_CLICK, Protocol, Scores, evaluate, find_protocol
-from simmat.evaluation.scores import possible_summary
 from simmat.foundation import PromptBatch
 from simmat.nn.device import Processes
 from simmat.predictor import Predictor

@@ -16,8 +16,7 @@ from torch import Tensor
 from simmat.data.instances import Annotation, Instance, corrective_click, region_from_mask
 from simmat.data.pipeline import PreparedImage, content_mask, regions_from_logits, restore_logits
 from simmat.evaluation import COMPAT, ONE_CLICK, ObjectScore, Protocol
-from simmat.evaluation.interaction import ScoredImage, score_objects
-from simmat.evaluation.protocol import find_targets, grid_hw, resize_nearest
+from simmat.evaluation.prompts import ScoredImage, find_targets, grid_hw, resize_nearest, score_objects, scored_pixels
 from simmat.evaluation.scores import boundary_iou, boundary_width, mask_iou
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.nn.dense_head import upsample_logits
@@ -187,7 +186,9 @@ class Answering(Scripted):
 def encoded(model: Scripted, label: Annotation, letterbox: Letterbox, protocol: Protocol) -> ScoredImage:
     planes = torch.zeros(1, letterbox.size, letterbox.size)
     prepared = PreparedImage(planes, content_mask(letterbox), letterbox)
-    return ScoredImage(encode_image(cast(Any, model), prepared), find_targets(label, letterbox, protocol), protocol)
+    targets, _ = find_targets(label, letterbox, protocol)
+    scored = scored_pixels(label, letterbox, protocol)
+    return ScoredImage(encode_image(cast(Any, model), prepared), targets, scored, protocol)
 
 
 def random_label(rng: np.random.Generator, size_hw: tuple[int, int], count: int) -> Annotation:
@@ -220,8 +221,8 @@ def test_the_scores_of_an_image_are_those_of_whole_images(original_hw: tuple[int
     label, model = random_label(rng, original_hw, 36), Answering(answers)
     letterbox = Letterbox(original_hw, 64, "stretch" if protocol.grid == "quarter" else "pad")
     image = encoded(model, label, letterbox, protocol)
-    scores = score_objects(image, "s", protocol, {"boundary_iou": boundary_iou})
-    scored = image.targets.scored
+    scores = score_objects(image, "s", {"boundary_iou": boundary_iou})
+    scored = image.scored
     assert np.array_equal(scored, resize_nearest(~label.ignore, scored.shape))
     wholes = [region.mask(original_hw) for region in label.regions]
     input_hw = (letterbox.size, letterbox.size) if protocol.grid == "quarter" else original_hw

@@ -15,7 +15,7 @@ from simmat import training
 from simmat.data.index import read_index
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation import find_protocol
-from simmat.evaluation.protocol import grid_hw
+from simmat.evaluation.prompts import grid_hw
 from simmat.training.plan import open_data, plan_run
 from simmat.types import Letterbox
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -14,6 +14,9 @@ from simmat.documents import StrictModel, parse, read_toml
 from simmat.errors import ConfigError, did_you_mean
 from simmat.io.files import with_home
 from simmat.sensors.options import with_absolute_files
+
+if TYPE_CHECKING:
+    from simmat.evaluation import Protocol
 
 DEFAULT = "miou_object"
 """A metric of every protocol."""
@@ -45,7 +48,7 @@ def unknown_metric(name: str, protocol: str) -> str:
     if name in (DEFAULT, *_UNPROMPTED):
         return ""
     # Imported here because it loads torch, which the default score does not need.
-    from simmat.evaluation import find_protocol, possible_summary
+    from simmat.evaluation import find_protocol
     from simmat.plugins.registry import installed
 
     metrics = [spec.name for spec in installed().all("metric") if spec.result == "mask"]
@@ -54,6 +57,25 @@ def unknown_metric(name: str, protocol: str) -> str:
     if name in known or re.fullmatch(_CLASS, name):
         return ""
     return f"score = {name!r} is not a metric of protocol {protocol!r}{hint(name, known)}"
+
+
+def possible_summary(protocol: Protocol, metrics: Iterable[str]) -> dict[str, Any]:
+    """Return a summary with every figure that a protocol gives, and with metrics of masks, all of them 0."""
+    from simmat.evaluation import SIZES, ObjectScore, Scores
+
+    zero: dict[str, Any] = {"sample": "", "region": 0, "click_xy": (0.0, 0.0), "iou": 0.0, "predicted_iou": 0.0}
+    figures: dict[str, Any] = {"metrics": dict.fromkeys(metrics)}
+    if protocol.grid == "original":
+        figures["metrics"] = dict.fromkeys(metrics, 0.0)
+    best = 0.0 if protocol.alternatives else None
+    figures |= {"iou_best_predicted": best, "iou_oracle": best}
+    if protocol.clicks > 1:
+        figures["clicks"] = (0.0,) * protocol.clicks
+    if protocol.repeats:
+        draws = (0.0,) * protocol.repeats
+        figures |= {"box": 0.0, "predicted_box": 0.0, "jittered_boxes": draws, "random_clicks": draws}
+    objects = [ObjectScore(**zero, class_id=1, area=low, **figures) for low, _ in SIZES.values()]
+    return Scores(tuple(objects)).summary()
 
 
 def hint(name: str, known: Iterable[str]) -> str:
