@@ -16,7 +16,7 @@ from simmat.inference.images import ImageTask, image_tasks
 from simmat.inference.outcome import ImageOutcome, Progress
 from simmat.inference.request import LOCAL, PredictOptions, Request, resolve
 from simmat.inference.writer import Writer
-from simmat.io.files import remove_leftovers
+from simmat.io.files import remove_temporary
 from simmat.predictor.open import NoValidPixelsError
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class ImageRun:
         done = processes.gather(done)[0]  # another process may finish an image while this one checks
         self.outcomes = dict(done)
         if processes.is_main:
-            remove_leftovers(self.writer.out / "files")
+            remove_temporary(self.writer.out)
             self.progress.started(len(self.tasks), len(done))
         return [task for task in self.tasks if task.name not in done]
 

@@ -18,9 +18,9 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import stat
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 2**32
 """Largest file that is read as a whole (4 GiB): eight million objects, of about 500 bytes in json."""
-MAX_DEPTH = 64
-"""Deepest allowed nesting of json values."""
 _MAX_LINE_BYTES = 2**20
 """Longest line of a log; a longer one is not a record."""
 _URL = re.compile(r"(?:/vsicurl/)?(https?|s3|gs):/+(.+)", re.IGNORECASE)
@@ -56,6 +54,9 @@ AXES = ("x", "y", "z")
 """Axes of a volume: a slice along z has rows along y and columns along x, along y z and x, along x z and y."""
 TEMPORARY_MARK = ".simmat-tmp"
 """Part of every temporary name, so that the remains of a killed process can be recognised and removed."""
+_TEMPORARY_NAME = re.compile(r"\..*\.[0-9a-f]{8}" + re.escape(TEMPORARY_MARK) + r"(\..*)?", re.DOTALL)
+STALE_S = 24 * 3600
+"""Age in seconds of a temporary file that no running process still writes."""
 CACHE_VARIABLE = "SIMMAT_CACHE"
 """Environment variable that names another cache folder."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -202,35 +203,37 @@ def parse_json(text: str | bytes, *, constants: bool = False) -> Any:
         constants: also accept NaN and Infinity, which Python writes although they are not json.
 
     Raises:
-        ValueError: not json, nested deeper than `MAX_DEPTH`, or with a number that does not fit into 64 bits.
+        ValueError: not json, nested too deep, or with a number that does not fit into 64 bits.
     """
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8-sig")
-        value = json.loads(text, parse_constant=None if constants else _refuse_constant)
+        return json.loads(
+            text,
+            parse_int=_whole_number,
+            parse_float=None if constants else _finite_number,
+            parse_constant=None if constants else _refuse_constant,
+        )
     except RecursionError:
-        raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from None
-    _check_numbers([value], finite=not constants)
+        raise ValueError("nested too deep") from None
+
+
+def _whole_number(text: str) -> int:
+    value = int(text)
+    if not -(2**63) <= value < 2**64:
+        raise ValueError(f"a whole number of {value.bit_length()} bits; at most 64 are allowed")
+    return value
+
+
+def _finite_number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a number larger than a double can hold")
     return value
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a json number")
-
-
-def _check_numbers(node: Any, *, finite: bool, depth: int = 0) -> None:
-    """Check the numbers in a list or table of a json value, and its depth."""
-    if depth > MAX_DEPTH:
-        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-    children = node.values() if type(node) is dict else node
-    for child in children:
-        kind = type(child)
-        if kind is dict or kind is list:
-            _check_numbers(child, finite=finite, depth=depth + 1)
-        elif kind is int and not -(2**63) <= child < 2**64:
-            raise ValueError(f"a whole number of {child.bit_length()} bits; at most 64 are allowed")
-        elif kind is float and finite and not math.isfinite(child):
-            raise ValueError("a number larger than a double can hold")
 
 
 def read_csv_rows(
@@ -254,7 +257,9 @@ def read_csv_rows(
         raise DataError(f"{path}: the file is empty; its first line must name the columns: {columns}")
     _, header = lines[0]
     if len(header) == 1:
-        _refuse_other_separators(path, header[0])
+        for separator in ";\t":
+            if separator in header[0]:
+                raise DataError(f"{path}: the columns are separated by {separator!r}; separate them by commas")
     problems = []
     for number, row in lines:
         if len(row) != len(header):
@@ -262,12 +267,6 @@ def read_csv_rows(
     if problems:
         raise DataError(all_problems(f"{path}: rows do not match the header{hint}:", problems))
     return header, lines[1:]
-
-
-def _refuse_other_separators(path: Path, header: str) -> None:
-    for separator in ";\t":
-        if separator in header:
-            raise DataError(f"{path}: the columns are separated by {separator!r}; separate them by commas")
 
 
 def read_log(path: Path | str) -> list[dict[str, Any]]:
@@ -438,12 +437,12 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     target, new, old = _swapped(path)
     with output_errors(target, new, old):
         target.parent.mkdir(parents=True, exist_ok=True)
-        recover_folder(target)
         if target.exists() and not target.is_dir():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
         with locked(target) as free:
             if not free:
                 raise OutputError(f"cannot write {target}: another process is writing it; wait for it to end")
+            _finish_swap(target, new, old)
             remove_folder(new)  # of a killed process
             remove_folder(old)
             new.mkdir()
@@ -454,13 +453,9 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
                 sync(new)
                 if os.path.lexists(target):
                     os.rename(target, old)
-                try:
-                    os.rename(new, target)
-                except FileNotFoundError:
-                    if not target.is_dir():  # otherwise a reader's `recover_folder` has just finished the swap
-                        raise
+                os.rename(new, target)
             except BaseException:
-                recover_folder(target)
+                _finish_swap(target, new, old)
                 with suppress(OSError):
                     remove_folder(new)
                 raise
@@ -475,14 +470,9 @@ def recover_folder(path: Path | str) -> Path:
     """
     if Path(path).name not in ("", ".."):
         target, new, old = _swapped(path)
-        if not os.path.lexists(target) and old.is_dir():
-            # The old folder is only renamed once the new one is complete and synced.
-            with output_errors(target, new, old), suppress(FileNotFoundError):
-                try:
-                    os.rename(new if new.is_dir() else old, target)
-                except OSError:
-                    if not target.is_dir():  # otherwise a running writer has just finished its swap
-                        raise
+        with locked(target) as free, output_errors(target, new, old):
+            if free:  # otherwise a writer is at work
+                _finish_swap(target, new, old)
     return Path(path)
 
 
@@ -490,6 +480,16 @@ def _swapped(path: Path | str) -> tuple[Path, Path, Path]:
     """Return the paths of a swap: the folder, the new one before the swap, and the old one after it."""
     target = Path(path)
     return target, target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
+
+
+def _finish_swap(target: Path, new: Path, old: Path) -> None:
+    """Do the second rename of a swap; the old folder is only renamed once the new one is complete and synced."""
+    if os.path.lexists(target) or not old.is_dir():
+        return
+    if new.is_dir():
+        os.rename(new, target)
+    else:
+        os.rename(old, target)
 
 
 @contextmanager
@@ -511,7 +511,7 @@ def staged_files(folder: Path | str, *, replaced: Iterable[str] = (), tidy: bool
     staging = target / _temporary_name("files")
     with output_errors(target):
         if tidy:
-            remove_leftovers(target / "files")
+            remove_temporary(target)
         staging.mkdir(parents=True)
     try:
         yield staging
@@ -533,56 +533,29 @@ def staged_files(folder: Path | str, *, replaced: Iterable[str] = (), tidy: bool
 
 
 def _temporary_name(name: str) -> str:
-    """Return a temporary name for a file or folder, which names the machine and the process, with its ending."""
-    return f"{_prefix(name)}{os.getpid():x}-{secrets.token_hex(4)}{TEMPORARY_MARK}{Path(name).suffix}"
+    """Return a temporary name for a file or folder, with its ending."""
+    return f".{Path(name).stem[:40]}.{secrets.token_hex(4)}{TEMPORARY_MARK}{Path(name).suffix}"
 
 
-def _prefix(name: str) -> str:
-    machine = socket.gethostname()
-    with suppress(OSError):  # containers may share a name, and have processes of their own
-        machine += os.readlink("/proc/self/ns/pid")
-    return f".{Path(name).stem[:40]}.{hashlib.sha256(machine.encode()).hexdigest()[:6]}-"
+def remove_temporary(folder: Path | str, *, older_than_s: float = STALE_S) -> None:
+    """Remove the temporary files and folders in `folder` that killed processes left.
 
-
-def remove_leftovers(path: Path | str) -> None:
-    """Remove the temporary files of `path` that processes of this machine left when they died.
-
-    Files of other machines that share the folder are kept.
+    Args:
+        older_than_s: least age in seconds of what is removed; 0 where no other process can be writing.
 
     Raises:
         OutputError: one cannot be removed.
     """
-    target = Path(path)
-    ending = re.escape(TEMPORARY_MARK + target.suffix)
-    left = re.compile(rf"{re.escape(_prefix(target.name))}([0-9a-f]+)-[0-9a-f]{{8}}{ending}")
+    target = Path(folder)
     with output_errors(target):
-        for name in os.listdir(target.parent) if target.parent.is_dir() else ():  # a cache has thousands
-            match = left.fullmatch(name)
-            if match and not _is_alive(int(match[1], 16)):
-                _remove(target.parent / name)
-
-
-def remove_temporary(folder: Path | str) -> None:
-    """Remove the temporary files that a killed process left in `folder`; no other process may be writing there."""
-    with output_errors(Path(folder)):
-        for left in Path(folder).glob(f".*{TEMPORARY_MARK}*"):
-            _remove(left)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        remove_folder(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _is_alive(pid: int) -> bool:
-    import psutil  # what remains of a killed process alone needs it
-
-    try:
-        return bool(psutil.pid_exists(pid))  # os.kill(pid, 0) would interrupt the process on Windows
-    except OverflowError:
-        return False
+        for name in os.listdir(target) if target.is_dir() else ():  # a cache has thousands
+            if not _TEMPORARY_NAME.fullmatch(name):
+                continue
+            left = target / name
+            with suppress(FileNotFoundError):  # another process has just renamed or removed it
+                if time.time() - left.lstat().st_mtime >= older_than_s:
+                    remove_folder(left)
+                    left.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path | str) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from simmat.data.pipeline import PreparedImage
 from simmat.errors import SimMATError
 from simmat.foundation import ImageEmbedding
-from simmat.io.files import atomic_write_bytes, parse_json, remove_leftovers, require_file
+from simmat.io.files import atomic_write_bytes, parse_json, remove_temporary, require_file
 from simmat.version import __version__
 
 FORMAT = 2
@@ -61,7 +61,7 @@ def write_embedding(file: Path, embedding: ImageEmbedding) -> ImageEmbedding:
     strides = list(embedding.strides)
     notes = json.dumps([strides, digest_of([file.stem, strides], levels)])
     tensors = {f"level{index}": level for index, level in enumerate(levels)}
-    remove_leftovers(file)
+    remove_temporary(file.parent)
     atomic_write_bytes(file, save(tensors, metadata={"simmat": notes}))
     return ImageEmbedding(levels, embedding.strides)
 

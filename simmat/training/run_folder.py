@@ -143,7 +143,7 @@ class RunFolder:
 
         Call it within `locked`: a running training has temporary files, too.
         """
-        remove_temporary(self.root)
+        remove_temporary(self.root, older_than_s=0)
         kept = [record for record in self.records() if record["step"] <= step]
         atomic_write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in kept))
 

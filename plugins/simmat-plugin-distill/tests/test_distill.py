@@ -313,7 +313,7 @@ def nothing(pairs: Path) -> None:
         (blank, TEACHER, ("'3'", "no pixel of gray", "remove this pair")),
         (shifted, f"{TEACHER} --check-alignment", ("median 20.0 px", "not registered", "Register")),
         (nothing, "--teacher tiny", ("'tiny'", "random", "train it first")),
-        (nothing, "--teacher lite --teacher-modality rgb+rgb", ("two or more different modalities", "rgb+rgb")),
+        (nothing, "--teacher lite --teacher-modality rgb+rgb", ("different modalities", "rgb+rgb")),
         (nothing, "--teacher mobilesm", ("no foundation model 'mobilesm'",)),
         pytest.param(
             nothing,

@@ -337,7 +337,7 @@ class LabelFolder:
         masks = {mask.parent for mask in self._masks.values() if mask is not None}
         for folder in {self.home, self.root / MASKS, *masks}:
             if folder.is_dir():
-                remove_temporary(folder)
+                remove_temporary(folder, older_than_s=0)
         for name in CACHES:
             trim_cache(self.home / name)
         for path in sorted((self.home / JOURNAL).glob("*.jsonl")):

@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> int:
     try:
         problem = f"another process is running in {folder.root}; wait for it, or stop it"
         with locked(folder.lock, problem, timeout_s=LOCK_SECONDS):
-            remove_temporary(folder.root)
+            remove_temporary(folder.root, older_than_s=0)
             _run_cell(folder, load_plugins(), test=test, everything=everything)
     except training.Interrupted as error:
         echo(error)

@@ -19,7 +19,7 @@ from simmat.bundle import (
 )
 from simmat.documents import parse
 from simmat.errors import BundleError, ConfigError, OutputError
-from simmat.io.files import atomic_write_json, atomic_write_text, remove_leftovers
+from simmat.io.files import atomic_write_json, atomic_write_text, remove_temporary
 from simmat.io.weights import sha256_of
 from simmat.plugins.registry import Registry
 from simmat.types import is_finite_number
@@ -65,7 +65,7 @@ def push_bundle(
         raise ConfigError(f"--private is for hf:// only, got {destination!r}")
     file = _file_at(destination)
     _check_free(file, force)
-    remove_leftovers(file)
+    remove_temporary(file.parent)
     write_sensors(file, _read(bundle, licence))
     return str(file)
 
@@ -96,7 +96,7 @@ def pull_bundle(source: Path | str, out: Path | None = None, *, force: bool = Fa
     """
     file = _file_at(out or f"{_name_of(str(source))}{SUFFIX}")
     _check_free(file, force)
-    remove_leftovers(file)
+    remove_temporary(file.parent)
     write_sensors(file, _read(source, None))
     return file
 

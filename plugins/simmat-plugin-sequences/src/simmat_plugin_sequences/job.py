@@ -152,8 +152,8 @@ def _prepare(job: FollowJob, folder: Path) -> None:
         for old in job.state.iterdir():
             if old.is_dir() and old != folder:
                 remove_folder(old)
-        remove_temporary(job.labels)
-        remove_temporary(folder)
+        remove_temporary(job.labels, older_than_s=0)
+        remove_temporary(folder, older_than_s=0)
 
 
 def _write_masks(
