@@ -1,35 +1,128 @@
-"""Index of a data set: the facts that training needs, found in one pass over its files and stored.
+"""The index of a data set: what its files hold and whether they changed, found in one pass and stored.
 
-A later start reads only the files that changed.
+A later start reads only the files that changed. The facts about a sample depend on that sample alone, and come in the
+order of the samples, so the index is the same for any number of processes.
+
+Its file is in `.simmat/` of the data set's folder, or in the cache folder if that is not writable or a link. It may
+come from someone else, so a file that is damaged, or of another format or sensor, is ignored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+import hashlib
+import inspect
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from simmat.data.dataset import Dataset, Sample
-from simmat.data.fingerprint import DatasetDigest
-from simmat.data.index_table import NO_CLASS, IndexTable, Ints, load_index, read_samples, row_type, save_index
-from simmat.errors import ConfigError, DataError, SimMATError, all_problems, equal_problems
-from simmat.io.files import locked
-from simmat.sensors.normalize import Statistics, merge_moments
+from simmat.data.instances import Annotation, count_joined, visible_regions
+from simmat.data.samples import start_of_paths
+from simmat.errors import ConfigError, DataError, OutputError, SimMATError, all_problems, equal_problems, few_of
+from simmat.io.files import atomic_write_bytes, cache_folder, frame_of, locked, parse_json, require_file
+from simmat.model_spec import Channels
+from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.channel_selection import channels_by_source
+from simmat.sensors.normalize import Statistics, image_moments, merge_moments
 from simmat.sensors.options import format_nodata
+from simmat.threads import START_METHOD, usable_cpus
 from simmat.types import MAX_DOWNSCALE, SMALL_SIDE, Window
+from simmat.version import __version__
 
+FORMAT = 8
+FOLDER = ".simmat"
+"""Folder for indexes in the folder of a data set."""
+NO_CLASS = -(2**63)
+"""Class of an instance without a class, and its id where it has none."""
+_MAX_FILES = 8
+"""Most indexes per data set, one per sensor and region rule; the oldest are removed."""
+_CARD = {"regions", "min_region", "min_region_share", "ignore", "zero_means", "intrinsics", "class_attribute"}
+"""Fields of the data card that affect how files are read."""
+_PREFETCHED = 8
+"""Samples of each process that may be waiting for those before them."""
+MIN_SAMPLES_PER_PROCESS = 32
+_MAX_PROCESSES = 16
+_LOCK_TIMEOUT_S = 3600.0
+"""How long to wait for another process that reads the same data set."""
+_MAX_NAMED = 3
+"""Most changed parts that a message lists."""
+
+Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+KnownChannels = tuple[Channels, Channels]
+"""The channels of all images, as loaded and after the transform."""
 Progress = Callable[[int], object]
 """Called with the number of samples that were completed since the last call."""
 
-_LOCK_TIMEOUT_S = 3600.0
-"""How long to wait for another process that reads the same data set."""
+
+def row_type(files: int, channels: int) -> np.dtype[np.void]:
+    """Return the type of a row of a table: the facts about one sample of P files and C channels."""
+    return np.dtype(
+        [
+            ("key", np.uint8, 16),  # see `_sample_keys`
+            ("times", np.int64, (files, 3)),  # see `file_times`
+            ("sha256", np.uint8, (files, 32)),
+            ("moments", np.float64, (4, channels, channels)),  # see `Moments.stacked`
+            ("low", np.float64, (channels,)),  # smallest value of each channel
+            ("high", np.float64, (channels,)),
+            ("height", np.int64),
+            ("width", np.int64),
+            ("dropped", np.int64),  # instances smaller than the card's smallest
+            ("ignored", np.int64),  # pixels
+            ("hidden", np.int64),  # instances without a visible pixel
+            ("joined", np.int64),  # see `simmat.data.instances.count_joined`
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class IndexTable:
+    """The facts about N samples, and the state of their files.
+
+    Attributes:
+        rows: (N,) see `row_type`.
+        instances: (M, 4) row of the sample, class or `NO_CLASS`, area in pixels, id or `NO_CLASS`; ordered by row.
+    """
+
+    rows: npt.NDArray[np.void]
+    instances: Ints
+
+    @classmethod
+    def join(cls, tables: Sequence[IndexTable]) -> IndexTable:
+        """Concatenate tables of the same sensor, at least one."""
+        starts = np.cumsum([0, *(len(table.rows) for table in tables)])
+        instances = np.concatenate([table.instances for table in tables])
+        instances[:, 0] += np.repeat(starts[:-1], [len(table.instances) for table in tables])
+        return cls(np.concatenate([table.rows for table in tables]), instances)
+
+    def take(self, rows: Ints) -> IndexTable:
+        """Return a table of some different rows, in the given order."""
+        place = np.full(len(self.rows), -1)
+        place[rows] = np.arange(len(rows))
+        instances = np.column_stack([place[self.instances[:, 0]], self.instances[:, 1:]])
+        instances = instances[instances[:, 0] >= 0]
+        return IndexTable(self.rows[rows], instances[np.argsort(instances[:, 0], kind="stable")])
+
+    def instance_counts(self) -> Ints:
+        """Return (N,) the number of instances of each sample."""
+        return np.bincount(self.instances[:, 0], minlength=len(self.rows))
 
 
 @dataclass(frozen=True)
 class DataIndex:
-    """The result of one pass over a data set.
+    """The facts about a data set, of one pass over its files.
 
     Attributes:
         table: facts about the usable samples, in their order.
@@ -44,17 +137,16 @@ class DataIndex:
     def contents(self) -> DatasetDigest:
         """Digests of all files; DataError lists those that cannot be read."""
         rows = np.array([self._rows.get(sample.id, -1) for sample in self.dataset.samples])
-        return DatasetDigest.of(self.dataset, self.table.rows["sha256"], rows)
+        return _digest(self.dataset, self.table.rows["sha256"], rows)
+
+    @property
+    def usable(self) -> list[Sample]:
+        """The samples that can be used, in the order of the table."""
+        return [sample for sample in self.dataset.samples if sample.id not in self.faults]
 
     def table_of(self, samples: Iterable[Sample]) -> IndexTable:
         """Return the rows of some samples, in their order; raise the fault of a sample that cannot be used."""
         return self.table.take(self._rows_of(samples))
-
-    def reference_digests(self) -> Iterator[bytes | None]:
-        """Yield the sha256 of the reference file of each sample; None if the sample cannot be used."""
-        digests = iter(self.table.rows["sha256"][:, 0])
-        for sample in self.dataset.samples:
-            yield None if sample.id in self.faults else next(digests).tobytes()
 
     def with_regions(self, samples: Sequence[Sample], what: str) -> tuple[Sample, ...]:
         """Return the samples that have a region with a valid pixel; DataError names their use `what` and all faults."""
@@ -88,14 +180,6 @@ class DataIndex:
         """Return the classes of the objects in some samples, in rising order; (None,) where objects have none."""
         found = np.unique(self.table_of(samples).instances[:, 1]).tolist()
         return tuple(None if value == NO_CLASS else value for value in found)
-
-    def sequence_objects(self, samples: Sequence[Sample]) -> dict[str, int]:
-        """Return sequence -> number of objects in its frames, each id counted once; 0 without ids."""
-        found: dict[str, set[int]] = {sample.sequence: set() for sample in samples if sample.sequence}
-        for row, _, _, number in self.table_of(samples).instances.tolist():
-            if samples[row].sequence and number != NO_CLASS:
-                found[samples[row].sequence].add(number)
-        return {name: len(ids) for name, ids in found.items()}
 
     def image_sides(self, samples: Sequence[Sample]) -> Ints:
         """Return the longer side in pixels of each image, or of the crops that are taken of it: (N,)."""
@@ -153,14 +237,68 @@ class DataIndex:
     @cached_property
     def _rows(self) -> dict[str, int]:
         """Sample id -> row of the table."""
-        used = (sample.id for sample in self.dataset.samples if sample.id not in self.faults)
-        return {name: row for row, name in enumerate(used)}
+        return {sample.id: row for row, sample in enumerate(self.usable)}
 
     def _rows_of(self, samples: Iterable[Sample]) -> Ints:
         try:
             return np.array([self._rows[sample.id] for sample in samples], np.int64)
         except KeyError as error:
             raise self.faults[error.args[0]] from None
+
+
+@dataclass(frozen=True)
+class DatasetDigest:
+    """Digests of the parts of a data set: the card, and the split, images and labels of each sample.
+
+    Attributes:
+        digests: (S, P, 32) the sha256 of the P files of each of its S samples.
+    """
+
+    dataset: Dataset
+    digests: Bytes = field(repr=False)
+
+    @cached_property
+    def parts(self) -> dict[str, str]:
+        """The name of each part, for messages, and the start of its sha256, in the order of the samples."""
+        start = len(start_of_paths(self.dataset.root))
+        parts = {"the data card": _short(self.dataset.card.model_dump_json())}
+        for sample, digests in zip(self.dataset.samples, self.digests, strict=True):
+            parts[f"sample {sample.id!r}"] = f"{sample.split} {sample.zero_means}"
+            for path, digest in zip(sample.paths, digests, strict=True):
+                parts[f"{path[start:]} of {sample.id!r}"] = digest.tobytes().hex()[:32]
+            labels = annotations_digest(self.dataset, sample)
+            if labels:
+                parts[f"annotations of {sample.id!r}"] = labels
+        return parts
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """One digest of all parts; it does not change when the folder is moved."""
+        digest = hashlib.sha256()
+        for part in self.parts.items():
+            digest.update(json.dumps(part).encode())
+        return f"content-2:{digest.hexdigest()}"
+
+    def reference_digests(self, samples: Iterable[Sample]) -> Bytes:
+        """Return (N, 32) the sha256 of the reference files of some samples of the data set."""
+        rows = {sample.id: row for row, sample in enumerate(self.dataset.samples)}
+        return self.digests[[rows[sample.id] for sample in samples], 0]
+
+    def notes(self) -> dict[str, object]:
+        """Return json values that a run stores for `changes_since`."""
+        return {"format": 1, "fingerprint": self.fingerprint, "parts": self.parts}
+
+    def changes_since(self, notes: object, fingerprint: str) -> str:
+        """Describe what changed since a run: how many parts, and the first; "" if the notes are of another."""
+        if not isinstance(notes, dict) or notes.get("fingerprint") != fingerprint:
+            return ""
+        then = notes.get("parts")
+        if not isinstance(then, dict):
+            return ""
+        changed = [name for name in self.parts | then if self.parts.get(name) != then.get(name)]
+        if not changed:
+            return "the order of the samples differs"
+        return f"{len(changed)} part{'s' * (len(changed) > 1)} changed: {few_of(changed, _MAX_NAMED)}"
 
 
 def read_index(dataset: Dataset, progress: Progress | None = None) -> DataIndex:
@@ -176,21 +314,11 @@ def read_index(dataset: Dataset, progress: Progress | None = None) -> DataIndex:
     """
     advance = progress or (lambda count: None)
     with locked(dataset.root, timeout_s=_LOCK_TIMEOUT_S):  # a second process waits instead of reading everything too
-        stored = load_index(dataset)
-        rows = np.full(len(dataset.samples), -1)
-        if stored is not None and stored[2][dataset.samples.index(dataset.first)] >= 0:
-            table, channels, rows = stored
-            dataset = replace(dataset, known_channels=channels)
-        else:
-            dataset = _with_known_channels(dataset)
-            channels = dataset.loaded_channels, dataset.channels()
-            if stored is not None and stored[1] == channels:
-                table, _, rows = stored
+        dataset, table, rows = _load_known(dataset)
         old = np.flatnonzero(rows >= 0)
         new = np.flatnonzero(rows < 0).tolist()
         advance(len(old))
-        kind = row_type(len(dataset.samples[0].paths), len(channels[1]))
-        tables = [table.take(rows[old]) if len(old) else IndexTable(np.empty(0, kind), np.empty((0, 4), np.int64))]
+        tables = [table.take(rows[old])]
         faults: dict[str, SimMATError] = {}
         places = old.tolist()
         missing = [dataset.samples[number] for number in new]
@@ -203,20 +331,35 @@ def read_index(dataset: Dataset, progress: Progress | None = None) -> DataIndex:
         table = IndexTable.join(tables)
         if len(tables) > 1:
             table = table.take(np.argsort(places))
-            save_index(dataset, table, channels, np.sort(places))
-        unequal = _unequal_frames(dataset, table, faults)
-        if unequal:
-            used = (sample.id for sample in dataset.samples if sample.id not in faults)
-            table = table.take(np.flatnonzero([name not in unequal for name in used]))
-        return DataIndex(dataset, table, {**faults, **unequal})
+            save_index(dataset, table, np.sort(places))
+    index = DataIndex(dataset, table, faults)
+    unequal = _unequal_frames(index)
+    if not unequal:
+        return index
+    kept = [sample.id not in unequal for sample in index.usable]
+    return DataIndex(dataset, table.take(np.flatnonzero(kept)), {**faults, **unequal})
 
 
-def _unequal_frames(dataset: Dataset, table: IndexTable, faults: Mapping[str, SimMATError]) -> dict[str, SimMATError]:
+def _load_known(dataset: Dataset) -> tuple[Dataset, IndexTable, Ints]:
+    """Return the data set with the channels of its images, its stored table, and (S,) the row of each sample or -1."""
+    stored = load_index(dataset)
+    if stored is not None:
+        table, channels, rows = stored
+        if rows[dataset.samples.index(dataset.first)] >= 0:
+            return replace(dataset, known_channels=channels), table, rows
+    dataset = _with_known_channels(dataset)
+    if stored is not None and stored[1] == dataset.known_channels:
+        return dataset, table, rows
+    kind = row_type(len(dataset.samples[0].paths), len(dataset.channels()))
+    empty = IndexTable(np.empty(0, kind), np.empty((0, 4), np.int64))
+    return dataset, empty, np.full(len(dataset.samples), -1)
+
+
+def _unequal_frames(index: DataIndex) -> dict[str, SimMATError]:
     """Return sample id -> error of each frame whose size is not that of the first one of its sequence."""
     first: dict[str, tuple[int, int, Sample]] = {}
     found: dict[str, SimMATError] = {}
-    used = (sample for sample in dataset.samples if sample.id not in faults)
-    for sample, (height, width) in zip(used, table.rows[["height", "width"]].tolist(), strict=True):
+    for sample, (height, width) in zip(index.usable, index.table.rows[["height", "width"]].tolist(), strict=True):
         own = (height, width, sample)
         if sample.sequence and sample.window is None and first.setdefault(sample.sequence, own)[:2] != own[:2]:
             rows, columns, other = first[sample.sequence]
@@ -232,8 +375,29 @@ def digest_dataset(dataset: Dataset) -> DatasetDigest:
     stored = load_index(dataset)
     if stored is None:
         none = np.zeros((1, len(dataset.samples[0].paths), 32), np.uint8)
-        return DatasetDigest.of(dataset, none, np.full(len(dataset.samples), -1))
-    return DatasetDigest.of(dataset, stored[0].rows["sha256"], stored[2])
+        return _digest(dataset, none, np.full(len(dataset.samples), -1))
+    return _digest(dataset, stored[0].rows["sha256"], stored[2])
+
+
+def _digest(dataset: Dataset, known: Bytes, rows: Ints) -> DatasetDigest:
+    """Return the digests of a data set from those that are known; DataError lists all files that cannot be read.
+
+    Args:
+        known: (N, P, 32), at least one.
+        rows: (S,) the row of each sample in `known`; -1 for none, whose files are then read.
+    """
+    digests = known[rows]
+    digest_of = lru_cache(maxsize=64)(file_digest)  # frames share a file
+    problems: list[str] = []
+    for row in np.flatnonzero(rows < 0).tolist():
+        for place, path in enumerate(dataset.samples[row].paths):
+            try:
+                digests[row, place] = list(digest_of(files_of(path)))
+            except DataError as error:
+                problems.append(str(error))
+    if problems:
+        raise DataError(all_problems(f"{dataset.root}: files that cannot be read:", sorted(set(problems))))
+    return DatasetDigest(dataset, digests)
 
 
 def _with_known_channels(dataset: Dataset) -> Dataset:
@@ -248,3 +412,248 @@ def _with_known_channels(dataset: Dataset) -> Dataset:
         except SimMATError as error:
             problems.append(str(error))
     raise DataError(all_problems(f"{dataset.root}: no image can be read:", equal_problems(problems)))
+
+
+def read_samples(
+    dataset: Dataset, samples: Sequence[Sample], advance: Callable[[int], object]
+) -> list[IndexTable | SimMATError]:
+    """Read samples of a data set with `known_channels`; return the row of each, in order, or why it cannot be used.
+
+    `advance` is called with 1 for each that is read.
+    """
+    digest_of = lru_cache(maxsize=64)(file_digest)  # windows and frames share a file
+
+    def read(sample: Sample) -> IndexTable | SimMATError:
+        try:
+            return _row_of(dataset, sample, lambda path: digest_of(files_of(path)))
+        except SimMATError as error:
+            return error
+
+    processes = min(usable_cpus(), len(samples) // MIN_SAMPLES_PER_PROCESS, _MAX_PROCESSES)
+    rows: Iterable[IndexTable | SimMATError] = map(read, samples)
+    if processes > 1 and START_METHOD == "fork":
+        import torch
+        from torch.utils.data import DataLoader
+
+        # What the processes read is inherited by fork, so a sensor need not be picklable.
+        rows = DataLoader(
+            cast(Any, samples),
+            batch_size=None,
+            collate_fn=cast(Any, read),
+            num_workers=processes,
+            prefetch_factor=_PREFETCHED,
+            multiprocessing_context="fork",
+            generator=torch.Generator(),  # torch's own would be drawn from
+        )
+    found = []
+    try:
+        for row in rows:
+            found.append(row)
+            advance(1)
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise DataError(
+            f"{dataset.root}: a process that read images was killed, perhaps because memory ran out; close other "
+            "programs, or look for a damaged file with `simmat data check`"
+        ) from None
+    return found
+
+
+def _row_of(dataset: Dataset, sample: Sample, digest_of: Callable[[str], bytes]) -> IndexTable:
+    """Read one sample and return its row, all but its key, as a table."""
+    times = file_times(sample.paths)
+    digests = [list(digest_of(path)) for path in sample.paths]
+    image = dataset.image(sample)
+    seen = dataset.adapter.transform(image)
+    if dataset.is_labelled(sample):
+        label = dataset.label(sample, image, seen)
+    else:
+        label = Annotation(image.size_hw, (), np.logical_not(seen.valid.any(axis=0)))
+    row = np.zeros(1, row_type(len(sample.paths), len(seen.channels)))
+    row["times"] = times
+    row["sha256"] = digests
+    row["moments"] = image_moments(seen).stacked()
+    row["low"] = np.min(seen.data, axis=(1, 2), initial=np.inf, where=seen.valid)
+    row["high"] = np.max(seen.data, axis=(1, 2), initial=-np.inf, where=seen.valid)
+    row["height"], row["width"] = label.size_hw
+    row["dropped"] = label.dropped
+    row["ignored"] = np.count_nonzero(label.ignore)
+    row["hidden"] = len(label.regions) - len(visible_regions(label))
+    if dataset.card.regions == "classes":
+        row["joined"] = count_joined(label)
+    instances = np.full((len(label.regions), 4), NO_CLASS)
+    instances[:, 0] = 0
+    for number, region in enumerate(label.regions):
+        instances[number, 2] = region.area
+        if region.class_id is not None:
+            instances[number, 1] = region.class_id
+        if region.object_id is not None:
+            instances[number, 3] = region.object_id
+    return IndexTable(row, instances)
+
+
+def load_index(dataset: Dataset) -> tuple[IndexTable, KnownChannels, Ints] | None:
+    """Return the stored table of a data set, the channels, and (S,) the row of each sample; None without an index.
+
+    The row of a sample is -1 if it is not stored, or the size, mtime or ctime of one of its files changed.
+    """
+    for path in _index_paths(dataset):
+        try:
+            require_file(path)
+            content = path.read_bytes()
+            if hashlib.sha256(content[:-32]).digest() != content[-32:]:
+                continue
+            tensors = load(content[:-32])
+            known = tuple(parse_json(tensors["channels"].tobytes(), constants=True))
+            channels = TypeAdapter(KnownChannels).validate_python(known)
+            channels_by_source(dataset.adapter, channels[0])  # fails if their number is not the sensor's
+            kind = row_type(len(dataset.samples[0].paths), len(channels[1]))
+            table = IndexTable(tensors["rows"].view(kind)[:, 0], tensors["instances"])
+        except (LookupError, OSError, SafetensorError, SimMATError, TypeError, ValueError):
+            continue
+        stored = {key.tobytes(): row for row, key in enumerate(table.rows["key"])}
+        rows = np.array([stored.get(key.tobytes(), -1) for key in _sample_keys(dataset)])
+        now = file_times(path for sample in dataset.samples for path in sample.paths).reshape(len(rows), -1, 3)
+        return table, channels, np.where((table.rows["times"][rows] == now).all(axis=(1, 2)), rows, -1)
+    return None
+
+
+def save_index(dataset: Dataset, table: IndexTable, places: Ints) -> None:
+    """Write the table of the samples at some places to the first path that is writable, if there is one."""
+    channels = dataset.loaded_channels, dataset.channels()
+    table.rows["key"] = _sample_keys(dataset)[places]
+    loaded, seen = ([asdict(channel) for channel in group] for group in channels)
+    tensors: dict[str, npt.NDArray[Any]] = {
+        "rows": table.rows.view(np.uint8).reshape(len(table.rows), table.rows.dtype.itemsize),
+        "instances": table.instances,
+        "channels": np.frombuffer(json.dumps([loaded, seen]).encode(), np.uint8),
+    }
+    content = save(tensors)
+    for path in _index_paths(dataset):
+        with suppress(OutputError):
+            atomic_write_bytes(path, content + hashlib.sha256(content).digest())
+            with suppress(OSError):
+                indexes = path.parent.glob("index-*.bin")
+                for old in sorted(indexes, key=lambda path: path.lstat().st_mtime_ns)[:-_MAX_FILES]:
+                    old.unlink(missing_ok=True)
+            return
+
+
+def _sample_keys(dataset: Dataset) -> Bytes:
+    """Return (S, 16) digests of what identifies each sample, apart from the contents of its files."""
+    start = len(start_of_paths(dataset.root))
+    keys = []
+    for sample in dataset.samples:
+        names = [path[start:] for path in sample.paths]  # relative, so that the folder can be moved
+        parts = [*names, sample.zero_means or "", annotations_digest(dataset, sample), repr(sample.window)]
+        keys.append(hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).digest()[:16])
+    return np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
+
+
+def _index_paths(dataset: Dataset) -> tuple[Path, ...]:
+    """Return the paths where an index can be stored, in order of preference; none if the sensor cannot be compared.
+
+    The file name is a digest of the sensor with its options, of the file that its class is in, and of the region rule.
+    """
+    card = dataset.card.model_dump(mode="json", include=_CARD)
+    classes = dict(dataset.polygons.class_names) if dataset.polygons else None
+    try:
+        what = json.dumps([FORMAT, __version__, dataset.adapter, card, classes], sort_keys=True, default=_plain)
+    except (TypeError, ValueError, OSError):
+        return ()
+    if "<locals>" in what or " at 0x" in what:
+        return ()
+    name = f"index-{hashlib.sha256(what.encode()).hexdigest()[:24]}.bin"
+    root = hashlib.sha256(str(dataset.root.resolve()).encode(errors="surrogateescape")).hexdigest()[:24]
+    in_cache = cache_folder() / "index" / root / name
+    if (dataset.root / FOLDER).is_symlink():  # of a stranger's set, it leads anywhere
+        return (in_cache,)
+    return dataset.root / FOLDER / name, in_cache
+
+
+def _plain(value: object) -> object:
+    """Return a sensor or a value that it holds as json values, equal for equal sensors."""
+    if isinstance(value, ModalityAdapter):
+        kind = type(value)
+        code = Path(inspect.getfile(kind)).read_bytes()
+        return [kind.__module__, kind.__qualname__, hashlib.sha256(code).hexdigest(), value.name, vars(value)]
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return repr(value)
+
+
+_BESIDE = {".shp": (".dbf", ".shx", ".prj", ".cpg")}
+"""Ending of a file -> endings of the files beside it that decide what it says."""
+
+
+def files_of(path: str) -> tuple[Path, ...]:
+    """Return every file that is read for one name: with a shapefile what lies beside it, of a frame its file.
+
+    A frame of a folder, such as a DICOM series, has all files of the folder.
+    """
+    main = Path(path)
+    frame = frame_of(main)
+    if frame is not None:
+        if frame.file.is_file():
+            return (frame.file,)
+        return _files_in(frame.file, frame.file.stat().st_mtime_ns)
+    files = [main]
+    for ending in _BESIDE.get(main.suffix.lower(), ()):
+        files += [main.with_suffix(ending), main.with_suffix(ending.upper())]
+    return (main, *(file for file in files[1:] if file.exists()))
+
+
+@lru_cache(maxsize=8)  # each frame of a folder asks for all files
+def _files_in(folder: Path, _changed_ns: int) -> tuple[Path, ...]:
+    return tuple(sorted(filter(Path.is_file, folder.iterdir())))
+
+
+def file_times(paths: Iterable[str]) -> npt.NDArray[np.int64]:
+    """Return (F, 3) size, mtime and ctime in ns of F files, without opening them; -1 for a missing file.
+
+    For a shapefile with the files beside it, or a folder of frames, these are the sum of the sizes and the latest
+    times. Programs can set the mtime, but not the ctime.
+    """
+
+    @lru_cache(maxsize=8)
+    def times(files: tuple[Path | str, ...]) -> tuple[int, int, int]:
+        found = []
+        for status in map(os.stat, files):
+            found.append((status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+        sizes, modified, changed = zip(*found, strict=True)
+        return sum(sizes), max(modified), max(changed)
+
+    def times_of(path: str) -> tuple[int, int, int]:
+        several = path[-1:].isdigit() or path.lower().endswith(tuple(_BESIDE))  # the name of a frame ends with a digit
+        try:
+            return times(files_of(path) if several else (path,))
+        except (OSError, ValueError):
+            return -1, -1, -1
+
+    return np.fromiter(chain.from_iterable(map(times_of, paths)), np.int64).reshape(-1, 3)
+
+
+def file_digest(files: tuple[Path, ...]) -> bytes:
+    """Return the sha256 of the `files_of` a name; raise DataError if they cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        for file in files:
+            require_file(file, "image or mask", hint="restore it, or remove its sample")
+            with file.open("rb") as stream:
+                hashlib.file_digest(stream, lambda: digest)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}; repair the file or link, or remove it") from None
+    return digest.digest()
+
+
+def annotations_digest(dataset: Dataset, sample: Sample) -> str:
+    """Return the start of the sha256 of a sample's COCO annotations; "" if it has a mask."""
+    if dataset.coco is None or sample.has_mask:
+        return ""
+    image = dataset.coco.images[sample.image_id]
+    return _short(json.dumps((image.size_hw, image.annotations), sort_keys=True))
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -15,10 +15,9 @@ import pytest
 from data_sets import Planes, folder_of, one_square, open_planes, save_image, save_mask
 from safetensors.numpy import load, save
 
-from simmat.data import index_table
+from simmat.data import index as index_module
 from simmat.data.dataset import Dataset, open_dataset
-from simmat.data.index import DataIndex, digest_dataset, read_index
-from simmat.data.index_table import FOLDER
+from simmat.data.index import FOLDER, DataIndex, digest_dataset, read_index
 from simmat.errors import DataError
 from simmat.sensors.composed_modality import ComposedModality
 from simmat.types import Channel, SensorImage
@@ -42,14 +41,13 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def bytes_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files whose content is taken for its digest."""
     found: list[str] = []
-    read = index_table.file_digest
+    read = index_module.file_digest
 
     def counted(path: str) -> bytes:
         found.append(path)
         return read(path)
 
-    monkeypatch.setattr(index_table, "file_digest", counted)
-    monkeypatch.setattr("simmat.data.fingerprint.file_digest", counted)
+    monkeypatch.setattr(index_module, "file_digest", counted)
     return found
 
 
@@ -59,8 +57,8 @@ def index_of(root: Path) -> Path:
 
 
 def read_in_processes(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr(index_table, "MIN_SAMPLES_PER_PROCESS", 1)
-    monkeypatch.setattr(index_table, "usable_cpus", lambda: count)
+    monkeypatch.setattr(index_module, "MIN_SAMPLES_PER_PROCESS", 1)
+    monkeypatch.setattr(index_module, "usable_cpus", lambda: count)
 
 
 def values_of(index: DataIndex) -> tuple[object, ...]:

@@ -10,8 +10,7 @@ import pytest
 from data_sets import folder_of, open_planes, save_image
 
 from simmat.data.dataset import Dataset
-from simmat.data.index import read_index
-from simmat.data.index_table import FOLDER
+from simmat.data.index import FOLDER, read_index
 from simmat.errors import DataError
 from simmat.sensors import normalize
 

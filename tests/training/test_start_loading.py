@@ -25,7 +25,7 @@ def test_a_run_is_the_same_with_any_processes(tmp_path: Path, monkeypatch: pytes
     results = []
     for workers, method in ((0, "fork"), (2, "fork"), (2, "spawn")):
         monkeypatch.setattr("simmat.training.start.START_METHOD", method)
-        monkeypatch.setattr("simmat.data.index_table.START_METHOD", method)
+        monkeypatch.setattr("simmat.data.index.START_METHOD", method)
         out = tmp_path / f"{method}{workers}"
         settings = config(data, out, steps=3, val_every=3, val_images=1, workers=workers, pictures=False)
         bundle = training.train(settings, registry())

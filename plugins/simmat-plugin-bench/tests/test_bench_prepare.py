@@ -60,17 +60,6 @@ def test_results_on_other_data_are_refused(tmp_path: Path) -> None:
         ready_to_run(bench, bench.cells, registry("sam"), rerun_changed=False, echo=lambda _: None)
 
 
-def test_images_in_two_splits_are_warned_of_once(tmp_path: Path) -> None:
-    """Every score of the bench would be of an image trained on; `data check` says so, too."""
-    root = gray_set(tmp_path / "set")
-    shutil.copy(root / "images/s0.png", root / "images/s8.png")
-    bench = bench_of(tmp_path, TINY.replace("foundation", "seeds = [0, 1]\nfoundation", 1) + SET + ARM)
-    assert len(bench.cells) > 1
-    (said,) = ready(bench)
-    for words in ("Warning: 1 image of", str(root), "train ('s0', s0.png)", "test ('s8', s8.png)"):
-        assert words in said
-
-
 def test_a_relabelled_set_is_another_one(tmp_path: Path) -> None:
     """Scores against the old masks are no scores of the new ones."""
     gray_set(tmp_path / "set")

@@ -16,8 +16,7 @@ from simmat_plugin_report.checks import check_dataset
 from fuzz.case import Case, Place, Target, check_image, registry
 from fuzz.damage import mutate_bytes, mutate_csv, mutate_segmentation, mutate_tree, to_json
 from simmat.data.dataset import Dataset, open_dataset
-from simmat.data.index import read_index
-from simmat.data.index_table import FOLDER
+from simmat.data.index import FOLDER, read_index
 from simmat.data.samples import SPLITS
 
 

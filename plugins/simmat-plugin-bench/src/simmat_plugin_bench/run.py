@@ -21,8 +21,7 @@ from simmat_plugin_scenes.dataset import simulate_dataset
 
 from simmat.bundle import FILE_NAME
 from simmat.config import TrainConfig, dump_toml
-from simmat.data.fingerprint import DatasetDigest
-from simmat.data.index import digest_dataset
+from simmat.data.index import DatasetDigest, digest_dataset
 from simmat.documents import listed
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError, all_problems
 from simmat.evaluation import nothing_to_score
@@ -130,9 +129,6 @@ def ready_to_run(
     configs = {_reading(cell.config): cell.config for cell in cells}
     contents = {key: digest_dataset(open_data(config, registry)) for key, config in configs.items()}
     clear([(cell, why) for cell in cells if (why := _data_change(cell, contents[_reading(cell.config)]))])
-    for warning in dict.fromkeys(found.shared_warning() for found in contents.values()):
-        if warning:
-            echo(warning)
     atomic_write_text(bench.out / RUN_WITH, bench.path.read_text(encoding="utf-8"))
 
 

@@ -30,7 +30,7 @@ from simmat_plugin_convert.labels import NO_CLASS
 from simmat_plugin_convert.shapes import turned_box
 
 from simmat.data.dataset import Dataset
-from simmat.data.fingerprint import file_times
+from simmat.data.index import file_times
 from simmat.data.instances import Instance, region_from_mask
 from simmat.documents import FromLists, StrictModel, parse
 from simmat.drawing.display import display_rgb

@@ -11,9 +11,8 @@ from pydantic import Field
 
 from simmat.data.card import class_title
 from simmat.data.dataset import Dataset
-from simmat.data.fingerprint import shared_images
-from simmat.data.index import DataIndex, read_index
-from simmat.data.samples import SPLITS
+from simmat.data.index import NO_CLASS, DataIndex, read_index
+from simmat.data.samples import SPLITS, Sample
 from simmat.documents import FromLists, StrictModel
 from simmat.drawing.display import DisplayStyle, display_style
 from simmat.errors import equal_problems, few_of
@@ -216,16 +215,13 @@ def check_dataset(
     checked = [_check_split(index, name) for name in (*SPLITS, "") if name in present]
     findings = [finding("error", "damaged", str(fault), (name,)) for name, fault in index.faults.items()]
     findings += [one for _, found in checked for one in found]
-    findings += [
-        finding("error", "duplicates", text) for text in shared_images(dataset.samples, index.reference_digests())
-    ]
+    findings += [finding("error", "duplicates", text) for text in _shared_images(index)]
     findings += _imbalance(dataset, {split.name: split for split, _ in checked})
     if neighbours := neighbour_warning(index):
         findings.append(finding("warning", "neighbours", neighbours))
     if fractions := normalized_warning(index):
         findings.append(finding("warning", "unit", fractions))
-    usable = [sample for sample in dataset.samples if sample.id not in index.faults]
-    if joined := joined_warning(index, usable):
+    if joined := joined_warning(index):
         findings.append(finding("warning", "joined-regions", joined))
     if not any(map(dataset.is_labelled, dataset.samples)):
         findings.append(finding("warning", "no-masks", _NO_MASKS))
@@ -253,7 +249,7 @@ def _check_split(index: DataIndex, name: str) -> tuple[SplitReport, list[Finding
     used = [sample for sample in samples if sample.id not in index.faults]
     table = index.table_of(used)
     rows, areas = table.rows, table.instances[:, 2].tolist()
-    frames, objects = Counter(sample.sequence for sample in samples), index.sequence_objects(used)
+    frames, objects = Counter(sample.sequence for sample in samples), _sequence_objects(index, used)
     counts = zip(used, table.instance_counts().tolist(), strict=True)
     known = set(index.classes(used)) - {None}
     classes = Counter(number for number in table.instances[:, 1].tolist() if number in known)
@@ -350,3 +346,26 @@ def _imbalance(dataset: Dataset, splits: Mapping[str, SplitReport]) -> Iterator[
             f"{fewest[1]}; rare classes are learned poorly and their scores vary a lot; label more of them"
         )
         yield finding("warning" if ratio >= _VERY_UNEQUAL else "note", "class-imbalance", text)
+
+
+def _shared_images(index: DataIndex) -> Iterator[str]:
+    """Describe each sample that has the same image, by path or content, as an earlier sample of another split."""
+    first: dict[bytes, Sample] = {}
+    for sample, digest in zip(index.usable, index.table.rows["sha256"][:, 0], strict=True):
+        other = first.setdefault(digest.tobytes(), sample)
+        if other.split == sample.split:
+            continue
+        if sample.window is None or other.paths[0] != sample.paths[0]:  # else blocks of one image
+            yield (
+                f"the same image is in {other.split} ({other.id!r}, {other.reference.name}) and in {sample.split} "
+                f"({sample.id!r}, {sample.reference.name})"
+            )
+
+
+def _sequence_objects(index: DataIndex, samples: Sequence[Sample]) -> dict[str, int]:
+    """Return sequence -> number of objects in its frames, each id counted once; 0 without ids."""
+    found: dict[str, set[int]] = {sample.sequence: set() for sample in samples if sample.sequence}
+    for row, _, _, number in index.table_of(samples).instances.tolist():
+        if samples[row].sequence and number != NO_CLASS:
+            found[samples[row].sequence].add(number)
+    return {name: len(ids) for name, ids in found.items()}

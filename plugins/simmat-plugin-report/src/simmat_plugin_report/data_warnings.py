@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
 
 from simmat.data.index import DataIndex
-from simmat.data.samples import Sample
+from simmat.geo import read_georeference
 from simmat.sensors.channel_selection import channels_by_source
 from simmat.sensors.options import describe_options
 
@@ -23,10 +23,10 @@ def neighbour_warning(index: DataIndex) -> str:
 
     Only splits chosen by hash are checked, by the georeferences of the images.
     """
-    samples = [sample for sample in index.dataset.samples if sample.id not in index.faults]
     if not index.dataset.by_hash or index.dataset.card.crop is not None:
         return ""
-    places = index.table.rows["place"]
+    samples = index.usable
+    places = _places(index)
     known = np.flatnonzero(np.isfinite(places).all(axis=1))
     splits = np.array([samples[row].split for row in known.tolist()])
     for row in known[splits != "train"][:_MAX_COMPARED].tolist():
@@ -46,6 +46,22 @@ def neighbour_warning(index: DataIndex) -> str:
                 "of manifest.csv), or train on the whole map with --crop"
             )
     return ""
+
+
+def _places(index: DataIndex) -> npt.NDArray[np.float64]:
+    """Return (N, 5): where each image is on the map, smallest x, y, largest x, y, and the number of its CRS; or NaN."""
+    places = np.full((len(index.usable), 5), np.nan)
+    systems: dict[str, int] = {}
+    sizes = index.table.rows[["height", "width"]].tolist()
+    for place, sample, (height, width) in zip(places, index.usable, sizes, strict=True):
+        found = read_georeference(sample.reference)
+        if found is None:
+            continue
+        corners = found.to_map(np.array([(x, y) for x in (0, width) for y in (0, height)], np.float64))  # (4, 2)
+        place[:2] = corners.min(axis=0)
+        place[2:4] = corners.max(axis=0)
+        place[4] = systems.setdefault(found.crs, len(systems))
+    return places
 
 
 def normalized_warning(index: DataIndex) -> str:
@@ -83,13 +99,13 @@ def normalized_warning(index: DataIndex) -> str:
     return "\n".join(found)
 
 
-def joined_warning(index: DataIndex, samples: Sequence[Sample]) -> str:
-    """Say how many pieces of one class are joined to one region in some samples; "" if none are."""
-    joined = index.table_of(samples).rows["joined"]
+def joined_warning(index: DataIndex) -> str:
+    """Say how many pieces of one class are joined to one region; "" if none are."""
+    joined = index.table.rows["joined"]
     if not joined.any():
         return ""
     return (
-        f"In {np.count_nonzero(joined)} of {len(samples)} images a class has separate pieces, {joined.sum()} more "
+        f"In {np.count_nonzero(joined)} of {len(joined)} images a class has separate pieces, {joined.sum()} more "
         "than there are regions: --regions classes makes one region of all, which one click stands for. Where the "
         'pieces are objects, use regions = "components" (--regions components)'
     )

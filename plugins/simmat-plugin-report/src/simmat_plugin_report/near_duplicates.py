@@ -43,7 +43,9 @@ def near_duplicate_warning(
     Returns:
         A warning, the ids of the samples and of the pairs; None if there are none.
     """
-    digests = dict(zip((sample.id for sample in index.dataset.samples), index.reference_digests(), strict=True))
+    digests = {}
+    for sample, digest in zip(index.usable, index.table.rows["sha256"][:, 0], strict=True):
+        digests[sample.id] = digest.tobytes()
     thumbs: list[FloatArray] = []
     seen: list[Sample] = []
     for sample in _sample_subset(index):
@@ -79,9 +81,8 @@ def near_duplicate_warning(
 def _sample_subset(index: DataIndex) -> list[Sample]:
     """Return the samples to compare, each image once: at most `MAX_COMPARED`, evenly spread in train and the rest."""
     once: dict[object, Sample] = {}
-    for sample in index.dataset.samples:
-        if sample.id not in index.faults:
-            once.setdefault((sample.images, sample.window), sample)
+    for sample in index.usable:
+        once.setdefault((sample.images, sample.window), sample)
     train = [sample for sample in once.values() if sample.split == "train"]
     rest = [sample for sample in once.values() if sample.split != "train"]
     rest = list(evenly_spaced(rest, max(MAX_COMPARED // 2, MAX_COMPARED - len(train))))

@@ -11,8 +11,7 @@ import pytest
 from runs import gray_set, registry
 
 from simmat.data.dataset import Dataset, open_dataset
-from simmat.data.fingerprint import DatasetDigest
-from simmat.data.index import digest_dataset
+from simmat.data.index import DatasetDigest, digest_dataset
 from simmat.errors import DataError
 
 
