@@ -1,4 +1,4 @@
-"""Documents that cross a file boundary: pydantic models, one parser, one error formatter.
+"""Documents that cross a file boundary: pydantic models, one parser, one error formatter; and names that changed.
 
 A document is plain values from TOML, json or Python. Every problem names the key, what is allowed and what it got, and
 for an unknown key the nearest known one.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, asdict, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, ParamSpec, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model, model_validator
 
@@ -20,6 +21,8 @@ from simmat.errors import ConfigError, SimMATError, all_problems, did_you_mean, 
 from simmat.io.files import read_bytes
 
 Model = TypeVar("Model", bound=BaseModel)
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 Keys = tuple[str | int, ...]
 
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
@@ -262,3 +265,19 @@ def _tables_in(annotation: object) -> list[type]:
     if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or is_dataclass(annotation)):
         return [annotation]
     return [table for part in get_args(annotation) for table in _tables_in(part)]
+
+
+def former_keywords(**names: str) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+    """Decorate a function so that it also takes arguments under former names: former name = name today."""
+
+    def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+        @wraps(function)
+        def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+            for former, name in names.items():
+                if former in kwargs:
+                    kwargs[name] = kwargs.pop(former)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate

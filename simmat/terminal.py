@@ -1,4 +1,4 @@
-"""Print on a terminal: control characters are escaped, and a step that takes long is named.
+"""Print on a terminal: control characters are escaped, progress is shown, and a step that takes long is named.
 
 File names, bundles, plugins and data sets may come from strangers. A character that moves the cursor, changes colours
 or reverses the direction of writing could hide or forge a message.
@@ -13,7 +13,10 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 LAYOUT = "\n\t"
 """Control characters that our own text uses."""
@@ -45,6 +48,8 @@ def echo(text: object = "", *, err: bool = False) -> None:
     print(escape(str(text)), file=sys.stderr if err else sys.stdout, flush=True)
 
 
+LINE_SECONDS = 10.0
+"""Seconds between the lines of progress where standard error is not a terminal."""
 SLOW_S = 15.0
 """Seconds after which `warn_if_slow` speaks."""
 TICK_S = 1.0
@@ -132,6 +137,51 @@ def _escaping(stream: TextIO) -> TextIO:
     if stream is None or isinstance(stream, EscapingStream):
         return stream
     return cast(TextIO, EscapingStream(stream))
+
+
+@contextmanager
+def progress_bar(
+    label: str, unit: str, *, total: int | None = None, shown: bool = True, unit_scale: bool = False
+) -> Iterator[tqdm[Any]]:
+    """Show progress on standard error: a bar on a terminal, cleared at the end; else a line every `LINE_SECONDS`.
+
+    Args:
+        label: name of the work.
+        unit: name of a unit.
+        total: number of units; None if it is not known yet.
+        shown: False shows nothing.
+        unit_scale: write large numbers with a prefix, such as 1.5M.
+    """
+    from tqdm import tqdm
+
+    drawn: dict[str, Any]
+    if sys.stderr.isatty():
+        drawn = {"ncols": 80, "nrows": 24}  # some containers report a size of 0, and tqdm would draw nothing
+    else:
+        form = "{desc}: {n_fmt} of {total_fmt}, {remaining} left"
+        drawn = {"file": _Lines(), "bar_format": form, "ncols": 10_000, "delay": LINE_SECONDS}
+        drawn |= {"mininterval": LINE_SECONDS, "miniters": 1}
+    drawn |= {"unit": unit, "unit_scale": unit_scale, "leave": False, "disable": not shown}
+    with tqdm(total=total, desc=escape(label), **drawn) as bar:
+        yield bar
+
+
+class _Lines:
+    """A stream for tqdm that prints each state of a bar as a line."""
+
+    def write(self, text: str) -> None:
+        state = text.replace("\x1b[A", "").strip()
+        if state:  # of a bar below another one
+            echo(state, err=True)
+
+    def flush(self) -> None:
+        pass
+
+
+def move_bar(bar: tqdm[Any], done: int, total: int) -> None:
+    """Set a progress bar to `done` of `total` steps."""
+    bar.total = total or None
+    bar.update(done - bar.n)
 
 
 def _replace(text: str, keep: str, escaped: Callable[[str], str]) -> str:

@@ -16,9 +16,8 @@ from simmat.api import load
 from simmat.cli import run
 from simmat.cli.options import config_options
 from simmat.config import TrainConfig, load_config
-from simmat.documents import parse
+from simmat.documents import former_keywords, parse
 from simmat.errors import ConfigError
-from simmat.former_names import former_keywords
 from simmat.inference.request import PredictOptions
 from simmat.model_spec import ModelSpec
 

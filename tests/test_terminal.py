@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 import simmat
 from simmat.cli import run
-from simmat.cli.common import print_json, print_table
+from simmat.cli.tables import print_json, print_table
 from simmat.terminal import EscapingStream, escape, escape_json
 
 HOSTILE = "a\x1b[2Jb\r\x07\x9b1m\x7f\u202e\u2066\u2028\u200b\udc80c"

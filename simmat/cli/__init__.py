@@ -11,9 +11,11 @@ import errno
 import io
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
@@ -24,7 +26,7 @@ from simmat.errors import SimMATError, did_you_mean
 from simmat.terminal import echo, escape, escaped_streams
 from simmat.version import __version__
 
-__all__ = ["Group", "group", "main", "run"]
+__all__ = ["Group", "ended_by_sigterm", "group", "main", "run"]
 
 DEBUG_VARIABLE = "SIMMAT_DEBUG"
 
@@ -186,6 +188,19 @@ def run(args: Sequence[str] | None = None) -> int:
         message, code = _explain(error)
         echo(f"error: {message}", err=True)
         return code
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block like Ctrl-C, so that no temporary file is left."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _explain(error: Exception) -> tuple[str, int]:

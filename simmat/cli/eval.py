@@ -9,13 +9,12 @@ from typing import Any
 
 import click
 
-from simmat.cli.common import PATH, json_option, load_registry, move_bar, print_json, print_table, progress_bar
-from simmat.cli.options import config_options, data_options, foundation_options
-from simmat.cli.score_rows import score_rows
+from simmat.cli.options import PATH, config_options, data_options, foundation_options, json_option, load_registry
+from simmat.cli.tables import print_json, print_table, score_rows
 from simmat.errors import OutputError
 from simmat.io.files import atomic_write_json, check_writable
 from simmat.plugin_specs import MetricSpec
-from simmat.terminal import echo
+from simmat.terminal import echo, move_bar, progress_bar
 
 
 @click.command()

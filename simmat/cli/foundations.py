@@ -9,20 +9,13 @@ from typing import Any
 import click
 
 from simmat.cli import Group
-from simmat.cli.common import (
-    json_option,
-    load_registry,
-    move_bar,
-    print_conflicts,
-    print_json,
-    print_table,
-    progress_bar,
-)
+from simmat.cli.options import json_option, load_registry
+from simmat.cli.tables import print_json, print_table
 from simmat.errors import ConfigError, SimMATError, WeightsError
 from simmat.io import weights
 from simmat.plugin_specs import FoundationSpec
 from simmat.plugins.registry import Registry
-from simmat.terminal import echo
+from simmat.terminal import echo, move_bar, progress_bar
 
 command = Group()
 
@@ -65,7 +58,6 @@ def list_foundations(family: str | None, match: str, timed: bool, as_json: bool)
             entry["zero_shot"] = f"{entry['zero_shot_rgb']:.3f}"
         rows.append([str(entry.get(key) or "-") for key in columns])
     print_table(tuple(columns.values()), rows)
-    print_conflicts(registry, "foundation model", "foundation family")
 
 
 def _models_of_family(family: str, match: str, registry: Registry) -> list[dict[str, Any]]:

@@ -9,16 +9,8 @@ from typing import Any
 import click
 
 from simmat.cli import Group
-from simmat.cli.common import (
-    channel_cells,
-    json_option,
-    load_registry,
-    print_conflicts,
-    print_json,
-    print_sensor_definitions,
-    print_table,
-)
-from simmat.cli.options import config_options
+from simmat.cli.options import config_options, json_option, load_registry
+from simmat.cli.tables import channel_cells, print_json, print_sensor_definitions, print_table
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, options_of, sensor_definitions_of
 from simmat.sensors.options import ModalityOptions, describe_options, is_sensor_file, modality_parts
@@ -46,7 +38,6 @@ def list_modalities(as_json: bool) -> None:
         channels = str(len(adapter.channels) or "as in the file")
         rows.append((adapter.name, channels, registry.owner("modality", adapter.name), description))
     print_table(("NAME", "CHANNELS", "FROM", "DESCRIPTION"), rows)
-    print_conflicts(registry, "modality")
 
 
 @command.command("show")

@@ -1,21 +1,57 @@
-"""Options shared by commands, made from the fields of pydantic models with their types, limits, defaults and help."""
+"""What commands share: the registry, and options made from the fields of pydantic models."""
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from simmat.cli.common import PATH, Command
 from simmat.config import CARD_FIELDS, TrainConfig
 from simmat.documents import option_name
 from simmat.errors import ConfigError
+from simmat.plugins.registry import Registry, installed
+from simmat.terminal import echo
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def load_registry() -> Registry:
+    """Load the plugins; warn on standard error about those that fail, and about names that two packages claim."""
+    registry = installed()
+    failed = [report.name for report in registry.reports if report.error]
+    if failed:
+        echo(f"warning: failed to load: {', '.join(failed)}; see simmat plugins list", err=True)
+    for (kind, name), owners in registry.conflicts().items():
+        echo(f"warning: {kind} {name!r} is claimed by {' and '.join(owners)}: not usable", err=True)
+    return registry
+
+
+class PathType(click.Path):
+    """A pathlib.Path that is not empty: an unset shell variable would otherwise mean the current folder."""
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """Return the path; fail for an empty text."""
+        if value == "":
+            self.fail("the path is empty; name a file or folder, or . for the current folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = PathType(path_type=Path)
+"""Type of the options and arguments that name a file or folder."""
+
+
+def json_option(command: Command) -> Command:
+    """Decorate a command with --json; its parameter is `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print json.")(command)
 
 
 def config_options(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from simmat.cli import Group
-from simmat.cli.common import json_option, print_json, print_table
+from simmat.cli.options import json_option
+from simmat.cli.tables import print_json, print_table
 from simmat.plugins.registry import PluginReport, load_plugins, plural
 from simmat.terminal import echo
 

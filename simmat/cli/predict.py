@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simmat.cli.common import PATH, ended_by_sigterm, load_registry, move_bar, progress_bar
-from simmat.cli.options import config_options, foundation_options, source_option
+from simmat.cli import ended_by_sigterm
+from simmat.cli.options import PATH, config_options, foundation_options, load_registry, source_option
 from simmat.errors import ConfigError, SimMATError, all_problems
 from simmat.inference import ImageOutcome, PredictOptions, Progress
-from simmat.terminal import echo
+from simmat.terminal import echo, move_bar, progress_bar
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simmat.cli.common import PATH, load_registry
-from simmat.cli.options import config_options
+from simmat.cli.options import PATH, config_options, load_registry
 from simmat.config import load_configs
 from simmat.documents import option_name
 from simmat.errors import ConfigError

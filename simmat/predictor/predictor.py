@@ -25,8 +25,8 @@ from simmat.bundle import Bundle, trained_tensors
 from simmat.calibration import calibrated, calibrated_classes
 from simmat.data.instances import FoundObject, LabelArray
 from simmat.data.pipeline import Pipeline, PreparedImage, restore_logits
+from simmat.documents import former_keywords
 from simmat.errors import BundleError, ConfigError
-from simmat.former_names import former_keywords
 from simmat.foundation import ImageEmbedding
 from simmat.io.files import with_home
 from simmat.model import SimMAT

@@ -16,7 +16,7 @@ from simmat.types import Channel, SensorImage
 
 
 def fake_plugins(monkeypatch: pytest.MonkeyPatch, registry: Registry) -> None:
-    monkeypatch.setattr("simmat.cli.common.installed", lambda: registry)
+    monkeypatch.setattr("simmat.cli.options.installed", lambda: registry)
     monkeypatch.setattr("simmat.cli.plugins.load_plugins", lambda: registry)
 
 

@@ -19,7 +19,7 @@ from simmat_testing.find_parts import find_checkable
 
 import simmat
 from simmat import Dataset, FrameSequence
-from simmat.cli.score_rows import score_rows
+from simmat.cli.tables import score_rows
 from simmat.data.instances import FoundObject, Instance
 from simmat.errors import DataError, PluginError, UnknownNameError
 from simmat.evaluation.job import find_metrics

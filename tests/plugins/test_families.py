@@ -134,7 +134,7 @@ def test_a_family_takes_one_line_of_the_list_by_default(
     zoo: types.ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The list must answer at once, so the library behind the family is not asked."""
-    monkeypatch.setattr("simmat.cli.common.installed", registry)
+    monkeypatch.setattr("simmat.cli.options.installed", registry)
     monkeypatch.setattr(zoo, "models", None)
     assert run(["foundations", "list"]) == 0
     assert "zoo/NAME" in capsys.readouterr().out
@@ -145,7 +145,7 @@ def test_the_models_of_a_family_are_listed_by_a_part_of_their_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One looks for dinov2 among a thousand."""
-    monkeypatch.setattr("simmat.cli.common.installed", registry)
+    monkeypatch.setattr("simmat.cli.options.installed", registry)
     assert run(["foundations", "list", "zoo/", "--match", "ly"]) == 0
     said = capsys.readouterr().out
     assert "zoo/lynx" in said

@@ -145,7 +145,7 @@ def test_options_reach_through_picked_channels() -> None:
 @pytest.fixture
 def eye(monkeypatch: pytest.MonkeyPatch) -> None:
     """The camera is installed."""
-    monkeypatch.setattr("simmat.cli.common.installed", registry)
+    monkeypatch.setattr("simmat.cli.options.installed", registry)
 
 
 @pytest.mark.usefixtures("eye")

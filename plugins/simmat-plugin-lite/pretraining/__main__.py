@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from simmat_plugin_lite.spec import WEIGHTS_FOLDER
 
-from simmat.cli.common import PATH
+from simmat.cli.options import PATH
 from simmat.errors import SimMATError
 
 

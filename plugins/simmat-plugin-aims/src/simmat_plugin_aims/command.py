@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from simmat.cli.common import PATH
-from simmat.cli.options import data_options
+from simmat.cli.options import PATH, data_options
 from simmat.data.samples import SPLITS
 from simmat.terminal import echo
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simmat.cli.common import PATH, Command, ended_by_sigterm, load_registry
-from simmat.cli.options import config_options, foundation_options
+from simmat.cli import ended_by_sigterm
+from simmat.cli.options import PATH, Command, config_options, foundation_options, load_registry
 from simmat.errors import ConfigError
 from simmat.terminal import echo
 

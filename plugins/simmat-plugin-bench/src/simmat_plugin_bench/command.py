@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from simmat.cli.common import PATH, load_registry, print_table
+from simmat.cli.options import PATH, load_registry
+from simmat.cli.tables import print_table
 from simmat.errors import ConfigError
 from simmat.terminal import echo
 

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from simmat.cli.common import PATH, load_registry, progress_bar
-from simmat.cli.options import config_options
+from simmat.cli.options import PATH, config_options, load_registry
 from simmat.config import TrainConfig, load_config
 from simmat.documents import option_name
 from simmat.errors import ConfigError
 from simmat.plugins.registry import Registry
-from simmat.terminal import echo
+from simmat.terminal import echo, progress_bar
 
 if TYPE_CHECKING:
     from simmat.predictor import Predictor

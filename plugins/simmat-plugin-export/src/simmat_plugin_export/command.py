@@ -7,8 +7,7 @@ from typing import Literal
 
 import click
 
-from simmat.cli.common import PATH, load_registry
-from simmat.cli.options import foundation_options
+from simmat.cli.options import PATH, foundation_options, load_registry
 from simmat.plugin_specs import ModelFormat
 from simmat.terminal import echo
 

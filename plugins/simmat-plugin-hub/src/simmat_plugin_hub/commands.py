@@ -10,16 +10,8 @@ import click
 
 from simmat.calibration import KINDS, Calibration
 from simmat.cli import Group
-from simmat.cli.common import (
-    PATH,
-    channel_cells,
-    json_option,
-    load_registry,
-    print_json,
-    print_sensor_definitions,
-    print_table,
-)
-from simmat.cli.score_rows import score_rows
+from simmat.cli.options import PATH, json_option, load_registry
+from simmat.cli.tables import channel_cells, print_json, print_sensor_definitions, print_table, score_rows
 from simmat.plugin_specs import MetricSpec
 from simmat.terminal import echo
 

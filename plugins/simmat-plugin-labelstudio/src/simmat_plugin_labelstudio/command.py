@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from simmat.cli.common import PATH, load_registry
-from simmat.cli.options import config_options, foundation_options
+from simmat.cli.options import PATH, config_options, foundation_options, load_registry
 from simmat.errors import ConfigError
 from simmat.terminal import echo
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simmat.cli.common import PATH, json_option, load_registry, move_bar, print_json, print_table, progress_bar
-from simmat.cli.options import config_options, data_options, foundation_options
+from simmat.cli.options import PATH, config_options, data_options, foundation_options, json_option, load_registry
+from simmat.cli.tables import print_json, print_table
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat.io.files import atomic_write_bytes, check_writable, staged_files
-from simmat.terminal import echo
+from simmat.terminal import echo, move_bar, progress_bar
 
 if TYPE_CHECKING:
     from simmat.data.card import DataCard

@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from simmat.cli.common import PATH, load_registry, progress_bar
-from simmat.cli.options import config_options
-from simmat.terminal import echo
+from simmat.cli.options import PATH, config_options, load_registry
+from simmat.terminal import echo, progress_bar
 
 
 @click.command("data simulate")

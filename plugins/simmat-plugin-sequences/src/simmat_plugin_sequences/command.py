@@ -8,11 +8,10 @@ from typing import Any
 
 import click
 
-from simmat.cli.common import PATH, load_registry, move_bar, progress_bar
-from simmat.cli.options import config_options, foundation_options, source_option
+from simmat.cli.options import PATH, config_options, foundation_options, load_registry, source_option
 from simmat.errors import ConfigError
 from simmat.plugin_specs import ResultFormat
-from simmat.terminal import echo
+from simmat.terminal import echo, move_bar, progress_bar
 
 
 @click.command("follow")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simmat.cli.common import PATH, json_option, load_registry, print_json
-from simmat.cli.options import source_option
+from simmat.cli.options import PATH, json_option, load_registry, source_option
+from simmat.cli.tables import print_json
 from simmat.errors import ConfigError
 from simmat.terminal import echo
 from simmat_testing.scaffold import KINDS, check_name, make_plugin

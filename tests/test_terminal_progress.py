@@ -14,7 +14,7 @@ from data_sets import folder_of
 from installed import need_plugins
 
 from simmat.cli import run
-from simmat.cli.common import progress_bar
+from simmat.terminal import progress_bar
 
 pytestmark = pytest.mark.plugins("report")
 
@@ -68,7 +68,7 @@ def test_simulating_writes_lines_where_there_is_no_terminal(
 ) -> None:
     """In a log or a pipe, a command that takes a minute must not seem to hang."""
     need_plugins("scenes")
-    monkeypatch.setattr("simmat.cli.common.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("simmat.terminal.LINE_SECONDS", 0.0)
     assert run([*SIMULATE, str(tmp_path / "d")]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("simulating: 3 of 3")
@@ -79,7 +79,7 @@ def test_a_command_that_ends_before_the_first_line_is_due_writes_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A line every ten seconds is enough for a log; a bar would be thousands."""
-    monkeypatch.setattr("simmat.cli.common.LINE_SECONDS", 1e6)
+    monkeypatch.setattr("simmat.terminal.LINE_SECONDS", 1e6)
     folder = folder_of(tmp_path / "set", 3)
     assert run(["data", "check", str(folder), "--modality", "raster", "--regions", "instances"]) == 0
     assert capsys.readouterr().err == ""
@@ -89,7 +89,7 @@ def test_a_bar_below_another_one_writes_lines_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Windows of an image are counted below the images; a log has no cursor to move."""
-    monkeypatch.setattr("simmat.cli.common.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("simmat.terminal.LINE_SECONDS", 0.0)
     with progress_bar("predict", "image", total=2) as images, progress_bar("a", "window", total=2) as windows:
         windows.update()
         images.update()

@@ -1,13 +1,26 @@
-"""Scores as the rows of a table, for `simmat eval` and `simmat bundle show`."""
+"""What commands print: tables, json, and the rows of scores and channels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import json
+import shutil
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from simmat.calibration import KINDS
 from simmat.data.card import class_title
+from simmat.errors import shortened
 from simmat.plugin_specs import MetricResult, MetricSpec
+from simmat.terminal import echo, escape, escape_json
+from simmat.types import Channel
+
+if TYPE_CHECKING:
+    from simmat.sensors.sensor_toml import SensorDefinition
+
+_MAX_CELL = 200
+_MAX_LAST_CELL = 5000
+"""Characters of a cell of a table, the last one of a row longer, since it is wrapped."""
 
 _SHOWN_CLICKS = ("1", "3", "5", "8")
 """Numbers of clicks in the table, besides the largest; the file has all."""
@@ -53,6 +66,53 @@ _METRICS_AFTER: Mapping[str, tuple[MetricResult, str]] = {
     "semantic.pixel_accuracy": ("classes", "semantic."),
 }
 """Path of a figure -> what the metrics score whose rows follow, and how their paths begin."""
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented json."""
+    echo(escape_json(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)))
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under a header; the last column is wrapped to the width of the terminal and may contain line feeds.
+
+    Very long cells are cut: a stranger's file may hold megabytes of text, which took a minute to wrap.
+    """
+    table = []
+    for *cells, last in [head, *rows]:
+        table.append(
+            [*(escape(shortened(cell, _MAX_CELL), keep="") for cell in cells), escape(shortened(last, _MAX_LAST_CELL))]
+        )
+    widths = []
+    for i in range(len(head) - 1):
+        widths.append(max(len(row[i]) for row in table))
+    indent = sum(widths) + 2 * len(widths)
+    room = max(shutil.get_terminal_size((100, 24)).columns - indent, 30)
+    wrap = textwrap.TextWrapper(room, break_on_hyphens=False).wrap  # users copy names, so do not break them
+    for row in table:
+        lines = [line for part in row[-1].splitlines() for line in wrap(part)] or [""]
+        start = "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False))
+        echo((start + lines[0]).rstrip())
+        for line in lines[1:]:
+            echo(" " * indent + line)
+
+
+def channel_cells(channel: Channel) -> tuple[str, ...]:
+    """Return name, quantity, unit, wavelength and valid range of a channel, for a table."""
+    wavelength = "-" if channel.wavelength_um is None else f"{channel.wavelength_um:g} um"
+    if channel.valid_range is None:
+        valid_range = "any"
+    else:
+        valid_range = "{:g} to {:g}".format(*channel.valid_range)
+    return channel.name, channel.quantity, channel.unit, wavelength, valid_range
+
+
+def print_sensor_definitions(definitions: Iterable[SensorDefinition]) -> None:
+    """Print the `sensor.toml` of each sensor that is described by one."""
+    import tomli_w
+
+    for definition in definitions:
+        echo(tomli_w.dumps(definition.model_dump(mode="json", exclude_defaults=True)).rstrip())
 
 
 def score_rows(
