@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,24 +113,32 @@ def own_settings(device: torch.device | None) -> Iterator[None]:
 _load = CpuLoad()
 _fixed: list[None] = []
 """One entry for each `fixed_threads` that is open."""
+_lock = threading.Lock()
+_before_load: list[int] = []
+"""The number of torch's threads before the first `threads_for_load` that is open, once for each that is open."""
 
 
 @contextmanager
 def threads_for_load() -> Iterator[None]:
     """Let torch use as many threads in this block as cores are free: at least one, at most as many as now.
 
-    It changes nothing if a user has set the number of threads, or in `fixed_threads`.
+    Python threads may enter it at once; then all return to the number before the first. It changes nothing if a user
+    has set the number of threads, or in `fixed_threads`.
     """
-    before = torch.get_num_threads()
-    if before == 1 or _fixed or threads_are_chosen():
+    if _fixed or threads_are_chosen():
         yield
         return
-    free = _load.free_cpus() + 0.25  # others always do a little
+    with _lock:
+        before = _before_load[0] if _before_load else torch.get_num_threads()
+        _before_load.append(before)
+        free = _load.free_cpus() + 0.25  # others always do a little
     torch.set_num_threads(before if free >= before else max(int(free), 1))
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        with _lock:
+            _before_load.pop()
 
 
 @contextmanager
