@@ -44,17 +44,17 @@ def write_images(folder: Path, count: int) -> None:
 def measure(bundle: str, images: str, ask: str, out: str) -> None:
     """Segment a folder; print what it took from the first image on as json."""
     from simmat.cli import run
-    from simmat.inference.run import ImageRun
+    from simmat.cli.predict import ConsoleProgress
 
     spent = spent_in_network(time.thread_time)
     begin: list[float] = []
-    inner = ImageRun.run
+    inner = ConsoleProgress.started
 
-    def started(*args: object, **kwargs: object) -> object:
+    def started(*args: object) -> object:
         begin[:] = time.perf_counter(), time.thread_time(), time.process_time()
-        return inner(*args, **kwargs)  # type: ignore[arg-type]
+        return inner(*args)  # type: ignore[arg-type]
 
-    ImageRun.run = started  # type: ignore[assignment,method-assign]
+    ConsoleProgress.started = started  # type: ignore[assignment,method-assign]
     code = run(["predict", bundle, images, f"--{ask}", "--device", "cpu", "--out", out])
     ends = time.perf_counter(), time.thread_time(), time.process_time()
     total = [end - start for end, start in zip(ends, begin, strict=True)]

@@ -15,6 +15,7 @@ class ImageOutcome:
     Attributes:
         name: what the names of its files begin with.
         written: its files; empty if it failed.
+        names: what the names of its results begin with; each has a json.
         summary: what was found, a line for each file or object.
         warnings: why the results may be wrong.
         error: why it failed; None if it did not.
@@ -24,6 +25,7 @@ class ImageOutcome:
 
     name: str
     written: tuple[Path, ...] = ()
+    names: tuple[str, ...] = ()
     summary: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     error: SimMATError | None = None

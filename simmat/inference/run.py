@@ -1,34 +1,48 @@
-"""Segment the images of a call: skip finished ones, share the rest between processes, collect what failed."""
+"""Predict the images of a call: skip finished ones, open each of the others, find what is asked, and write it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError, Executor, Future, as_completed
-from dataclasses import dataclass, field
+import json
+import math
+import os
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any
 
-from simmat.errors import DataError, OutputError, SimMATError
-from simmat.inference.dask import absolute, dask_pool, with_absolute_paths
-from simmat.inference.find import answer_windows, find, open_image, shared_windows, window_store
-from simmat.inference.images import ImageTask, image_tasks
+import numpy as np
+import numpy.typing as npt
+
+from simmat.data.instances import FoundObject
+from simmat.drawing.display import PictureArray, display_rgb
+from simmat.errors import ConfigError, OutputError, SimMATError
+from simmat.foundation import MAX_PROMPTS
+from simmat.inference import shared
+from simmat.inference.formats import ImageResult, LabelMap, PromptResult
+from simmat.inference.images import ImageTask, image_tasks, prompts_on_map
 from simmat.inference.outcome import ImageOutcome, Progress
-from simmat.inference.request import LOCAL, PredictOptions, Request, resolve
-from simmat.inference.writer import Writer
-from simmat.io.files import remove_temporary
+from simmat.inference.request import LOCAL, PredictOptions, Request, files_key, prompt_values, resolve
+from simmat.inference.window_store import WindowStore
+from simmat.inference.writer import Found, Writer
+from simmat.io.files import output_errors, release_pages, remove_temporary
 from simmat.predictor.open import NoValidPixelsError
+from simmat.predictor.prompts import check_inside
+from simmat.predictor.results import picture_of
+from simmat.predictor.tiles import SegmentOptions, WindowResult, merge_objects, most_likely
+from simmat.types import Prompt, SensorImage, Window
 
 if TYPE_CHECKING:
     from simmat.nn.device import Processes
     from simmat.plugins.registry import Registry
-    from simmat.predictor import Predictor
+    from simmat.predictor import Prediction, Predictor, TiledImage
 
-WINDOWS_TOGETHER = 16
-"""Number of windows in one task of an executor."""
-
-Segment = Callable[[ImageTask, Sequence[int] | None], ImageOutcome | None]
-"""Segments an image; or some windows of it, for the process that joins them, and then returns None."""
+Outcomes = Generator[ImageOutcome | None, None, None]
+"""What becomes of images; None for some windows of one, whose results are stored for the process that joins them."""
+_MAX_PIXELS = 2048**2
+"""Largest image without georeference that, segmented in windows, gets a mask and a picture for each object."""
 
 
 def predict_files(
@@ -57,184 +71,94 @@ def predict_files(
         SimMATError: options do not suit the model, files of others would be replaced, or results cannot be written.
     """
     if options.executor != LOCAL:
-        files, out, options = with_absolute_paths(files, out, options)
+        files, out, options = shared.with_absolute_paths(files, out, options)
     tasks = image_tasks(predictor, files, out, options, progress.note)
     request = resolve(options, predictor, registry, progress.note)
     writer = Writer(out, request, predictor)
     writer.check(tasks)
-    run = ImageRun(predictor, request, writer, tasks, progress)
-    if options.executor == LOCAL:
-        run.run(processes)
-    else:
-        arguments = {name: absolute(value) for name, value in load.keywords.items()}
-        needed = [value for value in arguments.values() if isinstance(value, Path)]
-        if tasks:
-            needed += tasks[0].files.values()
-        load_there = partial(load.func, **arguments)
-        with dask_pool(options.executor, out, needed) as pool:
-            run.run(processes, pool, partial(_segment_on_worker, load_there, predictor.digest, request, out))
+    outcomes = _finished(tasks, writer, processes)
+    left = [task for task in tasks if task.name not in outcomes]
+    if processes.is_main:
+        remove_temporary(out)
+        progress.started(len(tasks), len(outcomes))
+    segment = partial(_segment, predictor, request, writer, progress)
+    try:
+        if options.executor != LOCAL:
+            _collect(_segment_there(left, predictor, request, load, out), outcomes, progress)
+        elif processes.count > 1:
+            pieces = shared.pieces_of_process(left, partial(_windows_of, predictor, request), processes)
+            _collect(_segment_here(pieces, segment), outcomes, progress)
+            for of_process in processes.gather(outcomes):
+                outcomes |= of_process
+        if processes.is_main:
+            rest = [(task, None) for task in left if task.name not in outcomes]
+            _collect(_segment_here(rest, segment), outcomes, progress)
+    except BaseException:
+        done = [task for task in left if task.name in outcomes and outcomes[task.name].error is None]
+        if done:
+            progress.note(f"{len(done)} of {len(left)} images are done; their results are in {out}")
+        raise
     if not processes.is_main:
         return []
-    done = []
-    for task in tasks:
-        if run.outcomes[task.name].error is None:
-            done.append((task, run.outcomes[task.name]))
-    for line in writer.finish(done):
+    successful = [outcomes[task.name] for task in tasks if outcomes[task.name].error is None]
+    for line in writer.finish(successful):
         progress.wrote(line)
     finds_objects = request.search is not None and request.search.objects is not None
-    if finds_objects and done and not any(outcome.objects for _, outcome in done):
+    if finds_objects and successful and not any(outcome.objects for outcome in successful):
         progress.note("Warning: no object found; try a lower --min-score, other --classes, prompts, or more training")
-    return [run.outcomes[task.name] for task in tasks]
+    return [outcomes[task.name] for task in tasks]
 
 
-def segment_image(
-    predictor: Predictor, request: Request, writer: Writer, task: ImageTask, progress: Progress
-) -> ImageOutcome:
-    """Segment an image, and write what is found."""
-    image = open_image(predictor, task, request)
-    store = window_store(image, task, request, writer.out)
-    shown = None if store is None else partial(progress.windows, task.name)
-    try:
-        found = find(image, task, request, store=store, progress=shown)
-        outcome = writer.add(found)
-    except NoValidPixelsError:
-        if store is not None:
-            store.remove()
-        raise
-    if store is not None:
-        store.remove()
-    return outcome
-
-
-@dataclass
-class ImageRun:
-    """The images of a call and what became of them.
-
-    Attributes:
-        predictor: the model.
-        request: what is asked of each image.
-        writer: writes the results.
-        tasks: the images, the same in all processes.
-        progress: told what is done.
-        outcomes: name of an image -> what became of it, of those that are done or have failed.
-    """
-
-    predictor: Predictor
-    request: Request
-    writer: Writer
-    tasks: Sequence[ImageTask]
-    progress: Progress
-    outcomes: dict[str, ImageOutcome] = field(default_factory=dict)
-
-    def run(self, processes: Processes, pool: Executor | None = None, segment: Segment | None = None) -> None:
-        """Do all images, or the share of this process; the main process has the outcomes of all at the end.
-
-        An OutputError, such as a full disk, stops the call.
-
-        Args:
-            processes: those that share the images.
-            pool: does the images in place of this process, which joins the windows of large ones.
-            segment: what a worker of the pool calls for each image, or for some windows of it.
-        """
-        left = self._skip_finished(processes)
-        is_shared = pool is not None or processes.count > 1
-        whole: list[ImageTask] = []
-        parted: list[tuple[ImageTask, int]] = []
-        for task in left:
-            count = shared_windows(self.predictor, task, self.request) if is_shared else 1
-            if count == 1:
-                whole.append(task)
-            else:
-                parted.append((task, count))
-        try:
-            if pool is not None and segment is not None:
-                self._run_in_pool(pool, segment, whole, parted)
-            else:
-                self._run_here(processes, whole, parted)
-            for outcomes in processes.gather(self.outcomes):
-                self.outcomes |= outcomes
-            if processes.is_main:
-                for task, _ in parted:
-                    self._attempt(task, partial(self._segment, task))
-        except BaseException:
-            done = [task for task in left if task.name in self.outcomes and self.outcomes[task.name].error is None]
-            if done:
-                out = self.writer.out
-                self.progress.note(f"{len(done)} of {len(left)} images are done; their results are in {out}")
-            raise
-
-    def _skip_finished(self, processes: Processes) -> list[ImageTask]:
-        """Find the images that an earlier call has done; return the others."""
-        done: dict[str, ImageOutcome] = {}
-        for task in self.tasks:
-            outcome = self.writer.earlier_outcome(task)
-            if outcome is not None:
-                done[task.name] = outcome
-        done = processes.gather(done)[0]  # another process may finish an image while this one checks
-        self.outcomes = dict(done)
-        if processes.is_main:
-            remove_temporary(self.writer.out)
-            self.progress.started(len(self.tasks), len(done))
-        return [task for task in self.tasks if task.name not in done]
-
-    def _run_here(
-        self, processes: Processes, whole: Sequence[ImageTask], parted: Sequence[tuple[ImageTask, int]]
-    ) -> None:
-        """Do this process's share of the images, and of the windows of divided images."""
-        for task in processes.share(whole):
-            self._attempt(task, partial(self._segment, task))
-        for task, count in parted:
-            self._attempt(task, partial(self._answer_windows, task, processes.share(range(count))))
-
-    def _run_in_pool(
-        self, pool: Executor, segment: Segment, whole: Sequence[ImageTask], parted: Sequence[tuple[ImageTask, int]]
-    ) -> None:
-        """Let a pool do the images, and the windows of divided images, some at a time."""
-        work: list[tuple[ImageTask, range | None]] = [(task, None) for task in whole]
-        for task, count in parted:
-            for start in range(0, count, WINDOWS_TOGETHER):
-                work.append((task, range(start, min(start + WINDOWS_TOGETHER, count))))
-        futures = {pool.submit(segment, task, indices): task for task, indices in work}
-        try:
-            for future in as_completed(futures):
-                task = futures[future]
-                self._attempt(task, partial(_result, future, task.name))
-        finally:
-            for future in futures:
-                future.cancel()
-
-    def _segment(self, task: ImageTask) -> ImageOutcome:
-        return segment_image(self.predictor, self.request, self.writer, task, self.progress)
-
-    def _answer_windows(self, task: ImageTask, indices: Sequence[int]) -> None:
-        answer_windows(self.predictor, task, self.request, self.writer.out, indices)
-
-    def _attempt(self, task: ImageTask, function: Callable[[], ImageOutcome | None]) -> None:
-        """Call a function of an image, unless it has an outcome, and keep that; an OutputError stops the call."""
-        if task.name in self.outcomes:
-            return
-        try:
-            outcome = function()
-        except OutputError:
-            raise
-        except SimMATError as error:
-            outcome = ImageOutcome(task.name, error=error)
+def _finished(tasks: Iterable[ImageTask], writer: Writer, processes: Processes) -> dict[str, ImageOutcome]:
+    """Return the outcomes of the images that an earlier call has done, by name."""
+    done: dict[str, ImageOutcome] = {}
+    for task in tasks:
+        outcome = writer.earlier_outcome(task)
         if outcome is not None:
-            self.outcomes[task.name] = outcome
-            self.progress.image(outcome)
+            done[task.name] = outcome
+    return dict(processes.gather(done)[0])  # another process may finish an image while this one checks
 
 
-def _result(future: Future[ImageOutcome | None], name: str) -> ImageOutcome | None:
-    """Return the result of a task of a pool; errors of dask become errors of SimMAT."""
+def _collect(found: Outcomes, outcomes: dict[str, ImageOutcome], progress: Progress) -> None:
+    """Add the first outcome of each image to `outcomes` when it is there; None is a part of an image."""
+    with closing(found):
+        for outcome in found:
+            if outcome is not None and outcome.name not in outcomes:
+                outcomes[outcome.name] = outcome
+                progress.image(outcome)
+
+
+def _segment_here(
+    pieces: Iterable[shared.Piece], segment: Callable[[ImageTask, Sequence[int] | None], ImageOutcome | None]
+) -> Outcomes:
+    """Segment one piece of work after the other."""
+    for task, indices in pieces:
+        yield _attempt(task.name, partial(segment, task, indices))
+
+
+def _segment_there(
+    tasks: Sequence[ImageTask], predictor: Predictor, request: Request, load: partial[Predictor], out: Path
+) -> Outcomes:
+    """Segment images on the workers of a dask scheduler, which load the model themselves."""
+    arguments = {name: shared.absolute(value) for name, value in load.keywords.items()}
+    needed = [value for value in arguments.values() if isinstance(value, Path)]
+    if tasks:
+        needed += tasks[0].files.values()
+    pieces = shared.pieces_for_workers(tasks, partial(_windows_of, predictor, request))
+    segment = partial(_segment_on_worker, partial(load.func, **arguments), predictor.digest, request, out)
+    with shared.dask_pool(request.options.executor, out, needed) as pool:
+        for name, result in shared.done_by_workers(pool, segment, pieces):
+            yield _attempt(name, result)
+
+
+def _attempt(name: str, function: Callable[[], ImageOutcome | None]) -> ImageOutcome | None:
+    """Return what a function makes of an image, also if that fails; an OutputError, such as a full disk, is raised."""
     try:
-        return future.result()
-    except Exception as error:
-        if not isinstance(error, CancelledError) and type(error).__name__ != "KilledWorker":  # a class of dask
-            raise
-        raise DataError(
-            f"{name}: the dask scheduler stopped, or the workers that segmented it died, perhaps because they ran out "
-            "of memory; run the command again"
-        ) from error
+        return function()
+    except OutputError:
+        raise
+    except SimMATError as error:
+        return ImageOutcome(name, error=error)
 
 
 _PREDICTORS: dict[str, Predictor] = {}
@@ -255,7 +179,361 @@ def _segment_on_worker(
         _PREDICTORS.clear()
         _PREDICTORS[key] = load()
     predictor = _PREDICTORS[key]
-    if indices is not None:
-        answer_windows(predictor, task, request, out, indices)
+    return _segment(predictor, request, Writer(out, request, predictor), Progress(), task, indices)
+
+
+def _segment(
+    predictor: Predictor,
+    request: Request,
+    writer: Writer,
+    progress: Progress,
+    task: ImageTask,
+    indices: Sequence[int] | None,
+) -> ImageOutcome | None:
+    """Segment an image and write what is found; or only store what is found in some of its windows."""
+    if indices is None:
+        return segment_image(predictor, request, writer, task, progress)
+    _answer_windows(predictor, task, request, writer.out, indices)
+    return None
+
+
+def segment_image(
+    predictor: Predictor, request: Request, writer: Writer, task: ImageTask, progress: Progress
+) -> ImageOutcome:
+    """Segment an image, and write what is found."""
+    image = open_image(predictor, task, request)
+    store = window_store(image, task, request, writer.out)
+    try:
+        outcome = writer.add(find(image, task, request, store, progress))
+    except NoValidPixelsError:
+        if store is not None:
+            store.remove()
+        raise
+    if store is not None:
+        store.remove()
+    return outcome
+
+
+def open_image(predictor: Predictor, task: ImageTask, request: Request) -> TiledImage:
+    """Open an image of a call.
+
+    Raises:
+        DataError: it cannot be read, or a format that the user named cannot hold it.
+        SimMATError: as `Predictor.open_image` raises it.
+    """
+    options = request.options
+    if options.mosaic:
+        tiles = list(task.files.values())
+        image = predictor.open_mosaic(tiles, missing=options.missing, tile=options.tile, overlap=options.overlap)
+    else:
+        image = predictor.open_image(
+            task.files, missing=options.missing, tile=options.tile, overlap=options.overlap, cache=options.cache
+        )
+    for kind in request.kinds:
+        request.formats_for_image(kind, image.reader)  # raises before any work
+    return image
+
+
+def window_store(image: TiledImage, task: ImageTask, request: Request, out: Path) -> WindowStore | None:
+    """Return the folder that keeps the answers of the windows of an image; None if there is only one window."""
+    if request.search is None or len(image.windows) == 1:
         return None
-    return segment_image(predictor, request, Writer(out, request, predictor), task, Progress())
+    question = [repr(request.search), list(request.options.missing), image.tile, image.overlap]
+    key = json.dumps([image.predictor.digest, files_key(task.files), *question])
+    return WindowStore(out / f".{task.name}.windows", key)
+
+
+def _answer_windows(predictor: Predictor, task: ImageTask, request: Request, out: Path, indices: Iterable[int]) -> None:
+    """Segment some windows of an image, and store the results for the process that joins them."""
+    image = open_image(predictor, task, request)
+    store = window_store(image, task, request, out)
+    assert store is not None  # `_windows_of` has counted several
+    assert request.search is not None
+    for index in indices:
+        if not store.has(index):
+            store.write(index, predictor.segment_window(image, image.windows[index], request.search))
+
+
+def _windows_of(predictor: Predictor, request: Request, task: ImageTask) -> int:
+    """Return the number of windows of an image that can be segmented separately; 1 if it is read as a whole."""
+    if request.search is None:  # prompts take the windows around them
+        return 1
+    try:
+        if not request.options.mosaic:
+            size_hw = predictor.adapter.window_size(task.files)
+            if size_hw is None or max(size_hw) <= predictor.tile_size(size_hw):
+                return 1
+        return len(open_image(predictor, task, request).windows)
+    except SimMATError:  # raised again when the image is segmented
+        return 1
+
+
+def find(
+    image: TiledImage,
+    task: ImageTask,
+    request: Request,
+    store: WindowStore | None,
+    progress: Progress,
+) -> Found:
+    """Find in an image what a request asks for.
+
+    Args:
+        image: what `open_image` returned.
+        task: the same image.
+        request: what to find.
+        store: keeps what is found in each window; None for an image of one window.
+        progress: is told of each window of a store.
+
+    Raises:
+        NoValidPixelsError: nothing is measured in the image, or around a prompt.
+        SimMATError: the image cannot be read, or a prompt is outside of it.
+    """
+    if request.search is not None:
+        return _find_without_prompts(image, task, request, request.search, store, progress)
+    prompts = task.prompts
+    if prompts is None:
+        prompts = prompts_on_map(request.options, image.reader, task.name)
+    for prompt in prompts.values():
+        check_inside(prompt, image.reader)
+    if request.kinds == ("prompts",) and not _is_large(image, request):
+        return _find_each(image, task, request, prompts)
+    return _find_together(image, task, request, prompts)
+
+
+def _find_without_prompts(
+    image: TiledImage,
+    task: ImageTask,
+    request: Request,
+    search: SegmentOptions,
+    store: WindowStore | None,
+    progress: Progress,
+) -> Found:
+    """Find the objects of an image, the class of every pixel, or both, window by window."""
+    predictor = image.predictor
+    classes = None
+    blender = None
+    if search.semantic:
+        classes = _empty_class_map(image, None if store is None else store.folder)
+        blender = predictor.class_map_blender(image)
+    objects = []
+    empty = 0
+    for answer in _answers(image, search, store, partial(progress.windows, task.name)):
+        objects.append(answer.objects)
+        empty += answer.is_empty
+        if classes is not None and blender is not None:
+            for y0, band in blender.add(answer.probabilities):
+                labels, _ = most_likely(band, predictor.required_dense().label_values, predictor.label_type()[1])
+                classes[y0 : y0 + len(labels)] = labels
+                release_pages(classes)
+    image.check_measured(empty)
+    results = []
+    if search.objects is not None:
+        results.append(_objects_result(image, task, request, merge_objects(image.windows, objects)))
+    if classes is not None:
+        results.append(_classes_result(image, task, request, classes))
+    count = len(image.windows)
+    windows = {"tile": image.tile, "overlap": image.overlap, "count": count, "without_measurement": empty}
+    return Found(
+        task,
+        image.reader,
+        results,
+        (task.name,),
+        {"mosaic": request.options.mosaic, "windows": windows},
+        warnings=(_warning(image.warning), predictor.shrink_warning(image)),
+        note=f", {empty} of {count} windows without a measurement" if empty else "",
+    )
+
+
+def _answers(
+    image: TiledImage,
+    search: SegmentOptions,
+    store: WindowStore | None,
+    progress: Callable[[int, int], object],
+) -> Iterator[WindowResult]:
+    """Yield what is found in each window; a store has what was found before, and gets the rest."""
+    if store is None:
+        for window in image.windows:
+            yield image.predictor.segment_window(image, window, search)
+        return
+    for index, window in enumerate(image.windows):
+        answer = store.read(index)
+        if answer is None:
+            answer = store.write(index, image.predictor.segment_window(image, window, search))
+        progress(index + 1, len(image.windows))
+        yield answer
+
+
+def _find_together(image: TiledImage, task: ImageTask, request: Request, prompts: Mapping[str, Prompt]) -> Found:
+    """Find prompted objects, to write all to the same files."""
+    request.formats_for_image("objects", image.reader)  # raises before any work
+    objects: list[FoundObject] = []
+    notes = []
+    warning = ""
+    for name, prompt, prediction in _predictions(image, request, prompts):
+        one = prediction.found_object(_click(prompt))
+        if one is not None:
+            objects.append(one)
+        warning = warning or prediction.warning
+        result = _prompt_result(image, name, prompt, prediction)
+        notes.append({"object": name, **prompt_values(prompt), **result.record()})
+    return Found(
+        task,
+        image.reader,
+        [_objects_result(image, task, request, objects)],
+        (task.name,),
+        {"mosaic": request.options.mosaic, "prompts": notes},
+        warnings=(_warning(warning),),
+    )
+
+
+def _find_each(image: TiledImage, task: ImageTask, request: Request, prompts: Mapping[str, Prompt]) -> Found:
+    """Find prompted objects, to write each to its own files."""
+    whole = image.reader.read(Window(0, 0, *image.size_hw))
+    channels = [{"name": one.name, "quantity": one.quantity, "unit": one.unit} for one in whole.channels]
+    return Found(
+        task,
+        image.reader,
+        _each_result(image, whole, request, prompts),
+        tuple(prompts),
+        {"preview_hw": whole.preview_hw, "channels": channels},
+        warnings=(whole.size_note,),
+    )
+
+
+def _each_result(
+    image: TiledImage, whole: SensorImage, request: Request, prompts: Mapping[str, Prompt]
+) -> Iterator[PromptResult]:
+    """Yield the object of each prompt; few masks of the whole image are in memory at once."""
+    predictor = image.predictor
+    shown = partial(_picture, whole, predictor.image_loader.missing_channels(request.options.missing))
+    for name, prompt, prediction in _predictions(image, request, prompts):
+        result = _prompt_result(image, name, prompt, prediction)
+        uncertainty = None
+        if request.uncertainty:
+            uncertainty = predictor.uncertainty_in(image, prompt, request.options.mask, prediction.window)
+        yield replace(
+            result,
+            mask=prediction.whole_mask(image.size_hw),
+            channels=whole.channels,
+            georeference=whole.georeference,
+            picture=shown,
+            uncertainty=uncertainty,
+        )
+
+
+def _picture(image: SensorImage, missing: Container[str]) -> PictureArray:
+    """Return the display picture of an image, without the channels that its files lack."""
+    kept = [index for index, channel in enumerate(image.channels) if channel.name not in missing]
+    if len(kept) < len(image.channels):
+        image = image.select(kept)
+    return display_rgb(image)
+
+
+def _predictions(
+    image: TiledImage, request: Request, prompts: Mapping[str, Prompt]
+) -> Iterator[tuple[str, Prompt, Prediction]]:
+    """Yield the name and mask of each prompt; some are decoded together, and only those are in memory."""
+    names = list(prompts)
+    for start in range(0, len(names), MAX_PROMPTS):
+        together = names[start : start + MAX_PROMPTS]
+        found = image.predict_prompts([prompts[name] for name in together], request.options.mask)
+        for name, prediction in zip(together, found, strict=True):
+            yield name, prompts[name], prediction
+
+
+def _prompt_result(image: TiledImage, name: str, prompt: Prompt, found: Prediction) -> PromptResult:
+    """Return the object of a prompt in its window."""
+    class_name = None
+    if found.class_id is not None:
+        class_name = image.predictor.class_names.get(found.class_id, str(found.class_id))
+    return PromptResult(
+        name,
+        found.mask,
+        found.score,
+        prompt,
+        class_id=found.class_id,
+        class_name=class_name,
+        class_probability=found.class_probability,
+        warning=_warning(found.warning),
+    )
+
+
+def _objects_result(
+    image: TiledImage, task: ImageTask, request: Request, objects: Iterable[FoundObject]
+) -> ImageResult:
+    """Return the objects that the request keeps."""
+    kept = []
+    for one in objects:
+        is_sure = request.min_score is None or one.score >= request.min_score
+        if is_sure and (request.kept_classes is None or one.instance.class_id in request.kept_classes):
+            kept.append(one)
+    return replace(_empty_result(image, task), objects=tuple(kept))
+
+
+def _classes_result(image: TiledImage, task: ImageTask, request: Request, classes: LabelMap) -> ImageResult:
+    """Return the class map with the classes that the request keeps."""
+    _, nodata = image.predictor.label_type()
+    background = 0 if image.predictor.required_dense().background else None
+    if request.kept_classes is not None:
+        _drop_classes(classes, request.kept_classes, nodata, background)
+    return replace(_empty_result(image, task), class_map=classes, nodata=nodata, background=background)
+
+
+def _empty_result(image: TiledImage, task: ImageTask) -> ImageResult:
+    reader = image.reader
+    return ImageResult(
+        task.name, reader.size_hw, reader.georeference, image.predictor.class_names, partial(picture_of, reader)
+    )
+
+
+def _is_large(image: TiledImage, request: Request) -> bool:
+    """Return whether prompted objects share files, because a mask of each would take many pixels."""
+    if request.formats and not request.uncertainty:
+        return False
+    reader = image.reader
+    in_windows = request.options.tile is not None or not isinstance(reader, SensorImage)
+    is_large = in_windows and (reader.georeference is not None or math.prod(reader.size_hw) > _MAX_PIXELS)
+    if is_large and request.uncertainty:
+        height, width = reader.size_hw
+        raise ConfigError(
+            f"{reader.origin}: --uncertainty is for images of which each object gets its own mask; this one has "
+            f"{width}x{height} pixels in windows. Cut the part out, or leave it out"
+        )
+    return is_large
+
+
+def _click(prompt: Prompt) -> tuple[float, float]:
+    """Return the first point of a prompt, or the middle of its box."""
+    if prompt.box is None or len(prompt.point_coords):
+        x, y = prompt.point_coords[0].tolist()
+    else:
+        x, y = prompt.box.reshape(2, 2).mean(axis=0).tolist()
+    return x, y
+
+
+def _warning(values: str) -> str:
+    """Return how the values of an image differ from those of training, with what to look at; "" if they do not."""
+    if values:
+        return f"{values}; are unit, bit depth and exposure the same?"
+    return ""
+
+
+def _empty_class_map(image: TiledImage, folder: Path | None) -> npt.NDArray[Any]:
+    """Return an empty class map; with `folder`, it is stored there, not in memory."""
+    dtype, _ = image.predictor.label_type()
+    if folder is None:
+        return np.zeros(image.size_hw, dtype)
+    with output_errors(folder), TemporaryFile(dir=folder) as stream:
+        if hasattr(os, "posix_fallocate"):  # if the disk became full later, SIGBUS would end the process
+            os.posix_fallocate(stream.fileno(), 0, math.prod(image.size_hw) * np.dtype(dtype).itemsize)
+        return np.memmap(stream, dtype, "w+", shape=image.size_hw)
+
+
+def _drop_classes(classes: npt.NDArray[Any], kept: frozenset[int], nodata: int, background: int | None) -> None:
+    """Set the pixels of other classes to background, or to nodata if there is no background; in place."""
+    other = nodata if background is None else background
+    values = [*kept, nodata, other]
+    for y0 in range(0, len(classes), 512):
+        band = classes[y0 : y0 + 512]
+        band[~np.isin(band, values)] = other
+        release_pages(classes)

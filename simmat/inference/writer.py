@@ -10,7 +10,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +28,9 @@ from simmat.plugins.registry import import_from_string
 from simmat.types import short_names
 
 if TYPE_CHECKING:
-    from simmat.inference.find import Found
     from simmat.inference.images import ImageTask
     from simmat.predictor import Predictor
+    from simmat.types import ImageReader
 
 _SHARE_ROWS = 64
 """Rows of a class map that are measured at once: a pixel of a map in degrees has another size in each row."""
@@ -40,31 +40,52 @@ _OWN_MARK = b"simmat predict"
 """What a file for all images holds in its first 1000 bytes, so that a later call may replace it."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class Found:
+    """What was found in one image.
+
+    Attributes:
+        task: the image.
+        reader: the same, opened.
+        results: what to write; those with the same name follow each other and share one json.
+        names: names of the results.
+        about: what their json contains besides.
+        warnings: why the results may be wrong; empty texts are left out.
+        note: what to append to the line about the image.
+    """
+
+    task: ImageTask
+    reader: ImageReader
+    results: Iterable[Result]
+    names: tuple[str, ...]
+    about: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+    note: str = ""
+
+
 class Writer:
     """Writes the results of a call to a folder.
 
     Attributes:
         out: the folder.
-        request: what is asked of each image.
-        predictor: the model.
     """
 
-    out: Path
-    request: Request
-    predictor: Predictor
-    _records: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Name of an image -> its json, where a file for all images needs it."""
+    def __init__(self, out: Path, request: Request, predictor: Predictor) -> None:
+        self.out = out
+        self._request = request
+        self._predictor = predictor
+        self._records: dict[str, Mapping[str, Any]] = {}
+        """Name of an image -> its json, where a file for all images needs it."""
 
     def check(self, tasks: Sequence[ImageTask]) -> None:
         """Raise ConfigError if files would have the same name, or would replace those of another program."""
-        for_call = [one.endings[0] for one in self.request.formats_for_call()]
+        for_call = [one.endings[0] for one in self._request.formats_for_call()]
         outputs: list[str] = []
         for task in tasks:
             outputs += self._outputs(task)
         _check_unique(outputs)
         _check_unique([*(task.name for task in tasks), *(Path(file).stem for file in for_call)])
-        endings = self.request.endings()
+        endings = self._request.endings()
         for name in outputs:
             _check_own(self.out, {f"{name}{ending}" for ending in endings} - self._earlier_files([name]))
         for file in for_call:
@@ -79,7 +100,7 @@ class Writer:
             found = self._earlier_outcome(task, (task.name,))
         return found
 
-    def _earlier_outcome(self, task: ImageTask, names: Iterable[str]) -> ImageOutcome | None:
+    def _earlier_outcome(self, task: ImageTask, names: tuple[str, ...]) -> ImageOutcome | None:
         """Return the outcome of an earlier call that wrote these names; None if one is missing."""
         request = self._digest(task)
         written: list[Path] = []
@@ -91,7 +112,7 @@ class Writer:
                 return None
             written += files
             objects = _object_count(record)
-        return ImageOutcome(task.name, tuple(written), skipped=True, objects=objects)
+        return ImageOutcome(task.name, tuple(written), names, skipped=True, objects=objects)
 
     def add(self, found: Found) -> ImageOutcome:
         """Write the files of an image and the json that names them, all or none.
@@ -116,14 +137,14 @@ class Writer:
             _check_own(self.out, set(written) - own)
         warnings = tuple(text for text in (warning, *found.warnings) if text)
         paths = tuple(self.out / file for file in written)
-        return ImageOutcome(found.task.name, paths, tuple(lines), warnings, objects=_object_count(record))
+        return ImageOutcome(found.task.name, paths, found.names, tuple(lines), warnings, objects=_object_count(record))
 
     def _write(self, name: str, results: Sequence[Result], found: Found, folder: Path) -> dict[str, Any]:
         """Write the files of the results of one name to a folder, and the json that names them; return the json."""
         record = self._head(found)
         files: list[str] = []
         for result in results:
-            formats = self.request.formats_for_image(result.kind, found.reader)
+            formats = self._request.formats_for_image(result.kind, found.reader)
             files += write_result(result, formats, folder)
             record |= _record(result)
         files = list(dict.fromkeys([*files, f"{name}.json"]))  # one file may hold several results
@@ -131,7 +152,7 @@ class Writer:
             files.sort(key=lambda file: (not file.endswith(".png"), not file.endswith(".json"), file))
         record["written"] = files
         atomic_write_json(folder / f"{name}.json", record)
-        if self.request.formats_for_call():
+        if self._request.formats_for_call():
             self._records[name] = record
         return record
 
@@ -145,34 +166,32 @@ class Writer:
             texts.append(summarize(result, record[result.kind]))
         return [f"{file}.json  {', '.join(texts)}{note}"]
 
-    def finish(self, done: Iterable[tuple[ImageTask, ImageOutcome]]) -> list[str]:
+    def finish(self, outcomes: Iterable[ImageOutcome]) -> list[str]:
         """Write the files for all images; return a line to print for each.
 
         Args:
-            done: the images that this call or an earlier one has done.
+            outcomes: those of the images that this call or an earlier one has done.
         """
         names: list[str] = []
-        for task, outcome in done:
-            written = {file.name for file in outcome.written}
-            together = f"{task.name}.json" in written
-            names += [task.name] if together else self._outputs(task)
+        for outcome in outcomes:
+            names += outcome.names
         lines: list[str] = []
         if names:
-            for one in self.request.formats_for_call():
+            for one in self._request.formats_for_call():
                 file = self.out / one.endings[0]
                 write = import_from_string(one.write)
-                count: int = write(self._records_of(names), self.predictor.class_names, file)
+                count: int = write(self._records_of(names), self._predictor.class_names, file)
                 lines.append(f"{file}  {count} image{'' if count == 1 else 's'}")
         return lines
 
     def _outputs(self, task: ImageTask) -> tuple[str, ...]:
         """Return what the names of the files of an image begin with."""
-        if self.request.kinds == ("prompts",) and task.prompts is not None:
+        if self._request.kinds == ("prompts",) and task.prompts is not None:
             return tuple(task.prompts)
         return (task.name,)
 
     def _digest(self, task: ImageTask) -> str:
-        return self.request.digest(task.files, task.prompts or {}, self.predictor.digest)
+        return self._request.digest(task.files, task.prompts or {}, self._predictor.digest)
 
     def _earlier_files(self, names: Iterable[str]) -> frozenset[str]:
         """Return the names of files that earlier calls wrote under these names."""
@@ -191,7 +210,7 @@ class Writer:
 
     def _head(self, found: Found) -> dict[str, Any]:
         """Return the values with which the json of an image begins."""
-        predictor = self.predictor
+        predictor = self._predictor
         foundation = None
         with suppress(ValueError):  # of a network alone
             foundation = predictor.spec.foundation
@@ -199,7 +218,7 @@ class Writer:
             "format": RECORD_FORMAT,
             "request": self._digest(found.task),
             "files": {source: shown_url(file) for source, file in found.task.files.items()},
-            "missing": sorted(predictor.image_loader.missing_channels(self.request.options.missing)),
+            "missing": sorted(predictor.image_loader.missing_channels(self._request.options.missing)),
             "bundle": str(predictor.bundle.path) if predictor.bundle else None,
             "foundation": foundation,
             "size_hw": list(found.reader.size_hw),

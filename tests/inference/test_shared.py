@@ -17,7 +17,7 @@ import pytest
 from launched import TWO_PROCESSES, run_python
 
 from simmat.errors import ConfigError
-from simmat.inference.dask import check_workers, dask_client
+from simmat.inference.shared import check_workers, dask_client
 from simmat.io.images import write_image
 
 pytestmark = pytest.mark.slow
