@@ -57,6 +57,11 @@ def read_image(path: Path | str, nodata: float | None = None, window: Window | N
     return replace(found, nodata=(*found.nodata, nodata))
 
 
+def has_image_ending(path: Path) -> bool:
+    """Return whether a path ends like the name of an image; of a TIFF or npy, one of frames is named FILE/NUMBER."""
+    return any(path.suffix.lower() in endings for _, endings in _FORMATS.values())
+
+
 def image_size(path: Path | str, *, labels: bool = False) -> tuple[int, int]:
     """Return the (height, width) of an image file in pixels, of any size, without decoding it.
 

@@ -345,14 +345,15 @@ def _page_at(tiff: Any, offset: int) -> Any:
 def _check_claims(path: Path, pages: Sequence[Any], *, itemsize: int = 4) -> None:
     """Check the number of planes and the largest tile or strip before any is decoded, and that none is missing."""
     count = sum(page.samplesperpixel * max(page.imagedepth, 1) for page in pages)
+    check_size(path, 1, 1, count)  # refuses none for its size
     for page in pages:
-        check_size(path, min(page.imagelength, 1), min(page.imagewidth, 1), count)  # refuses none for its size
-        size = max(itemsize, (page.bitspersample or 8) // 8)
         if page.is_tiled:  # a tile is decoded as a whole, even where most of it lies outside of the image
-            check_size(path, page.tilelength, page.tilewidth, page.samplesperpixel, itemsize=size)
-        elif not _is_mappable(page):
-            rows = min(page.rowsperstrip, page.imagelength)
-            check_size(path, rows, page.imagewidth, page.samplesperpixel, itemsize=size)
+            rows, columns = page.tilelength, page.tilewidth
+        elif _is_mappable(page):
+            rows, columns = min(page.imagelength, 1), min(page.imagewidth, 1)
+        else:
+            rows, columns = min(page.rowsperstrip, page.imagelength), page.imagewidth
+        check_size(path, rows, columns, page.samplesperpixel, itemsize=max(itemsize, (page.bitspersample or 8) // 8))
         _check_whole(path, page)
 
 

@@ -37,16 +37,15 @@ def find_weights(spec: FoundationSpec, checkpoint: Path | None = None) -> Path |
         WeightsError: the file is missing, has another size than the spec says, or the model takes no file.
     """
     file = spec.weights
-    if checkpoint is not None:
-        if file is None or not checkpoint.is_file():
-            if file is None:
-                why = "has random weights from its seed and takes no file"
-            else:
-                why = "needs an existing file"
-            raise WeightsError(f"foundation model {spec.name!r} {why}, got --checkpoint {checkpoint}")
-        return checkpoint
     if file is None:
-        return None
+        if checkpoint is None:
+            return None
+        why = "has random weights from its seed and takes no file"
+        raise WeightsError(f"foundation model {spec.name!r} {why}, got --checkpoint {checkpoint}")
+    if checkpoint is not None:
+        if not checkpoint.is_file():
+            raise WeightsError(f"foundation model {spec.name!r} needs an existing file, got --checkpoint {checkpoint}")
+        return checkpoint
     if file.hub:
         path = hub.cached(file)
     else:
@@ -87,7 +86,7 @@ def check_digest(spec: FoundationSpec, path: Path, digest: str) -> None:
 def fetch(
     file: WeightFile,
     cache: Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
     *,
     instead: str = "give its path with --checkpoint PATH",
 ) -> Path:
@@ -119,7 +118,7 @@ def fetch(
         with FileLock(target.with_name(f"{target.name}.lock")):
             if not target.is_file() or sha256_of(target) != file.sha256:
                 with atomic_path(target) as temporary:
-                    _download(file, temporary, progress or _no_progress)
+                    _download(file, temporary, progress)
     except (OSError, SimMATError) as error:
         cause = str(error)
         if isinstance(error, OSError):
@@ -130,22 +129,14 @@ def fetch(
     return target
 
 
-def _no_progress(done: int, total: int) -> None:
-    pass
-
-
 def fetch_bytes(url: str, limit: int) -> bytes:
     """Return what an address answers; raise WeightsError if it does not, or sends more than `limit` bytes."""
-    try:
-        with urllib.request.urlopen(_request(url), None, _TIMEOUT_S) as response:
-            content: bytes = response.read(limit + 1)
-    except urllib.error.HTTPError as error:
-        raise WeightsError(f"{url} answers {error.code} {error.reason}; check the address") from error
-    except (OSError, HTTPException) as error:
-        raise WeightsError(f"cannot read {url}: {_cause(error)}; check the network") from error
-    if len(content) > limit:
-        raise WeightsError(f"{url} sends more than {limit} bytes; check the address")
-    return content
+    content = bytearray()
+    for chunk in _received(url):
+        content += chunk
+        if len(content) > limit:
+            raise WeightsError(f"{url} sends more than {limit} bytes; check the address")
+    return bytes(content)
 
 
 def sha256_of(path: Path) -> str:
@@ -164,57 +155,37 @@ def _download(file: WeightFile, target: Path, progress: Progress) -> None:
     """Write what the file's address sends to a path, and check its size and sha256."""
     digest = hashlib.sha256()
     done = 0
+    progress(0, file.size_bytes)
     with target.open("wb") as stream:
-        for chunk, total in _received(file):
+        for chunk in _received(file.url):
             stream.write(chunk)
             digest.update(chunk)
             done += len(chunk)
-            progress(done, total)
-    found = digest.hexdigest()
-    if found != file.sha256:
-        raise WeightsError(
-            f"{file.url} is not the right file: its sha256 is {found}, should be {file.sha256}; try again, and if this "
-            "repeats, a proxy may change the file"
-        )
+            progress(done, file.size_bytes)
+            if 0 < file.size_bytes < done:  # a server may send without end
+                raise _wrong_file(file, f"it has more than {file.size_bytes} bytes")
+    if done < file.size_bytes:
+        raise WeightsError(f"cannot download {file.url}: it ended after {done} of {file.size_bytes} bytes; try again")
+    if digest.hexdigest() != file.sha256:
+        raise _wrong_file(file, f"its sha256 is {digest.hexdigest()}, should be {file.sha256}")
 
 
-def _received(file: WeightFile) -> Iterator[tuple[bytes, int]]:
-    """Yield the pieces that the file's address sends, the first one empty, each with the size of the whole file.
-
-    Raises:
-        WeightsError: it cannot be read, or has another size than the file.
-    """
-    received = 0
-    try:
-        with urllib.request.urlopen(_request(file.url), None, _TIMEOUT_S) as response:
-            length = response.headers.get("Content-Length")
-            total = int(length) if length else file.size_bytes
-            if file.size_bytes and total != file.size_bytes:
-                raise _wrong_size(file, f"{total} bytes")
-            yield b"", total
-            while chunk := response.read(_CHUNK_BYTES):
-                received += len(chunk)
-                if total and received > total:  # a server that states no length may send without end
-                    raise _wrong_size(file, f"more than {total} bytes")
-                yield chunk, total
-    except urllib.error.HTTPError as error:
-        raise WeightsError(f"{file.url} answers {error.code} {error.reason}") from error
-    except (OSError, HTTPException) as error:
-        raise WeightsError(f"cannot download {file.url}: {_cause(error)}; check the network") from error
-    if received < total:
-        raise WeightsError(f"cannot download {file.url}: it ended after {received} of {total} bytes; try again")
-
-
-def _wrong_size(file: WeightFile, found: str) -> WeightsError:
+def _wrong_file(file: WeightFile, why: str) -> WeightsError:
     return WeightsError(
-        f"{file.url} is not the right file: it has {found}, should have {file.size_bytes}; a proxy or a login page may "
-        "have answered instead of the server"
+        f"{file.url} is not the right file: {why}; try again, and if this repeats, a proxy or a login page may have "
+        "answered instead of the server"
     )
 
 
-def _request(url: str) -> urllib.request.Request:
-    return urllib.request.Request(url, headers={"User-Agent": "simmat"})
-
-
-def _cause(error: Exception) -> str:
-    return str(getattr(error, "reason", None) or error) or type(error).__name__
+def _received(url: str) -> Iterator[bytes]:
+    """Yield the pieces that an address sends; WeightsError if it cannot be read."""
+    request = urllib.request.Request(url, headers={"User-Agent": "simmat"})
+    try:
+        with urllib.request.urlopen(request, None, _TIMEOUT_S) as response:
+            while chunk := response.read(_CHUNK_BYTES):
+                yield chunk
+    except urllib.error.HTTPError as error:
+        raise WeightsError(f"{url} answers {error.code} {error.reason}; check the address") from error
+    except (OSError, HTTPException) as error:
+        cause = str(getattr(error, "reason", None) or error) or type(error).__name__
+        raise WeightsError(f"cannot download {url}: {cause}; check the network") from error

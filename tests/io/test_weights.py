@@ -190,8 +190,10 @@ def test_a_network_failure_is_not_reported_as_a_disk_failure(
 
 def test_a_login_page_is_not_taken_for_the_file(server: Server, tmp_path: Path) -> None:
     """A hotel's network answers 200 and a page of its own to whatever is asked for."""
-    with pytest.raises(WeightsError, match=r"has 256000 bytes, should have 256001.*login page"):
+    with pytest.raises(WeightsError, match=r"ended after 256000 of 256001 bytes"):
         fetch(file_at(server.url, size_bytes=len(BODY) + 1), tmp_path)
+    with pytest.raises(WeightsError, match=r"not the right file.*login page"):
+        fetch(file_at(server.url, size_bytes=len(BODY) - 1), tmp_path)
     assert left_in(tmp_path) == []
 
 
