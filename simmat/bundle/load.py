@@ -34,7 +34,7 @@ from simmat.plugin_specs import BundleSource, FoundationSpec
 from simmat.plugins.registry import Registry, import_from_string, installed
 from simmat.sensors.adapter import ModalityAdapter, options_of, with_data_card
 from simmat.sensors.normalize import describe
-from simmat.sensors.options import check_sensors, options_by_sensor
+from simmat.sensors.options import options_by_sensor
 from simmat.types import Channel, same_channels
 
 _Value = TypeVar("_Value")
@@ -256,7 +256,6 @@ def load_bundle(
     if modality_options:
         names = [part.name for part in adapter.sensors()]
         given = options_by_sensor(modality_options, names)
-        check_sensors(given, names)
         adapter = adapter.with_options(given).configured(card)
         spec = spec.model_copy(update={"modality_options": options_of(adapter)})
     if spec.exported is not None:

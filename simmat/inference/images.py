@@ -16,6 +16,7 @@ from simmat.geo import geo_backend
 from simmat.inference.request import BOX, POINT, PredictOptions, make_prompt, parse_numbers
 from simmat.io.files import frame_of, read_csv_rows, read_json, stem_of
 from simmat.io.frames import frame_paths, stack_endings, stack_format
+from simmat.io.images import has_image_ending
 from simmat.types import Prompt
 
 if TYPE_CHECKING:
@@ -113,17 +114,15 @@ def _tiles(images: Sequence[tuple[str, Mapping[str, Path]]]) -> dict[str, Path]:
 
 def _named_files(predictor: Predictor, paths: Sequence[Path], out: Path, note: Note) -> Iterator[tuple[str, Path]]:
     """Yield (output name, file) of each image; the names of subfolders are part of the output name."""
-    endings = stack_endings()
     for path in paths:
-        may_be_stack = path.is_dir() or path.name.lower().endswith(endings)
         frame = frame_of(path)
-        if may_be_stack and stack_format(path) is not None:
+        if not has_image_ending(path) and stack_format(path) is not None:
             for one in frame_paths(path, predictor.image_loader.card.stack_axis):
-                yield f"{frame_name(path, endings)}__{one.name}", one
+                yield f"{frame_name(path, stack_endings())}__{one.name}", one
         elif path.is_dir():
             yield from _files_in_folder(predictor, path, out, note)
         elif frame is not None:
-            yield f"{frame_name(frame.file, endings)}__{path.name}", path
+            yield f"{frame_name(frame.file, stack_endings())}__{path.name}", path
         else:
             yield stem_of(path), path
 

@@ -54,7 +54,7 @@ from simmat.plugin_specs import (
 from simmat.plugins import hooks as hookspecs
 from simmat.plugins.hooks import OWN_COMMANDS, PROJECT
 from simmat.sensors.adapter import ModalityAdapter, Source
-from simmat.sensors.options import check_sensors, is_sensor_file, modality_parts, options_by_sensor
+from simmat.sensors.options import is_sensor_file, modality_parts, options_by_sensor
 from simmat.types import Channel
 from simmat.version import __version__
 
@@ -200,7 +200,6 @@ class Registry:
         adapters = [self._adapter(part, declared.get(part)) for part in parts]
         names = [adapter.name for adapter in adapters]
         by_sensor = options_by_sensor(options or {}, names)
-        check_sensors(by_sensor, names)
         adapters = [adapter.with_options(by_sensor) for adapter in adapters]
         if len(adapters) == 1 and channels is None:
             return adapters[0]

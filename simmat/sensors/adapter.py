@@ -15,11 +15,11 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
-from simmat.errors import ConfigError, DataError, PluginError, SimMATError, SpecError, all_problems
+from simmat.errors import ConfigError, DataError, PluginError, SimMATError, SpecError, did_you_mean
 from simmat.io.files import check_window
 from simmat.io.images import window_size
 from simmat.plugin_specs import API_VERSION
-from simmat.sensors.options import ModalityOptions, format_options, nodata_problems, options_by_sensor, parse_options
+from simmat.sensors.options import ModalityOptions, format_nodata, format_options, options_by_sensor, parse_options
 from simmat.terminal import SLOW_S, warn_if_slow
 from simmat.types import Channel, SensorImage, Window
 
@@ -340,24 +340,19 @@ def with_data_card(adapter: ModalityAdapter, card: Mapping[str, Any]) -> Modalit
     Raises:
         ConfigError: an option contradicts the card, or the card's nodata does not fit the sensor.
     """
-    nodata = card.get("nodata")
-    adapter = _with_options_of_card(
-        adapter, options_by_sensor(card.get("modality_options") or {}, [part.name for part in adapter.sensors()])
-    )  # its options may change its sources
-    several = len(adapter.sensors()) > 1
-    problems = list(nodata_problems(nodata, adapter.name, adapter.source_names(), several=several))
-    if problems:
-        raise ConfigError(all_problems("the data card does not fit the sensor:", problems))
-    return _with_options_of_card(adapter, _nodata_by_sensor(adapter, nodata)).configured(card)
+    names = [part.name for part in adapter.sensors()]
+    options = options_by_sensor(card.get("modality_options") or {}, names, with_others=True)
+    adapter = _with_options_of_card(adapter, options)  # they may change its sources
+    return _with_options_of_card(adapter, _nodata_by_sensor(adapter, card.get("nodata"))).configured(card)
 
 
 def _with_options_of_card(adapter: ModalityAdapter, options: Mapping[str, Mapping[str, Any]]) -> ModalityAdapter:
     for part in adapter.sensors():
-        own = options.get(part.name, {})
         stated = part.stated_options()
-        for option in sorted(own.keys() & stated.keys()):
-            if own[option] != stated[option]:
-                said, of_card = (format_options({option: values[option]}) for values in (stated, own))
+        for option, value in sorted(options.get(part.name, {}).items()):
+            if option in stated and stated[option] != value:
+                said = format_options({option: stated[option]})
+                of_card = format_options({option: value})
                 raise ConfigError(
                     f"modality {part.name!r}: the option says {said}, the data card {of_card}; correct the wrong one"
                 )
@@ -367,14 +362,33 @@ def _with_options_of_card(adapter: ModalityAdapter, options: Mapping[str, Mappin
 def _nodata_by_sensor(
     adapter: ModalityAdapter, nodata: float | Mapping[str, float] | None
 ) -> dict[str, dict[str, float | dict[str, float]]]:
-    """Return sensor -> the option "nodata" -> what a card states for the sensor's own sources."""
+    """Return sensor -> the option "nodata" -> what a card states for the sensor's own sources.
+
+    Raises:
+        ConfigError: an unknown source, or one number for several sensors.
+    """
+    parts = adapter.sensors()
+    sources = adapter.source_names()
     if nodata is None:
         return {}
     if not isinstance(nodata, Mapping):
-        return {part.name: {"nodata": nodata} for part in adapter.sensors()}
-    names = iter(adapter.source_names())
+        if len(parts) == 1:
+            return {parts[0].name: {"nodata": nodata}}
+        number = format_nodata(nodata)
+        every = format_nodata(dict.fromkeys(sources, nodata))
+        raise ConfigError(
+            f"the data card's nodata = {number} would hold for all sensors of {adapter.name}, but may be a measurement "
+            f"of some; name the sources it holds for: --nodata {sources[-1]}={number}, for all --nodata {every}"
+        )
+    for name in nodata:
+        if name not in sources:
+            hint = did_you_mean(name, sources, otherwise="")
+            raise ConfigError(
+                f"the data card's nodata: {adapter.name} has no source {name!r}, it has {', '.join(sources)}{hint}"
+            )
+    names = iter(sources)
     found: dict[str, dict[str, float | dict[str, float]]] = {}
-    for part in adapter.sensors():
+    for part in parts:
         own = zip(part.source_names(), names, strict=False)
         table = {source: nodata[name] for source, name in own if name in nodata}
         if table:

@@ -6,7 +6,7 @@ otherwise the file itself decides. Contradictions are refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -74,13 +74,19 @@ def parse_options(model: type[OptionsT], values: Mapping[str, Any], sensor: str)
     return parse(model, dict(values), f"options of modality {sensor!r}")
 
 
-def options_by_sensor(options: Mapping[str, Any], sensors: Sequence[str]) -> dict[str, dict[str, Any]]:
+def options_by_sensor(
+    options: Mapping[str, Any], sensors: Sequence[str], *, with_others: bool = False
+) -> dict[str, dict[str, Any]]:
     """Return sensor -> option -> value, from the same or from SENSOR.OPTION -> value.
 
     Where a modality consists of one of `sensors`, it may also be option -> value.
 
+    Args:
+        with_others: options of other sensors are allowed, as in a data card.
+
     Raises:
-        ConfigError: an option of one of several sensors does not name its sensor, or is given twice.
+        ConfigError: an option of one of several sensors does not name its sensor, or is of none of them, or is given
+            twice.
     """
     found: dict[str, dict[str, Any]] = {}
     for key, value in options.items():
@@ -97,26 +103,23 @@ def options_by_sensor(options: Mapping[str, Any], sensors: Sequence[str]) -> dic
                 f"{sensors[-1]}.{key}={value}"
             )
         for name, own, item in items:
+            if name not in sensors and not with_others:
+                hint = did_you_mean(name, sensors, otherwise="")
+                raise ConfigError(f"modality option of {name!r}: the sensors are {', '.join(sensors)}{hint}")
             if own in found.setdefault(name, {}):
                 raise ConfigError(f"modality option {own!r} of {name!r} is given twice; give it once")
             found[name][own] = item
     return found
 
 
-def check_sensors(options: Iterable[str], sensors: Sequence[str]) -> None:
-    """Refuse options of a sensor that is not among `sensors`; ConfigError names those that are."""
-    for name in options:
-        if name not in sensors:
-            hint = did_you_mean(name, sensors, otherwise="")
-            raise ConfigError(f"modality option of {name!r}: the sensors are {', '.join(sensors)}{hint}")
-
-
 def describe_options(model: type[ModalityOptions]) -> tuple[tuple[str, str, str, str], ...]:
     """Return (name, allowed values, default, description) of each option, those that every sensor has last."""
-    return tuple(
-        (name, allowed_values(model, name).replace("'", ""), _as_text(field.default), field.description or "")
-        for name, field in sorted(model.model_fields.items(), key=lambda item: item[0] in ModalityOptions.model_fields)
-    )
+    rows = []
+    for name in sorted(model.model_fields, key=lambda name: name in ModalityOptions.model_fields):
+        field = model.model_fields[name]
+        allowed = allowed_values(model, name).replace("'", "")
+        rows.append((name, allowed, _as_text(field.default), field.description or ""))
+    return tuple(rows)
 
 
 def format_options(options: Mapping[str, Any]) -> str:
@@ -167,21 +170,3 @@ def format_nodata(nodata: float | Mapping[str, float]) -> str:
     if isinstance(nodata, Mapping):
         return ",".join(f"{source}={format_nodata(value)}" for source, value in nodata.items())
     return repr(float(nodata)).removesuffix(".0")
-
-
-def nodata_problems(
-    nodata: float | Mapping[str, float] | None, modality: str, sources: Sequence[str], *, several: bool
-) -> Iterator[str]:
-    """Yield what in a nodata does not fit a modality: an unknown source, or one number for several sensors."""
-    if isinstance(nodata, Mapping):
-        for name in nodata:
-            if name not in sources:
-                hint = did_you_mean(name, sources, otherwise="")
-                yield f"nodata: {modality} has no source {name!r}, it has {', '.join(sources)}{hint}"
-    elif nodata is not None and several:
-        number = format_nodata(nodata)
-        every = format_nodata(dict.fromkeys(sources, nodata))
-        yield (
-            f"nodata = {number} would hold for all sensors of {modality}, but may be a measurement of some; name "
-            f"the sources it holds for: --nodata {sources[-1]}={number}, for all --nodata {every}"
-        )
