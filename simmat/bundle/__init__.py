@@ -24,6 +24,7 @@ from simmat.bundle.format import (
 from simmat.bundle.load import (
     Bundle,
     check_sensor_channels,
+    find_bundle,
     load_bundle,
     local_path,
     read_bundle,
@@ -46,6 +47,7 @@ __all__ = [
     "Sensors",
     "bundle_spec",
     "check_sensor_channels",
+    "find_bundle",
     "load_bundle",
     "load_tensors",
     "local_path",

@@ -102,7 +102,7 @@ def locate(path: Path) -> tuple[Path, str]:
     """
     short = _without_file_name(path)
     for place, sensor in ((short, ""), (short.parent, short.name)):
-        found = _bundle_at(place)
+        found = find_bundle(place)
         if found is not None:
             return found, sensor
     if path.is_dir():
@@ -124,8 +124,8 @@ def _without_file_name(path: Path) -> Path:
     return path
 
 
-def _bundle_at(path: Path) -> Path | None:
-    """Return the file or old folder of a bundle that a path stands for; None if there is none."""
+def find_bundle(path: Path) -> Path | None:
+    """Return the file of the bundle that a path stands for, or its folder in version 0.1; None if there is none."""
     if path.exists() and not path.is_dir():
         return path
     if (path / FILE_NAME).exists():

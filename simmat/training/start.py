@@ -18,7 +18,7 @@ from accelerate.utils import DataLoaderConfiguration, GradientAccumulationPlugin
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from simmat.bundle import load_tensors, read_bundle, read_sensors, trained_tensors
+from simmat.bundle import find_bundle, load_tensors, read_bundle, read_sensors, trained_tensors
 from simmat.callbacks import Callback, check_tracker
 from simmat.config import MUTABLE_ON_RESUME, TrainConfig, dump_configs, load_configs
 from simmat.data.batches import TrainingItems
@@ -47,7 +47,7 @@ from simmat.training.run_folder import (
     settings_of,
 )
 from simmat.training.step import TrainingStep, build_optimizer
-from simmat.types import Channel
+from simmat.types import Channel, current_aspect
 
 _MAX_WORKERS = 8
 _MIN_ITEMS_PER_WORKER = 32
@@ -196,7 +196,7 @@ def _learner(
     elif folder.state.exists():  # a run killed before its first save has a config but no state: it starts from step 0
         state = load_state(folder.state)
         check_settings(config, state.notes.settings)
-        own = folder.bundle_file if folder.bundle_file.exists() else None
+        own = find_bundle(folder.bundle_file.parent)
     known = None if state is None else state.notes.spec
     plan = plan_run(config, registry, callback, loss=loss, known=known, own=own)
     if state is not None:
@@ -216,13 +216,20 @@ _SETTINGS = {
 
 
 def check_settings(config: TrainConfig, started: Mapping[str, Any]) -> None:
-    """Check that a resumed run has the settings it was started with; one missing in `started` had its default."""
-    default = {name: field.default for name, field in TrainConfig.model_fields.items()}
-    now = settings_of(config)
-    if now["heads"] == "auto":  # the run has what was chosen at its start
-        del now["heads"]
-    started = {**started, "new_sensor": started.get("new_sensor") or None}
-    _check_equal(config, {name: (value, started.get(name, default[name])) for name, value in now.items()})
+    """Check that a resumed run has the settings it was started with, which may have former names of version 0.1.
+
+    One missing in `started` had its default.
+    """
+    started = TrainConfig.with_current_keys(started)
+    if "aspect" in started:
+        started["aspect"] = current_aspect(started["aspect"])
+    started["new_sensor"] = started.get("new_sensor") or None
+    pairs = {}
+    for name, value in settings_of(config).items():
+        pairs[name] = (value, started.get(name, TrainConfig.model_fields[name].default))
+    if config.heads == "auto":  # the run has what was chosen at its start
+        del pairs["heads"]
+    _check_equal(config, pairs)
 
 
 def check_network(config: TrainConfig, known: ModelSpec, now: ModelSpec) -> None:
@@ -305,8 +312,8 @@ def _build_learner(
     if config.gradient_checkpointing:
         _checkpoint_gradients(model, config.foundation)
     best = state.notes.best if state is not None and own is not None else None
-    if best is not None and shared_with is None and accelerator.is_main_process:
-        read_sensors(folder.bundle_file)  # refused before the first step if it is damaged
+    if best is not None and own is not None and shared_with is None and accelerator.is_main_process:
+        read_sensors(own)  # refused before the first step if it is damaged
     source = own or config.init
     others = dict(read_sensors(source)) if config.new_sensor and source else {}
     others.pop(folder.sensor, None)
