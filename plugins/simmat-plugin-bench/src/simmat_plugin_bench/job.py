@@ -21,7 +21,7 @@ import torch
 
 import simmat
 from simmat import training
-from simmat.bundle import FILE_NAME, load_bundle
+from simmat.bundle import find_bundle, load_bundle
 from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.errors import DataError, SimMATError
 from simmat.evaluation import Scores, evaluate, evaluate_bundle, find_protocol, seen_note
@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> int:
 def _run_cell(folder: CellFolder, registry: Registry, *, test: bool, everything: bool) -> None:
     kind = read_cell_file(folder.settings, CellSettings)["kind"]
     config = load_config(folder.config)
-    if test and _bundle_is_gone(folder, kind):
+    if test and bundle_is_gone(folder, kind):
         echo("its bundle was removed when another learning rate was chosen; training again")
         shutil.rmtree(folder.run, ignore_errors=True)
         folder.result.unlink()
@@ -112,11 +112,12 @@ def _run_cell(folder: CellFolder, registry: Registry, *, test: bool, everything:
         _write(folder, result | tested | {"test_seconds": time.monotonic() - began})
 
 
-def _bundle_is_gone(folder: CellFolder, kind: str) -> bool:
+def bundle_is_gone(folder: CellFolder, kind: str) -> bool:
+    """Return whether a trained cell that is still to be tested has no bundle any more."""
     if kind != "train" or not folder.result.is_file():
         return False
     result = read_cell_file(folder.result, CellResult)
-    return result["test"] is None and not result["diverged"] and not (folder.run / FILE_NAME).exists()
+    return result["test"] is None and not result["diverged"] and find_bundle(folder.run) is None
 
 
 def _write(folder: CellFolder, result: dict[str, Any]) -> None:

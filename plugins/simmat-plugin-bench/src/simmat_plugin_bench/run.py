@@ -19,7 +19,7 @@ from typing import Any
 
 from simmat_plugin_scenes.dataset import simulate_dataset
 
-from simmat.bundle import FILE_NAME
+from simmat.bundle import find_bundle
 from simmat.config import TrainConfig, dump_toml
 from simmat.data.index import DatasetDigest, digest_dataset
 from simmat.documents import listed
@@ -294,7 +294,16 @@ def remove_bundles(bench: Bench, ended: Cell) -> None:
             state = cell.state()
             lost = bool(chosen) and cell not in chosen and state == "trained"
             if lost or (state == "tested" and not bench.settings.keep_bundles):
-                (cell.folder.run / FILE_NAME).unlink(missing_ok=True)
+                _remove_bundle(cell.folder.run)
+
+
+def _remove_bundle(run: Path) -> None:
+    """Remove the bundle of a run, a file, or a folder of version 0.1, or both of one that was resumed since."""
+    while (found := find_bundle(run)) is not None:
+        if found.is_dir():
+            shutil.rmtree(found)
+        else:
+            found.unlink()
 
 
 def start_cell(
