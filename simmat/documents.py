@@ -23,6 +23,7 @@ from simmat.io.files import read_bytes
 Model = TypeVar("Model", bound=BaseModel)
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+Kind = TypeVar("Kind")
 Keys = tuple[str | int, ...]
 
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
@@ -279,5 +280,15 @@ def former_keywords(**names: str) -> Callable[[Callable[Parameters, Result]], Ca
             return function(*args, **kwargs)
 
         return call
+
+    return decorate
+
+
+def former_fields(**names: str) -> Callable[[type[Kind]], type[Kind]]:
+    """Decorate a dataclass so that it also takes fields under former names: former name = name today."""
+
+    def decorate(kind: type[Kind]) -> type[Kind]:
+        setattr(kind, "__init__", former_keywords(**names)(kind.__init__))  # noqa: B010 (mypy refuses the assignment)
+        return kind
 
     return decorate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from simmat.documents import former_keywords, parse
 from simmat.errors import ConfigError
 from simmat.inference.request import PredictOptions
 from simmat.model_spec import ModelSpec
+from simmat.predictor import EverythingSettings
 
 
 def with_former_keys(document: dict[str, Any]) -> dict[str, Any]:
@@ -82,6 +84,13 @@ def test_arguments_of_a_predictor_keep_their_former_names(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="mask_selection must be"):
         model.predict(points=[(3, 4)], choice="other")
     assert model.segment_everything(like=None) == model.segment_everything(reference=None)
+
+
+def test_settings_take_a_former_name() -> None:
+    """Scripts that find every object state them."""
+    former: Any = {"reach": 3}
+    assert EverythingSettings(**former) == EverythingSettings(max_growth_px=3)
+    assert replace(EverythingSettings(), max_growth_px=3).max_growth_px == 3
 
 
 def test_a_former_keyword_is_handed_on() -> None:
