@@ -98,6 +98,9 @@ def test_a_loss_and_callbacks_of_ones_own(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"must return a tensor \(2,\), one number a prompt, got \(\)"):
         simmat.train(out=tmp_path / "two", steps=1, loss=lambda *given: squared_error(*given).mean(), **given)
     assert simmat.train(out=tmp_path / "three", steps=1, loss="bce", **given).is_dir()
+    with pytest.raises(ConfigError, match=r"started with the loss 'bce'.*leave loss=… out") as caught:
+        resume(tmp_path / "three", registry(), loss=squared_error)
+    assert "custom" not in str(caught.value)
 
 
 class Still(Loss):

@@ -145,7 +145,8 @@ def plan_run(
     found_loss = _find_loss(config, registry, loss, resumed=known is not None)
     network, foundation, start = choose_network(config, registry, own=own, fetch=known is None)
     size = network["image_size"] or foundation.image_size
-    weights = None if config.from_scratch else find_weights(foundation, config.checkpoint)
+    from_random = config.from_scratch or (start is not None and start.foundation_sha256 is None)
+    weights = None if from_random else find_weights(foundation, config.checkpoint)
     adapter = _sensor(config, registry, known)
     if dataset is None:
         dataset = open_data(config, registry, adapter)
@@ -203,10 +204,15 @@ def plan_run(
 def _find_loss(config: TrainConfig, registry: Registry, given: Loss | MaskLoss | None, *, resumed: bool) -> Loss:
     """Return the loss that a config names, or the one that was given in Python."""
     named = config.loss != "custom"
-    if (given is None and not named) or (given is not None and named and resumed):
+    if given is None and not named:
         raise ConfigError(
-            f"loss = {config.loss!r} in {config.out / 'config.toml'}: 'custom' stands for a function, which "
+            f"loss = 'custom' in {config.out / 'config.toml'}: 'custom' stands for a function, which "
             "simmat.train(loss=…) and simmat.training.resume(loss=…) take in Python; it cannot be named otherwise"
+        )
+    if given is not None and named and resumed:
+        raise ConfigError(
+            f"the run in {config.out} was started with the loss {config.loss!r}, and a run keeps its loss; "
+            "leave loss=… out, or start a new run with simmat.train(loss=…)"
         )
     if given is None:
         loss: Loss = import_from_string(registry.loss(config.loss).build)(config.data)
@@ -259,6 +265,9 @@ def _network_spec(
 ) -> ModelSpec:
     """Return the spec of the network, with what is measured in the training images."""
     dataset = index.dataset
+    seed = config.seed
+    if start is not None and start.foundation_sha256 is None:
+        seed = start.seed  # the weights of the bundle were tuned on the random ones of that seed
     digest = None
     if weights is not None:
         digest = sha256_of(weights)
@@ -279,7 +288,7 @@ def _network_spec(
         sensor_channels=dataset.loaded_channels,
         foundation=config.foundation,
         foundation_sha256=digest,
-        seed=config.seed,
+        seed=seed,
         image_size=config.image_size or foundation.image_size,
         aspect=config.aspect,
         mat=layer.name,
@@ -462,7 +471,7 @@ def _notes(
         )
     notes.append(index.shrunk_warning(train, size))
     starts_random = parts.weights is None or not parts.foundation.promptable
-    if config.lr is None and starts_random and parts.learning_rate < _SLOW_FOR_RANDOM:
+    if config.lr is None and config.init is None and starts_random and parts.learning_rate < _SLOW_FOR_RANDOM:
         notes.append(
             f"Warning: the decoder of '{config.foundation}' starts from random weights, and the learning rate of "
             f"--tune {config.tune}, {parts.learning_rate:g}, is meant for pretrained weights; try --lr 1e-3"
@@ -504,11 +513,17 @@ def network_of(config: TrainConfig, start: BundleSpec) -> dict[str, Any]:
     """Return the settings of the network of a bundle, where the config names no other one.
 
     Raises:
-        ConfigError: the config names another transfer layer, tuner, foundation model or option, or it is exported.
+        ConfigError: the config names another transfer layer, tuner, foundation model or option, or weights for a bundle
+            of random ones; or the bundle is exported.
     """
     if start.exported is not None:
         raise ConfigError(
             f"--init {config.init} is an exported model, which cannot be trained; give the bundle that it was made of"
+        )
+    if start.foundation_sha256 is None and config.checkpoint is not None:
+        raise ConfigError(
+            f"--init {config.init} was trained on random weights of {start.foundation!r} (seed {start.seed}), which "
+            "the training keeps; leave --checkpoint out"
         )
     chosen = ("mat", "mat_options") if config.new_sensor and config.mat is not None else ()
     own = {name: getattr(start, name) for name in _NETWORK_FIELDS if name not in chosen}

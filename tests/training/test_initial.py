@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from runs import config, gray_set, registry
+from simmat_testing.tiny import TINY
 
 from simmat import training
 from simmat.bundle import read_bundle
 from simmat.errors import ConfigError
-from simmat.training.plan import network_of
+from simmat.io.weights import sha256_of
+from simmat.plugin_specs import WeightFile
+from simmat.plugins.registry import Registry
+from simmat.training.plan import network_of, plan_run
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +87,42 @@ def test_a_dense_head_of_other_classes_starts_anew(first: Path, tmp_path: Path) 
     assert layer
     for name in layer:
         assert torch.allclose(then[name], now[name], atol=2e-3)  # a step at a rate of 1e-3 from there
+
+
+def test_a_rate_for_pretrained_weights_suits_a_bundle(first: Path, tmp_path: Path) -> None:
+    """Its decoder is trained already, and the higher rate would undo that."""
+    training.train(config(first / "set", tmp_path / "all", tune="full", steps=1), registry())
+    again = config(first / "set", tmp_path / "run", init=tmp_path / "all", tune=None, lr=None)
+    notes = plan_run(again, registry()).notes
+    assert not any("random weights" in note for note in notes)
+
+
+def test_random_weights_of_a_bundle_are_those_of_its_seed(first: Path, tmp_path: Path) -> None:
+    """What was tuned means nothing on other random weights, which fit as well."""
+    settings = config(first / "set", tmp_path / "run", init=first / "run", steps=1, heads="prompt,dense", seed=7)
+    training.train(settings, registry())
+    before: Any = read_bundle(first / "run")[0].metrics["val"]
+    records = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert records[0]["miou_object"] == pytest.approx(before["miou_object"], abs=1e-6)
+    assert read_bundle(tmp_path / "run")[0].seed == 0
+    training.resume(tmp_path / "run", registry())
+
+
+def test_a_bundle_trained_from_scratch_is_trained_on(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was compared with pretrained weights, which it never used."""
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"never read")
+    pretrained = replace(TINY, weights=WeightFile(weights.name, sha256_of(weights), path=weights))
+    monkeypatch.setattr(Registry, "foundation", lambda self, name, *, fetch=True: pretrained)
+    scratch = config(first / "set", tmp_path / "first", from_scratch=True, tune="full", steps=1)
+    training.train(scratch, registry())
+    again = config(first / "set", tmp_path / "run", init=tmp_path / "first", tune=None, steps=1)
+    training.train(again, registry())
+    assert read_bundle(tmp_path / "run")[0].foundation_sha256 is None
+    with pytest.raises(ConfigError, match=r"random weights.*leave --checkpoint out"):
+        plan_run(again.model_copy(update={"checkpoint": weights}), registry())
 
 
 def test_a_bundle_of_another_network_is_refused(first: Path, tmp_path: Path) -> None:
