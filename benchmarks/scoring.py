@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from simmat.data.instances import Annotation, region_from_mask
 from simmat.data.pipeline import PreparedImage, content_mask, prompt_batch, restore_logits
 from simmat.evaluation import ONE_CLICK, ObjectScore
-from simmat.evaluation.job import find_metrics
 from simmat.evaluation.prompts import ScoredImage, find_targets, score_objects, scored_pixels
 from simmat.evaluation.scores import boundary_width
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
@@ -101,7 +100,7 @@ def within_boxes(label: Annotation, model: Discs) -> list[ObjectScore]:
     scored = scored_pixels(label, frame, ONE_CLICK)
     prepared = PreparedImage(torch.zeros(1, 1, 1), content_mask(frame), frame)
     image = ScoredImage(encode_image(cast(SimMAT, model), prepared), targets, scored, ONE_CLICK)
-    return score_objects(image, "image", find_metrics(installed().all("metric"), "mask"))
+    return score_objects(image, "image", [installed().get("metric", "boundary_iou")])
 
 
 def on_the_whole_image(label: Annotation, model: Discs) -> list[tuple[float, ...]]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import torch
 
@@ -19,22 +17,23 @@ from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.index import digest_dataset
 from simmat.data.instances import Annotation, class_map, outside_objects
 from simmat.data.pipeline import Pipeline
-from simmat.errors import ConfigError, DataError, PluginError, SimMATError
+from simmat.errors import ConfigError, DataError
 from simmat.evaluation.prompts import (
     ONE_CLICK,
     Protocol,
     ScoredImage,
     find_targets,
     grid_hw,
+    metric_value,
     score_objects,
     scored_pixels,
 )
-from simmat.evaluation.scores import Metric, Scores, SeenImages, merge_scores
+from simmat.evaluation.scores import Scores, SeenImages, merge_scores
 from simmat.evaluation.unprompted import AutomaticScores, ImageMatches, count_confusion, pixel_confidence
 from simmat.model import Parts, assemble, zero_shot_of
 from simmat.nn.device import Processes, wait_for
-from simmat.plugin_specs import MetricResult, MetricSpec
-from simmat.plugins.registry import Registry, import_from_string, installed
+from simmat.plugin_specs import MetricSpec
+from simmat.plugins.registry import Registry, installed
 from simmat.predictor import EverythingSettings, Predictor, TiledImage, encode_image
 from simmat.types import Letterbox, SensorImage
 
@@ -50,8 +49,10 @@ def trained_card(card: DataCard) -> dict[str, object]:
     The other fields describe a single data set.
     """
     fields = {"regions", "min_region", "min_region_share", "nodata", "ignore", "zero_means", "intrinsics", "crop"}
-    named = set() if card.class_attribute is None else {"class_names"}
-    return card.model_dump(include=fields | named | {"modality_options", "class_attribute"})
+    fields |= {"modality_options", "class_attribute"}
+    if card.class_attribute is not None:
+        fields.add("class_names")
+    return card.model_dump(include=fields)
 
 
 def evaluate_bundle(
@@ -105,10 +106,16 @@ def evaluate_bundle(
         passes.append((reference, everything and zero_shot is True, False))
     total = len(passes) * len(work.share(samples))
     done = itertools.count(1)
+
+    def sample_done(_: int) -> None:
+        if progress is not None:
+            progress(next(done), total)
+
     names = dict(dataset.class_names or bundle.spec.card.class_names)
-    if semantic:
-        unmarked = {} if dataset.card.zero_means == "none" else {0: "background"}
-        names = unmarked | ({} if dataset.has_classes else {1: "object"}) | names
+    if semantic and not dataset.has_classes:
+        names = {1: "object"} | names
+    if semantic and dataset.card.zero_means != "none":
+        names = {0: "background"} | names
     scores = []
     for predictor, objects, classes in passes:
         found = evaluate(
@@ -119,12 +126,14 @@ def evaluate_bundle(
             everything=objects,
             semantic=classes,
             processes=work,
-            progress=(lambda _: progress(next(done), total)) if progress is not None else None,
+            progress=sample_done,
             note=note,
             registry=registry,
         )
         scores.append(replace(found, class_names=names, seen=seen))
-    return scores[0], scores[1] if len(scores) > 1 else None
+    if len(scores) == 1:
+        return scores[0], None
+    return scores[0], scores[1]
 
 
 def validate(
@@ -253,9 +262,10 @@ def evaluate(
     """
     dense = predictor.dense
     if semantic and dense is None:
+        model = predictor.bundle.path if predictor.bundle else "an untuned model"
         raise ConfigError(
-            f"{predictor.bundle.path if predictor.bundle else 'an untuned model'} has no dense head, so there is no "
-            "class map to score; leave --semantic out, or train with --heads prompt,dense"
+            f"{model} has no dense head, so there is no class map to score; leave --semantic out, or train with "
+            "--heads prompt,dense"
         )
     if everything and all(dataset.may_have_unmarked(sample) for sample in samples):
         raise DataError(
@@ -270,8 +280,11 @@ def evaluate(
     predictor = predictor.uncalibrated()  # `Scores.calibration` counts its effect
     predictor.model.eval()
     known = registry or installed()
-    metrics = find_metrics(known.all("metric"), "mask")
-    settings = settings or EverythingSettings()
+    metrics = [metric for metric in known.all("metric") if metric.result == "mask"]
+    if not everything:
+        settings = None
+    elif settings is None:
+        settings = EverythingSettings()
     work = processes or Processes(torch.device("cpu"))
     own = []
     with torch.inference_mode():
@@ -283,9 +296,7 @@ def evaluate(
             tiled = predictor.open_reader(image)
             scores = _by_prompts(predictor, tiled, image, label, sample.id, protocol, metrics)
             if everything or semantic:
-                scores = _add_unprompted(
-                    scores, predictor, tiled, dataset, sample, label, settings if everything else None, semantic
-                )
+                scores = _add_unprompted(scores, predictor, tiled, dataset, sample, label, settings, semantic)
             own.append((number, scores))
             if progress is not None:
                 progress(1)
@@ -349,42 +360,16 @@ def _add_unprompted(
     return replace(scores, seconds=seconds, unprompted=found)
 
 
-def find_metrics(specs: Iterable[MetricSpec], result: MetricResult) -> dict[str, Metric]:
-    """Return name -> function of the metrics that score one kind of result."""
-    return {spec.name: _checked(spec) for spec in specs if spec.result == result}
-
-
-def _checked(spec: MetricSpec) -> Metric:
-    """Return the function of a metric, whose failures name it."""
-    function = import_from_string(spec.compute)
-
-    def compute(*given: Any) -> float | None:
-        try:
-            value = function(*given)
-        except SimMATError:
-            raise
-        except Exception as error:  # a plugin's function may fail in any way
-            raise PluginError(f"metric {spec.name!r} failed ({type(error).__name__}: {error})") from error
-        if value is None:
-            return None
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise PluginError(f"metric {spec.name!r} must return a finite number or None, got {value!r}")
-        return float(value)
-
-    return compute
-
-
 def _metrics_of(found: AutomaticScores, registry: Registry) -> dict[str, dict[str, float | None]]:
     """Return block of the summary -> name -> figure of each metric of what is found without prompts."""
-    blocks: dict[str, dict[str, float | None]] = {}
-    if found.matches:
-        images = list(found.matches.values())
-        metrics = find_metrics(registry.all("metric"), "objects")
-        blocks["everything"] = {name: metric(images) for name, metric in metrics.items()}
-    if found.confusions:
-        confusion = found.confusion()
-        metrics = find_metrics(registry.all("metric"), "classes")
-        blocks["semantic"] = {name: metric(confusion) for name, metric in metrics.items()}
+    blocks: dict[str, dict[str, float | None]] = {"everything": {}, "semantic": {}}
+    images = list(found.matches.values())
+    confusion = found.confusion()
+    for metric in registry.all("metric"):
+        if metric.result == "objects" and images:
+            blocks["everything"][metric.name] = metric_value(metric, images)
+        elif metric.result == "classes" and found.confusions:
+            blocks["semantic"][metric.name] = metric_value(metric, confusion)
     return blocks
 
 
@@ -395,7 +380,7 @@ def _by_prompts(
     label: Annotation,
     sample: str,
     protocol: Protocol,
-    metrics: Mapping[str, Metric],
+    metrics: Sequence[MetricSpec],
 ) -> Scores:
     """Score every object of one image; `large` gets its embedding where masks without prompts have the same."""
     predictor.normalize_by(large.reader)  # an untuned model takes the statistics of each image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -25,10 +26,12 @@ from simmat.data.instances import (
     visible_part,
 )
 from simmat.data.pipeline import regions_from_logits
-from simmat.errors import ConfigError, unknown_name
-from simmat.evaluation.scores import Metric, ObjectScore, area_ratio, mask_iou
+from simmat.errors import ConfigError, PluginError, SimMATError, unknown_name
+from simmat.evaluation.scores import ObjectScore, area_ratio, mask_iou
 from simmat.foundation import MAX_PROMPTS, MaskPrediction
 from simmat.nn.device import wait_for
+from simmat.plugin_specs import MetricSpec
+from simmat.plugins.registry import import_from_string
 from simmat.predictor import EncodedImage
 from simmat.types import BoolArray, Letterbox, Prompt
 
@@ -246,7 +249,7 @@ class ScoredImage:
         return np.concatenate(found)
 
 
-def score_objects(image: ScoredImage, sample: str, metrics: Mapping[str, Metric]) -> list[ObjectScore]:
+def score_objects(image: ScoredImage, sample: str, metrics: Sequence[MetricSpec]) -> list[ObjectScore]:
     """Score every object of an image; `metrics` are those of masks."""
     protocol = image.protocol
     scores: list[ObjectScore] = []
@@ -262,7 +265,7 @@ def score_objects(image: ScoredImage, sample: str, metrics: Mapping[str, Metric]
 
 
 def _score_clicks(
-    image: ScoredImage, targets: Sequence[Target], sample: str, metrics: Mapping[str, Metric]
+    image: ScoredImage, targets: Sequence[Target], sample: str, metrics: Sequence[MetricSpec]
 ) -> list[ObjectScore]:
     """Score K objects that are decoded together, by a first click and, if the protocol says so, by corrections."""
     protocol = image.protocol
@@ -273,10 +276,11 @@ def _score_clicks(
         curves = _click_curves(image, prompts, targets, answer, masks, ious)
     scores = []
     for k, target in enumerate(targets):
-        figures: dict[str, float | None] = dict.fromkeys(metrics)
-        if protocol.grid == "original":
-            for name, metric in metrics.items():
-                figures[name] = metric(masks[k], target.truth, image.scored)
+        figures: dict[str, float | None] = {}
+        for metric in metrics:
+            figures[metric.name] = None
+            if protocol.grid == "original":
+                figures[metric.name] = metric_value(metric, masks[k], target.truth, image.scored)
         best_predicted = None
         oracle = None
         if protocol.alternatives:
@@ -299,6 +303,26 @@ def _score_clicks(
         )
         scores.append(score)
     return scores
+
+
+def metric_value(spec: MetricSpec, *given: Any) -> float | None:
+    """Compute a metric of what `MetricSpec.compute` takes.
+
+    Raises:
+        PluginError: its function fails, or returns no number.
+    """
+    function = import_from_string(spec.compute)
+    try:
+        value = function(*given)
+    except SimMATError:
+        raise
+    except Exception as error:  # a plugin's function may fail in any way
+        raise PluginError(f"metric {spec.name!r} failed ({type(error).__name__}: {error})") from error
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise PluginError(f"metric {spec.name!r} must return a finite number or None, got {value!r}")
+    return float(value)
 
 
 def _click_curves(

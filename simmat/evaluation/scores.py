@@ -101,10 +101,6 @@ NOC_TARGETS = (0.85, 0.9)
 """The IoUs for which the number of clicks (NoC) is counted."""
 
 
-Metric = Callable[..., float | None]
-"""Computes a figure, see `MetricSpec.compute`."""
-
-
 @dataclass(frozen=True, slots=True)
 class ObjectScore:
     """The score of one object; what its protocol leaves out is None or empty.

@@ -22,7 +22,7 @@ from simmat import Dataset, FrameSequence
 from simmat.cli.tables import score_rows
 from simmat.data.instances import FoundObject, Instance
 from simmat.errors import DataError, PluginError, UnknownNameError
-from simmat.evaluation.job import find_metrics
+from simmat.evaluation.prompts import metric_value
 from simmat.inference import ImageResult
 from simmat.inference.request import choose_formats
 from simmat.inference.writer import write_result
@@ -176,9 +176,8 @@ def test_a_metric_of_what_is_found_without_prompts(tmp_path: Path) -> None:
 def test_a_metric_that_fails_is_named() -> None:
     """Or its author looks for the fault in SimMAT."""
     spec = MetricSpec("size", "number of parts", "builtins:len")
-    (metric,) = find_metrics([spec], "mask").values()
     with pytest.raises(PluginError, match=r"metric 'size' failed \(TypeError"):
-        metric(1)
+        metric_value(spec, 1)
 
 
 def test_a_host_asks_a_served_model(

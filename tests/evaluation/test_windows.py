@@ -20,10 +20,12 @@ from simmat.evaluation.prompts import ScoredImage, find_targets, grid_hw, resize
 from simmat.evaluation.scores import boundary_iou, boundary_width, mask_iou
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.nn.dense_head import upsample_logits
+from simmat.plugin_specs import MetricSpec
 from simmat.predictor import encode_image
 from simmat.types import Aspect, BoolArray, Letterbox
 
 CLICKS = Protocol("clicks", clicks=4)
+BOUNDARY = MetricSpec("boundary_iou", "boundary IoU", "simmat.evaluation.scores:boundary_iou")
 
 # Whole-image oracles: the definitions, with no box anywhere.
 
@@ -221,7 +223,7 @@ def test_the_scores_of_an_image_are_those_of_whole_images(original_hw: tuple[int
     label, model = random_label(rng, original_hw, 36), Answering(answers)
     letterbox = Letterbox(original_hw, 64, "stretch" if protocol.grid == "quarter" else "pad")
     image = encoded(model, label, letterbox, protocol)
-    scores = score_objects(image, "s", {"boundary_iou": boundary_iou})
+    scores = score_objects(image, "s", [BOUNDARY])
     scored = image.scored
     assert np.array_equal(scored, resize_nearest(~label.ignore, scored.shape))
     wholes = [region.mask(original_hw) for region in label.regions]
