@@ -159,12 +159,12 @@ CASES ?= 20000
 SEED ?= 0
 LIMIT = $(if $(SECONDS),--seconds $(SECONDS))
 fuzz: install
-	"$(BIN)/python" tests/fuzz/run.py --cases $(CASES) --seed $(SEED) --jobs $(JOBS) $(LIMIT)
+	"$(BIN)/python" tests/fuzz --cases $(CASES) --seed $(SEED) --jobs $(JOBS) $(LIMIT)
 
 # Commands killed at random moments: KILLS of them, or as many as SECONDS allow.
 KILLS ?= 50
 kill: install
-	"$(BIN)/python" tests/kill/run.py --kills $(KILLS) --seed $(SEED) $(LIMIT)
+	"$(BIN)/python" tests/kill --kills $(KILLS) --seed $(SEED) $(LIMIT)
 
 demo: install
 	"$(BIN)/python" examples/demo.py --out "$(DEMO_OUT)"

@@ -15,8 +15,13 @@ for name in ("SIMMAT_PLUGINS", "SIMMAT_STRICT_PLUGINS", "SIMMAT_DEBUG"):
     os.environ.pop(name, None)
 
 NEEDED = {
-    "tests/fuzz": ("simmat_plugin_bench", "simmat_plugin_polarization", "simmat_plugin_report", "simmat_plugin_sam"),
-    "tests/kill": ("simmat_plugin_bench", "simmat_plugin_report"),
+    "tests/packages/test_fuzz.py": (
+        "simmat_plugin_bench",
+        "simmat_plugin_polarization",
+        "simmat_plugin_report",
+        "simmat_plugin_sam",
+    ),
+    "tests/packages/test_kill.py": ("simmat_plugin_bench", "simmat_plugin_report"),
     "tests/plugins/test_plugin_windows.py": (
         "simmat_plugin_depth",
         "simmat_plugin_nir",

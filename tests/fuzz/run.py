@@ -1,7 +1,7 @@
 """Run damaged files against the readers.
 
-    python tests/fuzz/run.py [TARGET…] [--cases N] [--seed S] [--jobs J] [--seconds T]
-    python tests/fuzz/run.py TARGET --seed S --block N     one block again, with the traceback
+    python tests/fuzz [TARGET…] [--cases N] [--seed S] [--jobs J] [--seconds T]
+    python tests/fuzz TARGET --seed S --block N     one block again, with the traceback
 
 Hypothesis draws the cases of a block from target, seed and number, and shrinks one that fails; its files stay in
 .fuzz. Leaves with code 1 where a case failed.
@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import random
 import shutil
-import sys
 import tempfile
 import time
 import traceback
@@ -26,20 +25,15 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from fuzz.case import Target, limit_memory, run_case
+from fuzz.probes import PROBES
+from fuzz.seeds import Seeds
+from fuzz.targets import TARGETS
+
 _TESTS = Path(__file__).resolve().parents[1]
-if __name__ == "__main__":
-    sys.path[0] = str(_TESTS)  # not this folder: its modules have names of their own in `fuzz`
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("MPLBACKEND", "Agg")
-
-from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402 - the path and the threads come first
-from hypothesis import strategies as st  # noqa: E402
-
-from fuzz.case import Target, limit_memory, run_case  # noqa: E402
-from fuzz.probes import PROBES  # noqa: E402
-from fuzz.seeds import Seeds  # noqa: E402
-from fuzz.targets import TARGETS  # noqa: E402
-
 BLOCK = 100
 """Cases that a child works through; of a heavy target (`Target.weight`) as many fewer as one of them is heavier."""
 CLOCK_SECONDS = 120
@@ -97,7 +91,7 @@ def run_block(
     child.kill()
     child.join()
     if problem:
-        problem = f"{problem}\n    again: python tests/fuzz/run.py {target} --seed {seed} --block {number}"
+        problem = f"{problem}\n    again: python tests/fuzz {target} --seed {seed} --block {number}"
         if kept is not None and (work / "case" / "files").is_dir():  # the smallest case that failed was the last one
             shutil.rmtree(kept / name, ignore_errors=True)
             shutil.copytree(work / "case" / "files", kept / name, symlinks=True, ignore=_pipes)
@@ -213,7 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "tests/fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; all by default")
     parser.add_argument("--cases", type=int, default=20_000, help="of each target (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="decides every case (default: %(default)s)")
@@ -226,7 +222,3 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"no target {', '.join(unknown)}; targets: {', '.join(TARGETS)}")
     options.folder = options.folder.absolute()
     return options
-
-
-if __name__ == "__main__":
-    sys.exit(main())

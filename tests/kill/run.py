@@ -1,7 +1,7 @@
 """Kill commands at random moments.
 
-    python tests/kill/run.py [--kills N] [--seed S] [--seconds T]
-    python tests/kill/run.py --seed S --one N     one trial again; its folder is kept
+    python tests/kill [--kills N] [--seed S] [--seconds T]
+    python tests/kill --seed S --one N     one trial again; its folder is kept
 
 A trial is a command that is killed by SIGKILL one to three times, run again until it ends, and compared byte for byte
 with a run that was never stopped: half of the moments are before a change to a file (the same in every run), half are
@@ -23,11 +23,6 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
-
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("MPLBACKEND", "Agg")
 
 from kill.commands import COMMANDS, Command, Files, make_inputs
 
@@ -79,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"trial {number} (seed {options.seed}): {command.name}, killed {moments}: {problem or 'as never stopped'}"
         )
         if problem:
-            print(f"    again: python tests/kill/run.py --seed {options.seed} --one {number}", flush=True)
+            print(f"    again: python tests/kill --seed {options.seed} --one {number}", flush=True)
         elif options.one is None:
             shutil.rmtree(folder / f"trial-{number}")
     if options.one is not None:
@@ -188,13 +183,11 @@ def _count_changes(folder: str, counted: Path, last: int | None) -> None:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "tests/kill", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=50, help="trials (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="decides every trial (default: %(default)s)")
     parser.add_argument("--one", type=int, help="run this trial alone, and keep its folder")
     parser.add_argument("--seconds", type=float, help="begin no trial after so long")
     return parser.parse_args(arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,10 +7,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+from document_values import (
+    EXAMPLES,
+    FINITE,
+    JSON,
+    NAMED,
+    NAMES,
+    OPTIONS,
+    POSITIVE,
+    TEXT,
+    cards,
+    channels,
+    ranges,
+    specs,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fuzz.values import EXAMPLES, FINITE, JSON, NAMED, NAMES, OPTIONS, POSITIVE, TEXT, cards, channels, ranges, specs
 from simmat.bundle import read_bundle_spec, write_bundle
 from simmat.config import dump_toml, load_config
 from simmat.data.card import DataCard, load_card, write_card

@@ -1,4 +1,4 @@
-"""Damaged files: a value that holds what it promises, or a SimMATError; never a traceback, a hang or a leftover."""
+"""The harness `tests/fuzz` runs: a block of each target ends as it must; `make fuzz` runs 20,000 cases."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from fuzz.probes import PROBES
 from fuzz.run import BLOCK, run_block
 from fuzz.targets import TARGETS
@@ -18,6 +17,7 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "fuzz-seeds"  # one for all of xdist
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_damaged_file_is_read_or_refused(name: str, seeds: Path) -> None:
     """What a stranger sends must end in one clear error, within limits of time and memory."""

@@ -1,12 +1,11 @@
-"""Settings of hypothesis."""
+"""Settings of hypothesis, for tests of what is written and read back, with any values."""
 
 from __future__ import annotations
 
 import os
 
+from document_values import EXAMPLES
 from hypothesis import HealthCheck, settings
-
-from fuzz.values import EXAMPLES
 
 settings.register_profile(
     "simmat",
