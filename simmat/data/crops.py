@@ -57,7 +57,7 @@ def _checked_size(sample: Sample, adapter: ModalityAdapter, coco: CocoLabels | N
     if size_hw is None:
         size_hw = load_sample(adapter, sample.files).size_hw
     if coco is not None:
-        label_hw = coco.images[sample.id].size_hw
+        label_hw = coco.sizes_hw[sample.id]
         check_equal_size(f"COCO annotations of {sample.id}", label_hw, sample.reference, size_hw)
     elif sample.mask is not None and not sample.has_polygons:
         label_hw = image_size(sample.mask, labels=True)

@@ -336,7 +336,8 @@ def open_dataset(
             )
     if card.crop is not None:
         samples = divide_images(samples, adapter, card.crop, coco)
-    listed, note, by_hash, new_splits = decide_splits(folder, samples, split_source, unlabelled)
+    listed, note, new_splits = decide_splits(folder, samples, split_source, unlabelled)
+    by_hash = any(before.split != after.split for before, after in zip(samples, listed, strict=True))
     if card.crop is not None:
         listed = tuple(divide_blocks(listed, card.crop))
     polygons = None

@@ -651,8 +651,8 @@ def annotations_digest(dataset: Dataset, sample: Sample) -> str:
     """Return the start of the sha256 of a sample's COCO annotations; "" if it has a mask."""
     if dataset.coco is None or sample.has_mask:
         return ""
-    image = dataset.coco.images[sample.image_id]
-    return _short(json.dumps((image.size_hw, image.annotations), sort_keys=True))
+    size_hw = dataset.coco.sizes_hw[sample.image_id]
+    return _short(json.dumps((size_hw, dataset.coco.annotations[sample.image_id]), sort_keys=True))
 
 
 def _short(text: str) -> str:

@@ -139,22 +139,6 @@ def start_of_paths(folder: Path) -> str:
     return os.path.join(folder, "")
 
 
-class Listing(NamedTuple):
-    """The samples of a folder.
-
-    Attributes:
-        samples: in the order of the manifest, or sorted by id; each has a split.
-        split_note: a sentence for the user on where the splits come from.
-        by_hash: True if a split was chosen by the hash of the ids.
-        new_splits: id -> split that `write_splits` should keep when a model is trained.
-    """
-
-    samples: tuple[Sample, ...]
-    split_note: str
-    by_hash: bool
-    new_splits: Mapping[str, str]
-
-
 def evenly_spaced(items: Sequence[Item], count: int) -> tuple[Item, ...]:
     """Return at most `count` samples, or other items, spread evenly."""
     count = min(count, len(items))
@@ -168,7 +152,7 @@ def id_digest(text: str) -> bytes:
 
 def decide_splits(
     root: Path, samples: Sequence[Sample], split_source: str, unlabelled: Sequence[Sample] = ()
-) -> Listing:
+) -> tuple[tuple[Sample, ...], str, dict[str, str]]:
     """Complete the splits by the hash of the ids, so that an image keeps its split whatever else is labelled later.
 
     Without any split, 15 % of the images go to val, 15 % to test and the rest to train. With a train split and no val,
@@ -179,6 +163,10 @@ def decide_splits(
         samples: labelled images or blocks of images, all with a split or all without.
         split_source: where the splits are named, for messages ("manifest.csv", "the folders of images/").
         unlabelled: images that are not used.
+
+    Returns:
+        The samples, each with a split; a sentence for the user on where the splits come from; and id -> split that
+        `write_splits` should keep when a model is trained.
 
     Raises:
         DataError: an image is in two splits, or `splits.csv` cannot be used.
@@ -198,7 +186,7 @@ def decide_splits(
         parts = ("val",)
         reason = f"{split_source} of {root} names no val split"
     else:
-        return Listing(tuple(samples), f"The splits are those of {split_source} in {root}.", False, {})
+        return tuple(samples), f"The splits are those of {split_source} in {root}.", {}
     groups: dict[_Place, list[str]] = {}
     for sample in samples:
         if sample.split in ("", "train"):
@@ -216,7 +204,7 @@ def decide_splits(
         note += f" {len(strangers)} ids of {SPLITS_FILE} are of no image, such as {strangers[0]!r}."
     if new:
         note += f" Training writes them to {SPLITS_FILE}, and images labelled later move none of them."
-    return Listing(tuple(listed), note, bool(chosen), new)
+    return tuple(listed), note, new
 
 
 def _split_note(

@@ -26,9 +26,9 @@ def counts(found: tuple[Sample, ...]) -> dict[str, int]:
 
 def test_without_splits_they_are_70_15_15_and_reported() -> None:
     """The user has to be able to read what was decided for them."""
-    listing = decide_splits(Path("D"), samples(40), "manifest.csv")
-    assert counts(listing.samples) == {"train": 28, "val": 6, "test": 6}
-    assert "28 train, 6 val, 6 test of 40 images" in listing.split_note
+    found, note, _ = decide_splits(Path("D"), samples(40), "manifest.csv")
+    assert counts(found) == {"train": 28, "val": 6, "test": 6}
+    assert "28 train, 6 val, 6 test of 40 images" in note
 
 
 def test_an_image_in_two_splits_is_refused() -> None:
@@ -40,8 +40,8 @@ def test_an_image_in_two_splits_is_refused() -> None:
 
 def test_splits_follow_the_hash_of_the_id_and_not_the_order() -> None:
     """A new listing order of the file system must not move images between splits; the picks are pinned for good."""
-    forward = decide_splits(Path("D"), samples(20), "x").samples
-    backward = decide_splits(Path("D"), samples(20)[::-1], "x").samples
+    forward, _, _ = decide_splits(Path("D"), samples(20), "x")
+    backward, _, _ = decide_splits(Path("D"), samples(20)[::-1], "x")
     assert {sample.id: sample.split for sample in forward} == {sample.id: sample.split for sample in backward}
     assert sorted(sample.id for sample in forward if sample.split == "val") == ["s13", "s7", "s8"]
 
@@ -52,13 +52,13 @@ def test_labelling_more_moves_no_image(tmp_path: Path, first: int, more: int, tr
     """An image once trained on, in a test split, makes the score a lie."""
 
     def splits(count: int) -> dict[str, str]:
-        listing = decide_splits(tmp_path, samples(count, "train" * train), "x")
-        assert write_splits(tmp_path, listing.new_splits) == ""
-        found = counts(listing.samples)
+        listed, _, new = decide_splits(tmp_path, samples(count, "train" * train), "x")
+        assert write_splits(tmp_path, new) == ""
+        found = counts(listed)
         assert found["val"] == pytest.approx(0.15 * count, abs=max(2, 0.05 * count))
         assert found["val"]
         assert train or found["test"] == pytest.approx(found["val"], abs=max(1, 0.05 * count))
-        return {sample.id: sample.split for sample in listing.samples}
+        return {sample.id: sample.split for sample in listed}
 
     before = splits(first)
     assert splits(more).items() >= before.items()
@@ -70,15 +70,15 @@ def test_written_splits_are_those_of_the_user(tmp_path: Path) -> None:
     """The file lies beside the images to be read and changed; an image that is gone stays in it."""
     (tmp_path / "splits.csv").write_text("id,split\ns3,test\ngone,val\nlate,val\n")
     given = [*samples(5), Sample("odd\udcff", "", ("x",), ("o.npy", "m.png"))]
-    listing = decide_splits(tmp_path, given, "x")
-    assert [sample.id for sample in listing.samples if sample.split == "test"] == ["s3"]
-    assert "2 ids of splits.csv are of no image, such as 'gone'" in listing.split_note
-    assert write_splits(tmp_path, listing.new_splits) == ""
+    found, note, new = decide_splits(tmp_path, given, "x")
+    assert [sample.id for sample in found if sample.split == "test"] == ["s3"]
+    assert "2 ids of splits.csv are of no image, such as 'gone'" in note
+    assert write_splits(tmp_path, new) == ""
     assert {"s3,test", "gone,val", "late,val", "s0,train"} <= set((tmp_path / "splits.csv").read_text().splitlines())
-    again = decide_splits(tmp_path, [*given, Sample("late", "", ("x",), ("l.npy", "m.png"))], "x")
-    assert again.samples[:-1] == listing.samples
-    assert again.samples[-1].split == "val"
-    assert not again.new_splits
+    again, _, left = decide_splits(tmp_path, [*given, Sample("late", "", ("x",), ("l.npy", "m.png"))], "x")
+    assert again[:-1] == found
+    assert again[-1].split == "val"
+    assert not left
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,9 @@ def test_blocks_of_an_image_follow_its_written_split(tmp_path: Path) -> None:
     """Trained as a whole first, its blocks must not become test images of a later training with --crop."""
     (tmp_path / "splits.csv").write_text("id,split\ns1,test\n")
     blocks = [sample.within(Window(y, 0, y + 9, 9)) for sample in samples(3) for y in (0, 9)]
-    listing = decide_splits(tmp_path, blocks, "x")
-    assert {sample.split for sample in listing.samples if sample.image_id == "s1"} == {"test"}
-    assert {sample.split for sample in listing.samples if sample.image_id != "s1"} == {"train", "val"}
+    found, _, _ = decide_splits(tmp_path, blocks, "x")
+    assert {sample.split for sample in found if sample.image_id == "s1"} == {"test"}
+    assert {sample.split for sample in found if sample.image_id != "s1"} == {"train", "val"}
 
 
 def test_a_folder_that_cannot_be_written_is_warned_of(tmp_path: Path) -> None:
@@ -116,15 +116,15 @@ def test_train_without_val_gives_some_of_it_and_leaves_test_alone() -> None:
     """Choosing the best step on test would be the benchmark's old mistake."""
     given = samples(20, "train") + [sample._replace(id=f"t{sample.id}", split="test") for sample in samples(5)]
     given = [*given[:20], *(sample._replace(paths=(sample.id, "m.png")) for sample in given[20:])]
-    listing = decide_splits(Path("D"), given, "manifest.csv")
-    assert counts(listing.samples) == {"train": 17, "val": 3, "test": 5}
-    assert "names no val split" in listing.split_note
+    found, note, _ = decide_splits(Path("D"), given, "manifest.csv")
+    assert counts(found) == {"train": 17, "val": 3, "test": 5}
+    assert "names no val split" in note
 
 
 def test_several_labels_of_one_image_stay_together() -> None:
     """An image in train and test at once makes the score a lie."""
     doubled = [sample._replace(id=f"{sample.id}-{copy}") for sample in samples(12) for copy in range(3)]
-    found = decide_splits(Path("D"), doubled, "x").samples
+    found, _, _ = decide_splits(Path("D"), doubled, "x")
     by_file: dict[Path, set[str]] = {}
     for sample in found:
         by_file.setdefault(sample.reference, set()).add(sample.split)
@@ -134,14 +134,14 @@ def test_several_labels_of_one_image_stay_together() -> None:
 def test_named_splits_stay_as_they_are() -> None:
     """Who names splits means them; a test set alone is enough to score on."""
     given = samples(3, "test")
-    assert decide_splits(Path("D"), given, "manifest.csv").samples == tuple(given)
+    assert decide_splits(Path("D"), given, "manifest.csv")[0] == tuple(given)
 
 
 @pytest.mark.parametrize(("count", "split"), [(2, ""), (1, "train")])
 def test_too_few_images_to_split_can_be_opened_and_not_trained_on(count: int, split: str) -> None:
     """Labels of one image can be converted and looked at; who trains is told how many images it takes."""
-    listing = decide_splits(Path("D"), samples(count, split), "x")
-    assert counts(listing.samples) == {"train": count, "val": 0, "test": 0}
-    dataset = Dataset(Path("D"), Gray(), DataCard(regions="instances"), listing.samples, listing.split_note)
+    found, note, _ = decide_splits(Path("D"), samples(count, split), "x")
+    assert counts(found) == {"train": count, "val": 0, "test": 0}
+    dataset = Dataset(Path("D"), Gray(), DataCard(regions="instances"), found, note)
     with pytest.raises(DataError, match=rf"val split is empty.* {count} train.*[Aa]t least 3.*manifest\.csv"):
         dataset.split("val")

@@ -40,18 +40,17 @@ _ANNOTATION_FIELDS: dict[str, type | UnionType] = {"id": int | str, "image_id": 
 
 
 @dataclass(frozen=True)
-class CocoImage:
-    """The size of one image and its annotations, as they stand in the json."""
-
-    size_hw: tuple[int, int]
-    annotations: tuple[Mapping[str, Any], ...]
-
-
-@dataclass(frozen=True)
 class CocoLabels:
-    """All annotations of a data set, by sample id, and the names of the categories, by category id."""
+    """All annotations of a data set.
 
-    images: Mapping[str, CocoImage]
+    Attributes:
+        sizes_hw: sample id -> (height, width) of its image.
+        annotations: sample id -> its annotations, as they stand in the json.
+        class_names: category id -> name.
+    """
+
+    sizes_hw: Mapping[str, tuple[int, int]]
+    annotations: Mapping[str, Sequence[Mapping[str, Any]]]
     class_names: Mapping[int, str]
 
     def label(self, sample_id: str, card: DataCard) -> Annotation:
@@ -60,13 +59,13 @@ class CocoLabels:
         "instances" makes each annotation a region of its category; "classes" joins those of one category; "components"
         joins them and takes the connected components. Masks of the image's size are drawn one at a time to save memory.
         """
-        image = self.images[sample_id]
-        ignore = np.zeros(image.size_hw, dtype=np.bool_)
+        size_hw = self.sizes_hw[sample_id]
+        ignore = np.zeros(size_hw, dtype=np.bool_)
         groups: dict[int, list[Mapping[str, Any]]] = {}
-        for index, annotation in enumerate(image.annotations):
+        for index, annotation in enumerate(self.annotations[sample_id]):
             category = annotation["category_id"]
             if annotation.get("iscrowd") or category == card.ignore:
-                ignore |= draw_segmentation(annotation["segmentation"], image.size_hw)
+                ignore |= draw_segmentation(annotation["segmentation"], size_hw)
             else:
                 key = index if card.regions in ("instances", "panoptic") else category
                 groups.setdefault(key, []).append(annotation)
@@ -74,9 +73,9 @@ class CocoLabels:
         empty = 0
         for _, group in sorted(groups.items()):
             category = group[0]["category_id"]
-            visible = np.zeros(image.size_hw, dtype=np.bool_)
+            visible = np.zeros(size_hw, dtype=np.bool_)
             for annotation in group:
-                visible |= draw_segmentation(annotation["segmentation"], image.size_hw)
+                visible |= draw_segmentation(annotation["segmentation"], size_hw)
             visible &= ~ignore
             if card.regions == "components":
                 found = components(visible, category)
@@ -85,7 +84,7 @@ class CocoLabels:
                 found = [] if region is None else [region]
             empty += not found
             regions += found
-        label = make_label(image.size_hw, regions, ignore, card.smallest_px(image.size_hw))
+        label = make_label(size_hw, regions, ignore, card.smallest_px(size_hw))
         return replace(label, dropped=label.dropped + empty)
 
 
@@ -128,7 +127,8 @@ def read_coco(root: Path, sources: Sequence[Source], files: Mapping[str, Path]) 
         DataError: the files cannot be used; lists all problems.
     """
     samples: list[Sample] = []
-    images: dict[str, CocoImage] = {}
+    sizes_hw: dict[str, tuple[int, int]] = {}
+    annotations: dict[str, Sequence[Mapping[str, Any]]] = {}
     names: dict[int, str] = {}
     problems: list[str] = []
     for split, path in files.items():
@@ -157,15 +157,16 @@ def read_coco(root: Path, sources: Sequence[Source], files: Mapping[str, Path]) 
                 text = str(error)
                 problems.append(text if text.startswith(where) else f"{where}: {text}")
                 continue
-            if sample.id in images:
+            if sample.id in sizes_hw:
                 problems.append(f"image {sample.id!r} occurs twice")
             samples.append(sample)
-            images[sample.id] = CocoImage(size_hw, tuple(by_image[entry["id"]]))
+            sizes_hw[sample.id] = size_hw
+            annotations[sample.id] = by_image[entry["id"]]
     if problems:
         raise DataError(all_problems(f"{root}: COCO annotations that cannot be used:", problems))
     if not samples:
         raise DataError(f"{root}: {', '.join(path.name for path in files.values())} lists no image")
-    return samples, CocoLabels(images, names)
+    return samples, CocoLabels(sizes_hw, annotations, names)
 
 
 def _read_categories(content: Mapping[str, Any], path: Path, names: dict[int, str]) -> list[str]:

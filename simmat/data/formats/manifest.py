@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import posixpath
-import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import cast, get_args
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from simmat.data.card import make_card, write_card
 from simmat.data.formats.folders import IMAGES, MASKS
 from simmat.data.samples import SPLITS, Sample, start_of_paths
-from simmat.errors import ConfigError, DataError, OutputError, all_problems, did_you_mean, nearest
+from simmat.errors import ConfigError, DataError, OutputError, all_problems, did_you_mean, nearest, shortened
 from simmat.io.files import atomic_folder, frame_of, read_csv_rows, write_rows
 from simmat.io.images import PNG_KINDS, write_image
 from simmat.sensors.adapter import Source
@@ -150,19 +150,12 @@ def find_file(start: str, text: str, source: Source | None = None) -> str:
     clean = posixpath.normpath(text)
     if posixpath.isabs(text) or clean == ".." or clean.startswith("../"):
         raise DataError(f"{text!r} is outside the data folder; use a path relative to it")
-    try:
-        mode = os.stat(start + clean).st_mode
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        if "\0" not in clean and frame_of(Path(start + clean)) is not None:
-            return start + clean
+    if not os.path.isfile(start + clean):
+        with suppress(OSError):  # a name that is too long
+            if frame_of(Path(start + clean)) is not None:
+                return start + clean
         hint = "; use / between folders, not \\" if "\\" in text else ""
-        raise DataError(f"{text!r}: no such file{hint}") from None
-    except OSError as error:
-        raise DataError(f"{text[:60]!r}…: {error.strerror}") from None
-    if stat.S_ISDIR(mode):
-        raise DataError(f"{text!r} is a folder, not a file")
-    if not stat.S_ISREG(mode):
-        raise DataError(f"{text!r} is a pipe, socket or device, not a file")
+        raise DataError(f"{shortened(repr(text))}: no such file, or a folder, pipe or device{hint}")
     if source and not clean.lower().endswith(source.extensions):
         endings = ", ".join(source.extensions)
         raise DataError(f"{text!r} is not a file of source {source.name!r} ({endings})")

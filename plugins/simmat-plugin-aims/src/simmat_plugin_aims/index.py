@@ -56,9 +56,9 @@ def index_layout(
                 found.missing,
             )
         )
-    listing = decide_splits(root, found.samples, f"layout {name!r}")
-    found.samples = list(listing.samples)
-    found.notes += [note for note in (listing.split_note, _split_warning(found.samples)) if note]
+    samples, split_note, _ = decide_splits(root, found.samples, f"layout {name!r}")
+    found.samples = list(samples)
+    found.notes += [note for note in (split_note, _split_warning(found.samples)) if note]
     facts = {**known.card, "source": known.title, "notes": f"Written by simmat data index {name}."}
     whole = make_card(merge(facts, card or {}), where=str(target))
     with atomic_folder(target) as folder:

@@ -287,7 +287,8 @@ class LabelFolder:
             if (mask := self._masks[key]) is not None
         ]
         try:
-            return {sample.id: sample.split for sample in decide_splits(self.root, masked, "the folder").samples}
+            samples, _, _ = decide_splits(self.root, masked, "the folder")
+            return {sample.id: sample.split for sample in samples}
         except DataError:  # too few to split
             return {}
 

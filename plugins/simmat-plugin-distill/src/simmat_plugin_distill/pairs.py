@@ -107,14 +107,14 @@ def open_pairs(config: TrainConfig, teacher: ModalityAdapter, registry: Registry
         samples, split_source = read_manifest(root, joined.sources, masks=False), MANIFEST_FILE
     else:
         samples, split_source = find_samples(root, joined.sources, masks=False), "the folders of images/"
-    listing = decide_splits(root, samples, split_source)
-    if lacking := [name for name in ("train", "val") if name not in {sample.split for sample in listing.samples}]:
+    paired, _, new_splits = decide_splits(root, samples, split_source)
+    if lacking := [name for name in ("train", "val") if name not in {sample.split for sample in paired}]:
         raise DataError(f"{root}: no pair is in {' and '.join(lacking)}; at least 3 make train, val and test")
-    if warning := write_splits(root, listing.new_splits):
+    if warning := write_splits(root, new_splits):
         echo(warning, err=True)
     student = with_data_card(student, card.model_dump())
     sources = _sources(teacher, joined), _sources(student, joined)
-    return Pairs(root, listing.samples, teacher, student, *sources, card)
+    return Pairs(root, paired, teacher, student, *sources, card)
 
 
 def _sources(sensor: ModalityAdapter, joined: ModalityAdapter) -> dict[str, str]:
