@@ -27,8 +27,7 @@ from simmat.types import Prompt
 
 if TYPE_CHECKING:
     from simmat.plugins.registry import Registry
-    from simmat.predictor import Predictor, Reference
-    from simmat.predictor.tiles import SegmentOptions
+    from simmat.predictor import EverythingSettings, Predictor, Reference
     from simmat.types import ImageReader
 
 LOCAL = "local"
@@ -286,7 +285,8 @@ class Request:
         kinds: what is found: one object for each prompt, all objects in the same files, classes.
         formats: those that the user names.
         automatic: those that "auto" may stand for; empty if the user does not write it.
-        search: what to find without prompts; None finds what prompts mark.
+        settings: how objects are found without prompts; None finds none.
+        reference: what shows the objects to find; None finds every object.
         min_score: smallest score of an object to keep; None keeps all.
         kept_classes: label values to keep; None keeps all.
     """
@@ -295,7 +295,8 @@ class Request:
     kinds: tuple[ResultKind, ...]
     formats: tuple[ResultFormat, ...] = ()
     automatic: tuple[ResultFormat, ...] = ()
-    search: SegmentOptions | None = None
+    settings: EverythingSettings | None = None
+    reference: Reference | None = None
     min_score: float | None = None
     kept_classes: frozenset[int] | None = None
 
@@ -349,10 +350,13 @@ class Request:
         if self.options.is_map_file and self.options.prompts is not None:
             map_file = {"": self.options.prompts}
         names = [one.name for one in self.formats]
-        found = (self.kinds, names, bool(self.automatic), self.search, self.min_score, self.kept_classes)
+        found = (self.kinds, names, bool(self.automatic), self.settings, self.reference, self.min_score)
         asked = self.options.model_dump(mode="json", include=_IN_DIGEST)
+        classes = None
+        if self.kept_classes is not None:
+            classes = sorted(self.kept_classes)
         marked = [(name, prompt_values(prompt)) for name, prompt in prompts.items()]
-        return request_digest(model, files_key(files), files_key(map_file), repr(found), asked, marked)
+        return request_digest(model, files_key(files), files_key(map_file), repr(found), asked, classes, marked)
 
 
 _IN_DIGEST = {"missing", "points", "negative", "box", "crs", "mask", "tile", "overlap", "mosaic"}
@@ -378,33 +382,32 @@ def resolve(
         origin = "an untuned model" if predictor.bundle is None else str(predictor.bundle.path)
         least = min_score(predictor.calibration, options.max_error_rate or MAX_ERROR_RATE, origin)
         note(f"--min-score auto: {least:.3f}")
-    search = _search(options, predictor)
+    if options.semantic:
+        predictor.required_dense()  # raises before any work
+    reference = None
+    if options.reference:
+        reference = _reference(options, predictor)
+    settings = _settings(options, predictor, reference)
     kinds = _kinds(options, registry)
     formats, automatic = _formats(options, kinds, registry)
     classes = None
     if options.classes is not None and not options.reference:
         classes = class_values(options.classes, predictor)
-    return Request(options, kinds, formats, automatic, search, least, classes)
+    return Request(options, kinds, formats, automatic, settings, reference, least, classes)
 
 
-def _search(options: PredictOptions, predictor: Predictor) -> SegmentOptions | None:
-    """Return what to find without prompts; None with prompts."""
+def _settings(options: PredictOptions, predictor: Predictor, reference: Reference | None) -> EverythingSettings | None:
+    """Return how objects are found without prompts; None if none are."""
     from simmat.predictor import EverythingSettings
-    from simmat.predictor.tiles import SegmentOptions
 
-    if not options.is_promptless:
+    if not options.everything and reference is None:
         return None
-    reference = _reference(options, predictor) if options.reference else None
-    settings = None
-    if options.everything or reference is not None:
-        settings = EverythingSettings()
-        if options.min_area is not None:
-            settings = replace(settings, min_area=options.min_area)
-        if isinstance(options.min_score, float):
-            settings = replace(settings, min_score=_raw_score(options.min_score, predictor, reference))
-    if options.semantic:
-        predictor.required_dense()  # raises before any work
-    return SegmentOptions(settings, options.semantic, reference)
+    settings = EverythingSettings()
+    if options.min_area is not None:
+        settings = replace(settings, min_area=options.min_area)
+    if isinstance(options.min_score, float):
+        settings = replace(settings, min_score=_raw_score(options.min_score, predictor, reference))
+    return settings
 
 
 def _raw_score(least: float, predictor: Predictor, reference: Reference | None) -> float:

@@ -31,7 +31,7 @@ from simmat.io.files import output_errors, release_pages, remove_temporary
 from simmat.predictor.open import NoValidPixelsError
 from simmat.predictor.prompts import check_inside
 from simmat.predictor.results import picture_of
-from simmat.predictor.tiles import SegmentOptions, WindowResult, merge_objects, most_likely
+from simmat.predictor.tiles import WindowResult, merge_objects, most_likely
 from simmat.types import Prompt, SensorImage, Window
 
 if TYPE_CHECKING:
@@ -103,8 +103,7 @@ def predict_files(
     successful = [outcomes[task.name] for task in tasks if outcomes[task.name].error is None]
     for line in writer.finish(successful):
         progress.wrote(line)
-    finds_objects = request.search is not None and request.search.objects is not None
-    if finds_objects and successful and not any(outcome.objects for outcome in successful):
+    if request.settings is not None and successful and not any(outcome.objects for outcome in successful):
         progress.note("Warning: no object found; try a lower --min-score, other --classes, prompts, or more training")
     return [outcomes[task.name] for task in tasks]
 
@@ -236,10 +235,10 @@ def open_image(predictor: Predictor, task: ImageTask, request: Request) -> Tiled
 
 def window_store(image: TiledImage, task: ImageTask, request: Request, out: Path) -> WindowStore | None:
     """Return the folder that keeps the answers of the windows of an image; None if there is only one window."""
-    if request.search is None or len(image.windows) == 1:
+    if not request.options.is_promptless or len(image.windows) == 1:
         return None
-    question = [repr(request.search), list(request.options.missing), image.tile, image.overlap]
-    key = json.dumps([image.predictor.digest, files_key(task.files), *question])
+    asked = repr((request.settings, request.reference, request.options.semantic, request.options.missing))
+    key = json.dumps([image.predictor.digest, files_key(task.files), asked, image.tile, image.overlap])
     return WindowStore(out / f".{task.name}.windows", key)
 
 
@@ -248,15 +247,14 @@ def _answer_windows(predictor: Predictor, task: ImageTask, request: Request, out
     image = open_image(predictor, task, request)
     store = window_store(image, task, request, out)
     assert store is not None  # `_windows_of` has counted several
-    assert request.search is not None
     for index in indices:
         if not store.has(index):
-            store.write(index, predictor.segment_window(image, image.windows[index], request.search))
+            store.write(index, _segment_window(image, image.windows[index], request))
 
 
 def _windows_of(predictor: Predictor, request: Request, task: ImageTask) -> int:
     """Return the number of windows of an image that can be segmented separately; 1 if it is read as a whole."""
-    if request.search is None:  # prompts take the windows around them
+    if not request.options.is_promptless:  # prompts take the windows around them
         return 1
     try:
         if not request.options.mosaic:
@@ -288,8 +286,8 @@ def find(
         NoValidPixelsError: nothing is measured in the image, or around a prompt.
         SimMATError: the image cannot be read, or a prompt is outside of it.
     """
-    if request.search is not None:
-        return _find_without_prompts(image, task, request, request.search, store, progress)
+    if request.options.is_promptless:
+        return _find_without_prompts(image, task, request, store, progress)
     prompts = task.prompts
     if prompts is None:
         prompts = prompts_on_map(request.options, image.reader, task.name)
@@ -304,7 +302,6 @@ def _find_without_prompts(
     image: TiledImage,
     task: ImageTask,
     request: Request,
-    search: SegmentOptions,
     store: WindowStore | None,
     progress: Progress,
 ) -> Found:
@@ -312,12 +309,12 @@ def _find_without_prompts(
     predictor = image.predictor
     classes = None
     blender = None
-    if search.semantic:
+    if request.options.semantic:
         classes = _empty_class_map(image, None if store is None else store.folder)
         blender = predictor.class_map_blender(image)
     objects = []
     empty = 0
-    for answer in _answers(image, search, store, partial(progress.windows, task.name)):
+    for answer in _answers(image, request, store, partial(progress.windows, task.name)):
         objects.append(answer.objects)
         empty += answer.is_empty
         if classes is not None and blender is not None:
@@ -327,7 +324,7 @@ def _find_without_prompts(
                 release_pages(classes)
     image.check_measured(empty)
     results = []
-    if search.objects is not None:
+    if request.settings is not None:
         results.append(_objects_result(image, task, request, merge_objects(image.windows, objects)))
     if classes is not None:
         results.append(_classes_result(image, task, request, classes))
@@ -346,21 +343,29 @@ def _find_without_prompts(
 
 def _answers(
     image: TiledImage,
-    search: SegmentOptions,
+    request: Request,
     store: WindowStore | None,
     progress: Callable[[int, int], object],
 ) -> Iterator[WindowResult]:
     """Yield what is found in each window; a store has what was found before, and gets the rest."""
     if store is None:
         for window in image.windows:
-            yield image.predictor.segment_window(image, window, search)
+            yield _segment_window(image, window, request)
         return
     for index, window in enumerate(image.windows):
         answer = store.read(index)
         if answer is None:
-            answer = store.write(index, image.predictor.segment_window(image, window, search))
+            answer = store.write(index, _segment_window(image, window, request))
         progress(index + 1, len(image.windows))
         yield answer
+
+
+def _segment_window(image: TiledImage, window: Window, request: Request) -> WindowResult:
+    """Find in a window what a request asks for without prompts."""
+    semantic = request.options.semantic
+    return image.predictor.segment_window(
+        image, window, request.settings, reference=request.reference, semantic=semantic
+    )
 
 
 def _find_together(image: TiledImage, task: ImageTask, request: Request, prompts: Mapping[str, Prompt]) -> Found:

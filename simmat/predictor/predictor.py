@@ -52,7 +52,6 @@ from simmat.predictor.reference import Reference, ReferenceSums, find_by_referen
 from simmat.predictor.results import ClassMap, FoundObjects, Prediction
 from simmat.predictor.tiles import (
     ClassMapBlender,
-    SegmentOptions,
     WindowResult,
     merge_objects,
     most_likely,
@@ -696,12 +695,12 @@ class Predictor:
         progress: Callable[[int], object] | None = None,
     ) -> FoundObjects:
         """Find every object of an opened image, best first, see `TiledImage.segment_everything`."""
-        wanted = SegmentOptions(settings or EverythingSettings(), reference=reference)
+        settings = settings or EverythingSettings()
         windows = image.windows if box is None else image.windows_in(box)
         found = []
         empty = 0
         for index, window in enumerate(windows):
-            result = self.segment_window(image, window, wanted)
+            result = self.segment_window(image, window, settings, reference=reference)
             found.append(result.objects)
             empty += result.is_empty
             if progress is not None:
@@ -722,7 +721,7 @@ class Predictor:
         blender = self.class_map_blender(image)
         empty = 0
         for window in image.windows:
-            result = self.segment_window(image, window, SegmentOptions(semantic=True))
+            result = self.segment_window(image, window, None, semantic=True)
             empty += result.is_empty
             for y0, band in blender.add(result.probabilities):
                 rows = slice(y0, y0 + band.shape[1])
@@ -745,8 +744,23 @@ class Predictor:
         """Return what blends the class maps of an image's windows; ConfigError without a dense head."""
         return ClassMapBlender(image.size_hw, image.tile, image.overlap, self.required_dense().count)
 
-    def segment_window(self, image: TiledImage, window: Window, wanted: SegmentOptions) -> WindowResult:
+    def segment_window(
+        self,
+        image: TiledImage,
+        window: Window,
+        settings: EverythingSettings | None,
+        *,
+        reference: Reference | None = None,
+        semantic: bool = False,
+    ) -> WindowResult:
         """Find objects, classes or both in one window of an image.
+
+        Args:
+            image: the image.
+            window: one of its windows.
+            settings: how objects are found; None finds none.
+            reference: the objects to look for; None finds every object.
+            semantic: find the class of every pixel.
 
         Raises:
             SimMATError: it cannot be read, or has other channels than the model.
@@ -756,15 +770,15 @@ class Predictor:
             return WindowResult(is_empty=True)
         image.warning = image.warning or encoded.warning
         objects: list[FoundObject] = []
-        if wanted.objects is not None:
-            calibration = self.calibration if wanted.reference is None else None  # it is measured without a reference
-            for one in self.objects_in(encoded, wanted.objects, wanted.reference):
+        if settings is not None:
+            calibration = self.calibration if reference is None else None  # it is measured without a reference
+            for one in self.objects_in(encoded, settings, reference):
                 score = calibrated(calibration, "object", one.score)
                 classes = calibrated_classes(calibration, one.class_probabilities)
                 moved = one.shifted(window.y0, window.x0)
                 objects.append(replace(moved, score=score, class_probabilities=classes))
         probabilities = None
-        if wanted.semantic:
+        if semantic:
             probabilities = encoded.class_map()
         if probabilities is not None:
             probabilities = probabilities * np.any(pixels.valid, axis=0)

@@ -18,26 +18,10 @@ from simmat.data.instances import FoundObject, Instance
 from simmat.types import FloatArray, Window
 
 if TYPE_CHECKING:
-    from simmat.predictor.objects import EverythingSettings
-    from simmat.predictor.reference import Reference
+    pass
 
 _AGREEMENT = 0.7
 """Part of the smaller of two masks that the other one covers, where both windows look, if they are one object."""
-
-
-@dataclass(frozen=True)
-class SegmentOptions:
-    """What to find in an image without prompts.
-
-    Attributes:
-        objects: how every object is found; None finds none.
-        semantic: find the class of every pixel.
-        reference: what to look for; None finds every object.
-    """
-
-    objects: EverythingSettings | None = None
-    semantic: bool = False
-    reference: Reference | None = None
 
 
 @dataclass(frozen=True)

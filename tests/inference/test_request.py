@@ -40,9 +40,8 @@ def test_uncertainty_is_found_where_it_is_written(options: dict[str, Any]) -> No
 def test_a_score_to_keep_is_also_the_one_to_search_from() -> None:
     """Masks that are dropped at the end need not be compared with others before."""
     asked = _asked(everything=True, min_score=0.2)
-    assert asked.search is not None
-    assert asked.search.objects is not None
-    assert (asked.min_score, asked.search.objects.min_score) == (0.2, 0.2)
+    assert asked.settings is not None
+    assert (asked.min_score, asked.settings.min_score) == (0.2, 0.2)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from runs import registry
 import simmat
 from simmat.inference.window_store import WindowStore
 from simmat.predictor import Predictor
-from simmat.predictor.tiles import SegmentOptions
 
 
 @pytest.fixture
@@ -24,8 +23,7 @@ def model(dense_bundle: Path) -> Predictor:
 def test_an_answer_survives_its_file(model: Predictor, tmp_path: Path) -> None:
     """A run that was stopped goes on from files."""
     image = model.open_image(large_scene(tmp_path / "large.tif"))
-    wanted = SegmentOptions(EVERY, semantic=True)
-    answer = model.segment_window(image, image.windows[1], wanted)
+    answer = model.segment_window(image, image.windows[1], EVERY, semantic=True)
     store = WindowStore(tmp_path / "store", "key")
     assert not store.has(1)
     store.write(1, answer)
