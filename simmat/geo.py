@@ -52,7 +52,7 @@ class PolygonSource(Protocol):
 
 
 class GeoBackend(Protocol):
-    """The functions of the module that a `GeoBackendSpec` names."""
+    """The functions of the module that a geo backend names."""
 
     def read_georeference(self, path: Path) -> Georeference | None:
         """Return the georeference of an image file; None if it states no coordinate system and affine grid."""
@@ -88,7 +88,7 @@ def installed_geo_backend() -> GeoBackend | None:
     """Return the functions that read maps; None if no plugin brings them."""
     found = installed().all("geo backend")
     if found:
-        return cast(GeoBackend, import_module(found[0].module))
+        return cast(GeoBackend, import_module(found[0].function))
     return None
 
 

@@ -123,23 +123,6 @@ class MetricSpec:
     api_version: int = API_VERSION
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFormat:
-    """A format of exported models that can be run here, as data.
-
-    Attributes:
-        name: what `BundleSpec.exported` contains.
-        description: one line.
-        load: "package.module:function"; called as `function(folder)`, returns a `SimMAT`. Its `for_image` gives it
-            each image in the sensor's units, if the exported model prepares images itself.
-    """
-
-    name: str
-    description: str
-    load: str
-    api_version: int = API_VERSION
-
-
 ResultKind = Literal["prompts", "objects", "classes", "sequences"]
 """What a result holds: the object of one prompt, the objects of an image, the class of every pixel, or the objects that
 were followed through the frames of a sequence."""
@@ -184,54 +167,18 @@ class ResultFormat:
 
 
 @dataclass(frozen=True, slots=True)
-class FollowerSpec:
-    """What follows objects through frames, as data.
+class FunctionSpec:
+    """A part that is one function, as data: its hook says how it is called and what it returns.
 
     Attributes:
         name: lower case letters, digits and hyphens.
         description: one line.
-        follow: "package.module:function"; called as `function(predictor, frames, masks, tile=…, progress=…)` with the
-            arguments of `Predictor.follow`, yields a `simmat.predictor.FollowedFrame` for each frame.
+        function: "package.module:function"; of what reads maps, the module.
     """
 
     name: str
     description: str
-    follow: str
-    api_version: int = API_VERSION
-
-
-@dataclass(frozen=True, slots=True)
-class BundleSource:
-    """A place other than this machine where bundles are, as data.
-
-    Attributes:
-        name: lower case letters, digits and hyphens.
-        description: one line.
-        prefix: how its places begin: "hf://".
-        fetch: "package.module:function"; called as `function(place)` with the place as the user wrote it, returns the
-            path of the bundle's file on this machine, followed by the name of a sensor if the place names one.
-    """
-
-    name: str
-    description: str
-    prefix: str
-    fetch: str
-    api_version: int = API_VERSION
-
-
-@dataclass(frozen=True, slots=True)
-class GeoBackendSpec:
-    """What reads maps, as data: georeferences, features in map coordinates, tiles of maps, rasters by URL.
-
-    Attributes:
-        name: lower case letters, digits and hyphens.
-        description: one line.
-        module: "package.module", which has the functions of `simmat.geo.GeoBackend`.
-    """
-
-    name: str
-    description: str
-    module: str
+    function: str
     api_version: int = API_VERSION
 
 

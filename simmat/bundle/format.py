@@ -161,7 +161,7 @@ class BundleSpec(ModelSpec):
         versions: versions of the software that wrote it.
         packages: the packages that brought its parts when it was trained.
         licence: of the bundle, as the Hugging Face Hub names it; "" if it is not stated.
-        exported: name of the `ModelFormat` of the files beside it, in place of weights; None for weights.
+        exported: name of the model format of the files beside it, in place of weights; None for weights.
         trained_on: the images of its training; None if it does not state them.
         validated_on: the images that chose its step; None if it does not state them.
         calibration: the calibration of its scores; None if it was not measured.

@@ -30,7 +30,7 @@ from simmat.io.files import missing
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts, SimMAT, TooLargeError, assemble_on, find_parts, foundation_of, outline
 from simmat.model_spec import ModelSpec
-from simmat.plugin_specs import BundleSource, FoundationSpec
+from simmat.plugin_specs import FoundationSpec, FunctionSpec
 from simmat.plugins.registry import Registry, import_from_string, installed
 from simmat.sensors.adapter import ModalityAdapter, options_of, with_data_card
 from simmat.sensors.normalize import describe
@@ -137,7 +137,7 @@ def local_path(source: Path | str) -> Path:
     """Return the path of a bundle, with that of a sensor behind it; one from elsewhere is fetched by a plugin.
 
     Args:
-        source: a file, the folder of a run, a zip or folder of version 0.1, or what an installed `BundleSource`
+        source: a file, the folder of a run, a zip or folder of version 0.1, or what an installed bundle source
             fetches, such as hf://ORG/NAME. The name of one of several sensors may follow: RUN/SENSOR.
 
     Raises:
@@ -151,17 +151,17 @@ def local_path(source: Path | str) -> Path:
         return path
     place = re.sub(r"^(\w+:)/+", r"\1//", path.as_posix())  # a path has one slash
     for found in bundle_sources():
-        if place.startswith(found.prefix):
-            fetched: Path = import_from_string(found.fetch)(place)
+        if place.startswith(f"{found.name}:"):
+            fetched: Path = import_from_string(found.function)(place)
             return fetched
-    known = ", ".join(f"{found.prefix}…" for found in bundle_sources()) or "nothing"
+    known = ", ".join(f"{found.name}:…" for found in bundle_sources()) or "nothing"
     raise ConfigError(
         f"{place} is no file here, and no installed plugin fetches it (they fetch {known}); download it first, or "
         "install the plugin for it, see the list of packages in SimMAT's README"
     )
 
 
-def bundle_sources() -> list[BundleSource]:
+def bundle_sources() -> list[FunctionSpec]:
     """Return what fetches bundles from elsewhere."""
     return installed().all("bundle source")
 
@@ -274,7 +274,7 @@ def _load_exported(path: Path, name: str, registry: Registry) -> SimMAT:
     """Load an exported model from the files beside its bundle."""
     place, _ = locate(path)
     folder = place if place.is_dir() else place.parent
-    model: SimMAT = import_from_string(registry.get("model format", name).load)(folder)
+    model: SimMAT = import_from_string(registry.get("model format", name).function)(folder)
     return model
 
 

@@ -13,14 +13,11 @@ import pluggy
 
 from simmat.io.frames import StackFormat
 from simmat.plugin_specs import (
-    BundleSource,
-    FollowerSpec,
     FoundationFamily,
     FoundationSpec,
-    GeoBackendSpec,
+    FunctionSpec,
     LossSpec,
     MetricSpec,
-    ModelFormat,
     ResultFormat,
     TransferLayerSpec,
     TunerSpec,
@@ -91,8 +88,12 @@ def simmat_metrics() -> Iterable[MetricSpec]:  # type: ignore[empty-body]
 
 
 @hookspec
-def simmat_model_formats() -> Iterable[ModelFormat]:  # type: ignore[empty-body]
-    """Return the formats of exported models that a plugin can run."""
+def simmat_model_formats() -> Iterable[FunctionSpec]:  # type: ignore[empty-body]
+    """Return the formats of exported models that a plugin can run, named as in `BundleSpec.exported`.
+
+    `function(folder)` returns a `SimMAT`. Its `for_image` gives it each image in the sensor's units, if the exported
+    model prepares images itself.
+    """
 
 
 @hookspec
@@ -111,18 +112,29 @@ def simmat_stack_formats() -> Iterable[StackFormat]:  # type: ignore[empty-body]
 
 
 @hookspec
-def simmat_followers() -> Iterable[FollowerSpec]:  # type: ignore[empty-body]
-    """Return what follows objects through frames. The first by name is used."""
+def simmat_followers() -> Iterable[FunctionSpec]:  # type: ignore[empty-body]
+    """Return what follows objects through frames. The first by name is used.
+
+    `function(predictor, frames, masks, tile=…, progress=…)` gets the arguments of `Predictor.follow`, and yields a
+    `simmat.predictor.FollowedFrame` for each frame.
+    """
 
 
 @hookspec
-def simmat_bundle_sources() -> Iterable[BundleSource]:  # type: ignore[empty-body]
-    """Return the places other than this machine from which a plugin fetches bundles."""
+def simmat_bundle_sources() -> Iterable[FunctionSpec]:  # type: ignore[empty-body]
+    """Return the places other than this machine from which a plugin fetches bundles.
+
+    One named "hf" is for places that begin with "hf:". `function(place)` gets the place as the user wrote it, and
+    returns the path of the bundle's file on this machine, followed by the name of a sensor if the place names one.
+    """
 
 
 @hookspec
-def simmat_geo_backends() -> Iterable[GeoBackendSpec]:  # type: ignore[empty-body]
-    """Return readers of maps: georeferences, map features, mosaics, rasters by URL. The first by name is used."""
+def simmat_geo_backends() -> Iterable[FunctionSpec]:  # type: ignore[empty-body]
+    """Return readers of maps: georeferences, map features, mosaics, rasters by URL. The first by name is used.
+
+    `function` names a module, which has the functions of `simmat.geo.GeoBackend`.
+    """
 
 
 @hookspec

@@ -33,5 +33,5 @@ def installed_follow() -> Callable[..., Iterator[FollowedFrame]]:
     if not followers:
         hint = registry.hint("follower", "follow", ())
         raise ConfigError(f"nothing that is loaded here follows objects through frames. {hint}")
-    follow: Callable[..., Iterator[FollowedFrame]] = import_from_string(followers[0].follow)
+    follow: Callable[..., Iterator[FollowedFrame]] = import_from_string(followers[0].function)
     return follow

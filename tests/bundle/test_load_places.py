@@ -13,7 +13,7 @@ import simmat
 from simmat.bundle import FILE_NAME, load, load_bundle, read_bundle, read_bundle_spec, write_sensors
 from simmat.cli import run
 from simmat.errors import BundleError, ConfigError
-from simmat.plugin_specs import BundleSource
+from simmat.plugin_specs import FunctionSpec
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ _fetched: dict[str, Path] = {}
 
 def test_a_plugin_fetches_a_bundle_from_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
     """As a path the place has one slash, which the plugin does not see."""
-    source = BundleSource("there", "a test", "there://", "anywhere:fetched")
+    source = FunctionSpec("there", "a test", "anywhere:fetched")
     monkeypatch.setattr(load, "bundle_sources", lambda: [source])
     monkeypatch.setattr(load, "import_from_string", lambda reference: fetched)
     _fetched.update({"there://a/b": bundle, "there://a/c/night": folder / "run/night"})

@@ -10,7 +10,7 @@ import pytest
 import simmat
 from simmat.cli import run
 from simmat.errors import ConfigError
-from simmat.plugin_specs import FollowerSpec
+from simmat.plugin_specs import FunctionSpec
 from simmat.plugins.registry import Registry
 from simmat.predictor import FollowedFrame, following
 
@@ -27,9 +27,9 @@ def test_without_a_follower_the_error_says_where_one_is(bundle: Path, capsys: py
 
 def test_the_follower_of_a_plugin_gets_what_the_caller_gave(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another method, such as a network with a memory, can take the place of ours."""
-    spec = FollowerSpec("still", "keeps masks where they are", f"{__name__}:still")
+    spec = FunctionSpec("still", "keeps masks where they are", f"{__name__}:still")
     monkeypatch.setattr(following, "installed", lambda: Registry([], [("follower", spec, "test")]))
-    monkeypatch.setattr(following, "import_from_string", {spec.follow: still}.__getitem__)
+    monkeypatch.setattr(following, "import_from_string", {spec.function: still}.__getitem__)
     frames = [np.zeros((1, 32, 32), np.float32)] * 3
     given = {4: np.ones((32, 32), np.bool_)}
     found = list(simmat.load(bundle).follow(frames, {1: given}, tile=64))

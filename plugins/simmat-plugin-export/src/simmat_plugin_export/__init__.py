@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import click
 
-from simmat.plugin_specs import ModelFormat
+from simmat.plugin_specs import FunctionSpec
 from simmat.plugins.hooks import hookimpl
 from simmat_plugin_export.command import FORMAT, command
 
@@ -18,6 +18,6 @@ def simmat_commands() -> Iterable[click.Command]:
 
 
 @hookimpl
-def simmat_model_formats() -> Iterable[ModelFormat]:
+def simmat_model_formats() -> Iterable[FunctionSpec]:
     """Return what `export` writes."""
     return [FORMAT]

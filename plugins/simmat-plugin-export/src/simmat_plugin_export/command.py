@@ -8,10 +8,10 @@ from typing import Literal
 import click
 
 from simmat.cli.options import PATH, foundation_options, load_registry
-from simmat.plugin_specs import ModelFormat
+from simmat.plugin_specs import FunctionSpec
 from simmat.terminal import echo
 
-FORMAT = ModelFormat("onnx", "ONNX files, run by onnxruntime on the CPU", "simmat_plugin_export.network:load")
+FORMAT = FunctionSpec("onnx", "ONNX files, run by onnxruntime on the CPU", "simmat_plugin_export.network:load")
 
 
 @click.command("export")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from simmat import hookimpl
-from simmat.plugin_specs import GeoBackendSpec, ResultFormat
+from simmat.plugin_specs import FunctionSpec, ResultFormat
 
 
 @hookimpl
-def simmat_geo_backends() -> Iterable[GeoBackendSpec]:
+def simmat_geo_backends() -> Iterable[FunctionSpec]:
     """Return the functions that read maps through GDAL."""
-    return [GeoBackendSpec("gdal", "GeoTIFF, GeoPackage, GeoJSON and shapefile, by GDAL", "simmat_plugin_geo.backend")]
+    return [FunctionSpec("gdal", "GeoTIFF, GeoPackage, GeoJSON and shapefile, by GDAL", "simmat_plugin_geo.backend")]
 
 
 @hookimpl

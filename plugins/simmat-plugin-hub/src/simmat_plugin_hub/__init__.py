@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simmat.plugin_specs import BundleSource
+from simmat.plugin_specs import FunctionSpec
 from simmat.plugins.hooks import hookimpl
 from simmat_plugin_hub.commands import command
 
@@ -37,11 +37,11 @@ def __getattr__(name: str) -> Any:
 
 
 @hookimpl
-def simmat_bundle_sources() -> Iterable[BundleSource]:
+def simmat_bundle_sources() -> Iterable[FunctionSpec]:
     """Return the Hugging Face Hub and galleries."""
     return [
-        BundleSource("hub", "bundles on the Hugging Face Hub", "hf://", "simmat_plugin_hub.hub:fetch_from_hub"),
-        BundleSource("gallery", "bundles of a gallery", "gallery:", "simmat_plugin_hub.gallery:fetch_from_gallery"),
+        FunctionSpec("hf", "bundles on the Hugging Face Hub", "simmat_plugin_hub.hub:fetch_from_hub"),
+        FunctionSpec("gallery", "bundles of a gallery", "simmat_plugin_hub.gallery:fetch_from_gallery"),
     ]
 
 

@@ -8,7 +8,7 @@ import click
 
 from simmat import hookimpl
 from simmat.io.frames import StackFormat
-from simmat.plugin_specs import FollowerSpec, ResultFormat
+from simmat.plugin_specs import FunctionSpec, ResultFormat
 from simmat_plugin_sequences import command
 
 
@@ -19,10 +19,10 @@ def simmat_commands() -> Iterable[click.Command]:
 
 
 @hookimpl
-def simmat_followers() -> Iterable[FollowerSpec]:
+def simmat_followers() -> Iterable[FunctionSpec]:
     """Return `propagation`."""
     return [
-        FollowerSpec(
+        FunctionSpec(
             "propagation",
             "propagates masks by the similarity of the network's features, without training",
             "simmat_plugin_sequences.follower:follow",

@@ -98,11 +98,11 @@ _REFERENCES: dict[Kind, tuple[str, ...]] = {
     "tuner": ("apply",),
     "loss": ("build",),
     "metric": ("compute",),
-    "model format": ("load",),
+    "model format": ("function",),
     "result format": ("write",),
     "sequence format": ("write",),
-    "follower": ("follow",),
-    "bundle source": ("fetch",),
+    "follower": ("function",),
+    "bundle source": ("function",),
 }
 """Kind -> fields of its specs that name a function."""
 
