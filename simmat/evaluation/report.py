@@ -37,7 +37,9 @@ class ScoreReport(dict[str, Any]):
         """
         rows = []
         for name, scores in self._scores.items():
-            for score in () if scores is None else scores.objects:
+            if scores is None:
+                continue
+            for score in scores.objects:
                 rows.append({"model": name, **as_row(score)})
         try:
             from pandas import DataFrame  # type: ignore[import-not-found,import-untyped,unused-ignore]
@@ -58,32 +60,47 @@ def score_report(
     """
     spec = predictor.spec
     bundle = predictor.bundle
-    seen = None if tuned is None or tuned.seen is None else asdict(tuned.seen)
-    trainable, total = count_parameters(predictor.model)
+    seen = None
+    if tuned is not None and tuned.seen is not None:
+        seen = {
+            "trained": len(tuned.seen.trained),
+            "validated": len(tuned.seen.validated),
+            "left_out": len(tuned.seen.left_out),
+        }
+    parameters = None
+    if bundle is None or not bundle.spec.exported:
+        trainable, total = count_parameters(predictor.model)
+        parameters = {"trainable": trainable, "total": total}
     device = next(predictor.model.parameters()).device
     if device.type == "cuda":
         memory = torch.cuda.max_memory_allocated(device)
     else:
         memory = peak_memory_bytes()
-    summary, zero = (None if scores is None else scores.summary() for scores in (tuned, untuned))
+    summary = None if tuned is None else tuned.summary()
+    zero = None if untuned is None else untuned.summary()
     if summary is not None and zero is not None:
-        zero.update({block: zero.get(block) for block in ("everything", "semantic") if block in summary})
-    names = (tuned or untuned or Scores((), ())).class_names
+        for block in ("everything", "semantic"):
+            if block in summary:
+                zero.setdefault(block, None)
+    scored = tuned or untuned
+    names = {}
+    if scored is not None:
+        names = {str(value): name for value, name in sorted(scored.class_names.items())}
     values = {
         "format": FORMAT,
         "bundle": None if bundle is None else str(bundle.path),
         "data": str(data),
         "split": split,
-        "seen": seen if seen is None else {key: len(seen[key]) for key in ("trained", "validated", "left_out")},
+        "seen": seen,
         "modality": spec.modality,
         "foundation": spec.foundation,
         "mat": spec.mat,
         "tune": spec.tune,
         "image_size": spec.image_size,
         "protocol": asdict(protocol),
-        "class_names": {str(value): name for value, name in sorted(names.items())},
+        "class_names": names,
         "sizes_px": {name: [low, high if math.isfinite(high) else None] for name, (low, high) in SIZES.items()},
-        "parameters": None if bundle is not None and bundle.spec.exported else {"trainable": trainable, "total": total},
+        "parameters": parameters,
         "tuned": summary,
         "zero_shot": zero,
         "cost": {
