@@ -155,7 +155,7 @@ def find_file(start: str, text: str, source: Source | None = None) -> str:
             if frame_of(Path(start + clean)) is not None:
                 return start + clean
         hint = "; use / between folders, not \\" if "\\" in text else ""
-        raise DataError(f"{shortened(repr(text))}: no such file, or a folder, pipe or device{hint}")
+        raise DataError(f"{shortened(repr(text))} is no file: it is missing, or a folder, pipe or device{hint}")
     if source and not clean.lower().endswith(source.extensions):
         endings = ", ".join(source.extensions)
         raise DataError(f"{text!r} is not a file of source {source.name!r} ({endings})")
