@@ -356,13 +356,33 @@ def decoding_errors(path: Path, kind: str) -> Iterator[None]:
         raise DataError(f"{path}: damaged or cut short, it cannot be read as {kind.upper()} ({error})") from error
 
 
+def _check_target(target: Path, *, is_folder: bool = False) -> None:
+    """Refuse to write a file or folder where something else is: each writer asks this before it replaces anything.
+
+    A link is replaced itself, and its target stays: in a folder of someone else, a link could lead anywhere.
+
+    Raises:
+        OSError: there is a folder in the way of a file, or a file in the way of a folder.
+        OutputError: there is a device or a pipe.
+    """
+    if is_folder:
+        if target.exists() and not target.is_dir():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        return
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    # /dev/stdout may be a link to a file, and root could replace it
+    if target.parent == Path("/dev") or (target.exists() and not target.is_file()):
+        raise OutputError(f"cannot write {target}: it is a device or a pipe, not a file; give the name of a file")
+
+
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path next to `path`; the file there replaces `path` when the block ends without an error.
 
     The temporary name keeps the suffix (".png"), by which libraries choose the format. Missing parent folders are
-    made. If `path` is a link, the link is replaced and its target stays: in a folder of someone else, a link could lead
-    anywhere. On any failure the temporary file is removed and `path` stays as it was.
+    made. If `path` is a link, the link is replaced and its target stays. On any failure the temporary file is removed
+    and `path` stays as it was.
 
     Raises:
         OutputError: the file cannot be written, or `path` is a folder, device or pipe.
@@ -371,11 +391,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     temporary = target.with_name(_temporary_name(target.name))
     with output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
-        # /dev/stdout may be a link to a file, and root could replace it
-        if target.parent == Path("/dev") or (target.exists() and not target.is_file()):
-            raise OutputError(f"cannot write {path}: it is a device or a pipe, not a file; give the name of a file")
+        _check_target(target)
         try:
             yield temporary
             sync(temporary)
@@ -437,8 +453,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     target, new, old = _swapped(path)
     with output_errors(target, new, old):
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists() and not target.is_dir():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        _check_target(target, is_folder=True)
         with locked(target) as free:
             if not free:
                 raise OutputError(f"cannot write {target}: another process is writing it; wait for it to end")
@@ -517,9 +532,8 @@ def staged_files(folder: Path | str, *, replaced: Iterable[str] = (), tidy: bool
         yield staging
         with output_errors(target):
             files = sorted(staging.iterdir())
-            blocked = next((target / file.name for file in files if (target / file.name).is_dir()), None)
-            if blocked:
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(blocked))
+            for file in files:
+                _check_target(target / file.name)
             for file in files:
                 os.replace(file, target / file.name)
             for name in set(replaced) - {file.name for file in files}:

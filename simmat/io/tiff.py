@@ -238,12 +238,16 @@ def check_tiff(path: Path, *, whole: bool = True) -> None:
             check_size(path, largest.imagelength, largest.imagewidth, count, itemsize=stored)
 
 
+def sidecars(path: Path) -> tuple[Path, Path]:
+    """Return the files beside a TIFF that are looked at when it is read: GDAL's mask and its notes, there or not."""
+    return path.with_name(path.name + ".msk"), path.with_name(path.name + ".aux.xml")
+
+
 def _check_beside(path: Path) -> None:
     """Raise DataError for files beside a TIFF by which GDAL changes its values, and which are not read."""
-    mask = path.with_name(path.name + ".msk")
+    mask, notes = sidecars(path)
     if mask.exists():
         raise _not_read(path, mask, "a mask", "gdalwarp -dstnodata NUMBER OLD.tif NEW.tif")
-    notes = path.with_name(path.name + ".aux.xml")
     if notes.is_file():
         with notes.open("rb") as stream:
             names = set(_CHANGING.findall(stream.read(_MAX_NOTES)))
