@@ -326,7 +326,12 @@ def common_size(sizes: Mapping[str, tuple[int, int] | None]) -> tuple[int, int] 
 
 def options_of(adapter: ModalityAdapter) -> dict[str, dict[str, Any]]:
     """Return sensor -> option -> value of all options that were given a value."""
-    return {part.name: stated for part in adapter.sensors() if (stated := part.stated_options())}
+    found = {}
+    for part in adapter.sensors():
+        stated = part.stated_options()
+        if stated:
+            found[part.name] = stated
+    return found
 
 
 def sensor_definitions_of(adapter: ModalityAdapter) -> tuple[Any, ...]:

@@ -45,9 +45,11 @@ class ComposedModality(ModalityAdapter):
         joined: list[Source] = []
         for part in parts:
             taken = {source.name for source in joined}
-            new = [replace(s, name=_unique(part, s.name, taken)) for s in part.sources]
-            self._sources[part.name] = dict(zip(part.source_names(), (source.name for source in new), strict=True))
-            joined += new
+            own: dict[str, str] = {}
+            for source in part.sources:
+                own[source.name] = _unique(part, source.name, taken)
+                joined.append(replace(source, name=own[source.name]))
+            self._sources[part.name] = own
         self.sources = tuple(joined)
         if all(part.channels for part in parts):
             self.channels = self._join({part.name: part.channels for part in parts})
@@ -73,9 +75,11 @@ class ComposedModality(ModalityAdapter):
 
         Parts of different sizes raise DataError.
         """
-        return common_size(
-            {", ".join(map(str, own.values())): part.window_size(own) for part, own in self._present(files)}
-        )
+        sizes = {}
+        for part, own in self._present(files):
+            named = ", ".join(map(str, own.values()))
+            sizes[named] = part.window_size(own)
+        return common_size(sizes)
 
     def load_window(self, files: PathsBySource, window: Window) -> SensorImage:
         """Read the window of every part, and stack the planes; those not selected may have no valid pixel."""
@@ -95,20 +99,27 @@ class ComposedModality(ModalityAdapter):
 
     def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
         """Compute it for each part's planes, then keep the selected channels."""
+        values, where = self._transform_all_arrays(data, valid, channels, library)
+        if self.selected_channels is None:
+            return values, where
+        one = np.ones((len(channels), 1, 1), np.float32)
+        full = self._transform_all(SensorImage(one, one > 0, tuple(channels)))
+        selected = pick_channels(full.channels, self.selected_channels, origin=self.name)
+        return (
+            library.stack([values[..., index, :, :] for index in selected], -3),
+            library.stack([where[..., index, :, :] for index in selected], -3),
+        )
+
+    def _transform_all_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> Any:
+        if len(self.parts) == 1:
+            return self.parts[0].transform_arrays(data, valid, channels, library)
         done = []
         for part, span in channel_spans(self, channels):
             own = _with_own_names(part, [channels[index] for index in span])
             rows = slice(span[0], span[-1] + 1)
             done.append(part.transform_arrays(data[..., rows, :, :], valid[..., rows, :, :], own, library))
         values, where = zip(*done, strict=True)
-        joined = library.concatenate(values, -3), library.concatenate(where, -3)
-        if self.selected_channels is None:
-            return joined
-        one = np.ones((len(channels), 1, 1), np.float32)
-        full = self._transform_all(SensorImage(one, one > 0, tuple(channels)))
-        selected = pick_channels(full.channels, self.selected_channels, origin=self.name)
-        data, valid = (library.stack([array[..., index, :, :] for index in selected], -3) for array in joined)
-        return data, valid
+        return library.concatenate(values, -3), library.concatenate(where, -3)
 
     def is_log_scale(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
         """Return it for each part's channels."""
@@ -136,11 +147,12 @@ class ComposedModality(ModalityAdapter):
 
     def _present(self, files: PathsBySource) -> list[tuple[ModalityAdapter, PathsBySource]]:
         """Return the parts whose sources all have files, with those files."""
-        return [
-            (part, {own: files[joined] for own, joined in names.items()})
-            for part, names in zip(self.parts, self._sources.values(), strict=True)
-            if files.keys() >= set(names.values())
-        ]
+        present: list[tuple[ModalityAdapter, PathsBySource]] = []
+        for part in self.parts:
+            names = self._sources[part.name]
+            if files.keys() >= set(names.values()):
+                present.append((part, {own: files[joined] for own, joined in names.items()}))
+        return present
 
     def _join(self, groups: Mapping[str, Sequence[Channel]]) -> tuple[Channel, ...]:
         """Join the channels of parts, sensor -> channels with the sensor's own names, into those of the composition."""
