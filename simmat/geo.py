@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import ConfigError
-from simmat.io.files import decoding_errors
-from simmat.io.tiff import file_state, open_tifffile
+from simmat.io.tiff import file_state, states_georeference
 from simmat.plugins.registry import PLUGINS_VARIABLE, installed
 from simmat.types import Georeference, ImageReader, Prompt, SensorImage
 
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 Coords = npt.NDArray[np.float64]
 """(N, 2) x and y."""
-
-_GEO_KEYS = 34735  # GeoKeyDirectoryTag, OGC GeoTIFF 1.1: present with a coordinate system
 
 
 class PolygonSource(Protocol):
@@ -94,7 +91,7 @@ def installed_geo_backend() -> GeoBackend | None:
 
 def read_georeference(path: Path) -> Georeference | None:
     """Return the georeference of an image file; None if it states none, or no plugin reads it."""
-    if path.suffix.lower() not in (".tif", ".tiff"):
+    if not states_georeference(path):
         return None
     return _read_georeference(path, file_state(path), os.environ.get(PLUGINS_VARIABLE))
 
@@ -102,9 +99,7 @@ def read_georeference(path: Path) -> Georeference | None:
 @lru_cache(maxsize=4)
 def _read_georeference(path: Path, _state: tuple[int, ...], _plugins: str | None) -> Georeference | None:
     """Read it once for all windows of a file."""
-    with decoding_errors(path, "tiff"), open_tifffile(path) as tiff:
-        has_keys = _GEO_KEYS in tiff.pages[0].aspage().tags
-    backend = installed_geo_backend() if has_keys else None
+    backend = installed_geo_backend()
     if backend is None:
         return None
     return backend.read_georeference(path)

@@ -29,6 +29,7 @@ _GDAL_METADATA = 42112  # tags, https://gdal.org/en/stable/drivers/raster/gtiff.
 _NODATA = 42113
 _ALPHA = (1, 2)  # ExtraSamples, associated and not, TIFF 6.0 page 31
 _ORIENTATION = 274
+_GEO_KEYS = 34735  # GeoKeyDirectoryTag, OGC GeoTIFF 1.1: present with a coordinate system
 _HEADER = 8  # bytes at the start of a TIFF that hold no pixels
 _LOSSLESS = {"NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS", "LZMA", "ZSTD"}
 _LOSSLESS |= {"CCITTRLE", "CCITTRLEW", "CCITT_T4", "CCITT_T6"}
@@ -268,6 +269,19 @@ def file_state(path: Path) -> tuple[int, ...]:
     require_file(path, "image")
     found = path.stat()
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def states_georeference(path: Path) -> bool:
+    """Return whether an image file is a TIFF with a coordinate system, which a plugin for maps reads."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return False
+    return _has_geo_keys(path, file_state(path))
+
+
+@lru_cache(maxsize=4)
+def _has_geo_keys(path: Path, _state: tuple[int, ...]) -> bool:
+    with decoding_errors(path, "tiff"), open_tifffile(path) as tiff:
+        return _GEO_KEYS in tiff.pages[0].aspage().tags
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from simmat.data.card import DataCard
 from simmat.errors import BundleError, ConfigError, DataError, SimMATError, all_problems
 from simmat.geo import geo_backend, read_georeference
 from simmat.io.files import decoding_errors, shown_url, url_of
-from simmat.io.tiff import open_tifffile
+from simmat.io.tiff import open_tifffile, states_georeference
 from simmat.sensors.adapter import ModalityAdapter, load_sample
 from simmat.sensors.channel_selection import absent_sources, load_without, pick_channels
 from simmat.sensors.normalize import describe
@@ -186,7 +186,7 @@ class ImageLoader:
         """Load files, or a window of them, with the georeference of the first source."""
         image = load_files(self.adapter, files, self.channels, missing, window)
         reference = files.get(self.adapter.sources[0].name)
-        if image.georeference is None and reference is not None:
+        if image.georeference is None and reference is not None and states_georeference(reference):
             image = replace(image, georeference=read_georeference(reference))
         return image
 
