@@ -242,7 +242,7 @@ def bundle_bytes(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
     """Return the content of a bundle's file; a digest that its json has already is replaced."""
     plain = json.loads(json.dumps(document))
     plain.pop(_DIGEST, None)
-    plain[_DIGEST] = _digest(plain, tensors)
+    plain[_DIGEST] = content_digest(plain, tensors)
     return save(dict(tensors), metadata={METADATA_KEY: json.dumps(plain)})
 
 
@@ -306,7 +306,7 @@ def read_file(file: Path) -> tuple[dict[str, Any], Tensors]:
             "with `pip install --upgrade simmat`"
         )
     stated = document.pop(_DIGEST, None)
-    digest = _digest({"format": FORMAT, **document}, tensors)
+    digest = content_digest({"format": FORMAT, **document}, tensors)
     if stated != digest:
         raise damaged(file, f"something in it was changed: the {_DIGEST} of its content is not the one in it")
     check_finite(file, tensors)
@@ -360,14 +360,14 @@ def damaged(file: Path, why: str) -> BundleError:
     return BundleError(f"{file} is damaged ({why}); copy or train the bundle again")
 
 
-def _digest(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+def content_digest(document: object, tensors: Mapping[str, Tensor]) -> str:
     """Return the sha256 of json values in their canonical form (keys sorted, ASCII, no spaces), and of all tensors."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     found = hashlib.sha256(text.encode("ascii"))
     for name in sorted(tensors):
         tensor = tensors[name]
         found.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 

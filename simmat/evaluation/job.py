@@ -291,7 +291,7 @@ def evaluate(
         for number in work.share(range(len(samples))):
             sample = samples[number]
             image = dataset.image(sample)
-            predictor.image_loader.check_channels(image)
+            predictor.check_channels(image)
             label = dataset.label(sample, image)
             tiled = predictor.open_reader(image)
             scores = _by_prompts(predictor, tiled, image, label, sample.id, protocol, metrics)
@@ -337,7 +337,7 @@ def _add_unprompted(
     if not scored.any():
         return replace(scores, unprompted=found)
     seconds = dict(scores.seconds)
-    predictor.encode_untiled(tiled)
+    tiled.encode_untiled()
     if settings is not None and not has_unmarked:
         start = perf_counter()
         matches = ImageMatches.of(tiled.segment_everything(settings), label)

@@ -289,6 +289,7 @@ class Request:
         reference: what shows the objects to find; None finds every object.
         min_score: smallest score of an object to keep; None keeps all.
         kept_classes: label values to keep; None keeps all.
+        missing: names of the channels that the files lack.
     """
 
     options: PredictOptions
@@ -299,6 +300,7 @@ class Request:
     reference: Reference | None = None
     min_score: float | None = None
     kept_classes: frozenset[int] | None = None
+    missing: frozenset[str] = frozenset()
 
     @property
     def uncertainty(self) -> bool:
@@ -393,7 +395,10 @@ def resolve(
     classes = None
     if options.classes is not None and not options.reference:
         classes = class_values(options.classes, predictor)
-    return Request(options, kinds, formats, automatic, settings, reference, least, classes)
+    missing: frozenset[str] = frozenset()
+    if options.missing:
+        missing = predictor.image_loader.missing_channels(options.missing)
+    return Request(options, kinds, formats, automatic, settings, reference, least, classes, missing)
 
 
 def _settings(options: PredictOptions, predictor: Predictor, reference: Reference | None) -> EverythingSettings | None:

@@ -28,10 +28,8 @@ from simmat.inference.request import LOCAL, PredictOptions, Request, files_key, 
 from simmat.inference.window_store import WindowStore
 from simmat.inference.writer import Found, Writer
 from simmat.io.files import output_errors, release_pages, remove_temporary
-from simmat.predictor.open import NoValidPixelsError
-from simmat.predictor.prompts import check_inside
-from simmat.predictor.results import picture_of
-from simmat.predictor.tiles import WindowResult, merge_objects, most_likely
+from simmat.predictor.open import NoValidPixelsError, picture_of
+from simmat.predictor.tiles import WindowResult, check_inside, merge_objects, most_likely
 from simmat.types import Prompt, SensorImage, Window
 
 if TYPE_CHECKING:
@@ -238,7 +236,7 @@ def window_store(image: TiledImage, task: ImageTask, request: Request, out: Path
     if not request.options.is_promptless or len(image.windows) == 1:
         return None
     asked = repr((request.settings, request.reference, request.options.semantic, request.options.missing))
-    key = json.dumps([image.predictor.digest, files_key(task.files), asked, image.tile, image.overlap])
+    key = json.dumps([image.encoder.digest, files_key(task.files), asked, image.tile, image.overlap])
     return WindowStore(out / f".{task.name}.windows", key)
 
 
@@ -306,12 +304,12 @@ def _find_without_prompts(
     progress: Progress,
 ) -> Found:
     """Find the objects of an image, the class of every pixel, or both, window by window."""
-    predictor = image.predictor
+    model = image.encoder
     classes = None
     blender = None
     if request.options.semantic:
         classes = _empty_class_map(image, None if store is None else store.folder)
-        blender = predictor.class_map_blender(image)
+        blender = image.class_map_blender()
     objects = []
     empty = 0
     for answer in _answers(image, request, store, partial(progress.windows, task.name)):
@@ -319,7 +317,7 @@ def _find_without_prompts(
         empty += answer.is_empty
         if classes is not None and blender is not None:
             for y0, band in blender.add(answer.probabilities):
-                labels, _ = most_likely(band, predictor.required_dense().label_values, predictor.label_type()[1])
+                labels, _ = most_likely(band, model.required_dense().label_values, model.label_type()[1])
                 classes[y0 : y0 + len(labels)] = labels
                 release_pages(classes)
     image.check_measured(empty)
@@ -336,7 +334,7 @@ def _find_without_prompts(
         results,
         (task.name,),
         {"mosaic": request.options.mosaic, "windows": windows},
-        warnings=(_warning(image.warning), predictor.shrink_warning(image)),
+        warnings=(_warning(image.warning), image.shrink_warning()),
         note=f", {empty} of {count} windows without a measurement" if empty else "",
     )
 
@@ -363,9 +361,7 @@ def _answers(
 def _segment_window(image: TiledImage, window: Window, request: Request) -> WindowResult:
     """Find in a window what a request asks for without prompts."""
     semantic = request.options.semantic
-    return image.predictor.segment_window(
-        image, window, request.settings, reference=request.reference, semantic=semantic
-    )
+    return image.segment_window(window, request.settings, reference=request.reference, semantic=semantic)
 
 
 def _find_together(image: TiledImage, task: ImageTask, request: Request, prompts: Mapping[str, Prompt]) -> Found:
@@ -409,13 +405,12 @@ def _each_result(
     image: TiledImage, whole: SensorImage, request: Request, prompts: Mapping[str, Prompt]
 ) -> Iterator[PromptResult]:
     """Yield the object of each prompt; few masks of the whole image are in memory at once."""
-    predictor = image.predictor
-    shown = partial(_picture, whole, predictor.image_loader.missing_channels(request.options.missing))
+    shown = partial(_picture, whole, request.missing)
     for name, prompt, prediction in _predictions(image, request, prompts):
         result = _prompt_result(image, name, prompt, prediction)
         uncertainty = None
         if request.uncertainty:
-            uncertainty = predictor.uncertainty_in(image, prompt, request.options.mask, prediction.window)
+            uncertainty = image.uncertainty(prompt, request.options.mask, prediction.window)
         yield replace(
             result,
             mask=prediction.whole_mask(image.size_hw),
@@ -450,7 +445,7 @@ def _prompt_result(image: TiledImage, name: str, prompt: Prompt, found: Predicti
     """Return the object of a prompt in its window."""
     class_name = None
     if found.class_id is not None:
-        class_name = image.predictor.class_names.get(found.class_id, str(found.class_id))
+        class_name = image.encoder.class_names.get(found.class_id, str(found.class_id))
     return PromptResult(
         name,
         found.mask,
@@ -477,8 +472,8 @@ def _objects_result(
 
 def _classes_result(image: TiledImage, task: ImageTask, request: Request, classes: LabelMap) -> ImageResult:
     """Return the class map with the classes that the request keeps."""
-    _, nodata = image.predictor.label_type()
-    background = 0 if image.predictor.required_dense().background else None
+    _, nodata = image.encoder.label_type()
+    background = 0 if image.encoder.required_dense().background else None
     if request.kept_classes is not None:
         _drop_classes(classes, request.kept_classes, nodata, background)
     return replace(_empty_result(image, task), class_map=classes, nodata=nodata, background=background)
@@ -487,7 +482,7 @@ def _classes_result(image: TiledImage, task: ImageTask, request: Request, classe
 def _empty_result(image: TiledImage, task: ImageTask) -> ImageResult:
     reader = image.reader
     return ImageResult(
-        task.name, reader.size_hw, reader.georeference, image.predictor.class_names, partial(picture_of, reader)
+        task.name, reader.size_hw, reader.georeference, image.encoder.class_names, partial(picture_of, reader)
     )
 
 
@@ -525,7 +520,7 @@ def _warning(values: str) -> str:
 
 def _empty_class_map(image: TiledImage, folder: Path | None) -> npt.NDArray[Any]:
     """Return an empty class map; with `folder`, it is stored there, not in memory."""
-    dtype, _ = image.predictor.label_type()
+    dtype, _ = image.encoder.label_type()
     if folder is None:
         return np.zeros(image.size_hw, dtype)
     with output_errors(folder), TemporaryFile(dir=folder) as stream:

@@ -218,7 +218,7 @@ class Writer:
             "format": RECORD_FORMAT,
             "request": self._digest(found.task),
             "files": {source: shown_url(file) for source, file in found.task.files.items()},
-            "missing": sorted(predictor.image_loader.missing_channels(self._request.options.missing)),
+            "missing": sorted(self._request.missing),
             "bundle": str(predictor.bundle.path) if predictor.bundle else None,
             "foundation": foundation,
             "size_hw": list(found.reader.size_hw),

@@ -1,19 +1,19 @@
 """The predictor: it encodes an image once and segments it by any number of prompts."""
 
-from simmat.predictor.encoded import EncodedImage, encode_image
+from simmat.predictor.encoded import ClassMap, EncodedImage, Encoder, Prediction, encode_image
 from simmat.predictor.following import FollowedFrame
-from simmat.predictor.objects import EverythingSettings, find_objects
+from simmat.predictor.objects import EverythingSettings, FoundObjects, find_objects
 from simmat.predictor.open import ImageLike, ImageLoader, NoValidPixelsError
 from simmat.predictor.predictor import Predictor, TiledImage
-from simmat.predictor.prompts import MaskSelection, check_inside, prompt_of
 from simmat.predictor.reference import Reference, matching_features
-from simmat.predictor.results import ClassMap, FoundObjects, Prediction
+from simmat.predictor.tiles import MaskSelection, check_inside, prompt_of
 from simmat.predictor.uncertainty import Uncertainty
 from simmat.predictor.zero_shot import ZeroShotPredictor
 
 __all__ = [
     "ClassMap",
     "EncodedImage",
+    "Encoder",
     "EverythingSettings",
     "FollowedFrame",
     "FoundObjects",

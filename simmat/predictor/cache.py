@@ -6,16 +6,14 @@ it never becomes outdated, and several processes may share a folder.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
 
+from simmat.bundle import content_digest
 from simmat.data.pipeline import PreparedImage
 from simmat.errors import SimMATError
 from simmat.foundation import ImageEmbedding
@@ -28,7 +26,7 @@ FORMAT = 2
 
 def embedding_file(folder: Path, prepared: PreparedImage, *model: str) -> Path:
     """Return the file of the embedding of an input; `model` identifies what else determines the embedding."""
-    key = digest_of([FORMAT, __version__, *model], [prepared.planes, prepared.content])
+    key = content_digest([FORMAT, __version__, *model], {"planes": prepared.planes, "content": prepared.content})
     return folder / f"{key}.safetensors"
 
 
@@ -39,12 +37,12 @@ def read_embedding(file: Path) -> ImageEmbedding | None:
         with safe_open(file, framework="pt") as stored:
             notes = stored.metadata() or {}
             strides, digest = parse_json(notes["simmat"])
-            levels = tuple(stored.get_tensor(f"level{index}") for index in range(len(strides)))
+            levels = {f"level{index}": stored.get_tensor(f"level{index}") for index in range(len(strides))}
     except (LookupError, OSError, RuntimeError, SafetensorError, SimMATError, TypeError, ValueError):
         return None
-    if digest != digest_of([file.stem, strides], levels):
+    if digest != content_digest([file.stem, strides], levels):
         return None
-    return ImageEmbedding(levels, tuple(strides))
+    return ImageEmbedding(tuple(levels.values()), tuple(strides))
 
 
 def write_embedding(file: Path, embedding: ImageEmbedding) -> ImageEmbedding:
@@ -55,25 +53,13 @@ def write_embedding(file: Path, embedding: ImageEmbedding) -> ImageEmbedding:
     Raises:
         OutputError: the file cannot be written, such as on a full disk.
     """
-    levels = tuple(level.detach().to("cpu", torch.float16).contiguous() for level in embedding.levels)
-    if not all(level.isfinite().all() for level in levels):
-        return embedding
+    levels = {}
+    for index, level in enumerate(embedding.levels):
+        levels[f"level{index}"] = level.detach().to("cpu", torch.float16).contiguous()
+        if not levels[f"level{index}"].isfinite().all():
+            return embedding
     strides = list(embedding.strides)
-    notes = json.dumps([strides, digest_of([file.stem, strides], levels)])
-    tensors = {f"level{index}": level for index, level in enumerate(levels)}
+    notes = json.dumps([strides, content_digest([file.stem, strides], levels)])
     remove_temporary(file.parent)
-    atomic_write_bytes(file, save(tensors, metadata={"simmat": notes}))
-    return ImageEmbedding(levels, embedding.strides)
-
-
-def digest_of(document: object, tensors: Iterable[Tensor] | Mapping[str, Tensor]) -> str:
-    """Return the sha256 of a json value and of tensors with types and shapes, and with names if they have any."""
-    if isinstance(tensors, Mapping):
-        named = sorted(tensors.items())
-    else:
-        named = [("", tensor) for tensor in tensors]
-    described = [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in named]
-    digest = hashlib.sha256(json.dumps([document, described]).encode())
-    for _, tensor in named:
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    atomic_write_bytes(file, save(levels, metadata={"simmat": notes}))
+    return ImageEmbedding(tuple(levels.values()), embedding.strides)

@@ -9,8 +9,9 @@ best is kept. A part of the class map that no answer covers is an object, too.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,11 @@ from simmat.model_spec import DenseSpec
 from simmat.nn.dense_head import DenseAnswer, classes_of
 from simmat.nn.device import threads_for_load
 from simmat.predictor.encoded import EncodedImage
-from simmat.types import BoolArray, FloatArray, Letterbox, Window
+from simmat.predictor.open import picture_of
+from simmat.types import BoolArray, FloatArray, ImageReader, Letterbox, Window
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 OBJECT = 0.5
 """Smallest probability of being an object of a pixel over which masks grow, and of connected parts of a class map."""
@@ -67,6 +72,28 @@ class EverythingSettings:
     min_area: int = 1
     max_growth_px: int = 8
     max_clicks: int | None = None
+
+
+class FoundObjects(list[FoundObject]):
+    """The objects of an image, best first.
+
+    Attributes:
+        reader: the image.
+        class_names: label value -> name.
+    """
+
+    def __init__(self, objects: Iterable[FoundObject], reader: ImageReader, class_names: Mapping[int, str]) -> None:
+        super().__init__(objects)
+        self.reader = reader
+        self.class_names = class_names
+
+    def plot(self, objects: Sequence[FoundObject] | None = None) -> PIL.Image.Image:
+        """Return a picture of the image with objects over it, all or those given; a notebook shows it."""
+        from simmat.drawing.found import draw_objects
+
+        chosen = self if objects is None else objects
+        instances = [one.instance for one in chosen]
+        return draw_objects(picture_of(self.reader), instances, self.reader.size_hw, self.class_names)
 
 
 @threads_for_load()

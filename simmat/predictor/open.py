@@ -1,4 +1,4 @@
-"""The images that a predictor takes: files, arrays and images in memory, as a whole or in parts."""
+"""The images that a predictor takes: files, arrays and images in memory, whole, in parts, or small as a picture."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from simmat.bundle import Bundle, check_sensor_channels
 from simmat.data.card import DataCard
+from simmat.drawing.display import PictureArray, display_channels, show_channels
 from simmat.errors import BundleError, ConfigError, DataError, SimMATError, all_problems
 from simmat.geo import geo_backend, read_georeference
 from simmat.io.files import decoding_errors, shown_url, url_of
@@ -20,7 +21,7 @@ from simmat.io.tiff import open_tifffile, states_georeference
 from simmat.sensors.adapter import ModalityAdapter, load_sample
 from simmat.sensors.channel_selection import absent_sources, load_without, pick_channels
 from simmat.sensors.normalize import describe
-from simmat.types import Channel, Georeference, ImageReader, SensorImage, Window, same_channels
+from simmat.types import Channel, Georeference, ImageReader, OverviewReader, SensorImage, Window, same_channels
 
 
 class NoValidPixelsError(DataError):
@@ -80,6 +81,11 @@ class _Tile(NamedTuple):
             )
 
 
+PICTURE_PX = 2048
+"""Longest side of a picture in pixels."""
+PART_PX = 512
+"""Side of the parts in which an image is read."""
+
 ImageFiles = Mapping[str, Path | str]
 """Source name -> file."""
 ImageLike = Path | str | ImageFiles | SensorImage | npt.NDArray[np.generic]
@@ -117,7 +123,7 @@ class ImageLoader:
                 f"set_image takes a file, {{source: file}}, a SensorImage or an array, got {type(image).__name__}; "
                 "convert it to an array, planes first: (C, H, W), not (H, W, C)"
             )
-        self.check_channels(image)
+        self._check_channels(image)
         if not image.valid.any():
             message = f"{image.origin}: no pixel holds a measurement, so there is nothing to segment"
             ranges = [range_of(channel) for channel in image.channels if channel.valid_range is not None]
@@ -179,7 +185,7 @@ class ImageLoader:
         if size_hw is None or max(size_hw) <= largest:
             return self._load(files, missing, None)
         corner = self._load(files, missing, Window(0, 0, 1, 1))
-        self.check_channels(corner)
+        self._check_channels(corner)
         return FileImage(self.adapter, files, size_hw, self.channels, missing, corner.georeference)
 
     def _load(self, files: Mapping[str, Path], missing: frozenset[str], window: Window | None) -> SensorImage:
@@ -203,7 +209,7 @@ class ImageLoader:
             return load_files(self.adapter, {source: part}, self.channels, missing, Window(0, 0, *size_hw))
 
         remote = backend.open_url(str(url_of(path)), load)
-        self.check_channels(remote.read(Window(0, 0, 1, 1)))
+        self._check_channels(remote.read(Window(0, 0, 1, 1)))
         return remote
 
     def missing_channels(self, missing: Sequence[str | int]) -> frozenset[str]:
@@ -284,19 +290,23 @@ class ImageLoader:
         check_units(image, planes)
         return image
 
-    def check_channels(self, image: SensorImage) -> None:
-        """Raise BundleError if an image has other channels than the bundle; suggest `--missing` if that would help."""
-        if self._bundle is None:
-            return
-        try:
-            check_sensor_channels(self._bundle.spec, image.channels, image.origin, self._bundle.path)
-        except BundleError as error:
-            found = {channel.name for channel in image.channels}
-            expected = {channel.name for channel in self.channels}
-            if not (found < expected and self._bundle.parts.transfer.supports_missing_channels):
-                raise
-            missing = ",".join(channel.name for channel in self.channels if channel.name not in found)
-            raise BundleError(f"{error}. If these are all there are: --missing {missing}") from None
+    def _check_channels(self, image: SensorImage) -> None:
+        if self._bundle is not None:
+            check_channels(self._bundle, image)
+
+
+def check_channels(bundle: Bundle, image: SensorImage) -> None:
+    """Raise BundleError if an image has other channels than a bundle; suggest `--missing` if that would help."""
+    channels = bundle.spec.sensor_channels
+    try:
+        check_sensor_channels(bundle.spec, image.channels, image.origin, bundle.path)
+    except BundleError as error:
+        found = {channel.name for channel in image.channels}
+        expected = {channel.name for channel in channels}
+        if not (found < expected and bundle.parts.transfer.supports_missing_channels):
+            raise
+        missing = ",".join(channel.name for channel in channels if channel.name not in found)
+        raise BundleError(f"{error}. If these are all there are: --missing {missing}") from None
 
 
 def check_units(image: SensorImage, planes: npt.NDArray[np.generic]) -> None:
@@ -335,3 +345,35 @@ def _stored_types(files: Mapping[str, Path]) -> str:
             with decoding_errors(path, "tiff"), open_tifffile(path) as tiff:
                 types.append(str(tiff.pages[0].aspage().dtype))
     return ", ".join(types)
+
+
+def picture_of(reader: ImageReader) -> PictureArray:
+    """Return an image as a picture (h, w, 3) of at most `PICTURE_PX` on its longer side; only shown bands are read."""
+    channels = reader.read(Window(0, 0, 1, 1)).channels
+    shown = display_channels(channels)
+    selected = sorted(set(shown))
+    if isinstance(reader, FileImage):
+        reader = replace(reader, adapter=reader.adapter.with_channels(selected))
+    step = math.ceil(max(reader.size_hw) / PICTURE_PX)
+    if isinstance(reader, OverviewReader):
+        whole = Window(0, 0, *reader.size_hw)
+        small = reader.read_overview(whole, step).select(selected)
+    else:
+        small = _read_small(reader, selected, step)
+    return show_channels(small, [selected.index(index) for index in shown])
+
+
+def _read_small(reader: ImageReader, selected: Sequence[int], step: int) -> SensorImage:
+    """Return every step-th pixel of some channels of an image, which is read in parts."""
+    height, width = reader.size_hw
+    side = max(PART_PX // step, 1) * step
+    data = np.zeros((len(selected), math.ceil(height / step), math.ceil(width / step)), np.float32)
+    valid = np.zeros(data.shape, np.bool_)
+    for y in range(0, height, side):
+        for x in range(0, width, side):
+            part = reader.read(Window(y, x, min(y + side, height), min(x + side, width)))
+            rows = slice(y // step, (y + side) // step)
+            columns = slice(x // step, (x + side) // step)
+            data[:, rows, columns] = part.data[selected, ::step, ::step]
+            valid[:, rows, columns] = part.valid[selected, ::step, ::step]
+    return SensorImage(data, valid, tuple(part.channels[index] for index in selected))

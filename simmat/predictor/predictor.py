@@ -1,65 +1,52 @@
-"""Find what prompts mark in an image, every object, or the class of every pixel: a network and its sensor at work.
+"""Find what prompts mark in an image, every object, or the class of every pixel.
 
-Whatever is asked, a predictor walks over the windows of an image: it reads a window, encodes it unless that is cached,
-decodes it, and merges what it found by the functions of `simmat.predictor.tiles`.
+A `Predictor` opens images, a `TiledImage` answers for one of them, and both ask an `Encoder` for embeddings.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from torch import Tensor
 
-from simmat.bundle import Bundle, trained_tensors
+from simmat.bundle import Bundle
 from simmat.calibration import calibrated, calibrated_classes
 from simmat.data.instances import FoundObject, LabelArray
-from simmat.data.pipeline import Pipeline, PreparedImage, restore_logits
+from simmat.data.pipeline import restore_logits
 from simmat.documents import former_keywords
 from simmat.errors import BundleError, ConfigError
-from simmat.foundation import ImageEmbedding
 from simmat.io.files import with_home
-from simmat.model import SimMAT
-from simmat.model_spec import DenseSpec, ModelSpec
 from simmat.nn.device import threads_for_load
-from simmat.predictor.cache import digest_of, embedding_file, read_embedding, write_embedding
-from simmat.predictor.encoded import EncodedImage, domain_shift_warning, embed
+from simmat.predictor.encoded import ClassMap, EncodedImage, Encoder, Prediction
 from simmat.predictor.following import FollowedFrame, installed_follow
-from simmat.predictor.objects import EverythingSettings, find_objects
+from simmat.predictor.objects import EverythingSettings, FoundObjects, find_objects
 from simmat.predictor.open import ImageFiles, ImageLike, ImageLoader, NoValidPixelsError
-from simmat.predictor.prompts import (
+from simmat.predictor.reference import Reference, ReferenceSums, find_by_reference
+from simmat.predictor.tiles import (
+    ClassMapBlender,
     MaskSelection,
+    WindowResult,
     check_inside,
     check_mask_selection,
     chosen_mask,
     groups_of_one_kind,
+    merge_objects,
+    most_likely,
+    plan_windows,
     prompt_in,
     prompt_of,
     prompt_windows,
     reaches_border,
 )
-from simmat.predictor.reference import Reference, ReferenceSums, find_by_reference
-from simmat.predictor.results import ClassMap, FoundObjects, Prediction
-from simmat.predictor.tiles import (
-    ClassMapBlender,
-    WindowResult,
-    merge_objects,
-    most_likely,
-    plan_windows,
-)
 from simmat.predictor.uncertainty import Uncertainty, mean_and_std, object_probability, views_of
-from simmat.sensors.adapter import ModalityAdapter
-from simmat.types import BoolArray, FloatArray, ImageReader, Prompt, SensorImage, Window, max_untiled_side
+from simmat.types import BoolArray, FloatArray, ImageReader, Prompt, SensorImage, Window
 
 if TYPE_CHECKING:
     from simmat.predictor.reference_images import LabelMask
@@ -74,84 +61,31 @@ CACHE_BYTES = 2**28
 """Windows with their embeddings that an image keeps in memory; the one used longest ago is dropped."""
 
 
-class Predictor:
-    """A network and its sensor, with a current image: `set_image` once, then `predict` any number of times.
+class Predictor(Encoder):
+    """A network and its sensor, with a current image: `set_image` once, then `predict` any number of times."""
 
-    Attributes:
-        model: the network, in eval mode.
-        pipeline: image in physical units -> network input.
-        bundle: what it was loaded from, or None.
-        image_loader: the images that it takes.
-        channels: the C channels of the sensor's images; empty if only a file can tell.
-        dense: what its dense head tells apart; None without one.
-        image_side: longer side of the training images in pixels; None if it is not known.
-        normalizes_by_image: whether `normalize_by` changes the network.
-        calibration: maps of scores; None leaves them as the network returns them.
-    """
-
-    normalizes_by_image: ClassVar[bool] = False
     _current: TiledImage | None = None
-
-    def __init__(
-        self,
-        model: SimMAT,
-        pipeline: Pipeline,
-        *,
-        bundle: Bundle | None = None,
-        dense: DenseSpec | None = None,
-        image_side: int | None = None,
-    ) -> None:
-        """Take a network and its sensor.
-
-        Args:
-            model: the network; it is put into eval mode.
-            pipeline: image -> network input.
-            bundle: which both come from; its card and channels then apply to files and images.
-            dense: what a dense head of the network tells apart; by default as the bundle says.
-            image_side: longer side of the training images in pixels, by which large images are cut; by default as the
-                bundle says.
-        """
-        self.model = model.eval()
-        self.pipeline = pipeline
-        self.bundle = bundle
-        self.image_loader = ImageLoader(pipeline.adapter, bundle)
-        self.channels = self.image_loader.channels
-        self.dense = dense
-        self.image_side = image_side
-        self.calibration = None
-        if bundle is not None:
-            self.dense = dense or bundle.spec.dense
-            self.image_side = image_side or bundle.spec.image_side
-            self.calibration = bundle.spec.calibration
-        self._normalized_by = ""  # what `normalize_by` set, in words
-        self._encoding = threading.RLock()
 
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> Predictor:
         """Return the predictor of a loaded bundle."""
         return cls(bundle.model, bundle.pipeline, bundle=bundle)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what a pickle holds: the network and its sensor, without an image."""
-        left_out = ("_encoding", "_current", "_fitted_to")
-        return {name: value for name, value in self.__dict__.items() if name not in left_out}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._encoding = threading.RLock()
-
     def __repr__(self) -> str:
         """Name the sensor, what it was loaded from, and the image."""
         loaded = self.bundle.path if self.bundle else "untuned"
         return f"<{type(self).__name__} of {self.adapter.name}: {loaded}, image {self.image!r}>"
 
-    def uncalibrated(self) -> Self:
-        """Return the same without calibration: its scores are those of the network."""
-        if self.calibration is None:
-            return self
-        found = copy(self)
-        found.calibration = None
-        return found
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle holds: the network and its sensor, without an image."""
+        state = super().__getstate__()
+        state.pop("_current", None)
+        return state
+
+    @cached_property
+    def image_loader(self) -> ImageLoader:
+        """The images that it takes."""
+        return ImageLoader(self.adapter, self.bundle)
 
     @property
     def image(self) -> SensorImage | None:
@@ -159,77 +93,6 @@ class Predictor:
         if self._current is None or not isinstance(self._current.reader, SensorImage):
             return None
         return self._current.reader
-
-    @property
-    def spec(self) -> ModelSpec:
-        """Everything that determines the network; ValueError of a network without a bundle."""
-        if self.bundle is None:
-            raise ValueError("this predictor was made of a network alone")
-        return self.bundle.spec
-
-    @property
-    def adapter(self) -> ModalityAdapter:
-        """The sensor."""
-        return self.pipeline.adapter
-
-    @cached_property
-    def digest(self) -> str:
-        """A sha256 of the weights and, of a bundle, its spec; computed on first access."""
-        if self.bundle is None:
-            return digest_of("", self.model.state_dict())
-        return digest_of(self.bundle.spec.model_dump(mode="json"), trained_tensors(self.model))
-
-    @property
-    def class_names(self) -> Mapping[int, str]:
-        """Label value -> name, for the names that training knew; objects without a class are 1, "object"."""
-        if self.dense is not None and self.dense.classes == (None,):
-            return {1: "object"}
-        return self.image_loader.card.class_names
-
-    def required_dense(self) -> DenseSpec:
-        """Return what the dense head tells apart; ConfigError without one."""
-        if self.dense is None:
-            raise ConfigError("this model has no class map: it has no dense head; train one with --heads prompt,dense")
-        return self.dense
-
-    def label_type(self) -> tuple[npt.DTypeLike, int]:
-        """Return the dtype of class maps, and the label value of pixels without a measurement: its largest number.
-
-        Raises:
-            ConfigError: the network has no dense head.
-        """
-        largest = max(self.required_dense().label_values)
-        for dtype in (np.uint8, np.uint16):
-            if largest < np.iinfo(dtype).max:
-                return dtype, int(np.iinfo(dtype).max)
-        return np.uint32, int(np.iinfo(np.uint32).max)
-
-    @property
-    def max_untiled_side(self) -> int:
-        """The longest side in pixels of an image that is not cut into windows."""
-        return max_untiled_side(self.pipeline.size, self.image_side)
-
-    def tile_size(self, size_hw: tuple[int, int]) -> int:
-        """Return the side of the windows into which an image is cut by default; of the whole image if it is not.
-
-        An image longer than `max_untiled_side` is cut. A window then has the size of the training images, whose
-        resolution the model knows.
-        """
-        longest = max(size_hw)
-        if longest <= self.max_untiled_side:
-            return longest
-        return self.image_side or self.pipeline.size
-
-    def shrink_warning(self, image: TiledImage) -> str:
-        """Warn that windows are shrunk too much on their way into the network, see `max_untiled_side`; "" if not so."""
-        size = self.pipeline.size
-        side = min(image.tile, max(image.size_hw))
-        if side <= self.max_untiled_side:
-            return ""
-        return (
-            f"windows of {image.tile} pixels are shrunk {side / size:.3g} times to the network's {size}, so small "
-            f"objects are lost; --tile {self.max_untiled_side} or less keeps them"
-        )
 
     def set_image(
         self,
@@ -262,7 +125,7 @@ class Predictor:
         self._current = None  # after an error there is no image, not the one before
         loaded = self.image_loader.load(image, missing)
         current = self.open_reader(loaded, cache=cache)
-        self.encode_untiled(current)
+        current.encode_untiled()
         self._current = current
         return loaded
 
@@ -434,7 +297,7 @@ class Predictor:
             BundleError: the network's output is not finite.
         """
         current = self._require_image()
-        found = self.predict_prompts_in(current, prompts, mask_selection)
+        found = current.predict_prompts(prompts, mask_selection)
         return [one.over_whole_image(current.reader) for one in found]
 
     @former_keywords(choice="mask_selection")
@@ -451,7 +314,7 @@ class Predictor:
         Four views are encoded besides the image, so it takes as long as five images. Arguments and errors are those of
         `predict`.
         """
-        return self.uncertainty_in(self._require_image(), prompt_of(points, labels, box, None), mask_selection)
+        return self._require_image().uncertainty(prompt_of(points, labels, box), mask_selection)
 
     @former_keywords(like="reference")
     def segment_everything(
@@ -469,7 +332,7 @@ class Predictor:
         Raises:
             ValueError: no image is set.
         """
-        return self.segment_everything_in(self._require_image(), settings, reference=reference)
+        return self._require_image().segment_everything(settings, reference=reference)
 
     def segment_semantic(self, *, probabilities: bool = False) -> ClassMap:
         """Return the class of every pixel of the current image; a large one is cut into windows, see `tile_size`.
@@ -481,7 +344,7 @@ class Predictor:
             ValueError: no image is set.
             ConfigError: the network has no dense head.
         """
-        return self.segment_semantic_in(self._require_image(), probabilities=probabilities)
+        return self._require_image().segment_semantic(probabilities=probabilities)
 
     def follow(
         self,
@@ -554,7 +417,7 @@ class Predictor:
                 part = cut_label(annotation, window, 0)
                 if not part.regions:
                     continue
-                pixels, encoded = self.encode_window(image, window, keep=False)
+                pixels, encoded = image.encode_window(window, keep=False)
                 if encoded is not None:
                     part = replace(part, ignore=part.ignore | ~pixels.valid.any(0))
                     sums.add(encoded.embedding, part, encoded.prepared)
@@ -565,273 +428,6 @@ class Predictor:
             raise ValueError("no image is set; call set_image first")
         return self._current
 
-    def predict_in(self, image: TiledImage, prompt: Prompt, mask_selection: MaskSelection = "single") -> Prediction:
-        """Segment the object that a prompt marks in an opened image, see `TiledImage.predict`."""
-        check_mask_selection(mask_selection)
-        return self._predict_widening(image, prompt, mask_selection)[0]
-
-    def predict_all_in(self, image: TiledImage, prompt: Prompt) -> list[Prediction]:
-        """Return every mask for a prompt, see `TiledImage.predict_all`."""
-        single, *others = self._predict_widening(image, prompt, None)
-        return [single, *sorted(others, key=lambda one: -one.score)]
-
-    def predict_prompts_in(
-        self, image: TiledImage, prompts: Sequence[Prompt], mask_selection: MaskSelection = "single"
-    ) -> list[Prediction]:
-        """Return the mask of each prompt in an opened image, see `TiledImage.predict_prompts`."""
-        check_mask_selection(mask_selection)
-        for prompt in prompts:
-            check_inside(prompt, image.reader)
-        if len(image.windows) > 1:
-            return [self._predict_widening(image, prompt, mask_selection)[0] for prompt in prompts]
-        found: dict[int, Prediction] = {}
-        for group in groups_of_one_kind(prompts):
-            answers = self._predict_in_window(
-                image, image.windows[0], [prompts[index] for index in group], mask_selection
-            )
-            for index, (one,) in zip(group, answers, strict=True):
-                found[index] = one
-        return [found[index] for index in range(len(prompts))]
-
-    def _predict_widening(
-        self, image: TiledImage, prompt: Prompt, mask_selection: MaskSelection | None
-    ) -> list[Prediction]:
-        """Return the chosen mask, or with None all of them, in a window widened as `TiledImage.predict` says."""
-        size_hw = image.size_hw
-        check_inside(prompt, image.reader)
-        if prompt.box is None and not (prompt.point_labels == 1).any():
-            raise ConfigError(f"{image.reader.origin}: no point is on the object; add one, or its box")
-        if prompt.mask_input is not None and prompt.mask_window is None and len(image.windows) > 1:
-            raise ConfigError(
-                f"{image.reader.origin}: logits alone do not say which window of the image they cover; give the "
-                "earlier prediction itself (mask=found), or a Prompt with its mask_window"
-            )
-        found: list[Prediction] = []
-        for window in prompt_windows(prompt, size_hw, image.tile):
-            if max(window.size_hw) > image.tile and math.prod(window.size_hw) * image.channel_count > MAX_VALUES:
-                if found:
-                    break
-                raise ConfigError(
-                    f"{image.reader.origin}: the prompt needs a window of {window.size_hw[1]}x{window.size_hw[0]} "
-                    "pixels, which takes too much memory; mark the object by one point, or by a smaller box"
-                )
-            (found,) = self._predict_in_window(image, window, [prompt], mask_selection)
-            if not reaches_border(found[0].mask, window, size_hw):
-                break
-        return found
-
-    @threads_for_load()
-    def _predict_in_window(
-        self, image: TiledImage, window: Window, prompts: Sequence[Prompt], mask_selection: MaskSelection | None
-    ) -> list[list[Prediction]]:
-        """Return the chosen mask of each prompt in a window, or with None all masks; the prompts are of one kind."""
-        pixels, encoded = self._encode_around_prompt(image, window)
-        moved = [prompt_in(prompt, window, encoded.prepared.letterbox) for prompt in prompts]
-        answer = encoded.decode(moved)
-        found = []
-        for row, prompt in enumerate(prompts):
-            scores = answer.iou[row].tolist()
-            if mask_selection is None:
-                masks = list(range(len(scores)))
-            else:
-                masks = [chosen_mask(scores, mask_selection)]
-            of_prompt = []
-            for mask in masks:
-                logits = answer.logits[row : row + 1, mask : mask + 1].float()  # (1, 1, h, w)
-                one = self._prediction(encoded, pixels, window, logits, scores[mask])
-                score = calibrated(self.calibration, "click" if prompt.box is None else "box", one.score)
-                of_prompt.append(replace(one, score=score))
-            found.append(of_prompt)
-        return found
-
-    def _prediction(
-        self, encoded: EncodedImage, pixels: SensorImage, window: Window, mask_logits: Tensor, score: float
-    ) -> Prediction:
-        """Return the mask of (1, 1, h, w) logits of the decoder; BundleError if they are not finite."""
-        logits: FloatArray = restore_logits(mask_logits, encoded.prepared.letterbox)[0, 0].cpu().numpy()
-        if not (np.isfinite(logits).all() and math.isfinite(score)):
-            source = self.bundle.path if self.bundle else "the model"
-            raise BundleError(f"{source} gives NaN or infinity for {pixels.origin}; its weights are damaged")
-        low_res_logits: FloatArray = mask_logits[0, 0].cpu().numpy()
-        return Prediction(
-            mask=logits > 0,
-            logits=logits,
-            score=score,
-            low_res_logits=low_res_logits,
-            image=pixels,
-            window=window,
-            low_res_window=window,
-            warning=encoded.warning,
-            class_probabilities=calibrated_classes(self.calibration, encoded.class_probabilities(low_res_logits)),
-        )
-
-    def uncertainty_in(
-        self, image: TiledImage, prompt: Prompt, mask_selection: MaskSelection = "single", window: Window | None = None
-    ) -> Uncertainty:
-        """Return how much a mask differs between views of its window, see `TiledImage.uncertainty`."""
-        if window is None:
-            window = self.predict_in(image, prompt, mask_selection).window
-        pixels, encoded = self._encode_around_prompt(image, window)
-        known = image.views.get(window, {})
-        image.views = {window: known}  # those of one window are enough
-        probabilities = []
-        for view in views_of(self.adapter, pixels, prompt_in(prompt, window, None)):
-            if view.pixels is pixels:
-                seen = encoded
-            else:
-                if view.name not in known:
-                    known[view.name] = self.encode(view.pixels, image.reader)
-                seen = known[view.name]
-            probabilities.append(object_probability(seen, view, mask_selection, window.size_hw))
-        return mean_and_std(probabilities, window, image.size_hw)
-
-    def segment_everything_in(
-        self,
-        image: TiledImage,
-        settings: EverythingSettings | None = None,
-        *,
-        reference: Reference | None = None,
-        box: Window | None = None,
-        progress: Callable[[int], object] | None = None,
-    ) -> FoundObjects:
-        """Find every object of an opened image, best first, see `TiledImage.segment_everything`."""
-        settings = settings or EverythingSettings()
-        windows = image.windows if box is None else image.windows_in(box)
-        found = []
-        empty = 0
-        for index, window in enumerate(windows):
-            result = self.segment_window(image, window, settings, reference=reference)
-            found.append(result.objects)
-            empty += result.is_empty
-            if progress is not None:
-                progress(index + 1)
-        image.check_measured(empty)
-        objects = merge_objects(windows, found)
-        if box is not None:
-            objects = [one for one in objects if one.instance.window.intersection(box) is not None]
-        return FoundObjects(objects, image.reader, self.class_names)
-
-    def segment_semantic_in(self, image: TiledImage, *, probabilities: bool = False) -> ClassMap:
-        """Return the class of every pixel of an opened image, see `segment_semantic`."""
-        spec = self.required_dense()
-        dtype, nodata = self.label_type()
-        labels = np.zeros(image.size_hw, dtype)
-        probability = np.zeros(image.size_hw, np.float32)
-        every = np.zeros((spec.count, *image.size_hw), np.float32) if probabilities else None
-        blender = self.class_map_blender(image)
-        empty = 0
-        for window in image.windows:
-            result = self.segment_window(image, window, None, semantic=True)
-            empty += result.is_empty
-            for y0, band in blender.add(result.probabilities):
-                rows = slice(y0, y0 + band.shape[1])
-                labels[rows], probability[rows] = most_likely(band, spec.label_values, nodata)
-                if every is not None:
-                    every[:, rows] = band
-        image.check_measured(empty)
-        return ClassMap(
-            labels=labels,
-            probability=probability,
-            values=spec.label_values,
-            reader=image.reader,
-            class_names=self.class_names,
-            background=0 if spec.background else None,
-            nodata=nodata,
-            probabilities=every,
-        )
-
-    def class_map_blender(self, image: TiledImage) -> ClassMapBlender:
-        """Return what blends the class maps of an image's windows; ConfigError without a dense head."""
-        return ClassMapBlender(image.size_hw, image.tile, image.overlap, self.required_dense().count)
-
-    def segment_window(
-        self,
-        image: TiledImage,
-        window: Window,
-        settings: EverythingSettings | None,
-        *,
-        reference: Reference | None = None,
-        semantic: bool = False,
-    ) -> WindowResult:
-        """Find objects, classes or both in one window of an image.
-
-        Args:
-            image: the image.
-            window: one of its windows.
-            settings: how objects are found; None finds none.
-            reference: the objects to look for; None finds every object.
-            semantic: find the class of every pixel.
-
-        Raises:
-            SimMATError: it cannot be read, or has other channels than the model.
-        """
-        pixels, encoded = self.encode_window(image, window, keep=len(image.windows) <= _MAX_CACHED_WINDOWS)
-        if encoded is None:
-            return WindowResult(is_empty=True)
-        image.warning = image.warning or encoded.warning
-        objects: list[FoundObject] = []
-        if settings is not None:
-            calibration = self.calibration if reference is None else None  # it is measured without a reference
-            for one in self.objects_in(encoded, settings, reference):
-                score = calibrated(calibration, "object", one.score)
-                classes = calibrated_classes(calibration, one.class_probabilities)
-                moved = one.shifted(window.y0, window.x0)
-                objects.append(replace(moved, score=score, class_probabilities=classes))
-        probabilities = None
-        if semantic:
-            probabilities = encoded.class_map()
-        if probabilities is not None:
-            probabilities = probabilities * np.any(pixels.valid, axis=0)
-        return WindowResult(tuple(objects), probabilities)
-
-    def objects_in(
-        self, encoded: EncodedImage, settings: EverythingSettings, reference: Reference | None
-    ) -> list[FoundObject]:
-        """Find the objects of a window, best first: every one, or those that a reference shows."""
-        if reference is not None:
-            return find_by_reference(reference, encoded, settings)
-        return find_objects(encoded, settings)
-
-    def encode_untiled(self, image: TiledImage) -> bool:
-        """Encode an image if it is one window, so that the first prompt is fast; return whether it is."""
-        is_untiled = len(image.windows) == 1
-        if is_untiled:
-            self.encode_window(image, image.windows[0], cache=image.cache_folder)
-        return is_untiled
-
-    def _encode_around_prompt(self, image: TiledImage, window: Window) -> tuple[SensorImage, EncodedImage]:
-        pixels, encoded = self.encode_window(image, window, cache=image.cache_folder)
-        if encoded is None:
-            raise NoValidPixelsError(f"{image.reader.origin}: no pixel around the prompt holds a measurement")
-        return pixels, encoded
-
-    def encode_window(
-        self, image: TiledImage, window: Window, *, keep: bool = True, cache: Path | None = None
-    ) -> tuple[SensorImage, EncodedImage | None]:
-        """Return the pixels of a window and its embedding; None as the embedding where nothing is measured.
-
-        Args:
-            image: the image.
-            window: the window.
-            keep: keep both in memory, see `TiledImage.cache`.
-            cache: folder that keeps embeddings.
-
-        Raises:
-            SimMATError: it cannot be read, or has other channels than the model.
-            OutputError: the embedding cannot be written.
-        """
-        known = image.cached(window)
-        if known is not None:
-            return known
-        pixels = image.reader.read(window)
-        self.image_loader.check_channels(pixels)
-        if not pixels.valid.any():
-            return pixels, None
-        encoded = self.encode(pixels, image.reader, cache)
-        if keep:
-            image.cache(window, pixels, encoded)
-        return pixels, encoded
-
     def _encode_together(self, images: Sequence[TiledImage]) -> None:
         """Encode those images that are one window in one pass of the network."""
         measured = []
@@ -839,91 +435,33 @@ class Predictor:
             if len(image.windows) > 1:
                 continue
             pixels = image.reader.read(image.windows[0])
-            self.image_loader.check_channels(pixels)
+            self.check_channels(pixels)
             if pixels.valid.any():
                 measured.append((image, pixels))
         encoded = self.encode_batch([pixels for _, pixels in measured], [image.reader for image, _ in measured])
         for (image, pixels), embedding in zip(measured, encoded, strict=True):
             image.cache(image.windows[0], pixels, embedding)
 
-    @threads_for_load()
-    def encode(self, image: SensorImage, reader: ImageReader, cache: Path | None = None) -> EncodedImage:
-        """Encode an image, or a window of one; threads may call this at once.
-
-        Args:
-            image: the pixels of the window.
-            reader: the image that they are of.
-            cache: folder that keeps the embedding.
-
-        Raises:
-            OutputError: the embedding cannot be written.
-        """
-        with self._encoding:
-            self.normalize_by(reader)
-            prepared = self.pipeline(image)
-            model = self.model.for_image(image)
-            if cache is None:
-                embedding = embed(model, prepared.planes[None], prepared.content[None])
-            else:
-                embedding = self._cached_embedding(model, prepared, cache)
-            return self._encoded(model, prepared, embedding)
-
-    def _cached_embedding(self, model: SimMAT, prepared: PreparedImage, folder: Path) -> ImageEmbedding:
-        """Return an embedding from a folder; one that is not there is computed and written."""
-        file = embedding_file(folder, prepared, self.digest, self._normalized_by)
-        found = read_embedding(file)
-        if found is None:
-            found = write_embedding(file, embed(model, prepared.planes[None], prepared.content[None]))
-        weight = next(model.parameters())
-        return replace(found, levels=tuple(level.to(weight) for level in found.levels))
-
-    @threads_for_load()
-    def encode_batch(self, images: Sequence[SensorImage], readers: Sequence[ImageReader]) -> list[EncodedImage]:
-        """Encode B images in one pass of the network; one by one where the network depends on the image.
-
-        Args:
-            images: the pixels of each, as `encode` takes them.
-            readers: the image that each is of.
-        """
-        if len(images) < 2 or self.normalizes_by_image or self.model.for_image(images[0]) is not self.model:
-            return [self.encode(image, reader) for image, reader in zip(images, readers, strict=True)]
-        prepared = [self.pipeline(image) for image in images]
-        planes = torch.stack([one.planes for one in prepared])  # (B, C, S, S)
-        content = torch.stack([one.content for one in prepared])  # (B, S, S)
-        batch = embed(self.model, planes, content)
-        encoded = []
-        for row, one in enumerate(prepared):
-            levels = tuple(level[row : row + 1] for level in batch.levels)
-            encoded.append(self._encoded(self.model, one, replace(batch, levels=levels)))
-        return encoded
-
-    def _encoded(self, model: SimMAT, prepared: PreparedImage, embedding: ImageEmbedding) -> EncodedImage:
-        warning = domain_shift_warning(prepared, self.pipeline.channels) if self.bundle else ""
-        return EncodedImage(model, prepared, embedding, self.dense, warning)
-
-    def normalize_by(self, reader: ImageReader) -> None:
-        """Set what depends on an image's values; nothing for a tuned model."""
-
 
 class TiledImage:
-    """An image of any size, which `Predictor.open_image` opened and cut into windows.
+    """An image of any size, cut into windows, with those that are encoded: what `Predictor.open_image` returns.
 
-    Its methods ask the predictor that opened it.
+    Whatever is asked, it reads a window, encodes it unless that is cached, decodes it, and merges what was found by the
+    functions of `simmat.predictor.tiles`.
 
     Attributes:
-        predictor: the predictor that opened it.
+        encoder: encodes its windows.
         reader: reads its windows.
         windows: its parts in raster order; a single one if the whole image fits.
         tile: side of a window in pixels.
         overlap: smallest overlap of neighbouring windows in pixels.
         cache_folder: folder that keeps the embeddings of the windows around prompts; None keeps none.
         warning: how the values of a window differ from those of training; "" if no window's did.
-        views: flipped and shifted views of one window, encoded for `uncertainty`: window -> name -> view.
     """
 
     def __init__(
         self,
-        predictor: Predictor,
+        encoder: Encoder,
         reader: ImageReader,
         windows: Sequence[Window],
         *,
@@ -931,14 +469,14 @@ class TiledImage:
         overlap: int,
         cache_folder: Path | None = None,
     ) -> None:
-        self.predictor = predictor
+        self.encoder = encoder
         self.reader = reader
         self.windows = windows
         self.tile = tile
         self.overlap = overlap
         self.cache_folder = cache_folder
         self.warning = ""
-        self.views: dict[Window, dict[str, EncodedImage]] = {}
+        self._views: dict[Window, dict[str, EncodedImage]] = {}  # flips and shifts of a window, for `uncertainty`
         self._encoded: dict[Window, tuple[SensorImage, EncodedImage]] = {}  # the one used last is at the end
         self._loaded_bytes = self.cached_bytes  # no window is encoded yet
 
@@ -963,18 +501,62 @@ class TiledImage:
         used = sum(image.data.nbytes + image.valid.nbytes for image in pixels.values())
         return used + sum(encoded.nbytes for _, encoded in self._encoded.values())
 
-    def cached(self, window: Window) -> tuple[SensorImage, EncodedImage] | None:
-        """Return the pixels of a window and its embedding, if they are cached."""
-        found = self._encoded.pop(window, None)
-        if found is not None:
-            self._encoded[window] = found
-        return found
+    def encode_untiled(self) -> bool:
+        """Encode the image if it is one window, so that the first prompt is fast; return whether it is."""
+        is_untiled = len(self.windows) == 1
+        if is_untiled:
+            self.encode_window(self.windows[0], folder=self.cache_folder)
+        return is_untiled
+
+    def _encode_around_prompt(self, window: Window) -> tuple[SensorImage, EncodedImage]:
+        pixels, encoded = self.encode_window(window, folder=self.cache_folder)
+        if encoded is None:
+            raise NoValidPixelsError(f"{self.reader.origin}: no pixel around the prompt holds a measurement")
+        return pixels, encoded
+
+    def encode_window(
+        self, window: Window, *, keep: bool = True, folder: Path | None = None
+    ) -> tuple[SensorImage, EncodedImage | None]:
+        """Return the pixels of a window and its embedding; None as the embedding where nothing is measured.
+
+        Args:
+            window: the window.
+            keep: keep both in memory, see `cache`.
+            folder: folder that keeps embeddings.
+
+        Raises:
+            SimMATError: it cannot be read, or has other channels than the model.
+            OutputError: the embedding cannot be written.
+        """
+        known = self._encoded.pop(window, None)
+        if known is not None:
+            self._encoded[window] = known
+            return known
+        pixels = self.reader.read(window)
+        self.encoder.check_channels(pixels)
+        if not pixels.valid.any():
+            return pixels, None
+        encoded = self.encoder.encode(pixels, self.reader, folder)
+        if keep:
+            self.cache(window, pixels, encoded)
+        return pixels, encoded
 
     def cache(self, window: Window, pixels: SensorImage, encoded: EncodedImage) -> None:
         """Cache the pixels of a window and its embedding; drop the windows used longest ago if there are too many."""
         self._encoded[window] = pixels, encoded
         while len(self._encoded) > 1 and self.cached_bytes - self._loaded_bytes > CACHE_BYTES:
             del self._encoded[next(iter(self._encoded))]
+
+    def shrink_warning(self) -> str:
+        """Warn that windows are shrunk too much on their way into the network, see `max_untiled_side`; "" if not so."""
+        size = self.encoder.pipeline.size
+        side = min(self.tile, max(self.size_hw))
+        if side <= self.encoder.max_untiled_side:
+            return ""
+        return (
+            f"windows of {self.tile} pixels are shrunk {side / size:.3g} times to the network's {size}, so small "
+            f"objects are lost; --tile {self.encoder.max_untiled_side} or less keeps them"
+        )
 
     def windows_in(self, box: Window) -> list[Window]:
         """Return the windows that a part of the image touches, in raster order."""
@@ -998,7 +580,8 @@ class TiledImage:
             BundleError: the network's output is not finite.
             OutputError: an embedding cannot be written.
         """
-        return self.predictor.predict_in(self, prompt, mask_selection)
+        check_mask_selection(mask_selection)
+        return self._predict_widening(prompt, mask_selection)[0]
 
     def predict_all(self, prompt: Prompt) -> list[Prediction]:
         """Return every mask that the model has for a prompt: the single one of `predict`, then by falling score.
@@ -1008,7 +591,8 @@ class TiledImage:
         Raises:
             SimMATError: as `predict` raises it.
         """
-        return self.predictor.predict_all_in(self, prompt)
+        single, *others = self._predict_widening(prompt, None)
+        return [single, *sorted(others, key=lambda one: -one.score)]
 
     @former_keywords(choice="mask_selection")
     def predict_prompts(self, prompts: Sequence[Prompt], mask_selection: MaskSelection = "single") -> list[Prediction]:
@@ -1017,7 +601,89 @@ class TiledImage:
         Raises:
             SimMATError: as `predict` raises it; a prompt outside of the image before any is answered.
         """
-        return self.predictor.predict_prompts_in(self, prompts, mask_selection)
+        check_mask_selection(mask_selection)
+        for prompt in prompts:
+            check_inside(prompt, self.reader)
+        if len(self.windows) > 1:
+            return [self._predict_widening(prompt, mask_selection)[0] for prompt in prompts]
+        found: dict[int, Prediction] = {}
+        for group in groups_of_one_kind(prompts):
+            answers = self._predict_in_window(self.windows[0], [prompts[index] for index in group], mask_selection)
+            for index, (one,) in zip(group, answers, strict=True):
+                found[index] = one
+        return [found[index] for index in range(len(prompts))]
+
+    def _predict_widening(self, prompt: Prompt, mask_selection: MaskSelection | None) -> list[Prediction]:
+        """Return the chosen mask, or with None all of them, in a window widened as `predict` says."""
+        size_hw = self.size_hw
+        check_inside(prompt, self.reader)
+        if prompt.box is None and not (prompt.point_labels == 1).any():
+            raise ConfigError(f"{self.reader.origin}: no point is on the object; add one, or its box")
+        if prompt.mask_input is not None and prompt.mask_window is None and len(self.windows) > 1:
+            raise ConfigError(
+                f"{self.reader.origin}: logits alone do not say which window of the image they cover; give the "
+                "earlier prediction itself (mask=found), or a Prompt with its mask_window"
+            )
+        found: list[Prediction] = []
+        for window in prompt_windows(prompt, size_hw, self.tile):
+            if max(window.size_hw) > self.tile and math.prod(window.size_hw) * self.channel_count > MAX_VALUES:
+                if found:
+                    break
+                raise ConfigError(
+                    f"{self.reader.origin}: the prompt needs a window of {window.size_hw[1]}x{window.size_hw[0]} "
+                    "pixels, which takes too much memory; mark the object by one point, or by a smaller box"
+                )
+            (found,) = self._predict_in_window(window, [prompt], mask_selection)
+            if not reaches_border(found[0].mask, window, size_hw):
+                break
+        return found
+
+    @threads_for_load()
+    def _predict_in_window(
+        self, window: Window, prompts: Sequence[Prompt], mask_selection: MaskSelection | None
+    ) -> list[list[Prediction]]:
+        """Return the chosen mask of each prompt in a window, or with None all masks; the prompts are of one kind."""
+        pixels, encoded = self._encode_around_prompt(window)
+        moved = [prompt_in(prompt, window, encoded.prepared.letterbox) for prompt in prompts]
+        answer = encoded.decode(moved)
+        found = []
+        for row, prompt in enumerate(prompts):
+            scores = answer.iou[row].tolist()
+            if mask_selection is None:
+                masks = list(range(len(scores)))
+            else:
+                masks = [chosen_mask(scores, mask_selection)]
+            of_prompt = []
+            for mask in masks:
+                logits = answer.logits[row : row + 1, mask : mask + 1].float()  # (1, 1, h, w)
+                one = self._prediction(encoded, pixels, window, logits, scores[mask])
+                score = calibrated(self.encoder.calibration, "click" if prompt.box is None else "box", one.score)
+                of_prompt.append(replace(one, score=score))
+            found.append(of_prompt)
+        return found
+
+    def _prediction(
+        self, encoded: EncodedImage, pixels: SensorImage, window: Window, mask_logits: Tensor, score: float
+    ) -> Prediction:
+        """Return the mask of (1, 1, h, w) logits of the decoder; BundleError if they are not finite."""
+        logits: FloatArray = restore_logits(mask_logits, encoded.prepared.letterbox)[0, 0].cpu().numpy()
+        if not (np.isfinite(logits).all() and math.isfinite(score)):
+            source = self.encoder.bundle.path if self.encoder.bundle else "the model"
+            raise BundleError(f"{source} gives NaN or infinity for {pixels.origin}; its weights are damaged")
+        low_res_logits: FloatArray = mask_logits[0, 0].cpu().numpy()
+        return Prediction(
+            mask=logits > 0,
+            logits=logits,
+            score=score,
+            low_res_logits=low_res_logits,
+            image=pixels,
+            window=window,
+            low_res_window=window,
+            warning=encoded.warning,
+            class_probabilities=calibrated_classes(
+                self.encoder.calibration, encoded.class_probabilities(low_res_logits)
+            ),
+        )
 
     @former_keywords(choice="mask_selection")
     def uncertainty(
@@ -1033,7 +699,21 @@ class TiledImage:
         Raises:
             SimMATError: as `predict` raises it.
         """
-        return self.predictor.uncertainty_in(self, prompt, mask_selection, window)
+        if window is None:
+            window = self.predict(prompt, mask_selection).window
+        pixels, encoded = self._encode_around_prompt(window)
+        known = self._views.get(window, {})
+        self._views = {window: known}  # those of one window are enough
+        probabilities = []
+        for view in views_of(self.encoder.adapter, pixels, prompt_in(prompt, window, None)):
+            if view.pixels is pixels:
+                seen = encoded
+            else:
+                if view.name not in known:
+                    known[view.name] = self.encoder.encode(view.pixels, self.reader)
+                seen = known[view.name]
+            probabilities.append(object_probability(seen, view, mask_selection, window.size_hw))
+        return mean_and_std(probabilities, window, self.size_hw)
 
     @former_keywords(like="reference")
     def segment_everything(
@@ -1055,8 +735,98 @@ class TiledImage:
         Raises:
             NoValidPixelsError: no pixel of the image holds a measurement.
         """
-        return self.predictor.segment_everything_in(self, settings, reference=reference, box=box, progress=progress)
+        windows = self.windows if box is None else self.windows_in(box)
+        found = []
+        empty = 0
+        for index, window in enumerate(windows):
+            result = self.segment_window(window, settings or EverythingSettings(), reference=reference)
+            found.append(result.objects)
+            empty += result.is_empty
+            if progress is not None:
+                progress(index + 1)
+        self.check_measured(empty)
+        objects = merge_objects(windows, found)
+        if box is not None:
+            objects = [one for one in objects if one.instance.window.intersection(box) is not None]
+        return FoundObjects(objects, self.reader, self.encoder.class_names)
 
     def segment_semantic(self, *, probabilities: bool = False) -> ClassMap:
         """Return the class of every pixel, see `Predictor.segment_semantic`."""
-        return self.predictor.segment_semantic_in(self, probabilities=probabilities)
+        spec = self.encoder.required_dense()
+        dtype, nodata = self.encoder.label_type()
+        labels = np.zeros(self.size_hw, dtype)
+        probability = np.zeros(self.size_hw, np.float32)
+        every = np.zeros((spec.count, *self.size_hw), np.float32) if probabilities else None
+        blender = self.class_map_blender()
+        empty = 0
+        for window in self.windows:
+            result = self.segment_window(window, semantic=True)
+            empty += result.is_empty
+            for y0, band in blender.add(result.probabilities):
+                rows = slice(y0, y0 + band.shape[1])
+                labels[rows], probability[rows] = most_likely(band, spec.label_values, nodata)
+                if every is not None:
+                    every[:, rows] = band
+        self.check_measured(empty)
+        return ClassMap(
+            labels=labels,
+            probability=probability,
+            values=spec.label_values,
+            reader=self.reader,
+            class_names=self.encoder.class_names,
+            background=0 if spec.background else None,
+            nodata=nodata,
+            probabilities=every,
+        )
+
+    def class_map_blender(self) -> ClassMapBlender:
+        """Return what blends the class maps of the windows; ConfigError without a dense head."""
+        return ClassMapBlender(self.size_hw, self.tile, self.overlap, self.encoder.required_dense().count)
+
+    def segment_window(
+        self,
+        window: Window,
+        settings: EverythingSettings | None = None,
+        *,
+        reference: Reference | None = None,
+        semantic: bool = False,
+    ) -> WindowResult:
+        """Find objects, classes or both in one window.
+
+        Args:
+            window: the window.
+            settings: how objects are found; None finds none.
+            reference: find what a reference shows only.
+            semantic: find the class of every pixel.
+
+        Raises:
+            SimMATError: it cannot be read, or has other channels than the model.
+        """
+        pixels, encoded = self.encode_window(window, keep=len(self.windows) <= _MAX_CACHED_WINDOWS)
+        if encoded is None:
+            return WindowResult(is_empty=True)
+        self.warning = self.warning or encoded.warning
+        objects = []
+        if settings is not None:
+            for one in self._objects_in(encoded, settings, reference):
+                objects.append(one.shifted(window.y0, window.x0))
+        probabilities = None
+        if semantic:
+            probabilities = encoded.class_map()
+        if probabilities is not None:
+            probabilities = probabilities * np.any(pixels.valid, axis=0)
+        return WindowResult(tuple(objects), probabilities)
+
+    def _objects_in(
+        self, encoded: EncodedImage, settings: EverythingSettings, reference: Reference | None
+    ) -> list[FoundObject]:
+        """Find the objects of a window, best first: every one, or those that a reference shows."""
+        if reference is not None:  # the calibration was measured without
+            return find_by_reference(reference, encoded, settings)
+        calibration = self.encoder.calibration
+        found = []
+        for one in find_objects(encoded, settings):
+            score = calibrated(calibration, "object", one.score)
+            classes = calibrated_classes(calibration, one.class_probabilities)
+            found.append(replace(one, score=score, class_probabilities=classes))
+        return found

@@ -1,4 +1,4 @@
-"""Cut an image into windows, and merge what was found in each of them.
+"""The windows of an image: cut it, look around a prompt, and merge what was found in each.
 
 Windows come in raster order. Class probabilities are blended where windows overlap. Objects that a border cuts are
 merged where both windows agree.
@@ -9,17 +9,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch.nn import functional as F
 
 from simmat.data.instances import FoundObject, Instance
-from simmat.types import FloatArray, Window
+from simmat.data.pipeline import resize_planes, restore_logits
+from simmat.errors import ConfigError
+from simmat.foundation import MAX_PROMPTS
+from simmat.types import BoolArray, FloatArray, ImageReader, Letterbox, Prompt, Window
 
-if TYPE_CHECKING:
-    pass
+MaskSelection = Literal["single", "best"]
 
+_MAX_TILES = 4
+"""Largest side of a window around a prompt, in tiles; it grows while the mask reaches its border."""
+_MARGIN = 1 / 16
+"""A window holds what a prompt marks with at least this share of its side around it, except at borders of the image."""
 _AGREEMENT = 0.7
 """Part of the smaller of two masks that the other one covers, where both windows look, if they are one object."""
 
@@ -218,3 +226,177 @@ def _union(first: FoundObject, second: FoundObject) -> FoundObject:
     window = first.instance.window.enclosing(second.instance.window)
     mask = first.instance.within(window) | second.instance.within(window)
     return replace(better, instance=Instance(better.instance.class_id, window, mask))
+
+
+def as_numbers(given: Any, name: str, form: str, *shape: int) -> FloatArray:
+    """Return numbers as float32 of a shape; TypeError, which names the form they must have, for anything else."""
+    try:
+        return np.asarray(given, np.float32).reshape(shape)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be numbers, {form}; got {given!r}") from None
+
+
+def prompt_of(
+    points: Sequence[tuple[float, float]],
+    labels: Sequence[int] | None,
+    box: Sequence[float] | None,
+    mask: FloatArray | None = None,
+    mask_window: Window | None = None,
+) -> Prompt:
+    """Return a prompt as `Predictor.predict` takes it; TypeError if points, labels or box are not numbers."""
+    coords = as_numbers(points, "points", "(x, y) pairs, such as [(320, 240)]", -1, 2)
+    marks: FloatArray = np.ones(len(coords), np.float32)
+    if labels is not None:
+        marks = as_numbers(labels, "labels", "0 or 1 for each point", -1)
+    corners = None
+    if box is not None:
+        corners = as_numbers(box, "box", "(x0, y0, x1, y1)", -1)
+    if mask is not None:
+        mask = np.asarray(mask)
+    return Prompt(coords, marks.astype(np.int64), corners, mask, mask_window)
+
+
+def check_inside(prompt: Prompt, image: ImageReader) -> None:
+    """Refuse points that are not on a pixel of the image, and boxes that cross its edges."""
+    height, width = image.size_hw
+    problems = []
+    for x, y in prompt.point_coords.tolist():
+        if not (0 <= x < width and 0 <= y < height):
+            problems.append(f"point {x:g},{y:g} (X is 0 to {width - 1}, Y 0 to {height - 1})")
+    if prompt.box is not None:
+        x0, y0, x1, y1 = prompt.box.tolist()
+        if not (0 <= x0 and x1 <= width and 0 <= y0 and y1 <= height):
+            problems.append(f"box {x0:g},{y0:g},{x1:g},{y1:g} (X is 0 to {width}, Y 0 to {height})")
+    if problems:
+        places = " and ".join(problems)
+        note = getattr(image, "size_note", "")
+        raise ConfigError(
+            f"{image.origin}: {places} outside of the image, which is {width} wide and {height} high"
+            f"{note and '; '}{note}"
+        )
+
+
+def check_mask_selection(mask_selection: str) -> None:
+    """Refuse an unknown choice of masks."""
+    known = get_args(MaskSelection)
+    if mask_selection not in known:
+        raise ValueError(f"mask_selection must be one of {', '.join(map(repr, known))}, got {mask_selection!r}")
+
+
+def chosen_mask(scores: Sequence[float], mask_selection: MaskSelection) -> int:
+    """Return which of M masks with these predicted IoUs is chosen, see `Predictor.predict`."""
+    if mask_selection == "single" or len(scores) == 1:
+        return 0
+    return 1 + int(np.argmax(scores[1:]))
+
+
+def groups_of_one_kind(prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Group the indices of prompts that can be decoded together, at most `MAX_PROMPTS` in a group."""
+    kinds: dict[tuple[int, bool, bool], list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        kind = (len(prompt.point_coords), prompt.box is None, prompt.mask_input is None)
+        kinds.setdefault(kind, []).append(index)
+    groups = []
+    for rows in kinds.values():
+        for start in range(0, len(rows), MAX_PROMPTS):
+            groups.append(rows[start : start + MAX_PROMPTS])
+    return groups
+
+
+def prompt_windows(prompt: Prompt, size_hw: tuple[int, int], tile: int) -> Iterator[Window]:
+    """Yield the windows in which to look for the object of a prompt, each about twice as large as the one before.
+
+    Those of one side lie on a grid and overlap by half, so that clicks share them; the one in which the prompt lies
+    deepest is taken. Windows that do not hold the prompt with `_MARGIN` are left out, and those of more than
+    `_MAX_TILES` unless it needs them.
+
+    Args:
+        prompt: with a point on the object or a box.
+        size_hw: of the image.
+        tile: side of the smallest windows.
+    """
+    places = prompt.point_coords[prompt.point_labels == 1]  # (N, 2) xy
+    if prompt.box is not None:
+        places = np.concatenate([places, prompt.box.reshape(2, 2)])
+    low_x, low_y = places.min(axis=0).tolist()
+    high_x, high_y = places.max(axis=0).tolist()
+    height, width = size_hw
+    side = tile
+    while True:
+        y0, y1, margin_y = _deepest(low_y, high_y, height, side)
+        x0, x1, margin_x = _deepest(low_x, high_x, width, side)
+        fits = min(margin_y, margin_x) >= side * _MARGIN
+        if fits:
+            yield Window(y0, x0, y1, x1)
+        side *= 2
+        if side >= 2 * max(size_hw) or (fits and side > _MAX_TILES * tile):
+            return
+
+
+def _deepest(low: float, high: float, length: int, side: int) -> tuple[int, int, float]:
+    """Return start, end and margin of the window along one side of an image that has most margin around a prompt."""
+
+    def margin(start: int) -> float:
+        before = low - start if start > 0 else math.inf
+        end = start + side
+        behind = end - high if end < length else math.inf
+        return min(before, behind)
+
+    start = max(window_starts(length, side, side // 2), key=margin)
+    return start, min(start + side, length), margin(start)
+
+
+def prompt_in(prompt: Prompt, window: Window, letterbox: Letterbox | None) -> Prompt:
+    """Return a prompt in pixels of a window, without those points not on the object that lie outside of it.
+
+    Args:
+        prompt: in pixels of the image.
+        window: a part of the image.
+        letterbox: position of the window in the input; None leaves the mask out.
+    """
+    x, y = prompt.point_coords.T
+    inside = (x >= window.x0) & (x < window.x1) & (y >= window.y0) & (y < window.y1)
+    kept = inside | (prompt.point_labels == 1)
+    corner: FloatArray = np.asarray([window.x0, window.y0], np.float32)
+    coords = prompt.point_coords[kept] - corner
+    box = prompt.box
+    if box is not None:
+        box = box - np.tile(corner, 2)
+    mask = None
+    if letterbox is not None and prompt.mask_input is not None:
+        mask = _mask_in(prompt.mask_input, prompt.mask_window or window, window, letterbox)
+    return Prompt(coords, prompt.point_labels[kept], box, mask)
+
+
+def _mask_in(mask: FloatArray, known: Window, window: Window, letterbox: Letterbox) -> FloatArray:
+    """Return (h, w) mask logits of one window as those of another; what the first does not show is not the object.
+
+    Args:
+        mask: logits at the decoder's own size.
+        known: the window that they cover.
+        window: another window.
+        letterbox: position of the other window in the input.
+    """
+    if window == known:
+        return mask
+    before = replace(letterbox, original_hw=known.size_hw)
+    logits = restore_logits(torch.from_numpy(mask)[None, None].float(), before)[0, 0]
+    lowest = logits.min().clamp(max=-1)
+    placed = torch.zeros(1, *window.size_hw)  # above the lowest, so that the padding is lowest, too
+    both = known.intersection(window)
+    if both is not None:
+        placed[0][both.relative_to(window).slices] = (logits - lowest)[both.relative_to(known).slices]
+    planes = resize_planes(placed, torch.ones_like(placed, dtype=torch.bool), letterbox)  # (1, S, S)
+    low_res: FloatArray = (F.adaptive_avg_pool2d(planes, mask.shape)[0] + lowest).numpy()
+    return low_res
+
+
+def reaches_border(mask: BoolArray, window: Window, size_hw: tuple[int, int]) -> bool:
+    """Return whether a mask has pixels at a border of its window that is not a border of the image."""
+    height, width = size_hw
+    return bool(
+        (window.y0 > 0 and mask[0].any())
+        or (window.x0 > 0 and mask[:, 0].any())
+        or (window.y1 < height and mask[-1].any())
+        or (window.x1 < width and mask[:, -1].any())
+    )

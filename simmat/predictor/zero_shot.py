@@ -10,12 +10,12 @@ from typing import ClassVar, cast
 import numpy as np
 import torch
 
+from simmat.bundle import content_digest
 from simmat.data.card import DataCard
 from simmat.data.pipeline import Pipeline
 from simmat.foundation import FoundationModel
 from simmat.model import Parts, assemble, assemble_transfer
 from simmat.model_spec import ModelSpec
-from simmat.predictor.cache import digest_of
 from simmat.predictor.predictor import Predictor
 from simmat.sensors.adapter import ModalityAdapter, options_of
 from simmat.sensors.normalize import Statistics, fit_channels, image_moments, zero_shot_map
@@ -62,7 +62,7 @@ class ZeroShotPredictor(Predictor):
     def digest(self) -> str:
         """A sha256 of the foundation model and the sensor's options; it does not depend on the image."""
         identity = [self._spec.model_dump(mode="json"), options_of(self.adapter)]
-        return digest_of(identity, self.model.foundation.state_dict())
+        return content_digest(identity, self.model.foundation.state_dict())
 
     def normalize_by(self, reader: ImageReader) -> None:
         """Normalize by the statistics of this image from now on."""

@@ -26,7 +26,7 @@ from simmat.evaluation.unprompted import AutomaticScores, ImageMatches, object_s
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.nn.device import Processes
-from simmat.predictor import Predictor
+from simmat.predictor import Predictor, predictor
 from simmat.predictor.encoded import EncodedImage
 from simmat.types import SensorImage, Window
 
@@ -146,21 +146,21 @@ class Scripted(Predictor):
     def encode(self, image: SensorImage, *_: object) -> EncodedImage:
         return cast(EncodedImage, Answer(self.found[float(image.data[0, 0, 0])], self.dense))
 
-    def objects_in(self, encoded: EncodedImage, *_: object) -> list[FoundObject]:
-        return cast(Answer, encoded).objects()
-
 
 def scripted(found: dict[float, npt.NDArray[np.int64]], *classes: int | None, dense: bool = True) -> Predictor:
     spec = DenseSpec(background=True, classes=classes) if dense else None
-    predictor = Scripted(cast(SimMAT, torch.nn.Identity()), Pipeline(Planes(), (), SIZE), dense=spec)
-    predictor.found = found
-    return predictor
+    model = Scripted(cast(SimMAT, torch.nn.Identity()), Pipeline(Planes(), (), SIZE), dense=spec)
+    model.found = found
+    return model
 
 
 def unprompted(model: Predictor, dataset: Dataset, **options: Any) -> AutomaticScores:
     """Score what a model finds in all samples."""
     asked = {"everything": True, "semantic": True, **options}
-    with patch.object(job, "_by_prompts", return_value=Scores((object_score(),))):  # the model answers no prompts
+    with (
+        patch.object(job, "_by_prompts", return_value=Scores((object_score(),))),  # the model answers no prompts
+        patch.object(predictor, "find_objects", lambda encoded, settings: encoded.objects()),
+    ):
         found = evaluate(model, dataset, dataset.samples, **asked).unprompted
     assert found is not None
     return found

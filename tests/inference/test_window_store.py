@@ -23,7 +23,7 @@ def model(dense_bundle: Path) -> Predictor:
 def test_an_answer_survives_its_file(model: Predictor, tmp_path: Path) -> None:
     """A run that was stopped goes on from files."""
     image = model.open_image(large_scene(tmp_path / "large.tif"))
-    answer = model.segment_window(image, image.windows[1], EVERY, semantic=True)
+    answer = image.segment_window(image.windows[1], EVERY, semantic=True)
     store = WindowStore(tmp_path / "store", "key")
     assert not store.has(1)
     store.write(1, answer)

@@ -103,7 +103,7 @@ def test_windows_are_dropped_where_memory_is_full(
     windows = predictor.open_reader(image)
     one, other = Window(0, 0, 64, 64), Window(0, 64, 64, 128)
     for window, count in ((one, 1), (one, 1), (other, 2), (other, 2), (one, 3)):
-        predictor.encode_window(windows, window)
+        windows.encode_window(window)
         assert len(encoded) == count
     assert 0 < windows.cached_bytes < 2**20
 
@@ -114,7 +114,7 @@ def test_the_memory_of_an_image_counts_once(loaded: Bundle) -> None:
     image = SensorImage.from_planes(_scene(SMALL), predictor.channels, origin="a.tif")
     large = predictor.open_reader(image)
     assert large.cached_bytes == image.data.nbytes + image.valid.nbytes
-    _, encoded = predictor.encode_window(large, large.windows[0])
+    _, encoded = large.encode_window(large.windows[0])
     assert encoded is not None
     assert large.cached_bytes == image.data.nbytes + image.valid.nbytes + encoded.nbytes
 

@@ -15,7 +15,7 @@ import simmat
 from simmat.drawing.display import display_rgb
 from simmat.model import Parts
 from simmat.predictor import Predictor, ZeroShotPredictor
-from simmat.predictor.results import picture_of
+from simmat.predictor.open import picture_of
 from simmat.types import Prompt, SensorImage, Window
 
 
@@ -63,15 +63,15 @@ def test_a_large_image_is_cut_at_the_resolution_of_training(model: Predictor, tm
     assert model.bundle is not None
     assert image.tile == model.bundle.spec.image_side == 56
     assert len(image.windows) > 4
-    assert not model.shrink_warning(image)
-    assert "64" in model.shrink_warning(model.open_image(tmp_path / "large.tif", tile=128))
+    assert not image.shrink_warning()
+    assert "64" in model.open_image(tmp_path / "large.tif", tile=128).shrink_warning()
 
 
 def test_an_image_as_large_as_those_of_training_is_not_cut(model: Predictor, tmp_path: Path) -> None:
     """Its parts would be magnified as no training image was, and objects cut in two: most were missed."""
     trained = Predictor(model.model, model.pipeline, image_side=90)
     image = trained.open_image(large_scene(tmp_path / "image.tif", (75, 90)))
-    assert (image.windows, trained.shrink_warning(image)) == ([(0, 0, 75, 90)], "")
+    assert (image.windows, image.shrink_warning()) == ([(0, 0, 75, 90)], "")
     assert trained.open_image(large_scene(tmp_path / "larger.tif", (75, 100))).tile == 90
 
 
@@ -91,8 +91,8 @@ def test_a_picture_holds_only_the_planes_and_pixels_that_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An overlay of a scene with hundreds of bands took gigabytes."""
-    monkeypatch.setattr("simmat.predictor.results.PICTURE_PX", 100)
-    monkeypatch.setattr("simmat.predictor.results.PART_PX", 32)
+    monkeypatch.setattr("simmat.predictor.open.PICTURE_PX", 100)
+    monkeypatch.setattr("simmat.predictor.open.PART_PX", 32)
     known, planes = registry(), np.random.default_rng(0).random((40, 301, 250), np.float32)
     np.save(tmp_path / "scene.npy", planes)
     parts = Parts(known.foundation("tiny"), known.transfer_layer("zeroshot"), known.tuner("frozen"), None)

@@ -19,8 +19,8 @@ from simmat.foundation import PromptBatch
 from simmat.io.images import write_image
 from simmat.model import Parts
 from simmat.model_spec import DenseSpec
-from simmat.predictor import Prediction, Predictor, ZeroShotPredictor, predictor
-from simmat.predictor.prompts import prompt_windows
+from simmat.predictor import Prediction, Predictor, TiledImage, ZeroShotPredictor, predictor
+from simmat.predictor.tiles import prompt_windows
 from simmat.types import Prompt, Window
 
 pytestmark = pytest.mark.plugins()
@@ -59,13 +59,13 @@ def test_a_negative_point_far_away_widens_no_window(
 ) -> None:
     """It says nothing of the object, and the window between both would be shrunk to nothing."""
     image, sizes = _scene(tmp_path / "a.tif"), []
-    real = Predictor.encode_window
+    real = TiledImage.encode_window
 
-    def look(self: Predictor, image: Any, window: Any, **given: Any) -> Any:
+    def look(self: TiledImage, window: Any, **given: Any) -> Any:
         sizes.append(window.size_hw)
-        return real(self, image, window, **given)
+        return real(self, window, **given)
 
-    monkeypatch.setattr(Predictor, "encode_window", look)
+    monkeypatch.setattr(TiledImage, "encode_window", look)
     call = ["--point", "10,10", "--negative", "170,140", "--tile", "32"]
     assert _predict(bundle, image, tmp_path / "out", *call) == 0
     assert sizes[0] == (32, 32)

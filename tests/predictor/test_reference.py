@@ -18,7 +18,6 @@ from scripted_model import Scripted
 from torch import Tensor
 
 from simmat.cli import run
-from simmat.data.card import DataCard
 from simmat.data.pipeline import Pipeline
 from simmat.errors import DataError, SimMATError
 from simmat.foundation import PromptBatch
@@ -101,9 +100,9 @@ def test_images_that_are_cut_show_and_find_the_same(model: Predictor) -> None:
     assert _clicked(model, scene, model.reference([(scene, mask)]), corners) == {(None, at) for at in corners}
 
 
-def test_a_class_that_no_mask_marks_is_refused(model: Predictor) -> None:
+def test_a_class_that_no_mask_marks_is_refused(model: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a class of the model, but nothing shows how it looks."""
-    model.image_loader.card = DataCard(regions="classes", class_names={1: "warm", 2: "cold"})
+    monkeypatch.setattr(Predictor, "class_names", {1: "warm", 2: "cold"})
     scene = _scene(0, [(5, 5)], [])
     assert model.reference([scene], classes=["warm"]).spec.classes == (1,)
     with pytest.raises(DataError, match="'cold'"):

@@ -26,7 +26,7 @@ from simmat.api import load
 from simmat.data.instances import FoundObject, Instance
 from simmat.errors import DataError
 from simmat.io.images import write_image
-from simmat.predictor import Predictor
+from simmat.predictor import Predictor, TiledImage
 from simmat.predictor.tiles import WindowResult
 from simmat.sensors.normalize import Statistics
 from simmat.types import Channel, Prompt, Window
@@ -274,7 +274,7 @@ def test_everything_in_a_box_is_what_touches_it(address: str, monkeypatch: pytes
     """As of a predictor, also where the image is one window, which is searched as a whole."""
     places = [Window(y, x, y + 4, x + 4) for y in range(0, 32, 8) for x in range(0, 48, 8)]
     found = [FoundObject(Instance(None, one, np.ones((4, 4), np.bool_)), 0.9, (one.x0, one.y0)) for one in places]
-    monkeypatch.setattr(Predictor, "segment_window", lambda *given: WindowResult(tuple(found)))
+    monkeypatch.setattr(TiledImage, "segment_window", lambda *given, **more: WindowResult(tuple(found)))
     client = Client(address)
     client.set_image(np.zeros((1, *SIZE), np.float32))
     for box, count in ((None, 24), ([0, 0, 6, 6], 1), ([4, 4, 9, 20], 2), ([3, 0, 9, 40], 8), ([1000, 0, 1006, 6], 0)):

@@ -144,7 +144,7 @@ class ModelService:
         skipped = self.open.get(tab, key) != key
         if not skipped:
             image, planes = self._image(key)
-            window = None if self.model.predictor.encode_untiled(image) else image.tile
+            window = None if image.encode_untiled() else image.tile
             self._ready.add((self.model.digest, planes.digest))
         return {"ready": not skipped, "seconds": time.perf_counter() - start, "window": window}
 
@@ -171,7 +171,7 @@ class ModelService:
         coords = np.asarray([point[:2] for point in points], np.float32).reshape(-1, 2)
         labels = np.asarray([point[2] for point in points], np.int64)
         prompt = Prompt(coords, labels, None if box is None else np.asarray(box, np.float32))
-        model.predictor.encode_untiled(image)  # with all threads
+        image.encode_untiled()  # with all threads
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # of several, each waits in short loops for one that has no core while a training runs
         try:
@@ -311,7 +311,7 @@ class ModelService:
     def _slow_image(self, planes: Planes, model: ServedModel) -> TiledImage:
         """Return an image for the slow thread; embeddings of the first thread are read from disk."""
         image = model.predictor.open_reader(planes, cache=planes.home / _EMBEDDINGS)
-        model.predictor.encode_untiled(image)
+        image.encode_untiled()
         return image
 
     def _image(self, key: str) -> tuple[TiledImage, Planes]:

@@ -161,7 +161,7 @@ class Uploads:
                 f"{planes.origin}: has {width}x{height} pixels, at most {self._max_pixels} are taken; cut it into "
                 "tiles, or start the server with a larger --max-megapixels"
             )
-        self._predictor.image_loader.check_channels(planes.read(Window(0, 0, 1, 1)))
+        self._predictor.check_channels(planes.read(Window(0, 0, 1, 1)))
 
     def without_paths(self, text: str) -> str:
         """Return a text in which no file is named by its place on this machine."""

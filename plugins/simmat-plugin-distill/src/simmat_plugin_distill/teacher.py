@@ -152,7 +152,7 @@ def _found_in(teacher: Predictor, files: PathsBySource, path: Path, kept: Path, 
     size_hw = image.reader.size_hw
     if embeddings:
         image = teacher.open_reader(image.reader, tile=max(size_hw))  # one window
-        _, encoded = teacher.encode_window(image, image.windows[0])
+        _, encoded = image.encode_window(image.windows[0])
         if encoded is None:
             raise DataError(f"{image.reader.origin}: no pixel holds a measurement; remove this pair")
         write_embedding(kept, encoded.embedding)
