@@ -377,25 +377,18 @@ def packages_of(spec: ModelSpec, registry: Registry) -> tuple[Package, ...]:
     Raises:
         UnknownNameError: a part is not installed.
     """
+    own = {definition.name for definition in spec.sensor_definitions}
+    sensors = dict.fromkeys(modality_parts(spec.modality))
+    parts: list[tuple[Kind, str]] = [("modality", name) for name in sensors if name not in own]
+    parts += [("foundation model", spec.foundation), ("transfer layer", spec.mat), ("tuner", spec.tune)]
     reports = {report.owner: report for report in registry.reports if report.version}
     found = []
-    for kind, name in _parts(spec):
+    for kind, name in parts:
         report = reports.get(registry.owner(kind, name))
         if report is None or report.distribution == PROJECT:
             continue
         found.append(Package(kind=kind, name=name, distribution=report.distribution, version=report.version))
     return tuple(found)
-
-
-def _parts(spec: ModelSpec) -> Iterator[tuple[Kind, str]]:
-    """Yield kind and name of every part that an installed package must bring."""
-    own = {definition.name for definition in spec.sensor_definitions}
-    for name in dict.fromkeys(modality_parts(spec.modality)):
-        if name not in own:
-            yield "modality", name
-    yield "foundation model", spec.foundation
-    yield "transfer layer", spec.mat
-    yield "tuner", spec.tune
 
 
 def trained_tensors(model: SimMAT) -> dict[str, Tensor]:

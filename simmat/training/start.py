@@ -18,7 +18,7 @@ from accelerate.utils import DataLoaderConfiguration, GradientAccumulationPlugin
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from simmat.bundle import find_bundle, load_tensors, read_bundle, read_sensors, trained_tensors
+from simmat.bundle import Sensors, find_bundle, load_tensors, read_bundle, read_sensors, trained_tensors
 from simmat.callbacks import Callback, check_tracker
 from simmat.config import MUTABLE_ON_RESUME, TrainConfig, dump_configs, load_configs
 from simmat.data.batches import TrainingItems
@@ -121,10 +121,11 @@ def train_configs(
     resume: bool = False,
     loss: Loss | MaskLoss | None = None,
 ) -> Path:
-    """Train one foundation model for several sensors, each with a transfer layer and dense head of its own.
+    """Run the training of a sensor, or of one foundation model for several sensors; return its result.
 
-    The run of a sensor is an ordinary run, in a folder of its own; in a round each takes one step. The bundle serves
-    them all, and is that of the round with the best mean of the validation scores.
+    Each of several sensors has a transfer layer and a dense head of its own. Its run is an ordinary run, in a folder of
+    its own; in a round each sensor takes one step. The bundle serves them all, and is that of the round with the best
+    mean of the validation scores.
 
     Args:
         configs: name -> settings, as `load_configs` returns them: with `out` = the training's folder / name, or of one
@@ -311,15 +312,20 @@ def _build_learner(
         _share_foundation(model, shared_with.model, config)
     if config.gradient_checkpointing:
         _checkpoint_gradients(model, config.foundation)
-    best = state.notes.best if state is not None and own is not None else None
-    if best is not None and own is not None and shared_with is None and accelerator.is_main_process:
-        read_sensors(own)  # refused before the first step if it is damaged
+    best = None
+    if state is not None and own is not None:
+        best = state.notes.best
+        if shared_with is None and accelerator.is_main_process:
+            read_sensors(own)  # refused before the first step if it is damaged
+    others: Sensors = {}
     source = own or config.init
-    others = dict(read_sensors(source)) if config.new_sensor and source else {}
-    others.pop(folder.sensor, None)
+    if config.new_sensor and source is not None:
+        others = read_sensors(source)
+        others.pop(folder.sensor, None)
     done = 0
+    saved_step = -1
     if state is not None:
-        done = state.notes.step
+        done = saved_step = state.notes.step
         load_tensors(model, state.model, str(folder.state))
     elif config.init is not None:
         _load_start(model, config.init, next((tensors for _, tensors in others.values()), None))
@@ -347,7 +353,7 @@ def _build_learner(
         loader=prepared[2],
         others=others,
         resumes=resumes,
-        saved_step=-1 if state is None else done,
+        saved_step=saved_step,
         done=done,
         best=best,
     )
@@ -383,15 +389,14 @@ def _load_start(model: SimMAT, path: Path, shared_with: Mapping[str, Tensor] | N
                 f"--init {path}: another transfer layer stands before its tuned weights, and uses fewer of them; leave "
                 "--mat out, so that the new sensor gets one of the same kind"
             )
-    own_head = {name: tensor for name, tensor in own.items() if name.startswith("dense.")}
-    given_head = {name: tensor for name, tensor in given.items() if name.startswith("dense.")}
-    if _shapes(own_head) != _shapes(given_head):
-        given = {name: tensor for name, tensor in given.items() if name not in given_head} | own_head
+    own_head = {name: tensor.shape for name, tensor in own.items() if name.startswith("dense.")}
+    given_head = {name: tensor.shape for name, tensor in given.items() if name.startswith("dense.")}
+    if own_head != given_head:
+        for name in given_head:
+            del given[name]
+        for name in own_head:
+            given[name] = own[name]
     load_tensors(model, given, str(path))
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _share_foundation(model: SimMAT, other: SimMAT, config: TrainConfig) -> None:
