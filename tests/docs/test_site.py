@@ -31,6 +31,7 @@ class Links(HTMLParser):
                     self.paths.append(unquote(url.path))
 
 
+@pytest.mark.slow
 def test_every_link_of_the_site_is_a_file(tmp_path: Path) -> None:
     """A link to a folder works on a server; from disk, a browser shows a listing of the folder in its place."""
     site = tmp_path / "site"
