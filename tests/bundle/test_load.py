@@ -110,13 +110,6 @@ def test_the_folder_of_a_run_stands_for_its_best_bundle(trained: Path, data: Pat
     assert predict(loaded, sources, prompt).score == predict(direct, sources, prompt).score
 
 
-def test_a_point_outside_of_the_image_is_refused(trained: Path, data: Path) -> None:
-    """X and Y swapped is the usual mistake, and gives a mask of nothing."""
-    bundle = load_bundle(trained, REGISTRY)
-    with pytest.raises(ConfigError, match="56 wide and 40 high"):
-        predict(bundle, {"gray": data / "images/s0.png"}, Prompt.points([(10, 50)]))
-
-
 def test_a_prediction_has_the_original_size(trained: Path, data: Path) -> None:
     """A mask of another size would have to be resized by guess."""
     bundle = load_bundle(trained, REGISTRY)
