@@ -24,6 +24,7 @@ from simmat.sensors.channel_selection import parse_channels
 if TYPE_CHECKING:
     from simmat.callbacks import Callback
     from simmat.data.dataset import Dataset
+    from simmat.documents import StrictModel
     from simmat.evaluation.report import ScoreReport
     from simmat.evaluation.scores import Scores
     from simmat.inference import ImageOutcome, Progress
@@ -138,11 +139,7 @@ def train(
     from simmat.config import CARD_FIELDS, TrainConfig
     from simmat.training import train as run_training
 
-    settings = TrainConfig.with_current_keys(settings)
-    unknown = [key for key in settings if key not in TrainConfig.model_fields]
-    if unknown:
-        hint = did_you_mean(unknown[0], TrainConfig.model_fields, otherwise="")
-        raise TypeError(f"train() got an unexpected keyword argument {unknown[0]!r}{hint}")
+    settings = _known_keywords("train", TrainConfig, settings)
     wrong = [one for one in callbacks if not isinstance(one, Callback)]
     if wrong:
         raise TypeError(f"callbacks are objects of simmat.Callback or of classes derived from it, got {wrong[0]!r}")
@@ -273,12 +270,7 @@ def predict(
     from simmat.inference.run import predict_files
 
     loading = {name: options.pop(name) for name in _LOADING if name in options}
-    options = PredictOptions.with_current_keys(options)
-    unknown = [name for name in options if name not in PredictOptions.model_fields]
-    if unknown:
-        hint = did_you_mean(unknown[0], PredictOptions.model_fields, otherwise="")
-        raise TypeError(f"predict() got an unexpected keyword argument {unknown[0]!r}{hint}")
-    given = parse(PredictOptions, options, "simmat predict")
+    given = parse(PredictOptions, _known_keywords("predict", PredictOptions, options), "simmat predict")
     for folder in filter(None, (Path(out), given.cache)):
         check_writable(folder)
     known = registry or installed()
@@ -298,6 +290,16 @@ def predict(
     predictor = model if isinstance(model, Predictor) else load(**loading, registry=known)
     again = partial(load, **loading)
     return predict_files(predictor, _paths(files), Path(out), given, known, processes, again, progress or Progress())
+
+
+def _known_keywords(function: str, model: type[StrictModel], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keyword arguments under their names today; TypeError if a function does not know one."""
+    current = model.with_current_keys(given)
+    for name in current:
+        if name not in model.model_fields:
+            hint = did_you_mean(name, model.model_fields, otherwise="")
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{hint}")
+    return current
 
 
 def _paths(
