@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from simmat.errors import SpecError
-
 if TYPE_CHECKING:
     pass
 
@@ -238,10 +236,6 @@ class WeightFile:
     licence: str = ""
     hub: str = ""
     alternatives: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.url and not self.sha256:
-            raise SpecError(f"weight file {self.filename!r} has a url, so it needs a sha256")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from simmat.errors import DamagedWeightsError, SimMATError, WeightsError
+from simmat.errors import DamagedWeightsError, SimMATError, SpecError, WeightsError
 from simmat.io import hub
 from simmat.io.files import atomic_path, cache_folder
 from simmat.plugin_specs import FoundationSpec, WeightFile
@@ -112,6 +112,8 @@ def fetch(
         return hub.fetch(file)
     if not file.url:
         raise WeightsError(f"no URL is known for {file.filename}; give the file with --checkpoint PATH")
+    if not file.sha256:
+        raise SpecError(f"weight file {file.filename!r} has a url, so it needs a sha256")
     target = (cache or cache_folder()) / file.filename
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from runs import config, gray_set, registry
 from simmat.bundle import load_bundle
 from simmat.config import TrainConfig
 from simmat.errors import SpecError, WeightsError
-from simmat.io.weights import check_digest, find_weights, sha256_of
+from simmat.io.weights import check_digest, fetch, find_weights, sha256_of
 from simmat.plugin_specs import FoundationSpec, WeightFile
 from simmat.plugins.registry import Registry
 from simmat.training import plan
@@ -80,10 +80,10 @@ def test_a_file_that_its_publisher_may_change_is_taken_as_it_is() -> None:
     check_digest(described(replace(DESCRIBED, sha256="", hub="o/r")), Path("w.safetensors"), "0" * 64)
 
 
-def test_a_file_from_a_url_needs_its_digest() -> None:
-    """Nothing else tells that what came over the net is what was meant; it would be refused after the download."""
+def test_a_file_from_a_url_needs_its_digest(tmp_path: Path) -> None:
+    """Nothing else tells that what came over the net is what was meant; it is refused before the download."""
     with pytest.raises(SpecError, match=r"'w\.pth' .*sha256"):
-        WeightFile("w.pth", "", url="https://example.org/w.pth")
+        fetch(WeightFile("w.pth", "", url="https://example.org/w.pth"), cache=tmp_path)
 
 
 def test_a_run_on_damaged_weights_does_not_start(tmp_path: Path) -> None:
