@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 2**32
 """Largest file that is read as a whole (4 GiB): eight million objects, of about 500 bytes in json."""
+MAX_DEPTH = 64
+"""Deepest allowed nesting of json values."""
 _MAX_LINE_BYTES = 2**20
 """Longest line of a log; a longer one is not a record."""
 _URL = re.compile(r"(?:/vsicurl/)?(https?|s3|gs):/+(.+)", re.IGNORECASE)
@@ -203,37 +205,35 @@ def parse_json(text: str | bytes, *, constants: bool = False) -> Any:
         constants: also accept NaN and Infinity, which Python writes although they are not json.
 
     Raises:
-        ValueError: not json, nested too deep, or with a number that does not fit into 64 bits.
+        ValueError: not json, nested deeper than `MAX_DEPTH`, or with a number that does not fit into 64 bits.
     """
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8-sig")
-        return json.loads(
-            text,
-            parse_int=_whole_number,
-            parse_float=None if constants else _finite_number,
-            parse_constant=None if constants else _refuse_constant,
-        )
+        value = json.loads(text, parse_constant=None if constants else _refuse_constant)
     except RecursionError:
-        raise ValueError("nested too deep") from None
-
-
-def _whole_number(text: str) -> int:
-    value = int(text)
-    if not -(2**63) <= value < 2**64:
-        raise ValueError(f"a whole number of {value.bit_length()} bits; at most 64 are allowed")
-    return value
-
-
-def _finite_number(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError("a number larger than a double can hold")
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from None
+    _check_values([value], finite=not constants)
     return value
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a json number")
+
+
+def _check_values(node: Any, *, finite: bool, depth: int = 0) -> None:
+    """Check the numbers in a list or table of a json value, and its depth: a message that shows it would fail."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    children = node.values() if type(node) is dict else node
+    for child in children:
+        kind = type(child)
+        if kind is dict or kind is list:
+            _check_values(child, finite=finite, depth=depth + 1)
+        elif kind is int and not -(2**63) <= child < 2**64:
+            raise ValueError(f"a whole number of {child.bit_length()} bits; at most 64 are allowed")
+        elif kind is float and finite and not math.isfinite(child):
+            raise ValueError("a number larger than a double can hold")
 
 
 def read_csv_rows(

@@ -440,6 +440,7 @@ def test_a_name_that_is_not_utf8_is_written_and_read_back(tmp_path: Path) -> Non
     "line",
     [
         "[" * 100_000,
+        '{"step": 2, "x": ' + "[" * 100 + "]" * 100 + "}",
         '{"step": 1' + "0" * 400 + "}",
         '{"step": true}',
     ],
