@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -28,7 +28,14 @@ from simmat.predictor.encoded import ClassMap, EncodedImage, Encoder, Prediction
 from simmat.predictor.following import FollowedFrame, installed_follow
 from simmat.predictor.objects import EverythingSettings, FoundObjects, find_objects
 from simmat.predictor.open import ImageFiles, ImageLike, ImageLoader, NoValidPixelsError
-from simmat.predictor.reference import Reference, ReferenceSums, find_by_reference
+from simmat.predictor.reference import (
+    LabelMask,
+    Reference,
+    ReferenceSums,
+    annotations_of_classes,
+    find_by_reference,
+    read_annotations,
+)
 from simmat.predictor.tiles import (
     ClassMapBlender,
     MaskSelection,
@@ -47,9 +54,6 @@ from simmat.predictor.tiles import (
 )
 from simmat.predictor.uncertainty import Uncertainty, mean_and_std, object_probability, views_of
 from simmat.types import BoolArray, FloatArray, ImageReader, Prompt, SensorImage, Window
-
-if TYPE_CHECKING:
-    from simmat.predictor.reference_images import LabelMask
 
 _MAX_CACHED_WINDOWS = 16
 """Windows of an image with at most so many are cached, as objects and classes may be asked for one after the other."""
@@ -402,7 +406,6 @@ class Predictor(Encoder):
             SimMATError: as `set_image` raises it.
         """
         from simmat.data.augment import cut_label  # slow to import, as it imports scipy
-        from simmat.predictor.reference_images import annotations_of_classes, read_annotations
 
         readers = [self.reader(image, missing=missing) for image, _ in images]
         card = self.image_loader.card
