@@ -19,6 +19,7 @@ from simmat.evaluation.scores import (
     mean_interval,
     seen_note,
 )
+from simmat.evaluation.unprompted import ImageMatches
 
 __all__ = [
     "COMPAT",
@@ -26,6 +27,7 @@ __all__ = [
     "MAX_CLICKS",
     "ONE_CLICK",
     "SIZES",
+    "ImageMatches",
     "ObjectScore",
     "Protocol",
     "Scores",

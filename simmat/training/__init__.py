@@ -7,6 +7,7 @@ from simmat.training.fit import Diverged, Interrupted
 from simmat.training.plan import TrainingPlan, check_out_outside_data, choose_network, open_data, plan_run
 from simmat.training.run_folder import RunFolder, changes_noted, fingerprint_in
 from simmat.training.start import resume, started_configs, train, train_configs
+from simmat.training.step import StepOutputs
 
 __all__ = [
     "Callback",
@@ -15,6 +16,7 @@ __all__ = [
     "Interrupted",
     "RunFolder",
     "RunInfo",
+    "StepOutputs",
     "TrainingPlan",
     "changes_noted",
     "check_out_outside_data",

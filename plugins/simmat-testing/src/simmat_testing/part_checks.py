@@ -14,14 +14,14 @@ import torch
 
 from simmat.data.instances import Annotation, FoundObject, Instance
 from simmat.errors import SimMATError
-from simmat.evaluation.unprompted import ImageMatches
+from simmat.evaluation import ImageMatches
 from simmat.inference import ImageResult, PromptResult
 from simmat.nn.losses import Batch
 from simmat.nn.tuners import set_train_mode
 from simmat.plugin_specs import LossSpec, MetricSpec, ResultFormat
 from simmat.plugins.registry import import_from_string
-from simmat.predictor.uncertainty import Uncertainty
-from simmat.training.step import StepOutputs
+from simmat.predictor import Uncertainty
+from simmat.training import StepOutputs
 from simmat.types import Georeference, Prompt, Window
 from simmat_testing.checks import CheckFailed, CheckSkipped
 from simmat_testing.networks import build_network
