@@ -33,8 +33,7 @@ from simmat.data.samples import start_of_paths
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError, all_problems, equal_problems, few_of
 from simmat.io.files import atomic_write_bytes, cache_folder, frame_of, locked, parse_json, require_file
 from simmat.model_spec import Channels
-from simmat.sensors.adapter import ModalityAdapter
-from simmat.sensors.channel_selection import channels_by_source
+from simmat.sensors.adapter import ModalityAdapter, channels_by_source
 from simmat.sensors.normalize import Statistics, image_moments, merge_moments
 from simmat.sensors.options import format_nodata
 from simmat.threads import START_METHOD, usable_cpus

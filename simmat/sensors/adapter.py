@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -322,6 +323,36 @@ def common_size(sizes: Mapping[str, tuple[int, int] | None]) -> tuple[int, int] 
         listed = ", ".join(f"{name} is {size[1]}x{size[0]}" for name, size in sizes.items() if size)
         raise DataError(f"{listed} (width x height); all sources of a sample must share one pixel grid")
     return next(iter(sizes.values()))
+
+
+def channels_by_source(adapter: ModalityAdapter, channels: Sequence[Channel]) -> dict[str, list[int]]:
+    """Return, for each source, the indices of all loaded channels of its sensor; raises as `channel_spans`."""
+    names = iter(adapter.source_names())
+    return {
+        source: list(span)
+        for part, span in channel_spans(adapter, channels)
+        for source in islice(names, len(part.sources))
+    }
+
+
+def channel_spans(adapter: ModalityAdapter, channels: Sequence[Channel]) -> list[tuple[ModalityAdapter, range]]:
+    """Return each sensor that an adapter consists of, with the indices of its loaded channels.
+
+    PluginError: their number is not that of the channels which the sensor declares.
+    """
+    known = sum(len(part.channels) for part in adapter.sensors())
+    spans = []
+    start = 0
+    for part in adapter.sensors():
+        end = start + (len(part.channels) or len(channels) - known)
+        spans.append((part, range(start, end)))
+        start = end
+    if start != len(channels):
+        raise PluginError(
+            f"modality {adapter.name!r} declares {known} channels, but its load returned {len(channels)}: "
+            f"{', '.join(channel.name for channel in channels)}. Tell its author"
+        )
+    return spans
 
 
 def options_of(adapter: ModalityAdapter) -> dict[str, dict[str, Any]]:

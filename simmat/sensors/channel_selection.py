@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Sequence
 from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 
-from simmat.errors import ConfigError, PluginError, did_you_mean
-from simmat.sensors.adapter import ModalityAdapter, PathsBySource, load_sample
+from simmat.errors import ConfigError, did_you_mean
+from simmat.sensors.adapter import ModalityAdapter, PathsBySource, channels_by_source, load_sample
 from simmat.types import Channel, SensorImage, Window
 
 _NUMBERED = re.compile(r"band\d+")
@@ -75,36 +74,6 @@ def _fits(found: Sequence[Channel], wanted: Sequence[Channel]) -> bool:
         if not is_same_name or (one.quantity, one.unit) != (other.quantity, other.unit):
             return False
     return True
-
-
-def channels_by_source(adapter: ModalityAdapter, channels: Sequence[Channel]) -> dict[str, list[int]]:
-    """Return, for each source, the indices of all loaded channels of its sensor; raises as `channel_spans`."""
-    names = iter(adapter.source_names())
-    return {
-        source: list(span)
-        for part, span in channel_spans(adapter, channels)
-        for source in islice(names, len(part.sources))
-    }
-
-
-def channel_spans(adapter: ModalityAdapter, channels: Sequence[Channel]) -> list[tuple[ModalityAdapter, range]]:
-    """Return each sensor that an adapter consists of, with the indices of its loaded channels.
-
-    PluginError: their number is not that of the channels which the sensor declares.
-    """
-    known = sum(len(part.channels) for part in adapter.sensors())
-    spans = []
-    start = 0
-    for part in adapter.sensors():
-        end = start + (len(part.channels) or len(channels) - known)
-        spans.append((part, range(start, end)))
-        start = end
-    if start != len(channels):
-        raise PluginError(
-            f"modality {adapter.name!r} declares {known} channels, but its load returned {len(channels)}: "
-            f"{', '.join(channel.name for channel in channels)}. Tell its author"
-        )
-    return spans
 
 
 def parse_channels(text: str) -> tuple[str | int, ...]:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from simmat.errors import ConfigError, DataError
-from simmat.sensors.adapter import Axis, ModalityAdapter, PathsBySource, Source, common_size
-from simmat.sensors.channel_selection import channel_spans, pick_channels
+from simmat.sensors.adapter import Axis, ModalityAdapter, PathsBySource, Source, channel_spans, common_size
+from simmat.sensors.channel_selection import pick_channels
 from simmat.types import Channel, Georeference, SensorImage, Window
 
 _SAME_PLACE_PX = 0.1  # largest distance of the corners of two images; programs round a grid differently

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from simmat.data.index import DataIndex
 from simmat.geo import read_georeference
-from simmat.sensors.channel_selection import channels_by_source
+from simmat.sensors.adapter import channels_by_source
 from simmat.sensors.options import describe_options
 
 _MAX_COMPARED = 1024
