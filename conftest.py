@@ -30,7 +30,9 @@ NEEDED = {
     ),
 }
 """Tests of several packages at once -> the modules that they import."""
-collect_ignore = [tests for tests, modules in NEEDED.items() if not all(map(find_spec, modules))]
+collect_ignore = [
+    tests for tests, modules in NEEDED.items() if not all(map(find_spec, modules))
+]
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +43,9 @@ def _plugins_of_the_mark(request: pytest.FixtureRequest) -> None:
     mark = request.node.get_closest_marker("plugins")
     if mark is not None:
         need_plugins(*(name.removeprefix("simmat-plugin-") for name in mark.args))
-        request.getfixturevalue("monkeypatch").setenv("SIMMAT_PLUGINS", ",".join(["testing", *mark.args]))
+        request.getfixturevalue("monkeypatch").setenv(
+            "SIMMAT_PLUGINS", ",".join(["testing", *mark.args])
+        )
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +65,12 @@ def dense_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("dense")
     settings = config(
-        gray_set(folder / "set"), folder / "run", heads="prompt,dense", steps=2, pictures=False, image_size=32
+        gray_set(folder / "set"),
+        folder / "run",
+        heads="prompt,dense",
+        steps=2,
+        pictures=False,
+        image_size=32,
     )
     return training.train(settings, registry())
 

@@ -19,7 +19,9 @@ def needs_of(package: str) -> Iterator[Requirement]:
     """Yield what a package and all its extras need in this environment, but for SimMAT itself."""
     extras = ["", *(metadata(package).get_all("Provides-Extra") or ())]
     for need in map(Requirement, requires(package) or ()):
-        meant = need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in extras)
+        meant = need.marker is None or any(
+            need.marker.evaluate({"extra": extra}) for extra in extras
+        )
         if meant and not need.name.startswith("simmat"):
             yield need
 
@@ -33,13 +35,24 @@ def fault_of(need: Requirement) -> str | None:
         installed = version(need.name)
     except PackageNotFoundError:
         return f"'{need}' is not installed"
-    return None if Version(installed) == Version(bounds[0]) else f"'{need}' is installed as {installed}"
+    return (
+        None
+        if Version(installed) == Version(bounds[0])
+        else f"'{need}' is installed as {installed}"
+    )
 
 
 def main(packages: list[str]) -> int:
     """Print what is not at its lower bound."""
-    found = [f"{package}: {fault}" for package in packages for need in needs_of(package) if (fault := fault_of(need))]
-    print("\n".join(found) or f"lower bounds of {len(packages)} packages: all installed")
+    found = [
+        f"{package}: {fault}"
+        for package in packages
+        for need in needs_of(package)
+        if (fault := fault_of(need))
+    ]
+    print(
+        "\n".join(found) or f"lower bounds of {len(packages)} packages: all installed"
+    )
     return 1 if found else 0
 
 

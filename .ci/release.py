@@ -37,7 +37,16 @@ FILES = ("LICENSE*", "README.md", "pyproject.toml", "simmat", "src")
 """What of a package's folder goes into its sdist."""
 LINK = re.compile(r"(?<=\]\()(?![\w+.-]+:|#)([^)\s#]+)")
 """The relative target of a link or picture in Markdown, without its anchor."""
-UV_BUILD = (sys.executable, "-m", "uv", "build", "--quiet", "--no-build-isolation", "--python", sys.executable)
+UV_BUILD = (
+    sys.executable,
+    "-m",
+    "uv",
+    "build",
+    "--quiet",
+    "--no-build-isolation",
+    "--python",
+    sys.executable,
+)
 RANGE = re.compile(r"\b(simmat[\w-]*)>=[\d.]+,<[\d.]+")
 
 
@@ -49,9 +58,15 @@ def version() -> str:
 def packages() -> dict[str, Path]:
     """Return name -> folder of the core and its plugins, each after those that it needs."""
     projects = {}
-    for file in [ROOT / "pyproject.toml", *sorted(ROOT.glob("plugins/*/pyproject.toml"))]:
+    for file in [
+        ROOT / "pyproject.toml",
+        *sorted(ROOT.glob("plugins/*/pyproject.toml")),
+    ]:
         project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
-        projects[project["name"]] = file.parent, {Requirement(need).name for need in project["dependencies"]}
+        projects[project["name"]] = (
+            file.parent,
+            {Requirement(need).name for need in project["dependencies"]},
+        )
     needs = {name: needed & projects.keys() for name, (_, needed) in projects.items()}
     return {name: projects[name][0] for name in TopologicalSorter(needs).static_order()}
 
@@ -70,11 +85,21 @@ def with_addresses(readme: str, folder: Path, address: str) -> str:
     """Return a readme whose relative links, from `folder`, are addresses; FileNotFoundError for a dead one."""
 
     def target(found: re.Match[str]) -> str:
-        path = posixpath.normpath(posixpath.join(folder.relative_to(ROOT).as_posix(), found[1]))
+        path = posixpath.normpath(
+            posixpath.join(folder.relative_to(ROOT).as_posix(), found[1])
+        )
         place = ROOT / path
         if not place.exists():
-            raise FileNotFoundError(f"{folder / 'README.md'} links to {found[1]}, which does not exist")
-        kind = "tree" if place.is_dir() else "raw" if place.suffix in (".png", ".jpg", ".svg") else "blob"
+            raise FileNotFoundError(
+                f"{folder / 'README.md'} links to {found[1]}, which does not exist"
+            )
+        kind = (
+            "tree"
+            if place.is_dir()
+            else "raw"
+            if place.suffix in (".png", ".jpg", ".svg")
+            else "blob"
+        )
         return f"{address}/{kind}/v{version()}/{path}"
 
     return LINK.sub(target, readme)
@@ -82,7 +107,9 @@ def with_addresses(readme: str, folder: Path, address: str) -> str:
 
 def stage(folder: Path, to: Path, address: str) -> None:
     """Copy a package as it is published."""
-    shared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    shared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
     to.mkdir(parents=True)
     for source in (found for name in FILES for found in folder.glob(name)):
@@ -92,21 +119,33 @@ def stage(folder: Path, to: Path, address: str) -> None:
             shutil.copy(source, to)
     document = tomllib.loads((to / "pyproject.toml").read_text(encoding="utf-8"))
     own = document["project"].get("classifiers", [])
-    document["project"] |= {"authors": shared["authors"], "classifiers": [*own, *shared["classifiers"]]}
+    document["project"] |= {
+        "authors": shared["authors"],
+        "classifiers": [*own, *shared["classifiers"]],
+    }
     document["project"]["urls"] = project_urls(address)
     (to / "pyproject.toml").write_text(tomli_w.dumps(document), encoding="utf-8")
-    readme = with_addresses((to / "README.md").read_text(encoding="utf-8"), folder, address)
+    readme = with_addresses(
+        (to / "README.md").read_text(encoding="utf-8"), folder, address
+    )
     (to / "README.md").write_text(readme, encoding="utf-8")
 
 
 def faults(wheel: Path, expected: Mapping[str, Any], address: str) -> list[str]:
     """Return what the metadata of a wheel lacks, or has that an index refuses."""
-    from packaging.metadata import Metadata  # newer than the oldest release that simmat needs
+    # newer than the oldest release that simmat needs
+    from packaging.metadata import Metadata
 
     with zipfile.ZipFile(wheel) as archive:
-        (home,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        found = Metadata.from_email(archive.read(home), validate=True)  # raises an ExceptionGroup
-        licences = [posixpath.join(posixpath.dirname(home), "licenses", name) for name in found.license_files or ()]
+        (home,) = (
+            name for name in archive.namelist() if name.endswith(".dist-info/METADATA")
+        )
+        # raises an ExceptionGroup
+        found = Metadata.from_email(archive.read(home), validate=True)
+        licences = [
+            posixpath.join(posixpath.dirname(home), "licenses", name)
+            for name in found.license_files or ()
+        ]
         missing = [name for name in licences if name not in archive.namelist()]
     checks = {
         "version": str(found.version) == version(),
@@ -114,18 +153,27 @@ def faults(wheel: Path, expected: Mapping[str, Any], address: str) -> list[str]:
         "author": found.author == expected["authors"][0]["name"],
         "classifiers": set(found.classifiers or ()) >= {*expected["classifiers"]},
         "project URLs": found.project_urls == project_urls(address),
-        "readme": found.description_content_type == "text/markdown" and not LINK.search(found.description or "](x)"),
+        "readme": found.description_content_type == "text/markdown"
+        and not LINK.search(found.description or "](x)"),
     }
-    return [f"{wheel.name}: wrong or missing {what}" for what, right in checks.items() if not right]
+    return [
+        f"{wheel.name}: wrong or missing {what}"
+        for what, right in checks.items()
+        if not right
+    ]
 
 
 def build(out: Path, address: str | None) -> int:
     """Build and check every package."""
-    core = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    core = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
     if address is None:
         address = core["urls"]["Repository"]
         if "://example." in address:
-            print(f"note: {address} is a placeholder: fill in [project.urls] in pyproject.toml, or give --url")
+            print(
+                f"note: {address} is a placeholder: fill in [project.urls] in pyproject.toml, or give --url"
+            )
     address = address.rstrip("/")
     dist, found = out.resolve() / "dist", []
     for number, (name, folder) in enumerate((order := packages()).items(), 1):
@@ -135,7 +183,10 @@ def build(out: Path, address: str | None) -> int:
         subprocess.run([*UV_BUILD, "--out-dir", dist, copy], check=True)
         (wheel,) = dist.glob(f"{name.replace('-', '_')}-*.whl")
         found += faults(wheel, core, address)
-    print("\n".join(found) or f"{len(order)} sdists and wheels in {dist}: metadata complete")
+    print(
+        "\n".join(found)
+        or f"{len(order)} sdists and wheels in {dist}: metadata complete"
+    )
     return 1 if found else 0
 
 
@@ -149,7 +200,9 @@ def bumped(text: str, new: str) -> str:
 def release_number(text: str) -> str:
     """Return a version, which is three numbers: a range such as >=0.2,<0.3 leaves out 0.2.0rc1."""
     if not re.fullmatch(r"\d+\.\d+\.\d+", text):
-        raise argparse.ArgumentTypeError(f"must be three numbers such as 0.2.0, got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"must be three numbers such as 0.2.0, got {text!r}"
+        )
     return text
 
 
@@ -157,25 +210,35 @@ def bump(new: str) -> int:
     """Write a version into all packages."""
     for pattern in ("", "plugins/*/", "examples/*/"):
         for file in ROOT.glob(f"{pattern}pyproject.toml"):
-            file.write_text(bumped(file.read_text(encoding="utf-8"), new), encoding="utf-8")
+            file.write_text(
+                bumped(file.read_text(encoding="utf-8"), new), encoding="utf-8"
+            )
     for file in ROOT.glob("plugins/*/*/metadata.txt"):  # of QGIS
-        text = re.sub(r"(?m)^version=.*$", f"version={new}", file.read_text(encoding="utf-8"))
+        text = re.sub(
+            r"(?m)^version=.*$", f"version={new}", file.read_text(encoding="utf-8")
+        )
         file.write_text(text, encoding="utf-8")
     text = VERSION_FILE.read_text(encoding="utf-8")
-    VERSION_FILE.write_text(text.replace(f'"{version()}"', f'"{new}"'), encoding="utf-8")
+    VERSION_FILE.write_text(
+        text.replace(f'"{version()}"', f'"{new}"'), encoding="utf-8"
+    )
     return 0
 
 
 def main() -> int:
     """Read the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     builds = commands.add_parser("build")
     builds.add_argument("out", type=Path)
     builds.add_argument("--url")
     commands.add_parser("bump").add_argument("version", type=release_number)
     given = parser.parse_args()
-    return bump(given.version) if given.command == "bump" else build(given.out, given.url)
+    return (
+        bump(given.version) if given.command == "bump" else build(given.out, given.url)
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
     def table(found: re.Match[str]) -> str:
         checks = getattr(find_parts, f"{found[1]}_CHECKS").items()
-        rows = [f"| `{name}` | {rule_of(check).rstrip('.')} |" for name, check in checks]
+        rows = [
+            f"| `{name}` | {rule_of(check).rstrip('.')} |" for name, check in checks
+        ]
         return "\n".join(["| check | rule |", "|---|---|", *rows])
 
     return re.sub("<!-- rules: ([A-Z_]+) -->", table, markdown)
@@ -23,4 +25,6 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def on_post_build(config: MkDocsConfig) -> None:
     """Write search/search_index.js beside the json that Material's own search reads from a server."""
     index = Path(config.site_dir, "search", "search_index.json")
-    index.with_suffix(".js").write_text(f"var searchIndex = {index.read_text(encoding='utf-8')};\n", encoding="utf-8")
+    index.with_suffix(".js").write_text(
+        f"var searchIndex = {index.read_text(encoding='utf-8')};\n", encoding="utf-8"
+    )

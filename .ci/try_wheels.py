@@ -36,7 +36,9 @@ class Environment:
         self.home, self.work = folder, folder.parent
         self.scripts = folder / ("Scripts" if sys.platform == "win32" else "bin")
         done = subprocess.run(
-            [*UV, "venv", "--quiet", "--seed", "--python", python, folder], capture_output=True, text=True
+            [*UV, "venv", "--quiet", "--seed", "--python", python, folder],
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
             raise LookupError(done.stderr.strip())
@@ -46,28 +48,49 @@ class Environment:
         name, *words = command.split()
         print("$", command, *arguments, flush=True)
         hidden = ("PYTHONPATH", "VIRTUAL_ENV", "SIMMAT_PLUGINS")
-        environment = {name: value for name, value in os.environ.items() if name not in hidden}
+        environment = {
+            name: value for name, value in os.environ.items() if name not in hidden
+        }
         environment["SIMMAT_CACHE"] = str(self.work / "cache")
-        subprocess.run([self.scripts / name, *words, *arguments], check=True, cwd=self.work, env=environment)
+        subprocess.run(
+            [self.scripts / name, *words, *arguments],
+            check=True,
+            cwd=self.work,
+            env=environment,
+        )
 
 
 def try_python(python: str, dist: Path, work: Path) -> None:
     """Install and use the packages; LookupError without such a Python, CalledProcessError where a command fails."""
-    install = "python -m pip install --quiet --disable-pip-version-check --find-links", dist
-    names = sorted(wheel.name.split("-")[0].replace("_", "-") for wheel in dist.glob("*.whl"))
+    install = (
+        "python -m pip install --quiet --disable-pip-version-check --find-links",
+        dist,
+    )
+    names = sorted(
+        wheel.name.split("-")[0].replace("_", "-") for wheel in dist.glob("*.whl")
+    )
     everything = Environment(work / "everything", python)
     everything(*install, *names)
     everything("python -m pip check")
     everything("python -c", CODE)
     everything("simmat plugins list")
-    everything("simmat data simulate --modality thermal --count 12 --size 96 96 --out scenes")
+    everything(
+        "simmat data simulate --modality thermal --count 12 --size 96 96 --out scenes"
+    )
 
     card = Environment(work / "card", python)
     card(*install, "simmat-plugin-thermal")
     card("simmat plugins check thermal")
-    card("simmat train --modality thermal --data scenes --image-size 64 --steps 4 --batch-size 2 --out run")
-    card("simmat predict run/bundle.safetensors scenes/images --everything --out objects")
-    card("simmat predict run/bundle.safetensors --point 48,48 --out masks", next((work / "scenes/images").iterdir()))
+    card(
+        "simmat train --modality thermal --data scenes --image-size 64 --steps 4 --batch-size 2 --out run"
+    )
+    card(
+        "simmat predict run/bundle.safetensors scenes/images --everything --out objects"
+    )
+    card(
+        "simmat predict run/bundle.safetensors --point 48,48 --out masks",
+        next((work / "scenes/images").iterdir()),
+    )
     card("simmat follow --help")
     if not (work / "run/report.html").stat().st_size:
         raise AssertionError("run/report.html is empty")
@@ -90,7 +113,9 @@ def main(folder: str, *versions: str) -> int:
                 print(f"skipped: Python {python}: {error}")
             else:
                 tried.append(python)
-    print(f"wheels tried on {len(tried)} of {len(versions) or 1} Pythons: {', '.join(tried)}")
+    print(
+        f"wheels tried on {len(tried)} of {len(versions) or 1} Pythons: {', '.join(tried)}"
+    )
     return 0 if tried else 1
 
 

@@ -36,7 +36,10 @@ CELL = 200
 def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
     """Take samples evenly over the sorted ids."""
     ranked = sorted(samples, key=lambda sample: sample.id)
-    return [ranked[round(i * (len(ranked) - 1) / max(count - 1, 1))] for i in range(min(count, len(ranked)))]
+    return [
+        ranked[round(i * (len(ranked) - 1) / max(count - 1, 1))]
+        for i in range(min(count, len(ranked)))
+    ]
 
 
 def iou(mask: BoolArray, truth: BoolArray) -> float:
@@ -52,7 +55,10 @@ def row_of(
     label = dataset.label(sample, image)
     if not label.regions:
         return []
-    truth = max((region.mask(label.size_hw) for region in label.regions), key=lambda mask: int(mask.sum()))
+    truth = max(
+        (region.mask(label.size_hw) for region in label.regions),
+        key=lambda mask: int(mask.sum()),
+    )
     prompt = Prompt.points([center_click(truth)])
     picture = display_rgb(image)
     pictures = [(draw_overlay(picture, None, prompt), sample.id)]
@@ -60,13 +66,23 @@ def row_of(
         predictor = Predictor(model, pipeline)
         predictor.set_image(image)
         mask = predictor.predict_prompts([prompt])[0].mask
-        pictures.append((draw_comparison(picture, truth, mask, prompt), f"IoU {iou(mask, truth):.2f}"))
+        pictures.append(
+            (
+                draw_comparison(picture, truth, mask, prompt),
+                f"IoU {iou(mask, truth):.2f}",
+            )
+        )
     return pictures
 
 
-def sheet(titles: Sequence[str], rows: Sequence[Sequence[tuple[Image.Image, str]]]) -> Image.Image:
+def sheet(
+    titles: Sequence[str], rows: Sequence[Sequence[tuple[Image.Image, str]]]
+) -> Image.Image:
     """Lay the pictures out as a table with titles."""
-    fitted = [[(ImageOps.contain(picture, (CELL, CELL)), words) for picture, words in row] for row in rows]
+    fitted = [
+        [(ImageOps.contain(picture, (CELL, CELL)), words) for picture, words in row]
+        for row in rows
+    ]
     heights = [max(picture.height for picture, _ in row) + LINE for row in fitted]
     width = 2 * MARGIN + len(titles) * (CELL + GAP) - GAP
     canvas = Image.new("RGB", (width, 2 * MARGIN + LINE + sum(heights)), GROUND)
@@ -85,8 +101,12 @@ def sheet(titles: Sequence[str], rows: Sequence[Sequence[tuple[Image.Image, str]
 
 def main() -> None:
     """Draw the sheet."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of the data set"
+    )
     parser.add_argument("--out", type=Path, required=True, help="PNG to write")
     parser.add_argument("--rows", type=int, default=4, help="number of images")
     parser.add_argument("bundles", nargs="+", metavar="NAME=BUNDLE")
@@ -95,15 +115,26 @@ def main() -> None:
     named = [text.split("=", 1) for text in options.bundles]
     bundles = {name: load_bundle(Path(path), registry) for name, path in named}
     first = next(iter(bundles.values()))
-    tuned = next((bundle for bundle in bundles.values() if not why_no_zero_shot(bundle.parts)), None)
+    tuned = next(
+        (bundle for bundle in bundles.values() if not why_no_zero_shot(bundle.parts)),
+        None,
+    )
     models: dict[str, tuple[SimMAT, Pipeline]] = {}
     if tuned is not None:
         untuned = assemble(*zero_shot_of(tuned.spec, registry, tuned.parts.weights))
         models["zero-shot"] = untuned.eval(), tuned.pipeline
-    models |= {name: (bundle.model, bundle.pipeline) for name, bundle in bundles.items()}
-    dataset = open_dataset(options.data, first.adapter, first.spec.card.model_dump(exclude_unset=True))
+    models |= {
+        name: (bundle.model, bundle.pipeline) for name, bundle in bundles.items()
+    }
+    dataset = open_dataset(
+        options.data, first.adapter, first.spec.card.model_dump(exclude_unset=True)
+    )
     samples = spread(dataset.split("test"), options.rows)
-    rows = [row for sample in samples if (row := row_of(dataset, sample, list(models.values())))]
+    rows = [
+        row
+        for sample in samples
+        if (row := row_of(dataset, sample, list(models.values())))
+    ]
     with atomic_path(options.out) as path:
         sheet(["sensor and click", *models], rows).save(path)
 

@@ -45,13 +45,17 @@ def confidence_of(run: Path, config: TrainConfig, split: str) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="folder with runs")
     parser.add_argument("--split", default="test", help="val or test")
     options = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[tuple[str, str], list[dict[str, float | None]]] = defaultdict(list)
-    for run in sorted(file.parent for file in options.folder.rglob("bundle.safetensors")):
+    for run in sorted(
+        file.parent for file in options.folder.rglob("bundle.safetensors")
+    ):
         config = load_config(run / "config.toml", {"out": run})
         kept = run / f"confidence_{options.split}.json"
         if not kept.exists():
@@ -59,13 +63,24 @@ def main() -> None:
             atomic_write_json(kept, confidence_of(run, config, options.split))
         for kind, block in read_json(kept).items():
             found[config.data.name, kind].append(block)
-    print(f"{'set':<20} {'score':<18} {'number':>8}  ECE before, after; kept, right (least to most)")
+    print(
+        f"{'set':<20} {'score':<18} {'number':>8}  ECE before, after; kept, right (least to most)"
+    )
     for (name, kind), blocks in found.items():
         texts = []
         for figure in FIGURES:
-            values = [value for block in blocks if (value := block.get(figure)) is not None]
-            texts.append(f"{fmean(values):.3f} ({min(values):.3f}-{max(values):.3f})" if values else "-")
-        print(f"{name:<20} {kind:<18} {blocks[0]['objects']:>8}  {'  '.join(texts)}", flush=True)
+            values = [
+                value for block in blocks if (value := block.get(figure)) is not None
+            ]
+            texts.append(
+                f"{fmean(values):.3f} ({min(values):.3f}-{max(values):.3f})"
+                if values
+                else "-"
+            )
+        print(
+            f"{name:<20} {kind:<18} {blocks[0]['objects']:>8}  {'  '.join(texts)}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

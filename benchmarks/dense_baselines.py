@@ -83,7 +83,9 @@ class Watershed:
     @staticmethod
     def candidates() -> Iterator[Watershed]:
         """Yield what validation chooses from for the U-Net."""
-        for foreground, peak, gap, blur in product((0.3, 0.5), (0.1, 0.2, 0.35), (5, 8, 12), (1.0, 2.0)):
+        for foreground, peak, gap, blur in product(
+            (0.3, 0.5), (0.1, 0.2, 0.35), (5, 8, 12), (1.0, 2.0)
+        ):
             yield Watershed(foreground, peak, gap, blur)
 
     @staticmethod
@@ -92,7 +94,9 @@ class Watershed:
         for gap, blur in product((3, 5, 7, 10, 15), (0.5, 1.0, 2.0)):
             yield Watershed(0, 0, gap, blur)
 
-    def objects(self, inside: BoolArray, distance: FloatArray, score: FloatArray) -> list[FoundObject]:
+    def objects(
+        self, inside: BoolArray, distance: FloatArray, score: FloatArray
+    ) -> list[FoundObject]:
         """Cut a foreground into objects; the score of each is the mean of a map over its pixels.
 
         Args:
@@ -101,17 +105,25 @@ class Watershed:
             score: (H, W) in 0..1.
         """
         parts = ndimage.label(inside)[0]
-        seeds = peak_local_max(distance, self.gap, self.peak, exclude_border=False, labels=parts)
+        seeds = peak_local_max(
+            distance, self.gap, self.peak, exclude_border=False, labels=parts
+        )
         markers = np.zeros(inside.shape, np.int32)
         markers[tuple(seeds.T)] = np.arange(1, len(seeds) + 1)
         labels = watershed(-distance, markers, mask=inside)
         found = []
         for number, place in enumerate(ndimage.find_objects(labels), start=1):
             mask = labels[place] == number if place is not None else None
-            region = None if mask is None else region_from_mask(mask, None, (place[0].start, place[1].start))
+            region = (
+                None
+                if mask is None
+                else region_from_mask(mask, None, (place[0].start, place[1].start))
+            )
             if region is not None:
                 y, x = seeds[number - 1].tolist()
-                found.append(FoundObject(region, float(score[place][mask].mean()), (x, y)))
+                found.append(
+                    FoundObject(region, float(score[place][mask].mean()), (x, y))
+                )
         return found
 
 
@@ -127,7 +139,9 @@ class UNetBackbone(nn.Module):
         assert UNET.weights.path is not None
         load_encoder(unet.encoder.model, UNET.weights.path)
         stem = unet.encoder.model.conv_stem
-        unet.encoder.model.conv_stem = refitted(stem, widened_kernel(stem, channels), None)
+        unet.encoder.model.conv_stem = refitted(
+            stem, widened_kernel(stem, channels), None
+        )
         self.encoder, self.decoder = unet.encoder, unet.decoder
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -148,7 +162,8 @@ class UNetHead(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed + 1)
             self.last = nn.Conv2d(CHANNELS, classes + 1, 3, padding=1)
-            nn.init.xavier_uniform_(self.last.weight)  # as segmentation_models_pytorch does
+            # as segmentation_models_pytorch does
+            nn.init.xavier_uniform_(self.last.weight)
         odds = math.log((1 - OBJECTS) / OBJECTS)  # it starts where the dense head does
         bias = torch.zeros(classes + 1)
         bias[0], bias[-1] = odds + math.log(classes - 1), -odds
@@ -184,25 +199,42 @@ class WatershedImage(EncodedImage):
         assert chances is not None
         assert self.dense is not None
         with torch.inference_mode():
-            distance = restore_logits(self.dense.distance, self.prepared.letterbox)[0, 0].sigmoid().numpy()
+            distance = (
+                restore_logits(self.dense.distance, self.prepared.letterbox)[0, 0]
+                .sigmoid()
+                .numpy()
+            )
         return chances, 1 - chances[0], distance
 
     def objects(self, rule: Watershed, min_area: int) -> list[FoundObject]:
         """Find every object, best first."""
         chances, foreground, distance = self.maps
-        found = rule.objects(foreground > rule.foreground, gaussian(distance, rule.blur), foreground)
-        found = [_with_class(one, chances, self.classes) for one in found if one.instance.area >= min_area]
+        found = rule.objects(
+            foreground > rule.foreground, gaussian(distance, rule.blur), foreground
+        )
+        found = [
+            _with_class(one, chances, self.classes)
+            for one in found
+            if one.instance.area >= min_area
+        ]
         return sorted(found, key=lambda one: -one.score)
 
 
-def _with_class(one: FoundObject, chances: FloatArray, spec: DenseSpec | None) -> FoundObject:
+def _with_class(
+    one: FoundObject, chances: FloatArray, spec: DenseSpec | None
+) -> FoundObject:
     """Give an object the class of the map over its pixels."""
     if spec is None or spec.classes == (None,):
         return one
     y0, x0, y1, x1 = one.instance.window
     mean = chances[1:, y0:y1, x0:x1][:, one.instance.crop].mean(axis=1)
-    value, chance = spec.classes[int(mean.argmax())], float(mean.max() / max(mean.sum(), 1e-6))
-    return replace(one, instance=replace(one.instance, class_id=value), score=one.score * chance)
+    value, chance = (
+        spec.classes[int(mean.argmax())],
+        float(mean.max() / max(mean.sum(), 1e-6)),
+    )
+    return replace(
+        one, instance=replace(one.instance, class_id=value), score=one.score * chance
+    )
 
 
 class WatershedPredictor(Predictor):
@@ -216,7 +248,9 @@ class WatershedPredictor(Predictor):
     rule = Watershed()
     kept: dict[bytes, WatershedImage]
 
-    def encode(self, image: SensorImage, reader: ImageReader, cache: Path | None = None) -> EncodedImage:
+    def encode(
+        self, image: SensorImage, reader: ImageReader, cache: Path | None = None
+    ) -> EncodedImage:
         """Encode an image, or a part of one; no file keeps it."""
         self.kept = getattr(self, "kept", {})
         key = image.data.tobytes()
@@ -227,27 +261,45 @@ class WatershedPredictor(Predictor):
         return self.kept[key]
 
     def objects_in(
-        self, encoded: EncodedImage, settings: EverythingSettings, reference: Reference | None
+        self,
+        encoded: EncodedImage,
+        settings: EverythingSettings,
+        reference: Reference | None,
     ) -> list[FoundObject]:
         """Find every object of a window, best first."""
         assert isinstance(encoded, WatershedImage)
         return encoded.objects(self.rule, settings.min_area)
 
 
-def scores(predictor: Predictor, setup: TrainingPlan, samples: Sequence[Sample]) -> dict[str, Any]:
+def scores(
+    predictor: Predictor, setup: TrainingPlan, samples: Sequence[Sample]
+) -> dict[str, Any]:
     """Return the scores of the class map where there are classes, else of every object."""
     classes = setup.dataset.has_classes
-    found = evaluate(predictor, setup.dataset, samples, protocol=None, everything=not classes, semantic=classes)
+    found = evaluate(
+        predictor,
+        setup.dataset,
+        samples,
+        protocol=None,
+        everything=not classes,
+        semantic=classes,
+    )
     assert found.unprompted is not None
     return found.unprompted.summary()
 
 
 def choosing(found: dict[str, Any], setup: TrainingPlan) -> float:
     """Return the score by which validation chooses: mIoU of the class map where there are classes, else AP50."""
-    return float(found["semantic"]["miou"] if setup.dataset.has_classes else found["everything"]["ap50"])
+    return float(
+        found["semantic"]["miou"]
+        if setup.dataset.has_classes
+        else found["everything"]["ap50"]
+    )
 
 
-def train(setup: TrainingPlan, rate: float, log: Callable[[str], object]) -> tuple[SimMAT, dict[str, Any]]:
+def train(
+    setup: TrainingPlan, rate: float, log: Callable[[str], object]
+) -> tuple[SimMAT, dict[str, Any]]:
     """Train a U-Net on the items of a run; returns its best state by validation, and what that scored."""
     config, spec = setup.config, setup.spec
     assert spec.dense is not None
@@ -258,10 +310,18 @@ def train(setup: TrainingPlan, rate: float, log: Callable[[str], object]) -> tup
     best: tuple[float, dict[str, Tensor], dict[str, Any]] | None = None
     start = time.monotonic()
     for step in range(setup.steps):
-        batch = default_collate([items[position] for position in range(step * size, (step + 1) * size)])
+        batch = default_collate(
+            [items[position] for position in range(step * size, (step + 1) * size)]
+        )
         set_rates(
             optimizer,
-            learning_rate(step, peak=rate, steps=setup.steps, warmup=setup.warmup, schedule=config.schedule),
+            learning_rate(
+                step,
+                peak=rate,
+                steps=setup.steps,
+                warmup=setup.warmup,
+                schedule=config.schedule,
+            ),
         )
         model.train()
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
@@ -273,13 +333,22 @@ def train(setup: TrainingPlan, rate: float, log: Callable[[str], object]) -> tup
         optimizer.zero_grad()
         if (step + 1) % setup.val_every == 0 or step + 1 == setup.steps:
             found = scores(
-                WatershedPredictor(model, setup.pipeline, dense=spec.dense, image_side=setup.spec.image_side),
+                WatershedPredictor(
+                    model,
+                    setup.pipeline,
+                    dense=spec.dense,
+                    image_side=setup.spec.image_side,
+                ),
                 setup,
                 setup.val,
             )
-            log(f"step {step + 1}: loss {float(loss):.3f}, {choosing(found, setup):.4f}")
+            log(
+                f"step {step + 1}: loss {float(loss):.3f}, {choosing(found, setup):.4f}"
+            )
             if best is None or choosing(found, setup) > best[0]:
-                state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+                state = {
+                    name: tensor.clone() for name, tensor in model.state_dict().items()
+                }
                 best = choosing(found, setup), state, {**found, "step": step + 1}
     assert best is not None
     model.load_state_dict(best[1])
@@ -296,10 +365,14 @@ def best_watershed(predictor: WatershedPredictor, setup: TrainingPlan) -> Waters
     return max(Watershed.candidates(), key=ap50)
 
 
-def _objects(found: Iterator[tuple[list[FoundObject], Annotation]]) -> dict[str, float | None]:
+def _objects(
+    found: Iterator[tuple[list[FoundObject], Annotation]],
+) -> dict[str, float | None]:
     return object_scores(
         [
-            ImageMatches.of([one.instance for one in objects], [one.score for one in objects], label).without_classes()
+            ImageMatches.of(
+                [one.instance for one in objects], [one.score for one in objects], label
+            ).without_classes()
             for objects, label in found
         ]
     )
@@ -313,7 +386,9 @@ def otsu_objects(plane: npt.NDArray[np.float32], rule: Watershed) -> list[FoundO
     return rule.objects(inside, distance, smooth / max(float(smooth.max()), 1e-6))
 
 
-def otsu(setup: TrainingPlan, samples: Sequence[Sample], rule: Watershed) -> dict[str, float | None]:
+def otsu(
+    setup: TrainingPlan, samples: Sequence[Sample], rule: Watershed
+) -> dict[str, float | None]:
     """Score Otsu's threshold with watershed on the first channel."""
 
     def found() -> Iterator[tuple[list[FoundObject], Annotation]]:
@@ -327,8 +402,14 @@ def otsu(setup: TrainingPlan, samples: Sequence[Sample], rule: Watershed) -> dic
 def run_otsu(cell: Cell, registry: Registry, out: Path, *, test: bool) -> None:
     """Choose the settings of Otsu's watershed on validation, and score them."""
     setup = plan_run(cell.config, registry)
-    rule = max(Watershed.candidates_of_otsu(), key=lambda one: float(otsu(setup, setup.val, one)["ap50"] or 0))
-    result: dict[str, Any] = {"watershed": asdict(rule), "val": {"everything": otsu(setup, setup.val, rule)}}
+    rule = max(
+        Watershed.candidates_of_otsu(),
+        key=lambda one: float(otsu(setup, setup.val, one)["ap50"] or 0),
+    )
+    result: dict[str, Any] = {
+        "watershed": asdict(rule),
+        "val": {"everything": otsu(setup, setup.val, rule)},
+    }
     if test:
         result["test"] = {"everything": otsu(setup, setup.dataset.split("test"), rule)}
     out.mkdir(parents=True, exist_ok=True)
@@ -336,7 +417,9 @@ def run_otsu(cell: Cell, registry: Registry, out: Path, *, test: bool) -> None:
     print(cell.dataset, "otsu", rule, json.dumps(result), flush=True)
 
 
-def run_unet(cell: Cell, rate: float, registry: Registry, out: Path, *, test: bool) -> None:
+def run_unet(
+    cell: Cell, rate: float, registry: Registry, out: Path, *, test: bool
+) -> None:
     """Train and validate a U-Net unless that is done; with `test`, score the test split."""
     file = out / f"seed-{cell.seed}_lr-{rate:g}.json"
     setup = plan_run(cell.config, registry)
@@ -344,18 +427,41 @@ def run_unet(cell: Cell, rate: float, registry: Registry, out: Path, *, test: bo
     weights = file.with_suffix(".pt")
     out.mkdir(parents=True, exist_ok=True)
     if not file.is_file():
-        model, val = train(setup, rate, lambda line: print(cell.dataset, f"{rate:g}", line, flush=True))
-        predictor = WatershedPredictor(model, setup.pipeline, dense=setup.spec.dense, image_side=setup.spec.image_side)
-        rule = Watershed() if setup.dataset.has_classes else best_watershed(predictor, setup)
+        model, val = train(
+            setup, rate, lambda line: print(cell.dataset, f"{rate:g}", line, flush=True)
+        )
+        predictor = WatershedPredictor(
+            model,
+            setup.pipeline,
+            dense=setup.spec.dense,
+            image_side=setup.spec.image_side,
+        )
+        rule = (
+            Watershed()
+            if setup.dataset.has_classes
+            else best_watershed(predictor, setup)
+        )
         predictor.rule = rule
-        final = {**scores(predictor, setup, setup.val), "step": val["step"], "seconds": val["seconds"]}
+        final = {
+            **scores(predictor, setup, setup.val),
+            "step": val["step"],
+            "seconds": val["seconds"],
+        }
         torch.save(model.state_dict(), weights)
-        atomic_write_json(file, {"lr": rate, "seed": cell.seed, "watershed": asdict(rule), "val": final})
+        atomic_write_json(
+            file,
+            {"lr": rate, "seed": cell.seed, "watershed": asdict(rule), "val": final},
+        )
     result = json.loads(file.read_text())
     if test and "test" not in result:
         model = unet_of(setup.spec.dense, len(setup.spec.channels), cell.seed)
         model.load_state_dict(torch.load(weights, weights_only=True))
-        predictor = WatershedPredictor(model, setup.pipeline, dense=setup.spec.dense, image_side=setup.spec.image_side)
+        predictor = WatershedPredictor(
+            model,
+            setup.pipeline,
+            dense=setup.spec.dense,
+            image_side=setup.spec.image_side,
+        )
         predictor.rule = Watershed(**result["watershed"])
         result["test"] = scores(predictor, setup, setup.dataset.split("test"))
         atomic_write_json(file, result)
@@ -375,26 +481,51 @@ def best_rate(out: Path, seed: int, rates: Sequence[float], key: str) -> float:
 
 def main() -> None:
     """Run what is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bench", type=Path, default=BENCH, help="the bench whose items are used")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results; what is there is not run again")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--bench", type=Path, default=BENCH, help="the bench whose items are used"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder of the results; what is there is not run again",
+    )
     parser.add_argument("--on", nargs="*", help="names of data sets; by default all")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
-    parser.add_argument("--lr", type=float, nargs="*", default=[1e-3, 3e-3, 1e-2], help="tried with the first seed")
-    parser.add_argument("--test", action="store_true", help="score the test split with the best rate")
+    parser.add_argument(
+        "--lr",
+        type=float,
+        nargs="*",
+        default=[1e-3, 3e-3, 1e-2],
+        help="tried with the first seed",
+    )
+    parser.add_argument(
+        "--test", action="store_true", help="score the test split with the best rate"
+    )
     options = parser.parse_args()
     registry = load_plugins()
-    cells = expand(read_settings(options.bench), options.bench, options.out, registry).cells
+    cells = expand(
+        read_settings(options.bench), options.bench, options.out, registry
+    ).cells
     first, *others = options.seeds
     for dataset in dict.fromkeys(cell.dataset for cell in cells):
         if options.on and dataset not in options.on:
             continue
-        arms = {cell.seed: cell for cell in cells if cell.dataset == dataset and cell.arm == ARM}
+        arms = {
+            cell.seed: cell
+            for cell in cells
+            if cell.dataset == dataset and cell.arm == ARM
+        }
         out = options.out / dataset
         for rate in options.lr:
             run_unet(arms[first], rate, registry, out, test=False)
         classes = plan_run(arms[first].config, registry).dataset.has_classes
-        rate = best_rate(out, first, options.lr, "semantic.miou" if classes else "everything.ap50")
+        rate = best_rate(
+            out, first, options.lr, "semantic.miou" if classes else "everything.ap50"
+        )
         for seed in (first, *others):
             run_unet(arms[seed], rate, registry, out, test=options.test)
         if not classes:

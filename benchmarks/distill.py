@@ -60,17 +60,33 @@ class Bench:
     """Runs commands of `simmat` that are not done yet, and reads their scores."""
 
     def __init__(self, given: argparse.Namespace) -> None:
-        self.root, self.seeds, self.split, self.arms = Path(given.dir), given.seeds, given.split, given.arms
+        self.root, self.seeds, self.split, self.arms = (
+            Path(given.dir),
+            given.seeds,
+            given.split,
+            given.arms,
+        )
         self.teacher_name, self.teacher_size = given.teacher, given.teacher_image_size
-        self.count, self.file = given.count, self.root / f"table-{given.split}-{'-'.join(given.on)}.md"
+        self.count, self.file = (
+            given.count,
+            self.root / f"table-{given.split}-{'-'.join(given.on)}.md",
+        )
         self.student = ["--foundation", given.student, "--no-pictures", *given.options]
-        size = ["--teacher-image-size", given.teacher_image_size] if given.teacher_image_size else []
+        size = (
+            ["--teacher-image-size", given.teacher_image_size]
+            if given.teacher_image_size
+            else []
+        )
         self.teacher = ["--teacher", given.teacher, *size]
         self.rows: list[list[str]] = []
 
     def run(self, out: Path, *words: object) -> Path:
         """Run a command that writes the folder `out`; once."""
-        done = self.root / "done" / f"{out.relative_to(self.root).as_posix().replace('/', '__')}.txt"
+        done = (
+            self.root
+            / "done"
+            / f"{out.relative_to(self.root).as_posix().replace('/', '__')}.txt"
+        )
         if not done.exists():
             begun = (out / "config.toml").exists()
             resumed = (words[0], "--resume", out) if begun else (*words, "--out", out)
@@ -79,9 +95,22 @@ class Bench:
             atomic_write_text(done, " ".join(map(str, words)) + "\n")
         return out
 
-    def train(self, out: Path, modality: str, data: Path, seed: int, *more: object) -> Path:
+    def train(
+        self, out: Path, modality: str, data: Path, seed: int, *more: object
+    ) -> Path:
         """Train the student on masks."""
-        words = ("train", "--modality", modality, "--data", data, "--seed", seed, "--heads", "prompt", *more)
+        words = (
+            "train",
+            "--modality",
+            modality,
+            "--data",
+            data,
+            "--seed",
+            seed,
+            "--heads",
+            "prompt",
+            *more,
+        )
         return self.run(out, *words, *self.student)
 
     def distill(
@@ -101,10 +130,27 @@ class Bench:
                 if first is not None and not out.exists():
                     ignored = shutil.ignore_patterns(".simmat", "matching.json")
                     shutil.copytree(
-                        first / "teacher", out / "teacher", symlinks=True, copy_function=os.link, ignore=ignored
+                        first / "teacher",
+                        out / "teacher",
+                        symlinks=True,
+                        copy_function=os.link,
+                        ignore=ignored,
                     )
-                words = ("distill", "--modality", modality, "--data", data, "--seed", seed, "--match", arm, *more)
-                runs.setdefault(arm, []).append(self.run(out, *words, *self.teacher, *self.student))
+                words = (
+                    "distill",
+                    "--modality",
+                    modality,
+                    "--data",
+                    data,
+                    "--seed",
+                    seed,
+                    "--match",
+                    arm,
+                    *more,
+                )
+                runs.setdefault(arm, []).append(
+                    self.run(out, *words, *self.teacher, *self.student)
+                )
                 first = first or out
         return runs
 
@@ -114,8 +160,20 @@ class Bench:
         for run in runs:
             file = run.with_name(f"{run.name}_{data.name}_{self.split}.json")
             if not file.exists():
-                words = ["simmat", "eval", str(run), "--data", str(data), "--split", self.split, *more, "--json"]
-                answer = subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout
+                words = [
+                    "simmat",
+                    "eval",
+                    str(run),
+                    "--data",
+                    str(data),
+                    "--split",
+                    self.split,
+                    *more,
+                    "--json",
+                ]
+                answer = subprocess.run(
+                    words, check=True, stdout=subprocess.PIPE
+                ).stdout
                 atomic_write_json(file, json.loads(answer))
             found.append(json.loads(file.read_text()))
         return found
@@ -124,34 +182,70 @@ class Bench:
         """Return the score of the untuned teacher on the RGB images."""
         file = folder / f"teacher_{self.split}.json"
         if not file.exists():
-            model = simmat.load(foundation=self.teacher_name, modality="rgb", image_size=self.teacher_size)
+            model = simmat.load(
+                foundation=self.teacher_name,
+                modality="rgb",
+                image_size=self.teacher_size,
+            )
             scores = simmat.evaluate(model, data, split=self.split, zero_shot=True)
             atomic_write_json(file, {"miou_object": scores["zero_shot"]["miou_object"]})
         return float(json.loads(file.read_text())["miou_object"])
 
-    def row(self, name: str, start: str, of: str, scores: Scores, supervised: Scores = ()) -> None:
+    def row(
+        self, name: str, start: str, of: str, scores: Scores, supervised: Scores = ()
+    ) -> None:
         """Add a row: the untuned model, the tuned ones, those with labels, and the share of the way."""
         untuned = fmean(one["zero_shot"]["miou_object"] for one in scores)
-        tuned, full = ([one["tuned"]["miou_object"] for one in each] for each in (scores, supervised))
+        tuned, full = (
+            [one["tuned"]["miou_object"] for one in each]
+            for each in (scores, supervised)
+        )
         way = fmean(full) - untuned if full else 0.0
         share = f"{(fmean(tuned) - untuned) / way:.0%}" if way > 0 else ""
-        self.rows.append([name, start, f"{untuned:.3f}", of, mean_and_std(tuned), mean_and_std(full), share])
+        self.rows.append(
+            [
+                name,
+                start,
+                f"{untuned:.3f}",
+                of,
+                mean_and_std(tuned),
+                mean_and_std(full),
+                share,
+            ]
+        )
         print("|", " | ".join(self.rows[-1]), "|", flush=True)
         atomic_write_text(self.file, self.table())
 
     def simulated(self, sensor: str) -> Path:
         """Make the scenes of a sensor, which have exact masks."""
-        simulate = ("data", "simulate", "--modality", f"rgb+{sensor}", "--count", self.count, "--seed", 0)
+        simulate = (
+            "data",
+            "simulate",
+            "--modality",
+            f"rgb+{sensor}",
+            "--count",
+            self.count,
+            "--seed",
+            0,
+        )
         return self.run(self.root / sensor / "scenes", *simulate, "--size", *SIZE)
 
     def scenes(self, sensor: str) -> None:
         """Compare on simulated scenes."""
         data, folder = self.simulated(sensor), self.root / sensor
         students = self.distill(sensor, data, folder, "--check-alignment")
-        full = [self.train(folder / f"supervised-{seed}", sensor, data, seed) for seed in self.seeds]
-        taught, supervised = f"{self.teacher_score(data, folder):.3f}", self.scores(full, data)
+        full = [
+            self.train(folder / f"supervised-{seed}", sensor, data, seed)
+            for seed in self.seeds
+        ]
+        taught, supervised = (
+            f"{self.teacher_score(data, folder):.3f}",
+            self.scores(full, data),
+        )
         for arm, runs in students.items():
-            self.row(f"simulated {sensor}", arm, taught, self.scores(runs, data), supervised)
+            self.row(
+                f"simulated {sensor}", arm, taught, self.scores(runs, data), supervised
+            )
 
     def shift(self) -> None:
         """Compare tolerances on pairs whose RGB image is shifted; the scenes that are scored are not."""
@@ -164,7 +258,9 @@ class Bench:
             for tolerance in (0, pixels):
                 place = folder / f"{pixels}-tolerance-{tolerance}"
                 tolerant = ("--tolerance", tolerance)
-                students = self.distill(SHIFTED, data, place, *tolerant, seeds=self.seeds[:1], first=first)
+                students = self.distill(
+                    SHIFTED, data, place, *tolerant, seeds=self.seeds[:1], first=first
+                )
                 first = next(iter(students.values()))[0]
                 for arm, runs in students.items():
                     name = f"{SHIFTED}, shifted by {pixels} px, tolerance {tolerance}"
@@ -172,24 +268,67 @@ class Bench:
 
     def pairs(self, shared: Path) -> None:
         """Compare on real pairs, and on another thermal camera with few labels."""
-        folder, udder, classes = self.root / "pairs", shared / "thermal-udder", ("--regions", "classes")
+        folder, udder, classes = (
+            self.root / "pairs",
+            shared / "thermal-udder",
+            ("--regions", "classes"),
+        )
         ten = (*classes, "--train-images", 10)
-        plain = [self.train(folder / f"plain-10-{seed}", "thermal", udder, seed, *ten) for seed in self.seeds]
-        students = self.distill("thermal", shared / "rgb-thermal-pairs", folder, "--check-alignment")
+        plain = [
+            self.train(folder / f"plain-10-{seed}", "thermal", udder, seed, *ten)
+            for seed in self.seeds
+        ]
+        students = self.distill(
+            "thermal", shared / "rgb-thermal-pairs", folder, "--check-alignment"
+        )
         for arm, runs in students.items():
-            self.row("rgb-thermal-pairs, agreement", arm, "", self.scores(runs, runs[0] / "teacher"))
-            self.row("thermal-udder, no labels", arm, "", self.scores(runs, udder, *classes))
+            self.row(
+                "rgb-thermal-pairs, agreement",
+                arm,
+                "",
+                self.scores(runs, runs[0] / "teacher"),
+            )
+            self.row(
+                "thermal-udder, no labels", arm, "", self.scores(runs, udder, *classes)
+            )
             started = [
-                self.train(folder / f"{arm}-10-{seed}", "thermal", udder, seed, *ten, "--init", start)
+                self.train(
+                    folder / f"{arm}-10-{seed}",
+                    "thermal",
+                    udder,
+                    seed,
+                    *ten,
+                    "--init",
+                    start,
+                )
                 for seed, start in zip(self.seeds, runs, strict=True)
             ]
-            few = self.scores(started, udder, *classes), self.scores(plain, udder, *classes)
-            self.row("thermal-udder, 10 labelled images (with labels: plain start)", arm, "", *few)
+            few = (
+                self.scores(started, udder, *classes),
+                self.scores(plain, udder, *classes),
+            )
+            self.row(
+                "thermal-udder, 10 labelled images (with labels: plain start)",
+                arm,
+                "",
+                *few,
+            )
 
     def table(self) -> str:
         """Return all rows as a table."""
-        head = ["", "learned from", "untuned", "teacher on RGB", "distilled", "with labels", "share of the way"]
-        return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *self.rows))
+        head = [
+            "",
+            "learned from",
+            "untuned",
+            "teacher on RGB",
+            "distilled",
+            "with labels",
+            "share of the way",
+        ]
+        return "".join(
+            f"| {' | '.join(row)} |\n"
+            for row in (head, ["---"] * len(head), *self.rows)
+        )
 
 
 def shifted_scenes(scenes: Path, out: Path, pixels: int) -> None:
@@ -200,7 +339,9 @@ def shifted_scenes(scenes: Path, out: Path, pixels: int) -> None:
     rng = np.random.default_rng(pixels)
     for path in sorted((making / "images" / "rgb").iterdir()):
         signs = rng.choice((-1, 1), 2)
-        values = np.roll(np.asarray(Image.open(path)), tuple(signs * pixels), axis=(0, 1))
+        values = np.roll(
+            np.asarray(Image.open(path)), tuple(signs * pixels), axis=(0, 1)
+        )
         Image.fromarray(values).save(path)
     making.rename(out)
 
@@ -213,9 +354,13 @@ def mean_and_std(values: list[float]) -> str:
 
 def main() -> None:
     """Run what the command line says, and write its table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("dir")
-    parser.add_argument("--on", nargs="+", default=["thermal", "polarization", "nir", "sar", "pairs"])
+    parser.add_argument(
+        "--on", nargs="+", default=["thermal", "polarization", "nir", "sar", "pairs"]
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--split", choices=["val", "test"], default="val")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
@@ -223,7 +368,9 @@ def main() -> None:
     parser.add_argument("--teacher", default="lite")
     parser.add_argument("--teacher-image-size", type=int)
     parser.add_argument("--count", type=int, default=120)
-    parser.add_argument("--shared", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
+    parser.add_argument(
+        "--shared", type=Path, default=Path(__file__).parents[2] / "shared" / "data"
+    )
     words = sys.argv[1:]
     cut = words.index("--") if "--" in words else len(words)
     given = parser.parse_args(words[:cut])

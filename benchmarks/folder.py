@@ -33,12 +33,28 @@ def write_images(folder: Path, count: int) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     tiles, rng = source_tiles(), np.random.default_rng(1)
-    profile = {"driver": "GTiff", "count": BANDS, "height": 2 * TILE, "width": 2 * TILE, "dtype": "int16"}
-    place = {"crs": "EPSG:32632", "transform": rasterio.Affine(10, 0, 500_000, 0, -10, 5_500_000)}
+    profile = {
+        "driver": "GTiff",
+        "count": BANDS,
+        "height": 2 * TILE,
+        "width": 2 * TILE,
+        "dtype": "int16",
+    }
+    place = {
+        "crs": "EPSG:32632",
+        "transform": rasterio.Affine(10, 0, 500_000, 0, -10, 5_500_000),
+    }
     for number in range(count):
         a, b, c, d = (tiles[index][0] for index in rng.integers(0, len(tiles), 4))
-        with rasterio.open(folder / f"i{number:03d}.tif", "w", **profile, **place, compress="deflate") as file:
-            file.write(np.concatenate([np.concatenate([a, b], axis=2), np.concatenate([c, d], axis=2)], axis=1))
+        with rasterio.open(
+            folder / f"i{number:03d}.tif", "w", **profile, **place, compress="deflate"
+        ) as file:
+            file.write(
+                np.concatenate(
+                    [np.concatenate([a, b], axis=2), np.concatenate([c, d], axis=2)],
+                    axis=1,
+                )
+            )
 
 
 def measure(bundle: str, images: str, ask: str, out: str) -> None:
@@ -63,7 +79,9 @@ def measure(bundle: str, images: str, ask: str, out: str) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--ask", default="semantic,everything")
     parser.add_argument("--bundle", type=Path)
@@ -79,10 +97,16 @@ def main() -> None:
             call = (MEASURE, bundle, folder / "images", ask, folder / ask)
             found = in_own_process(__file__, *call, OMP_NUM_THREADS="1")
             (wall, own, both), spent = found["total"], found["spent"]
-            walls, cpu = (sum(times[kind] for times in spent.values()) for kind in (0, 1))
+            walls, cpu = (
+                sum(times[kind] for times in spent.values()) for kind in (0, 1)
+            )
             shown = f"{cpu / given.images * 1000:.0f} ms CPU of forward passes an image"
             print(f"{ask}: exit code {found['code']}, {shown}\n")
-            for name, total, bare in (("wall", wall, walls), ("CPU of its thread", own, cpu), ("CPU", both, cpu)):
+            for name, total, bare in (
+                ("wall", wall, walls),
+                ("CPU of its thread", own, cpu),
+                ("CPU", both, cpu),
+            ):
                 path = f"predict a folder of {given.images}, {ask}, {name}"
                 lines.append(Line(path, "s", [total], "forward passes", [bare]))
     report(lines, given.json)

@@ -51,23 +51,38 @@ STOP = 0.5
 """IoU of two slices below which an object ends."""
 
 
-def read_sequence(folder: Path, sensor: str) -> tuple[Sequence[Any], list[npt.NDArray[np.int64]], bool]:
+def read_sequence(
+    folder: Path, sensor: str
+) -> tuple[Sequence[Any], list[npt.NDArray[np.int64]], bool]:
     """Return the frames, their labels (H, W), and whether they are slices of a stack."""
     if not (folder / "index.json").exists():
         frames = simmat.FrameSequence(folder, sensor)
         masks = folder.parents[1] / "masks" / folder.name
-        return frames, [read_mask(masks / f"{name}.png") for name in frames.names], False
+        return (
+            frames,
+            [read_mask(masks / f"{name}.png") for name in frames.names],
+            False,
+        )
     about = json.loads((folder / "index.json").read_text())
     if about["kind"] != "volume":
         frames = simmat.FrameSequence(folder / "frames", sensor)
         return frames, [read_mask(folder / file) for file in about["masks"]], False
     planes = [simmat.FrameSequence(folder / file, "gray") for file in about["frames"]]
-    labels = [read_mask(folder / "mask.nii.gz" / "z" / str(index)) for index in range(len(planes[0]))]
+    labels = [
+        read_mask(folder / "mask.nii.gz" / "z" / str(index))
+        for index in range(len(planes[0]))
+    ]
     if len(planes) == 1:
         return planes[0], labels, True
-    stacked = [np.concatenate([image.data for image in of_slice]) for of_slice in zip(*planes, strict=True)]
-    frames = [SensorImage.from_planes(one, band_channels(len(planes))) for one in stacked]
-    return frames, [(one > 0).astype(np.int64) for one in labels], True  # the tumour as a whole
+    stacked = [
+        np.concatenate([image.data for image in of_slice])
+        for of_slice in zip(*planes, strict=True)
+    ]
+    frames = [
+        SensorImage.from_planes(one, band_channels(len(planes))) for one in stacked
+    ]
+    # the tumour as a whole
+    return frames, [(one > 0).astype(np.int64) for one in labels], True
 
 
 def chained(step: Step, given: Masks, start: int, count: int) -> dict[int, Masks]:
@@ -96,7 +111,10 @@ def by_flow(images: Sequence[SensorImage]) -> Step:
     def step(before: int, index: int, masks: Masks) -> Masks:
         flow = dis.calc(greys[index], greys[before], None)
         at = x + flow[..., 0], y + flow[..., 1]
-        moved = {one: cv2.remap(mask.astype(np.float32), *at, cv2.INTER_LINEAR) for one, mask in masks.items()}
+        moved = {
+            one: cv2.remap(mask.astype(np.float32), *at, cv2.INTER_LINEAR)
+            for one, mask in masks.items()
+        }
         return {one: soft > 0.5 for one, soft in moved.items()}
 
     return step
@@ -109,7 +127,9 @@ def by_box(predictor: Predictor, images: Sequence[SensorImage], tile: int) -> St
         image = predictor.open_reader(LoadedImage(images[index]), tile=tile)
         asked = [one for one, mask in masks.items() if mask.any()]
         none = np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
-        answers = image.predict_prompts([Prompt(*none, tight_box(masks[one])) for one in asked])
+        answers = image.predict_prompts(
+            [Prompt(*none, tight_box(masks[one])) for one in asked]
+        )
         found = {one: np.zeros_like(mask) for one, mask in masks.items()}
         for one, answer in zip(asked, answers, strict=True):
             if (whole := answer.found_object((0, 0))) is not None:
@@ -124,8 +144,13 @@ def until_change(found: dict[int, Masks]) -> Step:
 
     def step(before: int, index: int, masks: Masks) -> Masks:
         new = found[index]
-        same = {one: mask.any() and iou(new[one], mask) >= STOP for one, mask in masks.items()}
-        return {one: mask if same[one] else np.zeros_like(mask) for one, mask in new.items()}
+        same = {
+            one: mask.any() and iou(new[one], mask) >= STOP
+            for one, mask in masks.items()
+        }
+        return {
+            one: mask if same[one] else np.zeros_like(mask) for one, mask in new.items()
+        }
 
     return step
 
@@ -136,31 +161,69 @@ def score(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     frames, labels, stack = read_sequence(folder, sensor)
     start = len(frames) // 2 if stack else 0
     first = max(start - given.frames // 2, 0) if stack else 0
-    frames, labels, start = frames[first : first + given.frames], labels[first : first + given.frames], start - first
+    frames, labels, start = (
+        frames[first : first + given.frames],
+        labels[first : first + given.frames],
+        start - first,
+    )
     ids, counts = np.unique(labels[start], return_counts=True)
     ids = ids[(ids > 0) & (counts >= MIN_PIXELS)][: given.objects].tolist()
     masks = {one: labels[start] == one for one in ids}
-    predictor = simmat.load(given.bundle, device="cpu") if given.bundle else untuned(given, sensor)
+    predictor = (
+        simmat.load(given.bundle, device="cpu")
+        if given.bundle
+        else untuned(given, sensor)
+    )
     images = [predictor.image_loader.load(frame, ()) for frame in frames]
     began = time.process_time()
-    found = {"simmat": {one.index: one.masks for one in predictor.follow(images, {start: masks})}}
+    found = {
+        "simmat": {
+            one.index: one.masks for one in predictor.follow(images, {start: masks})
+        }
+    }
     cpu_s = (time.process_time() - began) / len(images)
     smallest = min(int(mask.sum()) for mask in masks.values())
-    tile = max(open_frames(predictor, images, start, smallest, None).grid.windows[0].pixels.size_hw)
-    for way, step in (("flow", by_flow(images)), ("box", by_box(predictor, images, tile))):
+    tile = max(
+        open_frames(predictor, images, start, smallest, None)
+        .grid.windows[0]
+        .pixels.size_hw
+    )
+    for way, step in (
+        ("flow", by_flow(images)),
+        ("box", by_box(predictor, images, tile)),
+    ):
         found[way] = chained(step, masks, start, len(images))
     if stack:
-        found["box, stop"] = chained(until_change(found["box"]), masks, start, len(images))
+        found["box, stop"] = chained(
+            until_change(found["box"]), masks, start, len(images)
+        )
     others = [index for index in range(len(images)) if index != start]
-    row: dict[str, Any] = {"sequence": folder.name, "sensor": sensor, "foundation": given.bundle or given.foundation}
-    row |= {"image_size": predictor.pipeline.size, "frames": len(images), "objects": len(ids)}
+    row: dict[str, Any] = {
+        "sequence": folder.name,
+        "sensor": sensor,
+        "foundation": given.bundle or given.foundation,
+    }
+    row |= {
+        "image_size": predictor.pipeline.size,
+        "frames": len(images),
+        "objects": len(ids),
+    }
     row |= {"cpu_s_a_frame": round(cpu_s, 3), "J": {}} | ({"Dice": {}} if stack else {})
     for way, by_frame in found.items():
-        pairs = {one: [(by_frame[index][one], labels[index] == one) for index in others] for one in ids}
-        ious = [iou(mask, true) for of_one in pairs.values() for mask, true in of_one if true.any()]
+        pairs = {
+            one: [(by_frame[index][one], labels[index] == one) for index in others]
+            for one in ids
+        }
+        ious = [
+            iou(mask, true)
+            for of_one in pairs.values()
+            for mask, true in of_one
+            if true.any()
+        ]
         row["J"][way] = round(float(np.mean(ious)), 3)
         if stack:
-            volumes = [np.array(of_one) for of_one in pairs.values()]  # (slices, 2, H, W)
+            # (slices, 2, H, W)
+            volumes = [np.array(of_one) for of_one in pairs.values()]
             dice = [2 * one.all(1).sum() / one.sum() for one in volumes]
             row["Dice"][way] = round(float(np.mean(dice)), 3)
     return row
@@ -169,29 +232,48 @@ def score(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
 def scores(given: argparse.Namespace) -> None:
     """Measure all sequences; after each, print it and write the file."""
     torch.set_num_threads(1)
-    known = json.loads(given.json.read_text()) if given.json and given.json.exists() else []
+    known = (
+        json.loads(given.json.read_text()) if given.json and given.json.exists() else []
+    )
     rows = {one["sequence"]: one for one in known}
-    folders = [file.parent for file in given.folder.glob("*/index.json")] or given.folder.glob("frames/*")
+    folders = [
+        file.parent for file in given.folder.glob("*/index.json")
+    ] or given.folder.glob("frames/*")
     for folder in sorted(folders):
         if given.on is None or folder.name in given.on:
             rows[folder.name] = score(folder, given)
             print(json.dumps(rows[folder.name]), flush=True)
             if given.json:
                 atomic_write_json(given.json, [rows[name] for name in sorted(rows)])
-    print({way: round(fmean(row["J"][way] for row in rows.values()), 3) for way in ("simmat", "flow", "box")})
+    print(
+        {
+            way: round(fmean(row["J"][way] for row in rows.values()), 3)
+            for way in ("simmat", "flow", "box")
+        }
+    )
 
 
-def simulated(size_hw: tuple[int, int]) -> Iterator[tuple[SensorImage, npt.NDArray[np.int32]]]:
+def simulated(
+    size_hw: tuple[int, int],
+) -> Iterator[tuple[SensorImage, npt.NDArray[np.int32]]]:
     """Yield thermal images of a scene in which objects move, with their ids (H, W)."""
     from simmat_plugin_scenes.generate import generate_frames
 
     adapter, rng = installed().modality("thermal"), np.random.default_rng(1)
-    return ((adapter.simulate(scene, rng), scene.instance) for scene in generate_frames(rng, size_hw))
+    return (
+        (adapter.simulate(scene, rng), scene.instance)
+        for scene in generate_frames(rng, size_hw)
+    )
 
 
 def untuned(given: argparse.Namespace, modality: str) -> Predictor:
     """Return an untuned model."""
-    return simmat.load(foundation=given.foundation, modality=modality, image_size=given.image_size, device="cpu")
+    return simmat.load(
+        foundation=given.foundation,
+        modality=modality,
+        image_size=given.image_size,
+        device="cpu",
+    )
 
 
 def speed(given: argparse.Namespace) -> None:
@@ -199,30 +281,44 @@ def speed(given: argparse.Namespace) -> None:
     predictor, count = untuned(given, "thermal"), given.frames
     image, labels = next(simulated((512, 512)))
     frames = [
-        SensorImage(*(np.roll(part, 2 * step, -1) for part in (image.data, image.valid)), image.channels, image.origin)
+        SensorImage(
+            *(np.roll(part, 2 * step, -1) for part in (image.data, image.valid)),
+            image.channels,
+            image.origin,
+        )
         for step in range(count)
     ]
     largest = np.argsort(np.bincount(labels.ravel())[1:])[::-1] + 1
     lines, threads = [], torch.get_num_threads()
     for objects, aim in ((1, 0.12), (3, 0.2)):
-        follower = predictor.follow(frames, {0: {int(one): labels == one for one in largest[:objects]}})
+        follower = predictor.follow(
+            frames, {0: {int(one): labels == one for one in largest[:objects]}}
+        )
         times = [seconds_of(lambda: next(follower)) for _ in frames]  # noqa: B023 - called at once
         path = f"follow a 512 px frame, objects: {objects}"
-        lines += time_lines(path, times[2:], "aim", [Seconds(aim, aim)], threads=threads)
+        lines += time_lines(
+            path, times[2:], "aim", [Seconds(aim, aim)], threads=threads
+        )
     report(lines, given.json)
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     ways = {"score": scores, "speed": speed}
     parser.add_argument("what", choices=list(ways))
     parser.add_argument("folder", type=Path, nargs="?", metavar="DIR")
     add_model_options(parser)
     parser.add_argument("--bundle", help="a tuned model in place of --foundation")
     parser.add_argument("--modality", help="of a data set")
-    parser.add_argument("--frames", type=int, default=30, help="of each sequence, at most")
-    parser.add_argument("--objects", type=int, default=6, help="of each sequence, at most")
+    parser.add_argument(
+        "--frames", type=int, default=30, help="of each sequence, at most"
+    )
+    parser.add_argument(
+        "--objects", type=int, default=6, help="of each sequence, at most"
+    )
     add_json_option(parser)
     given = parser.parse_args()
     if given.what == "score" and given.folder is None:

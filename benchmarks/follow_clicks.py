@@ -36,7 +36,9 @@ def clicked(predictor: Predictor, truth: BoolArray) -> tuple[BoolArray, int]:
     mask, region = np.zeros_like(truth), region_from_mask(truth, None)
     assert region is not None  # an object has pixels
     for count in range(MAX_CLICKS):
-        error = corrective_click(region, region_from_mask(mask, None), np.zeros_like(truth))
+        error = corrective_click(
+            region, region_from_mask(mask, None), np.zeros_like(truth)
+        )
         if iou(mask, truth) >= RIGHT or error is None:
             return mask, count
         clicks[error[1]].append(error[0])
@@ -46,7 +48,9 @@ def clicked(predictor: Predictor, truth: BoolArray) -> tuple[BoolArray, int]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_model_options(parser)
     parser.add_argument("--frames", type=int, default=200)
     parser.add_argument("--stretch", type=int, default=40)
@@ -55,14 +59,25 @@ def main() -> None:
     torch.set_num_threads(1)
     predictor, count = untuned(given, "thermal"), given.frames
     images, planes = zip(*itertools.islice(simulated((96, 128)), count), strict=True)
-    ids = [one for one in np.unique(planes[0]).tolist() if one and (planes[0] == one).sum() >= MIN_PIXELS]
+    ids = [
+        one
+        for one in np.unique(planes[0]).tolist()
+        if one and (planes[0] == one).sum() >= MIN_PIXELS
+    ]
     single = 0
     for index in range(0, count, EVERY):
         predictor.set_image(images[index])
         true = [planes[index] == one for one in ids]
-        single += EVERY * sum(clicked(predictor, mask)[1] for mask in true if mask.any())
+        single += EVERY * sum(
+            clicked(predictor, mask)[1] for mask in true if mask.any()
+        )
     keys: dict[int, Masks] = {}
-    worst, spent, j, found = [0], 0, 0.0, {0: dict.fromkeys(ids, np.zeros_like(planes[0], np.bool_))}
+    worst, spent, j, found = (
+        [0],
+        0,
+        0.0,
+        {0: dict.fromkeys(ids, np.zeros_like(planes[0], np.bool_))},
+    )
     while j < RIGHT and len(keys) < count:
         for frame in worst:
             predictor.set_image(images[frame])
@@ -70,10 +85,13 @@ def main() -> None:
             for one, mask in found[frame].items():
                 true = planes[frame] == one
                 if not true.any():
-                    keys[frame][one], more = true, int(mask.any())  # one click removes it
+                    # one click removes it
+                    keys[frame][one], more = true, int(mask.any())
                 else:
                     right = mask.any() and iou(mask, true) >= RIGHT
-                    keys[frame][one], more = (mask, 0) if right else clicked(predictor, true)
+                    keys[frame][one], more = (
+                        (mask, 0) if right else clicked(predictor, true)
+                    )
                 spent += more
         found = {one.index: one.masks for one in predictor.follow(images, keys)}
         means: dict[int, float] = {}
@@ -85,11 +103,29 @@ def main() -> None:
             if own and index not in keys:
                 means[index] = float(np.mean(own))
         j = float(np.mean(every))
-        stretches = itertools.groupby(sorted(means), lambda index: index // given.stretch)
-        worst = [index for _, own in stretches if means[index := min(own, key=means.__getitem__)] < RIGHT]
+        stretches = itertools.groupby(
+            sorted(means), lambda index: index // given.stretch
+        )
+        worst = [
+            index
+            for _, own in stretches
+            if means[index := min(own, key=means.__getitem__)] < RIGHT
+        ]
         print(f"{len(keys)} frames corrected, {spent} clicks: J {j:.3f}", flush=True)
     path = f"label {len(ids)} objects in {count} frames"
-    report([Line(path, "clicks", [spent], f"frame by frame, of every {EVERY}th", [single], aim=0.2)], given.json)
+    report(
+        [
+            Line(
+                path,
+                "clicks",
+                [spent],
+                f"frame by frame, of every {EVERY}th",
+                [single],
+                aim=0.2,
+            )
+        ],
+        given.json,
+    )
 
 
 if __name__ == "__main__":

@@ -25,20 +25,33 @@ DATA = Path(__file__).parents[2] / "shared" / "data" / "fluorescence-nuclei"
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bundle", type=Path, help="a run or bundle with a dense head")
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data set")
+    parser.add_argument(
+        "--data", type=Path, default=DATA, help="folder of the data set"
+    )
     parser.add_argument("--split", default="test", help="train, val or test")
-    parser.add_argument("--grid", type=int, nargs="*", default=[32], help="clicks along each side")
+    parser.add_argument(
+        "--grid", type=int, nargs="*", default=[32], help="clicks along each side"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     bundle = load_bundle(options.bundle, load_plugins())
-    dataset = open_dataset(options.data, bundle.modality, {}, defaults=bundle.spec.card.model_dump())
+    dataset = open_dataset(
+        options.data, bundle.modality, {}, defaults=bundle.spec.card.model_dump()
+    )
     samples = dataset.split(options.split)
-    print(f"{'clicks':<16} {'found':>6} {'AP':>6} {'AP50':>6} {'PQ':>6} {'F1':>6} {'s/image':>8}")
+    print(
+        f"{'clicks':<16} {'found':>6} {'AP':>6} {'AP50':>6} {'PQ':>6} {'F1':>6} {'s/image':>8}"
+    )
     for name, settings in [
         ("dense head", EverythingSettings()),
-        *((f"grid of {count}²", EverythingSettings(grid=count)) for count in options.grid),
+        *(
+            (f"grid of {count}²", EverythingSettings(grid=count))
+            for count in options.grid
+        ),
     ]:
         if name != "dense head":
             bundle.model.dense = None
@@ -50,12 +63,24 @@ def main() -> None:
             start = time.process_time()
             found = predictor.segment_everything(settings)
             seconds += time.process_time() - start
-            instances, scores = [one.instance for one in found], [one.score for one in found]
-            matches.append(ImageMatches.of(instances, scores, dataset.label(sample, image)).without_classes())
+            instances, scores = (
+                [one.instance for one in found],
+                [one.score for one in found],
+            )
+            matches.append(
+                ImageMatches.of(
+                    instances, scores, dataset.label(sample, image)
+                ).without_classes()
+            )
         result = object_scores(matches)
-        figures = " ".join(f"{result[key] or 0:>6.3f}" for key in ("ap", "ap50", "pq", "f1"))
+        figures = " ".join(
+            f"{result[key] or 0:>6.3f}" for key in ("ap", "ap50", "pq", "f1")
+        )
         count = sum(len(image.scores) for image in matches)
-        print(f"{name:<16} {count:>6} {figures} {seconds / len(samples):>8.2f}", flush=True)
+        print(
+            f"{name:<16} {count:>6} {figures} {seconds / len(samples):>8.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

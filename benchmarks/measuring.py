@@ -77,7 +77,9 @@ def markdown(lines: Iterable[Line]) -> str:
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
     """Take `--json FILE`."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the figures to this file"
+    )
 
 
 def report(lines: Sequence[Line], file: Path | None) -> None:
@@ -117,7 +119,9 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return seconds_of(work).cpu
 
 
-def in_turn(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[Seconds]]:
+def in_turn(
+    ways: dict[str, Callable[[], object]], rounds: int
+) -> dict[str, list[Seconds]]:
     """Return way -> seconds of each round; the ways take turns, after a round that warms up."""
     found: dict[str, list[Seconds]] = {way: [] for way in ways}
     for turn in range(rounds + 1):
@@ -143,15 +147,31 @@ def time_lines(
     for clock in range(1 if threads == 1 else 2):
         figures = [[one[clock] for one in times] for times in (ours, baseline)]
         unit = ("CPU s", f"s on {threads} threads")[clock]
-        lines.append(Line(path, unit, figures[0], against, figures[1], None if floor is None else floor[clock], aim))
+        lines.append(
+            Line(
+                path,
+                unit,
+                figures[0],
+                against,
+                figures[1],
+                None if floor is None else floor[clock],
+                aim,
+            )
+        )
     return lines
 
 
 def in_own_process(file: str, *arguments: object, **variables: str | None) -> Any:
     """Run a script and return the json that its last line is; environment variables that are None are not set."""
     command = [sys.executable, file, *map(str, arguments)]
-    environment = {name: value for name, value in (os.environ | variables).items() if value is not None}
-    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    environment = {
+        name: value
+        for name, value in (os.environ | variables).items()
+        if value is not None
+    }
+    done = subprocess.run(
+        command, env=environment, check=True, stdout=subprocess.PIPE, text=True
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -166,7 +186,9 @@ def peak_mib() -> float:
     """Return the most memory of this process in MiB, since `forget_peak`; getrusage counts that of its parent, too."""
     with suppress(OSError):
         lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+        return next(
+            int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")
+        )
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -178,7 +200,9 @@ def at_matrix_rate(operations: float, half: bool = False) -> Seconds:
     matrix = torch.randn(side, side, dtype=torch.bfloat16 if half else torch.float32)
     found = [seconds_of(lambda: matrix @ matrix) for _ in range(5)]
     share = operations / (2 * side**3)
-    return Seconds(share * min(one.cpu for one in found), share * min(one.wall for one in found))
+    return Seconds(
+        share * min(one.cpu for one in found), share * min(one.wall for one in found)
+    )
 
 
 def least_seconds(work: Callable[[], object], half: bool = False) -> Seconds:

@@ -23,7 +23,16 @@ from pathlib import Path
 from typing import Any
 
 # This imports simmat, which sets how threads wait; torch reads that when it is loaded.
-from measuring import Line, Seconds, add_json_option, in_own_process, peak_mib, report, seconds_of, time_lines
+from measuring import (
+    Line,
+    Seconds,
+    add_json_option,
+    in_own_process,
+    peak_mib,
+    report,
+    seconds_of,
+    time_lines,
+)
 
 # isort: split
 import numpy as np
@@ -50,7 +59,9 @@ def session(tarball: Path, index: int, threads: int) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(read_graphs(tarball)[index], options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        read_graphs(tarball)[index], options, providers=["CPUExecutionProvider"]
+    )
 
 
 def model_of(name: str, size: int) -> Any:
@@ -75,7 +86,10 @@ def encode_work(arm: str, tarball: Path, threads: int) -> Callable[[], object]:
     backbone = model_of("mobilesam", SIZE)[0].backbone
 
     def work() -> object:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=arm == "bf16"):
+        with (
+            torch.inference_mode(),
+            torch.autocast("cpu", torch.bfloat16, enabled=arm == "bf16"),
+        ):
             return backbone.encode(backbone.embed(image))
 
     return work
@@ -97,7 +111,8 @@ def click_work(arm: str, tarball: Path, threads: int) -> Callable[[], object]:
             "point_labels": np.array([[1, -1]], np.float32),
             "mask_input": np.zeros((1, 1, SIZE // 4, SIZE // 4), np.float32),
             "has_mask_input": np.zeros(1, np.float32),
-            "orig_im_size": np.array([SIZE // 4, SIZE // 4], np.float32),  # no larger masks than ours
+            # no larger masks than ours
+            "orig_im_size": np.array([SIZE // 4, SIZE // 4], np.float32),
         }
         return lambda: graph.run(None, given)
     from simmat.foundation import MAX_PROMPTS, ImageEmbedding, PromptBatch
@@ -113,7 +128,9 @@ def click_work(arm: str, tarball: Path, threads: int) -> Callable[[], object]:
         for group in points.split(MAX_PROMPTS)
     ]
     embedding = ImageEmbedding((level,), (16,))
-    return torch.inference_mode()(lambda: [model.decoder.decode(embedding, prompts) for prompts in groups])
+    return torch.inference_mode()(
+        lambda: [model.decoder.decode(embedding, prompts) for prompts in groups]
+    )
 
 
 def lora_work(arm: str, size: int) -> Callable[[], object]:
@@ -129,7 +146,9 @@ def lora_work(arm: str, size: int) -> Callable[[], object]:
     foundation.requires_grad_(False)
     tuner = next(tuner for tuner in TUNERS if tuner.name == "lora")
     generator = torch.Generator().manual_seed(0)
-    import_from_string(tuner.apply)(foundation, targets=spec.targets, generator=generator, **tuner.options)
+    import_from_string(tuner.apply)(
+        foundation, targets=spec.targets, generator=generator, **tuner.options
+    )
     model = SimMAT(torch.nn.Conv2d(3, 3, 1), foundation, "image")
     set_train_mode(model)
     step = TrainingStep(model, PromptLoss(), box_fraction=0.0, correction_clicks=1)
@@ -163,10 +182,15 @@ def measure(part: str, arm: str, tarball: Path, threads: int) -> tuple[Seconds, 
     if part.startswith("lora"):
         work, runs = lora_work(arm, int(part.split()[1])), 1
     else:
-        work, runs = (encode_work if part == "encode" else click_work)(arm, tarball, threads), 5
+        work, runs = (
+            (encode_work if part == "encode" else click_work)(arm, tarball, threads),
+            5,
+        )
     work()  # the first call is slow
     found = [seconds_of(work) for _ in range(runs)]
-    return Seconds(*(statistics.median(clock) for clock in zip(*found, strict=True))), peak_mib() / 1024
+    return Seconds(
+        *(statistics.median(clock) for clock in zip(*found, strict=True))
+    ), peak_mib() / 1024
 
 
 def compare(part: str, tarball: Path, rounds: int, threads: int) -> list[Line]:
@@ -175,7 +199,9 @@ def compare(part: str, tarball: Path, rounds: int, threads: int) -> list[Line]:
     for _ in range(rounds):
         for arm, figures in found.items():
             arguments = (str(tarball), "--measure", part, arm, "--threads", threads)
-            seconds, peak = in_own_process(__file__, *arguments, OMP_NUM_THREADS=str(threads))
+            seconds, peak = in_own_process(
+                __file__, *arguments, OMP_NUM_THREADS=str(threads)
+            )
             figures.append((Seconds(*seconds), peak))
     lines: list[Line] = []
     (base, first), *others = found.items()
@@ -184,13 +210,25 @@ def compare(part: str, tarball: Path, rounds: int, threads: int) -> list[Line]:
         times = [[seconds for seconds, _ in arms] for arms in (figures, first)]
         lines += time_lines(path, times[0], base, times[1], None, aim, threads=threads)
         peaks = [[peak for _, peak in arms] for arms in (figures, first)]
-        lines.append(Line(f"{path}, memory", "GiB", peaks[0], base, peaks[1], None, MEMORY_AIMS.get((part, arm))))
+        lines.append(
+            Line(
+                f"{path}, memory",
+                "GiB",
+                peaks[0],
+                base,
+                peaks[1],
+                None,
+                MEMORY_AIMS.get((part, arm)),
+            )
+        )
     return lines
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("tarball", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
@@ -202,7 +240,11 @@ def main() -> None:
     if asked.measure:
         print(json.dumps(measure(*asked.measure, asked.tarball, asked.threads)))
         return
-    lines = [line for part in asked.only for line in compare(part, asked.tarball, asked.rounds, asked.threads)]
+    lines = [
+        line
+        for part in asked.only
+        for line in compare(part, asked.tarball, asked.rounds, asked.threads)
+    ]
     report(lines, asked.json)
 
 

@@ -57,13 +57,20 @@ def make_bundle(file: Path, foundation: str, size: int) -> Predictor:
         tune="lora",
         card=DataCard(regions="instances"),
     )
-    write_bundle(file, spec, trained_tensors(assemble(spec, find_parts(spec, registry, None))))
+    write_bundle(
+        file, spec, trained_tensors(assemble(spec, find_parts(spec, registry, None)))
+    )
     return Predictor.of_bundle(load_bundle(file, registry))
 
 
 def picture(size: int, seed: int) -> np.ndarray:
     """Return (1, size, size) counts."""
-    return np.random.default_rng(seed).normal(128, 50, (1, size, size)).clip(0, 255).astype(np.float32)
+    return (
+        np.random.default_rng(seed)
+        .normal(128, 50, (1, size, size))
+        .clip(0, 255)
+        .astype(np.float32)
+    )
 
 
 class OpenVino:
@@ -90,14 +97,18 @@ def int8(source: Path, out: Path, convert: Callable[..., onnx.ModelProto]) -> Pa
     return out
 
 
-def measure(foundation: str, size: int, rounds: int, threads: int, openvino: bool) -> None:
+def measure(
+    foundation: str, size: int, rounds: int, threads: int, openvino: bool
+) -> None:
     """Export a model, and print its table."""
     with tempfile.TemporaryDirectory() as place:
         predictor = make_bundle(Path(place) / "bundle.safetensors", foundation, size)
         assert predictor.bundle is not None
         whole = Path(place) / "fp32"
         export(predictor.bundle, whole, kinds=CLICKS)
-        calibrated = partial(quantized_static, feeds=[{"image": picture(size, 1)[None]}])
+        calibrated = partial(
+            quantized_static, feeds=[{"image": picture(size, 1)[None]}]
+        )
         folders = {
             "onnxruntime": whole,
             "int8 dynamic": int8(whole, Path(place) / "dynamic", quantized_dynamic),
@@ -107,32 +118,57 @@ def measure(foundation: str, size: int, rounds: int, threads: int, openvino: boo
 
 
 def print_table(
-    name: str, predictor: Predictor, folders: Mapping[str, Path], rounds: int, threads: int, openvino: bool
+    name: str,
+    predictor: Predictor,
+    folders: Mapping[str, Path],
+    rounds: int,
+    threads: int,
+    openvino: bool,
 ) -> None:
     """Time a bundle and what was exported of it, and print the table."""
     size = predictor.pipeline.size
     image = picture(size, 3)
     arms: dict[str, Any] = {"torch": predictor}
-    arms |= {arm: simmat_runtime.load(folder, threads=threads, check=False) for arm, folder in folders.items()}
+    arms |= {
+        arm: simmat_runtime.load(folder, threads=threads, check=False)
+        for arm, folder in folders.items()
+    }
     if openvino:
         arms["OpenVINO"] = OpenVino(folders["onnxruntime"], threads)
         arms["onnxruntime"].set_image(image)
-        ours, theirs = arms["onnxruntime"].encoded.levels, arms["OpenVINO"].set_image(image)
+        ours, theirs = (
+            arms["onnxruntime"].encoded.levels,
+            arms["OpenVINO"].set_image(image),
+        )
         worst = max(float(np.abs(ours[level] - theirs[level]).max()) for level in ours)
-        print(f"largest difference of OpenVINO's encoder to onnxruntime's: {worst:.1g}", flush=True)
+        print(
+            f"largest difference of OpenVINO's encoder to onnxruntime's: {worst:.1g}",
+            flush=True,
+        )
     found: dict[tuple[str, str], list[float]] = {}
     for turn in range(rounds + 1):
         for arm, model in arms.items():
-            for what, given in (("set_image", image), ("predict", [(size / 2, size / 2)])):
+            for what, given in (
+                ("set_image", image),
+                ("predict", [(size / 2, size / 2)]),
+            ):
                 if hasattr(model, what):
                     seconds = timed(partial(getattr(model, what), given))
                     if turn:  # the first warms up
                         found.setdefault((what, arm), []).append(seconds)
-    sizes = {arm: f"{(folder / ENCODER).stat().st_size / 2**20:.1f} MiB" for arm, folder in folders.items()}
-    print(f"\n{name}, {size} px, {threads} thread{'s' if threads > 1 else ''}, {rounds} rounds, CPU seconds\n")
+    sizes = {
+        arm: f"{(folder / ENCODER).stat().st_size / 2**20:.1f} MiB"
+        for arm, folder in folders.items()
+    }
+    print(
+        f"\n{name}, {size} px, {threads} thread{'s' if threads > 1 else ''}, {rounds} rounds, CPU seconds\n"
+    )
     print(f"| | `{ENCODER}` | image | click |\n|---|---|---|---|")
     for arm in arms:
-        cells = [described(found.get((what, arm), []), found[what, "torch"]) for what in ("set_image", "predict")]
+        cells = [
+            described(found.get((what, arm), []), found[what, "torch"])
+            for what in ("set_image", "predict")
+        ]
         print(f"| {arm} | {sizes.get(arm, '')} | {' | '.join(cells)} |", flush=True)
 
 
@@ -141,7 +177,11 @@ def described(times: list[float], base: list[float]) -> str:
     if not times:
         return ""
     times = sorted(times)
-    low, median, high = times[len(times) // 4], statistics.median(times), times[-1 - len(times) // 4]
+    low, median, high = (
+        times[len(times) // 4],
+        statistics.median(times),
+        times[-1 - len(times) // 4],
+    )
     return f"{median:.3f} ({low:.3f} to {high:.3f}), {median / statistics.median(base):.2f}x"
 
 
@@ -155,10 +195,16 @@ def timed(call: Callable[[], object]) -> float:
 def main() -> None:
     """Measure the models."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--models", default="lite,sam_vit_b", help="with commas; NAME:SIZE for another size")
+    parser.add_argument(
+        "--models",
+        default="lite,sam_vit_b",
+        help="with commas; NAME:SIZE for another size",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--openvino", action="store_true", help="an arm more; needs openvino")
+    parser.add_argument(
+        "--openvino", action="store_true", help="an arm more; needs openvino"
+    )
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     registry = load_plugins()

@@ -50,9 +50,13 @@ def keep(bench: str, runs: Path) -> int:
     """Write the tested cells of a bench's folder beside those kept before; returns how many the folder has."""
     target = kept_file(bench)
     kept = read_results(target) if target.is_file() else {}
-    found = results_of(cell for cell in cells_in(bench, runs) if cell.state() == "tested")
+    found = results_of(
+        cell for cell in cells_in(bench, runs) if cell.state() == "tested"
+    )
     for entry in found.values():
-        entry["result"]["data"]["path"] = f"../shared/data/{entry['settings']['dataset']}"
+        entry["result"]["data"]["path"] = (
+            f"../shared/data/{entry['settings']['dataset']}"
+        )
     write_results(target, kept | found)
     return len(found)
 
@@ -69,37 +73,59 @@ def table(bench: str) -> Iterator[str]:
         result = kept[cell.name]["result"] if cell.name in kept else {}
         if result.get("test") and result["digest"] == cell.digest():
             part.append(result["test"])
-    objects = {dataset: found[0]["objects"] for (_, dataset), found in tests.items() if found}
+    objects = {
+        dataset: found[0]["objects"] for (_, dataset), found in tests.items() if found
+    }
     counts = [objects.get(dataset, "none") for dataset in SETS]
-    first, *others = [f"{name} ({count})" for name, count in zip(SETS, counts, strict=True)]
+    first, *others = [
+        f"{name} ({count})" for name, count in zip(SETS, counts, strict=True)
+    ]
     head = ["arm", first.replace(")", " objects)"), *others, "mean"]
     yield f"| {' | '.join(head)} |"
     yield "|---" * len(head) + "|"
     for folder, name in sorted(names.items(), key=lambda item: "@" in item[0]):
         found = [tests.get((folder, dataset), []) for dataset in SETS]
-        scores = [fmean(test["miou_object"] for test in part) if part else None for part in found]
+        scores = [
+            fmean(test["miou_object"] for test in part) if part else None
+            for part in found
+        ]
         if any(found):
             known = [score for score in scores if score is not None]
             mean = f"{fmean(known):.3f}" if len(known) == len(SETS) else "–"
-            missing = ["not run" if (folder, dataset) in tests else "–" for dataset in SETS]
-            shown = [f"{score:.3f}" if score is not None else why for score, why in zip(scores, missing, strict=True)]
+            missing = [
+                "not run" if (folder, dataset) in tests else "–" for dataset in SETS
+            ]
+            shown = [
+                f"{score:.3f}" if score is not None else why
+                for score, why in zip(scores, missing, strict=True)
+            ]
             yield f"| {' | '.join([f'{name} (`{folder}`)', *shown, mean])} |"
 
 
 def main() -> None:
     """Keep the results, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bench", help="transfer for benchmarks/transfer.toml")
     parser.add_argument("runs", type=Path, help="folder of the bench")
     options = parser.parse_args()
     mark = f"<!-- results: {options.bench} -->"
-    page = next((page for page in PAGES if mark in page.read_text(encoding="utf-8")), None)
+    page = next(
+        (page for page in PAGES if mark in page.read_text(encoding="utf-8")), None
+    )
     if page is None:
         parser.error(f"no table after {mark} in {' or '.join(map(str, PAGES))}")
     if not (options.runs / "cells").is_dir():
         parser.error(f"no bench has run in {options.runs}")
-    if changed := [cell.name for cell in cells_in(options.bench, options.runs) if cell.state() == "changed"]:
-        parser.error(f"run with other settings than the bench says now: {', '.join(changed)}")
+    if changed := [
+        cell.name
+        for cell in cells_in(options.bench, options.runs)
+        if cell.state() == "changed"
+    ]:
+        parser.error(
+            f"run with other settings than the bench says now: {', '.join(changed)}"
+        )
     kept = keep(options.bench, options.runs)
     rows = "".join(f"{line}\n" for line in table(options.bench))
     before, found, after = page.read_text(encoding="utf-8").partition(f"{mark}\n\n")

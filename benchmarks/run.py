@@ -41,11 +41,19 @@ def measure(name: str, arguments: str, folder: Path) -> bool:
         print(f"{name}: as found in {result}", flush=True)
         return True
     print(f"{name} …", flush=True)
-    command = [sys.executable, str(Path(__file__).with_name(f"{name}.py")), *arguments.split(), "--json", str(result)]
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name(f"{name}.py")),
+        *arguments.split(),
+        "--json",
+        str(result),
+    ]
     environment = os.environ | ({} if name == "threads" else {"OMP_NUM_THREADS": "1"})
     log = folder / f"{name}.log"
     with log.open("w") as file:
-        code = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        code = subprocess.run(
+            command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False
+        ).returncode
     if code:
         print(f"{name} ended with {code}; see {log}", file=sys.stderr, flush=True)
     return code == 0
@@ -53,9 +61,17 @@ def measure(name: str, arguments: str, folder: Path) -> bool:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", nargs="+", choices=list(BENCHMARKS), default=list(BENCHMARKS), metavar="NAME")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=list(BENCHMARKS),
+        default=list(BENCHMARKS),
+        metavar="NAME",
+    )
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmarks"))
     given = parser.parse_args()
     folder: Path = given.folder / "quick" if given.quick else given.folder

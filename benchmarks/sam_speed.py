@@ -45,10 +45,20 @@ from torch.utils.flop_counter import FlopCounterMode
 SIZE = 1024
 ARMS = {
     "encoder": ["package fp32", "package bf16", "simmat fp32", "simmat bf16"],
-    "lora": ["package bf16", "simmat bf16", "simmat bf16 8 prompts", "simmat bf16 checkpointing", "simmat fp32"],
+    "lora": [
+        "package bf16",
+        "simmat bf16",
+        "simmat bf16 8 prompts",
+        "simmat bf16 checkpointing",
+        "simmat fp32",
+    ],
     "decode": ["1 prompt", "16 prompts", "64 prompts"],
 }
-TITLES = {"encoder": "SAM ViT-B encoder", "lora": "LoRA step on SAM ViT-B", "decode": "decoder of lite"}
+TITLES = {
+    "encoder": "SAM ViT-B encoder",
+    "lora": "LoRA step on SAM ViT-B",
+    "decode": "decoder of lite",
+}
 TIME_AIMS = {
     ("encoder", "simmat fp32"): 0.59,
     ("encoder", "simmat bf16"): 0.29,
@@ -74,7 +84,9 @@ def make_work(part: str, arm: str) -> Callable[[], object]:
     if part == "encoder":
         run = encoder_work("simmat" in arm)
     else:
-        run = lora_work("simmat" in arm, "checkpointing" in arm, 8 if "8 prompts" in arm else 4)
+        run = lora_work(
+            "simmat" in arm, "checkpointing" in arm, 8 if "8 prompts" in arm else 4
+        )
 
     def work() -> object:
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
@@ -124,20 +136,33 @@ def package_loss() -> tuple[nn.Module, Callable[[], Tensor]]:
     sam = sam_model_registry["vit_b"]().requires_grad_(False)
     for block in sam.image_encoder.blocks:
         generator = torch.Generator().manual_seed(0)
-        add_lora(block.attn.qkv, slices=(0, 2), parts=3, rank=4, alpha=4.0, generator=generator)
+        add_lora(
+            block.attn.qkv,
+            slices=(0, 2),
+            parts=3,
+            rank=4,
+            alpha=4.0,
+            generator=generator,
+        )
     image, target = torch.randn(1, 3, SIZE, SIZE), torch.zeros(1, 1, SIZE, SIZE)
     click = torch.full((1, 1, 2), SIZE / 2), torch.ones(1, 1)
 
     def loss() -> Tensor:
         embedding = sam.image_encoder(image)
         sparse, dense = sam.prompt_encoder(points=click, boxes=None, masks=None)
-        low, _ = sam.mask_decoder(embedding, sam.prompt_encoder.get_dense_pe(), sparse, dense, False)
-        return F.binary_cross_entropy_with_logits(F.interpolate(low.float(), (SIZE, SIZE), mode="bilinear"), target)
+        low, _ = sam.mask_decoder(
+            embedding, sam.prompt_encoder.get_dense_pe(), sparse, dense, False
+        )
+        return F.binary_cross_entropy_with_logits(
+            F.interpolate(low.float(), (SIZE, SIZE), mode="bilinear"), target
+        )
 
     return sam, loss
 
 
-def simmat_loss(checkpointing: bool, prompts: int) -> tuple[nn.Module, Callable[[], Tensor]]:
+def simmat_loss(
+    checkpointing: bool, prompts: int
+) -> tuple[nn.Module, Callable[[], Tensor]]:
     """Return a network with LoRA and its loss for some prompts, with a correction each."""
     from simmat_plugin_sam.model import build_sam
     from simmat_plugin_sam.specs import SAM_VIT_B
@@ -151,10 +176,14 @@ def simmat_loss(checkpointing: bool, prompts: int) -> tuple[nn.Module, Callable[
     from simmat.training.step import TrainingStep
 
     keep_freed_memory()
-    sam = build_sam(SAM_VIT_B, image_size=SIZE, weights=None, seed=0).requires_grad_(False)
+    sam = build_sam(SAM_VIT_B, image_size=SIZE, weights=None, seed=0).requires_grad_(
+        False
+    )
     lora = next(tuner for tuner in TUNERS if tuner.name == "lora")
     generator = torch.Generator().manual_seed(0)
-    import_from_string(lora.apply)(sam, targets=SAM_VIT_B.targets, generator=generator, **lora.options)
+    import_from_string(lora.apply)(
+        sam, targets=SAM_VIT_B.targets, generator=generator, **lora.options
+    )
     sam.gradient_checkpointing(checkpointing)
     model = SimMAT(nn.Conv2d(3, 3, 1), cast(Any, sam), "image")
     set_train_mode(model)
@@ -186,7 +215,9 @@ def decode_work(count: int) -> Callable[[], object]:
     model: Any = build_foundation(LITE, image_size=256, weights=None, seed=0)
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
-        embedding = model.backbone.encode(model.backbone.embed(torch.randn(1, 3, 256, 256, generator=generator)))
+        embedding = model.backbone.encode(
+            model.backbone.embed(torch.randn(1, 3, 256, 256, generator=generator))
+        )
     prompts = PromptBatch(
         image_index=torch.zeros(count, dtype=torch.int64),
         point_coords=torch.rand(count, 1, 2, generator=generator) * 256,
@@ -203,7 +234,9 @@ def measure(part: str, arm: str) -> Figures:
     runs = 5 if part == "decode" else 1
     found = [seconds_of(work) for _ in range(runs)]
     seconds = Seconds(*(statistics.median(clock) for clock in zip(*found, strict=True)))
-    return Figures(seconds, peak_mib() / 1024, at_matrix_rate(flops_of(part, work), "bf16" in arm))
+    return Figures(
+        seconds, peak_mib() / 1024, at_matrix_rate(flops_of(part, work), "bf16" in arm)
+    )
 
 
 def flops_of(part: str, work: Callable[[], object]) -> float:
@@ -218,8 +251,12 @@ def flops_of(part: str, work: Callable[[], object]) -> float:
             from segment_anything import sam_model_registry
 
             with torch.device("meta"), torch.set_grad_enabled(part == "lora"):
-                encoder = sam_model_registry["vit_b"]().image_encoder.requires_grad_(False)
-                embedding = encoder(torch.randn(1, 3, SIZE, SIZE, requires_grad=part == "lora"))
+                encoder = sam_model_registry["vit_b"]().image_encoder.requires_grad_(
+                    False
+                )
+                embedding = encoder(
+                    torch.randn(1, 3, SIZE, SIZE, requires_grad=part == "lora")
+                )
                 if part == "lora":
                     embedding.sum().backward()
     return float(counter.get_total_flops())
@@ -231,22 +268,49 @@ def compare(part: str, rounds: int, threads: int) -> list[Line]:
     for _ in range(rounds):
         for arm, figures in found.items():
             arguments = ("--measure", part, arm, "--threads", threads)
-            seconds, peak, floor = in_own_process(__file__, *arguments, OMP_NUM_THREADS=str(threads))
+            seconds, peak, floor = in_own_process(
+                __file__, *arguments, OMP_NUM_THREADS=str(threads)
+            )
             figures.append(Figures(Seconds(*seconds), peak, Seconds(*floor)))
     lines: list[Line] = []
     (base, first), *others = found.items()
     for arm, figures in others:
-        path, times = f"{TITLES[part]}, {arm}", [[one.seconds for one in arms] for arms in (figures, first)]
-        floor = Seconds(*(min(clock) for clock in zip(*(one.floor for one in figures), strict=True)))
-        lines += time_lines(path, times[0], base, times[1], floor, TIME_AIMS.get((part, arm)), threads=threads)
+        path, times = (
+            f"{TITLES[part]}, {arm}",
+            [[one.seconds for one in arms] for arms in (figures, first)],
+        )
+        floor = Seconds(
+            *(min(clock) for clock in zip(*(one.floor for one in figures), strict=True))
+        )
+        lines += time_lines(
+            path,
+            times[0],
+            base,
+            times[1],
+            floor,
+            TIME_AIMS.get((part, arm)),
+            threads=threads,
+        )
         peaks = [[one.peak for one in arms] for arms in (figures, first)]
-        lines.append(Line(f"{path}, memory", "GiB", peaks[0], base, peaks[1], None, MEMORY_AIMS.get((part, arm))))
+        lines.append(
+            Line(
+                f"{path}, memory",
+                "GiB",
+                peaks[0],
+                base,
+                peaks[1],
+                None,
+                MEMORY_AIMS.get((part, arm)),
+            )
+        )
     return lines
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=list(ARMS), default=list(ARMS))
@@ -257,7 +321,14 @@ def main() -> None:
     if asked.measure:
         print(json.dumps(measure(*asked.measure)))
         return
-    report([line for part in asked.only for line in compare(part, asked.rounds, asked.threads)], asked.json)
+    report(
+        [
+            line
+            for part in asked.only
+            for line in compare(part, asked.rounds, asked.threads)
+        ],
+        asked.json,
+    )
 
 
 if __name__ == "__main__":

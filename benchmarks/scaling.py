@@ -47,11 +47,21 @@ from simmat.sensors.normalize import Statistics
 from simmat.training.step import TrainingStep
 from simmat.types import Channel, Prompt
 
-SIDES, WIDE_SIDES, FEW_SIDES = (128, 256, 512, 1024), (256, 512, 1024, 2048, 4096), (128, 256, 512)
+SIDES, WIDE_SIDES, FEW_SIDES = (
+    (128, 256, 512, 1024),
+    (256, 512, 1024, 2048, 4096),
+    (128, 256, 512),
+)
 CHANNELS, PROMPTS, IMAGES = (1, 4, 16, 64, 224), (1, 4, 16, 64), (1, 2, 4, 8, 16)
 SWEEPS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
-    "pixels": ("side", {"encode": SIDES, "answer": SIDES, "step": FEW_SIDES, "predict": WIDE_SIDES}),
-    "channels": ("channels", {"encode": CHANNELS, "step": CHANNELS, "predict": CHANNELS}),
+    "pixels": (
+        "side",
+        {"encode": SIDES, "answer": SIDES, "step": FEW_SIDES, "predict": WIDE_SIDES},
+    ),
+    "channels": (
+        "channels",
+        {"encode": CHANNELS, "step": CHANNELS, "predict": CHANNELS},
+    ),
     "prompts": ("prompts", {"answer": PROMPTS, "step": PROMPTS[:-1]}),
     "images": ("images", {"encode": IMAGES, "step": IMAGES[:-2]}),
 }
@@ -82,13 +92,18 @@ class Point(NamedTuple):
 def make_model(setting: Setting, tune: str, side: int) -> tuple[ModelSpec, SimMAT]:
     """Return a `lite` of random weights with the default transfer layer."""
     count = setting.channels
-    channels = tuple(Channel(f"band{index}", "counts", "count") for index in range(count))
+    channels = tuple(
+        Channel(f"band{index}", "counts", "count") for index in range(count)
+    )
     spec = ModelSpec(
         modality="raster",
         sensor_channels=channels,
         channels=tuple(channel.with_statistics(0, 1) for channel in channels),
         statistics=Statistics(
-            (0.0,) * count, (1.0,) * count, tuple(tuple(row) for row in np.eye(count).tolist()), (1,) * count
+            (0.0,) * count,
+            (1.0,) * count,
+            tuple(tuple(row) for row in np.eye(count).tolist()),
+            (1,) * count,
         ),
         zero_shot=((1 / count,) * count,) * 3,
         foundation="lite",
@@ -112,14 +127,21 @@ def encode_work(setting: Setting) -> Callable[[], object]:
 def planes_of(setting: Setting) -> tuple[torch.Tensor, torch.Tensor]:
     """Return planes and content, see `SimMAT.encode`."""
     batch, side = setting.images, setting.side
-    return torch.randn(batch, setting.channels, side, side), torch.ones(batch, side, side, dtype=torch.bool)
+    return torch.randn(batch, setting.channels, side, side), torch.ones(
+        batch, side, side, dtype=torch.bool
+    )
 
 
 def answer_work(setting: Setting) -> Callable[[], object]:
     """Answer clicks on an image."""
     predictor, side = make_predictor(setting, setting.side), setting.side
     predictor.set_image(image_of(setting))
-    prompts = [Prompt.points([xy]) for xy in np.random.default_rng(0).uniform(0, side, (setting.prompts, 2)).tolist()]
+    prompts = [
+        Prompt.points([xy])
+        for xy in np.random.default_rng(0)
+        .uniform(0, side, (setting.prompts, 2))
+        .tolist()
+    ]
     return lambda: predictor.predict_prompts(prompts)
 
 
@@ -134,7 +156,9 @@ def make_predictor(setting: Setting, side: int) -> Predictor:
 
 def image_of(setting: Setting) -> npt.NDArray[np.float32]:
     """Return an image."""
-    return np.random.default_rng(0).random((setting.channels, setting.side, setting.side), np.float32)
+    return np.random.default_rng(0).random(
+        (setting.channels, setting.side, setting.side), np.float32
+    )
 
 
 def step_work(setting: Setting) -> Callable[[], object]:
@@ -153,7 +177,9 @@ def step_work(setting: Setting) -> Callable[[], object]:
         targets=targets,
         ignore=~content,
         clicks=torch.full((batch, prompts, 2), 0.4 * side),
-        boxes=torch.tensor([side / 4, side / 4, side / 2, side / 2]).expand(batch, prompts, 4),
+        boxes=torch.tensor([side / 4, side / 4, side / 2, side / 2]).expand(
+            batch, prompts, 4
+        ),
         draws=torch.full((batch, prompts, 4), 0.5),
         step_draw=torch.ones(1),
         class_targets=torch.zeros(batch, 0, dtype=torch.int64),
@@ -170,7 +196,11 @@ def step_work(setting: Setting) -> Callable[[], object]:
 
 def predict_work(setting: Setting) -> Callable[[], object]:
     """Ask for the mask of a click on an image of any size."""
-    predictor, image, side = make_predictor(setting, 256), image_of(setting), setting.side
+    predictor, image, side = (
+        make_predictor(setting, 256),
+        image_of(setting),
+        setting.side,
+    )
 
     def work() -> None:
         predictor.set_image(image)
@@ -179,7 +209,12 @@ def predict_work(setting: Setting) -> Callable[[], object]:
     return work
 
 
-WORKS = {"encode": encode_work, "answer": answer_work, "step": step_work, "predict": predict_work}
+WORKS = {
+    "encode": encode_work,
+    "answer": answer_work,
+    "step": step_work,
+    "predict": predict_work,
+}
 DEFAULTS = {"step": Setting(prompts=4)}
 
 
@@ -200,7 +235,9 @@ def measure(work: str, setting: Setting, runs: int) -> Point:
     return Point(ms, grown, counter.get_total_flops() / 1e9)
 
 
-def attention_flop(query: list[int], key: list[int], value: list[int], *_: object, **__: object) -> int:
+def attention_flop(
+    query: list[int], key: list[int], value: list[int], *_: object, **__: object
+) -> int:
     """Return the multiplications and additions of attention on (B, heads, N, D), which torch counts on GPUs only."""
     batch, heads, count, width = query
     return 2 * batch * heads * count * key[2] * (width + value[3])
@@ -211,7 +248,8 @@ def growth(name: str, sizes: Mapping[int, Point], figure: str) -> list[float]:
     power = 2 if name == "pixels" else 1
     pairs = list(sizes.items())
     return [
-        math.log(getattr(b, figure) / getattr(a, figure)) / math.log((size_b / size_a) ** power)
+        math.log(getattr(b, figure) / getattr(a, figure))
+        / math.log((size_b / size_a) ** power)
         for (size_a, a), (size_b, b) in itertools.pairwise(pairs)
     ]
 
@@ -221,7 +259,9 @@ class Points:
 
     def __init__(self, file: Path | None, runs: int) -> None:
         self.file, self.runs = file, runs
-        self.known: dict[str, Any] = json.loads(file.read_text()) if file is not None and file.exists() else {}
+        self.known: dict[str, Any] = (
+            json.loads(file.read_text()) if file is not None and file.exists() else {}
+        )
 
     def get(self, work: str, setting: Setting) -> Point:
         """Return a point; measure it if it is not known."""
@@ -229,7 +269,9 @@ class Points:
         if key not in self.known:
             # A process that a server forks has the imports, and nothing of other points.
             with ProcessPoolExecutor(1, mp_context=get_context("forkserver")) as pool:
-                self.known[key] = pool.submit(measure, work, setting, self.runs).result()
+                self.known[key] = pool.submit(
+                    measure, work, setting, self.runs
+                ).result()
             if self.file is not None:
                 atomic_write_json(self.file, self.known)
         return Point(*self.known[key])
@@ -238,7 +280,10 @@ class Points:
 def sweep(name: str, measured: Points) -> dict[str, dict[int, Point]]:
     """Measure all points of what is varied, and print them."""
     field, works = SWEEPS[name]
-    print(f"{name:<22} {'CPU ms':>9} {'grows':>6} {'theory':>7} {'MiB':>8} {'grows':>6} {'GFLOP':>8}", flush=True)
+    print(
+        f"{name:<22} {'CPU ms':>9} {'grows':>6} {'theory':>7} {'MiB':>8} {'grows':>6} {'GFLOP':>8}",
+        flush=True,
+    )
     found: dict[str, dict[int, Point]] = {}
     for work, values in works.items():
         points = found[work] = {}
@@ -256,26 +301,45 @@ def line_of(name: str, work: str, points: Mapping[int, Point]) -> str:
     shown = f"{work:<10} {value:>10}  {point.ms:>9.1f} {{}} {point.mib:>8.1f} {{}} {point.gflop:>8.2f}"
     if len(points) == 1:
         return shown.format(" " * 14, " " * 6)
-    time, memory, theory = (growth(name, points, figure)[-1] for figure in ("ms", "mib", "gflop"))
-    marks = ["  time grows faster" * (time > max(theory, 1) + SLACK), "  memory grows faster" * (memory > 1 + SLACK)]
-    return shown.format(f"{time:>6.2f} {theory:>7.2f}", f"{memory:>6.2f}") + "".join(marks)
+    time, memory, theory = (
+        growth(name, points, figure)[-1] for figure in ("ms", "mib", "gflop")
+    )
+    marks = [
+        "  time grows faster" * (time > max(theory, 1) + SLACK),
+        "  memory grows faster" * (memory > 1 + SLACK),
+    ]
+    return shown.format(f"{time:>6.2f} {theory:>7.2f}", f"{memory:>6.2f}") + "".join(
+        marks
+    )
 
 
 def draw(found: Mapping[str, Mapping[str, Mapping[int, Point]]], out: Path) -> None:
     """Draw a column of panels for each thing that is varied: time, with its theory dashed, above memory."""
     from matplotlib.ticker import NullFormatter
-    from simmat_plugin_report.plots import COLOURS, figure_bytes, line_style, new_figure, style_axes
+    from simmat_plugin_report.plots import (
+        COLOURS,
+        figure_bytes,
+        line_style,
+        new_figure,
+        style_axes,
+    )
 
     figure = new_figure((2.7 * len(found), 4.8))
-    panels: Any = figure.subplots(2, len(found), squeeze=False, sharex="col", sharey="row")
+    panels: Any = figure.subplots(
+        2, len(found), squeeze=False, sharex="col", sharey="row"
+    )
     places = {work: place for place, work in enumerate(WORKS)}
     for column, (name, works) in enumerate(found.items()):
         for work, points in works.items():
             look: dict[str, Any] = line_style(places[work])
             sizes = np.array(list(points), float) ** (2 if name == "pixels" else 1)
-            ms, mib, gflop = (np.array(values) for values in zip(*points.values(), strict=True))
+            ms, mib, gflop = (
+                np.array(values) for values in zip(*points.values(), strict=True)
+            )
             theory: dict[str, Any] = {"lw": 1, "alpha": 0.7, **look, "ls": (0, (3, 2))}
-            panels[0, column].plot(sizes, ms, marker="o", ms=3.5, lw=1.6, label=work, **look)
+            panels[0, column].plot(
+                sizes, ms, marker="o", ms=3.5, lw=1.6, label=work, **look
+            )
             panels[0, column].plot(sizes, gflop * ms[0] / gflop[0], **theory)
             panels[1, column].plot(sizes, mib, marker="o", ms=3.5, lw=1.6, **look)
             if name != "channels":  # of many bands only the image itself grows
@@ -288,16 +352,29 @@ def draw(found: Mapping[str, Mapping[str, Mapping[int, Point]]], out: Path) -> N
             style_axes(axes)
     panels[0, 0].set_ylabel("CPU ms", color=COLOURS["faint"])
     panels[1, 0].set_ylabel("peak MiB above the start", color=COLOURS["faint"])
-    handles = [handle for axes in panels[0] for handle in axes.get_legend_handles_labels()[0]]
+    handles = [
+        handle for axes in panels[0] for handle in axes.get_legend_handles_labels()[0]
+    ]
     named = {str(handle.get_label()): handle for handle in handles}
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=len(named), frameon=False, fontsize=9)
+    figure.legend(
+        named.values(),
+        named.keys(),
+        loc="outside lower center",
+        ncols=len(named),
+        frameon=False,
+        fontsize=9,
+    )
     with atomic_path(out) as path:
-        Image.open(io.BytesIO(figure_bytes(figure))).convert("RGB").quantize(64).save(path, "png", optimize=True)
+        Image.open(io.BytesIO(figure_bytes(figure))).convert("RGB").quantize(64).save(
+            path, "png", optimize=True
+        )
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=list(SWEEPS), default=list(SWEEPS))
     parser.add_argument("--points", type=Path, metavar="FILE")

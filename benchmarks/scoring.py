@@ -21,9 +21,19 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from simmat.data.instances import Annotation, region_from_mask
-from simmat.data.pipeline import PreparedImage, content_mask, prompt_batch, restore_logits
+from simmat.data.pipeline import (
+    PreparedImage,
+    content_mask,
+    prompt_batch,
+    restore_logits,
+)
 from simmat.evaluation import ONE_CLICK, ObjectScore
-from simmat.evaluation.prompts import ScoredImage, find_targets, score_objects, scored_pixels
+from simmat.evaluation.prompts import (
+    ScoredImage,
+    find_targets,
+    score_objects,
+    scored_pixels,
+)
 from simmat.evaluation.scores import boundary_width
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
@@ -62,7 +72,11 @@ class Discs(nn.Module):
     def __init__(self, case: Case) -> None:
         super().__init__()
         self.device_holder = nn.Parameter(torch.zeros(1))
-        self.radius = case.object_px / 2 * LOW / case.side if case.answer == "the object" else 2.0 * LOW
+        self.radius = (
+            case.object_px / 2 * LOW / case.side
+            if case.answer == "the object"
+            else 2.0 * LOW
+        )
         self.seconds = 0.0
 
     def encode(self, planes: Tensor, content: Tensor) -> ImageEmbedding:
@@ -74,10 +88,16 @@ class Discs(nn.Module):
         start = time.process_time()
         x, y = (prompts.point_coords[:, 0] * LOW / INPUT).T[:, :, None]  # (K, 1) each
         steps = torch.arange(LOW)
-        distance = ((steps - y)[:, :, None] ** 2 + (steps - x)[:, None] ** 2).sqrt_()  # (K, LOW, LOW)
-        logits = self.radius * torch.tensor([1.0, 0.7, 1.1, 1.3])[:, None, None] - distance[:, None]
+        # (K, LOW, LOW)
+        distance = ((steps - y)[:, :, None] ** 2 + (steps - x)[:, None] ** 2).sqrt_()
+        logits = (
+            self.radius * torch.tensor([1.0, 0.7, 1.1, 1.3])[:, None, None]
+            - distance[:, None]
+        )
         self.seconds += time.process_time() - start
-        return MaskPrediction(logits, torch.tensor([0.9, 0.8, 0.7, 0.6]).expand(len(logits), 4))
+        return MaskPrediction(
+            logits, torch.tensor([0.9, 0.8, 0.7, 0.6]).expand(len(logits), 4)
+        )
 
 
 def make_label(case: Case) -> Annotation:
@@ -87,7 +107,11 @@ def make_label(case: Case) -> Annotation:
     rows, columns = np.mgrid[:size, :size] - (size - 1) / 2
     disc = rows**2 + columns**2 < (size / 2) ** 2
     corners = rng.integers(0, case.side - size + 1, (case.objects, 2)).tolist()
-    regions = [region for y, x in corners if (region := region_from_mask(disc, 1, (y, x))) is not None]
+    regions = [
+        region
+        for y, x in corners
+        if (region := region_from_mask(disc, 1, (y, x))) is not None
+    ]
     ignore = np.zeros((case.side, case.side), dtype=np.bool_)
     ignore[:4] = True
     return Annotation((case.side, case.side), tuple(regions), ignore)
@@ -99,7 +123,9 @@ def within_boxes(label: Annotation, model: Discs) -> list[ObjectScore]:
     targets, _ = find_targets(label, frame, ONE_CLICK)
     scored = scored_pixels(label, frame, ONE_CLICK)
     prepared = PreparedImage(torch.zeros(1, 1, 1), content_mask(frame), frame)
-    image = ScoredImage(encode_image(cast(SimMAT, model), prepared), targets, scored, ONE_CLICK)
+    image = ScoredImage(
+        encode_image(cast(SimMAT, model), prepared), targets, scored, ONE_CLICK
+    )
     return score_objects(image, "image", [installed().get("metric", "boundary_iou")])
 
 
@@ -110,12 +136,22 @@ def on_the_whole_image(label: Annotation, model: Discs) -> list[tuple[float, ...
     embedding = model.encode(torch.zeros(1), torch.zeros(1))
     scores: list[tuple[float, ...]] = []
     for start in range(0, len(label.regions), together):
-        truths = np.stack([region.mask(label.size_hw) for region in label.regions[start : start + together]])
+        truths = np.stack(
+            [
+                region.mask(label.size_hw)
+                for region in label.regions[start : start + together]
+            ]
+        )
         clicks = [centre(truth & ~label.ignore) for truth in truths]
-        prompts = prompt_batch([Prompt.points([xy]) for xy in clicks], frame, torch.device("cpu"))
+        prompts = prompt_batch(
+            [Prompt.points([xy]) for xy in clicks], frame, torch.device("cpu")
+        )
         masks = restore_logits(model.decode(embedding, prompts).logits, frame) > 0
         seen, truth = masks & scored, (torch.from_numpy(truths) & scored)[:, None]
-        shared, union = (seen & truth).flatten(2).sum(-1), (seen | truth).flatten(2).sum(-1)
+        shared, union = (
+            (seen & truth).flatten(2).sum(-1),
+            (seen | truth).flatten(2).sum(-1),
+        )
         ious = shared.double() / union.clamp(min=1)  # (K, 4)
         for k, xy in enumerate(clicks):
             border = boundary_iou(masks[k, 0].numpy(), truths[k], ~label.ignore)
@@ -136,11 +172,15 @@ def boundary_iou(mask: BoolArray, truth: BoolArray, scored: BoolArray) -> float:
     width, bands = boundary_width((mask.shape[0], mask.shape[1])), []
     for one in (mask, truth):
         y0, x0, y1, x1 = around(one)
-        distance = ndimage.distance_transform_cdt(np.pad(one[y0:y1, x0:x1], 1), metric="chessboard")[1:-1, 1:-1]
+        distance = ndimage.distance_transform_cdt(
+            np.pad(one[y0:y1, x0:x1], 1), metric="chessboard"
+        )[1:-1, 1:-1]
         band = np.zeros_like(one)
         band[y0:y1, x0:x1] = one[y0:y1, x0:x1] & (distance <= width)
         bands.append(band & scored)
-    return float(np.count_nonzero(bands[0] & bands[1]) / np.count_nonzero(bands[0] | bands[1]))
+    return float(
+        np.count_nonzero(bands[0] & bands[1]) / np.count_nonzero(bands[0] | bands[1])
+    )
 
 
 def around(mask: BoolArray) -> tuple[int, int, int, int]:
@@ -152,8 +192,15 @@ def around(mask: BoolArray) -> tuple[int, int, int, int]:
 def check(found: Sequence[ObjectScore], expected: Sequence[tuple[float, ...]]) -> None:
     """End where the figures differ in a bit."""
     for score, figures in zip(found, expected, strict=False):
-        if (*score.click_xy, score.iou, score.iou_oracle, score.metrics["boundary_iou"]) != figures:
-            raise SystemExit(f"the figures of {score} are not those of the whole image, {figures}")
+        if (
+            *score.click_xy,
+            score.iou,
+            score.iou_oracle,
+            score.metrics["boundary_iou"],
+        ) != figures:
+            raise SystemExit(
+                f"the figures of {score} are not those of the whole image, {figures}"
+            )
 
 
 def measure(case: Case, runs: int) -> Line:
@@ -170,7 +217,9 @@ def measure(case: Case, runs: int) -> Line:
         model = Discs(case)
         start = time.process_time()
         expected = on_the_whole_image(few, model)
-        whole.append(1e3 * (time.process_time() - start - model.seconds) / len(expected))
+        whole.append(
+            1e3 * (time.process_time() - start - model.seconds) / len(expected)
+        )
         if run == 0:
             check(scores, expected)
             boxes.clear()
@@ -182,7 +231,9 @@ def measure(case: Case, runs: int) -> Line:
 @torch.inference_mode()
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=5)
     add_json_option(parser)
     given = parser.parse_args()

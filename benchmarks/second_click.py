@@ -32,12 +32,22 @@ _MODELS = ["lite", "lite@640x480", "lite@1280x1024", "lite@4000x3000", "sam_vit_
 def predictor_of(registry: Registry, name: str, size: int | None) -> Predictor:
     """Return an untuned model on `gray`."""
     spec = registry.foundation(name)
-    weights = find_weights(spec, None) if spec.weights is not None and spec.weights.path is not None else None
-    parts = Parts(spec, registry.transfer_layer("zeroshot"), registry.tuner("frozen"), weights)
-    return ZeroShotPredictor(parts, registry.modality("gray"), size or spec.image_size, torch.device("cpu"))
+    weights = (
+        find_weights(spec, None)
+        if spec.weights is not None and spec.weights.path is not None
+        else None
+    )
+    parts = Parts(
+        spec, registry.transfer_layer("zeroshot"), registry.tuner("frozen"), weights
+    )
+    return ZeroShotPredictor(
+        parts, registry.modality("gray"), size or spec.image_size, torch.device("cpu")
+    )
 
 
-def measure(name: str, predictor: Predictor, size_wh: tuple[int, int], runs: int, threads: int) -> list[Line]:
+def measure(
+    name: str, predictor: Predictor, size_wh: tuple[int, int], runs: int, threads: int
+) -> list[Line]:
     """Time a first click, with the encoding before it, and a second one."""
     width, height = size_wh
     image = np.random.default_rng(0).integers(0, 64, (1, height, width), np.uint8)
@@ -53,13 +63,24 @@ def measure(name: str, predictor: Predictor, size_wh: tuple[int, int], runs: int
 
     found = in_turn({"first": first, "second": second}, runs)
     path = f"second click, {name} at {predictor.pipeline.size} px, image of {width}x{height}"
-    return time_lines(path, found["second"], "first click", found["first"], least_seconds(second), threads=threads)
+    return time_lines(
+        path,
+        found["second"],
+        "first click",
+        found["first"],
+        least_seconds(second),
+        threads=threads,
+    )
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", default=_MODELS, metavar="MODEL[:SIZE][@WIDTHxHEIGHT]")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "models", nargs="*", default=_MODELS, metavar="MODEL[:SIZE][@WIDTHxHEIGHT]"
+    )
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     add_json_option(parser)
@@ -71,8 +92,12 @@ def main() -> None:
         name, _, image = model.partition("@")
         name, _, size = name.partition(":")
         predictor = predictor_of(registry, name, int(size) if size else None)
-        width, height = map(int, image.split("x")) if image else (predictor.pipeline.size,) * 2
-        lines += measure(name, predictor, (width, height), options.runs, options.threads)
+        width, height = (
+            map(int, image.split("x")) if image else (predictor.pipeline.size,) * 2
+        )
+        lines += measure(
+            name, predictor, (width, height), options.runs, options.threads
+        )
     report(lines, options.json)
 
 

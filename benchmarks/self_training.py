@@ -60,7 +60,10 @@ class AveragedImage(EncodedImage):
         letterbox = self.prepared.letterbox
         answer = super().decode_clicks(points)
         size_hw = (letterbox.size, letterbox.size)
-        probabilities = [upsample_logits(answer.logits[:, :1].float(), size_hw).sigmoid()]  # (K, 1, S, S)
+        # (K, 1, S, S)
+        probabilities = [
+            upsample_logits(answer.logits[:, :1].float(), size_hw).sigmoid()
+        ]
         scores = [answer.iou[:, :1].float()]
         for axis, view in self.mirrored.items():
             side = letterbox.scaled_hw[axis]
@@ -68,23 +71,34 @@ class AveragedImage(EncodedImage):
             own[:, 1 - axis] = side - 1 - own[:, 1 - axis]
             answer = view.decode_clicks(own)
             seen = upsample_logits(answer.logits[:, :1].float(), size_hw).sigmoid()
-            seen.narrow(2 + axis, 0, side).copy_(seen.narrow(2 + axis, 0, side).flip(2 + axis))  # but the padding
+            # but the padding
+            seen.narrow(2 + axis, 0, side).copy_(
+                seen.narrow(2 + axis, 0, side).flip(2 + axis)
+            )
             probabilities.append(seen)
             scores.append(answer.iou[:, :1].float())
-        return MaskPrediction(torch.stack(probabilities).mean(0).logit(1e-4), torch.stack(scores).mean(0))
+        return MaskPrediction(
+            torch.stack(probabilities).mean(0).logit(1e-4), torch.stack(scores).mean(0)
+        )
 
 
-def objects_in(model: Predictor, file: Path, smallest: int) -> tuple[tuple[int, int], list[FoundObject]]:
+def objects_in(
+    model: Predictor, file: Path, smallest: int
+) -> tuple[tuple[int, int], list[FoundObject]]:
     """Return the size of an image and the masks that the model may learn from."""
     image = model.set_image(file)
     reader, adapter = model.reader(file), model.adapter
     whole = model.encode(image, reader)
     across = model.encode(adapter.flip(image, "horizontal"), reader)
     down = model.encode(adapter.flip(image, "vertical"), reader)
-    seen = AveragedImage(whole.model, whole.prepared, whole.embedding, mirrored={1: across, 0: down})
+    seen = AveragedImage(
+        whole.model, whole.prepared, whole.embedding, mirrored={1: across, 0: down}
+    )
     settings = EverythingSettings(grid=10, stability=0, overlap=0.7, min_area=smallest)
     found = find_objects(seen, settings)
-    return image.size_hw, [one for one in found if one.instance.area < LARGEST * np.prod(image.size_hw)]
+    return image.size_hw, [
+        one for one in found if one.instance.area < LARGEST * np.prod(image.size_hw)
+    ]
 
 
 def write_masks(config: TrainConfig, folder: Path) -> None:
@@ -99,7 +113,9 @@ def write_masks(config: TrainConfig, folder: Path) -> None:
         image_size=config.image_size,
     )
     smallest = config.min_region or SMALLEST_PX
-    dataset = simmat.open_dataset(config.data, config.modality, **config.card_overrides())
+    dataset = simmat.open_dataset(
+        config.data, config.modality, **config.card_overrides()
+    )
     for split, most in IMAGES.items():
         records = []
         for sample in dataset.split(split)[:most]:
@@ -120,7 +136,9 @@ def write_masks(config: TrainConfig, folder: Path) -> None:
                 for one in found
             ]
             records.append((file.name, size_hw, objects))
-        atomic_write_json(folder / "annotations" / f"{split}.json", coco_document(records, {}))
+        atomic_write_json(
+            folder / "annotations" / f"{split}.json", coco_document(records, {})
+        )
     own = {
         "regions": "instances",
         "min_region": smallest,
@@ -133,9 +151,13 @@ def write_masks(config: TrainConfig, folder: Path) -> None:
 
 def main() -> None:
     """Run what the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("dir", type=Path)
-    parser.add_argument("--config", type=Path, default=Path(__file__).with_name("sensors.toml"))
+    parser.add_argument(
+        "--config", type=Path, default=Path(__file__).with_name("sensors.toml")
+    )
     parser.add_argument("--sensors", nargs="+")
     parser.add_argument("--seed", default=0)
     parser.add_argument("--steps", type=int, default=100)
@@ -143,15 +165,42 @@ def main() -> None:
     parser.add_argument("--split", choices=["val", "test"], default="val")
     given = parser.parse_args()
     sensors = load_configs(given.config, {"out": given.dir})
-    print("| sensor | untuned | trained on its own masks | agreement at each step |\n|---|---|---|---|")
+    print(
+        "| sensor | untuned | trained on its own masks | agreement at each step |\n|---|---|---|---|"
+    )
     for name in given.sensors or sensors:
         config, root = sensors[name], given.dir.absolute() / name
         write_masks(config, root / "masks")
         run = root / f"run-{given.steps}-{given.lr}-{given.seed}"
         if not (run / "bundle.safetensors").exists():
-            words = ["--modality", config.modality, "--data", root / "masks", "--out", run, "--seed", given.seed]
-            words += ["--foundation", config.foundation, "--image-size", config.image_size, "--batch-size", 6]
-            words += ["--mat", "mat-residual", "--tune", "lora", "--tune-option", "where=backbone", "--heads", "prompt"]
+            words = [
+                "--modality",
+                config.modality,
+                "--data",
+                root / "masks",
+                "--out",
+                run,
+                "--seed",
+                given.seed,
+            ]
+            words += [
+                "--foundation",
+                config.foundation,
+                "--image-size",
+                config.image_size,
+                "--batch-size",
+                6,
+            ]
+            words += [
+                "--mat",
+                "mat-residual",
+                "--tune",
+                "lora",
+                "--tune-option",
+                "where=backbone",
+                "--heads",
+                "prompt",
+            ]
             words += [
                 "--steps",
                 given.steps,
@@ -162,15 +211,43 @@ def main() -> None:
                 "--no-pictures",
             ]
             words += ["--box-fraction", 0, "--correction-clicks", 0]
-            words += ["--channels", ",".join(map(str, config.channels))] if config.channels else []
+            words += (
+                ["--channels", ",".join(map(str, config.channels))]
+                if config.channels
+                else []
+            )
             subprocess.run(["simmat", "train", *map(str, words)], check=True)
-        score = ["simmat", "eval", run, "--data", config.data, "--split", given.split, "--json"]
+        score = [
+            "simmat",
+            "eval",
+            run,
+            "--data",
+            config.data,
+            "--split",
+            given.split,
+            "--json",
+        ]
         card = {"--regions": config.regions, "--min-region": config.min_region}
         score += [word for pair in card.items() if pair[1] is not None for word in pair]
-        found = json.loads(subprocess.run(list(map(str, score)), check=True, stdout=subprocess.PIPE).stdout)
-        agreement = [f"{one['miou_object']:.3f}" for one in read_log(run / "metrics.jsonl") if one["kind"] == "val"]
-        untuned, tuned = (f"{found[key]['miou_object']:.3f}" for key in ("zero_shot", "tuned"))
-        print("|", " | ".join([name, untuned, tuned, ", ".join(agreement)]), "|", flush=True)
+        found = json.loads(
+            subprocess.run(
+                list(map(str, score)), check=True, stdout=subprocess.PIPE
+            ).stdout
+        )
+        agreement = [
+            f"{one['miou_object']:.3f}"
+            for one in read_log(run / "metrics.jsonl")
+            if one["kind"] == "val"
+        ]
+        untuned, tuned = (
+            f"{found[key]['miou_object']:.3f}" for key in ("zero_shot", "tuned")
+        )
+        print(
+            "|",
+            " | ".join([name, untuned, tuned, ", ".join(agreement)]),
+            "|",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -36,8 +36,11 @@ def variants(image: Path, folder: Path, count: int) -> list[Path]:
     planes = source.planes
     files = [folder / f"{number}.tif" for number in range(count)]
     for number, file in enumerate(files):
-        noisy = planes ^ np.random.default_rng(number).integers(0, 2, planes.shape).astype(planes.dtype)
-        write_image(file, noisy, description=source.description)  # which may state the unit
+        noisy = planes ^ np.random.default_rng(number).integers(
+            0, 2, planes.shape
+        ).astype(planes.dtype)
+        # which may state the unit
+        write_image(file, noisy, description=source.description)
     return files
 
 
@@ -53,13 +56,19 @@ def work(address: str, file: Path, seed: int, clicks: int, times: Times) -> list
     client = Client(address)
     timed("send and encode", client.set_image, file)
     height, width = client.size_hw
-    places = np.random.default_rng(seed).uniform((1, 1), (width - 1, height - 1), (clicks, 2))
-    masks = [timed("click", client.predict, [tuple(place)])[0] for place in places.tolist()]  # type: ignore[index]
+    places = np.random.default_rng(seed).uniform(
+        (1, 1), (width - 1, height - 1), (clicks, 2)
+    )
+    masks = [
+        timed("click", client.predict, [tuple(place)])[0] for place in places.tolist()
+    ]  # type: ignore[index]
     masks += timed("every object", client.everything)  # type: ignore[operator]
     return [np.packbits(one["mask"]).tobytes() for one in masks]
 
 
-def measure(address: str, server: psutil.Process, files: list[Path], clients: int, clicks: int) -> dict[str, object]:
+def measure(
+    address: str, server: psutil.Process, files: list[Path], clients: int, clicks: int
+) -> dict[str, object]:
     """Run all clients at once, then some alone for comparison; return what came of it."""
     times: Times = defaultdict(list)
     answers: dict[int, list[bytes]] = {}
@@ -67,11 +76,15 @@ def measure(address: str, server: psutil.Process, files: list[Path], clients: in
 
     def one(number: int) -> None:
         try:
-            answers[number] = work(address, files[number % len(files)], number, clicks, times)
+            answers[number] = work(
+                address, files[number % len(files)], number, clicks, times
+            )
         except Exception as error:
             errors.append(f"client {number}: {type(error).__name__}: {error}")
 
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(clients)]
+    threads = [
+        threading.Thread(target=one, args=(number,)) for number in range(clients)
+    ]
     begun, before = time.perf_counter(), server.cpu_times()
     for thread in threads:
         thread.start()
@@ -81,12 +94,16 @@ def measure(address: str, server: psutil.Process, files: list[Path], clients: in
     alone: Times = defaultdict(list)
     checked = list(answers)[:: max(len(answers) // 10, 1)]
     other = sum(
-        work(address, files[number % len(files)], number, clicks, alone) != answers[number] for number in checked
+        work(address, files[number % len(files)], number, clicks, alone)
+        != answers[number]
+        for number in checked
     )
     return {
         "clients": clients,
         "seconds": round(seconds, 1),
-        "server_cpu_seconds": round(after.user + after.system - before.user - before.system, 1),
+        "server_cpu_seconds": round(
+            after.user + after.system - before.user - before.system, 1
+        ),
         "answers": sum(map(len, times.values())),
         "errors": errors,
         "compared": len(checked),
@@ -97,12 +114,17 @@ def measure(address: str, server: psutil.Process, files: list[Path], clients: in
 
 
 def _percentiles(values: list[float]) -> dict[str, float]:
-    return {name: round(float(np.percentile(values, at)), 4) for name, at in (("p50", 50), ("p95", 95), ("max", 100))}
+    return {
+        name: round(float(np.percentile(values, at)), 4)
+        for name, at in (("p50", 50), ("p95", 95), ("max", 100))
+    }
 
 
 def main() -> None:
     """Start a server, measure, and stop it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bundle")
     parser.add_argument("image", type=Path)
     parser.add_argument("--clients", type=int, default=50)
@@ -114,12 +136,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = variants(given.image, Path(folder), given.images)
         server = subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         try:
             assert server.stdout is not None
             address = server.stdout.readline().strip()
-            found = measure(address, psutil.Process(server.pid), files, given.clients, given.clicks)
+            found = measure(
+                address, psutil.Process(server.pid), files, given.clients, given.clicks
+            )
         finally:
             server.terminate()
             server.wait(30)

@@ -61,17 +61,32 @@ def measure(commands: dict[str, list[str]], runs: int, stdin: str = "") -> list[
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=10)
     add_json_option(parser)
     given = parser.parse_args()
     lines = measure(TELLING, given.runs)
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder, "image.png")
-        Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256), np.uint8)).save(image)
-        asked = ["predict", "--foundation", "lite", "--modality", "gray", str(image), "--point", "128,128"]
+        Image.fromarray(
+            np.random.default_rng(0).integers(0, 256, (256, 256), np.uint8)
+        ).save(image)
+        asked = [
+            "predict",
+            "--foundation",
+            "lite",
+            "--modality",
+            "gray",
+            str(image),
+            "--point",
+            "128,128",
+        ]
         asked += ["--device", "cpu", "--out", str(Path(folder, "out"))]
-        done = subprocess.run([*PYTHON, MODULES, *asked], capture_output=True, check=True, text=True)
+        done = subprocess.run(
+            [*PYTHON, MODULES, *asked], capture_output=True, check=True, text=True
+        )
         commands = {
             "import torch": [*PYTHON, "import torch"],
             "the imports of simmat predict": [*PYTHON, IMPORTING],

@@ -43,7 +43,9 @@ class Waits:
         return batch
 
 
-def measure(config: TrainConfig, registry: Registry) -> tuple[list[float], list[float], int]:
+def measure(
+    config: TrainConfig, registry: Registry
+) -> tuple[list[float], list[float], int]:
     """Train; return the seconds of each step and of its wait, and the number of loading processes."""
     steps: list[float] = []
     waits: list[float] = []
@@ -60,14 +62,19 @@ def measure(config: TrainConfig, registry: Registry) -> tuple[list[float], list[
         counts.append(choose(*given))  # type: ignore[arg-type]
         return counts[-1]
 
-    with mock.patch.object(fit, "take_step", timed), mock.patch.object(start, "loading_processes", noted):
+    with (
+        mock.patch.object(fit, "take_step", timed),
+        mock.patch.object(start, "loading_processes", noted),
+    ):
         training.train(config, registry)
     return steps, waits, counts[0]
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--size", type=int, default=256)

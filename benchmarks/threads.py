@@ -60,7 +60,10 @@ def segment(images: int, side: int) -> None:
 @contextmanager
 def every_core_taken() -> Iterator[None]:
     """Run two endless loops per core."""
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * usable_cpus())]
+    loops = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        for _ in range(2 * usable_cpus())
+    ]
     try:
         yield
     finally:
@@ -75,10 +78,28 @@ def measure(title: str, images: int, rounds: int, side: int) -> list[Line]:
     clean = dict.fromkeys((THREADS_VARIABLE, *WAIT_VARIABLES))
     for _ in range(rounds):
         for arm, variables in ARMS.items():
-            found[arm] += in_own_process(__file__, "--segment", "--images", images, "--side", side, **clean | variables)
-    base, *others = (dict(zip(("wall", "CPU"), zip(*times, strict=True), strict=True)) for times in found.values())
+            found[arm] += in_own_process(
+                __file__,
+                "--segment",
+                "--images",
+                images,
+                "--side",
+                side,
+                **clean | variables,
+            )
+    base, *others = (
+        dict(zip(("wall", "CPU"), zip(*times, strict=True), strict=True))
+        for times in found.values()
+    )
     return [
-        Line(f"{arm}, {title}", f"{clock} s", times[clock], "one thread", base[clock], aim=AIMS.get((arm, clock)))
+        Line(
+            f"{arm}, {title}",
+            f"{clock} s",
+            times[clock],
+            "one thread",
+            base[clock],
+            aim=AIMS.get((arm, clock)),
+        )
         for arm, times in zip(list(ARMS)[1:], others, strict=True)
         for clock in ("wall", "CPU")
     ]
@@ -86,7 +107,9 @@ def measure(title: str, images: int, rounds: int, side: int) -> list[Line]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--side", type=int, default=256)

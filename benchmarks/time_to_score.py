@@ -30,7 +30,11 @@ from simmat.evaluation import Scores
 from simmat.plugins.registry import Registry, load_plugins
 from simmat.training import Callback, RunInfo
 
-RELEASED = {name: value for name, value in COMPAT_DEFAULTS.items() if name not in ("epochs", "heads", "batch_size")}
+RELEASED = {
+    name: value
+    for name, value in COMPAT_DEFAULTS.items()
+    if name not in ("epochs", "heads", "batch_size")
+}
 
 
 class Reached(Exception):
@@ -55,17 +59,25 @@ class Watch(Callback):
         if what == "validation":
             self._seconds += time.process_time() - self._since
 
-    def validated(self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores) -> None:
+    def validated(
+        self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores
+    ) -> None:
         """Note the score, and start the clock again."""
         self.curve.append((step, self._seconds, summary["miou_object"]))
-        print(f"    step {step:>4}  {self._seconds:>7.1f} s  mIoU {summary['miou_object']:.4f}", flush=True)
+        print(
+            f"    step {step:>4}  {self._seconds:>7.1f} s  mIoU {summary['miou_object']:.4f}",
+            flush=True,
+        )
         if summary["miou_object"] >= self.enough:
             raise Reached
         self._since = time.process_time()
 
     def first_above(self, score: float) -> tuple[int, float] | None:
         """Return the step and the CPU seconds of the first validation with a score."""
-        return next(((step, seconds) for step, seconds, found in self.curve if found >= score), None)
+        return next(
+            ((step, seconds) for step, seconds, found in self.curve if found >= score),
+            None,
+        )
 
     @property
     def final(self) -> float:
@@ -76,7 +88,9 @@ class Watch(Callback):
 def run(settings: dict[str, Any], registry: Registry, watch: Watch) -> Watch:
     """Train until the watch has seen enough."""
     with tempfile.TemporaryDirectory() as folder, suppress(Reached):
-        training.train(TrainConfig(out=Path(folder) / "run", **settings), registry, watch)
+        training.train(
+            TrainConfig(out=Path(folder) / "run", **settings), registry, watch
+        )
     return watch
 
 
@@ -93,7 +107,12 @@ def changes(text: str) -> dict[str, Any]:
 
 
 def compare(
-    common: dict[str, Any], arms: list[str], shares: list[float], *, whole: bool, registry: Registry
+    common: dict[str, Any],
+    arms: list[str],
+    shares: list[float],
+    *,
+    whole: bool,
+    registry: Registry,
 ) -> list[str]:
     """Train the released recipe and the arms with one seed; return the rows of the table."""
     seed = common["seed"]
@@ -101,38 +120,75 @@ def compare(
     watches = {"released": run(common | RELEASED, registry, Watch())}
     targets = [share * watches["released"].final for share in shares]
     for arm in arms:
-        print(f"seed {seed}: {arm or 'defaults'}; wanted: {', '.join(f'{target:.4f}' for target in targets)}")
+        print(
+            f"seed {seed}: {arm or 'defaults'}; wanted: {', '.join(f'{target:.4f}' for target in targets)}"
+        )
         watch = Watch(float("inf") if whole else max(targets))
         watches[arm or "defaults"] = run(common | changes(arm), registry, watch)
     rows = []
     for name, watch in watches.items():
         steps, seconds, _ = watch.curve[-1]
-        cells = [str(seed), name, f"{seconds / max(steps, 1):.2f}", f"{watch.curve[0][2]:.3f}"]
+        cells = [
+            str(seed),
+            name,
+            f"{seconds / max(steps, 1):.2f}",
+            f"{watch.curve[0][2]:.3f}",
+        ]
         for target in targets:
-            at, base = watch.first_above(target), watches["released"].first_above(target)
-            times = f" ({base[1] / at[1]:.2f} x)" if at and base and at[0] and base[0] else ""
+            at, base = (
+                watch.first_above(target),
+                watches["released"].first_above(target),
+            )
+            times = (
+                f" ({base[1] / at[1]:.2f} x)"
+                if at and base and at[0] and base[0]
+                else ""
+            )
             cells.append(f"step {at[0]}, {at[1]:.1f} s{times}" if at else "not reached")
-        rows.append(f"| {' | '.join([*cells, f'{watch.final:.3f}' if steps == common['steps'] else ''])} |")
+        rows.append(
+            f"| {' | '.join([*cells, f'{watch.final:.3f}' if steps == common['steps'] else ''])} |"
+        )
     return rows
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path, metavar="DIR")
     parser.add_argument("--modality", default="gray")
     parser.add_argument("--regions", default="instances")
     parser.add_argument("--min-region", type=int)
     parser.add_argument("--crop", type=int)
     parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument("--every", type=int, default=10, help="steps between validations")
-    parser.add_argument("--val-images", type=int, help="validate on this many images; all by default")
+    parser.add_argument(
+        "--every", type=int, default=10, help="steps between validations"
+    )
+    parser.add_argument(
+        "--val-images", type=int, help="validate on this many images; all by default"
+    )
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.9], help="of the final score of the release")
-    parser.add_argument("--arm", action="append", default=[], help="settings that differ from the defaults")
-    parser.add_argument("--whole", action="store_true", help="train to the end, to compare final scores too")
+    parser.add_argument(
+        "--shares",
+        type=float,
+        nargs="+",
+        default=[0.9],
+        help="of the final score of the release",
+    )
+    parser.add_argument(
+        "--arm",
+        action="append",
+        default=[],
+        help="settings that differ from the defaults",
+    )
+    parser.add_argument(
+        "--whole",
+        action="store_true",
+        help="train to the end, to compare final scores too",
+    )
     given = parser.parse_args()
     common: dict[str, Any] = {
         "modality": given.modality,
@@ -152,8 +208,16 @@ def main() -> None:
     }
     registry, rows = load_plugins(), []
     for seed in given.seeds:
-        rows += compare(common | {"seed": seed}, ["", *given.arm], given.shares, whole=given.whole, registry=registry)
-    wanted = " | ".join(f"{share:.0%} of the final score (x as fast)" for share in given.shares)
+        rows += compare(
+            common | {"seed": seed},
+            ["", *given.arm],
+            given.shares,
+            whole=given.whole,
+            registry=registry,
+        )
+    wanted = " | ".join(
+        f"{share:.0%} of the final score (x as fast)" for share in given.shares
+    )
     print(f"| seed | recipe | CPU s a step | mIoU at step 0 | {wanted} | final mIoU |")
     print("|---" * (5 + len(given.shares)) + "|")
     print(*rows, sep="\n")

@@ -42,14 +42,25 @@ def make_set(root: Path, images: int, bits: int) -> Path:
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     for number in range(images + 1):
         rng = np.random.default_rng(number)
-        ground = ndimage.zoom(rng.standard_normal((6, 8)), (HEIGHT / 6, WIDTH / 8), order=1)
+        ground = ndimage.zoom(
+            rng.standard_normal((6, 8)), (HEIGHT / 6, WIDTH / 8), order=1
+        )
         mask = np.zeros((HEIGHT, WIDTH), np.uint8)
         for index in range(OBJECTS):  # in places of their own
             y, x = rng.integers(60, HEIGHT - 60), 64 + 128 * index
-            inside = ((rows - y) / rng.integers(15, 50)) ** 2 + ((columns - x) / rng.integers(15, 50)) ** 2 <= 1
+            inside = ((rows - y) / rng.integers(15, 50)) ** 2 + (
+                (columns - x) / rng.integers(15, 50)
+            ) ** 2 <= 1
             mask[inside] = 1 + index % 2
-        values = 128 + 20 * ground + 30 * (mask > 0) + 2 * rng.standard_normal((HEIGHT, WIDTH))
-        counts = np.clip(values * (2**bits / 256), 0, 2**bits - 1).astype(f"u{bits // 8}")
+        values = (
+            128
+            + 20 * ground
+            + 30 * (mask > 0)
+            + 2 * rng.standard_normal((HEIGHT, WIDTH))
+        )
+        counts = np.clip(values * (2**bits / 256), 0, 2**bits - 1).astype(
+            f"u{bits // 8}"
+        )
         split = "val" if number == images else "train"
         write_image(root / f"images/{split}/{number:03}.png", counts[None])
         write_image(root / f"masks/{split}/{number:03}.png", mask[None])
@@ -59,7 +70,9 @@ def make_set(root: Path, images: int, bits: int) -> Path:
 def stream(data: Path, out: Path) -> TrainingItems:
     """Return the items of a run with default settings."""
     keep_freed_memory()  # as a run does that has built its network
-    config = TrainConfig(modality="gray", foundation="lite", data=data, out=out, steps=1000)
+    config = TrainConfig(
+        modality="gray", foundation="lite", data=data, out=out, steps=1000
+    )
     return plan_run(config, load_plugins()).items()
 
 
@@ -84,10 +97,16 @@ def measure(name: str, items: TrainingItems, runs: int) -> list[Line]:
     for run in range(runs + 1):  # the first warms up
         bare.append(cpu_ms(lambda index: decode(items.samples[index].paths), count))
         for way, these in ways.items():
-            whole[way].append(cpu_ms(lambda index, run=run, these=these: these[run * count + index], count))  # type: ignore[misc]
+            whole[way].append(
+                cpu_ms(
+                    lambda index, run=run, these=these: these[run * count + index],
+                    count,
+                )
+            )  # type: ignore[misc]
     baseline = ("decoding image and mask", bare[1:])
     return [
-        Line(f"training item, {name} {way}", "CPU ms", found[1:], *baseline, aim=2.5) for way, found in whole.items()
+        Line(f"training item, {name} {way}", "CPU ms", found[1:], *baseline, aim=2.5)
+        for way, found in whole.items()
     ]
 
 
@@ -100,7 +119,9 @@ def profile(items: TrainingItems) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path)
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--runs", type=int, default=9)
@@ -110,7 +131,11 @@ def main() -> None:
     lines: list[Line] = []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        sets = {given.data.name: given.data} if given.data else {f"{bits} bits": root / str(bits) for bits in (16, 8)}
+        sets = (
+            {given.data.name: given.data}
+            if given.data
+            else {f"{bits} bits": root / str(bits) for bits in (16, 8)}
+        )
         for name, data in sets.items():
             if not given.data:
                 make_set(data, given.images, int(name.split()[0]))

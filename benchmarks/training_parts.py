@@ -29,9 +29,14 @@ def layers() -> dict[str, Callable[[], Tensor]]:
     planes = torch.randn(IMAGES, 1, SIDE, SIDE)
     generator = torch.Generator().manual_seed(0)
     pair = conv2d(1, WIDTH, 3, generator), conv2d(WIDTH, 3, 3, generator)
-    first = nn.Sequential(pair[0], nn.ReLU(), pair[1]).to(memory_format=torch.contiguous_format)
+    first = nn.Sequential(pair[0], nn.ReLU(), pair[1]).to(
+        memory_format=torch.contiguous_format
+    )
     last = conv_stack(conv2d(1, WIDTH, 3, generator), conv2d(WIDTH, 3, 3, generator))
-    return {"channels first": lambda: first(planes).float().sum(), "as built": lambda: last(planes).float().sum()}
+    return {
+        "channels first": lambda: first(planes).float().sum(),
+        "as built": lambda: last(planes).float().sum(),
+    }
 
 
 def losses() -> dict[str, Callable[[], Tensor]]:
@@ -42,25 +47,35 @@ def losses() -> dict[str, Callable[[], Tensor]]:
     ignore = torch.zeros_like(targets)
     return {
         "map by map": lambda: map_by_map(logits, targets, ignore),
-        "as built": lambda: mask_loss(MaskPrediction(logits, iou), targets, ignore)[0].mean(),
+        "as built": lambda: mask_loss(MaskPrediction(logits, iou), targets, ignore)[
+            0
+        ].mean(),
     }
 
 
 def map_by_map(logits: Tensor, targets: Tensor, ignore: Tensor) -> Tensor:
     """Focal and dice loss of every mask, and its IoU, each term a map of its own."""
-    shown = F.interpolate(logits, (SIDE, SIDE), mode="bilinear", align_corners=False).flatten(2)
+    shown = F.interpolate(
+        logits, (SIDE, SIDE), mode="bilinear", align_corners=False
+    ).flatten(2)
     weight = (~ignore).flatten(1)[:, None].float()
     truth = targets.flatten(1)[:, None].float().expand_as(shown) * weight
     pixel = F.binary_cross_entropy_with_logits(shown, truth, reduction="none")
     wrong = torch.where(truth > 0, -shown, shown).sigmoid()
-    pixel = pixel * wrong**FOCAL_GAMMA * torch.where(truth > 0, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
+    pixel = (
+        pixel
+        * wrong**FOCAL_GAMMA
+        * torch.where(truth > 0, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
+    )
     chance = shown.sigmoid() * weight
     dice = 1 - (2 * (chance * truth).sum(-1) + 1) / (chance.sum(-1) + truth.sum(-1) + 1)
     with torch.no_grad():
         inside = (shown > 0).float() * weight
         shared = (inside * truth).sum(-1)
         union = inside.sum(-1) + truth.sum(-1) - shared
-    return (20 * (pixel * weight).sum(-1) / weight.sum(-1) + dice).mean() + 0 * (shared / union).mean()
+    return (20 * (pixel * weight).sum(-1) / weight.sum(-1) + dice).mean() + 0 * (
+        shared / union
+    ).mean()
 
 
 def there_and_back(forward: Callable[[], Tensor], half: bool) -> None:
@@ -72,7 +87,9 @@ def there_and_back(forward: Callable[[], Tensor], half: bool) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     add_json_option(parser)
@@ -81,11 +98,22 @@ def main() -> None:
     half = given.precision == "bf16"
     lines: list[Line] = []
     for part, ways in (("transfer layer", layers()), ("losses", losses())):
-        calls = {name: partial(there_and_back, forward, half) for name, forward in ways.items()}
+        calls = {
+            name: partial(there_and_back, forward, half)
+            for name, forward in ways.items()
+        }
         baseline, ours = calls
         found = in_turn(calls, given.runs)
-        floor = least_seconds(calls[ours], half) if part == "transfer layer" else None  # losses have few products
-        lines += time_lines(f"{part}, there and back", found[ours], baseline, found[baseline], floor, aim=1)
+        # losses have few products
+        floor = least_seconds(calls[ours], half) if part == "transfer layer" else None
+        lines += time_lines(
+            f"{part}, there and back",
+            found[ours],
+            baseline,
+            found[baseline],
+            floor,
+            aim=1,
+        )
     report(lines, given.json)
 
 

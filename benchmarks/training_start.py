@@ -53,7 +53,11 @@ def make_data(root: Path, images: int, entries: int) -> None:
     for _ in range(SCENES):
         image, mask = rng.normal(3000, 8, SIZE_HW), np.zeros(SIZE_HW, dtype=np.uint8)
         for value in range(1, 9):
-            y, x, radius = rng.integers(40, 470), rng.integers(40, 600), rng.integers(8, 38)
+            y, x, radius = (
+                rng.integers(40, 470),
+                rng.integers(40, 600),
+                rng.integers(8, 38),
+            )
             disc = (rows - y) ** 2 + (columns - x) ** 2 < radius**2
             image[disc] += 300
             mask[disc] = value
@@ -65,7 +69,9 @@ def make_data(root: Path, images: int, entries: int) -> None:
         for kind in ("images", "masks"):
             path = root / kind / f"{number:06}.png"
             if number < images:
-                values = image + np.uint16(number // SCENES) if kind == "images" else mask
+                values = (
+                    image + np.uint16(number // SCENES) if kind == "images" else mask
+                )
                 Image.fromarray(values).save(path, compress_level=1)
             else:
                 path.symlink_to(f"{number % images:06}.png")
@@ -79,7 +85,9 @@ def measure_training(images: int, entries: int, before: Path | None) -> None:
         make_data(root, images, entries)
         for checkout in (None, before) if before else (None,):
             shutil.rmtree(root / ".simmat", ignore_errors=True)
-            environment = os.environ | ({"PYTHONPATH": str(checkout)} if checkout else {})
+            environment = os.environ | (
+                {"PYTHONPATH": str(checkout)} if checkout else {}
+            )
             for name in ("first start", "second start"):
                 done = subprocess.run(
                     [sys.executable, "-c", PREPARE, str(root)],
@@ -96,12 +104,18 @@ def measure_training(images: int, entries: int, before: Path | None) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--entries", type=int)
     parser.add_argument("--before", type=Path)
     given = parser.parse_args()
-    measure_training(given.images, given.entries or given.images, given.before.resolve() if given.before else None)
+    measure_training(
+        given.images,
+        given.entries or given.images,
+        given.before.resolve() if given.before else None,
+    )
 
 
 if __name__ == "__main__":

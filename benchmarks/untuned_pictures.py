@@ -41,28 +41,47 @@ class Shown(ZeroShotPredictor):
         pixels = prepared.planes[:, prepared.content].numpy()  # (C, P)
         name, contrast = self.chosen
         if name == "mean":
-            rows = np.full((3, len(pixels)), 1 / len(pixels)) / max(float(pixels.mean(0).std()), 0.01)
+            rows = np.full((3, len(pixels)), 1 / len(pixels)) / max(
+                float(pixels.mean(0).std()), 0.01
+            )
         else:
-            normalized = [channel.with_statistics(0, 1) for channel in self.pipeline.channels]
-            rows = zero_shot_map(normalized, Moments.of_pixels(pixels, np.isfinite(pixels)).statistics())
+            normalized = [
+                channel.with_statistics(0, 1) for channel in self.pipeline.channels
+            ]
+            rows = zero_shot_map(
+                normalized, Moments.of_pixels(pixels, np.isfinite(pixels)).statistics()
+            )
         self.model.mat = ZeroShotMap(torch.from_numpy(rows * contrast).float())
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, help="file of `simmat bench`, whose data sets are measured")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "file", type=Path, help="file of `simmat bench`, whose data sets are measured"
+    )
     add_model_options(parser)
-    parser.add_argument("--images", type=int, default=12, help="images of each set, those of val first")
+    parser.add_argument(
+        "--images", type=int, default=12, help="images of each set, those of val first"
+    )
     parser.add_argument("--contrasts", type=float, nargs="+", default=[1, 0.46, 0.3])
     given = parser.parse_args()
-    print(f"{'set':<20} {'map':<10} {'contrast':>8} {'objects':>7} {'mIoU':>6} {'predicted':>9}")
+    print(
+        f"{'set':<20} {'map':<10} {'contrast':>8} {'objects':>7} {'mIoU':>6} {'predicted':>9}"
+    )
     for of_set, dataset, predictor in data_sets(given, Shown):
         samples = [*dataset.split("val"), *dataset.split("train")][: given.images]
-        for name, contrast in product(MAPS if len(dataset.channels()) > 1 else MAPS[:1], given.contrasts):
+        for name, contrast in product(
+            MAPS if len(dataset.channels()) > 1 else MAPS[:1], given.contrasts
+        ):
             predictor.chosen = name, contrast
             objects = evaluate(predictor, dataset, samples).objects
-            miou, predicted = fmean(one.iou for one in objects), fmean(one.predicted_iou for one in objects)
+            miou, predicted = (
+                fmean(one.iou for one in objects),
+                fmean(one.predicted_iou for one in objects),
+            )
             line = f"{of_set:<20} {name:<10} {contrast:>8g} {len(objects):>7} {miou:>6.3f} {predicted:>9.3f}"
             print(line, flush=True)
 

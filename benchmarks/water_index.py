@@ -36,25 +36,34 @@ def under_click(water: BoolArray, click_xy: tuple[float, float]) -> BoolArray:
 
 def main() -> None:
     """Score and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data set")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, default=DATA, help="folder of the data set"
+    )
     parser.add_argument("--split", default="test", help="train, val or test")
     options = parser.parse_args()
     if not options.data.is_dir():
-        sys.exit(f"{options.data} is not there; name the folder of multispectral-water with --data")
+        sys.exit(
+            f"{options.data} is not there; name the folder of multispectral-water with --data"
+        )
     dataset = open_dataset(options.data, load_plugins().modality("raster"), REGIONS)
     ious: list[float] = []
     for sample in dataset.split(options.split):
         image = dataset.image(sample)
         green, swir1 = image.data[GREEN], image.data[SWIR1]
-        water = (green - swir1) / np.maximum(green + swir1, 1) > 0  # digital numbers, 10000 a reflectance of 1
+        # digital numbers, 10000 a reflectance of 1
+        water = (green - swir1) / np.maximum(green + swir1, 1) > 0
         label = dataset.label(sample, image)
         for region in label.regions:
             truth = region.mask(label.size_hw)
             answer = under_click(water, center_click(truth))
             ious.append(float((answer & truth).sum() / (answer | truth).sum()))
     missed = sum(iou == 0 for iou in ious)
-    print(f"{options.split}: mIoU {fmean(ious):.3f} over {len(ious)} objects, {missed} of them missed altogether")
+    print(
+        f"{options.split}: mIoU {fmean(ious):.3f} over {len(ious)} objects, {missed} of them missed altogether"
+    )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,12 @@ TOP = 62
 BELOW = 40
 BETWEEN = 16
 INK, PALE, LINE, GROUND = (35, 38, 45), (100, 106, 118), (70, 96, 180), (255, 255, 255)
-HEADS = ("sensor image", "what the MAT makes of it", "foundation model", "masks of every object")
+HEADS = (
+    "sensor image",
+    "what the MAT makes of it",
+    "foundation model",
+    "masks of every object",
+)
 
 
 def shown_by_mat(model: Predictor) -> PictureArray:
@@ -49,7 +54,13 @@ def painted(picture: PictureArray, model: Predictor) -> PictureArray:
     grey = picture.mean(axis=2, keepdims=True).repeat(3, axis=2) * 0.8
     for index, one in enumerate(found[::-1]):
         mask, colour = one.instance.mask(picture.shape[:2]), object_colour(index)
-        inner = mask & np.roll(mask, 1, 0) & np.roll(mask, -1, 0) & np.roll(mask, 1, 1) & np.roll(mask, -1, 1)
+        inner = (
+            mask
+            & np.roll(mask, 1, 0)
+            & np.roll(mask, -1, 0)
+            & np.roll(mask, 1, 1)
+            & np.roll(mask, -1, 1)
+        )
         grey[mask] = 0.45 * grey[mask] + 0.55 * np.array(colour)
         grey[mask & ~inner] = colour
     return grey.clip(0, 255).astype(np.uint8)
@@ -57,33 +68,56 @@ def painted(picture: PictureArray, model: Predictor) -> PictureArray:
 
 def squared(picture: PictureArray) -> Image.Image:
     """Cut a picture to the square in its middle, in the size of a cell."""
-    return ImageOps.fit(Image.fromarray(picture), (CELL, CELL), Image.Resampling.LANCZOS)
+    return ImageOps.fit(
+        Image.fromarray(picture), (CELL, CELL), Image.Resampling.LANCZOS
+    )
 
 
 def draw_arrow(draw: ImageDraw.ImageDraw, x: int, y: int) -> None:
     """Draw an arrow to the right between two cells."""
     draw.line([(x + 8, y), (x + ARROW - 22, y)], fill=LINE, width=5)
-    draw.polygon([(x + ARROW - 26, y - 12), (x + ARROW - 8, y), (x + ARROW - 26, y + 12)], fill=LINE)
+    draw.polygon(
+        [(x + ARROW - 26, y - 12), (x + ARROW - 8, y), (x + ARROW - 26, y + 12)],
+        fill=LINE,
+    )
 
 
-def draw_model(draw: ImageDraw.ImageDraw, x: int, top: int, bottom: int, words: list[str]) -> None:
+def draw_model(
+    draw: ImageDraw.ImageDraw, x: int, top: int, bottom: int, words: list[str]
+) -> None:
     """Draw the foundation model as one box beside all rows."""
-    draw.rounded_rectangle([x, top, x + CELL, bottom], radius=22, fill=(232, 237, 250), outline=LINE, width=3)
+    draw.rounded_rectangle(
+        [x, top, x + CELL, bottom],
+        radius=22,
+        fill=(232, 237, 250),
+        outline=LINE,
+        width=3,
+    )
     y = (top + bottom) // 2 - 26 * len(words) // 2
     for index, line in enumerate(words):
-        draw.text((x + CELL / 2, y), line, INK if index == 0 else PALE, font(22 if index == 0 else 19), anchor="ma")
+        draw.text(
+            (x + CELL / 2, y),
+            line,
+            INK if index == 0 else PALE,
+            font(22 if index == 0 else 19),
+            anchor="ma",
+        )
         y += 30
 
 
 def main() -> None:
     """Draw the picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("rows", nargs="+", metavar="BUNDLE IMAGE TEXT")
     asked = parser.parse_args()
     rows = [asked.rows[start : start + 3] for start in range(0, len(asked.rows), 3)]
     step = CELL + BELOW + BETWEEN
-    canvas = Image.new("RGB", (4 * CELL + 3 * ARROW + 40, TOP + len(rows) * step), GROUND)
+    canvas = Image.new(
+        "RGB", (4 * CELL + 3 * ARROW + 40, TOP + len(rows) * step), GROUND
+    )
     draw = ImageDraw.Draw(canvas)
     columns = [20 + index * (CELL + ARROW) for index in range(4)]
     for x, head in zip(columns, HEADS, strict=True):
@@ -92,12 +126,23 @@ def main() -> None:
         top = TOP + index * step
         model = simmat.load(bundle)
         picture = display_rgb(model.set_image(image))
-        for column, shown in ((0, picture), (1, shown_by_mat(model)), (3, painted(picture, model))):
+        for column, shown in (
+            (0, picture),
+            (1, shown_by_mat(model)),
+            (3, painted(picture, model)),
+        ):
             canvas.paste(squared(shown), (columns[column], top))
-        draw.text((columns[0] + CELL / 2, top + CELL + 8), words, PALE, font(18), anchor="ma")
+        draw.text(
+            (columns[0] + CELL / 2, top + CELL + 8), words, PALE, font(18), anchor="ma"
+        )
         for column in (0, 1, 2):
             draw_arrow(draw, columns[column] + CELL, top + CELL // 2)
-    middle = ["trained on photographs", "encodes the image once,", "answers any number", "of clicks and boxes"]
+    middle = [
+        "trained on photographs",
+        "encodes the image once,",
+        "answers any number",
+        "of clicks and boxes",
+    ]
     draw_model(draw, columns[2], TOP, TOP + len(rows) * step - BELOW - BETWEEN, middle)
     with atomic_path(asked.out) as temporary:
         canvas.quantize(255).save(temporary, "png", optimize=True)

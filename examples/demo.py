@@ -47,24 +47,42 @@ class Terminal:
         try:
             code = process.wait()
         except KeyboardInterrupt:
-            code = process.wait()  # the command got the signal too; let it save its work
+            # the command got the signal too; let it save its work
+            code = process.wait()
         if code:
-            print(f"error: the demo stops here, because the command above failed: {command}", file=sys.stderr)
+            print(
+                f"error: the demo stops here, because the command above failed: {command}",
+                file=sys.stderr,
+            )
             sys.exit(code)
 
 
 def main() -> None:
     """Run the demo."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder for everything it makes")
-    parser.add_argument("--steps", type=int, default=160, help="training steps; fewer are faster and worse")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("demo-out"),
+        help="folder for everything it makes",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=160,
+        help="training steps; fewer are faster and worse",
+    )
     options = parser.parse_args()
     began = time.monotonic()
     out: Path = options.out
     data, run = out / "data", out / "run"
     terminal = Terminal()
     if prepare(out):
-        terminal.run("Resume the training of the demo that was stopped", "train", "--resume", run)
+        terminal.run(
+            "Resume the training of the demo that was stopped", "train", "--resume", run
+        )
     else:
         terminal.run(
             "Make a small set: films of water and of ice on a floor, in six bands from blue to 2.2 µm",
@@ -74,20 +92,34 @@ def main() -> None:
             "Train on them", "train", *SENSOR, "--data", data, "--foundation", "lite", *TRAINING,
             "--steps", str(options.steps), "--out", run,
         )  # fmt: skip
-    file, (x, y) = pick_click(open_dataset(data, load_plugins().modality("multispectral")))
+    file, (x, y) = pick_click(
+        open_dataset(data, load_plugins().modality("multispectral"))
+    )
     click = (file, "--point", f"{x:g},{y:g}", "--out")
     terminal.run(
         "Click an object of a scene that no model has seen: first the untuned model", "predict",
         "--foundation", "lite", *SENSOR, *click, out / "untuned",
     )  # fmt: skip
-    terminal.run("The tuned one, with the same click", "predict", run, *click, out / "tuned")
+    terminal.run(
+        "The tuned one, with the same click", "predict", run, *click, out / "tuned"
+    )
     terminal.run(
         "Every object of the scene with its class, without a click", "predict", run, file, "--everything",
         "--out", out / "objects",
     )  # fmt: skip
     page = out / PAGE
-    terminal.run("Score it on scenes it has not seen, and show all", "report", run, "--data", data, "--out", page)
-    print(f"\nDone in {time.monotonic() - began:.0f} s. Open this page in a browser:\n  {page.resolve().as_uri()}")
+    terminal.run(
+        "Score it on scenes it has not seen, and show all",
+        "report",
+        run,
+        "--data",
+        data,
+        "--out",
+        page,
+    )
+    print(
+        f"\nDone in {time.monotonic() - began:.0f} s. Open this page in a browser:\n  {page.resolve().as_uri()}"
+    )
 
 
 def prepare(out: Path) -> bool:
@@ -100,7 +132,10 @@ def prepare(out: Path) -> bool:
             return True
         shutil.rmtree(out)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        print(f"error: {out} is not empty and was not made by this demo; choose another --out", file=sys.stderr)
+        print(
+            f"error: {out} is not empty and was not made by this demo; choose another --out",
+            file=sys.stderr,
+        )
         sys.exit(2)
     out.mkdir(parents=True, exist_ok=True)
     (out / MARK).touch()
@@ -112,7 +147,9 @@ def pick_click(dataset: Dataset) -> tuple[Path, tuple[float, float]]:
     for sample in dataset.split("test"):
         label = dataset.label(sample)
         if label.regions:
-            return sample.reference, center_click(max(label.regions, key=lambda region: region.area))
+            return sample.reference, center_click(
+                max(label.regions, key=lambda region: region.area)
+            )
     sys.exit("error: no test image holds an object")
 
 

@@ -83,7 +83,17 @@ def make_data(recipe: Recipe, shared: Path, folder: Path) -> None:
     """Simulate a data set, or copy that of SHARED without its test split."""
     if recipe.card is None:
         simmat_command(
-            "data", "simulate", "--modality", recipe.modality, "--count", 120, "--size", 256, 192, "--out", folder
+            "data",
+            "simulate",
+            "--modality",
+            recipe.modality,
+            "--count",
+            120,
+            "--size",
+            256,
+            192,
+            "--out",
+            folder,
         )
         return
     with (shared / recipe.folder / "manifest.csv").open(newline="") as stream:
@@ -98,29 +108,54 @@ def make_data(recipe: Recipe, shared: Path, folder: Path) -> None:
 
 def main() -> None:
     """Train, push and index."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=Path(), metavar="SHARED")
-    parser.add_argument("--work", type=Path, default=Path("gallery-work"), help="data sets and runs")
+    parser.add_argument(
+        "--work", type=Path, default=Path("gallery-work"), help="data sets and runs"
+    )
     parser.add_argument("--steps", type=int, help="default: as simmat train chooses")
     parser.add_argument("--only", nargs="*", choices=[*RECIPES], default=[*RECIPES])
     given = parser.parse_args()
     for name in given.only:
         if (folder := RECIPES[name].folder) and not (given.data / folder).is_dir():
-            parser.error(f"{name} needs {folder} in --data, which is {given.data}; give it, or others with --only")
+            parser.error(
+                f"{name} needs {folder} in --data, which is {given.data}; give it, or others with --only"
+            )
     given.out.mkdir(parents=True, exist_ok=True)
     steps = () if given.steps is None else ("--steps", given.steps)
     for name in given.only:
-        recipe, data, out = RECIPES[name], given.work / f"{name}-data", given.work / name
+        recipe, data, out = (
+            RECIPES[name],
+            given.work / f"{name}-data",
+            given.work / name,
+        )
         if not data.exists():
             making = given.work / f"{name}-making"
             shutil.rmtree(making, ignore_errors=True)
             make_data(recipe, given.data, making)
             making.rename(data)
         begun = (out / "config.toml").exists()
-        start = ("--modality", recipe.modality, "--data", data, "--out", out, "--foundation", "lite", *steps)
+        start = (
+            "--modality",
+            recipe.modality,
+            "--data",
+            data,
+            "--out",
+            out,
+            "--foundation",
+            "lite",
+            *steps,
+        )
         simmat_command("train", *(("--resume", out) if begun else start))
-        push_bundle(out, str(given.out / f"{name}.safetensors"), licence=recipe.licence, force=True)
+        push_bundle(
+            out,
+            str(given.out / f"{name}.safetensors"),
+            licence=recipe.licence,
+            force=True,
+        )
         model, dataset = simmat.load(out), simmat.open_dataset(data, recipe.modality)
         model.set_image(dataset.split("val")[0].files)
         model.segment_everything().plot().convert("RGB").save(given.out / f"{name}.jpg")

@@ -64,7 +64,12 @@ _NAMES = {
     "simmat.model": ("MAT", "build"),
     "simmat.plugins.hooks": ("hookimpl",),
     "simmat.predictor": ("EverythingSettings", "Predictor"),
-    "simmat.sensors.adapter": ("ModalityAdapter", "PathsBySource", "Source", "WindowedAdapter"),
+    "simmat.sensors.adapter": (
+        "ModalityAdapter",
+        "PathsBySource",
+        "Source",
+        "WindowedAdapter",
+    ),
     "simmat.sensors.options": ("ModalityOptions",),
     "simmat.types": ("Channel", "Prompt", "SensorImage", "Window"),
 }

@@ -2,5 +2,6 @@
 
 from simmat.cli import main
 
-if __name__ == "__main__":  # a data-loading process that is spawned imports this file again
+# a data-loading process that is spawned imports this file again
+if __name__ == "__main__":
     main()

@@ -142,14 +142,18 @@ def train(
     settings = _known_keywords("train", TrainConfig, settings)
     wrong = [one for one in callbacks if not isinstance(one, Callback)]
     if wrong:
-        raise TypeError(f"callbacks are objects of simmat.Callback or of classes derived from it, got {wrong[0]!r}")
+        raise TypeError(
+            f"callbacks are objects of simmat.Callback or of classes derived from it, got {wrong[0]!r}"
+        )
     known, name = (registry or installed()).with_modality(modality)
     if isinstance(loss, str):
         settings = {**settings, "loss": loss}
         loss = None
     folder, card = _folder(data)
     card = {key: value for key, value in card.items() if key in CARD_FIELDS}
-    config = load_config(None, {**card, "modality": name, "data": folder, "out": Path(out), **settings})
+    config = load_config(
+        None, {**card, "modality": name, "data": folder, "out": Path(out), **settings}
+    )
     with ConsoleCallback() if progress else nullcontext(Callback()) as console:
         run_training(config, known, Callbacks((console, *callbacks)), loss=loss)
     return config.out
@@ -270,7 +274,11 @@ def predict(
     from simmat.inference.run import predict_files
 
     loading = {name: options.pop(name) for name in _LOADING if name in options}
-    given = parse(PredictOptions, _known_keywords("predict", PredictOptions, options), "simmat predict")
+    given = parse(
+        PredictOptions,
+        _known_keywords("predict", PredictOptions, options),
+        "simmat predict",
+    )
     for folder in filter(None, (Path(out), given.cache)):
         check_writable(folder)
     known = registry or installed()
@@ -278,27 +286,48 @@ def predict(
     processes = join_processes(loading.get("device"))
     if processes.count > 1:
         if given.executor != LOCAL:
-            raise ConfigError(f"--executor {given.executor} distributes the images; leave accelerate launch out")
+            raise ConfigError(
+                f"--executor {given.executor} distributes the images; leave accelerate launch out"
+            )
         if processes.device.type == "cuda":
             loading["device"] = str(processes.device)
         else:
             loading["device"] = processes.device.type
     if isinstance(model, Predictor) and len(loading) > 1 and processes.count == 1:
-        raise ConfigError(f"the model is loaded already; leave {', '.join(sorted(loading.keys() - {'source'}))} out")
+        raise ConfigError(
+            f"the model is loaded already; leave {', '.join(sorted(loading.keys() - {'source'}))} out"
+        )
     if isinstance(model, Predictor) and given.executor != LOCAL:
-        raise ConfigError("--executor loads the model on other machines; give the folder of its bundle")
-    predictor = model if isinstance(model, Predictor) else load(**loading, registry=known)
+        raise ConfigError(
+            "--executor loads the model on other machines; give the folder of its bundle"
+        )
+    predictor = (
+        model if isinstance(model, Predictor) else load(**loading, registry=known)
+    )
     again = partial(load, **loading)
-    return predict_files(predictor, _paths(files), Path(out), given, known, processes, again, progress or Progress())
+    return predict_files(
+        predictor,
+        _paths(files),
+        Path(out),
+        given,
+        known,
+        processes,
+        again,
+        progress or Progress(),
+    )
 
 
-def _known_keywords(function: str, model: type[StrictModel], given: Mapping[str, Any]) -> dict[str, Any]:
+def _known_keywords(
+    function: str, model: type[StrictModel], given: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return keyword arguments under their names today; TypeError if a function does not know one."""
     current = model.with_current_keys(given)
     for name in current:
         if name not in model.model_fields:
             hint = did_you_mean(name, model.model_fields, otherwise="")
-            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{hint}")
+            raise TypeError(
+                f"{function}() got an unexpected keyword argument {name!r}{hint}"
+            )
     return current
 
 
@@ -312,7 +341,9 @@ def _paths(
     return [Path(file) for file in files]
 
 
-_LOADING = tuple(name for name in signature(load).parameters if name not in ("source", "registry"))
+_LOADING = tuple(
+    name for name in signature(load).parameters if name not in ("source", "registry")
+)
 """Arguments of `load` that `predict` passes on."""
 
 
@@ -360,10 +391,13 @@ def _folder(data: str | Path | Dataset) -> tuple[Path, dict[str, Any]]:
 
     if isinstance(data, Dataset):
         if data.part:
-            raise ConfigError(f"data is the {data.part} split of {data.root} alone; give the whole data set")
+            raise ConfigError(
+                f"data is the {data.part} split of {data.root} alone; give the whole data set"
+            )
         own = load_card(data.root, {}, defaults={"regions": "instances"})
         kept = {name: value for name, value in data.card if value != getattr(own, name)}
-        return data.root, {**kept, "regions": data.card.regions}  # which a card file may leave out
+        # which a card file may leave out
+        return data.root, {**kept, "regions": data.card.regions}
     if not isinstance(data, str | os.PathLike):
         raise TypeError(
             f"data must be a folder or a simmat.Dataset, got a {type(data).__name__}; make one from arrays with "

@@ -85,7 +85,9 @@ class MonotonicMap(StrictModel):
     def problems(self) -> Iterator[str]:
         """Yield the reasons why it is no such map."""
         knots = (self.predicted, self.true)
-        if len(self.predicted) != len(self.true) or any((np.diff(values) <= 0).any() for values in knots):
+        if len(self.predicted) != len(self.true) or any(
+            (np.diff(values) <= 0).any() for values in knots
+        ):
             yield "predicted and true must be as many numbers, each rising"
         elif not self.predicted or (self.predicted[0], self.predicted[-1]) != (0, 1):
             yield "predicted must go from 0 to 1"
@@ -122,7 +124,11 @@ class Calibration(StrictModel):
     @property
     def curves(self) -> dict[Kind, MonotonicMap]:
         """The maps that were measured."""
-        found: dict[Kind, MonotonicMap | None] = {"click": self.click, "box": self.box, "object": self.object}
+        found: dict[Kind, MonotonicMap | None] = {
+            "click": self.click,
+            "box": self.box,
+            "object": self.object,
+        }
         return {kind: curve for kind, curve in found.items() if curve is not None}
 
 
@@ -140,7 +146,9 @@ def tempered(probabilities: npt.NDArray[Any], temperature: float) -> npt.NDArray
     This is temperature scaling (Guo et al. 2017, arXiv 1706.04599), with log p as the logits.
     """
     inside = np.clip(probabilities, 1e-9, 1)
-    powers: npt.NDArray[Any] = (inside / inside.max(-1, keepdims=True)) ** (1 / temperature)
+    powers: npt.NDArray[Any] = (inside / inside.max(-1, keepdims=True)) ** (
+        1 / temperature
+    )
     return np.asarray(powers / powers.sum(-1, keepdims=True))
 
 
@@ -150,11 +158,15 @@ def calibrated_classes(
     """Return the calibrated probability of each class of an object, or the given ones if this was not measured."""
     if probabilities is None or calibration is None or calibration.temperature is None:
         return probabilities
-    found = tempered(np.array(list(probabilities.values()), np.float64), calibration.temperature)
+    found = tempered(
+        np.array(list(probabilities.values()), np.float64), calibration.temperature
+    )
     return dict(zip(probabilities, found.tolist(), strict=True))
 
 
-def min_score(calibration: Calibration | None, max_error_rate: float, origin: str) -> float:
+def min_score(
+    calibration: Calibration | None, max_error_rate: float, origin: str
+) -> float:
     """Return the smallest score with which the share of wrong objects stays within `max_error_rate`.
 
     Args:
@@ -174,7 +186,9 @@ def min_score(calibration: Calibration | None, max_error_rate: float, origin: st
     percent = min(math.floor(100 * max_error_rate + 1e-9), len(table))
     found = table[percent - 1] if percent > 0 else None
     if found is None:
-        known = [number for number, score in enumerate(table, start=1) if score is not None]
+        known = [
+            number for number, score in enumerate(table, start=1) if score is not None
+        ]
         if known:
             allowed = f"the smallest share it can promise is {known[0] / 100:g}"
         else:
@@ -220,12 +234,16 @@ class ScoredPredictions(NamedTuple):
         images, classes, *columns = zip(*rows, strict=True)
         found = np.nan_to_num(np.array(columns, np.float64).T)
         indices = np.asarray(classes, np.int64)
-        pairs = cls.of(zip(images, found.max(1), found.argmax(1) == indices, strict=True))
+        pairs = cls.of(
+            zip(images, found.max(1), found.argmax(1) == indices, strict=True)
+        )
         return pairs._replace(probabilities=found, true_classes=indices)
 
     def where(self, kept: npt.NDArray[np.bool_]) -> ScoredPredictions:
         """Return some of them."""
-        return ScoredPredictions(*(None if values is None else values[kept] for values in self))  # type: ignore[arg-type]
+        return ScoredPredictions(
+            *(None if values is None else values[kept] for values in self)
+        )  # type: ignore[arg-type]
 
 
 Form = Callable[[ScoredPredictions], Knots | float]
@@ -247,7 +265,9 @@ def pairs_of(rows: Rows) -> dict[Kind, ScoredPredictions]:
     return pairs
 
 
-def binned(bins: int, predicted: Values, true: Values, weights: Values) -> tuple[Values, Values, Values]:
+def binned(
+    bins: int, predicted: Values, true: Values, weights: Values
+) -> tuple[Values, Values, Values]:
     """Return mean score, mean truth and weight of each non-empty bin, of some bins of equal width."""
     place = np.minimum((predicted * bins).astype(np.int64), bins - 1)
     total = np.bincount(place, weights, bins)
@@ -293,19 +313,31 @@ def _platt(pairs: ScoredPredictions) -> Knots:
     def loss(parameters: Values) -> tuple[float, Values]:
         logits = inputs @ parameters
         far = parameters - start
-        total = pairs.weights @ (np.logaddexp(0, logits) - pairs.true * logits) + _PRIOR_WEIGHT / 2 * far @ far
-        return float(total), inputs.T @ (pairs.weights * (expit(logits) - pairs.true)) + _PRIOR_WEIGHT * far
+        total = (
+            pairs.weights @ (np.logaddexp(0, logits) - pairs.true * logits)
+            + _PRIOR_WEIGHT / 2 * far @ far
+        )
+        return float(total), inputs.T @ (
+            pairs.weights * (expit(logits) - pairs.true)
+        ) + _PRIOR_WEIGHT * far
 
-    slope, offset = minimize(loss, start, jac=True, bounds=[(0, None), (None, None)], method="L-BFGS-B").x
+    slope, offset = minimize(
+        loss, start, jac=True, bounds=[(0, None), (None, None)], method="L-BFGS-B"
+    ).x
     return _KNOTS, expit(slope * _logit(_KNOTS) + offset)
 
 
 def _isotonic(pairs: ScoredPredictions) -> Knots:
     """Join groups of neighbours until their means rise (pool adjacent violators)."""
     groups: list[Values] = []
-    for rows in np.array_split(np.argsort(pairs.predicted, kind="stable"), min(_MAX_KNOTS, len(pairs.predicted))):
+    for rows in np.array_split(
+        np.argsort(pairs.predicted, kind="stable"),
+        min(_MAX_KNOTS, len(pairs.predicted)),
+    ):
         weights = pairs.weights[rows]
-        group = np.array([weights @ pairs.predicted[rows], weights @ pairs.true[rows], weights.sum()])
+        group = np.array(
+            [weights @ pairs.predicted[rows], weights @ pairs.true[rows], weights.sum()]
+        )
         while groups and (groups[-1][:2] / groups[-1][2] >= group[:2] / group[2]).any():
             group = group + groups.pop()
         groups.append(group)
@@ -313,7 +345,8 @@ def _isotonic(pairs: ScoredPredictions) -> Knots:
     low = true[0] - predicted[0]
     high = true[-1] - predicted[-1]  # kept up to the ends
     ends = np.clip([min(low, true[0]), max(1 + high, true[-1])], 0, 1)
-    inner = (np.diff(predicted, prepend=0) > 1e-4) & (predicted < 1 - 1e-4)  # the map is kept in 9 digits
+    # the map is kept in 9 digits
+    inner = (np.diff(predicted, prepend=0) > 1e-4) & (predicted < 1 - 1e-4)
     return (
         np.concatenate([[0.0], predicted[inner], [1.0]]),
         np.concatenate([ends[:1], true[inner], ends[1:]]),
@@ -338,9 +371,13 @@ def _temperature(pairs: ScoredPredictions) -> float:
         return 1.0
 
     def loss(log_temperature: float) -> float:
-        logs = np.log(np.maximum(tempered(probabilities, math.exp(log_temperature)), 1e-12))
+        logs = np.log(
+            np.maximum(tempered(probabilities, math.exp(log_temperature)), 1e-12)
+        )
         believed = (probabilities * logs).sum() / len(rows)
-        return float(-np.take_along_axis(logs, classes, 1).sum() - _PRIOR_OBJECTS * believed)
+        return float(
+            -np.take_along_axis(logs, classes, 1).sum() - _PRIOR_OBJECTS * believed
+        )
 
     return math.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x)
 
@@ -363,13 +400,17 @@ def _held_out(pairs: ScoredPredictions, form: Form) -> ScoredPredictions:
     return pairs._replace(predicted=predicted)
 
 
-def _best_form(pairs: ScoredPredictions) -> tuple[Callable[[ScoredPredictions], Knots], ScoredPredictions | None]:
+def _best_form(
+    pairs: ScoredPredictions,
+) -> tuple[Callable[[ScoredPredictions], Knots], ScoredPredictions | None]:
     """Return the form of map with the smallest squared error on held-out images, and their mapped scores."""
     if len(np.unique(pairs.images)) < 2:
         return _platt, None
     forms = (_platt, _isotonic) if len(pairs.predicted) >= _MIN_ISOTONIC else (_platt,)
     held_out = [_held_out(pairs, form) for form in forms]
-    best = int(np.argmin([one.weights @ (one.predicted - one.true) ** 2 for one in held_out]))
+    best = int(
+        np.argmin([one.weights @ (one.predicted - one.true) ** 2 for one in held_out])
+    )
     return forms[best], held_out[best]
 
 
@@ -384,7 +425,9 @@ def held_out(pairs: ScoredPredictions) -> ScoredPredictions:
 
 def _suffices(pairs: ScoredPredictions) -> bool:
     """Return whether there are ten objects or more, and their scores differ."""
-    return len(pairs.predicted) >= _MIN_OBJECTS and float(np.ptp(pairs.predicted)) >= 1e-6
+    return (
+        len(pairs.predicted) >= _MIN_OBJECTS and float(np.ptp(pairs.predicted)) >= 1e-6
+    )
 
 
 def fit_curve(pairs: ScoredPredictions) -> MonotonicMap | None:
@@ -395,7 +438,9 @@ def fit_curve(pairs: ScoredPredictions) -> MonotonicMap | None:
     predicted, true = form(pairs)
     return MonotonicMap(
         predicted=tuple(predicted.round(9).tolist()),
-        true=tuple(((1 - _MIN_SLOPE) * true + _MIN_SLOPE * predicted).round(9).tolist()),
+        true=tuple(
+            ((1 - _MIN_SLOPE) * true + _MIN_SLOPE * predicted).round(9).tolist()
+        ),
         objects=len(pairs.predicted),
         ece=calibration_error(pairs),
         ece_calibrated=None if unseen is None else calibration_error(unseen),
@@ -413,8 +458,10 @@ def thresholds(pairs: ScoredPredictions) -> tuple[float | None, ...]:
     order = np.argsort(-pairs.predicted, kind="stable")
     scores = pairs.predicted[order]
     wrong = np.cumsum(pairs.true[order] < RIGHT_IOU)
-    below = np.append(np.nextafter(scores[1:], 1), 0.0)  # above the next score; down to 0 there is none
-    counts_all = np.append(np.diff(scores) < 0, True)  # of equal scores the last one counts all
+    # above the next score; down to 0 there is none
+    below = np.append(np.nextafter(scores[1:], 1), 0.0)
+    # of equal scores the last one counts all
+    counts_all = np.append(np.diff(scores) < 0, True)
     bound = np.where(counts_all, (wrong + 1) / (np.arange(len(scores)) + 2), np.inf)
     found: list[float | None] = []
     for percent in range(1, MAX_PERCENT + 1):
@@ -445,7 +492,9 @@ def fit_calibration(confidence: Mapping[Kind, ScoredPredictions]) -> Calibration
     return found
 
 
-def calibrated_pairs(calibration: Calibration | None, kind: Kind, pairs: ScoredPredictions) -> ScoredPredictions:
+def calibrated_pairs(
+    calibration: Calibration | None, kind: Kind, pairs: ScoredPredictions
+) -> ScoredPredictions:
     """Return pairs whose scores are calibrated; the given ones if this kind of score was not measured."""
     if calibration is None:
         return pairs
@@ -459,7 +508,9 @@ def calibrated_pairs(calibration: Calibration | None, kind: Kind, pairs: ScoredP
     return _mapped(pairs, (np.array(curve.predicted), np.array(curve.true)))
 
 
-def confidence_summary(confidence: Mapping[Kind, ScoredPredictions], calibration: Calibration | None) -> dict[str, Any]:
+def confidence_summary(
+    confidence: Mapping[Kind, ScoredPredictions], calibration: Calibration | None
+) -> dict[str, Any]:
     """Return number, calibration error and area of the risk of each kind of score, as json values.
 
     "ece" is that of calibrated scores; "ece_uncalibrated" is None if nothing is calibrated. "auto_kept" is the share of
@@ -479,7 +530,9 @@ def confidence_summary(confidence: Mapping[Kind, ScoredPredictions], calibration
     return blocks
 
 
-def _auto_summary(calibration: Calibration, pairs: ScoredPredictions) -> dict[str, float | None]:
+def _auto_summary(
+    calibration: Calibration, pairs: ScoredPredictions
+) -> dict[str, float | None]:
     """Return the share of found objects that `--min-score auto` keeps, and the share of these that is right."""
     least = None
     if calibration.thresholds:

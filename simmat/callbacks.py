@@ -79,7 +79,9 @@ class Callback:
     def stepped(self, step: int, losses: dict[str, float]) -> None:
         """Step `step` (from 1) is done; `losses` has the learning rate too, as "lr"."""
 
-    def validated(self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores) -> None:
+    def validated(
+        self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores
+    ) -> None:
         """A validation after `step` steps is done.
 
         Args:
@@ -103,7 +105,9 @@ class Callbacks(Callback):
     One of the latter that fails is left out with a warning, and the training continues.
     """
 
-    def __init__(self, own: Iterable[Callback], of_plugins: Iterable[tuple[str, Callback]] = ()) -> None:
+    def __init__(
+        self, own: Iterable[Callback], of_plugins: Iterable[tuple[str, Callback]] = ()
+    ) -> None:
         """Take the caller's callbacks, and (name for warnings, callback) of trackers and plugins."""
         self._own = list(own)
         self._of_plugins = list(of_plugins)
@@ -124,9 +128,13 @@ class Callbacks(Callback):
         """Tell all."""
         self._tell(lambda callback: callback.stepped(step, losses))
 
-    def validated(self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores) -> None:
+    def validated(
+        self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores
+    ) -> None:
         """Tell all."""
-        self._tell(lambda callback: callback.validated(step, summary, best=best, scores=scores))
+        self._tell(
+            lambda callback: callback.validated(step, summary, best=best, scores=scores)
+        )
 
     def stopped(self) -> None:
         """Tell all."""
@@ -184,7 +192,10 @@ class ConsoleCallback(Callback):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._end_phase()
         if self._bar is not None:
@@ -194,7 +205,14 @@ class ConsoleCallback(Callback):
         """Open a progress bar for a phase."""
         self._end_phase()
         # disable=None: no bar without a terminal, where one per validation would fill the log.
-        self._phase = tqdm(total=total, desc=escape(what), leave=False, unit="image", disable=None, file=sys.stderr)
+        self._phase = tqdm(
+            total=total,
+            desc=escape(what),
+            leave=False,
+            unit="image",
+            disable=None,
+            file=sys.stderr,
+        )
 
     def advanced(self, count: int) -> None:
         """Advance the phase's bar."""
@@ -239,14 +257,19 @@ class ConsoleCallback(Callback):
             self._bar.set_postfix(self._shown, refresh=False)
             self._bar.update(1)
 
-    def validated(self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores) -> None:
+    def validated(
+        self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores
+    ) -> None:
         """Show the validation score next to the loss, and remember the best."""
         self._end_phase()
         if best:
             self.best = summary["miou_object"]
             self.best_step = step
         shown = [f"{summary['miou_object']:.3f}"]
-        for name, block, key in (("AP50", "everything", "ap50"), ("class mIoU", "semantic", "miou")):
+        for name, block, key in (
+            ("AP50", "everything", "ap50"),
+            ("class mIoU", "semantic", "miou"),
+        ):
             value = (summary.get(block) or {}).get(key)
             if value is not None:
                 shown.append(f"{name} {value:.3f}")
@@ -291,15 +314,21 @@ class TrackingCallback(Callback):
 
     def stepped(self, step: int, losses: dict[str, float]) -> None:
         """Log losses and learning rate."""
-        self._accelerator.log({f"train/{name}": value for name, value in losses.items()}, step=step)
+        self._accelerator.log(
+            {f"train/{name}": value for name, value in losses.items()}, step=step
+        )
 
-    def validated(self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores) -> None:
+    def validated(
+        self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores
+    ) -> None:
         """Log all scores that are numbers."""
         self._accelerator.log(_numbers(summary, "val/"), step=step)
 
 
 @contextmanager
-def tracked(accelerator: Accelerator, config: TrainConfig) -> Iterator[list[tuple[str, Callback]]]:
+def tracked(
+    accelerator: Accelerator, config: TrainConfig
+) -> Iterator[list[tuple[str, Callback]]]:
     """Start the tracker of a config with its settings, and finish it with the block; ConfigError if it does not start.
 
     Gives the callbacks that log to it, for `Callbacks(of_plugins=)`; none without `track`.
@@ -313,7 +342,8 @@ def tracked(accelerator: Accelerator, config: TrainConfig) -> Iterator[list[tupl
         "wandb": {"name": out.name, "dir": str(out)},
         "mlflow": {"run_name": out.name},
     }
-    project = "tensorboard" if config.track == "tensorboard" else "simmat"  # TensorBoard's is a folder in the run's
+    # TensorBoard's is a folder in the run's
+    project = "tensorboard" if config.track == "tensorboard" else "simmat"
     settings = {}
     for key, value in config.model_dump(mode="json", exclude_none=True).items():
         if isinstance(value, bool | int | float | str):

@@ -24,7 +24,15 @@ from simmat.errors import ConfigError, did_you_mean
 from simmat.io.files import with_home
 from simmat.sensors.channel_selection import parse_channels
 from simmat.sensors.options import NodataField, with_absolute_files
-from simmat.types import FORMER_ASPECTS, MAX_CROP, MIN_CROP, Aspect, RegionRule, ZeroMeans, current_aspect
+from simmat.types import (
+    FORMER_ASPECTS,
+    MAX_CROP,
+    MIN_CROP,
+    Aspect,
+    RegionRule,
+    ZeroMeans,
+    current_aspect,
+)
 
 Heads = Literal["auto", "prompt", "prompt,dense"]
 DEFAULT_HEADS: Heads = "auto"
@@ -35,16 +43,28 @@ MAX_IMAGE_SIZE = 2**14
 MAX_STEPS = 10**9
 """Limits of loading processes, of images or prompts in a step, of pixels in a side of the input, of steps."""
 
-MUTABLE_ON_RESUME = frozenset({"device", "gradient_checkpointing", "pictures", "track", "workers"})
+MUTABLE_ON_RESUME = frozenset(
+    {"device", "gradient_checkpointing", "pictures", "track", "workers"}
+)
 """Settings that do not change the result of a run, except for rounding."""
 
-PATH_SETTINGS = frozenset({"checkpoint", "data", "foundation", "init", "modality", "out"})
+PATH_SETTINGS = frozenset(
+    {"checkpoint", "data", "foundation", "init", "modality", "out"}
+)
 """Settings that name files: the content decides the result, not the path, which may change before a resume."""
 
 BUNDLE_ELSEWHERE = re.compile(r"gallery:|\w{2,}:[/\\]")
 """How the place of a bundle begins that is no path: gallery:NAME, hf://ORG/NAME (also as a path). C:/ is a drive."""
 
-CARD_FIELDS = ("regions", "min_region", "nodata", "ignore", "zero_means", "class_attribute", "crop")
+CARD_FIELDS = (
+    "regions",
+    "min_region",
+    "nodata",
+    "ignore",
+    "zero_means",
+    "class_attribute",
+    "crop",
+)
 """Settings that replace those of the data card."""
 
 OF_SENSOR = (
@@ -86,7 +106,9 @@ COMPAT_DEFAULTS: Mapping[str, Any] = {
 def _channels(value: Any) -> Any:
     """Accept "0-6,8", a list of names and indices, or None."""
     if isinstance(value, list | tuple):
-        if not value or not all(isinstance(item, str | int) and not isinstance(item, bool) for item in value):
+        if not value or not all(
+            isinstance(item, str | int) and not isinstance(item, bool) for item in value
+        ):
             raise ValueError("must be a list of channel names and indices")
         value = ",".join(str(item) for item in value)
     if isinstance(value, str):
@@ -100,7 +122,9 @@ def _absolute(value: Any) -> Any:
         return value
     if value == "":
         raise ValueError("must name a file or folder, . for the current one")
-    if "\0" in str(value) or any("\ud800" <= letter <= "\udfff" for letter in str(value)):
+    if "\0" in str(value) or any(
+        "\ud800" <= letter <= "\udfff" for letter in str(value)
+    ):
         raise ValueError("must be a path that can be written as UTF-8 text")
     try:
         return with_home(Path(value)).absolute()
@@ -122,7 +146,9 @@ def _device(value: str) -> str:
 
 
 AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
-Channels = Annotated[tuple[str | int, ...], Field(strict=False), BeforeValidator(_channels)]
+Channels = Annotated[
+    tuple[str | int, ...], Field(strict=False), BeforeValidator(_channels)
+]
 OptionScalar = bool | int | float | str
 OptionValue = OptionScalar | list[OptionScalar]
 Options = dict[str, OptionValue]
@@ -134,7 +160,9 @@ Sensor = Annotated[Name, AfterValidator(with_absolute_files)]
 def sensor_name(value: str) -> str:
     """Return the name of one of several sensors; ValueError if it cannot stand behind the path of their bundle."""
     if not re.fullmatch(r"\w[\w+-]*", value) or value == "bundle":
-        raise ValueError(f"must be letters and digits, with _, + and - between, and not 'bundle', got {value!r}")
+        raise ValueError(
+            f"must be letters and digits, with _, + and - between, and not 'bundle', got {value!r}"
+        )
     return value
 
 
@@ -152,49 +180,69 @@ class TrainConfig(StrictModel):
 
     former_keys: ClassVar = {"corrections": "correction_clicks"}
 
-    modality: Sensor = Field(description="Sensor, such as thermal or rgb+thermal, or the path of a sensor.toml.")
+    modality: Sensor = Field(
+        description="Sensor, such as thermal or rgb+thermal, or the path of a sensor.toml."
+    )
     modality_options: SensorOptions = Field(
-        {}, description="Options of the sensor, as `modalities show` lists them; SENSOR.OPTION of a composition."
+        {},
+        description="Options of the sensor, as `modalities show` lists them; SENSOR.OPTION of a composition.",
     )
     data: AbsolutePath = Field(description="Folder of the data set.")
     out: AbsolutePath = Field(description="Folder of the run; made if it is missing.")
     foundation: str = Field(
-        "", description="Foundation model; by default the one installed that is ready to use, see `foundations list`."
+        "",
+        description="Foundation model; by default the one installed that is ready to use, see `foundations list`.",
     )
     mat: Name | None = Field(
         None,
         description="Transfer layer between the sensor and the foundation model; by default one that suits the model.",
     )
     tune: Name | None = Field(
-        None, description="How the foundation model is tuned; by default the tuner that suits the model."
+        None,
+        description="How the foundation model is tuned; by default the tuner that suits the model.",
     )
     mat_options: Options = Field({}, description="Options of the transfer layer.")
     tune_options: Options = Field({}, description="Options of the tuner.")
 
-    checkpoint: AbsolutePath | None = Field(None, description="Weight file of the foundation model.")
-    init: Annotated[Path | None, BeforeValidator(_bundle)] = Field(
-        None, description="Run or bundle whose weights the training starts from, of the same sensor and network."
+    checkpoint: AbsolutePath | None = Field(
+        None, description="Weight file of the foundation model."
     )
-    new_sensor: Annotated[SensorName | None, BeforeValidator(lambda value: value or None)] = Field(
+    init: Annotated[Path | None, BeforeValidator(_bundle)] = Field(
+        None,
+        description="Run or bundle whose weights the training starts from, of the same sensor and network.",
+    )
+    new_sensor: Annotated[
+        SensorName | None, BeforeValidator(lambda value: value or None)
+    ] = Field(
         None,
         description="Train a transfer layer and dense head alone, and add them to the bundle of --init as one more "
         "sensor of this name.",
     )
-    from_scratch: bool = Field(False, description="Use random foundation weights instead of pretrained ones.")
+    from_scratch: bool = Field(
+        False, description="Use random foundation weights instead of pretrained ones."
+    )
 
     channels: Channels | None = Field(
-        None, description="Channels to use, by name, index from 0, or wavelength (665nm); all by default."
+        None,
+        description="Channels to use, by name, index from 0, or wavelength (665nm); all by default.",
     )
-    regions: RegionRule | None = Field(None, description="What a region is; by default as in the data card.")
-    min_region: int | None = Field(None, ge=1, description="Smallest region that counts, in pixels.")
+    regions: RegionRule | None = Field(
+        None, description="What a region is; by default as in the data card."
+    )
+    min_region: int | None = Field(
+        None, ge=1, description="Smallest region that counts, in pixels."
+    )
     nodata: NodataField | None = Field(
         None,
         description="Stored number that means no measurement; SOURCE=NUMBER, separated by commas, for single sources.",
     )
-    ignore: int | None = Field(None, description="Mask value without ground truth, left out of loss and score.")
+    ignore: int | None = Field(
+        None, description="Mask value without ground truth, left out of loss and score."
+    )
     zero_means: ZeroMeans | None = Field(None, description="What mask value 0 means.")
     class_attribute: Name | None = Field(
-        None, description="Attribute that names the class of a polygon, where masks are polygons."
+        None,
+        description="Attribute that names the class of a polygon, where masks are polygons.",
     )
     crop: int | None = Field(
         None,
@@ -202,7 +250,9 @@ class TrainConfig(StrictModel):
         le=MAX_CROP,
         description="Cut images into windows of this many pixels a side; splits are then made by blocks of windows.",
     )
-    train_images: int | None = Field(None, ge=1, description="Train on this many images, drawn by the seed.")
+    train_images: int | None = Field(
+        None, ge=1, description="Train on this many images, drawn by the seed."
+    )
     train_share: float | None = Field(
         None,
         gt=0,
@@ -211,42 +261,69 @@ class TrainConfig(StrictModel):
     )
 
     protocol: Literal["one-click", "simmat-compat"] = Field(
-        "one-click", description="Protocol of validation; simmat-compat also trains as the paper's released code does."
+        "one-click",
+        description="Protocol of validation; simmat-compat also trains as the paper's released code does.",
     )
     steps: int | None = Field(
-        None, ge=1, le=MAX_STEPS, description="Optimiser steps; by default 100 plus two for each image, at most 1000."
+        None,
+        ge=1,
+        le=MAX_STEPS,
+        description="Optimiser steps; by default 100 plus two for each image, at most 1000.",
     )
     epochs: int | None = Field(
-        None, ge=1, le=MAX_STEPS, description="Passes over the training split, instead of steps."
+        None,
+        ge=1,
+        le=MAX_STEPS,
+        description="Passes over the training split, instead of steps.",
     )
     image_size: int | None = Field(
-        None, ge=1, le=MAX_IMAGE_SIZE, description="Side of the square input in pixels; by default the model's own."
+        None,
+        ge=1,
+        le=MAX_IMAGE_SIZE,
+        description="Side of the square input in pixels; by default the model's own.",
     )
     aspect: Annotated[Aspect, BeforeValidator(current_aspect)] = Field(
         "pad",
         description="Pad to a square, or stretch into one.",
         json_schema_extra={"former_values": list(FORMER_ASPECTS)},
     )
-    batch_size: int = Field(4, ge=1, le=MAX_BATCH, description="Images per step, over all processes.")
-    prompts_per_image: int = Field(4, ge=1, le=MAX_BATCH, description="Prompted regions per image.")
-    clicks: Literal["mixed", "random"] = Field(
-        "mixed", description="First clicks: half at the region's centre and half anywhere on it, or all anywhere on it."
+    batch_size: int = Field(
+        4, ge=1, le=MAX_BATCH, description="Images per step, over all processes."
     )
-    box_fraction: float = Field(0.2, ge=0, le=1, description="Share of the steps with box prompts instead of clicks.")
+    prompts_per_image: int = Field(
+        4, ge=1, le=MAX_BATCH, description="Prompted regions per image."
+    )
+    clicks: Literal["mixed", "random"] = Field(
+        "mixed",
+        description="First clicks: half at the region's centre and half anywhere on it, or all anywhere on it.",
+    )
+    box_fraction: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Share of the steps with box prompts instead of clicks.",
+    )
     correction_clicks: int = Field(
         1,
         ge=0,
         le=4,
         description="Clicks on errors after the first masks of a step.",
-        json_schema_extra={"flag": "--correction-clicks --corrections"},  # and its former name
+        # and its former name
+        json_schema_extra={"flag": "--correction-clicks --corrections"},
     )
-    augment: bool = Field(True, description="Random flips, scales, gains, offsets and noise of training images.")
+    augment: bool = Field(
+        True,
+        description="Random flips, scales, gains, offsets and noise of training images.",
+    )
     rotate: bool = Field(
         False,
         description="Also random quarter turns and vertical flips, for images without an up direction (from above).",
     )
     paste: float = Field(
-        0.0, ge=0, le=1, description="Share of the training images into which copies of objects are pasted."
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the training images into which copies of objects are pasted.",
     )
     workers: int | None = Field(
         None,
@@ -264,19 +341,36 @@ class TrainConfig(StrictModel):
         "focal",
         description="Loss: focal or bce (each with dice), or the loss of a plugin; custom is one given in Python.",
     )
-    lr: float | None = Field(None, gt=0, description="Peak learning rate; by default that of the model or tuner.")
+    lr: float | None = Field(
+        None,
+        gt=0,
+        description="Peak learning rate; by default that of the model or tuner.",
+    )
     backbone_lr_factor: float = Field(
-        1.0, gt=0, le=1, description="Learning rate of the backbone, relative to that of transfer layer and decoder."
+        1.0,
+        gt=0,
+        le=1,
+        description="Learning rate of the backbone, relative to that of transfer layer and decoder.",
     )
-    weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW, for weights that are matrices.")
+    weight_decay: float = Field(
+        0.01, ge=0, description="Weight decay of AdamW, for weights that are matrices."
+    )
     schedule: Literal["cosine", "constant", "halving"] = Field(
-        "cosine", description="Learning rate after warm-up; halving halves it every 10 epochs."
+        "cosine",
+        description="Learning rate after warm-up; halving halves it every 10 epochs.",
     )
-    warmup_steps: int | None = Field(None, ge=0, description="Linear warm-up; by default 5 % of steps, at most 100.")
-    grad_clip: float = Field(1.0, ge=0, description="Largest gradient norm; 0 does not clip.")
-    grad_accumulation: int = Field(1, ge=1, description="Parts that a batch is split into, to save memory.")
+    warmup_steps: int | None = Field(
+        None, ge=0, description="Linear warm-up; by default 5 % of steps, at most 100."
+    )
+    grad_clip: float = Field(
+        1.0, ge=0, description="Largest gradient norm; 0 does not clip."
+    )
+    grad_accumulation: int = Field(
+        1, ge=1, description="Parts that a batch is split into, to save memory."
+    )
     gradient_checkpointing: bool = Field(
-        False, description="Recompute the backbone in the backward pass, to save memory."
+        False,
+        description="Recompute the backbone in the backward pass, to save memory.",
     )
     val_every: int | None = Field(
         None,
@@ -288,17 +382,25 @@ class TrainConfig(StrictModel):
         ge=1,
         description="Validate on this many images, drawn by the seed; by default all, or fewer if validation is slow.",
     )
-    pictures: bool = Field(True, description="Write report.html, a page that shows the run, if a plugin makes it.")
-
-    track: Literal["tensorboard", "wandb", "mlflow"] | None = Field(
-        None, description="Also log to this tracker; needs pip install 'simmat[TRACKER]'."
+    pictures: bool = Field(
+        True,
+        description="Write report.html, a page that shows the run, if a plugin makes it.",
     )
 
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Number format of the forward pass.")
+    track: Literal["tensorboard", "wandb", "mlflow"] | None = Field(
+        None,
+        description="Also log to this tracker; needs pip install 'simmat[TRACKER]'.",
+    )
+
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="Number format of the forward pass."
+    )
     device: Annotated[str, AfterValidator(_device)] = Field(
         "auto", description="Device: auto, cpu, cuda, cuda:N or mps."
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="Seed of all random choices of the run.")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="Seed of all random choices of the run."
+    )
 
     def card_overrides(self) -> dict[str, Any]:
         """Return the fields that replace those of the data card; None if the card decides."""
@@ -324,7 +426,10 @@ class TrainConfig(StrictModel):
     @model_validator(mode="wrap")
     @classmethod
     def _all_problems_at_once(
-        cls, values: Any, handler: ModelWrapValidatorHandler[TrainConfig], info: ValidationInfo
+        cls,
+        values: Any,
+        handler: ModelWrapValidatorHandler[TrainConfig],
+        info: ValidationInfo,
     ) -> TrainConfig:
         values = _filled(values) if isinstance(values, Mapping) else values
         try:
@@ -334,7 +439,11 @@ class TrainConfig(StrictModel):
             pattern = rf"^({'|'.join(cls.model_fields)})\b( is missing$)?"
             file = info.context
             problems = [
-                re.sub(pattern, lambda found: _as_option(found, in_file=bool(file)), problem)
+                re.sub(
+                    pattern,
+                    lambda found: _as_option(found, in_file=bool(file)),
+                    problem,
+                )
                 for problem in problems_of(error, cls, values)
             ]
         if problems:
@@ -347,7 +456,11 @@ def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
     filled = dict(values)
     if filled.get("protocol") == "simmat-compat":
         length = {"epochs"} if filled.get("steps") is not None else set()
-        filled |= {k: v for k, v in COMPAT_DEFAULTS.items() if filled.get(k) is None and k not in length}
+        filled |= {
+            k: v
+            for k, v in COMPAT_DEFAULTS.items()
+            if filled.get(k) is None and k not in length
+        }
     if filled.get("from_scratch") is True:
         filled.setdefault("tune", "full")
     return filled
@@ -358,7 +471,9 @@ def default_steps(images: int) -> int:
     return min(100 + 2 * images, 1000)
 
 
-def load_config(path: Path | str | None, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+def load_config(
+    path: Path | str | None, overrides: Mapping[str, Any] | None = None
+) -> TrainConfig:
     """Merge a run's settings: the command line overrides the file, the file the defaults.
 
     Args:
@@ -377,7 +492,9 @@ def load_config(path: Path | str | None, overrides: Mapping[str, Any] | None = N
     return _of_one(in_file, overrides, path)
 
 
-def load_configs(path: Path | str | None, overrides: Mapping[str, Any] | None = None) -> dict[str, TrainConfig]:
+def load_configs(
+    path: Path | str | None, overrides: Mapping[str, Any] | None = None
+) -> dict[str, TrainConfig]:
     """Return name -> settings of every sensor that a file has in `[[data]]` tables; without them, "" -> its settings.
 
     A table has a `name`, by default that of the sensor, which is also that of its folder in `out`, and settings of
@@ -403,7 +520,9 @@ def load_configs(path: Path | str | None, overrides: Mapping[str, Any] | None = 
     found: dict[str, TrainConfig] = {}
     for number, table in enumerate(tables, start=1):
         if not isinstance(table, dict):
-            problems.append(f"data {number} must be a table with the settings of a sensor, got {table!r}")
+            problems.append(
+                f"data {number} must be a table with the settings of a sensor, got {table!r}"
+            )
             continue
         table = TrainConfig.with_current_keys(table)
         name = table.pop("name", table.get("modality", in_file.get("modality")))
@@ -411,11 +530,19 @@ def load_configs(path: Path | str | None, overrides: Mapping[str, Any] | None = 
         problems += wrong
         if problems:
             continue
-        values = {"steps": 500, **in_file, **with_paths(table, Path(path or "").absolute().parent)}
-        config = merged(values, given | {"out": Path(out) / name}, f"settings of {name!r} ({path})")
+        values = {
+            "steps": 500,
+            **in_file,
+            **with_paths(table, Path(path or "").absolute().parent),
+        }
+        config = merged(
+            values, given | {"out": Path(out) / name}, f"settings of {name!r} ({path})"
+        )
         for other, known in found.items():
             if _place(known) == _place(config):
-                problems.append(f"{name!r} and {other!r} are one sensor given twice, with the data of {config.data}")
+                problems.append(
+                    f"{name!r} and {other!r} are one sensor given twice, with the data of {config.data}"
+                )
                 break
         found[name] = config
     if problems:
@@ -423,38 +550,59 @@ def load_configs(path: Path | str | None, overrides: Mapping[str, Any] | None = 
     return found
 
 
-def _of_one(in_file: Mapping[str, Any], overrides: Mapping[str, Any] | None, path: Path | str | None) -> TrainConfig:
+def _of_one(
+    in_file: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None,
+    path: Path | str | None,
+) -> TrainConfig:
     return merged(in_file, overrides, path and f"settings ({path}, command line)")
 
 
-def _problems_of_several(given: Mapping[str, Any], in_file: Mapping[str, Any], path: Path | str | None) -> list[str]:
+def _problems_of_several(
+    given: Mapping[str, Any], in_file: Mapping[str, Any], path: Path | str | None
+) -> list[str]:
     """Return which settings are for a training of one sensor alone."""
     problems = []
     for key in ("data", "modality"):
         if given.get(key) is not None:
-            problems.append(f"{option_name(key)} is for one sensor, and {path} has [[data]]; leave it out")
+            problems.append(
+                f"{option_name(key)} is for one sensor, and {path} has [[data]]; leave it out"
+            )
     for key in ("init", "new_sensor", "epochs"):
         if given.get(key) or in_file.get(key):
-            problems.append(f"{key} is for one sensor; leave it out" + (", give steps" if key == "epochs" else ""))
+            problems.append(
+                f"{key} is for one sensor; leave it out"
+                + (", give steps" if key == "epochs" else "")
+            )
     if (given.get("track") or in_file.get("track")) in ("wandb", "mlflow"):
-        problems.append("track: wandb and mlflow log one run in a process, and each sensor has one; use tensorboard")
+        problems.append(
+            "track: wandb and mlflow log one run in a process, and each sensor has one; use tensorboard"
+        )
     return problems
 
 
-def _problems_of_table(number: int, name: object, table: Mapping[str, Any], found: Collection[str]) -> list[str]:
+def _problems_of_table(
+    number: int, name: object, table: Mapping[str, Any], found: Collection[str]
+) -> list[str]:
     """Return what is wrong with the name and the keys of the table of a sensor."""
     try:
         name = sensor_name(name if isinstance(name, str) else "")
     except ValueError as error:
         return [f"data {number}: name (else modality) {error}"]
     if name in found:
-        return [f"data {number}: sensor {name!r} is given twice; give each a `name` of its own"]
+        return [
+            f"data {number}: sensor {name!r} is given twice; give each a `name` of its own"
+        ]
     problems = []
     for key in sorted(set(table) - set(OF_SENSOR)):
         if key in TrainConfig.model_fields:
-            problems.append(f"data {number} ({name!r}): {key} is not a setting of one sensor; set it for all")
+            problems.append(
+                f"data {number} ({name!r}): {key} is not a setting of one sensor; set it for all"
+            )
         else:
-            problems.append(f"data {number} ({name!r}): no key {key!r}{did_you_mean(key, OF_SENSOR)}")
+            problems.append(
+                f"data {number} ({name!r}): no key {key!r}{did_you_mean(key, OF_SENSOR)}"
+            )
     return problems
 
 
@@ -463,7 +611,11 @@ def _place(config: TrainConfig) -> tuple[object, ...]:
     return config.data, config.modality, config.modality_options, config.channels
 
 
-def merged(in_file: Mapping[str, Any], overrides: Mapping[str, Any] | None, context: str | Path | None) -> TrainConfig:
+def merged(
+    in_file: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None,
+    context: str | Path | None,
+) -> TrainConfig:
     """Merge settings as `load_config` does; `context` names their source in errors."""
     in_file = TrainConfig.with_current_keys(in_file)
     given = {}
@@ -474,14 +626,19 @@ def merged(in_file: Mapping[str, Any], overrides: Mapping[str, Any] | None, cont
     for pair in _EXCLUDE_EACH_OTHER:
         if any(given.get(key) for key in pair):
             replaced.update(pair)
-    without_augment = given.get("protocol") == "simmat-compat" and "augment" not in in_file
+    without_augment = (
+        given.get("protocol") == "simmat-compat" and "augment" not in in_file
+    )
     if given.get("augment", not without_augment) is False:
         replaced |= set(_PARTS_OF_AUGMENT)
     in_file = {key: value for key, value in in_file.items() if key not in replaced}
     for table, part in _TABLES.items():
         if part in given and part in in_file and given[part] != in_file[part]:
-            in_file.pop(table, None)  # the file's options are those of the replaced part
-        if isinstance(in_file.get(table), dict) and isinstance(given.get(table), Mapping):
+            # the file's options are those of the replaced part
+            in_file.pop(table, None)
+        if isinstance(in_file.get(table), dict) and isinstance(
+            given.get(table), Mapping
+        ):
             given[table] = {**in_file[table], **given[table]}
     return TrainConfig.model_validate({**in_file, **given}, context=context)
 
@@ -512,7 +669,9 @@ def read_settings(path: Path | str | None) -> dict[str, Any]:
     """Return what a settings file has, with absolute paths, nothing without a file; ConfigError if it is unreadable."""
     if path is None:
         return {}
-    return with_paths(read_toml(Path(path), "config file"), Path(path).absolute().parent)
+    return with_paths(
+        read_toml(Path(path), "config file"), Path(path).absolute().parent
+    )
 
 
 def with_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -13,11 +13,32 @@ from contextlib import suppress
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, ParamSpec, TypeVar, get_args, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    ParamSpec,
+    TypeVar,
+    get_args,
+    get_type_hints,
+)
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
-from simmat.errors import ConfigError, SimMATError, all_problems, did_you_mean, shortened
+from simmat.errors import (
+    ConfigError,
+    SimMATError,
+    all_problems,
+    did_you_mean,
+    shortened,
+)
 from simmat.io.files import read_bytes
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -30,7 +51,10 @@ _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 _MISSING = ("missing", "missing_argument")
 _WORDING = (
     (r"^(Value|Assertion) error, ", ""),
-    (r"^Input tag .* using '(.*)' does not match any of the expected tags: (.*)", r"must have \1 = one of \2"),
+    (
+        r"^Input tag .* using '(.*)' does not match any of the expected tags: (.*)",
+        r"must have \1 = one of \2",
+    ),
     (r"^Unable to extract tag using discriminator '(.*)'", r"must have the key \1"),
     (r"^\w+ should", "must"),
     (r"^([Ii]nput (is|was) not|Unable to parse input string as) a", "must be a"),
@@ -54,7 +78,9 @@ class StrictModel(BaseModel):
         former_keys: former name of a key -> its name today. Files with the former name are still read.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False
+    )
     former_keys: ClassVar[Mapping[str, str]] = {}
 
     @model_validator(mode="before")
@@ -123,7 +149,9 @@ def option_name(key: str) -> str:
     return "--" + key.replace("_", "-")
 
 
-def problems_of(error: ValidationError, model: type[BaseModel], values: object) -> list[str]:
+def problems_of(
+    error: ValidationError, model: type[BaseModel], values: object
+) -> list[str]:
     """Return the problems that pydantic found in a document, a line for each place."""
     found: dict[str, list[str]] = {}
     for detail in error.errors(include_url=False):
@@ -144,14 +172,21 @@ def problems_of(error: ValidationError, model: type[BaseModel], values: object) 
                 demand = re.sub(pattern, word, demand)
             demand += "" if isinstance(got, Mapping) else f", got {shown(got)}"
         found.setdefault(place, []).append(demand)
-    return [f"{place} {_joined(demands)}".lstrip() if demands else place for place, demands in found.items()]
+    return [
+        f"{place} {_joined(demands)}".lstrip() if demands else place
+        for place, demands in found.items()
+    ]
 
 
 def _joined(demands: Sequence[str]) -> str:
     """Join what the members of a union ask for: "must be a string or a whole number, got 0.5"."""
     first, got = demands[0].partition(", got ")[::2]
-    others = [demand.partition(", got ")[0].removeprefix("must be ") for demand in demands[1:]]
-    return " or ".join(dict.fromkeys([first, *others])) + (f", got {got}" if got else "")
+    others = [
+        demand.partition(", got ")[0].removeprefix("must be ") for demand in demands[1:]
+    ]
+    return " or ".join(dict.fromkeys([first, *others])) + (
+        f", got {got}" if got else ""
+    )
 
 
 def as_tuples(value: Any) -> Any:
@@ -172,7 +207,9 @@ def of_dataclass(kind: type[Any]) -> BeforeValidator:
     given = {}
     for f in fields(kind):
         given[f.name] = (hints[f.name], ... if f.default is MISSING else f.default)
-    table: type[StrictModel] = create_model(kind.__name__, __base__=StrictModel, **given)  # type: ignore[call-overload]
+    table: type[StrictModel] = create_model(
+        kind.__name__, __base__=StrictModel, **given
+    )  # type: ignore[call-overload]
 
     def read(value: Any) -> Any:
         if isinstance(value, kind):
@@ -202,7 +239,9 @@ def allowed_values(model: type[BaseModel], key: str) -> str:
 
 def shown(value: object) -> str:
     """Return a value as shown in a message; a long one is cut."""
-    return shortened(repr(list(value) if isinstance(value, tuple) else value), _MAX_SHOWN)
+    return shortened(
+        repr(list(value) if isinstance(value, tuple) else value), _MAX_SHOWN
+    )
 
 
 def read_toml(path: Path, kind: str, *, hint: str = "") -> dict[str, Any]:
@@ -214,8 +253,11 @@ def read_toml(path: Path, kind: str, *, hint: str = "") -> dict[str, Any]:
     try:
         return tomllib.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text at byte {error.start}; save it as UTF-8") from error
-    except (ValueError, RecursionError) as error:  # a number with thousands of digits raises a plain ValueError
+        raise ConfigError(
+            f"{path} is not UTF-8 text at byte {error.start}; save it as UTF-8"
+        ) from error
+    # a number with thousands of digits raises a plain ValueError
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
@@ -229,15 +271,21 @@ def _place(loc: Keys, values: object, *, absent: bool) -> str:
     here = values
     for number, key in enumerate(loc):
         there = isinstance(here, Mapping) and key in here
-        there |= isinstance(here, list | tuple) and isinstance(key, int) and key < len(here)
+        there |= (
+            isinstance(here, list | tuple) and isinstance(key, int) and key < len(here)
+        )
         if not there and not (absent and number == len(loc) - 1):
             continue
         here = here[key] if there else None  # type: ignore[index]
         if isinstance(key, int):
             name = here.get("name") if isinstance(here, Mapping) else None
-            text += f" {key + 1}" + (f" ({shown(name)}):" if isinstance(name, str) else ":")
+            text += f" {key + 1}" + (
+                f" ({shown(name)}):" if isinstance(name, str) else ":"
+            )
         else:
-            text += ("" if not text else " " if text.endswith(":") else ".") + shortened(key, _MAX_SHOWN)
+            text += (
+                "" if not text else " " if text.endswith(":") else "."
+            ) + shortened(key, _MAX_SHOWN)
     return text.removesuffix(":")
 
 
@@ -250,7 +298,12 @@ def _keys_at(model: type[BaseModel], loc: Keys) -> list[str]:
             tables = []
             for annotation in inner:
                 tables += _tables_in(annotation)
-    known = (table.known_keys() if issubclass(table, StrictModel) else map(str, _fields(table)) for table in tables)
+    known = (
+        table.known_keys()
+        if issubclass(table, StrictModel)
+        else map(str, _fields(table))
+        for table in tables
+    )
     return list(dict.fromkeys(key for keys in known for key in keys))
 
 
@@ -263,15 +316,21 @@ def _fields(table: type) -> Mapping[str | int, Any]:
 
 
 def _tables_in(annotation: object) -> list[type]:
-    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or is_dataclass(annotation)):
+    if isinstance(annotation, type) and (
+        issubclass(annotation, BaseModel) or is_dataclass(annotation)
+    ):
         return [annotation]
     return [table for part in get_args(annotation) for table in _tables_in(part)]
 
 
-def former_keywords(**names: str) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+def former_keywords(
+    **names: str,
+) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
     """Decorate a function so that it also takes arguments under former names: former name = name today."""
 
-    def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    def decorate(
+        function: Callable[Parameters, Result],
+    ) -> Callable[Parameters, Result]:
         @wraps(function)
         def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
             for former, name in names.items():

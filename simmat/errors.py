@@ -59,7 +59,9 @@ def nearest(name: str, allowed: Iterable[str], *, cutoff: float = 0.6) -> str | 
     return None
 
 
-def did_you_mean(name: str, allowed: Iterable[str], *, prefix: str = "", otherwise: str = ".") -> str:
+def did_you_mean(
+    name: str, allowed: Iterable[str], *, prefix: str = "", otherwise: str = "."
+) -> str:
     """Return what follows an unknown name: "; did you mean 'thermal'?", or `otherwise` where none is close."""
     guess = nearest(name, allowed)
     if guess:
@@ -67,7 +69,9 @@ def did_you_mean(name: str, allowed: Iterable[str], *, prefix: str = "", otherwi
     return otherwise
 
 
-def unknown_name(kind: str, name: str, allowed: Iterable[str], *, hint: str = "") -> UnknownNameError:
+def unknown_name(
+    kind: str, name: str, allowed: Iterable[str], *, hint: str = ""
+) -> UnknownNameError:
     """Return the error for an unknown name.
 
     Args:
@@ -75,7 +79,10 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str], *, hint: str = ""
     """
     names = sorted(allowed)
     have = f" Available: {', '.join(names)}." if names else " None is installed."
-    return UnknownNameError(f"no {kind} {name!r}{did_you_mean(name, names)}{have}" + (f" {hint}" if hint else ""))
+    return UnknownNameError(
+        f"no {kind} {name!r}{did_you_mean(name, names)}{have}"
+        + (f" {hint}" if hint else "")
+    )
 
 
 _PATH = re.compile(r"[^\s:,()']*/[^\s:,()']*")
@@ -87,10 +94,16 @@ def equal_problems(problems: Sequence[str]) -> list[str]:
     """Join problems that differ only in paths and numbers: "28 files, first images/a.png: …"."""
     groups: dict[str, list[str]] = {}
     for problem in problems:
-        groups.setdefault(re.sub(r"\d+", "0", _PATH.sub("", problem)), []).append(problem)
+        groups.setdefault(re.sub(r"\d+", "0", _PATH.sub("", problem)), []).append(
+            problem
+        )
     joined = []
     for group in groups.values():
-        joined.append(group if len(group) <= MAX_UNGROUPED else [f"{len(group)} files, first {group[0]}"])
+        joined.append(
+            group
+            if len(group) <= MAX_UNGROUPED
+            else [f"{len(group)} files, first {group[0]}"]
+        )
     return [problem for group in joined for problem in group]
 
 
@@ -111,4 +124,6 @@ def shortened(text: str, limit: int = 60) -> str:
 
 def few_of(names: Sequence[str], limit: int = 5) -> str:
     """Return at most `limit` names for a message: "a, b and 3 more"."""
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    return ", ".join(names[:limit]) + (
+        f" and {len(names) - limit} more" if len(names) > limit else ""
+    )

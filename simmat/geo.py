@@ -54,7 +54,9 @@ class GeoBackend(Protocol):
     def read_georeference(self, path: Path) -> Georeference | None:
         """Return the georeference of an image file; None if it states no coordinate system and affine grid."""
 
-    def pixel_areas(self, georeference: Georeference, size_hw: tuple[int, int]) -> Callable[[Coords], Coords] | None:
+    def pixel_areas(
+        self, georeference: Georeference, size_hw: tuple[int, int]
+    ) -> Callable[[Coords], Coords] | None:
         """Return a function from (N, 2) xy in pixels to their (N,) areas in m²; None for a grid not on earth."""
 
     def open_url(self, url: str, load: Callable[[Path], SensorImage]) -> ImageReader:
@@ -63,10 +65,14 @@ class GeoBackend(Protocol):
     def open_mosaic(self, tiles: Sequence[ImageReader]) -> ImageReader:
         """Lay images of one map, which have the same channels, side by side."""
 
-    def to_pixels(self, coords_xy: npt.ArrayLike, crs: str, image: ImageReader) -> Coords:
+    def to_pixels(
+        self, coords_xy: npt.ArrayLike, crs: str, image: ImageReader
+    ) -> Coords:
         """Return (N, 2) places in a coordinate system as xy in pixels; 0, 0 is the outer corner of the first one."""
 
-    def read_prompts(self, path: Path, crs: str | None, image: ImageReader) -> dict[str, Prompt]:
+    def read_prompts(
+        self, path: Path, crs: str | None, image: ImageReader
+    ) -> dict[str, Prompt]:
         """Read a file of points and polygons: object -> prompt; `crs` replaces the coordinate system of the file."""
 
     def read_polygons(self, samples: Sequence[Sample], card: DataCard) -> PolygonSource:
@@ -77,7 +83,9 @@ def geo_backend(what: str) -> GeoBackend:
     """Return the functions that read maps, which `what` needs; raise ConfigError if no plugin brings them."""
     found = installed_geo_backend()
     if found is None:
-        raise ConfigError(f"{what} needs a plugin that reads maps: pip install 'simmat[geo]'")
+        raise ConfigError(
+            f"{what} needs a plugin that reads maps: pip install 'simmat[geo]'"
+        )
     return found
 
 
@@ -97,7 +105,9 @@ def read_georeference(path: Path) -> Georeference | None:
 
 
 @lru_cache(maxsize=4)
-def _read_georeference(path: Path, _state: tuple[int, ...], _plugins: str | None) -> Georeference | None:
+def _read_georeference(
+    path: Path, _state: tuple[int, ...], _plugins: str | None
+) -> Georeference | None:
     """Read it once for all windows of a file."""
     backend = installed_geo_backend()
     if backend is None:

@@ -48,7 +48,20 @@ from simmat.types import Channel, SensorImage
 
 Module = TypeVar("Module", bound=nn.Module)
 
-_FILLS = frozenset({"add_", "clamp_", "copy_", "div_", "erfinv_", "fill_", "mul_", "normal_", "uniform_", "zero_"})
+_FILLS = frozenset(
+    {
+        "add_",
+        "clamp_",
+        "copy_",
+        "div_",
+        "erfinv_",
+        "fill_",
+        "mul_",
+        "normal_",
+        "uniform_",
+        "zero_",
+    }
+)
 """Functions that only set values; some are slow to import for the meta device."""
 
 
@@ -114,7 +127,9 @@ class SimMAT(nn.Module):
         """Predict masks for K prompts over the images of an embedding."""
         return cast(FoundationModel, self.foundation).decoder.decode(embedding, prompts)
 
-    def forward(self, planes: Tensor, content: Tensor, prompts: PromptBatch) -> MaskPrediction:
+    def forward(
+        self, planes: Tensor, content: Tensor, prompts: PromptBatch
+    ) -> MaskPrediction:
         """Encode and decode."""
         return self.decode(self.encode(planes, content), prompts)
 
@@ -148,11 +163,16 @@ class Parts:
 def find_parts(spec: ModelSpec, registry: Registry, weights: Path | None) -> Parts:
     """Return the installed parts that a spec names, with a weight file that is already checked."""
     return Parts(
-        registry.foundation(spec.foundation), registry.transfer_layer(spec.mat), registry.tuner(spec.tune), weights
+        registry.foundation(spec.foundation),
+        registry.transfer_layer(spec.mat),
+        registry.tuner(spec.tune),
+        weights,
     )
 
 
-def zero_shot_of(spec: ModelSpec, registry: Registry, weights: Path | None) -> tuple[ModelSpec, Parts]:
+def zero_shot_of(
+    spec: ModelSpec, registry: Registry, weights: Path | None
+) -> tuple[ModelSpec, Parts]:
     """Return spec and parts of the zero-shot reference: the same foundation model, frozen, with the zero-shot map."""
     changes: dict[str, Any] = {
         "mat": "zeroshot",
@@ -181,10 +201,17 @@ def assemble(spec: ModelSpec, parts: Parts) -> SimMAT:
 def foundation_of(spec: ModelSpec, parts: Parts) -> FoundationModel:
     """Build the foundation model of a spec; raises as `assemble`."""
     keep_freed_memory()
-    return build_foundation(parts.foundation, image_size=spec.image_size, weights=parts.weights, seed=spec.seed)
+    return build_foundation(
+        parts.foundation,
+        image_size=spec.image_size,
+        weights=parts.weights,
+        seed=spec.seed,
+    )
 
 
-def build_foundation(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> FoundationModel:
+def build_foundation(
+    spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int
+) -> FoundationModel:
     """Build a foundation model from its spec.
 
     Args:
@@ -197,7 +224,9 @@ def build_foundation(spec: FoundationSpec, *, image_size: int, weights: Path | N
         WeightsError: the file is damaged or of another model.
     """
     check_image_size(spec, image_size)
-    model: FoundationModel = import_from_string(spec.build)(spec, image_size=image_size, weights=weights, seed=seed)
+    model: FoundationModel = import_from_string(spec.build)(
+        spec, image_size=image_size, weights=weights, seed=seed
+    )
     return model
 
 
@@ -226,11 +255,16 @@ def assemble_on(foundation: FoundationModel, spec: ModelSpec, parts: Parts) -> S
             **tune_options,
         )
     unfreeze_newly_initialized(network, parts.foundation.targets)
-    if parts.transfer.output == "features" and hasattr(foundation.backbone, "first_layer"):
-        foundation.backbone.first_layer.requires_grad_(False)  # the MAT replaces it, so it gets no gradient
+    if parts.transfer.output == "features" and hasattr(
+        foundation.backbone, "first_layer"
+    ):
+        # the MAT replaces it, so it gets no gradient
+        foundation.backbone.first_layer.requires_grad_(False)
     with _part("dense head", "dense", {}):
         dense = _dense_head(spec, foundation)
-    return SimMAT(mat, foundation, parts.transfer.output, dense, layer=parts.transfer.name)
+    return SimMAT(
+        mat, foundation, parts.transfer.output, dense, layer=parts.transfer.name
+    )
 
 
 def meta_copy(module: Module) -> Module:
@@ -253,11 +287,18 @@ class _CallLimit(TorchFunctionMode):
         self._max_calls = max_calls
 
     def __torch_function__(
-        self, func: Any, types: Sequence[Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Any,
+        types: Sequence[Any],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         self._left -= 1
-        if self._left == 0:  # once: what ends a context, such as no_grad, must pass after a refusal
-            raise TooLargeError(f"{self._what} would take more than {self._max_calls} calls of torch to build")
+        # once: what ends a context, such as no_grad, must pass after a refusal
+        if self._left == 0:
+            raise TooLargeError(
+                f"{self._what} would take more than {self._max_calls} calls of torch to build"
+            )
         named = dict(kwargs or {})
         if getattr(func, "__name__", "") in _FILLS:
             return args[0] if args else named["tensor"]  # as torch.nn.init names it
@@ -279,7 +320,9 @@ def meta_device(what: str, max_calls: int) -> Iterator[None]:
         yield
 
 
-def outline(foundation: FoundationModel, spec: ModelSpec, parts: Parts, max_calls: int) -> SimMAT | None:
+def outline(
+    foundation: FoundationModel, spec: ModelSpec, parts: Parts, max_calls: int
+) -> SimMAT | None:
     """Return what `assemble_on` would, on the meta device; None if a part cannot be built there.
 
     Raises:
@@ -288,10 +331,13 @@ def outline(foundation: FoundationModel, spec: ModelSpec, parts: Parts, max_call
     """
     copied = cast(FoundationModel, meta_copy(cast(nn.Module, foundation)))
     try:
-        with meta_device(f"a network of {parts.transfer.name!r} and {parts.tuner.name!r}", max_calls):
+        with meta_device(
+            f"a network of {parts.transfer.name!r} and {parts.tuner.name!r}", max_calls
+        ):
             return assemble_on(copied, spec, parts)
     except ConfigError as error:
-        if "meta tensor" not in str(error):  # a layer that reads values while it is built
+        # a layer that reads values while it is built
+        if "meta tensor" not in str(error):
             raise
         return None
 
@@ -308,7 +354,13 @@ def _dense_head(spec: ModelSpec, foundation: FoundationModel) -> DenseHead | Non
         widths = tuple(level.shape[1] for level in embedding.levels)
         strides = tuple(embedding.strides)
     generator = torch.Generator().manual_seed(spec.seed + 2)
-    return DenseHead(widths, strides, spec.dense.count, background=spec.dense.background, generator=generator)
+    return DenseHead(
+        widths,
+        strides,
+        spec.dense.count,
+        background=spec.dense.background,
+        generator=generator,
+    )
 
 
 def with_layout(spec: ModelSpec, model: SimMAT) -> ModelSpec:
@@ -323,10 +375,14 @@ def embedding_layout(foundation: FoundationModel, size: int) -> ImageEmbedding:
     """Return the embedding of one S×S image on the meta device: shapes and strides, nothing is computed."""
     backbone = cast(Backbone, meta_copy(cast(nn.Module, foundation.backbone)).eval())
     with torch.no_grad():
-        return backbone.encode(backbone.embed(torch.empty(1, 3, size, size, device="meta")))
+        return backbone.encode(
+            backbone.embed(torch.empty(1, 3, size, size, device="meta"))
+        )
 
 
-def assemble_transfer(spec: ModelSpec, parts: Parts, foundation: FoundationModel) -> nn.Module:
+def assemble_transfer(
+    spec: ModelSpec, parts: Parts, foundation: FoundationModel
+) -> nn.Module:
     """Build the transfer layer of a spec for a foundation model; raises as `assemble`."""
     options = complete_options(parts.transfer, spec.mat_options)
     with _part("transfer layer", parts.transfer.name, options):
@@ -350,13 +406,17 @@ def _part(kind: str, name: str, options: Mapping[str, Any]) -> Iterator[None]:
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         given = ", ".join(f"{key} = {value}" for key, value in options.items())
         what = f"{kind} {name!r}" + (f" of {given}" if given else "")
-        raise ConfigError(f"{what} cannot be built ({first_line(error)}); give it options in range") from error
+        raise ConfigError(
+            f"{what} cannot be built ({first_line(error)}); give it options in range"
+        ) from error
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
     """Return the numbers of (trainable, all) parameters; a shared one counts once."""
     parameters = list(model.parameters())
-    return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
+    return sum(p.numel() for p in parameters if p.requires_grad), sum(
+        p.numel() for p in parameters
+    )
 
 
 class MAT(nn.Module):
@@ -400,7 +460,11 @@ class MAT(nn.Module):
             planes = tuple(Channel(f"plane{i}", "value", "1") for i in range(channels))
         else:
             planes = channels
-        if not (planes and isinstance(planes, Sequence) and all(isinstance(one, Channel) for one in planes)):
+        if not (
+            planes
+            and isinstance(planes, Sequence)
+            and all(isinstance(one, Channel) for one in planes)
+        ):
             raise ConfigError(
                 f"a transfer layer takes a number of channels, at least 1, or simmat.Channel objects, got {channels!r}"
             )
@@ -481,18 +545,25 @@ def build(
         check_digest(spec, weights, sha256_of(weights))
     planes = _transformed(sensor)
     found = statistics or independent(len(planes))
-    fitted = fit_channels(planes, found, pixel_mean=spec.pixel_mean, pixel_std=spec.pixel_std)
+    fitted = fit_channels(
+        planes, found, pixel_mean=spec.pixel_mean, pixel_std=spec.pixel_std
+    )
     model = ModelSpec(
         modality=sensor.name,
         sensor_channels=sensor.channels,
         channels=fitted,
         statistics=found,
-        zero_shot=tuple(map(tuple, zero_shot_map(fitted, found, spec.pixel_std).tolist())),
+        zero_shot=tuple(
+            map(tuple, zero_shot_map(fitted, found, spec.pixel_std).tolist())
+        ),
         foundation=spec.name,
         seed=seed,
         image_size=size,
         mat=layer.name,
-        mat_options={**(spec.mat_options if mat is None else {}), **(mat_options or {})},
+        mat_options={
+            **(spec.mat_options if mat is None else {}),
+            **(mat_options or {}),
+        },
         tune=tuner.name,
         tune_options=dict(tune_options or {}),
         card=DataCard(regions="instances"),

@@ -47,7 +47,9 @@ class DenseSpec(StrictModel):
     background: bool
     classes: FromLists[tuple[int | None, ...]]
     widths: FromLists[tuple[Annotated[int, Field(ge=1)], ...]] = ()
-    strides: FromLists[tuple[Annotated[float, Field(gt=0, le=MAX_IMAGE_SIZE)], ...]] = ()
+    strides: FromLists[
+        tuple[Annotated[float, Field(gt=0, le=MAX_IMAGE_SIZE)], ...]
+    ] = ()
 
     @property
     def count(self) -> int:
@@ -57,12 +59,18 @@ class DenseSpec(StrictModel):
     @property
     def label_values(self) -> tuple[int, ...]:
         """Label value of each index of the class map; objects without a class are 1."""
-        return (*([0] if self.background else []), *(1 if value is None else value for value in self.classes))
+        return (
+            *([0] if self.background else []),
+            *(1 if value is None else value for value in self.classes),
+        )
 
     @property
     def index_of(self) -> dict[int | None, int]:
         """Class of an object -> its index in the class map."""
-        return {value: index for index, value in enumerate(self.classes, start=int(self.background))}
+        return {
+            value: index
+            for index, value in enumerate(self.classes, start=int(self.background))
+        }
 
     def by_class(self, probabilities: Sequence[float]) -> dict[int, float] | None:
         """Return label value -> probability, of one for each of `classes`; None if objects have no class."""
@@ -86,7 +94,10 @@ class ModelSpec(StrictModel):
         sensor_definitions: the whole declaration of every sensor of `modality` that has a `sensor.toml`.
     """
 
-    former_keys: ClassVar = {"picks": "selected_channels", "described": "sensor_definitions"}
+    former_keys: ClassVar = {
+        "picks": "selected_channels",
+        "described": "sensor_definitions",
+    }
 
     modality: Name
     modality_options: dict[str, Options] = Field(default_factory=dict)
@@ -117,10 +128,16 @@ class ModelSpec(StrictModel):
             yield "channels must not be empty"
         if len(self.zero_shot) != 3 or any(len(row) != count for row in self.zero_shot):
             yield f"zero_shot must be 3 rows of {count} numbers, one for each channel"
-        for what, numbers in (("mean", found.mean), ("std", found.std), ("pixels", found.pixels)):
+        for what, numbers in (
+            ("mean", found.mean),
+            ("std", found.std),
+            ("pixels", found.pixels),
+        ):
             if len(numbers) != count:
                 yield f"statistics.{what} must be {count} numbers, one for each channel"
-        if len(found.correlation) != count or any(len(row) != count for row in found.correlation):
+        if len(found.correlation) != count or any(
+            len(row) != count for row in found.correlation
+        ):
             yield f"statistics.correlation must be {count} rows of {count} numbers"
         if self.dense is not None and len(self.dense.widths) != len(self.dense.strides):
             yield f"dense needs as many widths as strides, got {len(self.dense.widths)} and {len(self.dense.strides)}"
@@ -131,10 +148,16 @@ class ModelSpec(StrictModel):
 
 def with_options(name: str, options: dict[str, Any]) -> str:
     """Return a part's name with its options, for display: "mat (n = 2, k = 3)"."""
-    return name + (f" ({', '.join(f'{key} = {value}' for key, value in options.items())})" if options else "")
+    return name + (
+        f" ({', '.join(f'{key} = {value}' for key, value in options.items())})"
+        if options
+        else ""
+    )
 
 
-def complete_options(spec: TransferLayerSpec | TunerSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+def complete_options(
+    spec: TransferLayerSpec | TunerSpec, given: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return all options of a transfer layer or tuner; ConfigError lists the unknown and those of a wrong type."""
     fields: dict[str, Any] = {}
     for name, default in spec.options.items():

@@ -35,7 +35,9 @@ def escape(text: str, *, keep: str = LAYOUT) -> str:
         text: any text; a byte of a file name that is not UTF-8, a lone surrogate in Python, becomes \udcXX.
         keep: characters that are not escaped.
     """
-    return _replace(text, keep, lambda char: char.encode("unicode_escape").decode("ascii"))
+    return _replace(
+        text, keep, lambda char: char.encode("unicode_escape").decode("ascii")
+    )
 
 
 def escape_json(text: str) -> str:
@@ -64,7 +66,8 @@ time."""
 def warn_if_slow(text: str) -> Iterator[None]:
     """Print a text on standard error, once, if the body has not ended after `SLOW_S` seconds."""
     global _watcher
-    if not _watcher.is_alive():  # the first call in this process; a fork has no threads of its parent
+    # the first call in this process; a fork has no threads of its parent
+    if not _watcher.is_alive():
         _waiting.clear()
         _watcher = threading.Thread(target=_watch, daemon=True)
         _watcher.start()
@@ -141,7 +144,12 @@ def _escaping(stream: TextIO) -> TextIO:
 
 @contextmanager
 def progress_bar(
-    label: str, unit: str, *, total: int | None = None, shown: bool = True, unit_scale: bool = False
+    label: str,
+    unit: str,
+    *,
+    total: int | None = None,
+    shown: bool = True,
+    unit_scale: bool = False,
 ) -> Iterator[tqdm[Any]]:
     """Show progress on standard error: a bar on a terminal, cleared at the end; else a line every `LINE_SECONDS`.
 
@@ -156,12 +164,23 @@ def progress_bar(
 
     drawn: dict[str, Any]
     if sys.stderr.isatty():
-        drawn = {"ncols": 80, "nrows": 24}  # some containers report a size of 0, and tqdm would draw nothing
+        # some containers report a size of 0, and tqdm would draw nothing
+        drawn = {"ncols": 80, "nrows": 24}
     else:
         form = "{desc}: {n_fmt} of {total_fmt}, {remaining} left"
-        drawn = {"file": _Lines(), "bar_format": form, "ncols": 10_000, "delay": LINE_SECONDS}
+        drawn = {
+            "file": _Lines(),
+            "bar_format": form,
+            "ncols": 10_000,
+            "delay": LINE_SECONDS,
+        }
         drawn |= {"mininterval": LINE_SECONDS, "miniters": 1}
-    drawn |= {"unit": unit, "unit_scale": unit_scale, "leave": False, "disable": not shown}
+    drawn |= {
+        "unit": unit,
+        "unit_scale": unit_scale,
+        "leave": False,
+        "disable": not shown,
+    }
     with tqdm(total=total, desc=escape(label), **drawn) as bar:
         yield bar
 
@@ -188,10 +207,16 @@ def _replace(text: str, keep: str, escaped: Callable[[str], str]) -> str:
     if text.isprintable():
         return text
     kept = keep + _JOINERS
-    controlling = (c for c in set(text) if c not in kept and unicodedata.category(c) in _CONTROLLING)
+    controlling = (
+        c
+        for c in set(text)
+        if c not in kept and unicodedata.category(c) in _CONTROLLING
+    )
     return text.translate({ord(c): escaped(c) for c in controlling})
 
 
 def _json_escape(char: str) -> str:
     units = char.encode("utf-16-be", "surrogatepass").hex()
-    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
+    return "".join(
+        f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4)
+    )

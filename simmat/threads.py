@@ -31,16 +31,26 @@ SHORT_SPIN = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 @cache  # each prompt asks for it
 def cpu_quota(root: Path = Path("/")) -> float | None:
     """Return the CPU time per time, such as 1.5, that the container of this process may use; None without a limit."""
-    files = [*_cgroup_files(root, "cpu.max"), *_cgroup_files(root, "cpu.cfs_quota_us", "cpu.cfs_period_us")]
+    files = [
+        *_cgroup_files(root, "cpu.max"),
+        *_cgroup_files(root, "cpu.cfs_quota_us", "cpu.cfs_period_us"),
+    ]
     parts = (text.split() for text in files)
-    return min((int(quota) / int(period) for quota, period in parts if quota.isdigit()), default=None)
+    return min(
+        (int(quota) / int(period) for quota, period in parts if quota.isdigit()),
+        default=None,
+    )
 
 
 def memory_limit(root: Path = Path("/")) -> int | None:
     """Return the bytes of memory that the container of this process may use; None without a limit."""
-    files = [*_cgroup_files(root, "memory.max"), *_cgroup_files(root, "memory.limit_in_bytes")]
+    files = [
+        *_cgroup_files(root, "memory.max"),
+        *_cgroup_files(root, "memory.limit_in_bytes"),
+    ]
     limits = (int(text) for text in files if text.strip().isdigit())
-    return min((limit for limit in limits if limit < 1 << 60), default=None)  # version 1 says 2**63 for no limit
+    # version 1 says 2**63 for no limit
+    return min((limit for limit in limits if limit < 1 << 60), default=None)
 
 
 def peak_memory_bytes() -> int:
@@ -52,7 +62,8 @@ def peak_memory_bytes() -> int:
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB on Linux
+    # bytes on macOS, KiB on Linux
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _cgroup_files(root: Path, *names: str) -> Iterator[str]:
@@ -61,7 +72,8 @@ def _cgroup_files(root: Path, *names: str) -> Iterator[str]:
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             inner = Path(path.lstrip("/"))
-            for below in (inner, *inner.parents):  # the last is the mount, which a container sees as its own group
+            # the last is the mount, which a container sees as its own group
+            for below in (inner, *inner.parents):
                 folder = root / "sys/fs/cgroup" / controllers / below
                 with suppress(OSError):
                     yield " ".join((folder / name).read_text() for name in names)
@@ -88,7 +100,9 @@ def cpu_clock() -> tuple[float, float]:
 
     cores = psutil.cpu_times(percpu=True)
     if hasattr(os, "sched_getaffinity"):
-        cores = [cores[number] for number in os.sched_getaffinity(0) if number < len(cores)]
+        cores = [
+            cores[number] for number in os.sched_getaffinity(0) if number < len(cores)
+        ]
     idle = sum(core.idle + getattr(core, "iowait", 0.0) for core in cores)
     return time.monotonic(), idle + time.process_time()
 
@@ -122,7 +136,10 @@ def prepare_threads(environment: MutableMapping[str, str] = os.environ) -> None:
         return
     if not any(name in environment for name in WAIT_VARIABLES):
         environment.update(SHORT_SPIN)
-    if THREADS_VARIABLE not in environment and (cpus := usable_cpus()) < affinity_cpus():
+    if (
+        THREADS_VARIABLE not in environment
+        and (cpus := usable_cpus()) < affinity_cpus()
+    ):
         environment[THREADS_VARIABLE] = str(cpus)
 
 
@@ -134,7 +151,11 @@ def threads_are_chosen() -> bool:
 def cpu_name() -> str:
     """Return the name of the processor, as far as the system tells it."""
     with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in (
+            Path("/proc/cpuinfo")
+            .read_text(encoding="utf-8", errors="replace")
+            .splitlines()
+        ):
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

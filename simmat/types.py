@@ -63,9 +63,16 @@ class Channel:
         if self.mean is not None and not math.isfinite(self.mean):
             found.append(f"mean must be finite, got {self.mean}")
         if self.wavelength_um is not None and not self.wavelength_um > 0:
-            found.append(f"wavelength_um must be greater than 0, got {self.wavelength_um}")
-        if self.valid_range is not None and not self.valid_range[0] < self.valid_range[1]:
-            found.append(f"valid_range must be (low, high) with low < high, got {self.valid_range}")
+            found.append(
+                f"wavelength_um must be greater than 0, got {self.wavelength_um}"
+            )
+        if (
+            self.valid_range is not None
+            and not self.valid_range[0] < self.valid_range[1]
+        ):
+            found.append(
+                f"valid_range must be (low, high) with low < high, got {self.valid_range}"
+            )
         if found:
             raise SpecError(f"channel {self.name!r}: " + "; ".join(found))
 
@@ -77,7 +84,11 @@ class Channel:
 def is_finite_number(value: object) -> TypeGuard[int | float]:
     """Return whether a json value is a finite number; true, false and integers too large for a float are not."""
     try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+        )
     except OverflowError:
         return False
 
@@ -89,7 +100,9 @@ def short_names(channels: Sequence[Channel]) -> str:
 
 def same_channels(one: Sequence[Channel], other: Sequence[Channel]) -> bool:
     """Return whether names, quantities and units agree, in order; ranges and statistics may differ."""
-    return [(c.name, c.quantity, c.unit) for c in one] == [(c.name, c.quantity, c.unit) for c in other]
+    return [(c.name, c.quantity, c.unit) for c in one] == [
+        (c.name, c.quantity, c.unit) for c in other
+    ]
 
 
 class Window(NamedTuple):
@@ -122,7 +135,9 @@ class Window(NamedTuple):
 
     def moved(self, rows: int, columns: int) -> Window:
         """Return the window so many rows further down and columns further right."""
-        return Window(self.y0 + rows, self.x0 + columns, self.y1 + rows, self.x1 + columns)
+        return Window(
+            self.y0 + rows, self.x0 + columns, self.y1 + rows, self.x1 + columns
+        )
 
     def relative_to(self, other: Window) -> Window:
         """Return the same pixels, counted from the first one of another window."""
@@ -150,7 +165,9 @@ class Georeference:
     def shifted(self, y0: int, x0: int) -> Georeference:
         """Return the georeference of a part of the image whose first pixel is at row y0 and column x0."""
         a, b, c, d, e, f = self.transform
-        return Georeference(self.crs, (a, b, c + a * x0 + b * y0, d, e, f + d * x0 + e * y0))
+        return Georeference(
+            self.crs, (a, b, c + a * x0 + b * y0, d, e, f + d * x0 + e * y0)
+        )
 
     def to_map(self, edges_xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Map (..., 2) xy in pixels, the corner of the first one at 0, 0, to x and y of the coordinate system."""
@@ -194,7 +211,9 @@ class SensorImage:
                 f"{where}: valid must be bool of shape {self.data.shape}, got {self.valid.dtype} of {self.valid.shape}"
             )
         if len(self.channels) != self.data.shape[0]:
-            raise DataError(f"{where}: {len(self.channels)} channels described, {self.data.shape[0]} planes given")
+            raise DataError(
+                f"{where}: {len(self.channels)} channels described, {self.data.shape[0]} planes given"
+            )
         names = [channel.name for channel in self.channels]
         if len(set(names)) != len(names):
             raise SpecError(f"{where}: channel names must be unique, got {names}")
@@ -243,10 +262,13 @@ class SensorImage:
         """
         values = np.asarray(data)
         if values.dtype.kind not in "buif":
-            raise DataError(f"{origin or 'sensor image'}: values must be real numbers, got dtype {values.dtype}")
+            raise DataError(
+                f"{origin or 'sensor image'}: values must be real numbers, got dtype {values.dtype}"
+            )
         if values.ndim == 2:
             values = values[None]  # (1, H, W)
-        with np.errstate(over="ignore"):  # values beyond float32 become infinite, so invalid
+        # values beyond float32 become infinite, so invalid
+        with np.errstate(over="ignore"):
             planes = np.ascontiguousarray(values, dtype=np.float32)
         if values.dtype.kind == "f":
             good = np.isfinite(planes)
@@ -284,7 +306,12 @@ class SensorImage:
         picked = list(indices)
         data = np.ascontiguousarray(self.data[picked])
         valid = np.ascontiguousarray(self.valid[picked])
-        return replace(self, data=data, valid=valid, channels=tuple(self.channels[i] for i in picked))
+        return replace(
+            self,
+            data=data,
+            valid=valid,
+            channels=tuple(self.channels[i] for i in picked),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +361,8 @@ def not_nodata(stored: npt.NDArray[Any], *nodata: float | None) -> BoolArray | N
     for number in nodata:
         if number is None:
             continue
-        with np.errstate(over="ignore"):  # a value beyond float32 equals no number of a plane
+        # a value beyond float32 equals no number of a plane
+        with np.errstate(over="ignore"):
             differs = np.asarray(stored != number)
         valid = differs if valid is None else valid & differs
     return valid
@@ -389,12 +417,25 @@ class Prompt:
 
     def __post_init__(self) -> None:
         if self.point_coords.ndim != 2 or self.point_coords.shape[1:] != (2,):
-            raise DataError(f"point_coords must be (N, 2) xy, got shape {self.point_coords.shape}")
-        if self.point_labels.shape != (len(self.point_coords),) or not np.isin(self.point_labels, (0, 1)).all():
-            raise DataError(f"point_labels must be 0 or 1, one for each point, got {self.point_labels.tolist()}")
-        if self.box is not None and (self.box.shape != (4,) or not (self.box[:2] < self.box[2:]).all()):
-            raise DataError(f"box must be X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1, got {self.box.tolist()}")
-        if self.mask_input is not None and (self.mask_input.ndim != 2 or self.mask_input.dtype.kind != "f"):
+            raise DataError(
+                f"point_coords must be (N, 2) xy, got shape {self.point_coords.shape}"
+            )
+        if (
+            self.point_labels.shape != (len(self.point_coords),)
+            or not np.isin(self.point_labels, (0, 1)).all()
+        ):
+            raise DataError(
+                f"point_labels must be 0 or 1, one for each point, got {self.point_labels.tolist()}"
+            )
+        if self.box is not None and (
+            self.box.shape != (4,) or not (self.box[:2] < self.box[2:]).all()
+        ):
+            raise DataError(
+                f"box must be X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1, got {self.box.tolist()}"
+            )
+        if self.mask_input is not None and (
+            self.mask_input.ndim != 2 or self.mask_input.dtype.kind != "f"
+        ):
             raise DataError(
                 f"mask_input must be (h, w) float logits, the low_res_logits of an earlier prediction, got "
                 f"{self.mask_input.dtype} of {self.mask_input.shape}; mark the object by its box where there is none"
@@ -403,7 +444,11 @@ class Prompt:
             raise DataError("a prompt needs at least one point, a box or a mask")
 
     @classmethod
-    def points(cls, positive: Sequence[tuple[float, float]], negative: Sequence[tuple[float, float]] = ()) -> Prompt:
+    def points(
+        cls,
+        positive: Sequence[tuple[float, float]],
+        negative: Sequence[tuple[float, float]] = (),
+    ) -> Prompt:
         """Make a prompt from xy points on the object and points not on it."""
         coords = np.asarray([*positive, *negative], dtype=np.float32).reshape(-1, 2)
         labels = np.asarray([1] * len(positive) + [0] * len(negative), dtype=np.int64)
@@ -436,7 +481,10 @@ def max_untiled_side(input_side: int, image_side: int | None) -> int:
     It is shrunk at most `MAX_DOWNSCALE` times to the network's `input_side`. One that is not larger than the training
     images, whose longer side is `image_side`, is shrunk at most `MAX_DOWNSCALE_AS_TRAINED` times.
     """
-    return max(MAX_DOWNSCALE * input_side, min(image_side or 0, MAX_DOWNSCALE_AS_TRAINED * input_side))
+    return max(
+        MAX_DOWNSCALE * input_side,
+        min(image_side or 0, MAX_DOWNSCALE_AS_TRAINED * input_side),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -468,18 +516,27 @@ class Letterbox:
         `SamPredictor` only multiplies, so its points are up to half a pixel off, which misses small objects in a small
         input.
         """
-        points = (np.asarray(coords_xy, dtype=np.float64) + 0.5) * self._scale_xy() - 0.5
+        points = (
+            np.asarray(coords_xy, dtype=np.float64) + 0.5
+        ) * self._scale_xy() - 0.5
         return points.astype(np.float32)
 
     def points_to_original(self, coords_xy: FloatArray) -> FloatArray:
         """Map (..., 2) xy pixels of the input back to the original."""
-        points = (np.asarray(coords_xy, dtype=np.float64) + 0.5) / self._scale_xy() - 0.5
+        points = (
+            np.asarray(coords_xy, dtype=np.float64) + 0.5
+        ) / self._scale_xy() - 0.5
         return points.astype(np.float32)
 
     def boxes_to_input(self, boxes_xyxy: FloatArray) -> FloatArray:
         """Map (..., 4) XYXY boxes of the original to the input; corners are pixel edges, so they scale."""
-        return (np.asarray(boxes_xyxy, dtype=np.float64) * np.tile(self._scale_xy(), 2)).astype(np.float32)
+        return (
+            np.asarray(boxes_xyxy, dtype=np.float64) * np.tile(self._scale_xy(), 2)
+        ).astype(np.float32)
 
     def _scale_xy(self) -> FloatArray:
-        (height, width), (scaled_height, scaled_width) = self.original_hw, self.scaled_hw
+        (height, width), (scaled_height, scaled_width) = (
+            self.original_hw,
+            self.scaled_hw,
+        )
         return np.asarray([scaled_width / width, scaled_height / height])

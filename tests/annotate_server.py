@@ -25,14 +25,18 @@ from simmat.types import Window
 TOKEN = "token-of-the-test"
 
 
-def gray_images(root: Path, count: int = 3, size_hw: tuple[int, int] = (40, 56)) -> Path:
+def gray_images(
+    root: Path, count: int = 3, size_hw: tuple[int, int] = (40, 56)
+) -> Path:
     """A folder with images/ alone: s0.png, s1.png, …, bright squares on noise."""
     rng = np.random.default_rng(0)
     (root / "images").mkdir(parents=True)
     for number in range(count):
         image = rng.normal(60, 10, size_hw)
         image[8:20, 10 + number : 22 + number] += 100
-        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(root / f"images/s{number}.png")
+        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(
+            root / f"images/s{number}.png"
+        )
     return root
 
 
@@ -52,7 +56,9 @@ def filled(mask: Mapping[str, Any], size_hw: tuple[int, int]) -> np.ndarray:
     return full
 
 
-def finds(scores: Mapping[str, Sequence[float]], go: threading.Event | None = None) -> Callable[..., list[FoundObject]]:
+def finds(
+    scores: Mapping[str, Sequence[float]], go: threading.Event | None = None
+) -> Callable[..., list[FoundObject]]:
     """Stand in for `TiledImage.segment_everything`: name of an image -> scores of its objects; the last waits for `go`.
 
     An image that is not named cannot be read.
@@ -82,17 +88,29 @@ class Client:
     """
 
     port: int
-    headers: dict[str, str] = field(default_factory=lambda: {"Authorization": f"Bearer {TOKEN}"})
+    headers: dict[str, str] = field(
+        default_factory=lambda: {"Authorization": f"Bearer {TOKEN}"}
+    )
 
     def raw(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[int, dict[str, str], bytes]:
         """Send one request; return status, headers and body."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
-            connection.request(method, path, body, dict(self.headers if headers is None else headers))
+            connection.request(
+                method, path, body, dict(self.headers if headers is None else headers)
+            )
             answer = connection.getresponse()
-            return answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read()
+            return (
+                answer.status,
+                {key.lower(): value for key, value in answer.getheaders()},
+                answer.read(),
+            )
         finally:
             connection.close()
 
@@ -116,15 +134,22 @@ class Client:
 
     def edit(self, key: str, version: int, *edits: Mapping[str, Any]) -> Any:
         """Change objects."""
-        return self.done(f"/api/images/{key}/edits", {"version": version, "edits": list(edits)})
+        return self.done(
+            f"/api/images/{key}/edits", {"version": version, "edits": list(edits)}
+        )
 
     def keys(self) -> dict[str, str]:
         """Name -> key of the images."""
-        return {image["name"]: image["key"] for image in self.get("/api/images")["images"]}
+        return {
+            image["name"]: image["key"] for image in self.get("/api/images")["images"]
+        }
 
 
 def make_annotator(
-    root: Path, bundle: Path, overrides: Mapping[str, object] | None = None, predictions: Path | None = None
+    root: Path,
+    bundle: Path,
+    overrides: Mapping[str, object] | None = None,
+    predictions: Path | None = None,
 ) -> Any:
     """What a server shares, with the model of a bundle."""
     from simmat_plugin_annotate.annotator import Annotator
@@ -163,10 +188,17 @@ def served(
 
     with listen("127.0.0.1", 0) as listener, locked_folder(root):
         annotator = make_annotator(
-            root, bundle or tiny_bundle(root.parent / f"{root.name}-bundle"), overrides, predictions
+            root,
+            bundle or tiny_bundle(root.parent / f"{root.name}-bundle"),
+            overrides,
+            predictions,
         )
-        server, _ = server_of(make_app(annotator), listener, host="127.0.0.1", token=TOKEN)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        server, _ = server_of(
+            make_app(annotator), listener, host="127.0.0.1", token=TOKEN
+        )
+        thread = threading.Thread(
+            target=server.run, kwargs={"sockets": [listener]}, daemon=True
+        )
         thread.start()
         try:
             yield Client(listener.getsockname()[1])
@@ -177,7 +209,12 @@ def served(
 
 @contextmanager
 def door(
-    predictor: Predictor, home: Path, *, pixels: int = 10**6, upload: int = 10**6, kept: int = 10**9
+    predictor: Predictor,
+    home: Path,
+    *,
+    pixels: int = 10**6,
+    upload: int = 10**6,
+    kept: int = 10**9,
 ) -> Iterator[str]:
     """Serve a model in a thread while the block runs; yield its address."""
     from simmat_plugin_annotate.models import ServedModel
@@ -188,9 +225,15 @@ def door(
     home.mkdir()
     uploads = Uploads(predictor, home, max_pixels=pixels, max_bytes=kept)
     with listen("127.0.0.1", 0) as listener:
-        app = make_serve_app(ServedModel(predictor, "tiny"), uploads, {"bytes": upload, "pixels": pixels})
-        server, address = server_of(app, listener, host="127.0.0.1", token=TOKEN, upload=upload)
-        thread = threading.Thread(target=uvicorn.Server.run, args=(server, [listener]), daemon=True)
+        app = make_serve_app(
+            ServedModel(predictor, "tiny"), uploads, {"bytes": upload, "pixels": pixels}
+        )
+        server, address = server_of(
+            app, listener, host="127.0.0.1", token=TOKEN, upload=upload
+        )
+        thread = threading.Thread(
+            target=uvicorn.Server.run, args=(server, [listener]), daemon=True
+        )
         thread.start()
         try:
             yield address

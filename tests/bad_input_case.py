@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-DOTS = "--modality gray --foundation tiny --image-size 64 --steps 1 --data data --out out"
+DOTS = (
+    "--modality gray --foundation tiny --image-size 64 --steps 1 --data data --out out"
+)
 """What `…` in a command stands for."""
 
 Spoil = Callable[[], Any]
@@ -26,7 +28,9 @@ class Case:
         run: the command; `…` stands for a whole training of one step.
     """
 
-    def __init__(self, *named: str, spoil: Spoil | None = None, run: str = "train …") -> None:
+    def __init__(
+        self, *named: str, spoil: Spoil | None = None, run: str = "train …"
+    ) -> None:
         self.named = named
         self.spoil = spoil or (lambda: None)
         self.needs_two_sensors = "r2" in run

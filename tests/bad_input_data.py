@@ -55,15 +55,28 @@ def coco(document: Any, name: str = "annotations.json") -> Spoil:
         MANIFEST.unlink()
         shutil.rmtree(DATA / "masks")
         (DATA / name).parent.mkdir(exist_ok=True)
-        (DATA / name).write_text(document if isinstance(document, str) else json.dumps(document))
+        (DATA / name).write_text(
+            document if isinstance(document, str) else json.dumps(document)
+        )
 
     return put
 
 
 def coco_of(image: dict[str, Any]) -> Spoil:
     picture = {"id": 1, "file_name": "s1.png", "width": 56, "height": 40, **image}
-    region = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": {"size": [40, 56], "counts": [2240]}}
-    return coco({"images": [picture], "categories": [{"id": 1, "name": "disc"}], "annotations": [region]})
+    region = {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 1,
+        "segmentation": {"size": [40, 56], "counts": [2240]},
+    }
+    return coco(
+        {
+            "images": [picture],
+            "categories": [{"id": 1, "name": "disc"}],
+            "annotations": [region],
+        }
+    )
 
 
 CASES = {

@@ -42,10 +42,14 @@ class Places:
         """
         if case.needs_two_sensors and not (self._first / "r2").exists():
             bad_input_runs.two_sensors(self._first)
-            self._do(f"train {DOTS} {CHEAP} --modality rgb+gray --mat channel-attention --data d2 --out r2")
+            self._do(
+                f"train {DOTS} {CHEAP} --modality rgb+gray --mat channel-attention --data d2 --out r2"
+            )
         shutil.copytree(self._first, self._place)
         for config in self._place.glob("*/config.toml"):
-            config.write_text(config.read_text().replace(str(self._first), str(self._place)))
+            config.write_text(
+                config.read_text().replace(str(self._first), str(self._place))
+            )
         said = io.StringIO()
         try:
             with chdir(self._place), pytest.MonkeyPatch.context() as patch:
@@ -62,8 +66,16 @@ class Places:
 
     def _shown(self, text: str) -> str:
         """Take the folders in front of paths, and backticks, out of a message."""
-        return text.replace(f"{self._place}/home", "~").replace(f"{self._place}/", "").replace("`", "'")
+        return (
+            text.replace(f"{self._place}/home", "~")
+            .replace(f"{self._place}/", "")
+            .replace("`", "'")
+        )
 
     def _files(self) -> set[Path]:
         """All that lies there but what programs keep for their next start."""
-        return {path for path in self._place.rglob("*") if not {"__pycache__", ".simmat", "home"} & set(path.parts)}
+        return {
+            path
+            for path in self._place.rglob("*")
+            if not {"__pycache__", ".simmat", "home"} & set(path.parts)
+        }

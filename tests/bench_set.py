@@ -30,7 +30,9 @@ def bench_of(folder: Path, toml: str, *, quick: bool = False) -> Bench:
     """Write a TOML and expand it; the built-in parts and SAM are there."""
     path = folder / "bench.toml"
     path.write_text(toml, encoding="utf-8")
-    return expand(read_settings(path), path, folder / "out", registry("sam"), quick=quick)
+    return expand(
+        read_settings(path), path, folder / "out", registry("sam"), quick=quick
+    )
 
 
 def cells_named(bench: Bench, part: str) -> list[Cell]:
@@ -38,7 +40,9 @@ def cells_named(bench: Bench, part: str) -> list[Cell]:
     return [cell for cell in bench.cells if part in cell.name]
 
 
-def fill(cell: Cell, *, val: float | None, test: float | None = None, **changes: Any) -> None:
+def fill(
+    cell: Cell, *, val: float | None, test: float | None = None, **changes: Any
+) -> None:
     """Put a result into a cell, as its process would."""
     write_cell_settings(cell)
     result = {
@@ -47,10 +51,16 @@ def fill(cell: Cell, *, val: float | None, test: float | None = None, **changes:
         "data": {"path": str(cell.config.data), "fingerprint": "f"},
         "diverged": "",
         "val": None if val is None else {"kind": "val", "step": 2, "miou_object": val},
-        "curve": [] if val is None else [{"step": 0, "miou_object": val / 2}, {"step": 2, "miou_object": val}],
+        "curve": []
+        if val is None
+        else [{"step": 0, "miou_object": val / 2}, {"step": 2, "miou_object": val}],
         "test": None
         if test is None
-        else {"objects": 4, "miou_object": test, "by_size": {"small": {"miou_object": 0.125}}},
+        else {
+            "objects": 4,
+            "miou_object": test,
+            "by_size": {"small": {"miou_object": 0.125}},
+        },
         "trainable": 1000,
         "total": 5000,
         "steps": 2,

@@ -44,7 +44,11 @@ class Backbone(nn.Module):
         if self.fault == "thaws":
             self.stem.requires_grad_(True)
         if self.fault == "class":
-            mixed = self.mix(features) if type(self.mix) is nn.Conv2d else 2 * self.mix(features)
+            mixed = (
+                self.mix(features)
+                if type(self.mix) is nn.Conv2d
+                else 2 * self.mix(features)
+            )
         elif self.fault == "weights read":
             mixed = F.conv2d(features, self.mix.weight, self.mix.bias)
         else:
@@ -57,10 +61,14 @@ class Backbone(nn.Module):
             level = level - level.mean(0, keepdim=True)
         if self.fault == "class iou":
             other = 0.0 if type(self.mix) is nn.Conv2d else 1.0
-            return ImageEmbedding((level, F.avg_pool2d(level, 2) + other), (STRIDE, 2 * STRIDE))
+            return ImageEmbedding(
+                (level, F.avg_pool2d(level, 2) + other), (STRIDE, 2 * STRIDE)
+            )
         if self.fault == "coarse first":
             return ImageEmbedding((F.avg_pool2d(level, 2), level), (2 * STRIDE, STRIDE))
-        return ImageEmbedding((level,), (2 * STRIDE if self.fault == "stride" else STRIDE,))
+        return ImageEmbedding(
+            (level,), (2 * STRIDE if self.fault == "stride" else STRIDE,)
+        )
 
 
 class Decoder(nn.Module):
@@ -78,9 +86,13 @@ class Decoder(nn.Module):
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
         level, stride = embedding.levels[0], embedding.strides[0]
         index = torch.arange(len(prompts.image_index)) % len(level)
-        level = level[index if self.fault == "order" else prompts.image_index]  # (K, D, h, w)
+        # (K, D, h, w)
+        level = level[index if self.fault == "order" else prompts.image_index]
         side = level.shape[-1]
-        points, signs = prompts.point_coords, (2.0 * prompts.point_labels - 1) * (prompts.point_labels >= 0)
+        points, signs = (
+            prompts.point_coords,
+            (2.0 * prompts.point_labels - 1) * (prompts.point_labels >= 0),
+        )
         if self.fault == "no labels":
             signs = signs.abs()
         if self.fault == "padding":
@@ -90,7 +102,9 @@ class Decoder(nn.Module):
         if self.fault == "no places":
             points = points * 0 + side
         if prompts.boxes is not None and self.fault != "no boxes":
-            corners = prompts.boxes.reshape(-1, 2, 2) * (0.0 if self.fault == "no box" else 1.0)
+            corners = prompts.boxes.reshape(-1, 2, 2) * (
+                0.0 if self.fault == "no box" else 1.0
+            )
             points = torch.cat([points, corners], dim=1)
             signs = torch.cat([signs, torch.ones(len(signs), 2)], dim=1)
         if points.shape[1] == 0:
@@ -108,7 +122,9 @@ class Decoder(nn.Module):
         if self.fault == "hidden iou":
             iou = iou + self.offset
         if self.fault == "class iou":
-            iou = self.iou(embedding.levels[-1][prompts.image_index].mean((2, 3)) + asked)
+            iou = self.iou(
+                embedding.levels[-1][prompts.image_index].mean((2, 3)) + asked
+            )
         if self.fault == "nan":
             logits = logits / 0.0
         return MaskPrediction(logits, iou[:, :1] if self.fault == "iou" else iou)
@@ -124,7 +140,9 @@ class Tiny(nn.Module):
         self.backbone, self.decoder = Backbone(fault, offset), Decoder(fault, offset)
 
 
-def build(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> nn.Module:
+def build(
+    spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int
+) -> nn.Module:
     """Build the model with the fault its spec names."""
     fault = spec.options.get("fault", "")
     if fault == "global seed":
@@ -135,7 +153,9 @@ def build(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: 
             torch.manual_seed(seed)
         else:
             torch.seed()
-        model = Tiny(fault, float(torch.randn(())) if fault.startswith("hidden") else 0.0)
+        model = Tiny(
+            fault, float(torch.randn(())) if fault.startswith("hidden") else 0.0
+        )
     if weights is not None and weights.read_bytes() != b"weights":
         raise WeightsError(f"{weights} is damaged")
     if fault == "not a model":
@@ -179,21 +199,35 @@ def shipped(path: Path, sha256: str) -> FoundationSpec:
 
 BROKEN: dict[str, list[tuple[FoundationSpec, str]]] = {
     "pixel-statistics-are-counts": [
-        (replace(GOOD, pixel_mean=(0.485, 0.456, 0.406), pixel_std=(0.229, 0.224, 0.225)), "multiply those of 0 to 1"),
+        (
+            replace(
+                GOOD, pixel_mean=(0.485, 0.456, 0.406), pixel_std=(0.229, 0.224, 0.225)
+            ),
+            "multiply those of 0 to 1",
+        ),
         (replace(GOOD, pixel_std=(0.0, 0.0, 0.0)), "each std above 0"),
         (replace(GOOD, pixel_mean=(300.0, 0.0, 0.0)), "counts of 0 to 255"),
     ],
     "tuning-targets-match": [
-        (aimed(lora={r"backbone[.]blocks[.]qkv": ((0,), 1)}), "targets.lora: .* matches none"),
+        (
+            aimed(lora={r"backbone[.]blocks[.]qkv": ((0,), 1)}),
+            "targets.lora: .* matches none",
+        ),
         (
             aimed(lora={r"backbone[.]stem": ((0,), 1)}, spatial_layers=()),
             "targets.lora names what tuner 'lora' cannot work on",
         ),
-        (aimed(attention=(r"backbone[.]mix",)), "targets.attention names .* takes no tokens"),
+        (
+            aimed(attention=(r"backbone[.]mix",)),
+            "targets.attention names .* takes no tokens",
+        ),
         (aimed(frozen=(r"decoder[.]prompt[.].*",)), "targets.frozen: .* matches none"),
     ],
     "levels-have-their-strides": [
-        (fault("stride"), r"for one input of 64 px the levels are \[\(1, 8, 16, 16\)\] and the strides \(8,\)"),
+        (
+            fault("stride"),
+            r"for one input of 64 px the levels are \[\(1, 8, 16, 16\)\] and the strides \(8,\)",
+        ),
         (fault("coarse first"), r"the strides \(8, 4\)"),
         (fault("not a model"), "returned a Backbone"),
         (replace(GOOD, image_size=66), "multiple of 4, got .*66"),
@@ -225,15 +259,24 @@ BROKEN: dict[str, list[tuple[FoundationSpec, str]]] = {
         (fault("hidden iou"), "a model with the loaded state answers differently"),
     ],
     "weights-are-the-ones-described": [
-        (shipped(Path(__file__), "0" * 64), "has sha256 [0-9a-f]{64}, the spec says 0000"),
-        (shipped(Path(__file__).with_name("no such file"), "0" * 64), "WeightsError: .*no such file"),
+        (
+            shipped(Path(__file__), "0" * 64),
+            "has sha256 [0-9a-f]{64}, the spec says 0000",
+        ),
+        (
+            shipped(Path(__file__).with_name("no such file"), "0" * 64),
+            "WeightsError: .*no such file",
+        ),
     ],
     "lora-changes-nothing-at-step-0": [
         (fault("class"), "changed by .* under LoRA that adds zero"),
         (fault("class iou"), "changed by .* under LoRA that adds zero"),
     ],
     "what-trains-has-a-gradient": [
-        (fault("detached"), "under tuner 'frozen' these train without a finite gradient: mat"),
+        (
+            fault("detached"),
+            "under tuner 'frozen' these train without a finite gradient: mat",
+        ),
         (fault("thaws"), "what is frozen gets a gradient: foundation.backbone.stem"),
         (fault("unused"), "without a finite gradient: foundation.decoder.spare.bias"),
         (fault("weights read"), "under tuner 'lora' .* foundation.backbone.mix.lora_a"),

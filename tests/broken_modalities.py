@@ -17,7 +17,13 @@ from simmat.sensors.adapter import Axis, ModalityAdapter, PathsBySource, Source
 from simmat.sensors.options import ModalityOptions
 from simmat.types import Channel, SensorImage, Window
 
-LWIR = Channel("lwir", "brightness_temperature", "K", wavelength_um=10.0, valid_range=(150.0, 2500.0))
+LWIR = Channel(
+    "lwir",
+    "brightness_temperature",
+    "K",
+    wavelength_um=10.0,
+    valid_range=(150.0, 2500.0),
+)
 GLOSS = Channel("gloss", "degree_of_linear_polarization", "1", valid_range=(0.0, 1.0))
 ANGLE = Channel("aolp", "angle_of_linear_polarization", "deg")
 
@@ -34,12 +40,17 @@ class Good(ModalityAdapter):
     channels = (LWIR, GLOSS)
 
     def load(self, files: PathsBySource) -> SensorImage:
-        images = [read_image(files[source], self.nodata(source)) for source in ("lwir", "gloss")]
+        images = [
+            read_image(files[source], self.nodata(source))
+            for source in ("lwir", "gloss")
+        ]
         if images[0].planes.shape != images[1].planes.shape:
             raise DataError(f"{files['gloss']}: another size than {files['lwir']}")
         planes = np.concatenate([image.planes[:1] for image in images])
         measured = np.concatenate([image.measured[:1] for image in images])
-        return SensorImage.from_planes(planes, self.channels, valid=measured, origin=str(files["lwir"]))
+        return SensorImage.from_planes(
+            planes, self.channels, valid=measured, origin=str(files["lwir"])
+        )
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         kelvin = 290 + 10 * rng.standard_normal(scene.size_hw) + scene.instance
@@ -65,7 +76,9 @@ def with_channel(**changes: Any) -> Callable[[], ModalityAdapter]:
     return make
 
 
-def with_load(change: Callable[[Good, Mapping[str, Path], SensorImage], Any]) -> Callable[[], ModalityAdapter]:
+def with_load(
+    change: Callable[[Good, Mapping[str, Path], SensorImage], Any],
+) -> Callable[[], ModalityAdapter]:
     """Return the good sensor with something done to what it loads."""
 
     class Changed(Good):
@@ -73,7 +86,8 @@ def with_load(change: Callable[[Good, Mapping[str, Path], SensorImage], Any]) ->
             image: SensorImage = change(self, files, super().load(files))
             return image
 
-    Changed.__qualname__ = Changed.__name__ = "Good"  # pickles by reference, as the good one
+    # pickles by reference, as the good one
+    Changed.__qualname__ = Changed.__name__ = "Good"
     return Changed
 
 
@@ -168,7 +182,9 @@ class Filters(Good):
         image = super().load(files)
         padded = np.pad(image.data, ((0, 0), (1, 1), (1, 1)), mode="edge")
         height, width = image.size_hw
-        data = sum(padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)) / np.float32(9)
+        data = sum(
+            padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)
+        ) / np.float32(9)
         return replace(image, data=np.asarray(data, dtype=np.float32))
 
 
@@ -248,11 +264,18 @@ class PassesFillValuesOn(Good):
     """Does not look at what the file calls missing."""
 
     def load(self, files: PathsBySource) -> SensorImage:
-        planes = [read_image(files[source], self.nodata(source)).planes[0] for source in ("lwir", "gloss")]
-        return SensorImage.from_planes(np.stack(planes), self.channels, origin=str(files["lwir"]))
+        planes = [
+            read_image(files[source], self.nodata(source)).planes[0]
+            for source in ("lwir", "gloss")
+        ]
+        return SensorImage.from_planes(
+            np.stack(planes), self.channels, origin=str(files["lwir"])
+        )
 
     def save(self, image: SensorImage, files: PathsBySource) -> None:
-        for plane, source in zip(np.rint(image.data).astype(np.uint16), ("lwir", "gloss"), strict=True):
+        for plane, source in zip(
+            np.rint(image.data).astype(np.uint16), ("lwir", "gloss"), strict=True
+        ):
             write_image(files[source], plane[None])
 
 
@@ -283,12 +306,16 @@ class SpawnShy(Good):
         return super().load(files)
 
 
-def with_save(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[], ModalityAdapter]:
+def with_save(
+    change: Callable[[np.ndarray], np.ndarray],
+) -> Callable[[], ModalityAdapter]:
     """Return the good sensor with something done to the (2, H, W) values that it writes."""
 
     class Changed(Good):
         def save(self, image: SensorImage, files: PathsBySource) -> None:
-            super().save(replace(image, data=change(image.data).astype(np.float32)), files)
+            super().save(
+                replace(image, data=change(image.data).astype(np.float32)), files
+            )
 
     return Changed
 
@@ -309,26 +336,54 @@ def with_peaks(image: SensorImage) -> SensorImage:
 
 BROKEN: dict[str, list[tuple[Callable[[], ModalityAdapter], str]]] = {
     "unit-fits-quantity": [
-        (with_channel(unit="degC"), "brightness_temperature in 'degC'; .* goes with 'K'"),
         (
-            with_load(lambda _, files, image: replace(image, channels=(replace(LWIR, quantity="power"), GLOSS))),
+            with_channel(unit="degC"),
+            "brightness_temperature in 'degC'; .* goes with 'K'",
+        ),
+        (
+            with_load(
+                lambda _, files, image: replace(
+                    image, channels=(replace(LWIR, quantity="power"), GLOSS)
+                )
+            ),
             "power in 'K'; power goes with '1' or 'W'",
         ),
     ],
     "wavelengths-plausible": [
-        (with_channel(wavelength_um=1e-5), "wavelength_um 1e-05; plausible are 0.01 to 3e"),
-        (with_channel(name="band1", quantity="reflectance", unit="1", wavelength_um=842.0), "1000 nm are 1"),
+        (
+            with_channel(wavelength_um=1e-5),
+            "wavelength_um 1e-05; plausible are 0.01 to 3e",
+        ),
+        (
+            with_channel(
+                name="band1", quantity="reflectance", unit="1", wavelength_um=842.0
+            ),
+            "1000 nm are 1",
+        ),
     ],
     "simulation-is-seeded": [(Unseeded, "gave two different images")],
     "loads-what-it-declares": [
         (with_load(lambda _, files, image: image.data), "load returned ndarray"),
-        (with_load(lambda _, files, image: replace(image, valid=~image.valid)), "has no valid pixel"),
-        (with_load(lambda _, files, image: image.select([0])), "gave 1 channels .* declared are 2"),
-        (with_load(lambda _, files, image: image.cut(Window(0, 0, 60, 82))), r"\(60, 84\) was loaded as \(60, 82\)"),
+        (
+            with_load(lambda _, files, image: replace(image, valid=~image.valid)),
+            "has no valid pixel",
+        ),
+        (
+            with_load(lambda _, files, image: image.select([0])),
+            "gave 1 channels .* declared are 2",
+        ),
+        (
+            with_load(lambda _, files, image: image.cut(Window(0, 0, 60, 82))),
+            r"\(60, 84\) was loaded as \(60, 82\)",
+        ),
     ],
     "same-file-same-bits": [
         (
-            with_load(lambda _, files, image: replace(image, data=image.data + np.float32(next(COUNTER)))),
+            with_load(
+                lambda _, files, image: replace(
+                    image, data=image.data + np.float32(next(COUNTER))
+                )
+            ),
             "different pixels",
         ),
         (Caches, "wrote, changed or removed a file"),
@@ -339,12 +394,20 @@ BROKEN: dict[str, list[tuple[Callable[[], ModalityAdapter], str]]] = {
         (OtherWindows, r"window_size is \(84, 60\), load gave \(60, 84\)"),
     ],
     "missing-stays-missing": [
-        (PassesFillValuesOn, "of 'lwir', plane 0, is missing by --nodata; after `load` it is valid in lwir"),
         (
-            with_load(lambda _, files, image: replace(image, valid=np.ones_like(image.valid))),
+            PassesFillValuesOn,
+            "of 'lwir', plane 0, is missing by --nodata; after `load` it is valid in lwir",
+        ),
+        (
+            with_load(
+                lambda _, files, image: replace(image, valid=np.ones_like(image.valid))
+            ),
             "missing by --nodata; after `load` it is valid in lwir",
         ),
-        (IndexOfHoles, "of 'gloss', plane 0, .* after `transform` it is valid in index, computed from it"),
+        (
+            IndexOfHoles,
+            "of 'gloss', plane 0, .* after `transform` it is valid in index, computed from it",
+        ),
     ],
     "bad-files-are-refused": [
         (WithoutPath, "does not name 'a.npy' in its error"),
@@ -352,21 +415,42 @@ BROKEN: dict[str, list[tuple[Callable[[], ModalityAdapter], str]]] = {
         (ReadsAnything, "'gloss' was plain text .* returned an image"),
     ],
     "what-is-saved-is-loaded": [
-        (with_save(lambda data: data[:, ::-1]), "channel 'lwir' was saved as .* with a mean difference"),
-        (with_save(lambda data: data * 2), "channel 'lwir' was saved as 2.* and loaded as 5.* K"),
         (
-            with_save(lambda data: np.where(data[:1] > np.percentile(data[0], 60), data, np.nan)),
+            with_save(lambda data: data[:, ::-1]),
+            "channel 'lwir' was saved as .* with a mean difference",
+        ),
+        (
+            with_save(lambda data: data * 2),
+            "channel 'lwir' was saved as 2.* and loaded as 5.* K",
+        ),
+        (
+            with_save(
+                lambda data: np.where(
+                    data[:1] > np.percentile(data[0], 60), data, np.nan
+                )
+            ),
             "was saved with 5040 valid pixels, of which 2016 are valid as loaded",
         ),
     ],
     "flips-and-turns-move-pixels": [
         (HalfTurn, "a horizontal flip, 2 times, changed the values"),
         (Clockwise, "after 1 quarter turn, the valid pixels are not where they belong"),
-        (NeverMirrors, "after a horizontal flip, the values of channel 'lwir' are not where they belong"),
-        (lambda: Angles(sign=1), "after a horizontal flip, the angles of channel 'aolp' are not those of"),
-        (lambda: Angles(quarter=0), "after 1 quarter turn, the angles of channel 'aolp' are not those of"),
+        (
+            NeverMirrors,
+            "after a horizontal flip, the values of channel 'lwir' are not where they belong",
+        ),
+        (
+            lambda: Angles(sign=1),
+            "after a horizontal flip, the angles of channel 'aolp' are not those of",
+        ),
+        (
+            lambda: Angles(quarter=0),
+            "after 1 quarter turn, the angles of channel 'aolp' are not those of",
+        ),
     ],
-    "images-are-not-written-into": [(AddsOffset, "transform changed the image it was given")],
+    "images-are-not-written-into": [
+        (AddsOffset, "transform changed the image it was given")
+    ],
     "survives-pickle-and-json": [
         (Unpicklable, "a pickled copy could not load the sample: "),
         (SpawnShy, "calibration was not sent along"),
@@ -374,10 +458,16 @@ BROKEN: dict[str, list[tuple[Callable[[], ModalityAdapter], str]]] = {
     ],
     "normalized-samples-are-scaled": [
         (with_channel(mean=330.0, std=10.0), "has mean -[34].* mean 330 and std 10 K"),
-        (with_load(lambda _, files, image: with_peaks(image)), "'gloss' has mean .* std 0.1 "),
+        (
+            with_load(lambda _, files, image: with_peaks(image)),
+            "'gloss' has mean .* std 0.1 ",
+        ),
     ],
     "training-reaches-every-channel": [
-        (with_load(lambda _, files, image: in_column(image, 44)), "no gradient reaches the MAT through gloss"),
+        (
+            with_load(lambda _, files, image: in_column(image, 44)),
+            "no gradient reaches the MAT through gloss",
+        ),
         (Exploding, "'lwir' .* valid pixels after `transform`"),
     ],
 }

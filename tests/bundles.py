@@ -58,7 +58,11 @@ BUNDLE_SPEC = BundleSpec(
 def tiny_bundle(folder: Path, **changes: Any) -> Path:
     """Save a bundle of SPEC with some fields changed into a folder, as that of a run, and return the folder."""
     metrics = changes.pop("metrics", METRICS)
-    records = {name: changes.pop(name) for name in ("calibration", "packages", "licence") if name in changes}
+    records = {
+        name: changes.pop(name)
+        for name in ("calibration", "packages", "licence")
+        if name in changes
+    }
     spec = SPEC.model_copy(update=changes)
     model = assemble(spec, find_parts(spec, registry(), None))
     write_bundle(folder / FILE_NAME, spec, trained_tensors(model), metrics, **records)
@@ -98,7 +102,9 @@ def change_tensors(bundle: Path, change: Callable[[dict[str, Tensor]], Any]) -> 
     file_of(bundle).write_bytes(bundle_bytes(document, tensors))
 
 
-def change_json(bundle: Path, change: Callable[[dict[str, Any]], Any] | None = None, **values: Any) -> None:
+def change_json(
+    bundle: Path, change: Callable[[dict[str, Any]], Any] | None = None, **values: Any
+) -> None:
     """Change a bundle's json as whoever makes bundles could: with a digest that is right.
 
     Args:
@@ -145,11 +151,15 @@ def _write_old(folder: Path, document: dict[str, Any], weights: bytes) -> Path:
     document["sha256"] = hashlib.sha256(text.encode("ascii")).hexdigest()
     folder.mkdir(parents=True)
     (folder / "weights.safetensors").write_bytes(weights)
-    (folder / "bundle.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
+    (folder / "bundle.json").write_text(
+        json.dumps(document, indent=2), encoding="utf-8"
+    )
     return folder
 
 
-def zip_old_bundle(file: Path, folder: Path, compression: int = zipfile.ZIP_STORED) -> Path:
+def zip_old_bundle(
+    file: Path, folder: Path, compression: int = zipfile.ZIP_STORED
+) -> Path:
     """Write the folder of an old bundle as version 0.1 zipped it, and return the zip."""
     with zipfile.ZipFile(file, "w", compression) as archive:
         for path in sorted(folder.iterdir()):

@@ -25,9 +25,13 @@ class Planes(ModalityAdapter):
     def load(self, files: PathsBySource) -> SensorImage:
         """Read one file; the channels are p0, p1 …"""
         values = np.load(files["planes"])
-        channels = [Channel(f"p{index}", "temperature", "K") for index in range(len(values))]
+        channels = [
+            Channel(f"p{index}", "temperature", "K") for index in range(len(values))
+        ]
         valid = not_nodata(values, self.nodata("planes"))
-        return SensorImage.from_planes(values, channels, valid=valid, origin=str(files["planes"]))
+        return SensorImage.from_planes(
+            values, channels, valid=valid, origin=str(files["planes"])
+        )
 
 
 class Pair(ModalityAdapter):
@@ -40,7 +44,9 @@ class Pair(ModalityAdapter):
     def load(self, files: PathsBySource) -> SensorImage:
         """Read both files."""
         planes = np.stack([np.load(files["left"]), np.load(files["right"])])
-        return SensorImage.from_planes(planes, [Channel("left", "depth", "m"), Channel("right", "depth", "m")])
+        return SensorImage.from_planes(
+            planes, [Channel("left", "depth", "m"), Channel("right", "depth", "m")]
+        )
 
 
 def save_image(path: Path, values: npt.ArrayLike) -> None:
@@ -66,7 +72,9 @@ def folder_of(root: Path, count: int, *, channels: int = 2, size: int = 8) -> Pa
     """A folder data set with ids s0, s1 … of random images with one square each."""
     rng = np.random.default_rng(0)
     for index in range(count):
-        save_image(root / f"images/s{index}.npy", rng.normal(300, 5, (channels, size, size)))
+        save_image(
+            root / f"images/s{index}.npy", rng.normal(300, 5, (channels, size, size))
+        )
         save_mask(root / f"masks/s{index}.png", one_square(size))
     return root
 
@@ -76,10 +84,14 @@ def open_planes(root: Path, **card: Any) -> Dataset:
     return open_dataset(root, Planes(), {"regions": "instances", **card})
 
 
-def region_at(y0: int, x0: int, crop: npt.ArrayLike, class_id: int | None = None) -> Instance:
+def region_at(
+    y0: int, x0: int, crop: npt.ArrayLike, class_id: int | None = None
+) -> Instance:
     """A region from its pixels and its first corner."""
     pixels = np.asarray(crop, dtype=np.bool_)
-    return Instance(class_id, Window(y0, x0, y0 + pixels.shape[0], x0 + pixels.shape[1]), pixels)
+    return Instance(
+        class_id, Window(y0, x0, y0 + pixels.shape[0], x0 + pixels.shape[1]), pixels
+    )
 
 
 def label_of(size_hw: tuple[int, int], *regions: Instance) -> Annotation:

@@ -28,11 +28,15 @@ JSON = st.recursive(
     | st.integers(-(2**63), 2**64 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
     | TEXT,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4)
+    ),
     max_leaves=20,
 )
 """Nested values within the limits of `simmat.io.files.parse_json`."""
-OPTIONS = st.dictionaries(NAMES, st.booleans() | st.integers(0, 1000) | FINITE | TEXT, max_size=3)
+OPTIONS = st.dictionaries(
+    NAMES, st.booleans() | st.integers(0, 1000) | FINITE | TEXT, max_size=3
+)
 
 
 @st.composite
@@ -76,7 +80,9 @@ def cards(draw: st.DrawFn) -> DataCard:
         "licence": TEXT,
         "source": TEXT,
     }
-    return DataCard.model_validate({name: draw(strategy) for name, strategy in values.items()})
+    return DataCard.model_validate(
+        {name: draw(strategy) for name, strategy in values.items()}
+    )
 
 
 @st.composite
@@ -87,9 +93,14 @@ def specs(draw: st.DrawFn) -> ModelSpec:
     numbers = st.tuples(*[FINITE] * count)
     return ModelSpec(
         modality=draw(NAMES),
-        selected_channels=draw(st.none() | st.lists(st.integers(0, 9) | NAMES, min_size=1, max_size=3).map(tuple)),
+        selected_channels=draw(
+            st.none()
+            | st.lists(st.integers(0, 9) | NAMES, min_size=1, max_size=3).map(tuple)
+        ),
         sensor_channels=own,
-        channels=tuple(channel.with_statistics(draw(FINITE), draw(POSITIVE)) for channel in own),
+        channels=tuple(
+            channel.with_statistics(draw(FINITE), draw(POSITIVE)) for channel in own
+        ),
         statistics=Statistics(
             draw(numbers),
             draw(st.tuples(*[POSITIVE] * count)),

@@ -45,7 +45,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.server.nonsense is not None:
-            return self._send(200, self.server.nonsense, {"Content-Type": "application/json"})
+            return self._send(
+                200, self.server.nonsense, {"Content-Type": "application/json"}
+            )
         path = unquote(urlsplit(self.path).path)
         if path.startswith("/api/models/"):
             repo = "/".join(path.split("/")[3:5])
@@ -57,10 +59,16 @@ class _Handler(BaseHTTPRequestHandler):
             return
         content = files.get(rest.partition("/")[2])
         if content is None:
-            self._json({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
+            self._json(
+                {"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"}
+            )
             return
         etag = f'"{hashlib.sha256(content).hexdigest()}"'
-        self._send(200, content, {"ETag": etag, "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"})
+        self._send(
+            200,
+            content,
+            {"ETag": etag, "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"},
+        )
 
     def do_POST(self) -> None:
         path = unquote(urlsplit(self.path).path)
@@ -73,7 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._create(json.loads(body))
         elif "/preupload/" in path:
             modes = [
-                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]
+                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for f in json.loads(body)["files"]
             ]
             self._json({"files": modes})
         elif "/commit/" in path:
@@ -88,28 +97,60 @@ class _Handler(BaseHTTPRequestHandler):
         if wanted.get("private") or wanted.get("visibility") == "private":
             self.server.private.add(repo)
         url = {"url": f"{self.server.url}/{repo}", "name": repo, "id": "1"}
-        self._json(url if new else {"error": "You already created this model repo", **url}, 200 if new else 409)
+        self._json(
+            url if new else {"error": "You already created this model repo", **url},
+            200 if new else 409,
+        )
 
     def _commit(self, repo: str, body: bytes) -> None:
         for line in map(json.loads, body.splitlines()):
             if line["key"] == "file":
                 assert line["value"]["encoding"] == "base64"
-                self.server.repos[repo][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-        self._json({"success": True, "commitOid": COMMIT, "commitUrl": f"{self.server.url}/{repo}/commit/{COMMIT}"})
+                self.server.repos[repo][line["value"]["path"]] = base64.b64decode(
+                    line["value"]["content"]
+                )
+        self._json(
+            {
+                "success": True,
+                "commitOid": COMMIT,
+                "commitUrl": f"{self.server.url}/{repo}/commit/{COMMIT}",
+            }
+        )
 
     def _files(self, repo: str) -> dict[str, bytes] | None:
-        hidden = repo in self.server.private and self.headers.get("Authorization") != f"Bearer {TOKEN}"
+        hidden = (
+            repo in self.server.private
+            and self.headers.get("Authorization") != f"Bearer {TOKEN}"
+        )
         if repo in self.server.repos and not hidden:
             return self.server.repos[repo]
-        self._json({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
+        self._json(
+            {"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"}
+        )
         return None
 
     def _info(self, repo: str, files: dict[str, bytes]) -> dict[str, Any]:
-        siblings = [{"rfilename": name, "size": len(content), "blobId": "0"} for name, content in files.items()]
-        return {"_id": "1", "id": repo, "modelId": repo, "sha": COMMIT, "private": False, "siblings": siblings}
+        siblings = [
+            {"rfilename": name, "size": len(content), "blobId": "0"}
+            for name, content in files.items()
+        ]
+        return {
+            "_id": "1",
+            "id": repo,
+            "modelId": repo,
+            "sha": COMMIT,
+            "private": False,
+            "siblings": siblings,
+        }
 
-    def _json(self, value: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
-        self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})
+    def _json(
+        self, value: Any, status: int = 200, headers: dict[str, str] | None = None
+    ) -> None:
+        self._send(
+            status,
+            json.dumps(value).encode(),
+            {"Content-Type": "application/json", **(headers or {})},
+        )
 
     def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)

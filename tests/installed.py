@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-SHARED_DATA = Path(os.environ.get("SIMMAT_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+SHARED_DATA = Path(
+    os.environ.get("SIMMAT_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data")
+)
 """Recordings of real sensors, the only files outside of the checkout that a test reads."""
 needs_shared_data = pytest.mark.skipif(
-    not SHARED_DATA.is_dir(), reason=f"no sensor data at {SHARED_DATA}; set SIMMAT_SHARED_DATA"
+    not SHARED_DATA.is_dir(),
+    reason=f"no sensor data at {SHARED_DATA}; set SIMMAT_SHARED_DATA",
 )
 
 
@@ -30,6 +33,10 @@ def need_plugins(*names: str) -> None:
     Args:
         names: of plugins as in `simmat-plugin-NAME`.
     """
-    missing = [name for name in (f"simmat-plugin-{short}" for short in names) if not is_installed(name)]
+    missing = [
+        name
+        for name in (f"simmat-plugin-{short}" for short in names)
+        if not is_installed(name)
+    ]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")

@@ -30,7 +30,11 @@ def sensor_files(root: Path, count: int = 2) -> Path:
     """A folder with images/ of five planes of 16 bits, which no browser shows."""
     (root / "images/train").mkdir(parents=True)
     for number in range(count):
-        planes = np.random.default_rng(number).integers(0, 60000, (5, *SIZE)).astype(np.uint16)
+        planes = (
+            np.random.default_rng(number)
+            .integers(0, 60000, (5, *SIZE))
+            .astype(np.uint16)
+        )
         write_image(root / f"images/train/s{number}.tif", planes)
     return root
 
@@ -38,19 +42,40 @@ def sensor_files(root: Path, count: int = 2) -> Path:
 def scripted_backend(root: Path, **changes: Any) -> tuple[Backend, Scripted]:
     model = Scripted(one_mask(MASK))
     model.dense = None  # type: ignore[assignment]
-    channels = tuple(Channel(f"band{n}", "counts", "count").with_statistics(3e4, 1e4) for n in range(5))
+    channels = tuple(
+        Channel(f"band{n}", "counts", "count").with_statistics(3e4, 1e4)
+        for n in range(5)
+    )
     predictor = Predictor(cast(SimMAT, model), Pipeline(Raster(), channels, SIZE[0]))
-    return Backend(predictor, "scripted", open_images(root, Raster()), "http://localhost:9090", **changes), model
+    return Backend(
+        predictor,
+        "scripted",
+        open_images(root, Raster()),
+        "http://localhost:9090",
+        **changes,
+    ), model
 
 
-def prompt(kind: str, label: str = "ship", positive: bool = True, **value: float) -> dict[str, Any]:
-    return {"id": "p", "type": kind, "value": {**value, kind: [label]}, "is_positive": positive, "to_name": "image"}
+def prompt(
+    kind: str, label: str = "ship", positive: bool = True, **value: float
+) -> dict[str, Any]:
+    return {
+        "id": "p",
+        "type": kind,
+        "value": {**value, kind: [label]},
+        "is_positive": positive,
+        "to_name": "image",
+    }
 
 
 @contextmanager
 def served(backend: Backend) -> Iterator[int]:
     """Serve in a thread while the block runs; yields the port."""
-    server = uvicorn.Server(uvicorn.Config(make_app(backend, ["localhost"], ["http://localhost:8080"]), port=0))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            make_app(backend, ["localhost"], ["http://localhost:8080"]), port=0
+        )
+    )
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

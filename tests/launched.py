@@ -18,7 +18,9 @@ TWO_PROCESSES = (
 ).split()
 
 
-def run_python(arguments: Sequence[str], *, timeout_s: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
+def run_python(
+    arguments: Sequence[str], *, timeout_s: float = 300, **env: str
+) -> subprocess.CompletedProcess[str]:
     """Run this Python with one thread for each process, and without plugins but for those of `env`.
 
     Args:
@@ -39,7 +41,13 @@ def run_python(arguments: Sequence[str], *, timeout_s: float = 300, **env: str) 
     command = [sys.executable, *arguments]
     # Files, not pipes: the end of a pipe is waited for as long as any grandchild holds it open.
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
-        process = subprocess.Popen(command, stdout=stdout, stderr=stderr, env=environment, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stdout=stdout,
+            stderr=stderr,
+            env=environment,
+            start_new_session=True,
+        )
         try:
             ended = f"ended with {process.wait(timeout_s)}"
         except subprocess.TimeoutExpired:
@@ -48,8 +56,12 @@ def run_python(arguments: Sequence[str], *, timeout_s: float = 300, **env: str) 
             _stop(process)
         stdout.seek(0)
         stderr.seek(0)
-        done = subprocess.CompletedProcess(command, process.returncode, stdout.read(), stderr.read())
-    assert ended == "ended with 0", f"{' '.join(command)} {ended}\nstdout:\n{done.stdout}\nstderr:\n{done.stderr}"
+        done = subprocess.CompletedProcess(
+            command, process.returncode, stdout.read(), stderr.read()
+        )
+    assert ended == "ended with 0", (
+        f"{' '.join(command)} {ended}\nstdout:\n{done.stdout}\nstderr:\n{done.stderr}"
+    )
     return done
 
 

@@ -42,7 +42,9 @@ def write(path: Path, values: npt.NDArray[np.generic]) -> None:
 
 def table(path: Path, header: str, rows: Sequence[Sequence[str]]) -> None:
     """Write a csv."""
-    path.write_text("\n".join([header, *(",".join(row) for row in rows)]) + "\n", encoding="utf-8")
+    path.write_text(
+        "\n".join([header, *(",".join(row) for row in rows)]) + "\n", encoding="utf-8"
+    )
 
 
 def ivrg_nir(root: Path) -> None:
@@ -54,7 +56,9 @@ def ivrg_nir(root: Path) -> None:
             write(root / f"Outdoor_dataset/nir/{name}.png", picture(name, 1))
             write(root / f"Outdoor_dataset/rgb/{name}.png", picture(name + "c"))
             write(root / f"Outdoor_dataset/mask/{name}.png", mask())
-            rows.append((f"Outdoor_dataset/nir/{name}.png", f"Outdoor_dataset/mask/{name}.png"))
+            rows.append(
+                (f"Outdoor_dataset/nir/{name}.png", f"Outdoor_dataset/mask/{name}.png")
+            )
         table(root / f"IVRG-nir_{split}_GroundTruth.csv", "image,mask", rows)
 
 
@@ -64,31 +68,55 @@ def rgb_thermal_glass(root: Path) -> None:
         rows = []
         for index in range(count):
             name, away = f"{split}_{index}", f"/home/x/data/RGB-Thermal-Glass/{split}"
-            write(root / f"{split}/thermal/{name}.npy", picture(name, 1).astype(np.float32) * 50 + 20000)
+            write(
+                root / f"{split}/thermal/{name}.npy",
+                picture(name, 1).astype(np.float32) * 50 + 20000,
+            )
             write(root / f"{split}/rgb/{name}.png", picture(name + "c"))
             write(root / f"{split}/gt/{name}.png", (mask() == 1).astype(np.uint8) * 255)
-            rows.append((f"{away}/rgb/{name}.png", f"{away}/thermal/{name}.npy", f"{away}/gt/{name}.png"))
-        table(root / f"RGB_T_Glass_{split}_GroundTruth.csv", "rgb_path,thermal_path,gt_path", rows)
+            rows.append(
+                (
+                    f"{away}/rgb/{name}.png",
+                    f"{away}/thermal/{name}.npy",
+                    f"{away}/gt/{name}.png",
+                )
+            )
+        table(
+            root / f"RGB_T_Glass_{split}_GroundTruth.csv",
+            "rgb_path,thermal_path,gt_path",
+            rows,
+        )
 
 
 def nyudv2(root: Path) -> None:
     """Lists of names, and a folder for each kind."""
-    for split, names in (("train", ["0001", "0002", "0003", "0004"]), ("test", ["0005", "0006"])):
+    for split, names in (
+        ("train", ["0001", "0002", "0003", "0004"]),
+        ("test", ["0005", "0006"]),
+    ):
         (root / "x").parent.mkdir(parents=True, exist_ok=True)
         (root / f"{split}.txt").write_text("\n".join(names) + "\n")
         for name in names:
             write(root / f"RGB/{name}.png", picture(name))
-            write(root / f"Depth/{name}.npy", picture(name, 1).astype(np.float32) / 40 + 0.5)
+            write(
+                root / f"Depth/{name}.npy",
+                picture(name, 1).astype(np.float32) / 40 + 0.5,
+            )
             write(root / f"HHA/{name}.png", picture(name + "h"))
             write(root / f"Mask_gt/{name}.png", mask())
 
 
 def rgbp_glass(root: Path) -> None:
     """A folder for each split and kind; one of the broken ids is there."""
-    for split, names in (("train", ["20210801", "20210802", "20210803", "20210808013065"]), ("test", ["20210901"])):
+    for split, names in (
+        ("train", ["20210801", "20210802", "20210803", "20210808013065"]),
+        ("test", ["20210901"]),
+    ):
         for name in names:
             for kind, folder in (("rgb", "image"), ("aolp", "aolp"), ("dolp", "dolp")):
-                write(root / f"{split}/{folder}/{name}_{kind}.tiff", picture(name + kind))
+                write(
+                    root / f"{split}/{folder}/{name}_{kind}.tiff", picture(name + kind)
+                )
             write(root / f"{split}/instance_mask/{name}_instance_mask.png", mask())
 
 
@@ -97,7 +125,10 @@ def zju_rgbp(root: Path) -> None:
     for folder, names in (("train", ["a", "b", "c"]), ("val", ["d"])):
         for name in names:
             for angle in (0, 45, 90, 135):
-                write(root / f"{folder}/{angle}/{name}_{angle}°.png", picture(f"{name}{angle}"))
+                write(
+                    root / f"{folder}/{angle}/{name}_{angle}°.png",
+                    picture(f"{name}{angle}"),
+                )
             write(root / f"{folder}/label_sam/{name}.png", mask())
 
 

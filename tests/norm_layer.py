@@ -19,7 +19,9 @@ from simmat.plugins.hooks import hookimpl
 from simmat.plugins.registry import Registry, load_plugins
 
 
-def build(*, channels: Any, zero_shot: Any, backbone: Any, generator: torch.Generator) -> torch.nn.Module:
+def build(
+    *, channels: Any, zero_shot: Any, backbone: Any, generator: torch.Generator
+) -> torch.nn.Module:
     """Normalize by the batch and mix to three planes."""
     mix = torch.nn.Conv2d(len(channels), 3, 1)
     torch.nn.init.normal_(mix.weight, std=60.0, generator=generator)
@@ -29,7 +31,11 @@ def build(*, channels: Any, zero_shot: Any, backbone: Any, generator: torch.Gene
 @hookimpl
 def simmat_transfer_layers() -> Iterable[TransferLayerSpec]:
     """Give the layer."""
-    return [TransferLayerSpec(name="norm", description="BatchNorm, then 1x1", build="norm_layer:build")]
+    return [
+        TransferLayerSpec(
+            name="norm", description="BatchNorm, then 1x1", build="norm_layer:build"
+        )
+    ]
 
 
 def registry() -> Registry:
@@ -42,5 +48,11 @@ def registry() -> Registry:
 if __name__ == "__main__":
     from simmat import training
 
-    settings = {"mat": "norm", "lr": 1e-2, "steps": 2, "batch_size": 4, "pictures": False}
+    settings = {
+        "mat": "norm",
+        "lr": 1e-2,
+        "steps": 2,
+        "batch_size": 4,
+        "pictures": False,
+    }
     training.train(config(Path(sys.argv[1]), Path(sys.argv[2]), **settings), registry())

@@ -22,7 +22,14 @@ def registry(*plugins: str) -> Registry:
     return load_plugins(env={"SIMMAT_PLUGINS": ",".join(["testing", *plugins])})
 
 
-def gray_set(root: Path, *, train: int = 5, val: int = 2, test: int = 2, size_hw: tuple[int, int] = (40, 56)) -> Path:
+def gray_set(
+    root: Path,
+    *,
+    train: int = 5,
+    val: int = 2,
+    test: int = 2,
+    size_hw: tuple[int, int] = (40, 56),
+) -> Path:
     """A data set of bright discs on dark noise, two instances an image."""
     rng = np.random.default_rng(0)
     rows = ["id,split,image,mask"]
@@ -39,13 +46,17 @@ def gray_set(root: Path, *, train: int = 5, val: int = 2, test: int = 2, size_hw
     return root
 
 
-def _scene(rng: np.random.Generator, size_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _scene(
+    rng: np.random.Generator, size_hw: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
     height, width = size_hw
     rows, columns = np.mgrid[:height, :width]
     image = rng.normal(60, 10, size_hw)
     mask = np.zeros(size_hw, dtype=np.uint8)
     for value, centre in ((1, width // 4), (2, 3 * width // 4)):
-        disc = (rows - rng.integers(12, height - 12)) ** 2 + (columns - centre) ** 2 < rng.integers(6, 10) ** 2
+        disc = (rows - rng.integers(12, height - 12)) ** 2 + (
+            columns - centre
+        ) ** 2 < rng.integers(6, 10) ** 2
         image[disc] += 110
         mask[disc] = value
     return image.clip(0, 255).astype(np.uint8), mask
@@ -73,7 +84,11 @@ def config(data: Path, out: Path, **changes: Any) -> TrainConfig:
 
 def files_of(folder: Path) -> dict[str, bytes]:
     """Name -> bytes of every file in a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def die() -> None:
@@ -81,7 +96,12 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def nth_call(number: int, then: Callable[..., Any], real: Callable[..., Any], match: Callable[..., bool]) -> Any:
+def nth_call(
+    number: int,
+    then: Callable[..., Any],
+    real: Callable[..., Any],
+    match: Callable[..., bool],
+) -> Any:
     """Wrap `real` so that its `number`-th call that matches goes to `then` instead."""
     count = 0
 
@@ -96,7 +116,9 @@ def nth_call(number: int, then: Callable[..., Any], real: Callable[..., Any], ma
     return wrapped
 
 
-def run_and_die(data: str, out: str, where: str, number: int, changes: dict[str, Any]) -> None:
+def run_and_die(
+    data: str, out: str, where: str, number: int, changes: dict[str, Any]
+) -> None:
     """Train or, where a run is there, resume, and die at the named place's `number`-th passing.
 
     Runs in a process of its own.
@@ -131,16 +153,29 @@ def _trap(where: str, number: int) -> Any:
     if where == "between steps":
         from simmat.training.run_folder import RunFolder
 
-        patched = nth_call(number, lambda *_: die(), RunFolder.log, lambda _, record: record["kind"] == "train")
+        patched = nth_call(
+            number,
+            lambda *_: die(),
+            RunFolder.log,
+            lambda _, record: record["kind"] == "train",
+        )
         return mock.patch.object(RunFolder, "log", patched)
     if where == "half the state written":
-        return mock.patch.object(Path, "write_bytes", nth_call(number, half, real_write, is_state))
+        return mock.patch.object(
+            Path, "write_bytes", nth_call(number, half, real_write, is_state)
+        )
     if where == "state written, not renamed":
-        return mock.patch("os.replace", nth_call(number, lambda *_: die(), real_replace, is_state))
+        return mock.patch(
+            "os.replace", nth_call(number, lambda *_: die(), real_replace, is_state)
+        )
     if where == "half the bundle written":
-        return mock.patch.object(Path, "write_bytes", nth_call(number, half, real_write, is_bundle))
+        return mock.patch.object(
+            Path, "write_bytes", nth_call(number, half, real_write, is_bundle)
+        )
     if where == "bundle written, not renamed":
-        return mock.patch("os.replace", nth_call(number, lambda *_: die(), real_replace, is_bundle))
+        return mock.patch(
+            "os.replace", nth_call(number, lambda *_: die(), real_replace, is_bundle)
+        )
     if where == "bundle written, state not":
         patched = nth_call(number, lambda *_: die(), real_write, is_state)
         return mock.patch.object(Path, "write_bytes", patched)

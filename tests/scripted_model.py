@@ -57,12 +57,16 @@ class Scripted(nn.Module):
         logits = torch.where(masks, 5.0, -5.0)
         self.given.append(logits)
         count = masks.shape[1]
-        return MaskPrediction(logits, torch.linspace(0.9, 0.5, count).expand(len(masks), count))
+        return MaskPrediction(
+            logits, torch.linspace(0.9, 0.5, count).expand(len(masks), count)
+        )
 
 
 def one_mask(mask: BoolArray) -> Answers:
     """Answer every prompt with this single (h, w) mask."""
-    return lambda prompts: torch.from_numpy(mask).expand(len(prompts.image_index), 1, *mask.shape)
+    return lambda prompts: torch.from_numpy(mask).expand(
+        len(prompts.image_index), 1, *mask.shape
+    )
 
 
 def make_set(root: Path, *masks: np.ndarray, **card: object) -> Dataset:
@@ -91,7 +95,9 @@ def score(
     samples = dataset.samples if only is None else dataset.samples[only : only + 1]
     pipeline = Pipeline(dataset.adapter, channels, size)
     predictor = Predictor(cast(SimMAT, model), pipeline)
-    return evaluate(predictor, dataset, samples, protocol=protocol, everything=everything)
+    return evaluate(
+        predictor, dataset, samples, protocol=protocol, everything=everything
+    )
 
 
 def object_score(iou: float = 0.5, **changes: object) -> ObjectScore:

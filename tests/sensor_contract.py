@@ -20,7 +20,16 @@ class SensorContract(ModalityContract):
         """Make the tests of each sensor."""
         super().pytest_generate_tests(metafunc)
         if "modality" in metafunc.fixturenames:
-            variants = [made for adapter in self.modalities for made in with_each_option(adapter)]
-            marks = [pytest.mark.slow if made.stated_options() else () for made in variants]
+            variants = [
+                made
+                for adapter in self.modalities
+                for made in with_each_option(adapter)
+            ]
+            marks = [
+                pytest.mark.slow if made.stated_options() else () for made in variants
+            ]
             cases = zip(variants, map(name_with_options, variants), marks, strict=True)
-            metafunc.parametrize("modality", [pytest.param(made, id=name, marks=mark) for made, name, mark in cases])
+            metafunc.parametrize(
+                "modality",
+                [pytest.param(made, id=name, marks=mark) for made, name, mark in cases],
+            )

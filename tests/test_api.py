@@ -16,21 +16,39 @@ from runs import gray_set, registry
 
 import simmat
 from simmat.bundle import FILE_NAME
-from simmat.errors import BundleError, ConfigError, DataError, SpecError, UnknownNameError
+from simmat.errors import (
+    BundleError,
+    ConfigError,
+    DataError,
+    SpecError,
+    UnknownNameError,
+)
 from simmat.evaluation.report import ScoreReport
 from simmat.foundation import MaskPrediction
 from simmat.nn.dense_head import upsample_logits
 from simmat.nn.losses import Batch, Loss, Outputs, PromptLoss
 from simmat.training import Callback, RunFolder, resume
 
-SETTINGS = {"foundation": "tiny", "image_size": 64, "batch_size": 2, "prompts_per_image": 1, "device": "cpu"}
+SETTINGS = {
+    "foundation": "tiny",
+    "image_size": 64,
+    "batch_size": 2,
+    "prompts_per_image": 1,
+    "device": "cpu",
+}
 
 
 def test_train_load_predict_and_evaluate(tmp_path: Path) -> None:
     """Ten lines of a notebook."""
     data = gray_set(tmp_path / "data", train=2, val=1, test=1)
     run = simmat.train(
-        modality="gray", data=data, out=tmp_path / "run", steps=1, progress=False, registry=registry(), **SETTINGS
+        modality="gray",
+        data=data,
+        out=tmp_path / "run",
+        steps=1,
+        progress=False,
+        registry=registry(),
+        **SETTINGS,
     )
     model = simmat.load(str(run), device="cpu", registry=registry())
     model.set_image(data / "images/s0.png")
@@ -45,7 +63,10 @@ def test_train_load_predict_and_evaluate(tmp_path: Path) -> None:
 def test_former_names_still_work() -> None:
     """Notebooks that were written with them go on working."""
     former = ("Sequence", "Files")
-    assert [getattr(simmat, name) for name in former] == [simmat.FrameSequence, simmat.PathsBySource]
+    assert [getattr(simmat, name) for name in former] == [
+        simmat.FrameSequence,
+        simmat.PathsBySource,
+    ]
     assert simmat.Dataset.of_split is simmat.Dataset.subset  # former name
 
 
@@ -60,7 +81,9 @@ def test_an_untuned_model_is_scored_alone(tmp_path: Path) -> None:
     need_plugins("lite")
     data = gray_set(tmp_path / "data", train=2, val=1, test=1)
     known = registry("lite")
-    model = simmat.load(foundation="lite", modality="gray", image_size=64, device="cpu", registry=known)
+    model = simmat.load(
+        foundation="lite", modality="gray", image_size=64, device="cpu", registry=known
+    )
     scores = simmat.evaluate(model, data, registry=known)
     assert scores["tuned"] is None
     assert scores["bundle"] is None
@@ -80,25 +103,49 @@ class Watch(Callback):
         self.losses.append(losses["loss"])
 
 
-def squared_error(prediction: MaskPrediction, targets: torch.Tensor, ignore: torch.Tensor) -> torch.Tensor:
+def squared_error(
+    prediction: MaskPrediction, targets: torch.Tensor, ignore: torch.Tensor
+) -> torch.Tensor:
     """Return the mean squared error of the single mask's probability, a number a prompt."""
-    found = upsample_logits(prediction.logits[:, :1], tuple(targets.shape[-2:]))[:, 0].sigmoid()
+    found = upsample_logits(prediction.logits[:, :1], tuple(targets.shape[-2:]))[
+        :, 0
+    ].sigmoid()
     return ((found - targets.float()).square() * ~ignore).mean((1, 2))
 
 
 def test_a_loss_and_callbacks_of_ones_own(tmp_path: Path) -> None:
     """A researcher changes the loss and follows the run without a plugin."""
     data, watch = gray_set(tmp_path / "data", train=2, val=1), Watch()
-    given = {"modality": "gray", "data": data, "progress": False, "registry": registry(), "heads": "prompt", **SETTINGS}
-    run = simmat.train(out=tmp_path / "run", steps=2, loss=squared_error, callbacks=[watch], **given)
+    given = {
+        "modality": "gray",
+        "data": data,
+        "progress": False,
+        "registry": registry(),
+        "heads": "prompt",
+        **SETTINGS,
+    }
+    run = simmat.train(
+        out=tmp_path / "run", steps=2, loss=squared_error, callbacks=[watch], **given
+    )
     assert len(watch.losses) == 2
     assert all(0 < loss < 1 for loss in watch.losses)
-    with pytest.raises(ConfigError, match=r"'custom' stands for a function.*resume\(loss"):
+    with pytest.raises(
+        ConfigError, match=r"'custom' stands for a function.*resume\(loss"
+    ):
         resume(run, registry())
-    with pytest.raises(ConfigError, match=r"must return a tensor \(2,\), one number a prompt, got \(\)"):
-        simmat.train(out=tmp_path / "two", steps=1, loss=lambda *given: squared_error(*given).mean(), **given)
+    with pytest.raises(
+        ConfigError, match=r"must return a tensor \(2,\), one number a prompt, got \(\)"
+    ):
+        simmat.train(
+            out=tmp_path / "two",
+            steps=1,
+            loss=lambda *given: squared_error(*given).mean(),
+            **given,
+        )
     assert simmat.train(out=tmp_path / "three", steps=1, loss="bce", **given).is_dir()
-    with pytest.raises(ConfigError, match=r"started with the loss 'bce'.*leave loss=… out") as caught:
+    with pytest.raises(
+        ConfigError, match=r"started with the loss 'bce'.*leave loss=… out"
+    ) as caught:
         resume(tmp_path / "three", registry(), loss=squared_error)
     assert "custom" not in str(caught.value)
 
@@ -113,17 +160,32 @@ class Still(Loss):
         return torch.full((1,), 100)
 
     def __call__(self, outputs: Outputs, batch: Batch) -> dict[str, torch.Tensor]:
-        matched = outputs.embedding.levels[0].square().mean() + batch.extra.mean(dtype=torch.float32)
+        matched = outputs.embedding.levels[0].square().mean() + batch.extra.mean(
+            dtype=torch.float32
+        )
         terms = {} if self.masks is None else self.masks(outputs, batch)
-        return {**terms, "loss": matched + terms.get("loss", 0), "embedding": matched.detach()}
+        return {
+            **terms,
+            "loss": matched + terms.get("loss", 0),
+            "embedding": matched.detach(),
+        }
 
 
 @pytest.mark.parametrize("masks", [None, PromptLoss()])
 def test_a_loss_may_have_data_of_its_own(tmp_path: Path, masks: Loss | None) -> None:
     """A teacher's embeddings are learned alone, or with masks."""
     data, watch = gray_set(tmp_path / "data", train=2, val=1), Watch()
-    given = {"modality": "gray", "data": data, "progress": False, "registry": registry(), "heads": "prompt", **SETTINGS}
-    run = simmat.train(out=tmp_path / "run", steps=1, loss=Still(masks), callbacks=[watch], **given)
+    given = {
+        "modality": "gray",
+        "data": data,
+        "progress": False,
+        "registry": registry(),
+        "heads": "prompt",
+        **SETTINGS,
+    }
+    run = simmat.train(
+        out=tmp_path / "run", steps=1, loss=Still(masks), callbacks=[watch], **given
+    )
     (step,) = (one for one in RunFolder(run).records() if one["kind"] == "train")
     assert ("mask" in step) == (masks is not None)
     assert 100 < step["embedding"] <= watch.losses[0]
@@ -140,7 +202,13 @@ class Detached(Loss):
 def test_a_loss_without_gradient_is_refused(tmp_path: Path) -> None:
     """A training by it would end well, with the network that it started from."""
     data = gray_set(tmp_path / "data", train=2, val=1)
-    given = {"modality": "gray", "data": data, "progress": False, "registry": registry(), **SETTINGS}
+    given = {
+        "modality": "gray",
+        "data": data,
+        "progress": False,
+        "registry": registry(),
+        **SETTINGS,
+    }
     with pytest.raises(ConfigError, match="without gradient"):
         simmat.train(out=tmp_path / "run", steps=1, loss=Detached(), **given)
 
@@ -150,7 +218,13 @@ def test_every_place_of_a_bundle_is_taken(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path / "run") / FILE_NAME
     shutil.copy(bundle, tmp_path / "b.safetensors")
     scores = set()
-    for place in (bundle, str(bundle), tmp_path / "run", tmp_path / "run/bundle", tmp_path / "b.safetensors"):
+    for place in (
+        bundle,
+        str(bundle),
+        tmp_path / "run",
+        tmp_path / "run/bundle",
+        tmp_path / "b.safetensors",
+    ):
         model = simmat.load(place, registry=registry(), device="cpu")
         model.set_image(np.arange(64.0).reshape(1, 8, 8))
         scores.add(model.predict(points=[(2, 2)]).score)
@@ -167,7 +241,9 @@ class Doubled(simmat.ModalityAdapter):
 
     def load(self, files: simmat.PathsBySource) -> simmat.SensorImage:
         path = Path(files["doubled"])
-        return simmat.SensorImage.from_planes(2 * np.loadtxt(path), self.channels, origin=str(path))
+        return simmat.SensorImage.from_planes(
+            2 * np.loadtxt(path), self.channels, origin=str(path)
+        )
 
 
 def test_a_sensor_defined_in_a_notebook_is_trained_and_used(tmp_path: Path) -> None:
@@ -178,13 +254,23 @@ def test_a_sensor_defined_in_a_notebook_is_trained_and_used(tmp_path: Path) -> N
     text = (data / "manifest.csv").read_text().replace(".png,masks", ".txt,masks")
     (data / "manifest.csv").write_text(text)
     run = simmat.train(
-        modality=Doubled, data=data, out=tmp_path / "run", steps=1, progress=False, registry=registry(), **SETTINGS
+        modality=Doubled,
+        data=data,
+        out=tmp_path / "run",
+        steps=1,
+        progress=False,
+        registry=registry(),
+        **SETTINGS,
     )
-    with pytest.raises(UnknownNameError, match=r"doubled.*simmat\.load\(.*run.*modality=.*your-sensor"):
+    with pytest.raises(
+        UnknownNameError, match=r"doubled.*simmat\.load\(.*run.*modality=.*your-sensor"
+    ):
         simmat.load(run, registry=registry())
     model = simmat.load(run, modality=Doubled(), registry=registry(), device="cpu")
     assert model.set_image(data / "images/s0.txt").data.max() > 255
-    scores = simmat.evaluate(run, data, modality=Doubled, registry=registry(), device="cpu")
+    scores = simmat.evaluate(
+        run, data, modality=Doubled, registry=registry(), device="cpu"
+    )
     assert scores["tuned"]["objects"] == 2
 
 
@@ -194,9 +280,15 @@ def test_a_sensor_of_a_notebook_is_checked_as_one_of_a_plugin(tmp_path: Path) ->
     class Named(Doubled):
         name = "My Cam"
 
-    for wrong, words in ((Named, "lower case.*'My Cam'"), (Named(), "'My Cam'"), (int, "ModalityAdapter")):
+    for wrong, words in (
+        (Named, "lower case.*'My Cam'"),
+        (Named(), "'My Cam'"),
+        (int, "ModalityAdapter"),
+    ):
         with pytest.raises(SpecError, match=words):
-            simmat.train(modality=wrong, data=tmp_path, out=tmp_path / "run", registry=registry())
+            simmat.train(
+                modality=wrong, data=tmp_path, out=tmp_path / "run", registry=registry()
+            )
 
 
 @pytest.mark.parametrize(
@@ -208,7 +300,9 @@ def test_a_sensor_of_a_notebook_is_checked_as_one_of_a_plugin(tmp_path: Path) ->
         ({"foundation": "tiny", "modality": "gray"}, ConfigError, "untuned.*random"),
     ],
 )
-def test_what_cannot_be_loaded_is_refused(given: dict[str, str], error: type[Exception], words: str) -> None:
+def test_what_cannot_be_loaded_is_refused(
+    given: dict[str, str], error: type[Exception], words: str
+) -> None:
     """With what to give instead."""
     with pytest.raises(error, match=words):
         simmat.load(**given, registry=registry())  # type: ignore[arg-type]
@@ -220,22 +314,47 @@ def test_an_unknown_setting_is_a_type_error(tmp_path: Path) -> None:
         simmat.train(modality="gray", data=tmp_path, out=tmp_path / "run", step=1)
 
 
-def test_arrays_in_place_of_a_data_set_are_told_how_to_become_one(tmp_path: Path) -> None:
+def test_arrays_in_place_of_a_data_set_are_told_how_to_become_one(
+    tmp_path: Path,
+) -> None:
     """A pair of images and masks is what other libraries take."""
-    with pytest.raises(TypeError, match=r"tuple.*Dataset\.from_arrays\(images, masks\)"):
-        simmat.train(modality="gray", data=([], []), out=tmp_path / "run", registry=registry())  # type: ignore[arg-type]
+    with pytest.raises(
+        TypeError, match=r"tuple.*Dataset\.from_arrays\(images, masks\)"
+    ):
+        simmat.train(
+            modality="gray", data=([], []), out=tmp_path / "run", registry=registry()
+        )  # type: ignore[arg-type]
 
 
 def test_arrays_are_trained_on(tmp_path: Path) -> None:
     """A data scientist has arrays; files are not what the question is about."""
     data = gray_set(tmp_path / "data", train=3, val=1, test=1)
-    images, masks = ([np.asarray(Image.open(p)) for p in sorted((data / d).iterdir())] for d in ("images", "masks"))
-    arrays = simmat.Dataset.from_arrays(images, masks, split={"train": 3, "val": 1, "test": 1})
-    assert [sample.split for sample in arrays.samples] == ["train"] * 3 + ["val", "test"]
-    run = simmat.train(
-        modality="gray", data=arrays, out=tmp_path / "run", steps=1, progress=False, registry=registry(), **SETTINGS
+    images, masks = (
+        [np.asarray(Image.open(p)) for p in sorted((data / d).iterdir())]
+        for d in ("images", "masks")
     )
-    assert simmat.evaluate(run, arrays, registry=registry(), device="cpu")["tuned"]["objects"] == 2
+    arrays = simmat.Dataset.from_arrays(
+        images, masks, split={"train": 3, "val": 1, "test": 1}
+    )
+    assert [sample.split for sample in arrays.samples] == ["train"] * 3 + [
+        "val",
+        "test",
+    ]
+    run = simmat.train(
+        modality="gray",
+        data=arrays,
+        out=tmp_path / "run",
+        steps=1,
+        progress=False,
+        registry=registry(),
+        **SETTINGS,
+    )
+    assert (
+        simmat.evaluate(run, arrays, registry=registry(), device="cpu")["tuned"][
+            "objects"
+        ]
+        == 2
+    )
     root, part = arrays.root, arrays.subset("val")
     del arrays
     assert part[0]["image"].any()  # its files are there for as long as it is
@@ -248,14 +367,24 @@ def test_what_an_open_data_set_says_of_its_labels_holds(tmp_path: Path) -> None:
     gray_set(tmp_path / "data", train=3, val=1, test=1)
     (tmp_path / "data" / "card.toml").unlink()
     labels: dict[str, Any] = {"regions": "instances", "min_region": 2, "ignore": 200}
-    opened = simmat.open_dataset(tmp_path / "data", "gray", registry=registry(), **labels)
+    opened = simmat.open_dataset(
+        tmp_path / "data", "gray", registry=registry(), **labels
+    )
     run = simmat.train(
-        modality="gray", data=opened, out=tmp_path / "run", steps=1, progress=False, registry=registry(), **SETTINGS
+        modality="gray",
+        data=opened,
+        out=tmp_path / "run",
+        steps=1,
+        progress=False,
+        registry=registry(),
+        **SETTINGS,
     )
     loaded = simmat.load(run, registry=registry(), device="cpu")
     card = loaded.spec.card
     assert (card.min_region, card.ignore) == (2, opened.card.ignore)
-    opened = simmat.open_dataset(tmp_path / "data", "gray", registry=registry(), **labels | {"min_region": 10**6})
+    opened = simmat.open_dataset(
+        tmp_path / "data", "gray", registry=registry(), **labels | {"min_region": 10**6}
+    )
     with pytest.raises(DataError, match="none of the 1 samples has a region"):
         simmat.evaluate(run, opened, registry=registry(), device="cpu")
     with pytest.raises(ConfigError, match="val split"):
@@ -269,7 +398,9 @@ def test_arrays_of_many_planes_and_floats_come_back_as_they_are(tmp_path: Path) 
     rng = np.random.default_rng(0)
     images = [rng.normal(size=(7, 8, 9)).astype(np.float32) for _ in range(3)]
     masks = [np.eye(8, 9, dtype=np.int32) * 70_000 for _ in range(3)]
-    kept = simmat.Dataset.from_arrays(images, masks, folder=tmp_path / "kept", class_names={70_000: "line"})
+    kept = simmat.Dataset.from_arrays(
+        images, masks, folder=tmp_path / "kept", class_names={70_000: "line"}
+    )
     assert kept.class_names == {70_000: "line"}
     for sample, image in zip(kept.samples, images, strict=True):
         np.testing.assert_array_equal(kept.image(sample).data, image)
@@ -283,10 +414,30 @@ def test_arrays_of_many_planes_and_floats_come_back_as_they_are(tmp_path: Path) 
     [
         ([], [], None, "at least one image"),
         ([np.zeros((8, 8))] * 3, [np.zeros((8, 8), int)] * 2, None, "got 2 and 3"),
-        ([np.zeros((8, 8))] * 3, [np.zeros((8, 9), int)] * 3, None, r"\(8, 8\) and \(8, 9\)"),
-        ([np.zeros((8, 8))] * 3, [np.zeros((8, 8))] * 3, None, "whole numbers, got float64"),
-        ([np.zeros((8, 8))] * 3, [np.zeros((8, 8), int)] * 3, ["train", "val"], "2 images"),
-        ([np.zeros((8, 8))] * 3, [np.zeros((8, 8), int)] * 3, {"training": 3}, "'training'"),
+        (
+            [np.zeros((8, 8))] * 3,
+            [np.zeros((8, 9), int)] * 3,
+            None,
+            r"\(8, 8\) and \(8, 9\)",
+        ),
+        (
+            [np.zeros((8, 8))] * 3,
+            [np.zeros((8, 8))] * 3,
+            None,
+            "whole numbers, got float64",
+        ),
+        (
+            [np.zeros((8, 8))] * 3,
+            [np.zeros((8, 8), int)] * 3,
+            ["train", "val"],
+            "2 images",
+        ),
+        (
+            [np.zeros((8, 8))] * 3,
+            [np.zeros((8, 8), int)] * 3,
+            {"training": 3},
+            "'training'",
+        ),
     ],
 )
 def test_arrays_that_do_not_match_are_refused(

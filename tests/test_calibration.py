@@ -39,11 +39,15 @@ def too_sure(count: int, seed: int) -> ScoredPredictions:
     rng = np.random.default_rng(seed)
     true = 0.85 * rng.beta(4, 2, count)
     predicted = np.clip(true + 0.15 + rng.normal(0, 0.08, count), 0, 1)
-    return ScoredPredictions.of(zip(np.arange(count) // 8, predicted, true, strict=True))
+    return ScoredPredictions.of(
+        zip(np.arange(count) // 8, predicted, true, strict=True)
+    )
 
 
 @pytest.mark.parametrize("count", [40, 800])
-def test_a_map_makes_the_error_of_new_objects_a_third_and_keeps_their_order(count: int) -> None:
+def test_a_map_makes_the_error_of_new_objects_a_third_and_keeps_their_order(
+    count: int,
+) -> None:
     """A score of 0.8 is only of use if such objects have an IoU of 0.8; a list by score must stay the same."""
     found, new = fit_calibration({"object": too_sure(count, 0)}), too_sure(4000, 1)
     assert found is not None
@@ -59,7 +63,10 @@ def test_of_what_auto_keeps_the_promised_share_is_right() -> None:
     """The share of wrong objects among new ones, over many validation splits, is the one that was asked for."""
     shares = []
     for seed in range(40):
-        found, new = fit_calibration({"object": too_sure(200, seed)}), too_sure(2000, 1000 + seed)
+        found, new = (
+            fit_calibration({"object": too_sure(200, seed)}),
+            too_sure(2000, 1000 + seed),
+        )
         assert found is not None
         assert found.object is not None
         least = found.thresholds[9]
@@ -76,12 +83,15 @@ def of_three_classes(count: int, seed: int, sharpness: float) -> ScoredPredictio
     shown = tempered(true, 1 / sharpness)
     drawn = (rng.random((count, 1)) > true.cumsum(1)[:, :2]).sum(1)
     return ScoredPredictions.of_classes(
-        (number // 8, index, *row) for number, (index, row) in enumerate(zip(drawn, shown, strict=True))
+        (number // 8, index, *row)
+        for number, (index, row) in enumerate(zip(drawn, shown, strict=True))
     )
 
 
 @pytest.mark.parametrize("sharpness", [0.4, 3.0])
-def test_a_temperature_makes_class_probabilities_say_how_often_a_class_is_right(sharpness: float) -> None:
+def test_a_temperature_makes_class_probabilities_say_how_often_a_class_is_right(
+    sharpness: float,
+) -> None:
     """Whether the network is too sure or too timid; the class that it names stays the same."""
     found, new = (
         fit_calibration({"class_probability": of_three_classes(300, 0, sharpness)}),
@@ -96,33 +106,56 @@ def test_a_temperature_makes_class_probabilities_say_how_often_a_class_is_right(
 
 def test_ten_right_classes_do_not_make_a_network_certain() -> None:
     """So few say little, and a class that the network does not know says nothing of the others."""
-    rows = [(number, 0 if number < 10 else -1, 0.8 + number / 1e4, 0.2 - number / 1e4) for number in range(12)]
+    rows = [
+        (number, 0 if number < 10 else -1, 0.8 + number / 1e4, 0.2 - number / 1e4)
+        for number in range(12)
+    ]
     found = fit_calibration({"class_probability": ScoredPredictions.of_classes(rows)})
     assert found is not None
     assert found.temperature is not None
-    assert tempered(np.array([0.8, 0.2]), found.temperature)[0] == pytest.approx((10 + 4 * 0.8) / 14, abs=0.01)
+    assert tempered(np.array([0.8, 0.2]), found.temperature)[0] == pytest.approx(
+        (10 + 4 * 0.8) / 14, abs=0.01
+    )
 
 
-CURVE = MonotonicMap(predicted=(0.0, 0.5, 1.0), true=(0.0, 0.1, 1.0), objects=40, ece=0.2, ece_calibrated=0.05)
+CURVE = MonotonicMap(
+    predicted=(0.0, 0.5, 1.0),
+    true=(0.0, 0.1, 1.0),
+    objects=40,
+    ece=0.2,
+    ece_calibrated=0.05,
+)
 
 
 def images_in(folder: Path) -> Path:
     folder.mkdir()
-    Image.fromarray(np.random.default_rng(0).integers(0, 200, (40, 56), np.uint8)).save(folder / "a.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 200, (40, 56), np.uint8)).save(
+        folder / "a.png"
+    )
     return folder
 
 
 def test_a_bundle_gives_calibrated_scores_everywhere(tmp_path: Path) -> None:
     """Prompts and found objects speak in the terms that `--min-score` and a person take."""
     every = Calibration(click=CURVE, box=CURVE, object=CURVE, temperature=0.1)
-    bundles = [tiny_bundle(tmp_path / str(one is None), dense=DENSE, calibration=one) for one in (None, every)]
-    raw, own = (simmat.load(bundle, registry=registry(), device="cpu") for bundle in bundles)
+    bundles = [
+        tiny_bundle(tmp_path / str(one is None), dense=DENSE, calibration=one)
+        for one in (None, every)
+    ]
+    raw, own = (
+        simmat.load(bundle, registry=registry(), device="cpu") for bundle in bundles
+    )
 
     def powers(probabilities: Mapping[int, float]) -> dict[int, Any]:
         total = sum(one**10 for one in probabilities.values())
-        return {value: pytest.approx(one**10 / total) for value, one in probabilities.items()}
+        return {
+            value: pytest.approx(one**10 / total)
+            for value, one in probabilities.items()
+        }
 
-    settings = simmat.predictor.EverythingSettings(peak=0.0, min_score=0.0, objectness=0.0)
+    settings = simmat.predictor.EverythingSettings(
+        peak=0.0, min_score=0.0, objectness=0.0
+    )
     for one in (raw, own):
         one.set_image(images_in(tmp_path / f"images {id(one)}") / "a.png")
     for asked in ({"points": [(20, 20)]}, {"box": (4, 4, 30, 30)}):
@@ -131,7 +164,9 @@ def test_a_bundle_gives_calibrated_scores_everywhere(tmp_path: Path) -> None:
         assert ours.class_probabilities is not None
         assert theirs.class_probabilities == powers(ours.class_probabilities)
     before, after = (one.segment_everything(settings) for one in (raw, own))
-    assert [one.score for one in after] == pytest.approx([CURVE(one.score) for one in before])
+    assert [one.score for one in after] == pytest.approx(
+        [CURVE(one.score) for one in before]
+    )
     for found, other in zip(after, before, strict=True):
         assert other.class_probabilities is not None
         assert found.class_probabilities == powers(other.class_probabilities)
@@ -140,11 +175,15 @@ def test_a_bundle_gives_calibrated_scores_everywhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("second", [3, 9])
-def test_a_map_can_be_fitted_where_one_image_holds_nearly_all_objects(second: int) -> None:
+def test_a_map_can_be_fitted_where_one_image_holds_nearly_all_objects(
+    second: int,
+) -> None:
     """The other image alone is too little for the knots of an isotonic map."""
     predicted = np.random.default_rng(0).uniform(0.5, 1, 250 + second)
     curve = fit_curve(
-        ScoredPredictions.of(zip(np.arange(250 + second) >= 250, predicted, predicted * 0.8, strict=True))
+        ScoredPredictions.of(
+            zip(np.arange(250 + second) >= 250, predicted, predicted * 0.8, strict=True)
+        )
     )
     assert curve is not None
     assert not list(curve.problems())
@@ -153,26 +192,61 @@ def test_a_map_can_be_fitted_where_one_image_holds_nearly_all_objects(second: in
 def test_a_map_of_scores_at_the_limit_can_be_loaded() -> None:
     """An IoU head may exceed 1: many objects at 1, and one just below it among them."""
     predicted = np.concatenate([np.linspace(0.3, 0.9, 480), [1 - 1e-5], np.ones(119)])
-    true = np.select([predicted < 0.5, predicted < 0.95, np.arange(600) < 540], [0.2, 0.7, 0.75], 0.95)
-    curve = fit_curve(ScoredPredictions.of(zip(np.arange(600) % 5, predicted, true, strict=True)))
+    true = np.select(
+        [predicted < 0.5, predicted < 0.95, np.arange(600) < 540],
+        [0.2, 0.7, 0.75],
+        0.95,
+    )
+    curve = fit_curve(
+        ScoredPredictions.of(zip(np.arange(600) % 5, predicted, true, strict=True))
+    )
     assert curve is not None
     assert not list(curve.problems())
 
 
-def test_auto_takes_the_threshold_of_the_share(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_auto_takes_the_threshold_of_the_share(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It replaces a number that nobody can know; where validation could not give it, the refusal says so."""
     table = Calibration(object=CURVE, thresholds=(None, 0.9, *[0.0] * 48))
-    bundle, images = tiny_bundle(tmp_path / "bundle", dense=DENSE, calibration=table), images_in(tmp_path / "images")
-    call = ["predict", str(bundle), str(images), "--everything", "--min-score", "auto", "--format", "labels"]
+    bundle, images = (
+        tiny_bundle(tmp_path / "bundle", dense=DENSE, calibration=table),
+        images_in(tmp_path / "images"),
+    )
+    call = [
+        "predict",
+        str(bundle),
+        str(images),
+        "--everything",
+        "--min-score",
+        "auto",
+        "--format",
+        "labels",
+    ]
     for share, least in (("0.02", "0.900"), ("0.1", "0.000")):
-        assert run([*call, "--max-error-rate", share, "--out", str(tmp_path / share), "--device", "cpu"]) == 0
+        assert (
+            run(
+                [
+                    *call,
+                    "--max-error-rate",
+                    share,
+                    "--out",
+                    str(tmp_path / share),
+                    "--device",
+                    "cpu",
+                ]
+            )
+            == 0
+        )
         assert f"--min-score auto: {least}" in capsys.readouterr().err
     assert run([*call, "--max-error-rate", "0.01", "--out", str(tmp_path / "no")]) == 2
     assert "0.02" in capsys.readouterr().err
     change_json(bundle, calibration=None)
     assert run([*call, "--out", str(tmp_path / "no")]) == 2
     assert f"--min-score auto: {bundle} has no calibration" in capsys.readouterr().err
-    assert run([*call[:-4], "--max-error-rate", "0.1", "--out", str(tmp_path / "no")]) == 2
+    assert (
+        run([*call[:-4], "--max-error-rate", "0.1", "--out", str(tmp_path / "no")]) == 2
+    )
     assert "--min-score auto" in capsys.readouterr().err
 
 
@@ -186,7 +260,9 @@ def test_training_calibrates_by_its_validation(tmp_path: Path) -> None:
     assert found.calibration.click.objects == found.metrics["val"]["objects"] >= 10  # type: ignore[index,call-overload]
     assert found.calibration.object is None
     report = simmat.evaluate(
-        simmat.load(tmp_path / "run/bundle.safetensors", registry=registry(), device="cpu"),
+        simmat.load(
+            tmp_path / "run/bundle.safetensors", registry=registry(), device="cpu"
+        ),
         data,
         split="val",
         zero_shot=False,
@@ -206,8 +282,13 @@ def test_a_bundle_without_the_field_is_loaded_as_before(tmp_path: Path) -> None:
 def test_a_map_that_falls_is_refused(tmp_path: Path) -> None:
     """It would turn a ranking around."""
     bundle = tiny_bundle(tmp_path / "bundle", calibration=Calibration(click=CURVE))
-    change_json(bundle, lambda document: document["calibration"]["click"].update(true=[0.0, 0.5, 0.2]))
-    with pytest.raises(simmat.errors.BundleError, match=r"calibration\.click: predicted and true must"):
+    change_json(
+        bundle,
+        lambda document: document["calibration"]["click"].update(true=[0.0, 0.5, 0.2]),
+    )
+    with pytest.raises(
+        simmat.errors.BundleError, match=r"calibration\.click: predicted and true must"
+    ):
         load_bundle(bundle, registry())
 
 
@@ -217,8 +298,21 @@ def test_the_uncertainty_is_that_of_flipped_and_shifted_views(
     """Written beside the mask, in pixels of the image: high where the mask depends on how the image lies."""
     import tifffile
 
-    bundle, images, out = tiny_bundle(tmp_path / "bundle"), images_in(tmp_path / "images"), tmp_path / "out"
-    call = ["predict", str(bundle), str(images / "a.png"), "--uncertainty", "--out", str(out), "--device", "cpu"]
+    bundle, images, out = (
+        tiny_bundle(tmp_path / "bundle"),
+        images_in(tmp_path / "images"),
+        tmp_path / "out",
+    )
+    call = [
+        "predict",
+        str(bundle),
+        str(images / "a.png"),
+        "--uncertainty",
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    ]
     assert run([*call, "--point", "20,12"]) == 0
     assert f"{out / 'a_uncertainty.tif'}  probability" in capsys.readouterr().out
     mean, std = tifffile.imread(out / "a_uncertainty.tif", key=slice(0, 2))
@@ -236,19 +330,27 @@ def test_the_uncertainty_is_that_of_flipped_and_shifted_views(
     model.set_image(np.asarray(Image.open(images / "a.png"))[:-1, :-2].copy())
     other = 1 / (1 + np.exp(-model.predict([(20, 12)]).logits))
     inner = slice(1, -1), slice(2, -2)
-    stack = np.stack([*(one[inner] for one in probabilities), cut[:-1, :-2], other[1:, 2:]])
+    stack = np.stack(
+        [*(one[inner] for one in probabilities), cut[:-1, :-2], other[1:, 2:]]
+    )
     np.testing.assert_allclose(mean[inner], stack.mean(0), atol=1e-5)
     np.testing.assert_allclose(std[inner], stack.std(0), atol=1e-5)
     assert std.max() > 0
     assert run([*call[:4], "--everything", *call[4:]]) == 2
 
 
-def test_the_views_of_an_image_are_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_views_of_an_image_are_encoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Many prompts on one image cost no more encodes than one."""
     encoded: list[object] = []
     encode = Predictor.encode
-    monkeypatch.setattr(Predictor, "encode", lambda *args: encoded.append(None) or encode(*args))
-    model = simmat.load(tiny_bundle(tmp_path / "bundle"), registry=registry(), device="cpu")
+    monkeypatch.setattr(
+        Predictor, "encode", lambda *args: encoded.append(None) or encode(*args)
+    )
+    model = simmat.load(
+        tiny_bundle(tmp_path / "bundle"), registry=registry(), device="cpu"
+    )
     image = model.open_image(images_in(tmp_path / "images") / "a.png")
     for xy in ((20, 12), (25, 20)):
         image.uncertainty(Prompt.points([xy]))

@@ -30,7 +30,10 @@ CONFIG = cast(TrainConfig, "settings")
 
 def registry_of(*hooks: Any) -> Registry:
     """A registry with these hooks, of the packages p0, p1, …"""
-    items = [("callbacks", CallbackHook(f"p{place}", hook), f"p{place} 1.0") for place, hook in enumerate(hooks)]
+    items = [
+        ("callbacks", CallbackHook(f"p{place}", hook), f"p{place} 1.0")
+        for place, hook in enumerate(hooks)
+    ]
     return Registry([], cast(Any, items))
 
 
@@ -40,7 +43,12 @@ def test_a_callback_of_a_plugin_that_fails_is_left_out(
 ) -> None:
     """With one warning that names the package; the others go on."""
     own, good, bad = Counts(), Counts(), Counts(2, error)
-    callbacks = Callbacks([own], callbacks_of_plugins(CONFIG, registry_of(lambda **_: [[bad]], lambda **_: [[good]])))
+    callbacks = Callbacks(
+        [own],
+        callbacks_of_plugins(
+            CONFIG, registry_of(lambda **_: [[bad]], lambda **_: [[good]])
+        ),
+    )
     for step in range(1, 5):
         callbacks.stepped(step, {})
     assert (own.steps, good.steps, bad.steps) == (4, 4, 2)
@@ -49,11 +57,14 @@ def test_a_callback_of_a_plugin_that_fails_is_left_out(
     assert type(error).__name__ in said
 
 
-def test_a_hook_that_fails_brings_no_callback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_hook_that_fails_brings_no_callback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """It is called with settings and registry."""
     good = Counts()
     known = registry_of(
-        lambda config, registry: 1 / 0, lambda config, registry: [[good]] if config is CONFIG and registry else []
+        lambda config, registry: 1 / 0,
+        lambda config, registry: [[good]] if config is CONFIG and registry else [],
     )
     Callbacks([Callback()], callbacks_of_plugins(CONFIG, known)).stepped(1, {})
     assert good.steps == 1
@@ -63,7 +74,9 @@ def test_a_hook_that_fails_brings_no_callback(capsys: pytest.CaptureFixture[str]
 def test_the_callers_own_callback_may_end_the_training() -> None:
     """It is theirs."""
     with pytest.raises(RuntimeError):
-        Callbacks([Counts(1, RuntimeError())], callbacks_of_plugins(CONFIG, registry_of())).stepped(1, {})
+        Callbacks(
+            [Counts(1, RuntimeError())], callbacks_of_plugins(CONFIG, registry_of())
+        ).stepped(1, {})
 
 
 def test_a_callback_of_another_kind_is_refused_before_the_training() -> None:

@@ -18,11 +18,15 @@ from simmat.training.run_folder import RunFolder
 
 def run(data: Path, out: Path, track: str) -> dict[str, list[tuple[int, float]]]:
     """Train two steps with a tracker; return the log of the run as TAG -> (step, value)."""
-    training.train(config(data, out, track=track, steps=2, val_every=2, pictures=False), registry())
+    training.train(
+        config(data, out, track=track, steps=2, val_every=2, pictures=False), registry()
+    )
     logged: dict[str, list[tuple[int, float]]] = {}
     for record in RunFolder(out).records():
         for name in ("loss", "lr") if record["kind"] == "train" else ("miou_object",):
-            logged.setdefault(f"{record['kind']}/{name}", []).append((record["step"], record[name]))
+            logged.setdefault(f"{record['kind']}/{name}", []).append(
+                (record["step"], record[name])
+            )
     return logged
 
 
@@ -35,10 +39,14 @@ def test_tensorboard_holds_losses_and_scores(data: Path, tmp_path: Path) -> None
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     for tag, points in expected.items():
-        assert [(e.step, e.value) for e in events.Scalars(tag)] == [(s, pytest.approx(v)) for s, v in points]
+        assert [(e.step, e.value) for e in events.Scalars(tag)] == [
+            (s, pytest.approx(v)) for s, v in points
+        ]
 
 
-def test_mlflow_holds_losses_scores_and_settings(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_holds_losses_scores_and_settings(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where MLFLOW_TRACKING_URI says, here a folder."""
     mlflow = pytest.importorskip("mlflow")
     store = (tmp_path / "store").as_uri()
@@ -53,11 +61,15 @@ def test_mlflow_holds_losses_scores_and_settings(data: Path, tmp_path: Path, mon
     assert found.data.params["modality"] == "gray"
     for tag, points in expected.items():
         history = client.get_metric_history(found.info.run_id, tag)
-        assert [(metric.step, metric.value) for metric in history] == [(s, pytest.approx(v)) for s, v in points]
+        assert [(metric.step, metric.value) for metric in history] == [
+            (s, pytest.approx(v)) for s, v in points
+        ]
 
 
 @pytest.mark.slow
-def test_wandb_logs_offline(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_logs_offline(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """WANDB_MODE=offline keeps all in the run's folder."""
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -68,23 +80,43 @@ def test_wandb_logs_offline(data: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert b"miou_object" in log.read_bytes()
 
 
-@pytest.mark.parametrize("found", [None, ModuleSpec("mlflow", None)], ids=["nothing", "a folder of its name"])
+@pytest.mark.parametrize(
+    "found", [None, ModuleSpec("mlflow", None)], ids=["nothing", "a folder of its name"]
+)
 def test_a_missing_package_is_named_with_the_command_that_installs_it(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: ModuleSpec | None
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    found: ModuleSpec | None,
 ) -> None:
     """Before the data is read, and without a run folder."""
     from simmat.cli import group
 
     real = importlib.util.find_spec
-    monkeypatch.setattr(callbacks, "find_spec", lambda name: found if name == "mlflow" else real(name))
-    words = ["train", "--modality", "gray", "--data", str(data), "--out", str(tmp_path / "run"), "--track", "mlflow"]
+    monkeypatch.setattr(
+        callbacks, "find_spec", lambda name: found if name == "mlflow" else real(name)
+    )
+    words = [
+        "train",
+        "--modality",
+        "gray",
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "run"),
+        "--track",
+        "mlflow",
+    ]
     with pytest.raises(ConfigError, match=r"pip install 'simmat\[mlflow\]'"):
         CliRunner().invoke(group, words, standalone_mode=False, catch_exceptions=False)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_tracker_that_fails_does_not_end_the_training(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A server that is gone must not cost a night of training; it is said once."""
     pytest.importorskip("tensorboard")

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from simmat.config import BUNDLE_ELSEWHERE, TrainConfig, default_steps, dump_toml, load_config
+from simmat.config import (
+    BUNDLE_ELSEWHERE,
+    TrainConfig,
+    default_steps,
+    dump_toml,
+    load_config,
+)
 from simmat.errors import ConfigError
 from simmat.sensors.channel_selection import parse_channels
 
@@ -25,16 +31,28 @@ def message(path: Path | None, overrides: dict[str, Any]) -> str:
     return str(caught.value)
 
 
-def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
+def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(
+    tmp_path: Path,
+) -> None:
     """A user tries a variant by one option, without editing the file."""
     path = toml(tmp_path, "batch_size = 2\nseed = 7\n")
     config = load_config(path, {**NEEDED, "seed": 9, "lr": None, "batch_size": None})
-    assert (config.batch_size, config.seed, config.prompts_per_image, config.lr) == (2, 9, 4, None)
+    assert (config.batch_size, config.seed, config.prompts_per_image, config.lr) == (
+        2,
+        9,
+        4,
+        None,
+    )
 
 
 def test_more_images_are_trained_on_for_longer() -> None:
     """A person waits for the first model of few images; many images are worth more steps."""
-    assert [default_steps(images) for images in (15, 87, 450, 5000)] == [130, 274, 1000, 1000]
+    assert [default_steps(images) for images in (15, 87, 450, 5000)] == [
+        130,
+        274,
+        1000,
+        1000,
+    ]
 
 
 def test_epochs_on_the_command_line_replace_steps_in_the_file(tmp_path: Path) -> None:
@@ -48,11 +66,19 @@ def test_epochs_on_the_command_line_replace_steps_in_the_file(tmp_path: Path) ->
     ("extra", "said"),
     [
         ({"steps": 3, "epochs": 3}, "steps = 3.*epochs = 3"),
-        ({"checkpoint": Path("/w.pth"), "from_scratch": True}, "checkpoint.*from_scratch"),
-        ({"batch_size": 3, "grad_accumulation": 2}, "batch_size = 3.*grad_accumulation = 2"),
+        (
+            {"checkpoint": Path("/w.pth"), "from_scratch": True},
+            "checkpoint.*from_scratch",
+        ),
+        (
+            {"batch_size": 3, "grad_accumulation": 2},
+            "batch_size = 3.*grad_accumulation = 2",
+        ),
     ],
 )
-def test_fields_that_do_not_go_together_are_refused(extra: dict[str, Any], said: str) -> None:
+def test_fields_that_do_not_go_together_are_refused(
+    extra: dict[str, Any], said: str
+) -> None:
     """Choosing one of the two silently would surprise every second user."""
     assert re.search(said, message(None, {**NEEDED, **extra}))
     with pytest.raises(ConfigError, match=said):
@@ -60,21 +86,34 @@ def test_fields_that_do_not_go_together_are_refused(extra: dict[str, Any], said:
 
 
 @pytest.mark.parametrize("extra", [{}, {"protocol": "simmat-compat"}])
-def test_what_is_not_given_counts_with_its_default_where_fields_go_together(extra: dict[str, Any]) -> None:
+def test_what_is_not_given_counts_with_its_default_where_fields_go_together(
+    extra: dict[str, Any],
+) -> None:
     """A batch is 4 where nothing is said, and 4 can be computed in 2 parts."""
     config = load_config(None, {**NEEDED, **extra, "grad_accumulation": 2})
     assert (config.batch_size, config.grad_accumulation) == (4, 2)
-    assert "batch_size = 4" in message(None, {**NEEDED, **extra, "grad_accumulation": 3})
+    assert "batch_size = 4" in message(
+        None, {**NEEDED, **extra, "grad_accumulation": 3}
+    )
 
 
 @pytest.mark.parametrize("extra", [{"augment": False}, {"protocol": "simmat-compat"}])
-@pytest.mark.parametrize(("name", "value", "said"), [("rotate", True, "true"), ("paste", 0.5, "0.5")])
+@pytest.mark.parametrize(
+    ("name", "value", "said"), [("rotate", True, "true"), ("paste", 0.5, "0.5")]
+)
 def test_a_part_of_the_augmentation_without_it_is_refused(
     extra: dict[str, Any], name: str, value: object, said: str
 ) -> None:
     """Ignored in silence, it would be believed to have been there."""
-    assert re.search(f"{name} = {said} .*augment", message(None, {**NEEDED, **extra, name: value}))
-    assert getattr(load_config(None, {**NEEDED, **extra, "augment": True, name: value}), name) == value
+    assert re.search(
+        f"{name} = {said} .*augment", message(None, {**NEEDED, **extra, name: value})
+    )
+    assert (
+        getattr(
+            load_config(None, {**NEEDED, **extra, "augment": True, name: value}), name
+        )
+        == value
+    )
 
 
 @pytest.mark.parametrize("given", [{"augment": False}, {"protocol": "simmat-compat"}])
@@ -132,36 +171,51 @@ def test_all_problems_of_a_file_come_in_one_message(tmp_path: Path) -> None:
 )
 def test_a_value_out_of_range_is_refused_by_name(field: str, value: Any) -> None:
     """A wrong number found in the middle of a run has cost the run."""
-    assert message(None, {**NEEDED, field: value}).startswith(f"settings: --{field.replace('_', '-')}")
+    assert message(None, {**NEEDED, field: value}).startswith(
+        f"settings: --{field.replace('_', '-')}"
+    )
 
 
 def test_an_option_that_cannot_be_written_is_refused() -> None:
     """TOML would say NaN, the JSON of a bundle null: the run must not begin."""
-    assert "--mat-options.a 1 must be" in message(None, {**NEEDED, "mat_options": {"a": [float("nan")]}})
+    assert "--mat-options.a 1 must be" in message(
+        None, {**NEEDED, "mat_options": {"a": [float("nan")]}}
+    )
 
 
-def test_relative_paths_of_a_file_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_of_a_file_are_relative_to_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A config file lies beside its data and is run from anywhere; what is typed is relative to where one is."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sub").mkdir()
-    path = toml(tmp_path / "sub", 'modality = "rgb"\ndata = "set"\ncheckpoint = "/w.pth"\n')
+    path = toml(
+        tmp_path / "sub", 'modality = "rgb"\ndata = "set"\ncheckpoint = "/w.pth"\n'
+    )
     config = load_config(path, {"out": Path("run")})
     assert config.data == tmp_path / "sub" / "set"
     assert config.checkpoint == Path("/w.pth")
     assert config.out == tmp_path / "run"
 
 
-def test_a_home_folder_is_found_in_a_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_folder_is_found_in_a_file_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """~ is the shell's, and no shell reads the file."""
     monkeypatch.setenv("HOME", str(tmp_path))
     path = toml(tmp_path, 'data = "~/set"\nnodata = 0\n')
-    assert load_config(path, {"modality": "rgb", "out": Path("run")}).data == tmp_path / "set"
+    assert (
+        load_config(path, {"modality": "rgb", "out": Path("run")}).data
+        == tmp_path / "set"
+    )
     assert "--data must" in message(None, {**NEEDED, "data": Path("~no-one/x")})
 
 
 def test_an_empty_path_is_not_the_folder_of_the_file(tmp_path: Path) -> None:
     """A run would fill the folder of its config."""
-    assert "out must name" in message(toml(tmp_path, 'modality = "rgb"\ndata = "set"\nout = ""\n'), {})
+    assert "out must name" in message(
+        toml(tmp_path, 'modality = "rgb"\ndata = "set"\nout = ""\n'), {}
+    )
 
 
 def test_a_written_config_reads_back_equal(tmp_path: Path) -> None:
@@ -182,7 +236,9 @@ def test_a_written_config_reads_back_equal(tmp_path: Path) -> None:
     assert load_config(toml(tmp_path, dump_toml(config))) == config
 
 
-def test_options_of_a_part_are_merged_unless_the_part_is_another(tmp_path: Path) -> None:
+def test_options_of_a_part_are_merged_unless_the_part_is_another(
+    tmp_path: Path,
+) -> None:
     """`--mat-option` changes one option; another `--mat` has other options."""
     path = toml(tmp_path, 'mat = "mat"\n[mat_options]\nwidth = 8\ndepth = 2\n')
     merged = load_config(path, {**NEEDED, "mat_options": {"depth": 3}})
@@ -194,9 +250,16 @@ def test_options_of_a_part_are_merged_unless_the_part_is_another(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("text", "picks"),
-    [("0-3", (0, 1, 2, 3)), ("2,0", (2, 0)), ("0-1, 8 ,nir", (0, 1, 8, "nir")), ("near-ir", ("near-ir",))],
+    [
+        ("0-3", (0, 1, 2, 3)),
+        ("2,0", (2, 0)),
+        ("0-1, 8 ,nir", (0, 1, 8, "nir")),
+        ("near-ir", ("near-ir",)),
+    ],
 )
-def test_channels_are_names_indices_and_ranges(text: str, picks: tuple[str | int, ...]) -> None:
+def test_channels_are_names_indices_and_ranges(
+    text: str, picks: tuple[str | int, ...]
+) -> None:
     """`--channels 0-6,8` is what a user of twelve bands types."""
     assert parse_channels(text) == picks
 
@@ -204,14 +267,19 @@ def test_channels_are_names_indices_and_ranges(text: str, picks: tuple[str | int
 @pytest.mark.parametrize("text", ["", "1,,2", "3-1", "1,1", "0-2,1", "0-99999999"])
 def test_a_wrong_channel_list_is_refused(text: str) -> None:
     """A range that is empty or huge is a slip of the keyboard."""
-    with pytest.raises(ValueError, match=r"empty item|backwards|more than once|at most"):
+    with pytest.raises(
+        ValueError, match=r"empty item|backwards|more than once|at most"
+    ):
         parse_channels(text)
 
 
 @pytest.mark.parametrize(
-    ("place", "is_elsewhere"), [("hf://a/b", True), ("gallery:a", True), ("C:/a", False), ("a/b", False)]
+    ("place", "is_elsewhere"),
+    [("hf://a/b", True), ("gallery:a", True), ("C:/a", False), ("a/b", False)],
 )
-def test_the_place_of_a_bundle_is_told_from_a_path(place: str, is_elsewhere: bool) -> None:
+def test_the_place_of_a_bundle_is_told_from_a_path(
+    place: str, is_elsewhere: bool
+) -> None:
     """A path of the command line has backslashes on Windows."""
     for path in (PurePosixPath(place), PureWindowsPath(place)):
         assert bool(BUNDLE_ELSEWHERE.match(str(path))) is is_elsewhere

@@ -24,7 +24,14 @@ FOREIGN = re.compile(
     re.IGNORECASE,
 )
 """Words that only a library says."""
-MODELS: tuple[type[BaseModel], ...] = (TrainConfig, DataCard, SensorDefinition, ModelSpec, BundleSpec, RunNotes)
+MODELS: tuple[type[BaseModel], ...] = (
+    TrainConfig,
+    DataCard,
+    SensorDefinition,
+    ModelSpec,
+    BundleSpec,
+    RunNotes,
+)
 WRONG: tuple[Any, ...] = (
     None, True, -1, 0.5, 10**30, 10**400, float("nan"), float("inf"), "", "x", "a b", "\udc80", b"x", [], [None],
     [[1]], ["x", "x"], [1, 2, 3], (), {}, {"x": None}, {1: 2}, {"kind": "x"}, {"kind": 3}, [{}], [{"name": 3, "x": 1}],
@@ -91,7 +98,9 @@ def refused(model: type[BaseModel], values: object) -> str:
         ({"sizes": {"a": 1}}, "sizes.a .*string or a table, got 1"),
     ],
 )  # fmt: skip
-def test_a_problem_names_the_key_the_value_and_what_is_allowed(values: object, said: str) -> None:
+def test_a_problem_names_the_key_the_value_and_what_is_allowed(
+    values: object, said: str
+) -> None:
     """A number of a list entry alone sends a user to count; a type's name alone says nothing of what to write."""
     message = refused(Tree, values)
     assert message.startswith("a.toml: ")

@@ -33,7 +33,9 @@ def test_a_byte_order_mark_is_not_a_part_of_the_file(tmp_path: Path) -> None:
         (b"x = '\xff'", "{path} is not UTF-8 text at byte 5"),
     ],
 )
-def test_a_file_that_is_not_toml_is_refused_by_name(tmp_path: Path, content: bytes | None, said: str) -> None:
+def test_a_file_that_is_not_toml_is_refused_by_name(
+    tmp_path: Path, content: bytes | None, said: str
+) -> None:
     """A traceback of a parser says neither which file nor what to do."""
     path = tmp_path / "a.toml"
     if content is not None:
@@ -88,7 +90,11 @@ def in_time() -> Iterator[None]:
 )
 @pytest.mark.parametrize("linked", [False, True])
 def test_a_command_waits_for_no_pipe(
-    command: str, linked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str,
+    linked: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A FIFO in an archive would hold a service for ever."""
     if command.startswith("data"):

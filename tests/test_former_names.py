@@ -46,18 +46,29 @@ def test_the_spec_of_an_older_file_is_read(spec: ModelSpec, aspect: str) -> None
 def test_a_config_file_with_a_former_key_is_read(tmp_path: Path) -> None:
     """Config files of users, and config.toml of older runs, which resume reads."""
     file = tmp_path / "config.toml"
-    file.write_text('modality = "gray"\ndata = "d"\nout = "o"\ncorrections = 0\naspect = "squash"\n', encoding="utf-8")
+    file.write_text(
+        'modality = "gray"\ndata = "d"\nout = "o"\ncorrections = 0\naspect = "squash"\n',
+        encoding="utf-8",
+    )
     found = load_config(file)
     assert (found.correction_clicks, found.aspect) == (0, "stretch")
-    assert load_config(file, {"correction_clicks": 3}).correction_clicks == 3  # the command line counts
-    assert load_config(file, {"corrections": 2}).correction_clicks == 2  # so does simmat.train(corrections=2)
+    # the command line counts
+    assert load_config(file, {"correction_clicks": 3}).correction_clicks == 3
+    # so does simmat.train(corrections=2)
+    assert load_config(file, {"corrections": 2}).correction_clicks == 2
 
 
 def test_a_key_with_both_names_is_refused() -> None:
     """One of two values would be dropped without a word."""
     with pytest.raises(ConfigError, match="corrections"):
         TrainConfig.model_validate(
-            {"modality": "gray", "data": "d", "out": "o", "corrections": 0, "correction_clicks": 1}
+            {
+                "modality": "gray",
+                "data": "d",
+                "out": "o",
+                "corrections": 0,
+                "correction_clicks": 1,
+            }
         )
 
 
@@ -70,11 +81,19 @@ def test_options_of_the_command_line_keep_their_former_names() -> None:
         click.echo(sorted(given.items()))
 
     former, current = (
-        CliRunner().invoke(show, words) for words in (["--aspect", "squash", "--corrections", "2"], ["--help"])
+        CliRunner().invoke(show, words)
+        for words in (["--aspect", "squash", "--corrections", "2"], ["--help"])
     )
     assert former.output == "[('aspect', 'squash'), ('correction_clicks', 2)]\n"
     assert "--aspect [pad|stretch]" in current.output
-    assert parse(PredictOptions, {"everything": True, "min_score": "auto", "max_wrong": 0.2}, "x").max_error_rate == 0.2
+    assert (
+        parse(
+            PredictOptions,
+            {"everything": True, "min_score": "auto", "max_wrong": 0.2},
+            "x",
+        ).max_error_rate
+        == 0.2
+    )
 
 
 def test_arguments_of_a_predictor_keep_their_former_names(tmp_path: Path) -> None:
@@ -83,7 +102,9 @@ def test_arguments_of_a_predictor_keep_their_former_names(tmp_path: Path) -> Non
     model.set_image(np.full((40, 56), 9, np.uint8))
     with pytest.raises(ValueError, match="mask_selection must be"):
         model.predict(points=[(3, 4)], choice="other")
-    assert model.segment_everything(like=None) == model.segment_everything(reference=None)
+    assert model.segment_everything(like=None) == model.segment_everything(
+        reference=None
+    )
 
 
 def test_settings_take_a_former_name() -> None:
@@ -104,9 +125,12 @@ def test_a_former_keyword_is_handed_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "former"), [("train", "--corrections"), ("predict", "--max-wrong"), ("eval", "--draws")]
+    ("command", "former"),
+    [("train", "--corrections"), ("predict", "--max-wrong"), ("eval", "--draws")],
 )
-def test_commands_take_former_options(capsys: pytest.CaptureFixture[str], command: str, former: str) -> None:
+def test_commands_take_former_options(
+    capsys: pytest.CaptureFixture[str], command: str, former: str
+) -> None:
     """Each of them stands in published command lines."""
     assert run([command, "--help"]) == 0
     assert former in capsys.readouterr().out

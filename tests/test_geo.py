@@ -28,12 +28,19 @@ class Placed(ModalityAdapter):
         self.channels = (Channel(name, "counts", "count"),)
 
     def load(self, files: PathsBySource) -> SensorImage:
-        return SensorImage.from_planes(np.ones((1, 2, 3)), self.channels, georeference=self.place)
+        return SensorImage.from_planes(
+            np.ones((1, 2, 3)), self.channels, georeference=self.place
+        )
 
 
-def both(first: Georeference | None, second: Georeference | None) -> tuple[ComposedModality, dict[str, Path]]:
+def both(
+    first: Georeference | None, second: Georeference | None
+) -> tuple[ComposedModality, dict[str, Path]]:
     """Return the composition of two sensors at these places, and files for it."""
-    return ComposedModality([Placed("a", first), Placed("b", second)]), {"a": Path("a"), "b": Path("b")}
+    return ComposedModality([Placed("a", first), Placed("b", second)]), {
+        "a": Path("a"),
+        "b": Path("b"),
+    }
 
 
 def test_a_composition_has_the_georeference_of_any_part() -> None:
@@ -58,7 +65,9 @@ def test_parts_in_different_coordinate_systems_are_refused() -> None:
 
 def test_one_coordinate_system_may_be_spelt_in_two_ways() -> None:
     """Some programs write it in full where others write its number."""
-    sensor, files = both(PLACE, replace(PLACE, crs='PROJCRS["WGS 84 / UTM zone 32N", …]'))
+    sensor, files = both(
+        PLACE, replace(PLACE, crs='PROJCRS["WGS 84 / UTM zone 32N", …]')
+    )
     assert sensor.load(files).georeference == PLACE
 
 
@@ -72,6 +81,8 @@ def test_grids_that_drift_apart_are_refused() -> None:
 
 def test_places_that_are_rounded_differently_are_one() -> None:
     """Programs write ten digits, or six."""
-    rounded = replace(PLACE, transform=tuple(value * (1 + 1e-12) for value in PLACE.transform))
+    rounded = replace(
+        PLACE, transform=tuple(value * (1 + 1e-12) for value in PLACE.transform)
+    )
     sensor, files = both(PLACE, rounded)
     assert sensor.load(files).georeference == PLACE

@@ -17,7 +17,10 @@ from installed import is_installed
 GOLDEN = read_golden()
 IS_SAME_KERNEL = GOLDEN.kernel == kernel()
 SLOW = ("export",)
-NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CASES]
+NAMES = [
+    pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
+    for name in CASES
+]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_command_writes_what_it_wrote(name: str, shop: Workshop) -> None:
     """A change of the code that should change no result changes none."""
-    missing = [package for package in sorted(packages_of(name)) if not is_installed(package)]
+    missing = [
+        package for package in sorted(packages_of(name)) if not is_installed(package)
+    ]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
     expected = GOLDEN.cases.get(name, {})
@@ -45,4 +50,6 @@ def test_every_recorded_command_is_run() -> None:
 @pytest.mark.skipif(IS_SAME_KERNEL, reason="compared to the bit")
 def test_outputs_are_compared_in_form_alone() -> None:
     """Says in the summary of the skipped what this machine's outputs are compared with."""
-    pytest.skip(f"recorded on another kind of machine: {GOLDEN.kernel}, here {kernel()}")
+    pytest.skip(
+        f"recorded on another kind of machine: {GOLDEN.kernel}, here {kernel()}"
+    )

@@ -22,9 +22,17 @@ from simmat.plugin_specs import TransferLayerSpec, TunerSpec
 REGISTRY = registry()
 
 
-def network(channels: int = 2, mat: str = "mat-residual", tune: str = "lora", **changes: Any) -> SimMAT:
+def network(
+    channels: int = 2, mat: str = "mat-residual", tune: str = "lora", **changes: Any
+) -> SimMAT:
     changes = {"image_size": 64, "seed": 3, **changes}
-    return build_network(REGISTRY.foundation("tiny"), channels=channels, transfer=mat, tuner=tune, **changes)
+    return build_network(
+        REGISTRY.foundation("tiny"),
+        channels=channels,
+        transfer=mat,
+        tuner=tune,
+        **changes,
+    )
 
 
 def ask(count: int = 2) -> PromptBatch:
@@ -51,8 +59,12 @@ def build_quarter(*, channels: Any, **given: Any) -> torch.nn.Module:
 def test_a_layer_of_the_wrong_shape_is_named() -> None:
     """What torch says of it reads as a bug in SimMAT."""
     layer = TransferLayerSpec("my-layer", "mine", f"{__name__}:build_quarter")
-    broken = build_network(REGISTRY.foundation("tiny"), image_size=64, channels=2, transfer=layer)
-    with pytest.raises(PluginError, match=r"'my-layer'.*\(2, 3, 64, 64\).*\(2, 3, 16, 16\)"):
+    broken = build_network(
+        REGISTRY.foundation("tiny"), image_size=64, channels=2, transfer=layer
+    )
+    with pytest.raises(
+        PluginError, match=r"'my-layer'.*\(2, 3, 64, 64\).*\(2, 3, 16, 16\)"
+    ):
         broken.encode(*inputs())
 
 
@@ -100,11 +112,24 @@ def test_an_unknown_option_names_the_nearest() -> None:
 
 @pytest.mark.parametrize(
     ("default", "given"),
-    [(16, 8), (16.0, 8), (False, True), ("all", "late"), ((1, 2), [3, 4]), ([1], [2, 3]), (None, "x"), (None, 3)],
+    [
+        (16, 8),
+        (16.0, 8),
+        (False, True),
+        ("all", "late"),
+        ((1, 2), [3, 4]),
+        ([1], [2, 3]),
+        (None, "x"),
+        (None, 3),
+    ],
 )
 def test_an_option_takes_what_its_default_is(default: object, given: object) -> None:
     """Json and TOML know no tuples, and a whole number is a number; None says nothing of a type."""
-    expected = tuple(given) if isinstance(default, tuple) and isinstance(given, list) else given
+    expected = (
+        tuple(given)
+        if isinstance(default, tuple) and isinstance(given, list)
+        else given
+    )
     found = complete_options(spec(own=default, other=1), {"own": given})
     assert found == {"own": expected, "other": 1}
     assert default is None or type(found["own"]) is type(default)
@@ -113,7 +138,10 @@ def test_an_option_takes_what_its_default_is(default: object, given: object) -> 
 @pytest.mark.parametrize(
     ("default", "wrong"),
     [
-        *((16, wrong) for wrong in ("eight", "8", 8.5, float("inf"), float("nan"), True, None)),
+        *(
+            (16, wrong)
+            for wrong in ("eight", "8", 8.5, float("inf"), float("nan"), True, None)
+        ),
         *((16.0, wrong) for wrong in ("inf", float("-inf"), float("nan"), True)),
         *((False, wrong) for wrong in (1, "true", None)),
     ],
@@ -122,7 +150,10 @@ def test_an_option_of_another_type_is_refused(default: object, wrong: object) ->
     """Half a rank is nothing; an infinite scale shows as a loss of NaN a step later."""
     with pytest.raises(ConfigError) as caught:
         complete_options(spec(own=default), {"own": wrong})
-    assert all(part in str(caught.value) for part in ("tuner 'some'", "own must be", repr(wrong)))
+    assert all(
+        part in str(caught.value)
+        for part in ("tuner 'some'", "own must be", repr(wrong))
+    )
 
 
 def test_weights_are_found_nowhere_else(tmp_path: Path) -> None:
@@ -130,7 +161,11 @@ def test_weights_are_found_nowhere_else(tmp_path: Path) -> None:
     one, two = network(), network(seed=4)
     name = "foundation.backbone.pos_embed"
     tensors = (dict(one.state_dict()), dict(two.state_dict()))
-    keys = [key for key in tensors[0] if tensors[0][key].is_floating_point() and tensors[0][key].std() > 0]
+    keys = [
+        key
+        for key in tensors[0]
+        if tensors[0][key].is_floating_point() and tensors[0][key].std() > 0
+    ]
     assert any(not torch.equal(tensors[0][key], tensors[1][key]) for key in keys), name
 
 
@@ -144,14 +179,22 @@ def test_a_mat_stands_before_any_network() -> None:
     assert torch.equal(image[:, 0], image[:, 2])
     assert image.std().item() == pytest.approx(1, rel=0.1)
     network(planes).sum().backward()
-    assert any(parameter.grad.abs().sum() > 0 for parameter in mat.parameters() if parameter.grad is not None)
-    assert torch.equal(simmat.MAT(6, "mat", seed=3)(planes), simmat.MAT(6, "mat", seed=3)(planes))
+    assert any(
+        parameter.grad.abs().sum() > 0
+        for parameter in mat.parameters()
+        if parameter.grad is not None
+    )
+    assert torch.equal(
+        simmat.MAT(6, "mat", seed=3)(planes), simmat.MAT(6, "mat", seed=3)(planes)
+    )
     assert simmat.MAT(2, "mat", width=8)(planes[:, :2]).shape == (2, 3, 32, 40)
 
 
 def test_channels_named_red_green_and_blue_pass_as_they_are() -> None:
     """RGB beside another plane keeps its colours."""
-    channels = [*(simmat.Channel(name, "srgb", "count") for name in ("red", "green", "blue"))]
+    channels = [
+        *(simmat.Channel(name, "srgb", "count") for name in ("red", "green", "blue"))
+    ]
     planes = torch.randn(1, 4, 8, 8)
     mat = simmat.MAT([*channels, simmat.Channel("nir", "reflectance", "1")])
     assert torch.equal(mat(planes), planes[:, :3])
@@ -162,7 +205,10 @@ def test_a_layer_that_needs_a_backbone_does_not_stand_alone() -> None:
     with pytest.raises(ConfigError, match=r"'first-conv'.*simmat.build"):
         simmat.MAT(4, "first-conv")
     for wrong in (0, 9.0, "thermal", ["red"]):
-        with pytest.raises(ConfigError, match=rf"a number of channels, at least 1.*got {re.escape(repr(wrong))}"):
+        with pytest.raises(
+            ConfigError,
+            match=rf"a number of channels, at least 1.*got {re.escape(repr(wrong))}",
+        ):
             simmat.MAT(wrong)
     with pytest.raises(ConfigError, match="wide"):
         simmat.MAT(4, wide=3)
@@ -171,13 +217,24 @@ def test_a_layer_that_needs_a_backbone_does_not_stand_alone() -> None:
 def test_a_network_is_built_without_data() -> None:
     """A researcher brings her own training loop."""
     network = simmat.build(
-        foundation="tiny", modality="gray", mat="mat", tune="lora", tune_options={"rank": 2}, image_size=64
+        foundation="tiny",
+        modality="gray",
+        mat="mat",
+        tune="lora",
+        tune_options={"rank": 2},
+        image_size=64,
     )
-    moving = {name.split(".")[0] for name, value in network.named_parameters() if value.requires_grad}
+    moving = {
+        name.split(".")[0]
+        for name, value in network.named_parameters()
+        if value.requires_grad
+    }
     assert moving == {"mat", "foundation"}
     embedding = network.encode(torch.randn(2, 1, 64, 64))
     clicks = torch.tensor([[[10.0, 20.0]], [[30.0, 40.0]]])
-    prompts = PromptBatch(torch.tensor([0, 1]), clicks, torch.ones(2, 1, dtype=torch.int64))
+    prompts = PromptBatch(
+        torch.tensor([0, 1]), clicks, torch.ones(2, 1, dtype=torch.int64)
+    )
     found = network.decode(embedding, prompts)
     assert found.logits.shape[0] == 2
     found.logits.mean().backward()
@@ -213,5 +270,8 @@ def test_terabytes_are_built_at_once_on_the_meta_device() -> None:
 
 def test_a_loop_of_a_million_layers_ends() -> None:
     """An option may say how many there are."""
-    with pytest.raises(TooLargeError, match="layer 'x' would take more than 100 calls"), meta_device("layer 'x'", 100):
+    with (
+        pytest.raises(TooLargeError, match="layer 'x' would take more than 100 calls"),
+        meta_device("layer 'x'", 100),
+    ):
         nn.Sequential(*(nn.Linear(2, 2) for _ in range(10**6)))

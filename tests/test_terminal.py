@@ -29,7 +29,10 @@ ROOT = Path(__file__).parents[1]
 
 def test_every_character_that_steers_is_shown_and_the_layout_stays() -> None:
     """A reader must see that something odd stands there; removing it would hide an attack, or join two names."""
-    assert escape(f"{HOSTILE}\n\tä€ \U0001f469\u200d\U0001f52c") == f"{SHOWN}\n\tä€ \U0001f469\u200d\U0001f52c"
+    assert (
+        escape(f"{HOSTILE}\n\tä€ \U0001f469\u200d\U0001f52c")
+        == f"{SHOWN}\n\tä€ \U0001f469\u200d\U0001f52c"
+    )
     assert escape("a\nb\tc", keep="") == r"a\nb\tc"
     assert escape("\U000e0041") == r"\U000e0041"
 
@@ -45,7 +48,9 @@ def test_json_stays_the_same_value(capsys: pytest.CaptureFixture[str]) -> None:
     assert escape_json('"\U000e0041"') == r'"\udb40\udc41"'
 
 
-def test_a_table_keeps_its_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_keeps_its_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An escape is longer than what it stands for; and a line feed in a name would forge a row."""
     monkeypatch.setenv("COLUMNS", "300")
     print_table(("A", "B"), [(HOSTILE, "first"), ("x\ny", f"second {HOSTILE}")])
@@ -66,7 +71,10 @@ def test_a_table_keeps_its_columns(capsys: pytest.CaptureFixture[str], monkeypat
     ],
 )
 def test_a_hostile_name_is_answered_readably(
-    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    command: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """File names come with downloaded data; an error that clears the screen, or turns itself around, hides itself."""
     if command.startswith("bundle"):
@@ -106,12 +114,15 @@ def test_what_libraries_and_plugins_print_is_escaped_too() -> None:
     """They name the files they stumble over, and know nothing of our rule."""
     command = [sys.executable, "-c", CHATTY.replace("HOSTILE", ascii(HOSTILE))]
     environment = {**os.environ, "SIMMAT_DEBUG": "1", "PYTHONIOENCODING": "utf-8"}
-    done = subprocess.run(command, capture_output=True, env=environment, timeout=60, check=False)
+    done = subprocess.run(
+        command, capture_output=True, env=environment, timeout=60, check=False
+    )
     out, err = done.stdout.decode(), done.stderr.decode()
     assert done.returncode == 1
     assert out == f"{SHOWN}\n{SHOWN}\n"
     assert not STEERING & set(err)
-    assert err.count(SHOWN) >= 5  # written, logged, warned of, in the traceback, in the message
+    # written, logged, warned of, in the traceback, in the message
+    assert err.count(SHOWN) >= 5
 
 
 class Terminal(io.StringIO):
@@ -122,8 +133,22 @@ class Terminal(io.StringIO):
 
 
 def drawn(file: Any, label: str) -> None:
-    with tqdm(total=2, desc=label, file=file, ncols=60, mininterval=0, bar_format="{desc}: {n}") as outer:
-        with tqdm(total=1, desc="inner", file=file, ncols=60, mininterval=0, bar_format="{desc}: {n}") as inner:
+    with tqdm(
+        total=2,
+        desc=label,
+        file=file,
+        ncols=60,
+        mininterval=0,
+        bar_format="{desc}: {n}",
+    ) as outer:
+        with tqdm(
+            total=1,
+            desc="inner",
+            file=file,
+            ncols=60,
+            mininterval=0,
+            bar_format="{desc}: {n}",
+        ) as inner:
             inner.update(1)
         outer.update(2)
 
@@ -161,7 +186,14 @@ def unescaped(path: Path) -> list[str]:
         f"{path.relative_to(ROOT)}:{call.lineno}: {name}"
         for call in calls
         if (name := ast.unparse(call.func)) == "print"
-        or name in ("click.echo", "click.secho", "click.echo_via_pager", "sys.stdout.write", "sys.stderr.write")
+        or name
+        in (
+            "click.echo",
+            "click.secho",
+            "click.echo_via_pager",
+            "sys.stdout.write",
+            "sys.stderr.write",
+        )
         or (name in ("tqdm", "tqdm.write") and not _is_safe(call))
     ]
 
@@ -169,12 +201,19 @@ def unescaped(path: Path) -> list[str]:
 def _is_safe(call: ast.Call) -> bool:
     """True where a bar's label, or the line written above it, is our own text or escaped."""
     text = call.args[:1] or [word.value for word in call.keywords if word.arg == "desc"]
-    return all(isinstance(node, ast.Constant) or ast.unparse(node).startswith("escape(") for node in text)
+    return all(
+        isinstance(node, ast.Constant) or ast.unparse(node).startswith("escape(")
+        for node in text
+    )
 
 
 def test_every_module_prints_through_say() -> None:
     """One function escapes; a new command that prints by itself would be the next hole."""
     folders = (Path(simmat.__file__).parent, ROOT / "plugins/simmat-plugin-bench/src")
     modules = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
-    modules = [path for path in modules if path.name != "terminal.py" and "template" not in path.parts]
+    modules = [
+        path
+        for path in modules
+        if path.name != "terminal.py" and "template" not in path.parts
+    ]
     assert [line for path in modules for line in unescaped(path)] == []

@@ -30,10 +30,17 @@ def terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> Iterator[list[str
     import termios
 
     reader, writer = pty.openpty()
-    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24 if columns else 0, columns, 0, 0))
+    fcntl.ioctl(
+        writer,
+        termios.TIOCSWINSZ,
+        struct.pack("HHHH", 24 if columns else 0, columns, 0, 0),
+    )
     shown = [""]
     try:
-        with os.fdopen(writer, "w", encoding="utf-8") as stream, monkeypatch.context() as patch:
+        with (
+            os.fdopen(writer, "w", encoding="utf-8") as stream,
+            monkeypatch.context() as patch,
+        ):
             patch.setattr(sys, "stderr", stream)
             yield shown
             stream.flush()
@@ -46,7 +53,9 @@ def terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> Iterator[list[str
 
 @pytest.mark.plugins("simmat-plugin-scenes")
 @pytest.mark.parametrize("columns", [80, 0])
-def test_simulating_shows_how_far_it_is(columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_simulating_shows_how_far_it_is(
+    columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A hundred scenes take a minute; a terminal that states no width, as in a container, is watched as well."""
     need_plugins("scenes")
     with terminal(monkeypatch, columns) as shown:
@@ -54,11 +63,26 @@ def test_simulating_shows_how_far_it_is(columns: int, tmp_path: Path, monkeypatc
     assert re.search(r"simulating: +0%.*0/3", shown[0])
 
 
-def test_checking_shows_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checking_shows_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It reads every file of a data set, and then looks at the images side by side."""
     folder = folder_of(tmp_path / "set", 3)
     with terminal(monkeypatch, 0) as shown:
-        assert run(["data", "check", str(folder), "--modality", "raster", "--regions", "instances"]) == 0
+        assert (
+            run(
+                [
+                    "data",
+                    "check",
+                    str(folder),
+                    "--modality",
+                    "raster",
+                    "--regions",
+                    "instances",
+                ]
+            )
+            == 0
+        )
     assert re.search(r"reading: +0%.*0/6", shown[0])
 
 
@@ -81,7 +105,20 @@ def test_a_command_that_ends_before_the_first_line_is_due_writes_none(
     """A line every ten seconds is enough for a log; a bar would be thousands."""
     monkeypatch.setattr("simmat.terminal.LINE_SECONDS", 1e6)
     folder = folder_of(tmp_path / "set", 3)
-    assert run(["data", "check", str(folder), "--modality", "raster", "--regions", "instances"]) == 0
+    assert (
+        run(
+            [
+                "data",
+                "check",
+                str(folder),
+                "--modality",
+                "raster",
+                "--regions",
+                "instances",
+            ]
+        )
+        == 0
+    )
     assert capsys.readouterr().err == ""
 
 
@@ -90,7 +127,10 @@ def test_a_bar_below_another_one_writes_lines_alone(
 ) -> None:
     """Windows of an image are counted below the images; a log has no cursor to move."""
     monkeypatch.setattr("simmat.terminal.LINE_SECONDS", 0.0)
-    with progress_bar("predict", "image", total=2) as images, progress_bar("a", "window", total=2) as windows:
+    with (
+        progress_bar("predict", "image", total=2) as images,
+        progress_bar("a", "window", total=2) as windows,
+    ):
         windows.update()
         images.update()
     lines = capsys.readouterr().err.splitlines()

@@ -20,7 +20,13 @@ from simmat.bundle import load_bundle
 from simmat.model import SimMAT
 from simmat.nn.device import fixed_threads, threads_for_load
 from simmat.predictor import Predictor
-from simmat.threads import CpuLoad, cpu_quota, memory_limit, prepare_threads, usable_cpus
+from simmat.threads import (
+    CpuLoad,
+    cpu_quota,
+    memory_limit,
+    prepare_threads,
+    usable_cpus,
+)
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -84,7 +90,9 @@ def test_limits_of_a_container_are_read(
 
 
 @pytest.mark.parametrize(("quota", "cpus"), [(None, 8), (0.5, 1), (1.5, 2), (64.0, 8)])
-def test_a_quota_lowers_the_number_of_cores(quota: float | None, cpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quota_lowers_the_number_of_cores(
+    quota: float | None, cpus: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Half a core needs one thread; a quota above the affinity changes nothing."""
     monkeypatch.setattr(threads, "affinity_cpus", lambda: 8)
     monkeypatch.setattr(threads, "cpu_quota", lambda: quota)
@@ -113,9 +121,19 @@ def test_what_the_user_has_set_stays(
 
 def test_importing_simmat_first_shortens_the_spinning_of_torchs_threads() -> None:
     """OpenMP reads the variable once, when torch loads it."""
-    bare = {name: value for name, value in os.environ.items() if name not in threads.WAIT_VARIABLES}
+    bare = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in threads.WAIT_VARIABLES
+    }
     code = "import os, sys, json, simmat; print(json.dumps([os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules]))"
-    done = subprocess.run([sys.executable, "-c", code], env=bare, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=bare,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert json.loads(done.stdout) == [threads.SHORT_SPIN["GOMP_SPINCOUNT"], False]
 
 
@@ -130,14 +148,22 @@ def test_the_load_is_what_other_processes_leave_free() -> None:
     assert load.free_cpus() == 1.25  # too short to tell
 
 
-def test_a_prediction_uses_as_many_threads_as_cores_are_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prediction_uses_as_many_threads_as_cores_are_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Threads that wait for a core others have took five times the CPU time; a training keeps its bits."""
     seen, free = [], [0.4]
     encode = SimMAT.encode
-    monkeypatch.setattr(SimMAT, "encode", lambda *given: (seen.append(torch.get_num_threads()), encode(*given))[1])
+    monkeypatch.setattr(
+        SimMAT,
+        "encode",
+        lambda *given: (seen.append(torch.get_num_threads()), encode(*given))[1],
+    )
     monkeypatch.setattr(CpuLoad, "free_cpus", lambda self: free[0])
     monkeypatch.setattr("simmat.nn.device.threads_are_chosen", lambda: False)
-    predictor = Predictor.of_bundle(load_bundle(tiny_bundle(tmp_path / "bundle", image_size=32), registry()))
+    predictor = Predictor.of_bundle(
+        load_bundle(tiny_bundle(tmp_path / "bundle", image_size=32), registry())
+    )
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -152,11 +178,17 @@ def test_a_prediction_uses_as_many_threads_as_cores_are_free(tmp_path: Path, mon
     assert seen == [1, 2, 3, 3]
 
 
-def test_predictions_at_once_leave_all_threads_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predictions_at_once_leave_all_threads_to_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A server predicts in several Python threads; one that began during another's block kept a single thread."""
     monkeypatch.setattr(CpuLoad, "free_cpus", lambda self: 1.0)
     monkeypatch.setattr("simmat.nn.device.threads_are_chosen", lambda: False)
-    first_is_in, second_is_in, first_is_out = threading.Event(), threading.Event(), threading.Event()
+    first_is_in, second_is_in, first_is_out = (
+        threading.Event(),
+        threading.Event(),
+        threading.Event(),
+    )
     after = []
 
     def first() -> None:

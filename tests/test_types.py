@@ -10,11 +10,18 @@ from simmat.data.instances import center_click, tight_box
 from simmat.data.pipeline import resize_planes
 from simmat.types import Letterbox
 
-SHAPES = [((1024, 1024), 256, "pad"), ((480, 640), 256, "pad"), ((61, 97), 128, "pad"), ((61, 97), 128, "stretch")]
+SHAPES = [
+    ((1024, 1024), 256, "pad"),
+    ((480, 640), 256, "pad"),
+    ((61, 97), 128, "pad"),
+    ((61, 97), 128, "stretch"),
+]
 
 
 @pytest.mark.parametrize(("size_hw", "size", "aspect"), SHAPES, ids=str)
-def test_the_centre_of_a_pixel_goes_to_its_centre_in_the_input(size_hw: tuple[int, int], size: int, aspect) -> None:
+def test_the_centre_of_a_pixel_goes_to_its_centre_in_the_input(
+    size_hw: tuple[int, int], size: int, aspect
+) -> None:
     """Corners of the image are edges of its outermost pixels, in the original and in the input."""
     letterbox = Letterbox(size_hw, size, aspect)
     height, width = size_hw
@@ -29,7 +36,11 @@ def test_points_come_back(size_hw: tuple[int, int], size: int, aspect) -> None:
     """A click chosen in the input is reported in pixels of the image."""
     letterbox = Letterbox(size_hw, size, aspect)
     points = np.asarray([[0, 0], [3, 50], [60.25, 12.5]], np.float32)
-    np.testing.assert_allclose(letterbox.points_to_original(letterbox.points_to_input(points)), points, atol=1e-4)
+    np.testing.assert_allclose(
+        letterbox.points_to_original(letterbox.points_to_input(points)),
+        points,
+        atol=1e-4,
+    )
 
 
 @pytest.mark.parametrize("place", range(24))
@@ -41,7 +52,9 @@ def test_a_click_on_a_small_object_stays_on_it(place: int) -> None:
     disc = (x - cx) ** 2 + (y - cy) ** 2 <= 4
     letterbox = Letterbox((1024, 1024), 256)
     plane = torch.from_numpy(disc[None].astype(np.float32))
-    small = resize_planes(plane, torch.ones_like(plane, dtype=torch.bool), letterbox)[0].numpy()
+    small = resize_planes(plane, torch.ones_like(plane, dtype=torch.bool), letterbox)[
+        0
+    ].numpy()
     u, v = letterbox.points_to_input(np.asarray(center_click(disc)))
     assert small[round(float(v)), round(float(u))] > 0.3 * small.max()
 
@@ -50,4 +63,6 @@ def test_a_box_keeps_to_the_edges_of_its_pixels() -> None:
     """A box around the whole image is the whole content of the input."""
     letterbox = Letterbox((300, 400), 200)
     box = tight_box(np.ones((300, 400), bool))
-    np.testing.assert_allclose(letterbox.boxes_to_input(box), [0, 0, 200, 150], atol=1e-4)
+    np.testing.assert_allclose(
+        letterbox.boxes_to_input(box), [0, 0, 200, 150], atol=1e-4
+    )

@@ -44,28 +44,47 @@ def make_venv(folder: Path, *, without: str = "simmat_plugin_sonar") -> Path:
     venv.create(folder, with_pip=False, symlinks=True)
     python = folder / "bin" / "python"
     ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = Path(subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.strip())
+    site = Path(
+        subprocess.run(
+            [python, "-c", ask], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    )
     seen = folder / "seen"
     seen.mkdir()
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
         if without not in entry.name:
             (seen / entry.name).symlink_to(entry)
     # addsitedir, for the running environment's own .pth files (editable installs) count too.
-    (site / "running.pth").write_text(f"import site; site.addsitedir({str(seen)!r})\n", encoding="utf-8")
+    (site / "running.pth").write_text(
+        f"import site; site.addsitedir({str(seen)!r})\n", encoding="utf-8"
+    )
     for module in ("simmat", "pytest", "pip"):
         script = folder / "bin" / module
-        script.write_text(f'#!/bin/sh\nexec "{python}" -m {module} "$@"\n', encoding="utf-8")
+        script.write_text(
+            f'#!/bin/sh\nexec "{python}" -m {module} "$@"\n', encoding="utf-8"
+        )
         script.chmod(0o755)
     return python
 
 
 def clean_environment() -> dict[str, str]:
     """The variables of a command: none of ours or pip's from outside, no index, no build in isolation."""
-    bare = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "SIMMAT_", "PYTHON"))}
-    return {**bare, "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "OMP_NUM_THREADS": "1"}
+    bare = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PIP_", "SIMMAT_", "PYTHON"))
+    }
+    return {
+        **bare,
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",
+        "OMP_NUM_THREADS": "1",
+    }
 
 
-def run_in(python: Path | str, *args: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+def run_in(
+    python: Path | str, *args: str, cwd: Path | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
     """Run the command line in an environment, with no way to an index and no build in isolation."""
     return subprocess.run(
         [str(python), *args],
@@ -78,15 +97,21 @@ def run_in(python: Path | str, *args: str, cwd: Path | None = None, **env: str) 
     )
 
 
-def make_wheel(folder: Path, package: str, source: str = ADAPTER, *, plugin: bool = True) -> Path:
+def make_wheel(
+    folder: Path, package: str, source: str = ADAPTER, *, plugin: bool = True
+) -> Path:
     """Write the wheel of a package with one module; `NAME` in its source becomes the last part of its name."""
     module = package.replace("-", "_")
     info = f"{module}-1.0.dist-info"
     files = {
-        f"{module}.py": textwrap.dedent(source).replace("NAME", package.rpartition("-")[2]),
+        f"{module}.py": textwrap.dedent(source).replace(
+            "NAME", package.rpartition("-")[2]
+        ),
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/entry_points.txt": f"[simmat]\n{package.rpartition('-')[2]} = {module}\n" if plugin else "",
+        f"{info}/entry_points.txt": f"[simmat]\n{package.rpartition('-')[2]} = {module}\n"
+        if plugin
+        else "",
     }
     record = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
     wheel = folder / f"{module}-1.0-py3-none-any.whl"
@@ -96,6 +121,8 @@ def make_wheel(folder: Path, package: str, source: str = ADAPTER, *, plugin: boo
     return wheel
 
 
-def simmat(python: Path | str, *args: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+def simmat(
+    python: Path | str, *args: str, cwd: Path | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
     """Run `simmat` in an environment."""
     return run_in(python, "-m", "simmat", *args, cwd=cwd, **env)

@@ -48,18 +48,30 @@ def numbers(name: str, text: str, count: int) -> Any:
     return values
 
 
-def answer(model: simmat_runtime.Model, path: str, query: Mapping[str, Sequence[str]], body: bytes) -> Any:
+def answer(
+    model: simmat_runtime.Model,
+    path: str,
+    query: Mapping[str, Sequence[str]],
+    body: bytes,
+) -> Any:
     """Answer one request; ValueError for what does not fit."""
     if path not in ("/predict", "/everything"):
         raise ValueError(f"{path} is unknown; POST to /predict or /everything")
     try:
         image = np.load(io.BytesIO(body), allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError("the body must be an .npy of numbers, (C, H, W) in the sensor's units") from error
+        raise ValueError(
+            "the body must be an .npy of numbers, (C, H, W) in the sensor's units"
+        ) from error
     model.set_image(image)
     if path == "/everything":
         return [
-            {"score": one.score, "class": one.class_id, "point": one.point_xy, "mask": run_lengths(one.mask)}
+            {
+                "score": one.score,
+                "class": one.class_id,
+                "point": one.point_xy,
+                "mask": run_lengths(one.mask),
+            }
             for one in model.everything()
         ]
     points, others, boxes = (
@@ -68,8 +80,16 @@ def answer(model: simmat_runtime.Model, path: str, query: Mapping[str, Sequence[
     )
     if len(boxes) > 1:
         raise ValueError(f"give one box, got {len(boxes)}")
-    found = model.predict([*points, *others], [1] * len(points) + [0] * len(others), boxes[0] if boxes else None)
-    return {"score": found.score, "class": found.class_id, "mask": run_lengths(found.mask)}
+    found = model.predict(
+        [*points, *others],
+        [1] * len(points) + [0] * len(others),
+        boxes[0] if boxes else None,
+    )
+    return {
+        "score": found.score,
+        "class": found.class_id,
+        "mask": run_lengths(found.mask),
+    }
 
 
 def make_server(model: simmat_runtime.Model, port: int) -> ThreadingHTTPServer:
@@ -81,10 +101,15 @@ def make_server(model: simmat_runtime.Model, port: int) -> ThreadingHTTPServer:
             size = int(self.headers.get("Content-Length", 0))
             try:
                 if size > LARGEST_BODY:
-                    raise ValueError(f"the image has {size} bytes, {LARGEST_BODY} at most")
+                    raise ValueError(
+                        f"the image has {size} bytes, {LARGEST_BODY} at most"
+                    )
                 url, body = urlsplit(self.path), self.rfile.read(size)
                 with lock:
-                    result, status = answer(model, url.path, parse_qs(url.query), body), 200
+                    result, status = (
+                        answer(model, url.path, parse_qs(url.query), body),
+                        200,
+                    )
             except ValueError as error:
                 result, status = {"error": str(error)}, 400
             content = json.dumps(result).encode()

@@ -89,7 +89,9 @@ class ImageDigests(StrictModel):
     windows: str = ""
 
     @classmethod
-    def of(cls, digests: npt.NDArray[np.uint8], windows: Sequence[Window | None]) -> ImageDigests | None:
+    def of(
+        cls, digests: npt.NDArray[np.uint8], windows: Sequence[Window | None]
+    ) -> ImageDigests | None:
         """Make the record of N images from (N, 32) sha256 and their windows; None if it would be too large."""
         rows = set()
         for digest, window in zip(digests[:, :_DIGEST_BYTES], windows, strict=True):
@@ -102,7 +104,9 @@ class ImageDigests(StrictModel):
             rows = {(digest, window or _EVERYWHERE) for digest, window in rows}
         ordered = sorted(rows, key=repr)
         digests = b"".join(digest for digest, _ in ordered)
-        windows = np.array([window for _, window in ordered if window is not None], "<i4")
+        windows = np.array(
+            [window for _, window in ordered if window is not None], "<i4"
+        )
         found = cls(digests=_base64(digests), windows=_base64(windows.tobytes()))
         if len(found.digests) + len(found.windows) > _MAX_RECORD:
             return None
@@ -114,13 +118,19 @@ class ImageDigests(StrictModel):
 
     def rows(self) -> Iterator[tuple[bytes, Window | None]]:
         """Yield the digest of each image, and the window of it that was used; None if all of it was."""
-        digests = np.frombuffer(base64.b64decode(self.digests), np.uint8).reshape(-1, _DIGEST_BYTES)
-        windows = np.frombuffer(base64.b64decode(self.windows), "<i4").reshape(-1, 4).tolist()
+        digests = np.frombuffer(base64.b64decode(self.digests), np.uint8).reshape(
+            -1, _DIGEST_BYTES
+        )
+        windows = (
+            np.frombuffer(base64.b64decode(self.windows), "<i4").reshape(-1, 4).tolist()
+        )
         for row, digest in enumerate(digests):
             window = Window(*windows[row]) if windows else None
             yield digest.tobytes(), window
 
-    def has(self, digests: npt.NDArray[np.uint8], windows: Sequence[Window | None]) -> list[bool]:
+    def has(
+        self, digests: npt.NDArray[np.uint8], windows: Sequence[Window | None]
+    ) -> list[bool]:
         """Return of each of N images, by their (N, 32) sha256, whether a pixel of it was used."""
         used: dict[bytes, list[Window | None]] = {}
         for own_digest, part in self.rows():
@@ -182,9 +192,13 @@ class BundleSpec(ModelSpec):
         """Yield contradictions, a sensor that is a path, and a score that is not a number."""
         yield from super().problems()
         for part in modality_parts(self.modality):
-            if is_sensor_file(part):  # a stranger's file must not choose which file is read here
+            # a stranger's file must not choose which file is read here
+            if is_sensor_file(part):
                 yield f"modality must be the names of sensors, got the path {part!r}"
-        for name, images in (("trained_on", self.trained_on), ("validated_on", self.validated_on)):
+        for name, images in (
+            ("trained_on", self.trained_on),
+            ("validated_on", self.validated_on),
+        ):
             if images is not None:
                 for problem in images.problems():
                     yield f"{name}: {problem}"
@@ -201,7 +215,9 @@ class _SensorTable(StrictModel):
     sensors: Annotated[dict[SensorName, dict[str, JsonValue]], Field(min_length=1)]
 
 
-def bundle_spec(spec: ModelSpec, metrics: Mapping[str, Any] | None = None, **records: Any) -> BundleSpec:
+def bundle_spec(
+    spec: ModelSpec, metrics: Mapping[str, Any] | None = None, **records: Any
+) -> BundleSpec:
     """Return the spec of a bundle for a network, before it is written; `records` are fields of `BundleSpec`."""
     fields = {name: getattr(spec, name) for name in ModelSpec.model_fields}
     plain = json.loads(json.dumps(dict(metrics or {})))
@@ -219,7 +235,9 @@ def write_bundle(
     write_sensors(file, {"": (bundle_spec(spec, metrics, **records), tensors)})
 
 
-def write_sensors(file: Path, sensors: Mapping[str, tuple[BundleSpec, Mapping[str, Tensor]]]) -> None:
+def write_sensors(
+    file: Path, sensors: Mapping[str, tuple[BundleSpec, Mapping[str, Tensor]]]
+) -> None:
     """Write a bundle of sensors: name -> spec and `trained_tensors`; the name "" is that of the only one.
 
     What the specs of several sensors have in common is written once, and so are the tensors of their foundation model.
@@ -228,7 +246,10 @@ def write_sensors(file: Path, sensors: Mapping[str, tuple[BundleSpec, Mapping[st
     Raises:
         OutputError: the file cannot be written.
     """
-    document = {"format": FORMAT, **_joined({name: _document(spec) for name, (spec, _) in sensors.items()})}
+    document = {
+        "format": FORMAT,
+        **_joined({name: _document(spec) for name, (spec, _) in sensors.items()}),
+    }
     tensors = {}
     for sensor, (_, own) in sensors.items():
         for name, tensor in own.items():
@@ -249,7 +270,11 @@ def bundle_bytes(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
 def _document(spec: BundleSpec) -> dict[str, Any]:
     """Return the json of a sensor, without the digest."""
     document = spec.model_dump(mode="json", exclude={_DIGEST})
-    own = {"simmat": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    own = {
+        "simmat": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
     document["versions"] = spec.versions or own
     return document
 
@@ -265,7 +290,9 @@ def _joined(documents: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
             shared[key] = value
     sensors = {}
     for name, document in documents.items():
-        sensors[name] = {key: value for key, value in document.items() if key not in shared}
+        sensors[name] = {
+            key: value for key, value in document.items() if key not in shared
+        }
     return {**shared, "sensors": sensors}
 
 
@@ -290,10 +317,14 @@ def read_file(file: Path) -> tuple[dict[str, Any], Tensors]:
             ) from error
         raise damaged(file, first_line(error)) from error
     if text is None:
-        raise BundleError(f"{file} is no bundle: its header has no {METADATA_KEY}; give a run, or its {FILE_NAME}")
+        raise BundleError(
+            f"{file} is no bundle: its header has no {METADATA_KEY}; give a run, or its {FILE_NAME}"
+        )
     try:
         if len(text) > MAX_JSON_BYTES:
-            raise ValueError(f"its json has {len(text)} characters, at most {MAX_JSON_BYTES} are allowed")
+            raise ValueError(
+                f"its json has {len(text)} characters, at most {MAX_JSON_BYTES} are allowed"
+            )
         document = parse_json(text)
         if not isinstance(document, dict):
             raise ValueError("its json must be a table")
@@ -308,7 +339,10 @@ def read_file(file: Path) -> tuple[dict[str, Any], Tensors]:
     stated = document.pop(_DIGEST, None)
     digest = content_digest({"format": FORMAT, **document}, tensors)
     if stated != digest:
-        raise damaged(file, f"something in it was changed: the {_DIGEST} of its content is not the one in it")
+        raise damaged(
+            file,
+            f"something in it was changed: the {_DIGEST} of its content is not the one in it",
+        )
     check_finite(file, tensors)
     return {**document, _DIGEST: digest}, tensors
 
@@ -327,7 +361,10 @@ def sensors_of(file: Path, document: Mapping[str, Any], tensors: Tensors) -> Sen
         table = validate(_SensorTable, {"sensors": document["sensors"]}).sensors
         found = {}
         for name, own in table.items():
-            found[name] = (validate(BundleSpec, {**shared, **own}), _tensors_of(name, tensors))
+            found[name] = (
+                validate(BundleSpec, {**shared, **own}),
+                _tensors_of(name, tensors),
+            )
         return found
     except ValueError as error:
         raise damaged(file, str(error)) from error
@@ -347,7 +384,8 @@ def _tensors_of(sensor: str, tensors: Tensors) -> Tensors:
 def check_finite(file: Path, tensors: Tensors) -> None:
     """Raise BundleError for a tensor with NaN or infinity."""
     for name, tensor in tensors.items():
-        values = tensor.float() if tensor.element_size() == 1 else tensor  # 8 bits have no isfinite
+        # 8 bits have no isfinite
+        values = tensor.float() if tensor.element_size() == 1 else tensor
         if not torch.isfinite(values).all():
             raise BundleError(
                 f"{file} holds NaN or infinity in the tensor {name!r}, so it cannot give a mask; get the bundle again "
@@ -367,7 +405,15 @@ def content_digest(document: object, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         found.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        found.update(
+            tensor.detach()
+            .cpu()
+            .contiguous()
+            .reshape(-1)
+            .view(torch.uint8)
+            .numpy()
+            .data
+        )
     return found.hexdigest()
 
 
@@ -379,28 +425,49 @@ def packages_of(spec: ModelSpec, registry: Registry) -> tuple[Package, ...]:
     """
     own = {definition.name for definition in spec.sensor_definitions}
     sensors = dict.fromkeys(modality_parts(spec.modality))
-    parts: list[tuple[Kind, str]] = [("modality", name) for name in sensors if name not in own]
-    parts += [("foundation model", spec.foundation), ("transfer layer", spec.mat), ("tuner", spec.tune)]
+    parts: list[tuple[Kind, str]] = [
+        ("modality", name) for name in sensors if name not in own
+    ]
+    parts += [
+        ("foundation model", spec.foundation),
+        ("transfer layer", spec.mat),
+        ("tuner", spec.tune),
+    ]
     reports = {report.owner: report for report in registry.reports if report.version}
     found = []
     for kind, name in parts:
         report = reports.get(registry.owner(kind, name))
         if report is None or report.distribution == PROJECT:
             continue
-        found.append(Package(kind=kind, name=name, distribution=report.distribution, version=report.version))
+        found.append(
+            Package(
+                kind=kind,
+                name=name,
+                distribution=report.distribution,
+                version=report.version,
+            )
+        )
     return tuple(found)
 
 
 def trained_tensors(model: SimMAT) -> dict[str, Tensor]:
     """Return the tensors a bundle holds: the transfer layer and what the tuner changed, on the CPU."""
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(_own_tensors(model).items())}
+    return {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in sorted(_own_tensors(model).items())
+    }
 
 
 def _own_tensors(model: SimMAT) -> dict[str, Tensor]:
     tensors = {f"mat.{name}": tensor for name, tensor in model.mat.state_dict().items()}
-    tensors |= {f"foundation.{name}": tensor for name, tensor in trainable_state(model.foundation).items()}
+    tensors |= {
+        f"foundation.{name}": tensor
+        for name, tensor in trainable_state(model.foundation).items()
+    }
     if model.dense is not None:
-        tensors |= {f"dense.{name}": tensor for name, tensor in model.dense.state_dict().items()}
+        tensors |= {
+            f"dense.{name}": tensor for name, tensor in model.dense.state_dict().items()
+        }
     return tensors
 
 
@@ -408,7 +475,11 @@ def check_tensors(model: SimMAT, tensors: Mapping[str, Tensor], origin: str) -> 
     """Raise BundleError if tensors of a bundle are not those of a network, which may be on the meta device."""
     expected = {name: _kind(tensor) for name, tensor in _own_tensors(model).items()}
     given = {name: _kind(tensor) for name, tensor in tensors.items()}
-    wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+    wrong = sorted(
+        name
+        for name in expected.keys() | given.keys()
+        if expected.get(name) != given.get(name)
+    )
     if wrong:
         first = wrong[0]
         raise BundleError(

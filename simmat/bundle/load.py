@@ -28,7 +28,15 @@ from simmat.data.pipeline import Pipeline
 from simmat.errors import BundleError, ConfigError, UnknownNameError
 from simmat.io.files import missing
 from simmat.io.weights import check_digest, find_weights, sha256_of
-from simmat.model import Parts, SimMAT, TooLargeError, assemble_on, find_parts, foundation_of, outline
+from simmat.model import (
+    Parts,
+    SimMAT,
+    TooLargeError,
+    assemble_on,
+    find_parts,
+    foundation_of,
+    outline,
+)
 from simmat.model_spec import ModelSpec
 from simmat.plugin_specs import FoundationSpec, FunctionSpec
 from simmat.plugins.registry import Registry, import_from_string, installed
@@ -65,7 +73,9 @@ def read_sensors(source: Path | str) -> Sensors:
     if not sensor:
         return sensors
     if sensor not in sensors:
-        raise BundleError(f"{place} holds no sensor {sensor!r}, but {', '.join(sensors)}")
+        raise BundleError(
+            f"{place} holds no sensor {sensor!r}, but {', '.join(sensors)}"
+        )
     return {sensor: sensors[sensor]}
 
 
@@ -88,7 +98,9 @@ def single_sensor(sensors: Mapping[str, _Value], source: Path | str) -> _Value:
     """Return what a bundle has for its sensor; BundleError if there are several, and none was named."""
     if len(sensors) > 1:
         named = ", ".join(f"{source}/{name}" for name in sensors)
-        raise BundleError(f"{source} holds several sensors; append the name of one: {named}")
+        raise BundleError(
+            f"{source} holds several sensors; append the name of one: {named}"
+        )
     return next(iter(sensors.values()))
 
 
@@ -109,8 +121,12 @@ def locate(path: Path) -> tuple[Path, str]:
         runs = sorted(path.glob(f"*/{FILE_NAME}"))
         if runs:
             named = ", ".join(str(run.parent) for run in runs)
-            raise BundleError(f"{path} is no bundle, but has runs, each with one; use one of {named}")
-    raise BundleError(f"{missing(path, 'bundle')}; give the folder of a run, or its {FILE_NAME}")
+            raise BundleError(
+                f"{path} is no bundle, but has runs, each with one; use one of {named}"
+            )
+    raise BundleError(
+        f"{missing(path, 'bundle')}; give the folder of a run, or its {FILE_NAME}"
+    )
 
 
 def _without_file_name(path: Path) -> Path:
@@ -145,7 +161,9 @@ def local_path(source: Path | str) -> Path:
         SimMATError: it cannot be fetched.
     """
     if not str(source).strip():
-        raise ConfigError(f"a bundle is the folder of a run, or its {FILE_NAME}, got {str(source)!r}")
+        raise ConfigError(
+            f"a bundle is the folder of a run, or its {FILE_NAME}, got {str(source)!r}"
+        )
     path = Path(source)
     if not BUNDLE_ELSEWHERE.match(path.as_posix()):
         return path
@@ -198,10 +216,14 @@ class Bundle:
     def check_device(self, device: str | None) -> None:
         """Raise ConfigError for an exported model and any other device than the CPU; None and "auto" are any."""
         if self.spec.exported is not None and device not in (None, "auto", "cpu"):
-            raise ConfigError(f"{self.path} is an exported model, which runs on the CPU; leave --device {device} out")
+            raise ConfigError(
+                f"{self.path} is an exported model, which runs on the CPU; leave --device {device} out"
+            )
 
 
-def check_sensor_channels(spec: ModelSpec, channels: tuple[Channel, ...], origin: str, path: Path) -> None:
+def check_sensor_channels(
+    spec: ModelSpec, channels: tuple[Channel, ...], origin: str, path: Path
+) -> None:
     """Raise BundleError for channels of another name, quantity or unit than those of training."""
     expected = spec.sensor_channels
     if not same_channels(expected, channels):
@@ -262,7 +284,9 @@ def load_bundle(
         parts = _parts_of_exported(spec, registry)
         model = _load_exported(path, spec.exported, registry)
     else:
-        file = _foundation_weights(path, spec, registry, checkpoint, named=foundation is not None)
+        file = _foundation_weights(
+            path, spec, registry, checkpoint, named=foundation is not None
+        )
         with _named_packages(path, spec):
             parts = find_parts(spec, registry, file)
         model = _build(spec, parts, tensors, path).to(device).eval()
@@ -274,14 +298,24 @@ def _load_exported(path: Path, name: str, registry: Registry) -> SimMAT:
     """Load an exported model from the files beside its bundle."""
     place, _ = locate(path)
     folder = place if place.is_dir() else place.parent
-    model: SimMAT = import_from_string(registry.get("model format", name).function)(folder)
+    model: SimMAT = import_from_string(registry.get("model format", name).function)(
+        folder
+    )
     return model
 
 
 def _parts_of_exported(spec: ModelSpec, registry: Registry) -> Parts:
     """Return parts of which the foundation model, which need not be installed, is a name."""
-    foundation = FoundationSpec(spec.foundation, "exported", "", spec.image_size, 1, (0.0,) * 3, (1.0,) * 3)
-    return Parts(foundation, registry.transfer_layer(spec.mat), registry.tuner(spec.tune), None, exported=True)
+    foundation = FoundationSpec(
+        spec.foundation, "exported", "", spec.image_size, 1, (0.0,) * 3, (1.0,) * 3
+    )
+    return Parts(
+        foundation,
+        registry.transfer_layer(spec.mat),
+        registry.tuner(spec.tune),
+        None,
+        exported=True,
+    )
 
 
 def _sensor(spec: BundleSpec, registry: Registry, path: Path) -> ModalityAdapter:
@@ -307,20 +341,30 @@ def _named_packages(path: Path, spec: BundleSpec) -> Iterator[None]:
     try:
         yield
     except UnknownNameError as error:
-        recorded = [f"{package.distribution} {package.version}" for package in spec.packages]
+        recorded = [
+            f"{package.distribution} {package.version}" for package in spec.packages
+        ]
         if not recorded:
             raise
         listed = ", ".join(dict.fromkeys(recorded))
-        raise UnknownNameError(f"{error}. According to the file, {path} was trained with {listed}") from error
+        raise UnknownNameError(
+            f"{error}. According to the file, {path} was trained with {listed}"
+        ) from error
 
 
-def _build(spec: ModelSpec, parts: Parts, tensors: Mapping[str, Tensor], path: Path) -> SimMAT:
+def _build(
+    spec: ModelSpec, parts: Parts, tensors: Mapping[str, Tensor], path: Path
+) -> SimMAT:
     """Build the network and fill it; its sizes are checked first, since the spec may come from someone else."""
     foundation = foundation_of(spec, parts)
     try:
-        sizes = outline(foundation, spec, parts, _CALLS_PER_TENSOR * len(tensors) + _CALLS)
+        sizes = outline(
+            foundation, spec, parts, _CALLS_PER_TENSOR * len(tensors) + _CALLS
+        )
     except TooLargeError as error:
-        raise BundleError(f"the weights in {path} do not fit its json: {error}; copy the bundle again") from error
+        raise BundleError(
+            f"the weights in {path} do not fit its json: {error}; copy the bundle again"
+        ) from error
     if sizes is not None:
         check_tensors(sizes, tensors, str(path))
     model = assemble_on(foundation, spec, parts)
@@ -329,14 +373,21 @@ def _build(spec: ModelSpec, parts: Parts, tensors: Mapping[str, Tensor], path: P
 
 
 def _foundation_weights(
-    path: Path, spec: BundleSpec, registry: Registry, checkpoint: Path | None, *, named: bool
+    path: Path,
+    spec: BundleSpec,
+    registry: Registry,
+    checkpoint: Path | None,
+    *,
+    named: bool,
 ) -> Path | None:
     """Return the checked weight file of the foundation model; None if its weights are random.
 
     `named`: the user has named the model, so a server may be asked about it.
     """
     if spec.foundation_sha256 is None and checkpoint is not None:
-        raise ConfigError(f"{path} was trained on random weights (seed {spec.seed}); it takes no --checkpoint")
+        raise ConfigError(
+            f"{path} was trained on random weights (seed {spec.seed}); it takes no --checkpoint"
+        )
     try:
         with _named_packages(path, spec):
             model = registry.foundation(spec.foundation, fetch=named)
@@ -349,7 +400,9 @@ def _foundation_weights(
         return None
     file = find_weights(model, checkpoint)
     if file is None:
-        raise BundleError(f"{path} needs a weight file of {spec.foundation!r}, but that model has none")
+        raise BundleError(
+            f"{path} needs a weight file of {spec.foundation!r}, but that model has none"
+        )
     found = sha256_of(file)
     if found != spec.foundation_sha256:
         if checkpoint is None:

@@ -46,7 +46,9 @@ def read_old(place: Path) -> tuple[dict[str, Any], Tensors]:
             return document, {}
         content = _content(place, WEIGHTS_NAME, MAX_BYTES)
         if hashlib.sha256(content).hexdigest() != digest:
-            raise ValueError(f"the sha256 of {WEIGHTS_NAME} is not the one in {JSON_NAME}")
+            raise ValueError(
+                f"the sha256 of {WEIGHTS_NAME} is not the one in {JSON_NAME}"
+            )
         tensors = load(content)
         check_dimensions(tensors)
     except BundleError:
@@ -64,7 +66,9 @@ def _check_document(document: dict[str, Any]) -> None:
     if document.pop("format", None) not in _FORMATS:
         raise ValueError(f"{JSON_NAME} is not that of a bundle of version 0.1")
     if hashlib.sha256(text.encode("ascii")).hexdigest() != document.get("sha256"):
-        raise ValueError(f"a value in {JSON_NAME} was changed: the sha256 of its content is not the one in it")
+        raise ValueError(
+            f"a value in {JSON_NAME} was changed: the sha256 of its content is not the one in it"
+        )
 
 
 def _content(place: Path, name: str, limit: int) -> bytes:
@@ -73,8 +77,13 @@ def _content(place: Path, name: str, limit: int) -> bytes:
         return read_bytes(place / name, "bundle", limit=limit, error=BundleError)
     with zipfile.ZipFile(place) as archive:
         entry = archive.getinfo(name)
-        if entry.compress_type != zipfile.ZIP_STORED:  # so that no entry is larger than the zip
-            raise BundleError(f"{place} is a zip that SimMAT did not write; unpack it and give the folder")
+        # so that no entry is larger than the zip
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise BundleError(
+                f"{place} is a zip that SimMAT did not write; unpack it and give the folder"
+            )
         if entry.file_size > limit:
-            raise BundleError(f"{place}: {name} has {entry.file_size} bytes, at most {limit} are allowed")
+            raise BundleError(
+                f"{place}: {name} has {entry.file_size} bytes, at most {limit} are allowed"
+            )
         return archive.read(entry)

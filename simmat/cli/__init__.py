@@ -56,7 +56,9 @@ class Group(click.Group):
 
             names = self.list_commands(ctx)
             prefix = _prefix(ctx)
-            hint = installed().hint("command", prefix + name, [prefix + known for known in names])
+            hint = installed().hint(
+                "command", prefix + name, [prefix + known for known in names]
+            )
             raise click.UsageError(
                 f"no command {name!r}{did_you_mean(name, names)} Commands: {', '.join(names) or 'none'}. {hint}".rstrip(
                     ". "
@@ -84,17 +86,23 @@ class LazyGroup(Group):
         command.name, command.help = cmd_name, command.help or line
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
         """Write the help's list of commands."""
         lines = [(name, line) for name, (line, _) in _own_commands().items()]
         plugins = _plugin_commands(ctx).items()
-        lines += [(name, escape(command.get_short_help_str(limit=80))) for name, command in plugins]
+        lines += [
+            (name, escape(command.get_short_help_str(limit=80)))
+            for name, command in plugins
+        ]
         with formatter.section("Commands"):
             formatter.write_dl(lines)
 
 
 def _own_commands() -> Mapping[str, tuple[str, tuple[str, ...] | None]]:
-    from simmat.plugins.hooks import OWN_COMMANDS  # imports what `simmat --version` does without
+    # imports what `simmat --version` does without
+    from simmat.plugins.hooks import OWN_COMMANDS
 
     return OWN_COMMANDS
 
@@ -116,7 +124,10 @@ def _plugin_commands(ctx: click.Context) -> dict[str, click.Command]:
     return {name: found[prefix + name] for name in names if " " not in name}
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="simmat")
 @click.option(
     "--max-image-gib",
@@ -129,7 +140,8 @@ def group(max_image_gib: float | None) -> None:
     if max_image_gib is not None:
         from simmat.io.files import LIMIT_VARIABLE, decoded_limit
 
-        os.environ[LIMIT_VARIABLE] = repr(max_image_gib)  # the processes that this one starts read it, too
+        # the processes that this one starts read it, too
+        os.environ[LIMIT_VARIABLE] = repr(max_image_gib)
         decoded_limit()  # raises ConfigError
 
 
@@ -158,8 +170,14 @@ def _leave_process_group(codes: Sequence[int]) -> None:
     The group's threads would abort Python's own shutdown. Destroying the group may hang: in torch 2.4 gloo's
     destructor holds the GIL and waits for a thread that waits for the GIL.
     """
-    distributed = sys.modules.get("torch.distributed")  # imported by a command that joins a group
-    if codes and distributed is not None and distributed.is_available() and distributed.is_initialized():
+    # imported by a command that joins a group
+    distributed = sys.modules.get("torch.distributed")
+    if (
+        codes
+        and distributed is not None
+        and distributed.is_available()
+        and distributed.is_initialized()
+    ):
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):  # the reader has closed it
                 stream.flush()
@@ -170,7 +188,11 @@ def _leave_process_group(codes: Sequence[int]) -> None:
 def run(args: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; an error becomes one message on standard error."""
     try:
-        code = group.main(args=None if args is None else list(args), prog_name="simmat", standalone_mode=False)
+        code = group.main(
+            args=None if args is None else list(args),
+            prog_name="simmat",
+            standalone_mode=False,
+        )
         sys.stdout.flush()
         if isinstance(code, int):
             return code
@@ -209,16 +231,37 @@ def _explain(error: Exception) -> tuple[str, int]:
         return str(error), 2
     if isinstance(error, click.ClickException):
         return _usage(error), 2
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+    if isinstance(error, OSError) and error.errno in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+    ):
         from simmat.io.files import output_error
 
-        return str(output_error(error, Path(os.fsdecode(error.filename2 or error.filename or "the output")))), 2
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP):
-        return f"cannot use {error.filename}: {error.strerror}; check the path and its permissions", 2
+        return str(
+            output_error(
+                error,
+                Path(os.fsdecode(error.filename2 or error.filename or "the output")),
+            )
+        ), 2
+    if isinstance(error, OSError) and error.errno in (
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+    ):
+        return (
+            f"cannot use {error.filename}: {error.strerror}; check the path and its permissions",
+            2,
+        )
     # torch has an out-of-memory class for GPUs only; on the CPU it raises RuntimeError.
     full = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if full or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
-        what = "--image-size (data simulate: --size), --batch-size or --prompts-per-image"
+    if full or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    ):
+        what = (
+            "--image-size (data simulate: --size), --batch-size or --prompts-per-image"
+        )
         return f"out of memory: use a smaller {what} ({error})", 2
     again = f"Set {DEBUG_VARIABLE}=1 and run the command again for a traceback."
     # Errors from other processes carry their traceback as text; the last line names the exception.
@@ -228,7 +271,10 @@ def _explain(error: Exception) -> tuple[str, int]:
         what = f"{type(error).__name__}: {error}"
     plugin = _plugin_at_fault(error)
     if plugin:
-        return f"the plugin {plugin} failed, which its author should know: {what}\n{again}", 2
+        return (
+            f"the plugin {plugin} failed, which its author should know: {what}\n{again}",
+            2,
+        )
     return f"this is a bug in SimMAT, not your mistake: {what}\n{again}", 1
 
 
@@ -246,8 +292,12 @@ def _plugin_at_fault(error: Exception) -> str:
     owners = {}
     for entry in entry_points(group=PROJECT):
         owners[re.split("[.:]", entry.value)[0]] = describe_entry(entry).owner
-    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
-    files += re.findall(r'^ *File "([^"]+)", line', f"{error.__cause__ or ''}\n{error}", re.MULTILINE)
+    files = [
+        frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    files += re.findall(
+        r'^ *File "([^"]+)", line', f"{error.__cause__ or ''}\n{error}", re.MULTILINE
+    )
     for file in map(Path, reversed(files)):  # from where it was raised outwards
         if file.is_relative_to(Path(__file__).parents[1]):
             return ""

@@ -9,7 +9,14 @@ from typing import Any
 
 import click
 
-from simmat.cli.options import PATH, config_options, data_options, foundation_options, json_option, load_registry
+from simmat.cli.options import (
+    PATH,
+    config_options,
+    data_options,
+    foundation_options,
+    json_option,
+    load_registry,
+)
 from simmat.cli.tables import print_json, print_table, score_rows
 from simmat.errors import OutputError
 from simmat.io.files import atomic_write_json, check_writable
@@ -20,29 +27,58 @@ from simmat.terminal import echo, move_bar, progress_bar
 @click.command()
 @click.argument("bundle", type=PATH)
 @click.option("--data", required=True, type=PATH, help="Folder of the data set.")
-@click.option("--split", default="test", show_default=True, help="Split to score: train, val or test.")
+@click.option(
+    "--split",
+    default="test",
+    show_default=True,
+    help="Split to score: train, val or test.",
+)
 @click.option(
     "--zero-shot/--no-zero-shot",
     default=None,
     help="Score the untuned model too.  [default: by prompts; --zero-shot: by --everything, too]",
 )
 @click.option(
-    "--protocol", "name", default="one-click", show_default=True, help="Protocol: one-click, full or simmat-compat."
+    "--protocol",
+    "name",
+    default="one-click",
+    show_default=True,
+    help="Protocol: one-click, full or simmat-compat.",
 )
-@click.option("--clicks", type=click.IntRange(1, 100), help="full: largest number of clicks per object.  [default: 20]")
+@click.option(
+    "--clicks",
+    type=click.IntRange(1, 100),
+    help="full: largest number of clicks per object.  [default: 20]",
+)
 @click.option(
     "--repeats",
     "--draws",  # its former name
     type=click.IntRange(1, 1000),
     help="full: random clicks and jittered boxes per object.  [default: 5]",
 )
-@click.option("--seed", type=click.IntRange(0), help="full: seed of the random clicks and boxes.  [default: 0]")
-@click.option("--everything", is_flag=True, help="Also find every object without prompts: AP, AP50, PQ, F1.")
-@click.option("--semantic", is_flag=True, help="Also score the class of every pixel; needs a dense head.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    help="full: seed of the random clicks and boxes.  [default: 0]",
+)
+@click.option(
+    "--everything",
+    is_flag=True,
+    help="Also find every object without prompts: AP, AP50, PQ, F1.",
+)
+@click.option(
+    "--semantic",
+    is_flag=True,
+    help="Also score the class of every pixel; needs a dense head.",
+)
 @data_options
 @foundation_options
 @config_options("device")
-@click.option("--out", type=PATH, help="Write the scores, with those of every object, to this json file.")
+@click.option(
+    "--out",
+    type=PATH,
+    help="Write the scores, with those of every object, to this json file.",
+)
 @json_option
 def command(
     bundle: Path,
@@ -76,7 +112,12 @@ def command(
     What a region is comes from the options, else from the data set's card.toml, else from the settings of training.
     """
     from simmat.bundle import load_bundle
-    from simmat.evaluation import evaluate_bundle, find_protocol, seen_note, why_no_zero_shot
+    from simmat.evaluation import (
+        evaluate_bundle,
+        find_protocol,
+        seen_note,
+        why_no_zero_shot,
+    )
     from simmat.evaluation.report import is_score_report, object_report, score_report
     from simmat.nn.device import join_processes
     from simmat.predictor import Predictor
@@ -89,11 +130,26 @@ def command(
             raise OutputError(f"{out} is a folder; give the name of a file in it")
         check_writable(out.absolute().parent)
         if out.exists() and not is_score_report(out):
-            raise OutputError(f"{out} has no scores of an earlier simmat eval, and would be lost; give another name")
-    loaded = load_bundle(bundle, registry, foundation=foundation, checkpoint=checkpoint, device=processes.device)
+            raise OutputError(
+                f"{out} has no scores of an earlier simmat eval, and would be lost; give another name"
+            )
+    loaded = load_bundle(
+        bundle,
+        registry,
+        foundation=foundation,
+        checkpoint=checkpoint,
+        device=processes.device,
+    )
     loaded.check_device(device)
-    if protocol.grid == "quarter" and loaded.spec.aspect != "stretch" and processes.is_main:
-        echo(f"note: {bundle} was trained on images with their own aspect ratio; {name} squashes them", err=True)
+    if (
+        protocol.grid == "quarter"
+        and loaded.spec.aspect != "stretch"
+        and processes.is_main
+    ):
+        echo(
+            f"note: {bundle} was trained on images with their own aspect ratio; {name} squashes them",
+            err=True,
+        )
     with progress_bar("scoring", "image", shown=processes.is_main) as bar:
         tuned, untuned = evaluate_bundle(
             loaded,
@@ -111,7 +167,9 @@ def command(
         )
     if not processes.is_main:
         return
-    report = score_report(Predictor.of_bundle(loaded), data, split, protocol, tuned, untuned)
+    report = score_report(
+        Predictor.of_bundle(loaded), data, split, protocol, tuned, untuned
+    )
     if out is not None:
         atomic_write_json(out, {**report, **object_report(tuned, untuned)})
     if as_json:
@@ -121,11 +179,19 @@ def command(
             report,
             seen_note(tuned.seen),
             registry.all("metric"),
-            no_zero_shot=why_no_zero_shot(loaded.parts) if zero_shot is not False else "",
+            no_zero_shot=why_no_zero_shot(loaded.parts)
+            if zero_shot is not False
+            else "",
         )
 
 
-def _print_report(report: dict[str, Any], seen: str, metrics: Sequence[MetricSpec], *, no_zero_shot: str) -> None:
+def _print_report(
+    report: dict[str, Any],
+    seen: str,
+    metrics: Sequence[MetricSpec],
+    *,
+    no_zero_shot: str,
+) -> None:
     """Print what `score_report` returned, what was `seen`, and why there are no zero-shot scores."""
     tuned = report["tuned"]
     zero_shot = report["zero_shot"]
@@ -136,19 +202,32 @@ def _print_report(report: dict[str, Any], seen: str, metrics: Sequence[MetricSpe
     if seen:
         echo(seen)
     if tuned["left_out"]:
-        echo(f"{tuned['left_out']} objects have no pixel on the grid where masks are compared, and are left out")
+        echo(
+            f"{tuned['left_out']} objects have no pixel on the grid where masks are compared, and are left out"
+        )
     names = {int(key): name for key, name in report["class_names"].items()}
     rows = score_rows(tuned, names, metrics)
     others = dict(score_rows(zero_shot or {}, names, metrics))
-    print_table(("", "ZERO-SHOT", "TUNED"), [(title, others.get(title, "-"), figure) for title, figure in rows])
+    print_table(
+        ("", "ZERO-SHOT", "TUNED"),
+        [(title, others.get(title, "-"), figure) for title, figure in rows],
+    )
     if no_zero_shot:
         echo(f"no zero-shot score: {no_zero_shot}")
-    elif zero_shot is not None and "everything" in tuned and zero_shot["everything"] is None:
-        echo("the untuned model was not asked for every object, which takes long; --zero-shot does it")
+    elif (
+        zero_shot is not None
+        and "everything" in tuned
+        and zero_shot["everything"] is None
+    ):
+        echo(
+            "the untuned model was not asked for every object, which takes long; --zero-shot does it"
+        )
     for name, found in (("zero-shot", zero_shot), ("tuned", tuned)):
         block = (found or {}).get("everything")
         if block:
-            echo(f"{name}: {block['found']} masks found for {block['objects']} objects, clicks: {block['clicks']}")
+            echo(
+                f"{name}: {block['found']} masks found for {block['objects']} objects, clicks: {block['clicks']}"
+            )
     parameters = report["parameters"]
     cost = report["cost"]
     times = report["cost"]["tuned"]

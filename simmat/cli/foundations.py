@@ -22,12 +22,22 @@ command = Group()
 
 @command.command("list")
 @click.argument("family", required=False)
-@click.option("--match", metavar="TEXT", default="", help="List only models with this text in their name.")
 @click.option(
-    "--time", "timed", is_flag=True, help="Measure how long each model takes whose weights are on this machine."
+    "--match",
+    metavar="TEXT",
+    default="",
+    help="List only models with this text in their name.",
+)
+@click.option(
+    "--time",
+    "timed",
+    is_flag=True,
+    help="Measure how long each model takes whose weights are on this machine.",
 )
 @json_option
-def list_foundations(family: str | None, match: str, timed: bool, as_json: bool) -> None:
+def list_foundations(
+    family: str | None, match: str, timed: bool, as_json: bool
+) -> None:
     """List the foundation models, and whether their weights are on this machine.
 
     A family, such as timm/NAME, stands for all models of a library; give FAMILY to list them.
@@ -37,7 +47,9 @@ def list_foundations(family: str | None, match: str, timed: bool, as_json: bool)
     there is one.
     """
     if family is not None and timed:
-        raise ConfigError(f"--time is for the list without a family; leave {family} out, or --time")
+        raise ConfigError(
+            f"--time is for the list without a family; leave {family} out, or --time"
+        )
     registry = load_registry()
     if family is not None:
         entries = _models_of_family(family.rstrip("/"), match, registry)
@@ -46,7 +58,13 @@ def list_foundations(family: str | None, match: str, timed: bool, as_json: bool)
     if as_json:
         print_json(entries)
         return
-    columns = {"name": "NAME", "image_size": "INPUT PX", "weights": "WEIGHTS", "size": "SIZE", "zero_shot": "RGB MIOU"}
+    columns = {
+        "name": "NAME",
+        "image_size": "INPUT PX",
+        "weights": "WEIGHTS",
+        "size": "SIZE",
+        "zero_shot": "RGB MIOU",
+    }
     if timed:
         columns |= {"encode_ms": "ENCODE MS", "click_ms": "CLICK MS"}
     columns |= {"licence": "LICENCE", "description": "DESCRIPTION"}
@@ -60,7 +78,9 @@ def list_foundations(family: str | None, match: str, timed: bool, as_json: bool)
     print_table(tuple(columns.values()), rows)
 
 
-def _models_of_family(family: str, match: str, registry: Registry) -> list[dict[str, Any]]:
+def _models_of_family(
+    family: str, match: str, registry: Registry
+) -> list[dict[str, Any]]:
     """Return name and description of the models of a family whose names contain a text."""
     entries: list[dict[str, Any]] = []
     for name, description in registry.models_of_family(family).items():
@@ -82,7 +102,13 @@ def _all_models(match: str, registry: Registry, *, timed: bool) -> list[dict[str
     if not match:
         for one in registry.all("foundation family"):
             owner = registry.owner("foundation family", one.name)
-            entries.append({"name": f"{one.name}/NAME", "description": one.description, "from": owner})
+            entries.append(
+                {
+                    "name": f"{one.name}/NAME",
+                    "description": one.description,
+                    "from": owner,
+                }
+            )
     return entries
 
 
@@ -92,7 +118,9 @@ def fetch(name: str) -> None:
     """Download the weights of foundation model NAME into the cache, and check them."""
     file = load_registry().foundation(name, fetch=True).weights
     if file is None:
-        raise WeightsError(f"foundation model {name!r} has no weight file: its weights are random, from a seed")
+        raise WeightsError(
+            f"foundation model {name!r} has no weight file: its weights are random, from a seed"
+        )
     if file.hub:
         echo(weights.fetch(file))  # the client of the Hub shows its own progress bar
         return
@@ -114,7 +142,9 @@ def _times(spec: FoundationSpec, registry: Registry) -> dict[str, float]:
         return {}
     side = spec.image_size
     device = next(model.model.parameters()).device
-    image = np.random.default_rng(0).integers(0, 256, (3, side, side)).astype(np.float32)
+    image = (
+        np.random.default_rng(0).integers(0, 256, (3, side, side)).astype(np.float32)
+    )
     encode = []
     click = []
     for _ in range(3):
@@ -125,7 +155,10 @@ def _times(spec: FoundationSpec, registry: Registry) -> dict[str, float]:
         model.predict([(side / 2, side / 2)])
         encode.append(middle - start)
         click.append(perf_counter() - middle)
-    return {"encode_ms": round(1000 * min(encode), 1), "click_ms": round(1000 * min(click), 1)}
+    return {
+        "encode_ms": round(1000 * min(encode), 1),
+        "click_ms": round(1000 * min(click), 1),
+    }
 
 
 def _as_dict(spec: FoundationSpec, registry: Registry) -> dict[str, Any]:

@@ -27,9 +27,15 @@ def load_registry() -> Registry:
     registry = installed()
     failed = [report.name for report in registry.reports if report.error]
     if failed:
-        echo(f"warning: failed to load: {', '.join(failed)}; see simmat plugins list", err=True)
+        echo(
+            f"warning: failed to load: {', '.join(failed)}; see simmat plugins list",
+            err=True,
+        )
     for (kind, name), owners in registry.conflicts().items():
-        echo(f"warning: {kind} {name!r} is claimed by {' and '.join(owners)}: not usable", err=True)
+        echo(
+            f"warning: {kind} {name!r} is claimed by {' and '.join(owners)}: not usable",
+            err=True,
+        )
     return registry
 
 
@@ -37,11 +43,18 @@ class PathType(click.Path):
     """A pathlib.Path that is not empty: an unset shell variable would otherwise mean the current folder."""
 
     def convert(
-        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
     ) -> str | bytes | os.PathLike[str]:
         """Return the path; fail for an empty text."""
         if value == "":
-            self.fail("the path is empty; name a file or folder, or . for the current folder", param, ctx)
+            self.fail(
+                "the path is empty; name a file or folder, or . for the current folder",
+                param,
+                ctx,
+            )
         return super().convert(value, param, ctx)
 
 
@@ -65,7 +78,9 @@ def config_options(
 
     def decorate(command: Command) -> Command:
         for field in reversed(fields or tuple(model.model_fields)):
-            command = _option(field, model.model_fields[field], required=field in required)(command)
+            command = _option(
+                field, model.model_fields[field], required=field in required
+            )(command)
         return command
 
     return decorate
@@ -88,10 +103,18 @@ def foundation_options(command: Command) -> Command:
 
 def source_option(description: str) -> Callable[[Command], Command]:
     """Add --source NAME=FILE, repeatable; the parameter `source` is NAME -> FILE."""
-    return click.option("--source", multiple=True, metavar="NAME=FILE", help=description, callback=_as_files)
+    return click.option(
+        "--source",
+        multiple=True,
+        metavar="NAME=FILE",
+        help=description,
+        callback=_as_files,
+    )
 
 
-def _option(field: str, info: FieldInfo, *, required: bool) -> Callable[[Command], Command]:
+def _option(
+    field: str, info: FieldInfo, *, required: bool
+) -> Callable[[Command], Command]:
     """Return what adds the option of a field to a command."""
     extra: dict[str, Any] = {}
     if isinstance(info.json_schema_extra, dict):
@@ -104,7 +127,11 @@ def _option(field: str, info: FieldInfo, *, required: bool) -> Callable[[Command
         flag = f"{flag}/--no-{flag.removeprefix('--')}"
     settings = _settings(core, info, extra)
     settings["help"] = info.description or ""
-    if core is not bool and isinstance(info.default, int | float | str) and info.default != "":
+    if (
+        core is not bool
+        and isinstance(info.default, int | float | str)
+        and info.default != ""
+    ):
         settings["help"] += f"  [default: {info.default}]"
     if required:  # for click, a default of None would be a value
         settings["required"] = True
@@ -123,14 +150,26 @@ def _settings(core: Any, info: FieldInfo, extra: Mapping[str, Any]) -> dict[str,
     if core is Path:
         return {"type": PATH}
     if metavar:
-        return {"metavar": metavar, **_of_metavar(core, repeat=bool(extra.get("repeat")))}
+        return {
+            "metavar": metavar,
+            **_of_metavar(core, repeat=bool(extra.get("repeat"))),
+        }
     if get_origin(core) is Literal:
         words = [str(word) for word in get_args(core)]
         former = [str(word) for word in extra.get("former_values") or ()]
-        return {"type": click.Choice([*words, *former]), "metavar": f"[{'|'.join(words)}]"}
+        return {
+            "type": click.Choice([*words, *former]),
+            "metavar": f"[{'|'.join(words)}]",
+        }
     if core in (int, float):
-        return {"type": _range(core, info.metadata), "metavar": "INT" if core is int else "NUMBER"}
-    return {"metavar": "LIST" if get_origin(core) is tuple else "TEXT", "callback": _parser(info)}
+        return {
+            "type": _range(core, info.metadata),
+            "metavar": "INT" if core is int else "NUMBER",
+        }
+    return {
+        "metavar": "LIST" if get_origin(core) is tuple else "TEXT",
+        "callback": _parser(info),
+    }
 
 
 def _of_metavar(core: Any, *, repeat: bool) -> dict[str, Any]:
@@ -143,7 +182,9 @@ def _of_metavar(core: Any, *, repeat: bool) -> dict[str, Any]:
     return {"type": click.STRING, "multiple": repeat or get_origin(one) is tuple}
 
 
-def _parser(info: FieldInfo) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+def _parser(
+    info: FieldInfo,
+) -> Callable[[click.Context, click.Parameter, str | None], Any]:
     """Return a click callback that checks and parses a text as the field does."""
     adapter: TypeAdapter[Any] = TypeAdapter(Annotated[info.annotation, info])  # type: ignore[arg-type,unused-ignore]
 
@@ -186,7 +227,9 @@ def _range(kind: type, bounds: Sequence[Any]) -> Any:
     return click.FloatRange(**limits)
 
 
-def _as_files(ctx: click.Context, param: click.Parameter, items: tuple[str, ...]) -> dict[str, Path]:
+def _as_files(
+    ctx: click.Context, param: click.Parameter, items: tuple[str, ...]
+) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for item in items:
         name, _, file = item.partition("=")
@@ -196,15 +239,20 @@ def _as_files(ctx: click.Context, param: click.Parameter, items: tuple[str, ...]
     return files
 
 
-def _as_table(ctx: click.Context, param: click.Parameter, items: tuple[str, ...]) -> dict[str, Any] | None:
+def _as_table(
+    ctx: click.Context, param: click.Parameter, items: tuple[str, ...]
+) -> dict[str, Any] | None:
     """Parse KEY=VALUE items; a value that is not TOML is text. Return None if there is no item."""
     table: dict[str, Any] = {}
     for item in items:
         key, equals, text = item.partition("=")
-        sensor, dot, name = key.strip().rpartition(".")  # SENSOR.OPTION: names of sensors have hyphens
+        # SENSOR.OPTION: names of sensors have hyphens
+        sensor, dot, name = key.strip().rpartition(".")
         name = sensor + dot + name.replace("-", "_")
         if not equals or not name:
-            raise click.BadParameter(f"{item!r} must be KEY=VALUE, such as rank=8 or unit=cK", ctx, param)
+            raise click.BadParameter(
+                f"{item!r} must be KEY=VALUE, such as rank=8 or unit=cK", ctx, param
+            )
         if name in table:
             raise click.BadParameter(f"{name} is given more than once", ctx, param)
         try:

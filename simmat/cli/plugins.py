@@ -23,15 +23,25 @@ def list_plugins(as_json: bool) -> None:
         for (kind, name), owners in registry.conflicts().items()
     ]
     if as_json:
-        print_json({"plugins": [_as_dict(report) for report in registry.reports], "conflicts": conflicts})
+        print_json(
+            {
+                "plugins": [_as_dict(report) for report in registry.reports],
+                "conflicts": conflicts,
+            }
+        )
         return
     print_table(
         ("PLUGIN", "PACKAGE", "VERSION", "STATE", "GIVES"),
-        [(r.name, r.distribution, r.version, _state(r), _gives(r)) for r in registry.reports],
+        [
+            (r.name, r.distribution, r.version, _state(r), _gives(r))
+            for r in registry.reports
+        ],
     )
     for conflict in conflicts:
         owners = " and ".join(conflict["claimed_by"])
-        echo(f"\n{conflict['kind']} {conflict['name']!r} is claimed by {owners}: not usable until one is uninstalled")
+        echo(
+            f"\n{conflict['kind']} {conflict['name']!r} is claimed by {owners}: not usable until one is uninstalled"
+        )
 
 
 def _state(report: PluginReport) -> str:

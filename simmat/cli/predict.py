@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simmat.cli import ended_by_sigterm
-from simmat.cli.options import PATH, config_options, foundation_options, load_registry, source_option
+from simmat.cli.options import (
+    PATH,
+    config_options,
+    foundation_options,
+    load_registry,
+    source_option,
+)
 from simmat.errors import ConfigError, SimMATError, all_problems
 from simmat.inference import ImageOutcome, PredictOptions, Progress
 from simmat.terminal import echo, move_bar, progress_bar
@@ -27,7 +33,9 @@ if TYPE_CHECKING:
 @config_options(model=PredictOptions)
 @click.option("--out", required=True, type=PATH, help="Folder for the results.")
 @config_options("device")
-def command(paths: tuple[Path, ...], source: Mapping[str, Path], out: Path, **given: Any) -> None:
+def command(
+    paths: tuple[Path, ...], source: Mapping[str, Path], out: Path, **given: Any
+) -> None:
     """Segment the object that a prompt marks in each FILE, and in the files of each DIR, with BUNDLE.
 
     --everything finds all objects and --semantic the class of every pixel, without a prompt; --reference IMAGE
@@ -51,7 +59,11 @@ def command(paths: tuple[Path, ...], source: Mapping[str, Path], out: Path, **gi
     """
     from simmat.api import predict
 
-    is_image = bool(paths) and paths[0].is_file() and paths[0].suffix not in (".safetensors", ".zip")
+    is_image = (
+        bool(paths)
+        and paths[0].is_file()
+        and paths[0].suffix not in (".safetensors", ".zip")
+    )
     if given["foundation"] and given["modality"] is None and is_image:
         raise ConfigError(
             f"--modality is missing: {paths[0]} is no bundle, so {given['foundation']!r} is used untuned and needs "
@@ -66,7 +78,14 @@ def command(paths: tuple[Path, ...], source: Mapping[str, Path], out: Path, **gi
         raise ConfigError("give either FILES or --source NAME=FILE, not both")
     options = {name: value for name, value in given.items() if value not in (None, ())}
     with ended_by_sigterm(), ConsoleProgress() as progress:
-        outcomes = predict(model, source or files, out=out, progress=progress, registry=load_registry(), **options)
+        outcomes = predict(
+            model,
+            source or files,
+            out=out,
+            progress=progress,
+            registry=load_registry(),
+            **options,
+        )
     error = joint_error(outcomes, out)
     if error is not None:
         raise error
@@ -105,7 +124,9 @@ class ConsoleProgress(Progress):
         if skipped:
             self.note(f"note: {skipped} of {total} images were done by an earlier call")
         left = total - skipped
-        self._images = self._bars.enter_context(progress_bar("predict", "image", total=left, shown=left > 1))
+        self._images = self._bars.enter_context(
+            progress_bar("predict", "image", total=left, shown=left > 1)
+        )
 
     def image(self, outcome: ImageOutcome) -> None:
         """Print what was found, and why it may be wrong."""
@@ -133,5 +154,9 @@ class ConsoleProgress(Progress):
         self._print(text, err=True)
 
     def _print(self, text: str, *, err: bool = False) -> None:
-        with nullcontext() if self._images is None else self._images.external_write_mode():
+        with (
+            nullcontext()
+            if self._images is None
+            else self._images.external_write_mode()
+        ):
             echo(text, err=err)

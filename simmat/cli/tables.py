@@ -81,17 +81,23 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = []
     for *cells, last in [head, *rows]:
         table.append(
-            [*(escape(shortened(cell, _MAX_CELL), keep="") for cell in cells), escape(shortened(last, _MAX_LAST_CELL))]
+            [
+                *(escape(shortened(cell, _MAX_CELL), keep="") for cell in cells),
+                escape(shortened(last, _MAX_LAST_CELL)),
+            ]
         )
     widths = []
     for i in range(len(head) - 1):
         widths.append(max(len(row[i]) for row in table))
     indent = sum(widths) + 2 * len(widths)
     room = max(shutil.get_terminal_size((100, 24)).columns - indent, 30)
-    wrap = textwrap.TextWrapper(room, break_on_hyphens=False).wrap  # users copy names, so do not break them
+    # users copy names, so do not break them
+    wrap = textwrap.TextWrapper(room, break_on_hyphens=False).wrap
     for row in table:
         lines = [line for part in row[-1].splitlines() for line in wrap(part)] or [""]
-        start = "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False))
+        start = "".join(
+            f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False)
+        )
         echo((start + lines[0]).rstrip())
         for line in lines[1:]:
             echo(" " * indent + line)
@@ -99,7 +105,9 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def channel_cells(channel: Channel) -> tuple[str, ...]:
     """Return name, quantity, unit, wavelength and valid range of a channel, for a table."""
-    wavelength = "-" if channel.wavelength_um is None else f"{channel.wavelength_um:g} um"
+    wavelength = (
+        "-" if channel.wavelength_um is None else f"{channel.wavelength_um:g} um"
+    )
     if channel.valid_range is None:
         valid_range = "any"
     else:
@@ -112,7 +120,11 @@ def print_sensor_definitions(definitions: Iterable[SensorDefinition]) -> None:
     import tomli_w
 
     for definition in definitions:
-        echo(tomli_w.dumps(definition.model_dump(mode="json", exclude_defaults=True)).rstrip())
+        echo(
+            tomli_w.dumps(
+                definition.model_dump(mode="json", exclude_defaults=True)
+            ).rstrip()
+        )
 
 
 def score_rows(
@@ -135,7 +147,10 @@ def score_rows(
     rows = []
     for path, title in titles.items():
         for key, value in _values(scores, path.split(".")):
-            if title == "clicks: {}" and key not in (*_SHOWN_CLICKS, str(len(scores["clicks"]["miou"]))):
+            if title == "clicks: {}" and key not in (
+                *_SHOWN_CLICKS,
+                str(len(scores["clicks"]["miou"])),
+            ):
                 continue
             is_class = "class {" in title and key.isdecimal()
             name = class_title(int(key), names) if is_class else KINDS.get(key, key)
@@ -143,7 +158,9 @@ def score_rows(
     return rows
 
 
-def _values(found: Any, keys: Sequence[str], name: str = "") -> Iterator[tuple[str, Any]]:
+def _values(
+    found: Any, keys: Sequence[str], name: str = ""
+) -> Iterator[tuple[str, Any]]:
     """Yield (key for *, value) at a path of nested tables and lists; the numbers of a list begin at 1."""
     if not keys:
         yield from () if found is None else [(name, found)]
@@ -159,6 +176,10 @@ def _figure(value: Any) -> str:
     if isinstance(value, dict) and "failures" in value:
         return f"{value['mean']:.2f} ({value['failures']} failed, counted as {value['most_clicks']})"
     if isinstance(value, dict) and "mean" in value:
-        return f"{value['mean']:.4f}" + (f" ± {value['std']:.4f}" if value["std"] is not None else "")
+        return f"{value['mean']:.4f}" + (
+            f" ± {value['std']:.4f}" if value["std"] is not None else ""
+        )
     values = value if isinstance(value, list | tuple) else [value]
-    return "–".join(f"{one:.4f}" if isinstance(one, int | float) else str(one) for one in values)
+    return "–".join(
+        f"{one:.4f}" if isinstance(one, int | float) else str(one) for one in values
+    )

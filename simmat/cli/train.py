@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @config_options()
-@click.option("--config", type=PATH, help="TOML file with the same settings; [[data]] tables are for several sensors.")
-@click.option("--resume", type=PATH, metavar="RUN", help="Resume a run; takes no other option.")
+@click.option(
+    "--config",
+    type=PATH,
+    help="TOML file with the same settings; [[data]] tables are for several sensors.",
+)
+@click.option(
+    "--resume", type=PATH, metavar="RUN", help="Resume a run; takes no other option."
+)
 def command(config: Path | None, resume: Path | None, **given: Any) -> None:
     """Train a transfer layer and tune a foundation model on a folder of sensor images.
 
@@ -50,8 +56,12 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
         with ExitStack() as stack:
             consoles = {}
             for name in configs:
-                consoles[name] = stack.enter_context(training.ConsoleCallback(name or "train"))
-            training.train_configs(configs, registry, consoles, resume=resume is not None)
+                consoles[name] = stack.enter_context(
+                    training.ConsoleCallback(name or "train")
+                )
+            training.train_configs(
+                configs, registry, consoles, resume=resume is not None
+            )
     except training.Interrupted as stopped:
         echo(stopped, err=True)
         click.get_current_context().exit(130)
@@ -64,7 +74,9 @@ def _say_result(console: ConsoleCallback) -> None:
     bundle = console.bundle
     if run is None or bundle is None:  # of a process other than the main one
         return
-    echo(f"best bundle: {bundle} (validation mIoU {console.best:.4f} at step {console.best_step})")
+    echo(
+        f"best bundle: {bundle} (validation mIoU {console.best:.4f} at step {console.best_step})"
+    )
     page = run.config.out / "report.html"
     if page.exists():
         echo(f"its page: {page}")

@@ -55,7 +55,11 @@ class Augmentation:
         return cls(flip=False, rotate=False, scale=(1, 1), gain=0, offset=0, noise=0)
 
     def __call__(
-        self, image: SensorImage, label: Annotation, adapter: ModalityAdapter, rng: np.random.Generator
+        self,
+        image: SensorImage,
+        label: Annotation,
+        adapter: ModalityAdapter,
+        rng: np.random.Generator,
     ) -> tuple[SensorImage, Annotation]:
         """Return a changed image and its label; the same `rng` state gives the same result.
 
@@ -63,7 +67,9 @@ class Augmentation:
         """
         before = image
         if self.paste and rng.random() < self.paste:
-            image, label = repeat_regions(image, label, adapter, rng, rotate=self.rotate)
+            image, label = repeat_regions(
+                image, label, adapter, rng, rotate=self.rotate
+            )
         for axis in self._flip_axes():
             if rng.random() < 0.5:
                 image = adapter.flip(image, axis)
@@ -93,10 +99,15 @@ class Augmentation:
         low, high = np.log(self.scale)
         magnification = float(np.exp(rng.uniform(low, high)))
         height, width = label.size_hw
-        size_hw = max(round(height / magnification), 1), max(round(width / magnification), 1)
+        size_hw = (
+            max(round(height / magnification), 1),
+            max(round(width / magnification), 1),
+        )
         return place_window(label, size_hw, rng)
 
-    def _jitter(self, image: SensorImage, logarithmic: Sequence[bool], rng: np.random.Generator) -> SensorImage:
+    def _jitter(
+        self, image: SensorImage, logarithmic: Sequence[bool], rng: np.random.Generator
+    ) -> SensorImage:
         """Change each channel's contrast and level and add noise, within the channel's range.
 
         A pixel at an end of its channel's valid range is saturated or dark and stays as it is, except in sRGB images.
@@ -105,8 +116,12 @@ class Augmentation:
             return image
         data = np.empty_like(image.data)
         scratch = np.empty_like(image.data[0])
-        for index, (channel, factors) in enumerate(zip(image.channels, logarithmic, strict=True)):
-            gain, offset, level = (rng.uniform(-1, 1, size=3) * (self.gain, self.offset, self.noise)).tolist()
+        for index, (channel, factors) in enumerate(
+            zip(image.channels, logarithmic, strict=True)
+        ):
+            gain, offset, level = (
+                rng.uniform(-1, 1, size=3) * (self.gain, self.offset, self.noise)
+            ).tolist()
             start = int(rng.integers(_NOISE))
             plane = image.data[index]
             changed = data[index]
@@ -114,17 +129,25 @@ class Augmentation:
             if channel.unit in ANGLE_UNITS or not taken.any():
                 changed[:] = plane
                 continue
-            values = np.log(plane, out=np.zeros_like(plane), where=taken) if factors else plane
+            values = (
+                np.log(plane, out=np.zeros_like(plane), where=taken)
+                if factors
+                else plane
+            )
             whole = bool(taken.all())
             measured = values if whole else values[taken]
             mean = measured.mean()
             np.subtract(values, mean, out=changed)
-            squares = np.square(changed, out=scratch) if whole else np.square(measured - mean)
+            squares = (
+                np.square(changed, out=scratch) if whole else np.square(measured - mean)
+            )
             std = float(np.sqrt(squares.mean()))
             changed *= 1 + gain
             changed += float(mean) + std * offset
             if self.noise:
-                changed += np.multiply(_noise(start, image.size_hw), np.float32(std * level), out=scratch)
+                changed += np.multiply(
+                    _noise(start, image.size_hw), np.float32(std * level), out=scratch
+                )
             if factors:  # positive values stay positive
                 np.exp(changed, out=changed)
                 low, high = channel.valid_range or (0.0, np.inf)
@@ -162,7 +185,9 @@ def _noise(start: int, size_hw: tuple[int, ...]) -> FloatArray:
     return values[start : start + count].reshape(size_hw)
 
 
-def place_window(label: Annotation, size: tuple[int, int], rng: np.random.Generator) -> Window:
+def place_window(
+    label: Annotation, size: tuple[int, int], rng: np.random.Generator
+) -> Window:
     """Choose a window of some height and width that contains a random region.
 
     A region that fits is completely inside; of a larger one, a random pixel is. The window may extend beyond the image.
@@ -213,10 +238,18 @@ def cut_label(label: Annotation, window: Window, keep: float) -> Annotation:
         piece = _cut_region(region, window)
         if piece is not None:
             small.append(piece)
-    return replace(label, size_hw=window.size_hw, regions=tuple(kept), ignore=ignore, small=tuple(small))
+    return replace(
+        label,
+        size_hw=window.size_hw,
+        regions=tuple(kept),
+        ignore=ignore,
+        small=tuple(small),
+    )
 
 
-def _anchor(label: Annotation, size: tuple[int, int], rng: np.random.Generator) -> Window:
+def _anchor(
+    label: Annotation, size: tuple[int, int], rng: np.random.Generator
+) -> Window:
     """Return what the window must contain: the box or a pixel of a random region; an empty box without regions."""
     if not label.regions:
         return Window(0, 0, 0, 0)
@@ -231,7 +264,9 @@ def _anchor(label: Annotation, size: tuple[int, int], rng: np.random.Generator) 
     return Window(y, x, y + 1, x + 1)
 
 
-def _place(extent: int, length: int, must: tuple[int, int], rng: np.random.Generator) -> int:
+def _place(
+    extent: int, length: int, must: tuple[int, int], rng: np.random.Generator
+) -> int:
     """Draw the start of a window of `length` on an axis of `extent` so that it contains `must` (start, stop)."""
     low, high = sorted((0, extent - length))
     start, stop = must
@@ -255,23 +290,43 @@ def _cut_region(region: Instance, window: Window) -> Instance | None:
 def _flip_label(label: Annotation, axis: Axis) -> Annotation:
     height, width = label.size_hw
     if axis == "horizontal":
-        return _changed(label, np.fliplr, lambda y0, x0, y1, x1: Window(y0, width - x1, y1, width - x0))
-    return _changed(label, np.flipud, lambda y0, x0, y1, x1: Window(height - y1, x0, height - y0, x1))
+        return _changed(
+            label,
+            np.fliplr,
+            lambda y0, x0, y1, x1: Window(y0, width - x1, y1, width - x0),
+        )
+    return _changed(
+        label,
+        np.flipud,
+        lambda y0, x0, y1, x1: Window(height - y1, x0, height - y0, x1),
+    )
 
 
 def _rotate_label(label: Annotation, quarter_turns: int) -> Annotation:
     """Rotate counter-clockwise; a turn of 90° moves the pixel at (y, x) to (width - 1 - x, y)."""
     for _ in range(quarter_turns):
         width = label.size_hw[1]
-        label = _changed(label, np.rot90, lambda y0, x0, y1, x1, w=width: Window(w - x1, y0, w - x0, y1))
+        label = _changed(
+            label,
+            np.rot90,
+            lambda y0, x0, y1, x1, w=width: Window(w - x1, y0, w - x0, y1),
+        )
     return label
 
 
-def _changed(label: Annotation, turn: Callable[[BoolArray], BoolArray], move: Callable[..., Window]) -> Annotation:
+def _changed(
+    label: Annotation,
+    turn: Callable[[BoolArray], BoolArray],
+    move: Callable[..., Window],
+) -> Annotation:
     """Return a label with all masks turned, and all windows (y0, x0, y1, x1) moved."""
 
     def changed(region: Instance) -> Instance:
-        return replace(region, window=move(*region.window), crop=np.ascontiguousarray(turn(region.crop)))
+        return replace(
+            region,
+            window=move(*region.window),
+            crop=np.ascontiguousarray(turn(region.crop)),
+        )
 
     ignore = np.ascontiguousarray(turn(label.ignore))
     height, width = ignore.shape

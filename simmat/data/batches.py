@@ -29,7 +29,13 @@ from simmat.data.instances import (
     visible_part,
     visible_regions,
 )
-from simmat.data.pipeline import NO_TRUTH, Pipeline, dense_targets, ignored_pixels, resized_region
+from simmat.data.pipeline import (
+    NO_TRUTH,
+    Pipeline,
+    dense_targets,
+    ignored_pixels,
+    resized_region,
+)
 from simmat.errors import DataError
 from simmat.model_spec import DenseSpec
 from simmat.nn.losses import Batch
@@ -76,8 +82,12 @@ class TrainingItems(TorchDataset[Batch]):
     dense: DenseSpec | None = None
     extra: Callable[[str], Tensor] = nothing_extra
     image_bytes: int = 0
-    _labels: _Cache = field(default_factory=lambda: _Cache(), init=False, repr=False, compare=False)
-    _images: _Cache = field(default_factory=lambda: _Cache(), init=False, repr=False, compare=False)
+    _labels: _Cache = field(
+        default_factory=lambda: _Cache(), init=False, repr=False, compare=False
+    )
+    _images: _Cache = field(
+        default_factory=lambda: _Cache(), init=False, repr=False, compare=False
+    )
 
     def __getitem__(self, position: int) -> Batch:
         """Return one item without its batch dimension."""
@@ -97,35 +107,49 @@ class TrainingItems(TorchDataset[Batch]):
                 f"{sample.mask or sample.reference}: it has no regions any more; restore it and resume the run"
             )
         targets = self._targets(regions, prepared.letterbox, rng)
-        points = np.stack([_click(target, ignore, self.clicks, rng) for target in targets])
+        points = np.stack(
+            [_click(target, ignore, self.clicks, rng) for target in targets]
+        )
         classes, distance = self._dense(sample, label, prepared.letterbox)
         size_hw = (self.pipeline.size, self.pipeline.size)
-        boxes = jitter_box(np.stack([tight_box(target) for target in targets]), size_hw, rng)
+        boxes = jitter_box(
+            np.stack([tight_box(target) for target in targets]), size_hw, rng
+        )
         return Batch(
             planes=prepared.planes,
             content=prepared.content,
-            targets=torch.from_numpy(np.stack([target.mask(size_hw) for target in targets])),
+            targets=torch.from_numpy(
+                np.stack([target.mask(size_hw) for target in targets])
+            ),
             ignore=torch.from_numpy(ignore),
             clicks=torch.from_numpy(points.astype(np.float32)),
             boxes=torch.from_numpy(boxes),
             draws=torch.from_numpy(rng.random((self.prompts, DRAWS), dtype=np.float32)),
-            step_draw=torch.tensor(_step_draw(position // self.batch_size, self.seed), dtype=torch.float32),
+            step_draw=torch.tensor(
+                _step_draw(position // self.batch_size, self.seed), dtype=torch.float32
+            ),
             class_targets=classes,
             distance=distance,
             extra=self.extra(sample.id),
         )
 
-    def _read(self, sample: Sample, rng: np.random.Generator) -> tuple[SensorImage, Annotation]:
+    def _read(
+        self, sample: Sample, rng: np.random.Generator
+    ) -> tuple[SensorImage, Annotation]:
         """Read a sample; of a block a random crop around one of its regions, in its own pixels."""
         crop = self.dataset.card.crop
         whole = self._labels.get(sample.id, lambda: self._label(sample), _LABEL_BYTES)
         if sample.window is None or crop is None:
-            image = self._images.get(sample.id, lambda: self._image(sample), self.image_bytes)
+            image = self._images.get(
+                sample.id, lambda: self._image(sample), self.image_bytes
+            )
             return image, self.dataset.label_ignoring_invalid(whole, sample, image)
         height, width = whole.size_hw
         inside = place_window(whole, (min(height, crop), min(width, crop)), rng)
         label = cut_label(whole, inside, keep=0)
-        large = tuple(region for region in label.regions if region.area >= label.smallest)
+        large = tuple(
+            region for region in label.regions if region.area >= label.smallest
+        )
         label = replace(label, regions=large or label.regions)
         sample = sample.within(inside.moved(*sample.window[:2]))
         image = self.dataset.image(sample)
@@ -134,7 +158,10 @@ class TrainingItems(TorchDataset[Batch]):
     def _label(self, sample: Sample) -> tuple[Annotation, int]:
         """Read a label; return it with its size in memory."""
         label = self.dataset.label(sample)
-        size = sum(region.crop.nbytes + _OBJECT_BYTES for region in (*label.regions, *label.small))
+        size = sum(
+            region.crop.nbytes + _OBJECT_BYTES
+            for region in (*label.regions, *label.small)
+        )
         if label.ignore.any():
             return label, size + label.ignore.nbytes
         return replace(label, ignore=np.broadcast_to(np.False_, label.size_hw)), size
@@ -143,17 +170,28 @@ class TrainingItems(TorchDataset[Batch]):
         image = self.dataset.image(sample)
         return image, image.data.nbytes + image.valid.nbytes
 
-    def _dense(self, sample: Sample, label: Annotation, letterbox: Letterbox) -> tuple[Tensor, Tensor]:
+    def _dense(
+        self, sample: Sample, label: Annotation, letterbox: Letterbox
+    ) -> tuple[Tensor, Tensor]:
         if self.dense is None:
             return torch.empty(0, dtype=torch.int64), torch.empty(0)
         known = self.dense.background and not self.dataset.may_have_unmarked(sample)
-        classes, distance = dense_targets(label, letterbox, self.dense.index_of, 0 if known else NO_TRUTH)
+        classes, distance = dense_targets(
+            label, letterbox, self.dense.index_of, 0 if known else NO_TRUTH
+        )
         return torch.from_numpy(classes), torch.from_numpy(distance)
 
-    def _targets(self, regions: Sequence[Instance], letterbox: Letterbox, rng: np.random.Generator) -> list[Instance]:
+    def _targets(
+        self,
+        regions: Sequence[Instance],
+        letterbox: Letterbox,
+        rng: np.random.Generator,
+    ) -> list[Instance]:
         """Draw P regions, each once before any repeats, as regions of the input."""
         count = len(regions)
-        order = np.concatenate([rng.permutation(count) for _ in range(-(-self.prompts // count))])[: self.prompts]
+        order = np.concatenate(
+            [rng.permutation(count) for _ in range(-(-self.prompts // count))]
+        )[: self.prompts]
         resized = {}
         for index in dict.fromkeys(order.tolist()):
             resized[index] = resized_region(regions[index], letterbox)
@@ -182,7 +220,9 @@ class _Cache:
         return value
 
 
-def _click(target: Instance, ignore: BoolArray, clicks: str, rng: np.random.Generator) -> tuple[float, float]:
+def _click(
+    target: Instance, ignore: BoolArray, clicks: str, rng: np.random.Generator
+) -> tuple[float, float]:
     """Draw a click (x, y) on pixels of the target that are not ignored; on any if all are: the loss skips them."""
     place = visible_part(target, ignore) or target
     if clicks == "mixed" and rng.random() < 0.5:

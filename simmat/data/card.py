@@ -71,7 +71,9 @@ class DataCard(StrictModel):
     nodata: NodataField | None = None
     ignore: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     zero_means: ZeroMeans = "background"
-    class_names: dict[Annotated[int, Field(strict=False, ge=-(2**63), lt=2**63)], str] = Field(default_factory=dict)
+    class_names: dict[
+        Annotated[int, Field(strict=False, ge=-(2**63), lt=2**63)], str
+    ] = Field(default_factory=dict)
     class_attribute: str | None = Field(default=None, min_length=1)
     stack_axis: Literal["x", "y", "z"] = "z"
     crop: int | None = Field(default=None, ge=MIN_CROP, le=MAX_CROP)
@@ -83,7 +85,9 @@ class DataCard(StrictModel):
 
     def smallest_px(self, size_hw: tuple[int, int]) -> int:
         """Return the smallest number of pixels of a region in an (H, W) image."""
-        return max(self.min_region, math.ceil(self.min_region_share * size_hw[0] * size_hw[1]))
+        return max(
+            self.min_region, math.ceil(self.min_region_share * size_hw[0] * size_hw[1])
+        )
 
     @property
     def smallest(self) -> str:
@@ -96,7 +100,12 @@ class DataCard(StrictModel):
         return f"{self.min_region} px and {share}"
 
 
-def load_card(root: Path, overrides: Mapping[str, object], *, defaults: Mapping[str, object] | None = None) -> DataCard:
+def load_card(
+    root: Path,
+    overrides: Mapping[str, object],
+    *,
+    defaults: Mapping[str, object] | None = None,
+) -> DataCard:
     """Read `root/card.toml`, if it exists; `overrides` replace its fields, `defaults` fill those it leaves out.
 
     Raises:
@@ -107,7 +116,9 @@ def load_card(root: Path, overrides: Mapping[str, object], *, defaults: Mapping[
     return make_card(merge(merge(defaults or {}, stated), overrides), where=str(root))
 
 
-def merge(card: Mapping[str, object], overrides: Mapping[str, object]) -> dict[str, object]:
+def merge(
+    card: Mapping[str, object], overrides: Mapping[str, object]
+) -> dict[str, object]:
     """Return the fields of a card, replaced by those of `overrides` that are not None.
 
     `min_region` and `min_region_share` are one rule: if `overrides` sets one of them, both are replaced.
@@ -135,9 +146,13 @@ def write_card(root: Path, card: DataCard) -> Path:
     for key, value in card.model_dump(exclude_defaults=True).items():
         if value is not None:
             values[key] = value
-    values["class_names"] = {str(label): name for label, name in card.class_names.items()}
+    values["class_names"] = {
+        str(label): name for label, name in card.class_names.items()
+    }
     path = root / CARD_FILE
-    tables = {key: value for key, value in values.items() if isinstance(value, dict) and value}
+    tables = {
+        key: value for key, value in values.items() if isinstance(value, dict) and value
+    }
     plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
     atomic_write_text(path, tomli_w.dumps({"format": card.format, **plain, **tables}))
     return path

@@ -10,7 +10,13 @@ import numpy as np
 from scipy import ndimage
 
 from simmat.data.card import DataCard
-from simmat.data.instances import EIGHT, Annotation, Instance, region_from_mask, visible_part
+from simmat.data.instances import (
+    EIGHT,
+    Annotation,
+    Instance,
+    region_from_mask,
+    visible_part,
+)
 from simmat.errors import ConfigError
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import BoolArray, SensorImage
@@ -39,7 +45,12 @@ def check_repeats(paste: float, card: DataCard, root: Path) -> None:
 
 
 def repeat_regions(
-    image: SensorImage, label: Annotation, adapter: ModalityAdapter, rng: np.random.Generator, *, rotate: bool
+    image: SensorImage,
+    label: Annotation,
+    adapter: ModalityAdapter,
+    rng: np.random.Generator,
+    *,
+    rotate: bool,
 ) -> tuple[SensorImage, Annotation]:
     """Copy up to `MAX_COPIES` of an image's regions to free places, with probability 0.5 close to another region.
 
@@ -60,7 +71,9 @@ def repeat_regions(
     regions = list(label.regions)
     for _ in range(int(rng.integers(1, MAX_COPIES + 1))):
         source = sources[int(rng.integers(len(sources)))]
-        piece, mask = _copy(image, source, adapter, rng, rotate=rotate, smallest=label.smallest)
+        piece, mask = _copy(
+            image, source, adapter, rng, rotate=rotate, smallest=label.smallest
+        )
         anchor = None
         if rng.random() < 0.5:
             anchor = regions[int(rng.integers(len(regions)))]
@@ -80,7 +93,9 @@ def repeat_regions(
         left = _uncovered(region, copies)
         if left is not None:
             small.append(left)
-    return replace(image, data=data, valid=valid), replace(label, regions=tuple(regions), small=tuple(small))
+    return replace(image, data=data, valid=valid), replace(
+        label, regions=tuple(regions), small=tuple(small)
+    )
 
 
 def _uncovered(region: Instance, copies: Sequence[Instance]) -> Instance | None:
@@ -145,7 +160,10 @@ def _can_be_halved(mask: BoolArray, smallest: int) -> bool:
 
 
 def _free_place(
-    mask: BoolArray, closed: BoolArray, anchor: Instance | None, rng: np.random.Generator
+    mask: BoolArray,
+    closed: BoolArray,
+    anchor: Instance | None,
+    rng: np.random.Generator,
 ) -> tuple[slice, slice] | None:
     """Draw rows and columns where a mask overlaps no `closed` (H, W) pixel, near `anchor` if given; else None."""
     height, width = mask.shape
@@ -158,7 +176,11 @@ def _free_place(
             x = int(rng.integers(columns - width + 1))
         else:
             y0, x0, y1, x1 = anchor.window
-            reach = rng.uniform(0.3, 1.2) * (np.hypot(y1 - y0, x1 - x0) + np.hypot(height, width)) / 2
+            reach = (
+                rng.uniform(0.3, 1.2)
+                * (np.hypot(y1 - y0, x1 - x0) + np.hypot(height, width))
+                / 2
+            )
             angle = rng.uniform(0, 2 * np.pi)
             y = round((y0 + y1 - height) / 2 + reach * np.sin(angle))
             x = round((x0 + x1 - width) / 2 + reach * np.cos(angle))

@@ -25,7 +25,10 @@ _MAX_CROPS = 4
 
 
 def divide_images(
-    samples: Sequence[Sample], adapter: ModalityAdapter, crop: int, coco: CocoLabels | None
+    samples: Sequence[Sample],
+    adapter: ModalityAdapter,
+    crop: int,
+    coco: CocoLabels | None,
 ) -> list[Sample]:
     """Return the blocks of some images, in order and row by row.
 
@@ -47,18 +50,24 @@ def divide_images(
         for window in plan_blocks(size_hw, crop):
             blocks.append(sample.within(window))
     if problems:
-        raise DataError(all_problems("images that --crop cannot divide:", equal_problems(problems)))
+        raise DataError(
+            all_problems("images that --crop cannot divide:", equal_problems(problems))
+        )
     return blocks
 
 
-def _checked_size(sample: Sample, adapter: ModalityAdapter, coco: CocoLabels | None) -> tuple[int, int]:
+def _checked_size(
+    sample: Sample, adapter: ModalityAdapter, coco: CocoLabels | None
+) -> tuple[int, int]:
     """Return the (H, W) of an image, which is that of its label."""
     size_hw = adapter.window_size(sample.files)
     if size_hw is None:
         size_hw = load_sample(adapter, sample.files).size_hw
     if coco is not None:
         label_hw = coco.sizes_hw[sample.id]
-        check_equal_size(f"COCO annotations of {sample.id}", label_hw, sample.reference, size_hw)
+        check_equal_size(
+            f"COCO annotations of {sample.id}", label_hw, sample.reference, size_hw
+        )
     elif sample.mask is not None and not sample.has_polygons:
         label_hw = image_size(sample.mask, labels=True)
         check_equal_size(sample.mask, label_hw, sample.reference, size_hw)

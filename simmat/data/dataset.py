@@ -17,10 +17,20 @@ import numpy as np
 from simmat.data.augment import cut_label
 from simmat.data.card import DataCard, load_card
 from simmat.data.crops import divide_blocks, divide_images
-from simmat.data.formats.coco import ANNOTATIONS, CocoLabels, annotation_files, read_coco
+from simmat.data.formats.coco import (
+    ANNOTATIONS,
+    CocoLabels,
+    annotation_files,
+    read_coco,
+)
 from simmat.data.formats.folders import IMAGES, MASKS, find_samples, unlabelled_samples
 from simmat.data.formats.frames import FRAMES
-from simmat.data.formats.manifest import MANIFEST_FILE, Arrays, read_manifest, write_arrays
+from simmat.data.formats.manifest import (
+    MANIFEST_FILE,
+    Arrays,
+    read_manifest,
+    write_arrays,
+)
 from simmat.data.instances import (
     Annotation,
     check_equal_size,
@@ -68,12 +78,17 @@ class Dataset:
     polygons: PolygonSource | None = field(default=None, repr=False)
     by_hash: bool = False
     new_splits: Mapping[str, str] = field(default_factory=dict, repr=False)
-    known_channels: tuple[tuple[Channel, ...], tuple[Channel, ...]] | None = field(default=None, repr=False)
+    known_channels: tuple[tuple[Channel, ...], tuple[Channel, ...]] | None = field(
+        default=None, repr=False
+    )
     part: str = field(default="", repr=False)
 
     def __repr__(self) -> str:
         """Return the folder, the sensor and the size of each split."""
-        counts = (f"{sum(sample.split == split for sample in self.samples)} {split}" for split in SPLITS)
+        counts = (
+            f"{sum(sample.split == split for sample in self.samples)} {split}"
+            for split in SPLITS
+        )
         return f"<Dataset {self.root} of {self.adapter.name}: {', '.join(counts)}>"
 
     @classmethod
@@ -111,10 +126,13 @@ class Dataset:
             root = Path(folder)
         else:
             root = Path(tempfile.mkdtemp(prefix="simmat-arrays-"))
-        write_arrays(root, images, masks, split=split, card={"regions": "instances", **card})
+        write_arrays(
+            root, images, masks, split=split, card={"regions": "instances", **card}
+        )
         dataset = open_dataset(root, adapter or Raster())
         if folder is None:
-            weakref.finalize(dataset.card, shutil.rmtree, root, ignore_errors=True)  # parts of the data set have it too
+            # parts of the data set have it too
+            weakref.finalize(dataset.card, shutil.rmtree, root, ignore_errors=True)
         return dataset
 
     def __len__(self) -> int:
@@ -139,15 +157,25 @@ class Dataset:
         label = self.label(sample, image, seen)
         objects = object_map(label)
         ids = [region.object_id or 0 for region in label.regions]
-        if sample.sequence and all(number > 0 for number in ids):  # 0 and -1 mean others
+        # 0 and -1 mean others
+        if sample.sequence and all(number > 0 for number in ids):
             objects = np.array([0, *ids], np.int64)[objects]
         maps = {"objects": objects, "classes": class_map(label)}
-        maps = {name: np.where(label.ignore, -1, values) for name, values in maps.items()}
-        return {"image": np.where(seen.valid, seen.data, np.float32(0)), "valid": seen.valid, **maps, "id": sample.id}
+        maps = {
+            name: np.where(label.ignore, -1, values) for name, values in maps.items()
+        }
+        return {
+            "image": np.where(seen.valid, seen.data, np.float32(0)),
+            "valid": seen.valid,
+            **maps,
+            "id": sample.id,
+        }
 
     def subset(self, name: str) -> Dataset:
         """Return the data set with the samples of "train", "val" or "test" alone; DataError if there are none."""
-        return replace(self, samples=self.split(name), known_channels=self._reference, part=name)
+        return replace(
+            self, samples=self.split(name), known_channels=self._reference, part=name
+        )
 
     of_split = subset  # former name
     """The former name."""
@@ -158,7 +186,10 @@ class Dataset:
             raise ConfigError(f"unknown split {name!r}; splits are {', '.join(SPLITS)}")
         found = tuple(sample for sample in self.samples if sample.split == name)
         if not found:
-            counts = ((split, sum(sample.split == split for sample in self.samples)) for split in SPLITS)
+            counts = (
+                (split, sum(sample.split == split for sample in self.samples))
+                for split in SPLITS
+            )
             have = ", ".join(f"{count} {split}" for split, count in counts if count)
             if self.card.crop:
                 parts = "blocks of a smaller --crop"
@@ -187,7 +218,12 @@ class Dataset:
             )
         return image
 
-    def label(self, sample: Sample, image: SensorImage | None = None, seen: SensorImage | None = None) -> Annotation:
+    def label(
+        self,
+        sample: Sample,
+        image: SensorImage | None = None,
+        seen: SensorImage | None = None,
+    ) -> Annotation:
         """Read the ground truth of one sample, in its window.
 
         Args:
@@ -202,12 +238,19 @@ class Dataset:
             label = self.polygons.label(sample, self.card)
         elif (path := sample.mask) is not None:
             mask = read_mask(path, sample.window)
-            label = label_from_mask(mask, self.card, zero_means=sample.zero_means, origin=str(path))
+            label = label_from_mask(
+                mask, self.card, zero_means=sample.zero_means, origin=str(path)
+            )
         elif self.coco is not None:
             label = self.coco.label(sample.image_id, self.card)
             if sample.window is not None:
                 cut = cut_label(label, sample.window, keep=0)
-                label = make_label(cut.size_hw, cut.regions, cut.ignore, self.card.smallest_px(cut.size_hw))
+                label = make_label(
+                    cut.size_hw,
+                    cut.regions,
+                    cut.ignore,
+                    self.card.smallest_px(cut.size_hw),
+                )
         else:
             raise DataError(f"{self.root}: sample {sample.id!r} has no mask")
         if image is None:
@@ -215,7 +258,11 @@ class Dataset:
         return self.label_ignoring_invalid(label, sample, image, seen)
 
     def label_ignoring_invalid(
-        self, label: Annotation, sample: Sample, image: SensorImage, seen: SensorImage | None = None
+        self,
+        label: Annotation,
+        sample: Sample,
+        image: SensorImage,
+        seen: SensorImage | None = None,
     ) -> Annotation:
         """Return a label that also ignores the pixels that are invalid in all channels; see `label`."""
         if label.size_hw != image.size_hw:
@@ -250,7 +297,10 @@ class Dataset:
         for sample in (*self.samples, *self.unlabelled):
             if sample.sequence:
                 found.setdefault(sample.sequence, []).append(sample)
-        return {name: tuple(sorted(frames, key=lambda one: one.frame)) for name, frames in found.items()}
+        return {
+            name: tuple(sorted(frames, key=lambda one: one.frame))
+            for name, frames in found.items()
+        }
 
     def channels(self) -> tuple[Channel, ...]:
         """Return the C channels of the first training image, transformed."""
@@ -278,7 +328,10 @@ class Dataset:
     @property
     def first(self) -> Sample:
         """The first training sample, or the first of all; all images must have its channels."""
-        return next((sample for sample in self.samples if sample.split == "train"), self.samples[0])
+        return next(
+            (sample for sample in self.samples if sample.split == "train"),
+            self.samples[0],
+        )
 
     @cached_property
     def _reference(self) -> tuple[tuple[Channel, ...], tuple[Channel, ...]]:
@@ -310,12 +363,18 @@ def open_dataset(
     given = overrides or {}
     require_folder(folder, "a data set is a folder with images/ and masks/")
     annotations = {}
-    if os.path.lexists(folder / f"{ANNOTATIONS}.json") or (folder / ANNOTATIONS).is_dir():
+    if (
+        os.path.lexists(folder / f"{ANNOTATIONS}.json")
+        or (folder / ANNOTATIONS).is_dir()
+    ):
         annotations = annotation_files(folder)
     if annotations:
         _check_folders_beside_coco(folder)
-    card = load_card(folder, given, defaults={"regions": "instances", **(defaults or {})})
-    adapter = with_data_card(adapter, card.model_dump())  # its options may change the sources of a sample
+    card = load_card(
+        folder, given, defaults={"regions": "instances", **(defaults or {})}
+    )
+    # its options may change the sources of a sample
+    adapter = with_data_card(adapter, card.model_dump())
     found, coco, split_source = _find_labels(folder, adapter, annotations, card)
     if coco is None:
         samples = [sample for sample in found if sample.has_mask]
@@ -326,7 +385,8 @@ def open_dataset(
                 f"{MASKS}/{unlabelled[0].id}.png, or name it in {MANIFEST_FILE}"
             )
         if not all(sample.has_polygons for sample in samples):
-            load_card(folder, given, defaults=defaults)  # label images need a rule that somebody states
+            # label images need a rule that somebody states
+            load_card(folder, given, defaults=defaults)
     else:
         samples = found
         unlabelled = ()
@@ -337,26 +397,44 @@ def open_dataset(
     if card.crop is not None:
         samples = divide_images(samples, adapter, card.crop, coco)
     listed, note, new_splits = decide_splits(folder, samples, split_source, unlabelled)
-    by_hash = any(before.split != after.split for before, after in zip(samples, listed, strict=True))
+    by_hash = any(
+        before.split != after.split
+        for before, after in zip(samples, listed, strict=True)
+    )
     if card.crop is not None:
         listed = tuple(divide_blocks(listed, card.crop))
     polygons = None
     masks = [sample for sample in listed if sample.has_polygons]
     if masks:
-        polygons = geo_backend(f"{masks[0].mask}: a mask of polygons").read_polygons(masks, card)
+        polygons = geo_backend(f"{masks[0].mask}: a mask of polygons").read_polygons(
+            masks, card
+        )
         note = f"{note} {polygons.note}".strip()
     elif given.get("class_attribute") is not None:
         raise ConfigError(
             f"{folder}: --class-attribute {card.class_attribute} names the class of polygons, and no mask is a file of "
             "polygons; leave it out"
         )
-    return Dataset(folder, adapter, card, listed, note, coco, unlabelled, polygons, by_hash, new_splits)
+    return Dataset(
+        folder,
+        adapter,
+        card,
+        listed,
+        note,
+        coco,
+        unlabelled,
+        polygons,
+        by_hash,
+        new_splits,
+    )
 
 
 def _check_folders_beside_coco(folder: Path) -> None:
     """Raise DataError if COCO annotations would replace a folder's labels, or do not state the order of its images."""
     if (folder / MASKS).is_dir():
-        raise DataError(f"{folder}: found both masks/ and COCO annotations; remove one of them")
+        raise DataError(
+            f"{folder}: found both masks/ and COCO annotations; remove one of them"
+        )
     if (folder / FRAMES).is_dir():
         raise DataError(
             f"{folder}: COCO annotations do not state which images form a sequence; use {MASKS}/ for {FRAMES}/"
@@ -364,7 +442,10 @@ def _check_folders_beside_coco(folder: Path) -> None:
 
 
 def _find_labels(
-    folder: Path, adapter: ModalityAdapter, annotations: Mapping[str, Path], card: DataCard
+    folder: Path,
+    adapter: ModalityAdapter,
+    annotations: Mapping[str, Path],
+    card: DataCard,
 ) -> tuple[list[Sample], CocoLabels | None, str]:
     """Return the samples, the labels if COCO files hold them, and what names the splits, for messages."""
     if annotations:
@@ -377,7 +458,11 @@ def _find_labels(
     return samples, None, f"the folders of {images}/"
 
 
-def open_images(root: Path | str, adapter: ModalityAdapter, overrides: Mapping[str, object] | None = None) -> Dataset:
+def open_images(
+    root: Path | str,
+    adapter: ModalityAdapter,
+    overrides: Mapping[str, object] | None = None,
+) -> Dataset:
     """Open a folder to look at its images: a data set, or images that have no labels yet.
 
     Without labels, the images are those of `images/` or else of the folder itself, and belong to no split. Without a
@@ -393,7 +478,11 @@ def open_images(root: Path | str, adapter: ModalityAdapter, overrides: Mapping[s
         return open_dataset(folder, adapter, overrides, defaults=defaults)
     except DataError:
         masks = (folder / MASKS).iterdir() if (folder / MASKS).is_dir() else ()
-        if not folder.is_dir() or annotation_files(folder) or any(path.name[0] != "." for path in masks):
+        if (
+            not folder.is_dir()
+            or annotation_files(folder)
+            or any(path.name[0] != "." for path in masks)
+        ):
             raise
         card = load_card(folder, overrides or {}, defaults=defaults)
         adapter = with_data_card(adapter, card.model_dump())

@@ -30,8 +30,23 @@ from safetensors.numpy import load, save
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.instances import Annotation, count_joined, visible_regions
 from simmat.data.samples import start_of_paths
-from simmat.errors import ConfigError, DataError, OutputError, SimMATError, all_problems, equal_problems, few_of
-from simmat.io.files import atomic_write_bytes, cache_folder, frame_of, locked, parse_json, require_file
+from simmat.errors import (
+    ConfigError,
+    DataError,
+    OutputError,
+    SimMATError,
+    all_problems,
+    equal_problems,
+    few_of,
+)
+from simmat.io.files import (
+    atomic_write_bytes,
+    cache_folder,
+    frame_of,
+    locked,
+    parse_json,
+    require_file,
+)
 from simmat.model_spec import Channels
 from simmat.sensors.adapter import ModalityAdapter, channels_by_source
 from simmat.sensors.normalize import Statistics, image_moments, merge_moments
@@ -47,7 +62,15 @@ NO_CLASS = -(2**63)
 """Class of an instance without a class, and its id where it has none."""
 _MAX_FILES = 8
 """Most indexes per data set, one per sensor and region rule; the oldest are removed."""
-_CARD = {"regions", "min_region", "min_region_share", "ignore", "zero_means", "intrinsics", "class_attribute"}
+_CARD = {
+    "regions",
+    "min_region",
+    "min_region_share",
+    "ignore",
+    "zero_means",
+    "intrinsics",
+    "class_attribute",
+}
 """Fields of the data card that affect how files are read."""
 _PREFETCHED = 8
 """Samples of each process that may be waiting for those before them."""
@@ -103,16 +126,22 @@ class IndexTable:
         """Concatenate tables of the same sensor, at least one."""
         starts = np.cumsum([0, *(len(table.rows) for table in tables)])
         instances = np.concatenate([table.instances for table in tables])
-        instances[:, 0] += np.repeat(starts[:-1], [len(table.instances) for table in tables])
+        instances[:, 0] += np.repeat(
+            starts[:-1], [len(table.instances) for table in tables]
+        )
         return cls(np.concatenate([table.rows for table in tables]), instances)
 
     def take(self, rows: Ints) -> IndexTable:
         """Return a table of some different rows, in the given order."""
         place = np.full(len(self.rows), -1)
         place[rows] = np.arange(len(rows))
-        instances = np.column_stack([place[self.instances[:, 0]], self.instances[:, 1:]])
+        instances = np.column_stack(
+            [place[self.instances[:, 0]], self.instances[:, 1:]]
+        )
         instances = instances[instances[:, 0] >= 0]
-        return IndexTable(self.rows[rows], instances[np.argsort(instances[:, 0], kind="stable")])
+        return IndexTable(
+            self.rows[rows], instances[np.argsort(instances[:, 0], kind="stable")]
+        )
 
     def instance_counts(self) -> Ints:
         """Return (N,) the number of instances of each sample."""
@@ -135,13 +164,17 @@ class DataIndex:
     @cached_property
     def contents(self) -> DatasetDigest:
         """Digests of all files; DataError lists those that cannot be read."""
-        rows = np.array([self._rows.get(sample.id, -1) for sample in self.dataset.samples])
+        rows = np.array(
+            [self._rows.get(sample.id, -1) for sample in self.dataset.samples]
+        )
         return _digest(self.dataset, self.table.rows["sha256"], rows)
 
     @property
     def usable(self) -> list[Sample]:
         """The samples that can be used, in the order of the table."""
-        return [sample for sample in self.dataset.samples if sample.id not in self.faults]
+        return [
+            sample for sample in self.dataset.samples if sample.id not in self.faults
+        ]
 
     def table_of(self, samples: Iterable[Sample]) -> IndexTable:
         """Return the rows of some samples, in their order; raise the fault of a sample that cannot be used."""
@@ -149,21 +182,32 @@ class DataIndex:
 
     def with_regions(self, samples: Sequence[Sample], what: str) -> tuple[Sample, ...]:
         """Return the samples that have a region with a valid pixel; DataError names their use `what` and all faults."""
-        faults = [self.faults[sample.id] for sample in samples if sample.id in self.faults]
+        faults = [
+            self.faults[sample.id] for sample in samples if sample.id in self.faults
+        ]
         if faults:
             raise self._fault_of(faults, what)
-        visible = (self.table.instance_counts() > self.table.rows["hidden"])[self._rows_of(samples)].tolist()
-        return tuple(sample for sample, seen in zip(samples, visible, strict=True) if seen)
+        visible = (self.table.instance_counts() > self.table.rows["hidden"])[
+            self._rows_of(samples)
+        ].tolist()
+        return tuple(
+            sample for sample, seen in zip(samples, visible, strict=True) if seen
+        )
 
     def _fault_of(self, faults: Sequence[SimMATError], what: str) -> SimMATError:
         """Return one error that lists all faults of some samples."""
         for fault in faults:
-            if not isinstance(fault, DataError):  # a fault of the sensor's plugin, the same for every sample
+            # a fault of the sensor's plugin, the same for every sample
+            if not isinstance(fault, DataError):
                 return fault
         problems = equal_problems(list(dict.fromkeys(map(str, faults))))
         if len(problems) == 1:
             return DataError(problems[0])
-        return DataError(all_problems(f"{self.dataset.root}: {what} samples that cannot be used:", problems))
+        return DataError(
+            all_problems(
+                f"{self.dataset.root}: {what} samples that cannot be used:", problems
+            )
+        )
 
     def training_samples(self) -> tuple[Sample, ...]:
         """Return the training samples that have a region with a valid pixel; raise DataError if none has."""
@@ -217,17 +261,27 @@ class DataIndex:
         for sample in samples:
             different.setdefault((sample.images, sample.window), sample)
         if not different:
-            raise DataError(f"{self.dataset.root}: no samples to compute channel statistics from")
+            raise DataError(
+                f"{self.dataset.root}: no samples to compute channel statistics from"
+            )
         table = self.table_of(different.values()).rows
         card = self.dataset.card
         problems = []
         extremes = table["low"].min(axis=0), table["high"].max(axis=0)
-        for channel, least, most in zip(self.dataset.channels(), *extremes, strict=True):
+        for channel, least, most in zip(
+            self.dataset.channels(), *extremes, strict=True
+        ):
             if least > most:
-                nodata = "" if card.nodata is None else f" (nodata is {format_nodata(card.nodata)})"
+                nodata = (
+                    ""
+                    if card.nodata is None
+                    else f" (nodata is {format_nodata(card.nodata)})"
+                )
                 problems.append(f"channel {channel.name!r} has no valid pixel{nodata}")
             elif least == most:
-                problems.append(f"channel {channel.name!r} is {least:g} {channel.unit} in every valid pixel")
+                problems.append(
+                    f"channel {channel.name!r} is {least:g} {channel.unit} in every valid pixel"
+                )
         if problems:
             title = f"{self.dataset.root}: channels without information; leave them out with --channels, or check "
             raise DataError(all_problems(f"{title}--nodata:", problems))
@@ -294,7 +348,9 @@ class DatasetDigest:
         then = notes.get("parts")
         if not isinstance(then, dict):
             return ""
-        changed = [name for name in self.parts | then if self.parts.get(name) != then.get(name)]
+        changed = [
+            name for name in self.parts | then if self.parts.get(name) != then.get(name)
+        ]
         if not changed:
             return "the order of the samples differs"
         return f"{len(changed)} part{'s' * (len(changed) > 1)} changed: {few_of(changed, _MAX_NAMED)}"
@@ -312,7 +368,8 @@ def read_index(dataset: Dataset, progress: Progress | None = None) -> DataIndex:
         DataError: no image can be read; or a process was killed.
     """
     advance = progress or (lambda count: None)
-    with locked(dataset.root, timeout_s=_LOCK_TIMEOUT_S):  # a second process waits instead of reading everything too
+    # a second process waits instead of reading everything too
+    with locked(dataset.root, timeout_s=_LOCK_TIMEOUT_S):
         dataset, table, rows = _load_known(dataset)
         old = np.flatnonzero(rows >= 0)
         new = np.flatnonzero(rows < 0).tolist()
@@ -321,7 +378,9 @@ def read_index(dataset: Dataset, progress: Progress | None = None) -> DataIndex:
         faults: dict[str, SimMATError] = {}
         places = old.tolist()
         missing = [dataset.samples[number] for number in new]
-        for place, found in zip(new, read_samples(dataset, missing, advance), strict=True):
+        for place, found in zip(
+            new, read_samples(dataset, missing, advance), strict=True
+        ):
             if isinstance(found, IndexTable):
                 tables.append(found)
                 places.append(place)
@@ -358,9 +417,15 @@ def _unequal_frames(index: DataIndex) -> dict[str, SimMATError]:
     """Return sample id -> error of each frame whose size is not that of the first one of its sequence."""
     first: dict[str, tuple[int, int, Sample]] = {}
     found: dict[str, SimMATError] = {}
-    for sample, (height, width) in zip(index.usable, index.table.rows[["height", "width"]].tolist(), strict=True):
+    for sample, (height, width) in zip(
+        index.usable, index.table.rows[["height", "width"]].tolist(), strict=True
+    ):
         own = (height, width, sample)
-        if sample.sequence and sample.window is None and first.setdefault(sample.sequence, own)[:2] != own[:2]:
+        if (
+            sample.sequence
+            and sample.window is None
+            and first.setdefault(sample.sequence, own)[:2] != own[:2]
+        ):
             rows, columns, other = first[sample.sequence]
             found[sample.id] = DataError(
                 f"{sample.reference}: is {width}x{height} (width x height), but {other.reference.name} of the same "
@@ -395,7 +460,11 @@ def _digest(dataset: Dataset, known: Bytes, rows: Ints) -> DatasetDigest:
             except DataError as error:
                 problems.append(str(error))
     if problems:
-        raise DataError(all_problems(f"{dataset.root}: files that cannot be read:", sorted(set(problems))))
+        raise DataError(
+            all_problems(
+                f"{dataset.root}: files that cannot be read:", sorted(set(problems))
+            )
+        )
     return DatasetDigest(dataset, digests)
 
 
@@ -405,12 +474,17 @@ def _with_known_channels(dataset: Dataset) -> Dataset:
     for sample in sorted(dataset.samples, key=lambda sample: sample.split != "train"):
         first = replace(dataset, samples=(sample,))
         try:
-            return replace(dataset, known_channels=(first.loaded_channels, first.channels()))
-        except ConfigError:  # a fault of the settings, such as --channels, the same for every image
+            return replace(
+                dataset, known_channels=(first.loaded_channels, first.channels())
+            )
+        # a fault of the settings, such as --channels, the same for every image
+        except ConfigError:
             raise
         except SimMATError as error:
             problems.append(str(error))
-    raise DataError(all_problems(f"{dataset.root}: no image can be read:", equal_problems(problems)))
+    raise DataError(
+        all_problems(f"{dataset.root}: no image can be read:", equal_problems(problems))
+    )
 
 
 def read_samples(
@@ -428,7 +502,9 @@ def read_samples(
         except SimMATError as error:
             return error
 
-    processes = min(usable_cpus(), len(samples) // MIN_SAMPLES_PER_PROCESS, _MAX_PROCESSES)
+    processes = min(
+        usable_cpus(), len(samples) // MIN_SAMPLES_PER_PROCESS, _MAX_PROCESSES
+    )
     rows: Iterable[IndexTable | SimMATError] = map(read, samples)
     if processes > 1 and START_METHOD == "fork":
         import torch
@@ -459,7 +535,9 @@ def read_samples(
     return found
 
 
-def _row_of(dataset: Dataset, sample: Sample, digest_of: Callable[[str], bytes]) -> IndexTable:
+def _row_of(
+    dataset: Dataset, sample: Sample, digest_of: Callable[[str], bytes]
+) -> IndexTable:
     """Read one sample and return its row, all but its key, as a table."""
     times = file_times(sample.paths)
     digests = [list(digest_of(path)) for path in sample.paths]
@@ -506,15 +584,31 @@ def load_index(dataset: Dataset) -> tuple[IndexTable, KnownChannels, Ints] | Non
             tensors = load(content[:-32])
             known = tuple(parse_json(tensors["channels"].tobytes(), constants=True))
             channels = TypeAdapter(KnownChannels).validate_python(known)
-            channels_by_source(dataset.adapter, channels[0])  # fails if their number is not the sensor's
+            # fails if their number is not the sensor's
+            channels_by_source(dataset.adapter, channels[0])
             kind = row_type(len(dataset.samples[0].paths), len(channels[1]))
             table = IndexTable(tensors["rows"].view(kind)[:, 0], tensors["instances"])
-        except (LookupError, OSError, SafetensorError, SimMATError, TypeError, ValueError):
+        except (
+            LookupError,
+            OSError,
+            SafetensorError,
+            SimMATError,
+            TypeError,
+            ValueError,
+        ):
             continue
         stored = {key.tobytes(): row for row, key in enumerate(table.rows["key"])}
-        rows = np.array([stored.get(key.tobytes(), -1) for key in _sample_keys(dataset)])
-        now = file_times(path for sample in dataset.samples for path in sample.paths).reshape(len(rows), -1, 3)
-        return table, channels, np.where((table.rows["times"][rows] == now).all(axis=(1, 2)), rows, -1)
+        rows = np.array(
+            [stored.get(key.tobytes(), -1) for key in _sample_keys(dataset)]
+        )
+        now = file_times(
+            path for sample in dataset.samples for path in sample.paths
+        ).reshape(len(rows), -1, 3)
+        return (
+            table,
+            channels,
+            np.where((table.rows["times"][rows] == now).all(axis=(1, 2)), rows, -1),
+        )
     return None
 
 
@@ -524,7 +618,9 @@ def save_index(dataset: Dataset, table: IndexTable, places: Ints) -> None:
     table.rows["key"] = _sample_keys(dataset)[places]
     loaded, seen = ([asdict(channel) for channel in group] for group in channels)
     tensors: dict[str, npt.NDArray[Any]] = {
-        "rows": table.rows.view(np.uint8).reshape(len(table.rows), table.rows.dtype.itemsize),
+        "rows": table.rows.view(np.uint8).reshape(
+            len(table.rows), table.rows.dtype.itemsize
+        ),
         "instances": table.instances,
         "channels": np.frombuffer(json.dumps([loaded, seen]).encode(), np.uint8),
     }
@@ -534,7 +630,9 @@ def save_index(dataset: Dataset, table: IndexTable, places: Ints) -> None:
             atomic_write_bytes(path, content + hashlib.sha256(content).digest())
             with suppress(OSError):
                 indexes = path.parent.glob("index-*.bin")
-                for old in sorted(indexes, key=lambda path: path.lstat().st_mtime_ns)[:-_MAX_FILES]:
+                for old in sorted(indexes, key=lambda path: path.lstat().st_mtime_ns)[
+                    :-_MAX_FILES
+                ]:
                     old.unlink(missing_ok=True)
             return
 
@@ -544,9 +642,19 @@ def _sample_keys(dataset: Dataset) -> Bytes:
     start = len(start_of_paths(dataset.root))
     keys = []
     for sample in dataset.samples:
-        names = [path[start:] for path in sample.paths]  # relative, so that the folder can be moved
-        parts = [*names, sample.zero_means or "", annotations_digest(dataset, sample), repr(sample.window)]
-        keys.append(hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).digest()[:16])
+        # relative, so that the folder can be moved
+        names = [path[start:] for path in sample.paths]
+        parts = [
+            *names,
+            sample.zero_means or "",
+            annotations_digest(dataset, sample),
+            repr(sample.window),
+        ]
+        keys.append(
+            hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).digest()[
+                :16
+            ]
+        )
     return np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
 
 
@@ -558,13 +666,19 @@ def _index_paths(dataset: Dataset) -> tuple[Path, ...]:
     card = dataset.card.model_dump(mode="json", include=_CARD)
     classes = dict(dataset.polygons.class_names) if dataset.polygons else None
     try:
-        what = json.dumps([FORMAT, __version__, dataset.adapter, card, classes], sort_keys=True, default=_plain)
+        what = json.dumps(
+            [FORMAT, __version__, dataset.adapter, card, classes],
+            sort_keys=True,
+            default=_plain,
+        )
     except (TypeError, ValueError, OSError):
         return ()
     if "<locals>" in what or " at 0x" in what:
         return ()
     name = f"index-{hashlib.sha256(what.encode()).hexdigest()[:24]}.bin"
-    root = hashlib.sha256(str(dataset.root.resolve()).encode(errors="surrogateescape")).hexdigest()[:24]
+    root = hashlib.sha256(
+        str(dataset.root.resolve()).encode(errors="surrogateescape")
+    ).hexdigest()[:24]
     in_cache = cache_folder() / "index" / root / name
     if (dataset.root / FOLDER).is_symlink():  # of a stranger's set, it leads anywhere
         return (in_cache,)
@@ -576,7 +690,13 @@ def _plain(value: object) -> object:
     if isinstance(value, ModalityAdapter):
         kind = type(value)
         code = Path(inspect.getfile(kind)).read_bytes()
-        return [kind.__module__, kind.__qualname__, hashlib.sha256(code).hexdigest(), value.name, vars(value)]
+        return [
+            kind.__module__,
+            kind.__qualname__,
+            hashlib.sha256(code).hexdigest(),
+            value.name,
+            vars(value),
+        ]
     if isinstance(value, np.ndarray):
         return value.tolist()
     return repr(value)
@@ -624,13 +744,16 @@ def file_times(paths: Iterable[str]) -> npt.NDArray[np.int64]:
         return sum(sizes), max(modified), max(changed)
 
     def times_of(path: str) -> tuple[int, int, int]:
-        several = path[-1:].isdigit() or path.lower().endswith(tuple(_BESIDE))  # the name of a frame ends with a digit
+        # the name of a frame ends with a digit
+        several = path[-1:].isdigit() or path.lower().endswith(tuple(_BESIDE))
         try:
             return times(files_of(path) if several else (path,))
         except (OSError, ValueError):
             return -1, -1, -1
 
-    return np.fromiter(chain.from_iterable(map(times_of, paths)), np.int64).reshape(-1, 3)
+    return np.fromiter(chain.from_iterable(map(times_of, paths)), np.int64).reshape(
+        -1, 3
+    )
 
 
 def file_digest(files: tuple[Path, ...]) -> bytes:
@@ -642,7 +765,9 @@ def file_digest(files: tuple[Path, ...]) -> bytes:
             with file.open("rb") as stream:
                 hashlib.file_digest(stream, lambda: digest)
     except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror}; repair the file or link, or remove it") from None
+        raise DataError(
+            f"{file}: cannot be read: {error.strerror}; repair the file or link, or remove it"
+        ) from None
     return digest.digest()
 
 
@@ -651,7 +776,9 @@ def annotations_digest(dataset: Dataset, sample: Sample) -> str:
     if dataset.coco is None or sample.has_mask:
         return ""
     size_hw = dataset.coco.sizes_hw[sample.image_id]
-    return _short(json.dumps((size_hw, dataset.coco.annotations[sample.image_id]), sort_keys=True))
+    return _short(
+        json.dumps((size_hw, dataset.coco.annotations[sample.image_id]), sort_keys=True)
+    )
 
 
 def _short(text: str) -> str:

@@ -43,7 +43,9 @@ def read_mask(path: Path, window: Window | None = None) -> LabelArray:
     """
     suffix = path.suffix.lower()
     if suffix not in (*MASK_EXTENSIONS, *JPEG_EXTENSIONS) and frame_of(path) is None:
-        raise DataError(f"{path}: {suffix or 'no ending'} is not a mask format; allowed: {ALLOWED_MASKS}")
+        raise DataError(
+            f"{path}: {suffix or 'no ending'} is not a mask format; allowed: {ALLOWED_MASKS}"
+        )
     planes = read_labels(path, window).planes
     if len(planes) != 1:
         raise DataError(
@@ -67,7 +69,12 @@ def read_mask(path: Path, window: Window | None = None) -> LabelArray:
     return values.astype(np.int64)
 
 
-def check_equal_size(mask: Path | str, mask_hw: tuple[int, int], image: Path | str, image_hw: tuple[int, int]) -> None:
+def check_equal_size(
+    mask: Path | str,
+    mask_hw: tuple[int, int],
+    image: Path | str,
+    image_hw: tuple[int, int],
+) -> None:
     """Check that a mask and its image, named for the message, have the same (height, width)."""
     if mask_hw != image_hw:
         raise DataError(
@@ -123,10 +130,14 @@ class Instance:
         part = np.zeros(window.size_hw, dtype=np.bool_)
         shared = window.intersection(self.window)
         if shared is not None:
-            part[shared.relative_to(window).slices] = self.crop[shared.relative_to(self.window).slices]
+            part[shared.relative_to(window).slices] = self.crop[
+                shared.relative_to(self.window).slices
+            ]
         return part
 
-    def picked(self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Instance:
+    def picked(
+        self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
+    ) -> Instance:
         """Return the region sampled at some rows and columns of the image, both ascending; it may be empty."""
         top, left, bottom, right = self.window
         y0, y1 = rows.searchsorted((top, bottom)).tolist()
@@ -199,7 +210,11 @@ class Annotation:
 
 
 def label_from_mask(
-    mask: LabelArray, card: DataCard, *, zero_means: ZeroMeans | None = None, origin: str = ""
+    mask: LabelArray,
+    card: DataCard,
+    *,
+    zero_means: ZeroMeans | None = None,
+    origin: str = "",
 ) -> Annotation:
     """Find the regions of a label image by the card's rule.
 
@@ -237,7 +252,12 @@ def label_from_mask(
     return make_label(size_hw, found, ignore, card.smallest_px(size_hw))
 
 
-def make_label(size_hw: tuple[int, int], regions: Sequence[Instance], ignore: BoolArray, min_region: int) -> Annotation:
+def make_label(
+    size_hw: tuple[int, int],
+    regions: Sequence[Instance],
+    ignore: BoolArray,
+    min_region: int,
+) -> Annotation:
     """Make a label of the regions of at least `min_region` pixels; the others are `small`, and counted as dropped."""
     kept: list[Instance] = []
     small: list[Instance] = []
@@ -246,11 +266,16 @@ def make_label(size_hw: tuple[int, int], regions: Sequence[Instance], ignore: Bo
             kept.append(region)
         else:
             small.append(region)
-    return Annotation(size_hw, tuple(kept), ignore, len(small), min_region, tuple(small))
+    return Annotation(
+        size_hw, tuple(kept), ignore, len(small), min_region, tuple(small)
+    )
 
 
 def region_from_mask(
-    mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int] = (0, 0), object_id: int | None = None
+    mask: BoolArray,
+    class_id: int | None,
+    offset_yx: tuple[int, int] = (0, 0),
+    object_id: int | None = None,
 ) -> Instance | None:
     """Return the True pixels of an (h, w) mask, which starts at `offset_yx`, as a region; None if there are none."""
     rows = np.asarray(mask.any(axis=1))
@@ -262,14 +287,20 @@ def region_from_mask(
     x0 = int(columns.argmax())
     x1 = len(columns) - int(columns[::-1].argmax())
     window = Window(y0, x0, y1, x1)
-    return Instance(class_id, window.moved(*offset_yx), np.ascontiguousarray(mask[window.slices]), object_id)
+    return Instance(
+        class_id,
+        window.moved(*offset_yx),
+        np.ascontiguousarray(mask[window.slices]),
+        object_id,
+    )
 
 
 def distance_inside(crop: BoolArray) -> npt.NDArray[np.float64]:
     """Return (h, w), the distance of each pixel of an (h, w) crop to the nearest one outside of its region; 0 there."""
     from scipy import ndimage
 
-    around = np.zeros((crop.shape[0] + 2, crop.shape[1] + 2), np.bool_)  # several times faster than np.pad
+    # several times faster than np.pad
+    around = np.zeros((crop.shape[0] + 2, crop.shape[1] + 2), np.bool_)
     around[1:-1, 1:-1] = crop
     return np.asarray(ndimage.distance_transform_edt(around)[1:-1, 1:-1])
 
@@ -279,17 +310,25 @@ def visible_part(region: Instance, ignore: BoolArray) -> Instance | None:
     hidden = ignore[region.window.slices]
     if not hidden.any():
         return region
-    return region_from_mask(region.crop & ~hidden, region.class_id, region.window[:2], region.object_id)
+    return region_from_mask(
+        region.crop & ~hidden, region.class_id, region.window[:2], region.object_id
+    )
 
 
 def visible_regions(label: Annotation) -> tuple[Instance, ...]:
     """Return the regions with at least one pixel that is not ignored."""
     if not label.ignore.any():
         return label.regions
-    return tuple(region for region in label.regions if visible_part(region, label.ignore) is not None)
+    return tuple(
+        region
+        for region in label.regions
+        if visible_part(region, label.ignore) is not None
+    )
 
 
-def components(mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int] = (0, 0)) -> list[Instance]:
+def components(
+    mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int] = (0, 0)
+) -> list[Instance]:
     """Return the 8-connected components of a mask as regions, by first pixel in raster order."""
     from scipy import ndimage
 
@@ -332,14 +371,20 @@ def _values(
         values = unique.tolist()
         numbered = inverse.reshape(mask.shape) + 1
     if low < 0:
-        _refuse_negative([value for value in values if value < 0 and value != ignored], origin)
+        _refuse_negative(
+            [value for value in values if value < 0 and value != ignored], origin
+        )
     places = ndimage.find_objects(numbered)
     for number, (value, place) in enumerate(zip(values, places, strict=True), start=1):
         is_background = value == 0 and not zero
         if place is None or value == ignored or is_background:
             continue
         rows, columns = place
-        yield value, Window(rows.start, columns.start, rows.stop, columns.stop), numbered[place] == number
+        yield (
+            value,
+            Window(rows.start, columns.start, rows.stop, columns.stop),
+            numbered[place] == number,
+        )
 
 
 def _refuse_negative(values: Sequence[int], origin: str) -> None:
@@ -368,7 +413,9 @@ def outside_objects(label: Annotation) -> BoolArray:
 
 
 def number_map(
-    every: Sequence[Instance], size_hw: tuple[int, int], areas: Sequence[int] | None = None
+    every: Sequence[Instance],
+    size_hw: tuple[int, int],
+    areas: Sequence[int] | None = None,
 ) -> npt.NDArray[np.int32]:
     """Return (H, W) 1, 2, 3 … in the order of regions; 0 outside. The one with the smaller area is in front."""
     numbers = np.zeros(size_hw, np.int32)
@@ -397,7 +444,9 @@ def center_click(mask: BoolArray | Instance) -> tuple[float, float]:
     return float(column + region.window.x0), float(row + region.window.y0)
 
 
-def random_click(mask: BoolArray | Instance, rng: np.random.Generator) -> tuple[float, float]:
+def random_click(
+    mask: BoolArray | Instance, rng: np.random.Generator
+) -> tuple[float, float]:
     """Return the centre (x, y) of a random pixel of an (H, W) mask or a region."""
     region = _region(mask)
     return region.pixel_xy(int(rng.integers(region.area)))
@@ -433,7 +482,9 @@ def tight_box(mask: BoolArray | Instance) -> FloatArray:
     return np.asarray(_region(mask).box_xyxy, dtype=np.float32)
 
 
-def jitter_box(boxes: FloatArray, size_hw: tuple[int, int], rng: np.random.Generator) -> FloatArray:
+def jitter_box(
+    boxes: FloatArray, size_hw: tuple[int, int], rng: np.random.Generator
+) -> FloatArray:
     """Move each side of boxes by up to 10 % of its length, at most 20 px (Kirillov et al. 2023, appendix A).
 
     Args:
@@ -445,9 +496,13 @@ def jitter_box(boxes: FloatArray, size_hw: tuple[int, int], rng: np.random.Gener
     """
     corners = boxes.astype(np.float64)
     reach = np.minimum((corners[..., 2:] - corners[..., :2]) * 0.1, 20)
-    moved = corners + rng.uniform(-1, 1, size=corners.shape) * np.concatenate([reach, reach], axis=-1)
+    moved = corners + rng.uniform(-1, 1, size=corners.shape) * np.concatenate(
+        [reach, reach], axis=-1
+    )
     height, width = size_hw
-    inside: FloatArray = np.clip(moved, 0, np.asarray([width, height, width, height])).astype(np.float32)
+    inside: FloatArray = np.clip(
+        moved, 0, np.asarray([width, height, width, height])
+    ).astype(np.float32)
     return inside
 
 
@@ -456,11 +511,15 @@ def _region(mask: BoolArray | Instance) -> Instance:
         return mask
     region = region_from_mask(mask, None)
     if region is None:
-        raise DataError("a click or a box needs a region with at least one pixel, got an empty mask")
+        raise DataError(
+            "a click or a box needs a region with at least one pixel, got an empty mask"
+        )
     return region
 
 
-def _largest_component(region: Instance | None, without: Instance | None, ignore: BoolArray) -> Instance | None:
+def _largest_component(
+    region: Instance | None, without: Instance | None, ignore: BoolArray
+) -> Instance | None:
     """Return the largest 8-connected component of a region without another one and (H, W) `ignore`; None if empty.
 
     It is the first in raster order among equals.

@@ -25,7 +25,15 @@ from simmat.foundation import PromptBatch
 from simmat.nn.dense_head import upsample_logits
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.normalize import normalize
-from simmat.types import Aspect, BoolArray, Channel, FloatArray, Letterbox, Prompt, SensorImage
+from simmat.types import (
+    Aspect,
+    BoolArray,
+    Channel,
+    FloatArray,
+    Letterbox,
+    Prompt,
+    SensorImage,
+)
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -73,7 +81,9 @@ class Pipeline:
         letterbox = Letterbox(seen.size_hw, self.size, self.aspect)
         planes = torch.from_numpy(normalize(seen, self.channels))
         return PreparedImage(
-            resize_planes(planes, torch.from_numpy(seen.valid), letterbox), content_mask(letterbox), letterbox
+            resize_planes(planes, torch.from_numpy(seen.valid), letterbox),
+            content_mask(letterbox),
+            letterbox,
         )
 
 
@@ -97,7 +107,9 @@ def resize_planes(planes: Tensor, valid: Tensor, letterbox: Letterbox) -> Tensor
         scaled = _antialiased(planes, letterbox.scaled_hw)  # (C, h, w)
         if not complete:
             same = bool((valid == valid[:1]).all())
-            share = _antialiased((valid[:1] if same else valid).float(), letterbox.scaled_hw)
+            share = _antialiased(
+                (valid[:1] if same else valid).float(), letterbox.scaled_hw
+            )
             scaled /= share.clamp(min=0.5)
             np.copyto(scaled.numpy(), 0, where=(share < LEAST_SHARE).numpy())
         planes = scaled
@@ -120,13 +132,21 @@ def _antialiased(planes: Tensor, size_hw: tuple[int, int]) -> Tensor:
     is correct, so such planes are transposed.
     """
     if size_hw[1] == 1 and size_hw[0] > 1:
-        return _antialiased(planes.mT.contiguous(), (1, size_hw[0])).mT  # (C, 1, h) -> (C, h, 1)
-    return F.interpolate(planes[None], size_hw, mode="bilinear", align_corners=False, antialias=True)[0]
+        # (C, 1, h) -> (C, h, 1)
+        return _antialiased(planes.mT.contiguous(), (1, size_hw[0])).mT
+    return F.interpolate(
+        planes[None], size_hw, mode="bilinear", align_corners=False, antialias=True
+    )[0]
 
 
-def prompt_batch(prompts: Sequence[Prompt], letterbox: Letterbox, device: torch.device) -> PromptBatch:
+def prompt_batch(
+    prompts: Sequence[Prompt], letterbox: Letterbox, device: torch.device
+) -> PromptBatch:
     """Convert K prompts of one image, all with as many points and the same fields, to pixels of the input."""
-    coords = np.stack([letterbox.points_to_input(prompt.point_coords) for prompt in prompts])  # (K, N, 2)
+    # (K, N, 2)
+    coords = np.stack(
+        [letterbox.points_to_input(prompt.point_coords) for prompt in prompts]
+    )
     labels = np.stack([prompt.point_labels for prompt in prompts])  # (K, N)
     boxes = None
     if prompts[0].box is not None:
@@ -134,7 +154,10 @@ def prompt_batch(prompts: Sequence[Prompt], letterbox: Letterbox, device: torch.
         boxes = torch.from_numpy(letterbox.boxes_to_input(corners)).to(device)
     masks = None
     if prompts[0].mask_input is not None:
-        logits = np.stack([p.mask_input for p in prompts if p.mask_input is not None], dtype=np.float32)
+        logits = np.stack(
+            [p.mask_input for p in prompts if p.mask_input is not None],
+            dtype=np.float32,
+        )
         masks = torch.from_numpy(logits[:, None]).to(device)  # (K, 1, h, w)
     return PromptBatch(
         image_index=torch.zeros(len(prompts), dtype=torch.int64, device=device),
@@ -156,7 +179,10 @@ def restore_logits(logits: Tensor, letterbox: Letterbox) -> Tensor:
         (K, M, H, W) logits of the original image.
     """
     height, width = letterbox.scaled_hw
-    content = upsample_logits(logits, (letterbox.size, letterbox.size))[..., :height, :width]  # (K, M, height, width)
+    # (K, M, height, width)
+    content = upsample_logits(logits, (letterbox.size, letterbox.size))[
+        ..., :height, :width
+    ]
     return upsample_logits(content, letterbox.original_hw)
 
 
@@ -169,7 +195,10 @@ def regions_from_logits(
     `upsample_logits` on a grid of that height and width over the whole input. Only the pixels near logits above 0 are
     computed, so that thousands of small objects in a large image do not take minutes.
     """
-    rows, columns = (_resize_weights(logits.shape[2 + axis], letterbox, size_hw, axis) for axis in (0, 1))
+    rows, columns = (
+        _resize_weights(logits.shape[2 + axis], letterbox, size_hw, axis)
+        for axis in (0, 1)
+    )
 
     def region(mask: FloatArray) -> Instance | None:
         positive = mask > 0
@@ -198,20 +227,27 @@ def _range_of(indices: npt.NDArray[np.intp]) -> slice:
 
 
 @lru_cache(maxsize=4)
-def _resize_weights(low: int, letterbox: Letterbox, size_hw: tuple[int, int] | None, axis: int) -> FloatArray:
+def _resize_weights(
+    low: int, letterbox: Letterbox, size_hw: tuple[int, int] | None, axis: int
+) -> FloatArray:
     """Return (N, low): the weight of each logit along one axis in each of N pixels."""
     unit = torch.eye(low)[None, None]  # (1, 1, low, low)
     if size_hw is not None:
         whole = upsample_logits(unit, (size_hw[axis], low))
     else:
-        whole = upsample_logits(unit, (letterbox.size, low))[:, :, : letterbox.scaled_hw[axis]]
+        whole = upsample_logits(unit, (letterbox.size, low))[
+            :, :, : letterbox.scaled_hw[axis]
+        ]
         whole = upsample_logits(whole, (letterbox.original_hw[axis], low))
     weights: FloatArray = whole[0, 0].numpy()
     return weights
 
 
 def dense_targets(
-    label: Annotation, letterbox: Letterbox, index_of: Mapping[int | None, int], background: int
+    label: Annotation,
+    letterbox: Letterbox,
+    index_of: Mapping[int | None, int],
+    background: int,
 ) -> tuple[npt.NDArray[np.int64], FloatArray]:
     """Draw the objects of a label at the input; where objects overlap, the smaller one is in front.
 
@@ -234,7 +270,9 @@ def dense_targets(
         place = region.window.slices
         inside = seen[place] == number
         if inside.any():
-            np.copyto(classes[place], index_of.get(region.class_id, NO_TRUTH), where=inside)
+            np.copyto(
+                classes[place], index_of.get(region.class_id, NO_TRUTH), where=inside
+            )
             far = distance_inside(inside)
             np.copyto(distance[place], far / far.max(), where=inside)
     classes[ignored_pixels(label, letterbox)] = NO_TRUTH
@@ -266,7 +304,9 @@ def resized_region(region: Instance, letterbox: Letterbox) -> Instance:
     top = int(reached[0])
     bottom = int(reached[-1]) + 1
     covered = (columns[:, x0:x1] @ part[top:bottom].T).T  # (bottom - top, w)
-    resized = region_from_mask(covered > min(0.5, covered.max() * 0.999), region.class_id, (top, 0))
+    resized = region_from_mask(
+        covered > min(0.5, covered.max() * 0.999), region.class_id, (top, 0)
+    )
     assert resized is not None
     return resized
 
@@ -278,10 +318,15 @@ def _antialias_weights(full: int, scaled: int) -> sparse.csr_array:
 
     reach = max(full / scaled, 1.0)
     centres = (np.arange(scaled) + 0.5) * (full / scaled)
-    first = np.maximum((centres - reach + 0.5).astype(np.int32), 0)  # scipy would look at each int64
-    pixels = first[:, None] + np.arange(int(2 * reach) + 2, dtype=np.int32)  # (scaled, taps)
+    # scipy would look at each int64
+    first = np.maximum((centres - reach + 0.5).astype(np.int32), 0)
+    # (scaled, taps)
+    pixels = first[:, None] + np.arange(int(2 * reach) + 2, dtype=np.int32)
     weights = np.maximum(1 - np.abs(pixels + 0.5 - centres[:, None]) / reach, 0)
     weights[pixels >= full] = 0
     weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
     ends = np.arange(0, weights.size + 1, weights.shape[1], dtype=np.int32)
-    return sparse.csr_array((weights.ravel(), np.minimum(pixels, full - 1).ravel(), ends), shape=(scaled, full))
+    return sparse.csr_array(
+        (weights.ravel(), np.minimum(pixels, full - 1).ravel(), ends),
+        shape=(scaled, full),
+    )

@@ -90,7 +90,9 @@ class Sample(NamedTuple):
 
     def within(self, window: Window) -> Sample:
         """Return a part of the image as a sample; its id ends with the row and column of its first pixel."""
-        return self._replace(id=f"{self.image_id}@{window.y0},{window.x0}", window=window)
+        return self._replace(
+            id=f"{self.image_id}@{window.y0},{window.x0}", window=window
+        )
 
     @property
     def image_id(self) -> str:
@@ -102,7 +104,10 @@ class Sample(NamedTuple):
     @property
     def files(self) -> dict[str, Path]:
         """Source name -> file, the reference first."""
-        return {source: Path(path) for source, path in zip(self.sources, self.paths, strict=False)}
+        return {
+            source: Path(path)
+            for source, path in zip(self.sources, self.paths, strict=False)
+        }
 
     @property
     def mask(self) -> Path | None:
@@ -151,7 +156,10 @@ def id_digest(text: str) -> bytes:
 
 
 def decide_splits(
-    root: Path, samples: Sequence[Sample], split_source: str, unlabelled: Sequence[Sample] = ()
+    root: Path,
+    samples: Sequence[Sample],
+    split_source: str,
+    unlabelled: Sequence[Sample] = (),
 ) -> tuple[tuple[Sample, ...], str, dict[str, str]]:
     """Complete the splits by the hash of the ids, so that an image keeps its split whatever else is labelled later.
 
@@ -175,7 +183,8 @@ def decide_splits(
     if shared:
         raise DataError(
             all_problems(
-                f"{root}: images in two splits, so that scores would include training images; keep each in one:", shared
+                f"{root}: images in two splits, so that scores would include training images; keep each in one:",
+                shared,
             )
         )
     named = {sample.split for sample in samples if sample.split}
@@ -230,12 +239,18 @@ def _unknown_ids(written: Mapping[str, str], samples: Sequence[Sample]) -> list[
     """Return the ids of `splits.csv` that no sample has."""
     known = set()
     for sample in samples:
-        known |= {_as_written(sample.id), _as_written(sample.image_id), _as_written(sample.sequence)}
+        known |= {
+            _as_written(sample.id),
+            _as_written(sample.image_id),
+            _as_written(sample.sequence),
+        }
     return [id for id in written if id not in known]
 
 
 def _draw(
-    groups: Mapping[_Place, Sequence[str]], written: Mapping[str, str], parts: Sequence[str]
+    groups: Mapping[_Place, Sequence[str]],
+    written: Mapping[str, str],
+    parts: Sequence[str],
 ) -> tuple[dict[_Place, str], dict[str, str]]:
     """Return the split of each image, and id -> split of those that are to be written down.
 
@@ -319,14 +334,18 @@ def read_splits(root: Path) -> dict[str, str]:
         return {}
     header, rows = read_csv_rows(path, "table of splits", "id,split")
     if set(header) != {"id", "split"}:
-        raise DataError(f"{path}: its columns are {', '.join(map(repr, header))}, expected id and split")
+        raise DataError(
+            f"{path}: its columns are {', '.join(map(repr, header))}, expected id and split"
+        )
     found: dict[str, str] = {}
     problems: list[str] = []
     for line, row in rows:
         id = row[header.index("id")]
         split = row[header.index("split")]
         if split not in SPLITS:
-            problems.append(f"line {line}: unknown split {split!r}; allowed: {', '.join(SPLITS)}")
+            problems.append(
+                f"line {line}: unknown split {split!r}; allowed: {', '.join(SPLITS)}"
+            )
         elif found.setdefault(id, split) != split:
             problems.append(f"line {line}: {id!r} is {found[id]} in an earlier line")
     if problems:
@@ -339,7 +358,9 @@ def write_splits(root: Path, new: Mapping[str, str]) -> str:
     if not new:
         return ""
     try:
-        splits = {_as_written(id): split for id, split in new.items()} | read_splits(root)
+        splits = {_as_written(id): split for id, split in new.items()} | read_splits(
+            root
+        )
         write_rows(root / SPLITS_FILE, [("id", "split"), *sorted(splits.items())])
     except OutputError as error:
         return (

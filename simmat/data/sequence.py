@@ -56,17 +56,23 @@ class FrameSequence(Sequence[SensorImage]):
         self._set(adapter, frame_files(adapter, path, axis))
 
     @classmethod
-    def of_frames(cls, adapter: ModalityAdapter, files: Sequence[Mapping[str, Path]]) -> FrameSequence:
+    def of_frames(
+        cls, adapter: ModalityAdapter, files: Sequence[Mapping[str, Path]]
+    ) -> FrameSequence:
         """Return the sequence of the files of frames, in order, such as `Sample.files`; at least one frame."""
         made = cls.__new__(cls)
         made._set(adapter, files)
         return made
 
-    def _set(self, adapter: ModalityAdapter, files: Sequence[Mapping[str, Path]]) -> None:
+    def _set(
+        self, adapter: ModalityAdapter, files: Sequence[Mapping[str, Path]]
+    ) -> None:
         self.adapter = adapter
         self.files = tuple(files)
         reference = adapter.sources[0]
-        self.names = tuple(frame_name(own[reference.name], reference.extensions) for own in self.files)
+        self.names = tuple(
+            frame_name(own[reference.name], reference.extensions) for own in self.files
+        )
         self._first: tuple[tuple[int, int], tuple[Channel, ...], str] | None = None
 
     def __repr__(self) -> str:
@@ -90,11 +96,19 @@ class FrameSequence(Sequence[SensorImage]):
         if isinstance(index, slice):
             return FrameSequence.of_frames(self.adapter, self.files[index])
         image = load_sample(self.adapter, self.files[index])
-        size_hw, channels, origin = self._first = self._first or (image.size_hw, image.channels, image.origin)
+        size_hw, channels, origin = self._first = self._first or (
+            image.size_hw,
+            image.channels,
+            image.origin,
+        )
         if image.size_hw != size_hw or not same_channels(image.channels, channels):
             kinds = (image.size_hw, image.channels), (size_hw, channels)
-            one, other = (f"{width}x{height} of {describe(of)}" for (height, width), of in kinds)
-            raise DataError(f"{image.origin}: is {one}, but {origin} of the same sequence is {other}; make two of them")
+            one, other = (
+                f"{width}x{height} of {describe(of)}" for (height, width), of in kinds
+            )
+            raise DataError(
+                f"{image.origin}: is {one}, but {origin} of the same sequence is {other}; make two of them"
+            )
         return image
 
     @property
@@ -107,13 +121,17 @@ class FrameSequence(Sequence[SensorImage]):
 
 
 def frame_files(
-    adapter: ModalityAdapter, path: str | Path | Mapping[str, str | Path], axis: str = "z"
+    adapter: ModalityAdapter,
+    path: str | Path | Mapping[str, str | Path],
+    axis: str = "z",
 ) -> list[dict[str, Path]]:
     """Return source name -> file of each frame of a sequence, in order; see `FrameSequence`."""
     if not isinstance(path, Mapping):
         for file in (Path(path), *Path(path).parents):
             if file.name == MANIFEST_FILE and file.is_file():
-                return _frames_of_manifest(adapter, file, Path(path).relative_to(file).as_posix())
+                return _frames_of_manifest(
+                    adapter, file, Path(path).relative_to(file).as_posix()
+                )
     given = path if isinstance(path, Mapping) else {adapter.source_names()[0]: path}
     if set(given) != set(adapter.source_names()):
         needed, got = (", ".join(names) for names in (adapter.source_names(), given))
@@ -125,19 +143,33 @@ def frame_files(
     for one in adapter.sources:
         found[one.name] = sequence_frames(Path(given[one.name]), one.extensions, axis)
     if len({len(frames) for frames in found.values()}) > 1:
-        counts = ", ".join(f"{given[source]} has {len(frames)}" for source, frames in found.items())
-        raise DataError(f"the sources of a sequence have different numbers of frames: {counts}")
+        counts = ", ".join(
+            f"{given[source]} has {len(frames)}" for source, frames in found.items()
+        )
+        raise DataError(
+            f"the sources of a sequence have different numbers of frames: {counts}"
+        )
     problem = place_problem(frames[0] for frames in found.values())
     if problem:
         raise DataError(problem)
-    return [dict(zip(found, paths, strict=True)) for paths in zip(*found.values(), strict=True)]
+    return [
+        dict(zip(found, paths, strict=True))
+        for paths in zip(*found.values(), strict=True)
+    ]
 
 
-def _frames_of_manifest(adapter: ModalityAdapter, manifest: Path, sequence: str) -> list[dict[str, Path]]:
+def _frames_of_manifest(
+    adapter: ModalityAdapter, manifest: Path, sequence: str
+) -> list[dict[str, Path]]:
     """Return the files of the frames of a sequence of a manifest; "." is its only sequence."""
-    samples = sorted(read_manifest(manifest.parent, adapter.sources, masks=False), key=lambda one: one.frame)
+    samples = sorted(
+        read_manifest(manifest.parent, adapter.sources, masks=False),
+        key=lambda one: one.frame,
+    )
     names = sorted({one.sequence for one in samples} - {""})
     sequence = names[0] if sequence == "." and len(names) == 1 else sequence
     if sequence not in names:
-        raise DataError(f"{manifest}: its sequences are {few_of(names) or 'none'}; give one: {manifest}/SEQUENCE")
+        raise DataError(
+            f"{manifest}: its sequences are {few_of(names) or 'none'}; give one: {manifest}/SEQUENCE"
+        )
     return [dict(one.files) for one in samples if one.sequence == sequence]

@@ -45,7 +45,10 @@ _STORED = np.load(Path(__file__).with_name("colour_maps.npy"), allow_pickle=Fals
 Smith and van der Walt 2015, CC0; Mikhailov 2019, Apache-2.0; Bechtold 2018, CC0.
 """
 _TABLES: Mapping[str, PictureArray] = MappingProxyType(
-    {"gray": np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1), **dict(zip(_NAMES, _STORED, strict=True))}
+    {
+        "gray": np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1),
+        **dict(zip(_NAMES, _STORED, strict=True)),
+    }
 )
 """Colour map -> its table."""
 
@@ -97,7 +100,9 @@ def display_style(channel: Channel) -> DisplayStyle:
             return DisplayStyle("inferno", CELSIUS, 1.0, -_ZERO_CELSIUS_K)
         return DisplayStyle("inferno", channel.unit)
     turn = {"rad": 2 * math.pi, "deg": 360.0}.get(channel.unit)
-    if turn is not None and any(word in quantity for word in (*_HALF_TURN, *_WHOLE_TURN)):
+    if turn is not None and any(
+        word in quantity for word in (*_HALF_TURN, *_WHOLE_TURN)
+    ):
         period = turn / 2 if any(word in quantity for word in _HALF_TURN) else turn
         return DisplayStyle("twilight", "°", 360 / turn, 0.0, period)
     if any(word in quantity for word in _DISTANCES):
@@ -108,13 +113,17 @@ def display_style(channel: Channel) -> DisplayStyle:
 def apply_colour_map(values: FloatArray, colours: str = "gray") -> PictureArray:
     """Map (H, W) in 0..1 to (H, W, 3) sRGB by a colour map."""
     table = _TABLES[colours]
-    picture: PictureArray = table[np.minimum((values * len(table)).astype(np.intp), len(table) - 1)]
+    picture: PictureArray = table[
+        np.minimum((values * len(table)).astype(np.intp), len(table) - 1)
+    ]
     return picture
 
 
 def colour_bar(style: DisplayStyle, length: int) -> Sequence[tuple[int, int, int]]:
     """Return the colours along a bar of `length` pixels, from the lowest value to the highest."""
-    row = apply_colour_map(np.linspace(0, 1, length, dtype=np.float32)[None], style.colours)[0]
+    row = apply_colour_map(
+        np.linspace(0, 1, length, dtype=np.float32)[None], style.colours
+    )[0]
     return [(red, green, blue) for red, green, blue in row.tolist()]
 
 
@@ -130,7 +139,9 @@ def display_rgb(image: SensorImage) -> PictureArray:
     return show_channels(image, display_channels(image.channels))
 
 
-def show_channels(image: SensorImage, shown: Sequence[int], limits: Limits | None = None) -> PictureArray:
+def show_channels(
+    image: SensorImage, shown: Sequence[int], limits: Limits | None = None
+) -> PictureArray:
     """Show one channel in the colour map of its quantity, or three as red, green and blue.
 
     Args:
@@ -145,15 +156,30 @@ def show_channels(image: SensorImage, shown: Sequence[int], limits: Limits | Non
     valid = image.valid[list(shown)]  # (1 or 3, H, W)
     if len(shown) == 1:
         style = display_style(image.channels[shown[0]])
-        low, high = display_limits(data[0], valid[0], style) if limits is None else limits
-        plane = data[0] if style.period is None else np.mod(data[0], np.float32(style.period))
-        return hatch(apply_colour_map(_scaled(plane, valid[0], low, high), style.colours), ~valid[0])
+        low, high = (
+            display_limits(data[0], valid[0], style) if limits is None else limits
+        )
+        plane = (
+            data[0]
+            if style.period is None
+            else np.mod(data[0], np.float32(style.period))
+        )
+        return hatch(
+            apply_colour_map(_scaled(plane, valid[0], low, high), style.colours),
+            ~valid[0],
+        )
     if tuple(shown) == rgb_indices(image.channels):
         picture = np.rint(np.clip(data, 0, 255)).astype(np.uint8)
     else:
-        planes = [np.rint(stretch(plane, good) * 255).astype(np.uint8) for plane, good in zip(data, valid, strict=True)]
+        planes = [
+            np.rint(stretch(plane, good) * 255).astype(np.uint8)
+            for plane, good in zip(data, valid, strict=True)
+        ]
         picture = np.stack(planes)
-    return hatch(np.ascontiguousarray(picture.transpose(1, 2, 0)), np.any(~valid, axis=0))  # (3, H, W) -> (H, W, 3)
+    # (3, H, W) -> (H, W, 3)
+    return hatch(
+        np.ascontiguousarray(picture.transpose(1, 2, 0)), np.any(~valid, axis=0)
+    )
 
 
 def display_channels(channels: Sequence[Channel]) -> tuple[int, ...]:
@@ -164,7 +190,9 @@ def display_channels(channels: Sequence[Channel]) -> tuple[int, ...]:
     count = len(channels)
     if count == 1:
         return (0,)
-    wavelengths = [channel.wavelength_um for channel in channels if channel.wavelength_um]
+    wavelengths = [
+        channel.wavelength_um for channel in channels if channel.wavelength_um
+    ]
     if len(wavelengths) < count:
         return 0, 1, min(2, count - 1)
     order = sorted(range(count), key=lambda index: -wavelengths[index])
@@ -202,8 +230,14 @@ def _percentiles(plane: FloatArray, valid: BoolArray) -> Limits:
     if not values.size:
         return 0.0, 0.0
     above = values[values > values.min()]
-    floor = len(values) - len(above) > STRETCH_PERCENT[0] / 100 * len(values)  # black around the fan of a sonar
-    low, high = (float(value) for value in np.percentile(above if floor and len(above) else values, STRETCH_PERCENT))
+    # black around the fan of a sonar
+    floor = len(values) - len(above) > STRETCH_PERCENT[0] / 100 * len(values)
+    low, high = (
+        float(value)
+        for value in np.percentile(
+            above if floor and len(above) else values, STRETCH_PERCENT
+        )
+    )
     if not high > low:  # so that an object of less than 2 % still shows
         low = float(values.min())
         high = float(values.max())
@@ -214,7 +248,8 @@ def _scaled(plane: FloatArray, valid: BoolArray, low: float, high: float) -> Flo
     """Scale (H, W) to 0..1 from `low` to `high`; 0.5 everywhere if these are equal."""
     if not high > low:
         return np.full(plane.shape, 0.5, dtype=np.float32)
-    scaled = np.where(valid, plane, np.float32(low))  # in place below: a satellite tile has 120 million pixels
+    # in place below: a satellite tile has 120 million pixels
+    scaled = np.where(valid, plane, np.float32(low))
     scaled -= np.float32(low)
     scaled /= np.float32(high - low)
     return np.clip(scaled, 0, 1, out=scaled)
@@ -226,5 +261,7 @@ def hatch(picture: PictureArray, where: BoolArray) -> PictureArray:
         return picture
     rows, columns = np.nonzero(where)
     hatched = picture.copy()
-    hatched[rows, columns] = np.asarray(INVALID_RGB, dtype=picture.dtype)[((rows + columns) // HATCH_PX) % 2]
+    hatched[rows, columns] = np.asarray(INVALID_RGB, dtype=picture.dtype)[
+        ((rows + columns) // HATCH_PX) % 2
+    ]
     return hatched

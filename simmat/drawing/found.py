@@ -67,12 +67,20 @@ def draw_classes(
     shown = _fitted(picture)
     (height, width), (shown_width, shown_height) = labels.shape, shown.size
     columns = pixels_under_centres(width, shown_width)
-    values = np.stack([labels[row][columns] for row in pixels_under_centres(height, shown_height).tolist()])  # (h, w)
+    # (h, w)
+    values = np.stack(
+        [
+            labels[row][columns]
+            for row in pixels_under_centres(height, shown_height).tolist()
+        ]
+    )
     present = [value for value in np.unique(values).tolist() if value not in ignored]
     numbers = np.zeros(values.shape, np.int64)
     for number, value in enumerate(present, start=1):
         numbers[values == value] = number
-    return _painted(shown, numbers, [class_colour(value) for value in present], present, class_names)
+    return _painted(
+        shown, numbers, [class_colour(value) for value in present], present, class_names
+    )
 
 
 def _painted(
@@ -85,7 +93,13 @@ def _painted(
     drawn = Image.fromarray(paint_regions(np.asarray(picture), numbers, colours))
     if class_names is None:
         return drawn
-    return with_legend(drawn, [(class_colour(value), class_names.get(value, str(value))) for value in present])
+    return with_legend(
+        drawn,
+        [
+            (class_colour(value), class_names.get(value, str(value)))
+            for value in present
+        ],
+    )
 
 
 def _fitted(picture: PictureArray) -> Image.Image:
@@ -96,7 +110,9 @@ def _fitted(picture: PictureArray) -> Image.Image:
     return scaled(picture, (width, height) if longest > MAX_SIDE else None)
 
 
-def with_legend(picture: Image.Image, entries: Sequence[tuple[Colour, str]]) -> Image.Image:
+def with_legend(
+    picture: Image.Image, entries: Sequence[tuple[Colour, str]]
+) -> Image.Image:
     """Return a picture with a strip below that names the colours; the same picture without entries."""
     if not entries:
         return picture
@@ -113,11 +129,18 @@ def with_legend(picture: Image.Image, entries: Sequence[tuple[Colour, str]]) -> 
             y = y + text_px + gap
         places.append((x, y))
         x += long + 2 * gap
-    sheet = Image.new("RGB", (picture.width, picture.height + y + text_px + 2 * gap), HALO)
+    sheet = Image.new(
+        "RGB", (picture.width, picture.height + y + text_px + 2 * gap), HALO
+    )
     sheet.paste(picture, (0, 0))
     draw = ImageDraw.Draw(sheet)
     for (left, top), (colour, text) in zip(places, entries, strict=True):
         middle = picture.height + top + text_px // 2
-        draw.rectangle((left, middle - text_px // 2, left + text_px, middle + text_px // 2), fill=colour)
-        draw.text((left + text_px + gap, middle), text, fill=WHITE, font=letters, anchor="lm")
+        draw.rectangle(
+            (left, middle - text_px // 2, left + text_px, middle + text_px // 2),
+            fill=colour,
+        )
+        draw.text(
+            (left + text_px + gap, middle), text, fill=WHITE, font=letters, anchor="lm"
+        )
     return sheet

@@ -71,7 +71,9 @@ class Canvas:
         image: the picture with what is drawn.
     """
 
-    def __init__(self, picture: PictureArray, size_wh: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, picture: PictureArray, size_wh: tuple[int, int] | None = None
+    ) -> None:
         """Scale a picture (H, W, 3); see `draw_overlay` for `size_wh`."""
         self._height, self._width = picture.shape[:2]
         self.image = scaled(picture, size_wh)
@@ -87,21 +89,31 @@ class Canvas:
         if self.image.size == (width, height):
             return np.asarray(mask, dtype=np.bool_)
         # (height, width), the covered share of each pixel
-        share = np.asarray(Image.fromarray(mask.astype(np.float32)).resize(self.image.size, Image.Resampling.BOX))
-        return np.asarray(share >= 0.5 if share.max() >= 0.5 else share > 0, dtype=np.bool_)
+        share = np.asarray(
+            Image.fromarray(mask.astype(np.float32)).resize(
+                self.image.size, Image.Resampling.BOX
+            )
+        )
+        return np.asarray(
+            share >= 0.5 if share.max() >= 0.5 else share > 0, dtype=np.bool_
+        )
 
     def tint(self, where: BoolArray, colour: Colour, alpha: float) -> None:
         """Cover the pixels of a `scaled` mask with a colour, of which `alpha` is the share."""
         pixels = np.array(self.image)
         under = pixels[where].astype(np.float32)
-        pixels[where] = np.rint(under * (1 - alpha) + np.asarray(colour, dtype=np.float32) * alpha).astype(np.uint8)
+        pixels[where] = np.rint(
+            under * (1 - alpha) + np.asarray(colour, dtype=np.float32) * alpha
+        ).astype(np.uint8)
         self.image = Image.fromarray(pixels)
 
     def outline(self, mask: BoolArray, colour: Colour) -> None:
         """Draw the inner edge of a `scaled` mask in a light tint, with a dark line outside it for any background."""
         edge = _edges(mask.astype(np.uint8), _line_width(self.image.size))
         pixels = np.array(self.image)
-        pixels[edge & ~mask] = (pixels[edge & ~mask] * 0.35 + np.asarray(HALO) * 0.65).astype(np.uint8)
+        pixels[edge & ~mask] = (
+            pixels[edge & ~mask] * 0.35 + np.asarray(HALO) * 0.65
+        ).astype(np.uint8)
         pixels[edge & mask] = np.asarray(colour) * 0.5 + np.asarray(WHITE) * 0.5
         self.image = Image.fromarray(pixels)
 
@@ -112,17 +124,28 @@ class Canvas:
         if prompt.box is not None:
             draw = ImageDraw.Draw(canvas)
             width = _line_width(canvas.size)
-            x0, y0, x1, y1 = (float(v) for v in (prompt.box.reshape(2, 2) * scale).ravel())
+            x0, y0, x1, y1 = (
+                float(v) for v in (prompt.box.reshape(2, 2) * scale).ravel()
+            )
             x0 = max(x0, 0)
             y0 = max(y0, 0)
             # x1 and y1 are the far edges of the last pixels; a side on the image's border stays visible
             x1 = max(min(x1, canvas.width) - 1, x0)
             y1 = max(min(y1, canvas.height) - 1, y0)
-            draw.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=HALO, width=width + 2)
+            draw.rectangle(
+                (x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=HALO, width=width + 2
+            )
             draw.rectangle((x0, y0, x1, y1), outline=BOX, width=width)
         radius = max(5.0, max(canvas.size) / 90)
-        for centre, label in zip((prompt.point_coords + 0.5) * scale - 0.5, prompt.point_labels, strict=True):
-            _disc(canvas, (float(centre[0]), float(centre[1])), radius, positive=bool(label))
+        for centre, label in zip(
+            (prompt.point_coords + 0.5) * scale - 0.5, prompt.point_labels, strict=True
+        ):
+            _disc(
+                canvas,
+                (float(centre[0]), float(centre[1])),
+                radius,
+                positive=bool(label),
+            )
 
 
 @lru_cache(maxsize=8)
@@ -132,10 +155,14 @@ def font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     if spec is None or spec.origin is None:
         return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size_px))
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / name), size_px)
+    return ImageFont.truetype(
+        str(Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / name), size_px
+    )
 
 
-def scaled(picture: PictureArray, size_wh: tuple[int, int] | None = None) -> Image.Image:
+def scaled(
+    picture: PictureArray, size_wh: tuple[int, int] | None = None
+) -> Image.Image:
     """Return a picture at a (width, height), or by default enlarged by a whole factor if it is small."""
     image = Image.fromarray(picture)
     if size_wh is None:
@@ -143,7 +170,10 @@ def scaled(picture: PictureArray, size_wh: tuple[int, int] | None = None) -> Ima
         size_wh = (image.width * factor, image.height * factor)
     if size_wh == image.size:
         return image
-    return image.resize(size_wh, Image.Resampling.BICUBIC if size_wh[0] >= image.width else Image.Resampling.BOX)
+    return image.resize(
+        size_wh,
+        Image.Resampling.BICUBIC if size_wh[0] >= image.width else Image.Resampling.BOX,
+    )
 
 
 def _line_width(size_wh: tuple[int, int]) -> int:
@@ -154,7 +184,13 @@ def _line_width(size_wh: tuple[int, int]) -> int:
     return max(2, round(longest / 600))
 
 
-def _disc(canvas: Image.Image, centre_xy: tuple[float, float], radius: float, *, positive: bool) -> None:
+def _disc(
+    canvas: Image.Image,
+    centre_xy: tuple[float, float],
+    radius: float,
+    *,
+    positive: bool,
+) -> None:
     """Draw a disc with a white ring and a plus or minus, which does not depend on colour alone."""
     draw, (x, y) = ImageDraw.Draw(canvas), centre_xy
     colours = {1.5: HALO, 1.32: WHITE, 1.0: POSITIVE if positive else NEGATIVE}
@@ -183,12 +219,15 @@ _CLASS_COLOURS: tuple[Colour, ...] = (
     (213, 94, 0),
     (0, 114, 178),
 )
-_GOLDEN = 0.61803398875  # turns of the colour wheel from one object to the next, which never come near an earlier one
+# turns of the colour wheel from one object to the next, which never come near an earlier one
+_GOLDEN = 0.61803398875
 
 
 def object_colour(index: int) -> Colour:
     """Return a bright colour for an object; those of neighbouring indices are far apart in hue."""
-    red, green, blue = colorsys.hsv_to_rgb((0.55 + index * _GOLDEN) % 1, (0.9, 0.6)[index % 2], 1)
+    red, green, blue = colorsys.hsv_to_rgb(
+        (0.55 + index * _GOLDEN) % 1, (0.9, 0.6)[index % 2], 1
+    )
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
@@ -204,7 +243,9 @@ def class_colour(value: int) -> Colour:
         return object_colour(value)
     toward = 255 if turn % 2 else 0
     share = min((turn + 1) // 2 * 0.45, 0.8)
-    red, green, blue = (round(one + (toward - one) * share) for one in _CLASS_COLOURS[place])
+    red, green, blue = (
+        round(one + (toward - one) * share) for one in _CLASS_COLOURS[place]
+    )
     return red, green, blue
 
 
@@ -238,7 +279,10 @@ def region_map(
             numbers[part.window.slices][part.crop] = number
         else:
             y0, x0, y1, x1 = instances[number - 1].window
-            numbers[(y0 + y1) * shown_height // (2 * height), (x0 + x1) * shown_width // (2 * width)] = number
+            numbers[
+                (y0 + y1) * shown_height // (2 * height),
+                (x0 + x1) * shown_width // (2 * width),
+            ] = number
     return numbers
 
 
@@ -263,7 +307,9 @@ def paint_regions(
     ring = edge & inside
     halo = edge & ~inside
     painted = picture.copy()
-    painted[inside] = np.rint(picture[inside] * (1 - fill) + (table * fill)[numbers[inside]])
+    painted[inside] = np.rint(
+        picture[inside] * (1 - fill) + (table * fill)[numbers[inside]]
+    )
     painted[ring] = np.rint(table * 0.6 + np.asarray(WHITE) * 0.4)[numbers[ring]]
     painted[halo] = np.rint(picture[halo] * 0.35 + np.asarray(HALO) * 0.65)
     return painted

@@ -11,7 +11,14 @@ from simmat.evaluation.job import (
     validate,
     why_no_zero_shot,
 )
-from simmat.evaluation.prompts import COMPAT, FULL, ONE_CLICK, Protocol, find_protocol, grid_hw
+from simmat.evaluation.prompts import (
+    COMPAT,
+    FULL,
+    ONE_CLICK,
+    Protocol,
+    find_protocol,
+    grid_hw,
+)
 from simmat.evaluation.scores import (
     SIZES,
     ObjectScore,

@@ -29,7 +29,12 @@ from simmat.evaluation.prompts import (
     scored_pixels,
 )
 from simmat.evaluation.scores import Scores, SeenImages, merge_scores
-from simmat.evaluation.unprompted import AutomaticScores, ImageMatches, count_confusion, pixel_confidence
+from simmat.evaluation.unprompted import (
+    AutomaticScores,
+    ImageMatches,
+    count_confusion,
+    pixel_confidence,
+)
 from simmat.model import Parts, assemble, zero_shot_of
 from simmat.nn.device import Processes, wait_for
 from simmat.plugin_specs import MetricSpec
@@ -48,7 +53,16 @@ def trained_card(card: DataCard) -> dict[str, object]:
 
     The other fields describe a single data set.
     """
-    fields = {"regions", "min_region", "min_region_share", "nodata", "ignore", "zero_means", "intrinsics", "crop"}
+    fields = {
+        "regions",
+        "min_region",
+        "min_region_share",
+        "nodata",
+        "ignore",
+        "zero_means",
+        "intrinsics",
+        "crop",
+    }
     fields |= {"modality_options", "class_attribute"}
     if card.class_attribute is not None:
         fields.add("class_names")
@@ -91,7 +105,9 @@ def evaluate_bundle(
         DataError: no sample has a region, the bundle was trained on all of them, or `everything` cannot be scored.
         ConfigError: the protocol does not suit the network's input, or `semantic` without a dense head.
     """
-    dataset = open_dataset(data, bundle.modality, overrides, defaults=trained_card(bundle.spec.card))
+    dataset = open_dataset(
+        data, bundle.modality, overrides, defaults=trained_card(bundle.spec.card)
+    )
     samples, seen = unseen_samples(bundle, dataset, dataset.split(split), split)
     if note is not None and dataset.skipped_note:
         note(dataset.skipped_note)
@@ -100,9 +116,17 @@ def evaluate_bundle(
     device = next(bundle.model.parameters()).device
     work = processes or Processes(device)
     passes = [(Predictor.of_bundle(bundle), everything, semantic)]
-    if zero_shot is not False and registry is not None and not why_no_zero_shot(bundle.parts):
-        untuned = assemble(*zero_shot_of(bundle.spec, registry, bundle.parts.weights)).to(device)
-        reference = Predictor(untuned, bundle.pipeline, image_side=bundle.spec.image_side)
+    if (
+        zero_shot is not False
+        and registry is not None
+        and not why_no_zero_shot(bundle.parts)
+    ):
+        untuned = assemble(
+            *zero_shot_of(bundle.spec, registry, bundle.parts.weights)
+        ).to(device)
+        reference = Predictor(
+            untuned, bundle.pipeline, image_side=bundle.spec.image_side
+        )
         passes.append((reference, everything and zero_shot is True, False))
     total = len(passes) * len(work.share(samples))
     done = itertools.count(1)
@@ -156,7 +180,8 @@ def validate(
         dataset,
         samples,
         protocol=replace(protocol, boxes=True),
-        everything=dense and not all(dataset.may_have_unmarked(sample) for sample in samples),
+        everything=dense
+        and not all(dataset.may_have_unmarked(sample) for sample in samples),
         semantic=dense,
         settings=EverythingSettings(max_clicks=MAX_CLICKS),
         processes=processes,
@@ -181,7 +206,9 @@ def unseen_samples(
     spec = bundle.spec
     if spec.trained_on is None or spec.validated_on is None:
         return tuple(samples), None
-    digests = digest_dataset(replace(dataset, samples=tuple(samples))).reference_digests(samples)
+    digests = digest_dataset(
+        replace(dataset, samples=tuple(samples))
+    ).reference_digests(samples)
     windows = [sample.window for sample in samples]
     in_training = spec.trained_on.has(digests, windows)
     in_validation = spec.validated_on.has(digests, windows)
@@ -189,7 +216,9 @@ def unseen_samples(
     trained: list[str] = []
     validated: list[str] = []
     left_out: list[str] = []
-    for sample, is_trained, is_validated in zip(samples, in_training, in_validation, strict=True):
+    for sample, is_trained, is_validated in zip(
+        samples, in_training, in_validation, strict=True
+    ):
         if (is_trained and split != "train") or (is_validated and split == "test"):
             left_out.append(sample.id)
             continue
@@ -203,7 +232,9 @@ def unseen_samples(
             f"{dataset.root}: {bundle.path} was trained on all {len(samples)} images of the {split} split, or its step "
             "was chosen by them, so there is no score of new images; give images that it has not seen"
         )
-    return tuple(kept), SeenImages(tuple(trained), tuple(validated), tuple(left_out), total=len(samples))
+    return tuple(kept), SeenImages(
+        tuple(trained), tuple(validated), tuple(left_out), total=len(samples)
+    )
 
 
 def why_no_zero_shot(parts: Parts) -> str:
@@ -273,9 +304,12 @@ def evaluate(
             "without prompts cannot be scored; leave --everything out, or mark all objects"
         )
     pipeline = scoring_pipeline(protocol, predictor.pipeline)
-    grid_hw(Letterbox((1, 1), pipeline.size, pipeline.aspect), protocol)  # raises ConfigError
+    # raises ConfigError
+    grid_hw(Letterbox((1, 1), pipeline.size, pipeline.aspect), protocol)
     if note is not None and everything and dense is None:
-        note(f"every object of {len(samples)} images by a grid of clicks can take half a minute an image")
+        note(
+            f"every object of {len(samples)} images by a grid of clicks can take half a minute an image"
+        )
     calibration = predictor.calibration
     predictor = predictor.uncalibrated()  # `Scores.calibration` counts its effect
     predictor.model.eval()
@@ -294,13 +328,19 @@ def evaluate(
             predictor.check_channels(image)
             label = dataset.label(sample, image)
             tiled = predictor.open_reader(image)
-            scores = _by_prompts(predictor, tiled, image, label, sample.id, protocol, metrics)
+            scores = _by_prompts(
+                predictor, tiled, image, label, sample.id, protocol, metrics
+            )
             if everything or semantic:
-                scores = _add_unprompted(scores, predictor, tiled, dataset, sample, label, settings, semantic)
+                scores = _add_unprompted(
+                    scores, predictor, tiled, dataset, sample, label, settings, semantic
+                )
             own.append((number, scores))
             if progress is not None:
                 progress(1)
-    numbered = sorted(itertools.chain.from_iterable(work.gather(own)), key=itemgetter(0))
+    numbered = sorted(
+        itertools.chain.from_iterable(work.gather(own)), key=itemgetter(0)
+    )
     merged = merge_scores([scores for _, scores in numbered])
     if not merged.objects:
         raise nothing_to_score(dataset, samples)
@@ -327,9 +367,13 @@ def _add_unprompted(
         semantic: find the class of every pixel.
     """
     dense = predictor.dense
-    names_classes = dense is not None and any(value is not None for value in dense.classes)
+    names_classes = dense is not None and any(
+        value is not None for value in dense.classes
+    )
     classed = dataset.has_classes and names_classes
-    found = AutomaticScores(dense is not None, classed, unknown=dataset.has_classes and not names_classes)
+    found = AutomaticScores(
+        dense is not None, classed, unknown=dataset.has_classes and not names_classes
+    )
     has_unmarked = dataset.may_have_unmarked(sample)
     scored = ~label.ignore
     if has_unmarked:
@@ -360,7 +404,9 @@ def _add_unprompted(
     return replace(scores, seconds=seconds, unprompted=found)
 
 
-def _metrics_of(found: AutomaticScores, registry: Registry) -> dict[str, dict[str, float | None]]:
+def _metrics_of(
+    found: AutomaticScores, registry: Registry
+) -> dict[str, dict[str, float | None]]:
     """Return block of the summary -> name -> figure of each metric of what is found without prompts."""
     blocks: dict[str, dict[str, float | None]] = {"everything": {}, "semantic": {}}
     images = list(found.matches.values())
@@ -383,7 +429,8 @@ def _by_prompts(
     metrics: Sequence[MetricSpec],
 ) -> Scores:
     """Score every object of one image; `large` gets its embedding where masks without prompts have the same."""
-    predictor.normalize_by(large.reader)  # an untuned model takes the statistics of each image
+    # an untuned model takes the statistics of each image
+    predictor.normalize_by(large.reader)
     pipeline = scoring_pipeline(protocol, predictor.pipeline)
     letterbox = Letterbox(label.size_hw, pipeline.size, pipeline.aspect)
     targets, indices = find_targets(label, letterbox, protocol)
@@ -398,9 +445,16 @@ def _by_prompts(
     encode_s = perf_counter() - start
     if len(large.windows) == 1 and pipeline.aspect == predictor.pipeline.aspect:
         large.cache(large.windows[0], image, encoded)
-    asked = ScoredImage(encoded, targets, scored_pixels(label, letterbox, protocol), protocol)
+    asked = ScoredImage(
+        encoded, targets, scored_pixels(label, letterbox, protocol), protocol
+    )
     objects = score_objects(asked, sample, metrics)
-    return Scores(tuple(objects), (), left_out, {"encode": (encode_s,), "decode": tuple(asked.decode_s)})
+    return Scores(
+        tuple(objects),
+        (),
+        left_out,
+        {"encode": (encode_s,), "decode": tuple(asked.decode_s)},
+    )
 
 
 def nothing_to_score(dataset: Dataset, samples: Sequence[Sample]) -> DataError:

@@ -77,24 +77,38 @@ FULL = Protocol("full", clicks=20, repeats=5)
 
 NoC stops at 20 clicks, as the interactive benchmarks do (Sofiiuk et al. 2021, arXiv 2102.06583).
 """
-COMPAT = Protocol("simmat-compat", first_click="middle", grid="quarter", alternatives=False)
+COMPAT = Protocol(
+    "simmat-compat", first_click="middle", grid="quarter", alternatives=False
+)
 """The protocol of the paper's released code: middle pixel, squashed image, masks compared at a quarter of the input."""
 
-PROTOCOLS: Mapping[str, Protocol] = {ONE_CLICK.name: ONE_CLICK, FULL.name: FULL, COMPAT.name: COMPAT}
+PROTOCOLS: Mapping[str, Protocol] = {
+    ONE_CLICK.name: ONE_CLICK,
+    FULL.name: FULL,
+    COMPAT.name: COMPAT,
+}
 """By name; the first is the default."""
 
 
 def find_protocol(
-    name: str = ONE_CLICK.name, *, clicks: int | None = None, repeats: int | None = None, seed: int | None = None
+    name: str = ONE_CLICK.name,
+    *,
+    clicks: int | None = None,
+    repeats: int | None = None,
+    seed: int | None = None,
 ) -> Protocol:
     """Return a protocol by name, with its numbers replaced by those that are given."""
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, PROTOCOLS)
     numbers = {"clicks": clicks, "repeats": repeats, "seed": seed}
-    given: dict[str, Any] = {key: value for key, value in numbers.items() if value is not None}
+    given: dict[str, Any] = {
+        key: value for key, value in numbers.items() if value is not None
+    }
     if given and name != FULL.name:
         options = ", ".join(f"--{key}" for key in given)
-        raise ConfigError(f"protocol {name!r} takes no {options}; leave it out, or use --protocol {FULL.name}")
+        raise ConfigError(
+            f"protocol {name!r} takes no {options}; leave it out, or use --protocol {FULL.name}"
+        )
     return replace(PROTOCOLS[name], **given)
 
 
@@ -128,12 +142,16 @@ def grid_hw(letterbox: Letterbox, protocol: Protocol) -> tuple[int, int]:
     return letterbox.size // _QUARTER, letterbox.size // _QUARTER
 
 
-def scored_pixels(label: Annotation, letterbox: Letterbox, protocol: Protocol) -> BoolArray:
+def scored_pixels(
+    label: Annotation, letterbox: Letterbox, protocol: Protocol
+) -> BoolArray:
     """Return (h, w) bool: the pixels of the grid that are scored, since they are not ignored."""
     return ~resize_nearest(label.ignore, grid_hw(letterbox, protocol))
 
 
-def find_targets(label: Annotation, letterbox: Letterbox, protocol: Protocol) -> tuple[list[Target], list[int]]:
+def find_targets(
+    label: Annotation, letterbox: Letterbox, protocol: Protocol
+) -> tuple[list[Target], list[int]]:
     """Bring the regions of an image to the grid; a region that is ignored as a whole is not a target.
 
     Returns:
@@ -156,10 +174,14 @@ def find_targets(label: Annotation, letterbox: Letterbox, protocol: Protocol) ->
     return found, left_out
 
 
-def _first_click(seen: Instance, letterbox: Letterbox, protocol: Protocol) -> tuple[float, float] | None:
+def _first_click(
+    seen: Instance, letterbox: Letterbox, protocol: Protocol
+) -> tuple[float, float] | None:
     if protocol.first_click == "center":
         return center_click(seen)
-    stretched = resize_region_nearest(seen, letterbox.original_hw, (letterbox.size, letterbox.size))
+    stretched = resize_region_nearest(
+        seen, letterbox.original_hw, (letterbox.size, letterbox.size)
+    )
     if stretched is None:
         return None
     middle = stretched.pixel_xy(stretched.area // 2)
@@ -175,7 +197,9 @@ def resize_nearest(mask: BoolArray, size_hw: tuple[int, int]) -> BoolArray:
     return np.ascontiguousarray(mask[np.ix_(rows, columns)])
 
 
-def resize_region_nearest(region: Instance, old_hw: tuple[int, int], new_hw: tuple[int, int]) -> Instance | None:
+def resize_region_nearest(
+    region: Instance, old_hw: tuple[int, int], new_hw: tuple[int, int]
+) -> Instance | None:
     """Resize a region with its image as `resize_nearest` does; None if no pixel is left."""
     if old_hw == new_hw:
         return region
@@ -195,14 +219,22 @@ class ScoredImage:
         decode_s: seconds per prompt of each decoding.
     """
 
-    def __init__(self, encoded: EncodedImage, targets: Sequence[Target], scored: BoolArray, protocol: Protocol) -> None:
+    def __init__(
+        self,
+        encoded: EncodedImage,
+        targets: Sequence[Target],
+        scored: BoolArray,
+        protocol: Protocol,
+    ) -> None:
         self._encoded = encoded
         self.targets = targets
         self.scored = scored
         self.protocol = protocol
         self.letterbox = encoded.prepared.letterbox
         masks = _ALTERNATIVES if protocol.alternatives else 1
-        self.batch_size = max(min(MAX_ELEMENTS // (masks * scored.size), MAX_PROMPTS), 1)
+        self.batch_size = max(
+            min(MAX_ELEMENTS // (masks * scored.size), MAX_PROMPTS), 1
+        )
         self.decode_s: list[float] = []
 
     def decode(
@@ -231,46 +263,72 @@ class ScoredImage:
         self.decode_s.append((perf_counter() - start) / len(prompts))
         kept = slice(None) if alternatives else slice(1)
         logits = answer.logits[:, kept].float()
-        on_grid = None if self.protocol.grid == "original" else grid_hw(self.letterbox, self.protocol)
+        on_grid = (
+            None
+            if self.protocol.grid == "original"
+            else grid_hw(self.letterbox, self.protocol)
+        )
         masks = regions_from_logits(logits, self.letterbox, on_grid)
         ious = []
         for of_prompt, target in zip(masks, targets, strict=True):
-            ious.append([mask_iou(mask, target.truth, self.scored) for mask in of_prompt])
+            ious.append(
+                [mask_iou(mask, target.truth, self.scored) for mask in of_prompt]
+            )
         singles = [of_prompt[0] for of_prompt in masks]
-        return MaskPrediction(logits, answer.iou[:, kept].float()), singles, np.asarray(ious)
+        return (
+            MaskPrediction(logits, answer.iou[:, kept].float()),
+            singles,
+            np.asarray(ious),
+        )
 
-    def single_ious(self, prompts: Sequence[Prompt], targets: Sequence[Target]) -> npt.NDArray[np.float64]:
+    def single_ious(
+        self, prompts: Sequence[Prompt], targets: Sequence[Target]
+    ) -> npt.NDArray[np.float64]:
         """Return (K, 2) IoU, true and predicted, of the single mask of any number of prompts, see `decode`."""
         found = [np.zeros((0, 2))]
         for start in range(0, len(prompts), self.batch_size):
             part = slice(start, start + self.batch_size)
             answer, _, ious = self.decode(prompts[part], targets[part])
-            found.append(np.stack([ious[:, 0], answer.iou[:, 0].double().cpu().numpy()], axis=1))
+            found.append(
+                np.stack([ious[:, 0], answer.iou[:, 0].double().cpu().numpy()], axis=1)
+            )
         return np.concatenate(found)
 
 
-def score_objects(image: ScoredImage, sample: str, metrics: Sequence[MetricSpec]) -> list[ObjectScore]:
+def score_objects(
+    image: ScoredImage, sample: str, metrics: Sequence[MetricSpec]
+) -> list[ObjectScore]:
     """Score every object of an image; `metrics` are those of masks."""
     protocol = image.protocol
     scores: list[ObjectScore] = []
     for start in range(0, len(image.targets), image.batch_size):
-        scores += _score_clicks(image, image.targets[start : start + image.batch_size], sample, metrics)
+        scores += _score_clicks(
+            image, image.targets[start : start + image.batch_size], sample, metrics
+        )
     if protocol.boxes or protocol.repeats:
         boxes = [_box_prompt(tight_box(target.region)) for target in image.targets]
         found = image.single_ious(boxes, image.targets).tolist()
-        scores = [replace(score, box=iou, predicted_box=own) for score, (iou, own) in zip(scores, found, strict=True)]
+        scores = [
+            replace(score, box=iou, predicted_box=own)
+            for score, (iou, own) in zip(scores, found, strict=True)
+        ]
     if protocol.repeats:
         return _with_draws(scores, image, sample)
     return scores
 
 
 def _score_clicks(
-    image: ScoredImage, targets: Sequence[Target], sample: str, metrics: Sequence[MetricSpec]
+    image: ScoredImage,
+    targets: Sequence[Target],
+    sample: str,
+    metrics: Sequence[MetricSpec],
 ) -> list[ObjectScore]:
     """Score K objects that are decoded together, by a first click and, if the protocol says so, by corrections."""
     protocol = image.protocol
     prompts = [Prompt.points([target.click_xy]) for target in targets]
-    answer, masks, ious = image.decode(prompts, targets, alternatives=protocol.alternatives)
+    answer, masks, ious = image.decode(
+        prompts, targets, alternatives=protocol.alternatives
+    )
     curves: list[tuple[float, ...]] = [()] * len(targets)
     if protocol.clicks > 1:
         curves = _click_curves(image, prompts, targets, answer, masks, ious)
@@ -280,7 +338,9 @@ def _score_clicks(
         for metric in metrics:
             figures[metric.name] = None
             if protocol.grid == "original":
-                figures[metric.name] = metric_value(metric, masks[k], target.truth, image.scored)
+                figures[metric.name] = metric_value(
+                    metric, masks[k], target.truth, image.scored
+                )
         best_predicted = None
         oracle = None
         if protocol.alternatives:
@@ -317,11 +377,15 @@ def metric_value(spec: MetricSpec, *given: Any) -> float | None:
     except SimMATError:
         raise
     except Exception as error:  # a plugin's function may fail in any way
-        raise PluginError(f"metric {spec.name!r} failed ({type(error).__name__}: {error})") from error
+        raise PluginError(
+            f"metric {spec.name!r} failed ({type(error).__name__}: {error})"
+        ) from error
     if value is None:
         return None
     if not isinstance(value, int | float) or not math.isfinite(value):
-        raise PluginError(f"metric {spec.name!r} must return a finite number or None, got {value!r}")
+        raise PluginError(
+            f"metric {spec.name!r} must return a finite number or None, got {value!r}"
+        )
     return float(value)
 
 
@@ -340,7 +404,8 @@ def _click_curves(
     clicks = image.protocol.clicks
     prompts = list(first)
     curves = [[iou] for iou in ious[:, 0].tolist()]
-    left = list(range(len(targets)))  # those that are not right yet, in the order of `answer`
+    # those that are not right yet, in the order of `answer`
+    left = list(range(len(targets)))
     for _ in range(clicks - 1):
         places = []  # of those that are still wrong, in the answer
         wrong = []
@@ -349,22 +414,30 @@ def _click_curves(
             if error is None:
                 continue
             click_xy, on_object = error
-            coords = np.concatenate([prompts[k].point_coords, np.asarray([click_xy], np.float32)])
-            prompts[k] = Prompt(coords, np.append(prompts[k].point_labels, np.int64(on_object)))
+            coords = np.concatenate(
+                [prompts[k].point_coords, np.asarray([click_xy], np.float32)]
+            )
+            prompts[k] = Prompt(
+                coords, np.append(prompts[k].point_labels, np.int64(on_object))
+            )
             places.append(place)
             wrong.append(k)
         if not wrong:
             break
         left = wrong
         answer, masks, ious = image.decode(
-            [prompts[k] for k in left], [targets[k] for k in left], mask_input=answer.logits[places, :1]
+            [prompts[k] for k in left],
+            [targets[k] for k in left],
+            mask_input=answer.logits[places, :1],
         )
         for k, iou in zip(left, ious[:, 0].tolist(), strict=True):
             curves[k].append(iou)
     return [tuple(curve + curve[-1:] * (clicks - len(curve))) for curve in curves]
 
 
-def _with_draws(scores: Sequence[ObjectScore], image: ScoredImage, sample: str) -> list[ObjectScore]:
+def _with_draws(
+    scores: Sequence[ObjectScore], image: ScoredImage, sample: str
+) -> list[ObjectScore]:
     """Score jittered boxes and random clicks; each draw depends only on seed, sample and region."""
     repeats = image.protocol.repeats
     seed = image.protocol.seed
@@ -374,7 +447,9 @@ def _with_draws(scores: Sequence[ObjectScore], image: ScoredImage, sample: str) 
         box = tight_box(target.region)
         for draw in range(repeats):
             rng = _generator(seed, sample, target.index, "box", draw)
-            jittered.append(_box_prompt(jitter_box(box, image.letterbox.original_hw, rng)))
+            jittered.append(
+                _box_prompt(jitter_box(box, image.letterbox.original_hw, rng))
+            )
             rng = _generator(seed, sample, target.index, "click", draw)
             clicks.append(Prompt.points([random_click(target.seen, rng)]))
     repeated = [target for target in image.targets for _ in range(repeats)]
@@ -382,7 +457,11 @@ def _with_draws(scores: Sequence[ObjectScore], image: ScoredImage, sample: str) 
     of_clicks = image.single_ious(clicks, repeated)[:, 0].reshape(-1, repeats).tolist()
     drawn = []
     for score, box_ious, click_ious in zip(scores, of_boxes, of_clicks, strict=True):
-        drawn.append(replace(score, jittered_boxes=tuple(box_ious), random_clicks=tuple(click_ious)))
+        drawn.append(
+            replace(
+                score, jittered_boxes=tuple(box_ious), random_clicks=tuple(click_ious)
+            )
+        )
     return drawn
 
 

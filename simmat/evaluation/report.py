@@ -25,7 +25,9 @@ FORMAT = 1
 class ScoreReport(dict[str, Any]):
     """Scores as json values, which `simmat eval --json` prints, and those of every object."""
 
-    def __init__(self, values: Mapping[str, Any], tuned: Scores | None, untuned: Scores | None) -> None:
+    def __init__(
+        self, values: Mapping[str, Any], tuned: Scores | None, untuned: Scores | None
+    ) -> None:
         super().__init__(values)
         self._scores = {"tuned": tuned, "zero_shot": untuned}
 
@@ -49,7 +51,12 @@ class ScoreReport(dict[str, Any]):
 
 
 def score_report(
-    predictor: Predictor, data: Path, split: str, protocol: Protocol, tuned: Scores | None, untuned: Scores | None
+    predictor: Predictor,
+    data: Path,
+    split: str,
+    protocol: Protocol,
+    tuned: Scores | None,
+    untuned: Scores | None,
 ) -> ScoreReport:
     """Return the averages of a bundle's scores (`tuned`) and of the zero-shot model's (`untuned`); one may be None.
 
@@ -99,7 +106,10 @@ def score_report(
         "image_size": spec.image_size,
         "protocol": asdict(protocol),
         "class_names": names,
-        "sizes_px": {name: [low, high if math.isfinite(high) else None] for name, (low, high) in SIZES.items()},
+        "sizes_px": {
+            name: [low, high if math.isfinite(high) else None]
+            for name, (low, high) in SIZES.items()
+        },
         "parameters": parameters,
         "tuned": summary,
         "zero_shot": zero,
@@ -117,9 +127,13 @@ def object_report(tuned: Scores, untuned: Scores | None) -> dict[str, Any]:
     """Return the scores of all objects as json values, see `ObjectScore`, and what was not scored."""
     return {
         "scores": [as_row(score) for score in tuned.objects],
-        "zero_shot_scores": [as_row(score) for score in untuned.objects] if untuned is not None else None,
+        "zero_shot_scores": [as_row(score) for score in untuned.objects]
+        if untuned is not None
+        else None,
         "without_region": list(tuned.without_region),
-        "left_out": [{"sample": sample, "region": region} for sample, region in tuned.left_out],
+        "left_out": [
+            {"sample": sample, "region": region} for sample, region in tuned.left_out
+        ],
         "seen_images": None if tuned.seen is None else asdict(tuned.seen),
     }
 
@@ -130,9 +144,16 @@ def is_score_report(path: Path) -> bool:
         values = read_json(path)
     except DataError:
         return False
-    return isinstance(values, dict) and {"format", "protocol", "tuned", "zero_shot"} <= values.keys()
+    return (
+        isinstance(values, dict)
+        and {"format", "protocol", "tuned", "zero_shot"} <= values.keys()
+    )
 
 
 def _times(scores: Scores) -> dict[str, float]:
     """Return the median milliseconds of all that was timed, see `Scores.seconds`."""
-    return {f"{name}_ms": round(1000 * median(each), 2) for name, each in scores.seconds.items() if each}
+    return {
+        f"{name}_ms": round(1000 * median(each), 2)
+        for name, each in scores.seconds.items()
+        if each
+    }

@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from simmat.calibration import Calibration, Kind, ScoredPredictions, confidence_summary, pairs_of
+from simmat.calibration import (
+    Calibration,
+    Kind,
+    ScoredPredictions,
+    confidence_summary,
+    pairs_of,
+)
 from simmat.data.instances import Instance
 from simmat.evaluation.unprompted import AutomaticScores, ious, scored_area
 from simmat.types import BoolArray
@@ -64,12 +70,17 @@ def boundary(region: Instance, width: int) -> Instance:
 
     That is the region less its erosion by `width` steps of a 3×3 square; pixels beyond the image are outside.
     """
-    inside = ndimage.minimum_filter(region.crop, 2 * width + 1, mode="constant", cval=False)
+    inside = ndimage.minimum_filter(
+        region.crop, 2 * width + 1, mode="constant", cval=False
+    )
     return Instance(region.class_id, region.window, region.crop & ~inside)
 
 
 def boundary_iou(
-    prediction: Instance | None, truth: Instance, scored: BoolArray, width: int | None = None
+    prediction: Instance | None,
+    truth: Instance,
+    scored: BoolArray,
+    width: int | None = None,
 ) -> float | None:
     """Return the boundary IoU of Cheng et al. 2021: |G_d ∩ P_d| / |G_d ∪ P_d|.
 
@@ -205,7 +216,9 @@ class Scores:
     objects: tuple[ObjectScore, ...]
     without_region: tuple[str, ...] = ()
     left_out: tuple[tuple[str, int], ...] = ()
-    seconds: Mapping[str, tuple[float, ...]] = field(default_factory=dict, compare=False)
+    seconds: Mapping[str, tuple[float, ...]] = field(
+        default_factory=dict, compare=False
+    )
     class_names: Mapping[int, str] = field(default_factory=dict, compare=False)
     unprompted: AutomaticScores | None = field(default=None, compare=False)
     seen: SeenImages | None = field(default=None, compare=False)
@@ -264,7 +277,12 @@ def merge_scores(parts: Sequence[Scores]) -> Scores:
     objects: list[ObjectScore] = []
     without_region: list[str] = []
     left_out: list[tuple[str, int]] = []
-    seconds: dict[str, list[float]] = {"encode": [], "decode": [], "everything": [], "semantic": []}
+    seconds: dict[str, list[float]] = {
+        "encode": [],
+        "decode": [],
+        "everything": [],
+        "semantic": [],
+    }
     unprompted: list[AutomaticScores] = []
     for part in parts:
         objects += part.objects
@@ -294,15 +312,22 @@ def _figures(objects: Sequence[ObjectScore]) -> dict[str, Any]:
         figures[name] = _mean(score.metrics.get(name) for score in objects)
     if objects[0].clicks:
         curves = [score.clicks for score in objects]
-        clicks: dict[str, Any] = {"miou": [fmean(ious) for ious in zip(*curves, strict=True)]}
+        clicks: dict[str, Any] = {
+            "miou": [fmean(ious) for ious in zip(*curves, strict=True)]
+        }
         for target in NOC_TARGETS:
             clicks[f"noc{target * 100:.0f}"] = _noc(curves, target)
         figures["clicks"] = clicks
     if objects[0].jittered_boxes:
         draws = _over_draws([score.jittered_boxes for score in objects])
-        figures["box"] = {"tight": _mean(score.box for score in objects), "jittered": draws}
+        figures["box"] = {
+            "tight": _mean(score.box for score in objects),
+            "jittered": draws,
+        }
     if objects[0].random_clicks:
-        figures["random_click"] = _over_draws([score.random_clicks for score in objects])
+        figures["random_click"] = _over_draws(
+            [score.random_clicks for score in objects]
+        )
     return figures
 
 
@@ -344,7 +369,9 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return None
 
 
-def _grouped(objects: Iterable[ObjectScore], key: Callable[[ObjectScore], Any]) -> dict[Any, list[float]]:
+def _grouped(
+    objects: Iterable[ObjectScore], key: Callable[[ObjectScore], Any]
+) -> dict[Any, list[float]]:
     groups: dict[Any, list[float]] = {}
     for score in objects:
         groups.setdefault(key(score), []).append(score.iou)

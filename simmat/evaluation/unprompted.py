@@ -26,7 +26,9 @@ Ious = npt.NDArray[np.float64]
 """(F, T) IoU of found and true objects."""
 
 
-def ious(found: Sequence[Instance], true: Sequence[Instance], scored: BoolArray) -> Ious:
+def ious(
+    found: Sequence[Instance], true: Sequence[Instance], scored: BoolArray
+) -> Ious:
     """Return (F, T) IoU of found and true objects of one image over the scored (H, W) pixels; 0 where both are empty.
 
     It is computed in 64 bits: in 32 bits 9 pixels of 10 are less than 0.9, which NoC@90 would miss.
@@ -111,7 +113,9 @@ class ImageMatches:
     def without_classes(self) -> ImageMatches:
         """Return the same objects, all of class 1."""
         return replace(
-            self, found_classes=np.ones_like(self.found_classes), true_classes=np.ones_like(self.true_classes)
+            self,
+            found_classes=np.ones_like(self.found_classes),
+            true_classes=np.ones_like(self.true_classes),
         )
 
     def counted(self, threshold: float) -> tuple[npt.NDArray[np.int64], BoolArray]:
@@ -145,11 +149,17 @@ class ImageMatches:
         that in the class probabilities; -1 for a class that the model does not know.
         """
         if not self.iou.size:
-            return [(float(score), 0.0) for score in self.scores[self.hidden < RIGHT_IOU]], []
+            return [
+                (float(score), 0.0) for score in self.scores[self.hidden < RIGHT_IOU]
+            ], []
         best = self.iou.max(1)
         column = self.iou.argmax(1)
-        counts = np.where(best >= RIGHT_IOU, ~self.uncounted[column], self.hidden < RIGHT_IOU)
-        objects = list(zip(self.scores[counts].tolist(), best[counts].tolist(), strict=True))
+        counts = np.where(
+            best >= RIGHT_IOU, ~self.uncounted[column], self.hidden < RIGHT_IOU
+        )
+        objects = list(
+            zip(self.scores[counts].tolist(), best[counts].tolist(), strict=True)
+        )
         classes: list[tuple[float, ...]] = []
         for row, known in enumerate(self.class_probabilities):
             if known and counts[row] and best[row] >= RIGHT_IOU:
@@ -166,13 +176,23 @@ class ImageMatches:
         matched, counts = self.without_classes().counted(0.5)
         hits = np.flatnonzero(counts & (matched >= 0))
         objects = int(np.count_nonzero(~self.uncounted))
-        wrong = np.count_nonzero(self.found_classes[hits] != self.true_classes[matched[hits]])
+        wrong = np.count_nonzero(
+            self.found_classes[hits] != self.true_classes[matched[hits]]
+        )
         extra = int(np.count_nonzero(counts)) - len(hits)
-        return {"objects": objects, "missed": objects - len(hits), "extra": extra, "wrong_class": int(wrong)}
+        return {
+            "objects": objects,
+            "missed": objects - len(hits),
+            "extra": extra,
+            "wrong_class": int(wrong),
+        }
 
 
 def _classes(regions: Sequence[Instance]) -> npt.NDArray[np.int64]:
-    return np.asarray([1 if region.class_id is None else region.class_id for region in regions], np.int64)
+    return np.asarray(
+        [1 if region.class_id is None else region.class_id for region in regions],
+        np.int64,
+    )
 
 
 def true_classes(images: Sequence[ImageMatches]) -> list[int]:
@@ -225,19 +245,24 @@ def object_scores(images: Sequence[ImageMatches]) -> dict[str, float | None]:
     for value in sorted(classes):
         own = [image.of_class(value) for image in images]
         if value in known:
-            precisions.append([average_precision(own, threshold) for threshold in THRESHOLDS])
+            precisions.append(
+                [average_precision(own, threshold) for threshold in THRESHOLDS]
+            )
         total = 0
         iou_sum = 0.0
         for image in own:
             matched, counts = image.counted(0.5)
-            total += int(np.count_nonzero(counts)) + int(np.count_nonzero(~image.uncounted))
+            total += int(np.count_nonzero(counts)) + int(
+                np.count_nonzero(~image.uncounted)
+            )
             rows = np.flatnonzero(counts & (matched >= 0))
             hits += len(rows)
             iou_sum += float(image.iou[rows, matched[rows]].sum())
         if total:
             qualities.append(2 * iou_sum / total)
         count += total
-    ap = [float(np.mean(values)) for values in zip(*precisions, strict=True)]  # by threshold
+    # by threshold
+    ap = [float(np.mean(values)) for values in zip(*precisions, strict=True)]
     return {
         "ap": float(np.mean(ap)) if ap else None,
         "ap50": ap[0] if ap else None,
@@ -250,10 +275,15 @@ PIXEL_BINS = 64
 """Bins of the probabilities of pixels, of which only counts are kept."""
 
 
-def pixel_confidence(probability: FloatArray, right: BoolArray) -> npt.NDArray[np.float64]:
+def pixel_confidence(
+    probability: FloatArray, right: BoolArray
+) -> npt.NDArray[np.float64]:
     """Return (n, 3) mean probability, share of right pixels and their number, by bins of probability; NaN is 0."""
-    seen = np.nan_to_num(probability).astype(np.float64)  # of weights that a training has ruined
-    return np.stack(binned(PIXEL_BINS, seen, right.astype(np.float64), np.ones(len(seen))), axis=1)
+    # of weights that a training has ruined
+    seen = np.nan_to_num(probability).astype(np.float64)
+    return np.stack(
+        binned(PIXEL_BINS, seen, right.astype(np.float64), np.ones(len(seen))), axis=1
+    )
 
 
 Confusion = Counter[tuple[int, int]]
@@ -278,7 +308,11 @@ def class_scores(confusion: Confusion) -> dict[str, Any]:
 
 
 def count_confusion(
-    true: npt.NDArray[np.int64], found: npt.NDArray[np.int64], scored: BoolArray, *, classed: bool
+    true: npt.NDArray[np.int64],
+    found: npt.NDArray[np.int64],
+    scored: BoolArray,
+    *,
+    classed: bool,
 ) -> Confusion:
     """Count pairs of label values over the scored pixels of (H, W) maps; without classes an object is 1."""
     true = true[scored]
@@ -288,9 +322,13 @@ def count_confusion(
         found = (found != 0).astype(np.int64)
     rows, row = np.unique(true, return_inverse=True)
     columns, column = np.unique(found, return_inverse=True)
-    counts = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns))
+    counts = np.bincount(
+        row * len(columns) + column, minlength=len(rows) * len(columns)
+    )
     confusion = Confusion()
-    for pair, pixels in zip(itertools.product(rows.tolist(), columns.tolist()), counts.tolist(), strict=True):
+    for pair, pixels in zip(
+        itertools.product(rows.tolist(), columns.tolist()), counts.tolist(), strict=True
+    ):
         if pixels:
             confusion[pair] = pixels
     return confusion
@@ -370,7 +408,9 @@ class AutomaticScores:
             by_class = {}
             if self.classed:
                 for value in classes:
-                    by_class[str(value)] = object_scores([image.of_class(value) for image in images])
+                    by_class[str(value)] = object_scores(
+                        [image.of_class(value) for image in images]
+                    )
             block["any_class"] = plain
             block["by_class"] = by_class
         return block
@@ -388,11 +428,18 @@ class AutomaticScores:
         """Return the blocks of what was scored; that of class maps comes from one confusion matrix."""
         blocks: dict[str, Any] = {}
         if self.matches:
-            blocks["everything"] = {**self.everything(), **self.metrics.get("everything", {})}
+            blocks["everything"] = {
+                **self.everything(),
+                **self.metrics.get("everything", {}),
+            }
         if self.confusions:
             confusion = self.confusion()
             counts = {"images": len(self.confusions), "pixels": confusion.total()}
-            blocks["semantic"] = {**counts, **class_scores(confusion), **self.metrics.get("semantic", {})}
+            blocks["semantic"] = {
+                **counts,
+                **class_scores(confusion),
+                **self.metrics.get("semantic", {}),
+            }
         return blocks
 
     def confusion(self) -> Confusion:

@@ -1,6 +1,11 @@
 """Segment images, and write what was found in them."""
 
-from simmat.inference.coco import coco_document, object_records, path_in_folder, run_lengths
+from simmat.inference.coco import (
+    coco_document,
+    object_records,
+    path_in_folder,
+    run_lengths,
+)
 from simmat.inference.formats import (
     BAND_ROWS,
     ImageResult,

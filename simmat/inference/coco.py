@@ -65,7 +65,9 @@ def _centroid_xy(instance: Instance) -> tuple[float, float]:
     return float(x), float(y)
 
 
-def coco_document(images: Iterable[ImageRecords], class_names: Mapping[int, str]) -> dict[str, Any]:
+def coco_document(
+    images: Iterable[ImageRecords], class_names: Mapping[int, str]
+) -> dict[str, Any]:
     """Return objects as a COCO document: masks as compressed run lengths, boxes as x, y, width, height.
 
     Args:
@@ -76,7 +78,9 @@ def coco_document(images: Iterable[ImageRecords], class_names: Mapping[int, str]
     annotations: list[dict[str, Any]] = []
     categories = dict(class_names)
     for number, (file_name, (height, width), records) in enumerate(images, start=1):
-        entries.append({"id": number, "file_name": file_name, "height": height, "width": width})
+        entries.append(
+            {"id": number, "file_name": file_name, "height": height, "width": width}
+        )
         for record in records:
             category = record["class"]
             if category is not None:
@@ -91,7 +95,9 @@ def coco_document(images: Iterable[ImageRecords], class_names: Mapping[int, str]
     return {
         "images": entries,
         "annotations": annotations,
-        "categories": [{"id": value, "name": name} for value, name in sorted(categories.items())],
+        "categories": [
+            {"id": value, "name": name} for value, name in sorted(categories.items())
+        ],
     }
 
 
@@ -113,7 +119,11 @@ def _annotation(record: Mapping[str, Any], number: int, image: int) -> dict[str,
     return annotation
 
 
-def write_coco(images: Iterable[tuple[str, Mapping[str, Any]]], class_names: Mapping[int, str], file: Path) -> int:
+def write_coco(
+    images: Iterable[tuple[str, Mapping[str, Any]]],
+    class_names: Mapping[int, str],
+    file: Path,
+) -> int:
     """Write the objects of all images, given by name and json, but those too large for COCO; return their number."""
     found: list[ImageRecords] = []
     for name, record in images:
@@ -123,7 +133,9 @@ def write_coco(images: Iterable[tuple[str, Mapping[str, Any]]], class_names: Map
         image = name
         if not record.get("mosaic"):
             image = next(iter(record["files"].values()), name)
-        found.append((path_in_folder(Path(image), name), (height, width), record["objects"]))
+        found.append(
+            (path_in_folder(Path(image), name), (height, width), record["objects"])
+        )
     atomic_write_json(file, {"info": INFO, **coco_document(found, class_names)})
     return len(found)
 
@@ -152,21 +164,27 @@ def run_lengths(instance: Instance, size_hw: tuple[int, int]) -> dict[str, Any]:
 
     height, width = size_hw
     if height * width >= MAX_PIXELS:
-        raise DataError(f"an image of {width}x{height} has more pixels than COCO's run lengths can count (2^32)")
+        raise DataError(
+            f"an image of {width}x{height} has more pixels than COCO's run lengths can count (2^32)"
+        )
     y0, x0, y1, x1 = instance.window
-    columns = np.zeros((x1 - x0, y1 - y0 + 2), np.int8)  # each column of the crop between two zeros
+    # each column of the crop between two zeros
+    columns = np.zeros((x1 - x0, y1 - y0 + 2), np.int8)
     columns[:, 1:-1] = instance.crop.T
     change = np.diff(columns, axis=1)
     first, begin = np.nonzero(change == 1)
     last, end = np.nonzero(change == -1)
     starts = (x0 + first) * height + y0 + begin  # column-major positions
     ends = (x0 + last) * height + y0 + end
-    is_joined = starts[1:] == ends[:-1]  # a column that is covered to its end goes on in the next one
+    # a column that is covered to its end goes on in the next one
+    is_joined = starts[1:] == ends[:-1]
     starts = starts[np.r_[True, ~is_joined]]
     ends = ends[np.r_[~is_joined, True]]
     edges = np.stack([starts, ends], axis=1).ravel()  # (2 * runs,)
     counts = np.diff(edges, prepend=0, append=height * width)
     if counts[-1] == 0:
         counts = counts[:-1]
-    code = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    code = coco_mask.frPyObjects(
+        {"size": [height, width], "counts": counts.tolist()}, height, width
+    )
     return {"size": [height, width], "counts": code["counts"].decode("ascii")}

@@ -13,7 +13,13 @@ from simmat.data.formats.folders import IMAGES, files_by_stem, unlabelled_sample
 from simmat.data.formats.frames import FRAMES, frame_name
 from simmat.errors import ConfigError, DataError, all_problems
 from simmat.geo import geo_backend
-from simmat.inference.request import BOX, POINT, PredictOptions, make_prompt, parse_numbers
+from simmat.inference.request import (
+    BOX,
+    POINT,
+    PredictOptions,
+    make_prompt,
+    parse_numbers,
+)
 from simmat.io.files import frame_of, read_csv_rows, read_json, stem_of
 from simmat.io.frames import frame_paths, stack_endings, stack_format
 from simmat.io.images import has_image_ending
@@ -47,7 +53,11 @@ class ImageTask:
 
 
 def image_tasks(
-    predictor: Predictor, files: Sequence[Path] | Mapping[str, Path], out: Path, options: PredictOptions, note: Note
+    predictor: Predictor,
+    files: Sequence[Path] | Mapping[str, Path],
+    out: Path,
+    options: PredictOptions,
+    note: Note,
 ) -> list[ImageTask]:
     """Return the images of a call with their prompts.
 
@@ -71,9 +81,14 @@ def image_tasks(
     if isinstance(files, Mapping) and set(names) <= set(files) <= {*names, *optional}:
         images = [(stem_of(files[names[0]]), {name: files[name] for name in names})]
     elif files and len(names) == 1 and not isinstance(files, Mapping):
-        images = [(name, {names[0]: file}) for name, file in _named_files(predictor, files, out, note)]
+        images = [
+            (name, {names[0]: file})
+            for name, file in _named_files(predictor, files, out, note)
+        ]
     else:
-        raise ConfigError(f"modality {predictor.adapter.name!r} needs {_needed(names, files)}")
+        raise ConfigError(
+            f"modality {predictor.adapter.name!r} needs {_needed(names, files)}"
+        )
     if options.mosaic:
         images = [("mosaic", _tiles(images))]
     if options.is_promptless or options.crs or options.is_map_file:
@@ -82,9 +97,16 @@ def image_tasks(
     return [ImageTask(name, own, {name: prompt}) for name, own in images]
 
 
-def _images_of_prompts(file: Path, files: Sequence[Path] | Mapping[str, Path], names: Sequence[str]) -> list[ImageTask]:
+def _images_of_prompts(
+    file: Path, files: Sequence[Path] | Mapping[str, Path], names: Sequence[str]
+) -> list[ImageTask]:
     """Return the images that a CSV or COCO file of prompts names."""
-    if isinstance(files, Mapping) or len(files) > 1 or len(names) > 1 or not all(path.is_dir() for path in files):
+    if (
+        isinstance(files, Mapping)
+        or len(files) > 1
+        or len(names) > 1
+        or not all(path.is_dir() for path in files)
+    ):
         raise ConfigError(
             "--prompts names one file per image, for sensors with one source; give at most the folder of the files"
         )
@@ -112,7 +134,9 @@ def _tiles(images: Sequence[tuple[str, Mapping[str, Path]]]) -> dict[str, Path]:
     return tiles
 
 
-def _named_files(predictor: Predictor, paths: Sequence[Path], out: Path, note: Note) -> Iterator[tuple[str, Path]]:
+def _named_files(
+    predictor: Predictor, paths: Sequence[Path], out: Path, note: Note
+) -> Iterator[tuple[str, Path]]:
     """Yield (output name, file) of each image; the names of subfolders are part of the output name."""
     for path in paths:
         frame = frame_of(path)
@@ -127,7 +151,9 @@ def _named_files(predictor: Predictor, paths: Sequence[Path], out: Path, note: N
             yield stem_of(path), path
 
 
-def _files_in_folder(predictor: Predictor, path: Path, out: Path, note: Note) -> Iterator[tuple[str, Path]]:
+def _files_in_folder(
+    predictor: Predictor, path: Path, out: Path, note: Note
+) -> Iterator[tuple[str, Path]]:
     """Yield (output name, file) of each image of a folder; of a data set, those of its images or frames."""
     if (path / FRAMES).is_dir():
         note(f"note: {path} is a data set; the frames of {path / FRAMES} are segmented")
@@ -154,7 +180,9 @@ def _files_in_folder(predictor: Predictor, path: Path, out: Path, note: Note) ->
         raise DataError(f"{path}: holds no image ({', '.join(extensions)})")
 
 
-def prompts_on_map(options: PredictOptions, image: ImageReader, name: str) -> dict[str, Prompt]:
+def prompts_on_map(
+    options: PredictOptions, image: ImageReader, name: str
+) -> dict[str, Prompt]:
     """Return prompts in map coordinates in pixels of an image: output name of an object -> prompt.
 
     Raises:
@@ -163,7 +191,9 @@ def prompts_on_map(options: PredictOptions, image: ImageReader, name: str) -> di
     """
     if options.prompts is None:
         return {name: _prompt_in_pixels(options, image)}
-    found = geo_backend(str(options.prompts)).read_prompts(options.prompts, options.crs, image)
+    found = geo_backend(str(options.prompts)).read_prompts(
+        options.prompts, options.crs, image
+    )
     return {f"{name}_{of_object}": prompt for of_object, prompt in found.items()}
 
 
@@ -178,7 +208,8 @@ def _prompt_in_pixels(options: PredictOptions, image: ImageReader) -> Prompt:
         corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
     crs = options.crs or ""
     found = geo_backend("--crs").to_pixels([*places, *corners], crs, image)
-    coords = (found[: len(places)] - 0.5).tolist()  # the centre of the first pixel is at 0, 0
+    # the centre of the first pixel is at 0, 0
+    coords = (found[: len(places)] - 0.5).tolist()
     box = None
     if corners:
         corner_xy = found[len(places) :]
@@ -209,7 +240,9 @@ def read_prompts(path: Path) -> dict[str, dict[str, Prompt]]:
     for (file, name), marks in table.items():
         where = f"object {name!r} of {file}"
         if name in (".", "..") or set(name) & set("/\\\0"):
-            problems.append(f"{where}: the name becomes part of a file name; leave out / and \\")
+            problems.append(
+                f"{where}: the name becomes part of a file name; leave out / and \\"
+            )
             continue
         boxes = marks["box"]
         if len(boxes) > 1:
@@ -224,7 +257,9 @@ def read_prompts(path: Path) -> dict[str, dict[str, Prompt]]:
     if problems:
         raise DataError(all_problems(f"{path}: prompts that cannot be used:", problems))
     if not found:
-        raise DataError(f"{path}: no prompts; a row is a file, an object and a point or a box")
+        raise DataError(
+            f"{path}: no prompts; a row is a file, an object and a point or a box"
+        )
     return found
 
 
@@ -237,7 +272,9 @@ def image_name(file: str) -> str:
 def _read_csv(path: Path) -> tuple[_Marks, list[str]]:
     """Return the marks of a CSV, and what is wrong with it."""
     columns = ("file", "object", *_FORMS)
-    header, rows = read_csv_rows(path, "prompts file", ",".join(columns), hint='; put a pair in quotes, "10,20"')
+    header, rows = read_csv_rows(
+        path, "prompts file", ",".join(columns), hint='; put a pair in quotes, "10,20"'
+    )
     names = set(header)
     has_marks = "point" in names or "box" in names
     if not has_marks or not {"file", "object"} <= names <= set(columns):
@@ -275,7 +312,9 @@ def _read_coco(path: Path) -> tuple[_Marks, list[str]]:
         raise DataError(f"{path}: COCO json needs the lists images and annotations")
     names: dict[str, str] = {}
     for image in images:
-        if not isinstance(image, Mapping) or not isinstance(image.get("file_name"), str):
+        if not isinstance(image, Mapping) or not isinstance(
+            image.get("file_name"), str
+        ):
             raise DataError(f"{path}: an image has no file_name")
         names[str(image.get("id"))] = image["file_name"]
     table: _Marks = {}
@@ -283,15 +322,21 @@ def _read_coco(path: Path) -> tuple[_Marks, list[str]]:
     for number, annotation in enumerate(annotations):
         box = annotation.get("bbox") if isinstance(annotation, dict) else None
         if not _is_box(box):
-            problems.append(f"annotations[{number}]: bbox must be [x, y, width, height], got {box!r}")
+            problems.append(
+                f"annotations[{number}]: bbox must be [x, y, width, height], got {box!r}"
+            )
             continue
         name = names.get(str(annotation.get("image_id")))
         if name is None:
-            problems.append(f"annotations[{number}]: no image has the id {annotation.get('image_id')!r}")
+            problems.append(
+                f"annotations[{number}]: no image has the id {annotation.get('image_id')!r}"
+            )
             continue
         key = name, str(annotation.get("id", number))
         if key in table:
-            problems.append(f"annotations[{number}]: another one of {name} has the id {key[1]}")
+            problems.append(
+                f"annotations[{number}]: another one of {name} has the id {key[1]}"
+            )
         x, y, width, height = box
         table[key] = defaultdict(list, box=[(x, y, x + width, y + height)])
     return table, problems
@@ -300,4 +345,6 @@ def _read_coco(path: Path) -> tuple[_Marks, list[str]]:
 def _is_box(value: object) -> TypeGuard[list[float]]:
     if not isinstance(value, list) or len(value) != 4:
         return False
-    return all(isinstance(number, int | float) and abs(number) < 2**31 for number in value)
+    return all(
+        isinstance(number, int | float) and abs(number) < 2**31 for number in value
+    )

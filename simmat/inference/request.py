@@ -64,11 +64,16 @@ def make_prompt(
 ) -> Prompt:
     """Return the prompt of points (x, y) on and off an object and its box; `prefix` comes before names in messages."""
     if not points and box is None:
-        raise ConfigError(f"no point on an object and no box; give {prefix}point {POINT} or {prefix}box {BOX}")
-    with np.errstate(over="ignore"):  # the check against the image bounds refuses infinity
+        raise ConfigError(
+            f"no point on an object and no box; give {prefix}point {POINT} or {prefix}box {BOX}"
+        )
+    # the check against the image bounds refuses infinity
+    with np.errstate(over="ignore"):
         coords = np.asarray([*points, *negative], np.float32).reshape(-1, 2)
         corners = None if box is None else np.asarray(box, np.float32)
-    return Prompt(coords, np.asarray([1] * len(points) + [0] * len(negative), np.int64), corners)
+    return Prompt(
+        coords, np.asarray([1] * len(points) + [0] * len(negative), np.int64), corners
+    )
 
 
 def prompt_values(prompt: Prompt) -> dict[str, Any]:
@@ -99,7 +104,9 @@ def _split(value: Any) -> Any:
 
 
 def _numbers(form: str) -> BeforeValidator:
-    return BeforeValidator(lambda value: parse_numbers(value, form) if isinstance(value, str) else value)
+    return BeforeValidator(
+        lambda value: parse_numbers(value, form) if isinstance(value, str) else value
+    )
 
 
 def _channels(value: Any) -> Any:
@@ -115,7 +122,13 @@ Box = Annotated[tuple[float, float, float, float], _numbers(BOX)]
 
 
 def _option(
-    default: Any, description: str, metavar: str = "", flag: str = "", *, repeat: bool = False, **limits: Any
+    default: Any,
+    description: str,
+    metavar: str = "",
+    flag: str = "",
+    *,
+    repeat: bool = False,
+    **limits: Any,
 ) -> Any:
     """Return a field with what the command line needs of it."""
     return Field(
@@ -134,7 +147,14 @@ def _flag(name: str) -> str:
 
 
 _FOR_PROMPTS = ("points", "negative", "box", "prompts", "crs", "uncertainty", "cache")
-_FOR_SEARCH = ("classes", "min_score", "max_error_rate", "min_area", "overlap", "mosaic")
+_FOR_SEARCH = (
+    "classes",
+    "min_score",
+    "max_error_rate",
+    "min_area",
+    "overlap",
+    "mosaic",
+)
 
 
 class PredictOptions(StrictModel):
@@ -151,8 +171,12 @@ class PredictOptions(StrictModel):
         "Channels this image lacks, by name, index or wavelength; for bundles of --mat channel-attention.",
         "LIST",
     )
-    points: tuple[Point, ...] = _option((), "Pixel on the object; repeatable.", POINT, "--point")
-    negative: tuple[Point, ...] = _option((), "Pixel not on the object; repeatable.", POINT)
+    points: tuple[Point, ...] = _option(
+        (), "Pixel on the object; repeatable.", POINT, "--point"
+    )
+    negative: tuple[Point, ...] = _option(
+        (), "Pixel not on the object; repeatable.", POINT
+    )
     box: Box | None = _option(None, "Box around the object, in pixels.", BOX)
     prompts: Path | None = _option(
         None,
@@ -161,10 +185,13 @@ class PredictOptions(StrictModel):
         "FILE",
     )
     crs: str | None = _option(
-        None, "--point, --box and the prompts file are in map coordinates, such as EPSG:4326.", "CRS"
+        None,
+        "--point, --box and the prompts file are in map coordinates, such as EPSG:4326.",
+        "CRS",
     )
     mask: Literal["single", "best"] = _option(
-        "single", "The model's single mask, or the alternative with the highest predicted IoU."
+        "single",
+        "The model's single mask, or the alternative with the highest predicted IoU.",
     )
     uncertainty: bool = _option(
         False,
@@ -172,10 +199,14 @@ class PredictOptions(StrictModel):
     )
     everything: bool = _option(False, "Find every object, without prompts.")
     reference: tuple[Path, ...] = _option(
-        (), "Image that shows what to find, instead of every object; repeatable.", "FILE"
+        (),
+        "Image that shows what to find, instead of every object; repeatable.",
+        "FILE",
     )
     reference_mask: tuple[Path, ...] = _option(
-        (), "Its mask: label values, 0 for background; one for each --reference, in the same order.", "FILE"
+        (),
+        "Its mask: label values, 0 for background; one for each --reference, in the same order.",
+        "FILE",
     )
     semantic: bool = _option(False, "Find the class of every pixel.")
     formats: Names | None = _option(
@@ -193,7 +224,9 @@ class PredictOptions(StrictModel):
         repeat=True,
     )
     min_score: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] | None = _option(
-        None, "Smallest score of an object; auto keeps what --max-error-rate allows.", "NUMBER|auto"
+        None,
+        "Smallest score of an object; auto keeps what --max-error-rate allows.",
+        "NUMBER|auto",
     )
     max_error_rate: float | None = _option(
         None,
@@ -204,22 +237,32 @@ class PredictOptions(StrictModel):
         le=0.5,
     )
     min_area: int | None = _option(None, "Smallest object in pixels.", ge=1)
-    tile: int | None = _option(None, "Cut images into windows of this side in pixels.", ge=32)
+    tile: int | None = _option(
+        None, "Cut images into windows of this side in pixels.", ge=32
+    )
     overlap: int | None = _option(None, "Overlap of windows in pixels.", ge=0)
-    mosaic: bool = _option(False, "The files are tiles of one map: find objects across their borders.")
+    mosaic: bool = _option(
+        False, "The files are tiles of one map: find objects across their borders."
+    )
     executor: str = _option(
         LOCAL,
         "Where images are segmented: here, or on the workers of a dask scheduler that see the same files.",
         "local|tcp://HOST:PORT",
     )
     cache: Path | None = _option(
-        None, "Keep embeddings in this folder, so that later prompts on the same image need no encoder.", "DIR"
+        None,
+        "Keep embeddings in this folder, so that later prompts on the same image need no encoder.",
+        "DIR",
     )
 
     @property
     def is_promptless(self) -> bool:
         """True if objects or classes are found without prompts."""
-        return self.everything or self.semantic or bool(self.reference or self.reference_mask)
+        return (
+            self.everything
+            or self.semantic
+            or bool(self.reference or self.reference_mask)
+        )
 
     @property
     def is_map_file(self) -> bool:
@@ -313,7 +356,11 @@ class Request:
         for kind in self.kinds:
             for one in (*self.formats, *self.automatic):
                 if kind in one.kinds and not one.one_file:
-                    found.update(dict.fromkeys(ending.format(kind=kind) for ending in one.endings))
+                    found.update(
+                        dict.fromkeys(
+                            ending.format(kind=kind) for ending in one.endings
+                        )
+                    )
         return tuple(found)
 
     def formats_for_call(self) -> tuple[ResultFormat, ...]:
@@ -321,7 +368,9 @@ class Request:
         every = dict.fromkeys((*self.formats, *self.automatic))
         return tuple(one for one in every if one.one_file and _holds(one, self.kinds))
 
-    def formats_for_image(self, kind: ResultKind, image: ImageReader) -> tuple[ResultFormat, ...]:
+    def formats_for_image(
+        self, kind: ResultKind, image: ImageReader
+    ) -> tuple[ResultFormat, ...]:
         """Return the formats of an image's files in the order in which they are written.
 
         Raises:
@@ -333,14 +382,20 @@ class Request:
         places: set[str] = {kind}
         if image.georeference is not None:
             places.add(f"georeferenced {kind}")
-        automatic = [one for one in self.automatic if not places.isdisjoint(one.auto) and _can_hold(one, image)]
+        automatic = [
+            one
+            for one in self.automatic
+            if not places.isdisjoint(one.auto) and _can_hold(one, image)
+        ]
         replaced = {one.replaces for one in automatic}
         for one in automatic:
             if one.name not in replaced and one not in chosen:
                 chosen.append(one)
         return tuple(one for one in _in_order(chosen) if not one.one_file)
 
-    def digest(self, files: Mapping[str, Path], prompts: Mapping[str, Prompt], model: str) -> str:
+    def digest(
+        self, files: Mapping[str, Path], prompts: Mapping[str, Prompt], model: str
+    ) -> str:
         """Return a digest of all that the results of an image depend on.
 
         Args:
@@ -352,21 +407,49 @@ class Request:
         if self.options.is_map_file and self.options.prompts is not None:
             map_file = {"": self.options.prompts}
         names = [one.name for one in self.formats]
-        found = (self.kinds, names, bool(self.automatic), self.settings, self.reference, self.min_score)
+        found = (
+            self.kinds,
+            names,
+            bool(self.automatic),
+            self.settings,
+            self.reference,
+            self.min_score,
+        )
         asked = self.options.model_dump(mode="json", include=_IN_DIGEST)
         classes = None
         if self.kept_classes is not None:
             classes = sorted(self.kept_classes)
         marked = [(name, prompt_values(prompt)) for name, prompt in prompts.items()]
-        return request_digest(model, files_key(files), files_key(map_file), repr(found), asked, classes, marked)
+        return request_digest(
+            model,
+            files_key(files),
+            files_key(map_file),
+            repr(found),
+            asked,
+            classes,
+            marked,
+        )
 
 
-_IN_DIGEST = {"missing", "points", "negative", "box", "crs", "mask", "tile", "overlap", "mosaic"}
+_IN_DIGEST = {
+    "missing",
+    "points",
+    "negative",
+    "box",
+    "crs",
+    "mask",
+    "tile",
+    "overlap",
+    "mosaic",
+}
 """Options on which the results depend as they are given; the others are resolved, or change nothing."""
 
 
 def resolve(
-    options: PredictOptions, predictor: Predictor, registry: Registry, note: Callable[[str], object]
+    options: PredictOptions,
+    predictor: Predictor,
+    registry: Registry,
+    note: Callable[[str], object],
 ) -> Request:
     """Return what the options ask of a model.
 
@@ -381,8 +464,14 @@ def resolve(
     """
     least = options.min_score
     if least == "auto":
-        origin = "an untuned model" if predictor.bundle is None else str(predictor.bundle.path)
-        least = min_score(predictor.calibration, options.max_error_rate or MAX_ERROR_RATE, origin)
+        origin = (
+            "an untuned model"
+            if predictor.bundle is None
+            else str(predictor.bundle.path)
+        )
+        least = min_score(
+            predictor.calibration, options.max_error_rate or MAX_ERROR_RATE, origin
+        )
         note(f"--min-score auto: {least:.3f}")
     if options.semantic:
         predictor.required_dense()  # raises before any work
@@ -398,10 +487,14 @@ def resolve(
     missing: frozenset[str] = frozenset()
     if options.missing:
         missing = predictor.image_loader.missing_channels(options.missing)
-    return Request(options, kinds, formats, automatic, settings, reference, least, classes, missing)
+    return Request(
+        options, kinds, formats, automatic, settings, reference, least, classes, missing
+    )
 
 
-def _settings(options: PredictOptions, predictor: Predictor, reference: Reference | None) -> EverythingSettings | None:
+def _settings(
+    options: PredictOptions, predictor: Predictor, reference: Reference | None
+) -> EverythingSettings | None:
     """Return how objects are found without prompts; None if none are."""
     from simmat.predictor import EverythingSettings
 
@@ -411,18 +504,27 @@ def _settings(options: PredictOptions, predictor: Predictor, reference: Referenc
     if options.min_area is not None:
         settings = replace(settings, min_area=options.min_area)
     if isinstance(options.min_score, float):
-        settings = replace(settings, min_score=_raw_score(options.min_score, predictor, reference))
+        settings = replace(
+            settings, min_score=_raw_score(options.min_score, predictor, reference)
+        )
     return settings
 
 
-def _raw_score(least: float, predictor: Predictor, reference: Reference | None) -> float:
+def _raw_score(
+    least: float, predictor: Predictor, reference: Reference | None
+) -> float:
     """Return the score before calibration from which on objects are searched, for the smallest score to keep."""
     from simmat.predictor import EverythingSettings
 
-    if predictor.calibration is None or predictor.calibration.object is None or reference is not None:
+    if (
+        predictor.calibration is None
+        or predictor.calibration.object is None
+        or reference is not None
+    ):
         return least
     raw = predictor.calibration.object.inverse(least)
-    return min(raw, EverythingSettings.min_score)  # the calibration was measured with the default search
+    # the calibration was measured with the default search
+    return min(raw, EverythingSettings.min_score)
 
 
 def _reference(options: PredictOptions, predictor: Predictor) -> Reference:
@@ -433,7 +535,9 @@ def _reference(options: PredictOptions, predictor: Predictor) -> Reference:
             "Predictor.reference takes {source: file}"
         )
     shown = list(zip(options.reference, options.reference_mask, strict=True))
-    return predictor.reference(shown, classes=options.classes or (), missing=options.missing, tile=options.tile)
+    return predictor.reference(
+        shown, classes=options.classes or (), missing=options.missing, tile=options.tile
+    )
 
 
 def _kinds(options: PredictOptions, registry: Registry) -> tuple[ResultKind, ...]:
@@ -447,7 +551,9 @@ def _kinds(options: PredictOptions, registry: Registry) -> tuple[ResultKind, ...
     return kinds_of_prompts(options.formats, registry)
 
 
-def kinds_of_prompts(names: Collection[str] | None, registry: Registry) -> tuple[ResultKind, ...]:
+def kinds_of_prompts(
+    names: Collection[str] | None, registry: Registry
+) -> tuple[ResultKind, ...]:
     """Return what formats hold of prompted objects: each object separately, or all objects of an image.
 
     Args:
@@ -474,7 +580,11 @@ def _formats(
 
 
 def choose_formats(
-    names: Collection[str], kinds: Collection[ResultKind], registry: Registry, *, of_prompts: bool = False
+    names: Collection[str],
+    kinds: Collection[ResultKind],
+    registry: Registry,
+    *,
+    of_prompts: bool = False,
 ) -> tuple[tuple[ResultFormat, ...], tuple[ResultFormat, ...]]:
     """Find formats by name; "auto" stands for those that suit each image.
 
@@ -505,7 +615,9 @@ def choose_formats(
     automatic = []
     if AUTO in names:
         for one in every:
-            shows_pixels = any(place.endswith(("prompts", "classes")) for place in one.auto)
+            shows_pixels = any(
+                place.endswith(("prompts", "classes")) for place in one.auto
+            )
             if one.auto and (shows_pixels if of_prompts else _holds(one, kinds)):
                 automatic.append(one)
     return _in_order(named), _in_order(automatic)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Container,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -24,12 +32,24 @@ from simmat.inference import shared
 from simmat.inference.formats import ImageResult, LabelMap, PromptResult
 from simmat.inference.images import ImageTask, image_tasks, prompts_on_map
 from simmat.inference.outcome import ImageOutcome, Progress
-from simmat.inference.request import LOCAL, PredictOptions, Request, files_key, prompt_values, resolve
+from simmat.inference.request import (
+    LOCAL,
+    PredictOptions,
+    Request,
+    files_key,
+    prompt_values,
+    resolve,
+)
 from simmat.inference.window_store import WindowStore
 from simmat.inference.writer import Found, Writer
 from simmat.io.files import output_errors, release_pages, remove_temporary
 from simmat.predictor.open import NoValidPixelsError, picture_of
-from simmat.predictor.tiles import WindowResult, check_inside, merge_objects, most_likely
+from simmat.predictor.tiles import (
+    WindowResult,
+    check_inside,
+    merge_objects,
+    most_likely,
+)
 from simmat.types import Prompt, SensorImage, Window
 
 if TYPE_CHECKING:
@@ -82,9 +102,13 @@ def predict_files(
     segment = partial(_segment, predictor, request, writer, progress)
     try:
         if options.executor != LOCAL:
-            _collect(_segment_there(left, predictor, request, load, out), outcomes, progress)
+            _collect(
+                _segment_there(left, predictor, request, load, out), outcomes, progress
+            )
         elif processes.count > 1:
-            pieces = shared.pieces_of_process(left, partial(_windows_of, predictor, request), processes)
+            pieces = shared.pieces_of_process(
+                left, partial(_windows_of, predictor, request), processes
+            )
             _collect(_segment_here(pieces, segment), outcomes, progress)
             for of_process in processes.gather(outcomes):
                 outcomes |= of_process
@@ -92,31 +116,50 @@ def predict_files(
             rest = [(task, None) for task in left if task.name not in outcomes]
             _collect(_segment_here(rest, segment), outcomes, progress)
     except BaseException:
-        done = [task for task in left if task.name in outcomes and outcomes[task.name].error is None]
+        done = [
+            task
+            for task in left
+            if task.name in outcomes and outcomes[task.name].error is None
+        ]
         if done:
-            progress.note(f"{len(done)} of {len(left)} images are done; their results are in {out}")
+            progress.note(
+                f"{len(done)} of {len(left)} images are done; their results are in {out}"
+            )
         raise
     if not processes.is_main:
         return []
-    successful = [outcomes[task.name] for task in tasks if outcomes[task.name].error is None]
+    successful = [
+        outcomes[task.name] for task in tasks if outcomes[task.name].error is None
+    ]
     for line in writer.finish(successful):
         progress.wrote(line)
-    if request.settings is not None and successful and not any(outcome.objects for outcome in successful):
-        progress.note("Warning: no object found; try a lower --min-score, other --classes, prompts, or more training")
+    if (
+        request.settings is not None
+        and successful
+        and not any(outcome.objects for outcome in successful)
+    ):
+        progress.note(
+            "Warning: no object found; try a lower --min-score, other --classes, prompts, or more training"
+        )
     return [outcomes[task.name] for task in tasks]
 
 
-def _finished(tasks: Iterable[ImageTask], writer: Writer, processes: Processes) -> dict[str, ImageOutcome]:
+def _finished(
+    tasks: Iterable[ImageTask], writer: Writer, processes: Processes
+) -> dict[str, ImageOutcome]:
     """Return the outcomes of the images that an earlier call has done, by name."""
     done: dict[str, ImageOutcome] = {}
     for task in tasks:
         outcome = writer.earlier_outcome(task)
         if outcome is not None:
             done[task.name] = outcome
-    return dict(processes.gather(done)[0])  # another process may finish an image while this one checks
+    # another process may finish an image while this one checks
+    return dict(processes.gather(done)[0])
 
 
-def _collect(found: Outcomes, outcomes: dict[str, ImageOutcome], progress: Progress) -> None:
+def _collect(
+    found: Outcomes, outcomes: dict[str, ImageOutcome], progress: Progress
+) -> None:
     """Add the first outcome of each image to `outcomes` when it is there; None is a part of an image."""
     with closing(found):
         for outcome in found:
@@ -126,7 +169,8 @@ def _collect(found: Outcomes, outcomes: dict[str, ImageOutcome], progress: Progr
 
 
 def _segment_here(
-    pieces: Iterable[shared.Piece], segment: Callable[[ImageTask, Sequence[int] | None], ImageOutcome | None]
+    pieces: Iterable[shared.Piece],
+    segment: Callable[[ImageTask, Sequence[int] | None], ImageOutcome | None],
 ) -> Outcomes:
     """Segment one piece of work after the other."""
     for task, indices in pieces:
@@ -134,7 +178,11 @@ def _segment_here(
 
 
 def _segment_there(
-    tasks: Sequence[ImageTask], predictor: Predictor, request: Request, load: partial[Predictor], out: Path
+    tasks: Sequence[ImageTask],
+    predictor: Predictor,
+    request: Request,
+    load: partial[Predictor],
+    out: Path,
 ) -> Outcomes:
     """Segment images on the workers of a dask scheduler, which load the model themselves."""
     arguments = {name: shared.absolute(value) for name, value in load.keywords.items()}
@@ -142,13 +190,21 @@ def _segment_there(
     if tasks:
         needed += tasks[0].files.values()
     pieces = shared.pieces_for_workers(tasks, partial(_windows_of, predictor, request))
-    segment = partial(_segment_on_worker, partial(load.func, **arguments), predictor.digest, request, out)
+    segment = partial(
+        _segment_on_worker,
+        partial(load.func, **arguments),
+        predictor.digest,
+        request,
+        out,
+    )
     with shared.dask_pool(request.options.executor, out, needed) as pool:
         for name, result in shared.done_by_workers(pool, segment, pieces):
             yield _attempt(name, result)
 
 
-def _attempt(name: str, function: Callable[[], ImageOutcome | None]) -> ImageOutcome | None:
+def _attempt(
+    name: str, function: Callable[[], ImageOutcome | None]
+) -> ImageOutcome | None:
     """Return what a function makes of an image, also if that fails; an OutputError, such as a full disk, is raised."""
     try:
         return function()
@@ -176,7 +232,9 @@ def _segment_on_worker(
         _PREDICTORS.clear()
         _PREDICTORS[key] = load()
     predictor = _PREDICTORS[key]
-    return _segment(predictor, request, Writer(out, request, predictor), Progress(), task, indices)
+    return _segment(
+        predictor, request, Writer(out, request, predictor), Progress(), task, indices
+    )
 
 
 def _segment(
@@ -195,7 +253,11 @@ def _segment(
 
 
 def segment_image(
-    predictor: Predictor, request: Request, writer: Writer, task: ImageTask, progress: Progress
+    predictor: Predictor,
+    request: Request,
+    writer: Writer,
+    task: ImageTask,
+    progress: Progress,
 ) -> ImageOutcome:
     """Segment an image, and write what is found."""
     image = open_image(predictor, task, request)
@@ -221,26 +283,49 @@ def open_image(predictor: Predictor, task: ImageTask, request: Request) -> Tiled
     options = request.options
     if options.mosaic:
         tiles = list(task.files.values())
-        image = predictor.open_mosaic(tiles, missing=options.missing, tile=options.tile, overlap=options.overlap)
+        image = predictor.open_mosaic(
+            tiles, missing=options.missing, tile=options.tile, overlap=options.overlap
+        )
     else:
         image = predictor.open_image(
-            task.files, missing=options.missing, tile=options.tile, overlap=options.overlap, cache=options.cache
+            task.files,
+            missing=options.missing,
+            tile=options.tile,
+            overlap=options.overlap,
+            cache=options.cache,
         )
     for kind in request.kinds:
         request.formats_for_image(kind, image.reader)  # raises before any work
     return image
 
 
-def window_store(image: TiledImage, task: ImageTask, request: Request, out: Path) -> WindowStore | None:
+def window_store(
+    image: TiledImage, task: ImageTask, request: Request, out: Path
+) -> WindowStore | None:
     """Return the folder that keeps the answers of the windows of an image; None if there is only one window."""
     if not request.options.is_promptless or len(image.windows) == 1:
         return None
-    asked = repr((request.settings, request.reference, request.options.semantic, request.options.missing))
-    key = json.dumps([image.encoder.digest, files_key(task.files), asked, image.tile, image.overlap])
+    asked = repr(
+        (
+            request.settings,
+            request.reference,
+            request.options.semantic,
+            request.options.missing,
+        )
+    )
+    key = json.dumps(
+        [image.encoder.digest, files_key(task.files), asked, image.tile, image.overlap]
+    )
     return WindowStore(out / f".{task.name}.windows", key)
 
 
-def _answer_windows(predictor: Predictor, task: ImageTask, request: Request, out: Path, indices: Iterable[int]) -> None:
+def _answer_windows(
+    predictor: Predictor,
+    task: ImageTask,
+    request: Request,
+    out: Path,
+    indices: Iterable[int],
+) -> None:
     """Segment some windows of an image, and store the results for the process that joins them."""
     image = open_image(predictor, task, request)
     store = window_store(image, task, request, out)
@@ -317,17 +402,26 @@ def _find_without_prompts(
         empty += answer.is_empty
         if classes is not None and blender is not None:
             for y0, band in blender.add(answer.probabilities):
-                labels, _ = most_likely(band, model.required_dense().label_values, model.label_type()[1])
+                labels, _ = most_likely(
+                    band, model.required_dense().label_values, model.label_type()[1]
+                )
                 classes[y0 : y0 + len(labels)] = labels
                 release_pages(classes)
     image.check_measured(empty)
     results = []
     if request.settings is not None:
-        results.append(_objects_result(image, task, request, merge_objects(image.windows, objects)))
+        results.append(
+            _objects_result(image, task, request, merge_objects(image.windows, objects))
+        )
     if classes is not None:
         results.append(_classes_result(image, task, request, classes))
     count = len(image.windows)
-    windows = {"tile": image.tile, "overlap": image.overlap, "count": count, "without_measurement": empty}
+    windows = {
+        "tile": image.tile,
+        "overlap": image.overlap,
+        "count": count,
+        "without_measurement": empty,
+    }
     return Found(
         task,
         image.reader,
@@ -358,13 +452,19 @@ def _answers(
         yield answer
 
 
-def _segment_window(image: TiledImage, window: Window, request: Request) -> WindowResult:
+def _segment_window(
+    image: TiledImage, window: Window, request: Request
+) -> WindowResult:
     """Find in a window what a request asks for without prompts."""
     semantic = request.options.semantic
-    return image.segment_window(window, request.settings, reference=request.reference, semantic=semantic)
+    return image.segment_window(
+        window, request.settings, reference=request.reference, semantic=semantic
+    )
 
 
-def _find_together(image: TiledImage, task: ImageTask, request: Request, prompts: Mapping[str, Prompt]) -> Found:
+def _find_together(
+    image: TiledImage, task: ImageTask, request: Request, prompts: Mapping[str, Prompt]
+) -> Found:
     """Find prompted objects, to write all to the same files."""
     request.formats_for_image("objects", image.reader)  # raises before any work
     objects: list[FoundObject] = []
@@ -387,10 +487,15 @@ def _find_together(image: TiledImage, task: ImageTask, request: Request, prompts
     )
 
 
-def _find_each(image: TiledImage, task: ImageTask, request: Request, prompts: Mapping[str, Prompt]) -> Found:
+def _find_each(
+    image: TiledImage, task: ImageTask, request: Request, prompts: Mapping[str, Prompt]
+) -> Found:
     """Find prompted objects, to write each to its own files."""
     whole = image.reader.read(Window(0, 0, *image.size_hw))
-    channels = [{"name": one.name, "quantity": one.quantity, "unit": one.unit} for one in whole.channels]
+    channels = [
+        {"name": one.name, "quantity": one.quantity, "unit": one.unit}
+        for one in whole.channels
+    ]
     return Found(
         task,
         image.reader,
@@ -402,7 +507,10 @@ def _find_each(image: TiledImage, task: ImageTask, request: Request, prompts: Ma
 
 
 def _each_result(
-    image: TiledImage, whole: SensorImage, request: Request, prompts: Mapping[str, Prompt]
+    image: TiledImage,
+    whole: SensorImage,
+    request: Request,
+    prompts: Mapping[str, Prompt],
 ) -> Iterator[PromptResult]:
     """Yield the object of each prompt; few masks of the whole image are in memory at once."""
     shown = partial(_picture, whole, request.missing)
@@ -410,7 +518,9 @@ def _each_result(
         result = _prompt_result(image, name, prompt, prediction)
         uncertainty = None
         if request.uncertainty:
-            uncertainty = image.uncertainty(prompt, request.options.mask, prediction.window)
+            uncertainty = image.uncertainty(
+                prompt, request.options.mask, prediction.window
+            )
         yield replace(
             result,
             mask=prediction.whole_mask(image.size_hw),
@@ -423,7 +533,11 @@ def _each_result(
 
 def _picture(image: SensorImage, missing: Container[str]) -> PictureArray:
     """Return the display picture of an image, without the channels that its files lack."""
-    kept = [index for index, channel in enumerate(image.channels) if channel.name not in missing]
+    kept = [
+        index
+        for index, channel in enumerate(image.channels)
+        if channel.name not in missing
+    ]
     if len(kept) < len(image.channels):
         image = image.select(kept)
     return display_rgb(image)
@@ -436,12 +550,16 @@ def _predictions(
     names = list(prompts)
     for start in range(0, len(names), MAX_PROMPTS):
         together = names[start : start + MAX_PROMPTS]
-        found = image.predict_prompts([prompts[name] for name in together], request.options.mask)
+        found = image.predict_prompts(
+            [prompts[name] for name in together], request.options.mask
+        )
         for name, prediction in zip(together, found, strict=True):
             yield name, prompts[name], prediction
 
 
-def _prompt_result(image: TiledImage, name: str, prompt: Prompt, found: Prediction) -> PromptResult:
+def _prompt_result(
+    image: TiledImage, name: str, prompt: Prompt, found: Prediction
+) -> PromptResult:
     """Return the object of a prompt in its window."""
     class_name = None
     if found.class_id is not None:
@@ -465,24 +583,38 @@ def _objects_result(
     kept = []
     for one in objects:
         is_sure = request.min_score is None or one.score >= request.min_score
-        if is_sure and (request.kept_classes is None or one.instance.class_id in request.kept_classes):
+        if is_sure and (
+            request.kept_classes is None
+            or one.instance.class_id in request.kept_classes
+        ):
             kept.append(one)
     return replace(_empty_result(image, task), objects=tuple(kept))
 
 
-def _classes_result(image: TiledImage, task: ImageTask, request: Request, classes: LabelMap) -> ImageResult:
+def _classes_result(
+    image: TiledImage, task: ImageTask, request: Request, classes: LabelMap
+) -> ImageResult:
     """Return the class map with the classes that the request keeps."""
     _, nodata = image.encoder.label_type()
     background = 0 if image.encoder.required_dense().background else None
     if request.kept_classes is not None:
         _drop_classes(classes, request.kept_classes, nodata, background)
-    return replace(_empty_result(image, task), class_map=classes, nodata=nodata, background=background)
+    return replace(
+        _empty_result(image, task),
+        class_map=classes,
+        nodata=nodata,
+        background=background,
+    )
 
 
 def _empty_result(image: TiledImage, task: ImageTask) -> ImageResult:
     reader = image.reader
     return ImageResult(
-        task.name, reader.size_hw, reader.georeference, image.encoder.class_names, partial(picture_of, reader)
+        task.name,
+        reader.size_hw,
+        reader.georeference,
+        image.encoder.class_names,
+        partial(picture_of, reader),
     )
 
 
@@ -492,7 +624,9 @@ def _is_large(image: TiledImage, request: Request) -> bool:
         return False
     reader = image.reader
     in_windows = request.options.tile is not None or not isinstance(reader, SensorImage)
-    is_large = in_windows and (reader.georeference is not None or math.prod(reader.size_hw) > _MAX_PIXELS)
+    is_large = in_windows and (
+        reader.georeference is not None or math.prod(reader.size_hw) > _MAX_PIXELS
+    )
     if is_large and request.uncertainty:
         height, width = reader.size_hw
         raise ConfigError(
@@ -524,12 +658,17 @@ def _empty_class_map(image: TiledImage, folder: Path | None) -> npt.NDArray[Any]
     if folder is None:
         return np.zeros(image.size_hw, dtype)
     with output_errors(folder), TemporaryFile(dir=folder) as stream:
-        if hasattr(os, "posix_fallocate"):  # if the disk became full later, SIGBUS would end the process
-            os.posix_fallocate(stream.fileno(), 0, math.prod(image.size_hw) * np.dtype(dtype).itemsize)
+        # if the disk became full later, SIGBUS would end the process
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(
+                stream.fileno(), 0, math.prod(image.size_hw) * np.dtype(dtype).itemsize
+            )
         return np.memmap(stream, dtype, "w+", shape=image.size_hw)
 
 
-def _drop_classes(classes: npt.NDArray[Any], kept: frozenset[int], nodata: int, background: int | None) -> None:
+def _drop_classes(
+    classes: npt.NDArray[Any], kept: frozenset[int], nodata: int, background: int | None
+) -> None:
     """Set the pixels of other classes to background, or to nodata if there is no background; in place."""
     other = nodata if background is None else background
     values = [*kept, nodata, other]

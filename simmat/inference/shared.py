@@ -30,7 +30,9 @@ Piece = tuple[ImageTask, Sequence[int] | None]
 
 
 def pieces_of_process(
-    tasks: Iterable[ImageTask], windows_of: Callable[[ImageTask], int], processes: Processes
+    tasks: Iterable[ImageTask],
+    windows_of: Callable[[ImageTask], int],
+    processes: Processes,
 ) -> Iterator[Piece]:
     """Yield the share of this process: some windows of each large image, and some of the other images.
 
@@ -50,7 +52,9 @@ def pieces_of_process(
         yield task, None
 
 
-def pieces_for_workers(tasks: Iterable[ImageTask], windows_of: Callable[[ImageTask], int]) -> Iterator[Piece]:
+def pieces_for_workers(
+    tasks: Iterable[ImageTask], windows_of: Callable[[ImageTask], int]
+) -> Iterator[Piece]:
     """Yield each image, or some windows at a time of a large one; see `pieces_of_process`."""
     for task in tasks:
         count = windows_of(task)
@@ -83,7 +87,11 @@ def _result(future: Future[ImageOutcome | None], name: str) -> ImageOutcome | No
     try:
         return future.result()
     except Exception as error:
-        if not isinstance(error, CancelledError) and type(error).__name__ != "KilledWorker":  # a class of dask
+        # a class of dask
+        if (
+            not isinstance(error, CancelledError)
+            and type(error).__name__ != "KilledWorker"
+        ):
             raise
         raise DataError(
             f"{name}: the dask scheduler stopped, or the workers that segmented it died, perhaps because they ran out "
@@ -131,7 +139,9 @@ def dask_client(address: str) -> Iterator[Any]:
     Raises ConfigError if there is no such scheduler.
     """
     if not re.fullmatch(r"tcp://[^/\s]+:\d{1,5}", address):
-        raise ConfigError(f"--executor takes local or tcp://HOST:PORT of a dask scheduler, got {address!r}")
+        raise ConfigError(
+            f"--executor takes local or tcp://HOST:PORT of a dask scheduler, got {address!r}"
+        )
     try:
         from distributed import Client
     except ImportError as error:
@@ -158,7 +168,9 @@ def dask_client(address: str) -> Iterator[Any]:
 def check_workers(client: Any, paths: Sequence[Path]) -> None:
     """Raise ConfigError if a worker of a dask client does not see some absolute paths, or lacks SimMAT."""
     try:
-        found: Mapping[str, list[bool]] = client.run(_which_exist, [str(path) for path in paths])
+        found: Mapping[str, list[bool]] = client.run(
+            _which_exist, [str(path) for path in paths]
+        )
     except ImportError as error:
         raise ConfigError(
             f"a dask worker cannot do the work ({error}); install simmat where it runs, with the plugins that are "

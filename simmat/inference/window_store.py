@@ -56,9 +56,19 @@ class WindowStore:
     def read(self, index: int) -> WindowResult | None:
         """Return the result of a window; None if it is missing or damaged."""
         try:
-            with self._file(index).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            with (
+                self._file(index).open("rb") as stream,
+                np.load(stream, allow_pickle=False) as arrays,
+            ):
                 return result_from_arrays(arrays)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            EOFError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ):
             return None
 
     def remove(self) -> None:
@@ -76,7 +86,15 @@ def result_to_arrays(result: WindowResult) -> dict[str, npt.NDArray[Any]]:
     crops = [np.zeros(0, np.bool_)]
     for one in result.objects:
         classes = list((one.class_probabilities or {}).items())
-        objects.append((one.instance.class_id, one.instance.window, one.score, one.point_xy, classes))
+        objects.append(
+            (
+                one.instance.class_id,
+                one.instance.window,
+                one.score,
+                one.point_xy,
+                classes,
+            )
+        )
         crops.append(one.instance.crop.ravel())
     arrays: dict[str, npt.NDArray[Any]] = {
         "is_empty": np.asarray(result.is_empty),
@@ -93,7 +111,9 @@ def result_from_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> WindowResult:
     pixels = np.unpackbits(arrays["pixels"]).astype(np.bool_)
     start = 0
     objects = []
-    for class_id, corners, score, (x, y), classes in json.loads(arrays["objects"].tobytes()):
+    for class_id, corners, score, (x, y), classes in json.loads(
+        arrays["objects"].tobytes()
+    ):
         window = Window(*corners)
         end = start + math.prod(window.size_hw)
         instance = Instance(class_id, window, pixels[start:end].reshape(window.size_hw))

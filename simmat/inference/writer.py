@@ -19,10 +19,22 @@ import numpy as np
 
 from simmat.errors import ConfigError, SimMATError
 from simmat.inference.coco import object_records
-from simmat.inference.formats import BAND_ROWS, ImageResult, PromptResult, Result, label_bands
+from simmat.inference.formats import (
+    BAND_ROWS,
+    ImageResult,
+    PromptResult,
+    Result,
+    label_bands,
+)
 from simmat.inference.outcome import ImageOutcome
 from simmat.inference.request import RECORD_FORMAT, Request, prompt_values
-from simmat.io.files import atomic_write_json, output_errors, read_json, shown_url, staged_files
+from simmat.io.files import (
+    atomic_write_json,
+    output_errors,
+    read_json,
+    shown_url,
+    staged_files,
+)
 from simmat.plugin_specs import ResultFormat
 from simmat.plugins.registry import import_from_string
 from simmat.types import short_names
@@ -84,10 +96,15 @@ class Writer:
         for task in tasks:
             outputs += self._outputs(task)
         _check_unique(outputs)
-        _check_unique([*(task.name for task in tasks), *(Path(file).stem for file in for_call)])
+        _check_unique(
+            [*(task.name for task in tasks), *(Path(file).stem for file in for_call)]
+        )
         endings = self._request.endings()
         for name in outputs:
-            _check_own(self.out, {f"{name}{ending}" for ending in endings} - self._earlier_files([name]))
+            _check_own(
+                self.out,
+                {f"{name}{ending}" for ending in endings} - self._earlier_files([name]),
+            )
         for file in for_call:
             if not _is_own_for_call(self.out / file):
                 _check_own(self.out, [file])
@@ -96,11 +113,14 @@ class Writer:
         """Return the outcome of an earlier call that did the same; None if one of its files is missing."""
         outputs = self._outputs(task)
         found = self._earlier_outcome(task, outputs)
-        if found is None and outputs != (task.name,):  # prompts of a large image are written together
+        # prompts of a large image are written together
+        if found is None and outputs != (task.name,):
             found = self._earlier_outcome(task, (task.name,))
         return found
 
-    def _earlier_outcome(self, task: ImageTask, names: tuple[str, ...]) -> ImageOutcome | None:
+    def _earlier_outcome(
+        self, task: ImageTask, names: tuple[str, ...]
+    ) -> ImageOutcome | None:
         """Return the outcome of an earlier call that wrote these names; None if one is missing."""
         request = self._digest(task)
         written: list[Path] = []
@@ -108,11 +128,17 @@ class Writer:
         for name in names:
             record = read_record(self.out / f"{name}.json")
             files = [self.out / file for file in sorted(written_files(record, name))]
-            if record.get("request") != request or not files or not all(file.is_file() for file in files):
+            if (
+                record.get("request") != request
+                or not files
+                or not all(file.is_file() for file in files)
+            ):
                 return None
             written += files
             objects = _object_count(record)
-        return ImageOutcome(task.name, tuple(written), names, skipped=True, objects=objects)
+        return ImageOutcome(
+            task.name, tuple(written), names, skipped=True, objects=objects
+        )
 
     def add(self, found: Found) -> ImageOutcome:
         """Write the files of an image and the json that names them, all or none.
@@ -132,14 +158,26 @@ class Writer:
                 record = self._write(name, results, found, staging)
                 written += record["written"]
                 lines += self._lines(name, results, record, found.note)
-                warning = warning or next((one.warning for one in results if one.warning), "")
-            own = earlier | self._earlier_files(found.names)  # another call may have written some meanwhile
+                warning = warning or next(
+                    (one.warning for one in results if one.warning), ""
+                )
+            # another call may have written some meanwhile
+            own = earlier | self._earlier_files(found.names)
             _check_own(self.out, set(written) - own)
         warnings = tuple(text for text in (warning, *found.warnings) if text)
         paths = tuple(self.out / file for file in written)
-        return ImageOutcome(found.task.name, paths, found.names, tuple(lines), warnings, objects=_object_count(record))
+        return ImageOutcome(
+            found.task.name,
+            paths,
+            found.names,
+            tuple(lines),
+            warnings,
+            objects=_object_count(record),
+        )
 
-    def _write(self, name: str, results: Sequence[Result], found: Found, folder: Path) -> dict[str, Any]:
+    def _write(
+        self, name: str, results: Sequence[Result], found: Found, folder: Path
+    ) -> dict[str, Any]:
         """Write the files of the results of one name to a folder, and the json that names them; return the json."""
         record = self._head(found)
         files: list[str] = []
@@ -147,16 +185,25 @@ class Writer:
             formats = self._request.formats_for_image(result.kind, found.reader)
             files += write_result(result, formats, folder)
             record |= _record(result)
-        files = list(dict.fromkeys([*files, f"{name}.json"]))  # one file may hold several results
+        # one file may hold several results
+        files = list(dict.fromkeys([*files, f"{name}.json"]))
         if results[0].kind == "prompts":
-            files.sort(key=lambda file: (not file.endswith(".png"), not file.endswith(".json"), file))
+            files.sort(
+                key=lambda file: (
+                    not file.endswith(".png"),
+                    not file.endswith(".json"),
+                    file,
+                )
+            )
         record["written"] = files
         atomic_write_json(folder / f"{name}.json", record)
         if self._request.formats_for_call():
             self._records[name] = record
         return record
 
-    def _lines(self, name: str, results: Sequence[Result], record: Mapping[str, Any], note: str) -> list[str]:
+    def _lines(
+        self, name: str, results: Sequence[Result], record: Mapping[str, Any], note: str
+    ) -> list[str]:
         """Return what to print about the results of one name."""
         file = self.out / name
         texts: list[str] = []
@@ -180,7 +227,9 @@ class Writer:
             for one in self._request.formats_for_call():
                 file = self.out / one.endings[0]
                 write = import_from_string(one.write)
-                count: int = write(self._records_of(names), self._predictor.class_names, file)
+                count: int = write(
+                    self._records_of(names), self._predictor.class_names, file
+                )
                 lines.append(f"{file}  {count} image{'' if count == 1 else 's'}")
         return lines
 
@@ -191,7 +240,9 @@ class Writer:
         return (task.name,)
 
     def _digest(self, task: ImageTask) -> str:
-        return self._request.digest(task.files, task.prompts or {}, self._predictor.digest)
+        return self._request.digest(
+            task.files, task.prompts or {}, self._predictor.digest
+        )
 
     def _earlier_files(self, names: Iterable[str]) -> frozenset[str]:
         """Return the names of files that earlier calls wrote under these names."""
@@ -200,7 +251,9 @@ class Writer:
             files |= written_files(read_record(self.out / f"{name}.json"), name)
         return frozenset(files)
 
-    def _records_of(self, names: Iterable[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    def _records_of(
+        self, names: Iterable[str]
+    ) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield the json of images; what another process or an earlier call wrote is read."""
         for name in names:
             record = self._records.get(name)
@@ -217,7 +270,9 @@ class Writer:
         return {
             "format": RECORD_FORMAT,
             "request": self._digest(found.task),
-            "files": {source: shown_url(file) for source, file in found.task.files.items()},
+            "files": {
+                source: shown_url(file) for source, file in found.task.files.items()
+            },
             "missing": sorted(self._request.missing),
             "bundle": str(predictor.bundle.path) if predictor.bundle else None,
             "foundation": foundation,
@@ -226,7 +281,9 @@ class Writer:
         }
 
 
-def write_result(result: Result, formats: Iterable[ResultFormat], folder: Path) -> list[str]:
+def write_result(
+    result: Result, formats: Iterable[ResultFormat], folder: Path
+) -> list[str]:
     """Write what was found in an image, or for a prompt; return the names of the files.
 
     `folder` exists, such as one of `staged_files`, from which files are moved when all are whole.
@@ -244,9 +301,13 @@ def _prompt_lines(result: PromptResult, file: Path) -> list[str]:
     if result.class_id is not None:
         of_class = f"  {result.class_name} ({result.class_probability:.0%})"
     channels = short_names(result.channels)
-    lines = [f"{file}_mask.png  score {result.score:.3f}  {result.area} px  of {channels}{of_class}"]
+    lines = [
+        f"{file}_mask.png  score {result.score:.3f}  {result.area} px  of {channels}{of_class}"
+    ]
     if result.uncertainty is not None:
-        lines.append(f"{file}_uncertainty.tif  probability over flips and shifts: mean, std")
+        lines.append(
+            f"{file}_uncertainty.tif  probability over flips and shifts: mean, std"
+        )
     return lines
 
 
@@ -254,7 +315,9 @@ def _record(result: Result) -> dict[str, Any]:
     """Return what the json of an image says of a result."""
     if isinstance(result, PromptResult):
         return {**result.record(), **prompt_values(result.prompt)}
-    values = object_records(result) if result.kind == "objects" else class_shares(result)
+    values = (
+        object_records(result) if result.kind == "objects" else class_shares(result)
+    )
     return {result.kind: values}
 
 
@@ -278,7 +341,9 @@ def class_shares(result: ImageResult) -> list[dict[str, Any]]:
     for value, count in sorted(counts.items()):
         area_m2 = float(f"{areas[value]:.9g}") if math.isfinite(areas[value]) else None
         name = names.get(value) or result.class_name(value)
-        shares.append({"class": value, "class_name": name, "pixels": count, "area_m2": area_m2})
+        shares.append(
+            {"class": value, "class_name": name, "pixels": count, "area_m2": area_m2}
+        )
     return shares
 
 
@@ -290,9 +355,13 @@ def summarize(result: ImageResult, record: Sequence[Mapping[str, Any]]) -> str:
     if result.class_map is not None:
         total = sum(one["pixels"] for one in record)
         largest = sorted(record, key=lambda one: -one["pixels"])[:_NAMED]
-        return "; ".join(f"{one['pixels'] / total:.1%} {one['class_name']}" for one in largest)
+        return "; ".join(
+            f"{one['pixels'] / total:.1%} {one['class_name']}" for one in largest
+        )
     names = [one["class_name"] for one in record if one["class_name"] is not None]
-    listed = ", ".join(f"{count} {name}" for name, count in Counter(names).most_common(_NAMED))
+    listed = ", ".join(
+        f"{count} {name}" for name, count in Counter(names).most_common(_NAMED)
+    )
     text = "1 object" if len(record) == 1 else f"{len(record)} objects"
     if listed:
         return f"{text} ({listed})"
@@ -350,6 +419,7 @@ def written_files(record: Mapping[str, Any], name: str) -> frozenset[str]:
     names = record.get("written")
     if not isinstance(names, list):
         return frozenset()
-    own = (f"{name}.", f"{name}_")  # a json file of another program must not make us replace other files
+    # a json file of another program must not make us replace other files
+    own = (f"{name}.", f"{name}_")
     files = [file for file in names if isinstance(file, str) and file.startswith(own)]
     return frozenset(file for file in files if not set(file) & set("/\\\0"))

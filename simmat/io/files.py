@@ -56,7 +56,9 @@ AXES = ("x", "y", "z")
 """Axes of a volume: a slice along z has rows along y and columns along x, along y z and x, along x z and y."""
 TEMPORARY_MARK = ".simmat-tmp"
 """Part of every temporary name, so that the remains of a killed process can be recognised and removed."""
-_TEMPORARY_NAME = re.compile(r"\..*\.[0-9a-f]{8}" + re.escape(TEMPORARY_MARK) + r"(\..*)?", re.DOTALL)
+_TEMPORARY_NAME = re.compile(
+    r"\..*\.[0-9a-f]{8}" + re.escape(TEMPORARY_MARK) + r"(\..*)?", re.DOTALL
+)
 STALE_S = 24 * 3600
 """Age in seconds of a temporary file that no running process still writes."""
 CACHE_VARIABLE = "SIMMAT_CACHE"
@@ -113,7 +115,9 @@ def with_home(path: Path | str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise ConfigError(f"{path} begins with a home folder that does not exist; give the whole path") from error
+        raise ConfigError(
+            f"{path} begins with a home folder that does not exist; give the whole path"
+        ) from error
 
 
 class FrameAddress(NamedTuple):
@@ -128,14 +132,24 @@ def frame_of(path: Path) -> FrameAddress | None:
     """Return the file, axis and number of the path of a frame; None for any other path."""
     if not (path.name.isascii() and path.name.isdigit() and len(path.name) < 10):
         return None
-    axis = path.parent.name if path.parent.name in AXES and not path.parent.exists() else ""
+    axis = (
+        path.parent.name
+        if path.parent.name in AXES and not path.parent.exists()
+        else ""
+    )
     file = path.parent.parent if axis else path.parent
     if file.exists() if axis else file.is_file():
         return FrameAddress(file, axis, int(path.name))
     return None
 
 
-def require_file(path: Path, what: str = "file", *, error: type[SimMATError] = DataError, hint: str = "") -> None:
+def require_file(
+    path: Path,
+    what: str = "file",
+    *,
+    error: type[SimMATError] = DataError,
+    hint: str = "",
+) -> None:
     """Check that `path` is a regular file, without opening it; links are followed.
 
     Opening a FIFO would wait for a writer, and reading a device may never end.
@@ -152,7 +166,9 @@ def require_file(path: Path, what: str = "file", *, error: type[SimMATError] = D
     except (FileNotFoundError, NotADirectoryError):
         raise error(missing(path, "file") + (f"; {hint}" if hint else "")) from None
     except (OSError, ValueError) as cause:
-        raise error(f"{path}: cannot be read: {getattr(cause, 'strerror', None) or cause}") from cause
+        raise error(
+            f"{path}: cannot be read: {getattr(cause, 'strerror', None) or cause}"
+        ) from cause
     if not stat.S_ISREG(mode):
         found = "folder" if stat.S_ISDIR(mode) else "pipe, socket or device"
         raise error(f"{path}: a {found}, not a file; give the path of a file ({what})")
@@ -168,7 +184,12 @@ def require_folder(path: Path, hint: str) -> None:
 
 
 def read_bytes(
-    path: Path, what: str = "file", *, limit: int = MAX_BYTES, error: type[SimMATError] = DataError, hint: str = ""
+    path: Path,
+    what: str = "file",
+    *,
+    limit: int = MAX_BYTES,
+    error: type[SimMATError] = DataError,
+    hint: str = "",
 ) -> bytes:
     """Return the content of a regular file of at most `limit` bytes; other arguments and errors: `require_file`."""
     require_file(path, what, error=error, hint=hint)
@@ -176,8 +197,12 @@ def read_bytes(
         if path.stat().st_size <= limit:
             return path.read_bytes()
     except OSError as cause:
-        raise error(f"{path}: cannot be read: {cause.strerror}; check who may read it") from cause
-    raise error(f"{path}: larger than {limit / 2**20:g} MiB, too large for a {what}; give another file")
+        raise error(
+            f"{path}: cannot be read: {cause.strerror}; check who may read it"
+        ) from cause
+    raise error(
+        f"{path}: larger than {limit / 2**20:g} MiB, too large for a {what}; give another file"
+    )
 
 
 def read_json(
@@ -231,7 +256,9 @@ def _check_values(node: Any, *, finite: bool, depth: int = 0) -> None:
         if kind is dict or kind is list:
             _check_values(child, finite=finite, depth=depth + 1)
         elif kind is int and not -(2**63) <= child < 2**64:
-            raise ValueError(f"a whole number of {child.bit_length()} bits; at most 64 are allowed")
+            raise ValueError(
+                f"a whole number of {child.bit_length()} bits; at most 64 are allowed"
+            )
         elif kind is float and finite and not math.isfinite(child):
             raise ValueError("a number larger than a double can hold")
 
@@ -246,7 +273,9 @@ def read_csv_rows(
     content = read_bytes(path, what)
     lines = []
     try:
-        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        reader = csv.reader(
+            io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True
+        )
         for row in reader:
             is_blank = not any(cell.strip() for cell in row)
             if not is_blank:
@@ -254,18 +283,26 @@ def read_csv_rows(
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not valid CSV in UTF-8: {error}") from None
     if not lines:
-        raise DataError(f"{path}: the file is empty; its first line must name the columns: {columns}")
+        raise DataError(
+            f"{path}: the file is empty; its first line must name the columns: {columns}"
+        )
     _, header = lines[0]
     if len(header) == 1:
         for separator in ";\t":
             if separator in header[0]:
-                raise DataError(f"{path}: the columns are separated by {separator!r}; separate them by commas")
+                raise DataError(
+                    f"{path}: the columns are separated by {separator!r}; separate them by commas"
+                )
     problems = []
     for number, row in lines:
         if len(row) != len(header):
-            problems.append(f"line {number}: {len(row)} cells, the header has {len(header)}")
+            problems.append(
+                f"line {number}: {len(row)} cells, the header has {len(header)}"
+            )
     if problems:
-        raise DataError(all_problems(f"{path}: rows do not match the header{hint}:", problems))
+        raise DataError(
+            all_problems(f"{path}: rows do not match the header{hint}:", problems)
+        )
     return header, lines[1:]
 
 
@@ -292,7 +329,9 @@ def read_log(path: Path | str) -> list[dict[str, Any]]:
     except ValueError:
         return records
     except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror}; check who may read it") from error
+        raise DataError(
+            f"{file}: cannot be read: {error.strerror}; check who may read it"
+        ) from error
     return records
 
 
@@ -304,11 +343,15 @@ def decoded_limit() -> int:
         if not 0 < gib < 2**32:
             raise ValueError
     except ValueError:
-        raise ConfigError(f"{LIMIT_VARIABLE} must be a positive number of GiB such as 8, got {text!r}") from None
+        raise ConfigError(
+            f"{LIMIT_VARIABLE} must be a positive number of GiB such as 8, got {text!r}"
+        ) from None
     return int(gib * 2**30)
 
 
-def check_size(path: Path, height: int, width: int, planes: int = 1, *, itemsize: int = _FLOAT32) -> None:
+def check_size(
+    path: Path, height: int, width: int, planes: int = 1, *, itemsize: int = _FLOAT32
+) -> None:
     """Refuse an image without pixels, and one that is too large, before its pixels are decoded.
 
     Args:
@@ -319,9 +362,13 @@ def check_size(path: Path, height: int, width: int, planes: int = 1, *, itemsize
         DataError: a length is 0, P is more than `MAX_PLANES`, or (P, H, W) takes more than `decoded_limit()` bytes.
     """
     if height < 1 or width < 1 or planes < 1:
-        raise DataError(f"{path}: holds no pixels, its size is {width}x{height} in {planes} planes")
+        raise DataError(
+            f"{path}: holds no pixels, its size is {width}x{height} in {planes} planes"
+        )
     if planes > MAX_PLANES:
-        raise DataError(f"{path}: claims {planes} planes, at most {MAX_PLANES} are read; the file may be damaged")
+        raise DataError(
+            f"{path}: claims {planes} planes, at most {MAX_PLANES} are read; the file may be damaged"
+        )
     size = height * width * planes * max(itemsize, _FLOAT32)
     limit = decoded_limit()
     if size > limit:
@@ -350,10 +397,14 @@ def decoding_errors(path: Path, kind: str) -> Iterator[None]:
         yield
     except SimMATError:
         raise
-    except MemoryError as error:  # its size was checked: a length within is wrong, or the machine is small
+    # its size was checked: a length within is wrong, or the machine is small
+    except MemoryError as error:
         raise DataError(f"{path}: damaged, or larger than the free memory") from error
-    except Exception as error:  # damaged files raise all kinds of errors in the libraries (zlib.error, TokenError, …)
-        raise DataError(f"{path}: damaged or cut short, it cannot be read as {kind.upper()} ({error})") from error
+    # damaged files raise all kinds of errors in the libraries (zlib.error, TokenError, …)
+    except Exception as error:
+        raise DataError(
+            f"{path}: damaged or cut short, it cannot be read as {kind.upper()} ({error})"
+        ) from error
 
 
 def _check_target(target: Path, *, is_folder: bool = False) -> None:
@@ -373,7 +424,9 @@ def _check_target(target: Path, *, is_folder: bool = False) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     # /dev/stdout may be a link to a file, and root could replace it
     if target.parent == Path("/dev") or (target.exists() and not target.is_file()):
-        raise OutputError(f"cannot write {target}: it is a device or a pipe, not a file; give the name of a file")
+        raise OutputError(
+            f"cannot write {target}: it is a device or a pipe, not a file; give the name of a file"
+        )
 
 
 @contextmanager
@@ -431,7 +484,9 @@ def atomic_write_json(path: Path | str, value: Any) -> None:
     """
     with (
         atomic_path(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream,
+        temporary.open(
+            "w", encoding="utf-8", errors="backslashreplace", newline="\n"
+        ) as stream,
     ):
         json.dump(value, stream, indent=2, ensure_ascii=False, allow_nan=False)
         stream.write("\n")
@@ -449,14 +504,18 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         OutputError: the folder cannot be written, `path` is a file, or another process is writing it.
     """
     if Path(path).name in ("", ".."):
-        raise OutputError(f"{path} cannot be replaced as a whole; give the folder by its name")
+        raise OutputError(
+            f"{path} cannot be replaced as a whole; give the folder by its name"
+        )
     target, new, old = _swapped(path)
     with output_errors(target, new, old):
         target.parent.mkdir(parents=True, exist_ok=True)
         _check_target(target, is_folder=True)
         with locked(target) as free:
             if not free:
-                raise OutputError(f"cannot write {target}: another process is writing it; wait for it to end")
+                raise OutputError(
+                    f"cannot write {target}: another process is writing it; wait for it to end"
+                )
             _finish_swap(target, new, old)
             remove_folder(new)  # of a killed process
             remove_folder(old)
@@ -494,7 +553,11 @@ def recover_folder(path: Path | str) -> Path:
 def _swapped(path: Path | str) -> tuple[Path, Path, Path]:
     """Return the paths of a swap: the folder, the new one before the swap, and the old one after it."""
     target = Path(path)
-    return target, target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
+    return (
+        target,
+        target.with_name(f".{target.name}.new"),
+        target.with_name(f".{target.name}.old"),
+    )
 
 
 def _finish_swap(target: Path, new: Path, old: Path) -> None:
@@ -508,7 +571,9 @@ def _finish_swap(target: Path, new: Path, old: Path) -> None:
 
 
 @contextmanager
-def staged_files(folder: Path | str, *, replaced: Iterable[str] = (), tidy: bool = True) -> Iterator[Path]:
+def staged_files(
+    folder: Path | str, *, replaced: Iterable[str] = (), tidy: bool = True
+) -> Iterator[Path]:
     """Yield an empty folder inside `folder`; its files move into `folder` when the block ends without an error.
 
     Files of the same name are replaced. On a failure in the block, `folder` keeps what it had, and is not made if it
@@ -562,11 +627,13 @@ def remove_temporary(folder: Path | str, *, older_than_s: float = STALE_S) -> No
     """
     target = Path(folder)
     with output_errors(target):
-        for name in os.listdir(target) if target.is_dir() else ():  # a cache has thousands
+        # a cache has thousands
+        for name in os.listdir(target) if target.is_dir() else ():
             if not _TEMPORARY_NAME.fullmatch(name):
                 continue
             left = target / name
-            with suppress(FileNotFoundError):  # another process has just renamed or removed it
+            # another process has just renamed or removed it
+            with suppress(FileNotFoundError):
                 if time.time() - left.lstat().st_mtime >= older_than_s:
                     remove_folder(left)
                     left.unlink(missing_ok=True)
@@ -578,15 +645,23 @@ def check_writable(folder: Path | str) -> None:
     with output_errors(target):
         with suppress(FileNotFoundError):
             target.stat()  # its name may be too long, or a link lead in a circle
-        near = next(place for place in (target, *target.absolute().parents) if os.path.lexists(place))
-        with TemporaryFile(dir=near, prefix=".", suffix=TEMPORARY_MARK, buffering=0) as probe:
+        near = next(
+            place
+            for place in (target, *target.absolute().parents)
+            if os.path.lexists(place)
+        )
+        with TemporaryFile(
+            dir=near, prefix=".", suffix=TEMPORARY_MARK, buffering=0
+        ) as probe:
             probe.write(b"\0")
 
 
 def output_error(error: OSError, path: Path) -> OutputError:
     """Return an error that says why `path` cannot be written, and what to do."""
     remedy = "free some space, or choose" if error.errno in _NO_SPACE else "choose"
-    return OutputError(f"cannot write {path}: {error.strerror or error}; {remedy} another path that you may write to")
+    return OutputError(
+        f"cannot write {path}: {error.strerror or error}; {remedy} another path that you may write to"
+    )
 
 
 @contextmanager
@@ -595,12 +670,18 @@ def output_errors(target: Path, *temporary: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        named = error.filename2 or error.filename  # a rename names two files and writes the second
+        # a rename names two files and writes the second
+        named = error.filename2 or error.filename
         about = Path(os.fsdecode(named)) if isinstance(named, str | bytes) else target
         ours = (target, *target.parents, *temporary)
-        written = isinstance(named, str | bytes) and (about in ours or TEMPORARY_MARK in about.name)
+        written = isinstance(named, str | bytes) and (
+            about in ours or TEMPORARY_MARK in about.name
+        )
         # A missing file beside `target` may be an input of the block.
-        if not written and not (error.errno in _REFUSED and (about == target or target.parent in about.parents)):
+        if not written and not (
+            error.errno in _REFUSED
+            and (about == target or target.parent in about.parents)
+        ):
             raise
         raise output_error(error, target) from error
 
@@ -623,7 +704,8 @@ def locked(path: Path, *, timeout_s: float = 0) -> Iterator[bool]:
     name = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:24]
     lock = FileLock(cache_folder() / "locks" / f"{name}.lock")
     free = True
-    with suppress(OSError, NotImplementedError):  # a cache folder that cannot be written, or has no locks
+    # a cache folder that cannot be written, or has no locks
+    with suppress(OSError, NotImplementedError):
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=timeout_s)
@@ -656,7 +738,8 @@ def release_pages(array: np.ndarray[Any, Any]) -> None:
 def sync(path: Path) -> None:
     """Flush a file or folder to disk; does nothing where the system cannot sync a folder."""
     try:
-        handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)  # as fsync needs it there
+        # as fsync needs it there
+        handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     except PermissionError:
         if path.is_dir():
             return

@@ -53,12 +53,40 @@ class StackFormat:
 
 MAX_FRAMES = 2**20
 """Most frames of a file, each of which has a path."""
-_OF_PLUGIN = (".nii", ".nii.gz", ".dcm", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
-_BUILTIN = (
-    StackFormat("tiff", "one page, or the planes of one time, a frame", (".tif", ".tiff"), f"{__name__}:TiffStack"),
-    StackFormat("npy", "an array (T, C, H, W), of masks (T, H, W)", (".npy",), f"{__name__}:NpyStack"),
+_OF_PLUGIN = (
+    ".nii",
+    ".nii.gz",
+    ".dcm",
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".avi",
 )
-_MM = {"mm": 1.0, "cm": 10.0, "micron": 1e-3, "um": 1e-3, "µm": 1e-3, "\\u00B5m": 1e-3, "nm": 1e-6}
+_BUILTIN = (
+    StackFormat(
+        "tiff",
+        "one page, or the planes of one time, a frame",
+        (".tif", ".tiff"),
+        f"{__name__}:TiffStack",
+    ),
+    StackFormat(
+        "npy",
+        "an array (T, C, H, W), of masks (T, H, W)",
+        (".npy",),
+        f"{__name__}:NpyStack",
+    ),
+)
+_MM = {
+    "mm": 1.0,
+    "cm": 10.0,
+    "micron": 1e-3,
+    "um": 1e-3,
+    "µm": 1e-3,
+    "\\u00B5m": 1e-3,
+    "nm": 1e-6,
+}
 
 plugin_formats: Callable[[], Sequence[StackFormat]] = tuple
 """Returns the formats of the installed plugins; `simmat.plugins.registry` sets it."""
@@ -93,12 +121,26 @@ def stack_format(path: Path) -> StackFormat | None:
     names: list[str] = []
     with suppress(OSError):  # who lists the folder says what is wrong with it
         names = [name.lower() for name in os.listdir(path)]
-    return next((one for one in formats if one.is_folder and any(name.endswith(one.endings) for name in names)), None)
+    return next(
+        (
+            one
+            for one in formats
+            if one.is_folder and any(name.endswith(one.endings) for name in names)
+        ),
+        None,
+    )
 
 
 def stack_endings() -> tuple[str, ...]:
     """Return the endings of files that always hold frames: those of plugins, and those that a plugin might read."""
-    return tuple(dict.fromkeys((*(ending for one in plugin_formats() for ending in one.endings), *_OF_PLUGIN)))
+    return tuple(
+        dict.fromkeys(
+            (
+                *(ending for one in plugin_formats() for ending in one.endings),
+                *_OF_PLUGIN,
+            )
+        )
+    )
 
 
 def frame_paths(file: Path, axis: str) -> list[Path]:
@@ -125,11 +167,14 @@ def open_stack(file: Path, axis: str = "") -> Stack:
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from None
     state = found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
-    return _opened(file, axis, state, os.getpid(), threading.get_ident())  # an open file has one position
+    # an open file has one position
+    return _opened(file, axis, state, os.getpid(), threading.get_ident())
 
 
 @lru_cache(maxsize=8)
-def _opened(file: Path, axis: str, _state: tuple[int, ...], _process: int, _thread: int) -> Stack:
+def _opened(
+    file: Path, axis: str, _state: tuple[int, ...], _process: int, _thread: int
+) -> Stack:
     kind = stack_format(file)
     if kind is None:
         raise DataError(
@@ -137,22 +182,30 @@ def _opened(file: Path, axis: str, _state: tuple[int, ...], _process: int, _thre
             "plugin, see SimMAT's README"
         )
     if kind.is_folder and not file.is_dir():
-        raise DataError(f"{file}: one of the files of a {kind.name} series; give their folder")
+        raise DataError(
+            f"{file}: one of the files of a {kind.name} series; give their folder"
+        )
     if bool(axis) != kind.has_axes:
         where = "FILE/z/NUMBER (or x, y)" if kind.has_axes else "FILE/NUMBER"
         raise DataError(f"{file}: a frame of a {kind.name} file is named {where}")
     try:
         open_frames = resolve_name(kind.open)
     except (ImportError, AttributeError) as error:
-        raise PluginError(f"cannot import {kind.open!r}, which reads {kind.name} files: {error}") from error
+        raise PluginError(
+            f"cannot import {kind.open!r}, which reads {kind.name} files: {error}"
+        ) from error
     with decoding_errors(file, kind.name):
         found = cast(Stack, open_frames(file, axis))
         if not 0 < len(found) <= MAX_FRAMES:
-            raise DataError(f"{file}: claims {len(found)} frames; 1 to {MAX_FRAMES} are read, so it may be damaged")
+            raise DataError(
+                f"{file}: claims {len(found)} frames; 1 to {MAX_FRAMES} are read, so it may be damaged"
+            )
     return found
 
 
-def read_frame(frame: FrameAddress, *, labels: bool = False, window: Window | None = None) -> ImageFile:
+def read_frame(
+    frame: FrameAddress, *, labels: bool = False, window: Window | None = None
+) -> ImageFile:
     """Read a frame, or the part of it in a window; see `read_image` and `read_labels`."""
     stack = _stack_with(frame)
     path = frame.file / frame.axis / str(frame.number)
@@ -176,7 +229,9 @@ def frame_size(frame: FrameAddress) -> tuple[int, int]:
 def _stack_with(frame: FrameAddress) -> Stack:
     stack = open_stack(frame.file, frame.axis)
     if frame.number >= len(stack):
-        raise DataError(f"{frame.file}: has the frames 0 to {len(stack) - 1}, no frame {frame.number}")
+        raise DataError(
+            f"{frame.file}: has the frames 0 to {len(stack) - 1}, no frame {frame.number}"
+        )
     return stack
 
 
@@ -190,14 +245,19 @@ class TiffStack:
         with open_tifffile(path) as tiff:
             pages: list[int] = []
             kinds: dict[str, tuple[int, Any]] = {}
-            for number in range(len(tiff.pages)):  # one at a time: the tags of all take memory
+            # one at a time: the tags of all take memory
+            for number in range(len(tiff.pages)):
                 page = tiff.pages[number].aspage()
                 if not page.subfiletype & 1:  # a reduced copy
                     pages.append(int(page.offset))
                     kinds.setdefault(f"{page.shape} {page.dtype}", (number, page))
             if len(kinds) != 1:
-                found = ", ".join(f"page {number} is {kind}" for kind, (number, _) in kinds.items())
-                raise DataError(f"{path}: its pages differ: {found}; all frames must have one size and type")
+                found = ", ".join(
+                    f"page {number} is {kind}" for kind, (number, _) in kinds.items()
+                )
+                raise DataError(
+                    f"{path}: its pages differ: {found}; all frames must have one size and type"
+                )
             ((_, page),) = kinds.values()
             self.size_hw = int(page.imagelength), int(page.imagewidth)
             text = str(tiff.pages[0].aspage().description)
@@ -207,7 +267,8 @@ class TiffStack:
                 named = zip(tiff.series[0].axes, tiff.series[0].shape, strict=True)
                 axes = {name: count for name, count in named if name not in "YXS"}
                 self.spacing_mm = _imagej_spacing(tiff, page)
-        self._frames = _frames_of(path, pages, axes)  # (T, P) where the pages of each frame start
+        # (T, P) where the pages of each frame start
+        self._frames = _frames_of(path, pages, axes)
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -216,10 +277,14 @@ class TiffStack:
     def read(self, index: int, labels: bool, window: Window | None = None) -> ImageFile:
         """Read one frame, or a window of it."""
         open_one = TiffImage if window is None else open_tiff
-        return open_one(self.path, labels=labels, offsets=tuple(self._frames[index].tolist())).read(window)
+        return open_one(
+            self.path, labels=labels, offsets=tuple(self._frames[index].tolist())
+        ).read(window)
 
 
-def _frames_of(path: Path, pages: Sequence[int], axes: Mapping[str, int]) -> npt.NDArray[np.int64]:
+def _frames_of(
+    path: Path, pages: Sequence[int], axes: Mapping[str, int]
+) -> npt.NDArray[np.int64]:
     """Return (T, P) the pages of each frame, of series whose pages have axes of these lengths, the last one fastest."""
     count = math.prod(axes.values())
     if len(pages) < count:
@@ -228,7 +293,9 @@ def _frames_of(path: Path, pages: Sequence[int], axes: Mapping[str, int]) -> npt
             "rest is in other files (OME-TIFF), has no pages (ImageJ's above 4 GiB), or is planes of one page: save "
             "all in one file, a page each (tifffile: photometric='minisblack')"
         )
-    lengths = [length for name, length in axes.items() if name != "C"] + [len(pages) // count]
+    lengths = [length for name, length in axes.items() if name != "C"] + [
+        len(pages) // count
+    ]
     if len(pages) % count or sum(length > 1 for length in lengths) > 1:
         raise DataError(
             f"{path}: which of its {len(pages)} pages is which frame is not known from its axes {dict(axes)}; save one "
@@ -240,9 +307,15 @@ def _frames_of(path: Path, pages: Sequence[int], axes: Mapping[str, int]) -> npt
     return order.reshape(-1, axes.get("C", 1))
 
 
-def _ome_axes(text: str, samples: int) -> tuple[dict[str, int], tuple[float, float, float] | None]:
+def _ome_axes(
+    text: str, samples: int
+) -> tuple[dict[str, int], tuple[float, float, float] | None]:
     """Return the axes of the pages that OME-XML states, and the spacing; tifffile would open other files it names."""
-    found = next(item for item in ElementTree.fromstring(text).iter() if item.tag.endswith("Pixels")).attrib
+    found = next(
+        item
+        for item in ElementTree.fromstring(text).iter()
+        if item.tag.endswith("Pixels")
+    ).attrib
     axes = {}
     for name in reversed(found["DimensionOrder"]):
         if name not in "XY":
@@ -250,7 +323,12 @@ def _ome_axes(text: str, samples: int) -> tuple[dict[str, int], tuple[float, flo
     axes["C"] //= samples
     steps = []
     for name in "ZYX":
-        steps.append((found.get(f"PhysicalSize{name}"), found.get(f"PhysicalSize{name}Unit", "µm")))
+        steps.append(
+            (
+                found.get(f"PhysicalSize{name}"),
+                found.get(f"PhysicalSize{name}Unit", "µm"),
+            )
+        )
     mm = [float(step) * _MM[unit] for step, unit in steps if step and unit in _MM]
     return axes, (mm[0], mm[1], mm[2]) if len(mm) == 3 else None
 
@@ -260,9 +338,16 @@ def _imagej_spacing(tiff: Any, page: Any) -> tuple[float, float, float] | None:
     stated = tiff.imagej_metadata or {}
     tags = page.tags
     unit = _MM.get(str(stated.get("unit", "")))
-    if unit is None or not stated.get("spacing") or not {"XResolution", "YResolution"} <= {tag.name for tag in tags}:
+    if (
+        unit is None
+        or not stated.get("spacing")
+        or not {"XResolution", "YResolution"} <= {tag.name for tag in tags}
+    ):
         return None
-    rows, columns = (tags[name].value[1] / tags[name].value[0] for name in ("YResolution", "XResolution"))
+    rows, columns = (
+        tags[name].value[1] / tags[name].value[0]
+        for name in ("YResolution", "XResolution")
+    )
     return unit * abs(float(stated["spacing"])), unit * rows, unit * columns
 
 
@@ -275,7 +360,9 @@ class NpyStack:
         self.path = path
         shape = map_npy(self.path).shape
         if len(shape) not in (3, 4) or 0 in shape:
-            raise DataError(f"{path}: an array of frames must be (T, C, H, W), of masks (T, H, W), got shape {shape}")
+            raise DataError(
+                f"{path}: an array of frames must be (T, C, H, W), of masks (T, H, W), got shape {shape}"
+            )
         if len(shape) == 4 and shape[1] > 64 and shape[3] <= 16:
             raise DataError(
                 f"{path}: an array of frames is (T, C, H, W), but shape {shape} looks like (T, H, W, C); save "
@@ -300,7 +387,9 @@ class NpyStack:
         return npy_image(self.path, planes, window)
 
 
-def npy_image(path: Path, mapped: npt.NDArray[Any], window: Window | None, *, itemsize: int = 4) -> ImageFile:
+def npy_image(
+    path: Path, mapped: npt.NDArray[Any], window: Window | None, *, itemsize: int = 4
+) -> ImageFile:
     """Read the planes (P, H, W) of a mapped array, or a window of them; `itemsize` is that of a decoded value."""
     if window is not None:
         height, width = mapped.shape[1:]
@@ -314,7 +403,8 @@ def npy_image(path: Path, mapped: npt.NDArray[Any], window: Window | None, *, it
 def map_npy(path: Path) -> npt.NDArray[Any]:
     """Map an npy file to memory; DataError if it holds Python objects."""
     try:
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))  # of a cut file it raises at once
+        # of a cut file it raises at once
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except ValueError as error:
         if "Python objects" in str(error):
             raise DataError(

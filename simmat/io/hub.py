@@ -43,13 +43,19 @@ def fetch(file: WeightFile) -> Path:
     for name in (file.filename, *file.alternatives):
         try:
             return Path(hf_hub_download(file.hub, name))
-        except Exception as error:  # the client passes on errors of its http library and of the file system
+        # the client passes on errors of its http library and of the file system
+        except Exception as error:
             failed = failed or error
-            if isinstance(error, LocalEntryNotFoundError) or not isinstance(error, EntryNotFoundError):
-                failed = error  # no network, or no access: the other names would fail alike
+            if isinstance(error, LocalEntryNotFoundError) or not isinstance(
+                error, EntryNotFoundError
+            ):
+                # no network, or no access: the other names would fail alike
+                failed = error
                 break
     assert failed is not None
-    raise WeightsError(f"cannot fetch {_names(file)}: {why_failed(failed, file.hub)}. {_by_hand(file)}") from failed
+    raise WeightsError(
+        f"cannot fetch {_names(file)}: {why_failed(failed, file.hub)}. {_by_hand(file)}"
+    ) from failed
 
 
 def _names(file: WeightFile) -> str:
@@ -61,7 +67,9 @@ def why_failed(error: Exception, repo: str) -> str:
     from huggingface_hub.constants import ENDPOINT
 
     cause = error.__cause__ or error
-    said = next((line.strip(" .") for line in str(cause).splitlines() if line.strip()), "")
+    said = next(
+        (line.strip(" .") for line in str(cause).splitlines() if line.strip()), ""
+    )
     return (
         f"{ENDPOINT}/{repo}: {type(error).__name__}: {said}; check the name, the network and HF_ENDPOINT; where it is "
         "private or requires consent, give that there, and log in with `hf auth login` or set HF_TOKEN"

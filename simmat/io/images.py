@@ -15,7 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import ConfigError, DataError
-from simmat.io.files import atomic_path, check_size, check_window, decoding_errors, frame_of, parse_json, require_file
+from simmat.io.files import (
+    atomic_path,
+    check_size,
+    check_window,
+    decoding_errors,
+    frame_of,
+    parse_json,
+    require_file,
+)
 from simmat.io.frames import frame_size, map_npy, npy_image, read_frame
 from simmat.io.tiff import TiffImage, open_tiff
 from simmat.types import BoolArray, Colour, ImageFile, SensorImage, Window
@@ -34,7 +42,9 @@ PNG_KINDS = ((1, "uint8"), (1, "uint16"), (3, "uint8"))
 """Planes and type that a PNG is written of."""
 
 
-def read_image(path: Path | str, nodata: float | None = None, window: Window | None = None) -> ImageFile:
+def read_image(
+    path: Path | str, nodata: float | None = None, window: Window | None = None
+) -> ImageFile:
     """Read the planes of an image file, or the part of them in a window.
 
     Of a TIFF, only the tiles or strips that the window touches are decoded, of an npy file only its pixels are read.
@@ -115,7 +125,11 @@ def read_labels(path: Path | str, window: Window | None = None) -> ImageFile:
 
 
 def write_image(
-    path: Path | str, planes: npt.NDArray[Any], *, description: str = "", colour: Colour = "planes"
+    path: Path | str,
+    planes: npt.NDArray[Any],
+    *,
+    description: str = "",
+    colour: Colour = "planes",
 ) -> None:
     """Write planes so that `read_image` returns the same numbers, to a format given by the path's ending.
 
@@ -132,7 +146,12 @@ def write_image(
     file = Path(path)
     ending = file.suffix.lower()
     fits_png = (len(planes), str(planes.dtype)) in PNG_KINDS
-    takes = {".tif": True, ".tiff": True, ".npy": not description, ".png": not description and fits_png}
+    takes = {
+        ".tif": True,
+        ".tiff": True,
+        ".npy": not description,
+        ".png": not description and fits_png,
+    }
     if not takes.get(ending):
         raise ConfigError(
             f"{file}: {len(planes)} planes of {planes.dtype} cannot be written there; use .tif, .npy (without a "
@@ -145,7 +164,8 @@ def write_image(
         elif ending == ".png":
             from PIL import Image
 
-            interleaved = plane if plane.ndim == 2 else np.moveaxis(plane, 0, 2)  # (H, W) or (H, W, 3)
+            # (H, W) or (H, W, 3)
+            interleaved = plane if plane.ndim == 2 else np.moveaxis(plane, 0, 2)
             Image.fromarray(np.ascontiguousarray(interleaved)).save(temporary)
         else:
             import tifffile
@@ -158,7 +178,8 @@ def write_image(
                 compression="zlib",
                 predictor=planes.dtype.kind in "ui",
                 description=description or None,
-                metadata=None,  # with `software`: no date and version, so equal planes give equal bytes
+                # with `software`: no date and version, so equal planes give equal bytes
+                metadata=None,
                 software=False,
             )
 
@@ -183,7 +204,9 @@ def _format_of(path: Path, allowed: tuple[str, ...]) -> str:
     if kind is None or kind not in allowed:
         names = ", ".join(name if name == "npy" else name.upper() for name in allowed)
         but = f", but a {kind.upper()}" if kind else ""
-        raise DataError(f"{path}: not a file of {names}{but}; convert it to one of these")
+        raise DataError(
+            f"{path}: not a file of {names}{but}; convert it to one of these"
+        )
     if claimed not in (kind, None):
         _, endings = _FORMATS[kind]
         raise DataError(
@@ -216,7 +239,9 @@ def _map_npy(path: Path) -> npt.NDArray[Any]:
     """Map an array (H, W) or (P, H, W) as (P, H, W); three axes always have this order, whatever their sizes."""
     array = map_npy(path)
     if array.ndim not in (2, 3):
-        raise DataError(f"{path}: an array must be (H, W) or (P, H, W), got shape {array.shape}")
+        raise DataError(
+            f"{path}: an array must be (H, W) or (P, H, W), got shape {array.shape}"
+        )
     if array.ndim == 3 and array.shape[0] > 64 and array.shape[2] <= 16:
         raise DataError(
             f"{path}: an array of three axes is read as (planes, height, width), but shape {array.shape} looks like "
@@ -232,14 +257,22 @@ def _read_pillow(path: Path, kind: str, *, labels: bool) -> ImageFile:
     depth = _png_depth(path) if kind == "png" else 8
     with _open_pillow(path, kind) as image:
         mode = image.mode
-        check_size(path, image.height, image.width, len(image.getbands()), itemsize=8 if labels else 4)
+        check_size(
+            path,
+            image.height,
+            image.width,
+            len(image.getbands()),
+            itemsize=8 if labels else 4,
+        )
         _refuse_mode(path, image, depth, palette=labels)
         image.load()
         values = np.asarray(image)
         description = str(image.info.get("Description", ""))
-    if depth in (2, 4) and mode == "L":  # Pillow scales 2- and 4-bit grey to 0..255; undo it
+    # Pillow scales 2- and 4-bit grey to 0..255; undo it
+    if depth in (2, 4) and mode == "L":
         values = values // np.uint8(255 // (2**depth - 1))
-    if depth == 16 and values.dtype.itemsize == 4:  # older Pillow holds 16-bit grey in 32 bits
+    # older Pillow holds 16-bit grey in 32 bits
+    if depth == 16 and values.dtype.itemsize == 4:
         values = values.astype(np.uint16)
     if values.ndim == 2:
         planes = values[None]
@@ -247,7 +280,14 @@ def _read_pillow(path: Path, kind: str, *, labels: bool) -> ImageFile:
         planes = np.moveaxis(values, 2, 0)  # (P, H, W)
     colours: dict[str, Colour] = {"RGB": "rgb", "RGBA": "rgb", "LA": "planes"}
     colour = colours.get(mode, "gray")
-    return ImageFile(np.ascontiguousarray(planes), kind, colour, path, description, alpha=mode in ("LA", "RGBA"))
+    return ImageFile(
+        np.ascontiguousarray(planes),
+        kind,
+        colour,
+        path,
+        description,
+        alpha=mode in ("LA", "RGBA"),
+    )
 
 
 def _open_pillow(path: Path, kind: str) -> Any:
@@ -259,7 +299,11 @@ def _open_pillow(path: Path, kind: str) -> Any:
     from PIL.JpegImagePlugin import JpegImageFile
     from PIL.PngImagePlugin import PngImageFile
 
-    kinds: dict[str, Any] = {"png": PngImageFile, "jpeg": JpegImageFile, "bmp": BmpImageFile}
+    kinds: dict[str, Any] = {
+        "png": PngImageFile,
+        "jpeg": JpegImageFile,
+        "bmp": BmpImageFile,
+    }
     return kinds[kind](path)
 
 
@@ -304,7 +348,9 @@ def _checked(found: ImageFile, *, bits: int = 32) -> ImageFile:
         )
     if planes.ndim != 3 or 0 in planes.shape:
         raise DataError(f"{path}: holds no pixels, its shape is {planes.shape}")
-    return replace(found, planes=planes.astype(planes.dtype.newbyteorder("="), copy=False))
+    return replace(
+        found, planes=planes.astype(planes.dtype.newbyteorder("="), copy=False)
+    )
 
 
 def require_unscaled(image: ImageFile, modality: str) -> None:
@@ -332,7 +378,9 @@ def require_one_plane(image: ImageFile, modality: str) -> None:
     """Raise DataError if a file holds several planes; it says which modality reads them."""
     count = len(image.planes)
     if count > 1:
-        advice = "--modality rgb for a colour picture, or " if image.colour == "rgb" else ""
+        advice = (
+            "--modality rgb for a colour picture, or " if image.colour == "rgb" else ""
+        )
         raise DataError(
             f"{image.path}: modality {modality!r} needs one plane, got {count} of {image.planes.dtype}; give the "
             f"sensor's own file or one plane of it, or train with {advice}--modality raster with --channels 0"
@@ -374,7 +422,11 @@ class Unit:
 
 
 def stated_unit(
-    image: ImageFile, known: Mapping[str, Unit], *, option: Unit | None = None, no_unit: Collection[str] = ()
+    image: ImageFile,
+    known: Mapping[str, Unit],
+    *,
+    option: Unit | None = None,
+    no_unit: Collection[str] = (),
 ) -> Unit | None:
     """Return the unit that a file's description states as json, `{"unit": "cK"}`, or the user by an option.
 
@@ -394,7 +446,9 @@ def stated_unit(
         return option
     unit = known.get(name) if isinstance(name, str) else None
     if unit is None:
-        raise DataError(f"{image.path}: its description states unit {name!r}; known: {', '.join([*known, *no_unit])}")
+        raise DataError(
+            f"{image.path}: its description states unit {name!r}; known: {', '.join([*known, *no_unit])}"
+        )
     if option is not None and unit != option:
         raise DataError(
             f"{image.path}: says its unit is {unit.name}, but the option unit says {option.name}; leave the option out "
@@ -404,7 +458,11 @@ def stated_unit(
 
 
 def require_measured(
-    image: SensorImage, values: npt.NDArray[np.floating], advice: str, *, measured: BoolArray | None = None
+    image: SensorImage,
+    values: npt.NDArray[np.floating],
+    advice: str,
+    *,
+    measured: BoolArray | None = None,
 ) -> SensorImage:
     """Return an image of one channel; DataError if most numbers lie outside of its range, as in another unit.
 
@@ -428,7 +486,9 @@ def require_measured(
     if inside.size and 9 * np.unique(inside).size >= np.unique(outside).size:
         return image
     low, high = channel.valid_range
-    many = "most of its numbers lie outside of" if inside.size else "no pixel lies within"
+    many = (
+        "most of its numbers lie outside of" if inside.size else "no pixel lies within"
+    )
     raise DataError(
         f"{image.origin}: {many} {low:g} to {high:g} {channel.unit}, got {values[taken].min():.6g} to "
         f"{values[taken].max():.6g} {channel.unit}; is its unit another one? {advice}"
@@ -446,7 +506,9 @@ def stated_bits(image: ImageFile) -> int | None:
         return None
     most = image.planes.dtype.itemsize * 8
     if type(bits) is not int or not 1 <= bits <= most:
-        raise DataError(f"{image.path}: its description states {bits!r} bits; 1 to {most} are possible")
+        raise DataError(
+            f"{image.path}: its description states {bits!r} bits; 1 to {most} are possible"
+        )
     return bits
 
 

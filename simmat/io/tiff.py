@@ -20,7 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.io.files import MAX_PLANES, check_size, check_window, decoding_errors, require_file
+from simmat.io.files import (
+    MAX_PLANES,
+    check_size,
+    check_window,
+    decoding_errors,
+    require_file,
+)
 from simmat.types import Colour, ImageFile, Window
 
 _REDUCED = 1  # bits of NewSubfileType, TIFF 6.0 page 36
@@ -29,7 +35,8 @@ _GDAL_METADATA = 42112  # tags, https://gdal.org/en/stable/drivers/raster/gtiff.
 _NODATA = 42113
 _ALPHA = (1, 2)  # ExtraSamples, associated and not, TIFF 6.0 page 31
 _ORIENTATION = 274
-_GEO_KEYS = 34735  # GeoKeyDirectoryTag, OGC GeoTIFF 1.1: present with a coordinate system
+# GeoKeyDirectoryTag, OGC GeoTIFF 1.1: present with a coordinate system
+_GEO_KEYS = 34735
 _HEADER = 8  # bytes at the start of a TIFF that hold no pixels
 _LOSSLESS = {"NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS", "LZMA", "ZSTD"}
 _LOSSLESS |= {"CCITTRLE", "CCITTRLEW", "CCITT_T4", "CCITT_T6"}
@@ -37,13 +44,21 @@ _LOSSLESS |= {"CCITTRLE", "CCITTRLEW", "CCITT_T4", "CCITT_T6"}
 _JPEG = (6, 7, 34892, 33007)  # compressions whose tiles share tables
 _MAX_STRIP_BYTES = 320 * 2**20
 """Most bytes of decoded strips to keep of one file: 1024 rows of 20,000 pixels in 8 bands of 16 bits."""
-_CHANGING = re.compile(rb"<(Scale|Offset|NoDataValue)>")  # elements of .aux.xml that change values
+# elements of .aux.xml that change values
+_CHANGING = re.compile(rb"<(Scale|Offset|NoDataValue)>")
 _MAX_NOTES = 2**24  # bytes of an .aux.xml that are searched
-_OWN_FILE_ONLY: dict[str, Any] = {"is_ome": False, "is_ndtiff": False, "is_mmstack": False, "is_scanimage": False}
+_OWN_FILE_ONLY: dict[str, Any] = {
+    "is_ome": False,
+    "is_ndtiff": False,
+    "is_mmstack": False,
+    "is_scanimage": False,
+}
 """Kinds of TIFF for which tifffile would also read other files named in this one, or pages it does not list."""
 
 
-def open_tiff(path: Path, *, labels: bool = False, offsets: tuple[int, ...] = ()) -> TiffImage:
+def open_tiff(
+    path: Path, *, labels: bool = False, offsets: tuple[int, ...] = ()
+) -> TiffImage:
     """Return a TIFF ready for reading windows; the last few are remembered, until the file changes.
 
     The tags of a large TIFF list 100,000 offsets, and a strip is as wide as the image, so that each window of a row
@@ -56,7 +71,9 @@ def open_tiff(path: Path, *, labels: bool = False, offsets: tuple[int, ...] = ()
 
 
 @lru_cache(maxsize=4)  # the files of one sample
-def _remembered(path: Path, labels: bool, offsets: tuple[int, ...], _state: tuple[int, ...]) -> TiffImage:
+def _remembered(
+    path: Path, labels: bool, offsets: tuple[int, ...], _state: tuple[int, ...]
+) -> TiffImage:
     return TiffImage(path, labels=labels, offsets=offsets)
 
 
@@ -74,12 +91,15 @@ class TiffImage:
             YCbCr, CMYK), or a file beside it that changes its values.
     """
 
-    def __init__(self, path: Path, *, labels: bool = False, offsets: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, path: Path, *, labels: bool = False, offsets: tuple[int, ...] = ()
+    ) -> None:
         self.path = path
         self._itemsize = 8 if labels else 4
         if not labels:
             _check_beside(path)
-        with open_tifffile(path) as tiff:  # tags are read on their first use, so all are used here
+        # tags are read on their first use, so all are used here
+        with open_tifffile(path) as tiff:
             self._pages = _main_pages(path, tiff, labels=labels, offsets=offsets)
             self._order = tiff.byteorder
             self._decoders = [page.decode for page in self._pages]
@@ -87,7 +107,8 @@ class TiffImage:
             description = str(tiff.pages[0].aspage().description or "")
             self._head = _described(path, self._pages, description)
         self.size_hw = (int(self._pages[0].imagelength), int(self._pages[0].imagewidth))
-        self._strips: dict[tuple[int, int], Any] = {}  # decoded ones, for the other windows of the same rows
+        # decoded ones, for the other windows of the same rows
+        self._strips: dict[tuple[int, int], Any] = {}
 
     def read(self, window: Window | None = None) -> ImageFile:
         """Read the planes (P, h, w) of a window, by default of the whole image.
@@ -99,10 +120,18 @@ class TiffImage:
             window = Window(0, 0, *self.size_hw)
         check_window(self.path, window, self.size_hw)
         empty = self._head.planes
-        check_size(self.path, *window.size_hw, len(empty), itemsize=max(self._itemsize, empty.itemsize))
+        check_size(
+            self.path,
+            *window.size_hw,
+            len(empty),
+            itemsize=max(self._itemsize, empty.itemsize),
+        )
         self._drop_strips_above(window.y0)
         with self.path.open("rb") as stream:
-            parts = [self._read_page(stream, number, window) for number in range(len(self._pages))]
+            parts = [
+                self._read_page(stream, number, window)
+                for number in range(len(self._pages))
+            ]
         is_last_in_raster_order = (window.y1, window.x1) == self.size_hw
         if is_last_in_raster_order:
             self._strips = {}
@@ -112,19 +141,26 @@ class TiffImage:
     def _drop_strips_above(self, y0: int) -> None:
         """Forget the strips that end above a row."""
         kept = {}
-        for key, strip in list(self._strips.items()):  # a list: another thread may add one meanwhile
+        # a list: another thread may add one meanwhile
+        for key, strip in list(self._strips.items()):
             _, (_, _, top, _, _), shape = strip
             if top + shape[1] > y0:
                 kept[key] = strip
         self._strips = kept
 
-    def _read_page(self, stream: BinaryIO, number: int, window: Window) -> npt.NDArray[Any]:
+    def _read_page(
+        self, stream: BinaryIO, number: int, window: Window
+    ) -> npt.NDArray[Any]:
         """Return (S, h, w) of one page."""
         page = self._pages[number]
         if _is_mappable(page):
             dtype = page.dtype.newbyteorder(self._order)
             planes: npt.NDArray[Any] = np.memmap(
-                self.path, dtype=dtype, mode="r", offset=page.dataoffsets[0], shape=page.shape
+                self.path,
+                dtype=dtype,
+                mode="r",
+                offset=page.dataoffsets[0],
+                shape=page.shape,
             )
             if page.axes == "YX":
                 planes = planes[None]
@@ -132,22 +168,30 @@ class TiffImage:
                 planes = np.moveaxis(planes, 2, 0)
             return np.array(planes[:, *window.slices])
         height, width = window.size_hw
-        separate, _, _, _, together = page.shaped  # samples in planes of their own, or side by side
+        # samples in planes of their own, or side by side
+        separate, _, _, _, together = page.shaped
         out = np.empty((separate, height, width, together), page.dtype)
         for index in _touched(page, window):
-            values, (sample, _, top, left, _), shape = self._decoded(stream, number, index, window)
+            values, (sample, _, top, left, _), shape = self._decoded(
+                stream, number, index, window
+            )
             y0 = max(top, window.y0)
             x0 = max(left, window.x0)
             y1 = min(top + shape[1], window.y1)
             x1 = min(left + shape[2], window.x1)
-            part = out[sample, y0 - window.y0 : y1 - window.y0, x0 - window.x0 : x1 - window.x0]
+            part = out[
+                sample, y0 - window.y0 : y1 - window.y0, x0 - window.x0 : x1 - window.x0
+            ]
             if values is None:
                 part[...] = page.nodata
             else:
                 part[...] = values[0, y0 - top : y1 - top, x0 - left : x1 - left]
-        return np.moveaxis(out, 3, 1).reshape(-1, height, width)  # one of the two kinds of samples is 1
+        # one of the two kinds of samples is 1
+        return np.moveaxis(out, 3, 1).reshape(-1, height, width)
 
-    def _decoded(self, stream: BinaryIO, number: int, index: int, window: Window) -> Any:
+    def _decoded(
+        self, stream: BinaryIO, number: int, index: int, window: Window
+    ) -> Any:
         """Return a decoded tile or strip (1, h, w, S), None for one that is left out; its place, and its shape."""
         page = self._pages[number]
         if (number, index) in self._strips:
@@ -235,8 +279,12 @@ def check_tiff(path: Path, *, whole: bool = True) -> None:
         if whole:
             largest = max(pages, key=lambda page: page.imagelength * page.imagewidth)
             stored = max((page.bitspersample or 8) // 8 for page in pages)
-            count = sum(page.samplesperpixel * max(page.imagedepth, 1) for page in pages)
-            check_size(path, largest.imagelength, largest.imagewidth, count, itemsize=stored)
+            count = sum(
+                page.samplesperpixel * max(page.imagedepth, 1) for page in pages
+            )
+            check_size(
+                path, largest.imagelength, largest.imagewidth, count, itemsize=stored
+            )
 
 
 def sidecars(path: Path) -> tuple[Path, Path]:
@@ -248,7 +296,9 @@ def _check_beside(path: Path) -> None:
     """Raise DataError for files beside a TIFF by which GDAL changes its values, and which are not read."""
     mask, notes = sidecars(path)
     if mask.exists():
-        raise _not_read(path, mask, "a mask", "gdalwarp -dstnodata NUMBER OLD.tif NEW.tif")
+        raise _not_read(
+            path, mask, "a mask", "gdalwarp -dstnodata NUMBER OLD.tif NEW.tif"
+        )
     if notes.is_file():
         with notes.open("rb") as stream:
             names = set(_CHANGING.findall(stream.read(_MAX_NOTES)))
@@ -300,7 +350,9 @@ def open_tifffile(path: Path) -> Iterator[Any]:
         log.disabled = before
 
 
-def _main_pages(path: Path, tiff: Any, *, labels: bool, offsets: tuple[int, ...]) -> list[Any]:
+def _main_pages(
+    path: Path, tiff: Any, *, labels: bool, offsets: tuple[int, ...]
+) -> list[Any]:
     """Return the pages of the image without those marked as reduced copies, after checking that they agree."""
     every = [_page_at(tiff, offset) for offset in offsets] or _pages_of(path, tiff)
     pages = [page for page in every if not page.subfiletype & _REDUCED]
@@ -309,7 +361,8 @@ def _main_pages(path: Path, tiff: Any, *, labels: bool, offsets: tuple[int, ...]
     _check_claims(path, pages, itemsize=8 if labels else 4)
     for page in pages:
         if page.compression == 1:
-            page.predictor = 1  # a part of the compression: libtiff and Pillow ignore the tag, tifffile would apply it
+            # a part of the compression: libtiff and Pillow ignore the tag, tifffile would apply it
+            page.predictor = 1
     wanted = "mask, without loss" if labels else "image of planes, MINISBLACK or RGB"
     faults = _unsupported(every, pages, None if offsets else tiff, labels=labels)
     for fault, is_so in faults.items():
@@ -318,7 +371,9 @@ def _main_pages(path: Path, tiff: Any, *, labels: bool, offsets: tuple[int, ...]
     return pages
 
 
-def _unsupported(every: Sequence[Any], pages: Sequence[Any], tiff: Any, *, labels: bool) -> dict[str, bool]:
+def _unsupported(
+    every: Sequence[Any], pages: Sequence[Any], tiff: Any, *, labels: bool
+) -> dict[str, bool]:
     """Return each content that is not one image of plain numbers -> whether this TIFF has it.
 
     `tiff` is None for a frame of a file of frames.
@@ -326,21 +381,33 @@ def _unsupported(every: Sequence[Any], pages: Sequence[Any], tiff: Any, *, label
     first = pages[0]
     count = len(pages)
     kinds = sorted({f"{page.shape} {page.dtype}" for page in pages})
-    colours = {getattr(page.photometric, "name", str(page.photometric)) for page in pages}
+    colours = {
+        getattr(page.photometric, "name", str(page.photometric)) for page in pages
+    }
     scheme = getattr(first.compression, "name", str(first.compression))
     orientation = first.tags[_ORIENTATION].value if _ORIENTATION in first.tags else 1
     known = {"MINISBLACK", "RGB", "PALETTE"} if labels else {"MINISBLACK", "RGB"}
     return {
-        "a transparency mask page, whose pixels should be nodata": any(page.subfiletype & _MASK for page in every),
-        f"numbers of photometric {', '.join(sorted(colours))} are not intensities": not colours <= known,
+        "a transparency mask page, whose pixels should be nodata": any(
+            page.subfiletype & _MASK for page in every
+        ),
+        f"numbers of photometric {', '.join(sorted(colours))} are not intensities": not colours
+        <= known,
         "a volume, not an image": any(page.imagedepth != 1 for page in pages),
-        f"its {count} pages differ ({', '.join(kinds)})": len(kinds) > 1 or len(colours) > 1,
-        f"{count} pages of {first.samplesperpixel} samples are several images": count > 1 and first.samplesperpixel > 1,
+        f"its {count} pages differ ({', '.join(kinds)})": len(kinds) > 1
+        or len(colours) > 1,
+        f"{count} pages of {first.samplesperpixel} samples are several images": count
+        > 1
+        and first.samplesperpixel > 1,
         f"axes {first.axes}": first.axes not in ("YX", "YXS", "SYX"),
-        "a stack that lists only its first page (ImageJ)": count == 1 and tiff and tiff.series[0].size != first.size,
+        "a stack that lists only its first page (ImageJ)": count == 1
+        and tiff
+        and tiff.series[0].size != first.size,
         f"{count} pages; a mask has one": labels and count > 1,
-        f"compressed as {scheme}, which changes label values": labels and scheme not in _LOSSLESS,
-        f"the tag Orientation {orientation}, but images are read as they are stored": labels and orientation != 1,
+        f"compressed as {scheme}, which changes label values": labels
+        and scheme not in _LOSSLESS,
+        f"the tag Orientation {orientation}, but images are read as they are stored": labels
+        and orientation != 1,
     }
 
 
@@ -348,7 +415,9 @@ def _pages_of(path: Path, tiff: Any) -> list[Any]:
     """Return all pages; counting them first finds an endless chain of pages."""
     count = len(tiff.pages)
     if not 1 <= count <= MAX_PLANES:
-        raise DataError(f"{path}: damaged, or no TIFF: it lists {count} pages; 1 to {MAX_PLANES} are read")
+        raise DataError(
+            f"{path}: damaged, or no TIFF: it lists {count} pages; 1 to {MAX_PLANES} are read"
+        )
     return [tiff.pages[number].aspage() for number in range(count)]
 
 
@@ -365,13 +434,20 @@ def _check_claims(path: Path, pages: Sequence[Any], *, itemsize: int = 4) -> Non
     count = sum(page.samplesperpixel * max(page.imagedepth, 1) for page in pages)
     check_size(path, 1, 1, count)  # refuses none for its size
     for page in pages:
-        if page.is_tiled:  # a tile is decoded as a whole, even where most of it lies outside of the image
+        # a tile is decoded as a whole, even where most of it lies outside of the image
+        if page.is_tiled:
             rows, columns = page.tilelength, page.tilewidth
         elif _is_mappable(page):
             rows, columns = min(page.imagelength, 1), min(page.imagewidth, 1)
         else:
             rows, columns = min(page.rowsperstrip, page.imagelength), page.imagewidth
-        check_size(path, rows, columns, page.samplesperpixel, itemsize=max(itemsize, (page.bitspersample or 8) // 8))
+        check_size(
+            path,
+            rows,
+            columns,
+            page.samplesperpixel,
+            itemsize=max(itemsize, (page.bitspersample or 8) // 8),
+        )
         _check_whole(path, page)
 
 
@@ -379,7 +455,8 @@ def _check_whole(path: Path, page: Any) -> None:
     """Refuse a file that ends before its pixels do; tifffile would fill missing ones with zeros."""
     size = path.stat().st_size
     parts = list(zip(page.dataoffsets, page.databytecounts, strict=False))
-    is_sparse = (0, 0) in parts and page.tags.get(_NODATA) is not None  # GDAL omits tiles of nodata
+    # GDAL omits tiles of nodata
+    is_sparse = (0, 0) in parts and page.tags.get(_NODATA) is not None
     is_whole = bool(parts)
     stored_bytes = 0
     for offset, count in parts:
@@ -388,10 +465,17 @@ def _check_whole(path: Path, page: Any) -> None:
         if offset < _HEADER or offset + count > size or count == 0:
             is_whole = False
         stored_bytes += count
-    row_bytes = page.imagewidth * page.samplesperpixel * (page.bitspersample or 8) // 8  # uncompressed
-    is_short = page.compression == 1 and not is_sparse and stored_bytes < page.imagelength * row_bytes
+    # uncompressed
+    row_bytes = page.imagewidth * page.samplesperpixel * (page.bitspersample or 8) // 8
+    is_short = (
+        page.compression == 1
+        and not is_sparse
+        and stored_bytes < page.imagelength * row_bytes
+    )
     if is_short or not is_whole:
-        raise DataError(f"{path}: damaged or cut short, pixels are missing from its {size} bytes")
+        raise DataError(
+            f"{path}: damaged or cut short, pixels are missing from its {size} bytes"
+        )
 
 
 def _is_mappable(page: Any) -> bool:
@@ -407,24 +491,34 @@ def _nodata(path: Path, page: Any) -> tuple[float, ...]:
     try:
         return (float(str(tag.value).strip().strip("\0")),)
     except ValueError:
-        raise DataError(f"{path}: its GDAL_NODATA tag must be a number, got {tag.value!r}") from None
+        raise DataError(
+            f"{path}: its GDAL_NODATA tag must be a number, got {tag.value!r}"
+        ) from None
 
 
 def _scales(pages: Sequence[Any]) -> tuple[tuple[float, float], ...]:
     """Return factor and offset of each plane, as the GDAL_METADATA tags state them; (1, 0) where they do not."""
     samples = pages[0].samplesperpixel
-    stated = np.tile([1.0, 0.0], (len(pages), samples, 1))  # (pages, samples, factor and offset)
+    # (pages, samples, factor and offset)
+    stated = np.tile([1.0, 0.0], (len(pages), samples, 1))
     for number, page in enumerate(pages):
         if _GDAL_METADATA not in page.tags:
             continue
         text = str(page.tags[_GDAL_METADATA].value).strip("\0 \n")
-        with suppress(ElementTree.ParseError, ValueError):  # text of another program, or damaged: it states no scale
+        # text of another program, or damaged: it states no scale
+        with suppress(ElementTree.ParseError, ValueError):
             for item in ElementTree.fromstring(text).iter("Item"):
                 role = item.get("role")
                 if role not in ("scale", "offset"):
                     continue
-                sample = int(item.attrib["sample"]) if "sample" in item.attrib else slice(None)
+                sample = (
+                    int(item.attrib["sample"])
+                    if "sample" in item.attrib
+                    else slice(None)
+                )
                 with suppress(IndexError):
-                    stated[number, sample, int(role == "offset")] = float(item.text or "")
+                    stated[number, sample, int(role == "offset")] = float(
+                        item.text or ""
+                    )
     scales = stated.reshape(-1, 2)  # (P, factor and offset)
     return tuple((float(factor), float(offset)) for factor, offset in scales)

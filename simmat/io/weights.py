@@ -41,10 +41,14 @@ def find_weights(spec: FoundationSpec, checkpoint: Path | None = None) -> Path |
         if checkpoint is None:
             return None
         why = "has random weights from its seed and takes no file"
-        raise WeightsError(f"foundation model {spec.name!r} {why}, got --checkpoint {checkpoint}")
+        raise WeightsError(
+            f"foundation model {spec.name!r} {why}, got --checkpoint {checkpoint}"
+        )
     if checkpoint is not None:
         if not checkpoint.is_file():
-            raise WeightsError(f"foundation model {spec.name!r} needs an existing file, got --checkpoint {checkpoint}")
+            raise WeightsError(
+                f"foundation model {spec.name!r} needs an existing file, got --checkpoint {checkpoint}"
+            )
         return checkpoint
     if file.hub:
         path = hub.cached(file)
@@ -111,9 +115,13 @@ def fetch(
     if file.hub:
         return hub.fetch(file)
     if not file.url:
-        raise WeightsError(f"no URL is known for {file.filename}; give the file with --checkpoint PATH")
+        raise WeightsError(
+            f"no URL is known for {file.filename}; give the file with --checkpoint PATH"
+        )
     if not file.sha256:
-        raise SpecError(f"weight file {file.filename!r} has a url, so it needs a sha256")
+        raise SpecError(
+            f"weight file {file.filename!r} has a url, so it needs a sha256"
+        )
     target = (cache or cache_folder()) / file.filename
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +145,9 @@ def fetch_bytes(url: str, limit: int) -> bytes:
     for chunk in _received(url):
         content += chunk
         if len(content) > limit:
-            raise WeightsError(f"{url} sends more than {limit} bytes; check the address")
+            raise WeightsError(
+                f"{url} sends more than {limit} bytes; check the address"
+            )
     return bytes(content)
 
 
@@ -167,9 +177,13 @@ def _download(file: WeightFile, target: Path, progress: Progress) -> None:
             if 0 < file.size_bytes < done:  # a server may send without end
                 raise _wrong_file(file, f"it has more than {file.size_bytes} bytes")
     if done < file.size_bytes:
-        raise WeightsError(f"cannot download {file.url}: it ended after {done} of {file.size_bytes} bytes; try again")
+        raise WeightsError(
+            f"cannot download {file.url}: it ended after {done} of {file.size_bytes} bytes; try again"
+        )
     if digest.hexdigest() != file.sha256:
-        raise _wrong_file(file, f"its sha256 is {digest.hexdigest()}, should be {file.sha256}")
+        raise _wrong_file(
+            file, f"its sha256 is {digest.hexdigest()}, should be {file.sha256}"
+        )
 
 
 def _wrong_file(file: WeightFile, why: str) -> WeightsError:
@@ -187,7 +201,11 @@ def _received(url: str) -> Iterator[bytes]:
             while chunk := response.read(_CHUNK_BYTES):
                 yield chunk
     except urllib.error.HTTPError as error:
-        raise WeightsError(f"{url} answers {error.code} {error.reason}; check the address") from error
+        raise WeightsError(
+            f"{url} answers {error.code} {error.reason}; check the address"
+        ) from error
     except (OSError, HTTPException) as error:
         cause = str(getattr(error, "reason", None) or error) or type(error).__name__
-        raise WeightsError(f"cannot download {url}: {cause}; check the network") from error
+        raise WeightsError(
+            f"cannot download {url}: {cause}; check the network"
+        ) from error

@@ -41,16 +41,24 @@ class ChannelCodes(nn.Module):
     fixed: Tensor
     order: Tensor
 
-    def __init__(self, wavelengths_um: Sequence[float | None], generator: torch.Generator) -> None:
+    def __init__(
+        self, wavelengths_um: Sequence[float | None], generator: torch.Generator
+    ) -> None:
         super().__init__()
         known = [w for w in wavelengths_um if w is not None]
         unknown = len(wavelengths_um) - len(known)
-        known_first = sorted(range(len(wavelengths_um)), key=lambda i: wavelengths_um[i] is None)
+        known_first = sorted(
+            range(len(wavelengths_um)), key=lambda i: wavelengths_um[i] is None
+        )
         self.register_buffer("fixed", wavelength_codes(known), persistent=False)
-        self.register_buffer("order", torch.tensor(known_first).argsort(), persistent=False)
+        self.register_buffer(
+            "order", torch.tensor(known_first).argsort(), persistent=False
+        )
         self.learned: nn.Parameter | None = None
         if unknown:
-            self.learned = nn.Parameter(torch.empty(unknown, _CODE).normal_(generator=generator))
+            self.learned = nn.Parameter(
+                torch.empty(unknown, _CODE).normal_(generator=generator)
+            )
 
     def forward(self) -> Tensor:
         """Return the codes (C, 64), in the order of the channels."""
@@ -76,7 +84,14 @@ class ChannelAttention(nn.Module):
     """
 
     def __init__(
-        self, layer: nn.Conv2d, codes: ChannelCodes, *, gain: float, heads: int, drop: float, generator: torch.Generator
+        self,
+        layer: nn.Conv2d,
+        codes: ChannelCodes,
+        *,
+        gain: float,
+        heads: int,
+        drop: float,
+        generator: torch.Generator,
     ) -> None:
         super().__init__()
         width = layer.out_channels
@@ -84,7 +99,9 @@ class ChannelAttention(nn.Module):
         self.drop = drop
         self.gain = gain
         self.embed = refitted(layer, gray_kernel(layer), None)
-        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
+        self.bias = (
+            None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
+        )
         self.codes = codes
         self.modulate = nn.Parameter(torch.zeros(2 * width, _CODE))
         self.padding = BlankPadding(layer)
@@ -104,11 +121,19 @@ class ChannelAttention(nn.Module):
         used = self.used_channels(planes)  # (B, C)
         tokens = self.embed(planes.flatten(0, 1)[:, None])  # (B·C, D, h, w)
         height, width = tokens.shape[-2:]
-        tokens = tokens.reshape(batch, channels, self.heads, -1, height * width)  # (B, C, heads, D / heads, h·w)
+        # (B, C, heads, D / heads, h·w)
+        tokens = tokens.reshape(batch, channels, self.heads, -1, height * width)
         codes = self.codes()
-        scale, shift = (codes @ self.modulate.T).reshape(1, channels, 2, self.heads, -1, 1).unbind(2)
-        weights = self._weights(tokens, codes, used)[:, :, :, None]  # (B, C, heads, 1, h·w)
-        mixed = (weights * (tokens * (1 + scale) + shift)).sum(1).reshape(batch, -1, height, width) * self.gain
+        scale, shift = (
+            (codes @ self.modulate.T)
+            .reshape(1, channels, 2, self.heads, -1, 1)
+            .unbind(2)
+        )
+        # (B, C, heads, 1, h·w)
+        weights = self._weights(tokens, codes, used)[:, :, :, None]
+        mixed = (weights * (tokens * (1 + scale) + shift)).sum(1).reshape(
+            batch, -1, height, width
+        ) * self.gain
         if self.bias is not None:
             mixed = mixed + self.bias[:, None, None]
         features: Tensor = self.padding(mixed, content)
@@ -121,7 +146,9 @@ class ChannelAttention(nn.Module):
         if not self.training or self.drop == 0:
             return present
         # torch's own generator, as in nn.Dropout: the training loop seeds it by step.
-        after_drop = present & (torch.rand(present.shape, device=present.device) >= self.drop)
+        after_drop = present & (
+            torch.rand(present.shape, device=present.device) >= self.drop
+        )
         return torch.where(after_drop.any(1, keepdim=True), after_drop, present)
 
     def _weights(self, tokens: Tensor, codes: Tensor, used: Tensor) -> Tensor:
@@ -133,15 +160,21 @@ class ChannelAttention(nn.Module):
         share = used / used.sum(1, keepdim=True)
         mean = torch.einsum("bc,bcdp->bdp", share.to(flat.dtype), flat)
         query = (self.query @ mean).reshape(batch, 1, heads, _KEY, positions)
-        key = (self.key @ flat + (codes @ self.code_key.T)[:, :, None]).reshape(batch, channels, heads, _KEY, positions)
+        key = (self.key @ flat + (codes @ self.code_key.T)[:, :, None]).reshape(
+            batch, channels, heads, _KEY, positions
+        )
         logits = (query * key).sum(3) / math.sqrt(_KEY)
         return logits.masked_fill(~used[:, :, None, None], -math.inf).softmax(1)
 
 
 def wavelength_codes(wavelengths_um: Sequence[float]) -> Tensor:
     """Return (C, 64): sines and cosines of the binary logarithm of wavelengths, over periods of 0.25 to 32 octaves."""
-    octaves = torch.tensor(wavelengths_um, dtype=torch.float64, device="cpu").log2()[:, None]
-    periods = torch.logspace(_OCTAVES[0], _OCTAVES[1], _CODE // 2, base=2, dtype=torch.float64, device="cpu")
+    octaves = torch.tensor(wavelengths_um, dtype=torch.float64, device="cpu").log2()[
+        :, None
+    ]
+    periods = torch.logspace(
+        _OCTAVES[0], _OCTAVES[1], _CODE // 2, base=2, dtype=torch.float64, device="cpu"
+    )
     angles = 2 * math.pi * octaves / periods
     return torch.cat([angles.sin(), angles.cos()], 1).float()
 
@@ -173,26 +206,42 @@ def build_channel_attention(
     layer = first_layer_of(backbone, "channel-attention")
     problems = []
     if heads < 1 or layer.out_channels % heads:
-        problems.append(f"heads must divide the model's {layer.out_channels} features, got {heads}")
+        problems.append(
+            f"heads must divide the model's {layer.out_channels} features, got {heads}"
+        )
     if not 0 <= drop < 1:
         problems.append(f"drop must be in [0, 1), got {drop}")
     if embedding not in EMBEDDINGS:
-        problems.append(f"embedding must be one of {', '.join(EMBEDDINGS)}, got {embedding!r}")
+        problems.append(
+            f"embedding must be one of {', '.join(EMBEDDINGS)}, got {embedding!r}"
+        )
     missing = [channel.name for channel in channels if channel.wavelength_um is None]
     if embedding == "wavelength" and missing:
-        problems.append(f"embedding=wavelength needs a wavelength of every channel, {missing} have none; use auto")
-    stated = [channel.wavelength_um for channel in channels if channel.wavelength_um is not None]
+        problems.append(
+            f"embedding=wavelength needs a wavelength of every channel, {missing} have none; use auto"
+        )
+    stated = [
+        channel.wavelength_um
+        for channel in channels
+        if channel.wavelength_um is not None
+    ]
     shared = {wavelength for wavelength in stated if stated.count(wavelength) > 1}
     if embedding == "wavelength" and shared:
         same = [channel.name for channel in channels if channel.wavelength_um in shared]
-        problems.append(f"embedding=wavelength cannot tell apart {same}, which have the same wavelength; use auto")
+        problems.append(
+            f"embedding=wavelength cannot tell apart {same}, which have the same wavelength; use auto"
+        )
     if problems:
         raise ConfigError("transfer layer 'channel-attention': " + "; ".join(problems))
     wavelengths = []
     for channel in channels:
         wavelengths.append(
-            None if embedding == "identity" or channel.wavelength_um in shared else channel.wavelength_um
+            None
+            if embedding == "identity" or channel.wavelength_um in shared
+            else channel.wavelength_um
         )
     gain = float(zero_shot[0].abs().sum())
     codes = ChannelCodes(wavelengths, generator)
-    return ChannelAttention(layer, codes, gain=gain, heads=heads, drop=drop, generator=generator)
+    return ChannelAttention(
+        layer, codes, gain=gain, heads=heads, drop=drop, generator=generator
+    )

@@ -70,24 +70,40 @@ class DenseHead(nn.Module):
         self.widths = tuple(widths)
         self.strides = tuple(float(stride) for stride in strides)
         finer = max(math.ceil(math.log2(strides[0] / COARSEST_ANSWER)), 0)
-        steps = [strides[0] / 2**step for step in range(finer, 0, -1)] + list(strides)  # finest first
+        # finest first
+        steps = [strides[0] / 2**step for step in range(finer, 0, -1)] + list(strides)
         channels = []
         for stride in steps:
-            channels.append(next(width for min_stride, width in WIDTHS.items() if stride >= min_stride))
+            channels.append(
+                next(
+                    width
+                    for min_stride, width in WIDTHS.items()
+                    if stride >= min_stride
+                )
+            )
         self.finer = finer
         self.lateral = nn.ModuleList(
-            nn.Conv2d(width, out, 1) for width, out in zip(widths, channels[finer:], strict=True)
+            nn.Conv2d(width, out, 1)
+            for width, out in zip(widths, channels[finer:], strict=True)
         )
         self.narrow = nn.ModuleList(
-            nn.Identity() if width == coarser_width else nn.Conv2d(coarser_width, width, 1)
-            for width, coarser_width in zip(channels, [*channels[1:], channels[-1]], strict=True)
+            nn.Identity()
+            if width == coarser_width
+            else nn.Conv2d(coarser_width, width, 1)
+            for width, coarser_width in zip(
+                channels, [*channels[1:], channels[-1]], strict=True
+            )
         )
-        self.mix = nn.ModuleList(nn.Sequential(_mix(width), _mix(width)) for width in channels)
+        self.mix = nn.ModuleList(
+            nn.Sequential(_mix(width), _mix(width)) for width in channels
+        )
         self.classes = nn.Conv2d(channels[0], classes, 1)
         self.distance = nn.Conv2d(channels[0], 1, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+                nn.init.kaiming_normal_(
+                    module.weight, nonlinearity="relu", generator=generator
+                )
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for layer in (self.classes, self.distance):
@@ -95,7 +111,10 @@ class DenseHead(nn.Module):
         log_odds = math.log((1 - OBJECTS) / OBJECTS)
         nn.init.constant_(_bias(self.distance), -log_odds / GAIN)
         if background:
-            nn.init.constant_(_bias(self.classes)[:1], (log_odds + math.log(max(classes - 1, 1))) / GAIN)
+            nn.init.constant_(
+                _bias(self.classes)[:1],
+                (log_odds + math.log(max(classes - 1, 1))) / GAIN,
+            )
 
     def forward(self, embedding: ImageEmbedding) -> DenseAnswer:
         """Predict for every image of an embedding, from as many of its levels as the head has, the coarsest ones."""
@@ -107,13 +126,19 @@ class DenseHead(nn.Module):
             if x is not None:
                 x = self.narrow[index](x)
                 if lateral is None:
-                    x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+                    x = F.interpolate(
+                        x, scale_factor=2.0, mode="bilinear", align_corners=False
+                    )
                 else:
-                    x = lateral + F.interpolate(x, lateral.shape[-2:], mode="bilinear", align_corners=False)
+                    x = lateral + F.interpolate(
+                        x, lateral.shape[-2:], mode="bilinear", align_corners=False
+                    )
             else:
                 x = lateral
             x = self.mix[index](x)
-        return DenseAnswer(GAIN * self.classes(x).float(), GAIN * self.distance(x).float())
+        return DenseAnswer(
+            GAIN * self.classes(x).float(), GAIN * self.distance(x).float()
+        )
 
 
 def _bias(layer: nn.Conv2d) -> Tensor:
@@ -130,7 +155,9 @@ def _mix(channels: int) -> nn.Sequential:
     )
 
 
-def classes_of(masks: BoolArray, probabilities: Tensor, background: bool) -> tuple[FloatArray, FloatArray]:
+def classes_of(
+    masks: BoolArray, probabilities: Tensor, background: bool
+) -> tuple[FloatArray, FloatArray]:
     """Return the classes of each object by a class map.
 
     Args:
@@ -142,11 +169,14 @@ def classes_of(masks: BoolArray, probabilities: Tensor, background: bool) -> tup
         (N, C) probabilities of the classes of objects, and the (N,) probability of being an object at all.
     """
     inside = torch.from_numpy(masks).flatten(1).to(probabilities)  # (N, h·w)
-    grid = upsample_logits(probabilities[None], masks.shape[1:])[0].flatten(1)  # (K, h·w)
+    # (K, h·w)
+    grid = upsample_logits(probabilities[None], masks.shape[1:])[0].flatten(1)
     mean = inside @ grid.T / inside.sum(1, keepdim=True)  # (N, K)
     classes = mean[:, int(background) :]
     objectness = classes.sum(1).clamp(1e-6, 1.0)
-    return (classes / objectness[:, None]).float().cpu().numpy(), objectness.float().cpu().numpy()
+    return (
+        classes / objectness[:, None]
+    ).float().cpu().numpy(), objectness.float().cpu().numpy()
 
 
 def upsample_logits(logits: Tensor, size_hw: tuple[int, int]) -> Tensor:

@@ -45,12 +45,19 @@ def pick_device(name: str | None, *, processes: int = 1) -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     if not re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", str(name)):
-        raise ConfigError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps")
+        raise ConfigError(
+            f"unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps"
+        )
     kind, _, number = str(name).partition(":")
     if processes > 1 and (kind == "mps" or number):
-        raise ConfigError(f"--device {name} is one device, but there are {processes} processes; use cuda, cpu or auto")
-    if kind == "cuda" and int(number or 0) >= (count := torch.cuda.device_count()):  # torch wraps large numbers around
-        raise ConfigError(f"no device {name!r}: there are {count} CUDA devices here; use --device cpu or auto")
+        raise ConfigError(
+            f"--device {name} is one device, but there are {processes} processes; use cuda, cpu or auto"
+        )
+    # torch wraps large numbers around
+    if kind == "cuda" and int(number or 0) >= (count := torch.cuda.device_count()):
+        raise ConfigError(
+            f"no device {name!r}: there are {count} CUDA devices here; use --device cpu or auto"
+        )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise ConfigError(f"no device {name!r} here; use --device cpu or auto")
     return torch.device(str(name))
@@ -63,10 +70,14 @@ def keep_freed_memory() -> bool:
     glibc takes results of more than 32 MiB from the system anew each time, which clears every page: a third of the time
     in which a CPU encodes 8 images (`benchmarks/scaling.py`). Variables of the user (MALLOC_*, GLIBC_TUNABLES) stay.
     """
-    if platform.libc_ver()[0] != "glibc" or any(name.startswith(("MALLOC_", "GLIBC_TUN")) for name in os.environ):
+    if platform.libc_ver()[0] != "glibc" or any(
+        name.startswith(("MALLOC_", "GLIBC_TUN")) for name in os.environ
+    ):
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(_MMAP_THRESHOLD, _KEPT_BYTES) and mallopt(_TRIM_THRESHOLD, _KEPT_BYTES))
+    return bool(
+        mallopt(_MMAP_THRESHOLD, _KEPT_BYTES) and mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+    )
 
 
 def launched_processes() -> int:
@@ -92,7 +103,11 @@ def own_settings(device: torch.device | None) -> Iterator[None]:
     Raises:
         ConfigError: the launcher wants another kind of training, such as DeepSpeed or FSDP.
     """
-    hidden = {name: value for name, value in os.environ.items() if name.startswith("ACCELERATE_")}
+    hidden = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("ACCELERATE_")
+    }
     for name in (f"ACCELERATE_USE_{training}" for training in _OTHER_TRAININGS):
         if hidden.get(name, "").lower() in ("1", "true", "yes", "on", "y", "t"):
             raise ConfigError(
@@ -102,7 +117,8 @@ def own_settings(device: torch.device | None) -> Iterator[None]:
     for name in hidden:
         del os.environ[name]
     if device is not None:
-        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)  # accelerate takes a device from here only
+        # accelerate takes a device from here only
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
     try:
         yield
     finally:

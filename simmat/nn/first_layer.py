@@ -74,16 +74,25 @@ class BlankPadding(nn.Module):
         height, width = layer.weight.shape[-2:]
         window = refitted(layer, torch.ones(1, 1, height, width), None)
         del window.weight
-        window.register_buffer("weight", torch.ones(1, 1, height, width), persistent=False)
+        window.register_buffer(
+            "weight", torch.ones(1, 1, height, width), persistent=False
+        )
         self.window = window
         if blank is None:
-            blank = layer.weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias
+            blank = (
+                layer.weight.new_zeros(layer.out_channels)
+                if layer.bias is None
+                else layer.bias
+            )
         self.register_buffer("blank", blank.detach().clone(), persistent=False)
 
     def forward(self, features: Tensor, content: Tensor) -> Tensor:
         """Map features (B, D, h, w) to the same shape; content (B, S, S) bool is False on padding."""
-        has_content = self.window(content[:, None].to(self.window.weight.dtype)) > 0  # (B, 1, h, w)
-        return torch.where(has_content, features, self.blank[:, None, None].to(features.dtype))
+        # (B, 1, h, w)
+        has_content = self.window(content[:, None].to(self.window.weight.dtype)) > 0
+        return torch.where(
+            has_content, features, self.blank[:, None, None].to(features.dtype)
+        )
 
 
 class ReplacedFirstLayer(nn.Module):
@@ -121,7 +130,11 @@ def widened_kernel(layer: nn.Conv2d, channels: int) -> Tensor:
 
 
 def build_first_conv(
-    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
+    *,
+    channels: Sequence[Channel],
+    zero_shot: Tensor,
+    backbone: object,
+    generator: torch.Generator,
 ) -> nn.Module:
     """Build a trainable first layer for C channels from the pretrained one.
 
@@ -176,5 +189,10 @@ def blank_image(features: Tensor, layer: nn.Conv2d) -> Tensor:
     Returns:
         (B, C, h · stride, w · stride).
     """
-    size = [length * step for length, step in zip(features.shape[-2:], layer.stride, strict=True)]
-    return torch.zeros((), device=features.device).expand(features.shape[0], layer.in_channels, *size)
+    size = [
+        length * step
+        for length, step in zip(features.shape[-2:], layer.stride, strict=True)
+    ]
+    return torch.zeros((), device=features.device).expand(
+        features.shape[0], layer.in_channels, *size
+    )

@@ -40,7 +40,9 @@ class LoRA(nn.Module):
         out: Tensor = super().forward(input)
         inner = self.down(input)
         deltas = []
-        for part, b in zip(inner.chunk(len(self.slices), self.dim), self.lora_b, strict=True):
+        for part, b in zip(
+            inner.chunk(len(self.slices), self.dim), self.lora_b, strict=True
+        ):
             deltas.append(self._times(part, b) * self.scale)
         if self.parts == 1:
             return out + deltas[0]
@@ -57,8 +59,12 @@ class LoRA(nn.Module):
         """Return the weight of the plain layer that computes the same."""
         weight: Tensor = self.weight.detach().clone()
         pieces = weight.chunk(self.parts)  # views
-        for index, a, b in zip(self.slices, self.lora_a.chunk(len(self.slices)), self.lora_b, strict=True):
-            pieces[index].add_((b @ a).detach().reshape(pieces[index].shape), alpha=self.scale)
+        for index, a, b in zip(
+            self.slices, self.lora_a.chunk(len(self.slices)), self.lora_b, strict=True
+        ):
+            pieces[index].add_(
+                (b @ a).detach().reshape(pieces[index].shape), alpha=self.scale
+            )
         return weight
 
     def _times(self, x: Tensor, matrix: Tensor, *, stride: bool = False) -> Tensor:
@@ -118,8 +124,12 @@ def add_lora(
     layer.__class__ = LoRALinear if isinstance(layer, nn.Linear) else LoRAConv2d
     assert isinstance(layer, LoRA)
     layer.slices, layer.parts, layer.scale = tuple(slices), parts, alpha / rank
-    layer.lora_a = nn.Parameter(uniform_(torch.empty(inner, inputs), inputs, generator).to(layer.weight))
-    layer.lora_b = nn.Parameter(torch.zeros(len(slices), outputs // parts, rank).to(layer.weight))
+    layer.lora_a = nn.Parameter(
+        uniform_(torch.empty(inner, inputs), inputs, generator).to(layer.weight)
+    )
+    layer.lora_b = nn.Parameter(
+        torch.zeros(len(slices), outputs // parts, rank).to(layer.weight)
+    )
 
 
 def merge_lora(model: nn.Module) -> None:

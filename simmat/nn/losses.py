@@ -163,7 +163,10 @@ class PromptLoss(Loss):
         """Return the mean over all prompts and rounds, its terms, and those of the dense head."""
         targets = batch.targets.flatten(0, 1)  # (B·P, S, S)
         ignore = batch.ignore.repeat_interleave(batch.targets.shape[1], dim=0)
-        rounds = [self._of_prompts(prediction, targets, ignore) for prediction in outputs.masks]
+        rounds = [
+            self._of_prompts(prediction, targets, ignore)
+            for prediction in outputs.masks
+        ]
         total = torch.stack([per_prompt.mean() for per_prompt, _ in rounds]).mean()
         names = rounds[0][1]
         terms = {}
@@ -187,7 +190,9 @@ class PromptLoss(Loss):
                 found = tuple(per_prompt.shape)
             else:
                 found = type(per_prompt).__name__
-            raise ConfigError(f"the loss must return a tensor ({len(targets)},), one number a prompt, got {found}")
+            raise ConfigError(
+                f"the loss must return a tensor ({len(targets)},), one number a prompt, got {found}"
+            )
         return per_prompt, {"loss": per_prompt.detach().mean()}
 
 
@@ -202,7 +207,10 @@ def bce_loss(data: Path) -> Loss:
 
 
 def mask_loss(
-    prediction: MaskPrediction, targets: Tensor, ignore: Tensor | None = None, weights: LossWeights = SAM2_LOSS
+    prediction: MaskPrediction,
+    targets: Tensor,
+    ignore: Tensor | None = None,
+    weights: LossWeights = SAM2_LOSS,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute the losses of K prompts, on the grid of the ground truth.
 
@@ -228,17 +236,29 @@ def mask_loss(
             parts.append(checkpoint(_compare, *inputs, use_reentrant=False))
         else:
             parts.append(_compare(*inputs))
-    pixel, dice, true_iou = (torch.cat(column) for column in zip(*parts, strict=True))  # (K, M) each
+    # (K, M) each
+    pixel, dice, true_iou = (torch.cat(column) for column in zip(*parts, strict=True))
     mask_errors = weights.mask * pixel + weights.dice * dice
     iou_error = (prediction.iou.float() - true_iou).abs().mean(1)
     has_pixels = scored.flatten(1).any(1)
-    per_prompt = torch.where(has_pixels, _combined(mask_errors) + weights.iou * iou_error, 0.0)
-    columns = {"loss": per_prompt, "mask": pixel[:, 0], "dice": dice[:, 0], "iou": iou_error}
+    per_prompt = torch.where(
+        has_pixels, _combined(mask_errors) + weights.iou * iou_error, 0.0
+    )
+    columns = {
+        "loss": per_prompt,
+        "mask": pixel[:, 0],
+        "dice": dice[:, 0],
+        "iou": iou_error,
+    }
     columns["true_iou"] = true_iou[:, 0]
-    return per_prompt, {name: _mean(column.detach(), has_pixels) for name, column in columns.items()}
+    return per_prompt, {
+        name: _mean(column.detach(), has_pixels) for name, column in columns.items()
+    }
 
 
-def dense_loss(answer: DenseAnswer, class_targets: Tensor, distance: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def dense_loss(
+    answer: DenseAnswer, class_targets: Tensor, distance: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute the losses of an output, on the grid of the ground truth.
 
     Each loss is computed per image and averaged over images, so it does not depend on how processes share a batch.
@@ -254,49 +274,82 @@ def dense_loss(answer: DenseAnswer, class_targets: Tensor, distance: Tensor) -> 
     """
     with torch.autocast(class_targets.device.type, enabled=False):
         size = class_targets.shape[-2:]
-        logits = upsample_logits(answer.class_logits.float(), (size[0], size[1]))  # (B, K, S, S)
+        # (B, K, S, S)
+        logits = upsample_logits(answer.class_logits.float(), (size[0], size[1]))
         scored = (class_targets >= 0).float()  # (B, S, S)
         pixels = scored.sum((1, 2)).clamp(min=1)  # (B,)
-        cross_entropy = F.cross_entropy(logits, class_targets, ignore_index=-1, reduction="none").sum((1, 2)) / pixels
+        cross_entropy = (
+            F.cross_entropy(
+                logits, class_targets, ignore_index=-1, reduction="none"
+            ).sum((1, 2))
+            / pixels
+        )
         probability = logits.softmax(1) * scored[:, None]
-        truth = F.one_hot(class_targets.clamp(min=0), logits.shape[1]).movedim(-1, 1).float() * scored[:, None]
+        truth = (
+            F.one_hot(class_targets.clamp(min=0), logits.shape[1])
+            .movedim(-1, 1)
+            .float()
+            * scored[:, None]
+        )
         shared = (probability * truth).sum((2, 3))
         sizes = (probability + truth).sum((2, 3))  # (B, K)
         present = (truth.sum((2, 3)) > 0).float()  # (B, K)
-        dice = ((1 - (2 * shared + 1) / (sizes + 1)) * present).sum(1) / present.sum(1).clamp(min=1)
-        distance_logits = upsample_logits(answer.distance.float(), (size[0], size[1]))[:, 0]
-        distance_loss = (F.binary_cross_entropy_with_logits(distance_logits, distance, reduction="none") * scored).sum(
-            (1, 2)
-        ) / pixels
-    parts = {"classes": cross_entropy.mean(), "class_dice": dice.mean(), "distance": distance_loss.mean()}
+        dice = ((1 - (2 * shared + 1) / (sizes + 1)) * present).sum(1) / present.sum(
+            1
+        ).clamp(min=1)
+        distance_logits = upsample_logits(answer.distance.float(), (size[0], size[1]))[
+            :, 0
+        ]
+        distance_loss = (
+            F.binary_cross_entropy_with_logits(
+                distance_logits, distance, reduction="none"
+            )
+            * scored
+        ).sum((1, 2)) / pixels
+    parts = {
+        "classes": cross_entropy.mean(),
+        "class_dice": dice.mean(),
+        "distance": distance_loss.mean(),
+    }
     total = parts["classes"] + parts["class_dice"] + parts["distance"]
     return total, {name: part.detach() for name, part in parts.items()}
 
 
-def _compare(logits: Tensor, targets: Tensor, scored: Tensor, weights: LossWeights) -> tuple[Tensor, Tensor, Tensor]:
+def _compare(
+    logits: Tensor, targets: Tensor, scored: Tensor, weights: LossWeights
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the pixel loss, dice loss and true IoU of every mask, (K, M) each, in float32.
 
     All three are sums over the region or over the rest. They are matrix products, because writing weighted maps of
     full resolution would take longer than the computation.
     """
     with torch.autocast(logits.device.type, enabled=False):
-        full_size = upsample_logits(logits.float(), (targets.shape[-2], targets.shape[-1])).flatten(2)  # (K, M, H·W)
+        # (K, M, H·W)
+        full_size = upsample_logits(
+            logits.float(), (targets.shape[-2], targets.shape[-1])
+        ).flatten(2)
         weight = scored.flatten(1).to(full_size.dtype)  # (K, H·W)
         region = targets.flatten(1).bool()  # (K, H·W)
-        rows = torch.stack([weight * region, weight * ~region], dim=1)  # (K, 2, H·W): region, rest
-        parts = rows.transpose(1, 2)  # a product of rows is twice as fast as one of rows and columns
+        # (K, 2, H·W): region, rest
+        rows = torch.stack([weight * region, weight * ~region], dim=1)
+        # a product of rows is twice as fast as one of rows and columns
+        parts = rows.transpose(1, 2)
         sizes = rows.sum(2)[:, None]  # (K, 1, 2)
         sign = 1.0 - 2.0 * region[:, None].to(full_size.dtype)  # (K, 1, H·W)
         error = full_size * sign  # (K, M, H·W), > 0 where the mask is wrong
         wrong = error.sigmoid()  # 1 - probability of the true class
         return (
-            _mean_pixel_loss(weights.pixel(error, wrong), parts, sizes, weights.balance),
+            _mean_pixel_loss(
+                weights.pixel(error, wrong), parts, sizes, weights.balance
+            ),
             _dice_loss(wrong @ parts, sizes),
             _true_iou(full_size, parts, sizes),
         )
 
 
-def _mean_pixel_loss(loss: Tensor, parts: Tensor, sizes: Tensor, balance: tuple[float, float]) -> Tensor:
+def _mean_pixel_loss(
+    loss: Tensor, parts: Tensor, sizes: Tensor, balance: tuple[float, float]
+) -> Tensor:
     """Return the mean over the scored pixels, weighted inside and outside of the region."""
     in_region, in_rest = (loss @ parts).unbind(-1)  # (K, M) each
     return (balance[0] * in_region + balance[1] * in_rest) / sizes.sum(-1).clamp(min=1)

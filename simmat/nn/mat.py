@@ -18,7 +18,9 @@ from simmat.sensors.normalize import describe
 from simmat.types import Channel, is_finite_number
 
 
-def conv2d(inputs: int, outputs: int, kernel: int, generator: torch.Generator) -> nn.Conv2d:
+def conv2d(
+    inputs: int, outputs: int, kernel: int, generator: torch.Generator
+) -> nn.Conv2d:
     """Make a convolution that keeps height and width, with torch's default distribution of weights.
 
     Args:
@@ -99,11 +101,18 @@ class ResidualMAT(nn.Module):
 
 
 def build_mat(
-    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator, width: int
+    *,
+    channels: Sequence[Channel],
+    zero_shot: Tensor,
+    backbone: object,
+    generator: torch.Generator,
+    width: int,
 ) -> nn.Module:
     """Build the paper's layer (arXiv 2409.08083): conv3x3 C -> width, ReLU, conv3x3 width -> 3."""
     _check_width(width)
-    return conv_stack(conv2d(len(channels), width, 3, generator), conv2d(width, 3, 3, generator))
+    return conv_stack(
+        conv2d(len(channels), width, 3, generator), conv2d(width, 3, 3, generator)
+    )
 
 
 def build_mat_residual(
@@ -122,14 +131,22 @@ def build_mat_residual(
     """
     _check_width(width)
     if not (is_finite_number(contrast) and contrast > 0):
-        raise ConfigError(f"option 'contrast' of a transfer layer must be a number above 0, got {contrast}")
-    stack = conv_stack(conv2d(len(channels), width, 3, generator), zero_conv2d(width, 3, 3))
+        raise ConfigError(
+            f"option 'contrast' of a transfer layer must be a number above 0, got {contrast}"
+        )
+    stack = conv_stack(
+        conv2d(len(channels), width, 3, generator), zero_conv2d(width, 3, 3)
+    )
     # In place: loading a bundle checks memory on the meta device, where a product with a number imports torch._dynamo.
     return ResidualMAT(zero_shot.clone().mul_(contrast), stack)
 
 
 def build_linear(
-    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
+    *,
+    channels: Sequence[Channel],
+    zero_shot: Tensor,
+    backbone: object,
+    generator: torch.Generator,
 ) -> nn.Module:
     """Build a 1x1 convolution C -> 3 with bias, initialized with the zero-shot map."""
     conv = zero_conv2d(len(channels), 3, 1)
@@ -139,14 +156,22 @@ def build_linear(
 
 
 def build_zeroshot(
-    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
+    *,
+    channels: Sequence[Channel],
+    zero_shot: Tensor,
+    backbone: object,
+    generator: torch.Generator,
 ) -> nn.Module:
     """Build the fixed zero-shot map, without parameters."""
     return ZeroShotMap(zero_shot)
 
 
 def build_identity(
-    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
+    *,
+    channels: Sequence[Channel],
+    zero_shot: Tensor,
+    backbone: object,
+    generator: torch.Generator,
 ) -> nn.Module:
     """Build a layer that returns its three planes unchanged.
 
@@ -163,4 +188,6 @@ def build_identity(
 
 def _check_width(width: int) -> None:
     if width < 1:
-        raise ConfigError(f"option 'width' of a transfer layer must be at least 1, got {width}")
+        raise ConfigError(
+            f"option 'width' of a transfer layer must be at least 1, got {width}"
+        )

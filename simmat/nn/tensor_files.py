@@ -18,7 +18,9 @@ MAX_DIMENSIONS = 64
 """Of a tensor that torch computes with."""
 
 
-def read_safetensors(path: Path, *, error: type[SimMATError] = WeightsError) -> dict[str, Tensor]:
+def read_safetensors(
+    path: Path, *, error: type[SimMATError] = WeightsError
+) -> dict[str, Tensor]:
     """Read a safetensors file.
 
     Args:
@@ -33,7 +35,9 @@ def read_safetensors(path: Path, *, error: type[SimMATError] = WeightsError) -> 
         check_dimensions(tensors)
         return tensors
     except Exception as cause:  # the kinds differ between versions of safetensors
-        raise error(f"{path} is damaged or not a safetensors file: {first_line(cause)}") from cause
+        raise error(
+            f"{path} is damaged or not a safetensors file: {first_line(cause)}"
+        ) from cause
 
 
 def load_weights(model: nn.Module, path: Path, model_name: str) -> None:
@@ -50,11 +54,15 @@ def load_weights(model: nn.Module, path: Path, model_name: str) -> None:
     wrong = []
     for name, tensor in expected.items():
         if name in found and found[name].shape != tensor.shape:
-            wrong.append(f"{name} has shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}")
+            wrong.append(
+                f"{name} has shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
+            )
     wrong += [f"{name} is unknown" for name in found if name not in expected]
     wrong += [f"{name} is missing" for name in expected if name not in found]
     if wrong:
-        raise WeightsError(f"{path} is not a weight file of {model_name}: {few_of(wrong)}")
+        raise WeightsError(
+            f"{path} is not a weight file of {model_name}: {few_of(wrong)}"
+        )
     model.load_state_dict(found)
 
 
@@ -70,15 +78,25 @@ def read_torch(path: Path, *, hint: str = "fetch it again") -> dict[str, Tensor]
     require_file(path, "weight file", error=WeightsError)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # problems of the file end in an error below
+            # problems of the file end in an error below
+            warnings.simplefilter("ignore")
             # Only torch's zip format can be mapped into memory.
-            table = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            table = torch.load(
+                path,
+                map_location="cpu",
+                weights_only=True,
+                mmap=zipfile.is_zipfile(path),
+            )
     except Exception as error:  # a damaged pickle can raise any error
         raise WeightsError(
             f"{path} is damaged, not a torch weight file, or holds python objects other than tensors, which could run "
             f"code ({type(error).__name__}); {hint}, or save only the state dict, best as .safetensors"
         ) from error
-    if not isinstance(table, Mapping) or not table or not all(isinstance(value, Tensor) for value in table.values()):
+    if (
+        not isinstance(table, Mapping)
+        or not table
+        or not all(isinstance(value, Tensor) for value in table.values())
+    ):
         if isinstance(table, Mapping):
             got = "a table of " + ", ".join(map(str, [*table][:5]))
         else:
@@ -94,7 +112,9 @@ def read_torch(path: Path, *, hint: str = "fetch it again") -> dict[str, Tensor]
         raise WeightsError(f"{path} is damaged: {error}; {hint}") from error
     odd = next((name for name, tensor in state.items() if not _is_stored(tensor)), None)
     if odd:
-        raise WeightsError(f"{path} is damaged: {odd!r} is not a dense tensor stored in the file; {hint}")
+        raise WeightsError(
+            f"{path} is damaged: {odd!r} is not a dense tensor stored in the file; {hint}"
+        )
     return state
 
 
@@ -102,13 +122,22 @@ def check_dimensions(tensors: Mapping[str, Tensor]) -> None:
     """Raise ValueError for a tensor that torch holds and cannot compute with."""
     for name, tensor in tensors.items():
         if tensor.dim() > MAX_DIMENSIONS:
-            raise ValueError(f"{shortened(name)!r} has {tensor.dim()} dimensions, at most {MAX_DIMENSIONS} are allowed")
+            raise ValueError(
+                f"{shortened(name)!r} has {tensor.dim()} dimensions, at most {MAX_DIMENSIONS} are allowed"
+            )
 
 
 def _is_stored(tensor: Tensor) -> bool:
     """False for sparse, quantized and meta tensors, and for a view of more values than the file has."""
-    dense = tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
-    return dense and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    dense = (
+        tensor.layout == torch.strided
+        and not tensor.is_quantized
+        and tensor.device.type == "cpu"
+    )
+    return (
+        dense
+        and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    )
 
 
 def first_line(error: BaseException) -> str:

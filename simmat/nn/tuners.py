@@ -26,16 +26,22 @@ LoRATarget: TypeAlias = tuple[str, nn.Linear | nn.Conv2d, Sequence[int], int]
 """A layer that LoRA tunes: its name, the layer, indices of the tuned slices of its output, number of slices."""
 
 
-def apply_frozen(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator) -> None:
+def apply_frozen(
+    model: nn.Module, *, targets: TuningTargets, generator: torch.Generator
+) -> None:
     """Train nothing but the transfer layer."""
 
 
-def apply_full(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator) -> None:
+def apply_full(
+    model: nn.Module, *, targets: TuningTargets, generator: torch.Generator
+) -> None:
     """Train every parameter except `targets.frozen`."""
     _unfreeze(model, targets, "full", ".*")
 
 
-def apply_decoder(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator) -> None:
+def apply_decoder(
+    model: nn.Module, *, targets: TuningTargets, generator: torch.Generator
+) -> None:
     """Train the whole decoder except `targets.frozen`.
 
     Raises:
@@ -45,7 +51,13 @@ def apply_decoder(model: nn.Module, *, targets: TuningTargets, generator: torch.
 
 
 def apply_lora(
-    model: nn.Module, *, targets: TuningTargets, generator: torch.Generator, rank: int, alpha: float, where: str
+    model: nn.Module,
+    *,
+    targets: TuningTargets,
+    generator: torch.Generator,
+    rank: int,
+    alpha: float,
+    where: str,
 ) -> None:
     """Add LoRA to the layers that the model names; see `simmat.nn.lora`.
 
@@ -59,12 +71,27 @@ def apply_lora(
     Raises:
         ConfigError: an option is out of range, or the model names no layer, or one that LoRA does not support.
     """
-    for _, layer, slices, parts in lora_layers("lora", model, targets, where, rank=rank, alpha=alpha):
-        add_lora(layer, slices=slices, parts=parts, rank=rank, alpha=alpha, generator=generator)
+    for _, layer, slices, parts in lora_layers(
+        "lora", model, targets, where, rank=rank, alpha=alpha
+    ):
+        add_lora(
+            layer,
+            slices=slices,
+            parts=parts,
+            rank=rank,
+            alpha=alpha,
+            generator=generator,
+        )
 
 
 def lora_layers(
-    tuner: str, model: nn.Module, targets: TuningTargets, where: str, *, rank: int, alpha: float
+    tuner: str,
+    model: nn.Module,
+    targets: TuningTargets,
+    where: str,
+    *,
+    rank: int,
+    alpha: float,
 ) -> list[LoRATarget]:
     """Return the layers that the model names for LoRA on a side.
 
@@ -86,7 +113,11 @@ def lora_layers(
     for name, layer in targeted_modules(model, targets.lora, tuner):
         if not name.startswith(side):
             continue
-        slices, parts = next(value for pattern, value in targets.lora.items() if re.fullmatch(pattern, name))
+        slices, parts = next(
+            value
+            for pattern, value in targets.lora.items()
+            if re.fullmatch(pattern, name)
+        )
         plain = cast("nn.Linear | nn.Conv2d", layer)
         outputs = plain.weight.shape[0] if takes_lora(layer) else 0
         if not outputs or outputs % parts or not set(slices) <= set(range(parts)):
@@ -104,7 +135,9 @@ def lora_layers(
     return found
 
 
-def apply_linear(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator) -> None:
+def apply_linear(
+    model: nn.Module, *, targets: TuningTargets, generator: torch.Generator
+) -> None:
     """Train the first layer and the position embeddings, which the model names as `embed`.
 
     Raises:
@@ -116,7 +149,9 @@ def apply_linear(model: nn.Module, *, targets: TuningTargets, generator: torch.G
 def unfreeze_newly_initialized(model: nn.Module, targets: TuningTargets) -> None:
     """Train the parameters that no weight file has, whatever the tuner; see `TuningTargets.newly_initialized`."""
     for name, parameter in model.named_parameters():
-        if _matches(targets.newly_initialized, name) and not _matches(targets.frozen, name):
+        if _matches(targets.newly_initialized, name) and not _matches(
+            targets.frozen, name
+        ):
             parameter.requires_grad_(True)
 
 
@@ -125,11 +160,14 @@ def pretrained_backbone(model: nn.Module, targets: TuningTargets) -> list[nn.Par
     return [
         parameter
         for name, parameter in model.named_parameters()
-        if name.startswith("backbone.") and not _matches(targets.newly_initialized, name)
+        if name.startswith("backbone.")
+        and not _matches(targets.newly_initialized, name)
     ]
 
 
-def join_memory(k: Tensor, v: Tensor, memory: Memory, qkv: nn.Linear) -> tuple[Tensor, Tensor]:
+def join_memory(
+    k: Tensor, v: Tensor, memory: Memory, qkv: nn.Linear
+) -> tuple[Tensor, Tensor]:
     """Append a memory to the keys and values of an attention with a fused qkv.
 
     A prompt is projected by `qkv`; a prefix is appended as it is.
@@ -152,7 +190,8 @@ def join_memory(k: Tensor, v: Tensor, memory: Memory, qkv: nn.Linear) -> tuple[T
 def _append_tokens(tensor: Tensor, extra: Tensor) -> Tensor:
     """Append (N, heads · d) tokens to (B, heads, L, d): (B, heads, L + N, d)."""
     batch, heads = tensor.shape[:2]
-    split = extra.reshape(len(extra), heads, -1).transpose(0, 1).to(tensor.dtype)  # (heads, N, d)
+    # (heads, N, d)
+    split = extra.reshape(len(extra), heads, -1).transpose(0, 1).to(tensor.dtype)
     return torch.cat([tensor, split.expand(batch, -1, -1, -1)], 2)
 
 
@@ -167,7 +206,9 @@ def trainable_state(model: nn.Module) -> dict[str, Tensor]:
     Such buffers are the statistics of a trained BatchNorm, or the random frequencies of a decoder's position encoding.
     The tensors are detached but share the model's memory; copy them to keep them.
     """
-    state = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    state = {
+        name: p.detach() for name, p in model.named_parameters() if p.requires_grad
+    }
     trains = _training_modules(model)
     stored = model.state_dict().keys()
     for prefix, module in model.named_modules():
@@ -211,7 +252,9 @@ def _training_modules(model: nn.Module) -> set[str]:
     for name, module in model.named_modules():  # a parent comes before its children
         own = list(module.parameters(recurse=False))
         below = own or list(module.parameters())
-        if any(p.requires_grad for p in below) or (not below and name and name.rpartition(".")[0] in trains):
+        if any(p.requires_grad for p in below) or (
+            not below and name and name.rpartition(".")[0] in trains
+        ):
             trains.add(name)
     return trains
 
@@ -223,10 +266,16 @@ def check_options(tuner: str, *rules: tuple[bool, str]) -> None:
         raise ConfigError(f"tuner {tuner!r}: " + "; ".join(problems))
 
 
-def targeted_modules(model: nn.Module, patterns: Iterable[str], tuner: str) -> list[tuple[str, nn.Module]]:
+def targeted_modules(
+    model: nn.Module, patterns: Iterable[str], tuner: str
+) -> list[tuple[str, nn.Module]]:
     """Return name and module where a pattern matches the whole name; ConfigError if none does."""
     patterns = tuple(patterns)
-    found = [(name, module) for name, module in model.named_modules() if _matches(patterns, name)]
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if _matches(patterns, name)
+    ]
     if not found:
         raise ConfigError(
             f"foundation model {model_name(model)!r} names no layer for tuner {tuner!r}; "
@@ -235,10 +284,18 @@ def targeted_modules(model: nn.Module, patterns: Iterable[str], tuner: str) -> l
     return found
 
 
-def _unfreeze(model: nn.Module, targets: TuningTargets, tuner: str, wanted: str) -> None:
+def _unfreeze(
+    model: nn.Module, targets: TuningTargets, tuner: str, wanted: str
+) -> None:
     """Train the parameters whose whole name matches `wanted` and none of `targets.frozen`."""
-    matching = [(name, parameter) for name, parameter in model.named_parameters() if re.fullmatch(wanted, name)]
-    found = [parameter for name, parameter in matching if not _matches(targets.frozen, name)]
+    matching = [
+        (name, parameter)
+        for name, parameter in model.named_parameters()
+        if re.fullmatch(wanted, name)
+    ]
+    found = [
+        parameter for name, parameter in matching if not _matches(targets.frozen, name)
+    ]
     if not found:
         raise ConfigError(
             f"foundation model {model_name(model)!r} has no parameter for tuner {tuner!r} to train; use --tune frozen"

@@ -29,7 +29,9 @@ TRANSFER_LAYERS: tuple[TransferLayerSpec, ...] = (
         options={"width": 64, "contrast": 1.0},
     ),
     TransferLayerSpec(
-        "linear", "a 1x1 convolution C->3 that starts as the zero-shot map", "simmat.nn.mat:build_linear"
+        "linear",
+        "a 1x1 convolution C->3 that starts as the zero-shot map",
+        "simmat.nn.mat:build_linear",
     ),
     TransferLayerSpec(
         "channel-attention",
@@ -46,9 +48,15 @@ TRANSFER_LAYERS: tuple[TransferLayerSpec, ...] = (
         output="features",
     ),
     TransferLayerSpec(
-        "identity", "passes three channels through unchanged; no parameters", "simmat.nn.mat:build_identity"
+        "identity",
+        "passes three channels through unchanged; no parameters",
+        "simmat.nn.mat:build_identity",
     ),
-    TransferLayerSpec("zeroshot", "the fixed zero-shot map; no parameters", "simmat.nn.mat:build_zeroshot"),
+    TransferLayerSpec(
+        "zeroshot",
+        "the fixed zero-shot map; no parameters",
+        "simmat.nn.mat:build_zeroshot",
+    ),
 )
 
 
@@ -65,8 +73,16 @@ TUNERS: tuple[TunerSpec, ...] = (
         "simmat.nn.tuners:apply_lora",
         options={"rank": 16, "alpha": 16.0, "where": "all"},
     ),
-    TunerSpec("linear", "trains only the first layer and the position embeddings", "simmat.nn.tuners:apply_linear"),
-    TunerSpec("decoder", "trains the whole mask decoder, nothing of the backbone", "simmat.nn.tuners:apply_decoder"),
+    TunerSpec(
+        "linear",
+        "trains only the first layer and the position embeddings",
+        "simmat.nn.tuners:apply_linear",
+    ),
+    TunerSpec(
+        "decoder",
+        "trains the whole mask decoder, nothing of the backbone",
+        "simmat.nn.tuners:apply_decoder",
+    ),
     TunerSpec(
         "full",
         "trains everything except what the model keeps fixed (SAM: the prompt encoder)",
@@ -76,11 +92,21 @@ TUNERS: tuple[TunerSpec, ...] = (
 )
 
 LOSSES: tuple[LossSpec, ...] = (
-    LossSpec("focal", "focal loss 20, dice 1, error of the predicted IoU 1, as SAM 2", "simmat.nn.losses:focal_loss"),
-    LossSpec("bce", "cross-entropy, dice and error of the predicted IoU, as the paper", "simmat.nn.losses:bce_loss"),
+    LossSpec(
+        "focal",
+        "focal loss 20, dice 1, error of the predicted IoU 1, as SAM 2",
+        "simmat.nn.losses:focal_loss",
+    ),
+    LossSpec(
+        "bce",
+        "cross-entropy, dice and error of the predicted IoU, as the paper",
+        "simmat.nn.losses:bce_loss",
+    ),
 )
 
-METRICS: tuple[MetricSpec, ...] = (MetricSpec("boundary_iou", "boundary IoU", "simmat.evaluation.scores:boundary_iou"),)
+METRICS: tuple[MetricSpec, ...] = (
+    MetricSpec("boundary_iou", "boundary IoU", "simmat.evaluation.scores:boundary_iou"),
+)
 
 RESULT_FORMATS: tuple[ResultFormat, ...] = (
     ResultFormat(

@@ -39,7 +39,10 @@ OWN_COMMANDS: Mapping[str, tuple[str, tuple[str, ...] | None]] = {
     "predict": ("Segment sensor images: one object by a prompt, or all objects.", None),
     "data": ("View, check or create a data set.", ()),
     "modalities": ("List and show sensors.", ("list", "show")),
-    "foundations": ("List foundation models and download their weights.", ("fetch", "list")),
+    "foundations": (
+        "List foundation models and download their weights.",
+        ("fetch", "list"),
+    ),
     "plugins": ("List plugins.", ("list",)),
 }
 """SimMAT's own commands, which no plugin can replace: line of the help, and for a group its commands.

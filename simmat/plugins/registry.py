@@ -159,17 +159,25 @@ class Registry:
         reports: one of each plugin, the built-in parts first.
     """
 
-    def __init__(self, reports: Sequence[PluginReport], items: Iterable[tuple[Kind, Any, str]]) -> None:
+    def __init__(
+        self, reports: Sequence[PluginReport], items: Iterable[tuple[Kind, Any, str]]
+    ) -> None:
         """Take (kind, item, owner) of every plugin; a name may have several owners."""
         self.reports = tuple(reports)
-        self._claims: dict[Kind, dict[str, list[tuple[Any, str]]]] = {kind: {} for kind in KINDS}
+        self._claims: dict[Kind, dict[str, list[tuple[Any, str]]]] = {
+            kind: {} for kind in KINDS
+        }
         for kind, item, owner in items:
             self._claims[kind].setdefault(str(item.name), []).append((item, owner))
         self._of_family: dict[str, FoundationSpec] = {}
 
     def names(self, kind: Kind) -> tuple[str, ...]:
         """Return the names of a kind that one package claims, sorted; without the models of families."""
-        return tuple(sorted(name for name, claims in self._claims[kind].items() if len(claims) == 1))
+        return tuple(
+            sorted(
+                name for name, claims in self._claims[kind].items() if len(claims) == 1
+            )
+        )
 
     def modality(
         self,
@@ -192,7 +200,9 @@ class Registry:
         """
         parts = modality_parts(name)
         if not all(parts):
-            raise ConfigError(f"modality {name!r} has an empty part; write for example rgb+thermal")
+            raise ConfigError(
+                f"modality {name!r} has an empty part; write for example rgb+thermal"
+            )
         declared = {definition.name: definition for definition in sensor_definitions}
         adapters = [self._adapter(part, declared.get(part)) for part in parts]
         names = [adapter.name for adapter in adapters]
@@ -246,7 +256,9 @@ class Registry:
         family = self.get("foundation family", name)
         listed = _call_family(family, family.models)
         if not isinstance(listed, Mapping):
-            raise PluginError(f"{family.models} must return a table of names, got {type(listed).__name__}")
+            raise PluginError(
+                f"{family.models} must return a table of names, got {type(listed).__name__}"
+            )
         return {f"{name}/{model}": str(line) for model, line in listed.items()}
 
     def _model_of_family(self, name: str, *, fetch: bool) -> FoundationSpec:
@@ -261,7 +273,9 @@ class Registry:
                 f"`simmat foundations list {family_name}/` shows all {len(known)}"
             )
         if not isinstance(spec, FoundationSpec) or spec.name != name:
-            raise PluginError(f"{reference} must return a FoundationSpec named {name!r}, got {_short(spec)}")
+            raise PluginError(
+                f"{reference} must return a FoundationSpec named {name!r}, got {_short(spec)}"
+            )
         problem = _api_problem(spec.api_version)
         if problem:
             raise PluginError(f"foundation model {name!r} {problem}")
@@ -326,7 +340,9 @@ class Registry:
         of_family = bool(model) and family in self._claims["foundation family"]
         return of_family and name not in self._claims["foundation model"]
 
-    def _adapter(self, part: str, definition: SensorDefinition | None) -> ModalityAdapter:
+    def _adapter(
+        self, part: str, definition: SensorDefinition | None
+    ) -> ModalityAdapter:
         if definition is not None or is_sensor_file(part):
             from simmat.sensors.sensor_toml import TomlModality, read_sensor
 
@@ -341,7 +357,9 @@ class Registry:
         if not claims:
             names = list(self.names(kind))
             if kind == "foundation model":
-                names += [f"{family}/NAME" for family in self.names("foundation family")]
+                names += [
+                    f"{family}/NAME" for family in self.names("foundation family")
+                ]
             raise unknown_name(kind, name, names, hint=self.hint(kind, name, names))
         if len(claims) > 1:
             owners = " and ".join(owner for _, owner in claims)
@@ -366,7 +384,9 @@ class Registry:
             hints.append("A plugin may bring it; SimMAT's README lists them")
         failed = [report.name for report in self.reports if report.error]
         if failed:
-            hints.append(f"Failed to load: {', '.join(failed)}; see simmat plugins list")
+            hints.append(
+                f"Failed to load: {', '.join(failed)}; see simmat plugins list"
+            )
         off = [report.name for report in self.reports if report.off]
         if off:
             hints.append(f"Left out by SIMMAT_PLUGINS: {', '.join(off)}")
@@ -380,9 +400,13 @@ class Registry:
             if report.distribution not in packages:
                 continue
             if report.error:
-                said.append(f"{report.owner} brings it, but failed to load; see simmat plugins list")
+                said.append(
+                    f"{report.owner} brings it, but failed to load; see simmat plugins list"
+                )
             elif report.off:
-                said.append(f"{report.owner} brings it, but SIMMAT_PLUGINS leaves it out")
+                said.append(
+                    f"{report.owner} brings it, but SIMMAT_PLUGINS leaves it out"
+                )
         return said
 
 
@@ -391,20 +415,29 @@ STRICT_VARIABLE = "SIMMAT_STRICT_PLUGINS"
 BUILTIN = importlib.metadata.EntryPoint("builtin", "simmat.plugins.builtin", PROJECT)
 """SimMAT's own parts, which are always loaded first."""
 
-HOOKS: Mapping[str, Kind] = {f"simmat_{plural(kind).replace(' ', '_')}": kind for kind in KINDS}
+HOOKS: Mapping[str, Kind] = {
+    f"simmat_{plural(kind).replace(' ', '_')}": kind for kind in KINDS
+}
 """Hook -> the kind of what it brings; `simmat_callbacks` is called when a training starts."""
 
 _WORDS = r"[a-z0-9]+([-_][a-z0-9]+)*"
 _NAMES: Mapping[Kind, tuple[str, str]] = {
-    "foundation model": (r"[A-Za-z0-9][\w.-]*(/[\w.-]+)*", "letters, digits, . _ - and / between parts"),
-    "command": (f"{_WORDS}( {_WORDS})?", "lower case letters, digits and single - or _, or two such names"),
+    "foundation model": (
+        r"[A-Za-z0-9][\w.-]*(/[\w.-]+)*",
+        "letters, digits, . _ - and / between parts",
+    ),
+    "command": (
+        f"{_WORDS}( {_WORDS})?",
+        "lower case letters, digits and single - or _, or two such names",
+    ),
 }
 """Kind -> pattern of its names, and the same in words; all others have `_NAME`."""
 _NAME = (_WORDS, "lower case letters, digits and single - or _ between them")
 
 
 def load_plugins(
-    entry_points: Iterable[importlib.metadata.EntryPoint] | None = None, env: Mapping[str, str] | None = None
+    entry_points: Iterable[importlib.metadata.EntryPoint] | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Registry:
     """Load the built-in parts and all plugins.
 
@@ -420,36 +453,59 @@ def load_plugins(
     """
     env = os.environ if env is None else env
     listed = env.get(PLUGINS_VARIABLE)
-    wanted = None if listed is None else {name.strip() for name in listed.split(",")} - {""}
+    wanted = (
+        None if listed is None else {name.strip() for name in listed.split(",")} - {""}
+    )
     if entry_points is None:
         entry_points = importlib.metadata.entry_points(group=PROJECT)
     found = sorted(
-        ((describe_entry(entry), entry) for entry in entry_points), key=lambda p: (p[0].name, p[0].distribution)
+        ((describe_entry(entry), entry) for entry in entry_points),
+        key=lambda p: (p[0].name, p[0].distribution),
     )
 
     loaded = [_load(PluginReport(BUILTIN.name, PROJECT, __version__), BUILTIN)]
     for report, entry in found:
-        off = wanted is not None and wanted.isdisjoint((report.name, report.distribution))
+        off = wanted is not None and wanted.isdisjoint(
+            (report.name, report.distribution)
+        )
         loaded.append((replace(report, off=True), []) if off else _load(report, entry))
     reports = [report for report, _ in loaded]
     reports += _not_installed(wanted or set(), [report for report, _ in found])
     strict = env.get(STRICT_VARIABLE, "").lower() in ("1", "true", "yes", "on")
     if strict and (failed := [report for report in reports if report.error]):
-        raise PluginError(f"plugin {failed[0].name!r} of {failed[0].owner or 'nobody'} failed: {failed[0].error}")
-    return Registry(reports, [(kind, item, report.owner) for report, given in loaded for kind, item in given])
+        raise PluginError(
+            f"plugin {failed[0].name!r} of {failed[0].owner or 'nobody'} failed: {failed[0].error}"
+        )
+    return Registry(
+        reports,
+        [
+            (kind, item, report.owner)
+            for report, given in loaded
+            for kind, item in given
+        ],
+    )
 
 
-def _not_installed(wanted: set[str], found: Sequence[PluginReport]) -> list[PluginReport]:
+def _not_installed(
+    wanted: set[str], found: Sequence[PluginReport]
+) -> list[PluginReport]:
     installed = ", ".join(sorted({report.name for report in found})) or "none"
-    error = f"{PLUGINS_VARIABLE} names it, but it is not installed; installed: {installed}"
-    missing = wanted - {report.name for report in found} - {report.distribution for report in found}
+    error = (
+        f"{PLUGINS_VARIABLE} names it, but it is not installed; installed: {installed}"
+    )
+    missing = (
+        wanted
+        - {report.name for report in found}
+        - {report.distribution for report in found}
+    )
     return [PluginReport(name, "", "", error=error) for name in sorted(missing)]
 
 
 def describe_entry(entry_point: importlib.metadata.EntryPoint) -> PluginReport:
     """Return the report of a plugin that is not loaded yet."""
     name = version = None
-    with suppress(Exception):  # a package with damaged metadata may still work, and must not stop the others
+    # a package with damaged metadata may still work, and must not stop the others
+    with suppress(Exception):
         if entry_point.dist is not None:
             name = entry_point.dist.name
             version = entry_point.dist.version
@@ -463,7 +519,8 @@ def _load(
     given: list[tuple[Kind, Any]] = []
     error = ""
     try:
-        with redirect_stdout(sys.stderr):  # what a plugin prints would spoil the json on standard output
+        # what a plugin prints would spoil the json on standard output
+        with redirect_stdout(sys.stderr):
             given = _take(entry_point.load(), entry_point.value)
     except KeyboardInterrupt:
         raise
@@ -498,25 +555,42 @@ def _take(plugin: object, reference: str) -> list[tuple[Kind, Any]]:
                 else:
                     given.append((kind, item))
     names = [(kind, str(item.name)) for kind, item in given]
-    problems += [f"{kind} {name!r} is given twice" for kind, name in sorted({n for n in names if names.count(n) > 1})]
+    problems += [
+        f"{kind} {name!r} is given twice"
+        for kind, name in sorted({n for n in names if names.count(n) > 1})
+    ]
     if problems:
         several = f"{len(problems)} problems:"
-        raise PluginError(problems[0] if len(problems) == 1 else all_problems(several, problems))
+        raise PluginError(
+            problems[0] if len(problems) == 1 else all_problems(several, problems)
+        )
     return given
 
 
-def _hook_problems(manager: pluggy.PluginManager, plugin: object, reference: str) -> list[str]:
+def _hook_problems(
+    manager: pluggy.PluginManager, plugin: object, reference: str
+) -> list[str]:
     """List hooks that are misspelt or not marked, and a plugin without any."""
-    marked = [name for name in dir(plugin) if manager.parse_hookimpl_opts(plugin, name) is not None]
+    marked = [
+        name
+        for name in dir(plugin)
+        if manager.parse_hookimpl_opts(plugin, name) is not None
+    ]
     problems = []
     for name in marked:
         if name not in HOOKS:
-            problems.append(f"{name} is not a hook of SimMAT{did_you_mean(name, HOOKS)} Hooks: {', '.join(HOOKS)}")
+            problems.append(
+                f"{name} is not a hook of SimMAT{did_you_mean(name, HOOKS)} Hooks: {', '.join(HOOKS)}"
+            )
     for name in HOOKS:
         if name not in marked and inspect.isroutine(getattr(plugin, name, None)):
-            problems.append(f"{name} is not marked as a hook; put @simmat.hookimpl above it")
+            problems.append(
+                f"{name} is not marked as a hook; put @simmat.hookimpl above it"
+            )
     if not marked and not problems:
-        problems.append(f"{reference} has no hook; define one of {', '.join(HOOKS)} under @simmat.hookimpl")
+        problems.append(
+            f"{reference} has no hook; define one of {', '.join(HOOKS)} under @simmat.hookimpl"
+        )
     return problems
 
 
@@ -526,8 +600,12 @@ def _call(hook: pluggy.HookCaller, problems: list[str]) -> list[Any]:
     if not answers:
         problems.append(f"{hook.name} returned None; return a list, which may be empty")
         return []
-    if isinstance(answers[0], str | bytes | Mapping) or not isinstance(answers[0], Iterable):
-        problems.append(f"{hook.name} must return a list of items, got {_short(answers[0])}")
+    if isinstance(answers[0], str | bytes | Mapping) or not isinstance(
+        answers[0], Iterable
+    ):
+        problems.append(
+            f"{hook.name} must return a list of items, got {_short(answers[0])}"
+        )
         return []
     return list(answers[0])
 
@@ -542,14 +620,17 @@ def _installed(_plugins: str | None) -> Registry:
     return load_plugins()
 
 
-frames.plugin_formats = lambda: installed().all("stack format")  # `io` reads them and knows no plugins
+# `io` reads them and knows no plugins
+frames.plugin_formats = lambda: installed().all("stack format")
 
 
 def _item_problem(kind: Kind, item: Any) -> str:
     """Return what is wrong with an item; "" if nothing is."""
     expected = KINDS[kind]
     if isinstance(item, type) and issubclass(item, expected):
-        return f"got the class {item.__name__}, an instance is needed: {item.__name__}()"
+        return (
+            f"got the class {item.__name__}, an instance is needed: {item.__name__}()"
+        )
     if not isinstance(item, expected):
         return f"every item must be a {expected.__name__}, got {_short(item)}"
     pattern, in_words = _NAMES.get(kind, _NAME)
@@ -581,7 +662,10 @@ def _command_problem(name: str) -> str:
 
 def _modality_problem(adapter: ModalityAdapter) -> str:
     sources = getattr(adapter, "sources", ())
-    problems = [_members_problem("source", sources, Source), _members_problem("channel", adapter.channels, Channel)]
+    problems = [
+        _members_problem("source", sources, Source),
+        _members_problem("channel", adapter.channels, Channel),
+    ]
     if sources == ():
         problems.append("sources must be a tuple of at least one Source")
     found = "; ".join(filter(None, problems))
@@ -590,7 +674,9 @@ def _modality_problem(adapter: ModalityAdapter) -> str:
 
 def _members_problem(what: str, members: object, kind: type[Any]) -> str:
     """Return what is wrong with the sources or the channels of a sensor; "" if nothing is."""
-    if not isinstance(members, tuple) or not all(isinstance(member, kind) for member in members):
+    if not isinstance(members, tuple) or not all(
+        isinstance(member, kind) for member in members
+    ):
         return f"{what}s must be a tuple of {kind.__name__}, got {_short(members)}"
     names = [member.name for member in members]
     if len(set(names)) < len(names):

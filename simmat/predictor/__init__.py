@@ -1,6 +1,12 @@
 """The predictor: it encodes an image once and segments it by any number of prompts."""
 
-from simmat.predictor.encoded import ClassMap, EncodedImage, Encoder, Prediction, encode_image
+from simmat.predictor.encoded import (
+    ClassMap,
+    EncodedImage,
+    Encoder,
+    Prediction,
+    encode_image,
+)
 from simmat.predictor.following import FollowedFrame
 from simmat.predictor.objects import EverythingSettings, FoundObjects, find_objects
 from simmat.predictor.open import ImageLike, ImageLoader, NoValidPixelsError

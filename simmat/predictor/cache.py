@@ -17,7 +17,12 @@ from simmat.bundle import content_digest
 from simmat.data.pipeline import PreparedImage
 from simmat.errors import SimMATError
 from simmat.foundation import ImageEmbedding
-from simmat.io.files import atomic_write_bytes, parse_json, remove_temporary, require_file
+from simmat.io.files import (
+    atomic_write_bytes,
+    parse_json,
+    remove_temporary,
+    require_file,
+)
 from simmat.version import __version__
 
 FORMAT = 2
@@ -26,7 +31,10 @@ FORMAT = 2
 
 def embedding_file(folder: Path, prepared: PreparedImage, *model: str) -> Path:
     """Return the file of the embedding of an input; `model` identifies what else determines the embedding."""
-    key = content_digest([FORMAT, __version__, *model], {"planes": prepared.planes, "content": prepared.content})
+    key = content_digest(
+        [FORMAT, __version__, *model],
+        {"planes": prepared.planes, "content": prepared.content},
+    )
     return folder / f"{key}.safetensors"
 
 
@@ -37,8 +45,19 @@ def read_embedding(file: Path) -> ImageEmbedding | None:
         with safe_open(file, framework="pt") as stored:
             notes = stored.metadata() or {}
             strides, digest = parse_json(notes["simmat"])
-            levels = {f"level{index}": stored.get_tensor(f"level{index}") for index in range(len(strides))}
-    except (LookupError, OSError, RuntimeError, SafetensorError, SimMATError, TypeError, ValueError):
+            levels = {
+                f"level{index}": stored.get_tensor(f"level{index}")
+                for index in range(len(strides))
+            }
+    except (
+        LookupError,
+        OSError,
+        RuntimeError,
+        SafetensorError,
+        SimMATError,
+        TypeError,
+        ValueError,
+    ):
         return None
     if digest != content_digest([file.stem, strides], levels):
         return None

@@ -60,7 +60,9 @@ def embed(model: SimMAT, planes: Tensor, content: Tensor) -> ImageEmbedding:
     return model.encode(planes.to(device), content.to(device))
 
 
-def encode_image(model: SimMAT, prepared: PreparedImage, classes: DenseSpec | None = None) -> EncodedImage:
+def encode_image(
+    model: SimMAT, prepared: PreparedImage, classes: DenseSpec | None = None
+) -> EncodedImage:
     """Encode an image.
 
     Args:
@@ -107,7 +109,9 @@ class EncodedImage:
 
     @threads_for_load()
     @torch.inference_mode()
-    def decode(self, prompts: Sequence[Prompt], *, mask_input: Tensor | None = None) -> MaskPrediction:
+    def decode(
+        self, prompts: Sequence[Prompt], *, mask_input: Tensor | None = None
+    ) -> MaskPrediction:
         """Decode K prompts of one kind: all with as many points, and all with or without box and mask.
 
         Args:
@@ -137,7 +141,8 @@ class EncodedImage:
         count = len(points)
         batch = PromptBatch(
             image_index=torch.zeros(count, dtype=torch.int64, device=self._device),
-            point_coords=torch.from_numpy(points[:, None]).to(self._device),  # (K, 1, 2)
+            # (K, 1, 2)
+            point_coords=torch.from_numpy(points[:, None]).to(self._device),
             point_labels=torch.ones(count, 1, dtype=torch.int64, device=self._device),
         )
         return self.model.decode(self.embedding, batch)
@@ -154,7 +159,9 @@ class EncodedImage:
 
     @threads_for_load()
     @torch.inference_mode()
-    def class_probabilities(self, low_res_logits: FloatArray) -> Mapping[int, float] | None:
+    def class_probabilities(
+        self, low_res_logits: FloatArray
+    ) -> Mapping[int, float] | None:
         """Return the probability of each class of objects for a mask; None without such classes, or a pixel.
 
         Args:
@@ -164,7 +171,9 @@ class EncodedImage:
         if self.dense_spec is None or self.dense is None or not inside.any():
             return None
         probabilities = self.dense.class_logits[0].softmax(0)
-        (found,), _ = classes_of(inside[None], probabilities, self.dense_spec.background)
+        (found,), _ = classes_of(
+            inside[None], probabilities, self.dense_spec.background
+        )
         return self.dense_spec.by_class(found.tolist())
 
     @property
@@ -233,7 +242,9 @@ class Encoder:
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle holds: the network and its sensor."""
         left_out = ("_encoding", "_fitted_to")
-        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+        return {
+            name: value for name, value in self.__dict__.items() if name not in left_out
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -256,7 +267,9 @@ class Encoder:
         """A sha256 of the weights and, of a bundle, its spec; computed on first access."""
         if self.bundle is None:
             return content_digest("", self.model.state_dict())
-        return content_digest(self.bundle.spec.model_dump(mode="json"), trained_tensors(self.model))
+        return content_digest(
+            self.bundle.spec.model_dump(mode="json"), trained_tensors(self.model)
+        )
 
     @property
     def class_names(self) -> Mapping[int, str]:
@@ -270,7 +283,9 @@ class Encoder:
     def required_dense(self) -> DenseSpec:
         """Return what the dense head tells apart; ConfigError without one."""
         if self.dense is None:
-            raise ConfigError("this model has no class map: it has no dense head; train one with --heads prompt,dense")
+            raise ConfigError(
+                "this model has no class map: it has no dense head; train one with --heads prompt,dense"
+            )
         return self.dense
 
     def label_type(self) -> tuple[npt.DTypeLike, int]:
@@ -307,7 +322,9 @@ class Encoder:
             check_channels(self.bundle, image)
 
     @threads_for_load()
-    def encode(self, image: SensorImage, reader: ImageReader, cache: Path | None = None) -> EncodedImage:
+    def encode(
+        self, image: SensorImage, reader: ImageReader, cache: Path | None = None
+    ) -> EncodedImage:
         """Encode an image, or a window of one; threads may call this at once.
 
         Args:
@@ -328,25 +345,38 @@ class Encoder:
                 embedding = self._cached_embedding(model, prepared, cache)
             return self._encoded(model, prepared, embedding)
 
-    def _cached_embedding(self, model: SimMAT, prepared: PreparedImage, folder: Path) -> ImageEmbedding:
+    def _cached_embedding(
+        self, model: SimMAT, prepared: PreparedImage, folder: Path
+    ) -> ImageEmbedding:
         """Return an embedding from a folder; one that is not there is computed and written."""
         file = embedding_file(folder, prepared, self.digest, self._normalized_by)
         found = read_embedding(file)
         if found is None:
-            found = write_embedding(file, embed(model, prepared.planes[None], prepared.content[None]))
+            found = write_embedding(
+                file, embed(model, prepared.planes[None], prepared.content[None])
+            )
         weight = next(model.parameters())
         return replace(found, levels=tuple(level.to(weight) for level in found.levels))
 
     @threads_for_load()
-    def encode_batch(self, images: Sequence[SensorImage], readers: Sequence[ImageReader]) -> list[EncodedImage]:
+    def encode_batch(
+        self, images: Sequence[SensorImage], readers: Sequence[ImageReader]
+    ) -> list[EncodedImage]:
         """Encode B images in one pass of the network; one by one where the network depends on the image.
 
         Args:
             images: the pixels of each, as `encode` takes them.
             readers: the image that each is of.
         """
-        if len(images) < 2 or self.normalizes_by_image or self.model.for_image(images[0]) is not self.model:
-            return [self.encode(image, reader) for image, reader in zip(images, readers, strict=True)]
+        if (
+            len(images) < 2
+            or self.normalizes_by_image
+            or self.model.for_image(images[0]) is not self.model
+        ):
+            return [
+                self.encode(image, reader)
+                for image, reader in zip(images, readers, strict=True)
+            ]
         prepared = [self.pipeline(image) for image in images]
         planes = torch.stack([one.planes for one in prepared])  # (B, C, S, S)
         content = torch.stack([one.content for one in prepared])  # (B, S, S)
@@ -354,11 +384,19 @@ class Encoder:
         encoded = []
         for row, one in enumerate(prepared):
             levels = tuple(level[row : row + 1] for level in batch.levels)
-            encoded.append(self._encoded(self.model, one, replace(batch, levels=levels)))
+            encoded.append(
+                self._encoded(self.model, one, replace(batch, levels=levels))
+            )
         return encoded
 
-    def _encoded(self, model: SimMAT, prepared: PreparedImage, embedding: ImageEmbedding) -> EncodedImage:
-        warning = domain_shift_warning(prepared, self.pipeline.channels) if self.bundle else ""
+    def _encoded(
+        self, model: SimMAT, prepared: PreparedImage, embedding: ImageEmbedding
+    ) -> EncodedImage:
+        warning = (
+            domain_shift_warning(prepared, self.pipeline.channels)
+            if self.bundle
+            else ""
+        )
         return EncodedImage(model, prepared, embedding, self.dense, warning)
 
     def normalize_by(self, reader: ImageReader) -> None:
@@ -372,8 +410,14 @@ def domain_shift_warning(prepared: PreparedImage, channels: Sequence[Channel]) -
     """
     step = max(prepared.content.shape[0] // _SAMPLED_SIDE, 1)
     content = prepared.content[::step, ::step]
-    for channel, plane in zip(channels, prepared.planes[:, ::step, ::step], strict=True):
-        if channel.quantity == RGB_QUANTITY or channel.mean is None or channel.std is None:
+    for channel, plane in zip(
+        channels, prepared.planes[:, ::step, ::step], strict=True
+    ):
+        if (
+            channel.quantity == RGB_QUANTITY
+            or channel.mean is None
+            or channel.std is None
+        ):
             continue
         valid = plane[content & (plane != 0)]  # invalid pixels are 0
         if not valid.numel():
@@ -456,15 +500,21 @@ class Prediction:
         """Return the mask at the size of the whole image; outside of its window its logits are the smallest ones."""
         if self.window.size_hw == reader.size_hw:
             return self
-        logits = np.full(reader.size_hw, min(float(self.logits.min()), -1.0), np.float32)
+        logits = np.full(
+            reader.size_hw, min(float(self.logits.min()), -1.0), np.float32
+        )
         logits[self.window.slices] = self.logits
         whole = Window(0, 0, *reader.size_hw)
         mask = self.whole_mask(reader.size_hw)
-        return replace(self, mask=mask, logits=logits, image=reader.read(whole), window=whole)
+        return replace(
+            self, mask=mask, logits=logits, image=reader.read(whole), window=whole
+        )
 
     def found_object(self, point_xy: tuple[float, float]) -> FoundObject | None:
         """Return the mask in pixels of the whole image; None if it is empty."""
-        region = region_from_mask(self.mask, self.class_id, (self.window.y0, self.window.x0))
+        region = region_from_mask(
+            self.mask, self.class_id, (self.window.y0, self.window.x0)
+        )
         if region is None:
             return None
         return FoundObject(region, self.score, point_xy, self.class_probabilities)
@@ -504,5 +554,9 @@ class ClassMap:
         """Return a picture of the image with the classes over it; a notebook shows it."""
         from simmat.drawing.found import draw_classes
 
-        ignored = {value for value in (self.background, self.nodata) if value is not None}
-        return draw_classes(picture_of(self.reader), self.labels, ignored, self.class_names)
+        ignored = {
+            value for value in (self.background, self.nodata) if value is not None
+        }
+        return draw_classes(
+            picture_of(self.reader), self.labels, ignored, self.class_names
+        )

@@ -82,7 +82,12 @@ class FoundObjects(list[FoundObject]):
         class_names: label value -> name.
     """
 
-    def __init__(self, objects: Iterable[FoundObject], reader: ImageReader, class_names: Mapping[int, str]) -> None:
+    def __init__(
+        self,
+        objects: Iterable[FoundObject],
+        reader: ImageReader,
+        class_names: Mapping[int, str],
+    ) -> None:
         super().__init__(objects)
         self.reader = reader
         self.class_names = class_names
@@ -93,12 +98,16 @@ class FoundObjects(list[FoundObject]):
 
         chosen = self if objects is None else objects
         instances = [one.instance for one in chosen]
-        return draw_objects(picture_of(self.reader), instances, self.reader.size_hw, self.class_names)
+        return draw_objects(
+            picture_of(self.reader), instances, self.reader.size_hw, self.class_names
+        )
 
 
 @threads_for_load()
 @torch.inference_mode()
-def find_objects(image: EncodedImage, settings: EverythingSettings) -> list[FoundObject]:
+def find_objects(
+    image: EncodedImage, settings: EverythingSettings
+) -> list[FoundObject]:
     """Find every object of an image, best first, in pixels of the original image.
 
     Args:
@@ -112,20 +121,26 @@ def find_objects(image: EncodedImage, settings: EverythingSettings) -> list[Foun
     return found
 
 
-def _objects_on_grid(image: EncodedImage, settings: EverythingSettings) -> list[FoundObject]:
+def _objects_on_grid(
+    image: EncodedImage, settings: EverythingSettings
+) -> list[FoundObject]:
     points = grid_points(image.prepared.letterbox, settings.grid)
     found, _ = masks_of_clicks(image, points, settings, stable=True)
     return sorted(found, key=lambda one: -one.score)
 
 
 def _objects_of_dense_head(
-    image: EncodedImage, dense: DenseAnswer, spec: DenseSpec, settings: EverythingSettings
+    image: EncodedImage,
+    dense: DenseAnswer,
+    spec: DenseSpec,
+    settings: EverythingSettings,
 ) -> list[FoundObject]:
     letterbox = image.prepared.letterbox
     distance = dense.distance[0, 0].sigmoid()  # (h, w)
     probabilities = dense.class_logits[0].float().softmax(0)  # (K, h, w)
     stride = letterbox.size / distance.shape[-1]
-    height, width = (round(side / stride) for side in letterbox.scaled_hw)  # the rest is padding
+    # the rest is padding
+    height, width = (round(side / stride) for side in letterbox.scaled_hw)
     if spec.background:
         objects = probabilities[1:].clone()
     else:
@@ -134,29 +149,47 @@ def _objects_of_dense_head(
     objects[:, :, width:] = 0
     parts, classes = object_parts(objects, settings.peak_window**2)
     points, _ = click_places(
-        distance[:height, :width], parts[:, :height, :width], min_peak=settings.peak, window=settings.peak_window
+        distance[:height, :width],
+        parts[:, :height, :width],
+        min_peak=settings.peak,
+        window=settings.peak_window,
     )
     clicks = (points[: settings.max_clicks] + 0.5) * stride - 0.5
     found, masks = masks_of_clicks(image, clicks, settings, stable=False)
     if found:
-        found, masks = with_classes(found, masks, probabilities, spec, settings.objectness)
+        found, masks = with_classes(
+            found, masks, probabilities, spec, settings.objectness
+        )
     mask_classes = [spec.classes.index(one.instance.class_id) for one in found]
     missed = parts[uncovered(parts, classes, masks, mask_classes)]
     if len(missed):
-        more, missed = _parts_as_objects(missed, objects.sum(0), distance, letterbox, settings)
+        more, missed = _parts_as_objects(
+            missed, objects.sum(0), distance, letterbox, settings
+        )
         more, _ = with_classes(more, missed, probabilities, spec, 0.0)
         found += more
     found.sort(key=lambda one: -one.score)
     if found and spec.background and settings.max_growth_px:
         inside = restore_logits(1 - probabilities[None, :1], letterbox)[0, 0] > OBJECT
-        max_growth_px = math.ceil(settings.max_growth_px * max(letterbox.original_hw) / max(letterbox.scaled_hw))
+        max_growth_px = math.ceil(
+            settings.max_growth_px
+            * max(letterbox.original_hw)
+            / max(letterbox.scaled_hw)
+        )
         regions = grown([one.instance for one in found], inside, max_growth_px)
-        found = [replace(one, instance=region) for one, region in zip(found, regions, strict=True)]
+        found = [
+            replace(one, instance=region)
+            for one, region in zip(found, regions, strict=True)
+        ]
     return found
 
 
 def _parts_as_objects(
-    parts: BoolArray, objectness: Tensor, distance: Tensor, letterbox: Letterbox, settings: EverythingSettings
+    parts: BoolArray,
+    objectness: Tensor,
+    distance: Tensor,
+    letterbox: Letterbox,
+    settings: EverythingSettings,
 ) -> tuple[list[FoundObject], BoolArray]:
     """Return the large enough of (P, h, w) parts of a class map: as objects of `PART_SCORE`, and as parts."""
     inside = torch.from_numpy(parts).to(objectness.device)
@@ -165,7 +198,9 @@ def _parts_as_objects(
     rows, columns = np.unravel_index(highest, distance.shape)
     places = np.stack([columns, rows], axis=1)  # (P, 2) xy
     stride = letterbox.size / len(distance)
-    clicks = letterbox.points_to_original(((places + 0.5) * stride - 0.5).astype(np.float32))
+    clicks = letterbox.points_to_original(
+        ((places + 0.5) * stride - 0.5).astype(np.float32)
+    )
     found = []
     kept = []
     for row, (region,) in enumerate(regions_from_logits(values, letterbox)):
@@ -177,7 +212,11 @@ def _parts_as_objects(
 
 
 def with_classes(
-    found: Sequence[FoundObject], masks: BoolArray, probabilities: Tensor, spec: DenseSpec, min_objectness: float
+    found: Sequence[FoundObject],
+    masks: BoolArray,
+    probabilities: Tensor,
+    spec: DenseSpec,
+    min_objectness: float,
 ) -> tuple[list[FoundObject], BoolArray]:
     """Give objects their class, if there are classes, and a score that combines both.
 
@@ -203,12 +242,16 @@ def with_classes(
             value = max(known, key=known.__getitem__)
             score *= known[value]
         instance = replace(one.instance, class_id=value)
-        objects.append(replace(one, instance=instance, score=score, class_probabilities=known))
+        objects.append(
+            replace(one, instance=instance, score=score, class_probabilities=known)
+        )
         rows.append(row)
     return objects, masks[rows]
 
 
-def object_parts(objects: Tensor, min_pixels: int) -> tuple[BoolArray, npt.NDArray[np.int64]]:
+def object_parts(
+    objects: Tensor, min_pixels: int
+) -> tuple[BoolArray, npt.NDArray[np.int64]]:
     """Return the connected parts, of `min_pixels` pixels or more, of each class of a class map.
 
     Args:
@@ -220,7 +263,8 @@ def object_parts(objects: Tensor, min_pixels: int) -> tuple[BoolArray, npt.NDArr
     """
     from scipy import ndimage  # slow to import, and clicks need none
 
-    nearest = torch.where(objects.sum(0) > OBJECT, objects.argmax(0), -1).cpu().numpy()  # (h, w)
+    # (h, w)
+    nearest = torch.where(objects.sum(0) > OBJECT, objects.argmax(0), -1).cpu().numpy()
     parts = [np.zeros((0, *nearest.shape), np.bool_)]
     classes = []
     for index in np.unique(nearest[nearest >= 0]).tolist():
@@ -232,7 +276,9 @@ def object_parts(objects: Tensor, min_pixels: int) -> tuple[BoolArray, npt.NDArr
     return np.concatenate(parts), np.asarray(classes, np.int64)
 
 
-def click_places(distance: Tensor, parts: BoolArray, *, min_peak: float, window: int) -> tuple[FloatArray, FloatArray]:
+def click_places(
+    distance: Tensor, parts: BoolArray, *, min_peak: float, window: int
+) -> tuple[FloatArray, FloatArray]:
     """Find where to click: the local maxima of a distance map, and the maximum of each part of objects without one.
 
     Args:
@@ -244,7 +290,8 @@ def click_places(distance: Tensor, parts: BoolArray, *, min_peak: float, window:
     Returns:
         (N, 2) xy in pixels of the map and (N,) values, highest first.
     """
-    smooth = F.avg_pool2d(distance[None, None], 3, 1, 1, count_include_pad=False)  # a plateau gets one highest pixel
+    # a plateau gets one highest pixel
+    smooth = F.avg_pool2d(distance[None, None], 3, 1, 1, count_include_pad=False)
     largest = F.max_pool2d(smooth, window, 1, window // 2)
     peaks = ((smooth == largest) & (distance[None, None] >= min_peak))[0, 0]
     known = peaks.cpu().numpy()
@@ -260,7 +307,10 @@ def click_places(distance: Tensor, parts: BoolArray, *, min_peak: float, window:
 
 
 def uncovered(
-    parts: BoolArray, classes: npt.NDArray[np.int64], masks: npt.NDArray[np.bool_], mask_classes: Sequence[int]
+    parts: BoolArray,
+    classes: npt.NDArray[np.int64],
+    masks: npt.NDArray[np.bool_],
+    mask_classes: Sequence[int],
 ) -> list[int]:
     """Return which parts the masks of their class cover by less than `COVERED`.
 
@@ -271,8 +321,10 @@ def uncovered(
     found = []
     for index in np.unique(classes).tolist():
         of_class = np.asarray(mask_classes, np.int64) == index
-        union = torch.from_numpy(masks[of_class].any(0))[None, None].float()  # (1, 1, h', w')
-        covered = F.interpolate(union, parts.shape[1:], mode="area")[0, 0].numpy()  # (h, w)
+        # (1, 1, h', w')
+        union = torch.from_numpy(masks[of_class].any(0))[None, None].float()
+        # (h, w)
+        covered = F.interpolate(union, parts.shape[1:], mode="area")[0, 0].numpy()
         for row in np.flatnonzero(classes == index).tolist():
             if float(covered[parts[row]].mean()) < COVERED:
                 found.append(row)
@@ -292,7 +344,11 @@ def grid_points(letterbox: Letterbox, count: int | None = None) -> FloatArray:
 
 
 def masks_of_clicks(
-    image: EncodedImage, points: FloatArray, settings: EverythingSettings, *, stable: bool
+    image: EncodedImage,
+    points: FloatArray,
+    settings: EverythingSettings,
+    *,
+    stable: bool,
 ) -> tuple[list[FoundObject], BoolArray]:
     """Decode clicks in batches, drop masks that are empty, too small or unsure, and suppress overlapping ones.
 
@@ -319,7 +375,9 @@ def masks_of_clicks(
         rows = torch.nonzero(good)[:, 0]
         masks = (logits[rows, 0] > 0).cpu().numpy()
         regions = regions_from_logits(logits[rows], letterbox)
-        for place, score, mask, (region,) in zip(rows.tolist(), scores[rows].tolist(), masks, regions, strict=True):
+        for place, score, mask, (region,) in zip(
+            rows.tolist(), scores[rows].tolist(), masks, regions, strict=True
+        ):
             if region is not None and region.area >= settings.min_area:
                 x, y = places[start + place]
                 found.append(FoundObject(region, score, (x, y)))
@@ -338,7 +396,9 @@ def _stability(logits: Tensor) -> Tensor:
     return inner / outer.clamp(min=1)
 
 
-def suppress(masks: npt.NDArray[np.bool_], scores: Sequence[float] | FloatArray, overlap: float) -> list[int]:
+def suppress(
+    masks: npt.NDArray[np.bool_], scores: Sequence[float] | FloatArray, overlap: float
+) -> list[int]:
     """Return which of N masks are kept, by falling score; of two that overlap, the one with the lower score is dropped.
 
     Args:
@@ -362,7 +422,9 @@ def suppress(masks: npt.NDArray[np.bool_], scores: Sequence[float] | FloatArray,
     return [int(order[index]) for index in kept]
 
 
-def grown(regions: Sequence[Instance], inside: Tensor, max_growth_px: int) -> list[Instance]:
+def grown(
+    regions: Sequence[Instance], inside: Tensor, max_growth_px: int
+) -> list[Instance]:
     """Let masks grow over what is inside of objects and where no mask is; of two, the first one takes a pixel.
 
     One click's mask often ends inside of its object, where the class map knows better.
@@ -393,8 +455,12 @@ def grown(regions: Sequence[Instance], inside: Tensor, max_growth_px: int) -> li
     return result
 
 
-def _with_pixels(region: Instance, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Instance:
-    new = Window(int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
+def _with_pixels(
+    region: Instance, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
+) -> Instance:
+    new = Window(
+        int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1
+    )
     window = region.window.enclosing(new)
     crop = region.within(window)
     crop[rows - window.y0, columns - window.x0] = True

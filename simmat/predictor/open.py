@@ -21,7 +21,15 @@ from simmat.io.tiff import open_tifffile, states_georeference
 from simmat.sensors.adapter import ModalityAdapter, load_sample
 from simmat.sensors.channel_selection import absent_sources, load_without, pick_channels
 from simmat.sensors.normalize import describe
-from simmat.types import Channel, Georeference, ImageReader, OverviewReader, SensorImage, Window, same_channels
+from simmat.types import (
+    Channel,
+    Georeference,
+    ImageReader,
+    OverviewReader,
+    SensorImage,
+    Window,
+    same_channels,
+)
 
 
 class NoValidPixelsError(DataError):
@@ -72,7 +80,9 @@ class _Tile(NamedTuple):
     def check_fits(self, first: _Tile) -> None:
         """Raise DataError if it has other channels than another tile, or counts that are probably scaled otherwise."""
         if not same_channels(self.channels, first.channels):
-            raise DataError(f"{self.reader.origin}: has other channels than {first.reader.origin}")
+            raise DataError(
+                f"{self.reader.origin}: has other channels than {first.reader.origin}"
+            )
         has_counts = any(channel.unit == "count" for channel in self.channels)
         if has_counts and self.types and first.types and self.types != first.types:
             raise DataError(
@@ -126,20 +136,28 @@ class ImageLoader:
         self._check_channels(image)
         if not image.valid.any():
             message = f"{image.origin}: no pixel holds a measurement, so there is nothing to segment"
-            ranges = [range_of(channel) for channel in image.channels if channel.valid_range is not None]
+            ranges = [
+                range_of(channel)
+                for channel in image.channels
+                if channel.valid_range is not None
+            ]
             if ranges:
                 message += f"; valid are {', '.join(ranges)}"
             raise NoValidPixelsError(message)
         return image
 
-    def reader(self, image: ImageLike, missing: Sequence[str | int], largest: int) -> ImageReader:
+    def reader(
+        self, image: ImageLike, missing: Sequence[str | int], largest: int
+    ) -> ImageReader:
         """Load an image, or open one with a side of more than `largest` pixels if its files can be read in parts."""
         if not isinstance(image, str | Path | Mapping):
             return self.load(image, missing)
         names = self.missing_channels(missing)
         return self._open(self._files_of(image, names), names, largest)
 
-    def mosaic(self, tiles: Sequence[Path | str | ImageFiles], missing: Sequence[str | int]) -> ImageReader:
+    def mosaic(
+        self, tiles: Sequence[Path | str | ImageFiles], missing: Sequence[str | int]
+    ) -> ImageReader:
         """Open georeferenced files of one map as one image; see `Predictor.open_mosaic`.
 
         Raises:
@@ -162,7 +180,9 @@ class ImageLoader:
             raise DataError(all_problems("a mosaic needs all its tiles:", problems))
         return backend.open_mosaic([one.reader for one in opened_tiles])
 
-    def _open_tile(self, tile: Path | str | ImageFiles, missing: frozenset[str]) -> _Tile:
+    def _open_tile(
+        self, tile: Path | str | ImageFiles, missing: frozenset[str]
+    ) -> _Tile:
         files = self._files_of(tile, missing)
         is_remote = any(map(url_of, files.values()))
         if not is_remote and self.adapter.window_size(files) is None:
@@ -170,9 +190,13 @@ class ImageLoader:
                 f"{tile}: modality {self.adapter.name!r} cannot read parts of it; tiles of a mosaic are TIFF"
             )
         reader = self._open(files, missing, 0)
-        return _Tile(reader, reader.read(Window(0, 0, 1, 1)).channels, _stored_types(files))
+        return _Tile(
+            reader, reader.read(Window(0, 0, 1, 1)).channels, _stored_types(files)
+        )
 
-    def _open(self, files: Mapping[str, Path], missing: frozenset[str], largest: float) -> ImageReader:
+    def _open(
+        self, files: Mapping[str, Path], missing: frozenset[str], largest: float
+    ) -> ImageReader:
         """Open an image that has a side of more than `largest` pixels and can be read in parts; load any other one."""
         if any(map(url_of, files.values())):
             reader = self._open_url(files, missing)
@@ -186,27 +210,47 @@ class ImageLoader:
             return self._load(files, missing, None)
         corner = self._load(files, missing, Window(0, 0, 1, 1))
         self._check_channels(corner)
-        return FileImage(self.adapter, files, size_hw, self.channels, missing, corner.georeference)
+        return FileImage(
+            self.adapter, files, size_hw, self.channels, missing, corner.georeference
+        )
 
-    def _load(self, files: Mapping[str, Path], missing: frozenset[str], window: Window | None) -> SensorImage:
+    def _load(
+        self, files: Mapping[str, Path], missing: frozenset[str], window: Window | None
+    ) -> SensorImage:
         """Load files, or a window of them, with the georeference of the first source."""
         image = load_files(self.adapter, files, self.channels, missing, window)
         reference = files.get(self.adapter.sources[0].name)
-        if image.georeference is None and reference is not None and states_georeference(reference):
+        if (
+            image.georeference is None
+            and reference is not None
+            and states_georeference(reference)
+        ):
             image = replace(image, georeference=read_georeference(reference))
         return image
 
-    def _open_url(self, files: Mapping[str, Path], missing: frozenset[str]) -> ImageReader:
+    def _open_url(
+        self, files: Mapping[str, Path], missing: frozenset[str]
+    ) -> ImageReader:
         (source, path), *others = files.items()
         if others:
-            raise ConfigError(f"{shown_url(path)}: a sensor with several files is not read by URL; download them first")
+            raise ConfigError(
+                f"{shown_url(path)}: a sensor with several files is not read by URL; download them first"
+            )
         backend = geo_backend(f"{shown_url(path)}: reading a URL")
 
         def load(part: Path) -> SensorImage:
             size_hw = self.adapter.window_size({source: part})
             if size_hw is None:
-                raise ConfigError(f"{part}: modality {self.adapter.name!r} needs whole files; download it first")
-            return load_files(self.adapter, {source: part}, self.channels, missing, Window(0, 0, *size_hw))
+                raise ConfigError(
+                    f"{part}: modality {self.adapter.name!r} needs whole files; download it first"
+                )
+            return load_files(
+                self.adapter,
+                {source: part},
+                self.channels,
+                missing,
+                Window(0, 0, *size_hw),
+            )
 
         remote = backend.open_url(str(url_of(path)), load)
         self._check_channels(remote.read(Window(0, 0, 1, 1)))
@@ -237,8 +281,13 @@ class ImageLoader:
         picked = pick_channels(self.channels, missing, origin="--missing")
         names = frozenset(self.channels[index].name for index in picked)
         used = self._bundle.spec.channels
-        if len(names) == len(self.channels) or {channel.name for channel in used} <= names:
-            raise ConfigError(f"--missing leaves no channel: {path} has {describe(used)}")
+        if (
+            len(names) == len(self.channels)
+            or {channel.name for channel in used} <= names
+        ):
+            raise ConfigError(
+                f"--missing leaves no channel: {path} has {describe(used)}"
+            )
         return names
 
     def optional_sources(self, missing: frozenset[str]) -> tuple[str, ...]:
@@ -247,20 +296,26 @@ class ImageLoader:
             return ()
         return absent_sources(self.adapter, self.channels, missing)
 
-    def _files_of(self, image: Path | str | ImageFiles, missing: frozenset[str]) -> dict[str, Path]:
+    def _files_of(
+        self, image: Path | str | ImageFiles, missing: frozenset[str]
+    ) -> dict[str, Path]:
         """Return source name -> file, after checking that the sensor needs these sources."""
         sources = self.adapter.source_names()
         optional = self.optional_sources(missing)
         if not isinstance(image, Mapping):
             if len(sources) > 1:
                 wanted = ", ".join(f"{source!r}: …" for source in sources)
-                raise TypeError(f"modality {self.adapter.name!r} needs several files, {{{wanted}}}; got {str(image)!r}")
+                raise TypeError(
+                    f"modality {self.adapter.name!r} needs several files, {{{wanted}}}; got {str(image)!r}"
+                )
             image = {sources[0]: image}
         files = {source: Path(file) for source, file in image.items()}
         needed = set(sources) - set(optional)
         if not needed <= set(files) <= set(sources):
             got = ", ".join(files) or "none"
-            raise TypeError(f"modality {self.adapter.name!r} has the sources {', '.join(sources)}; got {got}")
+            raise TypeError(
+                f"modality {self.adapter.name!r} has the sources {', '.join(sources)}; got {got}"
+            )
         for file in files.values():
             if file.suffix.lower() == ".vrt":
                 raise DataError(
@@ -283,9 +338,13 @@ class ImageLoader:
             advice = ""
             if planes.ndim == 3 and planes.shape[-1] == len(channels):
                 advice = "; put the channels first: array.transpose(2, 0, 1)"
-            raise ValueError(f"modality {name!r} takes an array {wanted}; got shape {planes.shape}{advice}")
+            raise ValueError(
+                f"modality {name!r} takes an array {wanted}; got shape {planes.shape}{advice}"
+            )
         if not channels:
-            raise ValueError(f"modality {name!r} learns its channels from files; give a SensorImage")
+            raise ValueError(
+                f"modality {name!r} learns its channels from files; give a SensorImage"
+            )
         image = SensorImage.from_planes(planes, channels, origin="array")
         check_units(image, planes)
         return image
@@ -305,8 +364,12 @@ def check_channels(bundle: Bundle, image: SensorImage) -> None:
         expected = {channel.name for channel in channels}
         if not (found < expected and bundle.parts.transfer.supports_missing_channels):
             raise
-        missing = ",".join(channel.name for channel in channels if channel.name not in found)
-        raise BundleError(f"{error}. If these are all there are: --missing {missing}") from None
+        missing = ",".join(
+            channel.name for channel in channels if channel.name not in found
+        )
+        raise BundleError(
+            f"{error}. If these are all there are: --missing {missing}"
+        ) from None
 
 
 def check_units(image: SensorImage, planes: npt.NDArray[np.generic]) -> None:
@@ -367,11 +430,15 @@ def _read_small(reader: ImageReader, selected: Sequence[int], step: int) -> Sens
     """Return every step-th pixel of some channels of an image, which is read in parts."""
     height, width = reader.size_hw
     side = max(PART_PX // step, 1) * step
-    data = np.zeros((len(selected), math.ceil(height / step), math.ceil(width / step)), np.float32)
+    data = np.zeros(
+        (len(selected), math.ceil(height / step), math.ceil(width / step)), np.float32
+    )
     valid = np.zeros(data.shape, np.bool_)
     for y in range(0, height, side):
         for x in range(0, width, side):
-            part = reader.read(Window(y, x, min(y + side, height), min(x + side, width)))
+            part = reader.read(
+                Window(y, x, min(y + side, height), min(x + side, width))
+            )
             rows = slice(y // step, (y + side) // step)
             columns = slice(x // step, (x + side) // step)
             data[:, rows, columns] = part.data[selected, ::step, ::step]

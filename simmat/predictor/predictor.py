@@ -52,7 +52,12 @@ from simmat.predictor.tiles import (
     prompt_windows,
     reaches_border,
 )
-from simmat.predictor.uncertainty import Uncertainty, mean_and_std, object_probability, views_of
+from simmat.predictor.uncertainty import (
+    Uncertainty,
+    mean_and_std,
+    object_probability,
+    views_of,
+)
 from simmat.types import BoolArray, FloatArray, ImageReader, Prompt, SensorImage, Window
 
 _MAX_CACHED_WINDOWS = 16
@@ -154,7 +159,9 @@ class Predictor(Encoder):
         Raises:
             SimMATError: as `set_image` raises it.
         """
-        return self.open_reader(self.reader(image, missing=missing), tile=tile, overlap=overlap, cache=cache)
+        return self.open_reader(
+            self.reader(image, missing=missing), tile=tile, overlap=overlap, cache=cache
+        )
 
     def open_images(
         self,
@@ -179,7 +186,9 @@ class Predictor(Encoder):
             SimMATError: as `set_image` raises it.
         """
         if isinstance(images, str | Path | Mapping):
-            raise TypeError(f"open_images takes several images, such as a list; got {images!r}, see open_image")
+            raise TypeError(
+                f"open_images takes several images, such as a list; got {images!r}, see open_image"
+            )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         remaining = iter(images)
@@ -209,7 +218,9 @@ class Predictor(Encoder):
             DataError: files cannot be read, or are not on one pixel grid.
             SimMATError: as `set_image` raises it.
         """
-        return self.open_reader(self.image_loader.mosaic(tiles, missing), tile=tile, overlap=overlap)
+        return self.open_reader(
+            self.image_loader.mosaic(tiles, missing), tile=tile, overlap=overlap
+        )
 
     def open_reader(
         self,
@@ -242,9 +253,13 @@ class Predictor(Encoder):
             )
         windows = plan_windows(reader.size_hw, tile, overlap)
         folder = None if cache is None else with_home(cache)
-        return TiledImage(self, reader, windows, tile=tile, overlap=overlap, cache_folder=folder)
+        return TiledImage(
+            self, reader, windows, tile=tile, overlap=overlap, cache_folder=folder
+        )
 
-    def reader(self, image: ImageLike, *, missing: Sequence[str | int] = ()) -> ImageReader:
+    def reader(
+        self, image: ImageLike, *, missing: Sequence[str | int] = ()
+    ) -> ImageReader:
         """Load an image, or open one that is too large for one window if its files can be read in parts.
 
         Args:
@@ -318,11 +333,16 @@ class Predictor(Encoder):
         Four views are encoded besides the image, so it takes as long as five images. Arguments and errors are those of
         `predict`.
         """
-        return self._require_image().uncertainty(prompt_of(points, labels, box), mask_selection)
+        return self._require_image().uncertainty(
+            prompt_of(points, labels, box), mask_selection
+        )
 
     @former_keywords(like="reference")
     def segment_everything(
-        self, settings: EverythingSettings | None = None, *, reference: Reference | None = None
+        self,
+        settings: EverythingSettings | None = None,
+        *,
+        reference: Reference | None = None,
     ) -> FoundObjects:
         """Find every object of the current image, best first, each with its class if the network knows classes.
 
@@ -441,7 +461,9 @@ class Predictor(Encoder):
             self.check_channels(pixels)
             if pixels.valid.any():
                 measured.append((image, pixels))
-        encoded = self.encode_batch([pixels for _, pixels in measured], [image.reader for image, _ in measured])
+        encoded = self.encode_batch(
+            [pixels for _, pixels in measured], [image.reader for image, _ in measured]
+        )
         for (image, pixels), embedding in zip(measured, encoded, strict=True):
             image.cache(image.windows[0], pixels, embedding)
 
@@ -479,8 +501,10 @@ class TiledImage:
         self.overlap = overlap
         self.cache_folder = cache_folder
         self.warning = ""
-        self._views: dict[Window, dict[str, EncodedImage]] = {}  # flips and shifts of a window, for `uncertainty`
-        self._encoded: dict[Window, tuple[SensorImage, EncodedImage]] = {}  # the one used last is at the end
+        # flips and shifts of a window, for `uncertainty`
+        self._views: dict[Window, dict[str, EncodedImage]] = {}
+        # the one used last is at the end
+        self._encoded: dict[Window, tuple[SensorImage, EncodedImage]] = {}
         self._loaded_bytes = self.cached_bytes  # no window is encoded yet
 
     @property
@@ -514,7 +538,9 @@ class TiledImage:
     def _encode_around_prompt(self, window: Window) -> tuple[SensorImage, EncodedImage]:
         pixels, encoded = self.encode_window(window, folder=self.cache_folder)
         if encoded is None:
-            raise NoValidPixelsError(f"{self.reader.origin}: no pixel around the prompt holds a measurement")
+            raise NoValidPixelsError(
+                f"{self.reader.origin}: no pixel around the prompt holds a measurement"
+            )
         return pixels, encoded
 
     def encode_window(
@@ -547,7 +573,10 @@ class TiledImage:
     def cache(self, window: Window, pixels: SensorImage, encoded: EncodedImage) -> None:
         """Cache the pixels of a window and its embedding; drop the windows used longest ago if there are too many."""
         self._encoded[window] = pixels, encoded
-        while len(self._encoded) > 1 and self.cached_bytes - self._loaded_bytes > CACHE_BYTES:
+        while (
+            len(self._encoded) > 1
+            and self.cached_bytes - self._loaded_bytes > CACHE_BYTES
+        ):
             del self._encoded[next(iter(self._encoded))]
 
     def shrink_warning(self) -> str:
@@ -563,15 +592,21 @@ class TiledImage:
 
     def windows_in(self, box: Window) -> list[Window]:
         """Return the windows that a part of the image touches, in raster order."""
-        return [window for window in self.windows if window.intersection(box) is not None]
+        return [
+            window for window in self.windows if window.intersection(box) is not None
+        ]
 
     def check_measured(self, empty_windows: int) -> None:
         """Raise NoValidPixelsError if so many windows without a measurement are all that there are."""
         if empty_windows == len(self.windows):
-            raise NoValidPixelsError(f"{self.reader.origin}: no pixel holds a measurement")
+            raise NoValidPixelsError(
+                f"{self.reader.origin}: no pixel holds a measurement"
+            )
 
     @former_keywords(choice="mask_selection")
-    def predict(self, prompt: Prompt, mask_selection: MaskSelection = "single") -> Prediction:
+    def predict(
+        self, prompt: Prompt, mask_selection: MaskSelection = "single"
+    ) -> Prediction:
         """Segment the object that a prompt marks, in a window around the prompt.
 
         The window is widened while the mask reaches its border, up to four times its side. Points that are not on the
@@ -598,7 +633,9 @@ class TiledImage:
         return [single, *sorted(others, key=lambda one: -one.score)]
 
     @former_keywords(choice="mask_selection")
-    def predict_prompts(self, prompts: Sequence[Prompt], mask_selection: MaskSelection = "single") -> list[Prediction]:
+    def predict_prompts(
+        self, prompts: Sequence[Prompt], mask_selection: MaskSelection = "single"
+    ) -> list[Prediction]:
         """Return the mask of each prompt; those of one kind are decoded together if the image is one window.
 
         Raises:
@@ -608,28 +645,43 @@ class TiledImage:
         for prompt in prompts:
             check_inside(prompt, self.reader)
         if len(self.windows) > 1:
-            return [self._predict_widening(prompt, mask_selection)[0] for prompt in prompts]
+            return [
+                self._predict_widening(prompt, mask_selection)[0] for prompt in prompts
+            ]
         found: dict[int, Prediction] = {}
         for group in groups_of_one_kind(prompts):
-            answers = self._predict_in_window(self.windows[0], [prompts[index] for index in group], mask_selection)
+            answers = self._predict_in_window(
+                self.windows[0], [prompts[index] for index in group], mask_selection
+            )
             for index, (one,) in zip(group, answers, strict=True):
                 found[index] = one
         return [found[index] for index in range(len(prompts))]
 
-    def _predict_widening(self, prompt: Prompt, mask_selection: MaskSelection | None) -> list[Prediction]:
+    def _predict_widening(
+        self, prompt: Prompt, mask_selection: MaskSelection | None
+    ) -> list[Prediction]:
         """Return the chosen mask, or with None all of them, in a window widened as `predict` says."""
         size_hw = self.size_hw
         check_inside(prompt, self.reader)
         if prompt.box is None and not (prompt.point_labels == 1).any():
-            raise ConfigError(f"{self.reader.origin}: no point is on the object; add one, or its box")
-        if prompt.mask_input is not None and prompt.mask_window is None and len(self.windows) > 1:
+            raise ConfigError(
+                f"{self.reader.origin}: no point is on the object; add one, or its box"
+            )
+        if (
+            prompt.mask_input is not None
+            and prompt.mask_window is None
+            and len(self.windows) > 1
+        ):
             raise ConfigError(
                 f"{self.reader.origin}: logits alone do not say which window of the image they cover; give the "
                 "earlier prediction itself (mask=found), or a Prompt with its mask_window"
             )
         found: list[Prediction] = []
         for window in prompt_windows(prompt, size_hw, self.tile):
-            if max(window.size_hw) > self.tile and math.prod(window.size_hw) * self.channel_count > MAX_VALUES:
+            if (
+                max(window.size_hw) > self.tile
+                and math.prod(window.size_hw) * self.channel_count > MAX_VALUES
+            ):
                 if found:
                     break
                 raise ConfigError(
@@ -643,11 +695,16 @@ class TiledImage:
 
     @threads_for_load()
     def _predict_in_window(
-        self, window: Window, prompts: Sequence[Prompt], mask_selection: MaskSelection | None
+        self,
+        window: Window,
+        prompts: Sequence[Prompt],
+        mask_selection: MaskSelection | None,
     ) -> list[list[Prediction]]:
         """Return the chosen mask of each prompt in a window, or with None all masks; the prompts are of one kind."""
         pixels, encoded = self._encode_around_prompt(window)
-        moved = [prompt_in(prompt, window, encoded.prepared.letterbox) for prompt in prompts]
+        moved = [
+            prompt_in(prompt, window, encoded.prepared.letterbox) for prompt in prompts
+        ]
         answer = encoded.decode(moved)
         found = []
         for row, prompt in enumerate(prompts):
@@ -658,21 +715,35 @@ class TiledImage:
                 masks = [chosen_mask(scores, mask_selection)]
             of_prompt = []
             for mask in masks:
-                logits = answer.logits[row : row + 1, mask : mask + 1].float()  # (1, 1, h, w)
+                # (1, 1, h, w)
+                logits = answer.logits[row : row + 1, mask : mask + 1].float()
                 one = self._prediction(encoded, pixels, window, logits, scores[mask])
-                score = calibrated(self.encoder.calibration, "click" if prompt.box is None else "box", one.score)
+                score = calibrated(
+                    self.encoder.calibration,
+                    "click" if prompt.box is None else "box",
+                    one.score,
+                )
                 of_prompt.append(replace(one, score=score))
             found.append(of_prompt)
         return found
 
     def _prediction(
-        self, encoded: EncodedImage, pixels: SensorImage, window: Window, mask_logits: Tensor, score: float
+        self,
+        encoded: EncodedImage,
+        pixels: SensorImage,
+        window: Window,
+        mask_logits: Tensor,
+        score: float,
     ) -> Prediction:
         """Return the mask of (1, 1, h, w) logits of the decoder; BundleError if they are not finite."""
-        logits: FloatArray = restore_logits(mask_logits, encoded.prepared.letterbox)[0, 0].cpu().numpy()
+        logits: FloatArray = (
+            restore_logits(mask_logits, encoded.prepared.letterbox)[0, 0].cpu().numpy()
+        )
         if not (np.isfinite(logits).all() and math.isfinite(score)):
             source = self.encoder.bundle.path if self.encoder.bundle else "the model"
-            raise BundleError(f"{source} gives NaN or infinity for {pixels.origin}; its weights are damaged")
+            raise BundleError(
+                f"{source} gives NaN or infinity for {pixels.origin}; its weights are damaged"
+            )
         low_res_logits: FloatArray = mask_logits[0, 0].cpu().numpy()
         return Prediction(
             mask=logits > 0,
@@ -690,7 +761,10 @@ class TiledImage:
 
     @former_keywords(choice="mask_selection")
     def uncertainty(
-        self, prompt: Prompt, mask_selection: MaskSelection = "single", window: Window | None = None
+        self,
+        prompt: Prompt,
+        mask_selection: MaskSelection = "single",
+        window: Window | None = None,
     ) -> Uncertainty:
         """Return how much the mask of a prompt differs between up to five views of its window: flips and small shifts.
 
@@ -708,14 +782,18 @@ class TiledImage:
         known = self._views.get(window, {})
         self._views = {window: known}  # those of one window are enough
         probabilities = []
-        for view in views_of(self.encoder.adapter, pixels, prompt_in(prompt, window, None)):
+        for view in views_of(
+            self.encoder.adapter, pixels, prompt_in(prompt, window, None)
+        ):
             if view.pixels is pixels:
                 seen = encoded
             else:
                 if view.name not in known:
                     known[view.name] = self.encoder.encode(view.pixels, self.reader)
                 seen = known[view.name]
-            probabilities.append(object_probability(seen, view, mask_selection, window.size_hw))
+            probabilities.append(
+                object_probability(seen, view, mask_selection, window.size_hw)
+            )
         return mean_and_std(probabilities, window, self.size_hw)
 
     @former_keywords(like="reference")
@@ -742,7 +820,9 @@ class TiledImage:
         found = []
         empty = 0
         for index, window in enumerate(windows):
-            result = self.segment_window(window, settings or EverythingSettings(), reference=reference)
+            result = self.segment_window(
+                window, settings or EverythingSettings(), reference=reference
+            )
             found.append(result.objects)
             empty += result.is_empty
             if progress is not None:
@@ -750,7 +830,11 @@ class TiledImage:
         self.check_measured(empty)
         objects = merge_objects(windows, found)
         if box is not None:
-            objects = [one for one in objects if one.instance.window.intersection(box) is not None]
+            objects = [
+                one
+                for one in objects
+                if one.instance.window.intersection(box) is not None
+            ]
         return FoundObjects(objects, self.reader, self.encoder.class_names)
 
     def segment_semantic(self, *, probabilities: bool = False) -> ClassMap:
@@ -759,7 +843,9 @@ class TiledImage:
         dtype, nodata = self.encoder.label_type()
         labels = np.zeros(self.size_hw, dtype)
         probability = np.zeros(self.size_hw, np.float32)
-        every = np.zeros((spec.count, *self.size_hw), np.float32) if probabilities else None
+        every = (
+            np.zeros((spec.count, *self.size_hw), np.float32) if probabilities else None
+        )
         blender = self.class_map_blender()
         empty = 0
         for window in self.windows:
@@ -767,7 +853,9 @@ class TiledImage:
             empty += result.is_empty
             for y0, band in blender.add(result.probabilities):
                 rows = slice(y0, y0 + band.shape[1])
-                labels[rows], probability[rows] = most_likely(band, spec.label_values, nodata)
+                labels[rows], probability[rows] = most_likely(
+                    band, spec.label_values, nodata
+                )
                 if every is not None:
                     every[:, rows] = band
         self.check_measured(empty)
@@ -784,7 +872,9 @@ class TiledImage:
 
     def class_map_blender(self) -> ClassMapBlender:
         """Return what blends the class maps of the windows; ConfigError without a dense head."""
-        return ClassMapBlender(self.size_hw, self.tile, self.overlap, self.encoder.required_dense().count)
+        return ClassMapBlender(
+            self.size_hw, self.tile, self.overlap, self.encoder.required_dense().count
+        )
 
     def segment_window(
         self,
@@ -805,7 +895,9 @@ class TiledImage:
         Raises:
             SimMATError: it cannot be read, or has other channels than the model.
         """
-        pixels, encoded = self.encode_window(window, keep=len(self.windows) <= _MAX_CACHED_WINDOWS)
+        pixels, encoded = self.encode_window(
+            window, keep=len(self.windows) <= _MAX_CACHED_WINDOWS
+        )
         if encoded is None:
             return WindowResult(is_empty=True)
         self.warning = self.warning or encoded.warning
@@ -821,7 +913,10 @@ class TiledImage:
         return WindowResult(tuple(objects), probabilities)
 
     def _objects_in(
-        self, encoded: EncodedImage, settings: EverythingSettings, reference: Reference | None
+        self,
+        encoded: EncodedImage,
+        settings: EverythingSettings,
+        reference: Reference | None,
     ) -> list[FoundObject]:
         """Find the objects of a window, best first: every one, or those that a reference shows."""
         if reference is not None:  # the calibration was measured without

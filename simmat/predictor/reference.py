@@ -38,7 +38,13 @@ from simmat.model_spec import DenseSpec
 from simmat.nn.dense_head import upsample_logits
 from simmat.nn.device import threads_for_load
 from simmat.predictor.encoded import EncodedImage
-from simmat.predictor.objects import OBJECT, EverythingSettings, object_parts, suppress, with_classes
+from simmat.predictor.objects import (
+    OBJECT,
+    EverythingSettings,
+    object_parts,
+    suppress,
+    with_classes,
+)
 from simmat.types import BoolArray, FloatArray, ImageReader, Letterbox, Prompt
 
 LabelMask = npt.NDArray[np.integer[Any] | np.bool_]
@@ -78,7 +84,10 @@ class Reference:
         weights = torch.from_numpy(self.weights).to(features.device)
         offsets = torch.from_numpy(self.offsets).to(features.device)
         logits = torch.einsum("kd,dhw->khw", weights, features) + offsets[:, None, None]
-        height, width = (math.ceil(side * logits.shape[-1] / letterbox.size) for side in letterbox.scaled_hw)
+        height, width = (
+            math.ceil(side * logits.shape[-1] / letterbox.size)
+            for side in letterbox.scaled_hw
+        )
         logits[:, height:] = -torch.inf  # padding
         logits[:, :, width:] = -torch.inf
         return logits
@@ -93,22 +102,31 @@ def matching_features(embedding: ImageEmbedding, levels: int | None = None) -> T
             all levels, including finer ones.
     """
     strides = embedding.strides
-    grid = next((level for level, stride in enumerate(strides) if stride >= FINEST_STRIDE), len(strides) - 1)
+    grid = next(
+        (level for level, stride in enumerate(strides) if stride >= FINEST_STRIDE),
+        len(strides) - 1,
+    )
     height, width = embedding.levels[grid].shape[-2:]
-    chosen = embedding.levels if levels is None else embedding.levels[grid : grid + levels]
+    chosen = (
+        embedding.levels if levels is None else embedding.levels[grid : grid + levels]
+    )
     features = []
     for level in chosen:
         if level.shape[-1] > width:
             scaled = F.adaptive_avg_pool2d(level.float(), (height, width))
         else:
-            scaled = F.interpolate(level.float(), (height, width), mode="bilinear", align_corners=False)
+            scaled = F.interpolate(
+                level.float(), (height, width), mode="bilinear", align_corners=False
+            )
         features.append(F.normalize(scaled[0], dim=0))
     return F.normalize(torch.cat(features), dim=0)
 
 
 @threads_for_load()
 @torch.inference_mode()
-def find_by_reference(reference: Reference, image: EncodedImage, settings: EverythingSettings) -> list[FoundObject]:
+def find_by_reference(
+    reference: Reference, image: EncodedImage, settings: EverythingSettings
+) -> list[FoundObject]:
     """Find the objects of an image that a reference shows, best first, in pixels of the original image.
 
     Args:
@@ -118,19 +136,25 @@ def find_by_reference(reference: Reference, image: EncodedImage, settings: Every
     """
     letterbox = image.prepared.letterbox
     logits = reference.logits(image.embedding, letterbox)
-    probabilities = torch.cat([torch.zeros_like(logits[:1]), logits]).softmax(0)  # (1 + K, h, w)
+    # (1 + K, h, w)
+    probabilities = torch.cat([torch.zeros_like(logits[:1]), logits]).softmax(0)
     parts = _likely_parts(logits, probabilities)
     inside = torch.from_numpy(parts).to(probabilities.device)
-    likely = torch.where(inside, probabilities[1:].sum(0) - OBJECT, -OBJECT)[:, None]  # (P, 1, h, w)
+    # (P, 1, h, w)
+    likely = torch.where(inside, probabilities[1:].sum(0) - OBJECT, -OBJECT)[:, None]
     found: list[FoundObject] = []
     found_masks: list[BoolArray] = []
     for start in range(0, len(parts), MAX_PROMPTS):
-        objects, masks = _masks_of_parts(image, likely[start : start + MAX_PROMPTS], settings.min_area)
+        objects, masks = _masks_of_parts(
+            image, likely[start : start + MAX_PROMPTS], settings.min_area
+        )
         found += objects
         found_masks += masks
     if not found:
         return []
-    found, low = with_classes(found, np.stack(found_masks), probabilities, reference.spec, 0.0)
+    found, low = with_classes(
+        found, np.stack(found_masks), probabilities, reference.spec, 0.0
+    )
     kept = suppress(low, [one.score for one in found], settings.overlap)
     return [found[row] for row in kept]
 
@@ -143,13 +167,16 @@ def _likely_parts(logits: Tensor, probabilities: Tensor) -> BoolArray:
         probabilities: (1 + K, h, w) of the background and the classes.
     """
     parts, classes = object_parts(probabilities[1:], 1)
-    seeds = (logits >= _SEED * logits.amax((1, 2), keepdim=True)).cpu().numpy()  # (K, h, w)
+    # (K, h, w)
+    seeds = (logits >= _SEED * logits.amax((1, 2), keepdim=True)).cpu().numpy()
     has_seed = (parts & seeds[classes]).any((1, 2))
     likely: BoolArray = parts[has_seed]
     return likely
 
 
-def _masks_of_parts(image: EncodedImage, parts: Tensor, min_area: int) -> tuple[list[FoundObject], list[BoolArray]]:
+def _masks_of_parts(
+    image: EncodedImage, parts: Tensor, min_area: int
+) -> tuple[list[FoundObject], list[BoolArray]]:
     """Ask the decoder for the object of each part, by a click and by a box.
 
     Args:
@@ -177,7 +204,8 @@ def _masks_of_parts(image: EncodedImage, parts: Tensor, min_area: int) -> tuple[
     answers = [image.decode(click_prompts), image.decode(box_prompts)]
     logits = torch.cat([one.logits.float() for one in answers], dim=1)  # (n, M, h', w')
     scores = torch.cat([one.iou.float() for one in answers], dim=1)  # (n, M)
-    part = upsample_logits(parts[rows], (logits.shape[2], logits.shape[3]))  # (n, 1, h', w')
+    # (n, 1, h', w')
+    part = upsample_logits(parts[rows], (logits.shape[2], logits.shape[3]))
     shared = ((logits > 0) & (part > 0)).flatten(2).sum(2)
     union = ((logits > 0) | (part > 0)).flatten(2).sum(2)
     best = (shared / union.clamp(min=1)).argmax(1)  # (n,)
@@ -196,7 +224,9 @@ def _masks_of_parts(image: EncodedImage, parts: Tensor, min_area: int) -> tuple[
 
 def _box_prompt(region: Instance) -> Prompt:
     no_points = np.zeros((0, 2), np.float32)
-    return Prompt(no_points, np.zeros(0, np.int64), np.asarray(region.box_xyxy, np.float32))
+    return Prompt(
+        no_points, np.zeros(0, np.int64), np.asarray(region.box_xyxy, np.float32)
+    )
 
 
 class ReferenceSums:
@@ -204,10 +234,13 @@ class ReferenceSums:
 
     def __init__(self, classes: Sequence[int | None]) -> None:
         self.spec = DenseSpec(background=True, classes=tuple(classes))
-        self._sums: list[Tensor] = []  # positions of each class (1 + K,), their features (1 + K, D), squares (D, D)
+        # positions of each class (1 + K,), their features (1 + K, D), squares (D, D)
+        self._sums: list[Tensor] = []
         self._seen = hashlib.sha256(repr(self.spec).encode())
 
-    def add(self, embedding: ImageEmbedding, label: Annotation, prepared: PreparedImage) -> None:
+    def add(
+        self, embedding: ImageEmbedding, label: Annotation, prepared: PreparedImage
+    ) -> None:
         """Add a labelled image.
 
         Args:
@@ -221,7 +254,10 @@ class ReferenceSums:
             self._seen.update(np.ascontiguousarray(part).tobytes())
         indices = np.arange(self.spec.count)[:, None, None]
         planes = torch.from_numpy(classes == indices).double()  # (1 + K, S, S)
-        share = F.adaptive_avg_pool2d(planes, (features.shape[1], features.shape[2])).flatten(1)  # (1 + K, N)
+        # (1 + K, N)
+        share = F.adaptive_avg_pool2d(
+            planes, (features.shape[1], features.shape[2])
+        ).flatten(1)
         x = features.flatten(1).T  # (N, D)
         sums = [share.sum(1), share @ x, (x * share.sum(0)[:, None]).T @ x]
         if self._sums:
@@ -242,14 +278,26 @@ class ReferenceSums:
         count, total, square = self._sums
         mean = total / count[:, None]
         within = (square - total.T @ mean) / count.sum()
-        ridge = RIDGE * within.diagonal().mean().clamp(min=1e-12) * torch.eye(len(within), dtype=within.dtype)
-        weights = torch.linalg.solve(within + ridge, (mean[1:] - mean[:1]).T).T  # (K, D)
+        ridge = (
+            RIDGE
+            * within.diagonal().mean().clamp(min=1e-12)
+            * torch.eye(len(within), dtype=within.dtype)
+        )
+        # (K, D)
+        weights = torch.linalg.solve(within + ridge, (mean[1:] - mean[:1]).T).T
         offsets = -(weights * (mean[1:] + mean[:1])).sum(1) / 2
-        return Reference(self.spec, weights.float().numpy(), offsets.float().numpy(), self._seen.hexdigest())
+        return Reference(
+            self.spec,
+            weights.float().numpy(),
+            offsets.float().numpy(),
+            self._seen.hexdigest(),
+        )
 
 
 def read_annotations(
-    masks: Sequence[Path | str | LabelMask], images: Sequence[ImageReader], card: DataCard
+    masks: Sequence[Path | str | LabelMask],
+    images: Sequence[ImageReader],
+    card: DataCard,
 ) -> list[tuple[str, Annotation]]:
     """Return what masks of images mark, each with a name for errors.
 
@@ -278,7 +326,9 @@ def read_annotations(
 
 
 def annotations_of_classes(
-    annotations: Sequence[tuple[str, Annotation]], classes: Sequence[str | int], names: Mapping[int, str]
+    annotations: Sequence[tuple[str, Annotation]],
+    classes: Sequence[str | int],
+    names: Mapping[int, str],
 ) -> tuple[list[int | None], list[Annotation]]:
     """Return the label values to look for, and the annotations with the objects of these classes alone.
 
@@ -299,17 +349,25 @@ def annotations_of_classes(
         values = [*_values_of(classes, present, names)]
     chosen = []
     for name, annotation in annotations:
-        regions = tuple(one for one in (*annotation.regions, *annotation.small) if one.class_id in values)
+        regions = tuple(
+            one
+            for one in (*annotation.regions, *annotation.small)
+            if one.class_id in values
+        )
         if not regions:
             of_classes = ""
             if classes:
                 of_classes = f" of class {', '.join(map(str, classes))}"
-            raise DataError(f"{name}: marks no object{of_classes}, so it does not show what to look for")
+            raise DataError(
+                f"{name}: marks no object{of_classes}, so it does not show what to look for"
+            )
         chosen.append(replace(annotation, regions=regions, small=()))
     return values, chosen
 
 
-def _values_of(classes: Sequence[str | int], present: set[int | None], names: Mapping[int, str]) -> list[int]:
+def _values_of(
+    classes: Sequence[str | int], present: set[int | None], names: Mapping[int, str]
+) -> list[int]:
     """Return the label values of classes given by name or number."""
     marked = sorted(value for value in present if value is not None)
     by_name = {}
@@ -328,5 +386,7 @@ def _values_of(classes: Sequence[str | int], present: set[int | None], names: Ma
         if known[one] not in present:
             absent.append(one)
     if absent:
-        raise DataError(f"no reference mask marks an object of class {', '.join(map(repr, absent))}; leave it out")
+        raise DataError(
+            f"no reference mask marks an object of class {', '.join(map(repr, absent))}; leave it out"
+        )
     return list(dict.fromkeys(values))

@@ -62,7 +62,9 @@ def window_weights(starts: Sequence[int], size: int) -> list[FloatArray]:
     total = np.zeros(size)
     for start in starts:
         total[start : start + length] += tent
-    return [(tent / total[start : start + length]).astype(np.float32) for start in starts]
+    return [
+        (tent / total[start : start + length]).astype(np.float32) for start in starts
+    ]
 
 
 def plan_windows(size_hw: tuple[int, int], tile: int, overlap: int) -> list[Window]:
@@ -77,7 +79,9 @@ def plan_windows(size_hw: tuple[int, int], tile: int, overlap: int) -> list[Wind
         ValueError: the overlap is not smaller than the window, or negative.
     """
     if not 0 <= overlap < tile:
-        raise ValueError(f"overlap must be from 0 to {tile - 1}, less than the window's side {tile}; got {overlap}")
+        raise ValueError(
+            f"overlap must be from 0 to {tile - 1}, less than the window's side {tile}; got {overlap}"
+        )
     height, width = size_hw
     windows = []
     for y in window_starts(height, tile, overlap):
@@ -89,7 +93,9 @@ def plan_windows(size_hw: tuple[int, int], tile: int, overlap: int) -> list[Wind
 class ClassMapBlender:
     """Blends the class maps of windows into one of the whole image, of which few rows are in memory at a time."""
 
-    def __init__(self, size_hw: tuple[int, int], tile: int, overlap: int, classes: int) -> None:
+    def __init__(
+        self, size_hw: tuple[int, int], tile: int, overlap: int, classes: int
+    ) -> None:
         """Begin with an empty map of K `classes`; the windows are those of `plan_windows`."""
         height, width = size_hw
         self._rows = window_starts(height, tile, overlap)
@@ -99,7 +105,8 @@ class ClassMapBlender:
         self._window_height = height - self._rows[-1]
         self._window_width = width - self._columns[-1]
         self._count = 0  # windows that are added
-        self._band = np.zeros((classes, 0, width), np.float32)  # from the first row of the present windows
+        # from the first row of the present windows
+        self._band = np.zeros((classes, 0, width), np.float32)
 
     def add(self, probabilities: FloatArray | None) -> Iterator[tuple[int, FloatArray]]:
         """Add the next window, and yield the rows that no later window reaches, if there are any.
@@ -116,7 +123,8 @@ class ClassMapBlender:
             self._extend_band()
         if probabilities is not None:
             x0 = self._columns[column]
-            weights = np.outer(self._row_weights[row], self._column_weights[column])  # (h, w)
+            # (h, w)
+            weights = np.outer(self._row_weights[row], self._column_weights[column])
             self._band[:, :, x0 : x0 + self._window_width] += probabilities * weights
         if column == len(self._columns) - 1:
             done = self._window_height
@@ -134,7 +142,9 @@ class ClassMapBlender:
         self._band = band
 
 
-def most_likely(probabilities: FloatArray, values: Sequence[int], nodata: int) -> tuple[npt.NDArray[Any], FloatArray]:
+def most_likely(
+    probabilities: FloatArray, values: Sequence[int], nodata: int
+) -> tuple[npt.NDArray[Any], FloatArray]:
     """Return the most likely class of each pixel, and its probability.
 
     Args:
@@ -157,7 +167,9 @@ class _SeenObject(NamedTuple):
     windows: list[Window]
 
 
-def merge_objects(windows: Sequence[Window], found: Iterable[Sequence[FoundObject]]) -> list[FoundObject]:
+def merge_objects(
+    windows: Sequence[Window], found: Iterable[Sequence[FoundObject]]
+) -> list[FoundObject]:
     """Merge the objects of windows into those of one image, best first.
 
     Args:
@@ -167,7 +179,8 @@ def merge_objects(windows: Sequence[Window], found: Iterable[Sequence[FoundObjec
     merged: list[FoundObject] = []
     growing: list[_SeenObject] = []  # a later window may show more of them
     for index, (window, objects) in enumerate(zip(windows, found, strict=True)):
-        near: list[_SeenObject] = []  # only objects with pixels in this window can agree
+        # only objects with pixels in this window can agree
+        near: list[_SeenObject] = []
         far: list[_SeenObject] = []
         for known in growing:
             if known.found.instance.window.intersection(window) is None:
@@ -186,7 +199,9 @@ def merge_objects(windows: Sequence[Window], found: Iterable[Sequence[FoundObjec
     return sorted(merged, key=lambda item: -item.score)
 
 
-def _merge_into(known: Sequence[_SeenObject], one: FoundObject, window: Window) -> list[_SeenObject]:
+def _merge_into(
+    known: Sequence[_SeenObject], one: FoundObject, window: Window
+) -> list[_SeenObject]:
     """Return known objects with one more of a window, which may be a part of some of them."""
     windows = [window]
     rest: list[_SeenObject] = []
@@ -262,11 +277,15 @@ def check_inside(prompt: Prompt, image: ImageReader) -> None:
     problems = []
     for x, y in prompt.point_coords.tolist():
         if not (0 <= x < width and 0 <= y < height):
-            problems.append(f"point {x:g},{y:g} (X is 0 to {width - 1}, Y 0 to {height - 1})")
+            problems.append(
+                f"point {x:g},{y:g} (X is 0 to {width - 1}, Y 0 to {height - 1})"
+            )
     if prompt.box is not None:
         x0, y0, x1, y1 = prompt.box.tolist()
         if not (0 <= x0 and x1 <= width and 0 <= y0 and y1 <= height):
-            problems.append(f"box {x0:g},{y0:g},{x1:g},{y1:g} (X is 0 to {width}, Y 0 to {height})")
+            problems.append(
+                f"box {x0:g},{y0:g},{x1:g},{y1:g} (X is 0 to {width}, Y 0 to {height})"
+            )
     if problems:
         places = " and ".join(problems)
         note = getattr(image, "size_note", "")
@@ -280,7 +299,9 @@ def check_mask_selection(mask_selection: str) -> None:
     """Refuse an unknown choice of masks."""
     known = get_args(MaskSelection)
     if mask_selection not in known:
-        raise ValueError(f"mask_selection must be one of {', '.join(map(repr, known))}, got {mask_selection!r}")
+        raise ValueError(
+            f"mask_selection must be one of {', '.join(map(repr, known))}, got {mask_selection!r}"
+        )
 
 
 def chosen_mask(scores: Sequence[float], mask_selection: MaskSelection) -> int:
@@ -303,7 +324,9 @@ def groups_of_one_kind(prompts: Sequence[Prompt]) -> list[list[int]]:
     return groups
 
 
-def prompt_windows(prompt: Prompt, size_hw: tuple[int, int], tile: int) -> Iterator[Window]:
+def prompt_windows(
+    prompt: Prompt, size_hw: tuple[int, int], tile: int
+) -> Iterator[Window]:
     """Yield the windows in which to look for the object of a prompt, each about twice as large as the one before.
 
     Those of one side lie on a grid and overlap by half, so that clicks share them; the one in which the prompt lies
@@ -364,11 +387,15 @@ def prompt_in(prompt: Prompt, window: Window, letterbox: Letterbox | None) -> Pr
         box = box - np.tile(corner, 2)
     mask = None
     if letterbox is not None and prompt.mask_input is not None:
-        mask = _mask_in(prompt.mask_input, prompt.mask_window or window, window, letterbox)
+        mask = _mask_in(
+            prompt.mask_input, prompt.mask_window or window, window, letterbox
+        )
     return Prompt(coords, prompt.point_labels[kept], box, mask)
 
 
-def _mask_in(mask: FloatArray, known: Window, window: Window, letterbox: Letterbox) -> FloatArray:
+def _mask_in(
+    mask: FloatArray, known: Window, window: Window, letterbox: Letterbox
+) -> FloatArray:
     """Return (h, w) mask logits of one window as those of another; what the first does not show is not the object.
 
     Args:
@@ -382,12 +409,18 @@ def _mask_in(mask: FloatArray, known: Window, window: Window, letterbox: Letterb
     before = replace(letterbox, original_hw=known.size_hw)
     logits = restore_logits(torch.from_numpy(mask)[None, None].float(), before)[0, 0]
     lowest = logits.min().clamp(max=-1)
-    placed = torch.zeros(1, *window.size_hw)  # above the lowest, so that the padding is lowest, too
+    # above the lowest, so that the padding is lowest, too
+    placed = torch.zeros(1, *window.size_hw)
     both = known.intersection(window)
     if both is not None:
-        placed[0][both.relative_to(window).slices] = (logits - lowest)[both.relative_to(known).slices]
-    planes = resize_planes(placed, torch.ones_like(placed, dtype=torch.bool), letterbox)  # (1, S, S)
-    low_res: FloatArray = (F.adaptive_avg_pool2d(planes, mask.shape)[0] + lowest).numpy()
+        placed[0][both.relative_to(window).slices] = (logits - lowest)[
+            both.relative_to(known).slices
+        ]
+    # (1, S, S)
+    planes = resize_planes(placed, torch.ones_like(placed, dtype=torch.bool), letterbox)
+    low_res: FloatArray = (
+        F.adaptive_avg_pool2d(planes, mask.shape)[0] + lowest
+    ).numpy()
     return low_res
 
 

@@ -49,7 +49,9 @@ class View(NamedTuple):
     window: Window
 
 
-def views_of(adapter: ModalityAdapter, pixels: SensorImage, prompt: Prompt) -> Iterator[View]:
+def views_of(
+    adapter: ModalityAdapter, pixels: SensorImage, prompt: Prompt
+) -> Iterator[View]:
     """Yield up to five views of an image: first itself, flips, and shifts in which the prompt is.
 
     Args:
@@ -60,11 +62,26 @@ def views_of(adapter: ModalityAdapter, pixels: SensorImage, prompt: Prompt) -> I
     height, width = pixels.size_hw
     whole = Window(0, 0, height, width)
     yield View("whole", pixels, prompt, (), whole)
-    yield View("horizontal", adapter.flip(pixels, "horizontal"), _mirrored(prompt, width, 0), (1,), whole)
-    yield View("vertical", adapter.flip(pixels, "vertical"), _mirrored(prompt, height, 1), (0,), whole)
+    yield View(
+        "horizontal",
+        adapter.flip(pixels, "horizontal"),
+        _mirrored(prompt, width, 0),
+        (1,),
+        whole,
+    )
+    yield View(
+        "vertical",
+        adapter.flip(pixels, "vertical"),
+        _mirrored(prompt, height, 1),
+        (0,),
+        whole,
+    )
     dy = max(round(height * _SHIFT), 1)
     dx = max(round(width * _SHIFT), 1)
-    cuts = {"cut before": Window(dy, dx, height, width), "cut behind": Window(0, 0, height - dy, width - dx)}
+    cuts = {
+        "cut before": Window(dy, dx, height, width),
+        "cut behind": Window(0, 0, height - dy, width - dx),
+    }
     for name, window in cuts.items():
         if window.y0 >= window.y1 or window.x0 >= window.x1:
             continue
@@ -75,7 +92,10 @@ def views_of(adapter: ModalityAdapter, pixels: SensorImage, prompt: Prompt) -> I
 
 
 def object_probability(
-    seen: EncodedImage, view: View, mask_selection: MaskSelection, size_hw: tuple[int, int]
+    seen: EncodedImage,
+    view: View,
+    mask_selection: MaskSelection,
+    size_hw: tuple[int, int],
 ) -> FloatArray:
     """Return the (H, W) probability of the object of a view's prompt, in the image's pixels; NaN where none are shown.
 
@@ -97,7 +117,9 @@ def object_probability(
     return probability
 
 
-def mean_and_std(probabilities: Sequence[FloatArray], window: Window, size_hw: tuple[int, int]) -> Uncertainty:
+def mean_and_std(
+    probabilities: Sequence[FloatArray], window: Window, size_hw: tuple[int, int]
+) -> Uncertainty:
     """Return mean and standard deviation over the views of a window; NaN outside of it.
 
     Args:

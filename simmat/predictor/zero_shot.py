@@ -18,7 +18,12 @@ from simmat.model import Parts, assemble, assemble_transfer
 from simmat.model_spec import ModelSpec
 from simmat.predictor.predictor import Predictor
 from simmat.sensors.adapter import ModalityAdapter, options_of
-from simmat.sensors.normalize import Statistics, fit_channels, image_moments, zero_shot_map
+from simmat.sensors.normalize import (
+    Statistics,
+    fit_channels,
+    image_moments,
+    zero_shot_map,
+)
 from simmat.types import ImageReader, SensorImage, Window
 
 _SAMPLES = 4
@@ -35,7 +40,13 @@ class ZeroShotPredictor(Predictor):
     normalizes_by_image: ClassVar[bool] = True
     _fitted_to: weakref.ref[ImageReader] | None = None
 
-    def __init__(self, parts: Parts, adapter: ModalityAdapter, image_size: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        adapter: ModalityAdapter,
+        image_size: int,
+        device: torch.device,
+    ) -> None:
         """Make a predictor of a model, a transfer layer that applies the zero-shot map, and the frozen tuner."""
         self._parts = parts
         self._spec = ModelSpec(
@@ -51,7 +62,9 @@ class ZeroShotPredictor(Predictor):
             tune=parts.tuner.name,
             card=DataCard(regions="instances"),
         )
-        super().__init__(assemble(self._spec, parts).to(device), Pipeline(adapter, (), image_size))
+        super().__init__(
+            assemble(self._spec, parts).to(device), Pipeline(adapter, (), image_size)
+        )
 
     @property
     def spec(self) -> ModelSpec:
@@ -71,17 +84,26 @@ class ZeroShotPredictor(Predictor):
         foundation = self._parts.foundation
         seen = self.adapter.transform(self._typical_pixels(reader))
         statistics = image_moments(seen).statistics()
-        std = tuple(value if value > 0 else 1.0 for value in statistics.std)  # a flat channel stays 0
+        # a flat channel stays 0
+        std = tuple(value if value > 0 else 1.0 for value in statistics.std)
         channels = fit_channels(
             seen.channels,
             replace(statistics, std=std),
             pixel_mean=foundation.pixel_mean,
             pixel_std=foundation.pixel_std,
         )
-        rows = tuple(map(tuple, zero_shot_map(channels, statistics, foundation.pixel_std).tolist()))  # (3, C)
+        # (3, C)
+        rows = tuple(
+            map(
+                tuple,
+                zero_shot_map(channels, statistics, foundation.pixel_std).tolist(),
+            )
+        )
         spec = self._spec.model_copy(update={"channels": channels, "zero_shot": rows})
         device = next(self.model.parameters()).device
-        built = assemble_transfer(spec, self._parts, cast(FoundationModel, self.model.foundation))
+        built = assemble_transfer(
+            spec, self._parts, cast(FoundationModel, self.model.foundation)
+        )
         self.model.mat = built.to(device).eval()
         self.pipeline = replace(self.pipeline, channels=channels)
         self._normalized_by = repr((channels, rows))
@@ -100,4 +122,9 @@ class ZeroShotPredictor(Predictor):
                 part = reader.read(Window(y, x, y + side, x + side))
                 data.append(part.data[:, ::2, ::2].copy())
                 valid.append(part.valid[:, ::2, ::2].copy())
-        return SensorImage(np.concatenate(data, axis=2), np.concatenate(valid, axis=2), part.channels, reader.origin)
+        return SensorImage(
+            np.concatenate(data, axis=2),
+            np.concatenate(valid, axis=2),
+            part.channels,
+            reader.origin,
+        )

@@ -16,11 +16,24 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
-from simmat.errors import ConfigError, DataError, PluginError, SimMATError, SpecError, did_you_mean
+from simmat.errors import (
+    ConfigError,
+    DataError,
+    PluginError,
+    SimMATError,
+    SpecError,
+    did_you_mean,
+)
 from simmat.io.files import check_window
 from simmat.io.images import window_size
 from simmat.plugin_specs import API_VERSION
-from simmat.sensors.options import ModalityOptions, format_nodata, format_options, options_by_sensor, parse_options
+from simmat.sensors.options import (
+    ModalityOptions,
+    format_nodata,
+    format_options,
+    options_by_sensor,
+    parse_options,
+)
 from simmat.terminal import SLOW_S, warn_if_slow
 from simmat.types import Channel, SensorImage, Window
 
@@ -136,7 +149,9 @@ class ModalityAdapter(ABC):
         Raises:
             DataError: as `load`, except for such faults; or the window reaches beyond the image.
         """
-        raise NotImplementedError(f"modality {self.name!r} reads no windows, as its window_size says")
+        raise NotImplementedError(
+            f"modality {self.name!r} reads no windows, as its window_size says"
+        )
 
     def with_channels(self, selected: Sequence[str | int]) -> ModalityAdapter:
         """Return this sensor for reading windows of which only some channels are used; default: no change.
@@ -183,7 +198,9 @@ class ModalityAdapter(ABC):
         own = options.get(self.name)
         if not own:
             return self
-        parsed = parse_options(self.Options, {**self.stated_options(), **own}, self.name)
+        parsed = parse_options(
+            self.Options, {**self.stated_options(), **own}, self.name
+        )
         if self.Options is not ModalityOptions:
             return type(self)(parsed)
         made = copy(self)  # without options of its own it may have any constructor
@@ -202,7 +219,9 @@ class ModalityAdapter(ABC):
         """
         return image
 
-    def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
+    def transform_arrays(
+        self, data: Any, valid: Any, channels: Sequence[Channel], library: Any
+    ) -> tuple[Any, Any]:
         """Compute what `transform` does in the functions of any library of arrays, so that an export can hold it.
 
         A sensor with a `transform` needs it to be exported. Functions that have the same name in numpy and torch can be
@@ -221,7 +240,9 @@ class ModalityAdapter(ABC):
             NotImplementedError: it has a `transform` that depends on more than a pixel, or that is not written here.
         """
         if type(self).transform is not ModalityAdapter.transform:
-            raise NotImplementedError(f"{type(self).__name__} has a transform, but no transform_arrays")
+            raise NotImplementedError(
+                f"{type(self).__name__} has a transform, but no transform_arrays"
+            )
         return data, valid
 
     def is_log_scale(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
@@ -241,7 +262,8 @@ class ModalityAdapter(ABC):
         """
         number = 2 if axis == "horizontal" else 1
         data = np.ascontiguousarray(np.flip(image.data, number))
-        whole = image.valid.all()  # most images are, and reversing bytes takes as long as reversing the values
+        # most images are, and reversing bytes takes as long as reversing the values
+        whole = image.valid.all()
         if whole:
             valid = image.valid.copy()
         else:
@@ -266,7 +288,9 @@ class ModalityAdapter(ABC):
         Raises:
             ConfigError: this sensor cannot be simulated.
         """
-        raise ConfigError(f"modality {self.name!r} cannot be simulated; write a plugin that defines simulate()")
+        raise ConfigError(
+            f"modality {self.name!r} cannot be simulated; write a plugin that defines simulate()"
+        )
 
     def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write an image so that `load` reads it back, to the precision of the file format.
@@ -274,7 +298,9 @@ class ModalityAdapter(ABC):
         Raises:
             ConfigError: this sensor's files cannot be written.
         """
-        raise ConfigError(f"modality {self.name!r} cannot write files; write a plugin that defines save()")
+        raise ConfigError(
+            f"modality {self.name!r} cannot write files; write a plugin that defines save()"
+        )
 
     def source_names(self) -> tuple[str, ...]:
         """The names of `sources`, reference first."""
@@ -320,12 +346,18 @@ def common_size(sizes: Mapping[str, tuple[int, int] | None]) -> tuple[int, int] 
     if not sizes or None in sizes.values():
         return None
     if len(set(sizes.values())) > 1:
-        listed = ", ".join(f"{name} is {size[1]}x{size[0]}" for name, size in sizes.items() if size)
-        raise DataError(f"{listed} (width x height); all sources of a sample must share one pixel grid")
+        listed = ", ".join(
+            f"{name} is {size[1]}x{size[0]}" for name, size in sizes.items() if size
+        )
+        raise DataError(
+            f"{listed} (width x height); all sources of a sample must share one pixel grid"
+        )
     return next(iter(sizes.values()))
 
 
-def channels_by_source(adapter: ModalityAdapter, channels: Sequence[Channel]) -> dict[str, list[int]]:
+def channels_by_source(
+    adapter: ModalityAdapter, channels: Sequence[Channel]
+) -> dict[str, list[int]]:
     """Return, for each source, the indices of all loaded channels of its sensor; raises as `channel_spans`."""
     names = iter(adapter.source_names())
     return {
@@ -335,7 +367,9 @@ def channels_by_source(adapter: ModalityAdapter, channels: Sequence[Channel]) ->
     }
 
 
-def channel_spans(adapter: ModalityAdapter, channels: Sequence[Channel]) -> list[tuple[ModalityAdapter, range]]:
+def channel_spans(
+    adapter: ModalityAdapter, channels: Sequence[Channel]
+) -> list[tuple[ModalityAdapter, range]]:
     """Return each sensor that an adapter consists of, with the indices of its loaded channels.
 
     PluginError: their number is not that of the channels which the sensor declares.
@@ -367,22 +401,32 @@ def options_of(adapter: ModalityAdapter) -> dict[str, dict[str, Any]]:
 
 def sensor_definitions_of(adapter: ModalityAdapter) -> tuple[Any, ...]:
     """Return the definitions of the sensors that a `sensor.toml` describes, among those that an adapter consists of."""
-    return tuple(part.definition for part in adapter.sensors() if part.definition is not None)
+    return tuple(
+        part.definition for part in adapter.sensors() if part.definition is not None
+    )
 
 
-def with_data_card(adapter: ModalityAdapter, card: Mapping[str, Any]) -> ModalityAdapter:
+def with_data_card(
+    adapter: ModalityAdapter, card: Mapping[str, Any]
+) -> ModalityAdapter:
     """Return a sensor with the options and the nodata of a data card, and `configured` for it.
 
     Raises:
         ConfigError: an option contradicts the card, or the card's nodata does not fit the sensor.
     """
     names = [part.name for part in adapter.sensors()]
-    options = options_by_sensor(card.get("modality_options") or {}, names, with_others=True)
+    options = options_by_sensor(
+        card.get("modality_options") or {}, names, with_others=True
+    )
     adapter = _with_options_of_card(adapter, options)  # they may change its sources
-    return _with_options_of_card(adapter, _nodata_by_sensor(adapter, card.get("nodata"))).configured(card)
+    return _with_options_of_card(
+        adapter, _nodata_by_sensor(adapter, card.get("nodata"))
+    ).configured(card)
 
 
-def _with_options_of_card(adapter: ModalityAdapter, options: Mapping[str, Mapping[str, Any]]) -> ModalityAdapter:
+def _with_options_of_card(
+    adapter: ModalityAdapter, options: Mapping[str, Mapping[str, Any]]
+) -> ModalityAdapter:
     for part in adapter.sensors():
         stated = part.stated_options()
         for option, value in sorted(options.get(part.name, {}).items()):
@@ -432,7 +476,9 @@ def _nodata_by_sensor(
     return found
 
 
-def load_sample(adapter: ModalityAdapter, files: PathsBySource, window: Window | None = None) -> SensorImage:
+def load_sample(
+    adapter: ModalityAdapter, files: PathsBySource, window: Window | None = None
+) -> SensorImage:
     """Read one sample, or the part in a window.
 
     If the sensor's `window_size` is None, the whole image is loaded and the part is cut out.
@@ -445,7 +491,9 @@ def load_sample(adapter: ModalityAdapter, files: PathsBySource, window: Window |
     who = f"modality {adapter.name!r} ({type(adapter).__module__})"
     where = f"{who} failed on {paths}"
     try:
-        with warn_if_slow(f"{who} has been reading {paths} for {SLOW_S:g} s; if it never ends, its plugin hangs"):
+        with warn_if_slow(
+            f"{who} has been reading {paths} for {SLOW_S:g} s; if it never ends, its plugin hangs"
+        ):
             in_parts = window is not None and adapter.window_size(files) is not None
             if window is not None and in_parts:
                 image = adapter.load_window(files, window)
@@ -459,8 +507,12 @@ def load_sample(adapter: ModalityAdapter, files: PathsBySource, window: Window |
             "set SIMMAT_DEBUG=1 to see where it happened"
         ) from error
     if not isinstance(image, SensorImage):
-        raise PluginError(f"{where}: its load returned {type(image).__name__}, not a SensorImage; tell its author")
+        raise PluginError(
+            f"{where}: its load returned {type(image).__name__}, not a SensorImage; tell its author"
+        )
     if window is not None and not in_parts:
-        check_window(Path(image.origin or next(iter(files.values()))), window, image.size_hw)
+        check_window(
+            Path(image.origin or next(iter(files.values()))), window, image.size_hw
+        )
         image = image.cut(window)
     return image

@@ -9,7 +9,12 @@ import numpy.typing as npt
 
 from simmat.errors import DataError
 from simmat.io.images import read_image, require_one_plane, write_image
-from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source, WindowedAdapter
+from simmat.sensors.adapter import (
+    ModalityAdapter,
+    PathsBySource,
+    Source,
+    WindowedAdapter,
+)
 from simmat.types import RGB_QUANTITY, Channel, ImageFile, SensorImage, Window
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -22,17 +27,31 @@ class Rgb(WindowedAdapter):
     description = "colour picture, 8 bits a plane (PNG, JPEG, TIFF)"
     sources = (Source("rgb", _ENDINGS),)
     channels = (
-        Channel("red", RGB_QUANTITY, "count", wavelength_um=0.62, valid_range=(0.0, 255.0)),
-        Channel("green", RGB_QUANTITY, "count", wavelength_um=0.54, valid_range=(0.0, 255.0)),
-        Channel("blue", RGB_QUANTITY, "count", wavelength_um=0.46, valid_range=(0.0, 255.0)),
+        Channel(
+            "red", RGB_QUANTITY, "count", wavelength_um=0.62, valid_range=(0.0, 255.0)
+        ),
+        Channel(
+            "green", RGB_QUANTITY, "count", wavelength_um=0.54, valid_range=(0.0, 255.0)
+        ),
+        Channel(
+            "blue", RGB_QUANTITY, "count", wavelength_um=0.46, valid_range=(0.0, 255.0)
+        ),
     )
 
     def read(self, files: PathsBySource, window: Window | None) -> SensorImage:
         """Read (3, H, W) counts; DataError for grey, RGBA, 16-bit and other files says what to use instead."""
         image = read_image(files["rgb"], self.nodata("rgb"), window)
-        if image.colour != "rgb" or len(image.planes) != 3 or image.planes.dtype != np.uint8:
-            raise DataError(f"{image.path}: modality 'rgb' needs three 8-bit planes red, green, blue; {_advice(image)}")
-        return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
+        if (
+            image.colour != "rgb"
+            or len(image.planes) != 3
+            or image.planes.dtype != np.uint8
+        ):
+            raise DataError(
+                f"{image.path}: modality 'rgb' needs three 8-bit planes red, green, blue; {_advice(image)}"
+            )
+        return SensorImage.from_planes(
+            image.planes, self.channels, valid=image.valid, origin=str(image.path)
+        )
 
     def simulate(self, scene: Any, rng: np.random.Generator) -> SensorImage:
         """Return the scene's picture of a colour camera: (3, H, W) whole counts 0 to 255."""
@@ -41,7 +60,11 @@ class Rgb(WindowedAdapter):
 
     def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write an 8-bit PNG or TIFF; counts are rounded."""
-        write_image(files["rgb"], np.clip(np.rint(image.data), 0, 255).astype(np.uint8), colour="rgb")
+        write_image(
+            files["rgb"],
+            np.clip(np.rint(image.data), 0, 255).astype(np.uint8),
+            colour="rgb",
+        )
 
 
 def _advice(image: ImageFile) -> str:
@@ -69,7 +92,9 @@ class Gray(WindowedAdapter):
         """Read (1, H, W) counts; DataError for a file of several planes says what to use instead."""
         image = read_image(files["gray"], self.nodata("gray"), window)
         require_one_plane(image, self.name)
-        return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
+        return SensorImage.from_planes(
+            image.planes, self.channels, valid=image.valid, origin=str(image.path)
+        )
 
     def simulate(self, scene: Any, rng: np.random.Generator) -> SensorImage:
         """Return the scene's picture of a monochrome camera: (1, H, W) whole counts 0 to 255."""
@@ -103,7 +128,10 @@ class Raster(WindowedAdapter):
         """Read (C, H, W) counts; an npy array of three axes is (planes, height, width)."""
         image = read_image(files["raster"], self.nodata("raster"), window)
         return SensorImage.from_planes(
-            image.planes, band_channels(len(image.planes)), valid=image.valid, origin=str(image.path)
+            image.planes,
+            band_channels(len(image.planes)),
+            valid=image.valid,
+            origin=str(image.path),
         )
 
     def save(self, image: SensorImage, files: PathsBySource) -> None:

@@ -13,7 +13,12 @@ from dataclasses import replace
 import numpy as np
 
 from simmat.errors import ConfigError, did_you_mean
-from simmat.sensors.adapter import ModalityAdapter, PathsBySource, channels_by_source, load_sample
+from simmat.sensors.adapter import (
+    ModalityAdapter,
+    PathsBySource,
+    channels_by_source,
+    load_sample,
+)
 from simmat.types import Channel, SensorImage, Window
 
 _NUMBERED = re.compile(r"band\d+")
@@ -23,7 +28,9 @@ _WAVELENGTH_TOLERANCE = 0.05
 """A wavelength selects a channel if it differs from its centre by at most this fraction."""
 
 
-def absent_sources(adapter: ModalityAdapter, channels: Sequence[Channel], missing: Container[str]) -> tuple[str, ...]:
+def absent_sources(
+    adapter: ModalityAdapter, channels: Sequence[Channel], missing: Container[str]
+) -> tuple[str, ...]:
     """Return the sources whose channels are all missing, so that they need no file.
 
     Args:
@@ -50,11 +57,19 @@ def load_without(
     image that does not fit is returned as it is. See `simmat.sensors.adapter.load_sample` and `absent_sources`.
     """
     absent = absent_sources(adapter, channels, missing)
-    image = load_sample(adapter, {name: file for name, file in files.items() if name not in absent}, window)
-    kept = [index for index, channel in enumerate(channels) if channel.name not in missing]
+    image = load_sample(
+        adapter,
+        {name: file for name, file in files.items() if name not in absent},
+        window,
+    )
+    kept = [
+        index for index, channel in enumerate(channels) if channel.name not in missing
+    ]
     place = {channel.name: index for index, channel in enumerate(image.channels)}
     wanted = [channels[index] for index in kept]
-    if place.keys() <= {channel.name for channel in channels} and all(one.name in place for one in wanted):
+    if place.keys() <= {channel.name for channel in channels} and all(
+        one.name in place for one in wanted
+    ):
         image = image.select([place[channel.name] for channel in wanted])
     if not _fits(image.channels, wanted):
         return image
@@ -70,7 +85,9 @@ def _fits(found: Sequence[Channel], wanted: Sequence[Channel]) -> bool:
     if len(found) != len(wanted):
         return False
     for one, other in zip(found, wanted, strict=True):
-        is_same_name = one.name == other.name or (_NUMBERED.fullmatch(one.name) and _NUMBERED.fullmatch(other.name))
+        is_same_name = one.name == other.name or (
+            _NUMBERED.fullmatch(one.name) and _NUMBERED.fullmatch(other.name)
+        )
         if not is_same_name or (one.quantity, one.unit) != (other.quantity, other.unit):
             return False
     return True
@@ -85,7 +102,9 @@ def parse_channels(text: str) -> tuple[str | int, ...]:
     selected: list[str | int] = []
     for item in (part.strip() for part in text.split(",")):
         if not item:
-            raise ValueError("has an empty item; write names or indices by comma, such as 0-6,8 or red,nir")
+            raise ValueError(
+                "has an empty item; write names or indices by comma, such as 0-6,8 or red,nir"
+            )
         span = re.fullmatch(r"(\d+)-(\d+)", item)
         if span:
             first = int(span[1])
@@ -93,7 +112,9 @@ def parse_channels(text: str) -> tuple[str | int, ...]:
             if first > last:
                 raise ValueError(f"range {item!r} runs backwards; write {last}-{first}")
             if last - first > 9999:
-                raise ValueError(f"range {item!r} has {last - first + 1} channels, at most 10000 are allowed")
+                raise ValueError(
+                    f"range {item!r} has {last - first + 1} channels, at most 10000 are allowed"
+                )
             selected += range(first, last + 1)
         else:
             selected.append(int(item) if item.isdecimal() else item)
@@ -103,7 +124,9 @@ def parse_channels(text: str) -> tuple[str | int, ...]:
     return tuple(selected)
 
 
-def pick_channels(channels: Sequence[Channel], selected: Sequence[str | int], *, origin: str = "") -> list[int]:
+def pick_channels(
+    channels: Sequence[Channel], selected: Sequence[str | int], *, origin: str = ""
+) -> list[int]:
     """Return the indices of channels given by name, by index from 0, or by wavelength ("665nm", "0.86um").
 
     A wavelength selects the channel whose centre is nearest, within 5 %.
@@ -126,9 +149,17 @@ def pick_channels(channels: Sequence[Channel], selected: Sequence[str | int], *,
                 raise ConfigError(f"{where}no channel {index}; channels: {have}")
             found.append(index)
         elif wavelength := _WAVELENGTH.fullmatch(text):
-            found.append(_at_wavelength(channels, float(wavelength[1]) / (1000 if wavelength[2] == "nm" else 1), where))
+            found.append(
+                _at_wavelength(
+                    channels,
+                    float(wavelength[1]) / (1000 if wavelength[2] == "nm" else 1),
+                    where,
+                )
+            )
         else:
-            raise ConfigError(f"{where}no channel {text!r}{did_you_mean(text, names)} Channels: {names}")
+            raise ConfigError(
+                f"{where}no channel {text!r}{did_you_mean(text, names)} Channels: {names}"
+            )
     if len(set(found)) != len(found):
         raise ConfigError(f"{where}a channel is picked twice in {list(selected)}")
     return found
@@ -141,9 +172,15 @@ def _at_wavelength(channels: Sequence[Channel], wanted_um: float, where: str) ->
             centres[i] = channel.wavelength_um
     if not centres:
         names = [channel.name for channel in channels]
-        raise ConfigError(f"{where}no channel states its wavelength; pick by name or index: {names}")
+        raise ConfigError(
+            f"{where}no channel states its wavelength; pick by name or index: {names}"
+        )
     best = min(centres, key=lambda index: abs(centres[index] - wanted_um))
     if abs(centres[best] - wanted_um) > _WAVELENGTH_TOLERANCE * wanted_um:
-        have = ", ".join(f"{channels[index].name} {centre:g} um" for index, centre in centres.items())
-        raise ConfigError(f"{where}no channel within 5 % of {wanted_um:g} um; there are {have}")
+        have = ", ".join(
+            f"{channels[index].name} {centre:g} um" for index, centre in centres.items()
+        )
+        raise ConfigError(
+            f"{where}no channel within 5 % of {wanted_um:g} um; there are {have}"
+        )
     return best

@@ -9,11 +9,19 @@ from typing import Any
 import numpy as np
 
 from simmat.errors import ConfigError, DataError
-from simmat.sensors.adapter import Axis, ModalityAdapter, PathsBySource, Source, channel_spans, common_size
+from simmat.sensors.adapter import (
+    Axis,
+    ModalityAdapter,
+    PathsBySource,
+    Source,
+    channel_spans,
+    common_size,
+)
 from simmat.sensors.channel_selection import pick_channels
 from simmat.types import Channel, Georeference, SensorImage, Window
 
-_SAME_PLACE_PX = 0.1  # largest distance of the corners of two images; programs round a grid differently
+# largest distance of the corners of two images; programs round a grid differently
+_SAME_PLACE_PX = 0.1
 
 
 class ComposedModality(ModalityAdapter):
@@ -29,19 +37,28 @@ class ComposedModality(ModalityAdapter):
             `transform` returns.
     """
 
-    def __init__(self, parts: Sequence[ModalityAdapter], selected_channels: Sequence[str | int] | None = None) -> None:
+    def __init__(
+        self,
+        parts: Sequence[ModalityAdapter],
+        selected_channels: Sequence[str | int] | None = None,
+    ) -> None:
         names = [part.name for part in parts]
         if len(set(names)) != len(names):
-            raise ConfigError(f"a composition needs different modalities, got {'+'.join(names)!r}")
+            raise ConfigError(
+                f"a composition needs different modalities, got {'+'.join(names)!r}"
+            )
         if sum(not part.channels for part in parts) > 1:
-            raise ConfigError(f"of the parts of {'+'.join(names)!r} only one may leave its channel count to the file")
+            raise ConfigError(
+                f"of the parts of {'+'.join(names)!r} only one may leave its channel count to the file"
+            )
         if selected_channels is not None and not selected_channels:
             raise ConfigError("--channels needs at least one channel index or name")
         self.parts = tuple(parts)
         self.selected_channels = selected_channels
         self.name = "+".join(names)
         self.description = ", ".join(part.description for part in parts)
-        self._sources: dict[str, dict[str, str]] = {}  # sensor -> its own source -> the source's name here
+        # sensor -> its own source -> the source's name here
+        self._sources: dict[str, dict[str, str]] = {}
         joined: list[Source] = []
         for part in parts:
             taken = {source.name for source in joined}
@@ -58,17 +75,25 @@ class ComposedModality(ModalityAdapter):
         """The parts."""
         return self.parts
 
-    def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> ComposedModality:
+    def with_options(
+        self, options: Mapping[str, Mapping[str, Any]]
+    ) -> ComposedModality:
         """Return the composition of the parts with these options."""
-        return ComposedModality([part.with_options(options) for part in self.parts], self.selected_channels)
+        return ComposedModality(
+            [part.with_options(options) for part in self.parts], self.selected_channels
+        )
 
     def configured(self, card: Mapping[str, Any]) -> ComposedModality:
         """Configure every part; the intrinsics apply to all of them, since all sources share one pixel grid."""
-        return ComposedModality([part.configured(card) for part in self.parts], self.selected_channels)
+        return ComposedModality(
+            [part.configured(card) for part in self.parts], self.selected_channels
+        )
 
     def load(self, files: PathsBySource) -> SensorImage:
         """Read every part that has files and stack the planes; parts of different sizes raise DataError."""
-        return self._stack({part.name: part.load(own) for part, own in self._present(files)})
+        return self._stack(
+            {part.name: part.load(own) for part, own in self._present(files)}
+        )
 
     def window_size(self, files: PathsBySource) -> tuple[int, int] | None:
         """Return the size of all parts that have files; None if one cannot be read in windows.
@@ -84,40 +109,63 @@ class ComposedModality(ModalityAdapter):
     def load_window(self, files: PathsBySource, window: Window) -> SensorImage:
         """Read the window of every part, and stack the planes; those not selected may have no valid pixel."""
         if len(self.parts) == 1 and self.selected_channels is not None:
-            return self.parts[0].with_channels(self.selected_channels).load_window(files, window)
-        return self._stack({part.name: part.load_window(own, window) for part, own in self._present(files)})
+            return (
+                self.parts[0]
+                .with_channels(self.selected_channels)
+                .load_window(files, window)
+            )
+        return self._stack(
+            {
+                part.name: part.load_window(own, window)
+                for part, own in self._present(files)
+            }
+        )
 
     def transform(self, image: SensorImage) -> SensorImage:
         """Transform each part's planes, then keep the selected channels."""
         full = self._transform_all(image)
         if self.selected_channels is None:
             return full
-        return full.select(pick_channels(full.channels, self.selected_channels, origin=image.origin))
+        return full.select(
+            pick_channels(full.channels, self.selected_channels, origin=image.origin)
+        )
 
     def _transform_all(self, image: SensorImage) -> SensorImage:
-        return self._stack({part.name: part.transform(piece) for part, piece in self._pieces(image)})
+        return self._stack(
+            {part.name: part.transform(piece) for part, piece in self._pieces(image)}
+        )
 
-    def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
+    def transform_arrays(
+        self, data: Any, valid: Any, channels: Sequence[Channel], library: Any
+    ) -> tuple[Any, Any]:
         """Compute it for each part's planes, then keep the selected channels."""
         values, where = self._transform_all_arrays(data, valid, channels, library)
         if self.selected_channels is None:
             return values, where
         one = np.ones((len(channels), 1, 1), np.float32)
         full = self._transform_all(SensorImage(one, one > 0, tuple(channels)))
-        selected = pick_channels(full.channels, self.selected_channels, origin=self.name)
+        selected = pick_channels(
+            full.channels, self.selected_channels, origin=self.name
+        )
         return (
             library.stack([values[..., index, :, :] for index in selected], -3),
             library.stack([where[..., index, :, :] for index in selected], -3),
         )
 
-    def _transform_all_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> Any:
+    def _transform_all_arrays(
+        self, data: Any, valid: Any, channels: Sequence[Channel], library: Any
+    ) -> Any:
         if len(self.parts) == 1:
             return self.parts[0].transform_arrays(data, valid, channels, library)
         done = []
         for part, span in channel_spans(self, channels):
             own = _with_own_names(part, [channels[index] for index in span])
             rows = slice(span[0], span[-1] + 1)
-            done.append(part.transform_arrays(data[..., rows, :, :], valid[..., rows, :, :], own, library))
+            done.append(
+                part.transform_arrays(
+                    data[..., rows, :, :], valid[..., rows, :, :], own, library
+                )
+            )
         values, where = zip(*done, strict=True)
         return library.concatenate(values, -3), library.concatenate(where, -3)
 
@@ -125,33 +173,54 @@ class ComposedModality(ModalityAdapter):
         """Return it for each part's channels."""
         flags: list[bool] = []
         for part, span in channel_spans(self, channels):
-            flags += part.is_log_scale(_with_own_names(part, [channels[index] for index in span]))
+            flags += part.is_log_scale(
+                _with_own_names(part, [channels[index] for index in span])
+            )
         return tuple(flags)
 
     def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
         """Mirror each part's planes."""
-        return self._stack({part.name: part.flip(piece, axis) for part, piece in self._pieces(image)})
+        return self._stack(
+            {part.name: part.flip(piece, axis) for part, piece in self._pieces(image)}
+        )
 
     def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
         """Rotate each part's planes."""
-        return self._stack({part.name: part.rotate(piece, quarter_turns) for part, piece in self._pieces(image)})
+        return self._stack(
+            {
+                part.name: part.rotate(piece, quarter_turns)
+                for part, piece in self._pieces(image)
+            }
+        )
 
     def simulate(self, scene: Any, rng: np.random.Generator) -> SensorImage:
         """Simulate each part's planes of the same scene."""
-        return self._stack({part.name: part.simulate(scene, rng) for part in self.parts})
+        return self._stack(
+            {part.name: part.simulate(scene, rng) for part in self.parts}
+        )
 
     def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write each part's planes."""
         for part, piece in self._pieces(image):
-            part.save(piece, {own: files[joined] for own, joined in self._sources[part.name].items()})
+            part.save(
+                piece,
+                {
+                    own: files[joined]
+                    for own, joined in self._sources[part.name].items()
+                },
+            )
 
-    def _present(self, files: PathsBySource) -> list[tuple[ModalityAdapter, PathsBySource]]:
+    def _present(
+        self, files: PathsBySource
+    ) -> list[tuple[ModalityAdapter, PathsBySource]]:
         """Return the parts whose sources all have files, with those files."""
         present: list[tuple[ModalityAdapter, PathsBySource]] = []
         for part in self.parts:
             names = self._sources[part.name]
             if files.keys() >= set(names.values()):
-                present.append((part, {own: files[joined] for own, joined in names.items()}))
+                present.append(
+                    (part, {own: files[joined] for own, joined in names.items()})
+                )
         return present
 
     def _join(self, groups: Mapping[str, Sequence[Channel]]) -> tuple[Channel, ...]:
@@ -160,7 +229,10 @@ class ComposedModality(ModalityAdapter):
         taken: set[str] = set()
         for part in self.parts:
             own = groups.get(part.name, ())
-            joined += [replace(channel, name=_unique(part, channel.name, taken)) for channel in own]
+            joined += [
+                replace(channel, name=_unique(part, channel.name, taken))
+                for channel in own
+            ]
             taken |= {channel.name for channel in (*part.channels, *own)}
         return tuple(joined)
 
@@ -171,7 +243,9 @@ class ComposedModality(ModalityAdapter):
         pieces = []
         for part, span in channel_spans(self, image.channels):
             piece = image.select(span)
-            pieces.append((part, replace(piece, channels=_with_own_names(part, piece.channels))))
+            pieces.append(
+                (part, replace(piece, channels=_with_own_names(part, piece.channels)))
+            )
         return pieces
 
     def _stack(self, images: Mapping[str, SensorImage]) -> SensorImage:
@@ -179,7 +253,9 @@ class ComposedModality(ModalityAdapter):
         found = list(images.values())
         if len(self.parts) == 1:
             return found[0]
-        common_size({f"{name} {image.origin}": image.size_hw for name, image in images.items()})
+        common_size(
+            {f"{name} {image.origin}": image.size_hw for name, image in images.items()}
+        )
         return SensorImage(
             np.concatenate([image.data for image in found]),
             np.concatenate([image.valid for image in found]),
@@ -197,9 +273,14 @@ def _unique(part: ModalityAdapter, name: str, taken: Collection[str]) -> str:
     return name
 
 
-def _with_own_names(part: ModalityAdapter, channels: Sequence[Channel]) -> tuple[Channel, ...]:
+def _with_own_names(
+    part: ModalityAdapter, channels: Sequence[Channel]
+) -> tuple[Channel, ...]:
     """Return a part's channels of a composition with the part's own names."""
-    return tuple(replace(channel, name=channel.name.removeprefix(f"{part.name}.")) for channel in channels)
+    return tuple(
+        replace(channel, name=channel.name.removeprefix(f"{part.name}."))
+        for channel in channels
+    )
 
 
 def _common_georeference(images: Sequence[SensorImage]) -> Georeference | None:
@@ -211,7 +292,8 @@ def _common_georeference(images: Sequence[SensorImage]) -> Georeference | None:
     if not placed:
         return None
     height, width = images[0].size_hw
-    corners = np.asarray([(x, y) for x in (0, width) for y in (0, height)], np.float64)  # (4, 2) xy
+    # (4, 2) xy
+    corners = np.asarray([(x, y) for x in (0, width) for y in (0, height)], np.float64)
     (origin, first), *others = placed
     pixel = max(abs(value) for value in (*first.transform[:2], *first.transform[3:5]))
     for other_origin, other in others:

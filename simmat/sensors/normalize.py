@@ -9,7 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import SpecError
-from simmat.types import RGB_QUANTITY, BoolArray, Channel, FloatArray, SensorImage, same_channels
+from simmat.types import (
+    RGB_QUANTITY,
+    BoolArray,
+    Channel,
+    FloatArray,
+    SensorImage,
+    same_channels,
+)
 
 Matrix = npt.NDArray[np.float64]
 
@@ -131,7 +138,9 @@ class Moments:
         pixels = np.diag(self.count)
         std = np.sqrt(np.diag(self.square) / np.maximum(pixels, 1))
         spread = np.sqrt(self.square * self.square.T)
-        correlation = np.divide(self.cross, spread, out=np.zeros_like(spread), where=spread > 0).clip(-1, 1)
+        correlation = np.divide(
+            self.cross, spread, out=np.zeros_like(spread), where=spread > 0
+        ).clip(-1, 1)
         np.fill_diagonal(correlation, 1.0)
         return Statistics(
             mean=tuple(np.diag(self.mean).tolist()),
@@ -145,7 +154,9 @@ def merge_moments(stacked: Matrix) -> Moments:
     """Return the moments of N sets of pixels together; (N, 4, C, C) see `Moments.stacked`."""
     while len(stacked) > 1:
         half = len(stacked) // 2
-        pairs = Moments.unstacked(stacked[:half]).merge(Moments.unstacked(stacked[half : 2 * half]))
+        pairs = Moments.unstacked(stacked[:half]).merge(
+            Moments.unstacked(stacked[half : 2 * half])
+        )
         stacked = np.concatenate([pairs.stacked(), stacked[2 * half :]])
     return Moments.unstacked(stacked[0])
 
@@ -177,7 +188,11 @@ def rgb_indices(channels: Sequence[Channel]) -> tuple[int, int, int] | None:
 
 
 def fit_channels(
-    channels: Sequence[Channel], statistics: Statistics, *, pixel_mean: Sequence[float], pixel_std: Sequence[float]
+    channels: Sequence[Channel],
+    statistics: Statistics,
+    *,
+    pixel_mean: Sequence[float],
+    pixel_std: Sequence[float],
 ) -> tuple[Channel, ...]:
     """Return channels with mean and std.
 
@@ -190,14 +205,20 @@ def fit_channels(
         pixel_std: the foundation model's R, G, B std, 0..255.
     """
     if len(statistics.mean) != len(channels):
-        raise SpecError(f"statistics of {len(statistics.mean)} channels do not fit {len(channels)} channels")
+        raise SpecError(
+            f"statistics of {len(statistics.mean)} channels do not fit {len(channels)} channels"
+        )
     fitted = []
     for c, m, s in zip(channels, statistics.mean, statistics.std, strict=True):
-        fitted.append(c if c.mean is not None and c.std is not None else c.with_statistics(m, s))
+        fitted.append(
+            c if c.mean is not None and c.std is not None else c.with_statistics(m, s)
+        )
     rgb = rgb_indices(channels)
     if rgb:
         for colour, index in enumerate(rgb):
-            fitted[index] = channels[index].with_statistics(pixel_mean[colour], pixel_std[colour])
+            fitted[index] = channels[index].with_statistics(
+                pixel_mean[colour], pixel_std[colour]
+            )
     return tuple(fitted)
 
 
@@ -215,15 +236,28 @@ def normalize(image: SensorImage, channels: Sequence[Channel]) -> FloatArray:
         SpecError: the image has other channels, or a channel has no statistics.
     """
     if not same_channels(channels, image.channels):
-        raise SpecError(f"{image.origin}: channels are {describe(image.channels)}, but {describe(channels)} are needed")
-    lacking = [channel.name for channel in channels if channel.mean is None or channel.std is None]
+        raise SpecError(
+            f"{image.origin}: channels are {describe(image.channels)}, but {describe(channels)} are needed"
+        )
+    lacking = [
+        channel.name
+        for channel in channels
+        if channel.mean is None or channel.std is None
+    ]
     if lacking:
-        raise SpecError(f"channels without mean and std cannot be normalized: {lacking}")
+        raise SpecError(
+            f"channels without mean and std cannot be normalized: {lacking}"
+        )
     limits = []
     for channel in channels:
         limits.append(np.inf if channel.quantity == RGB_QUANTITY else CLIP)
-    numbers = [[channel.mean for channel in channels], [channel.std for channel in channels], limits]
-    mean, std, limit = np.asarray(numbers, dtype=np.float32)[..., None, None]  # each (C, 1, 1)
+    numbers = [
+        [channel.mean for channel in channels],
+        [channel.std for channel in channels],
+        limits,
+    ]
+    # each (C, 1, 1)
+    mean, std, limit = np.asarray(numbers, dtype=np.float32)[..., None, None]
     scaled: FloatArray = image.data - mean
     scaled /= std
     if np.isfinite(limit).any():
@@ -236,15 +270,21 @@ def normalize(image: SensorImage, channels: Sequence[Channel]) -> FloatArray:
 def min_max(image: SensorImage, channels: Sequence[Channel]) -> SensorImage:
     """Scale each plane to its own range, 0 to 1; a plane of one value becomes 0. `channels` are those of the result."""
     axes = (1, 2)
-    low = np.min(image.data, axis=axes, initial=np.inf, where=image.valid, keepdims=True)
-    high = np.max(image.data, axis=axes, initial=-np.inf, where=image.valid, keepdims=True)
+    low = np.min(
+        image.data, axis=axes, initial=np.inf, where=image.valid, keepdims=True
+    )
+    high = np.max(
+        image.data, axis=axes, initial=-np.inf, where=image.valid, keepdims=True
+    )
     span = np.where(high > low, high - low, 1)
     scaled = np.where(image.valid, (image.data - low) / span, 0)
     return replace(image, data=scaled.astype(np.float32), channels=tuple(channels))
 
 
 def zero_shot_map(
-    channels: Sequence[Channel], statistics: Statistics, pixel_std: Sequence[float] = PHOTO_STD
+    channels: Sequence[Channel],
+    statistics: Statistics,
+    pixel_std: Sequence[float] = PHOTO_STD,
 ) -> npt.NDArray[np.float32]:
     """Return the (3, C) linear map from C fitted channels to the input of an RGB model, without training.
 
@@ -265,8 +305,14 @@ def zero_shot_map(
         rows = np.ones((3, 1))
     else:
         # A channel that states its std is normalized by it, not by that of the training split.
-        spread = np.asarray(statistics.std) / np.asarray([channel.std for channel in channels], dtype=np.float64)
-        rows = _components(spread[:, None] * np.asarray(statistics.correlation, dtype=np.float64) * spread)
+        spread = np.asarray(statistics.std) / np.asarray(
+            [channel.std for channel in channels], dtype=np.float64
+        )
+        rows = _components(
+            spread[:, None]
+            * np.asarray(statistics.correlation, dtype=np.float64)
+            * spread
+        )
     contrast = np.asarray(PHOTO_STD) / np.asarray(pixel_std, dtype=np.float64)  # (3,)
     return (contrast[:, None] * rows).astype(np.float32)
 
@@ -276,10 +322,17 @@ def _components(covariance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     count = len(covariance)
     if not (covariance - np.diag(np.diag(covariance))).any():
         row = np.full(count, 1 / count)
-        return np.repeat((row / np.sqrt(max(float(row @ covariance @ row), 1e-4)))[None], 3, axis=0)
+        return np.repeat(
+            (row / np.sqrt(max(float(row @ covariance @ row), 1e-4)))[None], 3, axis=0
+        )
     variances, vectors = np.linalg.eigh(covariance)  # ascending
     chosen = [-1, -2, -3 if count > 2 else -1]
-    rows = vectors.T[chosen] / np.sqrt(np.maximum(variances[chosen], LEAST_VARIANCE * variances[-1]))[:, None]
+    rows = (
+        vectors.T[chosen]
+        / np.sqrt(np.maximum(variances[chosen], LEAST_VARIANCE * variances[-1]))[
+            :, None
+        ]
+    )
     # The sign of a component is arbitrary: its first large weight is positive.
     large = np.abs(rows) > 0.9 * np.abs(rows).max(axis=1, keepdims=True)
     first = np.take_along_axis(rows, large.argmax(axis=1)[:, None], axis=1)  # (3, 1)

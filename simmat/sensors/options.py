@@ -40,7 +40,9 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError("must be a number, or SOURCE=NUMBER by comma, such as depth=0,thermal=-9999") from None
+        raise ValueError(
+            "must be a number, or SOURCE=NUMBER by comma, such as depth=0,thermal=-9999"
+        ) from None
 
 
 def _parsed_nodata(value: Any) -> Any:
@@ -49,7 +51,10 @@ def _parsed_nodata(value: Any) -> Any:
     return value
 
 
-NodataField = Annotated[float | Annotated[dict[str, float], Field(min_length=1)], BeforeValidator(_parsed_nodata)]
+NodataField = Annotated[
+    float | Annotated[dict[str, float], Field(min_length=1)],
+    BeforeValidator(_parsed_nodata),
+]
 """A field of a config or card: a finite number, a table of them, or the text of `parse_nodata`."""
 
 
@@ -69,7 +74,9 @@ class ModalityOptions(StrictModel):
 OptionsT = TypeVar("OptionsT", bound=ModalityOptions)
 
 
-def parse_options(model: type[OptionsT], values: Mapping[str, Any], sensor: str) -> OptionsT:
+def parse_options(
+    model: type[OptionsT], values: Mapping[str, Any], sensor: str
+) -> OptionsT:
     """Return option -> value as a sensor's `Options`; ConfigError with all problems names the sensor."""
     return parse(model, dict(values), f"options of modality {sensor!r}")
 
@@ -105,17 +112,25 @@ def options_by_sensor(
         for name, own, item in items:
             if name not in sensors and not with_others:
                 hint = did_you_mean(name, sensors, otherwise="")
-                raise ConfigError(f"modality option of {name!r}: the sensors are {', '.join(sensors)}{hint}")
+                raise ConfigError(
+                    f"modality option of {name!r}: the sensors are {', '.join(sensors)}{hint}"
+                )
             if own in found.setdefault(name, {}):
-                raise ConfigError(f"modality option {own!r} of {name!r} is given twice; give it once")
+                raise ConfigError(
+                    f"modality option {own!r} of {name!r} is given twice; give it once"
+                )
             found[name][own] = item
     return found
 
 
-def describe_options(model: type[ModalityOptions]) -> tuple[tuple[str, str, str, str], ...]:
+def describe_options(
+    model: type[ModalityOptions],
+) -> tuple[tuple[str, str, str, str], ...]:
     """Return (name, allowed values, default, description) of each option, those that every sensor has last."""
     rows = []
-    for name in sorted(model.model_fields, key=lambda name: name in ModalityOptions.model_fields):
+    for name in sorted(
+        model.model_fields, key=lambda name: name in ModalityOptions.model_fields
+    ):
         field = model.model_fields[name]
         allowed = allowed_values(model, name).replace("'", "")
         rows.append((name, allowed, _as_text(field.default), field.description or ""))
@@ -144,8 +159,13 @@ def modality_parts(text: str) -> tuple[str, ...]:
         return (text,)
     parts: list[str] = []
     for piece in text.split("+"):
-        if parts and ("/" in parts[-1] or "\\" in parts[-1]) and not is_sensor_file(parts[-1]):
-            parts[-1] += f"+{piece}"  # "/data/c" is the start of a path: "/data/c++/sonar.toml"
+        if (
+            parts
+            and ("/" in parts[-1] or "\\" in parts[-1])
+            and not is_sensor_file(parts[-1])
+        ):
+            # "/data/c" is the start of a path: "/data/c++/sonar.toml"
+            parts[-1] += f"+{piece}"
         else:
             parts.append(piece)
     return tuple(part.strip() for part in parts)
@@ -162,11 +182,15 @@ def with_absolute_files(text: str, folder: Path | None = None) -> str:
     if not any(is_sensor_file(part) for part in parts):
         return text
     base = (folder or Path()).absolute()
-    return "+".join(str(base / with_home(part)) if is_sensor_file(part) else part for part in parts)
+    return "+".join(
+        str(base / with_home(part)) if is_sensor_file(part) else part for part in parts
+    )
 
 
 def format_nodata(nodata: float | Mapping[str, float]) -> str:
     """Return the text that `--nodata` takes; reading it gives the same numbers."""
     if isinstance(nodata, Mapping):
-        return ",".join(f"{source}={format_nodata(value)}" for source, value in nodata.items())
+        return ",".join(
+            f"{source}={format_nodata(value)}" for source, value in nodata.items()
+        )
     return repr(float(nodata)).removesuffix(".0")

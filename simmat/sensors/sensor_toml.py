@@ -11,14 +11,30 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 from simmat.documents import StrictModel, parse, read_toml
 from simmat.errors import ConfigError, DataError, SpecError, nearest
 from simmat.io.frames import stack_endings
 from simmat.io.images import read_image
 from simmat.sensors.adapter import PathsBySource, Source, WindowedAdapter, common_size
-from simmat.types import RGB_QUANTITY, BoolArray, Channel, FloatArray, ImageFile, SensorImage, Window, not_nodata
+from simmat.types import (
+    RGB_QUANTITY,
+    BoolArray,
+    Channel,
+    FloatArray,
+    ImageFile,
+    SensorImage,
+    Window,
+    not_nodata,
+)
 
 FORMAT = 1
 _ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
@@ -78,7 +94,8 @@ def _as_table(value: Any) -> Any:
 
 
 Normalize = Annotated[
-    Annotated[ZScore | Percentile | FixedRange | Log | Decibel, Discriminator("kind")], BeforeValidator(_as_table)
+    Annotated[ZScore | Percentile | FixedRange | Log | Decibel, Discriminator("kind")],
+    BeforeValidator(_as_table),
 ]
 
 
@@ -100,11 +117,15 @@ def _channel_name(value: str) -> str:
     return value
 
 
-Numbers = Annotated[tuple[float, ...], Field(strict=False), BeforeValidator(_one_or_more)]
+Numbers = Annotated[
+    tuple[float, ...], Field(strict=False), BeforeValidator(_one_or_more)
+]
 Pair = Annotated[tuple[float, float], Field(strict=False)]
 SensorName = Annotated[str, AfterValidator(_sensor_name)]
 Text = Annotated[str, Field(min_length=1)]
-Patterns = Annotated[tuple[str, ...], Field(strict=False, min_length=1), BeforeValidator(_one_or_more)]
+Patterns = Annotated[
+    tuple[str, ...], Field(strict=False, min_length=1), BeforeValidator(_one_or_more)
+]
 
 
 class ChannelDefaults(StrictModel):
@@ -151,7 +172,9 @@ class ChannelRule(ChannelDefaults):
 
     def channel(self) -> Channel:
         """Return the channel as it is loaded, in its unit."""
-        return Channel(self.name, self.quantity, self.unit, self.wavelength_um, self.valid_range)
+        return Channel(
+            self.name, self.quantity, self.unit, self.wavelength_um, self.valid_range
+        )
 
 
 class SourceRule(StrictModel):
@@ -190,12 +213,19 @@ class SensorDefinition(StrictModel):
     format: Literal[1]
     name: SensorName
     description: str = "described in a file"
-    source: Annotated[tuple[SourceRule, ...], Field(strict=False), BeforeValidator(_tables)]
-    channel: Annotated[tuple[ChannelRule, ...], Field(strict=False), BeforeValidator(_tables)]
+    source: Annotated[
+        tuple[SourceRule, ...], Field(strict=False), BeforeValidator(_tables)
+    ]
+    channel: Annotated[
+        tuple[ChannelRule, ...], Field(strict=False), BeforeValidator(_tables)
+    ]
 
     def problems(self) -> Iterator[str]:
         """Yield what is inconsistent."""
-        for kind, names in (("source", [s.name for s in self.source]), ("channel", [c.name for c in self.channel])):
+        for kind, names in (
+            ("source", [s.name for s in self.source]),
+            ("channel", [c.name for c in self.channel]),
+        ):
             for name in [name for name, count in Counter(names).items() if count > 1]:
                 yield f"two {kind}s are named {name!r}; names must be unique"
         sources = [source.name for source in self.source]
@@ -223,9 +253,14 @@ class SensorDefinition(StrictModel):
         if rule.plane is not None and rule.band is not None:
             yield f"plane = {rule.plane} (from 0) and band = {rule.band} (from 1) exclude each other; give one"
         normalize = rule.normalize
-        if isinstance(normalize, Percentile | FixedRange) and not normalize.low < normalize.high:
+        if (
+            isinstance(normalize, Percentile | FixedRange)
+            and not normalize.low < normalize.high
+        ):
             yield f"normalize.low must be less than normalize.high, got {normalize.low:g} and {normalize.high:g}"
-        if isinstance(normalize, ZScore) and (normalize.mean is None) != (normalize.std is None):
+        if isinstance(normalize, ZScore) and (normalize.mean is None) != (
+            normalize.std is None
+        ):
             yield "normalize: mean and std belong together; give both, or none to take those of the training split"
         if rule.quantity == RGB_QUANTITY and normalize != ZScore():
             yield f"quantity {RGB_QUANTITY!r} keeps the foundation model's own statistics; leave normalize out"
@@ -235,19 +270,30 @@ def parse_sensor_definition(values: Mapping[str, Any], where: str) -> SensorDefi
     """Return a `sensor.toml`, or a dumped definition; ConfigError holds every problem and names `where`."""
     found = values.get("format")
     if found is None:
-        raise ConfigError(f"{where}: format is missing; write format = {FORMAT} in the first line")
+        raise ConfigError(
+            f"{where}: format is missing; write format = {FORMAT} in the first line"
+        )
     if found is True or found != FORMAT:
-        raise ConfigError(f"{where}: format must be {FORMAT}, got {found!r}; a newer SimMAT may read it")
+        raise ConfigError(
+            f"{where}: format must be {FORMAT}, got {found!r}; a newer SimMAT may read it"
+        )
     filled = dict(values)
     defaults = filled.pop("defaults", {})
     parse(ChannelDefaults, defaults, f"{where}: defaults")
     channels = values.get("channel")
     sources = values.get("source")
     if isinstance(channels, list | tuple):
-        filled["channel"] = [{**defaults, **c} if isinstance(c, Mapping) else c for c in channels]
-    if isinstance(sources, list | tuple) and len(sources) == 1 and isinstance(sources[0], Mapping):
+        filled["channel"] = [
+            {**defaults, **c} if isinstance(c, Mapping) else c for c in channels
+        ]
+    if (
+        isinstance(sources, list | tuple)
+        and len(sources) == 1
+        and isinstance(sources[0], Mapping)
+    ):
         name = values.get("name")
-        valid = isinstance(name, str) and _NAME.fullmatch(name)  # a wrong name is reported once, as the sensor's
+        # a wrong name is reported once, as the sensor's
+        valid = isinstance(name, str) and _NAME.fullmatch(name)
         filled["source"] = [{"name": name if valid else "sensor", **sources[0]}]
     return parse(SensorDefinition, filled, where)
 
@@ -258,12 +304,16 @@ def scaled_channel(channel: Channel, rule: Normalize) -> Channel:
         return replace(channel, mean=rule.mean, std=rule.std)
     if isinstance(rule, FixedRange):
         # The std of a uniform distribution is its width over the square root of 12.
-        return channel.with_statistics((rule.low + rule.high) / 2, (rule.high - rule.low) / 12**0.5)
+        return channel.with_statistics(
+            (rule.low + rule.high) / 2, (rule.high - rule.low) / 12**0.5
+        )
     unit = {"percentile": "1", "log": f"ln {channel.unit}", "db": "dB"}[rule.kind]
     return replace(channel, unit=unit, valid_range=None)
 
 
-def scaled_arrays(values: Any, valid: Any, rule: Normalize, library: Any) -> tuple[Any, Any]:
+def scaled_arrays(
+    values: Any, valid: Any, rule: Normalize, library: Any
+) -> tuple[Any, Any]:
     """Normalize one channel's (..., H, W) values with the functions of numpy, torch or the like.
 
     Raises:
@@ -272,7 +322,9 @@ def scaled_arrays(values: Any, valid: Any, rule: Normalize, library: Any) -> tup
     if isinstance(rule, ZScore):
         return values, valid
     if isinstance(rule, Percentile):
-        raise NotImplementedError("normalize = percentile scales a channel by the values of each image")
+        raise NotImplementedError(
+            "normalize = percentile scales a channel by the values of each image"
+        )
     if isinstance(rule, FixedRange):
         return library.clip(values, rule.low, rule.high), valid
     if rule.floor is not None:
@@ -288,7 +340,9 @@ def scaled_arrays(values: Any, valid: Any, rule: Normalize, library: Any) -> tup
 def _percentile(values: FloatArray, valid: BoolArray, rule: Percentile) -> FloatArray:
     """Return (H, W) from 0 to 1; an image of one value is 0 everywhere."""
     taken = values[valid].astype(np.float64)
-    low, high = np.percentile(taken, (rule.low, rule.high)) if taken.size else (0.0, 0.0)
+    low, high = (
+        np.percentile(taken, (rule.low, rule.high)) if taken.size else (0.0, 0.0)
+    )
     if not high > low:
         return np.zeros_like(values)
     stretched = (values.astype(np.float64) - low) / (high - low)
@@ -306,7 +360,9 @@ class TomlModality(WindowedAdapter):
         self.definition = definition
         self.name = definition.name
         self.description = definition.description
-        self.sources = tuple(Source(source.name, source.endings) for source in definition.source)
+        self.sources = tuple(
+            Source(source.name, source.endings) for source in definition.source
+        )
         self.channels = tuple(rule.channel() for rule in definition.channel)
 
     def read(self, files: PathsBySource, window: Window | None) -> SensorImage:
@@ -320,7 +376,12 @@ class TomlModality(WindowedAdapter):
                     f"{source.name!r} of sensor {self.name!r} is declared with planes = {source.planes}"
                 )
             images[source.name] = image
-        common_size({str(image.path): (image.planes.shape[1], image.planes.shape[2]) for image in images.values()})
+        common_size(
+            {
+                str(image.path): (image.planes.shape[1], image.planes.shape[2])
+                for image in images.values()
+            }
+        )
         planes = []
         for rule in self.definition.channel:
             planes.append(self._plane(rule, images[self.definition.source_of(rule)]))
@@ -340,23 +401,39 @@ class TomlModality(WindowedAdapter):
             if isinstance(rule, Percentile):
                 data[index] = _percentile(data[index], valid[index], rule)
             else:
-                data[index], valid[index] = scaled_arrays(data[index].astype(np.float64), valid[index], rule, np)
+                data[index], valid[index] = scaled_arrays(
+                    data[index].astype(np.float64), valid[index], rule, np
+                )
         channels = tuple(map(scaled_channel, image.channels, rules))
         return replace(image, data=data, valid=valid, channels=channels)
 
-    def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
+    def transform_arrays(
+        self, data: Any, valid: Any, channels: Sequence[Channel], library: Any
+    ) -> tuple[Any, Any]:
         """Compute `transform`; NotImplementedError if a channel is scaled by percentiles of each image."""
         done = []
         for index, rule in enumerate(self.definition.channel):
-            done.append(scaled_arrays(data[..., index, :, :], valid[..., index, :, :], rule.normalize, library))
+            done.append(
+                scaled_arrays(
+                    data[..., index, :, :],
+                    valid[..., index, :, :],
+                    rule.normalize,
+                    library,
+                )
+            )
         values, where = zip(*done, strict=True)
         return library.stack(values, -3), library.stack(where, -3)
 
     def is_log_scale(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
         """Return for each channel whether it is normalized by a logarithm."""
-        return tuple(isinstance(rule.normalize, Log | Decibel) for rule in self.definition.channel)
+        return tuple(
+            isinstance(rule.normalize, Log | Decibel)
+            for rule in self.definition.channel
+        )
 
-    def _plane(self, rule: ChannelRule, image: ImageFile) -> tuple[FloatArray, BoolArray]:
+    def _plane(
+        self, rule: ChannelRule, image: ImageFile
+    ) -> tuple[FloatArray, BoolArray]:
         """Return (H, W) values in the channel's unit, and (H, W) where they are valid."""
         count = len(image.planes)
         index = rule.index or 0
@@ -369,8 +446,11 @@ class TomlModality(WindowedAdapter):
         stored = image.planes[index]
         valid = not_nodata(stored, *image.nodata, *rule.nodata)
         valid = np.ones(stored.shape, dtype=np.bool_) if valid is None else valid
-        with np.errstate(over="ignore"):  # values beyond float32 become infinite, which is invalid
-            values = (stored.astype(np.float64) * rule.scale + rule.offset).astype(np.float32)
+        # values beyond float32 become infinite, which is invalid
+        with np.errstate(over="ignore"):
+            values = (stored.astype(np.float64) * rule.scale + rule.offset).astype(
+                np.float32
+            )
         if isinstance(rule.normalize, Log | Decibel) and rule.normalize.floor is None:
             valid = valid & (values > 0)  # before augmentation could make it positive
         return values, valid
@@ -378,10 +458,16 @@ class TomlModality(WindowedAdapter):
     def _check_scale(self, rule: ChannelRule, image: ImageFile, index: int) -> None:
         """Raise if a file states another scale for a plane than the description; counts are the stored numbers."""
         scale, offset = image.scales[index] if image.scales else (1.0, 0.0)
-        if (scale, offset) == (1.0, 0.0) or (rule.scale, rule.offset, rule.unit) == (1.0, 0.0, "count"):
+        if (scale, offset) == (1.0, 0.0) or (rule.scale, rule.offset, rule.unit) == (
+            1.0,
+            0.0,
+            "count",
+        ):
             return
         small = 1e-6  # files may store a scale in single precision
-        if not np.allclose((rule.scale, rule.offset), (scale, offset), small, small * abs(scale)):
+        if not np.allclose(
+            (rule.scale, rule.offset), (scale, offset), small, small * abs(scale)
+        ):
             raise DataError(
                 f"{image.path}: states scale {scale:.9g} and offset {offset:.9g} of plane {index} (from 0), but sensor "
                 f"{self.name!r} has scale = {rule.scale:.9g} and offset = {rule.offset:.9g} for channel {rule.name!r}; "
@@ -395,9 +481,13 @@ def read_sensor(path: Path | str) -> TomlModality:
     file = Path(path)
     hint = ""
     if not file.exists():
-        guess = nearest(file.name, sorted(other.name for other in file.parent.glob("*.toml")))
+        guess = nearest(
+            file.name, sorted(other.name for other in file.parent.glob("*.toml"))
+        )
         if guess:
             hint = f"did you mean {file.with_name(guess)}?"
         else:
             hint = "docs/sensor-toml.md shows how to write one"
-    return TomlModality(parse_sensor_definition(read_toml(file, "sensor file", hint=hint), str(file)))
+    return TomlModality(
+        parse_sensor_definition(read_toml(file, "sensor file", hint=hint), str(file))
+    )

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from simmat.callbacks import Callback, ConsoleCallback, RunInfo
 from simmat.training.fit import Diverged, Interrupted
-from simmat.training.plan import TrainingPlan, check_out_outside_data, choose_network, open_data, plan_run
+from simmat.training.plan import (
+    TrainingPlan,
+    check_out_outside_data,
+    choose_network,
+    open_data,
+    plan_run,
+)
 from simmat.training.run_folder import RunFolder, changes_noted, fingerprint_in
 from simmat.training.start import resume, started_configs, train, train_configs
 from simmat.training.step import StepOutputs

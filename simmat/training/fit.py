@@ -19,7 +19,13 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
-from simmat.bundle import BundleSpec, bundle_spec, packages_of, trained_tensors, write_sensors
+from simmat.bundle import (
+    BundleSpec,
+    bundle_spec,
+    packages_of,
+    trained_tensors,
+    write_sensors,
+)
 from simmat.calibration import fit_calibration
 from simmat.callbacks import Callback, Callbacks, RunInfo, tracked, warned_of_plugin
 from simmat.config import TrainConfig, dump_toml
@@ -150,7 +156,8 @@ def fit(learners: Sequence[Learner], registry: Registry) -> None:
                 )
 
         for learner in learners:
-            learner.accelerator.wait_for_everyone()  # the others need not wait for callbacks
+            # the others need not wait for callbacks
+            learner.accelerator.wait_for_everyone()
             learner.callback.finished(learner.folder.bundle)
 
 
@@ -162,19 +169,24 @@ def open_run(learner: Learner, registry: Registry, stack: ExitStack) -> tuple[st
     folder = learner.folder
     stack.enter_context(folder.locked())
     if not learner.resumes:
-        folder.create(plan.config.data)  # checked again under the lock: another run may have ended here meanwhile
+        # checked again under the lock: another run may have ended here meanwhile
+        folder.create(plan.config.data)
     folder.reopen(learner.saved_step)
     atomic_write_text(folder.config, dump_toml(plan.config))
     atomic_write_json(folder.contents, plan.contents.notes())
     warning = write_splits(plan.dataset.root, plan.dataset.new_splits)
     loggers = stack.enter_context(tracked(learner.accelerator, plan.config))
-    learner.callback = Callbacks([learner.callback], [*loggers, *callbacks_of_plugins(plan.config, registry)])
+    learner.callback = Callbacks(
+        [learner.callback], [*loggers, *callbacks_of_plugins(plan.config, registry)]
+    )
     if warning:
         return (*plan.notes, warning)
     return plan.notes
 
 
-def callbacks_of_plugins(config: TrainConfig, registry: Registry) -> list[tuple[str, Callback]]:
+def callbacks_of_plugins(
+    config: TrainConfig, registry: Registry
+) -> list[tuple[str, Callback]]:
     """Return (package, callback) of all that plugins have for a run."""
     found: list[tuple[str, Callback]] = []
     for hook in registry.all("callbacks"):
@@ -223,7 +235,9 @@ def take_step(learner: Learner, batches: Iterator[Batch]) -> None:
     )
     set_rates(learner.optimizer, rate)
     # Dropout uses torch's global generator; seeded by step and process, it needs no saved state.
-    seeds = np.random.SeedSequence((config.seed, learner.done, accelerator.process_index))
+    seeds = np.random.SeedSequence(
+        (config.seed, learner.done, accelerator.process_index)
+    )
     torch.manual_seed(int(seeds.generate_state(1)[0]))
     totals: dict[str, float] = {}
     with frozen(learner.model, learner.plan.config):
@@ -251,8 +265,13 @@ def take_step(learner: Learner, batches: Iterator[Batch]) -> None:
 def _clip(learner: Learner, loss: Tensor) -> None:
     """Clip the gradient; raise if it is not finite, which would make every weight NaN."""
     config = learner.plan.config
-    norm = float(learner.accelerator.clip_grad_norm_(learner.step.parameters(), config.grad_clip or math.inf))
-    if config.precision != "fp16" and not math.isfinite(norm):  # fp16's scaler skips such a step
+    norm = float(
+        learner.accelerator.clip_grad_norm_(
+            learner.step.parameters(), config.grad_clip or math.inf
+        )
+    )
+    # fp16's scaler skips such a step
+    if config.precision != "fp16" and not math.isfinite(norm):
         what = f"the gradient became {norm}"
         if not loss.isfinite():
             what = f"the loss became {float(loss)}"
@@ -279,13 +298,24 @@ def validate_all(learners: Sequence[Learner], registry: Registry) -> None:
     for learner, scores, summary in zip(learners, found, summaries, strict=True):
         better = _record(learner, scores, summary, joint)
     if better and first.is_main:  # several have one score, so all are the best, or none
-        seen = reduce(joined, (learner.plan.seen for learner in learners))  # shared weights have seen the images of all
+        # shared weights have seen the images of all
+        seen = reduce(joined, (learner.plan.seen for learner in learners))
         sensors = dict(first.others)
         for learner, scores, summary in zip(learners, found, summaries, strict=True):
-            metrics = {"val": summary, "step": learner.done, "protocol": learner.plan.config.protocol}
+            metrics = {
+                "val": summary,
+                "step": learner.done,
+                "protocol": learner.plan.config.protocol,
+            }
             calibration = fit_calibration(scores.confidence())
             packages = packages_of(learner.spec, registry)
-            spec = bundle_spec(learner.spec, metrics, calibration=calibration, packages=packages, **seen)
+            spec = bundle_spec(
+                learner.spec,
+                metrics,
+                calibration=calibration,
+                packages=packages,
+                **seen,
+            )
             sensors[learner.folder.sensor] = (spec, trained_tensors(learner.model))
         write_sensors(first.folder.bundle_file, sensors)
     for learner, scores, summary in zip(learners, found, summaries, strict=True):
@@ -297,10 +327,17 @@ def _validate(learner: Learner, registry: Registry) -> Scores:
     plan = learner.plan
     accelerator = learner.accelerator
     _share_buffers(learner.model, accelerator)
-    processes = Processes(accelerator.device, accelerator.process_index, accelerator.num_processes)
+    processes = Processes(
+        accelerator.device, accelerator.process_index, accelerator.num_processes
+    )
     learner.callback.preparing("validation", len(processes.share(plan.val)))
     return validate(
-        Predictor(learner.model, plan.pipeline, dense=learner.spec.dense, image_side=learner.spec.image_side),
+        Predictor(
+            learner.model,
+            plan.pipeline,
+            dense=learner.spec.dense,
+            image_side=learner.spec.image_side,
+        ),
         plan.dataset,
         plan.val,
         find_protocol(plan.config.protocol),
@@ -321,7 +358,9 @@ def _share_buffers(model: torch.nn.Module, accelerator: Accelerator) -> None:
             buffer.copy_(broadcast(buffer.contiguous(), from_process=0))
 
 
-def _record(learner: Learner, scores: Scores, summary: dict[str, Any], joint: float | None) -> bool:
+def _record(
+    learner: Learner, scores: Scores, summary: dict[str, Any], joint: float | None
+) -> bool:
     """Log a validation; return whether it is the best so far, by its own score or the joint one of several sensors."""
     score = joint
     if score is None:
@@ -332,7 +371,9 @@ def _record(learner: Learner, scores: Scores, summary: dict[str, Any], joint: fl
     learner.log({"kind": "val", "step": learner.done, **logged})
     if learner.best is not None and score <= learner.best.chosen_by:
         return False
-    learner.best = Best(miou=summary["miou_object"], step=learner.done, score=summary.get("score"))
+    learner.best = Best(
+        miou=summary["miou_object"], step=learner.done, score=summary.get("score")
+    )
     return True
 
 
@@ -372,9 +413,13 @@ def _save(learner: Learner, path: Path) -> None:
             spec=learner.spec,
             fingerprint=learner.plan.contents.fingerprint,
             best=learner.best,
-            scaler=dict(accelerator.scaler.state_dict()) if accelerator.scaler else None,
+            scaler=dict(accelerator.scaler.state_dict())
+            if accelerator.scaler
+            else None,
         )
-        moments = optimizer_tensors(learner.optimizer.optimizer, accelerator.unwrap_model(learner.step))
+        moments = optimizer_tensors(
+            learner.optimizer.optimizer, accelerator.unwrap_model(learner.step)
+        )
         save_state(path, RunState(trained_tensors(learner.model), moments, notes))
     accelerator.wait_for_everyone()
 
@@ -399,7 +444,9 @@ def _noted(signals: list[int]) -> Iterator[None]:
             signal.default_int_handler(number, None)
         signals.append(number)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:

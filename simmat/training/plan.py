@@ -28,7 +28,13 @@ from simmat.errors import ConfigError
 from simmat.evaluation import find_protocol, grid_hw, nothing_to_score
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts, check_image_size, find_parts
-from simmat.model_spec import MEASURED_FIELDS, DenseSpec, ModelSpec, as_json, complete_options
+from simmat.model_spec import (
+    MEASURED_FIELDS,
+    DenseSpec,
+    ModelSpec,
+    as_json,
+    complete_options,
+)
 from simmat.nn.losses import Loss, MaskLoss, PromptLoss
 from simmat.plugin_specs import FoundationSpec
 from simmat.plugins.registry import Registry, import_from_string
@@ -79,7 +85,9 @@ class TrainingPlan:
         if config.augment:
             augmentation = Augmentation(rotate=config.rotate, paste=config.paste)
         if self.loss.whole_images:
-            augmentation = replace(augmentation, flip=False, rotate=False, scale=(1, 1), paste=0)
+            augmentation = replace(
+                augmentation, flip=False, rotate=False, scale=(1, 1), paste=0
+            )
         return TrainingItems(
             dataset=self.dataset,
             samples=self.train,
@@ -143,9 +151,13 @@ def plan_run(
     """
     callback = callback or Callback()
     found_loss = _find_loss(config, registry, loss, resumed=known is not None)
-    network, foundation, start = choose_network(config, registry, own=own, fetch=known is None)
+    network, foundation, start = choose_network(
+        config, registry, own=own, fetch=known is None
+    )
     size = network["image_size"] or foundation.image_size
-    from_random = config.from_scratch or (start is not None and start.foundation_sha256 is None)
+    from_random = config.from_scratch or (
+        start is not None and start.foundation_sha256 is None
+    )
     weights = None if from_random else find_weights(foundation, config.checkpoint)
     adapter = _sensor(config, registry, known)
     if dataset is None:
@@ -177,7 +189,9 @@ def plan_run(
         chosen["steps"] = steps
     config = config.model_copy(update=chosen)
 
-    spec = _network_spec(config, registry, index, train, foundation, weights, adapter, known, start)
+    spec = _network_spec(
+        config, registry, index, train, foundation, weights, adapter, known, start
+    )
     if start is not None:
         check_start(config, start, spec)
     parts = find_parts(spec, registry, weights)
@@ -194,14 +208,22 @@ def plan_run(
         pipeline=Pipeline(dataset.adapter, spec.channels, size, config.aspect),
         loss=found_loss,
         steps=steps,
-        warmup=min(steps // 20, 100) if config.warmup_steps is None else config.warmup_steps,
+        warmup=min(steps // 20, 100)
+        if config.warmup_steps is None
+        else config.warmup_steps,
         peak_rate=parts.learning_rate if config.lr is None else config.lr,
         notes=tuple(_notes(config, index, train, len(val), size, parts)),
         start=start,
     )
 
 
-def _find_loss(config: TrainConfig, registry: Registry, given: Loss | MaskLoss | None, *, resumed: bool) -> Loss:
+def _find_loss(
+    config: TrainConfig,
+    registry: Registry,
+    given: Loss | MaskLoss | None,
+    *,
+    resumed: bool,
+) -> Loss:
     """Return the loss that a config names, or the one that was given in Python."""
     named = config.loss != "custom"
     if given is None and not named:
@@ -226,7 +248,11 @@ def _find_loss(config: TrainConfig, registry: Registry, given: Loss | MaskLoss |
 
 
 def choose_network(
-    config: TrainConfig, registry: Registry, *, own: Path | None = None, fetch: bool = True
+    config: TrainConfig,
+    registry: Registry,
+    *,
+    own: Path | None = None,
+    fetch: bool = True,
 ) -> tuple[dict[str, Any], FoundationSpec, BundleSpec | None]:
     """Choose foundation model, transfer layer and tuner, and check their names and options; this needs no data.
 
@@ -267,7 +293,8 @@ def _network_spec(
     dataset = index.dataset
     seed = config.seed
     if start is not None and start.foundation_sha256 is None:
-        seed = start.seed  # the weights of the bundle were tuned on the random ones of that seed
+        # the weights of the bundle were tuned on the random ones of that seed
+        seed = start.seed
     digest = None
     if weights is not None:
         digest = sha256_of(weights)
@@ -295,14 +322,19 @@ def _network_spec(
         mat_options=as_json(complete_options(layer, config.mat_options)),
         tune=tuner.name,
         tune_options=as_json(complete_options(tuner, config.tune_options)),
-        card=dataset.card.model_copy(update={"class_names": dict(sorted(dataset.class_names.items()))}),
+        card=dataset.card.model_copy(
+            update={"class_names": dict(sorted(dataset.class_names.items()))}
+        ),
         sensor_definitions=sensor_definitions_of(dataset.adapter),
         **measured,
     )
 
 
 def _measured_fields(
-    config: TrainConfig, foundation: FoundationSpec, index: DataIndex, train: Sequence[Sample]
+    config: TrainConfig,
+    foundation: FoundationSpec,
+    index: DataIndex,
+    train: Sequence[Sample],
 ) -> dict[str, Any]:
     """Return the fields of the spec that come from the training images."""
     dataset = index.dataset
@@ -317,7 +349,10 @@ def _measured_fields(
             )
         dense = DenseSpec(background=zero == "background", classes=index.classes(train))
     channels = fit_channels(
-        dataset.channels(), statistics, pixel_mean=foundation.pixel_mean, pixel_std=foundation.pixel_std
+        dataset.channels(),
+        statistics,
+        pixel_mean=foundation.pixel_mean,
+        pixel_std=foundation.pixel_std,
     )
     return {
         "dense": dense,
@@ -331,9 +366,13 @@ def _measured_fields(
 # The data
 
 
-def open_data(config: TrainConfig, registry: Registry, adapter: ModalityAdapter | None = None) -> Dataset:
+def open_data(
+    config: TrainConfig, registry: Registry, adapter: ModalityAdapter | None = None
+) -> Dataset:
     """Open the data set of a config as `train` does; None takes the sensor of the config."""
-    dataset = open_dataset(config.data, adapter or _sensor(config, registry, None), config.card_overrides())
+    dataset = open_dataset(
+        config.data, adapter or _sensor(config, registry, None), config.card_overrides()
+    )
     if config.paste:
         check_repeats(config.paste, dataset.card, dataset.root)
     return dataset
@@ -349,9 +388,13 @@ def check_out_outside_data(config: TrainConfig) -> None:
             )
 
 
-def _sensor(config: TrainConfig, registry: Registry, known: ModelSpec | None) -> ModalityAdapter:
+def _sensor(
+    config: TrainConfig, registry: Registry, known: ModelSpec | None
+) -> ModalityAdapter:
     """Return the sensor; a resumed run without its `sensor.toml` uses the description in its spec."""
-    files = [Path(part) for part in modality_parts(config.modality) if is_sensor_file(part)]
+    files = [
+        Path(part) for part in modality_parts(config.modality) if is_sensor_file(part)
+    ]
     if known is not None and not all(file.exists() for file in files):
         return registry.modality(
             known.modality,
@@ -359,7 +402,9 @@ def _sensor(config: TrainConfig, registry: Registry, known: ModelSpec | None) ->
             channels=known.selected_channels,
             sensor_definitions=known.sensor_definitions,
         )
-    return registry.modality(config.modality, config.modality_options, channels=config.channels)
+    return registry.modality(
+        config.modality, config.modality_options, channels=config.channels
+    )
 
 
 ENOUGH_WORK = 100
@@ -378,7 +423,8 @@ def subset_of(samples: Sequence[Sample], config: TrainConfig) -> tuple[Sample, .
     """
     count = len(samples)
     if config.train_share is not None:
-        count = max(math.ceil(config.train_share * count - 1e-9), 1)  # 0.1 of 30 is 3 in spite of rounding
+        # 0.1 of 30 is 3 in spite of rounding
+        count = max(math.ceil(config.train_share * count - 1e-9), 1)
     if config.train_images is not None:
         count = config.train_images
     if count > len(samples):
@@ -390,7 +436,10 @@ def subset_of(samples: Sequence[Sample], config: TrainConfig) -> tuple[Sample, .
 
 
 def _drawn(
-    samples: Sequence[Sample], count: int, seed: int, first_of: Callable[[], Sequence[Sample]] = tuple
+    samples: Sequence[Sample],
+    count: int,
+    seed: int,
+    first_of: Callable[[], Sequence[Sample]] = tuple,
 ) -> tuple[Sample, ...]:
     """Return the first samples by sha256 of seed and id, and before them one of `first_of`, in the order given."""
     if count == len(samples):
@@ -403,7 +452,9 @@ def _drawn(
     return tuple(sample for sample in samples if sample.id in chosen)
 
 
-def validation_subset(index: DataIndex, config: TrainConfig, spec: ModelSpec) -> tuple[Sample, ...]:
+def validation_subset(
+    index: DataIndex, config: TrainConfig, spec: ModelSpec
+) -> tuple[Sample, ...]:
     """Return the validation samples on which a run is scored, in the order of the data set.
 
     They are all, or the first by sha256 of seed and id (one with a region before all others): as many as the config
@@ -418,12 +469,18 @@ def validation_subset(index: DataIndex, config: TrainConfig, spec: ModelSpec) ->
             f"{len(every)}, or leave it out"
         )
     if config.val_images is None and config.val_every is None:
-        enough = int(len(every) * ENOUGH_WORK / work_of_validation(index, every, config, spec))
+        enough = int(
+            len(every) * ENOUGH_WORK / work_of_validation(index, every, config, spec)
+        )
         count = min(count, max(enough, 1))
-    return _drawn(every, count, config.seed, lambda: index.with_regions(every, "validation"))
+    return _drawn(
+        every, count, config.seed, lambda: index.with_regions(every, "validation")
+    )
 
 
-def work_of_validation(index: DataIndex, val: Sequence[Sample], config: TrainConfig, spec: ModelSpec) -> float:
+def work_of_validation(
+    index: DataIndex, val: Sequence[Sample], config: TrainConfig, spec: ModelSpec
+) -> float:
     """Return the work of a validation, which encodes images and answers prompts, in units of an image of a step.
 
     Models differ in which of both takes long, so the larger of the two numbers counts. The unit goes forward only.
@@ -434,7 +491,11 @@ def work_of_validation(index: DataIndex, val: Sequence[Sample], config: TrainCon
 
 
 def validation_interval(
-    index: DataIndex, val: Sequence[Sample], config: TrainConfig, spec: ModelSpec, steps: int
+    index: DataIndex,
+    val: Sequence[Sample],
+    config: TrainConfig,
+    spec: ModelSpec,
+    steps: int,
 ) -> int:
     """Return the steps between validations: from the config, or so many that validation is at most a fifth of the work.
 
@@ -444,7 +505,9 @@ def validation_interval(
         return config.val_every
     allowed = steps * config.batch_size * _TRAIN_STEP_COST / 4
     validations = int(allowed / work_of_validation(index, val, config, spec))
-    return math.ceil(steps / min(max(validations - 1, _MIN_VALIDATIONS), _MAX_VALIDATIONS))
+    return math.ceil(
+        steps / min(max(validations - 1, _MIN_VALIDATIONS), _MAX_VALIDATIONS)
+    )
 
 
 _SLOW_FOR_RANDOM = 1e-4
@@ -452,14 +515,21 @@ _SLOW_FOR_RANDOM = 1e-4
 
 
 def _notes(
-    config: TrainConfig, index: DataIndex, train: Sequence[Sample], val: int, size: int, parts: Parts
+    config: TrainConfig,
+    index: DataIndex,
+    train: Sequence[Sample],
+    val: int,
+    size: int,
+    parts: Parts,
 ) -> list[str]:
     """Return what a user should know before the first step, besides what `simmat data check` finds."""
     notes = [index.dataset.split_note, index.dataset.skipped_note]
     count = len(train)
     every = len(index.training_samples())
     if count != every:
-        notes.append(f"{count} of {every} training samples are used, drawn by seed {config.seed}.")
+        notes.append(
+            f"{count} of {every} training samples are used, drawn by seed {config.seed}."
+        )
     every = len(index.dataset.split("val"))
     if val != every:
         if config.val_images:
@@ -471,7 +541,12 @@ def _notes(
         )
     notes.append(index.shrunk_warning(train, size))
     starts_random = parts.weights is None or not parts.foundation.promptable
-    if config.lr is None and config.init is None and starts_random and parts.learning_rate < _SLOW_FOR_RANDOM:
+    if (
+        config.lr is None
+        and config.init is None
+        and starts_random
+        and parts.learning_rate < _SLOW_FOR_RANDOM
+    ):
         notes.append(
             f"Warning: the decoder of '{config.foundation}' starts from random weights, and the learning rate of "
             f"--tune {config.tune}, {parts.learning_rate:g}, is meant for pretrained weights; try --lr 1e-3"
@@ -482,7 +557,14 @@ def _notes(
 # The bundle that a training starts from
 
 
-_NETWORK_FIELDS = ("foundation", "mat", "mat_options", "tune", "tune_options", "image_size")
+_NETWORK_FIELDS = (
+    "foundation",
+    "mat",
+    "mat_options",
+    "tune",
+    "tune_options",
+    "image_size",
+)
 _WEIGHT_FIELDS = ("foundation_sha256", "sensor_channels")
 MEASURED_WITH_WEIGHTS = ("channels", "statistics", "zero_shot")
 """Fields of a spec that its weights are used to, so that they stay when it is trained on."""
@@ -525,7 +607,9 @@ def network_of(config: TrainConfig, start: BundleSpec) -> dict[str, Any]:
             f"--init {config.init} was trained on random weights of {start.foundation!r} (seed {start.seed}), which "
             "the training keeps; leave --checkpoint out"
         )
-    chosen = ("mat", "mat_options") if config.new_sensor and config.mat is not None else ()
+    chosen = (
+        ("mat", "mat_options") if config.new_sensor and config.mat is not None else ()
+    )
     own = {name: getattr(start, name) for name in _NETWORK_FIELDS if name not in chosen}
     for name, value in own.items():
         given = getattr(config, name)

@@ -71,7 +71,9 @@ class RunFolder:
         resume_command: the command that resumes the training.
     """
 
-    def __init__(self, root: Path, sensor: str | None = None, whole: Path | None = None) -> None:
+    def __init__(
+        self, root: Path, sensor: str | None = None, whole: Path | None = None
+    ) -> None:
         self.root = root
         self.sensor = sensor or ""
         self.states = None if whole is None else whole / STATES
@@ -86,7 +88,9 @@ class RunFolder:
         self.bundle = self.bundle_file / self.sensor
         self.report = root / "report.json"
         self.page = root / "report.html"
-        self.resume_command = shlex.join(["simmat", "train", "--resume", str(whole or root)])
+        self.resume_command = shlex.join(
+            ["simmat", "train", "--resume", str(whole or root)]
+        )
 
     def create(self, data: Path) -> None:
         """Check that the folder can take a new run; writing the first file makes it.
@@ -95,7 +99,9 @@ class RunFolder:
         the run are allowed. Raises ConfigError if the folder is not empty, OutputError if it cannot be written to.
         """
         try:
-            occupied = self.root.is_dir() and not all(_is_leftover(path, data) for path in self.root.iterdir())
+            occupied = self.root.is_dir() and not all(
+                _is_leftover(path, data) for path in self.root.iterdir()
+            )
         except OSError as error:
             raise output_error(error, self.root) from error
         if occupied:
@@ -103,7 +109,9 @@ class RunFolder:
                 hint = f"resume it with `{self.resume_command}`"
             else:
                 hint = "choose another"
-            raise ConfigError(f"--out {self.root} is not empty; {hint} or remove it first")
+            raise ConfigError(
+                f"--out {self.root} is not empty; {hint} or remove it first"
+            )
         check_writable(self.root)
 
     @contextmanager
@@ -145,7 +153,9 @@ class RunFolder:
         """
         remove_temporary(self.root, older_than_s=0)
         kept = [record for record in self.records() if record["step"] <= step]
-        atomic_write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in kept))
+        atomic_write_text(
+            self.metrics, "".join(json.dumps(record) + "\n" for record in kept)
+        )
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one record."""
@@ -160,7 +170,9 @@ class RunFolder:
 def _is_leftover(path: Path, data: Path) -> bool:
     """Return whether a run makes this file before it writes its settings, or the data set is there."""
     empty_log = path.name == "metrics.jsonl" and path.stat().st_size == 0
-    return path.name == _LOCK or path == data or TEMPORARY_MARK in path.name or empty_log
+    return (
+        path.name == _LOCK or path == data or TEMPORARY_MARK in path.name or empty_log
+    )
 
 
 class Best(StrictModel):
@@ -221,22 +233,37 @@ def save_state(path: Path, state: RunState) -> None:
     tensors = {f"model/{name}": tensor for name, tensor in state.model.items()}
     tensors |= {f"optimizer/{name}": tensor for name, tensor in state.optimizer.items()}
     notes = {"format": STATE_FORMAT, **state.notes.model_dump(mode="json")}
-    atomic_write_bytes(path, save(tensors, metadata={"simmat": json.dumps(notes, sort_keys=True)}))
+    atomic_write_bytes(
+        path, save(tensors, metadata={"simmat": json.dumps(notes, sort_keys=True)})
+    )
 
 
 def load_state(path: Path, *, tensors: bool = True) -> RunState:
     """Read a state, or its notes alone; raise DataError if it is missing, damaged or of another format."""
     if not path.exists():
-        raise DataError(f"no state to resume at {path}; the run has not saved one: start it again without --resume")
+        raise DataError(
+            f"no state to resume at {path}; the run has not saved one: start it again without --resume"
+        )
     require_file(path, "state of a run")
     try:
         with safe_open(path, framework="pt") as file:
-            notes: dict[str, Any] = parse_json((file.metadata() or {})["simmat"], constants=True)
+            notes: dict[str, Any] = parse_json(
+                (file.metadata() or {})["simmat"], constants=True
+            )
             if notes.pop("format") != STATE_FORMAT:
-                raise DataError(f"{path} was written by another version of simmat; resume it with that version")
-            found = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118 (no mapping)
+                raise DataError(
+                    f"{path} was written by another version of simmat; resume it with that version"
+                )
+            found = {}
+            if tensors:
+                for name in file.keys():  # noqa: SIM118 (no mapping)
+                    found[name] = file.get_tensor(name)
         check_dimensions(found)
-        return RunState(_below(found, "model/"), _below(found, "optimizer/"), validate(RunNotes, notes))
+        return RunState(
+            _below(found, "model/"),
+            _below(found, "optimizer/"),
+            validate(RunNotes, notes),
+        )
     except DataError:
         raise
     except Exception as error:  # the kinds differ between versions of safetensors
@@ -259,28 +286,43 @@ def _damaged(path: Path | str, why: str) -> DataError:
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, module: nn.Module
+) -> dict[str, Tensor]:
     """Return the optimiser's moments by parameter name, on the CPU."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     return {
-        f"{names[id(parameter)]}/{key}": torch.as_tensor(value).detach().cpu().contiguous().clone()
+        f"{names[id(parameter)]}/{key}": torch.as_tensor(value)
+        .detach()
+        .cpu()
+        .contiguous()
+        .clone()
         for parameter, moments in optimizer.state.items()
         for key, value in moments.items()
     }
 
 
 def load_optimizer_tensors(
-    optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Mapping[str, Tensor], origin: str
+    optimizer: torch.optim.Optimizer,
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    origin: str,
 ) -> None:
     """Load what `optimizer_tensors` returned; raise DataError for tensors of another network."""
     parameters = dict(module.named_parameters())
     for path, value in tensors.items():
         name, _, key = path.rpartition("/")
         if name not in parameters:
-            raise _damaged(origin, f"it has {path!r}, a parameter that the network does not have")
+            raise _damaged(
+                origin, f"it has {path!r}, a parameter that the network does not have"
+            )
         parameter = parameters[name]
         # AdamW keeps its step count on the CPU, and its moments with the parameter's device and memory layout.
         if key == "step":
@@ -292,7 +334,9 @@ def load_optimizer_tensors(
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """Return as json values the settings that must not change on resume."""
-    values: dict[str, Any] = config.model_dump(mode="json", exclude=set(MUTABLE_ON_RESUME | PATH_SETTINGS))
+    values: dict[str, Any] = config.model_dump(
+        mode="json", exclude=set(MUTABLE_ON_RESUME | PATH_SETTINGS)
+    )
     return values
 
 

@@ -18,7 +18,14 @@ from accelerate.utils import DataLoaderConfiguration, GradientAccumulationPlugin
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from simmat.bundle import Sensors, find_bundle, load_tensors, read_bundle, read_sensors, trained_tensors
+from simmat.bundle import (
+    Sensors,
+    find_bundle,
+    load_tensors,
+    read_bundle,
+    read_sensors,
+    trained_tensors,
+)
 from simmat.callbacks import Callback, check_tracker
 from simmat.config import MUTABLE_ON_RESUME, TrainConfig, dump_configs, load_configs
 from simmat.data.batches import TrainingItems
@@ -57,7 +64,11 @@ _CORES_PER_WORKER = 4
 
 
 def train(
-    config: TrainConfig, registry: Registry, callback: Callback | None = None, *, loss: Loss | MaskLoss | None = None
+    config: TrainConfig,
+    registry: Registry,
+    callback: Callback | None = None,
+    *,
+    loss: Loss | MaskLoss | None = None,
 ) -> Path:
     """Run a training from its first step; return the best bundle by validation.
 
@@ -92,7 +103,9 @@ def resume(
         Interrupted: a signal arrived; the state is saved.
     """
     configs = started_configs(root, data)
-    return train_configs(configs, registry, dict.fromkeys(configs, callback), resume=True, loss=loss)
+    return train_configs(
+        configs, registry, dict.fromkeys(configs, callback), resume=True, loss=loss
+    )
 
 
 def started_configs(root: Path, data: Path | None = None) -> dict[str, TrainConfig]:
@@ -107,9 +120,13 @@ def started_configs(root: Path, data: Path | None = None) -> dict[str, TrainConf
     """
     file = RunFolder(root).config
     if not file.is_file():
-        raise ConfigError(f"--resume {root}: no run there (no config.toml); give the folder that --out named")
+        raise ConfigError(
+            f"--resume {root}: no run there (no config.toml); give the folder that --out named"
+        )
     if (root.absolute().parent / STATES / f"{root.name}.safetensors").exists():
-        raise ConfigError(f"--resume {root}: it is the run of one of several sensors; resume all: {root.parent}")
+        raise ConfigError(
+            f"--resume {root}: it is the run of one of several sensors; resume all: {root.parent}"
+        )
     return load_configs(file, {"out": root, "data": data})
 
 
@@ -144,11 +161,20 @@ def train_configs(
     first = next(iter(configs.values()))
     if "" in configs:
         folder = RunFolder(first.out, first.new_sensor)
-        fit([_learner(first, registry, folder, callbacks.get(""), resume=resume, loss=loss)], registry)
+        fit(
+            [
+                _learner(
+                    first, registry, folder, callbacks.get(""), resume=resume, loss=loss
+                )
+            ],
+            registry,
+        )
         return folder.bundle
 
     if launched_processes() > 1:
-        raise ConfigError("several sensors are trained in one process; start `simmat train` without a launcher")
+        raise ConfigError(
+            "several sensors are trained in one process; start `simmat train` without a launcher"
+        )
     whole = RunFolder(first.out.parent)
     if not resume:
         whole.create(first.data)
@@ -164,7 +190,13 @@ def train_configs(
         folder = RunFolder(config.out, name, whole.root)
         shared_with = next(iter(learners.values()), None)
         learners[name] = _learner(
-            config, registry, folder, callbacks.get(name), resume=resume, loss=loss, shared_with=shared_with
+            config,
+            registry,
+            folder,
+            callbacks.get(name),
+            resume=resume,
+            loss=loss,
+            shared_with=shared_with,
         )
     with whole.locked():
         planned = {name: learner.plan.config for name, learner in learners.items()}
@@ -194,7 +226,8 @@ def _learner(
         check_out_outside_data(config)
         if accelerator.is_main_process:
             folder.create(config.data)
-    elif folder.state.exists():  # a run killed before its first save has a config but no state: it starts from step 0
+    # a run killed before its first save has a config but no state: it starts from step 0
+    elif folder.state.exists():
         state = load_state(folder.state)
         check_settings(config, state.notes.settings)
         own = find_bundle(folder.bundle_file.parent)
@@ -204,7 +237,14 @@ def _learner(
         check_data(folder, state.notes.fingerprint, plan.dataset, plan.contents)
         check_network(plan.config, state.notes.spec, plan.spec)
     return _build_learner(
-        plan, folder, callback, accelerator, resumes=resume, state=state, own=own, shared_with=shared_with
+        plan,
+        folder,
+        callback,
+        accelerator,
+        resumes=resume,
+        state=state,
+        own=own,
+        shared_with=shared_with,
     )
 
 
@@ -243,12 +283,21 @@ def check_network(config: TrainConfig, known: ModelSpec, now: ModelSpec) -> None
             f"{config.modality} is not what the run in {config.out} was started with; restore it, or start a new run"
         )
     compared = [name for name in ModelSpec.model_fields if name not in MEASURED_FIELDS]
-    if known.foundation_sha256 is not None:  # equal weights mean the same model, even if its folder was renamed
+    # equal weights mean the same model, even if its folder was renamed
+    if known.foundation_sha256 is not None:
         compared.remove("foundation")
-    _check_equal(config, {_SETTINGS.get(name, name): (getattr(now, name), getattr(known, name)) for name in compared})
+    _check_equal(
+        config,
+        {
+            _SETTINGS.get(name, name): (getattr(now, name), getattr(known, name))
+            for name in compared
+        },
+    )
 
 
-def check_data(folder: RunFolder, started: str, dataset: Dataset, contents: DatasetDigest) -> None:
+def check_data(
+    folder: RunFolder, started: str, dataset: Dataset, contents: DatasetDigest
+) -> None:
     """Check that a resumed run has the samples, bytes of files and card it was started with."""
     if started == contents.fingerprint:
         return
@@ -259,7 +308,9 @@ def check_data(folder: RunFolder, started: str, dataset: Dataset, contents: Data
     )
 
 
-def _check_equal(config: TrainConfig, pairs: Mapping[str, tuple[object, object]]) -> None:
+def _check_equal(
+    config: TrainConfig, pairs: Mapping[str, tuple[object, object]]
+) -> None:
     """Raise one error that names every pair (now, before) that differs."""
     changed = []
     for name, (now, old) in pairs.items():
@@ -328,15 +379,22 @@ def _build_learner(
         done = saved_step = state.notes.step
         load_tensors(model, state.model, str(folder.state))
     elif config.init is not None:
-        _load_start(model, config.init, next((tensors for _, tensors in others.values()), None))
+        _load_start(
+            model, config.init, next((tensors for _, tensors in others.values()), None)
+        )
     with frozen(model, config):
         step = TrainingStep(
-            model, plan.loss, box_fraction=config.box_fraction, correction_clicks=config.correction_clicks
+            model,
+            plan.loss,
+            box_fraction=config.box_fraction,
+            correction_clicks=config.correction_clicks,
         )
         optimizer = build_optimizer(
             step,
             weight_decay=config.weight_decay,
-            backbone=pretrained_backbone(model.foundation, plan.parts.foundation.targets),
+            backbone=pretrained_backbone(
+                model.foundation, plan.parts.foundation.targets
+            ),
             backbone_factor=config.backbone_lr_factor,
         )
         loader = _loader(plan, accelerator, done)
@@ -357,20 +415,27 @@ def _build_learner(
         done=done,
         best=best,
     )
-    if state is not None:  # after accelerate, which would move AdamW's step counts to the device
+    # after accelerate, which would move AdamW's step counts to the device
+    if state is not None:
         module = accelerator.unwrap_model(learner.step)
-        load_optimizer_tensors(learner.optimizer.optimizer, module, state.optimizer, str(folder.state))
-        if accelerator.scaler and state.notes.scaler:  # a run may move to a device that scales nothing
+        load_optimizer_tensors(
+            learner.optimizer.optimizer, module, state.optimizer, str(folder.state)
+        )
+        # a run may move to a device that scales nothing
+        if accelerator.scaler and state.notes.scaler:
             accelerator.scaler.load_state_dict(state.notes.scaler)
     if shared_with is not None:
         moments = shared_with.optimizer.optimizer.state
         for parameter in model.foundation.parameters():
             if parameter.requires_grad:
-                learner.optimizer.optimizer.state[parameter] = moments[parameter]  # AdamW changes them in place
+                # AdamW changes them in place
+                learner.optimizer.optimizer.state[parameter] = moments[parameter]
     return learner
 
 
-def _load_start(model: SimMAT, path: Path, shared_with: Mapping[str, Tensor] | None = None) -> None:
+def _load_start(
+    model: SimMAT, path: Path, shared_with: Mapping[str, Tensor] | None = None
+) -> None:
     """Put the weights of a bundle into a network; a dense head of other classes starts anew.
 
     Args:
@@ -383,14 +448,24 @@ def _load_start(model: SimMAT, path: Path, shared_with: Mapping[str, Tensor] | N
     if shared_with is None:
         given = dict(read_bundle(path)[1])
     else:
-        given = own | {name: tensor for name, tensor in shared_with.items() if name.startswith("foundation.")}
+        given = own | {
+            name: tensor
+            for name, tensor in shared_with.items()
+            if name.startswith("foundation.")
+        }
         if given.keys() != own.keys():
             raise ConfigError(
                 f"--init {path}: another transfer layer stands before its tuned weights, and uses fewer of them; leave "
                 "--mat out, so that the new sensor gets one of the same kind"
             )
-    own_head = {name: tensor.shape for name, tensor in own.items() if name.startswith("dense.")}
-    given_head = {name: tensor.shape for name, tensor in given.items() if name.startswith("dense.")}
+    own_head = {
+        name: tensor.shape for name, tensor in own.items() if name.startswith("dense.")
+    }
+    given_head = {
+        name: tensor.shape
+        for name, tensor in given.items()
+        if name.startswith("dense.")
+    }
     if own_head != given_head:
         for name in given_head:
             del given[name]
@@ -401,7 +476,10 @@ def _load_start(model: SimMAT, path: Path, shared_with: Mapping[str, Tensor] | N
 
 def _share_foundation(model: SimMAT, other: SimMAT, config: TrainConfig) -> None:
     """Give a network the foundation model of another one, of which the same parameters train."""
-    if trainable_state(model.foundation).keys() != trainable_state(other.foundation).keys():
+    if (
+        trainable_state(model.foundation).keys()
+        != trainable_state(other.foundation).keys()
+    ):
         raise ConfigError(
             f"sensor {config.out.name!r}: behind its transfer layer other weights of the foundation model train than "
             "for the first sensor; give all sensors the same `mat`"
@@ -410,7 +488,9 @@ def _share_foundation(model: SimMAT, other: SimMAT, config: TrainConfig) -> None
 
 
 def _checkpoint_gradients(model: SimMAT, name: str) -> None:
-    turn_on: Callable[[], object] | None = getattr(model.foundation, "gradient_checkpointing", None)
+    turn_on: Callable[[], object] | None = getattr(
+        model.foundation, "gradient_checkpointing", None
+    )
     if turn_on is None:
         raise ConfigError(
             f"foundation model {name!r} has no gradient checkpointing; leave --gradient-checkpointing out, "
@@ -429,7 +509,8 @@ def _loader(plan: TrainingPlan, accelerator: Accelerator, done: int) -> DataLoad
     return DataLoader(
         replace(items, image_bytes=image_bytes),
         sampler=range(done * config.batch_size, plan.steps * config.batch_size),
-        batch_size=config.batch_size // config.grad_accumulation,  # of all processes, among which it is split
+        # of all processes, among which it is split
+        batch_size=config.batch_size // config.grad_accumulation,
         num_workers=workers,
         multiprocessing_context=START_METHOD if workers else None,
     )
@@ -440,7 +521,9 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     processes = launched_processes()
     device = pick_device(config.device, processes=processes)
     # accelerate keeps its state for the whole process; a second run in it may need other settings.
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    AcceleratorState._reset_state(
+        reset_partial_state=not torch.distributed.is_initialized()
+    )
     # Of several processes each takes its own GPU; accelerate finds the device for "auto" and "cpu" itself.
     chooses = config.device in ("auto", "cpu") or processes > 1
     with own_settings(None if chooses else device):
@@ -451,13 +534,18 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
                 config.grad_accumulation, sync_with_dataloader=False
             ),
             cpu=config.device == "cpu",
-            dataloader_config=DataLoaderConfiguration(split_batches=True, even_batches=False),
+            dataloader_config=DataLoaderConfiguration(
+                split_batches=True, even_batches=False
+            ),
             rng_types=[],
             log_with=config.track,
             project_dir=config.out,
         )
-    if config.precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would silently use fp32
-        raise ConfigError("--precision fp16 needs a GPU, and this run is on the CPU; use fp32 or bf16")
+    # accelerate would silently use fp32
+    if config.precision == "fp16" and accelerator.device.type == "cpu":
+        raise ConfigError(
+            "--precision fp16 needs a GPU, and this run is on the CPU; use fp32 or bf16"
+        )
     if config.batch_size // config.grad_accumulation % accelerator.num_processes:
         raise ConfigError(
             f"--batch-size {config.batch_size} must be a multiple of --grad-accumulation "
@@ -466,7 +554,9 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     return accelerator
 
 
-def loading_processes(config: TrainConfig, accelerator: Accelerator, items: TrainingItems, count: int) -> int:
+def loading_processes(
+    config: TrainConfig, accelerator: Accelerator, items: TrainingItems, count: int
+) -> int:
     """Return how many processes load the next `count` items: as the config says, or so many that no step waits.
 
     0 where they would slow it down: for few items, and on a CPU of few cores, which compute the steps. 0, too, on
@@ -488,7 +578,8 @@ def loading_processes(config: TrainConfig, accelerator: Accelerator, items: Trai
         return 0
     step_bytes = config.batch_size * sum(part.nbytes for part in items[0])
     in_shared_memory = 0
-    with suppress(OSError):  # each has two batches ready; half of the room is left to others
+    # each has two batches ready; half of the room is left to others
+    with suppress(OSError):
         in_shared_memory = shutil.disk_usage("/dev/shm").free // (4 * step_bytes)
     return min(limit, in_shared_memory)
 

@@ -26,7 +26,9 @@ class TrainingStep(nn.Module):
         correction_clicks: rounds with an added click on an error and the previous prediction as mask input.
     """
 
-    def __init__(self, model: SimMAT, loss: Loss, *, box_fraction: float, correction_clicks: int) -> None:
+    def __init__(
+        self, model: SimMAT, loss: Loss, *, box_fraction: float, correction_clicks: int
+    ) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
@@ -39,7 +41,12 @@ class TrainingStep(nn.Module):
         All items of a step are prompted with clicks, or all with boxes.
         """
         boxes = bool(batch.step_draw[0] < self.box_fraction)
-        losses = self.loss(StepOutputs(self.model, batch, boxes=boxes, correction_clicks=self.correction_clicks), batch)
+        losses = self.loss(
+            StepOutputs(
+                self.model, batch, boxes=boxes, correction_clicks=self.correction_clicks
+            ),
+            batch,
+        )
         total = losses.get("loss")
         if total is None or total.ndim or not total.requires_grad:
             raise ConfigError(
@@ -63,7 +70,9 @@ class StepOutputs:
         correction_clicks: rounds after the first.
     """
 
-    def __init__(self, model: SimMAT, batch: Batch, *, boxes: bool, correction_clicks: int) -> None:
+    def __init__(
+        self, model: SimMAT, batch: Batch, *, boxes: bool, correction_clicks: int
+    ) -> None:
         self._model = model
         self._batch = batch
         self._boxes = boxes
@@ -84,7 +93,9 @@ class StepOutputs:
         prompts = training_prompts(batch, boxes=self._boxes)
         found = [self._model.decode(self.embedding, prompts)]
         for number in range(self._corrections):
-            prompts = corrected_prompts(prompts, found[-1], targets, ignore, draws[:, number])
+            prompts = corrected_prompts(
+                prompts, found[-1], targets, ignore, draws[:, number]
+            )
             found.append(self._model.decode(self.embedding, prompts))
         return found
 
@@ -102,16 +113,24 @@ def training_prompts(batch: Batch, *, boxes: bool) -> PromptBatch:
     count = images * prompts
     points = 0 if boxes else 1
     return PromptBatch(
-        image_index=torch.arange(images, device=batch.clicks.device).repeat_interleave(prompts),
+        image_index=torch.arange(images, device=batch.clicks.device).repeat_interleave(
+            prompts
+        ),
         point_coords=batch.clicks.reshape(count, 1, 2)[:, :points],
-        point_labels=torch.ones(count, points, dtype=torch.int64, device=batch.clicks.device),
+        point_labels=torch.ones(
+            count, points, dtype=torch.int64, device=batch.clicks.device
+        ),
         boxes=batch.boxes.reshape(count, 4) if boxes else None,
     )
 
 
 @torch.no_grad()
 def corrected_prompts(
-    prompts: PromptBatch, prediction: MaskPrediction, targets: Tensor, ignore: Tensor, draws: Tensor
+    prompts: PromptBatch,
+    prediction: MaskPrediction,
+    targets: Tensor,
+    ignore: Tensor,
+    draws: Tensor,
 ) -> PromptBatch:
     """Add a click on a random wrong pixel of each prediction, and the prediction as mask input, as SAM is trained.
 
@@ -127,7 +146,9 @@ def corrected_prompts(
     """
     low = prediction.logits[:, :1].detach().float()  # (K, 1, h, w)
     size = targets.shape[-1]
-    mask = F.interpolate(low, (size, size), mode="bilinear", align_corners=False)[:, 0] > 0
+    mask = (
+        F.interpolate(low, (size, size), mode="bilinear", align_corners=False)[:, 0] > 0
+    )
     wrong = ((mask != targets) & ~ignore).flatten(1)  # (K, S·S)
     total = wrong.sum(1)
     nth = (draws.to(total.device) * total).long().clamp(max=(total - 1).clamp(min=0))
@@ -150,7 +171,15 @@ HALVING_EPOCHS = 10
 """Epochs between two halvings, as in the paper's released code."""
 
 
-def learning_rate(step: int, *, peak: float, steps: int, warmup: int, schedule: Schedule, epoch: int = 0) -> float:
+def learning_rate(
+    step: int,
+    *,
+    peak: float,
+    steps: int,
+    warmup: int,
+    schedule: Schedule,
+    epoch: int = 0,
+) -> float:
     """Return the learning rate of a step from 0: linear warm-up, then the schedule.
 
     "cosine" falls to 1 % of the peak, "constant" stays, "halving" halves every `HALVING_EPOCHS` completed epochs.
@@ -166,7 +195,11 @@ def learning_rate(step: int, *, peak: float, steps: int, warmup: int, schedule: 
 
 
 def build_optimizer(
-    module: nn.Module, *, weight_decay: float, backbone: Iterable[nn.Parameter] = (), backbone_factor: float = 1.0
+    module: nn.Module,
+    *,
+    weight_decay: float,
+    backbone: Iterable[nn.Parameter] = (),
+    backbone_factor: float = 1.0,
 ) -> torch.optim.AdamW:
     """Return AdamW over all trainable parameters; biases, norms and other vectors have no weight decay.
 

@@ -16,7 +16,13 @@ from runs import registry
 from safetensors.torch import save, save_file
 from torch import Tensor
 
-from simmat.bundle import FILE_NAME, load_bundle, read_bundle, read_bundle_spec, write_sensors
+from simmat.bundle import (
+    FILE_NAME,
+    load_bundle,
+    read_bundle,
+    read_bundle_spec,
+    write_sensors,
+)
 from simmat.bundle.format import METADATA_KEY, bundle_bytes
 from simmat.errors import BundleError, ConfigError, SimMATError
 
@@ -25,7 +31,11 @@ SIZES = {"width": 8, "contrast": 1.0}
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("made") / "bundle", mat="mat-residual", mat_options=SIZES)
+    return tiny_bundle(
+        tmp_path_factory.mktemp("made") / "bundle",
+        mat="mat-residual",
+        mat_options=SIZES,
+    )
 
 
 @pytest.fixture
@@ -80,9 +90,13 @@ write_sensors(file, {"": (spec.model_copy(update={"licence": "mit"}), tensors)})
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("when", "licence"), [("before", ""), ("after", "mit")])
-def test_a_killed_process_leaves_the_old_bundle_or_the_new_one(bundle: Path, when: str, licence: str) -> None:
+def test_a_killed_process_leaves_the_old_bundle_or_the_new_one(
+    bundle: Path, when: str, licence: str
+) -> None:
     """Nothing of it runs any more, not even a `finally`."""
-    done = subprocess.run([sys.executable, "-c", KILLED, str(bundle / FILE_NAME), when], check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(bundle / FILE_NAME), when], check=False
+    )
     assert done.returncode < 0
     assert read_bundle_spec(bundle).licence == licence
 
@@ -90,7 +104,9 @@ def test_a_killed_process_leaves_the_old_bundle_or_the_new_one(bundle: Path, whe
 def test_equal_bundles_are_equal_files(bundle: Path, tmp_path: Path) -> None:
     """A checksum beside a download means something only if it can be had again."""
     write_sensors(tmp_path / "again.safetensors", {"": read_bundle(bundle)})
-    assert (tmp_path / "again.safetensors").read_bytes() == (bundle / FILE_NAME).read_bytes()
+    assert (tmp_path / "again.safetensors").read_bytes() == (
+        bundle / FILE_NAME
+    ).read_bytes()
 
 
 def test_every_changed_byte_of_the_content_is_noticed(bundle: Path) -> None:
@@ -104,7 +120,10 @@ def test_every_changed_byte_of_the_content_is_noticed(bundle: Path) -> None:
         assert other != content
         file.write_bytes(other)
         for read in (read_bundle_spec, lambda path: load_bundle(path, registry())):
-            with pytest.raises(BundleError, match=r"bundle\.safetensors is damaged \(.*was changed.*again"):
+            with pytest.raises(
+                BundleError,
+                match=r"bundle\.safetensors is damaged \(.*was changed.*again",
+            ):
                 read(bundle)
 
 
@@ -142,19 +161,30 @@ def put(bundle: Path, name: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_refused_by_name(bundle: Path, value: float) -> None:
+def test_weights_that_are_not_finite_are_refused_by_name(
+    bundle: Path, value: float
+) -> None:
     """A network of NaN answers every click with an empty mask, and no error says why."""
     put(bundle, "mat.stack.0.weight", value)
-    with pytest.raises(BundleError, match=r"bundle\.safetensors holds NaN or infinity in the tensor 'mat\.stack\.0"):
+    with pytest.raises(
+        BundleError,
+        match=r"bundle\.safetensors holds NaN or infinity in the tensor 'mat\.stack\.0",
+    ):
         load_bundle(bundle, registry())
 
 
-def test_weights_of_more_dimensions_than_torch_computes_with_are_refused(bundle: Path) -> None:
+def test_weights_of_more_dimensions_than_torch_computes_with_are_refused(
+    bundle: Path,
+) -> None:
     """torch loads 5,000 of them, and fails later."""
     _, tensors = read_parts(bundle)
-    content = save(tensors | {"mat.stack.0.weight": torch.zeros([1] * 80)}, {METADATA_KEY: "{}"})
+    content = save(
+        tensors | {"mat.stack.0.weight": torch.zeros([1] * 80)}, {METADATA_KEY: "{}"}
+    )
     file_of(bundle).write_bytes(content)
-    with pytest.raises(BundleError, match=r"bundle\.safetensors is damaged .*weight' has 80 dimensions"):
+    with pytest.raises(
+        BundleError, match=r"bundle\.safetensors is damaged .*weight' has 80 dimensions"
+    ):
         load_bundle(bundle, registry())
 
 
@@ -178,10 +208,14 @@ def test_weights_of_another_type_of_numbers_are_refused(bundle: Path) -> None:
         {"tune": "adapter", "tune_options": {"width": 10**8}},
     ],
 )
-def test_a_network_of_terabytes_is_refused_before_memory_is_taken(bundle: Path, wanted: dict[str, Any]) -> None:
+def test_a_network_of_terabytes_is_refused_before_memory_is_taken(
+    bundle: Path, wanted: dict[str, Any]
+) -> None:
     """A kilobyte from a stranger must not end the machine; its weights tell how large the network can be."""
     change_json(bundle, **wanted)
-    with pytest.raises((BundleError, ConfigError), match=r"do(es)? not fit|cannot be built"):
+    with pytest.raises(
+        (BundleError, ConfigError), match=r"do(es)? not fit|cannot be built"
+    ):
         load_bundle(bundle, registry("baselines"))
 
 
@@ -199,29 +233,53 @@ def test_a_network_of_terabytes_is_refused_before_memory_is_taken(bundle: Path, 
         ({"modality": 3}, "modality"),
         ({"selected_channels": [[1]]}, "selected_channels"),
         ({"zero_shot": [["a"], ["b"], ["c"]]}, "zero_shot"),
-        ({"packages": [{"kind": "tuner", "name": "a", "distribution": "-r x", "version": "1"}]}, "distribution"),
+        (
+            {
+                "packages": [
+                    {
+                        "kind": "tuner",
+                        "name": "a",
+                        "distribution": "-r x",
+                        "version": "1",
+                    }
+                ]
+            },
+            "distribution",
+        ),
     ],
 )
-def test_a_value_that_no_training_writes_is_damage(bundle: Path, value: dict[str, Any], said: str) -> None:
+def test_a_value_that_no_training_writes_is_damage(
+    bundle: Path, value: dict[str, Any], said: str
+) -> None:
     """Left alone, it fails deep in the network or in the model card."""
     change_json(bundle, **value)
     for read in (read_bundle_spec, lambda path: load_bundle(path, registry())):
-        with pytest.raises(BundleError, match=rf"bundle\.safetensors is damaged \(.*{said}"):
+        with pytest.raises(
+            BundleError, match=rf"bundle\.safetensors is damaged \(.*{said}"
+        ):
             read(bundle)
 
 
-@pytest.mark.parametrize("modality", ["/etc/hostname.toml", "gray+../sonar.TOML", "sensor.toml"])
-def test_a_sensor_that_is_a_path_is_refused(bundle: Path, tmp_path: Path, modality: str) -> None:
+@pytest.mark.parametrize(
+    "modality", ["/etc/hostname.toml", "gray+../sonar.TOML", "sensor.toml"]
+)
+def test_a_sensor_that_is_a_path_is_refused(
+    bundle: Path, tmp_path: Path, modality: str
+) -> None:
     """A stranger's file must not choose which files are read here."""
     (tmp_path / "sensor.toml").write_text("format = 1")
     change_json(bundle, modality=modality)
     for read in (read_bundle_spec, lambda path: load_bundle(path, registry())):
-        with pytest.raises(BundleError, match="must be the names of sensors, got the path"):
+        with pytest.raises(
+            BundleError, match="must be the names of sensors, got the path"
+        ):
             read(bundle)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[]", '"x"', "{", "NaN"])
-def test_a_header_that_is_no_table_of_json_is_damaged(tmp_path: Path, text: str) -> None:
+def test_a_header_that_is_no_table_of_json_is_damaged(
+    tmp_path: Path, text: str
+) -> None:
     """A stranger's file must not end in a traceback of the json reader."""
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {METADATA_KEY: text})
     with pytest.raises(BundleError, match=r"a\.safetensors is damaged \("):
@@ -230,7 +288,11 @@ def test_a_header_that_is_no_table_of_json_is_damaged(tmp_path: Path, text: str)
 
 def test_a_json_of_many_megabytes_is_refused(tmp_path: Path) -> None:
     """No training writes one; it would take minutes to check."""
-    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {METADATA_KEY: '"' + "a" * (17 << 20) + '"'})
+    save_file(
+        {"a": torch.zeros(1)},
+        tmp_path / "a.safetensors",
+        {METADATA_KEY: '"' + "a" * (17 << 20) + '"'},
+    )
     with pytest.raises(BundleError, match="at most 16777216 are allowed"):
         read_bundle_spec(tmp_path / "a.safetensors")
 
@@ -238,7 +300,10 @@ def test_a_json_of_many_megabytes_is_refused(tmp_path: Path) -> None:
 def test_a_newer_format_is_refused_by_name(bundle: Path) -> None:
     """Nobody guesses at what they cannot read."""
     change_json(bundle, format=99)
-    with pytest.raises(BundleError, match=r"bundle format 99.*reads format 3.*pip install --upgrade simmat"):
+    with pytest.raises(
+        BundleError,
+        match=r"bundle format 99.*reads format 3.*pip install --upgrade simmat",
+    ):
         load_bundle(bundle, registry())
 
 

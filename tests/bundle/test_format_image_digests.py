@@ -18,7 +18,11 @@ def test_a_window_is_known_by_its_pixels() -> None:
     block, digest = Window(0, 0, 32, 32), np.zeros((1, 32), np.uint8)
     found = ImageDigests.of(digest, [block])
     assert found is not None
-    for window, known in ((Window(31, 31, 40, 40), True), (Window(0, 32, 32, 64), False), (None, True)):
+    for window, known in (
+        (Window(31, 31, 40, 40), True),
+        (Window(0, 32, 32, 64), False),
+        (None, True),
+    ):
         assert found.has(digest, [window]) == [known]
         assert found.has(digest + 1, [window]) == [False]
     whole = ImageDigests.of(digest, [None])
@@ -27,7 +31,12 @@ def test_a_window_is_known_by_its_pixels() -> None:
 
 
 @pytest.mark.parametrize(
-    "record", [{"digests": "AAAAAAA="}, {"digests": "no base64"}, {"digests": "", "windows": "AA=="}]
+    "record",
+    [
+        {"digests": "AAAAAAA="},
+        {"digests": "no base64"},
+        {"digests": "", "windows": "AA=="},
+    ],
 )
 def test_a_damaged_record_is_named(tmp_path: Path, record: dict[str, str]) -> None:
     """It must not count as a bundle that saw no image."""

@@ -11,7 +11,9 @@ from simmat.model import SimMAT
 from simmat.nn.tuners import set_train_mode
 from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
 
-LAYERS = [(spec.name, "lora") for spec in TRANSFER_LAYERS] + [("mat-residual", spec.name) for spec in TUNERS]
+LAYERS = [(spec.name, "lora") for spec in TRANSFER_LAYERS] + [
+    ("mat-residual", spec.name) for spec in TUNERS
+]
 PAIRS = [*dict.fromkeys(LAYERS), ("channel-attention", "full")]
 
 
@@ -33,7 +35,9 @@ def trained(mat: str, tune: str) -> SimMAT:
         for _ in range(2):
             optimiser.zero_grad()
             prediction = model(*inputs(3), ask())
-            (prediction.logits.square().mean() + prediction.iou.square().mean()).backward()
+            (
+                prediction.logits.square().mean() + prediction.iou.square().mean()
+            ).backward()
             optimiser.step()
     return model
 

@@ -37,7 +37,10 @@ REGISTRY = registry()
 
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return training.train(config(data, tmp_path_factory.mktemp("run") / "run", steps=2, val_every=1), REGISTRY)
+    return training.train(
+        config(data, tmp_path_factory.mktemp("run") / "run", steps=2, val_every=1),
+        REGISTRY,
+    )
 
 
 @pytest.fixture
@@ -46,7 +49,9 @@ def bundle(trained: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_bundle_needs_nothing_but_itself(bundle: Path, data: Path, trained: Path) -> None:
+def test_a_bundle_needs_nothing_but_itself(
+    bundle: Path, data: Path, trained: Path
+) -> None:
     """People send each other bundles, not run folders."""
     picture = data / "images/s0.png"
     script = (
@@ -58,33 +63,58 @@ def test_a_bundle_needs_nothing_but_itself(bundle: Path, data: Path, trained: Pa
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, cwd=bundle.parent, capture_output=True, text=True, env=environment, check=False)
-    here = predict(load_bundle(trained, REGISTRY), {"gray": picture}, Prompt.points([(14, 20)]))
+    done = subprocess.run(
+        command,
+        cwd=bundle.parent,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    here = predict(
+        load_bundle(trained, REGISTRY), {"gray": picture}, Prompt.points([(14, 20)])
+    )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) == pytest.approx(here.score, abs=1e-6)
 
 
-def test_the_loaded_network_is_the_one_that_was_validated(trained: Path, data: Path) -> None:
+def test_the_loaded_network_is_the_one_that_was_validated(
+    trained: Path, data: Path
+) -> None:
     """Scores in a bundle must be those of the weights in it."""
     bundle = load_bundle(trained, REGISTRY)
-    scores, zero = evaluate_bundle(bundle, data, "val", zero_shot=True, registry=REGISTRY)
-    assert scores.summary()["miou_object"] == pytest.approx(bundle.spec.metrics["val"]["miou_object"], abs=1e-6)
+    scores, zero = evaluate_bundle(
+        bundle, data, "val", zero_shot=True, registry=REGISTRY
+    )
+    assert scores.summary()["miou_object"] == pytest.approx(
+        bundle.spec.metrics["val"]["miou_object"], abs=1e-6
+    )
     assert zero is None
 
 
-def test_a_bundle_holds_no_pickle_and_no_clock(trained: Path, data: Path, tmp_path: Path) -> None:
+def test_a_bundle_holds_no_pickle_and_no_clock(
+    trained: Path, data: Path, tmp_path: Path
+) -> None:
     """Equal runs give equal files, and a bundle from a stranger runs no code."""
-    again = training.train(config(data, tmp_path / "again", steps=2, val_every=1), REGISTRY)
+    again = training.train(
+        config(data, tmp_path / "again", steps=2, val_every=1), REGISTRY
+    )
     assert again.read_bytes() == trained.read_bytes()
     assert again == tmp_path / "again" / FILE_NAME
 
 
 def test_other_channels_are_refused_by_name(bundle: Path, tmp_path: Path) -> None:
     """Kelvin in a network trained on counts would give a mask that looks like one."""
-    change_json(bundle, lambda document: document["sensor_channels"][0].update(unit="K"))
+    change_json(
+        bundle, lambda document: document["sensor_channels"][0].update(unit="K")
+    )
     Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / "x.png")
     with pytest.raises(BundleError, match=r"gray \[count\].*gray \[K\]"):
-        predict(load_bundle(bundle, REGISTRY), {"gray": tmp_path / "x.png"}, Prompt.points([(1, 1)]))
+        predict(
+            load_bundle(bundle, REGISTRY),
+            {"gray": tmp_path / "x.png"},
+            Prompt.points([(1, 1)]),
+        )
 
 
 def test_other_tensors_are_refused(bundle: Path) -> None:
@@ -102,21 +132,37 @@ def test_other_foundation_weights_are_refused(bundle: Path, tmp_path: Path) -> N
         load_bundle(bundle, REGISTRY, checkpoint=weights)
 
 
-def test_the_folder_of_a_run_stands_for_its_best_bundle(trained: Path, data: Path) -> None:
+def test_the_folder_of_a_run_stands_for_its_best_bundle(
+    trained: Path, data: Path
+) -> None:
     """It holds one bundle, so there is nothing to ask back."""
     assert read_bundle_spec(trained.parent) == read_bundle_spec(trained)
-    loaded, direct = load_bundle(trained.parent, REGISTRY), load_bundle(trained, REGISTRY)
+    loaded, direct = (
+        load_bundle(trained.parent, REGISTRY),
+        load_bundle(trained, REGISTRY),
+    )
     sources, prompt = {"gray": data / "images/s0.png"}, Prompt.points([(14, 20)])
-    assert predict(loaded, sources, prompt).score == predict(direct, sources, prompt).score
+    assert (
+        predict(loaded, sources, prompt).score == predict(direct, sources, prompt).score
+    )
 
 
 def test_a_prediction_has_the_original_size(trained: Path, data: Path) -> None:
     """A mask of another size would have to be resized by guess."""
     bundle = load_bundle(trained, REGISTRY)
-    box = Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), np.asarray([2, 3, 30, 35], np.float32))
+    box = Prompt(
+        np.zeros((0, 2), np.float32),
+        np.zeros(0, np.int64),
+        np.asarray([2, 3, 30, 35], np.float32),
+    )
     for prompt in (Prompt.points([(14, 20)], [(40, 10)]), box):
         for mask_selection in ("single", "best"):
-            found = predict(bundle, {"gray": data / "images/s0.png"}, prompt, mask_selection=mask_selection)  # type: ignore[arg-type]
+            found = predict(
+                bundle,
+                {"gray": data / "images/s0.png"},
+                prompt,
+                mask_selection=mask_selection,
+            )  # type: ignore[arg-type]
             assert found.mask.shape == (40, 56)
             assert np.array_equal(found.mask, found.logits > 0)
 
@@ -124,7 +170,9 @@ def test_a_prediction_has_the_original_size(trained: Path, data: Path) -> None:
 def test_every_epoch_shows_every_sample_once() -> None:
     """A sampler that repeats samples would train on less than it says."""
     order = [sample_at(position, 7, seed=5) for position in range(21)]
-    assert all(sorted(order[start : start + 7]) == list(range(7)) for start in (0, 7, 14))
+    assert all(
+        sorted(order[start : start + 7]) == list(range(7)) for start in (0, 7, 14)
+    )
     assert order[:7] != order[7:14]
 
 
@@ -137,17 +185,28 @@ def test_a_split_without_regions_has_no_score(trained: Path, tmp_path: Path) -> 
         evaluate_bundle(load_bundle(trained, REGISTRY), empty, "test")
 
 
-def test_the_region_rule_of_training_counts_where_the_data_set_has_none(tmp_path: Path) -> None:
+def test_the_region_rule_of_training_counts_where_the_data_set_has_none(
+    tmp_path: Path,
+) -> None:
     """A card that says one thing says nothing of the others; left out, the score would be of other objects."""
     data = gray_set(tmp_path / "set", test=8)
     silent = evaluate_bundle(
-        load_bundle(training.train(config(data, tmp_path / "a", steps=1), REGISTRY), REGISTRY), data
+        load_bundle(
+            training.train(config(data, tmp_path / "a", steps=1), REGISTRY), REGISTRY
+        ),
+        data,
     )
     areas = sorted(score.area for score in silent[0].objects)
     bar = areas[len(areas) // 2]
-    stated = training.train(config(data, tmp_path / "b", steps=1, min_region=bar), REGISTRY)
+    stated = training.train(
+        config(data, tmp_path / "b", steps=1, min_region=bar), REGISTRY
+    )
     scores, _ = evaluate_bundle(load_bundle(stated, REGISTRY), data)
-    assert sorted(score.area for score in scores.objects) == [area for area in areas if area >= bar] != areas
+    assert (
+        sorted(score.area for score in scores.objects)
+        == [area for area in areas if area >= bar]
+        != areas
+    )
 
 
 def moved(data: Path, root: Path, **splits: str) -> Path:
@@ -155,9 +214,16 @@ def moved(data: Path, root: Path, **splits: str) -> Path:
     shutil.copytree(data, root)
     for number in range(9):
         (root / f"images/s{number}.png").rename(root / f"images/new{number}.png")
-    rows = (data / "manifest.csv").read_text().replace("images/s", "images/new").splitlines()
+    rows = (
+        (data / "manifest.csv")
+        .read_text()
+        .replace("images/s", "images/new")
+        .splitlines()
+    )
     parts = [row.split(",") for row in rows]
-    changed = [",".join([part[0], splits.get(part[0], part[1]), *part[2:]]) for part in parts]
+    changed = [
+        ",".join([part[0], splits.get(part[0], part[1]), *part[2:]]) for part in parts
+    ]
     (root / "manifest.csv").write_text("\n".join(changed))
     return root
 
@@ -167,31 +233,65 @@ def moved(data: Path, root: Path, **splits: str) -> Path:
     [
         ("test", {}, ["s7", "s8"], ([], [], [])),
         ("test", {"s0": "test", "s5": "test"}, ["s7", "s8"], ([], [], ["s0", "s5"])),
-        ("val", {"s0": "val", "s7": "val"}, ["s5", "s6", "s7"], ([], ["s5", "s6"], ["s0"])),
-        ("train", {"s7": "train"}, ["s0", "s1", "s2", "s3", "s4", "s7"], (["s0", "s1", "s2", "s3", "s4"], [], [])),
+        (
+            "val",
+            {"s0": "val", "s7": "val"},
+            ["s5", "s6", "s7"],
+            ([], ["s5", "s6"], ["s0"]),
+        ),
+        (
+            "train",
+            {"s7": "train"},
+            ["s0", "s1", "s2", "s3", "s4", "s7"],
+            (["s0", "s1", "s2", "s3", "s4"], [], []),
+        ),
     ],
 )
 def test_images_of_training_have_no_score(
-    trained: Path, data: Path, tmp_path: Path, split: str, splits: dict[str, str], scored: list[str], seen: Any
+    trained: Path,
+    data: Path,
+    tmp_path: Path,
+    split: str,
+    splits: dict[str, str],
+    scored: list[str],
+    seen: Any,
 ) -> None:
     """However they came into the split, and whatever they are called now: their score says nothing of new images."""
-    scores, _ = evaluate_bundle(load_bundle(trained, REGISTRY), moved(data, tmp_path / "set", **splits), split)
+    scores, _ = evaluate_bundle(
+        load_bundle(trained, REGISTRY), moved(data, tmp_path / "set", **splits), split
+    )
     assert list(scores.by_sample()) == scored
     assert scores.seen is not None
-    assert (scores.seen.trained, scores.seen.validated, scores.seen.left_out) == tuple(map(tuple, seen))
+    assert (scores.seen.trained, scores.seen.validated, scores.seen.left_out) == tuple(
+        map(tuple, seen)
+    )
     assert bool(seen_note(scores.seen)) == any(seen)
 
 
-def test_a_split_that_was_all_trained_on_is_refused(trained: Path, data: Path, tmp_path: Path) -> None:
+def test_a_split_that_was_all_trained_on_is_refused(
+    trained: Path, data: Path, tmp_path: Path
+) -> None:
     """There is no image left to score."""
-    splits = dict.fromkeys(("s0", "s1", "s2", "s3"), "test") | {"s7": "train", "s8": "train"}
+    splits = dict.fromkeys(("s0", "s1", "s2", "s3"), "test") | {
+        "s7": "train",
+        "s8": "train",
+    }
     with pytest.raises(DataError, match="trained on all 4 images of the test split"):
-        evaluate_bundle(load_bundle(trained, REGISTRY), moved(data, tmp_path / "set", **splits), "test")
+        evaluate_bundle(
+            load_bundle(trained, REGISTRY),
+            moved(data, tmp_path / "set", **splits),
+            "test",
+        )
 
 
 def test_a_bundle_without_a_record_is_scored(bundle: Path, data: Path) -> None:
     """Older versions wrote none."""
-    change_json(bundle, lambda document: [document.pop(name) for name in ("trained_on", "validated_on")])
+    change_json(
+        bundle,
+        lambda document: [
+            document.pop(name) for name in ("trained_on", "validated_on")
+        ],
+    )
     scores, _ = evaluate_bundle(load_bundle(bundle, REGISTRY), data)
     assert scores.seen is None
     assert len(scores.objects) == 4
@@ -208,9 +308,15 @@ def test_evaluation_equals_the_definition(trained: Path, data: Path) -> None:
         mask = np.asarray(Image.open(data / f"masks/{name}.png"))
         for value in (1, 2):
             truth = mask == value
-            found = predict(bundle, {"gray": data / f"images/{name}.png"}, Prompt.points([center_click(truth)])).mask
+            found = predict(
+                bundle,
+                {"gray": data / f"images/{name}.png"},
+                Prompt.points([center_click(truth)]),
+            ).mask
             ious.append((found & truth).sum() / (found | truth).sum())
-    assert scores.summary()["miou_object"] == pytest.approx(float(np.mean(ious)), abs=1e-4)
+    assert scores.summary()["miou_object"] == pytest.approx(
+        float(np.mean(ious)), abs=1e-4
+    )
     assert torch.is_inference_mode_enabled() is False
 
 
@@ -235,35 +341,55 @@ def _registry_with(weights: Path) -> Registry:
         (),
         [
             ("modality", known.modality("gray"), "test"),
-            ("foundation model", replace(known.foundation("tiny"), weights=file), "test"),
+            (
+                "foundation model",
+                replace(known.foundation("tiny"), weights=file),
+                "test",
+            ),
             ("transfer layer", known.transfer_layer("mat"), "test"),
             ("tuner", known.tuner("frozen"), "test"),
         ],
     )
 
 
-def test_other_foundation_weights_are_refused_by_their_sha256(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_foundation_weights_are_refused_by_their_sha256(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The tuned part alone means nothing on other weights, and gives masks that look like some."""
     monkeypatch.chdir(tmp_path)
-    model = cast(nn.Module, build_foundation(TINY, image_size=256, weights=None, seed=1))
+    model = cast(
+        nn.Module, build_foundation(TINY, image_size=256, weights=None, seed=1)
+    )
     weights = model.state_dict()
     save_file(weights, "right.safetensors")
-    save_file({name: tensor + 1 for name, tensor in weights.items()}, "other.safetensors")
-    right, other = (sha256_of(Path(f"{name}.safetensors")) for name in ("right", "other"))
+    save_file(
+        {name: tensor + 1 for name, tensor in weights.items()}, "other.safetensors"
+    )
+    right, other = (
+        sha256_of(Path(f"{name}.safetensors")) for name in ("right", "other")
+    )
     bundle = tiny_bundle(tmp_path / "bundle", foundation_sha256=right)
     load_bundle(bundle, _registry_with(Path("right.safetensors")))
-    with pytest.raises(BundleError, match=rf"'tiny' weights with sha256 {right[:12]}.* has {other[:12]}"):
+    with pytest.raises(
+        BundleError,
+        match=rf"'tiny' weights with sha256 {right[:12]}.* has {other[:12]}",
+    ):
         load_bundle(bundle, _registry_with(Path("other.safetensors")))
 
 
 @pytest.mark.parametrize("part", ["modality", "foundation", "mat", "tune"])
-def test_a_missing_part_is_reported_with_the_packages_of_training(tmp_path: Path, part: str) -> None:
+def test_a_missing_part_is_reported_with_the_packages_of_training(
+    tmp_path: Path, part: str
+) -> None:
     """Only the file knows who brought it; a name that SimMAT makes up could be anybody's package."""
-    package = Package(kind="tuner", name="theirs", distribution="someones-tuners", version="2.1")
+    package = Package(
+        kind="tuner", name="theirs", distribution="someones-tuners", version="2.1"
+    )
     bundle = tiny_bundle(tmp_path / "bundle", packages=(package,))
     change_json(bundle, **{part: "theirs"})
     with pytest.raises(
-        UnknownNameError, match=r"'theirs'.*According to the file, .* was trained with someones-tuners 2\.1"
+        UnknownNameError,
+        match=r"'theirs'.*According to the file, .* was trained with someones-tuners 2\.1",
     ):
         load_bundle(bundle, REGISTRY)
     change_json(bundle, packages=[])

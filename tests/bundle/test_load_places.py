@@ -10,7 +10,14 @@ from PIL import Image
 from runs import registry
 
 import simmat
-from simmat.bundle import FILE_NAME, load, load_bundle, read_bundle, read_bundle_spec, write_sensors
+from simmat.bundle import (
+    FILE_NAME,
+    load,
+    load_bundle,
+    read_bundle,
+    read_bundle_spec,
+    write_sensors,
+)
 from simmat.cli import run
 from simmat.errors import BundleError, ConfigError
 from simmat.plugin_specs import FunctionSpec
@@ -22,7 +29,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("several")
     found = {}
     for name, width in (("day", 4), ("night", 8)):
-        found[name] = read_bundle(tiny_bundle(root / name, tune="lora", mat_options={"width": width}))
+        found[name] = read_bundle(
+            tiny_bundle(root / name, tune="lora", mat_options={"width": width})
+        )
     write_sensors(root / "run" / FILE_NAME, found)
     (root / "run/day").mkdir()  # the run of a sensor, with its log and page
     (root / "copy.safetensors").write_bytes((root / "run" / FILE_NAME).read_bytes())
@@ -33,7 +42,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_sensors_share_is_written_once(folder: Path) -> None:
     """A sensor more costs its transfer layer."""
     document, tensors = read_parts(folder / "run")
-    assert {name.partition(".")[0] for name in tensors} == {"foundation", "day/mat", "night/mat"}
+    assert {name.partition(".")[0] for name in tensors} == {
+        "foundation",
+        "day/mat",
+        "night/mat",
+    }
     assert document["foundation"] == "tiny"
     assert document["sensors"].keys() == {"day", "night"}
     assert "foundation" not in document["sensors"]["day"]
@@ -67,16 +80,30 @@ def test_without_a_name_the_sensors_are_listed(folder: Path, place: str) -> None
         simmat.load(folder / place / "dusk")
 
 
-def test_a_command_takes_one_sensor(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_takes_one_sensor(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`simmat predict` knows nothing of several."""
-    words = [str(folder / "image.png"), "--point", "9,9", "--out", str(tmp_path / "out")]
+    words = [
+        str(folder / "image.png"),
+        "--point",
+        "9,9",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert run(["predict", str(folder / "run"), *words]) == 2
     assert "run/night" in capsys.readouterr().err
-    assert run(["predict", str(folder / "run/night"), *words]) == 0, capsys.readouterr().err
+    assert run(["predict", str(folder / "run/night"), *words]) == 0, (
+        capsys.readouterr().err
+    )
 
 
-@pytest.mark.parametrize("sensors", [None, {}, {"day": 3}, {"a/b": {}}, {"day": {"mat": 3}}])
-def test_sensors_that_are_none_are_damage(folder: Path, tmp_path: Path, sensors: object) -> None:
+@pytest.mark.parametrize(
+    "sensors", [None, {}, {"day": 3}, {"a/b": {}}, {"day": {"mat": 3}}]
+)
+def test_sensors_that_are_none_are_damage(
+    folder: Path, tmp_path: Path, sensors: object
+) -> None:
     """What comes from a stranger is looked at as a whole."""
     file = tmp_path / "b.safetensors"
     file.write_bytes((folder / "copy.safetensors").read_bytes())
@@ -85,7 +112,9 @@ def test_sensors_that_are_none_are_damage(folder: Path, tmp_path: Path, sensors:
         read_bundle_spec(file / "day")
 
 
-def test_a_bundle_is_read_wherever_it_lies(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_is_read_wherever_it_lies(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A copy with another name, the folder one stands in, and the name of version 0.1."""
     expected = read_bundle_spec(bundle)
     copy = tmp_path / "a copy.safetensors"
@@ -96,13 +125,17 @@ def test_a_bundle_is_read_wherever_it_lies(bundle: Path, tmp_path: Path, monkeyp
         assert read_bundle_spec(Path(place)) == expected
 
 
-def test_a_folder_without_a_bundle_is_refused_with_what_is_near(bundle: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_bundle_is_refused_with_what_is_near(
+    bundle: Path, tmp_path: Path
+) -> None:
     """The folder of many runs is a likely slip."""
     with pytest.raises(BundleError, match=r"no such bundle.*bundle\.safetensors"):
         load_bundle(tmp_path / "none", registry())
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / FILE_NAME).write_bytes((bundle / FILE_NAME).read_bytes())
-    with pytest.raises(BundleError, match=r"has runs, each with one; use one of .*one$"):
+    with pytest.raises(
+        BundleError, match=r"has runs, each with one; use one of .*one$"
+    ):
         load_bundle(tmp_path, registry())
 
 
@@ -114,7 +147,9 @@ def fetched(place: str) -> Path:
 _fetched: dict[str, Path] = {}
 
 
-def test_a_plugin_fetches_a_bundle_from_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
+def test_a_plugin_fetches_a_bundle_from_elsewhere(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, bundle: Path
+) -> None:
     """As a path the place has one slash, which the plugin does not see."""
     source = FunctionSpec("there", "a test", "anywhere:fetched")
     monkeypatch.setattr(load, "bundle_sources", lambda: [source])
@@ -126,10 +161,17 @@ def test_a_plugin_fetches_a_bundle_from_elsewhere(folder: Path, monkeypatch: pyt
 
 
 @pytest.mark.plugins
-@pytest.mark.parametrize("place", ["hf://someone/x", "gallery:x", "https://a.b/c", "s3://a/b"])
-def test_without_the_plugin_the_error_says_where_packages_are_listed(place: str) -> None:
+@pytest.mark.parametrize(
+    "place", ["hf://someone/x", "gallery:x", "https://a.b/c", "s3://a/b"]
+)
+def test_without_the_plugin_the_error_says_where_packages_are_listed(
+    place: str,
+) -> None:
     """The core knows none by name."""
-    with pytest.raises(ConfigError, match=rf"{place} is no file here, and no installed plugin fetches it.*README"):
+    with pytest.raises(
+        ConfigError,
+        match=rf"{place} is no file here, and no installed plugin fetches it.*README",
+    ):
         read_bundle_spec(Path(place))
 
 

@@ -12,7 +12,14 @@ import torch
 from bundles import tiny_bundle, write_old_bundle, zip_old_bundle
 from runs import registry
 
-from simmat.bundle import FILE_NAME, load_bundle, read_bundle, read_bundle_spec, read_sensors, write_sensors
+from simmat.bundle import (
+    FILE_NAME,
+    load_bundle,
+    read_bundle,
+    read_bundle_spec,
+    read_sensors,
+    write_sensors,
+)
 from simmat.errors import BundleError
 
 
@@ -26,17 +33,32 @@ def old(bundle: Path, tmp_path: Path) -> Path:
     return write_old_bundle(tmp_path / "run/bundle", bundle)
 
 
-@pytest.mark.parametrize("place", ["run/bundle", "run", "run/bundle/bundle.json", "run/bundle.safetensors", "a.zip"])
-def test_an_old_bundle_is_the_same_model(bundle: Path, old: Path, tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize(
+    "place",
+    ["run/bundle", "run", "run/bundle/bundle.json", "run/bundle.safetensors", "a.zip"],
+)
+def test_an_old_bundle_is_the_same_model(
+    bundle: Path, old: Path, tmp_path: Path, place: str
+) -> None:
     """A model that took days to train stays usable, under every name that one typed."""
     zip_old_bundle(tmp_path / "a.zip", old)
-    found, expected = load_bundle(tmp_path / place, registry()), load_bundle(bundle, registry())
-    assert found.spec.model_copy(update={"sha256": ""}) == expected.spec.model_copy(update={"sha256": ""})
+    found, expected = (
+        load_bundle(tmp_path / place, registry()),
+        load_bundle(bundle, registry()),
+    )
+    assert found.spec.model_copy(update={"sha256": ""}) == expected.spec.model_copy(
+        update={"sha256": ""}
+    )
     theirs = expected.model.state_dict()
-    assert all(torch.equal(tensor, theirs[name]) for name, tensor in found.model.state_dict().items())
+    assert all(
+        torch.equal(tensor, theirs[name])
+        for name, tensor in found.model.state_dict().items()
+    )
 
 
-def test_a_sensor_of_an_old_bundle_is_named_behind_it(bundle: Path, tmp_path: Path) -> None:
+def test_a_sensor_of_an_old_bundle_is_named_behind_it(
+    bundle: Path, tmp_path: Path
+) -> None:
     """A training on several sensors wrote them into one folder."""
     new = tmp_path / "new" / FILE_NAME
     write_sensors(new, {"day": read_bundle(bundle), "night": read_bundle(bundle)})
@@ -49,7 +71,10 @@ def test_a_sensor_of_an_old_bundle_is_named_behind_it(bundle: Path, tmp_path: Pa
 def test_a_run_of_both_versions_has_the_newer_bundle(bundle: Path, old: Path) -> None:
     """A resumed run writes the new file beside the old folder."""
     spec, tensors = read_bundle(bundle)
-    write_sensors(old.parent / FILE_NAME, {"": (spec.model_copy(update={"licence": "mit"}), tensors)})
+    write_sensors(
+        old.parent / FILE_NAME,
+        {"": (spec.model_copy(update={"licence": "mit"}), tensors)},
+    )
     assert read_bundle_spec(old.parent).licence == "mit"
 
 
@@ -74,7 +99,9 @@ def _newer(folder: Path) -> None:
 
 @pytest.mark.parametrize("damage", [_cut, _change, _nest, _newer])
 @pytest.mark.parametrize("is_zip", [False, True])
-def test_a_damaged_old_bundle_is_refused(old: Path, tmp_path: Path, damage: object, is_zip: bool) -> None:
+def test_a_damaged_old_bundle_is_refused(
+    old: Path, tmp_path: Path, damage: object, is_zip: bool
+) -> None:
     """Older files are no less checked."""
     assert callable(damage)
     damage(old)
@@ -84,7 +111,9 @@ def test_a_damaged_old_bundle_is_refused(old: Path, tmp_path: Path, damage: obje
 
 
 @pytest.mark.parametrize("name", ["bundle.json", "weights.safetensors"])
-def test_a_file_of_an_old_bundle_that_is_missing_is_named(old: Path, tmp_path: Path, name: str) -> None:
+def test_a_file_of_an_old_bundle_that_is_missing_is_named(
+    old: Path, tmp_path: Path, name: str
+) -> None:
     """A copy may be a part of one."""
     (old / name).unlink()
     zip_old_bundle(tmp_path / "a.zip", old)
@@ -98,7 +127,9 @@ def test_a_compressed_zip_is_refused(old: Path, tmp_path: Path) -> None:
     (old / "weights.safetensors").write_bytes(b"\0" * (1 << 24))
     packed = zip_old_bundle(tmp_path / "a.zip", old, zipfile.ZIP_DEFLATED)
     assert packed.stat().st_size < 1 << 18
-    with pytest.raises(BundleError, match=r"a\.zip is a zip that SimMAT did not write; unpack it"):
+    with pytest.raises(
+        BundleError, match=r"a\.zip is a zip that SimMAT did not write; unpack it"
+    ):
         load_bundle(packed, registry())
 
 

@@ -62,7 +62,9 @@ def message(capsys: pytest.CaptureFixture[str], args: list[str]) -> str:
     return said
 
 
-def test_all_bad_samples_are_named_at_once(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_bad_samples_are_named_at_once(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Mending one file a run would take as many runs as there are bad files."""
     Image.fromarray(np.ones((20, 30), np.uint8)).save(place / "data/masks/s1.png")
     (place / "data/masks/s0.png").write_bytes(b"")

@@ -8,7 +8,12 @@ import pytest
 from bad_input_places import Places
 
 CASES = bad_input_data.CASES | bad_input_runs.CASES
-QUICK = ("manifest: no mask file", "image: cut short", "out: name too long", "predict: bad file beside a good one")
+QUICK = (
+    "manifest: no mask file",
+    "image: cut short",
+    "out: name too long",
+    "predict: bad file beside a good one",
+)
 """Run each time, the others with the slow tests."""
 BEGUN = ("lr: absurd", "predict: bad file beside a good one")
 """Found after work was done, which stays."""
@@ -22,7 +27,10 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
 
 
 @pytest.mark.plugins("report", "sam")
-@pytest.mark.parametrize("title", [pytest.param(t, marks=() if t in QUICK else pytest.mark.slow) for t in CASES])
+@pytest.mark.parametrize(
+    "title",
+    [pytest.param(t, marks=() if t in QUICK else pytest.mark.slow) for t in CASES],
+)
 def test_a_mistake_is_named_with_its_remedy(title: str, places: Places) -> None:
     """Whoever reads one message must know the file, the value and what to do, without a traceback."""
     code, said, left = places.answer(CASES[title])

@@ -27,14 +27,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return training.train(config(data, tmp_path_factory.mktemp("run") / "run", steps=1), registry())
+    return training.train(
+        config(data, tmp_path_factory.mktemp("run") / "run", steps=1), registry()
+    )
 
 
 FULL = ["--protocol", "full", "--clicks", "3", "--repeats", "2", "--device", "cpu"]
 
 
 def evaluate(bundle: Path, data: Path, out: Path, *more: str) -> dict[str, Any]:
-    assert run(["eval", str(bundle), "--data", str(data), "--out", str(out), *more]) == 0
+    assert (
+        run(["eval", str(bundle), "--data", str(data), "--out", str(out), *more]) == 0
+    )
     return dict(json.loads(out.read_text()))
 
 
@@ -42,14 +46,27 @@ def test_a_score_of_training_images_says_so(
     bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It stands beside the score, and in the file."""
-    full = ["--split", "train", "--protocol", "full", "--clicks", "2", "--repeats", "1", "--device", "cpu"]
+    full = [
+        "--split",
+        "train",
+        "--protocol",
+        "full",
+        "--clicks",
+        "2",
+        "--repeats",
+        "1",
+        "--device",
+        "cpu",
+    ]
     report = evaluate(bundle, data, tmp_path / "s.json", *full)
     assert report["seen"] == {"trained": 5, "validated": 0, "left_out": 0}
     assert report["seen_images"]["trained"] == ["s0", "s1", "s2", "s3", "s4"]
     assert "5 of 5 images were used to train the bundle" in capsys.readouterr().out
 
 
-def test_full_writes_every_figure(bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_full_writes_every_figure(
+    bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """One command gives a paper's table: the file all of it, the terminal what one looks at first."""
     report = evaluate(bundle, data, tmp_path / "s.json", *FULL)
     said = capsys.readouterr().out
@@ -64,7 +81,11 @@ def test_full_writes_every_figure(bundle: Path, data: Path, tmp_path: Path, caps
         "seed": 0,
         "boxes": False,
     }
-    assert report["sizes_px"] == {"small": [0, 1024], "medium": [1024, 9216], "large": [9216, None]}
+    assert report["sizes_px"] == {
+        "small": [0, 1024],
+        "medium": [1024, 9216],
+        "large": [9216, None],
+    }
     tuned = report["tuned"]
     low, high = tuned["miou_object_interval"]
     assert low < tuned["miou_object"] < high
@@ -72,7 +93,12 @@ def test_full_writes_every_figure(bundle: Path, data: Path, tmp_path: Path, caps
     assert len(tuned["clicks"]["miou"]) == 3
     assert tuned["clicks"]["miou"][0] == pytest.approx(tuned["miou_object"])
     assert tuned["random_click"]["repeats"] == tuned["box"]["jittered"]["repeats"] == 2
-    assert tuned["by_size"]["small"]["objects"] == tuned["objects"] == len(report["scores"]) == 6
+    assert (
+        tuned["by_size"]["small"]["objects"]
+        == tuned["objects"]
+        == len(report["scores"])
+        == 6
+    )
     assert {len(score["random_clicks"]) for score in report["scores"]} == {2}
     for line in (
         "boundary IoU",
@@ -87,7 +113,9 @@ def test_full_writes_every_figure(bundle: Path, data: Path, tmp_path: Path, caps
         assert line in said
 
 
-def test_the_same_seed_gives_the_same_scores(bundle: Path, data: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_scores(
+    bundle: Path, data: Path, tmp_path: Path
+) -> None:
     """Only what it cost may differ."""
     one, two = (evaluate(bundle, data, tmp_path / f"{n}.json", *FULL) for n in (1, 2))
     del one["cost"], two["cost"]
@@ -98,23 +126,35 @@ def test_every_object_is_found_by_a_grid_without_a_dense_head(
     bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The figures stand in table and file; there is no class map, which one error says before anything is scored."""
-    report = evaluate(bundle, data, tmp_path / "s.json", "--everything", "--device", "cpu")
+    report = evaluate(
+        bundle, data, tmp_path / "s.json", "--everything", "--device", "cpu"
+    )
     block = report["tuned"]["everything"]
     assert (block["images"], block["objects"], block["clicks"]) == (3, 6, "grid")
     assert all(0 <= block[name] <= 1 for name in ("ap", "ap50", "pq", "f1"))
     assert "every object: AP" in capsys.readouterr().out
-    assert run(["eval", str(bundle), "--data", str(data), "--semantic", "--device", "cpu"]) == 2
+    assert (
+        run(["eval", str(bundle), "--data", str(data), "--semantic", "--device", "cpu"])
+        == 2
+    )
     assert "--heads prompt,dense" in capsys.readouterr().err
 
 
 def test_the_untuned_model_searches_every_object_only_where_that_is_asked(
-    bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    bundle: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A grid of clicks takes it half a minute an image."""
     for module in ("simmat.evaluation.job", "simmat.evaluation"):
         monkeypatch.setattr(f"{module}.why_no_zero_shot", lambda parts: "")
     asked = ("--everything", "--device", "cpu")
-    assert evaluate(bundle, data, tmp_path / "s.json", *asked)["zero_shot"]["everything"] is None
+    assert (
+        evaluate(bundle, data, tmp_path / "s.json", *asked)["zero_shot"]["everything"]
+        is None
+    )
     assert "--zero-shot does it" in capsys.readouterr().out
     report = evaluate(bundle, data, tmp_path / "s.json", *asked, "--zero-shot")
     assert report["zero_shot"]["everything"]["clicks"] == "grid"
@@ -124,17 +164,37 @@ def test_compat_says_what_the_bundle_was_not_trained_for(
     bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A bundle of kept aspect sees squashed images for the first time; a low figure would puzzle."""
-    report = evaluate(bundle, data, tmp_path / "s.json", "--protocol", "simmat-compat", "--device", "cpu")
+    report = evaluate(
+        bundle,
+        data,
+        tmp_path / "s.json",
+        "--protocol",
+        "simmat-compat",
+        "--device",
+        "cpu",
+    )
     assert report["tuned"]["miou_oracle"] is None
     assert "clicks" not in report["tuned"]
     assert "aspect" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_file_of_one(bundle: Path, data: Path, tmp_path: Path) -> None:
+def test_two_processes_give_the_file_of_one(
+    bundle: Path, data: Path, tmp_path: Path
+) -> None:
     """Three samples on two processes: none is scored twice, and the order is that of the data set."""
     alone = evaluate(bundle, data, tmp_path / "one.json", *FULL)
-    command = ["-m", "simmat", "eval", str(bundle), "--data", str(data), "--out", str(tmp_path / "two.json"), *FULL]
+    command = [
+        "-m",
+        "simmat",
+        "eval",
+        str(bundle),
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "two.json"),
+        *FULL,
+    ]
     done = run_python([*TWO_PROCESSES, *command])
     assert done.stdout.count("protocol full") == 1
     shared = json.loads((tmp_path / "two.json").read_text())
@@ -158,7 +218,11 @@ def test_two_processes_give_the_file_of_one(bundle: Path, data: Path, tmp_path: 
     ],
 )
 def test_bad_input_is_refused_before_anything_is_read(
-    more: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    more: str,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """There is no bundle here: the mistake must be told before an hour of scoring, not after it."""
     monkeypatch.chdir(tmp_path)
@@ -178,17 +242,31 @@ def test_a_place_that_cannot_be_written_is_reported_at_once(
     (tmp_path / "file").write_text("")
     (tmp_path / "card.toml").write_text("crop = 32")
     (tmp_path / "run.json").write_text('{"format": 3, "analysis": {}}')
-    others = [(name, f"{name} has no scores of an earlier") for name in ("file", "card.toml", "run.json")]
+    others = [
+        (name, f"{name} has no scores of an earlier")
+        for name in ("file", "card.toml", "run.json")
+    ]
     for out, said in (("file/s.json", "file"), (".", "is a folder"), *others):
         assert run(["eval", "nothing", "--data", "nowhere", "--out", out]) == 2
         assert said in capsys.readouterr().err
     assert (tmp_path / "card.toml").read_text() == "crop = 32"
 
 
-def test_an_earlier_report_is_replaced(bundle: Path, data: Path, tmp_path: Path) -> None:
+def test_an_earlier_report_is_replaced(
+    bundle: Path, data: Path, tmp_path: Path
+) -> None:
     """A call can be repeated."""
     for split in ("val", "test"):
-        report = evaluate(bundle, data, tmp_path / "s.json", "--split", split, "--no-zero-shot", "--device", "cpu")
+        report = evaluate(
+            bundle,
+            data,
+            tmp_path / "s.json",
+            "--split",
+            split,
+            "--no-zero-shot",
+            "--device",
+            "cpu",
+        )
         assert report["split"] == split
 
 

@@ -21,11 +21,15 @@ def fake_plugins(monkeypatch: pytest.MonkeyPatch, registry: Registry) -> None:
 
 
 def spec(name: str) -> FoundationSpec:
-    return FoundationSpec(name, "a model", "m:f", 64, 16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    return FoundationSpec(
+        name, "a model", "m:f", 64, 16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    )
 
 
 @pytest.mark.plugins
-def test_a_sensor_is_shown_with_units_and_files(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sensor_is_shown_with_units_and_files(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """The unit decides whether one's own files fit."""
     assert run(["modalities", "show", "rgb"]) == 0
     said = capsys.readouterr().out
@@ -34,7 +38,9 @@ def test_a_sensor_is_shown_with_units_and_files(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.plugins
-def test_a_composition_is_shown_like_a_sensor(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_composition_is_shown_like_a_sensor(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """What `--modality rgb+gray` expects of a data set must be visible beforehand."""
     assert run(["modalities", "show", "rgb+gray", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
@@ -43,7 +49,9 @@ def test_a_composition_is_shown_like_a_sensor(capsys: pytest.CaptureFixture[str]
 
 
 class _RadarOptions(ModalityOptions):
-    scale: Literal["amplitude", "dB"] = Field("amplitude", description="What the numbers are.")
+    scale: Literal["amplitude", "dB"] = Field(
+        "amplitude", description="What the numbers are."
+    )
 
 
 class _Radar(ModalityAdapter):
@@ -70,7 +78,10 @@ def test_options_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> Non
     assert "scale" in capsys.readouterr().out
     assert run(["modalities", "show", "radar"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "OPTION ALLOWED DEFAULT MEANING scale amplitude or dB amplitude What the numbers are. nodata" in shown
+    assert (
+        "OPTION ALLOWED DEFAULT MEANING scale amplitude or dB amplitude What the numbers are. nodata"
+        in shown
+    )
 
 
 @pytest.mark.usefixtures("radar")
@@ -78,7 +89,10 @@ def test_options_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> Non
     ("options", "said"),
     [
         (["--modality-option", "scal=dB"], ["'scal'", "did you mean 'scale'"]),
-        (["--modality-option", "scale=volts"], ["scale", "volts", "'amplitude' or 'dB'"]),
+        (
+            ["--modality-option", "scale=volts"],
+            ["scale", "volts", "'amplitude' or 'dB'"],
+        ),
         (["--modality-option", "sonar.scale=dB"], ["'sonar'", "radar"]),
         (["--modality-option", "scale"], ["KEY=VALUE"]),
     ],
@@ -94,18 +108,26 @@ def test_a_wrong_option_ends_with_2_and_what_is_allowed(
 
 @pytest.mark.plugins("sam")
 def test_models_are_listed_with_where_their_weights_are(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: object
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: object,
 ) -> None:
     """Whether a download of 2.5 GB stands before the training is the first question."""
     monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path))
     assert run(["foundations", "list"]) == 0
-    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line[:1].strip()}
+    rows = {
+        line.split()[0]: line
+        for line in capsys.readouterr().out.splitlines()
+        if line[:1].strip()
+    }
     assert "to fetch, 375 MB" in rows["sam_vit_b"]
     assert "random" in rows["tiny"]
 
 
 @pytest.mark.plugins("lite")
-def test_models_are_listed_with_size_and_time_on_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_are_listed_with_size_and_time_on_this_machine(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Whoever waits for each click must know; a random model has no time."""
     assert run(["foundations", "list", "--time", "--json"]) == 0
     models = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
@@ -117,20 +139,31 @@ def test_models_are_listed_with_size_and_time_on_this_machine(capsys: pytest.Cap
 
 
 @pytest.mark.plugins
-def test_a_model_without_a_weight_file_cannot_be_fetched(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_without_a_weight_file_cannot_be_fetched(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Silence would look like success."""
     assert run(["foundations", "fetch", "tiny"]) == 2
     assert "'tiny'" in capsys.readouterr().err
 
 
 def test_fetched_weights_are_named_by_their_path(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: object
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: object,
 ) -> None:
     """A script goes on with the path; the bar goes to standard error."""
     registry = Registry([], [("foundation model", spec("m"), "x 1")])
-    object.__setattr__(registry.foundation("m"), "weights", WeightFile("m.pth", "0" * 64, url="http://localhost/m"))
+    object.__setattr__(
+        registry.foundation("m"),
+        "weights",
+        WeightFile("m.pth", "0" * 64, url="http://localhost/m"),
+    )
     fake_plugins(monkeypatch, registry)
-    monkeypatch.setattr("simmat.io.weights.fetch", lambda file, progress: progress(5, 10) or f"/cache/{file.filename}")
+    monkeypatch.setattr(
+        "simmat.io.weights.fetch",
+        lambda file, progress: progress(5, 10) or f"/cache/{file.filename}",
+    )
     assert run(["foundations", "fetch", "m"]) == 0
     assert capsys.readouterr().out == "/cache/m.pth\n"
 
@@ -140,12 +173,17 @@ def test_every_plugin_is_listed_with_what_it_gives_or_why_not(
 ) -> None:
     """One screen answers: what is here, what is broken, what was left out."""
     reports = [
-        PluginReport("a", "simmat-plugin-a", "1.0", {"foundation model": ("a-base", "a-large")}),
+        PluginReport(
+            "a", "simmat-plugin-a", "1.0", {"foundation model": ("a-base", "a-large")}
+        ),
         PluginReport("b", "simmat-plugin-b", "2.0", error="ImportError: no libb.so"),
         PluginReport("c", "simmat-plugin-c", "3.0", {"tuner": ("c",)}),
         PluginReport("d", "simmat-plugin-d", "4.0", off=True),
     ]
-    claims = [("foundation model", spec("same"), "simmat-plugin-a 1.0"), ("foundation model", spec("same"), "e 5")]
+    claims = [
+        ("foundation model", spec("same"), "simmat-plugin-a 1.0"),
+        ("foundation model", spec("same"), "e 5"),
+    ]
     fake_plugins(monkeypatch, Registry(reports, claims))  # type: ignore[arg-type]
     monkeypatch.setenv("COLUMNS", "200")
     assert run(["plugins", "list"]) == 0
@@ -160,7 +198,12 @@ def test_every_plugin_is_listed_with_what_it_gives_or_why_not(
         assert part in said
     assert run(["plugins", "list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
-    assert [plugin["state"] for plugin in listed["plugins"]] == ["ok", "failed", "ok", "off"]
+    assert [plugin["state"] for plugin in listed["plugins"]] == [
+        "ok",
+        "failed",
+        "ok",
+        "off",
+    ]
     assert listed["conflicts"][0]["claimed_by"] == ["simmat-plugin-a 1.0", "e 5"]
 
 
@@ -168,6 +211,8 @@ def test_other_commands_mention_failed_plugins_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sensor that is missing from the list has a reason, and the reason has a place."""
-    fake_plugins(monkeypatch, Registry([PluginReport("b", "p", "1", error="ImportError: x")], []))
+    fake_plugins(
+        monkeypatch, Registry([PluginReport("b", "p", "1", error="ImportError: x")], [])
+    )
     assert run(["modalities", "list"]) == 0
     assert re.match("warning: .*: b; .*simmat plugins list", capsys.readouterr().err)

@@ -39,7 +39,13 @@ sys.exit(code)
 def simmat_process(*args: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in a fresh interpreter; the last line of standard error says whether torch was imported."""
     code = REPORT_TORCH.replace("ARGS", repr(list(args)))
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 Failing = Callable[[BaseException], int]
@@ -54,13 +60,19 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Failing:
         def command() -> None:
             raise error
 
-        monkeypatch.setattr("simmat.cli.import_module", lambda name: type("Module", (), {"command": command}))
+        monkeypatch.setattr(
+            "simmat.cli.import_module",
+            lambda name: type("Module", (), {"command": command}),
+        )
         return run(["train"])
 
     return _failing
 
 
-@pytest.mark.parametrize("args", ["--help", "--version", "modalities list", "foundations list", "train --help"])
+@pytest.mark.parametrize(
+    "args",
+    ["--help", "--version", "modalities list", "foundations list", "train --help"],
+)
 def test_commands_that_only_list_import_no_torch(args: str) -> None:
     """torch takes seconds to import; help and lists must answer at once."""
     done = simmat_process(*args.split())
@@ -74,15 +86,42 @@ def test_a_prediction_imports_no_library_that_it_does_without(tmp_path: Path) ->
     need_plugins("lite")
     image = tmp_path / "gray.png"
     Image.new("L", (32, 32)).save(image)
-    command = ["predict", "--foundation", "lite", "--modality", "gray", str(image), "--point", "5,5", "--out", "out"]
+    command = [
+        "predict",
+        "--foundation",
+        "lite",
+        "--modality",
+        "gray",
+        str(image),
+        "--point",
+        "5,5",
+        "--out",
+        "out",
+    ]
     code = f"import sys; from simmat.cli import run; code = run({command}); print(*sys.modules); sys.exit(code)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     imported = set(done.stdout.splitlines()[-1].split())
-    assert not imported & {"scipy", "matplotlib", "jinja2", "pycocotools", "torchvision", "timm", "torch._dynamo"}
+    assert not imported & {
+        "scipy",
+        "matplotlib",
+        "jinja2",
+        "pycocotools",
+        "torchvision",
+        "timm",
+        "torch._dynamo",
+    }
 
 
-def test_help_lists_every_command_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_command_with_its_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """The table is what a newcomer reads first."""
     assert run(["--help"]) == 0
     said = capsys.readouterr().out
@@ -91,14 +130,18 @@ def test_help_lists_every_command_with_its_line(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("args", [[], ["data"]])
-def test_a_group_without_a_command_shows_its_help(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_group_without_a_command_shows_its_help(
+    args: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     """A newcomer types the name alone, which is no mistake."""
     assert run(args) == 0
     said = capsys.readouterr()
     assert (said.out.startswith("Usage: simmat"), said.err) == (True, "")
 
 
-@pytest.mark.parametrize("name", [name for name, (_, parts) in OWN_COMMANDS.items() if parts != ()])
+@pytest.mark.parametrize(
+    "name", [name for name, (_, parts) in OWN_COMMANDS.items() if parts != ()]
+)
 def test_every_command_of_the_table_is_there(name: str) -> None:
     """The table is written by hand; a typing error in it would show only when the command is run."""
     command = group.get_command(click.Context(group), name)
@@ -132,17 +175,26 @@ def test_a_misspelt_name_is_refused_with_the_nearest(
 def test_a_closed_stream_does_not_stop_the_work(closed: str) -> None:
     """Services and schedulers start programs so."""
     command = f"'{sys.executable}' -m simmat modalities list {closed}"
-    assert subprocess.run(["sh", "-c", command], timeout=60, check=False, stdin=subprocess.DEVNULL).returncode == 0
+    assert (
+        subprocess.run(
+            ["sh", "-c", command], timeout=60, check=False, stdin=subprocess.DEVNULL
+        ).returncode
+        == 0
+    )
 
 
-def test_bad_input_is_one_message_without_a_traceback(failing: Failing, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_message_without_a_traceback(
+    failing: Failing, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The user reads what to do, not where our code stood."""
     assert failing(DataError("a.png: is no picture")) == 2
     assert capsys.readouterr().err == "error: a.png: is no picture\n"
 
 
 def test_a_bug_is_reported_as_one_with_the_way_to_its_traceback(
-    failing: Failing, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    failing: Failing,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A user should not search for a mistake of theirs, and a report needs the traceback."""
     assert failing(ZeroDivisionError("x")) == 1
@@ -164,10 +216,14 @@ def test_an_error_in_a_plugins_code_names_the_plugin(
     tmp_path: Path,
 ) -> None:
     """Its author can mend it; we cannot. Workers of torch send the traceback as text."""
-    (tmp_path / "kit_faulty.py").write_text("import json\ndef fail():\n    json.loads('{')\n")
+    (tmp_path / "kit_faulty.py").write_text(
+        "import json\ndef fail():\n    json.loads('{')\n"
+    )
     info = tmp_path / "simmat_plugin_faulty-1.2.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: simmat-plugin-faulty\nVersion: 1.2\n")
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: simmat-plugin-faulty\nVersion: 1.2\n"
+    )
     (info / "entry_points.txt").write_text("[simmat]\nfaulty = kit_faulty\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ValueError, match="Expecting") as raised:
@@ -177,24 +233,37 @@ def test_an_error_in_a_plugins_code_names_the_plugin(
         error = ValueError(f"Original {''.join(traceback.format_exception(error))}")
     assert failing(error) == 2
     said = capsys.readouterr().err
-    assert re.match(r"error: the plugin simmat-plugin-faulty 1\.2 failed, .*JSONDecodeError: Expecting", said)
+    assert re.match(
+        r"error: the plugin simmat-plugin-faulty 1\.2 failed, .*JSONDecodeError: Expecting",
+        said,
+    )
     assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
-def test_an_interrupt_ends_with_130(error: BaseException, failing: Failing, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_ends_with_130(
+    error: BaseException, failing: Failing, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What shells expect of a program that was interrupted."""
     assert failing(error) == 130
     assert capsys.readouterr().err.strip() == "interrupted"
 
 
-def test_a_full_disk_is_not_reported_as_a_bug(failing: Failing, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_is_not_reported_as_a_bug(
+    failing: Failing, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Libraries write too, and do not raise our errors."""
-    assert failing(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/run/plot.png")) == 2
-    assert capsys.readouterr().err.startswith("error: cannot write /run/plot.png: No space left on device")
+    assert (
+        failing(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/run/plot.png")) == 2
+    )
+    assert capsys.readouterr().err.startswith(
+        "error: cannot write /run/plot.png: No space left on device"
+    )
 
 
-@pytest.mark.parametrize("error", [MemoryError(), type("OutOfMemoryError", (RuntimeError,), {})("CUDA")])
+@pytest.mark.parametrize(
+    "error", [MemoryError(), type("OutOfMemoryError", (RuntimeError,), {})("CUDA")]
+)
 def test_lack_of_memory_says_what_to_make_smaller(
     error: Exception, failing: Failing, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,14 +285,22 @@ simmat.cli.main(["train"])
 
 
 @pytest.mark.parametrize(
-    "command", [["-m", "simmat", "modalities", "list", "--json"], ["-c", BUFFERED]], ids=["flushed", "buffered"]
+    "command",
+    [["-m", "simmat", "modalities", "list", "--json"], ["-c", BUFFERED]],
+    ids=["flushed", "buffered"],
 )
 def test_a_reader_that_leaves_ends_it_quietly(command: list[str]) -> None:
     """`simmat modalities list | head -1` is no error."""
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    env = {
+        name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"
+    }
     env["SIMMAT_PLUGINS"] = ""  # a busy machine would warn of a slow plugin
     process = subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
     )
     assert process.stdout is not None
     assert process.stderr is not None
@@ -256,10 +333,14 @@ simmat.cli.main()
 
 
 @pytest.mark.slow
-def test_a_process_of_a_launcher_s_group_ends_past_the_group_s_threads(tmp_path: Path) -> None:
+def test_a_process_of_a_launcher_s_group_ends_past_the_group_s_threads(
+    tmp_path: Path,
+) -> None:
     """They aborted now and then a run that had gone well, and the group's destructor waited for ever in torch 2.4."""
     command = [sys.executable, "-c", IN_A_GROUP, str(tmp_path / "group"), "2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 2, done.stderr
     assert done.stdout == "what was said\nexit handlers ran\n"
 
@@ -279,11 +360,18 @@ def test_a_training_that_was_stopped_ends_in_130(
     assert capsys.readouterr().err == "stopped after step 3 of 9; the state is saved\n"
 
 
-def test_the_limit_on_images_holds_for_the_processes_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_on_images_holds_for_the_processes_of_a_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Cells of a bench read images too."""
     seen: list[str | None] = []
-    command = click.Command("train", callback=lambda: seen.append(os.environ.get(LIMIT_VARIABLE)))
-    monkeypatch.setattr("simmat.cli.import_module", lambda name: type("Module", (), {"command": command}))
+    command = click.Command(
+        "train", callback=lambda: seen.append(os.environ.get(LIMIT_VARIABLE))
+    )
+    monkeypatch.setattr(
+        "simmat.cli.import_module",
+        lambda name: type("Module", (), {"command": command}),
+    )
     monkeypatch.setenv(LIMIT_VARIABLE, "3")
     assert run(["--max-image-gib", "8.5", "train"]) == 0
     assert seen == ["8.5"]
@@ -301,25 +389,57 @@ def test_a_limit_that_limits_nothing_is_refused(
     assert re.match("error: .*positive number .*got ", captured.err)
 
 
-@pytest.mark.parametrize(("splits", "scored"), [({"train", "val", "test"}, "test"), ({"train", "val"}, "val")])
+@pytest.mark.parametrize(
+    ("splits", "scored"),
+    [({"train", "val", "test"}, "test"), ({"train", "val"}, "val")],
+)
 def test_a_training_ends_with_the_command_that_scores_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], splits: set[str], scored: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    splits: set[str],
+    scored: str,
 ) -> None:
     """It is copied as it stands, so it names the data set and a split that there is."""
     data = tmp_path / "my data"
 
-    def train(settings: object, registry: object, callbacks: Mapping[str, Callback], *, resume: bool) -> Path:
+    def train(
+        settings: object,
+        registry: object,
+        callbacks: Mapping[str, Callback],
+        *,
+        resume: bool,
+    ) -> Path:
         (callback,) = callbacks.values()
         assert isinstance(callback, ConsoleCallback)
         callback.run = cast(
-            Any, SimpleNamespace(data=data, splits=splits, config=SimpleNamespace(out=tmp_path / "run"))
+            Any,
+            SimpleNamespace(
+                data=data, splits=splits, config=SimpleNamespace(out=tmp_path / "run")
+            ),
         )
         callback.validated(1, {"miou_object": 0.5}, best=True, scores=Scores(()))
         callback.finished(tmp_path / "run/bundle.safetensors")
         return tmp_path / "run/bundle.safetensors"
 
     monkeypatch.setattr(training, "train_configs", train)
-    assert run(["train", "--modality", "gray", "--data", str(data), "--out", str(tmp_path / "run")]) == 0
+    assert (
+        run(
+            [
+                "train",
+                "--modality",
+                "gray",
+                "--data",
+                str(data),
+                "--out",
+                str(tmp_path / "run"),
+            ]
+        )
+        == 0
+    )
     shown = capsys.readouterr()
-    assert f"simmat eval {tmp_path}/run/bundle.safetensors --data '{data}' --split {scored}" in shown.out
+    assert (
+        f"simmat eval {tmp_path}/run/bundle.safetensors --data '{data}' --split {scored}"
+        in shown.out
+    )
     assert "0.5000 at step 1" in shown.out

@@ -33,7 +33,13 @@ def test_every_field_has_an_option_that_the_config_takes() -> None:
     given = parse(config_options(), *line.split())
     assert set(given) == set(TrainConfig.model_fields)
     config = load_config(None, given)
-    assert (config.channels, config.steps, config.lr, config.nodata, config.augment) == ((0, 1, 2), 3, 0.1, -1.0, False)
+    assert (
+        config.channels,
+        config.steps,
+        config.lr,
+        config.nodata,
+        config.augment,
+    ) == ((0, 1, 2), 3, 0.1, -1.0, False)
     assert config.mat_options == {"width": 8, "kind": "fast"}
     assert config.tune_options == {"rank": 4}
 
@@ -51,7 +57,9 @@ def test_every_field_has_an_option_that_the_config_takes() -> None:
         ("--mat-option a=1 --mat-option a=2", "more than once"),
     ],
 )
-def test_a_wrong_value_names_the_option_and_what_is_allowed(args: str, said: str) -> None:
+def test_a_wrong_value_names_the_option_and_what_is_allowed(
+    args: str, said: str
+) -> None:
     """The same words from every command that has the option."""
     with pytest.raises(click.UsageError) as caught:
         parse(config_options(), *args.split())

@@ -27,20 +27,48 @@ def test_the_file_beside_a_mask_begins_with_its_format(tmp_path: Path) -> None:
     image = tmp_path / "s.png"
     Image.fromarray(np.full((40, 56), 60, np.uint8)).save(image)
     bundle, out = tiny_bundle(tmp_path / "bundle"), tmp_path / "out"
-    assert run(["predict", str(bundle), str(image), "--point", "3,4", "--out", str(out), "--device", "cpu"]) == 0
+    assert (
+        run(
+            [
+                "predict",
+                str(bundle),
+                str(image),
+                "--point",
+                "3,4",
+                "--out",
+                str(out),
+                "--device",
+                "cpu",
+            ]
+        )
+        == 0
+    )
     said = json.loads((out / "s.json").read_text(encoding="utf-8"))
     assert next(iter(said.items())) == ("format", 1)
     assert (said["size_hw"], said["point_coords_xy"]) == ([40, 56], [[3.0, 4.0]])
     assert said["channels"] == [{"name": "gray", "quantity": "counts", "unit": "count"}]
 
 
-def test_what_is_done_stays_where_a_later_file_is_wrong(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_done_stays_where_a_later_file_is_wrong(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Hours of masks must not be lost by one damaged file, and later ones must come; the exit code says the rest."""
     (place / "images/b.png").write_bytes(b"no picture")
     out = place / "out"
-    call = ["predict", str(place / "bundle"), str(place / "images"), "--point", "3,4", "--out", str(out)]
+    call = [
+        "predict",
+        str(place / "bundle"),
+        str(place / "images"),
+        "--point",
+        "3,4",
+        "--out",
+        str(out),
+    ]
     assert run(call) == 2
-    assert sorted(path.name for path in out.glob("*.json")) == ["a.json", "night__a.json"]
+    assert sorted(path.name for path in out.glob("*.json")) == [
+        "a.json",
+        "night__a.json",
+    ]
     shown = capsys.readouterr()
     assert "b.png" in shown.err
     assert "1 of 3" in shown.err
@@ -59,19 +87,45 @@ def test_sigterm_keeps_what_is_done_and_leaves_nothing_half_written(
 
     monkeypatch.setattr(writer, "write_result", stop)
     out = place / "out"
-    call = ["predict", str(place / "bundle"), str(place / "images"), "--point", "3,4", "--out", str(out)]
+    call = [
+        "predict",
+        str(place / "bundle"),
+        str(place / "images"),
+        "--point",
+        "3,4",
+        "--out",
+        str(out),
+    ]
     assert run(call) == 130
-    assert sorted(path.name for path in out.iterdir()) == ["a.json", "a_mask.png", "a_overlay.png"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "a.json",
+        "a_mask.png",
+        "a_overlay.png",
+    ]
     assert "1 of 3" in capsys.readouterr().err
 
 
-def test_a_data_set_is_segmented_without_its_masks(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_data_set_is_segmented_without_its_masks(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Label images are files as well, and a mask of one says nothing."""
     (place / "masks").mkdir()
     (place / "masks/a.png").write_bytes((place / "images/a.png").read_bytes())
-    call = ["predict", str(place / "bundle"), str(place), "--point", "3,4", "--out", str(place / "out")]
+    call = [
+        "predict",
+        str(place / "bundle"),
+        str(place),
+        "--point",
+        "3,4",
+        "--out",
+        str(place / "out"),
+    ]
     assert run(call) == 0
-    assert sorted(path.name for path in (place / "out").glob("*.json")) == ["a.json", "b.json", "night__a.json"]
+    assert sorted(path.name for path in (place / "out").glob("*.json")) == [
+        "a.json",
+        "b.json",
+        "night__a.json",
+    ]
     assert str(place / "images") in capsys.readouterr().err
 
 
@@ -83,14 +137,27 @@ def test_what_an_earlier_call_wrote_does_not_stay_beside_the_new(
     pytest.importorskip("simmat_plugin_geo")
     bundle, out = tiny_bundle(tmp_path / "bundle"), tmp_path / "out"
     Image.fromarray(np.full((40, 56), 60, np.uint8)).save(tmp_path / "s.png")
-    call = ["predict", str(bundle), str(tmp_path / "s.png"), "--point", "3,4", "--out", str(out), "--device", "cpu"]
+    call = [
+        "predict",
+        str(bundle),
+        str(tmp_path / "s.png"),
+        "--point",
+        "3,4",
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    ]
     assert run(call) == 0
     said = json.loads((out / "s.json").read_text(encoding="utf-8"))
     assert sorted(said["written"]) == sorted(path.name for path in out.iterdir())
     (out / "s_mask.tif").write_bytes(b"of a person")
     assert run(call) == 2
     assert "s_mask.tif" in capsys.readouterr().err
-    (out / "s.json").write_text(json.dumps(said | {"written": [*said["written"], "s_mask.tif"]}), encoding="utf-8")
+    (out / "s.json").write_text(
+        json.dumps(said | {"written": [*said["written"], "s_mask.tif"]}),
+        encoding="utf-8",
+    )
     (out / "other_mask.tif").write_bytes(b"of another image")
     Image.fromarray(np.full((40, 56), 70, np.uint8)).save(tmp_path / "s.png")
     assert run(call) == 0
@@ -98,24 +165,44 @@ def test_what_an_earlier_call_wrote_does_not_stay_beside_the_new(
 
 
 @pytest.mark.plugins
-def test_an_image_without_a_measurement_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_without_a_measurement_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A mask of it would look like any other."""
     bundle = tiny_bundle(tmp_path / "bundle")
     np.save(tmp_path / "s.npy", np.full((40, 56), np.nan, np.float32))
-    call = ["predict", str(bundle), str(tmp_path / "s.npy"), "--point", "3,4", "--out", str(tmp_path / "out")]
+    call = [
+        "predict",
+        str(bundle),
+        str(tmp_path / "s.npy"),
+        "--point",
+        "3,4",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert run([*call, "--device", "cpu"]) == 2
     assert "s.npy" in capsys.readouterr().err
 
 
 @pytest.mark.plugins
-def test_values_unlike_those_of_training_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_values_unlike_those_of_training_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """16 bits in place of 8, or 0 to 1, give a mask and a score that mean nothing."""
     data = gray_set(tmp_path / "set")
     bundle = training.train(config(data, tmp_path / "run", steps=1), registry())
     values = np.asarray(Image.open(data / "images/s8.png")).astype(np.float32)
     for factor, warned in ((1, False), (256, True), (1 / 255, True)):
         np.save(tmp_path / "s.npy", values * np.float32(factor))
-        call = ["predict", str(bundle), str(tmp_path / "s.npy"), "--point", "3,4", "--out", str(tmp_path / "out")]
+        call = [
+            "predict",
+            str(bundle),
+            str(tmp_path / "s.npy"),
+            "--point",
+            "3,4",
+            "--out",
+            str(tmp_path / "out"),
+        ]
         assert run([*call, "--device", "cpu"]) == 0
         assert ("Warning" in capsys.readouterr().err) == warned
 
@@ -127,13 +214,23 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tiny_bundle(tmp_path / "bundle")
     (tmp_path / "images/night").mkdir(parents=True)
     for name in ("a", "b", "night/a"):
-        Image.fromarray(np.full((40, 56), 60, np.uint8)).save(tmp_path / f"images/{name}.png")
+        Image.fromarray(np.full((40, 56), 60, np.uint8)).save(
+            tmp_path / f"images/{name}.png"
+        )
     return tmp_path
 
 
 def test_a_folder_is_segmented_file_by_file(place: Path) -> None:
     """Five thousand names do not fit on a command line; two files of one name must not share a mask."""
-    call = ["predict", str(place / "bundle"), str(place / "images"), "--point", "3,4", "--out", str(place / "out")]
+    call = [
+        "predict",
+        str(place / "bundle"),
+        str(place / "images"),
+        "--point",
+        "3,4",
+        "--out",
+        str(place / "out"),
+    ]
     assert run(call) == 0
     masks = sorted(path.name for path in (place / "out").glob("*_mask.png"))
     assert masks == ["a_mask.png", "b_mask.png", "night__a_mask.png"]
@@ -145,28 +242,62 @@ def test_a_table_of_prompts_gives_a_mask_an_object(place: Path) -> None:
         'file,object,point,negative,box\na.png,1,"3,4",,\na.png,1,"5,6","20,20",\na.png,cow,,,"2,2,30,30"\n'
         'night/a.png,1,"3,4",,\n'
     )
-    call = ["predict", str(place / "bundle"), "--prompts", str(place / "images/prompts.csv"), "--out"]
+    call = [
+        "predict",
+        str(place / "bundle"),
+        "--prompts",
+        str(place / "images/prompts.csv"),
+        "--out",
+    ]
     assert run([*call, str(place / "out")]) == 0
     names = sorted(path.stem for path in (place / "out").glob("*.json"))
     assert names == ["a_1", "a_cow", "night__a_1"]
     said = json.loads((place / "out/a_1.json").read_text())
-    assert (said["point_coords_xy"], said["point_labels"]) == ([[3.0, 4.0], [5.0, 6.0], [20.0, 20.0]], [1, 1, 0])
-    assert json.loads((place / "out/a_cow.json").read_text())["box_xyxy"] == [2.0, 2.0, 30.0, 30.0]
+    assert (said["point_coords_xy"], said["point_labels"]) == (
+        [[3.0, 4.0], [5.0, 6.0], [20.0, 20.0]],
+        [1, 1, 0],
+    )
+    assert json.loads((place / "out/a_cow.json").read_text())["box_xyxy"] == [
+        2.0,
+        2.0,
+        30.0,
+        30.0,
+    ]
 
 
-def test_boxes_of_a_coco_json_give_a_mask_an_annotation(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_boxes_of_a_coco_json_give_a_mask_an_annotation(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Detectors write them; their boxes are corner and size."""
     coco = {
         "images": [{"id": 7, "file_name": "b.png", "width": 56, "height": 40}],
-        "annotations": [{"id": 31, "image_id": 7, "category_id": 1, "bbox": [2, 3, 10, 20]}],
+        "annotations": [
+            {"id": 31, "image_id": 7, "category_id": 1, "bbox": [2, 3, 10, 20]}
+        ],
     }
     (place / "boxes.json").write_text(json.dumps(coco))
-    call = ["predict", str(place / "bundle"), str(place / "images"), "--prompts", str(place / "boxes.json"), "--out"]
+    call = [
+        "predict",
+        str(place / "bundle"),
+        str(place / "images"),
+        "--prompts",
+        str(place / "boxes.json"),
+        "--out",
+    ]
     assert run([*call, str(place / "out")]) == 0
-    assert json.loads((place / "out/b_31.json").read_text())["box_xyxy"] == [2.0, 3.0, 12.0, 23.0]
-    (place / "boxes.json").write_text(json.dumps({**coco, "annotations": coco["annotations"] * 2}))
+    assert json.loads((place / "out/b_31.json").read_text())["box_xyxy"] == [
+        2.0,
+        3.0,
+        12.0,
+        23.0,
+    ]
+    (place / "boxes.json").write_text(
+        json.dumps({**coco, "annotations": coco["annotations"] * 2})
+    )
     assert run([*call, str(place / "other")]) == 2
-    assert "annotations[1]: another one of b.png has the id 31" in capsys.readouterr().err
+    assert (
+        "annotations[1]: another one of b.png has the id 31" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -181,7 +312,10 @@ def test_boxes_of_a_coco_json_give_a_mask_an_annotation(place: Path, capsys: pyt
         ('file,object,point\na.png,1,"3"\n', "object '1' of a.png: .*X,Y"),
         ("file,object,point\na.png,1,\n", "object '1' of a.png: .*point"),
         ('file,object,point\na.png,../x,"3,4"\n', "'../x'"),
-        ('file,object,box\na.png,1,"1,1,9,9"\na.png,1,"1,1,9,9"\n', "object '1' of a.png: .*box"),
+        (
+            'file,object,box\na.png,1,"1,1,9,9"\na.png,1,"1,1,9,9"\n',
+            "object '1' of a.png: .*box",
+        ),
         ('file,object,point\na.png,,"3,4"\n', "line 2: .*object"),
         ('file,object,point\na.png,1,"300,4"\n', "point 300,4"),
     ],
@@ -191,7 +325,14 @@ def test_a_bad_table_of_prompts_is_refused(
 ) -> None:
     """With its line or object, and without a mask of the good rows."""
     (place / "images/p.csv").write_text(content)
-    call = ["predict", str(place / "bundle"), "--prompts", str(place / "images/p.csv"), "--out", str(place / "out")]
+    call = [
+        "predict",
+        str(place / "bundle"),
+        "--prompts",
+        str(place / "images/p.csv"),
+        "--out",
+        str(place / "out"),
+    ]
     assert run(call) == 2
     error = capsys.readouterr().err
     assert re.search(words, error)
@@ -204,16 +345,26 @@ def test_a_bad_table_of_prompts_is_refused(
     [
         ("--point 3,4", "BUNDLE.*--foundation.*--modality"),
         ("--modality gray images/a.png --point 3,4", "--foundation NAME"),
-        ("--foundation lite images/a.png --point 3,4", "--modality is missing: images/a.png.*--modality NAME"),
+        (
+            "--foundation lite images/a.png --point 3,4",
+            "--modality is missing: images/a.png.*--modality NAME",
+        ),
         ("bundle images/a.png --channels 0 --point 3,4", "--channels.*untuned"),
-        ("bundle images/a.png --prompts p.csv --point 3,4", "--prompts .*--point, --negative and --box"),
+        (
+            "bundle images/a.png --prompts p.csv --point 3,4",
+            "--prompts .*--point, --negative and --box",
+        ),
         ("bundle images/a.png images/night --prompts p.csv", "folder"),
         ("bundle images/a.png images/night/a.png --point 3,4", "'a'"),
         ("--foundation tiny --modality gray images/a.png --point 3,4", "tiny.*untuned"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_refused(
-    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: str, words: str
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: str,
+    words: str,
 ) -> None:
     """Each is a mistake of a moment; a guess at what was meant would cost hours."""
     monkeypatch.chdir(place)

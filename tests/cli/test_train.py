@@ -24,15 +24,38 @@ def test_a_bundle_of_step_0_is_warned_of(
 ) -> None:
     """It is a bundle as any other, and a newcomer only wonders later why it finds nothing."""
 
-    def trained(configs: Any, registry: Any, callbacks: dict[str, ConsoleCallback], *, resume: bool) -> Path:
+    def trained(
+        configs: Any,
+        registry: Any,
+        callbacks: dict[str, ConsoleCallback],
+        *,
+        resume: bool,
+    ) -> Path:
         (callback,) = callbacks.values()
-        plan: Any = SimpleNamespace(config=SimpleNamespace(out=tmp_path / "run"), data=tmp_path, splits=frozenset())
+        plan: Any = SimpleNamespace(
+            config=SimpleNamespace(out=tmp_path / "run"),
+            data=tmp_path,
+            splits=frozenset(),
+        )
         callback.run, callback.best, callback.best_step = plan, 0.5, kept
         callback.finished(tmp_path / "run/bundle.safetensors")
         return tmp_path / "run/bundle.safetensors"
 
     monkeypatch.setattr(training, "train_configs", trained)
-    assert run(["train", "--modality", "gray", "--data", str(tmp_path), "--out", str(tmp_path / "run")]) == 0
+    assert (
+        run(
+            [
+                "train",
+                "--modality",
+                "gray",
+                "--data",
+                str(tmp_path),
+                "--out",
+                str(tmp_path / "run"),
+            ]
+        )
+        == 0
+    )
     shown = capsys.readouterr()
     assert f"at step {kept})" in shown.out
     assert ("train longer (--steps)" in shown.err) == warned

@@ -28,10 +28,14 @@ class Angles(Planes):
     def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
         """Add the turn."""
         turned = super().rotate(image, quarter_turns)
-        return SensorImage(turned.data + np.float32(90 * quarter_turns), turned.valid, turned.channels)
+        return SensorImage(
+            turned.data + np.float32(90 * quarter_turns), turned.valid, turned.channels
+        )
 
 
-def scene(seed: int, channels: int = 3, size: tuple[int, int] = (24, 31)) -> tuple[SensorImage, Annotation]:
+def scene(
+    seed: int, channels: int = 3, size: tuple[int, int] = (24, 31)
+) -> tuple[SensorImage, Annotation]:
     """An image whose first channel is the label's own value, so that both can be compared after any change."""
     rng = np.random.default_rng(seed)
     blobs = ndimage.gaussian_filter(rng.standard_normal(size), 2) > 0.05
@@ -47,7 +51,14 @@ def scene(seed: int, channels: int = 3, size: tuple[int, int] = (24, 31)) -> tup
 
 def still(**changes: Any) -> Augmentation:
     """No change but the given ones."""
-    nothing = {"flip": False, "rotate": False, "scale": (1, 1), "gain": 0, "offset": 0, "noise": 0}
+    nothing = {
+        "flip": False,
+        "rotate": False,
+        "scale": (1, 1),
+        "gain": 0,
+        "offset": 0,
+        "noise": 0,
+    }
     return Augmentation(**{**nothing, **changes})
 
 
@@ -70,7 +81,9 @@ def test_regions_and_ignore_follow_the_pixels_exactly(seed: int, channels: int) 
 def test_a_region_is_always_left(seed: int) -> None:
     """A training image without an object has nothing to be asked."""
     image, label = scene(seed)
-    _, moved = Augmentation(scale=(0.5, 6), rotate=True)(image, label, Planes(), np.random.default_rng(seed))
+    _, moved = Augmentation(scale=(0.5, 6), rotate=True)(
+        image, label, Planes(), np.random.default_rng(seed)
+    )
     assert moved.regions
     assert all(region.area for region in moved.regions)
 
@@ -78,35 +91,52 @@ def test_a_region_is_always_left(seed: int) -> None:
 def test_same_chance_gives_the_same_bits() -> None:
     """Resumed runs repeat what an uninterrupted one would have seen."""
     image, label = scene(0)
-    one, other = (Augmentation()(image, label, Planes(), np.random.default_rng(5))[0] for _ in range(2))
+    one, other = (
+        Augmentation()(image, label, Planes(), np.random.default_rng(5))[0]
+        for _ in range(2)
+    )
     assert np.array_equal(one.data, other.data)
-    assert not np.array_equal(one.data, Augmentation()(image, label, Planes(), np.random.default_rng(6))[0].data)
+    assert not np.array_equal(
+        one.data,
+        Augmentation()(image, label, Planes(), np.random.default_rng(6))[0].data,
+    )
 
 
 def test_none_changes_nothing() -> None:
     """It switches all off, not most."""
     image, label = scene(0)
     for seed in range(8):
-        changed, moved = Augmentation.none()(image, label, Planes(), np.random.default_rng(seed))
+        changed, moved = Augmentation.none()(
+            image, label, Planes(), np.random.default_rng(seed)
+        )
         assert changed is image
         assert moved is label
 
 
 def test_the_sensor_decides_what_flips_and_turns_do() -> None:
     """A mirrored angle is another angle; its owner knows."""
-    image = SensorImage.from_planes(np.full((1, 4, 4), 30.0), [Channel("p0", "angle", "deg")])
+    image = SensorImage.from_planes(
+        np.full((1, 4, 4), 30.0), [Channel("p0", "angle", "deg")]
+    )
     label = label_of((4, 4), region_at(0, 0, [[1]]))
     seen = set()
     for seed in range(40):
-        changed, _ = still(flip=True, rotate=True)(image, label, Angles(), np.random.default_rng(seed))
+        changed, _ = still(flip=True, rotate=True)(
+            image, label, Angles(), np.random.default_rng(seed)
+        )
         seen.add(float(changed.data[0, 0, 0]))
-    assert seen == {30.0 * sign + 90.0 * turns for sign in (1, -1) for turns in range(4)}
+    assert seen == {
+        30.0 * sign + 90.0 * turns for sign in (1, -1) for turns in range(4)
+    }
 
 
 def test_flip_without_rotate_is_left_right_only() -> None:
     """In pictures with an up, upside down does not happen."""
     image, label = scene(1)
-    results = [still(flip=True)(image, label, Planes(), np.random.default_rng(seed))[0].data for seed in range(20)]
+    results = [
+        still(flip=True)(image, label, Planes(), np.random.default_rng(seed))[0].data
+        for seed in range(20)
+    ]
     assert {tuple(result[0].ravel()) for result in results} == {
         tuple(image.data[0].ravel()),
         tuple(image.data[0, :, ::-1].ravel()),
@@ -116,7 +146,9 @@ def test_flip_without_rotate_is_left_right_only() -> None:
 def test_zoom_out_adds_only_invalid_ignored_pixels() -> None:
     """Beyond the image nothing was measured and nothing is known."""
     image, label = scene(2)
-    changed, moved = still(scale=(0.5, 0.5))(image, label, Planes(), np.random.default_rng(0))
+    changed, moved = still(scale=(0.5, 0.5))(
+        image, label, Planes(), np.random.default_rng(0)
+    )
     assert changed.size_hw == (48, 62)
     assert changed.valid[0].sum() == 24 * 31
     assert np.array_equal(moved.ignore & ~changed.valid[0], ~changed.valid[0])
@@ -140,14 +172,22 @@ def test_a_window_smaller_than_the_region_shows_some_of_it() -> None:
     ring[1:-1, 1:-1] = False
     label = label_of((24, 31), region_at(2, 5, ring))
     for seed in range(50):
-        assert cut_label(label, place_window(label, (4, 5), np.random.default_rng(seed)), 0).regions
+        assert cut_label(
+            label, place_window(label, (4, 5), np.random.default_rng(seed)), 0
+        ).regions
 
 
 def test_without_a_region_the_window_may_lie_anywhere() -> None:
     """Images without objects must not always be seen in one corner."""
     empty = label_of((8, 8))
-    windows = {place_window(empty, (4, 4), np.random.default_rng(seed)) for seed in range(200)}
-    assert {window[0] for window in windows} == {window[1] for window in windows} == set(range(5))
+    windows = {
+        place_window(empty, (4, 4), np.random.default_rng(seed)) for seed in range(200)
+    }
+    assert (
+        {window[0] for window in windows}
+        == {window[1] for window in windows}
+        == set(range(5))
+    )
 
 
 def test_slivers_of_cut_regions_are_not_objects() -> None:
@@ -166,10 +206,15 @@ def test_jitter_keeps_holes_and_physical_limits(lowest: float) -> None:
     values = np.stack([rng.uniform(0.3, 2, (9, 9)), rng.integers(0, 256, (9, 9))])
     valid = rng.random(values.shape) > 0.2
     values[0, 0, 0], valid[0, 0, 0] = lowest, True
-    described = [Channel("depth", "depth", "m"), Channel("counts", "counts", "count", valid_range=(0, 255))]
+    described = [
+        Channel("depth", "depth", "m"),
+        Channel("counts", "counts", "count", valid_range=(0, 255)),
+    ]
     image = SensorImage.from_planes(values, described, valid=valid)
     for seed in range(20):
-        changed, _ = still(gain=1, offset=1, noise=1)(image, label_of((9, 9)), Planes(), np.random.default_rng(seed))
+        changed, _ = still(gain=1, offset=1, noise=1)(
+            image, label_of((9, 9)), Planes(), np.random.default_rng(seed)
+        )
         assert np.array_equal(changed.valid, image.valid)
         assert np.array_equal(changed.data[~valid], image.data[~valid])
         assert changed.data[0][valid[0]].min() >= image.data[0][valid[0]].min()
@@ -177,14 +222,22 @@ def test_jitter_keeps_holes_and_physical_limits(lowest: float) -> None:
         assert changed.data[1].max() <= 255
 
 
-@pytest.mark.parametrize(("change", "most"), [({"gain": 0.2}, 0.2), ({"offset": 0.3}, 0.3)])
-def test_jitter_is_in_units_of_the_channels_own_spread(change: dict[str, float], most: float) -> None:
+@pytest.mark.parametrize(
+    ("change", "most"), [({"gain": 0.2}, 0.2), ({"offset": 0.3}, 0.3)]
+)
+def test_jitter_is_in_units_of_the_channels_own_spread(
+    change: dict[str, float], most: float
+) -> None:
     """20 % of contrast means the same for kelvin, metres and counts."""
     rng = np.random.default_rng(0)
-    image = SensorImage.from_planes(rng.normal(-50, 1e-3, (1, 30, 30)), [Channel("p0", "level", "dB")])
+    image = SensorImage.from_planes(
+        rng.normal(-50, 1e-3, (1, 30, 30)), [Channel("p0", "level", "dB")]
+    )
     reached = []
     for seed in range(60):
-        data = still(**change)(image, label_of((30, 30)), Planes(), np.random.default_rng(seed))[0].data
+        data = still(**change)(
+            image, label_of((30, 30)), Planes(), np.random.default_rng(seed)
+        )[0].data
         std = image.data.std(dtype=np.float64)
         shift = (data.mean(dtype=np.float64) - image.data.mean(dtype=np.float64)) / std
         reached.append(abs(data.std(dtype=np.float64) / std - 1) + abs(shift))
@@ -195,10 +248,14 @@ def test_jitter_is_in_units_of_the_channels_own_spread(change: dict[str, float],
 def test_noise_is_independent_and_at_most_as_strong_as_set() -> None:
     """A sensor's noise, not a shift."""
     rng = np.random.default_rng(0)
-    image = SensorImage.from_planes(rng.normal(-50, 2, (1, 50, 50)), [Channel("p0", "level", "dB")])
+    image = SensorImage.from_planes(
+        rng.normal(-50, 2, (1, 50, 50)), [Channel("p0", "level", "dB")]
+    )
     strengths = []
     for seed in range(40):
-        changed, _ = still(noise=0.5)(image, label_of((50, 50)), Planes(), np.random.default_rng(seed))
+        changed, _ = still(noise=0.5)(
+            image, label_of((50, 50)), Planes(), np.random.default_rng(seed)
+        )
         difference = changed.data - image.data
         strengths.append(difference.std() / 2)
         assert abs(difference.mean()) < 0.1
@@ -207,8 +264,12 @@ def test_noise_is_independent_and_at_most_as_strong_as_set() -> None:
 
 def test_angles_have_no_gain() -> None:
     """Scaled angles point elsewhere."""
-    image = SensorImage.from_planes(np.linspace(0, 3, 16).reshape(1, 4, 4), [Channel("p0", "aolp", "rad")])
-    changed, _ = still(gain=1, offset=1, noise=1)(image, label_of((4, 4)), Planes(), np.random.default_rng(0))
+    image = SensorImage.from_planes(
+        np.linspace(0, 3, 16).reshape(1, 4, 4), [Channel("p0", "aolp", "rad")]
+    )
+    changed, _ = still(gain=1, offset=1, noise=1)(
+        image, label_of((4, 4)), Planes(), np.random.default_rng(0)
+    )
     assert np.array_equal(changed.data, image.data)
 
 
@@ -228,7 +289,9 @@ def test_what_becomes_a_logarithm_is_changed_by_factors() -> None:
     before = 10 * np.log10(sea[sea > 0])
     for seed in range(30):
         jitter = Augmentation(flip=False, scale=(1, 1))
-        changed, _ = jitter(image, label_of((64, 64)), Power(), np.random.default_rng(seed))
+        changed, _ = jitter(
+            image, label_of((64, 64)), Power(), np.random.default_rng(seed)
+        )
         after = 10 * np.log10(changed.data[sea > 0])
         assert abs(after.mean() - before.mean()) < 0.21 * before.std()
         assert 0.75 < after.std() / before.std() < 1.25
@@ -254,7 +317,9 @@ def test_a_pixel_at_an_end_of_its_range_stays_there() -> None:
     image = SensorImage.from_planes(plane, (channel,))
     label = label_of((32, 32), region_at(8, 8, np.ones((8, 8))))
     for seed in range(8):
-        changed, _ = still(gain=0.3, offset=0.3, noise=0.05)(image, label, Planes(), np.random.default_rng(seed))
+        changed, _ = still(gain=0.3, offset=0.3, noise=0.05)(
+            image, label, Planes(), np.random.default_rng(seed)
+        )
         assert (changed.data[0, 0] == 4095).all()
         assert (changed.data[0, 1] == 0).all()
         assert not np.array_equal(changed.data[0, 2:], plane[0, 2:])
@@ -263,5 +328,16 @@ def test_a_pixel_at_an_end_of_its_range_stays_there() -> None:
 def test_position_on_the_earth_is_dropped_with_the_pixels_place() -> None:
     """A cut tile with the old transform would lie elsewhere."""
     image, label = scene(0)
-    placed = SensorImage(image.data, image.valid, image.channels, "", Georeference("EPSG:1", (1, 0, 0, 0, 1, 0)))
-    assert still(scale=(2, 2))(placed, label, Planes(), np.random.default_rng(0))[0].georeference is None
+    placed = SensorImage(
+        image.data,
+        image.valid,
+        image.channels,
+        "",
+        Georeference("EPSG:1", (1, 0, 0, 0, 1, 0)),
+    )
+    assert (
+        still(scale=(2, 2))(placed, label, Planes(), np.random.default_rng(0))[
+            0
+        ].georeference
+        is None
+    )

@@ -45,7 +45,9 @@ def test_what_a_loss_knows_of_whole_images_stays_in_place(tmp_path: Path) -> Non
     plain = plan_run(settings.model_copy(update={"augment": False}), registry()).items()
     for position in range(2 * len(plain.samples)):
         one, whole = moving[position], plain[position]
-        assert one.extra.tolist() == [len(plain.samples[sample_at(position, len(plain.samples), plain.seed)].id)]
+        assert one.extra.tolist() == [
+            len(plain.samples[sample_at(position, len(plain.samples), plain.seed)].id)
+        ]
         assert torch.equal(one.content, whole.content)
         assert torch.equal(one.targets.any(0), whole.targets.any(0))
         assert not torch.equal(one.planes, whole.planes)
@@ -63,7 +65,9 @@ class OfName(Loss):
         raise AssertionError("nothing is computed")
 
 
-def test_items_of_images_in_memory_are_equal(items: TrainingItems, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_items_of_images_in_memory_are_equal(
+    items: TrainingItems, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Keeping them saves time and nothing else."""
     size = 4 * 40 * 56  # of an image in float32
     positions = [*range(10), *range(10)]  # each of the five images four times
@@ -80,7 +84,10 @@ def test_items_of_images_in_memory_are_equal(items: TrainingItems, monkeypatch: 
         reads.clear()
         remembering = replace(items, image_bytes=room)
         for position, read in zip(positions, read_each_time, strict=True):
-            assert all(torch.equal(one, two) for one, two in zip(remembering[position], read, strict=True))
+            assert all(
+                torch.equal(one, two)
+                for one, two in zip(remembering[position], read, strict=True)
+            )
         assert len(reads) == expected_reads
 
 
@@ -88,7 +95,9 @@ def test_every_prompt_points_at_its_region(items: TrainingItems) -> None:
     """A click beside its target would teach the opposite."""
     for position in range(6):
         item = items[position]
-        for target, (x, y), box in zip(item.targets, item.clicks.tolist(), item.boxes, strict=True):
+        for target, (x, y), box in zip(
+            item.targets, item.clicks.tolist(), item.boxes, strict=True
+        ):
             assert target[int(y), int(x)]
             rows, columns = target.nonzero().T
             assert box[0] <= columns.float().mean() <= box[2]
@@ -99,7 +108,10 @@ def test_all_regions_are_prompted_before_one_repeats(items: TrainingItems) -> No
     """Three prompts on two discs ask about both."""
     whole = replace(items, augmentation=type(items.augmentation).none())
     for position in range(5):
-        shapes = {tuple(target.flatten().nonzero()[:, 0].tolist()) for target in whole[position].targets}
+        shapes = {
+            tuple(target.flatten().nonzero()[:, 0].tolist())
+            for target in whole[position].targets
+        }
         assert len(shapes) == 2
 
 
@@ -125,7 +137,9 @@ def test_all_items_of_a_step_have_the_same_kind_of_prompt(items: TrainingItems) 
     assert draws[0] == draws[1] != draws[2] == draws[3] != draws[4]
 
 
-def test_a_region_thinner_than_a_pixel_keeps_a_target(items: TrainingItems, tmp_path: Path) -> None:
+def test_a_region_thinner_than_a_pixel_keeps_a_target(
+    items: TrainingItems, tmp_path: Path
+) -> None:
     """Small objects are what many sensors look for."""
     data = gray_set(tmp_path / "set", size_hw=(400, 560))
     for path in (data / "masks").iterdir():
@@ -143,7 +157,9 @@ def test_clicks_fall_where_something_was_measured(tmp_path: Path, clicks: str) -
     for path in (data / "masks").iterdir():
         mask = np.asarray(Image.open(path))
         core = ndimage.binary_erosion(mask > 0, iterations=3)
-        Image.fromarray(np.where(core, 0, 100 + 50 * (mask > 0)).astype(np.uint8)).save(data / "images" / path.name)
+        Image.fromarray(np.where(core, 0, 100 + 50 * (mask > 0)).astype(np.uint8)).save(
+            data / "images" / path.name
+        )
     settings = config(data, tmp_path / "run", clicks=clicks, nodata=0)
     rims = plan_run(settings, registry()).items()
     hidden = [
@@ -162,7 +178,8 @@ def test_images_are_turned_with_rotate(items: TrainingItems, tmp_path: Path) -> 
     turned = plan_run(settings, registry()).items()
 
     def upright(item: Batch) -> bool:
-        return bool(item.content.any(0).sum() > item.content.any(1).sum())  # the images are wide
+        # the images are wide
+        return bool(item.content.any(0).sum() > item.content.any(1).sum())
 
     assert all(upright(items[position]) for position in range(12))
     assert {upright(turned[position]) for position in range(12)} == {True, False}
@@ -175,7 +192,9 @@ def test_strips_may_be_turned(tmp_path: Path) -> None:
         mask = np.zeros((5, 600), dtype=np.uint8)
         mask[1:4, 300 + 20 * index : 330 + 20 * index] = 1
         Image.fromarray(mask).save(path)
-        Image.fromarray(mask * 100 + np.arange(600, dtype=np.uint8) % 50).save(data / "images" / path.name)
+        Image.fromarray(mask * 100 + np.arange(600, dtype=np.uint8) % 50).save(
+            data / "images" / path.name
+        )
     strips = plan_run(config(data, tmp_path / "run", rotate=True), registry()).items()
     found = [strips[position] for position in range(12)]
     assert {int(item.content.any(0).sum()) for item in found} >= {1}, "none was turned"
@@ -187,7 +206,11 @@ def test_hidden_regions_are_not_prompted() -> None:
     left, right = np.zeros((2, 4, 8), dtype=bool)
     left[1:3, :2] = True
     right[1:3, 5:] = True
-    regions = tuple(region for mask in (left, right) if (region := region_from_mask(mask, None)) is not None)
+    regions = tuple(
+        region
+        for mask in (left, right)
+        if (region := region_from_mask(mask, None)) is not None
+    )
     ignore = np.zeros((4, 8), dtype=bool)
     ignore[:, 4:] = True
     assert visible_regions(Annotation((4, 8), regions, ignore)) == regions[:1]

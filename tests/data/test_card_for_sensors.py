@@ -59,10 +59,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_the_card_reaches_the_sensor_in_training_scoring_and_prediction(data: Path, tmp_path: Path) -> None:
+def test_the_card_reaches_the_sensor_in_training_scoring_and_prediction(
+    data: Path, tmp_path: Path
+) -> None:
     """Intrinsics that only training knew would make every prediction wrong or impossible."""
     installed = with_focal()
-    trained = training.train(config(data, tmp_path / "run", modality="focal", steps=2, val_every=1), installed)
+    trained = training.train(
+        config(data, tmp_path / "run", modality="focal", steps=2, val_every=1),
+        installed,
+    )
     bundle = load_bundle(trained, installed)
     assert evaluate_bundle(bundle, data)[0].objects
     picture = data / "images/s0.png"
@@ -70,10 +75,14 @@ def test_the_card_reaches_the_sensor_in_training_scoring_and_prediction(data: Pa
     np.testing.assert_array_equal(seen.data, 50 * Gray().load({"gray": picture}).data)
 
 
-def test_a_data_set_without_a_card_is_scored_with_the_camera_of_the_bundle(data: Path, tmp_path: Path) -> None:
+def test_a_data_set_without_a_card_is_scored_with_the_camera_of_the_bundle(
+    data: Path, tmp_path: Path
+) -> None:
     """As with the region rule: what nobody says is as it was in training."""
     installed = with_focal()
-    trained = training.train(config(data, tmp_path / "run", modality="focal", steps=1), installed)
+    trained = training.train(
+        config(data, tmp_path / "run", modality="focal", steps=1), installed
+    )
     bare = gray_set(tmp_path / "bare")
     (bare / "card.toml").unlink()
     assert evaluate_bundle(load_bundle(trained, installed), bare)[0].objects
@@ -96,6 +105,8 @@ def test_the_cameras_of_two_data_sets_do_not_mix(data: Path, tmp_path: Path) -> 
 )
 def test_wrapped_sensors_are_configured_too(wrapped: ModalityAdapter) -> None:
     """`rgb+hha` and `--channels` must work like the sensor alone."""
-    ready = wrapped.configured({"intrinsics": {"fx": 7.0, "fy": 7.0, "cx": 0.0, "cy": 0.0}})
+    ready = wrapped.configured(
+        {"intrinsics": {"fx": 7.0, "fy": 7.0, "cx": 0.0, "cy": 0.0}}
+    )
     assert ready.sensors()[0].fx == 7.0  # type: ignore[attr-defined]
     assert (ready.name, ready.source_names()) == (wrapped.name, wrapped.source_names())

@@ -25,17 +25,34 @@ NAMES = {4: "boat", 9: "plane"}
 def coco_set(root: Path, names: dict[int, str] = NAMES) -> Path:
     """The discs of `gray_set` as COCO annotations, the left one of the first class, the right one of the second."""
     made = gray_set(root)
-    for split, samples in (("train", range(5)), ("val", range(5, 7)), ("test", range(7, 9))):
+    for split, samples in (
+        ("train", range(5)),
+        ("val", range(5, 7)),
+        ("test", range(7, 9)),
+    ):
         content: dict[str, list[dict[str, Any]]] = {
-            "images": [{"id": i, "file_name": f"s{i}.png", "height": 40, "width": 56} for i in samples],
+            "images": [
+                {"id": i, "file_name": f"s{i}.png", "height": 40, "width": 56}
+                for i in samples
+            ],
             "annotations": [],
-            "categories": [{"id": number, "name": name} for number, name in names.items()],
+            "categories": [
+                {"id": number, "name": name} for number, name in names.items()
+            ],
         }
         for index in samples:
             mask = np.asarray(Image.open(made / f"masks/s{index}.png"))
             for number, value in zip(names, (1, 2), strict=True):
                 rows, columns = np.nonzero(mask == value)
-                x0, x1, y0, y1 = (int(v) for v in (columns.min(), columns.max() + 1, rows.min(), rows.max() + 1))
+                x0, x1, y0, y1 = (
+                    int(v)
+                    for v in (
+                        columns.min(),
+                        columns.max() + 1,
+                        rows.min(),
+                        rows.max() + 1,
+                    )
+                )
                 content["annotations"].append(
                     {
                         "id": len(content["annotations"]),
@@ -60,10 +77,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return training.train(config(data, tmp_path_factory.mktemp("run") / "run", steps=1), registry())
+    return training.train(
+        config(data, tmp_path_factory.mktemp("run") / "run", steps=1), registry()
+    )
 
 
-def test_a_bundle_keeps_the_names_of_its_categories(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bundle_keeps_the_names_of_its_categories(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Its annotations stay with whoever trained it; a number alone says nothing to others."""
     assert read_bundle_spec(bundle).card.class_names == NAMES
     assert run(["bundle", "show", str(bundle)]) == 0
@@ -76,7 +97,9 @@ def test_a_run_that_is_resumed_keeps_them(data: Path, tmp_path: Path) -> None:
     """The names are no other card: the data set is the same."""
     training.train(config(data, tmp_path / "run", steps=1), registry())
     training.resume(tmp_path / "run", registry())
-    assert read_bundle_spec(tmp_path / "run/bundle.safetensors").card.class_names == NAMES
+    assert (
+        read_bundle_spec(tmp_path / "run/bundle.safetensors").card.class_names == NAMES
+    )
 
 
 def test_eval_shows_names_and_keeps_the_numbers_as_keys(
@@ -99,8 +122,14 @@ def test_eval_takes_the_names_of_the_data_set_before_those_of_the_bundle(
 ) -> None:
     """Number 4 may be a boat here and a kite there."""
     other = coco_set(tmp_path / "other", {4: "kite", 5: "sail"})
-    assert run(["eval", str(bundle), "--data", str(other), "--device", "cpu", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["class_names"] == {"4": "kite", "5": "sail"}
+    assert (
+        run(["eval", str(bundle), "--data", str(other), "--device", "cpu", "--json"])
+        == 0
+    )
+    assert json.loads(capsys.readouterr().out)["class_names"] == {
+        "4": "kite",
+        "5": "sail",
+    }
 
 
 def test_eval_of_a_data_set_without_names_takes_those_of_the_bundle(
@@ -117,7 +146,9 @@ def test_eval_of_a_data_set_without_names_takes_those_of_the_bundle(
     assert "class 8 " in said
 
 
-def test_data_check_counts_by_name(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_check_counts_by_name(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Whether the rare class is the one that matters shows before the training."""
     command = ["data", "check", str(data), "--modality", "gray"]
     assert run(command) == 0
@@ -131,5 +162,7 @@ def test_data_check_counts_by_name(data: Path, capsys: pytest.CaptureFixture[str
 def test_a_category_that_no_bundle_could_keep_is_refused(tmp_path: Path) -> None:
     """Its bundle could not be read again."""
     made = coco_set(tmp_path / "set", {4: "boat", 2**63: "plane"})
-    with pytest.raises(DataError, match=rf"train\.json: category id {2**63} .* 64 bits"):
+    with pytest.raises(
+        DataError, match=rf"train\.json: category id {2**63} .* 64 bits"
+    ):
         open_dataset(made, registry().modality("gray"), {})

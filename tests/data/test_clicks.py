@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from simmat.data.instances import center_click, corrective_click, jitter_box, random_click, region_from_mask, tight_box
+from simmat.data.instances import (
+    center_click,
+    corrective_click,
+    jitter_box,
+    random_click,
+    region_from_mask,
+    tight_box,
+)
 from simmat.errors import DataError
 
 
@@ -53,7 +60,9 @@ def test_empty_mask_has_no_click(click: object) -> None:
         click(np.zeros((3, 3), dtype=np.bool_))  # type: ignore[operator]
 
 
-def corrected(truth: np.ndarray, prediction: np.ndarray, ignore: np.ndarray | None = None) -> object:
+def corrected(
+    truth: np.ndarray, prediction: np.ndarray, ignore: np.ndarray | None = None
+) -> object:
     region = region_from_mask(truth, None)
     assert region is not None
     ignore = np.zeros(truth.shape, np.bool_) if ignore is None else ignore

@@ -46,29 +46,56 @@ class Directed(Planes):
 def scene(*regions: Instance, smallest: int = 1) -> tuple[SensorImage, Annotation]:
     """An image of which every pixel has a value of its own, the second plane its negative."""
     values = np.arange(np.prod(SIZE), dtype=np.float32).reshape(SIZE)
-    label = label_of(SIZE, *(regions or (region_at(20, 30, FLAG, 3), region_at(40, 10, np.ones((6, 12)), 5))))
-    return SensorImage.from_planes(np.stack([values, -values]), CHANNELS), replace(label, smallest=smallest)
+    label = label_of(
+        SIZE,
+        *(
+            regions
+            or (region_at(20, 30, FLAG, 3), region_at(40, 10, np.ones((6, 12)), 5))
+        ),
+    )
+    return SensorImage.from_planes(np.stack([values, -values]), CHANNELS), replace(
+        label, smallest=smallest
+    )
 
 
 def repeats(
-    image: SensorImage, label: Annotation, *, rotate: bool, adapter: Planes | None = None, seeds: int = 40
+    image: SensorImage,
+    label: Annotation,
+    *,
+    rotate: bool,
+    adapter: Planes | None = None,
+    seeds: int = 40,
 ) -> Iterator[tuple[SensorImage, tuple[Instance, ...]]]:
     """Images with copies, and the copies."""
     for seed in range(seeds):
-        changed, more = repeat_regions(image, label, adapter or Planes(), np.random.default_rng(seed), rotate=rotate)
+        changed, more = repeat_regions(
+            image,
+            label,
+            adapter or Planes(),
+            np.random.default_rng(seed),
+            rotate=rotate,
+        )
         assert more.regions[: len(label.regions)] == label.regions
         yield changed, more.regions[len(label.regions) :]
 
 
-def ways(values: npt.NDArray[np.float32], *, rotate: bool) -> dict[str, npt.NDArray[np.float32]]:
+def ways(
+    values: npt.NDArray[np.float32], *, rotate: bool
+) -> dict[str, npt.NDArray[np.float32]]:
     """All that may become of a piece."""
     mirrored = {"as it is": values, "mirrored": values[:, ::-1]}
-    turned = {f"{name}, {k} turns": np.rot90(v, k) for name, v in mirrored.items() for k in range(4 if rotate else 1)}
+    turned = {
+        f"{name}, {k} turns": np.rot90(v, k)
+        for name, v in mirrored.items()
+        for k in range(4 if rotate else 1)
+    }
     return turned | {f"{name}, halved": v[::2, ::2] for name, v in turned.items()}
 
 
 @pytest.mark.parametrize("rotate", [False, True])
-def test_a_copy_is_the_object_as_it_was_measured_mirrored_turned_or_halved(rotate: bool) -> None:
+def test_a_copy_is_the_object_as_it_was_measured_mirrored_turned_or_halved(
+    rotate: bool,
+) -> None:
     """A resampled object would be none the sensor saw; one upside down is none that a street shows."""
     image, label = scene(region_at(20, 30, FLAG))
     original = np.where(FLAG, image.data[0, 20:29, 30:37], 0)
@@ -78,7 +105,11 @@ def test_a_copy_is_the_object_as_it_was_measured_mirrored_turned_or_halved(rotat
         for copy in copies:
             y0, x0, y1, x1 = copy.window
             got = np.where(copy.crop, changed.data[0, y0:y1, x0:x1], 0)
-            met |= {name for name, way in allowed.items() if np.array_equal(_trimmed(way), got)} or {"something else"}
+            met |= {
+                name
+                for name, way in allowed.items()
+                if np.array_equal(_trimmed(way), got)
+            } or {"something else"}
         assert np.array_equal(changed.data[1], -changed.data[0])
     assert met == set(allowed)
 
@@ -103,8 +134,12 @@ def test_nothing_is_covered_and_nothing_touched() -> None:
     for changed, copies in repeats(image, label, rotate=True):
         assert len(copies) <= MAX_COPIES
         for one, other in combinations((*label.regions, *copies), 2):
-            assert not (ndimage.binary_dilation(one.mask(SIZE), EIGHT) & other.mask(SIZE)).any()
-        pasted = np.any([np.zeros(SIZE, dtype=bool), *(copy.mask(SIZE) for copy in copies)], axis=0)
+            assert not (
+                ndimage.binary_dilation(one.mask(SIZE), EIGHT) & other.mask(SIZE)
+            ).any()
+        pasted = np.any(
+            [np.zeros(SIZE, dtype=bool), *(copy.mask(SIZE) for copy in copies)], axis=0
+        )
         assert np.array_equal(changed.data[0] != image.data[0], pasted)
 
 
@@ -112,7 +147,11 @@ def test_many_copies_are_close_to_a_region() -> None:
     """Neighbours are what few images lack."""
     image, label = scene()
     distances = [
-        min(np.hypot(*(_centre(copy) - _centre(other))) for other in (*label.regions, *copies) if other is not copy)
+        min(
+            np.hypot(*(_centre(copy) - _centre(other)))
+            for other in (*label.regions, *copies)
+            if other is not copy
+        )
         for _, copies in repeats(image, label, rotate=False, seeds=60)
         for copy in copies
     ]
@@ -129,13 +168,19 @@ def test_a_copy_is_not_smaller_than_a_region_may_be() -> None:
     area = int(FLAG.sum())
     for smallest, halves in ((1, True), (area // 2, False)):
         image, label = scene(region_at(20, 30, FLAG), smallest=smallest)
-        areas = {copy.area for _, copies in repeats(image, label, rotate=False) for copy in copies}
+        areas = {
+            copy.area
+            for _, copies in repeats(image, label, rotate=False)
+            for copy in copies
+        }
         assert (min(areas) < area) is halves
 
 
 def test_halving_takes_no_object_apart() -> None:
     """Of a thin slope every second pixel would be a row of dots."""
-    image, label = scene(region_at(20, 30, np.eye(8) + np.eye(8, k=1)), region_at(2, 2, np.tri(12)[::-1]))
+    image, label = scene(
+        region_at(20, 30, np.eye(8) + np.eye(8, k=1)), region_at(2, 2, np.tri(12)[::-1])
+    )
     for _, copies in repeats(image, label, rotate=True):
         for copy in copies:
             assert ndimage.label(copy.crop, EIGHT)[1] == 1
@@ -146,7 +191,9 @@ def test_an_object_that_the_border_cuts_is_not_copied(y: int, x: int) -> None:
     """Its straight edge is the camera's, not the object's."""
     image, label = scene(region_at(y, x, FLAG | True))
     assert not repeatable(label)
-    changed, more = repeat_regions(image, label, Planes(), np.random.default_rng(0), rotate=True)
+    changed, more = repeat_regions(
+        image, label, Planes(), np.random.default_rng(0), rotate=True
+    )
     assert changed is image
     assert more is label
 
@@ -160,7 +207,9 @@ def test_an_object_that_missing_pixels_cut_is_not_copied() -> None:
     assert [region.class_id for region in repeatable(cut)] == [5]
 
 
-def test_what_was_not_measured_stays_so_and_ignored_pixels_are_neither_copied_nor_covered() -> None:
+def test_what_was_not_measured_stays_so_and_ignored_pixels_are_neither_copied_nor_covered() -> (
+    None
+):
     """Nobody knows what is there."""
     image, label = scene(region_at(20, 30, FLAG))
     valid, ignore = image.valid.copy(), label.ignore.copy()
@@ -184,7 +233,10 @@ def test_the_augmentation_repeats_in_the_given_share_of_images() -> None:
 
     def grown(paste: float) -> float:
         augmentation = replace(Augmentation.none(), paste=paste)
-        results = [augmentation(image, label, Planes(), np.random.default_rng(seed))[1] for seed in range(40)]
+        results = [
+            augmentation(image, label, Planes(), np.random.default_rng(seed))[1]
+            for seed in range(40)
+        ]
         return float(np.mean([len(result.regions) > 2 for result in results]))
 
     assert grown(0) == 0

@@ -35,7 +35,9 @@ def scene(root: Path, height: int = SIDE, width: int = SIDE) -> Path:
     position = np.arange(height * width, dtype=np.float32).reshape(height, width)
     save_image(root / "images/scene.npy", position[None])
     mask = np.zeros((height, width), np.uint16)
-    for number, (y, x) in enumerate(np.ndindex((height - 6) // 10 + 1, (width - 6) // 10 + 1), start=1):
+    for number, (y, x) in enumerate(
+        np.ndindex((height - 6) // 10 + 1, (width - 6) // 10 + 1), start=1
+    ):
         mask[10 * y : 10 * y + 6, 10 * x : 10 * x + 6] = number
     (root / "masks").mkdir(parents=True, exist_ok=True)
     tifffile.imwrite(root / "masks/scene.tif", mask, tile=(16, 16), compression="zlib")
@@ -44,21 +46,36 @@ def scene(root: Path, height: int = SIDE, width: int = SIDE) -> Path:
 
 def pixels(dataset: Dataset, split: str) -> set[float]:
     """The pixels of the image that are in a split."""
-    return {value for sample in dataset.split(split) for value in dataset.image(sample).data.ravel().tolist()}
+    return {
+        value
+        for sample in dataset.split(split)
+        for value in dataset.image(sample).data.ravel().tolist()
+    }
 
 
 def items_of(dataset: Dataset, **settings: Any) -> TrainingItems:
     index = read_index(dataset)
     samples = index.training_samples()
     channels = fit_channels(
-        index.dataset.channels(), index.statistics(samples), pixel_mean=(0.0,) * 3, pixel_std=(1.0,) * 3
+        index.dataset.channels(),
+        index.statistics(samples),
+        pixel_mean=(0.0,) * 3,
+        pixel_std=(1.0,) * 3,
     )
     pipeline = Pipeline(dataset.adapter, channels, 32)
-    given: dict[str, Any] = {"augmentation": Augmentation.none(), "prompts": 2, "batch_size": 2, "seed": 3, **settings}
+    given: dict[str, Any] = {
+        "augmentation": Augmentation.none(),
+        "prompts": 2,
+        "batch_size": 2,
+        "seed": 3,
+        **settings,
+    }
     return TrainingItems(index.dataset, samples, pipeline, **given)
 
 
-@pytest.mark.parametrize("size_hw", [(160, 160), (37, 500), (9, 9), (16, 250), (1000, 1000)])
+@pytest.mark.parametrize(
+    "size_hw", [(160, 160), (37, 500), (9, 9), (16, 250), (1000, 1000)]
+)
 def test_blocks_cover_every_pixel_once(size_hw: tuple[int, int]) -> None:
     """A pixel in two blocks could be in training and test; one in none would be lost."""
     seen = np.zeros(size_hw, np.int64)
@@ -91,7 +108,9 @@ def test_splits_share_no_pixel(tmp_path: Path) -> None:
     found = [pixels(dataset, split) for split in ("train", "val", "test")]
     assert all(found)
     assert len(set.union(*found)) == sum(map(len, found))
-    assert all(dataset.image(sample).size_hw == (CROP, CROP) for sample in dataset.split("val"))
+    assert all(
+        dataset.image(sample).size_hw == (CROP, CROP) for sample in dataset.split("val")
+    )
     assert open_planes(tmp_path, crop=CROP).samples == dataset.samples
 
 
@@ -105,7 +124,9 @@ def test_a_window_is_that_part_of_image_and_mask(tmp_path: Path) -> None:
         union |= region.mask(label.size_hw)
     for sample in dataset.samples[:8]:
         assert sample.window is not None
-        assert np.array_equal(dataset.image(sample).data, image.data[:, *sample.window.slices])
+        assert np.array_equal(
+            dataset.image(sample).data, image.data[:, *sample.window.slices]
+        )
         cut = dataset.label(sample, dataset.image(sample))
         here = np.zeros(cut.size_hw, np.bool_)
         for region in cut.regions:
@@ -117,8 +138,12 @@ def scene_in_three(root: Path) -> Path:
     """The same image three times, so that it can be opened without a crop."""
     scene(root)
     for name in ("other", "third"):
-        (root / f"images/{name}.npy").write_bytes((root / "images/scene.npy").read_bytes())
-        (root / f"masks/{name}.tif").write_bytes((root / "masks/scene.tif").read_bytes())
+        (root / f"images/{name}.npy").write_bytes(
+            (root / "images/scene.npy").read_bytes()
+        )
+        (root / f"masks/{name}.tif").write_bytes(
+            (root / "masks/scene.tif").read_bytes()
+        )
     return root
 
 
@@ -131,7 +156,9 @@ def test_named_splits_are_those_of_all_blocks(tmp_path: Path) -> None:
             for path in (tmp_path / split / kind).iterdir():
                 path.rename(tmp_path / kind / split / path.name)
     dataset = open_planes(tmp_path, crop=CROP)
-    assert {(sample.image_id.partition("/")[0], sample.split) for sample in dataset.samples} == {
+    assert {
+        (sample.image_id.partition("/")[0], sample.split) for sample in dataset.samples
+    } == {
         ("train", "train"),
         ("val", "val"),
         ("test", "test"),
@@ -157,7 +184,9 @@ class Traced(Planes):
 def test_training_takes_other_crops_inside_the_same_blocks(tmp_path: Path) -> None:
     """Random crops are the point of --crop; one that leaves its block would train on pixels of the test split."""
     sensor = Traced()
-    items = items_of(open_dataset(scene(tmp_path), sensor, {"regions": "instances", "crop": CROP}))
+    items = items_of(
+        open_dataset(scene(tmp_path), sensor, {"regions": "instances", "crop": CROP})
+    )
     blocks = [sample.window for sample in items.samples]
     sensor.windows.clear()
     for position in range(40):
@@ -206,9 +235,16 @@ def test_each_crop_has_an_index_of_its_own(tmp_path: Path) -> None:
 
 def test_a_bundle_brings_its_crop_and_the_numbers_of_its_classes() -> None:
     """Scores on another raster must be of the same windows, and class 1 of the same class."""
-    card = DataCard(regions="instances", class_attribute="crop", class_names={1: "maize"}, crop=64)
-    assert trained_card(card).items() >= {"class_attribute": "crop", "class_names": {1: "maize"}, "crop": 64}.items()
-    assert "class_names" not in trained_card(DataCard(regions="classes", class_names={1: "maize"}))
+    card = DataCard(
+        regions="instances", class_attribute="crop", class_names={1: "maize"}, crop=64
+    )
+    assert (
+        trained_card(card).items()
+        >= {"class_attribute": "crop", "class_names": {1: "maize"}, "crop": 64}.items()
+    )
+    assert "class_names" not in trained_card(
+        DataCard(regions="classes", class_names={1: "maize"})
+    )
 
 
 def test_blocks_of_one_image_are_not_a_leak(tmp_path: Path) -> None:
@@ -223,12 +259,17 @@ def test_blocks_of_one_image_are_not_a_leak(tmp_path: Path) -> None:
 
 def test_coco_labels_are_cut_too(tmp_path: Path) -> None:
     """A large image may have COCO annotations."""
-    save_image(tmp_path / "images/a.npy", np.random.default_rng(0).normal(300, 5, (1, SIDE, SIDE)))
+    save_image(
+        tmp_path / "images/a.npy",
+        np.random.default_rng(0).normal(300, 5, (1, SIDE, SIDE)),
+    )
     corners = [0, 0, SIDE, 0, SIDE, SIDE, 0, SIDE]
     content = {
         "images": [{"id": 1, "file_name": "a.npy", "height": SIDE, "width": SIDE}],
         "categories": [{"id": 7, "name": "field"}],
-        "annotations": [{"id": 1, "image_id": 1, "category_id": 7, "segmentation": [corners]}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 7, "segmentation": [corners]}
+        ],
     }
     (tmp_path / "annotations.json").write_text(json.dumps(content))
     dataset = open_planes(tmp_path, crop=CROP)
@@ -254,14 +295,21 @@ def test_an_image_of_too_few_crops_says_to_make_them_smaller(tmp_path: Path) -> 
         open_planes(scene(tmp_path), crop=96).split("val")
 
 
-def test_a_large_tiff_is_never_decoded_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_tiff_is_never_decoded_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A raster of 20,000 x 20,000 pixels does not fit into memory, nor does its mask."""
     scene(tmp_path)
     (tmp_path / "images/scene.npy").unlink()
     values = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE), np.uint16)
-    tifffile.imwrite(tmp_path / "images/scene.tif", values, tile=(16, 16), compression="zlib")
+    tifffile.imwrite(
+        tmp_path / "images/scene.tif", values, tile=(16, 16), compression="zlib"
+    )
     read = TiffImage.read
-    monkeypatch.setattr(TiffImage, "read", lambda self, window: read(self, Window(*window)))  # None fails
+    # None fails
+    monkeypatch.setattr(
+        TiffImage, "read", lambda self, window: read(self, Window(*window))
+    )
     dataset = open_dataset(tmp_path, Raster(), {"regions": "instances", "crop": CROP})
     assert items_of(dataset)[0].targets.any()
 
@@ -270,6 +318,10 @@ def test_crops_are_drawn_from_seed_and_position(tmp_path: Path) -> None:
     """A resumed run must see what the run without a stop saw."""
     items = items_of(open_planes(scene(tmp_path), crop=CROP))
     again = items_of(open_planes(tmp_path, crop=CROP))
-    assert all(np.array_equal(items[place].planes, again[place].planes) for place in (5, 2))
+    assert all(
+        np.array_equal(items[place].planes, again[place].planes) for place in (5, 2)
+    )
     other = items_of(open_planes(tmp_path, crop=CROP), seed=4)
-    assert not all(np.array_equal(items[place].planes, other[place].planes) for place in range(4))
+    assert not all(
+        np.array_equal(items[place].planes, other[place].planes) for place in range(4)
+    )

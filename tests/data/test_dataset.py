@@ -22,7 +22,12 @@ class Celsius(Planes):
     def transform(self, image: SensorImage) -> SensorImage:
         """To °C; below 0 °C is invalid."""
         channels = tuple(replace(channel, unit="degC") for channel in image.channels)
-        return replace(image, data=image.data - np.float32(273.15), valid=image.data > 273.15, channels=channels)
+        return replace(
+            image,
+            data=image.data - np.float32(273.15),
+            valid=image.data > 273.15,
+            channels=channels,
+        )
 
 
 def test_folder_opens_and_gives_images_and_labels(tmp_path: Path) -> None:
@@ -39,7 +44,9 @@ def test_folder_opens_and_gives_images_and_labels(tmp_path: Path) -> None:
 def test_manifest_wins_over_the_folders(tmp_path: Path) -> None:
     """Who writes a table chooses what is in the set."""
     folder_of(tmp_path, 4)
-    (tmp_path / "manifest.csv").write_text("id,split,image,mask\nx,test,images/s1.npy,masks/s1.png\n")
+    (tmp_path / "manifest.csv").write_text(
+        "id,split,image,mask\nx,test,images/s1.npy,masks/s1.png\n"
+    )
     assert [sample.id for sample in open_planes(tmp_path).samples] == ["x"]
 
 
@@ -55,7 +62,9 @@ def test_missing_folder_and_file_are_distinguished(tmp_path: Path) -> None:
 def test_empty_and_unknown_splits_are_refused(tmp_path: Path) -> None:
     """An average over nothing is no score."""
     folder_of(tmp_path, 3)
-    (tmp_path / "manifest.csv").write_text("id,split,image,mask\nx,test,images/s1.npy,masks/s1.png\n")
+    (tmp_path / "manifest.csv").write_text(
+        "id,split,image,mask\nx,test,images/s1.npy,masks/s1.png\n"
+    )
     dataset = open_planes(tmp_path)
     with pytest.raises(DataError, match=r"val .*test"):
         dataset.split("val")
@@ -76,19 +85,27 @@ def test_image_with_other_channels_is_refused_by_name(tmp_path: Path) -> None:
     save_image(folder_of(tmp_path, 5) / "images/s1.npy", np.zeros((3, 8, 8)))
     dataset = open_planes(tmp_path)
     bad = next(sample for sample in dataset.samples if sample.id == "s1")
-    with pytest.raises(DataError, match=r"s1\.npy: its channels are p0 \[K\], p1 \[K\], p2 \[K\]; those of"):
+    with pytest.raises(
+        DataError,
+        match=r"s1\.npy: its channels are p0 \[K\], p1 \[K\], p2 \[K\]; those of",
+    ):
         dataset.image(bad)
 
 
 def test_the_first_training_image_says_which_channels_are_right(tmp_path: Path) -> None:
     """A bad test image must not make all of training look wrong."""
     save_image(folder_of(tmp_path, 3) / "images/s0.npy", np.zeros((3, 8, 8)))
-    rows = [f"s{i},{split},images/s{i}.npy,masks/s{i}.png" for i, split in enumerate(("test", "train", "val"))]
+    rows = [
+        f"s{i},{split},images/s{i}.npy,masks/s{i}.png"
+        for i, split in enumerate(("test", "train", "val"))
+    ]
     (tmp_path / "manifest.csv").write_text("\n".join(["id,split,image,mask", *rows]))
     assert len(open_planes(tmp_path).channels()) == 2
 
 
-def test_pixels_without_any_measurement_are_ignored_and_others_not(tmp_path: Path) -> None:
+def test_pixels_without_any_measurement_are_ignored_and_others_not(
+    tmp_path: Path,
+) -> None:
     """A model cannot know what no channel saw; what one channel saw counts."""
     values = np.full((2, 8, 8), 300.0)
     values[:, 0, 0] = np.nan
@@ -132,4 +149,6 @@ def test_data_set_travels_to_worker_processes(tmp_path: Path, used: bool) -> Non
     if used:
         dataset.channels()
     copy: Any = pickle.loads(pickle.dumps(dataset))
-    assert np.array_equal(copy.image(copy.samples[0]).data, dataset.image(dataset.samples[0]).data)
+    assert np.array_equal(
+        copy.image(copy.samples[0]).data, dataset.image(dataset.samples[0]).data
+    )

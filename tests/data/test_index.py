@@ -69,10 +69,15 @@ def values_of(index: DataIndex) -> tuple[object, ...]:
     return facts, sorted(index.faults), index.contents.fingerprint
 
 
-def test_a_second_start_reads_no_image(tmp_path: Path, loads: list[str], bytes_read: list[str]) -> None:
+def test_a_second_start_reads_no_image(
+    tmp_path: Path, loads: list[str], bytes_read: list[str]
+) -> None:
     """Neither decoded nor as bytes: a set of a million images starts at once."""
     root = folder_of(tmp_path, 6)
-    first, channels = values_of(read_index(open_planes(root))), open_planes(root).channels()
+    first, channels = (
+        values_of(read_index(open_planes(root))),
+        open_planes(root).channels(),
+    )
     assert sorted(set(loads)) == [f"s{i}.npy" for i in range(6)]
     assert len(bytes_read) == 12
     loads.clear()
@@ -100,26 +105,35 @@ def test_it_is_the_same_to_the_bit_for_any_number_of_processes(
     assert shared.statistics(samples) == alone.statistics(samples)
 
 
-def test_one_changed_image_is_read_again_and_no_other(tmp_path: Path, loads: list[str]) -> None:
+def test_one_changed_image_is_read_again_and_no_other(
+    tmp_path: Path, loads: list[str]
+) -> None:
     """Labelling goes on between two starts."""
     root = folder_of(tmp_path, 6)
     before = read_index(open_planes(root))
     mask = one_square()
     mask[6, 6] = 2
     save_mask(root / "masks/s3.png", mask)
-    save_image(root / "images/s6.npy", np.random.default_rng(9).normal(300, 5, (2, 8, 8)))
+    save_image(
+        root / "images/s6.npy", np.random.default_rng(9).normal(300, 5, (2, 8, 8))
+    )
     save_mask(root / "masks/s6.png", one_square())
     loads.clear()
     after = read_index(open_planes(root))
     assert sorted(set(loads)) == ["s3.npy", "s6.npy"]
-    counts = {sample.id: len(after.table_of([sample]).instances) for sample in after.dataset.samples}
+    counts = {
+        sample.id: len(after.table_of([sample]).instances)
+        for sample in after.dataset.samples
+    }
     assert counts == {"s0": 1, "s1": 1, "s2": 1, "s3": 2, "s4": 1, "s5": 1, "s6": 1}
     assert before.contents.fingerprint != after.contents.fingerprint
     index_of(root).unlink()
     assert values_of(read_index(open_planes(root))) == values_of(after)
 
 
-def test_a_byte_that_changed_with_size_and_time_kept_is_found(tmp_path: Path, loads: list[str]) -> None:
+def test_a_byte_that_changed_with_size_and_time_kept_is_found(
+    tmp_path: Path, loads: list[str]
+) -> None:
     """A resumed run must not go on with other images, and some programs put the time back."""
     root = folder_of(tmp_path, 4)
     before = read_index(open_planes(root)).contents.fingerprint
@@ -133,7 +147,9 @@ def test_a_byte_that_changed_with_size_and_time_kept_is_found(tmp_path: Path, lo
     assert set(loads) == {"s2.npy"}
 
 
-def test_a_folder_that_was_moved_is_not_read_again(tmp_path: Path, loads: list[str]) -> None:
+def test_a_folder_that_was_moved_is_not_read_again(
+    tmp_path: Path, loads: list[str]
+) -> None:
     """Its index moves with it."""
     root = folder_of(tmp_path / "a", 4)
     before = values_of(read_index(open_planes(root)))
@@ -169,7 +185,11 @@ def test_an_index_with_other_channels_than_the_sensor_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stranger can write one whose digest is right."""
-    monkeypatch.setattr(Planes, "channels", tuple(Channel(f"p{number}", "temperature", "K") for number in range(2)))
+    monkeypatch.setattr(
+        Planes,
+        "channels",
+        tuple(Channel(f"p{number}", "temperature", "K") for number in range(2)),
+    )
     root = folder_of(tmp_path, 4)
     before = read_index(open_planes(root)).dataset.known_channels
     path = index_of(root)
@@ -207,8 +227,14 @@ def test_another_rule_another_sensor_and_other_code_have_an_index_of_their_own(
     """What was found by one says nothing about the other; going back to the first reads nothing."""
     root = folder_of(tmp_path / "set", 4)
     read_index(open_planes(root))
-    picked = open_dataset(root, ComposedModality([Planes()], (1,)), {"regions": "instances"})
-    for other in (open_planes(root, min_region=5), open_planes(root, nodata=-1), picked):
+    picked = open_dataset(
+        root, ComposedModality([Planes()], (1,)), {"regions": "instances"}
+    )
+    for other in (
+        open_planes(root, min_region=5),
+        open_planes(root, nodata=-1),
+        picked,
+    ):
         loads.clear()
         read_index(other)
         assert len(set(loads)) == 4
@@ -217,7 +243,9 @@ def test_another_rule_another_sensor_and_other_code_have_an_index_of_their_own(
     assert loads == []
     (tmp_path / "code").mkdir()
     (tmp_path / "code/sensor.py").write_text("edited")
-    monkeypatch.setattr("inspect.getfile", lambda kind: str(tmp_path / "code/sensor.py"))
+    monkeypatch.setattr(
+        "inspect.getfile", lambda kind: str(tmp_path / "code/sensor.py")
+    )
     read_index(open_planes(root))
     assert len(set(loads)) == 4
 
@@ -246,7 +274,9 @@ def test_samples_that_cannot_be_used_are_reported_each_time(tmp_path: Path) -> N
     assert not read_index(open_planes(root)).faults
 
 
-def test_a_process_that_is_killed_is_an_error_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_is_killed_is_an_error_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As where memory runs out."""
     dataset = open_planes(folder_of(tmp_path, 4))
     parent = os.getpid()

@@ -41,14 +41,18 @@ def test_it_is_the_same_wherever_the_set_lies(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_one_byte_of_an_image_changes_the_fingerprint(tmp_path: Path, split: str) -> None:
+def test_one_byte_of_an_image_changes_the_fingerprint(
+    tmp_path: Path, split: str
+) -> None:
     """An image exported anew is often as long as it was, and a run would go on with a mixture of both."""
     root = gray_set(tmp_path / "set")
     before = contents(root)
     name = {"train": "s1", "val": "s5", "test": "s8"}[split]
     change_a_byte(root / f"images/{name}.png")
     after = contents(root)
-    said = after.changes_since(json.loads(json.dumps(before.notes())), before.fingerprint)
+    said = after.changes_since(
+        json.loads(json.dumps(before.notes())), before.fingerprint
+    )
     assert before.fingerprint != after.fingerprint
     assert said.startswith("1 part changed")
     assert repr(name) in said
@@ -96,14 +100,18 @@ def test_files_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("meaning", ["none", "unlabelled"])
-def test_another_meaning_of_zero_changes_the_fingerprint(tmp_path: Path, meaning: str) -> None:
+def test_another_meaning_of_zero_changes_the_fingerprint(
+    tmp_path: Path, meaning: str
+) -> None:
     """It makes other regions of the same files."""
     root = gray_set(tmp_path / "set")
     manifest = root / "manifest.csv"
     head, *rows = manifest.read_text().splitlines()
     found = set()
     for zero in ("background", meaning):
-        manifest.write_text("\n".join([f"{head},zero_means", *(f"{row},{zero}" for row in rows)]) + "\n")
+        manifest.write_text(
+            "\n".join([f"{head},zero_means", *(f"{row},{zero}" for row in rows)]) + "\n"
+        )
         found.add(fingerprint(root))
     assert len(found) == 2
 
@@ -113,10 +121,19 @@ def test_other_annotations_change_the_fingerprint(tmp_path: Path) -> None:
     root = gray_set(tmp_path / "set")
     (root / "manifest.csv").unlink()
     shutil.rmtree(root / "masks")
-    images = [{"id": i, "file_name": f"s{i}.png", "height": 40, "width": 56} for i in range(9)]
+    images = [
+        {"id": i, "file_name": f"s{i}.png", "height": 40, "width": 56} for i in range(9)
+    ]
     square = [[4, 4, 20, 4, 20, 20, 4, 20]]
-    annotations = [{"id": i, "image_id": i, "category_id": 1, "segmentation": square} for i in range(9)]
-    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "disc"}]}
+    annotations = [
+        {"id": i, "image_id": i, "category_id": 1, "segmentation": square}
+        for i in range(9)
+    ]
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "disc"}],
+    }
     file = root / "annotations.json"
     file.write_text(json.dumps(content))
     before = fingerprint(root)

@@ -29,19 +29,32 @@ def find(mask: Any, **card: Any) -> Annotation:
 def test_instances_are_values_without_a_class() -> None:
     """An instance id is a name, no class; its pieces stay one object."""
     label = find(MASK, regions="instances")
-    assert [(region.class_id, region.area) for region in label.regions] == [(None, 5), (None, 2), (None, 1)]
+    assert [(region.class_id, region.area) for region in label.regions] == [
+        (None, 5),
+        (None, 2),
+        (None, 1),
+    ]
 
 
 def test_classes_are_values_with_a_class() -> None:
     """The value says what it is."""
     label = find(MASK, regions="classes")
-    assert [(region.class_id, region.area) for region in label.regions] == [(1, 5), (2, 2), (7, 1)]
+    assert [(region.class_id, region.area) for region in label.regions] == [
+        (1, 5),
+        (2, 2),
+        (7, 1),
+    ]
 
 
 def test_components_are_connected_pieces_and_corners_connect() -> None:
     """Thin diagonal objects fall apart with four neighbours."""
     label = find(MASK, regions="components")
-    assert [(region.class_id, region.area) for region in label.regions] == [(1, 3), (1, 2), (2, 2), (7, 1)]
+    assert [(region.class_id, region.area) for region in label.regions] == [
+        (1, 3),
+        (1, 2),
+        (2, 2),
+        (7, 1),
+    ]
 
 
 @pytest.mark.parametrize("rule", ["instances", "classes", "components"])
@@ -60,8 +73,13 @@ def test_region_masks_are_exactly_the_pixels_of_the_label(rule: str) -> None:
 
 def test_large_ids_give_the_same_regions_as_small_ones() -> None:
     """Ids from a 32-bit tool take another way through the code."""
-    small, large = find(MASK, regions="instances"), find(MASK * 100_000_000, regions="instances")
-    assert [region.window for region in small.regions] == [region.window for region in large.regions]
+    small, large = (
+        find(MASK, regions="instances"),
+        find(MASK * 100_000_000, regions="instances"),
+    )
+    assert [region.window for region in small.regions] == [
+        region.window for region in large.regions
+    ]
 
 
 def test_small_regions_are_dropped_and_counted() -> None:
@@ -78,7 +96,9 @@ def test_ignored_value_makes_no_region_and_is_marked() -> None:
     assert np.array_equal(label.ignore, MASK == 7)
 
 
-@pytest.mark.parametrize(("zero", "count"), [("background", 3), ("unlabelled", 3), ("none", 4)])
+@pytest.mark.parametrize(
+    ("zero", "count"), [("background", 3), ("unlabelled", 3), ("none", 4)]
+)
 def test_zero_is_a_region_only_where_it_means_none(zero: str, count: int) -> None:
     """In a full segmentation the segment numbered 0 is one like the others."""
     assert len(find(MASK, regions="instances", zero_means=zero).regions) == count

@@ -16,7 +16,9 @@ def made() -> simmat.Dataset:
     masks = [np.zeros((20, 30), np.uint8) for _ in images]
     for mask in masks:
         mask[2:6, 3:9], mask[10:15, 20:25], mask[0] = 1, 2, 255
-    return simmat.Dataset.from_arrays(images, masks, split={"train": 2, "val": 1, "test": 1}, ignore=255)
+    return simmat.Dataset.from_arrays(
+        images, masks, split={"train": 2, "val": 1, "test": 1}, ignore=255
+    )
 
 
 def test_a_loader_of_torch_takes_it() -> None:
@@ -50,4 +52,7 @@ def test_workers_read_the_same() -> None:
     """A process of a loader gets the data set by pickle or fork."""
     data = made()
     alone, shared = (list(DataLoader(data, num_workers=count)) for count in (0, 1))
-    assert all(torch.equal(a["objects"], b["objects"]) for a, b in zip(alone, shared, strict=True))
+    assert all(
+        torch.equal(a["objects"], b["objects"])
+        for a, b in zip(alone, shared, strict=True)
+    )

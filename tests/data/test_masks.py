@@ -35,7 +35,12 @@ def test_integers_of_any_width_keep_their_values(
 
 @pytest.mark.parametrize(
     ("dtype", "values"),
-    [(np.int8, [[-1, 3]]), (np.uint32, [[4_000_000_000, 1]]), (np.int64, [[0, 123456]]), (np.float32, [[0, 1]])],
+    [
+        (np.int8, [[-1, 3]]),
+        (np.uint32, [[4_000_000_000, 1]]),
+        (np.int64, [[0, 123456]]),
+        (np.float32, [[0, 1]]),
+    ],
 )
 def test_signed_and_large_numbers_of_a_tiff_stay_what_they_are(
     tmp_path: Path, dtype: type[np.generic], values: list[list[int]]
@@ -59,7 +64,9 @@ def test_a_tiff_whose_white_is_zero_is_refused(tmp_path: Path, bits: int) -> Non
 def test_a_tiff_that_is_to_be_turned_is_refused(tmp_path: Path, turn: int) -> None:
     """Its image is read as it is stored, so the labels would lie elsewhere."""
     tifffile.imwrite(
-        tmp_path / "m.tif", np.arange(16, dtype=np.uint8).reshape(4, 4), extratags=[(274, "H", 1, turn, True)]
+        tmp_path / "m.tif",
+        np.arange(16, dtype=np.uint8).reshape(4, 4),
+        extratags=[(274, "H", 1, turn, True)],
     )
     with pytest.raises(DataError, match=rf"Orientation {turn}"):
         read_mask(tmp_path / "m.tif")
@@ -75,12 +82,19 @@ def test_palette_image_gives_its_indices(tmp_path: Path) -> None:
 
 def test_one_bit_image_gives_zero_and_one(tmp_path: Path) -> None:
     """True must not become 255 in one format and 1 in another."""
-    Image.fromarray(np.asarray([[0, 255]], dtype=np.uint8)).convert("1").save(tmp_path / "m.png")
+    Image.fromarray(np.asarray([[0, 255]], dtype=np.uint8)).convert("1").save(
+        tmp_path / "m.png"
+    )
     assert read_mask(tmp_path / "m.png").tolist() == [[0, 1]]
 
 
-@pytest.mark.parametrize("values", [np.asarray([[True, False]]), np.asarray([[1.0, 0.0]]), np.asarray([[1, 0]])])
-def test_npy_of_booleans_integers_or_whole_floats_is_read(tmp_path: Path, values: np.ndarray) -> None:
+@pytest.mark.parametrize(
+    "values",
+    [np.asarray([[True, False]]), np.asarray([[1.0, 0.0]]), np.asarray([[1, 0]])],
+)
+def test_npy_of_booleans_integers_or_whole_floats_is_read(
+    tmp_path: Path, values: np.ndarray
+) -> None:
     """Whole numbers are labels whatever their type."""
     np.save(tmp_path / "m.npy", values)
     assert read_mask(tmp_path / "m.npy").tolist() == [[1, 0]]
@@ -120,9 +134,15 @@ def test_fractions_are_refused(tmp_path: Path, value: float) -> None:
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [(np.zeros((2, 2, 3)), "one plane"), (np.zeros((0, 4)), "no pixel"), (np.array([["a"]]), "<U1")],
+    [
+        (np.zeros((2, 2, 3)), "one plane"),
+        (np.zeros((0, 4)), "no pixel"),
+        (np.array([["a"]]), "<U1"),
+    ],
 )
-def test_arrays_that_are_not_a_label_image_are_refused(tmp_path: Path, values: np.ndarray, words: str) -> None:
+def test_arrays_that_are_not_a_label_image_are_refused(
+    tmp_path: Path, values: np.ndarray, words: str
+) -> None:
     """Each says what a mask is instead."""
     np.save(tmp_path / "m.npy", values)
     with pytest.raises(DataError, match=words):
@@ -134,10 +154,17 @@ def test_packed_grey_png_keeps_its_labels(tmp_path: Path, bits: int) -> None:
     """PNG optimisers pack masks of few labels; Pillow stretches 2 and 4 bits to 0..255, label 1 to 85 or 17."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body))
+            + kind
+            + body
+            + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     labels = [0, 1, 2**bits - 1, 0]
-    packed = sum(value << (bits * (7 - index)) for index, value in enumerate(labels)).to_bytes(bits, "big")
+    packed = sum(
+        value << (bits * (7 - index)) for index, value in enumerate(labels)
+    ).to_bytes(bits, "big")
     content = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 1, bits, 0, 0, 0, 0))
     content += chunk(b"IDAT", zlib.compress(b"\0" + packed)) + chunk(b"IEND", b"")
     (tmp_path / "m.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
@@ -146,12 +173,25 @@ def test_packed_grey_png_keeps_its_labels(tmp_path: Path, bits: int) -> None:
 
 def test_packed_grey_tiff_keeps_its_labels(tmp_path: Path) -> None:
     """The same in the other format: 4 bits a pixel, written by hand as no library here does."""
-    tags = [(256, 3, 4), (257, 3, 1), (258, 3, 4), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (278, 3, 1)]
+    tags = [
+        (256, 3, 4),
+        (257, 3, 1),
+        (258, 3, 4),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 8),
+        (277, 3, 1),
+        (278, 3, 1),
+    ]
     tags.append((279, 4, 2))
-    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    entries = b"".join(
+        struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags
+    )
     pixels = bytes([0x01, 0x2F])
     directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
-    (tmp_path / "m.tif").write_bytes(b"II*\0" + struct.pack("<I", 10) + pixels + directory)
+    (tmp_path / "m.tif").write_bytes(
+        b"II*\0" + struct.pack("<I", 10) + pixels + directory
+    )
     assert read_mask(tmp_path / "m.tif").tolist() == [[0, 1, 2, 15]]
 
 
@@ -167,19 +207,25 @@ def test_packed_grey_tiff_keeps_its_labels(tmp_path: Path) -> None:
 def test_a_damaged_mask_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     """One file of a thousand is cut by a copy; without its name nobody finds it."""
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=rf"{name}: .*(cannot be read as|holds no pixels|convert it)"):
+    with pytest.raises(
+        DataError, match=rf"{name}: .*(cannot be read as|holds no pixels|convert it)"
+    ):
         read_mask(tmp_path / name)
 
 
 def test_a_jpeg_within_a_tiff_is_refused(tmp_path: Path) -> None:
     """It smears labels as any JPEG does: 6 objects become 200."""
-    Image.fromarray(np.eye(64, dtype=np.uint8)).save(tmp_path / "m.tif", compression="jpeg")
+    Image.fromarray(np.eye(64, dtype=np.uint8)).save(
+        tmp_path / "m.tif", compression="jpeg"
+    )
     with pytest.raises(DataError, match=r"compressed as JPEG.* mask, without loss"):
         read_mask(tmp_path / "m.tif")
 
 
 @pytest.mark.parametrize("value", [np.float64(1e30), np.uint64(2**63 + 5)])
-def test_labels_beyond_what_counts_are_refused(tmp_path: Path, value: np.generic) -> None:
+def test_labels_beyond_what_counts_are_refused(
+    tmp_path: Path, value: np.generic
+) -> None:
     """They would wrap to negative numbers, which the advice then ignores."""
     np.save(tmp_path / "m.npy", np.full((4, 4), value))
     with pytest.raises(DataError, match="whole numbers"):
@@ -189,7 +235,11 @@ def test_labels_beyond_what_counts_are_refused(tmp_path: Path, value: np.generic
 def test_a_header_that_claims_too_much_takes_no_memory(tmp_path: Path) -> None:
     """It is a damaged file, not an image too large for the machine."""
     np.lib.format.open_memmap(tmp_path / "m.npy", "w+", np.uint8, (4, 4)).flush()
-    text = (tmp_path / "m.npy").read_bytes().replace(b"(4, 4), }          ", b"(300000, 300000), }")
+    text = (
+        (tmp_path / "m.npy")
+        .read_bytes()
+        .replace(b"(4, 4), }          ", b"(300000, 300000), }")
+    )
     (tmp_path / "m.npy").write_bytes(text)
     with pytest.raises(DataError, match=r"m\.npy"):
         read_mask(tmp_path / "m.npy")

@@ -20,12 +20,18 @@ def test_touching_objects_of_one_class_stay_two() -> None:
     """This is what no other rule can say of a label image."""
     mask = np.array([[1001, 1001, 1002], [0, 2001, 1002]])
     regions = label_from_mask(mask, CARD).regions
-    assert [(region.class_id, region.area) for region in regions] == [(1, 2), (1, 2), (2, 1)]
+    assert [(region.class_id, region.area) for region in regions] == [
+        (1, 2),
+        (1, 2),
+        (2, 1),
+    ]
 
 
 def test_a_value_without_a_class_is_refused() -> None:
     """Ids of a set without classes would otherwise all be of class 0, the background of a class map."""
-    with pytest.raises(DataError, match=r"a\.png: label value 7 has no class.*--regions instances"):
+    with pytest.raises(
+        DataError, match=r"a\.png: label value 7 has no class.*--regions instances"
+    ):
         label_from_mask(np.array([[0, 7]]), CARD, origin="a.png")
 
 
@@ -35,6 +41,8 @@ def test_training_learns_the_classes(tmp_path: Path) -> None:
     mask[:5, :5], mask[:5, 5:9], mask[10:, 10:] = 1001, 1002, 3001
     images = [np.full((20, 20), number, np.uint8) for number in range(3)]
     split = ["train", "val", "test"]
-    data = Dataset.from_arrays(images, [mask] * 3, folder=tmp_path, split=split, regions="panoptic")
+    data = Dataset.from_arrays(
+        images, [mask] * 3, folder=tmp_path, split=split, regions="panoptic"
+    )
     assert data.has_classes
     assert read_index(data).classes(data.samples) == (1, 3)

@@ -28,14 +28,21 @@ def all_valid(planes: torch.Tensor) -> torch.Tensor:
 
 def measured(planes: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Return planes as `normalize` gives them, here of mean 0 and standard deviation 1: 0 where invalid."""
-    channels = tuple(Channel(f"band{index}", "counts", "count").with_statistics(0, 1) for index in range(len(planes)))
-    return torch.from_numpy(normalize(SensorImage(planes.numpy(), valid.numpy(), channels), channels))
+    channels = tuple(
+        Channel(f"band{index}", "counts", "count").with_statistics(0, 1)
+        for index in range(len(planes))
+    )
+    return torch.from_numpy(
+        normalize(SensorImage(planes.numpy(), valid.numpy(), channels), channels)
+    )
 
 
 def test_an_image_of_the_right_size_passes_bit_for_bit() -> None:
     """Resampling without need would blur, and break parity with SAM."""
     planes = smooth(4, 32, 32)
-    assert torch.equal(resize_planes(planes, all_valid(planes), Letterbox((32, 32), 32)), planes)
+    assert torch.equal(
+        resize_planes(planes, all_valid(planes), Letterbox((32, 32), 32)), planes
+    )
 
 
 def test_the_content_lies_top_left_and_the_rest_is_zero() -> None:
@@ -54,7 +61,9 @@ def test_the_content_lies_top_left_and_the_rest_is_zero() -> None:
 def test_squash_fills_the_whole_input() -> None:
     """The paper's protocol has no padding."""
     letterbox = Letterbox((20, 60), 32, "stretch")
-    out = resize_planes(torch.full((1, 20, 60), 3.0), torch.ones(1, 20, 60, dtype=torch.bool), letterbox)
+    out = resize_planes(
+        torch.full((1, 20, 60), 3.0), torch.ones(1, 20, 60, dtype=torch.bool), letterbox
+    )
     assert content_mask(letterbox).all()
     torch.testing.assert_close(out, torch.full((1, 32, 32), 3.0))
 
@@ -66,7 +75,11 @@ def test_it_is_the_antialiased_bilinear_filter_of_pil(size_hw: tuple[int, int]) 
     letterbox = Letterbox(size_hw, 32)
     height, width = letterbox.scaled_hw
     expected = [
-        np.asarray(Image.fromarray(plane.numpy()).resize((width, height), Image.Resampling.BILINEAR))
+        np.asarray(
+            Image.fromarray(plane.numpy()).resize(
+                (width, height), Image.Resampling.BILINEAR
+            )
+        )
         for plane in planes
     ]
     out = resize_planes(planes, all_valid(planes), letterbox)[:, :height, :width]
@@ -78,14 +91,23 @@ def triangle(planes: np.ndarray, size: int) -> np.ndarray:
     length = planes.shape[-1]
     scale = length / size
     centres = (np.arange(size)[:, None] + 0.5) * scale
-    weights = np.clip(1 - np.abs(np.arange(length) + 0.5 - centres) / max(scale, 1), 0, None)  # (size, length)
+    # (size, length)
+    weights = np.clip(
+        1 - np.abs(np.arange(length) + 0.5 - centres) / max(scale, 1), 0, None
+    )
     return planes @ (weights / weights.sum(axis=1, keepdims=True)).T
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
-@pytest.mark.parametrize("size_hw", [(3000, 20), (20, 3000), (137, 1), (1, 137), (40, 1), (1, 40), (5, 300)], ids=str)
+@pytest.mark.parametrize(
+    "size_hw",
+    [(3000, 20), (20, 3000), (137, 1), (1, 137), (40, 1), (1, 40), (5, 300)],
+    ids=str,
+)
 @pytest.mark.parametrize("aspect", ["pad", "stretch"])
-def test_strips_are_filtered_along_their_length(size_hw: tuple[int, int], count: int, aspect: Aspect) -> None:
+def test_strips_are_filtered_along_their_length(
+    size_hw: tuple[int, int], count: int, aspect: Aspect
+) -> None:
     """torch repeats the first row of what becomes one pixel wide; a line scan would train on one constant."""
     planes = smooth(count, *size_hw)
     letterbox = Letterbox(size_hw, 64, aspect)
@@ -100,9 +122,14 @@ def test_strips_are_filtered_along_their_length(size_hw: tuple[int, int], count:
 def test_ordinary_sizes_keep_the_bits_of_torch(size_hw: tuple[int, int]) -> None:
     """Published figures and the parity with SAM stand on them."""
     planes, letterbox = smooth(3, *size_hw), Letterbox(size_hw, 32)
-    expected = interpolate(planes[None], letterbox.scaled_hw, mode="bilinear", antialias=True)[0]
+    expected = interpolate(
+        planes[None], letterbox.scaled_hw, mode="bilinear", antialias=True
+    )[0]
     height, width = letterbox.scaled_hw
-    assert torch.equal(resize_planes(planes, all_valid(planes), letterbox)[:, :height, :width], expected)
+    assert torch.equal(
+        resize_planes(planes, all_valid(planes), letterbox)[:, :height, :width],
+        expected,
+    )
 
 
 def test_invalid_pixels_bleed_into_nothing() -> None:
@@ -128,9 +155,13 @@ def test_what_is_mostly_invalid_becomes_exactly_zero() -> None:
     torch.testing.assert_close(out[..., :8], torch.full((1, 16, 8), 5.0))
 
 
-@pytest.mark.parametrize("holes", ["around", "rows", "anywhere", "in one channel", "everywhere"])
+@pytest.mark.parametrize(
+    "holes", ["around", "rows", "anywhere", "in one channel", "everywhere"]
+)
 @pytest.mark.parametrize("size_hw", [(80, 100), (100, 41), (20, 25), (600, 3)], ids=str)
-def test_values_are_divided_by_the_valid_share_under_them(size_hw: tuple[int, int], holes: str) -> None:
+def test_values_are_divided_by_the_valid_share_under_them(
+    size_hw: tuple[int, int], holes: str
+) -> None:
     """Equal rows and equal channels are resized once, which may not show."""
     (height, width), letterbox = size_hw, Letterbox(size_hw, 32)
     valid = torch.ones(3, height, width, dtype=torch.bool)
@@ -142,7 +173,9 @@ def test_values_are_divided_by_the_valid_share_under_them(size_hw: tuple[int, in
     elif holes == "everywhere":
         valid[:] = False
     else:
-        gone = torch.rand(height, width, generator=torch.Generator().manual_seed(0)) < 0.4
+        gone = (
+            torch.rand(height, width, generator=torch.Generator().manual_seed(0)) < 0.4
+        )
         valid[1 if holes == "in one channel" else slice(None), gone] = False
     planes = measured(smooth(3, height, width), valid)
     out = resize_planes(planes, valid, letterbox)
@@ -152,22 +185,35 @@ def test_values_are_divided_by_the_valid_share_under_them(size_hw: tuple[int, in
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("size", "scaled"), [(26, 23), (30, 11), (48, 44), (52, 23), (7, 7), (3, 9)])
-def test_a_centre_on_the_border_of_two_pixels_lies_in_the_second(size: int, scaled: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "scaled"), [(26, 23), (30, 11), (48, 44), (52, 23), (7, 7), (3, 9)]
+)
+def test_a_centre_on_the_border_of_two_pixels_lies_in_the_second(
+    size: int, scaled: int
+) -> None:
     """Class maps, ignored pixels, scores and pictures agree on the pixel, however its number would be rounded."""
-    expected = [int(Fraction(2 * place + 1, 2) * size / scaled) for place in range(scaled)]
+    expected = [
+        int(Fraction(2 * place + 1, 2) * size / scaled) for place in range(scaled)
+    ]
     assert pixels_under_centres(size, scaled).tolist() == expected
 
 
 @pytest.mark.parametrize("aspect", ["pad", "stretch"])
-@pytest.mark.parametrize("size_hw", [(51, 64), (100, 37), (32, 32), (9, 7), (200, 3), (1, 90)])
-def test_a_region_covers_what_its_resized_mask_does(size_hw: tuple[int, int], aspect: Aspect) -> None:
+@pytest.mark.parametrize(
+    "size_hw", [(51, 64), (100, 37), (32, 32), (9, 7), (200, 3), (1, 90)]
+)
+def test_a_region_covers_what_its_resized_mask_does(
+    size_hw: tuple[int, int], aspect: Aspect
+) -> None:
     """Targets are those of the resizing of images, wherever the region is and whether it shrinks or grows."""
     letterbox, rng = Letterbox(size_hw, 32, aspect), np.random.default_rng(0)
     masks, regions = [], []
     for _ in range(20):
         y0, x0 = (int(rng.integers(length)) for length in size_hw)
-        y1, x1 = int(rng.integers(y0, size_hw[0])) + 1, int(rng.integers(x0, size_hw[1])) + 1
+        y1, x1 = (
+            int(rng.integers(y0, size_hw[0])) + 1,
+            int(rng.integers(x0, size_hw[1])) + 1,
+        )
         mask = np.zeros(size_hw, np.bool_)
         mask[y0:y1, x0:x1] = rng.random((y1 - y0, x1 - x0)) < 0.7
         if (region := region_from_mask(mask, None)) is not None:
@@ -175,7 +221,9 @@ def test_a_region_covers_what_its_resized_mask_does(size_hw: tuple[int, int], as
             regions.append(region)
     for mask, region in zip(masks, regions, strict=True):
         plane = torch.from_numpy(mask[None].astype(np.float32))
-        covered = resize_planes(plane, torch.ones_like(plane, dtype=torch.bool), letterbox)[0].numpy()
+        covered = resize_planes(
+            plane, torch.ones_like(plane, dtype=torch.bool), letterbox
+        )[0].numpy()
         threshold = min(0.5, covered.max() * 0.999)
         clear = abs(covered - threshold) > 1e-5  # rounding decides the rest
         found = resized_region(region, letterbox).mask((32, 32))

@@ -16,12 +16,18 @@ from simmat.types import Window
 
 def samples(count: int, split: str = "") -> list[Sample]:
     """Samples s0, s1 … of one file each."""
-    return [Sample(f"s{index}", split, ("x",), (f"s{index}.npy", "m.png")) for index in range(count)]
+    return [
+        Sample(f"s{index}", split, ("x",), (f"s{index}.npy", "m.png"))
+        for index in range(count)
+    ]
 
 
 def counts(found: tuple[Sample, ...]) -> dict[str, int]:
     """Samples in each split."""
-    return {name: sum(sample.split == name for sample in found) for name in ("train", "val", "test")}
+    return {
+        name: sum(sample.split == name for sample in found)
+        for name in ("train", "val", "test")
+    }
 
 
 def test_without_splits_they_are_70_15_15_and_reported() -> None:
@@ -35,20 +41,34 @@ def test_an_image_in_two_splits_is_refused() -> None:
     """Its score would be of an image trained on; two ids do not make two images of it."""
     train, test = samples(3, "train"), samples(5, "test")[3:]
     with pytest.raises(DataError, match=r"s1\.npy .*train \('s1'\) .*test \('again'\)"):
-        decide_splits(Path("D"), [*train, *test, train[1]._replace(id="again", split="test")], "manifest.csv")
+        decide_splits(
+            Path("D"),
+            [*train, *test, train[1]._replace(id="again", split="test")],
+            "manifest.csv",
+        )
 
 
 def test_splits_follow_the_hash_of_the_id_and_not_the_order() -> None:
     """A new listing order of the file system must not move images between splits; the picks are pinned for good."""
     forward, _, _ = decide_splits(Path("D"), samples(20), "x")
     backward, _, _ = decide_splits(Path("D"), samples(20)[::-1], "x")
-    assert {sample.id: sample.split for sample in forward} == {sample.id: sample.split for sample in backward}
-    assert sorted(sample.id for sample in forward if sample.split == "val") == ["s13", "s7", "s8"]
+    assert {sample.id: sample.split for sample in forward} == {
+        sample.id: sample.split for sample in backward
+    }
+    assert sorted(sample.id for sample in forward if sample.split == "val") == [
+        "s13",
+        "s7",
+        "s8",
+    ]
 
 
 @pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize(("first", "more"), [(3, 4), (15, 30), (15, 29), (4, 300), (150, 300)])
-def test_labelling_more_moves_no_image(tmp_path: Path, first: int, more: int, train: bool) -> None:
+@pytest.mark.parametrize(
+    ("first", "more"), [(3, 4), (15, 30), (15, 29), (4, 300), (150, 300)]
+)
+def test_labelling_more_moves_no_image(
+    tmp_path: Path, first: int, more: int, train: bool
+) -> None:
     """An image once trained on, in a test split, makes the score a lie."""
 
     def splits(count: int) -> dict[str, str]:
@@ -57,7 +77,9 @@ def test_labelling_more_moves_no_image(tmp_path: Path, first: int, more: int, tr
         found = counts(listed)
         assert found["val"] == pytest.approx(0.15 * count, abs=max(2, 0.05 * count))
         assert found["val"]
-        assert train or found["test"] == pytest.approx(found["val"], abs=max(1, 0.05 * count))
+        assert train or found["test"] == pytest.approx(
+            found["val"], abs=max(1, 0.05 * count)
+        )
         return {sample.id: sample.split for sample in listed}
 
     before = splits(first)
@@ -74,8 +96,12 @@ def test_written_splits_are_those_of_the_user(tmp_path: Path) -> None:
     assert [sample.id for sample in found if sample.split == "test"] == ["s3"]
     assert "2 ids of splits.csv are of no image, such as 'gone'" in note
     assert write_splits(tmp_path, new) == ""
-    assert {"s3,test", "gone,val", "late,val", "s0,train"} <= set((tmp_path / "splits.csv").read_text().splitlines())
-    again, _, left = decide_splits(tmp_path, [*given, Sample("late", "", ("x",), ("l.npy", "m.png"))], "x")
+    assert {"s3,test", "gone,val", "late,val", "s0,train"} <= set(
+        (tmp_path / "splits.csv").read_text().splitlines()
+    )
+    again, _, left = decide_splits(
+        tmp_path, [*given, Sample("late", "", ("x",), ("l.npy", "m.png"))], "x"
+    )
     assert again[:-1] == found
     assert again[-1].split == "val"
     assert not left
@@ -89,7 +115,9 @@ def test_written_splits_are_those_of_the_user(tmp_path: Path) -> None:
         ("name,split\na,val\n", "expected id and split"),
     ],
 )
-def test_a_wrong_table_of_splits_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_a_wrong_table_of_splits_is_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
     """Guessed splits would mix training and test."""
     (tmp_path / "splits.csv").write_text(text)
     with pytest.raises(DataError, match=rf"(?s)splits\.csv.*{message}"):
@@ -99,10 +127,15 @@ def test_a_wrong_table_of_splits_is_refused(tmp_path: Path, text: str, message: 
 def test_blocks_of_an_image_follow_its_written_split(tmp_path: Path) -> None:
     """Trained as a whole first, its blocks must not become test images of a later training with --crop."""
     (tmp_path / "splits.csv").write_text("id,split\ns1,test\n")
-    blocks = [sample.within(Window(y, 0, y + 9, 9)) for sample in samples(3) for y in (0, 9)]
+    blocks = [
+        sample.within(Window(y, 0, y + 9, 9)) for sample in samples(3) for y in (0, 9)
+    ]
     found, _, _ = decide_splits(tmp_path, blocks, "x")
     assert {sample.split for sample in found if sample.image_id == "s1"} == {"test"}
-    assert {sample.split for sample in found if sample.image_id != "s1"} == {"train", "val"}
+    assert {sample.split for sample in found if sample.image_id != "s1"} == {
+        "train",
+        "val",
+    }
 
 
 def test_a_folder_that_cannot_be_written_is_warned_of(tmp_path: Path) -> None:
@@ -114,8 +147,13 @@ def test_a_folder_that_cannot_be_written_is_warned_of(tmp_path: Path) -> None:
 
 def test_train_without_val_gives_some_of_it_and_leaves_test_alone() -> None:
     """Choosing the best step on test would be the benchmark's old mistake."""
-    given = samples(20, "train") + [sample._replace(id=f"t{sample.id}", split="test") for sample in samples(5)]
-    given = [*given[:20], *(sample._replace(paths=(sample.id, "m.png")) for sample in given[20:])]
+    given = samples(20, "train") + [
+        sample._replace(id=f"t{sample.id}", split="test") for sample in samples(5)
+    ]
+    given = [
+        *given[:20],
+        *(sample._replace(paths=(sample.id, "m.png")) for sample in given[20:]),
+    ]
     found, note, _ = decide_splits(Path("D"), given, "manifest.csv")
     assert counts(found) == {"train": 17, "val": 3, "test": 5}
     assert "names no val split" in note
@@ -123,7 +161,11 @@ def test_train_without_val_gives_some_of_it_and_leaves_test_alone() -> None:
 
 def test_several_labels_of_one_image_stay_together() -> None:
     """An image in train and test at once makes the score a lie."""
-    doubled = [sample._replace(id=f"{sample.id}-{copy}") for sample in samples(12) for copy in range(3)]
+    doubled = [
+        sample._replace(id=f"{sample.id}-{copy}")
+        for sample in samples(12)
+        for copy in range(3)
+    ]
     found, _, _ = decide_splits(Path("D"), doubled, "x")
     by_file: dict[Path, set[str]] = {}
     for sample in found:
@@ -138,10 +180,15 @@ def test_named_splits_stay_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(("count", "split"), [(2, ""), (1, "train")])
-def test_too_few_images_to_split_can_be_opened_and_not_trained_on(count: int, split: str) -> None:
+def test_too_few_images_to_split_can_be_opened_and_not_trained_on(
+    count: int, split: str
+) -> None:
     """Labels of one image can be converted and looked at; who trains is told how many images it takes."""
     found, note, _ = decide_splits(Path("D"), samples(count, split), "x")
     assert counts(found) == {"train": count, "val": 0, "test": 0}
     dataset = Dataset(Path("D"), Gray(), DataCard(regions="instances"), found, note)
-    with pytest.raises(DataError, match=rf"val split is empty.* {count} train.*[Aa]t least 3.*manifest\.csv"):
+    with pytest.raises(
+        DataError,
+        match=rf"val split is empty.* {count} train.*[Aa]t least 3.*manifest\.csv",
+    ):
         dataset.split("val")

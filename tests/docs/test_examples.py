@@ -13,12 +13,25 @@ from installed import need_plugins
 from simmat.cli import run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PLUGINS = ("aims", "baselines", "bench", "depth", "nir", "polarization", "sam", "thermal")
+PLUGINS = (
+    "aims",
+    "baselines",
+    "bench",
+    "depth",
+    "nir",
+    "polarization",
+    "sam",
+    "thermal",
+)
 
 
 def commands(example: Path) -> list[list[str]]:
     """The commands in the comment at its head."""
-    return [line.split("  # ")[0].split()[2:] for line in example.read_text().splitlines() if line.startswith("#     ")]
+    return [
+        line.split("  # ")[0].split()[2:]
+        for line in example.read_text().splitlines()
+        if line.startswith("#     ")
+    ]
 
 
 def test_the_papers_bench_finds_its_data_where_its_header_puts_them(

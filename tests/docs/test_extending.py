@@ -35,13 +35,23 @@ from simmat.types import Window
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
-FILES = dict(re.findall(r"^```python\n# (\S+)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL))
+FILES = dict(
+    re.findall(r"^```python\n# (\S+)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+)
 """Path of a file -> its text."""
-SETTINGS: dict[str, Any] = {"foundation": "tiny", "image_size": 64, "batch_size": 2, "steps": 1, "device": "cpu"}
+SETTINGS: dict[str, Any] = {
+    "foundation": "tiny",
+    "image_size": 64,
+    "batch_size": 2,
+    "steps": 1,
+    "device": "cpu",
+}
 PICTURE = np.zeros((8, 8, 3), np.uint8)
 
 
-def load(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *others: str) -> Registry:
+def load(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *others: str
+) -> Registry:
     """Return the built-in parts and those of a plugin of the page, and of other plugins that are installed."""
     module = f"simmat_plugin_{name}"
     for path, text in FILES.items():
@@ -55,8 +65,12 @@ def load(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *others: str)
     return load_plugins(entries, {"SIMMAT_STRICT_PLUGINS": "1"})
 
 
-@pytest.mark.parametrize("name", ["gain", "norms", "table", pytest.param("cnn", marks=pytest.mark.slow)])
-def test_the_parts_of_the_page_keep_their_rules(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "name", ["gain", "norms", "table", pytest.param("cnn", marks=pytest.mark.slow)]
+)
+def test_the_parts_of_the_page_keep_their_rules(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The page is copied from; a slip in it is a slip in many."""
     if name == "cnn":
         need_plugins("sam")
@@ -66,17 +80,23 @@ def test_the_parts_of_the_page_keep_their_rules(name: str, tmp_path: Path, monke
     assert [result for result in results if result.status == "failed"] == []
 
 
-def test_a_format_is_written_beside_the_built_in_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_format_is_written_beside_the_built_in_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What `--format table` does with the objects of an image."""
     registry = load("table", tmp_path, monkeypatch)
     chosen, _ = choose_formats(["table"], ["objects"], registry)
-    found = FoundObject(Instance(1, Window(2, 2, 5, 5), np.ones((3, 3), bool)), 0.75, (3.0, 3.0))
+    found = FoundObject(
+        Instance(1, Window(2, 2, 5, 5), np.ones((3, 3), bool)), 0.75, (3.0, 3.0)
+    )
     result = ImageResult("a", (8, 8), None, {1: "ship"}, lambda: PICTURE, (found,))
     assert write_result(result, chosen, tmp_path) == ["a_objects.csv"]
     assert (tmp_path / "a_objects.csv").read_text().splitlines()[1] == "1,ship,0.7500,9"
 
 
-def test_a_format_of_followed_objects_is_written_of_a_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_format_of_followed_objects_is_written_of_a_sequence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Boxes are those of the masks in each frame."""
     need_plugins("sequences")
     from simmat_plugin_sequences.tracks import TrackRow, Tracks, named_formats
@@ -99,11 +119,18 @@ def test_a_way_to_follow_stands_behind_the_predictor(
     registry = load("still", tmp_path, monkeypatch)
     monkeypatch.setattr(following, "installed", lambda: registry)
     given = {1: np.ones((8, 8), np.bool_)}
-    found = list(simmat.load(bundle).follow([np.zeros((1, 8, 8), np.float32)] * 2, {0: given}))
-    assert [(one.index, one.masks, one.scores) for one in found] == [(0, given, {1: 1.0}), (1, given, {1: 1.0})]
+    found = list(
+        simmat.load(bundle).follow([np.zeros((1, 8, 8), np.float32)] * 2, {0: given})
+    )
+    assert [(one.index, one.masks, one.scores) for one in found] == [
+        (0, given, {1: 1.0}),
+        (1, given, {1: 1.0}),
+    ]
 
 
-def test_a_format_of_frames_is_read_frame_by_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_format_of_frames_is_read_frame_by_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A recording is a sequence as any other, and one that is cut is refused by name."""
     registry = load("raw", tmp_path, monkeypatch)
     monkeypatch.setattr(frames, "plugin_formats", lambda: registry.all("stack format"))
@@ -116,21 +143,34 @@ def test_a_format_of_frames_is_read_frame_by_frame(tmp_path: Path, monkeypatch: 
         FrameSequence(tmp_path / "cut.raw", "gray")
 
 
-def test_a_command_prints_what_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_prints_what_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A command is tried at once."""
     load("areas", tmp_path, monkeypatch)
     command = importlib.import_module("simmat_plugin_areas").areas
     image, mask = np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8)
     mask[:3, :3], mask[5:, 6:] = 1, 2
     Dataset.from_arrays([image], [mask], split=["train"], folder=tmp_path / "data")
-    done = CliRunner().invoke(command, [str(tmp_path / "data"), "--modality", "raster"], catch_exceptions=False)
+    done = CliRunner().invoke(
+        command,
+        [str(tmp_path / "data"), "--modality", "raster"],
+        catch_exceptions=False,
+    )
     assert [line.split(",")[1] for line in done.output.splitlines()] == ["9", "6"]
 
 
-def test_a_loss_trains_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_trains_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its terms are those of the log, and an unknown name is refused with those that are known."""
     registry = load("poly", tmp_path, monkeypatch, "testing")
-    given = {"modality": "gray", "data": gray_set(tmp_path / "data", train=2, val=1), "progress": False, **SETTINGS}
+    given = {
+        "modality": "gray",
+        "data": gray_set(tmp_path / "data", train=2, val=1),
+        "progress": False,
+        **SETTINGS,
+    }
     run = simmat.train(out=tmp_path / "run", loss="poly", registry=registry, **given)
     (step,) = (one for one in RunFolder(run).records() if one["kind"] == "train")
     assert step["loss"] > 0
@@ -139,7 +179,9 @@ def test_a_loss_trains_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         simmat.train(out=tmp_path / "other", loss="pole", registry=registry, **given)
 
 
-def test_a_metric_is_in_scores_table_and_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metric_is_in_scores_table_and_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing but its own file names it."""
     registry = load("missed", tmp_path, monkeypatch, "testing")
     title = "share of an object's pixels that the mask lacks"
@@ -148,7 +190,11 @@ def test_a_metric_is_in_scores_table_and_card(tmp_path: Path, monkeypatch: pytes
     run = simmat.train(out=tmp_path / "run", registry=registry, **given)
     model = simmat.load(run, registry=registry, device="cpu")
     scores = simmat.evaluate(model, data, registry=registry)
-    row = scores.objects[0] if isinstance(scores.objects, list) else scores.objects.iloc[0]
+    row = (
+        scores.objects[0]
+        if isinstance(scores.objects, list)
+        else scores.objects.iloc[0]
+    )
     assert 0 <= row["missed_share"] <= 1
     assert 0 <= scores["tuned"]["missed_share"] <= 1
     rows = dict(score_rows(scores["tuned"], {}, registry.all("metric")))
@@ -163,12 +209,35 @@ def test_a_metric_is_in_scores_table_and_card(tmp_path: Path, monkeypatch: pytes
 def test_a_metric_of_what_is_found_without_prompts(tmp_path: Path) -> None:
     """It gets all images at once, and its figure is in the block beside SimMAT's own."""
     data = gray_set(tmp_path / "data", train=2, val=2)
-    items = [("metric", MetricSpec(f"n_{kind}", kind, "builtins:len", kind), "test") for kind in ("objects", "classes")]
+    items = [
+        ("metric", MetricSpec(f"n_{kind}", kind, "builtins:len", kind), "test")
+        for kind in ("objects", "classes")
+    ]
     known = installed_parts()
-    known = Registry([], [*items, *((kind, part, "simmat") for kind in KINDS for part in known.all(kind))])
-    given = {"modality": "gray", "data": data, "progress": False, "heads": "prompt,dense", **SETTINGS}
+    known = Registry(
+        [],
+        [
+            *items,
+            *((kind, part, "simmat") for kind in KINDS for part in known.all(kind)),
+        ],
+    )
+    given = {
+        "modality": "gray",
+        "data": data,
+        "progress": False,
+        "heads": "prompt,dense",
+        **SETTINGS,
+    }
     run = simmat.train(out=tmp_path / "run", registry=known, **given)
-    scores = simmat.evaluate(run, data, split="val", everything=True, semantic=True, device="cpu", registry=known)
+    scores = simmat.evaluate(
+        run,
+        data,
+        split="val",
+        everything=True,
+        semantic=True,
+        device="cpu",
+        registry=known,
+    )
     assert scores["tuned"]["everything"]["n_objects"] == 2
     assert scores["tuned"]["semantic"]["n_classes"] >= 1
 
@@ -181,7 +250,10 @@ def test_a_metric_that_fails_is_named() -> None:
 
 
 def test_a_host_asks_a_served_model(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Its masks are those of the predictor, and a file that is no image does not stop it."""
     need_plugins("annotate")
@@ -193,11 +265,15 @@ def test_a_host_asks_a_served_model(
     monkeypatch.syspath_prepend(str(tmp_path))
     predictor = simmat.load(bundle, device="cpu")
     with door(predictor, tmp_path / "uploads") as address:
-        importlib.import_module("watch").watch(address, tmp_path, (16, 12), [tmp_path / "bad.png", *files])
+        importlib.import_module("watch").watch(
+            address, tmp_path, (16, 12), [tmp_path / "bad.png", *files]
+        )
     printed = capsys.readouterr()
     assert "bad.png: " in printed.err
     for file in files:
         predictor.set_image(file)
         found = predictor.predict(points=[(16, 12)]).mask
         assert f"{file.name}: {found.sum()} pixels" in printed.out
-        assert np.array_equal(np.asarray(Image.open(tmp_path / f"{file.stem}_mask.png")), found)
+        assert np.array_equal(
+            np.asarray(Image.open(tmp_path / f"{file.stem}_mask.png")), found
+        )

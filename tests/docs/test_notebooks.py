@@ -21,13 +21,19 @@ PLUGINS = {
 def test_a_notebook_is_kept_without_outputs(notebook: Path) -> None:
     """Outputs are pictures in base64, which nobody can review and which make each change large."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    kept = [cell["id"] for cell in cells if cell.get("outputs") or cell.get("execution_count")]
+    kept = [
+        cell["id"]
+        for cell in cells
+        if cell.get("outputs") or cell.get("execution_count")
+    ]
     assert kept == [], "clear them with `jupyter nbconvert --clear-output --inplace`"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
-def test_a_notebook_runs(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notebook_runs(
+    notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What a data scientist reads first must do what it says, from its first cell to its last."""
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")
@@ -37,12 +43,19 @@ def test_a_notebook_runs(notebook: Path, tmp_path: Path, monkeypatch: pytest.Mon
         pytest.importorskip("simmat_plugin_geo")
     if notebook.stem == "follow-stack":
         pytest.importorskip("nibabel")
-    monkeypatch.delenv("MPLBACKEND", raising=False)  # the tests' own; a kernel chooses inline
+    # the tests' own; a kernel chooses inline
+    monkeypatch.delenv("MPLBACKEND", raising=False)
     document = nbformat.read(notebook, as_version=4)
     nbclient.NotebookClient(
-        document, timeout=1200, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        document,
+        timeout=1200,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path)}},
     ).execute()
     drawn = [
-        output for cell in document.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
+        output
+        for cell in document.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
     ]
     assert drawn, "it shows no picture"

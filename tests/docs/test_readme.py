@@ -26,14 +26,24 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from simmat.plugins.registry import load_plugins
 
     folder = tmp_path_factory.mktemp("pages")
-    simulate_dataset(load_plugins().modality("thermal"), folder / "scenes", count=3, seed=0, size_hw=SIZE_HW)
-    simulate_dataset(load_plugins().modality("rgb"), folder / "rgb", count=3, seed=0, size_hw=SIZE_HW)
+    simulate_dataset(
+        load_plugins().modality("thermal"),
+        folder / "scenes",
+        count=3,
+        seed=0,
+        size_hw=SIZE_HW,
+    )
+    simulate_dataset(
+        load_plugins().modality("rgb"), folder / "rgb", count=3, seed=0, size_hw=SIZE_HW
+    )
     shutil.copy(next((folder / "rgb/images").rglob("*.png")), folder / "photo.png")
     return folder
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_python_of_a_page_runs(page: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_of_a_page_runs(
+    page: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first thing that a data scientist copies; two small steps in place of eighty."""
     import simmat
 
@@ -53,9 +63,23 @@ def test_the_list_of_packages_names_what_each_brings() -> None:
     from simmat.plugins.registry import load_plugins
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `(simmat[\w-]*)` (?:\(the core\) )?\| (.*) \|$", readme, re.MULTILINE))
-    kinds = ("modality", "foundation model", "foundation family", "transfer layer", "command")
+    rows = dict(
+        re.findall(
+            r"^\| `(simmat[\w-]*)` (?:\(the core\) )?\| (.*) \|$", readme, re.MULTILINE
+        )
+    )
+    kinds = (
+        "modality",
+        "foundation model",
+        "foundation family",
+        "transfer layer",
+        "command",
+    )
     for report in load_plugins().reports:
         if report.distribution in rows and report.distribution != "simmat":
             names = [name for kind in kinds for name in report.gives.get(kind, ())]
-            assert [name for name in names if name.split()[-1] not in rows[report.distribution]] == []
+            assert [
+                name
+                for name in names
+                if name.split()[-1] not in rows[report.distribution]
+            ] == []

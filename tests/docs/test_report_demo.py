@@ -26,7 +26,9 @@ def demo() -> ModuleType:
     return module
 
 
-def test_a_folder_of_somebody_else_is_left_alone(demo: ModuleType, tmp_path: Path) -> None:
+def test_a_folder_of_somebody_else_is_left_alone(
+    demo: ModuleType, tmp_path: Path
+) -> None:
     """`--out ~` must not cost anybody their files."""
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(SystemExit) as stopped:
@@ -62,7 +64,9 @@ def test_a_failing_command_ends_the_demo_with_its_code(
     """The first failure must be the last thing on the screen, and make must see it."""
     terminal = demo.Terminal()
     with pytest.raises(SystemExit) as stopped:
-        terminal.run("Do what cannot be done", "bundle", "show", tmp_path / "no such bundle")
+        terminal.run(
+            "Do what cannot be done", "bundle", "show", tmp_path / "no such bundle"
+        )
     assert stopped.value.code == 2
     printed = capfd.readouterr()
     assert f"$ simmat bundle show '{tmp_path}/no such bundle'" in printed.out
@@ -75,17 +79,30 @@ def test_the_demo_runs_to_a_page(tmp_path: Path) -> None:
     need_plugins("multispectral")
     out = tmp_path / "out"
     done = subprocess.run(
-        [sys.executable, str(DEMO), "--out", str(out), "--steps", "2"], capture_output=True, text=True, check=False
+        [sys.executable, str(DEMO), "--out", str(out), "--steps", "2"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert (out / "index.html").resolve().as_uri() in done.stdout
     commands = re.findall(r"^\$ (simmat .*)$", done.stdout, flags=re.MULTILINE)
-    assert [command.split()[1] for command in commands] == ["data", "train", *["predict"] * 3, "report"]
+    assert [command.split()[1] for command in commands] == [
+        "data",
+        "train",
+        *["predict"] * 3,
+        "report",
+    ]
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "data:image/jpeg;base64," in page
     assert "untuned: IoU" in page
     assert "(water)" in page
     (out / "index.html").unlink()
-    again = subprocess.run([sys.executable, str(DEMO), "--out", str(out)], capture_output=True, text=True, check=False)
+    again = subprocess.run(
+        [sys.executable, str(DEMO), "--out", str(out)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert f"$ simmat train --resume {out / 'run'}" in again.stdout
     assert (out / "index.html").is_file(), again.stderr[-2000:]

@@ -35,15 +35,31 @@ class Links(HTMLParser):
 def test_every_link_of_the_site_is_a_file(tmp_path: Path) -> None:
     """A link to a folder works on a server; from disk, a browser shows a listing of the folder in its place."""
     site = tmp_path / "site"
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(site)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--quiet",
+        "--strict",
+        "--site-dir",
+        str(site),
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     wrong = []
     for page in site.rglob("*.html"):
-        if page.name == "404.html":  # shown by a server alone, for an address of any depth: its links are absolute
+        # shown by a server alone, for an address of any depth: its links are absolute
+        if page.name == "404.html":
             continue
         links = Links()
         links.feed(page.read_text(encoding="utf-8"))
         assert links.paths
-        wrong += [f"{page.name}: {path}" for path in links.paths if not (page.parent / path).is_file()]
+        wrong += [
+            f"{page.name}: {path}"
+            for path in links.paths
+            if not (page.parent / path).is_file()
+        ]
     assert wrong == []

@@ -6,7 +6,13 @@ import matplotlib
 import numpy as np
 import pytest
 
-from simmat.drawing.display import INVALID_RGB, apply_colour_map, display_channels, display_rgb, display_style
+from simmat.drawing.display import (
+    INVALID_RGB,
+    apply_colour_map,
+    display_channels,
+    display_rgb,
+    display_style,
+)
 from simmat.types import Channel, SensorImage
 
 RGB = tuple(Channel(name, "srgb", "count") for name in ("red", "green", "blue"))
@@ -25,8 +31,12 @@ def ramp() -> np.ndarray:
 def test_rgb_is_shown_as_it_is_whatever_comes_along() -> None:
     """A photograph must not be stretched, nor its colours be mixed with the thermal plane composed with it."""
     planes = np.random.default_rng(0).integers(0, 256, (3, 8, 9)).astype(np.float32)
-    image = SensorImage.from_planes(np.concatenate([np.full((1, 8, 9), 300), planes]), (KELVIN, *RGB))
-    np.testing.assert_array_equal(display_rgb(image), planes.transpose(1, 2, 0).astype(np.uint8))
+    image = SensorImage.from_planes(
+        np.concatenate([np.full((1, 8, 9), 300), planes]), (KELVIN, *RGB)
+    )
+    np.testing.assert_array_equal(
+        display_rgb(image), planes.transpose(1, 2, 0).astype(np.uint8)
+    )
 
 
 def test_temperature_is_shown_in_colours_that_grow_brighter_with_it() -> None:
@@ -41,7 +51,10 @@ def test_temperature_is_shown_in_colours_that_grow_brighter_with_it() -> None:
 @pytest.mark.parametrize("name", ["inferno", "turbo", "twilight"])
 def test_colour_maps_are_those_of_matplotlib(name: str) -> None:
     """The tables are copies, so that a prediction need not import matplotlib; a wrong digit would be a wrong value."""
-    values = np.append(np.random.default_rng(0).random((64, 64), np.float32), np.float32([0, 1, 0.5] * 64)[:64])
+    values = np.append(
+        np.random.default_rng(0).random((64, 64), np.float32),
+        np.float32([0, 1, 0.5] * 64)[:64],
+    )
     expected = matplotlib.colormaps[name](values, bytes=True)[..., :3].astype(int)
     tolerance = 4 if name == "twilight" else 0  # it has 510 colours
     np.testing.assert_allclose(apply_colour_map(values, name), expected, atol=tolerance)
@@ -54,8 +67,20 @@ def test_colour_maps_are_those_of_matplotlib(name: str) -> None:
         (Channel("t", "surface_temperature", "degC"), "inferno", "degC", 20.0, 20.0),
         (Channel("depth", "depth", "m"), "turbo", "m", 2.0, 2.0),
         (Channel("height", "height_above_ground", "m"), "turbo", "m", 2.0, 2.0),
-        (Channel("aolp", "angle_of_linear_polarization", "rad"), "twilight", "°", np.pi / 2, 90.0),
-        (Channel("phase", "interferometric_phase", "deg"), "twilight", "°", 359.0, 359.0),
+        (
+            Channel("aolp", "angle_of_linear_polarization", "rad"),
+            "twilight",
+            "°",
+            np.pi / 2,
+            90.0,
+        ),
+        (
+            Channel("phase", "interferometric_phase", "deg"),
+            "twilight",
+            "°",
+            359.0,
+            359.0,
+        ),
         (Channel("angle", "angle_with_gravity", "deg"), "gray", "°", 90.0, 90.0),
         (COUNTS, "gray", "count", 7.0, 7.0),
     ],
@@ -72,7 +97,9 @@ def test_a_quantity_has_its_colours_and_unit(
 def test_an_angle_has_the_same_colour_after_half_a_turn() -> None:
     """0 and π are one direction of polarization; a jump in colour would show an edge that is not there."""
     values = np.linspace(0, np.pi, 60, dtype=np.float32).reshape(1, 6, 10)
-    image = SensorImage.from_planes(values, (Channel("aolp", "angle_of_linear_polarization", "rad"),))
+    image = SensorImage.from_planes(
+        values, (Channel("aolp", "angle_of_linear_polarization", "rad"),)
+    )
     shown = display_rgb(image).astype(int)
     assert np.abs(shown[0, 0] - shown[-1, -1]).max() < 8
     assert np.abs(shown[0, 0] - shown[3, 0]).max() > 60
@@ -97,9 +124,14 @@ def test_a_small_object_on_flat_ground_shows() -> None:
         ((None,), (0,)),
     ],
 )
-def test_the_longest_wavelength_is_red(wavelengths: tuple[float | None, ...], expected: tuple[int, ...]) -> None:
+def test_the_longest_wavelength_is_red(
+    wavelengths: tuple[float | None, ...], expected: tuple[int, ...]
+) -> None:
     """A false colour that follows wavelength reads alike for every sensor; without wavelengths the order does."""
-    assert display_channels([band(f"b{i}", w) for i, w in enumerate(wavelengths)]) == expected
+    assert (
+        display_channels([band(f"b{i}", w) for i, w in enumerate(wavelengths)])
+        == expected
+    )
 
 
 def test_false_colour_puts_each_channel_in_its_own_plane() -> None:
@@ -130,5 +162,9 @@ def test_invalid_pixels_are_hatched_and_do_not_set_the_contrast() -> None:
 
 def test_an_image_without_any_valid_pixel_is_all_hatched() -> None:
     """It must be seen as empty, not stop the page it is on."""
-    image = SensorImage(np.zeros((1, 6, 6), np.float32), np.zeros((1, 6, 6), np.bool_), (KELVIN,))
-    assert {tuple(c) for c in display_rgb(image).reshape(-1, 3).tolist()} == set(INVALID_RGB)
+    image = SensorImage(
+        np.zeros((1, 6, 6), np.float32), np.zeros((1, 6, 6), np.bool_), (KELVIN,)
+    )
+    assert {tuple(c) for c in display_rgb(image).reshape(-1, 3).tolist()} == set(
+        INVALID_RGB
+    )

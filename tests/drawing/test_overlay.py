@@ -37,7 +37,9 @@ def test_a_mask_tints_its_inside_and_nothing_else() -> None:
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_the_contour_is_seen_on_any_ground(value: int) -> None:
     """On white a light line vanishes and on black a dark one; the two together never do."""
-    drawn = np.asarray(draw_overlay(grey(600, 600, value), square(600, 600, 100, 100, 200))).astype(float)
+    drawn = np.asarray(
+        draw_overlay(grey(600, 600, value), square(600, 600, 100, 100, 200))
+    ).astype(float)
     row = drawn[200, 90:110].mean(axis=1)
     assert row.max() - row.min() > 90
     assert np.abs(np.diff(row)).max() > 60
@@ -50,15 +52,25 @@ def test_marks_lie_on_the_pixel_that_was_clicked() -> None:
     for (x, y), colour in (((3, 10), POSITIVE), ((12, 4), NEGATIVE)):
         near = np.abs(drawn.astype(int) - np.asarray(colour)).max(axis=-1) < 12
         rows, columns = np.nonzero(near)
-        assert (columns.min() + columns.max()) / 2 == pytest.approx((x + 0.5) * 20 - 0.5, abs=0.6)
-        assert (rows.min() + rows.max()) / 2 == pytest.approx((y + 0.5) * 20 - 0.5, abs=0.6)
+        assert (columns.min() + columns.max()) / 2 == pytest.approx(
+            (x + 0.5) * 20 - 0.5, abs=0.6
+        )
+        assert (rows.min() + rows.max()) / 2 == pytest.approx(
+            (y + 0.5) * 20 - 0.5, abs=0.6
+        )
 
 
 def test_a_box_is_drawn_around_its_pixels() -> None:
     """X1 and Y1 are the far edges of the last pixels inside."""
-    prompt = Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), np.asarray([10, 20, 600, 40], np.float32))
+    prompt = Prompt(
+        np.zeros((0, 2), np.float32),
+        np.zeros(0, np.int64),
+        np.asarray([10, 20, 600, 40], np.float32),
+    )
     drawn = np.asarray(draw_overlay(grey(600, 600), None, prompt))
-    assert (drawn[30, 598:] == BOX).all(), "a side on the image's border must be seen whole"
+    assert (drawn[30, 598:] == BOX).all(), (
+        "a side on the image's border must be seen whole"
+    )
     changed = (drawn != 100).any(axis=-1)
     rows, columns = np.nonzero(changed)
     assert (rows.min(), rows.max()) == (19, 40)
@@ -69,7 +81,11 @@ def test_a_box_is_drawn_around_its_pixels() -> None:
 
 def test_an_object_smaller_than_a_pixel_of_the_picture_still_shows() -> None:
     """On a thumbnail of a large image a small ship must not vanish."""
-    drawn = np.asarray(draw_overlay(grey(2000, 2000), square(2000, 2000, 1000, 1000, 3), size_wh=(200, 200)))
+    drawn = np.asarray(
+        draw_overlay(
+            grey(2000, 2000), square(2000, 2000, 1000, 1000, 3), size_wh=(200, 200)
+        )
+    )
     assert (drawn != 100).any()
 
 

@@ -12,7 +12,11 @@ from simmat.types import Window
 
 
 def square(y0: int, x0: int, side: int) -> Instance:
-    return Instance(None, Window(y0, x0, y0 + side, x0 + side), np.ones((side, side), dtype=np.bool_))
+    return Instance(
+        None,
+        Window(y0, x0, y0 + side, x0 + side),
+        np.ones((side, side), dtype=np.bool_),
+    )
 
 
 def region(mask: list[list[int]]) -> Instance:
@@ -32,15 +36,21 @@ def test_an_iou_on_the_target_reaches_it(shared: int, union: int) -> None:
     assert iou >= shared / union
 
 
-@pytest.mark.parametrize(("size_hw", "width"), [((480, 640), 16), ((1024, 1024), 29), ((10, 10), 1)])
-def test_the_boundary_is_two_percent_of_the_diagonal_wide(size_hw: tuple[int, int], width: int) -> None:
+@pytest.mark.parametrize(
+    ("size_hw", "width"), [((480, 640), 16), ((1024, 1024), 29), ((10, 10), 1)]
+)
+def test_the_boundary_is_two_percent_of_the_diagonal_wide(
+    size_hw: tuple[int, int], width: int
+) -> None:
     """480 x 640 has a diagonal of 800; a boundary of no pixel would be no boundary."""
     assert boundary_width(size_hw) == width
 
 
 def test_the_boundary_iou_of_a_shifted_square() -> None:
     """Rings of 24 each share the 6 upper and 6 lower pixels: 12/36, where the IoU is 42/56."""
-    assert boundary_iou(square(2, 3, 7), square(2, 2, 7), EVERYWHERE, 1) == pytest.approx(12 / 36)
+    assert boundary_iou(
+        square(2, 3, 7), square(2, 2, 7), EVERYWHERE, 1
+    ) == pytest.approx(12 / 36)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +61,9 @@ def test_the_boundary_iou_of_a_shifted_square() -> None:
         ([[0, 0], [0, 1]], 0, (1, 1)),
     ],
 )
-def test_pixels_are_numbered_in_raster_order(mask: list[list[int]], number: int, xy: tuple[float, float]) -> None:
+def test_pixels_are_numbered_in_raster_order(
+    mask: list[list[int]], number: int, xy: tuple[float, float]
+) -> None:
     """Row by row, as the released code lists a region's pixels, the middle one of which it clicks."""
     assert region(mask).pixel_xy(number) == xy
 
@@ -60,4 +72,6 @@ def test_a_mask_is_resized_by_the_pixel_under_each_centre() -> None:
     """Labels have no values between, and the corner's rule would shift them by half a pixel against the image."""
     mask = np.asarray([[1, 0, 0, 1]], dtype=np.bool_)
     assert resize_nearest(mask, (2, 2)).tolist() == [[False, True], [False, True]]
-    assert resize_nearest(mask, (1, 8)).tolist() == [[True, True, False, False, False, False, True, True]]
+    assert resize_nearest(mask, (1, 8)).tolist() == [
+        [True, True, False, False, False, False, True, True]
+    ]

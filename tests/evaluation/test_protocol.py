@@ -15,7 +15,15 @@ from torch import Tensor
 
 from simmat.data.pipeline import Pipeline
 from simmat.errors import ConfigError, DataError, UnknownNameError
-from simmat.evaluation import COMPAT, FULL, ONE_CLICK, Protocol, Scores, evaluate, find_protocol
+from simmat.evaluation import (
+    COMPAT,
+    FULL,
+    ONE_CLICK,
+    Protocol,
+    Scores,
+    evaluate,
+    find_protocol,
+)
 from simmat.foundation import PromptBatch
 from simmat.nn.device import Processes
 from simmat.predictor import Predictor
@@ -50,9 +58,16 @@ BAR = labels(32, 32, (4, 4, 10, 24))
 def test_every_click_is_counted_until_the_mask_is_right(bar: Path) -> None:
     """Four of twenty columns a click: IoU 0.2, 0.4 … 1.0, so both NoC are 5, and the curve stays at 1."""
     found = score(Scripted(growing), make_set(bar, BAR), 32, CLICKS)
-    assert found.objects[0].clicks == (*(pytest.approx(k / 5) for k in (1, 2, 3, 4)), *[1.0] * 16)
+    assert found.objects[0].clicks == (
+        *(pytest.approx(k / 5) for k in (1, 2, 3, 4)),
+        *[1.0] * 16,
+    )
     clicks = found.summary()["clicks"]
-    assert clicks["noc85"] == clicks["noc90"] == {"mean": 5.0, "failures": 0, "most_clicks": 20}
+    assert (
+        clicks["noc85"]
+        == clicks["noc90"]
+        == {"mean": 5.0, "failures": 0, "most_clicks": 20}
+    )
 
 
 def test_an_image_is_encoded_once_however_many_prompts_follow(bar: Path) -> None:
@@ -99,7 +114,9 @@ def test_no_click_falls_where_there_is_no_ground_truth(bar: Path) -> None:
     assert model.asked[1].point_labels[0].tolist() == [1, 1]
 
 
-@pytest.mark.parametrize(("protocol", "expected"), [(CLICKS, [16, 6]), (COMPAT, [14, 7])])
+@pytest.mark.parametrize(
+    ("protocol", "expected"), [(CLICKS, [16, 6]), (COMPAT, [14, 7])]
+)
 def test_the_first_click_falls_where_something_was_measured(
     bar: Path, protocol: Protocol, expected: list[float]
 ) -> None:
@@ -143,7 +160,9 @@ def test_objects_that_are_done_leave_the_others_their_own_clicks(bar: Path) -> N
     model = Scripted(answers)
     found = score(model, make_set(bar, mask), 32, CLICKS)
     assert found.objects[0].clicks == (1.0,) * 20
-    assert found.objects[1].clicks[:5] == tuple(pytest.approx(k / 5) for k in (1, 2, 3, 4, 5))
+    assert found.objects[1].clicks[:5] == tuple(
+        pytest.approx(k / 5) for k in (1, 2, 3, 4, 5)
+    )
     assert [len(prompts.image_index) for prompts in model.asked] == [2, 1, 1, 1, 1]
     assert model.asked[1].mask_input is not None
     assert torch.equal(model.asked[1].mask_input, model.given[0][1:2])
@@ -151,13 +170,20 @@ def test_objects_that_are_done_leave_the_others_their_own_clicks(bar: Path) -> N
 
 def test_more_objects_than_are_decoded_together_keep_their_order(bar: Path) -> None:
     """Objects go through in groups of 16; the group's edge must not shift a score to a neighbour."""
-    boxes = [(16 * (n // 5) + 2, 16 * (n % 5) + 2, 16 * (n // 5) + 10, 16 * (n % 5) + 10) for n in range(20)]
+    boxes = [
+        (16 * (n // 5) + 2, 16 * (n % 5) + 2, 16 * (n // 5) + 10, 16 * (n % 5) + 10)
+        for n in range(20)
+    ]
     mask = labels(80, 80, *boxes)
     truths = torch.from_numpy(np.stack([mask == n for n in range(1, 21)]))
 
     def answers(prompts: PromptBatch) -> Tensor:
         """Find object n but for its first n % 4 rows."""
-        first = (prompts.point_coords[:, 0] if prompts.boxes is None else prompts.boxes[:, :2] + 4).long()
+        first = (
+            prompts.point_coords[:, 0]
+            if prompts.boxes is None
+            else prompts.boxes[:, :2] + 4
+        ).long()
         masks = []
         for x, y in first.tolist():
             n = y // 16 * 5 + x // 16
@@ -173,12 +199,15 @@ def test_more_objects_than_are_decoded_together_keep_their_order(bar: Path) -> N
     assert [s.iou for s in found.objects] == pytest.approx(expected)
     assert [s.box for s in found.objects] == pytest.approx(expected)
     for scored, iou in zip(found.objects, expected, strict=True):
-        assert scored.random_clicks == scored.jittered_boxes == (pytest.approx(iou),) * 3
+        assert (
+            scored.random_clicks == scored.jittered_boxes == (pytest.approx(iou),) * 3
+        )
 
 
 def test_alternatives_are_scored_apart_from_the_single_mask(bar: Path) -> None:
     """Single, best predicted and best possible are three figures; reporting the oracle as the model's is cheating."""
-    columns = (10, 15, 5, 20)  # of 20: single, then the alternatives, predicted best first
+    # of 20: single, then the alternatives, predicted best first
+    columns = (10, 15, 5, 20)
 
     def answers(prompts: PromptBatch) -> Tensor:
         masks = torch.zeros(1, 4, 32, 32, dtype=torch.bool)
@@ -187,7 +216,11 @@ def test_alternatives_are_scored_apart_from_the_single_mask(bar: Path) -> None:
         return masks
 
     scored = score(Scripted(answers), make_set(bar, BAR), 32, ONE_CLICK).objects[0]
-    assert (scored.iou, scored.iou_best_predicted, scored.iou_oracle) == (0.5, 0.75, 1.0)
+    assert (scored.iou, scored.iou_best_predicted, scored.iou_oracle) == (
+        0.5,
+        0.75,
+        1.0,
+    )
 
 
 def test_boxes_are_tight_and_then_jittered_within_bounds(bar: Path) -> None:
@@ -207,7 +240,12 @@ def test_boxes_are_tight_and_then_jittered_within_bounds(bar: Path) -> None:
 
 def clicks_of(model: Scripted) -> list[list[float]]:
     """The random clicks: those of prompts that go on after the boxes, of one point each."""
-    return [xy for prompts in model.asked[1:] if prompts.boxes is None for xy in prompts.point_coords[:, 0].tolist()]
+    return [
+        xy
+        for prompts in model.asked[1:]
+        if prompts.boxes is None
+        for xy in prompts.point_coords[:, 0].tolist()
+    ]
 
 
 def test_draws_depend_on_the_seed_and_the_object_alone(bar: Path) -> None:
@@ -257,9 +295,17 @@ def test_compat_compares_at_a_quarter_of_the_input(bar: Path) -> None:
 
 def test_compat_takes_the_single_mask_alone(bar: Path) -> None:
     """The released code decodes one mask; the alternatives would flatter it."""
-    masks = torch.from_numpy(np.stack([quarter(2), quarter(4), quarter(4), quarter(4)]))[None]
-    summary = score(Scripted(lambda _: masks), make_set(bar, WIDE), 40, COMPAT).summary()
-    assert (summary["miou_object"], summary["miou_oracle"], summary["miou_best_predicted"]) == (0.5, None, None)
+    masks = torch.from_numpy(
+        np.stack([quarter(2), quarter(4), quarter(4), quarter(4)])
+    )[None]
+    summary = score(
+        Scripted(lambda _: masks), make_set(bar, WIDE), 40, COMPAT
+    ).summary()
+    assert (
+        summary["miou_object"],
+        summary["miou_oracle"],
+        summary["miou_best_predicted"],
+    ) == (0.5, None, None)
 
 
 def test_a_logit_of_zero_is_background(bar: Path) -> None:
@@ -275,7 +321,9 @@ def test_a_logit_of_zero_is_background(bar: Path) -> None:
     assert found.objects[0].iou == 1.0
 
 
-def test_an_object_lost_between_the_quarter_pixels_is_left_out_and_counted(bar: Path) -> None:
+def test_an_object_lost_between_the_quarter_pixels_is_left_out_and_counted(
+    bar: Path,
+) -> None:
     """It has no truth there: neither 0 nor 1 would be its score, and silence would hide it."""
     mask = labels(80, 80, (5, 40, 6, 60), (40, 8, 70, 70))
     found = score(Scripted(one_mask(quarter(4))), make_set(bar, mask), 40, COMPAT)
@@ -292,12 +340,19 @@ def test_compat_refuses_an_input_without_a_quarter(bar: Path) -> None:
 
 def names(table: dict[str, Any]) -> set[str]:
     """The figures of a summary, those of its tables too; what is None is none."""
-    below = {f"{key}.{name}" for key, value in table.items() if isinstance(value, dict) for name in names(value)}
+    below = {
+        f"{key}.{name}"
+        for key, value in table.items()
+        if isinstance(value, dict)
+        for name in names(value)
+    }
     return below | {key for key, value in table.items() if value is not None}
 
 
 @pytest.mark.parametrize("protocol", [ONE_CLICK, FULL, COMPAT])
-def test_the_figures_a_protocol_can_give_are_those_it_gives(bar: Path, protocol: Protocol) -> None:
+def test_the_figures_a_protocol_can_give_are_those_it_gives(
+    bar: Path, protocol: Protocol
+) -> None:
     """A bench refuses a score by them before it runs."""
     mask = labels(256, 256, (0, 0, 20, 20), (30, 30, 80, 80), (100, 100, 240, 240))
     data = make_set(bar, mask, regions="classes")
@@ -307,7 +362,9 @@ def test_the_figures_a_protocol_can_give_are_those_it_gives(bar: Path, protocol:
 
     found = names(score(Scripted(answers), data, 256, protocol).summary())
     possible = names(possible_summary(protocol, ["boundary_iou"]))
-    assert {name for name in found ^ possible if not name.startswith("iou_by_class.")} == set()
+    assert {
+        name for name in found ^ possible if not name.startswith("iou_by_class.")
+    } == set()
 
 
 @pytest.mark.parametrize(
@@ -317,7 +374,9 @@ def test_the_figures_a_protocol_can_give_are_those_it_gives(bar: Path, protocol:
         ("simmat-compat", {"clicks": 3, "seed": 1}, "takes no --clicks, --seed"),
     ],
 )
-def test_numbers_that_mean_nothing_are_refused(name: str, numbers: dict[str, int], said: str) -> None:
+def test_numbers_that_mean_nothing_are_refused(
+    name: str, numbers: dict[str, int], said: str
+) -> None:
     """A figure of no draws, or a seed that changes nothing, would be believed."""
     with pytest.raises(ConfigError, match=said):
         find_protocol(name, **numbers)
@@ -325,7 +384,10 @@ def test_numbers_that_mean_nothing_are_refused(name: str, numbers: dict[str, int
 
 def test_an_unknown_protocol_names_the_near_one() -> None:
     """And all there are."""
-    with pytest.raises(UnknownNameError, match=r"did you mean 'simmat-compat'.*full, one-click, simmat-compat"):
+    with pytest.raises(
+        UnknownNameError,
+        match=r"did you mean 'simmat-compat'.*full, one-click, simmat-compat",
+    ):
         find_protocol("simmat_compat")
 
 
@@ -344,10 +406,16 @@ class FirstOfTwo(Processes):
 
 
 @pytest.mark.parametrize("found", [(), (object_score(sample="s1"),)])
-def test_a_split_is_empty_only_where_no_process_has_a_region(bar: Path, found: tuple[Any, ...]) -> None:
+def test_a_split_is_empty_only_where_no_process_has_a_region(
+    bar: Path, found: tuple[Any, ...]
+) -> None:
     """A mean of nothing would end a run in several processes with a traceback; one empty share of a split is none."""
     dataset = make_set(bar, labels(32, 32), labels(32, 32))
-    pipeline = Pipeline(dataset.adapter, tuple(c.with_statistics(300, 5) for c in dataset.channels()), 32)
+    pipeline = Pipeline(
+        dataset.adapter,
+        tuple(c.with_statistics(300, 5) for c in dataset.channels()),
+        32,
+    )
     model = Predictor(cast(Any, Scripted(growing)), pipeline)
     two = FirstOfTwo(torch.device("cpu"), 0, 2, Scores(found))
     if found:

@@ -11,9 +11,30 @@ from simmat.nn.device import Processes
 
 THREE = Scores(
     (
-        object_score(0.2, sample="a", region=0, class_id=1, area=1023, metrics={"boundary_iou": 0.1}),
-        object_score(0.4, sample="a", region=1, class_id=2, area=1024, metrics={"boundary_iou": None}),
-        object_score(0.9, sample="b", region=0, class_id=1, area=9216, metrics={"boundary_iou": 0.3}),
+        object_score(
+            0.2,
+            sample="a",
+            region=0,
+            class_id=1,
+            area=1023,
+            metrics={"boundary_iou": 0.1},
+        ),
+        object_score(
+            0.4,
+            sample="a",
+            region=1,
+            class_id=2,
+            area=1024,
+            metrics={"boundary_iou": None},
+        ),
+        object_score(
+            0.9,
+            sample="b",
+            region=0,
+            class_id=1,
+            area=9216,
+            metrics={"boundary_iou": 0.3},
+        ),
     )
 )
 
@@ -24,7 +45,10 @@ def test_the_means_are_over_objects_images_and_classes() -> None:
     assert (summary["objects"], summary["images"]) == (3, 2)
     assert summary["miou_object"] == pytest.approx((0.2 + 0.4 + 0.9) / 3)
     assert summary["miou_image"] == pytest.approx((0.3 + 0.9) / 2)
-    assert summary["iou_by_class"] == {"1": pytest.approx(0.55), "2": pytest.approx(0.4)}
+    assert summary["iou_by_class"] == {
+        "1": pytest.approx(0.55),
+        "2": pytest.approx(0.4),
+    }
     assert summary["miou_class"] == pytest.approx((0.55 + 0.4) / 2)
 
 
@@ -37,21 +61,36 @@ def test_the_interval_draws_images() -> None:
 def test_size_bins_begin_at_32_and_96_pixels_squared() -> None:
     """COCO's bounds; an object on one must be in one bin, not in two."""
     sizes = THREE.summary()["by_size"]
-    assert [(size, found["objects"]) for size, found in sizes.items()] == [("small", 1), ("medium", 1), ("large", 1)]
+    assert [(size, found["objects"]) for size, found in sizes.items()] == [
+        ("small", 1),
+        ("medium", 1),
+        ("large", 1),
+    ]
     assert [found["miou_object"] for found in sizes.values()] == [0.2, 0.4, 0.9]
 
 
 def test_an_object_without_a_scored_boundary_leaves_the_boundary_iou() -> None:
     """It has no figure; a 0 would be one."""
     assert THREE.summary()["boundary_iou"] == pytest.approx(0.2)
-    assert Scores((object_score(metrics={"boundary_iou": None}),)).summary()["boundary_iou"] is None
+    assert (
+        Scores((object_score(metrics={"boundary_iou": None}),)).summary()[
+            "boundary_iou"
+        ]
+        is None
+    )
 
 
 def test_a_failure_counts_as_all_the_clicks() -> None:
     """Else a model that never gets there would look quick; the failures are told apart as well."""
     curves = ((0.5, 0.86, 0.9), (0.1, 0.2, 0.3))
-    clicks = Scores(tuple(object_score(curve[0], clicks=curve) for curve in curves)).summary()["clicks"]
-    assert clicks["miou"] == [pytest.approx(0.3), pytest.approx(0.53), pytest.approx(0.6)]
+    clicks = Scores(
+        tuple(object_score(curve[0], clicks=curve) for curve in curves)
+    ).summary()["clicks"]
+    assert clicks["miou"] == [
+        pytest.approx(0.3),
+        pytest.approx(0.53),
+        pytest.approx(0.6),
+    ]
     assert clicks["noc85"] == {"mean": (2 + 3) / 2, "failures": 1, "most_clicks": 3}
     assert clicks["noc90"] == {"mean": (3 + 3) / 2, "failures": 1, "most_clicks": 3}
 
@@ -59,7 +98,9 @@ def test_a_failure_counts_as_all_the_clicks() -> None:
 def test_the_spread_is_given_for_the_figure_and_within_objects() -> None:
     """Draws 1 and 2 give 0.6 and 0.5; the objects vary by 0.2 and 0.4 between them. Deviations are over n - 1."""
     draws = ((0.2, 0.4), (1.0, 0.6))
-    scores = tuple(object_score(random_clicks=d, jittered_boxes=d, box=0.7) for d in draws)
+    scores = tuple(
+        object_score(random_clicks=d, jittered_boxes=d, box=0.7) for d in draws
+    )
     summary = Scores(scores).summary()
     expected = {
         "mean": pytest.approx(0.55),
@@ -73,6 +114,8 @@ def test_the_spread_is_given_for_the_figure_and_within_objects() -> None:
 
 def test_every_sample_is_in_exactly_one_share() -> None:
     """Padding the last share, as data loaders do, would count samples twice."""
-    shares = [Processes(torch.device("cpu"), rank, 3).share("abcdefgh") for rank in range(3)]
+    shares = [
+        Processes(torch.device("cpu"), rank, 3).share("abcdefgh") for rank in range(3)
+    ]
     assert sorted("".join(shares)) == list("abcdefgh")
     assert [len(share) for share in shares] == [3, 3, 2]

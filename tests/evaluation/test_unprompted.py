@@ -18,7 +18,13 @@ from scripted_model import object_score
 from simmat.data.augment import cut_label
 from simmat.data.card import DataCard
 from simmat.data.dataset import Dataset
-from simmat.data.instances import Annotation, FoundObject, Instance, class_map, label_from_mask
+from simmat.data.instances import (
+    Annotation,
+    FoundObject,
+    Instance,
+    class_map,
+    label_from_mask,
+)
 from simmat.data.pipeline import Pipeline
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation import Scores, evaluate, job
@@ -34,17 +40,26 @@ SIZE = 32
 
 
 def square(y0: int, x0: int, side: int, value: int = 1) -> Instance:
-    return Instance(value, Window(y0, x0, y0 + side, x0 + side), np.ones((side, side), np.bool_))
+    return Instance(
+        value, Window(y0, x0, y0 + side, x0 + side), np.ones((side, side), np.bool_)
+    )
 
 
 def objects(regions: Sequence[Instance], scores: Sequence[float]) -> list[FoundObject]:
-    return [FoundObject(region, score, (0, 0)) for region, score in zip(regions, scores, strict=True)]
+    return [
+        FoundObject(region, score, (0, 0))
+        for region, score in zip(regions, scores, strict=True)
+    ]
 
 
 def label_of(*regions: Instance, smallest: int = 1) -> Annotation:
-    label = Annotation((SIZE, SIZE), (), np.zeros((SIZE, SIZE), np.bool_), smallest=smallest)
+    label = Annotation(
+        (SIZE, SIZE), (), np.zeros((SIZE, SIZE), np.bool_), smallest=smallest
+    )
     large = tuple(one for one in regions if one.area >= smallest)
-    return replace(label, regions=large, small=tuple(one for one in regions if one.area < smallest))
+    return replace(
+        label, regions=large, small=tuple(one for one in regions if one.area < smallest)
+    )
 
 
 def test_average_precision_is_that_of_pycocotools() -> None:
@@ -54,25 +69,48 @@ def test_average_precision_is_that_of_pycocotools() -> None:
     from pycocotools.cocoeval import COCOeval
 
     rng, smallest, images = np.random.default_rng(1), 40, []
-    truth: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": [{"id": 1}, {"id": 2}]}
+    truth: dict[str, list[Any]] = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": 1}, {"id": 2}],
+    }
     results: list[dict[str, Any]] = []
 
     def entry(number: int, one: Instance) -> dict[str, Any]:
-        code = coco_mask.encode(np.asfortranarray(one.mask((SIZE, SIZE)).astype(np.uint8)))
+        code = coco_mask.encode(
+            np.asfortranarray(one.mask((SIZE, SIZE)).astype(np.uint8))
+        )
         return {"image_id": number, "category_id": one.class_id, "segmentation": code}
 
     for number in range(1, 7):
-        true = [square(*map(int, rng.integers((0, 0, 4, 1), (22, 22, 10, 3)))) for _ in range(5)]
+        true = [
+            square(*map(int, rng.integers((0, 0, 4, 1), (22, 22, 10, 3))))
+            for _ in range(5)
+        ]
         sizes = [(t, t.window.size_hw[0] + int(rng.integers(-1, 2))) for t in true]
-        moved = [square(t.window.y0, t.window.x0, size, t.class_id or 0) for t, size in sizes]
-        found = moved + [square(*map(int, rng.integers((0, 0, 4, 1), (22, 22, 10, 3)))) for _ in range(3)]
+        moved = [
+            square(t.window.y0, t.window.x0, size, t.class_id or 0) for t, size in sizes
+        ]
+        found = moved + [
+            square(*map(int, rng.integers((0, 0, 4, 1), (22, 22, 10, 3))))
+            for _ in range(3)
+        ]
         scores = rng.random(len(found)).astype(np.float32)
-        images.append(ImageMatches.of(objects(found, scores.tolist()), label_of(*true, smallest=smallest)))
+        images.append(
+            ImageMatches.of(
+                objects(found, scores.tolist()), label_of(*true, smallest=smallest)
+            )
+        )
         truth["images"].append({"id": number, "width": SIZE, "height": SIZE})
         for one in true:
             known = len(truth["annotations"]) + 1
-            truth["annotations"].append({**entry(number, one), "id": known, "area": one.area, "iscrowd": 0})
-        results += [{**entry(number, one), "score": float(s)} for one, s in zip(found, scores, strict=True)]
+            truth["annotations"].append(
+                {**entry(number, one), "id": known, "area": one.area, "iscrowd": 0}
+            )
+        results += [
+            {**entry(number, one), "score": float(s)}
+            for one, s in zip(found, scores, strict=True)
+        ]
     reference = COCO()
     reference.dataset = truth
     reference.createIndex()
@@ -89,7 +127,9 @@ def test_what_is_found_in_ignored_pixels_is_not_a_false_alarm() -> None:
     """Ignored pixels have no truth; an object that lies there by half or more is excused at 0.5."""
     label = label_of(square(2, 2, 8))
     label.ignore[:, 16:] = True
-    found = objects([square(2, 2, 8), square(4, 20, 8), square(20, 13, 8)], [0.5, 0.9, 0.8])
+    found = objects(
+        [square(2, 2, 8), square(4, 20, 8), square(20, 13, 8)], [0.5, 0.9, 0.8]
+    )
     assert object_scores([ImageMatches.of(found, label)])["f1"] == 1
     label.ignore[:, 16:] = False
     assert object_scores([ImageMatches.of(found, label)])["f1"] == pytest.approx(2 / 4)
@@ -100,7 +140,10 @@ def test_the_probabilities_of_found_objects_stand_beside_their_true_class() -> N
     true = [square(0, 0, 4, 3), square(0, 6, 4, 5), square(6, 0, 4, 9)]
     found = [*true, square(6, 6, 4, 3)]
     known = {3: 0.7, 5: 0.3}
-    with_classes = [replace(one, class_probabilities=known) for one in objects(found, [0.9, 0.8, 0.7, 0.6])]
+    with_classes = [
+        replace(one, class_probabilities=known)
+        for one in objects(found, [0.9, 0.8, 0.7, 0.6])
+    ]
     rows = ImageMatches.of(with_classes, label_of(*true)).confidence()[1]
     assert rows == [(0, 0.7, 0.3), (1, 0.7, 0.3), (-1, 0.7, 0.3)]
 
@@ -127,14 +170,24 @@ class Answer:
     def class_map(self) -> npt.NDArray[np.float32]:
         assert self.dense is not None
         values = np.asarray(self.dense.label_values)
-        found: npt.NDArray[np.float32] = (self.labels == values[:, None, None]).astype(np.float32)
+        found: npt.NDArray[np.float32] = (self.labels == values[:, None, None]).astype(
+            np.float32
+        )
         return found
 
     def objects(self) -> list[FoundObject]:
         objects = []
         for value in np.unique(self.labels[self.labels > 0]).tolist():
-            one = label_from_mask((self.labels == value).astype(np.int64), DataCard(regions="instances")).regions[0]
-            objects.append(FoundObject(replace(one, class_id=value if self.dense else None), 0.5, (0.0, 0.0)))
+            one = label_from_mask(
+                (self.labels == value).astype(np.int64), DataCard(regions="instances")
+            ).regions[0]
+            objects.append(
+                FoundObject(
+                    replace(one, class_id=value if self.dense else None),
+                    0.5,
+                    (0.0, 0.0),
+                )
+            )
         return objects
 
 
@@ -144,12 +197,18 @@ class Scripted(Predictor):
     found: dict[float, npt.NDArray[np.int64]]
 
     def encode(self, image: SensorImage, *_: object) -> EncodedImage:
-        return cast(EncodedImage, Answer(self.found[float(image.data[0, 0, 0])], self.dense))
+        return cast(
+            EncodedImage, Answer(self.found[float(image.data[0, 0, 0])], self.dense)
+        )
 
 
-def scripted(found: dict[float, npt.NDArray[np.int64]], *classes: int | None, dense: bool = True) -> Predictor:
+def scripted(
+    found: dict[float, npt.NDArray[np.int64]], *classes: int | None, dense: bool = True
+) -> Predictor:
     spec = DenseSpec(background=True, classes=classes) if dense else None
-    model = Scripted(cast(SimMAT, torch.nn.Identity()), Pipeline(Planes(), (), SIZE), dense=spec)
+    model = Scripted(
+        cast(SimMAT, torch.nn.Identity()), Pipeline(Planes(), (), SIZE), dense=spec
+    )
     model.found = found
     return model
 
@@ -158,15 +217,20 @@ def unprompted(model: Predictor, dataset: Dataset, **options: Any) -> AutomaticS
     """Score what a model finds in all samples."""
     asked = {"everything": True, "semantic": True, **options}
     with (
-        patch.object(job, "_by_prompts", return_value=Scores((object_score(),))),  # the model answers no prompts
-        patch.object(predictor, "find_objects", lambda encoded, settings: encoded.objects()),
+        # the model answers no prompts
+        patch.object(job, "_by_prompts", return_value=Scores((object_score(),))),
+        patch.object(
+            predictor, "find_objects", lambda encoded, settings: encoded.objects()
+        ),
     ):
         found = evaluate(model, dataset, dataset.samples, **asked).unprompted
     assert found is not None
     return found
 
 
-def masks_of(*squares: Sequence[tuple[int, int, int, int]]) -> list[npt.NDArray[np.int64]]:
+def masks_of(
+    *squares: Sequence[tuple[int, int, int, int]],
+) -> list[npt.NDArray[np.int64]]:
     masks = [np.zeros((SIZE, SIZE), np.int64) for _ in squares]
     for mask, parts in zip(masks, squares, strict=True):
         for y, x, side, value in parts:
@@ -180,7 +244,9 @@ FOUND = masks_of([(0, 0, 8, 1), (16, 16, 8, 1)], [(4, 4, 10, 1)], [(20, 20, 4, 2
 
 def data_set(root: Path, **card: Any) -> Dataset:
     for index, mask in enumerate(TRUE):
-        save_image(root / f"images/s{index}.npy", np.full((1, SIZE, SIZE), float(index)))
+        save_image(
+            root / f"images/s{index}.npy", np.full((1, SIZE, SIZE), float(index))
+        )
         save_mask(root / f"masks/s{index}.png", mask)
     return open_planes(root, **card)
 
@@ -225,11 +291,16 @@ def test_a_class_map_is_scored_over_the_whole_split(tmp_path: Path) -> None:
     found = unprompted(scripted(ANSWERS, 1, 2), dataset, everything=False).summary()
     true, answer = np.stack(TRUE), np.stack(FOUND)
     expected = {
-        str(v): float(((true == v) & (answer == v)).sum() / ((true == v) | (answer == v)).sum()) for v in (0, 1, 2)
+        str(v): float(
+            ((true == v) & (answer == v)).sum() / ((true == v) | (answer == v)).sum()
+        )
+        for v in (0, 1, 2)
     }
     assert found["semantic"]["iou_by_class"] == pytest.approx(expected)
     assert found["semantic"]["miou"] == pytest.approx(sum(expected.values()) / 3)
-    assert found["semantic"]["pixel_accuracy"] == pytest.approx(float((true == answer).mean()))
+    assert found["semantic"]["pixel_accuracy"] == pytest.approx(
+        float((true == answer).mean())
+    )
     assert found["semantic"]["pixels"] == true.size
 
 

@@ -13,10 +13,27 @@ from scipy import ndimage
 from scripted_model import Scripted
 from torch import Tensor
 
-from simmat.data.instances import Annotation, Instance, corrective_click, region_from_mask
-from simmat.data.pipeline import PreparedImage, content_mask, regions_from_logits, restore_logits
+from simmat.data.instances import (
+    Annotation,
+    Instance,
+    corrective_click,
+    region_from_mask,
+)
+from simmat.data.pipeline import (
+    PreparedImage,
+    content_mask,
+    regions_from_logits,
+    restore_logits,
+)
 from simmat.evaluation import COMPAT, ONE_CLICK, ObjectScore, Protocol
-from simmat.evaluation.prompts import ScoredImage, find_targets, grid_hw, resize_nearest, score_objects, scored_pixels
+from simmat.evaluation.prompts import (
+    ScoredImage,
+    find_targets,
+    grid_hw,
+    resize_nearest,
+    score_objects,
+    scored_pixels,
+)
 from simmat.evaluation.scores import boundary_iou, boundary_width, mask_iou
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.nn.dense_head import upsample_logits
@@ -25,22 +42,31 @@ from simmat.predictor import encode_image
 from simmat.types import Aspect, BoolArray, Letterbox
 
 CLICKS = Protocol("clicks", clicks=4)
-BOUNDARY = MetricSpec("boundary_iou", "boundary IoU", "simmat.evaluation.scores:boundary_iou")
+BOUNDARY = MetricSpec(
+    "boundary_iou", "boundary IoU", "simmat.evaluation.scores:boundary_iou"
+)
 
 # Whole-image oracles: the definitions, with no box anywhere.
 
 
 def plain_iou(mask: BoolArray, truth: BoolArray, scored: BoolArray) -> float:
-    shared, union = np.count_nonzero(mask & truth & scored), np.count_nonzero((mask | truth) & scored)
+    shared, union = (
+        np.count_nonzero(mask & truth & scored),
+        np.count_nonzero((mask | truth) & scored),
+    )
     return float(np.float64(shared) / np.float64(max(union, 1)))
 
 
 def plain_band(mask: BoolArray, width: int) -> BoolArray:
-    distance = ndimage.distance_transform_cdt(np.pad(mask, 1), metric="chessboard")[1:-1, 1:-1]
+    distance = ndimage.distance_transform_cdt(np.pad(mask, 1), metric="chessboard")[
+        1:-1, 1:-1
+    ]
     return cast(BoolArray, mask & (distance <= width))
 
 
-def plain_boundary_iou(mask: BoolArray, truth: BoolArray, scored: BoolArray, width: int) -> float | None:
+def plain_boundary_iou(
+    mask: BoolArray, truth: BoolArray, scored: BoolArray, width: int
+) -> float | None:
     true = plain_band(truth, width) & scored
     return plain_iou(plain_band(mask, width), true, scored) if true.any() else None
 
@@ -51,30 +77,47 @@ def plain_centre(mask: BoolArray) -> tuple[float, float]:
     return float(column), float(row)
 
 
-def plain_correction(truth: BoolArray, mask: BoolArray, ignore: BoolArray) -> tuple[tuple[float, float], int] | None:
+def plain_correction(
+    truth: BoolArray, mask: BoolArray, ignore: BoolArray
+) -> tuple[tuple[float, float], int] | None:
     """The larger of the largest missing and the largest superfluous component."""
     pieces = []
-    for wrong, on_object in ((truth & ~mask & ~ignore, 1), (mask & ~truth & ~ignore, 0)):
+    for wrong, on_object in (
+        (truth & ~mask & ~ignore, 1),
+        (mask & ~truth & ~ignore, 0),
+    ):
         numbered, count = ndimage.label(wrong, structure=np.ones((3, 3)))
         pieces += [(numbered == number, on_object) for number in range(1, count + 1)]
     if not pieces:
         return None
-    piece, on_object = max(pieces, key=lambda item: np.count_nonzero(item[0]))  # the first of equals
+    # the first of equals
+    piece, on_object = max(pieces, key=lambda item: np.count_nonzero(item[0]))
     return plain_centre(piece), on_object
 
 
 def plain_masks(logits: Tensor, letterbox: Letterbox, protocol: Protocol) -> BoolArray:
     if protocol.grid == "original":
         return cast(BoolArray, (restore_logits(logits, letterbox) > 0).numpy())
-    return cast(BoolArray, (upsample_logits(logits, (letterbox.size // 4, letterbox.size // 4)) > 0).numpy())
+    return cast(
+        BoolArray,
+        (
+            upsample_logits(logits, (letterbox.size // 4, letterbox.size // 4)) > 0
+        ).numpy(),
+    )
 
 
 def whole(region: Instance | None, size_hw: tuple[int, ...]) -> BoolArray:
     height, width = size_hw
-    return np.zeros((height, width), np.bool_) if region is None else region.mask((height, width))
+    return (
+        np.zeros((height, width), np.bool_)
+        if region is None
+        else region.mask((height, width))
+    )
 
 
-def blobs(rng: np.random.Generator, *shape: int, sigma: float = 2, level: float = 0.02) -> BoolArray:
+def blobs(
+    rng: np.random.Generator, *shape: int, sigma: float = 2, level: float = 0.02
+) -> BoolArray:
     """Ragged masks, often of several pieces and at the border."""
     noise = rng.standard_normal(shape)
     smooth = ndimage.gaussian_filter(noise, [0] * (len(shape) - 2) + [sigma, sigma])
@@ -120,7 +163,9 @@ def test_figures_within_boxes_are_those_of_the_whole_image(ignored: str) -> None
         for width in (1, 2, 3, 7, 40):
             expected = plain_boundary_iou(mask, truth, ~ignore, width)
             assert boundary_iou(found, region, ~ignore, width) == expected
-        assert corrective_click(region, found, ignore) == plain_correction(truth, mask, ignore)
+        assert corrective_click(region, found, ignore) == plain_correction(
+            truth, mask, ignore
+        )
 
 
 FRAMES = [
@@ -134,17 +179,28 @@ FRAMES = [
 
 
 @pytest.mark.parametrize(("sides", "original_hw", "aspect"), FRAMES)
-@pytest.mark.parametrize("protocol", [ONE_CLICK, COMPAT], ids=lambda protocol: protocol.grid)
+@pytest.mark.parametrize(
+    "protocol", [ONE_CLICK, COMPAT], ids=lambda protocol: protocol.grid
+)
 def test_masks_are_those_of_logits_resized_as_a_whole(
-    sides: tuple[int, int], original_hw: tuple[int, int], aspect: Aspect, protocol: Protocol
+    sides: tuple[int, int],
+    original_hw: tuple[int, int],
+    aspect: Aspect,
+    protocol: Protocol,
 ) -> None:
     """Also an empty and a full one."""
     side, size = sides
     letterbox = Letterbox(original_hw, size, aspect)
-    logits = torch.from_numpy(np.random.default_rng(1).standard_normal((3, 4, side, side))).float()
+    logits = torch.from_numpy(
+        np.random.default_rng(1).standard_normal((3, 4, side, side))
+    ).float()
     logits[2, 1], logits[2, 2] = -1, 1
     expected = plain_masks(logits, letterbox, protocol)
-    found = regions_from_logits(logits, letterbox, None if protocol is ONE_CLICK else grid_hw(letterbox, protocol))
+    found = regions_from_logits(
+        logits,
+        letterbox,
+        None if protocol is ONE_CLICK else grid_hw(letterbox, protocol),
+    )
     for k, m in np.ndindex(*expected.shape[:2]):
         assert np.array_equal(whole(found[k][m], expected.shape[2:]), expected[k, m])
 
@@ -168,7 +224,10 @@ def test_the_window_of_a_mask_is_written_to_json() -> None:
 def disc_logits(side: int, centres_xy: Tensor, radius: float) -> Tensor:
     """(K, 4, side, side) logits of discs, whose sizes grow from mask to mask."""
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    distance = torch.hypot(x - centres_xy[:, 0, None, None], y - centres_xy[:, 1, None, None])  # (K, side, side)
+    # (K, side, side)
+    distance = torch.hypot(
+        x - centres_xy[:, 0, None, None], y - centres_xy[:, 1, None, None]
+    )
     radii = radius * torch.tensor([1.0, 0.7, 1.2, 1.5])
     return (radii[:, None, None] - distance[:, None]) * 1.37
 
@@ -182,23 +241,34 @@ class Answering(Scripted):
         logits = self.answers(prompts)
         self.given.append(logits)
         count = logits.shape[1]
-        return MaskPrediction(logits, torch.linspace(0.9, 0.5, count).expand(len(logits), count))
+        return MaskPrediction(
+            logits, torch.linspace(0.9, 0.5, count).expand(len(logits), count)
+        )
 
 
-def encoded(model: Scripted, label: Annotation, letterbox: Letterbox, protocol: Protocol) -> ScoredImage:
+def encoded(
+    model: Scripted, label: Annotation, letterbox: Letterbox, protocol: Protocol
+) -> ScoredImage:
     planes = torch.zeros(1, letterbox.size, letterbox.size)
     prepared = PreparedImage(planes, content_mask(letterbox), letterbox)
     targets, _ = find_targets(label, letterbox, protocol)
     scored = scored_pixels(label, letterbox, protocol)
-    return ScoredImage(encode_image(cast(Any, model), prepared), targets, scored, protocol)
+    return ScoredImage(
+        encode_image(cast(Any, model), prepared), targets, scored, protocol
+    )
 
 
-def random_label(rng: np.random.Generator, size_hw: tuple[int, int], count: int) -> Annotation:
+def random_label(
+    rng: np.random.Generator, size_hw: tuple[int, int], count: int
+) -> Annotation:
     """Blobs that lie anywhere, at the borders too, some of them under ignored pixels."""
     regions = []
     for _ in range(count):
         height, width = rng.integers(2, 30, 2)
-        corner = (int(rng.integers(0, size_hw[0] - height + 1)), int(rng.integers(0, size_hw[1] - width + 1)))
+        corner = (
+            int(rng.integers(0, size_hw[0] - height + 1)),
+            int(rng.integers(0, size_hw[1] - width + 1)),
+        )
         region = region_from_mask(blobs(rng, height, width, level=-0.02), 1, corner)
         if region is not None:
             regions.append(region)
@@ -206,8 +276,12 @@ def random_label(rng: np.random.Generator, size_hw: tuple[int, int], count: int)
 
 
 @pytest.mark.parametrize("original_hw", [(120, 90), (37, 50)])
-@pytest.mark.parametrize("protocol", [CLICKS, COMPAT], ids=lambda protocol: protocol.name)
-def test_the_scores_of_an_image_are_those_of_whole_images(original_hw: tuple[int, int], protocol: Protocol) -> None:
+@pytest.mark.parametrize(
+    "protocol", [CLICKS, COMPAT], ids=lambda protocol: protocol.name
+)
+def test_the_scores_of_an_image_are_those_of_whole_images(
+    original_hw: tuple[int, int], protocol: Protocol
+) -> None:
     """From label to score: targets, clicks, IoU of all masks, boundary, and every corrective click."""
     rng = np.random.default_rng(3)
     noise = torch.Generator().manual_seed(0)
@@ -215,23 +289,32 @@ def test_the_scores_of_an_image_are_those_of_whole_images(original_hw: tuple[int
     def answers(prompts: PromptBatch) -> Tensor:
         """Discs around the first click, some far off, some nothing, with speckles elsewhere."""
         first = prompts.point_coords[:, 0] / 4
-        logits = disc_logits(16, first + torch.randn(first.shape, generator=noise) * 3, 3)
+        logits = disc_logits(
+            16, first + torch.randn(first.shape, generator=noise) * 3, 3
+        )
         logits += 2 * torch.randn(logits.shape, generator=noise)
-        logits[::3] -= 100 * (torch.rand(len(logits[::3]), 4, 1, 1, generator=noise) > 0.5)
+        logits[::3] -= 100 * (
+            torch.rand(len(logits[::3]), 4, 1, 1, generator=noise) > 0.5
+        )
         return logits
 
     label, model = random_label(rng, original_hw, 36), Answering(answers)
-    letterbox = Letterbox(original_hw, 64, "stretch" if protocol.grid == "quarter" else "pad")
+    letterbox = Letterbox(
+        original_hw, 64, "stretch" if protocol.grid == "quarter" else "pad"
+    )
     image = encoded(model, label, letterbox, protocol)
     scores = score_objects(image, "s", [BOUNDARY])
     scored = image.scored
     assert np.array_equal(scored, resize_nearest(~label.ignore, scored.shape))
     wholes = [region.mask(original_hw) for region in label.regions]
-    input_hw = (letterbox.size, letterbox.size) if protocol.grid == "quarter" else original_hw
+    input_hw = (
+        (letterbox.size, letterbox.size) if protocol.grid == "quarter" else original_hw
+    )
     assert [s.region for s in scores] == [
         index
         for index, mask in enumerate(wholes)
-        if resize_nearest(mask & ~label.ignore, input_hw).any() and (resize_nearest(mask, scored.shape) & scored).any()
+        if resize_nearest(mask & ~label.ignore, input_hw).any()
+        and (resize_nearest(mask, scored.shape) & scored).any()
     ]
     truths = [resize_nearest(wholes[s.region], scored.shape) for s in scores]
     place = 0
@@ -244,12 +327,19 @@ def test_the_scores_of_an_image_are_those_of_whole_images(original_hw: tuple[int
             rows = list(range(place, place + len(masks)))
             place += len(masks)
             for row, four in zip(rows, masks, strict=True):
-                check_first(scores[row], four, truths[row], label, scored, letterbox, protocol)
+                check_first(
+                    scores[row], four, truths[row], label, scored, letterbox, protocol
+                )
         else:
             rows = [row for row in rows if clicks[row] is not None]
-            for row, points, labels in zip(rows, prompts.point_coords, prompts.point_labels, strict=True):
+            for row, points, labels in zip(
+                rows, prompts.point_coords, prompts.point_labels, strict=True
+            ):
                 expected_xy, on_object = clicks[row]
-                assert np.array_equal(points[-1].numpy(), letterbox.points_to_input(np.asarray(expected_xy)))
+                assert np.array_equal(
+                    points[-1].numpy(),
+                    letterbox.points_to_input(np.asarray(expected_xy)),
+                )
                 assert int(labels[-1]) == on_object
         for row, four in zip(rows, masks, strict=True):
             curves.setdefault(row, []).append(plain_iou(four[0], truths[row], scored))
@@ -257,7 +347,10 @@ def test_the_scores_of_an_image_are_those_of_whole_images(original_hw: tuple[int
     assert place == len(scores) > 16
     if protocol.clicks > 1:
         for row, curve in curves.items():
-            assert scores[row].clicks == (*curve, *curve[-1:] * (protocol.clicks - len(curve)))
+            assert scores[row].clicks == (
+                *curve,
+                *curve[-1:] * (protocol.clicks - len(curve)),
+            )
 
 
 def check_first(
@@ -278,8 +371,12 @@ def check_first(
     if protocol.grid == "original":
         assert score.click_xy == plain_centre(seen)
         width = boundary_width(letterbox.original_hw)
-        assert score.metrics["boundary_iou"] == plain_boundary_iou(masks[0], truth, scored, width)
+        assert score.metrics["boundary_iou"] == plain_boundary_iou(
+            masks[0], truth, scored, width
+        )
     else:
-        rows, columns = np.nonzero(resize_nearest(seen, (letterbox.size, letterbox.size)))
+        rows, columns = np.nonzero(
+            resize_nearest(seen, (letterbox.size, letterbox.size))
+        )
         middle = np.asarray([columns[len(rows) // 2], rows[len(rows) // 2]])
         assert score.click_xy == tuple(letterbox.points_to_original(middle).tolist())

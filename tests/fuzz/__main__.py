@@ -4,7 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder: its modules have names of their own in `fuzz`
+# not this folder: its modules have names of their own in `fuzz`
+sys.path[0] = str(Path(__file__).resolve().parents[1])
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 

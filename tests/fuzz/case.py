@@ -50,7 +50,9 @@ class Place(NamedTuple):
     files: Path
     scratch: Path
 
-    def damaged(self, kind: str, rng: random.Random, endings: tuple[str, ...] = ()) -> Path:
+    def damaged(
+        self, kind: str, rng: random.Random, endings: tuple[str, ...] = ()
+    ) -> Path:
         """Pick a seed of one kind, and put a damaged copy of it into `files`."""
         seed = rng.choice(self.seeds.files(kind, endings))
         return self.put(seed.name, mutate_file(seed, rng))
@@ -99,7 +101,10 @@ class Target(NamedTuple):
     @property
     def missing_module(self) -> str | None:
         """The first module that is needed and not installed, or None."""
-        return next((name for name in self.needs if importlib.util.find_spec(name) is None), None)
+        return next(
+            (name for name in self.needs if importlib.util.find_spec(name) is None),
+            None,
+        )
 
 
 class Outcome(NamedTuple):
@@ -140,7 +145,11 @@ def run_case(target: Target, rng: random.Random, seeds: Seeds, work: Path) -> Ou
     before = _names(work)
     outcome = _read(case)
     allowed = case.outputs if outcome.kind == "value" else frozenset()
-    new = sorted(name for name in _names(work) - before if not any(fnmatch(name, f"files/{one}") for one in allowed))
+    new = sorted(
+        name
+        for name in _names(work) - before
+        if not any(fnmatch(name, f"files/{one}") for one in allowed)
+    )
     if f"cwd/{CODE_RAN}" in new:
         return Outcome("code run", f"a command in the file was run; {outcome.what}")
     if new and not outcome.failed:
@@ -151,7 +160,9 @@ def run_case(target: Target, rng: random.Random, seeds: Seeds, work: Path) -> Ou
 def limit_memory() -> None:
     """Let this process take `MEMORY_BYTES` more than it has."""
     with open("/proc/self/status") as status:
-        kibibytes = next(int(line.split()[1]) for line in status if line.startswith("VmSize"))
+        kibibytes = next(
+            int(line.split()[1]) for line in status if line.startswith("VmSize")
+        )
     limit = kibibytes * 1024 + MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
@@ -169,14 +180,18 @@ def check_image(image: SensorImage) -> SensorImage:
     assert 0 not in image.data.shape, f"data has shape {image.data.shape}"
     assert image.valid.dtype == np.bool_, f"valid is {image.valid.dtype}"
     assert image.valid.shape == image.data.shape, f"valid has shape {image.valid.shape}"
-    assert len(image.channels) == len(image.data), f"{len(image.channels)} channels of {len(image.data)} planes"
+    assert len(image.channels) == len(image.data), (
+        f"{len(image.channels)} channels of {len(image.data)} planes"
+    )
     assert np.isfinite(image.data[image.valid]).all(), "a valid pixel is not finite"
     return image
 
 
 def check_same(one: object, other: object, what: str) -> None:
     """Check that two values are equal; NaN counts as equal to itself."""
-    assert one == other or repr(one) == repr(other), f"{what}: {other!r:.300} is not {one!r:.300}"
+    assert one == other or repr(one) == repr(other), (
+        f"{what}: {other!r:.300} is not {one!r:.300}"
+    )
 
 
 class _OutOfTime(BaseException):
@@ -203,11 +218,17 @@ def _read(case: Case) -> Outcome:
 def _kind_of(error: BaseException) -> str:
     if isinstance(error, _OutOfTime):
         return "time"
-    if isinstance(error, SimMATError) and not isinstance(error, PluginError):  # a plugin's own fault is in no file
+    # a plugin's own fault is in no file
+    if isinstance(error, SimMATError) and not isinstance(error, PluginError):
         return "refused" if str(error).strip() else "wrong value"
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    ):
         return "memory"
-    if isinstance(error, AssertionError) and "/tests/fuzz/" in traceback.extract_tb(error.__traceback__)[-1].filename:
+    if (
+        isinstance(error, AssertionError)
+        and "/tests/fuzz/" in traceback.extract_tb(error.__traceback__)[-1].filename
+    ):
         return "wrong value"
     return "exception"
 
@@ -215,7 +236,10 @@ def _kind_of(error: BaseException) -> str:
 def _describe(error: BaseException) -> str:
     """Return the class of an exception, the last place in SimMAT that it went through, and its text."""
     frames = traceback.extract_tb(error.__traceback__)
-    last = ([f for f in frames if "/simmat" in f.filename and "/tests/" not in f.filename] or frames)[-1]
+    last = (
+        [f for f in frames if "/simmat" in f.filename and "/tests/" not in f.filename]
+        or frames
+    )[-1]
     text = " ".join(str(error).split())
     return f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno} in {last.name}: {text:.200}"
 
@@ -244,4 +268,8 @@ def _new_place(seeds: Seeds, work: Path) -> Place:
 
 def _names(work: Path) -> set[str]:
     """Return every file and folder below the working folder, but for what the case itself writes."""
-    return {name for path in work.rglob("*") if not (name := str(path.relative_to(work))).startswith("scratch")}
+    return {
+        name
+        for path in work.rglob("*")
+        if not (name := str(path.relative_to(work))).startswith("scratch")
+    }

@@ -37,7 +37,12 @@ def mutate_file(path: Path, rng: random.Random) -> bytes:
     """Return the content of a file, damaged in a way that suits its format."""
     from fuzz.damage_images import mutate_png, mutate_tiff
 
-    by_ending = {".png": mutate_png, ".tif": mutate_tiff, ".npy": mutate_npy, ".safetensors": mutate_safetensors}
+    by_ending = {
+        ".png": mutate_png,
+        ".tif": mutate_tiff,
+        ".npy": mutate_npy,
+        ".safetensors": mutate_safetensors,
+    }
     return by_ending.get(path.suffix, mutate_bytes)(path.read_bytes(), rng)
 
 
@@ -73,16 +78,45 @@ def mutate_bytes(content: bytes, rng: random.Random, times: int | None = None) -
 
 _DEEP, _DIGITS = "@deep", "@digits"
 """Texts that the writers replace by what no Python value can be written as: 100,000 brackets, 5,000 digits."""
-_TEXTS = ("", " ", "x" * 5000, "\0", "\ud800", "é🎉\u202e", "../../etc/passwd", "/etc/passwd", "\x1b[31m", "1")
+_TEXTS = (
+    "",
+    " ",
+    "x" * 5000,
+    "\0",
+    "\ud800",
+    "é🎉\u202e",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "\x1b[31m",
+    "1",
+)
 _NUMBERS = (0, -1, 1, 2, 2**31, 2**63, -(2**63), 10**30, 10**400, 0.5, -0.0, 1e308)
-_STRANGE = (None, True, False, float("nan"), float("inf"), float("-inf"), _DEEP, _DIGITS)
-_NESTED: tuple[Any, ...] = ([], {}, [[[[]]]], [1, "a", None], {"kind": 1, "a": []}, {"name": "", "options": 3})
+_STRANGE = (
+    None,
+    True,
+    False,
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    _DEEP,
+    _DIGITS,
+)
+_NESTED: tuple[Any, ...] = (
+    [],
+    {},
+    [[[[]]]],
+    [1, "a", None],
+    {"kind": 1, "a": []},
+    {"name": "", "options": 3},
+)
 _KEYS = ("", "zzz", "é", "\0", "format", "kind", "name")
 
 
 def strange(rng: random.Random) -> Any:
     """Return a value that hardly any reader expects."""
-    values: tuple[Any, ...] = rng.choice((*[_NUMBERS] * 3, *[_TEXTS] * 2, *[_STRANGE] * 2, _NESTED))
+    values: tuple[Any, ...] = rng.choice(
+        (*[_NUMBERS] * 3, *[_TEXTS] * 2, *[_STRANGE] * 2, _NESTED)
+    )
     return copy.deepcopy(rng.choice(values))
 
 
@@ -100,23 +134,37 @@ def mutate_tree(tree: Any, rng: random.Random) -> Any:
         elif kind == 3:
             del parent[key]
         elif kind == 4 and isinstance(value, int | float):
-            parent[key] = rng.choice((-value, value + 1, value * 10**6, str(value), [value], not value))
+            parent[key] = rng.choice(
+                (-value, value + 1, value * 10**6, str(value), [value], not value)
+            )
         elif kind == 5:
             for _ in range(rng.choice((1, 3, 50, 100))):
-                parent[key] = [parent[key]] if rng.random() < 0.5 else {"a": parent[key]}
+                parent[key] = (
+                    [parent[key]] if rng.random() < 0.5 else {"a": parent[key]}
+                )
         elif kind == 6 and isinstance(parent, list):
             parent.insert(key, copy.deepcopy(value))
         elif kind == 6:
             parent[rng.choice((*_KEYS, f"{key}x"))] = copy.deepcopy(value)
         else:
             other, name = rng.choice(places)
-            parent[key] = copy.deepcopy(other[name]) if other is not parent or name == key else strange(rng)
+            parent[key] = (
+                copy.deepcopy(other[name])
+                if other is not parent or name == key
+                else strange(rng)
+            )
     return tree
 
 
 def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
     """Yield the dict or list that holds each value of a tree, and its key."""
-    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+    for key, value in (
+        tree.items()
+        if isinstance(tree, dict)
+        else enumerate(tree)
+        if isinstance(tree, list)
+        else ()
+    ):
         yield tree, key
         yield from _places(value)
 
@@ -130,7 +178,10 @@ def to_toml(tree: Any) -> bytes:
     """Write a tree as TOML: one key a line, inline tables below. What TOML has no form for is written all the same."""
     if not isinstance(tree, dict):
         return _with_marks(_toml_value(tree)).encode(errors="replace")
-    lines = [f"{json.dumps(str(key))} = {_toml_value(value)}\n" for key, value in tree.items()]
+    lines = [
+        f"{json.dumps(str(key))} = {_toml_value(value)}\n"
+        for key, value in tree.items()
+    ]
     return _with_marks("".join(lines)).encode(errors="replace")
 
 
@@ -142,7 +193,14 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_toml_value, value))}]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(str(key))} = {_toml_value(item)}" for key, item in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(
+                f"{json.dumps(str(key))} = {_toml_value(item)}"
+                for key, item in value.items()
+            )
+            + "}"
+        )
     is_plain = isinstance(value, int | float) and not isinstance(value, bool)
     return str(value) if is_plain else json.dumps(value)  # null, true, "text"
 
@@ -160,7 +218,19 @@ def join_safetensors(table: Any, numbers: bytes) -> bytes:
 
 
 _TENSOR_VALUES: dict[str, tuple[Any, ...]] = {
-    "dtype": ("F16", "BF16", "I64", "F64", "U8", "BOOL", "C64", "F8_E4M3", "X", None, 3),
+    "dtype": (
+        "F16",
+        "BF16",
+        "I64",
+        "F64",
+        "U8",
+        "BOOL",
+        "C64",
+        "F8_E4M3",
+        "X",
+        None,
+        3,
+    ),
     "shape": ([], [0], [-1], [2**40, 2**40], [1.5], None, [1] * 70),
     "data_offsets": ([0, 0], [0, 2**60], [5, 1], [-1, 4], [], None),
 }
@@ -177,7 +247,9 @@ def mutate_safetensors(content: bytes, rng: random.Random) -> bytes:
         field = list(_TENSOR_VALUES)[kind]
         table[name][field] = rng.choice(_TENSOR_VALUES[field])
     elif kind == 3:
-        table[rng.choice(("", "x" * 10_000, "\0", "é", "__metadata__", f"{name}x"))] = table.pop(name)
+        table[rng.choice(("", "x" * 10_000, "\0", "é", "__metadata__", f"{name}x"))] = (
+            table.pop(name)
+        )
     elif kind == 4:
         numbers = mutate_bytes(numbers, rng)
     else:
@@ -204,7 +276,11 @@ def mutate_npy(content: bytes, rng: random.Random) -> bytes:
     if kind > 5:
         return mutate_bytes(content, rng)
     if kind == 5:
-        return content[:6] + rng.choice((b"\2\0", b"\3\0", b"\0\0", b"\xff\xff", b"\1\1")) + content[8:]
+        return (
+            content[:6]
+            + rng.choice((b"\2\0", b"\3\0", b"\0\0", b"\xff\xff", b"\1\1"))
+            + content[8:]
+        )
     (length,) = struct.unpack_from("<H", content, 8)
     header: Any = ast.literal_eval(content[_PREAMBLE : _PREAMBLE + length].decode())
     if kind < 3:
@@ -213,7 +289,12 @@ def mutate_npy(content: bytes, rng: random.Random) -> bytes:
     elif kind == 3:
         header.pop(rng.choice(list(header)))
     text = (rng.choice(_NPY_HEADERS) if kind == 4 else repr(header)).encode() + b"\n"
-    return content[:8] + struct.pack("<H", len(text) % 2**16) + text + content[_PREAMBLE + length :]
+    return (
+        content[:8]
+        + struct.pack("<H", len(text) % 2**16)
+        + text
+        + content[_PREAMBLE + length :]
+    )
 
 
 _CELLS = ("", " ", "x" * 200_000, '"', '"a\nb"', "../../etc/passwd", "/etc/passwd", "/dev/zero", "\0", "train", "val",
@@ -240,17 +321,34 @@ def mutate_csv(content: bytes, rng: random.Random) -> bytes:
     elif kind == 5:
         column = rng.randrange(len(rows[0]))
         rows = [row[:column] + row[column + 1 :] for row in rows]
-    text = rng.choice(("\n", "\n", "\r\n", "\r", "\n\n")).join(",".join(row) for row in rows)
+    text = rng.choice(("\n", "\n", "\r\n", "\r", "\n\n")).join(
+        ",".join(row) for row in rows
+    )
     return text.encode(rng.choice(_ENCODINGS), errors="replace")
 
 
 ESCAPED = "escaped"
 """Name of a file that a path in a zip would put outside of the folder it is unpacked into."""
-_ENTRY_NAMES = (f"../{ESCAPED}", f"/{ESCAPED}", "é", "C:\\x", "a/", "./bundle.json", "bundle.json ")
-_ENTRY_KINDS = (stat.S_IFLNK | 0o777, stat.S_IFIFO | 0o644, stat.S_IFDIR | 0o755, stat.S_IFBLK | 0o644)
+_ENTRY_NAMES = (
+    f"../{ESCAPED}",
+    f"/{ESCAPED}",
+    "é",
+    "C:\\x",
+    "a/",
+    "./bundle.json",
+    "bundle.json ",
+)
+_ENTRY_KINDS = (
+    stat.S_IFLNK | 0o777,
+    stat.S_IFIFO | 0o644,
+    stat.S_IFDIR | 0o755,
+    stat.S_IFBLK | 0o644,
+)
 
 
-def mutate_zip(content: bytes, rng: random.Random, mutate_member: Mutation = mutate_bytes) -> bytes:
+def mutate_zip(
+    content: bytes, rng: random.Random, mutate_member: Mutation = mutate_bytes
+) -> bytes:
     """Return a zip with one member changed, renamed or missing, with one more, or with changed bytes.
 
     Args:
@@ -262,7 +360,10 @@ def mutate_zip(content: bytes, rng: random.Random, mutate_member: Mutation = mut
         return mutate_bytes(content, rng)
     source, target = zipfile.ZipFile(io.BytesIO(content)), io.BytesIO()
     victim, kind = rng.choice(source.namelist()), rng.randrange(8)
-    with warnings.catch_warnings(), zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+    with (
+        warnings.catch_warnings(),
+        zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
         warnings.simplefilter("ignore")  # a name that stands twice
         for name in source.namelist():
             data, entry = source.read(name), zipfile.ZipInfo(name)
@@ -271,7 +372,9 @@ def mutate_zip(content: bytes, rng: random.Random, mutate_member: Mutation = mut
             elif name == victim and kind == 4:
                 continue
             elif name == victim and kind == 5:
-                entry = zipfile.ZipInfo(rng.choice((*_ENTRY_NAMES, f"../{name}", name.upper())))
+                entry = zipfile.ZipInfo(
+                    rng.choice((*_ENTRY_NAMES, f"../{name}", name.upper()))
+                )
             elif name == victim and kind == 6:
                 entry.external_attr = rng.choice(_ENTRY_KINDS) << 16
             archive.writestr(entry, data)
@@ -286,10 +389,33 @@ _PIXELS = SIZE_HW[0] * SIZE_HW[1]
 _COUNTS: tuple[Any, ...] = ("\ud800", "é", "", "0", "P", "o" * 1000, "\0", "k" * 100_000, [2**31], [2**63], [10**400],
                             [-1, _PIXELS + 1], [float(_PIXELS)], [0] * 1000 + [_PIXELS], [_PIXELS], [True], ["a"],
                             [[_PIXELS]], {"a": 1}, 5)  # fmt: skip
-_SIZES: tuple[Any, ...] = ([31, 24], [24.0, 31.0], [24, 31, 1], "ab", None, [10**6, 10**6], [True, 31], [0, 0])
+_SIZES: tuple[Any, ...] = (
+    [31, 24],
+    [24.0, 31.0],
+    [24, 31, 1],
+    "ab",
+    None,
+    [10**6, 10**6],
+    [True, 31],
+    [0, 0],
+)
 _POLYGONS: tuple[Any, ...] = (
-    *([[0, 0, 1e300, 0, 5, 5]], [[-31, -24, 62, 0, 5, 5]], [[0] * 6], [[float("nan")] * 6], [[10**400] * 6]),
-    *([[1, 2, 3, 4, 5]], [[1, 2, 3, 4, 5, 6], []], [[True] * 6], [], "x", [["1"] * 6], [[1.5, 1.5] * 20_000]),
+    *(
+        [[0, 0, 1e300, 0, 5, 5]],
+        [[-31, -24, 62, 0, 5, 5]],
+        [[0] * 6],
+        [[float("nan")] * 6],
+        [[10**400] * 6],
+    ),
+    *(
+        [[1, 2, 3, 4, 5]],
+        [[1, 2, 3, 4, 5, 6], []],
+        [[True] * 6],
+        [],
+        "x",
+        [["1"] * 6],
+        [[1.5, 1.5] * 20_000],
+    ),
     {"counts": [_PIXELS], "size": list(SIZE_HW)},
 )
 
@@ -299,12 +425,16 @@ def mutate_segmentation(annotation: dict[str, Any], rng: random.Random) -> None:
     runs = annotation["segmentation"]
     if not isinstance(runs, dict):
         corners = [rng.randrange(-62, 124) / 2 for _ in range(rng.choice((6, 8, 50)))]
-        annotation["segmentation"] = rng.choice((*_POLYGONS, [corners] * rng.choice((1, 300))))
+        annotation["segmentation"] = rng.choice(
+            (*_POLYGONS, [corners] * rng.choice((1, 300)))
+        )
     elif (kind := rng.randrange(6)) < 2:
         runs["counts"] = rng.choice(_COUNTS)
     elif kind == 2:
         runs["size"] = rng.choice(_SIZES)
     elif isinstance(runs["counts"], str):
-        runs["counts"] = mutate_bytes(runs["counts"].encode(errors="surrogatepass"), rng).decode("latin-1")
+        runs["counts"] = mutate_bytes(
+            runs["counts"].encode(errors="surrogatepass"), rng
+        ).decode("latin-1")
     else:
         runs["counts"] = mutate_tree(runs["counts"], rng)

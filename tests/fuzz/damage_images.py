@@ -45,17 +45,28 @@ def _change_chunks(chunks: list[tuple[bytes, bytes]], rng: random.Random) -> Non
             chunks[0] = chunks[0][0], struct.pack(">II", *sizes) + header[8:]
         case 2:  # bits, colour type, compression, filter, interlace
             place = rng.randrange(8, 13)
-            chunks[0] = chunks[0][0], header[:place] + bytes([rng.choice(_BITS_COLOUR)]) + header[place + 1 :]
+            chunks[0] = (
+                chunks[0][0],
+                header[:place]
+                + bytes([rng.choice(_BITS_COLOUR)])
+                + header[place + 1 :],
+            )
         case 3:  # many pixels in a small file
             side = rng.choice((13_000, 20_000))
             chunks[:] = [
-                (b"IHDR", struct.pack(">IIBBBBB", side, side, rng.choice((1, 8)), 0, 0, 0, 0)),
+                (
+                    b"IHDR",
+                    struct.pack(">IIBBBBB", side, side, rng.choice((1, 8)), 0, 0, 0, 0),
+                ),
                 (b"IDAT", zlib.compress(bytes(rng.choice((1000, 10**6))))),
                 (b"IEND", b""),
             ]
         case 4 if name == b"IDAT":
             try:
-                chunks[index] = name, zlib.compress(mutate_bytes(zlib.decompress(data), rng))
+                chunks[index] = (
+                    name,
+                    zlib.compress(mutate_bytes(zlib.decompress(data), rng)),
+                )
             except zlib.error:
                 return
         case 5:
@@ -63,7 +74,8 @@ def _change_chunks(chunks: list[tuple[bytes, bytes]], rng: random.Random) -> Non
         case 6:
             chunks.pop(index)
         case 7:
-            chunks[index] = bytes([name[0] ^ 32]) + name[1:], data  # critical <-> ancillary
+            # critical <-> ancillary
+            chunks[index] = bytes([name[0] ^ 32]) + name[1:], data
         case _:
             chunks[index] = name, mutate_bytes(data, rng)
 
@@ -79,11 +91,29 @@ _OME = (
     b"</Image></OME>"
 )
 _TEXTS = (
-    *(b'{"unit": [1]}', b'{"unit": "cK"}', b'{"unit": {"a": 1}}', b'{"shape": [1000000, 1000000, 1000000]}', _OME),
-    *(b"ImageJ=1.53\nimages=1000000000\nslices=1000000000\n", b"ImageJ=1.5\nimages=3\nhyperstack=true\n"),
+    *(
+        b'{"unit": [1]}',
+        b'{"unit": "cK"}',
+        b'{"unit": {"a": 1}}',
+        b'{"shape": [1000000, 1000000, 1000000]}',
+        _OME,
+    ),
+    *(
+        b"ImageJ=1.53\nimages=1000000000\nslices=1000000000\n",
+        b"ImageJ=1.5\nimages=3\nhyperstack=true\n",
+    ),
     b"<GDALMetadata><Item name='a' sample='99999999999' role='scale'>1e400</Item></GDALMetadata>",
     b"<GDALMetadata><Item sample='-1' role='scale'>nan</Item></GDALMetadata>",
-    *(b"SCANIMAGE", b"nan", b"1e400", b"1" * 400, b"--", b"{" * 3000, b"[" * 100_000, b"<" * 1000),
+    *(
+        b"SCANIMAGE",
+        b"nan",
+        b"1e400",
+        b"1" * 400,
+        b"--",
+        b"{" * 3000,
+        b"[" * 100_000,
+        b"<" * 1000,
+    ),
 )
 _MAX_BYTES = 2**24
 """Of many directories: a small file is what is dangerous."""
@@ -102,18 +132,26 @@ def mutate_tiff(content: bytes, rng: random.Random) -> bytes:
         if rng.random() < 0.35:
             _append_directories(data, order, start, count, rng)
             continue
-        entry = start + 2 + 12 * rng.randrange(count)  # tag, type, count and value, or the place of the values
+        # tag, type, count and value, or the place of the values
+        entry = start + 2 + 12 * rng.randrange(count)
         is_short = struct.unpack_from(f"{order}HI", data, entry + 2) == (3, 1)
         layout, at, values = rng.choice(
             (
                 ("H", entry, _TAGS),
                 ("H", entry + 2, _TYPES),
                 ("I", entry + 4, EDGES),
-                *[("H" if is_short else "I", entry + 8, (*EDGES, len(data), start))] * 4,
-                ("I", start + 2 + 12 * count, (start, 8, len(data), 0, 1, 2**32 - 1)),  # the next directory
+                *[("H" if is_short else "I", entry + 8, (*EDGES, len(data), start))]
+                * 4,
+                # the next directory
+                ("I", start + 2 + 12 * count, (start, 8, len(data), 0, 1, 2**32 - 1)),
             )
         )
-        struct.pack_into(order + layout, data, at, rng.choice(values) % (1 << 8 * struct.calcsize(layout)))
+        struct.pack_into(
+            order + layout,
+            data,
+            at,
+            rng.choice(values) % (1 << 8 * struct.calcsize(layout)),
+        )
     return bytes(data)
 
 
@@ -131,19 +169,26 @@ def _directories(data: bytearray, order: str) -> list[tuple[int, int]]:
     return found
 
 
-def _append_directories(data: bytearray, order: str, start: int, count: int, rng: random.Random) -> None:
+def _append_directories(
+    data: bytearray, order: str, start: int, count: int, rng: random.Random
+) -> None:
     """Put the directory once more at the end, as the first one: with a text, with many tags, or as many pages."""
     entries = [bytes(data[start + 2 + 12 * index :][:12]) for index in range(count)]
     pages, kind = 1, rng.randrange(4)
     if kind < 2:
         tag, text = rng.choice(_TEXT_TAGS), rng.choice(_TEXTS) + b"\0"
-        numbered = {struct.unpack(f"{order}H", entry[:2])[0]: entry for entry in entries}
+        numbered = {
+            struct.unpack(f"{order}H", entry[:2])[0]: entry for entry in entries
+        }
         numbered[tag] = struct.pack(f"{order}HHII", tag, 2, len(text), len(data))
         data += text
         entries = [numbered[number] for number in sorted(numbered)]
     elif kind == 2:
         more = rng.choice((100, 5000, 60_000))
-        entries += [struct.pack(f"{order}HHII", 60_000 + number % 5000, 4, 1, 7) for number in range(more)]
+        entries += [
+            struct.pack(f"{order}HHII", 60_000 + number % 5000, 4, 1, 7)
+            for number in range(more)
+        ]
     else:
         pages = min(rng.choice((2, 50, 3000)), max(_MAX_BYTES // (12 * count), 1))
     entries = entries[: 2**16 - 1]

@@ -32,7 +32,9 @@ def _probe(name: str, end: Callable[[], object]) -> Target:
 _ENDINGS: dict[str, Callable[[], object]] = {
     "refused": lambda: _raise(DataError("file: not an image; give another")),
     "exception": lambda: _raise(KeyError("unit")),
-    "exception of a plugin": lambda: _raise(PluginError("a fault in the sensor's plugin")),
+    "exception of a plugin": lambda: _raise(
+        PluginError("a fault in the sensor's plugin")
+    ),
     "leftovers": lambda: Path("../tmp/left").touch(),
     "code run": lambda: subprocess.run(CODE.split(), check=True),
     "memory": lambda: _raise(MemoryError()),

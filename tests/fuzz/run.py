@@ -74,9 +74,17 @@ def run_block(
     """
     context, kinds, problem = _fork_server(), Counter[str](), "died or hangs"
     receiving, sending = context.Pipe(duplex=False)
-    work = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+    work = Path(
+        tempfile.mkdtemp(
+            prefix="fuzz-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        )
+    )
     name = f"{target}-{seed}-{number}"
-    child = context.Process(target=_work, args=(target, name, seeds, work / "case", sending, verbose), daemon=True)
+    child = context.Process(
+        target=_work,
+        args=(target, name, seeds, work / "case", sending, verbose),
+        daemon=True,
+    )
     child.start()
     sending.close()
     try:
@@ -92,9 +100,12 @@ def run_block(
     child.join()
     if problem:
         problem = f"{problem}\n    again: python tests/fuzz {target} --seed {seed} --block {number}"
-        if kept is not None and (work / "case" / "files").is_dir():  # the smallest case that failed was the last one
+        # the smallest case that failed was the last one
+        if kept is not None and (work / "case" / "files").is_dir():
             shutil.rmtree(kept / name, ignore_errors=True)
-            shutil.copytree(work / "case" / "files", kept / name, symlinks=True, ignore=_pipes)
+            shutil.copytree(
+                work / "case" / "files", kept / name, symlinks=True, ignore=_pipes
+            )
             problem += f"\n    files: {kept / name}"
     shutil.rmtree(work, ignore_errors=True)
     return Result(kinds, problem)
@@ -102,7 +113,9 @@ def run_block(
 
 def _fork_server() -> Any:
     """Return where children come from: a process that loads everything once, alone and with one thread."""
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_TESTS), os.environ.get("PYTHONPATH"))))
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, (str(_TESTS), os.environ.get("PYTHONPATH")))
+    )
     context = multiprocessing.get_context("forkserver")
     needed = {name: None for target in TARGETS.values() for name in target.needs}
     context.set_forkserver_preload(["fuzz.run", *needed])
@@ -125,7 +138,9 @@ class DrawnRandom(random.Random):
 
     def getrandbits(self, k: int, /) -> int:
         length = -(-k // 8)
-        return int.from_bytes(self._content.read(length).ljust(length, b"\0")) % (1 << k)
+        return int.from_bytes(self._content.read(length).ljust(length, b"\0")) % (
+            1 << k
+        )
 
     def random(self) -> float:
         return self.getrandbits(24) / 2**24
@@ -139,7 +154,14 @@ class _TooLong(KeyboardInterrupt):
     """A case took too long to be shrunk; hypothesis lets this class through."""
 
 
-def _work(target_name: str, name: str, seeds: Path, case: Path, pipe: Connection, verbose: bool) -> None:
+def _work(
+    target_name: str,
+    name: str,
+    seeds: Path,
+    case: Path,
+    pipe: Connection,
+    verbose: bool,
+) -> None:
     """Be the child: say the kind of each outcome, then what was wrong."""
     target = {**TARGETS, **PROBES}[target_name]
     if not verbose:
@@ -162,7 +184,9 @@ def _work(target_name: str, name: str, seeds: Path, case: Path, pipe: Connection
         outcome = run_case(target, DrawnRandom(content), Seeds(seeds), case)
         pipe.send((False, outcome.kind))
         if outcome.failed:
-            raise (_TooLong if outcome.kind == "time" else _Failed)(f"{outcome.kind}: {outcome.what}")
+            raise (_TooLong if outcome.kind == "time" else _Failed)(
+                f"{outcome.kind}: {outcome.what}"
+            )
 
     problem = ""
     try:
@@ -182,17 +206,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if target.missing_module:
             print(f"skipped {target.name}: {target.missing_module} is not installed")
     targets = [target for target in targets if not target.missing_module]
-    counts = {target.name: -(-options.cases * target.weight // BLOCK) for target in targets}
-    numbers = range(max(counts.values(), default=0)) if options.block is None else [options.block]
+    counts = {
+        target.name: -(-options.cases * target.weight // BLOCK) for target in targets
+    }
+    numbers = (
+        range(max(counts.values(), default=0))
+        if options.block is None
+        else [options.block]
+    )
     one = options.block is not None
-    blocks = [(target, number) for number in numbers for target in targets if one or number < counts[target.name]]
+    blocks = [
+        (target, number)
+        for number in numbers
+        for target in targets
+        if one or number < counts[target.name]
+    ]
     began, kinds = time.monotonic(), {target.name: Counter[str]() for target in targets}
-    with tempfile.TemporaryDirectory(prefix="fuzz-seeds-") as seeds, ThreadPool(options.jobs) as pool:
+    with (
+        tempfile.TemporaryDirectory(prefix="fuzz-seeds-") as seeds,
+        ThreadPool(options.jobs) as pool,
+    ):
 
         def run(block: tuple[Target, int]) -> None:
-            if options.seconds is not None and time.monotonic() - began >= options.seconds:
+            if (
+                options.seconds is not None
+                and time.monotonic() - began >= options.seconds
+            ):
                 return
-            result = run_block(block[0].name, options.seed, block[1], Path(seeds), kept=options.folder, verbose=one)
+            result = run_block(
+                block[0].name,
+                options.seed,
+                block[1],
+                Path(seeds),
+                kept=options.folder,
+                verbose=one,
+            )
             kinds[block[0].name] += result.kinds
             if result.problem:
                 kinds[block[0].name]["failed"] += 1
@@ -202,21 +250,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
             pass
     for name, found in kinds.items():
         print(f"{name:<20}{dict(found)}")
-    print(f"{sum(found.total() for found in kinds.values())} cases in {time.monotonic() - began:.0f} s")
+    print(
+        f"{sum(found.total() for found in kinds.values())} cases in {time.monotonic() - began:.0f} s"
+    )
     return int(any(found["failed"] for found in kinds.values()))
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        "tests/fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "tests/fuzz",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; all by default")
-    parser.add_argument("--cases", type=int, default=20_000, help="of each target (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="decides every case (default: %(default)s)")
-    parser.add_argument("--block", type=int, help="run this block alone, and show what happens")
-    parser.add_argument("--jobs", type=int, default=1, help="processes (default: %(default)s)")
+    parser.add_argument(
+        "targets",
+        nargs="*",
+        metavar="TARGET",
+        help=f"of {', '.join(TARGETS)}; all by default",
+    )
+    parser.add_argument(
+        "--cases",
+        type=int,
+        default=20_000,
+        help="of each target (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="decides every case (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--block", type=int, help="run this block alone, and show what happens"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="processes (default: %(default)s)"
+    )
     parser.add_argument("--seconds", type=float, help="begin no block after so long")
-    parser.add_argument("--folder", type=Path, default=_TESTS.parent / ".fuzz", help="of files of failed cases")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=_TESTS.parent / ".fuzz",
+        help="of files of failed cases",
+    )
     options = parser.parse_args(arguments)
     if unknown := sorted(set(options.targets) - set(TARGETS)):
         parser.error(f"no target {', '.join(unknown)}; targets: {', '.join(TARGETS)}")

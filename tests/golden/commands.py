@@ -17,7 +17,13 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from golden.describe import describe_array, describe_file, describe_tensors, describe_values, score
+from golden.describe import (
+    describe_array,
+    describe_file,
+    describe_tensors,
+    describe_values,
+    score,
+)
 from golden.workshop import (
     Outputs,
     Workshop,
@@ -61,12 +67,16 @@ def data(shop: Workshop) -> Outputs:
     """The data set of most cases, a scene on a map, and its halves."""
     write_shapes(Path("shapes"), {"train": 6, "val": 2, "test": 2})
     rng = np.random.default_rng(1)
-    scene = np.block([[draw_shapes(rng, (72, 96))[0] for _ in range(2)] for _ in range(2)])
+    scene = np.block(
+        [[draw_shapes(rng, (72, 96))[0] for _ in range(2)] for _ in range(2)]
+    )
     write_on_map(Path("scene.tif"), scene, 0)
     write_on_map(Path("tiles/west.tif"), scene[:, :96], 0)
     write_on_map(Path("tiles/east.tif"), scene[:, 96:], 96)
     for index in range(4):
-        image = np.roll(draw_shapes(np.random.default_rng(2), (72, 96))[0], 3 * index, axis=1)
+        image = np.roll(
+            draw_shapes(np.random.default_rng(2), (72, 96))[0], 3 * index, axis=1
+        )
         Path("video").mkdir(exist_ok=True)
         Image.fromarray(image).save(f"video/f{index:04}.tif")
     mask = draw_shapes(np.random.default_rng(2), (72, 96))[1] % 1000
@@ -78,27 +88,44 @@ def data(shop: Workshop) -> Outputs:
 def data_simulate(shop: Workshop) -> Outputs:
     simmat("data simulate --modality thermal --count 3 --size 96 72 --out scenes")
     simmat("data simulate --modality rgb+thermal --count 3 --size 64 48 --out pairs")
-    simmat("data simulate --modality thermal --count 3 --frames 2 --size 64 48 --seed 11 --out videos")
+    simmat(
+        "data simulate --modality thermal --count 3 --frames 2 --size 64 48 --seed 11 --out videos"
+    )
     return files_in("scenes") | files_in("pairs") | files_in("videos")
 
 
 @case("data check", "data", packages=THERMAL)
 def data_check(shop: Workshop) -> Outputs:
-    shutil.copytree("shapes", "checked", ignore=shutil.ignore_patterns("card.toml", ".*"))
-    words = "--modality thermal --modality-option unit=cK --regions panoptic --write-card"
+    shutil.copytree(
+        "shapes", "checked", ignore=shutil.ignore_patterns("card.toml", ".*")
+    )
+    words = (
+        "--modality thermal --modality-option unit=cK --regions panoptic --write-card"
+    )
     printed = simmat(f"data check checked {words} --json")
-    return {"printed": describe_values(_json(printed)), **files_in("checked", leave_out=("images", "masks"))}
+    return {
+        "printed": describe_values(_json(printed)),
+        **files_in("checked", leave_out=("images", "masks")),
+    }
 
 
 @case("data stats", "data", packages=THERMAL)
 def data_stats(shop: Workshop) -> Outputs:
-    return {"printed": describe_values(_json(simmat("data stats shapes --modality thermal --json")))}
+    return {
+        "printed": describe_values(
+            _json(simmat("data stats shapes --modality thermal --json"))
+        )
+    }
 
 
 @case("data convert", "data", packages=(*THERMAL, "simmat-plugin-convert"))
 def data_convert(shop: Workshop) -> Outputs:
-    simmat("data convert shapes --modality thermal --to coco --images link --out as-coco")
-    simmat("data convert as-coco --modality thermal --to masks --images link --out as-masks")
+    simmat(
+        "data convert shapes --modality thermal --to coco --images link --out as-coco"
+    )
+    simmat(
+        "data convert as-coco --modality thermal --to masks --images link --out as-masks"
+    )
     return files_in("as-coco") | files_in("as-masks")
 
 
@@ -107,7 +134,9 @@ def data_convert(shop: Workshop) -> Outputs:
 
 @case("train", "data", packages=THERMAL)
 def train(shop: Workshop) -> Outputs:
-    simmat(f"train --modality thermal --data shapes --foundation lite {TRAINING} --out run")
+    simmat(
+        f"train --modality thermal --data shapes --foundation lite {TRAINING} --out run"
+    )
     return trained_run("run")
 
 
@@ -146,15 +175,21 @@ def train_resume(shop: Workshop) -> Outputs:
 @case("train --init", "train", packages=THERMAL)
 def train_init(shop: Workshop) -> Outputs:
     words = TRAINING.replace(f"--steps {STEPS} --val-every 6", "--steps 2")
-    simmat(f"train --init run --modality thermal --data shapes {words} --no-pictures --out more")
+    simmat(
+        f"train --init run --modality thermal --data shapes {words} --no-pictures --out more"
+    )
     return trained_run("more")
 
 
 @case("train several sensors", "data", packages=THERMAL)
 def train_sensors(shop: Workshop) -> Outputs:
     """Two sensors, then a third one."""
-    shutil.copytree("shapes", "counts", ignore=shutil.ignore_patterns("card.toml", ".*"))
-    Path("counts/card.toml").write_text('format = 1\nregions = "panoptic"\n', encoding="utf-8")
+    shutil.copytree(
+        "shapes", "counts", ignore=shutil.ignore_patterns("card.toml", ".*")
+    )
+    Path("counts/card.toml").write_text(
+        'format = 1\nregions = "panoptic"\n', encoding="utf-8"
+    )
     Path("sensors.toml").write_text(SENSORS, encoding="utf-8")
     simmat("train --config sensors.toml --out several")
     simmat(
@@ -210,19 +245,26 @@ def train_joined(shop: Workshop) -> Outputs:
 
 @case("eval", "train", packages=THERMAL)
 def evaluate(shop: Workshop) -> Outputs:
-    simmat("eval run --data shapes --split test --everything --semantic --out eval.json")
+    simmat(
+        "eval run --data shapes --split test --everything --semantic --out eval.json"
+    )
     return _evaluation("eval.json")
 
 
 @case("eval --protocol full", "train", packages=THERMAL)
 def evaluate_full(shop: Workshop) -> Outputs:
-    simmat("eval run --data shapes --split val --protocol full --clicks 2 --draws 1 --no-zero-shot --out full.json")
+    simmat(
+        "eval run --data shapes --split val --protocol full --clicks 2 --draws 1 --no-zero-shot --out full.json"
+    )
     return _evaluation("full.json")
 
 
 def _evaluation(file: str) -> Outputs:
     scores = read_json(file)
-    found = {"scores": describe_values(scores), "tuned": score(scores["tuned"]["miou_object"])}
+    found = {
+        "scores": describe_values(scores),
+        "tuned": score(scores["tuned"]["miou_object"]),
+    }
     if scores["zero_shot"] is not None:
         found["zero-shot"] = score(scores["zero_shot"]["miou_object"])
     if scores["tuned"].get("everything"):
@@ -256,7 +298,9 @@ def predict_box(shop: Workshop) -> Outputs:
 
 @case("predict a folder", "train", packages=THERMAL)
 def predict_folder(shop: Workshop) -> Outputs:
-    return predicted("folder", f"run shapes {ON_DISC} --modality-option unit=cK", "s0.json")
+    return predicted(
+        "folder", f"run shapes {ON_DISC} --modality-option unit=cK", "s0.json"
+    )
 
 
 @case("predict --prompts", "train", packages=THERMAL)
@@ -273,9 +317,16 @@ s9.tif,disc,"24,36",,
 """
 
 
-@case("predict --prompts coco.json", "train", "data convert", packages=(*THERMAL, "simmat-plugin-convert"))
+@case(
+    "predict --prompts coco.json",
+    "train",
+    "data convert",
+    packages=(*THERMAL, "simmat-plugin-convert"),
+)
 def predict_coco(shop: Workshop) -> Outputs:
-    return predicted("boxes-of-coco", "run shapes/images --prompts as-coco/annotations/test.json")
+    return predicted(
+        "boxes-of-coco", "run shapes/images --prompts as-coco/annotations/test.json"
+    )
 
 
 @case("predict untuned", "data", packages=THERMAL)
@@ -297,10 +348,17 @@ def predict_semantic(shop: Workshop) -> Outputs:
 
 @case("predict --everything --semantic", "train", packages=THERMAL)
 def predict_both(shop: Workshop) -> Outputs:
-    return predicted("both", "run shapes/images/s8.tif --everything --semantic --format labels,coco,overlay")
+    return predicted(
+        "both",
+        "run shapes/images/s8.tif --everything --semantic --format labels,coco,overlay",
+    )
 
 
-@case("predict every format", "train", packages=(*THERMAL, "simmat-plugin-geo", "simmat-plugin-labelstudio"))
+@case(
+    "predict every format",
+    "train",
+    packages=(*THERMAL, "simmat-plugin-geo", "simmat-plugin-labelstudio"),
+)
 def predict_formats(shop: Workshop) -> Outputs:
     """A scene on a map, in windows."""
     formats = "labels,coco,overlay,geojson,gpkg,geotiff,label-studio"
@@ -329,24 +387,45 @@ def predict_reference(shop: Workshop) -> Outputs:
 
 @case("predict --uncertainty", "train", packages=THERMAL)
 def predict_uncertainty(shop: Workshop) -> Outputs:
-    return predicted("uncertainty", f"run shapes/images/s8.tif {ON_DISC} --uncertainty", "s8.json")
+    return predicted(
+        "uncertainty", f"run shapes/images/s8.tif {ON_DISC} --uncertainty", "s8.json"
+    )
 
 
 @case("predict --cache", "train", packages=THERMAL)
 def predict_cache(shop: Workshop) -> Outputs:
     """The second prompt uses the embedding that the first one kept."""
-    first = predicted("cached", f"run shapes/images/s8.tif {ON_DISC} --cache embeddings", "s8.json")
-    second = predicted("cached-again", "run shapes/images/s8.tif --point 70,36 --cache embeddings", "s8.json")
-    kept = [path for path in Path("embeddings").rglob("*") if path.is_file() and not path.name.startswith(".")]
+    first = predicted(
+        "cached", f"run shapes/images/s8.tif {ON_DISC} --cache embeddings", "s8.json"
+    )
+    second = predicted(
+        "cached-again",
+        "run shapes/images/s8.tif --point 70,36 --cache embeddings",
+        "s8.json",
+    )
+    kept = [
+        path
+        for path in Path("embeddings").rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    ]
     return first | second | {"embeddings": {"like": f"{len(kept)} files"}}
 
 
-@case("predict --missing", "train joined sensors", packages=("simmat-plugin-thermal", "simmat-plugin-scenes"))
+@case(
+    "predict --missing",
+    "train joined sensors",
+    packages=("simmat-plugin-thermal", "simmat-plugin-scenes"),
+)
 def predict_missing(shop: Workshop) -> Outputs:
     rgb = next(Path("pairs/images").rglob("s00000.png"))
     thermal = next(Path("pairs/images").rglob("s00000.tif"))
-    both = predicted("with-both", f"joined --source rgb={rgb} --source thermal={thermal} --point 20,20")
-    return both | predicted("with-rgb", f"joined --source rgb={rgb} --missing thermal --point 20,20")
+    both = predicted(
+        "with-both",
+        f"joined --source rgb={rgb} --source thermal={thermal} --point 20,20",
+    )
+    return both | predicted(
+        "with-rgb", f"joined --source rgb={rgb} --missing thermal --point 20,20"
+    )
 
 
 # Sequences
@@ -361,7 +440,9 @@ def follow(shop: Workshop) -> Outputs:
 @case("follow --prompts", "data", packages=FOLLOW)
 def follow_prompts(shop: Workshop) -> Outputs:
     """The untuned model, by a click in a frame."""
-    Path("clicks.csv").write_text('file,object,point,negative,box\nf0000.tif,1,"24,36",,\n', encoding="utf-8")
+    Path("clicks.csv").write_text(
+        'file,object,point,negative,box\nf0000.tif,1,"24,36",,\n', encoding="utf-8"
+    )
     words = "--foundation lite --modality thermal --modality-option unit=cK video"
     simmat(f"follow {words} --prompts clicks.csv --format coco --out followed-clicks")
     return files_in("followed-clicks")
@@ -378,13 +459,19 @@ def follow_correction(shop: Workshop) -> Outputs:
         " --out corrected"
     )
     assert list(Path("corrected").glob("overlay.*"))  # .mp4, or .gif without PyAV
-    return files_in("corrected", leave_out=("overlay",)) | {"overlay": {"like": "a film"}}
+    return files_in("corrected", leave_out=("overlay",)) | {
+        "overlay": {"like": "a film"}
+    }
 
 
 # Export, reports, bundles
 
 
-@case("export", "data", packages=(*THERMAL, "simmat-plugin-sam", "simmat-plugin-export", "simmat-runtime"))
+@case(
+    "export",
+    "data",
+    packages=(*THERMAL, "simmat-plugin-sam", "simmat-plugin-export", "simmat-runtime"),
+)
 def export(shop: Workshop) -> Outputs:
     """The files, and the masks of onnxruntime, by SimMAT and without it."""
     import simmat_runtime.command as runtime
@@ -397,7 +484,9 @@ def export(shop: Workshop) -> Outputs:
     )
     simmat("export small --out exported")
     found = files_in("exported", leave_out=("manifest", "bundle"))
-    found |= predicted("of-exported", f"exported shapes/images/s8.tif {ON_DISC}", "s8.json")
+    found |= predicted(
+        "of-exported", f"exported shapes/images/s8.tif {ON_DISC}", "s8.json"
+    )
     image = python.load("small", device="cpu").set_image("shapes/images/s8.tif")
     np.save("image.npy", np.where(image.valid, image.data, np.nan))
     with contextlib.redirect_stdout(io.StringIO()):
@@ -414,7 +503,10 @@ def report(shop: Workshop) -> Outputs:
 @case("bundle show", "train", packages=THERMAL)
 def bundle_show(shop: Workshop) -> Outputs:
     shown = _json(simmat(f"bundle show {bundle_of('run')} --json"))
-    return {"printed": describe_values(shown), "click": score(shown["metrics"]["val"]["miou_object"])}
+    return {
+        "printed": describe_values(shown),
+        "click": score(shown["metrics"]["val"]["miou_object"]),
+    }
 
 
 # Python
@@ -428,7 +520,9 @@ def python_model(shop: Workshop) -> Outputs:
     model.set_image("shapes/images/s8.tif")
     found = model.predict(points=[(24, 36)])
     box = model.predict(box=(55, 20, 85, 55))
-    both = model.predict_prompts([python.Prompt.points([(24, 36)]), python.Prompt.points([(70, 36)], [(24, 36)])])
+    both = model.predict_prompts(
+        [python.Prompt.points([(24, 36)]), python.Prompt.points([(70, 36)], [(24, 36)])]
+    )
     objects = model.segment_everything()
     classes = model.segment_semantic()
     unsure = model.uncertainty(points=[(24, 36)])
@@ -450,14 +544,27 @@ def python_model(shop: Workshop) -> Outputs:
 
 
 def _object(found: Any) -> list[Any]:
-    return [found.score, found.instance.class_id, list(found.instance.box_xyxy), int(found.instance.crop.sum())]
+    return [
+        found.score,
+        found.instance.class_id,
+        list(found.instance.box_xyxy),
+        int(found.instance.crop.sum()),
+    ]
 
 
 @case("Python: files", "train", packages=THERMAL)
 def python_files(shop: Workshop) -> Outputs:
     import simmat as python
 
-    images = list(python.predict("run", ["shapes/images/s8.tif"], out="found", points=[(24, 36)], device="cpu"))
+    images = list(
+        python.predict(
+            "run",
+            ["shapes/images/s8.tif"],
+            out="found",
+            points=[(24, 36)],
+            device="cpu",
+        )
+    )
     assert [image.error for image in images] == [None]
     return files_in("found")
 
@@ -501,17 +608,24 @@ def python_sensor(shop: Workshop) -> Outputs:
         name = "microscope"
         description = "fluorescence microscope with two channels"
         sources = (python.Source("image", (".npy",)),)
-        channels = (python.Channel("dapi", "intensity", "count"), python.Channel("gfp", "intensity", "count"))
+        channels = (
+            python.Channel("dapi", "intensity", "count"),
+            python.Channel("gfp", "intensity", "count"),
+        )
 
         def load(self, files: Any) -> Any:
             planes = np.load(files["image"])
-            return python.SensorImage.from_planes(planes, self.channels, origin=str(files["image"]))
+            return python.SensorImage.from_planes(
+                planes, self.channels, origin=str(files["image"])
+            )
 
     shapes = [draw_shapes(np.random.default_rng(index), (72, 96)) for index in range(6)]
     images = [np.stack([image, image[::-1]]) for image, _ in shapes]
     masks = [mask % 1000 for _, mask in shapes]
     split = {"train": 3, "val": 2, "test": 1}
-    data = python.Dataset.from_arrays(images, masks, split=split, regions="instances", folder="arrays")
+    data = python.Dataset.from_arrays(
+        images, masks, split=split, regions="instances", folder="arrays"
+    )
     run = python.train(
         modality=Microscope,
         data=data,
@@ -530,7 +644,9 @@ def python_sensor(shop: Workshop) -> Outputs:
     model = python.load(run, modality=Microscope, device="cpu")
     model.set_image(images[0])
     found = model.predict(points=[(24, 36)])
-    scores = python.evaluate(run, data, modality=Microscope, zero_shot=False, device="cpu")
+    scores = python.evaluate(
+        run, data, modality=Microscope, zero_shot=False, device="cpu"
+    )
     return trained_run("microscope") | {
         "click": describe_array(found.logits),
         "tuned": score(scores["tuned"]["miou_object"]),
@@ -542,18 +658,32 @@ def python_parts(shop: Workshop) -> Outputs:
     import simmat as python
 
     torch.manual_seed(0)
-    planes = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 9, 64, 64)).astype(np.float32))
+    planes = torch.from_numpy(
+        np.random.default_rng(0).normal(size=(2, 9, 64, 64)).astype(np.float32)
+    )
     layers = {name: python.MAT(9, name) for name in ("mat-residual", "mat", "linear")}
-    network = python.build(foundation="tiny", modality="gray", mat="mat-residual", tune="lora", image_size=64)
+    network = python.build(
+        foundation="tiny",
+        modality="gray",
+        mat="mat-residual",
+        tune="lora",
+        image_size=64,
+    )
     clicks = python.PromptBatch(
         image_index=torch.tensor([0, 1]),
         point_coords=torch.tensor([[[20.0, 30.0]], [[40.0, 10.0]]]),
         point_labels=torch.ones(2, 1, dtype=torch.int64),
     )
     with torch.no_grad():
-        found = {f"MAT {name}": describe_array(layer(planes).numpy()) for name, layer in layers.items()}
+        found = {
+            f"MAT {name}": describe_array(layer(planes).numpy())
+            for name, layer in layers.items()
+        }
         masks = network.decode(network.encode(planes[:, :1]), clicks)
-    return found | {"logits": describe_array(masks.logits.numpy()), "iou": describe_array(masks.iou.numpy())}
+    return found | {
+        "logits": describe_array(masks.logits.numpy()),
+        "iou": describe_array(masks.iou.numpy()),
+    }
 
 
 def _json(printed: str) -> Any:

@@ -14,7 +14,16 @@ from golden.describe import Entry
 from golden.workshop import Outputs
 
 FILE = Path(__file__).with_name("golden.json")
-LIBRARIES = ("torch", "numpy", "pillow", "scipy", "accelerate", "onnxruntime", "onnx", "rasterio")
+LIBRARIES = (
+    "torch",
+    "numpy",
+    "pillow",
+    "scipy",
+    "accelerate",
+    "onnxruntime",
+    "onnx",
+    "rasterio",
+)
 """Those that compute results, or write them."""
 SCORE_TOLERANCE = 0.1
 """Largest difference of a score on another kind of machine, of 1."""
@@ -32,7 +41,10 @@ class Golden:
 
 def kernel() -> dict[str, str]:
     """Return what decides the last bit of a result: processor, its instructions, libraries."""
-    found = {"processor": _processor(), "instructions": torch.backends.cpu.get_cpu_capability()}
+    found = {
+        "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    }
     for library in LIBRARIES:
         try:
             found[library] = version(library)
@@ -54,7 +66,10 @@ def write_golden(cases: dict[str, Outputs]) -> None:
     lines = ['{"kernel": ' + json.dumps(kernel()) + ",", '"cases": {']
     for name, outputs in sorted(cases.items()):
         lines.append(f" {json.dumps(name)}: {{")
-        lines += [f"  {json.dumps(key)}: {json.dumps(outputs[key])}," for key in sorted(outputs)]
+        lines += [
+            f"  {json.dumps(key)}: {json.dumps(outputs[key])},"
+            for key in sorted(outputs)
+        ]
         lines[-1] = lines[-1].removesuffix(",")
         lines.append(" },")
     lines[-1] = " }"

@@ -37,9 +37,11 @@ def describe_file(path: Path, root: Path) -> Entry:
         root: a folder whose place must not matter; its path is left out of texts.
     """
     if "overlay" in path.name:
-        return {"digest": _digest(_pixels(path).tobytes()), "like": "a picture"}  # its size depends on that of letters
+        # its size depends on that of letters
+        return {"digest": _digest(_pixels(path).tobytes()), "like": "a picture"}
     if path.name in ("report.json", "report.html"):
-        return {"like": "a report"}  # of a training; it holds what a tenth of the training's time allows
+        # of a training; it holds what a tenth of the training's time allows
+        return {"like": "a report"}
     match path.suffix:
         case ".png" | ".jpg":
             return describe_array(_pixels(path))
@@ -52,16 +54,23 @@ def describe_file(path: Path, root: Path) -> Entry:
         case ".json" | ".geojson":
             return describe_values(json.loads(_text(path, root)))
         case ".jsonl":
-            return describe_values([json.loads(line) for line in _text(path, root).splitlines()])
+            return describe_values(
+                [json.loads(line) for line in _text(path, root).splitlines()]
+            )
         case ".toml":
             return describe_values(tomllib.loads(_text(path, root)))
         case ".csv":
             rows = list(csv.reader(_text(path, root).splitlines()))
-            return {"digest": _digest(json.dumps(rows).encode()), "like": f"columns {', '.join(rows[0])}"}
+            return {
+                "digest": _digest(json.dumps(rows).encode()),
+                "like": f"columns {', '.join(rows[0])}",
+            }
         case ".gpkg":
             return describe_values(_tables(path))
         case ".html":
-            headings = re.findall(r"<h2[^>]*>(.*?)</h2>", _text(path, root), flags=re.DOTALL)
+            headings = re.findall(
+                r"<h2[^>]*>(.*?)</h2>", _text(path, root), flags=re.DOTALL
+            )
             return {"like": f"headings {', '.join(headings)}"}
         case _:
             return {"like": "a file"}
@@ -78,8 +87,13 @@ def describe_array(values: npt.NDArray[Any]) -> Entry:
 
 def describe_tensors(tensors: Mapping[str, npt.NDArray[Any]]) -> Entry:
     """Describe named tensors, in whatever file and order they lie."""
-    digests = {name: describe_array(tensors[name])["digest"] for name in sorted(tensors)}
-    return {"digest": _digest(json.dumps(digests).encode()), "like": f"{len(digests)} tensors"}
+    digests = {
+        name: describe_array(tensors[name])["digest"] for name in sorted(tensors)
+    }
+    return {
+        "digest": _digest(json.dumps(digests).encode()),
+        "like": f"{len(digests)} tensors",
+    }
 
 
 def describe_values(values: Any) -> Entry:
@@ -125,8 +139,16 @@ def _pixels(path: Path) -> npt.NDArray[Any]:
 def _tiff(path: Path) -> Entry:
     with tifffile.TiffFile(path) as file:
         pages = [page.asarray() for page in file.pages]
-        tags = {tag: str(file.pages[0].tags[tag].value) for tag in GEO_TAGS if tag in file.pages[0].tags}
-    entry = describe_array(pages[0] if len(pages) == 1 else np.concatenate([page.ravel() for page in pages]))
+        tags = {
+            tag: str(file.pages[0].tags[tag].value)
+            for tag in GEO_TAGS
+            if tag in file.pages[0].tags
+        }
+    entry = describe_array(
+        pages[0]
+        if len(pages) == 1
+        else np.concatenate([page.ravel() for page in pages])
+    )
     if tags:
         entry["digest"] = _digest(f"{entry['digest']} {tags}".encode())
         entry["like"] += " on a map"
@@ -136,8 +158,16 @@ def _tiff(path: Path) -> Entry:
 def _tables(path: Path) -> dict[str, list[str]]:
     """Return the rows of each layer of a GeoPackage."""
     with sqlite3.connect(path) as file:
-        names = [name for (name,) in file.execute("select table_name from gpkg_contents order by 1")]
-        return {name: [repr(row) for row in file.execute(f'select * from "{name}"')] for name in names}
+        names = [
+            name
+            for (name,) in file.execute(
+                "select table_name from gpkg_contents order by 1"
+            )
+        ]
+        return {
+            name: [repr(row) for row in file.execute(f'select * from "{name}"')]
+            for name in names
+        }
 
 
 def _digest(data: bytes) -> str:

@@ -29,7 +29,9 @@ def main() -> None:
         shop = Workshop(Path(folder).resolve())
         found = {name: shop.outputs(name) for name in CASES}
     for name in sorted(found.keys() | before.cases.keys()):
-        for difference in differences(before.cases.get(name, {}), found.get(name, {}), exact=True):
+        for difference in differences(
+            before.cases.get(name, {}), found.get(name, {}), exact=True
+        ):
             print(f"{name}: {difference}")
     write_golden(found)
 

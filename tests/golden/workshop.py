@@ -37,7 +37,9 @@ class Case:
 CASES: dict[str, Case] = {}
 
 
-def case(name: str, *needs: str, packages: tuple[str, ...] = ()) -> Callable[[Callable[[Workshop], Outputs]], Case]:
+def case(
+    name: str, *needs: str, packages: tuple[str, ...] = ()
+) -> Callable[[Callable[[Workshop], Outputs]], Case]:
     """Add a function to the cases."""
 
     def added(function: Callable[[Workshop], Outputs]) -> Case:
@@ -82,7 +84,9 @@ def simmat(line: str) -> str:
     complained = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complained):
         code = run_command(line.split())
-    assert code == 0, f"simmat {line}: exit code {code}\n{printed.getvalue()}{complained.getvalue()}"
+    assert code == 0, (
+        f"simmat {line}: exit code {code}\n{printed.getvalue()}{complained.getvalue()}"
+    )
     return printed.getvalue()
 
 
@@ -97,7 +101,11 @@ def files_in(folder: str, *, leave_out: tuple[str, ...] = ()) -> Outputs:
     for path in sorted(Path(folder).rglob("*")):
         inside = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in inside.parts)
-        if path.is_file() and not hidden and not inside.as_posix().startswith(leave_out):
+        if (
+            path.is_file()
+            and not hidden
+            and not inside.as_posix().startswith(leave_out)
+        ):
             found[path.as_posix()] = describe_file(path, Path.cwd())
     return found
 
@@ -136,7 +144,9 @@ unit = "cK"
 """
 
 
-def draw_shapes(rng: np.random.Generator, size_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def draw_shapes(
+    rng: np.random.Generator, size_hw: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
     """Return an image (H, W) uint16 in centikelvin, and its mask (H, W) uint16 of class * 1000 + number."""
     height, width = size_hw
     rows, columns = np.mgrid[:height, :width]

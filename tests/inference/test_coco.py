@@ -31,7 +31,9 @@ def test_pycocotools_reads_the_same_masks_boxes_and_names(tmp_path: Path) -> Non
     assert one["bbox"] == [7, 4, 13, 8]
     assert one["area"] == mask.sum()
     assert two["score"] == 0.25
-    assert {entry["id"]: entry["name"] for entry in coco.loadCats(coco.getCatIds())} == {
+    assert {
+        entry["id"]: entry["name"] for entry in coco.loadCats(coco.getCatIds())
+    } == {
         1: "object",
         5: "car",
         6: "bus",
@@ -49,7 +51,11 @@ def test_an_object_without_a_class_is_not_called_by_the_first_one() -> None:
 def test_the_file_of_all_images_is_one_document(tmp_path: Path) -> None:
     """Labelling tools read one file; an image in a subfolder is named by its path."""
     result = objects_result((30, 40), found_box(3, 4, 9, 8, 2, 0.5))
-    record = {"size_hw": [30, 40], "files": {"rgb": "data/b/a.png"}, "objects": object_records(result)}
+    record = {
+        "size_hw": [30, 40],
+        "files": {"rgb": "data/b/a.png"},
+        "objects": object_records(result),
+    }
     images = [("b__a", record), ("large", {**record, "size_hw": [2**16, 2**16]})]
     assert write_coco(images, {2: "person"}, tmp_path / "c") == 1
     coco = COCO(tmp_path / "c")

@@ -25,7 +25,9 @@ REGISTRY = registry()
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with both heads, as it is before training."""
     dense = DenseSpec(background=True, classes=(1, 2))
-    return tiny_bundle(tmp_path_factory.mktemp("predict") / "bundle", dense=dense, image_size=32)
+    return tiny_bundle(
+        tmp_path_factory.mktemp("predict") / "bundle", dense=dense, image_size=32
+    )
 
 
 @pytest.fixture
@@ -33,7 +35,9 @@ def images(tmp_path: Path) -> Path:
     """A folder with two images and a damaged one."""
     (tmp_path / "images").mkdir()
     for name in ("a", "b"):
-        Image.fromarray(np.full((40, 56), 60, np.uint8)).save(tmp_path / f"images/{name}.png")
+        Image.fromarray(np.full((40, 56), 60, np.uint8)).save(
+            tmp_path / f"images/{name}.png"
+        )
     (tmp_path / "images/bad.png").write_bytes(b"not an image")
     return tmp_path / "images"
 
@@ -52,13 +56,25 @@ class Told(Progress):
         self.images.append(outcome)
 
 
-def test_a_folder_is_segmented_and_each_image_says_what_became_of_it(bundle: Path, images: Path) -> None:
+def test_a_folder_is_segmented_and_each_image_says_what_became_of_it(
+    bundle: Path, images: Path
+) -> None:
     """A script goes on with the files that are there, and knows why others are not."""
     told, out = Told(), images.parent / "out"
     model = simmat.load(bundle, registry=REGISTRY)
-    asked = {"out": out, "everything": True, "semantic": True, "registry": REGISTRY, "progress": told}
+    asked = {
+        "out": out,
+        "everything": True,
+        "semantic": True,
+        "registry": REGISTRY,
+        "progress": told,
+    }
     a, b, bad = simmat.predict(model, images, formats="labels", classes="1,2", **asked)
-    assert {path.name for path in a.written} == {"a_objects.png", "a_classes.png", "a.json"}
+    assert {path.name for path in a.written} == {
+        "a_objects.png",
+        "a_classes.png",
+        "a.json",
+    }
     assert all(path.is_file() for path in (*a.written, *b.written))
     assert json.loads((out / "a.json").read_text())["foundation"] == "tiny"
     assert isinstance(bad.error, DataError)
@@ -74,31 +90,61 @@ def test_prompts_are_those_of_the_command_line(bundle: Path, images: Path) -> No
     """The model may be given by its folder, and the prompts by a file or by numbers."""
     (images / "p.csv").write_text('file,object,box\nb.png,cow,"2,2,30,30"\n')
     (found,) = simmat.predict(
-        bundle, prompts=images / "p.csv", out=images.parent / "file", registry=REGISTRY, device="cpu"
+        bundle,
+        prompts=images / "p.csv",
+        out=images.parent / "file",
+        registry=REGISTRY,
+        device="cpu",
     )
     assert found.written[0].name == "b_cow_mask.png"
     (found,) = simmat.predict(
-        bundle, images / "b.png", box=(2, 2, 30, 30), out=images.parent / "box", registry=REGISTRY, device="cpu"
+        bundle,
+        images / "b.png",
+        box=(2, 2, 30, 30),
+        out=images.parent / "box",
+        registry=REGISTRY,
+        device="cpu",
     )
-    one, two = (json.loads((images.parent / file).read_text()) for file in ("file/b_cow.json", "box/b.json"))
+    one, two = (
+        json.loads((images.parent / file).read_text())
+        for file in ("file/b_cow.json", "box/b.json")
+    )
     assert one["score"] == two["score"]
 
 
-def test_options_that_contradict_each_other_are_refused_before_the_model_is_loaded(images: Path) -> None:
+def test_options_that_contradict_each_other_are_refused_before_the_model_is_loaded(
+    images: Path,
+) -> None:
     """An hour of loading and work must not end in a typing error."""
     with pytest.raises(ConfigError, match="no prompt"):
-        simmat.predict("missing", images, out=images.parent / "out", everything=True, points=[(3, 4)])
+        simmat.predict(
+            "missing",
+            images,
+            out=images.parent / "out",
+            everything=True,
+            points=[(3, 4)],
+        )
     with pytest.raises(ConfigError, match=r"tile .*0"):
-        simmat.predict("missing", images, out=images.parent / "out", everything=True, tile=0)
+        simmat.predict(
+            "missing", images, out=images.parent / "out", everything=True, tile=0
+        )
     with pytest.raises(TypeError, match=r"'everythin'.*everything"):
         simmat.predict("missing", images, out=images.parent / "out", everythin=True)
 
 
-def test_a_file_for_all_images_is_made_of_what_was_found_and_of_what_is_there(bundle: Path, images: Path) -> None:
+def test_a_file_for_all_images_is_made_of_what_was_found_and_of_what_is_there(
+    bundle: Path, images: Path
+) -> None:
     """What was just written is not read again; what an earlier call found is."""
     (images / "bad.png").unlink()
     out = images.parent / "out"
-    asked = {"out": out, "everything": True, "formats": "coco", "min_score": 0.0, "registry": REGISTRY}
+    asked = {
+        "out": out,
+        "everything": True,
+        "formats": "coco",
+        "min_score": 0.0,
+        "registry": REGISTRY,
+    }
 
     class Removing(Progress):
         def image(self, outcome: ImageOutcome) -> None:
@@ -107,7 +153,10 @@ def test_a_file_for_all_images_is_made_of_what_was_found_and_of_what_is_there(bu
 
     simmat.predict(bundle, images, progress=Removing(), **asked)
     first = (out / "coco.json").read_text()
-    assert [image["file_name"] for image in json.loads(first)["images"]] == ["a.png", "b.png"]
+    assert [image["file_name"] for image in json.loads(first)["images"]] == [
+        "a.png",
+        "b.png",
+    ]
     for kept in out.glob("*.kept"):
         kept.rename(kept.with_suffix(".json"))
     (out / "coco.json").unlink()
@@ -123,13 +172,28 @@ def write_area(result: PromptResult, folder: Path) -> str:
     return name
 
 
-def test_a_format_of_prompts_that_a_plugin_brings_is_written_for_each_object(bundle: Path, images: Path) -> None:
+def test_a_format_of_prompts_that_a_plugin_brings_is_written_for_each_object(
+    bundle: Path, images: Path
+) -> None:
     """It is named as any other, and its file is the object's own."""
-    area = ResultFormat("area", "pixels", f"{__name__}:write_area", ("_area.txt",), kinds=("prompts",))
+    area = ResultFormat(
+        "area", "pixels", f"{__name__}:write_area", ("_area.txt",), kinds=("prompts",)
+    )
     parts = [(kind, one, "") for kind in KINDS for one in REGISTRY.all(kind)]
     known = Registry(REGISTRY.reports, [*parts, ("result format", area, "a plugin")])
-    (images / "p.csv").write_text('file,object,box\na.png,cow,"2,2,30,30"\na.png,calf,"5,5,20,20"\n')
+    (images / "p.csv").write_text(
+        'file,object,box\na.png,cow,"2,2,30,30"\na.png,calf,"5,5,20,20"\n'
+    )
     out = images.parent / "out"
-    (found,) = simmat.predict(bundle, prompts=images / "p.csv", formats="area", out=out, registry=known)
-    assert {path.name for path in found.written} == {"a_cow_area.txt", "a_cow.json", "a_calf_area.txt", "a_calf.json"}
-    assert (out / "a_cow_area.txt").read_text() == str(json.loads((out / "a_cow.json").read_text())["mask_pixels"])
+    (found,) = simmat.predict(
+        bundle, prompts=images / "p.csv", formats="area", out=out, registry=known
+    )
+    assert {path.name for path in found.written} == {
+        "a_cow_area.txt",
+        "a_cow.json",
+        "a_calf_area.txt",
+        "a_calf.json",
+    }
+    assert (out / "a_cow_area.txt").read_text() == str(
+        json.loads((out / "a_cow.json").read_text())["mask_pixels"]
+    )

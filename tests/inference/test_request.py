@@ -17,7 +17,10 @@ from simmat.plugins.registry import load_plugins
 from simmat.predictor import Predictor
 from simmat.types import ImageReader
 
-MODEL = cast(Predictor, SimpleNamespace(bundle=None, calibration=None, dense=None, class_names={}))
+MODEL = cast(
+    Predictor,
+    SimpleNamespace(bundle=None, calibration=None, dense=None, class_names={}),
+)
 
 
 def _asked(**options: Any) -> Request:
@@ -30,7 +33,9 @@ def test_a_click_is_written_by_itself_and_with_a_format_of_objects_together() ->
     assert _asked(points=["3,4"], formats="labels").kinds == ("objects",)
 
 
-@pytest.mark.parametrize("options", [{"uncertainty": True}, {"formats": "mask,uncertainty"}])
+@pytest.mark.parametrize(
+    "options", [{"uncertainty": True}, {"formats": "mask,uncertainty"}]
+)
 def test_uncertainty_is_found_where_it_is_written(options: dict[str, Any]) -> None:
     """Five views of the image are encoded for it."""
     assert _asked(points=["3,4"], **options).uncertainty
@@ -57,11 +62,15 @@ def test_a_score_to_keep_is_also_the_one_to_search_from() -> None:
         ({"uncertainty": True}, False),
     ],
 )
-def test_an_image_is_done_if_the_same_was_asked(tmp_path: Path, changed: dict[str, Any], is_same: bool) -> None:
+def test_an_image_is_done_if_the_same_was_asked(
+    tmp_path: Path, changed: dict[str, Any], is_same: bool
+) -> None:
     """A changed option must not leave old results, and a folder of embeddings changes nothing."""
     files = {"gray": tmp_path / "a.png"}
     digest = _asked(points=["3,4"]).digest(files, {}, "model")
-    assert (_asked(points=["3,4"], **changed).digest(files, {}, "model") == digest) == is_same
+    assert (
+        _asked(points=["3,4"], **changed).digest(files, {}, "model") == digest
+    ) == is_same
     assert _asked(points=["3,4"]).digest(files, {}, "another model") != digest
 
 
@@ -72,7 +81,10 @@ def test_a_prompts_file_is_known_by_its_content_not_by_how_its_path_is_written(
     file = tmp_path / "map.geojson"
     file.write_text("{}")
     monkeypatch.chdir(tmp_path)
-    digests = {_asked(prompts=path).digest({}, {}, "model") for path in (Path("map.geojson"), file)}
+    digests = {
+        _asked(prompts=path).digest({}, {}, "model")
+        for path in (Path("map.geojson"), file)
+    }
     assert len(digests) == 1
     file.write_text('{"features": []}')
     assert _asked(prompts=file).digest({}, {}, "model") not in digests
@@ -82,7 +94,9 @@ def test_a_prompts_file_is_known_by_its_content_not_by_how_its_path_is_written(
     ("names", "kind", "cause"),
     [(["overlays"], "objects", "overlay"), (["coco"], "classes", "labels")],
 )
-def test_formats_are_checked_before_any_work(names: list[str], kind: ResultKind, cause: str) -> None:
+def test_formats_are_checked_before_any_work(
+    names: list[str], kind: ResultKind, cause: str
+) -> None:
     """A wrong word must not be found after an hour of prediction."""
     with pytest.raises((ConfigError, UnknownNameError), match=cause):
         choose_formats(names, [kind], load_plugins())
@@ -97,13 +111,22 @@ def test_formats_are_checked_before_any_work(names: list[str], kind: ResultKind,
         (["overlay", "coco"], True, ["overlay"]),
     ],
 )
-def test_auto_are_the_formats_that_suit_the_image(names: list[str], placed: bool, expected: list[str]) -> None:
+def test_auto_are_the_formats_that_suit_the_image(
+    names: list[str], placed: bool, expected: list[str]
+) -> None:
     """COCO, one file for all images, is not among the files of one."""
     pytest.importorskip("simmat_plugin_geo")
-    assert [one.name for one in formats_for(objects_result((9, 9), place=PLACE if placed else None), names)] == expected
+    assert [
+        one.name
+        for one in formats_for(
+            objects_result((9, 9), place=PLACE if placed else None), names
+        )
+    ] == expected
 
 
-def test_a_format_that_cannot_hold_an_image_is_refused_by_name_and_left_out_by_auto() -> None:
+def test_a_format_that_cannot_hold_an_image_is_refused_by_name_and_left_out_by_auto() -> (
+    None
+):
     """An hour of work must not end at the last step, and a user of auto never asked for it."""
     large = objects_result((2**16, 2**16))
     with pytest.raises(DataError, match="pixels"):
@@ -113,7 +136,12 @@ def test_a_format_that_cannot_hold_an_image_is_refused_by_name_and_left_out_by_a
 
 @pytest.mark.parametrize(
     ("names", "kinds"),
-    [(None, ("prompts",)), (["mask"], ("prompts",)), (["overlay"], ("objects",)), (["labels", "coco"], ("objects",))],
+    [
+        (None, ("prompts",)),
+        (["mask"], ("prompts",)),
+        (["overlay"], ("objects",)),
+        (["labels", "coco"], ("objects",)),
+    ],
 )
 def test_a_format_says_whether_prompted_objects_are_written_one_by_one(
     names: list[str] | None, kinds: tuple[ResultKind, ...]
@@ -122,10 +150,21 @@ def test_a_format_says_whether_prompted_objects_are_written_one_by_one(
     assert kinds_of_prompts(names, load_plugins()) == kinds
 
 
-def test_without_a_format_a_prompt_gets_its_mask_and_a_large_image_what_shows_pixels() -> None:
+def test_without_a_format_a_prompt_gets_its_mask_and_a_large_image_what_shows_pixels() -> (
+    None
+):
     """A list of objects is of no use to someone who clicks on one."""
     pytest.importorskip("simmat_plugin_geo")
     asked = _asked(points=["3,4"])
-    image = cast(ImageReader, SimpleNamespace(origin="a.tif", size_hw=(9, 9), georeference=PLACE))
-    assert [one.name for one in asked.formats_for_image("prompts", image)] == ["mask", "overlay", "mask-geotiff"]
-    assert [one.name for one in asked.formats_for_image("objects", image)] == ["overlay", "geotiff"]
+    image = cast(
+        ImageReader, SimpleNamespace(origin="a.tif", size_hw=(9, 9), georeference=PLACE)
+    )
+    assert [one.name for one in asked.formats_for_image("prompts", image)] == [
+        "mask",
+        "overlay",
+        "mask-geotiff",
+    ]
+    assert [one.name for one in asked.formats_for_image("objects", image)] == [
+        "overlay",
+        "geotiff",
+    ]

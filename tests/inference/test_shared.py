@@ -51,7 +51,14 @@ def _scene(path: Path, size_hw: tuple[int, int], seed: int) -> None:
     write_image(path, planes)
 
 
-def _predict(root: Path, images: str, out: str, *options: str, fails: bool = False, start: tuple[str, ...] = ()) -> str:
+def _predict(
+    root: Path,
+    images: str,
+    out: str,
+    *options: str,
+    fails: bool = False,
+    start: tuple[str, ...] = (),
+) -> str:
     """Call it on images, and return what a call said that fails."""
     call = [
         "-m",
@@ -94,7 +101,9 @@ def test_two_processes_share_prompts(place: Path) -> None:
     """Both doing all of it would replace each other's files."""
     prompt = ("--point", "20,20", "--device", "cpu")
     _predict(place, "images", "points", *prompt, fails=True)
-    said = _predict(place, "images", "points2", *prompt, fails=True, start=tuple(TWO_PROCESSES))
+    said = _predict(
+        place, "images", "points2", *prompt, fails=True, start=tuple(TWO_PROCESSES)
+    )
     assert said.count("0_mask.png") == 1
     assert _files(place / "points2") == _files(place / "points")
 
@@ -113,18 +122,37 @@ def scheduler(place: Path) -> Iterator[Scheduler]:
     }
 
     def start(*words: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", f"distributed.cli.dask_{words[0]}", *words[1:], "--no-dashboard"]
+        command = [
+            sys.executable,
+            "-m",
+            f"distributed.cli.dask_{words[0]}",
+            *words[1:],
+            "--no-dashboard",
+        ]
         log = (folder / "log").open("ab")
         return subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
 
     file = folder / "scheduler.json"
-    running = [start("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file))]
+    running = [
+        start(
+            "scheduler",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--scheduler-file",
+            str(file),
+        )
+    ]
     until = time.monotonic() + 120
     while not file.is_file() or not file.read_text().endswith("}"):
         assert time.monotonic() < until, (folder / "log").read_text()
         time.sleep(0.1)
     address = str(json.loads(file.read_text())["address"])
-    workers = [start("worker", address, "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny") for _ in range(2)]
+    workers = [
+        start("worker", address, "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny")
+        for _ in range(2)
+    ]
     with dask_client(address) as client:
         client.wait_for_workers(2, timeout=120)
     yield address, workers
@@ -135,7 +163,9 @@ def scheduler(place: Path) -> Iterator[Scheduler]:
 
 def test_workers_of_dask_share_a_folder(place: Path, scheduler: Scheduler) -> None:
     """The same files to the byte, and the bad image in the caller's message."""
-    said = _predict(place, "images", "dask-folder", *FIND, "--executor", scheduler[0], fails=True)
+    said = _predict(
+        place, "images", "dask-folder", *FIND, "--executor", scheduler[0], fails=True
+    )
     assert "1 of 6 images failed" in said
     assert "bad.tif: damaged" in said
     assert _files(place / "dask-folder") == _files(place / "one")
@@ -154,14 +184,33 @@ def test_paths_of_the_caller_mean_the_same_to_workers(
 ) -> None:
     """A worker has a working folder of its own."""
     monkeypatch.chdir(place)
-    run_python(["-m", "simmat", "predict", "run", "large.tif", *FIND, "--out", "relative", "--executor", scheduler[0]])
+    run_python(
+        [
+            "-m",
+            "simmat",
+            "predict",
+            "run",
+            "large.tif",
+            *FIND,
+            "--out",
+            "relative",
+            "--executor",
+            scheduler[0],
+        ]
+    )
     one, two = _files(place / "large"), _files(place / "relative")
-    assert [name for name in one if one[name] != two[name]] == ["large.json"]  # it holds paths
+    # it holds paths
+    assert [name for name in one if one[name] != two[name]] == ["large.json"]
 
 
-def test_workers_that_do_not_see_a_file_are_named(place: Path, scheduler: Scheduler) -> None:
+def test_workers_that_do_not_see_a_file_are_named(
+    place: Path, scheduler: Scheduler
+) -> None:
     """Every image would fail by itself, with a message about a file that is there."""
-    with dask_client(scheduler[0]) as client, pytest.raises(ConfigError, match="share") as refused:
+    with (
+        dask_client(scheduler[0]) as client,
+        pytest.raises(ConfigError, match="share") as refused,
+    ):
         check_workers(client, [place, place / "elsewhere"])
     assert str(place / "elsewhere") in str(refused.value)
 
@@ -173,10 +222,21 @@ def _holds_windows(folder: Path) -> bool:
     return False
 
 
-def test_a_worker_that_dies_costs_nothing_but_time(place: Path, scheduler: Scheduler) -> None:
+def test_a_worker_that_dies_costs_nothing_but_time(
+    place: Path, scheduler: Scheduler
+) -> None:
     """Machines of others are switched off."""
     address, workers = scheduler
-    command = ["-m", "simmat", "predict", str(place / "run"), str(place / "large.tif"), *FIND, "--executor", address]
+    command = [
+        "-m",
+        "simmat",
+        "predict",
+        str(place / "run"),
+        str(place / "large.tif"),
+        *FIND,
+        "--executor",
+        address,
+    ]
     call = [sys.executable, *command, "--out", str(place / "died")]
     env = {**os.environ, "SIMMAT_PLUGINS": "testing", "OMP_NUM_THREADS": "1"}
     (place / "died").mkdir()

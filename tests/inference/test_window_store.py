@@ -30,10 +30,16 @@ def test_an_answer_survives_its_file(model: Predictor, tmp_path: Path) -> None:
     assert store.has(1)
     again = WindowStore(tmp_path / "store", "key").read(1)
     assert again is not None
-    assert [one.instance.window for one in again.objects] == [one.instance.window for one in answer.objects]
-    assert all((a.instance.crop == b.instance.crop).all() for a, b in zip(again.objects, answer.objects, strict=True))
+    assert [one.instance.window for one in again.objects] == [
+        one.instance.window for one in answer.objects
+    ]
+    assert all(
+        (a.instance.crop == b.instance.crop).all()
+        for a, b in zip(again.objects, answer.objects, strict=True)
+    )
     assert answer.probabilities is not None
     np.testing.assert_allclose(again.probabilities, answer.probabilities, atol=1 / 500)
     assert not WindowStore(tmp_path / "store", "another").has(1)
-    (store.folder / "000001.npz").write_bytes(b"PK\x03\x04 half")  # as after a power cut
+    # as after a power cut
+    (store.folder / "000001.npz").write_bytes(b"PK\x03\x04 half")
     assert store.read(1) is None

@@ -21,19 +21,34 @@ pytestmark = pytest.mark.plugins("geo")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with both heads, as it is before training; its input has 32 pixels a side."""
     dense = DenseSpec(background=True, classes=(1, 2))
-    return tiny_bundle(tmp_path_factory.mktemp("outputs") / "bundle", dense=dense, image_size=32)
+    return tiny_bundle(
+        tmp_path_factory.mktemp("outputs") / "bundle", dense=dense, image_size=32
+    )
 
 
 def _images(folder: Path, *names: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        Image.fromarray(np.random.default_rng(0).integers(0, 200, (40, 56), np.uint8)).save(folder / f"{name}.png")
+        Image.fromarray(
+            np.random.default_rng(0).integers(0, 200, (40, 56), np.uint8)
+        ).save(folder / f"{name}.png")
     return folder
 
 
 def _find(bundle: Path, images: Path, out: Path, *options: str) -> int:
     given = options or ("--everything", "--semantic")
-    return run(["predict", str(bundle), str(images), *given, "--out", str(out), "--device", "cpu"])
+    return run(
+        [
+            "predict",
+            str(bundle),
+            str(images),
+            *given,
+            "--out",
+            str(out),
+            "--device",
+            "cpu",
+        ]
+    )
 
 
 def test_results_inside_the_folder_of_images_are_left_out(
@@ -60,7 +75,9 @@ def test_the_folder_of_images_is_refused_for_results(
     assert [path.name for path in images.iterdir()] == ["a.png"]
 
 
-@pytest.mark.parametrize("options", [["--everything"], ["--point", "3,3", "--format", "coco"]])
+@pytest.mark.parametrize(
+    "options", [["--everything"], ["--point", "3,3", "--format", "coco"]]
+)
 def test_an_image_with_the_name_of_the_coco_file_is_refused(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
 ) -> None:
@@ -69,10 +86,16 @@ def test_an_image_with_the_name_of_the_coco_file_is_refused(
     assert _find(bundle, images, tmp_path / "out", *options) == 2
     assert "rename" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    assert _find(bundle, images, tmp_path / "out", "--everything", "--format", "labels") == 0
+    assert (
+        _find(bundle, images, tmp_path / "out", "--everything", "--format", "labels")
+        == 0
+    )
 
 
-@pytest.mark.parametrize("theirs", ["a.json", "a_objects.png", "a_classes.tif", "a_objects.geojson", "coco.json"])
+@pytest.mark.parametrize(
+    "theirs",
+    ["a.json", "a_objects.png", "a_classes.tif", "a_objects.geojson", "coco.json"],
+)
 def test_files_of_others_are_refused_before_any_work(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], theirs: str
 ) -> None:
@@ -83,21 +106,33 @@ def test_files_of_others_are_refused_before_any_work(
     formats = "labels,coco" if theirs != "a_objects.geojson" else "geojson"
     if theirs == "a_objects.geojson":
         pytest.importorskip("simmat_plugin_geo")
-    assert _find(bundle, images, out, "--everything", "--semantic", "--format", formats) == 2
+    assert (
+        _find(bundle, images, out, "--everything", "--semantic", "--format", formats)
+        == 2
+    )
     assert str(out / theirs) in capsys.readouterr().err
     assert [path.name for path in out.iterdir()] == [theirs]
 
 
-def test_each_way_to_segment_replaces_the_files_of_the_other(bundle: Path, tmp_path: Path) -> None:
+def test_each_way_to_segment_replaces_the_files_of_the_other(
+    bundle: Path, tmp_path: Path
+) -> None:
     """A file that no json lists any more would be taken for that of a person, and refuse the next call."""
     images, out = _images(tmp_path / "images", "a"), tmp_path / "out"
-    for options in (["--everything"], ["--point", "3,3"], ["--everything"], ["--semantic"]):
+    for options in (
+        ["--everything"],
+        ["--point", "3,3"],
+        ["--everything"],
+        ["--semantic"],
+    ):
         assert _find(bundle, images, out, *options) == 0
         listed = json.loads((out / "a.json").read_text())["written"]
         assert {path.name for path in out.iterdir()} - {"coco.json"} == set(listed)
 
 
-def test_objects_and_classes_do_not_overwrite_each_other(bundle: Path, tmp_path: Path) -> None:
+def test_objects_and_classes_do_not_overwrite_each_other(
+    bundle: Path, tmp_path: Path
+) -> None:
     """Both may be asked for in one call; a GeoPackage has a layer for each."""
     pyogrio = pytest.importorskip("pyogrio")
     images, out = _images(tmp_path / "images", "a"), tmp_path / "out"
@@ -111,26 +146,55 @@ def test_objects_and_classes_do_not_overwrite_each_other(bundle: Path, tmp_path:
         "a_classes.geojson",
         "a.json",
     }
-    assert [layer for layer, _ in pyogrio.list_layers(out / "a.gpkg")] == ["objects", "classes"]
+    assert [layer for layer, _ in pyogrio.list_layers(out / "a.gpkg")] == [
+        "objects",
+        "classes",
+    ]
 
 
-def test_the_coco_file_names_images_by_their_path_in_the_folder(bundle: Path, tmp_path: Path) -> None:
+def test_the_coco_file_names_images_by_their_path_in_the_folder(
+    bundle: Path, tmp_path: Path
+) -> None:
     """So that it fits the data set, whatever folders its images lie in; the annotator's export has the same names."""
     _images(tmp_path / "images/north", "a")
-    assert _find(bundle, tmp_path / "images", tmp_path / "out", "--everything", "--format", "coco") == 0
+    assert (
+        _find(
+            bundle,
+            tmp_path / "images",
+            tmp_path / "out",
+            "--everything",
+            "--format",
+            "coco",
+        )
+        == 0
+    )
     document = json.loads((tmp_path / "out/coco.json").read_text())
     assert [image["file_name"] for image in document["images"]] == ["north/a.png"]
 
 
 def test_a_json_names_no_file_of_another_image_or_folder() -> None:
     """What it lists is removed by the next call."""
-    record = {"written": ["a.json", "a_mask.png", "b.json", "../a.json", "a_/../../b", "a_\\b", 3, None, ["a.json"]]}
+    record = {
+        "written": [
+            "a.json",
+            "a_mask.png",
+            "b.json",
+            "../a.json",
+            "a_/../../b",
+            "a_\\b",
+            3,
+            None,
+            ["a.json"],
+        ]
+    }
     assert written_files(record, "a") == {"a.json", "a_mask.png"}
     assert written_files({"written": "a.json"}, "a") == frozenset()
 
 
 @pytest.mark.parametrize("content", [None, "[" * 100_000, '{"written": 3}', "9" * 400])
-def test_a_json_that_predict_did_not_write_names_no_file(tmp_path: Path, content: str | None) -> None:
+def test_a_json_that_predict_did_not_write_names_no_file(
+    tmp_path: Path, content: str | None
+) -> None:
     """What stands beside the masks may come from anyone: a pipe, json of any depth, another program's."""
     path = tmp_path / "photo.json"
     if content is None:
@@ -140,18 +204,36 @@ def test_a_json_that_predict_did_not_write_names_no_file(tmp_path: Path, content
     assert not written_files(read_record(path), "photo")
 
 
-def test_a_model_without_a_class_map_is_refused_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_without_a_class_map_is_refused_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Not once for each of 5,000 images."""
     images = _images(tmp_path / "images", "a", "b")
-    assert _find(tiny_bundle(tmp_path / "bundle"), images, tmp_path / "out", "--everything", "--semantic") == 2
+    assert (
+        _find(
+            tiny_bundle(tmp_path / "bundle"),
+            images,
+            tmp_path / "out",
+            "--everything",
+            "--semantic",
+        )
+        == 2
+    )
     said = capsys.readouterr().err
     assert said.count("--heads prompt,dense") == 1
     assert "images failed" not in said
 
 
-def test_a_call_that_finds_no_object_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_call_that_finds_no_object_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Once, at the end."""
-    images, sure = _images(tmp_path / "images", "a", "b"), ("--everything", "--min-score", "1", "--format", "labels")
-    bundle = tiny_bundle(tmp_path / "b", dense=DenseSpec(background=True, classes=(1, 2)), image_size=32)
+    images, sure = (
+        _images(tmp_path / "images", "a", "b"),
+        ("--everything", "--min-score", "1", "--format", "labels"),
+    )
+    bundle = tiny_bundle(
+        tmp_path / "b", dense=DenseSpec(background=True, classes=(1, 2)), image_size=32
+    )
     assert _find(bundle, images, tmp_path / "out", *sure) == 0
     assert capsys.readouterr().err.count("no object found; ") == 1

@@ -135,7 +135,9 @@ def test_a_folder_that_cannot_be_written_is_not_reported_as_a_bug(
             patched.setattr(Path, "write_bytes", refuse)
             for write in (lambda path: atomic_write_bytes(path, b"x"), _write_folder):
                 for place in (tmp_path / "a", tmp_path / "deep" / "a"):
-                    with pytest.raises(OutputError, match=f"cannot write {place}: .*{words}"):
+                    with pytest.raises(
+                        OutputError, match=f"cannot write {place}: .*{words}"
+                    ):
                         write(place)
     assert names(tmp_path) == []
 
@@ -157,7 +159,10 @@ def test_an_error_about_an_input_is_not_called_an_output_error(tmp_path: Path) -
     (tmp_path / "photo").write_text("a file")
     with pytest.raises(NotADirectoryError), atomic_path(tmp_path / "out" / "a.bin"):
         (tmp_path / "photo" / "a.png").read_bytes()
-    with pytest.raises(FileNotFoundError, match=r"b\.png"), atomic_path(tmp_path / "a.bin"):
+    with (
+        pytest.raises(FileNotFoundError, match=r"b\.png"),
+        atomic_path(tmp_path / "a.bin"),
+    ):
         (tmp_path / "b.png").read_bytes()
 
 
@@ -210,7 +215,9 @@ def test_a_swap_cut_between_its_two_renames_is_finished_by_the_next_reader(
     assert names(tmp_path) == ["bundle"]
 
 
-def test_a_reader_leaves_the_swap_to_a_running_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_leaves_the_swap_to_a_running_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`simmat eval` beside a training run may look at the bundle in just that moment."""
     target = tmp_path / "bundle"
     with atomic_folder(target) as folder:
@@ -233,18 +240,31 @@ def test_a_reader_leaves_the_swap_to_a_running_writer(tmp_path: Path, monkeypatc
 def test_a_file_in_the_way_of_a_folder_is_kept_and_named(tmp_path: Path) -> None:
     """Replacing a user's file by our folder would destroy it."""
     (tmp_path / "bundle").write_text("mine")
-    with pytest.raises(OutputError, match="bundle: File exists"), atomic_folder(tmp_path / "bundle"):
+    with (
+        pytest.raises(OutputError, match="bundle: File exists"),
+        atomic_folder(tmp_path / "bundle"),
+    ):
         pass
     assert (tmp_path / "bundle").read_text() == "mine"
 
 
-def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(
+    tmp_path: Path,
+) -> None:
     """A killed run leaves one temporary file of the size of its weights each time; one at work must keep its own."""
-    for name in ("keep.bin", f".mine{TEMPORARY_MARK}", f".mine.0a1b{TEMPORARY_MARK}.bin"):
+    for name in (
+        "keep.bin",
+        f".mine{TEMPORARY_MARK}",
+        f".mine.0a1b{TEMPORARY_MARK}.bin",
+    ):
         (tmp_path / name).write_text("x")
     kept = names(tmp_path)
     left = tmp_path / f".a.0a1b2c3d{TEMPORARY_MARK}.bin"
-    for age_s, limit_s, is_left in ((100_000, STALE_S, False), (3600, STALE_S, True), (0, 0, False)):
+    for age_s, limit_s, is_left in (
+        (100_000, STALE_S, False),
+        (3600, STALE_S, True),
+        (0, 0, False),
+    ):
         left.write_text("left")
         os.utime(left, (time.time() - age_s,) * 2)
         remove_temporary(tmp_path, older_than_s=limit_s)
@@ -290,7 +310,10 @@ def test_staged_files_come_all_or_not_at_all(tmp_path: Path) -> None:
         stage(fail=True)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old"}
     stage(fail=False)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new", "b": "new"}
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "a": "new",
+        "b": "new",
+    }
 
 
 def test_a_folder_in_the_way_of_a_staged_file_moves_none(tmp_path: Path) -> None:
@@ -321,7 +344,9 @@ with staged_files(sys.argv[1]) as staging:
 def staging_process(folder: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """A process in the middle of its work, and the folder it writes to."""
     command = [sys.executable, "-c", STAGE, str(folder)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         try:
             yield process, folder / process.stdout.readline().strip()
@@ -374,12 +399,18 @@ def test_only_folders_of_staging_are_removed(tmp_path: Path) -> None:
     assert names(kept) == ["photo"]
 
 
-def test_a_lock_holds_back_others_and_writes_nothing_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_holds_back_others_and_writes_nothing_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without a cache folder that can be written, nobody is held back."""
     monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path / "cache"))
     (tmp_path / "set").mkdir()
     (tmp_path / "link").symlink_to("set")
-    with locked(tmp_path / "set") as free, locked(tmp_path / "link") as again, locked(tmp_path / "other") as other:
+    with (
+        locked(tmp_path / "set") as free,
+        locked(tmp_path / "link") as again,
+        locked(tmp_path / "other") as other,
+    ):
         assert (free, again, other) == (True, False, True)
     assert names(tmp_path / "set") == []
     monkeypatch.setenv("SIMMAT_CACHE", "/dev/null/cache")
@@ -394,13 +425,19 @@ def test_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="device or a pipe"):
         atomic_write_text(pipe, "x")
     assert pipe.is_fifo()
-    with pytest.raises(OutputError, match="device or a pipe"), atomic_path("/dev/no-device"):  # /dev/stdout is a link
+    # /dev/stdout is a link
+    with (
+        pytest.raises(OutputError, match="device or a pipe"),
+        atomic_path("/dev/no-device"),
+    ):
         pytest.fail("root could write there")
 
 
 @pytest.mark.parametrize("target", ["disk", "gone"])
 @pytest.mark.parametrize("dots", ["", "disk/../"])
-def test_a_link_is_replaced_and_its_target_stays(tmp_path: Path, target: str, dots: str) -> None:
+def test_a_link_is_replaced_and_its_target_stays(
+    tmp_path: Path, target: str, dots: str
+) -> None:
     """In a data set or run of a stranger it could lead to any file of the user."""
     (tmp_path / "disk").mkdir()
     (tmp_path / "disk/old.txt").write_text("old")
@@ -413,7 +450,9 @@ def test_a_link_is_replaced_and_its_target_stays(tmp_path: Path, target: str, do
             (folder / "new.txt").write_text(content)
     assert names(tmp_path) == ["disk", "file.txt", "folder"]
     assert [path.read_text() for path in (tmp_path / "disk").iterdir()] == ["old"]
-    assert [(tmp_path / name).read_text() for name in ("file.txt", "folder/new.txt")] == ["new", "second"]
+    assert [
+        (tmp_path / name).read_text() for name in ("file.txt", "folder/new.txt")
+    ] == ["new", "second"]
     assert not any(path.is_symlink() for path in tmp_path.iterdir())
 
 
@@ -433,7 +472,9 @@ def test_a_name_that_is_not_utf8_is_written_and_read_back(tmp_path: Path) -> Non
     """Files of old cameras and archives have such names; the work must not be lost at its end."""
     name = os.fsdecode(b"caf\xe9.png")
     atomic_write_json(tmp_path / "a.json", {"file": name})
-    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"file": name}
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {
+        "file": name
+    }
 
 
 @pytest.mark.parametrize(
@@ -445,9 +486,13 @@ def test_a_name_that_is_not_utf8_is_written_and_read_back(tmp_path: Path) -> Non
         '{"step": true}',
     ],
 )
-def test_a_log_is_read_up_to_a_line_that_no_program_wrote(tmp_path: Path, line: str) -> None:
+def test_a_log_is_read_up_to_a_line_that_no_program_wrote(
+    tmp_path: Path, line: str
+) -> None:
     """A damaged line must neither end a resumed run nor hide what stands before it."""
-    (tmp_path / "log.jsonl").write_text(f'{{"step": 1, "loss": NaN}}\n{line}\n{{"step": 3}}\n')
+    (tmp_path / "log.jsonl").write_text(
+        f'{{"step": 1, "loss": NaN}}\n{line}\n{{"step": 3}}\n'
+    )
     assert [record["step"] for record in read_log(tmp_path / "log.jsonl")] == [1]
 
 
@@ -466,7 +511,9 @@ def test_a_pipe_is_not_a_log(tmp_path: Path) -> None:
         read_log(tmp_path / "log.jsonl")
 
 
-def test_pages_of_a_mapped_array_are_released_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_pages_of_a_mapped_array_are_released_and_nothing_is_lost(
+    tmp_path: Path,
+) -> None:
     """A class map larger than memory is written and read band by band."""
     array = np.lib.format.open_memmap(tmp_path / "map.npy", "w+", np.uint8, (512, 4096))
     for row in range(0, 512, 64):

@@ -21,7 +21,9 @@ from simmat.io.tiff import check_tiff
 from simmat.types import Window
 
 Reader = Callable[[Path], object]
-EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+EPS = (
+    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+)
 
 
 @pytest.mark.parametrize("read", [read_image, read_mask])
@@ -42,7 +44,9 @@ def test_a_postscript_program_under_another_name_starts_no_interpreter(
 
 
 @pytest.mark.parametrize("kind", ["JPEG2000", "WEBP", "GIF", "AVIF"])
-def test_a_lossy_or_foreign_format_under_the_name_of_another_is_not_a_mask(tmp_path: Path, kind: str) -> None:
+def test_a_lossy_or_foreign_format_under_the_name_of_another_is_not_a_mask(
+    tmp_path: Path, kind: str
+) -> None:
     """A mask that lost labels in its compression trains on objects that are not there."""
     try:
         Image.new("L", (8, 8)).save(tmp_path / "m.png", format=kind)
@@ -60,38 +64,58 @@ def test_a_mask_with_a_wrong_ending_names_the_right_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
-@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.int32, np.uint32, np.float32])
-def test_a_big_endian_mask_keeps_its_labels(tmp_path: Path, dtype: type[np.generic], compression: str | None) -> None:
+@pytest.mark.parametrize(
+    "dtype", [np.uint16, np.int16, np.int32, np.uint32, np.float32]
+)
+def test_a_big_endian_mask_keeps_its_labels(
+    tmp_path: Path, dtype: type[np.generic], compression: str | None
+) -> None:
     """Read with its bytes swapped, label 1 is 256."""
     labels = np.arange(256 * 4).reshape(16, 64) % 300
-    tifffile.imwrite(tmp_path / "m.tif", labels.astype(dtype), byteorder=">", compression=compression)
+    tifffile.imwrite(
+        tmp_path / "m.tif", labels.astype(dtype), byteorder=">", compression=compression
+    )
     np.testing.assert_array_equal(read_mask(tmp_path / "m.tif"), labels)
 
 
 @pytest.mark.parametrize("fill_order", [1, 2])
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_packed_labels_are_read_in_either_order_of_bits(tmp_path: Path, bits: int, fill_order: int) -> None:
+def test_packed_labels_are_read_in_either_order_of_bits(
+    tmp_path: Path, bits: int, fill_order: int
+) -> None:
     """FillOrder 2 has the first pixel in the lowest bits; stretched to 8 bits, label 1 is 85 or 17."""
     labels = [0, 1, 2**bits - 1, 0, 1, 1, 0, 0]
-    packed = sum(value << (bits * (7 - place)) for place, value in enumerate(labels)).to_bytes(bits, "big")
+    packed = sum(
+        value << (bits * (7 - place)) for place, value in enumerate(labels)
+    ).to_bytes(bits, "big")
     if fill_order == 2:
         packed = bytes(int(f"{byte:08b}"[::-1], 2) for byte in packed)
-    (tmp_path / "m.tif").write_bytes(_tiff([packed], width=8, height=1, bits=bits, extra=[(266, 3, fill_order)]))
+    (tmp_path / "m.tif").write_bytes(
+        _tiff([packed], width=8, height=1, bits=bits, extra=[(266, 3, fill_order)])
+    )
     assert read_mask(tmp_path / "m.tif").tolist() == [labels]
 
 
 def test_pages_that_share_pixels_are_counted_one_by_one(tmp_path: Path) -> None:
     """36 KB on disk, 200 pages of one strip: 3 GiB in memory."""
     strip = zlib.compress(bytes(2000 * 2000))
-    (tmp_path / "a.tif").write_bytes(_tiff([strip] * 200, width=2000, height=2000, compression=8, shared=True))
+    (tmp_path / "a.tif").write_bytes(
+        _tiff([strip] * 200, width=2000, height=2000, compression=8, shared=True)
+    )
     assert (tmp_path / "a.tif").stat().st_size < 40_000
-    with pytest.raises(DataError, match=r"a\.tif: claims 200 x 2000 x 2000 .*--max-image-gib 3"):
+    with pytest.raises(
+        DataError, match=r"a\.tif: claims 200 x 2000 x 2000 .*--max-image-gib 3"
+    ):
         read_image(tmp_path / "a.tif")
 
 
-def test_a_file_of_too_many_planes_is_refused_before_they_are_described(tmp_path: Path) -> None:
+def test_a_file_of_too_many_planes_is_refused_before_they_are_described(
+    tmp_path: Path,
+) -> None:
     """3 KB that state 65,535 samples a pixel took a GeoTIFF reader 200 seconds."""
-    content = _tiff([bytes(2976)], width=31, height=24, bits=32, extra=[(277, 3, 65535)])
+    content = _tiff(
+        [bytes(2976)], width=31, height=24, bits=32, extra=[(277, 3, 65535)]
+    )
     (tmp_path / "a.tif").write_bytes(content)
     for read in (read_image, check_tiff):
         with pytest.raises(DataError, match="65535 planes"):
@@ -103,8 +127,16 @@ def test_a_file_of_too_many_planes_is_refused_before_they_are_described(tmp_path
     ("ending", "content", "said"),
     [
         (".msk", "", "a mask, .*gdalwarp -dstnodata"),
-        (".aux.xml", "<PAMRasterBand band='1'><Scale>2</Scale></PAMRasterBand>", "Scale, .*gdal_translate"),
-        (".aux.xml", "<PAMRasterBand band='1'><Description>a</Description></PAMRasterBand>", ""),
+        (
+            ".aux.xml",
+            "<PAMRasterBand band='1'><Scale>2</Scale></PAMRasterBand>",
+            "Scale, .*gdal_translate",
+        ),
+        (
+            ".aux.xml",
+            "<PAMRasterBand band='1'><Description>a</Description></PAMRasterBand>",
+            "",
+        ),
     ],
 )
 def test_a_file_beside_a_tiff_that_changes_its_values_is_refused(
@@ -113,15 +145,25 @@ def test_a_file_beside_a_tiff_that_changes_its_values_is_refused(
     """Map programs write a mask or a nodata value there; without them missing pixels would be measurements."""
     tifffile.imwrite(tmp_path / "a.tif", np.ones((8, 8), np.uint16))
     (tmp_path / f"a.tif{ending}").write_text(content)
-    with pytest.raises(DataError, match=rf"a\.tif{ending} beside it holds {said}") if said else nullcontext():
+    with (
+        pytest.raises(DataError, match=rf"a\.tif{ending} beside it holds {said}")
+        if said
+        else nullcontext()
+    ):
         read(tmp_path / "a.tif")
 
 
 def test_a_tile_larger_than_the_limit_is_refused(tmp_path: Path) -> None:
     """A tile is decoded as a whole, so its size counts, not the image's."""
-    tifffile.imwrite(tmp_path / "a.tif", np.zeros((32, 32), np.uint8), tile=(16, 16), compression="zlib")
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        np.zeros((32, 32), np.uint8),
+        tile=(16, 16),
+        compression="zlib",
+    )
     content = bytearray((tmp_path / "a.tif").read_bytes())
-    entry = max(content.find(struct.pack("<HHI", 322, kind, 1)) for kind in (3, 4))  # TileWidth, SHORT or LONG
+    # TileWidth, SHORT or LONG
+    entry = max(content.find(struct.pack("<HHI", 322, kind, 1)) for kind in (3, 4))
     content[entry : entry + 12] = struct.pack("<HHII", 322, 4, 1, 2**31 - 16)
     (tmp_path / "a.tif").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.tif: claims 1 x 16 x 2147483632"):
@@ -139,7 +181,9 @@ def test_a_length_within_that_no_memory_holds_names_the_file(tmp_path: Path) -> 
         read_image(tmp_path / "a.png")
 
 
-def test_an_uncompressed_file_that_names_fewer_bytes_than_its_pixels_take_is_damaged(tmp_path: Path) -> None:
+def test_an_uncompressed_file_that_names_fewer_bytes_than_its_pixels_take_is_damaged(
+    tmp_path: Path,
+) -> None:
     """The rest would be read from whatever follows, or be zeros."""
     (tmp_path / "a.tif").write_bytes(_tiff([bytes(100)], width=20, height=20))
     with pytest.raises(DataError, match="pixels are missing"):
@@ -147,25 +191,40 @@ def test_an_uncompressed_file_that_names_fewer_bytes_than_its_pixels_take_is_dam
 
 
 @pytest.mark.parametrize("compression", [1, None])
-def test_a_predictor_without_compression_is_ignored(tmp_path: Path, compression: int | None) -> None:
+def test_a_predictor_without_compression_is_ignored(
+    tmp_path: Path, compression: int | None
+) -> None:
     """GDAL and Pillow ignore the tag; applied, the numbers are other ones."""
     content = _tiff([bytes(range(16))], width=4, height=4, extra=[(317, 3, 2)])
     if compression is None:
-        content = content.replace(struct.pack("<HH", 259, 3), struct.pack("<HH", 260, 3))  # an unknown tag
+        # an unknown tag
+        content = content.replace(
+            struct.pack("<HH", 259, 3), struct.pack("<HH", 260, 3)
+        )
     (tmp_path / "a.tif").write_bytes(content)
     for window in (None, Window(0, 0, 4, 4)):
-        assert read_image(tmp_path / "a.tif", window=window).planes.ravel().tolist() == list(range(16))
-    np.testing.assert_array_equal(Image.open(tmp_path / "a.tif"), read_image(tmp_path / "a.tif").planes[0])
+        assert read_image(
+            tmp_path / "a.tif", window=window
+        ).planes.ravel().tolist() == list(range(16))
+    np.testing.assert_array_equal(
+        Image.open(tmp_path / "a.tif"), read_image(tmp_path / "a.tif").planes[0]
+    )
 
 
 @pytest.mark.parametrize("window", [None, Window(0, 0, 2, 2)])
-def test_pixels_at_offset_0_are_refused_and_left_out_ones_are_nodata(tmp_path: Path, window: Window | None) -> None:
+def test_pixels_at_offset_0_are_refused_and_left_out_ones_are_nodata(
+    tmp_path: Path, window: Window | None
+) -> None:
     """The header lies there, which would be read as pixels."""
-    (tmp_path / "a.tif").write_bytes(_tiff([bytes(16)], width=4, height=4, extra=[(273, 4, 0)]))
+    (tmp_path / "a.tif").write_bytes(
+        _tiff([bytes(16)], width=4, height=4, extra=[(273, 4, 0)])
+    )
     with pytest.raises(DataError, match="pixels are missing"):
         read_image(tmp_path / "a.tif", window=window)
     sparse = [(273, 4, 0), (279, 4, 0), (42113, 2, ord("7"))]
-    (tmp_path / "b.tif").write_bytes(_tiff([bytes(16)], width=4, height=4, extra=sparse))
+    (tmp_path / "b.tif").write_bytes(
+        _tiff([bytes(16)], width=4, height=4, extra=sparse)
+    )
     assert set(read_image(tmp_path / "b.tif", window=window).planes.ravel()) == {7}
 
 
@@ -190,7 +249,9 @@ def test_the_limit_on_decoded_bytes_is_the_user_s_to_set(
         if limit == "8":
             assert read_image(tmp_path / name).planes.shape == (1, 300, 300)
         else:
-            with pytest.raises(DataError, match=f"{name}: claims 1 x 300 x 300.*SIMMAT_MAX_IMAGE_GIB"):
+            with pytest.raises(
+                DataError, match=f"{name}: claims 1 x 300 x 300.*SIMMAT_MAX_IMAGE_GIB"
+            ):
                 read_image(tmp_path / name)
 
 
@@ -201,7 +262,9 @@ def test_a_large_claim_is_refused_by_our_limit_alone(
     """Pillow has limits of its own, of which one warns in words about bombs."""
     header = struct.pack(">IIBBBBB", size, size, 8, 0, 0, 0, 0)
     chunk = b"IHDR" + header
-    content = struct.pack(">I", len(header)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    content = (
+        struct.pack(">I", len(header)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    )
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
     with pytest.raises(DataError, match=r"a\.png"):
         read_image(tmp_path / "a.png")
@@ -211,7 +274,11 @@ def test_a_large_claim_is_refused_by_our_limit_alone(
 def test_an_array_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
     """The header says how many pixels follow; here they are a hole in the file."""
     np.save(tmp_path / "a.npy", np.zeros((1, 1), dtype=np.uint8))
-    header = (tmp_path / "a.npy").read_bytes().replace(b"(1, 1), }    ", b"(25000, 25000), }")[:128]
+    header = (
+        (tmp_path / "a.npy")
+        .read_bytes()
+        .replace(b"(1, 1), }    ", b"(25000, 25000), }")[:128]
+    )
     with (tmp_path / "a.npy").open("wb") as stream:
         stream.write(header)
         stream.truncate(128 + 25000 * 25000)
@@ -229,7 +296,9 @@ OME = """<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/
 
 @pytest.mark.parametrize("absolute", [False, True])
 @pytest.mark.parametrize("pipe", [False, True])
-def test_a_file_that_an_ome_tiff_names_is_not_opened(tmp_path: Path, pipe: bool, absolute: bool) -> None:
+def test_a_file_that_an_ome_tiff_names_is_not_opened(
+    tmp_path: Path, pipe: bool, absolute: bool
+) -> None:
     """The names are a stranger's: another user's scan, or a pipe that nobody writes to."""
     other = tmp_path / "other.tif"
     if pipe:
@@ -237,7 +306,11 @@ def test_a_file_that_an_ome_tiff_names_is_not_opened(tmp_path: Path, pipe: bool,
     else:
         tifffile.imwrite(other, np.full((4, 4), 77, np.uint8))
     name = str(other) if absolute else other.name
-    tifffile.imwrite(tmp_path / "a.ome.tif", np.full((4, 4), 5, np.uint8), description=OME.format(name=name))
+    tifffile.imwrite(
+        tmp_path / "a.ome.tif",
+        np.full((4, 4), 5, np.uint8),
+        description=OME.format(name=name),
+    )
     planes = read_image(tmp_path / "a.ome.tif").planes
     assert planes.shape == (1, 4, 4)
     assert (planes == 5).all()
@@ -245,7 +318,9 @@ def test_a_file_that_an_ome_tiff_names_is_not_opened(tmp_path: Path, pipe: bool,
 
 @pytest.mark.parametrize("read", [read_image, read_mask])
 @pytest.mark.parametrize("linked", [False, True])
-def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path, read: Reader, linked: bool) -> None:
+def test_a_pipe_is_refused_before_it_is_opened(
+    tmp_path: Path, read: Reader, linked: bool
+) -> None:
     """Opening one waits for ever for somebody who writes."""
     os.mkfifo(tmp_path / "pipe")
     path = tmp_path / "a.png"
@@ -282,8 +357,19 @@ def _tiff(
         content += strip + b"\0" * (len(strip) % 2)
     link = 4  # where the offset of the next page stands
     for page, strip in enumerate(strips):
-        tags = {256: (3, width), 257: (3, height), 258: (3, bits), 259: (3, compression), 262: (3, 1)}
-        tags |= {273: (4, offsets[0 if shared else page]), 277: (3, 1), 278: (3, height), 279: (4, len(strip))}
+        tags = {
+            256: (3, width),
+            257: (3, height),
+            258: (3, bits),
+            259: (3, compression),
+            262: (3, 1),
+        }
+        tags |= {
+            273: (4, offsets[0 if shared else page]),
+            277: (3, 1),
+            278: (3, height),
+            279: (4, len(strip)),
+        }
         tags |= {tag: (kind, value) for tag, kind, value in extra or []}
         content[link : link + 4] = struct.pack("<I", len(content))
         content += struct.pack("<H", len(tags))

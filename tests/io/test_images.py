@@ -31,7 +31,9 @@ def test_png_of_few_bits_gives_the_stored_numbers(tmp_path: Path, bits: int) -> 
     """Pillow spreads 2 and 4 bits over 0..255, which would turn label 3 into 51 or 255."""
     values = np.arange(2**bits, dtype=np.uint8)[None].repeat(2, axis=0)
     (tmp_path / "a.png").write_bytes(_png(values, bits))
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png").planes[0].astype(np.uint8), values)
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "a.png").planes[0].astype(np.uint8), values
+    )
 
 
 def test_sixteen_bit_colour_png_is_refused(tmp_path: Path) -> None:
@@ -44,7 +46,9 @@ def test_sixteen_bit_colour_png_is_refused(tmp_path: Path) -> None:
 
 def test_a_palette_is_refused_as_an_image(tmp_path: Path) -> None:
     """A palette's numbers are names of colours; only a label mask may mean them."""
-    picture = Image.fromarray(np.array([[0, 1], [2, 1]], dtype=np.uint8), mode=None).convert("P")
+    picture = Image.fromarray(
+        np.array([[0, 1], [2, 1]], dtype=np.uint8), mode=None
+    ).convert("P")
     picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
     picture.save(tmp_path / "a.png")
     with pytest.raises(DataError, match="palette"):
@@ -56,7 +60,9 @@ def test_planes_of_a_tiff_are_known_by_its_tags(tmp_path: Path, planar: str) -> 
     """Three rows and three planes look alike by size; the PlanarConfiguration tag knows."""
     values = RNG.integers(-5, 900, (3, 3, 3)).astype(np.int16)  # (P, H, W)
     stored = values if planar == "separate" else np.moveaxis(values, 0, 2)
-    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="minisblack", planarconfig=planar)
+    tifffile.imwrite(
+        tmp_path / "a.tif", stored, photometric="minisblack", planarconfig=planar
+    )
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif").planes, values)
 
 
@@ -67,10 +73,17 @@ def test_a_fill_value_that_floats_cannot_hold_is_not_noise(
 ) -> None:
     """GIS programs write it; a line an image and epoch would hide all else that is said."""
     values = np.array([[1, 2], [np.finfo(np.float32).min, 4]], dtype=np.float32)
-    tifffile.imwrite(tmp_path / "a.tif", values, extratags=[(42113, "s", 0, nodata, True)])
+    tifffile.imwrite(
+        tmp_path / "a.tif", values, extratags=[(42113, "s", 0, nodata, True)]
+    )
     image = read_image(tmp_path / "a.tif")
     assert image.measured.shape == (1, 2, 2)
-    assert SensorImage.from_planes(np.full((2, 2), 1e300), (Channel("a", "depth", "m"),)).valid.sum() == 0
+    assert (
+        SensorImage.from_planes(
+            np.full((2, 2), 1e300), (Channel("a", "depth", "m"),)
+        ).valid.sum()
+        == 0
+    )
     assert not caplog.records
 
 
@@ -100,7 +113,12 @@ def test_overviews_of_a_tiff_are_passed_over(tmp_path: Path) -> None:
 def test_nodata_that_the_file_states_is_not_valid(tmp_path: Path) -> None:
     """GIS programs write it as a tag; nobody should have to say it again."""
     values = np.array([[1, -9999], [3, 4]], dtype=np.int16)
-    tifffile.imwrite(tmp_path / "a.tif", values, metadata=None, extratags=[(42113, "s", 0, "-9999", True)])
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        values,
+        metadata=None,
+        extratags=[(42113, "s", 0, "-9999", True)],
+    )
     image = read_image(tmp_path / "a.tif")
     assert image.valid is not None
     np.testing.assert_array_equal(image.valid[0], [[True, False], [True, True]])
@@ -113,14 +131,21 @@ def test_a_scale_that_the_file_states_is_returned(tmp_path: Path) -> None:
         '<Item name="OFFSET" sample="0" role="offset">-20</Item></GDALMetadata>'
     )
     tag = [(42112, "s", 0, text, True)]
-    tifffile.imwrite(tmp_path / "a.tif", np.ones((2, 2), np.int16), metadata=None, extratags=tag)
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.ones((2, 2), np.int16), metadata=None, extratags=tag
+    )
     image = read_image(tmp_path / "a.tif")
     assert image.scales == ((0.01, -20.0),)
     with pytest.raises(DataError, match=r"0.01 plus -20.*'sar-db'"):
         require_unscaled(image, "sar-db")
-    for harmless in ("<GDALMetadata><Item name='AREA'>x</Item></GDALMetadata>", "no xml"):
+    for harmless in (
+        "<GDALMetadata><Item name='AREA'>x</Item></GDALMetadata>",
+        "no xml",
+    ):
         tag = [(42112, "s", 0, harmless, True)]
-        tifffile.imwrite(tmp_path / "b.tif", np.ones((2, 2), np.int16), metadata=None, extratags=tag)
+        tifffile.imwrite(
+            tmp_path / "b.tif", np.ones((2, 2), np.int16), metadata=None, extratags=tag
+        )
         require_unscaled(read_image(tmp_path / "b.tif"), "sar-db")
 
 
@@ -132,9 +157,17 @@ def test_a_scale_is_that_of_the_plane_it_is_stated_for(tmp_path: Path) -> None:
     def tag(where: str) -> list[tuple[int, str, int, str, bool]]:
         return [(42112, "s", 0, item.format(where), True)]
 
-    for where, scales in (('sample="1"', (plain, (0.01, 0.0))), ("", ((0.01, 0.0),) * 2), ('sample="7"', (plain,) * 2)):
+    for where, scales in (
+        ('sample="1"', (plain, (0.01, 0.0))),
+        ("", ((0.01, 0.0),) * 2),
+        ('sample="7"', (plain,) * 2),
+    ):
         tifffile.imwrite(
-            tmp_path / "a.tif", planes, photometric="minisblack", planarconfig="separate", extratags=tag(where)
+            tmp_path / "a.tif",
+            planes,
+            photometric="minisblack",
+            planarconfig="separate",
+            extratags=tag(where),
         )
         assert read_image(tmp_path / "a.tif").scales == scales
     with tifffile.TiffWriter(tmp_path / "b.tif") as writer:
@@ -143,7 +176,9 @@ def test_a_scale_is_that_of_the_plane_it_is_stated_for(tmp_path: Path) -> None:
     assert read_image(tmp_path / "b.tif").scales == (plain, (0.01, 0.0))
 
 
-@pytest.mark.parametrize(("mode", "alpha"), [("L", False), ("LA", True), ("RGB", False), ("RGBA", True)])
+@pytest.mark.parametrize(
+    ("mode", "alpha"), [("L", False), ("LA", True), ("RGB", False), ("RGBA", True)]
+)
 def test_alpha_of_a_png_is_returned(tmp_path: Path, mode: str, alpha: bool) -> None:
     """It is a plane of the file and no measurement; a sensor of two bands must know."""
     Image.fromarray(RGB8).convert(mode).save(tmp_path / "a.png")
@@ -152,26 +187,49 @@ def test_alpha_of_a_png_is_returned(tmp_path: Path, mode: str, alpha: bool) -> N
 
 
 @pytest.mark.parametrize(
-    ("extra", "alpha"), [((0,), False), ((1,), True), ((2,), True), ((0, 2), True), ((0, 0), False)]
+    ("extra", "alpha"),
+    [((0,), False), ((1,), True), ((2,), True), ((0, 2), True), ((0, 0), False)],
 )
-def test_alpha_of_a_tiff_is_known_by_its_tag(tmp_path: Path, extra: tuple[int, ...], alpha: bool) -> None:
+def test_alpha_of_a_tiff_is_known_by_its_tag(
+    tmp_path: Path, extra: tuple[int, ...], alpha: bool
+) -> None:
     """ExtraSamples: unspecified, associated or unassociated alpha."""
     planes = np.zeros((4, 5, 1 + len(extra)), np.uint8)
     tifffile.imwrite(
-        tmp_path / "a.tif", planes, photometric="minisblack", planarconfig="contig", extrasamples=extra, metadata=None
+        tmp_path / "a.tif",
+        planes,
+        photometric="minisblack",
+        planarconfig="contig",
+        extrasamples=extra,
+        metadata=None,
     )
     assert read_image(tmp_path / "a.tif").alpha is alpha
 
 
 def test_tiles_that_gdal_leaves_out_are_missing(tmp_path: Path) -> None:
     """Its sparse files hold no tile of nodata alone; without a nodata value the file counts as damaged."""
-    rasterio = pytest.importorskip("rasterio", reason="comes with simmat-plugin-multispectral")
+    rasterio = pytest.importorskip(
+        "rasterio", reason="comes with simmat-plugin-multispectral"
+    )
     values = np.zeros((64, 64), np.uint16)
     values[:16, :16] = 7
     for name, nodata in (("a.tif", 0), ("b.tif", None)):
-        layout = {"tiled": True, "blockxsize": 16, "blockysize": 16, "sparse_ok": True, "nodata": nodata}
+        layout = {
+            "tiled": True,
+            "blockxsize": 16,
+            "blockysize": 16,
+            "sparse_ok": True,
+            "nodata": nodata,
+        }
         with rasterio.open(
-            tmp_path / name, "w", driver="GTiff", height=64, width=64, count=1, dtype="uint16", **layout
+            tmp_path / name,
+            "w",
+            driver="GTiff",
+            height=64,
+            width=64,
+            count=1,
+            dtype="uint16",
+            **layout,
         ) as file:
             file.write(values[:16, :16], 1, window=((0, 16), (0, 16)))
     image = read_image(tmp_path / "a.tif")
@@ -184,14 +242,21 @@ def test_tiles_that_gdal_leaves_out_are_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.npy", "deflate.tif"])
 @pytest.mark.parametrize("keep", [0.0, 0.1, 0.6, 0.97])
-def test_a_file_cut_short_is_an_error_that_names_it(tmp_path: Path, name: str, keep: float) -> None:
+def test_a_file_cut_short_is_an_error_that_names_it(
+    tmp_path: Path, name: str, keep: float
+) -> None:
     """Half a picture read as a whole one would be trained on, with zeros where the rest was."""
     values = RNG.integers(0, 256, (64, 80)).astype(np.uint8)
     path = tmp_path / name
     if name.endswith(".npy"):
         np.save(path, values)
     elif name.endswith(".tif"):
-        tifffile.imwrite(path, values, metadata=None, compression="zlib" if name.startswith("d") else None)
+        tifffile.imwrite(
+            path,
+            values,
+            metadata=None,
+            compression="zlib" if name.startswith("d") else None,
+        )
     else:
         Image.fromarray(values).save(path)
     whole = path.read_bytes()
@@ -215,7 +280,9 @@ def test_an_array_that_needs_pickle_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["int64", "uint64", "complex64", "U3"])
-def test_numbers_that_float32_cannot_hold_are_refused(tmp_path: Path, dtype: str) -> None:
+def test_numbers_that_float32_cannot_hold_are_refused(
+    tmp_path: Path, dtype: str
+) -> None:
     """Time stamps and ids in 64 bits would lose digits without a word."""
     np.save(tmp_path / "a.npy", np.zeros((4, 4), dtype=dtype))
     with pytest.raises(DataError, match="store them as float32"):
@@ -231,9 +298,16 @@ def test_a_wrong_ending_is_refused_with_the_right_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(b"", "empty"), (b"hello world", "not a file of PNG"), (b"PK\x03\x04abc", "convert it")]
+    ("content", "words"),
+    [
+        (b"", "empty"),
+        (b"hello world", "not a file of PNG"),
+        (b"PK\x03\x04abc", "convert it"),
+    ],
 )
-def test_files_that_are_not_images_are_distinguished(tmp_path: Path, content: bytes, words: str) -> None:
+def test_files_that_are_not_images_are_distinguished(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
     """An empty download, a text file and an archive need different cures."""
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(DataError, match=words):
@@ -249,8 +323,12 @@ def test_exif_orientation_does_not_turn_the_pixels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.npy"])
-@pytest.mark.parametrize(("planes", "dtype"), [(1, np.uint8), (1, np.uint16), (3, np.uint8)])
-def test_what_is_written_is_read_back_exactly(tmp_path: Path, name: str, planes: int, dtype: type) -> None:
+@pytest.mark.parametrize(
+    ("planes", "dtype"), [(1, np.uint8), (1, np.uint16), (3, np.uint8)]
+)
+def test_what_is_written_is_read_back_exactly(
+    tmp_path: Path, name: str, planes: int, dtype: type
+) -> None:
     """Simulated data sets and tests stand on it."""
     values = RNG.integers(0, 250, (planes, 6, 9)).astype(dtype)
     write_image(tmp_path / name, values)
@@ -267,7 +345,14 @@ def test_what_a_png_cannot_hold_is_not_written(tmp_path: Path) -> None:
         write_image(tmp_path / "a.jpg", np.zeros((1, 4, 4), dtype=np.uint8))
 
 
-def _png(rows: np.ndarray, bits: int, *, colour: int = 0, width: int | None = None, height: int | None = None) -> bytes:
+def _png(
+    rows: np.ndarray,
+    bits: int,
+    *,
+    colour: int = 0,
+    width: int | None = None,
+    height: int | None = None,
+) -> bytes:
     """Build a PNG of raw rows by hand, in depths that Pillow does not write."""
     import struct
     import zlib
@@ -277,10 +362,19 @@ def _png(rows: np.ndarray, bits: int, *, colour: int = 0, width: int | None = No
     size = (width or rows.shape[1], height or rows.shape[0])
 
     def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        return (
+            struct.pack(">I", len(body))
+            + name
+            + body
+            + struct.pack(">I", zlib.crc32(name + body))
+        )
 
     header = struct.pack(">IIBBBBB", *size, bits, colour, 0, 0, 0)
-    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(raw)), chunk(b"IEND", b"")]
+    parts = [
+        chunk(b"IHDR", header),
+        chunk(b"IDAT", zlib.compress(raw)),
+        chunk(b"IEND", b""),
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 

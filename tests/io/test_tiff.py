@@ -46,7 +46,9 @@ def _assert_windows_are_cuts(path: Path, nodata: float | None = None) -> None:
     assert image_size(path) == whole.planes.shape[1:]
     for window in WINDOWS:
         part = read_image(path, nodata, window)
-        np.testing.assert_array_equal(part.planes, whole.planes[:, *window.slices], str(window))
+        np.testing.assert_array_equal(
+            part.planes, whole.planes[:, *window.slices], str(window)
+        )
         assert part.planes.dtype == whole.planes.dtype
         for name in ("format", "colour", "description", "nodata", "scales", "alpha"):
             assert getattr(part, name) == getattr(whole, name), name
@@ -72,7 +74,11 @@ def test_a_window_of_a_tiff_is_the_same_part_of_the_whole(
     elif planes == "contig":
         tifffile.imwrite(path, np.moveaxis(values, 0, 2), planarconfig="contig", **how)
     else:
-        with tifffile.TiffWriter(path, bigtiff=how.pop("bigtiff", False), byteorder=how.pop("byteorder", None)) as file:
+        with tifffile.TiffWriter(
+            path,
+            bigtiff=how.pop("bigtiff", False),
+            byteorder=how.pop("byteorder", None),
+        ) as file:
             for plane in values:
                 file.write(plane, contiguous=False, **how)
     _assert_windows_are_cuts(path)
@@ -93,28 +99,44 @@ def test_a_window_of_an_ome_tiff_is_the_same_part_of_the_whole(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", ["bits", "jpeg", "rgb with overview"])
-def test_a_window_of_special_tiffs_is_the_same_part_of_the_whole(tmp_path: Path, kind: str) -> None:
+def test_a_window_of_special_tiffs_is_the_same_part_of_the_whole(
+    tmp_path: Path, kind: str
+) -> None:
     """Bits are unpacked, tiles of JPEG share their tables, and an overview is no plane."""
     path = tmp_path / "a.tif"
     rgb = np.moveaxis(NUMBERS, 0, 2).astype(np.uint8)
     if kind == "bits":
-        tifffile.imwrite(path, NUMBERS[0] > 2000, photometric="minisblack", rowsperstrip=8)
+        tifffile.imwrite(
+            path, NUMBERS[0] > 2000, photometric="minisblack", rowsperstrip=8
+        )
     elif kind == "jpeg":
         Image.fromarray(rgb[..., 0]).save(path, compression="jpeg", tiffinfo={278: 16})
     else:
         with tifffile.TiffWriter(path) as file:
-            file.write(rgb, tile=(16, 16), compression="zlib", subifds=0, photometric="rgb")
-            file.write(rgb[::2, ::2], tile=(16, 16), compression="zlib", subfiletype=1, photometric="rgb")
+            file.write(
+                rgb, tile=(16, 16), compression="zlib", subifds=0, photometric="rgb"
+            )
+            file.write(
+                rgb[::2, ::2],
+                tile=(16, 16),
+                compression="zlib",
+                subfiletype=1,
+                photometric="rgb",
+            )
     _assert_windows_are_cuts(path)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.npy", "b.npy"])
-def test_a_window_of_other_files_is_the_same_part_of_the_whole(tmp_path: Path, name: str) -> None:
+def test_a_window_of_other_files_is_the_same_part_of_the_whole(
+    tmp_path: Path, name: str
+) -> None:
     """A PNG is decoded as a whole; the answer is the same."""
     values = NUMBERS.astype(np.uint16)
     write_image(tmp_path / name, values if name == "b.npy" else values[:1])
     _assert_windows_are_cuts(tmp_path / name)
-    assert window_size(tmp_path / name) == (None if name == "a.png" else (HEIGHT, WIDTH))
+    assert window_size(tmp_path / name) == (
+        None if name == "a.png" else (HEIGHT, WIDTH)
+    )
 
 
 def test_nodata_of_the_file_and_of_the_user_is_found_in_windows(tmp_path: Path) -> None:
@@ -128,15 +150,22 @@ def test_nodata_of_the_file_and_of_the_user_is_found_in_windows(tmp_path: Path) 
     assert not read_image(path, None, Window(0, 0, 32, 32)).valid.any()  # type: ignore[union-attr]
 
 
-def test_strips_are_decoded_once_for_all_windows_of_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strips_are_decoded_once_for_all_windows_of_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A strip is as wide as the image: decoded for each window, reading would take as many times as long."""
     path = tmp_path / "a.tif"
-    tifffile.imwrite(path, NUMBERS[0].astype(np.uint16), rowsperstrip=10, compression="zlib")
+    tifffile.imwrite(
+        path, NUMBERS[0].astype(np.uint16), rowsperstrip=10, compression="zlib"
+    )
     real, seen = tifffile.TiffPage.decode, list[int]()
 
     def watched(page: tifffile.TiffPage) -> Any:
         decode = real.func(page)  # a cached property
-        return lambda data, index, **tables: (seen.append(index), decode(data, index, **tables))[1]
+        return lambda data, index, **tables: (
+            seen.append(index),
+            decode(data, index, **tables),
+        )[1]
 
     monkeypatch.setattr(tifffile.TiffPage, "decode", property(watched))
     for y0 in range(0, HEIGHT, 35):
@@ -155,9 +184,13 @@ def test_a_file_that_was_written_again_is_read_again(tmp_path: Path) -> None:
         assert (read_image(path, None, Window(5, 5, 9, 9)).planes == value).all()
 
 
-@pytest.mark.parametrize("window", [(0, 0, 71, 5), (0, -1, 5, 5), (5, 5, 5, 9), (60, 90, 70, 102)])
+@pytest.mark.parametrize(
+    "window", [(0, 0, 71, 5), (0, -1, 5, 5), (5, 5, 5, 9), (60, 90, 70, 102)]
+)
 @pytest.mark.parametrize("name", ["a.tif", "a.npy", "a.png"])
-def test_a_window_beyond_the_image_is_refused(tmp_path: Path, name: str, window: tuple[int, int, int, int]) -> None:
+def test_a_window_beyond_the_image_is_refused(
+    tmp_path: Path, name: str, window: tuple[int, int, int, int]
+) -> None:
     """Cut short in silence, a mask would lie in another place."""
     write_image(tmp_path / name, NUMBERS[:1].astype(np.uint16))
     with pytest.raises(DataError, match=rf"{name}: is {WIDTH}x{HEIGHT}"):
@@ -165,7 +198,9 @@ def test_a_window_beyond_the_image_is_refused(tmp_path: Path, name: str, window:
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.png", "a.npy"])
-def test_the_size_of_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
+def test_the_size_of_a_damaged_file_is_refused_by_name(
+    tmp_path: Path, name: str
+) -> None:
     """A cut file that has a size would fail in the middle of a long run."""
     path = tmp_path / name
     write_image(path, NUMBERS[:1].astype(np.uint16))
@@ -178,14 +213,19 @@ def test_the_size_of_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str
 
 
 @pytest.mark.parametrize("kind", ["tiles", "strips", "npy"])
-def test_a_window_of_a_huge_image_takes_little_memory(tmp_path: Path, kind: str) -> None:
+def test_a_window_of_a_huge_image_takes_little_memory(
+    tmp_path: Path, kind: str
+) -> None:
     """20,000 x 20,000 pixels in 7 bands are 10 GiB as floats; refused as a whole, read in windows."""
     size, bands = 20_000, 7
     path = tmp_path / ("a.npy" if kind == "npy" else "a.tif")
     if kind == "npy":
         np.save(path, np.zeros((1, 1), np.int16))
         head = path.read_bytes()
-        head = head[: head.index(b"'shape'")] + f"'shape': ({bands}, {size}, {size}), }}".encode()
+        head = (
+            head[: head.index(b"'shape'")]
+            + f"'shape': ({bands}, {size}, {size}), }}".encode()
+        )
         with path.open("wb") as stream:
             stream.write(head.ljust(127) + b"\n")
             stream.truncate(128 + 2 * bands * size * size)
@@ -211,7 +251,11 @@ def _write_sparse(path: Path, size: int, bands: int, *, tile: int | None) -> Non
     side = tile or 1
     count = bands * -(-size // side) * (-(-size // side) if tile else 1)
     entries: list[tuple[int, int, int, int | bytes]] = [
-        *((256, 4, 1, size), (257, 4, 1, size), (258, 3, bands, struct.pack(f"<{bands}H", *[16] * bands))),
+        *(
+            (256, 4, 1, size),
+            (257, 4, 1, size),
+            (258, 3, bands, struct.pack(f"<{bands}H", *[16] * bands)),
+        ),
         *((259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, bands), (284, 3, 1, 2)),
         *(((322, 4, 1, side), (323, 4, 1, side)) if tile else ((278, 4, 1, side),)),
         (324 if tile else 273, 4, count, bytes(4 * count)),

@@ -25,7 +25,11 @@ from simmat.plugin_specs import WeightFile
 BODY = bytes(range(256)) * 1000
 DIGEST = hashlib.sha256(BODY).hexdigest()
 LARGE = replace(
-    TINY, name="large", weights=WeightFile("large.pth", "0" * 64, 375_042_383, "https://localhost/large.pth")
+    TINY,
+    name="large",
+    weights=WeightFile(
+        "large.pth", "0" * 64, 375_042_383, "https://localhost/large.pth"
+    ),
 )
 
 
@@ -77,9 +81,13 @@ def server() -> Iterator[Server]:
     behaviour = Behaviour()
     handler = type("BoundHandler", (Handler,), {"behaviour": behaviour})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
+        thread = threading.Thread(
+            target=running.serve_forever, args=(0.01,), daemon=True
+        )
         thread.start()
-        yield Server(f"http://127.0.0.1:{running.server_address[1]}/model.pth", behaviour)
+        yield Server(
+            f"http://127.0.0.1:{running.server_address[1]}/model.pth", behaviour
+        )
         running.shutdown()
         thread.join()
 
@@ -94,10 +102,16 @@ def file_at(url: str, **changes: object) -> WeightFile:
     return replace(WeightFile("model.pth", DIGEST, len(BODY), url), **changes)
 
 
-def test_a_file_is_fetched_whole_with_progress_to_the_end(server: Server, tmp_path: Path) -> None:
+def test_a_file_is_fetched_whole_with_progress_to_the_end(
+    server: Server, tmp_path: Path
+) -> None:
     """The plain case, and what a progress bar is fed with."""
     seen: list[tuple[int, int]] = []
-    path = fetch(file_at(server.url), tmp_path / "new" / "cache", lambda done, total: seen.append((done, total)))
+    path = fetch(
+        file_at(server.url),
+        tmp_path / "new" / "cache",
+        lambda done, total: seen.append((done, total)),
+    )
     assert path == tmp_path / "new" / "cache" / "model.pth"
     assert path.read_bytes() == BODY
     assert seen[0] == (0, len(BODY))
@@ -105,7 +119,9 @@ def test_a_file_is_fetched_whole_with_progress_to_the_end(server: Server, tmp_pa
     assert left_in(path.parent) == ["model.pth"]
 
 
-def test_a_file_that_is_there_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
+def test_a_file_that_is_there_is_not_fetched_again(
+    server: Server, tmp_path: Path
+) -> None:
     """Gigabytes, and perhaps offline."""
     (tmp_path / "model.pth").write_bytes(BODY)
     fetch(file_at(server.url), tmp_path)
@@ -129,7 +145,9 @@ def test_a_cut_connection_is_one_error_and_leaves_nothing(
     assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
 
 
-def test_a_server_that_sends_without_end_fills_no_disk(server: Server, tmp_path: Path) -> None:
+def test_a_server_that_sends_without_end_fills_no_disk(
+    server: Server, tmp_path: Path
+) -> None:
     """The size of the spec says where to stop."""
     server.behaviour.says_length = False
     server.behaviour.endless = True
@@ -138,7 +156,9 @@ def test_a_server_that_sends_without_end_fills_no_disk(server: Server, tmp_path:
     assert left_in(tmp_path) == []
 
 
-def test_a_wrong_digest_is_refused_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
+def test_a_wrong_digest_is_refused_and_leaves_nothing(
+    server: Server, tmp_path: Path
+) -> None:
     """A changed file never gets its name."""
     with pytest.raises(WeightsError, match=f"{DIGEST}, should be {'0' * 64}"):
         fetch(file_at(server.url, sha256="0" * 64), tmp_path)
@@ -146,7 +166,9 @@ def test_a_wrong_digest_is_refused_and_leaves_nothing(server: Server, tmp_path: 
 
 
 @pytest.mark.parametrize("status", [404, 403, 500])
-def test_an_answer_that_is_not_a_file_is_reported_with_the_address(server: Server, tmp_path: Path, status: int) -> None:
+def test_an_answer_that_is_not_a_file_is_reported_with_the_address(
+    server: Server, tmp_path: Path, status: int
+) -> None:
     """Addresses move; people then load the file by hand."""
     server.behaviour.status = status
     with pytest.raises(WeightsError, match=f"answers {status}") as caught:
@@ -157,7 +179,9 @@ def test_an_answer_that_is_not_a_file_is_reported_with_the_address(server: Serve
     assert left_in(tmp_path) == []
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/model.pth", "http://no-such-host.invalid/model.pth"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9/model.pth", "http://no-such-host.invalid/model.pth"]
+)
 def test_no_network_is_reported_with_the_address(tmp_path: Path, url: str) -> None:
     """A machine in a laboratory is often offline."""
     with pytest.raises(WeightsError, match="cannot download") as caught:
@@ -166,10 +190,14 @@ def test_no_network_is_reported_with_the_address(tmp_path: Path, url: str) -> No
     assert str(tmp_path / "model.pth") in str(caught.value)
 
 
-def test_a_disk_that_fills_up_is_one_error(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_is_one_error(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Others write to the disk too."""
     opened = Path.open
-    monkeypatch.setattr(Path, "open", lambda path, mode: opened(Path("/dev/full"), mode))
+    monkeypatch.setattr(
+        Path, "open", lambda path, mode: opened(Path("/dev/full"), mode)
+    )
     with pytest.raises(WeightsError, match="No space left on device"):
         fetch(file_at(server.url), tmp_path)
 
@@ -183,7 +211,9 @@ def test_a_network_failure_is_not_reported_as_a_disk_failure(
         raise ssl.SSLError("bad record mac")
 
     monkeypatch.setattr(http.client.HTTPResponse, "read", read)
-    with pytest.raises(WeightsError, match=r"cannot download .*bad record mac.*check the network"):
+    with pytest.raises(
+        WeightsError, match=r"cannot download .*bad record mac.*check the network"
+    ):
         fetch(file_at(server.url), tmp_path)
     assert left_in(tmp_path) == []
 
@@ -206,16 +236,25 @@ def test_two_at_once_load_the_file_once(server: Server, tmp_path: Path) -> None:
     assert server.behaviour.requests == 1
 
 
-def test_missing_weights_are_reported_with_every_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_are_reported_with_every_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first thing a newcomer with SAM meets."""
     monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path))
     with pytest.raises(WeightsError) as caught:
         find_weights(LARGE)
-    for part in ("'large'", str(tmp_path), "simmat foundations fetch large", "--checkpoint PATH"):
+    for part in (
+        "'large'",
+        str(tmp_path),
+        "simmat foundations fetch large",
+        "--checkpoint PATH",
+    ):
         assert part in str(caught.value)
 
 
-def test_the_cached_file_is_found_and_a_cut_one_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cached_file_is_found_and_a_cut_one_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file of the wrong size would fail later, deep inside of torch."""
     monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path))
     spec = replace(LARGE, weights=file_at("http://127.0.0.1:9/"))
@@ -223,7 +262,9 @@ def test_the_cached_file_is_found_and_a_cut_one_is_not_taken(tmp_path: Path, mon
     path.write_bytes(BODY)
     assert find_weights(spec) == path
     path.write_bytes(BODY[:-1])
-    with pytest.raises(WeightsError, match=r"damaged; run `simmat foundations fetch large`"):
+    with pytest.raises(
+        WeightsError, match=r"damaged; run `simmat foundations fetch large`"
+    ):
         find_weights(spec)
 
 
@@ -234,8 +275,12 @@ def test_a_given_file_counts_before_the_cache(tmp_path: Path) -> None:
     assert find_weights(LARGE, own) == own
 
 
-@pytest.mark.parametrize(("name", "says"), [("none.pth", "none.pth"), (".", "existing file")])
-def test_a_given_file_that_is_not_a_file_is_refused(tmp_path: Path, name: str, says: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "says"), [("none.pth", "none.pth"), (".", "existing file")]
+)
+def test_a_given_file_that_is_not_a_file_is_refused(
+    tmp_path: Path, name: str, says: str
+) -> None:
     """A mistyped path must not fall back to the cache."""
     with pytest.raises(WeightsError, match=says):
         find_weights(LARGE, tmp_path / name)
@@ -260,7 +305,9 @@ def test_a_missing_packaged_file_names_the_package_to_install(tmp_path: Path) ->
     assert find_weights(spec) == fetch(spec.weights) == tmp_path / "inside.pth"
 
 
-def test_the_cache_is_where_the_variable_or_the_platform_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_where_the_variable_or_the_platform_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Home folders are small on clusters."""
     monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path

@@ -68,16 +68,24 @@ def test_a_packaged_file_that_is_cut_is_not_taken(tmp_path: Path) -> None:
         ({"hub": "o/r"}, "; remove it and run `simmat foundations fetch tiny`"),
     ],
 )
-def test_a_wrong_digest_is_refused_with_what_to_do(place: dict[str, object], cure: str) -> None:
+def test_a_wrong_digest_is_refused_with_what_to_do(
+    place: dict[str, object], cure: str
+) -> None:
     """Each place has another way to a good file."""
     with pytest.raises(WeightsError, match=r"w\.safetensors is damaged") as caught:
-        check_digest(described(replace(DESCRIBED, **place)), Path("w.safetensors"), "0" * 64)
+        check_digest(
+            described(replace(DESCRIBED, **place)), Path("w.safetensors"), "0" * 64
+        )
     assert cure in str(caught.value)
 
 
 def test_a_file_that_its_publisher_may_change_is_taken_as_it_is() -> None:
     """A hub's repository states no digest that lasts."""
-    check_digest(described(replace(DESCRIBED, sha256="", hub="o/r")), Path("w.safetensors"), "0" * 64)
+    check_digest(
+        described(replace(DESCRIBED, sha256="", hub="o/r")),
+        Path("w.safetensors"),
+        "0" * 64,
+    )
 
 
 def test_a_file_from_a_url_needs_its_digest(tmp_path: Path) -> None:
@@ -102,10 +110,14 @@ def test_a_run_takes_the_file_its_user_gives(tmp_path: Path) -> None:
     assert found.spec.foundation_sha256 == hashlib.sha256(DAMAGED).hexdigest()
 
 
-def test_a_run_reads_its_weights_for_the_digest_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_reads_its_weights_for_the_digest_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """SAM's largest file takes seconds."""
     read: list[Path] = []
-    monkeypatch.setattr(plan, "sha256_of", lambda path: read.append(path) or sha256_of(path))
+    monkeypatch.setattr(
+        plan, "sha256_of", lambda path: read.append(path) or sha256_of(path)
+    )
     parts = with_foundation(packaged(tmp_path / "w.safetensors", BODY))
     begun = plan_run(run := run_on(tmp_path), parts)
     assert len(read) == 1
@@ -117,4 +129,6 @@ def test_a_bundle_on_damaged_weights_says_so(tmp_path: Path) -> None:
     """Told that they are others than it was trained on, one looks for another file and not for the damage."""
     bundle = tiny_bundle(tmp_path / "bundle", foundation_sha256=DESCRIBED.sha256)
     with pytest.raises(WeightsError, match=r"w\.safetensors is damaged"):
-        load_bundle(bundle, with_foundation(packaged(tmp_path / "w.safetensors", DAMAGED)))
+        load_bundle(
+            bundle, with_foundation(packaged(tmp_path / "w.safetensors", DAMAGED))
+        )

@@ -39,7 +39,10 @@ class Command:
 
     def files(self, folder: Path) -> Files:
         """Return name -> bytes of all it wrote; the content of `varying` left out."""
-        return {name: b"" if name in self.varying else content for name, content in files_of(folder).items()}
+        return {
+            name: b"" if name in self.varying else content
+            for name, content in files_of(folder).items()
+        }
 
 
 def make_inputs(folder: Path) -> Path:
@@ -56,11 +59,22 @@ def _train(name: str, *more: str, weight: int = 1) -> Command:
     )
 
     def start(inputs: Path, folder: Path) -> list[str]:
-        return [*options.split(), *more, "--data", str(inputs / "set"), "--out", str(folder / "run")]
+        return [
+            *options.split(),
+            *more,
+            "--data",
+            str(inputs / "set"),
+            "--out",
+            str(folder / "run"),
+        ]
 
     def again(inputs: Path, folder: Path) -> list[str]:
         begun = (folder / "run" / "config.toml").exists()
-        return ["train", "--resume", str(folder / "run")] if begun else start(inputs, folder)
+        return (
+            ["train", "--resume", str(folder / "run")]
+            if begun
+            else start(inputs, folder)
+        )
 
     def check(folder: Path, whole: Files) -> None:
         run = RunFolder(folder / "run")
@@ -71,7 +85,12 @@ def _train(name: str, *more: str, weight: int = 1) -> Command:
         read_report(run)
 
     return Command(
-        name, start, again, check, frozenset({"run/config.toml", "run/report.json", "run/report.html"}), weight
+        name,
+        start,
+        again,
+        check,
+        frozenset({"run/config.toml", "run/report.json", "run/report.html"}),
+        weight,
     )
 
 
@@ -92,7 +111,13 @@ def _simulate(inputs: Path, folder: Path) -> list[str]:
 
 
 def _push(name: str) -> Callable[[Path, Path], list[str]]:
-    return lambda inputs, folder: ["bundle", "push", str(inputs / "bundle"), str(folder / name), "--force"]
+    return lambda inputs, folder: [
+        "bundle",
+        "push",
+        str(inputs / "bundle"),
+        str(folder / name),
+        "--force",
+    ]
 
 
 def _whole_files(folder: Path, whole: Files) -> None:
@@ -105,7 +130,11 @@ def _whole_files(folder: Path, whole: Files) -> None:
 def _whole_folder(name: str) -> Callable[[Path, Files], None]:
     def check(folder: Path, whole: Files) -> None:
         _whole_files(folder, whole)
-        missing = sorted(set(whole) - set(files_of(folder))) if (folder / name).exists() else []
+        missing = (
+            sorted(set(whole) - set(files_of(folder)))
+            if (folder / name).exists()
+            else []
+        )
         assert not missing, f"{name} is there without {missing[0]}"
 
     return check
@@ -119,8 +148,22 @@ COMMANDS = [
     _train("train", "--no-pictures", weight=6),
     _train("train with pictures"),
     Command("predict", _predict, _predict, _whole_files),
-    Command("follow", _follow, _follow, _whole_files, frozenset({"out/.follow/log.jsonl"}), 2),
-    Command("bundle push", _push("pushed.safetensors"), _push("pushed.safetensors"), _whole_files),
+    Command(
+        "follow",
+        _follow,
+        _follow,
+        _whole_files,
+        frozenset({"out/.follow/log.jsonl"}),
+        2,
+    ),
+    Command(
+        "bundle push",
+        _push("pushed.safetensors"),
+        _push("pushed.safetensors"),
+        _whole_files,
+    ),
 ]
 if find_spec("simmat_plugin_scenes"):
-    COMMANDS.append(Command("data simulate", _simulate, _simulate_again, _whole_folder("set")))
+    COMMANDS.append(
+        Command("data simulate", _simulate, _simulate_again, _whole_folder("set"))
+    )

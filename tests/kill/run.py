@@ -26,7 +26,17 @@ from typing import Any, NamedTuple
 
 from kill.commands import COMMANDS, Command, Files, make_inputs
 
-_CHANGES = frozenset({"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate"})
+_CHANGES = frozenset(
+    {
+        "os.rename",
+        "os.remove",
+        "os.mkdir",
+        "os.rmdir",
+        "os.link",
+        "os.symlink",
+        "os.truncate",
+    }
+)
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _MAX_SECONDS = 1.05
 """A moment is drawn up to so many times what a whole run took: a slower one must be hit late, too."""
@@ -57,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if find_spec("simmat_plugin_scenes"):
         import_module("simmat_plugin_scenes.dataset")
     folder = Path(tempfile.mkdtemp(prefix="simmat-kill-"))
-    deadline = time.monotonic() + (options.seconds if options.seconds is not None else float("inf"))
+    deadline = time.monotonic() + (
+        options.seconds if options.seconds is not None else float("inf")
+    )
     inputs = make_inputs(folder / "inputs")
     whole: dict[str, tuple[Files, Ended]] = {}
     trials, kills, failed = 0, 0, 0
@@ -67,14 +79,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rng = random.Random(f"{options.seed}:{number}")
         (command,) = rng.choices(COMMANDS, [one.weight for one in COMMANDS])
         if command.name not in whole:
-            whole[command.name] = _run_whole(command, inputs, folder / f"whole-{len(whole)}")
-        moments, problem = _run_trial(rng, command, *whole[command.name], inputs, folder / f"trial-{number}")
+            whole[command.name] = _run_whole(
+                command, inputs, folder / f"whole-{len(whole)}"
+            )
+        moments, problem = _run_trial(
+            rng, command, *whole[command.name], inputs, folder / f"trial-{number}"
+        )
         trials, kills, failed = trials + 1, kills + len(moments), failed + bool(problem)
         print(
             f"trial {number} (seed {options.seed}): {command.name}, killed {moments}: {problem or 'as never stopped'}"
         )
         if problem:
-            print(f"    again: python tests/kill --seed {options.seed} --one {number}", flush=True)
+            print(
+                f"    again: python tests/kill --seed {options.seed} --one {number}",
+                flush=True,
+            )
         elif options.one is None:
             shutil.rmtree(folder / f"trial-{number}")
     if options.one is not None:
@@ -95,7 +114,12 @@ def _run_whole(command: Command, inputs: Path, folder: Path) -> tuple[Files, End
 
 
 def _run_trial(
-    rng: random.Random, command: Command, whole: Files, ended: Ended, inputs: Path, folder: Path
+    rng: random.Random,
+    command: Command,
+    whole: Files,
+    ended: Ended,
+    inputs: Path,
+    folder: Path,
 ) -> tuple[list[Moment], str]:
     """Kill a command one to three times, let it end, and compare with a run that was never stopped.
 
@@ -109,7 +133,13 @@ def _run_trial(
             break
         by_change, change = rng.random() < 0.5, rng.randrange(max(ended.changes, 1))
         seconds = rng.uniform(0, _MAX_SECONDS * ended.seconds)
-        moment = Moment() if last else Moment(change=change) if by_change else Moment(seconds=seconds)
+        moment = (
+            Moment()
+            if last
+            else Moment(change=change)
+            if by_change
+            else Moment(seconds=seconds)
+        )
         stopped = _run(arguments, folder, moment)
         if stopped.code == -signal.SIGKILL and not last:
             moments.append(moment)
@@ -124,9 +154,13 @@ def _run_trial(
     wrong = {
         "missing": sorted(set(whole) - set(found)),
         "left over": sorted(set(found) - set(whole)),
-        "different": [name for name in whole if name in found and whole[name] != found[name]],
+        "different": [
+            name for name in whole if name in found and whole[name] != found[name]
+        ],
     }
-    return moments, "; ".join(f"{what}: {', '.join(names)}" for what, names in wrong.items() if names)
+    return moments, "; ".join(
+        f"{what}: {', '.join(names)}" for what, names in wrong.items() if names
+    )
 
 
 def _run(arguments: list[str], folder: Path, moment: Moment = Moment()) -> Ended:  # noqa: B008 - immutable
@@ -137,7 +171,10 @@ def _run(arguments: list[str], folder: Path, moment: Moment = Moment()) -> Ended
         folder: changes below it count; what is printed goes into a log beside it.
         moment: by default it ends by itself.
     """
-    log, counted = folder.with_name(f"{folder.name}.log"), folder.with_name(f"{folder.name}.changes")
+    log, counted = (
+        folder.with_name(f"{folder.name}.log"),
+        folder.with_name(f"{folder.name}.changes"),
+    )
     began = time.monotonic()
     pid = os.fork()
     if pid == 0:
@@ -154,7 +191,10 @@ def _run(arguments: list[str], folder: Path, moment: Moment = Moment()) -> Ended
             os._exit(code)
     if moment.seconds is not None:
         while (left := moment.seconds - (time.monotonic() - began)) > 0:
-            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            if (
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                is not None
+            ):
                 break
             time.sleep(min(0.002, left))
         os.kill(pid, signal.SIGKILL)
@@ -172,8 +212,14 @@ def _count_changes(folder: str, counted: Path, last: int | None) -> None:
 
     def note(event: str, values: tuple[Any, ...]) -> None:
         nonlocal made
-        changes = event in _CHANGES or (event == "open" and isinstance(values[2], int) and values[2] & _WRITES)
-        if changes and isinstance(values[0], str | os.PathLike) and os.fspath(values[0]).startswith(folder):
+        changes = event in _CHANGES or (
+            event == "open" and isinstance(values[2], int) and values[2] & _WRITES
+        )
+        if (
+            changes
+            and isinstance(values[0], str | os.PathLike)
+            and os.fspath(values[0]).startswith(folder)
+        ):
             if made == last:
                 os.kill(os.getpid(), signal.SIGKILL)
             made += 1
@@ -184,10 +230,18 @@ def _count_changes(folder: str, counted: Path, last: int | None) -> None:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        "tests/kill", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "tests/kill",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--kills", type=int, default=50, help="trials (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="decides every trial (default: %(default)s)")
-    parser.add_argument("--one", type=int, help="run this trial alone, and keep its folder")
+    parser.add_argument(
+        "--kills", type=int, default=50, help="trials (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="decides every trial (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--one", type=int, help="run this trial alone, and keep its folder"
+    )
     parser.add_argument("--seconds", type=float, help="begin no trial after so long")
     return parser.parse_args(arguments)

@@ -22,11 +22,18 @@ LAYOUTS = [
 
 
 @pytest.mark.parametrize(("widths", "strides"), LAYOUTS)
-def test_it_answers_finely_for_every_foundation_model(widths: tuple[int, ...], strides: tuple[float, ...]) -> None:
+def test_it_answers_finely_for_every_foundation_model(
+    widths: tuple[int, ...], strides: tuple[float, ...]
+) -> None:
     """One coarse level (SAM) or a pyramid (lite, timm): the answer is at stride 4 or finer."""
-    head = DenseHead(widths, strides, 5, background=True, generator=torch.Generator().manual_seed(0))
+    head = DenseHead(
+        widths, strides, 5, background=True, generator=torch.Generator().manual_seed(0)
+    )
     size = 56
-    levels = tuple(torch.randn(2, w, round(size / s), round(size / s)) for w, s in zip(widths, strides, strict=True))
+    levels = tuple(
+        torch.randn(2, w, round(size / s), round(size / s))
+        for w, s in zip(widths, strides, strict=True)
+    )
     answer = head(ImageEmbedding(levels, strides))
     assert answer.class_logits.shape[:2] == (2, 5)
     assert answer.distance.shape[:2] == (2, 1)
@@ -44,37 +51,60 @@ def test_a_head_of_fewer_levels_takes_the_coarsest() -> None:
     """A bundle of a head on one level loads where its foundation model has finer levels by now."""
     fine, coarse = torch.randn(1, 4, 16, 16), torch.randn(1, 8, 4, 4)
     head = _head(seed=0)
-    several, one = head(ImageEmbedding((fine, coarse), (4, 16))), head(ImageEmbedding((coarse,), (16,)))
+    several, one = (
+        head(ImageEmbedding((fine, coarse), (4, 16))),
+        head(ImageEmbedding((coarse,), (16,))),
+    )
     torch.testing.assert_close(several.class_logits, one.class_logits)
 
 
 def test_a_new_head_predicts_background_for_most_pixels() -> None:
     """Else the first tens of steps go into learning that, and short runs end there."""
     answer = _head(seed=0)(ImageEmbedding((torch.zeros(1, 8, 4, 4),), (16,)))
-    assert float(answer.class_logits.softmax(1)[:, 0].mean().detach()) == pytest.approx(1 - OBJECTS, abs=0.01)
-    assert float(answer.distance.sigmoid().mean().detach()) == pytest.approx(OBJECTS, abs=0.01)
+    assert float(answer.class_logits.softmax(1)[:, 0].mean().detach()) == pytest.approx(
+        1 - OBJECTS, abs=0.01
+    )
+    assert float(answer.distance.sigmoid().mean().detach()) == pytest.approx(
+        OBJECTS, abs=0.01
+    )
 
 
 def test_a_new_head_without_a_background_prefers_no_class() -> None:
     """Index 0 is then a class as any other."""
-    answer = _head(seed=0, background=False)(ImageEmbedding((torch.zeros(1, 8, 4, 4),), (16,)))
-    assert float(answer.class_logits.softmax(1).mean().detach()) == pytest.approx(1 / 3, abs=0.01)
+    answer = _head(seed=0, background=False)(
+        ImageEmbedding((torch.zeros(1, 8, 4, 4),), (16,))
+    )
+    assert float(answer.class_logits.softmax(1).mean().detach()) == pytest.approx(
+        1 / 3, abs=0.01
+    )
 
 
 def _head(*, seed: int, background: bool = True) -> DenseHead:
-    return DenseHead((8,), (16,), 3, background=background, generator=torch.Generator().manual_seed(seed))
+    return DenseHead(
+        (8,),
+        (16,),
+        3,
+        background=background,
+        generator=torch.Generator().manual_seed(seed),
+    )
 
 
 def _label(*boxes: tuple[int | None, int, int, int, int], size: int = 32) -> Annotation:
     regions = tuple(
-        Instance(c, Window(y0, x0, y1, x1), np.ones((y1 - y0, x1 - x0), np.bool_)) for c, y0, x0, y1, x1 in boxes
+        Instance(c, Window(y0, x0, y1, x1), np.ones((y1 - y0, x1 - x0), np.bool_))
+        for c, y0, x0, y1, x1 in boxes
     )
     return Annotation((size, size), regions, np.zeros((size, size), np.bool_))
 
 
 def test_the_smaller_of_two_objects_is_in_front() -> None:
     """Else an object on another one is never learned."""
-    classes, _ = dense_targets(_label((7, 0, 0, 20, 20), (9, 5, 5, 9, 9)), Letterbox((32, 32), 32), {7: 1, 9: 2}, 0)
+    classes, _ = dense_targets(
+        _label((7, 0, 0, 20, 20), (9, 5, 5, 9, 9)),
+        Letterbox((32, 32), 32),
+        {7: 1, 9: 2},
+        0,
+    )
     assert classes[6, 6] == 2
     assert classes[1, 1] == 1
     assert classes[25, 25] == 0
@@ -83,7 +113,10 @@ def test_the_smaller_of_two_objects_is_in_front() -> None:
 def test_the_distance_is_largest_in_the_middle_of_each_object() -> None:
     """Its peaks are where to click, for small and large objects alike."""
     _, distance = dense_targets(
-        _label((None, 2, 2, 9, 9), (None, 10, 10, 31, 31)), Letterbox((32, 32), 32), {None: 1}, 0
+        _label((None, 2, 2, 9, 9), (None, 10, 10, 31, 31)),
+        Letterbox((32, 32), 32),
+        {None: 1},
+        0,
     )
     assert distance[5, 5] == distance[20, 20] == 1
     assert distance[0, 0] == 0
@@ -99,7 +132,12 @@ def test_padding_and_ignored_pixels_have_no_truth() -> None:
     classes, _ = dense_targets(label, Letterbox((16, 16), 16), {None: 1}, NO_TRUTH)
     assert (classes[label.ignore] == NO_TRUTH).all()
     assert classes[12, 12] == NO_TRUTH, "unmarked objects may be there"
-    wide, _ = dense_targets(Annotation((8, 16), (), np.zeros((8, 16), np.bool_)), Letterbox((8, 16), 16), {}, 0)
+    wide, _ = dense_targets(
+        Annotation((8, 16), (), np.zeros((8, 16), np.bool_)),
+        Letterbox((8, 16), 16),
+        {},
+        0,
+    )
     assert (wide[8:] == NO_TRUTH).all()
     assert (wide[:8] == 0).all()
 
@@ -112,7 +150,10 @@ def test_the_loss_ignores_pixels_without_truth() -> None:
     other = DenseAnswer(answer.class_logits.clone(), answer.distance.clone())
     other.class_logits[:, :, 4:] = 50 * torch.randn(1, 3, 4, 8)
     other.distance[:, :, 4:] = 50.0
-    assert torch.allclose(dense_loss(answer, classes, distance)[0], dense_loss(other, classes, distance)[0])
+    assert torch.allclose(
+        dense_loss(answer, classes, distance)[0],
+        dense_loss(other, classes, distance)[0],
+    )
 
 
 def test_a_right_answer_costs_less_than_a_wrong_one() -> None:
@@ -130,7 +171,10 @@ def test_a_right_answer_costs_less_than_a_wrong_one() -> None:
 def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_images() -> None:
     """Then two processes that share a batch train as one does, whatever classes are in their parts."""
     generator = torch.Generator().manual_seed(0)
-    answer = DenseAnswer(torch.randn(2, 3, 8, 8, generator=generator), torch.randn(2, 1, 8, 8, generator=generator))
+    answer = DenseAnswer(
+        torch.randn(2, 3, 8, 8, generator=generator),
+        torch.randn(2, 1, 8, 8, generator=generator),
+    )
     classes = torch.randint(0, 2, (2, 16, 16), generator=generator)
     classes[1] += 1
     classes[0, :5] = -1

@@ -42,7 +42,9 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def named(device: str) -> str | None:
     """The device that accelerate is told of when it starts."""
-    started: Any = module.make_accelerator(config(Path("data"), Path("out"), device=device))
+    started: Any = module.make_accelerator(
+        config(Path("data"), Path("out"), device=device)
+    )
     return started.named
 
 
@@ -57,7 +59,9 @@ def test_several_processes_are_not_put_on_one_gpu(gpus: pytest.MonkeyPatch) -> N
     assert named("cuda") is None
 
 
-def test_the_next_run_of_a_program_does_not_inherit_the_device(gpus: pytest.MonkeyPatch) -> None:
+def test_the_next_run_of_a_program_does_not_inherit_the_device(
+    gpus: pytest.MonkeyPatch,
+) -> None:
     """A notebook trains twice; `auto` the second time must not mean the GPU of the first."""
     named("cuda:1")
     assert named("auto") is None
@@ -67,16 +71,22 @@ def test_the_next_run_of_a_program_does_not_inherit_the_device(gpus: pytest.Monk
 
 
 @pytest.mark.parametrize("device", ["cuda:1", "mps"])
-def test_one_device_for_several_processes_is_refused(gpus: pytest.MonkeyPatch, device: str) -> None:
+def test_one_device_for_several_processes_is_refused(
+    gpus: pytest.MonkeyPatch, device: str
+) -> None:
     """It would be ignored, or hold all of them."""
     gpus.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=rf"--device {device} .*2 processes.*cuda, cpu or auto"):
+    with pytest.raises(
+        ConfigError, match=rf"--device {device} .*2 processes.*cuda, cpu or auto"
+    ):
         named(device)
     with pytest.raises(ConfigError, match=rf"--device {device} .*2 processes"):
         join_processes(device)
 
 
-@pytest.mark.parametrize("name", ["meta", "xpu", "cpu:1", "cuda:", "cuda:-1", "cuda:٣", "gpu", ""])
+@pytest.mark.parametrize(
+    "name", ["meta", "xpu", "cpu:1", "cuda:", "cuda:-1", "cuda:٣", "gpu", ""]
+)
 def test_devices_that_are_not_supported_are_refused(name: str) -> None:
     """torch knows names on which a network computes nothing, as meta, or on which no score was ever taken."""
     with pytest.raises(ConfigError, match="auto, cpu, cuda, cuda:N or mps"):
@@ -91,7 +101,9 @@ def test_a_gpu_that_is_not_there_is_refused(number: str) -> None:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
-def test_freed_memory_is_used_again_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_freed_memory_is_used_again_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """64 MiB are 16,384 pages, which the system would clear each time."""
     monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
     assert not keep_freed_memory.__wrapped__()

@@ -57,7 +57,10 @@ def test_threads_that_share_a_network_get_their_own() -> None:
 
     given = [torch.full((1, 4, 4, 4), value) for value in (1.0, 2.0)]
     with ThreadPoolExecutor(2) as pool:
-        assert all(torch.equal(*pair) for pair in zip(pool.map(answer, given), given, strict=True))
+        assert all(
+            torch.equal(*pair)
+            for pair in zip(pool.map(answer, given), given, strict=True)
+        )
 
 
 def test_a_refitted_copy_of_an_overridable_convolution_keeps_its_rule() -> None:

@@ -7,10 +7,19 @@ import torch
 from torch.nn import functional as F
 
 from simmat.foundation import MaskPrediction
-from simmat.nn.losses import LOSER_SHARE, PAPER_LOSS, SAM2_LOSS, LossWeights, focal, mask_loss
+from simmat.nn.losses import (
+    LOSER_SHARE,
+    PAPER_LOSS,
+    SAM2_LOSS,
+    LossWeights,
+    focal,
+    mask_loss,
+)
 
 
-def answer(count: int = 3, masks: int = 4, side: int = 8, seed: int = 0) -> MaskPrediction:
+def answer(
+    count: int = 3, masks: int = 4, side: int = 8, seed: int = 0
+) -> MaskPrediction:
     """Return random logits and IoU that take gradients."""
     generator = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(count, masks, side, side, generator=generator)
@@ -20,21 +29,30 @@ def answer(count: int = 3, masks: int = 4, side: int = 8, seed: int = 0) -> Mask
 
 def truth(count: int = 3, side: int = 16, seed: int = 1) -> torch.Tensor:
     """Return random regions."""
-    return torch.rand(count, side, side, generator=torch.Generator().manual_seed(seed)) > 0.6
+    return (
+        torch.rand(count, side, side, generator=torch.Generator().manual_seed(seed))
+        > 0.6
+    )
 
 
-def by_hand(prediction: MaskPrediction, targets: torch.Tensor, weights: LossWeights) -> torch.Tensor:
+def by_hand(
+    prediction: MaskPrediction, targets: torch.Tensor, weights: LossWeights
+) -> torch.Tensor:
     """Return per-prompt losses, written out mask by mask from the formulas."""
     out = []
     for k in range(len(targets)):
         errors, iou_errors = [], []
         for m in range(prediction.logits.shape[1]):
-            logit = F.interpolate(prediction.logits[k, m][None, None], targets.shape[-2:], mode="bilinear")[0, 0]
+            logit = F.interpolate(
+                prediction.logits[k, m][None, None], targets.shape[-2:], mode="bilinear"
+            )[0, 0]
             p, t = logit.sigmoid(), targets[k].float()
             of_truth = torch.where(targets[k], p, 1 - p)
             pixel = -of_truth.log()
             if weights.pixel is focal:
-                pixel = pixel * (1 - of_truth) ** 2 * torch.where(targets[k], 0.25, 0.75)
+                pixel = (
+                    pixel * (1 - of_truth) ** 2 * torch.where(targets[k], 0.25, 0.75)
+                )
             dice = 1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1)
             errors.append(weights.mask * pixel.mean() + weights.dice * dice)
             inside = logit > 0
@@ -44,18 +62,25 @@ def by_hand(prediction: MaskPrediction, targets: torch.Tensor, weights: LossWeig
         if len(errors) > 1:
             best = min(range(1, len(errors)), key=lambda m: errors[m].item())
             others = [e for m, e in enumerate(errors) if m not in (0, best)]
-            guesses = (1 - LOSER_SHARE) * errors[best] + LOSER_SHARE * torch.stack(others).mean()
+            guesses = (1 - LOSER_SHARE) * errors[best] + LOSER_SHARE * torch.stack(
+                others
+            ).mean()
             loss = (errors[0] + guesses) / 2
         out.append(loss + weights.iou * torch.stack(iou_errors).mean())
     return torch.stack(out)
 
 
-@pytest.mark.parametrize("weights", [SAM2_LOSS, PAPER_LOSS, LossWeights(dice=2.0, iou=3.0)])
+@pytest.mark.parametrize(
+    "weights", [SAM2_LOSS, PAPER_LOSS, LossWeights(dice=2.0, iou=3.0)]
+)
 @pytest.mark.parametrize("masks", [1, 4])
 def test_the_loss_is_the_formula(weights: LossWeights, masks: int) -> None:
     """Focal or cross-entropy, dice, IoU error, relaxed winner-takes-all: nothing more."""
     prediction, targets = answer(masks=masks), truth()
-    torch.testing.assert_close(mask_loss(prediction, targets, None, weights)[0], by_hand(prediction, targets, weights))
+    torch.testing.assert_close(
+        mask_loss(prediction, targets, None, weights)[0],
+        by_hand(prediction, targets, weights),
+    )
 
 
 def test_ignored_pixels_neither_score_nor_pull() -> None:
@@ -65,7 +90,10 @@ def test_ignored_pixels_neither_score_nor_pull() -> None:
     ignore[:, 4:9, 2:12] = True
     loss = mask_loss(prediction, targets, ignore)
     loss[0].sum().backward()
-    changed = MaskPrediction(torch.where(ignore[:, None], -50.0, prediction.logits.detach()), prediction.iou.detach())
+    changed = MaskPrediction(
+        torch.where(ignore[:, None], -50.0, prediction.logits.detach()),
+        prediction.iou.detach(),
+    )
     flipped = torch.where(ignore, ~targets, targets)
     torch.testing.assert_close(mask_loss(changed, flipped, ignore)[0], loss[0].detach())
     gradient = prediction.logits.grad
@@ -81,7 +109,9 @@ def test_the_size_of_the_ignored_part_does_not_dilute_the_loss() -> None:
     padded = F.pad(targets, (0, 0, 0, 48))
     ignore = torch.zeros_like(padded)
     ignore[:, 16:] = True
-    torch.testing.assert_close(mask_loss(wide, padded, ignore)[0], mask_loss(prediction, targets)[0])
+    torch.testing.assert_close(
+        mask_loss(wide, padded, ignore)[0], mask_loss(prediction, targets)[0]
+    )
 
 
 def test_every_mask_and_every_score_gets_a_gradient() -> None:
@@ -90,7 +120,15 @@ def test_every_mask_and_every_score_gets_a_gradient() -> None:
     mask_loss(prediction, truth())[0].sum().backward()
     for tensor in prediction.logits, prediction.iou:
         assert tensor.grad is not None
-        assert (tensor.grad.flatten(2).abs().sum(-1) if tensor.ndim == 4 else tensor.grad.abs()).gt(0).all()
+        assert (
+            (
+                tensor.grad.flatten(2).abs().sum(-1)
+                if tensor.ndim == 4
+                else tensor.grad.abs()
+            )
+            .gt(0)
+            .all()
+        )
 
 
 def test_a_prompt_without_a_scored_pixel_counts_for_nothing() -> None:
@@ -104,7 +142,9 @@ def test_a_prompt_without_a_scored_pixel_counts_for_nothing() -> None:
     assert prediction.logits.grad is not None
     assert torch.isfinite(prediction.logits.grad).all()
     kept = torch.tensor([0, 2])
-    alone = mask_loss(MaskPrediction(prediction.logits[kept], prediction.iou[kept]), targets[kept])
+    alone = mask_loss(
+        MaskPrediction(prediction.logits[kept], prediction.iou[kept]), targets[kept]
+    )
     for name, value in alone[1].items():
         torch.testing.assert_close(loss[1][name], value)
     everything = mask_loss(prediction, targets, torch.ones_like(targets))
@@ -124,7 +164,9 @@ def test_the_means_are_those_of_the_single_mask() -> None:
     assert not any(value.requires_grad for value in means.values())
 
 
-def test_groups_give_the_loss_and_gradient_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups_give_the_loss_and_gradient_of_all_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Groups with recomputation only bound memory: 24 prompts of 4 masks at 1024² would take gigabytes."""
     gradients, losses = [], []
     for most in (2**23, 4 * 16 * 16 * 2):
@@ -141,7 +183,9 @@ def test_groups_give_the_loss_and_gradient_of_all_at_once(monkeypatch: pytest.Mo
 def test_half_precision_logits_are_compared_in_full() -> None:
     """Sums over a million pixels overflow in 16 bits."""
     prediction = answer()
-    half = MaskPrediction(prediction.logits.detach().bfloat16(), prediction.iou.detach().bfloat16())
+    half = MaskPrediction(
+        prediction.logits.detach().bfloat16(), prediction.iou.detach().bfloat16()
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = mask_loss(half, truth())
     assert loss[0].dtype == torch.float32

@@ -51,7 +51,9 @@ def planes(count: int) -> torch.Tensor:
     return torch.randn(2, count, 16, 16, generator=torch.Generator().manual_seed(99))
 
 
-@pytest.mark.parametrize(("count", "parameters"), [(1, 2371), (3, 3523), (4, 4099), (6, 5251), (9, 6979)])
+@pytest.mark.parametrize(
+    ("count", "parameters"), [(1, 2371), (3, 3523), (4, 4099), (6, 5251), (9, 6979)]
+)
 def test_mat_has_the_papers_size(count: int, parameters: int) -> None:
     """These are the counts of the paper's layer for 1, 3, 4, 6 and 9 channels."""
     assert sum(p.numel() for p in build("mat", count).parameters()) == parameters
@@ -61,7 +63,9 @@ def test_mat_has_the_papers_size(count: int, parameters: int) -> None:
 @pytest.mark.parametrize("name", ["mat-residual", "zeroshot"])
 def test_step_zero_is_exactly_the_zero_shot_model(name: str, count: int) -> None:
     """A residual that is not zero at the start throws away what the foundation model knows."""
-    expected = torch.nn.functional.conv2d(planes(count), zero_shot(count)[:, :, None, None])
+    expected = torch.nn.functional.conv2d(
+        planes(count), zero_shot(count)[:, :, None, None]
+    )
     assert torch.equal(build(name, count)(planes(count)), expected)
 
 
@@ -75,10 +79,14 @@ def test_linear_starts_as_the_zero_shot_map(count: int) -> None:
 def test_contrast_scales_the_map_alone() -> None:
     """A fainter picture at the start; what training adds is as large as ever."""
     faint = build("mat-residual", 2, contrast=0.25)
-    torch.testing.assert_close(faint(planes(2)), 0.25 * build("mat-residual", 2)(planes(2)))
+    torch.testing.assert_close(
+        faint(planes(2)), 0.25 * build("mat-residual", 2)(planes(2))
+    )
     with torch.no_grad():
         faint.stack[-1].bias.fill_(3.0)
-    torch.testing.assert_close(faint(planes(2)), 0.25 * build("mat-residual", 2)(planes(2)) + 3.0)
+    torch.testing.assert_close(
+        faint(planes(2)), 0.25 * build("mat-residual", 2)(planes(2)) + 3.0
+    )
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "much", True])
@@ -90,7 +98,9 @@ def test_a_contrast_that_shows_nothing_is_refused(value: object) -> None:
 
 def test_identity_refuses_other_counts_by_number_and_name() -> None:
     """One plane repeated without a word is what we do not do."""
-    with pytest.raises(ConfigError, match=r"exactly 3 channels, got 1 \(c0 \[count\]\).*zeroshot"):
+    with pytest.raises(
+        ConfigError, match=r"exactly 3 channels, got 1 \(c0 \[count\]\).*zeroshot"
+    ):
         build("identity", 1)
 
 

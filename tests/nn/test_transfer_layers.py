@@ -32,7 +32,12 @@ class Stem(nn.Module):
         self.first_layer = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
 
 
-def layer(name: str | TransferLayerSpec, count: int, backbone: nn.Module | None = None, **options: Any) -> nn.Module:
+def layer(
+    name: str | TransferLayerSpec,
+    count: int,
+    backbone: nn.Module | None = None,
+    **options: Any,
+) -> nn.Module:
     """Build a transfer layer, in evaluation."""
     spec = SPECS[name] if isinstance(name, str) else name
     built: nn.Module = import_from_string(spec.build)(
@@ -59,7 +64,9 @@ def whole(x: torch.Tensor) -> torch.Tensor:
     return torch.ones(len(x), *x.shape[-2:], dtype=torch.bool)
 
 
-def features(module: nn.Module, x: torch.Tensor, content: torch.Tensor | None = None) -> torch.Tensor:
+def features(
+    module: nn.Module, x: torch.Tensor, content: torch.Tensor | None = None
+) -> torch.Tensor:
     """Run a layer; of two outputs the features."""
     out = module(x, whole(x) if content is None else content)
     found: torch.Tensor = out[1] if isinstance(out, tuple) else out
@@ -74,11 +81,15 @@ def features(module: nn.Module, x: torch.Tensor, content: torch.Tensor | None = 
         (4, [[0.75, 0, 0], [0, 0.75, 0], [0, 0, 0.75], [0.75, 0, 0]]),
     ],
 )
-def test_first_conv_starts_from_the_rgb_kernels_by_the_usual_rule(count: int, kernels: list[list[float]]) -> None:
+def test_first_conv_starts_from_the_rgb_kernels_by_the_usual_rule(
+    count: int, kernels: list[list[float]]
+) -> None:
     """One channel sees their sum; more get them in turn, scaled by 3/C."""
     backbone = Backbone().requires_grad_(False)
     module = layer("first-conv", count, backbone)
-    weight = torch.einsum("co,dohw->dchw", torch.tensor(kernels), backbone.first_layer.weight)
+    weight = torch.einsum(
+        "co,dohw->dchw", torch.tensor(kernels), backbone.first_layer.weight
+    )
     torch.testing.assert_close(module.embed.weight.detach(), weight)
     expected = F.conv2d(planes(count), weight, backbone.first_layer.bias, stride=4)
     torch.testing.assert_close(features(module, planes(count)), expected)
@@ -87,7 +98,9 @@ def test_first_conv_starts_from_the_rgb_kernels_by_the_usual_rule(count: int, ke
 
 @pytest.mark.parametrize("backbone", [Backbone, Stem])
 @pytest.mark.parametrize("name", WITH_CONTENT)
-def test_features_of_padding_are_what_the_model_knows_there(name: str, backbone: type[nn.Module]) -> None:
+def test_features_of_padding_are_what_the_model_knows_there(
+    name: str, backbone: type[nn.Module]
+) -> None:
     """It was trained with padding embedded as zeros; a trained bias must not reach it."""
     first = backbone()
     module = shake(layer(name, 2, first))
@@ -95,11 +108,23 @@ def test_features_of_padding_are_what_the_model_knows_there(name: str, backbone:
     content[:, 8:] = False
     x = planes(2) * content[:, None]
     with torch.no_grad():
-        out, zeros = features(module, x, content), first.first_layer(torch.zeros(2, 3, 16, 16))
-    expected = torch.zeros_like(zeros) if SPECS[name].output == "image+features" else zeros
-    below = out.shape[-2] // 2 + (backbone is Stem)  # the stem's kernel reaches over the edge
+        out, zeros = (
+            features(module, x, content),
+            first.first_layer(torch.zeros(2, 3, 16, 16)),
+        )
+    expected = (
+        torch.zeros_like(zeros) if SPECS[name].output == "image+features" else zeros
+    )
+    # the stem's kernel reaches over the edge
+    below = out.shape[-2] // 2 + (backbone is Stem)
     assert torch.equal(out[:, :, below:], expected[:, :, below:])
-    assert not torch.isclose(out[:, :, : out.shape[-2] // 2], expected[:, :, : out.shape[-2] // 2]).any(1).all()
+    assert (
+        not torch.isclose(
+            out[:, :, : out.shape[-2] // 2], expected[:, :, : out.shape[-2] // 2]
+        )
+        .any(1)
+        .all()
+    )
 
 
 @pytest.mark.parametrize("name", WITH_CONTENT)
@@ -115,9 +140,14 @@ def test_the_content_does_not_depend_on_the_amount_of_padding(name: str) -> None
 
 
 @pytest.mark.parametrize("name", WITH_CONTENT)
-def test_a_model_without_one_convolution_at_its_head_is_refused_by_name(name: str) -> None:
+def test_a_model_without_one_convolution_at_its_head_is_refused_by_name(
+    name: str,
+) -> None:
     """These layers copy or replace it."""
-    with pytest.raises(ConfigError, match=rf"'{name}' needs .* backbone Linear has no `first_layer`; .*--mat"):
+    with pytest.raises(
+        ConfigError,
+        match=rf"'{name}' needs .* backbone Linear has no `first_layer`; .*--mat",
+    ):
         layer(name, 2, nn.Linear(1, 1))
 
 
@@ -132,7 +162,10 @@ def test_channel_attention_starts_as_the_zero_shot_model(count: int) -> None:
         generator=torch.Generator(),
     )
     torch.testing.assert_close(
-        features(layer("channel-attention", count), planes(count)), FIRST(shown(planes(count))), atol=1e-5, rtol=1e-4
+        features(layer("channel-attention", count), planes(count)),
+        FIRST(shown(planes(count))),
+        atol=1e-5,
+        rtol=1e-4,
     )
 
 
@@ -141,7 +174,9 @@ def test_channel_attention_starts_with_opposed_channels_as_bright_as_others() ->
     channels = [Channel(name, "counts", "count", mean=0.0, std=1.0) for name in "ab"]
     gains = []
     for correlation in (0.8, -0.8):
-        seen = Statistics((0.0, 0.0), (1.0, 1.0), ((1.0, correlation), (correlation, 1.0)), (9, 9))
+        seen = Statistics(
+            (0.0, 0.0), (1.0, 1.0), ((1.0, correlation), (correlation, 1.0)), (9, 9)
+        )
         zero_shot = torch.from_numpy(zero_shot_map(channels, seen))
         built = build_channel_attention(
             channels=channels,
@@ -167,10 +202,15 @@ def test_a_missing_band_counts_for_nothing() -> None:
         assert not torch.allclose(features(module, x), missing)
         # Two channels as a layer of their own answer the same.
         two = layer("channel-attention", 2, embedding="identity")
-        state = {k: v[[0, 2]] if k == "codes.learned" else v for k, v in module.state_dict().items()}
+        state = {
+            k: v[[0, 2]] if k == "codes.learned" else v
+            for k, v in module.state_dict().items()
+        }
         two.load_state_dict(state)
         two.gain = module.gain
-        torch.testing.assert_close(features(two, x[:, [0, 2]]), features(module, x), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            features(two, x[:, [0, 2]]), features(module, x), atol=1e-5, rtol=1e-4
+        )
 
 
 def test_each_image_of_a_batch_has_its_own_missing_bands() -> None:
@@ -182,7 +222,9 @@ def test_each_image_of_a_batch_has_its_own_missing_bands() -> None:
         together = features(module, x)
         for image in (0, 1):
             alone = features(module, x[image : image + 1])
-            torch.testing.assert_close(together[image : image + 1], alone, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(
+                together[image : image + 1], alone, atol=1e-5, rtol=1e-4
+            )
 
 
 def test_an_image_without_any_channel_gives_numbers() -> None:
@@ -196,18 +238,24 @@ def test_channels_are_dropped_in_training_alone_and_never_all() -> None:
     module = layer("channel-attention", 3, drop=0.2)
     x = torch.ones(400, 3, 4, 4)
     x[:, 2] = 0
-    assert torch.equal(module.used_channels(x), torch.tensor([True, True, False]).expand(400, 3))
+    assert torch.equal(
+        module.used_channels(x), torch.tensor([True, True, False]).expand(400, 3)
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         used = module.train().used_channels(x)
     assert used.any(1).all()
     assert not used[:, 2].any()
-    assert used[:, :2].float().mean().item() == pytest.approx(0.8 + 0.2**2, abs=0.03)  # both stay where both fell
+    # both stay where both fell
+    assert used[:, :2].float().mean().item() == pytest.approx(0.8 + 0.2**2, abs=0.03)
 
 
 def by_wavelength(*wavelengths: float | None, **options: Any) -> nn.Module:
     """Build channel attention over channels of the given wavelengths."""
-    channels = [Channel(f"c{i}", "reflectance", "1", wavelength_um=w) for i, w in enumerate(wavelengths)]
+    channels = [
+        Channel(f"c{i}", "reflectance", "1", wavelength_um=w)
+        for i, w in enumerate(wavelengths)
+    ]
     return build_channel_attention(
         channels=channels,
         zero_shot=torch.full((3, len(channels)), 1 / len(channels)),
@@ -222,9 +270,14 @@ def test_a_channel_with_a_wavelength_has_its_code_and_one_without_learns_it() ->
     codes = by_wavelength(0.66, None, 0.84).codes
     assert codes.learned.shape == (1, 64)
     fixed = wavelength_codes([0.66, 0.84])
-    torch.testing.assert_close(codes(), torch.stack([fixed[0], codes.learned[0], fixed[1]]))
+    torch.testing.assert_close(
+        codes(), torch.stack([fixed[0], codes.learned[0], fixed[1]])
+    )
     assert by_wavelength(0.66, 0.84).codes.learned is None
-    assert by_wavelength(0.66, 0.84, embedding="identity").codes.learned.shape == (2, 64)
+    assert by_wavelength(0.66, 0.84, embedding="identity").codes.learned.shape == (
+        2,
+        64,
+    )
 
 
 def test_channels_of_one_wavelength_are_distinguished() -> None:
@@ -233,14 +286,19 @@ def test_channels_of_one_wavelength_are_distinguished() -> None:
     assert module.codes.learned.shape == (2, 64)
     x = planes(3)
     with torch.no_grad():
-        assert not torch.allclose(features(module, x), features(module, x[:, [0, 2, 1]]), atol=1e-3)
+        assert not torch.allclose(
+            features(module, x), features(module, x[:, [0, 2, 1]]), atol=1e-3
+        )
     with pytest.raises(ConfigError, match=r"\['c1', 'c2'\].*auto"):
         by_wavelength(0.66, 55000, 55000, embedding="wavelength")
 
 
 def test_channel_attention_reports_all_bad_options_at_once() -> None:
     """One run, one list."""
-    with pytest.raises(ConfigError, match=r"16 features, got 5; drop .* got 1.*; .*every channel, \['c1'\] have none"):
+    with pytest.raises(
+        ConfigError,
+        match=r"16 features, got 5; drop .* got 1.*; .*every channel, \['c1'\] have none",
+    ):
         by_wavelength(0.66, None, heads=5, drop=1.0, embedding="wavelength")
     with pytest.raises(ConfigError, match="auto, wavelength, identity, got 'colour'"):
         by_wavelength(0.66, embedding="colour")

@@ -29,8 +29,11 @@ def clicks(image_index: list[int], points: int = 2) -> PromptBatch:
     generator = torch.Generator().manual_seed(6)
     return PromptBatch(
         image_index=torch.tensor(image_index),
-        point_coords=torch.rand(len(image_index), points, 2, generator=generator) * SIZE,
-        point_labels=torch.randint(0, 2, (len(image_index), points), generator=generator),
+        point_coords=torch.rand(len(image_index), points, 2, generator=generator)
+        * SIZE,
+        point_labels=torch.randint(
+            0, 2, (len(image_index), points), generator=generator
+        ),
     )
 
 
@@ -43,8 +46,12 @@ def step(model: SimMAT, optimiser: torch.optim.Optimizer) -> None:
     """Take a training step on two images and five prompts."""
     optimiser.zero_grad()
     content = torch.ones(2, SIZE, SIZE, dtype=torch.bool)
-    targets = torch.rand(5, SIZE, SIZE, generator=torch.Generator().manual_seed(9)) > 0.5
-    mask_loss(model(images(2), content, clicks([0, 1, 1, 0, 0])), targets)[0].mean().backward()
+    targets = (
+        torch.rand(5, SIZE, SIZE, generator=torch.Generator().manual_seed(9)) > 0.5
+    )
+    mask_loss(model(images(2), content, clicks([0, 1, 1, 0, 0])), targets)[
+        0
+    ].mean().backward()
     optimiser.step()
 
 
@@ -55,7 +62,9 @@ def step(model: SimMAT, optimiser: torch.optim.Optimizer) -> None:
             transfer,
             tuner,
             id=f"{transfer.name}-{tuner.name}",
-            marks=() if transfer.name == "mat-residual" or tuner.name == "lora" else pytest.mark.slow,
+            marks=()
+            if transfer.name == "mat-residual" or tuner.name == "lora"
+            else pytest.mark.slow,
         )
         for transfer, tuner in product(TRANSFER_LAYERS, TUNERS)
     ],
@@ -87,12 +96,18 @@ def test_after_two_steps_what_trains_has_moved_and_what_is_frozen_has_not(
 
 
 @pytest.mark.parametrize("tuner", TUNERS, ids=lambda spec: spec.name)
-def test_before_the_first_step_every_tuner_answers_as_the_frozen_model(tuner: TunerSpec) -> None:
+def test_before_the_first_step_every_tuner_answers_as_the_frozen_model(
+    tuner: TunerSpec,
+) -> None:
     """LoRA starts at zero: bit for bit the pretrained model."""
     transfer = next(spec for spec in TRANSFER_LAYERS if spec.name == "zeroshot")
     frozen = next(spec for spec in TUNERS if spec.name == "frozen")
     content = torch.ones(2, SIZE, SIZE, dtype=torch.bool)
-    with torch.inference_mode():  # torch's attention takes another way where it must keep values for gradients
-        tuned, plain = (network(transfer, spec)(images(2), content, clicks([0, 1])) for spec in (tuner, frozen))
+    # torch's attention takes another way where it must keep values for gradients
+    with torch.inference_mode():
+        tuned, plain = (
+            network(transfer, spec)(images(2), content, clicks([0, 1]))
+            for spec in (tuner, frozen)
+        )
     assert torch.equal(tuned.logits, plain.logits)
     assert torch.equal(tuned.iou, plain.iou)

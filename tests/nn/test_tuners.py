@@ -41,10 +41,17 @@ class Attend(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, 12) tokens of one sequence to (B, 12)."""
         normed = nn.functional.layer_norm(x, (12,))
-        q, k, v = (part.reshape(1, len(x), 2, 6).transpose(1, 2) for part in self.qkv(normed).chunk(3, -1))
+        q, k, v = (
+            part.reshape(1, len(x), 2, 6).transpose(1, 2)
+            for part in self.qkv(normed).chunk(3, -1)
+        )
         if self.memory is not None:
             k, v = join_memory(k, v, self.memory, self.qkv)
-        return nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(len(x), 12)
+        return (
+            nn.functional.scaled_dot_product_attention(q, k, v)
+            .transpose(1, 2)
+            .reshape(len(x), 12)
+        )
 
 
 class Backbone(nn.Module):
@@ -79,7 +86,9 @@ class Decoder(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, 12) to (B, 3)."""
-        out: torch.Tensor = self.norm(self.query(self.attend(self.drop(self.prompt(x)))))
+        out: torch.Tensor = self.norm(
+            self.query(self.attend(self.drop(self.prompt(x))))
+        )
         return out
 
 
@@ -110,12 +119,19 @@ def toy(seed: int = 0) -> Model:
 
 
 def tune(
-    model: nn.Module, tuner: str | TunerSpec, targets: TuningTargets = TARGETS, seed: int = 1, **options: object
+    model: nn.Module,
+    tuner: str | TunerSpec,
+    targets: TuningTargets = TARGETS,
+    seed: int = 1,
+    **options: object,
 ) -> nn.Module:
     """Apply a tuner, a built-in one by its name."""
     spec = SPECS[tuner] if isinstance(tuner, str) else tuner
     import_from_string(spec.apply)(
-        model, targets=targets, generator=torch.Generator().manual_seed(seed), **{**spec.options, **options}
+        model,
+        targets=targets,
+        generator=torch.Generator().manual_seed(seed),
+        **{**spec.options, **options},
     )
     return model
 
@@ -140,20 +156,28 @@ def test_each_tuner_moves_what_it_says() -> None:
     prompt = {name for name in every if "decoder.prompt" in name}
     assert moving(tune(toy(), "frozen")) == set()
     assert moving(tune(toy(), "full")) == every - prompt
-    assert moving(tune(toy(), "decoder")) == {name for name in every if name.startswith("decoder.")} - prompt
+    assert (
+        moving(tune(toy(), "decoder"))
+        == {name for name in every if name.startswith("decoder.")} - prompt
+    )
     factors = {
         f"{layer}.{factor}"
         for layer in ("backbone.qkv", "backbone.point", "decoder.query")
         for factor in ("lora_a", "lora_b")
     }
     assert moving(tune(toy(), "lora")) == factors
-    assert moving(tune(toy(), "linear")) == {"backbone.point.weight", "backbone.point.bias"}
+    assert moving(tune(toy(), "linear")) == {
+        "backbone.point.weight",
+        "backbone.point.bias",
+    }
 
 
 @pytest.mark.parametrize("where", ["backbone", "decoder"])
 def test_lora_stays_in_the_part_it_is_given(where: str) -> None:
     """Where LoRA goes matters more than its rank."""
-    assert {name.split(".")[0] for name in moving(tune(toy(), "lora", where=where))} == {where}
+    assert {
+        name.split(".")[0] for name in moving(tune(toy(), "lora", where=where))
+    } == {where}
 
 
 def test_lora_keeps_every_name_and_tensor_of_the_model() -> None:
@@ -169,7 +193,14 @@ def test_lora_changes_only_the_slices_it_names() -> None:
     """In a fused qkv q and v, never k."""
     layer = nn.Linear(5, 12)
     tuned = copy.deepcopy(layer)
-    add_lora(tuned, slices=(0, 2), parts=3, rank=2, alpha=4.0, generator=torch.Generator().manual_seed(0))
+    add_lora(
+        tuned,
+        slices=(0, 2),
+        parts=3,
+        rank=2,
+        alpha=4.0,
+        generator=torch.Generator().manual_seed(0),
+    )
     nn.init.normal_(tuned.lora_b, generator=torch.Generator().manual_seed(1))
     x = torch.randn(3, 7, 5, generator=torch.Generator().manual_seed(2))
     delta = tuned(x) - layer(x)
@@ -183,12 +214,21 @@ def test_lora_of_a_convolution_is_that_of_a_linear_layer_at_every_pixel() -> Non
     """A 1x1 convolution is a linear layer; both forms must agree, strides too."""
     conv = nn.Conv2d(5, 6, 1, stride=2)
     tuned = copy.deepcopy(conv)
-    add_lora(tuned, slices=(1,), parts=2, rank=3, alpha=3.0, generator=torch.Generator().manual_seed(0))
+    add_lora(
+        tuned,
+        slices=(1,),
+        parts=2,
+        rank=3,
+        alpha=3.0,
+        generator=torch.Generator().manual_seed(0),
+    )
     nn.init.normal_(tuned.lora_b, generator=torch.Generator().manual_seed(1))
     x = torch.randn(2, 5, 4, 4, generator=torch.Generator().manual_seed(2))
     delta = tuned(x) - conv(x)
     assert (delta[:, :3] == 0).all()
-    expected = torch.einsum("or,rc,bchw->bohw", tuned.lora_b[0], tuned.lora_a, x[:, :, ::2, ::2])
+    expected = torch.einsum(
+        "or,rc,bchw->bohw", tuned.lora_b[0], tuned.lora_a, x[:, :, ::2, ::2]
+    )
     torch.testing.assert_close(delta[:, 3:], expected)
 
 
@@ -214,12 +254,16 @@ def test_a_layer_lora_cannot_take_is_refused_by_name() -> None:
         tune(toy(), "lora", TuningTargets(lora={r"backbone[.]norm": ((0,), 1)}))
     for slices, parts in [((0,), 5), ((3,), 3)]:
         with pytest.raises(ConfigError, match=r"slices .* of 'backbone.qkv'"):
-            tune(toy(), "lora", TuningTargets(lora={r"backbone[.]qkv": (slices, parts)}))
+            tune(
+                toy(), "lora", TuningTargets(lora={r"backbone[.]qkv": (slices, parts)})
+            )
 
 
 def test_all_bad_options_are_reported_at_once() -> None:
     """One run, one list."""
-    with pytest.raises(ConfigError, match=r"rank .* got 0; alpha .* got -1.*; where .* got 'neck'"):
+    with pytest.raises(
+        ConfigError, match=r"rank .* got 0; alpha .* got -1.*; where .* got 'neck'"
+    ):
         tune(toy(), "lora", rank=0, alpha=-1.0, where="neck")
 
 
@@ -230,8 +274,12 @@ def test_frozen_batchnorm_keeps_its_statistics_and_trained_one_moves() -> None:
     model(X)
     frozen = toy().state_dict()
     state = model.state_dict()
-    assert torch.equal(state["backbone.norm.running_mean"], frozen["backbone.norm.running_mean"])
-    assert not torch.equal(state["decoder.norm.running_mean"], frozen["decoder.norm.running_mean"])
+    assert torch.equal(
+        state["backbone.norm.running_mean"], frozen["backbone.norm.running_mean"]
+    )
+    assert not torch.equal(
+        state["decoder.norm.running_mean"], frozen["decoder.norm.running_mean"]
+    )
 
 
 def test_dropout_follows_the_mode_of_its_module() -> None:
@@ -282,8 +330,13 @@ def expect_state_of_what_moves(model: nn.Module) -> None:
             optimiser.step()
     else:
         model(X)
-    changed = {key for key, tensor in model.state_dict().items() if not torch.equal(tensor, before[key])}
+    changed = {
+        key
+        for key, tensor in model.state_dict().items()
+        if not torch.equal(tensor, before[key])
+    }
     kept = set(trainable_state(model))
     assert changed <= kept
-    before_a_norm = {"backbone.point.bias", "decoder.query.bias"}  # BatchNorm takes the mean out again
+    # BatchNorm takes the mean out again
+    before_a_norm = {"backbone.point.bias", "decoder.query.bias"}
     assert kept - changed <= before_a_norm

@@ -14,7 +14,8 @@ from fuzz.targets import TARGETS
 @pytest.fixture(scope="session")
 def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "fuzz-seeds"  # one for all of xdist
+    # one for all of xdist
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "fuzz-seeds"
 
 
 @pytest.mark.slow
@@ -26,20 +27,27 @@ def test_a_damaged_file_is_read_or_refused(name: str, seeds: Path) -> None:
     result = run_block(name, 0, 0, seeds)
     assert not result.problem, result.problem
     assert result.kinds.total() > BLOCK // TARGETS[name].weight / 2
-    blocks = (run_block(name, 0, number, seeds) for number in range(1, TARGETS[name].weight))  # of few cases
+    # of few cases
+    blocks = (
+        run_block(name, 0, number, seeds) for number in range(1, TARGETS[name].weight)
+    )
     values = result.kinds["value"] or any(block.kinds["value"] for block in blocks)
     assert values, "all were refused: the seeds are not valid any more"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROBES)
-def test_a_failure_is_noticed_and_its_smallest_file_is_kept(tmp_path: Path, name: str) -> None:
+def test_a_failure_is_noticed_and_its_smallest_file_is_kept(
+    tmp_path: Path, name: str
+) -> None:
     """A file that ends or blocks the process must be found as well as one that raises."""
     result = run_block(name, 0, 0, tmp_path, kept=tmp_path / "kept", clock_seconds=5)
     if name == "refused":
         assert not result.problem
         return
     stopped = name in ("died", "hangs")
-    assert result.problem.startswith("died or hangs" if stopped else name.split(" of ")[0])
+    assert result.problem.startswith(
+        "died or hangs" if stopped else name.split(" of ")[0]
+    )
     number = int((tmp_path / "kept" / f"{name}-0-0" / "number.txt").read_text())
     assert number > 40 if stopped else number == 41

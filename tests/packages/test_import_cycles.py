@@ -15,13 +15,20 @@ PACKAGES = [ROOT / "simmat", *sorted(ROOT.glob("plugins/*/src/*/"))]
 def imports(package: Path) -> dict[str, set[str]]:
     """Module -> the modules of its package that it imports anywhere, by name."""
     files = {
-        ".".join(file.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__"): file
+        ".".join(file.relative_to(package.parent).with_suffix("").parts).removesuffix(
+            ".__init__"
+        ): file
         for file in package.rglob("*.py")
     }
     found: dict[str, set[str]] = {}
     for module, file in files.items():
         nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
-        names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        names = [
+            alias.name
+            for node in nodes
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        ]
         for node in nodes:
             if isinstance(node, ast.ImportFrom):
                 inner = [f"{node.module}.{alias.name}" for alias in node.names]

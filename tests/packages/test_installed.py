@@ -13,10 +13,15 @@ from simmat_testing.package_checks import simmat_packages
 from simmat.plugins.registry import installed
 from simmat.sensors.adapter import ModalityAdapter
 
-BANDS = {"landsat8": ("B2", "B3", "B4", "B5", "B6", "B7"), "sentinel2": ("B2", "B3", "B4", "B8", "B11", "B12")}
+BANDS = {
+    "landsat8": ("B2", "B3", "B4", "B5", "B6", "B7"),
+    "sentinel2": ("B2", "B3", "B4", "B8", "B11", "B12"),
+}
 """Sensor that cannot be simulated -> bands of a file."""
 OTHERS = [
-    name for name in installed().names("modality") if not installed().owner("modality", name).startswith("simmat ")
+    name
+    for name in installed().names("modality")
+    if not installed().owner("modality", name).startswith("simmat ")
 ]
 """Sensors that packages bring."""
 
@@ -27,15 +32,23 @@ class TestSensors(SensorContract):
     modalities = tuple(map(installed().modality, OTHERS))
 
     @pytest.fixture
-    def samples(self, modality: ModalityAdapter, tmp_path: Path) -> list[dict[str, Path]] | None:
+    def samples(
+        self, modality: ModalityAdapter, tmp_path: Path
+    ) -> list[dict[str, Path]] | None:
         """Digital numbers as satellites deliver them, for the sensors that cannot be simulated."""
         if modality.name not in BANDS:
             return None
         from simmat_plugin_geo.geotiff import BandTags, write_geotiff
 
         bands = BANDS[modality.name]
-        numbers = np.random.default_rng(0).integers(7500, 20000, (len(bands), 61, 83)).astype(np.uint16)
-        write_geotiff(tmp_path / "a.tif", numbers, bands=[BandTags(name) for name in bands])
+        numbers = (
+            np.random.default_rng(0)
+            .integers(7500, 20000, (len(bands), 61, 83))
+            .astype(np.uint16)
+        )
+        write_geotiff(
+            tmp_path / "a.tif", numbers, bands=[BandTags(name) for name in bands]
+        )
         return [{"multispectral": tmp_path / "a.tif"}]
 
 

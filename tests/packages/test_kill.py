@@ -15,6 +15,9 @@ def test_commands_killed_at_random_moments_end_as_if_never_stopped() -> None:
     harness = Path(__file__).parents[1] / "kill"
     # A process of its own: it forks, and must do so with one thread.
     ended = subprocess.run(
-        [sys.executable, str(harness), "--kills", "8", "--seed", "1"], capture_output=True, text=True, check=False
+        [sys.executable, str(harness), "--kills", "8", "--seed", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -17,22 +17,36 @@ import simmat
 
 ROOT = Path(__file__).parents[2]
 PROJECTS = [
-    *(path.parent for pattern in ("", "plugins/*/", "examples/*/") for path in ROOT.glob(f"{pattern}pyproject.toml")),
+    *(
+        path.parent
+        for pattern in ("", "plugins/*/", "examples/*/")
+        for path in ROOT.glob(f"{pattern}pyproject.toml")
+    ),
 ]
 
 
 @pytest.mark.parametrize("folder", PROJECTS, ids=lambda folder: folder.name)
 def test_every_package_is_built_without_leftovers(folder: Path) -> None:
     """A module deleted by `git pull` would be installed again from build/, and a plugin with it."""
-    tool = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    tool = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))[
+        "tool"
+    ]
     assert tool["distutils"]["aliases"] == {"bdist_wheel": "clean --all bdist_wheel"}
 
 
 def test_the_image_is_given_packages_alone() -> None:
     """Its build installs every folder of plugins/, and fails at one that is no package."""
     left_out = (ROOT / ".dockerignore").read_text().split()
-    folders = [path for path in (ROOT / "plugins").iterdir() if f"plugins/{path.name}" not in left_out]
-    assert [path.name for path in folders if path.is_dir() and not (path / "pyproject.toml").is_file()] == []
+    folders = [
+        path
+        for path in (ROOT / "plugins").iterdir()
+        if f"plugins/{path.name}" not in left_out
+    ]
+    assert [
+        path.name
+        for path in folders
+        if path.is_dir() and not (path / "pyproject.toml").is_file()
+    ] == []
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +61,9 @@ def release() -> ModuleType:
 
 
 @pytest.mark.parametrize("folder", PROJECTS, ids=lambda folder: folder.name)
-def test_all_packages_have_the_version_of_the_core(folder: Path, release: ModuleType) -> None:
+def test_all_packages_have_the_version_of_the_core(
+    folder: Path, release: ModuleType
+) -> None:
     """A plugin that needs another range cannot be installed beside the others."""
     text = (folder / "pyproject.toml").read_text(encoding="utf-8")
     assert text == release.bumped(text, simmat.__version__)
@@ -62,13 +78,26 @@ def test_published_packages_have_the_metadata_of_the_core_and_links_that_lead_so
     done: set[str] = set()
     for name, folder in release.packages().items():
         copy = tmp_path / name
-        release.stage(folder, copy, address)  # raises for a link to a file that is not there
-        project = tomllib.loads((copy / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        assert project["urls"]["Changelog"] == f"{address}/blob/v{simmat.__version__}/CHANGELOG.md"
+        # raises for a link to a file that is not there
+        release.stage(folder, copy, address)
+        project = tomllib.loads((copy / "pyproject.toml").read_text(encoding="utf-8"))[
+            "project"
+        ]
+        assert (
+            project["urls"]["Changelog"]
+            == f"{address}/blob/v{simmat.__version__}/CHANGELOG.md"
+        )
         assert project["authors"] == [{"name": "SimMAT developers"}]
         assert "Typing :: Typed" in project["classifiers"]
-        assert release.LINK.search((copy / "README.md").read_text(encoding="utf-8")) is None
-        needed = {need.split(">")[0] for need in project["dependencies"] if need.startswith("simmat")}
+        assert (
+            release.LINK.search((copy / "README.md").read_text(encoding="utf-8"))
+            is None
+        )
+        needed = {
+            need.split(">")[0]
+            for need in project["dependencies"]
+            if need.startswith("simmat")
+        }
         assert needed <= done  # each is built after those that it needs
         done.add(name)
     assert len(done) == 1 + len(list(ROOT.glob("plugins/*/pyproject.toml")))
@@ -83,7 +112,16 @@ def test_a_wheel_holds_no_module_that_is_gone(tmp_path: Path) -> None:
     left = folder / "build/lib/simmat_plugin_nir/gone.py"
     left.parent.mkdir(parents=True)
     left.touch()
-    done = run_in(sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", str(tmp_path), str(folder))
+    done = run_in(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "-w",
+        str(tmp_path),
+        str(folder),
+    )
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()

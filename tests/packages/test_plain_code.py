@@ -10,7 +10,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPREHENSIONS = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
-MOST = {"comprehensions": 33, "nested comprehensions": 0.6, "conditional expressions": 16, "walruses": 1}
+MOST = {
+    "comprehensions": 33,
+    "nested comprehensions": 0.6,
+    "conditional expressions": 16,
+    "walruses": 1,
+}
 """What 1,000 lines of the core that are not blank may hold."""
 
 
@@ -19,7 +24,9 @@ def counts_of(code: str) -> Counter[str]:
     found = Counter[str]()
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, COMPREHENSIONS):
-            inner = sum(isinstance(other, COMPREHENSIONS) for other in ast.walk(node)) - 1
+            inner = (
+                sum(isinstance(other, COMPREHENSIONS) for other in ast.walk(node)) - 1
+            )
             found["comprehensions"] += 1
             found["nested comprehensions"] += inner > 0
         found["conditional expressions"] += isinstance(node, ast.IfExp)
@@ -47,7 +54,9 @@ def test_the_core_stays_plain(name: str, densities: dict[str, float]) -> None:
 
 def test_dense_code_is_counted() -> None:
     """A count that finds nothing would let everything pass."""
-    found = counts_of("x = [[a if a else b for a in c] for c in d]\nif (y := x):\n    pass\n")
+    found = counts_of(
+        "x = [[a if a else b for a in c] for c in d]\nif (y := x):\n    pass\n"
+    )
     assert found == {
         "comprehensions": 2,
         "nested comprehensions": 1,

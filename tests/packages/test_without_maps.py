@@ -46,12 +46,19 @@ def test_the_package_is_named(tmp_path: Path, ask: Callable[[Path], object]) -> 
 def test_a_format_of_maps_names_it_as_it_is_here() -> None:
     """Who has the package and leaves it out need not install it."""
     left_out = r"simmat-plugin-geo .* brings it, but SIMMAT_PLUGINS leaves it out"
-    with pytest.raises(SimMATError, match=left_out if is_installed("simmat-plugin-geo") else r"simmat\[geo\]"):
+    with pytest.raises(
+        SimMATError,
+        match=left_out if is_installed("simmat-plugin-geo") else r"simmat\[geo\]",
+    ):
         choose_formats(["labels", "gpkg"], ["objects"], load_plugins())
 
 
-@pytest.mark.parametrize("options", [["--point", "1,1", "--crs", "EPSG:4326"], ["--prompts", "marks.gpkg"]])
-def test_prompts_in_map_coordinates_name_it_too(capsys: pytest.CaptureFixture[str], options: list[str]) -> None:
+@pytest.mark.parametrize(
+    "options", [["--point", "1,1", "--crs", "EPSG:4326"], ["--prompts", "marks.gpkg"]]
+)
+def test_prompts_in_map_coordinates_name_it_too(
+    capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
     """It is said before a model is loaded."""
     from simmat.cli import run
 
@@ -61,7 +68,9 @@ def test_prompts_in_map_coordinates_name_it_too(capsys: pytest.CaptureFixture[st
 
 def test_an_image_of_a_map_is_written_as_others(tmp_path: Path) -> None:
     """Nobody asked for a map."""
-    assert [one.name for one in formats_for(objects_result((9, 9), place=PLACE), ["auto"])] == ["labels", "overlay"]
+    assert [
+        one.name for one in formats_for(objects_result((9, 9), place=PLACE), ["auto"])
+    ] == ["labels", "overlay"]
     assert objects_result((9, 9), place=PLACE).pixel_areas is None
     (tmp_path / "a.png").touch()
     assert read_georeference(tmp_path / "a.png") is None

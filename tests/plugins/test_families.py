@@ -16,7 +16,13 @@ from runs import registry as installed
 
 from simmat.bundle import load_bundle
 from simmat.cli import run
-from simmat.errors import PluginError, SimMATError, SpecError, UnknownNameError, WeightsError
+from simmat.errors import (
+    PluginError,
+    SimMATError,
+    SpecError,
+    UnknownNameError,
+    WeightsError,
+)
 from simmat.io.weights import find_weights
 from simmat.plugin_specs import FoundationFamily, FoundationSpec, WeightFile
 from simmat.plugins.registry import Registry
@@ -25,7 +31,9 @@ FAMILY = FoundationFamily("zoo", "any beast", "zoo_models:models", "zoo_models:s
 
 
 def spec(name: str) -> FoundationSpec:
-    return FoundationSpec(name, "a model", "m:f", 64, 16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    return FoundationSpec(
+        name, "a model", "m:f", 64, 16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    )
 
 
 @pytest.fixture
@@ -62,7 +70,9 @@ def test_a_model_that_is_not_listed_may_be_used(zoo: types.ModuleType) -> None:
     assert registry().foundation("zoo/hidden").name == "zoo/hidden"
 
 
-def test_no_server_is_asked_about_a_name_that_only_a_bundle_gives(zoo: types.ModuleType, tmp_path: Path) -> None:
+def test_no_server_is_asked_about_a_name_that_only_a_bundle_gives(
+    zoo: types.ModuleType, tmp_path: Path
+) -> None:
     """A stranger wrote it, and could see who uses the bundle; the user's own word is enough."""
 
     def refuse(model: str) -> FoundationSpec | None:
@@ -71,7 +81,14 @@ def test_no_server_is_asked_about_a_name_that_only_a_bundle_gives(zoo: types.Mod
     zoo.refuse = refuse  # type: ignore[attr-defined]
     change_json(tiny_bundle(tmp_path / "b"), foundation="zoo/lion")
     family = replace(FAMILY, local_spec="zoo_models:refuse")
-    names = partial(Registry, [], [("modality", installed().modality("gray"), "a"), ("foundation family", family, "b")])
+    names = partial(
+        Registry,
+        [],
+        [
+            ("modality", installed().modality("gray"), "a"),
+            ("foundation family", family, "b"),
+        ],
+    )
     with pytest.raises(WeightsError, match="lion is not here"):
         load_bundle(tmp_path / "b", names())
     assert zoo.calls == []
@@ -96,7 +113,9 @@ def test_a_spec_of_that_name_counts_before_the_family() -> None:
 
 def test_a_family_that_is_not_installed_is_looked_for_in_the_list_of_packages() -> None:
     """The name of a family is no name of a package."""
-    with pytest.raises(UnknownNameError, match="A plugin may bring it; SimMAT's README lists them"):
+    with pytest.raises(
+        UnknownNameError, match="A plugin may bring it; SimMAT's README lists them"
+    ):
         registry().foundation("timm/vit_tiny_patch16_224")
 
 
@@ -111,11 +130,27 @@ def test_two_packages_with_one_family_are_refused_by_name() -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"spec": "zoo_models:nothing"}, SpecError, "cannot import 'zoo_models:nothing'"),
-        ({"spec": "os.path:split"}, PluginError, r"FoundationSpec .*'zoo/lion', got tuple"),
+        (
+            {"spec": "zoo_models:nothing"},
+            SpecError,
+            "cannot import 'zoo_models:nothing'",
+        ),
+        (
+            {"spec": "os.path:split"},
+            PluginError,
+            r"FoundationSpec .*'zoo/lion', got tuple",
+        ),
         ({"spec": "zoo_models:wrong"}, PluginError, r"'zoo/lion', got .*'zoo/x'"),
-        ({"spec": "zoo_models:newer"}, PluginError, r"'zoo/lion' .*API 99.*upgrade simmat"),
-        ({"spec": "zoo_models:broken"}, PluginError, r"'zoo' failed: ZeroDivisionError"),
+        (
+            {"spec": "zoo_models:newer"},
+            PluginError,
+            r"'zoo/lion' .*API 99.*upgrade simmat",
+        ),
+        (
+            {"spec": "zoo_models:broken"},
+            PluginError,
+            r"'zoo' failed: ZeroDivisionError",
+        ),
     ],
 )
 def test_what_a_library_raises_is_one_line(
@@ -131,7 +166,9 @@ def test_what_a_library_raises_is_one_line(
 
 
 def test_a_family_takes_one_line_of_the_list_by_default(
-    zoo: types.ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    zoo: types.ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The list must answer at once, so the library behind the family is not asked."""
     monkeypatch.setattr("simmat.cli.options.installed", registry)
@@ -151,14 +188,24 @@ def test_the_models_of_a_family_are_listed_by_a_part_of_their_name(
     assert "zoo/lynx" in said
     assert "zoo/lion" not in said
     assert run(["foundations", "list", "zoo", "--json"]) == 0
-    assert [entry["name"] for entry in json.loads(capsys.readouterr().out)] == ["zoo/lion", "zoo/lynx"]
+    assert [entry["name"] for entry in json.loads(capsys.readouterr().out)] == [
+        "zoo/lion",
+        "zoo/lynx",
+    ]
 
 
-def test_weights_of_a_hub_are_found_in_its_own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_a_hub_are_found_in_its_own_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What another library has loaded need not be loaded again."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.file_download.constants.HF_HUB_CACHE", str(tmp_path))
-    wanted = replace(spec("zoo/lion"), weights=WeightFile("a.safetensors", "", hub="o/lion", alternatives=("b.bin",)))
+    monkeypatch.setattr(
+        "huggingface_hub.file_download.constants.HF_HUB_CACHE", str(tmp_path)
+    )
+    wanted = replace(
+        spec("zoo/lion"),
+        weights=WeightFile("a.safetensors", "", hub="o/lion", alternatives=("b.bin",)),
+    )
     with pytest.raises(WeightsError, match=r"a.safetensors or b.bin of o/lion"):
         find_weights(wanted)
     repository = tmp_path / "models--o--lion"
@@ -169,10 +216,15 @@ def test_weights_of_a_hub_are_found_in_its_own_cache(tmp_path: Path, monkeypatch
     assert find_weights(wanted) == repository / "snapshots" / "c0ffee" / "b.bin"
 
 
-def test_a_model_without_published_weights_takes_those_of_the_user(tmp_path: Path) -> None:
+def test_a_model_without_published_weights_takes_those_of_the_user(
+    tmp_path: Path,
+) -> None:
     """Nothing can be fetched, so the message must not send one to fetch."""
     wanted = replace(spec("zoo/lion"), weights=WeightFile("a.safetensors", ""))
     with pytest.raises(WeightsError, match="'zoo/lion'"):
         find_weights(wanted)
     (tmp_path / "mine.safetensors").write_bytes(b"x")
-    assert find_weights(wanted, tmp_path / "mine.safetensors") == tmp_path / "mine.safetensors"
+    assert (
+        find_weights(wanted, tmp_path / "mine.safetensors")
+        == tmp_path / "mine.safetensors"
+    )

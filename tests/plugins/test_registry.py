@@ -37,15 +37,26 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def _install(
-        package: str, source: str, *, entry: str | None = None, version: str = "1.2", declares: str | None = None
+        package: str,
+        source: str,
+        *,
+        entry: str | None = None,
+        version: str = "1.2",
+        declares: str | None = None,
     ) -> Path:
         module = package.replace("-", "_")
-        (tmp_path / f"{module}.py").write_text(textwrap.dedent(source), encoding="utf-8")
+        (tmp_path / f"{module}.py").write_text(
+            textwrap.dedent(source), encoding="utf-8"
+        )
         info = tmp_path / f"{module}-{version}.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n"
+        )
         names = f"[simmat.names]\n{declares} = {module}\n" if declares else ""
-        (info / "entry_points.txt").write_text(f"[simmat]\n{entry or module} = {module}\n{names}")
+        (info / "entry_points.txt").write_text(
+            f"[simmat]\n{entry or module} = {module}\n{names}"
+        )
         return tmp_path
 
     yield _install
@@ -85,7 +96,9 @@ def test_built_in_parts_come_through_the_hooks_without_a_fault() -> None:
     assert registry.tuner("lora").name == "lora"
 
 
-def test_an_installed_plugin_is_found_with_its_package_and_version(install: Install) -> None:
+def test_an_installed_plugin_is_found_with_its_package_and_version(
+    install: Install,
+) -> None:
     """`simmat plugins list` must say what to upgrade."""
     registry = load(install("simmat-plugin-x", good("x")))
     x = report(registry, "simmat_plugin_x")
@@ -95,28 +108,47 @@ def test_an_installed_plugin_is_found_with_its_package_and_version(install: Inst
     assert registry.modality("x").name == "x"
 
 
-def test_entry_points_of_the_machine_are_read_where_none_are_given(install: Install) -> None:
+def test_entry_points_of_the_machine_are_read_where_none_are_given(
+    install: Install,
+) -> None:
     """The default is what is installed."""
     install("simmat-plugin-x", good("x"))
     assert "x" in load_plugins(env={}).names("modality")
 
 
 BROKEN = {
-    "raises at import": ("raise RuntimeError('no licence file')", "RuntimeError: no licence file"),
+    "raises at import": (
+        "raise RuntimeError('no licence file')",
+        "RuntimeError: no licence file",
+    ),
     "is no Python": ("def :", "SyntaxError"),
-    "imports what is missing": ("import no_such_library", "No module named 'no_such_library'"),
+    "imports what is missing": (
+        "import no_such_library",
+        "No module named 'no_such_library'",
+    ),
     "ends the process at import": ("raise SystemExit(3)", "SystemExit: 3"),
     "raises at the hook": (
         good("bad").replace("return [Adapter()]", "raise ValueError('no camera')"),
         "ValueError: no camera",
     ),
     "raises while it gives": (
-        good("bad").replace("return [Adapter()]", "yield Adapter(); raise ValueError('half way')"),
+        good("bad").replace(
+            "return [Adapter()]", "yield Adapter(); raise ValueError('half way')"
+        ),
         "ValueError: half way",
     ),
-    "returns None": (good("bad").replace("return [Adapter()]", "Adapter()"), "simmat_modalities returned None"),
-    "returns one item": (good("bad").replace("[Adapter()]", "Adapter()"), "list .* got Adapter"),
-    "returns a text": (good("bad").replace("[Adapter()]", "'bad'"), "list .* got str 'bad'"),
+    "returns None": (
+        good("bad").replace("return [Adapter()]", "Adapter()"),
+        "simmat_modalities returned None",
+    ),
+    "returns one item": (
+        good("bad").replace("[Adapter()]", "Adapter()"),
+        "list .* got Adapter",
+    ),
+    "returns a text": (
+        good("bad").replace("[Adapter()]", "'bad'"),
+        "list .* got str 'bad'",
+    ),
     "returns rubbish in the list": (
         good("bad").replace("[Adapter()]", "[Adapter(), 7]"),
         "ModalityAdapter, got int 7",
@@ -125,14 +157,23 @@ BROKEN = {
         good("bad").replace("[Adapter()]", "[Adapter]"),
         r"class Adapter.* Adapter\(\)",
     ),
-    "gives a name twice": (good("bad").replace("[Adapter()]", "[Adapter(), Adapter()]"), "'bad' .*twice"),
+    "gives a name twice": (
+        good("bad").replace("[Adapter()]", "[Adapter(), Adapter()]"),
+        "'bad' .*twice",
+    ),
     "has a name nobody can type": (
         good("bad").replace('name = "bad"', 'name = "Bad + One"'),
         "lower case .* got 'Bad . One'",
     ),
     "has no name": (good("bad").replace('name = "bad"', ""), "got None"),
-    "has no description": (good("bad").replace('description = "a sensor"', ""), "'bad' .*description"),
-    "has no sources": (good("bad").replace("sources = (", "sources = () and ("), "sources .*tuple"),
+    "has no description": (
+        good("bad").replace('description = "a sensor"', ""),
+        "'bad' .*description",
+    ),
+    "has no sources": (
+        good("bad").replace("sources = (", "sources = () and ("),
+        "sources .*tuple",
+    ),
     "has channels of another type": (
         good("bad").replace("channels = (Channel(", "channels = ('x',) or (Channel("),
         "channels .*tuple of Channel",
@@ -145,7 +186,10 @@ BROKEN = {
         good("bad").replace("@hookimpl", ""),
         "simmat_modalities .*@simmat.*hookimpl",
     ),
-    "wants arguments": (good("bad").replace("simmat_modalities()", "simmat_modalities(host)"), "host"),
+    "wants arguments": (
+        good("bad").replace("simmat_modalities()", "simmat_modalities(host)"),
+        "host",
+    ),
     "has no hook": ("x = 1", "simmat_plugin_bad .*simmat_modalities"),
     "speaks a newer API": (
         good("bad").replace("description", "api_version = 99\n        description"),
@@ -155,7 +199,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("source", "said"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_plugin_shows_its_cause_and_stops_no_other(install: Install, source: str, said: str) -> None:
+def test_a_broken_plugin_shows_its_cause_and_stops_no_other(
+    install: Install, source: str, said: str
+) -> None:
     """One bad package on a machine must not take all sensors away."""
     install("simmat-plugin-bad", source)
     registry = load(install("simmat-plugin-x", good("x")))
@@ -176,14 +222,21 @@ TUNER = """
     """
 
 
-@pytest.mark.parametrize(("version", "cure"), [("99", "upgrade simmat"), ("0", "upgrade the plugin")])
+@pytest.mark.parametrize(
+    ("version", "cure"), [("99", "upgrade simmat"), ("0", "upgrade the plugin")]
+)
 @pytest.mark.parametrize("kind", ["modality", "tuner"])
 def test_an_item_written_for_another_plugin_interface_is_named_and_stops_no_other(
     install: Install, kind: str, version: str, cure: str
 ) -> None:
     """Whatever kind it is: taken all the same, it would fail in the middle of a run."""
-    sensor = good("bad").replace("description", f"api_version = {version}\n        description")
-    install("simmat-plugin-bad", sensor if kind == "modality" else TUNER.replace("VERSION", version))
+    sensor = good("bad").replace(
+        "description", f"api_version = {version}\n        description"
+    )
+    install(
+        "simmat-plugin-bad",
+        sensor if kind == "modality" else TUNER.replace("VERSION", version),
+    )
     registry = load(install("simmat-plugin-x", good("x")))
     error = report(registry, "simmat_plugin_bad").error
     assert re.search(f"{kind} 'bad' .*API {version}.* {API_VERSION}; {cure}", error)
@@ -193,7 +246,9 @@ def test_an_item_written_for_another_plugin_interface_is_named_and_stops_no_othe
 
 def test_an_item_written_for_this_plugin_interface_is_taken(install: Install) -> None:
     """A plugin that states the version must not be worse off than one that does not."""
-    registry = load(install("simmat-plugin-bad", TUNER.replace("VERSION", str(API_VERSION))))
+    registry = load(
+        install("simmat-plugin-bad", TUNER.replace("VERSION", str(API_VERSION)))
+    )
     assert report(registry, "simmat_plugin_bad").error == ""
     assert report(registry, "simmat_plugin_bad").gives == {"tuner": ("bad",)}
 
@@ -217,9 +272,16 @@ def test_a_plugin_brings_a_format(install: Install, tmp_path: Path) -> None:
     """A lab's own file format needs no change of SimMAT."""
     registry = load(install("simmat-plugin-count", FORMAT))
     chosen, _ = choose_formats(["count"], ["objects"], registry)
-    assert "_count.txt" in Request(PredictOptions(everything=True), ("objects",), chosen).endings()
-    written = write_result(objects_result((9, 9), found_box(1, 1, 3, 3)), chosen, tmp_path)
-    assert [(name, (tmp_path / name).read_text()) for name in written] == [("a_count.txt", "1 objects")]
+    assert (
+        "_count.txt"
+        in Request(PredictOptions(everything=True), ("objects",), chosen).endings()
+    )
+    written = write_result(
+        objects_result((9, 9), found_box(1, 1, 3, 3)), chosen, tmp_path
+    )
+    assert [(name, (tmp_path / name).read_text()) for name in written] == [
+        ("a_count.txt", "1 objects")
+    ]
 
 
 COMMAND = """
@@ -238,7 +300,9 @@ def simmat_commands():
 
 
 def test_a_plugin_s_command_is_listed_and_run(
-    install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    install: Install,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A tool can be a package of its own, and is found where all others are."""
     folder = install("simmat-plugin-counter", COMMAND.replace("NAME", "count"))
@@ -258,7 +322,9 @@ def test_a_command_of_our_own_cannot_be_replaced(install: Install) -> None:
     assert registry.names("command") == ()
 
 
-def test_the_commands_that_no_plugin_can_replace_are_those_of_the_command_line() -> None:
+def test_the_commands_that_no_plugin_can_replace_are_those_of_the_command_line() -> (
+    None
+):
     """A command that the list lacks could be shadowed."""
     for name, (_, below) in OWN_COMMANDS.items():
         if below == ():  # a group of plugins' commands alone, which needs no module
@@ -269,7 +335,9 @@ def test_the_commands_that_no_plugin_can_replace_are_those_of_the_command_line()
 
 
 def test_a_plugin_s_command_may_stand_below_a_group(
-    install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    install: Install,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """What makes a data set is looked for beside what checks one."""
     folder = install("simmat-plugin-counter", COMMAND.replace("NAME", "data count"))
@@ -295,7 +363,9 @@ def test_a_plugin_s_command_may_stand_below_a_group(
         ("data count all", "data count all"),
     ],
 )
-def test_a_command_below_a_group_must_be_new_and_the_group_ours(install: Install, name: str, said: str) -> None:
+def test_a_command_below_a_group_must_be_new_and_the_group_ours(
+    install: Install, name: str, said: str
+) -> None:
     """As for a command of its own: nobody may answer in SimMAT's name, or where nobody looks."""
     registry = load(install("simmat-plugin-counter", COMMAND.replace("NAME", name)))
     assert re.search(said, report(registry, "simmat_plugin_counter").error)
@@ -306,7 +376,9 @@ def test_a_command_of_a_plugin_that_is_missing_names_the_list_of_packages(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The README's first steps use it, and the core alone does not have it."""
-    monkeypatch.setattr("simmat.plugins.registry.installed", partial(load_plugins, [], {}))
+    monkeypatch.setattr(
+        "simmat.plugins.registry.installed", partial(load_plugins, [], {})
+    )
     assert run(["data", "simulate", "--modality", "gray", "--out", "d"]) == 2
     assert "README" in capsys.readouterr().err
     assert run(["annotate", "DIR"]) == 2
@@ -327,11 +399,15 @@ def test_callbacks_are_made_when_a_training_starts(install: Install) -> None:
     folder = install("simmat-plugin-follower", CALLBACKS.replace("ARGUMENT", "config"))
     (hook,) = load(folder).all("callbacks")
     assert hook.make(config="settings", registry="registry") == [["settings"]]
-    wrong = load(install("simmat-plugin-wrong", CALLBACKS.replace("ARGUMENT", "settings")))
+    wrong = load(
+        install("simmat-plugin-wrong", CALLBACKS.replace("ARGUMENT", "settings"))
+    )
     assert "settings" in report(wrong, "simmat_plugin_wrong").error
 
 
-def test_a_package_with_damaged_metadata_stops_no_other(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_with_damaged_metadata_stops_no_other(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Half-removed packages lie on many machines."""
     folder = install("simmat-plugin-x", good("x"))
 
@@ -340,36 +416,55 @@ def test_a_package_with_damaged_metadata_stops_no_other(install: Install, monkey
 
     monkeypatch.setattr(importlib.metadata.Distribution, "version", property(damaged))
     registry = load(folder)
-    assert report(registry, "simmat_plugin_x").owner == "simmat-plugin-x"  # without its version
+    # without its version
+    assert report(registry, "simmat_plugin_x").owner == "simmat-plugin-x"
     assert registry.modality("x").name == "x"
 
 
 def test_all_problems_of_a_plugin_are_reported_at_once(install: Install) -> None:
     """An author mends them in one go."""
-    source = good("bad").replace("[Adapter()]", "[7, 'x']") + "\n    @hookimpl\n    def simmat_tuners(): return 3\n"
-    error = report(load(install("simmat-plugin-bad", source)), "simmat_plugin_bad").error
+    source = (
+        good("bad").replace("[Adapter()]", "[7, 'x']")
+        + "\n    @hookimpl\n    def simmat_tuners(): return 3\n"
+    )
+    error = report(
+        load(install("simmat-plugin-bad", source)), "simmat_plugin_bad"
+    ).error
     for part in ("3 problems", "got int 7", "got str 'x'", "got int 3"):
         assert part in error
 
 
-def test_two_packages_with_one_entry_point_name_are_both_loaded(install: Install) -> None:
+def test_two_packages_with_one_entry_point_name_are_both_loaded(
+    install: Install,
+) -> None:
     """pluggy's own loader drops the second without a word."""
     install("simmat-plugin-x", good("x"), entry="same")
     registry = load(install("simmat-plugin-y", good("y"), entry="same"))
-    assert {r.distribution for r in registry.reports if r.name == "same"} == {"simmat-plugin-x", "simmat-plugin-y"}
+    assert {r.distribution for r in registry.reports if r.name == "same"} == {
+        "simmat-plugin-x",
+        "simmat-plugin-y",
+    }
     assert {"x", "y"} <= set(registry.names("modality"))
 
 
-def test_a_name_two_packages_claim_is_refused_when_used_naming_both(install: Install) -> None:
+def test_a_name_two_packages_claim_is_refused_when_used_naming_both(
+    install: Install,
+) -> None:
     """Which of two sensors reads the files must not depend on the order of folders."""
     install("simmat-plugin-x", good("same"))
     install("simmat-plugin-y", good("same"))
     registry = load(install("simmat-plugin-z", good("z")))
-    with pytest.raises(PluginError, match=r"'same' .*simmat-plugin-x 1\.2 .*simmat-plugin-y 1\.2"):
+    with pytest.raises(
+        PluginError, match=r"'same' .*simmat-plugin-x 1\.2 .*simmat-plugin-y 1\.2"
+    ):
         registry.modality("same")
-    with pytest.raises(PluginError, match=r"'same' .*simmat-plugin-x 1\.2 .*simmat-plugin-y 1\.2"):
+    with pytest.raises(
+        PluginError, match=r"'same' .*simmat-plugin-x 1\.2 .*simmat-plugin-y 1\.2"
+    ):
         find_checkable("same", registry)
-    assert registry.conflicts() == {("modality", "same"): ("simmat-plugin-x 1.2", "simmat-plugin-y 1.2")}
+    assert registry.conflicts() == {
+        ("modality", "same"): ("simmat-plugin-x 1.2", "simmat-plugin-y 1.2")
+    }
     assert "same" not in registry.names("modality")
     assert registry.modality("z").name == "z"
 
@@ -386,31 +481,45 @@ def test_an_empty_list_starts_bare(install: Install) -> None:
     install("simmat-plugin-bad", "raise RuntimeError")
     registry = load(install("simmat-plugin-x", good("x")), SIMMAT_PLUGINS="")
     assert "simmat_plugin_bad" not in sys.modules
-    assert [r.name for r in registry.reports if r.off] == ["simmat_plugin_bad", "simmat_plugin_x"]
+    assert [r.name for r in registry.reports if r.off] == [
+        "simmat_plugin_bad",
+        "simmat_plugin_x",
+    ]
     assert "rgb" in registry.names("modality")
     with pytest.raises(UnknownNameError, match=r"SIMMAT_PLUGINS.*simmat_plugin_x"):
         registry.modality("x")
 
 
 @pytest.mark.parametrize("wanted", ["one", "simmat-plugin-x", " one , "])
-def test_a_list_starts_only_those_by_plugin_or_package_name(install: Install, wanted: str) -> None:
+def test_a_list_starts_only_those_by_plugin_or_package_name(
+    install: Install, wanted: str
+) -> None:
     """A user knows one of the two names."""
     install("simmat-plugin-x", good("x"), entry="one")
-    registry = load(install("simmat-plugin-y", good("y"), entry="two"), SIMMAT_PLUGINS=wanted)
+    registry = load(
+        install("simmat-plugin-y", good("y"), entry="two"), SIMMAT_PLUGINS=wanted
+    )
     assert "x" in registry.names("modality")
     assert "y" not in registry.names("modality")
 
 
 def test_a_plugin_that_is_named_and_not_installed_is_reported(install: Install) -> None:
     """A slip in SIMMAT_PLUGINS would otherwise look like a plugin that gives nothing."""
-    registry = load(install("simmat-plugin-x", good("x"), entry="one"), SIMMAT_PLUGINS="on")
-    assert re.search("SIMMAT_PLUGINS.*not installed.* one", report(registry, "on").error)
+    registry = load(
+        install("simmat-plugin-x", good("x"), entry="one"), SIMMAT_PLUGINS="on"
+    )
+    assert re.search(
+        "SIMMAT_PLUGINS.*not installed.* one", report(registry, "on").error
+    )
 
 
 def test_strict_mode_raises_the_first_failure(install: Install) -> None:
     """In CI a plugin that fails must fail the build."""
     folder = install("simmat-plugin-bad", "raise RuntimeError('no licence file')")
-    with pytest.raises(PluginError, match=r"'simmat_plugin_bad' .*simmat-plugin-bad 1\.2 .*no licence file"):
+    with pytest.raises(
+        PluginError,
+        match=r"'simmat_plugin_bad' .*simmat-plugin-bad 1\.2 .*no licence file",
+    ):
         load(folder, SIMMAT_STRICT_PLUGINS="1")
     assert report(load(folder, SIMMAT_STRICT_PLUGINS="0"), "simmat_plugin_bad").error
 
@@ -436,7 +545,12 @@ def test_names_joined_by_plus_are_composed(install: Install) -> None:
     registry = load(install("simmat-plugin-x", good("x")))
     composed = registry.modality("rgb+x")
     assert isinstance(composed, ComposedModality)
-    assert [channel.name for channel in composed.channels] == ["red", "green", "blue", "x"]
+    assert [channel.name for channel in composed.channels] == [
+        "red",
+        "green",
+        "blue",
+        "x",
+    ]
     with pytest.raises(ConfigError, match=r"rgb\+"):
         registry.modality("rgb+")
     with pytest.raises(UnknownNameError, match="'y'"):
@@ -452,7 +566,9 @@ def test_an_unknown_name_names_the_nearest() -> None:
 @pytest.mark.parametrize("kind", ["modality", "foundation model", "tuner", "command"])
 def test_an_unknown_name_makes_up_no_package(kind: Kind) -> None:
     """Whoever registers a package that we make up runs code on our users' machines; the list of packages is ours."""
-    with pytest.raises(UnknownNameError, match="A plugin may bring it; SimMAT's README lists them") as caught:
+    with pytest.raises(
+        UnknownNameError, match="A plugin may bring it; SimMAT's README lists them"
+    ) as caught:
         load_plugins([], {}).get(kind, "quux")
     assert "pip install" not in str(caught.value)
 
@@ -465,7 +581,9 @@ def test_the_default_model_is_the_smallest_that_is_ready_to_use(tmp_path: Path) 
     untrained = replace(packaged, name="c", promptable=False)
 
     def default(*models: FoundationSpec) -> str:
-        return Registry([], [("foundation model", spec, "test") for spec in models]).default_foundation()
+        return Registry(
+            [], [("foundation model", spec, "test") for spec in models]
+        ).default_foundation()
 
     assert default(TINY, untrained, larger, packaged) == "b"
     with pytest.raises(ConfigError, match=r"none of the installed.*tiny"):
@@ -475,15 +593,25 @@ def test_the_default_model_is_the_smallest_that_is_ready_to_use(tmp_path: Path) 
 def test_an_unknown_name_mentions_plugins_that_failed(install: Install) -> None:
     """The sensor is missing because its plugin broke, and the user must not install it a second time."""
     registry = load(install("simmat-plugin-bad", "raise RuntimeError"))
-    with pytest.raises(UnknownNameError, match=r"simmat_plugin_bad.*simmat plugins list"):
+    with pytest.raises(
+        UnknownNameError, match=r"simmat_plugin_bad.*simmat plugins list"
+    ):
         registry.modality("bad")
 
 
 @pytest.mark.parametrize(
     ("source", "env", "said"),
     [
-        ("raise RuntimeError", {}, r"simmat-plugin-x 1\.2 brings it, but failed to load; see simmat plugins list"),
-        (good("x"), {"SIMMAT_PLUGINS": ""}, r"simmat-plugin-x 1\.2 brings it, but SIMMAT_PLUGINS leaves it out"),
+        (
+            "raise RuntimeError",
+            {},
+            r"simmat-plugin-x 1\.2 brings it, but failed to load; see simmat plugins list",
+        ),
+        (
+            good("x"),
+            {"SIMMAT_PLUGINS": ""},
+            r"simmat-plugin-x 1\.2 brings it, but SIMMAT_PLUGINS leaves it out",
+        ),
     ],
 )
 def test_a_name_that_a_package_declares_is_found_in_it_without_an_import(
@@ -498,10 +626,14 @@ def test_a_name_that_a_package_declares_is_found_in_it_without_an_import(
 
 
 def test_a_command_that_a_package_declares_is_found_by_its_whole_name(
-    install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    install: Install,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """`count` alone would be another command."""
-    folder = install("simmat-plugin-counter", "raise RuntimeError", declares="data count")
+    folder = install(
+        "simmat-plugin-counter", "raise RuntimeError", declares="data count"
+    )
     monkeypatch.setattr("simmat.plugins.registry.installed", partial(load, folder))
     assert run(["data", "count"]) == 2
     assert "simmat-plugin-counter 1.2 brings it" in capsys.readouterr().err

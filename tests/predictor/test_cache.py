@@ -48,7 +48,12 @@ def loaded(bundle: Path) -> Bundle:
 
 def _untuned() -> ZeroShotPredictor:
     known = registry()
-    parts = Parts(known.foundation("tiny"), known.transfer_layer("zeroshot"), known.tuner("frozen"), None)
+    parts = Parts(
+        known.foundation("tiny"),
+        known.transfer_layer("zeroshot"),
+        known.tuner("frozen"),
+        None,
+    )
     return ZeroShotPredictor(parts, known.modality("gray"), 64, torch.device("cpu"))
 
 
@@ -71,7 +76,9 @@ def test_a_second_session_gives_the_same_mask_without_the_encoder(
     again = second.predict([(20, 30)])
     assert encoded == []
     np.testing.assert_array_equal(again.logits, found.logits)
-    np.testing.assert_allclose(again.logits, expected.logits, atol=0.01 * np.ptp(expected.logits))
+    np.testing.assert_allclose(
+        again.logits, expected.logits, atol=0.01 * np.ptp(expected.logits)
+    )
     files = list((tmp_path / "kept").iterdir())
     assert files
     assert all(file.suffix == ".safetensors" for file in files)
@@ -90,7 +97,9 @@ def test_a_large_image_is_encoded_once_however_often_it_is_clicked(
     encoded.clear()
     again = [image.predict(click) for click in clicks]
     assert encoded == []
-    assert all((one.mask == other.mask).all() for one, other in zip(found, again, strict=True))
+    assert all(
+        (one.mask == other.mask).all() for one, other in zip(found, again, strict=True)
+    )
 
 
 def test_windows_are_dropped_where_memory_is_full(
@@ -119,13 +128,22 @@ def test_the_memory_of_an_image_counts_once(loaded: Bundle) -> None:
     assert large.cached_bytes == image.data.nbytes + image.valid.nbytes + encoded.nbytes
 
 
-def test_other_images_and_other_models_are_encoded(loaded: Bundle, tmp_path: Path, encoded: list[Tensor]) -> None:
+def test_other_images_and_other_models_are_encoded(
+    loaded: Bundle, tmp_path: Path, encoded: list[Tensor]
+) -> None:
     """An embedding of something else gives a mask of something else."""
     model, kept = Predictor.of_bundle(loaded), tmp_path / "kept"
-    other = Predictor.of_bundle(load_bundle(tiny_bundle(tmp_path / "other"), registry()))
+    other = Predictor.of_bundle(
+        load_bundle(tiny_bundle(tmp_path / "other"), registry())
+    )
     with torch.no_grad():
         next(other.model.mat.parameters()).add_(0.1)
-    calls = [(model, _scene()), (model, _scene(seed=1)), (model, _scene((40, 57))), (other, _scene())]
+    calls = [
+        (model, _scene()),
+        (model, _scene(seed=1)),
+        (model, _scene((40, 57))),
+        (other, _scene()),
+    ]
     for predictor, scene in calls:
         predictor.set_image(scene, cache=kept)
     assert len(encoded) == len(list(kept.iterdir())) == len(calls)
@@ -134,7 +152,9 @@ def test_other_images_and_other_models_are_encoded(loaded: Bundle, tmp_path: Pat
     assert len(encoded) == len(calls)
 
 
-def test_the_untuned_model_finds_what_it_kept_of_each_image(tmp_path: Path, encoded: list[Tensor]) -> None:
+def test_the_untuned_model_finds_what_it_kept_of_each_image(
+    tmp_path: Path, encoded: list[Tensor]
+) -> None:
     """It is fitted to each image anew, so equal inputs need not have one embedding."""
     scenes = [_scene(), _scene() / 2 + 7, _scene(LARGE)]
     masks = []
@@ -149,12 +169,17 @@ def test_the_untuned_model_finds_what_it_kept_of_each_image(tmp_path: Path, enco
     assert _untuned().digest == digest
 
 
-def test_a_bundle_whose_card_holds_what_is_not_utf_8_has_a_digest(tmp_path: Path) -> None:
+def test_a_bundle_whose_card_holds_what_is_not_utf_8_has_a_digest(
+    tmp_path: Path,
+) -> None:
     """json may hold half of a surrogate pair, as of a file name that is not UTF-8."""
     digests = []
     for number, source in enumerate(("\ud800", "\ud800", "a lake")):
         folder = tiny_bundle(tmp_path / str(number))
-        change_json(folder, lambda document, source=source: document["card"].update(source=source))
+        change_json(
+            folder,
+            lambda document, source=source: document["card"].update(source=source),
+        )
         digests.append(Predictor.of_bundle(load_bundle(folder, registry())).digest)
     assert digests[0] == digests[1] != digests[2]
 
@@ -181,10 +206,19 @@ def _of_another_image(file: Path) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [_cut, _flip, _of_others, _of_another_image, lambda file: file.write_bytes(b"none")],
+    [
+        _cut,
+        _flip,
+        _of_others,
+        _of_another_image,
+        lambda file: file.write_bytes(b"none"),
+    ],
 )
 def test_a_damaged_or_foreign_file_is_written_again(
-    loaded: Bundle, tmp_path: Path, encoded: list[Tensor], damage: Callable[[Path], object]
+    loaded: Bundle,
+    tmp_path: Path,
+    encoded: list[Tensor],
+    damage: Callable[[Path], object],
 ) -> None:
     """A full disk, another program or a bad copy must not change a mask."""
     kept = tmp_path / "kept"
@@ -209,7 +243,9 @@ def test_values_too_large_for_fp16_are_not_kept(tmp_path: Path) -> None:
     assert not file.parent.exists()
 
 
-def test_a_folder_that_cannot_be_written_is_reported(loaded: Bundle, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(
+    loaded: Bundle, tmp_path: Path
+) -> None:
     """Who asked for files must learn that there are none."""
     (tmp_path / "kept").write_text("a file")
     model = Predictor.of_bundle(loaded)
@@ -225,14 +261,23 @@ def test_the_command_keeps_embeddings(
 ) -> None:
     """Scripts click in many calls; each loads the model anew."""
     write_image(tmp_path / "a.tif", _scene(size_hw))
-    call = ["predict", str(bundle), str(tmp_path / "a.tif"), "--device", "cpu", "--out", str(tmp_path / "out")]
+    call = [
+        "predict",
+        str(bundle),
+        str(tmp_path / "a.tif"),
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     kept = ["--cache", str(tmp_path / "kept")]
     assert run([*call, *kept, "--point", "20,30"]) == 0
     count = len(encoded)
     assert count == len(list((tmp_path / "kept").iterdir()))
     assert run([*call, *kept, "--point", "21,30"]) == 0
     assert len(encoded) == count
-    assert run([*call, "--point", "21,30"]) == 0  # done already, whether embeddings are kept or not
+    # done already, whether embeddings are kept or not
+    assert run([*call, "--point", "21,30"]) == 0
     assert len(encoded) == count
 
 
@@ -242,7 +287,14 @@ def test_embeddings_without_prompts_are_refused(
 ) -> None:
     """Each window of a raster is encoded once, and its embedding is larger than its pixels."""
     write_image(tmp_path / "a.tif", _scene())
-    call = ["predict", str(bundle), str(tmp_path / "a.tif"), "--everything", "--cache", str(tmp_path / "kept")]
+    call = [
+        "predict",
+        str(bundle),
+        str(tmp_path / "a.tif"),
+        "--everything",
+        "--cache",
+        str(tmp_path / "kept"),
+    ]
     assert run([*call, "--out", str(tmp_path / "out")]) == 2
     assert "--cache" in capsys.readouterr().err
     assert not (tmp_path / "kept").exists()

@@ -25,11 +25,16 @@ def model(dense_bundle: Path) -> Predictor:
     return simmat.load(dense_bundle, device="cpu", registry=registry())
 
 
-def test_a_model_that_is_still_trained_cuts_images_as_its_bundle_will(model: Predictor) -> None:
+def test_a_model_that_is_still_trained_cuts_images_as_its_bundle_will(
+    model: Predictor,
+) -> None:
     """Else validation chooses by windows of another resolution than those of the result."""
     training_model = Predictor(model.model, model.pipeline, image_side=model.image_side)
     assert training_model.tile_size((1000, 1000)) == model.tile_size((1000, 1000))
-    assert Predictor(model.model, model.pipeline).tile_size((1000, 1000)) == model.pipeline.size
+    assert (
+        Predictor(model.model, model.pipeline).tile_size((1000, 1000))
+        == model.pipeline.size
+    )
 
 
 def test_an_image_that_fits_is_one_window(model: Predictor, tmp_path: Path) -> None:
@@ -50,14 +55,18 @@ def test_windows_are_encoded_once_for_objects_and_classes(
     """Validation asks for both, and encoding is most of its time."""
     image = model.open_image(large_scene(tmp_path / "large.tif", (100, 120)))
     encoded, real = [], model.encode
-    monkeypatch.setattr(model, "encode", lambda *given: encoded.append(1) or real(*given))
+    monkeypatch.setattr(
+        model, "encode", lambda *given: encoded.append(1) or real(*given)
+    )
     found = [image.segment_everything(EVERY), image.segment_semantic().labels]
     assert len(encoded) == len(image.windows) > 1
     fresh = model.open_image(tmp_path / "large.tif")
     assert (fresh.segment_semantic().labels == found[1]).all()
 
 
-def test_a_large_image_is_cut_at_the_resolution_of_training(model: Predictor, tmp_path: Path) -> None:
+def test_a_large_image_is_cut_at_the_resolution_of_training(
+    model: Predictor, tmp_path: Path
+) -> None:
     """Windows see what the network was trained on."""
     image = model.open_image(large_scene(tmp_path / "large.tif"))
     assert model.bundle is not None
@@ -67,15 +76,21 @@ def test_a_large_image_is_cut_at_the_resolution_of_training(model: Predictor, tm
     assert "64" in model.open_image(tmp_path / "large.tif", tile=128).shrink_warning()
 
 
-def test_an_image_as_large_as_those_of_training_is_not_cut(model: Predictor, tmp_path: Path) -> None:
+def test_an_image_as_large_as_those_of_training_is_not_cut(
+    model: Predictor, tmp_path: Path
+) -> None:
     """Its parts would be magnified as no training image was, and objects cut in two: most were missed."""
     trained = Predictor(model.model, model.pipeline, image_side=90)
     image = trained.open_image(large_scene(tmp_path / "image.tif", (75, 90)))
     assert (image.windows, image.shrink_warning()) == ([(0, 0, 75, 90)], "")
-    assert trained.open_image(large_scene(tmp_path / "larger.tif", (75, 100))).tile == 90
+    assert (
+        trained.open_image(large_scene(tmp_path / "larger.tif", (75, 100))).tile == 90
+    )
 
 
-def test_windows_from_a_file_and_from_memory_agree(model: Predictor, tmp_path: Path) -> None:
+def test_windows_from_a_file_and_from_memory_agree(
+    model: Predictor, tmp_path: Path
+) -> None:
     """How an image is read does not change what is found in it."""
     file = large_scene(tmp_path / "large.tif")
     image = model.open_image(file)
@@ -83,7 +98,9 @@ def test_windows_from_a_file_and_from_memory_agree(model: Predictor, tmp_path: P
     assert type(image.reader).__name__ == "FileImage"
     assert loaded.size_hw == image.reader.size_hw == (150, 180)
     found, again = image.segment_everything(EVERY), model.segment_everything(EVERY)
-    assert [(one.instance.window, one.score) for one in found] == [(one.instance.window, one.score) for one in again]
+    assert [(one.instance.window, one.score) for one in found] == [
+        (one.instance.window, one.score) for one in again
+    ]
     assert (image.segment_semantic().labels == model.segment_semantic().labels).all()
 
 
@@ -93,28 +110,48 @@ def test_a_picture_holds_only_the_planes_and_pixels_that_it_shows(
     """An overlay of a scene with hundreds of bands took gigabytes."""
     monkeypatch.setattr("simmat.predictor.open.PICTURE_PX", 100)
     monkeypatch.setattr("simmat.predictor.open.PART_PX", 32)
-    known, planes = registry(), np.random.default_rng(0).random((40, 301, 250), np.float32)
+    known, planes = (
+        registry(),
+        np.random.default_rng(0).random((40, 301, 250), np.float32),
+    )
     np.save(tmp_path / "scene.npy", planes)
-    parts = Parts(known.foundation("tiny"), known.transfer_layer("zeroshot"), known.tuner("frozen"), None)
-    untuned = ZeroShotPredictor(parts, known.modality("raster"), 32, torch.device("cpu"))
+    parts = Parts(
+        known.foundation("tiny"),
+        known.transfer_layer("zeroshot"),
+        known.tuner("frozen"),
+        None,
+    )
+    untuned = ZeroShotPredictor(
+        parts, known.modality("raster"), 32, torch.device("cpu")
+    )
     image = untuned.open_image(tmp_path / "scene.npy")
     tracemalloc.start()
     shown = picture_of(image.reader)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    small = SensorImage.from_planes(planes[:, ::4, ::4], image.reader.read(Window(0, 0, 1, 1)).channels, origin="")
+    small = SensorImage.from_planes(
+        planes[:, ::4, ::4], image.reader.read(Window(0, 0, 1, 1)).channels, origin=""
+    )
     assert (shown == display_rgb(small)).all()
     assert peak < planes.nbytes / 8
 
 
-def test_what_is_in_view_is_found_without_the_rest_and_can_be_stopped(model: Predictor, tmp_path: Path) -> None:
+def test_what_is_in_view_is_found_without_the_rest_and_can_be_stopped(
+    model: Predictor, tmp_path: Path
+) -> None:
     """In the annotator nobody waits for a scene of which one corner is looked at."""
-    image, box, done = model.open_image(large_scene(tmp_path / "large.tif")), Window(0, 0, 40, 40), list[int]()
+    image, box, done = (
+        model.open_image(large_scene(tmp_path / "large.tif")),
+        Window(0, 0, 40, 40),
+        list[int](),
+    )
     seen = image.segment_everything(EVERY, box=box, progress=done.append)
     assert done == list(range(1, len(image.windows_in(box)) + 1))
     assert len(done) < len(image.windows)
     assert seen
-    assert all(one.instance.window[0] < 40 and one.instance.window[1] < 40 for one in seen)
+    assert all(
+        one.instance.window[0] < 40 and one.instance.window[1] < 40 for one in seen
+    )
 
     class StoppedError(Exception):
         pass
@@ -131,7 +168,9 @@ def test_a_click_works_in_a_window_around_it(model: Predictor, tmp_path: Path) -
     model.set_image(large_scene(tmp_path / "large.tif"))
     found = model.predict([(150, 120)])
     assert found.mask.shape == (150, 180)
-    local = model.open_image(tmp_path / "large.tif").predict(Prompt.points([(150, 120)]))
+    local = model.open_image(tmp_path / "large.tif").predict(
+        Prompt.points([(150, 120)])
+    )
     assert (local.mask == found.mask[local.window.slices]).all()
     assert found.mask.sum() == local.mask.sum()
     assert local.window.y0 <= 120 < local.window.y1
@@ -142,7 +181,15 @@ def test_former_names_of_arguments_work(model: Predictor, tmp_path: Path) -> Non
     """Scripts of version 0.1 choose by `choice`, and look for what is `like` a reference."""
     image = model.open_image(large_scene(tmp_path / "large.tif"))
     click = Prompt.points([(150, 120)])
-    assert image.predict(click, mask_selection="best").score == image.predict(click, mask_selection="best").score
-    assert image.predict_prompts([click], mask_selection="best")[0].score == image.predict(click, "best").score
+    assert (
+        image.predict(click, mask_selection="best").score
+        == image.predict(click, mask_selection="best").score
+    )
+    assert (
+        image.predict_prompts([click], mask_selection="best")[0].score
+        == image.predict(click, "best").score
+    )
     found = image.segment_everything(EVERY, like=None)
-    assert [one.score for one in found] == [one.score for one in image.segment_everything(EVERY, reference=None)]
+    assert [one.score for one in found] == [
+        one.score for one in image.segment_everything(EVERY, reference=None)
+    ]

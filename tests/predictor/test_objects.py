@@ -10,7 +10,13 @@ import pytest
 import torch
 
 from simmat.data.instances import Instance
-from simmat.evaluation.unprompted import ImageMatches, Ious, class_scores, ious, object_scores
+from simmat.evaluation.unprompted import (
+    ImageMatches,
+    Ious,
+    class_scores,
+    ious,
+    object_scores,
+)
 from simmat.model_spec import DenseSpec
 from simmat.nn.dense_head import classes_of
 from simmat.predictor.objects import (
@@ -28,7 +34,9 @@ def test_every_bump_has_one_peak() -> None:
     """Two objects are two clicks, a plateau is one."""
     y, x = torch.meshgrid(torch.arange(40.0), torch.arange(40.0), indexing="ij")
     bumps = [(10.0, 10.0), (10.0, 25.0), (30.0, 20.0)]
-    distance = torch.stack([torch.exp(-((y - a) ** 2 + (x - b) ** 2) / 20) for a, b in bumps]).amax(0)
+    distance = torch.stack(
+        [torch.exp(-((y - a) ** 2 + (x - b) ** 2) / 20) for a, b in bumps]
+    ).amax(0)
     nothing = np.zeros((0, 40, 40), np.bool_)
     points, values = click_places(distance, nothing, min_peak=0.3, window=5)
     assert sorted(map(tuple, points.tolist())) == sorted((b, a) for a, b in bumps)
@@ -41,7 +49,8 @@ def test_a_part_of_the_class_map_without_a_peak_is_clicked_once() -> None:
     distance, objectness = torch.full((40, 40), 0.05), torch.full((40, 40), 0.2)
     distance[5, 5] = 1.0
     distance[30, 12] = 0.2
-    for part in (np.s_[2:12, 2:12], np.s_[24:36, 6:18], np.s_[20:23, 30:33]):  # with a peak, without, a speck
+    # with a peak, without, a speck
+    for part in (np.s_[2:12, 2:12], np.s_[24:36, 6:18], np.s_[20:23, 30:33]):
         objectness[part] = 0.9
     parts, classes = object_parts(objectness[None], 25)
     assert [part.sum() for part in parts] == [100, 144]
@@ -75,7 +84,11 @@ def test_a_grid_of_clicks_stays_on_the_image() -> None:
     assert (points[:, 0] < 64).all()
     assert (points[:, 1] < 32).all()
     assert (points > -0.5).all()
-    assert [len(grid_points(Letterbox((64, 64), size))) for size in (8, 256, 1024)] == [1, 16**2, 32**2]
+    assert [len(grid_points(Letterbox((64, 64), size))) for size in (8, 256, 1024)] == [
+        1,
+        16**2,
+        32**2,
+    ]
 
 
 def test_of_masks_of_one_object_the_best_stays() -> None:
@@ -115,21 +128,30 @@ def test_masks_grow_over_the_object_they_lie_in() -> None:
 
 
 def _box(y0: int, x0: int, side: int, value: int = 0) -> Instance:
-    return Instance(value, Window(y0, x0, y0 + side, x0 + side), np.ones((side, side), np.bool_))
+    return Instance(
+        value, Window(y0, x0, y0 + side, x0 + side), np.ones((side, side), np.bool_)
+    )
 
 
 def test_ious_count_no_ignored_pixel() -> None:
     """There is no truth there."""
     scored = np.ones((20, 20), np.bool_)
-    assert ious([_box(0, 0, 10)], [_box(0, 5, 10), _box(12, 12, 4)], scored).tolist() == [[pytest.approx(1 / 3), 0]]
+    assert ious(
+        [_box(0, 0, 10)], [_box(0, 5, 10), _box(12, 12, 4)], scored
+    ).tolist() == [[pytest.approx(1 / 3), 0]]
     scored[:, 10:] = False
     assert ious([_box(0, 0, 10)], [_box(0, 5, 10)], scored)[0, 0] == pytest.approx(0.5)
 
 
 def _matches(
-    scores: npt.NDArray[np.float32], found: npt.NDArray[np.int64], true: npt.NDArray[np.int64], table: Ious
+    scores: npt.NDArray[np.float32],
+    found: npt.NDArray[np.int64],
+    true: npt.NDArray[np.int64],
+    table: Ious,
 ) -> ImageMatches:
-    return ImageMatches(scores, found, true, table, np.zeros(len(found)), np.zeros(len(true), np.bool_))
+    return ImageMatches(
+        scores, found, true, table, np.zeros(len(found)), np.zeros(len(true), np.bool_)
+    )
 
 
 def test_a_perfect_answer_scores_one_and_none_scores_zero() -> None:
@@ -144,6 +166,9 @@ def test_a_perfect_answer_scores_one_and_none_scores_zero() -> None:
 def test_class_scores_follow_the_confusion() -> None:
     """IoU by class is hits by union; a class that nowhere is has none."""
     found = class_scores(Counter({(0, 0): 6, (0, 3): 2, (3, 0): 1, (3, 3): 1}))
-    assert found["iou_by_class"] == {"0": pytest.approx(6 / 9), "3": pytest.approx(1 / 4)}
+    assert found["iou_by_class"] == {
+        "0": pytest.approx(6 / 9),
+        "3": pytest.approx(1 / 4),
+    }
     assert found["miou"] == pytest.approx((6 / 9 + 1 / 4) / 2)
     assert found["pixel_accuracy"] == pytest.approx(0.7)

@@ -45,26 +45,42 @@ def test_a_second_question_does_not_encode_again(
     """The encoder is nearly all of the cost; clicks that repeat it cannot be interactive."""
     calls = []
     encode = predictor.model.encode
-    monkeypatch.setattr(predictor.model, "encode", lambda *given: calls.append(1) or encode(*given))
+    monkeypatch.setattr(
+        predictor.model, "encode", lambda *given: calls.append(1) or encode(*given)
+    )
     predictor.set_image(picture)
     first = predictor.predict(points=[(20, 20)])
     predictor.predict(points=[(30, 10), (5, 5)], labels=[1, 0])
-    predictor.predict(box=(0, 0, 56, 40), mask=first.low_res_logits)  # the edges of the image are allowed
+    # the edges of the image are allowed
+    predictor.predict(box=(0, 0, 56, 40), mask=first.low_res_logits)
     assert len(calls) == 1
 
 
-def test_every_kind_of_image_gives_the_same_mask(predictor: Predictor, picture: Path) -> None:
+def test_every_kind_of_image_gives_the_same_mask(
+    predictor: Predictor, picture: Path
+) -> None:
     """A notebook has arrays, a pipeline images, a folder files."""
     loaded = predictor.set_image(picture)
     expected = predictor.predict(points=[(20, 20)])
-    for image in (str(picture), {"gray": picture}, loaded, SCENE[None].astype(np.float64), SCENE[None], SCENE):
+    for image in (
+        str(picture),
+        {"gray": picture},
+        loaded,
+        SCENE[None].astype(np.float64),
+        SCENE[None],
+        SCENE,
+    ):
         predictor.set_image(image)
-        np.testing.assert_array_equal(predictor.predict(points=[(20, 20)]).logits, expected.logits)
+        np.testing.assert_array_equal(
+            predictor.predict(points=[(20, 20)]).logits, expected.logits
+        )
     assert expected.mask.shape == expected.logits.shape == (40, 56)
     assert expected.mask.dtype == np.bool_
 
 
-def test_prompts_of_all_kinds_come_back_in_their_order(predictor: Predictor, picture: Path) -> None:
+def test_prompts_of_all_kinds_come_back_in_their_order(
+    predictor: Predictor, picture: Path
+) -> None:
     """They are decoded in groups of one kind; an answer under another's number would be worse than none."""
     predictor.set_image(picture)
     box = np.asarray([3, 3, 30, 30], np.float32)
@@ -78,7 +94,9 @@ def test_prompts_of_all_kinds_come_back_in_their_order(predictor: Predictor, pic
     assert predictor.predict_prompts([]) == []
 
 
-def test_a_failed_image_leaves_no_image_to_predict_on(predictor: Predictor, picture: Path, tmp_path: Path) -> None:
+def test_a_failed_image_leaves_no_image_to_predict_on(
+    predictor: Predictor, picture: Path, tmp_path: Path
+) -> None:
     """A click answered on the image before would look like an answer on this one."""
     with pytest.raises(ValueError, match="set_image"):
         predictor.predict(points=[(1, 1)])
@@ -92,14 +110,28 @@ def test_a_failed_image_leaves_no_image_to_predict_on(predictor: Predictor, pict
 @pytest.mark.parametrize(
     ("image", "error", "words"),
     [
-        (np.zeros((2, 8, 8)), ValueError, r"\(1, H, W\) of gray \[count\]; got shape \(2, 8, 8\)"),
-        (np.zeros((8, 8, 1)), ValueError, r"got shape \(8, 8, 1\); put the channels first"),
+        (
+            np.zeros((2, 8, 8)),
+            ValueError,
+            r"\(1, H, W\) of gray \[count\]; got shape \(2, 8, 8\)",
+        ),
+        (
+            np.zeros((8, 8, 1)),
+            ValueError,
+            r"got shape \(8, 8, 1\); put the channels first",
+        ),
         (Image.fromarray(SCENE), TypeError, r"got Image.*\(C, H, W\)"),
-        (np.linspace(-1000, 300, 64).reshape(8, 8), DataError, r"gray, 0 to 255 count.*-1000 to 300.*file"),
+        (
+            np.linspace(-1000, 300, 64).reshape(8, 8),
+            DataError,
+            r"gray, 0 to 255 count.*-1000 to 300.*file",
+        ),
         ({"rgb": "a.png"}, TypeError, "sources gray; got rgb"),
         (np.full((1, 8, 8), np.nan), DataError, "no pixel.*0 to 255 count"),
         (
-            SensorImage.from_planes(np.ones((1, 8, 8)), (Channel("nir", "counts", "count"),)),
+            SensorImage.from_planes(
+                np.ones((1, 8, 8)), (Channel("nir", "counts", "count"),)
+            ),
             BundleError,
             r"nir \[count\]",
         ),
@@ -125,7 +157,10 @@ def test_an_image_that_does_not_fit_is_refused(
         ({"points": "20,20"}, r"points .*\[\(320, 240\)\].*'20,20'"),
         ({"points": [(1, 1)], "mask_selection": "multi"}, "'single', 'best'.*'multi'"),
         ({"mask": SCENE > 99}, "low_res_logits.*bool of .40, 56."),
-        ({"mask": np.zeros((1, 16, 16), np.float32)}, "low_res_logits.*float32 of .1, 16, 16."),
+        (
+            {"mask": np.zeros((1, 16, 16), np.float32)},
+            "low_res_logits.*float32 of .1, 16, 16.",
+        ),
         ({"points": [(1, 1)], "mask": SCENE.astype(float)}, r"16, 16\).*40, 56\)"),
     ],
 )
@@ -144,14 +179,27 @@ def test_arrays_are_in_the_channels_units(predictor: Predictor) -> None:
     planes[0, 0] = (np.nan, -1, 256, 255, 0, 60, 60, 60)
     image = predictor.set_image(planes)
     assert image.channels == (GRAY,)
-    assert image.valid[0, 0].tolist() == [False, False, False, True, True, True, True, True]
+    assert image.valid[0, 0].tolist() == [
+        False,
+        False,
+        False,
+        True,
+        True,
+        True,
+        True,
+        True,
+    ]
 
 
-def test_a_point_of_a_larger_picture_is_refused_with_both_sizes(predictor: Predictor) -> None:
+def test_a_point_of_a_larger_picture_is_refused_with_both_sizes(
+    predictor: Predictor,
+) -> None:
     """Thermal cameras show a picture of 320x240 and store 160x120 temperatures; clicks are read in the picture."""
     image = SensorImage.from_planes(SCENE, (GRAY,), origin="flir.jpg")
     predictor.set_image(replace(image, preview_hw=(80, 112)))
-    with pytest.raises(ConfigError, match=r"56 wide and 40 high.*112x80.*X .*by 0\.5 and Y by 0\.5"):
+    with pytest.raises(
+        ConfigError, match=r"56 wide and 40 high.*112x80.*X .*by 0\.5 and Y by 0\.5"
+    ):
         predictor.predict(points=[(100, 70)])
 
 
@@ -164,14 +212,26 @@ def test_a_fill_value_is_not_taken_for_another_unit(predictor: Predictor) -> Non
 def test_what_a_notebook_shows_is_one_line(predictor: Predictor, picture: Path) -> None:
     """A cell that ends in an image or a mask must not print its numbers."""
     image = predictor.set_image(picture)
-    shown = [repr(value) for value in (image, predictor.predict(points=[(3, 3)]), predictor, predictor.bundle)]
-    assert all(len(text) < 120 + 2 * len(str(picture)) and "\n" not in text for text in shown), shown
+    shown = [
+        repr(value)
+        for value in (
+            image,
+            predictor.predict(points=[(3, 3)]),
+            predictor,
+            predictor.bundle,
+        )
+    ]
+    assert all(
+        len(text) < 120 + 2 * len(str(picture)) and "\n" not in text for text in shown
+    ), shown
     assert all(word in shown[0] for word in ("gray [count]", "56x40", "s.png"))
     assert "score" in shown[1]
     assert all(str(predictor.bundle.path) in text for text in shown[2:])
 
 
-def test_an_answer_that_is_not_a_number_is_refused(predictor: Predictor, picture: Path) -> None:
+def test_an_answer_that_is_not_a_number_is_refused(
+    predictor: Predictor, picture: Path
+) -> None:
     """Weights may be finite and still overflow; a score of NaN would be written beside an empty mask."""
     with torch.no_grad():
         for parameter in predictor.model.mat.parameters():
@@ -183,7 +243,9 @@ def test_an_answer_that_is_not_a_number_is_refused(predictor: Predictor, picture
 
 @pytest.fixture
 def images(tmp_path: Path) -> list[Path]:
-    values = np.random.default_rng(0).integers(0, 200, (2, 1, 150, 180)).astype(np.uint8)
+    values = (
+        np.random.default_rng(0).integers(0, 200, (2, 1, 150, 180)).astype(np.uint8)
+    )
     values[1] //= 4
     paths = [tmp_path / "a.tif", tmp_path / "b.tif"]
     for path, planes in zip(paths, values, strict=True):
@@ -191,21 +253,32 @@ def images(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def test_the_single_mask_comes_first_and_the_alternatives_by_score(tmp_path: Path, images: list[Path]) -> None:
+def test_the_single_mask_comes_first_and_the_alternatives_by_score(
+    tmp_path: Path, images: list[Path]
+) -> None:
     """A key steps through them; the first is what `predict` gives."""
-    predictor = Predictor.of_bundle(load_bundle(tiny_bundle(tmp_path / "bundle", image_size=32), registry()))
+    predictor = Predictor.of_bundle(
+        load_bundle(tiny_bundle(tmp_path / "bundle", image_size=32), registry())
+    )
     image = predictor.open_image(images[0])
     single, *others = image.predict_all(CLICK)
     assert single.score == image.predict(CLICK).score
     assert len(others) == 3
-    assert [one.score for one in others] == sorted((one.score for one in others), reverse=True)
+    assert [one.score for one in others] == sorted(
+        (one.score for one in others), reverse=True
+    )
     assert others[0].score == image.predict(CLICK, "best").score
 
 
 def test_images_looked_at_in_turn_keep_their_own_statistics(images: list[Path]) -> None:
     """An untuned model normalizes by the image; the windows of one must not be normalized by another's values."""
     known = registry()
-    parts = Parts(known.foundation("tiny"), known.transfer_layer("zeroshot"), known.tuner("frozen"), None)
+    parts = Parts(
+        known.foundation("tiny"),
+        known.transfer_layer("zeroshot"),
+        known.tuner("frozen"),
+        None,
+    )
 
     def predictor() -> ZeroShotPredictor:
         return ZeroShotPredictor(parts, known.modality("gray"), 32, pick_device("cpu"))
@@ -221,29 +294,43 @@ def test_images_looked_at_in_turn_keep_their_own_statistics(images: list[Path]) 
 
 def test_a_predictor_survives_pickle(tmp_path: Path) -> None:
     """Pools of processes and dask send it so; it comes without its image."""
-    model = simmat.load(tiny_bundle(tmp_path / "bundle"), registry=registry(), device="cpu")
+    model = simmat.load(
+        tiny_bundle(tmp_path / "bundle"), registry=registry(), device="cpu"
+    )
     model.set_image(IMAGE)
     expected = model.predict(points=[(20, 10)])
     copy = pickle.loads(pickle.dumps(model))
     assert copy.image is None
     copy.set_image(IMAGE)
-    np.testing.assert_array_equal(copy.predict(points=[(20, 10)]).logits, expected.logits)
+    np.testing.assert_array_equal(
+        copy.predict(points=[(20, 10)]).logits, expected.logits
+    )
 
 
 def test_an_untuned_predictor_survives_pickle() -> None:
     """It takes the statistics of each image, so it depends on none."""
     need_plugins("lite")
-    model = simmat.load(foundation="lite", modality="gray", image_size=64, device="cpu", registry=registry("lite"))
+    model = simmat.load(
+        foundation="lite",
+        modality="gray",
+        image_size=64,
+        device="cpu",
+        registry=registry("lite"),
+    )
     model.set_image(IMAGE)
     expected = model.predict(points=[(20, 10)])
     copy = pickle.loads(pickle.dumps(model))
     copy.set_image(IMAGE)
-    np.testing.assert_array_equal(copy.predict(points=[(20, 10)]).logits, expected.logits)
+    np.testing.assert_array_equal(
+        copy.predict(points=[(20, 10)]).logits, expected.logits
+    )
 
 
 def test_a_prediction_is_shown_as_a_picture(tmp_path: Path) -> None:
     """The last line of a notebook's cell."""
-    model = simmat.load(tiny_bundle(tmp_path / "bundle"), registry=registry(), device="cpu")
+    model = simmat.load(
+        tiny_bundle(tmp_path / "bundle"), registry=registry(), device="cpu"
+    )
     model.set_image(IMAGE)
     found = model.predict(points=[(20, 10)])
     picture = np.asarray(found.plot(Prompt(np.array([[20.0, 10.0]]), np.array([1]))))

@@ -19,7 +19,13 @@ from simmat.foundation import PromptBatch
 from simmat.io.images import write_image
 from simmat.model import Parts
 from simmat.model_spec import DenseSpec
-from simmat.predictor import Prediction, Predictor, TiledImage, ZeroShotPredictor, predictor
+from simmat.predictor import (
+    Prediction,
+    Predictor,
+    TiledImage,
+    ZeroShotPredictor,
+    predictor,
+)
 from simmat.predictor.tiles import prompt_windows
 from simmat.types import Prompt, Window
 
@@ -33,25 +39,46 @@ SIZE_HW = (300, 400)
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with both heads, as it is before training; its input has 32 pixels a side."""
     dense = DenseSpec(background=True, classes=(1, 2))
-    return tiny_bundle(tmp_path_factory.mktemp("prompts") / "bundle", dense=dense, image_size=32)
+    return tiny_bundle(
+        tmp_path_factory.mktemp("prompts") / "bundle", dense=dense, image_size=32
+    )
 
 
 def _scene(path: Path, planes: Any = None) -> Path:
     if planes is None:
-        planes = np.random.default_rng(0).integers(0, 200, (1, 150, 180)).astype(np.uint8)
+        planes = (
+            np.random.default_rng(0).integers(0, 200, (1, 150, 180)).astype(np.uint8)
+        )
     write_image(path, planes)
     return path
 
 
 def _predict(bundle: Path, image: Path, out: Path, *options: str) -> int:
-    return run(["predict", str(bundle), str(image), *options, "--out", str(out), "--device", "cpu"])
+    return run(
+        [
+            "predict",
+            str(bundle),
+            str(image),
+            *options,
+            "--out",
+            str(out),
+            "--device",
+            "cpu",
+        ]
+    )
 
 
 def test_a_point_at_the_last_pixel_is_answered(bundle: Path, tmp_path: Path) -> None:
     """The window around it ends where the image ends."""
     image = _scene(tmp_path / "a.tif")
-    assert _predict(bundle, image, tmp_path / "out", "--point", "179,149", "--tile", "64") == 0
-    assert _predict(bundle, image, tmp_path / "out2", "--point", "180,149", "--tile", "64") == 2
+    assert (
+        _predict(bundle, image, tmp_path / "out", "--point", "179,149", "--tile", "64")
+        == 0
+    )
+    assert (
+        _predict(bundle, image, tmp_path / "out2", "--point", "180,149", "--tile", "64")
+        == 2
+    )
 
 
 def test_a_negative_point_far_away_widens_no_window(
@@ -72,14 +99,25 @@ def test_a_negative_point_far_away_widens_no_window(
 
 
 def test_a_box_larger_than_memory_is_refused(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A box around a whole scene would read all of it at once."""
     monkeypatch.setattr(predictor, "MAX_VALUES", 100 * 100)
     image = _scene(tmp_path / "a.tif")
-    assert _predict(bundle, image, tmp_path / "out", "--box", "0,0,180,150", "--tile", "32") == 2
+    assert (
+        _predict(
+            bundle, image, tmp_path / "out", "--box", "0,0,180,150", "--tile", "32"
+        )
+        == 2
+    )
     assert "180x150" in capsys.readouterr().err
-    assert _predict(bundle, image, tmp_path / "out", "--box", "0,0,60,60", "--tile", "32") == 0
+    assert (
+        _predict(bundle, image, tmp_path / "out", "--box", "0,0,60,60", "--tile", "32")
+        == 0
+    )
 
 
 def test_a_point_where_nothing_is_measured_is_refused(
@@ -89,7 +127,10 @@ def test_a_point_where_nothing_is_measured_is_refused(
     planes = np.full((1, 150, 180), np.nan, np.float32)
     planes[0, :20, :20] = np.arange(400).reshape(20, 20)
     image = _scene(tmp_path / "a.tif", planes)
-    assert _predict(bundle, image, tmp_path / "out", "--point", "170,140", "--tile", "32") == 2
+    assert (
+        _predict(bundle, image, tmp_path / "out", "--point", "170,140", "--tile", "32")
+        == 2
+    )
     assert "no pixel around the prompt" in capsys.readouterr().err
 
 
@@ -99,9 +140,23 @@ def test_windows_hold_their_prompt_with_room_around_it() -> None:
     for _ in range(200):
         tile = int(rng.integers(16, 120))
         x0, y0 = rng.uniform(0, 300, 2)
-        box = np.asarray([x0, y0, min(x0 + rng.uniform(0, 200), 400), min(y0 + rng.uniform(0, 200), 300)], np.float32)
-        click, marked = Prompt.points([(x0, y0)]), Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), box)
-        for prompt, (left, top, right, bottom), part in ((click, (x0, y0, x0, y0), 4.1), (marked, box, 16)):
+        box = np.asarray(
+            [
+                x0,
+                y0,
+                min(x0 + rng.uniform(0, 200), 400),
+                min(y0 + rng.uniform(0, 200), 300),
+            ],
+            np.float32,
+        )
+        click, marked = (
+            Prompt.points([(x0, y0)]),
+            Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), box),
+        )
+        for prompt, (left, top, right, bottom), part in (
+            (click, (x0, y0, x0, y0), 4.1),
+            (marked, box, 16),
+        ):
             windows = list(prompt_windows(prompt, SIZE_HW, tile))
             for window in windows:
                 assert 0 <= window.y0 < window.y1 <= SIZE_HW[0]
@@ -112,7 +167,9 @@ def test_windows_hold_their_prompt_with_room_around_it() -> None:
                 assert window.y1 == SIZE_HW[0] or bottom <= window.y1 - room
                 assert window.x1 == SIZE_HW[1] or right <= window.x1 - room
         sides = [max(window.size_hw) for window in prompt_windows(click, SIZE_HW, tile)]
-        assert sides == [min(side, 400) for side in (tile, 2 * tile, 4 * tile) if side < 800]
+        assert sides == [
+            min(side, 400) for side in (tile, 2 * tile, 4 * tile) if side < 800
+        ]
 
 
 @pytest.fixture
@@ -142,7 +199,9 @@ def _click(x: float, y: float) -> tuple[Any, Any]:
 
 def with_mask(prompt: Prompt, found: Prediction) -> Prompt:
     """Return a prompt with the mask of an earlier answer."""
-    return replace(prompt, mask_input=found.low_res_logits, mask_window=found.low_res_window)
+    return replace(
+        prompt, mask_input=found.low_res_logits, mask_window=found.low_res_window
+    )
 
 
 def test_an_earlier_mask_refines_the_answer_of_its_own_window(
@@ -185,11 +244,17 @@ def test_an_earlier_mask_of_another_place_marks_nothing(
     """What its window does not show is not the object."""
     image = model.open_image(_scene(tmp_path / "a.tif"), tile=64)
     logits = np.full((8, 8), 5, np.float32)
-    image.predict(Prompt(*_click(10, 10), mask_input=logits, mask_window=Window(86, 116, 150, 180)))
+    image.predict(
+        Prompt(
+            *_click(10, 10), mask_input=logits, mask_window=Window(86, 116, 150, 180)
+        )
+    )
     assert (given_masks[0] < 0).all()
 
 
-def test_logits_that_may_be_of_any_window_are_refused(model: Predictor, tmp_path: Path) -> None:
+def test_logits_that_may_be_of_any_window_are_refused(
+    model: Predictor, tmp_path: Path
+) -> None:
     """They were used as if they were of the window around the click; the prediction knows where they are from."""
     model.set_image(_scene(tmp_path / "a.tif"))
     first = model.predict([(90, 70)])
@@ -199,14 +264,30 @@ def test_logits_that_may_be_of_any_window_are_refused(model: Predictor, tmp_path
     assert model.predict([(20, 20)], mask=first).mask.shape == (150, 180)
 
 
-def test_a_sensor_that_learns_its_channels_from_files_is_guarded_too(tmp_path: Path) -> None:
+def test_a_sensor_that_learns_its_channels_from_files_is_guarded_too(
+    tmp_path: Path,
+) -> None:
     """An untuned model of hundreds of bands has no channels before an image, and would read gigabytes."""
-    np.save(tmp_path / "scene.npy", np.random.default_rng(0).random((40, 150, 180), np.float32))
+    np.save(
+        tmp_path / "scene.npy",
+        np.random.default_rng(0).random((40, 150, 180), np.float32),
+    )
     known = registry()
-    parts = Parts(known.foundation("tiny"), known.transfer_layer("zeroshot"), known.tuner("frozen"), None)
-    untuned = ZeroShotPredictor(parts, known.modality("raster"), 32, torch.device("cpu"))
+    parts = Parts(
+        known.foundation("tiny"),
+        known.transfer_layer("zeroshot"),
+        known.tuner("frozen"),
+        None,
+    )
+    untuned = ZeroShotPredictor(
+        parts, known.modality("raster"), 32, torch.device("cpu")
+    )
     image = untuned.open_image(tmp_path / "scene.npy", tile=32)
-    box = Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), np.asarray([0, 0, 180, 150], np.float32))
+    box = Prompt(
+        np.zeros((0, 2), np.float32),
+        np.zeros(0, np.int64),
+        np.asarray([0, 0, 180, 150], np.float32),
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(predictor, "MAX_VALUES", 30 * 150 * 180)
         with pytest.raises(ConfigError, match="180x150"):

@@ -24,7 +24,9 @@ IMAGE[0, :20, :30] = np.nan
 def model(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     """An untrained model of three classes that cuts `IMAGE` into windows."""
     dense = DenseSpec(background=True, classes=(4, 7, 9))
-    folder = tiny_bundle(tmp_path_factory.mktemp("found") / "bundle", dense=dense, image_size=32)
+    folder = tiny_bundle(
+        tmp_path_factory.mktemp("found") / "bundle", dense=dense, image_size=32
+    )
     model = simmat.load(folder, registry=registry(), device="cpu")
     model.set_image(IMAGE)
     return model
@@ -54,7 +56,9 @@ def test_every_object_has_the_probability_of_every_class(model: Predictor) -> No
         assert one.class_probabilities == again.class_probabilities
         assert sum(one.class_probabilities.values()) == pytest.approx(1, abs=1e-6)
         assert one.class_probability == max(one.class_probabilities.values())
-        assert one.class_probabilities[one.instance.class_id or 0] == one.class_probability
+        assert (
+            one.class_probabilities[one.instance.class_id or 0] == one.class_probability
+        )
     clicked = model.predict([(60, 50)])
     assert clicked.class_probabilities is not None
     assert set(clicked.class_probabilities) == {4, 7, 9}
@@ -65,7 +69,10 @@ def test_every_object_has_the_probability_of_every_class(model: Predictor) -> No
 def test_objects_and_classes_are_shown_as_pictures(model: Predictor) -> None:
     """The last line of a notebook's cell; a part of what was found can be shown, and sent to another process."""
     objects, classes = model.segment_everything(EVERY), model.segment_semantic()
-    drawn = [one.plot() for one in (objects, classes, pickle.loads(pickle.dumps(objects)))]
-    assert all(np.ptp(np.asarray(picture), axis=2).any() for picture in drawn)  # colours over a gray image
+    drawn = [
+        one.plot() for one in (objects, classes, pickle.loads(pickle.dumps(objects)))
+    ]
+    # colours over a gray image
+    assert all(np.ptp(np.asarray(picture), axis=2).any() for picture in drawn)
     assert np.array_equal(drawn[0], drawn[2])
     assert not np.array_equal(drawn[0], objects.plot(objects[:1]))

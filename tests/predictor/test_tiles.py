@@ -27,15 +27,26 @@ def test_an_overlap_as_large_as_the_window_is_refused() -> None:
 
 
 @pytest.mark.parametrize("size_hw", [(10, 10), (16, 50), (50, 61)])
-def test_windows_that_agree_give_the_class_map_of_the_whole(size_hw: tuple[int, int]) -> None:
+def test_windows_that_agree_give_the_class_map_of_the_whole(
+    size_hw: tuple[int, int],
+) -> None:
     """Blending adds no seam: where all windows say the same, it is what they say."""
     rng = np.random.default_rng(0)
     chances = rng.dirichlet(np.ones(3), size_hw).transpose(2, 0, 1).astype(np.float32)
     blender = ClassMapBlender(size_hw, 16, 5, 3)
-    bands = [band for y0, x0, y1, x1 in plan_windows(size_hw, 16, 5) for band in blender.add(chances[:, y0:y1, x0:x1])]
+    bands = [
+        band
+        for y0, x0, y1, x1 in plan_windows(size_hw, 16, 5)
+        for band in blender.add(chances[:, y0:y1, x0:x1])
+    ]
     starts, probabilities = zip(*bands, strict=True)
-    np.testing.assert_allclose(np.concatenate(probabilities, axis=1), chances, atol=1e-6)
-    assert list(starts) == np.cumsum([0, *(band.shape[1] for band in probabilities[:-1])]).tolist()
+    np.testing.assert_allclose(
+        np.concatenate(probabilities, axis=1), chances, atol=1e-6
+    )
+    assert (
+        list(starts)
+        == np.cumsum([0, *(band.shape[1] for band in probabilities[:-1])]).tolist()
+    )
 
 
 def _blobs(size_hw: tuple[int, int], seed: int) -> np.ndarray:
@@ -51,9 +62,13 @@ def _join(numbered: np.ndarray, tile: int, overlap: int) -> list[FoundObject]:
         seen = []
         for value in np.unique(part[part > 0]):
             for number in range(1, ndimage.label(part == value)[1] + 1):
-                region = region_from_mask(ndimage.label(part == value)[0] == number, None)
+                region = region_from_mask(
+                    ndimage.label(part == value)[0] == number, None
+                )
                 assert region is not None
-                seen.append(FoundObject(region, 0.5, (0, 0)).shifted(window.y0, window.x0))
+                seen.append(
+                    FoundObject(region, 0.5, (0, 0)).shifted(window.y0, window.x0)
+                )
         found.append(seen)
     return merge_objects(windows, found)
 
@@ -64,7 +79,9 @@ def test_objects_that_borders_cut_are_joined(seed: int) -> None:
     numbered = _blobs((90, 110), seed)
     found = _join(numbered, 40, 20)
     masks = {one.instance.mask(numbered.shape).tobytes() for one in found}
-    whole = {(numbered == value).tobytes() for value in range(1, int(numbered.max()) + 1)}
+    whole = {
+        (numbered == value).tobytes() for value in range(1, int(numbered.max()) + 1)
+    }
     assert len(found) == len(whole)
     assert masks == whole
 

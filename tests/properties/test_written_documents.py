@@ -58,7 +58,9 @@ def test_a_bundle_is_read_as_it_was_written(tmp_path: Path, spec: ModelSpec) -> 
     """What training decided is all that another machine knows."""
     write_bundle(tmp_path / "bundle.safetensors", spec, {})
     read = read_bundle_spec(tmp_path / "bundle.safetensors")
-    assert all(getattr(read, name) == getattr(spec, name) for name in ModelSpec.model_fields)
+    assert all(
+        getattr(read, name) == getattr(spec, name) for name in ModelSpec.model_fields
+    )
 
 
 _CONFIGS = st.fixed_dictionaries(
@@ -83,20 +85,43 @@ _CONFIGS = st.fixed_dictionaries(
 )
 
 
-@given(values=_CONFIGS, name=st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20))
-def test_a_config_is_read_as_it_was_written(tmp_path: Path, values: dict[str, Any], name: str) -> None:
+@given(
+    values=_CONFIGS,
+    name=st.text(
+        st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20
+    ),
+)
+def test_a_config_is_read_as_it_was_written(
+    tmp_path: Path, values: dict[str, Any], name: str
+) -> None:
     """A resumed run reads its settings from the file that it wrote."""
-    config = load_config(None, {**values, "data": tmp_path / name, "out": tmp_path / "run"})
+    config = load_config(
+        None, {**values, "data": tmp_path / name, "out": tmp_path / "run"}
+    )
     path = tmp_path / "config.toml"
     path.write_text(dump_toml(config), encoding="utf-8")
     assert load_config(path) == config
 
 
 _RULES = st.one_of(
-    st.sampled_from(({"kind": "z-score"}, {"kind": "log"}, {"kind": "percentile", "low": 1.0, "high": 99.0})),
+    st.sampled_from(
+        (
+            {"kind": "z-score"},
+            {"kind": "log"},
+            {"kind": "percentile", "low": 1.0, "high": 99.0},
+        )
+    ),
     ranges().map(lambda pair: {"kind": "range", "low": pair[0], "high": pair[1]}),
-    st.fixed_dictionaries({"kind": st.just("z-score"), "mean": FINITE, "std": POSITIVE}),
-    st.fixed_dictionaries({"kind": st.just("db"), "of": st.sampled_from(("power", "amplitude")), "floor": POSITIVE}),
+    st.fixed_dictionaries(
+        {"kind": st.just("z-score"), "mean": FINITE, "std": POSITIVE}
+    ),
+    st.fixed_dictionaries(
+        {
+            "kind": st.just("db"),
+            "of": st.sampled_from(("power", "amplitude")),
+            "floor": POSITIVE,
+        }
+    ),
 )
 _CHANNEL = st.fixed_dictionaries(
     {"quantity": st.just("reflectance"), "unit": NAMED, "plane": st.integers(0, 9)},
@@ -119,16 +144,29 @@ def test_a_sensor_is_read_as_it_was_written(
     import tomli_w
 
     named = [{"name": f"c{index}", **rule} for index, rule in enumerate(rules)]
-    values = {"format": 1, "name": name, "description": description, "source": [{"files": ["*.tif"]}], "channel": named}
+    values = {
+        "format": 1,
+        "name": name,
+        "description": description,
+        "source": [{"files": ["*.tif"]}],
+        "channel": named,
+    }
     path = tmp_path / "sensor.toml"
     path.write_text(tomli_w.dumps(values), encoding="utf-8")
     definition = read_sensor(path).definition
-    assert [channel.name for channel in definition.channel] == [rule["name"] for rule in named]
+    assert [channel.name for channel in definition.channel] == [
+        rule["name"] for rule in named
+    ]
     for channel, rule in zip(definition.channel, rules, strict=True):
         assert (channel.unit, channel.plane) == (rule["unit"], rule["plane"])
         assert channel.scale == rule.get("scale", 1.0)
         assert list(channel.valid_range or []) == rule.get("valid_range", [])
-    assert SensorDefinition.model_validate(parse_json(json.dumps(definition.model_dump(mode="json")))) == definition
+    assert (
+        SensorDefinition.model_validate(
+            parse_json(json.dumps(definition.model_dump(mode="json")))
+        )
+        == definition
+    )
 
 
 @given(value=JSON)

@@ -30,10 +30,15 @@ class Faulty(Planes):
         return self.does  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("does", [RuntimeError("camera on fire"), FileNotFoundError("x"), None, [1, 2]])
+@pytest.mark.parametrize(
+    "does", [RuntimeError("camera on fire"), FileNotFoundError("x"), None, [1, 2]]
+)
 def test_a_fault_of_a_sensor_names_sensor_and_file(does: object) -> None:
     """It is not SimMAT's, and of a thousand files one must be found."""
-    with pytest.raises(PluginError, match=r"modality 'faulty' \(\S*test_adapter_faults\) failed on a/b\.npy"):
+    with pytest.raises(
+        PluginError,
+        match=r"modality 'faulty' \(\S*test_adapter_faults\) failed on a/b\.npy",
+    ):
         load_sample(Faulty(does), {"planes": Path("a/b.npy")})
 
 
@@ -49,7 +54,9 @@ def test_a_load_that_does_not_end_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr("simmat.terminal.SLOW_S", 0.0)
     monkeypatch.setattr("simmat.terminal.TICK_S", 0.01)
-    monkeypatch.setattr("simmat.terminal.echo", lambda text, err: (said.append(text), ended.set()))
+    monkeypatch.setattr(
+        "simmat.terminal.echo", lambda text, err: (said.append(text), ended.set())
+    )
     with pytest.raises(DataError, match="done"):
         load_sample(Waits(None), {"planes": Path("a/b.npy")})
     assert re.search(r"'faulty' \(\S*test_adapter_faults\).* a/b\.npy", said[0])

@@ -32,7 +32,10 @@ def test_rgb_gives_the_counts_of_the_file_as_rgb_channels(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("values", "advice"),
-    [(COLOUR[..., 0], "--modality gray"), (np.dstack([COLOUR, COLOUR[..., :1]]), "--channels 0,1,2")],
+    [
+        (COLOUR[..., 0], "--modality gray"),
+        (np.dstack([COLOUR, COLOUR[..., :1]]), "--channels 0,1,2"),
+    ],
 )
 def test_rgb_refuses_other_pictures_and_names_the_right_modality(
     tmp_path: Path, values: np.ndarray, advice: str
@@ -61,16 +64,25 @@ def test_gray_keeps_the_counts_of_the_file(tmp_path: Path) -> None:
 
 def test_gray_marks_what_is_not_a_number_invalid(tmp_path: Path) -> None:
     """Float cameras write NaN where they saw nothing."""
-    np.save(tmp_path / "a.npy", np.array([[1.5, np.nan], [2.5, np.inf]], dtype=np.float32))
+    np.save(
+        tmp_path / "a.npy", np.array([[1.5, np.nan], [2.5, np.inf]], dtype=np.float32)
+    )
     image = Gray().load({"gray": tmp_path / "a.npy"})
     np.testing.assert_array_equal(image.valid[0], [[True, False], [True, False]])
 
 
 @pytest.mark.parametrize("adapter", [Gray(), Raster()], ids=["gray", "raster"])
-def test_nodata_that_the_file_states_is_invalid(tmp_path: Path, adapter: ModalityAdapter) -> None:
+def test_nodata_that_the_file_states_is_invalid(
+    tmp_path: Path, adapter: ModalityAdapter
+) -> None:
     """A GeoTIFF says it itself; nobody should have to repeat it with --nodata."""
     values = np.array([[1, -9999]], dtype=np.int16)
-    tifffile.imwrite(tmp_path / "a.tif", values, metadata=None, extratags=[(42113, "s", 0, "-9999", True)])
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        values,
+        metadata=None,
+        extratags=[(42113, "s", 0, "-9999", True)],
+    )
     image = adapter.load({adapter.name: tmp_path / "a.tif"})
     np.testing.assert_array_equal(image.valid[0], [[True, False]])
 
@@ -88,10 +100,17 @@ def test_gray_distinguishes_three_equal_planes_from_colour(tmp_path: Path) -> No
 def test_raster_gives_all_planes_in_the_order_of_the_file(tmp_path: Path) -> None:
     """`--channels 0,3` must mean the file's own bands."""
     values = RNG.integers(-99, 9999, (12, 6, 8)).astype(np.int16)
-    tifffile.imwrite(tmp_path / "a.tif", np.moveaxis(values, 0, 2), photometric="minisblack", planarconfig="contig")
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        np.moveaxis(values, 0, 2),
+        photometric="minisblack",
+        planarconfig="contig",
+    )
     image = Raster().load({"raster": tmp_path / "a.tif"})
     np.testing.assert_array_equal(image.data, values)
-    assert [channel.name for channel in image.channels] == [f"band{i}" for i in range(12)]
+    assert [channel.name for channel in image.channels] == [
+        f"band{i}" for i in range(12)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -110,17 +129,26 @@ def test_what_is_saved_is_loaded_again(
 ) -> None:
     """Simulated data sets are written this way."""
     values = np.linspace(0, top, planes * 20).reshape(planes, 4, 5)
-    image = SensorImage.from_planes(np.rint(values) if top > 1 else values, adapter.channels or band_channels(planes))
+    image = SensorImage.from_planes(
+        np.rint(values) if top > 1 else values,
+        adapter.channels or band_channels(planes),
+    )
     adapter.save(image, {adapter.name: tmp_path / name})
-    np.testing.assert_array_equal(adapter.load({adapter.name: tmp_path / name}).data, image.data)
+    np.testing.assert_array_equal(
+        adapter.load({adapter.name: tmp_path / name}).data, image.data
+    )
 
 
 def test_invalid_pixels_stay_invalid_when_saved(tmp_path: Path) -> None:
     """A hole must not come back as a measurement of 0."""
     valid = np.array([[[True, False]]])
-    image = SensorImage.from_planes(np.array([[[3.0, 4.0]]]), Gray.channels, valid=valid)
+    image = SensorImage.from_planes(
+        np.array([[[3.0, 4.0]]]), Gray.channels, valid=valid
+    )
     Gray().save(image, {"gray": tmp_path / "a.tif"})
-    np.testing.assert_array_equal(Gray().load({"gray": tmp_path / "a.tif"}).valid, valid)
+    np.testing.assert_array_equal(
+        Gray().load({"gray": tmp_path / "a.tif"}).valid, valid
+    )
 
 
 def test_the_sensors_import_neither_torch_nor_image_libraries() -> None:
@@ -129,7 +157,9 @@ def test_the_sensors_import_neither_torch_nor_image_libraries() -> None:
         "import sys, simmat.sensors.builtin; "
         "print([m for m in ('torch', 'PIL', 'tifffile', 'scipy') if m in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "[]"
 
 

@@ -10,7 +10,13 @@ from simmat.types import Channel
 
 CHANNELS = tuple(
     Channel(name, "reflectance", "1", wavelength_um=centre)
-    for name, centre in (("blue", 0.49), ("red", 0.665), ("nir", 0.842), ("nir08", 0.865), ("quality", None))
+    for name, centre in (
+        ("blue", 0.49),
+        ("red", 0.665),
+        ("nir", 0.842),
+        ("nir08", 0.865),
+        ("quality", None),
+    )
 )
 
 
@@ -19,7 +25,9 @@ def test_names_indices_and_wavelengths_can_be_mixed() -> None:
     assert pick_channels(CHANNELS, ["nir", 0, "665nm"]) == [2, 0, 1]
 
 
-@pytest.mark.parametrize(("text", "index"), [("0.86um", 3), ("0.86 µm", 3), ("845nm", 2), ("500nm", 0)])
+@pytest.mark.parametrize(
+    ("text", "index"), [("0.86um", 3), ("0.86 µm", 3), ("845nm", 2), ("500nm", 0)]
+)
 def test_a_wavelength_means_the_nearest_band(text: str, index: int) -> None:
     """Cameras of one kind differ by some nanometres."""
     assert pick_channels(CHANNELS, [text]) == [index]
@@ -27,7 +35,9 @@ def test_a_wavelength_means_the_nearest_band(text: str, index: int) -> None:
 
 def test_a_wavelength_that_no_band_is_near_is_refused_with_those_there_are() -> None:
     """A thermal band is not what a near-infrared one shows."""
-    with pytest.raises(ConfigError, match=r"5 % of 1\.6 um.*blue 0\.49 um, red 0\.665 um"):
+    with pytest.raises(
+        ConfigError, match=r"5 % of 1\.6 um.*blue 0\.49 um, red 0\.665 um"
+    ):
         pick_channels(CHANNELS, ["1.6um"])
 
 

@@ -43,7 +43,10 @@ class Named(ModalityAdapter):
 
 def planes_of(path: Path, *numbers: int) -> Path:
     """Write constant planes, each of its channel's number."""
-    np.save(path, np.stack([np.full((2, 3), number, dtype=np.float32) for number in numbers]))
+    np.save(
+        path,
+        np.stack([np.full((2, 3), number, dtype=np.float32) for number in numbers]),
+    )
     return path
 
 
@@ -51,9 +54,16 @@ SENSOR = Named("blue", "green", "nir")
 
 
 @pytest.mark.parametrize("there", [(0, 2), (0, 1, 2)])
-def test_a_file_may_have_the_missing_plane_or_not(tmp_path: Path, there: tuple[int, ...]) -> None:
+def test_a_file_may_have_the_missing_plane_or_not(
+    tmp_path: Path, there: tuple[int, ...]
+) -> None:
     """A dead band is written as zeros by one camera and left out by another."""
-    image = load_without(SENSOR, {"named": planes_of(tmp_path / "a.npy", *there)}, SENSOR.channels, {"green"})
+    image = load_without(
+        SENSOR,
+        {"named": planes_of(tmp_path / "a.npy", *there)},
+        SENSOR.channels,
+        {"green"},
+    )
     assert image.channels == SENSOR.channels
     assert image.valid.all(axis=(1, 2)).tolist() == [True, False, True]
     assert not image.valid[1].any()
@@ -62,14 +72,21 @@ def test_a_file_may_have_the_missing_plane_or_not(tmp_path: Path, there: tuple[i
 
 def test_a_file_that_lacks_another_band_is_not_taken_for_it(tmp_path: Path) -> None:
     """Green said to be missing, nir not there: blue and green must not pass as blue and nir."""
-    image = load_without(SENSOR, {"named": planes_of(tmp_path / "a.npy", 0, 1)}, SENSOR.channels, {"green"})
+    image = load_without(
+        SENSOR,
+        {"named": planes_of(tmp_path / "a.npy", 0, 1)},
+        SENSOR.channels,
+        {"green"},
+    )
     assert [channel.name for channel in image.channels] == ["blue", "green"]
 
 
 def test_planes_without_names_are_taken_in_order(tmp_path: Path) -> None:
     """A raster says nothing of its planes but their place, and the user has said which is gone."""
     raster = registry().modality("raster")
-    save_image(tmp_path / "a.npy", np.stack([np.full((2, 3), value) for value in (5, 7)]))
+    save_image(
+        tmp_path / "a.npy", np.stack([np.full((2, 3), value) for value in (5, 7)])
+    )
     channels = tuple(Channel(f"band{n}", "counts", "count") for n in range(3))
     image = load_without(raster, {"raster": tmp_path / "a.npy"}, channels, {"band1"})
     np.testing.assert_array_equal(image.data[:, 0, 0], [5, 0, 7])
@@ -79,22 +96,38 @@ def test_planes_without_names_are_taken_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("gone", ["left", "right"])
 def test_a_sensor_that_is_not_there_needs_no_file(tmp_path: Path, gone: str) -> None:
     """Either of two cameras may fail, the one that gives the pixel grid too."""
-    sensor = ComposedModality([Named("a", "b", name="left"), Named("c", "d", name="right")])
+    sensor = ComposedModality(
+        [Named("a", "b", name="left"), Named("c", "d", name="right")]
+    )
     names = {"left": {"a", "b"}, "right": {"c", "d"}}
     there = "right" if gone == "left" else "left"
     assert absent_sources(sensor, sensor.channels, names[gone]) == (gone,)
-    image = load_without(sensor, {there: planes_of(tmp_path / "x.npy", 0, 1)}, sensor.channels, names[gone])
+    image = load_without(
+        sensor,
+        {there: planes_of(tmp_path / "x.npy", 0, 1)},
+        sensor.channels,
+        names[gone],
+    )
     assert image.channels == sensor.channels
-    assert {c.name for c, good in zip(image.channels, image.valid, strict=True) if good.all()} == names[there]
+    assert {
+        c.name
+        for c, good in zip(image.channels, image.valid, strict=True)
+        if good.all()
+    } == names[there]
 
 
 def test_a_sensor_of_which_a_band_is_left_needs_its_file(tmp_path: Path) -> None:
     """Half of a camera's bands still come from its file; names that two sensors share are told apart."""
-    sensor = ComposedModality([Named("a", "b", name="left"), Named("b", "c", name="right")], ["a"])
+    sensor = ComposedModality(
+        [Named("a", "b", name="left"), Named("b", "c", name="right")], ["a"]
+    )
     channels = sensor.channels
     assert [channel.name for channel in channels] == ["a", "b", "right.b", "c"]
     assert absent_sources(sensor, channels, {"right.b"}) == ()
-    files = {"left": planes_of(tmp_path / "l.npy", 0, 1), "right": planes_of(tmp_path / "r.npy", 1)}
+    files = {
+        "left": planes_of(tmp_path / "l.npy", 0, 1),
+        "right": planes_of(tmp_path / "r.npy", 1),
+    }
     image = load_without(sensor, files, channels, {"right.b"})
     assert image.valid[:, 0, 0].tolist() == [True, True, False, True]
 
@@ -111,9 +144,23 @@ def made(root: Path, *, mat: str, modality: str = "raster") -> Bundle:
             save_image(root / f"data/images/gray/s{index}.npy", values[0])
             save_image(root / f"data/images/raster/s{index}.npy", values[1:])
         save_mask(root / f"data/masks/s{index}.png", one_square())
-    settings = {"modality": modality, "data": root / "data", "out": root / "run", "foundation": "tiny"}
-    quick = {"image_size": 64, "steps": 1, "batch_size": 2, "prompts_per_image": 1, "device": "cpu"}
-    train(load_config(None, {**settings, **quick, "regions": "instances", "mat": mat}), registry())
+    settings = {
+        "modality": modality,
+        "data": root / "data",
+        "out": root / "run",
+        "foundation": "tiny",
+    }
+    quick = {
+        "image_size": 64,
+        "steps": 1,
+        "batch_size": 2,
+        "prompts_per_image": 1,
+        "device": "cpu",
+    }
+    train(
+        load_config(None, {**settings, **quick, "regions": "instances", "mat": mat}),
+        registry(),
+    )
     return load_bundle(root / "run/bundle.safetensors", registry())
 
 
@@ -128,13 +175,23 @@ def files_of(bundle: Bundle) -> tuple[Path, np.ndarray]:
     return path, np.load(path)
 
 
-def test_values_in_a_missing_band_change_nothing(tmp_path: Path, bundle: Bundle) -> None:
+def test_values_in_a_missing_band_change_nothing(
+    tmp_path: Path, bundle: Bundle
+) -> None:
     """Noise, a fill value, nothing at all: the answer comes from the other bands."""
     _, values = files_of(bundle)
     answers = []
-    for planes in (values, np.stack([values[0], values[1] * 0 - 9999, values[2]]), values[[0, 2]]):
+    for planes in (
+        values,
+        np.stack([values[0], values[1] * 0 - 9999, values[2]]),
+        values[[0, 2]],
+    ):
         save_image(tmp_path / "a.npy", planes)
-        answers.append(predict(bundle, {"raster": tmp_path / "a.npy"}, POINT, missing=["band1"]).logits)
+        answers.append(
+            predict(
+                bundle, {"raster": tmp_path / "a.npy"}, POINT, missing=["band1"]
+            ).logits
+        )
     np.testing.assert_array_equal(answers[0], answers[1])
     np.testing.assert_array_equal(answers[0], answers[2])
 
@@ -143,10 +200,14 @@ def test_a_missing_band_is_not_a_band_of_average_values(bundle: Bundle) -> None:
     """The zero that stands for an invalid pixel must not be taken for the mean of the training split."""
     path, _ = files_of(bundle)
     whole = predict(bundle, {"raster": path}, POINT).logits
-    assert not np.array_equal(whole, predict(bundle, {"raster": path}, POINT, missing=["band1"]).logits)
+    assert not np.array_equal(
+        whole, predict(bundle, {"raster": path}, POINT, missing=["band1"]).logits
+    )
 
 
-def test_a_file_that_lacks_a_band_is_refused_with_the_way_on(tmp_path: Path, bundle: Bundle) -> None:
+def test_a_file_that_lacks_a_band_is_refused_with_the_way_on(
+    tmp_path: Path, bundle: Bundle
+) -> None:
     """Nobody is to be told a mask of fewer bands without having said so."""
     _, values = files_of(bundle)
     save_image(tmp_path / "a.npy", values[:2])
@@ -156,9 +217,15 @@ def test_a_file_that_lacks_a_band_is_refused_with_the_way_on(tmp_path: Path, bun
 
 @pytest.mark.parametrize(
     ("missing", "message"),
-    [(["band7"], "no channel 'band7'"), ([0, 1, 2], "--missing"), ([3], "no channel 3")],
+    [
+        (["band7"], "no channel 'band7'"),
+        ([0, 1, 2], "--missing"),
+        ([3], "no channel 3"),
+    ],
 )
-def test_channels_that_cannot_be_missing_are_refused(bundle: Bundle, missing: list[str | int], message: str) -> None:
+def test_channels_that_cannot_be_missing_are_refused(
+    bundle: Bundle, missing: list[str | int], message: str
+) -> None:
     """A misspelt band would be read as there."""
     with pytest.raises(ConfigError, match=message):
         predict(bundle, {"raster": files_of(bundle)[0]}, POINT, missing=missing)
@@ -168,11 +235,15 @@ def test_a_layer_that_needs_all_its_channels_is_refused_by_name(tmp_path: Path) 
     """A convolution would take the zeros for measurements and answer something."""
     convolution = made(tmp_path, mat="mat-residual")
     with pytest.raises(ConfigError, match=r"'mat-residual'.*--mat channel-attention"):
-        predict(convolution, {"raster": files_of(convolution)[0]}, POINT, missing=["band1"])
+        predict(
+            convolution, {"raster": files_of(convolution)[0]}, POINT, missing=["band1"]
+        )
 
 
 @pytest.mark.plugins
-def test_the_command_segments_without_a_sensor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_segments_without_a_sensor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """With one of two sensors left there is one file, and it needs no --source; the result says what was missing."""
     made(tmp_path, mat="channel-attention", modality="gray+raster")
     image, out = str(tmp_path / "data/images/gray/s0.npy"), tmp_path / "out"

@@ -29,18 +29,25 @@ class Tenths(ModalityAdapter):
 
     def load(self, files: PathsBySource) -> SensorImage:
         image = read_image(files["tenths"], self.nodata("tenths"))
-        return SensorImage.from_planes(image.planes / 10, self.channels, valid=image.valid, origin=str(image.path))
+        return SensorImage.from_planes(
+            image.planes / 10, self.channels, valid=image.valid, origin=str(image.path)
+        )
 
 
 def with_nodata(adapter: ModalityAdapter, number: float) -> ModalityAdapter:
     return adapter.with_options({adapter.name: {"nodata": number}})
 
 
-def tenths(root: Path, adapter: ModalityAdapter, stored: np.ndarray, **card: object) -> Dataset:
+def tenths(
+    root: Path, adapter: ModalityAdapter, stored: np.ndarray, **card: object
+) -> Dataset:
     """A data set of one image of each split."""
     for name, shift in (("train", 0), ("val", 1)):
         (root / "images" / name).mkdir(parents=True)
-        np.save(root / f"images/{name}/a.npy", np.where(stored == -9999, stored, stored + shift))
+        np.save(
+            root / f"images/{name}/a.npy",
+            np.where(stored == -9999, stored, stored + shift),
+        )
         save_mask(root / f"masks/{name}/a.png", np.pad(np.ones((3, 3)), 3)[:8, :8])
     return open_dataset(root, adapter, {"regions": "instances", **card})
 
@@ -61,10 +68,14 @@ def joined(root: Path, **card: object) -> Dataset:
             values[:, 0] = 0
             write_image(root / f"images/{split}/{source}/a.png", values)
         save_mask(root / f"masks/{split}/a.png", np.pad(np.ones((3, 3)), 3)[:8, :8])
-    return open_dataset(root, ComposedModality([Rgb(), Gray()]), {"regions": "instances", **card})
+    return open_dataset(
+        root, ComposedModality([Rgb(), Gray()]), {"regions": "instances", **card}
+    )
 
 
-def test_nodata_is_the_number_in_the_file_and_not_the_scaled_one(tmp_path: Path) -> None:
+def test_nodata_is_the_number_in_the_file_and_not_the_scaled_one(
+    tmp_path: Path,
+) -> None:
     """A GIS shows the stored number, and that is what people type."""
     dataset = tenths(tmp_path, Tenths(), stored_numbers(), nodata=-9999)
     image = dataset.image(dataset.samples[0])
@@ -79,12 +90,22 @@ def test_nodata_takes_out_plane_by_plane(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "value"), [(np.float32, 0.1), (np.float32, -3.4028234663852886e38), (np.float16, 0.1), (np.uint8, 7)]
+    ("dtype", "value"),
+    [
+        (np.float32, 0.1),
+        (np.float32, -3.4028234663852886e38),
+        (np.float16, 0.1),
+        (np.uint8, 7),
+    ],
 )
-def test_nodata_matches_what_the_file_can_hold_of_it(tmp_path: Path, dtype: type, value: float) -> None:
+def test_nodata_matches_what_the_file_can_hold_of_it(
+    tmp_path: Path, dtype: type, value: float
+) -> None:
     """0.1 and the lowest float32 are usual; a file holds their nearest neighbour."""
     np.save(tmp_path / "a.npy", np.array([[value, 1]]).astype(dtype))
-    assert with_nodata(Gray(), value).load({"gray": tmp_path / "a.npy"}).valid.tolist() == [[[False, True]]]
+    assert with_nodata(Gray(), value).load(
+        {"gray": tmp_path / "a.npy"}
+    ).valid.tolist() == [[[False, True]]]
 
 
 def test_nodata_as_an_option_is_that_of_the_card(tmp_path: Path) -> None:
@@ -105,13 +126,17 @@ def test_nodata_of_a_source_leaves_the_other_sensors_alone(tmp_path: Path) -> No
     assert valid[3, 1:].all()
 
 
-def test_one_number_for_several_sensors_is_refused_with_what_to_say(tmp_path: Path) -> None:
+def test_one_number_for_several_sensors_is_refused_with_what_to_say(
+    tmp_path: Path,
+) -> None:
     """It would make black pictures invalid throughout."""
     with pytest.raises(ConfigError, match=r"--nodata gray=0.*--nodata rgb=0,gray=0"):
         joined(tmp_path, nodata=0)
 
 
-@pytest.mark.parametrize("value", [0.0, -9999.0, 16777216.0, 0.1, 2147483647.0, -3.4028234663852886e38, 1e-7])
+@pytest.mark.parametrize(
+    "value", [0.0, -9999.0, 16777216.0, 0.1, 2147483647.0, -3.4028234663852886e38, 1e-7]
+)
 def test_nodata_as_text_is_read_back(value: float) -> None:
     """Six digits of a fill value mark nothing."""
     assert parse_nodata(format_nodata(value)) == value
@@ -135,7 +160,12 @@ def test_picked_channels_keep_the_sources_of_the_whole_sensor(tmp_path: Path) ->
 
 def test_a_config_keeps_nodata_of_sources(tmp_path: Path) -> None:
     """The run's own config.toml must say what was said."""
-    given = {"modality": "rgb+gray", "data": tmp_path, "out": tmp_path / "o", "nodata": "gray=0, rgb=-1"}
+    given = {
+        "modality": "rgb+gray",
+        "data": tmp_path,
+        "out": tmp_path / "o",
+        "nodata": "gray=0, rgb=-1",
+    }
     config = load_config(None, given)
     assert config.nodata == {"gray": 0.0, "rgb": -1.0}
     (tmp_path / "c.toml").write_text(dump_toml(config))
@@ -143,7 +173,9 @@ def test_a_config_keeps_nodata_of_sources(tmp_path: Path) -> None:
     assert TrainConfig.model_fields["nodata"].default is None
 
 
-@pytest.mark.parametrize("said", ["1" * 400, "-" + "1" * 400, f"tenths={'1' * 400}", "1e999"])
+@pytest.mark.parametrize(
+    "said", ["1" * 400, "-" + "1" * 400, f"tenths={'1' * 400}", "1e999"]
+)
 def test_a_number_no_float_holds_is_refused(said: str, tmp_path: Path) -> None:
     """A slip of the keyboard must end in a message on nodata, in a card as on the command line."""
     settings = {"modality": "gray", "data": "d", "out": "o", "nodata": said}
@@ -151,14 +183,22 @@ def test_a_number_no_float_holds_is_refused(said: str, tmp_path: Path) -> None:
         load_config(None, settings)
     source, _, number = said.rpartition("=")
     toml = number if not source else f"{{ {source} = {number} }}"
-    (tmp_path / "card.toml").write_text(f'regions = "instances"\nnodata = {toml}\n', encoding="utf-8")
+    (tmp_path / "card.toml").write_text(
+        f'regions = "instances"\nnodata = {toml}\n', encoding="utf-8"
+    )
     with pytest.raises(ConfigError, match="nodata must be"):
         load_card(tmp_path, {})
 
 
-@pytest.mark.parametrize("field", ["ignore = {}", "min_region = {}", '[class_names]\n{} = "ship"'])
-def test_a_number_beyond_64_bits_in_a_card_is_refused(field: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "field", ["ignore = {}", "min_region = {}", '[class_names]\n{} = "ship"']
+)
+def test_a_number_beyond_64_bits_in_a_card_is_refused(
+    field: str, tmp_path: Path
+) -> None:
     """A mask cannot hold it, and a bundle that keeps the card could not be read again."""
-    (tmp_path / "card.toml").write_text('regions = "instances"\n' + field.format(10**30), encoding="utf-8")
+    (tmp_path / "card.toml").write_text(
+        'regions = "instances"\n' + field.format(10**30), encoding="utf-8"
+    )
     with pytest.raises(ConfigError, match=r"data card: .*9223372036854775808"):
         load_card(tmp_path, {})

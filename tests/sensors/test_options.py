@@ -28,7 +28,9 @@ class EyeOptions(ModalityOptions):
     """Options of a camera."""
 
     gain: float = Field(1.0, gt=0, description="What the numbers are multiplied by.")
-    files: Literal["one", "two"] = Field("one", description="How many files a sample has.")
+    files: Literal["one", "two"] = Field(
+        "one", description="How many files a sample has."
+    )
 
 
 class Eye(ModalityAdapter):
@@ -42,10 +44,16 @@ class Eye(ModalityAdapter):
 
     def __init__(self, options: EyeOptions | None = None) -> None:
         super().__init__(options)
-        self.sources = tuple(Source(name, (".png",)) for name in ("eye", "eye2")[: 1 + (self.options.files == "two")])
+        self.sources = tuple(
+            Source(name, (".png",))
+            for name in ("eye", "eye2")[: 1 + (self.options.files == "two")]
+        )
 
     def load(self, files: PathsBySource) -> SensorImage:
-        planes = np.asarray(Image.open(files["eye"]), dtype=np.float32)[None] * self.options.gain
+        planes = (
+            np.asarray(Image.open(files["eye"]), dtype=np.float32)[None]
+            * self.options.gain
+        )
         return SensorImage.from_planes(planes, self.channels, origin=str(files["eye"]))
 
 
@@ -64,7 +72,9 @@ def data(root: Path, card: str = "") -> Path:
         plane[0, 0] = index  # another file each: one that was trained on has no score
         for folder in ("images/eye", "images/gray"):
             Image.fromarray(plane).save(root / folder / f"{index}.png")
-        Image.fromarray((plane == 20).astype(np.uint8)).save(root / "masks" / f"{index}.png")
+        Image.fromarray((plane == 20).astype(np.uint8)).save(
+            root / "masks" / f"{index}.png"
+        )
     (root / "card.toml").write_text('regions = "instances"\n' + card)
     return root
 
@@ -77,12 +87,23 @@ def gains(root: Path, name: str, options: Mapping[str, object] | None = None) ->
     return part.options.gain
 
 
-def test_an_option_counts_before_the_card_and_the_card_before_the_default(tmp_path: Path) -> None:
+def test_an_option_counts_before_the_card_and_the_card_before_the_default(
+    tmp_path: Path,
+) -> None:
     """A file fact is said once; three places that may say it need an order."""
-    plain, said = data(tmp_path / "plain"), data(tmp_path / "said", "[modality_options.eye]\ngain = 3.0\n")
-    assert (gains(plain, "eye"), gains(plain, "eye", {"gain": 2.0}), gains(said, "eye")) == (1.0, 2.0, 3.0)
+    plain, said = (
+        data(tmp_path / "plain"),
+        data(tmp_path / "said", "[modality_options.eye]\ngain = 3.0\n"),
+    )
+    assert (
+        gains(plain, "eye"),
+        gains(plain, "eye", {"gain": 2.0}),
+        gains(said, "eye"),
+    ) == (1.0, 2.0, 3.0)
     assert gains(said, "eye", {"gain": 3.0}) == 3.0
-    assert gains(data(tmp_path / "flat", "[modality_options]\ngain = 4\n"), "eye") == 4.0
+    assert (
+        gains(data(tmp_path / "flat", "[modality_options]\ngain = 4\n"), "eye") == 4.0
+    )
 
 
 def test_an_option_that_contradicts_the_card_is_refused(tmp_path: Path) -> None:
@@ -94,7 +115,9 @@ def test_an_option_that_contradicts_the_card_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{"eye.gain": 2.0}, {"eye": {"gain": 2.0}}])
-def test_a_part_of_a_composition_has_its_options(tmp_path: Path, options: Mapping[str, object]) -> None:
+def test_a_part_of_a_composition_has_its_options(
+    tmp_path: Path, options: Mapping[str, object]
+) -> None:
     """Two sensors may have options of one name."""
     assert gains(data(tmp_path / "set"), "gray+eye", options) == 2.0
     with pytest.raises(ConfigError, match=r"eye\.gain"):
@@ -127,19 +150,25 @@ def test_an_option_decides_the_files_of_a_sample(tmp_path: Path) -> None:
         ({"gain": 2.0, "eye": {"gain": 2.0}}, ("'gain'", "twice")),
     ],
 )
-def test_a_wrong_option_names_itself_and_what_is_allowed(options: Mapping[str, object], said: tuple[str, ...]) -> None:
+def test_a_wrong_option_names_itself_and_what_is_allowed(
+    options: Mapping[str, object], said: tuple[str, ...]
+) -> None:
     """Nothing of pydantic's own words reaches the user."""
     with pytest.raises(ConfigError) as caught:
         registry().modality("eye", options)
     message = str(caught.value)
     assert all(part in message for part in said)
-    assert not any(word in message for word in ("Input should", "Extra inputs", "[type="))
+    assert not any(
+        word in message for word in ("Input should", "Extra inputs", "[type=")
+    )
 
 
 def test_options_reach_through_picked_channels() -> None:
     """`--channels` wraps the sensor; what is said of its files still holds."""
     picked = ComposedModality([Eye(), registry().modality("gray")], [0])
-    assert options_of(picked.with_options({"eye": {"gain": 2.0}})) == {"eye": {"gain": 2.0}}
+    assert options_of(picked.with_options({"eye": {"gain": 2.0}})) == {
+        "eye": {"gain": 2.0}
+    }
 
 
 @pytest.fixture
@@ -149,19 +178,35 @@ def eye(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("eye")
-def test_options_go_into_config_bundle_and_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_go_into_config_bundle_and_evaluation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A model of numbers x 2 must not be asked about numbers x 1."""
     root, out = data(tmp_path / "set"), tmp_path / "run"
-    command = ["train", "--modality", "eye", "--modality-option", "gain=2", "--data", str(root), "--out", str(out)]
+    command = [
+        "train",
+        "--modality",
+        "eye",
+        "--modality-option",
+        "gain=2",
+        "--data",
+        str(root),
+        "--out",
+        str(out),
+    ]
     small = "--foundation tiny --image-size 64 --steps 1 --batch-size 1 --prompts-per-image 1 --device cpu"
-    assert run([*command, *small.split(), "--no-pictures"]) == 0, capsys.readouterr().err
+    assert run([*command, *small.split(), "--no-pictures"]) == 0, (
+        capsys.readouterr().err
+    )
     assert "gain = 2" in (out / "config.toml").read_text()
     document, _ = read_parts(out)
     assert document["modality_options"] == {"eye": {"gain": 2.0}}
     assert document["statistics"]["mean"][0] > 20
     capsys.readouterr()
     assert run(["eval", str(out), "--data", str(root), "--json"]) == 0
-    (root / "card.toml").write_text('regions = "instances"\n[modality_options.eye]\ngain = 3.0\n')
+    (root / "card.toml").write_text(
+        'regions = "instances"\n[modality_options.eye]\ngain = 3.0\n'
+    )
     assert run(["eval", str(out), "--data", str(root)]) == 2
     assert "gain=3.0" in capsys.readouterr().err
 
@@ -178,7 +223,10 @@ def test_a_bundle_reads_files_of_another_unit(tmp_path: Path) -> None:
         card=DataCard(regions="instances", modality_options=spoken),
     )
     image = data(tmp_path / "set") / "images/eye/0.png"
-    plain, other = (load(bundle, modality_options=one, registry=registry()) for one in (None, {"gain": 4}))
+    plain, other = (
+        load(bundle, modality_options=one, registry=registry())
+        for one in (None, {"gain": 4})
+    )
     assert [one.set_image(image).data.max() for one in (plain, other)] == [40, 80]
     assert plain.digest != other.digest
     with pytest.raises(ConfigError, match="gian"):

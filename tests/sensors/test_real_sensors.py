@@ -19,12 +19,16 @@ from simmat.plugins.registry import load_plugins
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "real-sensors.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^simmat (train .*--foundation FM .*)$", PAGE, flags=re.MULTILINE)
+COMMANDS = re.findall(
+    r"^simmat (train .*--foundation FM .*)$", PAGE, flags=re.MULTILINE
+)
 
 
 OBJECTS = {
     name: tuple(map(int, counts))
-    for name, *counts in re.findall(r"^\| ([\w-]+) \| (\d+) \| (\d+) \| (\d+) \|$", PAGE, flags=re.MULTILINE)
+    for name, *counts in re.findall(
+        r"^\| ([\w-]+) \| (\d+) \| (\d+) \| (\d+) \|$", PAGE, flags=re.MULTILINE
+    )
 }
 """Set -> objects of train, val and test, as published."""
 
@@ -53,13 +57,20 @@ def test_every_set_has_its_objects_published() -> None:
     table = (ROOT / "docs" / "transfer.md").read_text(encoding="utf-8")
     scored = dict(re.findall(r"([\w-]+) \((\d+)(?: objects)?\)(?= \|)", table))
     assert len(scored) == 6
-    assert {name: OBJECTS[name][2] for name in scored} == {name: int(count) for name, count in scored.items()}
+    assert {name: OBJECTS[name][2] for name in scored} == {
+        name: int(count) for name, count in scored.items()
+    }
 
 
 @needs_shared_data
 @pytest.mark.parametrize(
     "command",
-    [pytest.param(c, id=name_of(c), marks=[pytest.mark.slow] if "rgb-regions" in c else []) for c in COMMANDS],
+    [
+        pytest.param(
+            c, id=name_of(c), marks=[pytest.mark.slow] if "rgb-regions" in c else []
+        )
+        for c in COMMANDS
+    ],
 )
 def test_a_set_has_the_objects_that_are_published(command: str) -> None:
     """The rule of the command on the masks; images hide none, or `eval` would score fewer, which the next test sees."""
@@ -68,8 +79,15 @@ def test_a_set_has_the_objects_that_are_published(command: str) -> None:
     need_sensor(given["--modality"])
     smallest = int(given["--min-region"]) if "--min-region" in given else None
     adapter = load_plugins().modality(given["--modality"])
-    dataset = open_dataset(given["--data"], adapter, {"regions": given["--regions"], "min_region": smallest})
-    counts = (sum(len(dataset.label(sample).regions) for sample in dataset.split(name)) for name in SPLITS)
+    dataset = open_dataset(
+        given["--data"],
+        adapter,
+        {"regions": given["--regions"], "min_region": smallest},
+    )
+    counts = (
+        sum(len(dataset.label(sample).regions) for sample in dataset.split(name))
+        for name in SPLITS
+    )
     assert tuple(counts) == OBJECTS[name_of(command)]
 
 
@@ -84,11 +102,36 @@ def test_a_set_trains_and_evaluates_by_its_command(
     need_sensor(command.split()[2])
     data = linked(SHARED_DATA / name, tmp_path / "data" / name)
     words = shlex.split(
-        command.replace("DATA/", f"{data.parent}/").replace("FM", "tiny").replace("runs/", f"{tmp_path}/")
+        command.replace("DATA/", f"{data.parent}/")
+        .replace("FM", "tiny")
+        .replace("runs/", f"{tmp_path}/")
     )
-    assert run([*words, "--steps", "2", "--batch-size", "2", "--image-size", "64", "--device", "cpu"]) == 0
+    assert (
+        run(
+            [
+                *words,
+                "--steps",
+                "2",
+                "--batch-size",
+                "2",
+                "--image-size",
+                "64",
+                "--device",
+                "cpu",
+            ]
+        )
+        == 0
+    )
     capsys.readouterr()
-    arguments = ["eval", str(tmp_path / name), "--data", str(data), "--split", "val", "--json"]
+    arguments = [
+        "eval",
+        str(tmp_path / name),
+        "--data",
+        str(data),
+        "--split",
+        "val",
+        "--json",
+    ]
     assert run(arguments) == 0
     tuned = json.loads(capsys.readouterr().out)["tuned"]
     assert tuned["objects"] == OBJECTS[name][1]

@@ -14,7 +14,11 @@ import tifffile
 
 from simmat.errors import ConfigError, DataError
 from simmat.io.images import write_image
-from simmat.sensors.sensor_toml import TomlModality, parse_sensor_definition, read_sensor
+from simmat.sensors.sensor_toml import (
+    TomlModality,
+    parse_sensor_definition,
+    read_sensor,
+)
 from simmat.types import SensorImage
 
 ONE = {"name": "echo", "quantity": "echo_strength", "unit": "count"}
@@ -23,7 +27,13 @@ ONE = {"name": "echo", "quantity": "echo_strength", "unit": "count"}
 def sensor(*channels: dict[str, Any], source: Any = None, **more: Any) -> TomlModality:
     """A sensor of one source unless said."""
     sources = source or [{"files": ["*.png", "*.tif", "*.npy"]}]
-    values = {"format": 1, "name": "sonar", "source": sources, "channel": [dict(c) for c in channels], **more}
+    values = {
+        "format": 1,
+        "name": "sonar",
+        "source": sources,
+        "channel": [dict(c) for c in channels],
+        **more,
+    }
     return TomlModality(parse_sensor_definition(values, "sensor.toml"))
 
 
@@ -33,10 +43,16 @@ def written(path: Path, planes: npt.ArrayLike) -> dict[str, Path]:
     return {"sonar": path}
 
 
-def prepared(adapter: TomlModality, values: npt.ArrayLike, tmp_path: Path) -> SensorImage:
+def prepared(
+    adapter: TomlModality, values: npt.ArrayLike, tmp_path: Path
+) -> SensorImage:
     """What the network gets of one float plane, before the pipeline's z-score."""
     planes = np.asarray(values, dtype=np.float32)
-    return adapter.transform(adapter.load(written(tmp_path / "x.npy", planes[None] if planes.ndim == 2 else planes)))
+    return adapter.transform(
+        adapter.load(
+            written(tmp_path / "x.npy", planes[None] if planes.ndim == 2 else planes)
+        )
+    )
 
 
 def refused(values: dict[str, Any] | str, tmp_path: Path) -> str:
@@ -65,8 +81,13 @@ def test_a_16_bit_png_is_read_in_the_declared_unit(tmp_path: Path) -> None:
 
 def test_planes_and_bands_are_taken_by_number(tmp_path: Path) -> None:
     """`plane` counts from 0 as Python does, `band` from 1 as GIS programs do."""
-    planes = np.stack([np.full((2, 3), value, dtype=np.int16) for value in (10, 20, 30)])
-    adapter = sensor({**ONE, "name": "third", "plane": 2}, {**ONE, "name": "first", "band": 1, "wavelength_um": 0.5})
+    planes = np.stack(
+        [np.full((2, 3), value, dtype=np.int16) for value in (10, 20, 30)]
+    )
+    adapter = sensor(
+        {**ONE, "name": "third", "plane": 2},
+        {**ONE, "name": "first", "band": 1, "wavelength_um": 0.5},
+    )
     for name in ("a.tif", "a.npy"):
         image = adapter.load(written(tmp_path / name, planes))
         assert [channel.name for channel in image.channels] == ["third", "first"]
@@ -76,8 +97,13 @@ def test_planes_and_bands_are_taken_by_number(tmp_path: Path) -> None:
 
 def test_several_files_make_one_image(tmp_path: Path) -> None:
     """Cameras with a file a band are common."""
-    sources = [{"name": "near", "files": "*_near.npy"}, {"name": "far", "files": "*_far.npy"}]
-    adapter = sensor({**ONE, "source": "far"}, {**ONE, "name": "b", "source": "near"}, source=sources)
+    sources = [
+        {"name": "near", "files": "*_near.npy"},
+        {"name": "far", "files": "*_far.npy"},
+    ]
+    adapter = sensor(
+        {**ONE, "source": "far"}, {**ONE, "name": "b", "source": "near"}, source=sources
+    )
     files = {name: tmp_path / f"1_{name}.npy" for name in ("near", "far")}
     for value, file in enumerate(files.values()):
         np.save(file, np.full((2, 2), value, dtype=np.uint8))
@@ -92,7 +118,9 @@ def test_several_files_make_one_image(tmp_path: Path) -> None:
 def test_every_declared_nodata_value_is_invalid(stored: float, tmp_path: Path) -> None:
     """Also one that float32 cannot hold exactly, as 0.1."""
     values = np.array([[1.0, stored]], dtype=np.float32)
-    image = sensor({**ONE, "nodata": [-9999, 0.1]}).load(written(tmp_path / "a.npy", values[None]))
+    image = sensor({**ONE, "nodata": [-9999, 0.1]}).load(
+        written(tmp_path / "a.npy", values[None])
+    )
     assert image.valid.tolist() == [[[True, False]]]
 
 
@@ -105,11 +133,20 @@ def stating(path: Path, *scales: tuple[int, float, float]) -> dict[str, Path]:
     )
     tag = [(42112, "s", 0, f"<GDALMetadata>{text}</GDALMetadata>", True)]
     planes = np.full((2, 4, 4), 29475, np.uint16)
-    tifffile.imwrite(path, planes, photometric="minisblack", planarconfig="separate", metadata=None, extratags=tag)
+    tifffile.imwrite(
+        path,
+        planes,
+        photometric="minisblack",
+        planarconfig="separate",
+        metadata=None,
+        extratags=tag,
+    )
     return {"sonar": path}
 
 
-@pytest.mark.parametrize("declared", [{}, {"scale": 0.1}, {"scale": 0.01, "offset": 5.0}])
+@pytest.mark.parametrize(
+    "declared", [{}, {"scale": 0.1}, {"scale": 0.01, "offset": 5.0}]
+)
 def test_a_scale_that_the_file_states_and_the_description_does_not_is_refused(
     declared: dict[str, float], tmp_path: Path
 ) -> None:
@@ -119,10 +156,16 @@ def test_a_scale_that_the_file_states_and_the_description_does_not_is_refused(
         sensor({**ONE, "unit": "K", "plane": 0, **declared}).load(files)
 
 
-def test_a_scale_that_file_and_description_agree_on_is_applied_once(tmp_path: Path) -> None:
+def test_a_scale_that_file_and_description_agree_on_is_applied_once(
+    tmp_path: Path,
+) -> None:
     """Writers keep the scale as float32, whose digits differ from those of the description."""
-    files = stating(tmp_path / "a.tif", (0, float(np.float32(0.01)), -float(np.float32(0.1))))
-    image = sensor({**ONE, "unit": "K", "plane": 0, "scale": 0.01, "offset": -0.1}).load(files)
+    files = stating(
+        tmp_path / "a.tif", (0, float(np.float32(0.01)), -float(np.float32(0.1)))
+    )
+    image = sensor(
+        {**ONE, "unit": "K", "plane": 0, "scale": 0.01, "offset": -0.1}
+    ).load(files)
     assert image.data[0, 0, 0] == pytest.approx(294.65)
 
 
@@ -130,7 +173,9 @@ def test_only_the_scale_of_the_plane_that_is_taken_counts(tmp_path: Path) -> Non
     """One band is in kelvin, the next in flags."""
     files = stating(tmp_path / "a.tif", (1, 0.01, 0.0))
     assert sensor({**ONE, "unit": "1", "plane": 0}).load(files).data[0, 0, 0] == 29475
-    assert sensor({**ONE, "unit": "count", "plane": 1}).load(files).data[0, 0, 0] == 29475
+    assert (
+        sensor({**ONE, "unit": "count", "plane": 1}).load(files).data[0, 0, 0] == 29475
+    )
     with pytest.raises(DataError, match="of plane 1"):
         sensor({**ONE, "unit": "K", "plane": 1}).load(files)
 
@@ -159,7 +204,9 @@ def test_decibel_is_10_log_of_power_and_20_log_of_amplitude(tmp_path: Path) -> N
     assert image.data[0, 0, :2].tolist() == pytest.approx([0, 20])
     assert image.valid[0, 0].tolist() == [True, True, False, False]
     assert image.channels[0].unit == "dB"
-    amplitude = sensor({**ONE, "normalize": {"kind": "db", "of": "amplitude", "floor": 0.1}})
+    amplitude = sensor(
+        {**ONE, "normalize": {"kind": "db", "of": "amplitude", "floor": 0.1}}
+    )
     image = prepared(amplitude, [[100, 0]], tmp_path)
     assert image.data[0, 0].tolist() == pytest.approx([40, -20])
     assert image.valid.all()
@@ -175,7 +222,13 @@ def test_what_has_no_logarithm_is_missing_before_augmentation(tmp_path: Path) ->
 
 def test_percentile_is_taken_of_every_image_alone(tmp_path: Path) -> None:
     """A microscope's gain differs from image to image; missing values must not shift the percentiles."""
-    adapter = sensor({**ONE, "nodata": -9999, "normalize": {"kind": "percentile", "low": 0, "high": 50}})
+    adapter = sensor(
+        {
+            **ONE,
+            "nodata": -9999,
+            "normalize": {"kind": "percentile", "low": 0, "high": 50},
+        }
+    )
     image = prepared(adapter, [[0, 10, 20, 30, 40, -9999]], tmp_path)
     assert image.data[0, 0, :5].tolist() == pytest.approx([0, 0.5, 1, 1, 1])
     assert not image.valid[0, 0, 5]
@@ -190,12 +243,19 @@ def test_a_fixed_range_and_a_stated_z_score_need_no_statistics(tmp_path: Path) -
 
     adapter = sensor(
         {**ONE, "plane": 0, "normalize": {"kind": "range", "low": 0, "high": 12**0.5}},
-        {**ONE, "name": "t", "plane": 1, "normalize": {"kind": "z-score", "mean": 10, "std": 2}},
+        {
+            **ONE,
+            "name": "t",
+            "plane": 1,
+            "normalize": {"kind": "z-score", "mean": 10, "std": 2},
+        },
         {**ONE, "name": "u", "plane": 2},
     )
     image = prepared(adapter, np.array([[[0, 99.0]], [[14, 6]], [[5, 9]]]), tmp_path)
     statistics = Statistics((7.0,) * 3, (2.0,) * 3, ((1.0,) * 3,) * 3, (9,) * 3)
-    fitted = fit_channels(image.channels, statistics, pixel_mean=(0, 0, 0), pixel_std=(1, 1, 1))
+    fitted = fit_channels(
+        image.channels, statistics, pixel_mean=(0, 0, 0), pixel_std=(1, 1, 1)
+    )
     network = normalize(image, fitted)
     assert network[:, 0, 0].tolist() == pytest.approx([-(3**0.5), 2, -1])
     assert network[:, 0, 1].tolist() == pytest.approx([3**0.5, -2, 1])
@@ -209,7 +269,10 @@ def test_defaults_hold_for_every_channel_that_says_nothing_else() -> None:
             "name": "bands",
             "source": [{"files": "*.tif"}],
             "defaults": {"quantity": "reflectance", "unit": "1", "scale": 1e-4},
-            "channel": [{"name": "red", "band": 4}, {"name": "qa", "band": 8, "scale": 1.0, "unit": "count"}],
+            "channel": [
+                {"name": "red", "band": 4},
+                {"name": "qa", "band": 8, "scale": 1.0, "unit": "count"},
+            ],
         },
         "sensor.toml",
     )
@@ -263,15 +326,30 @@ def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
 
 def test_settings_that_exclude_each_other_are_named() -> None:
     """Each key alone is fine; together they contradict."""
-    two = [{"name": "a", "files": "*.png", "planes": 2}, {"name": "b", "files": "*.png"}]
+    two = [
+        {"name": "a", "files": "*.png", "planes": 2},
+        {"name": "b", "files": "*.png"},
+    ]
     with pytest.raises(ConfigError) as caught:
         sensor(
             {**ONE, "source": "a", "plane": 1, "band": 2},
             {**ONE, "source": "c"},
             {**ONE, "name": "x", "plane": 0},
             {**ONE, "name": "y", "source": "a", "scale": 0.0, "valid_range": [3, 1]},
-            {**ONE, "name": "z", "source": "a", "plane": 2, "normalize": {"kind": "range", "low": 3, "high": 1}},
-            {**ONE, "name": "v", "source": "a", "plane": 0, "normalize": {"kind": "z-score", "mean": 3}},
+            {
+                **ONE,
+                "name": "z",
+                "source": "a",
+                "plane": 2,
+                "normalize": {"kind": "range", "low": 3, "high": 1},
+            },
+            {
+                **ONE,
+                "name": "v",
+                "source": "a",
+                "plane": 0,
+                "normalize": {"kind": "z-score", "mean": 3},
+            },
             {**ONE, "name": "w", "source": "b", "quantity": "srgb", "normalize": "log"},
             source=two,
         )
@@ -300,14 +378,22 @@ def test_settings_that_exclude_each_other_are_named() -> None:
         ("format = 1\nname = 'x'\nsource = 3", r"\[\[source\]\], got 3"),
         ("format = 1\ndefaults = 3", "defaults.* table"),
         ("format = 1\nname = 'x'\nchannel = ['a']", "channel 1 .* table, got 'a'"),
-        ("format = 1\n[defaults]\nnormalize = 3", "defaults: normalize .* table, got 3"),
+        (
+            "format = 1\n[defaults]\nnormalize = 3",
+            "defaults: normalize .* table, got 3",
+        ),
         ("format = 1\n[defaults]\nunit = ''", "defaults: unit .*, got ''"),
-        ("format = 1\nname = 'x'\n[[source]]\nfiles = []", r"source 1 \('x'\): files .*, got \[\]"),
+        (
+            "format = 1\nname = 'x'\n[[source]]\nfiles = []",
+            r"source 1 \('x'\): files .*, got \[\]",
+        ),
         ("x = " + "[" * 3000 + "]" * 3000, "not valid TOML"),
         ("format = 1\n[defaults]\nscal = 3", "defaults: .*'scal'.* 'scale'"),
     ],
 )
-def test_a_file_that_is_not_a_description_is_refused_with_the_reason(text: str, said: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_description_is_refused_with_the_reason(
+    text: str, said: str, tmp_path: Path
+) -> None:
     """TOML has several ways to get the shape wrong."""
     assert re.search(said, refused(text, tmp_path))
 
@@ -322,7 +408,22 @@ def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
 def test_a_description_comes_back_whole_from_plain_values() -> None:
     """This is how a bundle keeps it."""
     definition = sensor(
-        {**ONE, "plane": 0, "nodata": [1, 2], "valid_range": [0, 1], "normalize": {"kind": "db", "of": "power"}},
-        {**ONE, "name": "b", "band": 3, "wavelength_um": 0.8, "normalize": {"kind": "percentile", "low": 1}},
+        {
+            **ONE,
+            "plane": 0,
+            "nodata": [1, 2],
+            "valid_range": [0, 1],
+            "normalize": {"kind": "db", "of": "power"},
+        },
+        {
+            **ONE,
+            "name": "b",
+            "band": 3,
+            "wavelength_um": 0.8,
+            "normalize": {"kind": "percentile", "low": 1},
+        },
     ).definition
-    assert parse_sensor_definition(definition.model_dump(mode="json"), "bundle.json") == definition
+    assert (
+        parse_sensor_definition(definition.model_dump(mode="json"), "bundle.json")
+        == definition
+    )

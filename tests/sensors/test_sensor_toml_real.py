@@ -16,8 +16,13 @@ from simmat.sensors.sensor_toml import read_sensor
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "sensor-toml.md").read_text(encoding="utf-8")
-DESCRIBED = dict(re.findall(r"^```toml\n# (\S+)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL))
-SETS = {"sonar.toml": ("sonar-objects", 100), "water.toml": ("multispectral-water", 100)}
+DESCRIBED = dict(
+    re.findall(r"^```toml\n# (\S+)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+)
+SETS = {
+    "sonar.toml": ("sonar-objects", 100),
+    "water.toml": ("multispectral-water", 100),
+}
 
 
 def test_every_description_of_the_page_is_one(tmp_path: Path) -> None:
@@ -31,7 +36,12 @@ def test_every_description_of_the_page_is_one(tmp_path: Path) -> None:
 def test_the_commented_example_is_one() -> None:
     """It shows every key, so it must be right in every key."""
     adapter = read_sensor(ROOT / "examples" / "sensor.toml")
-    assert [channel.name for channel in adapter.channels] == ["red", "nir", "swir", "height"]
+    assert [channel.name for channel in adapter.channels] == [
+        "red",
+        "nir",
+        "swir",
+        "height",
+    ]
     assert [rule.index for rule in adapter.definition.channel] == [3, 4, 5, None]
 
 
@@ -39,7 +49,10 @@ def test_the_commented_example_is_one() -> None:
 @needs_shared_data
 @pytest.mark.parametrize("name", SETS)
 def test_a_described_sensor_trains_scores_and_predicts_on_real_files(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Real files have what made-up ones lack; after training, the description is gone."""
     folder, smallest = SETS[name]
@@ -53,8 +66,24 @@ def test_a_described_sensor_trains_scores_and_predicts_on_real_files(
     Path(name).unlink()
     shutil.move("run/bundle.safetensors", "real.safetensors")
     capsys.readouterr()
-    assert run(["eval", "real.safetensors", "--data", data, "--split", "val", "--json"]) == 0
+    assert (
+        run(["eval", "real.safetensors", "--data", data, "--split", "val", "--json"])
+        == 0
+    )
     assert json.loads(capsys.readouterr().out)["tuned"]["objects"] >= 4
     image = sorted((SHARED_DATA / folder / "images").iterdir())[0]
-    assert run(["predict", "real.safetensors", str(image), "--point", "60,60", "--out", "out"]) == 0
+    assert (
+        run(
+            [
+                "predict",
+                "real.safetensors",
+                str(image),
+                "--point",
+                "60,60",
+                "--out",
+                "out",
+            ]
+        )
+        == 0
+    )
     assert Path("out", f"{image.stem}_mask.png").is_file()

@@ -37,7 +37,9 @@ quantity = "echo_strength"
 unit = "count"
 normalize = { kind = "db", of = "amplitude", floor = 1 }
 """
-QUICK = "--foundation tiny --image-size 64 --steps 2 --batch-size 2 --device cpu".split()
+QUICK = (
+    "--foundation tiny --image-size 64 --steps 2 --batch-size 2 --device cpu".split()
+)
 
 
 @pytest.fixture(autouse=True)
@@ -48,11 +50,27 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gray_set(tmp_path / "data")
 
 
-def test_a_described_sensor_is_checked_trained_scored_and_used(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_described_sensor_is_checked_trained_scored_and_used(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """The whole way without a line of code; after training, the bundle alone is enough, from anywhere."""
     assert run(["data", "check", "data", "--modality", "./sensor.toml"]) == 0
     assert "echo [dB]" in capsys.readouterr().out
-    assert run(["train", "--modality", "./sensor.toml", "--data", "data", "--out", "run", *QUICK]) == 0
+    assert (
+        run(
+            [
+                "train",
+                "--modality",
+                "./sensor.toml",
+                "--data",
+                "data",
+                "--out",
+                "run",
+                *QUICK,
+            ]
+        )
+        == 0
+    )
     Path("sensor.toml").unlink()
     Path("elsewhere").mkdir()
     shutil.copy("run/bundle.safetensors", "elsewhere/sonar.safetensors")
@@ -62,19 +80,49 @@ def test_a_described_sensor_is_checked_trained_scored_and_used(capsys: pytest.Ca
     shown = " ".join(capsys.readouterr().out.split())
     assert "sensor in the bundle sonar" in shown
     assert 'kind = "db" of = "amplitude" floor = 1.0' in shown
-    assert run(["eval", "sonar.safetensors", "--data", "../data", "--split", "test", "--json"]) == 0
+    assert (
+        run(
+            [
+                "eval",
+                "sonar.safetensors",
+                "--data",
+                "../data",
+                "--split",
+                "test",
+                "--json",
+            ]
+        )
+        == 0
+    )
     assert json.loads(capsys.readouterr().out)["tuned"]["objects"] == 4
-    assert run(["predict", "sonar.safetensors", "../data/images/s0.png", "--point", "14,20", "--out", "out"]) == 0
+    assert (
+        run(
+            [
+                "predict",
+                "sonar.safetensors",
+                "../data/images/s0.png",
+                "--point",
+                "14,20",
+                "--out",
+                "out",
+            ]
+        )
+        == 0
+    )
     assert Image.open("out/s0_mask.png").size == (56, 40)
 
 
 def test_the_bundle_holds_the_whole_description_and_reads_files_by_it() -> None:
     """Scale, planes and normalization decide what the network sees; a bundle without them would be guesswork."""
-    training.train(config(Path("data"), Path("run"), modality="./sensor.toml", steps=1), registry())
+    training.train(
+        config(Path("data"), Path("run"), modality="./sensor.toml", steps=1), registry()
+    )
     Path("sensor.toml").unlink()
     bundle = load_bundle(Path("run/bundle.safetensors"), registry())
     assert bundle.spec.modality == "sonar"
-    assert [definition.name for definition in bundle.spec.sensor_definitions] == ["sonar"]
+    assert [definition.name for definition in bundle.spec.sensor_definitions] == [
+        "sonar"
+    ]
     image = bundle.adapter.load({"sonar": Path("data/images/s0.png")})
     stored = np.asarray(Image.open("data/images/s0.png"), dtype=np.float64)
     seen = bundle.adapter.transform(image)
@@ -90,21 +138,53 @@ def test_it_joins_an_installed_sensor(capsys: pytest.CaptureFixture[str]) -> Non
         plane.convert("RGB").save(f"both/images/rgb/s{index}.png")
         plane.save(f"both/images/sonar/s{index}.png")
     shutil.copytree("data/masks", "both/masks")
-    command = ["train", "--modality", "rgb+./sensor.toml", "--data", "both", "--regions", "instances", "--out", "run"]
+    command = [
+        "train",
+        "--modality",
+        "rgb+./sensor.toml",
+        "--data",
+        "both",
+        "--regions",
+        "instances",
+        "--out",
+        "run",
+    ]
     assert run([*command, *QUICK]) == 0
     spec = read_bundle_spec(Path("run/bundle.safetensors"))
     assert spec.modality == "rgb+sonar"
-    assert [channel.name for channel in spec.channels] == ["red", "green", "blue", "echo"]
+    assert [channel.name for channel in spec.channels] == [
+        "red",
+        "green",
+        "blue",
+        "echo",
+    ]
     Path("sensor.toml").unlink()
-    assert run(["eval", "run/bundle.safetensors", "--data", "both", "--regions", "instances"]) == 0
+    assert (
+        run(
+            [
+                "eval",
+                "run/bundle.safetensors",
+                "--data",
+                "both",
+                "--regions",
+                "instances",
+            ]
+        )
+        == 0
+    )
     capsys.readouterr()
 
 
 @pytest.mark.parametrize("pattern", ["*.npy", "*_echo.png"])
-def test_files_that_no_pattern_matches_are_refused_by_name(pattern: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_that_no_pattern_matches_are_refused_by_name(
+    pattern: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A manifest may name any file; the description says which ones are this sensor's."""
     Path("sensor.toml").write_text(SENSOR.replace("*.png", pattern), encoding="utf-8")
-    for command in (["data", "check", "data"], ["train", "--data", "data", "--out", "run", *QUICK]):
+    for command in (
+        ["data", "check", "data"],
+        ["train", "--data", "data", "--out", "run", *QUICK],
+    ):
         assert run([*command, "--modality", "./sensor.toml"]) == 2
         said = f"line 2: image 'images/s0.png' is not a file of source 'sonar' ({pattern.removeprefix('*')})"
         assert said in capsys.readouterr().err
@@ -124,8 +204,14 @@ def test_a_run_is_resumed_from_another_folder_and_without_the_file(
 ) -> None:
     """A path means the file it meant when training began; what the run wrote down is enough to go on."""
     with pytest.raises(KeyboardInterrupt):
-        training.train(config(Path("data"), Path("run"), modality="./sensor.toml", steps=4), registry(), Stopping())
-    assert f'modality = "{tmp_path}/sensor.toml"' in Path("run/config.toml").read_text(encoding="utf-8")
+        training.train(
+            config(Path("data"), Path("run"), modality="./sensor.toml", steps=4),
+            registry(),
+            Stopping(),
+        )
+    assert f'modality = "{tmp_path}/sensor.toml"' in Path("run/config.toml").read_text(
+        encoding="utf-8"
+    )
     Path("sensor.toml").unlink()
     (tmp_path / "other").mkdir()
     monkeypatch.chdir("other")
@@ -136,20 +222,34 @@ def test_a_run_is_resumed_from_another_folder_and_without_the_file(
 
 def test_a_run_is_not_resumed_with_another_description() -> None:
     """Half a run in decibel and half in counts would be neither."""
-    training.train(config(Path("data"), Path("run"), modality="./sensor.toml", steps=2), registry())
-    Path("sensor.toml").write_text(SENSOR.replace('"amplitude"', '"power"'), encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"sensor\.toml is not what the run in .* was started with"):
+    training.train(
+        config(Path("data"), Path("run"), modality="./sensor.toml", steps=2), registry()
+    )
+    Path("sensor.toml").write_text(
+        SENSOR.replace('"amplitude"', '"power"'), encoding="utf-8"
+    )
+    with pytest.raises(
+        ConfigError, match=r"sensor\.toml is not what the run in .* was started with"
+    ):
         training.resume(Path("run"), registry())
 
 
 def test_a_damaged_description_in_a_bundle_is_refused() -> None:
     """A bundle comes from strangers."""
-    training.train(config(Path("data"), Path("run"), modality="./sensor.toml", steps=1), registry())
+    training.train(
+        config(Path("data"), Path("run"), modality="./sensor.toml", steps=1), registry()
+    )
     file = Path("run/bundle.safetensors")
     document, _ = read_parts(file)
-    for change, said in (({"unit": 3}, "unit"), ({"plane": 0, "band": 1}, "exclude each other")):
+    for change, said in (
+        ({"unit": 3}, "unit"),
+        ({"plane": 0, "band": 1}, "exclude each other"),
+    ):
         channel = document["sensor_definitions"][0]["channel"][0]
-        damaged = {**document["sensor_definitions"][0], "channel": [{**channel, **change}]}
+        damaged = {
+            **document["sensor_definitions"][0],
+            "channel": [{**channel, **change}],
+        }
         change_json(file, sensor_definitions=[damaged])
         with pytest.raises(BundleError, match=rf"is damaged \(.*{said}"):
             read_bundle_spec(Path("run/bundle.safetensors"))
@@ -159,10 +259,15 @@ def test_a_config_file_names_it_relative_to_itself() -> None:
     """As all other paths in a config file."""
     Path("conf").mkdir()
     Path("sensor.toml").rename("conf/sensor.toml")
-    Path("conf/c.toml").write_text('modality = "rgb+sensor.toml"\ndata = "d"\nout = "o"\n', encoding="utf-8")
+    Path("conf/c.toml").write_text(
+        'modality = "rgb+sensor.toml"\ndata = "d"\nout = "o"\n', encoding="utf-8"
+    )
     from simmat.config import load_config
 
-    assert load_config("conf/c.toml").modality == f"rgb+{Path('conf/sensor.toml').absolute()}"
+    assert (
+        load_config("conf/c.toml").modality
+        == f"rgb+{Path('conf/sensor.toml').absolute()}"
+    )
 
 
 DETAILED = """
@@ -198,7 +303,9 @@ unit = "count"
 """
 
 
-def test_a_described_sensor_is_shown_as_it_was_understood(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_described_sensor_is_shown_as_it_was_understood(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """These lines decide what the network sees; whoever wrote them looks here whether they were understood."""
     Path("probe.toml").write_text(DETAILED, encoding="utf-8")
     assert run(["modalities", "show", "rgb+./probe.toml"]) == 0
@@ -207,7 +314,10 @@ def test_a_described_sensor_is_shown_as_it_was_understood(capsys: pytest.Capture
     assert read_sensor("again.toml").definition == read_sensor("probe.toml").definition
     assert run(["modalities", "show", "./probe.toml", "--json"]) == 0
     (described,) = json.loads(capsys.readouterr().out)["sensor_definitions"]
-    assert (described["channel"][0]["plane"], described["channel"][0]["scale"]) == (2, 0.04)
+    assert (described["channel"][0]["plane"], described["channel"][0]["scale"]) == (
+        2,
+        0.04,
+    )
 
 
 @pytest.mark.parametrize(

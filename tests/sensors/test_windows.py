@@ -28,7 +28,9 @@ class Plain(ModalityAdapter):
     channels = (Channel("plain", "counts", "count"),)
 
     def load(self, files: PathsBySource) -> SensorImage:
-        return SensorImage.from_planes(read_image(files["plain"], self.nodata("plain")).planes, self.channels)
+        return SensorImage.from_planes(
+            read_image(files["plain"], self.nodata("plain")).planes, self.channels
+        )
 
 
 class Halved(Gray):
@@ -40,8 +42,19 @@ class Halved(Gray):
 
 
 def _declared() -> TomlModality:
-    rule = {"name": "echo", "quantity": "echo_strength", "unit": "count", "nodata": int(NUMBERS[0, 10, 10]), "plane": 0}
-    values = {"format": 1, "name": "sonar", "source": [{"files": ["*.tif"]}], "channel": [rule]}
+    rule = {
+        "name": "echo",
+        "quantity": "echo_strength",
+        "unit": "count",
+        "nodata": int(NUMBERS[0, 10, 10]),
+        "plane": 0,
+    }
+    values = {
+        "format": 1,
+        "name": "sonar",
+        "source": [{"files": ["*.tif"]}],
+        "channel": [rule],
+    }
     return TomlModality(parse_sensor_definition(values, "sensor.toml"))
 
 
@@ -58,20 +71,29 @@ SENSORS = {
 }
 
 
-def _write(folder: Path, planes: dict[str, int], ending: str = ".tif") -> dict[str, Path]:
+def _write(
+    folder: Path, planes: dict[str, int], ending: str = ".tif"
+) -> dict[str, Path]:
     files = {name: folder / f"{name}{ending}" for name in planes}
     for name, count in planes.items():
         if name == "rgb":
             import tifffile
 
-            tifffile.imwrite(files[name], np.moveaxis(NUMBERS[:3], 0, 2), photometric="rgb", tile=(16, 16))
+            tifffile.imwrite(
+                files[name],
+                np.moveaxis(NUMBERS[:3], 0, 2),
+                photometric="rgb",
+                tile=(16, 16),
+            )
         else:
             write_image(files[name], NUMBERS[:count])
     return files
 
 
 @pytest.mark.parametrize("name", SENSORS)
-def test_a_window_of_a_sample_is_the_same_part_of_the_whole(tmp_path: Path, name: str) -> None:
+def test_a_window_of_a_sample_is_the_same_part_of_the_whole(
+    tmp_path: Path, name: str
+) -> None:
     """Whoever cuts an image into windows sees what it sees in a small one, whether the sensor knows windows or not."""
     sensor, planes = SENSORS[name]
     files = _write(tmp_path, planes)

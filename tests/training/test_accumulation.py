@@ -13,7 +13,14 @@ from simmat import training
 from simmat.callbacks import Callback
 from simmat.training.run_folder import load_state
 
-WHOLE = {"steps": 3, "val_every": 3, "batch_size": 4, "lr": 1e-2, "pictures": False, "box_fraction": 0.0}
+WHOLE = {
+    "steps": 3,
+    "val_every": 3,
+    "batch_size": 4,
+    "lr": 1e-2,
+    "pictures": False,
+    "box_fraction": 0.0,
+}
 
 
 class Fails(Callback):
@@ -29,11 +36,23 @@ def test_a_step_in_parts_is_the_same_step_whatever_ran_before(tmp_path: Path) ->
     data = gray_set(tmp_path / "set")
     training.train(config(data, tmp_path / "whole", **WHOLE), registry())
     with pytest.raises(OSError, match="no space left") as held:
-        training.train(config(data, tmp_path / "failed", **WHOLE, grad_accumulation=2), registry(), Fails())
-    training.train(config(data, tmp_path / "parts", **WHOLE, grad_accumulation=2), registry())
+        training.train(
+            config(data, tmp_path / "failed", **WHOLE, grad_accumulation=2),
+            registry(),
+            Fails(),
+        )
+    training.train(
+        config(data, tmp_path / "parts", **WHOLE, grad_accumulation=2), registry()
+    )
     assert held.value.__traceback__ is not None
-    whole, parts = (load_state(tmp_path / name / "last.safetensors") for name in ("whole", "parts"))
+    whole, parts = (
+        load_state(tmp_path / name / "last.safetensors") for name in ("whole", "parts")
+    )
     for name, tensor in whole.model.items():
-        torch.testing.assert_close(parts.model[name], tensor, atol=2e-3, rtol=0, msg=name)
-    steps = {int(value) for name, value in parts.optimizer.items() if name.endswith("/step")}
+        torch.testing.assert_close(
+            parts.model[name], tensor, atol=2e-3, rtol=0, msg=name
+        )
+    steps = {
+        int(value) for name, value in parts.optimizer.items() if name.endswith("/step")
+    }
     assert steps == {3}

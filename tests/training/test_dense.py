@@ -26,7 +26,13 @@ from simmat.training.start import check_settings
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two steps with both heads."""
     folder = tmp_path_factory.mktemp("dense")
-    settings = config(gray_set(folder / "set"), folder / "run", heads="prompt,dense", steps=2, pictures=False)
+    settings = config(
+        gray_set(folder / "set"),
+        folder / "run",
+        heads="prompt,dense",
+        steps=2,
+        pictures=False,
+    )
     training.train(settings, registry())
     return folder / "run"
 
@@ -38,20 +44,28 @@ def test_the_bundle_holds_the_head_and_its_classes(run: Path) -> None:
     assert bundle.spec.dense.background
     assert bundle.model.dense is not None
     assert bundle.model.dense.classes.out_channels == bundle.spec.dense.count
-    assert bundle.spec.dense.widths == bundle.model.dense.widths, "else every load would have to find them out"
+    assert bundle.spec.dense.widths == bundle.model.dense.widths, (
+        "else every load would have to find them out"
+    )
 
 
 def test_objects_are_found_without_prompts(run: Path) -> None:
     """Every object has a mask, a score and the click that found it."""
     model = simmat.load(run, device="cpu")
-    image = model.set_image(next(iter(sorted((run.parent / "set" / "images").iterdir()))))
+    image = model.set_image(
+        next(iter(sorted((run.parent / "set" / "images").iterdir())))
+    )
     assert (
         model.segment_everything(EverythingSettings(peak=1.0, peak_window=99)) == []
     )  # no peak, and no part of 99² pixels
-    found = model.segment_everything(EverythingSettings(peak=0.0, min_score=0.0, objectness=0.0))
+    found = model.segment_everything(
+        EverythingSettings(peak=0.0, min_score=0.0, objectness=0.0)
+    )
     assert found
     assert all(0 <= one.score <= 1 and one.instance.area >= 1 for one in found)
-    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    assert [one.score for one in found] == sorted(
+        (one.score for one in found), reverse=True
+    )
     classes = model.segment_semantic()
     assert classes.labels.shape == image.size_hw
     assert set(np.unique(classes.labels)) <= {
@@ -63,11 +77,17 @@ def test_objects_are_found_without_prompts(run: Path) -> None:
 
 def test_validation_scores_it_and_chooses_by_all_scores(run: Path) -> None:
     """A bundle that answers clicks well and finds nothing is not the best one."""
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()
+    ]
     found = [record for record in records if record["kind"] == "val"]
     for record in found:
         assert 0 <= record["semantic"]["miou"] <= 1
-        every = record["miou_object"], record["everything"]["ap50"], record["semantic"]["miou"]
+        every = (
+            record["miou_object"],
+            record["everything"]["ap50"],
+            record["semantic"]["miou"],
+        )
         assert record["score"] == pytest.approx(sum(every) / 3)
     best = max(found, key=lambda record: (record["score"], -record["step"]))
     assert load_bundle(run, registry()).spec.metrics["step"] == best["step"]
@@ -77,33 +97,72 @@ def test_the_mean_counts_what_there_is() -> None:
     """Without a dense head the score is that of the clicks, to the bit."""
     clicks = {"miou_object": 0.3}
     assert selection_score(clicks) == 0.3
-    assert selection_score(clicks | {"everything": {"ap50": 0.6}, "semantic": {"miou": 0.9}}) == pytest.approx(0.6)
-    assert selection_score(clicks | {"everything": {"ap50": None}, "semantic": {"miou": 0.9}}) == pytest.approx(0.6)
+    assert selection_score(
+        clicks | {"everything": {"ap50": 0.6}, "semantic": {"miou": 0.9}}
+    ) == pytest.approx(0.6)
+    assert selection_score(
+        clicks | {"everything": {"ap50": None}, "semantic": {"miou": 0.9}}
+    ) == pytest.approx(0.6)
 
 
-def test_eval_scores_masks_without_prompts(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_scores_masks_without_prompts(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """In Python and on the command line, beside the scores of clicks."""
-    report = simmat.evaluate(run, run.parent / "set", everything=True, semantic=True, device="cpu")
+    report = simmat.evaluate(
+        run, run.parent / "set", everything=True, semantic=True, device="cpu"
+    )
     assert report["tuned"]["everything"]["clicks"] == "peaks of the dense head"
     assert report["class_names"] == {"0": "background", "1": "object"}
-    assert set(report["cost"]["tuned"]) == {"encode_ms", "decode_ms", "everything_ms", "semantic_ms"}
+    assert set(report["cost"]["tuned"]) == {
+        "encode_ms",
+        "decode_ms",
+        "everything_ms",
+        "semantic_ms",
+    }
     plain = simmat.evaluate(run, run.parent / "set", device="cpu")
-    assert set(report["tuned"].pop("confidence")) > set(plain["tuned"].pop("confidence")) == {"click"}
+    assert (
+        set(report["tuned"].pop("confidence"))
+        > set(plain["tuned"].pop("confidence"))
+        == {"click"}
+    )
     blocks = ("everything", "semantic")
-    assert {name: value for name, value in report["tuned"].items() if name not in blocks} == plain["tuned"]
-    options = ["--data", str(run.parent / "set"), "--everything", "--semantic", "--device", "cpu"]
+    assert {
+        name: value for name, value in report["tuned"].items() if name not in blocks
+    } == plain["tuned"]
+    options = [
+        "--data",
+        str(run.parent / "set"),
+        "--everything",
+        "--semantic",
+        "--device",
+        "cpu",
+    ]
     assert cli.run(["eval", str(run), *options]) == 0
     said = capsys.readouterr().out
-    assert all(row in said for row in ("AP50", "PQ", "F1", "class map: mIoU", "IoU of class 0 (background)"))
+    assert all(
+        row in said
+        for row in (
+            "AP50",
+            "PQ",
+            "F1",
+            "class map: mIoU",
+            "IoU of class 0 (background)",
+        )
+    )
 
 
 def test_its_losses_are_logged(run: Path) -> None:
     """Who trains sees what each head learns."""
     log = (run / "metrics.jsonl").read_text()
-    assert all(f'"{name}"' in log for name in ("classes", "class_dice", "distance", "true_iou"))
+    assert all(
+        f'"{name}"' in log for name in ("classes", "class_dice", "distance", "true_iou")
+    )
 
 
-def test_a_resumed_run_ends_as_one_that_was_not_stopped(run: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_ends_as_one_that_was_not_stopped(
+    run: Path, tmp_path: Path
+) -> None:
     """The head is a part of the state."""
     torch.set_num_threads(1)
     data = run.parent / "set"
@@ -121,7 +180,9 @@ def test_the_page_shows_what_it_finds(run: Path, tmp_path: Path) -> None:
     from simmat_plugin_report.documents import read_report
 
     data = run.parent / "set"
-    settings = config(data, tmp_path / "run", heads="prompt,dense", regions="components", steps=1)
+    settings = config(
+        data, tmp_path / "run", heads="prompt,dense", regions="components", steps=1
+    )
     training.train(settings, registry("report"))
     report = read_report(training.RunFolder(tmp_path / "run"))
     assert report is not None
@@ -133,7 +194,12 @@ def test_the_page_shows_what_it_finds(run: Path, tmp_path: Path) -> None:
 
 def test_images_with_unmarked_objects_are_refused(tmp_path: Path) -> None:
     """Their background would be learned as such."""
-    settings = config(gray_set(tmp_path / "set"), tmp_path / "run", heads="prompt,dense", zero_means="unlabelled")
+    settings = config(
+        gray_set(tmp_path / "set"),
+        tmp_path / "run",
+        heads="prompt,dense",
+        zero_means="unlabelled",
+    )
     with pytest.raises(ConfigError, match="unlabelled"):
         training.train(settings, registry())
     assert not (tmp_path / "run").exists()
@@ -141,11 +207,19 @@ def test_images_with_unmarked_objects_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "heads"),
-    [({}, "prompt,dense"), ({"zero_means": "unlabelled"}, "prompt"), ({"protocol": "simmat-compat"}, "prompt")],
+    [
+        ({}, "prompt,dense"),
+        ({"zero_means": "unlabelled"}, "prompt"),
+        ({"protocol": "simmat-compat"}, "prompt"),
+    ],
 )
-def test_the_card_chooses_the_heads(run: Path, tmp_path: Path, changes: dict[str, str], heads: str) -> None:
+def test_the_card_chooses_the_heads(
+    run: Path, tmp_path: Path, changes: dict[str, str], heads: str
+) -> None:
     """A dense head is trained where every object is marked, so that everything can be found without an option."""
-    settings = config(run.parent / "set", tmp_path / "run", **changes).model_dump(exclude_none=True)
+    settings = config(run.parent / "set", tmp_path / "run", **changes).model_dump(
+        exclude_none=True
+    )
     del settings["heads"]
     chosen = load_config(None, settings)
     assert plan_run(chosen, registry()).config.heads == heads
@@ -160,16 +234,27 @@ def test_a_resumed_run_keeps_its_heads(run: Path, tmp_path: Path) -> None:
         check_settings(now.model_copy(update={"heads": "prompt,dense"}), started)
 
 
-def test_a_clicked_mask_has_the_class_that_the_map_gives_its_pixels(tmp_path: Path) -> None:
+def test_a_clicked_mask_has_the_class_that_the_map_gives_its_pixels(
+    tmp_path: Path,
+) -> None:
     """Who clicks on an object wants to know what it is."""
     settings = config(
-        gray_set(tmp_path / "set"), tmp_path / "run", heads="prompt,dense", steps=1, pictures=False, regions="classes"
+        gray_set(tmp_path / "set"),
+        tmp_path / "run",
+        heads="prompt,dense",
+        steps=1,
+        pictures=False,
+        regions="classes",
     )
     training.train(settings, registry())
     model = simmat.load(tmp_path / "run", device="cpu", registry=registry())
     assert model.dense is not None
     assert model.model.dense is not None
-    model.set_image(tmp_path / "set/images" / min(path.name for path in (tmp_path / "set/images").iterdir()))
+    model.set_image(
+        tmp_path
+        / "set/images"
+        / min(path.name for path in (tmp_path / "set/images").iterdir())
+    )
     for place, value in enumerate(model.dense.classes, start=1):
         with torch.no_grad():
             model.model.dense.classes.weight.zero_()

@@ -30,7 +30,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     data = gray_set(root / "set", train=6, val=3)
     one, two = root / "one", root / "two"
     run_python(["-m", "simmat", *TRAIN, "--data", str(data), "--out", str(one)])
-    done = run_python([*TWO_PROCESSES, "-m", "simmat", *TRAIN, "--data", str(data), "--out", str(two)])
+    done = run_python(
+        [*TWO_PROCESSES, "-m", "simmat", *TRAIN, "--data", str(data), "--out", str(two)]
+    )
     assert "in 2 processes" in done.stderr
     return one, two
 
@@ -46,7 +48,11 @@ def test_two_processes_give_the_weights_of_one(runs: tuple[Path, Path]) -> None:
 def test_two_processes_score_every_sample_once(runs: tuple[Path, Path]) -> None:
     """A sharded validation that pads its last batch would count samples twice."""
     one, two = (_records(run, "val") for run in runs)
-    assert [record["objects"] for record in two] == [record["objects"] for record in one] == [6, 6]
+    assert (
+        [record["objects"] for record in two]
+        == [record["objects"] for record in one]
+        == [6, 6]
+    )
     for ours, theirs in zip(two, one, strict=True):
         assert ours["images"] == 3
         assert ours["miou_object"] == pytest.approx(theirs["miou_object"], abs=2e-3)
@@ -67,9 +73,13 @@ def test_two_processes_score_the_network_that_is_kept(tmp_path: Path) -> None:
     scores, _ = evaluate_bundle(last, data, "val")
     said = _records(out, "val")[-1]
     assert said["step"] == 2
-    assert scores.summary()["miou_object"] == pytest.approx(said["miou_object"], abs=1e-6)
+    assert scores.summary()["miou_object"] == pytest.approx(
+        said["miou_object"], abs=1e-6
+    )
 
 
 def _records(run: Path, kind: str) -> list[dict[str, float]]:
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()
+    ]
     return [record for record in records if record["kind"] == kind]

@@ -40,8 +40,16 @@ def test_a_gradient_that_overflows_ends_the_run_and_spoils_no_weight(
         real(self, loss if len(calls) < 3 else _Overflowing.apply(loss))
 
     monkeypatch.setattr(Accelerator, "backward", backward)
-    chosen = config(gray_set(tmp_path / "set"), tmp_path / "run", steps=4, val_every=2, grad_clip=grad_clip)
-    with pytest.raises(Diverged, match=r"the gradient became (nan|inf) at step 3; lower --lr \(now"):
+    chosen = config(
+        gray_set(tmp_path / "set"),
+        tmp_path / "run",
+        steps=4,
+        val_every=2,
+        grad_clip=grad_clip,
+    )
+    with pytest.raises(
+        Diverged, match=r"the gradient became (nan|inf) at step 3; lower --lr \(now"
+    ):
         training.train(chosen, registry())
     state = load_state(tmp_path / "run" / "last.safetensors")
     assert all(bool(tensor.isfinite().all()) for tensor in state.model.values())
@@ -52,4 +60,7 @@ def test_the_environment_does_not_change_how_many_batches_make_a_step(
 ) -> None:
     """accelerate's own variable goes before what it is asked for; the rate and the log would mean other steps."""
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
-    assert make_accelerator(config(tmp_path, tmp_path / "run")).gradient_accumulation_steps == 1
+    assert (
+        make_accelerator(config(tmp_path, tmp_path / "run")).gradient_accumulation_steps
+        == 1
+    )

@@ -24,17 +24,29 @@ from simmat.training.plan import network_of, plan_run
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("first")
-    settings = config(gray_set(root / "set"), root / "run", steps=4, lr=1e-2, heads="prompt,dense")
+    settings = config(
+        gray_set(root / "set"), root / "run", steps=4, lr=1e-2, heads="prompt,dense"
+    )
     training.train(settings, registry())
     return root
 
 
 def test_a_training_continues_where_a_bundle_is(first: Path, tmp_path: Path) -> None:
     """A second training, on more images, must not lose what the first one learnt."""
-    settings = config(first / "set", tmp_path / "run", init=first / "run", steps=1, heads="prompt,dense", tune=None)
+    settings = config(
+        first / "set",
+        tmp_path / "run",
+        init=first / "run",
+        steps=1,
+        heads="prompt,dense",
+        tune=None,
+    )
     training.train(settings, registry())
     before: Any = read_bundle(first / "run")[0].metrics["val"]
-    records = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line)
+        for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    ]
     assert records[0]["step"] == 0
     assert records[0]["miou_object"] == pytest.approx(before["miou_object"], abs=1e-6)
     assert records[0]["semantic"] == before["semantic"]
@@ -45,8 +57,11 @@ def test_what_the_first_training_saw_stays_seen(first: Path, tmp_path: Path) -> 
     """A score on an image of the first training would be no score of a new image."""
     other = gray_set(tmp_path / "set", train=3)
     for image in (tmp_path / "set/images").iterdir():
-        image.write_bytes(image.read_bytes() + b"\0")  # other files, which the first training has not seen
-    training.train(config(other, tmp_path / "run", init=first / "run", steps=1), registry())
+        # other files, which the first training has not seen
+        image.write_bytes(image.read_bytes() + b"\0")
+    training.train(
+        config(other, tmp_path / "run", init=first / "run", steps=1), registry()
+    )
     (then, _), (now, _) = read_bundle(first / "run"), read_bundle(tmp_path / "run")
     assert then.trained_on is not None
     assert now.trained_on is not None
@@ -54,7 +69,9 @@ def test_what_the_first_training_saw_stays_seen(first: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("init", [True, False])
-def test_a_run_whose_bundle_is_gone_is_resumed_from_its_state(first: Path, tmp_path: Path, init: bool) -> None:
+def test_a_run_whose_bundle_is_gone_is_resumed_from_its_state(
+    first: Path, tmp_path: Path, init: bool
+) -> None:
     """The weights are in the state; the best bundle is that of the steps from there on."""
     out = tmp_path / "run"
 
@@ -63,21 +80,32 @@ def test_a_run_whose_bundle_is_gone_is_resumed_from_its_state(first: Path, tmp_p
             if step == 2:
                 raise KeyboardInterrupt
 
-    settings = config(first / "set", out, init=first / "run" if init else None, steps=3, val_every=1)
+    settings = config(
+        first / "set", out, init=first / "run" if init else None, steps=3, val_every=1
+    )
     with pytest.raises(KeyboardInterrupt):
         training.train(settings, registry(), Stop())
     seen = read_bundle(out)[0].trained_on
     (out / "bundle.safetensors").unlink()
     training.resume(out, registry())
     assert read_bundle(out)[0].trained_on == seen
-    steps = [record["step"] for record in training.RunFolder(out).records() if record["kind"] == "train"]
+    steps = [
+        record["step"]
+        for record in training.RunFolder(out).records()
+        if record["kind"] == "train"
+    ]
     assert steps == [1, 2, 3]
 
 
 def test_a_dense_head_of_other_classes_starts_anew(first: Path, tmp_path: Path) -> None:
     """Labels of a class that is new must not end what was learnt of clicks."""
     settings = config(
-        first / "set", tmp_path / "run", init=first / "run", steps=1, heads="prompt,dense", regions="classes"
+        first / "set",
+        tmp_path / "run",
+        init=first / "run",
+        steps=1,
+        heads="prompt,dense",
+        regions="classes",
     )
     training.train(settings, registry())
     (_, then), (_, now) = read_bundle(first / "run"), read_bundle(tmp_path / "run")
@@ -86,23 +114,42 @@ def test_a_dense_head_of_other_classes_starts_anew(first: Path, tmp_path: Path) 
     layer = [name for name in then if name.startswith("mat.")]
     assert layer
     for name in layer:
-        assert torch.allclose(then[name], now[name], atol=2e-3)  # a step at a rate of 1e-3 from there
+        # a step at a rate of 1e-3 from there
+        assert torch.allclose(then[name], now[name], atol=2e-3)
 
 
-def test_a_rate_for_pretrained_weights_suits_a_bundle(first: Path, tmp_path: Path) -> None:
+def test_a_rate_for_pretrained_weights_suits_a_bundle(
+    first: Path, tmp_path: Path
+) -> None:
     """Its decoder is trained already, and the higher rate would undo that."""
-    training.train(config(first / "set", tmp_path / "all", tune="full", steps=1), registry())
-    again = config(first / "set", tmp_path / "run", init=tmp_path / "all", tune=None, lr=None)
+    training.train(
+        config(first / "set", tmp_path / "all", tune="full", steps=1), registry()
+    )
+    again = config(
+        first / "set", tmp_path / "run", init=tmp_path / "all", tune=None, lr=None
+    )
     notes = plan_run(again, registry()).notes
     assert not any("random weights" in note for note in notes)
 
 
-def test_random_weights_of_a_bundle_are_those_of_its_seed(first: Path, tmp_path: Path) -> None:
+def test_random_weights_of_a_bundle_are_those_of_its_seed(
+    first: Path, tmp_path: Path
+) -> None:
     """What was tuned means nothing on other random weights, which fit as well."""
-    settings = config(first / "set", tmp_path / "run", init=first / "run", steps=1, heads="prompt,dense", seed=7)
+    settings = config(
+        first / "set",
+        tmp_path / "run",
+        init=first / "run",
+        steps=1,
+        heads="prompt,dense",
+        seed=7,
+    )
     training.train(settings, registry())
     before: Any = read_bundle(first / "run")[0].metrics["val"]
-    records = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line)
+        for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    ]
     assert records[0]["miou_object"] == pytest.approx(before["miou_object"], abs=1e-6)
     assert read_bundle(tmp_path / "run")[0].seed == 0
     training.resume(tmp_path / "run", registry())
@@ -114,11 +161,19 @@ def test_a_bundle_trained_from_scratch_is_trained_on(
     """It was compared with pretrained weights, which it never used."""
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(b"never read")
-    pretrained = replace(TINY, weights=WeightFile(weights.name, sha256_of(weights), path=weights))
-    monkeypatch.setattr(Registry, "foundation", lambda self, name, *, fetch=True: pretrained)
-    scratch = config(first / "set", tmp_path / "first", from_scratch=True, tune="full", steps=1)
+    pretrained = replace(
+        TINY, weights=WeightFile(weights.name, sha256_of(weights), path=weights)
+    )
+    monkeypatch.setattr(
+        Registry, "foundation", lambda self, name, *, fetch=True: pretrained
+    )
+    scratch = config(
+        first / "set", tmp_path / "first", from_scratch=True, tune="full", steps=1
+    )
     training.train(scratch, registry())
-    again = config(first / "set", tmp_path / "run", init=tmp_path / "first", tune=None, steps=1)
+    again = config(
+        first / "set", tmp_path / "run", init=tmp_path / "first", tune=None, steps=1
+    )
     training.train(again, registry())
     assert read_bundle(tmp_path / "run")[0].foundation_sha256 is None
     with pytest.raises(ConfigError, match=r"random weights.*leave --checkpoint out"):
@@ -128,10 +183,21 @@ def test_a_bundle_trained_from_scratch_is_trained_on(
 def test_a_bundle_of_another_network_is_refused(first: Path, tmp_path: Path) -> None:
     """Its weights would not fit, and a part of them would be worse than none."""
     with pytest.raises(ConfigError, match=r"--init .*tune = lora.*full"):
-        training.train(config(first / "set", tmp_path / "run", init=first / "run", tune="full"), registry())
+        training.train(
+            config(first / "set", tmp_path / "run", init=first / "run", tune="full"),
+            registry(),
+        )
     with pytest.raises(ConfigError, match=r"--init .*sensor channels"):
-        training.train(config(first / "set", tmp_path / "run", init=first / "run", modality="raster"), registry())
+        training.train(
+            config(
+                first / "set", tmp_path / "run", init=first / "run", modality="raster"
+            ),
+            registry(),
+        )
     exported = read_bundle(first / "run")[0].model_copy(update={"exported": "onnx"})
     with pytest.raises(ConfigError, match=r"--init .*exported"):
-        network_of(config(first / "set", tmp_path / "run", init=first / "run", tune=None), exported)
+        network_of(
+            config(first / "set", tmp_path / "run", init=first / "run", tune=None),
+            exported,
+        )
     assert not (tmp_path / "run").exists()

@@ -29,4 +29,6 @@ def test_a_command_that_hangs_fails_with_what_it_wrote() -> None:
 def test_a_command_that_fails_says_how_and_what_it_wrote() -> None:
     """ "returncode == 1" alone tells nobody what to look for."""
     with pytest.raises(AssertionError, match=r"ended with 3\n(?s:.*)the reason"):
-        run_python(["-c", "import sys; print('the reason', file=sys.stderr); sys.exit(3)"])
+        run_python(
+            ["-c", "import sys; print('the reason', file=sys.stderr); sys.exit(3)"]
+        )

@@ -46,8 +46,13 @@ def test_a_resumed_run_ends_with_the_scale_of_one_never_stopped(
     data = gray_set(tmp_path / "set")
     training.train(config(data, tmp_path / "whole", grad_clip=0.0), registry())
     with pytest.raises(KeyboardInterrupt):
-        training.train(config(data, tmp_path / "cut", grad_clip=0.0), registry(), StopAfter(5))
+        training.train(
+            config(data, tmp_path / "cut", grad_clip=0.0), registry(), StopAfter(5)
+        )
     training.resume(tmp_path / "cut", registry())
-    whole, cut = (load_state(tmp_path / name / "last.safetensors") for name in ("whole", "cut"))
-    assert whole.notes.scaler["scale"] == 4 * 65536  # grew after steps 3 and 6; the cut fell into its interval
+    whole, cut = (
+        load_state(tmp_path / name / "last.safetensors") for name in ("whole", "cut")
+    )
+    # grew after steps 3 and 6; the cut fell into its interval
+    assert whole.notes.scaler["scale"] == 4 * 65536
     assert cut.notes.scaler == whole.notes.scaler

@@ -21,7 +21,8 @@ from simmat.types import Letterbox
 
 
 @pytest.mark.parametrize(
-    ("tune", "lr", "warns"), [("full", None, True), ("full", 1e-3, False), ("decoder", None, False)]
+    ("tune", "lr", "warns"),
+    [("full", None, True), ("full", 1e-3, False), ("decoder", None, False)],
 )
 def test_a_random_decoder_at_a_rate_for_pretrained_ones_is_warned_of(
     tmp_path: Path, tune: str, lr: float | None, warns: bool
@@ -29,7 +30,9 @@ def test_a_random_decoder_at_a_rate_for_pretrained_ones_is_warned_of(
     """Its scores would look like the method's failure."""
     run = config(gray_set(tmp_path / "data"), tmp_path / "run", tune=tune, lr=lr)
     notes = plan_run(run, registry()).notes
-    assert any("random weights" in note and "--lr 1e-3" in note for note in notes) is warns
+    assert (
+        any("random weights" in note and "--lr 1e-3" in note for note in notes) is warns
+    )
 
 
 def test_fp16_is_refused_where_it_is_not_supported(tmp_path: Path) -> None:
@@ -42,7 +45,9 @@ def test_fp16_is_refused_where_it_is_not_supported(tmp_path: Path) -> None:
 
 def test_a_run_that_would_train_nothing_is_refused(tmp_path: Path) -> None:
     """Neither a layer without parameters nor a frozen model moves."""
-    settings = config(gray_set(tmp_path / "data"), tmp_path / "run", mat="zeroshot", tune="frozen")
+    settings = config(
+        gray_set(tmp_path / "data"), tmp_path / "run", mat="zeroshot", tune="frozen"
+    )
     with pytest.raises(ConfigError, match="another --mat"):
         training.train(settings, registry())
     assert not (tmp_path / "run").exists()
@@ -61,16 +66,32 @@ def test_a_run_that_would_train_nothing_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_validation_is_a_fifth_of_a_run_by_default_on_as_many_images_at_any_length(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, val: int, heads: str, every: int, used: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    steps: int,
+    val: int,
+    heads: str,
+    every: int,
+    used: int,
 ) -> None:
     """Runs on other images could not be compared; the shortest run has five, which show how the score rises."""
     monkeypatch.setattr(training.plan, "ENOUGH_WORK", 10)
     data = gray_set(tmp_path / "data", val=val)
-    setup = plan_run(config(data, tmp_path / "run", steps=steps, heads=heads, val_every=None), registry())
+    setup = plan_run(
+        config(data, tmp_path / "run", steps=steps, heads=heads, val_every=None),
+        registry(),
+    )
     assert (setup.val_every, len(setup.val)) == (every, used)
-    work = training.plan.work_of_validation(read_index(setup.dataset), setup.val, setup.config, setup.spec)
-    assert every == -(-steps // 5) or (1 + steps // every) * 4 * work <= 3 * steps * setup.config.batch_size
-    assert any(f"{used} of {val} samples" in note for note in setup.notes) == (used < val)
+    work = training.plan.work_of_validation(
+        read_index(setup.dataset), setup.val, setup.config, setup.spec
+    )
+    assert (
+        every == -(-steps // 5)
+        or (1 + steps // every) * 4 * work <= 3 * steps * setup.config.batch_size
+    )
+    assert any(f"{used} of {val} samples" in note for note in setup.notes) == (
+        used < val
+    )
 
 
 def test_images_without_a_mask_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -85,19 +106,27 @@ def test_images_without_a_mask_are_left_out_and_counted(tmp_path: Path) -> None:
 
 def test_objects_are_not_repeated_where_all_of_a_class_is_one(tmp_path: Path) -> None:
     """Two copies would be two regions, and the rule says they are one."""
-    settings = config(gray_set(tmp_path / "data"), tmp_path / "run", paste=0.5, regions="classes")
+    settings = config(
+        gray_set(tmp_path / "data"), tmp_path / "run", paste=0.5, regions="classes"
+    )
     with pytest.raises(ConfigError, match=r"--paste 0.5 .*data .*class"):
         training.train(settings, registry())
     assert not (tmp_path / "run").exists()
-    kept = plan_run(config(gray_set(tmp_path / "set"), tmp_path / "run", paste=0.5), registry())
+    kept = plan_run(
+        config(gray_set(tmp_path / "set"), tmp_path / "run", paste=0.5), registry()
+    )
     assert kept.items().augmentation.paste == 0.5
 
 
-def test_images_are_called_too_much_shrunk_where_an_object_gets_small(tmp_path: Path) -> None:
+def test_images_are_called_too_much_shrunk_where_an_object_gets_small(
+    tmp_path: Path,
+) -> None:
     """Of the usual 640x480 every run would be told to take another size, also where nothing is lost."""
     data = gray_set(tmp_path / "data", size_hw=(140, 180))
     settings = config(data, tmp_path / "run")
-    assert "in 5 of 5 training images" in "\n".join(plan_run(settings, registry()).notes)
+    assert "in 5 of 5 training images" in "\n".join(
+        plan_run(settings, registry()).notes
+    )
     large = np.zeros((140, 180), dtype=np.uint8)
     large[20:100, 40:140] = 1
     for number in range(5):
@@ -105,21 +134,31 @@ def test_images_are_called_too_much_shrunk_where_an_object_gets_small(tmp_path: 
     assert "shrunk" not in "\n".join(plan_run(settings, registry()).notes)
 
 
-def test_what_validation_cannot_read_is_found_before_the_first_step(tmp_path: Path) -> None:
+def test_what_validation_cannot_read_is_found_before_the_first_step(
+    tmp_path: Path,
+) -> None:
     """The same --out must work once it is mended."""
     data = gray_set(tmp_path / "data")
-    broken = next(line for line in (data / "manifest.csv").read_text().splitlines() if ",val," in line).split(",")[3]
+    broken = next(
+        line
+        for line in (data / "manifest.csv").read_text().splitlines()
+        if ",val," in line
+    ).split(",")[3]
     (data / broken).write_bytes(b"no mask")
     with pytest.raises(DataError, match=re.escape(broken)):
         training.train(config(data, tmp_path / "run"), registry())
     assert not (tmp_path / "run").exists()
 
 
-def test_a_size_that_the_protocol_cannot_score_is_found_before_the_first_step(tmp_path: Path) -> None:
+def test_a_size_that_the_protocol_cannot_score_is_found_before_the_first_step(
+    tmp_path: Path,
+) -> None:
     """A run would train to its first validation and stop there, each time."""
     with pytest.raises(ConfigError, match=r"518 px .* multiple of 4"):
         grid_hw(Letterbox((1, 1), 518, "stretch"), find_protocol("simmat-compat"))
-    settings = config(gray_set(tmp_path / "data"), tmp_path / "run", protocol="simmat-compat", steps=1)
+    settings = config(
+        gray_set(tmp_path / "data"), tmp_path / "run", protocol="simmat-compat", steps=1
+    )
     assert plan_run(settings, registry()).spec.image_size % 4 == 0
 
 
@@ -136,7 +175,9 @@ def test_a_run_among_the_images_is_refused(tmp_path: Path, place: str) -> None:
 def test_a_plan_is_made_without_writing(tmp_path: Path) -> None:
     """Who reads it learns what a training will do; nothing has begun."""
     data = gray_set(tmp_path / "data", train=6, val=2)
-    settings = config(data, tmp_path / "run", epochs=2, steps=None, heads="auto", tune=None, mat=None)
+    settings = config(
+        data, tmp_path / "run", epochs=2, steps=None, heads="auto", tune=None, mat=None
+    )
     known = registry()
     whole = open_data(settings, known)
     samples = [sample for sample in whole.samples if sample.id != "s0"]
@@ -146,11 +187,17 @@ def test_a_plan_is_made_without_writing(tmp_path: Path) -> None:
     assert [sample.id for sample in plan.val] == ["s6", "s7"]
     assert plan.steps == -(-2 * 5 // settings.batch_size)
     assert plan.warmup == plan.steps // 20
-    assert (plan.config.heads, plan.config.mat, plan.config.tune) == ("prompt,dense", "mat-residual", "lora")
+    assert (plan.config.heads, plan.config.mat, plan.config.tune) == (
+        "prompt,dense",
+        "mat-residual",
+        "lora",
+    )
     assert plan.spec.seed == settings.seed
     assert plan.peak_rate == (settings.lr or plan.parts.learning_rate)
     assert settings.heads == "auto"
     assert not (tmp_path / "run").exists()
-    assert [path for path in sorted(data.rglob("*")) if ".simmat" not in path.parts] == before
+    assert [
+        path for path in sorted(data.rglob("*")) if ".simmat" not in path.parts
+    ] == before
     with pytest.raises(FrozenInstanceError):
         plan.steps = 3  # type: ignore[misc]

@@ -35,7 +35,9 @@ def test_a_smaller_part_lies_within_a_larger_one(data: Path) -> None:
 
 def test_the_seed_draws_and_the_network_does_not(data: Path) -> None:
     """Arms are compared on the same images; other seeds see others."""
-    assert drawn(data, train_images=5, mat="mat", tune="full") == drawn(data, train_images=5)
+    assert drawn(data, train_images=5, mat="mat", tune="full") == drawn(
+        data, train_images=5
+    )
     assert drawn(data, train_images=5, seed=1) != drawn(data, train_images=5)
 
 
@@ -49,7 +51,9 @@ def test_validation_images_are_drawn_once_and_one_can_be_scored(tmp_path: Path) 
     """Scores of two steps are compared, and a resumed run compares its own with those from before."""
     data = gray_set(tmp_path / "set", val=9)
     for number in range(5, 13):  # of s5 to s13 only the last has an object
-        Image.fromarray(np.zeros((40, 56), np.uint8)).save(data / f"masks/s{number}.png")
+        Image.fromarray(np.zeros((40, 56), np.uint8)).save(
+            data / f"masks/s{number}.png"
+        )
 
     def val(**changes: Any) -> list[str]:
         setup = plan_run(config(data, tmp_path / "run", **changes), registry())

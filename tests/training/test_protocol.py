@@ -25,13 +25,31 @@ NEEDED = {"modality": "thermal", "data": Path("/data"), "out": Path("/run")}
 def test_the_preset_is_the_released_training() -> None:
     """51 epochs of 4, one random click an object, dice and BCE, no decay, no augmentation, squashed images."""
     preset = load_config(None, {**NEEDED, "protocol": "simmat-compat"})
-    assert (preset.epochs, preset.steps, preset.batch_size, preset.prompts_per_image) == (51, None, 4, 1)
-    assert (preset.clicks, preset.box_fraction, preset.correction_clicks, preset.augment) == ("random", 0, 0, False)
-    assert (preset.loss, preset.aspect, preset.weight_decay, preset.grad_clip) == ("bce", "stretch", 0, 0)
+    assert (
+        preset.epochs,
+        preset.steps,
+        preset.batch_size,
+        preset.prompts_per_image,
+    ) == (51, None, 4, 1)
+    assert (
+        preset.clicks,
+        preset.box_fraction,
+        preset.correction_clicks,
+        preset.augment,
+    ) == ("random", 0, 0, False)
+    assert (preset.loss, preset.aspect, preset.weight_decay, preset.grad_clip) == (
+        "bce",
+        "stretch",
+        0,
+        0,
+    )
     assert (preset.schedule, preset.warmup_steps) == ("halving", 0)
 
 
-@pytest.mark.parametrize(("tune", "rate"), [("lora", 3e-4), ("adapter", 3e-4), ("prefix", 3e-4), ("full", 3e-5)])
+@pytest.mark.parametrize(
+    ("tune", "rate"),
+    [("lora", 3e-4), ("adapter", 3e-4), ("prefix", 3e-4), ("full", 3e-5)],
+)
 def test_the_learning_rates_are_the_released_ones(tune: str, rate: float) -> None:
     """They are the tuners' own, so the preset says none."""
     assert load_config(None, {**NEEDED, "protocol": "simmat-compat"}).lr is None
@@ -43,13 +61,24 @@ def test_given_settings_override_the_preset(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text('protocol = "simmat-compat"\nbatch_size = 2\n')
     said = load_config(file, {**NEEDED, "steps": 7, "augment": True})
-    assert (said.steps, said.epochs, said.batch_size, said.augment, said.loss) == (7, None, 2, True, "bce")
+    assert (said.steps, said.epochs, said.batch_size, said.augment, said.loss) == (
+        7,
+        None,
+        2,
+        True,
+        "bce",
+    )
 
 
-@pytest.mark.parametrize(("epoch", "rate"), [(0, 1.0), (9, 1.0), (10, 0.5), (29, 0.25), (50, 1 / 32)])
+@pytest.mark.parametrize(
+    ("epoch", "rate"), [(0, 1.0), (9, 1.0), (10, 0.5), (29, 0.25), (50, 1 / 32)]
+)
 def test_the_rate_is_halved_every_ten_epochs(epoch: int, rate: float) -> None:
     """In epochs, not in parts of the run: a longer run ends lower."""
-    assert learning_rate(5, peak=1.0, steps=999, warmup=0, schedule="halving", epoch=epoch) == rate
+    assert (
+        learning_rate(5, peak=1.0, steps=999, warmup=0, schedule="halving", epoch=epoch)
+        == rate
+    )
 
 
 def test_random_clicks_leave_the_centre(tmp_path: Path) -> None:
@@ -86,7 +115,13 @@ def test_objects_at_the_edge_of_small_images_can_be_drawn(tmp_path: Path) -> Non
         Image.fromarray(mask * 200).save(root / f"images/{index}.png")
         rows.append(f"{index},{split},images/{index}.png,masks/{index}.png")
     (root / "manifest.csv").write_text("\n".join(rows) + "\n")
-    settings = {"protocol": "simmat-compat", "batch_size": 1, "steps": 1, "val_every": 1, "min_region": 1}
+    settings = {
+        "protocol": "simmat-compat",
+        "batch_size": 1,
+        "steps": 1,
+        "val_every": 1,
+        "min_region": 1,
+    }
     training.train(config(root, tmp_path / "run", **settings), registry("report"))
     assert (tmp_path / "run/report.html").is_file()
 
@@ -94,13 +129,28 @@ def test_objects_at_the_edge_of_small_images_can_be_drawn(tmp_path: Path) -> Non
 def test_the_best_bundle_is_chosen_by_the_same_protocol(tmp_path: Path) -> None:
     """Its validation score is what `simmat eval --protocol simmat-compat --split val` says."""
     data = gray_set(tmp_path / "set")
-    settings = config(data, tmp_path / "run", protocol="simmat-compat", batch_size=5, steps=11, val_every=11, lr=1e-3)
+    settings = config(
+        data,
+        tmp_path / "run",
+        protocol="simmat-compat",
+        batch_size=5,
+        steps=11,
+        val_every=11,
+        lr=1e-3,
+    )
     bundle = load_bundle(training.train(settings, registry()), registry())
     scores, _ = evaluate_bundle(bundle, data, "val", protocol=COMPAT)
     assert bundle.spec.aspect == "stretch"
     assert bundle.spec.metrics["protocol"] == "simmat-compat"
     assert bundle.spec.metrics["val"]["miou_oracle"] is None
-    assert scores.summary()["miou_object"] == pytest.approx(bundle.spec.metrics["val"]["miou_object"], abs=1e-6)
-    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert scores.summary()["miou_object"] == pytest.approx(
+        bundle.spec.metrics["val"]["miou_object"], abs=1e-6
+    )
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    ]
     # 5 images a step of 5: every step is an epoch, and the eleventh has half the rate.
-    assert [line["lr"] for line in lines if line["kind"] == "train"] == [1e-3] * 10 + [5e-4]
+    assert [line["lr"] for line in lines if line["kind"] == "train"] == [1e-3] * 10 + [
+        5e-4
+    ]

@@ -51,20 +51,27 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _in_process(data: Path, out: Path, where: str, number: int) -> int | None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["simmat.training"])
-    process = context.Process(target=run_and_die, args=(str(data), str(out), where, number, CHANGES))
+    process = context.Process(
+        target=run_and_die, args=(str(data), str(out), where, number, CHANGES)
+    )
     process.start()
     process.join()
     return process.exitcode
 
 
 @pytest.mark.slow
-def test_another_number_of_threads_changes_rounding_alone(data: Path, tmp_path: Path) -> None:
+def test_another_number_of_threads_changes_rounding_alone(
+    data: Path, tmp_path: Path
+) -> None:
     """The documentation promises the same bits on as many threads, and the same training on others."""
     before, moved = torch.get_num_threads(), {}
     try:
         for name, threads in (("one", 1), ("again", 1), ("two", 2)):
             torch.set_num_threads(threads)
-            training.train(config(data, tmp_path / name, steps=3, val_every=3, pictures=False), registry())
+            training.train(
+                config(data, tmp_path / name, steps=3, val_every=3, pictures=False),
+                registry(),
+            )
             moved[name] = load_state(tmp_path / name / "last.safetensors").model
     finally:
         torch.set_num_threads(before)
@@ -84,24 +91,36 @@ def test_the_best_bundle_changes_during_the_run(whole: Path) -> None:
 
 
 @pytest.mark.parametrize(("where", "number"), POINTS)
-def test_a_killed_run_ends_in_the_same_bits(data: Path, whole: Path, tmp_path: Path, where: str, number: int) -> None:
+def test_a_killed_run_ends_in_the_same_bits(
+    data: Path, whole: Path, tmp_path: Path, where: str, number: int
+) -> None:
     """A power cut costs time, never the result."""
     out = tmp_path / "run"
     assert _in_process(data, out, where, number) == -signal.SIGKILL
     assert _in_process(data, out, "nowhere", 1) == 0
     assert (out / FILE_NAME).read_bytes() == (whole / FILE_NAME).read_bytes()
-    assert (out / "last.safetensors").read_bytes() == (whole / "last.safetensors").read_bytes()
+    assert (out / "last.safetensors").read_bytes() == (
+        whole / "last.safetensors"
+    ).read_bytes()
     assert (out / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
     assert [name for name in os.listdir(out) if name.startswith(".")] == [".lock"]
 
 
-def test_a_run_at_work_lets_no_other_into_its_folder(data: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_run_at_work_lets_no_other_into_its_folder(
+    data: Path, whole: Path, tmp_path: Path
+) -> None:
     """A job that is queued again while it runs would mix the weights of one with the json of the other."""
     before = files_of(whole)
-    with RunFolder(whole).locked(), pytest.raises(OutputError, match="another training"):
+    with (
+        RunFolder(whole).locked(),
+        pytest.raises(OutputError, match="another training"),
+    ):
         training.resume(whole, registry())
     assert files_of(whole) == before
-    with RunFolder(tmp_path / "new").locked(), pytest.raises(OutputError, match="another training"):
+    with (
+        RunFolder(tmp_path / "new").locked(),
+        pytest.raises(OutputError, match="another training"),
+    ):
         training.train(config(data, tmp_path / "new", **CHANGES), registry())
 
 
@@ -115,13 +134,24 @@ def test_a_resumed_run_knows_the_best_it_had(whole: Path, tmp_path: Path) -> Non
             plans.append(plan)
 
     training.resume(tmp_path / "run", registry(), Listener())
-    scores = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    best = max((score for score in scores if score["kind"] == "val"), key=lambda score: score["miou_object"])
-    assert (plans[0].best_miou, plans[0].best_step) == (best["miou_object"], best["step"])
+    scores = [
+        json.loads(line)
+        for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
+    best = max(
+        (score for score in scores if score["kind"] == "val"),
+        key=lambda score: score["miou_object"],
+    )
+    assert (plans[0].best_miou, plans[0].best_step) == (
+        best["miou_object"],
+        best["step"],
+    )
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_says_how_to_resume(data: Path, whole: Path, tmp_path: Path) -> None:
+def test_sigterm_saves_and_says_how_to_resume(
+    data: Path, whole: Path, tmp_path: Path
+) -> None:
     """A job scheduler that ends a run early must not cost more than the step under way."""
     out = tmp_path / "run"
     script = (
@@ -130,9 +160,16 @@ def test_sigterm_saves_and_says_how_to_resume(data: Path, whole: Path, tmp_path:
         f"training.train(config(Path({str(data)!r}), Path({str(out)!r}), **{CHANGES!r}), registry())"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
     log = out / "metrics.jsonl"
-    while process.poll() is None and not (log.exists() and '"step": 1' in log.read_text()):
+    while process.poll() is None and not (
+        log.exists() and '"step": 1' in log.read_text()
+    ):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     _, message = process.communicate()
@@ -175,7 +212,9 @@ def test_an_image_that_changed_at_equal_size_is_refused_by_name(tmp_path: Path) 
     training.resume(out, registry())
 
 
-def test_a_run_of_version_0_1_is_resumed(data: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_run_of_version_0_1_is_resumed(
+    data: Path, whole: Path, tmp_path: Path
+) -> None:
     """Its bundle is a folder, and its settings have former names; the best score that it had must stay known."""
     out = tmp_path / "run"
     with pytest.raises(training.Interrupted):
@@ -199,11 +238,17 @@ def test_a_run_of_version_0_1_is_resumed(data: Path, whole: Path, tmp_path: Path
     bundle = training.resume(out, registry(), Listener())
     assert (runs[0].first_step, runs[0].best_step) == (4, best)
     records = [(record["kind"], record["step"]) for record in RunFolder(out).records()]
-    assert records == [(record["kind"], record["step"]) for record in RunFolder(whole).records()]
-    assert read_bundle(bundle)[0].metrics["step"] == read_bundle(whole)[0].metrics["step"]
+    assert records == [
+        (record["kind"], record["step"]) for record in RunFolder(whole).records()
+    ]
+    assert (
+        read_bundle(bundle)[0].metrics["step"] == read_bundle(whole)[0].metrics["step"]
+    )
 
 
-def test_a_damaged_bundle_of_version_0_1_is_refused_before_the_first_step(data: Path, tmp_path: Path) -> None:
+def test_a_damaged_bundle_of_version_0_1_is_refused_before_the_first_step(
+    data: Path, tmp_path: Path
+) -> None:
     """As one of now is: the run would end without the best that it had."""
     out = tmp_path / "run"
     training.train(config(data, out, steps=1), registry())

@@ -11,8 +11,12 @@ from simmat.io.files import TEMPORARY_MARK
 from simmat.training.run_folder import RunFolder
 
 
-@pytest.mark.parametrize("name", [".lock", f".config.0a1b2c3d{TEMPORARY_MARK}.toml", "metrics.jsonl"])
-def test_a_run_killed_before_its_settings_can_be_started_again(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", [".lock", f".config.0a1b2c3d{TEMPORARY_MARK}.toml", "metrics.jsonl"]
+)
+def test_a_run_killed_before_its_settings_can_be_started_again(
+    tmp_path: Path, name: str
+) -> None:
     """It cannot be resumed, so the same command must work, and not ask for another folder."""
     (tmp_path / name).write_bytes(b"")
     RunFolder(tmp_path).create(tmp_path / "data")

@@ -14,7 +14,13 @@ from safetensors.torch import save_file
 
 from simmat.documents import validate
 from simmat.errors import DataError
-from simmat.training.run_folder import RunNotes, RunState, fingerprint_in, load_state, save_state
+from simmat.training.run_folder import (
+    RunNotes,
+    RunState,
+    fingerprint_in,
+    load_state,
+    save_state,
+)
 
 SPEC_JSON = SPEC.model_dump(mode="json")
 NOTES: dict[str, Any] = {
@@ -34,7 +40,10 @@ def put(path: Path, notes: str) -> None:
 
 def test_a_state_comes_back_as_it_was_written(tmp_path: Path) -> None:
     """All that is refused below would otherwise be refused for another reason."""
-    save_state(tmp_path / "last.safetensors", RunState({"x": torch.ones(2)}, {}, validate(RunNotes, NOTES)))
+    save_state(
+        tmp_path / "last.safetensors",
+        RunState({"x": torch.ones(2)}, {}, validate(RunNotes, NOTES)),
+    )
     state = load_state(tmp_path / "last.safetensors")
     assert state.notes.model_dump(mode="json") == json.loads(json.dumps(NOTES))
     assert fingerprint_in(tmp_path / "last.safetensors") == "f"
@@ -52,14 +61,21 @@ def test_a_state_comes_back_as_it_was_written(tmp_path: Path) -> None:
         {"spec": {**SPEC_JSON, "statistics": {"mean": 1}}},
     ],
 )
-def test_notes_that_no_run_writes_are_damage(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_notes_that_no_run_writes_are_damage(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
     """A resumed run would fail hours later, or go on from what it never was."""
     put(tmp_path / "last.safetensors", json.dumps({"format": 1, **NOTES, **change}))
-    with pytest.raises(DataError, match=r"last\.safetensors is damaged \(.*start a new run"):
+    with pytest.raises(
+        DataError, match=r"last\.safetensors is damaged \(.*start a new run"
+    ):
         load_state(tmp_path / "last.safetensors")
 
 
-@pytest.mark.parametrize("notes", ["[" * 100_000, "[1]", "3", '{"format": ' * 100 + "1" + "}" * 100, '{"format": 1}'])
+@pytest.mark.parametrize(
+    "notes",
+    ["[" * 100_000, "[1]", "3", '{"format": ' * 100 + "1" + "}" * 100, '{"format": 1}'],
+)
 def test_notes_that_are_not_a_table_are_damage(tmp_path: Path, notes: str) -> None:
     """The json reader's own errors name no file."""
     put(tmp_path / "last.safetensors", notes)
@@ -72,7 +88,9 @@ def test_a_tensor_of_too_many_dimensions_is_damage(tmp_path: Path) -> None:
     """torch loads it and cannot compute with it."""
     state = RunState({"x": torch.zeros([1] * 80)}, {}, validate(RunNotes, NOTES))
     save_state(tmp_path / "last.safetensors", state)
-    with pytest.raises(DataError, match=r"last\.safetensors is damaged .*80 dimensions"):
+    with pytest.raises(
+        DataError, match=r"last\.safetensors is damaged .*80 dimensions"
+    ):
         load_state(tmp_path / "last.safetensors")
 
 

@@ -32,7 +32,9 @@ def _settings(root: Path, out: Path, *tables: dict[str, str]) -> Path:
         "out": str(out), "foundation": "tiny", "tune": "lora", "heads": "prompt", "image_size": 64, "steps": 3,
         "val_every": 2, "batch_size": 2, "prompts_per_image": 2, "lr": 1e-3, "device": "cpu", "pictures": False,
     }  # fmt: skip
-    (root / "sensors.toml").write_text(tomli_w.dumps({**shared, "data": list(tables or given)}))
+    (root / "sensors.toml").write_text(
+        tomli_w.dumps({**shared, "data": list(tables or given)})
+    )
     return root / "sensors.toml"
 
 
@@ -50,22 +52,35 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_sensors_share_what_is_tuned_and_nothing_else(whole: Path) -> None:
     """So one bundle serves them all, and gives each what a bundle of its own would."""
-    (spec, day), (other, colour) = (read_bundle(whole / "run" / name) for name in ("day", "colour"))
-    assert spec.trained_on == other.trained_on  # what is shared has seen the images of both
+    (spec, day), (other, colour) = (
+        read_bundle(whole / "run" / name) for name in ("day", "colour")
+    )
+    # what is shared has seen the images of both
+    assert spec.trained_on == other.trained_on
     shared = {name for name in day if name.startswith("foundation.")}
     assert shared == {name for name in colour if name.startswith("foundation.")}
     assert all(torch.equal(day[name], colour[name]) for name in shared)
     assert {name for name in day if name not in shared}
-    moments = [load_state(whole / f"run/.states/{name}.safetensors").optimizer for name in ("day", "colour")]
+    moments = [
+        load_state(whole / f"run/.states/{name}.safetensors").optimizer
+        for name in ("day", "colour")
+    ]
     shared = {name for name in moments[0] if name.split(".")[1] == "foundation"}
     assert shared
     assert all(torch.equal(moments[0][name], moments[1][name]) for name in shared)
-    log = [training.RunFolder(whole / "run" / name).records() for name in ("day", "colour")]
-    scores = [[record["score"] for record in records if record["kind"] == "val"] for records in log]
+    log = [
+        training.RunFolder(whole / "run" / name).records() for name in ("day", "colour")
+    ]
+    scores = [
+        [record["score"] for record in records if record["kind"] == "val"]
+        for records in log
+    ]
     assert scores[0] == scores[1]
 
 
-def test_an_interrupted_training_on_sensors_resumes_to_the_same_bits(whole: Path, tmp_path: Path) -> None:
+def test_an_interrupted_training_on_sensors_resumes_to_the_same_bits(
+    whole: Path, tmp_path: Path
+) -> None:
     """All states are of one round: weights of one sensor with those of another round would be another training."""
     sensors = load_configs(_settings(whole, tmp_path / "run"))
     with pytest.raises(training.Interrupted):
@@ -73,12 +88,18 @@ def test_an_interrupted_training_on_sensors_resumes_to_the_same_bits(whole: Path
     with pytest.raises(ConfigError, match="resume all"):
         training.resume(tmp_path / "run/day", registry())
     settings = (tmp_path / "run/config.toml").read_text()
-    (tmp_path / "run/config.toml").write_text(settings.replace('name = "day"', 'name = "night"'))
-    with pytest.raises(ConfigError, match=r"sensors night, colour, .* started with colour, day"):
+    (tmp_path / "run/config.toml").write_text(
+        settings.replace('name = "day"', 'name = "night"')
+    )
+    with pytest.raises(
+        ConfigError, match=r"sensors night, colour, .* started with colour, day"
+    ):
         training.resume(tmp_path / "run", registry())
     (tmp_path / "run/config.toml").write_text(settings)
     assert run(["train", "--resume", str(tmp_path / "run")]) == 0
-    assert (tmp_path / "run/bundle.safetensors").read_bytes() == (whole / "run/bundle.safetensors").read_bytes()
+    assert (tmp_path / "run/bundle.safetensors").read_bytes() == (
+        whole / "run/bundle.safetensors"
+    ).read_bytes()
     assert files_of(tmp_path / "run/.states") == files_of(whole / "run/.states")
 
 
@@ -97,10 +118,14 @@ def test_a_training_that_ends_between_two_states_resumes_to_the_same_bits(
 
     monkeypatch.setattr(fit, "save_state", save)
     with pytest.raises(KeyboardInterrupt):
-        training.train_configs(load_configs(_settings(whole, tmp_path / "run")), registry())
+        training.train_configs(
+            load_configs(_settings(whole, tmp_path / "run")), registry()
+        )
     assert load_state(tmp_path / "run/.states/day.safetensors").notes.step == 0
     training.resume(tmp_path / "run", registry())
-    assert (tmp_path / "run/bundle.safetensors").read_bytes() == (whole / "run/bundle.safetensors").read_bytes()
+    assert (tmp_path / "run/bundle.safetensors").read_bytes() == (
+        whole / "run/bundle.safetensors"
+    ).read_bytes()
 
 
 def test_the_file_of_a_training_has_its_sensors(whole: Path) -> None:
@@ -116,7 +141,9 @@ def test_a_training_on_sensors_is_no_run_of_one(whole: Path) -> None:
         load_config(whole / "run/config.toml")
 
 
-def test_a_new_sensor_adds_its_transfer_layer_to_the_bundle(whole: Path, tmp_path: Path) -> None:
+def test_a_new_sensor_adds_its_transfer_layer_to_the_bundle(
+    whole: Path, tmp_path: Path
+) -> None:
     """Nothing changes for the sensors that it serves already, to the bit, also where the training was interrupted."""
     shutil.copy(whole / "run/bundle.safetensors", tmp_path / "start.safetensors")
     settings = config(
@@ -126,35 +153,57 @@ def test_a_new_sensor_adds_its_transfer_layer_to_the_bundle(whole: Path, tmp_pat
     with pytest.raises(training.Interrupted):
         training.train(settings, registry(), StopAt(1))
     (tmp_path / "start.safetensors").unlink()
-    assert training.resume(tmp_path / "run", registry()) == tmp_path / "run/bundle.safetensors/third"
+    assert (
+        training.resume(tmp_path / "run", registry())
+        == tmp_path / "run/bundle.safetensors/third"
+    )
     before, after = read_sensors(whole / "run"), read_sensors(tmp_path / "run")
     assert list(after) == ["day", "colour", "third"]
     written = {"sha256": ""}
     for name, (spec, tensors) in before.items():
-        assert after[name][0].model_copy(update=written) == spec.model_copy(update=written)
+        assert after[name][0].model_copy(update=written) == spec.model_copy(
+            update=written
+        )
         assert after[name][1].keys() == tensors.keys()
         assert all(torch.equal(after[name][1][key], tensors[key]) for key in tensors)
     spec, tensors = after["third"]
     assert spec.tune == "lora"
-    assert all(torch.equal(tensors[name], one) for name, one in before["day"][1].items() if name[0] == "f")
+    assert all(
+        torch.equal(tensors[name], one)
+        for name, one in before["day"][1].items()
+        if name[0] == "f"
+    )
     moved = load_state(training.RunFolder(tmp_path / "run").state)
     assert {name.split(".")[1] for name in moved.optimizer} == {"mat"}
     assert spec.trained_on is not None
     with pytest.raises(ConfigError, match=r"'third' already.*day, colour, third"):
-        training.train(settings.model_copy(update={"init": tmp_path / "run", "out": tmp_path / "more"}), registry())
+        training.train(
+            settings.model_copy(
+                update={"init": tmp_path / "run", "out": tmp_path / "more"}
+            ),
+            registry(),
+        )
 
 
 def test_a_new_sensor_makes_two_of_a_bundle_of_one(whole: Path, tmp_path: Path) -> None:
     """The first has the name of its modality."""
     start = tiny_bundle(tmp_path / "start", tune="lora")
     settings = config(
-        whole / "colour", tmp_path / "run", modality="rgb", init=start, new_sensor="colour", tune=None, steps=1
+        whole / "colour",
+        tmp_path / "run",
+        modality="rgb",
+        init=start,
+        new_sensor="colour",
+        tune=None,
+        steps=1,
     )
     training.train(settings, registry())
     assert list(read_sensors(tmp_path / "run")) == ["gray", "colour"]
 
 
-def test_a_new_sensor_whose_layer_replaces_tuned_weights_is_refused(whole: Path, tmp_path: Path) -> None:
+def test_a_new_sensor_whose_layer_replaces_tuned_weights_is_refused(
+    whole: Path, tmp_path: Path
+) -> None:
     """It would not be served by the foundation model of the others."""
     settings = config(
         whole / "colour", tmp_path / "run", modality="rgb", init=tiny_bundle(tmp_path / "full", tune="full"),
@@ -165,10 +214,14 @@ def test_a_new_sensor_whose_layer_replaces_tuned_weights_is_refused(whole: Path,
     assert not (tmp_path / "run").exists()
 
 
-def test_transfer_layers_that_let_other_weights_train_are_refused(whole: Path, tmp_path: Path) -> None:
+def test_transfer_layers_that_let_other_weights_train_are_refused(
+    whole: Path, tmp_path: Path
+) -> None:
     """One bundle would hold weights that its network does not have."""
     sensors = load_configs(_settings(whole, tmp_path / "run"), {"tune": "full"})
-    sensors["colour"] = sensors["colour"].model_copy(update={"mat": "channel-attention"})
+    sensors["colour"] = sensors["colour"].model_copy(
+        update={"mat": "channel-attention"}
+    )
     with pytest.raises(ConfigError, match=r"'colour'.*same `mat`"):
         training.train_configs(sensors, registry())
     assert not (tmp_path / "run").exists()
@@ -177,19 +230,39 @@ def test_transfer_layers_that_let_other_weights_train_are_refused(whole: Path, t
 @pytest.mark.parametrize(
     ("tables", "named"),
     [
-        ([{"modality": "gray", "data": "day"}, {"modality": "gray", "data": "colour"}], "'gray' is given twice"),
         (
-            [{"name": "a", "modality": "gray", "data": "day"}, {"name": "b", "modality": "gray", "data": "day"}],
+            [
+                {"modality": "gray", "data": "day"},
+                {"modality": "gray", "data": "colour"},
+            ],
+            "'gray' is given twice",
+        ),
+        (
+            [
+                {"name": "a", "modality": "gray", "data": "day"},
+                {"name": "b", "modality": "gray", "data": "day"},
+            ],
             "'b' and 'a' are one sensor given twice",
         ),
-        ([{"modality": "gray", "data": "day", "image_size": 32}], "image_size is not a setting of one sensor"),
-        ([{"modality": "gray", "data": "day", "regoins": "classes"}], "no key 'regoins'; did you mean 'regions'?"),
+        (
+            [{"modality": "gray", "data": "day", "image_size": 32}],
+            "image_size is not a setting of one sensor",
+        ),
+        (
+            [{"modality": "gray", "data": "day", "regoins": "classes"}],
+            "no key 'regoins'; did you mean 'regions'?",
+        ),
         ([{"name": "../a", "modality": "gray", "data": "day"}], r"got '\.\./a'"),
-        ([{"name": "config.toml", "modality": "gray", "data": "day"}], r"got 'config\.toml'"),
+        (
+            [{"name": "config.toml", "modality": "gray", "data": "day"}],
+            r"got 'config\.toml'",
+        ),
         ([{"name": "bundle", "modality": "gray", "data": "day"}], "got 'bundle'"),
     ],
 )
-def test_wrong_tables_are_refused(tables: list[dict[str, str]], named: str, tmp_path: Path) -> None:
+def test_wrong_tables_are_refused(
+    tables: list[dict[str, str]], named: str, tmp_path: Path
+) -> None:
     """A sensor given twice would count twice in every step."""
     with pytest.raises(ConfigError, match=named):
         load_configs(_settings(tmp_path, tmp_path / "run", *tables))

@@ -18,8 +18,12 @@ def test_another_kind_of_training_is_refused_by_name_and_writes_nothing(
     """A forgotten `accelerate config` would train a cut-up network that no setting of the run tells of."""
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     data, out = gray_set(tmp_path / "set"), tmp_path / "run"
-    settings = "--modality gray --foundation tiny --image-size 64 --steps 1 --device cpu"
-    assert run(["train", *settings.split(), "--data", str(data), "--out", str(out)]) == 2
+    settings = (
+        "--modality gray --foundation tiny --image-size 64 --steps 1 --device cpu"
+    )
+    assert (
+        run(["train", *settings.split(), "--data", str(data), "--out", str(out)]) == 2
+    )
     assert "ACCELERATE_USE_DEEPSPEED=true" in capsys.readouterr().err
     assert not out.exists()
 

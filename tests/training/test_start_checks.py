@@ -10,14 +10,25 @@ import pytest
 from runs import config, gray_set, registry
 
 from simmat import training
-from simmat.config import MUTABLE_ON_RESUME, PATH_SETTINGS, TrainConfig, dump_toml, load_config
+from simmat.config import (
+    MUTABLE_ON_RESUME,
+    PATH_SETTINGS,
+    TrainConfig,
+    dump_toml,
+    load_config,
+)
 from simmat.errors import ConfigError, OutputError
 from simmat.model_spec import MEASURED_FIELDS, ModelSpec
 from simmat.training.plan import TrainingPlan, plan_run
 from simmat.training.run_folder import RunFolder, settings_of
 from simmat.training.start import check_network, check_settings
 
-BEGUN: dict[str, Any] = {"modality": "gray", "data": Path("data"), "out": Path("run"), "train_share": 0.5}
+BEGUN: dict[str, Any] = {
+    "modality": "gray",
+    "data": Path("data"),
+    "out": Path("run"),
+    "train_share": 0.5,
+}
 SETTINGS = sorted(set(TrainConfig.model_fields) - MUTABLE_ON_RESUME - PATH_SETTINGS)
 """Every setting that may not change."""
 
@@ -33,8 +44,19 @@ def test_a_changed_setting_is_refused_by_name(name: str) -> None:
 def test_what_does_not_decide_the_result_may_change() -> None:
     """A run that lacks memory or moves to another machine need not begin again."""
     begun = settings_of(TrainConfig.model_validate(BEGUN))
-    free = {"device": "cpu", "gradient_checkpointing": True, "pictures": False, "track": "mlflow", "workers": 2}
-    files = {"data": Path("moved"), "out": Path("here"), "checkpoint": Path("w.pth"), "modality": "./sensor.toml"}
+    free = {
+        "device": "cpu",
+        "gradient_checkpointing": True,
+        "pictures": False,
+        "track": "mlflow",
+        "workers": 2,
+    }
+    files = {
+        "data": Path("moved"),
+        "out": Path("here"),
+        "checkpoint": Path("w.pth"),
+        "modality": "./sensor.toml",
+    }
     files |= {"foundation": "hf/./moved", "init": Path("first")}
     assert set(free) | set(files) == MUTABLE_ON_RESUME | PATH_SETTINGS
     check_settings(TrainConfig.model_validate({**BEGUN, **free, **files}), begun)
@@ -42,10 +64,20 @@ def test_what_does_not_decide_the_result_may_change() -> None:
 
 def test_the_settings_a_run_wrote_down_are_those_it_reads(tmp_path: Path) -> None:
     """A run that nobody touched must go on."""
-    given = {"mat": "mat", "mat_options": {"width": 8}, "channels": "0", "nodata": 0.0, "lr": 1e-3, "epochs": 7}
+    given = {
+        "mat": "mat",
+        "mat_options": {"width": 8},
+        "channels": "0",
+        "nodata": 0.0,
+        "lr": 1e-3,
+        "epochs": 7,
+    }
     settings = TrainConfig.model_validate({**BEGUN, **given})
     (tmp_path / "config.toml").write_text(dump_toml(settings), encoding="utf-8")
-    check_settings(load_config(tmp_path / "config.toml"), json.loads(json.dumps(settings_of(settings))))
+    check_settings(
+        load_config(tmp_path / "config.toml"),
+        json.loads(json.dumps(settings_of(settings))),
+    )
 
 
 def test_a_setting_that_an_older_version_did_not_have_was_at_its_default() -> None:
@@ -64,12 +96,18 @@ def test_a_setting_that_an_older_version_did_not_have_was_at_its_default() -> No
         ('protocol = "simmat-compat"', "protocol = 'simmat-compat', was 'one-click'"),
     ],
 )
-def test_a_run_whose_file_was_edited_is_not_resumed(tmp_path: Path, line: str, said: str) -> None:
+def test_a_run_whose_file_was_edited_is_not_resumed(
+    tmp_path: Path, line: str, said: str
+) -> None:
     """It would train on other images, or be chosen by another score, than its records say."""
     out = tmp_path / "run"
     training.train(config(gray_set(tmp_path / "set"), out, steps=1), registry())
     file, name = out / "config.toml", line.split(" = ")[0]
-    kept = [text for text in file.read_text().splitlines() if not text.startswith(f"{name} = ")]
+    kept = [
+        text
+        for text in file.read_text().splitlines()
+        if not text.startswith(f"{name} = ")
+    ]
     file.write_text("\n".join([line, *kept]) + "\n")
     with pytest.raises(ConfigError, match=said):
         training.resume(out, registry())
@@ -91,17 +129,25 @@ def refused(setup: TrainingPlan, **changes: Any) -> str:
 def test_a_run_does_not_resume_on_other_weights(begun: TrainingPlan) -> None:
     """Updates learned on one network mean nothing on another, though all shapes fit."""
     check_network(begun.config, begun.spec, begun.spec)
-    assert "sha256 of the weights = nothing, was '000" in refused(begun, foundation_sha256="0" * 64)
+    assert "sha256 of the weights = nothing, was '000" in refused(
+        begun, foundation_sha256="0" * 64
+    )
 
 
-def test_another_foundation_model_of_random_weights_is_refused(begun: TrainingPlan) -> None:
+def test_another_foundation_model_of_random_weights_is_refused(
+    begun: TrainingPlan,
+) -> None:
     """Nothing but its name says which it was."""
     assert begun.spec.foundation_sha256 is None
     assert "foundation = 'tiny', was 'another'" in refused(begun, foundation="another")
 
 
-@pytest.mark.parametrize("name", sorted(set(ModelSpec.model_fields) - set(MEASURED_FIELDS)))
-def test_a_run_is_resumed_only_with_its_own_network(begun: TrainingPlan, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", sorted(set(ModelSpec.model_fields) - set(MEASURED_FIELDS))
+)
+def test_a_run_is_resumed_only_with_its_own_network(
+    begun: TrainingPlan, name: str
+) -> None:
     """Plugins change their defaults, and files what is in them, while the config stays as it was."""
     assert "start a new run" in refused(begun, **{name: "another"})
 

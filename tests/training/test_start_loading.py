@@ -19,7 +19,9 @@ from simmat.training.start import loading_processes
 Usage = namedtuple("Usage", "free")
 
 
-def test_a_run_is_the_same_with_any_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_the_same_with_any_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither their number nor how the system starts them (macOS and Windows do not fork) may choose the result."""
     data = gray_set(tmp_path / "set")
     results = []
@@ -27,9 +29,21 @@ def test_a_run_is_the_same_with_any_processes(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr("simmat.training.start.START_METHOD", method)
         monkeypatch.setattr("simmat.data.index.START_METHOD", method)
         out = tmp_path / f"{method}{workers}"
-        settings = config(data, out, steps=3, val_every=3, val_images=1, workers=workers, pictures=False)
+        settings = config(
+            data,
+            out,
+            steps=3,
+            val_every=3,
+            val_images=1,
+            workers=workers,
+            pictures=False,
+        )
         bundle = training.train(settings, registry())
-        losses = [record["loss"] for record in RunFolder(out).records() if record["kind"] == "train"]
+        losses = [
+            record["loss"]
+            for record in RunFolder(out).records()
+            if record["kind"] == "train"
+        ]
         results.append((losses, bundle.read_bytes()))
     assert results[0] == results[1] == results[2]
 
@@ -69,7 +83,9 @@ def test_processes_are_as_many_as_pay_off(
 
     def chosen(**changes: Any) -> int:
         given = settings.model_copy(update=changes)
-        return loading_processes(given, cast(Accelerator, where), cast(Any, items), count)
+        return loading_processes(
+            given, cast(Accelerator, where), cast(Any, items), count
+        )
 
     assert chosen() == expected
     assert chosen(workers=3) == 3

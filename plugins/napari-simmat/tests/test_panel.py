@@ -17,8 +17,13 @@ import torch
 
 pytest.importorskip("napari")
 pytest.importorskip("pytestqt")
-if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-    pytest.skip("napari draws with OpenGL, and there is no display; use xvfb-run", allow_module_level=True)
+if sys.platform == "linux" and not (
+    os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+):
+    pytest.skip(
+        "napari draws with OpenGL, and there is no display; use xvfb-run",
+        allow_module_level=True,
+    )
 
 from napari.utils.notifications import notification_manager
 from napari_simmat import reader
@@ -42,16 +47,22 @@ SIZE = 64
 @pytest.fixture
 def panel(make_napari_viewer_proxy: Callable[[], Any]) -> Iterator[Panel]:
     """The panel, in a window of its own."""
-    _, found = make_napari_viewer_proxy().window.add_plugin_dock_widget("napari-simmat", "SimMAT")
+    _, found = make_napari_viewer_proxy().window.add_plugin_dock_widget(
+        "napari-simmat", "SimMAT"
+    )
     yield found
     reader.choose_sensor(None)
     hide_triton()  # fixtures load models, too
 
 
-def test_loading_a_model_keeps_triton_out(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_a_model_keeps_triton_out(
+    panel: Panel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is loaded later may import it, and that ends napari where Mesa draws."""
     done: list[str] = []
-    monkeypatch.setattr("napari_simmat.panel.hide_triton", lambda: done.append("hidden"))
+    monkeypatch.setattr(
+        "napari_simmat.panel.hide_triton", lambda: done.append("hidden")
+    )
     monkeypatch.setattr(panel, "run", lambda *_: done.append("loaded"))
     panel.load()
     assert done == ["hidden", "loaded"]
@@ -65,7 +76,9 @@ def squares(prompts: PromptBatch) -> torch.Tensor:
         if prompts.boxes is not None:
             x0, y0, x1, y1 = prompts.boxes[row]
             mask |= (x + 0.5 > x0) & (x + 0.5 < x1) & (y + 0.5 > y0) & (y + 0.5 < y1)
-        for (px, py), label in zip(prompts.point_coords[row], prompts.point_labels[row], strict=True):
+        for (px, py), label in zip(
+            prompts.point_coords[row], prompts.point_labels[row], strict=True
+        ):
             near = torch.maximum((x - px).abs(), (y - py).abs())
             mask |= (near <= 4) & (label == 1)
             mask &= ~((near <= 1) & (label == 0))
@@ -99,7 +112,10 @@ def open_image(panel: Panel, path: Path, frames: int = 0) -> np.ndarray:
 def preview_of(panel: Panel, qtbot: Any, area: int) -> np.ndarray:
     """Wait for a preview of so many pixels."""
     layers = panel.viewer.layers
-    qtbot.waitUntil(lambda: PREVIEW in layers and np.count_nonzero(layers[PREVIEW].data) == area, timeout=60_000)
+    qtbot.waitUntil(
+        lambda: PREVIEW in layers and np.count_nonzero(layers[PREVIEW].data) == area,
+        timeout=60_000,
+    )
     return np.asarray(layers[PREVIEW].data)
 
 
@@ -122,7 +138,9 @@ def test_points_become_a_label_that_can_be_undone_and_written(
     assert labels.features["score"].tolist() == [pytest.approx(0.9)]
     written = tmp_path / "masks" / "a.png"
     written.parent.mkdir()
-    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *arguments: (arguments[2], ""))
+    monkeypatch.setattr(
+        QFileDialog, "getSaveFileName", lambda *arguments: (arguments[2], "")
+    )
     panel.save()
     qtbot.waitUntil(written.exists, timeout=60_000)
     np.testing.assert_array_equal(read_mask(written), labels.data)
@@ -130,7 +148,9 @@ def test_points_become_a_label_that_can_be_undone_and_written(
     assert not labels.data.any()
 
 
-def test_boxes_mark_an_object_each_by_their_outer_edges(panel: Panel, qtbot: Any, tmp_path: Path) -> None:
+def test_boxes_mark_an_object_each_by_their_outer_edges(
+    panel: Panel, qtbot: Any, tmp_path: Path
+) -> None:
     """napari counts from the centre of a pixel, a prompt's box from its edge."""
     load_scripted(panel)
     open_image(panel, tmp_path / "a.tif")
@@ -148,7 +168,9 @@ def test_images_with_the_same_file_name_have_layers_of_their_own(
 ) -> None:
     """Cameras number their files alike, and the objects of one day must not be saved as the mask of another."""
     load_scripted(panel)
-    found = SimpleNamespace(labels=np.zeros((SIZE, SIZE), np.uint8), values=(0,), class_names={})
+    found = SimpleNamespace(
+        labels=np.zeros((SIZE, SIZE), np.uint8), values=(0,), class_names={}
+    )
     monkeypatch.setattr(panel, "run", lambda text, work, then: then(found))
     for day in ("day1", "day2"):
         open_image(panel, tmp_path / day / "a.tif")
@@ -157,12 +179,20 @@ def test_images_with_the_same_file_name_have_layers_of_their_own(
             panel.labels(image).data[:] += 1
             panel.classes()
     layers = {layer.name: layer for layer in panel.viewer.layers}
-    assert [name for name in layers if "labels" in name] == ["a.tif labels", "a.tif labels [1]"]
-    assert [name for name in layers if "classes" in name] == ["a.tif classes", "a.tif classes [1]"]
+    assert [name for name in layers if "labels" in name] == [
+        "a.tif labels",
+        "a.tif labels [1]",
+    ]
+    assert [name for name in layers if "classes" in name] == [
+        "a.tif classes",
+        "a.tif classes [1]",
+    ]
     assert (layers["a.tif labels"].data == 2).all()
 
 
-def test_everything_keeps_what_is_labelled(panel: Panel, qtbot: Any, tmp_path: Path, dense_bundle: Path) -> None:
+def test_everything_keeps_what_is_labelled(
+    panel: Panel, qtbot: Any, tmp_path: Path, dense_bundle: Path
+) -> None:
     """By a real network; and its classes are a layer."""
     panel.kind.setCurrentText(BUNDLE)
     panel.bundle.setText(str(dense_bundle))
@@ -179,7 +209,9 @@ def test_everything_keeps_what_is_labelled(panel: Panel, qtbot: Any, tmp_path: P
     assert panel.viewer.layers["a.tif classes"].data.shape == (SIZE, SIZE)
 
 
-def test_the_model_can_be_on_another_machine(panel: Panel, qtbot: Any, tmp_path: Path) -> None:
+def test_the_model_can_be_on_another_machine(
+    panel: Panel, qtbot: Any, tmp_path: Path
+) -> None:
     """A laptop with napari, and `simmat serve` where the GPU is: frames go there in the units of the channels."""
     door = pytest.importorskip("annotate_server").door
     model = scripted_predictor()
@@ -197,14 +229,19 @@ def test_the_model_can_be_on_another_machine(panel: Panel, qtbot: Any, tmp_path:
         assert not panel.follow_button.isVisible()
 
 
-def test_prompts_and_labels_belong_to_a_frame_and_are_followed(panel: Panel, qtbot: Any, tmp_path: Path) -> None:
+def test_prompts_and_labels_belong_to_a_frame_and_are_followed(
+    panel: Panel, qtbot: Any, tmp_path: Path
+) -> None:
     """Corrected frames are given to `follow`; those that it wrote itself are not."""
     predictor, viewer, asked = load_scripted(panel), panel.viewer, []
 
     def follow(frames: Any, masks: dict[int, Any]) -> Iterator[Any]:
         asked.append(masks)
         assert frames[0].channels == predictor.adapter.channels
-        yield from (SimpleNamespace(index=index, masks={1: masks[2][1]}) for index in range(len(frames)))
+        yield from (
+            SimpleNamespace(index=index, masks={1: masks[2][1]})
+            for index in range(len(frames))
+        )
 
     predictor.follow = follow
     noise = open_image(panel, tmp_path / "a.tif", frames=4)
@@ -231,7 +268,9 @@ def test_prompts_and_labels_belong_to_a_frame_and_are_followed(panel: Panel, qtb
 def test_a_layer_of_another_reader_is_taken_as_stored(panel: Panel, qtbot: Any) -> None:
     """Images come from other plugins, too."""
     predictor = load_scripted(panel)
-    frames = np.random.default_rng(0).integers(0, 60000, (3, SIZE, SIZE)).astype(np.uint16)
+    frames = (
+        np.random.default_rng(0).integers(0, 60000, (3, SIZE, SIZE)).astype(np.uint16)
+    )
     panel.viewer.add_image(frames, name="other", scale=(5, 2, 2))
     panel.viewer.dims.set_point(0, 10)
     panel.prompt_layer(ON).add([[2, 20, 30]])
@@ -247,7 +286,9 @@ def test_the_window_is_alive_while_work_goes_on(panel: Panel, qtbot: Any) -> Non
     qtbot.waitUntil(lambda: results == [True], timeout=60_000)
 
 
-def test_what_is_wrong_is_a_notification_with_the_message_of_simmat(panel: Panel, qtbot: Any, tmp_path: Path) -> None:
+def test_what_is_wrong_is_a_notification_with_the_message_of_simmat(
+    panel: Panel, qtbot: Any, tmp_path: Path
+) -> None:
     """Nobody reads the terminal."""
     panel.kind.setCurrentText(BUNDLE)
     panel.bundle.setText(str(tmp_path / "nothing"))

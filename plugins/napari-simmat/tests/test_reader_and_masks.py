@@ -25,13 +25,20 @@ def _no_sensor() -> Iterator[None]:
     reader.choose_sensor(None)
 
 
-def test_channels_are_layers_with_their_units_all_bits_and_missing_values(tmp_path: Path) -> None:
+def test_channels_are_layers_with_their_units_all_bits_and_missing_values(
+    tmp_path: Path,
+) -> None:
     """An 8-bit picture of a sensor is what other tools segment."""
     planes = np.array([[[1, 40000], [3, 4]], [[5, 6], [65535, 8]]], np.uint16)
-    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="minisblack", planarconfig="separate")
+    tifffile.imwrite(
+        tmp_path / "a.tif", planes, photometric="minisblack", planarconfig="separate"
+    )
     reader.choose_sensor(load_plugins().modality("raster", {"nodata": 3}))
     layers = reader.read(str(tmp_path / "a.tif"))
-    assert [attributes["name"] for _, attributes, _ in layers] == ["a band0 [count]", "a band1 [count]"]
+    assert [attributes["name"] for _, attributes, _ in layers] == [
+        "a band0 [count]",
+        "a band1 [count]",
+    ]
     np.testing.assert_array_equal(layers[0][0], [[1, 40000], [np.nan, 4]])
     np.testing.assert_array_equal(layers[1][0], planes[1])
 
@@ -59,11 +66,16 @@ def test_frames_are_read_when_they_are_shown(tmp_path: Path) -> None:
 
 def test_files_of_several_sources_are_one_image(tmp_path: Path) -> None:
     """`rgb+gray` has a file of each; the message for a single one says so."""
-    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4, 3), np.uint8), photometric="rgb")
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.zeros((4, 4, 3), np.uint8), photometric="rgb"
+    )
     tifffile.imwrite(tmp_path / "b.tif", np.ones((4, 4), np.uint16))
     reader.choose_sensor(load_plugins().modality("rgb+gray"))
     layers = reader.read([str(tmp_path / "a.tif"), str(tmp_path / "b.tif")])
-    assert [attributes["name"] for _, attributes, _ in layers] == ["a", "a gray [count]"]
+    assert [attributes["name"] for _, attributes, _ in layers] == [
+        "a",
+        "a gray [count]",
+    ]
     with pytest.raises(DataError, match="rgb, gray"):
         reader.read(str(tmp_path / "a.tif"))
 
@@ -84,7 +96,9 @@ def test_a_mask_has_the_labels_and_classes_of_the_layer(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), labels)
     features = {"index": [1, 2, 700, 9], "class": [4, 5, 4, None]}
     write_mask(str(tmp_path / "b.png"), labels, {"features": features})
-    np.testing.assert_array_equal(read_mask(tmp_path / "b.png"), [[0, 4001], [5001, 4002]])
+    np.testing.assert_array_equal(
+        read_mask(tmp_path / "b.png"), [[0, 4001], [5001, 4002]]
+    )
 
 
 def test_a_mask_of_frames_has_a_mask_for_each(tmp_path: Path) -> None:
@@ -92,7 +106,9 @@ def test_a_mask_of_frames_has_a_mask_for_each(tmp_path: Path) -> None:
     labels = np.arange(24, dtype=np.int32).reshape(3, 2, 4)
     write_mask(str(tmp_path / "a.tif"), labels, {})
     np.testing.assert_array_equal(read_mask(tmp_path / "a.tif" / "0002"), labels[2])
-    assert mask_path("DIR/frames/train/a.npy", [], frames=True) == str(Path("DIR/masks/train/a.tif"))
+    assert mask_path("DIR/frames/train/a.npy", [], frames=True) == str(
+        Path("DIR/masks/train/a.tif")
+    )
     with pytest.raises(ConfigError, match=r"\.tif"):
         write_mask(str(tmp_path / "a.png"), labels, {})
 
@@ -108,22 +124,37 @@ def test_a_mask_of_frames_has_a_mask_for_each(tmp_path: Path) -> None:
         ("frames/2026.11.30", True, "masks/2026.11.30.tif"),
     ],
 )
-def test_the_mask_that_is_offered_belongs_to_the_image(tmp_path: Path, image: str, frames: bool, mask: str) -> None:
+def test_the_mask_that_is_offered_belongs_to_the_image(
+    tmp_path: Path, image: str, frames: bool, mask: str
+) -> None:
     """A data set with a mask of another name, or with two masks of one image, is refused."""
     for name in ("frames/2026.11.30", "masks/there.npy"):
         (tmp_path / name).mkdir(parents=True)
     sources = [Source("nir", ("_nir.png", ".png"))]
-    assert mask_path(str(tmp_path / image), sources, frames=frames) == str(tmp_path / mask)
+    assert mask_path(str(tmp_path / image), sources, frames=frames) == str(
+        tmp_path / mask
+    )
 
 
 def test_the_manifest_names_what_exists() -> None:
     """napari finds the plugin by it alone."""
     root = Path(reader.__file__).parent
-    group = tomllib.loads((root.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
-    assert group["napari.manifest"] == {"napari-simmat": f"napari_simmat:{next(root.glob('*.yaml')).name}"}
+    group = tomllib.loads(
+        (root.parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    )["project"]["entry-points"]
+    assert group["napari.manifest"] == {
+        "napari-simmat": f"napari_simmat:{next(root.glob('*.yaml')).name}"
+    }
     text = (root / "napari.yaml").read_text(encoding="utf-8")
-    sensors = (load_plugins().modality(name) for name in load_plugins().names("modality"))
-    endings = {ending for sensor in sensors for source in sensor.sources for ending in source.extensions}
+    sensors = (
+        load_plugins().modality(name) for name in load_plugins().names("modality")
+    )
+    endings = {
+        ending
+        for sensor in sensors
+        for source in sensor.sources
+        for ending in source.extensions
+    }
     assert [ending for ending in endings if f'"*{ending}"' not in text] == []
 
 
@@ -132,8 +163,14 @@ def test_triton_is_hidden_where_mesa_has_loaded_llvm(
     library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second LLVM in a process ends napari, and what was not saved is lost."""
-    (tmp_path / "maps").write_text(f"7f00-7f01 r-xp 00000000 08:01 42 /usr/lib/{library}\n")
+    (tmp_path / "maps").write_text(
+        f"7f00-7f01 r-xp 00000000 08:01 42 /usr/lib/{library}\n"
+    )
     monkeypatch.setattr(opengl, "MAPS", tmp_path / "maps")
-    monkeypatch.setattr(sys, "modules", {name: one for name, one in sys.modules.items() if name != "triton"})
+    monkeypatch.setattr(
+        sys,
+        "modules",
+        {name: one for name, one in sys.modules.items() if name != "triton"},
+    )
     opengl.hide_triton()
     assert ("triton" in sys.modules) == ("LLVM" in library)

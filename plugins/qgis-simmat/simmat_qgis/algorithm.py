@@ -29,7 +29,11 @@ from qgis.PyQt.QtCore import Qt
 
 from .command import check_place, error_in, save_window, start
 
-KINDS = {"every object": ["--everything"], "class of every pixel": ["--semantic"], "marked objects": []}
+KINDS = {
+    "every object": ["--everything"],
+    "class of every pixel": ["--semantic"],
+    "marked objects": [],
+}
 HELP = """Segments a raster with a model of SimMAT.
 
 <b>Bundle</b>: a bundle's file, or the folder of a run. Without one, name an untuned model in <b>Other options</b>: \
@@ -65,30 +69,59 @@ class Segment(QgsProcessingAlgorithm):
     def initAlgorithm(self, configuration: Any = None) -> None:
         """Define the parameters."""
         file = QgsProcessingParameterFile.Behavior.File
-        marks = [QgsProcessing.SourceType.TypeVectorPoint, QgsProcessing.SourceType.TypeVectorPolygon]
-        options = QgsProcessingParameterString("OPTIONS", "Other options", optional=True)
-        options.setFlags(options.flags() | QgsProcessingParameterDefinition.Flag.FlagAdvanced)
+        marks = [
+            QgsProcessing.SourceType.TypeVectorPoint,
+            QgsProcessing.SourceType.TypeVectorPolygon,
+        ]
+        options = QgsProcessingParameterString(
+            "OPTIONS", "Other options", optional=True
+        )
+        options.setFlags(
+            options.flags() | QgsProcessingParameterDefinition.Flag.FlagAdvanced
+        )
         for parameter in (
             QgsProcessingParameterRasterLayer("INPUT", "Raster"),
             QgsProcessingParameterFile("BUNDLE", "Bundle", file, optional=True),
-            QgsProcessingParameterEnum("FIND", "Find", [*KINDS], defaultValue="every object", usesStaticStrings=True),
+            QgsProcessingParameterEnum(
+                "FIND",
+                "Find",
+                [*KINDS],
+                defaultValue="every object",
+                usesStaticStrings=True,
+            ),
             QgsProcessingParameterExtent("EXTENT", "Extent", optional=True),
             QgsProcessingParameterPoint("POINT", "Point on the object", optional=True),
-            QgsProcessingParameterPoint("NEGATIVE", "Point not on the object", optional=True),
-            QgsProcessingParameterFeatureSource("PROMPTS", "Points and polygons on objects", marks, optional=True),
-            QgsProcessingParameterString("CLASSES", "Only these classes, as cow,sheep", optional=True),
+            QgsProcessingParameterPoint(
+                "NEGATIVE", "Point not on the object", optional=True
+            ),
+            QgsProcessingParameterFeatureSource(
+                "PROMPTS", "Points and polygons on objects", marks, optional=True
+            ),
+            QgsProcessingParameterString(
+                "CLASSES", "Only these classes, as cow,sheep", optional=True
+            ),
             options,
-            QgsProcessingParameterFeatureSink("OUTPUT", "Segments", QgsProcessing.SourceType.TypeVectorPolygon),
+            QgsProcessingParameterFeatureSink(
+                "OUTPUT", "Segments", QgsProcessing.SourceType.TypeVectorPolygon
+            ),
         ):
             self.addParameter(parameter)
 
-    def processAlgorithm(self, parameters: Any, context: Any, feedback: Any) -> dict[str, Any]:
+    def processAlgorithm(
+        self, parameters: Any, context: Any, feedback: Any
+    ) -> dict[str, Any]:
         """Run the command in a temporary folder and copy what it found; cancelling ends the command."""
         raster = self.parameterAsRasterLayer(parameters, "INPUT", context)
         check_place(raster)
         crs, file = raster.crs(), raster.source()
-        arguments = KINDS[self.parameterAsEnumString(parameters, "FIND", context)] + ["--format=gpkg"]
-        marks = [name for name in ("POINT", "NEGATIVE") if parameters.get(name) not in (None, "")]
+        arguments = KINDS[self.parameterAsEnumString(parameters, "FIND", context)] + [
+            "--format=gpkg"
+        ]
+        marks = [
+            name
+            for name in ("POINT", "NEGATIVE")
+            if parameters.get(name) not in (None, "")
+        ]
         for name in marks:
             point = self.parameterAsPoint(parameters, name, context, crs)
             arguments.append(f"--{name.lower()}={point.x()!r},{point.y()!r}")
@@ -104,18 +137,38 @@ class Segment(QgsProcessingAlgorithm):
             arguments.append(f"--classes={classes}")
         with TemporaryDirectory() as folder:
             if parameters.get("EXTENT") not in (None, ""):
-                extent = self.parameterAsExtent(parameters, "EXTENT", context, crs).intersect(raster.extent())
+                extent = self.parameterAsExtent(
+                    parameters, "EXTENT", context, crs
+                ).intersect(raster.extent())
                 file = str(Path(folder, "window.tif"))
-                save_window(raster, extent, Path(file), lambda: not feedback.isCanceled())
+                save_window(
+                    raster, extent, Path(file), lambda: not feedback.isCanceled()
+                )
             bundle = self.parameterAsString(parameters, "BUNDLE", context)
-            options = shlex.split(self.parameterAsString(parameters, "OPTIONS", context))
+            options = shlex.split(
+                self.parameterAsString(parameters, "OPTIONS", context)
+            )
             out = Path(folder, "out")
-            self._run([*([bundle] if bundle else []), file, *arguments, *options, f"--out={out}"], feedback)
+            self._run(
+                [
+                    *([bundle] if bundle else []),
+                    file,
+                    *arguments,
+                    *options,
+                    f"--out={out}",
+                ],
+                feedback,
+            )
             if feedback.isCanceled():
                 return {}
             found = QgsVectorLayer(str(next(out.glob("*.gpkg"))), "", "ogr")
             sink, target = self.parameterAsSink(
-                parameters, "OUTPUT", context, found.fields(), found.wkbType(), found.crs()
+                parameters,
+                "OUTPUT",
+                context,
+                found.fields(),
+                found.wkbType(),
+                found.crs(),
             )
             for feature in found.getFeatures():
                 sink.addFeature(feature, QgsFeatureSink.Flag.FastInsert)

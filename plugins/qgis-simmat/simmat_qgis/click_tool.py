@@ -44,7 +44,9 @@ class Server:
     def __init__(self, bundle: str) -> None:
         self.bundle = bundle
         self.process: subprocess.Popen[str] | None = None
-        self._folder = tempfile.TemporaryDirectory(prefix="simmat-qgis-", ignore_cleanup_errors=True)
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="simmat-qgis-", ignore_cleanup_errors=True
+        )
         self._source, self._window = "", QgsRectangle()
 
     def stop(self) -> None:
@@ -52,18 +54,26 @@ class Server:
         if self.process is not None:
             self.process.terminate()
 
-    def segment(self, raster: QgsRasterLayer, clicks: Clicks) -> tuple[QgsGeometry, float, str]:
+    def segment(
+        self, raster: QgsRasterLayer, clicks: Clicks
+    ) -> tuple[QgsGeometry, float, str]:
         """Return the outline of the object in the raster's coordinates, its score, and its class or ""."""
         self._start()
-        if raster.source() != self._source or not self._window.contains(_around(raster, clicks, MARGIN)):
+        if raster.source() != self._source or not self._window.contains(
+            _around(raster, clicks, MARGIN)
+        ):
             self._source, self._window = "", _around(raster, clicks, WINDOW // 2)
             save_window(raster, self._window, self._path)
-            self._client.set_image(self._path)  # the client reads it again if the server has dropped it
+            # the client reads it again if the server has dropped it
+            self._client.set_image(self._path)
             self._source = raster.source()
         place = gdal.Open(str(self._path)).GetGeoTransform()
         inverse = gdal.InvGeoTransform(place)
-        pixels = [gdal.ApplyGeoTransform(inverse, point.x(), point.y()) for point, _ in clicks]
-        points = [(x - 0.5, y - 0.5) for x, y in pixels]  # 0, 0 is the centre of a pixel
+        pixels = [
+            gdal.ApplyGeoTransform(inverse, point.x(), point.y()) for point, _ in clicks
+        ]
+        # 0, 0 is the centre of a pixel
+        points = [(x - 0.5, y - 0.5) for x, y in pixels]
         found = self._client.predict(points, [label for _, label in clicks])[0]
         return (
             _outline(found["mask"], place),
@@ -81,7 +91,10 @@ class Server:
         self._source = ""
         with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
             self.process = start("serve", self.bundle, "--max-mb=2000", stderr=log)
-            address = next((line for line in self.process.stdout or () if line.startswith("http")), None)
+            address = next(
+                (line for line in self.process.stdout or () if line.startswith("http")),
+                None,
+            )
             if address is None:
                 log.seek(0)
                 raise QgsProcessingException(error_in(log.read()))
@@ -91,7 +104,13 @@ class Server:
 class _Answer(QgsTask):
     """An answer of the server, in one of QGIS's threads; cancelling ends the server."""
 
-    def __init__(self, server: Server, raster: QgsRasterLayer, clicks: Clicks, done: Callable[[_Answer], None]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        raster: QgsRasterLayer,
+        clicks: Clicks,
+        done: Callable[[_Answer], None],
+    ) -> None:
         super().__init__("SimMAT", QgsTask.Flag.CanCancel | QgsTask.Flag.Silent)
         self.server, self.raster, self.clicks, self.done = server, raster, clicks, done
         self.found: tuple[QgsGeometry, float, str] | None = None
@@ -128,7 +147,9 @@ class ClickTool(QgsMapTool):
         self._results: dict[str, str] = {}
         self._preview = QgsRubberBand(self.canvas(), Qgis.GeometryType.Polygon)
         self._preview.setColor(QColor(230, 159, 0, 110))
-        self._marks = [QgsRubberBand(self.canvas(), Qgis.GeometryType.Point) for _ in range(2)]
+        self._marks = [
+            QgsRubberBand(self.canvas(), Qgis.GeometryType.Point) for _ in range(2)
+        ]
         for band, colour in zip(self._marks, ("#d55e00", "#009e73"), strict=True):
             band.setColor(QColor(colour))
             band.setIconSize(9)
@@ -142,11 +163,14 @@ class ClickTool(QgsMapTool):
         """Take a click."""
         raster = self.iface.activeLayer()
         if not isinstance(raster, QgsRasterLayer):
-            self.iface.messageBar().pushWarning("SimMAT", "choose the raster to click on in the list of layers")
+            self.iface.messageBar().pushWarning(
+                "SimMAT", "choose the raster to click on in the list of layers"
+            )
             return
         if self.raster is None or raster.source() != self.raster.source():
             self.clear()
-            self.raster = raster.clone()  # the layer may be removed while a thread reads it
+            # the layer may be removed while a thread reads it
+            self.raster = raster.clone()
         on = event.button() == Qt.MouseButton.LeftButton
         self.clicks.append((self.toLayerCoordinates(raster, event.mapPoint()), int(on)))
         self._ask()
@@ -176,9 +200,9 @@ class ClickTool(QgsMapTool):
         """Add the object that is shown to the layer of this raster's objects."""
         if self.found is None or self.raster is None:
             return
-        layer = QgsProject.instance().mapLayer(self._results.get(self.raster.source(), "")) or self._new_layer(
-            self.raster
-        )
+        layer = QgsProject.instance().mapLayer(
+            self._results.get(self.raster.source(), "")
+        ) or self._new_layer(self.raster)
         feature = QgsFeature(layer.fields())
         feature.setGeometry(self.found[0])
         feature.setAttributes([self.found[2], self.found[1]])
@@ -190,7 +214,9 @@ class ClickTool(QgsMapTool):
     def _new_layer(self, raster: QgsRasterLayer) -> QgsVectorLayer:
         active = self.iface.activeLayer()
         layer = QgsVectorLayer(
-            "MultiPolygon?field=class:string&field=score:double", f"{raster.name()} objects", "memory"
+            "MultiPolygon?field=class:string&field=score:double",
+            f"{raster.name()} objects",
+            "memory",
         )
         layer.setCrs(raster.crs())
         symbol = {"style": "no", "outline_color": "#e69f00", "outline_width": "0.6"}
@@ -229,10 +255,15 @@ class ClickTool(QgsMapTool):
 def _around(raster: QgsRasterLayer, clicks: Clicks, pixels: int) -> QgsRectangle:
     """Return the extent of clicks and so many pixels around them, cut to the raster."""
     check_place(raster)
-    x, y = pixels * raster.rasterUnitsPerPixelX(), pixels * raster.rasterUnitsPerPixelY()
+    x, y = (
+        pixels * raster.rasterUnitsPerPixelX(),
+        pixels * raster.rasterUnitsPerPixelY(),
+    )
     found = QgsRectangle()
     for point, _ in clicks:
-        found.combineExtentWith(QgsRectangle(point.x() - x, point.y() - y, point.x() + x, point.y() + y))
+        found.combineExtentWith(
+            QgsRectangle(point.x() - x, point.y() - y, point.x() + x, point.y() + y)
+        )
     return found.intersect(raster.extent())
 
 
@@ -243,7 +274,8 @@ def _outline(mask: Any, place: Sequence[float]) -> QgsGeometry:
     raster.SetGeoTransform(place)
     band = raster.GetRasterBand(1)
     band.WriteArray(mask.astype("uint8"))
-    driver = ogr.GetDriverByName("Memory") or ogr.GetDriverByName("MEM")  # the name since GDAL 3.11
+    # the name since GDAL 3.11
+    driver = ogr.GetDriverByName("Memory") or ogr.GetDriverByName("MEM")
     source = driver.CreateDataSource("")  # the layer lives as long as it
     layer = source.CreateLayer("", None, ogr.wkbPolygon)
     gdal.Polygonize(band, band, layer, -1)

@@ -13,7 +13,14 @@ from processing.core.ProcessingConfig import ProcessingConfig
 from qgis.core import QgsProcessingException, QgsRasterLayer, QgsRectangle
 
 SETTING = "SIMMAT_COMMAND"
-_OF_QGIS = ("PYTHONHOME", "PYTHONPATH", "GDAL_DATA", "GDAL_DRIVER_PATH", "PROJ_DATA", "PROJ_LIB")
+_OF_QGIS = (
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "GDAL_DATA",
+    "GDAL_DRIVER_PATH",
+    "PROJ_DATA",
+    "PROJ_LIB",
+)
 """Variables that lead to QGIS's own libraries, which are not those of SimMAT."""
 
 
@@ -30,10 +37,15 @@ def start(*arguments: str, stderr: Any) -> subprocess.Popen[str]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env={name: value for name, value in os.environ.items() if name not in _OF_QGIS},
+            env={
+                name: value
+                for name, value in os.environ.items()
+                if name not in _OF_QGIS
+            },
             encoding="utf-8",
             errors="replace",
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # Windows would open a console
+            # Windows would open a console
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )
     except OSError as error:
         raise QgsProcessingException(
@@ -56,7 +68,10 @@ def check_place(raster: QgsRasterLayer) -> None:
 
 
 def save_window(
-    raster: QgsRasterLayer, extent: QgsRectangle, path: Path, go_on: Callable[[], bool] = lambda: True
+    raster: QgsRasterLayer,
+    extent: QgsRectangle,
+    path: Path,
+    go_on: Callable[[], bool] = lambda: True,
 ) -> None:
     """Write the part of a raster inside of an extent as a GeoTIFF: all bands, values as they are stored.
 
@@ -70,8 +85,14 @@ def save_window(
     """
     if extent.isEmpty():
         raise QgsProcessingException(f"{raster.name()}: nothing of it lies there")
-    corners = [extent.xMinimum(), extent.yMaximum(), extent.xMaximum(), extent.yMinimum()]
-    with gdal.ExceptionMgr(), gdal.config_option("GDAL_TIFF_INTERNAL_MASK", "YES"):  # the default since GDAL 3.9
+    corners = [
+        extent.xMinimum(),
+        extent.yMaximum(),
+        extent.xMaximum(),
+        extent.yMinimum(),
+    ]
+    # the default since GDAL 3.9
+    with gdal.ExceptionMgr(), gdal.config_option("GDAL_TIFF_INTERNAL_MASK", "YES"):
         try:
             gdal.Translate(
                 str(path),
@@ -81,4 +102,6 @@ def save_window(
                 callback=lambda *_: int(go_on()),
             )
         except RuntimeError as error:
-            raise QgsProcessingException(f"{raster.name()}: cannot cut a window: {error}") from error
+            raise QgsProcessingException(
+                f"{raster.name()}: cannot cut a window: {error}"
+            ) from error

@@ -36,7 +36,14 @@ class Provider(QgsProcessingProvider):
     def load(self) -> bool:
         """Add the setting of the command."""
         ProcessingConfig.settingIcons[self.name()] = self.icon()
-        setting = Setting(self.name(), SETTING, "Command simmat", "simmat", valuetype=Setting.FILE, validator=str)
+        setting = Setting(
+            self.name(),
+            SETTING,
+            "Command simmat",
+            "simmat",
+            valuetype=Setting.FILE,
+            validator=str,
+        )
         ProcessingConfig.addSetting(setting)
         ProcessingConfig.readSettings()
         self.refreshAlgorithms()

@@ -46,7 +46,9 @@ def wait(condition: Callable[[], Any], seconds: float = 600) -> Any:
 def message() -> str:
     """Return the plugin's message in the bar, where QGIS has its own too, and remove it."""
     bar = iface.messageBar()
-    text: str = wait(lambda: [one.text() for one in bar.items() if one.title() == "SimMAT"])[0]
+    text: str = wait(
+        lambda: [one.text() for one in bar.items() if one.title() == "SimMAT"]
+    )[0]
     bar.clearWidgets()
     return text
 
@@ -54,16 +56,22 @@ def message() -> str:
 def is_running(pid: int) -> bool:
     """Whether a process has not ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return (
+            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        )
     except FileNotFoundError:
         return False
 
 
-def click(raster: Any, x: float, y: float, button: Any = Qt.MouseButton.LeftButton) -> None:
+def click(
+    raster: Any, x: float, y: float, button: Any = Qt.MouseButton.LeftButton
+) -> None:
     """Click on a place of the raster."""
     canvas = iface.mapCanvas()
     project = QgsProject.instance()
-    on_map = QgsCoordinateTransform(raster.crs(), project.crs(), project).transform(QgsPointXY(x, y))
+    on_map = QgsCoordinateTransform(raster.crs(), project.crs(), project).transform(
+        QgsPointXY(x, y)
+    )
     pixel = canvas.getCoordinateTransform().transform(on_map)
     QTest.mouseClick(canvas.viewport(), button, pos=pixel.toQPointF().toPoint())
 
@@ -72,14 +80,18 @@ def clicks() -> dict[str, Any]:
     """Click with a bundle that does not exist, then on objects with one that does, and add them."""
     canvas, raster = iface.mapCanvas(), iface.addRasterLayer(GIVEN["scene"], "scene")
     iface.setActiveLayer(raster)
-    QApplication.processEvents()  # in which QGIS takes the coordinate system of the first layer
+    # in which QGIS takes the coordinate system of the first layer
+    QApplication.processEvents()
     QgsProject.instance().setCrs(QgsCoordinateReferenceSystem("EPSG:3857"))
     iface.mainWindow().resize(1120, 640)
     iface.zoomToActiveLayer()
     wait(lambda: not canvas.isDrawing())
     plugin = plugins["simmat_qgis"]
     plugin.click.trigger()
-    tool, found = plugin.tool, {"map_crs": canvas.mapSettings().destinationCrs().authid()}
+    tool, found = (
+        plugin.tool,
+        {"map_crs": canvas.mapSettings().destinationCrs().authid()},
+    )
     tool.use("/no/such/bundle")
     click(raster, *GIVEN["clicks"][0])
     found["refused"] = message()
@@ -92,7 +104,11 @@ def clicks() -> dict[str, Any]:
         assert tool.found, message()
         found["servers"].append(tool.server.process.pid)
         QTest.keyClick(canvas, Qt.Key.Key_Return)
-    (layer,) = (one for one in QgsProject.instance().mapLayers().values() if one.name() == "scene objects")
+    (layer,) = (
+        one
+        for one in QgsProject.instance().mapLayers().values()
+        if one.name() == "scene objects"
+    )
     canvas.refresh()
     wait(canvas.isDrawing)
     wait(lambda: not canvas.isDrawing())
@@ -105,7 +121,11 @@ def algorithm() -> dict[str, Any]:
     """Run the algorithm in three ways that fail."""
     command = ProcessingConfig.getSetting("SIMMAT_COMMAND")
     ProcessingConfig.setSettingValue("SIMMAT_COMMAND", "/no/such/simmat")
-    inputs = {"INPUT": GIVEN["scene"], "BUNDLE": GIVEN["bundle"], "OUTPUT": "TEMPORARY_OUTPUT"}
+    inputs = {
+        "INPUT": GIVEN["scene"],
+        "BUNDLE": GIVEN["bundle"],
+        "OUTPUT": "TEMPORARY_OUTPUT",
+    }
     found = {"missing": failure(inputs)}
     ProcessingConfig.setSettingValue("SIMMAT_COMMAND", command)
     found["refused"] = failure(inputs | {"FIND": "class of every pixel"})

@@ -24,7 +24,10 @@ from simmat.model import assemble, find_parts
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not (shutil.which("qgis") and shutil.which("qgis_process")), reason="no QGIS here"),
+    pytest.mark.skipif(
+        not (shutil.which("qgis") and shutil.which("qgis_process")),
+        reason="no QGIS here",
+    ),
 ]
 ROOT = Path(__file__).resolve().parents[3]
 ANNOTATE = "plugins/simmat-plugin-annotate/src/simmat_plugin_annotate"
@@ -51,24 +54,37 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image[:, y0:y1, x0:x1] = 160
     grid = rasterio.transform.from_origin(WEST, NORTH, PIXEL, PIXEL)
     shape = {"count": 1, "height": 200, "width": 300, "dtype": "uint8"}
-    with rasterio.open(home / "scene.tif", "w", "GTiff", crs="EPSG:32632", transform=grid, **shape) as file:
+    with rasterio.open(
+        home / "scene.tif", "w", "GTiff", crs="EPSG:32632", transform=grid, **shape
+    ) as file:
         file.write(image)
     lite = registry("simmat-plugin-lite").foundation("lite")
     assert lite.weights is not None
-    changes = {"foundation": "lite", "foundation_sha256": lite.weights.sha256, "image_size": 256}
+    changes = {
+        "foundation": "lite",
+        "foundation_sha256": lite.weights.sha256,
+        "image_size": 256,
+    }
     changes |= {"mat": "mat-residual", "mat_options": {"contrast": 0.33}}
-    spec = SPEC.model_copy(update=changes | {"channels": (GRAY.with_statistics(66.0, 28.0),)})
-    model = assemble(spec, find_parts(spec, registry("simmat-plugin-lite"), lite.weights.path))
+    spec = SPEC.model_copy(
+        update=changes | {"channels": (GRAY.with_statistics(66.0, 28.0),)}
+    )
+    model = assemble(
+        spec, find_parts(spec, registry("simmat-plugin-lite"), lite.weights.path)
+    )
     write_bundle(home / "bundle.safetensors", spec, trained_tensors(model), METRICS)
     command = home / "simmat"
     paths = shlex.quote(os.pathsep.join(filter(None, sys.path)))
     start = f"PYTHONPATH={paths} exec {shlex.quote(sys.executable)} -m simmat"
-    command.write_text(f'#!/bin/sh\necho $$ > {shlex.quote(str(home / "pid"))}\n{start} "$@"\n')
+    command.write_text(
+        f'#!/bin/sh\necho $$ > {shlex.quote(str(home / "pid"))}\n{start} "$@"\n'
+    )
     command.chmod(0o755)
     profile = home / "QGIS/QGIS3/profiles/default"
     plugin = profile / "python/plugins/simmat_qgis"
     shutil.copytree(HOME, plugin, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in (f"{ANNOTATE}/client.py", f"{ANNOTATE}/static/icon.svg"):  # as `make qgis` packs them
+    # as `make qgis` packs them
+    for file in (f"{ANNOTATE}/client.py", f"{ANNOTATE}/static/icon.svg"):
         shutil.copy(ROOT / file, plugin)
     (profile / "QGIS").mkdir()
     (profile / "QGIS/QGIS3.ini").write_text(
@@ -80,9 +96,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(place: Path, command: list[str], **variables: str) -> str:
     """Run QGIS with settings of its own and return what it printed."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    environment |= {"HOME": str(place), "XDG_DATA_HOME": str(place), "PATH": os.defpath}  # without this Python
-    done = subprocess.run(command, env=environment | variables, capture_output=True, text=True, timeout=1800)
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "VIRTUAL_ENV")
+    }
+    # without this Python
+    environment |= {"HOME": str(place), "XDG_DATA_HOME": str(place), "PATH": os.defpath}
+    done = subprocess.run(
+        command,
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -102,8 +129,16 @@ def seen(place: Path) -> dict[str, Any]:
     if not os.environ.get("DISPLAY"):
         pytest.skip("no display for the window of QGIS; use xvfb-run")
     picture = os.environ.get("QGIS_PICTURE", str(place / "qgis.png"))
-    given = {"scene": str(place / "scene.tif"), "bundle": str(place / "bundle.safetensors"), "pid": str(place / "pid")}
-    given |= {"out": str(place / "seen.json"), "picture": picture, "beside": on_map(20, 180)}
+    given = {
+        "scene": str(place / "scene.tif"),
+        "bundle": str(place / "bundle.safetensors"),
+        "pid": str(place / "pid"),
+    }
+    given |= {
+        "out": str(place / "seen.json"),
+        "picture": picture,
+        "beside": on_map(20, 180),
+    }
     points = [on_map((x0 + x1) / 2, (y0 + y1) / 2) for x0, y0, x1, y1 in SQUARES]
     code = str(Path(__file__).with_name("in_qgis.py"))
     run(
@@ -122,7 +157,10 @@ def test_clicks_become_polygons_on_the_objects(seen: dict[str, Any]) -> None:
 
     found = seen["clicks"]
     assert (found["crs"], found["map_crs"]) == ("EPSG:32632", "EPSG:3857")
-    scores = [iou(shapely.from_wkt(one), square) for one, square in zip(found["objects"], SQUARES, strict=True)]
+    scores = [
+        iou(shapely.from_wkt(one), square)
+        for one, square in zip(found["objects"], SQUARES, strict=True)
+    ]
     assert min(scores) > 0.7, scores
     assert len(set(found["servers"])) == 1
 
@@ -141,7 +179,9 @@ def test_an_error_of_the_command_is_shown(seen: dict[str, Any]) -> None:
     assert "Traceback" not in seen["algorithm"]["refused"]
 
 
-def test_a_missing_command_is_named_with_the_place_to_set_it(seen: dict[str, Any]) -> None:
+def test_a_missing_command_is_named_with_the_place_to_set_it(
+    seen: dict[str, Any],
+) -> None:
     assert "/no/such/simmat" in seen["algorithm"]["missing"]
     assert "Processing > Providers > SimMAT" in seen["algorithm"]["missing"]
 
@@ -160,7 +200,9 @@ def test_the_algorithm_segments_a_window_without_a_window_of_qgis(place: Path) -
     point = {"type": "Point", "coordinates": on_map((x0 + x1) / 2, (y0 + y1) / 2)}
     crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32632"}}
     feature = {"type": "Feature", "properties": {}, "geometry": point}
-    (place / "marks.geojson").write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": [feature]}))
+    (place / "marks.geojson").write_text(
+        json.dumps({"type": "FeatureCollection", "crs": crs, "features": [feature]})
+    )
     (west, south), (east, north) = on_map(40, 180), on_map(200, 20)
     inputs = {
         "INPUT": place / "scene.tif",
@@ -170,8 +212,16 @@ def test_the_algorithm_segments_a_window_without_a_window_of_qgis(place: Path) -
         "PROMPTS": place / "marks.geojson",
         "OUTPUT": place / "found.gpkg",
     }
-    command = ["qgis_process", "run", "simmat:segment", "--", *(f"{name}={value}" for name, value in inputs.items())]
+    command = [
+        "qgis_process",
+        "run",
+        "simmat:segment",
+        "--",
+        *(f"{name}={value}" for name, value in inputs.items()),
+    ]
     run(place, command, QT_QPA_PLATFORM="offscreen")
     meta, _, shapes, _ = pyogrio.raw.read(place / "found.gpkg")
     assert meta["crs"] == "EPSG:32632"
-    assert [iou(shape, SQUARES[0]) > 0.7 for shape in shapely.from_wkb(shapes)] == [True]
+    assert [iou(shape, SQUARES[0]) > 0.7 for shape in shapely.from_wkb(shapes)] == [
+        True
+    ]

@@ -39,12 +39,28 @@ def needs(modality: str) -> None:
 
 @pytest.mark.parametrize(("layout", "modality", "channels"), CASES)
 def test_the_index_passes_the_check(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], layout: str, modality: str, channels: int
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    layout: str,
+    modality: str,
+    channels: int,
 ) -> None:
     """Every file is read as the sensor it is meant for, in as many channels as the benchmark counts."""
     needs(modality)
     out = tmp_path / "index"
-    assert run(["data", "index", layout, str(tree(layout, tmp_path / "data")), "--out", str(out)]) == 0
+    assert (
+        run(
+            [
+                "data",
+                "index",
+                layout,
+                str(tree(layout, tmp_path / "data")),
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     capsys.readouterr()
     assert run(["data", "check", str(out), "--modality", modality, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -55,12 +71,28 @@ def test_the_index_passes_the_check(
 @pytest.mark.slow
 @pytest.mark.parametrize(("layout", "modality", "channels"), CASES)
 def test_the_index_trains_and_scores(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], layout: str, modality: str, channels: int
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    layout: str,
+    modality: str,
+    channels: int,
 ) -> None:
     """The card, the splits and the link carry through training, the bundle and evaluation on the test split."""
     needs(modality)
     out, bundle = str(tmp_path / "index"), tmp_path / "run/bundle.safetensors"
-    assert run(["data", "index", layout, str(tree(layout, tmp_path / "data")), "--out", out]) == 0
+    assert (
+        run(
+            [
+                "data",
+                "index",
+                layout,
+                str(tree(layout, tmp_path / "data")),
+                "--out",
+                out,
+            ]
+        )
+        == 0
+    )
     made = ["--modality", modality, "--data", out, "--out", str(tmp_path / "run")]
     assert run(["train", *made, *TINY]) == 0
     described, _ = read_parts(bundle)

@@ -34,12 +34,16 @@ def test_what_is_missing_is_invalid_in_the_benchmarks_planes(tmp_path: Path) -> 
         values = rng.integers(8, 256, (*SIZE_HW, 3)).astype(np.uint8)
         if name == "dolp":
             values[2, 3, 1] = 7
-        tifffile.imwrite(file, values, photometric="rgb", extratags=[(42113, "s", 0, "7", True)])
+        tifffile.imwrite(
+            file, values, photometric="rgb", extratags=[(42113, "s", 0, "7", True)]
+        )
     image = load("polarization-aims", files)
     assert np.argwhere(~image.valid).tolist() == [[4, 2, 3]]
 
 
-def test_what_is_missing_is_invalid_in_all_that_the_benchmarks_planes_make_of_it(tmp_path: Path) -> None:
+def test_what_is_missing_is_invalid_in_all_that_the_benchmarks_planes_make_of_it(
+    tmp_path: Path,
+) -> None:
     """Colour, angle and degree of one colour come from its four pictures."""
     rng = np.random.default_rng(0)
     files = {name: tmp_path / f"{name}.tif" for name in ("i0", "i45", "i90", "i135")}
@@ -47,7 +51,9 @@ def test_what_is_missing_is_invalid_in_all_that_the_benchmarks_planes_make_of_it
         values = rng.integers(8, 256, (*SIZE_HW, 3)).astype(np.uint8)
         if name == "i90":
             values[2, 3, 1] = 7
-        tifffile.imwrite(file, values, photometric="rgb", extratags=[(42113, "s", 0, "7", True)])
+        tifffile.imwrite(
+            file, values, photometric="rgb", extratags=[(42113, "s", 0, "7", True)]
+        )
     image = load("polarization-aims-angles", files)
     assert np.argwhere(~image.valid).tolist() == [[1, 2, 3], [4, 2, 3], [7, 2, 3]]
 
@@ -58,19 +64,29 @@ def test_the_benchmarks_encoding_is_left_as_it_is(tmp_path: Path) -> None:
     for name, values in zip(("aolp", "dolp"), planes, strict=True):
         tifffile.imwrite(tmp_path / f"a_{name}.tiff", values, photometric="rgb")
     adapter = ADAPTERS["polarization-aims"]
-    image = adapter.load({name: tmp_path / f"a_{name}.tiff" for name in ("aolp", "dolp")})
+    image = adapter.load(
+        {name: tmp_path / f"a_{name}.tiff" for name in ("aolp", "dolp")}
+    )
     expected = np.concatenate([np.moveaxis(values, 2, 0) for values in planes])
     np.testing.assert_array_equal(image.data, expected)
     assert image.channels == adapter.channels
-    np.testing.assert_array_equal(adapter.flip(image, "horizontal").data, expected[:, :, ::-1])
+    np.testing.assert_array_equal(
+        adapter.flip(image, "horizontal").data, expected[:, :, ::-1]
+    )
     assert adapter.transform(image) is image
 
 
 def test_the_benchmarks_encoding_refuses_other_files(tmp_path: Path) -> None:
     """One plane is another encoding."""
     Image.fromarray(np.zeros(SIZE_HW, dtype=np.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"three 8-bit planes, got 1 of uint8; polarization with files=aolp-dolp reads"):
-        load("polarization-aims", {"aolp": tmp_path / "a.png", "dolp": tmp_path / "a.png"})
+    with pytest.raises(
+        DataError,
+        match=r"three 8-bit planes, got 1 of uint8; polarization with files=aolp-dolp reads",
+    ):
+        load(
+            "polarization-aims",
+            {"aolp": tmp_path / "a.png", "dolp": tmp_path / "a.png"},
+        )
 
 
 def test_four_colour_pictures_give_the_benchmark_encoding(tmp_path: Path) -> None:
@@ -80,16 +96,30 @@ def test_four_colour_pictures_give_the_benchmark_encoding(tmp_path: Path) -> Non
         picture = np.full((2, 3, 3), 80, dtype=np.uint8)
         picture[..., 0] = level
         Image.fromarray(picture).save(tmp_path / f"{name}.png")
-    image = load("polarization-aims-angles", {name: tmp_path / f"{name}.png" for name in red})
+    image = load(
+        "polarization-aims-angles", {name: tmp_path / f"{name}.png" for name in red}
+    )
     names = [channel.name for channel in image.channels]
-    assert names == ["red", "green", "blue", *(f"{q}_{c}" for q in ("aolp", "dolp") for c in ("red", "green", "blue"))]
-    np.testing.assert_allclose(image.data[:, 0, 0], [100, 80, 80, 255 / 4, 0, 0, 255, 0, 0])
+    assert names == [
+        "red",
+        "green",
+        "blue",
+        *(f"{q}_{c}" for q in ("aolp", "dolp") for c in ("red", "green", "blue")),
+    ]
+    np.testing.assert_allclose(
+        image.data[:, 0, 0], [100, 80, 80, 255 / 4, 0, 0, 255, 0, 0]
+    )
 
 
 def test_four_colour_pictures_come_back_as_saved(tmp_path: Path) -> None:
     """Simulated sets of the encoding are read as any other, to the rounding of 8 bits."""
     adapter = ADAPTERS["polarization-aims-angles"]
-    planes = np.stack([np.full((2, 2), v) for v in (120.0, 90.0, 60.0, 30.0, 90.0, 200.0, 100.0, 60.0, 80.0)])
+    planes = np.stack(
+        [
+            np.full((2, 2), v)
+            for v in (120.0, 90.0, 60.0, 30.0, 90.0, 200.0, 100.0, 60.0, 80.0)
+        ]
+    )
     files = {source.name: tmp_path / f"{source.name}.png" for source in adapter.sources}
     adapter.save(SensorImage.from_planes(planes, adapter.channels), files)
     np.testing.assert_allclose(adapter.load(files).data, planes, atol=3)
@@ -100,7 +130,10 @@ def test_four_grey_pictures_are_not_the_benchmark(tmp_path: Path) -> None:
     files = {name: tmp_path / f"{name}.png" for name in ("i0", "i45", "i90", "i135")}
     for path in files.values():
         Image.fromarray(np.zeros((2, 2), np.uint8)).save(path)
-    with pytest.raises(DataError, match="three 8-bit planes behind each polarizer, got 1 of uint8; polarization reads"):
+    with pytest.raises(
+        DataError,
+        match="three 8-bit planes behind each polarizer, got 1 of uint8; polarization reads",
+    ):
         load("polarization-aims-angles", files)
 
 
@@ -109,6 +142,8 @@ def test_channels_beside_colour() -> None:
     from simmat_plugin_scenes.generate import generate_scene
 
     joined = ComposedModality([Rgb(), ADAPTERS["polarization-aims"]])
-    image = joined.simulate(generate_scene(np.random.default_rng(1), (32, 48)), np.random.default_rng(0))
+    image = joined.simulate(
+        generate_scene(np.random.default_rng(1), (32, 48)), np.random.default_rng(0)
+    )
     assert len(joined.transform(image).channels) == 9
     assert image.channels == joined.channels

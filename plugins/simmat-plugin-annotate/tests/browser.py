@@ -22,14 +22,24 @@ from PIL import Image
 TOKEN = "token-of-the-tests"
 PATIENCE_S = 60.0
 START = "import sys; from simmat_plugin_annotate.commands import annotate; annotate.main(sys.argv[1:])"
-CHROMIUM = next((found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None)
+CHROMIUM = next(
+    (
+        found
+        for name in ("chromium", "chromium-browser")
+        if (found := shutil.which(name))
+    ),
+    None,
+)
 
 
 def need_browser() -> None:
     """Skip the test where the browser or its driver is missing."""
     if CHROMIUM is None:
         pytest.skip("no chromium here; Debian: apt-get install chromium")
-    pytest.importorskip("playwright.sync_api", reason="playwright, which drives the browser, is not installed")
+    pytest.importorskip(
+        "playwright.sync_api",
+        reason="playwright, which drives the browser, is not installed",
+    )
 
 
 def until(check: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
@@ -53,21 +63,37 @@ class Server:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
         self.folder = folder
-        self.command = [sys.executable, "-c", START, str(folder), *options, "--port", str(self.port), "--no-browser"]
+        self.command = [
+            sys.executable,
+            "-c",
+            START,
+            str(folder),
+            *options,
+            "--port",
+            str(self.port),
+            "--no-browser",
+        ]
         self.address = f"http://127.0.0.1:{self.port}/?token={TOKEN}"
         self.start()
 
     def start(self) -> None:
         """Start it, or start it again, and wait until it listens."""
-        environment = os.environ | {"SIMMAT_ANNOTATE_TOKEN": TOKEN, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True, env=environment)
+        environment = os.environ | {
+            "SIMMAT_ANNOTATE_TOKEN": TOKEN,
+            "OMP_NUM_THREADS": "1",
+        }
+        self.process = subprocess.Popen(
+            self.command, stdout=subprocess.PIPE, text=True, env=environment
+        )
         assert self.process.stdout is not None
         lines = []
         for line in self.process.stdout:
             lines.append(line)
             if self.address in line:
                 return
-        raise AssertionError(f"the server ended with {self.process.wait()}: {''.join(lines)}")
+        raise AssertionError(
+            f"the server ended with {self.process.wait()}: {''.join(lines)}"
+        )
 
     def kill(self) -> None:
         """End it as a crash does."""
@@ -99,7 +125,9 @@ class Tab:
 
     def open(self, name: str) -> None:
         """Open an image by its name, through the list."""
-        key = self.run("main.lists.images.find((image) => image.name === argument).key", name)
+        key = self.run(
+            "main.lists.images.find((image) => image.name === argument).key", name
+        )
         self.page.click(f'button[data-row="{key}"]')
         until(lambda: self.state()["key"] == key, f"{name} is open")
         self.ready()
@@ -120,7 +148,8 @@ class Tab:
     def run(self, script: str, argument: Any = None) -> Any:
         """Evaluate a JavaScript expression of the page's module as `main` and of `argument`."""
         return self.page.evaluate(
-            f"async (argument) => {{ const main = await import('/static/main.js'); return {script}; }}", argument
+            f"async (argument) => {{ const main = await import('/static/main.js'); return {script}; }}",
+            argument,
         )
 
     def place(self, x: float, y: float) -> tuple[float, float]:
@@ -155,8 +184,15 @@ class Tab:
         """Press keys that change what is on disk, and wait until it is there."""
         before = self.state()["version"]
         self.press(*keys)
-        until(lambda: self.state()["version"] > before or self.text(".message"), f"{keys} are saved")
-        until(lambda: self.state()["version"] > before, f"the page says: {self.text('#messages')}", 5)
+        until(
+            lambda: self.state()["version"] > before or self.text(".message"),
+            f"{keys} are saved",
+        )
+        until(
+            lambda: self.state()["version"] > before,
+            f"the page says: {self.text('#messages')}",
+            5,
+        )
 
     def drafted(self) -> npt.NDArray[np.bool_] | None:
         """Return the mask (H, W) that is being drawn, or None."""
@@ -168,12 +204,18 @@ class Tab:
 
     def shown(self) -> dict[int, npt.NDArray[np.bool_]]:
         """Return the masks (H, W) of the objects that are shown, by id."""
-        runs = self.run("[...main.app.labels.objects.values()].map(({ id, mask }) => [id, mask.toRuns()])")
+        runs = self.run(
+            "[...main.app.labels.objects.values()].map(({ id, mask }) => [id, mask.toRuns()])"
+        )
         return {number: _pixels(mask, self.size_hw()) for number, mask in runs}
 
     def classes(self) -> dict[int, int | None]:
         """Return the classes of the objects that are shown, by id."""
-        return dict(self.run("[...main.app.labels.objects.values()].map((object) => [object.id, object.class])"))
+        return dict(
+            self.run(
+                "[...main.app.labels.objects.values()].map((object) => [object.id, object.class])"
+            )
+        )
 
     def pixel(self, x: float, y: float) -> list[int]:
         """Return the sRGB that is drawn at an image position."""
@@ -206,7 +248,9 @@ def browser(width: int = 1280, height: int = 720) -> Iterator[Callable[[], Tab]]
 
     tabs = []
     with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"]
+        )
         context = chromium.new_context(viewport={"width": width, "height": height})
 
         def tab() -> Tab:
@@ -220,18 +264,25 @@ def browser(width: int = 1280, height: int = 720) -> Iterator[Callable[[], Tab]]
             chromium.close()
 
 
-def blobs(size: int = 96, count: int = 6) -> tuple[npt.NDArray[np.uint8], list[tuple[int, int]]]:
+def blobs(
+    size: int = 96, count: int = 6
+) -> tuple[npt.NDArray[np.uint8], list[tuple[int, int]]]:
     """Return a gray image (size, size) with bright discs, and their centres as (x, y)."""
     y, x = np.mgrid[:size, :size]
     image = np.random.default_rng(0).integers(20, 34, (size, size)).astype(np.uint8)
     side = int(np.ceil(np.sqrt(count)))
-    centres = [(int((i % side + 0.5) * size / side), int((i // side + 0.5) * size / side)) for i in range(count)]
+    centres = [
+        (int((i % side + 0.5) * size / side), int((i // side + 0.5) * size / side))
+        for i in range(count)
+    ]
     for i, (cx, cy) in enumerate(centres):
         image[(x - cx) ** 2 + (y - cy) ** 2 <= (size / side / 3.2) ** 2] = 150 + 12 * i
     return image, centres
 
 
-def folder_of(root: Path, names: Sequence[str], size: int = 96) -> list[tuple[int, int]]:
+def folder_of(
+    root: Path, names: Sequence[str], size: int = 96
+) -> list[tuple[int, int]]:
     """Write a data set of equal images of `blobs`; returns the centres."""
     image, centres = blobs(size)
     for name in names:

@@ -34,7 +34,9 @@ def server_of(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     servers = []
 
     def start(*options: str) -> Server:
-        servers.append(Server(tmp_path, "--foundation", "lite", "--image-size", "128", *options))
+        servers.append(
+            Server(tmp_path, "--foundation", "lite", "--image-size", "128", *options)
+        )
         return servers[-1]
 
     yield start

@@ -53,7 +53,10 @@ def start(root: Path, bundle: Path) -> tuple[subprocess.Popen[str], Client]:
 @pytest.mark.slow
 def test_twenty_kills_lose_no_accepted_mask(tmp_path: Path) -> None:
     """What was answered is in the history and in the mask file, whole, with everything before it."""
-    root, bundle = gray_images(tmp_path / "set", size_hw=SIZE), tiny_bundle(tmp_path / "bundle")
+    root, bundle = (
+        gray_images(tmp_path / "set", size_hw=SIZE),
+        tiny_bundle(tmp_path / "bundle"),
+    )
     rng = random.Random(0)
     accepted: dict[int, dict[str, Any]] = {}
     for _ in range(KILLS):
@@ -62,18 +65,24 @@ def test_twenty_kills_lose_no_accepted_mask(tmp_path: Path) -> None:
         image = client.get(f"/api/images/{key}")
         found = {one["id"]: one["mask"] for one in image["objects"]}
         assert accepted.items() <= found.items()
-        assert len(found) <= len(accepted) + 1  # at most the one that was written but not answered yet
+        # at most the one that was written but not answered yet
+        assert len(found) <= len(accepted) + 1
         accepted, version = dict(found), image["version"]
         check_mask(root, found)
-        killing = threading.Timer(rng.uniform(0.0, 0.3), process.send_signal, [signal.SIGKILL])
-        before = rng.randrange(4)  # edits before the moment is drawn, so that a slow machine makes some, too
+        killing = threading.Timer(
+            rng.uniform(0.0, 0.3), process.send_signal, [signal.SIGKILL]
+        )
+        # edits before the moment is drawn, so that a slow machine makes some, too
+        before = rng.randrange(4)
         with suppress(OSError, json.JSONDecodeError, Exception):
             for step in itertools.count():
                 if step == before:
                     killing.start()
                 number = max([0, *accepted]) + 1
                 x, y = 9 * (number % 60), 9 * (number // 60)
-                change = client.edit(key, version, {"op": "add", "mask": square(x, y, x + 8, y + 8)})
+                change = client.edit(
+                    key, version, {"op": "add", "mask": square(x, y, x + 8, y + 8)}
+                )
                 version = change["version"]
                 accepted |= {one["id"]: one["mask"] for one in change["changed"]}
         killing.join()
@@ -88,11 +97,15 @@ def check_mask(root: Path, objects: dict[int, dict[str, Any]]) -> None:
     for number, mask in objects.items():
         plane[filled(mask, SIZE)] = number
     path = root / "masks/s0.png"
-    np.testing.assert_array_equal(np.asarray(Image.open(path)) if path.exists() else np.zeros(SIZE, int), plane)
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(path)) if path.exists() else np.zeros(SIZE, int), plane
+    )
 
 
 @pytest.mark.slow
-def test_a_training_from_the_page_changes_the_model_where_it_is_better(tmp_path: Path) -> None:
+def test_a_training_from_the_page_changes_the_model_where_it_is_better(
+    tmp_path: Path,
+) -> None:
     """With what is labelled; progress can be read, and the next start uses the new model."""
     root = gray_images(tmp_path / "set", count=6)
     with served(root) as client:
@@ -106,7 +119,9 @@ def test_a_training_from_the_page_changes_the_model_where_it_is_better(tmp_path:
         assert state["state"] == "done", state
         assert state["step"] == 30
         assert state["score"] is not None
-        changed = client.get("/api/session")["model"]["path"] != session["model"]["path"]
+        changed = (
+            client.get("/api/session")["model"]["path"] != session["model"]["path"]
+        )
         assert changed is state["adopted"] is (state["score"] > (state["before"] or -1))
 
 
@@ -127,6 +142,8 @@ def test_a_training_that_fails_says_why(tmp_path: Path) -> None:
 
 def wait(client: Client) -> dict[str, Any]:
     end = time.monotonic() + 300
-    while (state := client.get("/api/train"))["state"] == "running" and time.monotonic() < end:
+    while (state := client.get("/api/train"))[
+        "state"
+    ] == "running" and time.monotonic() < end:
         time.sleep(0.5)
     return dict(state)

@@ -34,58 +34,162 @@ STRANGERS: list[tuple[str, str, str, dict[str, str], int]] = [
     ("no token", "GET", "/api/session", {}, 401),
     ("no token for the page", "GET", "/", {}, 401),
     ("many fields instead of a token", "GET", "/?a&b&c&d&e&f&g&h&i&j&k", {}, 401),
-    ("an origin that is no address", "GET", "/api/session", {**OWN, "Origin": "http://["}, 403),
+    (
+        "an origin that is no address",
+        "GET",
+        "/api/session",
+        {**OWN, "Origin": "http://["},
+        403,
+    ),
     ("no token for its files", "GET", "/static/index.html", {}, 401),
     ("no token for events", "GET", "/api/events", {}, 401),
     ("another token", "GET", "/api/session", {"Authorization": "Bearer guess"}, 401),
     ("an empty token", "GET", "/api/session", {"Authorization": "Bearer "}, 401),
-    ("a token that starts right", "GET", "/api/session", {"Authorization": f"Bearer {TOKEN[:-1]}"}, 401),
-    ("a token that is not ASCII", "GET", "/api/session", {"Authorization": "Bearer \xff\xfe"}, 401),
+    (
+        "a token that starts right",
+        "GET",
+        "/api/session",
+        {"Authorization": f"Bearer {TOKEN[:-1]}"},
+        401,
+    ),
+    (
+        "a token that is not ASCII",
+        "GET",
+        "/api/session",
+        {"Authorization": "Bearer \xff\xfe"},
+        401,
+    ),
     ("another scheme", "GET", "/api/session", {"Authorization": f"Basic {TOKEN}"}, 401),
     ("another token in the address", "GET", "/?token=guess", {}, 401),
     ("the token in another address", "GET", f"/api/session?token={TOKEN}", {}, 401),
-    ("a cookie of another port", "GET", "/api/session", {"Cookie": f"simmat_annotate_1={TOKEN}"}, 401),
+    (
+        "a cookie of another port",
+        "GET",
+        "/api/session",
+        {"Cookie": f"simmat_annotate_1={TOKEN}"},
+        401,
+    ),
     ("a cookie that is none", "GET", "/api/session", {"Cookie": ";;=;\x7f"}, 401),
-    ("a name that points here", "GET", "/api/session", {**OWN, "Host": "evil.example:80"}, 403),
+    (
+        "a name that points here",
+        "GET",
+        "/api/session",
+        {**OWN, "Host": "evil.example:80"},
+        403,
+    ),
     ("a name without port", "GET", "/api/session", {**OWN, "Host": "localhost"}, 403),
     ("another port", "GET", "/api/session", {**OWN, "Host": "127.0.0.1:1"}, 403),
     ("an empty name", "GET", "/api/session", {**OWN, "Host": ""}, 403),
-    ("another page", "GET", "/api/session", {**OWN, "Origin": "http://evil.example"}, 403),
+    (
+        "another page",
+        "GET",
+        "/api/session",
+        {**OWN, "Origin": "http://evil.example"},
+        403,
+    ),
     ("a page without origin", "GET", "/api/session", {**OWN, "Origin": "null"}, 403),
-    ("another page of this machine", "POST", "/api/train/stop", {**OWN, **JSON, "Origin": "http://127.0.0.1:1"}, 403),
-    ("another site, says the browser", "POST", "/api/train/stop", {**OWN, **JSON, "Sec-Fetch-Site": "cross-site"}, 403),
-    ("an image tag of another site", "GET", "/api/images", {**OWN, "Sec-Fetch-Site": "cross-site"}, 403),
+    (
+        "another page of this machine",
+        "POST",
+        "/api/train/stop",
+        {**OWN, **JSON, "Origin": "http://127.0.0.1:1"},
+        403,
+    ),
+    (
+        "another site, says the browser",
+        "POST",
+        "/api/train/stop",
+        {**OWN, **JSON, "Sec-Fetch-Site": "cross-site"},
+        403,
+    ),
+    (
+        "an image tag of another site",
+        "GET",
+        "/api/images",
+        {**OWN, "Sec-Fetch-Site": "cross-site"},
+        403,
+    ),
     ("DELETE", "DELETE", "/api/images", OWN, 405),
     ("PUT", "PUT", "/api/session", OWN, 405),
-    ("OPTIONS, before a foreign request", "OPTIONS", "/api/train/stop", {**OWN, "Origin": "http://evil.example"}, 403),
+    (
+        "OPTIONS, before a foreign request",
+        "OPTIONS",
+        "/api/train/stop",
+        {**OWN, "Origin": "http://evil.example"},
+        403,
+    ),
     ("TRACE", "TRACE", "/", OWN, 405),
     ("GET where POST is meant", "GET", "/api/train/stop", OWN, 405),
-    ("a form", "POST", "/api/train/stop", {**OWN, "Content-Type": "application/x-www-form-urlencoded"}, 415),
+    (
+        "a form",
+        "POST",
+        "/api/train/stop",
+        {**OWN, "Content-Type": "application/x-www-form-urlencoded"},
+        415,
+    ),
     ("text", "POST", "/api/train/stop", {**OWN, "Content-Type": "text/plain"}, 415),
     ("no type", "POST", "/api/train/stop", OWN, 415),
-    ("a length of a gigabyte", "POST", "/api/train/stop", {**OWN, **JSON, "Content-Length": str(2**30)}, 413),
+    (
+        "a length of a gigabyte",
+        "POST",
+        "/api/train/stop",
+        {**OWN, **JSON, "Content-Length": str(2**30)},
+        413,
+    ),
     ("nothing there", "GET", "/api/nothing", OWN, 404),
     ("a path out of the folder", "GET", "/static/../../../pyproject.toml", OWN, 404),
     ("the same, encoded", "GET", "/static/..%2f..%2fserver.py", OWN, 404),
     ("the same, twice encoded", "GET", "/static/%252e%252e%252fserver.py", OWN, 404),
     ("a file beside the page's", "GET", "/static/py.typed", OWN, 404),
     ("an image by its path", "GET", "/api/images/images%2fs0.png", OWN, 404),
-    ("a file of the folder as an image", "GET", "/api/images/..%2fsecret.txt", OWN, 404),
+    (
+        "a file of the folder as an image",
+        "GET",
+        "/api/images/..%2fsecret.txt",
+        OWN,
+        404,
+    ),
     ("an image with a null", "GET", "/api/images/%00", OWN, 404),
     ("a name of 8000 letters", "GET", "/api/images/" + "a" * 8000, OWN, 404),
     ("a tile at a negative place", "GET", "/api/images/KEY/tiles/0/-1/0", OWN, 404),
     ("a tile far outside", "GET", f"/api/images/KEY/tiles/0/{10**12}/0", OWN, 404),
     ("a level that is not there", "GET", "/api/images/KEY/tiles/99/0/0", OWN, 404),
-    ("a level of 5000 digits", "GET", f"/api/images/KEY/tiles/{'9' * 5000}/0/0", OWN, 404),
-    ("a channel that is not there", "GET", "/api/images/KEY/tiles/0/0/0?channels=7", OWN, 404),
-    ("a channel that is no number", "GET", "/api/images/KEY/tiles/0/0/0?channels=a", OWN, 422),
-    ("a million channels", "GET", "/api/images/KEY/tiles/0/0/0?channels=" + "0," * 90 + "0", OWN, 422),
+    (
+        "a level of 5000 digits",
+        "GET",
+        f"/api/images/KEY/tiles/{'9' * 5000}/0/0",
+        OWN,
+        404,
+    ),
+    (
+        "a channel that is not there",
+        "GET",
+        "/api/images/KEY/tiles/0/0/0?channels=7",
+        OWN,
+        404,
+    ),
+    (
+        "a channel that is no number",
+        "GET",
+        "/api/images/KEY/tiles/0/0/0?channels=a",
+        OWN,
+        422,
+    ),
+    (
+        "a million channels",
+        "GET",
+        "/api/images/KEY/tiles/0/0/0?channels=" + "0," * 90 + "0",
+        OWN,
+        422,
+    ),
 ]
 
 
 def test_a_browser_without_the_token_is_shown_a_page(client: Client) -> None:
     """Whoever opens the address without it is no program that reads json."""
-    status, headers, content = client.raw("GET", "/", headers={"Accept": "text/html,*/*"})
+    status, headers, content = client.raw(
+        "GET", "/", headers={"Accept": "text/html,*/*"}
+    )
     assert (status, headers["content-type"].split(";")[0]) == (401, "text/html")
     assert b"simmat annotate" in content
 
@@ -96,7 +200,12 @@ BODIES: list[tuple[str, str, Any, int]] = [
     ("no object", "train/stop", [], 422),
     ("nested deeply", "train/stop", b"[" * 100_000, 422),
     ("NaN", "predict", b'{"points": [[NaN, 1, 1]]}', 422),
-    ("a number of 400 digits", "predict", b'{"points": [[1' + b"0" * 400 + b", 1, 1]]}", 422),
+    (
+        "a number of 400 digits",
+        "predict",
+        b'{"points": [[1' + b"0" * 400 + b", 1, 1]]}",
+        422,
+    ),
     ("not UTF-8", "train/stop", b'{"steps": "\xff"}', 422),
     ("an unknown key", "train/stop", {"afterwards": None}, 422),
     ("a text for a number", "undo", {"version": "0"}, 422),
@@ -110,17 +219,67 @@ BODIES: list[tuple[str, str, Any, int]] = [
     ("no edit", "edits", {"version": 0, "edits": []}, 422),
     ("600 edits", "edits", {"version": 0, "edits": [ADD] * 600}, 422),
     ("an unknown edit", "edits", {"version": 0, "edits": [{"op": "drop"}]}, 422),
-    ("an object that is not there", "edits", {"version": 0, "edits": [{"op": "remove", "id": 9}]}, 422),
-    ("a class that is not there", "edits", {"version": 0, "edits": [{**ADD, "class": 5}]}, 422),
-    ("a mask outside", "edits", {"version": 0, "edits": [{"op": "add", "mask": square(0, 0, 400, 4)}]}, 422),
-    ("a mask without pixels", "edits", {"version": 0, "edits": [{"op": "add", "mask": {**MASK, "runs": [16]}}]}, 422),
-    ("runs that overflow", "edits", {"version": 0, "edits": [{"op": "add", "mask": {**MASK, "runs": [2**31]}}]}, 422),
-    ("runs that are too few", "edits", {"version": 0, "edits": [{"op": "add", "mask": {**MASK, "runs": [0, 3]}}]}, 422),
-    ("a negative run", "edits", {"version": 0, "edits": [{"op": "add", "mask": {**MASK, "runs": [-1, 17]}}]}, 422),
-    ("one bad edit of two", "edits", {"version": 0, "edits": [ADD, {"op": "remove", "id": 9}]}, 422),
+    (
+        "an object that is not there",
+        "edits",
+        {"version": 0, "edits": [{"op": "remove", "id": 9}]},
+        422,
+    ),
+    (
+        "a class that is not there",
+        "edits",
+        {"version": 0, "edits": [{**ADD, "class": 5}]},
+        422,
+    ),
+    (
+        "a mask outside",
+        "edits",
+        {"version": 0, "edits": [{"op": "add", "mask": square(0, 0, 400, 4)}]},
+        422,
+    ),
+    (
+        "a mask without pixels",
+        "edits",
+        {"version": 0, "edits": [{"op": "add", "mask": {**MASK, "runs": [16]}}]},
+        422,
+    ),
+    (
+        "runs that overflow",
+        "edits",
+        {"version": 0, "edits": [{"op": "add", "mask": {**MASK, "runs": [2**31]}}]},
+        422,
+    ),
+    (
+        "runs that are too few",
+        "edits",
+        {"version": 0, "edits": [{"op": "add", "mask": {**MASK, "runs": [0, 3]}}]},
+        422,
+    ),
+    (
+        "a negative run",
+        "edits",
+        {"version": 0, "edits": [{"op": "add", "mask": {**MASK, "runs": [-1, 17]}}]},
+        422,
+    ),
+    (
+        "one bad edit of two",
+        "edits",
+        {"version": 0, "edits": [ADD, {"op": "remove", "id": 9}]},
+        422,
+    ),
     ("a class without a name", "classes", {"classes": [{"name": ""}]}, 422),
-    ("two classes of one name", "classes", {"classes": [{"name": "a"}, {"name": "a"}]}, 422),
-    ("markup as a colour", "classes", {"classes": [{"name": "a", "colour": "</style>"}]}, 422),
+    (
+        "two classes of one name",
+        "classes",
+        {"classes": [{"name": "a"}, {"name": "a"}]},
+        422,
+    ),
+    (
+        "markup as a colour",
+        "classes",
+        {"classes": [{"name": "a", "colour": "</style>"}]},
+        422,
+    ),
     ("a training of no steps", "train", {"steps": 0}, 422),
     ("a training without labels", "train", {}, 422),
 ]
@@ -128,13 +287,25 @@ BODIES: list[tuple[str, str, Any, int]] = [
 
 def snapshot(root: Path) -> set[str]:
     """The files of the folder; its card and embeddings may come to be."""
-    every = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    every = {
+        path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()
+    }
     return {name for name in every if name != "card.toml" and "embeddings" not in name}
 
 
-@pytest.mark.parametrize(("what", "method", "path", "headers", "status"), STRANGERS, ids=[row[0] for row in STRANGERS])
+@pytest.mark.parametrize(
+    ("what", "method", "path", "headers", "status"),
+    STRANGERS,
+    ids=[row[0] for row in STRANGERS],
+)
 def test_a_request_from_elsewhere_is_refused(
-    client: Client, root: Path, what: str, method: str, path: str, headers: dict[str, str], status: int
+    client: Client,
+    root: Path,
+    what: str,
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    status: int,
 ) -> None:
     """Whatever another site, a rebound name or a script without the token sends."""
     before = snapshot(root)
@@ -149,14 +320,18 @@ def test_a_request_from_elsewhere_is_refused(
     assert snapshot(root) == before
 
 
-@pytest.mark.parametrize(("what", "place", "body", "status"), BODIES, ids=[row[0] for row in BODIES])
+@pytest.mark.parametrize(
+    ("what", "place", "body", "status"), BODIES, ids=[row[0] for row in BODIES]
+)
 def test_a_body_that_no_page_sends_is_refused(
     client: Client, root: Path, what: str, place: str, body: Any, status: int
 ) -> None:
     """All or nothing, with one clear message."""
     before = snapshot(root)
     path = (
-        f"/api/{place}" if place in ("train/stop", "classes", "train") else f"/api/images/{client.keys()['s0']}/{place}"
+        f"/api/{place}"
+        if place in ("train/stop", "classes", "train")
+        else f"/api/images/{client.keys()['s0']}/{place}"
     )
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     found, _, answer = client.raw("POST", path, content, {**OWN, **JSON})
@@ -172,7 +347,12 @@ def test_a_body_without_a_length_is_cut_off(client: Client) -> None:
     """A stream of chunks states no size; it is counted while it comes."""
     with socket.create_connection(("127.0.0.1", client.port), timeout=20) as stream:
         head = f"POST /api/train/stop HTTP/1.1\r\nHost: 127.0.0.1:{client.port}\r\nAuthorization: Bearer {TOKEN}\r\n"
-        stream.sendall((head + "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n").encode())
+        stream.sendall(
+            (
+                head
+                + "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+            ).encode()
+        )
         chunk = b"100000\r\n" + b" " * 2**20 + b"\r\n"
         try:
             for _ in range(12):
@@ -183,22 +363,42 @@ def test_a_body_without_a_length_is_cut_off(client: Client) -> None:
     assert b"413" in answer
 
 
-def test_the_first_link_gives_a_cookie_that_other_sites_cannot_send(client: Client) -> None:
+def test_the_first_link_gives_a_cookie_that_other_sites_cannot_send(
+    client: Client,
+) -> None:
     """Then the address in the bar, in the history and in screenshots holds no token."""
     status, headers, content = client.raw("GET", f"/?token={TOKEN}", headers={})
-    assert (status, b"url=/" in content, TOKEN.encode() in content) == (200, True, False)
+    assert (status, b"url=/" in content, TOKEN.encode() in content) == (
+        200,
+        True,
+        False,
+    )
     assert "HttpOnly" in headers["set-cookie"]
     assert "SameSite=strict" in headers["set-cookie"]
     cookie = headers["set-cookie"].split(";")[0]
     assert client.raw("GET", "/", headers={"Cookie": cookie})[0] == 200
-    own = {"Cookie": cookie, "Origin": f"http://127.0.0.1:{client.port}", "Sec-Fetch-Site": "same-origin", **JSON}
-    assert client.raw("POST", "/api/images/" + client.keys()["s0"] + "/encode", b"{}", own)[0] == 200
+    own = {
+        "Cookie": cookie,
+        "Origin": f"http://127.0.0.1:{client.port}",
+        "Sec-Fetch-Site": "same-origin",
+        **JSON,
+    }
+    assert (
+        client.raw(
+            "POST", "/api/images/" + client.keys()["s0"] + "/encode", b"{}", own
+        )[0]
+        == 200
+    )
 
 
 def test_cookies_of_other_servers_do_not_lock_the_page_out(client: Client) -> None:
     """A browser sends those of every port of the host, in whatever form they are."""
-    cookies = f'theme={{"x":1}}; a b; é=ü; simmat_annotate_{client.port}={TOKEN}; last=[1, 2]'
-    status, _, _ = client.raw("GET", "/api/session", headers={"Cookie": cookies.encode().decode("latin-1")})
+    cookies = (
+        f'theme={{"x":1}}; a b; é=ü; simmat_annotate_{client.port}={TOKEN}; last=[1, 2]'
+    )
+    status, _, _ = client.raw(
+        "GET", "/api/session", headers={"Cookie": cookies.encode().decode("latin-1")}
+    )
     assert status == 200
 
 
@@ -238,10 +438,24 @@ def test_a_server_answers_to_allowed_names(name: str, host: str) -> None:
 
     app = Recorded()
     guard = Guard(app, token=TOKEN, port=8765, hosts=["127.0.0.1", name])
-    scope = {"type": "http", "method": "GET", "path": "/api/session", "query_string": b""}
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/api/session",
+        "query_string": b"",
+    }
     for given, known in ((host, True), ("evil.example:8765", False)):
-        headers = {"host": given, "authorization": f"Bearer {TOKEN}", "origin": f"http://{given}"}
-        asked = {**scope, "headers": [(key.encode(), value.encode()) for key, value in headers.items()]}
+        headers = {
+            "host": given,
+            "authorization": f"Bearer {TOKEN}",
+            "origin": f"http://{given}",
+        }
+        asked = {
+            **scope,
+            "headers": [
+                (key.encode(), value.encode()) for key, value in headers.items()
+            ],
+        }
         assert app.gets(guard, asked) is known
 
 
@@ -252,7 +466,9 @@ def test_a_server_answers_behind_a_proxy_with_tls(name: str) -> None:
 
     app = Recorded()
     with listen("127.0.0.1", 0) as listener:
-        guard: Any = server_of(app, listener, host="127.0.0.1", allowed=[name], token=TOKEN)[0].config.app
+        guard: Any = server_of(
+            app, listener, host="127.0.0.1", allowed=[name], token=TOKEN
+        )[0].config.app
     own = {"host": "seg.example.org", "authorization": f"Bearer {TOKEN}"}
     for given, known in (
         ({}, True),
@@ -262,8 +478,16 @@ def test_a_server_answers_behind_a_proxy_with_tls(name: str) -> None:
         ({"origin": "https://evil.example"}, False),
         ({"host": "evil.example"}, False),
     ):
-        headers = [(key.encode(), value.encode()) for key, value in {**own, **given}.items()]
-        scope = {"type": "http", "method": "GET", "path": "/model", "query_string": b"", "headers": headers}
+        headers = [
+            (key.encode(), value.encode()) for key, value in {**own, **given}.items()
+        ]
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/model",
+            "query_string": b"",
+            "headers": headers,
+        }
         assert app.gets(guard, scope) is known, given
 
 
@@ -279,13 +503,29 @@ def test_a_request_that_a_stopped_server_leaves_gets_an_answer() -> None:
     async def send(message: object) -> None:
         sent.append(message)
 
-    headers = [(b"host", b"127.0.0.1:8765"), (b"authorization", f"Bearer {TOKEN}".encode())]
-    scope = {"type": "http", "method": "GET", "path": "/model", "query_string": b"", "headers": headers}
-    asyncio.run(Guard(left, token=TOKEN, port=8765, hosts=["127.0.0.1"])(scope, send, send))  # type: ignore[arg-type]
-    assert (sent[0]["status"], json.loads(sent[1]["body"])["error"]["code"]) == (503, "stopped")
+    headers = [
+        (b"host", b"127.0.0.1:8765"),
+        (b"authorization", f"Bearer {TOKEN}".encode()),
+    ]
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/model",
+        "query_string": b"",
+        "headers": headers,
+    }
+    asyncio.run(
+        Guard(left, token=TOKEN, port=8765, hosts=["127.0.0.1"])(scope, send, send)
+    )  # type: ignore[arg-type]
+    assert (sent[0]["status"], json.loads(sent[1]["body"])["error"]["code"]) == (
+        503,
+        "stopped",
+    )
 
 
-def test_a_connection_that_asks_nothing_is_closed(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_asks_nothing_is_closed(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else 256 of them lock the page out."""
     from simmat_plugin_annotate import serve
 

@@ -41,14 +41,20 @@ def pixels(count: int) -> Add:
 
 
 def of_image(
-    root: Path, mask: Path | None = None, card: DataCard | None = None, size: tuple[int, int] = SIZE, **more: Any
+    root: Path,
+    mask: Path | None = None,
+    card: DataCard | None = None,
+    size: tuple[int, int] = SIZE,
+    **more: Any,
 ) -> Any:
     from simmat_plugin_annotate.labels import LabelledImage
     from simmat_plugin_annotate.masks import Rule
 
     rule = Rule(card or DataCard(regions="instances"), 1)
     placed = more.get("placed", lambda path: None)
-    return LabelledImage(size, lambda: rule, root / "journal.jsonl", mask, root / "mask", placed)
+    return LabelledImage(
+        size, lambda: rule, root / "journal.jsonl", mask, root / "mask", placed
+    )
 
 
 def save(path: Path, boxes: Sequence[tuple[int, int, int, int]]) -> Path:
@@ -66,7 +72,9 @@ def values(path: Path) -> list[int]:
 THREE = [(0, 0, 4, 4), (10, 10, 14, 14), (20, 20, 24, 24)]
 
 
-def test_a_mask_changed_elsewhere_before_the_first_edit_keeps_its_other_objects(tmp_path: Path) -> None:
+def test_a_mask_changed_elsewhere_before_the_first_edit_keeps_its_other_objects(
+    tmp_path: Path,
+) -> None:
     """What it held at first is in the journal before the change is, so a restart knows all of it."""
     mask = save(tmp_path / "mask.png", THREE)
     labels = of_image(tmp_path, mask)
@@ -115,10 +123,16 @@ def test_a_manifest_that_cannot_be_written_loses_no_step(tmp_path: Path) -> None
     assert labels.unwritten
     failing[0] = False
     labels.edit(1, add(10, 0, 14, 4))
-    assert (labels.version, labels.unwritten, values(tmp_path / "mask.png")) == (2, False, [0, 1, 2])
+    assert (labels.version, labels.unwritten, values(tmp_path / "mask.png")) == (
+        2,
+        False,
+        [0, 1, 2],
+    )
 
 
-def test_the_first_mask_is_written_at_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_mask_is_written_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A large image, killed before its first mask was written: the journal alone has it."""
     from simmat_plugin_annotate import labels as module
 
@@ -175,21 +189,32 @@ def test_more_objects_than_a_mask_holds_are_refused_before_they_are_noted(
 
 
 @pytest.mark.parametrize(("regions", "ignore"), [("instances", 3), ("panoptic", 1003)])
-def test_no_object_gets_the_value_of_no_ground_truth(tmp_path: Path, regions: Any, ignore: int) -> None:
+def test_no_object_gets_the_value_of_no_ground_truth(
+    tmp_path: Path, regions: Any, ignore: int
+) -> None:
     """It is left out; the next object has the value after it."""
-    labels = of_image(tmp_path, card=DataCard(regions=regions, ignore=ignore, class_names={1: "a"}))
+    labels = of_image(
+        tmp_path, card=DataCard(regions=regions, ignore=ignore, class_names={1: "a"})
+    )
     for number in range(4):
         labels.edit(number, add(5 * number, 0, 5 * number + 4, 4))
-    assert values(tmp_path / "mask.png") == [0, *(ignore + step for step in (-2, -1, 1, 2))]
+    assert values(tmp_path / "mask.png") == [
+        0,
+        *(ignore + step for step in (-2, -1, 1, 2)),
+    ]
 
 
 def folder_of(root: Path) -> Any:
     from simmat_plugin_annotate.folder import LabelFolder
 
-    return LabelFolder(root, registry().modality("gray"), {"regions": None, "nodata": None})
+    return LabelFolder(
+        root, registry().modality("gray"), {"regions": None, "nodata": None}
+    )
 
 
-def test_a_first_class_that_an_image_cannot_take_changes_nothing(tmp_path: Path) -> None:
+def test_a_first_class_that_an_image_cannot_take_changes_nothing(
+    tmp_path: Path,
+) -> None:
     """Not half of the masks."""
     root = gray_images(tmp_path / "set", size_hw=(80, 80))
     folder = folder_of(root)
@@ -212,7 +237,9 @@ def test_a_first_class_that_ends_half_way_is_finished_at_the_next_start(
     (root / "masks").mkdir()
     (root / "card.toml").write_text('regions = "instances"\n')
     for name in ("s0", "s1"):
-        Image.fromarray(np.pad(np.full((4, 4), 1, np.uint8), (0, 76))).save(root / f"masks/{name}.png")
+        Image.fromarray(np.pad(np.full((4, 4), 1, np.uint8), (0, 76))).save(
+            root / f"masks/{name}.png"
+        )
     folder = folder_of(root)
 
     def full(self: Any) -> None:
@@ -230,7 +257,9 @@ def test_a_first_class_that_ends_half_way_is_finished_at_the_next_start(
         assert len(again.labels(key).objects) == 1
 
 
-def test_one_bad_mask_does_not_keep_the_others_from_being_labelled(tmp_path: Path) -> None:
+def test_one_bad_mask_does_not_keep_the_others_from_being_labelled(
+    tmp_path: Path,
+) -> None:
     """It is said; the image itself is refused when it is opened."""
     root = gray_images(tmp_path / "set", size_hw=(80, 80))
     folder = folder_of(root)
@@ -335,14 +364,18 @@ def test_a_class_with_objects_of_images_that_are_not_in_memory_is_not_removed(
     folder.labels(next(iter(folder.images))).edit(0, add(0, 0, 4, 4, 2))
     again = folder_of(folder.root)
     again.recover()
-    monkeypatch.setattr(type(again), "labels", lambda self, key: pytest.fail("an image was read"))
+    monkeypatch.setattr(
+        type(again), "labels", lambda self, key: pytest.fail("an image was read")
+    )
     with pytest.raises(DataError, match="'dust' has objects"):
         again.set_classes([(1, "cell", None)])
     again.set_classes([(2, "dust", None)])
     assert again.state.ids() == [2]
 
 
-def test_labels_that_are_not_used_leave_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_that_are_not_used_leave_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the list says of them stays, as does what somebody still holds."""
     from simmat_plugin_annotate import folder as module
 
@@ -354,18 +387,24 @@ def test_labels_that_are_not_used_leave_the_memory(tmp_path: Path, monkeypatch: 
     folder.labels(second).edit(0, add(0, 0, 4, 4))
     folder.labels(third)
     assert folder.labels(first) is held
-    assert (folder.last_step(second).objects, folder.last_step(second).version) == (1, 1)
+    assert (folder.last_step(second).objects, folder.last_step(second).version) == (
+        1,
+        1,
+    )
     assert len(folder.labels(second).steps["undo"]) == 1
 
 
-def test_a_journal_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+def test_a_journal_of_a_newer_version_is_refused_and_left_as_it_is(
+    tmp_path: Path,
+) -> None:
     """Its last lines are no cut ones, whatever this version makes of them."""
     of_image(tmp_path).edit(0, add(0, 0, 4, 4))
     journal = tmp_path / "journal.jsonl"
     assert journal.read_text().startswith('{"format":1}\n')
     texts = {
         "a newer format": journal.read_text().replace('"format":1', '"format":2'),
-        "an unknown key": journal.read_text() + '{"kind": "edit", "version": 2, "mood": "good"}\n',
+        "an unknown key": journal.read_text()
+        + '{"kind": "edit", "version": 2, "mood": "good"}\n',
     }
     for text in texts.values():
         journal.write_text(text)
@@ -378,19 +417,41 @@ def test_a_journal_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Pat
     ("record", "why"),
     [
         ({"kind": "undo", "version": 1}, "nothing is there to undo"),
-        ({"kind": "edit", "version": 1, "changes": [{"id": 1, "before": None, "after": "far"}]}, "not in the image"),
-        ({"kind": "edit", "version": 1, "changes": [{"id": -1, "before": None, "after": None}]}, "cannot be read"),
+        (
+            {
+                "kind": "edit",
+                "version": 1,
+                "changes": [{"id": 1, "before": None, "after": "far"}],
+            },
+            "not in the image",
+        ),
+        (
+            {
+                "kind": "edit",
+                "version": 1,
+                "changes": [{"id": -1, "before": None, "after": None}],
+            },
+            "cannot be read",
+        ),
     ],
 )
-def test_a_history_that_does_not_fit_is_refused(tmp_path: Path, record: dict[str, Any], why: str) -> None:
+def test_a_history_that_does_not_fit_is_refused(
+    tmp_path: Path, record: dict[str, Any], why: str
+) -> None:
     """Of a stranger, or of an image that has another size since the last session."""
     far = {"class": None, "mask": {"box": [900, 900, 901, 901], "runs": [0, 1]}}
-    (tmp_path / "journal.jsonl").write_text(json.dumps(record).replace('"far"', json.dumps(far)) + "\n")
-    with pytest.raises(DataError, match=rf"(?s)journal\.jsonl, byte 0: .*{why}.*move the file away"):
+    (tmp_path / "journal.jsonl").write_text(
+        json.dumps(record).replace('"far"', json.dumps(far)) + "\n"
+    )
+    with pytest.raises(
+        DataError, match=rf"(?s)journal\.jsonl, byte 0: .*{why}.*move the file away"
+    ):
         of_image(tmp_path)
 
 
-def test_a_large_mask_is_drawn_while_edits_continue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_mask_is_drawn_while_edits_continue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An edit that comes meanwhile is answered, and the mask is written with it the next time."""
     from simmat_plugin_annotate import labels as module
 
@@ -407,7 +468,11 @@ def test_a_large_mask_is_drawn_while_edits_continue(tmp_path: Path, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(module, "draw_labels", slowly)
         labels.flush()
-    assert (labels.version, labels.unwritten, (tmp_path / "mask.png").exists()) == (2, True, False)
+    assert (labels.version, labels.unwritten, (tmp_path / "mask.png").exists()) == (
+        2,
+        True,
+        False,
+    )
     labels.flush()
     assert values(tmp_path / "mask.png") == [0, 1, 2]
 
@@ -418,7 +483,10 @@ def test_a_mask_of_a_box_that_no_memory_holds_is_refused() -> None:
 
     side = 2**20
     with pytest.raises(DataError, match="in parts"):
-        decode_mask(MaskDocument(box=(0, 0, side, side), runs=(0, side * side // 2**10)), (side, side))
+        decode_mask(
+            MaskDocument(box=(0, 0, side, side), runs=(0, side * side // 2**10)),
+            (side, side),
+        )
 
 
 @pytest.mark.parametrize("linked", ["masks/s0.png", "masks"])
@@ -459,7 +527,9 @@ def test_an_image_that_was_replaced_is_read_again(tmp_path: Path) -> None:
         folder.labels(key)
 
 
-def test_the_oldest_files_of_a_full_cache_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oldest_files_of_a_full_cache_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At the start; each model and each window adds to it."""
     import os
 
@@ -474,4 +544,5 @@ def test_the_oldest_files_of_a_full_cache_go(tmp_path: Path, monkeypatch: pytest
     (cache / "link.safetensors").symlink_to(tmp_path / "elsewhere")
     monkeypatch.setattr(state, "MAX_CACHED", 250)
     folder_of(root).recover()
-    assert sorted(path.stem for path in cache.iterdir()) == ["new", "old"]  # nor is anything written through a link
+    # nor is anything written through a link
+    assert sorted(path.stem for path in cache.iterdir()) == ["new", "old"]

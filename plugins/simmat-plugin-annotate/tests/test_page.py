@@ -23,7 +23,9 @@ def site(tmp_path_factory):
     need_browser()
     folder = tmp_path_factory.mktemp("site")
     centres = folder_of(folder, [*"abcdefghijklmnopqr", HOSTILE])
-    server = Server(folder, "--modality", "gray", "--foundation", "lite", "--image-size", "128")
+    server = Server(
+        folder, "--modality", "gray", "--foundation", "lite", "--image-size", "128"
+    )
     yield server, centres
     server.kill()
 
@@ -81,7 +83,9 @@ def test_a_right_click_removes_and_a_box_starts_again(site, opened):
     tab.press("Escape")
     (x, y) = centres[2]
     tab.drag([(x - 15, y - 15), (x + 15, y + 15)])
-    assert np.allclose(tab.run("main.app.draft.state.box"), [x - 15, y - 15, x + 15, y + 15], atol=0.5)
+    assert np.allclose(
+        tab.run("main.app.draft.state.box"), [x - 15, y - 15, x + 15, y + 15], atol=0.5
+    )
     assert tab.drafted()[y, x]
     tab.saves(" ")
     assert same_on_disk(tab, mask)
@@ -93,7 +97,10 @@ def test_a_click_on_the_outer_half_of_a_border_pixel_is_one_on_the_pixel(opened)
     width, height = tab.run("[main.app.raster.width, main.app.raster.height]")
     tab.click(0.2, 0.2)
     tab.click(width - 0.2, height - 0.2, button="right")
-    assert tab.run("main.app.draft.state.points") == [[0, 0, 1], [width - 1, height - 1, 0]]
+    assert tab.run("main.app.draft.state.points") == [
+        [0, 0, 1],
+        [width - 1, height - 1, 0],
+    ]
     assert tab.drafted() is not None
 
 
@@ -129,14 +136,18 @@ def test_suggestions_are_accepted_or_refused_with_one_key_each(opened):
     assert same_on_disk(tab, mask)
 
 
-def test_number_keys_give_and_change_classes_whose_names_are_shown_as_text(site, opened):
+def test_number_keys_give_and_change_classes_whose_names_are_shown_as_text(
+    site, opened
+):
     """Names come from strangers."""
     server, centres = site
     tab, mask = opened("e")
     for name in ("cell", HOSTILE):
         tab.page.fill("#class-name", name)
         tab.page.keyboard.press("Enter")
-        until(lambda name=name: name in tab.text("#classes"), f"the class {name} is there")
+        until(
+            lambda name=name: name in tab.text("#classes"), f"the class {name} is there"
+        )
     tab.press("Enter", "1")
     tab.click(*centres[0])
     tab.saves("Enter")
@@ -186,8 +197,11 @@ def test_brush_and_eraser_set_the_last_pixels(site, opened):
     tab.drag([(x - 5.5, y + 0.5), (x + 6.5, y + 0.5)])
     painted = tab.drafted()
     rows, columns = np.mgrid[: painted.shape[0], : painted.shape[1]]
-    distance = np.hypot(columns + 0.5 - np.clip(columns + 0.5, x - 5.5, x + 6.5), rows - y)
-    assert painted[distance < 5.8].all()  # the pointer stands on whole pixels of the screen
+    distance = np.hypot(
+        columns + 0.5 - np.clip(columns + 0.5, x - 5.5, x + 6.5), rows - y
+    )
+    # the pointer stands on whole pixels of the screen
+    assert painted[distance < 5.8].all()
     assert not painted[distance > 6.2].any()
     tab.saves("Enter")
     assert same_on_disk(tab, mask)
@@ -331,7 +345,9 @@ def test_a_class_is_renamed_and_removed_in_the_page(site, opened):
     for name in ("cel", "dust"):
         tab.page.fill("#class-name", name)
         tab.page.keyboard.press("Enter")
-        until(lambda name=name: name in tab.text("#classes"), f"the class {name} is there")
+        until(
+            lambda name=name: name in tab.text("#classes"), f"the class {name} is there"
+        )
     tab.page.click('button[title="Rename or remove cel"]')
     tab.page.fill("#classes form input", "cell (n)")
     tab.page.keyboard.press("Enter")
@@ -366,12 +382,18 @@ def test_the_settings_of_a_training_are_chosen_in_the_page(site, opened):
     """Its length, the size of the network's input and the recipe; Esc starts nothing."""
     tab, _ = opened("j")
     tab.page.click("#train")
-    until(lambda: int(tab.page.get_attribute("#steps", "placeholder") or 0) > 0, "the default is shown")
+    until(
+        lambda: int(tab.page.get_attribute("#steps", "placeholder") or 0) > 0,
+        "the default is shown",
+    )
     assert tab.page.input_value("#image-size") == "128"
     tab.press("Escape")
     busy = {"status": 409, "json": {"error": "busy"}}
     tab.page.route(
-        "**/api/train", lambda route: route.fulfill(**busy) if route.request.post_data else route.continue_()
+        "**/api/train",
+        lambda route: (
+            route.fulfill(**busy) if route.request.post_data else route.continue_()
+        ),
     )
     tab.page.click("#train")
     tab.page.fill("#steps", "7")
@@ -379,7 +401,11 @@ def test_the_settings_of_a_training_are_chosen_in_the_page(site, opened):
     tab.page.select_option("#recipe", "default")
     with tab.page.expect_request(lambda request: request.method == "POST") as asked:
         tab.page.click('#train-form button[value="train"]')
-    assert asked.value.post_data_json == {"steps": 7, "image_size": 160, "recipe": "default"}
+    assert asked.value.post_data_json == {
+        "steps": 7,
+        "image_size": 160,
+        "recipe": "default",
+    }
     # A request that is still open when the tab closes goes to the server, which then trains during the next test.
     until(lambda: "answered 409" in tab.text(".message.bad"), "the refusal has arrived")
 
@@ -387,27 +413,46 @@ def test_the_settings_of_a_training_are_chosen_in_the_page(site, opened):
 def test_a_training_says_how_long_it_takes_and_what_it_warns_of(site, opened):
     """A warning in a log that nobody opens, such as of images that are shrunk, helps nobody."""
     tab, _ = opened("j")
-    state = {"state": "running", "step": 2, "steps": 7, "message": "step 2 of 7", "images": 3, "left_s": 125.0}
+    state = {
+        "state": "running",
+        "step": 2,
+        "steps": 7,
+        "message": "step 2 of 7",
+        "images": 3,
+        "left_s": 125.0,
+    }
     state |= dict.fromkeys(("score", "before", "adopted"))
     state |= {"losses": [[1, 2.5], [2, 1.5]], "scores": [[0, 0.25], [2, 0.5]]}
     warning = "Warning: 3 of 3 training images are shrunk; use a larger Image size"
     tab.page.click("#train")
     tab.page.wait_for_selector("#train-dialog[open]")
-    tab.page.route("**/api/train", lambda route: route.fulfill(json={**state, "warnings": [warning]}))
+    tab.page.route(
+        "**/api/train",
+        lambda route: route.fulfill(json={**state, "warnings": [warning]}),
+    )
     tab.press("Enter")
     until(lambda: "About 3 min left" in tab.text("#training-text"), "the time left")
     assert warning in tab.text("#messages")
-    assert "IoU 0.500, loss 1.50 at step 2 of 7" in tab.page.get_attribute("#curve", "aria-label")
+    assert "IoU 0.500, loss 1.50 at step 2 of 7" in tab.page.get_attribute(
+        "#curve", "aria-label"
+    )
 
 
 def test_a_new_model_comes_with_the_command_that_applies_it(site, opened):
     """Who has labelled twenty of a thousand images wants the others done."""
     server, _ = site
     tab, _ = opened("j")
-    model = tab.run("({ ...main.app.session.model, name: 'annotate-001', path: '/my runs/annotate-001' })")
-    tab.run("new BroadcastChannel('simmat-annotate-events').postMessage(['model', argument])", model)
+    model = tab.run(
+        "({ ...main.app.session.model, name: 'annotate-001', path: '/my runs/annotate-001' })"
+    )
+    tab.run(
+        "new BroadcastChannel('simmat-annotate-events').postMessage(['model', argument])",
+        model,
+    )
     said = until(lambda: tab.text(".message"), "the page says it")
-    assert f'simmat predict "/my runs/annotate-001" {server.folder} --everything' in said
+    assert (
+        f'simmat predict "/my runs/annotate-001" {server.folder} --everything' in said
+    )
 
 
 def test_another_image_without_labels_is_a_key_away(opened):
@@ -416,16 +461,22 @@ def test_another_image_without_labels_is_a_key_away(opened):
     for _ in range(2):
         before = tab.state()["key"]
         tab.press("u")
-        until(lambda before=before: tab.state()["key"] != before, "another image is open")
+        until(
+            lambda before=before: tab.state()["key"] != before, "another image is open"
+        )
 
 
-def test_the_image_that_the_model_is_least_sure_of_is_a_key_away(tmp_path, new_tab, monkeypatch):
+def test_the_image_that_the_model_is_least_sure_of_is_a_key_away(
+    tmp_path, new_tab, monkeypatch
+):
     """While images are still being searched the page says so, and opens the least sure one so far."""
     monkeypatch.setattr(annotator, "SEARCH_TIMEOUT_S", 0.5)
     go = threading.Event()
     scores = {"s0": [0.9], "s1": [0.3, 0.3, 0.3], "s2": [0.3, 0.3], "s3": [0.3]}
     monkeypatch.setattr(TiledImage, "segment_everything", finds(scores, go))
-    bundle = tiny_bundle(tmp_path / "bundle", dense=DenseSpec(background=True, classes=(None,)))
+    bundle = tiny_bundle(
+        tmp_path / "bundle", dense=DenseSpec(background=True, classes=(None,))
+    )
     with served(gray_images(tmp_path / "set", count=4), bundle) as client:
         tab = new_tab()
         tab.goto(f"http://127.0.0.1:{client.port}/?token={TOKEN}")
@@ -438,7 +489,10 @@ def test_the_image_that_the_model_is_least_sure_of_is_a_key_away(tmp_path, new_t
         until(lambda: client.get("/api/unsure")["searched"] == 4, "all are searched")
         tab.page.click("#unsure")
         until(lambda: tab.text("#image-name") == "s1", "the least sure one is open")
-        until(lambda: "of 4 images" not in tab.text(".message"), "the message before it is gone")
+        until(
+            lambda: "of 4 images" not in tab.text(".message"),
+            "the message before it is gone",
+        )
         assert "2.1 of the objects" in tab.text(".message")
         tab.page.close()
 
@@ -523,8 +577,14 @@ def test_holes_are_filled_and_specks_removed(opened):
     ring[4:6, 4:6] = False
     ring[5, 25] = True
     edges = np.flatnonzero(np.diff(ring.ravel(), prepend=False, append=False))
-    mask_document = {"box": [60, 60, 90, 70], "runs": np.diff(edges, prepend=0, append=300).tolist()}
-    tab.run("main.app.labels.edit({ op: 'add', overlap: 'take', class: null, mask: argument })", mask_document)
+    mask_document = {
+        "box": [60, 60, 90, 70],
+        "runs": np.diff(edges, prepend=0, append=300).tolist(),
+    }
+    tab.run(
+        "main.app.labels.edit({ op: 'add', overlap: 'take', class: null, mask: argument })",
+        mask_document,
+    )
     tab.run("main.stage.act.endStroke()")
     until(lambda: tab.state()["objects"], "the object is there")
     tab.page.click("#objects button")

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 STATIC = Path(__file__).parents[1] / "src/simmat_plugin_annotate/static"
-TEXTS = {file.name: file.read_text(encoding="utf-8") for file in STATIC.iterdir() if file.is_file()}
+TEXTS = {
+    file.name: file.read_text(encoding="utf-8")
+    for file in STATIC.iterdir()
+    if file.is_file()
+}
 
 
 def test_the_page_has_no_inline_script_or_style():
@@ -19,14 +23,20 @@ def test_the_page_has_no_inline_script_or_style():
 @pytest.mark.parametrize("name", sorted(TEXTS))
 def test_nothing_is_loaded_from_elsewhere(name):
     """It works offline, and tells nobody what is labelled."""
-    found = re.findall(r"(?:https?:)?//[\w.-]+\.\w+", TEXTS[name].replace("http://www.w3.org/2000/svg", ""))
+    found = re.findall(
+        r"(?:https?:)?//[\w.-]+\.\w+",
+        TEXTS[name].replace("http://www.w3.org/2000/svg", ""),
+    )
     assert not found
 
 
 @pytest.mark.parametrize("name", sorted(name for name in TEXTS if name.endswith(".js")))
 def test_no_text_of_a_file_is_read_as_html_or_code(name):
     """File and class names come from strangers."""
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", TEXTS[name])
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function",
+        TEXTS[name],
+    )
 
 
 def test_every_module_and_style_that_is_named_exists():
@@ -39,5 +49,9 @@ def test_every_module_and_style_that_is_named_exists():
 
 def test_every_id_that_the_modules_look_for_is_in_the_page():
     """A renamed element would be found only by using it."""
-    wanted = {name for text in TEXTS.values() for name in re.findall(r'byId\("([\w-]+)"\)', text)}
+    wanted = {
+        name
+        for text in TEXTS.values()
+        for name in re.findall(r'byId\("([\w-]+)"\)', text)
+    }
     assert wanted <= set(re.findall(r'id="([\w-]+)"', TEXTS["index.html"]))

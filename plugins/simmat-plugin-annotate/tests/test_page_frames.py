@@ -17,7 +17,10 @@ def test_objects_are_followed_while_one_watches(tmp_path, server_of):
     noise = np.random.default_rng(0).integers(20, 34, (96, 96)).astype(np.uint8)
     for number, (x, y) in enumerate(centres):
         disc = (columns - x) ** 2 + (rows - y) ** 2 <= 15**2
-        write_image(tmp_path / f"frames/walk/f{number}.png", np.where(disc, 200, noise)[None].astype(np.uint8))
+        write_image(
+            tmp_path / f"frames/walk/f{number}.png",
+            np.where(disc, 200, noise)[None].astype(np.uint8),
+        )
     server = server_of("--modality", "gray")
     with browser() as new_tab:
         tab = new_tab()
@@ -30,7 +33,9 @@ def test_objects_are_followed_while_one_watches(tmp_path, server_of):
         tab.page.locator("#canvas").focus()
         tab.press("t")
         until(lambda: tab.state()["following"] == "done", "four frames are followed")
-        until(lambda: tab.run("main.app.image.name") == "walk/f4", "the last one is shown")
+        until(
+            lambda: tab.run("main.app.image.name") == "walk/f4", "the last one is shown"
+        )
         assert "Frame 5 of 8: followed, score 0." in tab.text("#frame-text")
         for number in range(1, 5):
             mask = np.asarray(Image.open(tmp_path / f"masks/walk/f{number}.png"))
@@ -39,13 +44,25 @@ def test_objects_are_followed_while_one_watches(tmp_path, server_of):
             assert 0.7 < (mask == 1).sum() / (np.pi * 15**2) < 1.3
         assert not (tmp_path / "masks/walk/f5.png").exists()
         bar = tab.page.locator("#frame-bar").bounding_box()
-        tab.page.mouse.click(bar["x"] + 2.5 / 8 * bar["width"], bar["y"] + bar["height"] / 2)
-        until(lambda: tab.run("main.app.image.name") == "walk/f2", "a click opens a frame")
+        tab.page.mouse.click(
+            bar["x"] + 2.5 / 8 * bar["width"], bar["y"] + bar["height"] / 2
+        )
+        until(
+            lambda: tab.run("main.app.image.name") == "walk/f2", "a click opens a frame"
+        )
         tab.press("Enter")
-        until(lambda: tab.run("main.app.image.name") == "walk/f3", "the next followed frame is shown")
-        assert [one["followed"] for one in tab.run("main.lists.images.slice(0, 5)")] == [0, 1, 0, 1, 1]
+        until(
+            lambda: tab.run("main.app.image.name") == "walk/f3",
+            "the next followed frame is shown",
+        )
+        assert [
+            one["followed"] for one in tab.run("main.lists.images.slice(0, 5)")
+        ] == [0, 1, 0, 1, 1]
         tab.press("k")  # nothing else is like it here
-        until(lambda: "Nothing else here looks like" in tab.text("#messages"), "this image was searched")
+        until(
+            lambda: "Nothing else here looks like" in tab.text("#messages"),
+            "this image was searched",
+        )
         tab.open("walk/f7")
         tab.press("k")
         until(lambda: tab.state()["walk"], "what looks like it is suggested")
@@ -54,10 +71,16 @@ def test_objects_are_followed_while_one_watches(tmp_path, server_of):
         tab.press("Escape", "T")
         until((tmp_path / "masks/walk/f5.png").exists, "frames before are followed")
         server.kill()
-        kept = {path.stem: path.read_bytes() for path in (tmp_path / "masks/walk").glob("f*.png")}
+        kept = {
+            path.stem: path.read_bytes()
+            for path in (tmp_path / "masks/walk").glob("f*.png")
+        }
         server.start()
         until(lambda: "The server is back" in tab.text("#messages"), "the page goes on")
-        assert {path.stem: path.read_bytes() for path in (tmp_path / "masks/walk").glob("f*.png")} == kept
+        assert {
+            path.stem: path.read_bytes()
+            for path in (tmp_path / "masks/walk").glob("f*.png")
+        } == kept
         listed = {one["name"]: one for one in tab.run("main.lists.images")}
         assert listed["walk/f5"]["followed"] == 1
         assert listed["walk/f0"]["objects"] == 1

@@ -27,7 +27,9 @@ def test_predictions_are_accepted_in_the_page_on_a_narrow_screen(tmp_path, serve
     }
     path = tmp_path.parent / f"{tmp_path.name}-coco.json"
     path.write_text(json.dumps(document))
-    server = server_of("--modality", "gray", "--regions", "instances", "--predictions", str(path))
+    server = server_of(
+        "--modality", "gray", "--regions", "instances", "--predictions", str(path)
+    )
     with browser(width=400, height=800) as new_tab:
         tab = new_tab()
         tab.goto(server.address)

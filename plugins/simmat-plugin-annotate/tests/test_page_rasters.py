@@ -16,12 +16,16 @@ BANDS = 5
 def large():
     """(C, H, W) uint16, another ramp in each channel, no data at the top left."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
-    planes = np.stack([1000 * (band + 1) + (x * (band + 1) + 2 * y) % 3000 for band in range(BANDS)])
+    planes = np.stack(
+        [1000 * (band + 1) + (x * (band + 1) + 2 * y) % 3000 for band in range(BANDS)]
+    )
     planes[:, 600:700, 900:1000] = 60000
     return planes.astype(np.uint16)
 
 
-def test_a_large_raster_of_many_channels_pans_zooms_and_is_labelled(large, tmp_path, server_of):
+def test_a_large_raster_of_many_channels_pans_zooms_and_is_labelled(
+    large, tmp_path, server_of
+):
     """Native pixels by tiles; the picture is made of the file's numbers; a mask is where it was clicked."""
     path = tmp_path / "images" / "scene.tif"
     path.parent.mkdir()
@@ -35,7 +39,10 @@ def test_a_large_raster_of_many_channels_pans_zooms_and_is_labelled(large, tmp_p
         tab.page.mouse.move(*tab.place(950, 650))
         for _ in range(12):
             tab.page.mouse.wheel(0, -200)
-        until(lambda: tab.text("#zoom") == "64 × native", "the wheel has turned to its end")
+        until(
+            lambda: tab.text("#zoom") == "64 × native",
+            "the wheel has turned to its end",
+        )
         tab.press("g", "ArrowRight", "ArrowDown")
         until(tab.drawn, "the tiles are drawn")
         assert tab.text("#zoom") == "1 × native"
@@ -52,7 +59,9 @@ def test_a_large_raster_of_many_channels_pans_zooms_and_is_labelled(large, tmp_p
             assert f"x {x}, y {y}" in tab.text("#value")
             assert f"{large[2, y, x]}" in tab.text("#value")
         tab.page.select_option("#mode", "index")
-        a, b = (int(tab.page.locator("#planes select").nth(i).input_value()) for i in (0, 1))
+        a, b = (
+            int(tab.page.locator("#planes select").nth(i).input_value()) for i in (0, 1)
+        )
         until(tab.drawn, "the tiles are drawn")
         x, y = 1010, 650
         tab.page.mouse.move(*tab.place(x + 0.5, y + 0.5))
@@ -61,8 +70,13 @@ def test_a_large_raster_of_many_channels_pans_zooms_and_is_labelled(large, tmp_p
         tab.click(950, 650)
         assert tab.drafted()[650, 950]
         tab.saves("Enter")
-        masks = until(lambda: [*(tmp_path / "masks").glob("scene.*")], "the mask is written")
-        until(lambda: same_on_disk(tab, masks[0]), "the mask on disk is the one that is shown")
+        masks = until(
+            lambda: [*(tmp_path / "masks").glob("scene.*")], "the mask is written"
+        )
+        until(
+            lambda: same_on_disk(tab, masks[0]),
+            "the mask on disk is the one that is shown",
+        )
 
 
 def test_temperatures_are_shown_in_celsius_with_inferno(tmp_path, server_of):
@@ -84,7 +98,9 @@ def test_temperatures_are_shown_in_celsius_with_inferno(tmp_path, server_of):
         assert tab.pixel(5.5, 5.5) == [0, 0, 3]  # inferno's first colour
 
 
-def test_a_crash_of_the_server_loses_neither_what_is_saved_nor_what_is_drawn(tmp_path, server_of):
+def test_a_crash_of_the_server_loses_neither_what_is_saved_nor_what_is_drawn(
+    tmp_path, server_of
+):
     """The page says what happened, waits, and goes on where it was."""
     from browser import folder_of
 
@@ -131,7 +147,10 @@ def test_a_page_never_saves_into_another_folder(tmp_path, server_of):
         server.kill()
         server.command[3] = str(tmp_path / "other")
         server.start()
-        until(lambda: "Another folder is served" in tab.text("#messages"), "the page says so")
+        until(
+            lambda: "Another folder is served" in tab.text("#messages"),
+            "the page says so",
+        )
         tab.press("Enter")
         until(lambda: tab.run("!main.app.draft.accepting"), "it is refused")
         assert tab.state()["draft"]

@@ -45,7 +45,9 @@ def predictor(dense_bundle: Path) -> Predictor:
 
 
 @pytest.fixture(scope="module")
-def address(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(
+    predictor: Predictor, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     with door(predictor, tmp_path_factory.mktemp("home") / "uploads") as found:
         yield found
 
@@ -54,7 +56,9 @@ def raw(address: str) -> Raw:
     return Raw(int(address.partition("127.0.0.1:")[2].partition("/")[0]))
 
 
-def test_many_clients_get_the_answers_of_the_predictor(address: str, predictor: Predictor, root: Path) -> None:
+def test_many_clients_get_the_answers_of_the_predictor(
+    address: str, predictor: Predictor, root: Path
+) -> None:
     """Clicks, objects and classes, each of the image that the client sent."""
     wanted = {}
     for file in sorted((root / "images").glob("*.png")):
@@ -75,18 +79,28 @@ def test_many_clients_get_the_answers_of_the_predictor(address: str, predictor: 
     for file, masks, objects, classes in answers:
         single, found, class_map = wanted[file]
         np.testing.assert_array_equal(masks[0]["mask"], single.mask)
-        assert masks[0]["score"] == pytest.approx(min(max(single.score, 0), 1), abs=1e-4)
+        assert masks[0]["score"] == pytest.approx(
+            min(max(single.score, 0), 1), abs=1e-4
+        )
         assert [one["area"] for one in objects] == [one.instance.area for one in found]
         for one in classes:
             np.testing.assert_array_equal(one["mask"], class_map.labels == one["class"])
 
 
-def test_a_remote_predictor_answers_as_one_here(address: str, predictor: Predictor, root: Path) -> None:
+def test_a_remote_predictor_answers_as_one_here(
+    address: str, predictor: Predictor, root: Path
+) -> None:
     """napari and Label Studio use either; files are sent as they are, other images in the units of the channels."""
     remote = RemotePredictor(address, registry())
-    assert (remote.adapter.name, remote.class_names) == (predictor.adapter.name, dict(predictor.class_names))
+    assert (remote.adapter.name, remote.class_names) == (
+        predictor.adapter.name,
+        dict(predictor.class_names),
+    )
     assert [channel.name for channel in remote.image_loader.channels] == ["gray"]
-    file, prompt = root / "images/s0.png", Prompt(np.array([[16, 12]], np.float32), np.ones(1, np.int64))
+    file, prompt = (
+        root / "images/s0.png",
+        Prompt(np.array([[16, 12]], np.float32), np.ones(1, np.int64)),
+    )
     loaded = predictor.set_image(file)
     single, objects, classes = (
         predictor.predict_prompts([prompt])[0],
@@ -99,14 +113,20 @@ def test_a_remote_predictor_answers_as_one_here(address: str, predictor: Predict
         np.testing.assert_array_equal(remote.predict([(16, 12)]).mask, found.mask)
         np.testing.assert_array_equal(found.mask, single.mask)
         assert found.score == pytest.approx(min(max(single.score, 0), 1), abs=1e-4)
-        assert [one.instance.window for one in remote.segment_everything()] == [one.instance.window for one in objects]
+        assert [one.instance.window for one in remote.segment_everything()] == [
+            one.instance.window for one in objects
+        ]
         there = remote.segment_semantic()
         np.testing.assert_array_equal(there.labels, classes.labels)
         for value in (0, 1):  # of a class the mean arrives
             certain = classes.probability[classes.labels == value].sum() * (value != 0)
-            assert there.probability[classes.labels == value].sum() == pytest.approx(certain, rel=1e-3)
+            assert there.probability[classes.labels == value].sum() == pytest.approx(
+                certain, rel=1e-3
+            )
     with pytest.raises(DataError, match="leave mask_input out"):
-        remote.predict_prompts([replace(prompt, mask_input=np.zeros((8, 8), np.float32))])
+        remote.predict_prompts(
+            [replace(prompt, mask_input=np.zeros((8, 8), np.float32))]
+        )
     with pytest.raises(DataError, match="at most"):
         remote.set_image(np.zeros((1, 1200, 1200), np.float32))
     with pytest.raises(DataError, match="token"):
@@ -115,32 +135,44 @@ def test_a_remote_predictor_answers_as_one_here(address: str, predictor: Predict
         RemotePredictor("http://127.0.0.1:9/")
 
 
-def test_the_same_files_are_encoded_once(address: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_files_are_encoded_once(
+    address: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Programs that keep no state send an image again with every question."""
     from simmat_plugin_annotate.planes import Planes
 
     first, second = Client(address), Client(address)
     first.set_image(root / "images/s0.png")
-    monkeypatch.setattr(Planes, "__post_init__", lambda self: pytest.fail("it is read again"))
+    monkeypatch.setattr(
+        Planes, "__post_init__", lambda self: pytest.fail("it is read again")
+    )
     second.set_image(root / "images/s0.png")
     assert first.image_id == second.image_id
 
 
-def test_every_file_and_plane_of_a_sensor_arrives_with_16_bits(root: Path, tmp_path: Path) -> None:
+def test_every_file_and_plane_of_a_sensor_arrives_with_16_bits(
+    root: Path, tmp_path: Path
+) -> None:
     """What the model sees is what the sensor wrote, not a picture of it."""
     from simmat_plugin_annotate.uploads import Uploads
 
     planes = np.random.default_rng(0).integers(0, 65536, (2, *SIZE)).astype(np.uint16)
     write_image(tmp_path / "b.tif", planes)
     files = {"gray": root / "images/s0.png", "raster": tmp_path / "b.tif"}
-    channels = (GRAY, *(Channel(f"band{number}", "counts", "count") for number in (0, 1)))
+    channels = (
+        GRAY,
+        *(Channel(f"band{number}", "counts", "count") for number in (0, 1)),
+    )
     bundle = tiny_bundle(
         tmp_path / "bundle",
         modality="gray+raster",
         sensor_channels=channels,
         channels=tuple(channel.with_statistics(60.0, 20.0) for channel in channels),
         statistics=Statistics(
-            (60.0,) * 3, (20.0,) * 3, ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)), (1000,) * 3
+            (60.0,) * 3,
+            (20.0,) * 3,
+            ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
+            (1000,) * 3,
         ),
         zero_shot=((1.0, 0.0, 0.0),) * 3,
     )
@@ -149,7 +181,11 @@ def test_every_file_and_plane_of_a_sensor_arrives_with_16_bits(root: Path, tmp_p
         client = Client(address)
         client.set_image(files)
         uploads = Uploads(model, tmp_path / "home", max_pixels=10**6, max_bytes=10**9)
-        kept = uploads.find(uploads.add({name: (file.name, file.open("rb")) for name, file in files.items()}))
+        kept = uploads.find(
+            uploads.add(
+                {name: (file.name, file.open("rb")) for name, file in files.items()}
+            )
+        )
         np.testing.assert_array_equal(kept.read(Window(0, 0, *SIZE)).data[1:], planes)
         assert client.predict(box=[5, 5, 30, 30])[0]["mask"].shape == SIZE
 
@@ -185,16 +221,28 @@ def test_an_answer_is_of_the_form_that_openapi_states(address: str, root: Path) 
     ],
 )
 def test_a_file_that_is_no_image_is_refused_without_a_path(
-    address: str, root: Path, name: str, content: bytes, said: str, tmp_path_factory: pytest.TempPathFactory
+    address: str,
+    root: Path,
+    name: str,
+    content: bytes,
+    said: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """Its name reaches no other file, and the answer tells nothing of the machine."""
     body = b'--x\r\nContent-Disposition: form-data; name="gray"; filename="%s"\r\n\r\n%s\r\n--x--\r\n'
-    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "multipart/form-data; boundary=x"}
-    status, _, answer = raw(address).raw("POST", "/images", body % (name.encode(), content), headers)
+    headers = {
+        "Authorization": f"Bearer {TOKEN}",
+        "Content-Type": "multipart/form-data; boundary=x",
+    }
+    status, _, answer = raw(address).raw(
+        "POST", "/images", body % (name.encode(), content), headers
+    )
     assert status == 422
     assert said.encode() in answer
     assert str(tmp_path_factory.getbasetemp()).encode() not in answer
-    assert [path for path in root.parent.rglob("*") if path.suffix in (".ini", ".vrt")] == []
+    assert [
+        path for path in root.parent.rglob("*") if path.suffix in (".ini", ".vrt")
+    ] == []
 
 
 def test_limits_are_kept(predictor: Predictor, root: Path, tmp_path: Path) -> None:
@@ -202,11 +250,16 @@ def test_limits_are_kept(predictor: Predictor, root: Path, tmp_path: Path) -> No
     write_image(tmp_path / "large.png", np.zeros((1, 60, 60), np.uint8))
     first, second = root / "images/s0.png", root / "images/s1.png"
     room = first.stat().st_size + second.stat().st_size - 1
-    with door(predictor, tmp_path / "home", pixels=3000, upload=5000, kept=room) as address:
+    with door(
+        predictor, tmp_path / "home", pixels=3000, upload=5000, kept=room
+    ) as address:
         client = Client(address)
         with pytest.raises(ServerError, match="60x60 pixels, at most 3000"):
             client.set_image(tmp_path / "large.png")
-        headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "multipart/form-data; boundary=x"}
+        headers = {
+            "Authorization": f"Bearer {TOKEN}",
+            "Content-Type": "multipart/form-data; boundary=x",
+        }
         status, _, answer = raw(address).raw("POST", "/images", b"x" * 5001, headers)
         assert (status, b"at most 5000 bytes" in answer) == (413, True)
         client.set_image(first)
@@ -218,12 +271,20 @@ def test_limits_are_kept(predictor: Predictor, root: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("slow", ["encode_ahead", "suggestions"])
 def test_an_image_is_kept_while_a_request_for_it_is_in_progress(
-    predictor: Predictor, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: str
+    predictor: Predictor,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    slow: str,
 ) -> None:
     """The model reads its files; another image that finds no room beside it is refused, not stored."""
     from simmat_plugin_annotate.models import ModelService
 
-    work, started, go = getattr(ModelService, slow), threading.Event(), threading.Event()
+    work, started, go = (
+        getattr(ModelService, slow),
+        threading.Event(),
+        threading.Event(),
+    )
 
     def wait(self: ModelService, *given: Any) -> Any:
         started.set()
@@ -263,21 +324,43 @@ def test_uploads_that_stall_do_not_keep_others_waiting(
         "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 5000\r\n\r\n--x\r\n"
     )
     with ExitStack() as stalled:
-        streams = [stalled.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)) for _ in range(4)]
+        streams = [
+            stalled.enter_context(
+                socket.create_connection(("127.0.0.1", port), timeout=20)
+            )
+            for _ in range(4)
+        ]
         for stream in streams:
             stream.sendall(head.encode())
         Client(address, timeout_s=20).set_image(root / "images/s3.png")
         assert [stream.recv(12) for stream in streams] == [b"HTTP/1.1 408"] * 4
 
 
-def test_everything_in_a_box_is_what_touches_it(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_in_a_box_is_what_touches_it(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As of a predictor, also where the image is one window, which is searched as a whole."""
-    places = [Window(y, x, y + 4, x + 4) for y in range(0, 32, 8) for x in range(0, 48, 8)]
-    found = [FoundObject(Instance(None, one, np.ones((4, 4), np.bool_)), 0.9, (one.x0, one.y0)) for one in places]
-    monkeypatch.setattr(TiledImage, "segment_window", lambda *given, **more: WindowResult(tuple(found)))
+    places = [
+        Window(y, x, y + 4, x + 4) for y in range(0, 32, 8) for x in range(0, 48, 8)
+    ]
+    found = [
+        FoundObject(
+            Instance(None, one, np.ones((4, 4), np.bool_)), 0.9, (one.x0, one.y0)
+        )
+        for one in places
+    ]
+    monkeypatch.setattr(
+        TiledImage, "segment_window", lambda *given, **more: WindowResult(tuple(found))
+    )
     client = Client(address)
     client.set_image(np.zeros((1, *SIZE), np.float32))
-    for box, count in ((None, 24), ([0, 0, 6, 6], 1), ([4, 4, 9, 20], 2), ([3, 0, 9, 40], 8), ([1000, 0, 1006, 6], 0)):
+    for box, count in (
+        (None, 24),
+        ([0, 0, 6, 6], 1),
+        ([4, 4, 9, 20], 2),
+        ([3, 0, 9, 40], 8),
+        ([1000, 0, 1006, 6], 0),
+    ):
         assert len(client.everything(box)) == count, box
 
 
@@ -299,13 +382,24 @@ def test_wrong_requests_say_what_is_wrong(address: str, root: Path) -> None:
     client, plain = Client(address), raw(address)
     client.set_image(root / "images/s0.png")
     image = f"/images/{client.image_id}"
-    for body, said in (({"points": [[1, 2, 3]]}, "points"), ({}, "prompt"), ({"points": [[900, 2, 1]]}, "900")):
+    for body, said in (
+        ({"points": [[1, 2, 3]]}, "points"),
+        ({}, "prompt"),
+        ({"points": [[900, 2, 1]]}, "900"),
+    ):
         status, document = plain.post(f"{image}/predict", body)
         assert status == 422
         assert said in str(document), document
     assert plain.post("/images/../../etc/predict", {"points": [[1, 1, 1]]})[0] == 404
-    two = b'--x\r\nContent-Disposition: form-data; name="gray"; filename="a.png"\r\n\r\n1\r\n' * 2 + b"--x--\r\n"
-    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "multipart/form-data; boundary=x"}
+    two = (
+        b'--x\r\nContent-Disposition: form-data; name="gray"; filename="a.png"\r\n\r\n1\r\n'
+        * 2
+        + b"--x--\r\n"
+    )
+    headers = {
+        "Authorization": f"Bearer {TOKEN}",
+        "Content-Type": "multipart/form-data; boundary=x",
+    }
     status, _, answer = plain.raw("POST", "/images", two, headers)
     assert (status, b"Too many files" in answer) == (400, True), answer
     with pytest.raises(ServerError, match="'gray'"):
@@ -332,8 +426,16 @@ def test_the_command_serves_with_its_limits(
         make(self, model, home, **given)
 
     monkeypatch.setattr(Uploads, "__init__", kept)
-    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: signal.raise_signal(signal.SIGTERM))
-    assert serve.main([str(bundle), "--max-megapixels", "1", "--device", "cpu"], standalone_mode=False) == 0
+    monkeypatch.setattr(
+        uvicorn.Server, "run", lambda self, sockets: signal.raise_signal(signal.SIGTERM)
+    )
+    assert (
+        serve.main(
+            [str(bundle), "--max-megapixels", "1", "--device", "cpu"],
+            standalone_mode=False,
+        )
+        == 0
+    )
     assert f"/?token={TOKEN}" in capsys.readouterr().out
     assert decoded_limit() == 16 * 10**6
     assert not homes[0].exists()

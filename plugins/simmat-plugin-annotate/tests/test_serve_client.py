@@ -29,16 +29,24 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    return load(tiny_bundle(tmp_path_factory.mktemp("client") / "b"), device="cpu", registry=registry())
+    return load(
+        tiny_bundle(tmp_path_factory.mktemp("client") / "b"),
+        device="cpu",
+        registry=registry(),
+    )
 
 
 @pytest.fixture(scope="module")
-def address(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(
+    predictor: Predictor, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     with door(predictor, tmp_path_factory.mktemp("home") / "uploads") as found:
         yield found
 
 
-def test_after_a_refused_image_nothing_is_answered(address: str, root: Path, tmp_path: Path) -> None:
+def test_after_a_refused_image_nothing_is_answered(
+    address: str, root: Path, tmp_path: Path
+) -> None:
     """A mask of the image before would be taken for one of the new image."""
     (tmp_path / "bad.png").write_bytes(b"no picture")
     client = Client(address)
@@ -49,11 +57,17 @@ def test_after_a_refused_image_nothing_is_answered(address: str, root: Path, tmp
         client.predict([(16, 12)])
 
 
-def test_another_model_at_the_same_address_is_refused(address: str, root: Path, tmp_path: Path) -> None:
+def test_another_model_at_the_same_address_is_refused(
+    address: str, root: Path, tmp_path: Path
+) -> None:
     """Its answers would be read with the classes of the model before."""
     remote, client = RemotePredictor(address, registry()), Client(address)
     image = remote.open_image(root / "images/s0.png")
-    other = load(tiny_bundle(tmp_path / "other", seed=3, image_size=32), device="cpu", registry=registry())
+    other = load(
+        tiny_bundle(tmp_path / "other", seed=3, image_size=32),
+        device="cpu",
+        registry=registry(),
+    )
     with door(other, tmp_path / "home") as place:
         for one in (image.client, client):
             one.place = place.partition("//")[2].partition("/")[0]
@@ -63,7 +77,9 @@ def test_another_model_at_the_same_address_is_refused(address: str, root: Path, 
             client.set_image(root / "images/s1.png")
 
 
-def test_what_stands_beside_a_file_is_not_lost(address: str, root: Path, tmp_path: Path) -> None:
+def test_what_stands_beside_a_file_is_not_lost(
+    address: str, root: Path, tmp_path: Path
+) -> None:
     """The server would take masked pixels for measured ones."""
     file, client = tmp_path / "a.png", Client(address)
     file.write_bytes((root / "images/s0.png").read_bytes())
@@ -87,7 +103,9 @@ def test_a_frame_of_a_file_is_sent(
     remote, frame = RemotePredictor(address, registry()), tmp_path / "scan.tif/0001"
     remote.set_image(frame)
     predictor.set_image(frame)
-    np.testing.assert_array_equal(remote.predict([(16, 12)]).mask, predictor.predict([(16, 12)]).mask)
+    np.testing.assert_array_equal(
+        remote.predict([(16, 12)]).mask, predictor.predict([(16, 12)]).mask
+    )
     tifffile.imwrite(tmp_path / "one.tif", planes[0])
 
     def denied(path: Path) -> bytes:
@@ -98,7 +116,9 @@ def test_a_frame_of_a_file_is_sent(
         remote.set_image(tmp_path / "one.tif")
 
 
-def test_the_memory_of_an_image_has_the_bytes_that_are_kept_to_send_it_again(address: str, root: Path) -> None:
+def test_the_memory_of_an_image_has_the_bytes_that_are_kept_to_send_it_again(
+    address: str, root: Path
+) -> None:
     """Label Studio's backend keeps images by it."""
     file = root / "images/s0.png"
     image = RemotePredictor(address, registry()).open_image(file)
@@ -106,7 +126,13 @@ def test_the_memory_of_an_image_has_the_bytes_that_are_kept_to_send_it_again(add
 
 
 @pytest.mark.parametrize(
-    "address", ["127.0.0.1:8765", "localhost:8765/?token=secret", "http:///?token=secret", "http://a/b/?token=secret"]
+    "address",
+    [
+        "127.0.0.1:8765",
+        "localhost:8765/?token=secret",
+        "http:///?token=secret",
+        "http://a/b/?token=secret",
+    ],
 )
 def test_an_address_that_the_server_does_not_print_is_refused(address: str) -> None:
     """With the form of one, without the token."""
@@ -116,7 +142,14 @@ def test_an_address_that_the_server_does_not_print_is_refused(address: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("status", "content"), [(200, b"<html>"), (200, b"{}"), (200, b"7"), (404, b'{"detail": "x"}'), (502, b"")]
+    ("status", "content"),
+    [
+        (200, b"<html>"),
+        (200, b"{}"),
+        (200, b"7"),
+        (404, b'{"detail": "x"}'),
+        (502, b""),
+    ],
 )
 def test_another_program_at_the_address_is_refused(status: int, content: bytes) -> None:
     """A wrong port is a frequent slip."""

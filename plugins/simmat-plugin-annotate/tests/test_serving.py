@@ -41,12 +41,16 @@ def values_of(content: bytes, shape: str) -> np.ndarray:
     """Read a tile as the page does: NaN where nothing is measured."""
     count, height, width = map(int, shape.split(","))
     heads = np.frombuffer(content, "<f4", 2 * count).reshape(count, 2)
-    numbers = np.frombuffer(content, "<u2", offset=8 * count).reshape(count, height, width)
+    numbers = np.frombuffer(content, "<u2", offset=8 * count).reshape(
+        count, height, width
+    )
     values = heads[:, :1, None] + heads[:, 1:, None] * numbers
     return np.where(numbers == 0, np.nan, values)
 
 
-def test_ten_tabs_at_once_get_the_answers_of_the_predictor(client: Client, root: Path, bundle: Path) -> None:
+def test_ten_tabs_at_once_get_the_answers_of_the_predictor(
+    client: Client, root: Path, bundle: Path
+) -> None:
     """One model serves them all; none may see another's image."""
     predictor = Predictor.of_bundle(load_bundle(bundle, registry()))
     keys, wanted = client.keys(), {}
@@ -59,7 +63,9 @@ def test_ten_tabs_at_once_get_the_answers_of_the_predictor(client: Client, root:
         found = []
         for _ in range(3):
             body = {"points": [[*click[0], 1]]}
-            found.append(client.done(f"/api/images/{keys[name]}/predict", body)["masks"][0])
+            found.append(
+                client.done(f"/api/images/{keys[name]}/predict", body)["masks"][0]
+            )
         return name, found
 
     with ThreadPoolExecutor(10) as tabs:
@@ -67,11 +73,15 @@ def test_ten_tabs_at_once_get_the_answers_of_the_predictor(client: Client, root:
     assert len(answers) == 10
     for name, masks in answers:
         for mask in masks:
-            assert mask["score"] == pytest.approx(min(max(wanted[name].score, 0), 1), abs=1e-4)
+            assert mask["score"] == pytest.approx(
+                min(max(wanted[name].score, 0), 1), abs=1e-4
+            )
             if mask["mask"] is None:
                 assert not wanted[name].mask.any()
             else:
-                np.testing.assert_array_equal(filled(mask["mask"], SIZE), wanted[name].mask)
+                np.testing.assert_array_equal(
+                    filled(mask["mask"], SIZE), wanted[name].mask
+                )
 
 
 def test_two_tabs_labelling_one_image_lose_nothing(client: Client) -> None:
@@ -83,8 +93,16 @@ def test_two_tabs_labelling_one_image_lose_nothing(client: Client) -> None:
         for number in range(4):
             image = client.get(f"/api/images/{key}")
             x = first + 5 * number
-            edits = [{"op": "add", "mask": square(x, first // 10 * 8, x + 4, first // 10 * 8 + 4)}]
-            status, _ = client.post(f"/api/images/{key}/edits", {"version": image["version"], "edits": edits})
+            edits = [
+                {
+                    "op": "add",
+                    "mask": square(x, first // 10 * 8, x + 4, first // 10 * 8 + 4),
+                }
+            ]
+            status, _ = client.post(
+                f"/api/images/{key}/edits",
+                {"version": image["version"], "edits": edits},
+            )
             assert status in (200, 409)
             accepted += status == 200
         return accepted
@@ -98,10 +116,13 @@ def test_a_tile_holds_the_values_of_the_sensor(client: Client, root: Path) -> No
     """Counts exactly, so that what is under the pointer is what was measured."""
     from PIL import Image
 
-    status, headers, content = client.raw("GET", f"/api/images/{client.keys()['s0']}/tiles/0/0/0?channels=0")
+    status, headers, content = client.raw(
+        "GET", f"/api/images/{client.keys()['s0']}/tiles/0/0/0?channels=0"
+    )
     assert status == 200
     np.testing.assert_array_equal(
-        values_of(content, headers["x-tile"])[0], np.asarray(Image.open(root / "images/s0.png"))
+        values_of(content, headers["x-tile"])[0],
+        np.asarray(Image.open(root / "images/s0.png")),
     )
 
 
@@ -111,7 +132,9 @@ def test_the_list_has_a_small_picture_of_each_image(client: Client, root: Path) 
 
     from PIL import Image
 
-    status, headers, content = client.raw("GET", f"/api/images/{client.keys()['s0']}/thumbnail")
+    status, headers, content = client.raw(
+        "GET", f"/api/images/{client.keys()['s0']}/thumbnail"
+    )
     assert (status, headers["content-type"]) == (200, "image/png")
     picture = np.asarray(Image.open(io.BytesIO(content)).convert("L"))
     assert picture.shape == SIZE
@@ -125,12 +148,18 @@ def test_values_that_are_not_counts_are_off_by_less_than_a_step() -> None:
     valid[:3] = False
     offset, scale, numbers = quantize(plane, valid)
     assert ((numbers == 0) == ~valid).all()
-    assert np.abs(offset + scale * numbers[valid].astype(float) - plane[valid]).max() <= scale / 2 + 1e-4
+    assert (
+        np.abs(offset + scale * numbers[valid].astype(float) - plane[valid]).max()
+        <= scale / 2 + 1e-4
+    )
 
 
 def test_levels_are_means_of_what_is_measured(tmp_path: Path) -> None:
     """A hole of nodata must not darken what is around it; a raster in parts gives the same as one in memory."""
-    values, valid = np.asarray([[[1, 3, 5], [5, 7, 9]]], np.float32), np.asarray([[[1, 1, 0], [1, 0, 1]]], bool)
+    values, valid = (
+        np.asarray([[[1, 3, 5], [5, 7, 9]]], np.float32),
+        np.asarray([[[1, 1, 0], [1, 0, 1]]], bool),
+    )
     means, known = halve(values, valid)
     np.testing.assert_array_equal(means, [[[3, 9]]])
     assert known.all()
@@ -148,12 +177,16 @@ def test_levels_are_means_of_what_is_measured(tmp_path: Path) -> None:
             files = {sensor.sources[0].name: tmp_path / "a.tif"}
             planes = Planes(sensor, files, ImageCache(), tmp_path / name)
             assert (planes.size_hw, planes.levels) == ((700, 900), 3)
-            made.append([planes.tile(level, 0, 0, [0]) for level in (0, 1, 2)] + [planes.tile(0, 3, 2, [0])])
+            made.append(
+                [planes.tile(level, 0, 0, [0]) for level in (0, 1, 2)]
+                + [planes.tile(0, 3, 2, [0])]
+            )
             assert bool(list(tmp_path.glob(f"{name}/tiles/*/2-0-0.npy"))) is in_parts
     assert made[0] == made[1]
     assert made[0][2][0] == (1, 175, 225)
     np.testing.assert_array_equal(
-        values_of(made[0][3][1], ",".join(map(str, made[0][3][0])))[0], scene[0, 512:700, 768:900]
+        values_of(made[0][3][1], ",".join(map(str, made[0][3][0])))[0],
+        scene[0, 512:700, 768:900],
     )
 
 
@@ -171,18 +204,28 @@ def test_other_tabs_are_informed(client: Client) -> None:
     import http.client
 
     connection = http.client.HTTPConnection("127.0.0.1", client.port, timeout=20)
-    connection.request("GET", "/api/events", headers={"Authorization": f"Bearer {TOKEN}"})
+    connection.request(
+        "GET", "/api/events", headers={"Authorization": f"Bearer {TOKEN}"}
+    )
     stream = connection.getresponse()
     assert stream.readline() == b"event: hello\n"
     key = client.keys()["s6"]
-    change = threading.Timer(0.2, lambda: client.edit(key, 0, {"op": "add", "mask": square(0, 0, 4, 4)}))
+    change = threading.Timer(
+        0.2, lambda: client.edit(key, 0, {"op": "add", "mask": square(0, 0, 4, 4)})
+    )
     change.start()
     lines = [stream.readline().decode() for _ in range(4)]
     change.join()
     connection.close()
     assert lines[2] == "event: image\n"
     told = json.loads(lines[3].removeprefix("data: "))
-    assert told == {"key": key, "objects": 1, "version": 1, "labelled": True, "done": False}
+    assert told == {
+        "key": key,
+        "objects": 1,
+        "version": 1,
+        "labelled": True,
+        "done": False,
+    }
 
 
 def test_a_prompt_asks_for_all_masks(client: Client, root: Path, bundle: Path) -> None:
@@ -190,9 +233,15 @@ def test_a_prompt_asks_for_all_masks(client: Client, root: Path, bundle: Path) -
     predictor = Predictor.of_bundle(load_bundle(bundle, registry()))
     image = predictor.open_image(root / "images/s1.png", cache=root.parent / "cache")
     box = np.asarray([5, 5, 30, 30], np.float32)
-    wanted = image.predict_all(Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), box))
-    answer = client.done(f"/api/images/{client.keys()['s1']}/predict", {"box": [5, 5, 30, 30]})
-    assert [one["area"] for one in answer["masks"]] == [int(one.mask.sum()) for one in wanted]
+    wanted = image.predict_all(
+        Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), box)
+    )
+    answer = client.done(
+        f"/api/images/{client.keys()['s1']}/predict", {"box": [5, 5, 30, 30]}
+    )
+    assert [one["area"] for one in answer["masks"]] == [
+        int(one.mask.sum()) for one in wanted
+    ]
 
 
 def service_of(root: Path, bundle: Path, names: dict[int, str] | None = None) -> Any:
@@ -221,7 +270,9 @@ def test_images_that_were_only_passed_are_not_encoded(root: Path, bundle: Path) 
     assert len(list((root.parent / "embeddings").rglob("*.safetensors"))) >= 2
 
 
-def test_suggestions_end_when_no_page_waits(root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_suggestions_end_when_no_page_waits(
+    root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a page that has gone on, and of a server that ends; the one after it gets its own."""
     from simmat_plugin_annotate.models import CancelledError
 
@@ -245,7 +296,11 @@ def test_suggestions_of_more_windows_than_anybody_waits_for_are_refused(
     monkeypatch.setattr(Predictor, "tile_size", lambda self, size: 20)
     monkeypatch.setattr(models, "MAX_SUGGESTED", 4)
     asked: list[Any] = []
-    monkeypatch.setattr(TiledImage, "segment_everything", lambda self, **given: asked.append(given["box"]) or [])
+    monkeypatch.setattr(
+        TiledImage,
+        "segment_everything",
+        lambda self, **given: asked.append(given["box"]) or [],
+    )
     service = service_of(root, bundle)
     with pytest.raises(ConfigError, match="zoom in"):
         service.suggestions("s0", [], None, lambda: True)
@@ -260,9 +315,16 @@ def test_the_next_unsure_image_is_the_one_with_most_expected_mistakes(
     folder, asked = gray_images(tmp_path / "set", count=4), []
     found = finds({"s0": [0.9], "s1": [0.4, 0.4, 0.4], "s2": [0.5, 0.5]})
     monkeypatch.setattr(
-        TiledImage, "segment_everything", lambda *args, **given: asked.append(0) or found(*args, **given)
+        TiledImage,
+        "segment_everything",
+        lambda *args, **given: asked.append(0) or found(*args, **given),
     )
-    with served(folder, tiny_bundle(tmp_path / "bundle", dense=DenseSpec(background=True, classes=(None,)))) as client:
+    with served(
+        folder,
+        tiny_bundle(
+            tmp_path / "bundle", dense=DenseSpec(background=True, classes=(None,))
+        ),
+    ) as client:
         keys = client.keys()
         answer = client.get(f"/api/unsure?open={keys['s0']}")
         assert answer == {"key": keys["s1"], "wrong": 1.8, "searched": 4, "images": 4}
@@ -272,14 +334,18 @@ def test_the_next_unsure_image_is_the_one_with_most_expected_mistakes(
         assert len(asked) == 4
 
 
-def test_a_model_without_a_dense_head_is_not_asked_what_it_is_unsure_of(client: Client) -> None:
+def test_a_model_without_a_dense_head_is_not_asked_what_it_is_unsure_of(
+    client: Client,
+) -> None:
     """Its grid of clicks takes half a minute an image."""
     status, _, content = client.raw("GET", "/api/unsure")
     assert status == 422
     assert b"dense head" in content
 
 
-def test_of_many_suggestions_those_that_others_cover_are_left_out(client: Client) -> None:
+def test_of_many_suggestions_those_that_others_cover_are_left_out(
+    client: Client,
+) -> None:
     """One of them must not refuse the rest."""
     key = client.keys()["s4"]
     masks = [square(0, 0, 8, 8), square(2, 2, 6, 6), square(4, 0, 12, 8)]
@@ -297,5 +363,7 @@ def test_the_page_has_the_colour_maps_of_pictures_and_reports(client: Client) ->
 
     for name, text in client.get("/api/session")["maps"].items():
         assert base64.b64decode(text) == bytes(
-            value for colour in colour_bar(DisplayStyle(name, ""), 256) for value in colour
+            value
+            for colour in colour_bar(DisplayStyle(name, ""), 256)
+            for value in colour
         )

@@ -11,27 +11,40 @@ from PIL import Image
 from runs import registry
 
 
-def planes(home: Path, path: Path, memory: Any = None, nodata: float | None = None) -> Any:
+def planes(
+    home: Path, path: Path, memory: Any = None, nodata: float | None = None
+) -> Any:
     from simmat_plugin_annotate.planes import ImageCache, Planes
 
     gray = registry().modality("gray", {} if nodata is None else {"nodata": nodata})
     return Planes(gray, {"gray": path}, memory or ImageCache(), home)
 
 
-def test_a_tile_is_kept_by_the_browser_under_the_digest_of_its_image_alone(tmp_path: Path) -> None:
+def test_a_tile_is_kept_by_the_browser_under_the_digest_of_its_image_alone(
+    tmp_path: Path,
+) -> None:
     """Two folders are served at the same address, one after the other, with images of the same names."""
     root = gray_images(tmp_path / "set")
     with served(root) as client:
         key = client.keys()["s0"]
         digest = client.get(f"/api/images/{key}")["digest"]
         path = f"/api/images/{key}/tiles/0/0/0"
-        kept = {query: client.raw("GET", path + query)[1]["cache-control"] for query in ("", "?v=x", f"?v={digest}")}
-    assert kept == {"": "no-store", "?v=x": "no-store", f"?v={digest}": "private, max-age=3600"}
+        kept = {
+            query: client.raw("GET", path + query)[1]["cache-control"]
+            for query in ("", "?v=x", f"?v={digest}")
+        }
+    assert kept == {
+        "": "no-store",
+        "?v=x": "no-store",
+        f"?v={digest}": "private, max-age=3600",
+    }
 
 
 def test_the_digest_follows_folder_content_and_nodata(tmp_path: Path) -> None:
     """All that the values of a tile follow from."""
-    first, second = (gray_images(tmp_path / name, count=1) / "images/s0.png" for name in "ab")
+    first, second = (
+        gray_images(tmp_path / name, count=1) / "images/s0.png" for name in "ab"
+    )
     digests = {
         planes(tmp_path, first).digest,
         planes(tmp_path, second).digest,

@@ -45,13 +45,17 @@ def ended(pid: int, seconds: float = 8.0) -> bool:
 def test_a_command_ends_when_the_server_is_killed(tmp_path: Path) -> None:
     """Else it holds the GPU, and the next server starts a second one; the pipe on its stdin closes then."""
     code = "import runpy, time; runpy.run_module = lambda *a, **k: time.sleep(50)\n"
-    code += "from simmat_plugin_annotate.child import main; print('up', flush=True); main()"
+    code += (
+        "from simmat_plugin_annotate.child import main; print('up', flush=True); main()"
+    )
     server = (
         "import subprocess, sys, time\n"
         f"child = subprocess.Popen([sys.executable, '-c', {code!r}], stdin=subprocess.PIPE, start_new_session=True)\n"
         "print(child.pid, flush=True); time.sleep(50)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", server], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", server], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     lines = {process.stdout.readline().strip(), process.stdout.readline().strip()}
     pid = int((lines - {"up"}).pop())
@@ -67,11 +71,17 @@ async def finished(one: Any) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_stop_ends_the_command_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_ends_the_command_that_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By closing its stdin, as no signal lets it save on every system."""
-    (tmp_path / "waits.py").write_text("import os, sys; print('up', flush=True); sys.exit(7 + len(os.read(0, 1)))")
+    (tmp_path / "waits.py").write_text(
+        "import os, sys; print('up', flush=True); sys.exit(7 + len(os.read(0, 1)))"
+    )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr("simmat_plugin_annotate.training.child", SimpleNamespace(__name__="waits"))
+    monkeypatch.setattr(
+        "simmat_plugin_annotate.training.child", SimpleNamespace(__name__="waits")
+    )
     one, log = training(tmp_path), tmp_path / "log.txt"
     one.run = tmp_path / "runs/annotate-001"
 
@@ -89,11 +99,18 @@ def test_models_are_compared_on_images_that_neither_was_trained_on() -> None:
     """A model from elsewhere may have seen some of the validation images; `simmat eval` leaves those out."""
     from simmat_plugin_annotate.training import compare_scores
 
-    new = [{"sample": name, "region": 0, "iou": iou} for name, iou in (("a", 0.2), ("b", 0.4), ("c", 0.6))]
+    new = [
+        {"sample": name, "region": 0, "iou": iou}
+        for name, iou in (("a", 0.2), ("b", 0.4), ("c", 0.6))
+    ]
     old = [{"sample": name, "region": 0, "iou": 0.5} for name in "bc"]
     assert compare_scores(new, old) == (pytest.approx(0.5), pytest.approx(0.5), 2)
     assert compare_scores(new, None) == (pytest.approx(0.4), None, 0)
-    assert compare_scores(new, [{**old[0], "sample": "d"}]) == (pytest.approx(0.4), None, 0)
+    assert compare_scores(new, [{**old[0], "sample": "d"}]) == (
+        pytest.approx(0.4),
+        None,
+        0,
+    )
 
 
 @pytest.mark.skipif(not hasattr(os, "nice"), reason="no priorities of processes here")
@@ -108,7 +125,9 @@ def test_a_second_training_may_continue_from_the_model_in_use() -> None:
     assert "--init" not in TrainBody(image_size=64).arguments(Path("runs/annotate-001"))
 
 
-def test_commands_hold_a_pipe_of_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_hold_a_pipe_of_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The module that ends with it runs them, and their output is the command's."""
     found: list[Any] = []
     start = asyncio.create_subprocess_exec
@@ -125,7 +144,9 @@ def test_commands_hold_a_pipe_of_the_server(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "log.txt").read_text().startswith("simmat")
 
 
-def test_any_error_ends_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_error_ends_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Such as no memory for the new model: else it would stay "running", and none could be started any more."""
 
     async def adopt(bundle: Path) -> None:
@@ -138,7 +159,9 @@ def test_any_error_ends_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             if command[0] == "eval":
                 out = Path(command[command.index("--out") + 1])
                 out.parent.mkdir(exist_ok=True)
-                out.write_text('{"scores": [{"sample": "a", "region": 0, "iou": 0.9}], "zero_shot_scores": null}')
+                out.write_text(
+                    '{"scores": [{"sample": "a", "region": 0, "iou": 0.9}], "zero_shot_scores": null}'
+                )
             return 0
 
         monkeypatch.setattr(one, "run_simmat", simmat)
@@ -203,12 +226,20 @@ def test_the_curve_of_a_training_is_read_from_its_metrics(tmp_path: Path) -> Non
     one.run, one.steps = tmp_path / "runs/annotate-001", 1000
     one.run.mkdir(parents=True)
     records = [{"kind": "val", "step": 0, "miou_object": 0.25}]
-    records += [{"kind": "train", "step": step, "loss": float(step)} for step in range(1, 1001)]
-    (one.run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    records += [
+        {"kind": "train", "step": step, "loss": float(step)} for step in range(1, 1001)
+    ]
+    (one.run / "metrics.jsonl").write_text(
+        "".join(json.dumps(record) + "\n" for record in records)
+    )
     one.read_metrics()
     document = one.document()
     assert document["scores"] == ((0, 0.25),)
-    assert (len(document["losses"]) <= 120, document["losses"][0], document["losses"][-1][0]) == (True, (9, 5.0), 1000)
+    assert (
+        len(document["losses"]) <= 120,
+        document["losses"][0],
+        document["losses"][-1][0],
+    ) == (True, (9, 5.0), 1000)
 
 
 def test_a_new_run_has_no_name_that_a_link_takes(tmp_path: Path) -> None:

@@ -30,11 +30,17 @@ def test_nothing_changes_before_the_first_step(name: str) -> None:
 def test_each_tuner_moves_what_it_says() -> None:
     """The tuner is the experiment; a parameter too many is another experiment."""
     of_lora = moving(tune(toy(), "lora"))
-    assert moving(tune(toy(), SPECS["conv-lora"])) == of_lora | {"backbone.point.lora_conv"}
+    assert moving(tune(toy(), SPECS["conv-lora"])) == of_lora | {
+        "backbone.point.lora_conv"
+    }
     assert moving(tune(toy(), SPECS["prompt"])) == {"decoder.attend.memory.tokens"}
-    assert moving(tune(toy(), SPECS["prefix"])) == {f"decoder.attend.memory.{part}" for part in ("keys", "values")}
+    assert moving(tune(toy(), SPECS["prefix"])) == {
+        f"decoder.attend.memory.{part}" for part in ("keys", "values")
+    }
     parts = ("down", "down_bias", "up", "up_bias")
-    assert moving(tune(toy(), SPECS["adapter"])) == {f"backbone.mlp.adapter.{part}" for part in parts}
+    assert moving(tune(toy(), SPECS["adapter"])) == {
+        f"backbone.mlp.adapter.{part}" for part in parts
+    }
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -29,22 +29,30 @@ class TestLayers(TransferLayerContract):
         return name
 
 
-def layer(name: str, count: int, backbone: nn.Module | None = None, **options: Any) -> nn.Module:
+def layer(
+    name: str, count: int, backbone: nn.Module | None = None, **options: Any
+) -> nn.Module:
     """Build one of them, in evaluation."""
     return build_layer(SPECS[name], count, backbone, **options)
 
 
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (1, 3), (2, 3), (3, 5)])
-def test_preconv_has_a_relu_between_any_two_convolutions_and_keeps_the_size(n: int, k: int) -> None:
+def test_preconv_has_a_relu_between_any_two_convolutions_and_keeps_the_size(
+    n: int, k: int
+) -> None:
     """The released ablation lost its ReLUs, and a padded 1x1 convolution changes the size."""
     module = layer("preconv", 2, n=n, k=k, d=7)
     kinds = [type(part) for part in module]
     assert kinds == [nn.Conv2d, nn.ReLU] * (n - 1) + [nn.Conv2d]
-    assert {part.kernel_size for part in module if isinstance(part, nn.Conv2d)} == {(k, k)}
+    assert {part.kernel_size for part in module if isinstance(part, nn.Conv2d)} == {
+        (k, k)
+    }
     assert module(planes(2)).shape == (2, 3, 16, 16)
 
 
-@pytest.mark.parametrize(("count", "parameters"), [(1, 2371), (3, 3523), (4, 4099), (6, 5251), (9, 6979)])
+@pytest.mark.parametrize(
+    ("count", "parameters"), [(1, 2371), (3, 3523), (4, 4099), (6, 5251), (9, 6979)]
+)
 def test_preconv_by_default_is_the_papers_layer(count: int, parameters: int) -> None:
     """The ablation's middle is what it ablates."""
     assert sum(p.numel() for p in layer("preconv", count).parameters()) == parameters
@@ -54,11 +62,16 @@ def test_preconv_by_default_is_the_papers_layer(count: int, parameters: int) -> 
 
 def test_preconv_reports_all_bad_options_at_once() -> None:
     """One run, one list."""
-    with pytest.raises(ConfigError, match=r"'n' .* got 0; .*'d' .* got 0; .*'k' must be odd .* got 4"):
+    with pytest.raises(
+        ConfigError, match=r"'n' .* got 0; .*'d' .* got 0; .*'k' must be odd .* got 4"
+    ):
         layer("preconv", 1, n=0, k=4, d=0)
 
 
-@pytest.mark.parametrize(("count", "picked"), [(1, [0, 0, 0]), (2, [0, 1, 0]), (3, [0, 1, 2]), (5, [0, 1, 2])])
+@pytest.mark.parametrize(
+    ("count", "picked"),
+    [(1, [0, 0, 0]), (2, [0, 1, 0]), (3, [0, 1, 2]), (5, [0, 1, 2])],
+)
 def test_first_three_repeats_channels_in_turn(count: int, picked: list[int]) -> None:
     """That is what the released code calls zero-shot."""
     module = layer("first-three", count)
@@ -91,7 +104,9 @@ def test_baseline_b_trains_a_copy_of_the_pretrained_first_layer() -> None:
     torch.testing.assert_close(features(module, planes(2)), expected)
     assert all(p.requires_grad for p in module.parameters())
     assert module.embed.weight.data_ptr() != backbone.first_layer.weight.data_ptr()
-    assert sum(p.numel() for p in module.parameters()) == (2 * 3 + 3) + (16 * 3 * 16 + 16)
+    assert sum(p.numel() for p in module.parameters()) == (2 * 3 + 3) + (
+        16 * 3 * 16 + 16
+    )
 
 
 def test_simcmf_starts_with_nothing_added_and_its_image_from_gated_planes() -> None:
@@ -111,5 +126,8 @@ def test_simcmf_adds_a_mix_of_one_embedding_for_each_channel() -> None:
     nn.init.normal_(module.mix, generator=torch.Generator().manual_seed(1))
     x = planes(3)
     gated = x * module.gate(x, whole(x))
-    expected = sum(module.mix[c] * FIRST(gated[:, c : c + 1].expand(-1, 3, -1, -1)) for c in range(3))
+    expected = sum(
+        module.mix[c] * FIRST(gated[:, c : c + 1].expand(-1, 3, -1, -1))
+        for c in range(3)
+    )
     torch.testing.assert_close(features(module, x), expected)

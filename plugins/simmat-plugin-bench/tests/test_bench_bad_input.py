@@ -23,25 +23,48 @@ ARM = '[[arm]]\nname = "x"\n'
 def refused(folder: Path, toml: str, *options: str) -> None:
     """Run a bench that must end with 2 and leave no folder."""
     (folder / "bench.toml").write_text(toml, encoding="utf-8")
-    assert run(["bench", str(folder / "bench.toml"), "--out", str(folder / "out"), *options]) == 2
+    assert (
+        run(
+            [
+                "bench",
+                str(folder / "bench.toml"),
+                "--out",
+                str(folder / "out"),
+                *options,
+            ]
+        )
+        == 2
+    )
     assert not (folder / "out").exists()
 
 
-def test_a_missing_data_set_is_found_before_any_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_data_set_is_found_before_any_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Each cell would find it by itself, a minute later and a hundred times."""
     refused(tmp_path, TINY + SET + ARM)
     said = capsys.readouterr().err
     assert said.count("data 'discs'") == said.count(str(tmp_path / "set")) == 1
 
 
-def test_a_missing_checkpoint_is_found_before_any_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_checkpoint_is_found_before_any_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A slip in the path of a weight file fails every cell of the model."""
     gray_set(tmp_path / "set", train=1, val=1, test=1)
-    refused(tmp_path, 'checkpoints = { sam_vit_b = "no.pth" }\n' + TINY.replace("tiny", "sam_vit_b") + SET + ARM)
+    refused(
+        tmp_path,
+        'checkpoints = { sam_vit_b = "no.pth" }\n'
+        + TINY.replace("tiny", "sam_vit_b")
+        + SET
+        + ARM,
+    )
     assert f"checkpoint of sam_vit_b: {tmp_path / 'no.pth'}" in capsys.readouterr().err
 
 
-def test_only_what_is_to_be_run_must_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_what_is_to_be_run_must_be_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """With --only, a part of a bench runs where the rest of its data is not."""
     toml = TINY + SET + SET.replace("discs", "gone").replace("set", "gone") + ARM
     refused(tmp_path, toml, "--only", "gone")
@@ -50,26 +73,49 @@ def test_only_what_is_to_be_run_must_be_there(tmp_path: Path, capsys: pytest.Cap
     assert "data 'discs'" not in said
 
 
-def test_a_checkpoint_of_an_unknown_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_of_an_unknown_model_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A weight file named for a misspelt model would be ignored, and other weights scored."""
-    refused(tmp_path, 'checkpoints = { sam_vit_bb = "b.pth" }\n' + TINY + SET + ARM, "--dry-run")
-    assert re.search("checkpoints: .*'sam_vit_bb'.*'sam_vit_b'", capsys.readouterr().err)
+    refused(
+        tmp_path,
+        'checkpoints = { sam_vit_bb = "b.pth" }\n' + TINY + SET + ARM,
+        "--dry-run",
+    )
+    assert re.search(
+        "checkpoints: .*'sam_vit_bb'.*'sam_vit_b'", capsys.readouterr().err
+    )
 
 
-def test_no_report_is_made_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_report_is_made_of_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A slip in --out must not end in an empty table."""
     refused(tmp_path, TINY + SET + ARM, "--report")
     assert str(tmp_path / "out") in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": 1}'])
-def test_a_damaged_cell_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+def test_a_damaged_cell_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
     """The user must know which of hundreds of cells to remove."""
     bench = bench_of(tmp_path, TINY + SET + ARM)
     order = bench.cells[-1].folder.settings
     order.parent.mkdir(parents=True)
     order.write_text(content, encoding="utf-8")
-    assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--report"]) == 2
+    assert (
+        run(
+            [
+                "bench",
+                str(tmp_path / "bench.toml"),
+                "--out",
+                str(tmp_path / "out"),
+                "--report",
+            ]
+        )
+        == 2
+    )
     assert f"{order} is damaged" in capsys.readouterr().err
     assert not (tmp_path / "out" / "table.md").exists()
 
@@ -102,25 +148,45 @@ def test_a_damaged_result_is_named_by_its_file_and_field(
     fill(bench.cells[-1], val=0.5, test=0.5)
     result = bench.cells[-1].folder.result
     atomic_write_json(result, json.loads(result.read_text(encoding="utf-8")) | changes)
-    assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--report"]) == 2
+    assert (
+        run(
+            [
+                "bench",
+                str(tmp_path / "bench.toml"),
+                "--out",
+                str(tmp_path / "out"),
+                "--report",
+            ]
+        )
+        == 2
+    )
     said = capsys.readouterr().err
     assert f"error: {result} is damaged ({next(iter(changes))}" in said
     assert f"remove {bench.cells[-1].root} " in said
-    assert not re.search(r"Input should|Field required|Value error|valid (integer|number|string)", said)
+    assert not re.search(
+        r"Input should|Field required|Value error|valid (integer|number|string)", said
+    )
     assert not (tmp_path / "out" / "table.md").exists()
 
 
-def test_a_folder_of_something_else_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_of_something_else_stays_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A slip in --out must not put cells among a data set's images."""
     gray_set(tmp_path / "set", train=1, val=1, test=1)
     (tmp_path / "bench.toml").write_text(TINY + SET + ARM, encoding="utf-8")
     before = sorted((tmp_path / "set").rglob("*"))
-    assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "set")]) == 2
+    assert (
+        run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "set")])
+        == 2
+    )
     assert str(tmp_path / "set") in capsys.readouterr().err
     assert sorted((tmp_path / "set").rglob("*")) == before
 
 
-def test_dry_run_and_report_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_and_report_exclude_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """One of the two would be left out without a word."""
     refused(tmp_path, TINY + SET + ARM, "--report", "--dry-run")
     assert "--dry-run and --report" in capsys.readouterr().err
@@ -131,7 +197,10 @@ def test_dry_run_and_report_exclude_each_other(tmp_path: Path, capsys: pytest.Ca
     [
         ("arm = 5\n" + TINY + SET, "arm .*list, got 5"),
         ("train = 5\n" + SET + ARM, "train .*table, got 5"),
-        (TINY + SET.replace('data = "set"', "simulate = 5") + ARM, "'discs'.*: simulate .*table, got 5"),
+        (
+            TINY + SET.replace('data = "set"', "simulate = 5") + ARM,
+            "'discs'.*: simulate .*table, got 5",
+        ),
         ("x = " + "[" * 3000 + "]" * 3000, "not valid TOML"),
     ],
 )
@@ -155,22 +224,40 @@ def test_a_wrong_shape_is_reported_in_terms_of_toml(
 )
 @pytest.mark.parametrize("options", [(), ("--dry-run",), ("--report",)])
 def test_an_unknown_score_is_refused_before_any_process(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], score: str, protocol: str, said: str, options: tuple[str, ...]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    score: str,
+    protocol: str,
+    said: str,
+    options: tuple[str, ...],
 ) -> None:
     """Else it would be found when the table is made, hours later."""
-    refused(tmp_path, f'score = "{score}"\n{TINY}protocol = "{protocol}"\n' + SET + ARM, *options)
+    refused(
+        tmp_path,
+        f'score = "{score}"\n{TINY}protocol = "{protocol}"\n' + SET + ARM,
+        *options,
+    )
     assert re.search(said, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("score", ["miou_image", "boundary_iou", "by_size.small.miou_object", "iou_by_class.3"])
+@pytest.mark.parametrize(
+    "score",
+    ["miou_image", "boundary_iou", "by_size.small.miou_object", "iou_by_class.3"],
+)
 def test_every_figure_may_be_the_score(tmp_path: Path, score: str) -> None:
     """Which classes and sizes there are, the data will show."""
     bench_of(tmp_path, f'score = "{score}"\n' + TINY + SET + ARM)
 
 
-def test_a_wrong_score_is_reported_beside_other_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_score_is_reported_beside_other_mistakes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Mistakes that come one by one take an afternoon."""
-    refused(tmp_path, 'score = "typo"\n' + TINY + SET + ARM + "lr = 0.1\nloss = 5\n", "--dry-run")
+    refused(
+        tmp_path,
+        'score = "typo"\n' + TINY + SET + ARM + "lr = 0.1\nloss = 5\n",
+        "--dry-run",
+    )
     said = capsys.readouterr().err
     assert "score = 'typo'" in said
     assert "loss" in said

@@ -18,7 +18,11 @@ def test_a_grid_is_every_combination(tmp_path: Path) -> None:
     """The grid of the paper is layers x tuners x seeds on every data set."""
     bench = bench_of(
         tmp_path,
-        "seeds = [0, 1]\n" + TINY + SET + OTHER + '[[grid]]\nmat = ["mat", "linear"]\ntune = ["lora", "frozen"]\n',
+        "seeds = [0, 1]\n"
+        + TINY
+        + SET
+        + OTHER
+        + '[[grid]]\nmat = ["mat", "linear"]\ntune = ["lora", "frozen"]\n',
     )
     trained = [cell for cell in bench.cells if cell.arm != "from scratch"]
     assert len({cell.root for cell in bench.cells}) == len(bench.cells)
@@ -33,9 +37,20 @@ def test_a_grid_is_every_combination(tmp_path: Path) -> None:
 
 def test_settings_go_from_common_to_data_set_to_arm(tmp_path: Path) -> None:
     """What is said nearest to a run counts."""
-    bench = bench_of(tmp_path, TINY + SET + OTHER + '[[arm]]\nname = "x"\n[[arm]]\nname = "y"\nimage_size = 128\n')
+    bench = bench_of(
+        tmp_path,
+        TINY
+        + SET
+        + OTHER
+        + '[[arm]]\nname = "x"\n[[arm]]\nname = "y"\nimage_size = 128\n',
+    )
     sizes = {(cell.dataset, cell.arm): cell.config.image_size for cell in bench.cells}
-    assert [sizes[key] for key in (("a", "x"), ("b", "x"), ("a", "y"), ("b", "y"))] == [64, 32, 128, 128]
+    assert [sizes[key] for key in (("a", "x"), ("b", "x"), ("a", "y"), ("b", "y"))] == [
+        64,
+        32,
+        128,
+        128,
+    ]
     assert cells_named(bench, "a/tiny/x")[0].config.regions == "classes"
 
 
@@ -74,8 +89,12 @@ def test_a_peer_brings_no_references_of_its_own(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(("name", "foundation"), [("zero-shot", "sam_vit_b"), ("from-scratch", "tiny")])
-def test_an_arm_with_the_name_of_an_added_reference_is_refused(tmp_path: Path, name: str, foundation: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "foundation"), [("zero-shot", "sam_vit_b"), ("from-scratch", "tiny")]
+)
+def test_an_arm_with_the_name_of_an_added_reference_is_refused(
+    tmp_path: Path, name: str, foundation: str
+) -> None:
     """Both would write into one folder, and each would find the other's settings there."""
     arm = f'[[arm]]\nname = "{name}"\nfoundation = "{foundation}"\nsteps_factor = 4\n'
     said = f"arm '{name}' on 'a' would share the folder a/{foundation}/{name}"
@@ -93,9 +112,14 @@ def test_a_model_without_zero_shot_says_why(tmp_path: Path) -> None:
 def test_zero_shot_is_one_cell_a_data_set(tmp_path: Path) -> None:
     """It trains nothing, so seeds and rates change nothing."""
     model = TINY.replace("tiny", "sam_vit_b")
-    bench = bench_of(tmp_path, "seeds = [0, 1]\nlr = [1e-3, 1e-4]\n" + model + SET + '[[grid]]\nmat = "mat"\n')
+    bench = bench_of(
+        tmp_path,
+        "seeds = [0, 1]\nlr = [1e-3, 1e-4]\n" + model + SET + '[[grid]]\nmat = "mat"\n',
+    )
     zero = [cell for cell in bench.cells if cell.kind == "zero-shot"]
-    assert [(cell.dataset, cell.config.mat, cell.config.tune) for cell in zero] == [("a", "zeroshot", "frozen")]
+    assert [(cell.dataset, cell.config.mat, cell.config.tune) for cell in zero] == [
+        ("a", "zeroshot", "frozen")
+    ]
 
 
 def test_steps_and_weights_of_an_arm(tmp_path: Path) -> None:
@@ -120,35 +144,43 @@ def test_a_place_decides_nothing_and_a_setting_everything(tmp_path: Path) -> Non
     (tmp_path / "sub").mkdir()
     free = "workers = 1\ngradient_checkpointing = true\n"
     moved = cells_named(bench_of(tmp_path / "sub", TINY + free + common), "/x/")[0]
-    other = cells_named(bench_of(tmp_path, TINY + "weight_decay = 0.1\n" + common), "/x/")[0]
+    other = cells_named(
+        bench_of(tmp_path, TINY + "weight_decay = 0.1\n" + common), "/x/"
+    )[0]
     assert moved.digest() == first.digest() != other.digest()
 
 
 def test_a_described_sensor_is_what_its_file_says(tmp_path: Path) -> None:
     """Scores of two readings of the files must not stand in one table; where the file lies does not matter."""
-    sensor = (
-        'format = 1\nname = "sonar"\ndescription = "echo"\n[[source]]\nfiles = "*.png"\n[[channel]]\nname = "echo"\n'
-    )
+    sensor = 'format = 1\nname = "sonar"\ndescription = "echo"\n'
+    sensor += '[[source]]\nfiles = "*.png"\n[[channel]]\nname = "echo"\n'
     sensor += 'quantity = "counts"\nunit = "count"\n'
     toml = TINY + SET.replace('"gray"', '"s.toml"') + '[[arm]]\nname = "x"\n'
     digests = []
     for folder, more in (("a", ""), ("b", ""), ("c", "nodata = 0\n")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "s.toml").write_text(sensor + more)
-        digests.append(cells_named(bench_of(tmp_path / folder, toml), "/x/")[0].digest())
+        digests.append(
+            cells_named(bench_of(tmp_path / folder, toml), "/x/")[0].digest()
+        )
     assert digests[0] == digests[1] != digests[2]
 
 
 def test_rates_that_are_equal_to_six_digits_have_a_folder_each(tmp_path: Path) -> None:
     """The second would find the first one's results, of other settings."""
-    bench = bench_of(tmp_path, "lr = [0.00123456, 0.001234561, 1e-3]\n" + TINY + SET + '[[arm]]\nname = "x"\n')
+    bench = bench_of(
+        tmp_path,
+        "lr = [0.00123456, 0.001234561, 1e-3]\n" + TINY + SET + '[[arm]]\nname = "x"\n',
+    )
     names = {cell.root.name for cell in cells_named(bench, "/x/")}
     assert names == {"seed-0_lr-0.00123456", "seed-0_lr-0.001234561", "seed-0_lr-0.001"}
 
 
 def test_other_weights_are_another_cell(tmp_path: Path) -> None:
     """Else a table would show what a replaced weight file once gave."""
-    toml = 'checkpoints = { sam_vit_b = "sam.pth" }\n' + TINY.replace("tiny", "sam_vit_b")
+    toml = 'checkpoints = { sam_vit_b = "sam.pth" }\n' + TINY.replace(
+        "tiny", "sam_vit_b"
+    )
     digests = []
     for folder, content in (("a", b"one"), ("b", b"two"), ("c", b"one")):
         (tmp_path / folder).mkdir()
@@ -161,10 +193,21 @@ def test_other_weights_are_another_cell(tmp_path: Path) -> None:
     assert digests[0][scratch] == digests[1][scratch]
 
 
-def test_a_pattern_that_names_no_cell_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pattern_that_names_no_cell_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A bench that runs nothing and reports so looks like one that is done."""
-    (tmp_path / "bench.toml").write_text(TINY + SET + '[[arm]]\nname = "x"\n', encoding="utf-8")
-    arguments = ["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--dry-run", "--only"]
+    (tmp_path / "bench.toml").write_text(
+        TINY + SET + '[[arm]]\nname = "x"\n', encoding="utf-8"
+    )
+    arguments = [
+        "bench",
+        str(tmp_path / "bench.toml"),
+        "--out",
+        str(tmp_path / "out"),
+        "--dry-run",
+        "--only",
+    ]
     assert run([*arguments, "thermal"]) == 2
     assert "--only 'thermal'" in capsys.readouterr().err
     assert run([*arguments, "a/*/x"]) == 0

@@ -25,10 +25,21 @@ MADE = '[[data]]\nname = "made"\nmodality = "gray"\nsimulate = { count = 3, size
 ARM = '[[arm]]\nname = "x"\nfrom_scratch = true\n'
 
 
-def ready(bench: Bench, cells: tuple[Cell, ...] | list[Cell] | None = None, *, rerun: bool = False) -> list[str]:
+def ready(
+    bench: Bench,
+    cells: tuple[Cell, ...] | list[Cell] | None = None,
+    *,
+    rerun: bool = False,
+) -> list[str]:
     """What was said."""
     said: list[str] = []
-    ready_to_run(bench, bench.cells if cells is None else cells, registry(), rerun_changed=rerun, echo=said.append)
+    ready_to_run(
+        bench,
+        bench.cells if cells is None else cells,
+        registry(),
+        rerun_changed=rerun,
+        echo=said.append,
+    )
     return said
 
 
@@ -40,9 +51,13 @@ def test_results_of_other_settings_are_refused_and_named(tmp_path: Path) -> None
     changed = bench_of(tmp_path, TINY.replace("steps = 2", "steps = 3") + SET + ARM)
     assert changed.cells[0].result() is None
     with pytest.raises(ConfigError, match=r"a/tiny/x/seed-0: steps = 3, was 2"):
-        ready_to_run(changed, changed.cells, registry(), rerun_changed=False, echo=lambda _: None)
+        ready_to_run(
+            changed, changed.cells, registry(), rerun_changed=False, echo=lambda _: None
+        )
     said: list[str] = []
-    ready_to_run(changed, changed.cells, registry(), rerun_changed=True, echo=said.append)
+    ready_to_run(
+        changed, changed.cells, registry(), rerun_changed=True, echo=said.append
+    )
     assert [cell.state() for cell in changed.cells] == ["open"]
     assert "steps = 3, was 2" in said[0]
 
@@ -52,12 +67,25 @@ def test_results_on_other_data_are_refused(tmp_path: Path) -> None:
     gray_set(tmp_path / "set")
     bench = bench_of(tmp_path, TINY + SET + ARM)
     data = open_dataset(tmp_path / "set", registry().modality("gray"))
-    fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": digest_dataset(data).fingerprint})
-    ready_to_run(bench, bench.cells, registry("sam"), rerun_changed=False, echo=lambda _: None)
+    fill(
+        bench.cells[0],
+        val=0.5,
+        test=0.5,
+        data={"path": "elsewhere", "fingerprint": digest_dataset(data).fingerprint},
+    )
+    ready_to_run(
+        bench, bench.cells, registry("sam"), rerun_changed=False, echo=lambda _: None
+    )
     image = tmp_path / "set" / "images" / "s0.png"
     image.write_bytes(bytes([*image.read_bytes()[:-1], 0]))
     with pytest.raises(ConfigError, match=r"data .*run"):
-        ready_to_run(bench, bench.cells, registry("sam"), rerun_changed=False, echo=lambda _: None)
+        ready_to_run(
+            bench,
+            bench.cells,
+            registry("sam"),
+            rerun_changed=False,
+            echo=lambda _: None,
+        )
 
 
 def test_a_relabelled_set_is_another_one(tmp_path: Path) -> None:
@@ -65,7 +93,12 @@ def test_a_relabelled_set_is_another_one(tmp_path: Path) -> None:
     gray_set(tmp_path / "set")
     bench = bench_of(tmp_path, TINY + SET + ARM)
     data = open_dataset(tmp_path / "set", registry().modality("gray"))
-    fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": digest_dataset(data).fingerprint})
+    fill(
+        bench.cells[0],
+        val=0.5,
+        test=0.5,
+        data={"path": "elsewhere", "fingerprint": digest_dataset(data).fingerprint},
+    )
     shutil.copy(tmp_path / "set/masks/s1.png", tmp_path / "set/masks/s0.png")
     with pytest.raises(ConfigError, match=r"data .*run"):
         ready(bench)
@@ -94,8 +127,14 @@ def test_a_cell_whose_test_failed_is_not_tested_on_other_data(tmp_path: Path) ->
     gray_set(tmp_path / "set")
     bench = bench_of(tmp_path, TINY + SET + ARM)
     data = open_dataset(tmp_path / "set", registry().modality("gray"))
-    fill(bench.cells[0], val=0.5, data={"path": "set", "fingerprint": digest_dataset(data).fingerprint})
-    atomic_write_json(bench.cells[0].folder.failure, {"format": 1, "log": "a damaged test image"})
+    fill(
+        bench.cells[0],
+        val=0.5,
+        data={"path": "set", "fingerprint": digest_dataset(data).fingerprint},
+    )
+    atomic_write_json(
+        bench.cells[0].folder.failure, {"format": 1, "log": "a damaged test image"}
+    )
     assert (bench.cells[0].state(), ready(bench)) == ("failed", [])
     shutil.copy(tmp_path / "set/masks/s1.png", tmp_path / "set/masks/s0.png")
     with pytest.raises(ConfigError, match=r"data .*run"):
@@ -110,16 +149,21 @@ def test_nodata_of_one_source_of_several_is_taken(tmp_path: Path) -> None:
         check_inputs(bench, bench.cells, registry("sam"))
 
 
-def test_a_set_without_a_test_split_is_found_before_the_first_process(tmp_path: Path) -> None:
+def test_a_set_without_a_test_split_is_found_before_the_first_process(
+    tmp_path: Path,
+) -> None:
     """Every cell would train and fail at the end, and test images added then make it another set."""
     gray_set(tmp_path / "set")
-    (tmp_path / "set/card.toml").write_text('regions = "instances"\nmin_region = 5000\n', encoding="utf-8")
+    (tmp_path / "set/card.toml").write_text(
+        'regions = "instances"\nmin_region = 5000\n', encoding="utf-8"
+    )
     bench = bench_of(tmp_path, TINY + SET + ARM)
     with pytest.raises(ConfigError, match=r"data 'a': .* 5000 px"):
         check_inputs(bench, bench.cells, registry("sam"))
     (tmp_path / "set/card.toml").write_text('regions = "instances"\n', encoding="utf-8")
     (tmp_path / "set/manifest.csv").write_text(
-        "id,split,image,mask\na,train,images/s0.png,masks/s0.png\nb,val,images/s1.png,masks/s1.png\n", encoding="utf-8"
+        "id,split,image,mask\na,train,images/s0.png,masks/s0.png\nb,val,images/s1.png,masks/s1.png\n",
+        encoding="utf-8",
     )
     with pytest.raises(ConfigError, match=r"data 'a': .*test"):
         check_inputs(bench, bench.cells, registry("sam"))
@@ -129,19 +173,31 @@ def test_results_stay_where_a_checkpoint_is_not_here_any_more(tmp_path: Path) ->
     """A report on a laptop, without the weights, is of the results that were copied there."""
     (tmp_path / "sam.pth").write_bytes(b"weights")
     model = TINY.replace("tiny", "sam_vit_b")
-    toml = 'checkpoints = { sam_vit_b = "sam.pth" }\n' + model + SET + '[[arm]]\nname = "x"\n'
+    toml = (
+        'checkpoints = { sam_vit_b = "sam.pth" }\n'
+        + model
+        + SET
+        + '[[arm]]\nname = "x"\n'
+    )
     for cell in bench_of(tmp_path, toml).cells:
         fill(cell, val=0.5, test=0.5)
     (tmp_path / "sam.pth").unlink()
     assert {cell.state() for cell in bench_of(tmp_path, toml).cells} == {"tested"}
 
 
-def test_objects_that_cannot_be_repeated_are_found_before_the_first_process(tmp_path: Path) -> None:
+def test_objects_that_cannot_be_repeated_are_found_before_the_first_process(
+    tmp_path: Path,
+) -> None:
     """Every cell would fail by itself, an hour into the night."""
     gray_set(tmp_path / "set")
     repeated = ARM + "paste = 0.5\n"
-    check_inputs(bench := bench_of(tmp_path, TINY + SET + repeated), bench.cells, registry("sam"))
-    bench = bench_of(tmp_path, TINY + SET + 'regions = "classes"\n' + ARM + repeated.replace('"x"', '"y"'))
+    check_inputs(
+        bench := bench_of(tmp_path, TINY + SET + repeated), bench.cells, registry("sam")
+    )
+    bench = bench_of(
+        tmp_path,
+        TINY + SET + 'regions = "classes"\n' + ARM + repeated.replace('"x"', '"y"'),
+    )
     with pytest.raises(ConfigError, match=r"data 'a': --paste 0\.5"):
         check_inputs(bench, bench.cells, registry("sam"))
 
@@ -151,10 +207,15 @@ def test_what_is_not_to_be_run_stays_as_it_is(tmp_path: Path) -> None:
     gray_set(tmp_path / "set")
     for cell in bench_of(tmp_path, TINY + SET + OTHER_SET + ARM).cells:
         fill(cell, val=0.5, test=0.5)
-    changed = bench_of(tmp_path, TINY.replace("steps = 2", "steps = 3") + SET + OTHER_SET + ARM)
+    changed = bench_of(
+        tmp_path, TINY.replace("steps = 2", "steps = 3") + SET + OTHER_SET + ARM
+    )
     said = ready(changed, cells_named(changed, "a/"), rerun=True)
     assert len(said) == 1
-    assert [(cell.dataset, cell.state()) for cell in changed.cells] == [("a", "open"), ("b", "changed")]
+    assert [(cell.dataset, cell.state()) for cell in changed.cells] == [
+        ("a", "open"),
+        ("b", "changed"),
+    ]
 
 
 def test_simulated_data_is_made_as_the_bench_says_now(tmp_path: Path) -> None:
@@ -173,7 +234,9 @@ def test_simulated_data_is_made_as_the_bench_says_now(tmp_path: Path) -> None:
     assert "simulated 3" in ready(bench)[0], "it is not known how it was made"
 
 
-def test_results_on_other_simulated_data_are_refused_before_it_is_replaced(tmp_path: Path) -> None:
+def test_results_on_other_simulated_data_are_refused_before_it_is_replaced(
+    tmp_path: Path,
+) -> None:
     """Who put the wrong number into the TOML gets both back by putting it right."""
     bench = bench_of(tmp_path, TINY + MADE + ARM)
     ready(bench)

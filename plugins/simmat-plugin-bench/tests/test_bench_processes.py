@@ -17,7 +17,10 @@ from simmat_plugin_bench.run import Runner, process_slots
 
 from simmat.threads import usable_cpus
 
-TOML = TINY + '[[data]]\nname = "discs"\nmodality = "gray"\ndata = "set"\n[[arm]]\nname = "x"\n'
+TOML = (
+    TINY
+    + '[[data]]\nname = "discs"\nmodality = "gray"\ndata = "set"\n[[arm]]\nname = "x"\n'
+)
 
 
 def test_each_gpu_gets_a_cell_and_no_other_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +39,9 @@ def test_only_visible_gpus_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found == [{"CUDA_VISIBLE_DEVICES": "5"}, {"CUDA_VISIBLE_DEVICES": "GPU-7"}]
 
 
-def test_cores_are_divided_unless_their_number_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cores_are_divided_unless_their_number_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Four cells of eight threads each on eight cores are slower than four of two."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(run, "usable_cpus", lambda: 8)
@@ -47,7 +52,9 @@ def test_cores_are_divided_unless_their_number_is_set(monkeypatch: pytest.Monkey
     assert process_slots(4) == [{}] * 4
 
 
-def test_a_process_that_cannot_start_fails_that_cell_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_cannot_start_fails_that_cell_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A full disk at night must not cost the others, and the cell says why it failed."""
 
     def full(*_: Any, **__: Any) -> None:
@@ -63,7 +70,10 @@ def test_a_process_that_cannot_start_fails_that_cell_alone(tmp_path: Path, monke
     assert {cell.state() for cell in bench.cells} == {"failed"}
 
 
-COMMANDS = {"saves": "cat > /dev/null; exit 130", "hangs": "while :; do sleep 0.05; done"}
+COMMANDS = {
+    "saves": "cat > /dev/null; exit 130",
+    "hangs": "while :; do sleep 0.05; done",
+}
 
 
 @pytest.mark.parametrize("cell", COMMANDS)
@@ -78,7 +88,9 @@ def test_running_cells_end_when_the_bench_is_stopped(
     monkeypatch.setattr(run, "GRACE_SECONDS", 60 if cell == "saves" else 0.5)
     bench = bench_of(tmp_path, TOML)
     failures: list[str] = []
-    runner = Runner(bench, [{}, {}], lambda job, seconds, failure: failures.append(failure))
+    runner = Runner(
+        bench, [{}, {}], lambda job, seconds, failure: failures.append(failure)
+    )
     thread = threading.Thread(target=runner.run)
     thread.start()
     while sum("ready" in log.read_text() for log in bench.out.rglob("log.txt")) < 2:
@@ -88,4 +100,6 @@ def test_running_cells_end_when_the_bench_is_stopped(
     thread.join(30)
     assert not thread.is_alive()
     assert failures == ["", ""]
-    assert {process.returncode for process in started} == {130 if cell == "saves" else -signal.SIGKILL}
+    assert {process.returncode for process in started} == {
+        130 if cell == "saves" else -signal.SIGKILL
+    }

@@ -38,14 +38,20 @@ def test_cells_are_put_back_as_they_were(tmp_path: Path) -> None:
     assert [cell.state() for cell in again.cells][:3] == ["tested", "tested", "open"]
     write_report(again)
     for name in ("table.md", "table.csv", "results.json", "index.html"):
-        assert (again.out / name).read_text().replace("/b/", "/a/") == (file.parent / name).read_text()
+        assert (again.out / name).read_text().replace("/b/", "/a/") == (
+            file.parent / name
+        ).read_text()
 
 
-def test_what_has_begun_here_and_what_had_other_settings_stays_out(tmp_path: Path) -> None:
+def test_what_has_begun_here_and_what_had_other_settings_stays_out(
+    tmp_path: Path,
+) -> None:
     """A result of other settings would stand in the wrong row; one that is here is not replaced."""
     file = reported(tmp_path / "a")
     (tmp_path / "b").mkdir()
-    other = bench_of(tmp_path / "b", SEEDS + TINY.replace("steps = 2", "steps = 3") + SET + ARM)
+    other = bench_of(
+        tmp_path / "b", SEEDS + TINY.replace("steps = 2", "steps = 3") + SET + ARM
+    )
     assert take_results(file, other.cells) == (0, 2)
     assert not other.out.exists()
     (tmp_path / "c").mkdir()
@@ -68,7 +74,9 @@ def _moved(values: Any) -> None:
         lambda values: values.pop("format"),
         lambda values: values.update(format=2),
         lambda values: values.update(cells=[]),
-        lambda values: next(iter(values["cells"].values()))["result"].update(seconds=-1),
+        lambda values: next(iter(values["cells"].values()))["result"].update(
+            seconds=-1
+        ),
         lambda values: next(iter(values["cells"].values()))["settings"].update(lr=0.5),
         _moved,
     ],
@@ -85,7 +93,9 @@ def test_a_damaged_file_is_refused_whole(damage: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.plugins("bench", "sam")
-def test_a_report_is_made_from_the_file_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_is_made_from_the_file_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The published figures are read without the data, which does not come with the project."""
     file = reported(tmp_path / "a")
     out = tmp_path / "again"

@@ -25,9 +25,21 @@ ARMS = '[[data]]\nname = "discs"\nmodality = "gray"\ndata = "set"\n[[arm]]\nname
 NOT_THE_SAME = {"seconds", "test_seconds", "peak_memory_bytes"}
 
 
-def bench(folder: Path, *options: str, plugins: str = "testing,bench") -> subprocess.CompletedProcess[str]:
+def bench(
+    folder: Path, *options: str, plugins: str = "testing,bench"
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-P", "-m", "simmat", "bench", "bench.toml", "--out", "out", *options],
+        [
+            sys.executable,
+            "-P",
+            "-m",
+            "simmat",
+            "bench",
+            "bench.toml",
+            "--out",
+            "out",
+            *options,
+        ],
         cwd=folder,
         env={**environment(), "SIMMAT_PLUGINS": plugins},
         capture_output=True,
@@ -52,9 +64,12 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for path in sorted((folder / "out" / "cells").rglob("result.json")):
         values = json.loads(path.read_text(encoding="utf-8"))
-        values["data"] = values["data"]["fingerprint"]  # where the set lies is another matter
+        # where the set lies is another matter
+        values["data"] = values["data"]["fingerprint"]
         name = str(path.parent.relative_to(folder / "out" / "cells"))
-        found[name] = {key: value for key, value in values.items() if key not in NOT_THE_SAME}
+        found[name] = {
+            key: value for key, value in values.items() if key not in NOT_THE_SAME
+        }
     return found
 
 
@@ -68,7 +83,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_grid_runs_to_its_table(whole: Path) -> None:
     """One command from a TOML to the table, the plots and the page."""
-    assert {path.name for path in (whole / "out").iterdir()} >= {"table.md", "table.csv", "index.html", "plots"}
+    assert {path.name for path in (whole / "out").iterdir()} >= {
+        "table.md",
+        "table.csv",
+        "index.html",
+        "plots",
+    }
     assert "| x | 0." in (whole / "out" / "table.md").read_text()
 
 
@@ -93,35 +113,54 @@ def test_a_test_score_is_the_mean_of_the_ious_beside_it(whole: Path) -> None:
 
 def test_what_is_done_is_not_run_again(whole: Path) -> None:
     """The same command again is a look at the table."""
-    before = {path: path.stat().st_mtime_ns for path in (whole / "out" / "cells").rglob("*")}
+    before = {
+        path: path.stat().st_mtime_ns for path in (whole / "out" / "cells").rglob("*")
+    }
     again = bench(whole)
     assert again.returncode == 0
-    assert {path: path.stat().st_mtime_ns for path in (whole / "out" / "cells").rglob("*")} == before
+    assert {
+        path: path.stat().st_mtime_ns for path in (whole / "out" / "cells").rglob("*")
+    } == before
 
 
-def test_a_killed_bench_is_resumed_to_the_same_results(whole: Path, tmp_path: Path) -> None:
+def test_a_killed_bench_is_resumed_to_the_same_results(
+    whole: Path, tmp_path: Path
+) -> None:
     """A power cut costs the step under way: what was done stays, the result is that of a bench never killed."""
     folder = prepared(tmp_path / "killed")
     command = [sys.executable, "-m", "simmat", "bench", "bench.toml", "--out", "out"]
-    process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment(), stdout=subprocess.DEVNULL
+    )
     until = time.monotonic() + 300
-    while not (len(results(folder)) == 1 and len(list((folder / "out").rglob("metrics.jsonl"))) == 2):
+    while not (
+        len(results(folder)) == 1
+        and len(list((folder / "out").rglob("metrics.jsonl"))) == 2
+    ):
         assert process.poll() is None
         assert time.monotonic() < until
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    done = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("result.json")}
+    done = {
+        path: path.stat().st_mtime_ns for path in (folder / "out").rglob("result.json")
+    }
     assert bench(folder).returncode == 0
     assert results(folder) == results(whole)
     assert {path: path.stat().st_mtime_ns for path in done} == done
 
 
-def test_a_stopped_bench_ends_its_processes_and_says_how_to_resume(tmp_path: Path) -> None:
+def test_a_stopped_bench_ends_its_processes_and_says_how_to_resume(
+    tmp_path: Path,
+) -> None:
     """Ctrl-C must not leave a training that nobody sees."""
-    folder = prepared(tmp_path / "stopped", RUN.replace("steps = 2", "steps = 10000") + ARMS)
+    folder = prepared(
+        tmp_path / "stopped", RUN.replace("steps = 2", "steps = 10000") + ARMS
+    )
     command = [sys.executable, "-m", "simmat", "bench", "bench.toml", "--out", "out"]
-    process = subprocess.Popen(command, cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True
+    )
     until = time.monotonic() + 300
     while not any(log.read_text() for log in (folder / "out").rglob("metrics.jsonl")):
         assert time.monotonic() < until
@@ -138,8 +177,14 @@ def test_a_stopped_bench_ends_its_processes_and_says_how_to_resume(tmp_path: Pat
     (folder / "set").rename(folder / "moved")
     toml = (folder / "bench.toml").read_text()
     (folder / "bench.toml").write_text(toml.replace('data = "set"', 'data = "moved"'))
-    process = subprocess.Popen(command, cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True)
-    while "going on" not in log.read_text() and process.poll() is None and log.read_text().count("from step") < 2:
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    while (
+        "going on" not in log.read_text()
+        and process.poll() is None
+        and log.read_text().count("from step") < 2
+    ):
         assert time.monotonic() < until
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
@@ -151,7 +196,9 @@ def test_a_stopped_bench_ends_its_processes_and_says_how_to_resume(tmp_path: Pat
 def test_the_untouched_model_is_scored_on_validation_and_test(tmp_path: Path) -> None:
     """The number that every gain is taken against; a file of the user's that is named as a module changes nothing."""
     if find_spec("simmat_plugin_lite") is None:
-        pytest.skip("needs simmat-plugin-lite, a small model that has a zero-shot score")
+        pytest.skip(
+            "needs simmat-plugin-lite, a small model that has a zero-shot score"
+        )
     folder = prepared(tmp_path / "zero", (RUN + ARMS).replace("tiny", "lite"))
     (folder / "statistics.py").write_text("raise RuntimeError\n", encoding="utf-8")
     done = bench(folder, "--only", "zero-shot", plugins="testing,bench,lite")
@@ -168,7 +215,11 @@ def test_the_untouched_model_is_scored_on_validation_and_test(tmp_path: Path) ->
 def test_a_failure_stops_no_other_cell(tmp_path: Path) -> None:
     """One arm that cannot work must not cost the night."""
     folder = prepared(
-        tmp_path / "failing", "scratch_lr = 1e-3\n" + TINY + ARMS + '[[arm]]\nname = "few"\ntrain_images = 99\n'
+        tmp_path / "failing",
+        "scratch_lr = 1e-3\n"
+        + TINY
+        + ARMS
+        + '[[arm]]\nname = "few"\ntrain_images = 99\n',
     )
     done = bench(folder, "--jobs", "2")
     assert done.returncode == 1

@@ -23,10 +23,16 @@ def jobs(bench: Bench) -> set[tuple[str, bool]]:
     return {(job.cell.name.split("/")[-1], job.test) for job in all_jobs(bench)}
 
 
-def test_every_rate_is_tried_with_the_first_seed_and_the_test_split_unread(tmp_path: Path) -> None:
+def test_every_rate_is_tried_with_the_first_seed_and_the_test_split_unread(
+    tmp_path: Path,
+) -> None:
     """A rate chosen where the result is read would make the result too good."""
     bench = bench_of(tmp_path, RATES + TINY + SET + ARM)
-    assert jobs(bench) == {("seed-0_lr-0.01", False), ("seed-0_lr-0.001", False), ("seed-0_lr-0.0001", False)}
+    assert jobs(bench) == {
+        ("seed-0_lr-0.01", False),
+        ("seed-0_lr-0.001", False),
+        ("seed-0_lr-0.0001", False),
+    }
 
 
 def test_nothing_is_chosen_while_one_rate_is_missing(tmp_path: Path) -> None:
@@ -45,7 +51,8 @@ def test_the_best_rate_on_validation_is_tested_and_repeated(tmp_path: Path) -> N
     assert jobs(bench) == {("seed-0_lr-0.001", True), ("seed-1_lr-0.001", True)}
     chosen = arm_state(bench, bench.settings.data[0], bench.arms[0]).chosen
     for cell in chosen:
-        fill(cell, val=0.1, test=0.9)  # however it did there, and whatever the test split says, the choice stands
+        # however it did there, and whatever the test split says, the choice stands
+        fill(cell, val=0.1, test=0.9)
     fill(chosen[0], val=0.6, test=0.0)
     assert jobs(bench) == set()
 
@@ -87,7 +94,11 @@ def test_bundles_of_rates_that_lost_are_removed(tmp_path: Path) -> None:
         cell.folder.run.mkdir(parents=True)
         (cell.folder.run / "bundle.safetensors").touch()
     remove_bundles(bench, tried[1])
-    assert [(cell.folder.run / "bundle.safetensors").is_file() for cell in tried] == [False, True, False]
+    assert [(cell.folder.run / "bundle.safetensors").is_file() for cell in tried] == [
+        False,
+        True,
+        False,
+    ]
 
 
 def test_a_bundle_of_version_0_1_is_a_bundle(tmp_path: Path) -> None:
@@ -101,5 +112,9 @@ def test_a_bundle_of_version_0_1_is_a_bundle(tmp_path: Path) -> None:
         (cell.folder.run / "bundle/weights.safetensors").touch()
     assert not bundle_is_gone(tried[1].folder, "train")
     remove_bundles(bench, tried[1])
-    assert [(cell.folder.run / "bundle").exists() for cell in tried] == [False, True, False]
+    assert [(cell.folder.run / "bundle").exists() for cell in tried] == [
+        False,
+        True,
+        False,
+    ]
     assert bundle_is_gone(tried[0].folder, "train")

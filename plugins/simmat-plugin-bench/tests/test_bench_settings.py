@@ -66,24 +66,47 @@ def test_values_of_training_are_checked_where_they_stand(tmp_path: Path) -> None
         (SET + SET + GRID, "on 'a' and .*on 'a' would share"),
         (SET, "nothing to train"),
         (SET + GRID + 'on = "b"', "grid 1 .*'b'"),
-        (SET + GRID + "train_images = 3\ntrain_share = 0.5", "train_images and train_share"),
+        (
+            SET + GRID + "train_images = 3\ntrain_share = 0.5",
+            "train_images and train_share",
+        ),
         (SET + GRID + 'tune = "lorra"', "'lorra'.*'lora'"),
-        (SET + '[[arm]]\nname = "x"\n[[arm]]\nname = "x"\n', "arm 'x' on .* and arm 'x' on .*share"),
-        (NEAR.format("b c") + NEAR.format("b-c") + GRID, "'b c' and .*'b-c' .*folder b-c"),
-        (SET + '[[arm]]\nname = "x"\n[[arm]]\nname = "from scratch"\n', "'from scratch'.*reference"),
-        (SET.replace('"set"', '"~no-such-user/set"') + GRID, "~no-such-user.*home folder"),
-        (SET + GRID + '[checkpoints]\ntiny = "~no-such-user/w.pth"', "~no-such-user.*home folder"),
+        (
+            SET + '[[arm]]\nname = "x"\n[[arm]]\nname = "x"\n',
+            "arm 'x' on .* and arm 'x' on .*share",
+        ),
+        (
+            NEAR.format("b c") + NEAR.format("b-c") + GRID,
+            "'b c' and .*'b-c' .*folder b-c",
+        ),
+        (
+            SET + '[[arm]]\nname = "x"\n[[arm]]\nname = "from scratch"\n',
+            "'from scratch'.*reference",
+        ),
+        (
+            SET.replace('"set"', '"~no-such-user/set"') + GRID,
+            "~no-such-user.*home folder",
+        ),
+        (
+            SET + GRID + '[checkpoints]\ntiny = "~no-such-user/w.pth"',
+            "~no-such-user.*home folder",
+        ),
         (SET + GRID + "image_size = 100\n", "multiple of 16"),
         (SET + GRID + "mat_options = { widht = 3 }\n", "'widht'.*'width'"),
         (SET + GRID + "seed = 3\n", "grid 1: .*'seed'.*'seeds'"),
         (SET + GRID + '[quick]\ndata = "b"\n', "quick .*'b'.* a"),
-        (SET + GRID + '[quick]\narms = "mat + lara"\n', r"'mat \+ lara'.*'mat \+ lora'"),
+        (
+            SET + GRID + '[quick]\narms = "mat + lara"\n',
+            r"'mat \+ lara'.*'mat \+ lora'",
+        ),
         (SET + GRID + "[quick]\nimage_size = -1\n", "quick: settings: image_size must"),
         (SET + GRID + "options = { steps = 2 }\n", "'options'"),
         (SET + GRID + "[quick]\nstep = 3\n", "quick: .*'step'.*'steps'"),
     ],
 )
-def test_what_does_not_go_together_is_refused(tmp_path: Path, toml: str, said: str) -> None:
+def test_what_does_not_go_together_is_refused(
+    tmp_path: Path, toml: str, said: str
+) -> None:
     """A grid runs for hours; a slip in it must show at once."""
     assert re.search(said, message(tmp_path, TINY + toml))
 
@@ -92,14 +115,28 @@ def test_quick_runs_what_its_table_leaves(tmp_path: Path) -> None:
     """A look at a bench of hours in minutes, with every setting that the table does not change as it was."""
     toml = TINY + SET + SET.replace('"a"', '"b"') + GRID + "seeds = [0, 1]\n"
     toml += '[[arm]]\nname = "other"\nval_every = 2\n'
-    whole = bench_of(tmp_path, toml + '[quick]\ndata = "b"\narms = ["mat + lora", "other"]\nseeds = 5\nepochs = 3\n')
+    whole = bench_of(
+        tmp_path,
+        toml
+        + '[quick]\ndata = "b"\narms = ["mat + lora", "other"]\nseeds = 5\nepochs = 3\n',
+    )
     assert {cell.dataset for cell in whole.cells} == {"a", "b"}
     assert all(cell.config.epochs is None for cell in whole.cells)
     path = tmp_path / "bench.toml"
     short = bench_of(tmp_path, path.read_text(encoding="utf-8"), quick=True)
-    trained = [cell for cell in short.cells if cell.kind == "train" and not cell.config.from_scratch]
-    assert [(cell.dataset, cell.arm, cell.seed) for cell in trained] == [("b", "mat + lora", 5), ("b", "other", 5)]
-    assert [(cell.config.epochs, cell.config.val_every, cell.config.image_size) for cell in trained] == [
+    trained = [
+        cell
+        for cell in short.cells
+        if cell.kind == "train" and not cell.config.from_scratch
+    ]
+    assert [(cell.dataset, cell.arm, cell.seed) for cell in trained] == [
+        ("b", "mat + lora", 5),
+        ("b", "other", 5),
+    ]
+    assert [
+        (cell.config.epochs, cell.config.val_every, cell.config.image_size)
+        for cell in trained
+    ] == [
         (3, 1, 64),
         (3, 2, 64),
     ]
@@ -108,7 +145,12 @@ def test_quick_runs_what_its_table_leaves(tmp_path: Path) -> None:
 
 def test_quick_must_leave_something(tmp_path: Path) -> None:
     """A run of no cell would look like one that went well."""
-    toml = TINY + SET + SET.replace('"a"', '"b"') + '[[arm]]\nname = "x"\non = "a"\n[quick]\ndata = "b"\n'
+    toml = (
+        TINY
+        + SET
+        + SET.replace('"a"', '"b"')
+        + '[[arm]]\nname = "x"\non = "a"\n[quick]\ndata = "b"\n'
+    )
     with pytest.raises(ConfigError, match=r"quick .*cell"):
         bench_of(tmp_path, toml, quick=True)
 
@@ -121,6 +163,8 @@ def test_quick_without_its_table_is_refused(tmp_path: Path) -> None:
 
 def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     """A bench lies beside its data and is run from anywhere."""
-    bench = bench_of(tmp_path, 'checkpoints = { sam_vit_b = "b.pth" }\n' + TINY + SET + GRID)
+    bench = bench_of(
+        tmp_path, 'checkpoints = { sam_vit_b = "b.pth" }\n' + TINY + SET + GRID
+    )
     assert bench.settings.data[0].data == tmp_path / "set"
     assert bench.settings.checkpoints == {"sam_vit_b": tmp_path / "b.pth"}

@@ -14,7 +14,15 @@ import pytest
 from bench_set import TINY, bench_of, cells_named, fill
 from simmat_plugin_bench.grid import Bench
 from simmat_plugin_bench.plots import arm_styles, curves_figure
-from simmat_plugin_bench.report import as_csv, data_table, differences, markdown, mean_of, overview, write_report
+from simmat_plugin_bench.report import (
+    as_csv,
+    data_table,
+    differences,
+    markdown,
+    mean_of,
+    overview,
+    write_report,
+)
 from simmat_plugin_bench.results import SeedScores, collect
 
 from simmat.cli import run
@@ -49,15 +57,27 @@ def filled(folder: Path) -> Bench:
     bench = bench_of(folder, SEEDS + MODEL + SETS + ARMS)
     for data, values in SCORES.items():
         for seed, value in enumerate(values):
-            fill(cells_named(bench, f"{data}/sam_vit_b/x/seed-{seed}")[0], val=0.7, test=value)
-        fill(cells_named(bench, f"{data}/sam_vit_b/zero-shot")[0], val=0.1, test=0.25, trainable=0, curve=[])
+            fill(
+                cells_named(bench, f"{data}/sam_vit_b/x/seed-{seed}")[0],
+                val=0.7,
+                test=value,
+            )
+        fill(
+            cells_named(bench, f"{data}/sam_vit_b/zero-shot")[0],
+            val=0.1,
+            test=0.25,
+            trainable=0,
+            curve=[],
+        )
     return bench
 
 
 def test_scores_are_mean_and_sample_deviation_over_seeds(tmp_path: Path) -> None:
     """Of a few seeds the deviation with n instead of n - 1 is far too small."""
     results = collect(filled(tmp_path))
-    row = next(row for row in results.rows if row.data.name == "a" and row.arm.name == "x")
+    row = next(
+        row for row in results.rows if row.data.name == "a" and row.arm.name == "x"
+    )
     assert row.score == SeedScores((0.4, 0.6))
     assert str(row.score) == f"0.500 ± {statistics.stdev([0.4, 0.6]):.3f}"
     assert row.gain == pytest.approx(0.25)
@@ -69,25 +89,51 @@ DENSE = {"everything": {"ap50": 0.3}, "semantic": {"miou": 0.5}}
 
 def test_a_score_may_be_of_masks_without_prompts(tmp_path: Path) -> None:
     """Rates are chosen by the same figure, and the untuned model, which has no class map, has none."""
-    toml = 'score = "semantic.miou"\nlr = [1e-3, 1e-4]\n' + MODEL + SETS.partition('[[data]]\nname = "b"')[0] + ARMS
+    toml = (
+        'score = "semantic.miou"\nlr = [1e-3, 1e-4]\n'
+        + MODEL
+        + SETS.partition('[[data]]\nname = "b"')[0]
+        + ARMS
+    )
     bench = bench_of(tmp_path, toml)
     for rate, clicks, classes in (("0.001", 0.9, 0.2), ("0.0001", 0.4, 0.6)):
         cell = cells_named(bench, f"a/sam_vit_b/x/seed-0_lr-{rate}")[0]
-        val = {"kind": "val", "step": 2, "miou_object": clicks, "semantic": {"miou": classes}}
+        val = {
+            "kind": "val",
+            "step": 2,
+            "miou_object": clicks,
+            "semantic": {"miou": classes},
+        }
         fill(cell, val=clicks, test=clicks)
         values = json.loads(cell.folder.result.read_text())
         values["test"] |= DENSE if classes == 0.6 else {}
         atomic_write_json(cell.folder.result, values | {"val": val})
-    fill(cells_named(bench, "a/sam_vit_b/zero-shot")[0], val=0.1, test=0.25, trainable=0, curve=[])
-    row, zero = (next(row for row in collect(bench).rows if row.arm.name == name) for name in ("x", "zero-shot"))
-    assert (row.lr, row.score, row.vals, row.gain) == (1e-4, SeedScores((0.5,)), {0: 0.6}, None)
+    fill(
+        cells_named(bench, "a/sam_vit_b/zero-shot")[0],
+        val=0.1,
+        test=0.25,
+        trainable=0,
+        curve=[],
+    )
+    row, zero = (
+        next(row for row in collect(bench).rows if row.arm.name == name)
+        for name in ("x", "zero-shot")
+    )
+    assert (row.lr, row.score, row.vals, row.gain) == (
+        1e-4,
+        SeedScores((0.5,)),
+        {0: 0.6},
+        None,
+    )
     assert (zero.score, zero.state) == (None, "no such metric")
 
 
 def test_the_mean_is_over_the_averaged_data_sets_seed_by_seed(tmp_path: Path) -> None:
     """Its deviation is that of what one run of the whole bench would say."""
     results = collect(filled(tmp_path))
-    score, gain, _ = mean_of(results, next(arm for arm in results.bench.arms if arm.name == "x"))
+    score, gain, _ = mean_of(
+        results, next(arm for arm in results.bench.arms if arm.name == "x")
+    )
     assert score is not None
     assert score.values == pytest.approx((0.45, 0.7))
     assert gain == pytest.approx(0.575 - 0.25)
@@ -110,8 +156,15 @@ def test_arms_that_have_not_begun_can_be_left_out(tmp_path: Path) -> None:
     """After a part of a large bench the terminal would show little else."""
     results = collect(filled(tmp_path))
     data = results.bench.settings.data[0]
-    assert [line[0] for line in data_table(results, data).rows] == ["zero-shot", "random", "x"]
-    assert [line[0] for line in data_table(results, data, waiting=False).rows] == ["zero-shot", "x"]
+    assert [line[0] for line in data_table(results, data).rows] == [
+        "zero-shot",
+        "random",
+        "x",
+    ]
+    assert [line[0] for line in data_table(results, data, waiting=False).rows] == [
+        "zero-shot",
+        "x",
+    ]
 
 
 def test_the_terminal_shows_what_has_begun_and_names_the_rest_once(
@@ -121,7 +174,18 @@ def test_the_terminal_shows_what_has_begun_and_names_the_rest_once(
     bench = filled(tmp_path)
     for cell in [cell for cell in bench.cells if cell.dataset == "b"]:
         shutil.rmtree(cell.root, ignore_errors=True)
-    assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--report"]) == 0
+    assert (
+        run(
+            [
+                "bench",
+                str(tmp_path / "bench.toml"),
+                "--out",
+                str(tmp_path / "out"),
+                "--report",
+            ]
+        )
+        == 0
+    )
     first, *rest = capsys.readouterr().out.strip().split("\n\n")
     assert first.startswith("a: ")
     assert "\nx " in first
@@ -136,16 +200,33 @@ def test_an_arm_of_one_data_set_has_no_mean_beside_those_of_all(tmp_path: Path) 
     only = ARMS.replace('name = "x"', 'name = "x"\non = "a"')
     assert only != ARMS
     table = overview(collect(bench_of(tmp_path, SEEDS + MODEL + SETS + only)))
-    row = next(dict(zip(table.head, line, strict=True)) for line in table.rows if line[0] == "x")
-    assert (row["a"], row["b"], row["mean"], row["gain"]) == ("0.500 ± 0.141", "", "– (1 of 2)", "–")
+    row = next(
+        dict(zip(table.head, line, strict=True))
+        for line in table.rows
+        if line[0] == "x"
+    )
+    assert (row["a"], row["b"], row["mean"], row["gain"]) == (
+        "0.500 ± 0.141",
+        "",
+        "– (1 of 2)",
+        "–",
+    )
 
 
 def test_the_csv_has_a_line_for_every_seed(tmp_path: Path) -> None:
     """Who computes on it must see what is missing."""
     lines = list(csv.DictReader(io.StringIO(as_csv(collect(filled(tmp_path))))))
     assert len(lines) == 3 * (1 + 2 + 2)
-    done = next(line for line in lines if (line["data"], line["arm"], line["seed"]) == ("b", "x", "1"))
-    assert (float(done["score"]), done["trainable"], done["state"]) == (0.8, "1000", "done")
+    done = next(
+        line
+        for line in lines
+        if (line["data"], line["arm"], line["seed"]) == ("b", "x", "1")
+    )
+    assert (float(done["score"]), done["trainable"], done["state"]) == (
+        0.8,
+        "1000",
+        "done",
+    )
     missing = next(line for line in lines if line["arm"] == "random")
     assert (missing["score"], missing["state"]) == ("", "not begun")
 
@@ -156,17 +237,27 @@ def test_a_line_of_the_csv_is_of_its_seed_alone(tmp_path: Path) -> None:
     for seed, val in enumerate((0.1, 0.6)):
         cell = cells_named(bench, f"a/sam_vit_b/x/seed-{seed}")[0]
         memory = {"peak_memory_bytes": 1000 + seed, "peak_device_bytes": None}
-        fill(cell, val=val, test=SCORES["a"][seed], seconds=100.0 * (seed + 1), **memory)
-    lines = [line for line in csv.DictReader(io.StringIO(as_csv(collect(bench)))) if line["data"] == "a"]
+        fill(
+            cell, val=val, test=SCORES["a"][seed], seconds=100.0 * (seed + 1), **memory
+        )
+    lines = [
+        line
+        for line in csv.DictReader(io.StringIO(as_csv(collect(bench))))
+        if line["data"] == "a"
+    ]
     found = [line for line in lines if line["arm"] == "x"]
     assert [(line["val"], line["seconds"], line["memory_bytes"]) for line in found] == [
         ("0.1", "100.0", "1000"),
         ("0.6", "200.0", "1001"),
     ]
-    assert [float(line["gain"]) for line in found] == pytest.approx([0.4 - 0.25, 0.6 - 0.25])
+    assert [float(line["gain"]) for line in found] == pytest.approx(
+        [0.4 - 0.25, 0.6 - 0.25]
+    )
 
 
-def test_an_own_reference_on_one_set_and_an_added_one_on_the_rest_are_two_rows(tmp_path: Path) -> None:
+def test_an_own_reference_on_one_set_and_an_added_one_on_the_rest_are_two_rows(
+    tmp_path: Path,
+) -> None:
     """The TOML's own start from scratch replaces the bench's where it runs, and only there."""
     own = '[[arm]]\nname = "x"\n[[arm]]\nname = "from scratch"\nfrom_scratch = true\nlr = 1e-3\non = "a"\n'
     bench = bench_of(tmp_path, 'reference = "from scratch"\n' + MODEL + SETS + own)
@@ -174,29 +265,48 @@ def test_an_own_reference_on_one_set_and_an_added_one_on_the_rest_are_two_rows(t
         fill(cell, val=0.5, test=0.5 if cell.arm == "x" else 0.4, curve=[])
     results = collect(bench)
     table = overview(results)
-    rows = [dict(zip(table.head, line, strict=True)) for line in table.rows if line[0] == "from scratch"]
-    assert sorted((bool(row["a"]), bool(row["b"])) for row in rows) == [(False, True), (True, False)]
+    rows = [
+        dict(zip(table.head, line, strict=True))
+        for line in table.rows
+        if line[0] == "from scratch"
+    ]
+    assert sorted((bool(row["a"]), bool(row["b"])) for row in rows) == [
+        (False, True),
+        (True, False),
+    ]
     on = next(on for arm, on, _ in differences(results) if arm.name == "x")
-    assert {name: round(difference.mean, 6) for name, difference in on.items()} == {"a": 0.1, "b": 0.1, "hard": 0.1}
+    assert {name: round(difference.mean, 6) for name, difference in on.items()} == {
+        "a": 0.1,
+        "b": 0.1,
+        "hard": 0.1,
+    }
 
 
 def test_another_figure_of_the_scores_can_be_the_score(tmp_path: Path) -> None:
     """Also one that stands in a table of them."""
     bench = filled(tmp_path)
-    small = bench_of(tmp_path, 'score = "by_size.small.miou_object"\n' + SEEDS + MODEL + SETS + ARMS)
-    assert next(row for row in collect(small).rows if row.arm.name == "x").score == SeedScores((0.125, 0.125))
+    small = bench_of(
+        tmp_path, 'score = "by_size.small.miou_object"\n' + SEEDS + MODEL + SETS + ARMS
+    )
+    assert next(
+        row for row in collect(small).rows if row.arm.name == "x"
+    ).score == SeedScores((0.125, 0.125))
     assert bench.cells[0].digest() == small.cells[0].digest()
 
 
 def test_a_figure_that_the_data_did_not_give_is_named(tmp_path: Path) -> None:
     """Whether there are large objects, or which classes, is known once there are scores."""
     filled(tmp_path)
-    large = bench_of(tmp_path, 'score = "by_size.large.miou_object"\n' + SEEDS + MODEL + SETS + ARMS)
+    large = bench_of(
+        tmp_path, 'score = "by_size.large.miou_object"\n' + SEEDS + MODEL + SETS + ARMS
+    )
     with pytest.raises(ConfigError, match=r"'by_size\.large\.miou_object'.*'by_size"):
         collect(large)
 
 
-def test_a_figure_that_one_data_set_does_not_give_is_missing_there_alone(tmp_path: Path) -> None:
+def test_a_figure_that_one_data_set_does_not_give_is_missing_there_alone(
+    tmp_path: Path,
+) -> None:
     """Sonar without small objects is no reason to lose the table of all other sensors, after hours."""
     small = 'score = "by_size.small.miou_object"\n' + SEEDS + MODEL + SETS + ARMS
     filled(tmp_path)
@@ -217,7 +327,12 @@ def test_the_untouched_model_alone_has_no_learning_curve(tmp_path: Path) -> None
     few = '[[arm]]\nname = "x @ 10"\ntrain_images = 10\n'
     bench = bench_of(tmp_path, SEEDS + MODEL + SETS + few)
     for cell in bench.cells:
-        fill(cell, val=0.1, test=0.2, **({"curve": []} if cell.kind == "zero-shot" else {}))
+        fill(
+            cell,
+            val=0.1,
+            test=0.2,
+            **({"curve": []} if cell.kind == "zero-shot" else {}),
+        )
     results, files = write_report(bench)
     assert curves_figure(results, arm_styles(results)) is None
     assert all(file.is_file() for file in files)
@@ -256,7 +371,9 @@ def test_the_page_stands_alone_and_names_what_is_missing(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_few_images_are_drawn_where_there_are_several_numbers_of_them(tmp_path: Path) -> None:
+def test_few_images_are_drawn_where_there_are_several_numbers_of_them(
+    tmp_path: Path,
+) -> None:
     """One number of images is a point, and no curve."""
     bench = bench_of(tmp_path, MODEL + SETS + "[[grid]]\ntrain_share = [0.1, 1.0]\n")
     for cell in cells_named(bench, "mat-residual+lora"):
@@ -265,16 +382,38 @@ def test_few_images_are_drawn_where_there_are_several_numbers_of_them(tmp_path: 
     assert (bench.out / "plots" / "few.png").is_file()
 
 
-def test_steps_double_along_the_axis_where_some_arm_trains_far_longer(tmp_path: Path) -> None:
+def test_steps_double_along_the_axis_where_some_arm_trains_far_longer(
+    tmp_path: Path,
+) -> None:
     """On an even axis the long arm would squeeze all others into a corner."""
-    bench = bench_of(tmp_path, MODEL + SETS + '[[arm]]\nname = "x"\n[[arm]]\nname = "long"\nsteps_factor = 4\n')
-    short, long = cells_named(bench, "a/sam_vit_b/x/"), cells_named(bench, "a/sam_vit_b/long/")
+    bench = bench_of(
+        tmp_path,
+        MODEL
+        + SETS
+        + '[[arm]]\nname = "x"\n[[arm]]\nname = "long"\nsteps_factor = 4\n',
+    )
+    short, long = (
+        cells_named(bench, "a/sam_vit_b/x/"),
+        cells_named(bench, "a/sam_vit_b/long/"),
+    )
     for cell, steps in [(short[0], (0, 50, 100, 150, 200)), (long[0], (0, 200, 800))]:
-        fill(cell, val=0.5, test=0.5, curve=[{"step": step, "miou_object": 0.5} for step in steps])
+        fill(
+            cell,
+            val=0.5,
+            test=0.5,
+            curve=[{"step": step, "miou_object": 0.5} for step in steps],
+        )
     results = collect(bench)
     figure = curves_figure(results, arm_styles(results))
     assert figure is not None
-    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["0", "50", "100", "200", "400", "800"]
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == [
+        "0",
+        "50",
+        "100",
+        "200",
+        "400",
+        "800",
+    ]
 
 
 def test_a_report_of_nothing_is_a_report(tmp_path: Path) -> None:
@@ -289,6 +428,10 @@ def test_an_arm_whose_rates_all_diverged_says_so(tmp_path: Path) -> None:
     bench = bench_of(tmp_path, SEEDS + rates + MODEL + SETS + ARMS)
     for cell in cells_named(bench, "a/sam_vit_b/x/seed-0"):
         fill(cell, val=None, diverged="the loss became nan")
-    row = next(row for row in collect(bench).rows if row.data.name == "a" and row.arm.name == "x")
+    row = next(
+        row
+        for row in collect(bench).rows
+        if row.data.name == "a" and row.arm.name == "x"
+    )
     assert (row.state, row.score, row.lr) == ("every rate diverged", None, None)
     assert "| x | – | – | – | – | – | every rate diverged |" in markdown(collect(bench))

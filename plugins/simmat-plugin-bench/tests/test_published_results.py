@@ -18,7 +18,10 @@ from simmat.plugins.registry import load_plugins
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("transfer.md", "transfer-lite.md"))
+PAGES = "".join(
+    (ROOT / "docs" / name).read_text(encoding="utf-8")
+    for name in ("transfer.md", "transfer-lite.md")
+)
 
 
 def cells_of(text: str) -> list[str]:
@@ -27,11 +30,15 @@ def cells_of(text: str) -> list[str]:
 
 TABLES = {
     name: table.strip().split("\n\n")[0].splitlines()
-    for name, table in re.findall(r"<!-- results: ([\w-]+) -->\n(.*?)(?=<!--|\Z)", PAGES, flags=re.DOTALL)
+    for name, table in re.findall(
+        r"<!-- results: ([\w-]+) -->\n(.*?)(?=<!--|\Z)", PAGES, flags=re.DOTALL
+    )
 }
 """Bench -> head, rule and rows of its table; the first column names the arm in code."""
 ROWS = [
-    pytest.param(bench, row, id=f"{bench}: {cells_of(row)[0]}") for bench, table in TABLES.items() for row in table[2:]
+    pytest.param(bench, row, id=f"{bench}: {cells_of(row)[0]}")
+    for bench, table in TABLES.items()
+    for row in table[2:]
 ]
 
 
@@ -60,7 +67,11 @@ def published_test(bench: str, cell: Cell) -> dict[str, Any] | None:
 
 def score_of(bench: str, dataset: str, arm: str) -> float | str:
     """Return the published test score of an arm on a set, the mean over its seeds; or why there is none."""
-    cells = [cell for cell in cells_in(bench) if (cell.dataset, cell.root.parent.name) == (dataset, arm)]
+    cells = [
+        cell
+        for cell in cells_in(bench)
+        if (cell.dataset, cell.root.parent.name) == (dataset, arm)
+    ]
     if not cells:
         return "–"  # the arm is not meant for this set
     tests = [test for cell in cells if (test := published_test(bench, cell))]
@@ -70,7 +81,9 @@ def score_of(bench: str, dataset: str, arm: str) -> float | str:
 def test_every_file_of_results_has_its_table() -> None:
     """Results that no page shows would go stale unseen, and a table without results would be made up."""
     kept = {path.stem for path in RESULTS.glob("*.json")}
-    assert set(TABLES) == {name for name in kept if (RESULTS.parent / f"{name}.toml").exists()}
+    assert set(TABLES) == {
+        name for name in kept if (RESULTS.parent / f"{name}.toml").exists()
+    }
 
 
 @pytest.mark.parametrize(("bench", "row"), ROWS)
@@ -81,8 +94,12 @@ def test_the_table_is_what_was_measured(bench: str, row: str) -> None:
     assert arm, f"{head} names no arm"
     sets = [name.split(" (")[0] for name in cells_of(TABLES[bench][0])[1:-1]]
     scores = [score_of(bench, name, arm[1].strip("`")) for name in sets]
-    assert any(cell.root.parent.name == arm[1].strip("`") for cell in cells_in(bench)), f"{bench} has no such arm"
-    assert figures == [score if isinstance(score, str) else f"{score:.3f}" for score in scores]
+    assert any(
+        cell.root.parent.name == arm[1].strip("`") for cell in cells_in(bench)
+    ), f"{bench} has no such arm"
+    assert figures == [
+        score if isinstance(score, str) else f"{score:.3f}" for score in scores
+    ]
     known = [score for score in scores if not isinstance(score, str)]
     assert mean == (f"{fmean(known):.3f}" if len(known) == len(scores) else "–")
 
@@ -91,5 +108,11 @@ def test_every_result_that_is_kept_is_a_cell_of_its_bench_and_has_its_row() -> N
     """One that fell out of the bench or of the page would be kept, and shown nowhere."""
     for bench, table in TABLES.items():
         assert kept(bench).keys() <= {cell.name for cell in cells_in(bench)}
-        shown = {match[1] for row in table[2:] if (match := re.search(r"\(`([^`]+)`\)", row))}
-        assert {cell.root.parent.name for cell in cells_in(bench) if published_test(bench, cell)} == shown, bench
+        shown = {
+            match[1] for row in table[2:] if (match := re.search(r"\(`([^`]+)`\)", row))
+        }
+        assert {
+            cell.root.parent.name
+            for cell in cells_in(bench)
+            if published_test(bench, cell)
+        } == shown, bench

@@ -36,15 +36,24 @@ def squares() -> np.ndarray:
     return mask
 
 
-def mask_set(root: Path, card: str = 'regions = "components"\n', *, splits: bool = False) -> Path:
+def mask_set(
+    root: Path, card: str = 'regions = "components"\n', *, splits: bool = False
+) -> Path:
     """Write three 16-bit images with masks."""
     for number, split in enumerate(("train", "val", "test")):
         inner = split if splits else "."
-        planes = np.random.default_rng(number).integers(0, 60000, (5, *SIZE)).astype(np.uint16)
+        planes = (
+            np.random.default_rng(number)
+            .integers(0, 60000, (5, *SIZE))
+            .astype(np.uint16)
+        )
         for folder in ("images", "masks"):
             (root / folder / inner).mkdir(parents=True, exist_ok=True)
         write_image(root / "images" / inner / f"s{number}.tif", planes)
-        write_image(root / "masks" / inner / f"s{number}.png", np.roll(squares(), number, axis=1)[None])
+        write_image(
+            root / "masks" / inner / f"s{number}.png",
+            np.roll(squares(), number, axis=1)[None],
+        )
     (root / "card.toml").write_text(card)
     return root
 
@@ -54,7 +63,11 @@ def found(root: Path) -> dict[str, list[tuple[object, ...]]]:
     dataset = open_dataset(root, Raster())
     return {
         sample.id: sorted(
-            (dataset.class_names.get(one.class_id or 0, ""), one.window, one.crop.tobytes())
+            (
+                dataset.class_names.get(one.class_id or 0, ""),
+                one.window,
+                one.crop.tobytes(),
+            )
             for one in dataset.label(sample).regions
         )
         for sample in dataset.samples
@@ -66,7 +79,9 @@ NAMED = 'regions = "components"\nnodata = 0\nmin_region = 4\n\n[class_names]\n1 
 
 @pytest.mark.parametrize("polygons", [False, True])
 @pytest.mark.parametrize("kind", FORMATS)
-def test_masks_come_back_to_the_pixel(tmp_path: Path, kind: str, polygons: bool) -> None:
+def test_masks_come_back_to_the_pixel(
+    tmp_path: Path, kind: str, polygons: bool
+) -> None:
     """Labels are the most expensive part of a data set; a change of tools must not change them."""
     start = mask_set(tmp_path / "masks", NAMED, splits=True)
     there = convert(start, tmp_path / kind, Raster(), kind, polygons=polygons)
@@ -91,23 +106,43 @@ def test_a_chain_of_all_formats_changes_nothing(tmp_path: Path) -> None:
     assert found(place) == found(start)
 
 
-def coco_set(root: Path, annotations: list[dict[str, object]], size: tuple[int, int] = SIZE) -> Path:
+def coco_set(
+    root: Path, annotations: list[dict[str, object]], size: tuple[int, int] = SIZE
+) -> Path:
     """Write a COCO data set of three images; all annotations are of the first."""
     (root / "images").mkdir(parents=True)
     images = []
     for number in range(3):
-        Image.fromarray(np.full(size, number, np.uint8)).save(root / f"images/i{number}.png")
-        images.append({"id": number, "file_name": f"i{number}.png", "height": size[0], "width": size[1]})
-    rows = [{"id": n, "image_id": 0, "category_id": 1, "iscrowd": 0, **row} for n, row in enumerate(annotations)]
-    categories = [{"id": n, "name": name} for n, name in enumerate(("cell", "worm"), start=1)]
+        Image.fromarray(np.full(size, number, np.uint8)).save(
+            root / f"images/i{number}.png"
+        )
+        images.append(
+            {
+                "id": number,
+                "file_name": f"i{number}.png",
+                "height": size[0],
+                "width": size[1],
+            }
+        )
+    rows = [
+        {"id": n, "image_id": 0, "category_id": 1, "iscrowd": 0, **row}
+        for n, row in enumerate(annotations)
+    ]
+    categories = [
+        {"id": n, "name": name} for n, name in enumerate(("cell", "worm"), start=1)
+    ]
     document = {"images": images, "annotations": rows, "categories": categories}
     (root / "annotations.json").write_text(json.dumps(document))
     return root
 
 
-def test_a_yolo_set_that_validates_on_its_training_images_is_read_once(tmp_path: Path) -> None:
+def test_a_yolo_set_that_validates_on_its_training_images_is_read_once(
+    tmp_path: Path,
+) -> None:
     """Ultralytics' own example has train = val; two copies of an image would be a leak."""
-    start = convert(mask_set(tmp_path / "masks", splits=True), tmp_path / "yolo", Raster(), "yolo")
+    start = convert(
+        mask_set(tmp_path / "masks", splits=True), tmp_path / "yolo", Raster(), "yolo"
+    )
     listing = tmp_path / "yolo" / "data.yaml"
     content = yaml.safe_load(listing.read_text())
     listing.write_text(yaml.safe_dump({**content, "val": content["train"]}))
@@ -125,7 +160,9 @@ OVERLAPPING = [
 
 
 @pytest.mark.parametrize("kind", FORMATS[1:])
-def test_objects_that_overlap_keep_their_pixels_order_and_class(tmp_path: Path, kind: str) -> None:
+def test_objects_that_overlap_keep_their_pixels_order_and_class(
+    tmp_path: Path, kind: str
+) -> None:
     """Where one object lies on another, both are whole in the file."""
     start = coco_set(tmp_path / "coco", OVERLAPPING)
     convert(start, tmp_path / kind, Raster(), kind)
@@ -133,8 +170,13 @@ def test_objects_that_overlap_keep_their_pixels_order_and_class(tmp_path: Path, 
 
     def ordered(root: Path) -> list[tuple[object, ...]]:
         dataset = open_dataset(root, Raster())
-        label = dataset.label(next(sample for sample in dataset.samples if sample.id.endswith("i0")))
-        return [(dataset.class_names[one.class_id or 0], one.window, one.crop.tobytes()) for one in label.regions]
+        label = dataset.label(
+            next(sample for sample in dataset.samples if sample.id.endswith("i0"))
+        )
+        return [
+            (dataset.class_names[one.class_id or 0], one.window, one.crop.tobytes())
+            for one in label.regions
+        ]
 
     assert ordered(tmp_path / "back") == ordered(start)
     assert len(ordered(start)) == 3
@@ -153,7 +195,9 @@ def test_areas_to_ignore_come_back(tmp_path: Path, kind: str) -> None:
     convert(tmp_path / kind, tmp_path / "masks", Raster(), "masks")
     for root in (tmp_path / "back", tmp_path / "masks"):
         dataset = open_dataset(root, Raster())
-        label = dataset.label(next(sample for sample in dataset.samples if sample.id == "i0"))
+        label = dataset.label(
+            next(sample for sample in dataset.samples if sample.id == "i0")
+        )
         assert label.ignore.sum() == 63
         assert [one.area for one in label.regions] == [100]
 
@@ -179,12 +223,20 @@ def test_what_a_format_cannot_hold_is_reported_and_nothing_is_written(
 TOUCHING = [
     {"segmentation": [[2, 2, 12, 2, 12, 12, 2, 12]]},
     {"segmentation": [[12, 2, 20, 2, 20, 12, 12, 12]]},
-    {"segmentation": [[2, 14, 6, 14, 6, 18, 2, 18], [20, 14, 24, 14, 24, 18, 20, 18]], "category_id": 2},
+    {
+        "segmentation": [
+            [2, 14, 6, 14, 6, 18, 2, 18],
+            [20, 14, 24, 14, 24, 18, 20, 18],
+        ],
+        "category_id": 2,
+    },
 ]
 
 
 @pytest.mark.parametrize("hidden", [None, 1002, 2])
-def test_objects_that_touch_or_are_in_pieces_keep_class_and_pixels_as_masks(tmp_path: Path, hidden: int | None) -> None:
+def test_objects_that_touch_or_are_in_pieces_keep_class_and_pixels_as_masks(
+    tmp_path: Path, hidden: int | None
+) -> None:
     """Neither a class nor a number alone holds them; the ignored value is never that of an object."""
     start = tmp_path / "labelme"
     convert(coco_set(tmp_path / "coco", [*TOUCHING, CROWD]), start, Raster(), "labelme")
@@ -194,16 +246,27 @@ def test_objects_that_touch_or_are_in_pieces_keep_class_and_pixels_as_masks(tmp_
     assert done.notes == ()
     dataset = open_dataset(tmp_path / "out", Raster())
     assert dataset.card.regions == "panoptic"
-    label = dataset.label(next(sample for sample in dataset.samples if sample.id == "i0"))
+    label = dataset.label(
+        next(sample for sample in dataset.samples if sample.id == "i0")
+    )
     assert label.ignore.sum() == 63
-    regions = [(dataset.class_names[one.class_id or 0], one.window, one.area) for one in label.regions]
-    assert regions == [("cell", (2, 2, 12, 12), 100), ("cell", (2, 12, 12, 20), 80), ("worm", (14, 2, 18, 24), 32)]
+    regions = [
+        (dataset.class_names[one.class_id or 0], one.window, one.area)
+        for one in label.regions
+    ]
+    assert regions == [
+        ("cell", (2, 2, 12, 12), 100),
+        ("cell", (2, 12, 12, 20), 80),
+        ("worm", (14, 2, 18, 24), 32),
+    ]
 
 
 def test_more_objects_of_a_class_than_masks_count_are_refused(tmp_path: Path) -> None:
     """Number 1000 of class 1 would be the background of class 2."""
     boxes = [(2 * (n % 40), 2 * (n // 40)) for n in range(1000)]
-    rows = [{"segmentation": [[x, y, x + 2, y, x + 2, y + 2, x, y + 2]]} for x, y in boxes]
+    rows = [
+        {"segmentation": [[x, y, x + 2, y, x + 2, y + 2, x, y + 2]]} for x, y in boxes
+    ]
     start = coco_set(tmp_path / "coco", rows[:999], size=(60, 80))
     assert convert(start, tmp_path / "out", Raster(), "masks").objects == 999
     start = coco_set(tmp_path / "coco2", rows, size=(60, 80))
@@ -214,7 +277,11 @@ def test_more_objects_of_a_class_than_masks_count_are_refused(tmp_path: Path) ->
 def test_values_above_16_bits_make_a_mask_of_32(tmp_path: Path) -> None:
     """The classes of a card may have any number."""
     start = coco_set(tmp_path / "coco", TOUCHING[:2])
-    document = json.loads((start / "annotations.json").read_text().replace('"category_id": 1', '"category_id": 70'))
+    document = json.loads(
+        (start / "annotations.json")
+        .read_text()
+        .replace('"category_id": 1', '"category_id": 70')
+    )
     document["categories"][0]["id"] = 70
     (start / "annotations.json").write_text(json.dumps(document))
     convert(start, tmp_path / "out", Raster(), "masks")
@@ -223,7 +290,9 @@ def test_values_above_16_bits_make_a_mask_of_32(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_objects_without_a_class_have_none_when_they_come_back(tmp_path: Path, kind: str) -> None:
+def test_objects_without_a_class_have_none_when_they_come_back(
+    tmp_path: Path, kind: str
+) -> None:
     """Instance masks know no classes; all other formats need one, which is called object."""
     start = mask_set(tmp_path / "masks", 'regions = "instances"\n')
     convert(start, tmp_path / kind, Raster(), kind)
@@ -260,14 +329,21 @@ def test_labels_of_the_tools_themselves_are_read(tmp_path: Path) -> None:
     assert done.objects == 2
     dataset = open_dataset_of_one(tmp_path / "out")
     (first, second) = dataset["annotations"]
-    assert (first["category_id"], first["area"], second["category_id"], second["area"]) == (1, 4, 2, 12)
+    assert (
+        first["category_id"],
+        first["area"],
+        second["category_id"],
+        second["area"],
+    ) == (1, 4, 2, 12)
     drawn = draw_segmentation(first["segmentation"], SIZE)
     assert drawn[3:5, 10:13].tolist() == [[False, True, True], [True, True, False]]
 
 
 def open_dataset_of_one(root: Path) -> dict[str, list[dict[str, object]]]:
     """Return the COCO document of a folder."""
-    document: dict[str, list[dict[str, object]]] = json.loads((root / "annotations.json").read_text())
+    document: dict[str, list[dict[str, object]]] = json.loads(
+        (root / "annotations.json").read_text()
+    )
     return document
 
 
@@ -275,12 +351,24 @@ def labelme(root: Path, *shapes: dict[str, object], image: str = "a.png") -> Non
     """Write one LabelMe file."""
     root.mkdir(exist_ok=True)
     Image.fromarray(np.zeros(SIZE, np.uint8)).save(root / "a.png")
-    document = {"imagePath": image, "imageHeight": SIZE[0], "imageWidth": SIZE[1], "shapes": list(shapes)}
+    document = {
+        "imagePath": image,
+        "imageHeight": SIZE[0],
+        "imageWidth": SIZE[1],
+        "shapes": list(shapes),
+    }
     (root / "a.json").write_text(json.dumps(document))
 
 
-def shape(label: object = "cell", kind: str = "polygon", **more: object) -> dict[str, object]:
-    return {"label": label, "points": [[2, 2], [9, 2], [9, 9]], "shape_type": kind, **more}
+def shape(
+    label: object = "cell", kind: str = "polygon", **more: object
+) -> dict[str, object]:
+    return {
+        "label": label,
+        "points": [[2, 2], [9, 2], [9, 9]],
+        "shape_type": kind,
+        **more,
+    }
 
 
 def yolo(root: Path, line: str, **content: object) -> None:
@@ -289,7 +377,9 @@ def yolo(root: Path, line: str, **content: object) -> None:
         (root / name / "train").mkdir(parents=True)
     Image.fromarray(np.zeros(SIZE, np.uint8)).save(root / "images/train/a.png")
     (root / "labels/train/a.txt").write_text(line)
-    (root / "data.yaml").write_text(yaml.safe_dump({"train": "images/train", "names": {0: "cell"}, **content}))
+    (root / "data.yaml").write_text(
+        yaml.safe_dump({"train": "images/train", "names": {0: "cell"}, **content})
+    )
 
 
 def endless() -> list[Any]:
@@ -329,9 +419,22 @@ SQUARE = "0 0.1 0.1 0.5 0.1 0.5 0.5\n"
         (lambda root: labelme(root, shape(3)), "no class name"),
         (lambda root: labelme(root, shape("a\nb")), "cannot be written"),
         (lambda root: labelme(root, shape(points=[[1, 1], [2, 2]])), "3 corners"),
-        (lambda root: labelme(root, shape(points=[[40, 2], [50, 2], [50, 9]])), "outside"),
-        (lambda root: labelme(root, shape(points=[[1, 1], [2, float("nan")], [5, 5]])), "finite"),
-        (lambda root: labelme(root, shape(kind="mask", points=[[0, 0], [3, 3]], mask="????")), "base64"),
+        (
+            lambda root: labelme(root, shape(points=[[40, 2], [50, 2], [50, 9]])),
+            "outside",
+        ),
+        (
+            lambda root: labelme(
+                root, shape(points=[[1, 1], [2, float("nan")], [5, 5]])
+            ),
+            "finite",
+        ),
+        (
+            lambda root: labelme(
+                root, shape(kind="mask", points=[[0, 0], [3, 3]], mask="????")
+            ),
+            "base64",
+        ),
         (lambda root: labelme(root, shape(), image="../../etc/passwd"), "outside"),
         (lambda root: labelme(root, shape(), image="/etc/passwd"), "outside"),
         (lambda root: labelme(root, shape(), image="missing.png"), "no such image"),
@@ -349,23 +452,48 @@ SQUARE = "0 0.1 0.1 0.5 0.1 0.5 0.5\n"
         (lambda root: yolo(root, "cell 0.1 0.1\n"), "line 1"),
         (lambda root: yolo(root, "0 0.5 0.5 0.2 0.2\n"), "left out"),
         (lambda root: cvat(root, "<annotations>"), "XML"),
-        (lambda root: cvat(root, '<!DOCTYPE a [<!ENTITY b "c">]><annotations/>'), "entities"),
-        (lambda root: cvat(root, "<annotation><folder/></annotation>"), "CVAT for images 1.1"),
+        (
+            lambda root: cvat(root, '<!DOCTYPE a [<!ENTITY b "c">]><annotations/>'),
+            "entities",
+        ),
+        (
+            lambda root: cvat(root, "<annotation><folder/></annotation>"),
+            "CVAT for images 1.1",
+        ),
         (lambda root: cvat(root, IMAGE.format("../../a.png", 24, "")), "outside"),
         (lambda root: cvat(root, IMAGE.format("a.png", 25, "")), "32x25"),
-        (lambda root: cvat(root, IMAGE.format("a.png", 24, '<polygon label="" points="1,1;5,1;5,5"/>')), "class name"),
-        (lambda root: cvat(root, IMAGE.format("a.png", 24, '<polygon label="a" points="1,1;x"/>')), "points"),
         (
             lambda root: cvat(
                 root,
-                IMAGE.format("a.png", 24, '<mask label="a" rle="1,9" left="0" top="0" width="2" height="2"/>'),
+                IMAGE.format("a.png", 24, '<polygon label="" points="1,1;5,1;5,5"/>'),
+            ),
+            "class name",
+        ),
+        (
+            lambda root: cvat(
+                root, IMAGE.format("a.png", 24, '<polygon label="a" points="1,1;x"/>')
+            ),
+            "points",
+        ),
+        (
+            lambda root: cvat(
+                root,
+                IMAGE.format(
+                    "a.png",
+                    24,
+                    '<mask label="a" rle="1,9" left="0" top="0" width="2" height="2"/>',
+                ),
             ),
             "add up",
         ),
         (
             lambda root: cvat(
                 root,
-                IMAGE.format("a.png", 24, '<mask label="a" rle="0,4" left="31" top="0" width="2" height="2"/>'),
+                IMAGE.format(
+                    "a.png",
+                    24,
+                    '<mask label="a" rle="0,4" left="31" top="0" width="2" height="2"/>',
+                ),
             ),
             "outside",
         ),
@@ -407,7 +535,14 @@ def test_a_folder_with_files_is_not_written_into(tmp_path: Path) -> None:
 def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
     """Counts are what one compares with the tool that the labels came from."""
     start = mask_set(tmp_path / "masks", "")
-    options = ["--regions", "components", "--to", "cvat", "--out", str(tmp_path / "out")]
+    options = [
+        "--regions",
+        "components",
+        "--to",
+        "cvat",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     result = CliRunner().invoke(command, [str(start), *options])
     assert result.exit_code == 0, result.output
     assert "3 images with 9 objects as cvat" in result.output
@@ -425,13 +560,20 @@ def test_counts_of_a_conversion(tmp_path: Path) -> None:
     assert isinstance(open_dataset(tmp_path / "out", Raster()), Dataset)
 
 
-def test_an_object_with_the_box_of_the_area_to_ignore_is_written(tmp_path: Path) -> None:
+def test_an_object_with_the_box_of_the_area_to_ignore_is_written(
+    tmp_path: Path,
+) -> None:
     """Two masks of one box were compared as arrays, which ends in a ValueError."""
     frame = {"segmentation": [[0, 0, 32, 0, 32, 24, 0, 24]]}
-    corners = {"segmentation": [[0, 0, 4, 0, 4, 4, 0, 4], [28, 20, 32, 20, 32, 24, 28, 24]], "iscrowd": 1}
+    corners = {
+        "segmentation": [[0, 0, 4, 0, 4, 4, 0, 4], [28, 20, 32, 20, 32, 24, 28, 24]],
+        "iscrowd": 1,
+    }
     start = coco_set(tmp_path / "coco", [frame, corners])
     convert(start, tmp_path / "again", Raster(), "coco")
-    rows = json.loads((tmp_path / "again" / "annotations.json").read_text())["annotations"]
+    rows = json.loads((tmp_path / "again" / "annotations.json").read_text())[
+        "annotations"
+    ]
     assert [row["iscrowd"] for row in rows] == [0, 1]
 
 
@@ -442,7 +584,9 @@ def turned_set(root: Path) -> Path:
     for number in range(3):
         exif = Image.Exif()
         exif[0x0112] = 3 if number == 0 else 1
-        Image.fromarray(np.zeros(SIZE, np.uint8)).save(root / f"images/i{number}.jpg", exif=exif)
+        Image.fromarray(np.zeros(SIZE, np.uint8)).save(
+            root / f"images/i{number}.jpg", exif=exif
+        )
         write_image(root / f"masks/i{number}.png", squares()[None])
     (root / "card.toml").write_text(NAMED.replace("nodata = 0\n", ""))
     return root
@@ -464,7 +608,9 @@ def test_images_that_exif_turns_are_refused_both_ways(
         convert(tmp_path / kind, tmp_path / "back", Raster(), "masks")
 
 
-def test_a_mask_larger_than_its_image_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mask_larger_than_its_image_is_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file of a few bytes could ask for 2 GiB a shape."""
     start = mask_set(tmp_path / "masks", NAMED)
     convert(start, tmp_path / "cvat", Raster(), "cvat")
@@ -472,8 +618,15 @@ def test_a_mask_larger_than_its_image_is_not_decoded(tmp_path: Path, monkeypatch
     shape = '<mask label="ring" rle="2147483648" left="0" top="0" width="65536" height="32768"/>'
     path.write_text(path.read_text().replace("</image>", f"{shape}</image>", 1))
     real = np.repeat
-    monkeypatch.setattr(np, "repeat", lambda a, n: pytest.fail("decoded") if np.sum(n) > 2**20 else real(a, n))
-    with pytest.raises(DataError, match="a mask of 65536x32768 is larger than the image, which is 32x24"):
+    monkeypatch.setattr(
+        np,
+        "repeat",
+        lambda a, n: pytest.fail("decoded") if np.sum(n) > 2**20 else real(a, n),
+    )
+    with pytest.raises(
+        DataError,
+        match="a mask of 65536x32768 is larger than the image, which is 32x24",
+    ):
         convert(tmp_path / "cvat", tmp_path / "back", Raster(), "masks")
 
 

@@ -26,10 +26,17 @@ def test_a_brush_is_read_as_other_programs_write_it() -> None:
     """Lengths of several sizes, and chunks that are no runs: our own code has neither."""
     bits = f"{24:032b}{7:05b}" + "".join(f"{size - 1:04b}" for size in (3, 4, 8, 16))
     bits += "1" + "00" + f"{7:03b}" + f"{0:08b}"  # 8 values of 0: two pixels
-    bits += "0" + "01" + f"{7:04b}" + "".join(f"{value:08b}" for value in (9, 9, 9, 255, 9, 9, 9, 126))
+    bits += (
+        "0"
+        + "01"
+        + f"{7:04b}"
+        + "".join(f"{value:08b}" for value in (9, 9, 9, 255, 9, 9, 9, 126))
+    )
     bits += "1" + "11" + f"{7:016b}" + f"{255:08b}"
     data = [int(bits[at : at + 8].ljust(8, "0"), 2) for at in range(0, len(bits), 8)]
-    assert decode_brush(data, (1, 6), "here").tolist() == [[False, False, True, False, True, True]]
+    assert decode_brush(data, (1, 6), "here").tolist() == [
+        [False, False, True, False, True, True]
+    ]
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), SIZE, (300, 200)])
@@ -40,7 +47,10 @@ def test_a_brush_comes_back(size_hw: tuple[int, int]) -> None:
         assert (decode_brush(encode_brush(mask), size_hw, "here") == mask).all()
 
 
-@pytest.mark.parametrize("code", [None, [256], [], encode_brush(DISC)[:-3], encode_brush(DISC[:, :-1]), ["a"]])
+@pytest.mark.parametrize(
+    "code",
+    [None, [256], [], encode_brush(DISC)[:-3], encode_brush(DISC[:, :-1]), ["a"]],
+)
 def test_a_damaged_brush_is_refused(code: Any) -> None:
     """It is of the labels of a stranger: no traceback, and no mask that nobody painted."""
     with pytest.raises(DataError, match="here: its rle"):
@@ -50,11 +60,18 @@ def test_a_damaged_brush_is_refused(code: Any) -> None:
 def region(kind: str, label: str = "cell", **value: Any) -> dict[str, Any]:
     height, width = SIZE
     size = {"original_width": width, "original_height": height, "image_rotation": 0}
-    return {**size, "id": f"{kind}{value}", "type": kind, "value": {**value, kind: [label]}}
+    return {
+        **size,
+        "id": f"{kind}{value}",
+        "type": kind,
+        "value": {**value, kind: [label]},
+    }
 
 
 PAINTED = region("brushlabels", format="rle", rle=encode_brush(DISC))
-BOX = region("rectanglelabels", "worm", x=50.0, y=25.0, width=25.0, height=50.0, rotation=0)
+BOX = region(
+    "rectanglelabels", "worm", x=50.0, y=25.0, width=25.0, height=50.0, rotation=0
+)
 
 
 def exported(root: Path, *tasks: dict[str, Any]) -> Path:
@@ -66,14 +83,22 @@ def exported(root: Path, *tasks: dict[str, Any]) -> Path:
 
 
 def task(*regions: dict[str, Any], data: Any = None, **more: Any) -> dict[str, Any]:
-    return {"id": 7, "data": data or {"sample": "deep/a"}, "annotations": [{"result": regions}], **more}
+    return {
+        "id": 7,
+        "data": data or {"sample": "deep/a"},
+        "annotations": [{"result": regions}],
+        **more,
+    }
 
 
 def objects(root: Path) -> list[tuple[str, np.ndarray]]:
     """Name of the class and mask of each object of the one image."""
     dataset = open_dataset(root, Raster())
     label = dataset.label(dataset.samples[0])
-    return [(dataset.class_names[one.class_id or 0], one.mask(SIZE)) for one in label.regions]
+    return [
+        (dataset.class_names[one.class_id or 0], one.mask(SIZE))
+        for one in label.regions
+    ]
 
 
 def test_what_label_studio_exports_is_read(tmp_path: Path) -> None:
@@ -86,18 +111,27 @@ def test_what_label_studio_exports_is_read(tmp_path: Path) -> None:
         {"id": "z", "type": "choices", "value": {"choices": ["sharp"]}},
     ]
     skipped = {"result": [], "was_cancelled": True}
-    root = exported(tmp_path / "set", task(annotations=[{"result": [PAINTED, *separate]}, skipped]))
+    root = exported(
+        tmp_path / "set", task(annotations=[{"result": [PAINTED, *separate]}, skipped])
+    )
     done = convert(root, tmp_path / "out", Raster(), "coco")
     assert (done.kind, done.objects, done.notes) == ("label-studio", 2, ())
     (first, painted), (second, drawn) = objects(tmp_path / "out")
     assert (first, second) == ("cell", "worm")
     assert (painted == DISC).all()
     assert (np.argwhere(drawn).min(0).tolist(), drawn.sum()) == ([6, 16], 12 * 8)
-    assert (tmp_path / "out/images/deep/a.tif").read_bytes() == (root / "images/deep/a.tif").read_bytes()
+    assert (tmp_path / "out/images/deep/a.tif").read_bytes() == (
+        root / "images/deep/a.tif"
+    ).read_bytes()
 
 
-@pytest.mark.parametrize("picture", ["/data/upload/1/0123abcd-b%20c.png", "http://here:9090/images/b%20c.png?x=1"])
-def test_a_task_without_the_field_means_the_image_of_its_picture(tmp_path: Path, picture: str) -> None:
+@pytest.mark.parametrize(
+    "picture",
+    ["/data/upload/1/0123abcd-b%20c.png", "http://here:9090/images/b%20c.png?x=1"],
+)
+def test_a_task_without_the_field_means_the_image_of_its_picture(
+    tmp_path: Path, picture: str
+) -> None:
     """Whoever drags pictures into Label Studio has no such field; it puts letters before the name."""
     root = exported(tmp_path / "set", task(PAINTED, data={"image": picture}))
     (root / "images/deep/a.tif").rename(root / "images/b c.tif")
@@ -110,7 +144,10 @@ def test_a_task_without_the_field_means_the_image_of_its_picture(tmp_path: Path,
         (task(PAINTED, data={"sample": "b"}), "task 7: no image 'b'"),
         (task({**PAINTED, "original_width": 33}), "33"),
         (task({**PAINTED, "image_rotation": 90}), "labelled on its side"),
-        (task(region("polygonlabels", points=[[1, "x"]])), "a polygon needs its numbers"),
+        (
+            task(region("polygonlabels", points=[[1, "x"]])),
+            "a polygon needs its numbers",
+        ),
         (task(region("rectanglelabels", x=1)), "a rectangle needs its numbers"),
         (task(region("keypointlabels", x=1, y=1, width=1)), "1 shapes are points"),
         (task(BOX), "--boxes"),
@@ -118,7 +155,9 @@ def test_a_task_without_the_field_means_the_image_of_its_picture(tmp_path: Path,
         ({"image": "a.png", "cell": []}, "JSON-MIN"),
     ],
 )
-def test_what_cannot_be_kept_is_named(tmp_path: Path, tasks: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_kept_is_named(
+    tmp_path: Path, tasks: dict[str, Any], said: str
+) -> None:
     """A loss that nobody noticed is found when the original is gone."""
     root = exported(tmp_path / "set", tasks)
     with pytest.raises((DataError, ConfigError), match=said):
@@ -132,14 +171,29 @@ def label_studio_box(root: Path) -> None:
 
 def turned_label_studio_box(root: Path) -> None:
     """The same pixels: 12 wide and 8 high, turned by a quarter about its top left corner, to the left of it."""
-    exported(root, task(region("rectanglelabels", "worm", x=75.0, y=25.0, width=37.5, height=100 / 3, rotation=90)))
+    exported(
+        root,
+        task(
+            region(
+                "rectanglelabels",
+                "worm",
+                x=75.0,
+                y=25.0,
+                width=37.5,
+                height=100 / 3,
+                rotation=90,
+            )
+        ),
+    )
 
 
 def cvat_box(root: Path) -> None:
     exported(root).joinpath("project-3-at-2026-01-02-03-04-abcd.json").unlink()
     box = '<box label="worm" xtl="16.00" ytl="6.00" xbr="24.00" ybr="18.00"/>'
     image = f'<image id="0" name="deep/a.tif" width="32" height="24">{box}</image>'
-    (root / "annotations.xml").write_text(f"<annotations><version>1.1</version>{image}</annotations>")
+    (root / "annotations.xml").write_text(
+        f"<annotations><version>1.1</version>{image}</annotations>"
+    )
 
 
 def turned_cvat_box(root: Path) -> None:
@@ -147,7 +201,9 @@ def turned_cvat_box(root: Path) -> None:
     cvat_box(root)
     text = (root / "annotations.xml").read_text()
     turned = 'xtl="14" ytl="8" xbr="26" ybr="16" rotation="90.0"'
-    (root / "annotations.xml").write_text(text.replace('xtl="16.00" ytl="6.00" xbr="24.00" ybr="18.00"', turned))
+    (root / "annotations.xml").write_text(
+        text.replace('xtl="16.00" ytl="6.00" xbr="24.00" ybr="18.00"', turned)
+    )
 
 
 def labelme_box(root: Path) -> None:
@@ -166,9 +222,19 @@ def yolo_box(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [label_studio_box, turned_label_studio_box, cvat_box, turned_cvat_box, labelme_box, yolo_box]
+    "make",
+    [
+        label_studio_box,
+        turned_label_studio_box,
+        cvat_box,
+        turned_cvat_box,
+        labelme_box,
+        yolo_box,
+    ],
 )
-def test_boxes_are_filled_where_asked(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_boxes_are_filled_where_asked(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
     """As COCO they are prompts for `simmat predict --prompts`, which makes masks of them."""
     make(tmp_path / "set")
     convert(tmp_path / "set", tmp_path / "out", Raster(), "coco", boxes=True)
@@ -190,5 +256,22 @@ def test_the_mask_in_the_documentation_of_cvat_is_a_disc(tmp_path: Path) -> None
     mask = objects(tmp_path / "out")[1][1]
     rows = mask[8:23, 7:20]
     assert rows.sum() == 149
-    assert [row.sum() for row in rows] == [5, 7, 9, 11, 11, 12, 12, 13, 13, 12, 12, 11, 9, 7, 5]
-    assert all(np.ptp(np.flatnonzero(row)) + 1 == row.sum() for row in rows)  # one piece a row
+    assert [row.sum() for row in rows] == [
+        5,
+        7,
+        9,
+        11,
+        11,
+        12,
+        12,
+        13,
+        13,
+        12,
+        12,
+        11,
+        9,
+        7,
+        5,
+    ]
+    # one piece a row
+    assert all(np.ptp(np.flatnonzero(row)) + 1 == row.sum() for row in rows)

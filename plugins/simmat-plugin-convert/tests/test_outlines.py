@@ -14,7 +14,9 @@ from simmat.data.formats.coco import draw_segmentation
 from simmat.data.instances import Instance
 from simmat.types import BoolArray, Window
 
-MASKS = arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9))).filter(lambda mask: bool(mask.any()))
+MASKS = arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9))).filter(
+    lambda mask: bool(mask.any())
+)
 
 
 def filled(polygons: list[list[float]], size_hw: tuple[int, int]) -> BoolArray:
@@ -42,7 +44,8 @@ def test_a_rectangle_has_four_corners() -> None:
 def test_thousands_of_holes_take_no_time() -> None:
     """Corners that were compared with all others grew with the cube of the holes: 20 s for this mask."""
     mask = np.ones((301, 301), np.bool_)
-    mask[1::4, 1::4] = mask[2::4, 2::4] = False  # 5625 pairs of holes that touch at a corner
+    # 5625 pairs of holes that touch at a corner
+    mask[1::4, 1::4] = mask[2::4, 2::4] = False
     began = time.process_time()
     (ring,) = part_polygons(Instance(1, Window(0, 0, 301, 301), mask))
     assert time.process_time() - began < 8
@@ -55,5 +58,7 @@ def test_many_specks_take_no_time() -> None:
     mask[::2, ::2] = True
     began = time.process_time()
     assert len(part_polygons(Instance(1, Window(0, 0, 60, 60), mask))) == 900
-    assert len(one_polygon(Instance(1, Window(0, 0, 60, 60), mask))) == 900 * 4 + 2 * 899
+    assert (
+        len(one_polygon(Instance(1, Window(0, 0, 60, 60), mask))) == 900 * 4 + 2 * 899
+    )
     assert time.process_time() - began < 5

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.ndimage import maximum_filter
-from simmat_plugin_depth.geometry import LEVEL_UP, Intrinsics, estimate_up, hha, surface_normals
+from simmat_plugin_depth.geometry import (
+    LEVEL_UP,
+    Intrinsics,
+    estimate_up,
+    hha,
+    surface_normals,
+)
 from simmat_plugin_depth.hha import ENCODED, PHYSICAL, Hha, HhaOptions
 from simmat_plugin_scenes.generate import generate_scene
 
@@ -29,7 +35,13 @@ def room(tilt_deg: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     up = np.array([0, -np.cos(tilt), -np.sin(tilt)])
     forward = np.array([0, -np.sin(tilt), np.cos(tilt)])
     rows, columns = np.indices(SIZE_HW)
-    rays = np.stack([(columns - CAMERA.cx) / CAMERA.fx, (rows - CAMERA.cy) / CAMERA.fy, np.ones(SIZE_HW)])
+    rays = np.stack(
+        [
+            (columns - CAMERA.cx) / CAMERA.fx,
+            (rows - CAMERA.cy) / CAMERA.fy,
+            np.ones(SIZE_HW),
+        ]
+    )
     with np.errstate(divide="ignore"):
         floor = -HEIGHT_M / np.einsum("c,chw->hw", up, rays)
     floor[floor < 0] = np.inf
@@ -64,13 +76,21 @@ def test_normals_of_a_slanted_plane_are_exact() -> None:
     """The reciprocal depth of a plane is linear in the pixels, so nothing is approximated."""
     normal = np.array([0.3, -0.5, -0.8]) / np.linalg.norm([0.3, -0.5, -0.8])
     rows, columns = np.indices(SIZE_HW)
-    rays = np.stack([(columns - CAMERA.cx) / CAMERA.fx, (rows - CAMERA.cy) / CAMERA.fy, np.ones(SIZE_HW)])
+    rays = np.stack(
+        [
+            (columns - CAMERA.cx) / CAMERA.fx,
+            (rows - CAMERA.cy) / CAMERA.fy,
+            np.ones(SIZE_HW),
+        ]
+    )
     depth = -2.0 / np.einsum("c,chw->hw", normal, rays)
     depth[depth < 0] = 500.0
     seen = (depth < 20) & (depth > 0)
     normals, known = surface_normals(depth, seen, CAMERA)
     assert known.sum() > 0.5 * seen.sum()
-    np.testing.assert_allclose(normals[:, known].T, np.broadcast_to(normal, (known.sum(), 3)), atol=1e-6)
+    np.testing.assert_allclose(
+        normals[:, known].T, np.broadcast_to(normal, (known.sum(), 3)), atol=1e-6
+    )
 
 
 def test_a_step_does_not_tilt_the_normals_beside_it() -> None:
@@ -88,7 +108,9 @@ def test_up_is_found_among_noisy_normals() -> None:
     up = np.array([0.1, -0.9, -0.4]) / np.linalg.norm([0.1, -0.9, -0.4])
     side = np.cross(up, [0, 0, 1.0])
     side /= np.linalg.norm(side)
-    normals = np.concatenate([np.tile(up, (300, 1)), np.tile(side, (300, 1))]) + 0.05 * rng.normal(size=(600, 3))
+    normals = np.concatenate(
+        [np.tile(up, (300, 1)), np.tile(side, (300, 1))]
+    ) + 0.05 * rng.normal(size=(600, 3))
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     assert np.rad2deg(np.arccos(estimate_up(normals) @ up)) < 1
     np.testing.assert_allclose(estimate_up(np.zeros((0, 3))), LEVEL_UP)
@@ -111,7 +133,9 @@ def test_a_depth_file_becomes_hha_with_the_cards_camera(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
     for name in "abc":
-        Image.fromarray(np.rint(depth * 1000).astype(np.uint16)).save(tmp_path / f"images/{name}.png")
+        Image.fromarray(np.rint(depth * 1000).astype(np.uint16)).save(
+            tmp_path / f"images/{name}.png"
+        )
         Image.fromarray(floor.astype(np.uint8)).save(tmp_path / f"masks/{name}.png")
     numbers = "".join(f"{key} = {value}\n" for key, value in CARD["intrinsics"].items())
     (tmp_path / "card.toml").write_text(f'regions = "classes"\n[intrinsics]\n{numbers}')
@@ -122,7 +146,9 @@ def test_a_depth_file_becomes_hha_with_the_cards_camera(tmp_path: Path) -> None:
     assert np.median(image.data[2][~floor]) == pytest.approx(90, abs=1)
 
 
-def test_a_depth_file_without_a_camera_is_refused_with_what_to_write(tmp_path: Path) -> None:
+def test_a_depth_file_without_a_camera_is_refused_with_what_to_write(
+    tmp_path: Path,
+) -> None:
     """A guessed focal length bends every surface."""
     np.save(tmp_path / "a.npy", np.ones((9, 9), dtype=np.float32))
     with pytest.raises(DataError, match=r"write into card\.toml.*\[intrinsics\]"):

@@ -45,7 +45,9 @@ def pairs(tmp_path: Path) -> Path:
         rows, columns = np.mgrid[: SIZE_HW[0], : SIZE_HW[1]]
         colour = np.full((*SIZE_HW, 3), 60.0)
         for column in (16, 46):
-            disc = (rows - rng.integers(16, 32)) ** 2 + (columns - column) ** 2 < rng.integers(7, 11) ** 2
+            disc = (rows - rng.integers(16, 32)) ** 2 + (
+                columns - column
+            ) ** 2 < rng.integers(7, 11) ** 2
             colour[disc] = rng.integers(120, 255, 3)
         noise = rng.normal(0, 2, SIZE_HW)
         save(root / f"images/rgb/{index}.png", colour + noise[..., None])
@@ -59,7 +61,9 @@ def save(path: Path, values: np.ndarray) -> None:
 
 
 def distill(data: Path, out: Path, given: str = f"--modality gray {TEACHER}") -> int:
-    return run([*f"distill {given} {TINY}".split(), "--data", str(data), "--out", str(out)])
+    return run(
+        [*f"distill {given} {TINY}".split(), "--data", str(data), "--out", str(out)]
+    )
 
 
 def test_a_student_learns_from_pairs_without_labels(
@@ -67,7 +71,19 @@ def test_a_student_learns_from_pairs_without_labels(
 ) -> None:
     """Its bundle is one like any other, and starts a training; its scores say that nobody checked the masks."""
     assert distill(pairs, tmp_path / "run") == 0
-    assert run(["eval", str(tmp_path / "run"), "--data", str(tmp_path / "run/teacher"), "--split", "val"]) == 0
+    assert (
+        run(
+            [
+                "eval",
+                str(tmp_path / "run"),
+                "--data",
+                str(tmp_path / "run/teacher"),
+                "--split",
+                "val",
+            ]
+        )
+        == 0
+    )
     assert "not checked by anyone" in capsys.readouterr().err
     bundle = simmat.load(tmp_path / "run")
     assert bundle.spec.modality == "gray"
@@ -75,8 +91,23 @@ def test_a_student_learns_from_pairs_without_labels(
     dataset = simmat.open_dataset(teacher, "gray")
     assert len(dataset) == COUNT
     assert all(dataset.may_have_unmarked(sample) for sample in dataset.samples)
-    more = ["train", "--modality", "gray", "--init", str(tmp_path / "run"), "--data", str(teacher), "--steps", "1"]
-    assert run([*more, "--device", "cpu", "--no-pictures", "--out", str(tmp_path / "more")]) == 0
+    more = [
+        "train",
+        "--modality",
+        "gray",
+        "--init",
+        str(tmp_path / "run"),
+        "--data",
+        str(teacher),
+        "--steps",
+        "1",
+    ]
+    assert (
+        run(
+            [*more, "--device", "cpu", "--no-pictures", "--out", str(tmp_path / "more")]
+        )
+        == 0
+    )
 
 
 def test_a_student_joins_the_sensors_of_a_bundle(pairs: Path, tmp_path: Path) -> None:
@@ -84,15 +115,23 @@ def test_a_student_joins_the_sensors_of_a_bundle(pairs: Path, tmp_path: Path) ->
     assert distill(pairs, tmp_path / "1") == 0
     for number in (2, 3):
         start = f"--init {tmp_path / str(number - 1)} --new-sensor gray{number}"
-        assert distill(pairs, tmp_path / str(number), f"--modality gray {TEACHER} {start}") == 0
+        assert (
+            distill(pairs, tmp_path / str(number), f"--modality gray {TEACHER} {start}")
+            == 0
+        )
     assert list(read_bundle_specs(tmp_path / "3")) == ["gray", "gray2", "gray3"]
 
 
 def test_embeddings_of_the_same_model_are_matched(
-    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pairs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """They are kept, no prompt is decoded, and a training is resumed without the teacher, and elsewhere."""
-    monkeypatch.setattr("simmat_plugin_distill.teacher.SEARCH", EverythingSettings(grid=4, stability=0))
+    monkeypatch.setattr(
+        "simmat_plugin_distill.teacher.SEARCH", EverythingSettings(grid=4, stability=0)
+    )
     given = "--foundation lite --image-size 64 --steps 1 --batch-size 2 --device cpu --no-pictures"
     out = tmp_path / "run"
     words = f"distill --modality gray --teacher lite {given} --data {pairs} --out {out}"
@@ -119,7 +158,11 @@ def compared(own: torch.Tensor, shift: float = 0.0) -> float:
     wanted, content = SCENE.clone(), torch.ones(1, 64, 64, dtype=torch.bool)
     wanted[..., 12:], content[..., 48:] = 0, False
     targets = TeacherEmbeddings(Path(), shift=shift)
-    return float(targets.of_images(ImageEmbedding((own,), (4.0,)), wanted.flatten(1).half(), content))
+    return float(
+        targets.of_images(
+            ImageEmbedding((own,), (4.0,)), wanted.flatten(1).half(), content
+        )
+    )
 
 
 def test_embeddings_are_compared_by_the_teachers_variance() -> None:
@@ -132,7 +175,9 @@ def test_embeddings_are_compared_by_the_teachers_variance() -> None:
 @pytest.mark.parametrize(("shift", "loss"), [(0.0, 2.0), (4 / 64, 0.0)])
 def test_a_shift_of_a_pair_is_tolerated(shift: float, loss: float) -> None:
     """A pair that is a position off is compared where it fits, and not with the teacher's padding."""
-    assert compared(SCENE.roll((1, -1), (2, 3)), shift) == pytest.approx(loss, abs=0.4 if loss else 1e-5)
+    assert compared(SCENE.roll((1, -1), (2, 3)), shift) == pytest.approx(
+        loss, abs=0.4 if loss else 1e-5
+    )
 
 
 def test_the_shift_on_a_level_of_few_positions_leaves_some_to_compare() -> None:
@@ -152,7 +197,13 @@ def test_what_is_matched_is_known_after_a_stop(tmp_path: Path) -> None:
 
 def test_borders_of_masks_may_be_ignored(pairs: Path, tmp_path: Path) -> None:
     """Where pairs are a pixel off, a student would learn the border at the wrong place."""
-    write_masks(opened(pairs), cast(Predictor, Teacher()), tmp_path, progress=lambda done: None, tolerance=1)
+    write_masks(
+        opened(pairs),
+        cast(Predictor, Teacher()),
+        tmp_path,
+        progress=lambda done: None,
+        tolerance=1,
+    )
     dataset = simmat.open_dataset(tmp_path, "gray")
     label = dataset.label(dataset.samples[0])
     assert label.ignore[:, 31:33].all()
@@ -161,12 +212,16 @@ def test_borders_of_masks_may_be_ignored(pairs: Path, tmp_path: Path) -> None:
     assert max(region.area for region in label.regions) == 48 * 31 - (12**2 - 8**2)
 
 
-def test_a_shift_is_tolerated_in_the_smallest_image(pairs: Path, tmp_path: Path) -> None:
+def test_a_shift_is_tolerated_in_the_smallest_image(
+    pairs: Path, tmp_path: Path
+) -> None:
     """Where images differ in size, a pixel of that is the largest share."""
     for sensor in ("rgb", "gray"):
         path = pairs / f"images/{sensor}/1.png"
         save(path, np.asarray(Image.open(path)).repeat(2, 0).repeat(2, 1))
-    side = write_masks(opened(pairs), cast(Predictor, Teacher()), tmp_path, progress=lambda done: None)
+    side = write_masks(
+        opened(pairs), cast(Predictor, Teacher()), tmp_path, progress=lambda done: None
+    )
     assert side == max(SIZE_HW)
 
 
@@ -182,17 +237,27 @@ class Teacher:
             raise KeyboardInterrupt
         size_hw = Image.open(files["rgb"]).size[::-1]
         whole, part = (
-            FoundObject(Instance(None, window, np.ones(window.size_hw, np.bool_)), score, (1.0, 1.0))
-            for window, score in ((Window(0, 0, 48, 32), 0.9), (Window(10, 10, 20, 20), 0.8))
+            FoundObject(
+                Instance(None, window, np.ones(window.size_hw, np.bool_)),
+                score,
+                (1.0, 1.0),
+            )
+            for window, score in (
+                (Window(0, 0, 48, 32), 0.9),
+                (Window(10, 10, 20, 20), 0.8),
+            )
         )
         return SimpleNamespace(
-            reader=SimpleNamespace(size_hw=size_hw), segment_everything=lambda settings: [whole, part]
+            reader=SimpleNamespace(size_hw=size_hw),
+            segment_everything=lambda settings: [whole, part],
         )
 
 
 def opened(data: Path, modality: str = "gray") -> Pairs:
     registry = installed()
-    settings = load_config(None, {"modality": modality, "data": data, "out": data.parent / "run"})
+    settings = load_config(
+        None, {"modality": modality, "data": data, "out": data.parent / "run"}
+    )
     return open_pairs(settings, registry.modality("rgb"), registry)
 
 
@@ -203,11 +268,16 @@ def taught(pairs: Pairs, out: Path, digest: str = "of a teacher") -> int:
     return teacher.asked
 
 
-def test_masks_of_a_part_and_its_whole_are_both_kept(pairs: Path, tmp_path: Path) -> None:
+def test_masks_of_a_part_and_its_whole_are_both_kept(
+    pairs: Path, tmp_path: Path
+) -> None:
     """In a label image, the part would be a hole in the whole."""
     taught(opened(pairs), tmp_path / "teacher")
     dataset = simmat.open_dataset(tmp_path / "teacher", "gray")
-    areas = {tuple(region.area for region in dataset.label(sample).regions) for sample in dataset.samples}
+    areas = {
+        tuple(region.area for region in dataset.label(sample).regions)
+        for sample in dataset.samples
+    }
     assert areas == {(48 * 32, 100)}
 
 
@@ -222,7 +292,8 @@ def test_the_teachers_masks_are_made_once(pairs: Path, tmp_path: Path) -> None:
     assert taught(opened(pairs), tmp_path / "teacher", "of another") == COUNT
     with pytest.raises(KeyboardInterrupt):
         taught(opened(pairs), tmp_path / "teacher", "stopped")
-    assert taught(opened(pairs), tmp_path / "teacher", "of another") == 1  # its embedding may be of the other one
+    # its embedding may be of the other one
+    assert taught(opened(pairs), tmp_path / "teacher", "of another") == 1
 
 
 def test_teacher_and_student_may_have_one_sensor(pairs: Path) -> None:
@@ -230,7 +301,11 @@ def test_teacher_and_student_may_have_one_sensor(pairs: Path) -> None:
     shutil.rmtree(pairs / "images/gray")
     found = opened(pairs, "rgb")
     sample = found.samples[0]
-    assert found.teacher_files(sample) == found.student_files(sample) == {"rgb": pairs / "images/rgb/0.png"}
+    assert (
+        found.teacher_files(sample)
+        == found.student_files(sample)
+        == {"rgb": pairs / "images/rgb/0.png"}
+    )
 
 
 def test_a_student_may_see_what_the_teacher_sees_and_more(pairs: Path) -> None:
@@ -244,7 +319,10 @@ def test_a_student_may_see_what_the_teacher_sees_and_more(pairs: Path) -> None:
 def test_a_manifest_may_name_the_pairs(pairs: Path, tmp_path: Path) -> None:
     """It needs no column of masks, its splits hold, and its ids may be any text."""
     splits = ["train", "train", "val", "test", "test"]
-    rows = [f"../{index},{split},images/rgb/{index}.png,images/gray/{index}.png" for index, split in enumerate(splits)]
+    rows = [
+        f"../{index},{split},images/rgb/{index}.png,images/gray/{index}.png"
+        for index, split in enumerate(splits)
+    ]
     (pairs / "manifest.csv").write_text("\n".join(["id,split,rgb,gray", *rows]))
     taught(opened(pairs), tmp_path / "teacher")
     dataset = simmat.open_dataset(tmp_path / "teacher", "gray")
@@ -254,7 +332,10 @@ def test_a_manifest_may_name_the_pairs(pairs: Path, tmp_path: Path) -> None:
 
 def test_registered_pairs_are_not_called_shifted(pairs: Path) -> None:
     """What is bright for one sensor is dark for the other; their edges lie together."""
-    assert report_alignment(opened(pairs)) == f"shift of {COUNT} pairs: median 0.0 px, 90 % within 0.0 px"
+    assert (
+        report_alignment(opened(pairs))
+        == f"shift of {COUNT} pairs: median 0.0 px, 90 % within 0.0 px"
+    )
 
 
 @pytest.mark.parametrize(
@@ -265,10 +346,14 @@ def test_registered_pairs_are_not_called_shifted(pairs: Path) -> None:
         ({"foundation": "tiny"}, (None, None, {})),
     ],
 )
-def test_a_student_starts_as_the_untuned_model(given: dict[str, Any], network: tuple[Any, ...]) -> None:
+def test_a_student_starts_as_the_untuned_model(
+    given: dict[str, Any], network: tuple[Any, ...]
+) -> None:
     """It must not forget what it knows; one with a random decoder knows nothing."""
     settings = from_untuned(
-        load_config(None, {"modality": "gray", "data": "pairs", "out": "run", **given}), installed(), decoder=True
+        load_config(None, {"modality": "gray", "data": "pairs", "out": "run", **given}),
+        installed(),
+        decoder=True,
     )
     assert (settings.mat, settings.tune, settings.tune_options) == network
 
@@ -308,28 +393,67 @@ def nothing(pairs: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "given", "named"),
     [
-        (lambda pairs: (pairs / "images/gray/2.png").unlink(), TEACHER, ("'2'", "no file of 'gray'")),
+        (
+            lambda pairs: (pairs / "images/gray/2.png").unlink(),
+            TEACHER,
+            ("'2'", "no file of 'gray'"),
+        ),
         (shrunk, TEACHER, ("'3'", "64x48 of rgb", "32x24 of gray", "register")),
         (blank, TEACHER, ("'3'", "no pixel of gray", "remove this pair")),
-        (shifted, f"{TEACHER} --check-alignment", ("median 20.0 px", "not registered", "Register")),
+        (
+            shifted,
+            f"{TEACHER} --check-alignment",
+            ("median 20.0 px", "not registered", "Register"),
+        ),
         (nothing, "--teacher tiny", ("'tiny'", "random", "train it first")),
-        (nothing, "--teacher lite --teacher-modality rgb+rgb", ("different modalities", "rgb+rgb")),
+        (
+            nothing,
+            "--teacher lite --teacher-modality rgb+rgb",
+            ("different modalities", "rgb+rgb"),
+        ),
         (nothing, "--teacher mobilesm", ("no foundation model 'mobilesm'",)),
         pytest.param(
             nothing,
             "--teacher timm/no/model",
             ("no foundation model 'timm/no/model'",),
-            marks=pytest.mark.skipif(find_spec("simmat_plugin_timm") is None, reason="needs simmat-plugin-timm"),
+            marks=pytest.mark.skipif(
+                find_spec("simmat_plugin_timm") is None,
+                reason="needs simmat-plugin-timm",
+            ),
         ),
         (nothing, "--teacher ./no/bundle", ("no/bundle",)),
         (nothing, "", ("--teacher is missing",)),
-        (nothing, f"{TEACHER} --match embeddings", ("--match embeddings", "128 px", "64 px", "--match masks")),
-        (nothing, f"{TEACHER} --match embeddings --from-scratch", ("--match embeddings", "trains a decoder")),
-        (cropped, f"{TEACHER} --match embeddings", ("--match embeddings", "whole images", "crop changes them")),
+        (
+            nothing,
+            f"{TEACHER} --match embeddings",
+            ("--match embeddings", "128 px", "64 px", "--match masks"),
+        ),
+        (
+            nothing,
+            f"{TEACHER} --match embeddings --from-scratch",
+            ("--match embeddings", "trains a decoder"),
+        ),
+        (
+            cropped,
+            f"{TEACHER} --match embeddings",
+            ("--match embeddings", "whole images", "crop changes them"),
+        ),
         (nothing, f"{TEACHER} --mat mats", ("no transfer layer 'mats'",)),
-        (nothing, f"{TEACHER} --resume run", ("--resume takes no other option", "--teacher")),
-        (labelled, f"{TEACHER} --config labelled.toml", ("labelled.toml: regions", "leave it out")),
-        (lambda pairs: shutil.rmtree(pairs / "images/gray"), TEACHER, ("no folder images/gray/",)),
+        (
+            nothing,
+            f"{TEACHER} --resume run",
+            ("--resume takes no other option", "--teacher"),
+        ),
+        (
+            labelled,
+            f"{TEACHER} --config labelled.toml",
+            ("labelled.toml: regions", "leave it out"),
+        ),
+        (
+            lambda pairs: shutil.rmtree(pairs / "images/gray"),
+            TEACHER,
+            ("no folder images/gray/",),
+        ),
     ],
     ids=[
         "unpaired",
@@ -370,7 +494,10 @@ def test_bad_input_is_refused_by_name(
 
 
 def test_an_interrupted_teacher_goes_on_by_the_same_command(
-    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pairs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """It takes hours of large models, and --resume is of the training."""
 
@@ -382,7 +509,9 @@ def test_an_interrupted_teacher_goes_on_by_the_same_command(
     assert "repeat the command" in capsys.readouterr().err
 
 
-def test_a_run_without_a_teacher_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_a_teacher_is_not_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Its validation score is no agreement with one."""
     (tmp_path / "config.toml").write_text("")
     assert run(["distill", "--resume", str(tmp_path)]) == 2

@@ -51,9 +51,20 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "serve-without-torch"
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A tiny SAM with LoRA that is not zero, and a dense head."""
     dense = DenseSpec(background=True, classes=(3, 5))
-    curve = MonotonicMap(predicted=(0.0, 0.4, 1.0), true=(0.1, 0.3, 0.9), objects=40, ece=0.2, ece_calibrated=0.1)
+    curve = MonotonicMap(
+        predicted=(0.0, 0.4, 1.0),
+        true=(0.1, 0.3, 0.9),
+        objects=40,
+        ece=0.2,
+        ece_calibrated=0.1,
+    )
     calibration = Calibration(click=curve, object=curve, temperature=0.2)
-    parts = {"tune": "lora", "mat": "mat-residual", "dense": dense, "calibration": calibration}
+    parts = {
+        "tune": "lora",
+        "mat": "mat-residual",
+        "dense": dense,
+        "calibration": calibration,
+    }
     folder = tiny_bundle(tmp_path_factory.mktemp("bundle") / "bundle", **parts)
     loaded = load_bundle(folder, registry())
     generator = torch.Generator().manual_seed(0)
@@ -97,33 +108,55 @@ LOOSE = {"peak": 0.05, "min_score": 0.0, "objectness": 0.0, "overlap": 0.9}
 
 
 @pytest.mark.parametrize("size_hw", [(52, 83), (64, 170)], ids=["whole", "in windows"])
-def test_every_answer_is_that_of_torch(bundle: Bundle, folder: Path, size_hw: tuple[int, int]) -> None:
+def test_every_answer_is_that_of_torch(
+    bundle: Bundle, folder: Path, size_hw: tuple[int, int]
+) -> None:
     """By the runtime, which is written without torch, and by SimMAT with what was exported in place of a bundle."""
     image, click = picture(size_hw, seed=3), (size_hw[1] / 2, 20)
-    predictor, exported = Predictor.of_bundle(bundle), simmat.load(folder, registry=EXPORT)
+    predictor, exported = (
+        Predictor.of_bundle(bundle),
+        simmat.load(folder, registry=EXPORT),
+    )
     model = simmat_runtime.load(folder)
     for one in (predictor, exported, model):
         one.set_image(image)
-    ours, classes = predictor.segment_everything(EverythingSettings(**LOOSE)), predictor.segment_semantic()
+    ours, classes = (
+        predictor.segment_everything(EverythingSettings(**LOOSE)),
+        predictor.segment_semantic(),
+    )
     answers = [
         (
             exported.predict([click]),
             exported.segment_everything(EverythingSettings(**LOOSE)),
             exported.segment_semantic(),
         ),
-        (model.predict([click]), model.everything(simmat_runtime.Settings(**LOOSE)), model.semantic()),
+        (
+            model.predict([click]),
+            model.everything(simmat_runtime.Settings(**LOOSE)),
+            model.semantic(),
+        ),
     ]
     expected = predictor.predict([click])
     for prediction, found, labels in answers:
         np.testing.assert_allclose(prediction.logits, expected.logits, atol=1e-3)
         assert prediction.score == pytest.approx(expected.score, abs=1e-3)
-        assert prediction.class_probability == pytest.approx(expected.class_probability, abs=1e-3)
+        assert prediction.class_probability == pytest.approx(
+            expected.class_probability, abs=1e-3
+        )
         assert len(found) == len(ours) > 0
-        assert np.allclose([one.score for one in found], [one.score for one in ours], atol=1e-3)
+        assert np.allclose(
+            [one.score for one in found], [one.score for one in ours], atol=1e-3
+        )
         for one, other in zip(found, ours, strict=True):
-            mask = one.mask if isinstance(one, simmat_runtime.FoundObject) else one.instance.mask(size_hw)
+            mask = (
+                one.mask
+                if isinstance(one, simmat_runtime.FoundObject)
+                else one.instance.mask(size_hw)
+            )
             assert (mask != other.instance.mask(size_hw)).mean() < 1e-3
-            assert one.class_probability == pytest.approx(other.class_probability, abs=1e-3)
+            assert one.class_probability == pytest.approx(
+                other.class_probability, abs=1e-3
+            )
         assert (labels.labels != classes.labels).mean() < 1e-3
         assert labels.nodata == classes.nodata
     assert exported.digest != predictor.digest
@@ -139,11 +172,22 @@ def test_an_exported_model_survives_pickle(folder: Path) -> None:
     np.testing.assert_array_equal(copy.predict([(40, 20)]).logits, expected.logits)
 
 
-def test_the_command_predicts_by_what_was_exported(folder: Path, tmp_path: Path) -> None:
+def test_the_command_predicts_by_what_was_exported(
+    folder: Path, tmp_path: Path
+) -> None:
     """Whoever has only the export has all of `simmat predict`: here a prompt, objects and classes."""
     Image.fromarray(picture()[0].clip(0, 255).astype(np.uint8)).save(tmp_path / "a.png")
-    for number, asked in enumerate((["--point", "40,20"], ["--everything"], ["--semantic", "--format", "labels"])):
-        given = ["predict", str(folder), str(tmp_path / "a.png"), *asked, "--out", str(tmp_path / f"{number}")]
+    for number, asked in enumerate(
+        (["--point", "40,20"], ["--everything"], ["--semantic", "--format", "labels"])
+    ):
+        given = [
+            "predict",
+            str(folder),
+            str(tmp_path / "a.png"),
+            *asked,
+            "--out",
+            str(tmp_path / f"{number}"),
+        ]
         assert run(given) == 0
         assert (tmp_path / f"{number}" / "a.json").is_file()
 
@@ -156,20 +200,43 @@ def test_the_command_scores_what_was_exported_as_the_bundle(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Scores decide what is shipped; those of the files that are shipped must not need torch's weights."""
-    real, loose = TiledImage.segment_everything, EverythingSettings(**LOOSE)  # by which random weights find objects
-    monkeypatch.setattr(TiledImage, "segment_everything", lambda self, settings: real(self, loose))
+    # by which random weights find objects
+    real, loose = TiledImage.segment_everything, EverythingSettings(**LOOSE)
+    monkeypatch.setattr(
+        TiledImage, "segment_everything", lambda self, settings: real(self, loose)
+    )
     data, out = gray_set(tmp_path / "set", train=1, val=1), tmp_path / "scores.json"
-    asked = ["eval", str(folder), "--data", str(data), "--everything", "--semantic", "--out", str(out)]
+    asked = [
+        "eval",
+        str(folder),
+        "--data",
+        str(data),
+        "--everything",
+        "--semantic",
+        "--out",
+        str(out),
+    ]
     assert run(asked) == 0
     said, found = capsys.readouterr().out, json.loads(out.read_text())
     assert "score the bundle" in said  # the reason for no zero-shot score
     assert "parameters" not in said
     assert found["parameters"] is None
     expected = simmat.evaluate(
-        Predictor.of_bundle(bundle), data, everything=True, semantic=True, zero_shot=False, registry=registry()
+        Predictor.of_bundle(bundle),
+        data,
+        everything=True,
+        semantic=True,
+        zero_shot=False,
+        registry=registry(),
     )
-    assert found["tuned"]["everything"]["found"] == expected["tuned"]["everything"]["found"] > 0
-    for value, other in zip(figures(found["tuned"]), figures(expected["tuned"]), strict=True):
+    assert (
+        found["tuned"]["everything"]["found"]
+        == expected["tuned"]["everything"]["found"]
+        > 0
+    )
+    for value, other in zip(
+        figures(found["tuned"]), figures(expected["tuned"]), strict=True
+    ):
         assert value == pytest.approx(other, abs=1e-3)
 
 
@@ -183,12 +250,16 @@ def figures(value: Any) -> Iterator[float]:
 
 
 def test_what_an_exported_model_cannot_do_is_refused_in_one_line(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Each says what to use instead."""
     with pytest.raises(UnknownNameError, match="no model format 'onnx'"):
         simmat.load(folder, registry=registry())
-    monkeypatch.setattr("simmat.api.pick_device", lambda _: torch.device("cpu"))  # there may be no other
+    # there may be no other
+    monkeypatch.setattr("simmat.api.pick_device", lambda _: torch.device("cpu"))
     with pytest.raises(ConfigError, match="leave --device cuda out"):
         simmat.load(folder, device="cuda", registry=EXPORT)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
@@ -209,17 +280,31 @@ def test_what_an_exported_model_cannot_do_is_refused_in_one_line(
         simmat.load(damaged, registry=EXPORT)
 
 
-def test_several_images_are_encoded_and_decoded_at_once(bundle: Bundle, folder: Path) -> None:
+def test_several_images_are_encoded_and_decoded_at_once(
+    bundle: Bundle, folder: Path
+) -> None:
     """A server batches requests; the number of images and prompts is not fixed."""
-    encoder, decoder = (onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in ("encoder", "decoder"))
+    encoder, decoder = (
+        onnxruntime.InferenceSession(folder / f"{name}.onnx")
+        for name in ("encoder", "decoder")
+    )
     images = np.stack([picture(seed=1), picture(seed=2)])
     levels = encoder.run(None, {"image": images})
-    feeds = dict(zip([output.name for output in encoder.get_outputs()], levels, strict=True))
+    feeds = dict(
+        zip([output.name for output in encoder.get_outputs()], levels, strict=True)
+    )
     for count, points in ((1, 1), (3, 2)):
         coords = np.full((count, points, 2), 20, np.float32)
         index = np.arange(count) % 2
-        none = {"boxes": np.zeros((0, 4), np.float32), "mask_input": np.zeros((0, 1, 16, 16), np.float32)}
-        asked = {"image_index": index, "point_coords": coords, "point_labels": np.ones((count, points), np.int64)}
+        none = {
+            "boxes": np.zeros((0, 4), np.float32),
+            "mask_input": np.zeros((0, 1, 16, 16), np.float32),
+        }
+        asked = {
+            "image_index": index,
+            "point_coords": coords,
+            "point_labels": np.ones((count, points), np.int64),
+        }
         logits, iou = decoder.run(None, {**feeds, **asked, **none})
         assert logits.shape[0] == iou.shape[0] == count
         if count == 3:
@@ -229,13 +314,17 @@ def test_several_images_are_encoded_and_decoded_at_once(bundle: Bundle, folder: 
 
 @pytest.mark.parametrize("size_hw", [(64, 64), (37, 91), (120, 128), (1, 50), (5, 3)])
 @pytest.mark.parametrize("aspect", ["pad", "stretch"])
-def test_pixels_reach_the_network_as_in_the_pipeline(size_hw: tuple[int, int], aspect: str) -> None:
+def test_pixels_reach_the_network_as_in_the_pipeline(
+    size_hw: tuple[int, int], aspect: str
+) -> None:
     """Resizing is written as products with matrices for the graph; it must round as torch's kernel does."""
     channels = (GRAY.with_statistics(60.0, 20.0),)
     planes = picture((120, 128))[:, : size_hw[0], : size_hw[1]]
     image = SensorImage.from_planes(planes, (GRAY,))
     expected = Pipeline(Gray(), channels, 64, aspect)(image)  # type: ignore[arg-type]
-    found, content = Prepare(Gray(), (GRAY,), channels, 64, aspect)(torch.from_numpy(planes)[None])  # type: ignore[arg-type]
+    found, content = Prepare(Gray(), (GRAY,), channels, 64, aspect)(
+        torch.from_numpy(planes)[None]
+    )  # type: ignore[arg-type]
     np.testing.assert_allclose(found[0], expected.planes, atol=1e-5)
     assert torch.equal(content[0], expected.content)
     logits = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(0)) * 10
@@ -258,16 +347,26 @@ def test_transforms_of_sensors_are_in_the_graph(name: str) -> None:
     need_plugins("nir", "sar", "polarization")
     options, picks = SENSORS[name]
     adapter = load_plugins().modality(name, options, channels=picks)
-    check_transform_of(adapter, np.random.default_rng(0).uniform(0, 1.2, (len(adapter.channels), 9, 12)))
+    check_transform_of(
+        adapter,
+        np.random.default_rng(0).uniform(0, 1.2, (len(adapter.channels), 9, 12)),
+    )
 
 
 @pytest.mark.parametrize(
-    "rule", ['"log"', '{ kind = "db", of = "power", floor = 0.2 }', '{ kind = "range", low = 0.1, high = 0.8 }']
+    "rule",
+    [
+        '"log"',
+        '{ kind = "db", of = "power", floor = 0.2 }',
+        '{ kind = "range", low = 0.1, high = 0.8 }',
+    ],
 )
 def test_a_declared_normalization_is_in_the_graph(rule: str) -> None:
     """A sensor.toml is a sensor like any other."""
     text = 'format = 1\nname = "echo"\n[[source]]\nname = "echo"\nfiles = "*.npy"\n[[channel]]\nname = "echo"\n'
-    document = tomllib.loads(text + f'quantity = "echo"\nunit = "1"\nnormalize = {rule}\n')
+    document = tomllib.loads(
+        text + f'quantity = "echo"\nunit = "1"\nnormalize = {rule}\n'
+    )
     adapter = TomlModality(parse_sensor_definition(document, "sensor.toml"))
     check_transform_of(adapter, np.random.default_rng(0).uniform(-0.2, 1.2, (1, 9, 12)))
 
@@ -277,7 +376,10 @@ def check_transform_of(adapter: ModalityAdapter, planes: np.ndarray) -> None:
     planes[:, 2:4, 3:6] = np.nan
     planes[0, 5, 5] = 0
     image = SensorImage.from_planes(planes, adapter.channels)
-    channels = tuple(channel.with_statistics(0.3, 0.7) for channel in adapter.transform(image).channels)
+    channels = tuple(
+        channel.with_statistics(0.3, 0.7)
+        for channel in adapter.transform(image).channels
+    )
     expected = Pipeline(adapter, channels, 12)(image)
     prepare = Prepare(adapter, adapter.channels, channels, 12, "pad")
     found, _ = prepare(torch.from_numpy(planes)[None])
@@ -292,7 +394,9 @@ def test_a_sensor_without_transform_arrays_is_refused_by_name(bundle: Bundle) ->
             return replace(image, data=np.log1p(image.data))
 
     with pytest.raises(ConfigError, match=r"'gray'.*Logarithmic.*transform_arrays"):
-        check_transform(replace(bundle, pipeline=replace(bundle.pipeline, adapter=Logarithmic())))
+        check_transform(
+            replace(bundle, pipeline=replace(bundle.pipeline, adapter=Logarithmic()))
+        )
 
 
 def test_a_model_that_differs_from_torch_is_not_written(
@@ -314,19 +418,29 @@ def test_a_folder_with_something_else_stays(bundle: Bundle, tmp_path: Path) -> N
 
 
 def test_a_missing_onnxruntime_is_said_with_what_to_install(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """It can be missing beside an installed plugin: whoever changes to onnxruntime-gpu uninstalls it first."""
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    for module in [name for name in sys.modules if name.startswith("simmat_plugin_export.")]:
+    for module in [
+        name for name in sys.modules if name.startswith("simmat_plugin_export.")
+    ]:
         if not module.endswith(".command"):
             monkeypatch.delitem(sys.modules, module)
-    for arguments in (["predict", str(folder), "a.png", "--everything"], ["export", str(folder)]):
+    for arguments in (
+        ["predict", str(folder), "a.png", "--everything"],
+        ["export", str(folder)],
+    ):
         assert run([*arguments, "--out", str(tmp_path / "out")]) == 2
         assert "pip install onnxruntime" in capsys.readouterr().err
 
 
-def test_an_exported_model_is_served_where_torch_is_not(folder: Path, tmp_path: Path) -> None:
+def test_an_exported_model_is_served_where_torch_is_not(
+    folder: Path, tmp_path: Path
+) -> None:
     """The example runs on machines without torch and SimMAT: both are hidden from it."""
     np.save(tmp_path / "image.npy", picture())
     hidden = "import sys; sys.modules |= dict.fromkeys(('torch', 'simmat', 'scipy')); "
@@ -342,7 +456,9 @@ try:
 except urllib.error.HTTPError as error:
     print(error.code, error.read().decode())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     first, refused = done.stdout.splitlines()
     found = json.loads(first)
     assert refused.startswith("400")
@@ -358,7 +474,9 @@ except urllib.error.HTTPError as error:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "int8-dynamic"])
-def test_the_network_can_be_halved_and_quantized(bundle: Bundle, precision: Precision, tmp_path: Path) -> None:
+def test_the_network_can_be_halved_and_quantized(
+    bundle: Bundle, precision: Precision, tmp_path: Path
+) -> None:
     """Smaller files are made of the encoder's network alone; masks stay near those of torch."""
     export(bundle, tmp_path / "out", kinds=CLICKS, precision=precision)
     session = onnxruntime.InferenceSession(tmp_path / "out" / names.ENCODER)

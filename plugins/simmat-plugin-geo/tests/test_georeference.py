@@ -24,23 +24,39 @@ FUNCTIONS: GeoBackend = backend
     [
         ("EPSG:32632", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_540_000.0), 100.0),
         ("EPSG:32632", (6.0, 8.0, 500_000.0, 8.0, -6.0, 5_540_000.0), 100.0),
-        ("EPSG:2263", (3.0, 0.0, 984_000.0, 0.0, -3.0, 208_000.0), (3 * 1200 / 3937) ** 2),  # New York, in US feet
-        ("EPSG:4326", (1e-4, 0.0, 9.0, 0.0, -1e-4, 50.0), 7.169529 * 11.122903),  # lengths of 1e-4 degrees at 50 north
-        ("EPSG:3857", (10.0, 0.0, 1_000_000.0, 0.0, -10.0, 6_446_275.84), 100 * 0.4131759 * 1.0011263),
+        # New York, in US feet
+        (
+            "EPSG:2263",
+            (3.0, 0.0, 984_000.0, 0.0, -3.0, 208_000.0),
+            (3 * 1200 / 3937) ** 2,
+        ),
+        # lengths of 1e-4 degrees at 50 north
+        ("EPSG:4326", (1e-4, 0.0, 9.0, 0.0, -1e-4, 50.0), 7.169529 * 11.122903),
+        (
+            "EPSG:3857",
+            (10.0, 0.0, 1_000_000.0, 0.0, -10.0, 6_446_275.84),
+            100 * 0.4131759 * 1.0011263,
+        ),
     ],
 )
-def test_areas_are_those_on_the_earth(crs: str, transform: tuple[float, ...], area: float) -> None:
+def test_areas_are_those_on_the_earth(
+    crs: str, transform: tuple[float, ...], area: float
+) -> None:
     """In degrees a pixel has no area of its own, and Web Mercator doubles the size of Germany."""
     place = Georeference(crs, transform)  # type: ignore[arg-type]
     areas = pixel_areas(place, (20, 20))
     assert areas is not None
-    np.testing.assert_allclose(areas(np.array([[0.0, 0.0], [10.0, 10.0]])), area, rtol=2e-4)
+    np.testing.assert_allclose(
+        areas(np.array([[0.0, 0.0], [10.0, 10.0]])), area, rtol=2e-4
+    )
 
 
 def test_a_grid_that_is_not_on_the_earth_has_no_areas() -> None:
     """A plan of a factory states metres, and no place."""
     plan = 'LOCAL_CS["factory",UNIT["metre",1]]'
-    assert pixel_areas(Georeference(plan, (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)), (9, 9)) is None
+    assert (
+        pixel_areas(Georeference(plan, (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)), (9, 9)) is None
+    )
 
 
 def test_a_mask_has_the_place_of_its_image(tmp_path: Path) -> None:

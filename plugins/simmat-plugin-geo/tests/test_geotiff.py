@@ -20,7 +20,9 @@ def test_a_geotiff_has_coordinate_system_transform_and_nodata(tmp_path: Path) ->
     """A map program puts it in its place and does not draw what was not measured."""
     classes = np.zeros((40, 50), np.int64)
     classes[3:9, 4:30], classes[:, 40:] = 2, 255
-    assert write_result(classes_result(classes, place=PLACE, nodata=255), ["geotiff"], tmp_path) == ["a_classes.tif"]
+    assert write_result(
+        classes_result(classes, place=PLACE, nodata=255), ["geotiff"], tmp_path
+    ) == ["a_classes.tif"]
     assert read_georeference(tmp_path / "a_classes.tif") == PLACE
     with rasterio.open(tmp_path / "a_classes.tif") as file:
         assert (file.nodata, file.dtypes) == (255, ("uint8",))
@@ -52,13 +54,18 @@ def test_a_geotiff_of_objects_and_its_large_label_image_are_one_file(
 
 
 @pytest.mark.parametrize("missing", [1, 300, 9000])
-def test_a_full_disk_leaves_no_geotiff_that_is_cut_short(tmp_path: Path, missing: int) -> None:
+def test_a_full_disk_leaves_no_geotiff_that_is_cut_short(
+    tmp_path: Path, missing: int
+) -> None:
     """GDAL does not report what it could not write when it closed the file."""
     classes = np.random.default_rng(0).integers(0, 3, (600, 600))
     result = classes_result(classes, place=PLACE)
     write_result(result, ["geotiff"], tmp_path)
     size = (tmp_path / "a_classes.tif").stat().st_size
-    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits, handler = (
+        resource.getrlimit(resource.RLIMIT_FSIZE),
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
+    )
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size - missing, limits[1]))
         with pytest.raises(OutputError, match="disk"):
@@ -77,7 +84,9 @@ def test_a_map_on_disk_is_written_without_reading_it_whole(tmp_path: Path) -> No
     out = tmp_path / "out"
     out.mkdir()
     tracemalloc.start()
-    assert write_result(classes_result(classes, place=PLACE), ["labels", "geotiff"], out) == ["a_classes.tif"]
+    assert write_result(
+        classes_result(classes, place=PLACE), ["labels", "geotiff"], out
+    ) == ["a_classes.tif"]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < classes.size / 2

@@ -27,33 +27,64 @@ FIELDS = Path(__file__).parents[4] / "shared/data/s2-fields"
 UTM, EAST, NORTH, PIXEL = "EPSG:32632", 500_000, 6_000_000, 10
 ENDINGS = (".gpkg", ".geojson", ".shp")
 Box = tuple[int, int, int, int]
-BOXES: dict[str, Box] = {"maize": (5, 10, 25, 30), "barley": (40, 40, 60, 90), "wheat": (20, 45, 45, 70)}
+BOXES: dict[str, Box] = {
+    "maize": (5, 10, 25, 30),
+    "barley": (40, 40, 60, 90),
+    "wheat": (20, 45, 45, 70),
+}
 """Crop -> (x0, y0, x1, y1) in pixels; wheat covers a part of barley."""
 
 
-def save_raster(path: Path, *, placed: bool = True, side: int = 96, east: int = EAST) -> None:
+def save_raster(
+    path: Path, *, placed: bool = True, side: int = 96, east: int = EAST
+) -> None:
     """A raster of two bands of random counts, 10 m a pixel."""
     path.parent.mkdir(parents=True, exist_ok=True)
     values = np.random.default_rng(side).integers(1, 4000, (2, side, side), np.uint16)
-    place = {"crs": UTM, "transform": rasterio.Affine(PIXEL, 0, east, 0, -PIXEL, NORTH)} if placed else {}
-    profile = {"driver": "GTiff", "count": 2, "height": side, "width": side, "dtype": "uint16"}
-    with rasterio.open(path, "w", **profile, **place, tiled=True, blockxsize=32, blockysize=32) as file:
+    place = (
+        {"crs": UTM, "transform": rasterio.Affine(PIXEL, 0, east, 0, -PIXEL, NORTH)}
+        if placed
+        else {}
+    )
+    profile = {
+        "driver": "GTiff",
+        "count": 2,
+        "height": side,
+        "width": side,
+        "dtype": "uint16",
+    }
+    with rasterio.open(
+        path, "w", **profile, **place, tiled=True, blockxsize=32, blockysize=32
+    ) as file:
         file.write(values)
 
 
-def save_polygons(path: Path, names: Sequence[str | None], boxes: Sequence[Box], *, crs: str | None = UTM) -> None:
+def save_polygons(
+    path: Path,
+    names: Sequence[str | None],
+    boxes: Sequence[Box],
+    *,
+    crs: str | None = UTM,
+) -> None:
     """Boxes in pixels as polygons on the map, with the attribute "crop"."""
     path.parent.mkdir(parents=True, exist_ok=True)
     shapes = np.array(
         [
-            shapely.box(EAST + PIXEL * x0, NORTH - PIXEL * y1, EAST + PIXEL * x1, NORTH - PIXEL * y0)
+            shapely.box(
+                EAST + PIXEL * x0,
+                NORTH - PIXEL * y1,
+                EAST + PIXEL * x1,
+                NORTH - PIXEL * y0,
+            )
             for x0, y0, x1, y1 in boxes
         ]
     )
     if crs not in (None, UTM):
         from rasterio.warp import transform
 
-        shapes = shapely.transform(shapes, lambda xy: np.stack(transform(UTM, crs, xy[:, 0], xy[:, 1]), axis=1))
+        shapes = shapely.transform(
+            shapes, lambda xy: np.stack(transform(UTM, crs, xy[:, 0], xy[:, 1]), axis=1)
+        )
     pyogrio.raw.write(
         path,
         shapely.to_wkb(shapes),
@@ -61,7 +92,9 @@ def save_polygons(path: Path, names: Sequence[str | None], boxes: Sequence[Box],
         fields=["crop"],
         crs=crs,
         geometry_type="Polygon",
-        driver={".gpkg": "GPKG", ".geojson": "GeoJSON", ".shp": "ESRI Shapefile"}[path.suffix],
+        driver={".gpkg": "GPKG", ".geojson": "GeoJSON", ".shp": "ESRI Shapefile"}[
+            path.suffix
+        ],
     )
 
 
@@ -92,9 +125,13 @@ def expected() -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_polygons_of_each_format_are_drawn_in_their_order(tmp_path: Path, ending: str) -> None:
+def test_polygons_of_each_format_are_drawn_in_their_order(
+    tmp_path: Path, ending: str
+) -> None:
     """A later polygon lies on top, as a GIS shows it."""
-    dataset = opened(one_raster(tmp_path, ending, crs="EPSG:4326" if ending == ".geojson" else UTM))
+    dataset = opened(
+        one_raster(tmp_path, ending, crs="EPSG:4326" if ending == ".geojson" else UTM)
+    )
     assert np.array_equal(drawn(dataset)[0], expected())
     assert dataset.card.regions == "instances"
 
@@ -134,7 +171,12 @@ def test_classes_of_the_card_keep_their_number(tmp_path: Path) -> None:
     (one_raster(tmp_path) / "card.toml").write_text(
         'class_attribute = "crop"\n[class_names]\n4 = "wheat"\n9 = "oats"\n'
     )
-    assert opened(tmp_path).class_names == {4: "wheat", 9: "oats", 10: "barley", 11: "maize"}
+    assert opened(tmp_path).class_names == {
+        4: "wheat",
+        9: "oats",
+        10: "barley",
+        11: "maize",
+    }
 
 
 def test_classes_join_polygons_of_one_class(tmp_path: Path) -> None:
@@ -192,7 +234,11 @@ def test_polygons_elsewhere_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("x", "y", "said"), [(EAST, NORTH, ("500000", "EPSG:4326", "ogr2ogr -a_srs")), (99, 5, ("EPSG:4326", UTM))]
+    ("x", "y", "said"),
+    [
+        (EAST, NORTH, ("500000", "EPSG:4326", "ogr2ogr -a_srs")),
+        (99, 5, ("EPSG:4326", UTM)),
+    ],
 )
 def test_degrees_that_are_none_or_far_from_the_image_are_refused(
     tmp_path: Path, x: float, y: float, said: tuple[str, ...]
@@ -202,7 +248,9 @@ def test_degrees_that_are_none_or_far_from_the_image_are_refused(
     (root / "masks/map.gpkg").unlink()
     shape = shapely.box(x, y, x + 0.5, y + 0.5).__geo_interface__
     feature = {"type": "Feature", "properties": {}, "geometry": shape}
-    (root / "masks/map.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    (root / "masks/map.geojson").write_text(
+        json.dumps({"type": "FeatureCollection", "features": [feature]})
+    )
     found = faults(opened(root))
     assert all(part in found for part in ("map.geojson", *said))
 
@@ -211,8 +259,14 @@ def test_points_are_refused(tmp_path: Path) -> None:
     """A point has no pixels."""
     one_raster(tmp_path)
     (tmp_path / "masks/map.gpkg").unlink()
-    point = {"type": "Feature", "properties": {}, "geometry": {"type": "Point", "coordinates": [9, 54]}}
-    (tmp_path / "masks/map.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [point]}))
+    point = {
+        "type": "Feature",
+        "properties": {},
+        "geometry": {"type": "Point", "coordinates": [9, 54]},
+    }
+    (tmp_path / "masks/map.geojson").write_text(
+        json.dumps({"type": "FeatureCollection", "features": [point]})
+    )
     assert "Point" in faults(opened(tmp_path))
 
 
@@ -237,7 +291,14 @@ def test_two_layers_are_refused(tmp_path: Path) -> None:
     one_raster(tmp_path)
     shape = shapely.to_wkb(np.array([shapely.box(0, 0, 1, 1)]))
     pyogrio.raw.write(
-        tmp_path / "masks/map.gpkg", shape, [], fields=[], crs=UTM, geometry_type="Polygon", layer="b", append=True
+        tmp_path / "masks/map.gpkg",
+        shape,
+        [],
+        fields=[],
+        crs=UTM,
+        geometry_type="Polygon",
+        layer="b",
+        append=True,
     )
     assert "'map', 'b'" in faults(opened(tmp_path))
 
@@ -250,20 +311,32 @@ def test_real_fields_of_a_real_satellite_image(tmp_path: Path) -> None:
     shutil.copyfile(FIELDS / "RGB_small.tif", tmp_path / "images/fields.tif")
     for path in FIELDS.glob("marker2016_small.*"):
         shutil.copyfile(path, tmp_path / f"masks/fields{path.suffix}")
-    dataset = open_dataset(tmp_path, Raster(), {"crop": 64, "class_attribute": "Afgroede"})
+    dataset = open_dataset(
+        tmp_path, Raster(), {"crop": 64, "class_attribute": "Afgroede"}
+    )
     assert {"Vårbyg", "Vinterhvede"} < set(dataset.class_names.values())
     report = check_dataset(dataset)
     assert not report.errors
-    assert {split.name: split.samples for split in report.splits} == {"train": 30, "val": 6, "test": 6}
+    assert {split.name: split.samples for split in report.splits} == {
+        "train": 30,
+        "val": 6,
+        "test": 6,
+    }
     assert min(split.regions for split in report.splits) > 50
 
 
-def test_polygons_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_polygons_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file may hold a million polygons, and there are many windows."""
     dataset = opened(one_raster(tmp_path))
     calls: list[str] = []
     read = Layer.read
-    monkeypatch.setattr(Layer, "read", lambda layer, field: calls.append(layer.name) or read(layer, field))
+    monkeypatch.setattr(
+        Layer,
+        "read",
+        lambda layer, field: calls.append(layer.name) or read(layer, field),
+    )
     for sample in dataset.samples:
         dataset.label(sample)
     assert len(calls) == 1

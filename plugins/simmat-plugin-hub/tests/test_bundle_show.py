@@ -24,7 +24,13 @@ METRICS = {
     "step": 30,
     "protocol": "one-click",
 }
-CARD = DataCard(regions="classes", class_names={3: "boat", 7: "plane"}, ignore=255, source="the sea", licence="CC0-1.0")
+CARD = DataCard(
+    regions="classes",
+    class_names={3: "boat", 7: "plane"},
+    ignore=255,
+    source="the sea",
+    licence="CC0-1.0",
+)
 
 
 @pytest.fixture
@@ -33,7 +39,9 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tiny_bundle(tmp_path / "b", card=CARD, metrics=METRICS)
 
 
-def test_every_value_is_on_a_line_of_its_own(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_value_is_on_a_line_of_its_own(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It is read by a person who chooses between bundles; a Python dict is not text."""
     assert run(["bundle", "show", str(bundle)]) == 0
     said = capsys.readouterr().out
@@ -60,7 +68,9 @@ def test_every_value_is_on_a_line_of_its_own(bundle: Path, capsys: pytest.Captur
     assert not set("{}[]") & set(said.replace(str(bundle), ""))
 
 
-def test_json_holds_the_values_as_they_are(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_holds_the_values_as_they_are(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Programs read this, not the table."""
     assert run(["bundle", "show", str(bundle), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
@@ -68,11 +78,26 @@ def test_json_holds_the_values_as_they_are(bundle: Path, capsys: pytest.CaptureF
     assert shown["card"]["class_names"] == {"3": "boat", "7": "plane"}
 
 
-def test_calibration_errors_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_calibration_errors_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The metrics have those of the network's own scores, which nobody sees."""
-    curve = MonotonicMap(predicted=(0, 1), true=(0.1, 0.9), objects=40, ece=0.2, ece_calibrated=0.05)
-    calibration = Calibration(click=curve, box=curve.model_copy(update={"ece_calibrated": None}))
-    assert run(["bundle", "show", str(tiny_bundle(tmp_path / "b", calibration=calibration))]) == 0
+    curve = MonotonicMap(
+        predicted=(0, 1), true=(0.1, 0.9), objects=40, ece=0.2, ece_calibrated=0.05
+    )
+    calibration = Calibration(
+        click=curve, box=curve.model_copy(update={"ece_calibrated": None})
+    )
+    assert (
+        run(
+            [
+                "bundle",
+                "show",
+                str(tiny_bundle(tmp_path / "b", calibration=calibration)),
+            ]
+        )
+        == 0
+    )
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert {"clicks 40 0.200 0.050", "boxes 40 0.200 -"} <= set(lines)
 
@@ -83,14 +108,23 @@ def test_calibration_errors_are_shown(tmp_path: Path, capsys: pytest.CaptureFixt
         {},
         {"val": None},
         {"a": {"b": {"c": {"d": {"e": [{"f": True}, None]}}}}},
-        {"val": {"by_size": 3, "iou_by_class": {"x": "y"}, "box": {"tight": {"a": None}}, "random_click": [True, {}]}},
+        {
+            "val": {
+                "by_size": 3,
+                "iou_by_class": {"x": "y"},
+                "box": {"tight": {"a": None}},
+                "random_click": [True, {}],
+            }
+        },
     ],
 )
 def test_metrics_of_any_shape_are_shown(
     metrics: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A bundle of another version, or of a stranger, may hold others."""
-    assert run(["bundle", "show", str(tiny_bundle(tmp_path / "b", metrics=metrics))]) == 0
+    assert (
+        run(["bundle", "show", str(tiny_bundle(tmp_path / "b", metrics=metrics))]) == 0
+    )
     assert SPEC.modality in capsys.readouterr().out
 
 

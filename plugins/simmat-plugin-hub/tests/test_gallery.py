@@ -22,7 +22,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A gallery of one bundle, and an empty cache."""
     monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
-    push_bundle(tiny_bundle(tmp_path / "b"), str(tmp_path / "gallery/gray-squares.safetensors"), licence="cc-by-4.0")
+    push_bundle(
+        tiny_bundle(tmp_path / "b"),
+        str(tmp_path / "gallery/gray-squares.safetensors"),
+        licence="cc-by-4.0",
+    )
     (tmp_path / "gallery/gray-squares.png").write_bytes(b"a picture")
     assert run(["bundle", "index", str(tmp_path / "gallery")]) == 0
     return tmp_path / "gallery"
@@ -31,7 +35,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def server(folder: Path) -> Iterator[http.server.ThreadingHTTPServer]:
     """A web server that shows the folder."""
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    handler = functools.partial(
+        http.server.SimpleHTTPRequestHandler, directory=str(folder)
+    )
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as found:
         threading.Thread(target=found.serve_forever, daemon=True).start()
         yield found
@@ -39,7 +45,17 @@ def server(folder: Path) -> Iterator[http.server.ThreadingHTTPServer]:
 
 
 def predict(root: Path, out: Path) -> int:
-    return run(["predict", "gallery:gray-squares", str(root / "images/s0.png"), "--point", "16,12", "--out", str(out)])
+    return run(
+        [
+            "predict",
+            "gallery:gray-squares",
+            str(root / "images/s0.png"),
+            "--point",
+            "16,12",
+            "--out",
+            str(out),
+        ]
+    )
 
 
 def test_a_listed_bundle_is_fetched_once_and_used(
@@ -53,8 +69,16 @@ def test_a_listed_bundle_is_fetched_once_and_used(
     assert run(["bundle", "list", "--gallery", address, "--json"]) == 0
     said = capsys.readouterr().out
     (entry,) = json.loads(said[said.index("[") :])
-    assert (entry["name"], entry["sensor"], entry["licence"]) == ("gray-squares", "gray", "cc-by-4.0")
-    assert (entry["scores"]["miou_object"], entry["data"], entry["picture"]) == (0.512, "made up", "gray-squares.png")
+    assert (entry["name"], entry["sensor"], entry["licence"]) == (
+        "gray-squares",
+        "gray",
+        "cc-by-4.0",
+    )
+    assert (entry["scores"]["miou_object"], entry["data"], entry["picture"]) == (
+        0.512,
+        "made up",
+        "gray-squares.png",
+    )
     monkeypatch.setenv("SIMMAT_GALLERY", f"{address}/index.json")
     root = gray_images(tmp_path / "set", count=1)
     assert predict(root, tmp_path / "out") == 0, capsys.readouterr().err
@@ -64,7 +88,9 @@ def test_a_listed_bundle_is_fetched_once_and_used(
     assert run(["bundle", "show", "gallery:gray-squares"]) == 0, capsys.readouterr().err
     assert run(["bundle", "list"]) == 0
     assert "of the last time" in capsys.readouterr().err
-    assert (tmp_path / "again/s0_mask.png").read_bytes() == (tmp_path / "out/s0_mask.png").read_bytes()
+    assert (tmp_path / "again/s0_mask.png").read_bytes() == (
+        tmp_path / "out/s0_mask.png"
+    ).read_bytes()
 
 
 def test_another_file_than_the_index_names_is_refused(
@@ -79,15 +105,42 @@ def test_another_file_than_the_index_names_is_refused(
         monkeypatch.setenv("SIMMAT_GALLERY", place)
         content = (folder / "gray-squares.safetensors").read_bytes()
         (folder / "gray-squares.safetensors").write_bytes(content[:-1] + b"x")
-        assert run(["bundle", "pull", "gallery:gray-squares", "--out", str(tmp_path / "pulled.safetensors")]) == 2
+        assert (
+            run(
+                [
+                    "bundle",
+                    "pull",
+                    "gallery:gray-squares",
+                    "--out",
+                    str(tmp_path / "pulled.safetensors"),
+                ]
+            )
+            == 2
+        )
         assert "gray-squares.safetensors" in capsys.readouterr().err
         (folder / "gray-squares.safetensors").write_bytes(content)
-    assert run(["bundle", "pull", "gallery:gray-squares", "--out", str(tmp_path / "pulled.safetensors")]) == 0
+    assert (
+        run(
+            [
+                "bundle",
+                "pull",
+                "gallery:gray-squares",
+                "--out",
+                str(tmp_path / "pulled.safetensors"),
+            ]
+        )
+        == 0
+    )
     assert run(["bundle", "pull", "gallery:gray-square"]) == 2
     assert "gray-squares" in capsys.readouterr().err
     (folder / "gray-squares.safetensors").unlink()
     monkeypatch.setenv("SIMMAT_GALLERY", str(folder))
-    assert run(["bundle", "pull", "gallery:gray-squares", "--out", str(tmp_path / "again")]) == 2
+    assert (
+        run(
+            ["bundle", "pull", "gallery:gray-squares", "--out", str(tmp_path / "again")]
+        )
+        == 2
+    )
     assert "missing" in capsys.readouterr().err
 
 
@@ -122,7 +175,9 @@ def test_an_answer_that_is_no_index_does_not_replace_the_last_one(
         assert said in capsys.readouterr().err
     for answer in (index, b"<html>Log in</html>"):
         (folder / "index.json").write_bytes(answer)
-        assert run(["bundle", "show", "gallery:gray-squares"]) == 0, capsys.readouterr().err
+        assert run(["bundle", "show", "gallery:gray-squares"]) == 0, (
+            capsys.readouterr().err
+        )
     server.shutdown()
     server.server_close()
     assert run(["bundle", "show", "gallery:gray-squares"]) == 0, capsys.readouterr().err
@@ -133,7 +188,20 @@ def test_without_a_gallery_the_error_says_how_to_name_one(
 ) -> None:
     """No address is built in."""
     monkeypatch.delenv("SIMMAT_GALLERY", raising=False)
-    assert run(["predict", "gallery:a", str(tmp_path), "--point", "1,1", "--out", str(tmp_path / "out")]) == 2
+    assert (
+        run(
+            [
+                "predict",
+                "gallery:a",
+                str(tmp_path),
+                "--point",
+                "1,1",
+                "--out",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 2
+    )
     assert "SIMMAT_GALLERY" in capsys.readouterr().err
 
 
@@ -146,11 +214,18 @@ def test_without_a_gallery_the_error_says_how_to_name_one(
         ("bundle index {tmp}/none", "no folder"),
         ("bundle index {tmp}", "rename"),
         ("bundle push {tmp}/b gallery:b", "FOLDER/NAME.safetensors"),
-        ("bundle pull http://localhost:1/a/b.safetensors", "http://localhost:1/a/b.safetensors"),
+        (
+            "bundle pull http://localhost:1/a/b.safetensors",
+            "http://localhost:1/a/b.safetensors",
+        ),
     ],
 )
 def test_a_place_that_is_no_gallery_is_refused_with_what_to_give(
-    command: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A slip in an address is frequent."""
     monkeypatch.chdir(tmp_path)

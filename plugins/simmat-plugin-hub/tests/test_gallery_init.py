@@ -19,7 +19,9 @@ from simmat.errors import ConfigError
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("first")
-    settings = config(gray_set(root / "set"), root / "run", steps=4, lr=1e-2, heads="prompt,dense")
+    settings = config(
+        gray_set(root / "set"), root / "run", steps=4, lr=1e-2, heads="prompt,dense"
+    )
     training.train(settings, registry())
     return root
 
@@ -28,10 +30,19 @@ def test_a_training_starts_from_a_bundle_of_a_gallery(
     first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A settings file may name it too: there it is no path below the folder of the file."""
-    push_bundle(first / "run", str(tmp_path / "gallery/squares.safetensors"), licence="cc0-1.0")
+    push_bundle(
+        first / "run", str(tmp_path / "gallery/squares.safetensors"), licence="cc0-1.0"
+    )
     index_folder(tmp_path / "gallery")
     monkeypatch.setenv("SIMMAT_GALLERY", str(tmp_path / "gallery"))
-    started = config(first / "set", tmp_path / "run", init="gallery:squares", steps=1, heads="prompt,dense", tune=None)
+    started = config(
+        first / "set",
+        tmp_path / "run",
+        init="gallery:squares",
+        steps=1,
+        heads="prompt,dense",
+        tune=None,
+    )
     (tmp_path / "settings.toml").write_text(dump_toml(started))
     training.train(load_config(tmp_path / "settings.toml"), registry())
     before: Any = read_bundle(first / "run")[0].metrics["val"]
@@ -39,4 +50,6 @@ def test_a_training_starts_from_a_bundle_of_a_gallery(
     assert record["miou_object"] == pytest.approx(before["miou_object"], abs=1e-6)
     assert load_config(tmp_path / "run/config.toml").init == Path("gallery:squares")
     with pytest.raises(ConfigError, match="hf://a/b/c/d"):
-        training.train(config(first / "set", tmp_path / "other", init="hf://a/b/c/d"), registry())
+        training.train(
+            config(first / "set", tmp_path / "other", init="hf://a/b/c/d"), registry()
+        )

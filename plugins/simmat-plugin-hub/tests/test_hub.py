@@ -30,11 +30,25 @@ for line in json.loads(sys.stdin.read()):
 
 
 def simmat(
-    commands: list[list[str]], home: Path, endpoint: str, token: str = TOKEN, **more: str
+    commands: list[list[str]],
+    home: Path,
+    endpoint: str,
+    token: str = TOKEN,
+    **more: str,
 ) -> list[tuple[int, str]]:
     """Run commands in one new process, which alone reads HF_ENDPOINT anew; return exit codes and what was printed."""
-    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home / "hf"), "HF_TOKEN": token, **more}
-    environment |= {"SIMMAT_PLUGINS": "hub,testing", "NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(home / "hf"),
+        "HF_TOKEN": token,
+        **more,
+    }
+    environment |= {
+        "SIMMAT_PLUGINS": "hub,testing",
+        "NO_PROXY": "127.0.0.1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS],
         input=json.dumps(commands),
@@ -48,11 +62,27 @@ def simmat(
     return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
-def test_a_bundle_comes_back_from_the_hub_as_it_was(bundle: Path, tmp_path: Path) -> None:
+def test_a_bundle_comes_back_from_the_hub_as_it_was(
+    bundle: Path, tmp_path: Path
+) -> None:
     """The whole way through the client that everybody has, and nothing replaced without a word."""
     with running_hub() as hub:
-        push = ["bundle", "push", str(bundle), "hf://someone/gray-mat", "--licence", "mit"]
-        (pushed, said), (again, refused), (forced, _), (pulled, _), (shown, _), (elsewhere, where) = simmat(
+        push = [
+            "bundle",
+            "push",
+            str(bundle),
+            "hf://someone/gray-mat",
+            "--licence",
+            "mit",
+        ]
+        (
+            (pushed, said),
+            (again, refused),
+            (forced, _),
+            (pulled, _),
+            (shown, _),
+            (elsewhere, where),
+        ) = simmat(
             [
                 push,
                 push,
@@ -64,14 +94,22 @@ def test_a_bundle_comes_back_from_the_hub_as_it_was(bundle: Path, tmp_path: Path
             tmp_path,
             hub.url,
         )
-    assert (pushed, again, forced, pulled, shown, elsewhere) == (0, 2, 0, 0, 0, 2), (said, refused)
+    assert (pushed, again, forced, pulled, shown, elsewhere) == (0, 2, 0, 0, 0, 2), (
+        said,
+        refused,
+    )
     assert f"{hub.url}/someone/gray-mat/commit/" in said
     assert "already holds a bundle" in refused
     assert "--force" in refused
     assert "hf://ORG/NAME" in where
     assert sorted(hub.repos["someone/gray-mat"]) == SHARED
-    spec, got = read_bundle_spec(bundle), read_bundle_spec(tmp_path / "gray-mat.safetensors")
-    assert got.model_copy(update={"licence": "", "sha256": ""}) == spec.model_copy(update={"sha256": ""})
+    spec, got = (
+        read_bundle_spec(bundle),
+        read_bundle_spec(tmp_path / "gray-mat.safetensors"),
+    )
+    assert got.model_copy(update={"licence": "", "sha256": ""}) == spec.model_copy(
+        update={"sha256": ""}
+    )
     assert got.licence == "mit"
     card = hub.repos["someone/gray-mat"]["README.md"]
     assert card.startswith(b'---\nlicense: "mit"\nlibrary_name: simmat\n')
@@ -81,18 +119,26 @@ def test_a_card_that_the_repository_has_is_kept(bundle: Path, tmp_path: Path) ->
     """What a person wrote is not written over by what a program can say."""
     with running_hub() as hub:
         hub.repos["someone/mine"] = {"README.md": b"by hand"}
-        ((code, said),) = simmat([["bundle", "push", str(bundle), "hf://someone/mine"]], tmp_path, hub.url)
+        ((code, said),) = simmat(
+            [["bundle", "push", str(bundle), "hf://someone/mine"]], tmp_path, hub.url
+        )
     assert code == 0, said
     assert hub.repos["someone/mine"]["README.md"] == b"by hand"
     assert hub.repos["someone/mine"][FILE_NAME] == (bundle / FILE_NAME).read_bytes()
 
 
-def test_any_command_takes_a_place_on_the_hub_also_of_version_0_1(bundle: Path, tmp_path: Path) -> None:
+def test_any_command_takes_a_place_on_the_hub_also_of_version_0_1(
+    bundle: Path, tmp_path: Path
+) -> None:
     """`simmat eval hf://…` is what one tries first."""
     old = write_old_bundle(tmp_path / "old", bundle)
     with running_hub() as hub:
-        hub.repos["someone/old"] = {file.name: file.read_bytes() for file in old.iterdir()}
-        ((code, said),) = simmat([["eval", "hf://someone/old@main", "--data", "none"]], tmp_path, hub.url)
+        hub.repos["someone/old"] = {
+            file.name: file.read_bytes() for file in old.iterdir()
+        }
+        ((code, said),) = simmat(
+            [["eval", "hf://someone/old@main", "--data", "none"]], tmp_path, hub.url
+        )
     assert code == 2
     assert "none" in said
     assert "bundle" not in said
@@ -113,7 +159,9 @@ def test_what_the_hub_refuses_is_one_line(bundle: Path, tmp_path: Path) -> None:
             token="hf_wrong",
         )
     assert [code for code, _ in found] == [2, 2, 2]
-    for (_, said), expected in zip(found, ("someone/missing", "holds no bundle", "hf auth login"), strict=True):
+    for (_, said), expected in zip(
+        found, ("someone/missing", "holds no bundle", "hf auth login"), strict=True
+    ):
         assert said.startswith("error: ")
         assert expected in said
         assert said.count("\n") == 1
@@ -121,8 +169,13 @@ def test_what_the_hub_refuses_is_one_line(bundle: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("nonsense", [b"[]", b"{", b'{"siblings": [{"rfilename": "bundle.safetensors", "size": "x"}]}'])
-def test_a_hub_that_answers_nonsense_is_named(bundle: Path, tmp_path: Path, nonsense: bytes) -> None:
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"[]", b"{", b'{"siblings": [{"rfilename": "bundle.safetensors", "size": "x"}]}'],
+)
+def test_a_hub_that_answers_nonsense_is_named(
+    bundle: Path, tmp_path: Path, nonsense: bytes
+) -> None:
     """A login page or a broken mirror in between: what the client says to it names no place."""
     with running_hub() as hub:
         hub.nonsense = nonsense
@@ -135,11 +188,16 @@ def test_a_hub_that_answers_nonsense_is_named(bundle: Path, tmp_path: Path, nons
 
 @pytest.mark.slow
 @pytest.mark.parametrize("offline", ["", "1"])
-def test_without_a_network_a_copy_of_the_file_is_named(bundle: Path, tmp_path: Path, offline: str) -> None:
+def test_without_a_network_a_copy_of_the_file_is_named(
+    bundle: Path, tmp_path: Path, offline: str
+) -> None:
     """A closed network is common where sensors are; what to do instead must be in the message."""
     closed = "http://127.0.0.1:9"
     found = simmat(
-        [["bundle", "push", str(bundle), "hf://someone/x"], ["bundle", "pull", "hf://someone/x"]],
+        [
+            ["bundle", "push", str(bundle), "hf://someone/x"],
+            ["bundle", "pull", "hf://someone/x"],
+        ],
         tmp_path,
         closed,
         **({"HF_HUB_OFFLINE": offline} if offline else {}),
@@ -151,7 +209,16 @@ def test_without_a_network_a_copy_of_the_file_is_named(bundle: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "text", ["hf://x", "hf://a/b/c/d", "hf://a/../b", "hf:///b", "hf://a/b@", "hf://a/b?x", "hf://a/b--c"]
+    "text",
+    [
+        "hf://x",
+        "hf://a/b/c/d",
+        "hf://a/../b",
+        "hf:///b",
+        "hf://a/b@",
+        "hf://a/b?x",
+        "hf://a/b--c",
+    ],
 )
 def test_a_place_on_the_hub_is_two_names(text: str) -> None:
     """What the hub would refuse later is refused before anything is read."""
@@ -162,4 +229,6 @@ def test_a_place_on_the_hub_is_two_names(text: str) -> None:
 def test_a_place_may_name_a_revision() -> None:
     """Results are reproduced from a commit, not from whatever lies there today."""
     assert parse_place("hf://a/b.c-1@v1.0") == Repository("a/b.c-1", "v1.0", "")
-    assert parse_place("hf://a/b/night@try/this") == Repository("a/b", "try/this", "night")
+    assert parse_place("hf://a/b/night@try/this") == Repository(
+        "a/b", "try/this", "night"
+    )

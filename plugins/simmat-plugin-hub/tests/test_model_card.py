@@ -16,7 +16,11 @@ from simmat.data.card import DataCard
 from simmat.plugin_specs import TunerSpec
 from simmat.plugins.registry import Kind, PluginReport, Registry
 
-PARTS: list[tuple[Kind, str]] = [("modality", "gray"), ("foundation model", "tiny"), ("transfer layer", "mat")]
+PARTS: list[tuple[Kind, str]] = [
+    ("modality", "gray"),
+    ("foundation model", "tiny"),
+    ("transfer layer", "mat"),
+]
 
 
 def changed(**fields: Any) -> BundleSpec:
@@ -27,14 +31,20 @@ def changed(**fields: Any) -> BundleSpec:
 def test_the_hub_reads_its_head() -> None:
     """By it a model is found, and its licence is seen before a download."""
     data = hub.ModelCard(model_card(changed(licence="cc-by-4.0"))).data
-    assert (data.license, data.library_name, data.pipeline_tag) == ("cc-by-4.0", "simmat", "mask-generation")
+    assert (data.license, data.library_name, data.pipeline_tag) == (
+        "cc-by-4.0",
+        "simmat",
+        "mask-generation",
+    )
     assert data.tags == ["simmat", "image-segmentation", "gray", "tiny"]
 
 
 def test_it_shows_how_to_predict_with_several_files() -> None:
     """One IMAGE would be refused."""
     assert "simmat predict BUNDLE IMAGE --point" in model_card(BUNDLE_SPEC)
-    assert "simmat predict BUNDLE --source NAME=FILE … --point" in model_card(changed(modality="rgb+gray"))
+    assert "simmat predict BUNDLE --source NAME=FILE … --point" in model_card(
+        changed(modality="rgb+gray")
+    )
 
 
 def pip_lines(card: str) -> list[str]:
@@ -43,26 +53,44 @@ def pip_lines(card: str) -> list[str]:
 
 def test_it_names_every_plugin_to_install() -> None:
     """Who fetches a bundle has none of its plugins yet; the line is copied as it stands."""
-    thermal = Package(kind="modality", name="thermal", distribution="simmat-plugin-thermal", version="0.1.0")
-    tuner = Package(kind="tuner", name="theirs", distribution="someones-tuners", version="2.1")
-    card = model_card(changed(modality="rgb+thermal", tune="theirs", packages=(tuner, thermal)))
-    assert pip_lines(card) == ["pip install simmat simmat-plugin-thermal someones-tuners"]
+    thermal = Package(
+        kind="modality",
+        name="thermal",
+        distribution="simmat-plugin-thermal",
+        version="0.1.0",
+    )
+    tuner = Package(
+        kind="tuner", name="theirs", distribution="someones-tuners", version="2.1"
+    )
+    card = model_card(
+        changed(modality="rgb+thermal", tune="theirs", packages=(tuner, thermal))
+    )
+    assert pip_lines(card) == [
+        "pip install simmat simmat-plugin-thermal someones-tuners"
+    ]
     assert "`simmat-plugin-thermal` brings the sensor `thermal`" in card
     assert "`someones-tuners` brings the tuner `theirs`" in card
 
 
 def test_it_names_no_plugin_that_the_bundle_does_not() -> None:
     """A name that looks like that of a package may be anybody's."""
-    assert pip_lines(model_card(changed(modality="rgb+nosuch"))) == ["pip install simmat"]
+    assert pip_lines(model_card(changed(modality="rgb+nosuch"))) == [
+        "pip install simmat"
+    ]
 
 
 def test_an_older_bundle_has_the_packages_that_are_installed() -> None:
     """It does not say which it needs; what is here brings its parts."""
     tuner = TunerSpec("theirs", "a tuner", apply="m:f")
-    reports = [PluginReport("x", "someones-tuners", "2.1"), PluginReport("builtin", "simmat", "0.1.0")]
+    reports = [
+        PluginReport("x", "someones-tuners", "2.1"),
+        PluginReport("builtin", "simmat", "0.1.0"),
+    ]
     items = [(kind, registry().get(kind, name), "simmat 0.1.0") for kind, name in PARTS]
     known = Registry(reports, [*items, ("tuner", tuner, "someones-tuners 2.1")])
-    assert pip_lines(model_card(changed(tune="theirs"), registry=known)) == ["pip install simmat someones-tuners"]
+    assert pip_lines(model_card(changed(tune="theirs"), registry=known)) == [
+        "pip install simmat someones-tuners"
+    ]
 
 
 def test_a_licence_that_is_not_stated_is_unknown() -> None:
@@ -91,7 +119,9 @@ def test_it_says_channels_scores_data_and_origin() -> None:
 
 def test_the_foundation_weights_are_named_in_full() -> None:
     """Twelve digits of a sha256 can be looked up by nobody."""
-    assert f"| its weights | sha256 {'ab' * 32} |" in model_card(changed(foundation_sha256="ab" * 32))
+    assert f"| its weights | sha256 {'ab' * 32} |" in model_card(
+        changed(foundation_sha256="ab" * 32)
+    )
 
 
 def test_free_text_stays_text() -> None:
@@ -99,12 +129,17 @@ def test_free_text_stays_text() -> None:
     notes = "a | b\n# no heading\n<script>x</script> [click](https://x) \x1b]0;x\x07"
     card = model_card(changed(card=DataCard(regions="instances", notes=notes)))
     line = next(line for line in card.splitlines() if line.startswith("| notes"))
-    assert line == r"| notes | a \| b # no heading &lt;script&gt;x&lt;/script&gt; \[click\](https://x) \x1b\]0;x\x07 |"
+    assert (
+        line
+        == r"| notes | a \| b # no heading &lt;script&gt;x&lt;/script&gt; \[click\](https://x) \x1b\]0;x\x07 |"
+    )
 
 
 def test_a_channel_name_cannot_leave_the_head() -> None:
     """The head is YAML; a name with a colon or a line break would end it."""
-    odd = model_card(changed(modality="my: sensor\n---+gray", channels=(replace(GRAY, name="a: b"),)))
+    odd = model_card(
+        changed(modality="my: sensor\n---+gray", channels=(replace(GRAY, name="a: b"),))
+    )
     data = hub.ModelCard(odd).data
     assert data.tags == ["simmat", "image-segmentation", "my-sensor", "gray", "tiny"]
     assert data.license == "unknown"

@@ -7,12 +7,25 @@ from pathlib import Path
 
 import pytest
 import torch
-from bundles import change_json, change_tensors, file_of, tiny_bundle, write_old_bundle, zip_old_bundle
+from bundles import (
+    change_json,
+    change_tensors,
+    file_of,
+    tiny_bundle,
+    write_old_bundle,
+    zip_old_bundle,
+)
 from runs import files_of, registry
 from simmat_plugin_hub import pull_bundle, push_bundle
 
 import simmat
-from simmat.bundle import FILE_NAME, load_bundle, read_bundle, read_bundle_spec, write_sensors
+from simmat.bundle import (
+    FILE_NAME,
+    load_bundle,
+    read_bundle,
+    read_bundle_spec,
+    write_sensors,
+)
 from simmat.cli import run
 from simmat.errors import BundleError, ConfigError, OutputError
 
@@ -35,14 +48,21 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(
     ("place", "file"),
-    [("shared/a.safetensors", "shared/a.safetensors"), ("shared/copy", "shared/copy/bundle.safetensors")],
+    [
+        ("shared/a.safetensors", "shared/a.safetensors"),
+        ("shared/copy", "shared/copy/bundle.safetensors"),
+    ],
 )
-def test_what_is_pulled_is_what_was_pushed(bundle: Path, here: Path, place: str, file: str) -> None:
+def test_what_is_pulled_is_what_was_pushed(
+    bundle: Path, here: Path, place: str, file: str
+) -> None:
     """A colleague scores the very same weights."""
     assert push_bundle(bundle, place) == file
     pulled = pull_bundle(place)
     assert pulled == Path(Path(place).stem + ".safetensors")
-    assert pulled.read_bytes() == Path(file).read_bytes() == file_of(bundle).read_bytes()
+    assert (
+        pulled.read_bytes() == Path(file).read_bytes() == file_of(bundle).read_bytes()
+    )
 
 
 def test_a_run_gives_its_name_to_what_is_pulled_of_it(bundle: Path, here: Path) -> None:
@@ -72,12 +92,16 @@ def test_one_sensor_can_be_shared_alone(here: Path) -> None:
     spec, tensors = sensors["night"]
     for place in ("night.safetensors", "pulled"):
         other, alone = read_bundle(place)
-        assert other.model_copy(update={"sha256": ""}) == spec.model_copy(update={"sha256": ""})
+        assert other.model_copy(update={"sha256": ""}) == spec.model_copy(
+            update={"sha256": ""}
+        )
         assert alone.keys() == tensors.keys()
         assert all(torch.equal(alone[name], tensors[name]) for name in alone)
 
 
-def test_every_sensor_is_shown(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_sensor_is_shown(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """By `show`, by the model card, and in a gallery, which finds a sensor by its name."""
     monkeypatch.setenv("SIMMAT_GALLERY", str(here / "gallery"))
     sensors = {
@@ -87,7 +111,10 @@ def test_every_sensor_is_shown(here: Path, monkeypatch: pytest.MonkeyPatch, caps
     write_sensors(here / "gallery/both.safetensors", sensors)
     assert run(["bundle", "show", "gallery/both.safetensors", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert {name: spec["mat_options"]["width"] for name, spec in shown.items()} == {"day": 4, "night": 8}
+    assert {name: spec["mat_options"]["width"] for name, spec in shown.items()} == {
+        "day": 4,
+        "night": 8,
+    }
     assert run(["bundle", "index", "gallery"]) == 0
     assert run(["bundle", "list"]) == 0
     assert "both/night" in capsys.readouterr().out
@@ -113,7 +140,10 @@ def test_nothing_is_replaced_but_by_force(bundle: Path, here: Path, place: str) 
     """A typed name must not cost somebody a model."""
     push_bundle(bundle, place)
     before = files_of(here)
-    for attempt in (lambda: push_bundle(bundle, place, licence="mit"), lambda: pull_bundle(bundle, Path(place))):
+    for attempt in (
+        lambda: push_bundle(bundle, place, licence="mit"),
+        lambda: pull_bundle(bundle, Path(place)),
+    ):
         with pytest.raises(OutputError, match=r"copy.*--force"):
             attempt()
     assert files_of(here) == before
@@ -129,7 +159,9 @@ def test_a_folder_keeps_what_else_is_in_it(bundle: Path, here: Path) -> None:
     assert sorted(files_of(here)) == ["home/bundle.safetensors", "home/thesis.tex"]
 
 
-@pytest.mark.parametrize("place", ["s3://a/b", "https://a.b/c.safetensors", " ", "a.zip", "hf://a/b/night"])
+@pytest.mark.parametrize(
+    "place", ["s3://a/b", "https://a.b/c.safetensors", " ", "a.zip", "hf://a/b/night"]
+)
 def test_other_destinations_are_refused(bundle: Path, here: Path, place: str) -> None:
     """`https:` would become a folder of that name."""
     with pytest.raises(ConfigError, match="hf://ORG/NAME"):
@@ -138,14 +170,18 @@ def test_other_destinations_are_refused(bundle: Path, here: Path, place: str) ->
 
 
 @pytest.mark.parametrize("licence", ["Apache 2.0", "MIT", "a\nb", ""])
-def test_a_licence_the_hub_would_not_read_is_refused(bundle: Path, here: Path, licence: str) -> None:
+def test_a_licence_the_hub_would_not_read_is_refused(
+    bundle: Path, here: Path, licence: str
+) -> None:
     """It stands in the card's metadata, where a machine reads it."""
     with pytest.raises(ConfigError, match=r"apache-2\.0"):
         push_bundle(bundle, "copy", licence=licence)
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_bundle_that_is_damaged_or_newer_is_not_passed_on(bundle: Path, here: Path, job: str) -> None:
+def test_a_bundle_that_is_damaged_or_newer_is_not_passed_on(
+    bundle: Path, here: Path, job: str
+) -> None:
     """Nobody passes on what they cannot read, and nothing is left of it."""
     content = file_of(bundle).read_bytes()
     bad = Path("bad.safetensors")
@@ -157,7 +193,9 @@ def test_a_bundle_that_is_damaged_or_newer_is_not_passed_on(bundle: Path, here: 
     with pytest.raises(BundleError, match="bundle format 99"):
         JOBS[job](bad)
     bad.write_bytes(content)
-    change_tensors(bad, lambda tensors: tensors["mat.0.weight"].view(-1)[:1].fill_(float("nan")))
+    change_tensors(
+        bad, lambda tensors: tensors["mat.0.weight"].view(-1)[:1].fill_(float("nan"))
+    )
     with pytest.raises(BundleError, match="NaN"):
         JOBS[job](bad)
     assert [path.name for path in here.iterdir()] == ["bad.safetensors"]
@@ -166,6 +204,9 @@ def test_a_bundle_that_is_damaged_or_newer_is_not_passed_on(bundle: Path, here: 
 def test_an_exported_model_is_not_pushed(bundle: Path, here: Path) -> None:
     """Its weights are in the files beside it."""
     spec, _ = read_bundle(bundle)
-    write_sensors(here / "exported" / FILE_NAME, {"": (spec.model_copy(update={"exported": "onnx"}), {})})
+    write_sensors(
+        here / "exported" / FILE_NAME,
+        {"": (spec.model_copy(update={"exported": "onnx"}), {})},
+    )
     with pytest.raises(BundleError, match="is an exported model"):
         push_bundle("exported", "copy")

@@ -32,11 +32,26 @@ from simmat.sensors.builtin import Raster
 CONFIG = label_config(["object", "ship"])
 
 
-def asked(*prompts: Mapping[str, Any], sample: str = "train/s1", config: str = CONFIG) -> dict[str, Any]:
+def asked(
+    *prompts: Mapping[str, Any], sample: str = "train/s1", config: str = CONFIG
+) -> dict[str, Any]:
     """What Label Studio sends for a click, with some of what it sends beside."""
-    task = {"id": 3, "data": {"image": "http://localhost:9090/images/x.png", "sample": sample}, "annotations": []}
-    params = {"context": {"result": prompts} if prompts else None, "login": None, "password": None}
-    return {"tasks": [task], "project": "1.17", "label_config": config, "params": params}
+    task = {
+        "id": 3,
+        "data": {"image": "http://localhost:9090/images/x.png", "sample": sample},
+        "annotations": [],
+    }
+    params = {
+        "context": {"result": prompts} if prompts else None,
+        "login": None,
+        "password": None,
+    }
+    return {
+        "tasks": [task],
+        "project": "1.17",
+        "label_config": config,
+        "params": params,
+    }
 
 
 def regions(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -44,25 +59,39 @@ def regions(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_click_is_answered_from_all_planes_of_the_sensors_own_file(tmp_path: Path) -> None:
+def test_a_click_is_answered_from_all_planes_of_the_sensors_own_file(
+    tmp_path: Path,
+) -> None:
     """Label Studio shows three 8-bit planes; the model sees what the camera measured."""
     backend, model = scripted_backend(sensor_files(tmp_path / "set"))
-    answer = backend.predict(asked(prompt("keypointlabels", x=50 / 32 * 25, y=100 / 64, width=1)))
+    answer = backend.predict(
+        asked(prompt("keypointlabels", x=50 / 32 * 25, y=100 / 64, width=1))
+    )
     (found,) = regions(answer)
     assert (decode_brush(found["value"]["rle"], SIZE, "") == MASK).all()
     assert found["value"]["brushlabels"] == ["ship"]
-    assert (found["type"], found["from_name"], found["to_name"]) == ("brushlabels", "mask", "image")
+    assert (found["type"], found["from_name"], found["to_name"]) == (
+        "brushlabels",
+        "mask",
+        "image",
+    )
     assert (found["original_height"], found["original_width"]) == SIZE
     assert (
         answer["results"][0]["model_version"]
         == answer["model_version"]
         == backend.setup({"schema": CONFIG})["model_version"]
     )
-    assert model.asked[0].point_coords.tolist() == [[[12.0, 0.0]]]  # half of the percent are pixels, less half a pixel
+    # half of the percent are pixels, less half a pixel
+    assert model.asked[0].point_coords.tolist() == [[[12.0, 0.0]]]
     (planes,) = model.encoded
     values = np.random.default_rng(1).integers(0, 60000, (5, *SIZE)).astype(np.uint16)
     assert np.allclose(planes[0].numpy() * 1e4 + 3e4, values, atol=1)
-    backend.predict(asked(prompt("keypointlabels", x=1, y=1), prompt("keypointlabels", x=90, y=90, positive=False)))
+    backend.predict(
+        asked(
+            prompt("keypointlabels", x=1, y=1),
+            prompt("keypointlabels", x=90, y=90, positive=False),
+        )
+    )
     assert model.asked[1].point_labels.tolist() == [[1, 0]]
     assert len(model.encoded) == 1  # encoded once, clicked often
 
@@ -79,7 +108,9 @@ def test_a_click_is_answered_from_the_file_as_it_is_now(tmp_path: Path) -> None:
     assert np.allclose(model.encoded[1][0].numpy(), 1)
 
 
-def test_images_are_dropped_where_too_many_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_dropped_where_too_many_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One that is read in parts, or is on a server, takes memory that is not counted in bytes."""
     monkeypatch.setattr("simmat_plugin_labelstudio.backend.MAX_CACHED_IMAGES", 1)
     backend, model = scripted_backend(sensor_files(tmp_path / "set"))
@@ -88,18 +119,33 @@ def test_images_are_dropped_where_too_many_are_kept(tmp_path: Path, monkeypatch:
     assert len(model.encoded) == 3
 
 
-def test_a_box_is_answered_with_a_polygon_where_the_project_has_polygons(tmp_path: Path) -> None:
+def test_a_box_is_answered_with_a_polygon_where_the_project_has_polygons(
+    tmp_path: Path,
+) -> None:
     """The project says what an object is drawn as."""
     root = sensor_files(tmp_path / "set")
     backend, model = scripted_backend(root)
     box = prompt("rectanglelabels", x=25.0, y=12.5, width=50.0, height=90.0)
-    answer = backend.predict(asked(box, config=label_config(["object", "ship"], POLYGON)))
+    answer = backend.predict(
+        asked(box, config=label_config(["object", "ship"], POLYGON))
+    )
     assert model.asked[0].boxes is not None
-    assert model.asked[0].boxes.tolist() == [[8.0, 4.0, 24.0, 32.0]]  # cut at the edge of the image
-    backend.predict(asked(prompt("rectanglelabels", x=75.0, y=12.5, width=90.0, height=50.0, rotation=90)))
+    # cut at the edge of the image
+    assert model.asked[0].boxes.tolist() == [[8.0, 4.0, 24.0, 32.0]]
+    backend.predict(
+        asked(
+            prompt(
+                "rectanglelabels", x=75.0, y=12.5, width=90.0, height=50.0, rotation=90
+            )
+        )
+    )
     assert model.asked[1].boxes is not None
-    assert np.allclose(model.asked[1].boxes.numpy(), model.asked[0].boxes.numpy())  # the same one, turned
-    task = {"data": {"sample": "train/s1"}, "annotations": [{"result": regions(answer)}]}
+    # the same one, turned
+    assert np.allclose(model.asked[1].boxes.numpy(), model.asked[0].boxes.numpy())
+    task = {
+        "data": {"sample": "train/s1"},
+        "annotations": [{"result": regions(answer)}],
+    }
     (root / "label-studio.json").write_text(json.dumps([task]))
     convert(root, tmp_path / "out", Raster(), "coco")
     dataset = open_dataset(tmp_path / "out", Raster())
@@ -110,26 +156,41 @@ def test_a_box_is_answered_with_a_polygon_where_the_project_has_polygons(tmp_pat
 def test_a_click_beside_the_object_alone_finds_nothing(tmp_path: Path) -> None:
     """Label Studio asks at the first click, whichever it is; an error would be shown for it."""
     backend, _ = scripted_backend(sensor_files(tmp_path / "set"))
-    assert regions(backend.predict(asked(prompt("keypointlabels", x=1, y=1, positive=False)))) == []
+    assert (
+        regions(
+            backend.predict(asked(prompt("keypointlabels", x=1, y=1, positive=False)))
+        )
+        == []
+    )
 
 
-def test_the_model_can_be_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_can_be_on_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A click and every object, asked of `simmat serve`; the images and their sensor are here."""
     door = pytest.importorskip("annotate_server").door
     root, apps = sensor_files(tmp_path / "set"), list[Any]()
     here, model = scripted_backend(root)
-    monkeypatch.setattr("simmat_plugin_labelstudio.server.make_app", lambda backend, *given: apps.append(backend))
+    monkeypatch.setattr(
+        "simmat_plugin_labelstudio.server.make_app",
+        lambda backend, *given: apps.append(backend),
+    )
     monkeypatch.setattr(uvicorn, "run", lambda app, **given: None)
     with door(here.predictor, tmp_path / "home") as address:
         command.main([address, "--data", str(root)], standalone_mode=False)
         with pytest.raises(ConfigError, match="--foundation"):
-            command.main([address, "--data", str(root), "--foundation", "lite"], standalone_mode=False)
+            command.main(
+                [address, "--data", str(root), "--foundation", "lite"],
+                standalone_mode=False,
+            )
         (there,) = apps
         for request in (asked(prompt("keypointlabels", x=40, y=30)), asked()):
             answer = regions(there.predict(request))
             wanted = regions(here.predict(request))
             assert [one["value"] for one in answer] == [one["value"] for one in wanted]
-            assert [one["score"] for one in answer] == pytest.approx([one["score"] for one in wanted], abs=1e-4)
+            assert [one["score"] for one in answer] == pytest.approx(
+                [one["score"] for one in wanted], abs=1e-4
+            )
             assert (decode_brush(answer[0]["value"]["rle"], SIZE, "") == MASK).all()
         assert there.picture("train/s1") == here.picture("train/s1")
     planes, again = model.encoded
@@ -148,7 +209,11 @@ def test_a_port_in_use_is_an_error_with_its_remedy(tmp_path: Path) -> None:
 
 def found_objects(*class_ids: int | None) -> list[FoundObject]:
     return [
-        FoundObject(cast(Instance, region_from_mask(np.roll(MASK, index, axis=1), value)), 0.9 - index / 10, (0.0, 0.0))
+        FoundObject(
+            cast(Instance, region_from_mask(np.roll(MASK, index, axis=1), value)),
+            0.9 - index / 10,
+            (0.0, 0.0),
+        )
         for index, value in enumerate(class_ids)
     ]
 
@@ -158,13 +223,19 @@ def test_without_a_prompt_all_objects_are_found_that_have_a_label(
 ) -> None:
     """A class that the project does not label is left out; nothing gets the label of another class."""
     backend, _ = scripted_backend(sensor_files(tmp_path / "set"))
-    monkeypatch.setattr(TiledImage, "segment_everything", lambda self: found_objects(None, None))
-    assert [one["value"]["brushlabels"] for one in regions(backend.predict(asked()))] == [["object"], ["object"]]
+    monkeypatch.setattr(
+        TiledImage, "segment_everything", lambda self: found_objects(None, None)
+    )
+    assert [
+        one["value"]["brushlabels"] for one in regions(backend.predict(asked()))
+    ] == [["object"], ["object"]]
     only = regions(backend.predict(asked(config=label_config(["boat"]))))
     assert [one["value"]["brushlabels"] for one in only] == [["boat"], ["boat"]]
     assert len({one["id"] for one in only}) == 2
     monkeypatch.setattr(backend, "class_names", {1: "ship", 2: "buoy"})
-    monkeypatch.setattr(TiledImage, "segment_everything", lambda self: found_objects(2, 1))
+    monkeypatch.setattr(
+        TiledImage, "segment_everything", lambda self: found_objects(2, 1)
+    )
     (one,) = regions(backend.predict(asked()))
     assert (one["value"]["brushlabels"], round(one["score"], 3)) == (["ship"], 0.8)
     for others in (["boat", "quay"], ["boat"]):
@@ -178,23 +249,37 @@ def test_an_image_that_cannot_be_read_does_not_stop_the_others(
     """Label Studio asks for many tasks at once, and drops them all after an error."""
     backend, _ = scripted_backend(sensor_files(tmp_path / "set"))
     (tmp_path / "set/images/train/s0.tif").write_bytes(b"damaged")
-    monkeypatch.setattr(TiledImage, "segment_everything", lambda self: found_objects(None))
+    monkeypatch.setattr(
+        TiledImage, "segment_everything", lambda self: found_objects(None)
+    )
     request = asked()
-    request["tasks"] = [{"data": {"sample": name}} for name in ("train/s0", "none", "train/s1")]
+    request["tasks"] = [
+        {"data": {"sample": name}} for name in ("train/s0", "none", "train/s1")
+    ]
     answer = backend.predict(request)
     assert [len(one["result"]) for one in answer["results"]] == [0, 0, 1]
     assert "s0.tif" in capsys.readouterr().err
 
 
-def test_the_server_gives_label_studio_pictures_tasks_and_answers(tmp_path: Path) -> None:
+def test_the_server_gives_label_studio_pictures_tasks_and_answers(
+    tmp_path: Path,
+) -> None:
     """All that one gives to Label Studio; other names of this machine and other pages get nothing."""
     backend, _ = scripted_backend(sensor_files(tmp_path / "set"))
     (tmp_path / "secret.png").touch()
 
-    def ask(method: str, path: str, body: Any = None, **headers: str) -> tuple[int, http.client.HTTPMessage, bytes]:
+    def ask(
+        method: str, path: str, body: Any = None, **headers: str
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        headers = {"Host": f"localhost:{port}", "Content-Type": "application/json", **headers}
-        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        headers = {
+            "Host": f"localhost:{port}",
+            "Content-Type": "application/json",
+            **headers,
+        }
+        connection.request(
+            method, path, None if body is None else json.dumps(body), headers
+        )
         answer = connection.getresponse()
         return answer.status, answer.headers, answer.read()
 
@@ -204,24 +289,39 @@ def test_the_server_gives_label_studio_pictures_tasks_and_answers(tmp_path: Path
         assert [one["data"]["sample"] for one in tasks] == ["train/s0", "train/s1"]
         path = tasks[1]["data"]["image"].removeprefix("http://localhost:9090")
         status, headers, content = ask("GET", path, Origin="http://localhost:8080")
-        assert (status, headers["Access-Control-Allow-Origin"]) == (200, "http://localhost:8080")
+        assert (status, headers["Access-Control-Allow-Origin"]) == (
+            200,
+            "http://localhost:8080",
+        )
         assert Image.open(io.BytesIO(content)).size == SIZE[::-1]
-        assert "Access-Control-Allow-Origin" not in ask("GET", path, Origin="http://evil.example")[1]
+        assert (
+            "Access-Control-Allow-Origin"
+            not in ask("GET", path, Origin="http://evil.example")[1]
+        )
         assert ask("GET", path, Host="evil.example")[0] == 400
         assert ask("GET", "/images/../../secret.png")[0] == 404
         assert b'value="object"' in ask("GET", "/label-config.xml")[2]
         assert b"train" not in ask("GET", "/")[2]
-        status, _, content = ask("POST", "/predict", asked(prompt("keypointlabels", x=40, y=30)))
+        status, _, content = ask(
+            "POST", "/predict", asked(prompt("keypointlabels", x=40, y=30))
+        )
         assert (status, len(json.loads(content)["results"][0]["result"])) == (200, 1)
         assert ask("POST", "/predict", asked(sample="none"))[0] == 404
-        for wrong in ({}, {"tasks": [{}], "label_config": ""}, asked(config="<View/>"), asked(config="<View>")):
+        for wrong in (
+            {},
+            {"tasks": [{}], "label_config": ""},
+            asked(config="<View/>"),
+            asked(config="<View>"),
+        ):
             status, _, content = ask("POST", "/predict", wrong)
             assert (status, list(json.loads(content))) == (400, ["detail"])
         assert ask("POST", "/predict", {}, **{"Content-Type": "text/plain"})[0] == 400
         assert ask("POST", "/webhook", {"action": "ANNOTATION_CREATED"})[0] == 200
 
 
-def test_what_simmat_predict_finds_is_a_prediction_of_the_same_task(tmp_path: Path) -> None:
+def test_what_simmat_predict_finds_is_a_prediction_of_the_same_task(
+    tmp_path: Path,
+) -> None:
     """Pre-annotations without a server: the masks as found, and the sample that the export is read back by."""
     found = {
         "class": None,
@@ -229,7 +329,11 @@ def test_what_simmat_predict_finds_is_a_prediction_of_the_same_task(tmp_path: Pa
         "score": 0.75,
         "segmentation": run_lengths(cast(Instance, region_from_mask(MASK, None)), SIZE),
     }
-    record = {"size_hw": SIZE, "objects": [found], "files": {"planes": str(tmp_path / "images/train/s1.tif")}}
+    record = {
+        "size_hw": SIZE,
+        "objects": [found],
+        "files": {"planes": str(tmp_path / "images/train/s1.tif")},
+    }
     assert write_tasks([("train__s1", record)], {}, tmp_path / "label-studio.json") == 1
     text = (tmp_path / "label-studio.json").read_text()
     assert "simmat predict" in text[:1000]
@@ -237,5 +341,9 @@ def test_what_simmat_predict_finds_is_a_prediction_of_the_same_task(tmp_path: Pa
     assert task["data"]["sample"] == "train/s1"
     (prediction,) = task["predictions"]
     (one,) = prediction["result"]
-    assert (one["score"], prediction["score"], one["value"]["brushlabels"]) == (0.75, 0.75, ["object"])
+    assert (one["score"], prediction["score"], one["value"]["brushlabels"]) == (
+        0.75,
+        0.75,
+        ["object"],
+    )
     assert (decode_brush(one["value"]["rle"], SIZE, "") == MASK).all()

@@ -21,7 +21,9 @@ def group() -> None:
 
 @group.command()
 @click.option("--out", type=PATH, required=True, help="Weight file to write.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides the random weights.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Decides the random weights."
+)
 def start(out: Path, seed: int) -> None:
     """Write the weights to start from: ImageNet's in the encoder, random ones in neck and decoder."""
     from pretraining.start import write_start
@@ -30,11 +32,31 @@ def start(out: Path, seed: int) -> None:
 
 
 @group.command()
-@click.option("--data", type=PATH, required=True, help="Data set of photographs with instances.")
+@click.option(
+    "--data", type=PATH, required=True, help="Data set of photographs with instances."
+)
 @click.option("--out", type=PATH, required=True, help="Folder of the new data set.")
-@click.option("--count", type=click.IntRange(1), default=10_000, show_default=True, help="Views to train on.")
-@click.option("--size", type=click.IntRange(32), default=256, show_default=True, help="Shorter side in pixels.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Decides every view.")
+@click.option(
+    "--count",
+    type=click.IntRange(1),
+    default=10_000,
+    show_default=True,
+    help="Views to train on.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(32),
+    default=256,
+    show_default=True,
+    help="Shorter side in pixels.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Decides every view.",
+)
 def views(data: Path, out: Path, count: int, size: int, seed: int) -> None:
     """Write a data set of views of photographs, which `simmat train` reads like any other."""
     from pretraining.views import write_views
@@ -44,8 +66,15 @@ def views(data: Path, out: Path, count: int, size: int, seed: int) -> None:
 
 @group.command()
 @click.option("--run", type=PATH, required=True, help="Folder of the run.")
-@click.option("--start", type=PATH, required=True, help="Weight file the run started from.")
-@click.option("--to", type=PATH, default=WEIGHTS_FOLDER, help="Folder of the weights; by default the package's.")
+@click.option(
+    "--start", type=PATH, required=True, help="Weight file the run started from."
+)
+@click.option(
+    "--to",
+    type=PATH,
+    default=WEIGHTS_FOLDER,
+    help="Folder of the weights; by default the package's.",
+)
 def freeze(run: Path, start: Path, to: Path) -> None:
     """Turn a run into the packaged weights."""
     from pretraining.freeze import freeze as write
@@ -56,7 +85,9 @@ def freeze(run: Path, start: Path, to: Path) -> None:
 def run(args: Sequence[str] | None = None) -> None:
     """Run a command and leave with its code; what can be put right ends in one line and code 2."""
     try:
-        group.main(args=None if args is None else list(args), prog_name="python -m pretraining")
+        group.main(
+            args=None if args is None else list(args), prog_name="python -m pretraining"
+        )
     except (SimMATError, OSError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)

@@ -45,20 +45,30 @@ def random_shape(photo: Photo, rng: np.random.Generator) -> Cutout:
     angles = np.linspace(0, 2 * np.pi, side, endpoint=False)
     radius = np.ones(side)
     for waves in range(2, 6):
-        radius += rng.normal(0, 0.25 / waves) * np.cos(waves * angles + rng.uniform(0, 2 * np.pi))
+        radius += rng.normal(0, 0.25 / waves) * np.cos(
+            waves * angles + rng.uniform(0, 2 * np.pi)
+        )
     radius = np.clip(radius, 0.3, 2)
     longer = np.exp(rng.uniform(0, 1.4))
     y, x = np.mgrid[:side, :side] / (side - 1) * 2 - 1
     turn = (np.arctan2(y * longer, x) % (2 * np.pi)) / (2 * np.pi) * side
-    border = np.interp(turn, np.arange(side + 1), np.append(radius, radius[0])) / radius.max()
+    border = (
+        np.interp(turn, np.arange(side + 1), np.append(radius, radius[0]))
+        / radius.max()
+    )
     h, w = photo.labels.shape
     cut = int(rng.integers(min(16, h, w), min(h, w) + 1))
     top, left = int(rng.integers(h - cut + 1)), int(rng.integers(w - cut + 1))
-    texture = photo.resized((side, side), (left, top, left + cut, top + cut)).image.astype(np.float32)
+    texture = photo.resized(
+        (side, side), (left, top, left + cut, top + cut)
+    ).image.astype(np.float32)
     own = texture.mean((0, 1))
     colour = own if rng.random() < 0.5 else rng.uniform(0, 255, 3)
-    filled = colour + (texture - own) * rng.uniform(0, 0.8)  # of less contrast than the photograph
-    return Cutout.of(np.clip(filled, 0, 255).astype(np.uint8), np.hypot(y * longer, x) <= border)
+    # of less contrast than the photograph
+    filled = colour + (texture - own) * rng.uniform(0, 0.8)
+    return Cutout.of(
+        np.clip(filled, 0, 255).astype(np.uint8), np.hypot(y * longer, x) <= border
+    )
 
 
 def many_copies(ground: Photo, photo: Photo, rng: np.random.Generator) -> Photo:
@@ -72,7 +82,9 @@ def many_copies(ground: Photo, photo: Photo, rng: np.random.Generator) -> Photo:
     Returns:
         `ground` as it is where `photo` has no object.
     """
-    thing = random_shape(photo, rng) if rng.random() < SHAPES else cut_object(photo, rng)
+    thing = (
+        random_shape(photo, rng) if rng.random() < SHAPES else cut_object(photo, rng)
+    )
     if thing is None:
         return ground
     height, width = size_hw = ground.labels.shape[0], ground.labels.shape[1]
@@ -85,14 +97,24 @@ def many_copies(ground: Photo, photo: Photo, rng: np.random.Generator) -> Photo:
         pixels, alpha, long_px = kind.one(thing, rng)
         for _ in range(_TRIES):
             centre = _somewhere(centres, long_px, size_hw, rng)
-            y, x = int(centre[0] - alpha.shape[0] / 2), int(centre[1] - alpha.shape[1] / 2)
-            where = np.s_[max(y, 0) : max(y + alpha.shape[0], 0), max(x, 0) : max(x + alpha.shape[1], 0)]
-            part = np.s_[max(-y, 0) : max(height - y, 0), max(-x, 0) : max(width - x, 0)]
+            y, x = (
+                int(centre[0] - alpha.shape[0] / 2),
+                int(centre[1] - alpha.shape[1] / 2),
+            )
+            where = np.s_[
+                max(y, 0) : max(y + alpha.shape[0], 0),
+                max(x, 0) : max(x + alpha.shape[1], 0),
+            ]
+            part = np.s_[
+                max(-y, 0) : max(height - y, 0), max(-x, 0) : max(width - x, 0)
+            ]
             a = alpha[part]
             seen = a > 0.5
             if seen.sum() < SMALLEST_PX or (labels[where][seen] > 0).mean() > _OVERLAP:
                 continue
-            image[where] = image[where] * (1 - a[..., None]) + pixels[part] * a[..., None]
+            image[where] = (
+                image[where] * (1 - a[..., None]) + pixels[part] * a[..., None]
+            )
             centres.append(centre)
             labels[where][seen] = len(centres)
             break
@@ -115,7 +137,9 @@ class _Kind:
     sizes: float
     light: float
 
-    def one(self, thing: Cutout, rng: np.random.Generator) -> tuple[Floats, Floats, float]:
+    def one(
+        self, thing: Cutout, rng: np.random.Generator
+    ) -> tuple[Floats, Floats, float]:
         """Return a thing's pixels (h, w, 3), its alpha (h, w) in 0..1 and its longer side before it was turned."""
         long_px = self.side_px * float(np.exp(rng.normal(0, self.sizes)))
         degrees = rng.normal(0, 8) if self.upright else rng.uniform(0, 360)
@@ -125,12 +149,21 @@ class _Kind:
         size_wh = (max(3, round(w * scale)), max(3, round(h * scale)))
         smooth = Image.Resampling.BILINEAR
         pixels, alpha = (
-            np.asarray(Image.fromarray(plane).resize(size_wh, smooth).rotate(degrees, smooth, expand=True), np.float32)
+            np.asarray(
+                Image.fromarray(plane)
+                .resize(size_wh, smooth)
+                .rotate(degrees, smooth, expand=True),
+                np.float32,
+            )
             for plane in (thing.image, thing.mask.astype(np.uint8) * 255)
         )
         if self.upright and rng.random() < 0.5:
             pixels, alpha = pixels[:, ::-1], alpha[:, ::-1]
-        return pixels * np.float32(gain) + np.float32(shift), alpha / np.float32(255), long_px
+        return (
+            pixels * np.float32(gain) + np.float32(shift),
+            alpha / np.float32(255),
+            long_px,
+        )
 
 
 def _dimmed(image: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floats:
@@ -147,7 +180,10 @@ def _dimmed(image: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floats:
 
 
 def _somewhere(
-    centres: list[tuple[float, float]], long_px: float, size_hw: tuple[int, int], rng: np.random.Generator
+    centres: list[tuple[float, float]],
+    long_px: float,
+    size_hw: tuple[int, int],
+    rng: np.random.Generator,
 ) -> tuple[float, float]:
     """Return a centre (y, x) for a thing of a longer side of `long_px`: close to one that is there, or anywhere."""
     if centres and rng.random() < _NEAR:

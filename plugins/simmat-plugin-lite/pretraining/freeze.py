@@ -51,7 +51,8 @@ def freeze(run: Path, start: Path, folder: Path) -> dict[str, Any]:
     assert predictor.bundle is not None  # of a run
     metrics = predictor.bundle.spec.metrics
     data = save(
-        packed(predictor.model.foundation.state_dict()), metadata={"model": LITE.name, "steps": str(metrics["step"])}
+        packed(predictor.model.foundation.state_dict()),
+        metadata={"model": LITE.name, "steps": str(metrics["step"])},
     )
     facts = {
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -60,6 +61,7 @@ def freeze(run: Path, start: Path, folder: Path) -> dict[str, Any]:
         "validation": metrics["val"],
     }
     check_writable(folder)
-    atomic_write_bytes(folder / WEIGHTS_FILE, data)  # from here on the two files do not agree
+    # from here on the two files do not agree
+    atomic_write_bytes(folder / WEIGHTS_FILE, data)
     atomic_write_json(folder / FACTS_FILE, facts)
     return facts

@@ -32,13 +32,23 @@ class Photo:
     labels: Labels
     parts_of_one: bool = False
 
-    def resized(self, size_wh: tuple[int, int], box: tuple[float, float, float, float] | None = None) -> Photo:
+    def resized(
+        self,
+        size_wh: tuple[int, int],
+        box: tuple[float, float, float, float] | None = None,
+    ) -> Photo:
         """Return the photograph, or an XYXY box of it, at another size."""
-        image = Image.fromarray(self.image).resize(size_wh, Image.Resampling.BILINEAR, box=box)
-        labels = Image.fromarray(self.labels).resize(size_wh, Image.Resampling.NEAREST, box=box)
+        image = Image.fromarray(self.image).resize(
+            size_wh, Image.Resampling.BILINEAR, box=box
+        )
+        labels = Image.fromarray(self.labels).resize(
+            size_wh, Image.Resampling.NEAREST, box=box
+        )
         return Photo(np.asarray(image), np.asarray(labels), self.parts_of_one)
 
-    def regions(self, smallest_px: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    def regions(
+        self, smallest_px: int
+    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """Return the numbers of the regions of at least `smallest_px` pixels, and their areas."""
         areas = np.bincount(self.labels.ravel())
         areas[0] = 0
@@ -48,7 +58,9 @@ class Photo:
     def without_small(self, smallest_px: int) -> Photo:
         """Return the photograph with no region below `smallest_px` pixels."""
         kept = np.isin(self.labels, self.regions(smallest_px)[0])
-        return Photo(self.image, np.where(kept, self.labels, np.uint16(0)), self.parts_of_one)
+        return Photo(
+            self.image, np.where(kept, self.labels, np.uint16(0)), self.parts_of_one
+        )
 
 
 def read_photo(dataset: Dataset, sample: Sample, short_px: int) -> Photo:
@@ -62,11 +74,16 @@ def read_photo(dataset: Dataset, sample: Sample, short_px: int) -> Photo:
     for number, region in enumerate(dataset.label(sample, image).regions, start=1):
         y0, x0, y1, x1 = region.window
         labels[y0:y1, x0:x1][region.crop] = number
-    pixels = np.ascontiguousarray(image.data.transpose(1, 2, 0).astype(np.uint8))  # (H, W, 3)
+    # (H, W, 3)
+    pixels = np.ascontiguousarray(image.data.transpose(1, 2, 0).astype(np.uint8))
     photo = Photo(pixels, labels, sample.extra.get("source") in PARTS_OF_ONE)
     height, width = image.size_hw
     scale = min(short_px / min(height, width), 1)
-    return photo.resized((round(scale * width), round(scale * height))) if scale < 1 else photo
+    return (
+        photo.resized((round(scale * width), round(scale * height)))
+        if scale < 1
+        else photo
+    )
 
 
 @dataclass(frozen=True)
@@ -96,4 +113,6 @@ def cut_object(photo: Photo, rng: np.random.Generator) -> Cutout | None:
         return None
     if photo.parts_of_one:
         return Cutout.of(photo.image, photo.labels > 0)
-    return Cutout.of(photo.image, photo.labels == rng.choice(numbers, p=areas / areas.sum()))
+    return Cutout.of(
+        photo.image, photo.labels == rng.choice(numbers, p=areas / areas.sum())
+    )

@@ -18,7 +18,9 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 def _one_plane(x: Floats, rng: np.random.Generator) -> Floats:
     """One grey plane, three times: luminance or a random mix of the channels, either sign."""
-    plane = x @ (_LUMA if rng.random() < 0.5 else rng.normal(0, 1, 3).astype(np.float32))
+    plane = x @ (
+        _LUMA if rng.random() < 0.5 else rng.normal(0, 1, 3).astype(np.float32)
+    )
     low, high = np.percentile(plane, (1, 99))
     plane = (plane - low) / max(high - low, 1e-3) * rng.uniform(0.6, 1.0)
     return np.repeat(plane[..., None], 3, axis=-1)
@@ -49,7 +51,11 @@ def _blurred(x: Floats, rng: np.random.Generator) -> Floats:
 def _speckled(x: Floats, rng: np.random.Generator) -> Floats:
     """Multiplicative noise, in grey or in colour."""
     shape = x.shape if rng.random() < 0.5 else (*x.shape[:2], 1)
-    return x * (1 + rng.standard_normal(shape, dtype=np.float32) * np.float32(rng.uniform(0.02, 0.24)))
+    return x * (
+        1
+        + rng.standard_normal(shape, dtype=np.float32)
+        * np.float32(rng.uniform(0.02, 0.24))
+    )
 
 
 def _gamma(x: Floats, rng: np.random.Generator) -> Floats:
@@ -72,7 +78,9 @@ _STEPS: tuple[tuple[Callable[[Floats, np.random.Generator], Floats], float], ...
 """Each with its probability, in this order; of a channel in 0..1."""
 
 
-def recolour(image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+def recolour(
+    image: npt.NDArray[np.uint8], rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
     """Change how an (H, W, 3) image looks, not where anything is."""
     x: Floats = image.astype(np.float32) / np.float32(255)
     for step, probability in _STEPS:

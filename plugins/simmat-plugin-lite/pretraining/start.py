@@ -54,7 +54,10 @@ def load_imagenet(backbone: LiteBackbone) -> None:
     tensors = list(found.values())
     encoder = dict(zip(names, tensors, strict=False))
     wanted = [tuple(backbone.state_dict()[name].shape) for name in names]
-    if len(tensors) != len(names) + _CLASSIFIER or [tuple(t.shape) for t in encoder.values()] != wanted:
+    if (
+        len(tensors) != len(names) + _CLASSIFIER
+        or [tuple(t.shape) for t in encoder.values()] != wanted
+    ):
         raise WeightsError(
             f"{path} holds {len(tensors)} tensors that do not line up with the {len(names)} of the encoder and "
             f"{_CLASSIFIER} of a classifier; install the version that the plugin's pyproject.toml names"

@@ -52,7 +52,10 @@ class Views:
             seed: decides every view.
         """
         self._dataset = simmat.open_dataset(data, "rgb", regions="instances")
-        self._train, self._val = self._dataset.split("train"), self._dataset.split("val")
+        self._train, self._val = (
+            self._dataset.split("train"),
+            self._dataset.split("val"),
+        )
         self._count, self._size, self._seed = count, size, seed
         self.splits = ["train"] * count + ["val"] * len(self._val)
         self._last = lru_cache(maxsize=1)(self._draw)  # an image, then its mask
@@ -88,7 +91,9 @@ class Views:
         if rng.random() < COPIES:
             return many_copies(photo, self._photo(rng), rng).without_small(SMALLEST_PX)
         if rng.random() < MOSAIC:
-            photo = mosaic([photo, *(self._photo(rng) for _ in range(3))], self._size, rng)
+            photo = mosaic(
+                [photo, *(self._photo(rng) for _ in range(3))], self._size, rng
+            )
         elif photo.parts_of_one and rng.random() < WHOLE:
             photo = Photo(photo.image, (photo.labels > 0).astype(np.uint16))
         if rng.random() < PASTE:
@@ -96,7 +101,9 @@ class Views:
         return photo.without_small(SMALLEST_LEFT_PX)
 
     def _photo(self, rng: np.random.Generator) -> Photo:
-        return read_photo(self._dataset, self._train[int(rng.integers(len(self._train)))], self._size)
+        return read_photo(
+            self._dataset, self._train[int(rng.integers(len(self._train)))], self._size
+        )
 
 
 class _Part(Sequence[npt.NDArray[Any]]):
@@ -135,7 +142,10 @@ def write_views(data: Path, out: Path, count: int, size: int, seed: int) -> None
 def mosaic(photos: Sequence[Photo], size: int, rng: np.random.Generator) -> Photo:
     """Put a square piece of each of four photographs into a frame: small objects, and many in a frame."""
     half = size // 2
-    image, labels = np.zeros((2 * half, 2 * half, 3), np.uint8), np.zeros((2 * half, 2 * half), np.uint16)
+    image, labels = (
+        np.zeros((2 * half, 2 * half, 3), np.uint8),
+        np.zeros((2 * half, 2 * half), np.uint16),
+    )
     for index, photo in enumerate(photos):
         height, width = photo.labels.shape
         side = min(height, width)
@@ -144,7 +154,9 @@ def mosaic(photos: Sequence[Photo], size: int, rng: np.random.Generator) -> Phot
         where = np.s_[index // 2 * half :, index % 2 * half :]
         before = int(labels.max())
         image[where][:half, :half] = piece.image
-        labels[where][:half, :half] = np.where(piece.labels > 0, piece.labels + before, 0)
+        labels[where][:half, :half] = np.where(
+            piece.labels > 0, piece.labels + before, 0
+        )
     return Photo(image, labels)
 
 
@@ -155,10 +167,17 @@ def paste(view: Photo, photo: Photo, rng: np.random.Generator) -> Photo:
         return view
     height, width = view.labels.shape
     h, w = thing.mask.shape
-    scale = min(height, width) * float(np.exp(rng.uniform(np.log(0.12), np.log(0.7)))) / max(h, w)
+    scale = (
+        min(height, width)
+        * float(np.exp(rng.uniform(np.log(0.12), np.log(0.7))))
+        / max(h, w)
+    )
     size_wh = (max(4, round(w * scale)), max(4, round(h * scale)))
     cut, alpha = (
-        np.asarray(Image.fromarray(plane).resize(size_wh, Image.Resampling.BILINEAR), np.float32)
+        np.asarray(
+            Image.fromarray(plane).resize(size_wh, Image.Resampling.BILINEAR),
+            np.float32,
+        )
         for plane in (thing.image, thing.mask.astype(np.uint8) * 255)
     )
     w, h = size_wh
@@ -174,5 +193,9 @@ def paste(view: Photo, photo: Photo, rng: np.random.Generator) -> Photo:
     if covered.sum() < SMALLEST_LEFT_PX:
         return view
     image = view.image.copy()
-    image[where] = (image[where] * (1 - a[..., None]) + cut[part] * a[..., None] + 0.5).astype(np.uint8)
-    return Photo(image, np.where(covered, view.labels.max() + np.uint16(1), view.labels))
+    image[where] = (
+        image[where] * (1 - a[..., None]) + cut[part] * a[..., None] + 0.5
+    ).astype(np.uint8)
+    return Photo(
+        image, np.where(covered, view.labels.max() + np.uint16(1), view.labels)
+    )

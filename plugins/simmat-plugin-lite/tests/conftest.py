@@ -14,7 +14,8 @@ from simmat_plugin_lite.spec import LITE
 
 SIZE = 64
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # pretraining/, which no package holds
+# pretraining/, which no package holds
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +32,13 @@ def regions_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "masks").mkdir()
     rows = []
     rng = np.random.default_rng(0)
-    meanings = {"coco": "unlabelled", "bsds": "none", "ccp": "background", "horses": "background", "cats": "background"}
+    meanings = {
+        "coco": "unlabelled",
+        "bsds": "none",
+        "ccp": "background",
+        "horses": "background",
+        "cats": "background",
+    }
     for split, sources in (("train", meanings), ("val", ["coco", "ccp"])):
         for source in sources:
             for number in range(2):
@@ -39,9 +46,20 @@ def regions_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 image, mask = _discs(rng)
                 Image.fromarray(image).save(root / "images" / f"{name}.jpg")
                 Image.fromarray(mask).save(root / "masks" / f"{name}.png")
-                rows.append([name, split, f"images/{name}.jpg", f"masks/{name}.png", source, meanings[source]])
+                rows.append(
+                    [
+                        name,
+                        split,
+                        f"images/{name}.jpg",
+                        f"masks/{name}.png",
+                        source,
+                        meanings[source],
+                    ]
+                )
     with (root / "manifest.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["id", "split", "image", "mask", "source", "zero_means"], *rows])
+        csv.writer(file).writerows(
+            [["id", "split", "image", "mask", "source", "zero_means"], *rows]
+        )
     return root
 
 

@@ -13,7 +13,9 @@ SIZE = 128
 BOX = (30.0, 30.0, 90.0, 90.0)
 
 
-def asked_by(box: tuple[float, ...] | None, point: tuple[float, float] | None = None) -> PromptBatch:
+def asked_by(
+    box: tuple[float, ...] | None, point: tuple[float, float] | None = None
+) -> PromptBatch:
     """One prompt of a box, a positive click, or both."""
     return PromptBatch(
         image_index=torch.zeros(1, dtype=torch.long),
@@ -42,7 +44,9 @@ def test_places_around_a_box_lie_just_outside_on_every_side() -> None:
     assert (around < BOX[2] + 15).all()
 
 
-def test_an_object_off_the_middle_of_its_box_is_believed_in_before_the_ground_there() -> None:
+def test_an_object_off_the_middle_of_its_box_is_believed_in_before_the_ground_there() -> (
+    None
+):
     """The middle of the box shows ground, as behind a swan's neck: the ground outside gives it away."""
     level = corner_object()
     state = PromptState.from_batch(asked_by(BOX), SIZE)
@@ -50,7 +54,10 @@ def test_an_object_off_the_middle_of_its_box_is_believed_in_before_the_ground_th
     believed = region_weight(state, 8, 8, 16, unlike)[0, 0]
     middle, corner = believed[4, 4], believed[2:4, 2:4]
     assert (corner > 2 * middle).all()
-    assert region_weight(state, 8, 8, 16)[0, 0, 4, 4] > region_weight(state, 8, 8, 16)[0, 0, 2, 2]
+    assert (
+        region_weight(state, 8, 8, 16)[0, 0, 4, 4]
+        > region_weight(state, 8, 8, 16)[0, 0, 2, 2]
+    )
 
 
 def test_a_box_over_the_whole_frame_is_believed_in_by_its_middle() -> None:
@@ -61,13 +68,21 @@ def test_a_box_over_the_whole_frame_is_believed_in_by_its_middle() -> None:
     assert (unlike == 1).all()
 
 
-def test_a_click_is_answered_the_same_beside_prompts_with_boxes(model: LiteModel) -> None:
+def test_a_click_is_answered_the_same_beside_prompts_with_boxes(
+    model: LiteModel,
+) -> None:
     """A batch may hold both; a prompt without a box has nothing outside of it."""
     image = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-    click, none = asked_by(None, (40.0, 50.0)), asked_by((0.0, 0.0, 0.0, 0.0), (40.0, 50.0))
+    click, none = (
+        asked_by(None, (40.0, 50.0)),
+        asked_by((0.0, 0.0, 0.0, 0.0), (40.0, 50.0)),
+    )
     with torch.no_grad():
         embedding = model.backbone.encode(model.backbone.embed(image))
         alone = model.decoder.decode(embedding, click).logits
         beside = model.decoder.decode(embedding, none).logits
-    assert unlike_outside(embedding.levels[3], 16, PromptState.from_batch(click, SIZE)) is None
+    assert (
+        unlike_outside(embedding.levels[3], 16, PromptState.from_batch(click, SIZE))
+        is None
+    )
     torch.testing.assert_close(alone, beside, atol=1e-4, rtol=1e-4)

@@ -23,7 +23,9 @@ SIZE = 64
 
 def encoded(model: LiteModel, images: int = 1, size: int = SIZE) -> ImageEmbedding:
     """Levels of random images."""
-    image = torch.randn(images, 3, size, size, generator=torch.Generator().manual_seed(1))
+    image = torch.randn(
+        images, 3, size, size, generator=torch.Generator().manual_seed(1)
+    )
     with torch.no_grad():
         return model.backbone.encode(model.backbone.embed(image))
 
@@ -37,7 +39,9 @@ def clicks(*points: tuple[float, float, int], image: int = 0) -> PromptBatch:
     )
 
 
-def answer(model: LiteModel, embedding: ImageEmbedding, prompts: PromptBatch) -> torch.Tensor:
+def answer(
+    model: LiteModel, embedding: ImageEmbedding, prompts: PromptBatch
+) -> torch.Tensor:
     """Mask logits, without gradient."""
     with torch.no_grad():
         return model.decoder.decode(embedding, prompts).logits
@@ -52,11 +56,19 @@ def test_the_encoder_is_that_of_timm_bit_for_bit() -> None:
         torch.manual_seed(5)
         stem, norm, stages = (part.eval() for part in make_encoder())
     state = theirs.state_dict()
-    ours = nn.ModuleDict({"conv_stem": stem, "bn1": norm, "blocks": stages}).state_dict()
+    ours = nn.ModuleDict(
+        {"conv_stem": stem, "bn1": norm, "blocks": stages}
+    ).state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in ours.items())
-    assert [name for name in state if not name.startswith(("conv_head", "bn2", "classifier"))] == list(ours)
+    assert [
+        name
+        for name in state
+        if not name.startswith(("conv_head", "bn2", "classifier"))
+    ] == list(ours)
     for size in (64, 75):  # with an odd side the padding is another
-        image = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+        image = torch.randn(
+            2, 3, size, size, generator=torch.Generator().manual_seed(1)
+        )
         with torch.no_grad():
             maps = theirs.blocks(theirs.bn1(theirs.conv_stem(image)))
             assert torch.equal(stages(norm(stem(image))), maps)
@@ -67,14 +79,22 @@ def test_a_previous_mask_of_any_size_is_taken(model: LiteModel, side: int) -> No
     """Its own answers come back at stride 2; other sources have other sizes."""
     embedding = encoded(model)
     first = clicks((20, 30, 1))
-    again = PromptBatch(first.image_index, first.point_coords, first.point_labels, None, torch.ones(1, 1, side, side))
+    again = PromptBatch(
+        first.image_index,
+        first.point_coords,
+        first.point_labels,
+        None,
+        torch.ones(1, 1, side, side),
+    )
     assert answer(model, embedding, again).shape == (1, 4, SIZE // 2, SIZE // 2)
 
 
 def test_levels_of_another_model_are_refused_with_the_reason(model: LiteModel) -> None:
     """A decoder run on foreign features would answer nonsense."""
     with pytest.raises(ValueError, match="strides"):
-        model.decoder.decode(ImageEmbedding((torch.zeros(1, 8, 4, 4),), (16,)), clicks((1, 1, 1)))
+        model.decoder.decode(
+            ImageEmbedding((torch.zeros(1, 8, 4, 4),), (16,)), clicks((1, 1, 1))
+        )
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
@@ -85,9 +105,15 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_pretrained_statistics_stay_in_training_and_random_ones_learn(frozen: bool) -> None:
+def test_pretrained_statistics_stay_in_training_and_random_ones_learn(
+    frozen: bool,
+) -> None:
     """Six images a batch are too few to estimate what ImageNet's millions did; random weights have nothing to keep."""
-    norms = [m for m in LiteModel(freeze_statistics=frozen).train().modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [
+        m
+        for m in LiteModel(freeze_statistics=frozen).train().modules()
+        if isinstance(m, nn.BatchNorm2d)
+    ]
     assert norms
     assert all(norm.training != frozen for norm in norms)
 
@@ -115,7 +141,9 @@ def test_the_mean_of_a_large_region_stays_within_fp16() -> None:
     maps = torch.full((1, 4, 256, 256), 3.0).half()
     with torch.autocast("cpu", dtype=torch.float16):
         found = pool_region(maps, torch.ones(1, 1, 256, 256))
-    torch.testing.assert_close(found.float(), torch.full((1, 1, 4), 3.0), rtol=2e-3, atol=0)
+    torch.testing.assert_close(
+        found.float(), torch.full((1, 1, 4), 3.0), rtol=2e-3, atol=0
+    )
 
 
 def test_unit_vectors_are_those_of_torch_with_their_gradient():

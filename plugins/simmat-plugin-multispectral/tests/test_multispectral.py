@@ -31,7 +31,9 @@ ADAPTERS: dict[str, ModalityAdapter] = {
     "landsat8": Landsat8(),
 }
 PLACE = Georeference("EPSG:32632", (10.0, 0.0, 500000.0, 0.0, -10.0, 4500000.0))
-DN = np.array([[[1000, 2000], [3000, 0]], [[4000, 5000], [6000, 7000]]], dtype=np.uint16)
+DN = np.array(
+    [[[1000, 2000], [3000, 0]], [[4000, 5000], [6000, 7000]]], dtype=np.uint16
+)
 
 
 def write(path: Path, planes: np.ndarray = DN, **said: Any) -> Path:
@@ -46,7 +48,10 @@ def load(path: Path, modality: str = "multispectral") -> SensorImage:
 def test_bands_without_a_word_are_counts_by_number(tmp_path: Path) -> None:
     """Nothing is guessed: 4000 may be a reflectance of 0.4 or a count."""
     image = load(write(tmp_path / "a.tif"))
-    assert image.channels == (Channel("band0", "counts", "count"), Channel("band1", "counts", "count"))
+    assert image.channels == (
+        Channel("band0", "counts", "count"),
+        Channel("band1", "counts", "count"),
+    )
     np.testing.assert_array_equal(image.data, DN)
     assert image.valid.all()
     assert image.georeference is None
@@ -56,7 +61,9 @@ def test_the_file_names_and_scales_its_bands(tmp_path: Path) -> None:
     """Scale, offset and unit are tags of GeoTIFF; who writes them need say nothing else."""
     bands = [
         BandTags("Red 665 nm", "reflectance", 1e-4, -0.1),
-        BandTags("Surface Temperature", "K", 0.01, 100.0, {"CENTRAL_WAVELENGTH_UM": "10.9"}),
+        BandTags(
+            "Surface Temperature", "K", 0.01, 100.0, {"CENTRAL_WAVELENGTH_UM": "10.9"}
+        ),
     ]
     image = load(write(tmp_path / "a.tif", bands=bands))
     assert image.channels == (
@@ -76,15 +83,24 @@ def test_the_file_names_and_scales_its_bands(tmp_path: Path) -> None:
         {"CENTRAL_WAVELENGTH_UM": "0.842"},
     ],
 )
-def test_a_band_can_be_picked_by_the_wavelength_of_its_metadata(tmp_path: Path, tags: dict[str, str]) -> None:
+def test_a_band_can_be_picked_by_the_wavelength_of_its_metadata(
+    tmp_path: Path, tags: dict[str, str]
+) -> None:
     """ENVI and GDAL write it in different words."""
-    image = load(write(tmp_path / "a.tif", bands=[BandTags("a"), BandTags("b", tags=tags)]))
+    image = load(
+        write(tmp_path / "a.tif", bands=[BandTags("a"), BandTags("b", tags=tags)])
+    )
     assert pick_channels(image.channels, ["840nm"]) == [1]
 
 
 def test_a_wavelength_needs_a_unit(tmp_path: Path) -> None:
     """842 may be nanometres or a line number."""
-    image = load(write(tmp_path / "a.tif", bands=[BandTags("a"), BandTags("b", tags={"wavelength": "842"})]))
+    image = load(
+        write(
+            tmp_path / "a.tif",
+            bands=[BandTags("a"), BandTags("b", tags={"wavelength": "842"})],
+        )
+    )
     assert image.channels[1].wavelength_um is None
 
 
@@ -96,10 +112,19 @@ def test_two_bands_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_an_alpha_band_marks_gaps_and_is_not_a_channel(tmp_path: Path) -> None:
     """Mosaics mark their border so; as a channel it would give the border away."""
-    roles = [rasterio.enums.ColorInterp[name] for name in ("red", "green", "blue", "alpha")]
+    roles = [
+        rasterio.enums.ColorInterp[name] for name in ("red", "green", "blue", "alpha")
+    ]
     place = {"crs": PLACE.crs, "transform": rasterio.Affine(*PLACE.transform)}
     with rasterio.open(
-        tmp_path / "a.tif", "w", driver="GTiff", dtype="uint8", count=4, height=2, width=2, **place
+        tmp_path / "a.tif",
+        "w",
+        driver="GTiff",
+        dtype="uint8",
+        count=4,
+        height=2,
+        width=2,
+        **place,
     ) as file:
         file.colorinterp = roles
         file.write(np.full((3, 2, 2), 9, dtype=np.uint8), [1, 2, 3])
@@ -111,10 +136,18 @@ def test_an_alpha_band_marks_gaps_and_is_not_a_channel(tmp_path: Path) -> None:
 
 def rgba(path: Path, fourth: np.ndarray, description: str = "", **tags: str) -> Path:
     """Write four bands of 8 bits as rasterio does unless told otherwise: the fourth becomes alpha."""
-    planes = np.random.default_rng(1).integers(0, 256, (4, *fourth.shape)).astype(np.uint8)
+    planes = (
+        np.random.default_rng(1).integers(0, 256, (4, *fourth.shape)).astype(np.uint8)
+    )
     planes[3] = fourth
     with rasterio.open(
-        path, "w", driver="GTiff", dtype="uint8", count=4, height=fourth.shape[0], width=fourth.shape[1]
+        path,
+        "w",
+        driver="GTiff",
+        dtype="uint8",
+        count=4,
+        height=fourth.shape[0],
+        width=fourth.shape[1],
     ) as file:
         file.write(planes)
         file.set_band_description(4, description)
@@ -134,7 +167,12 @@ CURE = r"rio edit-info --colorinterp red,green,blue,undefined FILE.*photometric=
     [
         (FULL, "nir", {}, "described as 'nir'"),
         (FULL, "nir_masked", {}, "described as 'nir_masked'"),
-        (FULL, "", {"CENTRAL_WAVELENGTH_UM": "0.842"}, "metadata central_wavelength_um 0.842"),
+        (
+            FULL,
+            "",
+            {"CENTRAL_WAVELENGTH_UM": "0.842"},
+            "metadata central_wavelength_um 0.842",
+        ),
         (NIR, "", {}, "other than 0 and full scale at 9[0-9]% of the pixels"),
         (NIR, "Band 4", {}, "other than 0 and full scale"),
     ],
@@ -169,30 +207,43 @@ def test_four_bands_of_eight_bits_are_written_as_four(tmp_path: Path) -> None:
     ],
     ids=lambda tags: tags.description,
 )
-def test_what_was_saved_is_the_same_quantity_when_read(tmp_path: Path, tags: BandTags) -> None:
+def test_what_was_saved_is_the_same_quantity_when_read(
+    tmp_path: Path, tags: BandTags
+) -> None:
     """An index is no reflectance, and a bundle trained on one must know it again."""
-    image = load(write(tmp_path / "a.tif", bands=[tags, BandTags("b", tags.unit, tags.scale)]))
+    image = load(
+        write(tmp_path / "a.tif", bands=[tags, BandTags("b", tags.unit, tags.scale)])
+    )
     ADAPTERS["multispectral"].save(image, {"multispectral": tmp_path / "b.tif"})
     assert load(tmp_path / "b.tif").channels == image.channels
     assert (image.channels[0].quantity == "reflectance") == (tags.unit == "reflectance")
 
 
-def test_the_user_can_state_that_files_hold_reflectance_times_10000(tmp_path: Path) -> None:
+def test_the_user_can_state_that_files_hold_reflectance_times_10000(
+    tmp_path: Path,
+) -> None:
     """Most satellite tiles do, and few say so."""
     image = load(write(tmp_path / "a.tif"), "multispectral-10000")
-    assert {(channel.quantity, channel.unit) for channel in image.channels} == {("reflectance", "1")}
+    assert {(channel.quantity, channel.unit) for channel in image.channels} == {
+        ("reflectance", "1")
+    }
     np.testing.assert_allclose(image.data, DN / 1e4, rtol=1e-6)
 
 
 def test_reflectance_stated_as_scaled_again_is_refused(tmp_path: Path) -> None:
     """0.4 / 10000 would train, and mean nothing."""
     with pytest.raises(DataError, match=r"-2 to 2, got 0 to 0\.7.*reflectance"):
-        load(write(tmp_path / "a.tif", (DN / 1e4).astype(np.float32)), "multispectral-10000")
+        load(
+            write(tmp_path / "a.tif", (DN / 1e4).astype(np.float32)),
+            "multispectral-10000",
+        )
 
 
 @pytest.mark.parametrize("outlier", [-9999.0, 3.5])
 @pytest.mark.parametrize("share", [0.0003, 0.4], ids=["few", "many"])
-def test_an_outlier_does_not_make_reflectance_a_multiple_of_it(tmp_path: Path, outlier: float, share: float) -> None:
+def test_an_outlier_does_not_make_reflectance_a_multiple_of_it(
+    tmp_path: Path, outlier: float, share: float
+) -> None:
     """A fill value that the file does not state, or a glint, is in nearly every tile."""
     rng = np.random.default_rng(0)
     values = rng.uniform(0, 0.6, (3, 64, 64)).astype(np.float32)
@@ -206,18 +257,27 @@ def test_an_outlier_does_not_make_reflectance_a_multiple_of_it(tmp_path: Path, o
 def test_a_dark_scene_is_not_reflectance_already(tmp_path: Path, dtype: type) -> None:
     """Of water at 2.2 um little comes back, beyond the bands that see it."""
     rng = np.random.default_rng(0)
-    values = np.stack([rng.normal(mean, spread, (64, 64)) for mean, spread in ((40, 10), (0, 0.9))])
-    image = load(write(tmp_path / "a.tif", np.rint(values).astype(dtype)), "multispectral-10000")
+    values = np.stack(
+        [rng.normal(mean, spread, (64, 64)) for mean, spread in ((40, 10), (0, 0.9))]
+    )
+    image = load(
+        write(tmp_path / "a.tif", np.rint(values).astype(dtype)), "multispectral-10000"
+    )
     assert image.data[0].mean() == pytest.approx(0.004, rel=0.05)
     deep = np.where(rng.random((1, 8, 8)) < 0.3, 2, 1).astype(np.int16)
     assert load(write(tmp_path / "b.tif", deep), "multispectral-10000").valid.all()
 
 
-def test_a_file_that_states_another_scale_than_the_user_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_states_another_scale_than_the_user_is_refused(
+    tmp_path: Path,
+) -> None:
     """One of the two is wrong, and only the user can tell which."""
-    path = write(tmp_path / "a.tif", bands=[BandTags("a", scale=2e-5), BandTags("b", scale=2e-5)])
+    path = write(
+        tmp_path / "a.tif", bands=[BandTags("a", scale=2e-5), BandTags("b", scale=2e-5)]
+    )
     with pytest.raises(
-        DataError, match=r"states scale 2e-05 and offset 0, but modality 'multispectral' .* means 0.0001"
+        DataError,
+        match=r"states scale 2e-05 and offset 0, but modality 'multispectral' .* means 0.0001",
     ):
         load(path, "multispectral-10000")
 
@@ -234,22 +294,31 @@ def test_a_satellite_knows_its_bands_scale_and_gaps(
     tmp_path: Path, modality: str, names: tuple[str, str], expected: np.ndarray
 ) -> None:
     """`--channels red` must mean the same band whatever the satellite calls it."""
-    image = load(write(tmp_path / "a.tif", bands=[BandTags(name) for name in names]), modality)
+    image = load(
+        write(tmp_path / "a.tif", bands=[BandTags(name) for name in names]), modality
+    )
     assert image.channels[0].name == "red"
     assert image.channels[1].name == ("swir1" if modality == "landsat8" else "nir08")
     np.testing.assert_array_equal(image.valid, DN != 0)
     np.testing.assert_allclose(image.data[image.valid], expected[DN != 0], rtol=1e-5)
 
 
-def test_bands_without_descriptions_are_named_where_only_one_order_is_in_use(tmp_path: Path) -> None:
+def test_bands_without_descriptions_are_named_where_only_one_order_is_in_use(
+    tmp_path: Path,
+) -> None:
     """B8A of Sentinel-2 stands after B8, or last; a subset of unknown order is not guessed."""
-    image = load(write(tmp_path / "a.tif", np.full((7, 2, 2), 9000, np.uint16)), "landsat8")
+    image = load(
+        write(tmp_path / "a.tif", np.full((7, 2, 2), 9000, np.uint16)), "landsat8"
+    )
     assert [channel.name for channel in image.channels][4:] == ["nir", "swir1", "swir2"]
     with pytest.raises(DataError, match=r"4 bands .*7"):
         load(write(tmp_path / "b.tif", np.full((4, 2, 2), 9000, np.uint16)), "landsat8")
     for count in (12, 13):
         with pytest.raises(DataError, match=r"Sentinel-2 .*order"):
-            load(write(tmp_path / "c.tif", np.full((count, 2, 2), 900, np.uint16)), "sentinel2")
+            load(
+                write(tmp_path / "c.tif", np.full((count, 2, 2), 900, np.uint16)),
+                "sentinel2",
+            )
 
 
 @pytest.mark.parametrize(
@@ -262,9 +331,14 @@ def test_bands_without_descriptions_are_named_where_only_one_order_is_in_use(tmp
         ("pan 450 - 900 nm", 0.675),
     ],
 )
-def test_a_range_of_wavelengths_counts_by_its_middle(tmp_path: Path, description: str, um: float) -> None:
+def test_a_range_of_wavelengths_counts_by_its_middle(
+    tmp_path: Path, description: str, um: float
+) -> None:
     """Its upper end alone would be another band."""
-    image = load(write(tmp_path / "a.tif", bands=[BandTags(description), BandTags("other")]), "multispectral")
+    image = load(
+        write(tmp_path / "a.tif", bands=[BandTags(description), BandTags("other")]),
+        "multispectral",
+    )
     assert image.channels[0].wavelength_um == pytest.approx(um)
 
 
@@ -282,19 +356,30 @@ def test_a_range_of_wavelengths_counts_by_its_middle(tmp_path: Path, description
         ("SR_B10-10.9 um", 10.9),
     ],
 )
-def test_the_number_of_a_band_is_not_a_wavelength(tmp_path: Path, description: str, um: float) -> None:
+def test_the_number_of_a_band_is_not_a_wavelength(
+    tmp_path: Path, description: str, um: float
+) -> None:
     """The middle of 4 and 665 nm is a band in the ultraviolet."""
-    image = load(write(tmp_path / "a.tif", bands=[BandTags(description), BandTags("other")]), "multispectral")
+    image = load(
+        write(tmp_path / "a.tif", bands=[BandTags(description), BandTags("other")]),
+        "multispectral",
+    )
     assert image.channels[0].wavelength_um == pytest.approx(um)
 
 
 def test_names_as_gdals_own_driver_writes_them_are_taken(tmp_path: Path) -> None:
     """And one band under two names is named as what it is."""
-    said = [BandTags("B4, central wavelength 665 nm"), BandTags("B8A, central wavelength 865 nm")]
+    said = [
+        BandTags("B4, central wavelength 665 nm"),
+        BandTags("B8A, central wavelength 865 nm"),
+    ]
     image = load(write(tmp_path / "a.tif", bands=said), "sentinel2")
     assert [channel.name for channel in image.channels] == ["red", "nir08"]
     with pytest.raises(DataError, match="Sentinel-2 has b1, b2"):
-        load(write(tmp_path / "b.tif", bands=[BandTags("B4"), BandTags("red")]), "sentinel2")
+        load(
+            write(tmp_path / "b.tif", bands=[BandTags("B4"), BandTags("red")]),
+            "sentinel2",
+        )
 
 
 @pytest.mark.parametrize("form", ["Band {}", "band_{}", "{}", "Band 0{}"])
@@ -302,15 +387,28 @@ def test_descriptions_that_merely_count_say_nothing(tmp_path: Path, form: str) -
     """GIS programs number the bands of any stack; of B2, B3, B4 and B8 the first is no B1."""
     said = [BandTags(form.format(number)) for number in range(1, 8)]
     with pytest.raises(DataError, match=r"4 bands .*Sentinel-2"):
-        load(write(tmp_path / "a.tif", np.full((4, 2, 2), 900, np.uint16), bands=said[:4]), "sentinel2")
-    image = load(write(tmp_path / "b.tif", np.full((7, 2, 2), 9000, np.uint16), bands=said), "landsat8")
+        load(
+            write(
+                tmp_path / "a.tif", np.full((4, 2, 2), 900, np.uint16), bands=said[:4]
+            ),
+            "sentinel2",
+        )
+    image = load(
+        write(tmp_path / "b.tif", np.full((7, 2, 2), 9000, np.uint16), bands=said),
+        "landsat8",
+    )
     assert [channel.name for channel in image.channels][3:5] == ["red", "nir"]
-    image = load(write(tmp_path / "c.tif", bands=[BandTags("Band 4"), BandTags("Band 8")]), "sentinel2")
+    image = load(
+        write(tmp_path / "c.tif", bands=[BandTags("Band 4"), BandTags("Band 8")]),
+        "sentinel2",
+    )
     assert [channel.name for channel in image.channels] == ["red", "nir"]
 
 
 @pytest.mark.parametrize("form", ["B{}", "B0{}", "SR_B{}"])
-def test_names_of_the_satellite_are_names_even_where_they_count(tmp_path: Path, form: str) -> None:
+def test_names_of_the_satellite_are_names_even_where_they_count(
+    tmp_path: Path, form: str
+) -> None:
     """A file may hold the first bands only."""
     said = [BandTags(form.format(number)) for number in (1, 2)]
     image = load(write(tmp_path / "a.tif", bands=said), "sentinel2")
@@ -318,10 +416,15 @@ def test_names_of_the_satellite_are_names_even_where_they_count(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("other", ["SCL", "", "B04"])
-def test_a_band_the_satellite_does_not_have_is_refused(tmp_path: Path, other: str) -> None:
+def test_a_band_the_satellite_does_not_have_is_refused(
+    tmp_path: Path, other: str
+) -> None:
     """A quality flag is no reflectance, and one band twice is a mistake."""
     with pytest.raises(DataError, match="Sentinel-2 has b1, b2"):
-        load(write(tmp_path / "a.tif", bands=[BandTags("B4"), BandTags(other)]), "sentinel2")
+        load(
+            write(tmp_path / "a.tif", bands=[BandTags("B4"), BandTags(other)]),
+            "sentinel2",
+        )
 
 
 def test_nodata_and_alpha_both_count(tmp_path: Path) -> None:
@@ -329,11 +432,22 @@ def test_nodata_and_alpha_both_count(tmp_path: Path) -> None:
     planes = np.full((4, 2, 2), 500, np.uint16)
     planes[0, 0, 0] = 0
     planes[3] = [[255, 255], [255, 0]]
-    profile = {"driver": "GTiff", "height": 2, "width": 2, "count": 4, "dtype": "uint16", "nodata": 0}
-    with rasterio.open(tmp_path / "a.tif", "w", photometric="rgb", alpha="yes", **profile) as file:
+    profile = {
+        "driver": "GTiff",
+        "height": 2,
+        "width": 2,
+        "count": 4,
+        "dtype": "uint16",
+        "nodata": 0,
+    }
+    with rasterio.open(
+        tmp_path / "a.tif", "w", photometric="rgb", alpha="yes", **profile
+    ) as file:
         file.write(planes)
     image = load(tmp_path / "a.tif")
-    assert image.valid.tolist() == [[[False, True], [True, False]]] + 2 * [[[True, True], [True, False]]]
+    assert image.valid.tolist() == [[[False, True], [True, False]]] + 2 * [
+        [[True, True], [True, False]]
+    ]
 
 
 def test_a_mask_beside_an_image_is_refused(tmp_path: Path) -> None:
@@ -356,6 +470,8 @@ def test_an_overview_in_another_file_is_refused(tmp_path: Path) -> None:
     """GDAL opens whatever file or address is named, as soon as a smaller copy of the image is asked for."""
     item = '<Item name="OVERVIEW_FILE" domain="OVERVIEWS">/vsicurl/http://localhost/o.vrt</Item>'
     metadata = f"<GDALMetadata>{item}</GDALMetadata>"
-    tifffile.imwrite(tmp_path / "a.tif", DN[0], extratags=[(42112, "s", 0, metadata, True)])
+    tifffile.imwrite(
+        tmp_path / "a.tif", DN[0], extratags=[(42112, "s", 0, metadata, True)]
+    )
     with pytest.raises(DataError, match=r"a\.tif: names another file, '/vsicurl"):
         load(tmp_path / "a.tif")

@@ -23,7 +23,9 @@ ADAPTERS: dict[str, ModalityAdapter] = {
     "polarization": FourAngles(),
     "polarization-mosaic": PolarizerMosaic(PolarizationOptions(files="mosaic")),
     "polarization-aolp-dolp": Computed(PolarizationOptions(files="aolp-dolp")),
-    "polarization-aolp-dolp-deg": Computed(PolarizationOptions(files="aolp-dolp", angle_unit="deg")),
+    "polarization-aolp-dolp-deg": Computed(
+        PolarizationOptions(files="aolp-dolp", angle_unit="deg")
+    ),
 }
 SIZE_HW = (6, 8)
 RNG = np.random.default_rng(0)
@@ -32,7 +34,12 @@ AOLP = RNG.uniform(0, np.pi, SIZE_HW)
 DOLP = RNG.uniform(0.05, 0.9, SIZE_HW)
 
 
-def malus(angle_deg: float, s0: np.ndarray = S0, aolp: np.ndarray = AOLP, dolp: np.ndarray = DOLP) -> np.ndarray:
+def malus(
+    angle_deg: float,
+    s0: np.ndarray = S0,
+    aolp: np.ndarray = AOLP,
+    dolp: np.ndarray = DOLP,
+) -> np.ndarray:
     """Return the intensity behind a polarizer, by Malus' law."""
     return s0 / 2 * (1 + dolp * np.cos(2 * (np.deg2rad(angle_deg) - aolp)))
 
@@ -47,7 +54,9 @@ def write_angles(folder: Path, images: dict[str, np.ndarray]) -> dict[str, Path]
 
 def four(dtype: type = np.float64, **light: np.ndarray) -> dict[str, np.ndarray]:
     """Return the four images of a polarization camera."""
-    return {f"i{angle}": malus(angle, **light).astype(dtype) for angle in (0, 45, 90, 135)}
+    return {
+        f"i{angle}": malus(angle, **light).astype(dtype) for angle in (0, 45, 90, 135)
+    }
 
 
 def load(modality: str, files: dict[str, Path]) -> SensorImage:
@@ -70,7 +79,11 @@ def assert_same_light(one: SensorImage, other: SensorImage, atol: float = 2e-6) 
 def test_four_images_give_back_the_light_they_were_made_of(tmp_path: Path) -> None:
     """Angles over the whole half circle: an arctangent of S2/S1 would know only half of them."""
     image = load("polarization", write_angles(tmp_path, four()))
-    assert [(c.name, c.unit) for c in image.channels] == [("s0", "count"), ("aolp", "rad"), ("dolp", "1")]
+    assert [(c.name, c.unit) for c in image.channels] == [
+        ("s0", "count"),
+        ("aolp", "rad"),
+        ("dolp", "1"),
+    ]
     np.testing.assert_allclose(image.data[0], S0, rtol=1e-6)
     np.testing.assert_allclose(image.data[1], AOLP, atol=1e-5)
     np.testing.assert_allclose(image.data[2], DOLP, atol=1e-6)
@@ -81,12 +94,22 @@ def test_the_network_gets_the_angle_without_its_jump(tmp_path: Path) -> None:
     """0 and 180 degrees are the same line; sin 2θ and cos 2θ, weighted by the degree, are S2/S0 and S1/S0."""
     adapter = ADAPTERS["polarization"]
     image = adapter.transform(load("polarization", write_angles(tmp_path, four())))
-    assert [c.name for c in image.channels] == ["s0", "dolp", "dolp_cos_2aolp", "dolp_sin_2aolp"]
+    assert [c.name for c in image.channels] == [
+        "s0",
+        "dolp",
+        "dolp_cos_2aolp",
+        "dolp_sin_2aolp",
+    ]
     s1, s2 = malus(0) - malus(90), malus(45) - malus(135)
     np.testing.assert_allclose(image.data[2], s1 / S0, atol=1e-6)
     np.testing.assert_allclose(image.data[3], s2 / S0, atol=1e-6)
     low, high = (
-        adapter.transform(load("polarization", write_angles(tmp_path, four(aolp=np.full(SIZE_HW, angle)))))
+        adapter.transform(
+            load(
+                "polarization",
+                write_angles(tmp_path, four(aolp=np.full(SIZE_HW, angle))),
+            )
+        )
         for angle in (1e-7, np.pi - 1e-7)
     )
     np.testing.assert_allclose(low.data, high.data, atol=1e-3)
@@ -111,14 +134,19 @@ def test_saturated_and_dark_pixels_have_no_polarization(tmp_path: Path) -> None:
     image = load("polarization", write_angles(tmp_path, images))
     lost = np.zeros(SIZE_HW, dtype=bool)
     lost[0, 0] = lost[1, 1] = True
-    np.testing.assert_array_equal(image.valid, np.stack([~np.zeros_like(lost), ~lost, ~lost]))
+    np.testing.assert_array_equal(
+        image.valid, np.stack([~np.zeros_like(lost), ~lost, ~lost])
+    )
     assert not ADAPTERS["polarization"].transform(image).valid[1:, lost].any()
 
 
 def test_more_than_all_light_polarized_is_not_trusted(tmp_path: Path) -> None:
     """The four then do not belong together: something moved between them."""
     values = {"i0": 4000.0, "i45": 4000.0, "i90": 0.0, "i135": 0.0}
-    image = load("polarization", write_angles(tmp_path, {n: np.full(SIZE_HW, v) for n, v in values.items()}))
+    image = load(
+        "polarization",
+        write_angles(tmp_path, {n: np.full(SIZE_HW, v) for n, v in values.items()}),
+    )
     assert image.valid[0].all()
     assert not image.valid[1:].any()
 
@@ -127,7 +155,9 @@ def test_twelve_bits_shifted_up_are_full_at_their_largest(tmp_path: Path) -> Non
     """4095 becomes 65520, never 65535."""
     images = {name: np.full(SIZE_HW, 60000, dtype=np.uint16) for name in four()}
     images["i90"][2, 3] = 65520
-    assert np.argwhere(~load("polarization", write_angles(tmp_path, images)).valid[1]).tolist() == [[2, 3]]
+    assert np.argwhere(
+        ~load("polarization", write_angles(tmp_path, images)).valid[1]
+    ).tolist() == [[2, 3]]
 
 
 @pytest.mark.parametrize("hole", [-9999.0, np.nan])
@@ -137,7 +167,9 @@ def test_a_hole_in_a_mosaic_is_missing_in_every_channel_as_far_as_it_is_interpol
     """A fill value would make the intensity of its eight neighbours negative."""
     raw = np.full(SIZE_HW, 500, dtype=np.float32)
     raw[2, 3] = hole
-    tifffile.imwrite(tmp_path / "a.tif", raw, extratags=[(42113, "s", 0, "-9999", True)])
+    tifffile.imwrite(
+        tmp_path / "a.tif", raw, extratags=[(42113, "s", 0, "-9999", True)]
+    )
     reached = np.zeros(SIZE_HW, dtype=bool)
     reached[1:4, 2:5] = True
     image = load("polarization-mosaic", {"mosaic": tmp_path / "a.tif"})
@@ -149,22 +181,32 @@ def test_a_stated_bit_depth_decides_saturation(tmp_path: Path) -> None:
     """4095 is full in a 12-bit camera whose file has 16."""
     values = np.full(SIZE_HW, 1000, dtype=np.uint16)
     for name in ("i0", "i45", "i90", "i135"):
-        tifffile.imwrite(tmp_path / f"{name}.tif", values, description='{"bits": 12}', metadata=None)
+        tifffile.imwrite(
+            tmp_path / f"{name}.tif", values, description='{"bits": 12}', metadata=None
+        )
     values[2, 3] = 4095
-    tifffile.imwrite(tmp_path / "i0.tif", values, description='{"bits": 12}', metadata=None)
+    tifffile.imwrite(
+        tmp_path / "i0.tif", values, description='{"bits": 12}', metadata=None
+    )
     files = {name: tmp_path / f"{name}.tif" for name in ("i0", "i45", "i90", "i135")}
     assert np.argwhere(~load("polarization", files).valid[1]).tolist() == [[2, 3]]
-    tifffile.imwrite(tmp_path / "i0.tif", values, description='{"bits": 17}', metadata=None)
+    tifffile.imwrite(
+        tmp_path / "i0.tif", values, description='{"bits": 17}', metadata=None
+    )
     with pytest.raises(DataError, match=r"17 bits.*1 to 16"):
         load("polarization", files)
 
 
-def test_files_of_one_camera_that_state_different_bits_are_refused(tmp_path: Path) -> None:
+def test_files_of_one_camera_that_state_different_bits_are_refused(
+    tmp_path: Path,
+) -> None:
     """One of them is wrong, and only the user can tell which."""
     files = {name: tmp_path / f"{name}.tif" for name in ("i0", "i45", "i90", "i135")}
     for name, path in files.items():
         said = {"i45": '{"bits": 12}', "i135": '{"bits": 10}'}.get(name, "")
-        tifffile.imwrite(path, np.full(SIZE_HW, 1000, np.uint16), description=said, metadata=None)
+        tifffile.imwrite(
+            path, np.full(SIZE_HW, 1000, np.uint16), description=said, metadata=None
+        )
     with pytest.raises(DataError, match=r"i135\.tif: .*10 bits.*i45\.tif 12"):
         load("polarization", files)
 
@@ -174,19 +216,29 @@ def test_colour_images_are_averaged_over_their_planes(tmp_path: Path) -> None:
     weights = np.array([0.5, 1.0, 1.5])[:, None, None]
     coloured = {name: values * weights for name, values in four().items()}
     one, three = (
-        load("polarization", write_angles(tmp_path / name, images)) for name, images in (("a", four()), ("b", coloured))
+        load("polarization", write_angles(tmp_path / name, images))
+        for name, images in (("a", four()), ("b", coloured))
     )
     assert_same_light(one, three)
 
 
-@pytest.mark.parametrize("modality", ["polarization", "polarization-mosaic", "polarization-aolp-dolp"])
-def test_numbers_that_are_not_the_values_are_refused(tmp_path: Path, modality: str) -> None:
+@pytest.mark.parametrize(
+    "modality", ["polarization", "polarization-mosaic", "polarization-aolp-dolp"]
+)
+def test_numbers_that_are_not_the_values_are_refused(
+    tmp_path: Path, modality: str
+) -> None:
     """An offset does not cancel in a degree of polarization."""
     text = '<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.0001</Item></GDALMetadata>'
     tag = [(42112, "s", 0, text, True)]
-    files = {source.name: tmp_path / f"{source.name}.tif" for source in ADAPTERS[modality].sources}
+    files = {
+        source.name: tmp_path / f"{source.name}.tif"
+        for source in ADAPTERS[modality].sources
+    }
     for path in files.values():
-        tifffile.imwrite(path, np.full((4, 4), 0.5, np.float32), metadata=None, extratags=tag)
+        tifffile.imwrite(
+            path, np.full((4, 4), 0.5, np.float32), metadata=None, extratags=tag
+        )
     with pytest.raises(DataError, match=r"0.0001 plus 0.*'polarization'"):
         load(modality, files)
 
@@ -195,17 +247,31 @@ def test_images_that_are_not_alike_are_refused(tmp_path: Path) -> None:
     """Two of them may be of another camera or another crop."""
     images = four(np.uint16)
     images["i90"] = images["i90"][:, :6]
-    with pytest.raises(DataError, match=r"i90\.npy: 6x6, 1 of uint16, but .*i0\.npy is 8x6"):
+    with pytest.raises(
+        DataError, match=r"i90\.npy: 6x6, 1 of uint16, but .*i0\.npy is 8x6"
+    ):
         load("polarization", write_angles(tmp_path, images))
     with pytest.raises(DataError, match=r"i90\.npy: 8x6, 1 of float64, but"):
-        load("polarization", write_angles(tmp_path, {**four(np.uint16), "i90": malus(90)}))
+        load(
+            "polarization",
+            write_angles(tmp_path, {**four(np.uint16), "i90": malus(90)}),
+        )
 
 
 def test_a_mosaic_of_even_light_gives_it_back_everywhere(tmp_path: Path) -> None:
     """The pattern is 90 45 / 135 0; with another one every angle would be wrong."""
-    even = {"s0": np.full(SIZE_HW, 2000.0), "aolp": np.full(SIZE_HW, 0.4), "dolp": np.full(SIZE_HW, 0.6)}
+    even = {
+        "s0": np.full(SIZE_HW, 2000.0),
+        "aolp": np.full(SIZE_HW, 0.4),
+        "dolp": np.full(SIZE_HW, 0.6),
+    }
     raw = np.empty(SIZE_HW)
-    for (row, column), angle in {(0, 0): 90, (0, 1): 45, (1, 0): 135, (1, 1): 0}.items():
+    for (row, column), angle in {
+        (0, 0): 90,
+        (0, 1): 45,
+        (1, 0): 135,
+        (1, 1): 0,
+    }.items():
         raw[row::2, column::2] = malus(angle, **even)[row::2, column::2]
     np.save(tmp_path / "a.npy", raw)
     image = load("polarization-mosaic", {"mosaic": tmp_path / "a.npy"})
@@ -222,7 +288,9 @@ def test_demosaicing_is_exact_on_a_ramp_and_keeps_what_was_measured() -> None:
     np.testing.assert_allclose(sampled(demosaiced(sampled(noise))), sampled(noise))
 
 
-def test_a_saturated_pixel_of_a_mosaic_spoils_what_it_takes_part_in(tmp_path: Path) -> None:
+def test_a_saturated_pixel_of_a_mosaic_spoils_what_it_takes_part_in(
+    tmp_path: Path,
+) -> None:
     """Its neighbours' values of that angle are interpolated from it."""
     raw = np.full((8, 8), 100, dtype=np.uint8)
     raw[4, 4] = 255
@@ -278,7 +346,9 @@ def test_computed_angle_and_degree_are_read(
     np.testing.assert_allclose(image.data[1], DOLP, atol=atol)
 
 
-def test_computed_integers_are_scaled_to_the_bits_that_the_file_states(tmp_path: Path) -> None:
+def test_computed_integers_are_scaled_to_the_bits_that_the_file_states(
+    tmp_path: Path,
+) -> None:
     """Of 12 bits in 16, a degree of 1 would be one of 0.06."""
     files = {name: tmp_path / f"{name}.tif" for name in ("aolp", "dolp")}
     for name, part in (("aolp", AOLP / np.pi), ("dolp", DOLP)):

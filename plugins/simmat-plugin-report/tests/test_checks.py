@@ -23,7 +23,9 @@ def split_folder(root: Path, **counts: int) -> Path:
     rng = np.random.default_rng(1)
     for split, count in counts.items():
         for index in range(count):
-            save_image(root / f"images/{split}/{index}.npy", rng.normal(300, 5, (2, 8, 8)))
+            save_image(
+                root / f"images/{split}/{index}.npy", rng.normal(300, 5, (2, 8, 8))
+            )
             save_mask(root / f"masks/{split}/{index}.png", one_square())
     return root
 
@@ -45,11 +47,25 @@ def test_sound_set_is_described_and_has_no_problems(tmp_path: Path) -> None:
     assert report.errors == ()
     train, val = report.splits
     assert (train.samples, train.regions, train.without_region) == (3, 2, ("train/2",))
-    assert (train.area_px, train.classes, train.sizes_hw) == ((9, 9, 9), {1: 2}, ((8, 8, 3),))
+    assert (train.area_px, train.classes, train.sizes_hw) == (
+        (9, 9, 9),
+        {1: 2},
+        ((8, 8, 3),),
+    )
     second = val.channels[1]
-    assert (second.name, second.unit, second.low, second.high, second.invalid) == ("p1", "K", 280, 290, 0.5)
+    assert (second.name, second.unit, second.low, second.high, second.invalid) == (
+        "p1",
+        "K",
+        280,
+        290,
+        0.5,
+    )
     assert second.mean == pytest.approx(287.5)
-    for words in ("train: 3 samples, 2 regions", "8x8 (3)", "p1 [°C]: 6.85 to 16.85, mean 14.35, 50.0% invalid"):
+    for words in (
+        "train: 3 samples, 2 regions",
+        "8x8 (3)",
+        "p1 [°C]: 6.85 to 16.85, mean 14.35, 50.0% invalid",
+    ):
         assert words in report.text()
     json.dumps(report.model_dump(mode="json"), allow_nan=False)
 
@@ -60,7 +76,11 @@ def test_the_median_of_an_even_number_of_areas_is_their_middle(tmp_path: Path) -
     mask = np.zeros((8, 8))
     mask[:1, :5] = 1
     save_mask(root / "masks/train/1.png", mask)
-    assert check_dataset(open_planes(root, regions="classes")).splits[0].area_px == (5, 7, 9)
+    assert check_dataset(open_planes(root, regions="classes")).splits[0].area_px == (
+        5,
+        7,
+        9,
+    )
 
 
 def test_report_reads_line_by_line(tmp_path: Path) -> None:
@@ -105,10 +125,16 @@ def test_many_sizes_are_summed_up(tmp_path: Path) -> None:
     """Photographs have hundreds."""
     root = split_folder(tmp_path, train=6)
     for index in range(6):
-        save_image(root / f"images/train/{index}.npy", np.random.default_rng(index).normal(size=(2, 8, 8 + index)))
+        save_image(
+            root / f"images/train/{index}.npy",
+            np.random.default_rng(index).normal(size=(2, 8, 8 + index)),
+        )
         save_mask(root / f"masks/train/{index}.png", np.ones((8, 8 + index)))
     dataset = open_planes(root)
-    dataset = replace(dataset, samples=tuple(sample._replace(split="train") for sample in dataset.samples))
+    dataset = replace(
+        dataset,
+        samples=tuple(sample._replace(split="train") for sample in dataset.samples),
+    )
     assert "and 2 more" in check_dataset(dataset).text()
 
 
@@ -121,17 +147,26 @@ def test_every_bad_sample_is_reported_even_the_first(tmp_path: Path) -> None:
     (root / "masks/train/3.png").write_bytes(b"")
     (root / "manifest.csv").write_text(
         "id,split,image,mask\n"
-        + "".join(f"{i},train,images/train/{i}.npy,masks/train/{i}.png\n" for i in (0, 4, 1, 2, 3, 5))
+        + "".join(
+            f"{i},train,images/train/{i}.npy,masks/train/{i}.png\n"
+            for i in (0, 4, 1, 2, 3, 5)
+        )
     )
     dataset = open_planes(root)
     bad = {"0.npy", "1.npy", "2.png", "3.png"}
-    problems = check_dataset(replace(dataset, samples=tuple(s._replace(split="train") for s in dataset.samples))).errors
+    problems = check_dataset(
+        replace(
+            dataset, samples=tuple(s._replace(split="train") for s in dataset.samples)
+        )
+    ).errors
     assert {Path(problem.split(":")[0]).name for problem in problems} == bad
 
 
 def test_an_image_that_is_gone_leaves_the_report_of_all_others(tmp_path: Path) -> None:
     """A disk with one bad sector must not hide what else is wrong."""
-    dataset = open_dataset(split_folder(tmp_path, train=3, val=1), Raster(), {"regions": "instances"})
+    dataset = open_dataset(
+        split_folder(tmp_path, train=3, val=1), Raster(), {"regions": "instances"}
+    )
     (tmp_path / "images/train/1.npy").unlink()
     report = check_dataset(dataset)
     assert [Path(problem.split(":")[0]).name for problem in report.errors] == ["1.npy"]
@@ -140,7 +175,9 @@ def test_an_image_that_is_gone_leaves_the_report_of_all_others(tmp_path: Path) -
 
 def test_a_split_without_any_region_is_a_problem(tmp_path: Path) -> None:
     """It cannot be scored; the cause is usually the rule or the size."""
-    problems = check_dataset(open_planes(split_folder(tmp_path, train=2, val=1), min_region=50)).errors
+    problems = check_dataset(
+        open_planes(split_folder(tmp_path, train=2, val=1), min_region=50)
+    ).errors
     assert [problem.split(":")[0] for problem in problems] == ["train", "val"]
     assert "--min-region" in problems[0]
 
@@ -159,7 +196,10 @@ def test_constant_and_empty_channels_are_problems(tmp_path: Path) -> None:
     """Training would stop at them after the wait for statistics."""
     root = split_folder(tmp_path, train=2)
     for index in range(2):
-        save_image(root / f"images/train/{index}.npy", np.stack([np.full((8, 8), 5), np.full((8, 8), np.nan)]) + 0)
+        save_image(
+            root / f"images/train/{index}.npy",
+            np.stack([np.full((8, 8), 5), np.full((8, 8), np.nan)]) + 0,
+        )
     problems = "\n".join(check_dataset(open_planes(root)).errors)
     assert re.search("'p0' .*-268.15 °C", problems)
     assert "'p1'" in problems
@@ -174,7 +214,9 @@ def test_a_constant_channel_of_another_split_is_a_note(tmp_path: Path) -> None:
     assert re.search("val: .*'p0' .*-268.15 °C", "\n".join(notes_of(report)))
 
 
-@pytest.mark.parametrize(("value", "words"), [(0, "--nodata 0"), (-9999, "use --nodata -9999")])
+@pytest.mark.parametrize(
+    ("value", "words"), [(0, "--nodata 0"), (-9999, "use --nodata -9999")]
+)
 def test_values_that_look_like_missing_are_pointed_out_until_nodata_is_set(
     tmp_path: Path, value: float, words: str
 ) -> None:
@@ -200,7 +242,9 @@ def test_mostly_dropped_hidden_and_unnamed_regions_are_noted(tmp_path: Path) -> 
     save_image(root / "images/train/0.npy", values)
     save_image(root / "images/val/0.npy", values + 1)
     save_mask(root / "masks/val/0.png", mask)
-    dataset = open_planes(root, regions="components", min_region=2, class_names={1: "speck"})
+    dataset = open_planes(
+        root, regions="components", min_region=2, class_names={1: "speck"}
+    )
     notes = "\n".join(notes_of(check_dataset(dataset)))
     assert re.search("4 regions .*2 px .*1 are kept", notes)
     assert re.search("1 regions .*scored", notes)
@@ -213,7 +257,10 @@ def test_objects_that_a_rule_joins_are_counted(tmp_path: Path) -> None:
     several = one_square()
     several[6:8, 6:8] = several[0, 7] = 1
     save_mask(root / "masks/train/1.png", several)
-    for regions, said in (("classes", "In 1 of 4 images .* 1 more .*components"), ("components", None)):
+    for regions, said in (
+        ("classes", "In 1 of 4 images .* 1 more .*components"),
+        ("components", None),
+    ):
         report = check_dataset(open_planes(root, regions=regions, min_region=2))
         found = [one.text for one in report.findings if one.kind == "joined-regions"]
         assert len(found) == (said is not None)
@@ -238,7 +285,10 @@ def test_no_readable_image_at_all_is_an_error(tmp_path: Path) -> None:
     dataset = open_planes(folder_of(tmp_path, 4), nodata=1)
     for sample in dataset.samples:
         np.save(sample.reference, np.zeros((2, 2), dtype=np.complex64))
-    with pytest.raises(DataError, match=r"no image can be read:\n  - 4 files, first .*s0\.npy: .*complex64[^\n]*$"):
+    with pytest.raises(
+        DataError,
+        match=r"no image can be read:\n  - 4 files, first .*s0\.npy: .*complex64[^\n]*$",
+    ):
         check_dataset(dataset)
 
 
@@ -249,7 +299,9 @@ def test_equal_problems_are_listed_once(tmp_path: Path) -> None:
         save_mask(root / f"masks/train/{name}.png", np.zeros((8, 8 + name)))
     np.save(root / "images/train/1.npy", np.zeros((2, 8, 8), dtype=np.complex64))
     index = read_index(open_planes(root))
-    with pytest.raises(DataError, match=r"- .*1\.npy: .*\n  - 6 files, first .*/2\.png: .*10x8[^\n]*$"):
+    with pytest.raises(
+        DataError, match=r"- .*1\.npy: .*\n  - 6 files, first .*/2\.png: .*10x8[^\n]*$"
+    ):
         index.training_samples()
     report = check_dataset(index.dataset)
     assert len(report.errors) == 7

@@ -11,8 +11,13 @@ from matplotlib.text import Text
 from PIL import Image
 from simmat_plugin_report.plots import curves_figure, figure_bytes
 
-TRAIN = [{"kind": "train", "step": step, "loss": 2 / (1 + step), "lr": 1e-3} for step in range(1, 60)]
-VAL = [{"kind": "val", "step": step, "miou_object": 0.5 + step / 200} for step in (20, 40)]
+TRAIN = [
+    {"kind": "train", "step": step, "loss": 2 / (1 + step), "lr": 1e-3}
+    for step in range(1, 60)
+]
+VAL = [
+    {"kind": "val", "step": step, "miou_object": 0.5 + step / 200} for step in (20, 40)
+]
 
 
 def written(runs: dict[str, list[dict[str, object]]], **options: Any) -> str:
@@ -35,7 +40,9 @@ def test_curves_come_as_a_picture_one_can_open() -> None:
 
 def test_the_best_validation_is_written() -> None:
     """A reader wants the figure, not to measure it off the axis."""
-    text = written({"run": [*TRAIN, *VAL, {"kind": "val", "step": 60, "miou_object": 0.6}]})
+    text = written(
+        {"run": [*TRAIN, *VAL, {"kind": "val", "step": 60, "miou_object": 0.6}]}
+    )
     assert "best 0.700 at step 40" in text
 
 
@@ -43,8 +50,12 @@ def test_the_best_validation_is_written() -> None:
 def test_a_run_of_few_steps_is_drawn(records: list[dict[str, object]]) -> None:
     """Training draws after its first validation, and a run stopped at once has no record at all."""
     text = written({"run": records})
-    assert ("no training step logged yet" in text) == (not any(r["kind"] == "train" for r in records))
-    assert ("no validation yet" in text) == (not any(r["kind"] == "val" for r in records))
+    assert ("no training step logged yet" in text) == (
+        not any(r["kind"] == "train" for r in records)
+    )
+    assert ("no validation yet" in text) == (
+        not any(r["kind"] == "val" for r in records)
+    )
 
 
 def test_a_resumed_run_counts_each_step_once() -> None:
@@ -55,7 +66,11 @@ def test_a_resumed_run_counts_each_step_once() -> None:
 
 def test_a_loss_that_is_not_a_number_does_not_break_the_picture() -> None:
     """The picture is wanted most when a run went wrong."""
-    broken = [*TRAIN, {"kind": "train", "step": 60, "loss": math.nan}, {"kind": "train", "step": 61, "loss": math.inf}]
+    broken = [
+        *TRAIN,
+        {"kind": "train", "step": 60, "loss": math.nan},
+        {"kind": "train", "step": 61, "loss": math.inf},
+    ]
     assert png([*broken, *VAL]) == png([*TRAIN, *VAL])
 
 
@@ -73,6 +88,8 @@ def test_the_untuned_model_is_a_line() -> None:
 
 def test_several_runs_are_named() -> None:
     """Whatever their names hold: a dollar sign is no mathematics, and a line feed no second line."""
-    text = written({name: [*TRAIN, *VAL] for name in ("a", "b $x_1$ <b>", "c\nd", "_hidden")})
+    text = written(
+        {name: [*TRAIN, *VAL] for name in ("a", "b $x_1$ <b>", "c\nd", "_hidden")}
+    )
     for name in ("a", r"b \$x_1\$ <b>", "c?d", "hidden"):
         assert f"\n{name}: best 0.700" in text

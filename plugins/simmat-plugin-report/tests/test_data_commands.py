@@ -16,7 +16,9 @@ pytestmark = pytest.mark.plugins("simmat-plugin-report")
 RASTER = ["--modality", "raster"]
 
 
-def test_a_sound_data_set_is_described_and_ends_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sound_data_set_is_described_and_ends_with_0(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The figures are what one compares with what one knows of the sensor."""
     root = folder_of(tmp_path / "set", 4)
     assert run(["data", "check", str(root), *RASTER, "--regions", "instances"]) == 0
@@ -26,7 +28,9 @@ def test_a_sound_data_set_is_described_and_ends_with_0(tmp_path: Path, capsys: p
     assert "Problems" not in said
 
 
-def test_a_data_set_with_a_problem_ends_with_2_and_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_data_set_with_a_problem_ends_with_2_and_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A script that trains afterwards must stop here."""
     root = folder_of(tmp_path / "set", 4)
     save_mask(root / "masks" / "s2.png", [[0] * 5] * 5)
@@ -36,29 +40,48 @@ def test_a_data_set_with_a_problem_ends_with_2_and_names_it(tmp_path: Path, caps
     assert "s2" in captured.out
 
 
-def test_the_options_say_how_the_files_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_options_say_how_the_files_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What is checked is what will be trained on: the picked planes, without the small regions."""
     root = folder_of(tmp_path / "set", 4, channels=3)
-    options = ["--regions", "instances", "--channels", "2,0", "--min-region", "10", "--json"]
+    options = [
+        "--regions",
+        "instances",
+        "--channels",
+        "2,0",
+        "--min-region",
+        "10",
+        "--json",
+    ]
     assert run(["data", "check", str(root), *RASTER, *options]) == 2
     report = json.loads(capsys.readouterr().out)
-    assert [channel["name"] for channel in report["splits"][0]["channels"]] == ["band2", "band0"]
+    assert [channel["name"] for channel in report["splits"][0]["channels"]] == [
+        "band2",
+        "band0",
+    ]
     assert all(split["regions"] == 0 for split in report["splits"])
 
 
-def test_the_card_is_written_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_card_is_written_on_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Said once, the meaning of the masks stays with the data."""
     root = folder_of(tmp_path / "set", 4)
     command = ["data", "check", str(root), *RASTER]
     assert run(command) == 2
     assert "--regions" in capsys.readouterr().err
-    assert run([*command, "--regions", "components", "--nodata", "0", "--write-card"]) == 0
+    assert (
+        run([*command, "--regions", "components", "--nodata", "0", "--write-card"]) == 0
+    )
     card = tomllib.loads((root / "card.toml").read_text())
     assert (card["regions"], card["nodata"]) == ("components", 0)
     assert run(command) == 0
 
 
-def test_a_card_with_a_persons_notes_is_not_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_card_with_a_persons_notes_is_not_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Comments say why; a card that says all already stays as it is, another is kept beside."""
     root = folder_of(tmp_path / "set", 4)
     text = '# asked Ann: ids, not classes\nregions = "instances"\n'
@@ -70,7 +93,11 @@ def test_a_card_with_a_persons_notes_is_not_lost(tmp_path: Path, capsys: pytest.
     assert run([*command, "--ignore", "9"]) == 0
     assert "card.toml.old" in capsys.readouterr().err
     assert (root / "card.toml.old").read_text() == text
-    assert tomllib.loads((root / "card.toml").read_text()) == {"format": 1, "regions": "instances", "ignore": 9}
+    assert tomllib.loads((root / "card.toml").read_text()) == {
+        "format": 1,
+        "regions": "instances",
+        "ignore": 9,
+    }
 
 
 @pytest.mark.parametrize("empty", [True, False])
@@ -92,7 +119,9 @@ def test_images_without_masks_are_checked_alone(
     assert "images/s2.npy" in capsys.readouterr().out
 
 
-def test_a_folder_that_is_not_one_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_not_one_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The most frequent slip of all."""
     assert run(["data", "check", str(tmp_path / "none"), *RASTER]) == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'none'}")
@@ -114,7 +143,9 @@ def test_a_negative_value_without_ground_truth_can_be_named_as_the_error_says(
     assert run([*command, "--ignore", "-1"]) == 0
 
 
-def test_sequences_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sequences_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A hundred frames of one video are not a hundred images."""
     for name in "abc":
         for number in range(4):
@@ -125,7 +156,20 @@ def test_sequences_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str
             mask = 3 * (values == values.max()).astype(np.uint8)
             mask[7] = number // 2 + 4  # another object after two frames
             save_mask(tmp_path / f"masks/{name}/{number}.png", mask)
-    assert run(["data", "check", str(tmp_path), *RASTER, "--regions", "instances", "--quick"]) == 0
+    assert (
+        run(
+            [
+                "data",
+                "check",
+                str(tmp_path),
+                *RASTER,
+                "--regions",
+                "instances",
+                "--quick",
+            ]
+        )
+        == 0
+    )
     text = capsys.readouterr().out
     assert "train: 4 frames of 1 sequence, 8 regions" in text
     assert "3 in 4 frames" in text

@@ -31,16 +31,28 @@ def found(capsys: pytest.CaptureFixture[str], code: int) -> dict[str, Any]:
 
 def said(answer: dict[str, Any], severity: str) -> str:
     return "\n".join(
-        f"{f['section']}: {f['what']} -> {f['remedy']}" for f in answer["findings"] if f["severity"] == severity
+        f"{f['section']}: {f['what']} -> {f['remedy']}"
+        for f in answer["findings"]
+        if f["severity"] == severity
     )
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_sound_installation_is_described_part_by_part(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sound_installation_is_described_part_by_part(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """It is what a bug report needs, and its exit code is 0 although no weights are there yet."""
     answer = found(capsys, 0)
     parts = answer["sections"]
-    assert list(parts) == ["versions", "devices", "threads", "memory", "plugins", "weights", "folders"]
+    assert list(parts) == [
+        "versions",
+        "devices",
+        "threads",
+        "memory",
+        "plugins",
+        "weights",
+        "folders",
+    ]
     assert importlib.metadata.version("torch") in parts["versions"]["torch"]
     assert "simmat foundations fetch sam_vit_b" in parts["weights"]["sam_vit_b"]
     assert run(["doctor"]) == 0
@@ -52,7 +64,12 @@ def test_a_broken_plugin_is_a_problem_with_its_cause(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Others work on, so only this says why a sensor is missing."""
-    report = PluginReport("sonar", "acme-sonar", "1.0", error="ModuleNotFoundError: No module named 'acme'")
+    report = PluginReport(
+        "sonar",
+        "acme-sonar",
+        "1.0",
+        error="ModuleNotFoundError: No module named 'acme'",
+    )
     monkeypatch.setattr(doctor, "load_plugins", lambda: Registry([report], []))
     problems = said(found(capsys, 1), "problem")
     assert "No module named 'acme'" in problems
@@ -84,7 +101,9 @@ def test_folders_that_cannot_be_written_are_named(
     cache.mkdir()
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != cache)
     answer = found(capsys, 1)
-    assert f"{cache} cannot be written to -> set SIMMAT_CACHE" in said(answer, "problem")
+    assert f"{cache} cannot be written to -> set SIMMAT_CACHE" in said(
+        answer, "problem"
+    )
 
 
 @pytest.mark.usefixtures("alone")
@@ -93,14 +112,20 @@ def test_a_library_older_than_simmat_needs_is_a_problem(
 ) -> None:
     """pip lets another package lower it, with a warning nobody reads."""
     version = importlib.metadata.version
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.1" if name == "safetensors" else version(name))
+    monkeypatch.setattr(
+        importlib.metadata,
+        "version",
+        lambda name: "0.1" if name == "safetensors" else version(name),
+    )
     problems = said(found(capsys, 1), "problem")
     assert "got 0.1" in problems
     assert "pip install 'safetensors>=" in problems
 
 
 @pytest.mark.usefixtures("alone")
-def test_weights_of_another_size_are_a_problem(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_weights_of_another_size_are_a_problem(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     """A copy that was cut off would be refused only when a training starts."""
     from simmat.plugins.registry import load_plugins
 
@@ -112,7 +137,9 @@ def test_weights_of_another_size_are_a_problem(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_check_that_fails_hides_no_other(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_check_that_fails_hides_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Whoever calls a doctor has something broken, perhaps torch itself."""
 
     def broken() -> int:

@@ -37,7 +37,9 @@ class Thermometer(ModalityAdapter):
     def load(self, files: PathsBySource) -> SensorImage:
         """Read (1, H, W)."""
         image = read_image(files["thermometer"], self.nodata("thermometer"))
-        return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
+        return SensorImage.from_planes(
+            image.planes, self.channels, valid=image.valid, origin=str(image.path)
+        )
 
 
 def warning(root: Path, adapter: ModalityAdapter, *images: npt.NDArray[Any]) -> str:
@@ -45,9 +47,14 @@ def warning(root: Path, adapter: ModalityAdapter, *images: npt.NDArray[Any]) -> 
     for number, values in enumerate(images * 3):  # three, so that each split has one
         if several:
             save_image(root / f"images/gray/{number}.npy", values * 200)
-        save_image(root / "images" / ("thermometer" if several else "") / f"{number}.npy", values)
+        save_image(
+            root / "images" / ("thermometer" if several else "") / f"{number}.npy",
+            values,
+        )
         save_mask(root / f"masks/{number}.png", one_square())
-    return normalized_warning(read_index(open_dataset(root, adapter, {"regions": "instances"})))
+    return normalized_warning(
+        read_index(open_dataset(root, adapter, {"regions": "instances"}))
+    )
 
 
 def fractions(seed: int) -> npt.NDArray[np.float32]:
@@ -57,7 +64,13 @@ def fractions(seed: int) -> npt.NDArray[np.float32]:
 def test_fractions_without_a_unit_are_warned_of(tmp_path: Path) -> None:
     """A normalized export has lost its unit, and was trained on as counts without a word."""
     said = warning(tmp_path, Thermometer(), fractions(0), fractions(1))
-    for part in ("thermometer", str(tmp_path), "counts", "--modality-option unit=K or C", "sensor.toml"):
+    for part in (
+        "thermometer",
+        str(tmp_path),
+        "counts",
+        "--modality-option unit=K or C",
+        "sensor.toml",
+    ):
         assert part in said
 
 

@@ -27,7 +27,12 @@ def scene(seed: int) -> tuple[FloatArray, BoolArray]:
     mask = np.zeros((SIZE, SIZE), np.bool_)
     mask[y : y + height, x : x + width] = True
     mask[y : y + height // 2, x : x + 4] = False  # not the same when flipped
-    values = 290 + ground + 9 * ndimage.gaussian_filter(mask.astype(float), 0.7) + rng.normal(0, 0.4, mask.shape)
+    values = (
+        290
+        + ground
+        + 9 * ndimage.gaussian_filter(mask.astype(float), 0.7)
+        + rng.normal(0, 0.4, mask.shape)
+    )
     return values[None].astype(np.float32), mask
 
 
@@ -44,7 +49,11 @@ def scenes(root: Path) -> Path:
 def checked(root: Path, kind: str) -> list[str]:
     """Return severity and text of the findings of a kind."""
     report = check_dataset(open_planes(root, regions="classes"), twice=True)
-    return [f"{found.severity}: {found.text}" for found in report.findings if found.kind == kind]
+    return [
+        f"{found.severity}: {found.text}"
+        for found in report.findings
+        if found.kind == kind
+    ]
 
 
 def test_a_sound_set_raises_no_alarm(tmp_path: Path) -> None:
@@ -95,7 +104,10 @@ def test_channels_are_not_counted_as_files(tmp_path: Path) -> None:
         save_mask(tmp_path / f"masks/train/{number}.png", np.eye(8))
     said = check_dataset(open_planes(tmp_path)).text()
     assert " files, first" not in said
-    assert all(f"train: channel 'p{number}' is -272.15 °C everywhere" in said for number in range(5))
+    assert all(
+        f"train: channel 'p{number}' is -272.15 °C everywhere" in said
+        for number in range(5)
+    )
 
 
 def test_severity_and_samples_are_in_the_json_and_the_exit_code_is_that_of_errors(
@@ -106,7 +118,15 @@ def test_severity_and_samples_are_in_the_json_and_the_exit_code_is_that_of_error
     save_image(root / "images/test/99.npy", scene(5)[0] + 0.1)
     save_mask(root / "masks/test/99.png", np.eye(SIZE))
     save_mask(root / "masks/train/00.png", np.zeros((SIZE, SIZE)))
-    command = ["data", "check", str(root), "--modality", "raster", "--regions", "classes"]
+    command = [
+        "data",
+        "check",
+        str(root),
+        "--modality",
+        "raster",
+        "--regions",
+        "classes",
+    ]
     assert run([*command, "--json"]) == 0
     findings = json.loads(capsys.readouterr().out)["findings"]
     kinds = [(found["severity"], found["kind"]) for found in findings]
@@ -126,7 +146,8 @@ def classes(root: Path, **counts: tuple[int, ...]) -> DataReport:
                 mask = np.zeros((8, 8))
                 mask[2:5, 2:5] = value
                 save_image(
-                    root / f"images/{split}/{value}-{number}.npy", np.random.default_rng(number).random((1, 8, 8))
+                    root / f"images/{split}/{value}-{number}.npy",
+                    np.random.default_rng(number).random((1, 8, 8)),
                 )
                 save_mask(root / f"masks/{split}/{value}-{number}.png", mask)
     return check_dataset(open_planes(root, regions="classes"))
@@ -135,7 +156,11 @@ def classes(root: Path, **counts: tuple[int, ...]) -> DataReport:
 def test_rare_and_absent_classes_are_reported(tmp_path: Path) -> None:
     """A class that is hardly there is hardly learned; one that train lacks, never."""
     report = classes(tmp_path, train=(22, 2), val=(1, 1, 1))
-    found = [(one.severity, one.text) for one in report.findings if one.kind == "class-imbalance"]
+    found = [
+        (one.severity, one.text)
+        for one in report.findings
+        if one.kind == "class-imbalance"
+    ]
     assert [severity for severity, _ in found] == ["warning", "note"]
     assert "val has classes that are missing in train: 3" in found[0][1]
     assert "11 times as many as class 2 with 2" in found[1][1]

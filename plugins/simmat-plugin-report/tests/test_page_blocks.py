@@ -9,7 +9,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from PIL import Image
-from simmat_plugin_report.page import Block, Code, Figure, FigureGrid, Table, write_sections
+from simmat_plugin_report.page import (
+    Block,
+    Code,
+    Figure,
+    FigureGrid,
+    Table,
+    write_sections,
+)
 
 VOID = {"meta", "img", "source", "br"}
 
@@ -46,7 +53,12 @@ def drawn(kind: str = "PNG") -> bytes:
 
 def write(folder: Path, *blocks: Block, title: str = "Title") -> Checker:
     """Write a page of some blocks, and read it."""
-    path = write_sections(folder / "out" / "index.html", title, "Summary.", [(title, blocks), ("Empty", [])])
+    path = write_sections(
+        folder / "out" / "index.html",
+        title,
+        "Summary.",
+        [(title, blocks), ("Empty", [])],
+    )
     checker = Checker()
     checker.feed(path.read_text(encoding="utf-8"))
     assert checker.open == []
@@ -55,13 +67,24 @@ def write(folder: Path, *blocks: Block, title: str = "Title") -> Checker:
 
 def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
     """It must open from disk, offline and after it was sent to somebody."""
-    page = write(tmp_path, Figure(drawn("JPEG"), "curves"), FigureGrid([Figure(drawn(), "sheet")]))
-    links = [v for _, attrs in page.attributes for k, v in attrs.items() if k in ("src", "href", "srcset") and v]
+    page = write(
+        tmp_path,
+        Figure(drawn("JPEG"), "curves"),
+        FigureGrid([Figure(drawn(), "sheet")]),
+    )
+    links = [
+        v
+        for _, attrs in page.attributes
+        for k, v in attrs.items()
+        if k in ("src", "href", "srcset") and v
+    ]
     for link, expected in zip(links, ("jpeg", "png"), strict=True):
         kind, _, data = link.partition(",")
         assert kind == f"data:image/{expected};base64"
         Image.open(io.BytesIO(base64.b64decode(data, validate=True))).verify()
-    assert not re.search(r"https?://|@import|url\(", (tmp_path / "out" / "index.html").read_text())
+    assert not re.search(
+        r"https?://|@import|url\(", (tmp_path / "out" / "index.html").read_text()
+    )
     assert "Empty" not in page.text
 
 
@@ -84,6 +107,13 @@ def test_no_text_becomes_markup(tmp_path: Path) -> None:
 
 def test_a_table_marks_its_best_and_aligns_numbers(tmp_path: Path) -> None:
     """Figures are read off in columns."""
-    page = write(tmp_path, Table(("model", "mIoU"), [("zero-shot", "0.2"), ("tuned", "0.7")], 1, {(1, 1)}))
-    classes = [(attrs.get("class") or "").split() for tag, attrs in page.attributes if tag in ("th", "td")]
+    page = write(
+        tmp_path,
+        Table(("model", "mIoU"), [("zero-shot", "0.2"), ("tuned", "0.7")], 1, {(1, 1)}),
+    )
+    classes = [
+        (attrs.get("class") or "").split()
+        for tag, attrs in page.attributes
+        if tag in ("th", "td")
+    ]
     assert classes == [[], ["number"], [], ["number"], [], ["number", "best"]]

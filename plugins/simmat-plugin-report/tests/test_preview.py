@@ -9,7 +9,13 @@ import pytest
 from data_sets import Planes, folder_of, one_square, open_planes, save_image, save_mask
 from PIL import Image
 from simmat_plugin_report import preview
-from simmat_plugin_report.preview import PreviewPanel, Sheet, panels_of, preview_sheets, track_numbers
+from simmat_plugin_report.preview import (
+    PreviewPanel,
+    Sheet,
+    panels_of,
+    preview_sheets,
+    track_numbers,
+)
 
 from simmat.cli import run
 from simmat.data.dataset import open_dataset, open_images
@@ -23,21 +29,32 @@ THERMAL = Channel("thermal", "brightness_temperature", "K", wavelength_um=10.0)
 
 
 def bands(*wavelengths: float | None) -> list[Channel]:
-    return [Channel(f"b{i}", "reflectance", "1", wavelength_um=w) for i, w in enumerate(wavelengths)]
+    return [
+        Channel(f"b{i}", "reflectance", "1", wavelength_um=w)
+        for i, w in enumerate(wavelengths)
+    ]
 
 
 @pytest.mark.parametrize(
     ("channels", "expected"),
     [
-        ([*RGB, THERMAL], [PreviewPanel("true colour", (0, 1, 2)), PreviewPanel("thermal", (3,))]),
+        (
+            [*RGB, THERMAL],
+            [PreviewPanel("true colour", (0, 1, 2)), PreviewPanel("thermal", (3,))],
+        ),
         (bands(0.49, 0.56, 0.66, 0.84), [PreviewPanel("false colour", (3, 2, 0))]),
         (bands(0.84, 1.6, 2.2), [PreviewPanel("false colour", (2, 1, 0))]),
         (bands(0.66, 0.84), [PreviewPanel("b0", (0,)), PreviewPanel("b1", (1,))]),
         (bands(*[None] * 12), [PreviewPanel("false colour", (0, 1, 2))]),
-        ([*bands(0.49, 0.56, 0.66), THERMAL], [PreviewPanel("false colour", (2, 1, 0)), PreviewPanel("thermal", (3,))]),
+        (
+            [*bands(0.49, 0.56, 0.66), THERMAL],
+            [PreviewPanel("false colour", (2, 1, 0)), PreviewPanel("thermal", (3,))],
+        ),
     ],
 )
-def test_pictures_follow_the_channels(channels: list[Channel], expected: list[PreviewPanel]) -> None:
+def test_pictures_follow_the_channels(
+    channels: list[Channel], expected: list[PreviewPanel]
+) -> None:
     """Bands make false colour; what has a scale of its own is shown by itself."""
     assert list(panels_of(channels)) == expected
 
@@ -46,7 +63,8 @@ def test_labels_are_drawn_over_the_pictures(tmp_path: Path) -> None:
     """Whether a mask fits its object is what one looks for first."""
     dataset = open_planes(folder_of(tmp_path / "set", 3, channels=1, size=40))
     with_labels, without = (
-        np.asarray(next(iter(preview_sheets(dataset, dataset.samples, labels=labels)))) for labels in (True, False)
+        np.asarray(next(iter(preview_sheets(dataset, dataset.samples, labels=labels))))
+        for labels in (True, False)
     )
     assert (with_labels != without).any()
 
@@ -54,14 +72,28 @@ def test_labels_are_drawn_over_the_pictures(tmp_path: Path) -> None:
 def test_a_scale_for_all_shows_equal_values_in_equal_colours(tmp_path: Path) -> None:
     """A cold and a warm image look alike when each has its own scale."""
     for number, level in enumerate((280, 290, 300)):
-        save_image(tmp_path / f"images/s{number}.npy", level + np.linspace(0, 5, 1600).reshape(1, 40, 40))
+        save_image(
+            tmp_path / f"images/s{number}.npy",
+            level + np.linspace(0, 5, 1600).reshape(1, 40, 40),
+        )
         save_mask(tmp_path / f"masks/s{number}.png", one_square(40))
     dataset = open_planes(tmp_path)
     own, same = (
-        np.asarray(next(iter(preview_sheets(dataset, dataset.samples, labels=False, same_scale=scale))))[80:200]
+        np.asarray(
+            next(
+                iter(
+                    preview_sheets(
+                        dataset, dataset.samples, labels=False, same_scale=scale
+                    )
+                )
+            )
+        )[80:200]
         for scale in (False, True)
     )
-    middles = [[int(sheet[60, 18 + 120 + number * 260].sum()) for number in range(3)] for sheet in (own, same)]
+    middles = [
+        [int(sheet[60, 18 + 120 + number * 260].sum()) for number in range(3)]
+        for sheet in (own, same)
+    ]
     assert max(middles[0]) - min(middles[0]) < 20
     assert middles[1][0] < middles[1][1] < middles[1][2]
 
@@ -71,41 +103,61 @@ def test_images_without_labels_can_be_looked_at(tmp_path: Path) -> None:
     for number in range(2):
         save_image(tmp_path / f"flat/s{number}.npy", np.ones((1, 8, 8)))
         save_image(tmp_path / f"set/images/s{number}.npy", np.ones((1, 8, 8)))
-    assert [sample.id for sample in open_images(tmp_path / "flat", Planes()).samples] == ["s0", "s1"]
-    assert [sample.id for sample in open_images(tmp_path / "set", Planes()).samples] == ["s0", "s1"]
+    assert [
+        sample.id for sample in open_images(tmp_path / "flat", Planes()).samples
+    ] == ["s0", "s1"]
+    assert [
+        sample.id for sample in open_images(tmp_path / "set", Planes()).samples
+    ] == ["s0", "s1"]
     save_mask(tmp_path / "set/masks/other.png", one_square())
-    with pytest.raises(DataError, match=r"other\.png"):  # these labels are wrong, and must not be overlooked
+    # these labels are wrong, and must not be overlooked
+    with pytest.raises(DataError, match=r"other\.png"):
         open_images(tmp_path / "set", Planes())
 
 
-def test_one_unreadable_image_leaves_the_others_visible(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_unreadable_image_leaves_the_others_visible(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The sheet shows where the fault is; all faults are said."""
     root = folder_of(tmp_path / "set", 4, channels=1)
     for name in ("s0", "s2"):  # the first shows what channels there are
         (root / f"images/{name}.npy").write_bytes(b"damaged")
     out = tmp_path / "sheet.png"
-    assert run(["data", "preview", str(root), "--modality", "raster", "--out", str(out)]) == 0
+    assert (
+        run(["data", "preview", str(root), "--modality", "raster", "--out", str(out)])
+        == 0
+    )
     assert "s2 is not shown" in capsys.readouterr().err
     with Image.open(out) as sheet:
         assert sheet.width > 400
 
 
-def test_of_a_large_image_the_middle_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_large_image_the_middle_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A satellite scene is larger than memory."""
     mask = np.zeros((300, 410), np.uint16)
     mask[40:200, 50:330] = 1
     for folder, plane in (("images", mask * 900 + np.arange(410)), ("masks", mask)):
         (tmp_path / folder).mkdir()
         for name in "abc":
-            write_image(tmp_path / folder / f"{name}.tif", plane[None].astype(np.uint16))
+            write_image(
+                tmp_path / folder / f"{name}.tif", plane[None].astype(np.uint16)
+            )
     dataset = open_dataset(tmp_path, Raster(), {"regions": "classes"})
     monkeypatch.setattr(preview, "MAX_PIXELS", 1000)
     monkeypatch.setattr(preview, "MIDDLE_PX", 64)
     item = preview.read_item(dataset, dataset.samples[0], labels=True)
     assert item.image is not None
     assert item.label is not None
-    assert (item.size_hw, item.image.size_hw, item.label.size_hw) == ((300, 410), (64, 64), (64, 64))
-    np.testing.assert_array_equal(item.image.data[0, 0], mask[118, 173:237] * 900.0 + np.arange(173, 237))
+    assert (item.size_hw, item.image.size_hw, item.label.size_hw) == (
+        (300, 410),
+        (64, 64),
+        (64, 64),
+    )
+    np.testing.assert_array_equal(
+        item.image.data[0, 0], mask[118, 173:237] * 900.0 + np.arange(173, 237)
+    )
     assert len(list(preview_sheets(dataset, dataset.samples[:1]))) == 1
 
 
@@ -119,13 +171,17 @@ def test_names_that_cannot_be_drawn_are_escaped(tmp_path: Path) -> None:
     assert sheet.width > 300
 
 
-def test_many_images_make_numbered_sheets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_images_make_numbered_sheets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A sheet of hundreds of images shows none of them."""
     root = folder_of(tmp_path / "set", 5, channels=1)
     monkeypatch.setattr(preview, "PER_SHEET", 2)
     command = ["data", "preview", str(root), "--modality", "raster"]
     assert run([*command, "--out", str(tmp_path / "out/sheet.png")]) == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"sheet-{n}.png" for n in (1, 2, 3)]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"sheet-{n}.png" for n in (1, 2, 3)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +193,11 @@ def test_many_images_make_numbered_sheets(tmp_path: Path, monkeypatch: pytest.Mo
     ],
 )
 def test_wrong_options_are_refused_and_nothing_is_written(
-    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One clear error, before anything is read."""
     root = folder_of(tmp_path / "set", 4, channels=1)
@@ -147,12 +207,17 @@ def test_wrong_options_are_refused_and_nothing_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
-def test_a_folder_without_a_readable_image_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_a_readable_image_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """An empty sheet would hide that nothing was read."""
     (tmp_path / "images").mkdir()
     (tmp_path / "images/a.png").write_bytes(b"damaged")
     out = tmp_path / "out" / "sheet.png"
-    assert run(["data", "preview", str(tmp_path), "--modality", "gray", "--out", str(out)]) == 2
+    assert (
+        run(["data", "preview", str(tmp_path), "--modality", "gray", "--out", str(out)])
+        == 2
+    )
     assert "a.png" in capsys.readouterr().err
     assert not out.parent.exists()
 
@@ -168,18 +233,24 @@ def test_a_sheet_whose_images_are_all_damaged_says_so_in_its_cells(
     samples[damaged].reference.write_bytes(b"no image")
     problems: list[tuple[str, str]] = []
     monkeypatch.setattr(preview, "PER_SHEET", 1)
-    sheets = list(preview_sheets(dataset, samples, same_scale=same_scale, problems=problems))
+    sheets = list(
+        preview_sheets(dataset, samples, same_scale=same_scale, problems=problems)
+    )
     assert [name for name, _ in problems] == [samples[damaged].id]
     assert sheets[0].size == sheets[1].size
     cell = np.asarray(sheets[damaged])[80:180, 30:240]
-    assert (cell.max(axis=2) > 200).any(axis=0).mean() > 0.4  # lines of text, not a column of letters
+    # lines of text, not a column of letters
+    assert (cell.max(axis=2) > 200).any(axis=0).mean() > 0.4
 
 
 def test_a_sequence_is_a_strip_and_a_track_keeps_its_colour(tmp_path: Path) -> None:
     """What one looks for is whether an object is the same one in the next frame."""
     for name in "ab":
         for number in range(20):
-            save_image(tmp_path / f"frames/{name}/{number}.npy", np.full((1, 40, 40), 280 + number))
+            save_image(
+                tmp_path / f"frames/{name}/{number}.npy",
+                np.full((1, 40, 40), 280 + number),
+            )
             mask = 3 * one_square(40)
             mask[20:23, 20:23] = 1 if number < 4 else 0  # the first object leaves
             save_mask(tmp_path / f"masks/{name}/{number}.png", mask)

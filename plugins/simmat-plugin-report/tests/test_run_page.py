@@ -13,7 +13,12 @@ from runs import config
 from simmat_plugin_report.checks import DataReport, SplitReport
 from simmat_plugin_report.documents import Analysis, RunReport, RunView, view_of
 from simmat_plugin_report.page import Table
-from simmat_plugin_report.run_page import advice, settings_blocks, summary_of, worst_images
+from simmat_plugin_report.run_page import (
+    advice,
+    settings_blocks,
+    summary_of,
+    worst_images,
+)
 from simmat_plugin_report.scores import confidence_blocks
 
 from simmat.calibration import Calibration
@@ -51,9 +56,14 @@ def view(*, kept: int, done: int, val: int = 2) -> RunView:
         analysis=analysis,
     )
     spec = BUNDLE_SPEC.model_copy(update={"metrics": {"step": kept}})
-    records: list[dict[str, Any]] = [*VAL[:val], {"kind": "train", "step": done, "loss": 1.0}]
+    records: list[dict[str, Any]] = [
+        *VAL[:val],
+        {"kind": "train", "step": done, "loss": 1.0},
+    ]
     settings = config(Path("set"), Path("run"))
-    return RunView("run", Path("run/bundle.safetensors"), settings, spec, records, report, analysis)
+    return RunView(
+        "run", Path("run/bundle.safetensors"), settings, spec, records, report, analysis
+    )
 
 
 def trained(run: RunView) -> str:
@@ -68,7 +78,8 @@ def test_a_stopped_run_says_how_far_it_came() -> None:
     assert trained(run) == "stopped after 4 of 60 steps on 8 images, step 2 was kept"
     assert "step 2, stopped after 4 of 60 steps, trained on 8 images" in summary_of(run)
     assert trained(replace(run, running=True)).startswith("4 of 60 steps so far on 8")
-    assert trained(replace(run, records=[])).startswith("60 steps on 8")  # its log was not sent
+    # its log was not sent
+    assert trained(replace(run, records=[])).startswith("60 steps on 8")
 
 
 def test_a_run_whose_training_goes_on_is_not_called_stopped(tmp_path: Path) -> None:
@@ -95,7 +106,9 @@ def test_the_notes_of_the_data_stand_at_the_top() -> None:
     """Scores by masks that nobody checked are not taken for true ones."""
     run = view(kept=2, done=60)
     card = run.spec.card.model_copy(update={"notes": "Not checked."})
-    assert summary_of(replace(run, spec=run.spec.model_copy(update={"card": card}))).endswith(". Not checked.")
+    assert summary_of(
+        replace(run, spec=run.spec.model_copy(update={"card": card}))
+    ).endswith(". Not checked.")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +118,9 @@ def test_the_notes_of_the_data_stand_at_the_top() -> None:
         (view(kept=0, done=4, val=1), "scored on validation."),
     ],
 )
-def test_the_page_explains_at_the_top_that_step_0_was_kept(run: RunView, said: str) -> None:
+def test_the_page_explains_at_the_top_that_step_0_was_kept(
+    run: RunView, said: str
+) -> None:
     """A newcomer takes it for trained."""
     assert summary_of(run).endswith(KEPT + said)
 
@@ -120,10 +135,17 @@ def test_images_are_listed_worst_first_with_what_is_wrong() -> None:
         return {"objects": objects, "missed": 0, "extra": 0, "wrong_class": 0, **wrong}
 
     right, found = mistakes(1), view(kept=2, done=60).analysis
-    one_click = [of("a", 0.9, 1.0), of("b", 0.3, 3.0), of("b", 0.6, 0.6, region=1), of("c", 0.8, 1.0)]
+    one_click = [
+        of("a", 0.9, 1.0),
+        of("b", 0.3, 3.0),
+        of("b", 0.6, 0.6, region=1),
+        of("c", 0.8, 1.0),
+    ]
     wrong = mistakes(1, extra=2, wrong_class=1)
     by_sample = {"a": right, "b": right, "c": wrong, "empty": mistakes(0)}
-    table, _ = worst_images(found.model_copy(update={"scores": tuple(one_click), "mistakes": by_sample}))
+    table, _ = worst_images(
+        found.model_copy(update={"scores": tuple(one_click), "mistakes": by_sample})
+    )
     assert isinstance(table, Table)
     assert list(table.rows) == [
         ("c", "", "2 extra, 1 of a wrong class", "1", "0.800"),
@@ -133,49 +155,95 @@ def test_images_are_listed_worst_first_with_what_is_wrong() -> None:
     ]
 
 
-def test_the_page_says_how_often_a_class_is_right_before_and_after_calibration() -> None:
+def test_the_page_says_how_often_a_class_is_right_before_and_after_calibration() -> (
+    None
+):
     """Of ten that the network calls 60 % sure all are right, as `report.json` keeps them."""
     run = view(kept=2, done=60)
     rows = tuple((name, 0, 0.6, 0.4) for name in "abcdefghij")
-    values = run.analysis.model_dump(mode="json") | {"data": "other", "confidence": {"class_probability": rows}}
+    values = run.analysis.model_dump(mode="json") | {
+        "data": "other",
+        "confidence": {"class_probability": rows},
+    }
     found = Analysis.model_validate(json.loads(json.dumps(values)))
     spec = run.spec.model_copy(update={"calibration": Calibration(temperature=0.1)})
     table = next(iter(confidence_blocks(replace(run, spec=spec), found)))
     assert isinstance(table, Table)
     after = 1 - 0.6**10 / (0.6**10 + 0.4**10)
-    assert table.rows[1] == ("classes of objects", "10", "0.400", f"{after:.3f}", "0.000")
+    assert table.rows[1] == (
+        "classes of objects",
+        "10",
+        "0.400",
+        f"{after:.3f}",
+        "0.000",
+    )
 
 
 def test_the_page_says_what_would_help(tmp_path: Path) -> None:
     """A score alone leaves a newcomer without a next step."""
     run = view(kept=60, done=60)
-    records = [{"kind": "val", "step": step, "miou_object": 0.5} for step in (0, 30, 60)]
+    records = [
+        {"kind": "val", "step": step, "miou_object": 0.5} for step in (0, 30, 60)
+    ]
     spec = run.spec.model_copy(update={"image_side": 640, "image_size": 64})
     run = replace(run, records=records, spec=spec)
-    names, scores = {1: "cow", 2: "calf"}, (replace(score(0.9), class_id=1), replace(score(0.2), class_id=2))
+    names, scores = (
+        {1: "cow", 2: "calf"},
+        (replace(score(0.9), class_id=1), replace(score(0.2), class_id=2)),
+    )
     train = SplitReport(
-        **{"name": "train", "samples": 8, "without_region": (), "regions": 53, "dropped": 0, "area_px": None},
+        **{
+            "name": "train",
+            "samples": 8,
+            "without_region": (),
+            "regions": 53,
+            "dropped": 0,
+            "area_px": None,
+        },
         **{"classes": {1: 50, 2: 3}, "sizes_hw": (), "ignored": 0.0, "channels": ()},
     )
-    data = DataReport(root="set", regions="classes", split_note="", splits=(train,), findings=())
+    data = DataReport(
+        root="set", regions="classes", split_note="", splits=(train,), findings=()
+    )
     found = run.analysis.model_copy(
         update={
             **{"scores": scores, "class_names": names, "data_report": data},
-            "mistakes": {"a": {"objects": 4, "missed": 3, "extra": 0, "wrong_class": 0}},
+            "mistakes": {
+                "a": {"objects": 4, "missed": 3, "extra": 0, "wrong_class": 0}
+            },
         }
     )
     said = " ".join(advice(run, found))
-    for part in ("--steps 120", "3 of 4 objects are missed", "8 images", "class 2 (calf) (3 objects)", "--crop 64"):
+    for part in (
+        "--steps 120",
+        "3 of 4 objects are missed",
+        "8 images",
+        "class 2 (calf) (3 objects)",
+        "--crop 64",
+    ):
         assert part in said
     assert "cow" not in said
     assert "--steps" not in " ".join(advice(replace(run, running=True), found))
-    taught = replace(run, config=run.config.model_copy(update={"out": tmp_path, "data": tmp_path / "teacher"}))
+    taught = replace(
+        run,
+        config=run.config.model_copy(
+            update={"out": tmp_path, "data": tmp_path / "teacher"}
+        ),
+    )
     said = " ".join(advice(taught, found))
     assert "8 images" not in said
     assert "calf" not in said
-    large = data.model_copy(update={"splits": (train.model_copy(update={"area_px": (25600, 25600, 25600)}),)})
-    assert "--crop" not in " ".join(advice(run, found.model_copy(update={"data_report": large})))
+    large = data.model_copy(
+        update={
+            "splits": (train.model_copy(update={"area_px": (25600, 25600, 25600)}),)
+        }
+    )
+    assert "--crop" not in " ".join(
+        advice(run, found.model_copy(update={"data_report": large}))
+    )
     assert run.report is not None
     for recipe, told in (({"tune": "other"}, True), ({"tune": run.config.tune}, False)):
-        lines = advice(replace(run, report=run.report.model_copy(update={"recipe": recipe})), found)
+        lines = advice(
+            replace(run, report=run.report.model_copy(update={"recipe": recipe})), found
+        )
         assert any("tune is" in line for line in lines) is told

@@ -85,17 +85,35 @@ def run(data: Path) -> Path:
 def test_a_training_ends_with_a_page_that_needs_nothing_but_itself(run: Path) -> None:
     """It is sent to others, and opened from disk."""
     page = Page(run / "report.html")
-    for heading in ("Scores", "Training", "Predictions", "By size and class", "The data", "Use it", "What was run"):
+    for heading in (
+        "Scores",
+        "Training",
+        "Predictions",
+        "By size and class",
+        "The data",
+        "Use it",
+        "What was run",
+    ):
         assert heading in page.headings
     places = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
     assert places == [f"#{attrs['id']}" for tag, attrs in page.tags if tag == "section"]
-    links = [value for _, attrs in page.tags for name, value in attrs.items() if name in ("src", "srcset")]
+    links = [
+        value
+        for _, attrs in page.tags
+        for name, value in attrs.items()
+        if name in ("src", "srcset")
+    ]
     assert len(links) > PICTURES
     assert all((link or "").startswith("data:image/") for link in links)
-    assert not re.search(r"https?://|@import|url\(|<script", (run / "report.html").read_text(encoding="utf-8"))
+    assert not re.search(
+        r"https?://|@import|url\(|<script",
+        (run / "report.html").read_text(encoding="utf-8"),
+    )
 
 
-def test_the_page_says_what_differs_from_the_defaults_and_how_to_use_the_bundle(run: Path) -> None:
+def test_the_page_says_what_differs_from_the_defaults_and_how_to_use_the_bundle(
+    run: Path,
+) -> None:
     """With paths that can be copied."""
     text = Page(run / "report.html").text
     assert "batch_size" in text
@@ -111,7 +129,8 @@ def test_best_and_worst_predictions_are_those_of_the_scores(run: Path) -> None:
     found = report.analysis
     ious = sorted(score.iou for score in found.scores)
     shown = {
-        rank: [one.score.iou for one in found.examples if one.rank == rank] for rank in ("best", "median", "worst")
+        rank: [one.score.iou for one in found.examples if one.rank == rank]
+        for rank in ("best", "median", "worst")
     }
     assert max(shown["best"]) == ious[-1]
     assert min(shown["worst"]) == ious[0]
@@ -123,19 +142,37 @@ def test_best_and_worst_predictions_are_those_of_the_scores(run: Path) -> None:
 
 def test_the_iou_of_each_class_of_the_class_map_is_kept_once() -> None:
     """Two copies in a file can differ."""
-    found = AutomaticScores(True, True, False, confusions={"s0": Counter({(0, 0): 3, (0, 1): 1, (1, 1): 4})})
+    found = AutomaticScores(
+        True, True, False, confusions={"s0": Counter({(0, 0): 3, (0, 1): 1, (1, 1): 4})}
+    )
     analysis = analysis_of(
-        Path("set"), "val", 1, ONE_CLICK, Scores((), unprompted=found), zero_shot=None, why="", class_names={1: "disc"}
+        Path("set"),
+        "val",
+        1,
+        ONE_CLICK,
+        Scores((), unprompted=found),
+        zero_shot=None,
+        why="",
+        class_names={1: "disc"},
     )
     assert analysis.class_iou == {0: 0.75, 1: 0.8}
-    assert analysis.unprompted["semantic"] == {"images": 1, "pixels": 8, "miou": 0.775, "pixel_accuracy": 0.875}
+    assert analysis.unprompted["semantic"] == {
+        "images": 1,
+        "pixels": 8,
+        "miou": 0.775,
+        "pixel_accuracy": 0.875,
+    }
 
 
 @pytest.mark.slow
-def test_the_report_costs_a_bounded_number_of_passes(data: Path, tmp_path: Path) -> None:
+def test_the_report_costs_a_bounded_number_of_passes(
+    data: Path, tmp_path: Path
+) -> None:
     """At most those of its pictures, one to check step 0, and what `pass_limits` allows; seconds vary, so it counts."""
     with encoded() as plain:
-        training.train(config(data, tmp_path / "plain", pictures=False), registry("report"))
+        training.train(
+            config(data, tmp_path / "plain", pictures=False), registry("report")
+        )
     with encoded() as shown:
         training.train(config(data, tmp_path / "shown"), registry("report"))
     assert shown["trained"] == plain["trained"]
@@ -143,20 +180,32 @@ def test_the_report_costs_a_bounded_number_of_passes(data: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("mat", "extra"), [("mat-residual", CHECK), ("mat", CHECK + 1)])
+@pytest.mark.parametrize(
+    ("mat", "extra"), [("mat-residual", CHECK), ("mat", CHECK + 1)]
+)
 def test_the_untuned_model_is_scored_only_where_step_0_is_another(
     mat: str, extra: int, data: Path, tmp_path: Path
 ) -> None:
     """A short training has one image for it; its scores are those of the same objects."""
     need_plugins("lite")
-    settings = {"foundation": "lite", "mat": mat, "steps": 1, "val_every": 1, "image_size": 64}
+    settings = {
+        "foundation": "lite",
+        "mat": mat,
+        "steps": 1,
+        "val_every": 1,
+        "image_size": 64,
+    }
     with encoded() as counts:
-        training.train(config(data, tmp_path / "run", **settings), registry("lite", "report"))
+        training.train(
+            config(data, tmp_path / "run", **settings), registry("lite", "report")
+        )
     report = read_report(RunFolder(tmp_path / "run"))
     assert report is not None
     found = report.analysis
     assert found.zero_shot is not None
-    assert len({score.sample for score in found.zero_shot}) == (3 if mat == "mat-residual" else 1)
+    assert len({score.sample for score in found.zero_shot}) == (
+        3 if mat == "mat-residual" else 1
+    )
     validations, pictures = 2 * 3, len({one.score.sample for one in found.examples})
     assert counts["looked at"] == validations + extra + pictures
     assert "zero-shot" in Page(tmp_path / "run" / "report.html").text
@@ -166,12 +215,16 @@ def test_the_untuned_model_is_scored_only_where_step_0_is_another(
 def test_passes_are_a_twentieth_of_the_training(trained: int) -> None:
     """However long it is; a short one has the pictures and one image of the untuned model."""
     zero_shot, ablation = pass_limits(trained)
-    assert zero_shot + ablation <= max(min(trained // 20, MAX_PASSES) - PICTURES - CHECK, 1)
+    assert zero_shot + ablation <= max(
+        min(trained // 20, MAX_PASSES) - PICTURES - CHECK, 1
+    )
     assert zero_shot >= 1
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_has_a_page_of_what_is_known(data: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_has_a_page_of_what_is_known(
+    data: Path, tmp_path: Path
+) -> None:
     """And `simmat report` adds the pictures of its best bundle."""
     with pytest.raises(training.Interrupted):
         training.train(config(data, tmp_path / "run"), registry("report"), StopAt(3))
@@ -182,7 +235,9 @@ def test_an_interrupted_run_has_a_page_of_what_is_known(data: Path, tmp_path: Pa
     assert "Pictures are drawn" not in Page(tmp_path / "run" / "report.html").text
 
 
-def test_report_shows_a_finished_run_without_its_network(run: Path, tmp_path: Path) -> None:
+def test_report_shows_a_finished_run_without_its_network(
+    run: Path, tmp_path: Path
+) -> None:
     """Of a run that was sent without its data."""
     with encoded() as counts:
         assert simmat(["report", str(run), "--out", str(tmp_path / "page.html")]) == 0
@@ -190,13 +245,26 @@ def test_report_shows_a_finished_run_without_its_network(run: Path, tmp_path: Pa
     assert Page(tmp_path / "page.html").headings == Page(run / "report.html").headings
 
 
-def test_other_data_are_scored_on_a_bounded_number_of_images(run: Path, data: Path, tmp_path: Path) -> None:
+def test_other_data_are_scored_on_a_bounded_number_of_images(
+    run: Path, data: Path, tmp_path: Path
+) -> None:
     """Their test split, where they have one, without images that the run was trained on."""
     out, other = tmp_path / "page.html", tmp_path / "set"
     shutil.copytree(data, other)
     rows = (data / "manifest.csv").read_text()
     (other / "manifest.csv").write_text(rows.replace("s0,train", "s0,test"))
-    words = ["report", str(run), "--data", str(other), "--images", "1", "--out", str(out), "--device", "cpu"]
+    words = [
+        "report",
+        str(run),
+        "--data",
+        str(other),
+        "--images",
+        "1",
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    ]
     with encoded() as counts:
         assert simmat(words) == 0
     assert 0 < sum(counts.values()) <= 1 + PICTURES
@@ -206,13 +274,23 @@ def test_other_data_are_scored_on_a_bounded_number_of_images(run: Path, data: Pa
 
 
 @pytest.mark.slow
-def test_runs_are_compared_object_by_object(run: Path, data: Path, tmp_path: Path) -> None:
+def test_runs_are_compared_object_by_object(
+    run: Path, data: Path, tmp_path: Path
+) -> None:
     """Only the settings that differ are listed."""
     other = tmp_path / "other <b>"
     training.train(config(data, other, steps=2, lr=1e-4), registry("report"))
-    assert simmat(["report", str(run), str(other), "--out", str(tmp_path / "both.html")]) == 0
+    assert (
+        simmat(["report", str(run), str(other), "--out", str(tmp_path / "both.html")])
+        == 0
+    )
     page = Page(tmp_path / "both.html")
-    assert page.headings == ["Scores: set, val", "By size and class: set, val", "Training", "Settings that differ"]
+    assert page.headings == [
+        "Scores: set, val",
+        "By size and class: set, val",
+        "Training",
+        "Settings that differ",
+    ]
     assert "other <b>" in page.text
     assert "lr" in page.text
     assert "batch_size" not in page.text
@@ -226,14 +304,26 @@ def test_runs_are_compared_object_by_object(run: Path, data: Path, tmp_path: Pat
         (lambda report: report.pop("steps"), "steps"),
         (lambda report: report["analysis"].update(data_report={}), "splits"),
         (lambda report: report["analysis"]["data_report"].update(splits=[]), "splits"),
-        (lambda report: report["analysis"]["data_report"]["splits"][0].update(classes={"x": 1}), "classes"),
-        (lambda report: report["analysis"].update(class_names={"x": "car"}), "class_names"),
+        (
+            lambda report: report["analysis"]["data_report"]["splits"][0].update(
+                classes={"x": 1}
+            ),
+            "classes",
+        ),
+        (
+            lambda report: report["analysis"].update(class_names={"x": "car"}),
+            "class_names",
+        ),
         (lambda report: report["analysis"]["examples"][0].pop("error"), "error"),
         (lambda report: report["analysis"].update(class_iou={"x": 1.0}), "class_iou"),
     ],
 )
 def test_a_damaged_report_is_refused_by_name(
-    spoil: Any, named: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    spoil: Any,
+    named: str,
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Not shown with holes."""
     import shutil
@@ -249,7 +339,9 @@ def test_a_damaged_report_is_refused_by_name(
     assert named in said
 
 
-def test_a_folder_that_is_not_a_run_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_not_a_run_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A bundle is a part of one."""
     assert simmat(["report", str(run / "bundle.safetensors")]) == 2
     assert str(run) in capsys.readouterr().err
@@ -263,8 +355,12 @@ def test_a_folder_that_is_not_a_run_is_refused(run: Path, tmp_path: Path, capsys
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("protocol", [{}, {"protocol": "simmat-compat", "aspect": "pad"}])
-def test_a_channel_that_the_network_ignores_changes_nothing(protocol: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "protocol", [{}, {"protocol": "simmat-compat", "aspect": "pad"}]
+)
+def test_a_channel_that_the_network_ignores_changes_nothing(
+    protocol: dict[str, str], tmp_path: Path
+) -> None:
     """And one that it uses does, also where the protocol squashes images that the network was trained on unsquashed."""
     from simmat_plugin_report.analysis import analyse_bundle
 
@@ -272,14 +368,24 @@ def test_a_channel_that_the_network_ignores_changes_nothing(protocol: dict[str, 
 
     data = _two_planes(tmp_path / "set")
     settings = config(
-        data, tmp_path / "run", modality="raster", mat="mat-residual", pictures=False, steps=1, **protocol
+        data,
+        tmp_path / "run",
+        modality="raster",
+        mat="mat-residual",
+        pictures=False,
+        steps=1,
+        **protocol,
     )
-    bundle = load_bundle(training.train(settings, registry("report")), registry("report"))
+    bundle = load_bundle(
+        training.train(settings, registry("report")), registry("report")
+    )
     mat: Any = bundle.model.mat
     with torch.no_grad():
         for weights in (mat.zero_shot.weights, mat.stack[0].weight):
             weights[:, 1] = 0
-    used, ignored = analyse_bundle(bundle, data, "val", registry("report"), images=3).ablations
+    used, ignored = analyse_bundle(
+        bundle, data, "val", registry("report"), images=3
+    ).ablations
     assert used.base == ignored.base == ignored.miou != used.miou
     assert ignored.interval == (0, 0)
 
@@ -290,7 +396,10 @@ def _two_planes(root: Path) -> Path:
     rng = np.random.default_rng(0)
     for file in (root / "images").glob("*.png"):
         plane = np.asarray(Image.open(file))
-        np.save(file.with_suffix(".npy"), np.stack([plane, rng.integers(0, 255, plane.shape, np.uint8)]))
+        np.save(
+            file.with_suffix(".npy"),
+            np.stack([plane, rng.integers(0, 255, plane.shape, np.uint8)]),
+        )
         file.unlink()
     manifest = root / "manifest.csv"
     manifest.write_text(re.sub(r"(images/s\d+)\.png", r"\1.npy", manifest.read_text()))

@@ -28,7 +28,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_report_that_fails_is_left_out_and_the_training_ends_well(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """With one warning, and every step saved."""
 
@@ -37,7 +40,9 @@ def test_a_report_that_fails_is_left_out_and_the_training_ends_well(
 
     monkeypatch.setattr(callback, "write_page", fails)
     out = tmp_path / "run"
-    read_sensors(training.train(config(data, out, steps=2, val_every=1), registry("report")))
+    read_sensors(
+        training.train(config(data, out, steps=2, val_every=1), registry("report"))
+    )
     said = capsys.readouterr().err
     assert said.count("no font") == 1
     assert RunFolder(out).state.is_file()
@@ -81,7 +86,9 @@ def test_the_report_has_the_scores_of_the_bundle_that_is_kept(
     """After each validation, however long the page took; after a kill between the two it is made again."""
     monkeypatch.setattr(callback, "PAUSE_FACTOR", 1e9)
     always_better = itertools.count()
-    monkeypatch.setattr(fit, "selection_score", lambda summary: float(next(always_better)))
+    monkeypatch.setattr(
+        fit, "selection_score", lambda summary: float(next(always_better))
+    )
     out = tmp_path / "run"
     look = _Look(RunFolder(out))
     training.train(config(data, out, steps=2, val_every=1), registry("report"), look)
@@ -104,15 +111,23 @@ def test_the_report_has_the_scores_of_the_bundle_that_is_kept(
     again = read_report(killed)
     assert again is not None
     assert again.bundle_sha256 == whole.bundle_sha256
-    assert [score.iou for score in again.analysis.scores] == [score.iou for score in whole.analysis.scores]
+    assert [score.iou for score in again.analysis.scores] == [
+        score.iou for score in whole.analysis.scores
+    ]
 
 
-def test_a_few_images_of_a_sparse_set_are_those_with_objects(data: Path, tmp_path: Path) -> None:
+def test_a_few_images_of_a_sparse_set_are_those_with_objects(
+    data: Path, tmp_path: Path
+) -> None:
     """Spread over all, one image in a hundred holds nothing to click on, and the report was refused."""
     out = tmp_path / "run"
     training.train(config(data, out, steps=1, pictures=False), registry("report"))
     sparse = gray_set(tmp_path / "sparse", train=1, val=5, test=0)
     for number in range(1, 5):
-        Image.fromarray(np.zeros((40, 56), np.uint8)).save(sparse / f"masks/s{number}.png")
-    found = analysis.analyse_bundle(load_bundle(out, registry()), sparse, "val", registry(), images=1)
+        Image.fromarray(np.zeros((40, 56), np.uint8)).save(
+            sparse / f"masks/s{number}.png"
+        )
+    found = analysis.analyse_bundle(
+        load_bundle(out, registry()), sparse, "val", registry(), images=1
+    )
     assert {score.sample for score in found.scores} == {"s5"}

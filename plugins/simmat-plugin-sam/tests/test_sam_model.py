@@ -36,18 +36,26 @@ def clicks(image_index: list[int], points: int = 2) -> PromptBatch:
     generator = torch.Generator().manual_seed(6)
     return PromptBatch(
         image_index=torch.tensor(image_index),
-        point_coords=torch.rand(len(image_index), points, 2, generator=generator) * SIZE,
-        point_labels=torch.randint(0, 2, (len(image_index), points), generator=generator),
+        point_coords=torch.rand(len(image_index), points, 2, generator=generator)
+        * SIZE,
+        point_labels=torch.randint(
+            0, 2, (len(image_index), points), generator=generator
+        ),
     )
 
 
-def answer(model: SamModel, image: torch.Tensor, prompts: PromptBatch) -> MaskPrediction:
+def answer(
+    model: SamModel, image: torch.Tensor, prompts: PromptBatch
+) -> MaskPrediction:
     """Run the whole model."""
-    return model.decoder.decode(model.backbone.encode(model.backbone.embed(image)), prompts)
+    return model.decoder.decode(
+        model.backbone.encode(model.backbone.embed(image)), prompts
+    )
 
 
 @pytest.mark.parametrize(
-    ("spec", "registered", "keys"), [(SAM_VIT_B, "vit_b", 314), (SAM_VIT_L, "vit_l", 482), (SAM_VIT_H, "vit_h", 594)]
+    ("spec", "registered", "keys"),
+    [(SAM_VIT_B, "vit_b", 314), (SAM_VIT_L, "vit_l", 482), (SAM_VIT_H, "vit_h", 594)],
 )
 def test_the_released_models_have_the_packages_keys_and_shapes(
     spec: FoundationSpec, registered: str, keys: int
@@ -57,7 +65,9 @@ def test_the_released_models_have_the_packages_keys_and_shapes(
         ours = sam_parts(SamModel(spec, spec.image_size)).state_dict()
         theirs = sam_model_registry[registered]().state_dict()
     assert len(theirs) == keys
-    assert {name: t.shape for name, t in ours.items()} == {name: t.shape for name, t in theirs.items()}
+    assert {name: t.shape for name, t in ours.items()} == {
+        name: t.shape for name, t in theirs.items()
+    }
 
 
 def test_positions_of_the_grid_follow_the_weights() -> None:
@@ -76,7 +86,10 @@ def test_tiny_is_tiny_and_has_both_kinds_of_attention() -> None:
     """Contracts run on it hundreds of times, and must meet window and global blocks."""
     model = tiny(256)
     assert 100_000 < sum(p.numel() for p in model.parameters()) < 300_000
-    assert {block.window_size > 0 for block in model.backbone.image_encoder.blocks} == {True, False}
+    assert {block.window_size > 0 for block in model.backbone.image_encoder.blocks} == {
+        True,
+        False,
+    }
     assert not SAM_VIT_TINY.promptable
 
 
@@ -104,7 +117,13 @@ def test_a_prompt_of_nothing_is_refused() -> None:
 def test_a_mask_of_another_size_is_refused() -> None:
     """The package would fail inside of a convolution, or take it without a word."""
     prompts = clicks([0])
-    masked = PromptBatch(prompts.image_index, prompts.point_coords, prompts.point_labels, None, torch.zeros(1, 1, 8, 8))
+    masked = PromptBatch(
+        prompts.image_index,
+        prompts.point_coords,
+        prompts.point_labels,
+        None,
+        torch.zeros(1, 1, 8, 8),
+    )
     with pytest.raises(DataError, match=r"\(K, 1, 16, 16\).*\(1, 1, 8, 8\)"):
         answer(tiny(), images(1), masked)
 
@@ -121,7 +140,9 @@ def test_half_precision_does_not_move_a_click() -> None:
 
 
 @pytest.mark.parametrize("grid_hw", [(5, 5), (4, 7)])
-def test_fused_attention_answers_and_learns_as_the_packages(grid_hw: tuple[int, int]) -> None:
+def test_fused_attention_answers_and_learns_as_the_packages(
+    grid_hw: tuple[int, int],
+) -> None:
     """It is a faster way to the same numbers, or it is wrong."""
     theirs = Attention(16, num_heads=2, use_rel_pos=True, input_size=grid_hw)
     generator = torch.Generator().manual_seed(0)
@@ -137,7 +158,13 @@ def test_fused_attention_answers_and_learns_as_the_packages(grid_hw: tuple[int, 
     for module in (theirs, ours):
         module.zero_grad()
         (module(x) * pull).sum().backward()
-        gradients.append({name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None})
+        gradients.append(
+            {
+                name: p.grad.clone()
+                for name, p in module.named_parameters()
+                if p.grad is not None
+            }
+        )
     assert set(gradients[0]) == set(gradients[1])
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, atol=1e-4, rtol=1e-4)
@@ -159,7 +186,9 @@ def test_no_module_is_copied_by_tuning() -> None:
     model = tiny().requires_grad_(False)
     before = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
     lora = next(tuner for tuner in TUNERS if tuner.name == "lora")
-    apply_lora(model, targets=SAM_VIT_TINY.targets, generator=torch.Generator(), **lora.options)
+    apply_lora(
+        model, targets=SAM_VIT_TINY.targets, generator=torch.Generator(), **lora.options
+    )
     after = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
     assert before.items() <= after.items()
     assert isinstance(model, nn.Module)

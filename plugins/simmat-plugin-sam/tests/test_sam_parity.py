@@ -14,7 +14,13 @@ import pytest
 import torch
 from PIL import Image
 from segment_anything import SamPredictor
-from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from segment_anything.modeling import (
+    ImageEncoderViT,
+    MaskDecoder,
+    PromptEncoder,
+    Sam,
+    TwoWayTransformer,
+)
 from simmat_plugin_sam.model import sam_parts
 from simmat_plugin_sam.specs import PIXEL_MEAN, PIXEL_STD, SAM_VIT_TINY
 from simmat_testing import build_network
@@ -35,19 +41,38 @@ CHANNELS = fit_channels(
 )
 
 POINTS = Prompt.points([(40, 30), (50.5, 33.25)], [(20, 60)])
-BOX = Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), box=np.array([10, 12, 70, 55.5], np.float32))
+BOX = Prompt(
+    np.zeros((0, 2), np.float32),
+    np.zeros(0, np.int64),
+    box=np.array([10, 12, 70, 55.5], np.float32),
+)
 BOTH = Prompt(POINTS.point_coords, POINTS.point_labels, box=BOX.box)
-EARLIER = np.random.default_rng(5).normal(size=(SIZE // 4, SIZE // 4)).astype(np.float32) * 4
+EARLIER = (
+    np.random.default_rng(5).normal(size=(SIZE // 4, SIZE // 4)).astype(np.float32) * 4
+)
 MASKED = Prompt(POINTS.point_coords, POINTS.point_labels, mask_input=EARLIER)
-ONLY_MASK = Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), mask_input=EARLIER)
-PROMPTS = {"points": POINTS, "box": BOX, "both": BOTH, "points and mask": MASKED, "mask": ONLY_MASK}
+ONLY_MASK = Prompt(
+    np.zeros((0, 2), np.float32), np.zeros(0, np.int64), mask_input=EARLIER
+)
+PROMPTS = {
+    "points": POINTS,
+    "box": BOX,
+    "both": BOTH,
+    "points and mask": MASKED,
+    "mask": ONLY_MASK,
+}
 
 
 @pytest.fixture(scope="module")
 def ours() -> SimMAT:
     """Return the tiny SAM behind an identity MAT, its weights spread so that nothing is near zero."""
     model = build_network(
-        SAM_VIT_TINY, transfer="identity", channels=CHANNELS, zero_shot=np.eye(3).tolist(), image_size=SIZE, seed=3
+        SAM_VIT_TINY,
+        transfer="identity",
+        channels=CHANNELS,
+        zero_shot=np.eye(3).tolist(),
+        image_size=SIZE,
+        seed=3,
     ).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -76,10 +101,20 @@ def theirs(ours: SimMAT) -> SamPredictor:
             window_size=options["window"],
             global_attn_indexes=options["global_blocks"],
         ),
-        PromptEncoder(options["prompt_dim"], (SIZE // 16, SIZE // 16), (SIZE, SIZE), mask_in_chans=16),
+        PromptEncoder(
+            options["prompt_dim"],
+            (SIZE // 16, SIZE // 16),
+            (SIZE, SIZE),
+            mask_in_chans=16,
+        ),
         MaskDecoder(
             transformer_dim=options["prompt_dim"],
-            transformer=TwoWayTransformer(2, options["prompt_dim"], options["decoder_heads"], options["decoder_mlp"]),
+            transformer=TwoWayTransformer(
+                2,
+                options["prompt_dim"],
+                options["decoder_heads"],
+                options["decoder_mlp"],
+            ),
             iou_head_hidden_dim=options["prompt_dim"],
         ),
     )
@@ -91,21 +126,35 @@ def picture(height: int, width: int) -> np.ndarray:
     """Return (H, W, 3) uint8: smooth shapes with some noise, so that resizing has something to do."""
     rng = np.random.default_rng([height, width])
     y, x = np.mgrid[0:height, 0:width]
-    base = 127 + 90 * np.sin(x / 9 + rng.random() * 6)[..., None] * np.cos(y[..., None] / (7 + np.arange(3)))
-    return np.clip(base + rng.normal(0, 12, (height, width, 3)), 0, 255).astype(np.uint8)
+    base = 127 + 90 * np.sin(x / 9 + rng.random() * 6)[..., None] * np.cos(
+        y[..., None] / (7 + np.arange(3))
+    )
+    return np.clip(base + rng.normal(0, 12, (height, width, 3)), 0, 255).astype(
+        np.uint8
+    )
 
 
-def ask_ours(model: SimMAT, tmp_path: Path, pixels: np.ndarray, prompt: Prompt) -> tuple[np.ndarray, np.ndarray]:
+def ask_ours(
+    model: SimMAT, tmp_path: Path, pixels: np.ndarray, prompt: Prompt
+) -> tuple[np.ndarray, np.ndarray]:
     """Return logits (4, H, W) and predicted IoU (4,) by SimMAT's way, from a file on disk."""
     Image.fromarray(pixels).save(tmp_path / "picture.png")
-    prepared = Pipeline(Rgb(), CHANNELS, SIZE)(Rgb().load({"rgb": tmp_path / "picture.png"}))
+    prepared = Pipeline(Rgb(), CHANNELS, SIZE)(
+        Rgb().load({"rgb": tmp_path / "picture.png"})
+    )
     with torch.inference_mode():
         embedding = model.encode(prepared.planes[None], prepared.content[None])
-        answer = model.decode(embedding, prompt_batch([prompt], prepared.letterbox, torch.device("cpu")))
-        return restore_logits(answer.logits, prepared.letterbox)[0].numpy(), answer.iou[0].numpy()
+        answer = model.decode(
+            embedding, prompt_batch([prompt], prepared.letterbox, torch.device("cpu"))
+        )
+        return restore_logits(answer.logits, prepared.letterbox)[0].numpy(), answer.iou[
+            0
+        ].numpy()
 
 
-def ask_theirs(predictor: SamPredictor, pixels: np.ndarray, prompt: Prompt) -> tuple[np.ndarray, np.ndarray]:
+def ask_theirs(
+    predictor: SamPredictor, pixels: np.ndarray, prompt: Prompt
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the same by segment_anything: the single mask, then the three of multimask output.
 
     It scales points by multiplying, we by keeping pixel centres; so that both ask about one place of the input, it is
@@ -121,17 +170,27 @@ def ask_theirs(predictor: SamPredictor, pixels: np.ndarray, prompt: Prompt) -> t
         "point_coords": coords if points else None,
         "point_labels": prompt.point_labels if points else None,
         "box": prompt.box,
-        "mask_input": prompt.mask_input[None] if prompt.mask_input is not None else None,
+        "mask_input": prompt.mask_input[None]
+        if prompt.mask_input is not None
+        else None,
         "return_logits": True,
     }
-    single, multiple = (predictor.predict(**given, multimask_output=many) for many in (False, True))
-    return np.concatenate([single[0], multiple[0]]), np.concatenate([single[1], multiple[1]])
+    single, multiple = (
+        predictor.predict(**given, multimask_output=many) for many in (False, True)
+    )
+    return np.concatenate([single[0], multiple[0]]), np.concatenate(
+        [single[1], multiple[1]]
+    )
 
 
 @pytest.mark.parametrize("size_hw", [(128, 128), (128, 77), (51, 128)], ids=str)
 @pytest.mark.parametrize("kind", PROMPTS)
 def test_masks_and_scores_equal_sam_predictor_where_nothing_is_resized(
-    ours: SimMAT, theirs: SamPredictor, tmp_path: Path, size_hw: tuple[int, int], kind: str
+    ours: SimMAT,
+    theirs: SamPredictor,
+    tmp_path: Path,
+    size_hw: tuple[int, int],
+    kind: str,
 ) -> None:
     """A SAM that we changed on the way in or out would make every later comparison meaningless."""
     pixels = picture(*size_hw)
@@ -147,7 +206,11 @@ def test_masks_and_scores_equal_sam_predictor_where_nothing_is_resized(
 @pytest.mark.parametrize("size_hw", [(300, 211), (61, 97), (200, 200)], ids=str)
 @pytest.mark.parametrize("kind", ["points", "both"])
 def test_masks_agree_within_the_rounding_of_resizing(
-    ours: SimMAT, theirs: SamPredictor, tmp_path: Path, size_hw: tuple[int, int], kind: str
+    ours: SimMAT,
+    theirs: SamPredictor,
+    tmp_path: Path,
+    size_hw: tuple[int, int],
+    kind: str,
 ) -> None:
     """PIL rounds a resized picture to whole grey levels, we do not; that is all that may differ."""
     pixels = picture(*size_hw)

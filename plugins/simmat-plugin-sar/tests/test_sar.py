@@ -41,7 +41,9 @@ COUNTS = np.array([[0, 10, 100], [1, 20, 255]], dtype=np.uint8)
 def scene() -> Scene:
     """A place with a car under the sky."""
     worlds = (outdoors(np.random.default_rng(seed)) for seed in range(200))
-    world = next(w for w in worlds if any(thing.class_name == "vehicle" for thing in w.things))
+    world = next(
+        w for w in worlds if any(thing.class_name == "vehicle" for thing in w.things)
+    )
     return render(world, (48, 64), Noise(np.random.default_rng(0)))
 
 
@@ -60,9 +62,15 @@ def write(path: Path, planes: np.ndarray) -> Path:
 
 
 @pytest.mark.parametrize("modality", ["sar", "sar-power"])
-def test_whole_numbers_have_a_quantity_that_is_counted(tmp_path: Path, modality: str) -> None:
+def test_whole_numbers_have_a_quantity_that_is_counted(
+    tmp_path: Path, modality: str
+) -> None:
     """Power in counts would claim a calibration that the file has not."""
-    case = ModalityCase(ADAPTERS[modality], tmp_path / "case", [{"sar": write(tmp_path / "a.tif", COUNTS)}])
+    case = ModalityCase(
+        ADAPTERS[modality],
+        tmp_path / "case",
+        [{"sar": write(tmp_path / "a.tif", COUNTS)}],
+    )
     check = MODALITY_CHECKS["unit-fits-quantity"]
     assert run_check(check, case).status == "ok"
     assert load(tmp_path / "a.tif", modality).channels[0].unit == "count"
@@ -93,7 +101,9 @@ def test_a_float_of_zero_has_no_logarithm(tmp_path: Path, modality: str) -> None
     image = seen(write(tmp_path / "a.tif", values), modality)
     assert image.valid[0, 0].tolist() == [False, True, True, True, False, False]
     factor = 20 if modality == "sar" else 10
-    np.testing.assert_allclose(image.data[0, 0, 1:4], factor * np.log10([0.1, 1, 0.01]), atol=1e-5)
+    np.testing.assert_allclose(
+        image.data[0, 0, 1:4], factor * np.log10([0.1, 1, 0.01]), atol=1e-5
+    )
 
 
 def test_decibel_stays_and_fill_values_are_missing(tmp_path: Path) -> None:
@@ -105,7 +115,9 @@ def test_decibel_stays_and_fill_values_are_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("modality", ["sar", "sar-power"])
-def test_decibel_read_as_something_else_is_refused(tmp_path: Path, modality: str) -> None:
+def test_decibel_read_as_something_else_is_refused(
+    tmp_path: Path, modality: str
+) -> None:
     """Its few positive numbers would be taken for a scene, and all others for holes."""
     decibel = np.random.default_rng(0).normal(-12, 6, (64, 64)).astype(np.float32)
     assert 0 < (decibel > 0).mean() < 0.1
@@ -114,19 +126,27 @@ def test_decibel_read_as_something_else_is_refused(tmp_path: Path, modality: str
 
 
 @pytest.mark.parametrize("modality", ["sar", "sar-power"])
-def test_a_wide_border_of_negative_fill_values_is_not_taken_for_decibel(tmp_path: Path, modality: str) -> None:
+def test_a_wide_border_of_negative_fill_values_is_not_taken_for_decibel(
+    tmp_path: Path, modality: str
+) -> None:
     """A rotated scene leaves most of its frame empty, and the file says so."""
     values = np.full((8, 8), -9999, dtype=np.float32)
     values[:2] = 3
-    tifffile.imwrite(tmp_path / "a.tif", values, extratags=[(42113, "s", 0, "-9999", True)])
+    tifffile.imwrite(
+        tmp_path / "a.tif", values, extratags=[(42113, "s", 0, "-9999", True)]
+    )
     assert load(tmp_path / "a.tif", modality).valid.mean() == 0.25
 
 
 @pytest.mark.parametrize("modality", ["sar", "sar-lee"])
-def test_a_border_of_zeros_is_missing_where_the_user_says_so(tmp_path: Path, modality: str) -> None:
+def test_a_border_of_zeros_is_missing_where_the_user_says_so(
+    tmp_path: Path, modality: str
+) -> None:
     """Filtered afterwards, the border would hold what the filter smeared into it, and darken the first real columns."""
     rng = np.random.default_rng(0)
-    whole = np.rint(500 * np.sqrt(rng.gamma(4, 1 / 4, (32, 96)))).clip(1).astype(np.uint16)
+    whole = (
+        np.rint(500 * np.sqrt(rng.gamma(4, 1 / 4, (32, 96)))).clip(1).astype(np.uint16)
+    )
     whole[:, :32] = 0
     file = write(tmp_path / "a.tif", whole)
     image = ADAPTERS[modality].with_options({"sar": {"nodata": 0}}).load({"sar": file})
@@ -152,14 +172,19 @@ def test_two_polarizations_come_in_one_file_or_in_two(tmp_path: Path) -> None:
     both = np.stack([COUNTS, COUNTS // 2])
     image = load(write(tmp_path / "a.tif", both), "sar-dual")
     assert [channel.name for channel in image.channels] == ["co", "cross"]
-    files = {"co": write(tmp_path / "vv.tif", both[0]), "cross": write(tmp_path / "vh.tif", both[1])}
+    files = {
+        "co": write(tmp_path / "vv.tif", both[0]),
+        "cross": write(tmp_path / "vh.tif", both[1]),
+    }
     pair = ADAPTERS["sar-files"].load(files)
     np.testing.assert_array_equal(pair.data, both)
     assert pair.channels == image.channels
     with pytest.raises(DataError, match=r"got 1 planes; .* separate_files=true"):
         load(files["co"], "sar-dual")
     with pytest.raises(DataError, match=r"(?s)vh.tif.*one scene"):
-        ADAPTERS["sar-files"].load({**files, "cross": write(tmp_path / "vh.tif", both[1][:, :2])})
+        ADAPTERS["sar-files"].load(
+            {**files, "cross": write(tmp_path / "vh.tif", both[1][:, :2])}
+        )
 
 
 @pytest.mark.parametrize("looks", [1.0, 4.0, 12.0])
@@ -167,7 +192,9 @@ def test_looks_are_found_in_the_image(looks: float) -> None:
     """Files seldom say them, and the filter needs them."""
     power = np.random.default_rng(0).gamma(looks, 1 / looks, (96, 96))
     power[:, 48:] *= 20
-    assert estimate_looks(power, np.ones(power.shape, dtype=bool)) == pytest.approx(looks, rel=0.35)
+    assert estimate_looks(power, np.ones(power.shape, dtype=bool)) == pytest.approx(
+        looks, rel=0.35
+    )
 
 
 def test_lee_smooths_the_field_and_keeps_the_point() -> None:
@@ -194,11 +221,19 @@ def test_cars_shine_and_the_sky_is_black(scene: Scene) -> None:
     """Metal sends back, empty air does not."""
     level = 10 * np.log10(sigma_nought(scene, cross=False) + 1e-3)
     ground = (scene.instance == 0) & np.isfinite(scene.surface.depth_m)
-    assert level[scene.class_id == CLASSES.index("vehicle")].mean() > level[ground].mean() + 5
-    assert (sigma_nought(scene, cross=False)[~np.isfinite(scene.surface.depth_m)] == 0).all()
+    assert (
+        level[scene.class_id == CLASSES.index("vehicle")].mean()
+        > level[ground].mean() + 5
+    )
+    assert (
+        sigma_nought(scene, cross=False)[~np.isfinite(scene.surface.depth_m)] == 0
+    ).all()
 
 
-@pytest.mark.parametrize(("modality", "factors"), [("sar-power-dual", True), ("sar-lee", True), ("sar-db", False)])
+@pytest.mark.parametrize(
+    ("modality", "factors"),
+    [("sar-power-dual", True), ("sar-lee", True), ("sar-db", False)],
+)
 def test_augmentation_keeps_the_sea(modality: str, factors: bool) -> None:
     """Power and amplitude are changed by factors: a fifth of the spread of a few bright ships is more than the sea."""
     channels = ADAPTERS[modality].channels
@@ -209,16 +244,25 @@ def test_decibel_times_a_hundred_is_refused(tmp_path: Path) -> None:
     """A file that states a scale is not in decibel, though some of its numbers could be."""
     text = '<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.01</Item></GDALMetadata>'
     tag = [(42112, "s", 0, text, True)]
-    tifffile.imwrite(tmp_path / "a.tif", np.arange(-1600, 0, 100, np.int16).reshape(4, 4), metadata=None, extratags=tag)
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        np.arange(-1600, 0, 100, np.int16).reshape(4, 4),
+        metadata=None,
+        extratags=tag,
+    )
     with pytest.raises(DataError, match=r"0.01 plus 0.*'sar'"):
         load(tmp_path / "a.tif", "sar-db")
 
 
 @pytest.mark.parametrize("modality", ["sar-db", "sar-db-dual", "sar-db-lee"])
-def test_decibel_times_a_hundred_that_the_file_does_not_state_is_refused(tmp_path: Path, modality: str) -> None:
+def test_decibel_times_a_hundred_that_the_file_does_not_state_is_refused(
+    tmp_path: Path, modality: str
+) -> None:
     """2 pixels of 100 lie within -100 to 100, and the network would be trained on those."""
     count = 2 if modality == "sar-db-dual" else 1
-    values = np.random.default_rng(0).normal(-1200, 600, (count, 64, 64)).astype(np.int16)
+    values = (
+        np.random.default_rng(0).normal(-1200, 600, (count, 64, 64)).astype(np.int16)
+    )
     assert 0 < (np.abs(values) <= 100).mean() < 0.1
     with pytest.raises(DataError, match=r"-100 to 100 dB.*hundredths"):
         load(write(tmp_path / "a.tif", values), modality)
@@ -232,7 +276,9 @@ def test_unsigned_numbers_are_not_decibel(tmp_path: Path, dtype: type) -> None:
     with pytest.raises(DataError, match="scale=amplitude"):
         load(write(tmp_path / "a.tif", chip), "sar-db")
     tag = [(42113, "s", 0, "0", True)]
-    tifffile.imwrite(tmp_path / "b.tif", np.zeros((4, 4), dtype), metadata=None, extratags=tag)
+    tifffile.imwrite(
+        tmp_path / "b.tif", np.zeros((4, 4), dtype), metadata=None, extratags=tag
+    )
     assert not load(tmp_path / "b.tif", "sar-db").valid.any()
 
 
@@ -249,7 +295,9 @@ def test_a_wide_border_of_fill_is_not_taken_for_another_unit(tmp_path: Path) -> 
 
 def test_alpha_is_not_polarization(tmp_path: Path) -> None:
     """Two planes of a PNG are grey and how opaque it is; cross-polarised it would be 255 everywhere."""
-    Image.fromarray(np.dstack([COUNTS, np.full_like(COUNTS, 255)])).save(tmp_path / "a.png")
+    Image.fromarray(np.dstack([COUNTS, np.full_like(COUNTS, 255)])).save(
+        tmp_path / "a.png"
+    )
     with pytest.raises(DataError, match=r"'sar' .*2 planes .*alpha"):
         load(tmp_path / "a.png", "sar-dual")
     with pytest.raises(DataError, match="--modality raster with --channels 0"):
@@ -262,4 +310,6 @@ def test_a_long_bright_target_changes_nothing_beyond_its_windows() -> None:
     quay = sea.copy()
     quay[:, 20:24] = 65535.0**2
     valid = np.ones_like(sea, dtype=bool)
-    np.testing.assert_allclose(lee(quay, valid, 4.0)[:, 40:], lee(sea, valid, 4.0)[:, 40:], rtol=1e-9)
+    np.testing.assert_allclose(
+        lee(quay, valid, 4.0)[:, 40:], lee(sea, valid, 4.0)[:, 40:], rtol=1e-9
+    )

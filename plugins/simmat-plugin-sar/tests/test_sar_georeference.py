@@ -28,7 +28,12 @@ def write(path: Path, planes: np.ndarray, **profile: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = planes.shape
     place = {"crs": PLACE.crs, "transform": rasterio.Affine(*PLACE.transform)}
-    size = {"count": count, "height": height, "width": width, "dtype": planes.dtype.name}
+    size = {
+        "count": count,
+        "height": height,
+        "width": width,
+        "dtype": planes.dtype.name,
+    }
     with rasterio.open(path, "w", driver="GTiff", **size, **(place | profile)) as file:
         file.write(planes)
     return path
@@ -39,8 +44,12 @@ def load(path: Path, modality: str) -> SensorImage:
     return ADAPTERS[modality].load({"sar": path})
 
 
-@pytest.mark.parametrize(("modality", "planes"), [("sar", 1), ("sar-lee", 1), ("sar-dual", 2)])
-def test_the_place_goes_all_the_way_to_the_network(tmp_path: Path, modality: str, planes: int) -> None:
+@pytest.mark.parametrize(
+    ("modality", "planes"), [("sar", 1), ("sar-lee", 1), ("sar-dual", 2)]
+)
+def test_the_place_goes_all_the_way_to_the_network(
+    tmp_path: Path, modality: str, planes: int
+) -> None:
     """Filter and decibel change the values, not where they were measured."""
     path = write(tmp_path / "a.tif", np.full((planes, 9, 8), 7, dtype=np.uint16))
     image = load(path, modality)
@@ -56,7 +65,10 @@ def test_a_file_without_a_place_has_none(tmp_path: Path) -> None:
 
 def test_two_polarizations_in_two_files_must_lie_together(tmp_path: Path) -> None:
     """Both state their place, so that one can be held against the other."""
-    files = {name: write(tmp_path / f"{name}.tif", np.ones((1, 4, 4), np.uint16)) for name in ("co", "cross")}
+    files = {
+        name: write(tmp_path / f"{name}.tif", np.ones((1, 4, 4), np.uint16))
+        for name in ("co", "cross")
+    }
     assert ADAPTERS["sar-files"].load(files).georeference == PLACE
     Image.fromarray(np.ones((4, 4), np.uint16)).save(files["cross"])
     with pytest.raises(DataError, match=r"cross.tif"):

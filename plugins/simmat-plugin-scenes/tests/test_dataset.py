@@ -26,7 +26,9 @@ from simmat.sensors.builtin import Gray, Raster, Rgb
 SIZE_HW = (32, 48)
 
 
-def made(out: Path, count: int = 3, *, seed: int = 0, adapter: ModalityAdapter | None = None) -> Path:
+def made(
+    out: Path, count: int = 3, *, seed: int = 0, adapter: ModalityAdapter | None = None
+) -> Path:
     """Simulate a tiny data set."""
     return simulate_dataset(adapter or Gray(), out, count, seed, size_hw=SIZE_HW)
 
@@ -40,7 +42,10 @@ def gray_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def digests(folder: Path) -> dict[str, str]:
     """Return relative path -> digest of every file."""
     files = [path for path in folder.rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, gray_set: Path) -> None:
@@ -50,12 +55,21 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, gray_set: Path) -> N
     assert first != digests(made(tmp_path / "c", seed=1))
 
 
-def test_objects_of_a_sequence_move_and_keep_their_ids(tmp_path: Path, gray_set: Path) -> None:
+def test_objects_of_a_sequence_move_and_keep_their_ids(
+    tmp_path: Path, gray_set: Path
+) -> None:
     """What follows objects is measured on such videos; the first frame is that of the sample without frames."""
     folder = simulate_dataset(Gray(), tmp_path / "a", 3, 0, size_hw=SIZE_HW, frames=5)
-    samples = [one for one in open_dataset(folder, Gray()).split("train") if one.sequence == "s00000"]
+    samples = [
+        one
+        for one in open_dataset(folder, Gray()).split("train")
+        if one.sequence == "s00000"
+    ]
     assert [one.frame for one in samples] == list(range(5))
-    masks = [read_image(folder / f"masks/s00000/{frame:04d}.png").planes[0] for frame in range(5)]
+    masks = [
+        read_image(folder / f"masks/s00000/{frame:04d}.png").planes[0]
+        for frame in range(5)
+    ]
     assert np.array_equal(masks[0], read_image(gray_set / "masks/s00000.png").planes[0])
     assert not np.array_equal(masks[0], masks[4])
     assert set(np.unique(masks[4])) <= set(np.unique(masks[0]))
@@ -86,7 +100,9 @@ def test_the_result_is_a_data_set_with_all_splits(gray_set: Path) -> None:
         assert len(dataset.label(sample, image).regions) >= 1
 
 
-def test_masks_hold_the_exact_instances_and_classes_in_sixteen_bits(gray_set: Path) -> None:
+def test_masks_hold_the_exact_instances_and_classes_in_sixteen_bits(
+    gray_set: Path,
+) -> None:
     """Image and mask come from the same rays."""
     scene = generate_scene(np.random.default_rng([0, 0, 0]), SIZE_HW)
     mask = read_image(gray_set / "masks" / "s00000.png").planes
@@ -97,7 +113,11 @@ def test_masks_hold_the_exact_instances_and_classes_in_sixteen_bits(gray_set: Pa
 
 def test_splits_are_seventy_fifteen_fifteen() -> None:
     """And the first three samples give each split one."""
-    assert Counter(split_of(index) for index in range(40)) == {"train": 28, "val": 6, "test": 6}
+    assert Counter(split_of(index) for index in range(40)) == {
+        "train": 28,
+        "val": 6,
+        "test": 6,
+    }
     assert {split_of(index) for index in range(3)} == {"train", "val", "test"}
 
 
@@ -121,8 +141,13 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("count", "seed", "words"), [(2, 0, "--count must be at least 3"), (3, -1, "--seed")])
-def test_numbers_out_of_range_are_refused(tmp_path: Path, count: int, seed: int, words: str) -> None:
+@pytest.mark.parametrize(
+    ("count", "seed", "words"),
+    [(2, 0, "--count must be at least 3"), (3, -1, "--seed")],
+)
+def test_numbers_out_of_range_are_refused(
+    tmp_path: Path, count: int, seed: int, words: str
+) -> None:
     """Before the first scene is drawn."""
     with pytest.raises(ConfigError, match=words):
         made(tmp_path / "a", count, seed=seed)
@@ -149,7 +174,11 @@ def test_visible_cameras_look_different_by_day_and_night() -> None:
 
 def first_world(wanted: Callable[[World], bool]) -> World:
     """Return the first outdoor world of a kind; nothing is rendered to find it."""
-    return next(world for seed in range(100) if wanted(world := outdoors(np.random.default_rng(seed))))
+    return next(
+        world
+        for seed in range(100)
+        if wanted(world := outdoors(np.random.default_rng(seed)))
+    )
 
 
 def is_night(night: bool, world: World) -> bool:
@@ -161,7 +190,16 @@ def test_the_command_writes_the_set_and_says_so(
     tmp_path: Path, gray_set: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The README's first command; width comes before height, as in every size a user reads."""
-    words = ["data", "simulate", "--modality", "gray", "--out", str(tmp_path / "a"), "--count", "3"]
+    words = [
+        "data",
+        "simulate",
+        "--modality",
+        "gray",
+        "--out",
+        str(tmp_path / "a"),
+        "--count",
+        "3",
+    ]
     assert run([*words, "--size", "48", "32"]) == 0
     assert "wrote 3 samples of gray to" in capsys.readouterr().out
     assert digests(tmp_path / "a") == digests(gray_set)

@@ -22,7 +22,10 @@ SIZE_HW = (48, 64)
 def scene() -> Scene:
     worlds = (outdoors(np.random.default_rng(seed)) for seed in range(200))
     world = next(
-        w for w in worlds if max(w.light.sun_rgb) > 0.5 and any(thing.class_name == "plant" for thing in w.things)
+        w
+        for w in worlds
+        if max(w.light.sun_rgb) > 0.5
+        and any(thing.class_name == "plant" for thing in w.things)
     )
     return render(world, SIZE_HW, Noise(np.random.default_rng(0)))
 
@@ -56,7 +59,9 @@ def test_an_unknown_band_is_refused_with_those_there_are(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("exposure", [0.0, 0.01, 0.9])
-def test_noise_is_that_of_counted_electrons_and_of_reading_them(exposure: float) -> None:
+def test_noise_is_that_of_counted_electrons_and_of_reading_them(
+    exposure: float,
+) -> None:
     """Variance in electrons: as many as there are, and the square of the read noise."""
     light = np.full((2, 200, 200), exposure)
     seen = detected(light, full_well=5000, read_noise=6, rng=np.random.default_rng(0))
@@ -71,7 +76,11 @@ def test_films_of_water_and_ice_show_in_the_short_wave_infrared_alone() -> None:
     dry = replace(scene, surface=scene.behind)
     for name, darker, other in (("water", "swir2", "swir1"), ("ice", "swir1", "swir2")):
         film = scene.class_id == CLASSES.index(name)
-        seen, floor = (radiance(one, tuple(BANDS))[:, film].sum(axis=1) for one in (scene, dry))
+        seen, floor = (
+            radiance(one, tuple(BANDS))[:, film].sum(axis=1) for one in (scene, dry)
+        )
         ratio = dict(zip(BANDS, seen / floor, strict=True))
-        assert all(abs(ratio[band] - 1) < 0.2 for band in ("blue", "green", "red", "nir"))
+        assert all(
+            abs(ratio[band] - 1) < 0.2 for band in ("blue", "green", "red", "nir")
+        )
         assert ratio[darker] < ratio[other] < 0.85

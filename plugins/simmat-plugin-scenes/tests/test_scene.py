@@ -45,8 +45,13 @@ def test_every_instance_shows_and_has_one_class(scenes: list[Scene]) -> None:
 def test_normals_are_unit_vectors_toward_the_camera(scenes: list[Scene]) -> None:
     """Fresnel and Lambert take the angle between normal and view."""
     for scene in scenes:
-        np.testing.assert_allclose(np.linalg.norm(scene.surface.normal, axis=0), 1, atol=1e-5)
-        assert (np.einsum("chw,chw->hw", scene.surface.normal, scene.toward_camera()) > -1e-4).all()
+        np.testing.assert_allclose(
+            np.linalg.norm(scene.surface.normal, axis=0), 1, atol=1e-5
+        )
+        assert (
+            np.einsum("chw,chw->hw", scene.surface.normal, scene.toward_camera())
+            > -1e-4
+        ).all()
 
 
 def test_temperatures_are_of_this_world(scenes: list[Scene]) -> None:
@@ -67,7 +72,10 @@ def test_people_are_warmer_than_a_cold_background() -> None:
         people = scene.class_id == CLASSES.index("person")
         if people.sum() > 20 and scene.light.air_k < 290:
             ground = (scene.instance == 0) & np.isfinite(scene.surface.depth_m)
-            assert scene.surface.temperature_k[people].mean() > scene.surface.temperature_k[ground].mean()
+            assert (
+                scene.surface.temperature_k[people].mean()
+                > scene.surface.temperature_k[ground].mean()
+            )
             seen += 1
     assert seen >= 1
 
@@ -75,22 +83,34 @@ def test_people_are_warmer_than_a_cold_background() -> None:
 def test_what_is_behind_glass_is_farther_and_no_glass() -> None:
     """The visible camera looks through a pane that the thermal one sees as a mirror."""
     worlds = (outdoors(np.random.default_rng(seed)) for seed in range(100))
-    world = next(world for world in worlds if any(thing.class_name == "glass" for thing in world.things))
+    world = next(
+        world
+        for world in worlds
+        if any(thing.class_name == "glass" for thing in world.things)
+    )
     scene = render(world, SIZE_HW, Noise(np.random.default_rng(0)))
     clear = scene.of_material("transmits_visible") > 0
     assert clear.sum() > 20
     assert (scene.behind.depth_m[clear] > scene.surface.depth_m[clear]).all()
     assert (scene.of_material("transmits_visible", scene.behind)[clear] == 0).all()
-    np.testing.assert_array_equal(scene.behind.depth_m[~clear], scene.surface.depth_m[~clear])
+    np.testing.assert_array_equal(
+        scene.behind.depth_m[~clear], scene.surface.depth_m[~clear]
+    )
 
 
 def test_a_shadow_falls_away_from_the_sun() -> None:
     """Shadows tie objects to the ground in the visible, and cool it in the infrared."""
-    lone = world_with(stone(np.random.default_rng(0), Climate(290, 1), 0.5).placed(0, 6, 0))
+    lone = world_with(
+        stone(np.random.default_rng(0), Climate(290, 1), 0.5).placed(0, 6, 0)
+    )
     light = replace(lone.light, sun_direction=(0.8, 0.6, 0.0), sun_rgb=(1.0, 1.0, 1.0))
     world = replace(lone, background=(lone.background[0],), light=light)
     scene = render(world, SIZE_HW, Noise(np.random.default_rng(0)))
-    dark = (scene.instance == 0) & np.isfinite(scene.surface.depth_m) & (scene.surface.sunlit == 0)
+    dark = (
+        (scene.instance == 0)
+        & np.isfinite(scene.surface.depth_m)
+        & (scene.surface.sunlit == 0)
+    )
     columns = np.flatnonzero(dark.any(axis=0))
     assert len(columns) > 0
     assert columns.mean() < np.flatnonzero((scene.instance == 1).any(axis=0)).mean()
@@ -99,7 +119,10 @@ def test_a_shadow_falls_away_from_the_sun() -> None:
 def test_objects_of_which_too_little_shows_are_taken_away() -> None:
     """A mask of two pixels is no object to click on."""
     rng, climate = np.random.default_rng(0), Climate(290, 1)
-    near, far = person(rng, climate).placed(0, 5, 0), stone(rng, climate, 0.2).placed(-8, 60, 0)
+    near, far = (
+        person(rng, climate).placed(0, 5, 0),
+        stone(rng, climate, 0.2).placed(-8, 60, 0),
+    )
     seen = only_visible(world_with(near, far), SIZE_HW)
     assert seen.things == (near,)
 
@@ -129,7 +152,9 @@ SHAPES = [
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.kind)
 @pytest.mark.parametrize("turn", [np.eye(3), ROTATION], ids=["straight", "turned"])
-def test_rays_meet_a_shape_where_its_inside_begins(shape: Shape, turn: np.ndarray) -> None:
+def test_rays_meet_a_shape_where_its_inside_begins(
+    shape: Shape, turn: np.ndarray
+) -> None:
     """The mask, the depth and the normal all come from this one answer; marching along the ray is the oracle."""
     turned = shape.moved(turn, np.array([0, 0, 5.0]) - turn @ np.array([0, 0, 5.0]))
     rng = np.random.default_rng(0)

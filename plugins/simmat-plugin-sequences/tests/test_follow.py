@@ -36,7 +36,10 @@ from simmat.predictor import FollowedFrame, Predictor
 from simmat.sensors.builtin import Raster
 from simmat.types import BoolArray, Channel, SensorImage
 
-CHANNELS = tuple(Channel(f"band{number}", "counts", "count", mean=0.0, std=1.0) for number in range(3))
+CHANNELS = tuple(
+    Channel(f"band{number}", "counts", "count", mean=0.0, std=1.0)
+    for number in range(3)
+)
 COUNT, SIZE_HW = 12, (40, 70)
 NOTHING = one_mask(np.zeros((32, 32), np.bool_))
 
@@ -53,7 +56,9 @@ def truth() -> np.ndarray:
 
 def planes(labels: np.ndarray) -> np.ndarray:
     """(T, C, H, W): background and objects differ in their direction, whatever the noise."""
-    noise = np.random.default_rng(0).normal(0, 0.05, (len(labels), 3, *labels.shape[1:]))
+    noise = np.random.default_rng(0).normal(
+        0, 0.05, (len(labels), 3, *labels.shape[1:])
+    )
     return (np.eye(3)[labels % 3].transpose(0, 3, 1, 2) + noise).astype(np.float32)
 
 
@@ -63,23 +68,33 @@ def frames(labels: np.ndarray) -> list[SensorImage]:
 
 def predictor(model: Scripted | None = None) -> Predictor:
     """The features of the scripted network are the planes; its decoder finds nothing."""
-    return Predictor(cast(SimMAT, model or Scripted(NOTHING)), Pipeline(Raster(), CHANNELS, 32))
+    return Predictor(
+        cast(SimMAT, model or Scripted(NOTHING)), Pipeline(Raster(), CHANNELS, 32)
+    )
 
 
 def iou(one: BoolArray, other: BoolArray) -> float:
     return float((one & other).sum() / max((one | other).sum(), 1))
 
 
-def followed(labels: np.ndarray, masks: Mapping[int, Any], **options: Any) -> dict[int, FollowedFrame]:
-    return {one.index: one for one in predictor().follow(frames(labels), masks, **options)}
+def followed(
+    labels: np.ndarray, masks: Mapping[int, Any], **options: Any
+) -> dict[int, FollowedFrame]:
+    return {
+        one.index: one for one in predictor().follow(frames(labels), masks, **options)
+    }
 
 
 @pytest.mark.parametrize(("tile", "least"), [(None, 0.8), (70, 0.5)])
-def test_objects_keep_their_ids_through_windows_and_return(tile: int | None, least: float) -> None:
+def test_objects_keep_their_ids_through_windows_and_return(
+    tile: int | None, least: float
+) -> None:
     """A user labels one frame of two; ids that are swapped or invented would have to be found by eye."""
     known = truth()
     steps: list[tuple[int, int]] = []
-    found = followed(known, {2: known[2]}, tile=tile, progress=lambda *step: steps.append(step))
+    found = followed(
+        known, {2: known[2]}, tile=tile, progress=lambda *step: steps.append(step)
+    )
     assert list(found) == [*range(2, COUNT), 1, 0]
     assert steps[-1] == (COUNT, COUNT)
     for index, frame in found.items():
@@ -100,8 +115,14 @@ def test_a_correction_counts_from_its_frame_on_and_blends_back() -> None:
     assert iou(found[1].masks[1], known[1] == 1) > 0.8
     for index in range(6, COUNT):
         assert iou(found[index].masks[1], known[index] == 4) > 0.8, index
-    assert iou(found[9].masks[2], known[9] == 2) > 0.8  # which the correction does not name
-    assert not followed(known[:3], {**first, 2: known[2] * (known[2] == 1)})[2].masks[2].any()  # which an image lacks
+    # which the correction does not name
+    assert iou(found[9].masks[2], known[9] == 2) > 0.8
+    # which an image lacks
+    assert (
+        not followed(known[:3], {**first, 2: known[2] * (known[2] == 1)})[2]
+        .masks[2]
+        .any()
+    )
 
 
 def test_an_object_that_only_a_later_frame_names_is_in_all_frames() -> None:
@@ -125,7 +146,10 @@ def test_frames_without_a_measurement_have_no_masks() -> None:
     seen = frames(known)
     for index in (3, 4, 5, 6, 10):
         seen[index].valid[:] = False
-    found = {one.index: one for one in predictor().follow(seen, {0: known[0], 11: {1: known[11] == 1}})}
+    found = {
+        one.index: one
+        for one in predictor().follow(seen, {0: known[0], 11: {1: known[11] == 1}})
+    }
     for index, frame in found.items():
         if seen[index].valid.any():
             assert iou(frame.masks[1], known[index] == 1) > 0.7, index
@@ -164,9 +188,13 @@ def test_a_decoder_that_sees_an_object_larger_draws_its_border(corner: int) -> N
     known = np.zeros((3, 64, 64), np.uint8)
     for time in range(3):
         known[time, corner : corner + 21, 15 + 2 * time : 36 + 2 * time] = 1
-        known[time, corner + 7 : corner + 8, 15 + 2 * time : 30 + 2 * time] = 0  # narrower than a cell
+        # narrower than a cell
+        known[time, corner + 7 : corner + 8, 15 + 2 * time : 30 + 2 * time] = 0
     coarse, fine = (
-        [iou(one.masks[1], known[one.index] == 1) for one in predictor(model).follow(frames(known), {0: known[0]})][1:]
+        [
+            iou(one.masks[1], known[one.index] == 1)
+            for one in predictor(model).follow(frames(known), {0: known[0]})
+        ][1:]
         for model in (Scripted(NOTHING), SeesObject(NOTHING))
     )
     assert min(fine) > max(coarse)
@@ -180,7 +208,8 @@ def test_borders_are_drawn_where_they_cost_no_more_than_the_rest() -> None:
     one, both = SeesObject(NOTHING), SeesObject(NOTHING)
     list(predictor(one).follow(frames(known), {0: known[0] * (known[0] == 1)}))
     list(predictor(both).follow(frames(known), {0: known[0]}))
-    assert len(one.encoded) == len(both.encoded) + 2  # around the given mask, and around the one that is found
+    # around the given mask, and around the one that is found
+    assert len(one.encoded) == len(both.encoded) + 2
 
 
 def formats(*names: str) -> tuple[ResultFormat, ...]:
@@ -191,9 +220,18 @@ def job(folder: Path, out: str, masks: Mapping[int, Any], **changes: Any) -> Fol
     """The frames of `truth` as a TIFF."""
     file = folder / "frames.tif"
     if not file.exists():
-        tifffile.imwrite(file, planes(truth()), metadata={"axes": "TCYX"}, photometric="minisblack")
-    values: dict[str, Any] = {"tile": None, "formats": formats("coco", "mots", "volume"), "min_score": 0.5, **changes}
-    return FollowJob(FrameSequence(file, Raster()), read_given_masks(masks), folder / out, **values)
+        tifffile.imwrite(
+            file, planes(truth()), metadata={"axes": "TCYX"}, photometric="minisblack"
+        )
+    values: dict[str, Any] = {
+        "tile": None,
+        "formats": formats("coco", "mots", "volume"),
+        "min_score": 0.5,
+        **changes,
+    }
+    return FollowJob(
+        FrameSequence(file, Raster()), read_given_masks(masks), folder / out, **values
+    )
 
 
 def test_the_files_say_the_same(tmp_path: Path) -> None:
@@ -201,15 +239,26 @@ def test_the_files_say_the_same(tmp_path: Path) -> None:
     known = truth()
     files = follow_files(predictor(), job(tmp_path, "out", {0: known[0]}))
     out = tmp_path / "out"
-    masks = np.stack([np.asarray(Image.open(out / f"labels/{index:04}.png")) for index in range(COUNT)])
+    masks = np.stack(
+        [
+            np.asarray(Image.open(out / f"labels/{index:04}.png"))
+            for index in range(COUNT)
+        ]
+    )
     assert np.array_equal(tifffile.imread(out / "volume.tif"), masks)
-    follow_files(predictor(), job(tmp_path, "out", {0: known[0]}, formats=formats("volume"), smooth=1))
+    follow_files(
+        predictor(),
+        job(tmp_path, "out", {0: known[0]}, formats=formats("volume"), smooth=1),
+    )
     votes = (masks[4:7] == 1).sum(0) >= 2
     assert np.array_equal(tifffile.imread(out / "volume.tif")[5] == 1, votes)
     mots = np.asarray(Image.open(out / "mots/0003.png"))
     assert np.array_equal(mots, np.where(masks[3], masks[3] + 1000, 0))
     coco = json.loads((out / "coco.json").read_text())
-    tracks = {(one["image_id"] - 1, one["track_id"]): one["area"] for one in coco["annotations"]}
+    tracks = {
+        (one["image_id"] - 1, one["track_id"]): one["area"]
+        for one in coco["annotations"]
+    }
     assert tracks == {
         (index, number): int((masks[index] == number).sum())
         for index in range(COUNT)
@@ -231,12 +280,16 @@ def test_the_files_say_the_same(tmp_path: Path) -> None:
 def test_objects_with_and_without_a_class_stay_apart(tmp_path: Path) -> None:
     """500 is an object without a class, 1500 one of class 1, and 1000 * 1 + 500 would be both."""
     known = truth()[0]
-    follow_files(predictor(), job(tmp_path, "out", {0: np.array([0, 500, 1500])[known]}))
+    follow_files(
+        predictor(), job(tmp_path, "out", {0: np.array([0, 500, 1500])[known]})
+    )
     mots = np.asarray(Image.open(tmp_path / "out/mots/0000.png"))
     assert np.array_equal(mots, np.array([0, 2500, 1500])[known])
     coco = json.loads((tmp_path / "out/coco.json").read_text())
     names = {one["id"]: one["name"] for one in coco["categories"]}
-    assert {one["track_id"]: names[one["category_id"]] for one in coco["annotations"]} == {500: "object", 1500: "1"}
+    assert {
+        one["track_id"]: names[one["category_id"]] for one in coco["annotations"]
+    } == {500: "object", 1500: "1"}
 
 
 def test_a_mask_that_a_person_has_painted_is_not_replaced(tmp_path: Path) -> None:
@@ -249,27 +302,41 @@ def test_a_mask_that_a_person_has_painted_is_not_replaced(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match=r"0005\.png: changed since .*--mask"):
         follow_files(predictor(), job(tmp_path, "out", {0: known[0], 9: known[9]}))
     assert np.array_equal(np.asarray(Image.open(painted)), known[7])
-    follow_files(predictor(), job(tmp_path, "out", {0: known[0], 5: known[7], 9: known[9]}))
+    follow_files(
+        predictor(), job(tmp_path, "out", {0: known[0], 5: known[7], 9: known[9]})
+    )
     assert np.array_equal(np.asarray(Image.open(painted)), known[7])
 
 
 def follow_and_die(folder: Path, out: str, masks: Mapping[int, Any], stop: int) -> None:
     """Follow, and die at a step as by a power cut; for a process of its own."""
     torch.set_num_threads(1)
-    follow_files(predictor(), job(folder, out, masks), lambda done, total: die() if done == stop else None)
+    follow_files(
+        predictor(),
+        job(folder, out, masks),
+        lambda done, total: die() if done == stop else None,
+    )
 
 
 @pytest.mark.parametrize("names", [{3: (1, 2), 9: (1,)}, {3: (2,), 6: (2,), 9: (1,)}])
-def test_a_killed_call_is_resumed_at_any_frame(tmp_path: Path, names: dict[int, tuple[int, ...]]) -> None:
+def test_a_killed_call_is_resumed_at_any_frame(
+    tmp_path: Path, names: dict[int, tuple[int, ...]]
+) -> None:
     """Two thousand frames take minutes; what is resumed must be what was never stopped."""
     known = truth()
-    masks = {key: {number: known[key] == number for number in own} for key, own in names.items()}
+    masks = {
+        key: {number: known[key] == number for number in own}
+        for key, own in names.items()
+    }
     follow_files(predictor(), job(tmp_path, "whole", masks))
     whole = files_of(tmp_path / "whole")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["simmat_plugin_sequences.job", "simmat.predictor"])
-    for stop in (2, 7, 12, 16):  # forward from a mask, back from the next, after the last
-        process = context.Process(target=follow_and_die, args=(tmp_path, f"stopped{stop}", masks, stop))
+    # forward from a mask, back from the next, after the last
+    for stop in (2, 7, 12, 16):
+        process = context.Process(
+            target=follow_and_die, args=(tmp_path, f"stopped{stop}", masks, stop)
+        )
         process.start()
         process.join()
         assert process.exitcode == -signal.SIGKILL
@@ -278,7 +345,9 @@ def test_a_killed_call_is_resumed_at_any_frame(tmp_path: Path, names: dict[int, 
         found = files_of(again.out)
         log = ".follow/log.jsonl"
         assert sorted(found.pop(log).splitlines()) == sorted(whole[log].splitlines())
-        assert found == {name: content for name, content in whole.items() if name != log}, stop
+        assert found == {
+            name: content for name, content in whole.items() if name != log
+        }, stop
     model = Scripted(NOTHING)
     follow_files(predictor(model), job(tmp_path, "whole", masks))
     assert model.encoded == []  # all is done
@@ -288,22 +357,36 @@ def test_a_killed_call_is_resumed_at_any_frame(tmp_path: Path, names: dict[int, 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the memory of a process is read there")
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(),
+    reason="the memory of a process is read there",
+)
 def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
     """A night of a thermal camera has 100,000 frames."""
     count, known = 2000, truth()[:, :, :32]  # object 1 goes out of the picture and back
     there_and_back = np.resize([*range(6), *range(4, 0, -1)], count)
-    stored = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.float32, (count, 3, *known.shape[1:]))
+    stored = np.lib.format.open_memmap(
+        tmp_path / "a.npy", "w+", np.float32, (count, 3, *known.shape[1:])
+    )
     stored[:] = planes(known)[there_and_back]
     del stored
     model, resident = Scripted(NOTHING), {}
     model.encoded = deque(maxlen=1)  # type: ignore[assignment]
 
     def note(done: int) -> None:
-        resident[done] = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        resident[done] = (
+            int(Path("/proc/self/statm").read_text().split()[1])
+            * os.sysconf("SC_PAGE_SIZE")
+            / 2**20
+        )
 
-    frames, masks = FrameSequence(tmp_path / "a.npy", Raster()), read_given_masks({0: known[0]})
-    whole = FollowJob(frames, masks, tmp_path / "out", None, formats("coco", "volume"), 0.5)
+    frames, masks = (
+        FrameSequence(tmp_path / "a.npy", Raster()),
+        read_given_masks({0: known[0]}),
+    )
+    whole = FollowJob(
+        frames, masks, tmp_path / "out", None, formats("coco", "volume"), 0.5
+    )
     follow_files(predictor(model), whole, lambda done, total: note(done))
     note(count + 1)
     assert resident[count] - resident[200] < 8, "MiB, while frames are followed"
@@ -326,13 +409,20 @@ def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
         ("seq --mask empty.png@0", "no object"),
         ("seq", "--mask IMAGE@FRAME"),
         ("seq --mask right.png@0 --axis x", "--axis x is for a volume"),
-        ("seq --mask right.png@0 --format video", "no sequence format 'video'. Available: coco"),
+        (
+            "seq --mask right.png@0 --format video",
+            "no sequence format 'video'. Available: coco",
+        ),
         ("seq --mask right.png@0 --out full", "did not write"),
         ("seq --prompts same.csv", "'1' and '01' are both number 1"),
     ],
 )
 def test_what_cannot_be_followed_is_refused_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], call: str, said: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    call: str,
+    said: str,
 ) -> None:
     """The mask of another frame would be followed as if it were right."""
     monkeypatch.chdir(tmp_path)
@@ -354,8 +444,12 @@ def test_what_cannot_be_followed_is_refused_by_name(
         ("small", 1, (20, 20)),
     ):
         Image.fromarray(np.full(size_hw, value, np.uint8)).save(f"{name}.png")
-    Path("same.csv").write_text('file,object,point\nframe0.png,1,"3,4"\nframe0.png,01,"40,20"\n')
-    assert run(["follow", "bundle", "--out", "out", "--device", "cpu", *call.split()]) == 2
+    Path("same.csv").write_text(
+        'file,object,point\nframe0.png,1,"3,4"\nframe0.png,01,"40,20"\n'
+    )
+    assert (
+        run(["follow", "bundle", "--out", "out", "--device", "cpu", *call.split()]) == 2
+    )
     assert said in capsys.readouterr().err
     later = call.startswith(("sizes", "broken"))  # seen when the third frame is read
     assert Path("out").exists() == later
@@ -364,24 +458,38 @@ def test_what_cannot_be_followed_is_refused_by_name(
 def test_the_objects_of_a_prompts_file_have_ids_from_1(tmp_path: Path) -> None:
     """An object of id 0 would be the background of the results."""
     np.save(tmp_path / "a.npy", planes(truth()))
-    (tmp_path / "p.csv").write_text('file,object,point\n3,0,"3,4"\n3,cat,"9,9"\n3,1,"20,20"\n3,03,"2,2"\n')
+    (tmp_path / "p.csv").write_text(
+        'file,object,point\n3,0,"3,4"\n3,cat,"9,9"\n3,1,"20,20"\n3,03,"2,2"\n'
+    )
     model = predictor(Scripted(one_mask(np.ones((32, 32), np.bool_))))
-    masks = predicted_masks(model, tmp_path / "p.csv", FrameSequence(tmp_path / "a.npy", Raster()))
+    masks = predicted_masks(
+        model, tmp_path / "p.csv", FrameSequence(tmp_path / "a.npy", Raster())
+    )
     assert list(masks) == [3]
     assert list(masks[3]) == [2, 4, 1, 3]
 
 
 @pytest.mark.plugins("volume")
 @pytest.mark.parametrize("name", ["cat", "1"])
-def test_the_command_follows_prompts_into_a_film(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_the_command_follows_prompts_into_a_film(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
     """Every frame has a mask, and the film every frame; objects may be named by words or by their ids."""
     (tmp_path / "seq").mkdir()
     for number in range(3):
-        Image.fromarray(np.random.default_rng(number).integers(0, 99, (40, 56), np.uint8)).save(
-            tmp_path / f"seq/frame{number}.png"
-        )
-    (tmp_path / "prompts.csv").write_text(f'file,object,box\nframe1.png,{name},"5,5,30,30"\n')
-    words = ["follow", str(tiny_bundle(tmp_path / "bundle")), str(tmp_path / "seq"), "--out", str(tmp_path / "out")]
+        Image.fromarray(
+            np.random.default_rng(number).integers(0, 99, (40, 56), np.uint8)
+        ).save(tmp_path / f"seq/frame{number}.png")
+    (tmp_path / "prompts.csv").write_text(
+        f'file,object,box\nframe1.png,{name},"5,5,30,30"\n'
+    )
+    words = [
+        "follow",
+        str(tiny_bundle(tmp_path / "bundle")),
+        str(tmp_path / "seq"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     words += ["--prompts", str(tmp_path / "prompts.csv"), "--device", "cpu"]
     assert run(words) == 0
     assert "overlay." in capsys.readouterr().out
@@ -391,7 +499,9 @@ def test_the_command_follows_prompts_into_a_film(tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(("y", "x"), [(0, 0), (13, 29), (33, 41)])
 def test_a_label_moves_with_its_features_wherever_it_is(y: int, x: int) -> None:
     """Only positions that a label can reach are compared: at borders and between blocks, too."""
-    features = torch.nn.functional.normalize(torch.randn(32, 40, 48, generator=torch.Generator().manual_seed(0)), dim=0)
+    features = torch.nn.functional.normalize(
+        torch.randn(32, 40, 48, generator=torch.Generator().manual_seed(0)), dim=0
+    )
     label = torch.zeros(1, 40, 48)
     label[:, y : y + 11, x : x + 11] = 1
     moved = propagate(features.roll((3, -4), (1, 2)), [features], [label], 5)

@@ -15,7 +15,10 @@ from simmat.io.images import read_image
 
 av = pytest.importorskip("av")
 
-GREY = (np.arange(40)[:, None, None] * 1500 + np.arange(48 * 64).reshape(48, 64)).astype(np.uint16)  # (T, H, W)
+# (T, H, W)
+GREY = (
+    np.arange(40)[:, None, None] * 1500 + np.arange(48 * 64).reshape(48, 64)
+).astype(np.uint16)
 
 
 def save(path: Path, frames: np.ndarray, form: str, codec: str) -> None:
@@ -25,7 +28,9 @@ def save(path: Path, frames: np.ndarray, form: str, codec: str) -> None:
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = form
         for frame in frames:
-            made = av.VideoFrame.from_ndarray(frame, format="rgb24" if frame.ndim == 3 else form)
+            made = av.VideoFrame.from_ndarray(
+                frame, format="rgb24" if frame.ndim == 3 else form
+            )
             file.mux(stream.encode(made))
         file.mux(stream.encode())
 
@@ -46,7 +51,9 @@ def test_colours_are_read_from_between_key_frames(tmp_path: Path) -> None:
     frames = simmat.FrameSequence(tmp_path / "a.mp4", "rgb")
     played = [image.data for image in frames]
     for index in (30, 29, 12, 0):
-        np.testing.assert_array_equal(simmat.FrameSequence(tmp_path / "a.mp4", "rgb")[index].data, played[index])
+        np.testing.assert_array_equal(
+            simmat.FrameSequence(tmp_path / "a.mp4", "rgb")[index].data, played[index]
+        )
 
 
 def test_colours_keep_their_order(tmp_path: Path) -> None:
@@ -54,18 +61,33 @@ def test_colours_keep_their_order(tmp_path: Path) -> None:
     colours = np.stack([GREY >> 8, GREY >> 2, GREY], axis=-1).astype(np.uint8)
     save(tmp_path / "a.mkv", colours, "bgr0", "ffv1")
     np.testing.assert_array_equal(
-        simmat.FrameSequence(tmp_path / "a.mkv", "rgb")[3].data, np.moveaxis(colours[3], 2, 0)
+        simmat.FrameSequence(tmp_path / "a.mkv", "rgb")[3].data,
+        np.moveaxis(colours[3], 2, 0),
     )
 
 
-def test_a_cut_video_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cut_video_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """By name; its last frames would be missing."""
-    save(tmp_path / "a.mp4", GREY.astype(np.uint8)[..., None].repeat(3, -1), "yuv420p", "mpeg4")
+    save(
+        tmp_path / "a.mp4",
+        GREY.astype(np.uint8)[..., None].repeat(3, -1),
+        "yuv420p",
+        "mpeg4",
+    )
     content = (tmp_path / "a.mp4").read_bytes()
     (tmp_path / "a.mp4").write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"a\.mp4"):
         list(simmat.FrameSequence(tmp_path / "a.mp4", "rgb"))
-    words = ["follow", str(tiny_bundle(tmp_path / "bundle")), str(tmp_path / "a.mp4"), "--mask", "a.png@0", "--out"]
+    words = [
+        "follow",
+        str(tiny_bundle(tmp_path / "bundle")),
+        str(tmp_path / "a.mp4"),
+        "--mask",
+        "a.png@0",
+        "--out",
+    ]
     assert run([*words, str(tmp_path / "out")]) == 2
     assert "a.mp4" in capsys.readouterr().err
 
@@ -80,13 +102,16 @@ def test_a_cut_matroska_video_is_refused(tmp_path: Path) -> None:
     )
     content = (tmp_path / "a.mkv").read_bytes()
     (tmp_path / "a.mkv").write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"a\.mkv: has \d+ frames of 40; it is cut short"):
+    with pytest.raises(
+        DataError, match=r"a\.mkv: has \d+ frames of 40; it is cut short"
+    ):
         simmat.FrameSequence(tmp_path / "a.mkv", "gray")
 
 
 def test_frames_that_are_overwritten_are_refused(tmp_path: Path) -> None:
     """A frame that cannot be decoded is not another one."""
-    noise = np.random.default_rng(0).integers(0, 2**16, GREY.shape).astype(np.uint16)  # frames of 6 KB
+    # frames of 6 KB
+    noise = np.random.default_rng(0).integers(0, 2**16, GREY.shape).astype(np.uint16)
     save(tmp_path / "a.mkv", noise, "gray16le", "ffv1")
     content = bytearray((tmp_path / "a.mkv").read_bytes())
     middle = len(content) // 2
@@ -103,9 +128,15 @@ def test_what_a_decoder_would_paint_over_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "a.mp4", moving, "yuv420p", "mpeg4")
     frames = simmat.FrameSequence(tmp_path / "a.mp4", "rgb")
     with av.open(str(tmp_path / "a.mp4")) as file:
-        packets = [(one.pos, one.size, one.is_keyframe) for one in file.demux(video=0) if one.size]
+        packets = [
+            (one.pos, one.size, one.is_keyframe)
+            for one in file.demux(video=0)
+            if one.size
+        ]
     last = frames[39].data
-    damaged = next(number for number, (*_, is_key) in enumerate(packets) if number and not is_key)
+    damaged = next(
+        number for number, (*_, is_key) in enumerate(packets) if number and not is_key
+    )
     content = bytearray((tmp_path / "a.mp4").read_bytes())
     start = packets[damaged][0] + packets[damaged][1] // 2
     content[start : start + 200] = bytes(200)

@@ -19,31 +19,49 @@ from simmat.sensors.builtin import Gray
 nibabel = pytest.importorskip("nibabel")
 pydicom = pytest.importorskip("pydicom")
 
-VOLUME = np.random.default_rng(0).integers(-1000, 1000, (9, 10, 7)).astype(np.int16)  # (X, Y, Z)
+# (X, Y, Z)
+VOLUME = np.random.default_rng(0).integers(-1000, 1000, (9, 10, 7)).astype(np.int16)
 SPACING = (0.8, 0.9, 3.0)
 
 
-def save_nifti(path: Path, values: np.ndarray, spacing: tuple[float, ...] = SPACING) -> None:
+def save_nifti(
+    path: Path, values: np.ndarray, spacing: tuple[float, ...] = SPACING
+) -> None:
     """Write a volume (X, Y, Z)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.Nifti1Image(values, np.diag([*spacing, 1.0])), path)
 
 
-def save_dicom(folder: Path, *, places: list[float] | None = None, **tags: object) -> None:
+def save_dicom(
+    folder: Path, *, places: list[float] | None = None, **tags: object
+) -> None:
     """Write the slices of `VOLUME`, stored with an intercept of -1024, in files whose names are not in their order."""
     folder.mkdir(parents=True)
     series = pydicom.uid.generate_uid()
-    for number, place in enumerate(places or [SPACING[2] * index for index in range(VOLUME.shape[2])]):
+    for number, place in enumerate(
+        places or [SPACING[2] * index for index in range(VOLUME.shape[2])]
+    ):
         one = pydicom.Dataset()
         one.file_meta = pydicom.dataset.FileMetaDataset()
         one.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        one.SOPClassUID, one.SOPInstanceUID = pydicom.uid.CTImageStorage, pydicom.uid.generate_uid()
+        one.SOPClassUID, one.SOPInstanceUID = (
+            pydicom.uid.CTImageStorage,
+            pydicom.uid.generate_uid(),
+        )
         one.SeriesInstanceUID, one.Modality = series, "CT"
         plane = (VOLUME[:, :, number].T + 1024).astype(np.uint16)
         one.Rows, one.Columns = plane.shape
         one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
-        one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 16, 15, 0
-        one.PixelSpacing, one.ImageOrientationPatient = [SPACING[1], SPACING[0]], [1, 0, 0, 0, 1, 0]
+        one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = (
+            16,
+            16,
+            15,
+            0,
+        )
+        one.PixelSpacing, one.ImageOrientationPatient = (
+            [SPACING[1], SPACING[0]],
+            [1, 0, 0, 0, 1, 0],
+        )
         one.ImagePositionPatient = [0, 0, place]
         one.RescaleSlope, one.RescaleIntercept = 1, -1024
         for name, value in tags.items():
@@ -56,7 +74,9 @@ def save_dicom(folder: Path, *, places: list[float] | None = None, **tags: objec
 @pytest.mark.parametrize("axis", ["x", "y", "z"])
 def test_slices_along_any_axis(tmp_path: Path, name: str, axis: str) -> None:
     """Rows and columns are the other two axes, the later one down; so for an image and for its mask."""
-    save_dicom(tmp_path / name) if name == "series" else save_nifti(tmp_path / name, VOLUME)
+    save_dicom(tmp_path / name) if name == "series" else save_nifti(
+        tmp_path / name, VOLUME
+    )
     slices = simmat.FrameSequence(tmp_path / name, "gray", axis=axis)
     along = "xyz".index(axis)
     expected = [np.take(VOLUME, index, along).T for index in range(VOLUME.shape[along])]
@@ -68,9 +88,13 @@ def test_slices_along_any_axis(tmp_path: Path, name: str, axis: str) -> None:
 
 @pytest.mark.parametrize("name", ["a.nii.gz", "series"])
 @pytest.mark.parametrize("axis", ["x", "y", "z"])
-def test_labels_of_slices_are_written_on_the_grid_of_the_volume(tmp_path: Path, name: str, axis: str) -> None:
+def test_labels_of_slices_are_written_on_the_grid_of_the_volume(
+    tmp_path: Path, name: str, axis: str
+) -> None:
     """A viewer of CT lays them over the volume by the affine; turned or shifted ones would look like a bad model."""
-    save_dicom(tmp_path / name) if name == "series" else save_nifti(tmp_path / name, VOLUME)
+    save_dicom(tmp_path / name) if name == "series" else save_nifti(
+        tmp_path / name, VOLUME
+    )
     labels = (VOLUME > 0).astype(np.uint16)
     stack = open_stack(tmp_path / name, axis)
     along = "xyz".index(axis)
@@ -88,7 +112,8 @@ def test_values_are_scaled_as_the_header_says(tmp_path: Path) -> None:
     image.header.set_slope_inter(2, -10)
     nibabel.save(image, tmp_path / "a.nii")
     np.testing.assert_allclose(
-        simmat.FrameSequence(tmp_path / "a.nii", "gray")[3].data[0], 2.0 * VOLUME[:, :, 3].T - 10
+        simmat.FrameSequence(tmp_path / "a.nii", "gray")[3].data[0],
+        2.0 * VOLUME[:, :, 3].T - 10,
     )
 
 
@@ -103,17 +128,23 @@ def test_padding_of_dicom_is_no_measurement(tmp_path: Path) -> None:
     one.PixelData = np.full(VOLUME.shape[1::-1], -2000, np.int16).tobytes()
     one.add_new("PixelPaddingValue", "US", 2**16 - 2000)
     one.save_as(first)
-    expected = np.where(stored == padding, np.nan, stored * 0.1 - 1024).astype(np.float32)
+    expected = np.where(stored == padding, np.nan, stored * 0.1 - 1024).astype(
+        np.float32
+    )
     expected[:, :, 0] = np.nan
     for axis, cut in (("z", expected[:, :, 1]), ("x", expected[1])):
         image = simmat.FrameSequence(tmp_path / "a", "gray", axis=axis)[1]
-        np.testing.assert_array_equal(np.where(image.valid, image.data, np.nan)[0], cut.T)
+        np.testing.assert_array_equal(
+            np.where(image.valid, image.data, np.nan)[0], cut.T
+        )
 
 
 def test_a_volume_of_one_time_is_read(tmp_path: Path) -> None:
     """Some programs write a fourth axis of length one."""
     save_nifti(tmp_path / "a.nii", VOLUME[..., None])
-    np.testing.assert_array_equal(simmat.FrameSequence(tmp_path / "a.nii", "gray")[2].data[0], VOLUME[:, :, 2].T)
+    np.testing.assert_array_equal(
+        simmat.FrameSequence(tmp_path / "a.nii", "gray")[2].data[0], VOLUME[:, :, 2].T
+    )
 
 
 def test_a_tilted_series_has_an_oblique_affine(tmp_path: Path) -> None:
@@ -121,7 +152,11 @@ def test_a_tilted_series_has_an_oblique_affine(tmp_path: Path) -> None:
     save_dicom(tmp_path / "a")
     for file in (tmp_path / "a").iterdir():
         one = pydicom.dcmread(file)
-        one.ImagePositionPatient = [0, one.ImagePositionPatient[2] / 3, one.ImagePositionPatient[2]]
+        one.ImagePositionPatient = [
+            0,
+            one.ImagePositionPatient[2] / 3,
+            one.ImagePositionPatient[2],
+        ]
         one.save_as(file)
     stack = open_stack(tmp_path / "a", "z")
     assert stack.spacing_mm == pytest.approx((3, 0.9, 0.8))
@@ -142,7 +177,9 @@ def test_a_volume_is_a_sequence_of_a_data_set(tmp_path: Path) -> None:
         save_nifti(tmp_path / f"frames/{name}.nii.gz", VOLUME)
         save_nifti(tmp_path / f"masks/{name}.nii.gz", labels)
     dataset = open_dataset(tmp_path, Gray(), {"regions": "classes", "stack_axis": "y"})
-    assert {name: len(frames) for name, frames in dataset.sequences.items()} == dict.fromkeys("abc", 10)
+    assert {
+        name: len(frames) for name, frames in dataset.sequences.items()
+    } == dict.fromkeys("abc", 10)
     item = dataset[2]
     assert item["id"] == "a/0002"
     np.testing.assert_array_equal(item["image"][0], VOLUME[:, 2].T)
@@ -163,7 +200,9 @@ def test_a_dicom_series_and_a_nifti_mask_share_a_grid(tmp_path: Path) -> None:
     save_dicom(tmp_path / "frames/a")
     save_nifti(tmp_path / "masks/a.nii", np.abs(VOLUME), (-0.8, -0.9, 3.0))
     dataset = open_dataset(tmp_path, Gray(), {"regions": "classes"})
-    np.testing.assert_array_equal(dataset.image(dataset.samples[1]).data[0], VOLUME[:, :, 1].T)
+    np.testing.assert_array_equal(
+        dataset.image(dataset.samples[1]).data[0], VOLUME[:, :, 1].T
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,7 +212,11 @@ def test_a_dicom_series_and_a_nifti_mask_share_a_grid(tmp_path: Path) -> None:
         ([0, 3, 6, 6, 9, 12, 15], {}, "0 mm apart"),
         (None, {"ImagePositionPatient": None}, "order of its slices is not known"),
         (None, {"NumberOfFrames": 2}, "one slice of one plane"),
-        (None, {"PhotometricInterpretation": "PALETTE COLOR"}, "one slice of one plane"),
+        (
+            None,
+            {"PhotometricInterpretation": "PALETTE COLOR"},
+            "one slice of one plane",
+        ),
     ],
 )
 def test_a_series_without_an_even_order_is_refused(
@@ -185,10 +228,19 @@ def test_a_series_without_an_even_order_is_refused(
         simmat.FrameSequence(tmp_path / "a", "gray")
 
 
-def test_a_stack_with_unequal_spacing_is_not_followed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stack_with_unequal_spacing_is_not_followed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The command names the two slices; volumes in cm³ would be wrong."""
     save_dicom(tmp_path / "a", places=[0, 3, 6, 12, 15, 18, 21])
-    words = ["follow", str(tiny_bundle(tmp_path / "bundle")), str(tmp_path / "a"), "--mask", "a.png@0", "--out"]
+    words = [
+        "follow",
+        str(tiny_bundle(tmp_path / "bundle")),
+        str(tmp_path / "a"),
+        "--mask",
+        "a.png@0",
+        "--out",
+    ]
     assert run([*words, str(tmp_path / "out")]) == 2
     assert "6 mm apart, other slices 3 mm" in capsys.readouterr().err
 

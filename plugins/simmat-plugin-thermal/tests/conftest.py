@@ -28,7 +28,13 @@ def kelvin_of() -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _write_flir_jpeg(
-    path: Path, raw: np.ndarray, *, order: str = ">", png: bool = False, pieces: int = 1, **settings: float
+    path: Path,
+    raw: np.ndarray,
+    *,
+    order: str = ">",
+    png: bool = False,
+    pieces: int = 1,
+    **settings: float,
 ) -> None:
     """Write a JPEG whose APP1 segments hold raw counts and the settings of a camera.
 
@@ -47,17 +53,25 @@ def _write_flir_jpeg(
     length = -(-len(records) // pieces)
     segments = b""
     for number in range(pieces):
-        payload = b"FLIR\0\x01" + bytes([number, pieces - 1]) + records[number * length : (number + 1) * length]
+        payload = (
+            b"FLIR\0\x01"
+            + bytes([number, pieces - 1])
+            + records[number * length : (number + 1) * length]
+        )
         segments += b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload
     path.write_bytes(picture.getvalue()[:2] + segments + picture.getvalue()[2:])
 
 
 def _kelvin_of(raw: np.ndarray) -> np.ndarray:
     """Return the temperature of raw counts: T = B / ln(R1 / (R2 (S + O)) + F), FLIR's form of Planck's law."""
-    return PLANCK["b"] / np.log(PLANCK["r1"] / (PLANCK["r2"] * (raw.astype(float) + PLANCK["o"])) + PLANCK["f"])
+    return PLANCK["b"] / np.log(
+        PLANCK["r1"] / (PLANCK["r2"] * (raw.astype(float) + PLANCK["o"])) + PLANCK["f"]
+    )
 
 
-def _records(raw: np.ndarray, order: str, *, png: bool, settings: Mapping[str, float]) -> bytes:
+def _records(
+    raw: np.ndarray, order: str, *, png: bool, settings: Mapping[str, float]
+) -> bytes:
     height, width = raw.shape
     pixels = raw.astype("<u2").tobytes()
     if png:
@@ -65,7 +79,13 @@ def _records(raw: np.ndarray, order: str, *, png: bool, settings: Mapping[str, f
         Image.fromarray(raw.byteswap()).save(stored, "PNG")
         pixels = stored.getvalue()
     raw_record = b"\x02\x00" + struct.pack("<HH", width, height) + bytes(26) + pixels
-    values = {"emissivity": 1.0, "distance_m": 0.0, "reflected_k": 293.15, "air_k": 293.15, "window_k": 293.15}
+    values = {
+        "emissivity": 1.0,
+        "distance_m": 0.0,
+        "reflected_k": 293.15,
+        "air_k": 293.15,
+        "window_k": 293.15,
+    }
     values |= {"window": 1.0} | dict(settings)
     camera = bytearray(1000)
     struct.pack_into("<H", camera, 0, 2)
@@ -77,10 +97,18 @@ def _records(raw: np.ndarray, order: str, *, png: bool, settings: Mapping[str, f
     struct.pack_into("<f", camera, 780, PLANCK["r2"])
     count, start = 6, 64  # cameras leave blank entries at the end of the directory
     first = start + 32 * count
-    entries = [(_RAW, first, len(raw_record)), (_CAMERA, first + len(raw_record), len(camera))]
+    entries = [
+        (_RAW, first, len(raw_record)),
+        (_CAMERA, first + len(raw_record), len(camera)),
+    ]
     directory = b"".join(
-        struct.pack(f"{order}HHIIII12x", kind, 2, 100, 1, place, size) for kind, place, size in entries
+        struct.pack(f"{order}HHIIII12x", kind, 2, 100, 1, place, size)
+        for kind, place, size in entries
     )
-    header = b"FFF\0" + b"SIMMAT".ljust(16, b"\0") + struct.pack(f"{order}III", 100, start, count)
+    header = (
+        b"FFF\0"
+        + b"SIMMAT".ljust(16, b"\0")
+        + struct.pack(f"{order}III", 100, start, count)
+    )
     blob = header.ljust(start, b"\0") + directory.ljust(32 * count, b"\0")
     return blob + raw_record + bytes(camera)

@@ -21,9 +21,13 @@ from simmat.types import SensorImage
 
 Write = Callable[..., None]
 RAW = np.linspace(13000, 20000, 12 * 16).reshape(12, 16).astype(np.uint16)
-SHARED = Path(os.environ.get("SIMMAT_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
+SHARED = Path(
+    os.environ.get("SIMMAT_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data")
+)
 REAL = SHARED / "radiometric-jpeg"
-real_files = pytest.mark.skipif(not REAL.is_dir(), reason=f"no radiometric JPEGs at {REAL}; set SIMMAT_SHARED_DATA")
+real_files = pytest.mark.skipif(
+    not REAL.is_dir(), reason=f"no radiometric JPEGs at {REAL}; set SIMMAT_SHARED_DATA"
+)
 
 
 def load(path: Path) -> SensorImage:
@@ -40,8 +44,14 @@ def test_stats_say_what_counts_look_like(
         write_dji_jpeg(tmp_path / f"set/{name}.jpg", raw)
     given = ["data", "stats", "set", "--modality", "thermal"]
     group.main(args=given, prog_name="simmat", standalone_mode=False)
-    assert re.search(r"warning: .*kelvin times 64.* 47\.\d °C.*unit=K64", capsys.readouterr().err)
-    group.main(args=[*given, "--modality-option", "unit=K64"], prog_name="simmat", standalone_mode=False)
+    assert re.search(
+        r"warning: .*kelvin times 64.* 47\.\d °C.*unit=K64", capsys.readouterr().err
+    )
+    group.main(
+        args=[*given, "--modality-option", "unit=K64"],
+        prog_name="simmat",
+        standalone_mode=False,
+    )
     assert "warning" not in capsys.readouterr().err
 
 
@@ -67,16 +77,31 @@ def test_a_radiometric_jpeg_gives_the_temperatures_of_its_records(
 
 
 def test_what_air_window_and_surroundings_add_is_taken_away(
-    tmp_path: Path, write_flir_jpeg: Write, kelvin_of: Callable[[np.ndarray], np.ndarray]
+    tmp_path: Path,
+    write_flir_jpeg: Write,
+    kelvin_of: Callable[[np.ndarray], np.ndarray],
 ) -> None:
     """A shiny roof far away reads 20 K too cold where it is left in.
 
     The radiation is followed forward here: object and mirrored surroundings, half of the air, window, half of the air.
     """
-    settings = {"emissivity": 0.8, "distance_m": 50.0, "reflected_k": 263.15, "air_k": 288.15}
+    settings = {
+        "emissivity": 0.8,
+        "distance_m": 50.0,
+        "reflected_k": 263.15,
+        "air_k": 288.15,
+    }
     settings |= {"window_k": 300.0, "window": 0.9}
     celsius = settings["air_k"] - 273.15
-    water = math.sqrt(0.5 * math.exp(1.5587 + 0.06939 * celsius - 0.00027816 * celsius**2 + 6.8455e-7 * celsius**3))
+    water = math.sqrt(
+        0.5
+        * math.exp(
+            1.5587
+            + 0.06939 * celsius
+            - 0.00027816 * celsius**2
+            + 6.8455e-7 * celsius**3
+        )
+    )
     path = math.sqrt(settings["distance_m"] / 2)
     half = 1.9 * math.exp(-path * (0.006569 - 0.002276 * water))
     half -= 0.9 * math.exp(-path * (0.01262 - 0.00667 * water))
@@ -93,10 +118,13 @@ def test_what_air_window_and_surroundings_add_is_taken_away(
     seen = through(seen, settings["window"], settings["window_k"])
     seen = through(seen, half, settings["air_k"])
     write_flir_jpeg(tmp_path / "a.jpg", np.rint(seen).astype(np.uint16), **settings)
-    np.testing.assert_allclose(load(tmp_path / "a.jpg").data[0], truth, atol=0.02)  # a count is 0.01 K
+    # a count is 0.01 K
+    np.testing.assert_allclose(load(tmp_path / "a.jpg").data[0], truth, atol=0.02)
 
 
-def test_records_without_a_calibration_are_counts(tmp_path: Path, write_flir_jpeg: Write) -> None:
+def test_records_without_a_calibration_are_counts(
+    tmp_path: Path, write_flir_jpeg: Write
+) -> None:
     """Kelvin from constants that are not there would be invented."""
     write_flir_jpeg(tmp_path / "a.jpg", RAW, emissivity=0.0)
     image = load(tmp_path / "a.jpg")
@@ -105,7 +133,9 @@ def test_records_without_a_calibration_are_counts(tmp_path: Path, write_flir_jpe
 
 
 @pytest.mark.parametrize(("marker", "times"), [(0xE3, 1), (0xE4, 1), (0xE3, 2)])
-def test_raw_numbers_in_app3_or_app4_segments_are_counts(tmp_path: Path, marker: int, times: int) -> None:
+def test_raw_numbers_in_app3_or_app4_segments_are_counts(
+    tmp_path: Path, marker: int, times: int
+) -> None:
     """DJI keeps them so, and documents no way to kelvin; the picture beside them has 8 bits of automatic gain.
 
     It may be larger than the raw image, and is not read, so that a cut one does no harm.
@@ -119,7 +149,9 @@ def test_raw_numbers_in_app3_or_app4_segments_are_counts(tmp_path: Path, marker:
     assert image.preview_hw == (12 * times, 16 * times)
 
 
-def test_counts_become_kelvin_where_the_user_states_the_unit(tmp_path: Path, write_flir_jpeg: Write) -> None:
+def test_counts_become_kelvin_where_the_user_states_the_unit(
+    tmp_path: Path, write_flir_jpeg: Write
+) -> None:
     """The counts of many DJI cameras are kelvin times 64, but not of all; so it is not guessed."""
     in_k64 = MODALITIES[0].with_options({"thermal": {"unit": "K64"}})
     write_dji_jpeg(tmp_path / "a.jpg", RAW)
@@ -129,7 +161,11 @@ def test_counts_become_kelvin_where_the_user_states_the_unit(tmp_path: Path, wri
     write_dji_jpeg(tmp_path / "b.jpg", RAW // 4)  # 51 to 78 K
     write_flir_jpeg(tmp_path / "c.jpg", RAW)
     Image.new("L", (16, 12), 128).save(tmp_path / "d.jpg")
-    for name, words in (("b", "150 to 2500"), ("c", "temperatures in kelvin"), ("d", "no temperatures")):
+    for name, words in (
+        ("b", "150 to 2500"),
+        ("c", "temperatures in kelvin"),
+        ("d", "no temperatures"),
+    ):
         with pytest.raises(DataError, match=rf"{name}\.jpg: .*{words}.*unit"):
             in_k64.load({"thermal": tmp_path / f"{name}.jpg"})
 
@@ -163,12 +199,16 @@ def test_a_directory_larger_than_its_file_is_refused(
 
 
 @pytest.mark.parametrize("start", [0, 64, 256])
-def test_damaged_records_are_a_data_error(tmp_path: Path, write_flir_jpeg: Write, start: int) -> None:
+def test_damaged_records_are_a_data_error(
+    tmp_path: Path, write_flir_jpeg: Write, start: int
+) -> None:
     """One bad file of a thousand must be named, not end in a traceback or be read as its picture."""
     write_flir_jpeg(tmp_path / "a.jpg", RAW)
     content = (tmp_path / "a.jpg").read_bytes()
     place = content.index(b"FFF\0") + start
-    (tmp_path / "a.jpg").write_bytes(content[:place] + bytes(64) + content[place + 64 :])
+    (tmp_path / "a.jpg").write_bytes(
+        content[:place] + bytes(64) + content[place + 64 :]
+    )
     with pytest.raises(DataError, match=r"a\.jpg: .*(damaged|no raw image|no pixels)"):
         load(tmp_path / "a.jpg")
 
@@ -177,14 +217,26 @@ def test_damaged_records_are_a_data_error(tmp_path: Path, write_flir_jpeg: Write
 @pytest.mark.parametrize("name", ["FLIR_E40", "FLIR_T640", "DJI_XT2"])
 def test_a_real_camera_s_constants_are_those_that_exiftool_reads(name: str) -> None:
     """A constant read from the wrong place gives temperatures that look right."""
-    from simmat_plugin_thermal.radiometric import flir_parameters, flir_records, jpeg_segments
+    from simmat_plugin_thermal.radiometric import (
+        flir_parameters,
+        flir_records,
+        jpeg_segments,
+    )
 
     content = (REAL / f"{name}.jpg").read_bytes()
-    records = b"".join(p[8:] for kind, p in jpeg_segments(content) if kind == 0xE1 and p.startswith(b"FLIR\0"))
+    records = b"".join(
+        p[8:]
+        for kind, p in jpeg_segments(content)
+        if kind == 0xE1 and p.startswith(b"FLIR\0")
+    )
     found = flir_parameters(flir_records(REAL / name, records)[32])
     assert found is not None
     lines = (REAL / f"{name}.txt").read_text(encoding="utf-16").splitlines()
-    said = {k.strip(): v.split()[0] for k, _, v in (line.partition(":") for line in lines) if v.strip()}
+    said = {
+        k.strip(): v.split()[0]
+        for k, _, v in (line.partition(":") for line in lines)
+        if v.strip()
+    }
     expected = {
         "Emissivity": found.emissivity,
         "Object Distance": found.distance_m,
@@ -205,7 +257,10 @@ def test_a_real_camera_s_constants_are_those_that_exiftool_reads(name: str) -> N
     for label, value in expected.items():
         assert value == pytest.approx(float(said[label]), rel=1e-4, abs=0.051), label
     height, width = load(REAL / f"{name}.jpg").size_hw
-    assert (str(height), str(width)) == (said["Raw Thermal Image Height"], said["Raw Thermal Image Width"])
+    assert (str(height), str(width)) == (
+        said["Raw Thermal Image Height"],
+        said["Raw Thermal Image Width"],
+    )
 
 
 @real_files
@@ -222,7 +277,9 @@ def test_a_real_camera_s_constants_are_those_that_exiftool_reads(name: str) -> N
         ("XTS_DJI_0004_R.JPG", "count", 3648, 5411),
     ],
 )
-def test_a_real_camera_s_file_is_read(name: str, unit: str, low: float, high: float) -> None:
+def test_a_real_camera_s_file_is_read(
+    name: str, unit: str, low: float, high: float
+) -> None:
     """Of E40 and T640 another program, flyr 5.1, gives the same kelvin to 0.0001 K."""
     image = load(REAL / name)
     assert image.channels[0].unit == unit
@@ -230,11 +287,18 @@ def test_a_real_camera_s_file_is_read(name: str, unit: str, low: float, high: fl
     assert low <= image.data.min() <= image.data.max() <= high
 
 
-def write_dji_jpeg(path: Path, raw: np.ndarray, *, cut: int = 0, marker: int = 0xE3, times: int = 1) -> None:
+def write_dji_jpeg(
+    path: Path, raw: np.ndarray, *, cut: int = 0, marker: int = 0xE3, times: int = 1
+) -> None:
     """Write a JPEG of `times` the raw image's sides with its little-endian numbers in two segments, APP3 by default."""
     picture = io.BytesIO()
-    Image.new("L", (raw.shape[1] * times, raw.shape[0] * times), 128).save(picture, "JPEG")
+    Image.new("L", (raw.shape[1] * times, raw.shape[0] * times), 128).save(
+        picture, "JPEG"
+    )
     content = raw.astype("<u2").tobytes()[: 2 * raw.size - cut]
     parts = content[: len(content) // 2], content[len(content) // 2 :]
-    segments = b"".join(bytes([0xFF, marker]) + struct.pack(">H", len(part) + 2) + part for part in parts)
+    segments = b"".join(
+        bytes([0xFF, marker]) + struct.pack(">H", len(part) + 2) + part
+        for part in parts
+    )
     path.write_bytes(picture.getvalue()[:2] + segments + picture.getvalue()[2:])

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, PngImagePlugin
-from simmat_plugin_thermal.adapter import COUNTS, TEMPERATURE, MinMaxThermal, Thermal, ThermalOptions
+from simmat_plugin_thermal.adapter import (
+    COUNTS,
+    TEMPERATURE,
+    MinMaxThermal,
+    Thermal,
+    ThermalOptions,
+)
 
 from simmat.errors import ConfigError, DataError
 from simmat.sensors.adapter import ModalityAdapter
@@ -41,9 +47,13 @@ def load(path: Path, modality: str = "thermal") -> SensorImage:
         ("degC", (KELVIN - 273.15).astype(np.float32)),
     ],
 )
-def test_a_tiff_that_states_its_unit_is_read_in_kelvin(tmp_path: Path, unit: str, stored: np.ndarray) -> None:
+def test_a_tiff_that_states_its_unit_is_read_in_kelvin(
+    tmp_path: Path, unit: str, stored: np.ndarray
+) -> None:
     """The file's own word is the only evidence there is."""
-    tifffile.imwrite(tmp_path / "a.tif", stored, description=f'{{"unit": "{unit}"}}', metadata=None)
+    tifffile.imwrite(
+        tmp_path / "a.tif", stored, description=f'{{"unit": "{unit}"}}', metadata=None
+    )
     image = load(tmp_path / "a.tif")
     assert image.channels == (TEMPERATURE,)
     np.testing.assert_allclose(image.data[0], KELVIN, atol=1e-3)
@@ -53,12 +63,19 @@ def test_a_png_that_states_its_unit_is_read_in_kelvin(tmp_path: Path) -> None:
     """PNG has a text field for it."""
     text = PngImagePlugin.PngInfo()
     text.add_text("Description", '{"unit": "cK"}')
-    Image.fromarray(np.rint(KELVIN * 100).astype(np.uint16)).save(tmp_path / "a.png", pnginfo=text)
+    Image.fromarray(np.rint(KELVIN * 100).astype(np.uint16)).save(
+        tmp_path / "a.png", pnginfo=text
+    )
     np.testing.assert_allclose(load(tmp_path / "a.png").data[0], KELVIN, atol=1e-3)
 
 
-@pytest.mark.parametrize("description", ["", "30.5 degC at noon", '{"camera": "x"}', '{"unit": "count"}', "[1]"])
-def test_numbers_without_a_stated_unit_are_counts(tmp_path: Path, description: str) -> None:
+@pytest.mark.parametrize(
+    "description",
+    ["", "30.5 degC at noon", '{"camera": "x"}', '{"unit": "count"}', "[1]"],
+)
+def test_numbers_without_a_stated_unit_are_counts(
+    tmp_path: Path, description: str
+) -> None:
     """30025 may be 300.25 K or plain sensor counts; the file must say."""
     stored = np.rint(KELVIN * 100).astype(np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", stored, description=description, metadata=None)
@@ -76,7 +93,9 @@ def test_numbers_without_a_stated_unit_are_counts(tmp_path: Path, description: s
         ("thermal-c", (KELVIN - 273.15).astype(np.float32)),
     ],
 )
-def test_the_user_can_state_the_unit(tmp_path: Path, modality: str, stored: np.ndarray) -> None:
+def test_the_user_can_state_the_unit(
+    tmp_path: Path, modality: str, stored: np.ndarray
+) -> None:
     """Most 16-bit cameras write kelvin by a scale that only their manual names."""
     np.save(tmp_path / "a.npy", stored)
     image = load(tmp_path / "a.npy", modality)
@@ -84,21 +103,34 @@ def test_the_user_can_state_the_unit(tmp_path: Path, modality: str, stored: np.n
     np.testing.assert_allclose(image.data[0], KELVIN, atol=1e-3)
 
 
-def test_a_file_that_states_another_unit_than_the_user_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_states_another_unit_than_the_user_is_refused(
+    tmp_path: Path,
+) -> None:
     """One of the two is wrong, and only the user can tell which."""
-    tifffile.imwrite(tmp_path / "a.tif", KELVIN.astype(np.float32), description='{"unit": "K"}', metadata=None)
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        KELVIN.astype(np.float32),
+        description='{"unit": "K"}',
+        metadata=None,
+    )
     with pytest.raises(DataError, match=r"unit .*K, .*unit .*degC"):
         load(tmp_path / "a.tif", "thermal-c")
 
 
-def test_numbers_of_another_scale_are_refused_with_the_way_to_read_them(tmp_path: Path) -> None:
+def test_numbers_of_another_scale_are_refused_with_the_way_to_read_them(
+    tmp_path: Path,
+) -> None:
     """FLIR's TLinear has 0.04 K a count, which no option says."""
     np.save(tmp_path / "a.npy", np.rint(KELVIN / 0.04).astype(np.uint16))
-    with pytest.raises(DataError, match=r"150 to 2500 K.*mK.*sensor\.toml with scale = 0\.04"):
+    with pytest.raises(
+        DataError, match=r"150 to 2500 K.*mK.*sensor\.toml with scale = 0\.04"
+    ):
         load(tmp_path / "a.npy", "thermal-ck")
 
 
-def test_a_unit_stated_for_a_jpeg_is_refused(tmp_path: Path, write_flir_jpeg: Write) -> None:
+def test_a_unit_stated_for_a_jpeg_is_refused(
+    tmp_path: Path, write_flir_jpeg: Write
+) -> None:
     """A JPEG's records are in kelvin already; a unit said for it would be a mistake."""
     write_flir_jpeg(tmp_path / "a.jpg", np.full((4, 5), 15000, dtype=np.uint16))
     with pytest.raises(DataError, match="option unit"):
@@ -120,7 +152,9 @@ def test_kelvin_are_saved_with_their_unit(tmp_path: Path, top_k: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.npy"])
-def test_kelvin_are_not_saved_where_their_unit_would_be_lost(tmp_path: Path, name: str) -> None:
+def test_kelvin_are_not_saved_where_their_unit_would_be_lost(
+    tmp_path: Path, name: str
+) -> None:
     """They would come back as counts."""
     image = SensorImage.from_planes(KELVIN, (TEMPERATURE,))
     with pytest.raises(ConfigError, match=r"use \.tif"):
@@ -132,24 +166,37 @@ def test_min_max_scales_every_image_by_itself(tmp_path: Path) -> None:
     """The benchmark feeds raw arrays whose level differs from file to file; only their shape counts."""
     for name, offset in (("a.npy", 0), ("b.npy", 5000)):
         np.save(tmp_path / name, np.array([[100.0, 200.0], [300.0, 500.0]]) + offset)
-    first, second = (load(tmp_path / name, "thermal-minmax") for name in ("a.npy", "b.npy"))
+    first, second = (
+        load(tmp_path / name, "thermal-minmax") for name in ("a.npy", "b.npy")
+    )
     np.testing.assert_allclose(first.data, [[[0, 0.25], [0.5, 1]]])
     np.testing.assert_allclose(second.data, first.data)
 
 
-def test_nodata_is_refused_for_the_records_of_a_radiometric_jpeg(tmp_path: Path, write_flir_jpeg: Write) -> None:
+def test_nodata_is_refused_for_the_records_of_a_radiometric_jpeg(
+    tmp_path: Path, write_flir_jpeg: Write
+) -> None:
     """They hold every pixel's temperature, and no number that the user could have seen."""
     write_flir_jpeg(tmp_path / "a.jpg", np.full((4, 6), 17000, dtype=np.uint16))
     file = tmp_path / "a.jpg"
     with pytest.raises(DataError, match=r"a\.jpg: .*leave --nodata out"):
-        ADAPTERS["thermal"].with_options({"thermal": {"nodata": 0}}).load({"thermal": file})
+        ADAPTERS["thermal"].with_options({"thermal": {"nodata": 0}}).load(
+            {"thermal": file}
+        )
 
 
-def test_a_band_that_states_a_scale_is_refused_where_its_unit_matters(tmp_path: Path) -> None:
+def test_a_band_that_states_a_scale_is_refused_where_its_unit_matters(
+    tmp_path: Path,
+) -> None:
     """Hundredths of a degree with a fill value, read as degrees, would be 2000 K."""
     text = '<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.01</Item></GDALMetadata>'
     tag = [(42112, "s", 0, text, True)]
-    tifffile.imwrite(tmp_path / "a.tif", np.full((2, 2), 1900, np.int16), metadata=None, extratags=tag)
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        np.full((2, 2), 1900, np.int16),
+        metadata=None,
+        extratags=tag,
+    )
     with pytest.raises(DataError, match=r"0.01 plus 0.*'thermal'"):
         load(tmp_path / "a.tif", "thermal-c")
     assert load(tmp_path / "a.tif").channels == (COUNTS,)

@@ -21,7 +21,9 @@ class TestFamilies(FoundationContract):
         return found
 
 
-def test_the_name_of_the_family_alone_means_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_name_of_the_family_alone_means_the_package(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """A model is timm/NAME; `timm` is how `simmat plugins list` calls the plugin."""
     assert run(["plugins", "check", "timm"]) == 0
     assert "package simmat-plugin-timm" in capsys.readouterr().out

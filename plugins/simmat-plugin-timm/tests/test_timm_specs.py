@@ -31,9 +31,10 @@ def test_a_spec_says_what_the_weights_were_trained_with() -> None:
     assert found.pixel_std == pytest.approx([255 * value for value in facts.std])
     assert (found.image_size, found.size_multiple) == (224, 16)
     assert found.weights is not None
-    assert (found.weights.hub, found.weights.filename) == (facts.hf_hub_id, "open_clip_model.safetensors") or (
-        found.weights.filename == "model.safetensors"
-    )
+    assert (found.weights.hub, found.weights.filename) == (
+        facts.hf_hub_id,
+        "open_clip_model.safetensors",
+    ) or (found.weights.filename == "model.safetensors")
     assert found.licence == facts.license
     assert not found.promptable
 
@@ -49,20 +50,26 @@ def test_a_spec_says_what_the_weights_were_trained_with() -> None:
         ("vit_tiny_patch16_384", 384, 16),
     ],
 )
-def test_sizes_are_those_the_patches_and_windows_allow(model: str, native: int, multiple: int) -> None:
+def test_sizes_are_those_the_patches_and_windows_allow(
+    model: str, native: int, multiple: int
+) -> None:
     """Any other is refused by name before anything is built."""
     found = REGISTRY.foundation(f"timm/{model}")
     assert (found.image_size, found.size_multiple) == (native, multiple)
-    with pytest.raises(SpecError, match=f"'timm/{model}' takes .* multiple of {multiple}"):
+    with pytest.raises(
+        SpecError, match=f"'timm/{model}' takes .* multiple of {multiple}"
+    ):
         check_image_size(found, native + 1)
 
 
 def test_the_list_has_the_names_people_look_for() -> None:
     """With and without the tag of their weights."""
     listed = models()
-    assert {"vit_small_patch14_dinov2", "vit_small_patch14_dinov2.lvd142m", "swin_tiny_patch4_window7_224"} <= set(
-        listed
-    )
+    assert {
+        "vit_small_patch14_dinov2",
+        "vit_small_patch14_dinov2.lvd142m",
+        "swin_tiny_patch4_window7_224",
+    } <= set(listed)
     assert not any(name.startswith(("resnet", "convnext")) for name in listed)
     assert "518 px" in listed["vit_small_patch14_dinov2"]
 
@@ -105,7 +112,10 @@ def test_a_model_at_full_size_gives_maps_at_its_strides() -> None:
         with torch.device("meta"):
             body = TimmBody(random_network(name, size, 0), architecture).eval()
             maps = body.maps(body.embed(torch.zeros(1, 3, size, size)))
-        sides = [(1, w, size // stride, size // stride) for w, stride in zip(body.widths, body.strides, strict=True)]
+        sides = [
+            (1, w, size // stride, size // stride)
+            for w, stride in zip(body.widths, body.strides, strict=True)
+        ]
         assert [tuple(level.shape) for level in maps] == sides, name
 
 
@@ -113,7 +123,9 @@ def test_names_that_lead_nowhere_are_distinguished() -> None:
     """A slip gets the nearest name, a model of another kind the reason."""
     with pytest.raises(UnknownNameError, match="'timm/vit_tiny_patch16_224'"):
         REGISTRY.foundation("timm/vit_tny_patch16_224")
-    with pytest.raises(UnknownNameError, match=r"'timm/vit_tiny_patch16_224[.]nonsense'"):
+    with pytest.raises(
+        UnknownNameError, match=r"'timm/vit_tiny_patch16_224[.]nonsense'"
+    ):
         REGISTRY.foundation("timm/vit_tiny_patch16_224.nonsense")
     with pytest.raises(SpecError, match=r"timm/fastvit_t8 .*two"):
         REGISTRY.foundation("timm/fastvit_t8")
@@ -121,8 +133,13 @@ def test_names_that_lead_nowhere_are_distinguished() -> None:
         REGISTRY.foundation("timm/resnet50")
 
 
-@pytest.mark.parametrize(("model", "slices"), [("maxvit_nano_rw_256", ((0,), 1)), ("maxvit_tiny_tf_224", ((0, 2), 3))])
-def test_lora_takes_queries_and_values_only_where_they_are_apart(model: str, slices: Any) -> None:
+@pytest.mark.parametrize(
+    ("model", "slices"),
+    [("maxvit_nano_rw_256", ((0,), 1)), ("maxvit_tiny_tf_224", ((0, 2), 3))],
+)
+def test_lora_takes_queries_and_values_only_where_they_are_apart(
+    model: str, slices: Any
+) -> None:
     """Some MaxViTs keep each head's query, key and value together; a third of all that is a mixture of heads."""
     found = spec(model)
     assert found is not None
@@ -140,22 +157,52 @@ def test_tuning_targets_name_layers_that_exist_and_fit(family: Any) -> None:
     """A pattern that matches nothing, or half, would make a tuner silently tune less."""
     model, targets = family.ours(), family.spec.targets
     modules = dict(model.named_modules())
-    attentions = [name for name, module in modules.items() if name.startswith("backbone") and is_attention(module)]
+    attentions = [
+        name
+        for name, module in modules.items()
+        if name.startswith("backbone") and is_attention(module)
+    ]
     assert bool(attentions) == bool(targets.lora)
-    tuned = [name for pattern in targets.lora for name in modules if re.fullmatch(pattern, name)]
+    tuned = [
+        name
+        for pattern in targets.lora
+        for name in modules
+        if re.fullmatch(pattern, name)
+    ]
     assert len(tuned) == len(set(tuned))
     assert all(takes_lora(modules[name]) for name in tuned)
-    assert all(any(name.startswith(f"{attention}.") for name in tuned) for attention in attentions)
-    assert all(any(name.startswith(f"{attention}.") for attention in attentions) for name in tuned)
+    assert all(
+        any(name.startswith(f"{attention}.") for name in tuned)
+        for attention in attentions
+    )
+    assert all(
+        any(name.startswith(f"{attention}.") for attention in attentions)
+        for name in tuned
+    )
     for pattern in [*targets.lora, *targets.adapters]:
         assert any(re.fullmatch(pattern, name) for name in modules), pattern
     blocks = {attention.rpartition(".")[0] for attention in attentions}
-    adapted = [name for pattern in targets.adapters for name in modules if re.fullmatch(pattern, name)]
+    adapted = [
+        name
+        for pattern in targets.adapters
+        for name in modules
+        if re.fullmatch(pattern, name)
+    ]
     assert not adapted or {name.rpartition(".")[0] for name in adapted} == blocks
     names = [name for name, _ in model.named_parameters()]
-    moved = [name for name in names if any(re.fullmatch(pattern, name) for pattern in targets.embed)]
+    moved = [
+        name
+        for name in names
+        if any(re.fullmatch(pattern, name) for pattern in targets.embed)
+    ]
     first = timm.get_pretrained_cfg(family.model).first_conv
     assert f"backbone.body.model.{first}.weight" in moved
-    assert any("pos_embed" in n for n in moved) == any("pos_embed" in n for n, _ in family.theirs().named_parameters())
-    fresh = [name for name in names if any(re.fullmatch(pattern, name) for pattern in targets.newly_initialized)]
+    assert any("pos_embed" in n for n in moved) == any(
+        "pos_embed" in n for n, _ in family.theirs().named_parameters()
+    )
+    fresh = [
+        name
+        for name in names
+        if any(re.fullmatch(pattern, name) for pattern in targets.newly_initialized)
+    ]
     assert fresh == [name for name in names if not name.startswith("backbone.body.")]

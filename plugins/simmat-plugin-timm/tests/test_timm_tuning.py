@@ -45,8 +45,15 @@ def answer(model: SimMAT, size: int) -> Tensor:
     """Return logits and IoU of two images, one of them half padding."""
     content = torch.ones(2, size, size, dtype=torch.bool)
     content[1, size // 2 :] = False
-    planes = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1)) * content[:, None]
-    prompts = PromptBatch(torch.tensor([0, 1]), torch.full((2, 1, 2), 20.0), torch.ones(2, 1, dtype=torch.int64))
+    planes = (
+        torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+        * content[:, None]
+    )
+    prompts = PromptBatch(
+        torch.tensor([0, 1]),
+        torch.full((2, 1, 2), 20.0),
+        torch.ones(2, 1, dtype=torch.int64),
+    )
     prediction = model(planes, content, prompts)
     return torch.cat([prediction.logits.flatten(1), prediction.iou], 1)
 
@@ -65,11 +72,17 @@ def awake(family: Any, tuner: str) -> PromptableModel:
     model, drawn = family.ours(), torch.Generator().manual_seed(3)
     for parameter in model.requires_grad_(False).parameters():
         fan_in = max(parameter[0].numel(), 1) if parameter.ndim > 1 else 1
-        parameter.add_(torch.randn(parameter.shape, generator=drawn) * (0.3 if fan_in < 300 else 0.5 / fan_in**0.5))
+        parameter.add_(
+            torch.randn(parameter.shape, generator=drawn)
+            * (0.3 if fan_in < 300 else 0.5 / fan_in**0.5)
+        )
     spec = TUNER[tuner]
     options = {**spec.options, **SMALL.get(tuner, {})}
     import_from_string(spec.apply)(
-        model, targets=family.spec.targets, generator=torch.Generator().manual_seed(0), **options
+        model,
+        targets=family.spec.targets,
+        generator=torch.Generator().manual_seed(0),
+        **options,
     )
     return model
 
@@ -83,28 +96,41 @@ def test_a_tuned_model_starts_as_the_untouched_one_and_then_differs(
     if refused(tuner, title_of(request)):
         pytest.skip("refused, see above")
     tuned, plain = awake(family, tuner), awake(family, "frozen")
-    untouched, started = (m.backbone.encode(m.backbone.embed(family.image())).levels[-1] for m in (plain, tuned))
+    untouched, started = (
+        m.backbone.encode(m.backbone.embed(family.image())).levels[-1]
+        for m in (plain, tuned)
+    )
     torch.testing.assert_close(started, untouched, atol=1e-4, rtol=1e-4)
     for parameter in tuned.parameters():
         if parameter.requires_grad:
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
+            parameter.add_(
+                torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
+            )
     moved = tuned.backbone.encode(tuned.backbone.embed(family.image())).levels[-1]
     assert (moved - untouched).abs().mean() > 0.01 * untouched.abs().mean()
 
 
 @pytest.mark.parametrize("transfer", ["first-conv", "channel-attention"])
 @pytest.mark.parametrize("title", ["DINOv2", "Swin", "Hiera"])
-def test_transfer_layers_copy_or_replace_the_first_layer(title: str, transfer: str, make_family: Any) -> None:
+def test_transfer_layers_copy_or_replace_the_first_layer(
+    title: str, transfer: str, make_family: Any
+) -> None:
     """Hiera's overlaps and pads, DINOv2's patch is 14: all unlike SAM's."""
     family = make_family(title)
     model = network(family, "full", transfer)
     answer(model, family.size).square().mean().backward()
-    missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    missing = [
+        name
+        for name, p in model.named_parameters()
+        if p.requires_grad and p.grad is None
+    ]
     assert missing == []
 
 
 @pytest.mark.parametrize("title", ["ViT", "DINOv3", "Swin", "Hiera", "SAM's encoder"])
-def test_gradient_checkpointing_changes_no_gradient(title: str, make_family: Any) -> None:
+def test_gradient_checkpointing_changes_no_gradient(
+    title: str, make_family: Any
+) -> None:
     """Blocks are computed again on the way back, from features that were handed in."""
     family = make_family(title)
     gradients = []
@@ -124,7 +150,9 @@ def test_gradient_checkpointing_recomputes_or_is_not_offered(
 ) -> None:
     """Where timm cannot, training refuses it by name; a switch without an effect would save no memory."""
     model = network(family, "full")
-    assert hasattr(model.foundation, "gradient_checkpointing") == (title_of(request) not in CANNOT_RECOMPUTE)
+    assert hasattr(model.foundation, "gradient_checkpointing") == (
+        title_of(request) not in CANNOT_RECOMPUTE
+    )
     if title_of(request) in CANNOT_RECOMPUTE:
         return
     recomputed, recompute = [], torch.utils.checkpoint.checkpoint
@@ -142,7 +170,14 @@ def test_gradient_checkpointing_recomputes_or_is_not_offered(
 SOFTMAX = ("CoaT", "CoaT-Lite", "MaxViT", "FastViT", "CAFormer", "ViTamin")
 
 
-@pytest.mark.parametrize("title", ["ViT", "Twins", *(pytest.param(title, marks=pytest.mark.slow) for title in SOFTMAX)])
+@pytest.mark.parametrize(
+    "title",
+    [
+        "ViT",
+        "Twins",
+        *(pytest.param(title, marks=pytest.mark.slow) for title in SOFTMAX),
+    ],
+)
 @torch.no_grad()
 def test_what_lora_leaves_alone_are_the_keys(title: str, make_family: Any) -> None:
     """The same added to every key moves no softmax over them; the slices of queries and values must not do that."""
@@ -155,17 +190,24 @@ def test_what_lora_leaves_alone_are_the_keys(title: str, make_family: Any) -> No
         for name, layer in model.named_modules():
             for pattern, (slices, parts) in family.spec.targets.lora.items():
                 if re.fullmatch(pattern, name) and parts > 1:
-                    hooks.append(layer.register_forward_hook(shift(slices, parts, wanted)))
+                    hooks.append(
+                        layer.register_forward_hook(shift(slices, parts, wanted))
+                    )
         assert hooks
         moved = model.backbone.encode(model.backbone.embed(family.image())).levels[-1]
         for hook in hooks:
             hook.remove()
         return moved
 
-    def shift(slices: Sequence[int], parts: int, wanted: Callable[[int, Sequence[int]], bool]) -> Any:
+    def shift(
+        slices: Sequence[int], parts: int, wanted: Callable[[int, Sequence[int]], bool]
+    ) -> Any:
         def hook(layer: nn.Module, given: Any, out: Tensor) -> Tensor:
             dim = 1 if isinstance(layer, nn.Conv2d) else -1
-            pieces = [piece + wanted(i, slices) * 0.5 for i, piece in enumerate(out.chunk(parts, dim))]
+            pieces = [
+                piece + wanted(i, slices) * 0.5
+                for i, piece in enumerate(out.chunk(parts, dim))
+            ]
             return torch.cat(pieces, dim)
 
         return hook
@@ -185,4 +227,8 @@ def test_half_precision_answers_much_the_same(title: str, make_family: Any) -> N
         rough = answer(model, family.size)
         rough.square().mean().backward()
     assert (rough - exact).abs().mean() < 0.1 * exact.abs().mean() + 0.02
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    assert all(
+        p.grad is not None and p.grad.isfinite().all()
+        for p in model.parameters()
+        if p.requires_grad
+    )

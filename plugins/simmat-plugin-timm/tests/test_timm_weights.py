@@ -22,7 +22,10 @@ MODEL = "test_vit"
 
 
 def weights_of(network: Any) -> dict[str, torch.Tensor]:
-    return {name: tensor.contiguous().clone() for name, tensor in network.state_dict().items()}
+    return {
+        name: tensor.contiguous().clone()
+        for name, tensor in network.state_dict().items()
+    }
 
 
 def test_a_torch_file_of_timm_is_read_too(make_family: Any, tmp_path: Path) -> None:
@@ -55,10 +58,14 @@ def test_code_in_a_weight_file_is_not_run(make_family: Any, tmp_path: Path) -> N
     assert not (tmp_path / "hit").exists()
 
 
-def test_weights_of_another_model_are_refused_by_name(family: Any, tmp_path: Path) -> None:
+def test_weights_of_another_model_are_refused_by_name(
+    family: Any, tmp_path: Path
+) -> None:
     """A wrong file must not fill half a network."""
     save_file({"conv1.weight": torch.zeros(4, 3, 7, 7)}, tmp_path / "w.safetensors")
-    with pytest.raises(WeightsError, match=rf"w.safetensors does not fit timm/{family.model}: .*"):
+    with pytest.raises(
+        WeightsError, match=rf"w.safetensors does not fit timm/{family.model}: .*"
+    ):
         family.ours(weights=tmp_path / "w.safetensors")
 
 
@@ -67,7 +74,9 @@ def test_weights_of_another_model_are_refused_by_name(family: Any, tmp_path: Pat
     ["ViT", "DINOv3", "Swin", "Hiera", *(pytest.param(t, marks=pytest.mark.slow) for t in
                                          ("SigLIP without a pooling", "DaViT of Florence"))],
 )  # fmt: skip
-def test_a_missing_tensor_is_refused_and_named(title: str, make_family: Any, tmp_path: Path) -> None:
+def test_a_missing_tensor_is_refused_and_named(
+    title: str, make_family: Any, tmp_path: Path
+) -> None:
     """timm itself goes on with random values in its place where the classifier is left out."""
     family = make_family(title)
     state = weights_of(family.theirs(num_classes=None))
@@ -80,7 +89,9 @@ def test_a_missing_tensor_is_refused_and_named(title: str, make_family: Any, tmp
 
 @pytest.mark.parametrize("content", [b"", b"\x00\x01", b"PK\x03\x04 cut"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
-def test_a_damaged_file_is_refused(content: bytes, suffix: str, make_family: Any, tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused(
+    content: bytes, suffix: str, make_family: Any, tmp_path: Path
+) -> None:
     """A cut download must not end in a stack trace."""
     (tmp_path / f"w{suffix}").write_bytes(content)
     with pytest.raises(WeightsError, match="damaged"):
@@ -105,15 +116,41 @@ def test_a_bundle_is_rebuilt_from_name_and_weights(tmp_path: Path) -> None:
     save_file(weights_of(timm.create_model(MODEL)), file)
     out = tmp_path / "run"
     common = ["--data", str(data), "--checkpoint", str(file), "--device", "cpu"]
-    training = ["--modality", "gray", "--foundation", f"timm/{MODEL}", "--tune", "lora", "--regions", "instances"]
-    sizes = ["--image-size", "64", "--steps", "2", "--batch-size", "1", "--prompts-per-image", "1"]
+    training = [
+        "--modality",
+        "gray",
+        "--foundation",
+        f"timm/{MODEL}",
+        "--tune",
+        "lora",
+        "--regions",
+        "instances",
+    ]
+    sizes = [
+        "--image-size",
+        "64",
+        "--steps",
+        "2",
+        "--batch-size",
+        "1",
+        "--prompts-per-image",
+        "1",
+    ]
     assert run(["train", *common, *training, *sizes, "--out", str(out)]) == 0
     document, _ = read_parts(out)
     assert document["foundation"] == f"timm/{MODEL}"
-    assert document["foundation_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert (
+        document["foundation_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    )
     assert run(["eval", str(out), *common, "--split", "test"]) == 0
     predict = ["predict", str(out), str(data / "images/2.png"), "--point", "20,20"]
-    assert run([*predict, "--checkpoint", str(file), "--out", str(tmp_path / "masks")]) == 0
+    assert (
+        run([*predict, "--checkpoint", str(file), "--out", str(tmp_path / "masks")])
+        == 0
+    )
     assert list((tmp_path / "masks").glob("*mask.png"))
     save_file(weights_of(timm.create_model(MODEL)), file)  # others, random anew
-    assert run([*predict, "--checkpoint", str(file), "--out", str(tmp_path / "again")]) == 2
+    assert (
+        run([*predict, "--checkpoint", str(file), "--out", str(tmp_path / "again")])
+        == 2
+    )

@@ -36,7 +36,12 @@ def sam() -> transformers.PreTrainedModel:
             "num_pos_feats": 8,
             "mlp_dim": 48,
         },
-        "prompt_encoder_config": {"hidden_size": 16, "image_size": 64, "patch_size": 16, "mask_input_channels": 8},
+        "prompt_encoder_config": {
+            "hidden_size": 16,
+            "image_size": 64,
+            "patch_size": 16,
+            "mask_input_channels": 8,
+        },
         "mask_decoder_config": {"hidden_size": 16, **MASK_DECODER},
     }
     return transformers.SamModel(transformers.SamConfig(**parts))
@@ -63,7 +68,11 @@ def sam2() -> transformers.PreTrainedModel:
     }
     config = transformers.Sam2Config(
         vision_config=vision,
-        prompt_encoder_config={"hidden_size": 32, "image_size": 64, "mask_input_channels": 8},
+        prompt_encoder_config={
+            "hidden_size": 32,
+            "image_size": 64,
+            "mask_input_channels": 8,
+        },
         mask_decoder_config={"hidden_size": 32, **MASK_DECODER},
     )
     return transformers.Sam2Model(config)
@@ -89,13 +98,22 @@ def sam3() -> transformers.PreTrainedModel:
     }
     config = transformers.Sam3TrackerConfig(
         vision_config=vision,
-        prompt_encoder_config={"hidden_size": 32, "image_size": 56, "patch_size": 14, "mask_input_channels": 8},
+        prompt_encoder_config={
+            "hidden_size": 32,
+            "image_size": 56,
+            "patch_size": 14,
+            "mask_input_channels": 8,
+        },
         mask_decoder_config={"hidden_size": 32, **MASK_DECODER},
     )
     return transformers.Sam3TrackerModel(config)
 
 
-MAKERS: dict[str, Callable[[], transformers.PreTrainedModel]] = {"sam": sam, "sam2": sam2, "sam3": sam3}
+MAKERS: dict[str, Callable[[], transformers.PreTrainedModel]] = {
+    "sam": sam,
+    "sam2": sam2,
+    "sam3": sam3,
+}
 
 
 @dataclass(frozen=True)
@@ -120,11 +138,17 @@ class Tiny:
         assert found is not None
         return found
 
-    def build(self, size: int | None = None, *, scratch: bool = False, seed: int = 0) -> Any:
+    def build(
+        self, size: int | None = None, *, scratch: bool = False, seed: int = 0
+    ) -> Any:
         """Build it through SimMAT's own door."""
         found = self.spec()
-        weights = found.weights.path if found.weights is not None and not scratch else None
-        return build_foundation(found, image_size=size or self.size, weights=weights, seed=seed)
+        weights = (
+            found.weights.path if found.weights is not None and not scratch else None
+        )
+        return build_foundation(
+            found, image_size=size or self.size, weights=weights, seed=seed
+        )
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,9 @@ def copy_of(tiny: Any, tmp_path: Path, **config: Any) -> Path:
     folder = tmp_path / "model"
     shutil.copytree(tiny.folder, folder)
     values = {**json.loads((folder / "config.json").read_text()), **config}
-    (folder / "config.json").write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
+    (folder / "config.json").write_text(
+        json.dumps({k: v for k, v in values.items() if v is not None})
+    )
     return folder
 
 
@@ -34,17 +36,27 @@ def read(folder: Path) -> FoundationSpec:
     return found
 
 
-def test_a_folder_relative_to_here_is_found(tiny_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_relative_to_here_is_found(
+    tiny_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As one types it, `hf/./sam`."""
     folder = tiny_of("sam").folder
     monkeypatch.chdir(folder.parent)
     found = spec(f"./{folder.name}")
     assert found is not None
-    assert (found.name, found.image_size, found.size_multiple) == (f"hf/./{folder.name}", 64, 16)
+    assert (found.name, found.image_size, found.size_multiple) == (
+        f"hf/./{folder.name}",
+        64,
+        16,
+    )
 
 
-@pytest.mark.parametrize(("name", "size", "multiple"), [("sam2", 64, 32), ("sam3", 56, 14)])
-def test_input_sizes_come_from_the_config(tiny_of: Any, name: str, size: int, multiple: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "size", "multiple"), [("sam2", 64, 32), ("sam3", 56, 14)]
+)
+def test_input_sizes_come_from_the_config(
+    tiny_of: Any, name: str, size: int, multiple: int
+) -> None:
     """Other sizes are refused by the core, by this multiple."""
     found = read(tiny_of(name).folder)
     assert (found.image_size, found.size_multiple) == (size, multiple)
@@ -73,14 +85,32 @@ def test_a_config_without_weights_asks_for_them_or_for_a_random_start(
 @pytest.mark.parametrize(
     ("processor", "mean", "std"),
     [
-        ({"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.1]}, (127.5, 102, 76.5), (51, 51, 25.5)),
-        ({"image_processor": {"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}}, (0, 0, 0), (255, 255, 255)),
-        ({"do_normalize": False, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}, (0, 0, 0), (255, 255, 255)),
-        ({"do_rescale": False, "image_mean": [9, 9, 9], "image_std": [2, 2, 2]}, (9, 9, 9), (2, 2, 2)),
+        (
+            {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.1]},
+            (127.5, 102, 76.5),
+            (51, 51, 25.5),
+        ),
+        (
+            {"image_processor": {"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}},
+            (0, 0, 0),
+            (255, 255, 255),
+        ),
+        (
+            {"do_normalize": False, "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
+            (0, 0, 0),
+            (255, 255, 255),
+        ),
+        (
+            {"do_rescale": False, "image_mean": [9, 9, 9], "image_std": [2, 2, 2]},
+            (9, 9, 9),
+            (2, 2, 2),
+        ),
         ({}, SAM.pixels[0], SAM.pixels[1]),
     ],
 )
-def test_pixel_statistics_are_what_the_image_processor_does(processor: Any, mean: Any, std: Any) -> None:
+def test_pixel_statistics_are_what_the_image_processor_does(
+    processor: Any, mean: Any, std: Any
+) -> None:
     """A model sees RGB as it was trained on, whatever scale its file speaks in."""
     found = pixel_statistics(processor, SAM, "x")
     assert found[0] == pytest.approx(mean)
@@ -98,7 +128,9 @@ def test_pixel_statistics_are_what_the_image_processor_does(processor: Any, mean
         ({"image_mean": [0, 0, 0], "image_std": [1, 0, 1]}, "positive"),
     ],
 )
-def test_damaged_statistics_are_named_with_their_file(processor: Any, said: str) -> None:
+def test_damaged_statistics_are_named_with_their_file(
+    processor: Any, said: str
+) -> None:
     """A plugin's fault is what a TypeError would look like."""
     with pytest.raises(SpecError, match=rf"image processor .*{said}"):
         pixel_statistics(processor, SAM, "here")
@@ -131,7 +163,9 @@ def test_a_config_that_cannot_be_taken_is_refused_with_the_reason(
     tiny_of: Any, tmp_path: Path, config: dict[str, Any], said: str
 ) -> None:
     """Before anything is built, naming the file."""
-    folder = copy_of(tiny_of("sam"), tmp_path, **in_vision_config(tiny_of("sam").folder, config))
+    folder = copy_of(
+        tiny_of("sam"), tmp_path, **in_vision_config(tiny_of("sam").folder, config)
+    )
     with pytest.raises(SpecError, match=r"config[.]json") as error:
         spec(str(folder))
     assert re.search(said, str(error.value))
@@ -140,8 +174,15 @@ def test_a_config_that_cannot_be_taken_is_refused_with_the_reason(
 def in_vision_config(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     """Return fields of a config, those of the encoder within its own."""
     vision = json.loads((folder / "config.json").read_text())["vision_config"]
-    own = {key: value for key, value in config.items() if key in vision and key != "model_type"}
-    return {"vision_config": {**vision, **own}, **{key: value for key, value in config.items() if key not in own}}
+    own = {
+        key: value
+        for key, value in config.items()
+        if key in vision and key != "model_type"
+    }
+    return {
+        "vision_config": {**vision, **own},
+        **{key: value for key, value in config.items() if key not in own},
+    }
 
 
 def test_a_damaged_config_is_refused(tmp_path: Path) -> None:
@@ -152,12 +193,19 @@ def test_a_damaged_config_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["[" * 100_000, '{"model_type": ' * 100 + "1" + "}" * 100, '{"a": 1' + "0" * 400 + "}"]
+    "content",
+    [
+        "[" * 100_000,
+        '{"model_type": ' * 100 + "1" + "}" * 100,
+        '{"a": 1' + "0" * 400 + "}",
+    ],
 )
 def test_a_config_beyond_all_limits_is_refused(tmp_path: Path, content: str) -> None:
     """A file from a hub must not end in an error of the json reader."""
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(SpecError, match=r"config\.json: not valid json: .*(nested|bits)"):
+    with pytest.raises(
+        SpecError, match=r"config\.json: not valid json: .*(nested|bits)"
+    ):
         spec(str(tmp_path))
 
 
@@ -165,7 +213,9 @@ def test_a_config_beyond_all_limits_is_refused(tmp_path: Path, content: str) -> 
     ("name", "said"),
     [("no-such", "does not exist"), (".", "has no config.json")],
 )
-def test_a_place_without_a_model_is_refused(tmp_path: Path, name: str, said: str) -> None:
+def test_a_place_without_a_model_is_refused(
+    tmp_path: Path, name: str, said: str
+) -> None:
     """The full path is named: it may be another than one thinks."""
     with pytest.raises(UnknownNameError, match=said) as error:
         spec(str(tmp_path / name))
@@ -173,9 +223,15 @@ def test_a_place_without_a_model_is_refused(tmp_path: Path, name: str, said: str
 
 
 @pytest.mark.parametrize(
-    ("file", "said"), [("pytorch_model.bin", "pickle"), ("model.safetensors.index.json", "max_shard_size")]
+    ("file", "said"),
+    [
+        ("pytorch_model.bin", "pickle"),
+        ("model.safetensors.index.json", "max_shard_size"),
+    ],
 )
-def test_weights_of_another_form_are_refused(tiny_of: Any, tmp_path: Path, file: str, said: str) -> None:
+def test_weights_of_another_form_are_refused(
+    tiny_of: Any, tmp_path: Path, file: str, said: str
+) -> None:
     """A pickle could run code; several files have no one digest. Both can be mended by save_pretrained."""
     folder = copy_of(tiny_of("sam"), tmp_path)
     (folder / "model.safetensors").rename(folder / file)

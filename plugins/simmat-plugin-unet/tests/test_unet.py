@@ -20,9 +20,17 @@ SIZE = 64
 TUNE = {spec.name: spec for spec in (*TUNERS, *OTHER_TUNERS)}
 
 
-def network(channels: int, tune: str = "full", *, mat: str = "first-conv", seed: int = 0) -> SimMAT:
+def network(
+    channels: int, tune: str = "full", *, mat: str = "first-conv", seed: int = 0
+) -> SimMAT:
     return build_network(
-        UNET, channels=channels, transfer=mat, tuner=tune, image_size=SIZE, weights=find_weights(UNET), seed=seed
+        UNET,
+        channels=channels,
+        transfer=mat,
+        tuner=tune,
+        image_size=SIZE,
+        weights=find_weights(UNET),
+        seed=seed,
     )
 
 
@@ -31,16 +39,24 @@ def unet_of(model: SimMAT) -> UNetModel:
     return model.foundation
 
 
-def asked(*clicks: tuple[float, float, int], image: tuple[int, ...] = (0,), **more: torch.Tensor) -> PromptBatch:
+def asked(
+    *clicks: tuple[float, float, int],
+    image: tuple[int, ...] = (0,),
+    **more: torch.Tensor,
+) -> PromptBatch:
     """As many equal prompts as images are named, of (x, y, label) points."""
     count = len(image)
     points = torch.tensor([[c[:2] for c in clicks]] * count).reshape(count, -1, 2)
-    labels = torch.tensor([[c[2] for c in clicks]] * count, dtype=torch.int64).reshape(count, -1)
+    labels = torch.tensor([[c[2] for c in clicks]] * count, dtype=torch.int64).reshape(
+        count, -1
+    )
     return PromptBatch(torch.tensor(image), points.float(), labels, **more)
 
 
 def planes(images: int, channels: int) -> torch.Tensor:
-    return torch.randn(images, channels, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    return torch.randn(
+        images, channels, SIZE, SIZE, generator=torch.Generator().manual_seed(1)
+    )
 
 
 def whole(images: int) -> torch.Tensor:
@@ -52,7 +68,10 @@ def plain_unet(model: SimMAT, channels: int) -> torch.nn.Module:
     ours = unet_of(model)
     unet = smp.Unet(ENCODER, encoder_weights=None, in_channels=channels + 1, classes=1)
     stem = torch.cat([model.mat.embed.weight, ours.decoder.click.weight], 1)  # type: ignore[union-attr, list-item]
-    body = {f"model.{name}": tensor for name, tensor in ours.backbone.body.state_dict().items()}
+    body = {
+        f"model.{name}": tensor
+        for name, tensor in ours.backbone.body.state_dict().items()
+    }
     unet.encoder.load_state_dict({**body, "model.conv_stem.weight": stem})
     unet.decoder.load_state_dict(ours.decoder.blocks.state_dict())
     unet.segmentation_head.load_state_dict(ours.decoder.head.state_dict())
@@ -61,15 +80,23 @@ def plain_unet(model: SimMAT, channels: int) -> torch.nn.Module:
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_it_is_the_plain_unet_with_the_click_as_one_more_channel(channels: int, training: bool) -> None:
+def test_it_is_the_plain_unet_with_the_click_as_one_more_channel(
+    channels: int, training: bool
+) -> None:
     """It stands for what others use; a model of our own making would be no comparison."""
-    model = network(channels).double()  # in float32 the order of summation alone makes 3e-5
+    # in float32 the order of summation alone makes 3e-5
+    model = network(channels).double()
     plain = plain_unet(model, channels).double().train(training)
     model.train(training)
-    images, prompts = planes(2, channels).double(), asked((20, 30, 1), (50, 9, 0), image=(1, 0, 1))
+    images, prompts = (
+        planes(2, channels).double(),
+        asked((20, 30, 1), (50, 9, 0), image=(1, 0, 1)),
+    )
     with torch.no_grad():
         ours = model(images, whole(2), prompts).logits
-        theirs = plain(torch.cat([images[prompts.image_index], prompt_plane(prompts, SIZE)], 1))
+        theirs = plain(
+            torch.cat([images[prompts.image_index], prompt_plane(prompts, SIZE)], 1)
+        )
     assert ours.shape == (3, 1, SIZE, SIZE)
     torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-9)
 
@@ -84,7 +111,9 @@ def test_its_encoder_holds_the_imagenet_weights() -> None:
     ours = build_unet(UNET, image_size=SIZE, weights=path, seed=0)
     stem = ours.backbone.stem.weight
     torch.testing.assert_close(stem.detach(), found[0])
-    torch.testing.assert_close(ours.decoder.click.weight.detach(), found[0].sum(1, keepdim=True))
+    torch.testing.assert_close(
+        ours.decoder.click.weight.detach(), found[0].sum(1, keepdim=True)
+    )
     last = ours.backbone.body.state_dict()["blocks.6.0.bn3.running_var"]
     assert any(torch.equal(last, tensor) for tensor in found)
 

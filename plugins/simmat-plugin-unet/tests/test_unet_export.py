@@ -15,4 +15,9 @@ def test_as_onnx_it_gives_the_masks_of_torch() -> None:
     """Any number of clicks is drawn into the prompt's plane, not only those that it was traced with."""
     from exports import difference_of_graphs
 
-    assert difference_of_graphs(build_foundation(UNET, image_size=64, weights=None, seed=0), 64) < 1e-3
+    assert (
+        difference_of_graphs(
+            build_foundation(UNET, image_size=64, weights=None, seed=0), 64
+        )
+        < 1e-3
+    )

@@ -36,9 +36,21 @@ def write(path: Path, values: np.ndarray, **options: Any) -> Path:
         ("a.png", np.moveaxis(NUMBERS[:3], 0, 2).astype(np.uint8).copy(), {}),
         ("a.png", NUMBERS[0] > 9, {}),
         ("a.jpg", np.moveaxis(NUMBERS[:3], 0, 2).astype(np.uint8).copy(), {}),
-        ("a.tif", NUMBERS, {"photometric": "minisblack", "planarconfig": "separate", "byteorder": ">"}),
-        ("a.tif", np.moveaxis(NUMBERS, 0, 2), {"photometric": "minisblack", "planarconfig": "contig"}),
-        ("a.tif", NUMBERS, {"photometric": "minisblack", "compression": "zlib", "predictor": True}),
+        (
+            "a.tif",
+            NUMBERS,
+            {"photometric": "minisblack", "planarconfig": "separate", "byteorder": ">"},
+        ),
+        (
+            "a.tif",
+            np.moveaxis(NUMBERS, 0, 2),
+            {"photometric": "minisblack", "planarconfig": "contig"},
+        ),
+        (
+            "a.tif",
+            NUMBERS,
+            {"photometric": "minisblack", "compression": "zlib", "predictor": True},
+        ),
         ("a.tif", NUMBERS[0].astype(np.float32), {"tile": (16, 16)}),
     ],
 )
@@ -54,7 +66,11 @@ def test_a_file_gives_the_numbers_that_simmat_reads(
 
 def test_the_nodata_of_a_tiff_is_missing(tmp_path: Path) -> None:
     """A number far below all others would look like a very cold pixel."""
-    path = write(tmp_path / "a.tif", np.asarray([[7, 9]], np.int16), extratags=[(42113, "s", 0, "7", True)])
+    path = write(
+        tmp_path / "a.tif",
+        np.asarray([[7, 9]], np.int16),
+        extratags=[(42113, "s", 0, "7", True)],
+    )
     np.testing.assert_array_equal(read_file(path, COUNTS), [[[np.nan, 9]]])
 
 
@@ -64,11 +80,20 @@ def test_the_nodata_of_a_tiff_is_missing(tmp_path: Path) -> None:
         (
             "a.tif",
             NUMBERS[0],
-            {"extratags": [(42112, "s", 0, '<Item sample="0" role="scale">2</Item>', True)]},
+            {
+                "extratags": [
+                    (42112, "s", 0, '<Item sample="0" role="scale">2</Item>', True)
+                ]
+            },
             "scale",
         ),
         ("a.tif", NUMBERS, {"photometric": "miniswhite"}, "photometric"),
-        ("a.tif", np.stack([NUMBERS, NUMBERS]), {"photometric": "minisblack", "planarconfig": "separate"}, "one page"),
+        (
+            "a.tif",
+            np.stack([NUMBERS, NUMBERS]),
+            {"photometric": "minisblack", "planarconfig": "separate"},
+            "one page",
+        ),
         ("a.bmp", NUMBERS[0].astype(np.uint8), {}, "no npy, PNG"),
     ],
 )
@@ -88,11 +113,15 @@ def test_whole_numbers_are_not_taken_for_kelvin(tmp_path: Path) -> None:
     assert read_file(kelvin, KELVIN).mean() == 300
 
 
-def test_a_damaged_file_and_a_missing_library_are_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_file_and_a_missing_library_are_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of two packages, a device often has none."""
     path = write(tmp_path / "a.tif", NUMBERS[0])
     (tmp_path / "cut.tif").write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ValueError, match=r"cut\.tif cannot be read .*pixels are missing"):
+    with pytest.raises(
+        ValueError, match=r"cut\.tif cannot be read .*pixels are missing"
+    ):
         read_file(tmp_path / "cut.tif", COUNTS)
     monkeypatch.setitem(sys.modules, "tifffile", None)
     with pytest.raises(ValueError, match=r"tifffile.*simmat-runtime\[images\]"):

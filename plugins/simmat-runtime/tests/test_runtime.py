@@ -28,8 +28,16 @@ from simmat.predictor.tiles import plan_windows as reference_plan
 from simmat.predictor.tiles import prompt_windows as reference_prompt_windows
 from simmat.types import Letterbox, Window
 
-CHANNEL = {"name": "gray", "quantity": "counts", "unit": "count", "valid_range": [0, None]}
-FILES = {name: {"sha256": "0" * 64} for name in ("encoder.onnx", "decoder.onnx", "masks.onnx")}
+CHANNEL = {
+    "name": "gray",
+    "quantity": "counts",
+    "unit": "count",
+    "valid_range": [0, None],
+}
+FILES = {
+    name: {"sha256": "0" * 64}
+    for name in ("encoder.onnx", "decoder.onnx", "masks.onnx")
+}
 MANIFEST: dict[str, Any] = {
     "format": 1,
     "modality": "gray",
@@ -47,18 +55,27 @@ MANIFEST: dict[str, Any] = {
 
 
 def write(folder: Path, **changes: object) -> Path:
-    (folder / "manifest.json").write_text(json.dumps(with_checksum({**MANIFEST, **changes})))
+    (folder / "manifest.json").write_text(
+        json.dumps(with_checksum({**MANIFEST, **changes}))
+    )
     return folder
 
 
 def test_it_imports_neither_torch_nor_simmat() -> None:
     """It runs where neither is installed."""
     code = "import sys, simmat_runtime.command; print(*{'torch', 'simmat'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == ""
+    )
 
 
 @pytest.mark.parametrize(("former", "aspect"), [("keep", "pad"), ("squash", "stretch")])
-def test_a_manifest_with_a_former_word_is_read(tmp_path: Path, former: str, aspect: str) -> None:
+def test_a_manifest_with_a_former_word_is_read(
+    tmp_path: Path, former: str, aspect: str
+) -> None:
     """Models that were exported before go on working."""
     assert read_manifest(write(tmp_path, aspect=former)).aspect == aspect
 
@@ -68,16 +85,23 @@ def test_clicks_are_those_of_simmat(seed: int) -> None:
     """Another click is another object."""
     distance = torch.rand(24, 31, generator=torch.Generator().manual_seed(seed))
     distance[12:] *= 0.3
-    objects = (torch.arange(31) // 6 % 2).repeat(24, 1).float() * torch.tensor([0.2, 0.7])[:, None, None]
+    objects = (torch.arange(31) // 6 % 2).repeat(24, 1).float() * torch.tensor(
+        [0.2, 0.7]
+    )[:, None, None]
     objects[:, :13] = 0.0
     objects[:, 18:] = objects[:, 18:].flip(0)
     parts, classes = reference.object_parts(objects, 9)
     assert set(classes.tolist()) == {0, 1}
-    for one, other in zip(everything.object_parts(objects.numpy(), 9), (parts, classes), strict=True):
+    for one, other in zip(
+        everything.object_parts(objects.numpy(), 9), (parts, classes), strict=True
+    ):
         np.testing.assert_array_equal(one, other)
     expected, _ = reference.click_places(distance, parts, min_peak=0.3, window=3)
     assert (expected[:, 1] > 13).any()
-    np.testing.assert_array_equal(everything.click_places(distance.numpy(), parts, min_peak=0.3, window=3), expected)
+    np.testing.assert_array_equal(
+        everything.click_places(distance.numpy(), parts, min_peak=0.3, window=3),
+        expected,
+    )
     masks = np.zeros((1, 48, 62), np.bool_)
     masks[0, 25:, :30] = True
     missed = reference.uncovered(parts, classes, masks, [0])
@@ -100,7 +124,10 @@ def test_suppression_and_growth_are_those_of_simmat() -> None:
         Instance(None, Window(9, 9, 12, 12), np.eye(3) > 0),
     ]
     inside = rng.random((16, 16)) > 0.3
-    found = [objects.FoundObject(one.window, one.crop, (16, 16), 1.0, (0, 0)) for one in regions]
+    found = [
+        objects.FoundObject(one.window, one.crop, (16, 16), 1.0, (0, 0))
+        for one in regions
+    ]
     grown = reference.grown(regions, torch.from_numpy(inside), 4)
     for one, other in zip(grown, everything.grown(found, inside, 4), strict=True):
         np.testing.assert_array_equal(other.mask, one.mask((16, 16)))
@@ -110,13 +137,22 @@ def test_resizing_and_geometry_are_those_of_simmat() -> None:
     """A click half a pixel off misses small objects."""
     planes = torch.rand(2, 7, 9, generator=torch.Generator().manual_seed(0))
     expected = upsample_logits(planes[None], (16, 20))[0]
-    np.testing.assert_allclose(frames.resized(planes.numpy(), (16, 20)), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        frames.resized(planes.numpy(), (16, 20)), expected, atol=1e-6
+    )
     points = np.asarray([(0, 0), (50, 30)], np.float32)
     for aspect in ("pad", "stretch"):
-        ours, theirs = frames.Letterbox((37, 91), 64, aspect), Letterbox((37, 91), 64, aspect)  # type: ignore[arg-type]
+        ours, theirs = (
+            frames.Letterbox((37, 91), 64, aspect),
+            Letterbox((37, 91), 64, aspect),
+        )  # type: ignore[arg-type]
         assert ours.scaled_hw == theirs.scaled_hw
-        np.testing.assert_array_equal(ours.points_to_input(points), theirs.points_to_input(points))
-        np.testing.assert_array_equal(ours.points_to_original(points), theirs.points_to_original(points))
+        np.testing.assert_array_equal(
+            ours.points_to_input(points), theirs.points_to_input(points)
+        )
+        np.testing.assert_array_equal(
+            ours.points_to_original(points), theirs.points_to_original(points)
+        )
 
 
 def test_windows_are_joined_as_in_simmat() -> None:
@@ -128,19 +164,37 @@ def test_windows_are_joined_as_in_simmat() -> None:
     for x, y, width, height in rng.uniform(0, 40, (20, 4)):
         box = np.asarray([x, y, x + width, y + height / 2], np.float32)
         prompt = Prompt.of((), None, box, None)
-        expected_windows = list(reference_prompt_windows(types.Prompt(prompt.coords, prompt.labels, box), size_hw, 12))
-        assert list(windows.prompt_windows(*prompt.extent(), size_hw, 12)) == expected_windows
+        expected_windows = list(
+            reference_prompt_windows(
+                types.Prompt(prompt.coords, prompt.labels, box), size_hw, 12
+            )
+        )
+        assert (
+            list(windows.prompt_windows(*prompt.extent(), size_hw, 12))
+            == expected_windows
+        )
     blender = ClassMapBlender(size_hw, 32, 8, 3)
     of_windows: list[list[FoundObject]] = []
     parts, probabilities, bands = [], [], []
     for y0, x0, y1, x1 in planned:
         ours, theirs = [], []
         for _ in range(6):
-            (y, x), (h, w), score = rng.integers(0, 24, 2), rng.integers(4, 9, 2), float(rng.random())
-            box = (int(y + y0), int(x + x0), int(min(y + h + y0, y1)), int(min(x + w + x0, x1)))
+            (y, x), (h, w), score = (
+                rng.integers(0, 24, 2),
+                rng.integers(4, 9, 2),
+                float(rng.random()),
+            )
+            box = (
+                int(y + y0),
+                int(x + x0),
+                int(min(y + h + y0, y1)),
+                int(min(x + w + x0, x1)),
+            )
             crop = np.ones((box[2] - box[0], box[3] - box[1]), np.bool_)
             ours.append(objects.FoundObject(box, crop, size_hw, score, (0, 0)))
-            theirs.append(FoundObject(Instance(None, Window(*box), crop), score, (0, 0)))
+            theirs.append(
+                FoundObject(Instance(None, Window(*box), crop), score, (0, 0))
+            )
         parts.append(((y0, x0, y1, x1), ours))
         of_windows.append(theirs)
         probabilities.append(rng.random((3, y1 - y0, x1 - x0)).astype(np.float32))
@@ -148,8 +202,12 @@ def test_windows_are_joined_as_in_simmat() -> None:
     expected = merge_objects(reference_plan(size_hw, 32, 8), of_windows)
     found = windows.joined(parts)
     assert len(found) < 6 * len(planned)
-    assert sorted((one.score, one.window) for one in found) == sorted((o.score, o.instance.window) for o in expected)
-    for (y0, part), (start, band) in zip(windows.blended(size_hw, planned, probabilities, 3), bands, strict=True):
+    assert sorted((one.score, one.window) for one in found) == sorted(
+        (o.score, o.instance.window) for o in expected
+    )
+    for (y0, part), (start, band) in zip(
+        windows.blended(size_hw, planned, probabilities, 3), bands, strict=True
+    ):
         assert y0 == start
         np.testing.assert_allclose(part, band, atol=1e-6)
 
@@ -177,10 +235,15 @@ def test_windows_are_joined_as_in_simmat() -> None:
         ({"dense": {"background": True, "classes": []}}, "classes"),
         ({"dense": {"background": True, "classes": [2**40]}}, "classes"),
         ({"dense": []}, "dense"),
-        ({"dense": {"background": True, "classes": [1], "temperature": 0}}, "temperature"),
+        (
+            {"dense": {"background": True, "classes": [1], "temperature": 0}},
+            "temperature",
+        ),
     ],
 )
-def test_a_wrong_manifest_is_refused(tmp_path: Path, changes: dict[str, object], words: str) -> None:
+def test_a_wrong_manifest_is_refused(
+    tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
     """A newer file must not be read as something else, and a stranger can write a digest, too."""
     with pytest.raises(ModelError, match=words):
         read_manifest(write(tmp_path, **changes))
@@ -189,7 +252,12 @@ def test_a_wrong_manifest_is_refused(tmp_path: Path, changes: dict[str, object],
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (json.dumps({**MANIFEST, "window": 32, "sha256": with_checksum(MANIFEST)["sha256"]}), "was changed"),
+        (
+            json.dumps(
+                {**MANIFEST, "window": 32, "sha256": with_checksum(MANIFEST)["sha256"]}
+            ),
+            "was changed",
+        ),
         (json.dumps(MANIFEST), "was changed"),
         ('{"format": 1e999}', "1e999"),
         ('{"format": NaN}', "NaN"),
@@ -198,7 +266,9 @@ def test_a_wrong_manifest_is_refused(tmp_path: Path, changes: dict[str, object],
         ("[]", "format None"),
     ],
 )
-def test_a_damaged_manifest_is_refused(tmp_path: Path, content: str, words: str) -> None:
+def test_a_damaged_manifest_is_refused(
+    tmp_path: Path, content: str, words: str
+) -> None:
     """Folders are copied by hand and edited, and some are not what they say."""
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(ModelError, match=words):
@@ -234,7 +304,9 @@ def test_a_folder_without_a_manifest_or_a_file_is_refused(tmp_path: Path) -> Non
         (np.asarray([["a"]]), "numbers"),
     ],
 )
-def test_an_image_that_does_not_fit_is_refused(tmp_path: Path, image: np.ndarray, words: str) -> None:
+def test_an_image_that_does_not_fit_is_refused(
+    tmp_path: Path, image: np.ndarray, words: str
+) -> None:
     """Channels are never guessed."""
     model = simmat_runtime.load(write(tmp_path), check=False)
     with pytest.raises(ValueError, match=words):
@@ -254,7 +326,9 @@ def test_an_image_that_does_not_fit_is_refused(tmp_path: Path, image: np.ndarray
         ({}, "at least one point"),
     ],
 )
-def test_a_prompt_that_does_not_fit_is_refused(prompt: dict[str, Any], words: str) -> None:
+def test_a_prompt_that_does_not_fit_is_refused(
+    prompt: dict[str, Any], words: str
+) -> None:
     """Numbers are never taken as other coordinates than they were given as."""
     given: dict[str, Any] = {"points": (), "labels": None, "box": None, "mask": None}
     with pytest.raises(ValueError, match=words):
@@ -263,7 +337,11 @@ def test_a_prompt_that_does_not_fit_is_refused(prompt: dict[str, Any], words: st
 
 @pytest.mark.parametrize(
     ("changed", "words"),
-    [({"image": "none.npy"}, "none.npy"), ({"--out": "none/mask.npy"}, "mkdir"), ({"--point": "a,b"}, "2 numbers")],
+    [
+        ({"image": "none.npy"}, "none.npy"),
+        ({"--out": "none/mask.npy"}, "mkdir"),
+        ({"--point": "a,b"}, "2 numbers"),
+    ],
 )
 def test_the_command_names_what_is_missing(
     tmp_path: Path,
@@ -277,7 +355,12 @@ def test_the_command_names_what_is_missing(
     monkeypatch.chdir(write(tmp_path))
     np.save("image.npy", np.zeros((1, 8, 8)))
     given = {"image": "image.npy", "--point": "1,1", "--out": "mask.npy", **changed}
-    arguments = ["predict", ".", given.pop("image"), *(text for option in given.items() for text in option)]
+    arguments = [
+        "predict",
+        ".",
+        given.pop("image"),
+        *(text for option in given.items() for text in option),
+    ]
     try:
         code = main(arguments)
     except SystemExit as error:  # of argparse
@@ -286,13 +369,18 @@ def test_the_command_names_what_is_missing(
     assert words in capsys.readouterr().err
 
 
-def test_the_command_says_bad_input_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_bad_input_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Exit code 2 and no traceback, as every command of SimMAT."""
     (tmp_path / "image.npy").write_text("no numbers")
     given = [str(write(tmp_path)), str(tmp_path / "image.npy"), "--point", "1,1"]
     for arguments, words in (
         ([*given, "--out", "mask.npy"], "encoder.onnx cannot be read"),
-        ([str(tmp_path / "none"), *given[1:], "--out", "mask.npy"], "no exported model"),
+        (
+            [str(tmp_path / "none"), *given[1:], "--out", "mask.npy"],
+            "no exported model",
+        ),
     ):
         assert main(["predict", *arguments]) == 2
         said = capsys.readouterr().err

@@ -28,7 +28,9 @@ def test_it_makes_a_package_and_says_what_to_do_next(
     assert run(["plugins", "new", "side-scan"]) == 0
     said = capsys.readouterr().out
     made = tmp_path / "simmat-plugin-side-scan"
-    files = sorted(str(file.relative_to(made)) for file in made.rglob("*") if file.is_file())
+    files = sorted(
+        str(file.relative_to(made)) for file in made.rglob("*") if file.is_file()
+    )
     assert files == [
         ".gitignore",
         "README.md",
@@ -43,17 +45,28 @@ def test_it_makes_a_package_and_says_what_to_do_next(
 
 def test_its_pyproject_names_the_plugin_and_a_range_of_simmat(tmp_path: Path) -> None:
     """The contract may change with a minor version, so the range ends there."""
-    project = tomllib.loads((make_plugin("sonar", tmp_path) / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"] == {group: {"sonar": "simmat_plugin_sonar"} for group in ("simmat", "simmat.names")}
+    project = tomllib.loads(
+        (make_plugin("sonar", tmp_path) / "pyproject.toml").read_text()
+    )["project"]
+    assert project["entry-points"] == {
+        group: {"sonar": "simmat_plugin_sonar"} for group in ("simmat", "simmat.names")
+    }
     major, minor = core.__version__.split(".")[:2]
-    assert project["dependencies"] == ["numpy>=1.26", f"simmat>={major}.{minor},<{major}.{int(minor) + 1}"]
+    assert project["dependencies"] == [
+        "numpy>=1.26",
+        f"simmat>={major}.{minor},<{major}.{int(minor) + 1}",
+    ]
 
 
-def test_its_sensor_reads_the_sample_that_comes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_sensor_reads_the_sample_that_comes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the generated tests test."""
     made = make_plugin("new-sensor", tmp_path)
     monkeypatch.syspath_prepend(str(made / "src"))
-    entry = importlib.metadata.EntryPoint("new-sensor", "simmat_plugin_new_sensor", "simmat")
+    entry = importlib.metadata.EntryPoint(
+        "new-sensor", "simmat_plugin_new_sensor", "simmat"
+    )
     adapter = load_plugins([entry], {}).modality("new-sensor")
     image = adapter.load({"new-sensor": made / "tests" / "sample.png"})
     assert image.size_hw == (47, 61)  # odd: an even one shows no sensor that crops
@@ -61,17 +74,23 @@ def test_its_sensor_reads_the_sample_that_comes_with_it(tmp_path: Path, monkeypa
     assert image.valid.all()
 
 
-def test_no_check_of_its_sensor_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_check_of_its_sensor_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A check that is skipped says nothing; a newcomer who reads "0 failed" takes the sensor for checked."""
     made = make_plugin("ultrasound-probe", tmp_path)
     monkeypatch.syspath_prepend(str(made / "src"))
-    entry = importlib.metadata.EntryPoint("ultrasound-probe", "simmat_plugin_ultrasound_probe", "simmat")
+    entry = importlib.metadata.EntryPoint(
+        "ultrasound-probe", "simmat_plugin_ultrasound_probe", "simmat"
+    )
     ((_, _, run_in),) = find_checkable("ultrasound-probe", load_plugins([entry], {}))
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     results = list(run_in(scratch))
     assert len(results) > 12
-    assert {result.check: result.why for result in results if result.status != "ok"} == {}
+    assert {
+        result.check: result.why for result in results if result.status != "ok"
+    } == {}
 
 
 @pytest.mark.slow
@@ -86,7 +105,10 @@ def test_a_part_of_each_other_kind_passes_its_checks(
     ((_, _, run_in),) = find_checkable(name, load_plugins([entry], {}))
     results = list(run_in(tmp_path))
     unkept = {result.check for result in results if result.status != "ok"}
-    assert unkept == ({"weights-are-the-ones-described"} if kind == "foundation" else set())  # it is random
+    # it is random
+    assert unkept == (
+        {"weights-are-the-ones-described"} if kind == "foundation" else set()
+    )
     assert results
 
 
@@ -94,11 +116,27 @@ def test_a_part_of_each_other_kind_passes_its_checks(
 def test_what_it_makes_is_clean(kind: str, tmp_path: Path) -> None:
     """Code that people begin with should not greet them with warnings."""
     made = make_plugin("sonar", tmp_path, kind)
-    assert all("$" not in file.read_text() for file in made.rglob("*") if file.suffix in (".py", ".toml", ".md"))
-    own = ["--isolated", "--no-cache", "--line-length", "120", "--target-version", "py311"]
-    for command in (["check", "--select", "E,F,W,I,UP,B,C4,SIM,RUF,PT"], ["format", "--check"]):
+    assert all(
+        "$" not in file.read_text()
+        for file in made.rglob("*")
+        if file.suffix in (".py", ".toml", ".md")
+    )
+    own = [
+        "--isolated",
+        "--no-cache",
+        "--line-length",
+        "120",
+        "--target-version",
+        "py311",
+    ]
+    for command in (
+        ["check", "--select", "E,F,W,I,UP,B,C4,SIM,RUF,PT"],
+        ["format", "--check"],
+    ):
         line = [sys.executable, "-m", "ruff", *command, *own, "."]
-        done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=made)
+        done = subprocess.run(
+            line, capture_output=True, text=True, check=False, cwd=made
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -126,7 +164,9 @@ def test_a_name_that_cannot_be_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_there_is_never_touched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_there_is_never_touched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It may hold a week's work."""
     there = tmp_path / "simmat-plugin-lidar"
     there.mkdir()

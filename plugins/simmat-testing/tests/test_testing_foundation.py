@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 from broken_foundations import BROKEN, GOOD, shipped
-from simmat_testing import FOUNDATION_CHECKS, FoundationCase, FoundationContract, run_check
+from simmat_testing import (
+    FOUNDATION_CHECKS,
+    FoundationCase,
+    FoundationContract,
+    run_check,
+)
 
 from simmat.plugin_specs import FoundationSpec
 
@@ -39,7 +44,9 @@ def test_every_check_has_a_model_that_breaks_it() -> None:
     assert set(BROKEN) == set(FOUNDATION_CHECKS)
 
 
-@pytest.mark.parametrize(("name", "spec", "said"), CASES, ids=[f"{n}-{i}" for i, (n, *_) in enumerate(CASES)])
+@pytest.mark.parametrize(
+    ("name", "spec", "said"), CASES, ids=[f"{n}-{i}" for i, (n, *_) in enumerate(CASES)]
+)
 def test_a_broken_model_fails_its_check_and_is_given_the_reason(
     name: str, spec: FoundationSpec, said: str, tmp_path: Path
 ) -> None:
@@ -53,7 +60,13 @@ def test_a_broken_model_fails_its_check_and_is_given_the_reason(
 def test_a_network_may_scale_its_pixels_itself(tmp_path: Path) -> None:
     """Statistics times 255, as those on the scale of 0 to 1 are told, would break one that takes 0 to 255."""
     spec = replace(GOOD, pixel_mean=(0.0, 0.0, 0.0), pixel_std=(1.0, 1.0, 1.0))
-    assert run_check(FOUNDATION_CHECKS["pixel-statistics-are-counts"], FoundationCase(spec, tmp_path)).status == "ok"
+    assert (
+        run_check(
+            FOUNDATION_CHECKS["pixel-statistics-are-counts"],
+            FoundationCase(spec, tmp_path),
+        ).status
+        == "ok"
+    )
 
 
 def test_weights_that_are_shipped_are_loaded(tmp_path: Path) -> None:

@@ -39,7 +39,10 @@ class TestForgotten(ModalityContract):
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Run two checks of a sensor alone: what a front end shows does not depend on how many there are."""
-    few = {name: MODALITY_CHECKS[name] for name in ("unit-fits-quantity", "same-file-same-bits")}
+    few = {
+        name: MODALITY_CHECKS[name]
+        for name in ("unit-fits-quantity", "same-file-same-bits")
+    }
     monkeypatch.setattr("simmat_testing.find_parts.MODALITY_CHECKS", few)
     return list(few)
 
@@ -51,7 +54,9 @@ def _broken(case: object) -> None:
 
 
 @pytest.mark.slow
-def test_pytest_names_each_check_and_shows_rule_finding_and_advice(tmp_path: Path) -> None:
+def test_pytest_names_each_check_and_shows_rule_finding_and_advice(
+    tmp_path: Path,
+) -> None:
     """The message is all an author gets; a traceback through the kit would hide it."""
     (tmp_path / "test_broken.py").write_text(BROKEN_TEST, encoding="utf-8")
     command = [
@@ -65,8 +70,17 @@ def test_pytest_names_each_check_and_shows_rule_finding_and_advice(tmp_path: Pat
         "-k",
         "unit or TestForgotten and names",
     ]
-    done = subprocess.run([*command, "-rA", "."], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert "FAILED test_broken.py::TestNarrowGray::test_contract[unit-fits-quantity]" in done.stdout
+    done = subprocess.run(
+        [*command, "-rA", "."],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (
+        "FAILED test_broken.py::TestNarrowGray::test_contract[unit-fits-quantity]"
+        in done.stdout
+    )
     assert "unit-fits-quantity: The unit of a channel" in done.stdout
     assert re.search("found: .*'gray' .*'DN'", done.stdout)
     assert re.search("do: .*'count'", done.stdout)
@@ -82,14 +96,18 @@ def test_the_kit_loads_without_pytest_and_asks_for_it_where_it_is_needed() -> No
         "print(len(simmat_testing.MODALITY_CHECKS))\n"
         "simmat_testing.ModalityContract"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert int(done.stdout) == len(MODALITY_CHECKS)
     assert "pip install pytest" in done.stderr
 
 
 @pytest.mark.plugins
 @pytest.mark.usefixtures("quick")
-def test_the_command_prints_one_line_for_each_check(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_one_line_for_each_check(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """One can read it at a glance and grep it."""
     assert run(["plugins", "check", "gray"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]
@@ -103,7 +121,9 @@ def test_the_command_prints_one_line_for_each_check(capsys: pytest.CaptureFixtur
 
 @pytest.mark.plugins
 @pytest.mark.usefixtures("quick")
-def test_what_cannot_be_checked_is_skipped_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_checked_is_skipped_with_the_reason(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """A check that did not run must not look like one that passed."""
     assert run(["plugins", "check", "raster"]) == 0
     out = capsys.readouterr().out
@@ -113,7 +133,9 @@ def test_what_cannot_be_checked_is_skipped_with_the_reason(capsys: pytest.Captur
 
 @pytest.mark.plugins
 @pytest.mark.usefixtures("quick")
-def test_a_sample_file_can_be_given(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_sample_file_can_be_given(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     """A sensor that is not simulated is checked on a recording."""
     file = tmp_path / "a.npy"
     write_image(file, np.zeros((2, 8, 9), dtype=np.float32))
@@ -126,7 +148,9 @@ def test_a_failure_ends_with_1_and_json_stays_json(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A build server reads the code, a page the json; neither may trip over a plugin that prints."""
-    monkeypatch.setattr("simmat_testing.find_parts.MODALITY_CHECKS", {"broken": _broken})
+    monkeypatch.setattr(
+        "simmat_testing.find_parts.MODALITY_CHECKS", {"broken": _broken}
+    )
     assert run(["plugins", "check", "gray", "--json"]) == 1
     captured = capsys.readouterr()
     shown = json.loads(captured.out)
@@ -151,7 +175,9 @@ def test_a_failure_ends_with_1_and_json_stays_json(
         (f"gray --source gray={os.devnull} --source gray={os.devnull}", os.devnull),
     ],
 )
-def test_a_mistake_ends_with_2_and_one_line(capsys: pytest.CaptureFixture[str], words: str, said: str) -> None:
+def test_a_mistake_ends_with_2_and_one_line(
+    capsys: pytest.CaptureFixture[str], words: str, said: str
+) -> None:
     """2 is a mistake one can fix; 1 means that a plugin is broken."""
     assert run(["plugins", "check", *words.split()]) == 2
     captured = capsys.readouterr()
@@ -165,18 +191,35 @@ def test_a_package_brings_all_that_it_gives(
 ) -> None:
     """One command before a release."""
     for kind in ("MODALITY", "FOUNDATION", "PACKAGE", "TRANSFER_LAYER", "TUNER"):
-        monkeypatch.setattr(f"simmat_testing.find_parts.{kind}_CHECKS", {"good": lambda case: None})
+        monkeypatch.setattr(
+            f"simmat_testing.find_parts.{kind}_CHECKS", {"good": lambda case: None}
+        )
     assert run(["plugins", "check", "simmat", "--json"]) == 0
-    shown = [(subject["kind"], subject["name"]) for subject in json.loads(capsys.readouterr().out)["subjects"]]
+    shown = [
+        (subject["kind"], subject["name"])
+        for subject in json.loads(capsys.readouterr().out)["subjects"]
+    ]
     assert shown[0] == ("package", "simmat")
-    assert {name for kind, name in shown if kind == "modality"} == {"rgb", "gray", "raster"}
+    assert {name for kind, name in shown if kind == "modality"} == {
+        "rgb",
+        "gray",
+        "raster",
+    }
     assert {("transfer layer", "mat"), ("tuner", "lora")} <= set(shown)
 
 
 def test_every_rule_is_a_sentence_for_the_page_on_conformance() -> None:
     """An author reads the page before the first failure; `make docs` makes its tables from the docstrings."""
-    page = (Path(__file__).parents[3] / "docs" / "conformance.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "conformance.md").read_text(
+        encoding="utf-8"
+    )
     kinds = re.findall(r"^<!-- rules: (\w+) -->$", page, flags=re.MULTILINE)
-    assert {f"{kind}_CHECKS" for kind in kinds} == {name for name in vars(find_parts) if name.endswith("_CHECKS")}
-    rules = [rule_of(check) for kind in kinds for check in getattr(find_parts, f"{kind}_CHECKS").values()]
+    assert {f"{kind}_CHECKS" for kind in kinds} == {
+        name for name in vars(find_parts) if name.endswith("_CHECKS")
+    }
+    rules = [
+        rule_of(check)
+        for kind in kinds
+        for check in getattr(find_parts, f"{kind}_CHECKS").values()
+    ]
     assert all(20 < len(rule) < 160 and rule.endswith(".") for rule in rules)

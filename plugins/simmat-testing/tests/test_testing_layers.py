@@ -9,7 +9,11 @@ import click
 import pytest
 import torch
 from simmat_testing import run_check
-from simmat_testing.find_parts import COMMAND_CHECKS, TRANSFER_LAYER_CHECKS, TUNER_CHECKS
+from simmat_testing.find_parts import (
+    COMMAND_CHECKS,
+    TRANSFER_LAYER_CHECKS,
+    TUNER_CHECKS,
+)
 from simmat_testing.layer_checks import TransferLayerCase
 from simmat_testing.networks import TUNER
 from torch import Tensor, nn
@@ -24,22 +28,35 @@ class Layer(nn.Module):
     def __init__(self, fault: str, generator: torch.Generator) -> None:
         super().__init__()
         self.fault = fault
-        self.weight = nn.Parameter(torch.rand(3, 1, 1, generator=None if fault == "seed" else generator))
+        self.weight = nn.Parameter(
+            torch.rand(3, 1, 1, generator=None if fault == "seed" else generator)
+        )
         if fault == "unused":
             self.unused = nn.Parameter(torch.zeros(1))
-        self.hidden = float(torch.rand((), generator=generator)) if fault == "hidden" else 0.0
+        self.hidden = (
+            float(torch.rand((), generator=generator)) if fault == "hidden" else 0.0
+        )
 
     def forward(self, planes: Tensor) -> Tensor:
         mean = planes.mean(1, keepdim=True) * self.weight + self.hidden
         return mean[:, :, ::2] if self.fault == "shape" else mean
 
 
-def build_layer(*, channels: Any, zero_shot: Any, backbone: Any, generator: torch.Generator, fault: str) -> nn.Module:
+def build_layer(
+    *,
+    channels: Any,
+    zero_shot: Any,
+    backbone: Any,
+    generator: torch.Generator,
+    fault: str,
+) -> nn.Module:
     """Build a layer."""
     return Layer(fault, generator)
 
 
-def apply_tuner(model: nn.Module, *, targets: Any, generator: torch.Generator, fault: str) -> None:
+def apply_tuner(
+    model: nn.Module, *, targets: Any, generator: torch.Generator, fault: str
+) -> None:
     """Train a layer of the decoder."""
     layer = model.get_submodule("decoder.weigh")
     layer.requires_grad_(True)
@@ -55,14 +72,25 @@ def apply_tuner(model: nn.Module, *, targets: Any, generator: torch.Generator, f
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("check", "fault"), list(zip(TRANSFER_LAYER_CHECKS, ("shape", "seed", "unused", "hidden"), strict=True))
+    ("check", "fault"),
+    list(
+        zip(TRANSFER_LAYER_CHECKS, ("shape", "seed", "unused", "hidden"), strict=True)
+    ),
 )
-def test_a_broken_layer_fails_its_check_and_a_good_one_passes(check: str, fault: str, tmp_path: Path) -> None:
+def test_a_broken_layer_fails_its_check_and_a_good_one_passes(
+    check: str, fault: str, tmp_path: Path
+) -> None:
     """A check that nothing fails may check nothing."""
     for option, status in ((fault, "failed"), ("", "ok")):
-        spec = TransferLayerSpec("broken", "a layer", f"{__name__}:build_layer", options={"fault": option})
-        result = run_check(TRANSFER_LAYER_CHECKS[check], TransferLayerCase(spec, tmp_path))
-        assert (result.status, bool(result.advice)) == (status, status == "failed"), result.why
+        spec = TransferLayerSpec(
+            "broken", "a layer", f"{__name__}:build_layer", options={"fault": option}
+        )
+        result = run_check(
+            TRANSFER_LAYER_CHECKS[check], TransferLayerCase(spec, tmp_path)
+        )
+        assert (result.status, bool(result.advice)) == (status, status == "failed"), (
+            result.why
+        )
 
 
 @pytest.mark.parametrize(
@@ -74,21 +102,32 @@ def test_a_broken_layer_fails_its_check_and_a_good_one_passes(check: str, fault:
         ("tuner-trains-with-a-gradient", "never", "failed"),
     ],
 )
-def test_a_broken_tuner_fails_its_check_and_a_good_one_passes(check: str, fault: str, status: str) -> None:
+def test_a_broken_tuner_fails_its_check_and_a_good_one_passes(
+    check: str, fault: str, status: str
+) -> None:
     """A check that nothing fails may check nothing."""
     for option, expected in ((fault, status), ("", "ok")):
-        spec = TunerSpec("broken", "a tuner", f"{__name__}:apply_tuner", options={"fault": option})
+        spec = TunerSpec(
+            "broken", "a tuner", f"{__name__}:apply_tuner", options={"fault": option}
+        )
         assert run_check(TUNER_CHECKS[check], spec).status == expected
 
 
 def test_a_command_without_help_fails() -> None:
     """It would stand in the list of commands without a word."""
     for text, status in (("", "failed"), ("Do it.", "ok")):
-        assert run_check(COMMAND_CHECKS["command-shows-its-help"], click.Command("do", help=text)).status == status
+        assert (
+            run_check(
+                COMMAND_CHECKS["command-shows-its-help"], click.Command("do", help=text)
+            ).status
+            == status
+        )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", [*TRANSFER_LAYERS, *TUNER.values()], ids=lambda spec: spec.name)
+@pytest.mark.parametrize(
+    "spec", [*TRANSFER_LAYERS, *TUNER.values()], ids=lambda spec: spec.name
+)
 def test_our_own_parts_keep_their_contract(spec: Any, tmp_path: Path) -> None:
     """The rules are those that our own parts keep."""
     is_layer = isinstance(spec, TransferLayerSpec)

@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from broken_modalities import BROKEN, Angles, Filters, Good, Rounds, with_channel
-from simmat_testing import MODALITY_CHECKS, ModalityCase, ModalityContract, run_check, run_checks
+from simmat_testing import (
+    MODALITY_CHECKS,
+    ModalityCase,
+    ModalityContract,
+    run_check,
+    run_checks,
+)
 
 from simmat.io.images import write_image
 from simmat.sensors.adapter import ModalityAdapter, PathsBySource
@@ -34,19 +40,37 @@ class TestGood(ModalityContract):
 
 def test_angles_that_turn_with_the_image_are_right(tmp_path: Path) -> None:
     """A rule on places must leave room for values that change with direction."""
-    assert run_check(MODALITY_CHECKS["flips-and-turns-move-pixels"], ModalityCase(Angles(), tmp_path)).status == "ok"
+    assert (
+        run_check(
+            MODALITY_CHECKS["flips-and-turns-move-pixels"],
+            ModalityCase(Angles(), tmp_path),
+        ).status
+        == "ok"
+    )
 
 
-@pytest.mark.parametrize("sensor", [Rounds(), Filters()], ids=["whole numbers", "a filter against speckle"])
-def test_a_file_may_round_and_load_may_filter(sensor: ModalityAdapter, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "sensor", [Rounds(), Filters()], ids=["whole numbers", "a filter against speckle"]
+)
+def test_a_file_may_round_and_load_may_filter(
+    sensor: ModalityAdapter, tmp_path: Path
+) -> None:
     """What is saved comes back as the format and the sensor let it, not bit for bit."""
-    assert run_check(MODALITY_CHECKS["what-is-saved-is-loaded"], ModalityCase(sensor, tmp_path)).status == "ok"
+    assert (
+        run_check(
+            MODALITY_CHECKS["what-is-saved-is-loaded"], ModalityCase(sensor, tmp_path)
+        ).status
+        == "ok"
+    )
 
 
 class TestBuiltIn(ModalityContract):
     """Our own sensors are the first that people read."""
 
-    @pytest.fixture(params=[adapter for adapter in MODALITIES if adapter.name != "raster"], ids=lambda a: a.name)
+    @pytest.fixture(
+        params=[adapter for adapter in MODALITIES if adapter.name != "raster"],
+        ids=lambda a: a.name,
+    )
     def modality(self, request: pytest.FixtureRequest) -> ModalityAdapter:
         adapter: ModalityAdapter = request.param
         return adapter
@@ -61,7 +85,10 @@ class TestRaster(ModalityContract):
 
     @pytest.fixture
     def samples(self, tmp_path: Path) -> list[dict[str, Path]]:
-        write_image(tmp_path / "a.tif", np.random.default_rng(0).integers(0, 4096, (4, 61, 83)).astype(np.uint16))
+        write_image(
+            tmp_path / "a.tif",
+            np.random.default_rng(0).integers(0, 4096, (4, 61, 83)).astype(np.uint16),
+        )
         return [{"raster": tmp_path / "a.tif"}]
 
 
@@ -84,24 +111,44 @@ def test_a_broken_sensor_fails_its_check_and_is_given_the_reason(
 RIGHT = [
     {"quantity": "angle_of_polarization", "unit": "deg"},
     {"quantity": "variance", "unit": "K2"},  # a quantity of the author's own
-    {"name": "tb_1.4h", "quantity": "brightness_temperature", "wavelength_um": 214_000.0},
+    {
+        "name": "tb_1.4h",
+        "quantity": "brightness_temperature",
+        "wavelength_um": 214_000.0,
+    },
     {"name": "range", "quantity": "range", "unit": "m", "wavelength_um": 3893.0},
 ]
 
 
-@pytest.mark.parametrize("changes", RIGHT, ids=lambda changes: str(changes.get("wavelength_um", changes["quantity"])))
+@pytest.mark.parametrize(
+    "changes",
+    RIGHT,
+    ids=lambda changes: str(changes.get("wavelength_um", changes["quantity"])),
+)
 @pytest.mark.parametrize("name", ["unit-fits-quantity", "wavelengths-plausible"])
-def test_a_right_channel_of_any_sensor_is_taken(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
+def test_a_right_channel_of_any_sensor_is_taken(
+    name: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
     """A rule that fails what is right teaches its readers to look away."""
-    result = run_check(MODALITY_CHECKS[name], ModalityCase(with_channel(**changes)(), tmp_path))
+    result = run_check(
+        MODALITY_CHECKS[name], ModalityCase(with_channel(**changes)(), tmp_path)
+    )
     assert result.status == "ok", result.why
 
 
-def test_without_simulation_and_files_reading_is_skipped_with_the_reason(tmp_path: Path) -> None:
+def test_without_simulation_and_files_reading_is_skipped_with_the_reason(
+    tmp_path: Path,
+) -> None:
     """A check that did not run must not look like one that passed."""
-    results = {r.check: r for r in run_checks(MODALITY_CHECKS.values(), ModalityCase(Raster(), tmp_path))}
+    results = {
+        r.check: r
+        for r in run_checks(MODALITY_CHECKS.values(), ModalityCase(Raster(), tmp_path))
+    }
     assert results["options-are-described"].status == "ok"
-    assert "give sample files: --source raster=FILE" in results["wavelengths-plausible"].found
+    assert (
+        "give sample files: --source raster=FILE"
+        in results["wavelengths-plausible"].found
+    )
     assert results["same-file-same-bits"].status == "skipped"
     assert results["same-file-same-bits"].found == "no sample files, see above"
 
@@ -111,7 +158,12 @@ def test_given_files_are_copied_and_never_touched(tmp_path: Path) -> None:
     file = tmp_path / "a.npy"
     write_image(file, np.random.default_rng(0).random((1, 9, 11)).astype(np.float32))
     before = (file.read_bytes(), file.stat().st_mtime_ns)
-    list(run_checks(MODALITY_CHECKS.values(), ModalityCase(Raster(), tmp_path / "scratch", [{"raster": file}])))
+    list(
+        run_checks(
+            MODALITY_CHECKS.values(),
+            ModalityCase(Raster(), tmp_path / "scratch", [{"raster": file}]),
+        )
+    )
     assert (file.read_bytes(), file.stat().st_mtime_ns) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "scratch"]
 
@@ -135,8 +187,14 @@ class Unreadable(Good):
 def test_a_sample_that_cannot_be_loaded_is_reported_once(tmp_path: Path) -> None:
     """Twelve lines of one cause hide the cause."""
     results = [
-        r for r in run_checks(MODALITY_CHECKS.values(), ModalityCase(Unreadable(), tmp_path)) if r.status != "ok"
+        r
+        for r in run_checks(
+            MODALITY_CHECKS.values(), ModalityCase(Unreadable(), tmp_path)
+        )
+        if r.status != "ok"
     ]
-    assert [r.check for r in results if r.status == "failed"] == ["loads-what-it-declares"]
+    assert [r.check for r in results if r.status == "failed"] == [
+        "loads-what-it-declares"
+    ]
     assert results[0].advice == "let load read what save writes"
     assert {r.found for r in results[1:]} == {"the sample cannot be loaded, see above"}

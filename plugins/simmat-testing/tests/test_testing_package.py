@@ -55,9 +55,12 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         (tmp_path / f"{where}.py").write_text(textwrap.dedent(module), encoding="utf-8")
         info = tmp_path / f"{package.replace('-', '_')}-1.2.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(metadata.replace("simmat-plugin-kit", package), encoding="utf-8")
+        (info / "METADATA").write_text(
+            metadata.replace("simmat-plugin-kit", package), encoding="utf-8"
+        )
         (info / "entry_points.txt").write_text(
-            f"[simmat]\n{entry} = {where}\n[simmat.names]\n{declared} = {where}\n", encoding="utf-8"
+            f"[simmat]\n{entry} = {where}\n[simmat.names]\n{declared} = {where}\n",
+            encoding="utf-8",
         )
         return PackageCase.installed(package)
 
@@ -69,12 +72,21 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 BROKEN: dict[str, list[tuple[dict[str, str], str]]] = {
     "loads-without-torch": [
-        ({"module": "\n    import torch" + MODULE}, "entry point 'kit' .* torch is imported while loading"),
+        (
+            {"module": "\n    import torch" + MODULE},
+            "entry point 'kit' .* torch is imported while loading",
+        ),
         ({"module": "import no_such_library"}, "No module named 'no_such_library'"),
     ],
     "hooks-match": [
-        ({"module": MODULE.replace("simmat_modalities", "simmat_modalites")}, "did you mean 'simmat_modalities'"),
-        ({"module": MODULE.replace("[Adapter()]", "[]")}, "plugin 'kit': it gives nothing"),
+        (
+            {"module": MODULE.replace("simmat_modalities", "simmat_modalites")},
+            "did you mean 'simmat_modalities'",
+        ),
+        (
+            {"module": MODULE.replace("[Adapter()]", "[]")},
+            "plugin 'kit': it gives nothing",
+        ),
     ],
     "references-exist": [
         (
@@ -89,21 +101,41 @@ BROKEN: dict[str, list[tuple[dict[str, str], str]]] = {
         ),
     ],
     "names-are-declared": [
-        ({"declared": "other"}, r"declares other and gives kitsensor.*\"kitsensor\" = \"simmat_plugin_kit\""),
+        (
+            {"declared": "other"},
+            r"declares other and gives kitsensor.*\"kitsensor\" = \"simmat_plugin_kit\"",
+        ),
     ],
     "metadata-is-complete": [
         ({"metadata": METADATA.replace("Summary: a plugin\n", "")}, "lacks a summary"),
-        ({"metadata": METADATA.replace("Requires-Dist: simmat>=0.1\n", "")}, "requires no simmat, installed is"),
-        ({"metadata": METADATA.replace("simmat>=0.1", "simmat")}, "requires simmat, installed is simmat"),
-        ({"metadata": METADATA.replace("simmat>=0.1", "simmat>=99")}, "requires simmat>=99, installed is simmat"),
         (
-            {"metadata": METADATA.replace("simmat>=0.1", 'simmat>=0.1; extra == "dev"')},
+            {"metadata": METADATA.replace("Requires-Dist: simmat>=0.1\n", "")},
+            "requires no simmat, installed is",
+        ),
+        (
+            {"metadata": METADATA.replace("simmat>=0.1", "simmat")},
+            "requires simmat, installed is simmat",
+        ),
+        (
+            {"metadata": METADATA.replace("simmat>=0.1", "simmat>=99")},
+            "requires simmat>=99, installed is simmat",
+        ),
+        (
+            {
+                "metadata": METADATA.replace(
+                    "simmat>=0.1", 'simmat>=0.1; extra == "dev"'
+                )
+            },
             "requires no simmat, installed is",
         ),
     ],
 }
 """Check -> what is wrong with the package, and what the failure must say."""
-CASES = [(name, changes, said) for name, packages in BROKEN.items() for changes, said in packages]
+CASES = [
+    (name, changes, said)
+    for name, packages in BROKEN.items()
+    for changes, said in packages
+]
 
 
 def test_every_check_has_a_package_that_breaks_it() -> None:
@@ -118,7 +150,11 @@ def test_a_good_package_passes(name: str, install: Install) -> None:
     assert (result.status, result.why) == ("ok", "")
 
 
-@pytest.mark.parametrize(("name", "changes", "said"), CASES, ids=[f"{n}-{i}" for i, (n, *_) in enumerate(CASES)])
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    CASES,
+    ids=[f"{n}-{i}" for i, (n, *_) in enumerate(CASES)],
+)
 def test_a_broken_package_fails_its_check_and_is_given_the_reason(
     name: str, changes: dict[str, str], said: str, install: Install
 ) -> None:
@@ -131,14 +167,22 @@ def test_a_broken_package_fails_its_check_and_is_given_the_reason(
 
 def test_two_packages_with_one_entry_point_name_collide(install: Install) -> None:
     """Python would load one of them without a word."""
-    install("simmat-plugin-other", MODULE.replace('"kitsensor"', '"another"'), where="other_kit")
+    install(
+        "simmat-plugin-other",
+        MODULE.replace('"kitsensor"', '"another"'),
+        where="other_kit",
+    )
     result = run_check(PACKAGE_CHECKS["no-name-collides"], install())
     assert "simmat-plugin-other" in result.found
 
 
 def test_a_package_that_is_not_installed_is_refused_with_the_nearest() -> None:
     """A typing error must not look like a package without faults."""
-    have = {entry.dist.name for entry in importlib.metadata.entry_points(group="simmat") if entry.dist}
+    have = {
+        entry.dist.name
+        for entry in importlib.metadata.entry_points(group="simmat")
+        if entry.dist
+    }
     with pytest.raises(UnknownNameError, match=r"'simmt'.*'simmat'"):
         PackageCase.installed("simmt")
     assert "simmt" not in have

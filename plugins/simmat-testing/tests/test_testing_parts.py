@@ -37,12 +37,20 @@ def write_two(result: ImageResult, folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("writer", "status"), [(write_good, "ok"), (write_undeclared, "failed"), (write_two, "failed")]
+    ("writer", "status"),
+    [(write_good, "ok"), (write_undeclared, "failed"), (write_two, "failed")],
 )
-def test_a_format_writes_the_one_file_that_it_declares(writer: Callable[..., str], status: str, tmp_path: Path) -> None:
+def test_a_format_writes_the_one_file_that_it_declares(
+    writer: Callable[..., str], status: str, tmp_path: Path
+) -> None:
     """What a format leaves beside its file, or names in its own way, is in the way of the next call."""
-    spec = ResultFormat("count", "number of objects", f"{__name__}:{writer.__name__}", ENDINGS)
-    result = run_check(RESULT_FORMAT_CHECKS["format-writes-what-it-declares"], ResultFormatCase(spec, tmp_path))
+    spec = ResultFormat(
+        "count", "number of objects", f"{__name__}:{writer.__name__}", ENDINGS
+    )
+    result = run_check(
+        RESULT_FORMAT_CHECKS["format-writes-what-it-declares"],
+        ResultFormatCase(spec, tmp_path),
+    )
     assert result.status == status, result.why
 
 
@@ -74,7 +82,9 @@ for fault in ("good", *FAULTS):
 def test_a_loss_must_be_a_scalar_that_trains(fault: str, tmp_path: Path) -> None:
     """What nothing can be trained with is found before a training."""
     spec = LossSpec("certainty", "size of the logits", f"{__name__}:build_{fault}")
-    result = run_check(LOSS_CHECKS["loss-reaches-the-network"], LossCase(spec, tmp_path))
+    result = run_check(
+        LOSS_CHECKS["loss-reaches-the-network"], LossCase(spec, tmp_path)
+    )
     assert result.status == ("ok" if fault == "good" else "failed"), result.why
 
 
@@ -121,15 +131,21 @@ def test_a_metric_gives_a_figure_of_anything_and_the_same_again(
 
 
 @pytest.mark.parametrize("result", ["objects", "classes"])
-def test_a_metric_of_what_is_found_without_prompts_gets_that(result: MetricResult) -> None:
+def test_a_metric_of_what_is_found_without_prompts_gets_that(
+    result: MetricResult,
+) -> None:
     """A list of images, or the pixels by class."""
     spec = MetricSpec("number", "number of parts", "builtins:len", result)
     for check in METRIC_CHECKS.values():
         assert run_check(check, spec).status == "ok"
 
 
-@pytest.mark.parametrize("spec", [*RESULT_FORMATS, *LOSSES, *METRICS], ids=lambda spec: spec.name)
-def test_our_own_formats_losses_and_metrics_keep_their_contract(spec: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "spec", [*RESULT_FORMATS, *LOSSES, *METRICS], ids=lambda spec: spec.name
+)
+def test_our_own_formats_losses_and_metrics_keep_their_contract(
+    spec: Any, tmp_path: Path
+) -> None:
     """The rules are those that our own parts keep."""
     checks, case = METRIC_CHECKS, spec
     if isinstance(spec, ResultFormat):

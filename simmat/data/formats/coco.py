@@ -20,7 +20,13 @@ from pycocotools import mask as coco_mask
 from simmat.data.card import DataCard
 from simmat.data.formats.folders import IMAGES
 from simmat.data.formats.manifest import find_file
-from simmat.data.instances import Annotation, Instance, components, make_label, region_from_mask
+from simmat.data.instances import (
+    Annotation,
+    Instance,
+    components,
+    make_label,
+    region_from_mask,
+)
 from simmat.data.samples import SPLITS, Sample, split_meant, start_of_paths
 from simmat.errors import DataError, all_problems, nearest, shortened
 from simmat.io.files import check_size, read_json
@@ -35,8 +41,17 @@ _SIMPLER = "use fewer corners, or run lengths"
 _MAX_BITS = 30
 """Most bits of a run length in text form before its last 5; 35 hold any length below 2**32."""
 _SPLIT_FILE = re.compile(r"(?:instances_)?(train|val|test)\d*\.json")
-_IMAGE_FIELDS: dict[str, type | UnionType] = {"id": int | str, "file_name": str, "height": int, "width": int}
-_ANNOTATION_FIELDS: dict[str, type | UnionType] = {"id": int | str, "image_id": int | str, "category_id": int}
+_IMAGE_FIELDS: dict[str, type | UnionType] = {
+    "id": int | str,
+    "file_name": str,
+    "height": int,
+    "width": int,
+}
+_ANNOTATION_FIELDS: dict[str, type | UnionType] = {
+    "id": int | str,
+    "image_id": int | str,
+    "category_id": int,
+}
 
 
 @dataclass(frozen=True)
@@ -100,10 +115,14 @@ def annotation_files(root: Path) -> dict[str, Path]:
             continue
         split = match[1]
         if split in found:
-            raise DataError(f"{folder}: two files for split {split!r}: {found[split].name} and {path.name}")
+            raise DataError(
+                f"{folder}: two files for split {split!r}: {found[split].name} and {path.name}"
+            )
         found[split] = path
     if "" in found and len(found) > 1:
-        raise DataError(f"{root}: found both annotations.json and annotations/*.json; remove one of them")
+        raise DataError(
+            f"{root}: found both annotations.json and annotations/*.json; remove one of them"
+        )
     return found
 
 
@@ -117,7 +136,9 @@ def _refuse_near_split(path: Path) -> None:
         )
 
 
-def read_coco(root: Path, sources: Sequence[Source], files: Mapping[str, Path]) -> tuple[list[Sample], CocoLabels]:
+def read_coco(
+    root: Path, sources: Sequence[Source], files: Mapping[str, Path]
+) -> tuple[list[Sample], CocoLabels]:
     """Read COCO files into samples and labels.
 
     Images are searched at `images/FILE_NAME`, `images/SPLIT/FILE_NAME` and `FILE_NAME`; those of several sources at
@@ -132,19 +153,28 @@ def read_coco(root: Path, sources: Sequence[Source], files: Mapping[str, Path]) 
     names: dict[int, str] = {}
     problems: list[str] = []
     for split, path in files.items():
-        content = read_json(path, "COCO json", constants=True)  # numbers are checked where used
+        # numbers are checked where used
+        content = read_json(path, "COCO json", constants=True)
         if not isinstance(content, dict):
-            raise DataError(f"{path}: COCO json must be an object with images, annotations and categories")
+            raise DataError(
+                f"{path}: COCO json must be an object with images, annotations and categories"
+            )
         problems += _read_categories(content, path, names)
         entries = _entries(content, path, "images", _IMAGE_FIELDS)
         sizes = {entry["id"]: (entry["height"], entry["width"]) for entry in entries}
         if len(sizes) < len(entries):
-            problems.append(f"{path.name}: {len(entries) - len(sizes)} image ids occur twice")
-        by_image: dict[int | str, list[Mapping[str, Any]]] = {number: [] for number in sizes}
+            problems.append(
+                f"{path.name}: {len(entries) - len(sizes)} image ids occur twice"
+            )
+        by_image: dict[int | str, list[Mapping[str, Any]]] = {
+            number: [] for number in sizes
+        }
         for annotation in _entries(content, path, "annotations", _ANNOTATION_FIELDS):
             problem = _annotation_problem(annotation, sizes, names)
             if problem:
-                problems.append(f"{path.name}: annotation {annotation['id']}: {problem}")
+                problems.append(
+                    f"{path.name}: annotation {annotation['id']}: {problem}"
+                )
             else:
                 by_image[annotation["image_id"]].append(annotation)
         for entry in entries:
@@ -163,36 +193,51 @@ def read_coco(root: Path, sources: Sequence[Source], files: Mapping[str, Path]) 
             sizes_hw[sample.id] = size_hw
             annotations[sample.id] = by_image[entry["id"]]
     if problems:
-        raise DataError(all_problems(f"{root}: COCO annotations that cannot be used:", problems))
+        raise DataError(
+            all_problems(f"{root}: COCO annotations that cannot be used:", problems)
+        )
     if not samples:
-        raise DataError(f"{root}: {', '.join(path.name for path in files.values())} lists no image")
+        raise DataError(
+            f"{root}: {', '.join(path.name for path in files.values())} lists no image"
+        )
     return samples, CocoLabels(sizes_hw, annotations, names)
 
 
-def _read_categories(content: Mapping[str, Any], path: Path, names: dict[int, str]) -> list[str]:
+def _read_categories(
+    content: Mapping[str, Any], path: Path, names: dict[int, str]
+) -> list[str]:
     """Add the categories of a file to id -> name; return what is wrong with them."""
     problems = []
     for entry in _entries(content, path, "categories", {"id": int, "name": str}):
         number = entry["id"]
         if not -(2**63) <= number < 2**63:
-            problems.append(f"{path.name}: category id {number} must be a whole number of 64 bits")
+            problems.append(
+                f"{path.name}: category id {number} must be a whole number of 64 bits"
+            )
         known = names.setdefault(number, entry["name"])
         if known != entry["name"]:
-            problems.append(f"{path.name}: category {number} is {entry['name']!r}, elsewhere {known!r}")
+            problems.append(
+                f"{path.name}: category {number} is {entry['name']!r}, elsewhere {known!r}"
+            )
     return problems
 
 
-def _sample_of(entry: Mapping[str, Any], root: Path, split: str, sources: Sequence[Source]) -> Sample:
+def _sample_of(
+    entry: Mapping[str, Any], root: Path, split: str, sources: Sequence[Source]
+) -> Sample:
     """Return the sample of an entry of "images"; DataError if a file is missing."""
     name = entry["file_name"]
     stem = name.rpartition(".")[0] or name
-    id = f"{split}/{stem}" if split else stem  # the same name in two splits is two samples
+    # the same name in two splits is two samples
+    id = f"{split}/{stem}" if split else stem
     paths = [_find_image(root, split, name, source, sources) for source in sources]
     return Sample(id, split, tuple(source.name for source in sources), tuple(paths))
 
 
 def _annotation_problem(
-    annotation: Mapping[str, Any], sizes: Mapping[int | str, tuple[int, int]], names: Mapping[int, str]
+    annotation: Mapping[str, Any],
+    sizes: Mapping[int | str, tuple[int, int]],
+    names: Mapping[int, str],
 ) -> str | None:
     if annotation["image_id"] not in sizes:
         return f"no image has the id {shortened(repr(annotation['image_id']))}"
@@ -202,10 +247,14 @@ def _annotation_problem(
         return f"iscrowd must be 0 or 1, got {shortened(repr(annotation['iscrowd']))}"
     if not annotation.get("segmentation"):
         return "it has no segmentation, and a box is not a mask; add a segmentation, or remove the annotation"
-    return segmentation_problem(annotation["segmentation"], sizes[annotation["image_id"]])
+    return segmentation_problem(
+        annotation["segmentation"], sizes[annotation["image_id"]]
+    )
 
 
-def _find_image(root: Path, split: str, name: str, source: Source, sources: Sequence[Source]) -> str:
+def _find_image(
+    root: Path, split: str, name: str, source: Source, sources: Sequence[Source]
+) -> str:
     """Return the path of the file of one source; DataError if it is missing."""
     own = f"{IMAGES}/{source.name}"
     folders = [own] if len(sources) > 1 else [IMAGES, own, "."]
@@ -220,22 +269,33 @@ def _find_image(root: Path, split: str, name: str, source: Source, sources: Sequ
                 with suppress(DataError):  # it may be in another folder
                     return find_file(start_of_paths(place), file, source)
     endings = ", ".join(source.extensions)
-    raise DataError(f"{name!r} is not a file of source {source.name!r} ({endings}) in {', '.join(folders)}")
+    raise DataError(
+        f"{name!r} is not a file of source {source.name!r} ({endings}) in {', '.join(folders)}"
+    )
 
 
 def _entries(
-    content: Mapping[str, Any], path: Path, key: str, needed: Mapping[str, type | UnionType]
+    content: Mapping[str, Any],
+    path: Path,
+    key: str,
+    needed: Mapping[str, type | UnionType],
 ) -> list[Mapping[str, Any]]:
     """Return the list under `key`, after checking that its entries have the needed keys and types."""
     entries = content.get(key)
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise DataError(f"{path}: COCO json needs a list {key!r}; it has {sorted(content)}")
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) for entry in entries
+    ):
+        raise DataError(
+            f"{path}: COCO json needs a list {key!r}; it has {sorted(content)}"
+        )
     for index, entry in enumerate(entries):
         for name, kind in needed.items():
             value = entry.get(name)
             if not isinstance(value, kind) or isinstance(value, bool):
                 allowed = kind.__name__ if isinstance(kind, type) else kind
-                raise DataError(f"{path}: {key}[{index}] has {name} = {shortened(repr(value))}, expected {allowed}")
+                raise DataError(
+                    f"{path}: {key}[{index}] has {name} = {shortened(repr(value))}, expected {allowed}"
+                )
     return entries
 
 
@@ -245,7 +305,9 @@ def segmentation_problem(segmentation: Any, size_hw: tuple[int, int]) -> str | N
         return _runs_problem(segmentation, size_hw)
     if not isinstance(segmentation, list):
         return f"its segmentation is a {type(segmentation).__name__}, not polygons or run lengths"
-    corners = sum(len(polygon) for polygon in segmentation if isinstance(polygon, list)) // 2
+    corners = (
+        sum(len(polygon) for polygon in segmentation if isinstance(polygon, list)) // 2
+    )
     if corners > MAX_OUTLINE_PX:
         return f"its polygons have {corners} corners, more than the limit of {MAX_OUTLINE_PX}; {_SIMPLER}"
     for polygon in segmentation:
@@ -278,7 +340,8 @@ def draw_segmentation(segmentation: Any, size_hw: tuple[int, int]) -> BoolArray:
     lengths = _lengths_of_text(counts) if isinstance(counts, str) else counts
     assert lengths is not None
     inside = np.arange(len(lengths)) % 2 == 1
-    return np.repeat(inside, lengths).reshape(size_hw[::-1]).T  # runs go down the columns
+    # runs go down the columns
+    return np.repeat(inside, lengths).reshape(size_hw[::-1]).T
 
 
 def _runs_problem(runs: Mapping[str, Any], size_hw: tuple[int, int]) -> str | None:
@@ -288,7 +351,9 @@ def _runs_problem(runs: Mapping[str, Any], size_hw: tuple[int, int]) -> str | No
     if runs["size"] != list(size_hw):
         return f"its run lengths are of size {runs['size']}, the image is {list(size_hw)} (height, width)"
     lengths = _lengths_of_text(counts) if isinstance(counts, str) else counts
-    if lengths is None or not all(isinstance(length, int) and length >= 0 for length in lengths):
+    if lengths is None or not all(
+        isinstance(length, int) and length >= 0 for length in lengths
+    ):
         return "its run lengths are neither whole numbers of 0 or more nor COCO's text form of them"
     if sum(lengths) != size_hw[0] * size_hw[1]:
         return f"its run lengths add up to {sum(lengths)}, the image has {size_hw[0] * size_hw[1]} pixels"

@@ -35,7 +35,9 @@ IMAGES = "images"
 MASKS = "masks"
 
 
-def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True, axis: str = "z") -> list[Sample]:
+def find_samples(
+    root: Path, sources: Sequence[Source], *, masks: bool = True, axis: str = "z"
+) -> list[Sample]:
     """Match `images/STEM.*` with `masks/STEM.*`; the id is STEM. Images without a mask are samples too.
 
     With several sources, a sample has a file `images/SOURCE/STEM.*` for each of them; this is also allowed with one.
@@ -51,8 +53,12 @@ def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True, a
     """
     images = FRAMES if (root / FRAMES).is_dir() else IMAGES
     if images == FRAMES and (root / IMAGES).is_dir():
-        raise DataError(f"{root}: found both {IMAGES}/ and {FRAMES}/; move sequences and images into two data sets")
-    missing = [f"no folder {name}/" for name in (images, MASKS) if not (root / name).is_dir()]
+        raise DataError(
+            f"{root}: found both {IMAGES}/ and {FRAMES}/; move sequences and images into two data sets"
+        )
+    missing = [
+        f"no folder {name}/" for name in (images, MASKS) if not (root / name).is_dir()
+    ]
     if missing and masks:
         raise DataError(
             all_problems(
@@ -63,7 +69,9 @@ def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True, a
             )
         )
     if not (root / images).is_dir():
-        raise DataError(f"{root}: no folder {IMAGES}/; make it and move the images into it, or write a manifest.csv")
+        raise DataError(
+            f"{root}: no folder {IMAGES}/; make it and move the images into it, or write a manifest.csv"
+        )
     scan = _Scan(root, tuple(sources), images, axis)
     samples = []
     for split, folder in scan.splits():
@@ -77,7 +85,9 @@ def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True, a
         samples = as_sequences(samples)
         if not scan.problems:
             firsts = [sample for sample in samples if not sample.frame]
-            scan.problems += filter(None, [place_problem(sample.paths) for sample in firsts])
+            scan.problems += filter(
+                None, [place_problem(sample.paths) for sample in firsts]
+            )
     problems = [*scan.problems, *scan.mask_problems()]
     if problems:
         what = "images and masks" if masks else "images"
@@ -88,7 +98,9 @@ def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True, a
     return sorted(samples, key=lambda sample: sample.id)
 
 
-def unlabelled_samples(root: Path, sources: Sequence[Source], axis: str = "z") -> tuple[Sample, ...]:
+def unlabelled_samples(
+    root: Path, sources: Sequence[Source], axis: str = "z"
+) -> tuple[Sample, ...]:
     """Return the images below `images/`, or else below the folder itself, without split and mask, sorted by id.
 
     Those of `frames/` are in the order of their sequences.
@@ -106,7 +118,10 @@ def unlabelled_samples(root: Path, sources: Sequence[Source], axis: str = "z") -
         found.append(files_by_stem(folder, source.extensions))
     stems = sorted(set(found[0]).intersection(*found[1:]))
     names = tuple(source.name for source in sources)
-    return tuple(Sample(stem, "", names, tuple(str(files[stem][0]) for files in found)) for stem in stems)
+    return tuple(
+        Sample(stem, "", names, tuple(str(files[stem][0]) for files in found))
+        for stem in stems
+    )
 
 
 def files_by_stem(folder: Path, extensions: Iterable[str]) -> dict[str, list[Path]]:
@@ -130,9 +145,13 @@ def files_by_stem(folder: Path, extensions: Iterable[str]) -> dict[str, list[Pat
         else:
             inner = f"{os.path.relpath(place, folder)}/".replace(os.sep, "/")
         for name in sorted(filter(_is_visible, names)):
-            ending = next((ending for ending in endings if name.lower().endswith(ending)), None)
+            ending = next(
+                (ending for ending in endings if name.lower().endswith(ending)), None
+            )
             if ending:
-                found.setdefault(inner + name[: -len(ending)], []).append(Path(place, name))
+                found.setdefault(inner + name[: -len(ending)], []).append(
+                    Path(place, name)
+                )
     return found
 
 
@@ -153,7 +172,9 @@ def _raise(error: OSError) -> NoReturn:
 class _Scan:
     """Scans the folders of a data set, and collects problems."""
 
-    def __init__(self, root: Path, sources: tuple[Source, ...], images: str, axis: str) -> None:
+    def __init__(
+        self, root: Path, sources: tuple[Source, ...], images: str, axis: str
+    ) -> None:
         self.root = root
         self.sources = sources
         self.images = images
@@ -161,7 +182,8 @@ class _Scan:
         self.problems: list[str] = []
         self.sequence_problems: list[str] = []
         self.mask_stacks: dict[str, list[Path]] = {}
-        endings = *MASK_EXTENSIONS, *VECTOR_EXTENSIONS, *JPEG_EXTENSIONS  # JPEG is refused where it is read
+        # JPEG is refused where it is read
+        endings = *MASK_EXTENSIONS, *VECTOR_EXTENSIONS, *JPEG_EXTENSIONS
         self.masks = self._files(root / MASKS, endings, "masks")
         self.used: Counter[str] = Counter()
 
@@ -172,12 +194,15 @@ class _Scan:
         self.problems += [
             f"{self.images}/{name}/: split folders are named {', '.join(SPLITS)}; rename it to {meant!r}"
             for name in names
-            if (meant := split_meant(name)) is not None  # as a part of ids, it would mix the splits
+            # as a part of ids, it would mix the splits
+            if (meant := split_meant(name)) is not None
         ]
         named = [split for split in SPLITS if split in names]
         if not named:
             return [("", images)]
-        others = [name for name in names if name not in named and split_meant(name) is None]
+        others = [
+            name for name in names if name not in named and split_meant(name) is None
+        ]
         if others or loose:
             self.problems.append(
                 f"{self.images}/ holds {', '.join((others + loose)[:3])} next to {', '.join(f'{n}/' for n in named)}; "
@@ -199,9 +224,13 @@ class _Scan:
         for stem in stems:
             name = f"{split}/{stem}" if split else stem
             files = tuple(found.get(stem, "") for found in by_source)
-            lacking = [source for source, file in zip(names, files, strict=True) if not file]
+            lacking = [
+                source for source, file in zip(names, files, strict=True) if not file
+            ]
             if lacking:
-                self.problems.append(f"sample {name!r} has no file of {', '.join(map(repr, lacking))}")
+                self.problems.append(
+                    f"sample {name!r} has no file of {', '.join(map(repr, lacking))}"
+                )
             mask = self.masks.get(name) or self.masks.get(stem)
             if mask:
                 files = (*files, mask)
@@ -227,9 +256,14 @@ class _Scan:
                         f"{self._name(masks[0])}: one of {len(masks)} masks, but sequence {sequence!r} has "
                         f"{len(frames)} frames; a file of masks has one for each frame, in their order"
                     )
-                self.masks |= {start + stem: mask for stem, mask in zip(frames, masks, strict=False)}
+                self.masks |= {
+                    start + stem: mask
+                    for stem, mask in zip(frames, masks, strict=False)
+                }
             for stem in frames:
-                numbered = by_number.get((sequence, numbers_in(stem.rpartition("/")[2])), ())
+                numbered = by_number.get(
+                    (sequence, numbers_in(stem.rpartition("/")[2])), ()
+                )
                 if len(numbered) == 1 and stem not in self.masks:
                     self.masks.setdefault(start + stem, numbered[0])
 
@@ -250,7 +284,9 @@ class _Scan:
                 self._refuse_splits_within(own, source)
             folder = own
         elif len(self.sources) > 1:
-            self.problems.append(f"no folder {self._name(own)}/ for source {source.name!r}")
+            self.problems.append(
+                f"no folder {self._name(own)}/ for source {source.name!r}"
+            )
             return {}
         return self._files(folder, source.extensions, "images")
 
@@ -265,7 +301,9 @@ class _Scan:
                     f"{IMAGES}/{split}/{source.name}/"
                 )
 
-    def _files(self, folder: Path, extensions: Iterable[str], kind: str) -> dict[str, str]:
+    def _files(
+        self, folder: Path, extensions: Iterable[str], kind: str
+    ) -> dict[str, str]:
         """Return stem -> file below a folder, which may be missing."""
         found: dict[str, list[Path]] = {}
         if self.images == FRAMES:
@@ -274,10 +312,14 @@ class _Scan:
             found = files_by_stem(folder, extensions)
         for paths in found.values():
             if len(paths) > 1:
-                self.problems.append(f"two {kind} with the same name: {', '.join(map(self._name, paths))}")
+                self.problems.append(
+                    f"two {kind} with the same name: {', '.join(map(self._name, paths))}"
+                )
         return {stem: str(paths[0]) for stem, paths in found.items()}
 
-    def _frames(self, folder: Path, extensions: tuple[str, ...], kind: str) -> dict[str, list[Path]]:
+    def _frames(
+        self, folder: Path, extensions: tuple[str, ...], kind: str
+    ) -> dict[str, list[Path]]:
         """Return stem -> frames of the sequences below a folder; masks that are frames of a file are kept apart."""
         if not folder.is_dir():
             return {}
@@ -290,7 +332,9 @@ class _Scan:
                 )
                 continue
             if len(files) > 1:
-                self.sequence_problems.append(f"two sequences with the same name: {listed}")
+                self.sequence_problems.append(
+                    f"two sequences with the same name: {listed}"
+                )
                 continue
             try:
                 frames = sequence_frames(files.pop(), extensions, self.axis)
@@ -301,7 +345,9 @@ class _Scan:
                 self.mask_stacks[name] = frames
                 continue
             for frame in frames:
-                found.setdefault(f"{name}/{frame_name(frame, extensions)}", []).append(frame)
+                found.setdefault(f"{name}/{frame_name(frame, extensions)}", []).append(
+                    frame
+                )
         return found
 
     def _sequences_and_masks(
@@ -310,9 +356,12 @@ class _Scan:
         """Return name -> files or folders of frames, and stem -> masks that are files of their own."""
         sequences: dict[str, set[Path]] = {}
         masks: dict[str, list[Path]] = {}
-        for stem, paths in files_by_stem(folder, (*extensions, *stack_endings())).items():
+        for stem, paths in files_by_stem(
+            folder, (*extensions, *stack_endings())
+        ).items():
             inside = stem.rpartition("/")[0]
-            in_sequence = inside  # without the folder of the split, which masks may have
+            # without the folder of the split, which masks may have
+            in_sequence = inside
             first, _, rest = inside.partition("/")
             if kind == "masks" and first in SPLITS:
                 in_sequence = rest

@@ -23,7 +23,9 @@ _MAX_DIFFERENCE_MM = 0.01
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
     """Return a key that sorts the numbers in a text as numbers: frame2 before frame10."""
     parts = re.split(r"(\d+)", text)
-    return tuple((1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts)
+    return tuple(
+        (1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts
+    )
 
 
 def numbers_in(name: str) -> tuple[int, ...]:
@@ -33,7 +35,11 @@ def numbers_in(name: str) -> tuple[int, ...]:
 
 def frame_name(path: Path, endings: Iterable[str] = ()) -> str:
     """Return the name of a frame: that of its file without the ending, or its number in a file."""
-    ending = max((one for one in endings if path.name.lower().endswith(one)), key=len, default=path.suffix)
+    ending = max(
+        (one for one in endings if path.name.lower().endswith(one)),
+        key=len,
+        default=path.suffix,
+    )
     return path.name[: len(path.name) - len(ending)]
 
 
@@ -43,7 +49,9 @@ def is_stack(path: Path, inside: str) -> bool:
     Args:
         inside: its folder below that of the sequences and of the split; "" for none.
     """
-    return path.name.lower().endswith(stack_endings()) or (not inside and stack_format(path) is not None)
+    return path.name.lower().endswith(stack_endings()) or (
+        not inside and stack_format(path) is not None
+    )
 
 
 def sequence_frames(path: Path, extensions: Sequence[str], axis: str) -> list[Path]:
@@ -55,9 +63,17 @@ def sequence_frames(path: Path, extensions: Sequence[str], axis: str) -> list[Pa
     if stack_format(path) is not None:
         return frame_paths(path, axis)
     if not path.is_dir():
-        what = "one image, not a sequence" if path.is_file() else "no such folder or file"
-        raise DataError(f"{path}: {what}; give the folder of the frames, or a TIFF, npy or video")
-    found = [file for file in path.iterdir() if file.name.lower().endswith(tuple(extensions)) and file.name[0] != "."]
+        what = (
+            "one image, not a sequence" if path.is_file() else "no such folder or file"
+        )
+        raise DataError(
+            f"{path}: {what}; give the folder of the frames, or a TIFF, npy or video"
+        )
+    found = [
+        file
+        for file in path.iterdir()
+        if file.name.lower().endswith(tuple(extensions)) and file.name[0] != "."
+    ]
     if not found:
         raise DataError(f"{path}: holds no frame ({', '.join(extensions)})")
     found.sort(key=lambda file: natural_key(frame_name(file, extensions)))
@@ -69,13 +85,24 @@ def sequence_frames(path: Path, extensions: Sequence[str], axis: str) -> list[Pa
 
 def order_problem(names: Sequence[str]) -> str:
     """Return why the order of frames is not known from their names, which are in `natural_key` order; "" if it is."""
-    in_manifest = "give their order in manifest.csv (columns id, image, sequence, frame)"
+    in_manifest = (
+        "give their order in manifest.csv (columns id, image, sequence, frame)"
+    )
     texts = [re.sub(r"\d+", "0", name) for name in names]
-    other = next((name for name, text in zip(names, texts, strict=True) if text != texts[0]), "")
+    other = next(
+        (name for name, text in zip(names, texts, strict=True) if text != texts[0]), ""
+    )
     if other:
         return f"the order of {names[0]!r} and {other!r} is not known, they differ in more than numbers; {in_manifest}"
     numbers = list(map(numbers_in, names))
-    place = next((place for place in range(1, len(names)) if numbers[place] == numbers[place - 1]), 0)
+    place = next(
+        (
+            place
+            for place in range(1, len(names))
+            if numbers[place] == numbers[place - 1]
+        ),
+        0,
+    )
     if place:
         return f"{names[place - 1]!r} and {names[place]!r} have the same number; rename one, or {in_manifest}"
     changing = [column for column in zip(*numbers, strict=True) if len(set(column)) > 1]
@@ -83,9 +110,12 @@ def order_problem(names: Sequence[str]) -> str:
         return ""
     steps = np.diff(np.array(changing[0], np.float64))
     gaps = np.flatnonzero(steps > steps.min()).tolist()
-    if not gaps or 2 * len(names) * steps.min() < steps.sum():  # dates or times, which no counter makes
+    # dates or times, which no counter makes
+    if not gaps or 2 * len(names) * steps.min() < steps.sum():
         return ""
-    missing = few_of([f"between {names[place]!r} and {names[place + 1]!r}" for place in gaps], 3)
+    missing = few_of(
+        [f"between {names[place]!r} and {names[place + 1]!r}" for place in gaps], 3
+    )
     return f"frames are missing {missing}; put them back, or {in_manifest}"
 
 
@@ -112,6 +142,13 @@ def place_problem(paths: Iterable[str | Path]) -> str:
 
 def as_sequences(samples: Iterable[Sample]) -> list[Sample]:
     """Return frames whose id is SEQUENCE/NAME with their sequence and their place in it, in order."""
-    ordered = sorted(samples, key=lambda sample: tuple(map(natural_key, sample.id.rpartition("/")[::2])))
+    ordered = sorted(
+        samples,
+        key=lambda sample: tuple(map(natural_key, sample.id.rpartition("/")[::2])),
+    )
     sequences = groupby(ordered, key=lambda sample: sample.id.rpartition("/")[0])
-    return [one._replace(sequence=name, frame=frame) for name, own in sequences for frame, one in enumerate(own)]
+    return [
+        one._replace(sequence=name, frame=frame)
+        for name, own in sequences
+        for frame, one in enumerate(own)
+    ]

@@ -16,7 +16,15 @@ import numpy.typing as npt
 from simmat.data.card import make_card, write_card
 from simmat.data.formats.folders import IMAGES, MASKS
 from simmat.data.samples import SPLITS, Sample, start_of_paths
-from simmat.errors import ConfigError, DataError, OutputError, all_problems, did_you_mean, nearest, shortened
+from simmat.errors import (
+    ConfigError,
+    DataError,
+    OutputError,
+    all_problems,
+    did_you_mean,
+    nearest,
+    shortened,
+)
 from simmat.io.files import atomic_folder, frame_of, read_csv_rows, write_rows
 from simmat.io.images import PNG_KINDS, write_image
 from simmat.sensors.adapter import Source
@@ -28,7 +36,9 @@ _KNOWN = ("id", "mask", "split", "zero_means", *_SEQUENCE)
 """Columns with a meaning, beside those of files."""
 
 
-def read_manifest(root: Path, sources: Sequence[Source], *, masks: bool = True) -> list[Sample]:
+def read_manifest(
+    root: Path, sources: Sequence[Source], *, masks: bool = True
+) -> list[Sample]:
     """Read the rows of `root/manifest.csv` as samples; those without a mask too, and the split may be "".
 
     Columns: `id`, `mask`, one per source (or `image` for a single source), and optionally `split`, `zero_means`, and
@@ -84,7 +94,9 @@ def _read_row(
         text = row.get(column, "")
         if text and text not in allowed:
             guess = did_you_mean(text.lower(), allowed)
-            problems.append(f"unknown {column} {text!r}{guess} Allowed: {', '.join(allowed)}")
+            problems.append(
+                f"unknown {column} {text!r}{guess} Allowed: {', '.join(allowed)}"
+            )
     sequence = row.get("sequence", "")
     frame = row.get("frame", "")
     number = 0
@@ -92,14 +104,20 @@ def _read_row(
         if frame.isascii() and frame.isdigit() and len(frame) < 19:
             number = int(frame)
         else:
-            problems.append(f"frame {frame!r} must be a whole number, the place in sequence {sequence!r}")
+            problems.append(
+                f"frame {frame!r} must be a whole number, the place in sequence {sequence!r}"
+            )
             sequence = ""
     sample = Sample(
         row["id"],
         row.get("split", ""),
         tuple(source.name for source in files.values()),
         tuple(paths),
-        {name: text for name, text in row.items() if name not in _KNOWN and name not in files},
+        {
+            name: text
+            for name, text in row.items()
+            if name not in _KNOWN and name not in files
+        },
         cast(ZeroMeans | None, row.get("zero_means") or None),
         sequence=sequence,
         frame=number,
@@ -113,7 +131,9 @@ def _problems_between_rows(samples: Sequence[Sample]) -> Iterator[str]:
     for name, count in ids.items():
         if name and count > 1:
             yield f"id {name!r} is in more than one row"
-    places = Counter((sample.sequence, sample.frame) for sample in samples if sample.sequence)
+    places = Counter(
+        (sample.sequence, sample.frame) for sample in samples if sample.sequence
+    )
     for (sequence, frame), count in places.items():
         if count > 1:
             yield f"frame {frame} of sequence {sequence!r} is in {count} rows"
@@ -130,7 +150,9 @@ def set_manifest_mask(root: Path, id: str, mask: str) -> None:
     cells = [row for _, row in rows]
     found = [row for row in cells if row[header.index("id")] == id]
     if len(found) != 1:
-        raise DataError(f"{path}: expected one row with the id {id!r} for the mask {mask!r}, found {len(found)}")
+        raise DataError(
+            f"{path}: expected one row with the id {id!r} for the mask {mask!r}, found {len(found)}"
+        )
     found[0][header.index("mask")] = mask
     if path.stat().st_mtime_ns != seen:  # another program wrote it meanwhile
         set_manifest_mask(root, id, mask)
@@ -149,22 +171,32 @@ def find_file(start: str, text: str, source: Source | None = None) -> str:
         raise DataError("is empty")
     clean = posixpath.normpath(text)
     if posixpath.isabs(text) or clean == ".." or clean.startswith("../"):
-        raise DataError(f"{text!r} is outside the data folder; use a path relative to it")
+        raise DataError(
+            f"{text!r} is outside the data folder; use a path relative to it"
+        )
     if not os.path.isfile(start + clean):
         with suppress(OSError):  # a name that is too long
             if frame_of(Path(start + clean)) is not None:
                 return start + clean
         hint = "; use / between folders, not \\" if "\\" in text else ""
-        raise DataError(f"{shortened(repr(text))} is no file: it is missing, or a folder, pipe or device{hint}")
+        raise DataError(
+            f"{shortened(repr(text))} is no file: it is missing, or a folder, pipe or device{hint}"
+        )
     if source and not clean.lower().endswith(source.extensions):
         endings = ", ".join(source.extensions)
         raise DataError(f"{text!r} is not a file of source {source.name!r} ({endings})")
     return start + clean
 
 
-def _find_columns(path: Path, header: Sequence[str], sources: Sequence[Source], *, masks: bool) -> dict[str, Source]:
+def _find_columns(
+    path: Path, header: Sequence[str], sources: Sequence[Source], *, masks: bool
+) -> dict[str, Source]:
     """Return column -> source, after checking the header."""
-    problems = [f"column {name!r} occurs twice" for name, count in Counter(header).items() if count > 1]
+    problems = [
+        f"column {name!r} occurs twice"
+        for name, count in Counter(header).items()
+        if count > 1
+    ]
     files = {source.name: source for source in sources}
     if len(sources) == 1 and sources[0].name not in header:
         files = {"image": sources[0]}
@@ -172,12 +204,16 @@ def _find_columns(path: Path, header: Sequence[str], sources: Sequence[Source], 
     for name in needed:
         if name not in header:
             guess = did_you_mean(name, header, otherwise="")
-            problems.append(f"no column {name!r}{guess}; columns: {', '.join(map(repr, header))}")
+            problems.append(
+                f"no column {name!r}{guess}; columns: {', '.join(map(repr, header))}"
+            )
     if "split" not in header and (near := nearest("split", header, cutoff=0.8)):
         # Without an error, the splits would silently be chosen by hash.
         problems.append(f"unknown column {near!r}; did you mean 'split'?")
     if len(set(_SEQUENCE) & set(header)) == 1:
-        problems.append("columns 'sequence' and 'frame' belong together: frame orders the frames of a sequence")
+        problems.append(
+            "columns 'sequence' and 'frame' belong together: frame orders the frames of a sequence"
+        )
     if problems:
         raise DataError(all_problems(f"{path}: the header is invalid:", problems))
     return files
@@ -207,7 +243,8 @@ def write_arrays(
         for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
             planes = image if image.ndim == 3 else image[None]  # (P, H, W)
             in_png = (len(planes), str(planes.dtype)) in PNG_KINDS
-            ending = ".png" if in_png else ".npy"  # every sensor reads PNG; npy holds the rest
+            # every sensor reads PNG; npy holds the rest
+            ending = ".png" if in_png else ".npy"
             image_file = f"{IMAGES}/{number:06}{ending}"
             mask_file = f"{MASKS}/{number:06}.npy"
             write_image(new / image_file, planes)
@@ -220,7 +257,9 @@ def write_arrays(
         write_card(new, made)
 
 
-def _splits_of(images: Arrays, split: Sequence[str] | Mapping[str, int] | None) -> list[str] | None:
+def _splits_of(
+    images: Arrays, split: Sequence[str] | Mapping[str, int] | None
+) -> list[str] | None:
     """Return the split of each image; None if it is chosen by hash."""
     if split is None:
         return None
@@ -232,7 +271,9 @@ def _splits_of(images: Arrays, split: Sequence[str] | Mapping[str, int] | None) 
         splits = list(split)
     unknown = sorted(set(splits) - set(SPLITS))
     if unknown:
-        raise ConfigError(f"unknown split {unknown[0]!r}; splits are {', '.join(SPLITS)}")
+        raise ConfigError(
+            f"unknown split {unknown[0]!r}; splits are {', '.join(SPLITS)}"
+        )
     if len(splits) != len(images):
         raise ValueError(f"split names {len(splits)} images, expected {len(images)}")
     return splits
@@ -243,7 +284,9 @@ def _check_arrays(images: Arrays, masks: Arrays) -> None:
     if not len(images) and not len(masks):
         raise ValueError("expected at least one image and its mask, got none")
     if len(images) != len(masks):
-        raise ValueError(f"expected as many masks as images, got {len(masks)} and {len(images)}")
+        raise ValueError(
+            f"expected as many masks as images, got {len(masks)} and {len(images)}"
+        )
     for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
         if image.ndim not in (2, 3) or mask.ndim != 2 or image.shape[-2:] != mask.shape:
             raise ValueError(

@@ -44,14 +44,24 @@ def plain(mask: np.ndarray) -> dict[str, Any]:
 
 
 def write(
-    root: Path, annotations: list[dict[str, Any]], *, file: str = "annotations.json", images: str = "abc"
+    root: Path,
+    annotations: list[dict[str, Any]],
+    *,
+    file: str = "annotations.json",
+    images: str = "abc",
 ) -> Path:
     """Write images a, b, c (ids 1, 2, 3) and a json; annotations are completed where keys are missing."""
     for name in images:
         save_image(root / f"images/{name}.npy", np.full((1, 6, 8), 300.0))
     content = {
-        "images": [{"id": i, "file_name": f"{n}.npy", "height": 6, "width": 8} for i, n in enumerate(images, 1)],
-        "annotations": [{"id": i, "image_id": 1, "category_id": 4} | entry for i, entry in enumerate(annotations)],
+        "images": [
+            {"id": i, "file_name": f"{n}.npy", "height": 6, "width": 8}
+            for i, n in enumerate(images, 1)
+        ],
+        "annotations": [
+            {"id": i, "image_id": 1, "category_id": 4} | entry
+            for i, entry in enumerate(annotations)
+        ],
         "categories": [{"id": 4, "name": "boat"}, {"id": 9, "name": "plane"}],
     }
     (root / file).parent.mkdir(parents=True, exist_ok=True)
@@ -70,12 +80,19 @@ def of(dataset: Dataset, name: str = "a") -> Any:
     return dataset.label(sample, dataset.image(sample))
 
 
-@pytest.mark.parametrize("segmentation", [[SQUARE], compressed(pixels((1, 2, 4, 5))), plain(pixels((1, 2, 4, 5)))])
-def test_polygons_and_both_run_lengths_give_the_same_region(tmp_path: Path, segmentation: object) -> None:
+@pytest.mark.parametrize(
+    "segmentation",
+    [[SQUARE], compressed(pixels((1, 2, 4, 5))), plain(pixels((1, 2, 4, 5)))],
+)
+def test_polygons_and_both_run_lengths_give_the_same_region(
+    tmp_path: Path, segmentation: object
+) -> None:
     """Tools write any of the three."""
     label = of(opened(write(tmp_path, [{"segmentation": segmentation}])))
     assert len(label.regions) == 1
-    assert np.array_equal(label.regions[0].mask((6, 8)), pixels((1, 2, 4, 5)).astype(bool))
+    assert np.array_equal(
+        label.regions[0].mask((6, 8)), pixels((1, 2, 4, 5)).astype(bool)
+    )
     assert label.regions[0].class_id == 4
 
 
@@ -87,8 +104,13 @@ def test_crowds_are_ignored_and_cover_what_lies_below(tmp_path: Path) -> None:
     assert [region.area for region in label.regions] == [3]
 
 
-@pytest.mark.parametrize(("name", "meant"), [("validation", "val"), ("instances_vall2017", "val"), ("Test", "test")])
-def test_a_split_by_another_name_is_not_dropped(tmp_path: Path, name: str, meant: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("validation", "val"), ("instances_vall2017", "val"), ("Test", "test")],
+)
+def test_a_split_by_another_name_is_not_dropped(
+    tmp_path: Path, name: str, meant: str
+) -> None:
     """Without it, images of training would become the validation split."""
     root = write(tmp_path, [{"segmentation": [SQUARE]}], file="annotations/train.json")
     (root / f"annotations/{name}.json").write_text("{}")
@@ -99,7 +121,11 @@ def test_a_split_by_another_name_is_not_dropped(tmp_path: Path, name: str, meant
 def test_other_files_of_coco_are_passed_over(tmp_path: Path) -> None:
     """Captions and keypoints lie in the same folder."""
     root = write(tmp_path, [{"segmentation": [SQUARE]}], file="annotations/train.json")
-    for name in ("captions_train2017", "person_keypoints_val2017", "image_info_test2017"):
+    for name in (
+        "captions_train2017",
+        "person_keypoints_val2017",
+        "image_info_test2017",
+    ):
         (root / f"annotations/{name}.json").write_text("{}")
     assert len(opened(root).samples) == 3
 
@@ -140,17 +166,37 @@ def test_many_annotations_cost_no_more_memory_than_one(tmp_path: Path) -> None:
     assert peak < 10 * size * size
 
 
-def test_objects_of_which_nothing_is_left_are_counted_as_dropped(tmp_path: Path) -> None:
+def test_objects_of_which_nothing_is_left_are_counted_as_dropped(
+    tmp_path: Path,
+) -> None:
     """Under a crowd, or thinner than a pixel, they cannot be asked for."""
     crowd = {"segmentation": compressed(pixels((0, 0, 6, 8))), "iscrowd": 1}
-    label = of(opened(write(tmp_path, [{"segmentation": [SQUARE]}, {"segmentation": [SQUARE]}, crowd])))
+    label = of(
+        opened(
+            write(
+                tmp_path,
+                [{"segmentation": [SQUARE]}, {"segmentation": [SQUARE]}, crowd],
+            )
+        )
+    )
     assert (label.regions, label.dropped) == ((), 2)
 
 
-@pytest.mark.parametrize(("rule", "areas"), [("instances", [9, 3]), ("classes", [12]), ("components", [9, 3])])
-def test_the_region_rule_can_join_annotations(tmp_path: Path, rule: str, areas: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("rule", "areas"),
+    [("instances", [9, 3]), ("classes", [12]), ("components", [9, 3])],
+)
+def test_the_region_rule_can_join_annotations(
+    tmp_path: Path, rule: str, areas: list[int]
+) -> None:
     """Semantic sets come as COCO too; each annotation is an instance only where nobody says otherwise."""
-    root = write(tmp_path, [{"segmentation": [SQUARE]}, {"segmentation": compressed(pixels((5, 0, 6, 3)))}])
+    root = write(
+        tmp_path,
+        [
+            {"segmentation": [SQUARE]},
+            {"segmentation": compressed(pixels((5, 0, 6, 3)))},
+        ],
+    )
     assert [region.area for region in of(opened(root, regions=rule)).regions] == areas
 
 
@@ -166,14 +212,19 @@ def test_several_files_are_the_splits(tmp_path: Path) -> None:
     }
 
 
-def test_images_may_be_in_folders_of_the_splits_or_beside_the_json(tmp_path: Path) -> None:
+def test_images_may_be_in_folders_of_the_splits_or_beside_the_json(
+    tmp_path: Path,
+) -> None:
     """Exports differ; the json's own paths count."""
     write(tmp_path, [], file="annotations/train.json", images="ab")
     write(tmp_path, [], file="annotations/val.json", images="c")
     (tmp_path / "images/train").mkdir()
     (tmp_path / "images/a.npy").rename(tmp_path / "images/train/a.npy")
     (tmp_path / "images/b.npy").rename(tmp_path / "b.npy")
-    assert [sample.reference.relative_to(tmp_path).as_posix() for sample in opened(tmp_path).samples] == [
+    assert [
+        sample.reference.relative_to(tmp_path).as_posix()
+        for sample in opened(tmp_path).samples
+    ] == [
         "images/train/a.npy",
         "b.npy",
         "images/c.npy",
@@ -246,24 +297,35 @@ def test_what_would_crash_the_drawing_library_is_refused_before(
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize(("most", "words"), [(90, "have 100 corners"), (1000, "has 1100 px")])
+@pytest.mark.parametrize(
+    ("most", "words"), [(90, "have 100 corners"), (1000, "has 1100 px")]
+)
 def test_an_outline_longer_than_any_object_s_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, words: str
 ) -> None:
     """Ten million corners took 14 GB, and the process ended without a message."""
     monkeypatch.setattr("simmat.data.formats.coco.MAX_OUTLINE_PX", most)
-    with pytest.raises(DataError, match=rf"annotation 0: .*{words}, more than the limit of {most}; use fewer"):
+    with pytest.raises(
+        DataError,
+        match=rf"annotation 0: .*{words}, more than the limit of {most}; use fewer",
+    ):
         opened(write(tmp_path, [{"segmentation": [[0, 0, 10, 5] * 50]}]))
 
 
 def test_a_polygon_a_little_out_of_the_image_is_cut(tmp_path: Path) -> None:
     """Annotators draw over the border, and tools write it so."""
-    label = of(opened(write(tmp_path, [{"segmentation": [[-2, 0, 10, 0, 10, 6, -2, 6]]}])))
+    label = of(
+        opened(write(tmp_path, [{"segmentation": [[-2, 0, 10, 0, 10, 6, -2, 6]]}]))
+    )
     assert [region.area for region in label.regions] == [48]
 
 
 @pytest.mark.parametrize(
-    "others", [["annotations/train.json"], ["annotations/instances_val.json", "annotations/val.json"]]
+    "others",
+    [
+        ["annotations/train.json"],
+        ["annotations/instances_val.json", "annotations/val.json"],
+    ],
 )
 def test_two_files_for_the_same_are_refused(tmp_path: Path, others: list[str]) -> None:
     """One of them is an old copy."""
@@ -273,8 +335,12 @@ def test_two_files_for_the_same_are_refused(tmp_path: Path, others: list[str]) -
         opened(tmp_path)
 
 
-@pytest.mark.parametrize("counts", ["0", "`0", "", "zzzzzz", compressed(pixels((1, 2, 4, 5)))["counts"][:-1]])
-def test_run_length_text_that_does_not_fill_the_image_is_refused(tmp_path: Path, counts: str) -> None:
+@pytest.mark.parametrize(
+    "counts", ["0", "`0", "", "zzzzzz", compressed(pixels((1, 2, 4, 5)))["counts"][:-1]]
+)
+def test_run_length_text_that_does_not_fill_the_image_is_refused(
+    tmp_path: Path, counts: str
+) -> None:
     """The drawing library leaves pixels that no run covers as they were in memory: another label each time."""
     with pytest.raises(DataError, match="annotation 0: its run lengths"):
         opened(write(tmp_path, [{"segmentation": {"size": [6, 8], "counts": counts}}]))
@@ -294,12 +360,20 @@ def test_json_size_must_be_the_images(tmp_path: Path) -> None:
         ("{", "json"),
         ("[]", "object"),
         ('{"images": []}', "'categories'"),
-        ('{"categories": [{"id": 1}], "images": [], "annotations": []}', "categories[0]"),
-        ('{"categories": [{"id": "1", "name": "x"}], "images": [], "annotations": []}', "id = '1'"),
+        (
+            '{"categories": [{"id": 1}], "images": [], "annotations": []}',
+            "categories[0]",
+        ),
+        (
+            '{"categories": [{"id": "1", "name": "x"}], "images": [], "annotations": []}',
+            "id = '1'",
+        ),
         ('{"categories": [], "images": [], "annotations": []}', "image"),
     ],
 )
-def test_json_of_another_form_says_what_is_wrong(tmp_path: Path, text: str, words: str) -> None:
+def test_json_of_another_form_says_what_is_wrong(
+    tmp_path: Path, text: str, words: str
+) -> None:
     """Not a KeyError."""
     (tmp_path / "annotations.json").write_text(text)
     with pytest.raises(DataError) as caught:
@@ -315,17 +389,24 @@ def test_double_images_are_refused(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
-def test_equal_names_in_the_folders_of_two_splits_are_two_images(tmp_path: Path) -> None:
+def test_equal_names_in_the_folders_of_two_splits_are_two_images(
+    tmp_path: Path,
+) -> None:
     """Exports number each split from 1."""
     write(tmp_path, [], file="annotations/train.json", images="ab")
     write(tmp_path, [], file="annotations/val.json", images="b")
     for split, names in (("train", "ab"), ("val", "b")):
         (tmp_path / "images" / split).mkdir()
         for name in names:
-            shutil.copy(tmp_path / f"images/{name}.npy", tmp_path / f"images/{split}/{name}.npy")
+            shutil.copy(
+                tmp_path / f"images/{name}.npy", tmp_path / f"images/{split}/{name}.npy"
+            )
     for name in "ab":
         (tmp_path / f"images/{name}.npy").unlink()
-    found = {sample.id: sample.reference.relative_to(tmp_path).as_posix() for sample in opened(tmp_path).samples}
+    found = {
+        sample.id: sample.reference.relative_to(tmp_path).as_posix()
+        for sample in opened(tmp_path).samples
+    }
     assert found == {
         "train/a": "images/train/a.npy",
         "train/b": "images/train/b.npy",
@@ -335,7 +416,9 @@ def test_equal_names_in_the_folders_of_two_splits_are_two_images(tmp_path: Path)
 
 
 @pytest.mark.parametrize("file", ["annotations.json", "annotations/train.json"])
-def test_annotations_that_are_not_a_file_are_refused_unopened(tmp_path: Path, file: str) -> None:
+def test_annotations_that_are_not_a_file_are_refused_unopened(
+    tmp_path: Path, file: str
+) -> None:
     """Opening a pipe waits for a writer that never comes; passing over it, the folder would be called no data set."""
     write(tmp_path, [], file="other.json")
     (tmp_path / file).parent.mkdir(exist_ok=True)
@@ -369,7 +452,11 @@ def test_zero_cannot_be_a_region_without_label_values(tmp_path: Path) -> None:
 def test_images_without_pixels_are_refused(tmp_path: Path) -> None:
     """A width of 0 is a converter that never opened the file."""
     write(tmp_path, [])
-    text = (tmp_path / "annotations.json").read_text().replace('"height": 6', '"height": 0', 1)
+    text = (
+        (tmp_path / "annotations.json")
+        .read_text()
+        .replace('"height": 6', '"height": 0', 1)
+    )
     (tmp_path / "annotations.json").write_text(text)
     with pytest.raises(DataError, match=r"image 1: .*8x0"):
         opened(tmp_path)
@@ -385,6 +472,8 @@ def test_a_number_that_no_machine_number_holds_is_refused(tmp_path: Path) -> Non
 def test_deep_json_is_refused(tmp_path: Path) -> None:
     """A recursive look at it would end in a traceback."""
     write(tmp_path, [])
-    (tmp_path / "annotations.json").write_text('{"images": ' + "[" * 200_000 + "]" * 200_000 + "}")
+    (tmp_path / "annotations.json").write_text(
+        '{"images": ' + "[" * 200_000 + "]" * 200_000 + "}"
+    )
     with pytest.raises(DataError, match=r"annotations\.json: .*nested"):
         opened(tmp_path)

@@ -6,7 +6,15 @@ import re
 from pathlib import Path
 
 import pytest
-from data_sets import Pair, Planes, folder_of, one_square, open_planes, save_image, save_mask
+from data_sets import (
+    Pair,
+    Planes,
+    folder_of,
+    one_square,
+    open_planes,
+    save_image,
+    save_mask,
+)
 
 from simmat.data.formats.folders import find_samples
 from simmat.errors import DataError
@@ -15,7 +23,9 @@ from simmat.errors import DataError
 def put(root: Path, *names: str) -> Path:
     """Write an image or a mask at each path."""
     for name in names:
-        (save_mask if name.lower().endswith(("png", "jpg")) else save_image)(root / name, one_square())
+        (save_mask if name.lower().endswith(("png", "jpg")) else save_image)(
+            root / name, one_square()
+        )
     return root
 
 
@@ -30,30 +40,56 @@ def test_images_and_masks_of_one_name_are_a_sample(tmp_path: Path) -> None:
     """The simplest data set needs no table."""
     listing = open_planes(folder_of(tmp_path, 5))
     assert [sample.id for sample in listing.samples] == ["s0", "s1", "s2", "s3", "s4"]
-    assert {sample.mask.stem == sample.id for sample in listing.samples if sample.mask} == {True}
+    assert {
+        sample.mask.stem == sample.id for sample in listing.samples if sample.mask
+    } == {True}
     assert {sample.split for sample in listing.samples} == {"train", "val", "test"}
 
 
-def test_endings_in_capitals_hidden_files_and_folders_do_not_disturb(tmp_path: Path) -> None:
+def test_endings_in_capitals_hidden_files_and_folders_do_not_disturb(
+    tmp_path: Path,
+) -> None:
     """Cameras write .NPY or .TIF, systems write .DS_Store."""
-    put(tmp_path, *(f"images/{n}.npy" for n in "ab c"), *(f"masks/{n}.PNG" for n in "ab c"))
+    put(
+        tmp_path,
+        *(f"images/{n}.npy" for n in "ab c"),
+        *(f"masks/{n}.PNG" for n in "ab c"),
+    )
     (tmp_path / "images/a.npy").rename(tmp_path / "images/a.NPY")
     (tmp_path / "images/.DS_Store").write_text("")
-    assert [sample.id for sample in find_samples(tmp_path, Planes.sources)] == [" ", "a", "b", "c"]
+    assert [sample.id for sample in find_samples(tmp_path, Planes.sources)] == [
+        " ",
+        "a",
+        "b",
+        "c",
+    ]
 
 
 def test_folders_named_after_splits_say_the_split(tmp_path: Path) -> None:
     """The usual layout of published sets; equal names in two splits are two samples."""
     splits = ("train", "val", "test")
-    put(tmp_path, "images/.cache/0.npy", *(f"images/{s}/0.npy" for s in splits), *(f"masks/{s}/0.png" for s in splits))
+    put(
+        tmp_path,
+        "images/.cache/0.npy",
+        *(f"images/{s}/0.npy" for s in splits),
+        *(f"masks/{s}/0.png" for s in splits),
+    )
     found = find_samples(tmp_path, Planes.sources)
-    assert [(sample.id, sample.split) for sample in found] == [(f"{s}/0", s) for s in sorted(splits)]
+    assert [(sample.id, sample.split) for sample in found] == [
+        (f"{s}/0", s) for s in sorted(splits)
+    ]
     assert found[0].mask == tmp_path / "masks/test/0.png"
 
 
 def test_masks_may_lie_in_one_folder_for_all_splits(tmp_path: Path) -> None:
     """Where names are unique there is no need of more folders."""
-    put(tmp_path, "images/train/a.npy", "images/train/b.npy", "images/test/c.npy", *(f"masks/{n}.png" for n in "abc"))
+    put(
+        tmp_path,
+        "images/train/a.npy",
+        "images/train/b.npy",
+        "images/test/c.npy",
+        *(f"masks/{n}.png" for n in "abc"),
+    )
     found = find_samples(tmp_path, Planes.sources)
     assert {sample.id: sample.mask.name for sample in found if sample.mask} == {
         "train/a": "a.png",
@@ -71,15 +107,27 @@ def test_one_mask_does_not_serve_two_images(tmp_path: Path) -> None:
 def test_several_sources_lie_in_folders_of_their_names(tmp_path: Path) -> None:
     """A sample is one file of each."""
     put(
-        tmp_path, *(f"images/{s}/{n}.npy" for s in ("left", "right") for n in "abc"), *(f"masks/{n}.png" for n in "abc")
+        tmp_path,
+        *(f"images/{s}/{n}.npy" for s in ("left", "right") for n in "abc"),
+        *(f"masks/{n}.png" for n in "abc"),
     )
     found = find_samples(tmp_path, Pair.sources)[0]
-    assert found.files == {"left": tmp_path / "images/left/a.npy", "right": tmp_path / "images/right/a.npy"}
+    assert found.files == {
+        "left": tmp_path / "images/left/a.npy",
+        "right": tmp_path / "images/right/a.npy",
+    }
 
 
 def test_a_sample_that_lacks_a_source_is_named(tmp_path: Path) -> None:
     """Dropping it silently would change the data set."""
-    put(tmp_path, "images/left/a.npy", "images/left/b.npy", "images/right/a.npy", "masks/a.png", "masks/b.png")
+    put(
+        tmp_path,
+        "images/left/a.npy",
+        "images/left/b.npy",
+        "images/right/a.npy",
+        "masks/a.png",
+        "masks/b.png",
+    )
     with pytest.raises(DataError, match=r"'b' .*'right'"):
         find_samples(tmp_path, Pair.sources)
 
@@ -93,7 +141,15 @@ def test_a_source_without_its_folder_is_named(tmp_path: Path) -> None:
 
 def test_all_mismatches_are_reported_at_once(tmp_path: Path) -> None:
     """One run, one list."""
-    put(tmp_path, "images/a.npy", "images/b.bmp.npy", "images/c.npy", "masks/c.png", "masks/c.tif.png", "masks/x.png")
+    put(
+        tmp_path,
+        "images/a.npy",
+        "images/b.bmp.npy",
+        "images/c.npy",
+        "masks/c.png",
+        "masks/c.tif.png",
+        "masks/x.png",
+    )
     put(tmp_path, "masks/c.jpg")
     (tmp_path / "images/c.NPY").write_bytes(b"")
     message = complaint(tmp_path)
@@ -109,33 +165,54 @@ def test_all_mismatches_are_reported_at_once(tmp_path: Path) -> None:
     ("names", "words"),
     [
         (("images/validation/a.npy", "masks/a.png"), "images/validation/.*'val'"),
-        (("images/Train/a.npy", "images/Test/b.npy", "masks/a.png", "masks/b.png"), "images/Train/.*'train'"),
-        (("images/train/a.npy", "images/TEST/b.npy", "masks/a.png", "masks/b.png"), "images/TEST/.*'test'"),
+        (
+            ("images/Train/a.npy", "images/Test/b.npy", "masks/a.png", "masks/b.png"),
+            "images/Train/.*'train'",
+        ),
+        (
+            ("images/train/a.npy", "images/TEST/b.npy", "masks/a.png", "masks/b.png"),
+            "images/TEST/.*'test'",
+        ),
         (("images/planes/train/a.npy", "masks/train/a.png"), "images/train/planes/"),
         (("images/planes/Valid/a.npy", "masks/Valid/a.png"), "images/val/planes/"),
-        (("images/train/a.npy", "images/b.npy", "masks/a.png"), "images/ .*folders of the splits"),
+        (
+            ("images/train/a.npy", "images/b.npy", "masks/a.png"),
+            "images/ .*folders of the splits",
+        ),
         (("images/train/a.npy", "images/trian/b.npy", "masks/a.png"), "trian .*train/"),
         (("images/.hidden.npy", "masks/a.png"), r"images/ .*\(.npy\)"),
         (("images/a.npy",), "masks/"),
         ((), "images/"),
     ],
 )
-def test_layouts_that_could_be_misread_are_refused(tmp_path: Path, names: tuple[str, ...], words: str) -> None:
+def test_layouts_that_could_be_misread_are_refused(
+    tmp_path: Path, names: tuple[str, ...], words: str
+) -> None:
     """A split folder taken for part of a name would mix train and test."""
     assert re.search(words, complaint(put(tmp_path, *names)))
 
 
 def test_masks_named_by_a_rule_are_refused_with_the_remedy(tmp_path: Path) -> None:
     """a_mask.png for a.npy is usual; a thousand of them are one problem."""
-    put(tmp_path, *(f"images/a{n}.npy" for n in range(4)), *(f"masks/a{n}_mask.png" for n in range(4)))
+    put(
+        tmp_path,
+        *(f"images/a{n}.npy" for n in range(4)),
+        *(f"masks/a{n}_mask.png" for n in range(4)),
+    )
     found = complaint(tmp_path)
     assert re.search(r"same names.*manifest\.csv", found)
     assert re.search(r"4 files, first masks/a0_mask\.png", found)
 
 
-def test_images_without_a_mask_are_set_aside_and_the_others_divided(tmp_path: Path) -> None:
+def test_images_without_a_mask_are_set_aside_and_the_others_divided(
+    tmp_path: Path,
+) -> None:
     """300 images with 20 masks is how labelling begins; each split gets its part of the 20."""
-    put(tmp_path, *(f"images/{n:03}.npy" for n in range(300)), *(f"masks/{n:03}.png" for n in range(0, 300, 15)))
+    put(
+        tmp_path,
+        *(f"images/{n:03}.npy" for n in range(300)),
+        *(f"masks/{n:03}.png" for n in range(0, 300, 15)),
+    )
     listing = open_planes(tmp_path)
     assert len(listing.unlabelled) == 280
     splits = [sample.split for sample in listing.samples]
@@ -145,26 +222,54 @@ def test_images_without_a_mask_are_set_aside_and_the_others_divided(tmp_path: Pa
 def test_other_files_are_passed_over(tmp_path: Path) -> None:
     """Map tools write a.tif.aux.xml, labellers a.json; thumbnails are the system's."""
     folder_of(tmp_path, 3)
-    for name in ("images/s0.npy.aux.xml", "images/notes.txt", "masks/s0.txt", "images/Thumbs.db"):
+    for name in (
+        "images/s0.npy.aux.xml",
+        "images/notes.txt",
+        "masks/s0.txt",
+        "images/Thumbs.db",
+    ):
         (tmp_path / name).write_text("")
     assert len(find_samples(tmp_path, Planes.sources)) == 3
 
 
 def test_folders_within_are_part_of_the_id_also_behind_links(tmp_path: Path) -> None:
     """Large sets lie elsewhere and are linked; a link in a circle must not hang the scan."""
-    put(tmp_path, *(f"store/i/{n}.npy" for n in "abc"), *(f"store/m/{n}.png" for n in "abc"))
+    put(
+        tmp_path,
+        *(f"store/i/{n}.npy" for n in "abc"),
+        *(f"store/m/{n}.png" for n in "abc"),
+    )
     for kind, target in (("images", "i"), ("masks", "m")):
         (tmp_path / kind).mkdir()
-        (tmp_path / kind / "site").symlink_to(tmp_path / "store" / target, target_is_directory=True)
-        (tmp_path / "store" / target / "round").symlink_to(tmp_path / kind, target_is_directory=True)
-    assert [sample.id for sample in find_samples(tmp_path, Planes.sources)] == ["site/a", "site/b", "site/c"]
+        (tmp_path / kind / "site").symlink_to(
+            tmp_path / "store" / target, target_is_directory=True
+        )
+        (tmp_path / "store" / target / "round").symlink_to(
+            tmp_path / kind, target_is_directory=True
+        )
+    assert [sample.id for sample in find_samples(tmp_path, Planes.sources)] == [
+        "site/a",
+        "site/b",
+        "site/c",
+    ]
 
 
-def test_a_link_of_an_image_name_is_a_file_and_any_other_may_be_a_folder(tmp_path: Path) -> None:
+def test_a_link_of_an_image_name_is_a_file_and_any_other_may_be_a_folder(
+    tmp_path: Path,
+) -> None:
     """Data sets of links to a store are common."""
-    put(tmp_path, "store/v1.2/a.npy", *(f"store/{n}.npy" for n in "bc"), *(f"masks/{n}.png" for n in "bc"))
+    put(
+        tmp_path,
+        "store/v1.2/a.npy",
+        *(f"store/{n}.npy" for n in "bc"),
+        *(f"masks/{n}.png" for n in "bc"),
+    )
     put(tmp_path, "masks/v1.2/a.png")
     (tmp_path / "images").mkdir()
     for name in ("v1.2", "b.npy", "c.npy"):
         (tmp_path / "images" / name).symlink_to(tmp_path / "store" / name)
-    assert [sample.id for sample in find_samples(tmp_path, Planes.sources)] == ["b", "c", "v1.2/a"]
+    assert [sample.id for sample in find_samples(tmp_path, Planes.sources)] == [
+        "b",
+        "c",
+        "v1.2/a",
+    ]

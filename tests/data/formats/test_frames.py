@@ -19,7 +19,8 @@ from simmat.io.images import read_image
 from simmat.sensors.builtin import Gray, Raster
 
 TIME = np.arange(12)[:, None, None]
-FRAMES = (TIME * 100 + np.arange(16 * 20).reshape(1, 16, 20) % 97).astype(np.uint16)  # (T, H, W)
+# (T, H, W)
+FRAMES = (TIME * 100 + np.arange(16 * 20).reshape(1, 16, 20) % 97).astype(np.uint16)
 
 
 def masks(ids: tuple[int, ...] = (5, 9)) -> np.ndarray:
@@ -83,12 +84,18 @@ def test_frames_are_samples_in_order_with_the_ids_of_their_objects(
     assert [sample.frame for sample in frames] == list(range(12))
     for number, sample in enumerate(frames):
         np.testing.assert_array_equal(dataset.image(sample).data[0], FRAMES[number])
-        assert [region.object_id for region in dataset.label(sample).regions] == ([5, 9] if number != 4 else [5])
-        np.testing.assert_array_equal(dataset[dataset.samples.index(sample)]["objects"], masks()[number])
+        assert [region.object_id for region in dataset.label(sample).regions] == (
+            [5, 9] if number != 4 else [5]
+        )
+        np.testing.assert_array_equal(
+            dataset[dataset.samples.index(sample)]["objects"], masks()[number]
+        )
     assert not read_index(dataset).faults
 
 
-def test_the_index_of_a_file_of_frames_is_kept_until_the_file_changes(tmp_path: Path) -> None:
+def test_the_index_of_a_file_of_frames_is_kept_until_the_file_changes(
+    tmp_path: Path,
+) -> None:
     """A frame has the size, times and digest of its file."""
     as_tiff(tmp_path)
     first = read_index(opened(tmp_path)).contents.fingerprint
@@ -103,13 +110,20 @@ def test_splits_never_cut_a_sequence(tmp_path: Path) -> None:
         as_files(tmp_path / "frames" / name, FRAMES)
         as_files(tmp_path / "masks" / name, masks())
     dataset = opened(tmp_path)
-    of_sequence = {name: {one.split for one in frames} for name, frames in dataset.sequences.items()}
+    of_sequence = {
+        name: {one.split for one in frames}
+        for name, frames in dataset.sequences.items()
+    }
     assert all(len(splits) == 1 for splits in of_sequence.values())
     assert set.union(*of_sequence.values()) == {"train", "val", "test"}
     write_splits(tmp_path, dataset.new_splits)
-    assert {line.split(",")[0] for line in (tmp_path / SPLITS_FILE).read_text().split()[1:]} == set("abcd")
+    assert {
+        line.split(",")[0] for line in (tmp_path / SPLITS_FILE).read_text().split()[1:]
+    } == set("abcd")
     again = opened(tmp_path)
-    assert [one.split for one in again.samples] == [one.split for one in dataset.samples]
+    assert [one.split for one in again.samples] == [
+        one.split for one in dataset.samples
+    ]
 
 
 def test_folders_name_the_splits_of_sequences(tmp_path: Path) -> None:
@@ -119,7 +133,10 @@ def test_folders_name_the_splits_of_sequences(tmp_path: Path) -> None:
     save(tmp_path / "masks/train/a.tif", masks())
     as_files(tmp_path / "masks/val/a", masks())
     dataset = opened(tmp_path)
-    assert {name: frames[0].split for name, frames in dataset.sequences.items()} == {"train/a": "train", "val/a": "val"}
+    assert {name: frames[0].split for name, frames in dataset.sequences.items()} == {
+        "train/a": "train",
+        "val/a": "val",
+    }
     assert len(dataset.samples) == 24
 
 
@@ -128,8 +145,14 @@ def test_a_manifest_orders_frames(tmp_path: Path) -> None:
     as_tiff(tmp_path)
     save(tmp_path / "late.png", FRAMES[11])
     save(tmp_path / "late_mask.png", masks()[11])
-    rows = ["id,image,mask,sequence,frame", "z,frames/walk.tif/3,masks/walk.tif/3,walk,10"]
-    rows += ["y,frames/walk.tif/7,masks/walk.tif/7,walk,20", "x,late.png,late_mask.png,walk,9"]
+    rows = [
+        "id,image,mask,sequence,frame",
+        "z,frames/walk.tif/3,masks/walk.tif/3,walk,10",
+    ]
+    rows += [
+        "y,frames/walk.tif/7,masks/walk.tif/7,walk,20",
+        "x,late.png,late_mask.png,walk,9",
+    ]
     (tmp_path / "manifest.csv").write_text("\n".join(rows))
     dataset = opened(tmp_path)
     assert [sample.id for sample in dataset.sequences["walk"]] == ["x", "z", "y"]
@@ -167,7 +190,9 @@ def _rename(folder: str, before: str, after: str) -> Callable[[Path], None]:
     return lambda root: (root / folder / before).rename(root / folder / after)  # type: ignore[return-value]
 
 
-BAD: dict[str, tuple[Callable[[Path], None], Callable[[Path], object], tuple[str, ...]]] = {
+BAD: dict[
+    str, tuple[Callable[[Path], None], Callable[[Path], object], tuple[str, ...]]
+] = {
     "two frames with one number": (
         as_folders,
         lambda root: save(root / "frames/walk/frame07.png", FRAMES[7]),
@@ -183,11 +208,22 @@ BAD: dict[str, tuple[Callable[[Path], None], Callable[[Path], object], tuple[str
         _rename("frames/walk", "frame7.png", "last.png"),
         ("'last'", "not known", "manifest.csv"),
     ),
-    "single images": (as_folders, lambda root: save(root / "frames/one.png", FRAMES[0]), ("single images",)),
-    "images beside frames": (as_folders, lambda root: (root / "images").mkdir(), ("images/", "frames/")),
+    "single images": (
+        as_folders,
+        lambda root: save(root / "frames/one.png", FRAMES[0]),
+        ("single images",),
+    ),
+    "images beside frames": (
+        as_folders,
+        lambda root: (root / "images").mkdir(),
+        ("images/", "frames/"),
+    ),
     "annotations of unknown sequences": (
         as_folders,
-        lambda root: ((root / "masks").rename(root / "old"), (root / "annotations.json").write_text("{}")),
+        lambda root: (
+            (root / "masks").rename(root / "old"),
+            (root / "annotations.json").write_text("{}"),
+        ),
         ("COCO", "sequence"),
     ),
     "a mask without a frame": (
@@ -195,10 +231,16 @@ BAD: dict[str, tuple[Callable[[Path], None], Callable[[Path], object], tuple[str
         lambda root: save(root / "masks/walk/object_012.png", masks()[0]),
         ("object_012.png", "without an image"),
     ),
-    "fewer masks than frames": (as_tiff, lambda root: save(root / "masks/walk.tif", masks()[:9]), ("9", "12 frames")),
+    "fewer masks than frames": (
+        as_tiff,
+        lambda root: save(root / "masks/walk.tif", masks()[:9]),
+        ("9", "12 frames"),
+    ),
     "pages that differ": (
         as_tiff,
-        lambda root: _write_pages(root / "frames/walk.tif", [FRAMES[0], FRAMES[1, :, :9]]),
+        lambda root: _write_pages(
+            root / "frames/walk.tif", [FRAMES[0], FRAMES[1, :, :9]]
+        ),
         ("walk.tif", "page 0", "page 1", "(16, 9)"),
     ),
     "a file that is cut": (
@@ -218,7 +260,9 @@ BAD: dict[str, tuple[Callable[[Path], None], Callable[[Path], object], tuple[str
     ),
     "Python objects": (
         as_npy,
-        lambda root: np.save(root / "frames/walk.npy", np.array([{}]), allow_pickle=True),
+        lambda root: np.save(
+            root / "frames/walk.npy", np.array([{}]), allow_pickle=True
+        ),
         ("walk.npy", "Python objects"),
     ),
     "channels last": (
@@ -253,25 +297,39 @@ def test_bad_sequences_are_refused_by_name(tmp_path: Path, case: str) -> None:
     with pytest.raises(DataError) as error:
         opened(tmp_path)
     assert all(text in str(error.value) for text in says), str(error.value)
-    assert str(error.value).count("\n  - ") <= 1  # and nothing that only follows from it
+    # and nothing that only follows from it
+    assert str(error.value).count("\n  - ") <= 1
 
 
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        ("id,image,mask,sequence\na,frames/walk.tif/1,masks/walk.tif/1,w", "belong together"),
-        ("id,image,mask,sequence,frame\na,frames/walk.tif/1,masks/walk.tif/1,w,first", "line 2: frame 'first'"),
-        ("id,image,mask,sequence,frame\n" + "".join(f"{i},frames/walk.tif/{i},,w,1\n" for i in (1, 2)), "is in 2 rows"),
+        (
+            "id,image,mask,sequence\na,frames/walk.tif/1,masks/walk.tif/1,w",
+            "belong together",
+        ),
+        (
+            "id,image,mask,sequence,frame\na,frames/walk.tif/1,masks/walk.tif/1,w,first",
+            "line 2: frame 'first'",
+        ),
+        (
+            "id,image,mask,sequence,frame\n"
+            + "".join(f"{i},frames/walk.tif/{i},,w,1\n" for i in (1, 2)),
+            "is in 2 rows",
+        ),
         (
             "id,image,mask,sequence,frame,split\n"
             + "".join(
-                f"{i},frames/walk.tif/{i},masks/walk.tif/{i},w,{i},{s}\n" for i, s in enumerate(("train", "val"))
+                f"{i},frames/walk.tif/{i},masks/walk.tif/{i},w,{i},{s}\n"
+                for i, s in enumerate(("train", "val"))
             ),
             "sequence w is in train",
         ),
     ],
 )
-def test_a_manifest_without_a_clear_order_is_refused(tmp_path: Path, rows: str, says: str) -> None:
+def test_a_manifest_without_a_clear_order_is_refused(
+    tmp_path: Path, rows: str, says: str
+) -> None:
     """Each fault by its line or sequence."""
     as_tiff(tmp_path)
     (tmp_path / "manifest.csv").write_text(rows)
@@ -283,20 +341,32 @@ def test_dates_are_an_order_without_gaps(tmp_path: Path) -> None:
     """A time series of a satellite has a picture when there is one."""
     for date in ("2024-01-05", "2024-02-09", "2024-11-30"):
         save(tmp_path / f"{date}.png", FRAMES[0])
-    assert simmat.FrameSequence(tmp_path, "gray").names == ("2024-01-05", "2024-02-09", "2024-11-30")
+    assert simmat.FrameSequence(tmp_path, "gray").names == (
+        "2024-01-05",
+        "2024-02-09",
+        "2024-11-30",
+    )
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.ome.tif"])
 @pytest.mark.parametrize("axes", ["TCYX", "CTYX"])
-def test_pages_are_planes_of_frames_as_the_axes_say(tmp_path: Path, name: str, axes: str) -> None:
+def test_pages_are_planes_of_frames_as_the_axes_say(
+    tmp_path: Path, name: str, axes: str
+) -> None:
     """Microscopes write all times of a channel, then those of the next; OME-TIFF says so in its own words."""
     frames = np.stack([FRAMES, FRAMES + 1], axis=1)  # (T, 2, H, W)
     stored = frames if axes == "TCYX" else frames.swapaxes(0, 1)
-    about = {"axes": axes} | ({"PhysicalSizeZ": 3, "PhysicalSizeY": 2, "PhysicalSizeX": 1} if "ome" in name else {})
+    about = {"axes": axes} | (
+        {"PhysicalSizeZ": 3, "PhysicalSizeY": 2, "PhysicalSizeX": 1}
+        if "ome" in name
+        else {}
+    )
     tifffile.imwrite(tmp_path / name, stored, photometric="minisblack", metadata=about)
     read = simmat.FrameSequence(tmp_path / name, "raster")
     np.testing.assert_array_equal([image.data for image in read], frames)
-    assert read.spacing == (pytest.approx((3e-3, 2e-3, 1e-3)) if "ome" in name else None)
+    assert read.spacing == (
+        pytest.approx((3e-3, 2e-3, 1e-3)) if "ome" in name else None
+    )
 
 
 def test_a_path_that_is_missing_is_refused(tmp_path: Path) -> None:
@@ -315,9 +385,16 @@ def test_a_sequence_reads_a_frame_when_it_is_asked_for(tmp_path: Path) -> None:
             return super().load(files)
 
     two = np.stack([FRAMES, FRAMES + 1], axis=1)  # (T, 2, H, W)
-    tifffile.imwrite(tmp_path / "a.tif", two, photometric="minisblack", metadata={"axes": "TCYX"})
+    tifffile.imwrite(
+        tmp_path / "a.tif", two, photometric="minisblack", metadata={"axes": "TCYX"}
+    )
     frames = simmat.FrameSequence(tmp_path / "a.tif", Counted)
-    assert (len(frames), frames.names[:2], frames.spacing, read) == (12, ("0000", "0001"), None, [])
+    assert (len(frames), frames.names[:2], frames.spacing, read) == (
+        12,
+        ("0000", "0001"),
+        None,
+        [],
+    )
     np.testing.assert_array_equal(frames[-1].data, two[11])
     np.testing.assert_array_equal([image.data for image in frames[2:5]], two[2:5])
     assert read == ["0011", "0002", "0003", "0004"]
@@ -334,8 +411,12 @@ def test_a_sequence_refuses_a_frame_of_another_size(tmp_path: Path) -> None:
 def test_imagej_states_the_spacing_of_a_stack(tmp_path: Path) -> None:
     """In millimetres, from its micrometres."""
     about = {"axes": "ZYX", "spacing": 5.0, "unit": "um"}
-    tifffile.imwrite(tmp_path / "a.tif", FRAMES, imagej=True, metadata=about, resolution=(2, 4))
-    assert simmat.FrameSequence(tmp_path / "a.tif", "gray").spacing == pytest.approx((0.005, 0.00025, 0.0005))
+    tifffile.imwrite(
+        tmp_path / "a.tif", FRAMES, imagej=True, metadata=about, resolution=(2, 4)
+    )
+    assert simmat.FrameSequence(tmp_path / "a.tif", "gray").spacing == pytest.approx(
+        (0.005, 0.00025, 0.0005)
+    )
 
 
 def test_a_frame_that_is_not_there_is_refused(tmp_path: Path) -> None:

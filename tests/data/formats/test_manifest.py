@@ -18,7 +18,9 @@ from simmat.sensors.adapter import Source
 
 def write(root: Path, text: str | bytes, *, files: str = "abc") -> Path:
     """Write a manifest beside images and masks a, b, c."""
-    (root / "manifest.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    (root / "manifest.csv").write_bytes(
+        text if isinstance(text, bytes) else text.encode()
+    )
     for name in files:
         save_image(root / f"images/{name}.npy", [one_square()])
         save_mask(root / f"masks/{name}.png", one_square())
@@ -27,7 +29,10 @@ def write(root: Path, text: str | bytes, *, files: str = "abc") -> Path:
 
 def rows(*splits: str) -> str:
     """A sound manifest of a, b, c with these splits."""
-    lines = [f"{n},{split},images/{n}.npy,masks/{n}.png" for n, split in zip("abc", splits, strict=False)]
+    lines = [
+        f"{n},{split},images/{n}.npy,masks/{n}.png"
+        for n, split in zip("abc", splits, strict=False)
+    ]
     return "\n".join(["id,split,image,mask", *lines]) + "\n"
 
 
@@ -41,21 +46,33 @@ def complaint(root: Path) -> str:
 def test_rows_become_samples_in_order(tmp_path: Path) -> None:
     """Order and splits are the user's."""
     found = read_manifest(write(tmp_path, rows("train", "val", "test")), Planes.sources)
-    assert [(sample.id, sample.split) for sample in found] == [("a", "train"), ("b", "val"), ("c", "test")]
+    assert [(sample.id, sample.split) for sample in found] == [
+        ("a", "train"),
+        ("b", "val"),
+        ("c", "test"),
+    ]
     assert found[0].files == {"planes": tmp_path / "images/a.npy"}
     assert found[0].mask == tmp_path / "masks/a.png"
 
 
 def test_spreadsheet_csv_is_read(tmp_path: Path) -> None:
     """Excel writes a byte order mark, CRLF, quotes and a blank last line."""
-    text = "\ufeff" + rows("train", "val", "test").replace("b,val", '"b",val').replace("\n", "\r\n") + "\r\n"
+    text = (
+        "\ufeff"
+        + rows("train", "val", "test").replace("b,val", '"b",val').replace("\n", "\r\n")
+        + "\r\n"
+    )
     assert len(read_manifest(write(tmp_path, text), Planes.sources)) == 3
 
 
-def test_a_file_of_another_ending_than_the_sensor_s_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_file_of_another_ending_than_the_sensor_s_is_refused_by_name(
+    tmp_path: Path,
+) -> None:
     """In folders and COCO it is; a slip in a column must not put masks where the images should be."""
     write(tmp_path, rows("train", "val", "test").replace("images/b.npy", "masks/b.png"))
-    assert re.search(r"line 3: .*'masks/b.png' .*'planes' \(.npy\)", complaint(tmp_path))
+    assert re.search(
+        r"line 3: .*'masks/b.png' .*'planes' \(.npy\)", complaint(tmp_path)
+    )
 
 
 def test_other_columns_are_kept(tmp_path: Path) -> None:
@@ -73,7 +90,10 @@ def test_zero_means_column_overrides_row_by_row(tmp_path: Path) -> None:
 
 def test_several_sources_have_a_column_each(tmp_path: Path) -> None:
     """rgb+thermal is two files a row."""
-    write(tmp_path, "id,split,left,right,mask\na,test,images/a.npy,images/b.npy,masks/a.png\n")
+    write(
+        tmp_path,
+        "id,split,left,right,mask\na,test,images/a.npy,images/b.npy,masks/a.png\n",
+    )
     files = read_manifest(tmp_path, Pair.sources)[0].files
     assert [path.name for path in files.values()] == ["a.npy", "b.npy"]
 
@@ -117,7 +137,10 @@ def test_a_path_out_of_the_folder_by_detour_is_refused(tmp_path: Path) -> None:
     """A shared data set must not reach into the user's other files."""
     (tmp_path / "set").mkdir()
     save_image(tmp_path / "out.npy", [one_square()])
-    write(tmp_path / "set", "id,split,image,mask\na,test,images/../../out.npy,masks/a.png\n")
+    write(
+        tmp_path / "set",
+        "id,split,image,mask\na,test,images/../../out.npy,masks/a.png\n",
+    )
     assert "images/../../out.npy" in complaint(tmp_path / "set")
 
 
@@ -127,7 +150,9 @@ def test_rows_without_a_mask_are_set_aside(tmp_path: Path) -> None:
     listing = open_planes(write(tmp_path, whole.replace("masks/c.png", "")))
     assert [sample.id for sample in listing.unlabelled] == ["c"]
     assert [sample.id for sample in listing.samples] == ["a", "b"]
-    assert "masks/gone.png" in complaint(write(tmp_path, whole.replace("masks/b.png", "masks/gone.png")))
+    assert "masks/gone.png" in complaint(
+        write(tmp_path, whole.replace("masks/b.png", "masks/gone.png"))
+    )
     for name in "abc":
         whole = whole.replace(f"masks/{name}.png", "")
     with pytest.raises(DataError, match="none of the 3 images has a mask"):
@@ -151,12 +176,17 @@ def test_what_another_program_writes_while_a_mask_is_noted_stays(
 
     monkeypatch.setattr(manifest, "read_csv_rows", slowly)
     manifest.set_manifest_mask(tmp_path, "a", "masks/a.png")
-    assert path.read_text() == "id,split,image,mask\na,,images/a.png,masks/a.png\nb,,images/b.png,\n"
+    assert (
+        path.read_text()
+        == "id,split,image,mask\na,,images/a.png,masks/a.png\nb,,images/b.png,\n"
+    )
 
 
 def test_double_ids_are_refused(tmp_path: Path) -> None:
     """Results are filed by id."""
-    assert "id 'a'" in complaint(write(tmp_path, rows("train", "val", "test").replace("b,val", "a,val")))
+    assert "id 'a'" in complaint(
+        write(tmp_path, rows("train", "val", "test").replace("b,val", "a,val"))
+    )
 
 
 def test_half_filled_split_column_is_refused(tmp_path: Path) -> None:
@@ -178,7 +208,9 @@ def test_half_filled_split_column_is_refused(tmp_path: Path) -> None:
         ('id,image,mask\n"a,b', "not valid CSV"),
     ],
 )
-def test_a_table_of_another_form_says_what_is_wrong(tmp_path: Path, text: str | bytes, words: str) -> None:
+def test_a_table_of_another_form_says_what_is_wrong(
+    tmp_path: Path, text: str | bytes, words: str
+) -> None:
     """Each has its own remedy."""
     message = complaint(write(tmp_path, text))
     assert re.search(words, message)

@@ -29,7 +29,10 @@ class Seeds:
                 unfinished = self.root / f"{kind}.unfinished"
                 shutil.rmtree(unfinished, ignore_errors=True)
                 unfinished.mkdir()
-                make = (vars(module).get(f"make_{kind}") for module in (images, models, sensors, sets))
+                make = (
+                    vars(module).get(f"make_{kind}")
+                    for module in (images, models, sensors, sets)
+                )
                 next(filter(None, make))(unfinished)
                 unfinished.rename(folder)
         return folder

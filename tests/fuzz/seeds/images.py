@@ -21,7 +21,9 @@ POSITIVE = np.abs(FLOATS) + np.float32(0.01)
 LABELS = (GRAY8 // 60).astype(np.uint8)
 """Values 0 to 4."""
 
-_SCALE = "<GDALMetadata><Item name='SCALE' sample='0' role='scale'>0.1</Item></GDALMetadata>"
+_SCALE = (
+    "<GDALMetadata><Item name='SCALE' sample='0' role='scale'>0.1</Item></GDALMetadata>"
+)
 _GDAL = [(42113, 2, 0, "-9999", True), (42112, 2, 0, _SCALE, True)]
 
 
@@ -35,7 +37,11 @@ def make_images(folder: Path) -> None:
     Image.fromarray(RGB).quantize(16).save(folder / "palette.png")
     _save(folder / "gray8.jpg", GRAY8)
     _save(folder / "rgb.jpg", RGB)
-    for name, array in (("float", FLOATS), ("planes", np.stack([GRAY16] * 3)), ("gray8", GRAY8)):
+    for name, array in (
+        ("float", FLOATS),
+        ("planes", np.stack([GRAY16] * 3)),
+        ("gray8", GRAY8),
+    ):
         np.save(folder / f"{name}.npy", array)
     np.save(folder / "big_endian.npy", GRAY16.astype(">u2"))
     _make_tiffs(folder)
@@ -51,10 +57,16 @@ def _make_tiffs(folder: Path) -> None:
     write("rgb", RGB, photometric="rgb", compression="zlib", predictor=True)
     write("separate", np.stack([GRAY16] * 5), planarconfig="separate", **gray)
     write("pages", np.stack([GRAY8] * 4), **gray)
-    write("tiled", np.pad(GRAY16, ((0, 40), (0, 40))), tile=(16, 16), compression="zlib")
+    write(
+        "tiled", np.pad(GRAY16, ((0, 40), (0, 40))), tile=(16, 16), compression="zlib"
+    )
     write("big_endian", GRAY16, byteorder=">")
     write("bigtiff", GRAY8, bigtiff=True)
-    write("described", GRAY16, description='{"quantity": "brightness_temperature", "unit": "cK"}')
+    write(
+        "described",
+        GRAY16,
+        description='{"quantity": "brightness_temperature", "unit": "cK"}',
+    )
     write("gdal", GRAY16, extratags=_GDAL)
     write("ome.ome", np.stack([GRAY8] * 3), metadata={"axes": "CYX"}, **gray)
     write("imagej", np.stack([GRAY8] * 3), imagej=True, metadata={}, **gray)
@@ -67,13 +79,21 @@ def make_masks(folder: Path) -> None:
     _save(folder / "labels16.png", LABELS.astype(np.uint16) * 300)
     Image.fromarray(LABELS > 1).save(folder / "bits.png")
     palette = Image.fromarray(LABELS)
-    palette.putpalette([part for value in range(256) for part in (value, 255 - value, value // 2)])
+    palette.putpalette(
+        [part for value in range(256) for part in (value, 255 - value, value // 2)]
+    )
     palette.save(folder / "palette.png")
     palette.save(folder / "palette.bmp")
     for dtype in ("uint8", "int64", "float32"):
         tifffile.imwrite(folder / f"{dtype}.tif", LABELS.astype(dtype), metadata=None)
     for order, dtype in (("<", "uint16"), (">", "int32")):
-        tifffile.imwrite(folder / f"{dtype}.tif", LABELS.astype(dtype), metadata=None, byteorder=order, compression=8)
+        tifffile.imwrite(
+            folder / f"{dtype}.tif",
+            LABELS.astype(dtype),
+            metadata=None,
+            byteorder=order,
+            compression=8,
+        )
     for dtype in ("int32", "float64"):
         np.save(folder / f"{dtype}.npy", LABELS.astype(dtype))
     (folder / "postscript.png").write_text(

@@ -23,10 +23,16 @@ def make_manifest(folder: Path) -> None:
     _write_images(folder)
     rows = ["id,split,image,mask,zero_means,note"]
     for index, split in enumerate(_SPLITS):
-        Image.fromarray(np.roll(LABELS, index, axis=0)).save(folder / f"masks/s{index}.png")
-        rows.append(f"s{index},{split},images/s{index}.png,masks/s{index}.png,background,x")
+        Image.fromarray(np.roll(LABELS, index, axis=0)).save(
+            folder / f"masks/s{index}.png"
+        )
+        rows.append(
+            f"s{index},{split},images/s{index}.png,masks/s{index}.png,background,x"
+        )
     (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
-    (folder / "card.toml").write_text('format = 1\nregions = "instances"\nmin_region = 2\n')
+    (folder / "card.toml").write_text(
+        'format = 1\nregions = "instances"\nmin_region = 2\n'
+    )
 
 
 def make_coco(folder: Path) -> None:
@@ -36,15 +42,37 @@ def make_coco(folder: Path) -> None:
     for index in range(COUNT):
         mask = np.asfortranarray((np.roll(LABELS, index, axis=0) == 2).astype(np.uint8))
         segmentations = (
-            (1, 0, {"size": list(SIZE_HW), "counts": coco_mask.encode(mask)["counts"].decode()}),
+            (
+                1,
+                0,
+                {
+                    "size": list(SIZE_HW),
+                    "counts": coco_mask.encode(mask)["counts"].decode(),
+                },
+            ),
             (2, 0, [[1, 1, 10.5, 2, 9, 12.25, 2, 9]]),
-            (1, 1, {"size": list(SIZE_HW), "counts": [SIZE_HW[0], SIZE_HW[0] * (SIZE_HW[1] - 1)]}),
+            (
+                1,
+                1,
+                {
+                    "size": list(SIZE_HW),
+                    "counts": [SIZE_HW[0], SIZE_HW[0] * (SIZE_HW[1] - 1)],
+                },
+            ),
         )
         for category, crowd, segmentation in segmentations:
-            annotation = {"id": len(annotations) + 1, "image_id": index, "category_id": category, "iscrowd": crowd}
+            annotation = {
+                "id": len(annotations) + 1,
+                "image_id": index,
+                "category_id": category,
+                "iscrowd": crowd,
+            }
             annotations.append({**annotation, "segmentation": segmentation})
     height, width = SIZE_HW
-    images = [{"id": n, "file_name": f"s{n}.png", "height": height, "width": width} for n in range(COUNT)]
+    images = [
+        {"id": n, "file_name": f"s{n}.png", "height": height, "width": width}
+        for n in range(COUNT)
+    ]
     categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
     document = {"images": images, "categories": categories, "annotations": annotations}
     (folder / "annotations.json").write_text(json.dumps(document))
@@ -53,7 +81,9 @@ def make_coco(folder: Path) -> None:
 def _write_images(folder: Path) -> None:
     (folder / "images").mkdir()
     for index in range(COUNT):
-        Image.fromarray(np.roll(GRAY8, index, axis=0)).save(folder / f"images/s{index}.png")
+        Image.fromarray(np.roll(GRAY8, index, axis=0)).save(
+            folder / f"images/s{index}.png"
+        )
 
 
 _CARD = """
@@ -134,7 +164,12 @@ quick = { data = "d", arms = ["x"], seeds = 0, steps = 2 }
 
 def make_documents(folder: Path) -> None:
     """One of each, with most of the keys it may have."""
-    for name, text in (("card", _CARD), ("sensor", _SENSOR), ("config", _CONFIG), ("bench", _BENCH)):
+    for name, text in (
+        ("card", _CARD),
+        ("sensor", _SENSOR),
+        ("config", _CONFIG),
+        ("bench", _BENCH),
+    ):
         (folder / f"{name}.toml").write_text(text.lstrip())
 
 

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from fuzz.case import Target
-from fuzz.targets import bundles, data, documents, images, runs, runtime, sensors, weights
+from fuzz.targets import (
+    bundles,
+    data,
+    documents,
+    images,
+    runs,
+    runtime,
+    sensors,
+    weights,
+)
 
 TARGETS: dict[str, Target] = {
     target.name: target

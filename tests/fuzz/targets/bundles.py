@@ -12,7 +12,13 @@ from bundles import read_parts
 from safetensors.torch import load, save
 
 from fuzz.case import Case, Place, Target
-from fuzz.damage import mutate_bytes, mutate_safetensors, mutate_tree, mutate_zip, to_json
+from fuzz.damage import (
+    mutate_bytes,
+    mutate_safetensors,
+    mutate_tree,
+    mutate_zip,
+    to_json,
+)
 from simmat.bundle import FILE_NAME, load_bundle, read_bundle_spec
 from simmat.bundle.format import METADATA_KEY, bundle_bytes
 from simmat.cli import group
@@ -35,8 +41,17 @@ _TUNERS = ("prompt", "prefix", "adapter", "full", "frozen")
 
 def _use(path: Path, place: Place) -> None:
     """Ask a bundle something, and read what is written of its answer."""
-    image, out = place.seeds.folder("manifest") / "images" / "s0.png", place.scratch / "answers"
-    arguments = ["predict", str(path), str(image), *"--point 3,3 --device cpu --out".split(), str(out)]
+    image, out = (
+        place.seeds.folder("manifest") / "images" / "s0.png",
+        place.scratch / "answers",
+    )
+    arguments = [
+        "predict",
+        str(path),
+        str(image),
+        *"--point 3,3 --device cpu --out".split(),
+        str(out),
+    ]
     group.main(args=arguments, prog_name="simmat", standalone_mode=False)
     answers = list(out.glob("*.json"))
     assert answers, "no answer was written"
@@ -58,11 +73,15 @@ def _json(place: Place, rng: random.Random) -> Case:
     return Case(read)
 
 
-def _with_damaged_json(document: dict[str, Any], tensors: dict[str, Any], rng: random.Random) -> bytes:
+def _with_damaged_json(
+    document: dict[str, Any], tensors: dict[str, Any], rng: random.Random
+) -> bytes:
     """Return a bundle of damaged json with, but for changed text, the digest of what it holds, as a stranger would."""
     share = rng.random()
     if share < 0.15:
-        text = mutate_bytes(json.dumps(document).encode(), rng).decode("utf-8", "replace")
+        text = mutate_bytes(json.dumps(document).encode(), rng).decode(
+            "utf-8", "replace"
+        )
         return save(tensors, {METADATA_KEY: text})
     if rng.random() < 0.3:
         document["sensor_definitions"] = [_SENSOR]
@@ -72,7 +91,8 @@ def _with_damaged_json(document: dict[str, Any], tensors: dict[str, Any], rng: r
     tree = mutate_tree(document, rng)
     try:
         return bundle_bytes(tree, tensors)
-    except (AttributeError, TypeError, ValueError):  # no table, or nothing that json can hold
+    # no table, or nothing that json can hold
+    except (AttributeError, TypeError, ValueError):
         return save(tensors, {METADATA_KEY: to_json(tree).decode("utf-8", "replace")})
 
 
@@ -90,7 +110,10 @@ def _ask_for_much(tree: dict[str, Any], rng: random.Random) -> None:
     elif kind == 4:
         tree |= {"mat": rng.choice(_LAYERS), "mat_options": {}}
     elif kind == 5:
-        tree |= {"tune": rng.choice(_TUNERS), "tune_options": rng.choice(({}, {"tokens": count}))}
+        tree |= {
+            "tune": rng.choice(_TUNERS),
+            "tune_options": rng.choice(({}, {"tokens": count})),
+        }
     else:
         tree["channels"] *= rng.choice((2, 1000))
         tree["zero_shot"] = [row * len(tree["channels"]) for row in tree["zero_shot"]]
@@ -108,7 +131,8 @@ def _weights(place: Place, rng: random.Random) -> Case:
 
 def _bytes(place: Place, rng: random.Random) -> Case:
     content = (place.seeds.folder("bundle") / "tuned" / FILE_NAME).read_bytes()
-    if rng.random() > 0.05:  # a whole file must load, any other byte makes another digest
+    # a whole file must load, any other byte makes another digest
+    if rng.random() > 0.05:
         content = mutate_bytes(content, rng)
     place.put(FILE_NAME, content)
     return Case(lambda: _use(place.files, place))

@@ -14,7 +14,13 @@ from safetensors.numpy import load, save
 from simmat_plugin_report.checks import check_dataset
 
 from fuzz.case import Case, Place, Target, check_image, registry
-from fuzz.damage import mutate_bytes, mutate_csv, mutate_segmentation, mutate_tree, to_json
+from fuzz.damage import (
+    mutate_bytes,
+    mutate_csv,
+    mutate_segmentation,
+    mutate_tree,
+    to_json,
+)
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import FOLDER, read_index
 from simmat.data.samples import SPLITS
@@ -32,8 +38,13 @@ def _manifest(place: Place, rng: random.Random) -> Case:
 def _coco(place: Place, rng: random.Random) -> Case:
     seed = place.seeds.folder("coco")
     place.link(seed / "images")
-    place.put("annotations.json", _damaged_annotations((seed / "annotations.json").read_bytes(), rng))
-    return _read_set(place.files, {"regions": rng.choice((None, "classes", "components"))}, rng)
+    place.put(
+        "annotations.json",
+        _damaged_annotations((seed / "annotations.json").read_bytes(), rng),
+    )
+    return _read_set(
+        place.files, {"regions": rng.choice((None, "classes", "components"))}, rng
+    )
 
 
 def _damaged_annotations(content: bytes, rng: random.Random) -> bytes:
@@ -42,7 +53,9 @@ def _damaged_annotations(content: bytes, rng: random.Random) -> bytes:
         for _ in range(rng.choice((1, 1, 2))):
             mutate_segmentation(rng.choice(tree["annotations"]), rng)
         return to_json(tree)
-    return to_json(mutate_tree(tree, rng)) if share < 0.85 else mutate_bytes(content, rng)
+    return (
+        to_json(mutate_tree(tree, rng)) if share < 0.85 else mutate_bytes(content, rng)
+    )
 
 
 def _read_set(root: Path, card: dict[str, Any], rng: random.Random) -> Case:
@@ -52,9 +65,13 @@ def _read_set(root: Path, card: dict[str, Any], rng: random.Random) -> Case:
         dataset = open_dataset(root, registry().modality("gray"), card)
         assert dataset.samples, "a data set without samples"
         for sample in dataset.samples:
-            assert sample.split in SPLITS, f"sample {sample.id!r} is in split {sample.split!r}"
+            assert sample.split in SPLITS, (
+                f"sample {sample.id!r} is in split {sample.split!r}"
+            )
             _read_sample(dataset, sample)
-        assert all(isinstance(name, str) for name in dataset.class_names.values()), "a class name that is no text"
+        assert all(isinstance(name, str) for name in dataset.class_names.values()), (
+            "a class name that is no text"
+        )
         if whole:
             check_dataset(dataset)
 
@@ -73,7 +90,9 @@ def _index(place: Place, rng: random.Random) -> Case:
     def read() -> None:
         found = read_index(dataset)
         for sample in found.with_regions(dataset.samples, "all"):
-            assert found.table_of([sample]).rows.shape == (1,), "a table of another shape"
+            assert found.table_of([sample]).rows.shape == (1,), (
+                "a table of another shape"
+            )
         check_dataset(dataset).model_dump(mode="json")
         found.statistics(found.training_samples())
 
@@ -94,12 +113,20 @@ def _damaged_index(content: bytes, rng: random.Random) -> bytes:
 def _read_sample(dataset: Dataset, sample: Any) -> None:
     image = check_image(dataset.image(sample))
     label = dataset.label(sample, image)
-    assert label.size_hw == image.size_hw, f"a label of {label.size_hw} on an image of {image.size_hw}"
+    assert label.size_hw == image.size_hw, (
+        f"a label of {label.size_hw} on an image of {image.size_hw}"
+    )
     for region in label.regions:
-        assert region.area == np.count_nonzero(region.mask(label.size_hw)) > 0, "a region's area is not its pixels"
+        assert region.area == np.count_nonzero(region.mask(label.size_hw)) > 0, (
+            "a region's area is not its pixels"
+        )
 
 
 _KEPT = frozenset({FOLDER, f"{FOLDER}/*"})
 """What a reader of a data set may leave: its index."""
 
-TARGETS = (Target("manifest", _manifest), Target("coco", _coco), Target("index", _index))
+TARGETS = (
+    Target("manifest", _manifest),
+    Target("coco", _coco),
+    Target("index", _index),
+)

@@ -26,7 +26,11 @@ def _document(name: str, read: _Read, needs: tuple[str, ...] = ()) -> Target:
     def prepare(place: Place, rng: random.Random) -> Case:
         content = (place.seeds.folder("documents") / f"{name}.toml").read_bytes()
         tree = tomllib.loads(content.decode())
-        damaged = mutate_bytes(content, rng) if rng.random() < 0.3 else to_toml(mutate_tree(tree, rng))
+        damaged = (
+            mutate_bytes(content, rng)
+            if rng.random() < 0.3
+            else to_toml(mutate_tree(tree, rng))
+        )
         path = place.put(f"{name}.toml", damaged)
         for folder in ("images", "masks"):
             (place.scratch / folder).symlink_to(place.seeds.folder("manifest") / folder)
@@ -48,10 +52,15 @@ def _card(place: Place, path: Path) -> None:
 def _sensor(place: Place, path: Path) -> None:
     adapter = read_sensor(path)
     written = json.loads(json.dumps(adapter.definition.model_dump(mode="json")))
-    check_same(adapter.definition, SensorDefinition.model_validate(written), "declaration")
+    check_same(
+        adapter.definition, SensorDefinition.model_validate(written), "declaration"
+    )
     with np.errstate(all="ignore"):  # a scale of 1e308 is allowed
         image = check_image(
-            load_sample(adapter, {source.name: place.scratch / "rgb.tif" for source in adapter.sources})
+            load_sample(
+                adapter,
+                {source.name: place.scratch / "rgb.tif" for source in adapter.sources},
+            )
         )
         check_image(adapter.transform(image))
 

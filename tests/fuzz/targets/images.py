@@ -29,9 +29,15 @@ def _image(place: Place, rng: random.Random, endings: tuple[str, ...]) -> Case:
         assert 0 not in planes.shape, f"planes have shape {planes.shape}"
         assert planes.dtype.kind in "buif", f"planes are {planes.dtype}"
         assert planes.dtype.isnative, f"planes are {planes.dtype}"
-        assert found.measured.shape == planes.shape, f"measured has shape {found.measured.shape}"
-        assert found.valid is None or found.valid.shape == planes.shape, "valid has another shape"
-        assert len(found.scales) in (0, len(planes)), f"{len(found.scales)} scales of {len(planes)} planes"
+        assert found.measured.shape == planes.shape, (
+            f"measured has shape {found.measured.shape}"
+        )
+        assert found.valid is None or found.valid.shape == planes.shape, (
+            "valid has another shape"
+        )
+        assert len(found.scales) in (0, len(planes)), (
+            f"{len(found.scales)} scales of {len(planes)} planes"
+        )
 
     return Case(read)
 
@@ -43,15 +49,26 @@ def _window(place: Place, rng: random.Random) -> Case:
     def read() -> None:
         height, width = image_size(path)
         y0, x0 = int(down * height), int(right * width)
-        window = Window(y0, x0, y0 + 1 + int(low * min(height - y0, 300)), x0 + 1 + int(wide * min(width - x0, 300)))
+        window = Window(
+            y0,
+            x0,
+            y0 + 1 + int(low * min(height - y0, 300)),
+            x0 + 1 + int(wide * min(width - x0, 300)),
+        )
         part = read_image(path, window=window).planes
-        assert part.shape[1:] == window.size_hw, f"a window of {window.size_hw} has shape {part.shape}"
+        assert part.shape[1:] == window.size_hw, (
+            f"a window of {window.size_hw} has shape {part.shape}"
+        )
         try:
             whole = read_image(path).planes
         except SimMATError:  # the damage lies elsewhere
             return
-        assert part.dtype == whole.dtype, f"a window of {part.dtype}, an image of {whole.dtype}"
-        assert np.array_equal(part, whole[:, *window.slices], equal_nan=part.dtype.kind == "f"), "not that part"
+        assert part.dtype == whole.dtype, (
+            f"a window of {part.dtype}, an image of {whole.dtype}"
+        )
+        assert np.array_equal(
+            part, whole[:, *window.slices], equal_nan=part.dtype.kind == "f"
+        ), "not that part"
 
     return Case(read)
 
@@ -68,9 +85,13 @@ def _mask(place: Place, rng: random.Random) -> Case:
         mask = read_mask(path)
         assert mask.dtype == np.int64, f"a mask of {mask.dtype}"
         assert mask.ndim == 2, f"a mask of shape {mask.shape}"
-        assert np.abs(mask).max() <= _LARGEST_LABEL, "a label that float64 does not hold"
+        assert np.abs(mask).max() <= _LARGEST_LABEL, (
+            "a label that float64 does not hold"
+        )
         label = label_from_mask(mask, card)
-        assert label.size_hw == mask.shape, f"a label of {label.size_hw} from a mask of {mask.shape}"
+        assert label.size_hw == mask.shape, (
+            f"a label of {label.size_hw} from a mask of {mask.shape}"
+        )
 
     return Case(read)
 

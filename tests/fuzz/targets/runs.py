@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fuzz.case import Case, Place, Target, registry
-from fuzz.damage import join_safetensors, mutate_bytes, mutate_safetensors, mutate_tree, split_safetensors, to_json
+from fuzz.damage import (
+    join_safetensors,
+    mutate_bytes,
+    mutate_safetensors,
+    mutate_tree,
+    split_safetensors,
+    to_json,
+)
 from simmat.training.run_folder import RunFolder, fingerprint_in, load_state
 
 if TYPE_CHECKING:
@@ -42,14 +49,24 @@ def _log(place: Place, rng: random.Random) -> Case:
     lines = (place.seeds.folder("run") / "metrics.jsonl").read_bytes().splitlines()
     for _ in range(rng.choice((1, 1, 2, 3))):
         index = rng.randrange(len(lines))
-        is_json = rng.random() < 0.7 and lines[index].startswith(b"{") and lines[index].endswith(b"}")
-        lines[index] = to_json(mutate_tree(_parsed(lines[index]), rng)) if is_json else mutate_bytes(lines[index], rng)
+        is_json = (
+            rng.random() < 0.7
+            and lines[index].startswith(b"{")
+            and lines[index].endswith(b"}")
+        )
+        lines[index] = (
+            to_json(mutate_tree(_parsed(lines[index]), rng))
+            if is_json
+            else mutate_bytes(lines[index], rng)
+        )
     place.put("metrics.jsonl", b"\n".join(lines))
 
     def read() -> None:
         folder = RunFolder(place.files)
         folder.reopen(_LAST_STEP)
-        assert all(record["step"] <= _LAST_STEP for record in folder.records()), "a later record was kept"
+        assert all(record["step"] <= _LAST_STEP for record in folder.records()), (
+            "a later record was kept"
+        )
 
     return Case(read)
 
@@ -78,7 +95,12 @@ def _bench(place: Place, out: Path) -> tuple[Bench, Path]:
 
 
 def _report(place: Place, rng: random.Random) -> Case:
-    from simmat_plugin_bench.cells import read_results, results_of, take_results, write_results
+    from simmat_plugin_bench.cells import (
+        read_results,
+        results_of,
+        take_results,
+        write_results,
+    )
     from simmat_plugin_bench.grid import expand
     from simmat_plugin_bench.report import as_csv, markdown, write_bench_page
     from simmat_plugin_bench.results import collect
@@ -91,11 +113,18 @@ def _report(place: Place, rng: random.Random) -> Case:
     victim = rng.choice((*cells, *[place.scratch / "results.json"] * len(cells)))
     content = victim.read_bytes()
     tree = rng.random() < 0.8
-    victim.write_bytes(to_json(mutate_tree(json.loads(content), rng)) if tree else mutate_bytes(content, rng))
+    victim.write_bytes(
+        to_json(mutate_tree(json.loads(content), rng))
+        if tree
+        else mutate_bytes(content, rng)
+    )
 
     def read() -> None:
         if victim.parent == place.scratch:
-            cells = [replace(cell, root=place.scratch / "empty" / cell.name) for cell in bench.cells]
+            cells = [
+                replace(cell, root=place.scratch / "empty" / cell.name)
+                for cell in bench.cells
+            ]
             done, other = take_results(victim, cells)
             assert done + other <= len(read_results(victim)), "more cells than results"
         results = collect(expand(read_settings(toml), toml, out, registry()))

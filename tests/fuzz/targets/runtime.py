@@ -17,8 +17,20 @@ _MANIFEST: dict[str, Any] = {
     "format": 1,
     "modality": "rgb+thermal",
     "channels": [
-        {"name": "red", "quantity": "srgb", "unit": "count", "wavelength_um": 0.65, "valid_range": [0.0, 255.0]},
-        {"name": "thermal", "quantity": "counts", "unit": "count", "wavelength_um": None, "valid_range": None},
+        {
+            "name": "red",
+            "quantity": "srgb",
+            "unit": "count",
+            "wavelength_um": 0.65,
+            "valid_range": [0.0, 255.0],
+        },
+        {
+            "name": "thermal",
+            "quantity": "counts",
+            "unit": "count",
+            "wavelength_um": None,
+            "valid_range": None,
+        },
     ],
     "image_size": 64,
     "aspect": "pad",
@@ -28,7 +40,10 @@ _MANIFEST: dict[str, Any] = {
     "levels": 1,
     "dense": {"background": True, "classes": [1, 255]},
     "class_names": {"1": "cow", "255": "barn"},
-    "files": {name: {"sha256": "0" * 64, "bytes": 9} for name in ("encoder.onnx", "decoder.onnx", "masks.onnx")},
+    "files": {
+        name: {"sha256": "0" * 64, "bytes": 9}
+        for name in ("encoder.onnx", "decoder.onnx", "masks.onnx")
+    },
     "precision": "fp32",
 }
 
@@ -40,7 +55,9 @@ def _manifest(place: Place, rng: random.Random) -> Case:
 
     tree = mutate_tree(_MANIFEST, rng)
     content = to_json(with_checksum(tree) if isinstance(tree, dict) else tree)
-    place.put("manifest.json", mutate_bytes(content, rng) if rng.random() < 0.1 else content)
+    place.put(
+        "manifest.json", mutate_bytes(content, rng) if rng.random() < 0.1 else content
+    )
 
     def read() -> None:
         try:
@@ -49,7 +66,8 @@ def _manifest(place: Place, rng: random.Random) -> Case:
             raise DataError(str(error)) from error
         try:
             model.set_image(np.ones((len(model.channels), 300, 40)))
-        except ValueError:  # the values are not valid for these channels, or a file is missing
+        # the values are not valid for these channels, or a file is missing
+        except ValueError:
             return
 
     return Case(read)
@@ -68,11 +86,18 @@ def _image(place: Place, rng: random.Random) -> Case:
             raise DataError(str(error)) from error
         try:
             expected = read_image(path)
-        except SimMATError:  # SimMAT also refuses what the number of planes will refuse, and files named wrongly
+        # SimMAT also refuses what the number of planes will refuse, and files named wrongly
+        except SimMATError:
             return
-        values = expected.planes if expected.valid is None else np.where(expected.valid, expected.planes, np.nan)
+        values = (
+            expected.planes
+            if expected.valid is None
+            else np.where(expected.valid, expected.planes, np.nan)
+        )
         found = found[None] if found.ndim == 2 else found
-        assert np.array_equal(found, values, equal_nan=values.dtype.kind == "f"), "not the numbers that SimMAT reads"
+        assert np.array_equal(found, values, equal_nan=values.dtype.kind == "f"), (
+            "not the numbers that SimMAT reads"
+        )
 
     return Case(read)
 

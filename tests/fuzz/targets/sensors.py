@@ -35,12 +35,16 @@ def _thermal(place: Place, rng: random.Random) -> Case:
 
 
 def _depth(place: Place, rng: random.Random) -> Case:
-    sensor = _sensor(rng, "depth", "depth", "depth-minmax", "depth unit=m", "depth unit=mm")
+    sensor = _sensor(
+        rng, "depth", "depth", "depth-minmax", "depth unit=m", "depth unit=mm"
+    )
     return _one_file(sensor, place.damaged("images", rng, _ORDINARY))
 
 
 def _exr(place: Place, rng: random.Random) -> Case:
-    return _one_file(_sensor(rng, "depth", "depth-minmax", "depth unit=m"), place.damaged("exr", rng))
+    return _one_file(
+        _sensor(rng, "depth", "depth-minmax", "depth unit=m"), place.damaged("exr", rng)
+    )
 
 
 def _hha(place: Place, rng: random.Random) -> Case:
@@ -56,29 +60,56 @@ def _polarization(place: Place, rng: random.Random) -> Case:
     files = {}
     for index, (source, seed) in enumerate(zip(adapter.sources, seeds, strict=True)):
         whole = index != damaged
-        files[source.name] = place.link(seed) if whole else place.put(seed.name, mutate_file(seed, rng))
+        files[source.name] = (
+            place.link(seed) if whole else place.put(seed.name, mutate_file(seed, rng))
+        )
     return Case(lambda: _load(adapter, files))
 
 
 def _mosaic(place: Place, rng: random.Random) -> Case:
-    return _one_file(_sensor(rng, "polarization files=mosaic"), place.damaged("mosaic", rng))
+    return _one_file(
+        _sensor(rng, "polarization files=mosaic"), place.damaged("mosaic", rng)
+    )
 
 
 def _multispectral(place: Place, rng: random.Random) -> Case:
-    sensor = rng.choice((registry().modality("multispectral"), registry().modality("multispectral", {"scale": 1e-4})))
+    sensor = rng.choice(
+        (
+            registry().modality("multispectral"),
+            registry().modality("multispectral", {"scale": 1e-4}),
+        )
+    )
     return _one_file(sensor, place.damaged("geotiffs", rng))
 
 
 def _satellite(place: Place, rng: random.Random) -> Case:
-    satellites = (("sentinel2", {}), ("sentinel2", {"boa_offset": True}), ("landsat8", {}))
+    satellites = (
+        ("sentinel2", {}),
+        ("sentinel2", {"boa_offset": True}),
+        ("landsat8", {}),
+    )
     name, options = rng.choice(satellites)
-    named = place.seeds.folder("geotiffs") / "bands.tif"  # the other seeds do not name their bands
-    return _one_file(registry().modality(name, options), place.put(named.name, mutate_file(named, rng)))
+    # the other seeds do not name their bands
+    named = place.seeds.folder("geotiffs") / "bands.tif"
+    return _one_file(
+        registry().modality(name, options),
+        place.put(named.name, mutate_file(named, rng)),
+    )
 
 
 def _sar(place: Place, rng: random.Random) -> Case:
-    sensor = _sensor(rng, "sar", "sar scale=power", "sar scale=db", "sar filter=lee", "sar polarizations=dual")
-    return _one_file(sensor, place.damaged(rng.choice(("geotiffs", "geotiffs", "images")), rng, _ORDINARY))
+    sensor = _sensor(
+        rng,
+        "sar",
+        "sar scale=power",
+        "sar scale=db",
+        "sar filter=lee",
+        "sar polarizations=dual",
+    )
+    return _one_file(
+        sensor,
+        place.damaged(rng.choice(("geotiffs", "geotiffs", "images")), rng, _ORDINARY),
+    )
 
 
 _DEPTH, _POLARIZATION = "simmat_plugin_depth", "simmat_plugin_polarization"

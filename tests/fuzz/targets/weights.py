@@ -8,7 +8,14 @@ import random
 from simmat_plugin_sam.checkpoint import check_variant, read_checkpoint
 
 from fuzz.case import Case, Place, Target, registry
-from fuzz.damage import mutate_bytes, mutate_file, mutate_tree, mutate_zip, strange, to_json
+from fuzz.damage import (
+    mutate_bytes,
+    mutate_file,
+    mutate_tree,
+    mutate_zip,
+    strange,
+    to_json,
+)
 from simmat.model import build_foundation, check_image_size
 
 _LARGEST_SIZE = 256
@@ -19,7 +26,10 @@ def _checkpoint(place: Place, rng: random.Random) -> Case:
     seed = rng.choice(place.seeds.files("checkpoints"))
     named = rng.random() < 0.5  # no seed is large enough for any variant of SAM
     is_zip = seed.name.endswith("zip.pth")
-    path = place.put(seed.name, mutate_zip(seed.read_bytes(), rng) if is_zip else mutate_file(seed, rng))
+    path = place.put(
+        seed.name,
+        mutate_zip(seed.read_bytes(), rng) if is_zip else mutate_file(seed, rng),
+    )
 
     def read() -> None:
         state = read_checkpoint(path)
@@ -37,10 +47,18 @@ def _hf_model(place: Place, rng: random.Random) -> Case:
     folder.mkdir()
     (folder / "model.safetensors").symlink_to(seed / "model.safetensors")
     content = (seed / "config.json").read_bytes()
-    damaged = to_json(mutate_tree(json.loads(content), rng)) if rng.random() < 0.8 else mutate_bytes(content, rng)
+    damaged = (
+        to_json(mutate_tree(json.loads(content), rng))
+        if rng.random() < 0.8
+        else mutate_bytes(content, rng)
+    )
     (folder / "config.json").write_bytes(damaged)
     if rng.random() < 0.2:
-        settings = {"image_mean": strange(rng), "image_std": strange(rng), "size": strange(rng)}
+        settings = {
+            "image_mean": strange(rng),
+            "image_std": strange(rng),
+            "size": strange(rng),
+        }
         (folder / "preprocessor_config.json").write_bytes(to_json(settings))
 
     def read() -> None:
@@ -55,5 +73,10 @@ def _hf_model(place: Place, rng: random.Random) -> Case:
 
 TARGETS = (
     Target("checkpoint", _checkpoint),
-    Target("hf-config", _hf_model, needs=("simmat_plugin_transformers", "transformers"), weight=6),
+    Target(
+        "hf-config",
+        _hf_model,
+        needs=("simmat_plugin_transformers", "transformers"),
+        weight=6,
+    ),
 )

@@ -31,9 +31,14 @@ class LayerImage(Sequence[Any]):
         """Take layers, and the channels of the model's sensor: a foreign (N, H, W) is N frames for a sensor of one."""
         self.layer = layers[0]
         self.path = str(self.layer.source.path or self.layer.name)
-        self.channels = [channel for layer in layers for channel in layer.metadata.get(CHANNELS, ())]
+        self.channels = [
+            channel for layer in layers for channel in layer.metadata.get(CHANNELS, ())
+        ]
         self.sources = [layer.data for layer in layers]
-        self.parts = [_planes(layer, bool(self.channels) or channel_count == 1) for layer in layers]
+        self.parts = [
+            _planes(layer, bool(self.channels) or channel_count == 1)
+            for layer in layers
+        ]
         self.is_stack = self.parts[0].ndim == 4
         self.size_hw: tuple[int, int] = self.parts[0].shape[-2:]
         self.scale = np.asarray(self.layer.scale)[-2 - self.is_stack :]
@@ -46,25 +51,50 @@ class LayerImage(Sequence[Any]):
         """Return a frame for `Predictor.set_image`: in the units of its channels, or the stored (C, H, W)."""
         if not 0 <= index < len(self):
             raise IndexError(index)
-        planes = np.concatenate([np.asarray(part[index] if self.is_stack else part) for part in self.parts])
-        return simmat.SensorImage.from_planes(planes, self.channels, origin=self.path) if self.channels else planes
+        planes = np.concatenate(
+            [np.asarray(part[index] if self.is_stack else part) for part in self.parts]
+        )
+        return (
+            simmat.SensorImage.from_planes(planes, self.channels, origin=self.path)
+            if self.channels
+            else planes
+        )
 
     def frame_at(self, place: Sequence[float]) -> int:
         """Return the frame at a place in world coordinates, such as where the slider of the viewer stands."""
-        return min(max(round(float(self.layer.world_to_data(place)[0])), 0), len(self) - 1) if self.is_stack else 0
+        return (
+            min(max(round(float(self.layer.world_to_data(place)[0])), 0), len(self) - 1)
+            if self.is_stack
+            else 0
+        )
 
     def points_on(self, frame: int, layer: Any, points: Any = None) -> Coords:
         """Return as (N, 2) xy in pixels points of a layer, all or those given, that lie on a frame."""
         points = points if points is not None or layer is None else layer.data
-        places = [self.layer.world_to_data(layer.data_to_world(one)) for one in ([] if layer is None else points)]
-        on = [one[-2:][::-1] for one in places if not self.is_stack or round(float(one[0])) == frame]
+        places = [
+            self.layer.world_to_data(layer.data_to_world(one))
+            for one in ([] if layer is None else points)
+        ]
+        on = [
+            one[-2:][::-1]
+            for one in places
+            if not self.is_stack or round(float(one[0])) == frame
+        ]
         return np.asarray(on, np.float64).reshape(-1, 2)
 
     def boxes_on(self, frame: int, layer: Any) -> list[Coords]:
         """Return XYXY of outer edges, within the image, around the shapes of a layer that lie on a frame."""
         height, width = self.size_hw
-        corners = [self.points_on(frame, layer, shape) for shape in ([] if layer is None else layer.data)]
-        boxes = [np.concatenate([one.min(0), one.max(0)]) + 0.5 for one in corners if len(one)]  # 0 is a pixel's centre
+        corners = [
+            self.points_on(frame, layer, shape)
+            for shape in ([] if layer is None else layer.data)
+        ]
+        # 0 is a pixel's centre
+        boxes = [
+            np.concatenate([one.min(0), one.max(0)]) + 0.5
+            for one in corners
+            if len(one)
+        ]
         boxes = [np.clip(box, 0, (width, height, width, height)) for box in boxes]
         return [box for box in boxes if (box[2:] - box[:2] >= 1).all()]
 
@@ -97,8 +127,14 @@ def prompts_of(on: Coords, off: Coords, boxes: Sequence[Coords]) -> list[simmat.
     for box in boxes:
         inside = ((coords >= box[:2] - 0.5) & (coords <= box[2:] - 0.5)).all(1)
         left &= ~inside
-        prompts.append(simmat.Prompt(coords[inside], labels[inside], box.astype(np.float32)))
-    return [*prompts, simmat.Prompt(coords[left], labels[left])] if labels[left].any() else prompts
+        prompts.append(
+            simmat.Prompt(coords[inside], labels[inside], box.astype(np.float32))
+        )
+    return (
+        [*prompts, simmat.Prompt(coords[left], labels[left])]
+        if labels[left].any()
+        else prompts
+    )
 
 
 def _planes(layer: Any, first_is_frame: bool) -> Any:
@@ -106,4 +142,8 @@ def _planes(layer: Any, first_is_frame: bool) -> Any:
     data = layer.data[0] if layer.multiscale else layer.data
     if layer.rgb:
         return np.moveaxis(data[..., :3], -1, -3)
-    return data[..., None, :, :] if data.ndim == 2 or (data.ndim == 3 and first_is_frame) else data
+    return (
+        data[..., None, :, :]
+        if data.ndim == 2 or (data.ndim == 3 and first_is_frame)
+        else data
+    )

@@ -36,7 +36,9 @@ def titled(layers: Iterable[Any], title: str) -> Any:
     return next((layer for layer in layers if layer.metadata.get(TITLE) == title), None)
 
 
-def add_objects(layer: Any, frame: int | None, found: Sequence[FoundMask], *, free_only: bool) -> int:
+def add_objects(
+    layer: Any, frame: int | None, found: Sequence[FoundMask], *, free_only: bool
+) -> int:
     """Label objects, the first on top, as one step of the layer's undo; return how many have a pixel.
 
     Args:
@@ -44,7 +46,11 @@ def add_objects(layer: Any, frame: int | None, found: Sequence[FoundMask], *, fr
         free_only: leave what is labelled as it is.
     """
     before = np.asarray(layer.data if frame is None else layer.data[frame])
-    plane, last, added = np.zeros_like(before), int(np.max(layer.data)), dict[int, tuple[Any, float]]()
+    plane, last, added = (
+        np.zeros_like(before),
+        int(np.max(layer.data)),
+        dict[int, tuple[Any, float]](),
+    )
     for number, one in enumerate(found, last + 1):
         part = plane[one.window.slices]
         mask = one.mask & (part == 0)
@@ -55,11 +61,24 @@ def add_objects(layer: Any, frame: int | None, found: Sequence[FoundMask], *, fr
             added[number] = one.class_id, round(one.score, 3)
     if added:
         where = np.nonzero(plane)
-        layer.data_setitem(where if frame is None else (np.full(len(where[0]), frame), *where), plane[where])
-        known = zip(*(layer.features.get(name, ()) for name in ("index", "class", "score")), strict=True)
-        rows = {int(number): (class_id, score) for number, class_id, score in known} | added
+        layer.data_setitem(
+            where if frame is None else (np.full(len(where[0]), frame), *where),
+            plane[where],
+        )
+        known = zip(
+            *(layer.features.get(name, ()) for name in ("index", "class", "score")),
+            strict=True,
+        )
+        rows = {
+            int(number): (class_id, score) for number, class_id, score in known
+        } | added
         classes, scores = zip(*rows.values(), strict=True)
-        layer.features = {"index": [*rows], "class": np.asarray(classes, object), "score": scores}  # below the cursor
+        # below the cursor
+        layer.features = {
+            "index": [*rows],
+            "class": np.asarray(classes, object),
+            "score": scores,
+        }
     return len(added)
 
 
@@ -68,7 +87,11 @@ def classes_in(features: Any) -> dict[int, int]:
     if features is None or "class" not in features:
         return {}
     pairs = zip(features["index"], features["class"], strict=True)
-    return {int(number): int(value) for number, value in pairs if value is not None and value == value}
+    return {
+        int(number): int(value)
+        for number, value in pairs
+        if value is not None and value == value
+    }
 
 
 def with_classes(labels: npt.NDArray[Any], features: Any) -> npt.NDArray[Any]:
@@ -81,7 +104,9 @@ def with_classes(labels: npt.NDArray[Any], features: Any) -> npt.NDArray[Any]:
         counts[classes[value]] = counts.get(classes[value], 0) + 1
         new[value] = PANOPTIC * classes[value] + counts[classes[value]]
     if max(counts.values()) >= PANOPTIC:
-        raise DataError(f"a mask has at most {PANOPTIC - 1} objects of a class, got {max(counts.values())}")
+        raise DataError(
+            f"a mask has at most {PANOPTIC - 1} objects of a class, got {max(counts.values())}"
+        )
     numbered: npt.NDArray[Any] = new[labels]
     return numbered
 
@@ -98,15 +123,27 @@ def write_mask(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
         OutputError: the file cannot be written.
     """
     labels = with_classes(np.asarray(data), attributes.get("features"))
-    kind = next(kind for kind in (np.uint8, np.uint16, np.uint32) if labels.max(initial=0) <= np.iinfo(kind).max)
+    kind = next(
+        kind
+        for kind in (np.uint8, np.uint16, np.uint32)
+        if labels.max(initial=0) <= np.iinfo(kind).max
+    )
     labels, ending = labels.astype(kind), Path(path).suffix.lower()
     if labels.ndim == 3 and ending in (".tif", ".tiff"):
         import tifffile
 
         with atomic_path(path) as temporary:
-            tifffile.imwrite(temporary, labels, photometric="minisblack", compression="zlib", metadata={"axes": "TYX"})
+            tifffile.imwrite(
+                temporary,
+                labels,
+                photometric="minisblack",
+                compression="zlib",
+                metadata={"axes": "TYX"},
+            )
     elif labels.ndim == 3 and ending == ".png":
-        raise ConfigError(f"{path}: a PNG has no frames, these are {len(labels)}; use .tif or .npy")
+        raise ConfigError(
+            f"{path}: a PNG has no frames, these are {len(labels)}; use .tif or .npy"
+        )
     else:
         write_image(path, labels if labels.ndim == 3 else labels[None])
     return [path]
@@ -120,14 +157,33 @@ def mask_path(image: str, sources: Sequence[Source], *, frames: bool) -> str:
         sources: those of the sensor, whose endings are no part of NAME, nor the folders of several of its place.
         frames: a new mask is a .tif, not a .png.
     """
-    path, endings = Path(image), (".tif", ".tiff", ".npy") if frames else (".png", ".tif", ".tiff", ".npy")
-    ignored = (*stack_endings(), *(ending for source in sources for ending in source.extensions))
+    path, endings = (
+        Path(image),
+        (".tif", ".tiff", ".npy") if frames else (".png", ".tif", ".tiff", ".npy"),
+    )
+    ignored = (
+        *stack_endings(),
+        *(ending for source in sources for ending in source.extensions),
+    )
     name = path.name if path.is_dir() else frame_name(path, ignored)
     for folder in path.parents:
         if folder.name in ("images", "frames"):
-            inner = list(path.relative_to(folder).parent.parts)  # SOURCE/…, or SPLIT/SOURCE/…
-            if (own := next((part for part in inner[:2] if part in [one.name for one in sources]), None)) is not None:
+            # SOURCE/…, or SPLIT/SOURCE/…
+            inner = list(path.relative_to(folder).parent.parts)
+            if (
+                own := next(
+                    (
+                        part
+                        for part in inner[:2]
+                        if part in [one.name for one in sources]
+                    ),
+                    None,
+                )
+            ) is not None:
                 inner.remove(own)
-            masks = [folder.with_name("masks").joinpath(*inner, f"{name}{ending}") for ending in endings]
+            masks = [
+                folder.with_name("masks").joinpath(*inner, f"{name}{ending}")
+                for ending in endings
+            ]
             return str(next(filter(Path.exists, masks), masks[0]))
     return str(path.with_name(f"{name}_mask{endings[0]}"))

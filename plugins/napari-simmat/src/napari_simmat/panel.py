@@ -13,13 +13,35 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.qt.threading import create_worker
-from napari.utils.notifications import notification_manager, show_error, show_info, show_warning
+from napari.utils.notifications import (
+    notification_manager,
+    show_error,
+    show_info,
+    show_warning,
+)
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QLabel, QLineEdit, QPushButton, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QWidget,
+)
 
 import simmat
 from napari_simmat.images import LayerImage, images_in, prompts_of
-from napari_simmat.masks import TITLE, FoundMask, add_objects, mask_path, titled, with_classes, write_mask
+from napari_simmat.masks import (
+    TITLE,
+    FoundMask,
+    add_objects,
+    mask_path,
+    titled,
+    with_classes,
+    write_mask,
+)
 from napari_simmat.opengl import hide_triton
 from napari_simmat.reader import choose_sensor
 from simmat.errors import ConfigError, SimMATError
@@ -32,7 +54,12 @@ if TYPE_CHECKING:  # imports torch
 
 PROMPT_DELAY_MS = 80
 """Time without a change of the prompts after which they are answered: dragging a box is many changes."""
-ON, OFF, BOXES, PREVIEW = "SimMAT: on the object", "SimMAT: not on it", "SimMAT: boxes", "SimMAT: preview"
+ON, OFF, BOXES, PREVIEW = (
+    "SimMAT: on the object",
+    "SimMAT: not on it",
+    "SimMAT: boxes",
+    "SimMAT: preview",
+)
 UNTUNED, BUNDLE = "an untuned model", "a bundle or a server"
 FOLLOWED = "simmat_followed"
 """Key of a labels layer's metadata: frame -> checksum of what `follow` wrote there."""
@@ -62,34 +89,79 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         self._list_images()
 
     def _build(self) -> None:
-        self.kind, self.bundle, self.options = _choice([UNTUNED, BUNDLE]), QLineEdit(), QLineEdit()
-        self.foundation, self.sensor = _choice(simmat.list_foundations()), _choice(simmat.list_modalities())
+        self.kind, self.bundle, self.options = (
+            _choice([UNTUNED, BUNDLE]),
+            QLineEdit(),
+            QLineEdit(),
+        )
+        self.foundation, self.sensor = (
+            _choice(simmat.list_foundations()),
+            _choice(simmat.list_modalities()),
+        )
         with suppress(ConfigError):  # none is ready to use
             self.foundation.setCurrentText(installed().default_foundation())
         for editable in (self.foundation, self.sensor):  # hf/NAME, rgb+thermal
             editable.setEditable(True)
-        self.bundle.setPlaceholderText("bundle, folder of a run, hf://ORG/NAME, address of simmat serve")
+        self.bundle.setPlaceholderText(
+            "bundle, folder of a run, hf://ORG/NAME, address of simmat serve"
+        )
         self.options.setPlaceholderText('unit = "cK", nodata = 0')
         self.image, self.as_class = _choice([]), _choice([])
-        self.load_button = _button("Load", "Load the model; its sensor then opens files", self.load)
-        self.points = _button("+ Point", "Click on the object", partial(self.prompt_layer, ON))
-        self.off_points = _button("− Point", "Click beside the object", partial(self.prompt_layer, OFF))
-        self.boxes = _button("Box", "Drag boxes, one around each object", partial(self.prompt_layer, BOXES))
-        self.add = _button("Add (Enter)", "Label what the preview shows", self.add_shown)
+        self.load_button = _button(
+            "Load", "Load the model; its sensor then opens files", self.load
+        )
+        self.points = _button(
+            "+ Point", "Click on the object", partial(self.prompt_layer, ON)
+        )
+        self.off_points = _button(
+            "− Point", "Click beside the object", partial(self.prompt_layer, OFF)
+        )
+        self.boxes = _button(
+            "Box",
+            "Drag boxes, one around each object",
+            partial(self.prompt_layer, BOXES),
+        )
+        self.add = _button(
+            "Add (Enter)", "Label what the preview shows", self.add_shown
+        )
         self.clear = _button("Clear", "Remove points and boxes", self.clear_prompts)
-        self.all = _button("Everything", "Label every object that is not labelled", self.everything)
-        self.class_map = _button("Classes", "Show the class of every pixel", self.classes)
-        self.follow_button = _button("Follow", "Find the objects of this frame in all frames", self.follow)
-        self.stop = _button("Stop", "Stop after this frame", lambda: self._worker.quit())
-        self.write = _button("Save labels…", "Write the mask file that SimMAT trains on", self.save)
-        self.status = QLabel("Load a model, then open files of its sensor.", wordWrap=True)
+        self.all = _button(
+            "Everything", "Label every object that is not labelled", self.everything
+        )
+        self.class_map = _button(
+            "Classes", "Show the class of every pixel", self.classes
+        )
+        self.follow_button = _button(
+            "Follow", "Find the objects of this frame in all frames", self.follow
+        )
+        self.stop = _button(
+            "Stop", "Stop after this frame", lambda: self._worker.quit()
+        )
+        self.write = _button(
+            "Save labels…", "Write the mask file that SimMAT trains on", self.save
+        )
+        self.status = QLabel(
+            "Load a model, then open files of its sensor.", wordWrap=True
+        )
         self.form = QFormLayout(self)
-        self.bundle_row = _row(self.bundle, _button("…", "Choose a bundle", self._browse))
-        network = {"Network": self.foundation, "Sensor": self.sensor, "Options": self.options}
-        for label, field in {"Model": self.kind, "Bundle": self.bundle_row, **network}.items():
+        self.bundle_row = _row(
+            self.bundle, _button("…", "Choose a bundle", self._browse)
+        )
+        network = {
+            "Network": self.foundation,
+            "Sensor": self.sensor,
+            "Options": self.options,
+        }
+        for label, field in {
+            "Model": self.kind,
+            "Bundle": self.bundle_row,
+            **network,
+        }.items():
             self.form.addRow(label, field)
         self.form.addRow(self.load_button)
-        self.form.addRow("Image", _row(self.image, _button("…", "Open a file", self._open)))
+        self.form.addRow(
+            "Image", _row(self.image, _button("…", "Open a file", self._open))
+        )
         self.form.addRow(_row(self.points, self.off_points, self.boxes))
         self.form.addRow("Class", self.as_class)
         tasks = _row(self.all, self.class_map, self.follow_button, self.stop)
@@ -102,10 +174,19 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
 
     def _enable(self) -> None:
         """Offer what can be done now."""
-        ready, idle = self.predictor is not None and bool(self.images), self._worker is None
+        ready, idle = (
+            self.predictor is not None and bool(self.images),
+            self._worker is None,
+        )
         bundle = self.kind.currentText() == BUNDLE
-        untuned = dict.fromkeys((self.foundation, self.sensor, self.options), not bundle)
-        for field, shown in {self.bundle_row: bundle, **untuned, self.as_class: self.as_class.count() > 1}.items():
+        untuned = dict.fromkeys(
+            (self.foundation, self.sensor, self.options), not bundle
+        )
+        for field, shown in {
+            self.bundle_row: bundle,
+            **untuned,
+            self.as_class: self.as_class.count() > 1,
+        }.items():
             field.setVisible(shown)
             self.form.labelForField(field).setVisible(shown)
         for button in (self.points, self.off_points, self.boxes, self.add, self.clear):
@@ -118,15 +199,25 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         self.stop.setVisible(not idle and hasattr(self._worker, "yielded"))
 
     def _browse(self) -> None:
-        file, _ = QFileDialog.getOpenFileName(self, "Bundle", self.bundle.text(), "Bundle (*.safetensors *.zip)")
+        file, _ = QFileDialog.getOpenFileName(
+            self, "Bundle", self.bundle.text(), "Bundle (*.safetensors *.zip)"
+        )
         if file:
             self.bundle.setText(file)
 
     def _open(self) -> None:
-        if paths := QFileDialog.getOpenFileNames(self, "Image, or one of each source")[0]:
+        if paths := QFileDialog.getOpenFileNames(self, "Image, or one of each source")[
+            0
+        ]:
             self.viewer.open(paths, plugin="napari-simmat", stack=len(paths) > 1)
 
-    def run(self, text: str, work: Callable[[], Any], then: Callable[[Any], object], total: int = 0) -> None:
+    def run(
+        self,
+        text: str,
+        work: Callable[[], Any],
+        then: Callable[[Any], object],
+        total: int = 0,
+    ) -> None:
         """Do work in napari's thread, and show what it raises as a notification.
 
         Args:
@@ -137,7 +228,9 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         """
         self.status.setText(f"{text} …")
         progress = {"total": total, "desc": text} if total else None
-        self._worker = worker = create_worker(work, _start_thread=False, _progress=progress, _ignore_errors=True)
+        self._worker = worker = create_worker(
+            work, _start_thread=False, _progress=progress, _ignore_errors=True
+        )
         (worker.yielded if isgeneratorfunction(work) else worker.returned).connect(then)
         worker.errored.connect(_show_failure)
         worker.finished.connect(self._finish)
@@ -156,11 +249,19 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         """Load the chosen model."""
         hide_triton()
         bundle = self.bundle.text() if self.kind.currentText() == BUNDLE else None
-        network, sensor, text = self.foundation.currentText(), self.sensor.currentText(), self.options.text()
+        network, sensor, text = (
+            self.foundation.currentText(),
+            self.sensor.currentText(),
+            self.options.text(),
+        )
 
         def work() -> simmat.Predictor | RemotePredictor:
             if bundle is None:
-                return simmat.load(foundation=network, modality=sensor, modality_options=options_in(text))
+                return simmat.load(
+                    foundation=network,
+                    modality=sensor,
+                    modality_options=options_in(text),
+                )
             if not bundle.startswith(("http://", "https://")):
                 return simmat.load(bundle)
             from simmat_plugin_annotate.remote import RemotePredictor
@@ -178,13 +279,19 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         for value, name in predictor.class_names.items():
             self.as_class.addItem(f"{value} {name}", value)
         self._list_images()
-        channels = ", ".join(f"{channel.name} [{channel.unit}]" for channel in predictor.image_loader.channels)
-        self.status.setText(f"Loaded for {predictor.adapter.name}: {channels or 'any channels'}")
+        channels = ", ".join(
+            f"{channel.name} [{channel.unit}]"
+            for channel in predictor.image_loader.channels
+        )
+        self.status.setText(
+            f"Loaded for {predictor.adapter.name}: {channels or 'any channels'}"
+        )
 
     def _list_images(self) -> None:
         chosen, known = self.image.currentText(), self.images
         new = self.images = images_in(
-            self.viewer.layers, len(self.predictor.image_loader.channels) if self.predictor else 0
+            self.viewer.layers,
+            len(self.predictor.image_loader.channels) if self.predictor else 0,
         )
         if [*new] != [*known]:
             self.image.clear()
@@ -217,11 +324,17 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
             if name == BOXES:
                 width = max(1, max(image.size_hw) / 300)
                 layer = self.viewer.add_shapes(
-                    face_color="transparent", edge_color="yellow", edge_width=width, **common
+                    face_color="transparent",
+                    edge_color="yellow",
+                    edge_width=width,
+                    **common,
                 )
-            else:  # small, as a point reaches into the frames beside its own; and never smaller than 10 on the screen
+            # small, as a point reaches into the frames beside its own; and never smaller than 10 on the screen
+            else:
                 colour = "lime" if name == ON else "red"
-                layer = self.viewer.add_points(face_color=colour, size=1, canvas_size_limits=(10, 10), **common)
+                layer = self.viewer.add_points(
+                    face_color=colour, size=1, canvas_size_limits=(10, 10), **common
+                )
             layer.events.data.connect(lambda: self._timer.start())
             self._add_on_enter(layer)  # shapes have an Enter of their own
         layer = self.viewer.layers[name]
@@ -240,7 +353,11 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         prompts = prompts_of(on, off, image.boxes_on(frame, layers.get(BOXES)))
         show = partial(self._show, image, frame)
         if prompts:
-            self.run("Segmenting", lambda: self.encoded(image, frame).predict_prompts(prompts), show)
+            self.run(
+                "Segmenting",
+                lambda: self.encoded(image, frame).predict_prompts(prompts),
+                show,
+            )
         else:
             show([])
 
@@ -256,7 +373,12 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         self._show_preview()
         names = self.predictor.class_names
         if found:
-            self.status.setText("; ".join(f"score {one.score:.2f} {names.get(one.class_id, '')}" for one in found[:4]))
+            self.status.setText(
+                "; ".join(
+                    f"score {one.score:.2f} {names.get(one.class_id, '')}"
+                    for one in found[:4]
+                )
+            )
         for warning in {one.warning for one in found} - {""}:
             show_warning(warning)
 
@@ -264,14 +386,21 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         """Show the preview on its own frame alone."""
         if PREVIEW in self.viewer.layers and self._at is not None:
             image, frame = self._at
-            self.viewer.layers[PREVIEW].visible = bool(self.shown) and image.frame_at(self.viewer.dims.point) == frame
+            self.viewer.layers[PREVIEW].visible = (
+                bool(self.shown) and image.frame_at(self.viewer.dims.point) == frame
+            )
 
     def add_shown(self) -> None:
         """Label the objects of the preview, and remove their prompts."""
         if self.shown and self._at is not None:
             chosen, (image, frame) = self.as_class.currentData(), self._at
             found = [
-                FoundMask(one.window, one.mask, one.score, one.class_id if chosen is None else chosen)
+                FoundMask(
+                    one.window,
+                    one.mask,
+                    one.score,
+                    one.class_id if chosen is None else chosen,
+                )
                 for one in self.shown
             ]
             self._label(image, frame, found, free_only=False)
@@ -289,18 +418,33 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         """Return the labels layer of an image, new if it is missing."""
         title, frames = f"{image.path} labels", (len(image),) if image.is_stack else ()
         empty = np.zeros((*frames, *image.size_hw), np.int32)
-        return titled(self.viewer.layers, title) or self._add_labels(empty, title, image)
+        return titled(self.viewer.layers, title) or self._add_labels(
+            empty, title, image
+        )
 
-    def _add_labels(self, data: Any, title: str, image: LayerImage, **attributes: Any) -> Any:
+    def _add_labels(
+        self, data: Any, title: str, image: LayerImage, **attributes: Any
+    ) -> Any:
         """Add a labels layer, and leave the active one active."""
         active = self.viewer.layers.selection.active
-        attributes |= {"name": Path(title).name, "metadata": {TITLE: title}, "scale": image.scale[-data.ndim :]}
+        attributes |= {
+            "name": Path(title).name,
+            "metadata": {TITLE: title},
+            "scale": image.scale[-data.ndim :],
+        }
         layer = self.viewer.add_labels(data, opacity=0.5, **attributes)
         self.viewer.layers.selection.active = active
         return layer
 
-    def _label(self, image: LayerImage, frame: int, found: list[FoundMask], *, free_only: bool) -> None:
-        count = add_objects(self.labels(image), frame if image.is_stack else None, found, free_only=free_only)
+    def _label(
+        self, image: LayerImage, frame: int, found: list[FoundMask], *, free_only: bool
+    ) -> None:
+        count = add_objects(
+            self.labels(image),
+            frame if image.is_stack else None,
+            found,
+            free_only=free_only,
+        )
         self.status.setText(f"{count} object{'s' * (count != 1)} added")
 
     def everything(self) -> None:
@@ -310,10 +454,20 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         def work() -> list[FoundMask]:
             objects = self.encoded(image, frame).segment_everything()
             return [
-                FoundMask(one.instance.window, one.instance.crop, one.score, one.instance.class_id) for one in objects
+                FoundMask(
+                    one.instance.window,
+                    one.instance.crop,
+                    one.score,
+                    one.instance.class_id,
+                )
+                for one in objects
             ]
 
-        self.run("Finding every object", work, lambda found: self._label(image, frame, found, free_only=True))
+        self.run(
+            "Finding every object",
+            work,
+            lambda found: self._label(image, frame, found, free_only=True),
+        )
 
     def classes(self) -> None:
         """Show the class of every pixel of this frame as a layer."""
@@ -324,9 +478,18 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
             if layer := titled(self.viewer.layers, title):
                 self.viewer.layers.remove(layer)
             names = [found.class_names.get(value, str(value)) for value in found.values]
-            self._add_labels(found.labels, title, image, features={"index": found.values, "name": names})
+            self._add_labels(
+                found.labels,
+                title,
+                image,
+                features={"index": found.values, "name": names},
+            )
 
-        self.run("Finding classes", lambda: self.encoded(image, frame).segment_semantic(), show)
+        self.run(
+            "Finding classes",
+            lambda: self.encoded(image, frame).segment_semantic(),
+            show,
+        )
 
     def follow(self) -> None:
         """Find the objects of this frame, and of frames that were labelled or corrected by hand, in all others."""
@@ -334,9 +497,14 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         layer, predictor, given = self.labels(image), self.predictor, {}
         written = layer.metadata.setdefault(FOLLOWED, {})
         for index, plane in enumerate(layer.data):
-            if plane.any() and (index == current or zlib.crc32(plane) != written.get(index)):
+            if plane.any() and (
+                index == current or zlib.crc32(plane) != written.get(index)
+            ):
                 # What is missing in a frame that was followed and corrected is not there; in others it is looked for.
-                masks = {int(number): plane == number for number in np.unique(plane[plane > 0])}
+                masks = {
+                    int(number): plane == number
+                    for number in np.unique(plane[plane > 0])
+                }
                 given[index] = plane.copy() if index in written else masks
         self._encoded = None
 
@@ -359,10 +527,18 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         """Write the labels where SimMAT looks for masks, or elsewhere."""
         image, _ = self.current()
         layer = self.labels(image)
-        path = mask_path(image.path, self.predictor.adapter.sources, frames=image.is_stack)
-        if path := QFileDialog.getSaveFileName(self, "Save labels", path, "*.png *.tif *.npy")[0]:
+        path = mask_path(
+            image.path, self.predictor.adapter.sources, frames=image.is_stack
+        )
+        if path := QFileDialog.getSaveFileName(
+            self, "Save labels", path, "*.png *.tif *.npy"
+        )[0]:
             labels = np.asarray(layer.data)
-            rule = "instances" if with_classes(labels, layer.features) is labels else "panoptic"
+            rule = (
+                "instances"
+                if with_classes(labels, layer.features) is labels
+                else "panoptic"
+            )
             self.run(
                 "Saving",
                 lambda: write_mask(path, labels, {"features": layer.features}),
@@ -375,7 +551,9 @@ def options_in(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(f"options = {{ {text} }}")["options"]  # type: ignore[no-any-return]
     except tomllib.TOMLDecodeError:
-        raise ConfigError(f'options are written as unit = "cK", nodata = 0; got {text}') from None
+        raise ConfigError(
+            f'options are written as unit = "cK", nodata = 0; got {text}'
+        ) from None
 
 
 def _show_failure(error: Exception) -> None:

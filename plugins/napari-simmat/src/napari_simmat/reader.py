@@ -28,11 +28,18 @@ def choose_sensor(adapter: simmat.ModalityAdapter | None) -> None:
     _chosen[:] = [] if adapter is None else [adapter]
 
 
-def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
+def get_reader(
+    path: str | Sequence[str],
+) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
     """Return the function that opens a path, or several as a stack; None for files that the sensor has not."""
-    endings = tuple(ending for source in _sensor().sources for ending in source.extensions)
+    endings = tuple(
+        ending for source in _sensor().sources for ending in source.extensions
+    )
     paths = [Path(path)] if isinstance(path, str) else map(Path, path)
-    known = [one.is_dir() or one.name.lower().endswith(endings) or is_stack(one, "folder") for one in paths]
+    known = [
+        one.is_dir() or one.name.lower().endswith(endings) or is_stack(one, "folder")
+        for one in paths
+    ]
     return read if all(known) else None
 
 
@@ -46,7 +53,9 @@ def read(path: str | Sequence[str]) -> list[LayerData]:
     return layers_of(open_frames(paths, _sensor()), paths[0].stem)
 
 
-def open_frames(paths: Sequence[Path], adapter: simmat.ModalityAdapter) -> simmat.FrameSequence:
+def open_frames(
+    paths: Sequence[Path], adapter: simmat.ModalityAdapter
+) -> simmat.FrameSequence:
     """Return the frames at paths, an image as one; a file in which the sensor reads no image may hold frames.
 
     Args:
@@ -57,14 +66,18 @@ def open_frames(paths: Sequence[Path], adapter: simmat.ModalityAdapter) -> simma
     """
     names, problem = adapter.source_names(), None
     if len(names) == 1 < len(paths):
-        return simmat.FrameSequence.of_frames(adapter, [{names[0]: path} for path in paths])
+        return simmat.FrameSequence.of_frames(
+            adapter, [{names[0]: path} for path in paths]
+        )
     if len(paths) != len(names):
         raise DataError(
             f"{paths[0]}: modality {adapter.name!r} needs the files of {', '.join(names)}, got {len(paths)}; open them "
             "together, in this order, as a stack"
         )
     if not any(path.is_dir() or is_stack(path, "folder") for path in paths):
-        image = simmat.FrameSequence.of_frames(adapter, [dict(zip(names, paths, strict=True))])
+        image = simmat.FrameSequence.of_frames(
+            adapter, [dict(zip(names, paths, strict=True))]
+        )
         try:
             image[0]
         except DataError as error:
@@ -73,14 +86,18 @@ def open_frames(paths: Sequence[Path], adapter: simmat.ModalityAdapter) -> simma
             return image
     try:
         found = [
-            sequence_frames(path, source.extensions, "z") for path, source in zip(paths, adapter.sources, strict=True)
+            sequence_frames(path, source.extensions, "z")
+            for path, source in zip(paths, adapter.sources, strict=True)
         ]
     except DataError as error:
         raise problem or error from None
     if len(set(map(len, found))) > 1:
-        raise DataError(f"{paths[0]}: the sources have {' and '.join(str(len(one)) for one in found)} frames")
+        raise DataError(
+            f"{paths[0]}: the sources have {' and '.join(str(len(one)) for one in found)} frames"
+        )
     return simmat.FrameSequence.of_frames(
-        adapter, [dict(zip(names, own, strict=True)) for own in zip(*found, strict=True)]
+        adapter,
+        [dict(zip(names, own, strict=True)) for own in zip(*found, strict=True)],
     )
 
 
@@ -94,15 +111,30 @@ def layers_of(frames: simmat.FrameSequence, name: str) -> list[LayerData]:
     if len(frames) > 1:  # (T, C, H, W)
         dask: Any = import_module("dask")  # which napari brings; partly typed
         array: Any = import_module("dask.array")
-        lazy = [dask.delayed(lambda index: planes_of(frames[index]))(index) for index in range(len(frames))]
-        data = array.stack([array.from_delayed(one, data.shape, np.float32) for one in lazy])
+        lazy = [
+            dask.delayed(lambda index: planes_of(frames[index]))(index)
+            for index in range(len(frames))
+        ]
+        data = array.stack(
+            [array.from_delayed(one, data.shape, np.float32) for one in lazy]
+        )
         common = {} if frames.spacing is None else {"scale": frames.spacing}
     layers: list[LayerData] = []
-    colours = [index for index, channel in enumerate(channels) if channel.quantity == RGB_QUANTITY]
+    colours = [
+        index
+        for index, channel in enumerate(channels)
+        if channel.quantity == RGB_QUANTITY
+    ]
     if len(colours) == 3 and first.valid[colours].all():
         picture = np.moveaxis(data[..., colours, :, :], -3, -1).astype(np.uint8)
         metadata = {CHANNELS: [channels[index] for index in colours]}
-        layers.append((picture, {**common, "name": name, "rgb": True, "metadata": metadata}, "image"))
+        layers.append(
+            (
+                picture,
+                {**common, "name": name, "rgb": True, "metadata": metadata},
+                "image",
+            )
+        )
     shown = () if layers else display_channels(channels)
     for index, channel in enumerate(channels):
         if layers and index in colours:
@@ -113,7 +145,9 @@ def layers_of(frames: simmat.FrameSequence, name: str) -> list[LayerData]:
         attributes = {
             **common,
             "name": f"{name} {channel.name} [{channel.unit}]",
-            "colormap": ("red", "green", "blue")[shown.index(index)] if mixed else style.colours,
+            "colormap": ("red", "green", "blue")[shown.index(index)]
+            if mixed
+            else style.colours,
             "contrast_limits": (low, high if high > low else low + 1),
             "blending": "additive" if mixed else "translucent",
             "visible": index in shown,

@@ -58,8 +58,14 @@ def index_layout(
         )
     samples, split_note, _ = decide_splits(root, found.samples, f"layout {name!r}")
     found.samples = list(samples)
-    found.notes += [note for note in (split_note, _split_warning(found.samples)) if note]
-    facts = {**known.card, "source": known.title, "notes": f"Written by simmat data index {name}."}
+    found.notes += [
+        note for note in (split_note, _split_warning(found.samples)) if note
+    ]
+    facts = {
+        **known.card,
+        "source": known.title,
+        "notes": f"Written by simmat data index {name}.",
+    }
     whole = make_card(merge(facts, card or {}), where=str(target))
     with atomic_folder(target) as folder:
         atomic_write_text(folder / MANIFEST_FILE, _manifest(root, found.samples))
@@ -70,8 +76,14 @@ def index_layout(
 
 def _split_warning(samples: Sequence[Sample]) -> str:
     """Warn about a data set without a training or a test split."""
-    lacking = " and ".join(sorted({"train", "test"} - {sample.split for sample in samples}))
-    return f"Warning: no {lacking} sample is left; restore the files of that split" if lacking else ""
+    lacking = " and ".join(
+        sorted({"train", "test"} - {sample.split for sample in samples})
+    )
+    return (
+        f"Warning: no {lacking} sample is left; restore the files of that split"
+        if lacking
+        else ""
+    )
 
 
 def _target(root: Path, out: Path | None) -> Path:
@@ -79,9 +91,13 @@ def _target(root: Path, out: Path | None) -> Path:
     plain, origin = Path(os.path.abspath(root)), root.resolve()
     target = out if out is not None else plain.with_name(f"{plain.name}-simmat")
     if origin in (target.resolve(), *target.resolve().parents):
-        raise OutputError(f"{target} is inside {root}, which must not change; choose a folder outside it with --out")
+        raise OutputError(
+            f"{target} is inside {root}, which must not change; choose a folder outside it with --out"
+        )
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise OutputError(f"{target} exists; choose another folder with --out, or remove it first")
+        raise OutputError(
+            f"{target} exists; choose another folder with --out, or remove it first"
+        )
     return target
 
 
@@ -97,7 +113,15 @@ def _manifest(root: Path, samples: Sequence[Sample]) -> str:
     columns = list(samples[0].files)
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", "split", *columns, "mask"])
-    for sample in sorted(samples, key=lambda sample: (SPLITS.index(sample.split), sample.id)):
+    for sample in sorted(
+        samples, key=lambda sample: (SPLITS.index(sample.split), sample.id)
+    ):
         paths = [*(sample.files[column] for column in columns), sample.mask or root]
-        writer.writerow([sample.id, sample.split, *(f"{LINK}/{path.relative_to(root).as_posix()}" for path in paths)])
+        writer.writerow(
+            [
+                sample.id,
+                sample.split,
+                *(f"{LINK}/{path.relative_to(root).as_posix()}" for path in paths),
+            ]
+        )
     return text.getvalue()

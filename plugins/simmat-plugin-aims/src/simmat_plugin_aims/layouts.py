@@ -31,7 +31,9 @@ class LayoutSamples:
     excluded: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, name: str, split: str, files: Mapping[str, Path | None], mask: Path | None) -> None:
+    def add(
+        self, name: str, split: str, files: Mapping[str, Path | None], mask: Path | None
+    ) -> None:
         """Add a sample, or note the files it lacks.
 
         Args:
@@ -40,18 +42,30 @@ class LayoutSamples:
             files: manifest column -> file, None if it is missing.
             mask: its label image, None if it is missing.
         """
-        lacking = [column for column, path in (*files.items(), ("mask", mask)) if path is None]
+        lacking = [
+            column for column, path in (*files.items(), ("mask", mask)) if path is None
+        ]
         if lacking:
             self.missing.append(f"{split} sample {name!r} has no {', '.join(lacking)}")
         else:
-            self.samples.append(Sample(name, split, tuple(files), tuple(map(str, (*files.values(), mask)))))
+            self.samples.append(
+                Sample(
+                    name, split, tuple(files), tuple(map(str, (*files.values(), mask)))
+                )
+            )
 
     def keep_test_apart(self) -> None:
         """Leave out training samples whose reference image is also in the test split."""
         tested = {sample.reference for sample in self.samples if sample.split == "test"}
-        kept = [sample for sample in self.samples if sample.split != "train" or sample.reference not in tested]
+        kept = [
+            sample
+            for sample in self.samples
+            if sample.split != "train" or sample.reference not in tested
+        ]
         if count := len(self.samples) - len(kept):
-            self.notes.append(f"{count} training samples are also in the test list, and are left out of training.")
+            self.notes.append(
+                f"{count} training samples are also in the test list, and are left out of training."
+            )
         self.samples = kept
 
 
@@ -79,7 +93,11 @@ class Layout(NamedTuple):
         return [
             f"no {'folder' if need.endswith('/') else 'file'} {need}"
             for need in self.needs
-            if not ((root / need).is_dir() if need.endswith("/") else (root / need).is_file())
+            if not (
+                (root / need).is_dir()
+                if need.endswith("/")
+                else (root / need).is_file()
+            )
         ]
 
     def find(self, root: Path) -> LayoutSamples:
@@ -89,15 +107,26 @@ class Layout(NamedTuple):
             DataError: the folder does not exist or is not of this layout; the message shows the expected tree.
         """
         if not root.is_dir():
-            raise DataError(f"{root}: no such folder; expected a folder of layout {self.title!r} with:\n{self.tree}")
+            raise DataError(
+                f"{root}: no such folder; expected a folder of layout {self.title!r} with:\n{self.tree}"
+            )
         problems = self.lacks(root)
         found = LayoutSamples() if problems else self.read(root)
         if not found.samples and not found.missing:
-            inner = next((path for path in sorted(root.iterdir()) if path.is_dir() and not self.lacks(path)), None)
+            inner = next(
+                (
+                    path
+                    for path in sorted(root.iterdir())
+                    if path.is_dir() and not self.lacks(path)
+                ),
+                None,
+            )
             hint = f"\ndid you mean {inner}?" if inner else ""
             title = f"{root}: not of layout {self.title!r}:"
             problems = problems or ["nothing in it matches"]
-            raise DataError(f"{all_problems(title, problems)}\nexpected:\n{self.tree}{hint}")
+            raise DataError(
+                f"{all_problems(title, problems)}\nexpected:\n{self.tree}{hint}"
+            )
         return found
 
 
@@ -113,12 +142,16 @@ def by_name(folder: Path, pattern: str, endings: Iterable[str]) -> dict[str, Pat
         DataError: two files have the same NAME.
     """
     found: dict[str, Path] = {}
-    for stem, paths in sorted(files_by_stem(folder, endings).items()) if folder.is_dir() else ():
+    for stem, paths in (
+        sorted(files_by_stem(folder, endings).items()) if folder.is_dir() else ()
+    ):
         match = re.fullmatch(pattern, stem)
         if match is None or "/" in stem:
             continue
         if len(paths) > 1 or match[1] in found:
-            raise DataError(f"{folder}: {paths[-1].name} is a second file of the name {match[1]}; remove one of them")
+            raise DataError(
+                f"{folder}: {paths[-1].name} is a second file of the name {match[1]}; remove one of them"
+            )
         found[match[1]] = paths[0]
     return found
 
@@ -129,38 +162,79 @@ def read_tables(table: str, roles: Sequence[Role], root: Path) -> LayoutSamples:
     for split in ("train", "test"):
         path, rows = root / table.format(split), set[tuple[object, ...]]()
         for line, files in read_table(path, roles):
-            if problem := next((f"{name} {file}" for name, file in files.items() if isinstance(file, str)), None):
+            if problem := next(
+                (
+                    f"{name} {file}"
+                    for name, file in files.items()
+                    if isinstance(file, str)
+                ),
+                None,
+            ):
                 found.missing.append(f"{path.name} line {line}: {problem}")
-            elif (key := tuple(files.values())) not in rows:  # a table with a row per object repeats the files
+            # a table with a row per object repeats the files
+            elif (key := tuple(files.values())) not in rows:
                 rows.add(key)
-                paths = {name: file for name, file in files.items() if not isinstance(file, str)}
+                paths = {
+                    name: file
+                    for name, file in files.items()
+                    if not isinstance(file, str)
+                }
                 mask = paths.pop(MASK_ROLE.name)
-                named = next(file for file in (*paths.values(), mask) if file)  # a row names at least one
+                # a row names at least one
+                named = next(file for file in (*paths.values(), mask) if file)
                 name = named.relative_to(root).with_suffix("").as_posix()
                 seen[name] = seen.get(name, 0) + 1
-                found.add(name if seen[name] == 1 else f"{name}#{seen[name]}", split, paths, mask)
+                found.add(
+                    name if seen[name] == 1 else f"{name}#{seen[name]}",
+                    split,
+                    paths,
+                    mask,
+                )
     found.keep_test_apart()
     return found
 
 
 _RGB = Role("rgb", ("rgb", "visible", "vis", "color", "colour"), PICTURES)
-IVRG_ROLES = (_RGB, Role("nir", ("nir", "infrared", "ir"), (*PICTURES, ".npy")), MASK_ROLE)
-GLASS_ROLES = (_RGB, Role("thermal", ("thermal", "temperature", "infrared", "ir", "t"), (".npy",)), MASK_ROLE)
+IVRG_ROLES = (
+    _RGB,
+    Role("nir", ("nir", "infrared", "ir"), (*PICTURES, ".npy")),
+    MASK_ROLE,
+)
+GLASS_ROLES = (
+    _RGB,
+    Role("thermal", ("thermal", "temperature", "infrared", "ir", "t"), (".npy",)),
+    MASK_ROLE,
+)
 IVRG_SHARE = 1000 / 1024**2
 """Smallest region: 1000 px at 1024 x 1024, as a fraction of the image."""
-_IVRG_TABLE, _GLASS_TABLE = "IVRG-nir_{}_GroundTruth.csv", "RGB_T_Glass_{}_GroundTruth.csv"
+_IVRG_TABLE, _GLASS_TABLE = (
+    "IVRG-nir_{}_GroundTruth.csv",
+    "RGB_T_Glass_{}_GroundTruth.csv",
+)
 
-NYU_FOLDERS = {"rgb": ("RGB", PICTURES), "depth": ("Depth", (".npy",)), "hha": ("HHA", PICTURES)}
+NYU_FOLDERS = {
+    "rgb": ("RGB", PICTURES),
+    "depth": ("Depth", (".npy",)),
+    "hha": ("HHA", PICTURES),
+}
 
 
 def read_nyudv2(root: Path) -> LayoutSamples:
     """Read the names in train.txt and test.txt; each has a file in RGB, Depth, HHA and Mask_gt."""
-    columns = {column: by_name(root / folder, "(.+)", endings) for column, (folder, endings) in NYU_FOLDERS.items()}
+    columns = {
+        column: by_name(root / folder, "(.+)", endings)
+        for column, (folder, endings) in NYU_FOLDERS.items()
+    }
     masks = by_name(root / "Mask_gt", "(.+)", MASK_EXTENSIONS)
     found = LayoutSamples()
     for split in ("train", "test"):
         for name in _names(root / f"{split}.txt"):
-            found.add(name, split, {column: files.get(name) for column, files in columns.items()}, masks.get(name))
+            found.add(
+                name,
+                split,
+                {column: files.get(name) for column, files in columns.items()},
+                masks.get(name),
+            )
     found.keep_test_apart()
     return found
 
@@ -170,10 +244,20 @@ def _names(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").replace(",", " ").splitlines()
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason}); it must have one name per line") from None
-    words = [PurePosixPath(line.split()[0].replace("\\", "/")) for line in lines if line.split()]
+        raise DataError(
+            f"{path}: not UTF-8 text ({error.reason}); it must have one name per line"
+        ) from None
+    words = [
+        PurePosixPath(line.split()[0].replace("\\", "/"))
+        for line in lines
+        if line.split()
+    ]
     endings = (*MASK_EXTENSIONS, *PICTURES)
-    return list(dict.fromkeys(word.stem if word.suffix.lower() in endings else word.name for word in words))
+    return list(
+        dict.fromkeys(
+            word.stem if word.suffix.lower() in endings else word.name for word in words
+        )
+    )
 
 
 RGBP_KINDS = {"rgb": "image", "aolp": "aolp", "dolp": "dolp"}
@@ -187,9 +271,12 @@ def read_rgbp_glass(root: Path) -> LayoutSamples:
     found = LayoutSamples()
     for split in ("train", "test"):
         columns = {
-            kind: by_name(root / split / folder, f"(.+)_{kind}", PICTURES) for kind, folder in RGBP_KINDS.items()
+            kind: by_name(root / split / folder, f"(.+)_{kind}", PICTURES)
+            for kind, folder in RGBP_KINDS.items()
         }
-        masks = by_name(root / split / "instance_mask", "(.+)_instance_mask", MASK_EXTENSIONS)
+        masks = by_name(
+            root / split / "instance_mask", "(.+)_instance_mask", MASK_EXTENSIONS
+        )
         for name in sorted(set(masks).union(*columns.values())):
             if set(re.split(r"[^0-9]+", name)) & set(RGBP_BROKEN):
                 found.excluded.append(f"{split}/{name} (broken in the release)")
@@ -212,14 +299,18 @@ def read_zju_rgbp(root: Path) -> LayoutSamples:
     found = LayoutSamples()
     for folder, split in ZJU_SPLITS.items():
         columns = {
-            f"i{angle}": by_name(root / folder / str(angle), rf"(.+)_{angle}(?!\d)[^/]*", PICTURES)
+            f"i{angle}": by_name(
+                root / folder / str(angle), rf"(.+)_{angle}(?!\d)[^/]*", PICTURES
+            )
             for angle in ANGLES_DEG
         }
         masks = by_name(root / folder / "label_sam", "(.+)", MASK_EXTENSIONS)
         for name in sorted(set(masks).union(*columns.values())):
             files = {column: paths.get(name) for column, paths in columns.items()}
             found.add(f"{folder}/{name}", split, files, masks.get(name))
-    found.notes.append("The released val folder is the test split, as in the benchmark.")
+    found.notes.append(
+        "The released val folder is the test split, as in the benchmark."
+    )
     return found
 
 
@@ -228,7 +319,11 @@ LAYOUTS: Mapping[str, Layout] = {
         title="IVRG_RGBNIR",
         tree="  IVRG-nir_train_GroundTruth.csv, IVRG-nir_test_GroundTruth.csv   columns of pictures and masks\n"
         "  Outdoor_dataset/…",
-        needs=(_IVRG_TABLE.format("train"), _IVRG_TABLE.format("test"), "Outdoor_dataset/"),
+        needs=(
+            _IVRG_TABLE.format("train"),
+            _IVRG_TABLE.format("test"),
+            "Outdoor_dataset/",
+        ),
         read=partial(read_tables, _IVRG_TABLE, IVRG_ROLES),
         card={"regions": "instances", "min_region_share": IVRG_SHARE},
         modalities=("nir", "rgb+nir"),
@@ -249,7 +344,14 @@ LAYOUTS: Mapping[str, Layout] = {
         needs=("train.txt", "test.txt", "RGB/", "Depth/", "HHA/", "Mask_gt/"),
         read=read_nyudv2,
         card={"regions": "instances"},
-        modalities=("depth", "depth-minmax", "hha", "rgb+depth", "rgb+depth-minmax", "rgb+hha"),
+        modalities=(
+            "depth",
+            "depth-minmax",
+            "hha",
+            "rgb+depth",
+            "rgb+depth-minmax",
+            "rgb+hha",
+        ),
     ),
     "rgbp-glass": Layout(
         title="RGBP-Glass (pgsnet)",
@@ -258,17 +360,32 @@ LAYOUTS: Mapping[str, Layout] = {
         "  {train,test}/dolp/NAME_dolp.tiff\n"
         "  {train,test}/instance_mask/NAME_instance_mask.png",
         needs=tuple(
-            f"{split}/{folder}/" for split in ("train", "test") for folder in (*RGBP_KINDS.values(), "instance_mask")
+            f"{split}/{folder}/"
+            for split in ("train", "test")
+            for folder in (*RGBP_KINDS.values(), "instance_mask")
         ),
         read=read_rgbp_glass,
-        card={"regions": "instances", "min_region": 100, "modality_options": {"polarization": {"files": "aolp-dolp"}}},
-        modalities=("polarization-aims", "rgb+polarization-aims", "polarization", "rgb+polarization"),
+        card={
+            "regions": "instances",
+            "min_region": 100,
+            "modality_options": {"polarization": {"files": "aolp-dolp"}},
+        },
+        modalities=(
+            "polarization-aims",
+            "rgb+polarization-aims",
+            "polarization",
+            "rgb+polarization",
+        ),
     ),
     "zju-rgbp": Layout(
         title="ZJU-RGB-P (zju-rgbp)",
         tree="  {train,val}/0/NAME_0°.png, 45/NAME_45°.png, 90/NAME_90°.png, 135/NAME_135°.png\n"
         "  {train,val}/label_sam/NAME.png",
-        needs=tuple(f"{folder}/{inner}/" for folder in ZJU_SPLITS for inner in (*ANGLES_DEG, "label_sam")),
+        needs=tuple(
+            f"{folder}/{inner}/"
+            for folder in ZJU_SPLITS
+            for inner in (*ANGLES_DEG, "label_sam")
+        ),
         read=read_zju_rgbp,
         card={"regions": "instances", "min_region": 10000},
         modalities=("polarization-aims-angles", "polarization"),
@@ -285,5 +402,10 @@ def find_layout(name: str) -> tuple[str, Layout]:
     """
     found = {"pgsnet": "rgbp-glass"}.get(name.lower(), name.lower())
     if found not in LAYOUTS:
-        raise unknown_name("layout", name, LAYOUTS, hint="Any other folder: write a manifest.csv, see docs/data.md")
+        raise unknown_name(
+            "layout",
+            name,
+            LAYOUTS,
+            hint="Any other folder: write a manifest.csv, see docs/data.md",
+        )
     return found, LAYOUTS[found]

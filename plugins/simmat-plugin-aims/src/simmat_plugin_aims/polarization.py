@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from simmat_plugin_polarization.angles import NAMES, check_alike
-from simmat_plugin_polarization.stokes import Array, angle_of, degree_of, intensities_of, stokes_from, stokes_of
+from simmat_plugin_polarization.stokes import (
+    Array,
+    angle_of,
+    degree_of,
+    intensities_of,
+    stokes_from,
+    stokes_of,
+)
 
 from simmat import Channel, ModalityAdapter, PathsBySource, SensorImage, Source
 from simmat.errors import DataError
@@ -32,14 +39,21 @@ class Aims(ModalityAdapter):
     description = "angle and degree of linear polarization as 8-bit colour planes, unchanged: the AIMS benchmark's 6"
     sources = (Source("aolp", ENDINGS), Source("dolp", ENDINGS))
     channels = tuple(
-        Channel(f"{quantity}_{colour}", f"encoded_{quantity}", "count", valid_range=(0.0, 255.0))
+        Channel(
+            f"{quantity}_{colour}",
+            f"encoded_{quantity}",
+            "count",
+            valid_range=(0.0, 255.0),
+        )
         for quantity in ("aolp", "dolp")
         for colour in _COLOURS
     )
 
     def load(self, files: PathsBySource) -> SensorImage:
         """Read (6, H, W) counts; DataError if a file does not have three 8-bit planes."""
-        images = [read_image(files[name], self.nodata(name)) for name in self.source_names()]
+        images = [
+            read_image(files[name], self.nodata(name)) for name in self.source_names()
+        ]
         for image in images:
             if len(image.planes) != 3 or image.planes.dtype != np.uint8:
                 raise DataError(
@@ -48,7 +62,9 @@ class Aims(ModalityAdapter):
                 )
         first, second = images
         if first.planes.shape != second.planes.shape:
-            raise DataError(f"{second.path}: its size is not that of {first.path}; both must have the same pixel grid")
+            raise DataError(
+                f"{second.path}: its size is not that of {first.path}; both must have the same pixel grid"
+            )
         return SensorImage.from_planes(
             np.concatenate([first.planes, second.planes]),
             self.channels,
@@ -60,8 +76,12 @@ class Aims(ModalityAdapter):
         """Return angle (0 to 180 degrees as 0 to 255) and degree (0 to 1) that a colour camera measures."""
         from simmat_plugin_polarization.camera import colour_angles
 
-        encoded = encode(np.stack([stokes_of(counts) for counts in colour_angles(scene, rng)]))
-        return SensorImage.from_planes(np.rint(encoded), self.channels, origin="simulated")
+        encoded = encode(
+            np.stack([stokes_of(counts) for counts in colour_angles(scene, rng)])
+        )
+        return SensorImage.from_planes(
+            np.rint(encoded), self.channels, origin="simulated"
+        )
 
     def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write two files of three 8-bit planes."""
@@ -79,9 +99,14 @@ class AimsAngles(ModalityAdapter):
 
     name = "polarization-aims-angles"
     description = "colour, angle and degree as 8-bit planes, from four colour pictures: the AIMS benchmark's 9"
-    sources = tuple(Source(name, (".png", ".tiff", ".tif", ".jpg", ".jpeg")) for name in NAMES)
+    sources = tuple(
+        Source(name, (".png", ".tiff", ".tif", ".jpg", ".jpeg")) for name in NAMES
+    )
     channels = (
-        *(Channel(colour, RGB_QUANTITY, "count", valid_range=(0.0, 255.0)) for colour in _COLOURS),
+        *(
+            Channel(colour, RGB_QUANTITY, "count", valid_range=(0.0, 255.0))
+            for colour in _COLOURS
+        ),
         *Aims.channels,
     )
 
@@ -94,25 +119,38 @@ class AimsAngles(ModalityAdapter):
                 f"{images[0].path}: {self.name!r} needs three 8-bit planes behind each polarizer, got "
                 f"{len(images[0].planes)} of {images[0].planes.dtype}; polarization reads other files"
             )
-        pictures = np.stack([image.planes for image in images], axis=1).astype(np.float64)  # (3, 4, H, W)
-        measured = np.all([image.measured for image in images], axis=0)  # (3, H, W): a colour needs all four
+        # (3, 4, H, W)
+        pictures = np.stack([image.planes for image in images], axis=1).astype(
+            np.float64
+        )
+        # (3, H, W): a colour needs all four
+        measured = np.all([image.measured for image in images], axis=0)
         return self._encoded(pictures, measured, str(images[0].path))
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return the encoded 8-bit pictures of a colour camera with four polarizers."""
         from simmat_plugin_polarization.camera import FULL_COUNTS, colour_angles
 
-        pictures = np.rint(colour_angles(scene, rng) * (_FULL / FULL_COUNTS))  # (3, 4, H, W)
-        return self._encoded(pictures, np.ones_like(pictures[:, 0], dtype=np.bool_), "simulated")
+        # (3, 4, H, W)
+        pictures = np.rint(colour_angles(scene, rng) * (_FULL / FULL_COUNTS))
+        return self._encoded(
+            pictures, np.ones_like(pictures[:, 0], dtype=np.bool_), "simulated"
+        )
 
     def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write four colour pictures of 8 bits, rounded."""
-        colours = image.data.astype(np.float64).reshape(3, 3, *image.size_hw)  # mean, angle, degree of three colours
-        stokes = stokes_from(2 * colours[0], colours[1] / _FULL * np.pi, colours[2] / _FULL)  # (3, 3, H, W)
+        # mean, angle, degree of three colours
+        colours = image.data.astype(np.float64).reshape(3, 3, *image.size_hw)
+        # (3, 3, H, W)
+        stokes = stokes_from(
+            2 * colours[0], colours[1] / _FULL * np.pi, colours[2] / _FULL
+        )
         for name, picture in zip(NAMES, intensities_of(stokes), strict=True):
             write_image(files[name], np.rint(picture).clip(0, _FULL).astype(np.uint8))
 
-    def _encoded(self, pictures: Array, measured: BoolArray, origin: str) -> SensorImage:
+    def _encoded(
+        self, pictures: Array, measured: BoolArray, origin: str
+    ) -> SensorImage:
         stokes = np.stack([stokes_of(colour) for colour in pictures])  # (3, 3, H, W)
         return SensorImage.from_planes(
             np.concatenate([stokes[:, 0] / 2, encode(stokes)]),

@@ -101,15 +101,23 @@ class Annotator:
         """Use predictions as suggestions; the folder gets their classes unless it has labels without classes."""
         state = self.folder.state
         known = [(one.id, one.name, one.colour) for one in state.classes]
-        new = [name for name in found.class_names if name not in {one.name for one in state.classes}]
+        new = [
+            name
+            for name in found.class_names
+            if name not in {one.name for one in state.classes}
+        ]
         if new and (known or not any(map(self.folder.is_labelled, self.folder.images))):
-            self.folder.set_classes([*known, *((None, name[:100], None) for name in new)])
+            self.folder.set_classes(
+                [*known, *((None, name[:100], None) for name in new)]
+            )
         self.predictions = found
 
     def imported(self, key: str, labelled: Sequence[Instance]) -> dict[str, Any] | None:
         """Return the imported objects of an image that are not labelled yet, as suggestions; None if there are none."""
         ids = {name: number for number, name in self.class_names().items()}
-        objects = self.predictions.suggestions(key, self.folder.planes(key).size_hw, labelled, ids)
+        objects = self.predictions.suggestions(
+            key, self.folder.planes(key).size_hw, labelled, ids
+        )
         return {"objects": objects, "imported": True} if objects else None
 
     def publish(self, event: str, data: Any) -> None:
@@ -121,7 +129,14 @@ class Annotator:
 
     def publish_image(self, key: str, *, followed: bool = False) -> None:
         """Tell every tab that the labels of an image have changed; `followed` if by following."""
-        self.publish("image", {"key": key, **self._progress(key), **({"follow": True} if followed else {})})
+        self.publish(
+            "image",
+            {
+                "key": key,
+                **self._progress(key),
+                **({"follow": True} if followed else {}),
+            },
+        )
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[asyncio.Queue[tuple[str, Any]]]:
@@ -159,8 +174,16 @@ class Annotator:
         await asyncio.wait([self._search], timeout=SEARCH_TIMEOUT_S)
         if self._search.done():
             self._search.result()  # raises what ended it
-        known = await self.on_files(lambda: {key: self.service.expected_wrong(key) for key in self._unlabelled()})
-        wrong = {key: count for key, count in known.items() if count is not None and key != opened}
+        known = await self.on_files(
+            lambda: {
+                key: self.service.expected_wrong(key) for key in self._unlabelled()
+            }
+        )
+        wrong = {
+            key: count
+            for key, count in known.items()
+            if count is not None and key != opened
+        }
         best = max(wrong, key=wrong.__getitem__, default=None)
         return {
             "key": best,
@@ -171,15 +194,22 @@ class Annotator:
 
     def _unlabelled(self) -> list[str]:
         folder = self.folder
-        return [key for key in folder.images if not folder.is_labelled(key) and key not in folder.problems]
+        return [
+            key
+            for key in folder.images
+            if not folder.is_labelled(key) and key not in folder.problems
+        ]
 
     async def _search_unlabelled(self) -> None:
         keys = self._unlabelled()
-        random.shuffle(keys)  # neighbours are often alike, and the first ones are looked at first
+        # neighbours are often alike, and the first ones are looked at first
+        random.shuffle(keys)
         with suppress(CancelledError):  # the server stops
             for key in keys:
                 if not self.folder.is_labelled(key):
-                    await self.service.run(partial(self.service.count_wrong, key), slow=True)
+                    await self.service.run(
+                        partial(self.service.count_wrong, key), slow=True
+                    )
 
     def close(self) -> None:
         """End the threads, after running writes have finished."""
@@ -208,7 +238,10 @@ class Annotator:
             "regions": folder.card.regions,
             "notice": folder.notice,
             "model": self.service.model.document(),
-            "maps": {name: base64.b64encode(apply_colour_map(ramp, name).tobytes()).decode() for name in MAPS},
+            "maps": {
+                name: base64.b64encode(apply_colour_map(ramp, name).tobytes()).decode()
+                for name in MAPS
+            },
             "limits": {"body": MAX_BODY, "edits": MAX_EDITS, "score": MIN_SCORE},
             "following": self.following.document,
             "training": self.training.document(),
@@ -240,18 +273,27 @@ class Annotator:
         progress: dict[str, Any] = {
             "labelled": labelled,
             "done": last_step is not None and last_step.done,
-            "objects": last_step.objects if last_step is not None else None if labelled else 0,
+            "objects": last_step.objects
+            if last_step is not None
+            else None
+            if labelled
+            else 0,
             "version": 0 if last_step is None else last_step.version,
         }
         if self.folder.find(key).sequence and last_step is not None:
             progress |= {"followed": last_step.followed, "score": last_step.score}
         return progress
 
-    def set_track_classes(self, key: str, classes: Mapping[int, int | None]) -> list[str]:
+    def set_track_classes(
+        self, key: str, classes: Mapping[int, int | None]
+    ) -> list[str]:
         """Give objects their class in the other frames of a sequence; return the frames that have changed."""
         changed = []
         for one, step in self.folder.frames.steps(key).items() if classes else ():
-            if one != key and any(number in classes and classes[number] != known for number, known in step.ids or ()):
+            if one != key and any(
+                number in classes and classes[number] != known
+                for number, known in step.ids or ()
+            ):
                 labels = self.folder.labels(one)
                 with labels.lock:
                     labels.edit(labels.version, partial(_set_classes, classes))
@@ -261,7 +303,9 @@ class Annotator:
     def accept_frames(self, key: str, score: float) -> list[str]:
         """Accept the followed frames of a sequence whose lowest score is at least `score`; return them."""
         steps = self.folder.frames.steps(key).items()
-        keys = [one for one, step in steps if step.followed and (step.score or 0) >= score]
+        keys = [
+            one for one, step in steps if step.followed and (step.score or 0) >= score
+        ]
         for one in keys:
             labels = self.folder.labels(one)
             with labels.lock:
@@ -284,7 +328,10 @@ class Annotator:
                     "tile": TILE,
                     "channels": _channels(planes),
                     "shown": display_channels(planes.channels),
-                    "objects": [_object(number, region, labels) for number, region in sorted(labels.objects.items())],
+                    "objects": [
+                        _object(number, region, labels)
+                        for number, region in sorted(labels.objects.items())
+                    ],
                     "tracks": sorted(self.folder.frames.tracks(key).items()),
                     **_progress(labels),
                     "ready": self.service.is_ready(key),
@@ -300,13 +347,20 @@ class Annotator:
         """Return the version of the labels of an image, and its objects with their classes."""
         with labels.lock:
             objects = labels.objects.items()
-            return labels.version, {number: replace(one, class_id=labels.class_of(one)) for number, one in objects}
+            return labels.version, {
+                number: replace(one, class_id=labels.class_of(one))
+                for number, one in objects
+            }
 
     def change_document(self, labels: LabelledImage, edited: Edited) -> dict[str, Any]:
         """Return the changes of a step; the caller holds the lock of the labels."""
         ids, objects = [one.id for one in edited.changes], labels.objects
         return {
-            "changed": [_object(number, objects[number], labels) for number in ids if number in objects],
+            "changed": [
+                _object(number, objects[number], labels)
+                for number in ids
+                if number in objects
+            ],
             "removed": [number for number in ids if number not in objects],
             "added": [number for number in edited.added if number in objects],
             **_progress(labels),
@@ -345,7 +399,9 @@ def _channels(planes: Planes) -> list[dict[str, Any]]:
             "quantity": channel.quantity,
             "unit": channel.unit,
             "wavelength_um": channel.wavelength_um,
-            "valid_range": None if channel.valid_range is None else list(channel.valid_range),
+            "valid_range": None
+            if channel.valid_range is None
+            else list(channel.valid_range),
             "range": None if limits is None else list(limits),
             "look": asdict(display_style(channel)),
         }

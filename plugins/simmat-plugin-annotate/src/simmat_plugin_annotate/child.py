@@ -20,7 +20,8 @@ _NICE = 5
 def main() -> None:
     """Run the command line; it and its children end when stdin closes, a pipe that the server keeps open."""
     if hasattr(os, "nice"):  # not on Windows
-        os.nice(_NICE)  # before torch starts its threads, which have that of the thread that starts them
+        # before torch starts its threads, which have that of the thread that starts them
+        os.nice(_NICE)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     runpy.run_module("simmat", run_name="__main__", alter_sys=True)
 
@@ -28,7 +29,8 @@ def main() -> None:
 def _end_with_parent() -> None:
     while os.read(0, 4096):
         pass
-    signal.raise_signal(signal.SIGTERM)  # not os.kill, which on Windows ends the process at once
+    # not os.kill, which on Windows ends the process at once
+    signal.raise_signal(signal.SIGTERM)
     time.sleep(_GRACE_S)
     for started in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):

@@ -21,7 +21,8 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import numpy.typing as npt
 
-_CHANGING = re.compile(rb"<(Scale|Offset|NoDataValue)>")  # elements of .aux.xml that change values
+# elements of .aux.xml that change values
+_CHANGING = re.compile(rb"<(Scale|Offset|NoDataValue)>")
 
 
 class ServerError(Exception):
@@ -46,7 +47,11 @@ class Client:
             timeout_s: seconds to wait for an answer.
         """
         parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.netloc or parts.path not in ("", "/"):
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.netloc
+            or parts.path not in ("", "/")
+        ):
             raise self._error(
                 f"{address.partition('?')[0]}: not an address of simmat serve; give what it prints: "
                 "http://HOST:PORT/?token=TOKEN"
@@ -56,7 +61,9 @@ class Client:
         self._connect: type[http.client.HTTPConnection] = http.client.HTTPConnection
         if parts.scheme == "https":
             self._connect = http.client.HTTPSConnection
-        token = parse_qs(parts.query).get("token", [os.environ.get("SIMMAT_SERVE_TOKEN", "")])[0]
+        token = parse_qs(parts.query).get(
+            "token", [os.environ.get("SIMMAT_SERVE_TOKEN", "")]
+        )[0]
         self._headers = {"Authorization": f"Bearer {token}"}
         self.image_id = ""
         self.size_hw = (0, 0)
@@ -64,7 +71,9 @@ class Client:
         """Source, file name and content of each file of the current image."""
         self.model: dict[str, Any] = self._ask("GET", "/model")
 
-    def set_image(self, image: str | Path | Mapping[str, str | Path] | npt.NDArray[Any]) -> None:
+    def set_image(
+        self, image: str | Path | Mapping[str, str | Path] | npt.NDArray[Any]
+    ) -> None:
         """Send an image; the server stores and encodes it.
 
         Args:
@@ -79,10 +88,17 @@ class Client:
             np.save(stream, np.asarray(image, np.float32), allow_pickle=False)
             self._parts = [("array", "array.npy", stream.getvalue())]
         else:
-            files = image if isinstance(image, Mapping) else {self.model["sources"][0]: image}
+            files = (
+                image
+                if isinstance(image, Mapping)
+                else {self.model["sources"][0]: image}
+            )
             for file in files.values():
                 self._check_alone(file)
-            self._parts = [(source, Path(file).name, Path(file).read_bytes()) for source, file in files.items()]
+            self._parts = [
+                (source, Path(file).name, Path(file).read_bytes())
+                for source, file in files.items()
+            ]
         self._send()
 
     @property
@@ -119,7 +135,9 @@ class Client:
         """
         if labels is None:
             labels = [1] * len(points)
-        marked = [[x, y, int(label)] for (x, y), label in zip(points, labels, strict=True)]
+        marked = [
+            [x, y, int(label)] for (x, y), label in zip(points, labels, strict=True)
+        ]
         body: dict[str, Any] = {"points": marked}
         if box is not None:
             body["box"] = list(box)
@@ -164,8 +182,11 @@ class Client:
     def _send(self) -> None:
         """Send the files of the current image."""
         model = self._ask("GET", "/model")
-        if model["digest"] != self.model["digest"]:  # else an answer would be read with the classes of the old one
-            raise self._error(f"{self.place}: the server has another model now; connect again")
+        # else an answer would be read with the classes of the old one
+        if model["digest"] != self.model["digest"]:
+            raise self._error(
+                f"{self.place}: the server has another model now; connect again"
+            )
         boundary = secrets.token_hex(16)
         parts: list[bytes] = []
         for source, file, content in self._parts:
@@ -176,12 +197,22 @@ class Client:
         body = b"".join(parts)
         limit = model["limits"]["bytes"]
         if len(body) > limit:
-            raise self._error(f"{file}: the image has {len(body)} bytes, the server takes at most {limit}")
-        found = self._ask("POST", "/images", body, f"multipart/form-data; boundary={boundary}")
+            raise self._error(
+                f"{file}: the image has {len(body)} bytes, the server takes at most {limit}"
+            )
+        found = self._ask(
+            "POST", "/images", body, f"multipart/form-data; boundary={boundary}"
+        )
         self.image_id = found["id"]
         self.size_hw = tuple(found["size_hw"])
 
-    def _ask(self, method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> Any:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        kind: str = "application/json",
+    ) -> Any:
         """Return what the server answers; FileNotFoundError for an image that it does not have."""
         status, reason, content = self._request(method, path, body, kind)
         try:
@@ -196,7 +227,9 @@ class Client:
             raise FileNotFoundError(text)
         raise self._error(text)
 
-    def _request(self, method: str, path: str, body: bytes | None, kind: str) -> tuple[int, str, bytes]:
+    def _request(
+        self, method: str, path: str, body: bytes | None, kind: str
+    ) -> tuple[int, str, bytes]:
         """Return the status, the reason and the content of an answer."""
         headers = dict(self._headers)
         if body:
@@ -210,7 +243,9 @@ class Client:
             finally:
                 connection.close()
         except (OSError, http.client.HTTPException) as error:
-            raise self._error(f"{self.place}: no answer of simmat serve: {error or type(error).__name__}") from error
+            raise self._error(
+                f"{self.place}: no answer of simmat serve: {error or type(error).__name__}"
+            ) from error
 
 
 def crop_of(mask: Mapping[str, Any]) -> npt.NDArray[np.bool_]:

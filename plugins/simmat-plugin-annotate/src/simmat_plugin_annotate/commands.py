@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simmat.cli import ended_by_sigterm
-from simmat.cli.options import PATH, Command, config_options, foundation_options, load_registry
+from simmat.cli.options import (
+    PATH,
+    Command,
+    config_options,
+    foundation_options,
+    load_registry,
+)
 from simmat.errors import ConfigError
 from simmat.terminal import echo
 
@@ -27,10 +33,17 @@ ANNOTATE_TOKEN, SERVE_TOKEN = "SIMMAT_ANNOTATE_TOKEN", "SIMMAT_SERVE_TOKEN"
 def network_options(command: Command) -> Command:
     """Add --port, --host and --allow-host."""
     port = click.option(
-        "--port", type=click.IntRange(1, 65535), metavar="INT", help="Port.  [default: 8765, or any free one]"
+        "--port",
+        type=click.IntRange(1, 65535),
+        metavar="INT",
+        help="Port.  [default: 8765, or any free one]",
     )
     host = click.option(
-        "--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on."
+        "--host",
+        default="127.0.0.1",
+        show_default=True,
+        metavar="ADDRESS",
+        help="Address to listen on.",
     )
     allowed = click.option(
         "--allow-host",
@@ -44,7 +57,9 @@ def network_options(command: Command) -> Command:
 @click.command("annotate", short_help="Label images in the browser.")
 @click.argument("folder", type=PATH, metavar="DIR")
 @config_options("modality", "modality_options", "channels")
-@click.option("--bundle", type=PATH, metavar="RUN", help="Run or bundle of a tuned model.")
+@click.option(
+    "--bundle", type=PATH, metavar="RUN", help="Run or bundle of a tuned model."
+)
 @click.option(
     "--predictions",
     type=PATH,
@@ -53,7 +68,9 @@ def network_options(command: Command) -> Command:
 )
 @config_options("foundation", "checkpoint", "image_size", "regions", "nodata")
 @network_options
-@click.option("--no-browser", is_flag=True, help="Do not open the page, only print its address.")
+@click.option(
+    "--no-browser", is_flag=True, help="Do not open the page, only print its address."
+)
 @config_options("device")
 def annotate(
     folder: Path,
@@ -90,13 +107,20 @@ def annotate(
     from simmat_plugin_annotate.serve import serve as serve_page
     from simmat_plugin_annotate.state import locked_folder
 
-    if bundle is not None and (foundation is not None or channels is not None or image_size is not None):
-        raise ConfigError("--bundle has its own foundation model, channels and image size; leave those options out")
+    if bundle is not None and (
+        foundation is not None or channels is not None or image_size is not None
+    ):
+        raise ConfigError(
+            "--bundle has its own foundation model, channels and image size; leave those options out"
+        )
     registry = load_registry()
     device = device or "auto"
 
     def tuned(path: Path) -> ServedModel:
-        return ServedModel(load(path, checkpoint=checkpoint, device=device, registry=registry), path.name)
+        return ServedModel(
+            load(path, checkpoint=checkpoint, device=device, registry=registry),
+            path.name,
+        )
 
     given = None if bundle is None else tuned(bundle)
     if modality is not None:
@@ -109,7 +133,9 @@ def annotate(
         )  # that of the folder counts
         adapter = fitted.with_options(modality_options or {})
     else:
-        raise ConfigError("--modality is missing: name the sensor of the images, or give a --bundle")
+        raise ConfigError(
+            "--modality is missing: name the sensor of the images, or give a --bundle"
+        )
 
     def first(labels: LabelFolder) -> ServedModel:
         if given is not None:
@@ -134,24 +160,53 @@ def annotate(
         """Return the arguments of `simmat train`: the sensor and the foundation model of the session."""
         spec = None if model.predictor.bundle is None else model.predictor.bundle.spec
         arguments = {
-            "--modality": modality or (labels.adapter.name if spec is None else spec.modality),
+            "--modality": modality
+            or (labels.adapter.name if spec is None else spec.modality),
             "--device": device,
             "--foundation": foundation if spec is None else spec.foundation,
             "--image-size": image_size if spec is None else spec.image_size,
             "--checkpoint": checkpoint,
             "--channels": None if channels is None else ",".join(map(str, channels)),
         }
-        return [word for name, value in arguments.items() if value is not None for word in (name, str(value))]
+        return [
+            word
+            for name, value in arguments.items()
+            if value is not None
+            for word in (name, str(value))
+        ]
 
     token = os.environ.get(ANNOTATE_TOKEN)
-    with ended_by_sigterm(), listen(host, port, allow_host) as listener, locked_folder(folder):
+    with (
+        ended_by_sigterm(),
+        listen(host, port, allow_host) as listener,
+        locked_folder(folder),
+    ):
         annotator = Annotator(
-            folder, adapter, {"regions": regions, "nodata": nodata}, first, train_arguments, tuned, predictions
+            folder,
+            adapter,
+            {"regions": regions, "nodata": nodata},
+            first,
+            train_arguments,
+            tuned,
+            predictions,
         )
         if unknown := annotator.predictions.unknown:
-            echo(f"note: {len(unknown)} images of {predictions} are not in {folder}, such as {unknown[0]}", err=True)
-        echo(f"{len(annotator.folder.images)} images in {annotator.folder.root}, model {annotator.service.model.name}")
-        serve_page(annotator, listener, host=host, browser=not no_browser, echo=echo, allowed=allow_host, token=token)
+            echo(
+                f"note: {len(unknown)} images of {predictions} are not in {folder}, such as {unknown[0]}",
+                err=True,
+            )
+        echo(
+            f"{len(annotator.folder.images)} images in {annotator.folder.root}, model {annotator.service.model.name}"
+        )
+        serve_page(
+            annotator,
+            listener,
+            host=host,
+            browser=not no_browser,
+            echo=echo,
+            allowed=allow_host,
+            token=token,
+        )
     return 0
 
 
@@ -165,7 +220,11 @@ _limit = partial(click.option, type=click.IntRange(1), show_default=True, metava
 @_limit("--max-mb", default=256, help="Size of an upload, in 10^6 bytes.")
 @_limit("--max-megapixels", default=64, help="Size of an image.")
 @_limit("--max-clients", default=256, help="Connections at once.")
-@_limit("--keep-gb", default=4, help="Disk space for the images of clients; the least recently used are removed.")
+@_limit(
+    "--keep-gb",
+    default=4,
+    help="Disk space for the images of clients; the least recently used are removed.",
+)
 @config_options("device")
 def serve(
     bundle: Path,
@@ -194,19 +253,29 @@ def serve(
     from simmat_plugin_annotate.uploads import Uploads
 
     predictor = load(
-        bundle, foundation=foundation, checkpoint=checkpoint, device=device or "auto", registry=load_registry()
+        bundle,
+        foundation=foundation,
+        checkpoint=checkpoint,
+        device=device or "auto",
+        registry=load_registry(),
     )
     pixels = max_megapixels * 10**6
-    decoded = pixels * 4 * max(len(predictor.channels), 4)  # float32; an alpha plane counts, too
-    os.environ[LIMIT_VARIABLE] = repr(min(decoded, decoded_limit()) / 2**30)  # no file is decoded that has more
+    # float32; an alpha plane counts, too
+    decoded = pixels * 4 * max(len(predictor.channels), 4)
+    # no file is decoded that has more
+    os.environ[LIMIT_VARIABLE] = repr(min(decoded, decoded_limit()) / 2**30)
     limits = {"bytes": max_mb * 10**6, "pixels": pixels, "clients": max_clients}
     with (
         listen(host, port, allow_host) as listener,
-        tempfile.TemporaryDirectory(prefix="simmat-serve-", ignore_cleanup_errors=True) as home,
+        tempfile.TemporaryDirectory(
+            prefix="simmat-serve-", ignore_cleanup_errors=True
+        ) as home,
         suppress(KeyboardInterrupt),
         ended_by_sigterm(),
     ):
-        uploads = Uploads(predictor, Path(home), max_pixels=pixels, max_bytes=keep_gb * 10**9)
+        uploads = Uploads(
+            predictor, Path(home), max_pixels=pixels, max_bytes=keep_gb * 10**9
+        )
         server, address = server_of(
             make_serve_app(ServedModel(predictor, bundle.name), uploads, limits),
             listener,

@@ -53,7 +53,9 @@ class LabelFolder:
         problems: key of an image that cannot be labelled -> why.
     """
 
-    def __init__(self, root: Path, adapter: ModalityAdapter, overrides: Mapping[str, object]) -> None:
+    def __init__(
+        self, root: Path, adapter: ModalityAdapter, overrides: Mapping[str, object]
+    ) -> None:
         """Open a folder that is locked by `locked_folder`.
 
         Args:
@@ -83,7 +85,9 @@ class LabelFolder:
         self._given_options = options_of(adapter)
         self.adapter = with_data_card(adapter, self._card.model_dump())
         self._has_manifest = (self.root / MANIFEST_FILE).exists()
-        found = find_images(self.root, self.adapter, self._card.stack_axis, self._has_manifest)
+        found = find_images(
+            self.root, self.adapter, self._card.stack_axis, self._has_manifest
+        )
         self.images = {_key_of(sample.id): sample for sample in found}
         self.frames = Frames(self.images, self.last_step)
         self._masks = {key: sample.mask for key, sample in self.images.items()}
@@ -96,8 +100,14 @@ class LabelFolder:
         names = {one.id: one.name for one in self.state.classes}
         if names:
             stated = self._card.class_names.items()
-            names |= {number: name for number, name in stated if number <= 0 or number == self._card.ignore}
-        return self._card.model_copy(update={"regions": rule, "class_names": names or self._card.class_names})
+            names |= {
+                number: name
+                for number, name in stated
+                if number <= 0 or number == self._card.ignore
+            }
+        return self._card.model_copy(
+            update={"regions": rule, "class_names": names or self._card.class_names}
+        )
 
     @property
     def rule(self) -> Rule:
@@ -110,9 +120,14 @@ class LabelFolder:
         lines = []
         if self.problems:
             first, *rest = self.problems.values()
-            lines.append(f"cannot be edited: {first}" + (f" ({len(rest)} more images in the terminal)" if rest else ""))
+            lines.append(
+                f"cannot be edited: {first}"
+                + (f" ({len(rest)} more images in the terminal)" if rest else "")
+            )
         if self._card.regions in ("components", "classes"):
-            joined = "that touch" if self._card.regions == "components" else "of an image"
+            joined = (
+                "that touch" if self._card.regions == "components" else "of an image"
+            )
             lines.append(
                 f"By card.toml a mask value is a class (regions = {self._card.regions!r}): for training, objects of "
                 f"one class {joined} are one region."
@@ -154,7 +169,10 @@ class LabelFolder:
             labels = self._labels.get(key)
             size_hw = self.planes(key).size_hw
             if labels is None:
-                mask, new_mask = self._masks[key], self.root / MASKS / self._mask_name(sample)
+                mask, new_mask = (
+                    self._masks[key],
+                    self.root / MASKS / self._mask_name(sample),
+                )
                 journal = self.home / JOURNAL / f"{key}.jsonl"
                 for path in (new_mask if mask is None else mask, journal):
                     check_inside(self.root, path)
@@ -171,7 +189,9 @@ class LabelFolder:
                 for region in labels.objects.values():
                     self.add_found_class(labels.class_of(region))
             elif labels.size_hw != size_hw:
-                before, now = ("x".join(map(str, size[::-1])) for size in (labels.size_hw, size_hw))
+                before, now = (
+                    "x".join(map(str, size[::-1])) for size in (labels.size_hw, size_hw)
+                )
                 raise DataError(
                     f"{sample.reference}: the image was {before} when its labels were read, and is {now} now (width x "
                     "height); restore the former image"
@@ -203,7 +223,9 @@ class LabelFolder:
 
     def is_labelled(self, key: str) -> bool:
         """Return whether an image has a mask, or one that will be written shortly."""
-        return self._masks[key] is not None or (key in self._used and self._used[key].unwritten)
+        return self._masks[key] is not None or (
+            key in self._used and self._used[key].unwritten
+        )
 
     def flush(self, idle_s: float = 0.0) -> None:
         """Write the mask files that are not up to date and whose labels did not change for `idle_s` seconds."""
@@ -217,8 +239,12 @@ class LabelFolder:
             options = {**self._card.modality_options, **self._given_options}
             card = self.card.model_copy(update={"modality_options": options})
             if card != self._stored or not (self.root / CARD_FILE).exists():
-                own_fields = {name: getattr(card, name) for name in ("regions", "class_names", "modality_options")}
-                present = self._read_card(self._overrides)  # other programs may have changed it
+                own_fields = {
+                    name: getattr(card, name)
+                    for name in ("regions", "class_names", "modality_options")
+                }
+                # other programs may have changed it
+                present = self._read_card(self._overrides)
                 write_card(self.root, present.model_copy(update=own_fields))
                 self._card = self._stored = card
 
@@ -243,9 +269,15 @@ class LabelFolder:
                 raise DataError(
                     "the masks of this folder contain classes, so at least one is needed; rename it instead"
                 )
-            if not before.classes and after.classes and self._card.regions == "instances":
+            if (
+                not before.classes
+                and after.classes
+                and self._card.regions == "instances"
+            ):
                 after = after.model_copy(update={"panoptic": True})
-                rule = Rule(self._card.model_copy(update={"regions": "panoptic"}), after.default)
+                rule = Rule(
+                    self._card.model_copy(update={"regions": "panoptic"}), after.default
+                )
                 for key in self._editable():  # while mask values are still ids
                     labels = self.labels(key)
                     try:
@@ -256,7 +288,10 @@ class LabelFolder:
                 seen = tuple(
                     one for one in self.state.classes if one.id not in before.ids()
                 )  # found in a mask meanwhile
-                update = {"classes": (*after.classes, *seen), "bundle": self.state.bundle}
+                update = {
+                    "classes": (*after.classes, *seen),
+                    "bundle": self.state.bundle,
+                }
                 self._write_state(after.model_copy(update=update))
             self._rewrite_masks()
             self.write_card()
@@ -277,7 +312,9 @@ class LabelFolder:
         """Add a class that occurs in a mask and is not in the list."""
         with self._lock:
             if class_id is not None:
-                self.state = self.state.with_seen(class_id, self._card.class_names.get(class_id, ""))
+                self.state = self.state.with_seen(
+                    class_id, self._card.class_names.get(class_id, "")
+                )
 
     def splits(self) -> dict[str, str]:
         """Return image name -> split of the labelled images; empty if there are too few to split."""
@@ -311,7 +348,8 @@ class LabelFolder:
         return [
             key
             for key, sample in self.images.items()
-            if (self._masks[key] is not None or key in known) and not sample.has_polygons
+            if (self._masks[key] is not None or key in known)
+            and not sample.has_polygons
         ]
 
     @contextmanager
@@ -330,7 +368,9 @@ class LabelFolder:
                 last_step = self.last_step(key)
                 if last_step is None or last_step.rule != self.card.regions:
                     labels = self.labels(key)
-                    if (labels.last.rule if labels.last else "instances") != self.card.regions:
+                    if (
+                        labels.last.rule if labels.last else "instances"
+                    ) != self.card.regions:
                         labels.rewrite()
 
     def recover(self) -> None:
@@ -349,11 +389,19 @@ class LabelFolder:
                         self.labels(key)
                         continue
                     self._last_steps[key] = last
-                    if self.state.panoptic and last.rule != "panoptic" and mask is not None:
+                    if (
+                        self.state.panoptic
+                        and last.rule != "panoptic"
+                        and mask is not None
+                    ):
                         self.labels(key).rewrite()
         if self.state.panoptic and self._card.regions != "panoptic":
-            before, self.state = self.state, self.state.model_copy(update={"panoptic": False})
-            for key in self._editable():  # masks without a journal still follow the card
+            before, self.state = (
+                self.state,
+                self.state.model_copy(update={"panoptic": False}),
+            )
+            # masks without a journal still follow the card
+            for key in self._editable():
                 if not (self.home / JOURNAL / f"{key}.jsonl").exists():
                     with self._report_errors(key):
                         self.labels(key).prepare(Rule(self._card))
@@ -372,15 +420,26 @@ class LabelFolder:
         if self._has_manifest and not re.fullmatch(r"[\w][\w.-]*", sample.id):
             return _key_of(sample.id)
         own = self.root / MASKS / sample.id
-        others = (mask for key, mask in self._masks.items() if mask is not None and key != _key_of(sample.id))
-        if self._has_manifest and any(mask.with_suffix("") == own for mask in others):  # the mask of another row
+        others = (
+            mask
+            for key, mask in self._masks.items()
+            if mask is not None and key != _key_of(sample.id)
+        )
+        # the mask of another row
+        if self._has_manifest and any(mask.with_suffix("") == own for mask in others):
             return _key_of(sample.id)
         return sample.id
 
     def _read_card(self, overrides: Mapping[str, object]) -> DataCard:
         masks = self.root / MASKS
-        is_labelled = masks.is_dir() and any(not path.name.startswith(".") for path in masks.iterdir())
-        card = load_card(self.root, overrides, defaults={} if is_labelled else {"regions": "instances"})
+        is_labelled = masks.is_dir() and any(
+            not path.name.startswith(".") for path in masks.iterdir()
+        )
+        card = load_card(
+            self.root,
+            overrides,
+            defaults={} if is_labelled else {"regions": "instances"},
+        )
         if card.zero_means == "none":
             raise ConfigError(
                 f"{self.root}: by card.toml mask value 0 is a region (zero_means = 'none'), so no pixel would be free "

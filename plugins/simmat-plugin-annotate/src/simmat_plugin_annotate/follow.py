@@ -53,7 +53,11 @@ class FollowService:
     """
 
     def __init__(
-        self, folder: LabelFolder, service: ModelService, frame_changed: Callable[[str], None], tell: Callable[[], None]
+        self,
+        folder: LabelFolder,
+        service: ModelService,
+        frame_changed: Callable[[str], None],
+        tell: Callable[[], None],
     ) -> None:
         """Prepare to follow.
 
@@ -61,10 +65,21 @@ class FollowService:
             frame_changed: called on the event loop with the key of each frame that was filled.
             tell: called on the event loop when `document` has changed.
         """
-        self._folder, self._service, self._frame_changed, self._tell = folder, service, frame_changed, tell
+        self._folder, self._service, self._frame_changed, self._tell = (
+            folder,
+            service,
+            frame_changed,
+            tell,
+        )
         self._stop = threading.Event()
         self._run: asyncio.Task[None] | None = None
-        self.document: dict[str, Any] = {"state": "idle", "key": None, "done": 0, "frames": 0, "message": ""}
+        self.document: dict[str, Any] = {
+            "state": "idle",
+            "key": None,
+            "done": 0,
+            "frames": 0,
+            "message": "",
+        }
 
     def _set(self, **changes: Any) -> None:
         self.document = self.document | changes
@@ -75,7 +90,13 @@ class FollowService:
         if self._run is not None and not self._run.done():
             raise BusyError("objects are being followed already; stop that first")
         self._stop.clear()
-        self._set(state="running", key=None, done=0, frames=len(plan.keys) - plan.first, message="")
+        self._set(
+            state="running",
+            key=None,
+            done=0,
+            frames=len(plan.keys) - plan.first,
+            message="",
+        )
         self._run = asyncio.create_task(self._follow(plan))
 
     def stop(self) -> None:
@@ -86,7 +107,10 @@ class FollowService:
         loop = asyncio.get_running_loop()
         try:
             await self._service.run(
-                lambda: self._fill(plan, lambda key: loop.call_soon_threadsafe(self._filled, key)), slow=True
+                lambda: self._fill(
+                    plan, lambda key: loop.call_soon_threadsafe(self._filled, key)
+                ),
+                slow=True,
             )
             self._set(state="done")
         except CancelledError:
@@ -95,7 +119,9 @@ class FollowService:
             self._set(state="failed", message=str(error))
         except Exception:
             _log.exception("following failed")
-            self._set(state="failed", message="an error in the server; see its terminal")
+            self._set(
+                state="failed", message="an error in the server; see its terminal"
+            )
 
     def _filled(self, key: str) -> None:
         self._frame_changed(key)
@@ -109,30 +135,45 @@ class FollowService:
                 raise CancelledError
 
         check(0, 0)
-        before = {number for number, mask in plan.masks[plan.first - 1].items() if mask.any()}
+        before = {
+            number for number, mask in plan.masks[plan.first - 1].items() if mask.any()
+        }
         for found in self._found(plan, check):
             if found.index >= plan.first:
                 key = plan.keys[found.index]
                 objects: dict[int, Followed | None] = dict.fromkeys(found.masks)
                 for number, mask in found.masks.items():
-                    if (region := region_from_mask(mask, plan.classes.get(number))) is not None:
+                    if (
+                        region := region_from_mask(mask, plan.classes.get(number))
+                    ) is not None:
                         place = region.class_id, region.window, region.crop
                         objects[number] = Followed(*place, score=found.scores[number])
-                there = {number for number, region in objects.items() if region is not None}
+                there = {
+                    number for number, region in objects.items() if region is not None
+                }
                 self._folder.labels(key).follow(objects, before - there)
                 before = there
                 filled(key)
 
-    def _found(self, plan: Plan, progress: Callable[[int, int], None]) -> Iterable[FollowedFrame]:
+    def _found(
+        self, plan: Plan, progress: Callable[[int, int], None]
+    ) -> Iterable[FollowedFrame]:
         if any(mask.any() for masks in plan.masks.values() for mask in masks.values()):
             frames = simmat.FrameSequence.of_frames(
-                self._folder.adapter, [self._folder.find(key).files for key in plan.keys]
+                self._folder.adapter,
+                [self._folder.find(key).files for key in plan.keys],
             )
-            return self._service.model.predictor.follow(frames, plan.masks, progress=progress)
+            return self._service.model.predictor.follow(
+                frames, plan.masks, progress=progress
+            )
         from simmat.predictor import FollowedFrame
 
-        absent = plan.masks[plan.first - 1]  # all that is to be done is to remove them from the next frames
-        return [FollowedFrame(index, absent, {}) for index in range(plan.first, len(plan.keys))]
+        # all that is to be done is to remove them from the next frames
+        absent = plan.masks[plan.first - 1]
+        return [
+            FollowedFrame(index, absent, {})
+            for index in range(plan.first, len(plan.keys))
+        ]
 
     def plan(self, key: str, count: int, chosen: Collection[int] = ()) -> Plan:
         """Plan which objects to follow from a frame, and to which frames.
@@ -149,12 +190,17 @@ class FollowService:
         """
         folder, frames = self._folder, self._folder.frames.of(key)
         if not frames:
-            raise DataError("this image is not a frame of a sequence; put the frames into frames/SEQUENCE")
+            raise DataError(
+                "this image is not a frame of a sequence; put the frames into frames/SEQUENCE"
+            )
         frames = frames if count > 0 else frames[::-1]
         at = frames.index(key)
         fill = frames[at + 1 : at + 1 + abs(count)]
         if not fill:
-            raise DataError("there is no frame to fill: this is the last one" + " in this direction" * (count < 0))
+            raise DataError(
+                "there is no frame to fill: this is the last one"
+                + " in this direction" * (count < 0)
+            )
         folder.write_card()
         here = folder.labels(key)
         wanted = here.objects.keys() | here.absent
@@ -162,19 +208,29 @@ class FollowService:
         earlier = {} if chosen or here.done else self._lost_before(frames[:at], wanted)
         ids = wanted.union(*earlier.values())
         if not ids:
-            raise DataError("there is no object in this frame to follow; label one first")
+            raise DataError(
+                "there is no object in this frame to follow; label one first"
+            )
         plan = Plan([*earlier, key, *fill], len(earlier) + 1)
         for place, one in enumerate(plan.keys):
-            if place < plan.first or folder.is_labelled(one) or folder.last_step(one) is not None:
+            if (
+                place < plan.first
+                or folder.is_labelled(one)
+                or folder.last_step(one) is not None
+            ):
                 labels = folder.labels(one)
-                if masks := _given(labels, earlier.get(one, ids), followed=place < plan.first):
+                if masks := _given(
+                    labels, earlier.get(one, ids), followed=place < plan.first
+                ):
                     plan.masks[place] = masks
                 for number in masks.keys() & labels.objects.keys():
                     plan.classes[number] = labels.class_of(labels.objects[number])
         plan.masks.setdefault(plan.first - 1, {})
         return plan
 
-    def _lost_before(self, frames: list[str], known: Iterable[int]) -> dict[str, set[int]]:
+    def _lost_before(
+        self, frames: list[str], known: Iterable[int]
+    ) -> dict[str, set[int]]:
         """Return the frames in which other objects were seen last, in order, and which objects these are."""
         seen, found = set(known), dict[str, set[int]]()
         for key in reversed(frames):
@@ -188,7 +244,9 @@ class FollowService:
         return dict(reversed(found.items()))
 
 
-def _given(labels: LabelledImage, ids: Iterable[int], *, followed: bool) -> dict[int, BoolArray]:
+def _given(
+    labels: LabelledImage, ids: Iterable[int], *, followed: bool
+) -> dict[int, BoolArray]:
     """Return the masks of objects in a frame as the user has drawn them: empty if the user has removed them.
 
     Args:
@@ -198,7 +256,9 @@ def _given(labels: LabelledImage, ids: Iterable[int], *, followed: bool) -> dict
         given = {}
         for number in ids:
             region = labels.objects.get(number)
-            if region is not None and (followed or labels.done or not isinstance(region, Followed)):
+            if region is not None and (
+                followed or labels.done or not isinstance(region, Followed)
+            ):
                 given[number] = region.mask(labels.size_hw)
             elif number in labels.absent or (labels.done and region is None):
                 given[number] = np.zeros(labels.size_hw, np.bool_)

@@ -15,7 +15,9 @@ from simmat.sensors.adapter import ModalityAdapter
 from simmat_plugin_annotate.journal import Record
 
 
-def find_images(root: Path, adapter: ModalityAdapter, stack_axis: str, has_manifest: bool) -> list[Sample]:
+def find_images(
+    root: Path, adapter: ModalityAdapter, stack_axis: str, has_manifest: bool
+) -> list[Sample]:
     """Return the images of a folder, sorted by sequence, frame and name.
 
     Raises:
@@ -33,7 +35,9 @@ def find_images(root: Path, adapter: ModalityAdapter, stack_axis: str, has_manif
     )
     if not found:
         raise DataError(f"{root}: no image in {IMAGES}/")
-    if stacked := next((one.mask for one in found if one.mask and frame_of(one.mask)), None):
+    if stacked := next(
+        (one.mask for one in found if one.mask and frame_of(one.mask)), None
+    ):
         raise DataError(
             f"{stacked}: one of many masks in a file; to edit them, save each as {MASKS}/SEQUENCE/FRAME.png"
         )
@@ -43,7 +47,9 @@ def find_images(root: Path, adapter: ModalityAdapter, stack_axis: str, has_manif
 class Frames:
     """The frames of the sequences in a folder."""
 
-    def __init__(self, images: Mapping[str, Sample], last_step: Callable[[str], Record | None]) -> None:
+    def __init__(
+        self, images: Mapping[str, Sample], last_step: Callable[[str], Record | None]
+    ) -> None:
         """Group images by their sequence.
 
         Args:
@@ -62,8 +68,16 @@ class Frames:
 
     def steps(self, key: str) -> dict[str, Record]:
         """Return the last steps of the frames of the sequence of an image, in order."""
-        return {one: step for one in self.of(key) if (step := self._last_step(one)) is not None}
+        return {
+            one: step
+            for one in self.of(key)
+            if (step := self._last_step(one)) is not None
+        }
 
     def tracks(self, key: str) -> dict[int, int | None]:
         """Return id -> class of the objects in the sequence of an image."""
-        return {number: class_id for step in self.steps(key).values() for number, class_id in step.ids or ()}
+        return {
+            number: class_id
+            for step in self.steps(key).values()
+            for number, class_id in step.ids or ()
+        }

@@ -65,7 +65,9 @@ class Record(StrictModel):
         moving: True if the mask gets another file name.
     """
 
-    kind: Literal["base", "edit", "undo", "redo", "done", "outside", "written", "follow"]
+    kind: Literal[
+        "base", "edit", "undo", "redo", "done", "outside", "written", "follow"
+    ]
     version: int
     changes: FromLists[tuple[Change, ...]] = ()
     done: bool = False
@@ -123,7 +125,9 @@ class Journal:
                 file.seek(offset)
                 record = self._parsed(file.readline(), offset)
         except OSError as error:
-            raise DataError(f"{self.path}: cannot be read: {error.strerror}; check who may read it") from error
+            raise DataError(
+                f"{self.path}: cannot be read: {error.strerror}; check who may read it"
+            ) from error
         assert record is not None
         return record
 
@@ -133,7 +137,9 @@ class Journal:
             values = parse_json(line)
             if offset == 0 and isinstance(values, dict) and "format" in values:
                 if values != HEAD:
-                    raise DataError(f"its format is {values['format']}, this version reads {HEAD['format']}")
+                    raise DataError(
+                        f"its format is {values['format']}, this version reads {HEAD['format']}"
+                    )
                 return None
             return validate(Record, values)
         except (SimMATError, ValueError) as error:
@@ -146,7 +152,10 @@ class Journal:
     def append(self, *records: Record) -> int:
         """Append records, wait until they are on disk, and return the byte offset of the last one."""
         every = [record for record in (self.held, *records) if record is not None]
-        lines = [_line(record.model_dump(mode="json", by_alias=True, exclude_defaults=True)) for record in every]
+        lines = [
+            _line(record.model_dump(mode="json", by_alias=True, exclude_defaults=True))
+            for record in every
+        ]
         before = None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

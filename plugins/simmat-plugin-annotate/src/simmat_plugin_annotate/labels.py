@@ -99,7 +99,11 @@ class LabelledImage:
             try:
                 self._replay(record, at)
             except (DataError, IndexError) as error:
-                why = error if isinstance(error, DataError) else f"nothing is there to {record.kind}"
+                why = (
+                    error
+                    if isinstance(error, DataError)
+                    else f"nothing is there to {record.kind}"
+                )
                 raise DataError(
                     f"{journal}, byte {at}: the history does not fit this image: {why}. Put the former image back, or "
                     "move the file away: the labels are then those of the mask"
@@ -129,7 +133,9 @@ class LabelledImage:
             if not rewrite and stat == self._mask_stat and last is not None:
                 return
             digest = sha256_of(self.mask)
-            is_outdated = last is not None and (digest == last.was or (digest is None and last.moving))
+            is_outdated = last is not None and (
+                digest == last.was or (digest is None and last.moving)
+            )
             if rewrite and last is not None and is_outdated and digest != last.sha256:
                 self._sha256, self._mask_stat, self.unwritten = digest, stat, True
                 self.try_flush()
@@ -144,14 +150,18 @@ class LabelledImage:
         found: Objects = {}
         ignored = None
         if self.mask is not None and digest is not None:
-            found, ignored = read_objects(self.mask, self.size_hw, self._rule(), self.objects)
+            found, ignored = read_objects(
+                self.mask, self.size_hw, self._rule(), self.objects
+            )
         record = self._record(
             "base" if first else "outside",
             found,
             version=self.version + (not first),
             changes=differences(self.objects, found),
             sha256=digest,
-            ignored=None if ignored is None else MaskDocument.model_validate(encode_mask(ignored)),
+            ignored=None
+            if ignored is None
+            else MaskDocument.model_validate(encode_mask(ignored)),
         )
         if first:
             self._journal.last = self._journal.held = record
@@ -182,16 +192,27 @@ class LabelledImage:
         with self.lock:
             self._check(version)
             rule = self._rule()
-            draft = Draft(dict(self.objects), max(self._next, rule.next_id()), self.size_hw, hidden=rule.card.ignore)
+            draft = Draft(
+                dict(self.objects),
+                max(self._next, rule.next_id()),
+                self.size_hw,
+                hidden=rule.card.ignore,
+            )
             change(draft)
             changes = differences(self.objects, draft.objects)
             if changes or (draft.accepted and self.lost):
-                gone: dict[str, Any] = {"lost": (), "absent": self.absent | self.lost} if draft.accepted else {}
+                gone: dict[str, Any] = (
+                    {"lost": (), "absent": self.absent | self.lost}
+                    if draft.accepted
+                    else {}
+                )
                 self._write("edit", changes, **gone)
                 self._next = max([self._next, *(number + 1 for number in draft.added)])
             return Edited(changes, draft.added)
 
-    def follow(self, found: Mapping[int, Followed | None], lost: Iterable[int] = ()) -> None:
+    def follow(
+        self, found: Mapping[int, Followed | None], lost: Iterable[int] = ()
+    ) -> None:
         """Add objects followed from another frame; what the user has drawn or removed here stays.
 
         Args:
@@ -201,7 +222,13 @@ class LabelledImage:
         with self.lock:
             self.refresh()
             draft = Draft(dict(self.objects), self._next, self.size_hw)
-            draft.follow({number: region for number, region in found.items() if number not in self.absent})
+            draft.follow(
+                {
+                    number: region
+                    for number, region in found.items()
+                    if number not in self.absent
+                }
+            )
             changes = differences(self.objects, draft.objects)
             lost = frozenset(lost) - draft.objects.keys() - self.absent
             if not self.done and (changes or lost != self.lost):
@@ -232,7 +259,9 @@ class LabelledImage:
         with self.lock:
             self._check(version)
             if done and not self.objects and not empty:
-                raise DataError("no object is marked in this image; mark one, or say that the image is empty")
+                raise DataError(
+                    "no object is marked in this image; mark one, or say that the image is empty"
+                )
             if done != self.done:
                 self._write("done", (), done=done)
             return Edited()
@@ -272,7 +301,8 @@ class LabelledImage:
             self._find_mask()
             if self._was_replaced():
                 return
-            if not (self.objects or self.done or self._had_mask):  # back to an image without labels
+            # back to an image without labels
+            if not (self.objects or self.done or self._had_mask):
                 record = self._record("written", {})
                 at = self._journal.append(record)
                 if self.mask is not None:
@@ -308,16 +338,26 @@ class LabelledImage:
 
     def _replace_mask(self, content: bytes, ending: str) -> None:
         """Write the new mask to a temporary file, then the record, then rename the mask."""
-        target = self._new_mask.with_name(self._new_mask.name + ending) if self.mask is None else self.mask
+        target = (
+            self._new_mask.with_name(self._new_mask.name + ending)
+            if self.mask is None
+            else self.mask
+        )
         old_mask = None
         if target.suffix.lower() != ending:
             old_mask, target = target, target.with_suffix(ending)
         self._intended_sha256 = hashlib.sha256(content).hexdigest()
-        record = self._record("written", self.objects, sha256=self._intended_sha256, moving=old_mask is not None)
+        record = self._record(
+            "written",
+            self.objects,
+            sha256=self._intended_sha256,
+            moving=old_mask is not None,
+        )
         with atomic_path(target) as temporary:
             temporary.write_bytes(content)
             at = self._journal.append(record)
-            if old_mask is not None:  # two masks of one image are refused, so the old one goes first
+            # two masks of one image are refused, so the old one goes first
+            if old_mask is not None:
                 old_mask.unlink(missing_ok=True)
                 self._sha256 = self._mask_stat = None
         self._mask_stat = file_state(target)
@@ -334,14 +374,23 @@ class LabelledImage:
             problem = f"the labels are saved, but their mask file cannot be written yet: {error}"
             if problem != self.problem:
                 self.problem = problem
-                _log.warning("%s", problem, exc_info=not isinstance(error, SimMATError | OSError))
+                _log.warning(
+                    "%s", problem, exc_info=not isinstance(error, SimMATError | OSError)
+                )
 
     def _check(self, version: int) -> None:
         self.refresh()
         if version != self.version:
             raise StaleError
 
-    def _write(self, kind: Any, changes: tuple[Change, ...], *, done: bool | None = None, **given: Any) -> None:
+    def _write(
+        self,
+        kind: Any,
+        changes: tuple[Change, ...],
+        *,
+        done: bool | None = None,
+        **given: Any,
+    ) -> None:
         """Write a step: first the record, which makes it permanent, then the mask."""
         objects = apply_changes(self.objects, changes, self.size_hw)
         self._rule().values(objects, self._ignored)
@@ -349,7 +398,11 @@ class LabelledImage:
         if self.done and not objects and kind in ("edit", "undo", "redo"):
             done = False  # nobody said that the image is empty
         more = given if done is None else {"done": done}
-        self._append(self._record(kind, objects, version=version, changes=changes, sha256="", **more))
+        self._append(
+            self._record(
+                kind, objects, version=version, changes=changes, sha256="", **more
+            )
+        )
         self.unwritten, self.changed_s = True, time.monotonic()
         if self.size_hw[0] * self.size_hw[1] <= AT_ONCE_PX:
             self.try_flush()
@@ -357,13 +410,29 @@ class LabelledImage:
     def _record(self, kind: Any, objects: Objects, **more: Any) -> Record:
         """Return the record of a step with the state after it."""
         rule = self._rule()
-        classes = sorted({region.class_id for region in objects.values()}, key=lambda one: one or 0)
+        classes = sorted(
+            {region.class_id for region in objects.values()}, key=lambda one: one or 0
+        )
         known = {"version": self.version, "done": self.done, "was": self._sha256} | more
         if rule.tracks is not None:
-            removed = {one.id for one in more.get("changes", ()) if kind in ("edit", "redo") and one.after is None}
-            lost = () if kind == "undo" or known["done"] else known.get("lost", self.lost)
-            known |= frame_state(objects, lost, known.get("absent", self.absent) | removed)
-        return Record(kind=kind, objects=len(objects), classes=tuple(classes), rule=rule.card.regions, **known)
+            removed = {
+                one.id
+                for one in more.get("changes", ())
+                if kind in ("edit", "redo") and one.after is None
+            }
+            lost = (
+                () if kind == "undo" or known["done"] else known.get("lost", self.lost)
+            )
+            known |= frame_state(
+                objects, lost, known.get("absent", self.absent) | removed
+            )
+        return Record(
+            kind=kind,
+            objects=len(objects),
+            classes=tuple(classes),
+            rule=rule.card.regions,
+            **known,
+        )
 
     def _append(self, record: Record) -> None:
         self._replay(record, self._journal.append(record))
@@ -376,7 +445,11 @@ class LabelledImage:
         if record.sha256 != "":
             self._sha256 = record.sha256
         if record.kind in ("base", "outside"):
-            self._ignored = None if record.ignored is None else decode_mask(record.ignored, self.size_hw)
+            self._ignored = (
+                None
+                if record.ignored is None
+                else decode_mask(record.ignored, self.size_hw)
+            )
             self._had_mask = record.sha256 is not None
         undo, redo = self.steps["undo"], self.steps["redo"]
         if record.kind in ("edit", "outside", "follow"):

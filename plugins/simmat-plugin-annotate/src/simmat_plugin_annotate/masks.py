@@ -14,7 +14,14 @@ import numpy.typing as npt
 from pydantic import BeforeValidator, FailFast, Field
 
 from simmat.data.card import DataCard
-from simmat.data.instances import PANOPTIC, Instance, check_equal_size, label_from_mask, read_mask, region_from_mask
+from simmat.data.instances import (
+    PANOPTIC,
+    Instance,
+    check_equal_size,
+    label_from_mask,
+    read_mask,
+    region_from_mask,
+)
 from simmat.documents import FromLists, StrictModel, as_tuples
 from simmat.errors import DataError
 
@@ -34,7 +41,12 @@ class MaskDocument(StrictModel):
     """
 
     box: FromLists[tuple[Edge, Edge, Edge, Edge]]
-    runs: Annotated[tuple[Edge, ...], FailFast(), Field(max_length=2**22), BeforeValidator(as_tuples)]
+    runs: Annotated[
+        tuple[Edge, ...],
+        FailFast(),
+        Field(max_length=2**22),
+        BeforeValidator(as_tuples),
+    ]
 
 
 def encode_mask(region: Instance) -> dict[str, list[int]]:
@@ -62,9 +74,13 @@ def decode_mask(mask: MaskDocument, size_hw: tuple[int, int]) -> Instance:
         )
     total = (x1 - x0) * (y1 - y0)
     if total > MAX_PX:
-        raise DataError(f"the mask's box has {total} pixels, at most {MAX_PX} are allowed; mark the object in parts")
+        raise DataError(
+            f"the mask's box has {total} pixels, at most {MAX_PX} are allowed; mark the object in parts"
+        )
     if sum(mask.runs) != total:
-        raise DataError(f"the mask's runs add up to {sum(mask.runs)} pixels, its box has {total}")
+        raise DataError(
+            f"the mask's runs add up to {sum(mask.runs)} pixels, its box has {total}"
+        )
     inside = np.arange(len(mask.runs)) % 2 == 1
     crop = np.repeat(inside, np.asarray(mask.runs, np.int64)).reshape(y1 - y0, x1 - x0)
     found = region_from_mask(crop, None, (y0, x0))
@@ -87,7 +103,10 @@ def subtract(region: Instance, others: Iterable[Instance]) -> Instance | None:
 
 def is_known(region: Instance, labelled: Iterable[Instance]) -> bool:
     """Return whether a found object mostly overlaps one of the labelled objects."""
-    return any(2 * overlap_px(region, other) > min(region.area, other.area) for other in labelled)
+    return any(
+        2 * overlap_px(region, other) > min(region.area, other.area)
+        for other in labelled
+    )
 
 
 def overlap_px(one: Instance, other: Instance) -> int:
@@ -134,9 +153,17 @@ class Rule:
     def next_id(self) -> int:
         """Return the id of the next new object of a sequence: its label value is not that of another one either."""
         ids = self.tracks() if self.tracks is not None else ()
-        return 1 + max((one if self.card.regions == "instances" else one % PANOPTIC for one in ids), default=0)
+        return 1 + max(
+            (
+                one if self.card.regions == "instances" else one % PANOPTIC
+                for one in ids
+            ),
+            default=0,
+        )
 
-    def values(self, objects: Mapping[int, Instance], ignored: Instance | None) -> dict[int, int]:
+    def values(
+        self, objects: Mapping[int, Instance], ignored: Instance | None
+    ) -> dict[int, int]:
         """Return the label value of each object.
 
         Args:
@@ -163,7 +190,10 @@ class Rule:
                 value = PANOPTIC * class_id + number % PANOPTIC
                 if self.tracks is None or number % PANOPTIC == 0 or value in taken:
                     free = range(counts.get(class_id, 0) + 1, PANOPTIC)
-                    count = next((one for one in free if PANOPTIC * class_id + one not in taken), PANOPTIC)
+                    count = next(
+                        (one for one in free if PANOPTIC * class_id + one not in taken),
+                        PANOPTIC,
+                    )
                     counts[class_id], value = count, PANOPTIC * class_id + count
                     if count == PANOPTIC:
                         raise DataError(
@@ -173,13 +203,18 @@ class Rule:
             else:
                 value = class_id
             if value == hidden:
-                raise DataError(f"label value {value} means no ground truth by the card; change `ignore` in card.toml")
+                raise DataError(
+                    f"label value {value} means no ground truth by the card; change `ignore` in card.toml"
+                )
             values[number] = value
         return values
 
 
 def draw_labels(
-    objects: Mapping[int, Instance], size_hw: tuple[int, int], rule: Rule, ignored: Instance | None
+    objects: Mapping[int, Instance],
+    size_hw: tuple[int, int],
+    rule: Rule,
+    ignored: Instance | None,
 ) -> npt.NDArray[np.unsignedinteger[Any]]:
     """Draw the (H, W) label image of objects, in the smallest sufficient unsigned integer type."""
     values = rule.values(objects, ignored)
@@ -193,7 +228,9 @@ def draw_labels(
     return plane
 
 
-def read_objects(path: Path, size_hw: tuple[int, int], rule: Rule, known: Objects) -> tuple[Objects, Instance | None]:
+def read_objects(
+    path: Path, size_hw: tuple[int, int], rule: Rule, known: Objects
+) -> tuple[Objects, Instance | None]:
     """Return the objects of a mask file, including those too small by the card, and its pixels without ground truth.
 
     Args:
@@ -206,7 +243,11 @@ def read_objects(path: Path, size_hw: tuple[int, int], rule: Rule, known: Object
     card, mask = rule.card, read_mask(path)
     check_equal_size(path, mask.shape, "it labels", size_hw)
     label = label_from_mask(mask, card, origin=str(path))
-    ignored = region_from_mask(np.asarray(mask == card.ignore), None) if card.ignore is not None else None
+    ignored = (
+        region_from_mask(np.asarray(mask == card.ignore), None)
+        if card.ignore is not None
+        else None
+    )
     if rule.tracks is not None and card.regions in ("instances", "panoptic"):
         return _ids_of_tracks((*label.regions, *label.small), rule), ignored
     found: Objects = {}
@@ -222,7 +263,10 @@ def _ids_of_tracks(regions: Iterable[Instance], rule: Rule) -> Objects:
     assert rule.tracks is not None
     known, ids, found = rule.tracks(), {}, Objects()
     if rule.card.regions == "panoptic":
-        ids = {PANOPTIC * (one or rule.default or 0) + number % PANOPTIC: number for number, one in known.items()}
+        ids = {
+            PANOPTIC * (one or rule.default or 0) + number % PANOPTIC: number
+            for number, one in known.items()
+        }
     for region in regions:
         value = region.object_id or 0
         number = ids.get(value, value)
@@ -238,10 +282,18 @@ def _match_ids(found: Objects, known: Objects, hidden: int | None) -> Objects:
     for number, region in known.items():
         by_box.setdefault(region.window, []).append(number)
     for number, region in found.items():
-        equal = [key for key in by_box.get(region.window, []) if np.array_equal(known[key].crop, region.crop)]
+        equal = [
+            key
+            for key in by_box.get(region.window, [])
+            if np.array_equal(known[key].crop, region.crop)
+        ]
         if equal and equal[0] not in objects:
             old = known[equal[0]]
-            objects[equal[0]] = region if region.class_id is not None else replace(region, class_id=old.class_id)
+            objects[equal[0]] = (
+                region
+                if region.class_id is not None
+                else replace(region, class_id=old.class_id)
+            )
         else:
             unmatched.append((number, region))
     highest = max([0, *known, *found])
@@ -258,7 +310,11 @@ def mask_ending(plane: npt.NDArray[Any], present: Path | None) -> str:
     ending = "" if present is None else present.suffix.lower()
     if ending in (".tif", ".tiff", ".npy"):
         return ending
-    return ".png" if plane.dtype.itemsize <= 2 and max(plane.shape) <= MAX_PNG_SIDE else ".tif"
+    return (
+        ".png"
+        if plane.dtype.itemsize <= 2 and max(plane.shape) <= MAX_PNG_SIDE
+        else ".tif"
+    )
 
 
 def encode_labels(plane: npt.NDArray[Any], ending: str) -> bytes:
@@ -274,7 +330,13 @@ def encode_labels(plane: npt.NDArray[Any], ending: str) -> bytes:
         import tifffile
 
         tifffile.imwrite(
-            stream, plane, tile=(512, 512), photometric="minisblack", compression="zlib", metadata=None, software=False
+            stream,
+            plane,
+            tile=(512, 512),
+            photometric="minisblack",
+            compression="zlib",
+            metadata=None,
+            software=False,
         )
     return stream.getvalue()
 
@@ -289,7 +351,9 @@ def sha256_of(path: Path | None) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror}; check its permissions"
+        ) from error
 
 
 def file_state(path: Path | None) -> tuple[int, int] | None:

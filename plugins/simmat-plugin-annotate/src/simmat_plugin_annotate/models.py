@@ -101,7 +101,10 @@ class ModelService:
     """
 
     def __init__(
-        self, model: ServedModel, planes: Callable[[str], Planes], class_names: Callable[[], Mapping[int, str]]
+        self,
+        model: ServedModel,
+        planes: Callable[[str], Planes],
+        class_names: Callable[[], Mapping[int, str]],
     ) -> None:
         """Start the threads.
 
@@ -113,12 +116,16 @@ class ModelService:
 
         self.model = model
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="clicks")
-        all_threads = partial(torch.set_num_threads, torch.get_num_threads())  # else it may start with one, in a click
-        self.slow_thread = ThreadPoolExecutor(1, thread_name_prefix="objects", initializer=all_threads)
+        # else it may start with one, in a click
+        all_threads = partial(torch.set_num_threads, torch.get_num_threads())
+        self.slow_thread = ThreadPoolExecutor(
+            1, thread_name_prefix="objects", initializer=all_threads
+        )
         self.closing = threading.Event()
         self.open: dict[str, str] = {}
         self._planes, self._class_names = planes, class_names
-        self._images: OrderedDict[str, TiledImage] = OrderedDict()  # by digest of the planes
+        # by digest of the planes
+        self._images: OrderedDict[str, TiledImage] = OrderedDict()
         self._found: OrderedDict[tuple[object, ...], list[FoundObject]] = OrderedDict()
         self._ready: set[tuple[str, str]] = set()
         self._wrong: dict[tuple[str, str], float] = {}
@@ -132,7 +139,9 @@ class ModelService:
 
     async def run(self, work: Callable[[], Result], *, slow: bool = False) -> Result:
         """Run work that uses the network in one of the threads; `slow` if it takes seconds."""
-        return await asyncio.get_running_loop().run_in_executor(self.slow_thread if slow else self.thread, work)
+        return await asyncio.get_running_loop().run_in_executor(
+            self.slow_thread if slow else self.thread, work
+        )
 
     def is_ready(self, key: str) -> bool:
         """Return whether an image is encoded."""
@@ -146,7 +155,11 @@ class ModelService:
             image, planes = self._image(key)
             window = None if image.encode_untiled() else image.tile
             self._ready.add((self.model.digest, planes.digest))
-        return {"ready": not skipped, "seconds": time.perf_counter() - start, "window": window}
+        return {
+            "ready": not skipped,
+            "seconds": time.perf_counter() - start,
+            "window": window,
+        }
 
     def encode_ahead(self, key: str) -> None:
         """Encode an image that a tab may show next, unless the server stops, and store its embedding on disk."""
@@ -154,7 +167,10 @@ class ModelService:
             self._slow_image(self._planes(key), self.model)
 
     def predict(
-        self, key: str, points: Sequence[tuple[float, float, int]], box: Sequence[float] | None
+        self,
+        key: str,
+        points: Sequence[tuple[float, float, int]],
+        box: Sequence[float] | None,
     ) -> dict[str, Any]:
         """Predict all masks for a prompt.
 
@@ -170,10 +186,13 @@ class ModelService:
         model, (image, planes) = self.model, self._image(key)
         coords = np.asarray([point[:2] for point in points], np.float32).reshape(-1, 2)
         labels = np.asarray([point[2] for point in points], np.int64)
-        prompt = Prompt(coords, labels, None if box is None else np.asarray(box, np.float32))
+        prompt = Prompt(
+            coords, labels, None if box is None else np.asarray(box, np.float32)
+        )
         image.encode_untiled()  # with all threads
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # of several, each waits in short loops for one that has no core while a training runs
+        # of several, each waits in short loops for one that has no core while a training runs
+        torch.set_num_threads(1)
         try:
             found = image.predict_all(prompt)
         finally:
@@ -183,7 +202,11 @@ class ModelService:
         for one in found:
             whole = one.found_object((0.0, 0.0))
             region = None if whole is None else whole.instance
-            masks.append(self._answer(model, region, one.score, one.class_id, one.class_probability))
+            masks.append(
+                self._answer(
+                    model, region, one.score, one.class_id, one.class_probability
+                )
+            )
         return {"masks": masks, "warning": found[0].warning}
 
     def suggestions(
@@ -211,10 +234,19 @@ class ModelService:
         if not is_wanted():
             raise CancelledError
         image = self._slow_image(planes, model)
-        view = None if box is None or len(image.windows) == 1 else Window(box[1], box[0], box[3], box[2])
+        view = (
+            None
+            if box is None or len(image.windows) == 1
+            else Window(box[1], box[0], box[3], box[2])
+        )
         shown = None if like is None else like()
         reference = None if shown is None else shown.reference
-        cache_key = model.digest, planes.digest, view, None if reference is None else reference.digest
+        cache_key = (
+            model.digest,
+            planes.digest,
+            view,
+            None if reference is None else reference.digest,
+        )
         found = self._found.get(cache_key)
         if found is None:
             _check_count(len(image.windows if view is None else image.windows_in(view)))
@@ -224,7 +256,9 @@ class ModelService:
                     raise CancelledError
 
             found = self._found[cache_key] = list(
-                image.segment_everything(reference=reference, box=view, progress=check_wanted)
+                image.segment_everything(
+                    reference=reference, box=view, progress=check_wanted
+                )
             )
             while len(self._found) > _MAX_SUGGESTIONS_CACHED:
                 self._found.popitem(last=False)
@@ -234,13 +268,23 @@ class ModelService:
             region = one.instance
             if is_known(region, known):
                 continue
-            answer = self._answer(model, region, one.score, region.class_id, one.class_probability)
+            answer = self._answer(
+                model, region, one.score, region.class_id, one.class_probability
+            )
             if shown is not None:
                 answer["class"] = shown.classes.get(region.class_id)
-            objects.append({**answer, "point": [round(float(value), 2) for value in one.point_xy]})
+            objects.append(
+                {**answer, "point": [round(float(value), 2) for value in one.point_xy]}
+            )
         return {"objects": objects, "imported": False}
 
-    def like(self, key: str, version: int, objects: Mapping[int, Instance], chosen: Collection[int]) -> Like:
+    def like(
+        self,
+        key: str,
+        version: int,
+        objects: Mapping[int, Instance],
+        chosen: Collection[int],
+    ) -> Like:
         """Return what to look for in other images, or in the rest of this one: the objects of an image.
 
         Args:
@@ -253,7 +297,9 @@ class ModelService:
         """
         chosen = objects.keys() & set(chosen) if chosen else objects.keys()
         if not chosen:
-            raise DataError("the objects to look for are no longer in their image; select one there again")
+            raise DataError(
+                "the objects to look for are no longer in their image; select one there again"
+            )
         model, planes = self.model, self._planes(key)
         cache_key = model.digest, planes.digest, version, tuple(sorted(chosen))
         if self._like is None or self._like[0] != cache_key:
@@ -319,15 +365,26 @@ class ModelService:
         planes = self._planes(key)
         image = self._images.pop(planes.digest, None)
         if image is None:
-            image = self.model.predictor.open_reader(planes, cache=planes.home / _EMBEDDINGS)
+            image = self.model.predictor.open_reader(
+                planes, cache=planes.home / _EMBEDDINGS
+            )
         self._images[planes.digest] = image
-        while len(self._images) > 1 and sum(one.cached_bytes for one in self._images.values()) > _MAX_CACHED_BYTES:
+        while (
+            len(self._images) > 1
+            and sum(one.cached_bytes for one in self._images.values())
+            > _MAX_CACHED_BYTES
+        ):
             digest, _ = self._images.popitem(last=False)
             self._ready.discard((self.model.digest, digest))
         return image, planes
 
     def _answer(
-        self, model: ServedModel, region: Instance | None, score: float, class_id: int | None, probability: float | None
+        self,
+        model: ServedModel,
+        region: Instance | None,
+        score: float,
+        class_id: int | None,
+        probability: float | None,
     ) -> dict[str, Any]:
         known = self._known_class(model, class_id)
         return {
@@ -335,7 +392,9 @@ class ModelService:
             "score": min(max(round(float(score), 5), 0.0), 1.0),
             "area": 0 if region is None else region.area,
             "class": known,
-            "class_probability": None if known is None or probability is None else round(float(probability), 5),
+            "class_probability": None
+            if known is None or probability is None
+            else round(float(probability), 5),
         }
 
     def _known_class(self, model: ServedModel, class_id: int | None) -> int | None:
@@ -348,18 +407,31 @@ class ModelService:
         return next((number for number, known in names.items() if known == name), None)
 
 
-def _like_of(predictor: Predictor, planes: Planes, objects: Mapping[int, Instance], chosen: Collection[int]) -> Like:
+def _like_of(
+    predictor: Predictor,
+    planes: Planes,
+    objects: Mapping[int, Instance],
+    chosen: Collection[int],
+) -> Like:
     """Return what to look for: some objects of an image, with their classes."""
     tile = predictor.tile_size(planes.size_hw)
     windows = [objects[number].window for number in chosen]
     y0, x0 = (max(min(one[side] for one in windows) - tile, 0) for side in (0, 1))
-    y1, x1 = (min(max(one[2 + side] for one in windows) + tile, planes.size_hw[side]) for side in (0, 1))
+    y1, x1 = (
+        min(max(one[2 + side] for one in windows) + tile, planes.size_hw[side])
+        for side in (0, 1)
+    )
     part = Window(y0, x0, y1, x1)
     if (y1 - y0) * (x1 - x0) > _MAX_SHOWN_PX:
-        raise ConfigError("the objects to look for are too far apart in this large image; select one of them")
+        raise ConfigError(
+            "the objects to look for are too far apart in this large image; select one of them"
+        )
     # Values that mean the same class by every rule of a card, see `label_from_mask`; what is below 0 is not looked at.
     values = {
-        one: PANOPTIC * place + 1 for place, one in enumerate(dict.fromkeys(objects[n].class_id for n in chosen), 1)
+        one: PANOPTIC * place + 1
+        for place, one in enumerate(
+            dict.fromkeys(objects[n].class_id for n in chosen), 1
+        )
     }
     mask = np.zeros(part.size_hw, np.int64)
     for number, one in objects.items():
@@ -367,9 +439,13 @@ def _like_of(predictor: Predictor, planes: Planes, objects: Mapping[int, Instanc
             mask[one.within(part)] = values[one.class_id] if number in chosen else -1
     several = predictor.image_loader.card.regions == "instances" and len(values) > 1
     reference = predictor.reference(
-        [(planes.read(part), mask)], classes=list(values.values()) if several else (), tile=tile
+        [(planes.read(part), mask)],
+        classes=list(values.values()) if several else (),
+        tile=tile,
     )
-    by_class = {value: one for one, value in values.items()} | {value // PANOPTIC: one for one, value in values.items()}
+    by_class = {value: one for one, value in values.items()} | {
+        value // PANOPTIC: one for one, value in values.items()
+    }
     return Like(reference, by_class | {None: next(iter(values))})
 
 

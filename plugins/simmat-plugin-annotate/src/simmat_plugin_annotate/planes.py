@@ -22,7 +22,14 @@ from simmat.errors import DataError, OutputError
 from simmat.geo import read_georeference
 from simmat.io.files import atomic_path, frame_of
 from simmat.sensors.adapter import ModalityAdapter, load_sample, options_of
-from simmat.types import BoolArray, Channel, FloatArray, Georeference, SensorImage, Window
+from simmat.types import (
+    BoolArray,
+    Channel,
+    FloatArray,
+    Georeference,
+    SensorImage,
+    Window,
+)
 
 TILE = 256
 """Side of a tile in pixels."""
@@ -51,7 +58,9 @@ class ImageCache:
         self._lock = threading.Lock()
         self._reading: dict[tuple[object, ...], threading.Lock] = {}
 
-    def get(self, key: tuple[object, ...], read: Callable[[], SensorImage]) -> SensorImage:
+    def get(
+        self, key: tuple[object, ...], read: Callable[[], SensorImage]
+    ) -> SensorImage:
         """Return an image from the cache, or else read it; other images can be read at the same time."""
         with self._lock:
             reading = self._reading.setdefault(key, threading.Lock())
@@ -61,7 +70,11 @@ class ImageCache:
             found = read() if found is None else found
             with self._lock:
                 self._kept[key] = found
-                while len(self._kept) > 1 and sum(one.data.size for one in self._kept.values()) > MAX_CACHED_VALUES:
+                while (
+                    len(self._kept) > 1
+                    and sum(one.data.size for one in self._kept.values())
+                    > MAX_CACHED_VALUES
+                ):
                     self._kept.popitem(last=False)
                 self._reading.pop(key, None)
         return found
@@ -89,11 +102,17 @@ class Planes:
         parts: list[object] = [self.adapter.name, options_of(self.adapter)]
         for path in self.files.values():
             try:
-                stat = (path if (frame := frame_of(path)) is None else frame.file).stat()
+                stat = (
+                    path if (frame := frame_of(path)) is None else frame.file
+                ).stat()
             except OSError as error:
-                raise DataError(f"{path}: cannot be read: {error.strerror}; restore the file") from error
+                raise DataError(
+                    f"{path}: cannot be read: {error.strerror}; restore the file"
+                ) from error
             parts.append((str(path), stat.st_mtime_ns, stat.st_size))
-        self.digest = hashlib.sha256(repr(parts).encode(errors="surrogateescape")).hexdigest()[:16]
+        self.digest = hashlib.sha256(
+            repr(parts).encode(errors="surrogateescape")
+        ).hexdigest()[:16]
 
     @property
     def origin(self) -> str:
@@ -117,7 +136,9 @@ class Planes:
     @cached_property
     def _facts(self) -> tuple[tuple[Channel, ...], Georeference | None]:
         first = self.read(Window(0, 0, 1, 1))
-        return first.channels, first.georeference or read_georeference(next(iter(self.files.values())))
+        return first.channels, first.georeference or read_georeference(
+            next(iter(self.files.values()))
+        )
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -147,16 +168,31 @@ class Planes:
 
         For an image that is read in parts they are those of 16 tiles on a regular grid.
         """
-        ys, xs = (np.linspace(0, max(length - TILE, 0), 4).astype(int).tolist() for length in self.size_hw)
-        parts = [self.read(self._window(y, x, TILE)) for y in ys for x in xs] if self._in_parts else [self._whole()]
+        ys, xs = (
+            np.linspace(0, max(length - TILE, 0), 4).astype(int).tolist()
+            for length in self.size_hw
+        )
+        parts = (
+            [self.read(self._window(y, x, TILE)) for y in ys for x in xs]
+            if self._in_parts
+            else [self._whole()]
+        )
         found: list[tuple[float, float] | None] = []
         for index in range(len(self.channels)):
-            values = np.concatenate([part.data[index][part.valid[index]] for part in parts])
-            low, high = np.percentile(values, _RANGE_PERCENT).tolist() if len(values) else (0.0, 0.0)
+            values = np.concatenate(
+                [part.data[index][part.valid[index]] for part in parts]
+            )
+            low, high = (
+                np.percentile(values, _RANGE_PERCENT).tolist()
+                if len(values)
+                else (0.0, 0.0)
+            )
             found.append((low, high) if len(values) else None)
         return found
 
-    def tile(self, level: int, column: int, row: int, channels: Sequence[int]) -> tuple[tuple[int, int, int], bytes]:
+    def tile(
+        self, level: int, column: int, row: int, channels: Sequence[int]
+    ) -> tuple[tuple[int, int, int], bytes]:
         """Return the shape (C, h, w) of a tile, and its bytes: float32 offset and scale of each channel, then planes.
 
         Args:
@@ -170,11 +206,16 @@ class Planes:
         height, width = self._level_hw(level)
         if not (0 <= row * TILE < height and 0 <= column * TILE < width):
             raise UnknownError(f"level {level} has no tile {column}, {row}")
-        if not channels or not all(0 <= index < len(self.channels) for index in channels):
+        if not channels or not all(
+            0 <= index < len(self.channels) for index in channels
+        ):
             raise UnknownError(f"channels must be from 0 to {len(self.channels) - 1}")
         values, valid = self._tile(level, column, row)
         quantized = [quantize(values[index], valid[index]) for index in channels]
-        header = b"".join(np.asarray([offset, scale], "<f4").tobytes() for offset, scale, _ in quantized)
+        header = b"".join(
+            np.asarray([offset, scale], "<f4").tobytes()
+            for offset, scale, _ in quantized
+        )
         shape = (len(channels), int(values.shape[1]), int(values.shape[2]))
         return shape, header + b"".join(plane.tobytes() for _, _, plane in quantized)
 
@@ -188,14 +229,18 @@ class Planes:
         last = self.levels - 1
         if self._in_parts and not self._tile_file(last, 0, 0).exists():
             raise UnknownError("there is no thumbnail before the image was opened")
-        picture = Image.fromarray(display_rgb(SensorImage(*self._tile(last, 0, 0), self.channels)))
+        picture = Image.fromarray(
+            display_rgb(SensorImage(*self._tile(last, 0, 0), self.channels))
+        )
         picture.thumbnail((side, side))
         stream = io.BytesIO()
         picture.save(stream, "png")
         return stream.getvalue()
 
     def _whole(self) -> SensorImage:
-        return self.memory.get((self.digest,), lambda: load_sample(self.adapter, self.files))
+        return self.memory.get(
+            (self.digest,), lambda: load_sample(self.adapter, self.files)
+        )
 
     def _window(self, y: int, x: int, side: int) -> Window:
         """Return the window from a pixel on, of a side in pixels or as far as the image reaches."""
@@ -205,13 +250,19 @@ class Planes:
     def _level_hw(self, level: int) -> tuple[int, int]:
         if not 0 <= level < self.levels:
             raise UnknownError(f"levels are 0 to {self.levels - 1}, got {level}")
-        return math.ceil(self.size_hw[0] / 2**level), math.ceil(self.size_hw[1] / 2**level)
+        return math.ceil(self.size_hw[0] / 2**level), math.ceil(
+            self.size_hw[1] / 2**level
+        )
 
     def _tile(self, level: int, column: int, row: int) -> tuple[FloatArray, BoolArray]:
         """Return the values (C, h, w) and validity (C, h, w) of all channels of a tile."""
         if level == 0:
             return self._native(self._window(row * TILE, column * TILE, TILE))
-        stored = self._tile_file(level, column, row) if self._in_parts and level >= _FIRST_STORED else None
+        stored = (
+            self._tile_file(level, column, row)
+            if self._in_parts and level >= _FIRST_STORED
+            else None
+        )
         if stored is not None and (found := _read_tile(stored)) is not None:
             return found
         below_hw = self._level_hw(level - 1)
@@ -224,19 +275,32 @@ class Planes:
             for dy in (0, 1)
             if (2 * row + dy) * TILE < below_hw[0]
         ]
-        values = np.concatenate([np.concatenate([tile[0] for tile in tiles], axis=2) for tiles in rows], axis=1)
-        valid = np.concatenate([np.concatenate([tile[1] for tile in tiles], axis=2) for tiles in rows], axis=1)
+        values = np.concatenate(
+            [np.concatenate([tile[0] for tile in tiles], axis=2) for tiles in rows],
+            axis=1,
+        )
+        valid = np.concatenate(
+            [np.concatenate([tile[1] for tile in tiles], axis=2) for tiles in rows],
+            axis=1,
+        )
         result = halve(values, valid)
         if stored is not None:
-            with suppress(OutputError), atomic_path(stored) as temporary:  # else computed again next time
-                np.save(temporary, np.where(result[1], result[0], np.float32(np.nan)), allow_pickle=False)
+            # else computed again next time
+            with suppress(OutputError), atomic_path(stored) as temporary:
+                np.save(
+                    temporary,
+                    np.where(result[1], result[0], np.float32(np.nan)),
+                    allow_pickle=False,
+                )
         return result
 
     def _native(self, window: Window) -> tuple[FloatArray, BoolArray]:
         if not self._in_parts:
             image, part = self._whole(), window
         else:
-            block = self._window(window.y0 // BLOCK * BLOCK, window.x0 // BLOCK * BLOCK, BLOCK)
+            block = self._window(
+                window.y0 // BLOCK * BLOCK, window.x0 // BLOCK * BLOCK, BLOCK
+            )
             image = self.memory.get((self.digest, block), lambda: self.read(block))
             part = window.relative_to(block)
         return image.data[:, *part.slices], image.valid[:, *part.slices]
@@ -259,11 +323,17 @@ def halve(values: FloatArray, valid: BoolArray) -> tuple[FloatArray, BoolArray]:
     padding = ((0, 0), (0, height % 2), (0, width % 2))
     shape = count, math.ceil(height / 2), 2, math.ceil(width / 2), 2
     known = np.pad(valid, padding).reshape(shape).sum(axis=(2, 4), dtype=np.float32)
-    sums = np.pad(np.where(valid, values, 0), padding).reshape(shape).sum(axis=(2, 4), dtype=np.float32)
+    sums = (
+        np.pad(np.where(valid, values, 0), padding)
+        .reshape(shape)
+        .sum(axis=(2, 4), dtype=np.float32)
+    )
     return (sums / np.maximum(known, 1)).astype(np.float32), known > 0
 
 
-def quantize(plane: FloatArray, valid: BoolArray) -> tuple[float, float, npt.NDArray[np.uint16]]:
+def quantize(
+    plane: FloatArray, valid: BoolArray
+) -> tuple[float, float, npt.NDArray[np.uint16]]:
     """Quantize a plane (h, w): return offset, scale and numbers with value = offset + scale * number, 0 if invalid.
 
     Whole numbers such as counts keep their exact values if their range is small enough; the error of other values is

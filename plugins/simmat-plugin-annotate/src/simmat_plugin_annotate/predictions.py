@@ -90,7 +90,8 @@ class Predictions:
         unknown = []
         for image in coco.images:
             key = _key_of(image.file_name, keys)
-            if key is None or key in result._images:  # a second image of that name is of another folder
+            # a second image of that name is of another folder
+            if key is None or key in result._images:
                 unknown.append(image.file_name)
             elif found[image.id]:
                 result._images[key], result._found[key] = image, found[image.id]
@@ -99,7 +100,11 @@ class Predictions:
                 f"{file}: none of its {len(unknown)} images is in this folder, such as {unknown[0]!r}; a file_name "
                 "is the path of an image below images/"
             )
-        used = {names.get(one.category_id, NO_CLASS): None for every in result._found.values() for one in every}
+        used = {
+            names.get(one.category_id, NO_CLASS): None
+            for every in result._found.values()
+            for one in every
+        }
         result.class_names = tuple(name for name in used if name != NO_CLASS)
         result.unknown = tuple(unknown)
         return result
@@ -109,7 +114,11 @@ class Predictions:
         return len(self._found.get(key, ()))
 
     def suggestions(
-        self, key: str, size_hw: tuple[int, int], labelled: Sequence[Instance], class_ids: Mapping[str, int]
+        self,
+        key: str,
+        size_hw: tuple[int, int],
+        labelled: Sequence[Instance],
+        class_ids: Mapping[str, int],
     ) -> list[dict[str, Any]]:
         """Return the objects of an image that are not labelled yet, best first, as suggestions for the page.
 
@@ -130,15 +139,24 @@ class Predictions:
             )
         for one in self._found[key]:
             if problem := segmentation_problem(one.segmentation, size_hw):
-                raise DataError(f"{image.file_name}: a predicted object cannot be drawn: {problem}")
-            region = region_from_mask(draw_segmentation(one.segmentation, size_hw), None)
+                raise DataError(
+                    f"{image.file_name}: a predicted object cannot be drawn: {problem}"
+                )
+            region = region_from_mask(
+                draw_segmentation(one.segmentation, size_hw), None
+            )
             if region is None or is_known(region, labelled):
                 continue
-            (x0, y0, _, _), (row, column) = region.box_xyxy, np.argwhere(region.crop)[0].tolist()
+            (x0, y0, _, _), (row, column) = (
+                region.box_xyxy,
+                np.argwhere(region.crop)[0].tolist(),
+            )
             objects.append(
                 {
                     "mask": encode_mask(region),
-                    "score": 1.0 if one.score is None else min(max(one.score, 0.0), 1.0),
+                    "score": 1.0
+                    if one.score is None
+                    else min(max(one.score, 0.0), 1.0),
                     "area": region.area,
                     "class": class_ids.get(self._names.get(one.category_id, NO_CLASS)),
                     "class_probability": None,

@@ -58,7 +58,9 @@ class RemoteImage:
         cached_bytes: memory that it takes.
     """
 
-    def __init__(self, client: Client, reader: ImageReader, class_names: Mapping[int, str]) -> None:
+    def __init__(
+        self, client: Client, reader: ImageReader, class_names: Mapping[int, str]
+    ) -> None:
         self.reader = reader
         self.client = client
         self._class_names = class_names
@@ -69,8 +71,12 @@ class RemoteImage:
     def predict(self, prompt: Prompt) -> RemotePrediction:
         """Segment the object that a prompt marks; DataError if it has a mask, or the server refuses it."""
         if prompt.mask_input is not None:
-            raise DataError("a server takes points and a box, not an earlier mask; leave mask_input out")
-        marked = zip(prompt.point_coords.tolist(), prompt.point_labels.tolist(), strict=True)
+            raise DataError(
+                "a server takes points and a box, not an earlier mask; leave mask_input out"
+            )
+        marked = zip(
+            prompt.point_coords.tolist(), prompt.point_labels.tolist(), strict=True
+        )
         body: dict[str, Any] = {"points": [[x, y, label] for (x, y), label in marked]}
         if prompt.box is not None:
             body["box"] = prompt.box.tolist()
@@ -82,17 +88,23 @@ class RemoteImage:
         if one["mask"] is not None:
             found = _object(one)
             mask = found.instance.within(whole)
-        return RemotePrediction(mask, one["score"], one["class"], answer["warning"], whole, found)
+        return RemotePrediction(
+            mask, one["score"], one["class"], answer["warning"], whole, found
+        )
 
     def segment_everything(self) -> FoundObjects:
         """Find every object, best first; DataError if the server refuses it."""
-        found = [_object(one) for one in self.client.ask("GET", "everything")["objects"]]
+        found = [
+            _object(one) for one in self.client.ask("GET", "everything")["objects"]
+        ]
         return FoundObjects(found, self.reader, self._class_names)
 
     def segment_semantic(self) -> ClassMap:
         """Return the class of every pixel, with the mean probability of the class; DataError without a dense head."""
         answer = self.client.ask("GET", "classes")
-        values = sorted({0, *self._class_names, *(one["class"] for one in answer["classes"])})
+        values = sorted(
+            {0, *self._class_names, *(one["class"] for one in answer["classes"])}
+        )
         dtype = np.min_scalar_type(values[-1] + 1)
         nodata = int(np.iinfo(dtype).max)
         labels = np.zeros(self.reader.size_hw, dtype)
@@ -105,7 +117,15 @@ class RemoteImage:
             crop = crop_of(one["mask"])
             labels[y0:y1, x0:x1][crop] = one["class"]
             probability[y0:y1, x0:x1][crop] = one["probability"]
-        return ClassMap(labels, probability, tuple(values), self.reader, self._class_names, 0, nodata)
+        return ClassMap(
+            labels,
+            probability,
+            tuple(values),
+            self.reader,
+            self._class_names,
+            0,
+            nodata,
+        )
 
 
 class RemotePredictor:
@@ -133,11 +153,17 @@ class RemotePredictor:
         sensor = known.modality(model["sensor"]).with_options(model["options"])
         self.adapter = with_data_card(sensor, model["card"])
         self.image_loader = ImageLoader(self.adapter, None)
-        self.image_loader.channels = tuple(Channel(**channel) for channel in model["channels"])
-        self.class_names = {int(value): name for value, name in model["classes"].items()}
+        self.image_loader.channels = tuple(
+            Channel(**channel) for channel in model["channels"]
+        )
+        self.class_names = {
+            int(value): name for value, name in model["classes"].items()
+        }
         self.dense: DenseSpec | None = None
         if model["has_class_map"]:
-            self.dense = DenseSpec(background=True, classes=(*self.class_names,) or (None,))
+            self.dense = DenseSpec(
+                background=True, classes=(*self.class_names,) or (None,)
+            )
         self.name: str = model["name"]
         self.digest: str = model["digest"]
         self._current: RemoteImage | None = None
@@ -152,11 +178,15 @@ class RemotePredictor:
         reader = self.reader(image)
         if isinstance(image, str | Path):
             image = {self.adapter.source_names()[0]: image}
-        if isinstance(image, Mapping) and not any(frame_of(Path(file)) for file in image.values()):
+        if isinstance(image, Mapping) and not any(
+            frame_of(Path(file)) for file in image.values()
+        ):
             try:
                 client.set_image(image)
             except OSError as error:
-                raise DataError(f"{reader.origin}: cannot be sent: {error.strerror}") from error
+                raise DataError(
+                    f"{reader.origin}: cannot be sent: {error.strerror}"
+                ) from error
         else:
             whole = reader.read(Window(0, 0, *reader.size_hw))
             client.set_image(np.where(whole.valid, whole.data, np.float32(np.nan)))

@@ -46,7 +46,9 @@ class Nothing(StrictModel):
 class PredictBody(StrictModel):
     """A prompt: points (x, y, label) with label 1 on the object and 0 beside it, or a box (x0, y0, x1, y1)."""
 
-    points: Annotated[tuple[Point, ...], Field(max_length=MAX_POINTS), BeforeValidator(as_tuples)] = ()
+    points: Annotated[
+        tuple[Point, ...], Field(max_length=MAX_POINTS), BeforeValidator(as_tuples)
+    ] = ()
     box: FromLists[tuple[Place, Place, Place, Place]] | None = None
 
 
@@ -90,21 +92,30 @@ class AcceptEdit(StrictModel):
     op: Literal["accept"]
 
 
-Edit = Annotated[AddEdit | ReplaceEdit | ClassEdit | RemoveEdit | AcceptEdit, Field(discriminator="op")]
+Edit = Annotated[
+    AddEdit | ReplaceEdit | ClassEdit | RemoveEdit | AcceptEdit,
+    Field(discriminator="op"),
+]
 
 
 class EditsBody(StrictModel):
     """Edits that form one step, all or none."""
 
     version: Version
-    edits: Annotated[tuple[Edit, ...], Field(min_length=1, max_length=MAX_EDITS), BeforeValidator(as_tuples)]
+    edits: Annotated[
+        tuple[Edit, ...],
+        Field(min_length=1, max_length=MAX_EDITS),
+        BeforeValidator(as_tuples),
+    ]
 
 
 class FollowBody(StrictModel):
     """Fill the next frames, or with a negative number those before, with some objects of a frame; empty for all."""
 
     frames: Annotated[int, Field(ge=-MAX_FOLLOWED, le=MAX_FOLLOWED)]
-    objects: Annotated[tuple[ObjectId, ...], Field(max_length=MAX_EDITS), BeforeValidator(as_tuples)] = ()
+    objects: Annotated[
+        tuple[ObjectId, ...], Field(max_length=MAX_EDITS), BeforeValidator(as_tuples)
+    ] = ()
 
 
 class AcceptBody(StrictModel):
@@ -138,7 +149,9 @@ class ClassItem(StrictModel):
 class ClassesBody(StrictModel):
     """The whole list of classes."""
 
-    classes: Annotated[tuple[ClassItem, ...], Field(max_length=MAX_CLASSES), BeforeValidator(as_tuples)]
+    classes: Annotated[
+        tuple[ClassItem, ...], Field(max_length=MAX_CLASSES), BeforeValidator(as_tuples)
+    ]
 
 
 class TrainBody(StrictModel):
@@ -152,7 +165,9 @@ class TrainBody(StrictModel):
         """Return the arguments of `simmat train` besides the steps; `bundle` is the model in use, None if untuned."""
         if self.recipe == "continue":
             if bundle is None:
-                raise DataError("the model in use is not tuned yet, so nothing can be continued; take another recipe")
+                raise DataError(
+                    "the model in use is not tuned yet, so nothing can be continued; take another recipe"
+                )
             return ["--init", str(bundle)]
         return [] if self.image_size is None else ["--image-size", str(self.image_size)]
 
@@ -168,8 +183,12 @@ def numbers(request: Request, name: str) -> list[int]:
     """Parse the whole numbers of a query field; empty if it is missing."""
     text = request.query_params.get(name, "")
     parts = text.split(",") if text else []
-    if len(text) > 200 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
-        raise ConfigError(f"{name} must be whole numbers separated by commas, got {text[:50]!r}")
+    if len(text) > 200 or not all(
+        part.isascii() and part.isdigit() and len(part) < 10 for part in parts
+    ):
+        raise ConfigError(
+            f"{name} must be whole numbers separated by commas, got {text[:50]!r}"
+        )
     return [int(part) for part in parts]
 
 

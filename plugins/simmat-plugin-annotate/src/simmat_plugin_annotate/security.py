@@ -49,7 +49,15 @@ class Guard:
     rebinding).
     """
 
-    def __init__(self, app: ASGIApp, *, token: str, port: int, hosts: Iterable[str], upload: int = 0) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        token: str,
+        port: int,
+        hosts: Iterable[str],
+        upload: int = 0,
+    ) -> None:
         """Guard an app.
 
         Args:
@@ -58,9 +66,12 @@ class Guard:
             upload: most bytes of a request with files; 0 refuses files.
         """
         self._app, self._token = app, token
-        self._limits = {"application/json": MAX_BODY} | ({"multipart/form-data": upload} if upload else {})
+        self._limits = {"application/json": MAX_BODY} | (
+            {"multipart/form-data": upload} if upload else {}
+        )
         self._hosts = {with_port(host, port).lower() for host in hosts}
-        self.cookie = f"simmat_annotate_{port}"  # cookies of one host are shared by all its ports
+        # cookies of one host are shared by all its ports
+        self.cookie = f"simmat_annotate_{port}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request to the app, or refuse it."""
@@ -70,7 +81,12 @@ class Guard:
         if scope["type"] != "http":  # there are no websockets
             await send({"type": "websocket.close", "code": 1008})
             return
-        received, complete, started, limit = 0, False, False, self._limits.get(_kind(Headers(scope=scope)), MAX_BODY)
+        received, complete, started, limit = (
+            0,
+            False,
+            False,
+            self._limits.get(_kind(Headers(scope=scope)), MAX_BODY),
+        )
 
         async def limited_receive() -> Message:
             nonlocal received, complete
@@ -95,24 +111,42 @@ class Guard:
             await send(message)
 
         try:
-            await (self._answer(scope) or self._app)(scope, limited_receive, send_with_headers)
+            await (self._answer(scope) or self._app)(
+                scope, limited_receive, send_with_headers
+            )
         except asyncio.CancelledError:  # the server stops, and waits no longer
             if not started:
-                stopped = error_document("stopped", "the server was stopped before it had the answer")
-                await JSONResponse(stopped, 503, {"connection": "close"})(scope, receive, send_with_headers)
+                stopped = error_document(
+                    "stopped", "the server was stopped before it had the answer"
+                )
+                await JSONResponse(stopped, 503, {"connection": "close"})(
+                    scope, receive, send_with_headers
+                )
 
     def _answer(self, scope: Scope) -> Response | None:
         """Return the answer to a request that the app must not get; None if the app gets it."""
-        headers, given = Headers(scope=scope), QueryParams(scope["query_string"]).get("token", "")
+        headers, given = (
+            Headers(scope=scope),
+            QueryParams(scope["query_string"]).get("token", ""),
+        )
         refused = self._refused(scope, headers)
-        if refused is None and scope["method"] in ("GET", "HEAD") and scope["path"] == "/" and self._is_token(given):
+        if (
+            refused is None
+            and scope["method"] in ("GET", "HEAD")
+            and scope["path"] == "/"
+            and self._is_token(given)
+        ):
             # A page removes the token from the address: after a redirect the browser would not send the new cookie.
             text = '<!doctype html><meta http-equiv="refresh" content="0; url=/"><title>SimMAT</title>'
             response = HTMLResponse(text, headers={"cache-control": "no-store"})
-            response.set_cookie(self.cookie, self._token, httponly=True, samesite="strict")
+            response.set_cookie(
+                self.cookie, self._token, httponly=True, samesite="strict"
+            )
             return response
         if refused is None and not self._has_token(headers):
-            printed = "open the address that `simmat annotate` or `simmat serve` printed"
+            printed = (
+                "open the address that `simmat annotate` or `simmat serve` printed"
+            )
             refused = (
                 401,
                 "token",
@@ -124,25 +158,46 @@ class Guard:
         if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
             text = f"<!doctype html><title>SimMAT</title><h1>No access</h1><p>{html.escape(message)}."
             return HTMLResponse(text, status, {"connection": "close"})
-        return JSONResponse(error_document(code, message), status, {"connection": "close"})
+        return JSONResponse(
+            error_document(code, message), status, {"connection": "close"}
+        )
 
     def _refused(self, scope: Scope, headers: Headers) -> tuple[int, str, str] | None:
         """Return status, code and message for a request that is refused even with the token, else None."""
         hosts = headers.getlist("host")
-        if len(hosts) != 1 or not self._hosts & {with_port(hosts[0].lower(), port) for port in _PORTS.values()}:
-            return 403, "host", "this server answers only to its own address; see --allow-host"
+        if len(hosts) != 1 or not self._hosts & {
+            with_port(hosts[0].lower(), port) for port in _PORTS.values()
+        }:
+            return (
+                403,
+                "host",
+                "this server answers only to its own address; see --allow-host",
+            )
         site, origins = headers.get("sec-fetch-site", "none"), headers.getlist("origin")
-        foreign = len(origins) > 1 or any(not self._is_own(origin) for origin in origins)
+        foreign = len(origins) > 1 or any(
+            not self._is_own(origin) for origin in origins
+        )
         is_link = scope["method"] == "GET" and scope["path"] == "/"
         if foreign or (site not in ("same-origin", "none") and not is_link):
             return 403, "origin", "the request comes from another page"
         if scope["method"] not in ("GET", "HEAD", "POST"):
-            return 405, "method", f"{scope['method'][:20]} is not allowed; use GET or POST"
+            return (
+                405,
+                "method",
+                f"{scope['method'][:20]} is not allowed; use GET or POST",
+            )
         if scope["method"] == "POST":
             if (limit := self._limits.get(_kind(headers))) is None:
-                return 415, "type", f"the body must have Content-Type: {' or '.join(self._limits)}"
+                return (
+                    415,
+                    "type",
+                    f"the body must have Content-Type: {' or '.join(self._limits)}",
+                )
             lengths = headers.getlist("content-length")
-            if not all(length.isascii() and length.isdigit() and int(length[:20]) <= limit for length in lengths):
+            if not all(
+                length.isascii() and length.isdigit() and int(length[:20]) <= limit
+                for length in lengths
+            ):
                 return 413, "size", str(BodyTooLargeError(limit))
         return None
 
@@ -152,14 +207,19 @@ class Guard:
         except ValueError:  # for example "http://["
             return False
         port = _PORTS.get(parts.scheme)
-        return port is not None and with_port(parts.netloc.lower(), port) in self._hosts and not parts.path
+        return (
+            port is not None
+            and with_port(parts.netloc.lower(), port) in self._hosts
+            and not parts.path
+        )
 
     def _has_token(self, headers: Headers) -> bool:
         for value in headers.getlist("authorization"):
             scheme, _, token = value.partition(" ")
             if scheme.lower() == "bearer" and self._is_token(token.strip()):
                 return True
-        cookies = map(cookie_parser, headers.getlist("cookie"))  # including cookies of other servers on this host
+        # including cookies of other servers on this host
+        cookies = map(cookie_parser, headers.getlist("cookie"))
         return any(self._is_token(found.get(self.cookie, "")) for found in cookies)
 
     def _is_token(self, text: str) -> bool:
@@ -179,6 +239,8 @@ def with_port(host: str, port: int) -> str:
     return host if ":" in host.rpartition("]")[2] else f"{host}:{port}"
 
 
-def error_document(code: str, message: str, problems: Iterable[str] = ()) -> dict[str, Any]:
+def error_document(
+    code: str, message: str, problems: Iterable[str] = ()
+) -> dict[str, Any]:
     """Return the json document of an error."""
     return {"error": {"code": code, "message": message, "problems": list(problems)}}

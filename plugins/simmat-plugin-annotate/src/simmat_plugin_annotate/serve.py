@@ -51,13 +51,22 @@ def listen(host: str, port: int | None, allowed: Sequence[str] = ()) -> socket.s
     both = host == "::" and socket.has_dualstack_ipv6()
     for number in [FIRST_PORT, 0] if port is None else [port]:
         try:
-            return socket.create_server((host, number), family=kind, backlog=128, dualstack_ipv6=both)
+            return socket.create_server(
+                (host, number), family=kind, backlog=128, dualstack_ipv6=both
+            )
         except OSError as error:
             if error.errno == errno.EADDRINUSE and port is None and number:
                 continue
-            hint = "choose another --port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "check --host"
-            reason = (error.strerror or str(error)).partition(" (while attempting")[0]  # create_server adds the address
-            raise ConfigError(f"cannot listen on {host}:{number}: {reason}; {hint}") from error
+            hint = (
+                "choose another --port"
+                if error.errno in (errno.EADDRINUSE, errno.EACCES)
+                else "check --host"
+            )
+            # create_server adds the address
+            reason = (error.strerror or str(error)).partition(" (while attempting")[0]
+            raise ConfigError(
+                f"cannot listen on {host}:{number}: {reason}; {hint}"
+            ) from error
     raise ConfigError(f"no port of {host} is free; give one with --port")
 
 
@@ -95,10 +104,17 @@ def server_of(
     """
     token, port = token or secrets.token_urlsafe(32), int(listener.getsockname()[1])
     own = [] if host in (*LOCAL, *ALL_ADDRESSES) else [host]
-    proxied = [with_port(name, 443) for name in allowed]  # by a proxy with TLS, which passes Host on
+    # by a proxy with TLS, which passes Host on
+    proxied = [with_port(name, 443) for name in allowed]
     first = next(iter([*own, *allowed, LOCAL[0]]))
     config = uvicorn.Config(
-        Guard(app, token=token, port=port, hosts=[*LOCAL, *own, *allowed, *proxied], upload=upload),
+        Guard(
+            app,
+            token=token,
+            port=port,
+            hosts=[*LOCAL, *own, *allowed, *proxied],
+            upload=upload,
+        ),
         http=TimedProtocol,
         log_level="warning",
         access_log=False,
@@ -126,11 +142,15 @@ def serve(
     token: str | None = None,
 ) -> None:
     """Serve the page until Ctrl-C or SIGTERM; arguments as of `server_of`."""
-    server, address = server_of(make_app(annotator), listener, host=host, allowed=allowed, token=token)
+    server, address = server_of(
+        make_app(annotator), listener, host=host, allowed=allowed, token=token
+    )
     echo(address)
     page = annotator.folder.home / "open.html"
     if browser:
-        threading.Thread(target=open_in_browser, args=(address, page), daemon=True).start()
+        threading.Thread(
+            target=open_in_browser, args=(address, page), daemon=True
+        ).start()
     try:
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])

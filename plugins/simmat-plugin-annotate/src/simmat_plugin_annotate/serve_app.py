@@ -31,7 +31,10 @@ from simmat_plugin_annotate.uploads import Uploads
 
 _UPLOADS = 4
 """Images that are received and read at once; others wait."""
-_FORM = {"type": "object", "additionalProperties": {"type": "string", "format": "binary"}}
+_FORM = {
+    "type": "object",
+    "additionalProperties": {"type": "string", "format": "binary"},
+}
 
 
 class ChannelDocument(BaseModel):
@@ -116,7 +119,9 @@ class ClassesAnswer(BaseModel):
     unmeasured: MaskDocument | None
 
 
-def make_serve_app(model: ServedModel, uploads: Uploads, limits: dict[str, int]) -> FastAPI:
+def make_serve_app(
+    model: ServedModel, uploads: Uploads, limits: dict[str, int]
+) -> FastAPI:
     """Return the app, with a `Guard` in front of it.
 
     Args:
@@ -146,8 +151,14 @@ def make_serve_app(model: ServedModel, uploads: Uploads, limits: dict[str, int])
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        problems = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
-        return Json(error_document("invalid", "the request is not valid", problems), status_code=422)
+        problems = [
+            f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}"
+            for one in error.errors()
+        ]
+        return Json(
+            error_document("invalid", "the request is not valid", problems),
+            status_code=422,
+        )
 
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
@@ -157,7 +168,10 @@ def make_serve_app(model: ServedModel, uploads: Uploads, limits: dict[str, int])
     async def describe() -> Response:
         """Return what the model is, the files that it takes, and its classes."""
         predictor = model.predictor
-        channels = [{name: getattr(one, name) for name in ChannelDocument.model_fields} for one in predictor.channels]
+        channels = [
+            {name: getattr(one, name) for name in ChannelDocument.model_fields}
+            for one in predictor.channels
+        ]
         return Json(
             {
                 "name": model.name,
@@ -175,7 +189,9 @@ def make_serve_app(model: ServedModel, uploads: Uploads, limits: dict[str, int])
 
     body = {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}
 
-    @app.post("/images", response_model=ImageDocument, openapi_extra={"requestBody": body})
+    @app.post(
+        "/images", response_model=ImageDocument, openapi_extra={"requestBody": body}
+    )
     async def send(request: Request) -> Response:
         """Store and encode an image: a form with a file for each source of the sensor, as the sensor wrote it.
 
@@ -183,19 +199,34 @@ def make_serve_app(model: ServedModel, uploads: Uploads, limits: dict[str, int])
         The same files have the same id, and are encoded once.
         """
         sources = len(model.predictor.adapter.source_names())
-        async with receiving, request.form(max_files=sources, max_fields=sources) as form:
+        async with (
+            receiving,
+            request.form(max_files=sources, max_fields=sources) as form,
+        ):
             parts = form.multi_items()
-            given = {name: (part.filename or "", part.file) for name, part in parts if isinstance(part, UploadFile)}
+            given = {
+                name: (part.filename or "", part.file)
+                for name, part in parts
+                if isinstance(part, UploadFile)
+            }
             if len(given) < len(parts):
                 raise DataError("a part of the form is no file, or one source has two")
-            key = await asyncio.get_running_loop().run_in_executor(files, partial(uploads.add, given))
+            key = await asyncio.get_running_loop().run_in_executor(
+                files, partial(uploads.add, given)
+            )
         try:
             await service.run(partial(service.encode_ahead, key), slow=True)
             size_hw = uploads.find(key).size_hw
         finally:
             uploads.release(key)
         tile = model.predictor.tile_size(size_hw)
-        return Json({"id": key, "size_hw": size_hw, "window": tile if tile < max(size_hw) else None})
+        return Json(
+            {
+                "id": key,
+                "size_hw": size_hw,
+                "window": tile if tile < max(size_hw) else None,
+            }
+        )
 
     @contextmanager
     def in_use(image: str) -> Iterator[None]:
@@ -209,28 +240,47 @@ def make_serve_app(model: ServedModel, uploads: Uploads, limits: dict[str, int])
     async def predict(image: str, body: PredictBody) -> Response:
         """Return the masks for points, a box, or both, in pixels of the image."""
         with in_use(image):
-            return await service.run(lambda: Json(service.predict(image, body.points, body.box)))
+            return await service.run(
+                lambda: Json(service.predict(image, body.points, body.box))
+            )
 
-    box = {"name": "box", "in": "query", "schema": {"type": "string"}, "description": "x0,y0,x1,y1: search this part"}
+    box = {
+        "name": "box",
+        "in": "query",
+        "schema": {"type": "string"},
+        "description": "x0,y0,x1,y1: search this part",
+    }
 
-    @app.get("/images/{image}/everything", response_model=EverythingAnswer, openapi_extra={"parameters": [box]})
+    @app.get(
+        "/images/{image}/everything",
+        response_model=EverythingAnswer,
+        openapi_extra={"parameters": [box]},
+    )
     async def everything(image: str, request: Request) -> Response:
         """Return every object of the image, or of a part of it, that the model finds."""
         part = box_of(request)
         with in_use(image):
-            found = await search(request, service, partial(service.suggestions, image, (), part))
+            found = await search(
+                request, service, partial(service.suggestions, image, (), part)
+            )
         objects = found["objects"]
         if part is not None:  # an image of one window is searched as a whole
             x0, y0, x1, y1 = part
             boxes = [(one, *one["mask"]["box"]) for one in objects]
-            objects = [one for one, a, b, c, d in boxes if a < x1 and b < y1 and c > x0 and d > y0]
+            objects = [
+                one
+                for one, a, b, c, d in boxes
+                if a < x1 and b < y1 and c > x0 and d > y0
+            ]
         return await json_of({"objects": objects})
 
     @app.get("/images/{image}/classes", response_model=ClassesAnswer)
     async def classes(image: str) -> Response:
         """Return the class of every pixel, as a mask for each class."""
         with in_use(image):
-            return await service.run(lambda: Json(_classes(service, image, names)), slow=True)
+            return await service.run(
+                lambda: Json(_classes(service, image, names)), slow=True
+            )
 
     return app
 
@@ -244,9 +294,17 @@ def _class_names(model: ServedModel) -> dict[int, str]:
 
 def _classes(service: ModelService, key: str, names: dict[int, str]) -> dict[str, Any]:
     found = service.class_map(key)
-    known = [value for value in np.unique(found.labels).tolist() if value not in (found.background, found.nodata)]
+    known = [
+        value
+        for value in np.unique(found.labels).tolist()
+        if value not in (found.background, found.nodata)
+    ]
     regions = {value: region_from_mask(found.labels == value, value) for value in known}
-    unmeasured = None if found.nodata is None else region_from_mask(found.labels == found.nodata, None)
+    unmeasured = (
+        None
+        if found.nodata is None
+        else region_from_mask(found.labels == found.nodata, None)
+    )
     return {
         "size_hw": found.labels.shape,
         "classes": [
@@ -254,7 +312,9 @@ def _classes(service: ModelService, key: str, names: dict[int, str]) -> dict[str
                 "class": value,
                 "name": names.get(value, str(value)),
                 "area": region.area,
-                "probability": round(float(found.probability[found.labels == value].mean()), 5),
+                "probability": round(
+                    float(found.probability[found.labels == value].mean()), 5
+                ),
                 "mask": encode_mask(region),
             }
             for value, region in regions.items()

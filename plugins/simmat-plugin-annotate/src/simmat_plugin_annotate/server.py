@@ -23,7 +23,12 @@ from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat_plugin_annotate.annotator import Annotator, flush
 from simmat_plugin_annotate.drafts import Draft, Edited, StaleError
 from simmat_plugin_annotate.labels import LabelledImage
-from simmat_plugin_annotate.models import BusyError, CancelledError, ModelService, Result
+from simmat_plugin_annotate.models import (
+    BusyError,
+    CancelledError,
+    ModelService,
+    Result,
+)
 from simmat_plugin_annotate.planes import UnknownError
 from simmat_plugin_annotate.requests import (
     AcceptBody,
@@ -62,7 +67,9 @@ class Json(JSONResponse):
 
     def render(self, content: Any) -> bytes:
         """Return the text."""
-        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode(
+            "ascii"
+        )
 
 
 def make_app(annotator: Annotator) -> Starlette:
@@ -107,14 +114,20 @@ def make_app(annotator: Annotator) -> Starlette:
     ]
     paths = [Route(path, answer, methods=[method]) for method, path, answer in table]
     files = Mount("/static", StaticFiles(directory=STATIC))
-    return Starlette(routes=[*paths, files], lifespan=lifespan, exception_handlers=error_handlers())
+    return Starlette(
+        routes=[*paths, files], lifespan=lifespan, exception_handlers=error_handlers()
+    )
 
 
 class Routes:
     """One method per route; docs/annotate.md describes them."""
 
     def __init__(self, annotator: Annotator) -> None:
-        self.annotator, self.folder, self.service = annotator, annotator.folder, annotator.service
+        self.annotator, self.folder, self.service = (
+            annotator,
+            annotator.folder,
+            annotator.service,
+        )
 
     async def index(self, request: Request) -> Response:
         """Return the page."""
@@ -122,46 +135,70 @@ class Routes:
 
     async def session(self, request: Request) -> Response:
         """Return the state of the session: sensor, classes, model."""
-        return await json_of(await self.annotator.on_files(self.annotator.session_document))
+        return await json_of(
+            await self.annotator.on_files(self.annotator.session_document)
+        )
 
     async def images(self, request: Request) -> Response:
         """Return the list of images."""
-        return await json_of({"images": await self.annotator.on_files(self.annotator.images_document)})
+        return await json_of(
+            {"images": await self.annotator.on_files(self.annotator.images_document)}
+        )
 
     async def image(self, request: Request) -> Response:
         """Return an image with its objects."""
         key = self._key(request)
-        return await json_of(await self.annotator.on_files(partial(self.annotator.image_document, key)))
+        return await json_of(
+            await self.annotator.on_files(partial(self.annotator.image_document, key))
+        )
 
     async def unsure(self, request: Request) -> Response:
         """Return the image that the model is least sure of."""
-        return Json(await self.annotator.least_sure(request.query_params.get("open", "")))
+        return Json(
+            await self.annotator.least_sure(request.query_params.get("open", ""))
+        )
 
     async def tile(self, request: Request) -> Response:
         """Return the values of a tile."""
         key = self._key(request)
-        level, column, row = (number(request.path_params[name]) for name in ("level", "column", "row"))
+        level, column, row = (
+            number(request.path_params[name]) for name in ("level", "column", "row")
+        )
         asked = numbers(request, "channels")
 
         def read() -> tuple[tuple[int, int, int], bytes, str]:
             planes = self.folder.planes(key)
             channels = asked or range(min(len(planes.channels), _MAX_PLANES))
             if len(channels) > _MAX_PLANES:
-                raise ConfigError(f"at most {_MAX_PLANES} channels may be requested at once")
+                raise ConfigError(
+                    f"at most {_MAX_PLANES} channels may be requested at once"
+                )
             return *planes.tile(level, column, row, channels), planes.digest
 
         shape, content, digest = await self.annotator.on_files(read)
         # The next server may have another folder with an image of this name; the digest distinguishes them.
-        kept = "private, max-age=3600" if request.query_params.get("v") == digest else "no-store"
+        kept = (
+            "private, max-age=3600"
+            if request.query_params.get("v") == digest
+            else "no-store"
+        )
         headers = {"x-tile": ",".join(map(str, shape)), "cache-control": kept}
         return Response(content, media_type="application/octet-stream", headers=headers)
 
     async def thumbnail(self, request: Request) -> Response:
         """Return a small picture of an image."""
         key = self._key(request)
-        content = await self.annotator.on_files(lambda: self.folder.planes(key).thumbnail(_THUMBNAIL_PX))
-        kept = "private, max-age=3600" if request.query_params.get("v") == self.annotator.session else "no-store"
-        return Response(content, media_type="image/png", headers={"cache-control": kept})
+        content = await self.annotator.on_files(
+            lambda: self.folder.planes(key).thumbnail(_THUMBNAIL_PX)
+        )
+        kept = (
+            "private, max-age=3600"
+            if request.query_params.get("v") == self.annotator.session
+            else "no-store"
+        )
+        return Response(
+            content, media_type="image/png", headers={"cache-control": kept}
+        )
 
     async def encode(self, request: Request) -> Response:
         """Encode an image that a tab shows, or with `ahead` may show next."""
@@ -177,7 +214,9 @@ class Routes:
         """Return the masks for a prompt."""
         key, body = self._key(request), await body_of(request, PredictBody)
         # Written in the thread that predicts: a click waits for every change of threads on a busy machine.
-        return await self.service.run(lambda: Json(self.service.predict(key, body.points, body.box)))
+        return await self.service.run(
+            lambda: Json(self.service.predict(key, body.points, body.box))
+        )
 
     async def suggestions(self, request: Request) -> Response:
         """Return the found objects that are not labelled yet, in a box; with `like` those like objects of an image."""
@@ -188,13 +227,21 @@ class Routes:
             self.folder.find(shown)
             source = await self.annotator.on_files(partial(self.folder.labels, shown))
             chosen = numbers(request, "objects")
-            like = partial(self.service.like, shown, *self.annotator.objects_of(source), chosen)
+            like = partial(
+                self.service.like, shown, *self.annotator.objects_of(source), chosen
+            )
         elif not request.query_params.get("model"):
-            imported = await self.annotator.on_files(partial(self.annotator.imported, key, known))
+            imported = await self.annotator.on_files(
+                partial(self.annotator.imported, key, known)
+            )
             if imported is not None:
                 return await json_of(imported)
         return await json_of(
-            await search(request, self.service, partial(self.service.suggestions, key, known, box, like=like))
+            await search(
+                request,
+                self.service,
+                partial(self.service.suggestions, key, known, box, like=like),
+            )
         )
 
     async def edits(self, request: Request) -> Response:
@@ -204,14 +251,22 @@ class Routes:
 
         def change(draft: Draft) -> None:
             for edit in body.edits:
-                if isinstance(edit, AddEdit | ClassEdit) and edit.class_id is not None and edit.class_id not in known:
-                    raise DataError(f"there is no class {edit.class_id}; add it to the classes first")
+                if (
+                    isinstance(edit, AddEdit | ClassEdit)
+                    and edit.class_id is not None
+                    and edit.class_id not in known
+                ):
+                    raise DataError(
+                        f"there is no class {edit.class_id}; add it to the classes first"
+                    )
                 if isinstance(edit, AddEdit):
                     class_id = edit.class_id
                     if edit.id is not None:
                         tracks = self.folder.frames.tracks(key)
                         if edit.id not in tracks:
-                            raise DataError(f"no other frame has an object {edit.id}; leave the id out")
+                            raise DataError(
+                                f"no other frame has an object {edit.id}; leave the id out"
+                            )
                         class_id = tracks[edit.id]
                     draft.add(edit.mask, class_id, edit.overlap, edit.id)
                 elif isinstance(edit, ReplaceEdit):
@@ -223,22 +278,40 @@ class Routes:
                 else:
                     draft.accept()
 
-        return await self._changed(request, lambda labels: labels.edit(body.version, change))
+        return await self._changed(
+            request, lambda labels: labels.edit(body.version, change)
+        )
 
     async def step(self, request: Request) -> Response:
         """Undo or redo a step."""
-        body, kind = await body_of(request, VersionBody), request.url.path.rpartition("/")[2]
-        return await self._changed(request, lambda labels: labels.step(body.version, kind))
+        body, kind = (
+            await body_of(request, VersionBody),
+            request.url.path.rpartition("/")[2],
+        )
+        return await self._changed(
+            request, lambda labels: labels.step(body.version, kind)
+        )
 
     async def done(self, request: Request) -> Response:
         """Mark an image as finished."""
         body = await body_of(request, DoneBody)
-        return await self._changed(request, lambda labels: labels.set_done(body.version, body.done, empty=body.empty))
+        return await self._changed(
+            request,
+            lambda labels: labels.set_done(body.version, body.done, empty=body.empty),
+        )
 
     async def follow(self, request: Request) -> Response:
         """Fill the frames after or before one with its objects."""
-        key, body, following = self._key(request), await body_of(request, FollowBody), self.annotator.following
-        following.start(await self.annotator.on_files(partial(following.plan, key, body.frames, body.objects)))
+        key, body, following = (
+            self._key(request),
+            await body_of(request, FollowBody),
+            self.annotator.following,
+        )
+        following.start(
+            await self.annotator.on_files(
+                partial(following.plan, key, body.frames, body.objects)
+            )
+        )
         return Json(following.document, status_code=202)
 
     async def stop_following(self, request: Request) -> Response:
@@ -250,7 +323,9 @@ class Routes:
     async def accept(self, request: Request) -> Response:
         """Accept the followed frames of a sequence whose scores are high enough."""
         key, body = self._key(request), await body_of(request, AcceptBody)
-        accepted = await self.annotator.on_files(partial(self.annotator.accept_frames, key, body.score))
+        accepted = await self.annotator.on_files(
+            partial(self.annotator.accept_frames, key, body.score)
+        )
         for one in accepted:
             self.annotator.publish_image(one)
         return Json({"frames": len(accepted)})
@@ -280,7 +355,9 @@ class Routes:
 
         images = await self.annotator.on_files(prepare)
         model = self.service.model
-        await self.annotator.training.start(body.steps, images, model, body.arguments(model.path))
+        await self.annotator.training.start(
+            body.steps, images, model, body.arguments(model.path)
+        )
         return Json(self.annotator.training.document(), status_code=202)
 
     async def stop(self, request: Request) -> Response:
@@ -292,7 +369,9 @@ class Routes:
     async def events(self, request: Request) -> Response:
         """Stream the events of other tabs and the training."""
         return StreamingResponse(
-            _stream(self.annotator), media_type="text/event-stream", headers={"cache-control": "no-store"}
+            _stream(self.annotator),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-store"},
         )
 
     def _key(self, request: Request) -> str:
@@ -300,36 +379,55 @@ class Routes:
         self.folder.find(key)
         return key
 
-    async def _changed(self, request: Request, change: Callable[[LabelledImage], Edited]) -> Response:
+    async def _changed(
+        self, request: Request, change: Callable[[LabelledImage], Edited]
+    ) -> Response:
         key = self._key(request)
-        if request.headers.get("x-session", self.annotator.session) != self.annotator.session:
+        if (
+            request.headers.get("x-session", self.annotator.session)
+            != self.annotator.session
+        ):
             raise RestartedError
 
         def work() -> tuple[dict[str, Any], list[str]]:
             labels = self.folder.labels(key)
-            self.folder.write_card()  # without the lock of the image: the folder takes image locks inside its own
+            # without the lock of the image: the folder takes image locks inside its own
+            self.folder.write_card()
             with labels.lock:
                 edited = change(labels)
                 document = self.annotator.change_document(labels, edited)
             for one in document["changed"]:
                 self.folder.add_found_class(one["class"])
-            return document, [key, *self.annotator.set_track_classes(key, edited.classes)]
+            return document, [
+                key,
+                *self.annotator.set_track_classes(key, edited.classes),
+            ]
 
         try:
             document, changed = await self.annotator.on_files(work)
         except StaleError:
-            state = await self.annotator.on_files(partial(self.annotator.image_document, key))
+            state = await self.annotator.on_files(
+                partial(self.annotator.image_document, key)
+            )
             text = "another tab or program changed these labels; check the present ones"
-            return await json_of({**error_document("stale", text), "state": state}, status_code=409)
+            return await json_of(
+                {**error_document("stale", text), "state": state}, status_code=409
+            )
         for one in changed:
             self.annotator.publish_image(one)
         return await json_of(document)
 
 
-async def search(request: Request, service: ModelService, work: Callable[[Callable[[], bool]], Result]) -> Result:
+async def search(
+    request: Request,
+    service: ModelService,
+    work: Callable[[Callable[[], bool]], Result],
+) -> Result:
     """Return what slow work finds, which is given a function that says whether the client still waits for it."""
     left = threading.Event()
-    answer = asyncio.ensure_future(service.run(partial(work, lambda: not left.is_set()), slow=True))
+    answer = asyncio.ensure_future(
+        service.run(partial(work, lambda: not left.is_set()), slow=True)
+    )
     while not answer.done():
         await asyncio.wait([answer], timeout=0.3)
         if await request.is_disconnected():
@@ -349,7 +447,8 @@ async def _stream(annotator: Annotator) -> AsyncIterator[str]:
         quiet = 0.0
         while not annotator.service.closing.is_set():
             try:
-                event, data = await asyncio.wait_for(queue.get(), 0.5)  # short, so that the server can stop
+                # short, so that the server can stop
+                event, data = await asyncio.wait_for(queue.get(), 0.5)
             except TimeoutError:
                 quiet += 0.5
                 if quiet >= _PING_INTERVAL_S:
@@ -362,7 +461,11 @@ async def _stream(annotator: Annotator) -> AsyncIterator[str]:
 _ERRORS: dict[type[Exception], tuple[int, str, str]] = {
     UnknownError: (404, "not_found", ""),
     BusyError: (409, "busy", ""),
-    RestartedError: (409, "restarted", "the server was restarted; reload the page first"),
+    RestartedError: (
+        409,
+        "restarted",
+        "the server was restarted; reload the page first",
+    ),
     CancelledError: (409, "cancelled", "the request was cancelled"),
     ClientDisconnect: (408, "timeout", "the body of the request did not arrive"),
     BodyTooLargeError: (413, "size", ""),
@@ -375,7 +478,9 @@ _ERRORS: dict[type[Exception], tuple[int, str, str]] = {
 """Error class -> status, code and message; "" means the error's own message. Others reveal nothing of the server."""
 
 
-def error_handlers(shown: Callable[[str], str] = str) -> Mapping[Any, Callable[..., Awaitable[Response]]]:
+def error_handlers(
+    shown: Callable[[str], str] = str,
+) -> Mapping[Any, Callable[..., Awaitable[Response]]]:
     """Return error class -> what answers it.
 
     Args:
@@ -383,7 +488,9 @@ def error_handlers(shown: Callable[[str], str] = str) -> Mapping[Any, Callable[.
     """
 
     async def answer(request: Request, error: Exception) -> Response:
-        status, code, message = next(_ERRORS[kind] for kind in type(error).__mro__ if kind in _ERRORS)
+        status, code, message = next(
+            _ERRORS[kind] for kind in type(error).__mro__ if kind in _ERRORS
+        )
         if isinstance(error, HTTPException) and error.status_code == 405:
             status, code, message = 405, "method", "use GET or POST"
         elif isinstance(error, HTTPException) and error.status_code == 400:

@@ -39,7 +39,9 @@ class ObjectClass(StrictModel):
     def of(cls, number: int, name: str) -> ObjectClass:
         """Return a new class with the colour that it has in all pictures."""
         colour = "#{:02x}{:02x}{:02x}".format(*class_colour(number))
-        return cls(id=number, name=name.strip()[:100] or f"class {number}", colour=colour)
+        return cls(
+            id=number, name=name.strip()[:100] or f"class {number}", colour=colour
+        )
 
 
 class FolderState(StrictModel):
@@ -77,18 +79,28 @@ class FolderState(StrictModel):
         """Return a copy that has the classes of the card if it has none and the masks contain classes."""
         if card.regions == "instances" or self.classes:
             return self
-        named = {number: name for number, name in card.class_names.items() if number > 0 and number != card.ignore}
+        named = {
+            number: name
+            for number, name in card.class_names.items()
+            if number > 0 and number != card.ignore
+        }
         listed = sorted(named.items()) or [(1, "object")]
         classes = [ObjectClass.of(number, name) for number, name in listed]
-        return self.model_copy(update={"classes": tuple(classes), "default": classes[0].id})
+        return self.model_copy(
+            update={"classes": tuple(classes), "default": classes[0].id}
+        )
 
     def with_seen(self, class_id: int, name: str) -> FolderState:
         """Return a copy that has a class found in a mask."""
         if class_id in self.ids():
             return self
-        return self.model_copy(update={"classes": (*self.classes, ObjectClass.of(class_id, name))})
+        return self.model_copy(
+            update={"classes": (*self.classes, ObjectClass.of(class_id, name))}
+        )
 
-    def with_classes(self, given: Sequence[GivenClass], hidden: int | None) -> FolderState:
+    def with_classes(
+        self, given: Sequence[GivenClass], hidden: int | None
+    ) -> FolderState:
         """Return a copy with another list of classes.
 
         Args:
@@ -101,19 +113,35 @@ class FolderState(StrictModel):
         ids = [number for number, _, _ in given if number is not None]
         names = [name.strip() for _, name, _ in given]
         if unknown := [number for number in ids if number not in known]:
-            raise DataError(f"there is no class {unknown[0]}; a new class has the id null")
+            raise DataError(
+                f"there is no class {unknown[0]}; a new class has the id null"
+            )
         if len(set(ids)) < len(ids) or len(set(names)) < len(names) or not all(names):
-            raise DataError("each class needs a name of its own, and each id may occur once")
+            raise DataError(
+                "each class needs a name of its own, and each id may occur once"
+            )
         highest = max([self.highest, *known])
         result: list[ObjectClass] = []
         for (number, _, colour), name in zip(given, names, strict=True):
             if number is None:
                 highest += 1 + (highest + 1 == hidden)
-            object_class = ObjectClass.of(highest, name) if number is None else known[number]
-            result.append(object_class.model_copy(update={"name": name, "colour": colour or object_class.colour}))
+            object_class = (
+                ObjectClass.of(highest, name) if number is None else known[number]
+            )
+            result.append(
+                object_class.model_copy(
+                    update={"name": name, "colour": colour or object_class.colour}
+                )
+            )
         remaining_ids = [one.id for one in result]
-        default = self.default if self.default in remaining_ids else next(iter(remaining_ids), None)
-        return self.model_copy(update={"classes": tuple(result), "highest": highest, "default": default})
+        default = (
+            self.default
+            if self.default in remaining_ids
+            else next(iter(remaining_ids), None)
+        )
+        return self.model_copy(
+            update={"classes": tuple(result), "highest": highest, "default": default}
+        )
 
     def ids(self) -> list[int]:
         """Return the ids of the classes, in their order."""
@@ -167,7 +195,9 @@ def check_inside(root: Path, path: Path) -> None:
     """Raise DataError for a path that a link leads out of a folder, as a data set from others may contain."""
     target = Path(os.path.realpath(path))  # unlike `resolve`, it accepts circular links
     if not target.is_relative_to(os.path.realpath(root)):
-        raise DataError(f"{path} leads out of {root} to {target}; put a copy in place of the link")
+        raise DataError(
+            f"{path} leads out of {root} to {target}; put a copy in place of the link"
+        )
 
 
 def trim_cache(cache: Path) -> None:

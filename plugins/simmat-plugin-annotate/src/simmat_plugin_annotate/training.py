@@ -35,7 +35,19 @@ _log = logging.getLogger(__name__)
 Point = tuple[int, float]
 """A step, and the loss or the validation score there."""
 State = Literal["idle", "running", "done", "failed", "stopped"]
-_SHOWN = "state", "step", "steps", "message", "score", "before", "adopted", "images", "warnings", "losses", "scores"
+_SHOWN = (
+    "state",
+    "step",
+    "steps",
+    "message",
+    "score",
+    "before",
+    "adopted",
+    "images",
+    "warnings",
+    "losses",
+    "scores",
+)
 """Attributes of a training that the page shows."""
 
 
@@ -72,9 +84,17 @@ class Training:
 
     def document(self) -> dict[str, Any]:
         """Return the state as a json document for the page."""
-        return {name: getattr(self, name) for name in _SHOWN} | {"left_s": self._left_s()}
+        return {name: getattr(self, name) for name in _SHOWN} | {
+            "left_s": self._left_s()
+        }
 
-    async def start(self, steps: int | None, images: int, model: ServedModel, more: Sequence[str] = ()) -> None:
+    async def start(
+        self,
+        steps: int | None,
+        images: int,
+        model: ServedModel,
+        more: Sequence[str] = (),
+    ) -> None:
         """Start a run.
 
         Args:
@@ -93,7 +113,12 @@ class Training:
                 f"{images} of the images are labelled; at least 3 are needed, for training, validation and test"
             )
         self.run = new_run(self.root)
-        self.state, self.step, self.steps, self.message = "running", 0, steps or default_steps(images), "starting"
+        self.state, self.step, self.steps, self.message = (
+            "running",
+            0,
+            steps or default_steps(images),
+            "starting",
+        )
         self.score = self.before = self.adopted = self._first = None
         self.warnings = self.losses = self.scores = ()
         self.images, self._stopped = images, False
@@ -121,10 +146,13 @@ class Training:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
 
-    async def _follow(self, steps: int | None, model: ServedModel, more: Sequence[str]) -> None:
+    async def _follow(
+        self, steps: int | None, model: ServedModel, more: Sequence[str]
+    ) -> None:
         try:
             self.state, self.message = await self._train(steps, model, more)
-        except Exception as error:  # any error of run, evaluation or loading, such as out of memory
+        # any error of run, evaluation or loading, such as out of memory
+        except Exception as error:
             if not self._stopped and not isinstance(error, SimMATError | OSError):
                 _log.exception("the training failed")
             self.state, self.message = "failed", str(error) or type(error).__name__
@@ -132,10 +160,20 @@ class Training:
             self.state, self.message = "stopped", "stopped"
         self.changed()
 
-    async def _train(self, steps: int | None, model: ServedModel, more: Sequence[str]) -> tuple[State, str]:
+    async def _train(
+        self, steps: int | None, model: ServedModel, more: Sequence[str]
+    ) -> tuple[State, str]:
         """Run `simmat train`, and use the new bundle if it is better; return how that ended."""
         assert self.run is not None
-        command = ["train", *self.arguments(), *more, "--data", str(self.root), "--out", str(self.run)]
+        command = [
+            "train",
+            *self.arguments(),
+            *more,
+            "--data",
+            str(self.root),
+            "--out",
+            str(self.run),
+        ]
         command += [] if steps is None else ["--steps", str(steps)]
         if code := await self.run_simmat(command, self.run.with_suffix(".log")):
             return "failed", _reason(self._log(), code)
@@ -146,18 +184,24 @@ class Training:
         if model.path is not None:
             try:
                 old = (await self._scores(model.path))["scores"]
-            except DataError:  # a bundle of another data set may not fit this one, or was trained on all these images
+            # a bundle of another data set may not fit this one, or was trained on all these images
+            except DataError:
                 old = None
         self.score, self.before, shared = compare_scores(new["scores"], old)
         if self._stopped:
             return "stopped", "stopped"
-        self.adopted = self.score is not None and (self.before is None or self.score > self.before)
+        self.adopted = self.score is not None and (
+            self.before is None or self.score > self.before
+        )
         new_score = "" if self.score is None else f"{self.score:.3f}"
         old_score = "unknown" if self.before is None else f"{self.before:.3f}"
         if self.before is not None and shared < len(new["scores"]):
             old_score += f" (on {shared} of {len(new['scores'])} objects, whose images neither was trained on)"
         if not self.adopted:
-            return "done", f"not better: {new_score}, before {old_score}; the page keeps its model"
+            return (
+                "done",
+                f"not better: {new_score}, before {old_score}; the page keeps its model",
+            )
         await self.adopt(self.run)
         return "done", f"better: {new_score}, before {old_score}; the page uses it now"
 
@@ -165,7 +209,16 @@ class Training:
         """Return the scores of a bundle, with those of every object, of the validation images it was not trained on."""
         assert self.run is not None
         out = self.run.with_suffix(".eval.json")
-        command = ["eval", str(bundle), "--data", str(self.root), "--split", "val", "--out", str(out)]
+        command = [
+            "eval",
+            str(bundle),
+            "--data",
+            str(self.root),
+            "--split",
+            "val",
+            "--out",
+            str(out),
+        ]
         code = await self.run_simmat(command, self.run.with_suffix(".log"))
         text = out.read_text(encoding="utf-8") if out.exists() else ""
         out.unlink(missing_ok=True)
@@ -207,12 +260,22 @@ class Training:
             for record in records:
                 self.step = max(self.step, int(record["step"]))
             if self.step != before or not self.scores:
-                self.losses = _thinned([(int(one["step"]), one["loss"]) for one in records if "loss" in one])
-                self.scores = tuple((int(one["step"]), one[METRIC]) for one in records if METRIC in one)
+                self.losses = _thinned(
+                    [
+                        (int(one["step"]), one["loss"])
+                        for one in records
+                        if "loss" in one
+                    ]
+                )
+                self.scores = tuple(
+                    (int(one["step"]), one[METRIC]) for one in records if METRIC in one
+                )
             if self.step != before:
                 self._first = self._first or (self.step, time.monotonic())
                 self.message = f"step {self.step} of {self.steps}"
-                self.warnings = self.warnings or tuple(line for line in self._log() if line.startswith("Warning: "))
+                self.warnings = self.warnings or tuple(
+                    line for line in self._log() if line.startswith("Warning: ")
+                )
                 self.changed()
 
     def _left_s(self) -> float | None:
@@ -220,28 +283,42 @@ class Training:
         if self._first is None or self.step <= self._first[0]:
             return None
         step, seen = self._first
-        return round((time.monotonic() - seen) / (self.step - step) * (self.steps - self.step), 1)
+        return round(
+            (time.monotonic() - seen) / (self.step - step) * (self.steps - self.step), 1
+        )
 
     def _log(self) -> list[str]:
         if self.run is None:
             return []
         with suppress(OSError):
-            text = self.run.with_suffix(".log").read_text(encoding="utf-8", errors="replace")
-            return [line[-300:] for line in text.replace("\r", "\n").splitlines() if line.strip()][-_LOG_LINES:]
+            text = self.run.with_suffix(".log").read_text(
+                encoding="utf-8", errors="replace"
+            )
+            return [
+                line[-300:]
+                for line in text.replace("\r", "\n").splitlines()
+                if line.strip()
+            ][-_LOG_LINES:]
         return []
 
 
 def new_run(root: Path) -> Path:
     """Return the folder of the next run: runs/annotate-001, and so on."""
     runs = (root / RUNS / f"annotate-{number:03d}" for number in count(1))
-    return next(run for run in runs if not any(os.path.lexists(f"{run}{end}") for end in ("", ".log", ".eval.json")))
+    return next(
+        run
+        for run in runs
+        if not any(os.path.lexists(f"{run}{end}") for end in ("", ".log", ".eval.json"))
+    )
 
 
 def _thinned(points: list[Point]) -> tuple[Point, ...]:
     """Return at most `_MAX_POINTS` points: means over runs of equal length, each at its last step."""
     size = -(-len(points) // _MAX_POINTS) or 1
     runs = [points[start : start + size] for start in range(0, len(points), size)]
-    return tuple((run[-1][0], sum(value for _, value in run) / len(run)) for run in runs)
+    return tuple(
+        (run[-1][0], sum(value for _, value in run) / len(run)) for run in runs
+    )
 
 
 def compare_scores(
@@ -251,15 +328,24 @@ def compare_scores(
 
     Without a common object, the second mean is None, and the first is over all.
     """
-    own, other = ({(one["sample"], one["region"]): float(one["iou"]) for one in scores or ()} for scores in (new, old))
+    own, other = (
+        {(one["sample"], one["region"]): float(one["iou"]) for one in scores or ()}
+        for scores in (new, old)
+    )
     shared = own.keys() & other.keys()
     if not shared:
         return (fmean(own.values()) if own else None), None, 0
-    return fmean(own[key] for key in shared), fmean(other[key] for key in shared), len(shared)
+    return (
+        fmean(own[key] for key in shared),
+        fmean(other[key] for key in shared),
+        len(shared),
+    )
 
 
 def _reason(log: list[str], code: int) -> str:
     """Return why a process failed: its error message, or its last lines."""
     starts = [place for place, line in enumerate(log) if line.startswith("error:")]
     lines = log[starts[-1] :] if starts else log[-3:]
-    return "\n".join(lines) or f"the process ended with exit code {code} without a message"
+    return (
+        "\n".join(lines) or f"the process ended with exit code {code} without a message"
+    )

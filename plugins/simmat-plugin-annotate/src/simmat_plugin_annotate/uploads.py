@@ -42,7 +42,9 @@ class _ArrayFile(ModalityAdapter):
     def load(self, files: Mapping[str, Path]) -> SensorImage:
         """Read them."""
         try:
-            return self._predictor.image_loader.load(read_image(files[ARRAY]).planes, ())
+            return self._predictor.image_loader.load(
+                read_image(files[ARRAY]).planes, ()
+            )
         except ValueError as error:  # another shape
             raise DataError(str(error)) from error
 
@@ -59,7 +61,9 @@ class _UploadedImage:
 class Uploads:
     """The images that clients have sent; those used longest ago are dropped, but none with a request in progress."""
 
-    def __init__(self, predictor: Predictor, home: Path, *, max_pixels: int, max_bytes: int) -> None:
+    def __init__(
+        self, predictor: Predictor, home: Path, *, max_pixels: int, max_bytes: int
+    ) -> None:
         """Keep images in a folder.
 
         Args:
@@ -76,7 +80,9 @@ class Uploads:
     def find(self, key: str) -> Planes:
         """Return the planes of an image; raise UnknownError if there is none, or it was dropped."""
         if (image := self._images.get(key)) is None:
-            raise UnknownError("there is no image with this id, or none any more; send its files again")
+            raise UnknownError(
+                "there is no image with this id, or none any more; send its files again"
+            )
         return image.planes
 
     def use(self, key: str) -> None:
@@ -127,7 +133,9 @@ class Uploads:
             adapter = _ArrayFile(self._predictor)
         elif set(files) != set(sources):
             got = ", ".join(repr(name[:50]) for name in files) or "none"
-            raise DataError(f"the form must hold a file for each of {', '.join(map(repr, sources))}, got {got}")
+            raise DataError(
+                f"the form must hold a file for each of {', '.join(map(repr, sources))}, got {got}"
+            )
         with output_errors(self._home):
             folder = Path(tempfile.mkdtemp(dir=self._home))
         try:
@@ -140,7 +148,9 @@ class Uploads:
             planes = Planes(adapter, paths, self._memory, folder)
             self._check(planes)
             with self._lock:
-                image = self._images.setdefault(key, _UploadedImage(planes, _bytes_in(folder)))
+                image = self._images.setdefault(
+                    key, _UploadedImage(planes, _bytes_in(folder))
+                )
                 if image.planes is planes and not self._make_room():
                     del self._images[key]
                     raise OutputError(
@@ -169,7 +179,9 @@ class Uploads:
         text = re.sub(rf"{home}[\\/][^\\/]+[\\/]\d+[\\/]", "", text)
         text = re.sub(rf"{home}[\w.\\/-]*", "the server's folder", text)
         bundle = self._predictor.bundle
-        return text if bundle is None else text.replace(str(bundle.path), bundle.path.name)
+        return (
+            text if bundle is None else text.replace(str(bundle.path), bundle.path.name)
+        )
 
 
 def _bytes_in(folder: Path) -> int:
@@ -180,7 +192,9 @@ def _bytes_in(folder: Path) -> int:
     return size
 
 
-def _written(files: Mapping[str, tuple[str, BinaryIO]], folder: Path) -> tuple[dict[str, Path], str]:
+def _written(
+    files: Mapping[str, tuple[str, BinaryIO]], folder: Path
+) -> tuple[dict[str, Path], str]:
     """Write the files, each into a folder of its own; return source -> path, and the digest of all."""
     paths, whole = {}, hashlib.sha256()
     for number, (source, (name, stream)) in enumerate(sorted(files.items())):

@@ -28,7 +28,13 @@ class Adapter(nn.Module):
         generator: draws the first layer; the second starts at zero.
     """
 
-    def __init__(self, like: nn.Linear | nn.Conv2d, width: int, scale: float, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        like: nn.Linear | nn.Conv2d,
+        width: int,
+        scale: float,
+        generator: torch.Generator,
+    ) -> None:
         super().__init__()
         size = like.in_features if isinstance(like, nn.Linear) else like.in_channels
         down = uniform_(torch.empty(width, size), size, generator)
@@ -45,7 +51,12 @@ class Adapter(nn.Module):
         if self.on_grid:
             inner = F.relu(F.conv2d(x, self.down[..., None, None], self.down_bias))
             return F.conv2d(inner, self.up[..., None, None], self.up_bias) * self.scale
-        return F.linear(F.relu(F.linear(x, self.down, self.down_bias)), self.up, self.up_bias) * self.scale
+        return (
+            F.linear(
+                F.relu(F.linear(x, self.down, self.down_bias)), self.up, self.up_bias
+            )
+            * self.scale
+        )
 
 
 class Adapted(nn.Module):
@@ -69,7 +80,12 @@ class Adapted(nn.Module):
 
 
 def apply_adapter(
-    model: nn.Module, *, targets: TuningTargets, generator: torch.Generator, width: int, scale: float
+    model: nn.Module,
+    *,
+    targets: TuningTargets,
+    generator: torch.Generator,
+    width: int,
+    scale: float,
 ) -> None:
     """Add an adapter to every module that the model names, in backbone and decoder.
 
@@ -89,16 +105,35 @@ def apply_adapter(
         (scale > 0, f"scale must be greater than 0, got {scale}"),
     )
     for name, module in targeted_modules(model, targets.adapters, "adapter"):
-        norm = next(norm for pattern, norm in targets.adapters.items() if re.fullmatch(pattern, name))
+        norm = next(
+            norm
+            for pattern, norm in targets.adapters.items()
+            if re.fullmatch(pattern, name)
+        )
         path, _, leaf = name.rpartition(".")
         parent = model.get_submodule(path)
-        layer = next((part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d)), None)
+        layer = next(
+            (
+                part
+                for part in module.modules()
+                if isinstance(part, nn.Linear | nn.Conv2d)
+            ),
+            None,
+        )
         before = getattr(parent, norm, None) if norm else nn.Identity()
         if layer is None or before is None:
-            missing = "no Linear or Conv2d in it" if layer is None else f"no norm {norm!r} next to it"
+            missing = (
+                "no Linear or Conv2d in it"
+                if layer is None
+                else f"no norm {norm!r} next to it"
+            )
             raise ConfigError(
                 f"foundation model {model_name(model)!r} names {name!r} for tuner 'adapter', but there is {missing}"
             )
         if norm:
             setattr(parent, norm, nn.Identity())
-        setattr(parent, leaf, Adapted(module, before, Adapter(layer, width, scale, generator)))
+        setattr(
+            parent,
+            leaf,
+            Adapted(module, before, Adapter(layer, width, scale, generator)),
+        )

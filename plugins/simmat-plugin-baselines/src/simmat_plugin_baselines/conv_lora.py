@@ -38,7 +38,9 @@ class ConvLoRA(LoRA):
                 "remove this layer from TuningTargets.spatial_layers of the model"
             )
         grid = inner.movedim(self.dim, 1)  # (B, G·rank, H, W)
-        mixed = grid + F.conv2d(grid, self.lora_conv, padding=_KERNEL // 2, groups=len(self.slices))
+        mixed = grid + F.conv2d(
+            grid, self.lora_conv, padding=_KERNEL // 2, groups=len(self.slices)
+        )
         return mixed.movedim(1, self.dim)
 
 
@@ -54,13 +56,23 @@ def add_convolution(layer: LoRA, rank: int, generator: torch.Generator) -> None:
     """Make a layer with LoRA one with Conv-LoRA, in place; the convolution is drawn."""
     inner = len(layer.lora_a)
     kernels = torch.empty(inner, rank, _KERNEL, _KERNEL)
-    layer.__class__ = ConvLoRALinear if isinstance(layer, LoRALinear) else ConvLoRAConv2d
+    layer.__class__ = (
+        ConvLoRALinear if isinstance(layer, LoRALinear) else ConvLoRAConv2d
+    )
     assert isinstance(layer, ConvLoRA)
-    layer.lora_conv = nn.Parameter(uniform_(kernels, rank * _KERNEL**2, generator).to(layer.weight))
+    layer.lora_conv = nn.Parameter(
+        uniform_(kernels, rank * _KERNEL**2, generator).to(layer.weight)
+    )
 
 
 def apply_conv_lora(
-    model: nn.Module, *, targets: TuningTargets, generator: torch.Generator, rank: int, alpha: float, where: str
+    model: nn.Module,
+    *,
+    targets: TuningTargets,
+    generator: torch.Generator,
+    rank: int,
+    alpha: float,
+    where: str,
 ) -> None:
     """Add Conv-LoRA to the named layers that work on a grid, and LoRA to the others.
 
@@ -76,14 +88,23 @@ def apply_conv_lora(
             support.
     """
     layers = lora_layers("conv-lora", model, targets, where, rank=rank, alpha=alpha)
-    on_grid = {name for name, _ in targeted_modules(model, targets.spatial_layers, "conv-lora")}
+    on_grid = {
+        name for name, _ in targeted_modules(model, targets.spatial_layers, "conv-lora")
+    }
     if on_grid.isdisjoint(name for name, *_ in layers):
         raise ConfigError(
             f"foundation model {model_name(model)!r} names no layer of its {where} that works on a grid for tuner "
             "'conv-lora'; use another --tune (frozen, lora, decoder, full)"
         )
     for name, layer, slices, parts in layers:
-        add_lora(layer, slices=slices, parts=parts, rank=rank, alpha=alpha, generator=generator)
+        add_lora(
+            layer,
+            slices=slices,
+            parts=parts,
+            rank=rank,
+            alpha=alpha,
+            generator=generator,
+        )
         if name in on_grid:
             assert isinstance(layer, LoRA)
             add_convolution(layer, rank, generator)

@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.errors import ConfigError
-from simmat.nn.first_layer import BlankPadding, ReplacedFirstLayer, first_layer_of, gray_kernel, refitted
+from simmat.nn.first_layer import (
+    BlankPadding,
+    ReplacedFirstLayer,
+    first_layer_of,
+    gray_kernel,
+    refitted,
+)
 from simmat.nn.mat import ZeroShotMap, conv2d, conv_stack, uniform_
 from simmat.types import Channel
 
@@ -19,7 +25,11 @@ MAX_CONVOLUTIONS = 1000
 
 
 def build_baseline_a(
-    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
+    *,
+    channels: Sequence[Channel],
+    zero_shot: Tensor,
+    backbone: object,
+    generator: torch.Generator,
 ) -> nn.Module:
     """Build a first layer with random weights for C channels; the pretrained one is not used.
 
@@ -29,12 +39,20 @@ def build_baseline_a(
     layer = first_layer_of(backbone, "baseline-a")
     weight = torch.empty(layer.out_channels, len(channels), *layer.weight.shape[2:])
     uniform_(weight, weight[0].numel(), generator)
-    bias = None if layer.bias is None else uniform_(torch.empty(layer.out_channels), weight[0].numel(), generator)
+    bias = (
+        None
+        if layer.bias is None
+        else uniform_(torch.empty(layer.out_channels), weight[0].numel(), generator)
+    )
     return ReplacedFirstLayer(nn.Identity(), refitted(layer, weight, bias), layer)
 
 
 def build_baseline_b(
-    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
+    *,
+    channels: Sequence[Channel],
+    zero_shot: Tensor,
+    backbone: object,
+    generator: torch.Generator,
 ) -> nn.Module:
     """Build a random 1x1 convolution C -> 3 followed by a trainable copy of the pretrained first layer.
 
@@ -47,7 +65,11 @@ def build_baseline_b(
 
 
 def build_baseline_d(
-    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
+    *,
+    channels: Sequence[Channel],
+    zero_shot: Tensor,
+    backbone: object,
+    generator: torch.Generator,
 ) -> nn.Module:
     """Build a random 1x1 convolution C -> 3 in front of the pretrained first layer."""
     return conv2d(len(channels), 3, 1, generator)
@@ -70,7 +92,11 @@ def build_preconv(
     Raises:
         ConfigError: an option is out of range.
     """
-    problems = [f"option {name!r} must be at least 1, got {value}" for name, value in (("n", n), ("d", d)) if value < 1]
+    problems = [
+        f"option {name!r} must be at least 1, got {value}"
+        for name, value in (("n", n), ("d", d))
+        if value < 1
+    ]
     if n > MAX_CONVOLUTIONS:
         problems.append(f"option 'n' must be at most {MAX_CONVOLUTIONS}, got {n}")
     if k < 1 or k % 2 == 0:
@@ -78,11 +104,17 @@ def build_preconv(
     if problems:
         raise ConfigError("transfer layer 'preconv': " + "; ".join(problems))
     widths = [len(channels), *[d] * (n - 1), 3]
-    return conv_stack(*(conv2d(inputs, outputs, k, generator) for inputs, outputs in pairwise(widths)))
+    return conv_stack(
+        *(conv2d(inputs, outputs, k, generator) for inputs, outputs in pairwise(widths))
+    )
 
 
 def build_first_three(
-    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
+    *,
+    channels: Sequence[Channel],
+    zero_shot: Tensor,
+    backbone: object,
+    generator: torch.Generator,
 ) -> nn.Module:
     """Build the zero-shot baseline of the released code: the first three channels; fewer are repeated cyclically."""
     weights = torch.zeros(3, len(channels))
@@ -110,7 +142,9 @@ class ChannelGate(nn.Module):
         hidden = self.norm(self.widen(planes).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         scores = self.narrow(F.relu(hidden) * inside) * inside
         pixels = content.flatten(1).sum(1).clamp(min=1)[:, None]  # (B, 1)
-        factors: Tensor = (scores.float().flatten(2).sum(2) / pixels).sigmoid().to(planes.dtype)
+        factors: Tensor = (
+            (scores.float().flatten(2).sum(2) / pixels).sigmoid().to(planes.dtype)
+        )
         return factors[..., None, None]
 
 
@@ -126,13 +160,21 @@ class SimCMF(nn.Module):
         mix: (C,) weights of these layers; 0 at the start.
     """
 
-    def __init__(self, layer: nn.Conv2d, channels: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, layer: nn.Conv2d, channels: int, generator: torch.Generator
+    ) -> None:
         super().__init__()
         self.gate = ChannelGate(channels, generator)
         self.to_rgb = conv2d(channels, 3, 1, generator)
-        self.embed = refitted(layer, gray_kernel(layer).expand(-1, channels, -1, -1), None)
+        self.embed = refitted(
+            layer, gray_kernel(layer).expand(-1, channels, -1, -1), None
+        )
         bias = layer.bias
-        self.biases = None if bias is None else nn.Parameter(bias.detach().expand(channels, -1).clone())
+        self.biases = (
+            None
+            if bias is None
+            else nn.Parameter(bias.detach().expand(channels, -1).clone())
+        )
         self.mix = nn.Parameter(torch.zeros(channels))
         self.padding = BlankPadding(layer, torch.zeros_like(layer.weight[:, 0, 0, 0]))
 
@@ -147,7 +189,11 @@ class SimCMF(nn.Module):
 
 
 def build_simcmf(
-    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
+    *,
+    channels: Sequence[Channel],
+    zero_shot: Tensor,
+    backbone: object,
+    generator: torch.Generator,
 ) -> nn.Module:
     """Build SimCMF's layer; its output is "image+features".
 

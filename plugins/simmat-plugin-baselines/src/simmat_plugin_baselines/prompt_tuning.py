@@ -54,7 +54,12 @@ class PrefixTokens(nn.Module):
 
 
 def apply_prompt(
-    model: nn.Module, *, targets: TuningTargets, generator: torch.Generator, tokens: int, dropout: float
+    model: nn.Module,
+    *,
+    targets: TuningTargets,
+    generator: torch.Generator,
+    tokens: int,
+    dropout: float,
 ) -> None:
     """Add trained tokens to every attention that the model names, in backbone and decoder.
 
@@ -72,10 +77,14 @@ def apply_prompt(
         (0 <= dropout < 1, f"dropout must be in [0, 1), got {dropout}"),
     )
     for attention, like in _attentions(model, targets, "prompt"):
-        attention.memory = PromptTokens(_random(tokens, attention.width, generator).to(like), dropout)
+        attention.memory = PromptTokens(
+            _random(tokens, attention.width, generator).to(like), dropout
+        )
 
 
-def apply_prefix(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator, tokens: int) -> None:
+def apply_prefix(
+    model: nn.Module, *, targets: TuningTargets, generator: torch.Generator, tokens: int
+) -> None:
     """Add trained keys and values to every attention that the model names, in backbone and decoder.
 
     Args:
@@ -92,7 +101,9 @@ def apply_prefix(model: nn.Module, *, targets: TuningTargets, generator: torch.G
         attention.memory = PrefixTokens(keys, values)
 
 
-def _attentions(model: nn.Module, targets: TuningTargets, tuner: str) -> Iterator[tuple[TunableAttention, Tensor]]:
+def _attentions(
+    model: nn.Module, targets: TuningTargets, tuner: str
+) -> Iterator[tuple[TunableAttention, Tensor]]:
     """Yield every attention that the model names, with a tensor that has its device and dtype."""
     for name, module in targeted_modules(model, targets.attention, tuner):
         if not (hasattr(module, "width") and hasattr(module, "memory")):

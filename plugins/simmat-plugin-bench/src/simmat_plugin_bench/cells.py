@@ -88,7 +88,11 @@ class CellResult(CellFile):
     @field_validator("test")
     @classmethod
     def _no_overflow(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        large = [name for name, number in metrics_of(value or {}) if abs(number) > _MAX_METRIC]
+        large = [
+            name
+            for name, number in metrics_of(value or {})
+            if abs(number) > _MAX_METRIC
+        ]
         if large:
             raise ValueError(f"{large[0]} is larger than any score")
         return value
@@ -106,7 +110,9 @@ class Clock(CellFile):
     seconds: Seconds
 
 
-def read_cell_file(path: Path, kind: type[CellFile], *, remedy: str = "") -> dict[str, Any]:
+def read_cell_file(
+    path: Path, kind: type[CellFile], *, remedy: str = ""
+) -> dict[str, Any]:
     """Read and check a json file of a bench.
 
     Args:
@@ -125,7 +131,9 @@ def read_cell_file(path: Path, kind: type[CellFile], *, remedy: str = "") -> dic
         if not isinstance(values, dict) or "format" not in values:
             raise ValueError("not a table with a key 'format'")
         if values["format"] != FORMAT:
-            raise DataError(f"{path} was written by another version of simmat; use that version, or another --out")
+            raise DataError(
+                f"{path} was written by another version of simmat; use that version, or another --out"
+            )
         validate(kind, values)
     except ValueError as error:
         remedy = remedy or f"remove {path.parent} and run the bench again"
@@ -157,7 +165,9 @@ class CellFolder:
     def __init__(self, root: Path) -> None:
         self.root, self.run = root, root / "run"
         self.settings, self.config = root / "cell.json", root / "config.toml"
-        self.result, self.failure, self.clock = (root / f"{name}.json" for name in ("result", "failure", "clock"))
+        self.result, self.failure, self.clock = (
+            root / f"{name}.json" for name in ("result", "failure", "clock")
+        )
         self.log, self.lock = root / "log.txt", root / ".lock"
 
 
@@ -196,16 +206,33 @@ class Cell:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that decide the result, as json values without defaults."""
-        values = self.config.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_THE_RESULT | {"heads"})
+        values = self.config.model_dump(
+            mode="json", exclude_defaults=True, exclude=_NOT_THE_RESULT | {"heads"}
+        )
         if self.config.heads != "prompt":  # the default of a bench
             values["heads"] = self.config.heads
         if "aspect" in values:
             values["aspect"] = _STORED_ASPECTS[values["aspect"]]
-        values = {_STORED_NAMES.get(name, name): value for name, value in values.items()}
-        values = {name: value for name, value in values.items() if _OMITTED.get(name) != value}
-        simulate = self.simulate.model_dump(mode="json") if self.simulate is not None else None
-        named = {"kind": self.kind, "dataset": self.dataset, "simulate": simulate, "weights": self.weights}
-        return {**named, **values, "modality": "+".join(map(_sensor, modality_parts(self.config.modality)))}
+        values = {
+            _STORED_NAMES.get(name, name): value for name, value in values.items()
+        }
+        values = {
+            name: value for name, value in values.items() if _OMITTED.get(name) != value
+        }
+        simulate = (
+            self.simulate.model_dump(mode="json") if self.simulate is not None else None
+        )
+        named = {
+            "kind": self.kind,
+            "dataset": self.dataset,
+            "simulate": simulate,
+            "weights": self.weights,
+        }
+        return {
+            **named,
+            **values,
+            "modality": "+".join(map(_sensor, modality_parts(self.config.modality))),
+        }
 
     def digest(self) -> str:
         """Return the sha256 of `settings`."""
@@ -222,7 +249,11 @@ class Cell:
             return "failed"
         if not folder.result.is_file():
             return "begun"
-        return "tested" if read_cell_file(folder.result, CellResult)["test"] is not None else "trained"
+        return (
+            "tested"
+            if read_cell_file(folder.result, CellResult)["test"] is not None
+            else "trained"
+        )
 
     def result(self) -> dict[str, Any] | None:
         """Return the result; None if there is none, or it is of other settings."""
@@ -232,7 +263,10 @@ class Cell:
 
     def changes(self) -> str:
         """Return the settings that changed since the cell was started, for messages."""
-        before, now = read_cell_file(self.folder.settings, CellSettings)["settings"], self.settings()
+        before, now = (
+            read_cell_file(self.folder.settings, CellSettings)["settings"],
+            self.settings(),
+        )
         return ", ".join(
             f"{key} = {now.get(key, 'default')}, was {before.get(key, 'default')}"
             for key in sorted(before.keys() | now.keys())
@@ -267,7 +301,9 @@ def _sensor(part: str) -> str:
     return f"{definition.name} ({digest_of(definition.model_dump(mode='json'))[:16]})"
 
 
-def locked(path: Path, problem: str, *, timeout_s: float = 0) -> AbstractContextManager[object]:
+def locked(
+    path: Path, problem: str, *, timeout_s: float = 0
+) -> AbstractContextManager[object]:
     """Lock a file for this process; raise OutputError with the problem if another one holds it for `timeout_s`."""
     try:
         return filelock.FileLock(path).acquire(timeout=timeout_s)
@@ -277,7 +313,12 @@ def locked(path: Path, problem: str, *, timeout_s: float = 0) -> AbstractContext
 
 def write_cell_settings(cell: Cell) -> None:
     """Write a cell's settings into its folder, before it starts."""
-    values = {"format": FORMAT, "kind": cell.kind, "digest": cell.digest(), "settings": cell.settings()}
+    values = {
+        "format": FORMAT,
+        "kind": cell.kind,
+        "digest": cell.digest(),
+        "settings": cell.settings(),
+    }
     atomic_write_json(cell.folder.settings, values)
 
 
@@ -294,7 +335,10 @@ class StoredResult(CellFile):
     @field_validator("result")
     @classmethod
     def _is_of_its_settings(cls, result: CellResult, info: Any) -> CellResult:
-        if "settings" in info.data and digest_of(info.data["settings"]) != result.digest:
+        if (
+            "settings" in info.data
+            and digest_of(info.data["settings"]) != result.digest
+        ):
             raise ValueError("the result does not belong to its settings")
         return result
 
@@ -315,7 +359,10 @@ def results_of(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
     for cell in cells:
         if (result := cell.result()) is not None:
             settings = read_cell_file(cell.folder.settings, CellSettings)["settings"]
-            found[cell.name] = {"settings": settings, "result": {k: v for k, v in result.items() if k != "format"}}
+            found[cell.name] = {
+                "settings": settings,
+                "result": {k: v for k, v in result.items() if k != "format"},
+            }
     return found
 
 
@@ -325,8 +372,13 @@ def write_results(path: Path, found: Mapping[str, Mapping[str, Any]]) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    lines = [f"{json.dumps(name)}: {json.dumps(entry, allow_nan=False)}" for name, entry in sorted(found.items())]
-    atomic_write_text(path, f'{{"format": {FORMAT}, "cells": {{\n' + ",\n".join(lines) + "\n}}\n")
+    lines = [
+        f"{json.dumps(name)}: {json.dumps(entry, allow_nan=False)}"
+        for name, entry in sorted(found.items())
+    ]
+    atomic_write_text(
+        path, f'{{"format": {FORMAT}, "cells": {{\n' + ",\n".join(lines) + "\n}}\n"
+    )
 
 
 def read_results(path: Path) -> dict[str, dict[str, Any]]:
@@ -335,7 +387,11 @@ def read_results(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         DataError: it cannot be read, is damaged or of another format, or a result does not belong to its settings.
     """
-    return dict(read_cell_file(path, StoredResults, remedy=f"give the {RESULTS} of a bench")["cells"])
+    return dict(
+        read_cell_file(path, StoredResults, remedy=f"give the {RESULTS} of a bench")[
+            "cells"
+        ]
+    )
 
 
 def take_results(path: Path, cells: Iterable[Cell]) -> tuple[int, int]:

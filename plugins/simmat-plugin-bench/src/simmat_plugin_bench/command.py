@@ -23,21 +23,48 @@ if TYPE_CHECKING:
     from simmat_plugin_bench.schedule import Job
 
 
-@click.command("bench", short_help="Run a grid of trainings, resumable, and report on it.")
+@click.command(
+    "bench", short_help="Run a grid of trainings, resumable, and report on it."
+)
 @click.argument("toml", type=PATH)
-@click.option("--out", type=PATH, help="Folder of the bench.  [default: runs/NAME-OF-TOML]")
-@click.option("--quick", is_flag=True, help="Run the part that [quick] in TOML selects, in runs/NAME-OF-TOML-quick.")
-@click.option("--jobs", type=click.IntRange(min=1), metavar="INT", help="Cells at once.  [default: one a GPU, or one]")
-@click.option("--only", metavar="PATTERN", help="Run only cells whose name contains this; * and ? as in a shell.")
+@click.option(
+    "--out", type=PATH, help="Folder of the bench.  [default: runs/NAME-OF-TOML]"
+)
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Run the part that [quick] in TOML selects, in runs/NAME-OF-TOML-quick.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="INT",
+    help="Cells at once.  [default: one a GPU, or one]",
+)
+@click.option(
+    "--only",
+    metavar="PATTERN",
+    help="Run only cells whose name contains this; * and ? as in a shell.",
+)
 @click.option(
     "--results",
     type=PATH,
     multiple=True,
     help="A results.json, whose results are used for cells with the same settings.  [repeatable]",
 )
-@click.option("--dry-run", is_flag=True, help="List the cells with their states; run nothing.")
-@click.option("--report", is_flag=True, help="Write the table, plots and page of the results so far; run nothing.")
-@click.option("--rerun-changed", is_flag=True, help="Remove cells run with other settings or data, and run them again.")
+@click.option(
+    "--dry-run", is_flag=True, help="List the cells with their states; run nothing."
+)
+@click.option(
+    "--report",
+    is_flag=True,
+    help="Write the table, plots and page of the results so far; run nothing.",
+)
+@click.option(
+    "--rerun-changed",
+    is_flag=True,
+    help="Remove cells run with other settings or data, and run them again.",
+)
 def command(
     toml: Path,
     out: Path | None,
@@ -65,21 +92,33 @@ def command(
             "--report shows the present results and runs nothing; leave out --jobs, --only and --rerun-changed"
         )
     if dry_run and results:
-        raise ConfigError("--dry-run writes nothing, but --results fills cells; leave one out")
+        raise ConfigError(
+            "--dry-run writes nothing, but --results fills cells; leave one out"
+        )
     registry = load_registry()
-    folder = (out or Path("runs") / (f"{toml.stem}-quick" if quick else toml.stem)).absolute()
+    folder = (
+        out or Path("runs") / (f"{toml.stem}-quick" if quick else toml.stem)
+    ).absolute()
     bench = expand(read_settings(toml), toml, folder, registry, quick=quick)
     cells = [cell for cell in bench.cells if matches(cell, only)]
     if not cells:
-        raise ConfigError(f"--only {only!r} matches no cell; list the cells with --dry-run")
+        raise ConfigError(
+            f"--only {only!r} matches no cell; list the cells with --dry-run"
+        )
     if dry_run:
         _list(bench, cells)
         return 0
     if report:
         _take_results(bench, results)
     if report and not (folder / "cells").is_dir():
-        raise ConfigError(f"no bench was run in {folder}; run it first, or give its folder with --out")
-    runner = None if report else _run(bench, cells, registry, jobs, only, results, rerun=rerun_changed)
+        raise ConfigError(
+            f"no bench was run in {folder}; run it first, or give its folder with --out"
+        )
+    runner = (
+        None
+        if report
+        else _run(bench, cells, registry, jobs, only, results, rerun=rerun_changed)
+    )
     from simmat_plugin_bench.report import write_report
 
     found, files = write_report(bench)
@@ -103,7 +142,13 @@ def _run(
     rerun: bool,
 ) -> Runner:
     """Run the cells; return the runner, which knows what failed and whether a signal stopped it."""
-    from simmat_plugin_bench.run import Runner, check_inputs, lock_folder, process_slots, ready_to_run
+    from simmat_plugin_bench.run import (
+        Runner,
+        check_inputs,
+        lock_folder,
+        process_slots,
+        ready_to_run,
+    )
 
     check_inputs(bench, cells, registry)
     with lock_folder(bench):
@@ -123,7 +168,10 @@ def _take_results(bench: Bench, results: Sequence[Path]) -> None:
 
     for path in results:
         done, other = take_results(path, bench.cells)
-        echo(f"{done} results taken from {path}" + (f"; {other} with other settings skipped" if other else ""))
+        echo(
+            f"{done} results taken from {path}"
+            + (f"; {other} with other settings skipped" if other else "")
+        )
 
 
 def _print_outcome(job: Job, seconds: float, failure: str) -> None:
@@ -132,7 +180,11 @@ def _print_outcome(job: Job, seconds: float, failure: str) -> None:
         said = "failed" if failure else "stopped" if result is None else "diverged"
     else:
         said = f"validation mIoU {result['val']['miou_object']:.4f}"
-        said += f", test mIoU {result['test']['miou_object']:.4f}" if result["test"] is not None else ""
+        said += (
+            f", test mIoU {result['test']['miou_object']:.4f}"
+            if result["test"] is not None
+            else ""
+        )
     echo(f"{job.cell.name}: {said} ({seconds:.0f} s)")
 
 
@@ -148,7 +200,9 @@ def _list(bench: Bench, cells: Sequence[Cell]) -> None:
         skipped += len(own) - len(first) - len(later)
     echo(f"{len(cells)} cells in {arms} arms on data sets")
     if skipped:
-        echo(f"{skipped} of them will not be run: other seeds use only the learning rate that validation chooses")
+        echo(
+            f"{skipped} of them will not be run: other seeds use only the learning rate that validation chooses"
+        )
 
 
 def _print(results: Results) -> None:

@@ -98,7 +98,9 @@ class Bench:
         return [
             cell
             for cell in self.cells
-            if cell.dataset == data.name and cell.arm == arm.name and cell.foundation == arm.foundation
+            if cell.dataset == data.name
+            and cell.arm == arm.name
+            and cell.foundation == arm.foundation
         ]
 
     def pairs(self) -> Iterator[tuple[DataSet, Arm]]:
@@ -106,7 +108,14 @@ class Bench:
         return _pairs(self.settings, self.arms)
 
 
-def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *, quick: bool = False) -> Bench:
+def expand(
+    settings: BenchSettings,
+    path: Path,
+    out: Path,
+    registry: Registry,
+    *,
+    quick: bool = False,
+) -> Bench:
     """Expand a bench; every name and setting is checked before anything runs.
 
     Args:
@@ -124,7 +133,9 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
     given_arms = list(_given_arms(settings))
     problems: list[str] = []
     if settings.quick is not None:
-        problems += unknown_names(settings.quick.arms, (arm.name for arm in given_arms), "arm")
+        problems += unknown_names(
+            settings.quick.arms, (arm.name for arm in given_arms), "arm"
+        )
         if quick and settings.quick.arms is not None:
             given_arms = [arm for arm in given_arms if arm.name in settings.quick.arms]
     no_zero_shot, unknown = _why_no_zero_shot(settings, given_arms, registry)
@@ -133,7 +144,9 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
     problems += _shared_folders(settings, arms)
     if whole.reference is not None:
         all_arms = _with_references(whole, list(_given_arms(whole)), no_zero_shot)
-        problems += unknown_names([whole.reference], (arm.name for arm in all_arms), "arm", where="reference")
+        problems += unknown_names(
+            [whole.reference], (arm.name for arm in all_arms), "arm", where="reference"
+        )
     cells: list[Cell] = []
     problems += _setting_problems(settings, registry)
     if not problems:
@@ -141,12 +154,20 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
             try:
                 cells += _cells(settings, out, data, arm, registry)
             except SimMATError as error:
-                problems += [f"arm {arm.name!r} on {data.name!r}: {line}" for line in _lines(error)]
+                problems += [
+                    f"arm {arm.name!r} on {data.name!r}: {line}"
+                    for line in _lines(error)
+                ]
     if quick and not problems and not cells:
-        problems.append("quick selects no cell: none of its arms runs on its data sets; change [quick]")
+        problems.append(
+            "quick selects no cell: none of its arms runs on its data sets; change [quick]"
+        )
     # Without cells the score is checked against one-click, the protocol with the most metrics.
     protocols = {cell.config.protocol for cell in cells} or {"one-click"}
-    problems += filter(None, (unknown_metric(settings.score, protocol) for protocol in sorted(protocols)))
+    problems += filter(
+        None,
+        (unknown_metric(settings.score, protocol) for protocol in sorted(protocols)),
+    )
     if problems:
         raise ConfigError(listed(str(path), problems))
     return Bench(settings, path, out, tuple(arms), tuple(cells), no_zero_shot)
@@ -158,7 +179,9 @@ def _why_no_zero_shot(
     """Return foundation model -> why it has no zero-shot score, and the problems of models that are not known."""
     reasons: dict[str, str] = {}
     problems: list[str] = []
-    for foundation in dict.fromkeys([*(arm.foundation for arm in arms), *settings.checkpoints]):
+    for foundation in dict.fromkeys(
+        [*(arm.foundation for arm in arms), *settings.checkpoints]
+    ):
         own = [arm for arm in arms if arm.foundation == foundation]
         try:
             spec = registry.foundation(foundation, fetch=True)
@@ -174,8 +197,12 @@ def _why_no_zero_shot(
     return reasons, problems
 
 
-def _pairs(settings: BenchSettings, arms: Sequence[Arm]) -> Iterator[tuple[DataSet, Arm]]:
-    return ((data, arm) for data in settings.data for arm in arms if data.name in arm.on)
+def _pairs(
+    settings: BenchSettings, arms: Sequence[Arm]
+) -> Iterator[tuple[DataSet, Arm]]:
+    return (
+        (data, arm) for data in settings.data for arm in arms if data.name in arm.on
+    )
 
 
 def _shared_folders(settings: BenchSettings, arms: Sequence[Arm]) -> Iterator[str]:
@@ -205,28 +232,58 @@ def slug(name: str) -> str:
 def _given_arms(settings: BenchSettings) -> Iterator[Arm]:
     """Yield the arms of the grids, then the single ones."""
 
-    def arm(table: Grid | ArmSettings, name: str, foundation: str | None, options: dict[str, Any], **more: Any) -> Arm:
+    def arm(
+        table: Grid | ArmSettings,
+        name: str,
+        foundation: str | None,
+        options: dict[str, Any],
+        **more: Any,
+    ) -> Arm:
         return Arm(
             name,
             foundation or settings.foundation,
             options,
             seeds=tuple(dict.fromkeys(table.seeds or settings.seeds)),
             rates=tuple(dict.fromkeys(table.lr or settings.lr or (None,))),
-            on=tuple(data.name for data in settings.data if table.on is None or data.name in table.on),
+            on=tuple(
+                data.name
+                for data in settings.data
+                if table.on is None or data.name in table.on
+            ),
             **more,
         )
 
     for grid in settings.grid:
-        subsets: list[dict[str, Any]] = [{"train_images": number} for number in grid.train_images or ()]
-        subsets = subsets or [{} if share == 1 else {"train_share": share} for share in grid.train_share or (1.0,)]
+        subsets: list[dict[str, Any]] = [
+            {"train_images": number} for number in grid.train_images or ()
+        ]
+        subsets = subsets or [
+            {} if share == 1 else {"train_share": share}
+            for share in grid.train_share or (1.0,)
+        ]
         for foundation, mat, tune, subset in product(
-            grid.foundation or (None,), dict.fromkeys(grid.mat), dict.fromkeys(grid.tune), subsets
+            grid.foundation or (None,),
+            dict.fromkeys(grid.mat),
+            dict.fromkeys(grid.tune),
+            subsets,
         ):
             name = f"{mat} + {tune}{_subset_name(subset)}"
-            yield arm(grid, name, foundation, {**grid.options, "mat": mat, "tune": tune, **subset})
+            yield arm(
+                grid,
+                name,
+                foundation,
+                {**grid.options, "mat": mat, "tune": tune, **subset},
+            )
     for one in settings.arm:
         options = dict(one.options)
-        yield arm(one, one.name, one.foundation, options, steps_factor=one.steps_factor, peer=one.peer)
+        yield arm(
+            one,
+            one.name,
+            one.foundation,
+            options,
+            steps_factor=one.steps_factor,
+            peer=one.peer,
+        )
 
 
 def _subset_name(subset: dict[str, Any]) -> str:
@@ -235,26 +292,61 @@ def _subset_name(subset: dict[str, Any]) -> str:
     return f" @ {100 * subset['train_share']:g}%" if "train_share" in subset else ""
 
 
-def _with_references(settings: BenchSettings, arms: Sequence[Arm], no_zero_shot: dict[str, str]) -> Iterator[Arm]:
+def _with_references(
+    settings: BenchSettings, arms: Sequence[Arm], no_zero_shot: dict[str, str]
+) -> Iterator[Arm]:
     """Yield the arms, with missing zero-shot and from-scratch arms before those of each foundation model."""
     for foundation in dict.fromkeys(arm.foundation for arm in arms):
         own = [arm for arm in arms if arm.foundation == foundation]
         compared = [arm for arm in own if not arm.peer]
-        on = tuple(data.name for data in settings.data if any(data.name in arm.on for arm in compared))
+        on = tuple(
+            data.name
+            for data in settings.data
+            if any(data.name in arm.on for arm in compared)
+        )
         if on and foundation not in no_zero_shot:
-            yield Arm(ZERO_SHOT, foundation, {"mat": "zeroshot", "tune": "frozen"}, on=on, kind=ZERO_SHOT)
+            yield Arm(
+                ZERO_SHOT,
+                foundation,
+                {"mat": "zeroshot", "tune": "frozen"},
+                on=on,
+                kind=ZERO_SHOT,
+            )
         for number, share in dict.fromkeys(arm.subset for arm in compared):
             measured = [arm for arm in compared if arm.subset == (number, share)]
-            there = {name for arm in measured if arm.from_scratch and arm.steps_factor == 1 for name in arm.on}
-            places = tuple(name for name in on if name not in there and any(name in arm.on for arm in measured))
+            there = {
+                name
+                for arm in measured
+                if arm.from_scratch and arm.steps_factor == 1
+                for name in arm.on
+            }
+            places = tuple(
+                name
+                for name in on
+                if name not in there and any(name in arm.on for arm in measured)
+            )
             if not places:
                 continue
             subset = {
-                key: value for key, value in zip(SUBSET_OPTIONS, (number, share), strict=True) if value is not None
+                key: value
+                for key, value in zip(SUBSET_OPTIONS, (number, share), strict=True)
+                if value is not None
             }
             seeds = tuple(dict.fromkeys(seed for arm in measured for seed in arm.seeds))
-            options = {"mat": "mat-residual", "tune": "full", "from_scratch": True, **subset}
-            yield Arm(SCRATCH + _subset_name(subset), foundation, options, seeds, settings.scratch_lr, places)
+            options = {
+                "mat": "mat-residual",
+                "tune": "full",
+                "from_scratch": True,
+                **subset,
+            }
+            yield Arm(
+                SCRATCH + _subset_name(subset),
+                foundation,
+                options,
+                seeds,
+                settings.scratch_lr,
+                places,
+            )
         yield from sorted(own, key=lambda arm: not arm.from_scratch)
 
 
@@ -263,7 +355,10 @@ def _setting_problems(settings: BenchSettings, registry: Registry) -> Iterator[s
     parts: list[tuple[str, dict[str, Any]]] = [("train", settings.train.options)]
     parts += [("quick", settings.quick.options)] if settings.quick is not None else []
     parts += [(f"data {data.name!r}", data.options) for data in settings.data]
-    parts += [(f"grid {number}", grid.options) for number, grid in enumerate(settings.grid, start=1)]
+    parts += [
+        (f"grid {number}", grid.options)
+        for number, grid in enumerate(settings.grid, start=1)
+    ]
     parts += [(f"arm {arm.name!r}", arm.options) for arm in settings.arm]
     for where, options in parts:
         try:
@@ -278,23 +373,46 @@ def _setting_problems(settings: BenchSettings, registry: Registry) -> Iterator[s
             yield f"data {data.name!r}: {error}"
 
 
-def _cells(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, registry: Registry) -> Iterator[Cell]:
+def _cells(
+    settings: BenchSettings, out: Path, data: DataSet, arm: Arm, registry: Registry
+) -> Iterator[Cell]:
     from simmat.model import check_image_size
 
     for seed, lr in product(arm.seeds, arm.rates):
-        rate = "" if lr is None else f"_lr-{lr:g}" if float(f"{lr:g}") == lr else f"_lr-{lr!r}"
+        rate = (
+            ""
+            if lr is None
+            else f"_lr-{lr:g}"
+            if float(f"{lr:g}") == lr
+            else f"_lr-{lr!r}"
+        )
         folder = out / "cells" / _folder(data, arm) / f"seed-{seed}{rate}"
         values = _values(settings, out, data, arm, folder) | {"seed": seed, "lr": lr}
         config = TrainConfig.model_validate(values, context="settings")
         spec = registry.foundation(config.foundation)
-        complete_options(registry.transfer_layer(config.mat or spec.mat), config.mat_options)
+        complete_options(
+            registry.transfer_layer(config.mat or spec.mat), config.mat_options
+        )
         complete_options(registry.tuner(config.tune or spec.tune), config.tune_options)
         check_image_size(spec, config.image_size or spec.image_size)
         weights = _weights_sha256(spec, config, folder)
-        yield Cell(data.name, arm.name, arm.foundation, arm.kind, seed, lr, config, folder, data.simulate, weights)
+        yield Cell(
+            data.name,
+            arm.name,
+            arm.foundation,
+            arm.kind,
+            seed,
+            lr,
+            config,
+            folder,
+            data.simulate,
+            weights,
+        )
 
 
-def _weights_sha256(spec: FoundationSpec, config: TrainConfig, cell: Path) -> str | None:
+def _weights_sha256(
+    spec: FoundationSpec, config: TrainConfig, cell: Path
+) -> str | None:
     """Return the sha256 of the weights that a run starts from, which is one of the cell's settings.
 
     For a missing checkpoint it is the one written in the cell: a report needs no checkpoint, and a run checks for it.
@@ -305,14 +423,19 @@ def _weights_sha256(spec: FoundationSpec, config: TrainConfig, cell: Path) -> st
         return _file_sha256(config.checkpoint)
     settings = CellFolder(cell).settings
     if config.checkpoint is not None and settings.is_file():
-        return cast(str | None, read_cell_file(settings, CellSettings)["settings"].get("weights"))
+        return cast(
+            str | None,
+            read_cell_file(settings, CellSettings)["settings"].get("weights"),
+        )
     return spec.weights.sha256 if spec.weights is not None else None
 
 
 _file_sha256 = cache(sha256_of)
 
 
-def _values(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, folder: Path) -> dict[str, Any]:
+def _values(
+    settings: BenchSettings, out: Path, data: DataSet, arm: Arm, folder: Path
+) -> dict[str, Any]:
     """Return the settings of one run; those of the arm replace those of the data set, which replace the common ones."""
     values: dict[str, Any] = {
         **merged(settings.train.options, data.options, arm.options),
@@ -322,7 +445,8 @@ def _values(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, folder:
         "out": folder / "run",
     }
     values.setdefault("pictures", False)
-    values.setdefault("heads", "prompt")  # the compared networks must not depend on the card
+    # the compared networks must not depend on the card
+    values.setdefault("heads", "prompt")
     values.setdefault("mat", "mat-residual")  # the same for every foundation model
     if not values.get("from_scratch"):
         values.setdefault("tune", "lora")
@@ -332,7 +456,9 @@ def _values(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, folder:
         values["checkpoint"] = settings.checkpoints[arm.foundation]
     if arm.steps_factor != 1:
         plain = TrainConfig.model_validate(values)
-        measure, base = ("steps", plain.steps) if plain.epochs is None else ("epochs", plain.epochs)
+        measure, base = (
+            ("steps", plain.steps) if plain.epochs is None else ("epochs", plain.epochs)
+        )
         values[measure] = max(round((base or 1) * arm.steps_factor), 1)
     return values
 

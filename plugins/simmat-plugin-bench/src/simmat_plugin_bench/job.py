@@ -24,7 +24,13 @@ from simmat import training
 from simmat.bundle import find_bundle, load_bundle
 from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.errors import DataError, SimMATError
-from simmat.evaluation import Scores, evaluate, evaluate_bundle, find_protocol, seen_note
+from simmat.evaluation import (
+    Scores,
+    evaluate,
+    evaluate_bundle,
+    find_protocol,
+    seen_note,
+)
 from simmat.io.files import atomic_write_json, atomic_write_text, remove_temporary
 from simmat.model import assemble, count_parameters
 from simmat.nn.device import pick_device
@@ -32,9 +38,24 @@ from simmat.plugins.registry import Registry, load_plugins
 from simmat.predictor import Predictor
 from simmat.terminal import echo, escaped_streams
 from simmat.threads import peak_memory_bytes
-from simmat.training import Callback, RunFolder, RunInfo, TrainingPlan, fingerprint_in, plan_run
+from simmat.training import (
+    Callback,
+    RunFolder,
+    RunInfo,
+    TrainingPlan,
+    fingerprint_in,
+    plan_run,
+)
 from simmat.types import is_finite_number
-from simmat_plugin_bench.cells import FORMAT, CellFolder, CellResult, CellSettings, Clock, locked, read_cell_file
+from simmat_plugin_bench.cells import (
+    FORMAT,
+    CellFolder,
+    CellResult,
+    CellSettings,
+    Clock,
+    locked,
+    read_cell_file,
+)
 
 LOCK_SECONDS = 120
 """Longest wait for the process of a killed bench to finish its step."""
@@ -50,7 +71,9 @@ class JobCallback(Callback):
     def __init__(self, clock: Path) -> None:
         self.plan: RunInfo | None = None
         self._clock = clock
-        self._before = read_cell_file(clock, Clock)["seconds"] if clock.is_file() else 0.0
+        self._before = (
+            read_cell_file(clock, Clock)["seconds"] if clock.is_file() else 0.0
+        )
         self._began = time.monotonic()
 
     @property
@@ -63,21 +86,33 @@ class JobCallback(Callback):
         self.plan = plan
         for note in plan.notes:
             echo(note)
-        echo(f"from step {plan.first_step} of {plan.steps}, {plan.trainable:,} parameters train, on {plan.device}")
+        echo(
+            f"from step {plan.first_step} of {plan.steps}, {plan.trainable:,} parameters train, on {plan.device}"
+        )
 
-    def validated(self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores) -> None:
+    def validated(
+        self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores
+    ) -> None:
         """Print the score, and save the time."""
-        echo(f"step {step}: validation mIoU {summary['miou_object']:.4f}{' (best)' if best else ''}")
+        echo(
+            f"step {step}: validation mIoU {summary['miou_object']:.4f}{' (best)' if best else ''}"
+        )
         atomic_write_json(self._clock, {"format": FORMAT, "seconds": self.seconds})
 
 
 @escaped_streams()
 def main(arguments: list[str]) -> int:
     """Run the cell; an error in data or settings gives one line in the log and exit code 2."""
-    folder, test, everything = CellFolder(Path(arguments[0])), "--test" in arguments, "--everything" in arguments
+    folder, test, everything = (
+        CellFolder(Path(arguments[0])),
+        "--test" in arguments,
+        "--everything" in arguments,
+    )
     _end_with_parent()
     try:
-        problem = f"another process is running in {folder.root}; wait for it, or stop it"
+        problem = (
+            f"another process is running in {folder.root}; wait for it, or stop it"
+        )
         with locked(folder.lock, problem, timeout_s=LOCK_SECONDS):
             remove_temporary(folder.root, older_than_s=0)
             _run_cell(folder, load_plugins(), test=test, everything=everything)
@@ -90,22 +125,34 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _run_cell(folder: CellFolder, registry: Registry, *, test: bool, everything: bool) -> None:
+def _run_cell(
+    folder: CellFolder, registry: Registry, *, test: bool, everything: bool
+) -> None:
     kind = read_cell_file(folder.settings, CellSettings)["kind"]
     config = load_config(folder.config)
     if test and bundle_is_gone(folder, kind):
-        echo("its bundle was removed when another learning rate was chosen; training again")
+        echo(
+            "its bundle was removed when another learning rate was chosen; training again"
+        )
         shutil.rmtree(folder.run, ignore_errors=True)
         folder.result.unlink()
         folder.clock.unlink(missing_ok=True)
     if not folder.result.is_file():
-        _write(folder, _zero_shot(config, registry) if kind == "zero-shot" else _train(folder, config, registry))
-    RunFolder(folder.run).state.unlink(missing_ok=True)  # large, and not needed after the last step
+        _write(
+            folder,
+            _zero_shot(config, registry)
+            if kind == "zero-shot"
+            else _train(folder, config, registry),
+        )
+    # large, and not needed after the last step
+    RunFolder(folder.run).state.unlink(missing_ok=True)
     result = read_cell_file(folder.result, CellResult)
     if test and result["test"] is None and not result["diverged"]:
         began = time.monotonic()
         if kind == "zero-shot":
-            scores, _ = _score_untrained(plan_run(config, registry), registry, "test", everything=everything)
+            scores, _ = _score_untrained(
+                plan_run(config, registry), registry, "test", everything=everything
+            )
         else:
             scores = _test(folder, config, registry, everything=everything)
         tested = {"test": scores.summary(), "test_ious": scores.by_sample()}
@@ -117,21 +164,33 @@ def bundle_is_gone(folder: CellFolder, kind: str) -> bool:
     if kind != "train" or not folder.result.is_file():
         return False
     result = read_cell_file(folder.result, CellResult)
-    return result["test"] is None and not result["diverged"] and find_bundle(folder.run) is None
+    return (
+        result["test"] is None
+        and not result["diverged"]
+        and find_bundle(folder.run) is None
+    )
 
 
 def _write(folder: CellFolder, result: dict[str, Any]) -> None:
     atomic_write_json(
-        folder.result, {"format": FORMAT, "digest": read_cell_file(folder.settings, CellSettings)["digest"], **result}
+        folder.result,
+        {
+            "format": FORMAT,
+            "digest": read_cell_file(folder.settings, CellSettings)["digest"],
+            **result,
+        },
     )
 
 
-def _train(folder: CellFolder, config: TrainConfig, registry: Registry) -> dict[str, Any]:
+def _train(
+    folder: CellFolder, config: TrainConfig, registry: Registry
+) -> dict[str, Any]:
     run, callback = RunFolder(folder.run), JobCallback(folder.clock)
     diverged = ""
     try:
         if run.config.is_file():
-            atomic_write_text(run.config, dump_toml(config))  # paths and free settings may have changed
+            # paths and free settings may have changed
+            atomic_write_text(run.config, dump_toml(config))
             training.resume(run.root, registry, callback)
         else:
             # A run without a config was killed before its first step and cannot be resumed.
@@ -142,16 +201,29 @@ def _train(folder: CellFolder, config: TrainConfig, registry: Registry) -> dict[
         echo(diverged)
     assert callback.plan is not None  # `resume` and `train` call `started`
     records = [record for record in run.records() if record.get("kind") == "val"]
-    curve = [record for record in records if is_finite_number(record.get("miou_object"))]
+    curve = [
+        record for record in records if is_finite_number(record.get("miou_object"))
+    ]
     if not curve:
-        raise DataError(f"{run.metrics} is damaged: it has no validation; remove {folder.root} and run the bench again")
+        raise DataError(
+            f"{run.metrics} is damaged: it has no validation; remove {folder.root} and run the bench again"
+        )
     # With a dense head the bundle is chosen by the mean of all scores.
-    best = max(curve, key=lambda record: (record.get("score", record["miou_object"]), -record["step"]))
+    best = max(
+        curve,
+        key=lambda record: (
+            record.get("score", record["miou_object"]),
+            -record["step"],
+        ),
+    )
     return {
         "data": {"path": str(config.data), "fingerprint": fingerprint_in(run.state)},
         "diverged": diverged,
         "val": None if diverged else best,
-        "curve": [{"step": record["step"], "miou_object": record["miou_object"]} for record in curve],
+        "curve": [
+            {"step": record["step"], "miou_object": record["miou_object"]}
+            for record in curve
+        ],
         "test": None,
         "trainable": callback.plan.trainable,
         "total": callback.plan.total,
@@ -162,9 +234,13 @@ def _train(folder: CellFolder, config: TrainConfig, registry: Registry) -> dict[
     }
 
 
-def _test(folder: CellFolder, config: TrainConfig, registry: Registry, *, everything: bool) -> Scores:
+def _test(
+    folder: CellFolder, config: TrainConfig, registry: Registry, *, everything: bool
+) -> Scores:
     device = pick_device(config.device)
-    bundle = load_bundle(folder.run, registry, checkpoint=config.checkpoint, device=device)
+    bundle = load_bundle(
+        folder.run, registry, checkpoint=config.checkpoint, device=device
+    )
     dense = bundle.spec.dense is not None
     tuned, _ = evaluate_bundle(
         bundle,
@@ -214,7 +290,14 @@ def _score_untrained(
     samples = plan.val if split == "val" else plan.dataset.split(split)
     predictor = Predictor(model, plan.pipeline, image_side=spec.image_side)
     protocol = find_protocol(config.protocol)
-    scores = evaluate(predictor, plan.dataset, samples, protocol=protocol, everything=everything, registry=registry)
+    scores = evaluate(
+        predictor,
+        plan.dataset,
+        samples,
+        protocol=protocol,
+        everything=everything,
+        registry=registry,
+    )
     return scores, count_parameters(model)[1]
 
 
@@ -239,7 +322,8 @@ def _end_with_parent() -> None:
     def watch() -> None:
         while os.read(0, 1024):
             pass
-        signal.raise_signal(signal.SIGTERM)  # not os.kill, which on Windows ends the process at once
+        # not os.kill, which on Windows ends the process at once
+        signal.raise_signal(signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
 

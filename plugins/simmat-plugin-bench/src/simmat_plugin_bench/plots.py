@@ -10,7 +10,14 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
-from simmat_plugin_report.plots import COLOURS, figure_bytes, legend_below, line_style, new_figure, style_axes
+from simmat_plugin_report.plots import (
+    COLOURS,
+    figure_bytes,
+    legend_below,
+    line_style,
+    new_figure,
+    style_axes,
+)
 
 from simmat.io.files import atomic_write_bytes
 from simmat_plugin_bench.grid import Arm
@@ -42,25 +49,43 @@ def draw_plots(results: Results, folder: Path) -> dict[str, Path]:
 
 def arm_styles(results: Results) -> Styles:
     """Return the style of each family of arms that are trained."""
-    families = dict.fromkeys(family(arm) for arm in results.bench.arms if arm.kind == "train")
-    return {name: {**line_style(i), "marker": _MARKS[i % len(_MARKS)]} for i, name in enumerate(families)}
+    families = dict.fromkeys(
+        family(arm) for arm in results.bench.arms if arm.kind == "train"
+    )
+    return {
+        name: {**line_style(i), "marker": _MARKS[i % len(_MARKS)]}
+        for i, name in enumerate(families)
+    }
 
 
 def family(arm: Arm) -> str:
     """Return a key that is equal for arms that differ only in the number of training images."""
-    options = sorted((key, value) for key, value in arm.options.items() if key not in ("train_images", "train_share"))
+    options = sorted(
+        (key, value)
+        for key, value in arm.options.items()
+        if key not in ("train_images", "train_share")
+    )
     return repr((arm.foundation, arm.kind, arm.steps_factor, arm.rates, options))
 
 
 def _figure(
-    results: Results, sets: Sequence[DataSet], draw: Callable[[Axes, DataSet], None], xlabel: str, ylabel: str
+    results: Results,
+    sets: Sequence[DataSet],
+    draw: Callable[[Axes, DataSet], None],
+    xlabel: str,
+    ylabel: str,
 ) -> Figure | None:
     """Draw a panel for each data set, in rows of `COLUMNS`, and one legend below them; None without a data set."""
     if not sets:
         return None
     columns = min(COLUMNS, len(sets))
     rows = math.ceil(len(sets) / columns)
-    figure = new_figure((max(3.6 * columns, 5.2), 2.9 * rows + 0.19 * math.ceil(len(results.bench.arms) / 3)))
+    figure = new_figure(
+        (
+            max(3.6 * columns, 5.2),
+            2.9 * rows + 0.19 * math.ceil(len(results.bench.arms) / 3),
+        )
+    )
     every: list[Axes] = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     panels = every[: len(sets)]
     for unused in every[len(sets) :]:
@@ -93,7 +118,9 @@ def curves_figure(results: Results, styles: Styles) -> Figure | None:
         _scale_steps(axes, _full(results.of(data)))
 
     every = results.bench.settings.data
-    sets = [data for data in every if any(row.curves for row in _full(results.of(data)))]
+    sets = [
+        data for data in every if any(row.curves for row in _full(results.of(data)))
+    ]
     return _figure(results, sets, draw, "step", "validation mIoU")
 
 
@@ -105,7 +132,13 @@ def _scale_steps(axes: Axes, rows: Sequence[ArmRow]) -> None:
     if min(lengths) > 0 and max(lengths) > 2 * min(lengths):
         first = min(step for steps in curves for step in steps if step > 0)
         axes.set_xscale("symlog", base=2, linthresh=first)
-        ticks = [0, *(first * 2**k for k in range(math.ceil(math.log2(max(lengths) / first)) + 1))]
+        ticks = [
+            0,
+            *(
+                first * 2**k
+                for k in range(math.ceil(math.log2(max(lengths) / first)) + 1)
+            ),
+        ]
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
     else:
@@ -122,8 +155,12 @@ def _draw_curve(axes: Axes, row: ArmRow, label: str, style: Mapping[str, Any]) -
     axes.plot(steps, means, **{**style, "marker": "."}, ms=4, lw=1.6, label=label)
     if len(runs) > 1:
         deviations = [spread.std or 0.0 for spread in spreads]
-        low = [mean - deviation for mean, deviation in zip(means, deviations, strict=True)]
-        high = [mean + deviation for mean, deviation in zip(means, deviations, strict=True)]
+        low = [
+            mean - deviation for mean, deviation in zip(means, deviations, strict=True)
+        ]
+        high = [
+            mean + deviation for mean, deviation in zip(means, deviations, strict=True)
+        ]
         axes.fill_between(steps, low, high, color=style["color"], alpha=0.15, lw=0)
 
 
@@ -147,12 +184,21 @@ def _subset_sizes(results: Results, styles: Styles) -> Figure | None:
                 label=results.label(last).split(" @ ")[0],
             )
         axes.set_xscale("log")
-        numbers = sorted({row.samples for rows in _families(results, data) for row in rows if row.samples})
+        numbers = sorted(
+            {
+                row.samples
+                for rows in _families(results, data)
+                for row in rows
+                if row.samples
+            }
+        )
         axes.set_xticks(numbers, [str(number) for number in numbers])
         axes.xaxis.set_minor_formatter(NullFormatter())
 
     sets = [data for data in results.bench.settings.data if _families(results, data)]
-    return _figure(results, sets, draw, "training images", _short(results.bench.settings.score))
+    return _figure(
+        results, sets, draw, "training images", _short(results.bench.settings.score)
+    )
 
 
 def _families(results: Results, data: DataSet) -> list[list[ArmRow]]:

@@ -38,10 +38,14 @@ class Difference:
 
     def __str__(self) -> str:
         """Format as "+0.053 [-0.010, +0.110]"."""
-        return signed((self.mean, self.interval)) + (f" ({self.state})" if self.state else "")
+        return signed((self.mean, self.interval)) + (
+            f" ({self.state})" if self.state else ""
+        )
 
 
-def differences(results: Results) -> list[tuple[Arm, dict[str, Difference], float | None]]:
+def differences(
+    results: Results,
+) -> list[tuple[Arm, dict[str, Difference], float | None]]:
     """Compare every arm with the reference arm; empty without a reference, or if `--quick` does not run it.
 
     The reference is the arm of this name with the same foundation model, or else the first of this name. The IoU of an
@@ -55,40 +59,83 @@ def differences(results: Results) -> list[tuple[Arm, dict[str, Difference], floa
     name, sets = results.bench.settings.reference, results.bench.settings.data
     having = [arm.foundation for arm in results.bench.arms if arm.name == name]
     for arm in results.bench.arms:
-        foundation = arm.foundation if arm.foundation in having else next(iter(having), None)
+        foundation = (
+            arm.foundation if arm.foundation in having else next(iter(having), None)
+        )
         if foundation is None or (arm.name, arm.foundation) == (name, foundation):
             continue
         # Two arms may have the reference's name: an added one runs where the one in the TOML does not.
         others = {
-            row.data.name: row for row in results.rows if (row.arm.name, row.arm.foundation) == (name, foundation)
+            row.data.name: row
+            for row in results.rows
+            if (row.arm.name, row.arm.foundation) == (name, foundation)
         }
         on = {}
         for data in sets:
             row, reference = results.row(data, arm), others.get(data.name)
-            if row is not None and reference is not None and row.score is not None and reference.score is not None:
-                state = next((one.state for one in (row, reference) if not one.done), "")
-                images = _by_image(row, reference) if results.bench.settings.score == DEFAULT else []
-                on[data.name] = Difference(row.score.mean - reference.score.mean, mean_interval(images), state)
+            if (
+                row is not None
+                and reference is not None
+                and row.score is not None
+                and reference.score is not None
+            ):
+                state = next(
+                    (one.state for one in (row, reference) if not one.done), ""
+                )
+                images = (
+                    _by_image(row, reference)
+                    if results.bench.settings.score == DEFAULT
+                    else []
+                )
+                on[data.name] = Difference(
+                    row.score.mean - reference.score.mean, mean_interval(images), state
+                )
         averaged = [on.get(data.name) for data in sets if data.averaged]
         known = [one.mean for one in averaged if one is not None and not one.state]
         if on:
-            found.append((arm, on, fmean(known) if known and len(known) == len(averaged) else None))
+            found.append(
+                (
+                    arm,
+                    on,
+                    fmean(known) if known and len(known) == len(averaged) else None,
+                )
+            )
     return found
 
 
 def _by_image(row: ArmRow, reference: ArmRow) -> list[list[float]]:
     """Return the IoU difference of each object, by image; empty if the runs do not have the same objects."""
-    if row.ious.keys() != row.scores.keys() or reference.ious.keys() != reference.scores.keys():
+    if (
+        row.ious.keys() != row.scores.keys()
+        or reference.ious.keys() != reference.scores.keys()
+    ):
         return []
     runs = [*row.ious.values(), *reference.ious.values()]
-    if len({frozenset((sample, len(ious)) for sample, ious in run.items()) for run in runs}) != 1:
+    if (
+        len(
+            {
+                frozenset((sample, len(ious)) for sample, ious in run.items())
+                for run in runs
+            }
+        )
+        != 1
+    ):
         return []
-    return [[a - b for a, b in zip(_means(row, sample), _means(reference, sample), strict=True)] for sample in runs[0]]
+    return [
+        [
+            a - b
+            for a, b in zip(_means(row, sample), _means(reference, sample), strict=True)
+        ]
+        for sample in runs[0]
+    ]
 
 
 def _means(row: ArmRow, sample: str) -> list[float]:
     """Return the mean IoU over seeds of each object of a sample."""
-    return [fmean(values) for values in zip(*(ious[sample] for ious in row.ious.values()), strict=True)]
+    return [
+        fmean(values)
+        for values in zip(*(ious[sample] for ious in row.ious.values()), strict=True)
+    ]
 
 
 HEAD = ("arm", "score", "gain", "trainable", "lr", "seconds", "state")
@@ -108,9 +155,14 @@ def tables(results: Results) -> list[tuple[str, Table, str]]:
         note = f"The mean is over {plural(averaged, 'data set')}; the best in each column is marked."
         found.append(("All data sets", overview(results), note))
     if compared := differences(results):
-        head = ("arm", "mean", *(data.name for data in sets))  # the mean comes first, because the table may be wide
+        # the mean comes first, because the table may be wide
+        head = ("arm", "mean", *(data.name for data in sets))
         lines = [
-            (results.label(arm), signed(mean), *(str(on.get(data.name, NONE)) for data in sets))
+            (
+                results.label(arm),
+                signed(mean),
+                *(str(on.get(data.name, NONE)) for data in sets),
+            )
             for arm, on, mean in compared
         ]
         title = f'Difference from "{results.bench.settings.reference}"'
@@ -139,14 +191,26 @@ def data_table(results: Results, data: DataSet, *, waiting: bool = True) -> Tabl
     ]
     several = len({arm.foundation for arm in results.bench.arms}) > 1
     for name, why in results.bench.no_zero_shot.items():
-        lines.append((f"{name}: zero-shot" if several else "zero-shot", *([NONE] * 5), f"none: {why}"))
-    return Table(HEAD, lines, 1, _best(1, [row.score if row.done else None for row in shown]))
+        lines.append(
+            (
+                f"{name}: zero-shot" if several else "zero-shot",
+                *([NONE] * 5),
+                f"none: {why}",
+            )
+        )
+    return Table(
+        HEAD, lines, 1, _best(1, [row.score if row.done else None for row in shown])
+    )
 
 
 def _best(column: int, scores: Sequence[SeedScores | None]) -> set[tuple[int, int]]:
     """Return (row, column) of the highest scores of a column with two or more."""
     means = {row: score.mean for row, score in enumerate(scores) if score is not None}
-    return {(row, column) for row, mean in means.items() if mean == max(means.values())} if len(means) > 1 else set()
+    return (
+        {(row, column) for row, mean in means.items() if mean == max(means.values())}
+        if len(means) > 1
+        else set()
+    )
 
 
 def _rate(row: ArmRow) -> str:
@@ -158,7 +222,12 @@ def _rate(row: ArmRow) -> str:
 def overview(results: Results) -> Table:
     """Return the table arms x data sets, with mean and gain over the averaged ones at the end."""
     sets, arms = results.bench.settings.data, results.bench.arms
-    head = ("arm", *(data.name + ("" if data.averaged else " (not averaged)") for data in sets), "mean", "gain")
+    head = (
+        "arm",
+        *(data.name + ("" if data.averaged else " (not averaged)") for data in sets),
+        "mean",
+        "gain",
+    )
     columns = [[results.row(data, arm) for arm in arms] for data in sets]
     means = [mean_of(results, arm) for arm in arms]
     lines = [
@@ -167,7 +236,10 @@ def overview(results: Results) -> Table:
     ]
     best = _best(len(sets) + 1, [score for score, _, _ in means])
     for number, column in enumerate(columns, start=1):
-        best |= _best(number, [row.score if row is not None and row.done else None for row in column])
+        best |= _best(
+            number,
+            [row.score if row is not None and row.done else None for row in column],
+        )
     return Table(head, lines, 1, best)
 
 
@@ -190,7 +262,9 @@ def mean_of(results: Results, arm: Arm) -> tuple[SeedScores | None, float | None
     done = sum(row.done for row in rows)
     if not rows or done < wanted:
         return None, None, f"{NONE} ({done} of {wanted})" if wanted else NONE
-    score = SeedScores(tuple(fmean(row.scores[seed] for row in rows) for seed in arm.seeds))
+    score = SeedScores(
+        tuple(fmean(row.scores[seed] for row in rows) for seed in arm.seeds)
+    )
     gains = [row.gain for row in rows if row.gain is not None]
     return score, fmean(gains) if len(gains) == len(rows) else None, str(score)
 
@@ -198,9 +272,19 @@ def mean_of(results: Results, arm: Arm) -> tuple[SeedScores | None, float | None
 def markdown(results: Results) -> str:
     """Return all tables as Markdown."""
     settings = results.bench.settings
-    parts = [f"# {settings.title}", f"Score: `{settings.score}` on the test split, mean ± std over seeds.", ""]
+    parts = [
+        f"# {settings.title}",
+        f"Score: `{settings.score}` on the test split, mean ± std over seeds.",
+        "",
+    ]
     for title, table, note in tables(results):
-        parts += [f"## {title}", "", *([note, ""] if note else []), _markdown_table(table), ""]
+        parts += [
+            f"## {title}",
+            "",
+            *([note, ""] if note else []),
+            _markdown_table(table),
+            "",
+        ]
     if failures := [line for row in results.rows for line in row.failures]:
         parts += ["## Failed", "", *(f"```\n{line}\n```" for line in failures), ""]
     return "\n".join(parts)
@@ -257,7 +341,9 @@ _PLOTS = {
 }
 
 
-def write_bench_page(out: Path, results: Results, plots: Mapping[str, Path], source: str) -> Path:
+def write_bench_page(
+    out: Path, results: Results, plots: Mapping[str, Path], source: str
+) -> Path:
     """Write the page.
 
     Args:
@@ -270,15 +356,22 @@ def write_bench_page(out: Path, results: Results, plots: Mapping[str, Path], sou
     sections: list[tuple[str, list[Block]]] = []
     if unfinished := _unfinished(results):
         sections.append(("Not done yet", [unfinished]))
-    sections += [(title, [table, *([note] if note else [])]) for title, table, note in tables(results)]
+    sections += [
+        (title, [table, *([note] if note else [])])
+        for title, table, note in tables(results)
+    ]
     sections += [
         (heading, [Figure(plots[name].read_bytes(), caption, caption)])
         for name, (heading, caption) in _PLOTS.items()
         if name in plots
     ]
-    sections.append(("Failed", [Code(line) for row in results.rows for line in row.failures]))
+    sections.append(
+        ("Failed", [Code(line) for row in results.rows for line in row.failures])
+    )
     sections.append(("What was run", [Code(source)]))
-    return write_sections(out, results.bench.settings.title, _summary(results), sections)
+    return write_sections(
+        out, results.bench.settings.title, _summary(results), sections
+    )
 
 
 def _summary(results: Results) -> str:
@@ -299,7 +392,9 @@ def _unfinished(results: Results) -> list[str]:
     missing: dict[tuple[str, str], list[str]] = {}
     for row in results.rows:
         if not row.done:
-            missing.setdefault((results.label(row.arm), row.state), []).append(row.data.name)
+            missing.setdefault((results.label(row.arm), row.state), []).append(
+                row.data.name
+            )
     every = [data.name for data in results.bench.settings.data]
     return [
         f"{arm} ({state}): {'everywhere' if sets == every else ', '.join(sets)}"
@@ -321,12 +416,18 @@ def write_report(bench: Bench) -> tuple[Results, list[Path]]:
         OutputError: a file cannot be written.
     """
     results = collect(bench)
-    table, csv, results_json = bench.out / "table.md", bench.out / "table.csv", bench.out / RESULTS
+    table, csv, results_json = (
+        bench.out / "table.md",
+        bench.out / "table.csv",
+        bench.out / RESULTS,
+    )
     atomic_write_text(table, markdown(results))
     atomic_write_text(csv, as_csv(results))
     plots = draw_plots(results, bench.out / "plots")
     copy = bench.out / RUN_WITH  # the TOML may have changed since
-    settings = read_bytes(copy if copy.is_file() else bench.path, "bench file").decode("utf-8", "replace")
+    settings = read_bytes(copy if copy.is_file() else bench.path, "bench file").decode(
+        "utf-8", "replace"
+    )
     page = write_bench_page(bench.out / "index.html", results, plots, settings)
     write_results(results_json, results_of(bench.cells))
     return results, [table, csv, results_json, page]

@@ -34,7 +34,9 @@ class SeedScores:
 
     def __str__(self) -> str:
         """Format as "0.512 ± 0.013"."""
-        return f"{self.mean:.3f}" + (f" ± {self.std:.3f}" if self.std is not None else "")
+        return f"{self.mean:.3f}" + (
+            f" ± {self.std:.3f}" if self.std is not None else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,20 @@ class ArmRow:
     @property
     def score(self) -> SeedScores | None:
         """The score over the finished seeds; None if there is none."""
-        return SeedScores(tuple(self.scores[seed] for seed in sorted(self.scores))) if self.scores else None
+        return (
+            SeedScores(tuple(self.scores[seed] for seed in sorted(self.scores)))
+            if self.scores
+            else None
+        )
 
     @property
     def seconds(self) -> float | None:
         """Mean seconds of a run over the finished seeds."""
-        return fmean(result["seconds"] for result in self.results.values()) if self.results else None
+        return (
+            fmean(result["seconds"] for result in self.results.values())
+            if self.results
+            else None
+        )
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -85,13 +95,21 @@ class ArmRow:
     @property
     def curves(self) -> list[dict[int, float]]:
         """Step -> validation mIoU of each seed that has validations."""
-        curves = [result["curve"] for result in self.results.values() if result["curve"]]
-        return [{point["step"]: point["miou_object"] for point in curve} for curve in curves]
+        curves = [
+            result["curve"] for result in self.results.values() if result["curve"]
+        ]
+        return [
+            {point["step"]: point["miou_object"] for point in curve} for curve in curves
+        ]
 
     @property
     def ious(self) -> dict[int, Mapping[str, Sequence[float]]]:
         """Seed -> test sample -> IoU of each object; without seeds whose result has no IoUs."""
-        return {seed: result["test_ious"] for seed, result in self.results.items() if "test_ious" in result}
+        return {
+            seed: result["test_ious"]
+            for seed, result in self.results.items()
+            if "test_ious" in result
+        }
 
     @property
     def val(self) -> float | None:
@@ -143,11 +161,21 @@ def collect(bench: Bench) -> Results:
     """
     rows: list[ArmRow] = []
     for data in bench.settings.data:
-        own = [_row(bench, data, arm) for one, arm in bench.pairs() if one.name == data.name]
-        zero = {row.arm.foundation: row.score for row in own if row.arm.kind == ZERO_SHOT}
+        own = [
+            _row(bench, data, arm)
+            for one, arm in bench.pairs()
+            if one.name == data.name
+        ]
+        zero = {
+            row.arm.foundation: row.score for row in own if row.arm.kind == ZERO_SHOT
+        }
         for row in own:
             base = None if row.arm.kind == ZERO_SHOT else zero.get(row.arm.foundation)
-            rows.append(row if base is None or row.score is None else replace(row, gain=row.score.mean - base.mean))
+            rows.append(
+                row
+                if base is None or row.score is None
+                else replace(row, gain=row.score.mean - base.mean)
+            )
     _check_score(bench, rows)
     return Results(bench, tuple(rows))
 
@@ -155,9 +183,18 @@ def collect(bench: Bench) -> Results:
 def _row(bench: Bench, data: DataSet, arm: Arm) -> ArmRow:
     state = arm_state(bench, data, arm)
     cells = bench.cells_of(data, arm)
-    results = {cell.seed: result for cell in state.chosen if (result := cell.result()) is not None}
-    tested = {seed: result for seed, result in results.items() if result["test"] is not None}
-    figures = {seed: dict(metrics_of(result["test"])).get(bench.settings.score) for seed, result in tested.items()}
+    results = {
+        cell.seed: result
+        for cell in state.chosen
+        if (result := cell.result()) is not None
+    }
+    tested = {
+        seed: result for seed, result in results.items() if result["test"] is not None
+    }
+    figures = {
+        seed: dict(metrics_of(result["test"])).get(bench.settings.score)
+        for seed, result in tested.items()
+    }
     scores = {seed: figure for seed, figure in figures.items() if figure is not None}
     return ArmRow(
         data=data,
@@ -170,7 +207,9 @@ def _row(bench: Bench, data: DataSet, arm: Arm) -> ArmRow:
             for seed, result in tested.items()
             if (figure := val_metric(result["val"], bench.settings.score)) is not None
         },
-        state="every rate diverged" if state.lost else _state(arm, cells, results, len(scores)),
+        state="every rate diverged"
+        if state.lost
+        else _state(arm, cells, results, len(scores)),
         failures=tuple(
             f"{cell.name}: {read_cell_file(cell.folder.failure, Failure)['log']}"
             for cell in cells
@@ -183,7 +222,12 @@ def _check_score(bench: Bench, rows: list[ArmRow]) -> None:
     """Check that some result has the requested score."""
     score = bench.settings.score
     none_of_zero_shot = score.startswith((EVERYTHING, SEMANTIC))
-    lacking = [row for row in rows if row.state == _NO_METRIC and not (none_of_zero_shot and row.arm.kind == ZERO_SHOT)]
+    lacking = [
+        row
+        for row in rows
+        if row.state == _NO_METRIC
+        and not (none_of_zero_shot and row.arm.kind == ZERO_SHOT)
+    ]
     if not lacking or any(row.scores for row in rows):
         return
     numbers: dict[str, float] = {}
@@ -191,10 +235,14 @@ def _check_score(bench: Bench, rows: list[ArmRow]) -> None:
         for cell in bench.cells_of(row.data, row.arm):
             if (result := cell.result()) is not None and result["test"] is not None:
                 numbers |= dict(metrics_of(result["test"]))
-    raise ConfigError(f"score = {score!r} is not a metric of these results{hint(score, numbers)}")
+    raise ConfigError(
+        f"score = {score!r} is not a metric of these results{hint(score, numbers)}"
+    )
 
 
-def _state(arm: Arm, cells: list[Cell], results: Mapping[int, Mapping[str, Any]], done: int) -> str:
+def _state(
+    arm: Arm, cells: list[Cell], results: Mapping[int, Mapping[str, Any]], done: int
+) -> str:
     if done == len(arm.seeds):
         return "done"
     if not done and any(result["test"] is not None for result in results.values()):

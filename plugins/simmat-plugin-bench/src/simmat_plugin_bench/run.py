@@ -25,7 +25,12 @@ from simmat.data.index import DatasetDigest, digest_dataset
 from simmat.documents import listed
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError, all_problems
 from simmat.evaluation import nothing_to_score
-from simmat.io.files import atomic_write_json, atomic_write_text, check_writable, recover_folder
+from simmat.io.files import (
+    atomic_write_json,
+    atomic_write_text,
+    check_writable,
+    recover_folder,
+)
 from simmat.plugins.registry import Registry
 from simmat.threads import THREADS_VARIABLE, threads_are_chosen, usable_cpus
 from simmat.training import RunFolder, changes_noted, fingerprint_in, open_data
@@ -60,11 +65,19 @@ def lock_folder(bench: Bench) -> AbstractContextManager[object]:
     Raises:
         OutputError: it cannot be written, has other content, or another bench runs in it.
     """
-    if bench.out.is_dir() and (found := {file.name for file in bench.out.iterdir()}) and not found & _BENCH_FILES:
-        raise OutputError(f"{bench.out} is not empty and not a bench; choose another --out, or remove it first")
+    if (
+        bench.out.is_dir()
+        and (found := {file.name for file in bench.out.iterdir()})
+        and not found & _BENCH_FILES
+    ):
+        raise OutputError(
+            f"{bench.out} is not empty and not a bench; choose another --out, or remove it first"
+        )
     check_writable(bench.out)
     bench.out.mkdir(parents=True, exist_ok=True)
-    problem = f"another bench is running in {bench.out}; wait for it, or choose another --out"
+    problem = (
+        f"another bench is running in {bench.out}; wait for it, or choose another --out"
+    )
     return locked(bench.out / ".lock", problem)
 
 
@@ -80,7 +93,9 @@ def check_inputs(bench: Bench, cells: Iterable[Cell], registry: Registry) -> Non
     for cell in cells:
         config = cell.config
         if config.checkpoint is not None and not config.checkpoint.is_file():
-            problems.append(f"checkpoint of {cell.foundation}: {config.checkpoint} does not exist")
+            problems.append(
+                f"checkpoint of {cell.foundation}: {config.checkpoint} does not exist"
+            )
         key = _reading(config), config.paste
         if cell.simulate is not None or key in opened:
             continue
@@ -97,7 +112,12 @@ def check_inputs(bench: Bench, cells: Iterable[Cell], registry: Registry) -> Non
 
 
 def ready_to_run(
-    bench: Bench, cells: Sequence[Cell], registry: Registry, *, rerun_changed: bool, echo: Callable[[str], object]
+    bench: Bench,
+    cells: Sequence[Cell],
+    registry: Registry,
+    *,
+    rerun_changed: bool,
+    echo: Callable[[str], object],
 ) -> None:
     """Simulate data sets, and remove or refuse cells that were run with other settings or data.
 
@@ -121,14 +141,25 @@ def ready_to_run(
                 )
             )
         for cell, why in changed:
-            echo(f"removed {cell.name}, which was run with other settings or data: {why}")
+            echo(
+                f"removed {cell.name}, which was run with other settings or data: {why}"
+            )
             shutil.rmtree(cell.root)
 
     clear([(cell, cell.changes()) for cell in cells if cell.state() == "changed"])
     _simulate(bench, {cell.dataset for cell in cells}, registry, echo)
     configs = {_reading(cell.config): cell.config for cell in cells}
-    contents = {key: digest_dataset(open_data(config, registry)) for key, config in configs.items()}
-    clear([(cell, why) for cell in cells if (why := _data_change(cell, contents[_reading(cell.config)]))])
+    contents = {
+        key: digest_dataset(open_data(config, registry))
+        for key, config in configs.items()
+    }
+    clear(
+        [
+            (cell, why)
+            for cell in cells
+            if (why := _data_change(cell, contents[_reading(cell.config)]))
+        ]
+    )
     atomic_write_text(bench.out / RUN_WITH, bench.path.read_text(encoding="utf-8"))
 
 
@@ -138,7 +169,9 @@ def _data_change(cell: Cell, contents: DatasetDigest) -> str:
     if cell.state() in ("open", "changed"):
         return ""
     if cell.folder.result.is_file():  # a cell whose test failed has one, too
-        before = str(read_cell_file(cell.folder.result, CellResult)["data"]["fingerprint"])
+        before = str(
+            read_cell_file(cell.folder.result, CellResult)["data"]["fingerprint"]
+        )
     else:
         try:
             before = fingerprint_in(run.state)
@@ -152,22 +185,43 @@ def _data_change(cell: Cell, contents: DatasetDigest) -> str:
 
 def _reading(config: TrainConfig) -> str:
     """Return a key of all settings that affect how the data is read."""
-    return repr((config.data, config.modality, config.modality_options, config.channels, config.card_overrides()))
+    return repr(
+        (
+            config.data,
+            config.modality,
+            config.modality_options,
+            config.channels,
+            config.card_overrides(),
+        )
+    )
 
 
-def _simulate(bench: Bench, names: Collection[str], registry: Registry, echo: Callable[[str], object]) -> None:
+def _simulate(
+    bench: Bench,
+    names: Collection[str],
+    registry: Registry,
+    echo: Callable[[str], object],
+) -> None:
     """Simulate the data sets of these names, except those already simulated with the present settings."""
     for data in bench.settings.data:
         if data.simulate is None or data.name not in names:
             continue
         folder = recover_folder(bench.out / "data" / slug(data.name))
         made, note = data.simulate, folder.with_name(f"{folder.name}.json")
-        how = json.dumps({"modality": data.modality, **made.model_dump(mode="json")}, sort_keys=True)
+        how = json.dumps(
+            {"modality": data.modality, **made.model_dump(mode="json")}, sort_keys=True
+        )
         if folder.is_dir():
             if note.is_file() and note.read_bytes() == how.encode():
                 continue
             shutil.rmtree(folder)
-        simulate_dataset(registry.modality(data.modality), folder, made.count, made.seed, size_hw=made.size[::-1])
+        simulate_dataset(
+            registry.modality(data.modality),
+            folder,
+            made.count,
+            made.seed,
+            size_hw=made.size[::-1],
+        )
         atomic_write_text(note, how)
         echo(f"simulated {made.count} samples of {data.modality} in {folder}")
 
@@ -196,7 +250,13 @@ class Runner:
         stopped: True after a signal.
     """
 
-    def __init__(self, bench: Bench, slots: list[dict[str, str]], ended: Ended, only: str | None = None) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        slots: list[dict[str, str]],
+        ended: Ended,
+        only: str | None = None,
+    ) -> None:
         self.bench, self.ended, self.only = bench, ended, only
         self.failed: dict[str, str] = {}
         self.stopped = False
@@ -225,14 +285,20 @@ class Runner:
             cell = job.cell
             if not self._free:
                 return
-            if cell.root in busy or cell.name in self.failed or not matches(cell, self.only):
+            if (
+                cell.root in busy
+                or cell.name in self.failed
+                or not matches(cell, self.only)
+            ):
                 continue
             write_cell_settings(cell)
             atomic_write_text(cell.folder.config, dump_toml(cell.config))
             cell.folder.failure.unlink(missing_ok=True)
             variables = self._free.popleft()
             try:
-                process = start_cell(cell.root, variables, test=job.test, everything=everything)
+                process = start_cell(
+                    cell.root, variables, test=job.test, everything=everything
+                )
             except OSError as error:  # such as a full disk
                 self._free.append(variables)
                 self._finish(job, 0.0, 1, f"{type(error).__name__}: {error}")
@@ -247,7 +313,11 @@ class Runner:
             self._free.append(one.variables)
             one.process.communicate()  # closes its standard input
             code = one.process.returncode
-            failure = _last_lines(one.job.cell.folder.log, code) if code and not self.stopped else ""
+            failure = (
+                _last_lines(one.job.cell.folder.log, code)
+                if code and not self.stopped
+                else ""
+            )
             self._finish(one.job, time.monotonic() - one.began, code, failure)
         return bool(ended)
 
@@ -255,7 +325,9 @@ class Runner:
         cell = job.cell
         if failure:
             self.failed[cell.name] = failure
-            atomic_write_json(cell.folder.failure, {"format": FORMAT, "code": code, "log": failure})
+            atomic_write_json(
+                cell.folder.failure, {"format": FORMAT, "code": code, "log": failure}
+            )
         remove_bundles(self.bench, cell)
         self.ended(job, seconds, failure)
 
@@ -265,7 +337,8 @@ class Runner:
         try:
             for one in self.running:
                 if one.process.stdin is not None:
-                    one.process.stdin.close()  # not `terminate`, which on Windows lets nothing be saved
+                    # not `terminate`, which on Windows lets nothing be saved
+                    one.process.stdin.close()
             end = time.monotonic() + GRACE_SECONDS
             while self.running and time.monotonic() < end:
                 self._collect()
@@ -318,7 +391,11 @@ def start_cell(
         variables: additional environment variables.
         everything: find every object of the test split without prompts, too, also by a model without a dense head.
     """
-    flags = [flag for flag, given in (("--test", test), ("--everything", everything)) if given]
+    flags = [
+        flag
+        for flag, given in (("--test", test), ("--everything", everything))
+        if given
+    ]
     with CellFolder(root).log.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "simmat_plugin_bench.job", str(root), *flags],
@@ -326,7 +403,8 @@ def start_cell(
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **variables},
-            start_new_session=True,  # so that Ctrl-C reaches only the bench, which passes it on once
+            # so that Ctrl-C reaches only the bench, which passes it on once
+            start_new_session=True,
         )
 
 
@@ -339,11 +417,22 @@ def process_slots(jobs: int | None) -> list[dict[str, str]]:
     import torch
 
     count = torch.cuda.device_count()
-    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    visible = [
+        name.strip()
+        for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        if name.strip()
+    ]
     if gpus := visible[:count] if visible else list(map(str, range(count))):
-        return [{"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} for slot in range(jobs or len(gpus))]
+        return [
+            {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]}
+            for slot in range(jobs or len(gpus))
+        ]
     jobs = jobs or 1
-    own: dict[str, str] = {} if threads_are_chosen() else {THREADS_VARIABLE: str(max(usable_cpus() // jobs, 1))}
+    own: dict[str, str] = (
+        {}
+        if threads_are_chosen()
+        else {THREADS_VARIABLE: str(max(usable_cpus() // jobs, 1))}
+    )
     return [own] * jobs
 
 
@@ -359,7 +448,10 @@ def _signals(ask: Callable[[], Any]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, lambda *_: ask()) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, lambda *_: ask())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:

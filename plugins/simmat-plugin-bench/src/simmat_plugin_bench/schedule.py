@@ -9,7 +9,13 @@ from typing import Any
 
 from simmat_plugin_bench.cells import Cell
 from simmat_plugin_bench.grid import Arm, Bench
-from simmat_plugin_bench.settings import DEFAULT, EVERYTHING, SEMANTIC, DataSet, metrics_of
+from simmat_plugin_bench.settings import (
+    DEFAULT,
+    EVERYTHING,
+    SEMANTIC,
+    DataSet,
+    metrics_of,
+)
 
 
 @dataclass(frozen=True)
@@ -42,26 +48,39 @@ def arm_state(bench: Bench, data: DataSet, arm: Arm) -> ArmState:
     """
     cells = bench.cells_of(data, arm)
     if len(arm.rates) == 1:
-        return ArmState(tuple(Job(cell, test=True) for cell in cells if _to_do(cell, test=True)), tuple(cells))
+        return ArmState(
+            tuple(Job(cell, test=True) for cell in cells if _to_do(cell, test=True)),
+            tuple(cells),
+        )
     first = [cell for cell in cells if cell.seed == arm.seeds[0]]
     if to_try := [cell for cell in first if cell.state() not in ("trained", "tested")]:
-        jobs = tuple(Job(cell, test=False) for cell in to_try if _to_do(cell, test=False))
+        jobs = tuple(
+            Job(cell, test=False) for cell in to_try if _to_do(cell, test=False)
+        )
         return ArmState(jobs, ())
     best = _best(first, bench.settings.score)
     if best is None:
         return ArmState((), (), lost=True)
     chosen = tuple(cell for cell in cells if cell.lr == best.lr)
-    return ArmState(tuple(Job(cell, test=True) for cell in chosen if _to_do(cell, test=True)), chosen)
+    return ArmState(
+        tuple(Job(cell, test=True) for cell in chosen if _to_do(cell, test=True)),
+        chosen,
+    )
 
 
 def _best(tried: list[Cell], score: str) -> Cell | None:
     """Return the first cell with the best validation score; None if all diverged."""
-    vals = [result["val"] if (result := cell.result()) is not None else None for cell in tried]
+    vals = [
+        result["val"] if (result := cell.result()) is not None else None
+        for cell in tried
+    ]
     figures = [None if val is None else val_metric(val, score) for val in vals]
     # If validation has no such metric, such as AP of every object without a dense head, one click decides.
     if all(figure is None for figure in figures):
         figures = [None if val is None else float(val[DEFAULT]) for val in vals]
-    scores = [-math.inf if value is None or math.isnan(value) else value for value in figures]
+    scores = [
+        -math.inf if value is None or math.isnan(value) else value for value in figures
+    ]
     best = max(scores)
     return tried[scores.index(best)] if best > -math.inf else None
 

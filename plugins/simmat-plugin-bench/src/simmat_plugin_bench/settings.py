@@ -34,7 +34,9 @@ _CLASS = rf"(semantic\.)?iou_by_class\.-?\d+|everything\.by_class\.-?\d+\.({'|'.
 """The classes are unknown until there are scores."""
 
 
-def metrics_of(summary: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+def metrics_of(
+    summary: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, float]]:
     """Yield name and value of each metric of a summary; names in inner tables are like "by_size.small.miou_object"."""
     for name, value in summary.items():
         if isinstance(value, Mapping):
@@ -56,14 +58,22 @@ def unknown_metric(name: str, protocol: str) -> str:
     known = [*(figure for figure, _ in metrics_of(possible)), *_UNPROMPTED]
     if name in known or re.fullmatch(_CLASS, name):
         return ""
-    return f"score = {name!r} is not a metric of protocol {protocol!r}{hint(name, known)}"
+    return (
+        f"score = {name!r} is not a metric of protocol {protocol!r}{hint(name, known)}"
+    )
 
 
 def possible_summary(protocol: Protocol, metrics: Iterable[str]) -> dict[str, Any]:
     """Return a summary with every figure that a protocol gives, and with metrics of masks, all of them 0."""
     from simmat.evaluation import SIZES, ObjectScore, Scores
 
-    zero: dict[str, Any] = {"sample": "", "region": 0, "click_xy": (0.0, 0.0), "iou": 0.0, "predicted_iou": 0.0}
+    zero: dict[str, Any] = {
+        "sample": "",
+        "region": 0,
+        "click_xy": (0.0, 0.0),
+        "iou": 0.0,
+        "predicted_iou": 0.0,
+    }
     figures: dict[str, Any] = {"metrics": dict.fromkeys(metrics)}
     if protocol.grid == "original":
         figures["metrics"] = dict.fromkeys(metrics, 0.0)
@@ -73,8 +83,16 @@ def possible_summary(protocol: Protocol, metrics: Iterable[str]) -> dict[str, An
         figures["clicks"] = (0.0,) * protocol.clicks
     if protocol.repeats:
         draws = (0.0,) * protocol.repeats
-        figures |= {"box": 0.0, "predicted_box": 0.0, "jittered_boxes": draws, "random_clicks": draws}
-    objects = [ObjectScore(**zero, class_id=1, area=low, **figures) for low, _ in SIZES.values()]
+        figures |= {
+            "box": 0.0,
+            "predicted_box": 0.0,
+            "jittered_boxes": draws,
+            "random_clicks": draws,
+        }
+    objects = [
+        ObjectScore(**zero, class_id=1, area=low, **figures)
+        for low, _ in SIZES.values()
+    ]
     return Scores(tuple(objects)).summary()
 
 
@@ -85,7 +103,11 @@ def hint(name: str, known: Iterable[str]) -> str:
 
 
 def unknown_names(
-    names: Iterable[str] | None, known: Iterable[str], what: str, *, where: str = "quick"
+    names: Iterable[str] | None,
+    known: Iterable[str],
+    what: str,
+    *,
+    where: str = "quick",
 ) -> Iterator[str]:
     """Yield an error for each name that is not known."""
     known = list(known)
@@ -123,7 +145,9 @@ def _listed(value: Any) -> Any:
 
 def _named(value: Any) -> Any:
     if isinstance(value, str) and not re.fullmatch(r"[^\W_][\w .,:+@%()=-]*", value):
-        raise ValueError("must start with a letter or digit; also allowed are spaces and . , : + @ % ( ) = - _")
+        raise ValueError(
+            "must start with a letter or digit; also allowed are spaces and . , : + @ % ( ) = - _"
+        )
     return value
 
 
@@ -132,7 +156,8 @@ Listed = Annotated[tuple[Item, ...], Field(strict=False), BeforeValidator(_liste
 Tables = Annotated[
     tuple[Item, ...],
     Field(strict=False),
-    BeforeValidator(lambda value: [value] if isinstance(value, Mapping) else value),  # [grid] for [[grid]]
+    # [grid] for [[grid]]
+    BeforeValidator(lambda value: [value] if isinstance(value, Mapping) else value),
 ]
 Name = Annotated[str, BeforeValidator(_named)]
 Names = Listed[str]
@@ -158,10 +183,18 @@ class Section(StrictModel):
         if not isinstance(values, Mapping):
             return values
         if "options" in values:
-            raise ValueError("has no key 'options'; write settings of simmat train directly into this table")
+            raise ValueError(
+                "has no key 'options'; write settings of simmat train directly into this table"
+            )
         values = TrainConfig.with_current_keys(values)
-        options = {key: value for key, value in values.items() if key in cls.takes and key not in cls.model_fields}
-        return {key: value for key, value in values.items() if key not in options} | {"options": options}
+        options = {
+            key: value
+            for key, value in values.items()
+            if key in cls.takes and key not in cls.model_fields
+        }
+        return {key: value for key, value in values.items() if key not in options} | {
+            "options": options
+        }
 
     @classmethod
     def known_keys(cls) -> list[str]:
@@ -185,7 +218,10 @@ class TrainSettings(Section):
     """Settings of `simmat train` for all arms; those of a data set or an arm take precedence."""
 
     takes: ClassVar[frozenset[str]] = (
-        frozenset(TrainConfig.model_fields) - _BENCH_DECIDES - _NETWORK - set(SUBSET_OPTIONS)
+        frozenset(TrainConfig.model_fields)
+        - _BENCH_DECIDES
+        - _NETWORK
+        - set(SUBSET_OPTIONS)
     )
 
 
@@ -207,7 +243,9 @@ class DataSet(TrainSettings):
     @model_validator(mode="after")
     def _one_source(self) -> DataSet:
         if (self.data is None) == (self.simulate is None):
-            raise ValueError("needs data, a folder, or simulate, as { count = 40, seed = 0 }")
+            raise ValueError(
+                "needs data, a folder, or simulate, as { count = 40, seed = 0 }"
+            )
         return self
 
 
@@ -223,7 +261,10 @@ class Grid(Section):
     """
 
     takes: ClassVar[frozenset[str]] = (
-        frozenset(TrainConfig.model_fields) - _BENCH_DECIDES - set(SUBSET_OPTIONS) - {"from_scratch"}
+        frozenset(TrainConfig.model_fields)
+        - _BENCH_DECIDES
+        - set(SUBSET_OPTIONS)
+        - {"from_scratch"}
     )
 
     foundation: Names | None = None
@@ -238,7 +279,9 @@ class Grid(Section):
     @model_validator(mode="after")
     def _one_measure(self) -> Grid:
         if self.train_images is not None and self.train_share is not None:
-            raise ValueError("has train_images and train_share, which exclude each other; use two grids")
+            raise ValueError(
+                "has train_images and train_share, which exclude each other; use two grids"
+            )
         return self
 
 
@@ -255,7 +298,9 @@ class ArmSettings(Section):
         options: settings of `simmat train` for this arm.
     """
 
-    takes: ClassVar[frozenset[str]] = frozenset(TrainConfig.model_fields) - _BENCH_DECIDES
+    takes: ClassVar[frozenset[str]] = (
+        frozenset(TrainConfig.model_fields) - _BENCH_DECIDES
+    )
 
     name: Name
     foundation: str | None = None
@@ -301,7 +346,9 @@ class BenchSettings(StrictModel):
     seeds: Seeds = (0,)
     lr: Rates | None = None
     scratch_lr: Rates = (3e-4, 1e-3)
-    checkpoints: dict[str, Annotated[Path, Field(strict=False)]] = Field(default_factory=dict)
+    checkpoints: dict[str, Annotated[Path, Field(strict=False)]] = Field(
+        default_factory=dict
+    )
     keep_bundles: bool = True
     train: TrainSettings = TrainSettings()
     data: Annotated[Tables[DataSet], Field(min_length=1)]
@@ -313,7 +360,10 @@ class BenchSettings(StrictModel):
         """Yield unknown names, and a bench without arms."""
         sets = [data.name for data in self.data]
         parts = [(f"arm {arm.name!r}", arm.on) for arm in self.arm]
-        parts += [(f"grid {number}", grid.on) for number, grid in enumerate(self.grid, start=1)]
+        parts += [
+            (f"grid {number}", grid.on)
+            for number, grid in enumerate(self.grid, start=1)
+        ]
         for where, on in parts:
             yield from unknown_names(on, sets, "data set", where=where)
         if self.quick is not None:
@@ -328,14 +378,19 @@ def read_settings(path: Path) -> BenchSettings:
     Raises:
         ConfigError: it cannot be read or is invalid; the message holds every problem.
     """
-    settings = parse(BenchSettings, read_toml(path, "bench", hint="give its TOML file"), str(path))
+    settings = parse(
+        BenchSettings, read_toml(path, "bench", hint="give its TOML file"), str(path)
+    )
     folder, data = path.absolute().parent, []
     try:
         for one in settings.data:
             place = None if one.data is None else folder / with_home(one.data)
             modality = with_absolute_files(one.modality, folder)
             data.append(one.model_copy(update={"data": place, "modality": modality}))
-        checkpoints = {name: folder / with_home(file) for name, file in settings.checkpoints.items()}
+        checkpoints = {
+            name: folder / with_home(file)
+            for name, file in settings.checkpoints.items()
+        }
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     return settings.model_copy(update={"data": tuple(data), "checkpoints": checkpoints})
@@ -355,8 +410,14 @@ def shortened(settings: BenchSettings, path: Path) -> BenchSettings:
         )
     changes: dict[str, object] = {
         "title": f"{settings.title}, quick",
-        "train": settings.train.model_copy(update={"options": merged(settings.train.options, quick.options)}),
-        "data": tuple(data for data in settings.data if quick.data is None or data.name in quick.data),
+        "train": settings.train.model_copy(
+            update={"options": merged(settings.train.options, quick.options)}
+        ),
+        "data": tuple(
+            data
+            for data in settings.data
+            if quick.data is None or data.name in quick.data
+        ),
     }
     if quick.seeds is not None:
         own = {"seeds": None}

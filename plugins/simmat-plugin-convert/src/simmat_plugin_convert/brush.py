@@ -30,13 +30,21 @@ def encode_brush(mask: BoolArray) -> list[int]:
     """
     flat = mask.ravel()
     if flat.size > MAX_PIXELS:
-        raise DataError(f"an image of {flat.size} pixels is too large for Label Studio's brush; write --polygons")
+        raise DataError(
+            f"an image of {flat.size} pixels is too large for Label Studio's brush; write --polygons"
+        )
     longest = 2**_SIZE_BITS // 4
-    starts = np.union1d(np.flatnonzero(np.diff(flat)) + 1, np.arange(0, flat.size, longest))
+    starts = np.union1d(
+        np.flatnonzero(np.diff(flat)) + 1, np.arange(0, flat.size, longest)
+    )
     lengths = 4 * np.diff(starts, append=flat.size)
-    runs = (1 << (_RUN_BITS - 1)) | ((lengths - 1) << 8) | np.where(flat[starts], 255, 0)
+    runs = (
+        (1 << (_RUN_BITS - 1)) | ((lengths - 1) << 8) | np.where(flat[starts], 255, 0)
+    )
     head = ((4 * flat.size) << 21) | ((8 - 1) << 16) | 0xFFFF
-    code: list[int] = np.packbits(np.concatenate([_bits(np.asarray([head]), 53), _bits(runs, _RUN_BITS)])).tolist()
+    code: list[int] = np.packbits(
+        np.concatenate([_bits(np.asarray([head]), 53), _bits(runs, _RUN_BITS)])
+    ).tolist()
     return code
 
 
@@ -78,7 +86,11 @@ def decode_brush(code: object, size_hw: tuple[int, int], where: str) -> BoolArra
         is_run, length = read(1), read(sizes[read(2)]) + 1
         if at + length > count:
             raise DataError(f"{where}: its rle has more values than it says")
-        chunk = read(8) if is_run else np.frombuffer(read(8 * length).to_bytes(length, "big"), np.uint8)
+        chunk = (
+            read(8)
+            if is_run
+            else np.frombuffer(read(8 * length).to_bytes(length, "big"), np.uint8)
+        )
         values[at : at + length] = chunk
         at += length
     return values.reshape(height, width, 4)[..., 3] >= _SEEN

@@ -19,9 +19,18 @@ FORMATS = ("masks", "coco", "labelme", "yolo", "cvat", "label-studio")
 
 @click.command("data convert")
 @click.argument("data", metavar="DIR", type=PATH)
-@click.option("--to", "to", required=True, type=click.Choice(FORMATS), help="The format to write.")
-@click.option("--from", "kind", type=click.Choice(FORMATS), help="The format of DIR; by default found from its files.")
-@click.option("--out", required=True, type=PATH, metavar="DIR", help="A new or empty folder.")
+@click.option(
+    "--to", "to", required=True, type=click.Choice(FORMATS), help="The format to write."
+)
+@click.option(
+    "--from",
+    "kind",
+    type=click.Choice(FORMATS),
+    help="The format of DIR; by default found from its files.",
+)
+@click.option(
+    "--out", required=True, type=PATH, metavar="DIR", help="A new or empty folder."
+)
 @config_options("modality", "modality_options")
 @data_options
 @click.option(
@@ -46,7 +55,9 @@ FORMATS = ("masks", "coco", "labelme", "yolo", "cvat", "label-studio")
     is_flag=True,
     help="Read boxes as filled rectangles; otherwise they are left out, since they are no masks.",
 )
-@click.option("--lossy", is_flag=True, help="Convert even if the format cannot store everything.")
+@click.option(
+    "--lossy", is_flag=True, help="Convert even if the format cannot store everything."
+)
 def command(
     data: Path,
     to: str,
@@ -86,4 +97,6 @@ def command(
         )
     for line in done.notes:
         echo(f"warning: {line}", err=True)
-    echo(f"wrote {done.images} images with {done.objects} objects as {to} to {out} (read as {done.kind})")
+    echo(
+        f"wrote {done.images} images with {done.objects} objects as {to} to {out} (read as {done.kind})"
+    )

@@ -76,35 +76,55 @@ def convert(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} is not an empty folder; choose another one")
     if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
-        raise OutputError(f"--out {out} is inside {data}, whose files are read; choose a folder outside of it")
+        raise OutputError(
+            f"--out {out} is inside {data}, whose files are read; choose a folder outside of it"
+        )
     losses = Losses()
-    found, labels = read_labels(ReaderInput(data, adapter, card or {}, losses, boxes), kind)
+    found, labels = read_labels(
+        ReaderInput(data, adapter, card or {}, losses, boxes), kind
+    )
     if labels.skipped:
         losses.add("images have no mask and are left out", str(data), labels.skipped)
     check_file_names(labels)
     present: set[int | None] = set()
     objects = 0
-    for _, drawn in drawn_labels(labels, upright=to in ROTATED_BY_EXIF):  # find all problems before anything is written
+    # find all problems before anything is written
+    for _, drawn in drawn_labels(labels, upright=to in ROTATED_BY_EXIF):
         present.update(one.class_id for one in drawn.objects)
         objects += len(drawn.objects)
     names = _all_names(labels, present)
     check_names(names, data)
     with atomic_folder(out) as folder:
-        WRITERS[to](WriterInput(folder, labels, names, polygons, images, regions, losses, progress))
+        WRITERS[to](
+            WriterInput(
+                folder, labels, names, polygons, images, regions, losses, progress
+            )
+        )
         if losses.counts and not lossy:
             title = f"{data}: {to} cannot store everything; nothing was written. With --lossy this would be lost:"
             raise ConfigError(all_problems(title, losses.lines()))
-    return Conversion(found, len(labels.items), objects, tuple(filter(None, (labels.note, *losses.lines()))))
+    return Conversion(
+        found,
+        len(labels.items),
+        objects,
+        tuple(filter(None, (labels.note, *losses.lines()))),
+    )
 
 
 def _all_names(labels: Labels, present: set[int | None]) -> dict[int, str]:
     """Return class -> name of all classes, including one for objects without a class."""
     unused = {0, labels.card.ignore} - present
-    names = {number: name for number, name in labels.class_names.items() if number not in unused}
+    names = {
+        number: name
+        for number, name in labels.class_names.items()
+        if number not in unused
+    }
     for number in sorted(number for number in present if number is not None):
         names.setdefault(number, str(number))
     if None in present or not names:
-        free = next(number for number in range(1, len(names) + 2) if number not in names)
+        free = next(
+            number for number in range(1, len(names) + 2) if number not in names
+        )
         if NO_CLASS not in names.values():
             names[free] = NO_CLASS
     return names

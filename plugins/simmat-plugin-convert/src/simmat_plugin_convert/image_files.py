@@ -40,8 +40,11 @@ def check_upright(files: Mapping[str, Path]) -> None:
     path = next(iter(files.values()))
     try:
         with Image.open(path) as picture:
-            has_none = picture.format == "PNG" and "exif" not in picture.info  # looking for one would decode the image
-            turn = 1 if has_none else picture.getexif().get(ExifTags.Base.Orientation, 1)
+            # looking for one would decode the image
+            has_none = picture.format == "PNG" and "exif" not in picture.info
+            turn = (
+                1 if has_none else picture.getexif().get(ExifTags.Base.Orientation, 1)
+            )
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return  # not an image file that these tools can open
     if turn != 1:
@@ -51,7 +54,9 @@ def check_upright(files: Mapping[str, Path]) -> None:
         )
 
 
-def find_image(root: Path, names: Sequence[str], adapter: ModalityAdapter) -> dict[str, Path] | str:
+def find_image(
+    root: Path, names: Sequence[str], adapter: ModalityAdapter
+) -> dict[str, Path] | str:
     """Return source -> file for the first of the relative paths that exists, or a description of the problem.
 
     Args:
@@ -77,7 +82,13 @@ def find_image(root: Path, names: Sequence[str], adapter: ModalityAdapter) -> di
 def path_inside(name: str) -> str | None:
     """Return a relative path in its shortest form, with "/" between folders; None if it leads out of its folder."""
     clean = posixpath.normpath(name.replace("\\", "/"))
-    outside = posixpath.isabs(clean) or clean == ".." or clean.startswith("../") or ":" in clean[:2] or "\0" in clean
+    outside = (
+        posixpath.isabs(clean)
+        or clean == ".."
+        or clean.startswith("../")
+        or ":" in clean[:2]
+        or "\0" in clean
+    )
     return None if outside else clean
 
 

@@ -21,7 +21,13 @@ from simmat.errors import DataError
 from simmat.io.files import atomic_write_text, read_json
 from simmat_plugin_convert.brush import encode_brush
 from simmat_plugin_convert.image_files import stem_of
-from simmat_plugin_convert.labels import NO_CLASS, ClassNumbers, Item, Labels, ReaderInput
+from simmat_plugin_convert.labels import (
+    NO_CLASS,
+    ClassNumbers,
+    Item,
+    Labels,
+    ReaderInput,
+)
 from simmat_plugin_convert.outlines import one_polygon
 from simmat_plugin_convert.shapes import Shapes
 
@@ -54,7 +60,11 @@ class Region(StrictModel, extra="ignore"):
     def label(self) -> str | None:
         """Its class; None if it has none."""
         names = self.value.get(self.type)
-        return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None
+        return (
+            names[0]
+            if isinstance(names, list) and names and isinstance(names[0], str)
+            else None
+        )
 
 
 class _TaskAnnotation(StrictModel, extra="ignore"):
@@ -88,7 +98,9 @@ class Tags:
     kind: str = BRUSH
 
 
-def region_of(instance: Instance, size_hw: tuple[int, int], label: str, tags: Tags, number: str) -> dict[str, Any]:
+def region_of(
+    instance: Instance, size_hw: tuple[int, int], label: str, tags: Tags, number: str
+) -> dict[str, Any]:
     """Return an object as a region of a task.
 
     Args:
@@ -99,7 +111,10 @@ def region_of(instance: Instance, size_hw: tuple[int, int], label: str, tags: Ta
     if tags.kind == BRUSH:
         value = {"format": "rle", "rle": encode_brush(instance.mask(size_hw))}
     else:
-        value = {"points": (one_polygon(instance) * 100 / [width, height]).tolist(), "closed": True}
+        value = {
+            "points": (one_polygon(instance) * 100 / [width, height]).tolist(),
+            "closed": True,
+        }
     return {
         "id": number,
         "type": tags.kind,
@@ -119,7 +134,9 @@ def task_data(sample: str, address: str = ADDRESS) -> dict[str, Any]:
 
 def save_tasks(path: Path, tasks: Sequence[Mapping[str, Any]]) -> None:
     """Write tasks in one line: indented, each byte of a brush would have one."""
-    atomic_write_text(path, json.dumps(tasks, separators=(",", ":"), allow_nan=False) + "\n")
+    atomic_write_text(
+        path, json.dumps(tasks, separators=(",", ":"), allow_nan=False) + "\n"
+    )
 
 
 def label_config(names: Collection[str], kind: str = BRUSH) -> str:
@@ -127,13 +144,24 @@ def label_config(names: Collection[str], kind: str = BRUSH) -> str:
     view = ElementTree.Element("View")
     tags = Tags(kind=kind)
     shapes = "BrushLabels" if kind == BRUSH else "PolygonLabels"
-    for tag, name in ((shapes, tags.labels), ("KeyPointLabels", "click"), ("RectangleLabels", "box")):
+    for tag, name in (
+        (shapes, tags.labels),
+        ("KeyPointLabels", "click"),
+        ("RectangleLabels", "box"),
+    ):
         smart = {} if tag == shapes else {"smart": "true", "smartOnly": "true"}
         ElementTree.SubElement(view, "Header", {"value": name, "size": "6"})
-        listed = ElementTree.SubElement(view, tag, {"name": name, "toName": tags.image, **smart})
+        listed = ElementTree.SubElement(
+            view, tag, {"name": name, "toName": tags.image, **smart}
+        )
         for one in names:
             ElementTree.SubElement(listed, "Label", {"value": one})
-    picture = {"name": tags.image, "value": "$image", "zoom": "true", "zoomControl": "true"}
+    picture = {
+        "name": tags.image,
+        "value": "$image",
+        "zoom": "true",
+        "zoomControl": "true",
+    }
     ElementTree.SubElement(view, "Image", picture)
     ElementTree.indent(view)
     return ElementTree.tostring(view, encoding="unicode") + "\n"
@@ -147,14 +175,23 @@ def read_label_studio(source: ReaderInput) -> Labels:
     """
     paths = task_files(source.root)
     if len(paths) != 1:
-        listed = ", ".join(path.name for path in paths) or f"no {EXPORTS} and no {TASKS_FILE}"
-        raise DataError(f"{source.root}: expected one file of tasks, got {listed}; keep the one to read")
+        listed = (
+            ", ".join(path.name for path in paths)
+            or f"no {EXPORTS} and no {TASKS_FILE}"
+        )
+        raise DataError(
+            f"{source.root}: expected one file of tasks, got {listed}; keep the one to read"
+        )
     where = f"{paths[0]} (as Label Studio exports JSON, not JSON-MIN)"
-    tasks = parse(_Tasks, {"tasks": read_json(paths[0], "tasks of Label Studio")}, where).tasks
+    tasks = parse(
+        _Tasks, {"tasks": read_json(paths[0], "tasks of Label Studio")}, where
+    ).tasks
     card = source.known_card()
     numbers = ClassNumbers(card.class_names)
     dataset = open_images(source.root, source.adapter, source.card)
-    samples = {sample.image_id: sample for sample in (*dataset.samples, *dataset.unlabelled)}
+    samples = {
+        sample.image_id: sample for sample in (*dataset.samples, *dataset.unlabelled)
+    }
     items: list[Item] = []
     skipped = 0
     for task in tasks:
@@ -162,18 +199,26 @@ def read_label_studio(source: ReaderInput) -> Labels:
         where = f"task {name if task.id is None else task.id}"
         done = [one for one in task.annotations if not one.was_cancelled]
         if name not in samples:
-            source.problems.append(f"{paths[0]}: {where}: no image {name!r} in {source.root}, see its field {SAMPLE!r}")
+            source.problems.append(
+                f"{paths[0]}: {where}: no image {name!r} in {source.root}, see its field {SAMPLE!r}"
+            )
         elif not done:
             skipped += 1
         else:
-            source.losses.add("annotations of an image that has another one", where, len(done) - 1)
+            source.losses.add(
+                "annotations of an image that has another one", where, len(done) - 1
+            )
             chosen = next((one for one in done if one.ground_truth), done[-1])
             item = Shapes(source, paths[0], samples[name].files, numbers, where)
             # where shapes and classes are tags of their own, a region is two with the same id
-            classes = {one.id: one.label for one in chosen.result if one.label is not None}
+            classes = {
+                one.id: one.label for one in chosen.result if one.label is not None
+            }
             for number, region in enumerate(chosen.result, start=1):
                 item.check_stated(region.original_height, region.original_width)
-                item.label_studio(number, region.type, region.value, classes.get(region.id, NO_CLASS))
+                item.label_studio(
+                    number, region.type, region.value, classes.get(region.id, NO_CLASS)
+                )
                 if region.image_rotation:
                     source.problems.append(
                         f"{paths[0]}: {where} was labelled on its side; turn it back and label again"
@@ -184,12 +229,25 @@ def read_label_studio(source: ReaderInput) -> Labels:
 
 def task_files(root: Path) -> list[Path]:
     """Return what Label Studio exported, or else the tasks that were written for it."""
-    return sorted(root.glob(EXPORTS)) or [path for path in (root / TASKS_FILE,) if path.is_file()]
+    return sorted(root.glob(EXPORTS)) or [
+        path for path in (root / TASKS_FILE,) if path.is_file()
+    ]
 
 
 def sample_of(data: Mapping[str, Any]) -> str:
     """Return the sample of a task; an uploaded picture has 8 digits and a dash before its own name."""
     if isinstance(name := data.get(SAMPLE), str):
         return name
-    picture = next((value for value in (data.get("image"), *data.values()) if isinstance(value, str)), "")
-    return re.sub(r"^[0-9a-f]{8}-", "", stem_of(posixpath.basename(unquote(urlsplit(picture).path))))
+    picture = next(
+        (
+            value
+            for value in (data.get("image"), *data.values())
+            if isinstance(value, str)
+        ),
+        "",
+    )
+    return re.sub(
+        r"^[0-9a-f]{8}-",
+        "",
+        stem_of(posixpath.basename(unquote(urlsplit(picture).path))),
+    )

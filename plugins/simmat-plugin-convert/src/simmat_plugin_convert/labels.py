@@ -14,7 +14,13 @@ import numpy as np
 from simmat.data.card import DataCard, load_card
 from simmat.data.formats.coco import draw_segmentation, segmentation_problem
 from simmat.data.instances import Instance, region_from_mask
-from simmat.errors import ConfigError, DataError, all_problems, equal_problems, shortened
+from simmat.errors import (
+    ConfigError,
+    DataError,
+    all_problems,
+    equal_problems,
+    shortened,
+)
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import BoolArray
 from simmat_plugin_convert.image_files import check_upright, split_of_name
@@ -86,7 +92,10 @@ class Losses:
 
     def lines(self) -> list[str]:
         """Return the losses, one line each."""
-        return [f"{sum(found.values())} {what} (first: {next(iter(found))})" for what, found in self.counts.items()]
+        return [
+            f"{sum(found.values())} {what} (first: {next(iter(found))})"
+            for what, found in self.counts.items()
+        ]
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,9 @@ class ClassNumbers:
         names: class -> name.
     """
 
-    def __init__(self, card_names: Mapping[int, str], listed: Sequence[str] = ()) -> None:
+    def __init__(
+        self, card_names: Mapping[int, str], listed: Sequence[str] = ()
+    ) -> None:
         self.names = dict(card_names)
         self._numbers = {name: number for number, name in self.names.items()}
         for name in listed:
@@ -126,7 +137,11 @@ class ClassNumbers:
     def number(self, name: str) -> int:
         """Return the number of a class; a class that is not known yet gets a new one."""
         if name not in self._numbers:
-            number = next(value for value in range(1, len(self.names) + 2) if value not in self.names)
+            number = next(
+                value
+                for value in range(1, len(self.names) + 2)
+                if value not in self.names
+            )
             self._numbers[name], self.names[number] = number, name
         return self._numbers[name]
 
@@ -172,10 +187,18 @@ class ReaderInput:
         If no image has a split, and the first folders of all names mean one, these are the splits.
         """
         if self.problems:
-            raise DataError(all_problems(f"{self.root}: {what} that cannot be read:", equal_problems(self.problems)))
+            raise DataError(
+                all_problems(
+                    f"{self.root}: {what} that cannot be read:",
+                    equal_problems(self.problems),
+                )
+            )
         if not items:
             raise DataError(f"{self.root}: {what} name no image")
-        heads = [split_of_name(item.name.split("/")[0]) if "/" in item.name else "" for item in items]
+        heads = [
+            split_of_name(item.name.split("/")[0]) if "/" in item.name else ""
+            for item in items
+        ]
         if all(heads) and not any(item.split for item in items):
             items = [
                 replace(one, name=one.name.partition("/")[2], split=head)
@@ -187,7 +210,11 @@ class ReaderInput:
 
 
 def polygon_region(
-    polygons: Sequence[Sequence[float]], size_hw: tuple[int, int], class_id: int, where: str, losses: Losses
+    polygons: Sequence[Sequence[float]],
+    size_hw: tuple[int, int],
+    class_id: int,
+    where: str,
+    losses: Losses,
 ) -> Instance | None:
     """Return the region inside polygons, each x, y, x, y, … in pixels; None if it contains no pixel centre.
 
@@ -219,14 +246,19 @@ def check_file_names(labels: Labels) -> None:
     Raises:
         ConfigError: some contain control characters or bytes that are not UTF-8.
     """
-    problems = [f"{item.where!r}" for item in labels.items if not _is_writable(item.where)]
+    problems = [
+        f"{item.where!r}" for item in labels.items if not _is_writable(item.where)
+    ]
     if problems:
         title = f"{labels.root}: names of images with characters that other formats cannot store; rename the files:"
         raise ConfigError(all_problems(title, problems))
 
 
 def _is_writable(text: str) -> bool:
-    return not any(ord(one) < 32 or 0x7F <= ord(one) < 0xA0 or 0xD800 <= ord(one) < 0xE000 for one in text)
+    return not any(
+        ord(one) < 32 or 0x7F <= ord(one) < 0xA0 or 0xD800 <= ord(one) < 0xE000
+        for one in text
+    )
 
 
 def check_names(names: Mapping[int, str], root: Path) -> None:
@@ -239,23 +271,37 @@ def check_names(names: Mapping[int, str], root: Path) -> None:
     Raises:
         ConfigError: a name is empty, occurs twice or contains control characters.
     """
-    problems = [f"class {number} has no name" for number, name in names.items() if not name.strip()]
+    problems = [
+        f"class {number} has no name"
+        for number, name in names.items()
+        if not name.strip()
+    ]
     problems += [
         f"class {number}: {name!r} contains a character that cannot be written"
         for number, name in names.items()
         if not _is_writable(name)
     ]
-    problems += [f"{count} classes are named {name!r}" for name, count in Counter(names.values()).items() if count > 1]
+    problems += [
+        f"{count} classes are named {name!r}"
+        for name, count in Counter(names.values()).items()
+        if count > 1
+    ]
     problems += [
         f"class {number} is named {IGNORE!r}, which marks areas to ignore"
         for number, name in names.items()
         if name == IGNORE
     ]
     if problems:
-        raise ConfigError(all_problems(f"{root}: class names that cannot be converted; rename them:", problems))
+        raise ConfigError(
+            all_problems(
+                f"{root}: class names that cannot be converted; rename them:", problems
+            )
+        )
 
 
-def drawn_labels(labels: Labels, *, upright: bool = False) -> Iterator[tuple[Item, ImageLabels]]:
+def drawn_labels(
+    labels: Labels, *, upright: bool = False
+) -> Iterator[tuple[Item, ImageLabels]]:
     """Yield all images with their labels; objects without a class keep None.
 
     Args:
@@ -276,7 +322,11 @@ def drawn_labels(labels: Labels, *, upright: bool = False) -> Iterator[tuple[Ite
         if not problems:
             yield item, drawn
     if problems:
-        raise DataError(all_problems(f"{labels.root}: images and labels that cannot be converted:", problems))
+        raise DataError(
+            all_problems(
+                f"{labels.root}: images and labels that cannot be converted:", problems
+            )
+        )
 
 
 def named_class(instance: Instance, names: Mapping[int, str]) -> str:
@@ -284,7 +334,9 @@ def named_class(instance: Instance, names: Mapping[int, str]) -> str:
     return NO_CLASS if instance.class_id is None else names[instance.class_id]
 
 
-def named_regions(drawn: ImageLabels, names: Mapping[int, str]) -> list[tuple[str, Instance]]:
+def named_regions(
+    drawn: ImageLabels, names: Mapping[int, str]
+) -> list[tuple[str, Instance]]:
     """Return the objects with the names of their classes, followed by the area to `IGNORE` if there is one."""
     area = None if drawn.ignore is None else region_from_mask(drawn.ignore, None)
     named = [(named_class(one, names), one) for one in drawn.objects]

@@ -27,8 +27,12 @@ def part_polygons(instance: Instance) -> list[Ring]:
     y0, x0, _, _ = instance.window
     corner = np.asarray([x0, y0])
     return [
-        joined(_rings(numbered[rows, columns] == number)) + corner + [columns.start, rows.start]
-        for number, (rows, columns) in enumerate(ndimage.find_objects(numbered), start=1)
+        joined(_rings(numbered[rows, columns] == number))
+        + corner
+        + [columns.start, rows.start]
+        for number, (rows, columns) in enumerate(
+            ndimage.find_objects(numbered), start=1
+        )
     ]
 
 
@@ -54,7 +58,8 @@ def joined(rings: Sequence[Ring]) -> Ring:
             count *= 4
         leaves[int(before[0])].append(number)
     path: list[int] = []
-    ahead = list(reversed(range(ends[0])))  # stack of corners; ~corner is a return along a joining line
+    # stack of corners; ~corner is a return along a joining line
+    ahead = list(reversed(range(ends[0])))
     while ahead:
         corner = ahead.pop()
         if corner < 0:
@@ -62,14 +67,19 @@ def joined(rings: Sequence[Ring]) -> Ring:
             continue
         path.append(corner)
         for number in leaves.get(corner, ()):
-            ahead += [~corner, ~starts[number], *reversed(range(starts[number], ends[number]))]
+            ahead += [
+                ~corner,
+                ~starts[number],
+                *reversed(range(starts[number], ends[number])),
+            ]
     return corners[path]
 
 
 def _rings(mask: BoolArray) -> list[Ring]:
     """Return the outer ring of a 4-connected (h, w) mask, then those of its holes."""
     padded = np.pad(mask, 1).astype(np.int8)
-    across, down = np.diff(padded, axis=0)[:, 1:-1], np.diff(padded, axis=1)[1:-1]  # (h + 1, w), (h, w + 1)
+    # (h + 1, w), (h, w + 1)
+    across, down = np.diff(padded, axis=0)[:, 1:-1], np.diff(padded, axis=1)[1:-1]
     follows: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
     for value, step in ((1, 1), (-1, 0)):  # the mask lies on the right of each edge
         for y, x in np.argwhere(across == value).tolist():
@@ -86,8 +96,16 @@ def _rings(mask: BoolArray) -> list[Ring]:
         ring, here, came = [start], start, (1, 0)
         while True:
             ways = follows[here]
-            turn = (-came[1], came[0])  # prefer right turns, so that pixels that touch at a corner stay separate
-            place = next((n for n, way in enumerate(ways) if (way[0] - here[0], way[1] - here[1]) == turn), 0)
+            # prefer right turns, so that pixels that touch at a corner stay separate
+            turn = (-came[1], came[0])
+            place = next(
+                (
+                    n
+                    for n, way in enumerate(ways)
+                    if (way[0] - here[0], way[1] - here[1]) == turn
+                ),
+                0,
+            )
             to = ways.pop(place)
             if not ways:
                 del follows[here]

@@ -19,8 +19,18 @@ from simmat.data.formats.manifest import MANIFEST_FILE
 from simmat.data.samples import SPLITS, SPLITS_FILE, Sample
 from simmat.errors import ConfigError, DataError
 from simmat.io.files import read_bytes, read_json, require_folder
-from simmat_plugin_convert.image_files import find_image, path_inside, split_of_name, stem_of
-from simmat_plugin_convert.label_studio import EXPORTS, TASKS_FILE, read_label_studio, task_files
+from simmat_plugin_convert.image_files import (
+    find_image,
+    path_inside,
+    split_of_name,
+    stem_of,
+)
+from simmat_plugin_convert.label_studio import (
+    EXPORTS,
+    TASKS_FILE,
+    read_label_studio,
+    task_files,
+)
 from simmat_plugin_convert.labels import (
     IGNORE,
     NO_CLASS,
@@ -55,7 +65,9 @@ def formats_in(root: Path) -> list[str]:
         "yolo": any((root / name).is_file() for name in YOLO_FILES),
         "label-studio": task_files(root),
     }
-    return [kind for kind, files in has.items() if files] or ["labelme"] * bool(_labelme_files(root))
+    return [kind for kind, files in has.items() if files] or ["labelme"] * bool(
+        _labelme_files(root)
+    )
 
 
 def read_own(source: ReaderInput) -> Labels:
@@ -64,23 +76,41 @@ def read_own(source: ReaderInput) -> Labels:
     dataset = open_dataset(source.root, source.adapter, {**source.card, **least})
     stated = dataset.card
     if (source.root / CARD_FILE).is_file():
-        stated = load_card(source.root, source.card, defaults={"regions": stated.regions})
+        stated = load_card(
+            source.root, source.card, defaults={"regions": stated.regions}
+        )
     crops = stated.model_copy(update={"crop": None})
     has_splits = not dataset.by_hash or (source.root / SPLITS_FILE).is_file()
     no_class = list(dataset.class_names.values()) == [NO_CLASS]
-    items = [_simmat_item(dataset, sample, has_splits=has_splits, no_class=no_class) for sample in dataset.samples]
+    items = [
+        _simmat_item(dataset, sample, has_splits=has_splits, no_class=no_class)
+        for sample in dataset.samples
+    ]
     names = {} if no_class else dict(dataset.class_names)
     return Labels(source.root, items, names, crops, len(dataset.unlabelled))
 
 
-def _simmat_item(dataset: Dataset, sample: Sample, *, has_splits: bool, no_class: bool) -> Item:
+def _simmat_item(
+    dataset: Dataset, sample: Sample, *, has_splits: bool, no_class: bool
+) -> Item:
     def draw() -> ImageLabels:
         label = dataset.label(sample)
-        objects = tuple(replace(one, class_id=None) for one in label.regions) if no_class else label.regions
-        return ImageLabels(label.size_hw, objects, label.ignore if label.ignore.any() else None)
+        objects = (
+            tuple(replace(one, class_id=None) for one in label.regions)
+            if no_class
+            else label.regions
+        )
+        return ImageLabels(
+            label.size_hw, objects, label.ignore if label.ignore.any() else None
+        )
 
     split = sample.split if has_splits else ""
-    return Item(sample.id.removeprefix(f"{split}/") if split else sample.id, split, sample.files, draw)
+    return Item(
+        sample.id.removeprefix(f"{split}/") if split else sample.id,
+        split,
+        sample.files,
+        draw,
+    )
 
 
 def read_labelme(source: ReaderInput) -> Labels:
@@ -92,14 +122,22 @@ def read_labelme(source: ReaderInput) -> Labels:
         place = path.relative_to(source.root)
         content = read_json(path, "LabelMe json", constants=True)
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
-            source.problems.append(f"{path}: not a LabelMe file; it needs a list 'shapes'")
+            source.problems.append(
+                f"{path}: not a LabelMe file; it needs a list 'shapes'"
+            )
             continue
         image = content.get("imagePath")
         if not isinstance(image, str) or not image:
-            source.problems.append(f"{path}: imagePath must name the image, got {one_line(image)}")
+            source.problems.append(
+                f"{path}: imagePath must name the image, got {one_line(image)}"
+            )
             continue
         folder = place.parent.as_posix()
-        files = find_image(source.root, [posixpath.join(folder, image.replace("\\", "/"))], source.adapter)
+        files = find_image(
+            source.root,
+            [posixpath.join(folder, image.replace("\\", "/"))],
+            source.adapter,
+        )
         if isinstance(files, str):
             source.problems.append(f"{path}: imagePath {files}")
             continue
@@ -112,7 +150,9 @@ def read_labelme(source: ReaderInput) -> Labels:
 
 
 def _labelme_files(root: Path) -> list[Path]:
-    return sorted(path for paths in files_by_stem(root, (".json",)).values() for path in paths)
+    return sorted(
+        path for paths in files_by_stem(root, (".json",)).values() for path in paths
+    )
 
 
 def _listed_classes(root: Path) -> list[str]:
@@ -122,8 +162,14 @@ def _listed_classes(root: Path) -> list[str]:
     try:
         text = read_bytes(root / LABELME_LABELS, "list of classes").decode()
     except UnicodeDecodeError:
-        raise DataError(f"{root / LABELME_LABELS}: not UTF-8; save it as UTF-8") from None
-    return [line for line in text.splitlines() if line.strip() and line not in (*_LABELME_RESERVED, IGNORE)]
+        raise DataError(
+            f"{root / LABELME_LABELS}: not UTF-8; save it as UTF-8"
+        ) from None
+    return [
+        line
+        for line in text.splitlines()
+        if line.strip() and line not in (*_LABELME_RESERVED, IGNORE)
+    ]
 
 
 def read_cvat(source: ReaderInput) -> Labels:
@@ -133,64 +179,103 @@ def read_cvat(source: ReaderInput) -> Labels:
     root = _parse_xml(path)
     if root.tag != "annotations" or (version := root.findtext("version")) != "1.1":
         stated = f"version {version}" if root.tag == "annotations" else f"<{root.tag}>"
-        raise DataError(f"{path}: expected 'CVAT for images 1.1', got {stated}; export it from CVAT in that format")
+        raise DataError(
+            f"{path}: expected 'CVAT for images 1.1', got {stated}; export it from CVAT in that format"
+        )
     if root.find("track") is not None:
-        raise DataError(f"{path}: contains tracks of a video; export it from CVAT as 'CVAT for images 1.1'")
+        raise DataError(
+            f"{path}: contains tracks of a video; export it from CVAT as 'CVAT for images 1.1'"
+        )
     listed = [
-        name for label in root.iter("label") if (name := (label.findtext("name") or "").strip()) and name != IGNORE
+        name
+        for label in root.iter("label")
+        if (name := (label.findtext("name") or "").strip()) and name != IGNORE
     ]
     numbers = ClassNumbers(card.class_names, list(dict.fromkeys(listed)))
     items = []
     splits = [split_of_name(image.get("subset", "")) for image in root.iter("image")]
     for image, split in zip(root.iter("image"), splits, strict=True):
         name = image.get("name", "")
-        folder = [f"images/{split}/{name}", f"images/{image.get('subset')}/{name}"] if split else []
+        folder = (
+            [f"images/{split}/{name}", f"images/{image.get('subset')}/{name}"]
+            if split
+            else []
+        )
         files = (
-            find_image(source.root, [*folder, f"images/{name}", name], source.adapter) if name else "a name is empty"
+            find_image(source.root, [*folder, f"images/{name}", name], source.adapter)
+            if name
+            else "a name is empty"
         )
         if isinstance(files, str):
             source.problems.append(f"{path}: image {image.get('id')}: {files}")
             continue
         item = Shapes(source, path, files, numbers, f"image {name!r}")
-        ordered = sorted(enumerate(image), key=lambda pair: (whole_number(pair[1].get("z_order", "0")) or 0, pair[0]))
+        ordered = sorted(
+            enumerate(image),
+            key=lambda pair: (whole_number(pair[1].get("z_order", "0")) or 0, pair[0]),
+        )
         for number, shape in ordered:
             item.cvat(number, shape)
-        items.append(item.item(stem_of(posixpath.normpath(name)), split if all(splits) else ""))
-        item.check_stated(whole_number(image.get("height", "")), whole_number(image.get("width", "")))
+        items.append(
+            item.item(stem_of(posixpath.normpath(name)), split if all(splits) else "")
+        )
+        item.check_stated(
+            whole_number(image.get("height", "")), whole_number(image.get("width", ""))
+        )
     return source.done(items, numbers, card, "CVAT annotations")
 
 
 def _parse_xml(path: Path) -> ElementTree.Element:
     try:
         text = read_bytes(path, "CVAT xml").decode("utf-8-sig")
-        if "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities can read other files or expand without limit
-            raise DataError(f"{path}: declares a document type or entities, as CVAT never does; export it again")
+        # entities can read other files or expand without limit
+        if "<!DOCTYPE" in text or "<!ENTITY" in text:
+            raise DataError(
+                f"{path}: declares a document type or entities, as CVAT never does; export it again"
+            )
         return ElementTree.fromstring(text)
     except (UnicodeDecodeError, ElementTree.ParseError, ValueError) as error:
-        raise DataError(f"{path}: not an XML file in UTF-8: {error}; export it from CVAT again") from None
+        raise DataError(
+            f"{path}: not an XML file in UTF-8: {error}; export it from CVAT again"
+        ) from None
 
 
 def read_yolo(source: ReaderInput) -> Labels:
     """Read a YOLO data set with polygons: `data.yaml`, `images/`, `labels/`."""
-    path = next(source.root / name for name in YOLO_FILES if (source.root / name).is_file())
+    path = next(
+        source.root / name for name in YOLO_FILES if (source.root / name).is_file()
+    )
     card = source.known_card()
     try:
-        content = yaml.safe_load(read_bytes(path, "yaml file", limit=_MAX_YAML_BYTES).decode())
+        content = yaml.safe_load(
+            read_bytes(path, "yaml file", limit=_MAX_YAML_BYTES).decode()
+        )
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
-        raise DataError(f"{path}: not a yaml file: {' '.join(str(error).split())}") from None
+        raise DataError(
+            f"{path}: not a yaml file: {' '.join(str(error).split())}"
+        ) from None
     if not isinstance(content, dict):
-        raise DataError(f"{path}: must have the keys names, train and val, got {one_line(content)}")
+        raise DataError(
+            f"{path}: must have the keys names, train and val, got {one_line(content)}"
+        )
     names = content.get("names")
     listed = dict(enumerate(names)) if isinstance(names, list) else names
     if (
         not isinstance(listed, dict)
         or not listed
-        or not all(isinstance(key, int) and isinstance(name, str) and name.strip() for key, name in listed.items())
+        or not all(
+            isinstance(key, int) and isinstance(name, str) and name.strip()
+            for key, name in listed.items()
+        )
     ):
-        raise DataError(f"{path}: 'names' must give each class number a name, got {one_line(names)}")
+        raise DataError(
+            f"{path}: 'names' must give each class number a name, got {one_line(names)}"
+        )
     if len(set(listed.values())) < len(listed):
         raise DataError(f"{path}: two classes have the same name: {one_line(names)}")
-    numbers = ClassNumbers(card.class_names, [name for _, name in sorted(listed.items())])
+    numbers = ClassNumbers(
+        card.class_names, [name for _, name in sorted(listed.items())]
+    )
     items: list[Item] = []
     seen: dict[str, str] = {}
     again: list[str] = []
@@ -205,47 +290,80 @@ def read_yolo(source: ReaderInput) -> Labels:
             source.problems.append(files)
             continue
         inner = relative.split("/")
-        place = len(inner) - 1 - inner[::-1].index("images") if "images" in inner else None
+        place = (
+            len(inner) - 1 - inner[::-1].index("images") if "images" in inner else None
+        )
         if place is None:
-            source.problems.append(f"{relative}: a YOLO image must be below a folder images/, its labels below labels/")
+            source.problems.append(
+                f"{relative}: a YOLO image must be below a folder images/, its labels below labels/"
+            )
             continue
-        labels = source.root.joinpath(*inner[:place], "labels", *inner[place + 1 :]).with_suffix(".txt")
+        labels = source.root.joinpath(
+            *inner[:place], "labels", *inner[place + 1 :]
+        ).with_suffix(".txt")
         item = Shapes(source, labels, files, numbers)
         if labels.is_file():
             item.yolo(listed)
         name = stem_of("/".join(inner[place + 1 :]))
         head = name.split("/")[0]
-        items.append(item.item(name.removeprefix(f"{head}/") if split_of_name(head) == split else name, split))
-    note = f"{len(again)} images are in two splits and are kept in the first (first: {again[0]})" if again else ""
+        items.append(
+            item.item(
+                name.removeprefix(f"{head}/") if split_of_name(head) == split else name,
+                split,
+            )
+        )
+    note = (
+        f"{len(again)} images are in two splits and are kept in the first (first: {again[0]})"
+        if again
+        else ""
+    )
     return source.done(items, numbers, card, "YOLO images", note=note)
 
 
-def _yolo_images(source: ReaderInput, path: Path, content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _yolo_images(
+    source: ReaderInput, path: Path, content: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
     """Yield split and relative path of each image; `path` in the file may be of another machine and is ignored."""
     for split in SPLITS:
         given = content.get(split) or []
         for entry in given if isinstance(given, list) else [given]:
             if not isinstance(entry, str):
-                source.problems.append(f"{path}: {split} must name a folder of images, got {one_line(entry)}")
+                source.problems.append(
+                    f"{path}: {split} must name a folder of images, got {one_line(entry)}"
+                )
                 continue
             # Roboflow writes ../images, but the folder is not one level up
-            clean = path_inside(entry.removeprefix("../") if entry.startswith("../images") else entry)
+            clean = path_inside(
+                entry.removeprefix("../") if entry.startswith("../images") else entry
+            )
             if clean is None:
-                source.problems.append(f"{path}: {split} {entry!r} is outside of {source.root}")
+                source.problems.append(
+                    f"{path}: {split} {entry!r} is outside of {source.root}"
+                )
                 continue
             place = source.root / clean
             if place.is_dir():
                 found = files_by_stem(place, source.adapter.sources[0].extensions)
                 if not found:
-                    source.problems.append(f"{path}: {split} {entry!r} contains no image")
+                    source.problems.append(
+                        f"{path}: {split} {entry!r} contains no image"
+                    )
                 files = (file for _, images in sorted(found.items()) for file in images)
-                yield from ((split, file.relative_to(source.root).as_posix()) for file in files)
+                yield from (
+                    (split, file.relative_to(source.root).as_posix()) for file in files
+                )
             elif place.is_file() and place.suffix == ".txt":
-                for line in read_bytes(place, "list of images").decode(errors="replace").splitlines():
+                for line in (
+                    read_bytes(place, "list of images")
+                    .decode(errors="replace")
+                    .splitlines()
+                ):
                     if line.strip():
                         yield split, posixpath.normpath(line.strip().replace("\\", "/"))
             else:
-                source.problems.append(f"{path}: {split} {entry!r}: no such folder in {source.root}")
+                source.problems.append(
+                    f"{path}: {split} {entry!r}: no such folder in {source.root}"
+                )
 
 
 READERS: Mapping[str, Callable[[ReaderInput], Labels]] = {
@@ -277,8 +395,12 @@ def read_labels(source: ReaderInput, kind: str | None) -> tuple[str, Labels]:
             "(label-studio)"
         )
     if kind is None and len(found) > 1:
-        raise DataError(f"{root}: contains labels of {' and '.join(found)}; choose one with --from")
+        raise DataError(
+            f"{root}: contains labels of {' and '.join(found)}; choose one with --from"
+        )
     if kind not in (None, "labelme", *found):
-        raise ConfigError(f"--from {kind}: {root} contains no such labels, but labels of {' and '.join(found)}")
+        raise ConfigError(
+            f"--from {kind}: {root} contains no such labels, but labels of {' and '.join(found)}"
+        )
     kind = kind or found[0]
     return kind, READERS[kind](source)

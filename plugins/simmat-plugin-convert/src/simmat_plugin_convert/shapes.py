@@ -43,9 +43,19 @@ class Shapes:
     """Collects the shapes of one image as functions that draw them."""
 
     def __init__(
-        self, source: ReaderInput, path: Path, files: Mapping[str, Path], numbers: ClassNumbers, inner: str = ""
+        self,
+        source: ReaderInput,
+        path: Path,
+        files: Mapping[str, Path],
+        numbers: ClassNumbers,
+        inner: str = "",
     ) -> None:
-        self._source, self._path, self._files, self._numbers = source, path, files, numbers
+        self._source, self._path, self._files, self._numbers = (
+            source,
+            path,
+            files,
+            numbers,
+        )
         self._where = f"{path}: {inner}" if inner else str(path)
         # Polygons, or what decodes a mask when it is drawn, for the masks of one image in memory.
         self._shapes: dict[_Key, list[Sequence[float]] | Callable[[], _PlacedMask]] = {}
@@ -63,7 +73,11 @@ class Shapes:
 
     def check_stated(self, height: object, width: object) -> None:
         """Add a problem if the size in the labels differs from that of the image."""
-        if self.size_hw != (0, 0) and (height, width) != self.size_hw and (height, width) != (None, None):
+        if (
+            self.size_hw != (0, 0)
+            and (height, width) != self.size_hw
+            and (height, width) != (None, None)
+        ):
             self._source.problems.append(
                 f"{self._where}: the labels are for an image of {width}x{height}, the file "
                 f"{next(iter(self._files.values()))} is {self.size_hw[1]}x{self.size_hw[0]} (width x height)"
@@ -73,20 +87,36 @@ class Shapes:
         """Add a shape of LabelMe."""
         where = f"{self._where}: shape {number}"
         if not isinstance(shape, dict) or not isinstance(shape.get("points"), list):
-            self._source.problems.append(f"{where} needs label and points, got {one_line(shape)}")
+            self._source.problems.append(
+                f"{where} needs label and points, got {one_line(shape)}"
+            )
             return
         label, kind = shape.get("label"), shape.get("shape_type") or "polygon"
         points, group = shape["points"], shape.get("group_id")
         if not isinstance(label, str) or not label.strip():
-            self._source.problems.append(f"{where} has no class name: its label is {one_line(label)}")
-        elif not all(isinstance(p, list) and len(p) == 2 and all(map(is_finite_number, p)) for p in points):
-            self._source.problems.append(f"{where}: points must be pairs of finite numbers, got {one_line(points)}")
+            self._source.problems.append(
+                f"{where} has no class name: its label is {one_line(label)}"
+            )
+        elif not all(
+            isinstance(p, list) and len(p) == 2 and all(map(is_finite_number, p))
+            for p in points
+        ):
+            self._source.problems.append(
+                f"{where}: points must be pairs of finite numbers, got {one_line(points)}"
+            )
         elif kind == "polygon":
             key = (label, ("group", group) if isinstance(group, int | str) else number)
             self._add(key, [value for point in points for value in point])
         elif kind == "mask" and len(points) == 2:
-            corner, text, size_hw = (int(points[0][1]), int(points[0][0])), shape.get("mask"), self.size_hw
-            self._shapes[label, number] = lambda: (corner, _decode_png(text, size_hw, where))
+            corner, text, size_hw = (
+                (int(points[0][1]), int(points[0][0])),
+                shape.get("mask"),
+                self.size_hw,
+            )
+            self._shapes[label, number] = lambda: (
+                corner,
+                _decode_png(text, size_hw, where),
+            )
         elif kind == "rectangle" and len(points) == 2:
             (x0, y0), (x1, y1) = points
             self._box((label, number), (x0, y0, x1 - x0, y1 - y0), where)
@@ -101,33 +131,59 @@ class Shapes:
             if shape.tag not in ("tag", "attribute"):
                 self._source.losses.add(_NO_MASK, where)
         elif not label:
-            self._source.problems.append(f"{where} has no class name: its label is empty")
+            self._source.problems.append(
+                f"{where} has no class name: its label is empty"
+            )
         elif shape.tag == "polygon":
             try:
-                values = [float(v) for pair in shape.get("points", "").split(";") for v in pair.split(",")]
+                values = [
+                    float(v)
+                    for pair in shape.get("points", "").split(";")
+                    for v in pair.split(",")
+                ]
             except ValueError:
-                self._source.problems.append(f"{where}: points must be x,y;x,y;…, got {one_line(shape.get('points'))}")
+                self._source.problems.append(
+                    f"{where}: points must be x,y;x,y;…, got {one_line(shape.get('points'))}"
+                )
                 return
             group = shape.get("group_id")
-            self._add((label, ("group", group) if group and group != "0" else number), values)
+            self._add(
+                (label, ("group", group) if group and group != "0" else number), values
+            )
         elif shape.tag == "box":
             try:
-                x0, y0, x1, y1 = (float(shape.get(name, "")) for name in ("xtl", "ytl", "xbr", "ybr"))
+                x0, y0, x1, y1 = (
+                    float(shape.get(name, "")) for name in ("xtl", "ytl", "xbr", "ybr")
+                )
                 turn = float(shape.get("rotation", "0"))
             except ValueError:
-                self._source.problems.append(f"{where}: xtl, ytl, xbr, ybr and rotation must be numbers")
+                self._source.problems.append(
+                    f"{where}: xtl, ytl, xbr, ybr and rotation must be numbers"
+                )
                 return
-            self._box((label, number), (x0, y0, x1 - x0, y1 - y0), where, turn, ((x0 + x1) / 2, (y0 + y1) / 2))
+            self._box(
+                (label, number),
+                (x0, y0, x1 - x0, y1 - y0),
+                where,
+                turn,
+                ((x0 + x1) / 2, (y0 + y1) / 2),
+            )
         else:
             attributes, size_hw = dict(shape.attrib), self.size_hw
-            self._shapes[label, number] = lambda: _decode_runs(attributes, size_hw, where)
+            self._shapes[label, number] = lambda: _decode_runs(
+                attributes, size_hw, where
+            )
 
     def yolo(self, names: Mapping[int, str]) -> None:
         """Add the polygons of a YOLO file; `names` is class number -> name."""
         try:
             lines = read_bytes(self._path, "YOLO labels").decode().splitlines()
         except (UnicodeDecodeError, DataError) as error:
-            self._source.problems.append(str(error) if isinstance(error, DataError) else f"{self._path}: not text")
+            self._source.problems.append(
+                str(error)
+                if isinstance(error, DataError)
+                else f"{self._path}: not text"
+            )
             return
         height, width = self.size_hw
         for number, line in enumerate(lines, start=1):
@@ -149,31 +205,61 @@ class Shapes:
                     f"{where}: class {kind} has no name in data.yaml; it names {sorted(names)}"
                 )
             elif len(values) == 4:
-                x, y, w, h = (value * side for value, side in zip(values, (width, height) * 2, strict=True))
+                x, y, w, h = (
+                    value * side
+                    for value, side in zip(values, (width, height) * 2, strict=True)
+                )
                 self._box((names[kind], number), (x - w / 2, y - h / 2, w, h), where)
             else:
-                scaled = [value * (height if place % 2 else width) for place, value in enumerate(values)]
+                scaled = [
+                    value * (height if place % 2 else width)
+                    for place, value in enumerate(values)
+                ]
                 self._add((names[kind], number), _exact(scaled))
 
-    def label_studio(self, number: int, kind: str, value: Mapping[str, Any], label: str) -> None:
+    def label_studio(
+        self, number: int, kind: str, value: Mapping[str, Any], label: str
+    ) -> None:
         """Add a region of Label Studio with this class."""
         where, kind = f"{self._where}: region {number}", kind.removesuffix("labels")
         height, width = size_hw = self.size_hw
         try:
             if kind == "brush":
                 code = value.get("rle")
-                self._shapes[label, number] = lambda: ((0, 0), decode_brush(code, size_hw, where))
+                self._shapes[label, number] = lambda: (
+                    (0, 0),
+                    decode_brush(code, size_hw, where),
+                )
             elif kind == "polygon":
-                points = np.asarray(value["points"], np.float64).reshape(-1, 2) * [width / 100, height / 100]
+                points = np.asarray(value["points"], np.float64).reshape(-1, 2) * [
+                    width / 100,
+                    height / 100,
+                ]
                 self._add((label, number), _exact(points.ravel().tolist()))
             elif kind == "rectangle":
-                x, y, w, h = (float(value[name]) for name in ("x", "y", "width", "height"))
-                x, y, w, h = x * width / 100, y * height / 100, w * width / 100, h * height / 100
-                self._box((label, number), (x, y, w, h), where, float(value.get("rotation", 0)), (x, y))
-            elif kind and {"x", "points"} & value.keys():  # not the class of another region, nor of the image
+                x, y, w, h = (
+                    float(value[name]) for name in ("x", "y", "width", "height")
+                )
+                x, y, w, h = (
+                    x * width / 100,
+                    y * height / 100,
+                    w * width / 100,
+                    h * height / 100,
+                )
+                self._box(
+                    (label, number),
+                    (x, y, w, h),
+                    where,
+                    float(value.get("rotation", 0)),
+                    (x, y),
+                )
+            # not the class of another region, nor of the image
+            elif kind and {"x", "points"} & value.keys():
                 self._source.losses.add(_NO_MASK, where)
         except (KeyError, OverflowError, TypeError, ValueError):
-            self._source.problems.append(f"{where}: a {kind} needs its numbers, got {one_line(value)}")
+            self._source.problems.append(
+                f"{where}: a {kind} needs its numbers, got {one_line(value)}"
+            )
 
     def _box(
         self,
@@ -205,18 +291,31 @@ class Shapes:
                 (top, left), crop = shape()
                 region = self._inside(top, left, crop, number, where)
             else:
-                region = polygon_region(shape, self.size_hw, number, where, self._source.losses)
+                region = polygon_region(
+                    shape, self.size_hw, number, where, self._source.losses
+                )
             if region is None:
                 continue
             if key[0] == IGNORE:
                 ignore |= region.mask(self.size_hw)
             else:
-                objects.append(Instance(None if classless else number, region.window, region.crop))
-        return ImageLabels(self.size_hw, tuple(objects), ignore if ignore.any() else None)
+                objects.append(
+                    Instance(None if classless else number, region.window, region.crop)
+                )
+        return ImageLabels(
+            self.size_hw, tuple(objects), ignore if ignore.any() else None
+        )
 
-    def _inside(self, top: int, left: int, crop: Any, number: int, where: str) -> Instance | None:
+    def _inside(
+        self, top: int, left: int, crop: Any, number: int, where: str
+    ) -> Instance | None:
         height, width = self.size_hw
-        if crop.ndim != 2 or min(top, left) < 0 or top + len(crop) > height or left + crop.shape[1] > width:
+        if (
+            crop.ndim != 2
+            or min(top, left) < 0
+            or top + len(crop) > height
+            or left + crop.shape[1] > width
+        ):
             shape = "x".join(map(str, crop.shape[::-1]))
             raise DataError(
                 f"{where}: a mask of {shape} at {left}, {top} is outside of the image, which is {width}x{height}"
@@ -227,18 +326,28 @@ class Shapes:
         return region
 
 
-def turned_box(box_xywh: tuple[float, float, float, float], degrees: float, pivot_xy: tuple[float, float]) -> Any:
+def turned_box(
+    box_xywh: tuple[float, float, float, float],
+    degrees: float,
+    pivot_xy: tuple[float, float],
+) -> Any:
     """Return the corners (4, 2) of a box, x and y in pixels, turned clockwise around a point."""
     x, y, width, height = box_xywh
     sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
-    turn = np.asarray([[cosine, sine], [-sine, cosine]])  # of rows of x and y, which grows downwards
-    corners = np.asarray([[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
+    # of rows of x and y, which grows downwards
+    turn = np.asarray([[cosine, sine], [-sine, cosine]])
+    corners = np.asarray(
+        [[x, y], [x + width, y], [x + width, y + height], [x, y + height]]
+    )
     return (corners - pivot_xy) @ turn + pivot_xy
 
 
 def _exact(values: Sequence[float]) -> list[float]:
     """Return coordinates with those restored that lie on pixel edges, which fractions do not give exactly."""
-    return [float(round(value)) if abs(value - round(value)) < 1e-3 else value for value in values]
+    return [
+        float(round(value)) if abs(value - round(value)) < 1e-3 else value
+        for value in values
+    ]
 
 
 def _decode_png(text: object, size_hw: tuple[int, int], where: str) -> BoolArray:
@@ -252,24 +361,39 @@ def _decode_png(text: object, size_hw: tuple[int, int], where: str) -> BoolArray
         with Image.open(io.BytesIO(raw), formats=["PNG"]) as picture:
             _check_size(picture.size[::-1], size_hw, where)
             return np.asarray(picture) > 0
-    except (binascii.Error, OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
+    except (
+        binascii.Error,
+        OSError,
+        ValueError,
+        TypeError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:
         raise DataError(f"{where}: its mask is not a PNG in base64: {error}") from None
 
 
-def _decode_runs(attributes: Mapping[str, str], size_hw: tuple[int, int], where: str) -> _PlacedMask:
+def _decode_runs(
+    attributes: Mapping[str, str], size_hw: tuple[int, int], where: str
+) -> _PlacedMask:
     """Decode a mask of CVAT and its corner.
 
     Raises:
         DataError: it is invalid, or larger than its image of `size_hw` pixels.
     """
     try:
-        top, left, height, width = (int(attributes.get(name, "")) for name in ("top", "left", "height", "width"))
+        top, left, height, width = (
+            int(attributes.get(name, "")) for name in ("top", "left", "height", "width")
+        )
         runs = [int(text) for text in attributes.get("rle", "").split(",")]
     except ValueError:
-        raise DataError(f"{where}: rle, left, top, width and height must be whole numbers") from None
+        raise DataError(
+            f"{where}: rle, left, top, width and height must be whole numbers"
+        ) from None
     _check_size((height, width), size_hw, where)
     if min(height, width) < 1 or min(runs) < 0 or sum(runs) != height * width:
-        raise DataError(f"{where}: its runs add up to {sum(runs)}, its box has {height * width} pixels")
+        raise DataError(
+            f"{where}: its runs add up to {sum(runs)}, its box has {height * width} pixels"
+        )
     pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return (top, left), pixels.reshape(height, width)
 

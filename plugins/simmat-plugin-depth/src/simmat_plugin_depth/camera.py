@@ -45,7 +45,11 @@ def measured_depth_m(scene: Scene, rng: np.random.Generator) -> Array:
 def dropout_probability(scene: Scene) -> Array:
     """Return (H, W) probability, 0..1, that the surface gives no return."""
     surface = scene.surface
-    cosine = np.einsum("chw,chw->hw", surface.normal, scene.toward_camera()).astype(np.float64).clip(0, 1)
+    cosine = (
+        np.einsum("chw,chw->hw", surface.normal, scene.toward_camera())
+        .astype(np.float64)
+        .clip(0, 1)
+    )
     rough = scene.of_material("roughness").astype(np.float64)
     metal = scene.of_material("extinction") > 1
     clear = scene.of_material("transmits_visible") > 0
@@ -68,14 +72,18 @@ def shadowed(scene: Scene, depth_m: Array) -> BoolArray:
     columns = np.arange(depth_m.shape[1])
     shift = scene.focal_px * BASELINE_M / depth_m
     there = np.where(np.isfinite(depth_m), columns - shift, np.inf)
-    least = np.minimum.accumulate(there[:, ::-1], axis=1)[:, ::-1]  # minimum over all columns from here to the right
+    # minimum over all columns from here to the right
+    least = np.minimum.accumulate(there[:, ::-1], axis=1)[:, ::-1]
     beyond = np.concatenate([least[:, 1:], np.full((len(there), 1), np.inf)], axis=1)
     return np.asarray(beyond < there - 0.5)
 
 
 def _met_depth(scene: Scene, rng: np.random.Generator) -> Array:
     """Return (H, W) depth in metres of the surface that is measured: behind glass the background, or the glass."""
-    front, back = (np.asarray(layer.depth_m, dtype=np.float64) for layer in (scene.surface, scene.behind))
+    front, back = (
+        np.asarray(layer.depth_m, dtype=np.float64)
+        for layer in (scene.surface, scene.behind)
+    )
     clear = scene.of_material("transmits_visible") > 0
     on_glass = ndtr(_patches(front.shape, rng)) < 0.2
     return np.where(clear & ~on_glass, back, front)

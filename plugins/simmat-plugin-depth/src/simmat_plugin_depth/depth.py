@@ -20,10 +20,25 @@ from simmat import (
     WindowedAdapter,
 )
 from simmat.errors import ConfigError, DataError
-from simmat.io.images import Unit, read_image, require_measured, require_one_plane, require_unscaled, write_image
+from simmat.io.images import (
+    Unit,
+    read_image,
+    require_measured,
+    require_one_plane,
+    require_unscaled,
+    write_image,
+)
 from simmat.sensors.normalize import min_max
 from simmat.types import BoolArray, ImageFile
-from simmat_plugin_depth.units import METRE, MILLIMETRE, UNIT_WORDS, UNITS, DepthUnit, read_exr, unit_of
+from simmat_plugin_depth.units import (
+    METRE,
+    MILLIMETRE,
+    UNIT_WORDS,
+    UNITS,
+    DepthUnit,
+    read_exr,
+    unit_of,
+)
 
 if TYPE_CHECKING:
     from simmat_plugin_scenes import Scene
@@ -49,7 +64,9 @@ class Depth(WindowedAdapter):
     """
 
     name = "depth"
-    description = "depth camera in metres: 16-bit integers are mm, floats m (PNG, TIFF, npy, EXR)"
+    description = (
+        "depth camera in metres: 16-bit integers are mm, floats m (PNG, TIFF, npy, EXR)"
+    )
     sources = (Source("depth", ENDINGS),)
     channels = (DEPTH,)
 
@@ -59,7 +76,12 @@ class Depth(WindowedAdapter):
         """Make the sensor; with unit m, PNG is not the default for writing, as whole metres are too coarse."""
         super().__init__(options)
         if self.unit == "m":
-            self.sources = (Source("depth", (".tif", *(ending for ending in ENDINGS if ending != ".tif"))),)
+            self.sources = (
+                Source(
+                    "depth",
+                    (".tif", *(ending for ending in ENDINGS if ending != ".tif")),
+                ),
+            )
 
     def read(self, files: PathsBySource, window: Window | None) -> SensorImage:
         """Read (1, H, W) in metres; a file without a single return in range raises DataError."""
@@ -87,7 +109,9 @@ class Depth(WindowedAdapter):
         """
         from simmat_plugin_depth.camera import measured_depth_m
 
-        image = SensorImage.from_planes(measured_depth_m(scene, rng), (DEPTH,), origin="simulated")
+        image = SensorImage.from_planes(
+            measured_depth_m(scene, rng), (DEPTH,), origin="simulated"
+        )
         if self.unit is None:
             return image
         within = image.data <= (_NO_RETURN - 1) / UNITS[self.unit].per
@@ -143,9 +167,14 @@ class MinMaxDepth(Depth):
         with np.errstate(invalid="ignore"):
             returned = measured(image) & (image.planes > 0)
         if not returned.any():
-            raise DataError(f"{image.path}: no pixel has a depth: all values are 0, negative or not finite")
+            raise DataError(
+                f"{image.path}: no pixel has a depth: all values are 0, negative or not finite"
+            )
         return min_max(
-            SensorImage.from_planes(image.planes, (_ANY,), valid=returned, origin=str(image.path)), self.channels
+            SensorImage.from_planes(
+                image.planes, (_ANY,), valid=returned, origin=str(image.path)
+            ),
+            self.channels,
         )
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
@@ -161,11 +190,15 @@ class MinMaxDepth(Depth):
 def measured(image: ImageFile) -> BoolArray:
     """Return (P, H, W) bool, False where the stored value means that there was no return."""
     stored = image.planes
-    returned: BoolArray = np.isfinite(stored) & (stored.dtype != np.uint16 or stored != _NO_RETURN)
+    returned: BoolArray = np.isfinite(stored) & (
+        stored.dtype != np.uint16 or stored != _NO_RETURN
+    )
     return returned if image.valid is None else returned & image.valid
 
 
-def read_planes(path: Path, nodata: float | None = None, window: Window | None = None) -> ImageFile:
+def read_planes(
+    path: Path, nodata: float | None = None, window: Window | None = None
+) -> ImageFile:
     """Read a depth file of any supported format, or the part in a window; an EXR is read as a whole."""
     return read_exr(path, nodata) if _is_exr(path) else read_image(path, nodata, window)
 
@@ -174,7 +207,9 @@ def _is_exr(path: Path) -> bool:
     return path.suffix.lower() == ".exr"
 
 
-def metres_of(image: ImageFile, unit: Unit, modality: str, *, whole: bool = True) -> SensorImage:
+def metres_of(
+    image: ImageFile, unit: Unit, modality: str, *, whole: bool = True
+) -> SensorImage:
     """Return the (1, H, W) depth in metres of a file with one plane; `modality` is named in messages.
 
     Raises:
@@ -183,7 +218,9 @@ def metres_of(image: ImageFile, unit: Unit, modality: str, *, whole: bool = True
     require_unscaled(image, modality)
     metres = unit.physical(image.planes)
     returned = measured(image)
-    found = SensorImage.from_planes(metres, (DEPTH,), valid=returned, origin=str(image.path))
+    found = SensorImage.from_planes(
+        metres, (DEPTH,), valid=returned, origin=str(image.path)
+    )
     if not whole:
         return found
     advice = f"it was read in {unit.name}; give another unit with --modality-option unit={', '.join(UNITS)}"

@@ -45,10 +45,18 @@ class Intrinsics:
 def points_of(depth_m: Array, camera: Intrinsics) -> Array:
     """Return (3, H, W) points in metres of an (H, W) depth map."""
     rows, columns = np.indices(depth_m.shape)
-    return np.stack([(columns - camera.cx) / camera.fx * depth_m, (rows - camera.cy) / camera.fy * depth_m, depth_m])
+    return np.stack(
+        [
+            (columns - camera.cx) / camera.fx * depth_m,
+            (rows - camera.cy) / camera.fy * depth_m,
+            depth_m,
+        ]
+    )
 
 
-def surface_normals(depth_m: Array, valid: BoolArray, camera: Intrinsics) -> tuple[Array, BoolArray]:
+def surface_normals(
+    depth_m: Array, valid: BoolArray, camera: Intrinsics
+) -> tuple[Array, BoolArray]:
     """Fit a plane to the window around every pixel.
 
     For points P of a plane n·P = d, the reciprocal depth is linear in the pixel coordinates, 1/z = (n/d)·P/z. So a
@@ -76,10 +84,14 @@ def surface_normals(depth_m: Array, valid: BoolArray, camera: Intrinsics) -> tup
         for place, weight in enumerate((1, dx, dy)):
             targets[place] += weight * inverse
     n, sx, sy, sxx, sxy, syy = sums
-    matrices = np.moveaxis(np.array([[n, sx, sy], [sx, sxx, sxy], [sy, sxy, syy]]), (0, 1), (2, 3))  # (H, W, 3, 3)
+    # (H, W, 3, 3)
+    matrices = np.moveaxis(
+        np.array([[n, sx, sy], [sx, sxx, sxy], [sy, sxy, syy]]), (0, 1), (2, 3)
+    )
     fits = valid & (n >= _MIN_PIXELS) & (np.linalg.det(matrices) > 1)
     constant, per_x, per_y = np.zeros((3, height, width))
-    solved = np.linalg.solve(matrices[fits], targets[:, fits].T[..., None])[..., 0]  # (N, 3)
+    # (N, 3)
+    solved = np.linalg.solve(matrices[fits], targets[:, fits].T[..., None])[..., 0]
     constant[fits], per_x[fits], per_y[fits] = solved.T
     rows, columns = np.indices(depth_m.shape)
     at_centre = constant - per_x * (columns - camera.cx) - per_y * (rows - camera.cy)
@@ -114,7 +126,9 @@ def estimate_up(normals: Array) -> Array:
     return np.asarray(up)
 
 
-def hha(depth_m: Array, valid: BoolArray, camera: Intrinsics, up: Array | None = None) -> tuple[Array, BoolArray]:
+def hha(
+    depth_m: Array, valid: BoolArray, camera: Intrinsics, up: Array | None = None
+) -> tuple[Array, BoolArray]:
     """Compute horizontal disparity, height above ground and angle with gravity.
 
     Args:
@@ -134,4 +148,6 @@ def hha(depth_m: Array, valid: BoolArray, camera: Intrinsics, up: Array | None =
     height = np.einsum("c,chw->hw", up, points_of(depth_m, camera))
     ground = np.percentile(height[valid], GROUND_PERCENT) if valid.any() else 0.0
     angle = np.rad2deg(np.arccos(np.einsum("c,chw->hw", up, normals).clip(-1, 1)))
-    return np.stack([1 / depth_m, height - ground, angle]), np.stack([valid, valid, known])
+    return np.stack([1 / depth_m, height - ground, angle]), np.stack(
+        [valid, valid, known]
+    )

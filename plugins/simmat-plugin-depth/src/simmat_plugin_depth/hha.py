@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from simmat import Channel, ModalityAdapter, ModalityOptions, PathsBySource, SensorImage, Source
+from simmat import (
+    Channel,
+    ModalityAdapter,
+    ModalityOptions,
+    PathsBySource,
+    SensorImage,
+    Source,
+)
 from simmat.errors import DataError
 from simmat.io.images import write_image
 from simmat.types import ImageFile
@@ -26,7 +33,9 @@ PHYSICAL = (
     Channel("height", "height_above_ground", "m", valid_range=(-MAX_M, MAX_M)),
     Channel("angle", "angle_with_gravity", "deg", valid_range=(0.0, 180.0)),
 )
-ENCODED = tuple(replace(channel, unit="count", valid_range=(0.0, 255.0)) for channel in PHYSICAL)
+ENCODED = tuple(
+    replace(channel, unit="count", valid_range=(0.0, 255.0)) for channel in PHYSICAL
+)
 ENDINGS = (".tif", ".tiff", ".png", ".npy", ".exr")
 
 
@@ -34,7 +43,8 @@ class HhaOptions(ModalityOptions):
     """How HHA is computed from depth."""
 
     gravity: Literal["estimated", "level"] = Field(
-        "estimated", description="The up direction is estimated from the surfaces, or is that of a level camera."
+        "estimated",
+        description="The up direction is estimated from the surfaces, or is that of a level camera.",
     )
     unit: DepthUnit | None = Field(None, description=UNIT_WORDS)
 
@@ -53,7 +63,9 @@ class Hha(ModalityAdapter):
     Options = HhaOptions
     options: HhaOptions
 
-    def __init__(self, options: HhaOptions | None = None, *, camera: Intrinsics | None = None) -> None:
+    def __init__(
+        self, options: HhaOptions | None = None, *, camera: Intrinsics | None = None
+    ) -> None:
         """Make the sensor; `camera` are the intrinsics of the data card, if it has them."""
         super().__init__(options)
         self.camera = camera
@@ -61,7 +73,10 @@ class Hha(ModalityAdapter):
     def configured(self, card: Mapping[str, Any]) -> Hha:
         """Return the sensor with the intrinsics of the data card."""
         said = card.get("intrinsics")
-        return Hha(self.options, camera=Intrinsics.from_card(said) if said is not None else None)
+        return Hha(
+            self.options,
+            camera=Intrinsics.from_card(said) if said is not None else None,
+        )
 
     def load(self, files: PathsBySource) -> SensorImage:
         """Read (3, H, W).
@@ -74,10 +89,13 @@ class Hha(ModalityAdapter):
         count, dtype = len(image.planes), image.planes.dtype
         if count == 1:
             return self._computed(
-                metres_of(image, unit_of(image, self.options.unit), self.name), self._known_camera(image.path)
+                metres_of(image, unit_of(image, self.options.unit), self.name),
+                self._known_camera(image.path),
             )
         if count == 3 and dtype.kind == "f":
-            return SensorImage.from_planes(image.planes, PHYSICAL, valid=image.valid, origin=str(image.path))
+            return SensorImage.from_planes(
+                image.planes, PHYSICAL, valid=image.valid, origin=str(image.path)
+            )
         if count == 3 and dtype == np.uint8:
             return _encoded(image)
         raise DataError(
@@ -90,14 +108,18 @@ class Hha(ModalityAdapter):
         from simmat_plugin_depth.depth import Depth
 
         height, width = scene.size_hw
-        camera = Intrinsics(scene.focal_px, scene.focal_px, (width - 1) / 2, (height - 1) / 2)
+        camera = Intrinsics(
+            scene.focal_px, scene.focal_px, (width - 1) / 2, (height - 1) / 2
+        )
         return self._computed(Depth().simulate(scene, rng), camera)
 
     def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write a TIFF or npy of three float32 planes, or counts as 8 bits; invalid pixels are NaN, or 0."""
         path = Path(files["hha"])
         if image.channels[0].unit == "count":
-            write_image(path, np.where(image.valid, np.rint(image.data), 0).astype(np.uint8))
+            write_image(
+                path, np.where(image.valid, np.rint(image.data), 0).astype(np.uint8)
+            )
         else:
             write_image(path, np.where(image.valid, image.data, np.float32(np.nan)))
 
@@ -111,15 +133,21 @@ class Hha(ModalityAdapter):
 
     def _computed(self, depth: SensorImage, camera: Intrinsics) -> SensorImage:
         up = np.asarray(LEVEL_UP) if self.options.gravity == "level" else None
-        planes, valid = hha(depth.data[0].astype(np.float64), depth.valid[0], camera, up)
-        return SensorImage.from_planes(planes, PHYSICAL, valid=valid, origin=depth.origin)
+        planes, valid = hha(
+            depth.data[0].astype(np.float64), depth.valid[0], camera, up
+        )
+        return SensorImage.from_planes(
+            planes, PHYSICAL, valid=valid, origin=depth.origin
+        )
 
 
 def _encoded(image: ImageFile) -> SensorImage:
     measured = np.broadcast_to(image.planes.any(axis=0), image.planes.shape)
     if image.valid is not None:
         measured = measured & image.valid
-    return SensorImage.from_planes(image.planes, ENCODED, valid=measured, origin=str(image.path))
+    return SensorImage.from_planes(
+        image.planes, ENCODED, valid=measured, origin=str(image.path)
+    )
 
 
 HHA_MODALITIES: tuple[ModalityAdapter, ...] = (Hha(),)

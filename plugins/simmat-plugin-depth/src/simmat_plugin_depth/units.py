@@ -22,7 +22,13 @@ KITTI = Unit("1/256 m", 256.0)
 KNOWN = {unit.name: unit for unit in (METRE, CENTIMETRE, MILLIMETRE)}
 
 
-UNITS: dict[DepthUnit, Unit] = {"m": METRE, "cm": CENTIMETRE, "mm": MILLIMETRE, "tum": TUM, "kitti": KITTI}
+UNITS: dict[DepthUnit, Unit] = {
+    "m": METRE,
+    "cm": CENTIMETRE,
+    "mm": MILLIMETRE,
+    "tum": TUM,
+    "kitti": KITTI,
+}
 """Values of the option `unit`."""
 UNIT_WORDS = (
     "Unit of the files; tum is 1/5000 m (TUM RGB-D data sets), kitti 1/256 m (KITTI depth maps). The default is the "
@@ -79,15 +85,24 @@ def read_exr(path: Path, nodata: float | None = None) -> ImageFile:
         width, height = (int(length) for length in high - low + 1)
         check_size(path, height, width, count)
         with OpenEXR.File(str(path), separate_channels=True) as opened:
-            channels = {name: np.array(channel.pixels) for name, channel in opened.channels().items()}
+            channels = {
+                name: np.array(channel.pixels)
+                for name, channel in opened.channels().items()
+            }
     except SimMATError:
         raise
     except Exception as error:  # the library raises various classes for damaged files
-        raise DataError(f"{path}: damaged or truncated, it cannot be read as EXR ({error})") from error
+        raise DataError(
+            f"{path}: damaged or truncated, it cannot be read as EXR ({error})"
+        ) from error
     if not whole:
-        raise DataError(f"{path}: an EXR with only a window of its image; store the whole image")
+        raise DataError(
+            f"{path}: an EXR with only a window of its image; store the whole image"
+        )
     planes = _pick(path, channels)[None]
-    return ImageFile(planes, "exr", "gray", path, nodata=() if nodata is None else (nodata,))
+    return ImageFile(
+        planes, "exr", "gray", path, nodata=() if nodata is None else (nodata,)
+    )
 
 
 def _pick(path: Path, channels: dict[str, np.ndarray]) -> np.ndarray:
@@ -104,8 +119,12 @@ def _pick(path: Path, channels: dict[str, np.ndarray]) -> np.ndarray:
     said = [name for name in named if "depth" in name.lower().split(".")]
     picked = said or named or (list(channels) if set(channels) == {"Y"} else [])
     if len(picked) != 1:
-        raise DataError(f"{path}: the depth channel is not clear among {sorted(channels)}; store one, named Z")
+        raise DataError(
+            f"{path}: the depth channel is not clear among {sorted(channels)}; store one, named Z"
+        )
     values = channels[picked[0]]
     if values.ndim != 2 or values.dtype.kind != "f":
-        raise DataError(f"{path}: channel {picked[0]} is {values.dtype} of shape {values.shape}, not one float plane")
+        raise DataError(
+            f"{path}: channel {picked[0]} is {values.dtype} of shape {values.shape}, not one float plane"
+        )
     return values

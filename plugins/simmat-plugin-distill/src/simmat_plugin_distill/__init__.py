@@ -21,4 +21,8 @@ def simmat_commands() -> Iterable[click.Command]:
 def simmat_losses() -> Iterable[LossSpec]:
     """Return the loss of embeddings."""
     line = "error of embeddings beside those of a teacher, which simmat distill makes"
-    return [LossSpec("teacher-embeddings", line, "simmat_plugin_distill.matching:saved_loss")]
+    return [
+        LossSpec(
+            "teacher-embeddings", line, "simmat_plugin_distill.matching:saved_loss"
+        )
+    ]

@@ -31,9 +31,13 @@ _OF_GEOMETRY = ("rotate", "paste", "crop")
 
 
 @click.command("distill")
-@click.option("--teacher", metavar="NAME|BUNDLE", help="Untuned foundation model, or a bundle.")
 @click.option(
-    "--teacher-modality", metavar="TEXT", help="Sensor that the teacher sees; a bundle has its own.  [default: rgb]"
+    "--teacher", metavar="NAME|BUNDLE", help="Untuned foundation model, or a bundle."
+)
+@click.option(
+    "--teacher-modality",
+    metavar="TEXT",
+    help="Sensor that the teacher sees; a bundle has its own.  [default: rgb]",
 )
 @click.option(
     "--teacher-image-size",
@@ -58,12 +62,23 @@ _OF_GEOMETRY = ("rotate", "paste", "crop")
     "embeddings are compared at the best of small shifts.  [default: 0]",
 )
 @click.option(
-    "--check-alignment", is_flag=True, help="Estimate how far the two images of each pair are shifted, and warn."
+    "--check-alignment",
+    is_flag=True,
+    help="Estimate how far the two images of each pair are shifted, and warn.",
 )
-@click.option("--resume", type=PATH, metavar="RUN", help="Resume the training of a run; takes no other option.")
+@click.option(
+    "--resume",
+    type=PATH,
+    metavar="RUN",
+    help="Resume the training of a run; takes no other option.",
+)
 @config_options(*(name for name in TrainConfig.model_fields if name not in _OF_LABELS))
-@click.option("--config", type=PATH, help="TOML file with the settings of the training.")
-def command(resume: Path | None, teacher: str | None, config: Path | None, **given: Any) -> None:
+@click.option(
+    "--config", type=PATH, help="TOML file with the settings of the training."
+)
+def command(
+    resume: Path | None, teacher: str | None, config: Path | None, **given: Any
+) -> None:
     """Train a sensor's model without labels, by a teacher that sees another sensor's images of the same scenes.
 
     The folder of --data holds registered pairs: images/rgb/ID.png and images/thermal/ID.tiff, or the columns id, rgb
@@ -83,12 +98,20 @@ def command(resume: Path | None, teacher: str | None, config: Path | None, **giv
             "accelerate launch -m simmat train --data RUN/teacher"
         )
     registry = load_registry()
-    settings = {name: value for name, value in given.items() if name in TrainConfig.model_fields}
+    settings = {
+        name: value for name, value in given.items() if name in TrainConfig.model_fields
+    }
     if resume is not None:
         context = click.get_current_context()
-        named = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+        named = [
+            name
+            for name in context.params
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        ]
         if extra := [option_name(name) for name in named if name != "resume"]:
-            raise ConfigError(f"--resume takes no other option, got {', '.join(extra)}; leave it out")
+            raise ConfigError(
+                f"--resume takes no other option, got {', '.join(extra)}; leave it out"
+            )
         folder = training.RunFolder(resume)
         data = folder.root / TEACHER
         if folder.config.is_file() and not data.is_dir():
@@ -98,13 +121,22 @@ def command(resume: Path | None, teacher: str | None, config: Path | None, **giv
             )
         run = partial(training.resume, resume, registry, data=data)
     elif teacher is None:
-        raise ConfigError("--teacher is missing: give an untuned foundation model, or a bundle")
+        raise ConfigError(
+            "--teacher is missing: give an untuned foundation model, or a bundle"
+        )
     else:
         start = load_config(config, settings)
         if wrong := [name for name in _OF_LABELS if name in start.model_fields_set]:
-            raise ConfigError(f"{config}: {', '.join(wrong)}: the teacher's masks decide it; leave it out")
+            raise ConfigError(
+                f"{config}: {', '.join(wrong)}: the teacher's masks decide it; leave it out"
+            )
         folder = training.RunFolder(start.out)
-        loss = taught(start, registry, teacher, **{name: given[name] for name in given.keys() - settings.keys()})
+        loss = taught(
+            start,
+            registry,
+            teacher,
+            **{name: given[name] for name in given.keys() - settings.keys()},
+        )
         start = from_untuned(start, registry, decoder=loss is None or bool(loss.masks))
         data = folder.root / TEACHER
         start = start.model_copy(update={"data": data, "nodata": None})
@@ -117,7 +149,9 @@ def command(resume: Path | None, teacher: str | None, config: Path | None, **giv
     except training.Interrupted as stopped:
         echo(stopped, err=True)
         click.get_current_context().exit(130)
-    echo(f"best bundle: {bundle} (agreement with the teacher {callback.best:.4f} at step {callback.best_step})")
+    echo(
+        f"best bundle: {bundle} (agreement with the teacher {callback.best:.4f} at step {callback.best_step})"
+    )
     if folder.page.exists():
         echo(f"its page: {folder.page}")
     if (data / "annotations" / "test.json").exists():
@@ -141,7 +175,12 @@ def taught(
     The arguments are the options of the command.
     """
     from simmat import training
-    from simmat_plugin_distill.matching import EMBEDDINGS, MATCHING, TeacherEmbeddings, student_of
+    from simmat_plugin_distill.matching import (
+        EMBEDDINGS,
+        MATCHING,
+        TeacherEmbeddings,
+        student_of,
+    )
     from simmat_plugin_distill.pairs import check_pairs, open_pairs, report_alignment
     from simmat_plugin_distill.teacher import load_teacher, write_masks
 
@@ -152,7 +191,9 @@ def taught(
     own, size = student_of(settings, registry)
     if teacher == own.name:
         teacher_image_size = teacher_image_size or size
-    model = load_teacher(teacher, teacher_modality, teacher_image_size, settings, registry)
+    model = load_teacher(
+        teacher, teacher_modality, teacher_image_size, settings, registry
+    )
     pairs = open_pairs(settings, model.adapter, registry)
     check_pairs(pairs)
     if check_alignment:
@@ -160,14 +201,24 @@ def taught(
     settings = settings.model_copy(update={"crop": pairs.card.crop})
     match = what_to_match(match, teacher == own.name, model, settings, registry)
     registry.loss(settings.loss)
-    training.choose_network(from_untuned(settings, registry, decoder=match != "embeddings"), registry)
+    training.choose_network(
+        from_untuned(settings, registry, decoder=match != "embeddings"), registry
+    )
     try:
         with progress_bar("teacher", "image", total=len(pairs.samples)) as bar:
             side = write_masks(
-                pairs, model, data, progress=bar.update, embeddings=match != "masks", tolerance=tolerance
+                pairs,
+                model,
+                data,
+                progress=bar.update,
+                embeddings=match != "masks",
+                tolerance=tolerance,
             )
     except KeyboardInterrupt:
-        echo("the teacher's answers so far are kept; repeat the command to go on", err=True)
+        echo(
+            "the teacher's answers so far are kept; repeat the command to go on",
+            err=True,
+        )
         raise
     if match == "masks":
         (data / MATCHING).unlink(missing_ok=True)  # of an earlier call that was stopped
@@ -178,7 +229,13 @@ def taught(
     return loss
 
 
-def what_to_match(match: str, untuned: bool, model: Predictor, settings: TrainConfig, registry: Registry) -> str:
+def what_to_match(
+    match: str,
+    untuned: bool,
+    model: Predictor,
+    settings: TrainConfig,
+    registry: Registry,
+) -> str:
     """Resolve "auto", and check that embeddings can be compared.
 
     Args:
@@ -194,7 +251,9 @@ def what_to_match(match: str, untuned: bool, model: Predictor, settings: TrainCo
         return "masks"
     problem = shapes_differ(model, settings, registry)
     if moved := [name for name in _OF_GEOMETRY if getattr(settings, name)]:
-        problem = f"embeddings are those of whole images, and {', '.join(moved)} changes them"
+        problem = (
+            f"embeddings are those of whole images, and {', '.join(moved)} changes them"
+        )
     if settings.from_scratch or settings.tune == "decoder":
         problem = "no embedding trains a decoder, which --from-scratch and --tune decoder need"
     if match == "auto":
@@ -204,11 +263,15 @@ def what_to_match(match: str, untuned: bool, model: Predictor, settings: TrainCo
             echo(f"note: masks are learned, not embeddings: {problem}", err=True)
         return "masks" if problem else "embeddings"
     if problem:
-        raise ConfigError(f"--match {match}: {problem}; use --match masks, or leave out what differs")
+        raise ConfigError(
+            f"--match {match}: {problem}; use --match masks, or leave out what differs"
+        )
     return match
 
 
-def from_untuned(settings: TrainConfig, registry: Registry, *, decoder: bool) -> TrainConfig:
+def from_untuned(
+    settings: TrainConfig, registry: Registry, *, decoder: bool
+) -> TrainConfig:
     """Let a student with a trained decoder start as the untuned model, where the user chooses no network.
 
     Its decoder, which knows what an object is, stays as it is: tuned as a whole, `lite` forgets it for the teacher's
@@ -219,8 +282,15 @@ def from_untuned(settings: TrainConfig, registry: Registry, *, decoder: bool) ->
     """
     if settings.mat or settings.tune or settings.init or settings.from_scratch:
         return settings
-    spec = registry.foundation(settings.foundation or registry.default_foundation(), fetch=True)
+    spec = registry.foundation(
+        settings.foundation or registry.default_foundation(), fetch=True
+    )
     if not spec.promptable:
         return settings
-    lora = {"tune": "lora", "tune_options": {"where": "backbone", **settings.tune_options}}
-    return settings.model_copy(update={"mat": "mat-residual", **(lora if decoder else {"tune": spec.tune})})
+    lora = {
+        "tune": "lora",
+        "tune_options": {"where": "backbone", **settings.tune_options},
+    }
+    return settings.model_copy(
+        update={"mat": "mat-residual", **(lora if decoder else {"tune": spec.tune})}
+    )

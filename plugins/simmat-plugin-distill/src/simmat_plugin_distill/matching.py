@@ -37,7 +37,10 @@ MATCHING = "matching.json"
 
 def write_embedding(path: Path, embedding: ImageEmbedding) -> None:
     """Write the embedding of one image in fp16, level by level."""
-    levels = {LEVEL.format(index): level[0].half().cpu().contiguous() for index, level in enumerate(embedding.levels)}
+    levels = {
+        LEVEL.format(index): level[0].half().cpu().contiguous()
+        for index, level in enumerate(embedding.levels)
+    }
     atomic_write_bytes(path, save(levels))
 
 
@@ -59,34 +62,54 @@ class TeacherEmbeddings(Loss):
 
     def save(self) -> None:
         """Write beside the folder what `saved_loss` reads."""
-        atomic_write_json(self.folder.parent / MATCHING, {"masks": self.masks, "shift": self.shift})
+        atomic_write_json(
+            self.folder.parent / MATCHING, {"masks": self.masks, "shift": self.shift}
+        )
 
     @cached_property
     def added(self) -> Loss | None:
         """The loss that is added."""
         if not self.masks:
             return None
-        loss: Loss = import_from_string(installed().loss(self.masks).build)(self.folder.parent)
+        loss: Loss = import_from_string(installed().loss(self.masks).build)(
+            self.folder.parent
+        )
         return loss
 
     def item(self, sample_id: str) -> Tensor:
         """Return (N,) float16, all levels of the teacher's embedding."""
         name = sample_id.partition("/")[2]  # ids of `write_masks` are SPLIT/NAME
         levels = read_safetensors(self.folder / f"{name}.safetensors", error=DataError)
-        return torch.cat([levels[LEVEL.format(index)].flatten() for index in range(len(levels))])
+        return torch.cat(
+            [levels[LEVEL.format(index)].flatten() for index in range(len(levels))]
+        )
 
     def __call__(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the mean over the images, as "embedding", and the terms of the loss that is added."""
         matched = self.of_images(outputs.embedding, batch.extra, batch.content).mean()
         terms = {} if self.added is None else self.added(outputs, batch)
-        return {**terms, "loss": matched + terms.get("loss", 0.0), "embedding": matched.detach()}
+        return {
+            **terms,
+            "loss": matched + terms.get("loss", 0.0),
+            "embedding": matched.detach(),
+        }
 
-    def of_images(self, embedding: ImageEmbedding, targets: Tensor, content: Tensor) -> Tensor:
+    def of_images(
+        self, embedding: ImageEmbedding, targets: Tensor, content: Tensor
+    ) -> Tensor:
         """Return the (B,) means over the levels, by (B, N) targets; `content` is False in the padding."""
-        parts = torch.split(targets, [level[0].numel() for level in embedding.levels], dim=1)
+        parts = torch.split(
+            targets, [level[0].numel() for level in embedding.levels], dim=1
+        )
         errors = []
-        for level, part, stride in zip(embedding.levels, parts, embedding.strides, strict=True):
-            inside = F.interpolate(content[:, None].float(), level.shape[2:], mode="area") > 0.5  # (B, 1, h, w)
+        for level, part, stride in zip(
+            embedding.levels, parts, embedding.strides, strict=True
+        ):
+            # (B, 1, h, w)
+            inside = (
+                F.interpolate(content[:, None].float(), level.shape[2:], mode="area")
+                > 0.5
+            )
             wanted = part.reshape(level.shape).to(level.device, torch.float32)
             reach = math.ceil(self.shift * content.shape[1] / stride)
             errors.append(relative_error(level.float(), wanted, inside, reach))
@@ -102,16 +125,24 @@ def saved_loss(data: Path) -> Loss:
             "them"
         )
     known = read_json(path, "how embeddings are matched")
-    return TeacherEmbeddings(data / EMBEDDINGS, known["masks"] or "", float(known["shift"]))
+    return TeacherEmbeddings(
+        data / EMBEDDINGS, known["masks"] or "", float(known["shift"])
+    )
 
 
 def student_of(config: TrainConfig, registry: Registry) -> tuple[FoundationSpec, int]:
     """Return the student's foundation model, and the side of its input."""
     if config.init is not None:
-        sensors = read_bundle_specs(config.init) if config.new_sensor else {"": read_bundle_spec(config.init)}
+        sensors = (
+            read_bundle_specs(config.init)
+            if config.new_sensor
+            else {"": read_bundle_spec(config.init)}
+        )
         start = next(iter(sensors.values()))
         return registry.foundation(start.foundation, fetch=True), start.image_size
-    spec = registry.foundation(config.foundation or registry.default_foundation(), fetch=True)
+    spec = registry.foundation(
+        config.foundation or registry.default_foundation(), fetch=True
+    )
     return spec, config.image_size or spec.image_size
 
 
@@ -121,12 +152,22 @@ def shapes_differ(teacher: Predictor, config: TrainConfig, registry: Registry) -
     seen = teacher.pipeline
     if (seen.size, seen.aspect) != (size, config.aspect):
         return f"the teacher's input is of {seen.size} px ({seen.aspect}), the student's of {size} px ({config.aspect})"
-    models = teacher.model.foundation, build_foundation(spec, image_size=size, weights=None, seed=0)
+    models = (
+        teacher.model.foundation,
+        build_foundation(spec, image_size=size, weights=None, seed=0),
+    )
     theirs, own = (
-        [tuple(level.shape[1:]) for level in embedding_layout(cast(FoundationModel, model), size).levels]
+        [
+            tuple(level.shape[1:])
+            for level in embedding_layout(cast(FoundationModel, model), size).levels
+        ]
         for model in models
     )
-    return "" if theirs == own else f"the teacher's embeddings are {theirs}, the student's {own}"
+    return (
+        ""
+        if theirs == own
+        else f"the teacher's embeddings are {theirs}, the student's {own}"
+    )
 
 
 def relative_error(level: Tensor, wanted: Tensor, inside: Tensor, reach: int) -> Tensor:
@@ -145,7 +186,8 @@ def relative_error(level: Tensor, wanted: Tensor, inside: Tensor, reach: int) ->
     reach = min(reach, (min(level.shape[2:]) - 1) // 2)
     height, width = level.shape[2] - 2 * reach, level.shape[3] - 2 * reach
     own = level[:, :, reach : reach + height, reach : reach + width]
-    seen = 1 - F.max_pool2d(1 - inside.float(), 2 * reach + 1, stride=1)  # (B, 1, height, width)
+    # (B, 1, height, width)
+    seen = 1 - F.max_pool2d(1 - inside.float(), 2 * reach + 1, stride=1)
     shifts = list(itertools.product(range(2 * reach + 1), repeat=2))
 
     def moved(dy: int, dx: int) -> Tensor:
@@ -155,9 +197,17 @@ def relative_error(level: Tensor, wanted: Tensor, inside: Tensor, reach: int) ->
         return ((own - target) ** 2 * seen).sum((1, 2, 3))
 
     with torch.no_grad():  # the backward pass needs one shift of each image, not all
-        best = torch.stack([error(moved(*shift)) for shift in shifts]).argmin(0).tolist()
-    fitting = torch.stack([moved(*shifts[number])[image] for image, number in enumerate(best)])
+        best = (
+            torch.stack([error(moved(*shift)) for shift in shifts]).argmin(0).tolist()
+        )
+    fitting = torch.stack(
+        [moved(*shifts[number])[image] for image, number in enumerate(best)]
+    )
     size = inside.sum((2, 3), keepdim=True).clamp(min=1)
     mean = (wanted * inside).sum((2, 3), keepdim=True) / size  # (B, D, 1, 1)
-    variance = ((wanted - mean) ** 2 * inside).sum((1, 2, 3)) * seen.sum((1, 2, 3)) / size[:, 0, 0, 0]
+    variance = (
+        ((wanted - mean) ** 2 * inside).sum((1, 2, 3))
+        * seen.sum((1, 2, 3))
+        / size[:, 0, 0, 0]
+    )
     return error(fitting) / variance.clamp(min=1e-6)

@@ -18,7 +18,12 @@ from simmat.data.samples import Sample, decide_splits, write_splits
 from simmat.errors import DataError, all_problems, few_of
 from simmat.io.files import require_folder
 from simmat.plugins.registry import Registry
-from simmat.sensors.adapter import ModalityAdapter, load_sample, options_of, with_data_card
+from simmat.sensors.adapter import (
+    ModalityAdapter,
+    load_sample,
+    options_of,
+    with_data_card,
+)
 from simmat.sensors.normalize import describe
 from simmat.sensors.options import modality_parts, options_by_sensor
 from simmat.terminal import echo
@@ -65,21 +70,27 @@ class Pairs:
         return {own: sample.files[name] for own, name in self.student_sources.items()}
 
 
-def joined_sensor(config: TrainConfig, teacher: str, registry: Registry) -> tuple[ModalityAdapter, DataCard]:
+def joined_sensor(
+    config: TrainConfig, teacher: str, registry: Registry
+) -> tuple[ModalityAdapter, DataCard]:
     """Return the sensor whose files a sample has, those of the teacher first, and the data card that it is fitted to.
 
     A sensor that both have counts once.
     """
     names = [*modality_parts(teacher), *modality_parts(config.modality)]
     student = registry.modality(config.modality, config.modality_options)
-    options = options_by_sensor(config.modality_options, [part.name for part in student.sensors()])
+    options = options_by_sensor(
+        config.modality_options, [part.name for part in student.sensors()]
+    )
     joined = registry.modality("+".join(dict.fromkeys(names)), options)
     defaults = {"regions": "instances", "min_region_share": SMALLEST_SHARE}
     card = load_card(config.data, config.card_overrides(), defaults=defaults)
     return with_data_card(joined, card.model_dump()), card
 
 
-def open_pairs(config: TrainConfig, teacher: ModalityAdapter, registry: Registry) -> Pairs:
+def open_pairs(
+    config: TrainConfig, teacher: ModalityAdapter, registry: Registry
+) -> Pairs:
     """Find the pairs in a folder; splits that it does not name are drawn and written down as by a training.
 
     Raises:
@@ -87,11 +98,18 @@ def open_pairs(config: TrainConfig, teacher: ModalityAdapter, registry: Registry
         ConfigError: names or options of sensors are wrong, or the data card is.
     """
     root = config.data
-    require_folder(root, "a folder of pairs has images/SOURCE/ID for each sensor, or a manifest.csv")
+    require_folder(
+        root,
+        "a folder of pairs has images/SOURCE/ID for each sensor, or a manifest.csv",
+    )
     joined, card = joined_sensor(config, teacher.name, registry)
-    student = registry.modality(config.modality, config.modality_options, channels=config.channels)
+    student = registry.modality(
+        config.modality, config.modality_options, channels=config.channels
+    )
     own = {part.name for part in student.sensors()}
-    options = {name: values for name, values in options_of(joined).items() if name in own}
+    options = {
+        name: values for name, values in options_of(joined).items() if name in own
+    }
     of_labels: dict[str, object] = {
         "ignore": None,
         "zero_means": "unlabelled",
@@ -102,14 +120,29 @@ def open_pairs(config: TrainConfig, teacher: ModalityAdapter, registry: Registry
     notes = {"notes": "Masks that a teacher gave, not checked by anyone."}
     card = card.model_copy(update={**of_labels, **others, **notes})
     if annotations := annotation_files(root):
-        samples, split_source = read_coco(root, joined.sources, annotations)[0], "the COCO annotations"
+        samples, split_source = (
+            read_coco(root, joined.sources, annotations)[0],
+            "the COCO annotations",
+        )
     elif (root / MANIFEST_FILE).exists():
-        samples, split_source = read_manifest(root, joined.sources, masks=False), MANIFEST_FILE
+        samples, split_source = (
+            read_manifest(root, joined.sources, masks=False),
+            MANIFEST_FILE,
+        )
     else:
-        samples, split_source = find_samples(root, joined.sources, masks=False), "the folders of images/"
+        samples, split_source = (
+            find_samples(root, joined.sources, masks=False),
+            "the folders of images/",
+        )
     paired, _, new_splits = decide_splits(root, samples, split_source)
-    if lacking := [name for name in ("train", "val") if name not in {sample.split for sample in paired}]:
-        raise DataError(f"{root}: no pair is in {' and '.join(lacking)}; at least 3 make train, val and test")
+    if lacking := [
+        name
+        for name in ("train", "val")
+        if name not in {sample.split for sample in paired}
+    ]:
+        raise DataError(
+            f"{root}: no pair is in {' and '.join(lacking)}; at least 3 make train, val and test"
+        )
     if warning := write_splits(root, new_splits):
         echo(warning, err=True)
     student = with_data_card(student, card.model_dump())
@@ -120,7 +153,9 @@ def open_pairs(config: TrainConfig, teacher: ModalityAdapter, registry: Registry
 def _sources(sensor: ModalityAdapter, joined: ModalityAdapter) -> dict[str, str]:
     """Return the name of each source of a sensor -> its name in a composition."""
     names = iter(joined.source_names())
-    by_sensor = {part.name: [next(names) for _ in part.sources] for part in joined.sensors()}
+    by_sensor = {
+        part.name: [next(names) for _ in part.sources] for part in joined.sensors()
+    }
     places = (name for part in sensor.sensors() for name in by_sensor[part.name])
     return dict(zip(sensor.source_names(), places, strict=True))
 
@@ -130,22 +165,33 @@ def check_pairs(pairs: Pairs) -> None:
     problems, channels = [], None
     for sample in pairs.samples:
         files = pairs.teacher_files(sample)
-        size_hw = pairs.teacher.window_size(files) or load_sample(pairs.teacher, files).size_hw
+        size_hw = (
+            pairs.teacher.window_size(files)
+            or load_sample(pairs.teacher, files).size_hw
+        )
         image = load_sample(pairs.student, pairs.student_files(sample))
         channels = channels or image.channels
         if size_hw != image.size_hw:
-            first, second = (f"{width}x{height}" for height, width in (size_hw, image.size_hw))
+            first, second = (
+                f"{width}x{height}" for height, width in (size_hw, image.size_hw)
+            )
             problems.append(
                 f"{sample.id!r}: {first} of {pairs.teacher.name}, {second} of {pairs.student.name} (width x height); "
                 "register them onto one pixel grid"
             )
         elif not image.valid.any():
-            problems.append(f"{sample.id!r}: no pixel of {pairs.student.name} holds a measurement; remove this pair")
+            problems.append(
+                f"{sample.id!r}: no pixel of {pairs.student.name} holds a measurement; remove this pair"
+            )
         elif not same_channels(image.channels, channels):
             found, others = describe(image.channels), describe(channels)
-            problems.append(f"{sample.id!r}: its channels are {found}, those of {pairs.samples[0].id!r} are {others}")
+            problems.append(
+                f"{sample.id!r}: its channels are {found}, those of {pairs.samples[0].id!r} are {others}"
+            )
     if problems:
-        raise DataError(all_problems(f"{pairs.root}: some pairs cannot be used:", problems))
+        raise DataError(
+            all_problems(f"{pairs.root}: some pairs cannot be used:", problems)
+        )
 
 
 def report_alignment(pairs: Pairs) -> str:
@@ -162,10 +208,15 @@ def report_alignment(pairs: Pairs) -> str:
     shifts = list(found.values())
     median, most = float(np.median(shifts)), float(np.quantile(shifts, 0.9))
     text = f"shift of {len(found)} pairs: median {median:.1f} px, 90 % within {most:.1f} px"
-    far = sorted((name for name in found if found[name] > REFUSE_PX), key=lambda name: -found[name])
+    far = sorted(
+        (name for name in found if found[name] > REFUSE_PX),
+        key=lambda name: -found[name],
+    )
     listed = few_of([f"{name} ({found[name]:.0f} px)" for name in far])
     if median > REFUSE_PX:
-        raise DataError(f"{pairs.root}: {text}; the pairs are not registered: {listed}. Register them")
+        raise DataError(
+            f"{pairs.root}: {text}; the pairs are not registered: {listed}. Register them"
+        )
     if median > WARN_PX:
         text += f"\nWarning: more than {WARN_PX:g} px, so masks lie beside what the student sees; register them"
     if far:  # 18 of 221 registered pairs of roads have too little in common to tell
@@ -178,14 +229,20 @@ def edges(image: SensorImage) -> npt.NDArray[np.float64]:
     total = np.zeros(image.size_hw)
     for plane, valid in zip(image.data.astype(np.float64), image.valid, strict=True):
         if valid.any() and min(plane.shape) > 1:
-            gradient = np.hypot(*np.gradient(np.where(valid, plane, plane[valid].mean())))
+            gradient = np.hypot(
+                *np.gradient(np.where(valid, plane, plane[valid].mean()))
+            )
             total += gradient / max(float(gradient.mean()), 1e-12)
     height, width = total.shape
-    faded: npt.NDArray[np.float64] = (total - total.mean()) * np.hanning(height)[:, None] * np.hanning(width)
+    faded: npt.NDArray[np.float64] = (
+        (total - total.mean()) * np.hanning(height)[:, None] * np.hanning(width)
+    )
     return faded
 
 
-def shift_between(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> tuple[int, int]:
+def shift_between(
+    first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]
+) -> tuple[int, int]:
     """Return the (dy, dx) in pixels by which `second` must move to lie on `first`, by phase correlation.
 
     Both are (H, W), such as `edges` returns them: sensors differ in what is bright, not in where things end.
@@ -195,5 +252,8 @@ def shift_between(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64
     rows, columns = (np.fft.fftfreq(length) for length in first.shape)
     product *= np.exp(-(rows[:, None] ** 2 + columns**2) / (2 * _LOW_PASS**2))
     peak = np.unravel_index(np.argmax(np.fft.ifft2(product).real), first.shape)
-    dy, dx = ((int(at) + length // 2) % length - length // 2 for at, length in zip(peak, first.shape, strict=True))
+    dy, dx = (
+        (int(at) + length // 2) % length - length // 2
+        for at, length in zip(peak, first.shape, strict=True)
+    )
     return dy, dx

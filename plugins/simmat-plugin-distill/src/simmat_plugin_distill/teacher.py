@@ -40,7 +40,11 @@ simulated scenes, and most of what is left is background, which teaches a studen
 
 
 def load_teacher(
-    teacher: str, modality: str | None, image_size: int | None, config: TrainConfig, registry: Registry
+    teacher: str,
+    modality: str | None,
+    image_size: int | None,
+    config: TrainConfig,
+    registry: Registry,
 ) -> Predictor:
     """Load a bundle, or an untuned foundation model for a sensor, whose options are those of the data card.
 
@@ -49,12 +53,18 @@ def load_teacher(
         SimMATError: names, files or weights are wrong.
     """
     of_family = teacher.partition("/")[0] in registry.names("foundation family")
-    is_path = Path(teacher).exists() or teacher.startswith(("hf://", ".", "/", "~")) or teacher.count("/") > 1
+    is_path = (
+        Path(teacher).exists()
+        or teacher.startswith(("hf://", ".", "/", "~"))
+        or teacher.count("/") > 1
+    )
     if of_family or teacher in registry.names("foundation model") or not is_path:
         sensor = modality or "rgb"
         joined, _ = joined_sensor(config, sensor, registry)
         own = {part.name for part in registry.modality(sensor).sensors()}
-        options = {name: values for name, values in options_of(joined).items() if name in own}
+        options = {
+            name: values for name, values in options_of(joined).items() if name in own
+        }
         return simmat.load(
             foundation=teacher,
             modality=sensor,
@@ -102,16 +112,27 @@ def write_masks(
         OutputError: a file cannot be written.
     """
     reference = pairs.student.source_names()[0]
-    images: dict[str, list[tuple[str, tuple[int, int], list[Mapping[str, Any]]]]] = {split: [] for split in SPLITS}
+    images: dict[str, list[tuple[str, tuple[int, int], list[Mapping[str, Any]]]]] = {
+        split: [] for split in SPLITS
+    }
     for sample in pairs.samples:
-        name = posixpath.normpath(f"/{sample.id}").strip("/")  # an id from a manifest may be any text
+        # an id from a manifest may be any text
+        name = posixpath.normpath(f"/{sample.id}").strip("/")
         files = pairs.student_files(sample)
         for source, file in files.items():
             _link(file, folder / "images" / source / f"{name}{file.suffix}")
         kept = folder / EMBEDDINGS / f"{name}.safetensors"
-        record = _found_in(teacher, pairs.teacher_files(sample), folder / "found" / f"{name}.json", kept, embeddings)
+        record = _found_in(
+            teacher,
+            pairs.teacher_files(sample),
+            folder / "found" / f"{name}.json",
+            kept,
+            embeddings,
+        )
         height, width = record["size_hw"]
-        images[sample.split].append((f"{name}{files[reference].suffix}", (height, width), record["objects"]))
+        images[sample.split].append(
+            (f"{name}{files[reference].suffix}", (height, width), record["objects"])
+        )
         progress(1)
     write_card(folder, pairs.card)
     for split, found in images.items():
@@ -126,7 +147,9 @@ def write_masks(
     return min(max(size_hw) for found in images.values() for _, size_hw, _ in found)
 
 
-def _found_in(teacher: Predictor, files: PathsBySource, path: Path, kept: Path, embeddings: bool) -> dict[str, Any]:
+def _found_in(
+    teacher: Predictor, files: PathsBySource, path: Path, kept: Path, embeddings: bool
+) -> dict[str, Any]:
     """Return the teacher's masks of an image, from a file if that is of the same teacher and image; keep its embedding.
 
     Files that are damaged are made again.
@@ -135,7 +158,10 @@ def _found_in(teacher: Predictor, files: PathsBySource, path: Path, kept: Path, 
         path: of the masks.
         kept: of the embedding, if it is wanted.
     """
-    seen = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files.values()]
+    seen = [
+        (file.name, file.stat().st_size, file.stat().st_mtime_ns)
+        for file in files.values()
+    ]
     asked = (teacher.digest, teacher.pipeline.size, SEARCH, seen)
     request = hashlib.sha256(repr(asked).encode()).hexdigest()
     record: dict[str, Any] = {}
@@ -154,7 +180,9 @@ def _found_in(teacher: Predictor, files: PathsBySource, path: Path, kept: Path, 
         image = teacher.open_reader(image.reader, tile=max(size_hw))  # one window
         _, encoded = image.encode_window(image.windows[0])
         if encoded is None:
-            raise DataError(f"{image.reader.origin}: no pixel holds a measurement; remove this pair")
+            raise DataError(
+                f"{image.reader.origin}: no pixel holds a measurement; remove this pair"
+            )
         write_embedding(kept, encoded.embedding)
     if record:
         return record
@@ -176,11 +204,15 @@ def _found_in(teacher: Predictor, files: PathsBySource, path: Path, kept: Path, 
 def _ignore_borders(document: dict[str, Any], reach: int) -> None:
     """Add what is nearer than `reach` pixels to the border of a mask as a crowd of its image, which is ignored."""
     bands: dict[int, BoolArray] = {}
-    sizes = {image["id"]: (image["height"], image["width"]) for image in document["images"]}
+    sizes = {
+        image["id"]: (image["height"], image["width"]) for image in document["images"]
+    }
     for annotation in document["annotations"]:
         number = annotation["image_id"]
         mask = draw_segmentation(annotation["segmentation"], sizes[number])
-        near = ndimage.maximum_filter(mask, 2 * reach + 1) != ndimage.minimum_filter(mask, 2 * reach + 1)
+        near = ndimage.maximum_filter(mask, 2 * reach + 1) != ndimage.minimum_filter(
+            mask, 2 * reach + 1
+        )
         bands[number] = bands.get(number, np.zeros(sizes[number], np.bool_)) | near
     for number, band in bands.items():
         if (region := region_from_mask(band, None)) is not None:
@@ -200,7 +232,9 @@ def _ignore_borders(document: dict[str, Any], reach: int) -> None:
 
 def _link(file: Path, place: Path) -> None:
     """Link a file, unless it is; copy it where links are not allowed."""
-    require_file(file, "image", hint="frames of a file are not linked: save each as a file")
+    require_file(
+        file, "image", hint="frames of a file are not linked: save each as a file"
+    )
     if place.is_symlink() and os.readlink(place) == str(file.absolute()):
         return
     with output_errors(place):

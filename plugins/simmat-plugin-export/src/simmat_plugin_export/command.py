@@ -11,15 +11,36 @@ from simmat.cli.options import PATH, foundation_options, load_registry
 from simmat.plugin_specs import FunctionSpec
 from simmat.terminal import echo
 
-FORMAT = FunctionSpec("onnx", "ONNX files, run by onnxruntime on the CPU", "simmat_plugin_export.network:load")
+FORMAT = FunctionSpec(
+    "onnx",
+    "ONNX files, run by onnxruntime on the CPU",
+    "simmat_plugin_export.network:load",
+)
 
 
 @click.command("export")
 @click.argument("bundle", metavar="BUNDLE", type=PATH)
-@click.option("--format", "kind", default="onnx", show_default=True, type=click.Choice(["onnx"]), help="Of the files.")
-@click.option("--out", required=True, type=PATH, metavar="DIR", help="A new folder, or one of an earlier export.")
 @click.option(
-    "--precision", default="fp32", show_default=True, type=click.Choice(["fp32", "fp16"]), help="Of the encoder."
+    "--format",
+    "kind",
+    default="onnx",
+    show_default=True,
+    type=click.Choice(["onnx"]),
+    help="Of the files.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=PATH,
+    metavar="DIR",
+    help="A new folder, or one of an earlier export.",
+)
+@click.option(
+    "--precision",
+    default="fp32",
+    show_default=True,
+    type=click.Choice(["fp32", "fp16"]),
+    help="Of the encoder.",
 )
 @click.option(
     "--quantize",
@@ -27,7 +48,10 @@ FORMAT = FunctionSpec("onnx", "ONNX files, run by onnxruntime on the CPU", "simm
     help="8-bit integers in the encoder: of matrices, or of convolutions too, calibrated with --data.",
 )
 @click.option(
-    "--data", type=PATH, metavar="DIR", help="A data set: its val split calibrates, and measures what is lost."
+    "--data",
+    type=PATH,
+    metavar="DIR",
+    help="A data set: its val split calibrates, and measures what is lost.",
 )
 @foundation_options
 def command(
@@ -54,15 +78,27 @@ def command(
         missing = (error.name or "").partition(".")[0]
         if missing not in ("onnx", "onnxruntime"):
             raise
-        raise ConfigError(f"simmat export needs {missing}, which is missing; pip install {missing}") from error
+        raise ConfigError(
+            f"simmat export needs {missing}, which is missing; pip install {missing}"
+        ) from error
     if quantize is not None and precision != "fp32":
-        raise ConfigError("--precision fp16 and --quantize exclude each other; leave one out")
+        raise ConfigError(
+            "--precision fp16 and --quantize exclude each other; leave one out"
+        )
     predictor = simmat.load(
-        bundle, foundation=foundation, checkpoint=checkpoint, device="cpu", registry=load_registry()
+        bundle,
+        foundation=foundation,
+        checkpoint=checkpoint,
+        device="cpu",
+        registry=load_registry(),
     )
     assert predictor.bundle is not None  # what is loaded from a folder has one
     done = export(
-        predictor.bundle, out, precision=quantize or precision, data=data, progress=lambda step: echo(step, err=True)
+        predictor.bundle,
+        out,
+        precision=quantize or precision,
+        data=data,
+        progress=lambda step: echo(step, err=True),
     )
     for name, size in done.files.items():
         echo(f"{out / name}: {size / 2**20:.1f} MiB")

@@ -28,9 +28,21 @@ from simmat.model import SimMAT
 from simmat.nn.lora import merge_lora
 from simmat.predictor import Predictor
 from simmat.types import Channel
-from simmat_plugin_export.graphs import Decode, DenseHeadGraph, EncoderGraph, Masks, Prepare
+from simmat_plugin_export.graphs import (
+    Decode,
+    DenseHeadGraph,
+    EncoderGraph,
+    Masks,
+    Prepare,
+)
 from simmat_plugin_export.joining import KINDS, Kinds, Variants, chained, value
-from simmat_plugin_export.measuring import AccuracyLoss, Split, difference_to_torch, measured_loss, open_split
+from simmat_plugin_export.measuring import (
+    AccuracyLoss,
+    Split,
+    difference_to_torch,
+    measured_loss,
+    open_split,
+)
 from simmat_plugin_export.precision import (
     Convert,
     Precision,
@@ -86,12 +98,20 @@ def export(
         ConfigError: the sensor or the model cannot be exported, or `out` contains something else.
         OutputError: the folder cannot be written.
     """
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / names.NAME).is_file())):
-        raise ConfigError(f"{out} exists and is not an exported model; give another --out, or remove it")
+    if out.exists() and (
+        not out.is_dir() or (any(out.iterdir()) and not (out / names.NAME).is_file())
+    ):
+        raise ConfigError(
+            f"{out} exists and is not an exported model; give another --out, or remove it"
+        )
     if precision == "int8-static" and data is None:
-        raise ConfigError("--quantize int8-static needs images to calibrate with: --data DIR, a data set of the sensor")
+        raise ConfigError(
+            "--quantize int8-static needs images to calibrate with: --data DIR, a data set of the sensor"
+        )
     if bundle.spec.exported is not None:
-        raise ConfigError(f"{bundle.path} was exported already; give the bundle, or the run, that it was made of")
+        raise ConfigError(
+            f"{bundle.path} was exported already; give the bundle, or the run, that it was made of"
+        )
     check_transform(bundle)
     split = None if data is None else open_split(bundle, data)
     model = copy.deepcopy(bundle.model).eval().requires_grad_(False)
@@ -105,7 +125,10 @@ def export(
         spec = bundle.spec.model_copy(update={"exported": FORMAT})
         write_sensors(folder / FILE_NAME, {"": (spec, {})})
         sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-        listed = {name: {"sha256": sha256_of(folder / name), "bytes": size} for name, size in sizes.items()}
+        listed = {
+            name: {"sha256": sha256_of(folder / name), "bytes": size}
+            for name, size in sizes.items()
+        }
         document = parts.manifest(listed) | {"precision": precision}
         atomic_write_json(folder / names.NAME, names.with_checksum(document))
         progress("comparing with torch")
@@ -121,7 +144,10 @@ def export(
         if split is not None:
             progress("measuring the loss")
             loss = measured_loss(bundle, folder, *split)
-            atomic_write_json(folder / names.NAME, names.with_checksum({**document, "measured": asdict(loss)}))
+            atomic_write_json(
+                folder / names.NAME,
+                names.with_checksum({**document, "measured": asdict(loss)}),
+            )
     return Exported(sizes, difference, loss)
 
 
@@ -135,7 +161,8 @@ def _conversion(precision: Precision, bundle: Bundle, split: Split | None) -> Co
         assert split is not None  # `export` has refused it
         dataset, samples = split
         return lambda model: quantized_static(
-            model, as_feeds(bundle.pipeline(dataset.image(sample))[:2] for sample in samples)
+            model,
+            as_feeds(bundle.pipeline(dataset.image(sample))[:2] for sample in samples),
         )
     return lambda model: model
 
@@ -164,17 +191,28 @@ class _Parts:
         levels: names of the levels of the embedding.
     """
 
-    def __init__(self, bundle: Bundle, model: SimMAT, kinds: Kinds, convert: Convert) -> None:
+    def __init__(
+        self, bundle: Bundle, model: SimMAT, kinds: Kinds, convert: Convert
+    ) -> None:
         self._bundle, self._spec, self._model = bundle, bundle.spec, model
         self._kinds, self._convert = kinds, convert
         self._embeddings = [self._embedding(count) for count in (2, 3)]
-        self.levels = [f"level_{index}" for index in range(len(self._embeddings[0].levels))]
-        self._answer = model.decode(self._embeddings[0], self._prompts((True, False, False), 2, 3, 1))
+        self.levels = [
+            f"level_{index}" for index in range(len(self._embeddings[0].levels))
+        ]
+        self._answer = model.decode(
+            self._embeddings[0], self._prompts((True, False, False), 2, 3, 1)
+        )
 
     def makers(self) -> dict[str, Callable[[], onnx.ModelProto]]:
         """Return file name -> function that makes the file."""
         dense = {names.DENSE: self._dense} if self._model.dense is not None else {}
-        return {names.ENCODER: self._encoder, names.DECODER: self._decoder, names.MASKS: self._masks, **dense}
+        return {
+            names.ENCODER: self._encoder,
+            names.DECODER: self._decoder,
+            names.MASKS: self._masks,
+            **dense,
+        }
 
     @torch.no_grad()
     def _embedding(self, images: int) -> ImageEmbedding:
@@ -183,11 +221,13 @@ class _Parts:
     def _inputs(self, images: int) -> tuple[Tensor, Tensor]:
         size = self._spec.image_size
         shape = (images, len(self._spec.channels), size, size)
-        return torch.randn(shape, generator=torch.Generator().manual_seed(0)), torch.ones(
-            images, size, size, dtype=torch.bool
-        )
+        return torch.randn(
+            shape, generator=torch.Generator().manual_seed(0)
+        ), torch.ones(images, size, size, dtype=torch.bool)
 
-    def _prompts(self, kind: tuple[bool, bool, bool], images: int, count: int, points: int) -> PromptBatch:
+    def _prompts(
+        self, kind: tuple[bool, bool, bool], images: int, count: int, points: int
+    ) -> PromptBatch:
         has_points, has_box, has_mask = kind
         generator = torch.Generator().manual_seed(count)
         size = self._spec.image_size
@@ -199,14 +239,24 @@ class _Parts:
             point_coords=torch.rand(count, points, 2, generator=generator) * size,
             point_labels=torch.arange(count * points).reshape(count, points) % 2,
             boxes=torch.cat([corner, corner + size / 3], 1) if has_box else None,
-            mask_input=torch.randn(count, 1, height, width, generator=generator) if has_mask else None,
+            mask_input=torch.randn(count, 1, height, width, generator=generator)
+            if has_mask
+            else None,
         )
 
     def _encoder(self) -> onnx.ModelProto:
         spec = self._spec
-        prepare = Prepare(self._bundle.adapter, spec.sensor_channels, spec.channels, spec.image_size, spec.aspect)
+        prepare = Prepare(
+            self._bundle.adapter,
+            spec.sensor_channels,
+            spec.channels,
+            spec.image_size,
+            spec.aspect,
+        )
         count = len(spec.sensor_channels)
-        images = [torch.rand(shape) for shape in ((2, count, 37, 41), (3, count, 43, 31))]
+        images = [
+            torch.rand(shape) for shape in ((2, count, 37, 41), (3, count, 43, 31))
+        ]
         first = trace(
             prepare,
             [images[0]],
@@ -225,7 +275,9 @@ class _Parts:
             self._inputs(3),
             names=["planes", "content"],
             outputs=self.levels,
-            dynamic={name: {0: "images"} for name in ("planes", "content", *self.levels)},
+            dynamic={
+                name: {0: "images"} for name in ("planes", "content", *self.levels)
+            },
         )
         return chained(first, self._convert(second), ["planes", "content"])
 
@@ -233,14 +285,30 @@ class _Parts:
         variants = Variants()
         for kind in self._kinds:
             one, other = (
-                self._prompts(kind, images, count, points) for images, count, points in ((2, 5, 3), (3, 4, 2))
+                self._prompts(kind, images, count, points)
+                for images, count, points in ((2, 5, 3), (3, 4, 2))
             )
-            given = ["image_index", *(["point_coords", "point_labels"] if kind[0] else [])]
-            given += [*(["boxes"] if kind[1] else []), *(["mask_input"] if kind[2] else [])]
+            given = [
+                "image_index",
+                *(["point_coords", "point_labels"] if kind[0] else []),
+            ]
+            given += [
+                *(["boxes"] if kind[1] else []),
+                *(["mask_input"] if kind[2] else []),
+            ]
             model = trace(
-                Decode(self._model, self._strides, points=kind[0], boxes=kind[1], masks=kind[2]),
+                Decode(
+                    self._model,
+                    self._strides,
+                    points=kind[0],
+                    boxes=kind[1],
+                    masks=kind[2],
+                ),
                 [*(getattr(one, name) for name in given), *self._embeddings[0].levels],
-                [*(getattr(other, name) for name in given), *self._embeddings[1].levels],
+                [
+                    *(getattr(other, name) for name in given),
+                    *self._embeddings[1].levels,
+                ],
                 names=[*given, *self.levels],
                 outputs=["logits", "iou"],
                 dynamic=self._dynamic([*given, *self.levels, "logits", "iou"]),
@@ -250,7 +318,9 @@ class _Parts:
         inputs = [
             *(
                 value(name, ["images", *level.shape[1:]])
-                for name, level in zip(self.levels, self._embeddings[0].levels, strict=True)
+                for name, level in zip(
+                    self.levels, self._embeddings[0].levels, strict=True
+                )
             ),
             value("image_index", ["prompts"], np.int64),
             value("point_coords", ["prompts", "points", 2]),
@@ -259,7 +329,11 @@ class _Parts:
             value("mask_input", ["prompts or none", 1, height, width]),
         ]
         return variants.joined(
-            inputs, [value("logits", ["prompts", masks, height, width]), value("iou", ["prompts", masks])]
+            inputs,
+            [
+                value("logits", ["prompts", masks, height, width]),
+                value("iou", ["prompts", masks]),
+            ],
         )
 
     def _dense(self) -> onnx.ModelProto:
@@ -270,7 +344,9 @@ class _Parts:
             other.levels,
             names=self.levels,
             outputs=["classes", "distance"],
-            dynamic={name: {0: "images"} for name in (*self.levels, "classes", "distance")},
+            dynamic={
+                name: {0: "images"} for name in (*self.levels, "classes", "distance")
+            },
         )
 
     def _masks(self) -> onnx.ModelProto:
@@ -295,13 +371,21 @@ class _Parts:
         return tuple(self._embeddings[0].strides)
 
     def _dynamic(self, given: Sequence[str]) -> Dynamic:
-        axes = {"point_coords": {0: "prompts", 1: "points"}, "point_labels": {0: "prompts", 1: "points"}}
-        return {name: axes.get(name, {0: "images" if name in self.levels else "prompts"}) for name in given}
+        axes = {
+            "point_coords": {0: "prompts", 1: "points"},
+            "point_labels": {0: "prompts", 1: "points"},
+        }
+        return {
+            name: axes.get(name, {0: "images" if name in self.levels else "prompts"})
+            for name in given
+        }
 
     def manifest(self, files: Mapping[str, Any]) -> dict[str, Any]:
         """Return the manifest, as json values."""
         spec, dense = self._spec, self._spec.dense
-        temperature = (spec.calibration.temperature if spec.calibration else None) or 1.0
+        temperature = (
+            spec.calibration.temperature if spec.calibration else None
+        ) or 1.0
         predictor = Predictor.of_bundle(self._bundle)
         largest = predictor.max_untiled_side
         return {
@@ -316,8 +400,14 @@ class _Parts:
             "levels": len(self.levels),
             "dense": None
             if dense is None
-            else {"background": dense.background, "classes": list(dense.classes), "temperature": temperature},
-            "class_names": {str(number): name for number, name in predictor.class_names.items()},
+            else {
+                "background": dense.background,
+                "classes": list(dense.classes),
+                "temperature": temperature,
+            },
+            "class_names": {
+                str(number): name for number, name in predictor.class_names.items()
+            },
             "calibration": _described_calibration(spec.calibration),
             "files": dict(files),
             "model": {
@@ -337,7 +427,10 @@ class _Parts:
 
 def _described_calibration(calibration: Calibration | None) -> dict[str, Any]:
     curves = calibration.curves if calibration is not None else {}
-    return {kind: {"predicted": list(curve.predicted), "true": list(curve.true)} for kind, curve in curves.items()}
+    return {
+        kind: {"predicted": list(curve.predicted), "true": list(curve.true)}
+        for kind, curve in curves.items()
+    }
 
 
 def _described(channel: Channel) -> dict[str, Any]:
@@ -347,7 +440,8 @@ def _described(channel: Channel) -> dict[str, Any]:
         "quantity": channel.quantity,
         "unit": channel.unit,
         "wavelength_um": channel.wavelength_um,
-        "valid_range": bounds and [bound if math.isfinite(bound) else None for bound in bounds],
+        "valid_range": bounds
+        and [bound if math.isfinite(bound) else None for bound in bounds],
     }
 
 
@@ -360,7 +454,11 @@ def _refused(bundle: Bundle, what: str) -> Iterator[None]:
         raise
     except Exception as error:  # onnxruntime's own errors share no base
         spec = bundle.spec
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        first = (
+            str(error).strip().splitlines()[0]
+            if str(error).strip()
+            else type(error).__name__
+        )
         raise ConfigError(
             f"{bundle.path}: {what} of foundation model {spec.foundation!r} with transfer layer {spec.mat!r} and tuner "
             f"{spec.tune!r} cannot be exported ({first})"
@@ -371,4 +469,10 @@ def _write(file: Path, model: onnx.ModelProto) -> None:
     if model.ByteSize() < MAX_FILE_BYTES:
         atomic_write_bytes(file, model.SerializeToString())
     else:
-        onnx.save_model(model, file, save_as_external_data=True, location=f"{file.name}.data", convert_attribute=False)
+        onnx.save_model(
+            model,
+            file,
+            save_as_external_data=True,
+            location=f"{file.name}.data",
+            convert_attribute=False,
+        )

@@ -46,16 +46,31 @@ class Prepare(nn.Module):
         aspect: Aspect,
     ) -> None:
         super().__init__()
-        self.adapter, self.sensor, self.size, self.aspect = adapter, tuple(sensor), size, aspect
+        self.adapter, self.sensor, self.size, self.aspect = (
+            adapter,
+            tuple(sensor),
+            size,
+            aspect,
+        )
         bounds = [channel.valid_range or (-_LARGEST, _LARGEST) for channel in sensor]
         self._constant("low", [max(low, -_LARGEST) for low, _ in bounds])
         self._constant("high", [min(high, _LARGEST) for _, high in bounds])
         self._constant("mean", [cast(float, channel.mean) for channel in channels])
         self._constant("std", [cast(float, channel.std) for channel in channels])
-        self._constant("limit", [_LARGEST if channel.quantity == RGB_QUANTITY else CLIP for channel in channels])
+        self._constant(
+            "limit",
+            [
+                _LARGEST if channel.quantity == RGB_QUANTITY else CLIP
+                for channel in channels
+            ],
+        )
 
     def _constant(self, name: str, values: Sequence[float]) -> None:
-        self.register_buffer(name, torch.tensor(values, dtype=torch.float32)[:, None, None], persistent=False)
+        self.register_buffer(
+            name,
+            torch.tensor(values, dtype=torch.float32)[:, None, None],
+            persistent=False,
+        )
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Map images to the input of the network.
@@ -67,26 +82,40 @@ class Prepare(nn.Module):
             Planes (B, C, S, S), and content (B, S, S) bool, False on padding.
         """
         valid = (image >= self.low) & (image <= self.high)  # False for NaN
-        values, valid = self.adapter.transform_arrays(torch.where(valid, image, 0.0), valid, self.sensor, torch)
-        scaled = torch.minimum(torch.maximum((values - self.mean) / self.std, -self.limit), self.limit)
+        values, valid = self.adapter.transform_arrays(
+            torch.where(valid, image, 0.0), valid, self.sensor, torch
+        )
+        scaled = torch.minimum(
+            torch.maximum((values - self.mean) / self.std, -self.limit), self.limit
+        )
         planes = torch.where(valid, scaled, 0.0)
         height, width = (torch.as_tensor(image.shape[axis]) for axis in (2, 3))
         rows, columns = scaled_size(height, width, self.size, self.aspect)
-        down, across = _shrinking(height, rows, self.size), _shrinking(width, columns, self.size).T
+        down, across = (
+            _shrinking(height, rows, self.size),
+            _shrinking(width, columns, self.size).T,
+        )
         share = down @ valid.to(planes.dtype) @ across  # (B, C, S, S)
         planes = down @ planes @ across
-        planes = torch.where(share >= LEAST_SHARE, planes / share.clamp(min=LEAST_SHARE), 0.0)
+        planes = torch.where(
+            share >= LEAST_SHARE, planes / share.clamp(min=LEAST_SHARE), 0.0
+        )
         places = torch.arange(self.size)
         content = (places[:, None] < rows) & (places < columns)  # (S, S)
         return planes, content.expand(image.shape[0], -1, -1)
 
 
-def scaled_size(height: Tensor, width: Tensor, size: int, aspect: Aspect) -> tuple[Tensor, Tensor]:
+def scaled_size(
+    height: Tensor, width: Tensor, size: int, aspect: Aspect
+) -> tuple[Tensor, Tensor]:
     """Compute `Letterbox.scaled_hw` for an image of dynamic size."""
     if aspect == "stretch":
         return torch.full_like(height, size), torch.full_like(width, size)
     scale = size / torch.maximum(height, width).double()
-    rows, columns = (torch.floor(side.double() * scale + 0.5).clamp(min=1).long() for side in (height, width))
+    rows, columns = (
+        torch.floor(side.double() * scale + 0.5).clamp(min=1).long()
+        for side in (height, width)
+    )
     return rows, columns
 
 
@@ -111,7 +140,8 @@ def _shrinking(before: Tensor, after: Tensor, size: int) -> Tensor:
 def _enlarging(before: Tensor, after: Tensor, size: Tensor) -> Tensor:
     """Return the (after, size) weights of bilinear resizing of the first `before` of `size` pixels."""
     scale = before.float() / after.float()
-    place = (scale * (_numbers(after) + 0.5) - 0.5).clamp(min=0.0)[:, None]  # (after, 1)
+    # (after, 1)
+    place = (scale * (_numbers(after) + 0.5) - 0.5).clamp(min=0.0)[:, None]
     place = torch.minimum(place, before.float() - 1.0)
     weights: Tensor = (1.0 - (place - _numbers(size)).abs()).clamp(min=0.0)
     return weights
@@ -119,7 +149,8 @@ def _enlarging(before: Tensor, after: Tensor, size: Tensor) -> Tensor:
 
 def _numbers(count: Tensor) -> Tensor:
     """Return 0, 1, … as (count,) float."""
-    return torch.arange(cast(int, count)).float()  # a tensor, because a number would become a constant of the graph
+    # a tensor, because a number would become a constant of the graph
+    return torch.arange(cast(int, count)).float()
 
 
 class EncoderGraph(nn.Module):
@@ -131,7 +162,9 @@ class EncoderGraph(nn.Module):
 
     def forward(self, planes: Tensor, content: Tensor) -> tuple[Tensor, ...]:
         """Map planes (B, C, S, S) and content (B, S, S) to the levels of the embedding."""
-        return tuple(level.float() for level in self.model.encode(planes, content).levels)
+        return tuple(
+            level.float() for level in self.model.encode(planes, content).levels
+        )
 
 
 class Decode(nn.Module):
@@ -145,7 +178,15 @@ class Decode(nn.Module):
         masks: True if prompts have a mask.
     """
 
-    def __init__(self, model: SimMAT, strides: tuple[float, ...], *, points: bool, boxes: bool, masks: bool) -> None:
+    def __init__(
+        self,
+        model: SimMAT,
+        strides: tuple[float, ...],
+        *,
+        points: bool,
+        boxes: bool,
+        masks: bool,
+    ) -> None:
         super().__init__()
         self.model, self.strides = model, strides
         self.points, self.boxes, self.masks = points, boxes, masks
@@ -163,11 +204,16 @@ class Decode(nn.Module):
             coords, labels = given.pop(0), given.pop(0)
         else:
             count = image_index.shape[0]
-            coords, labels = torch.zeros(count, 0, 2), torch.zeros(count, 0, dtype=torch.int64)
+            coords, labels = (
+                torch.zeros(count, 0, 2),
+                torch.zeros(count, 0, dtype=torch.int64),
+            )
         boxes = given.pop(0) if self.boxes else None
         masks = given.pop(0) if self.masks else None
         embedding = ImageEmbedding(tuple(given), self.strides)
-        answer = self.model.decode(embedding, PromptBatch(image_index, coords, labels, boxes, masks))
+        answer = self.model.decode(
+            embedding, PromptBatch(image_index, coords, labels, boxes, masks)
+        )
         return answer.logits, answer.iou
 
 
@@ -203,7 +249,11 @@ class Masks(nn.Module):
         rows, columns = scaled_size(height, width, self.size, self.aspect)
         whole = torch.as_tensor(self.size)
         low_rows, low_columns = (torch.as_tensor(logits.shape[axis]) for axis in (1, 2))
-        down = _enlarging(rows, height, whole) @ _enlarging(low_rows, whole, low_rows)  # (H, h)
-        across = _enlarging(columns, width, whole) @ _enlarging(low_columns, whole, low_columns)  # (W, w)
+        # (H, h)
+        down = _enlarging(rows, height, whole) @ _enlarging(low_rows, whole, low_rows)
+        # (W, w)
+        across = _enlarging(columns, width, whole) @ _enlarging(
+            low_columns, whole, low_columns
+        )
         masks: Tensor = down @ logits @ across.T
         return masks

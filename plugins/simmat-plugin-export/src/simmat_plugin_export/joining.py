@@ -8,7 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
 from onnx.compose import add_prefix, merge_models
 
 from simmat_plugin_export.tracing import OPSET
@@ -27,7 +35,9 @@ def chained(first: ModelProto, second: ModelProto, links: Sequence[str]) -> Mode
     kept = {f"prepare/{one.name}": one.name for one in first.graph.input}
     kept |= {f"net/{one.name}": one.name for one in second.graph.output}
     first, second = add_prefix(first, "prepare/"), add_prefix(second, "net/")
-    joined = merge_models(first, second, io_map=[(f"prepare/{name}", f"net/{name}") for name in links])
+    joined = merge_models(
+        first, second, io_map=[(f"prepare/{name}", f"net/{name}") for name in links]
+    )
     _rename(joined.graph, kept)
     del joined.opset_import[1:]  # both have the same
     joined.ir_version = min(joined.ir_version, IR_VERSION)
@@ -59,7 +69,9 @@ class Variants:
     graphs: dict[tuple[bool, bool, bool], GraphProto] = field(default_factory=dict)
     weights: dict[str, TensorProto] = field(default_factory=dict)
 
-    def add(self, kind: tuple[bool, bool, bool], model: ModelProto, inputs: Sequence[str]) -> None:
+    def add(
+        self, kind: tuple[bool, bool, bool], model: ModelProto, inputs: Sequence[str]
+    ) -> None:
         """Add the graph for prompts of one kind.
 
         Args:
@@ -71,7 +83,9 @@ class Variants:
         names = {name: name for name in inputs}
         for tensor in model.graph.initializer:
             values = numpy_helper.to_array(tensor)
-            digest = hashlib.sha256(f"{values.dtype}{values.shape}".encode() + values.tobytes()).hexdigest()
+            digest = hashlib.sha256(
+                f"{values.dtype}{values.shape}".encode() + values.tobytes()
+            ).hexdigest()
             if digest not in self.weights:
                 kept = TensorProto()
                 kept.CopyFrom(tensor)
@@ -80,24 +94,37 @@ class Variants:
             names[tensor.name] = self.weights[digest].name
         graph = GraphProto(name=prefix)
         graph.node.extend(_renamed(model.graph.node, names, prefix))
-        graph.output.extend(_output(one, names.get(one.name, prefix + one.name)) for one in model.graph.output)
+        graph.output.extend(
+            _output(one, names.get(one.name, prefix + one.name))
+            for one in model.graph.output
+        )
         self.graphs[kind] = graph
 
-    def joined(self, inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto]) -> ModelProto:
+    def joined(
+        self, inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto]
+    ) -> ModelProto:
         """Return the joined model; without points axis 1 is empty, without boxes or masks their axis 0."""
         nodes: list[NodeProto] = []
         for name, axis in (("point_labels", 1), ("boxes", 0), ("mask_input", 0)):
             nodes += [
-                helper.make_node("Shape", [name], [f"{name}/size"], start=axis, end=axis + 1),
+                helper.make_node(
+                    "Shape", [name], [f"{name}/size"], start=axis, end=axis + 1
+                ),
                 helper.make_node("Squeeze", [f"{name}/size"], [f"{name}/count"]),
-                helper.make_node("Cast", [f"{name}/count"], [f"has/{name}"], to=TensorProto.BOOL),
+                helper.make_node(
+                    "Cast", [f"{name}/count"], [f"has/{name}"], to=TensorProto.BOOL
+                ),
             ]
         whole = self._choice((), [one.name for one in outputs])
         nodes += whole.node
         weights = list(self.weights.values())
-        graph = helper.make_graph(nodes, "decoder", list(inputs), list(outputs), initializer=weights)
+        graph = helper.make_graph(
+            nodes, "decoder", list(inputs), list(outputs), initializer=weights
+        )
         opset = helper.make_opsetid("", OPSET)
-        return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="simmat")
+        return helper.make_model(
+            graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="simmat"
+        )
 
     def _choice(self, known: tuple[bool, ...], outputs: Sequence[str]) -> GraphProto:
         """Return a graph with the given outputs, for prompts whose kind begins with `known`."""
@@ -105,7 +132,8 @@ class Variants:
             kind = (known[0], known[1], known[2])
             if kind in self.graphs:
                 return self.graphs[kind]
-            return self.graphs[max(self.graphs)]  # an empty prompt, which the runtime refuses before
+            # an empty prompt, which the runtime refuses before
+            return self.graphs[max(self.graphs)]
         condition = ("has/point_labels", "has/boxes", "has/mask_input")[len(known)]
         prefix = "".join("ft"[has] for has in known)
         names = [f"{prefix}?{name}" for name in outputs] if known else list(outputs)
@@ -116,11 +144,15 @@ class Variants:
         graph = GraphProto(name=f"choice{prefix}")
         graph.node.append(helper.make_node("If", [condition], names, **branches))
         first = next(iter(self.graphs.values()))
-        graph.output.extend(_output(one, name) for one, name in zip(first.output, names, strict=True))
+        graph.output.extend(
+            _output(one, name) for one, name in zip(first.output, names, strict=True)
+        )
         return graph
 
 
-def _renamed(nodes: Sequence[NodeProto], names: Mapping[str, str], prefix: str) -> list[NodeProto]:
+def _renamed(
+    nodes: Sequence[NodeProto], names: Mapping[str, str], prefix: str
+) -> list[NodeProto]:
     """Return copies of nodes with renamed values: as in `names`, or else with a prefix."""
 
     def renamed(name: str) -> str:
@@ -132,13 +164,20 @@ def _renamed(nodes: Sequence[NodeProto], names: Mapping[str, str], prefix: str) 
         copy.CopyFrom(node)
         copy.ClearField("doc_string")
         copy.name = prefix + node.name
-        copy.input[:], copy.output[:] = map(renamed, node.input), map(renamed, node.output)
+        copy.input[:], copy.output[:] = (
+            map(renamed, node.input),
+            map(renamed, node.output),
+        )
         for attribute in copy.attribute:
             if attribute.HasField("g"):
                 inner = _renamed(attribute.g.node, names, prefix)
                 attribute.g.ClearField("node")
                 attribute.g.node.extend(inner)
-                for value in (*attribute.g.input, *attribute.g.output, *attribute.g.initializer):
+                for value in (
+                    *attribute.g.input,
+                    *attribute.g.output,
+                    *attribute.g.initializer,
+                ):
                     value.name = renamed(value.name)
         found.append(copy)
     return found
@@ -149,6 +188,10 @@ def _output(value: ValueInfoProto, name: str) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, value.type.tensor_type.elem_type, None)
 
 
-def value(name: str, shape: Sequence[str | int], kind: type[np.generic] = np.float32) -> ValueInfoProto:
+def value(
+    name: str, shape: Sequence[str | int], kind: type[np.generic] = np.float32
+) -> ValueInfoProto:
     """Return the description of an input or output."""
-    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), list(shape))
+    return helper.make_tensor_value_info(
+        name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), list(shape)
+    )

@@ -52,13 +52,20 @@ def open_split(bundle: Bundle, data: Path) -> Split:
     dataset = open_dataset(data, bundle.modality)
     samples = dataset.split(SPLIT)
     if not samples:
-        raise ConfigError(f"{data} has no image in the {SPLIT} split, with which an export is calibrated and measured")
+        raise ConfigError(
+            f"{data} has no image in the {SPLIT} split, with which an export is calibrated and measured"
+        )
     return dataset, list(samples[:: -(-len(samples) // _IMAGES)])
 
 
-def measured_loss(bundle: Bundle, folder: Path, dataset: Dataset, samples: list[Sample]) -> AccuracyLoss:
+def measured_loss(
+    bundle: Bundle, folder: Path, dataset: Dataset, samples: list[Sample]
+) -> AccuracyLoss:
     """Segment every object of the images by one click, with the bundle and with the exported model."""
-    predictor, runtime = Predictor.of_bundle(bundle), simmat_runtime.load(folder, check=False)
+    predictor, runtime = (
+        Predictor.of_bundle(bundle),
+        simmat_runtime.load(folder, check=False),
+    )
     ours: list[float] = []
     theirs: list[float] = []
     for sample in samples:
@@ -71,8 +78,12 @@ def measured_loss(bundle: Bundle, folder: Path, dataset: Dataset, samples: list[
             ours.append(_iou(predictor.predict([click]).mask, truth))
             theirs.append(_iou(runtime.predict([click]).mask, truth))
     if not ours:
-        raise ConfigError(f"{dataset.root}: no object in the images of the {SPLIT} split, so no loss can be measured")
-    return AccuracyLoss(float(np.mean(ours)), float(np.mean(theirs)), len(samples), len(ours))
+        raise ConfigError(
+            f"{dataset.root}: no object in the images of the {SPLIT} split, so no loss can be measured"
+        )
+    return AccuracyLoss(
+        float(np.mean(ours)), float(np.mean(theirs)), len(samples), len(ours)
+    )
 
 
 def _iou(mask: BoolArray, truth: BoolArray) -> float:
@@ -81,10 +92,15 @@ def _iou(mask: BoolArray, truth: BoolArray) -> float:
 
 def difference_to_torch(bundle: Bundle, folder: Path, kinds: Kinds = KINDS) -> float:
     """Return the largest difference of logits and scores between the export and torch, on an image of noise."""
-    predictor, runtime = Predictor.of_bundle(bundle), simmat_runtime.load(folder, check=False)
+    predictor, runtime = (
+        Predictor.of_bundle(bundle),
+        simmat_runtime.load(folder, check=False),
+    )
     spec = bundle.spec
     planes = noise(spec.sensor_channels, spec.channels, spec.image_size)
-    predictor.set_image(SensorImage.from_planes(planes, spec.sensor_channels, origin="noise"))
+    predictor.set_image(
+        SensorImage.from_planes(planes, spec.sensor_channels, origin="noise")
+    )
     runtime.set_image(planes)
     height, width = planes.shape[1:]
     clicks = [(width * 0.4, height * 0.5), (width * 0.1, height * 0.9)]
@@ -95,11 +111,16 @@ def difference_to_torch(bundle: Bundle, folder: Path, kinds: Kinds = KINDS) -> f
         prompt = (clicks, [1, 0]) if points else ((), [])
         given = (*prompt, box if boxes else None, low if masks else None)
         ours, theirs = predictor.predict(*given), runtime.predict(*given)
-        differences += [float(np.abs(ours.logits - theirs.logits).max()), abs(ours.score - theirs.score)]
+        differences += [
+            float(np.abs(ours.logits - theirs.logits).max()),
+            abs(ours.score - theirs.score),
+        ]
     return max(differences)
 
 
-def noise(sensor: Sequence[Channel], channels: Sequence[Channel], size: int) -> FloatArray:
+def noise(
+    sensor: Sequence[Channel], channels: Sequence[Channel], size: int
+) -> FloatArray:
     """Return (C, H, W) smooth noise in the units of the sensor, with missing pixels, at a size other than S.
 
     Args:
@@ -109,12 +130,19 @@ def noise(sensor: Sequence[Channel], channels: Sequence[Channel], size: int) -> 
     """
     rng = np.random.default_rng(0)
     height, width = round(size * 0.9), round(size * 1.3)
-    coarse = rng.standard_normal((len(sensor), height // 8 + 1, width // 8 + 1)).repeat(8, 1).repeat(8, 2)
-    planes = coarse[:, :height, :width] + 0.1 * rng.standard_normal((len(sensor), height, width))
+    coarse = (
+        rng.standard_normal((len(sensor), height // 8 + 1, width // 8 + 1))
+        .repeat(8, 1)
+        .repeat(8, 2)
+    )
+    planes = coarse[:, :height, :width] + 0.1 * rng.standard_normal(
+        (len(sensor), height, width)
+    )
     known = {(channel.name, channel.unit): channel for channel in channels}
     for plane, channel in zip(planes, sensor, strict=True):
         fitted = known.get((channel.name, channel.unit), channel)
-        if fitted.mean is None or fitted.std is None:  # the transform changes it, so perhaps takes its logarithm
+        # the transform changes it, so perhaps takes its logarithm
+        if fitted.mean is None or fitted.std is None:
             np.exp(plane, out=plane)
         else:
             plane[:] = plane * fitted.std + fitted.mean

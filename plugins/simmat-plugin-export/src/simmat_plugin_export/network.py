@@ -15,7 +15,12 @@ from simmat_runtime import manifest as names
 from torch import Tensor, nn
 
 from simmat.errors import BundleError, ConfigError
-from simmat.foundation import FoundationModel, ImageEmbedding, MaskPrediction, PromptBatch
+from simmat.foundation import (
+    FoundationModel,
+    ImageEmbedding,
+    MaskPrediction,
+    PromptBatch,
+)
 from simmat.model import SimMAT
 from simmat.nn.dense_head import DenseAnswer, DenseHead
 from simmat.types import FloatArray, SensorImage
@@ -29,7 +34,11 @@ def load(folder: Path) -> ExportedNetwork:
     """
     try:
         network = simmat_runtime.Network(folder, threads=torch.get_num_threads())
-        for name in (names.ENCODER, names.DECODER, *([names.DENSE] if network.manifest.dense is not None else [])):
+        for name in (
+            names.ENCODER,
+            names.DECODER,
+            *([names.DENSE] if network.manifest.dense is not None else []),
+        ):
             network.session(name)
     except simmat_runtime.ModelError as error:
         raise BundleError(str(error)) from error
@@ -46,8 +55,14 @@ class ExportedNetwork(SimMAT):
     """
 
     def __init__(self, exported: simmat_runtime.Network) -> None:
-        dense = None if exported.manifest.dense is None else cast(DenseHead, _Dense(exported))
-        super().__init__(_Digest(exported), cast(FoundationModel, nn.Module()), "image", dense)
+        dense = (
+            None
+            if exported.manifest.dense is None
+            else cast(DenseHead, _Dense(exported))
+        )
+        super().__init__(
+            _Digest(exported), cast(FoundationModel, nn.Module()), "image", dense
+        )
         self._exported = exported
         self._planes: FloatArray | None = None
         self.eval().requires_grad_(False)
@@ -69,7 +84,11 @@ class ExportedNetwork(SimMAT):
                 f"{self._exported.folder} is an exported model, which gives masks only; use the bundle for this"
             )
         manifest = self._exported.manifest
-        letterbox = Letterbox((self._planes.shape[1], self._planes.shape[2]), manifest.image_size, manifest.aspect)
+        letterbox = Letterbox(
+            (self._planes.shape[1], self._planes.shape[2]),
+            manifest.image_size,
+            manifest.aspect,
+        )
         covered = planes[0, 0].numel() if content is None else int(content.sum())
         if covered != letterbox.scaled_hw[0] * letterbox.scaled_hw[1]:
             raise ConfigError(
@@ -78,7 +97,10 @@ class ExportedNetwork(SimMAT):
             )
         levels = _run(self._exported, names.ENCODER, image=self._planes[None])
         ordered = [levels[f"level_{index}"] for index in range(len(levels))]
-        return ImageEmbedding(tuple(ordered), tuple(manifest.image_size / level.shape[-1] for level in ordered))
+        return ImageEmbedding(
+            tuple(ordered),
+            tuple(manifest.image_size / level.shape[-1] for level in ordered),
+        )
 
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
         """Predict masks for K prompts over the images of an embedding.
@@ -98,8 +120,12 @@ class ExportedNetwork(SimMAT):
             image_index=prompts.image_index.numpy(),
             point_coords=prompts.point_coords.numpy(),
             point_labels=prompts.point_labels.numpy(),
-            boxes=np.zeros((0, 4), np.float32) if prompts.boxes is None else prompts.boxes.numpy(),
-            mask_input=np.zeros((0, 1, *size), np.float32) if given is None else given.numpy(),
+            boxes=np.zeros((0, 4), np.float32)
+            if prompts.boxes is None
+            else prompts.boxes.numpy(),
+            mask_input=np.zeros((0, 1, *size), np.float32)
+            if given is None
+            else given.numpy(),
         )
         return MaskPrediction(found["logits"], found["iou"])
 
@@ -130,17 +156,26 @@ class _Digest(nn.Module):
 
     def __init__(self, exported: simmat_runtime.Network) -> None:
         super().__init__()
-        digest = hashlib.sha256("".join(sorted(exported.manifest.files.values())).encode()).digest()
+        digest = hashlib.sha256(
+            "".join(sorted(exported.manifest.files.values())).encode()
+        ).digest()
         self.digest = nn.Parameter(torch.tensor(list(digest), dtype=torch.float32))
 
 
 def _named(embedding: ImageEmbedding) -> dict[str, Any]:
-    return {f"level_{index}": level.numpy() for index, level in enumerate(embedding.levels)}
+    return {
+        f"level_{index}": level.numpy() for index, level in enumerate(embedding.levels)
+    }
 
 
-def _run(exported: simmat_runtime.Network, file: str, **inputs: Any) -> dict[str, Tensor]:
+def _run(
+    exported: simmat_runtime.Network, file: str, **inputs: Any
+) -> dict[str, Tensor]:
     """Run one file; return its outputs by name; BundleError if that fails."""
     try:
-        return {name: torch.from_numpy(value) for name, value in exported.run(file, **inputs).items()}
+        return {
+            name: torch.from_numpy(value)
+            for name, value in exported.run(file, **inputs).items()
+        }
     except simmat_runtime.ModelError as error:
         raise BundleError(str(error)) from error

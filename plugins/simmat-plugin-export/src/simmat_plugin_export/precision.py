@@ -34,7 +34,9 @@ def halved(model: onnx.ModelProto) -> onnx.ModelProto:
         return simplified(file)
 
 
-def quantized_dynamic(model: onnx.ModelProto, *, kept: Sequence[str] = ()) -> onnx.ModelProto:
+def quantized_dynamic(
+    model: onnx.ModelProto, *, kept: Sequence[str] = ()
+) -> onnx.ModelProto:
     """Return a model with 8-bit matrix products, and the range of activations measured in every call.
 
     Convolutions stay in single precision, as onnxruntime is slower with dynamically quantized ones; so do the nodes
@@ -55,12 +57,19 @@ def quantized_dynamic(model: onnx.ModelProto, *, kept: Sequence[str] = ()) -> on
         return onnx.load(out)
 
 
-def quantized_static(model: onnx.ModelProto, feeds: Iterable[Feeds], *, kept: Sequence[str] = ()) -> onnx.ModelProto:
+def quantized_static(
+    model: onnx.ModelProto, feeds: Iterable[Feeds], *, kept: Sequence[str] = ()
+) -> onnx.ModelProto:
     """Return a model with 8-bit matrix products and convolutions; activations have the ranges found on `feeds`.
 
     The nodes named in `kept` stay in single precision.
     """
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         """Returns the inputs one by one."""

@@ -58,12 +58,14 @@ def trace(
     """
     module = module.eval()
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about sizes that become constants, which are checked, and deprecations
+        # about sizes that become constants, which are checked, and deprecations
+        warnings.simplefilter("ignore")
         one, other = _sizes(module, inputs), _sizes(module, others)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "model.onnx"
             torch.onnx.export(
-                _Fixed(module, one, other).eval(),  # the mode that the exporter leaves it in
+                # the mode that the exporter leaves it in
+                _Fixed(module, one, other).eval(),
                 tuple(inputs),
                 str(file),
                 input_names=list(names),
@@ -78,14 +80,18 @@ def trace(
 def simplified(file: Path) -> onnx.ModelProto:
     """Read a model with constants folded by onnxruntime, so that it loads in half the time."""
     options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    if file.stat().st_size > MAX_FILE_BYTES // 2:  # the result could be larger than protobuf allows
+    options.graph_optimization_level = (
+        onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    )
+    # the result could be larger than protobuf allows
+    if file.stat().st_size > MAX_FILE_BYTES // 2:
         return onnx.load(file)
     options.optimized_model_filepath = str(file.with_suffix(".folded"))
     options.log_severity_level = 3
     onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     model = onnx.load(options.optimized_model_filepath)
-    domains = [one for one in model.opset_import if not one.domain]  # no operator has another domain
+    # no operator has another domain
+    domains = [one for one in model.opset_import if not one.domain]
     del model.opset_import[:]
     model.opset_import.extend(domains)
     return model
@@ -115,7 +121,9 @@ class _Recorded(TorchFunctionMode):
         super().__init__()
         self.sizes: list[Any] = []
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         found = func(*args, **(kwargs or {}))
         if func in _FLATTEN:
             self.sizes.append(tuple(_SHAPE(args[0])))
@@ -132,23 +140,34 @@ class _Replayed(TorchFunctionMode):
         super().__init__()
         self._sizes = zip(one, other, strict=True)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.adaptive_avg_pool2d and (kernel := _whole_kernel(*args)) is not None:
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if (
+            func is F.adaptive_avg_pool2d
+            and (kernel := _whole_kernel(*args)) is not None
+        ):
             return F.avg_pool2d(args[0], kernel)
         if func is F.rms_norm:  # ONNX has it from opset 23 on
             return _rms_norm(*args, **(kwargs or {}))
         if func is F.interpolate and (kwargs or {}).get("antialias"):
             # ONNX has no such operator. Models ask it for tables of positions, which depend on no input.
             return torch.from_numpy(func(*args, **kwargs).detach().numpy().copy())
-        if func is torch.Tensor.unflatten:  # the exporter would make the other sizes constants
+        # the exporter would make the other sizes constants
+        if func is torch.Tensor.unflatten:
             image, axis, sizes = args
             shape, axis = _SHAPE(image), axis % image.ndim
             return image.reshape(*shape[:axis], *sizes, *shape[axis + 1 :])
-        if func is torch.Tensor.movedim:  # the exporter writes negative axes, which ONNX refuses
+        # the exporter writes negative axes, which ONNX refuses
+        if func is torch.Tensor.movedim:
             args = (args[0], *(axis % args[0].ndim for axis in args[1:]))
         if func in _FLATTEN:
             return _flatten(*next(self._sizes), *args, **(kwargs or {}))
-        if func is torch.repeat_interleave and len(args) == 2 and _SHAPE(args[0])[0] == 1:
+        if (
+            func is torch.repeat_interleave
+            and len(args) == 2
+            and _SHAPE(args[0])[0] == 1
+        ):
             return args[0].expand(args[1], *[-1] * (args[0].ndim - 1))
         if func is torch.Tensor.repeat_interleave and len(args) == 3:
             # The exporter makes a negative axis positive in place, and with it every -1 that a model reshapes by.
@@ -159,13 +178,17 @@ class _Replayed(TorchFunctionMode):
         one, other = next(self._sizes)
         if isinstance(one, int):
             return one if one == other else found
-        return tuple(a if a == b else size for a, b, size in zip(one, other, found, strict=True))
+        return tuple(
+            a if a == b else size for a, b, size in zip(one, other, found, strict=True)
+        )
 
 
 class _Fixed(nn.Module):
     """A module with constant sizes where two runs agree."""
 
-    def __init__(self, module: nn.Module, one: Sequence[Any], other: Sequence[Any]) -> None:
+    def __init__(
+        self, module: nn.Module, one: Sequence[Any], other: Sequence[Any]
+    ) -> None:
         super().__init__()
         self.module, self._one, self._other = module, one, other
 
@@ -175,7 +198,13 @@ class _Fixed(nn.Module):
             return self.module(*inputs)
 
 
-def _flatten(one: Sequence[int], other: Sequence[int], image: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+def _flatten(
+    one: Sequence[int],
+    other: Sequence[int],
+    image: Tensor,
+    start_dim: int = 0,
+    end_dim: int = -1,
+) -> Tensor:
     """Flatten axes to a length that is written out if two runs agree on it.
 
     Without it the exporter writes -1, which onnxruntime cannot resolve in an empty tensor: the points of a mask prompt.
@@ -183,12 +212,20 @@ def _flatten(one: Sequence[int], other: Sequence[int], image: Tensor, start_dim:
     axes = slice(start_dim % max(image.ndim, 1), end_dim % max(image.ndim, 1) + 1)
     if not one or one[axes] != other[axes]:
         return image.flatten(start_dim, end_dim)
-    shape = [a if a == b else size for a, b, size in zip(one, other, _SHAPE(image), strict=True)]
-    return image.reshape(*shape[: axes.start], math.prod(one[axes]), *shape[axes.stop :])
+    shape = [
+        a if a == b else size
+        for a, b, size in zip(one, other, _SHAPE(image), strict=True)
+    ]
+    return image.reshape(
+        *shape[: axes.start], math.prod(one[axes]), *shape[axes.stop :]
+    )
 
 
 def _rms_norm(
-    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
 ) -> Tensor:
     """Compute `F.rms_norm` by simpler operators."""
     axes = tuple(range(-len(normalized_shape), 0))
@@ -200,7 +237,9 @@ def _rms_norm(
 def _whole_kernel(image: Tensor, size: Any) -> tuple[int, int] | None:
     """Return the kernel of the mean pooling that equals an adaptive one; None if the sizes do not divide."""
     height, width = (int(side) for side in _SHAPE(image)[-2:])
-    rows, columns = (size, size) if isinstance(size, int) else (int(side) for side in size)
+    rows, columns = (
+        (size, size) if isinstance(size, int) else (int(side) for side in size)
+    )
     if height % rows or width % columns:
         return None
     return height // rows, width // columns

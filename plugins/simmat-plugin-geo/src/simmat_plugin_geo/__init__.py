@@ -11,7 +11,13 @@ from simmat.plugin_specs import FunctionSpec, ResultFormat
 @hookimpl
 def simmat_geo_backends() -> Iterable[FunctionSpec]:
     """Return the functions that read maps through GDAL."""
-    return [FunctionSpec("gdal", "GeoTIFF, GeoPackage, GeoJSON and shapefile, by GDAL", "simmat_plugin_geo.backend")]
+    return [
+        FunctionSpec(
+            "gdal",
+            "GeoTIFF, GeoPackage, GeoJSON and shapefile, by GDAL",
+            "simmat_plugin_geo.backend",
+        )
+    ]
 
 
 @hookimpl

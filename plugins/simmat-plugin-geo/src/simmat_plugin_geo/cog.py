@@ -45,18 +45,46 @@ def write_cog(
         Exception: what rasterio raises where it cannot write.
     """
     height, width = size_hw
-    profile = {"driver": "GTiff", "count": 1, "height": height, "width": width, "dtype": np.dtype(dtype).name}
-    tiled = {"tiled": True, "blockxsize": TILE_PX, "blockysize": TILE_PX, "compress": "deflate", "nodata": nodata}
+    profile = {
+        "driver": "GTiff",
+        "count": 1,
+        "height": height,
+        "width": width,
+        "dtype": np.dtype(dtype).name,
+    }
+    tiled = {
+        "tiled": True,
+        "blockxsize": TILE_PX,
+        "blockysize": TILE_PX,
+        "compress": "deflate",
+        "nodata": nodata,
+    }
     plain = path.with_name(f"{path.name}.plain.tif")
     try:
-        with quiet(), rasterio.Env(GDAL_CACHEMAX=64):  # MB; by default 5 % of the memory
-            with rasterio.open(plain, "w", **profile, **tiled, BIGTIFF="IF_SAFER", **profile_of(georeference)) as file:
+        # MB; by default 5 % of the memory
+        with quiet(), rasterio.Env(GDAL_CACHEMAX=64):
+            with rasterio.open(
+                plain,
+                "w",
+                **profile,
+                **tiled,
+                BIGTIFF="IF_SAFER",
+                **profile_of(georeference),
+            ) as file:
                 file.set_band_description(1, description)
                 file.update_tags(1, **tags or {})
                 for y0, band in bands:
-                    file.write(band.astype(dtype), 1, window=rasterio.windows.Window(0, y0, width, len(band)))
+                    file.write(
+                        band.astype(dtype),
+                        1,
+                        window=rasterio.windows.Window(0, y0, width, len(band)),
+                    )
             _check_whole(plain)
-            options = {"compress": "deflate", "blocksize": TILE_PX, "BIGTIFF": "IF_SAFER"}
+            options = {
+                "compress": "deflate",
+                "blocksize": TILE_PX,
+                "BIGTIFF": "IF_SAFER",
+            }
             copy(plain, path, driver="COG", overview_resampling="nearest", **options)
         _check_whole(path)
     finally:
@@ -68,9 +96,15 @@ def _check_whole(path: Path) -> None:
     try:
         with tifffile.TiffFile(path) as tiff:
             pages = [page.aspage() for page in tiff.pages]
-            ends = [np.add(page.dataoffsets, page.databytecounts).max() for page in pages]
-            whole = max(ends) <= path.stat().st_size and all(min(page.databytecounts) > 0 for page in pages)
+            ends = [
+                np.add(page.dataoffsets, page.databytecounts).max() for page in pages
+            ]
+            whole = max(ends) <= path.stat().st_size and all(
+                min(page.databytecounts) > 0 for page in pages
+            )
     except (tifffile.TiffFileError, LookupError, ValueError):
         whole = False
     if not whole:
-        raise OutputError(f"cannot write {path}: the file is cut short; check that the disk has room")
+        raise OutputError(
+            f"cannot write {path}: the file is cut short; check that the disk has room"
+        )

@@ -40,7 +40,9 @@ def gdal_errors(path: Path) -> Iterator[None]:
     except SimMATError:
         raise
     except Exception as error:  # GDAL's own errors are of no public class
-        raise DataError(f"{path}: damaged, or not what its name says ({error})") from error
+        raise DataError(
+            f"{path}: damaged, or not what its name says ({error})"
+        ) from error
 
 
 def open_geotiff(path: Path) -> Any:
@@ -55,7 +57,8 @@ def open_geotiff(path: Path) -> Any:
     import rasterio
 
     with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
-        file = rasterio.open(path.absolute(), driver="GTiff")  # a relative one may start as an address of GDAL
+        # a relative one may start as an address of GDAL
+        file = rasterio.open(path.absolute(), driver="GTiff")
     check_overviews(file, str(path))
     return file
 
@@ -63,16 +66,24 @@ def open_geotiff(path: Path) -> Any:
 def check_overviews(file: Any, origin: str) -> None:
     """Raise DataError for an open rasterio dataset that names another file as its overview, which GDAL would open."""
     if elsewhere := file.tags(ns="OVERVIEWS").get("OVERVIEW_FILE"):
-        raise DataError(f"{origin}: names another file, {elsewhere!r}, as its overview; write it with overviews inside")
+        raise DataError(
+            f"{origin}: names another file, {elsewhere!r}, as its overview; write it with overviews inside"
+        )
 
 
 def georeference_of(file: Any) -> Georeference | None:
     """Return the georeference of an open rasterio dataset; None without coordinate system or affine grid."""
-    if file.crs is None or file.transform.is_identity or not np.isfinite(file.transform).all():
+    if (
+        file.crs is None
+        or file.transform.is_identity
+        or not np.isfinite(file.transform).all()
+    ):
         return None
     code = file.crs.to_epsg()
     a, b, c, d, e, f = tuple(file.transform)[:6]
-    return Georeference(f"EPSG:{code}" if code else file.crs.to_wkt(), (a, b, c, d, e, f))
+    return Georeference(
+        f"EPSG:{code}" if code else file.crs.to_wkt(), (a, b, c, d, e, f)
+    )
 
 
 def profile_of(georeference: Georeference | None) -> dict[str, Any]:
@@ -120,7 +131,9 @@ def crs_name(crs: str) -> str:
     return crs.split('"')[1] if '"' in crs else shortened(crs, 40)
 
 
-def pixel_areas(georeference: Georeference, size_hw: tuple[int, int]) -> Callable[[Coords], Coords] | None:
+def pixel_areas(
+    georeference: Georeference, size_hw: tuple[int, int]
+) -> Callable[[Coords], Coords] | None:
     """Return what maps (N, 2) xy in pixels to the (N,) area of a pixel there, in m².
 
     Areas are those of the map, where it is true to area within 1 % in the middle of the image, as UTM is. For degrees,
@@ -134,24 +147,47 @@ def pixel_areas(georeference: Georeference, size_hw: tuple[int, int]) -> Callabl
     crs = CRS.from_user_input(georeference.crs)
 
     def on_ellipsoid(points_xy: Coords) -> Coords:
-        steps = np.array([[-1, 0], [1, 0], [0, -1], [0, 1], [0, 0]], np.float64) * _AREA_STEP_PX
-        places = georeference.to_map(points_xy[:, None] + steps).reshape(-1, 2)  # (N * 5, 2)
-        degrees = np.stack(transform(crs, "EPSG:4326", places[:, 0], places[:, 1]), axis=1)
-        left, right, above, below, here = np.radians(degrees).reshape(-1, 5, 2).transpose(1, 0, 2)
-        along_x, along_y = (right - left) / (2 * _AREA_STEP_PX), (below - above) / (2 * _AREA_STEP_PX)  # (N, 2)
+        steps = (
+            np.array([[-1, 0], [1, 0], [0, -1], [0, 1], [0, 0]], np.float64)
+            * _AREA_STEP_PX
+        )
+        # (N * 5, 2)
+        places = georeference.to_map(points_xy[:, None] + steps).reshape(-1, 2)
+        degrees = np.stack(
+            transform(crs, "EPSG:4326", places[:, 0], places[:, 1]), axis=1
+        )
+        left, right, above, below, here = (
+            np.radians(degrees).reshape(-1, 5, 2).transpose(1, 0, 2)
+        )
+        # (N, 2)
+        along_x, along_y = (
+            (right - left) / (2 * _AREA_STEP_PX),
+            (below - above) / (2 * _AREA_STEP_PX),
+        )
         squared = 1 - _ECCENTRICITY**2 * np.sin(here[:, 1]) ** 2
-        metres_squared = _EQUATOR_M**2 * (1 - _ECCENTRICITY**2) / squared**2 * np.cos(here[:, 1])
-        return np.asarray(np.abs(along_x[:, 0] * along_y[:, 1] - along_x[:, 1] * along_y[:, 0]) * metres_squared)
+        metres_squared = (
+            _EQUATOR_M**2 * (1 - _ECCENTRICITY**2) / squared**2 * np.cos(here[:, 1])
+        )
+        return np.asarray(
+            np.abs(along_x[:, 0] * along_y[:, 1] - along_x[:, 1] * along_y[:, 0])
+            * metres_squared
+        )
 
     with rasterio.Env():
         try:
-            middle = float(on_ellipsoid(np.array([[size_hw[1] / 2, size_hw[0] / 2]]))[0])
+            middle = float(
+                on_ellipsoid(np.array([[size_hw[1] / 2, size_hw[0] / 2]]))[0]
+            )
         except Exception:  # GDAL's own errors are of no public class
             return None
     if not (math.isfinite(middle) and middle > 0):
         return None
     a, b, _, d, e, _ = georeference.transform
-    in_map = abs(a * e - b * d) * crs.linear_units_factor[1] ** 2 if crs.is_projected else math.inf
+    in_map = (
+        abs(a * e - b * d) * crs.linear_units_factor[1] ** 2
+        if crs.is_projected
+        else math.inf
+    )
     if abs(in_map / middle - 1) <= _MAX_AREA_DIFFERENCE:
         return lambda points_xy: np.full(len(points_xy), in_map)
     return on_ellipsoid

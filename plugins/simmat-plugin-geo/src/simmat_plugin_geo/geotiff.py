@@ -19,13 +19,24 @@ from simmat.errors import DataError
 from simmat.io.files import atomic_path, check_size, check_window
 from simmat.io.tiff import check_tiff, file_state
 from simmat.types import BoolArray, Georeference, Window, not_nodata
-from simmat_plugin_geo.georeference import gdal_errors, georeference_of, open_geotiff, profile_of, quiet
+from simmat_plugin_geo.georeference import (
+    gdal_errors,
+    georeference_of,
+    open_geotiff,
+    profile_of,
+    quiet,
+)
 
 _COUNT = re.compile(r"(?:band)?[\s_-]*0*(\d+)", re.IGNORECASE)
-_MASK_WORDS = re.compile(r"alpha|mask(?!ed)|opac|transparen|valid(?!ated)|no.?data", re.IGNORECASE)
-_OPAQUE = (0, 1, 255, 32767, 65535)  # transparent, and the full scales of floats and of 8, 15 and 16 bits
-_CACHE_BYTES = 320 * 2**20  # decoded blocks when windows are read: 1024 rows of 20,000 pixels in 8 bands of 16 bits
-_MAX_PARTIAL = 0.05  # resampling blends an alpha band along borders, which are few pixels
+_MASK_WORDS = re.compile(
+    r"alpha|mask(?!ed)|opac|transparen|valid(?!ated)|no.?data", re.IGNORECASE
+)
+# transparent, and the full scales of floats and of 8, 15 and 16 bits
+_OPAQUE = (0, 1, 255, 32767, 65535)
+# decoded blocks when windows are read: 1024 rows of 20,000 pixels in 8 bands of 16 bits
+_CACHE_BYTES = 320 * 2**20
+# resampling blends an alpha band along borders, which are few pixels
+_MAX_PARTIAL = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +99,11 @@ def read_geotiff(
     from rasterio.enums import MaskFlags
 
     with _opened(path, window) as file:
-        kept = [i for i, role in zip(file.indexes, file.colorinterp, strict=True) if role.name != "alpha"]
+        kept = [
+            i
+            for i, role in zip(file.indexes, file.colorinterp, strict=True)
+            if role.name != "alpha"
+        ]
         bands = tuple(_tags(file, index) for index in kept)
         picked = sorted(range(len(kept)) if wanted is None else wanted(bands))
         part = None
@@ -99,27 +114,42 @@ def read_geotiff(
         numbers = [kept[index] for index in picked]
         stored = file.read(numbers, window=part)  # (P, H, W)
         valid = np.ones(stored.shape, np.bool_)
-        if any(MaskFlags.all_valid not in file.mask_flag_enums[number - 1] for number in numbers):
-            valid = file.read_masks(numbers, window=part) > 0  # GDAL caches masks as well
+        if any(
+            MaskFlags.all_valid not in file.mask_flag_enums[number - 1]
+            for number in numbers
+        ):
+            # GDAL caches masks as well
+            valid = file.read_masks(numbers, window=part) > 0
         for plane, good, number in zip(stored, valid, numbers, strict=True):
-            if (missing := file.nodatavals[number - 1]) is not None:  # GDAL's mask comes from only one of mask,
+            # GDAL's mask comes from only one of mask,
+            if (missing := file.nodatavals[number - 1]) is not None:
                 good &= plane != missing  # nodata and alpha
         for alpha in set(file.indexes) - set(kept):
             opacity = file.read(alpha, window=part)
             _check_alpha(path, file, alpha, opacity if window is None else None)
             valid &= opacity > 0
         place = georeference_of(file)
-    if stored.dtype.kind not in "uif" or (stored.dtype.kind in "ui" and stored.dtype.itemsize > 4):
-        raise DataError(f"{path}: values of type {stored.dtype} are not supported; store them as float32")
+    if stored.dtype.kind not in "uif" or (
+        stored.dtype.kind in "ui" and stored.dtype.itemsize > 4
+    ):
+        raise DataError(
+            f"{path}: values of type {stored.dtype} are not supported; store them as float32"
+        )
     if window is not None and place is not None:
         place = place.shifted(window.y0, window.x0)
     if len(picked) < len(bands):
-        stored, valid = (_with_unread_bands(values, picked, len(bands)) for values in (stored, valid))
+        stored, valid = (
+            _with_unread_bands(values, picked, len(bands)) for values in (stored, valid)
+        )
     stated = not_nodata(stored, nodata)
-    return GeoTiff(stored, valid if stated is None else valid & stated, bands, place, path)
+    return GeoTiff(
+        stored, valid if stated is None else valid & stated, bands, place, path
+    )
 
 
-def _with_unread_bands(values: npt.NDArray[Any], picked: Sequence[int], count: int) -> npt.NDArray[Any]:
+def _with_unread_bands(
+    values: npt.NDArray[Any], picked: Sequence[int], count: int
+) -> npt.NDArray[Any]:
     """Return (count, H, W) with the planes of `values` at the indices `picked`, and zeros elsewhere."""
     whole = np.zeros((count, *values.shape[1:]), values.dtype)
     whole[picked] = values
@@ -155,7 +185,9 @@ def _opened(path: Path, window: Window | None) -> Iterator[Any]:
 
 
 @lru_cache(maxsize=4)
-def _remembered(path: Path, _state: tuple[int, ...], _process: int, _thread: int) -> Any:
+def _remembered(
+    path: Path, _state: tuple[int, ...], _process: int, _thread: int
+) -> Any:
     """Open a file once for all windows that a thread reads; an open file of GDAL must not be shared by threads."""
     return _checked(path, whole=False)
 
@@ -169,7 +201,9 @@ def _checked(path: Path, *, whole: bool) -> Any:
             "one page (tifffile: planarconfig='separate'), or use --modality raster, which reads pages as bands"
         )
     if any(role.name == "palette" for role in file.colorinterp):
-        raise DataError(f"{path}: a palette image, whose values are indices, not intensities")
+        raise DataError(
+            f"{path}: a palette image, whose values are indices, not intensities"
+        )
     return file
 
 
@@ -189,13 +223,21 @@ def write_geotiff(
     import rasterio
 
     count, height, width = planes.shape
-    profile: dict[str, Any] = {"driver": "GTiff", "dtype": planes.dtype.name, "compress": "deflate", "nodata": nodata}
-    profile["photometric"] = "minisblack"  # else GDAL calls the fourth of four 8-bit bands alpha
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "dtype": planes.dtype.name,
+        "compress": "deflate",
+        "nodata": nodata,
+    }
+    # else GDAL calls the fourth of four 8-bit bands alpha
+    profile["photometric"] = "minisblack"
     profile |= profile_of(georeference)
     with (
         atomic_path(path) as temporary,
         quiet(),
-        rasterio.open(temporary, "w", count=count, height=height, width=width, **profile) as file,
+        rasterio.open(
+            temporary, "w", count=count, height=height, width=width, **profile
+        ) as file,
     ):
         file.write(planes)
         for index, band in enumerate(bands, 1):
@@ -214,7 +256,9 @@ def is_count(description: str, index: int) -> bool:
     return match is not None and int(match[1]) == index
 
 
-def _check_alpha(path: Path, file: Any, index: int, opacity: npt.NDArray[Any] | None) -> None:
+def _check_alpha(
+    path: Path, file: Any, index: int, opacity: npt.NDArray[Any] | None
+) -> None:
     """Raise DataError for an alpha band that seems to be a measurement.
 
     By default GDAL declares the fourth of four 8-bit bands alpha.
@@ -226,7 +270,14 @@ def _check_alpha(path: Path, file: Any, index: int, opacity: npt.NDArray[Any] | 
         opacity: (H, W) values of the band; None if only a part was read.
     """
     said = _tags(file, index)
-    wavelength = next((f"{key} {text}" for key, text in (said.tags or {}).items() if "wavelength" in key and text), "")
+    wavelength = next(
+        (
+            f"{key} {text}"
+            for key, text in (said.tags or {}).items()
+            if "wavelength" in key and text
+        ),
+        "",
+    )
     partial = 0.0 if opacity is None else float(np.mean(~np.isin(opacity, _OPAQUE)))
     if wavelength:
         why = f"has the metadata {wavelength}"
@@ -238,7 +289,10 @@ def _check_alpha(path: Path, file: Any, index: int, opacity: npt.NDArray[Any] | 
         why = f"has values other than 0 and full scale at {partial:.0%} of the pixels"
     else:
         return
-    roles = [role.name if other != index else "undefined" for other, role in enumerate(file.colorinterp, 1)]
+    roles = [
+        role.name if other != index else "undefined"
+        for other, role in enumerate(file.colorinterp, 1)
+    ]
     raise DataError(
         f"{path}: band {index} is alpha (how opaque a pixel is) by its colour interpretation, but {why}. If it "
         f"was measured, set that: rio edit-info --colorinterp {','.join(roles)} FILE, or write the file with "

@@ -32,9 +32,13 @@ def to_pixels(coords_xy: npt.ArrayLike, crs: str, image: ImageReader) -> Coords:
     """
     coords = np.asarray(coords_xy, np.float64).reshape(-1, 2)
     if image.georeference is None:
-        raise DataError(f"{image.origin}: has no coordinate reference system; give prompts in pixels")
+        raise DataError(
+            f"{image.origin}: has no coordinate reference system; give prompts in pixels"
+        )
     try:
-        return image.georeference.to_pixels(reproject(coords, crs, image.georeference.crs))
+        return image.georeference.to_pixels(
+            reproject(coords, crs, image.georeference.crs)
+        )
     except ValueError as error:
         raise DataError(
             f"{_text(coords[0])} cannot be transformed from {crs_name(crs)} to {crs_name(image.georeference.crs)}, the "
@@ -57,11 +61,17 @@ def read_prompts(path: Path, crs: str | None, image: ImageReader) -> dict[str, P
             holds others than points and polygons; a feature lies outside of the image.
     """
     layer = open_layer(path, "prompts")
-    numbers, shapes, names = layer.read(OBJECT_FIELD if OBJECT_FIELD in layer.fields else None)
+    numbers, shapes, names = layer.read(
+        OBJECT_FIELD if OBJECT_FIELD in layer.fields else None
+    )
     if not numbers:
-        raise DataError(f"{path}: no features; a prompt is a point on the object or a polygon around it")
+        raise DataError(
+            f"{path}: no features; a prompt is a point on the object or a polygon around it"
+        )
     if (crs := crs or layer.crs) is None:
-        raise DataError(f"{path}: has no coordinate reference system; give it, such as --crs EPSG:4326")
+        raise DataError(
+            f"{path}: has no coordinate reference system; give it, such as --crs EPSG:4326"
+        )
     points: dict[str, list[list[float]]] = {}
     corners: dict[str, list[Coords]] = {}
     problems: list[str] = []
@@ -81,12 +91,25 @@ def read_prompts(path: Path, crs: str | None, image: ImageReader) -> dict[str, P
             corners.setdefault(name, []).append(edges.clip(0, image.size_hw[::-1]))
     if problems:
         height, width = image.size_hw
-        raise DataError(all_problems(f"{path}: prompts that {image.origin} ({width}x{height}) cannot take:", problems))
+        raise DataError(
+            all_problems(
+                f"{path}: prompts that {image.origin} ({width}x{height}) cannot take:",
+                problems,
+            )
+        )
     prompts = {}
     for name, clicks in points.items():
         edges = np.concatenate(corners.get(name, [np.zeros((0, 2))]))
-        box = np.concatenate([edges.min(0), edges.max(0)]).astype(np.float32) if len(edges) else None
-        prompts[name] = Prompt(np.asarray(clicks, np.float32).reshape(-1, 2), np.ones(len(clicks), np.int64), box)
+        box = (
+            np.concatenate([edges.min(0), edges.max(0)]).astype(np.float32)
+            if len(edges)
+            else None
+        )
+        prompts[name] = Prompt(
+            np.asarray(clicks, np.float32).reshape(-1, 2),
+            np.ones(len(clicks), np.int64),
+            box,
+        )
     return prompts
 
 
@@ -97,7 +120,9 @@ def _pixels_of(shape: Any, crs: str, image: ImageReader) -> Coords:
     edges = to_pixels(shapely.get_coordinates(shape), crs, image)
     low, high, size = edges.min(0), edges.max(0), np.asarray(image.size_hw[::-1])
     is_point = shape.geom_type.endswith("Point")
-    if not ((low >= 0) & (high < size) if is_point else (high > 0) & (low < size)).all():
+    if not (
+        (low >= 0) & (high < size) if is_point else (high > 0) & (low < size)
+    ).all():
         raise DataError(f"{_text(low)} to {_text(high)} is outside of it, in pixels")
     return edges
 

@@ -37,7 +37,12 @@ class Mosaic:
             except DataError as error:
                 problems.append(str(error))
         if problems or first is None:
-            raise DataError(all_problems(f"these tiles do not fit {tiles[0].origin}, the first one:", problems))
+            raise DataError(
+                all_problems(
+                    f"these tiles do not fit {tiles[0].origin}, the first one:",
+                    problems,
+                )
+            )
         around = windows[0]
         for window in windows:
             around = around.enclosing(window)
@@ -48,7 +53,8 @@ class Mosaic:
                 f"{around.size_hw[0]} pixels around them; make a mosaic of each area by itself"
             )
         self._tiles, self._channels = tiles, tiles[0].read(Window(0, 0, 1, 1)).channels
-        self._corners = np.asarray(windows) - (around.y0, around.x0) * 2  # (N, 4) as `Window`
+        # (N, 4) as `Window`
+        self._corners = np.asarray(windows) - (around.y0, around.x0) * 2
         self._place = first.shifted(around.y0, around.x0)
         self.georeference: Georeference | None = self._place
         self.size_hw = around.size_hw
@@ -59,7 +65,9 @@ class Mosaic:
         data = np.zeros((len(self._channels), *window.size_hw), np.float32)
         valid = np.zeros(data.shape, np.bool_)
         y0, x0, y1, x1 = self._corners.T
-        touched = (y0 < window.y1) & (y1 > window.y0) & (x0 < window.x1) & (x1 > window.x0)
+        touched = (
+            (y0 < window.y1) & (y1 > window.y0) & (x0 < window.x1) & (x1 > window.x0)
+        )
         for index in np.flatnonzero(touched).tolist():
             tile = Window(*self._corners[index].tolist())
             shared = window.intersection(tile)
@@ -69,14 +77,22 @@ class Mosaic:
             free = ~valid[inside].any(axis=0)
             np.copyto(data[inside], part.data, where=free)
             np.copyto(valid[inside], part.valid, where=free)
-        return SensorImage(data, valid, self._channels, self.origin, self._place.shifted(window.y0, window.x0))
+        return SensorImage(
+            data,
+            valid,
+            self._channels,
+            self.origin,
+            self._place.shifted(window.y0, window.x0),
+        )
 
 
 def _tile_window(grid: Georeference | None, tile: ImageReader) -> Window:
     """Return where a tile lies, in pixels of a grid; raise DataError if its pixels are not those of the grid."""
     place, (height, width) = tile.georeference, tile.size_hw
     if place is None or grid is None:
-        raise DataError(f"{tile.origin}: it or the first tile has no georeference, so its place in a mosaic is unknown")
+        raise DataError(
+            f"{tile.origin}: it or the first tile has no georeference, so its place in a mosaic is unknown"
+        )
     if not same_crs(place.crs, grid.crs):
         raise DataError(
             f"{tile.origin}: has the coordinate system {crs_name(place.crs)}, the first tile {crs_name(grid.crs)}; "
@@ -90,10 +106,14 @@ def _tile_window(grid: Georeference | None, tile: ImageReader) -> Window:
         return Window(y0, x0, y0 + height, x0 + width)
     sizes = _pixel_size(place), _pixel_size(grid)
     if sizes[0] == sizes[1]:
-        differs = f"its pixels lie up to {off:.3g} pixels off the grid of the first tile"
+        differs = (
+            f"its pixels lie up to {off:.3g} pixels off the grid of the first tile"
+        )
     else:
         differs = f"its pixels have the size {sizes[0]} in map units, those of the first tile {sizes[1]}"
-    raise DataError(f"{tile.origin}: {differs}; resample it to the same grid: gdalwarp -tap -tr X Y")
+    raise DataError(
+        f"{tile.origin}: {differs}; resample it to the same grid: gdalwarp -tap -tr X Y"
+    )
 
 
 def _pixel_size(place: Georeference) -> str:

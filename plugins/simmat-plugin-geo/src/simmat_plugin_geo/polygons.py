@@ -49,7 +49,9 @@ class _PlacedPolygons:
 
     def draw(self, window: Window) -> npt.NDArray[np.int64]:
         """Return the number from 1 of the polygon at each pixel of a window, 0 where there is none."""
-        near = np.sort(self.tree.query(shapely.box(window.x0, window.y0, window.x1, window.y1)))
+        near = np.sort(
+            self.tree.query(shapely.box(window.x0, window.y0, window.x1, window.y1))
+        )
         if not len(near):
             return np.zeros(window.size_hw, np.int64)
         with quiet():
@@ -75,7 +77,9 @@ class PolygonLabels:
     attribute: str | None
     class_names: Mapping[int, str]
     note: str
-    _files: dict[tuple[str, str], _PlacedPolygons] = field(default_factory=dict, repr=False, compare=False)
+    _files: dict[tuple[str, str], _PlacedPolygons] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
     def has_classes(self) -> bool:
@@ -96,9 +100,20 @@ class PolygonLabels:
         numbers = placed.draw(sample.window or Window(0, 0, *placed.size_hw))
         values = placed.values[numbers]
         single = card.regions in ("instances", "panoptic")
-        drawn = np.where(values == _UNKNOWN_CLASS, _UNKNOWN_CLASS, numbers) if single else values
-        rule = card.model_copy(update={"ignore": _UNKNOWN_CLASS, "regions": "classes" if single else card.regions})
-        label = label_from_mask(drawn, rule, zero_means=sample.zero_means, origin=paths[0])
+        drawn = (
+            np.where(values == _UNKNOWN_CLASS, _UNKNOWN_CLASS, numbers)
+            if single
+            else values
+        )
+        rule = card.model_copy(
+            update={
+                "ignore": _UNKNOWN_CLASS,
+                "regions": "classes" if single else card.regions,
+            }
+        )
+        label = label_from_mask(
+            drawn, rule, zero_means=sample.zero_means, origin=paths[0]
+        )
         if not single:
             return label
         classes = [int(placed.values[region.class_id or 0]) for region in label.regions]
@@ -112,8 +127,12 @@ class PolygonLabels:
         """Read the polygons of a file, and move them into the pixels of an image."""
         layer = _open(path, self.attribute)
         _, shapes, names = layer.read(self.attribute)
-        if odd := next((shape for shape in shapes if not shape.geom_type.endswith("Polygon")), None):
-            raise DataError(f"{path}: holds a {odd.geom_type}; masks are polygons. Leave other geometries out")
+        if odd := next(
+            (shape for shape in shapes if not shape.geom_type.endswith("Polygon")), None
+        ):
+            raise DataError(
+                f"{path}: holds a {odd.geom_type}; masks are polygons. Leave other geometries out"
+            )
         if layer.crs == "EPSG:4326" and len(shapes):
             _check_degrees(path, *shapely.total_bounds(shapes).tolist())
         if (place := read_georeference(reference)) is None:
@@ -122,8 +141,12 @@ class PolygonLabels:
                 "georeference the image, or save the mask as a label image of its size"
             )
         try:
-            to_image = partial(reproject, source=layer.crs or place.crs, target=place.crs)
-            shapes = shapely.transform(shapely.transform(shapes, to_image), place.to_pixels)
+            to_image = partial(
+                reproject, source=layer.crs or place.crs, target=place.crs
+            )
+            shapes = shapely.transform(
+                shapely.transform(shapes, to_image), place.to_pixels
+            )
         except ValueError as error:
             raise DataError(
                 f"{path}: its polygons cannot be reprojected from {_named(layer.crs)} to {crs_name(place.crs)}, the "
@@ -138,9 +161,13 @@ class PolygonLabels:
                 f"{x1:.0f}, Y {y0:.0f} to {y1:.0f} in pixels, the image is {width}x{height}); check the coordinate "
                 f"systems: polygons {_named(layer.crs)}, image {crs_name(place.crs)}"
             )
-        number_of = {name: number for number, name in self.class_names.items()} | {None: _UNKNOWN_CLASS}
+        number_of = {name: number for number, name in self.class_names.items()} | {
+            None: _UNKNOWN_CLASS
+        }
         values = [number_of[name] if self.has_classes else 1 for name in names]
-        return _PlacedPolygons(shapes, np.array([0, *values], np.int64), tree, (height, width))
+        return _PlacedPolygons(
+            shapes, np.array([0, *values], np.int64), tree, (height, width)
+        )
 
 
 def read_polygons(samples: Sequence[Sample], card: DataCard) -> PolygonLabels:
@@ -152,10 +179,16 @@ def read_polygons(samples: Sequence[Sample], card: DataCard) -> PolygonLabels:
     names: dict[int, str] = {}
     if attribute is not None:
         files = dict.fromkeys(sample.paths[-1] for sample in samples)
-        found = {value for file in files for value in _open(Path(file), attribute).values(attribute)}
+        found = {
+            value
+            for file in files
+            for value in _open(Path(file), attribute).values(attribute)
+        }
         names = dict(card.class_names)
         start = max((*names, 0)) + 1
-        names |= dict(enumerate(_in_order(found - {None, *names.values()}), start=start))
+        names |= dict(
+            enumerate(_in_order(found - {None, *names.values()}), start=start)
+        )
     return PolygonLabels(attribute, names, _note(samples[0]))
 
 

@@ -18,9 +18,19 @@ from rasterio.enums import MaskFlags
 from simmat.errors import DataError, SimMATError
 from simmat.io.files import check_size
 from simmat.types import SensorImage, Window
-from simmat_plugin_geo.georeference import check_overviews, georeference_of, profile_of, quiet
+from simmat_plugin_geo.georeference import (
+    check_overviews,
+    georeference_of,
+    profile_of,
+    quiet,
+)
 
-_PREFIXES = {"http": "/vsicurl/http://", "https": "/vsicurl/https://", "s3": "/vsis3/", "gs": "/vsigs/"}
+_PREFIXES = {
+    "http": "/vsicurl/http://",
+    "https": "/vsicurl/https://",
+    "s3": "/vsis3/",
+    "gs": "/vsigs/",
+}
 _OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no .msk, .ovr or .aux.xml
     "GDAL_HTTP_CONNECTTIMEOUT": 15,
@@ -65,12 +75,20 @@ class RemoteRaster:
             except SimMATError as error:
                 raise type(error)(str(error).replace(str(part), self.origin)) from error
         place = self.georeference
-        return replace(image, origin=self.origin, georeference=place and place.shifted(window.y0, window.x0))
+        return replace(
+            image,
+            origin=self.origin,
+            georeference=place and place.shifted(window.y0, window.x0),
+        )
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
         try:
-            with quiet(), rasterio.Env(**_OPTIONS), rasterio.open(self._name, driver="GTiff") as file:
+            with (
+                quiet(),
+                rasterio.Env(**_OPTIONS),
+                rasterio.open(self._name, driver="GTiff") as file,
+            ):
                 check_overviews(file, self.origin)
                 yield file
         except SimMATError:
@@ -85,7 +103,10 @@ class RemoteRaster:
 
 def _copy(file: Any, window: Window, path: Path, size_hw: tuple[int, int]) -> None:
     """Write a window of an open dataset, in (height, width) pixels, as a GeoTIFF that says the same of its bands."""
-    (height, width), part = size_hw, rasterio.windows.Window(window.x0, window.y0, *window.size_hw[::-1])
+    (height, width), part = (
+        size_hw,
+        rasterio.windows.Window(window.x0, window.y0, *window.size_hw[::-1]),
+    )
     check_size(path, height, width, file.count)
     roles = [role.name for role in file.colorinterp]
     place = georeference_of(file)
@@ -99,7 +120,10 @@ def _copy(file: Any, window: Window, path: Path, size_hw: tuple[int, int]) -> No
         "photometric": "rgb" if roles[:3] == ["red", "green", "blue"] else "minisblack",
         **profile_of(place and place.shifted(window.y0, window.x0)),
     }
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", **profile) as copy:
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(path, "w", **profile) as copy,
+    ):
         copy.colorinterp = file.colorinterp
         copy.scales, copy.offsets = file.scales, file.offsets
         for index in file.indexes:
@@ -108,5 +132,8 @@ def _copy(file: Any, window: Window, path: Path, size_hw: tuple[int, int]) -> No
             copy.update_tags(index, **file.tags(index))
             copy.update_tags(index, ns="IMAGERY", **file.tags(index, ns="IMAGERY"))
         copy.write(file.read(window=part, out_shape=(file.count, *size_hw)))
-        if MaskFlags.per_dataset in file.mask_flag_enums[0] and MaskFlags.alpha not in file.mask_flag_enums[0]:
+        if (
+            MaskFlags.per_dataset in file.mask_flag_enums[0]
+            and MaskFlags.alpha not in file.mask_flag_enums[0]
+        ):
             copy.write_mask(file.dataset_mask(window=part, out_shape=size_hw))

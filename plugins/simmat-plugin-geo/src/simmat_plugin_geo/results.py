@@ -29,7 +29,9 @@ from simmat_plugin_geo.cog import write_cog
 def object_outline(instance: Instance) -> Any:
     """Return the MultiPolygon of an object; pixels that touch at a corner alone are of two polygons."""
     y0, x0, _, _ = instance.window
-    return shapely.multipolygons([outline for _, outline in _outlines(instance.crop, instance.crop, y0, x0)])
+    return shapely.multipolygons(
+        [outline for _, outline in _outlines(instance.crop, instance.crop, y0, x0)]
+    )
 
 
 def class_outlines(result: ImageResult) -> Iterator[tuple[int, Any]]:
@@ -43,7 +45,9 @@ def class_outlines(result: ImageResult) -> Iterator[tuple[int, Any]]:
     for y0, band in label_bands(result):
         y1 = y0 + len(band)
         if (band > np.iinfo(np.int32).max).any():
-            raise DataError("the class map has label values above 2^31, which have no polygons; use --format labels")
+            raise DataError(
+                "the class map has label values above 2^31, which have no polygons; use --format labels"
+            )
         for value, outline in _outlines(band, ~np.isin(band, ignored), y0, 0):
             _, top, _, bottom = outline.bounds
             if 0 < top == y0 or bottom == y1 < result.size_hw[0]:
@@ -51,15 +55,24 @@ def class_outlines(result: ImageResult) -> Iterator[tuple[int, Any]]:
             else:
                 yield value, outline
     for value, outlines in parts.items():
-        for outline in shapely.get_parts(shapely.simplify(shapely.union_all(outlines), 0)):  # no corners at bands
+        # no corners at bands
+        for outline in shapely.get_parts(
+            shapely.simplify(shapely.union_all(outlines), 0)
+        ):
             yield value, outline
 
 
-def _outlines(values: npt.NDArray[Any], mask: npt.NDArray[np.bool_], y0: int, x0: int) -> Iterator[tuple[int, Any]]:
+def _outlines(
+    values: npt.NDArray[Any], mask: npt.NDArray[np.bool_], y0: int, x0: int
+) -> Iterator[tuple[int, Any]]:
     """Yield value and Polygon of the regions of a part of an image whose first pixel is at row y0 and column x0."""
     if mask.any():
-        kept = values if values.dtype in (np.uint8, np.uint16) else values.astype(np.int32)
-        for outline, value in features.shapes(kept, mask, connectivity=4, transform=Affine.translation(x0, y0)):
+        kept = (
+            values if values.dtype in (np.uint8, np.uint16) else values.astype(np.int32)
+        )
+        for outline, value in features.shapes(
+            kept, mask, connectivity=4, transform=Affine.translation(x0, y0)
+        ):
             yield int(value), shape(outline)
 
 
@@ -72,10 +85,26 @@ PIXELS = (
 )
 
 _FIELDS = {
-    "objects": ("id", "class", "class_name", "score", "class_probability", "area_px", "area_m2", "point"),
+    "objects": (
+        "id",
+        "class",
+        "class_name",
+        "score",
+        "class_probability",
+        "area_px",
+        "area_m2",
+        "point",
+    ),
     "classes": ("id", "class", "class_name", "area_px", "area_m2"),
 }
-_NUMBERS = {"id": int, "class": int, "area_px": int, "area_m2": float, "score": float, "class_probability": float}
+_NUMBERS = {
+    "id": int,
+    "class": int,
+    "area_px": int,
+    "area_m2": float,
+    "score": float,
+    "class_probability": float,
+}
 _LONGITUDE_LATITUDE = (["EPSG", "4326"], ["OGC", "CRS84"])
 
 
@@ -99,15 +128,26 @@ def write_geojson(result: ImageResult, folder: Path) -> str:
     head: dict[str, Any] = {"type": "FeatureCollection", "name": result.name}
     if result.georeference is None:
         head |= {"description": PIXELS, "crs": None}
-    elif (code := [*(CRS.from_user_input(result.georeference.crs).to_authority() or ())]) not in _LONGITUDE_LATITUDE:
-        head["crs"] = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:{code[0]}::{code[1]}"}}
+    elif (
+        code := [*(CRS.from_user_input(result.georeference.crs).to_authority() or ())]
+    ) not in _LONGITUDE_LATITUDE:
+        head["crs"] = {
+            "type": "name",
+            "properties": {"name": f"urn:ogc:def:crs:{code[0]}::{code[1]}"},
+        }
     with (folder / name).open("w", encoding="utf-8") as file:
         file.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "features": [')
         comma = "\n"
         for outlines, rows in _chunks(result):
             for outline, row in zip(outlines, rows, strict=True):
-                feature = {"type": "Feature", "properties": row, "geometry": outline.__geo_interface__}
-                file.write(comma + json.dumps(feature, ensure_ascii=False, allow_nan=False))
+                feature = {
+                    "type": "Feature",
+                    "properties": row,
+                    "geometry": outline.__geo_interface__,
+                }
+                file.write(
+                    comma + json.dumps(feature, ensure_ascii=False, allow_nan=False)
+                )
                 comma = ",\n"
         file.write("\n]}\n")
     return name
@@ -116,7 +156,10 @@ def write_geojson(result: ImageResult, folder: Path) -> str:
 def write_geopackage(result: ImageResult, folder: Path) -> str:
     """Write `NAME.gpkg` with a layer "objects" or "classes"; return the file's name."""
     name, place = f"{result.name}.gpkg", result.georeference
-    about = {"IDENTIFIER": f"{result.name} {result.kind}", "DESCRIPTION": PIXELS if place is None else ""}
+    about = {
+        "IDENTIFIER": f"{result.name} {result.kind}",
+        "DESCRIPTION": PIXELS if place is None else "",
+    }
     options: dict[str, Any] = {"layer_options": about}
     fields = _FIELDS[result.kind]
     for outlines, rows in _chunks(result):
@@ -151,7 +194,12 @@ def write_geotiff(result: ImageResult, folder: Path) -> str:
             result.georeference,
             description=result.kind,
             nodata=0 if of_objects else result.nodata,
-            tags={} if of_objects else {f"class_{value}": text for value, text in sorted(result.class_names.items())},
+            tags={}
+            if of_objects
+            else {
+                f"class_{value}": text
+                for value, text in sorted(result.class_names.items())
+            },
         )
     return name
 
@@ -162,7 +210,14 @@ def write_mask(result: PromptResult, folder: Path) -> str:
     height, width = result.mask.shape
     bands = [(0, result.mask)]
     with _gdal_errors(folder):
-        write_cog(folder / name, bands, (height, width), np.uint8, result.georeference, description="mask")
+        write_cog(
+            folder / name,
+            bands,
+            (height, width),
+            np.uint8,
+            result.georeference,
+            description="mask",
+        )
     return name
 
 
@@ -179,22 +234,31 @@ def _gdal_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _chunks(result: ImageResult) -> Iterator[tuple[npt.NDArray[np.object_], list[dict[str, Any]]]]:
+def _chunks(
+    result: ImageResult,
+) -> Iterator[tuple[npt.NDArray[np.object_], list[dict[str, Any]]]]:
     """Yield outlines in the coordinates of the map with their properties, at least once, `CHUNK` at a time."""
     found = _features(result)
     first_id, chunk = 1, list(islice(found, CHUNK))
     while True:
         outlines = np.empty(len(chunk), object)
         outlines[:] = [outline for outline, _ in chunk]
-        middles = shapely.get_coordinates(shapely.centroid(outlines)) if chunk else np.zeros((0, 2))
+        middles = (
+            shapely.get_coordinates(shapely.centroid(outlines))
+            if chunk
+            else np.zeros((0, 2))
+        )
         areas = result.areas_m2(middles, [row["area_px"] for _, row in chunk])
         if result.georeference is not None:
             outlines = shapely.transform(outlines, result.georeference.to_map)
         rows = [
             {"id": number} | row | {"area_m2": area}
-            for number, ((_, row), area) in enumerate(zip(chunk, areas, strict=True), start=first_id)
+            for number, ((_, row), area) in enumerate(
+                zip(chunk, areas, strict=True), start=first_id
+            )
         ]
-        yield shapely.orient_polygons(outlines), rows  # the exterior counter-clockwise, by RFC 7946
+        # the exterior counter-clockwise, by RFC 7946
+        yield shapely.orient_polygons(outlines), rows
         first_id += CHUNK
         if not (chunk := list(islice(found, CHUNK))):
             return
@@ -204,16 +268,27 @@ def _features(result: ImageResult) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Yield outlines in pixels with their properties: objects by falling score, or the regions of a class map."""
     if result.objects is None:
         for value, outline in class_outlines(result):
-            yield outline, {"class": value, "class_name": result.class_name(value), "area_px": round(outline.area)}
+            yield (
+                outline,
+                {
+                    "class": value,
+                    "class_name": result.class_name(value),
+                    "area_px": round(outline.area),
+                },
+            )
     for found in result.ranked:
         point = ",".join(f"{value:.10g}" for value in found.point_xy)
         row = {**result.record(found), "area_px": found.instance.area, "point": point}
         yield object_outline(found.instance), row
 
 
-def _column(field: str, values: Sequence[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+def _column(
+    field: str, values: Sequence[Any]
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
     """Return the values of a field, and True for each that is None."""
     empty = np.asarray([value is None for value in values], np.bool_)
     if field not in _NUMBERS:
         return np.asarray(values, object), empty
-    return np.asarray([0 if value is None else value for value in values], _NUMBERS[field]), empty
+    return np.asarray(
+        [0 if value is None else value for value in values], _NUMBERS[field]
+    ), empty

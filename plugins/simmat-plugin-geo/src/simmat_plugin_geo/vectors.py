@@ -22,7 +22,12 @@ from simmat.errors import DataError, shortened
 from simmat.io.files import require_file
 from simmat_plugin_geo.georeference import gdal_errors
 
-_STARTS = {".geojson": b"{", ".gpkg": b"SQLite format 3\0", ".shp": b"\0\0\x27\x0a", ".fgb": b"fgb\3fgb"}
+_STARTS = {
+    ".geojson": b"{",
+    ".gpkg": b"SQLite format 3\0",
+    ".shp": b"\0\0\x27\x0a",
+    ".fgb": b"fgb\3fgb",
+}
 """Ending -> first bytes. GDAL would open files of any other format too, some of which name further files."""
 _PERHAPS_ADDRESS = re.compile(rb"http|\\u00[4-7]", re.IGNORECASE)
 """What json with the address of a server contains, perhaps with letters as escapes."""
@@ -42,7 +47,9 @@ class Layer:
     crs: str | None
     fields: tuple[str, ...]
 
-    def read(self, field: str | None = None) -> tuple[list[int], npt.NDArray[np.object_], list[str | None]]:
+    def read(
+        self, field: str | None = None
+    ) -> tuple[list[int], npt.NDArray[np.object_], list[str | None]]:
         """Read all geometries that are not empty, with the values of a field.
 
         Returns:
@@ -61,7 +68,12 @@ class Layer:
     def values(self, field: str) -> set[str | None]:
         """Return the values of a field, without reading geometries."""
         with gdal_errors(self.path):
-            read = pyogrio.raw.read(self.path.absolute(), layer=self.name, columns=[field], read_geometry=False)
+            read = pyogrio.raw.read(
+                self.path.absolute(),
+                layer=self.name,
+                columns=[field],
+                read_geometry=False,
+            )
         return set(map(_text, read[3][0].tolist()))
 
 
@@ -75,11 +87,21 @@ def open_layer(path: Path, what: str) -> Layer:
         require_file(file, what)
     _check_content(path)
     with gdal_errors(path):
-        layers = [str(name) for name, kind in pyogrio.list_layers(path.absolute()) if kind is not None]
-        info = pyogrio.read_info(path.absolute(), layer=layers[0]) if len(layers) == 1 else {}
+        layers = [
+            str(name)
+            for name, kind in pyogrio.list_layers(path.absolute())
+            if kind is not None
+        ]
+        info = (
+            pyogrio.read_info(path.absolute(), layer=layers[0])
+            if len(layers) == 1
+            else {}
+        )
     if not info:
         found = ", ".join(map(repr, layers)) or "none"
-        raise DataError(f"{path}: expected one layer of {what}, found {found}; save one layer in a file")
+        raise DataError(
+            f"{path}: expected one layer of {what}, found {found}; save one layer in a file"
+        )
     return Layer(path, layers[0], info["crs"], tuple(info["fields"]))
 
 
@@ -87,14 +109,24 @@ def _check_content(path: Path) -> None:
     """Raise DataError for a file that GDAL would open in another format, elsewhere, or by asking a server."""
     start = _STARTS.get(path.suffix.lower())
     if start is None:
-        raise DataError(f"{path}: features are read from {', '.join(_STARTS)}; save them in one of these formats")
+        raise DataError(
+            f"{path}: features are read from {', '.join(_STARTS)}; save them in one of these formats"
+        )
     if ";" in path.name or any(mark in str(path.absolute()) for mark in "!\t\r\n"):
         # pyogrio reads the path as an address, and would open another file than the one looked at here
-        raise DataError(f"{str(path)!r}: GDAL reads ! and ; and line breaks otherwise; rename the file or folder")
+        raise DataError(
+            f"{str(path)!r}: GDAL reads ! and ; and line breaks otherwise; rename the file or folder"
+        )
     with gdal_errors(path), path.open("rb") as stream:
-        head = stream.read(256).removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n" if start == b"{" else b"")
+        head = (
+            stream.read(256)
+            .removeprefix(b"\xef\xbb\xbf")
+            .lstrip(b" \t\r\n" if start == b"{" else b"")
+        )
         if not head.startswith(start):
-            raise DataError(f"{path}: named {path.suffix}, but its content is not; save it again")
+            raise DataError(
+                f"{path}: named {path.suffix}, but its content is not; save it again"
+            )
         if start == b"{":
             _check_json(path, stream)
         if path.suffix.lower() == ".gpkg":
@@ -103,11 +135,20 @@ def _check_content(path: Path) -> None:
 
 def _check_tables(path: Path) -> None:
     """Raise DataError for a GeoPackage with a virtual table of a kind that may read other files."""
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+    with closing(
+        sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    ) as database:
         database.text_factory = partial(str, encoding="utf-8", errors="replace")
-        made = [sql for (sql,) in database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
+        made = [
+            sql
+            for (sql,) in database.execute(
+                "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"
+            )
+        ]
     if odd := next((sql for sql in made if _PLAIN_TABLE.match(sql) is None), None):
-        raise DataError(f"{path}: a table may read other files ({shortened(odd, 80)}); save the features again")
+        raise DataError(
+            f"{path}: a table may read other files ({shortened(odd, 80)}); save the features again"
+        )
 
 
 def _check_json(path: Path, stream: BinaryIO) -> None:
@@ -119,7 +160,9 @@ def _check_json(path: Path, stream: BinaryIO) -> None:
     try:
         json.loads(text, object_pairs_hook=_without_linked_crs)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not GeoJSON that SimMAT reads: {error}; save it again, with a crs by name") from error
+        raise DataError(
+            f"{path}: not GeoJSON that SimMAT reads: {error}; save it again, with a crs by name"
+        ) from error
 
 
 def _without_linked_crs(members: list[tuple[str, Any]]) -> str | None:
@@ -132,7 +175,9 @@ def _without_linked_crs(members: list[tuple[str, Any]]) -> str | None:
         match name.partition("\0")[0].lower():
             case "crs" if value == "link":
                 raise ValueError("its coordinate system is an address")
-            case "type" if isinstance(value, str) and value.lower().startswith(("link", "url")):
+            case "type" if isinstance(value, str) and value.lower().startswith(
+                ("link", "url")
+            ):
                 kind = "link"
     return kind
 

@@ -40,8 +40,16 @@ def __getattr__(name: str) -> Any:
 def simmat_bundle_sources() -> Iterable[FunctionSpec]:
     """Return the Hugging Face Hub and galleries."""
     return [
-        FunctionSpec("hf", "bundles on the Hugging Face Hub", "simmat_plugin_hub.hub:fetch_from_hub"),
-        FunctionSpec("gallery", "bundles of a gallery", "simmat_plugin_hub.gallery:fetch_from_gallery"),
+        FunctionSpec(
+            "hf",
+            "bundles on the Hugging Face Hub",
+            "simmat_plugin_hub.hub:fetch_from_hub",
+        ),
+        FunctionSpec(
+            "gallery",
+            "bundles of a gallery",
+            "simmat_plugin_hub.gallery:fetch_from_gallery",
+        ),
     ]
 
 

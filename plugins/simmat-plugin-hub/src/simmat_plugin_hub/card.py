@@ -33,7 +33,9 @@ _SCORES = {
 }
 
 
-def model_card(sensors: BundleSpec | Mapping[str, BundleSpec], *, registry: Registry | None = None) -> str:
+def model_card(
+    sensors: BundleSpec | Mapping[str, BundleSpec], *, registry: Registry | None = None
+) -> str:
     """Return the card of a bundle, in Markdown with YAML before it; the same bundle gives the same text.
 
     Characters that control a terminal are written as escapes.
@@ -46,9 +48,15 @@ def model_card(sensors: BundleSpec | Mapping[str, BundleSpec], *, registry: Regi
 
     known = registry or installed()
     named = {"": sensors} if isinstance(sensors, BundleSpec) else sensors
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
     environment.filters.update(text=_text, code=_code, json=json.dumps)
-    source = resources.files("simmat_plugin_hub").joinpath("model_card.md.j2").read_text(encoding="utf-8")
+    source = (
+        resources.files("simmat_plugin_hub")
+        .joinpath("model_card.md.j2")
+        .read_text(encoding="utf-8")
+    )
     template = environment.from_string(source)
     rendered = []
     for number, (name, spec) in enumerate(named.items()):
@@ -141,7 +149,9 @@ def network_rows(spec: BundleSpec) -> list[tuple[str, str]]:
         ("licence of the bundle", spec.licence or "not stated"),
     ]
     for package in spec.packages:
-        rows.append((f"{package.kind} from", f"{package.distribution} {package.version}"))
+        rows.append(
+            (f"{package.kind} from", f"{package.distribution} {package.version}")
+        )
     return rows
 
 
@@ -153,26 +163,54 @@ def data_rows(card: DataCard) -> list[tuple[str, str]]:
         ("regions", f"{card.regions}, smallest {card.smallest}"),
         ("label value 0", card.zero_means),
         ("ignored label value", "none" if card.ignore is None else str(card.ignore)),
-        ("no data", "none declared" if card.nodata is None else format_nodata(card.nodata)),
+        (
+            "no data",
+            "none declared" if card.nodata is None else format_nodata(card.nodata),
+        ),
     ]
     if card.crop is not None:
         rows.append(("images", f"cut into windows of {card.crop}x{card.crop} px"))
     if card.class_attribute is not None:
         rows.append(("class of a polygon", card.class_attribute))
     if card.class_names:
-        rows.append(("classes", ", ".join(f"{value}: {name}" for value, name in sorted(card.class_names.items()))))
+        rows.append(
+            (
+                "classes",
+                ", ".join(
+                    f"{value}: {name}"
+                    for value, name in sorted(card.class_names.items())
+                ),
+            )
+        )
     if card.intrinsics is not None:
-        numbers = [f"{key} = {value:g} px" for key, value in sorted(card.intrinsics.model_dump().items())]
+        numbers = [
+            f"{key} = {value:g} px"
+            for key, value in sorted(card.intrinsics.model_dump().items())
+        ]
         rows.append(("camera", ", ".join(numbers)))
     return rows + ([("notes", card.notes)] if card.notes else [])
 
 
 def channel_row(channel: Channel) -> tuple[str, ...]:
     """Return name, quantity, unit, wavelength in µm, valid range, mean and std of a channel, as texts."""
-    valid_range = "" if channel.valid_range is None else "{:.5g} to {:.5g}".format(*channel.valid_range)
+    valid_range = (
+        ""
+        if channel.valid_range is None
+        else "{:.5g} to {:.5g}".format(*channel.valid_range)
+    )
     numbers = (channel.wavelength_um, channel.mean, channel.std)
-    wavelength, mean, std = ("" if value is None else f"{value:.5g}" for value in numbers)
-    return (channel.name, channel.quantity, channel.unit, wavelength, valid_range, mean, std)
+    wavelength, mean, std = (
+        "" if value is None else f"{value:.5g}" for value in numbers
+    )
+    return (
+        channel.name,
+        channel.quantity,
+        channel.unit,
+        wavelength,
+        valid_range,
+        mean,
+        std,
+    )
 
 
 def _text(value: object) -> str:
@@ -186,7 +224,9 @@ def _code(value: str) -> str:
     return re.sub(r"[`\s|]+", " ", value)
 
 
-def _needed_packages(spec: BundleSpec, registry: Registry) -> dict[str, list[tuple[str, str]]]:
+def _needed_packages(
+    spec: BundleSpec, registry: Registry
+) -> dict[str, list[tuple[str, str]]]:
     """Return package -> (kind, name) of the parts of a bundle that it brings.
 
     The bundle says which; one of version 0.1 does not, so that its parts are looked up in what is installed.

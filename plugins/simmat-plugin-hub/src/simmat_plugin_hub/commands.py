@@ -11,7 +11,13 @@ import click
 from simmat.calibration import KINDS, Calibration
 from simmat.cli import Group
 from simmat.cli.options import PATH, json_option, load_registry
-from simmat.cli.tables import channel_cells, print_json, print_sensor_definitions, print_table, score_rows
+from simmat.cli.tables import (
+    channel_cells,
+    print_json,
+    print_sensor_definitions,
+    print_table,
+    score_rows,
+)
 from simmat.plugin_specs import MetricSpec
 from simmat.terminal import echo
 
@@ -66,22 +72,45 @@ def _show(title: str, spec: BundleSpec, metrics: Sequence[MetricSpec]) -> None:
 def _show_channels(spec: BundleSpec) -> None:
     found = spec.statistics
     rows = []
-    for channel, mean, std, pixels in zip(spec.channels, found.mean, found.std, found.pixels, strict=True):
+    for channel, mean, std, pixels in zip(
+        spec.channels, found.mean, found.std, found.pixels, strict=True
+    ):
         measured = f"mean {mean:.5g}, std {std:.5g}, {pixels:,} valid pixels"
-        rows.append((*channel_cells(channel), f"{channel.mean:.5g}", f"{channel.std:.5g}", measured))
-    head = ("CHANNEL", "QUANTITY", "UNIT", "WAVELENGTH", "VALID RANGE", "MEAN", "STD", "TRAINING SPLIT")
+        rows.append(
+            (
+                *channel_cells(channel),
+                f"{channel.mean:.5g}",
+                f"{channel.std:.5g}",
+                measured,
+            )
+        )
+    head = (
+        "CHANNEL",
+        "QUANTITY",
+        "UNIT",
+        "WAVELENGTH",
+        "VALID RANGE",
+        "MEAN",
+        "STD",
+        "TRAINING SPLIT",
+    )
     print_table(head, rows)
 
 
 def _show_calibration(calibration: Calibration) -> None:
     rows = []
     for kind, curve in calibration.curves.items():
-        errors = ["-" if error is None else f"{error:.3f}" for error in (curve.ece, curve.ece_calibrated)]
+        errors = [
+            "-" if error is None else f"{error:.3f}"
+            for error in (curve.ece, curve.ece_calibrated)
+        ]
         rows.append((KINDS[kind], f"{curve.objects}", *errors))
     print_table(("CALIBRATED SCORE OF", "OBJECTS", "ECE BEFORE", "ECE AFTER"), rows)
 
 
-def _show_scores(spec: BundleSpec, scores: Mapping[str, Any], metrics: Sequence[MetricSpec]) -> None:
+def _show_scores(
+    spec: BundleSpec, scores: Mapping[str, Any], metrics: Sequence[MetricSpec]
+) -> None:
     rows = []
     for name in ("objects", "images"):
         if name in scores:
@@ -89,7 +118,8 @@ def _show_scores(spec: BundleSpec, scores: Mapping[str, Any], metrics: Sequence[
     for name in ("step", "protocol"):
         if name in spec.metrics:
             rows.append((name, str(spec.metrics[name])))
-    own = {name: block for name, block in scores.items() if name != "confidence"}  # before calibration
+    # before calibration
+    own = {name: block for name, block in scores.items() if name != "confidence"}
     rows += score_rows(own, spec.card.class_names, metrics)
     print_table(("VALIDATION SPLIT", ""), rows)
 
@@ -103,9 +133,13 @@ def _show_scores(spec: BundleSpec, scores: Mapping[str, Any], metrics: Sequence[
     metavar="NAME",
     help="Licence of the bundle, as the hub names it: apache-2.0, cc-by-4.0, other.",
 )
-@click.option("--private", is_flag=True, help="Make a new repository on the hub private.")
+@click.option(
+    "--private", is_flag=True, help="Make a new repository on the hub private."
+)
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
-def push(bundle: Path, destination: str, licence: str | None, private: bool, force: bool) -> None:
+def push(
+    bundle: Path, destination: str, licence: str | None, private: bool, force: bool
+) -> None:
     """Check BUNDLE and copy it to DESTINATION: NAME.safetensors, a folder, or with a model card hf://ORG/NAME.
 
     BUNDLE/NAME makes a bundle of one sensor of a bundle that holds several.
@@ -113,15 +147,31 @@ def push(bundle: Path, destination: str, licence: str | None, private: bool, for
     from simmat.bundle import read_bundle_specs
     from simmat_plugin_hub.sharing import push_bundle
 
-    echo(push_bundle(bundle, destination, licence=licence, registry=load_registry(), force=force, private=private))
-    if licence is None and not all(spec.licence for spec in read_bundle_specs(bundle).values()):
-        echo("note: no licence is stated; give --licence NAME, so that others know what they may do", err=True)
+    echo(
+        push_bundle(
+            bundle,
+            destination,
+            licence=licence,
+            registry=load_registry(),
+            force=force,
+            private=private,
+        )
+    )
+    if licence is None and not all(
+        spec.licence for spec in read_bundle_specs(bundle).values()
+    ):
+        echo(
+            "note: no licence is stated; give --licence NAME, so that others know what they may do",
+            err=True,
+        )
 
 
 @command.command("pull")
 @click.argument("source")
 @click.option(
-    "--out", type=PATH, help="File NAME.safetensors, or a folder.  [default: the source's name, in the current folder]"
+    "--out",
+    type=PATH,
+    help="File NAME.safetensors, or a folder.  [default: the source's name, in the current folder]",
 )
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 def pull(source: str, out: Path | None, force: bool) -> None:
@@ -168,12 +218,26 @@ def list_gallery(gallery: str, as_json: bool) -> None:
         return
     rows = []
     for one in found:
-        score = f"{one.scores['miou_object']:.3f}" if "miou_object" in one.scores else "-"
+        score = (
+            f"{one.scores['miou_object']:.3f}" if "miou_object" in one.scores else "-"
+        )
         size = f"{one.size / 1e6:.1f} MB"
         classes = ", ".join(one.classes.values()) or "none"
         data = f"{one.data or 'not stated'}; classes: {classes}"
-        rows.append((one.name, one.sensor, one.foundation, size, score, one.licence or "not stated", data))
-    print_table(("NAME", "SENSOR", "FOUNDATION", "SIZE", "VAL MIOU", "LICENCE", "DATA"), rows)
+        rows.append(
+            (
+                one.name,
+                one.sensor,
+                one.foundation,
+                size,
+                score,
+                one.licence or "not stated",
+                data,
+            )
+        )
+    print_table(
+        ("NAME", "SENSOR", "FOUNDATION", "SIZE", "VAL MIOU", "LICENCE", "DATA"), rows
+    )
 
 
 @command.command("index")

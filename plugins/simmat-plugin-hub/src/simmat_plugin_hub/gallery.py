@@ -49,7 +49,9 @@ class GalleryEntry(_IndexTable):
     file: FileName
     sensor: str
     options: dict[str, JsonValue] = Field(default_factory=dict)
-    classes: dict[Annotated[int, Field(strict=False)], str] = Field(default_factory=dict)
+    classes: dict[Annotated[int, Field(strict=False)], str] = Field(
+        default_factory=dict
+    )
     foundation: str
     scores: dict[str, float] = Field(default_factory=dict)
     split: str = ""
@@ -96,18 +98,37 @@ class Gallery:
             WeightsError: it cannot be downloaded.
             BundleError: a file in a folder is not the one of the index.
         """
-        found = next((one for one in self.bundles if name in (one.name, one.name.partition("/")[0])), None)
+        found = next(
+            (
+                one
+                for one in self.bundles
+                if name in (one.name, one.name.partition("/")[0])
+            ),
+            None,
+        )
         if found is None:
             names = [one.name for one in self.bundles]
             if not names:
-                raise ConfigError(f"{SCHEME}{name}: the gallery {self.place} has no bundles")
-            raise unknown_name("bundle", name, names, hint=f"The gallery is {self.place}.")
+                raise ConfigError(
+                    f"{SCHEME}{name}: the gallery {self.place} has no bundles"
+                )
+            raise unknown_name(
+                "bundle", name, names, hint=f"The gallery is {self.place}."
+            )
         if _is_url(self.place):
-            file = WeightFile(found.file, found.sha256, found.size, f"{self.place}/{found.file}")
-            return fetch(file, _cache_of(self.place), instead=f"give its path in place of {SCHEME}{name}")
+            file = WeightFile(
+                found.file, found.sha256, found.size, f"{self.place}/{found.file}"
+            )
+            return fetch(
+                file,
+                _cache_of(self.place),
+                instead=f"give its path in place of {SCHEME}{name}",
+            )
         path = Path(self.place) / found.file
         if not path.is_file():
-            raise BundleError(f"{path} is missing, but in the index of the gallery; copy it there again")
+            raise BundleError(
+                f"{path} is missing, but in the index of the gallery; copy it there again"
+            )
         if (digest := sha256_of(path)) != found.sha256:
             raise BundleError(
                 f"{path} is not the file of the index: its sha256 is {digest}, should be {found.sha256}; copy it "
@@ -128,9 +149,13 @@ def open_gallery(place: str) -> Gallery:
         return _open_url(address)
     folder = Path(address)
     if not address or not folder.is_dir():
-        raise ConfigError(f"no gallery at {place!r}; give a folder, or an address with http:// or https://")
+        raise ConfigError(
+            f"no gallery at {place!r}; give a folder, or an address with http:// or https://"
+        )
     if not (folder / INDEX_NAME).exists():
-        raise ConfigError(f"{folder} has no {INDEX_NAME}; make it: simmat bundle index {folder}")
+        raise ConfigError(
+            f"{folder} has no {INDEX_NAME}; make it: simmat bundle index {folder}"
+        )
     content = _read_index(folder / INDEX_NAME)
     return Gallery(address, _parse_index(content, f"{address}/{INDEX_NAME}"))
 
@@ -146,7 +171,9 @@ def _open_url(address: str) -> Gallery:
     except WeightsError as error:
         if not kept.is_file():
             raise
-        return Gallery(address, _parse_index(_read_index(kept), where), unreachable=str(error))
+        return Gallery(
+            address, _parse_index(_read_index(kept), where), unreachable=str(error)
+        )
     bundles = _parse_index(content, where)
     atomic_write_bytes(kept, content)
     return Gallery(address, bundles)
@@ -167,7 +194,9 @@ def _parse_index(content: bytes, where: str) -> tuple[GalleryEntry, ...]:
     try:
         document = parse_json(content)
     except ValueError as error:
-        raise ConfigError(f"{where} is not the index of a gallery: {error}; see simmat bundle index") from error
+        raise ConfigError(
+            f"{where} is not the index of a gallery: {error}; see simmat bundle index"
+        ) from error
     return parse(GalleryIndex, document, where).bundles
 
 
@@ -178,7 +207,9 @@ def fetch_from_gallery(place: str) -> Path:
     """
     gallery = os.environ.get(VARIABLE, "").strip()
     if not gallery:
-        raise ConfigError(f"{place} needs a gallery: set {VARIABLE} to its folder or address, such as http://HOST:8000")
+        raise ConfigError(
+            f"{place} needs a gallery: set {VARIABLE} to its folder or address, such as http://HOST:8000"
+        )
     name = place.removeprefix(SCHEME)
     sensor = name.partition("/")[2]
     return open_gallery(gallery).bundle(name) / sensor
@@ -189,4 +220,6 @@ def _is_url(place: str) -> bool:
 
 
 def _cache_of(place: str) -> Path:
-    return cache_folder() / "galleries" / hashlib.sha256(place.encode()).hexdigest()[:16]
+    return (
+        cache_folder() / "galleries" / hashlib.sha256(place.encode()).hexdigest()[:16]
+    )

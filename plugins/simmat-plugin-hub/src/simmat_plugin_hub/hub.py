@@ -44,7 +44,9 @@ def parse_place(place: str) -> Repository:
     """Return what hf://ORG/NAME[/SENSOR][@REVISION] names; ConfigError for all else."""
     found = _PLACE.fullmatch(place)
     if found is None or ".." in place or "--" in found["name"]:
-        raise ConfigError(f"a bundle is a file, or at hf://ORG/NAME or hf://ORG/NAME@REVISION, got {place!r}")
+        raise ConfigError(
+            f"a bundle is a file, or at hf://ORG/NAME or hf://ORG/NAME@REVISION, got {place!r}"
+        )
     return Repository(found["name"], found["revision"], found["sensor"] or "")
 
 
@@ -58,7 +60,9 @@ def fetch_from_hub(place: str) -> Path:
     repository = parse_place(place)
     api = hub_client()
     with hub_errors(repository.name, BundleError):
-        info = api.model_info(repository.name, revision=repository.revision, files_metadata=True)
+        info = api.model_info(
+            repository.name, revision=repository.revision, files_metadata=True
+        )
         sizes = {found.rfilename: found.size or 0 for found in info.siblings or []}
         if FILE_NAME in sizes:
             names = [FILE_NAME]
@@ -68,9 +72,14 @@ def fetch_from_hub(place: str) -> Path:
             raise BundleError(f"{place} holds no bundle: it has no {FILE_NAME}")
         for name in names:
             if sizes[name] > _MAX_BYTES:
-                raise BundleError(f"{place}: {name} has {sizes[name]} bytes, more than a bundle can have")
+                raise BundleError(
+                    f"{place}: {name} has {sizes[name]} bytes, more than a bundle can have"
+                )
         # All files are of one commit, also if somebody pushes meanwhile.
-        files = [Path(api.hf_hub_download(repository.name, name, revision=info.sha)) for name in names]
+        files = [
+            Path(api.hf_hub_download(repository.name, name, revision=info.sha))
+            for name in names
+        ]
     bundle = files[0] if names == [FILE_NAME] else files[0].parent
     return bundle / repository.sensor
 
@@ -104,7 +113,9 @@ def upload(place: str, bundle: Path, card: str, *, force: bool, private: bool) -
         added = [CommitOperationAdd(FILE_NAME, bundle)]
         if not api.file_exists(name, CARD_NAME, revision=revision):
             added.append(CommitOperationAdd(CARD_NAME, card.encode()))
-        done = api.create_commit(name, added, commit_message="Upload a SimMAT bundle", revision=revision)
+        done = api.create_commit(
+            name, added, commit_message="Upload a SimMAT bundle", revision=revision
+        )
     return str(done.commit_url)
 
 
@@ -122,5 +133,8 @@ def hub_errors(repository: str, kind: type[SimMATError]) -> Iterator[None]:
         yield
     except SimMATError:
         raise
-    except Exception as error:  # an answer that the client does not expect may raise anything
-        raise kind(f"{why_failed(error, repository)}; a copy of the bundle's file needs no hub") from error
+    # an answer that the client does not expect may raise anything
+    except Exception as error:
+        raise kind(
+            f"{why_failed(error, repository)}; a copy of the bundle's file needs no hub"
+        ) from error

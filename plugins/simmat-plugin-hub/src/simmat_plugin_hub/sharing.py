@@ -60,7 +60,9 @@ def push_bundle(
         _check_licence(licence)
     if "://" in destination:
         parse_place(destination)
-        return _push_to_hub(_read(bundle, licence), destination, registry, force=force, private=private)
+        return _push_to_hub(
+            _read(bundle, licence), destination, registry, force=force, private=private
+        )
     if private:
         raise ConfigError(f"--private is for hf:// only, got {destination!r}")
     file = _file_at(destination)
@@ -70,15 +72,30 @@ def push_bundle(
     return str(file)
 
 
-def _push_to_hub(sensors: Sensors, place: str, registry: Registry | None, *, force: bool, private: bool) -> str:
+def _push_to_hub(
+    sensors: Sensors,
+    place: str,
+    registry: Registry | None,
+    *,
+    force: bool,
+    private: bool,
+) -> str:
     specs = {name: spec for name, (spec, _) in sensors.items()}
     with tempfile.TemporaryDirectory(prefix="simmat-bundle-") as folder:
         file = Path(folder) / FILE_NAME
         write_sensors(file, sensors)
-        return upload(place, file, model_card(specs, registry=registry), force=force, private=private)
+        return upload(
+            place,
+            file,
+            model_card(specs, registry=registry),
+            force=force,
+            private=private,
+        )
 
 
-def pull_bundle(source: Path | str, out: Path | None = None, *, force: bool = False) -> Path:
+def pull_bundle(
+    source: Path | str, out: Path | None = None, *, force: bool = False
+) -> Path:
     """Fetch a bundle into a file, which is made only if the bundle is whole.
 
     Args:
@@ -114,14 +131,20 @@ def index_folder(folder: Path) -> GalleryIndex:
     files = sorted(folder.glob(f"*{SUFFIX}"))
     if not files:
         if not folder.is_dir():
-            raise BundleError(f"there is no folder {folder}; give one with bundles NAME{SUFFIX}")
-        raise BundleError(f"{folder} has no bundles NAME{SUFFIX}; copy them there, see simmat bundle push")
+            raise BundleError(
+                f"there is no folder {folder}; give one with bundles NAME{SUFFIX}"
+            )
+        raise BundleError(
+            f"{folder} has no bundles NAME{SUFFIX}; copy them there, see simmat bundle push"
+        )
     entries = []
     cards = {}
     for file in files:
         _check_name(file)
         specs = read_bundle_specs(file)
-        entries += [_entry(file, sensor, spec, len(specs) > 1) for sensor, spec in specs.items()]
+        entries += [
+            _entry(file, sensor, spec, len(specs) > 1) for sensor, spec in specs.items()
+        ]
         cards[file.with_suffix(".md")] = model_card(specs)
     index = parse(GalleryIndex, {"format": 1, "bundles": entries}, str(folder))
     for path, card in cards.items():
@@ -138,7 +161,9 @@ def _check_name(file: Path) -> None:
         )
 
 
-def _entry(file: Path, sensor: str, spec: BundleSpec, is_one_of_several: bool) -> dict[str, Any]:
+def _entry(
+    file: Path, sensor: str, spec: BundleSpec, is_one_of_several: bool
+) -> dict[str, Any]:
     """Return the entry of a sensor in the index."""
     pictures = [file.with_suffix(ending) for ending in PICTURES]
     picture = next((path.name for path in pictures if path.is_file()), None)
@@ -164,7 +189,9 @@ def _scores(spec: BundleSpec) -> dict[str, float]:
     found = spec.metrics.get("val")
     if not isinstance(found, dict):
         return {}
-    return {name: float(value) for name, value in found.items() if is_finite_number(value)}
+    return {
+        name: float(value) for name, value in found.items() if is_finite_number(value)
+    }
 
 
 def _read(bundle: Path | str, licence: str | None) -> Sensors:
@@ -172,7 +199,9 @@ def _read(bundle: Path | str, licence: str | None) -> Sensors:
     sensors = read_sensors(bundle)
     for name, (spec, tensors) in sensors.items():
         if spec.exported is not None:
-            raise BundleError(f"{bundle} is an exported model, which is a folder; copy that, or give the bundle")
+            raise BundleError(
+                f"{bundle} is an exported model, which is a folder; copy that, or give the bundle"
+            )
         if licence is not None:
             sensors[name] = (spec.model_copy(update={"licence": licence}), tensors)
     if len(sensors) == 1:
@@ -204,12 +233,18 @@ def _file_at(destination: Path | str) -> Path:
 
 def _check_free(file: Path, force: bool) -> None:
     if file.exists() and not force:
-        raise OutputError(f"{file} exists already; choose another name, or replace it with --force")
+        raise OutputError(
+            f"{file} exists already; choose another name, or replace it with --force"
+        )
 
 
 def _name_of(source: str) -> str:
     """Return the name of a bundle: the last part of its place, without an ending; of RUN/bundle.safetensors RUN."""
-    place = source.partition("@")[0] if source.startswith("hf:") else source.removeprefix(SCHEME)
+    place = (
+        source.partition("@")[0]
+        if source.startswith("hf:")
+        else source.removeprefix(SCHEME)
+    )
     path = Path(place).absolute()
     if path.name == FILE_NAME:
         path = path.parent

@@ -98,13 +98,21 @@ class Backend:
         Args:
             semantic: pre-annotate with the class of every pixel, not with objects.
         """
-        self.samples = {one.image_id: one.files for one in (*images.samples, *images.unlabelled)}
+        self.samples = {
+            one.image_id: one.files for one in (*images.samples, *images.unlabelled)
+        }
         self.address = address
         self.version = f"{name}-{predictor.digest[:8]}"
         self.predictor, self._semantic = predictor, semantic
         known = () if predictor.dense is None else predictor.dense.classes
-        self.class_names = {one: predictor.class_names.get(one, str(one)) for one in known if one is not None}
-        self._images: OrderedDict[tuple[str, bytes], TiledImage | RemoteImage] = OrderedDict()
+        self.class_names = {
+            one: predictor.class_names.get(one, str(one))
+            for one in known
+            if one is not None
+        }
+        self._images: OrderedDict[tuple[str, bytes], TiledImage | RemoteImage] = (
+            OrderedDict()
+        )
         self._lock = threading.Lock()
 
     def tasks(self) -> list[dict[str, Any]]:
@@ -119,7 +127,9 @@ class Backend:
         """Return an image as PNG of its own size, with the colours of its quantities."""
         reader = self.predictor.reader(self._files(sample))
         stream = io.BytesIO()
-        Image.fromarray(display_rgb(reader.read(Window(0, 0, *reader.size_hw)))).save(stream, "PNG")
+        Image.fromarray(display_rgb(reader.read(Window(0, 0, *reader.size_hw)))).save(
+            stream, "PNG"
+        )
         return stream.getvalue()
 
     def setup(self, body: object) -> dict[str, str]:
@@ -152,11 +162,16 @@ class Backend:
                 echo(f"warning: {sample}: {error}", err=True)
                 found, size_hw = [], (1, 1)
             regions = [
-                {**region_of(one, size_hw, label, tags, uuid4().hex[:10]), "score": score}
+                {
+                    **region_of(one, size_hw, label, tags, uuid4().hex[:10]),
+                    "score": score,
+                }
                 for one, label, score in found
             ]
             score = float(np.mean([score for _, _, score in found])) if found else 0.0
-            results.append({"result": regions, "score": score, "model_version": self.version})
+            results.append(
+                {"result": regions, "score": score, "model_version": self.version}
+            )
         return {"results": results, "model_version": self.version}
 
     def _prompted(
@@ -175,7 +190,9 @@ class Backend:
             label = self._label(found.instance.class_id, labels) or labels[0]
         return [(found.instance, label, float(found.score))]
 
-    def _unprompted(self, sample: str, labels: Sequence[str]) -> list[tuple[Instance, str, float]]:
+    def _unprompted(
+        self, sample: str, labels: Sequence[str]
+    ) -> list[tuple[Instance, str, float]]:
         """Return all objects, or the pixels of each class, whose class is a label."""
         image = self._image(sample)
         found: list[tuple[Instance | None, float]]
@@ -183,20 +200,35 @@ class Backend:
             classes = image.segment_semantic()
             masks = [(value, classes.labels == value) for value in self.class_names]
             found = [
-                (region_from_mask(mask, value), float(classes.probability[mask].mean()) if mask.any() else 0.0)
+                (
+                    region_from_mask(mask, value),
+                    float(classes.probability[mask].mean()) if mask.any() else 0.0,
+                )
                 for value, mask in masks
             ]
         else:
-            found = [(one.instance, float(one.score)) for one in image.segment_everything()]
+            found = [
+                (one.instance, float(one.score)) for one in image.segment_everything()
+            ]
         if not any(self._label(value, labels) for value in self.class_names or (None,)):
             own = ", ".join(self.class_names.values()) or NO_CLASS
-            raise ConfigError(f"none of the labels {', '.join(labels)} is a class of the model: {own}; add one")
-        named = [(one, self._label(one.class_id, labels), score) for one, score in found if one is not None]
+            raise ConfigError(
+                f"none of the labels {', '.join(labels)} is a class of the model: {own}; add one"
+            )
+        named = [
+            (one, self._label(one.class_id, labels), score)
+            for one, score in found
+            if one is not None
+        ]
         return [(one, label, score) for one, label, score in named if label is not None]
 
     def _label(self, class_id: int | None, labels: Sequence[str]) -> str | None:
         """Return the label of a class: of its name, or the only one of a model of at most one class."""
-        name = NO_CLASS if class_id is None else self.class_names.get(class_id, str(class_id))
+        name = (
+            NO_CLASS
+            if class_id is None
+            else self.class_names.get(class_id, str(class_id))
+        )
         if name in labels:
             return name
         return labels[0] if len(labels) == 1 and len(self.class_names) < 2 else None
@@ -217,7 +249,8 @@ class Backend:
         self._images[key] = image
         while len(self._images) > 1 and (
             len(self._images) > MAX_CACHED_IMAGES
-            or sum(one.cached_bytes for one in self._images.values()) > _MAX_CACHED_BYTES
+            or sum(one.cached_bytes for one in self._images.values())
+            > _MAX_CACHED_BYTES
         ):
             self._images.popitem(last=False)
         return image
@@ -230,17 +263,27 @@ def tags_of(config: str) -> tuple[Tags, list[str]]:
         ConfigError: it has none, or is not XML.
     """
     try:
-        if "<!DOCTYPE" in config or "<!ENTITY" in config:  # entities can expand without limit
-            raise ConfigError("the labelling configuration declares entities; write their text")
+        # entities can expand without limit
+        if "<!DOCTYPE" in config or "<!ENTITY" in config:
+            raise ConfigError(
+                "the labelling configuration declares entities; write their text"
+            )
         view = ElementTree.fromstring(config)
     except ElementTree.ParseError as error:
         raise ConfigError(f"the labelling configuration is not XML: {error}") from None
     kinds = {"BrushLabels": BRUSH, "PolygonLabels": POLYGON}
     for tag in view.iter():
-        labels = [label.get("alias") or label.get("value") or "" for label in tag.iter("Label")]
+        labels = [
+            label.get("alias") or label.get("value") or ""
+            for label in tag.iter("Label")
+        ]
         if tag.tag in kinds and labels:
-            return Tags(tag.get("toName", ""), tag.get("name", ""), kinds[tag.tag]), labels
-    raise ConfigError("the labelling configuration has no BrushLabels and no PolygonLabels, which masks need; add one")
+            return Tags(
+                tag.get("toName", ""), tag.get("name", ""), kinds[tag.tag]
+            ), labels
+    raise ConfigError(
+        "the labelling configuration has no BrushLabels and no PolygonLabels, which masks need; add one"
+    )
 
 
 def prompt_of(prompts: Sequence[Region], size_hw: tuple[int, int]) -> Prompt:
@@ -253,21 +296,32 @@ def prompt_of(prompts: Sequence[Region], size_hw: tuple[int, int]) -> Prompt:
     points, marks, box = [], [], None
     for one in prompts:
         kind = one.type.removesuffix("labels")
-        names = {"keypoint": ("x", "y"), "rectangle": ("x", "y", "width", "height")}.get(kind)
+        names = {
+            "keypoint": ("x", "y"),
+            "rectangle": ("x", "y", "width", "height"),
+        }.get(kind)
         if names is None:
             continue
         try:
             x, y, *sides = (float(one.value[name]) / 100 for name in names)
             degrees = float(one.value.get("rotation", 0))
         except (KeyError, TypeError, ValueError):
-            raise ConfigError(f"a {kind} needs the numbers {', '.join(names)}, got {one.value!r}") from None
+            raise ConfigError(
+                f"a {kind} needs the numbers {', '.join(names)}, got {one.value!r}"
+            ) from None
         x, y = x * width, y * height
         if sides:  # the box around it, as it may be turned about its first corner
-            corners = turned_box((x, y, sides[0] * width, sides[1] * height), degrees, (x, y))
+            corners = turned_box(
+                (x, y, sides[0] * width, sides[1] * height), degrees, (x, y)
+            )
             corners = np.clip(corners, 0, [width, height])
             box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
         else:  # the centre of the first pixel is (0, 0)
             points.append(np.clip([x - 0.5, y - 0.5], 0, [width - 1, height - 1]))
             marks.append(one.is_positive is None or bool(one.is_positive))
     coords = np.asarray(points, np.float32).reshape(-1, 2)
-    return Prompt(coords, np.asarray(marks, np.int64), None if box is None else box.astype(np.float32))
+    return Prompt(
+        coords,
+        np.asarray(marks, np.int64),
+        None if box is None else box.astype(np.float32),
+    )

@@ -16,13 +16,36 @@ LOCAL = ("localhost", "127.0.0.1")
 
 @click.command("labelstudio", short_help="Serve a model to Label Studio.")
 @click.argument("bundle", required=False, type=PATH, metavar="[BUNDLE]")
-@click.option("--data", required=True, type=PATH, metavar="DIR", help="Folder of the images, or a data set.")
+@click.option(
+    "--data",
+    required=True,
+    type=PATH,
+    metavar="DIR",
+    help="Folder of the images, or a data set.",
+)
 @config_options("modality", "modality_options", "channels")
 @foundation_options
 @config_options("image_size")
-@click.option("--semantic", is_flag=True, help="Pre-annotate with the class of every pixel in place of objects.")
-@click.option("--port", type=click.IntRange(1, 65535), default=9090, show_default=True, metavar="INT", help="Port.")
-@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on.")
+@click.option(
+    "--semantic",
+    is_flag=True,
+    help="Pre-annotate with the class of every pixel in place of objects.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=9090,
+    show_default=True,
+    metavar="INT",
+    help="Port.",
+)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Address to listen on.",
+)
 @click.option(
     "--allow-host",
     multiple=True,
@@ -70,25 +93,44 @@ def command(
 
     hosts = [*allow_host, *(LOCAL if host in LOCAL else [host])]
     if host in ("0.0.0.0", "::") and not allow_host:
-        raise ConfigError(f"--host {host} listens on every address; say by which NAME it is reached: --allow-host NAME")
+        raise ConfigError(
+            f"--host {host} listens on every address; say by which NAME it is reached: --allow-host NAME"
+        )
     given = {name: value for name, value in model.items() if value is not None}
     name = str(model["foundation"]) if bundle is None else bundle.resolve().name
     predictor: Predictor | RemotePredictor
     if bundle is not None and (server := url_of(bundle)) is not None:
         if given:
-            raise ConfigError(f"a model on a server has its own settings; leave --{min(given).replace('_', '-')} out")
+            raise ConfigError(
+                f"a model on a server has its own settings; leave --{min(given).replace('_', '-')} out"
+            )
         predictor = RemotePredictor(server, load_registry())
         name = predictor.name
     else:
-        predictor = load(bundle, device=device or "auto", registry=load_registry(), **given)
+        predictor = load(
+            bundle, device=device or "auto", registry=load_registry(), **given
+        )
     if semantic and predictor.dense is None:
-        raise ConfigError("--semantic needs a model with a dense head; train one with --heads prompt,dense")
+        raise ConfigError(
+            "--semantic needs a model with a dense head; train one with --heads prompt,dense"
+        )
     images = open_images(data, predictor.adapter)
     address = f"http://{hosts[0]}:{port}"
     backend = Backend(predictor, name, images, address, semantic=semantic)
-    echo(f"{len(backend.samples)} images of {data}, model {backend.version}; see {address} (Ctrl-C ends)")
+    echo(
+        f"{len(backend.samples)} images of {data}, model {backend.version}; see {address} (Ctrl-C ends)"
+    )
     app = make_app(backend, hosts, [url.rstrip("/") for url in label_studio])
     try:
-        uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
+        uvicorn.run(
+            app,
+            host=host,
+            port=port,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+        )
     except SystemExit as error:  # uvicorn has printed the cause
-        raise ConfigError(f"cannot listen on {host}:{port}; choose another --port, or check --host") from error
+        raise ConfigError(
+            f"cannot listen on {host}:{port}; choose another --port, or check --host"
+        ) from error

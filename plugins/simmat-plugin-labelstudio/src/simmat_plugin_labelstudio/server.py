@@ -29,7 +29,9 @@ PAGE = """<!doctype html><title>SimMAT for Label Studio</title>
 </ol>"""
 
 
-def make_app(backend: Backend, hosts: Sequence[str], origins: Sequence[str]) -> Starlette:
+def make_app(
+    backend: Backend, hosts: Sequence[str], origins: Sequence[str]
+) -> Starlette:
     """Return the app.
 
     Args:
@@ -39,8 +41,13 @@ def make_app(backend: Backend, hosts: Sequence[str], origins: Sequence[str]) -> 
 
     def json(answer: Callable[[Any], Any]) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
-            if request.headers.get("content-type", "").partition(";")[0] != "application/json":
-                raise ConfigError("the body must be json, with Content-Type: application/json")
+            if (
+                request.headers.get("content-type", "").partition(";")[0]
+                != "application/json"
+            ):
+                raise ConfigError(
+                    "the body must be json, with Content-Type: application/json"
+                )
             try:
                 body = parse_json(await request.body())
             except ValueError as error:
@@ -50,25 +57,45 @@ def make_app(backend: Backend, hosts: Sequence[str], origins: Sequence[str]) -> 
         return endpoint
 
     def index(request: Request) -> Response:
-        values = {"version": backend.version, "count": len(backend.samples), "address": backend.address}
-        return HTMLResponse(PAGE.format(**{name: html.escape(str(value)) for name, value in values.items()}))
+        values = {
+            "version": backend.version,
+            "count": len(backend.samples),
+            "address": backend.address,
+        }
+        return HTMLResponse(
+            PAGE.format(
+                **{name: html.escape(str(value)) for name, value in values.items()}
+            )
+        )
 
     def picture(request: Request) -> Response:
-        return Response(backend.picture(request.path_params["sample"]), media_type="image/png")
+        return Response(
+            backend.picture(request.path_params["sample"]), media_type="image/png"
+        )
 
     def failed(request: Request, error: Exception) -> Response:
         echo(f"warning: {error}", err=True)  # Label Studio shows the status alone
-        return JSONResponse({"detail": str(error)}, 404 if isinstance(error, UnknownSampleError) else 400)
+        return JSONResponse(
+            {"detail": str(error)},
+            404 if isinstance(error, UnknownSampleError) else 400,
+        )
 
     return Starlette(
         routes=[
             Route("/", index),
-            Route("/health", lambda _: JSONResponse({"status": "UP", "model_class": "SimMAT"})),
+            Route(
+                "/health",
+                lambda _: JSONResponse({"status": "UP", "model_class": "SimMAT"}),
+            ),
             Route("/setup", json(backend.setup), methods=["POST"]),
             Route("/predict", json(backend.predict), methods=["POST"]),
-            Route("/webhook", json(lambda _: {}), methods=["POST"]),  # nothing is trained
+            # nothing is trained
+            Route("/webhook", json(lambda _: {}), methods=["POST"]),
             Route("/tasks.json", lambda _: JSONResponse(backend.tasks())),
-            Route("/label-config.xml", lambda _: Response(backend.label_config(), media_type="text/plain")),
+            Route(
+                "/label-config.xml",
+                lambda _: Response(backend.label_config(), media_type="text/plain"),
+            ),
             Route("/images/{sample:path}.png", picture),
         ],
         middleware=[

@@ -25,8 +25,12 @@ class Neck(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         wide = {32: WIDTHS[3], 16: WIDTHS[3], 8: WIDTHS[2], 4: WIDTHS[1], 2: WIDTHS[0]}
-        self.lateral = nn.ModuleDict({str(s): nn.Conv2d(_ENCODER_WIDTHS[s], wide[s], 1) for s in wide})
-        self.down = nn.ModuleDict({str(s): nn.Conv2d(wide[2 * s], wide[s], 1) for s in (16, 8, 4, 2)})
+        self.lateral = nn.ModuleDict(
+            {str(s): nn.Conv2d(_ENCODER_WIDTHS[s], wide[s], 1) for s in wide}
+        )
+        self.down = nn.ModuleDict(
+            {str(s): nn.Conv2d(wide[2 * s], wide[s], 1) for s in (16, 8, 4, 2)}
+        )
         self.context = nn.Sequential(AttentionBlock(wide[16]), AttentionBlock(wide[16]))
         self.refine = nn.ModuleDict(
             {
@@ -80,7 +84,9 @@ class LiteBackbone(nn.Module):
 
     def embed(self, image: Tensor) -> Tensor:
         """Run the first convolution: normalized image (B, 3, S, S) -> (B, 32, S/2, S/2)."""
-        features: Tensor = self.conv_stem(image.contiguous(memory_format=torch.channels_last))
+        features: Tensor = self.conv_stem(
+            image.contiguous(memory_format=torch.channels_last)
+        )
         return features
 
     def encode(self, features: Tensor) -> ImageEmbedding:

@@ -21,7 +21,8 @@ class LayerNorm2d(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize (N, C, H, W)."""
-        rows = super().forward(input.permute(0, 2, 3, 1))  # (N, H, W, C); no copy if the input is channels_last
+        # (N, H, W, C); no copy if the input is channels_last
+        rows = super().forward(input.permute(0, 2, 3, 1))
         return rows.permute(0, 3, 1, 2).to(input.dtype)
 
 
@@ -31,7 +32,9 @@ class ConvBlock(nn.Module):
     def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__()
         self.norm = LayerNorm2d(channels)
-        self.spatial = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        self.spatial = nn.Conv2d(
+            channels, channels, 3, padding=dilation, dilation=dilation
+        )
         self.mix = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,11 +69,15 @@ class AttentionBlock(nn.Module):
         n, c, h, w = x.shape
         x = x + self.position(x)
         tokens = x.permute(0, 2, 3, 1).reshape(n, h * w, c)
-        qkv = self.qkv(self.norm1(tokens)).reshape(n, h * w, 3, self.heads, c // self.heads)
+        qkv = self.qkv(self.norm1(tokens)).reshape(
+            n, h * w, 3, self.heads, c // self.heads
+        )
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (N, heads, H*W, C/heads)
         if self.memory is not None:
             k, v = join_memory(k, v, self.memory, self.qkv)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, h * w, c)
+        mixed = (
+            F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, h * w, c)
+        )
         tokens = tokens + self.proj(mixed)
         change: Tensor = self.fc2(F.gelu(self.fc1(self.norm2(tokens))))
         grid: Tensor = (tokens + change).reshape(n, h, w, c)
@@ -82,7 +89,9 @@ def gather_images(level: Tensor, image_index: Tensor) -> Tensor:
     return level.permute(0, 2, 3, 1).index_select(0, image_index).permute(0, 3, 1, 2)
 
 
-def sample_points(level: Tensor, image_index: Tensor, coords_xy: Tensor, stride: int) -> Tensor:
+def sample_points(
+    level: Tensor, image_index: Tensor, coords_xy: Tensor, stride: int
+) -> Tensor:
     """Sample a level bilinearly at points of the model input.
 
     Args:
@@ -118,7 +127,8 @@ def unit_vectors(x: Tensor, dim: int) -> Tensor:
     As `F.normalize`, whose norm takes 20 times as long on a CPU where the dimension is not the last one.
     """
     wide = x.float()
-    length = wide.square().sum(dim, keepdim=True).clamp_min(1e-24).sqrt()  # clamped first: no gradient of sqrt(0)
+    # clamped first: no gradient of sqrt(0)
+    length = wide.square().sum(dim, keepdim=True).clamp_min(1e-24).sqrt()
     return (wide / length).to(x.dtype)
 
 
@@ -134,5 +144,6 @@ def pool_region(maps: Tensor, weight: Tensor) -> Tensor:
     """
     flat = maps.flatten(2).transpose(1, 2)  # (K, h*w, D)
     w = weight.flatten(2).to(flat.dtype).float()
-    root = w.sum(-1, keepdim=True).clamp(min=1e-4).sqrt()  # dividing in two halves keeps both in the range of fp16
+    # dividing in two halves keeps both in the range of fp16
+    root = w.sum(-1, keepdim=True).clamp(min=1e-4).sqrt()
     return ((w / root).to(flat.dtype) @ flat).float().div(root).to(flat.dtype)

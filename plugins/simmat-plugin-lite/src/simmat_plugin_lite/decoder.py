@@ -14,8 +14,20 @@ from torch.nn import functional as F
 
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat_plugin_lite.backbone import STRIDES, WIDTHS
-from simmat_plugin_lite.blocks import ConvBlock, LayerNorm2d, gather_images, pool_region, sample_points, unit_vectors
-from simmat_plugin_lite.prompt_maps import MAP_CHANNELS, PromptState, prompt_maps, region_weight
+from simmat_plugin_lite.blocks import (
+    ConvBlock,
+    LayerNorm2d,
+    gather_images,
+    pool_region,
+    sample_points,
+    unit_vectors,
+)
+from simmat_plugin_lite.prompt_maps import (
+    MAP_CHANNELS,
+    PromptState,
+    prompt_maps,
+    region_weight,
+)
 
 MASKS = 4  # 0: the single mask; 1..3: alternatives for an ambiguous prompt
 
@@ -35,7 +47,9 @@ class Similarity(nn.Module):
         k, n, _ = queries.shape
         keys = self.key(level).reshape(b, self.heads, self.width, h * w)
         keys = unit_vectors(keys, 2).index_select(0, image_index)
-        queries = self.query(queries).reshape(k, n, self.heads, self.width).transpose(1, 2)
+        queries = (
+            self.query(queries).reshape(k, n, self.heads, self.width).transpose(1, 2)
+        )
         queries = F.normalize(queries, dim=-1)  # (K, heads, N, width)
         return (queries @ keys).transpose(1, 2).reshape(k, n, self.heads, h, w)
 
@@ -56,9 +70,16 @@ def unlike_outside(level: Tensor, stride: int, state: PromptState) -> Tensor | N
     """
     if state.outside.shape[1] == 0:
         return None
-    around = F.normalize(sample_points(level, state.image_index, state.outside_xy, stride).float(), dim=-1)
+    around = F.normalize(
+        sample_points(level, state.image_index, state.outside_xy, stride).float(),
+        dim=-1,
+    )
     inside = unit_vectors(gather_images(level, state.image_index).float(), 1)
-    like = (around @ inside.flatten(2)).masked_fill(~state.outside[..., None], -1.0).amax(1)
+    like = (
+        (around @ inside.flatten(2))
+        .masked_fill(~state.outside[..., None], -1.0)
+        .amax(1)
+    )
     return ((1 - like) / 2).clamp(1e-3, 1.0).reshape(-1, 1, *level.shape[-2:])
 
 
@@ -75,7 +96,9 @@ class PromptSimilarity(nn.Module):
         self.around_box = around_box
         self.out_channels = 3 * heads
 
-    def forward(self, level: Tensor, stride: int, state: PromptState, region: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, level: Tensor, stride: int, state: PromptState, region: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Compare a level with K prompts.
 
         Args:
@@ -88,10 +111,17 @@ class PromptSimilarity(nn.Module):
             (K, 3 * heads, h, w) similarities and (K, 2 * D) mean click and region features.
         """
         clicked = sample_points(level, state.image_index, state.coords_xy, stride)
-        inside = pool_region(gather_images(level, state.image_index), region)  # (K, 1, D)
+        # (K, 1, D)
+        inside = pool_region(gather_images(level, state.image_index), region)
         queries, negative = clicked, state.negative
         if self.around_box and state.outside.shape[1]:  # 0 where no prompt has a box
-            queries = torch.cat([clicked, sample_points(level, state.image_index, state.outside_xy, stride)], 1)
+            queries = torch.cat(
+                [
+                    clicked,
+                    sample_points(level, state.image_index, state.outside_xy, stride),
+                ],
+                1,
+            )
             negative = torch.cat([negative, state.outside], 1)
         like = self.click(level, state.image_index, queries)
         maps = [
@@ -114,25 +144,37 @@ class LiteDecoder(nn.Module):
         self.sim16 = PromptSimilarity(d16, heads=8, around_box=True)
         self.sim8 = PromptSimilarity(d8, heads=8, around_box=True)
         self.sim4 = PromptSimilarity(d4, heads=4, around_box=False)
-        prompt_channels = self.sim16.out_channels + self.sim8.out_channels + MAP_CHANNELS
+        prompt_channels = (
+            self.sim16.out_channels + self.sim8.out_channels + MAP_CHANNELS
+        )
         self.feature8 = nn.Conv2d(d8, width, 1)
         self.prompt8 = nn.Conv2d(prompt_channels, width, 3, padding=1)
-        self.film = nn.Sequential(nn.Linear(2 * (d8 + d16) + d16, 128), nn.ReLU(), nn.Linear(128, 2 * width))
+        self.film = nn.Sequential(
+            nn.Linear(2 * (d8 + d16) + d16, 128), nn.ReLU(), nn.Linear(128, 2 * width)
+        )
         self.search = nn.Sequential(*(ConvBlock(width, d) for d in (1, 2, 4)))
         self.coarse = nn.Sequential(LayerNorm2d(width), nn.Conv2d(width, 1, 1))
         self.again = Similarity(d8, heads=8)
         self.join = nn.Conv2d(2 * 8 + 1, width, 1)
         self.settle = nn.Sequential(*(ConvBlock(width, d) for d in (1, 4, 1)))
-        self.up4 = nn.Sequential(LayerNorm2d(width), nn.Conv2d(width, 4 * fine, 1), nn.PixelShuffle(2))
+        self.up4 = nn.Sequential(
+            LayerNorm2d(width), nn.Conv2d(width, 4 * fine, 1), nn.PixelShuffle(2)
+        )
         self.feature4 = nn.Conv2d(d4, fine, 1)
-        self.prompt4 = nn.Conv2d(self.sim4.out_channels + MAP_CHANNELS, fine, 3, padding=1)
+        self.prompt4 = nn.Conv2d(
+            self.sim4.out_channels + MAP_CHANNELS, fine, 3, padding=1
+        )
         self.sharpen = nn.Sequential(ConvBlock(fine), ConvBlock(fine))
         self.mask4 = nn.Sequential(LayerNorm2d(fine), nn.Conv2d(fine, MASKS, 1))
-        self.up2 = nn.Sequential(LayerNorm2d(fine), nn.Conv2d(fine, 4 * finest, 1), nn.PixelShuffle(2))
+        self.up2 = nn.Sequential(
+            LayerNorm2d(fine), nn.Conv2d(fine, 4 * finest, 1), nn.PixelShuffle(2)
+        )
         self.feature2 = nn.Conv2d(d2, finest, 1)
         self.edge = nn.Conv2d(finest, finest, 3, padding=1)
         self.mask2 = nn.Conv2d(finest, MASKS, 1)
-        self.iou = nn.Sequential(nn.Linear(2 * width + MASKS + 1, 128), nn.ReLU(), nn.Linear(128, 1))
+        self.iou = nn.Sequential(
+            nn.Linear(2 * width + MASKS + 1, 128), nn.ReLU(), nn.Linear(128, 1)
+        )
         for parameter in self.mask2.parameters():
             nn.init.zeros_(parameter)
 
@@ -151,14 +193,18 @@ class LiteDecoder(nn.Module):
                 f"decoder of lite expected levels of strides {STRIDES}, got {tuple(embedding.strides)}; "
                 "give it an embedding of lite's own backbone"
             )
-        state = PromptState.from_batch(prompts, embedding.levels[0].shape[-1] * STRIDES[0])
+        state = PromptState.from_batch(
+            prompts, embedding.levels[0].shape[-1] * STRIDES[0]
+        )
         unlike = unlike_outside(embedding.levels[3], 16, state)
         x = self._stride8(embedding, state, unlike)
         fine = self._stride4(embedding, state, x, unlike)
         logits = self._stride2(embedding, state, fine)
         return MaskPrediction(logits=logits.float(), iou=self._expected_iou(x, logits))
 
-    def _stride8(self, embedding: ImageEmbedding, state: PromptState, unlike: Tensor | None) -> Tensor:
+    def _stride8(
+        self, embedding: ImageEmbedding, state: PromptState, unlike: Tensor | None
+    ) -> Tensor:
         p8, p16 = embedding.levels[2], embedding.levels[3]
         h, w = p8.shape[-2:]
         index = state.image_index
@@ -169,31 +215,47 @@ class LiteDecoder(nn.Module):
         like16 = F.interpolate(like16, (h, w), mode="bilinear", align_corners=False)
         maps = prompt_maps(state, h, w, 8).to(like8.dtype)
         whole = p16.mean((2, 3)).index_select(0, index)
-        scale, shift = self.film(torch.cat([query8, query16, whole], 1))[..., None, None].chunk(2, 1)
+        scale, shift = self.film(torch.cat([query8, query16, whole], 1))[
+            ..., None, None
+        ].chunk(2, 1)
         x = gather_images(self.feature8(p8), index) * (1 + scale) + shift
         prompt = torch.cat([like16.to(like8.dtype), like8, maps], 1)
         x = x + self.prompt8(prompt.contiguous(memory_format=torch.channels_last))
         x = self.search(x)
         coarse = self.coarse(x).float().sigmoid()  # (K, 1, h, w)
-        sides = pool_region(gather_images(p8, index), torch.cat([coarse, 1 - coarse], 1))
+        sides = pool_region(
+            gather_images(p8, index), torch.cat([coarse, 1 - coarse], 1)
+        )
         like = self.again(p8, index, sides).flatten(1, 2)  # (K, 2 * heads, h, w)
         x = x + self.join(torch.cat([like, (2 * coarse - 1).to(like.dtype)], 1))
         settled: Tensor = self.settle(x)
         return settled
 
-    def _stride4(self, embedding: ImageEmbedding, state: PromptState, x: Tensor, unlike: Tensor | None) -> Tensor:
+    def _stride4(
+        self,
+        embedding: ImageEmbedding,
+        state: PromptState,
+        x: Tensor,
+        unlike: Tensor | None,
+    ) -> Tensor:
         p4 = embedding.levels[1]
         h, w = p4.shape[-2:]
         like4, _ = self.sim4(p4, 4, state, region_weight(state, h, w, 4, unlike))
         maps = prompt_maps(state, h, w, 4).to(like4.dtype)
-        prompt = torch.cat([like4, maps], 1).contiguous(memory_format=torch.channels_last)
+        prompt = torch.cat([like4, maps], 1).contiguous(
+            memory_format=torch.channels_last
+        )
         skip = gather_images(self.feature4(p4), state.image_index)
         fine: Tensor = self.sharpen(self.up4(x) + skip + self.prompt4(prompt))
         return fine
 
-    def _stride2(self, embedding: ImageEmbedding, state: PromptState, fine: Tensor) -> Tensor:
+    def _stride2(
+        self, embedding: ImageEmbedding, state: PromptState, fine: Tensor
+    ) -> Tensor:
         p2 = embedding.levels[0]
-        base = F.interpolate(self.mask4(fine), p2.shape[-2:], mode="bilinear", align_corners=False)
+        base = F.interpolate(
+            self.mask4(fine), p2.shape[-2:], mode="bilinear", align_corners=False
+        )
         skip = gather_images(self.feature2(p2), state.image_index)
         edge = F.relu(self.edge(F.relu(self.up2(fine) + skip)))
         logits: Tensor = base + self.mask2(edge)
@@ -201,10 +263,16 @@ class LiteDecoder(nn.Module):
 
     def _expected_iou(self, x: Tensor, logits: Tensor) -> Tensor:
         """Predict (K, 4) in 0..1 from the features at stride 8 under each mask and over the whole input."""
-        probability = F.adaptive_avg_pool2d(logits.detach().float().sigmoid(), (x.shape[-2], x.shape[-1]))
+        probability = F.adaptive_avg_pool2d(
+            logits.detach().float().sigmoid(), (x.shape[-2], x.shape[-1])
+        )
         under = pool_region(x, probability)  # (K, 4, width)
         frame = x.mean((2, 3))[:, None].expand_as(under)
         certainty = (2 * probability - 1).abs().mean((2, 3))[..., None].to(under.dtype)
-        which = torch.eye(MASKS, device=x.device, dtype=under.dtype).expand(x.shape[0], -1, -1)
-        expected: Tensor = self.iou(torch.cat([under, frame, certainty, which], -1))[..., 0]
+        which = torch.eye(MASKS, device=x.device, dtype=under.dtype).expand(
+            x.shape[0], -1, -1
+        )
+        expected: Tensor = self.iou(torch.cat([under, frame, certainty, which], -1))[
+            ..., 0
+        ]
         return expected.float().sigmoid()

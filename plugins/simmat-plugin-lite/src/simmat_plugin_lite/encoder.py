@@ -14,7 +14,15 @@ from torch.nn import functional as F
 STEM = 32
 """Channels of the first convolution."""
 
-STAGES = ((3, 1, 16, 1), (3, 2, 24, 2), (5, 2, 40, 2), (3, 2, 80, 3), (5, 1, 112, 3), (5, 2, 192, 4), (3, 1, 320, 1))
+STAGES = (
+    (3, 1, 16, 1),
+    (3, 2, 24, 2),
+    (5, 2, 40, 2),
+    (3, 2, 80, 3),
+    (5, 1, 112, 3),
+    (5, 2, 192, 4),
+    (3, 1, 320, 1),
+)
 """Kernel, stride of the first block, channels and number of blocks of each stage."""
 
 _EXPANSION = 6
@@ -28,7 +36,9 @@ class SameConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, D, ceil(H / stride), ceil(W / stride))."""
         rows, columns = (self._missing(axis, x.shape[2 + axis]) for axis in (0, 1))
-        x = F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+        x = F.pad(
+            x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+        )
         return super().forward(x)
 
     def _missing(self, axis: int, size: int) -> int:
@@ -44,10 +54,14 @@ class NormReLU6(nn.BatchNorm2d):
         return F.relu6(super().forward(x), inplace=True)
 
 
-def _conv(inside: int, outside: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+def _conv(
+    inside: int, outside: int, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Conv2d:
     if stride > 1:
         return SameConv2d(inside, outside, kernel, stride, groups=groups, bias=False)
-    return nn.Conv2d(inside, outside, kernel, padding=kernel // 2, groups=groups, bias=False)
+    return nn.Conv2d(
+        inside, outside, kernel, padding=kernel // 2, groups=groups, bias=False
+    )
 
 
 class SeparableBlock(nn.Module):
@@ -82,23 +96,41 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, inside, H, W) to (N, outside, H / stride, W / stride)."""
-        change: Tensor = self.bn3(self.conv_pwl(self.bn2(self.conv_dw(self.bn1(self.conv_pw(x))))))
+        change: Tensor = self.bn3(
+            self.conv_pwl(self.bn2(self.conv_dw(self.bn1(self.conv_pw(x)))))
+        )
         return change + x if self.keeps_shape else change
 
 
 def make_encoder() -> tuple[nn.Conv2d, nn.Module, nn.Sequential]:
     """Make the first convolution, its norm and the stages, with weights from torch's global generator."""
-    stem, norm, stages, inside = _conv(3, STEM, 3, stride=2), NormReLU6(STEM, eps=_NORM_EPS), nn.Sequential(), STEM
+    stem, norm, stages, inside = (
+        _conv(3, STEM, 3, stride=2),
+        NormReLU6(STEM, eps=_NORM_EPS),
+        nn.Sequential(),
+        STEM,
+    )
     # Drawing the layers that only timm's network has makes a seed give the same weights.
     nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
     for kernel, stride, width, count in STAGES:
-        first = InvertedResidual(inside, width, kernel, stride) if stages else SeparableBlock(inside, width, kernel)
-        stages.append(nn.Sequential(first, *(InvertedResidual(width, width, kernel, 1) for _ in range(count - 1))))
+        first = (
+            InvertedResidual(inside, width, kernel, stride)
+            if stages
+            else SeparableBlock(inside, width, kernel)
+        )
+        stages.append(
+            nn.Sequential(
+                first,
+                *(InvertedResidual(width, width, kernel, 1) for _ in range(count - 1)),
+            )
+        )
         inside = width
     head, classifier = _conv(inside, _HEAD, 1), nn.Linear(_HEAD, _CLASSES)
     for module in (*stem.modules(), *stages.modules(), head):
         if isinstance(module, nn.Conv2d):
-            fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+            fan_out = (
+                math.prod(module.kernel_size) * module.out_channels // module.groups
+            )
             nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
     nn.init.uniform_(classifier.weight)
     return stem, norm, stages

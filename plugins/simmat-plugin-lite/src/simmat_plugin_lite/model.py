@@ -28,7 +28,9 @@ class LiteModel(nn.Module):
         self.decoder = LiteDecoder()
 
 
-def build_lite(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> LiteModel:
+def build_lite(
+    spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int
+) -> LiteModel:
     """Build `lite`; see `simmat.model.build_foundation`.
 
     With weights, BatchNorm keeps its pretrained statistics in training; without, it learns them. The network does
@@ -38,7 +40,8 @@ def build_lite(spec: FoundationSpec, *, image_size: int, weights: Path | None, s
         WeightsError: the file is damaged or belongs to another model.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed every GPU
+        # torch.manual_seed would also seed every GPU
+        torch.default_generator.manual_seed(seed)
         model = LiteModel(freeze_statistics=weights is not None)
     if weights is not None:
         load_weights(model, weights, spec.name)

@@ -61,27 +61,48 @@ class PromptState:
         if prompts.boxes is None:
             boxes = torch.zeros((count, 4), device=device)
         else:
-            boxes = torch.nan_to_num(prompts.boxes.float()) - 0.5  # edges to pixel indices
+            # edges to pixel indices
+            boxes = torch.nan_to_num(prompts.boxes.float()) - 0.5
         has_box = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         around = places_around(boxes, 0 if prompts.boxes is None else OUTSIDE_PER_SIDE)
         outside = ((around >= 0) & (around < size)).all(-1) & has_box[:, None]
-        mask = None if prompts.mask_input is None else prompts.mask_input.float().sigmoid()
-        return cls(prompts.image_index, coords, labels == 1, labels == 0, boxes, has_box, around, outside, mask)
+        mask = (
+            None if prompts.mask_input is None else prompts.mask_input.float().sigmoid()
+        )
+        return cls(
+            prompts.image_index,
+            coords,
+            labels == 1,
+            labels == 0,
+            boxes,
+            has_box,
+            around,
+            outside,
+            mask,
+        )
 
 
 def places_around(boxes: Tensor, per_side: int) -> Tensor:
     """Return places just outside each side of boxes (K, 4): (K, 4 * per_side, 2) xy."""
     low, high = boxes[:, None, :2], boxes[:, None, 2:]  # (K, 1, 2)
     away = 6.0 + 0.05 * (high - low)
-    share = (torch.arange(per_side, device=boxes.device) + 0.5)[:, None] / max(per_side, 1)
+    share = (torch.arange(per_side, device=boxes.device) + 0.5)[:, None] / max(
+        per_side, 1
+    )
     along = low + share * (high - low)  # (K, per_side, 2)
     before, after = (low - away).expand_as(along), (high + away).expand_as(along)
-    left_right = [torch.stack([side[..., 0], along[..., 1]], -1) for side in (before, after)]
-    above_below = [torch.stack([along[..., 0], side[..., 1]], -1) for side in (before, after)]
+    left_right = [
+        torch.stack([side[..., 0], along[..., 1]], -1) for side in (before, after)
+    ]
+    above_below = [
+        torch.stack([along[..., 0], side[..., 1]], -1) for side in (before, after)
+    ]
     return torch.cat(left_right + above_below, 1)
 
 
-def place_centres(height: int, width: int, stride: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def place_centres(
+    height: int, width: int, stride: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Return the centres of a level's positions in pixel indices of the input: y (h, 1) and x (1, w)."""
     y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * stride - 0.5
     x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * stride - 0.5
@@ -136,7 +157,13 @@ def prompt_maps(state: PromptState, height: int, width: int, stride: int) -> Ten
     return torch.stack(maps, 1)
 
 
-def region_weight(state: PromptState, height: int, width: int, stride: int, unlike: Tensor | None = None) -> Tensor:
+def region_weight(
+    state: PromptState,
+    height: int,
+    width: int,
+    stride: int,
+    unlike: Tensor | None = None,
+) -> Tensor:
     """Estimate the object's region: the previous mask, else the box, else the surroundings of positive clicks.
 
     In a box, the middle has the highest weight, and positions that resemble the outside have a low one, because the

@@ -31,7 +31,8 @@ LITE_TARGETS = TuningTargets(
         r"decoder[.](search|settle|sharpen)[.][0-9]+[.]mix",
     ),
     adapters={
-        r"backbone[.]blocks[.][0-9]+[.][1-9][0-9]*": "",  # the first of a stage changes the shape
+        # the first of a stage changes the shape
+        r"backbone[.]blocks[.][0-9]+[.][1-9][0-9]*": "",
         r"backbone[.]neck[.]context[.][0-9]+": "",
         r"decoder[.](search|settle|sharpen)[.][0-9]+": "",
     },
@@ -42,7 +43,10 @@ LITE_TARGETS = TuningTargets(
 
 
 _FACTS = read_json(
-    WEIGHTS_FOLDER / FACTS_FILE, "facts of the weights", error=WeightsError, hint="install the package again"
+    WEIGHTS_FOLDER / FACTS_FILE,
+    "facts of the weights",
+    error=WeightsError,
+    hint="install the package again",
 )
 
 LITE = FoundationSpec(
@@ -62,7 +66,8 @@ LITE = FoundationSpec(
         licence="Apache-2.0",
     ),
     licence="Apache-2.0",
-    learning_rates={"full": 1e-3},  # this and the next lines are chosen on validation, docs/transfer-lite.md
+    # this and the next lines are chosen on validation, docs/transfer-lite.md
+    learning_rates={"full": 1e-3},
     mat_options={"contrast": 0.33},
     tune="full",
     parameters=4_492_362,

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
-from simmat_plugin_geo.geotiff import BandTags, GeoTiff, geotiff_size, read_geotiff, write_geotiff
+from simmat_plugin_geo.geotiff import (
+    BandTags,
+    GeoTiff,
+    geotiff_size,
+    read_geotiff,
+    write_geotiff,
+)
 
 from simmat import (
     Channel,
@@ -75,7 +81,9 @@ class MultispectralOptions(ModalityOptions):
     @model_validator(mode="after")
     def _belong_together(self) -> MultispectralOptions:
         if self.offset and self.scale is None:
-            raise ValueError("offset needs scale: reflectance = stored x scale + offset")
+            raise ValueError(
+                "offset needs scale: reflectance = stored x scale + offset"
+            )
         return self
 
 
@@ -108,10 +116,15 @@ class Multispectral(WindowedAdapter):
         path = Path(files["multispectral"])
 
         def wanted(bands: Sequence[BandTags]) -> Collection[int]:
-            return pick_channels(self._channels(bands, path), self._picks, origin=str(path))
+            return pick_channels(
+                self._channels(bands, path), self._picks, origin=str(path)
+            )
 
         file = read_geotiff(
-            path, self.nodata("multispectral"), window, wanted if self._picks and window is not None else None
+            path,
+            self.nodata("multispectral"),
+            window,
+            wanted if self._picks and window is not None else None,
         )
         return self.image(file, whole=window is None)
 
@@ -132,21 +145,32 @@ class Multispectral(WindowedAdapter):
         product = self.product
         if product is None:
             named = bands_of_file(bands, path)
-            return tuple(_channel(band, tags) for band, tags in zip(named, bands, strict=True))
+            return tuple(
+                _channel(band, tags) for band, tags in zip(named, bands, strict=True)
+            )
         if product.satellite is None:
             named = bands_of_file(bands, path)
         else:
             named = bands_of_satellite(product.satellite, bands, path)
-        return tuple(Channel(band.name, REFLECTANCE, "1", wavelength_um=band.wavelength_um) for band in named)
+        return tuple(
+            Channel(band.name, REFLECTANCE, "1", wavelength_um=band.wavelength_um)
+            for band in named
+        )
 
     def image(self, file: GeoTiff, *, whole: bool = True) -> SensorImage:
         """Return (C, H, W) of all bands of a file; the values of a `whole` image are checked for plausibility."""
         product, channels = self.product, self._channels(file.bands, file.path)
-        values = np.stack([self._scaled(file, index, product) for index in range(len(channels))])
+        values = np.stack(
+            [self._scaled(file, index, product) for index in range(len(channels))]
+        )
         fill = None if product is None else product.nodata
         valid = file.valid if fill is None else file.valid & (file.stored != fill)
         image = SensorImage.from_planes(
-            values, channels, valid=valid, origin=str(file.path), georeference=file.georeference
+            values,
+            channels,
+            valid=valid,
+            origin=str(file.path),
+            georeference=file.georeference,
         )
         if product is not None and whole:
             _refuse_reflectance(file, image)
@@ -157,7 +181,10 @@ class Multispectral(WindowedAdapter):
         tags = file.bands[index]
         if product is None:
             return _linear(file, index, tags.scale, tags.offset)
-        if (tags.scale, tags.offset) not in ((1.0, 0.0), (product.scale, product.offset)):
+        if (tags.scale, tags.offset) not in (
+            (1.0, 0.0),
+            (product.scale, product.offset),
+        ):
             raise DataError(
                 f"{file.path}: states scale {tags.scale:g} and offset {tags.offset:g}, but modality {self.name!r} with "
                 f"its options means {product.scale:g} and {product.offset:g}; use --modality multispectral without "
@@ -172,30 +199,58 @@ class Multispectral(WindowedAdapter):
                 f"modality {self.name!r} with options is for files that do not state their scale; simulate "
                 "multispectral without options"
             )
-        from simmat_plugin_multispectral.camera import WAVELENGTHS_UM, apparent_reflectance
+        from simmat_plugin_multispectral.camera import (
+            WAVELENGTHS_UM,
+            apparent_reflectance,
+        )
 
-        channels = [Channel(name, REFLECTANCE, "1", wavelength_um=micron) for name, micron in WAVELENGTHS_UM.items()]
-        return SensorImage.from_planes(apparent_reflectance(scene, rng), channels, origin="simulated")
+        channels = [
+            Channel(name, REFLECTANCE, "1", wavelength_um=micron)
+            for name, micron in WAVELENGTHS_UM.items()
+        ]
+        return SensorImage.from_planes(
+            apparent_reflectance(scene, rng), channels, origin="simulated"
+        )
 
     def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write a GeoTIFF with names and scales of bands: reflectance as 16-bit DN of 1/10000, others as float32."""
         tags = [
             BandTags(
                 channel.name,
-                REFLECTANCE if channel.quantity == REFLECTANCE else "" if channel.unit == "count" else channel.unit,
+                REFLECTANCE
+                if channel.quantity == REFLECTANCE
+                else ""
+                if channel.unit == "count"
+                else channel.unit,
                 _STORED_SCALE if channel.quantity == REFLECTANCE else 1.0,
                 0.0,
-                {"WAVELENGTH_UM": f"{channel.wavelength_um:g}"} if channel.wavelength_um else None,
+                {"WAVELENGTH_UM": f"{channel.wavelength_um:g}"}
+                if channel.wavelength_um
+                else None,
             )
             for channel in image.channels
         ]
         if all(channel.quantity == REFLECTANCE for channel in image.channels):
-            whole = np.rint(image.data.astype(np.float64) / _STORED_SCALE).clip(-32767, 32767)
-            planes, nodata = np.where(image.valid, whole, _STORED_NODATA).astype(np.int16), float(_STORED_NODATA)
+            whole = np.rint(image.data.astype(np.float64) / _STORED_SCALE).clip(
+                -32767, 32767
+            )
+            planes, nodata = (
+                np.where(image.valid, whole, _STORED_NODATA).astype(np.int16),
+                float(_STORED_NODATA),
+            )
         else:
             tags = [BandTags(tag.description, tag.unit, tags=tag.tags) for tag in tags]
-            planes, nodata = np.where(image.valid, image.data, np.float32(np.nan)), float("nan")
-        write_geotiff(Path(files["multispectral"]), planes, bands=tags, nodata=nodata, georeference=image.georeference)
+            planes, nodata = (
+                np.where(image.valid, image.data, np.float32(np.nan)),
+                float("nan"),
+            )
+        write_geotiff(
+            Path(files["multispectral"]),
+            planes,
+            bands=tags,
+            nodata=nodata,
+            georeference=image.georeference,
+        )
 
 
 class Sentinel2Options(ModalityOptions):
@@ -219,7 +274,9 @@ class Sentinel2(Multispectral):
     @property
     def product(self) -> Product:
         """What the files are."""
-        return Product(1e-4, -0.1 if self.options.boa_offset else 0.0, SENTINEL2, nodata=0)
+        return Product(
+            1e-4, -0.1 if self.options.boa_offset else 0.0, SENTINEL2, nodata=0
+        )
 
 
 class Landsat8(Multispectral):
@@ -238,10 +295,16 @@ class Landsat8(Multispectral):
 
 def _refuse_reflectance(file: GeoTiff, image: SensorImage) -> None:
     """Raise DataError for a file whose stored values seem to be reflectance already."""
-    bands = [plane[valid] for plane, valid in zip(file.stored, image.valid, strict=True)]
-    bands = [numbers for numbers in bands if numbers.any()]  # a band of zeros fits any scale
+    bands = [
+        plane[valid] for plane, valid in zip(file.stored, image.valid, strict=True)
+    ]
+    # a band of zeros fits any scale
+    bands = [numbers for numbers in bands if numbers.any()]
     if bands and all(map(_is_reflectance, bands)):
-        low, high = min(numbers.min() for numbers in bands), max(numbers.max() for numbers in bands)
+        low, high = (
+            min(numbers.min() for numbers in bands),
+            max(numbers.max() for numbers in bands),
+        )
         raise DataError(
             f"{file.path}: nearly all values of every band are within -2 to 2, got {low:.4g} to {high:.4g}, so they "
             "seem to be reflectance already; use --modality multispectral without options"
@@ -269,7 +332,8 @@ def _is_reflectance(numbers: npt.NDArray[Any]) -> bool:
     """
     if numbers.dtype.kind != "f":
         return bool(numbers.min() >= 0 and numbers.max() <= 1)
-    numbers = numbers[:: max(numbers.size // _MAX_VALUES, 1)]  # a whole tile would take seconds to sort
+    # a whole tile would take seconds to sort
+    numbers = numbers[:: max(numbers.size // _MAX_VALUES, 1)]
     small = np.abs(numbers) <= _MAX_REFLECTANCE
     return np.unique(numbers[small]).size > _MIN_RATIO * np.unique(numbers[~small]).size
 

@@ -12,8 +12,11 @@ from simmat_plugin_geo.geotiff import BandTags, is_count
 from simmat.errors import DataError
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
-_FROM = r"(?:(?<![\w.])" + _NUMBER + r"\s*(?:-|–|to)\s*)?"  # not after a letter: "B8" is a band number
-_WITH_UNIT = re.compile(_FROM + _NUMBER + r"\s*(nm|nanomet\w*|um|µm|μm|micromet\w*)", re.IGNORECASE)
+# not after a letter: "B8" is a band number
+_FROM = r"(?:(?<![\w.])" + _NUMBER + r"\s*(?:-|–|to)\s*)?"
+_WITH_UNIT = re.compile(
+    _FROM + _NUMBER + r"\s*(nm|nanomet\w*|um|µm|μm|micromet\w*)", re.IGNORECASE
+)
 _BAND_AND_DASH = re.compile(r"\b(?:band|channel)\s*\d+\s+[-–]\s", re.IGNORECASE)
 _MAX_BAND_RATIO = 3  # largest ratio of the ends of a band
 _UM_TAGS = ("central_wavelength_um", "wavelength_um")
@@ -70,7 +73,8 @@ _L8 = {
     "b6": NamedBand("swir1", 1.609),
     "b7": NamedBand("swir2", 2.201),
 }
-SENTINEL2 = Satellite("Sentinel-2", _S2, ())  # B8A stands after B8 in some stacks of bands, and last in others
+# B8A stands after B8 in some stacks of bands, and last in others
+SENTINEL2 = Satellite("Sentinel-2", _S2, ())
 LANDSAT8 = Satellite("Landsat 8", _L8, (tuple(_L8),))
 
 
@@ -84,15 +88,20 @@ def bands_of_file(bands: Sequence[BandTags], path: Path) -> tuple[NamedBand, ...
         DataError: two bands have the same name.
     """
     named = tuple(
-        NamedBand(_plain(band.description) or f"band{index}", _wavelength(band)) for index, band in enumerate(bands)
+        NamedBand(_plain(band.description) or f"band{index}", _wavelength(band))
+        for index, band in enumerate(bands)
     )
     names = [band.name for band in named]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(f"{path}: several bands are described as {twice}; give each its own, or use --modality raster")
+        raise DataError(
+            f"{path}: several bands are described as {twice}; give each its own, or use --modality raster"
+        )
     return named
 
 
-def bands_of_satellite(satellite: Satellite, bands: Sequence[BandTags], path: Path) -> tuple[NamedBand, ...]:
+def bands_of_satellite(
+    satellite: Satellite, bands: Sequence[BandTags], path: Path
+) -> tuple[NamedBand, ...]:
     """Name each band by the satellite's standard: by description, or by position if the number of bands is unambiguous.
 
     Descriptions that only count the bands of the file ("Band 1", "Band 2", …), as programs add them, are ignored.
@@ -100,12 +109,21 @@ def bands_of_satellite(satellite: Satellite, bands: Sequence[BandTags], path: Pa
     Raises:
         DataError: a description is not a band of the satellite, or there are none and the number fits no product.
     """
-    said = [_band_number(band.description.partition(",")[0]) for band in bands]  # GDAL: "B4, central wavelength …"
-    if not any(said) or all(is_count(band.description, index) for index, band in enumerate(bands, 1)):
-        order = next((order for order in satellite.orders if len(order) == len(bands)), None)
+    # GDAL: "B4, central wavelength …"
+    said = [_band_number(band.description.partition(",")[0]) for band in bands]
+    if not any(said) or all(
+        is_count(band.description, index) for index, band in enumerate(bands, 1)
+    ):
+        order = next(
+            (order for order in satellite.orders if len(order) == len(bands)), None
+        )
         if order is None:
             counts = " or ".join(str(len(order)) for order in satellite.orders)
-            why = f"products have {counts}" if counts else "bands are stacked in more than one order"
+            why = (
+                f"products have {counts}"
+                if counts
+                else "bands are stacked in more than one order"
+            )
             raise DataError(
                 f"{path}: {len(bands)} bands without descriptions{' but their count' if any(said) else ''}; "
                 f"{satellite.title} {why}. Describe them ({', '.join(satellite.bands)}), or use --modality "
@@ -146,7 +164,12 @@ def _wavelength(band: BandTags) -> float | None:
     unit = tags.get("wavelength_units", tags.get("wavelength_unit", ""))
     for text in (f"{tags.get('wavelength', '')} {unit}", band.description):
         if match := _WITH_UNIT.search(_BAND_AND_DASH.sub(" ", text)):
-            low, high = float(match[1] or match[2]), float(match[2])  # of a range "636-673 nm"
-            centre = (low + high) / 2 if low <= _MAX_BAND_RATIO * high and high <= _MAX_BAND_RATIO * low else high
+            # of a range "636-673 nm"
+            low, high = float(match[1] or match[2]), float(match[2])
+            centre = (
+                (low + high) / 2
+                if low <= _MAX_BAND_RATIO * high and high <= _MAX_BAND_RATIO * low
+                else high
+            )
             return centre / (1000 if match[3].lower().startswith("n") else 1) or None
     return None

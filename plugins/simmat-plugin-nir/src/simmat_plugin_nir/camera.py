@@ -27,9 +27,13 @@ def counts(scene: Scene, bands: Sequence[str], rng: np.random.Generator) -> Arra
     """Return (C, H, W) whole counts 0 to 4095, proportional to radiance below saturation."""
     light = optics.radiance(scene, bands)
     gain = _exposure(scene, light)
-    blurred = gaussian_filter((light * gain).clip(0, 1.5), (0, LENS_BLUR_PX, LENS_BLUR_PX))
+    blurred = gaussian_filter(
+        (light * gain).clip(0, 1.5), (0, LENS_BLUR_PX, LENS_BLUR_PX)
+    )
     full_well = _FULL_WELL / max(gain, 1.0)  # electrons at white fall with the gain
-    values = optics.detected(blurred, full_well=full_well, read_noise=_READ_NOISE, rng=rng)
+    values = optics.detected(
+        blurred, full_well=full_well, read_noise=_READ_NOISE, rng=rng
+    )
     return np.asarray(np.rint(values.clip(0, 1) * WHITE))
 
 

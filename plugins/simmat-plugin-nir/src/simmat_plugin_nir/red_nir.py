@@ -10,11 +10,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from simmat import Channel, ModalityOptions, PathsBySource, SensorImage, Source, Window, WindowedAdapter
+from simmat import (
+    Channel,
+    ModalityOptions,
+    PathsBySource,
+    SensorImage,
+    Source,
+    Window,
+    WindowedAdapter,
+)
 from simmat.errors import DataError
 from simmat.io.images import read_image, require_no_alpha, require_unscaled, write_image
 from simmat.types import ImageFile
-from simmat_plugin_nir.planes import LOSSLESS, NIR, RED, bits_of, read_plane, saturated, stored, with_count_range
+from simmat_plugin_nir.planes import (
+    LOSSLESS,
+    NIR,
+    RED,
+    bits_of,
+    read_plane,
+    saturated,
+    stored,
+    with_count_range,
+)
 
 if TYPE_CHECKING:
     from simmat_plugin_scenes import Scene
@@ -31,13 +48,17 @@ class Nir(WindowedAdapter):
     def read(self, files: PathsBySource, window: Window | None) -> SensorImage:
         """Read (1, H, W) counts; DataError if the file has several planes, with what to use instead."""
         image = read_plane(files["nir"], self.name, self.nodata("nir"), window)
-        return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
+        return SensorImage.from_planes(
+            image.planes, self.channels, valid=image.valid, origin=str(image.path)
+        )
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return the (1, H, W) 12-bit counts of a silicon camera behind a long-pass filter."""
         from simmat_plugin_nir.camera import counts
 
-        return SensorImage.from_planes(counts(scene, ("nir",), rng), self.channels, origin="simulated")
+        return SensorImage.from_planes(
+            counts(scene, ("nir",), rng), self.channels, origin="simulated"
+        )
 
     def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write whole counts up to 65535 as 16 bits, else float32 (TIFF or npy) with NaN where invalid."""
@@ -50,7 +71,10 @@ NDVI = Channel("ndvi", "vegetation_index", "1", valid_range=(-1.0, 1.0))
 class RedNirOptions(ModalityOptions):
     """How the two bands are stored in files."""
 
-    separate_files: bool = Field(False, description="Each band is a file of its own, instead of a plane of one file.")
+    separate_files: bool = Field(
+        False,
+        description="Each band is a file of its own, instead of a plane of one file.",
+    )
 
 
 class RedNir(WindowedAdapter):
@@ -100,9 +124,16 @@ class RedNir(WindowedAdapter):
         and outside -1 to 1, which only negative counts give.
         """
         data, valid = self.transform_arrays(image.data, image.valid, image.channels, np)
-        return replace(image, data=data.astype(np.float32), valid=valid, channels=(*image.channels, NDVI))
+        return replace(
+            image,
+            data=data.astype(np.float32),
+            valid=valid,
+            channels=(*image.channels, NDVI),
+        )
 
-    def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
+    def transform_arrays(
+        self, data: Any, valid: Any, channels: Sequence[Channel], library: Any
+    ) -> tuple[Any, Any]:
         """Compute `transform` (Rouse et al., Monitoring vegetation systems in the Great Plains with ERTS, 1974)."""
         red, nir = data[..., 0, :, :], data[..., 1, :, :]
         total = red + nir
@@ -118,18 +149,29 @@ class RedNir(WindowedAdapter):
         """Return the (2, H, W) 12-bit counts of a two-band camera whose bands share one exposure."""
         from simmat_plugin_nir.camera import WHITE, counts
 
-        channels = [replace(channel, valid_range=(0.0, WHITE)) for channel in self.channels]
-        return SensorImage.from_planes(counts(scene, ("red", "nir"), rng), channels, origin="simulated")
+        channels = [
+            replace(channel, valid_range=(0.0, WHITE)) for channel in self.channels
+        ]
+        return SensorImage.from_planes(
+            counts(scene, ("red", "nir"), rng), channels, origin="simulated"
+        )
 
     def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write one file of two planes (TIFF or npy) or two files: 16-bit counts if possible, else float32."""
         planes = stored(image)
         names = [source.name for source in self.sources]
-        for path, part in zip((Path(files[name]) for name in names), np.split(planes, len(names)), strict=True):
+        for path, part in zip(
+            (Path(files[name]) for name in names),
+            np.split(planes, len(names)),
+            strict=True,
+        ):
             write_image(path, part, description=bits_of(image, path))
 
     def _two_files(self, files: PathsBySource, window: Window | None) -> SensorImage:
-        red, nir = (read_plane(files[name], self.name, self.nodata(name), window) for name in ("red", "nir"))
+        red, nir = (
+            read_plane(files[name], self.name, self.nodata(name), window)
+            for name in ("red", "nir")
+        )
         for image in (red, nir):
             require_unscaled(image, self.name)
         if red.planes.shape != nir.planes.shape or red.planes.dtype != nir.planes.dtype:
@@ -167,7 +209,9 @@ def _check_planes(image: ImageFile, *, whole: bool) -> None:
         )
     else:
         advice = "use --modality raster or multispectral, and --channels to pick planes"
-    raise DataError(f"{image.path}: modality 'red-nir' needs the planes red and nir, got {count}; {advice}")
+    raise DataError(
+        f"{image.path}: modality 'red-nir' needs the planes red and nir, got {count}; {advice}"
+    )
 
 
 def _adds_nothing(image: ImageFile, *, whole: bool) -> bool:

@@ -12,7 +12,11 @@ from simmat_plugin_polarization.mosaic import PolarizerMosaic
 
 __all__ = ["MODALITIES", "simmat_modalities"]
 
-PolarizationAdapter.readers = {"angles": FourAngles, "mosaic": PolarizerMosaic, "aolp-dolp": Computed}
+PolarizationAdapter.readers = {
+    "angles": FourAngles,
+    "mosaic": PolarizerMosaic,
+    "aolp-dolp": Computed,
+}
 
 MODALITIES: tuple[ModalityAdapter, ...] = (FourAngles(),)
 """Ready instances."""

@@ -21,8 +21,19 @@ from simmat.io.images import (
     write_image,
 )
 from simmat.types import BoolArray, ImageFile
-from simmat_plugin_polarization.channels import AOLP, DOLP, S0, PolarizationAdapter, from_stokes
-from simmat_plugin_polarization.stokes import ANGLES_DEG, intensities_of, stokes_from, stokes_of
+from simmat_plugin_polarization.channels import (
+    AOLP,
+    DOLP,
+    S0,
+    PolarizationAdapter,
+    from_stokes,
+)
+from simmat_plugin_polarization.stokes import (
+    ANGLES_DEG,
+    intensities_of,
+    stokes_from,
+    stokes_of,
+)
 
 if TYPE_CHECKING:
     from simmat_plugin_scenes import Scene
@@ -69,14 +80,18 @@ class FourAngles(PolarizationAdapter):
         check_alike(images)
         for image in images:
             require_unscaled(image, self.name)
-        planes = np.stack([image.planes for image in images]).astype(np.float64)  # (4, P, H, W)
-        most = min(saturation_of(image) for image in images)  # one camera: the bits of one file are those of all
+        # (4, P, H, W)
+        planes = np.stack([image.planes for image in images]).astype(np.float64)
+        # one camera: the bits of one file are those of all
+        most = min(saturation_of(image) for image in images)
         full = (planes >= most).any(axis=(0, 1))
         found = np.stack([image.measured for image in images])  # (4, P, H, W)
         intensities = np.where(found, planes, 0).mean(axis=1)
         measured = np.asarray(found.all(axis=(0, 1)))
         trusted = ~full & ~is_dark(intensities.mean(axis=0), dark_limit_of(images[0]))
-        return from_stokes(stokes_of(intensities), measured, trusted, str(images[0].path))
+        return from_stokes(
+            stokes_of(intensities), measured, trusted, str(images[0].path)
+        )
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Simulate a 12-bit camera with four polarizers."""
@@ -84,7 +99,9 @@ class FourAngles(PolarizationAdapter):
 
         counts = four_angles(scene, rng)
         trusted = (counts < FULL).all(axis=0) & ~is_dark(counts.mean(axis=0))
-        return from_stokes(stokes_of(counts), np.ones_like(trusted), trusted, "simulated")
+        return from_stokes(
+            stokes_of(counts), np.ones_like(trusted), trusted, "simulated"
+        )
 
     def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write 12-bit counts, rounded; pixels without angle and degree are written as saturated, or dark if they are.
@@ -100,7 +117,9 @@ class FourAngles(PolarizationAdapter):
         for name, counts in zip(NAMES, counts_of(image), strict=True):
             path = Path(files[name])
             tiff = path.suffix.lower() in (".tif", ".tiff")
-            write_image(path, counts[None], description=describe_bits(BITS) if tiff else "")
+            write_image(
+                path, counts[None], description=describe_bits(BITS) if tiff else ""
+            )
 
 
 def counts_of(image: SensorImage) -> np.ndarray:
@@ -109,10 +128,14 @@ def counts_of(image: SensorImage) -> np.ndarray:
     known = image.valid[1] & image.valid[2]
     intensities = intensities_of(stokes_from(s0, aolp, np.where(known, dolp, 0)))
     full = ~known & ~is_dark(s0 / 2)
-    rest = ((2 * s0 - FULL) / 3).clip(0, FULL)  # one saturated, the others chosen to keep s0
+    # one saturated, the others chosen to keep s0
+    rest = ((2 * s0 - FULL) / 3).clip(0, FULL)
     saturated = np.stack([np.full_like(s0, FULL), rest, rest, rest])
-    most = np.where(known, FULL - 1, FULL)  # a pixel with known polarization must not be read as saturated
-    return np.rint(np.where(full, saturated, intensities)).clip(0, most).astype(np.uint16)
+    # a pixel with known polarization must not be read as saturated
+    most = np.where(known, FULL - 1, FULL)
+    return (
+        np.rint(np.where(full, saturated, intensities)).clip(0, most).astype(np.uint16)
+    )
 
 
 def check_alike(images: Sequence[ImageFile]) -> None:
@@ -122,14 +145,21 @@ def check_alike(images: Sequence[ImageFile]) -> None:
     """
     first = images[0]
     if len(first.planes) not in (1, 3):
-        raise DataError(f"{first.path}: one or three planes are needed behind each polarizer, got {len(first.planes)}")
+        raise DataError(
+            f"{first.path}: one or three planes are needed behind each polarizer, got {len(first.planes)}"
+        )
     for image in images[1:]:
-        if image.planes.shape != first.planes.shape or image.planes.dtype != first.planes.dtype:
+        if (
+            image.planes.shape != first.planes.shape
+            or image.planes.dtype != first.planes.dtype
+        ):
             raise DataError(
                 f"{image.path}: {_kind(image)}, but {first.path} is {_kind(first)}; the four images of a polarization "
                 "camera must be alike"
             )
-    stated = [(image, bits) for image in images if (bits := stated_bits(image)) is not None]
+    stated = [
+        (image, bits) for image in images if (bits := stated_bits(image)) is not None
+    ]
     for image, bits in stated[1:]:
         if bits != stated[0][1]:
             raise DataError(

@@ -82,7 +82,10 @@ def radiance(scene: Scene) -> Array:
 
 def geometry(scene: Scene, surface: Surface) -> tuple[Array, Array]:
     """Return the cosine of incidence and the azimuth of the plane of incidence in the image in radians, (H, W) each."""
-    view, normal = scene.toward_camera().astype(np.float64), surface.normal.astype(np.float64)
+    view, normal = (
+        scene.toward_camera().astype(np.float64),
+        surface.normal.astype(np.float64),
+    )
     cosine = np.einsum("chw,chw->hw", view, normal).clip(0, 1)
     across = normal - cosine * view
     return cosine, np.arctan2(-across[1], across[0])  # y points down
@@ -93,24 +96,45 @@ def _layer(scene: Scene, surface: Surface) -> Array:
     light = scene.light
     cosine, azimuth = geometry(scene, surface)
     sun = np.asarray(light.sun_direction)
-    normal, view = surface.normal.astype(np.float64), scene.toward_camera().astype(np.float64)
+    normal, view = (
+        surface.normal.astype(np.float64),
+        scene.toward_camera().astype(np.float64),
+    )
     facing = np.einsum("c,chw->hw", sun, normal).clip(0, 1) * surface.sunlit
-    sun_rgb, ambient = (np.asarray(values)[:, None, None] for values in (light.sun_rgb, light.ambient_rgb))
-    albedo = scene.of_material("albedo_rgb", surface).astype(np.float64) * surface.texture
+    sun_rgb, ambient = (
+        np.asarray(values)[:, None, None]
+        for values in (light.sun_rgb, light.ambient_rgb)
+    )
+    albedo = (
+        scene.of_material("albedo_rgb", surface).astype(np.float64) * surface.texture
+    )
     scattered = albedo * (sun_rgb * facing + ambient * surface.sky_view)  # (3, H, W)
     n, k, rough = (
-        scene.of_material(name, surface).astype(np.float64) for name in ("refractive_index", "extinction", "roughness")
+        scene.of_material(name, surface).astype(np.float64)
+        for name in ("refractive_index", "extinction", "roughness")
     )
-    body = np.where(k > 1, 0.0, diffuse_degree(cosine, np.maximum(n, 1.01))) * (1 - 0.5 * rough)
+    body = np.where(k > 1, 0.0, diffuse_degree(cosine, np.maximum(n, 1.01))) * (
+        1 - 0.5 * rough
+    )
     rs, rp = _fresnel(scene, surface, cosine)
     half = sun[:, None, None] + view
     half /= np.maximum(np.linalg.norm(half, axis=0), 1e-9)
     power = 2 / np.maximum(rough, 0.05) ** 2
-    glint = np.einsum("chw,chw->hw", half, normal).clip(0, 1) ** power * surface.sunlit * (power + 2) / 8
+    glint = (
+        np.einsum("chw,chw->hw", half, normal).clip(0, 1) ** power
+        * surface.sunlit
+        * (power + 2)
+        / 8
+    )
     smooth = (1 - rough) ** 2
     # A rough surface mirrors at facets of many directions, which spreads and weakens the reflection.
-    arriving = _surroundings(scene, surface) * (0.15 + 0.85 * smooth) + sun_rgb * np.minimum(glint, 40) * smooth
-    mirrored = arriving[:, None] * _linear((rs + rp) / 2, (rp - rs) / 2 * (1 - 0.6 * rough), azimuth)
+    arriving = (
+        _surroundings(scene, surface) * (0.15 + 0.85 * smooth)
+        + sun_rgb * np.minimum(glint, 40) * smooth
+    )
+    mirrored = arriving[:, None] * _linear(
+        (rs + rp) / 2, (rp - rs) / 2 * (1 - 0.6 * rough), azimuth
+    )
     met = scattered[:, None] * _linear(np.ones_like(body), body, azimuth) + mirrored
     return np.where(np.isfinite(surface.depth_m), met, _sky(scene))
 
@@ -126,12 +150,19 @@ def through_pane(stokes: Array, ts: Array, tp: Array, azimuth: Array) -> Array:
     c, s = np.cos(2 * azimuth), np.sin(2 * azimuth)
     along, diagonal = c * s1 + s * s2, c * s2 - s * s1
     mean, half, both = (tp + ts) / 2, (tp - ts) / 2, np.sqrt(tp * ts)
-    total, along, diagonal = mean * s0 + half * along, half * s0 + mean * along, both * diagonal
+    total, along, diagonal = (
+        mean * s0 + half * along,
+        half * s0 + mean * along,
+        both * diagonal,
+    )
     return np.stack([total, c * along - s * diagonal, s * along + c * diagonal], axis=1)
 
 
 def _fresnel(scene: Scene, surface: Surface, cosine: Array) -> tuple[Array, Array]:
-    n, k = (scene.of_material(name, surface).astype(np.float64) for name in ("refractive_index", "extinction"))
+    n, k = (
+        scene.of_material(name, surface).astype(np.float64)
+        for name in ("refractive_index", "extinction")
+    )
     return reflectances(cosine, np.maximum(n, 1.01), k)
 
 
@@ -140,7 +171,9 @@ def _surroundings(scene: Scene, surface: Surface) -> Array:
     up, view = np.asarray(scene.light.up), scene.toward_camera().astype(np.float64)
     normal = surface.normal.astype(np.float64)
     cosine = np.einsum("chw,chw->hw", normal, view)
-    rises = 2 * cosine * np.einsum("c,chw->hw", up, normal) - np.einsum("c,chw->hw", up, view)
+    rises = 2 * cosine * np.einsum("c,chw->hw", up, normal) - np.einsum(
+        "c,chw->hw", up, view
+    )
     ambient = np.asarray(scene.light.ambient_rgb)[:, None, None]
     level = 1.2 if scene.light.indoor else 2.0
     return np.asarray(ambient * np.where(rises > 0, level, 0.5))
@@ -157,7 +190,9 @@ def _sky(scene: Scene) -> Array:
     degree = clear * _RAYLEIGH * (1 - cosine**2) / (1 + cosine**2)
     across = sun[:, None, None] - cosine * toward
     azimuth = np.arctan2(-across[1], across[0])
-    return np.asarray(brightness * _linear(np.ones_like(degree), -degree, azimuth)[None])
+    return np.asarray(
+        brightness * _linear(np.ones_like(degree), -degree, azimuth)[None]
+    )
 
 
 def _counts(scene: Scene, stokes: Array, rng: np.random.Generator) -> Array:
@@ -165,9 +200,15 @@ def _counts(scene: Scene, stokes: Array, rng: np.random.Generator) -> Array:
     through = np.stack([intensities_of(plane) for plane in stokes])  # (P, 4, H, W)
     blurred = gaussian_filter(through, (0, 0, LENS_BLUR_PX, LENS_BLUR_PX))
     metered = blurred[..., np.isfinite(scene.surface.depth_m)]
-    bright = max(float(np.percentile(metered, 98)) / 0.7, float(np.percentile(blurred, 98)) / 0.95, 1 / _MAX_GAIN)
+    bright = max(
+        float(np.percentile(metered, 98)) / 0.7,
+        float(np.percentile(blurred, 98)) / 0.95,
+        1 / _MAX_GAIN,
+    )
     well = _FULL_WELL * min(
         1.0, _MAX_EXPOSURE * bright
     )  # in the dark the exposure is limited, so there are few electrons
-    values = detected(blurred.clip(0, None) / bright, full_well=well, read_noise=_READ_NOISE, rng=rng)
+    values = detected(
+        blurred.clip(0, None) / bright, full_well=well, read_noise=_READ_NOISE, rng=rng
+    )
     return np.asarray(np.rint(values * FULL_COUNTS).clip(0, FULL_COUNTS))

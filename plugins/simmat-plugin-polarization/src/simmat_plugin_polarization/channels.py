@@ -13,7 +13,12 @@ from simmat import Channel, ModalityAdapter, ModalityOptions, SensorImage
 from simmat.sensors.adapter import Axis
 from simmat.sensors.options import parse_options
 from simmat.types import BoolArray, FloatArray
-from simmat_plugin_polarization.stokes import Array, angle_of, degree_of, within_half_turn
+from simmat_plugin_polarization.stokes import (
+    Array,
+    angle_of,
+    degree_of,
+    within_half_turn,
+)
 
 S0 = Channel("s0", "intensity", "count")
 AOLP = Channel("aolp", "angle_of_linear_polarization", "rad")
@@ -30,7 +35,9 @@ class PolarizationOptions(ModalityOptions):
         description="Four images behind polarizers at 0, 45, 90, 135 degrees; one raw mosaic; or angle and degree, "
         "already computed.",
     )
-    angle_unit: Literal["rad", "deg"] = Field("rad", description="Unit of angles that are floats; for aolp-dolp.")
+    angle_unit: Literal["rad", "deg"] = Field(
+        "rad", description="Unit of angles that are floats; for aolp-dolp."
+    )
 
     @model_validator(mode="after")
     def _belong_together(self) -> PolarizationOptions:
@@ -59,25 +66,36 @@ class PolarizationAdapter(ModalityAdapter):
         said = options.get(self.name)
         if not said:
             return self
-        parsed = parse_options(PolarizationOptions, {**self.stated_options(), **said}, self.name)
+        parsed = parse_options(
+            PolarizationOptions, {**self.stated_options(), **said}, self.name
+        )
         return self.readers[parsed.files](parsed)
 
     def transform(self, image: SensorImage) -> SensorImage:
         """Replace `aolp` by `dolp_cos_2aolp` and `dolp_sin_2aolp`, at the end."""
         data, valid = self.transform_arrays(image.data, image.valid, image.channels, np)
         rest = (channel for channel in image.channels if channel.name != AOLP.name)
-        return replace(image, data=data.astype(np.float32), valid=valid, channels=(*rest, COS, SIN))
+        return replace(
+            image, data=data.astype(np.float32), valid=valid, channels=(*rest, COS, SIN)
+        )
 
-    def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
+    def transform_arrays(
+        self, data: Any, valid: Any, channels: Sequence[Channel], library: Any
+    ) -> tuple[Any, Any]:
         """Compute `transform`."""
         aolp, dolp = (_index(channels, channel) for channel in (AOLP, DOLP))
         rest = [index for index in range(len(channels)) if index != aolp]
         degree, double = data[..., dolp, :, :], 2 * data[..., aolp, :, :]
         known = valid[..., aolp, :, :] & valid[..., dolp, :, :]
-        waves = [library.where(known, degree * wave(double), 0.0) for wave in (library.cos, library.sin)]
+        waves = [
+            library.where(known, degree * wave(double), 0.0)
+            for wave in (library.cos, library.sin)
+        ]
         return (
             library.stack([*(data[..., index, :, :] for index in rest), *waves], -3),
-            library.stack([*(valid[..., index, :, :] for index in rest), known, known], -3),
+            library.stack(
+                [*(valid[..., index, :, :] for index in rest), known, known], -3
+            ),
         )
 
     def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
@@ -89,7 +107,9 @@ class PolarizationAdapter(ModalityAdapter):
         return _with_angle(super().rotate(image, quarter_turns), 1, quarter_turns)
 
 
-def from_stokes(stokes: Array, measured: BoolArray, trusted: BoolArray, origin: str) -> SensorImage:
+def from_stokes(
+    stokes: Array, measured: BoolArray, trusted: BoolArray, origin: str
+) -> SensorImage:
     """Return the image (3, H, W) of `s0`, `aolp` and `dolp` for Stokes parameters.
 
     Args:
@@ -99,10 +119,16 @@ def from_stokes(stokes: Array, measured: BoolArray, trusted: BoolArray, origin: 
         origin: origin of the image, for messages.
     """
     dolp = degree_of(stokes)
-    possible = (dolp <= 1) & (stokes[0] > 0)  # a degree above 1: the four values are inconsistent
+    # a degree above 1: the four values are inconsistent
+    possible = (dolp <= 1) & (stokes[0] > 0)
     known = measured & trusted & possible
     planes = np.stack([stokes[0], angle_of(stokes[1], stokes[2]), dolp])
-    return SensorImage.from_planes(planes, (S0, AOLP, DOLP), valid=np.stack([measured, known, known]), origin=origin)
+    return SensorImage.from_planes(
+        planes,
+        (S0, AOLP, DOLP),
+        valid=np.stack([measured, known, known]),
+        origin=origin,
+    )
 
 
 def _with_angle(image: SensorImage, sign: int, quarter_turns: int) -> SensorImage:

@@ -11,7 +11,12 @@ from simmat.errors import DataError
 from simmat.io.images import largest_count, read_image, require_unscaled, write_image
 from simmat.types import ImageFile
 from simmat_plugin_polarization.angles import ENDINGS, FourAngles
-from simmat_plugin_polarization.channels import AOLP, DOLP, PolarizationAdapter, PolarizationOptions
+from simmat_plugin_polarization.channels import (
+    AOLP,
+    DOLP,
+    PolarizationAdapter,
+    PolarizationOptions,
+)
 from simmat_plugin_polarization.stokes import Array, angle_of
 
 if TYPE_CHECKING:
@@ -43,7 +48,9 @@ class Computed(PolarizationAdapter):
         The three planes of colour files are averaged as Stokes parameters of equally bright colours, since the files
         do not contain the brightness.
         """
-        first, second = (read_image(files[name], self.nodata(name)) for name in ("aolp", "dolp"))
+        first, second = (
+            read_image(files[name], self.nodata(name)) for name in ("aolp", "dolp")
+        )
         for image in (first, second):
             require_unscaled(image, self.name)
         if first.planes.shape != second.planes.shape or len(first.planes) not in (1, 3):
@@ -58,8 +65,15 @@ class Computed(PolarizationAdapter):
         degree, angle = np.where(valid, dolp, 0), np.where(valid, aolp, 0)
         waves = (degree * np.exp(2j * angle)).mean(axis=0)  # (H, W) s1 + i s2
         whole = valid.all(axis=0)
-        planes = np.stack([angle_of(waves.real, waves.imag), np.minimum(np.abs(waves), 1)])
-        return SensorImage.from_planes(planes, self.channels, valid=np.stack([whole, whole]), origin=str(first.path))
+        planes = np.stack(
+            [angle_of(waves.real, waves.imag), np.minimum(np.abs(waves), 1)]
+        )
+        return SensorImage.from_planes(
+            planes,
+            self.channels,
+            valid=np.stack([whole, whole]),
+            origin=str(first.path),
+        )
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Simulate a camera with four polarizers, and return angle and degree."""
@@ -69,18 +83,24 @@ class Computed(PolarizationAdapter):
         """Write float32 TIFF or npy, the angle in the unit of the option; invalid pixels are NaN."""
         scales = (self.half_turn / np.pi, 1.0)
         for place, (source, scale) in enumerate(zip(self.sources, scales, strict=True)):
-            values = np.where(image.valid[place], image.data[place].astype(np.float64) * scale, np.nan)
+            values = np.where(
+                image.valid[place], image.data[place].astype(np.float64) * scale, np.nan
+            )
             write_image(files[source.name], values[None].astype(np.float32))
 
     def _angle(self, image: ImageFile) -> Array:
         """Return (P, H, W) radians."""
         if image.planes.dtype.kind != "f":
             part = _scaled(image)
-            _refuse_beyond(image, part, 0, 1, "angles must fit into the bits that the file states")
+            _refuse_beyond(
+                image, part, 0, 1, "angles must fit into the bits that the file states"
+            )
             return part * np.pi
         angle = image.planes.astype(np.float64) / self.half_turn
         limit = f"angles in {self.unit} must be within ±{self.half_turn:g}; give another unit with "
-        _refuse_beyond(image, angle, -1, 1, limit + "--modality-option angle_unit=rad or deg")
+        _refuse_beyond(
+            image, angle, -1, 1, limit + "--modality-option angle_unit=rad or deg"
+        )
         return angle * np.pi
 
 
@@ -90,15 +110,23 @@ def _scaled(image: ImageFile) -> Array:
     if dtype.kind == "f":
         return image.planes.astype(np.float64)
     if dtype not in (np.uint8, np.uint16):
-        raise DataError(f"{image.path}: angle and degree are 8 or 16-bit integers, or floats; got {dtype}")
+        raise DataError(
+            f"{image.path}: angle and degree are 8 or 16-bit integers, or floats; got {dtype}"
+        )
     return image.planes / np.float64(largest_count(image))
 
 
-def _refuse_beyond(image: ImageFile, values: Array, low: float, high: float, what: str) -> None:
+def _refuse_beyond(
+    image: ImageFile, values: Array, low: float, high: float, what: str
+) -> None:
     measured = values[image.measured]
-    if measured.size and (measured.min() < low - _SLACK or measured.max() > high + _SLACK):
+    if measured.size and (
+        measured.min() < low - _SLACK or measured.max() > high + _SLACK
+    ):
         stored = image.planes[image.measured]
-        raise DataError(f"{image.path}: {what}; got {stored.min():.6g} to {stored.max():.6g}")
+        raise DataError(
+            f"{image.path}: {what}; got {stored.min():.6g} to {stored.max():.6g}"
+        )
 
 
 def _size(image: ImageFile) -> str:

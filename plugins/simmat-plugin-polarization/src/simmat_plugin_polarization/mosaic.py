@@ -9,10 +9,30 @@ import numpy as np
 
 from simmat import PathsBySource, SensorImage, Source
 from simmat.errors import DataError
-from simmat.io.images import describe_bits, read_image, require_one_plane, require_unscaled, write_image
+from simmat.io.images import (
+    describe_bits,
+    read_image,
+    require_one_plane,
+    require_unscaled,
+    write_image,
+)
 from simmat.types import BoolArray
-from simmat_plugin_polarization.angles import BITS, ENDINGS, FULL, counts_of, dark_limit_of, is_dark, saturation_of
-from simmat_plugin_polarization.channels import AOLP, DOLP, S0, PolarizationAdapter, from_stokes
+from simmat_plugin_polarization.angles import (
+    BITS,
+    ENDINGS,
+    FULL,
+    counts_of,
+    dark_limit_of,
+    is_dark,
+    saturation_of,
+)
+from simmat_plugin_polarization.channels import (
+    AOLP,
+    DOLP,
+    S0,
+    PolarizationAdapter,
+    from_stokes,
+)
 from simmat_plugin_polarization.stokes import ANGLES_DEG, Array, stokes_of
 
 if TYPE_CHECKING:
@@ -49,7 +69,12 @@ class PolarizerMosaic(PolarizationAdapter):
         intensities = demosaiced(np.where(image.measured[0], raw, 0))
         dark = is_dark(intensities.mean(axis=0), dark_limit_of(image))
         trusted = ~_interpolated_from(raw >= saturation_of(image)) & ~dark
-        return from_stokes(stokes_of(intensities), ~_interpolated_from(~image.measured[0]), trusted, str(image.path))
+        return from_stokes(
+            stokes_of(intensities),
+            ~_interpolated_from(~image.measured[0]),
+            trusted,
+            str(image.path),
+        )
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Simulate a 12-bit camera with such a sensor."""
@@ -58,13 +83,19 @@ class PolarizerMosaic(PolarizationAdapter):
         raw = sampled(four_angles(scene, rng))
         intensities = demosaiced(raw)
         trusted = ~_interpolated_from(raw >= FULL) & ~is_dark(intensities.mean(axis=0))
-        return from_stokes(stokes_of(intensities), np.ones_like(trusted), trusted, "simulated")
+        return from_stokes(
+            stokes_of(intensities), np.ones_like(trusted), trusted, "simulated"
+        )
 
     def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write the 12-bit counts behind the polarizer of each pixel; the other three of each pixel are lost."""
         path = Path(files["mosaic"])
         tiff = path.suffix.lower() in (".tif", ".tiff")
-        write_image(path, sampled(counts_of(image))[None], description=describe_bits(BITS) if tiff else "")
+        write_image(
+            path,
+            sampled(counts_of(image))[None],
+            description=describe_bits(BITS) if tiff else "",
+        )
 
 
 def sampled(intensities: np.ndarray) -> np.ndarray:
@@ -80,7 +111,8 @@ def demosaiced(raw: Array) -> Array:
 
     Beyond the border the mosaic is mirrored at the outermost pixel, which keeps its pattern.
     """
-    from scipy.ndimage import correlate  # here, as every command loads this module and few need a mosaic
+    # here, as every command loads this module and few need a mosaic
+    from scipy.ndimage import correlate
 
     planes = np.zeros((4, *raw.shape))
     for plane, angle in zip(planes, ANGLES_DEG, strict=True):
@@ -91,7 +123,9 @@ def demosaiced(raw: Array) -> Array:
 
 def sites(angle_deg: int) -> tuple[slice, slice]:
     """Return the index of the pixels behind polarizers of this angle."""
-    row, column = next((y, x) for y in (0, 1) for x in (0, 1) if PATTERN_DEG[y][x] == angle_deg)
+    row, column = next(
+        (y, x) for y in (0, 1) for x in (0, 1) if PATTERN_DEG[y][x] == angle_deg
+    )
     return slice(row, None, 2), slice(column, None, 2)
 
 

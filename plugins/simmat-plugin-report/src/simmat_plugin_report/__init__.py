@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 @hookimpl
 def simmat_commands() -> Iterable[click.Command]:
     """Return `doctor`, `report`, `data check`, `data stats` and `data preview`."""
-    return [commands.doctor, commands.report, commands.check, commands.stats, commands.preview]
+    return [
+        commands.doctor,
+        commands.report,
+        commands.check,
+        commands.stats,
+        commands.preview,
+    ]
 
 
 @hookimpl

@@ -68,7 +68,12 @@ def pass_limits(trained: int) -> tuple[int, int]:
 
 
 def zero_shot_scores(
-    bundle: Bundle, dataset: Dataset, registry: Registry, protocol: Protocol, passes: int, start: Sequence[ObjectScore]
+    bundle: Bundle,
+    dataset: Dataset,
+    registry: Registry,
+    protocol: Protocol,
+    passes: int,
+    start: Sequence[ObjectScore],
 ) -> tuple[ObjectScore, ...]:
     """Return the scores of the untuned model: those of step 0 where that is the untuned model, else of some images.
 
@@ -83,12 +88,17 @@ def zero_shot_scores(
     prepared = bundle.pipeline(dataset.image(by_id[start[0].sample]))
     x, y = start[0].click_xy
     click = Prompt.points([(max(x, 0.0), max(y, 0.0))])
-    one, other = (encode_image(each, prepared).decode([click]).logits for each in (bundle.model, model))
+    one, other = (
+        encode_image(each, prepared).decode([click]).logits
+        for each in (bundle.model, model)
+    )
     if torch.allclose(one, other, rtol=1e-3, atol=1e-3):
         return tuple(start)
     scored = list(dict.fromkeys(score.sample for score in start))
     some = evenly_spaced([by_id[name] for name in scored], passes)
-    return evaluate(Predictor(model, bundle.pipeline), dataset, some, protocol=protocol).objects
+    return evaluate(
+        Predictor(model, bundle.pipeline), dataset, some, protocol=protocol
+    ).objects
 
 
 def _untuned(bundle: Bundle, registry: Registry) -> SimMAT:
@@ -118,25 +128,49 @@ def analyse_bundle(
     Raises:
         DataError: the data cannot be read, no image has a region, or the bundle was trained on all of them.
     """
-    dataset = open_dataset(data.absolute(), bundle.modality, overrides, defaults=trained_card(bundle.spec.card))
+    dataset = open_dataset(
+        data.absolute(),
+        bundle.modality,
+        overrides,
+        defaults=trained_card(bundle.spec.card),
+    )
     if split is None:
-        split = "test" if any(sample.split == "test" for sample in dataset.samples) else "val"
+        split = (
+            "test"
+            if any(sample.split == "test" for sample in dataset.samples)
+            else "val"
+        )
     every, seen = unseen_samples(bundle, dataset, dataset.split(split), split)
-    if images < len(every):  # in a sparse data set most of a few images would have no region
+    # in a sparse data set most of a few images would have no region
+    if images < len(every):
         index = read_index(dataset)
-        every = index.with_regions([one for one in every if one.id not in index.faults], "scoring") or every
+        every = (
+            index.with_regions(
+                [one for one in every if one.id not in index.faults], "scoring"
+            )
+            or every
+        )
     samples = evenly_spaced(every, images)
     protocol = find_protocol(str(bundle.spec.metrics.get("protocol", ONE_CLICK.name)))
     why = why_no_zero_shot(bundle.parts)
     total, done = len(samples) * (1 if why else 2), itertools.count(1)
     advance = None if progress is None else lambda _: progress(next(done), total)
-    scores, zero_shot = validate(Predictor.of_bundle(bundle), dataset, samples, protocol, progress=advance), None
+    scores, zero_shot = (
+        validate(
+            Predictor.of_bundle(bundle), dataset, samples, protocol, progress=advance
+        ),
+        None,
+    )
     model = None
     if not why:
         model = _untuned(bundle, registry)
         untuned = replace(bundle, model=model)
         zero_shot = evaluate(
-            Predictor.of_bundle(untuned), dataset, samples, protocol=protocol, progress=advance
+            Predictor.of_bundle(untuned),
+            dataset,
+            samples,
+            protocol=protocol,
+            progress=advance,
         ).objects
     found = analysis_of(
         dataset.root,
@@ -164,7 +198,9 @@ def analysis_of(
 ) -> Analysis:
     """Return an analysis with scores only."""
     found = scores.unprompted
-    unprompted, certain = ({}, {}) if found is None else (found.summary(), found.confidence())
+    unprompted, certain = (
+        ({}, {}) if found is None else (found.summary(), found.confidence())
+    )
     class_iou = unprompted.get("semantic", {}).pop("iou_by_class", {})
     return Analysis(
         data=str(data),
@@ -202,11 +238,17 @@ def analyse(
     by_id = {sample.id: sample for sample in samples}
     chosen = pick_examples(found.scores)
     pipeline = scoring_pipeline(protocol, bundle.pipeline)
-    examples, views, dense = draw_examples(bundle, pipeline, dataset, by_id, chosen, untuned)
+    examples, views, dense = draw_examples(
+        bundle, pipeline, dataset, by_id, chosen, untuned
+    )
     first = chosen[0][1]
     sample = by_id[first.sample]
-    x0, y0 = (sample.window.x0, sample.window.y0) if sample.window is not None else (0, 0)
-    scored = [by_id[name] for name in dict.fromkeys(score.sample for score in found.scores)]
+    x0, y0 = (
+        (sample.window.x0, sample.window.y0) if sample.window is not None else (0, 0)
+    )
+    scored = [
+        by_id[name] for name in dict.fromkeys(score.sample for score in found.scores)
+    ]
     return found.model_copy(
         update={
             "example": {source: str(file) for source, file in sample.files.items()},
@@ -214,7 +256,9 @@ def analyse(
             "examples": examples,
             "views": views,
             "dense": dense,
-            "ablations": channel_ablations(bundle, dataset, scored, found.scores, protocol, passes),
+            "ablations": channel_ablations(
+                bundle, dataset, scored, found.scores, protocol, passes
+            ),
             "data_report": check_dataset(dataset),
         }
     )
@@ -235,7 +279,9 @@ def channel_ablations(
         passes: most images to encode.
     """
     pipeline = bundle.pipeline
-    groups = np.array_split(np.arange(len(pipeline.channels)), min(len(pipeline.channels), MAX_GROUPS))
+    groups = np.array_split(
+        np.arange(len(pipeline.channels)), min(len(pipeline.channels), MAX_GROUPS)
+    )
     some = evenly_spaced(samples, passes // len(groups))
     if len(groups) < 2 or not some:
         return ()
@@ -258,7 +304,9 @@ def channel_ablations(
                 objects=len(base),
                 miou=miou(withheld),
                 base=miou(base),
-                interval=None if (change := difference(withheld, base)) is None else change[1],
+                interval=None
+                if (change := difference(withheld, base)) is None
+                else change[1],
             )
         )
     return tuple(found)

@@ -19,14 +19,26 @@ from simmat.config import TrainConfig
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import read_index
 from simmat.errors import SimMATError
-from simmat.evaluation import ObjectScore, Protocol, Scores, find_protocol, validate, why_no_zero_shot
+from simmat.evaluation import (
+    ObjectScore,
+    Protocol,
+    Scores,
+    find_protocol,
+    validate,
+    why_no_zero_shot,
+)
 from simmat.io.files import atomic_write_json
 from simmat.model_spec import as_json
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
 from simmat.threads import cpu_name, usable_cpus
 from simmat.training import RunFolder
-from simmat_plugin_report.analysis import analyse, analysis_of, pass_limits, zero_shot_scores
+from simmat_plugin_report.analysis import (
+    analyse,
+    analysis_of,
+    pass_limits,
+    zero_shot_scores,
+)
 from simmat_plugin_report.compare_page import write_page
 from simmat_plugin_report.documents import Analysis, RunReport, read_report, view_of
 
@@ -41,12 +53,17 @@ class ReportCallback(Callback):
     """
 
     def __init__(self, config: TrainConfig, registry: Registry) -> None:
-        self._folder, self._registry = RunFolder(config.out, config.new_sensor), registry
+        self._folder, self._registry = (
+            RunFolder(config.out, config.new_sensor),
+            registry,
+        )
         self._plan: RunInfo
         self._began = time.monotonic()
         self._before = 0.0
-        self._written_at, self._write_seconds = -math.inf, 0.0  # time at which the page was written, and duration
-        self._analysis: Analysis | None = None  # of the bundle that this is the digest of:
+        # time at which the page was written, and duration
+        self._written_at, self._write_seconds = -math.inf, 0.0
+        # of the bundle that this is the digest of:
+        self._analysis: Analysis | None = None
         self._bundle_sha256 = ""
         self._zero_shot: tuple[ObjectScore, ...] | None = None
         self._no_zero_shot = ""  # why there are none
@@ -55,13 +72,22 @@ class ReportCallback(Callback):
         """Continue the report of a resumed run."""
         self._plan = plan
         with suppress(SimMATError):  # a damaged report is replaced
-            if plan.best_step is not None and (report := read_report(self._folder)) is not None:
-                self._before, self._zero_shot = report.seconds, report.analysis.zero_shot
+            if (
+                plan.best_step is not None
+                and (report := read_report(self._folder)) is not None
+            ):
+                self._before, self._zero_shot = (
+                    report.seconds,
+                    report.analysis.zero_shot,
+                )
                 spec = read_bundle_spec(self._folder.bundle)
-                if report.bundle_sha256 == spec.sha256:  # else the run was killed before it wrote the report
+                # else the run was killed before it wrote the report
+                if report.bundle_sha256 == spec.sha256:
                     self._analysis, self._bundle_sha256 = report.analysis, spec.sha256
 
-    def validated(self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores) -> None:
+    def validated(
+        self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores
+    ) -> None:
         """Store the scores of the best bundle, and write the page unless it was written recently."""
         if best:
             self._store_scores(scores)
@@ -78,7 +104,9 @@ class ReportCallback(Callback):
         if report is None:
             return
         began, folder = time.monotonic(), self._folder
-        view = view_of(self._plan.config, read_bundle_spec(folder.bundle), folder, report)
+        view = view_of(
+            self._plan.config, read_bundle_spec(folder.bundle), folder, report
+        )
         write_page(folder.page, [replace(view, running=running)])
         self._written_at = time.monotonic()
         self._write_seconds = self._written_at - began
@@ -89,10 +117,17 @@ class ReportCallback(Callback):
             loaded, dataset = self._load(bundle)
             scored = set(self._plan.val)
             samples = [sample for sample in dataset.split("val") if sample.id in scored]
-            if self._analysis is None:  # the report of the resumed run is missing, or is that of an older bundle
-                self._store_scores(validate(Predictor.of_bundle(loaded), dataset, samples, self._protocol))
+            # the report of the resumed run is missing, or is that of an older bundle
+            if self._analysis is None:
+                self._store_scores(
+                    validate(
+                        Predictor.of_bundle(loaded), dataset, samples, self._protocol
+                    )
+                )
             if self._analysis is not None:
-                self._analysis = analyse(loaded, dataset, samples, self._analysis, self._pass_limits[1])
+                self._analysis = analyse(
+                    loaded, dataset, samples, self._analysis, self._pass_limits[1]
+                )
         self.stopped()
 
     def _load(self, path: Path) -> tuple[Bundle, Dataset]:
@@ -100,7 +135,11 @@ class ReportCallback(Callback):
         config = self._plan.config
         checkpoint = None if config.from_scratch else config.checkpoint
         bundle = load_bundle(
-            path, self._registry, foundation=config.foundation, checkpoint=checkpoint, device=self._plan.device
+            path,
+            self._registry,
+            foundation=config.foundation,
+            checkpoint=checkpoint,
+            device=self._plan.device,
         )
         dataset = open_dataset(config.data, bundle.modality, config.card_overrides())
         return bundle, read_index(dataset).dataset
@@ -123,16 +162,23 @@ class ReportCallback(Callback):
             class_names=spec.card.class_names,
         )
 
-    def _untuned_scores(self, scores: Scores) -> tuple[str, tuple[ObjectScore, ...] | None]:
+    def _untuned_scores(
+        self, scores: Scores
+    ) -> tuple[str, tuple[ObjectScore, ...] | None]:
         """Return the scores of the untuned model, or why there are none."""
         try:
             bundle, dataset = self._load(self._folder.bundle)
             if why := why_no_zero_shot(bundle.parts):
                 return why, None
             passes = self._pass_limits[0]
-            return "", zero_shot_scores(bundle, dataset, self._registry, self._protocol, passes, scores.objects)
+            return "", zero_shot_scores(
+                bundle, dataset, self._registry, self._protocol, passes, scores.objects
+            )
         except torch.cuda.OutOfMemoryError:
-            return "the device has not enough memory for the untuned model besides the one in training", None
+            return (
+                "the device has not enough memory for the untuned model besides the one in training",
+                None,
+            )
 
     @property
     def _protocol(self) -> Protocol:
@@ -142,7 +188,9 @@ class ReportCallback(Callback):
     def _pass_limits(self) -> tuple[int, int]:
         plan = self._plan
         validations = 1 + -(-plan.steps // plan.val_every)
-        return pass_limits(3 * plan.steps * plan.config.batch_size + validations * len(plan.val))
+        return pass_limits(
+            3 * plan.steps * plan.config.batch_size + validations * len(plan.val)
+        )
 
     def _write_report(self) -> RunReport | None:
         if self._analysis is None:
@@ -157,7 +205,11 @@ class ReportCallback(Callback):
             train_images=plan.train_samples,
             machine=machine_facts(plan, read_bundle_spec(self._folder.bundle)),
             notes=plan.notes,
-            recipe={"mat": model.mat, "mat_options": as_json(dict(model.mat_options)), "tune": model.tune},
+            recipe={
+                "mat": model.mat,
+                "mat_options": as_json(dict(model.mat_options)),
+                "tune": model.tune,
+            },
             bundle_sha256=self._bundle_sha256,
             analysis=self._analysis,
         )
@@ -167,12 +219,22 @@ class ReportCallback(Callback):
 
 def machine_facts(plan: RunInfo, spec: BundleSpec) -> dict[str, str]:
     """Return the hardware and the versions of a run: title -> text."""
-    name = torch.cuda.get_device_name(plan.device) if plan.device.startswith("cuda") else plan.device
-    packages = {"simmat": simmat.__version__, "torch": torch.__version__, "Python": platform.python_version()}
+    name = (
+        torch.cuda.get_device_name(plan.device)
+        if plan.device.startswith("cuda")
+        else plan.device
+    )
+    packages = {
+        "simmat": simmat.__version__,
+        "torch": torch.__version__,
+        "Python": platform.python_version(),
+    }
     packages |= {package.distribution: package.version for package in spec.packages}
     return {
         "device": name if plan.processes == 1 else f"{plan.processes} x {name}",
         "processor": f"{cpu_name()}; {usable_cpus()} cores usable, torch threads: {torch.get_num_threads()}",
         "system": f"{platform.system()} {platform.release()}",
-        "versions": ", ".join(f"{package} {number}" for package, number in packages.items()),
+        "versions": ", ".join(
+            f"{package} {number}" for package, number in packages.items()
+        ),
     }

@@ -86,7 +86,10 @@ class _Tally:
             return
         moments = image_moments(image)
         self.moments = moments if self.moments is None else self.moments.merge(moments)
-        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        self.low, self.high = (
+            min(self.low, float(values.min())),
+            max(self.high, float(values.max())),
+        )
         self.values.append(values[:: self.step])
         while sum(part.size for part in self.values) > MAX_VALUES:
             self.step *= 2
@@ -96,12 +99,21 @@ class _Tally:
         """Return the statistics, with a histogram of so many bins."""
         valid = 0 if self.moments is None else int(self.moments.count[0, 0])
         channel = self.channel
-        head = (channel.name, channel.quantity, channel.unit, self.pixels, valid, 1 - valid / max(self.pixels, 1))
+        head = (
+            channel.name,
+            channel.quantity,
+            channel.unit,
+            self.pixels,
+            valid,
+            1 - valid / max(self.pixels, 1),
+        )
         if self.moments is None:
             return ChannelStats(*head)
         values, statistics = np.concatenate(self.values), self.moments.statistics()
         wanted = (_ENDS[0], *PERCENTILES, _ENDS[1])
-        start, *inner, stop = np.percentile(values, wanted, method="inverted_cdf").astype(float).tolist()
+        start, *inner, stop = (
+            np.percentile(values, wanted, method="inverted_cdf").astype(float).tolist()
+        )
         start, stop = (start, stop) if stop > start else (self.low, self.high)
         return ChannelStats(
             *head,
@@ -109,7 +121,10 @@ class _Tally:
             high=self.high,
             mean=statistics.mean[0],
             std=statistics.std[0],
-            percentiles={f"{percent:g}": value for percent, value in zip(PERCENTILES, inner, strict=True)},
+            percentiles={
+                f"{percent:g}": value
+                for percent, value in zip(PERCENTILES, inner, strict=True)
+            },
             bins=tuple(np.histogram(values, bins, (start, stop))[0].tolist()),
             range=(start, stop),
         )
@@ -140,7 +155,8 @@ def channel_stats(
     seen: set[tuple[tuple[str, ...], Window | None]] = set()
     for sample in samples:
         place = (sample.images, sample.window)
-        before = [replace(tally, values=[*tally.values]) for tally in tallies]  # the image may be damaged at its end
+        # the image may be damaged at its end
+        before = [replace(tally, values=[*tally.values]) for tally in tallies]
         try:
             for image in () if place in seen else read_parts(dataset, sample):
                 shown = dataset.adapter.transform(image) if transformed else image
@@ -181,14 +197,18 @@ def read_parts(dataset: Dataset, sample: Sample) -> Iterator[SensorImage]:
     Raises:
         SimMATError: the image cannot be read.
     """
-    size_hw = dataset.adapter.window_size(sample.files) if sample.window is None else None
+    size_hw = (
+        dataset.adapter.window_size(sample.files) if sample.window is None else None
+    )
     if size_hw is None or size_hw[0] * size_hw[1] <= MAX_PIXELS:
         yield dataset.image(sample)
         return
     (height, width), side = size_hw, READ_PX
     for y in range(0, height, side):
         for x in range(0, width, side):
-            yield dataset.image(sample.within(Window(y, x, min(y + side, height), min(x + side, width))))
+            yield dataset.image(
+                sample.within(Window(y, x, min(y + side, height), min(x + side, width)))
+            )
 
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -201,12 +221,25 @@ def stats_lines(channel: ChannelStats) -> Iterator[str]:
         f"{channel.name} [{look.unit}], {channel.quantity}: {channel.valid:,} valid pixels, "
         f"{channel.missing:.2%} missing"
     )
-    if channel.low is None or channel.high is None or channel.mean is None or channel.std is None:
+    if (
+        channel.low is None
+        or channel.high is None
+        or channel.mean is None
+        or channel.std is None
+    ):
         return
     assert channel.range is not None
-    mean, low, high = (look.text(value) for value in (channel.mean, channel.low, channel.high))
+    mean, low, high = (
+        look.text(value) for value in (channel.mean, channel.low, channel.high)
+    )
     yield f"  mean {mean}, std {look.factor * channel.std:.6g}, min {low}, max {high}"
-    yield "  " + ", ".join(f"p{percent} {look.text(value)}" for percent, value in channel.percentiles.items())
+    yield "  " + ", ".join(
+        f"p{percent} {look.text(value)}"
+        for percent, value in channel.percentiles.items()
+    )
     most = max(channel.bins)
-    bars = "".join(_BLOCKS[-(-count * (len(_BLOCKS) - 1) // most)] if most else " " for count in channel.bins)
+    bars = "".join(
+        _BLOCKS[-(-count * (len(_BLOCKS) - 1) // most)] if most else " "
+        for count in channel.bins
+    )
     yield f"  {look.text(channel.range[0])} |{bars}| {look.text(channel.range[1])}"

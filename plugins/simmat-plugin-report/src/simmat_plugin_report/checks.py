@@ -18,7 +18,11 @@ from simmat.drawing.display import DisplayStyle, display_style
 from simmat.errors import equal_problems, few_of
 from simmat.sensors.normalize import Moments
 from simmat.types import Channel
-from simmat_plugin_report.data_warnings import joined_warning, neighbour_warning, normalized_warning
+from simmat_plugin_report.data_warnings import (
+    joined_warning,
+    neighbour_warning,
+    normalized_warning,
+)
 
 Severity = Literal["error", "warning", "note"]
 ClassNumber = Annotated[int, Field(strict=False, ge=-(2**63), lt=2**63)]
@@ -63,7 +67,9 @@ class ChannelReport(StrictModel):
         title = f"{self.name} [{self.style.unit}]"
         if self.low is None or self.mean is None or self.high is None:
             return f"{title}: no valid pixel"
-        low, mean, high = (self.style.text(value) for value in (self.low, self.mean, self.high))
+        low, mean, high = (
+            self.style.text(value) for value in (self.low, self.mean, self.high)
+        )
         return f"{title}: {low} to {high}, mean {mean}, {self.invalid:.1%} invalid"
 
 
@@ -97,17 +103,30 @@ class SplitReport(StrictModel):
 
     def lines(self, names: Mapping[int, str]) -> Iterator[str]:
         """Yield lines of text, with names of classes."""
-        area = "" if self.area_px is None else " of {0} to {2} px (median {1})".format(*self.area_px)
+        area = (
+            ""
+            if self.area_px is None
+            else " of {0} to {2} px (median {1})".format(*self.area_px)
+        )
         count = len(self.sequences)
         what = f"frames of {count} sequence{'s' * (count != 1)}" if count else "samples"
         yield f"{self.name}: {self.samples} {what}, {self.regions} regions{area}"
-        if tracked := [f"{name} {objects} in {frames} frames" for name, frames, objects in self.sequences if objects]:
+        if tracked := [
+            f"{name} {objects} in {frames} frames"
+            for name, frames, objects in self.sequences
+            if objects
+        ]:
             yield f"  objects: {few_of(tracked, 4)}"
-        sizes = ", ".join(f"{width}x{height} ({count})" for height, width, count in self.sizes_hw[:4])
+        sizes = ", ".join(
+            f"{width}x{height} ({count})" for height, width, count in self.sizes_hw[:4]
+        )
         more = f" and {len(self.sizes_hw) - 4} more" if len(self.sizes_hw) > 4 else ""
         yield f"  sizes (width x height): {sizes}{more}"
         if self.classes:
-            classes = (f"{class_title(number, names)}: {count}" for number, count in self.classes.items())
+            classes = (
+                f"{class_title(number, names)}: {count}"
+                for number, count in self.classes.items()
+            )
             yield "  regions by class: " + ", ".join(classes)
         if self.without_region:
             yield f"  {len(self.without_region)} samples without a region, first: {self.without_region[0]}"
@@ -145,12 +164,20 @@ def finding(
     pairs: Sequence[tuple[str, str]] = (),
 ) -> Finding:
     """Return a `Finding`."""
-    return Finding(severity=severity, kind=kind, text=text, samples=tuple(samples), pairs=tuple(pairs))
+    return Finding(
+        severity=severity,
+        kind=kind,
+        text=text,
+        samples=tuple(samples),
+        pairs=tuple(pairs),
+    )
 
 
 def texts_of(findings: Sequence[Finding]) -> list[str]:
     """Return the texts of findings; the same problem of many files gives one text."""
-    faults = equal_problems([found.text for found in findings if found.kind == "damaged"])
+    faults = equal_problems(
+        [found.text for found in findings if found.kind == "damaged"]
+    )
     return [*faults, *(found.text for found in findings if found.kind != "damaged")]
 
 
@@ -192,15 +219,24 @@ class DataReport(StrictModel):
             yield from (f"  - {name}" for name in self.unlabelled[:_NAMED])
             if (more := len(self.unlabelled) - _NAMED) > 0:
                 yield f"  and {more} more; --json lists all"
-        for severity, title in (("note", "Notes"), ("warning", "Warnings"), ("error", "Problems")):
-            if entries := [found for found in self.findings if found.severity == severity]:
+        for severity, title in (
+            ("note", "Notes"),
+            ("warning", "Warnings"),
+            ("error", "Problems"),
+        ):
+            if entries := [
+                found for found in self.findings if found.severity == severity
+            ]:
                 yield ""
                 yield f"{title} ({len(entries)}):"
                 yield from (f"  - {entry}" for entry in texts_of(entries))
 
 
 def check_dataset(
-    dataset: Dataset, progress: Callable[[int], object] = lambda _: None, *, twice: bool = False
+    dataset: Dataset,
+    progress: Callable[[int], object] = lambda _: None,
+    *,
+    twice: bool = False,
 ) -> DataReport:
     """Check every image and label; files that have not changed since the last pass are not read again.
 
@@ -213,7 +249,10 @@ def check_dataset(
     dataset = index.dataset
     present = {sample.split for sample in dataset.samples}
     checked = [_check_split(index, name) for name in (*SPLITS, "") if name in present]
-    findings = [finding("error", "damaged", str(fault), (name,)) for name, fault in index.faults.items()]
+    findings = [
+        finding("error", "damaged", str(fault), (name,))
+        for name, fault in index.faults.items()
+    ]
     findings += [one for _, found in checked for one in found]
     findings += [finding("error", "duplicates", text) for text in _shared_images(index)]
     findings += _imbalance(dataset, {split.name: split for split, _ in checked})
@@ -226,7 +265,8 @@ def check_dataset(
     if not any(map(dataset.is_labelled, dataset.samples)):
         findings.append(finding("warning", "no-masks", _NO_MASKS))
     if twice:
-        from simmat_plugin_report.near_duplicates import near_duplicate_warning  # imports torch and scipy
+        # imports torch and scipy
+        from simmat_plugin_report.near_duplicates import near_duplicate_warning
 
         if alike := near_duplicate_warning(index, progress):
             findings.append(finding("warning", "near-duplicates", *alike))
@@ -238,7 +278,10 @@ def check_dataset(
         splits=tuple(split for split, _ in checked),
         findings=tuple(sorted(findings, key=lambda found: order.index(found.severity))),
         class_names=dict(dataset.class_names),
-        unlabelled=tuple(sample.reference.relative_to(dataset.root).as_posix() for sample in dataset.unlabelled),
+        unlabelled=tuple(
+            sample.reference.relative_to(dataset.root).as_posix()
+            for sample in dataset.unlabelled
+        ),
     )
 
 
@@ -249,22 +292,40 @@ def _check_split(index: DataIndex, name: str) -> tuple[SplitReport, list[Finding
     used = [sample for sample in samples if sample.id not in index.faults]
     table = index.table_of(used)
     rows, areas = table.rows, table.instances[:, 2].tolist()
-    frames, objects = Counter(sample.sequence for sample in samples), _sequence_objects(index, used)
+    frames, objects = (
+        Counter(sample.sequence for sample in samples),
+        _sequence_objects(index, used),
+    )
     counts = zip(used, table.instance_counts().tolist(), strict=True)
     known = set(index.classes(used)) - {None}
-    classes = Counter(number for number in table.instances[:, 1].tolist() if number in known)
+    classes = Counter(
+        number for number in table.instances[:, 1].tolist() if number in known
+    )
     sizes = Counter(zip(rows["height"].tolist(), rows["width"].tolist(), strict=True))
-    pixels = max(sum(height * width * count for (height, width), count in sizes.items()), 1)
-    dropped, ignored, hidden = (int(rows[field].sum()) for field in ("dropped", "ignored", "hidden"))
-    lows, highs = rows["low"].min(axis=0, initial=np.inf), rows["high"].max(axis=0, initial=-np.inf)
+    pixels = max(
+        sum(height * width * count for (height, width), count in sizes.items()), 1
+    )
+    dropped, ignored, hidden = (
+        int(rows[field].sum()) for field in ("dropped", "ignored", "hidden")
+    )
+    lows, highs = (
+        rows["low"].min(axis=0, initial=np.inf),
+        rows["high"].max(axis=0, initial=-np.inf),
+    )
     moments = Moments.unstacked(rows["moments"])
-    means, numbers = (np.diagonal(part, axis1=1, axis2=2) for part in (moments.mean, moments.count))
+    means, numbers = (
+        np.diagonal(part, axis1=1, axis2=2) for part in (moments.mean, moments.count)
+    )
     totals, valid = (means * numbers).sum(axis=0), numbers.sum(axis=0)
     report = SplitReport(
         name=name or "images",
         samples=len(samples),
-        sequences=tuple((name, frames[name], objects.get(name, 0)) for name in frames if name),
-        without_region=tuple(sample.id for sample, count in counts if not count) if name else (),
+        sequences=tuple(
+            (name, frames[name], objects.get(name, 0)) for name in frames if name
+        ),
+        without_region=tuple(sample.id for sample, count in counts if not count)
+        if name
+        else (),
         regions=len(areas),
         dropped=dropped,
         area_px=(min(areas), round(np.median(areas)), max(areas)) if areas else None,
@@ -281,30 +342,40 @@ def _check_split(index: DataIndex, name: str) -> tuple[SplitReport, list[Finding
                 high=float(high) if low <= high else None,
                 invalid=1 - float(count) / pixels,
             )
-            for channel, low, high, total, count in zip(dataset.channels(), lows, highs, totals, valid, strict=True)
+            for channel, low, high, total, count in zip(
+                dataset.channels(), lows, highs, totals, valid, strict=True
+            )
         ),
     )
     return report, list(_split_findings(report, dataset, len(used), hidden))
 
 
-def _split_findings(split: SplitReport, dataset: Dataset, read: int, hidden: int) -> Iterator[Finding]:
+def _split_findings(
+    split: SplitReport, dataset: Dataset, read: int, hidden: int
+) -> Iterator[Finding]:
     """Yield the problems of a split: `read` images could be read, and `hidden` regions have no pixel to score."""
     name, card, empty = split.name, dataset.card, split.without_region
-    if name in SPLITS and read and not split.regions:  # images without labels belong to no split
-        text = (
-            f"{name}: no sample has a region of at least {card.smallest}; check the masks, --regions and --min-region"
-        )
+    # images without labels belong to no split
+    if name in SPLITS and read and not split.regions:
+        text = f"{name}: no sample has a region of at least {card.smallest}; check masks, --regions and --min-region"
         yield finding("error", "no-regions", text)
-    severity: Severity = "error" if name == "train" else "warning"  # statistics come from train
+    # statistics come from train
+    severity: Severity = "error" if name == "train" else "warning"
     fill_values: dict[float, list[str]] = {}
     for channel in split.channels:
         text, low = f"{name}: channel {channel.name!r}", channel.low
         if low is None:
             if read:
-                yield finding("error", "no-valid-pixel", f"{text} has no valid pixel; check --nodata")
+                yield finding(
+                    "error",
+                    "no-valid-pixel",
+                    f"{text} has no valid pixel; check --nodata",
+                )
             continue
         if low == channel.high:
-            said = f"{text} is {channel.style.text(low)} {channel.style.unit} everywhere"
+            said = (
+                f"{text} is {channel.style.text(low)} {channel.style.unit} everywhere"
+            )
             yield finding(severity, "constant-channel", said)
         if low in _FILL_VALUES or (low == 0 and channel.unit == "K"):
             fill_values.setdefault(low, []).append(channel.name)
@@ -317,45 +388,69 @@ def _split_findings(split: SplitReport, dataset: Dataset, read: int, hidden: int
     if hidden:
         text = f"{name}: {hidden} regions have no pixel that can be scored (all ignored or invalid)"
         yield finding("warning", "hidden-regions", text)
-    if dataset.class_names and (unnamed := sorted(set(split.classes) - set(dataset.class_names))):
-        yield finding("note", "unnamed-classes", f"{name}: classes without a name in the card: {unnamed}")
+    if dataset.class_names and (
+        unnamed := sorted(set(split.classes) - set(dataset.class_names))
+    ):
+        yield finding(
+            "note",
+            "unnamed-classes",
+            f"{name}: classes without a name in the card: {unnamed}",
+        )
     if empty and split.regions:  # a split without any region is an error of its own
         text = (
             f"{name}: {len(empty)} of {read} images ({len(empty) / read:.0%}) are all background, and training and "
             "scoring with clicks skip them; if they contain objects, their masks are missing"
         )
-        yield finding("warning" if len(empty) > _MANY_EMPTY * read else "note", "background-only", text, empty)
+        yield finding(
+            "warning" if len(empty) > _MANY_EMPTY * read else "note",
+            "background-only",
+            text,
+            empty,
+        )
 
 
-def _imbalance(dataset: Dataset, splits: Mapping[str, SplitReport]) -> Iterator[Finding]:
+def _imbalance(
+    dataset: Dataset, splits: Mapping[str, SplitReport]
+) -> Iterator[Finding]:
     """Describe classes that are rare in train, or absent there and in another split."""
     train = splits.get("train")
     if train is None or not train.classes:
         return
     for name, split in splits.items():
         if absent := sorted(set(split.classes) - set(train.classes)):
-            titles = ", ".join(class_title(number, dataset.class_names) for number in absent)
+            titles = ", ".join(
+                class_title(number, dataset.class_names) for number in absent
+            )
             text = f"{name} has classes that are missing in train: {titles}; nothing can learn them, so move samples"
             yield finding("warning", "class-imbalance", text)
-    most, fewest = (pick(train.classes.items(), key=lambda item: item[1]) for pick in (max, min))
+    most, fewest = (
+        pick(train.classes.items(), key=lambda item: item[1]) for pick in (max, min)
+    )
     ratio = most[1] / fewest[1]
     if ratio >= _UNEQUAL:
-        names = [class_title(number, dataset.class_names) for number, _ in (most, fewest)]
+        names = [
+            class_title(number, dataset.class_names) for number, _ in (most, fewest)
+        ]
         text = (
             f"train: class {names[0]} has {most[1]} regions, {ratio:.0f} times as many as class {names[1]} with "
             f"{fewest[1]}; rare classes are learned poorly and their scores vary a lot; label more of them"
         )
-        yield finding("warning" if ratio >= _VERY_UNEQUAL else "note", "class-imbalance", text)
+        yield finding(
+            "warning" if ratio >= _VERY_UNEQUAL else "note", "class-imbalance", text
+        )
 
 
 def _shared_images(index: DataIndex) -> Iterator[str]:
     """Describe each sample that has the same image, by path or content, as an earlier sample of another split."""
     first: dict[bytes, Sample] = {}
-    for sample, digest in zip(index.usable, index.table.rows["sha256"][:, 0], strict=True):
+    for sample, digest in zip(
+        index.usable, index.table.rows["sha256"][:, 0], strict=True
+    ):
         other = first.setdefault(digest.tobytes(), sample)
         if other.split == sample.split:
             continue
-        if sample.window is None or other.paths[0] != sample.paths[0]:  # else blocks of one image
+        # else blocks of one image
+        if sample.window is None or other.paths[0] != sample.paths[0]:
             yield (
                 f"the same image is in {other.split} ({other.id!r}, {other.reference.name}) and in {sample.split} "
                 f"({sample.id!r}, {sample.reference.name})"
@@ -364,7 +459,9 @@ def _shared_images(index: DataIndex) -> Iterator[str]:
 
 def _sequence_objects(index: DataIndex, samples: Sequence[Sample]) -> dict[str, int]:
     """Return sequence -> number of objects in its frames, each id counted once; 0 without ids."""
-    found: dict[str, set[int]] = {sample.sequence: set() for sample in samples if sample.sequence}
+    found: dict[str, set[int]] = {
+        sample.sequence: set() for sample in samples if sample.sequence
+    }
     for row, _, _, number in index.table_of(samples).instances.tolist():
         if samples[row].sequence and number != NO_CLASS:
             found[samples[row].sequence].add(number)

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simmat.cli.options import PATH, config_options, data_options, foundation_options, json_option, load_registry
+from simmat.cli.options import (
+    PATH,
+    config_options,
+    data_options,
+    foundation_options,
+    json_option,
+    load_registry,
+)
 from simmat.cli.tables import print_json, print_table
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat.io.files import atomic_write_bytes, check_writable, staged_files
@@ -31,7 +38,9 @@ _sensor_options = config_options(*_SENSOR, required=("modality",))
 @click.argument("data", metavar="DIR", type=PATH)
 @_sensor_options
 @data_options
-@click.option("--write-card", is_flag=True, help="Save these options in the data set's card.toml.")
+@click.option(
+    "--write-card", is_flag=True, help="Save these options in the data set's card.toml."
+)
 @click.option("--quick", is_flag=True, help="Skip near-duplicates, which take longest.")
 @json_option
 @click.pass_context
@@ -57,9 +66,12 @@ def check(
     try:
         dataset = open_dataset(data, adapter, card)
     except DataError:
-        dataset = open_images(data, adapter, card)  # which raises the same unless there are no labels at all
+        # which raises the same unless there are no labels at all
+        dataset = open_images(data, adapter, card)
     count = len(dataset.samples)
-    with progress_bar("reading", " samples", total=count + (0 if quick else min(count, MAX_COMPARED))) as bar:
+    with progress_bar(
+        "reading", " samples", total=count + (0 if quick else min(count, MAX_COMPARED))
+    ) as bar:
         report = check_dataset(dataset, bar.update, twice=not quick)
     if as_json:
         print_json(report.model_dump(mode="json"))
@@ -75,9 +87,19 @@ def check(
 @click.argument("data", metavar="DIR", type=PATH)
 @_sensor_options
 @data_options
-@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only images of one split.")
-@click.option("--bins", default=40, show_default=True, type=click.IntRange(1, 10_000), metavar="N")
-@click.option("--transformed", is_flag=True, help="Values for the network (log, dB, sin and cos), not physical values.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test"]),
+    help="Only images of one split.",
+)
+@click.option(
+    "--bins", default=40, show_default=True, type=click.IntRange(1, 10_000), metavar="N"
+)
+@click.option(
+    "--transformed",
+    is_flag=True,
+    help="Values for the network (log, dB, sin and cos), not physical values.",
+)
 @json_option
 @click.pass_context
 def stats(
@@ -98,16 +120,41 @@ def stats(
 
     dataset, samples = _images(data, split, options)
     with progress_bar("reading", " images", total=len(samples)) as bar:
-        images, found, faults = channel_stats(dataset, samples, bins=bins, transformed=transformed, progress=bar.update)
+        images, found, faults = channel_stats(
+            dataset, samples, bins=bins, transformed=transformed, progress=bar.update
+        )
     sequences = len({sample.sequence for sample in samples} - {""})
     if as_json:
         counts = {"images": images, "sequences": sequences}
-        print_json({"root": str(dataset.root), **counts, "channels": [asdict(one) for one in found], "faults": faults})
+        print_json(
+            {
+                "root": str(dataset.root),
+                **counts,
+                "channels": [asdict(one) for one in found],
+                "faults": faults,
+            }
+        )
     else:
-        of = f"frames of {sequences} sequence{'s' * (sequences != 1)}" if sequences else "images"
-        echo("\n\n".join([f"{dataset.root}: {images} {of}", *("\n".join(stats_lines(one)) for one in found)]))
+        of = (
+            f"frames of {sequences} sequence{'s' * (sequences != 1)}"
+            if sequences
+            else "images"
+        )
+        echo(
+            "\n\n".join(
+                [
+                    f"{dataset.root}: {images} {of}",
+                    *("\n".join(stats_lines(one)) for one in found),
+                ]
+            )
+        )
     for one in found:
-        if one.name == "thermal" and one.unit == "count" and one.mean is not None and 233 <= one.mean / 64 <= 373:
+        if (
+            one.name == "thermal"
+            and one.unit == "count"
+            and one.mean is not None
+            and 233 <= one.mean / 64 <= 373
+        ):
             echo(
                 f"warning: thermal has no unit, but looks like kelvin times 64, as many files of DJI do: the mean "
                 f"would be {one.mean / 64 - 273.15:.1f} °C. If that is right, give --modality-option unit=K64",
@@ -124,12 +171,35 @@ def stats(
 @_sensor_options
 @data_options
 @click.option(
-    "--out", required=True, type=PATH, metavar="FILE.png", help="Several sheets are FILE-1.png, FILE-2.png, …"
+    "--out",
+    required=True,
+    type=PATH,
+    metavar="FILE.png",
+    help="Several sheets are FILE-1.png, FILE-2.png, …",
 )
-@click.option("--count", default=24, show_default=True, type=click.IntRange(1), metavar="N", help="Images to show.")
-@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only images of one split.")
-@click.option("--labels/--no-labels", default=True, help="Draw the regions over the pictures.  [default: labels]")
-@click.option("--same-scale", is_flag=True, help="Use one scale for all images of a sheet, so that colours compare.")
+@click.option(
+    "--count",
+    default=24,
+    show_default=True,
+    type=click.IntRange(1),
+    metavar="N",
+    help="Images to show.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test"]),
+    help="Only images of one split.",
+)
+@click.option(
+    "--labels/--no-labels",
+    default=True,
+    help="Draw the regions over the pictures.  [default: labels]",
+)
+@click.option(
+    "--same-scale",
+    is_flag=True,
+    help="Use one scale for all images of a sheet, so that colours compare.",
+)
 def preview(
     data: Path,
     out: Path,
@@ -147,14 +217,24 @@ def preview(
     from simmat_plugin_report.preview import PER_SHEET, preview_sheets, shown_samples
 
     if out.suffix.lower() != ".png":
-        raise ConfigError(f"sheets are PNG files, got --out {out.name!r}; end the name in .png")
+        raise ConfigError(
+            f"sheets are PNG files, got --out {out.name!r}; end the name in .png"
+        )
     dataset, samples = _images(data, split, options)
     shown = shown_samples(samples, count)
     several = len(shown) > PER_SHEET
     problems: list[tuple[str, str]] = []
-    with progress_bar("reading", " images", total=len(shown)) as bar, staged_files(out.parent) as folder:
+    with (
+        progress_bar("reading", " images", total=len(shown)) as bar,
+        staged_files(out.parent) as folder,
+    ):
         sheets = preview_sheets(
-            dataset, shown, labels=labels, same_scale=same_scale, problems=problems, progress=bar.update
+            dataset,
+            shown,
+            labels=labels,
+            same_scale=same_scale,
+            problems=problems,
+            progress=bar.update,
         )
         names = []
         for number, sheet in enumerate(sheets, start=1):
@@ -173,12 +253,17 @@ def _sensor(options: dict[str, Any]) -> tuple[ModalityAdapter, dict[str, Any]]:
     return load_registry().modality(name, chosen, channels=channels), card
 
 
-def _images(data: Path, split: str | None, options: dict[str, Any]) -> tuple[Dataset, tuple[Sample, ...]]:
+def _images(
+    data: Path, split: str | None, options: dict[str, Any]
+) -> tuple[Dataset, tuple[Sample, ...]]:
     """Open a data set or a folder of images; return it with the samples of the split."""
     from simmat.data.dataset import open_images
 
     dataset = open_images(data, *_sensor(options))
-    return dataset, dataset.split(split) if split else (*dataset.samples, *dataset.unlabelled)
+    return dataset, dataset.split(split) if split else (
+        *dataset.samples,
+        *dataset.unlabelled,
+    )
 
 
 def _write_card(root: Path, card: DataCard) -> str:
@@ -197,9 +282,16 @@ def _write_card(root: Path, card: DataCard) -> str:
 
 @click.command("report")
 @click.argument("runs", metavar="RUN...", type=PATH, nargs=-1, required=True)
-@click.option("--out", type=PATH, help="The page.  [default: report.html in RUN; of several runs, compare.html here]")
+@click.option(
+    "--out",
+    type=PATH,
+    help="The page.  [default: report.html in RUN; of several runs, compare.html here]",
+)
 @click.option("--data", type=PATH, metavar="DIR", help="Score on this data set.")
-@click.option("--split", help="Split of DIR: train, val or test.  [default: test if there is one, else val]")
+@click.option(
+    "--split",
+    help="Split of DIR: train, val or test.  [default: test if there is one, else val]",
+)
 @click.option(
     "--images",
     type=click.IntRange(min=1),
@@ -240,7 +332,11 @@ def report(
 
     if split is not None and data is None:
         raise ConfigError(f"--split {split} is for --data DIR; give both, or neither")
-    page = out if out is not None else (runs[0] / "report.html" if len(runs) == 1 else Path("compare.html"))
+    page = (
+        out
+        if out is not None
+        else (runs[0] / "report.html" if len(runs) == 1 else Path("compare.html"))
+    )
     if page.is_dir():
         raise OutputError(f"{page} is a folder; give the name of a file in it")
     views = [open_run(run) for run in runs]
@@ -249,19 +345,38 @@ def report(
     for place, (run, view) in enumerate(zip(runs, views, strict=True)):
         if data is None and view.is_complete:
             continue
-        folder, part, card = (data, split, {}) if data else (view.config.data, "val", view.config.card_overrides())
+        folder, part, card = (
+            (data, split, {})
+            if data
+            else (view.config.data, "val", view.config.card_overrides())
+        )
         try:
             bundle = load_bundle(
-                view.bundle, registry, foundation=foundation, checkpoint=checkpoint, device=pick_device(device)
+                view.bundle,
+                registry,
+                foundation=foundation,
+                checkpoint=checkpoint,
+                device=pick_device(device),
             )
             with progress_bar(f"{run.name}, {folder.name}", "image") as bar:
                 advance = partial(move_bar, bar)
-                found = analyse_bundle(bundle, folder, part, registry, images=images, overrides=card, progress=advance)
+                found = analyse_bundle(
+                    bundle,
+                    folder,
+                    part,
+                    registry,
+                    images=images,
+                    overrides=card,
+                    progress=advance,
+                )
             views[place] = open_run(run, found)
         except SimMATError as error:
             if data is not None or view.analysis is None:
                 raise
-            echo(f"note: {run}: shown without pictures, as its network cannot be run here: {error}", err=True)
+            echo(
+                f"note: {run}: shown without pictures, as its network cannot be run here: {error}",
+                err=True,
+            )
     echo(f"wrote {write_page(page, views)}")
 
 
@@ -276,14 +391,22 @@ def doctor(as_json: bool) -> int:
     from simmat_plugin_report.doctor import examine
 
     sections = examine()
-    findings = [(name, finding) for name, section in sections.items() for finding in section.findings]
+    findings = [
+        (name, finding)
+        for name, section in sections.items()
+        for finding in section.findings
+    ]
     problems = [finding for _, finding in findings if finding.severity == "problem"]
     if as_json:
         facts = {name: section.facts for name, section in sections.items()}
         listed = [{"section": name, **asdict(finding)} for name, finding in findings]
         print_json({"ok": not problems, "sections": facts, "findings": listed})
     else:
-        rows = [(name, *fact) for name, section in sections.items() for fact in section.facts.items()]
+        rows = [
+            (name, *fact)
+            for name, section in sections.items()
+            for fact in section.facts.items()
+        ]
         print_table(("", "WHAT", "FOUND"), rows)
         for name, finding in findings:
             echo(f"\n{finding.severity}: {name}: {finding.what}\n  {finding.remedy}")

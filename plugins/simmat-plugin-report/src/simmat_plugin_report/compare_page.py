@@ -37,10 +37,14 @@ def write_page(out: Path, runs: Sequence[RunView]) -> Path:
     """
     if len(runs) == 1:
         (run,) = runs
-        return write_sections(out, f"{run.name}: {run.spec.modality}", summary_of(run), run_sections(run))
+        return write_sections(
+            out, f"{run.name}: {run.spec.modality}", summary_of(run), run_sections(run)
+        )
     named = dict(zip(_names_of(runs), runs, strict=True))
     summary = f"{len(runs)} runs. Differences are those to the first one, {next(iter(named))}."
-    return write_sections(out, f"{len(runs)} runs side by side", summary, _sections(named))
+    return write_sections(
+        out, f"{len(runs)} runs side by side", summary, _sections(named)
+    )
 
 
 def _names_of(runs: Sequence[RunView]) -> list[str]:
@@ -58,7 +62,9 @@ def _sections(runs: Mapping[str, RunView]) -> Iterator[tuple[str, list[Block]]]:
     places: dict[tuple[str, str], dict[str, Analysis]] = {}
     for name, run in runs.items():
         if run.analysis is not None:
-            places.setdefault((run.analysis.data, run.analysis.split), {})[name] = run.analysis
+            places.setdefault((run.analysis.data, run.analysis.split), {})[name] = (
+                run.analysis
+            )
     for (data, split), found in places.items():
         yield f"Scores: {Path(data).name}, {split}", list(_scores(runs, found))
         yield f"By size and class: {Path(data).name}, {split}", [_groups(found)]
@@ -72,18 +78,41 @@ def _scores(runs: Mapping[str, RunView], found: Analyses) -> Iterator[Block]:
     dense = UNPROMPTED.values() if any(one.unprompted for one in found.values()) else ()
     models = [
         *((name, scores, {}) for name, scores in untuned_models(runs, found).items()),
-        *((name, one.scores, unprompted_metrics(one.unprompted)) for name, one in found.items()),
+        *(
+            (name, one.scores, unprompted_metrics(one.unprompted))
+            for name, one in found.items()
+        ),
     ]
     rows = [
-        [*_row(name, scores, first), *(others.get(title, NONE) for title in dense)] for name, scores, others in models
+        [*_row(name, scores, first), *(others.get(title, NONE) for title in dense)]
+        for name, scores, others in models
     ]
-    marked = {(row, 2) for row, (name, scores, _) in enumerate(models) if name in found and miou(scores) == best}
+    marked = {
+        (row, 2)
+        for row, (name, scores, _) in enumerate(models)
+        if name in found and miou(scores) == best
+    }
     yield Table(
-        ("run", "objects", "mIoU", "difference", "95 % interval", "boundary", "IoU 0.75+", *dense), rows, 1, marked
+        (
+            "run",
+            "objects",
+            "mIoU",
+            "difference",
+            "95 % interval",
+            "boundary",
+            "IoU 0.75+",
+            *dense,
+        ),
+        rows,
+        1,
+        marked,
     )
     yield from (f"{name}: {one.seen}" for name, one in found.items() if one.seen)
     said = f"One click per object, {scored_images(first)}. "
-    if len({tuple((s.sample, s.region) for s in one.scores) for one in found.values()}) > 1:
+    if (
+        len({tuple((s.sample, s.region) for s in one.scores) for one in found.values()})
+        > 1
+    ):
         said += "Not all runs were scored on the same objects; differences are of those that both have. "
     yield said + "Differences are object by object, with 95 % intervals over images."
 
@@ -105,7 +134,9 @@ def untuned_models(runs: Mapping[str, RunView], found: Analyses) -> dict[str, Ob
                 spec.image_size,
                 one.protocol,
             )
-            models.setdefault(key, (f"zero-shot of {spec.foundation}, as in {name}", one.zero_shot))
+            models.setdefault(
+                key, (f"zero-shot of {spec.foundation}, as in {name}", one.zero_shot)
+            )
     return dict(models.values())
 
 
@@ -115,7 +146,9 @@ def _row(name: str, scores: Objects, first: Analysis) -> list[str]:
         name,
         str(len(scores)),
         found["mean IoU over objects"],
-        NONE if scores is first.scores else signed(difference(scores, first.scores), "\n"),
+        NONE
+        if scores is first.scores
+        else signed(difference(scores, first.scores), "\n"),
         found["95 % interval"],
         found["boundary IoU"],
         found["objects with IoU 0.75 or more"],
@@ -123,13 +156,17 @@ def _row(name: str, scores: Objects, first: Analysis) -> list[str]:
 
 
 def _groups(found: Analyses) -> Table:
-    names = {value: name for one in found.values() for value, name in one.class_names.items()}
+    names = {
+        value: name for one in found.values() for value, name in one.class_names.items()
+    }
     rows = [
         (
             name if what == "size" else f"{what} {name}",
             *(f"{miou(part):.3f} ({len(part)})" if part else NONE for part in parts),
         )
-        for what, name, parts in groups_of([one.scores for one in found.values()], names)
+        for what, name, parts in groups_of(
+            [one.scores for one in found.values()], names
+        )
     ]
     return Table(("mIoU (objects)", *found), rows, 1)
 
@@ -143,10 +180,22 @@ def _setting_differences(runs: Mapping[str, RunView]) -> Table:
     ]
     rows.append(("step that was kept", *(str(run.step) for run in runs.values())))
     reports = [run.report for run in runs.values()]
-    rows.append(("training images", *(f"{one.train_images:,}" if one else NONE for one in reports)))
-    rows.append(("trained parameters", *(f"{one.trainable:,}" if one else NONE for one in reports)))
+    rows.append(
+        (
+            "training images",
+            *(f"{one.train_images:,}" if one else NONE for one in reports),
+        )
+    )
+    rows.append(
+        (
+            "trained parameters",
+            *(f"{one.trainable:,}" if one else NONE for one in reports),
+        )
+    )
     rows.append(("time", *(duration(one.seconds) if one else NONE for one in reports)))
-    for title in dict.fromkeys(title for one in reports if one for title in one.machine):
+    for title in dict.fromkeys(
+        title for one in reports if one for title in one.machine
+    ):
         texts = [one.machine.get(title, NONE) if one else NONE for one in reports]
         if len(set(texts)) > 1:
             rows.append((title, *texts))

@@ -33,7 +33,8 @@ def neighbour_warning(index: DataIndex) -> str:
         least = places[row, :2]
         most = places[row, 2:4]  # (2,) x, y
         gap = _MAX_GAP * (most - least)
-        apart = (places[known, :2] > most + gap) | (places[known, 2:4] < least - gap)  # (N, 2)
+        # (N, 2)
+        apart = (places[known, :2] > most + gap) | (places[known, 2:4] < least - gap)
         touching = (places[known, 4] == places[row, 4]) & ~apart.any(axis=1)
         others = known[(splits != samples[row].split) & touching]
         if len(others):
@@ -57,7 +58,10 @@ def _places(index: DataIndex) -> npt.NDArray[np.float64]:
         found = read_georeference(sample.reference)
         if found is None:
             continue
-        corners = found.to_map(np.array([(x, y) for x in (0, width) for y in (0, height)], np.float64))  # (4, 2)
+        # (4, 2)
+        corners = found.to_map(
+            np.array([(x, y) for x in (0, width) for y in (0, height)], np.float64)
+        )
         place[:2] = corners.min(axis=0)
         place[2:4] = corners.max(axis=0)
         place[4] = systems.setdefault(found.crs, len(systems))
@@ -81,14 +85,26 @@ def normalized_warning(index: DataIndex) -> str:
         for source in sources:
             for number in groups[source]:
                 own.add(dataset.loaded_channels[number])
-        seen = [number for number, channel in enumerate(dataset.channels()) if channel in own]
-        if not hasattr(sensor.options, "unit") or sensor.options.unit or any(one.unit != "count" for one in own):
+        seen = [
+            number
+            for number, channel in enumerate(dataset.channels())
+            if channel in own
+        ]
+        if (
+            not hasattr(sensor.options, "unit")
+            or sensor.options.unit
+            or any(one.unit != "count" for one in own)
+        ):
             continue
         least = rows["low"][:, seen].min(initial=np.inf)
         most = rows["high"][:, seen].max(initial=-np.inf)
         if 0 <= least < most <= 1:
             option = "unit" if len(sensors) == 1 else f"{sensor.name}.unit"
-            allowed = next(values for name, values, *_ in describe_options(sensor.Options) if name == "unit")
+            allowed = next(
+                values
+                for name, values, *_ in describe_options(sensor.Options)
+                if name == "unit"
+            )
             found.append(
                 f"Warning: every {sensor.name} value of {dataset.root} is from {least:.3g} to {most:.3g}. Neither the "
                 "files nor the option unit says what it measures, so it is taken for counts. It looks like an export "

@@ -23,7 +23,12 @@ from simmat.io.files import CACHE_VARIABLE, cache_folder
 from simmat.io.weights import find_weights
 from simmat.plugin_specs import API_VERSION
 from simmat.plugins.hooks import PROJECT
-from simmat.plugins.registry import PLUGINS_VARIABLE, PluginReport, Registry, load_plugins
+from simmat.plugins.registry import (
+    PLUGINS_VARIABLE,
+    PluginReport,
+    Registry,
+    load_plugins,
+)
 from simmat.threads import THREADS_VARIABLE, cpu_name, memory_limit, usable_cpus
 
 GIB = 1 << 30
@@ -75,7 +80,8 @@ def examine() -> dict[str, SystemPart]:
                 else:
                     fact, value = seen
                     section.facts[fact] = value
-        except Exception as error:  # whatever is broken here must not hide the other sections
+        # whatever is broken here must not hide the other sections
+        except Exception as error:
             what = f"the check of {name} failed: {type(error).__name__}: {error}"
             remedy = "install the library that is named again, or report this output"
             section.findings.append(Diagnosis("problem", what, remedy))
@@ -83,7 +89,10 @@ def examine() -> dict[str, SystemPart]:
 
 
 def _versions(registry: Registry) -> Iterator[Fact | Diagnosis]:
-    yield "simmat", f"{simmat.__version__}, plugin API {API_VERSION}, in {Path(simmat.__file__).parent}"
+    yield (
+        "simmat",
+        f"{simmat.__version__}, plugin API {API_VERSION}, in {Path(simmat.__file__).parent}",
+    )
     yield "Python", f"{platform.python_version()}, {sys.executable}"
     yield "system", platform.platform()
     packages = {report.distribution for report in registry.reports if report.version}
@@ -92,7 +101,9 @@ def _versions(registry: Registry) -> Iterator[Fact | Diagnosis]:
         for requirement in _requirements(package):
             version = _installed_version(requirement.name)
             found[requirement.name] = version or "missing"
-            if version is None or not requirement.specifier.contains(version, prereleases=True):
+            if version is None or not requirement.specifier.contains(
+                version, prereleases=True
+            ):
                 what = f"{package} needs {requirement}, got {version or 'missing'}"
                 yield Diagnosis("problem", what, f"pip install '{requirement}'")
     yield from sorted(found.items())
@@ -116,14 +127,23 @@ def _installed_version(package: str) -> str | None:
 def _devices() -> Iterator[Fact | Diagnosis]:
     import torch
 
-    yield "CPU", f"{cpu_name()}; torch computes with {torch.backends.cpu.get_cpu_capability()}"
+    yield (
+        "CPU",
+        f"{cpu_name()}; torch computes with {torch.backends.cpu.get_cpu_capability()}",
+    )
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         memory = properties.total_memory / GIB
-        yield f"cuda:{index}", f"{properties.name}, {memory:.1f} GiB, CUDA {torch.version.cuda}"
+        yield (
+            f"cuda:{index}",
+            f"{properties.name}, {memory:.1f} GiB, CUDA {torch.version.cuda}",
+        )
     if torch.backends.mps.is_available():
         yield "mps", "Apple GPU"
-    has_driver = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+    has_driver = (
+        Path("/proc/driver/nvidia/version").exists()
+        or shutil.which("nvidia-smi") is not None
+    )
     if not has_driver or torch.cuda.is_available():
         return
     what = f"there is an NVIDIA driver, but torch (built for CUDA {torch.version.cuda}) finds no GPU"
@@ -141,10 +161,19 @@ def _threads() -> Iterator[Fact | Diagnosis]:
     cpus = usable_cpus()
     threads = torch.get_num_threads()
     yield "cores", f"{cpus} usable of {os.cpu_count()}"
-    yield "torch", f"{threads} threads, {THREADS_VARIABLE} {os.environ.get(THREADS_VARIABLE, 'not set')}"
+    yield (
+        "torch",
+        f"{threads} threads, {THREADS_VARIABLE} {os.environ.get(THREADS_VARIABLE, 'not set')}",
+    )
     if threads > cpus:
-        what = f"torch uses {threads} threads on {cpus} cores, which wait for each other"
-        yield Diagnosis("problem", what, f"unset {THREADS_VARIABLE}, or set {THREADS_VARIABLE}={cpus}")
+        what = (
+            f"torch uses {threads} threads on {cpus} cores, which wait for each other"
+        )
+        yield Diagnosis(
+            "problem",
+            what,
+            f"unset {THREADS_VARIABLE}, or set {THREADS_VARIABLE}={cpus}",
+        )
 
 
 def _memory() -> Iterator[Fact | Diagnosis]:
@@ -159,7 +188,11 @@ def _memory() -> Iterator[Fact | Diagnosis]:
     size = shutil.disk_usage(shared).total
     if size < MIN_SHARED_BYTES:
         what = f"/dev/shm has {_gib(size)}, through which data-loading processes pass images"
-        yield Diagnosis("warning", what, "start the container with --shm-size=2g, or train with --workers 0")
+        yield Diagnosis(
+            "warning",
+            what,
+            "start the container with --shm-size=2g, or train with --workers 0",
+        )
 
 
 def _plugins(registry: Registry) -> Iterator[Fact | Diagnosis]:
@@ -174,7 +207,11 @@ def _plugins(registry: Registry) -> Iterator[Fact | Diagnosis]:
         yield Diagnosis("problem", what, remedy)
     for (kind, name), owners in registry.conflicts().items():
         what = f"{kind} {name!r} is claimed by {' and '.join(owners)}, so neither can be used"
-        yield Diagnosis("problem", what, f"uninstall one of them, or list the plugins to load in {PLUGINS_VARIABLE}")
+        yield Diagnosis(
+            "problem",
+            what,
+            f"uninstall one of them, or list the plugins to load in {PLUGINS_VARIABLE}",
+        )
 
 
 def _described(report: PluginReport) -> str:
@@ -206,9 +243,21 @@ def _weights(registry: Registry) -> Iterator[Fact | Diagnosis]:
 
 def _folders() -> Iterator[Fact | Diagnosis]:
     folders = (
-        ("current folder", Path.cwd(), "change to a folder that you may write to, or give --out"),
-        ("temporary files", Path(tempfile.gettempdir()), "set TMPDIR to a folder that you may write to"),
-        (f"weights ({CACHE_VARIABLE})", cache_folder(), f"set {CACHE_VARIABLE} to a folder that you may write to"),
+        (
+            "current folder",
+            Path.cwd(),
+            "change to a folder that you may write to, or give --out",
+        ),
+        (
+            "temporary files",
+            Path(tempfile.gettempdir()),
+            "set TMPDIR to a folder that you may write to",
+        ),
+        (
+            f"weights ({CACHE_VARIABLE})",
+            cache_folder(),
+            f"set {CACHE_VARIABLE} to a folder that you may write to",
+        ),
     )
     for name, folder, remedy in folders:
         near = next(place for place in (folder, *folder.parents) if place.exists())

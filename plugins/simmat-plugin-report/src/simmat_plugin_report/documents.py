@@ -22,8 +22,16 @@ from simmat_plugin_report.checks import ClassNumber, DataReport
 
 Jpeg = Annotated[
     bytes,
-    BeforeValidator(lambda value: base64.b64decode(value, validate=True) if isinstance(value, str) else value),
-    PlainSerializer(lambda data: base64.b64encode(data).decode("ascii"), return_type=str, when_used="json"),
+    BeforeValidator(
+        lambda value: (
+            base64.b64decode(value, validate=True) if isinstance(value, str) else value
+        )
+    ),
+    PlainSerializer(
+        lambda data: base64.b64encode(data).decode("ascii"),
+        return_type=str,
+        when_used="json",
+    ),
 ]
 """A JPEG file, base64 in json."""
 
@@ -36,7 +44,9 @@ def _with_metrics(values: Any) -> Any:
     return {**others, "metrics": {"boundary_iou": values["boundary_iou"]}}
 
 
-Scored = Annotated[ObjectScore, of_dataclass(ObjectScore), BeforeValidator(_with_metrics)]
+Scored = Annotated[
+    ObjectScore, of_dataclass(ObjectScore), BeforeValidator(_with_metrics)
+]
 Pictures = FromLists[tuple[str, dict[str, Jpeg]]]
 """Id of a sample, and title -> picture."""
 Rank = Literal["best", "median", "worst"]
@@ -110,7 +120,9 @@ class Analysis(StrictModel):
     class_names: dict[ClassNumber, str] = Field(default_factory=dict)
     unprompted: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     class_iou: dict[ClassNumber, float | None] = Field(default_factory=dict)
-    confidence: dict[Kind, FromLists[tuple[FromLists[tuple[str | float, ...]], ...]]] = Field(default_factory=dict)
+    confidence: dict[
+        Kind, FromLists[tuple[FromLists[tuple[str | float, ...]], ...]]
+    ] = Field(default_factory=dict)
     mistakes: dict[str, dict[str, int]] = Field(default_factory=dict)
     examples: FromLists[tuple[ExamplePrediction, ...]] = ()
     views: FromLists[tuple[Pictures, ...]] = ()
@@ -142,7 +154,10 @@ class RunReport(StrictModel):
     machine: dict[str, str]
     notes: FromLists[tuple[str, ...]]
     recipe: dict[str, JsonValue] = Field(default_factory=dict)
-    bundle_sha256: str = Field(validation_alias=AliasChoices("bundle_sha256", "weights_sha256"))  # as in version 0.1
+    # as in version 0.1
+    bundle_sha256: str = Field(
+        validation_alias=AliasChoices("bundle_sha256", "weights_sha256")
+    )
     analysis: Analysis
 
 
@@ -159,7 +174,9 @@ def read_report(folder: RunFolder) -> RunReport | None:
     try:
         return parse(RunReport, values, str(folder.report))
     except ConfigError as error:
-        raise ConfigError(f"{error}; remove it, and simmat report scores the bundle again") from error
+        raise ConfigError(
+            f"{error}; remove it, and simmat report scores the bundle again"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -197,13 +214,21 @@ class RunView:
     def trained(self) -> Analysis | None:
         """The analysis of this bundle on the validation split by training; None if there is none."""
         report = self.report
-        return report.analysis if report is not None and report.bundle_sha256 == self.spec.sha256 else None
+        return (
+            report.analysis
+            if report is not None and report.bundle_sha256 == self.spec.sha256
+            else None
+        )
 
     @property
     def is_complete(self) -> bool:
         """True if it has pictures, and for several channels their importance."""
         found = self.analysis
-        return found is not None and bool(found.examples) and (bool(found.ablations) or len(self.spec.channels) < 2)
+        return (
+            found is not None
+            and bool(found.examples)
+            and (bool(found.ablations) or len(self.spec.channels) < 2)
+        )
 
     def is_own(self, found: Analysis) -> bool:
         """Return whether an analysis is on the images that selected the bundle."""
@@ -219,10 +244,17 @@ def open_run(root: Path, analysis: Analysis | None = None) -> RunView:
     Raises:
         SimMATError: there is no run, it has no bundle yet, or its files are damaged.
     """
-    folder = RunFolder(root.absolute())  # absolute, because users copy paths from the page
+    # absolute, because users copy paths from the page
+    folder = RunFolder(root.absolute())
     if not folder.config.is_file():
-        hint = f"; its run is {root.parent}" if (root.parent / "config.toml").is_file() else ""
-        raise ConfigError(f"{root}: no run there (no config.toml); give the folder that --out named{hint}")
+        hint = (
+            f"; its run is {root.parent}"
+            if (root.parent / "config.toml").is_file()
+            else ""
+        )
+        raise ConfigError(
+            f"{root}: no run there (no config.toml); give the folder that --out named{hint}"
+        )
     config = load_config(folder.config, {"out": root})
     folder = RunFolder(folder.root, config.new_sensor)
     try:
@@ -230,13 +262,26 @@ def open_run(root: Path, analysis: Analysis | None = None) -> RunView:
     except BundleError as error:
         if folder.bundle_file.exists():
             raise
-        raise ConfigError(f"{root} has no bundle yet; wait for its first validation, or start it again") from error
+        raise ConfigError(
+            f"{root} has no bundle yet; wait for its first validation, or start it again"
+        ) from error
     view = view_of(config, spec, folder, read_report(folder))
     return view if analysis is None else replace(view, analysis=analysis)
 
 
-def view_of(config: TrainConfig, spec: BundleSpec, folder: RunFolder, report: RunReport | None) -> RunView:
+def view_of(
+    config: TrainConfig, spec: BundleSpec, folder: RunFolder, report: RunReport | None
+) -> RunView:
     """Return the content of the page of a run, with the analysis of its report if that is of this bundle."""
     name = folder.root.name or str(folder.root)
-    view = RunView(name, folder.bundle, config, spec, folder.records(), report, None, folder.running)
+    view = RunView(
+        name,
+        folder.bundle,
+        config,
+        spec,
+        folder.records(),
+        report,
+        None,
+        folder.running,
+    )
     return replace(view, analysis=view.trained)

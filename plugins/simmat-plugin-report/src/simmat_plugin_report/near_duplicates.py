@@ -44,13 +44,17 @@ def near_duplicate_warning(
         A warning, the ids of the samples and of the pairs; None if there are none.
     """
     digests = {}
-    for sample, digest in zip(index.usable, index.table.rows["sha256"][:, 0], strict=True):
+    for sample, digest in zip(
+        index.usable, index.table.rows["sha256"][:, 0], strict=True
+    ):
         digests[sample.id] = digest.tobytes()
     thumbs: list[FloatArray] = []
     seen: list[Sample] = []
     for sample in _sample_subset(index):
         try:
-            thumbs.append(thumbnail(index.dataset.adapter.transform(index.dataset.image(sample))))
+            thumbs.append(
+                thumbnail(index.dataset.adapter.transform(index.dataset.image(sample)))
+            )
         except SimMATError:  # changed since the index was made
             continue
         finally:
@@ -59,13 +63,20 @@ def near_duplicate_warning(
     pairs = [
         (alike, one, other)
         for alike, one, other in near_duplicates(seen, thumbs)
-        if digests[one.id] != digests[other.id] and one.paths[0] != other.paths[0]  # equal files are an error already
+        # equal files are an error already
+        if digests[one.id] != digests[other.id] and one.paths[0] != other.paths[0]
     ]
     if not pairs:
         return None
-    held_out = {sample.id: sample.split for _, *pair in pairs for sample in pair if sample.split != "train"}
+    held_out = {
+        sample.id: sample.split
+        for _, *pair in pairs
+        for sample in pair
+        if sample.split != "train"
+    }
     first = "; ".join(
-        f"{one.id!r} ({one.split}) and {other.id!r} ({other.split}), {alike:.2f}" for alike, one, other in pairs[:3]
+        f"{one.id!r} ({one.split}) and {other.id!r} ({other.split}), {alike:.2f}"
+        for alike, one, other in pairs[:3]
     )
     text = (
         f"{len(held_out)} of the images of {' and '.join(sorted(set(held_out.values())))} show nearly the same as an "
@@ -92,7 +103,12 @@ def _sample_subset(index: DataIndex) -> list[Sample]:
 def thumbnail(image: SensorImage) -> FloatArray:
     """Return (C, 24, 24): the fine structure of a few channels with equalized local contrast; 0 where invalid."""
     count = len(image.channels)
-    picked = sorted({round(place * (count - 1) / (_MAX_CHANNELS - 1)) for place in range(_MAX_CHANNELS)})
+    picked = sorted(
+        {
+            round(place * (count - 1) / (_MAX_CHANNELS - 1))
+            for place in range(_MAX_CHANNELS)
+        }
+    )
     valid: BoolArray = image.valid[picked]
     total, share = (
         adaptive_avg_pool2d(torch.from_numpy(planes.astype(np.float64)), _SIDE).numpy()
@@ -107,7 +123,9 @@ def thumbnail(image: SensorImage) -> FloatArray:
     return equal
 
 
-def near_duplicates(samples: Sequence[Sample], thumbs: Sequence[FloatArray]) -> NearDuplicates:
+def near_duplicates(
+    samples: Sequence[Sample], thumbs: Sequence[FloatArray]
+) -> NearDuplicates:
     """Return each image with a near-duplicate in another split, and the nearest one."""
     if len(samples) < 3 or len({sample.split for sample in samples}) < 2:
         return []
@@ -115,14 +133,18 @@ def near_duplicates(samples: Sequence[Sample], thumbs: Sequence[FloatArray]) -> 
     mean = whole.mean(axis=0).ravel()
     some = whole.reshape(len(whole), -1)[:: max(len(whole) // 1000, 1)] - mean
     # (K, C · 24 · 24): directions that many images share, such as the shapes of a sonar's fan
-    common = np.linalg.svd(some, full_matrices=False)[2][: min(_MAX_COMMON, len(whole) // _MAX_COMMON)]
+    common = np.linalg.svd(some, full_matrices=False)[2][
+        : min(_MAX_COMMON, len(whole) // _MAX_COMMON)
+    ]
 
     def own(planes: FloatArray) -> FloatArray:
         """Return (N, D) unit vectors: each image without the common structure."""
         flat = planes.reshape(len(planes), -1) - mean
         flat -= (flat @ common.T) @ common
         length = np.linalg.norm(flat, axis=1, keepdims=True)
-        unit: FloatArray = np.where(length > 0.05 * np.sqrt(flat.shape[1]), flat / np.maximum(length, 1e-9), 0)
+        unit: FloatArray = np.where(
+            length > 0.05 * np.sqrt(flat.shape[1]), flat / np.maximum(length, 1e-9), 0
+        )
         return unit  # 0 for a plane without structure
 
     flat = own(whole)
@@ -136,7 +158,10 @@ def near_duplicates(samples: Sequence[Sample], thumbs: Sequence[FloatArray]) -> 
             alike[splits[rows, None] == splits] = 0
             nearest = alike.argmax(axis=1)
             better = alike.max(axis=1) > best[rows]
-            best[rows[better]], partner[rows[better]] = alike.max(axis=1)[better], nearest[better]
+            best[rows[better]], partner[rows[better]] = (
+                alike.max(axis=1)[better],
+                nearest[better],
+            )
     pairs: dict[tuple[int, int], float] = {}
     for i in np.flatnonzero(best >= MIN_CORRELATION).tolist():
         pair = (min(i, int(partner[i])), max(i, int(partner[i])))

@@ -64,7 +64,12 @@ Block = str | Code | list[str] | Figure | Table | FigureGrid
 """A paragraph, code, a list of texts, a picture, a table, or several pictures."""
 
 
-def write_sections(out: Path | str, title: str, summary: str, sections: Iterable[tuple[str, Sequence[Block]]]) -> Path:
+def write_sections(
+    out: Path | str,
+    title: str,
+    summary: str,
+    sections: Iterable[tuple[str, Sequence[Block]]],
+) -> Path:
     """Write a page of sections, (heading, blocks) each; all texts are escaped, and sections without blocks left out.
 
     Raises:
@@ -78,7 +83,11 @@ def write_sections(out: Path | str, title: str, summary: str, sections: Iterable
         lstrip_blocks=True,
     )
     environment.filters["data_uri"] = _data_uri
-    shown = [(heading, [(type(one).__name__, one) for one in blocks]) for heading, blocks in sections if blocks]
+    shown = [
+        (heading, [(type(one).__name__, one) for one in blocks])
+        for heading, blocks in sections
+        if blocks
+    ]
     page = environment.get_template("page.html.j2").render(
         title=title, summary=summary, sections=shown, version=simmat.__version__
     )

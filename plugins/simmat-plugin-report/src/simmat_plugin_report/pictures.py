@@ -15,13 +15,25 @@ from simmat.data.dataset import Dataset
 from simmat.data.instances import Annotation, Instance, class_map, region_from_mask
 from simmat.data.pipeline import Pipeline, PreparedImage, restore_logits
 from simmat.data.samples import Sample
-from simmat.drawing.display import PictureArray, display_channels, display_rgb, display_style, stretch
+from simmat.drawing.display import (
+    PictureArray,
+    display_channels,
+    display_rgb,
+    display_style,
+    stretch,
+)
 from simmat.drawing.found import draw_classes, draw_objects
 from simmat.drawing.overlay import WHITE, Canvas, Colour, draw_overlay
 from simmat.evaluation import MAX_CLICKS, ObjectScore
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
-from simmat.predictor import EncodedImage, EverythingSettings, Predictor, encode_image, find_objects
+from simmat.predictor import (
+    EncodedImage,
+    EverythingSettings,
+    Predictor,
+    encode_image,
+    find_objects,
+)
 from simmat.types import BoolArray, Channel, Prompt, SensorImage, Window
 from simmat_plugin_report.documents import ExamplePrediction, Pictures, Rank
 
@@ -67,7 +79,9 @@ def draw_examples(
     views: list[Pictures] = []
     dense: list[Pictures] = []
     for name in dict.fromkeys(score.sample for _, score in chosen):
-        places = [place for place, (_, score) in enumerate(chosen) if score.sample == name]
+        places = [
+            place for place, (_, score) in enumerate(chosen) if score.sample == name
+        ]
         image = dataset.image(by_id[name])
         label = dataset.label(by_id[name], image)
         prepared = pipeline(image)
@@ -79,10 +93,24 @@ def draw_examples(
             views.append((name, _view(bundle, image, encoded.prepared)))
         if bundle.spec.dense is not None and len(dense) < PICTURES // 2:
             first = label.regions[chosen[places[0]][1].region].window
-            if pipeline is not bundle.pipeline:  # without clicks, use the pipeline of prediction
-                encoded = encode_image(bundle.model, bundle.pipeline(image), bundle.spec.dense)
-            dense.append((name, _dense(bundle, dataset, bundle.spec.dense, image, label, encoded, first)))
-    return tuple(examples[place] for place in sorted(examples)), tuple(views), tuple(dense)
+            # without clicks, use the pipeline of prediction
+            if pipeline is not bundle.pipeline:
+                encoded = encode_image(
+                    bundle.model, bundle.pipeline(image), bundle.spec.dense
+                )
+            dense.append(
+                (
+                    name,
+                    _dense(
+                        bundle, dataset, bundle.spec.dense, image, label, encoded, first
+                    ),
+                )
+            )
+    return (
+        tuple(examples[place] for place in sorted(examples)),
+        tuple(views),
+        tuple(dense),
+    )
 
 
 def _example(
@@ -95,18 +123,43 @@ def _example(
 ) -> ExamplePrediction:
     region = label.regions[score.region]
     truth = region.mask(label.size_hw)
-    x, y = (max(value, 0.0) for value in score.click_xy)  # a click can be left of the centre of the first pixel
+    # a click can be left of the centre of the first pixel
+    x, y = (max(value, 0.0) for value in score.click_xy)
     mask = _clicked(encoded, x, y)
     found = region_from_mask(mask, None)
-    box = region.window if found is None or found.area >= 4 * region.area else region.window.enclosing(found.window)
-    window = _around(box, max(3 * max(box.size_hw), max(image.size_hw) // 3, min(64, *image.size_hw)), image.size_hw)
+    box = (
+        region.window
+        if found is None or found.area >= 4 * region.area
+        else region.window.enclosing(found.window)
+    )
+    window = _around(
+        box,
+        max(3 * max(box.size_hw), max(image.size_hw) // 3, min(64, *image.size_hw)),
+        image.size_hw,
+    )
     (height, width), inside = window.size_hw, window.slices
-    xy = (min(max(x - window.x0, 0.0), width - 1.0), min(max(y - window.y0, 0.0), height - 1.0))
-    click, picture, size_wh = Prompt.points([xy]), display_rgb(image)[inside], _picture_wh(width, height)
+    xy = (
+        min(max(x - window.x0, 0.0), width - 1.0),
+        min(max(y - window.y0, 0.0), height - 1.0),
+    )
+    click, picture, size_wh = (
+        Prompt.points([xy]),
+        display_rgb(image)[inside],
+        _picture_wh(width, height),
+    )
 
     def compared(mask: BoolArray) -> bytes:
         ignore = label.ignore[inside]
-        return _jpeg(draw_comparison(picture, truth[inside], mask[inside], click, ignore=ignore, size_wh=size_wh))
+        return _jpeg(
+            draw_comparison(
+                picture,
+                truth[inside],
+                mask[inside],
+                click,
+                ignore=ignore,
+                size_wh=size_wh,
+            )
+        )
 
     return ExamplePrediction(
         rank=rank,
@@ -121,7 +174,9 @@ def _example(
 def _clicked(encoded: EncodedImage, x: float, y: float) -> BoolArray:
     """Return the (H, W) mask of one click."""
     logits = encoded.decode([Prompt.points([(x, y)])]).logits[:, :1].float()
-    mask: BoolArray = (restore_logits(logits, encoded.prepared.letterbox)[0, 0] > 0).cpu().numpy()
+    mask: BoolArray = (
+        (restore_logits(logits, encoded.prepared.letterbox)[0, 0] > 0).cpu().numpy()
+    )
     return mask
 
 
@@ -155,27 +210,51 @@ def _jpeg(picture: Image.Image) -> bytes:
 
 
 def _fitted(picture: PictureArray) -> bytes:
-    return _jpeg(draw_overlay(picture, size_wh=_picture_wh(picture.shape[1], picture.shape[0])))
+    return _jpeg(
+        draw_overlay(picture, size_wh=_picture_wh(picture.shape[1], picture.shape[0]))
+    )
 
 
-def _view(bundle: Bundle, image: SensorImage, prepared: PreparedImage) -> dict[str, bytes]:
+def _view(
+    bundle: Bundle, image: SensorImage, prepared: PreparedImage
+) -> dict[str, bytes]:
     """Draw the three planes that the foundation model gets in place of red, green and blue."""
     model, device = bundle.model, next(bundle.model.parameters()).device
     with torch.inference_mode():
-        planes, content = prepared.planes[None].to(device), prepared.content[None].to(device)
-        planes_seen = model.mat(planes) if model.output == "image" else model.mat(planes, content)[0]
-        fixed = torch.einsum("kc,bchw->bkhw", torch.tensor(bundle.spec.zero_shot, device=device), planes)
+        planes, content = (
+            prepared.planes[None].to(device),
+            prepared.content[None].to(device),
+        )
+        planes_seen = (
+            model.mat(planes)
+            if model.output == "image"
+            else model.mat(planes, content)[0]
+        )
+        fixed = torch.einsum(
+            "kc,bchw->bkhw", torch.tensor(bundle.spec.zero_shot, device=device), planes
+        )
     height, width = prepared.letterbox.scaled_hw
     mean, std = (
         np.asarray(numbers, np.float32)[:, None, None]
-        for numbers in (bundle.parts.foundation.pixel_mean, bundle.parts.foundation.pixel_std)
+        for numbers in (
+            bundle.parts.foundation.pixel_mean,
+            bundle.parts.foundation.pixel_std,
+        )
     )
     drawn = {"the sensor image, as shown to people": _fitted(display_rgb(image))}
-    for title, tensor in (("what the untuned model would get", fixed), ("what the tuned model gets", planes_seen)):
-        values = (tensor[0, :, :height, :width].float().cpu().numpy() * std + mean).astype(np.float32)
-        flat = values.reshape(1, -1)  # (1, 3 * height * width): stretched together, to keep colours
+    for title, tensor in (
+        ("what the untuned model would get", fixed),
+        ("what the tuned model gets", planes_seen),
+    ):
+        values = (
+            tensor[0, :, :height, :width].float().cpu().numpy() * std + mean
+        ).astype(np.float32)
+        # (1, 3 * height * width): stretched together, to keep colours
+        flat = values.reshape(1, -1)
         stretched = stretch(flat, np.isfinite(flat)).reshape(values.shape)
-        drawn[title] = _fitted(np.rint(stretched * 255).astype(np.uint8).transpose(1, 2, 0))
+        drawn[title] = _fitted(
+            np.rint(stretched * 255).astype(np.uint8).transpose(1, 2, 0)
+        )
     return drawn
 
 
@@ -206,9 +285,16 @@ def _dense(
         "found objects": drawn([one.instance for one in best_first]),
     }
     if dataset.has_classes and (chances := encoded.class_map()) is not None:
-        maps = {"true classes": class_map(label), "class map": np.asarray(dense.label_values)[chances.argmax(axis=0)]}
+        maps = {
+            "true classes": class_map(label),
+            "class map": np.asarray(dense.label_values)[chances.argmax(axis=0)],
+        }
         for title, labels in maps.items():
-            found[title] = _fitted(np.asarray(draw_classes(picture, labels, (0,) if dense.background else ())))
+            found[title] = _fitted(
+                np.asarray(
+                    draw_classes(picture, labels, (0,) if dense.background else ())
+                )
+            )
     return found
 
 
@@ -246,7 +332,11 @@ def draw_comparison(
     canvas.image = canvas.image.convert("L").convert("RGB")
     true, found = canvas.scaled(truth), canvas.scaled(prediction)
     scored = np.True_ if ignore is None else ~canvas.scaled(ignore)
-    for region, colour in ((true & found, HIT), (true & ~found, MISS), (found & ~true, FALSE_ALARM)):
+    for region, colour in (
+        (true & found, HIT),
+        (true & ~found, MISS),
+        (found & ~true, FALSE_ALARM),
+    ):
         canvas.tint(region & scored, colour, _ALPHA)
     canvas.outline(true, WHITE)
     if prompt is not None:

@@ -50,7 +50,12 @@ _IN_EVERY_RUN = ("modality", "data", "out")
 _FEW_IMAGES, _FEW_OBJECTS = 20, 10
 """A class with fewer is rare; so is one with less than a quarter of the mean over classes."""
 _MANY_MISSED = 0.25
-_MISTAKES = {"objects": "", "missed": "missed", "extra": "extra", "wrong_class": "of a wrong class"}
+_MISTAKES = {
+    "objects": "",
+    "missed": "missed",
+    "extra": "extra",
+    "wrong_class": "of a wrong class",
+}
 """Keys of the mistakes in an image, and what each is called."""
 
 
@@ -59,14 +64,20 @@ def summary_of(run: RunView) -> str:
     spec, report, found = run.spec, run.report, run.analysis
     said = f"{spec.mat} and {spec.tune} on {spec.foundation}, step {run.step}"
     if report is not None:
-        said += f" of {report.steps}" if run.steps_done >= report.steps else f", {_steps_of(run, report)}"
+        said += (
+            f" of {report.steps}"
+            if run.steps_done >= report.steps
+            else f", {_steps_of(run, report)}"
+        )
         said += f", trained on {plural(report.train_images, 'image')} in {duration(report.seconds)}"
     if found is not None:
         said += f". With one click per object, its mean IoU is {miou(found.scores):.3f} on {scored_images(found)}"
         if found.zero_shot and len(found.zero_shot) == len(found.scores):
             said += f"; that of the untuned model is {miou(found.zero_shot):.3f}"
     if run.step == 0 and run.steps_done:
-        validated = any(record.get("kind") == "val" and record["step"] > 0 for record in run.records)
+        validated = any(
+            record.get("kind") == "val" and record["step"] > 0 for record in run.records
+        )
         said += f". Step 0 was kept: no later step was {'better' if validated else 'scored'} on validation"
     return f"{said}. {spec.card.notes}".strip()
 
@@ -103,7 +114,12 @@ def _scores(found: Analysis, *, chosen: bool) -> Iterator[Block]:
         for title, value in tuned.items()
         if {value, untuned.get(title, NONE)} != {NONE}
     ]
-    yield Table(head, rows, 1, {(0, len(head) - 1)} if not zero or miou(objects) >= miou(zero) else {(0, 1)})
+    yield Table(
+        head,
+        rows,
+        1,
+        {(0, len(head) - 1)} if not zero or miou(objects) >= miou(zero) else {(0, 1)},
+    )
     said = f"{plural(len(objects), 'object')} in {scored_images(found)}."
     if len(objects) != len(found.scores):
         said = (
@@ -129,10 +145,14 @@ def _scores(found: Analysis, *, chosen: bool) -> Iterator[Block]:
 def advice(run: RunView, found: Analysis) -> Iterator[str]:
     """Yield what to change, what helps most first."""
     yield from _advice_on_steps(run, found)
-    if run.config.data.is_relative_to(run.config.out):  # no labels, but the answers of a teacher
+    # no labels, but the answers of a teacher
+    if run.config.data.is_relative_to(run.config.out):
         return
     yield from _advice_on_labels(run, found)
-    recipe, config = run.report.recipe if run.report is not None else {}, run.config.model_dump(mode="json")
+    recipe, config = (
+        run.report.recipe if run.report is not None else {},
+        run.config.model_dump(mode="json"),
+    )
     other = [
         f"{name} is {setting(config[name])}, by default {setting(recipe[name])}"
         for name in recipe
@@ -144,8 +164,14 @@ def advice(run: RunView, found: Analysis) -> Iterator[str]:
             "defaults, then compare: simmat report RUN1 RUN2."
         )
     side, size = run.spec.image_side or 0, run.spec.image_size
-    areas = [split.area_px[0] for split in (found.data_report.splits if found.data_report else ()) if split.area_px]
-    if side > MAX_DOWNSCALE * size and (not areas or min(areas) < (SMALL_SIDE * side / size) ** 2):
+    areas = [
+        split.area_px[0]
+        for split in (found.data_report.splits if found.data_report else ())
+        if split.area_px
+    ]
+    if side > MAX_DOWNSCALE * size and (
+        not areas or min(areas) < (SMALL_SIDE * side / size) ** 2
+    ):
         yield (
             f"Images of {side} pixels are shrunk to {size}, which loses small objects: train with --crop {size}, or "
             "with a larger --image-size."
@@ -154,7 +180,11 @@ def advice(run: RunView, found: Analysis) -> Iterator[str]:
 
 def _advice_on_steps(run: RunView, found: Analysis) -> Iterator[str]:
     steps = run.report.steps if run.report is not None else run.steps_done
-    validated = [int(record["step"]) for record in run.records if record.get("kind") == "val" and record["step"]]
+    validated = [
+        int(record["step"])
+        for record in run.records
+        if record.get("kind") == "val" and record["step"]
+    ]
     longer = f"--steps {2 * steps}"
     if run.running or not validated:
         return
@@ -162,7 +192,10 @@ def _advice_on_steps(run: RunView, found: Analysis) -> Iterator[str]:
         yield f"No later step was better than step 0: use another rate (--lr), or train longer ({longer})."
     elif run.step == validated[-1]:
         yield f"The last validation was the best, so more steps may help: train longer ({longer})."
-    objects, missed = (sum(one.get(key, 0) for one in found.mistakes.values()) for key in ("objects", "missed"))
+    objects, missed = (
+        sum(one.get(key, 0) for one in found.mistakes.values())
+        for key in ("objects", "missed")
+    )
     if objects and missed / objects >= _MANY_MISSED:
         yield (
             f"Without clicks, {missed} of {plural(objects, 'object')} are missed. This takes more steps and images "
@@ -175,15 +208,22 @@ def _advice_on_labels(run: RunView, found: Analysis) -> Iterator[str]:
         yield f"The training had {plural(run.report.train_images, 'image')}: label more, with simmat annotate DIR."
     splits = found.data_report.splits if found.data_report is not None else ()
     classes = next((split.classes for split in splits if split.name == "train"), {})
-    ious = {value: [score.iou for score in found.scores if score.class_id == value] for value in classes}
+    ious = {
+        value: [score.iou for score in found.scores if score.class_id == value]
+        for value in classes
+    }
     enough = max(_FEW_OBJECTS, sum(classes.values()) / max(len(classes), 1) / 4)
     poor = [
         value
         for value, count in sorted(classes.items(), key=lambda item: item[1])
-        if count < enough and (not ious[value] or fmean(ious[value]) < miou(found.scores))
+        if count < enough
+        and (not ious[value] or fmean(ious[value]) < miou(found.scores))
     ]
     if poor:
-        said = [f"class {class_title(one, found.class_names)} ({plural(classes[one], 'object')})" for one in poor]
+        said = [
+            f"class {class_title(one, found.class_names)} ({plural(classes[one], 'object')})"
+            for one in poor
+        ]
         yield f"Label more of what is rare in the training images: {', '.join(said[:8])}."
 
 
@@ -192,7 +232,10 @@ def worst_images(found: Analysis) -> Iterator[Block]:
     scores: dict[str, list[ObjectScore]] = {}
     for score in found.scores:
         scores.setdefault(score.sample, []).append(score)
-    names = sorted({**scores, **found.mistakes}, key=lambda name: _quality(scores.get(name), found.mistakes.get(name)))
+    names = sorted(
+        {**scores, **found.mistakes},
+        key=lambda name: _quality(scores.get(name), found.mistakes.get(name)),
+    )
     without = ("without clicks",) if found.mistakes else ()
     rows = [
         (
@@ -204,16 +247,33 @@ def worst_images(found: Analysis) -> Iterator[Block]:
         )
         for name in names[:MAX_IMAGES]
     ]
-    yield Table(("image", "after one click", *without, "objects", "mean IoU"), rows, 2 + len(without), tall=True)
-    said = f"The worst {MAX_IMAGES} of {len(names):,} images. " if len(names) > MAX_IMAGES else ""
+    yield Table(
+        ("image", "after one click", *without, "objects", "mean IoU"),
+        rows,
+        2 + len(without),
+        tall=True,
+    )
+    said = (
+        f"The worst {MAX_IMAGES} of {len(names):,} images. "
+        if len(names) > MAX_IMAGES
+        else ""
+    )
     said += f"A mask with an IoU below {_WRONG_IOU:g} is too large or too small if its area is a quarter off or more"
-    yield said + ("; without clicks an object counts as found from an IoU of 0.5 on." if without else ".")
+    yield said + (
+        "; without clicks an object counts as found from an IoU of 0.5 on."
+        if without
+        else "."
+    )
 
 
-def _quality(scores: Sequence[ObjectScore] | None, mistakes: Mapping[str, int] | None) -> float:
+def _quality(
+    scores: Sequence[ObjectScore] | None, mistakes: Mapping[str, int] | None
+) -> float:
     """Return the mean of the mean IoU and of the F1 with classes of an image, as far as it has them; else 1."""
     found = [miou(scores)] if scores else []
-    objects, missed, extra, wrong_class = ((mistakes or {}).get(key, 0) for key in _MISTAKES)
+    objects, missed, extra, wrong_class = (
+        (mistakes or {}).get(key, 0) for key in _MISTAKES
+    )
     if objects or extra:
         hits = objects - missed
         found.append(2 * (hits - wrong_class) / max(2 * hits + missed + extra, 1))
@@ -226,15 +286,28 @@ def _after_click(scores: Sequence[ObjectScore]) -> str:
     for score in scores:
         ratio = 1.0 if score.area_ratio is None else score.area_ratio
         if score.iou < _WRONG_IOU:
-            counts["too large" if ratio >= 1.25 else "too small" if ratio <= 0.75 else "inexact"] += 1
-    return ", ".join(f"{count} {what}" if len(scores) > 1 else what for what, count in counts.most_common())
+            counts[
+                "too large"
+                if ratio >= 1.25
+                else "too small"
+                if ratio <= 0.75
+                else "inexact"
+            ] += 1
+    return ", ".join(
+        f"{count} {what}" if len(scores) > 1 else what
+        for what, count in counts.most_common()
+    )
 
 
 def _mistakes_text(mistakes: Mapping[str, int] | None) -> str:
     """Return what is wrong with the objects found without clicks: "1 missed, 2 extra"; "" if nothing is."""
     if mistakes is None:
         return NONE
-    return ", ".join(f"{mistakes[key]} {what}" for key, what in _MISTAKES.items() if what and mistakes.get(key))
+    return ", ".join(
+        f"{mistakes[key]} {what}"
+        for key, what in _MISTAKES.items()
+        if what and mistakes.get(key)
+    )
 
 
 def _predictions(run: RunView, found: Analysis) -> Iterator[Block]:
@@ -242,16 +315,41 @@ def _predictions(run: RunView, found: Analysis) -> Iterator[Block]:
         yield "Pictures are drawn when the training ends; simmat report RUN draws those of the best bundle so far."
         return
     drawn: list[Figure] = []
-    before = {(one.sample, one.region): f"untuned: IoU {one.iou:.3f}" for one in found.zero_shot or ()}
+    before = {
+        (one.sample, one.region): f"untuned: IoU {one.iou:.3f}"
+        for one in found.zero_shot or ()
+    }
     for one, score in [(one, one.score) for one in found.examples]:
-        kind = "" if score.class_id is None else f", class {class_title(score.class_id, found.class_names)}"
+        kind = (
+            ""
+            if score.class_id is None
+            else f", class {class_title(score.class_id, found.class_names)}"
+        )
         own = calibrated(run.spec.calibration, "click", score.predicted_iou)
         words = f"{one.rank}: IoU {score.iou:.3f}, predicted {own:.3f}. {score.sample}{kind}"
         drawn.append(Figure(one.sensor, f"{words}: sensor image with the click", words))
         if one.untuned is not None:
-            drawn.append(Figure(one.untuned, f"{words}: untuned", before.get((score.sample, score.region), "untuned")))
-        drawn.append(Figure(one.error, f"{words}: truth and error", f"{score.area} px; shown: {one.display}"))
-    legend = {HIT: "hit", MISS: "missed", FALSE_ALARM: "false alarm", WHITE: "outline of the truth", POSITIVE: "click"}
+            drawn.append(
+                Figure(
+                    one.untuned,
+                    f"{words}: untuned",
+                    before.get((score.sample, score.region), "untuned"),
+                )
+            )
+        drawn.append(
+            Figure(
+                one.error,
+                f"{words}: truth and error",
+                f"{score.area} px; shown: {one.display}",
+            )
+        )
+    legend = {
+        HIT: "hit",
+        MISS: "missed",
+        FALSE_ALARM: "false alarm",
+        WHITE: "outline of the truth",
+        POSITIVE: "click",
+    }
     yield FigureGrid(drawn, list(legend.items()), len(drawn) // len(found.examples))
 
 
@@ -264,7 +362,9 @@ def _groups(found: Analysis) -> Iterator[Block]:
         if own:
             untuned = (f"{miou(base):.3f}",) if zero else ()
             change = (signed(difference(own, base), "\n"),) if zero else ()
-            tables.setdefault(what, []).append((name, str(len(own)), *untuned, f"{miou(own):.3f}", *change))
+            tables.setdefault(what, []).append(
+                (name, str(len(own)), *untuned, f"{miou(own):.3f}", *change)
+            )
     middle = ("zero-shot", "tuned", "difference") if zero else ("tuned",)
     for what, rows in tables.items():
         yield Table((what, "objects", *middle), rows, 1)
@@ -280,15 +380,28 @@ def _without_clicks(run: RunView, found: Analysis) -> Iterator[Block]:
     for sample, pictures in found.dense:
         wrong = _mistakes_text(found.mistakes.get(sample))
         for name, picture in pictures.items():
-            words = f"{name}: {sample}" + (f"; {wrong} in the image" if name == "found objects" and wrong else "")
+            words = f"{name}: {sample}" + (
+                f"; {wrong} in the image" if name == "found objects" and wrong else ""
+            )
             drawn.append(Figure(picture, words, words))
-    classes = [value for value in (run.spec.dense.classes if run.spec.dense else ()) if value is not None]
+    classes = [
+        value
+        for value in (run.spec.dense.classes if run.spec.dense else ())
+        if value is not None
+    ]
     yield FigureGrid(
-        drawn, [(class_colour(one), f"class {class_title(one, found.class_names)}") for one in classes[:MAX_CLASSES]]
+        drawn,
+        [
+            (class_colour(one), f"class {class_title(one, found.class_names)}")
+            for one in classes[:MAX_CLASSES]
+        ],
     )
     if found.class_iou:
         titles = {0: "background", **found.class_names}
-        rows = [(class_title(one, titles), shown(iou)) for one, iou in list(found.class_iou.items())[:MAX_CLASSES]]
+        rows = [
+            (class_title(one, titles), shown(iou))
+            for one, iou in list(found.class_iou.items())[:MAX_CLASSES]
+        ]
         yield Table(("class map", "IoU"), rows, 1)
 
 
@@ -303,9 +416,18 @@ def _transfer_layer(run: RunView, found: Analysis) -> Iterator[Block]:
         "foundation model takes for red, green and blue. They need not look natural to be useful. Each picture is "
         "stretched from the 2nd to the 98th percentile of its three planes together."
     )
-    pictures = [(sample, title, picture) for sample, views in found.views for title, picture in views.items()]
+    pictures = [
+        (sample, title, picture)
+        for sample, views in found.views
+        for title, picture in views.items()
+    ]
     yield FigureGrid(
-        [Figure(picture, f"{title}: {name}", f"{title} ({name})") for name, title, picture in pictures], (), 3
+        [
+            Figure(picture, f"{title}: {name}", f"{title} ({name})")
+            for name, title, picture in pictures
+        ],
+        (),
+        3,
     )
 
 
@@ -318,7 +440,9 @@ def _channel_importance(run: RunView, found: Analysis) -> Iterator[Block]:
     rows = []
     for one in found.ablations:
         names = " to ".join(dict.fromkeys((one.channels[0], one.channels[-1])))
-        rows.append((names, f"{one.miou:.3f}", signed((one.miou - one.base, one.interval))))
+        rows.append(
+            (names, f"{one.miou:.3f}", signed((one.miou - one.base, one.interval)))
+        )
     yield Table(("without", "mIoU", "change"), rows, 1)
     first = found.ablations[0]
     yield (
@@ -337,24 +461,37 @@ def _data(run: RunView, found: Analysis) -> Iterator[Block]:
         yield list(dict.fromkeys(noted))
     elif report is not None:
         yield "Nothing was found wrong with the files."
-    yield Code(f"simmat data check {shlex.quote(found.data)} --modality {shlex.quote(run.spec.modality)}")
+    yield Code(
+        f"simmat data check {shlex.quote(found.data)} --modality {shlex.quote(run.spec.modality)}"
+    )
 
 
 def _usage(run: RunView) -> Iterator[Block]:
     """Yield commands and Python code that use the bundle."""
     found, quoted = run.analysis, shlex.quote(str(run.bundle))
     files = found.example if found is not None else {}
-    x, y = (round(v) for v in found.example_xy) if found is not None and files else (320, 240)
+    x, y = (
+        (round(v) for v in found.example_xy)
+        if found is not None and files
+        else (320, 240)
+    )
     file: Any = next(iter(files.values()), "IMAGE")
     image = shlex.quote(file)
     if len(files) > 1 or len(modality_parts(run.spec.modality)) > 1:
-        image = " ".join(f"--source {shlex.quote(f'{n}={f}')}" for n, f in files.items()) or "--source NAME=FILE …"
+        image = (
+            " ".join(f"--source {shlex.quote(f'{n}={f}')}" for n, f in files.items())
+            or "--source NAME=FILE …"
+        )
         file = dict(files) or file
     every = run.spec.dense is not None
     yield Code(
         f"simmat bundle show {quoted}\n"
         f"simmat predict {quoted} {image} --point {x},{y} --out masks\n"
-        + (f"simmat predict {quoted} FOLDER --everything --out masks\n" if every else "")
+        + (
+            f"simmat predict {quoted} FOLDER --everything --out masks\n"
+            if every
+            else ""
+        )
         + f"simmat eval {quoted} --data {shlex.quote(str(run.config.data))}\n"
         f"simmat bundle push {quoted} my-model.safetensors"
     )
@@ -365,15 +502,23 @@ def _usage(run: RunView) -> Iterator[Block]:
         f"found = model.predict([({x}, {y})])  # x, y of a click on the object, in pixels of the image\n"
         "print(found.score)  # predicted IoU\n"
         "print(found.mask.shape, found.mask.sum())  # (height, width) of bool, pixels of the object"
-        + ("\nfor one in model.segment_everything():\n    print(one.score, one.instance.box_xyxy)" if every else "")
+        + (
+            "\nfor one in model.segment_everything():\n    print(one.score, one.instance.box_xyxy)"
+            if every
+            else ""
+        )
     )
 
 
 def settings_blocks(run: RunView) -> Iterator[Block]:
     """Yield the settings that differ from their defaults, and what the run took."""
-    defaults = as_json({name: field.default for name, field in TrainConfig.model_fields.items()})
+    defaults = as_json(
+        {name: field.default for name, field in TrainConfig.model_fields.items()}
+    )
     report = run.report
-    defaults |= TrainConfig.with_current_keys(report.recipe) if report is not None else {}
+    defaults |= (
+        TrainConfig.with_current_keys(report.recipe) if report is not None else {}
+    )
     rows = [
         (name, setting(value), "" if name in _IN_EVERY_RUN else setting(defaults[name]))
         for name, value in run.config.model_dump(mode="json").items()

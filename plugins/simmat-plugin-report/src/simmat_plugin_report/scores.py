@@ -28,7 +28,14 @@ from simmat.evaluation import SIZES, ObjectScore, Scores, mean_interval
 from simmat.plugins.registry import installed
 from simmat_plugin_report.documents import Analysis, RunView
 from simmat_plugin_report.page import Block, Figure, Table
-from simmat_plugin_report.plots import COLOURS, PALETTE, curves_figure, figure_bytes, new_figure, style_axes
+from simmat_plugin_report.plots import (
+    COLOURS,
+    PALETTE,
+    curves_figure,
+    figure_bytes,
+    new_figure,
+    style_axes,
+)
 
 Objects = Sequence[ObjectScore]
 Change = tuple[float, tuple[float, float] | None]
@@ -74,10 +81,14 @@ def difference(objects: Objects, base: Objects) -> Change | None:
     before = {(score.sample, score.region): score.iou for score in base}
     images: dict[str, list[float]] = {}
     for score in common(objects, base):
-        images.setdefault(score.sample, []).append(score.iou - before[score.sample, score.region])
+        images.setdefault(score.sample, []).append(
+            score.iou - before[score.sample, score.region]
+        )
     if not images:
         return None
-    return fmean(value for image in images.values() for value in image), mean_interval(images.values())
+    return fmean(value for image in images.values() for value in image), mean_interval(
+        images.values()
+    )
 
 
 def signed(change: Change | float | None, separator: str = " ") -> str:
@@ -85,7 +96,9 @@ def signed(change: Change | float | None, separator: str = " ") -> str:
     if change is None:
         return NONE
     value, interval = change if isinstance(change, tuple) else (change, None)
-    return f"{value:+.3f}" + ("" if interval is None else separator + "[{:+.3f}, {:+.3f}]".format(*interval))
+    return f"{value:+.3f}" + (
+        "" if interval is None else separator + "[{:+.3f}, {:+.3f}]".format(*interval)
+    )
 
 
 def metric_texts(objects: Objects) -> dict[str, str]:
@@ -93,11 +106,17 @@ def metric_texts(objects: Objects) -> dict[str, str]:
     if not objects:
         return {}
     summary = Scores(tuple(objects)).summary()
-    metrics = {spec.name: spec.description for spec in installed().all("metric") if spec.name in objects[0].metrics}
+    metrics = {
+        spec.name: spec.description
+        for spec in installed().all("metric")
+        if spec.name in objects[0].metrics
+    }
     titles = {**_TITLES, **metrics, **_ALTERNATIVES}
     found = {title: shown(summary[key]) for key, title in titles.items()}
     for least in (0.5, 0.75, 0.9):
-        found[f"objects with IoU {least:g} or more"] = f"{np.mean([score.iou >= least for score in objects]):.0%}"
+        found[f"objects with IoU {least:g} or more"] = (
+            f"{np.mean([score.iou >= least for score in objects]):.0%}"
+        )
     return found
 
 
@@ -105,31 +124,59 @@ def shown(value: Any) -> str:
     """Return a metric or an interval as text."""
     if value is None:
         return NONE
-    return "{:.3f} to {:.3f}".format(*value) if isinstance(value, tuple) else f"{value:.3f}"
+    return (
+        "{:.3f} to {:.3f}".format(*value)
+        if isinstance(value, tuple)
+        else f"{value:.3f}"
+    )
 
 
 def unprompted_metrics(blocks: Mapping[str, Any]) -> dict[str, str]:
     """Return title -> value of each metric without prompts that a model has."""
-    values = {title: dict(blocks.get(block) or {}).get(key) for (block, key), title in UNPROMPTED.items()}
-    return {title: shown(value) for title, value in values.items() if isinstance(value, float)}
+    values = {
+        title: dict(blocks.get(block) or {}).get(key)
+        for (block, key), title in UNPROMPTED.items()
+    }
+    return {
+        title: shown(value)
+        for title, value in values.items()
+        if isinstance(value, float)
+    }
 
 
 def groups_of(models: Sequence[Objects], names: Mapping[int, str]) -> Iterator[Group]:
     """Yield the objects of each model by size, then by class where there are several, the most frequent classes."""
     for name, (low, high) in SIZES.items():
-        limit = f"from {math.isqrt(low)}² px" if high == math.inf else f"below {math.isqrt(int(high))}² px"
-        parts = [[score for score in objects if low <= score.area < high] for objects in models]
+        limit = (
+            f"from {math.isqrt(low)}² px"
+            if high == math.inf
+            else f"below {math.isqrt(int(high))}² px"
+        )
+        parts = [
+            [score for score in objects if low <= score.area < high]
+            for objects in models
+        ]
         if any(parts):
             yield "size", f"{name} ({limit})", parts
     counts = class_counts(models)
-    for value in sorted(dict(counts.most_common(MAX_CLASSES))) if len(counts) > 1 else ():
-        parts = [[score for score in objects if score.class_id == value] for objects in models]
+    for value in (
+        sorted(dict(counts.most_common(MAX_CLASSES))) if len(counts) > 1 else ()
+    ):
+        parts = [
+            [score for score in objects if score.class_id == value]
+            for objects in models
+        ]
         yield "class", class_title(value, names), parts
 
 
 def class_counts(models: Iterable[Objects]) -> Counter[int]:
     """Return the number of objects of each class over all models."""
-    return Counter(score.class_id for objects in models for score in objects if score.class_id is not None)
+    return Counter(
+        score.class_id
+        for objects in models
+        for score in objects
+        if score.class_id is not None
+    )
 
 
 def curves(runs: Mapping[str, RunView]) -> Figure:
@@ -138,15 +185,24 @@ def curves(runs: Mapping[str, RunView]) -> Figure:
         miou(found.zero_shot)
         for run in runs.values()
         for found in (run.trained, run.analysis)
-        if found and found.zero_shot and run.is_own(found) and len(found.zero_shot) == len(found.scores)
+        if found
+        and found.zero_shot
+        and run.is_own(found)
+        and len(found.zero_shot) == len(found.scores)
     ]
-    plot = figure_bytes(curves_figure({name: run.records for name, run in runs.items()}, zero_shot=zero))
+    plot = figure_bytes(
+        curves_figure({name: run.records for name, run in runs.items()}, zero_shot=zero)
+    )
     return Figure(plot, "Training loss and validation mIoU by step")
 
 
 def scored_images(found: Analysis) -> str:
     """Describe the scored images: "40 images of the val split of set"."""
-    some = "" if found.images == found.available else f" of {found.available}, spread evenly,"
+    some = (
+        ""
+        if found.images == found.available
+        else f" of {found.available}, spread evenly,"
+    )
     return f"{plural(found.images, 'image')}{some} of the {found.split} split of {Path(found.data).name}"
 
 
@@ -155,7 +211,10 @@ def setting(value: Any) -> str:
     if value is None:
         return "not set"
     if isinstance(value, dict):
-        return ", ".join(f"{key} = {setting(item)}" for key, item in value.items()) or "none"
+        return (
+            ", ".join(f"{key} = {setting(item)}" for key, item in value.items())
+            or "none"
+        )
     if isinstance(value, bool):
         return str(value).lower()
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
@@ -180,8 +239,17 @@ def confidence_blocks(run: RunView, found: Analysis) -> Iterator[Block]:
     pairs: dict[Kind, tuple[ScoredPredictions, ScoredPredictions]] = {}
     for kind, raw in confidence.items():
         after = calibrated_pairs(calibration, kind, raw)
-        pairs[kind] = raw, held_out(raw) if run.is_own(found) and after is not raw else after
-    head = ("score of", "number", "ECE before", *(["ECE after"] if calibration else []), "area of the risk")
+        pairs[kind] = (
+            raw,
+            held_out(raw) if run.is_own(found) and after is not raw else after,
+        )
+    head = (
+        "score of",
+        "number",
+        "ECE before",
+        *(["ECE after"] if calibration else []),
+        "area of the risk",
+    )
     yield Table(
         head,
         [
@@ -189,14 +257,21 @@ def confidence_blocks(run: RunView, found: Analysis) -> Iterator[Block]:
                 KINDS[kind],
                 f"{raw.weights.sum():,.0f}",
                 f"{calibration_error(raw):.3f}",
-                *([NONE if after is raw else f"{calibration_error(after):.3f}"] if calibration else []),
+                *(
+                    [NONE if after is raw else f"{calibration_error(after):.3f}"]
+                    if calibration
+                    else []
+                ),
                 f"{risk_area(raw):.3f}",
             )
             for kind, (raw, after) in pairs.items()
         ],
         1,
     )
-    yield Figure(_calibration_curves(pairs), "Reliability, and risk by coverage, of each kind of score")
+    yield Figure(
+        _calibration_curves(pairs),
+        "Reliability, and risk by coverage, of each kind of score",
+    )
     if calibration is None:
         yield "This bundle has no calibration: its scores are as the network gives them."
     elif run.is_own(found):
@@ -206,26 +281,39 @@ def confidence_blocks(run: RunView, found: Analysis) -> Iterator[Block]:
         )
 
 
-def _calibration_curves(pairs: Mapping[Kind, tuple[ScoredPredictions, ScoredPredictions]]) -> bytes:
+def _calibration_curves(
+    pairs: Mapping[Kind, tuple[ScoredPredictions, ScoredPredictions]],
+) -> bytes:
     figure = new_figure((6.2, 1.75 * len(pairs)))
     axes = figure.subplots(len(pairs), 2, squeeze=False)
     for (left, right), (kind, (raw, after)) in zip(axes, pairs.items(), strict=True):
         left.plot([0, 1], [0, 1], color=COLOURS["faint"], lw=1, ls=(0, (5, 3)))
-        shown = [(raw, PALETTE[1], "before"), *([] if after is raw else [(after, PALETTE[0], "after")])]
+        shown = [
+            (raw, PALETTE[1], "before"),
+            *([] if after is raw else [(after, PALETTE[0], "after")]),
+        ]
         for one, colour, label in shown:
             predicted, true, weights = reliability(one)
             area = 6 + 120 * weights / weights.sum()
-            left.scatter(predicted, true, area, color=colour, alpha=0.45, lw=0, clip_on=False)
+            left.scatter(
+                predicted, true, area, color=colour, alpha=0.45, lw=0, clip_on=False
+            )
             left.plot(predicted, true, color=colour, lw=1.3, label=label)
         coverage, risk = risk_coverage(raw)
         right.plot(coverage, risk, color=PALETTE[0], lw=1.5)
         left.set(xlim=(0, 1), ylim=(0, 1))
         right.set(xlim=(0, 1), ylim=(0, None))
         left.set_title(KINDS[kind], loc="left", fontsize=9, color=COLOURS["text"])
-        right.set_title("risk of the surest", loc="left", fontsize=9, color=COLOURS["text"])
+        right.set_title(
+            "risk of the surest", loc="left", fontsize=9, color=COLOURS["text"]
+        )
         for part in (left, right):
             style_axes(part)
     axes[0, 0].legend(fontsize=8, frameon=False, loc="upper left")
-    axes[-1, 0].set_xlabel("score (vertical: the truth)", fontsize=9, color=COLOURS["faint"])
-    axes[-1, 1].set_xlabel("share that is kept (vertical: 1 - truth)", fontsize=9, color=COLOURS["faint"])
+    axes[-1, 0].set_xlabel(
+        "score (vertical: the truth)", fontsize=9, color=COLOURS["faint"]
+    )
+    axes[-1, 1].set_xlabel(
+        "share that is kept (vertical: 1 - truth)", fontsize=9, color=COLOURS["faint"]
+    )
     return figure_bytes(figure)

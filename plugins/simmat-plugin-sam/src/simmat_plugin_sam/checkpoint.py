@@ -31,7 +31,9 @@ def read_checkpoint(path: Path) -> State:
     return read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
 
 
-def check_variant(state: Mapping[str, Tensor], spec: FoundationSpec, path: Path) -> None:
+def check_variant(
+    state: Mapping[str, Tensor], spec: FoundationSpec, path: Path
+) -> None:
     """Check that weights are those of a spec.
 
     Raises:
@@ -42,11 +44,18 @@ def check_variant(state: Mapping[str, Tensor], spec: FoundationSpec, path: Path)
             f"{path} is not a Segment Anything checkpoint: it has no tensor {_PATCH!r}; "
             + describe_other(state, "the .pth that segment-anything publishes")
         )
-    blocks = {match[1] for name in state if (match := re.match(r"image_encoder[.]blocks[.]([0-9]+)[.]", name))}
+    blocks = {
+        match[1]
+        for name in state
+        if (match := re.match(r"image_encoder[.]blocks[.]([0-9]+)[.]", name))
+    }
     found = (state[_PATCH].shape[0], len(blocks))
     if found == (spec.options["dim"], spec.options["depth"]):
         return
-    names = {(other.options["dim"], other.options["depth"]): other.name for other in VIT_MODELS}
+    names = {
+        (other.options["dim"], other.options["depth"]): other.name
+        for other in VIT_MODELS
+    }
     what = names.get(found, f"an unknown SAM of width {found[0]} and depth {found[1]}")
     advice = f"; use --foundation {names[found]}" if found in names else ""
     raise WeightsError(f"{path}: this is {what}, expected {spec.name}{advice}")
@@ -67,15 +76,22 @@ def fit_state(state: Mapping[str, Tensor], model: nn.Module, where: str) -> Stat
         WeightsError: a tensor is missing, unknown, not a float, or of a shape that cannot be fitted.
     """
     wanted = model.state_dict()
-    differences = {"missing": wanted.keys() - state.keys(), "unknown": state.keys() - wanted.keys()}
+    differences = {
+        "missing": wanted.keys() - state.keys(),
+        "unknown": state.keys() - wanted.keys(),
+    }
     problems = [
-        f"{len(names)} tensors {word} ({', '.join(sorted(names)[:3])}…)" for word, names in differences.items() if names
+        f"{len(names)} tensors {word} ({', '.join(sorted(names)[:3])}…)"
+        for word, names in differences.items()
+        if names
     ]
     fitted: State = {}
     for name in sorted(wanted.keys() & state.keys()):
         tensor = _fit(name, state[name], tuple(wanted[name].shape), model)
         if tuple(tensor.shape) != tuple(wanted[name].shape):
-            problems.append(f"{name} has shape {tuple(tensor.shape)}, needs {tuple(wanted[name].shape)}")
+            problems.append(
+                f"{name} has shape {tuple(tensor.shape)}, needs {tuple(wanted[name].shape)}"
+            )
         elif not tensor.is_floating_point():
             problems.append(f"{name} is {tensor.dtype}, needs a float")
         else:
@@ -96,16 +112,23 @@ def random_state(model: nn.Module, seed: int) -> State:
     state: State = {}
     for full, tensor in model.state_dict().items():
         prefix, _, name = full.rpartition(".")
-        state[full] = _random_tensor(model.get_submodule(prefix), name, tensor, generator)
+        state[full] = _random_tensor(
+            model.get_submodule(prefix), name, tensor, generator
+        )
     return state
 
 
-def _random_tensor(module: nn.Module, name: str, like: Tensor, generator: torch.Generator) -> Tensor:
+def _random_tensor(
+    module: nn.Module, name: str, like: Tensor, generator: torch.Generator
+) -> Tensor:
     values = torch.zeros(like.shape)
     if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
         fan_in = module.weight[0].numel()
         uniform_(values, fan_in, generator)
-    elif isinstance(module, nn.Embedding) or name == "positional_encoding_gaussian_matrix":
+    elif (
+        isinstance(module, nn.Embedding)
+        or name == "positional_encoding_gaussian_matrix"
+    ):
         values.normal_(generator=generator)
     elif name in ("pos_embed", "rel_pos_h", "rel_pos_w"):
         values.normal_(std=0.02, generator=generator)
@@ -118,12 +141,18 @@ def _fit(name: str, tensor: Tensor, shape: tuple[int, ...], model: nn.Module) ->
     """Interpolate a tensor that depends on the input size; return any other as it is."""
     if tuple(tensor.shape) == shape or not tensor.is_floating_point():
         return tensor
-    if name == _POSITION and tensor.ndim == 4 and tensor.shape[1] == tensor.shape[2]:  # (1, n, n, D)
+    # (1, n, n, D)
+    if name == _POSITION and tensor.ndim == 4 and tensor.shape[1] == tensor.shape[2]:
         grid = tensor.float().permute(0, 3, 1, 2)
-        resized = F.interpolate(grid, shape[1:3], mode="bicubic", align_corners=False, antialias=True)
+        resized = F.interpolate(
+            grid, shape[1:3], mode="bicubic", align_corners=False, antialias=True
+        )
         return resized.permute(0, 2, 3, 1)
-    table = re.fullmatch(r"(image_encoder[.]blocks[.][0-9]+)[.]attn[.]rel_pos_[hw]", name)
-    if table and tensor.ndim == 2 and model.get_submodule(table[1]).window_size == 0:  # (2n - 1, d)
+    table = re.fullmatch(
+        r"(image_encoder[.]blocks[.][0-9]+)[.]attn[.]rel_pos_[hw]", name
+    )
+    # (2n - 1, d)
+    if table and tensor.ndim == 2 and model.get_submodule(table[1]).window_size == 0:
         return F.interpolate(tensor.float().T[None], shape[0], mode="linear")[0].T
     return tensor
 
@@ -144,8 +173,12 @@ def describe_other(state: Mapping[str, Tensor], wanted: str) -> str:
         hint = "its names begin with 'module.'; save the model inside DistributedDataParallel instead"
     elif _PATCH in state:
         hint = "this looks like SAM with a ViT; use --foundation sam_vit_b, sam_vit_l or sam_vit_h"
-    elif any(name.startswith("image_encoder.layers.0.blocks.0.conv1.") for name in names):
+    elif any(
+        name.startswith("image_encoder.layers.0.blocks.0.conv1.") for name in names
+    ):
         hint = "this looks like MobileSAM; use --foundation mobilesam"
     else:
         hint = f"give {wanted}"
-    return f"its first tensors are {', '.join(repr(name) for name in names[:3])}; {hint}"
+    return (
+        f"its first tensors are {', '.join(repr(name) for name in names[:3])}; {hint}"
+    )

@@ -22,7 +22,9 @@ def depthwise_gelu(conv: nn.Conv2d, x: Tensor, channels: slice = slice(None)) ->
     """Return the GELU of a depthwise convolution on (B, H, W, C); of some of its channels only without gradient."""
     if not can_fuse(x):
         return F.gelu(on_map(conv, x))
-    x, weight, bias = _in_autocast_dtype(x, conv.weight[channels], cast(Tensor, conv.bias)[channels])
+    x, weight, bias = _in_autocast_dtype(
+        x, conv.weight[channels], cast(Tensor, conv.bias)[channels]
+    )
     sizes = (conv.padding, conv.stride, conv.dilation)
     out = torch.ops.mkldnn._convolution_pointwise(
         x.permute(0, 3, 1, 2), weight, bias, *sizes, len(weight), "gelu", [], "none"
@@ -38,16 +40,23 @@ def linear(layer: nn.Module, x: Tensor, *, gelu: bool = False) -> Tensor:
     return F.gelu(out) if gelu else out
 
 
-def affine(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
+def affine(
+    x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False
+) -> Tensor:
     """Return the output of a linear layer of this weight (out, in) and bias (out,), or the GELU of it."""
     if not can_fuse(x):
         out = F.linear(x, weight, bias)
         return F.gelu(out) if gelu else out
     tensors = (x, weight) if bias is None else (x, weight, bias)
     x, weight, *others = _in_autocast_dtype(*tensors)
-    kind: tuple[str, list[float], str] = ("gelu", [], "none") if gelu else ("none", [], "")
+    kind: tuple[str, list[float], str] = (
+        ("gelu", [], "none") if gelu else ("none", [], "")
+    )
     return cast(
-        Tensor, torch.ops.mkldnn._linear_pointwise(x, weight.contiguous(), others[0] if others else None, *kind)
+        Tensor,
+        torch.ops.mkldnn._linear_pointwise(
+            x, weight.contiguous(), others[0] if others else None, *kind
+        ),
     )
 
 

@@ -49,7 +49,9 @@ def grid_attention(
     batch, height, width, _ = x.shape
     tokens = height * width
     parts = qkv(x).reshape(batch, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4)
-    blocked = tables is not None and x.device.type in ("cpu", "meta") and not is_traced()
+    blocked = (
+        tables is not None and x.device.type in ("cpu", "meta") and not is_traced()
+    )
     if blocked:
         parts = parts.contiguous()
     q, k, v = parts.unbind(0)  # (B, heads, H·W, d) each
@@ -57,8 +59,13 @@ def grid_attention(
     if memory is not None:
         k, v = join_memory(k, v, memory, qkv)
     if terms is not None and blocked:
-        grouped = (part.flatten(0, 1) for part in (q, k, v, *terms))  # (B·heads, …) each
-        out: Tensor = cast(Any, _BlockedAttention).apply(*grouped).reshape(batch, heads, tokens, -1)
+        # (B·heads, …) each
+        grouped = (part.flatten(0, 1) for part in (q, k, v, *terms))
+        out: Tensor = (
+            cast(Any, _BlockedAttention)
+            .apply(*grouped)
+            .reshape(batch, heads, tokens, -1)
+        )
     else:
         bias = None if terms is None else _bias(*terms, k.shape[2])
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
@@ -66,7 +73,9 @@ def grid_attention(
     return attended
 
 
-def position_terms(q: Tensor, rows: Tensor, columns: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+def position_terms(
+    q: Tensor, rows: Tensor, columns: Tensor, height: int, width: int
+) -> tuple[Tensor, Tensor]:
     """Return the two terms of decomposed relative positions (MViTv2, arXiv 2112.01526).
 
     Args:
@@ -80,8 +89,12 @@ def position_terms(q: Tensor, rows: Tensor, columns: Tensor, height: int, width:
         (B, heads, H·W, H) by the row of a key, and (B, heads, H·W, W) by its column, in the queries' dtype.
     """
     grid = q.reshape(*q.shape[:2], height, width, q.shape[-1])
-    along_h = torch.einsum("bnhwc,hkc->bnhwk", grid, _by_distance(rows, height).to(q.dtype))
-    along_w = torch.einsum("bnhwc,wkc->bnhwk", grid, _by_distance(columns, width).to(q.dtype))
+    along_h = torch.einsum(
+        "bnhwc,hkc->bnhwk", grid, _by_distance(rows, height).to(q.dtype)
+    )
+    along_w = torch.einsum(
+        "bnhwc,wkc->bnhwk", grid, _by_distance(columns, width).to(q.dtype)
+    )
     return along_h.flatten(2, 3).to(q.dtype), along_w.flatten(2, 3).to(q.dtype)
 
 
@@ -106,7 +119,9 @@ class _BlockedAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, along_h: Tensor, along_w: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, along_h: Tensor, along_w: Tensor
+    ) -> Tensor:
         """Attend.
 
         Args:
@@ -124,7 +139,12 @@ class _BlockedAttention(torch.autograd.Function):
         out = torch.empty_like(q)
         with torch.autocast("cpu", enabled=False):
             for groups, rows in _blocks(q, k):
-                logits = _logits(q[groups, rows], k[groups], along_h[groups, rows], along_w[groups, rows])
+                logits = _logits(
+                    q[groups, rows],
+                    k[groups],
+                    along_h[groups, rows],
+                    along_w[groups, rows],
+                )
                 out[groups, rows] = torch.bmm(torch.softmax(logits, -1), v[groups])
         return out
 
@@ -135,22 +155,46 @@ class _BlockedAttention(torch.autograd.Function):
         q, k, v, along_h, along_w = ctx.saved_tensors
         sides, scale = (along_h.shape[-1], along_w.shape[-1]), q.shape[-1] ** -0.5
         grad = grad.contiguous()
-        grad_q, grad_h, grad_w = (torch.empty_like(part) for part in (q, along_h, along_w))
+        grad_q, grad_h, grad_w = (
+            torch.empty_like(part) for part in (q, along_h, along_w)
+        )
         # Sums over blocks, so in full precision.
-        grad_k, grad_v = (torch.zeros(k.shape, dtype=torch.float32, device=k.device) for _ in range(2))
+        grad_k, grad_v = (
+            torch.zeros(k.shape, dtype=torch.float32, device=k.device) for _ in range(2)
+        )
         with torch.autocast("cpu", enabled=False):
             for groups, rows in _blocks(q, k):
                 grad_out = grad[groups, rows]
-                logits = _logits(q[groups, rows], k[groups], along_h[groups, rows], along_w[groups, rows])
+                logits = _logits(
+                    q[groups, rows],
+                    k[groups],
+                    along_h[groups, rows],
+                    along_w[groups, rows],
+                )
                 with torch.enable_grad():
                     weights = torch.softmax(logits.requires_grad_(), -1)
-                (grad_logits,) = torch.autograd.grad(weights, logits, torch.bmm(grad_out, v[groups].mT))  # (g, n, M)
+                # (g, n, M)
+                (grad_logits,) = torch.autograd.grad(
+                    weights, logits, torch.bmm(grad_out, v[groups].mT)
+                )
                 grad_v[groups] += torch.bmm(weights.detach().mT, grad_out)
                 grad_k[groups] += torch.bmm(grad_logits.mT, q[groups, rows])
                 grad_q[groups, rows] = torch.bmm(grad_logits, k[groups]).mul_(scale)
-                grad_grid = grad_logits[..., : sides[0] * sides[1]].view(*grad_logits.shape[:2], *sides)  # (g, n, H, W)
-                grad_h[groups, rows], grad_w[groups, rows] = grad_grid.sum(-1), grad_grid.sum(-2)
-        return grad_q, grad_k.mul_(scale).to(k.dtype), grad_v.to(v.dtype), grad_h, grad_w
+                # (g, n, H, W)
+                grad_grid = grad_logits[..., : sides[0] * sides[1]].view(
+                    *grad_logits.shape[:2], *sides
+                )
+                grad_h[groups, rows], grad_w[groups, rows] = (
+                    grad_grid.sum(-1),
+                    grad_grid.sum(-2),
+                )
+        return (
+            grad_q,
+            grad_k.mul_(scale).to(k.dtype),
+            grad_v.to(v.dtype),
+            grad_h,
+            grad_w,
+        )
 
 
 def _blocks(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
@@ -165,4 +209,6 @@ def _blocks(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
 
 def _logits(q: Tensor, k: Tensor, along_h: Tensor, along_w: Tensor) -> Tensor:
     """Return the logits (g, n, M) of queries (g, n, d), computed in place; see `_BlockedAttention`."""
-    return _bias(along_h, along_w, k.shape[1]).baddbmm_(q, k.mT, alpha=q.shape[-1] ** -0.5)
+    return _bias(along_h, along_w, k.shape[1]).baddbmm_(
+        q, k.mT, alpha=q.shape[-1] ** -0.5
+    )

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from simmat.errors import WeightsError
 from simmat.plugin_specs import FoundationSpec
-from simmat_plugin_sam.checkpoint import State, describe_other, fit_state, random_state, read_checkpoint
+from simmat_plugin_sam.checkpoint import (
+    State,
+    describe_other,
+    fit_state,
+    random_state,
+    read_checkpoint,
+)
 from simmat_plugin_sam.model import SamDecoder, sam_parts
 from simmat_plugin_sam.tinyvit import TinyVit, TinyVitBackbone, distances
 
@@ -49,7 +55,9 @@ class MobileSamModel(nn.Module):
         self.backbone.image_encoder.checkpoint_blocks = on
 
 
-def build_mobilesam(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> MobileSamModel:
+def build_mobilesam(
+    spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int
+) -> MobileSamModel:
     """Build MobileSAM for S×S input; see `simmat.model.build_foundation`.
 
     Args:
@@ -76,7 +84,9 @@ def build_mobilesam(spec: FoundationSpec, *, image_size: int, weights: Path | No
     return model.eval()
 
 
-def fold_batch_norm(state: Mapping[str, Tensor], where: str, *, heads: tuple[int, ...]) -> State:
+def fold_batch_norm(
+    state: Mapping[str, Tensor], where: str, *, heads: tuple[int, ...]
+) -> State:
     """Change the weights of `mobile_sam.pt` to the names and the layout of this package.
 
     Each BatchNorm becomes part of the convolution before it, computed in float64. The rows of `qkv` are q, k and v of
@@ -96,28 +106,56 @@ def fold_batch_norm(state: Mapping[str, Tensor], where: str, *, heads: tuple[int
             continue
         if leaf == "attention_bias_idxs":
             if not torch.equal(tensor.cpu(), distances(round(tensor.numel() ** 0.25))):
-                raise WeightsError(f"{where} does not fit: {name} has other distances than MobileSAM's")
+                raise WeightsError(
+                    f"{where} does not fit: {name} has other distances than MobileSAM's"
+                )
         elif leaf == "weight" and prefix.endswith(".c"):
             conv = prefix.removesuffix(".c")
-            norm = [state.get(f"{conv}.bn.{part}") for part in ("weight", "bias", "running_mean", "running_var")]
+            norm = [
+                state.get(f"{conv}.bn.{part}")
+                for part in ("weight", "bias", "running_mean", "running_var")
+            ]
             if any(part is None or part.shape != tensor.shape[:1] for part in norm):
-                raise WeightsError(f"{where} does not fit: {conv}.bn is missing or has other channels")
-            scale, shift, mean, variance = (part.double() for part in norm if part is not None)
+                raise WeightsError(
+                    f"{where} does not fit: {conv}.bn is missing or has other channels"
+                )
+            scale, shift, mean, variance = (
+                part.double() for part in norm if part is not None
+            )
             factor = scale / (variance + _BATCH_NORM_EPS).sqrt()
-            folded[f"{conv}.weight"] = pointwise_as_linear((tensor.double() * factor[:, None, None, None]).float())
+            folded[f"{conv}.weight"] = pointwise_as_linear(
+                (tensor.double() * factor[:, None, None, None]).float()
+            )
             folded[f"{conv}.bias"] = (shift - mean * factor).float()
-        elif (qkv := _QKV.fullmatch(prefix)) and tensor.ndim and len(tensor) % (3 * heads[int(qkv[1])]) == 0:
+        elif (
+            (qkv := _QKV.fullmatch(prefix))
+            and tensor.ndim
+            and len(tensor) % (3 * heads[int(qkv[1])]) == 0
+        ):
             folded[name] = by_part(tensor, heads[int(qkv[1])])
         else:
-            folded[name] = pointwise_as_linear(tensor) if name == "image_encoder.neck.0.weight" else tensor
+            folded[name] = (
+                pointwise_as_linear(tensor)
+                if name == "image_encoder.neck.0.weight"
+                else tensor
+            )
     return folded
 
 
 def pointwise_as_linear(weight: Tensor) -> Tensor:
     """Return the weight of a 1x1 convolution (O, I, 1, 1) as that of a linear layer (O, I); any other as it is."""
-    return weight.flatten(1) if weight.shape[2:] == (1, 1) and weight.shape[1] > 1 else weight
+    return (
+        weight.flatten(1)
+        if weight.shape[2:] == (1, 1) and weight.shape[1] > 1
+        else weight
+    )
 
 
 def by_part(tensor: Tensor, heads: int) -> Tensor:
     """Reorder the rows of a fused qkv from q, k and v of each head to all of q, then k, then v: (3D, …) -> (3D, …)."""
-    return tensor.reshape(heads, 3, -1, *tensor.shape[1:]).transpose(0, 1).flatten(0, 2).contiguous()
+    return (
+        tensor.reshape(heads, 3, -1, *tensor.shape[1:])
+        .transpose(0, 1)
+        .flatten(0, 2)
+        .contiguous()
+    )

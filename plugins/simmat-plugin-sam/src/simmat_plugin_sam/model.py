@@ -8,16 +8,30 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer  # type: ignore[import-untyped]
+from segment_anything.modeling import (
+    ImageEncoderViT,
+    MaskDecoder,
+    PromptEncoder,
+    TwoWayTransformer,
+)  # type: ignore[import-untyped]
 from segment_anything.modeling.image_encoder import Attention as EncoderAttention  # type: ignore[import-untyped]
-from segment_anything.modeling.image_encoder import Block, window_partition, window_unpartition
+from segment_anything.modeling.image_encoder import (
+    Block,
+    window_partition,
+    window_unpartition,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from simmat.foundation import ImageEmbedding, MaskPrediction, Memory, PromptBatch
 from simmat.plugin_specs import FoundationSpec
-from simmat_plugin_sam.checkpoint import check_variant, fit_state, random_state, read_checkpoint
+from simmat_plugin_sam.checkpoint import (
+    check_variant,
+    fit_state,
+    random_state,
+    read_checkpoint,
+)
 from simmat_plugin_sam.fused import affine, can_fuse
 from simmat_plugin_sam.grid_attention import grid_attention
 from simmat_plugin_sam.prompts import dense_positions, embed_prompts
@@ -49,7 +63,14 @@ class FusedAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend: (B, H, W, D) tokens to (B, H, W, D)."""
         tables = (self.rel_pos_h, self.rel_pos_w)
-        return grid_attention(x, self.qkv, self.proj, heads=self.num_heads, tables=tables, memory=self.memory)
+        return grid_attention(
+            x,
+            self.qkv,
+            self.proj,
+            heads=self.num_heads,
+            tables=tables,
+            memory=self.memory,
+        )
 
 
 class EncoderBlock(Block):  # type: ignore[misc]
@@ -76,10 +97,14 @@ class EncoderBlock(Block):  # type: ignore[misc]
             attended: Tensor = self.attn(x)
             return attended
         device = x.device.type
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(
+            device
+        ):
             x = x.to(torch.get_autocast_dtype(device))
         windows, padded_hw = window_partition(x, self.window_size)
-        joined: Tensor = window_unpartition(self.attn(windows), self.window_size, padded_hw, x.shape[1:3])
+        joined: Tensor = window_unpartition(
+            self.attn(windows), self.window_size, padded_hw, x.shape[1:3]
+        )
         return joined
 
 
@@ -110,7 +135,8 @@ class SamBackbone(nn.Module):
     def encode(self, features: Tensor) -> ImageEmbedding:
         """Add positions and run blocks and neck: (B, D, S/16, S/16) -> one level (B, 256, S/16, S/16)."""
         # Contiguous: every sum below would keep the order of the convolution, and every norm copy it.
-        x = features.permute(0, 2, 3, 1).contiguous() + self.image_encoder.pos_embed  # (B, S/16, S/16, D)
+        # (B, S/16, S/16, D)
+        x = features.permute(0, 2, 3, 1).contiguous() + self.image_encoder.pos_embed
         for block in self.image_encoder.blocks:
             if self.checkpoint_blocks and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False)
@@ -127,12 +153,19 @@ class SamDecoder(nn.Module):
         super().__init__()
         options, grid = spec.options, image_size // PATCH
         dim = options["prompt_dim"]
-        self.prompt_encoder = PromptEncoder(dim, (grid, grid), (image_size, image_size), mask_in_chans=16)
+        self.prompt_encoder = PromptEncoder(
+            dim, (grid, grid), (image_size, image_size), mask_in_chans=16
+        )
         transformer = TwoWayTransformer(
-            depth=2, embedding_dim=dim, mlp_dim=options["decoder_mlp"], num_heads=options["decoder_heads"]
+            depth=2,
+            embedding_dim=dim,
+            mlp_dim=options["decoder_mlp"],
+            num_heads=options["decoder_heads"],
         )
         set_token_attention(transformer)
-        self.mask_decoder = MaskDecoder(transformer_dim=dim, transformer=transformer, iou_head_hidden_dim=dim)
+        self.mask_decoder = MaskDecoder(
+            transformer_dim=dim, transformer=transformer, iou_head_hidden_dim=dim
+        )
 
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
         """Predict masks for K prompts: logits (K, 4, S/4, S/4) and iou (K, 4).
@@ -145,18 +178,34 @@ class SamDecoder(nn.Module):
         if len(level) == 1 and prompts.mask_input is None:
             image = level + dense[:1]  # the same for all prompts
         else:
-            image = level.index_select(0, prompts.image_index) + dense  # (K, 256, S/16, S/16)
+            # (K, 256, S/16, S/16)
+            image = level.index_select(0, prompts.image_index) + dense
         positions = dense_positions(self.prompt_encoder)
-        output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+        output_tokens = torch.cat(
+            [decoder.iou_token.weight, decoder.mask_tokens.weight]
+        )
         tokens = torch.cat([output_tokens.expand(sparse.shape[0], -1, -1), sparse], 1)
-        rows, places = (part.flatten(2).transpose(1, 2) for part in (image, positions))  # (K or 1, N, 256), (1, N, 256)
-        out, attended = attend_two_ways(decoder.transformer, rows, places, tokens, len(output_tokens))
-        weights = torch.stack([mlp(out[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], 1)
-        logits = upscaled_masks(decoder.output_upscaling, attended, weights, image.shape[2:])
+        # (K or 1, N, 256), (1, N, 256)
+        rows, places = (part.flatten(2).transpose(1, 2) for part in (image, positions))
+        out, attended = attend_two_ways(
+            decoder.transformer, rows, places, tokens, len(output_tokens)
+        )
+        weights = torch.stack(
+            [
+                mlp(out[:, 1 + i])
+                for i, mlp in enumerate(decoder.output_hypernetworks_mlps)
+            ],
+            1,
+        )
+        logits = upscaled_masks(
+            decoder.output_upscaling, attended, weights, image.shape[2:]
+        )
         return MaskPrediction(logits, decoder.iou_prediction_head(out[:, 0]).float())
 
 
-def upscaled_masks(upscaling: nn.Sequential, tokens: Tensor, weights: Tensor, grid_hw: Sequence[int]) -> Tensor:
+def upscaled_masks(
+    upscaling: nn.Sequential, tokens: Tensor, weights: Tensor, grid_hw: Sequence[int]
+) -> Tensor:
     """Return the mask logits of K prompts: SAM's upscaling, then the product with the weights of each mask.
 
     The transposed convolutions are linear layers here, whose pixels are put in order at the end, of the masks alone.
@@ -172,15 +221,23 @@ def upscaled_masks(upscaling: nn.Sequential, tokens: Tensor, weights: Tensor, gr
     """
     first, norm, _, second, _ = cast(Sequence[Any], upscaling)
     (height, width), masks = grid_hw, weights.shape[1]
-    x = affine(tokens, *_as_linear(first)).reshape(-1, height * width, 4, first.out_channels)  # 4: pixels of a token
+    # 4: pixels of a token
+    x = affine(tokens, *_as_linear(first)).reshape(
+        -1, height * width, 4, first.out_channels
+    )
     x = F.gelu(F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps))
-    x = affine(x, *_as_linear(second), gelu=True).reshape(-1, height * width * 16, second.out_channels)
+    x = affine(x, *_as_linear(second), gelu=True).reshape(
+        -1, height * width * 16, second.out_channels
+    )
     logits = torch.bmm(weights.to(x.dtype), x.transpose(1, 2)).float()  # (K, M, 16·g·g)
-    if can_fuse(x):  # two neighbours of a row move as one number of 64 bits, in a seventh of the time
+    # two neighbours of a row move as one number of 64 bits, in a seventh of the time
+    if can_fuse(x):
         parts = logits.view(torch.float64).reshape(-1, masks, height, width, 2, 2, 2)
         logits = parts.permute(0, 1, 2, 4, 6, 3, 5).contiguous().view(torch.float32)
     else:
-        logits = logits.reshape(-1, masks, height, width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
+        logits = logits.reshape(-1, masks, height, width, 2, 2, 2, 2).permute(
+            0, 1, 2, 4, 6, 3, 5, 7
+        )
     return logits.reshape(-1, masks, 4 * height, 4 * width)
 
 
@@ -213,7 +270,9 @@ class SamModel(nn.Module):
         self.backbone.checkpoint_blocks = on
 
 
-def build_sam(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> SamModel:
+def build_sam(
+    spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int
+) -> SamModel:
     """Build a SAM for S×S input; see `simmat.model.build_foundation`.
 
     If S differs from `spec.image_size`, position embeddings are interpolated, random ones too.
@@ -238,7 +297,9 @@ def build_sam(spec: FoundationSpec, *, image_size: int, weights: Path | None, se
 def sam_parts(model: nn.Module) -> nn.ModuleDict:
     """Return the three parts of a `SamModel` or `MobileSamModel` under the names in segment-anything's checkpoints."""
     names = ("backbone.image_encoder", "decoder.prompt_encoder", "decoder.mask_decoder")
-    return nn.ModuleDict({name.split(".")[1]: model.get_submodule(name) for name in names})
+    return nn.ModuleDict(
+        {name.split(".")[1]: model.get_submodule(name) for name in names}
+    )
 
 
 def _image_encoder(spec: FoundationSpec, image_size: int) -> ImageEncoderViT:

@@ -44,42 +44,76 @@ class FeaturePyramid(nn.Module):
         ValueError: the strides do not double from map to map.
     """
 
-    def __init__(self, widths: Sequence[int], strides: Sequence[float], dim: int) -> None:
+    def __init__(
+        self, widths: Sequence[int], strides: Sequence[float], dim: int
+    ) -> None:
         super().__init__()
         if len(widths) != len(strides) or any(b != 2 * a for a, b in pairwise(strides)):
             raise ValueError(
                 f"a pyramid needs one stride per width, each twice the one before, got strides {list(strides)}"
             )
         finer = max(LEVELS - len(strides), 0)
-        self.strides = tuple(strides[0] / 2**step for step in range(finer, 0, -1)) + tuple(strides)
-        self.strides = tuple(int(s) if s == int(s) else s for s in self.strides[:LEVELS])
+        self.strides = tuple(
+            strides[0] / 2**step for step in range(finer, 0, -1)
+        ) + tuple(strides)
+        self.strides = tuple(
+            int(s) if s == int(s) else s for s in self.strides[:LEVELS]
+        )
         self.widths = (dim // 8, dim // 4, dim)
-        self.lateral = nn.ModuleList(nn.Sequential(nn.Conv2d(width, dim, 1), ChannelNorm(dim)) for width in widths)
+        self.lateral = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, dim, 1), ChannelNorm(dim))
+            for width in widths
+        )
         self.smooth = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), ChannelNorm(dim)) for _ in widths[:LEVELS]
+            nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), ChannelNorm(dim))
+            for _ in widths[:LEVELS]
         )
         self.split = nn.ModuleList(
-            nn.Sequential(nn.ConvTranspose2d(dim, dim, 2, stride=2), ChannelNorm(dim), nn.GELU()) for _ in range(finer)
+            nn.Sequential(
+                nn.ConvTranspose2d(dim, dim, 2, stride=2), ChannelNorm(dim), nn.GELU()
+            )
+            for _ in range(finer)
         )
-        self.narrow = nn.ModuleList(nn.Conv2d(dim, width, 1) for width in self.widths[:-1])
+        self.narrow = nn.ModuleList(
+            nn.Conv2d(dim, width, 1) for width in self.widths[:-1]
+        )
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Map (B, D_m, S / stride_m, S / stride_m), finest first, to levels (B, width, S / stride, S / stride)."""
         joined: list[Tensor] = []  # coarsest first
-        for lateral, level in zip(reversed(self.lateral), reversed(list(maps)), strict=True):
+        for lateral, level in zip(
+            reversed(self.lateral), reversed(list(maps)), strict=True
+        ):
             same_level = lateral(level)
-            joined.append(same_level + F.interpolate(joined[-1], scale_factor=2.0) if joined else same_level)
-        levels = [smooth(level) for smooth, level in zip(self.smooth, reversed(joined), strict=False)]
+            joined.append(
+                same_level + F.interpolate(joined[-1], scale_factor=2.0)
+                if joined
+                else same_level
+            )
+        levels = [
+            smooth(level)
+            for smooth, level in zip(self.smooth, reversed(joined), strict=False)
+        ]
         for split in self.split:
             levels.insert(0, split(levels[0]))
-        return (*(narrow(level) for narrow, level in zip(self.narrow, levels, strict=False)), levels[-1])
+        return (
+            *(
+                narrow(level)
+                for narrow, level in zip(self.narrow, levels, strict=False)
+            ),
+            levels[-1],
+        )
 
 
 class PyramidMaskDecoder(MaskDecoder):  # type: ignore[misc]
     """Segment Anything's mask decoder, for K prompts over several images and with two finer levels in its upscaling."""
 
     def predict(
-        self, levels: tuple[Tensor, ...], positions: Tensor, sparse: Tensor, dense: Tensor
+        self,
+        levels: tuple[Tensor, ...],
+        positions: Tensor,
+        sparse: Tensor,
+        dense: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Predict masks for K prompts.
 
@@ -96,12 +130,20 @@ class PyramidMaskDecoder(MaskDecoder):  # type: ignore[misc]
         count, dim, height, width = level.shape
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([output_tokens.expand(count, -1, -1), sparse], 1)
-        out, image = self.transformer(level + dense, positions.expand(count, -1, -1, -1), tokens)
+        out, image = self.transformer(
+            level + dense, positions.expand(count, -1, -1, -1), tokens
+        )
         image = image.transpose(1, 2).reshape(count, dim, height, width)
         up1, norm, act, up2, last_act = self.output_upscaling
         image = act(norm(up1(image) + finer))
         image = last_act(up2(image) + finest)  # (K, D / 8, 4g, 4g)
-        weights = torch.stack([mlp(out[:, 1 + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], 1)
+        weights = torch.stack(
+            [
+                mlp(out[:, 1 + i])
+                for i, mlp in enumerate(self.output_hypernetworks_mlps)
+            ],
+            1,
+        )
         logits = torch.einsum("kmd,kdhw->kmhw", weights, image)
         return logits, self.iou_prediction_head(out[:, 0])
 
@@ -117,12 +159,24 @@ class PyramidDecoder(nn.Module):
         hidden: width of the transformer's MLPs.
     """
 
-    def __init__(self, dim: int, grid: int, image_size: int, *, heads: int = 8, hidden: int = 2048) -> None:
+    def __init__(
+        self,
+        dim: int,
+        grid: int,
+        image_size: int,
+        *,
+        heads: int = 8,
+        hidden: int = 2048,
+    ) -> None:
         super().__init__()
-        self.prompt_encoder = PromptEncoder(dim, (grid, grid), (image_size, image_size), mask_in_chans=16)
+        self.prompt_encoder = PromptEncoder(
+            dim, (grid, grid), (image_size, image_size), mask_in_chans=16
+        )
         self.mask_decoder = PyramidMaskDecoder(
             transformer_dim=dim,
-            transformer=TwoWayTransformer(depth=2, embedding_dim=dim, mlp_dim=hidden, num_heads=heads),
+            transformer=TwoWayTransformer(
+                depth=2, embedding_dim=dim, mlp_dim=hidden, num_heads=heads
+            ),
             iou_head_hidden_dim=dim,
         )
 
@@ -130,10 +184,19 @@ class PyramidDecoder(nn.Module):
         """Predict masks for K prompts: logits (K, 4, 4g, 4g) and iou (K, 4)."""
         sparse, dense = embed_prompts(self.prompt_encoder, prompts)
         # Unused parameters get a zero gradient instead of None: DistributedDataParallel waits for every gradient.
-        unused = torch.stack([parameter.sum() for parameter in self.prompt_encoder.parameters()]).sum() * 0.0
-        levels = tuple(level.index_select(0, prompts.image_index) for level in embedding.levels)
+        unused = (
+            torch.stack(
+                [parameter.sum() for parameter in self.prompt_encoder.parameters()]
+            ).sum()
+            * 0.0
+        )
+        levels = tuple(
+            level.index_select(0, prompts.image_index) for level in embedding.levels
+        )
         positions = dense_positions(self.prompt_encoder)
-        logits, iou = self.mask_decoder.predict(levels, positions, sparse, dense + unused)
+        logits, iou = self.mask_decoder.predict(
+            levels, positions, sparse, dense + unused
+        )
         return MaskPrediction(logits.float(), iou.float())
 
 
@@ -178,7 +241,9 @@ class PromptableBackbone(nn.Module):
 
     def encode(self, features: Tensor) -> ImageEmbedding:
         """Run the rest of the body and the pyramid: three levels."""
-        return ImageEmbedding(self.neck(cast(FeatureMaps, self.body).maps(features)), self.neck.strides)
+        return ImageEmbedding(
+            self.neck(cast(FeatureMaps, self.body).maps(features)), self.neck.strides
+        )
 
 
 class ConvPromptableBackbone(PromptableBackbone):
@@ -222,8 +287,15 @@ class PromptableModel(nn.Module):
         if hasattr(body, "gradient_checkpointing"):
             self.gradient_checkpointing = body.gradient_checkpointing
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed every GPU
-            kind = ConvPromptableBackbone if hasattr(body, "first_layer") else PromptableBackbone
+            # torch.manual_seed would also seed every GPU
+            torch.default_generator.manual_seed(seed)
+            kind = (
+                ConvPromptableBackbone
+                if hasattr(body, "first_layer")
+                else PromptableBackbone
+            )
             self.backbone = kind(body, dim)
             grid = round(image_size / self.backbone.neck.strides[-1])
-            self.decoder = PyramidDecoder(dim, grid, image_size, heads=heads, hidden=hidden)
+            self.decoder = PyramidDecoder(
+                dim, grid, image_size, heads=heads, hidden=hidden
+            )

@@ -49,7 +49,11 @@ _PROMPTS: Mapping[str, Any] = {
 
 
 def _sam(
-    name: str, size: str, file: tuple[str, str, int], encoder: Mapping[str, Any], parameters: int
+    name: str,
+    size: str,
+    file: tuple[str, str, int],
+    encoder: Mapping[str, Any],
+    parameters: int,
 ) -> FoundationSpec:
     """Return the spec of a released model; `file` is the name of its weights, their sha256 and size in bytes."""
     filename, sha256, size_bytes = file
@@ -78,21 +82,33 @@ def _sam(
 SAM_VIT_B = _sam(
     "sam_vit_b",
     "ViT-B (94 M parameters)",
-    ("sam_vit_b_01ec64.pth", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912", 375042383),
+    (
+        "sam_vit_b_01ec64.pth",
+        "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+        375042383,
+    ),
     {"dim": 768, "depth": 12, "heads": 12, "global_blocks": (2, 5, 8, 11)},
     93_735_472,
 )
 SAM_VIT_L = _sam(
     "sam_vit_l",
     "ViT-L (312 M parameters)",
-    ("sam_vit_l_0b3195.pth", "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622", 1249524607),
+    (
+        "sam_vit_l_0b3195.pth",
+        "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+        1249524607,
+    ),
     {"dim": 1024, "depth": 24, "heads": 16, "global_blocks": (5, 11, 17, 23)},
     312_342_832,
 )
 SAM_VIT_H = _sam(
     "sam_vit_h",
     "ViT-H (641 M parameters)",
-    ("sam_vit_h_4b8939.pth", "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e", 2564550879),
+    (
+        "sam_vit_h_4b8939.pth",
+        "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+        2564550879,
+    ),
     {"dim": 1280, "depth": 32, "heads": 16, "global_blocks": (7, 15, 23, 31)},
     641_090_608,
 )
@@ -141,7 +157,12 @@ MOBILESAM_TARGETS = TuningTargets(
 
 MOBILESAM_WEIGHTS = Path(__file__).parent / "weights" / "mobilesam.safetensors"
 MOBILESAM_FACTS = MOBILESAM_WEIGHTS.with_suffix(".json")
-_FACTS = read_json(MOBILESAM_FACTS, "facts of the weights", error=WeightsError, hint="install the package again")
+_FACTS = read_json(
+    MOBILESAM_FACTS,
+    "facts of the weights",
+    error=WeightsError,
+    hint="install the package again",
+)
 
 MOBILESAM = FoundationSpec(
     name="mobilesam",
@@ -186,4 +207,8 @@ MOBILESAM_RELEASE = replace(
 )
 
 VIT_MODELS: tuple[FoundationSpec, ...] = (SAM_VIT_B, SAM_VIT_L, SAM_VIT_H, SAM_VIT_TINY)
-FOUNDATION_MODELS: tuple[FoundationSpec, ...] = (MOBILESAM, *VIT_MODELS, MOBILESAM_RELEASE)
+FOUNDATION_MODELS: tuple[FoundationSpec, ...] = (
+    MOBILESAM,
+    *VIT_MODELS,
+    MOBILESAM_RELEASE,
+)

@@ -24,7 +24,9 @@ EXPANSION = 4
 """Width of the blocks' hidden layers, as a multiple of that of the blocks."""
 
 
-def _conv(inside: int, outside: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+def _conv(
+    inside: int, outside: int, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Conv2d:
     return nn.Conv2d(inside, outside, kernel, stride, kernel // 2, groups=groups)
 
 
@@ -42,16 +44,25 @@ class MBConv(nn.Module):
         """(B, H, W, C) -> the same shape."""
         if can_fuse(x) and type(self.conv1) is type(self.conv3) is nn.Linear:
             return F.gelu(self._by_channels(x))
-        return F.gelu(x + linear(self.conv3, depthwise_gelu(self.conv2, linear(self.conv1, x, gelu=True))))
+        return F.gelu(
+            x
+            + linear(
+                self.conv3, depthwise_gelu(self.conv2, linear(self.conv1, x, gelu=True))
+            )
+        )
 
     def _by_channels(self, x: Tensor) -> Tensor:
         """Return the sum of input and change, from a few hidden channels at a time: less memory, more in the cache."""
         out, bias = x, self.conv3.bias
         for start in range(0, self.conv2.out_channels, 64):
             part = slice(start, start + 64)
-            hidden = affine(x, self.conv1.weight[part], self.conv1.bias[part], gelu=True)
+            hidden = affine(
+                x, self.conv1.weight[part], self.conv1.bias[part], gelu=True
+            )
             hidden = depthwise_gelu(self.conv2, hidden, part)
-            out = out + affine(hidden, self.conv3.weight[:, part], bias if start == 0 else None)
+            out = out + affine(
+                hidden, self.conv3.weight[:, part], bias if start == 0 else None
+            )
         return out
 
 
@@ -66,7 +77,9 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, inside) -> (B, H / stride, W / stride, outside)."""
-        return linear(self.conv3, depthwise_gelu(self.conv2, linear(self.conv1, x, gelu=True)))
+        return linear(
+            self.conv3, depthwise_gelu(self.conv2, linear(self.conv1, x, gelu=True))
+        )
 
 
 def distances(window: int) -> Tensor:
@@ -74,7 +87,9 @@ def distances(window: int) -> Tensor:
     with torch.device("cpu"):  # a model built on the meta device gets its values, too
         along = torch.arange(window)
     apart = (along[:, None] - along[None, :]).abs()  # (window, window)
-    return (apart[:, None, :, None] * window + apart[None, :, None, :]).reshape(window**2, window**2)
+    return (apart[:, None, :, None] * window + apart[None, :, None, :]).reshape(
+        window**2, window**2
+    )
 
 
 class WindowAttention(nn.Module):
@@ -101,17 +116,29 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend within each of N windows: (N, window, window, D) -> the same shape."""
         n, h, w, d = x.shape
-        qkv = linear(self.qkv, self.norm(x)).reshape(n, h * w, 3, self.heads, d // self.heads)
+        qkv = linear(self.qkv, self.norm(x)).reshape(
+            n, h * w, 3, self.heads, d // self.heads
+        )
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (N, heads, window², d) each
-        bias = self.attention_biases[:, self.attention_bias_idxs]  # (heads, window², window²)
+        # (heads, window², window²)
+        bias = self.attention_biases[:, self.attention_bias_idxs]
         if self.memory is not None:
             k, v = join_memory(k, v, self.memory, self.qkv)
             bias = F.pad(bias, (0, k.shape[2] - h * w))
-        if torch.is_grad_enabled() and q.device.type == "cpu" and q.dtype == torch.bfloat16:
+        if (
+            torch.is_grad_enabled()
+            and q.device.type == "cpu"
+            and q.dtype == torch.bfloat16
+        ):
             # The gradient of torch's fused attention takes two to seven times as long.
-            out = (q * (d // self.heads) ** -0.5 @ k.transpose(2, 3) + bias.to(q.dtype)).softmax(-1) @ v
+            out = (
+                q * (d // self.heads) ** -0.5 @ k.transpose(2, 3) + bias.to(q.dtype)
+            ).softmax(-1) @ v
         else:
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None].to(q.dtype))  # 4-D: fused
+            # 4-D: fused
+            out = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=bias[None].to(q.dtype)
+            )
         return linear(self.proj, out.transpose(1, 2).reshape(n, h, w, d))
 
 
@@ -154,8 +181,14 @@ class TinyVitBlock(nn.Module):
         side = self.window
         padded = F.pad(x, (0, 0, 0, -w % side, 0, -h % side))
         rows, columns = padded.shape[1] // side, padded.shape[2] // side
-        windows = padded.reshape(b, rows, side, columns, side, d).transpose(2, 3).reshape(-1, side, side, d)
-        joined: Tensor = self.attn(windows).reshape(b, rows, columns, side, side, d).transpose(2, 3)
+        windows = (
+            padded.reshape(b, rows, side, columns, side, d)
+            .transpose(2, 3)
+            .reshape(-1, side, side, d)
+        )
+        joined: Tensor = (
+            self.attn(windows).reshape(b, rows, columns, side, side, d).transpose(2, 3)
+        )
         return joined.reshape(b, rows * side, columns * side, d)[:, :h, :w]
 
 
@@ -164,7 +197,9 @@ class Stem(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.seq = nn.ModuleList([_conv(3, width // 2, 3, 2), nn.GELU(), _conv(width // 2, width, 3, 2)])
+        self.seq = nn.ModuleList(
+            [_conv(3, width // 2, 3, 2), nn.GELU(), _conv(width // 2, width, 3, 2)]
+        )
 
     @property
     def first(self) -> nn.Conv2d:
@@ -173,13 +208,17 @@ class Stem(nn.Module):
 
     def forward(self, first: Tensor) -> Tensor:
         """Run what follows the first convolution: its output (B, D, S/2, S/2) -> (B, S/4, S/4, 2D)."""
-        return on_map(cast(nn.Conv2d, self.seq[2]), F.gelu(first.permute(0, 2, 3, 1).contiguous()))
+        return on_map(
+            cast(nn.Conv2d, self.seq[2]), F.gelu(first.permute(0, 2, 3, 1).contiguous())
+        )
 
 
 class TinyVitStage(nn.Module):
     """Blocks of one width, and the change to the next width after them; None after the last."""
 
-    def __init__(self, blocks: Sequence[nn.Module], downsample: nn.Module | None) -> None:
+    def __init__(
+        self, blocks: Sequence[nn.Module], downsample: nn.Module | None
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
@@ -214,11 +253,19 @@ class TinyVit(nn.Module):
         self.layers = nn.ModuleList()
         for index, width in enumerate(widths):
             blocks = [
-                TinyVitBlock(width, heads[index], windows[index]) if index else MBConv(width)
+                TinyVitBlock(width, heads[index], windows[index])
+                if index
+                else MBConv(width)
                 for _ in range(depths[index])
             ]
             last = index == len(widths) - 1
-            after = None if last else PatchMerging(width, widths[index + 1], 1 if index == len(widths) - 2 else 2)
+            after = (
+                None
+                if last
+                else PatchMerging(
+                    width, widths[index + 1], 1 if index == len(widths) - 2 else 2
+                )
+            )
             self.layers.append(TinyVitStage(blocks, after))
         self.neck = nn.ModuleList(
             [
@@ -272,7 +319,9 @@ class TinyVitBackbone(nn.Module):
 
     def embed(self, image: Tensor) -> Tensor:
         """Run the first convolution: (B, 3, S, S) -> (B, D, S/2, S/2)."""
-        features: Tensor = self.first_layer(image.contiguous(memory_format=torch.channels_last))
+        features: Tensor = self.first_layer(
+            image.contiguous(memory_format=torch.channels_last)
+        )
         return features
 
     def encode(self, features: Tensor) -> ImageEmbedding:

@@ -28,7 +28,9 @@ class TokenAttention(DecoderAttention):  # type: ignore[misc]
     def __init__(self, source: DecoderAttention) -> None:
         rate = source.embedding_dim // source.internal_dim
         with torch.device("meta"):
-            super().__init__(source.embedding_dim, source.num_heads, downsample_rate=rate)
+            super().__init__(
+                source.embedding_dim, source.num_heads, downsample_rate=rate
+            )
         for name, layer in source.named_children():
             setattr(self, name, layer)
         self.width: int = source.embedding_dim
@@ -43,12 +45,16 @@ class TokenAttention(DecoderAttention):  # type: ignore[misc]
         if self.memory is None:
             return k, v
         keys, values = (tokens.expand(k.shape[0], -1, -1) for tokens in self.memory())
-        return torch.cat([k, keys.to(k.dtype)], 1), torch.cat([v, values.to(v.dtype)], 1)
+        return torch.cat([k, keys.to(k.dtype)], 1), torch.cat(
+            [v, values.to(v.dtype)], 1
+        )
 
     def _by_head(self, tokens: Tensor) -> Tensor:
         """Repeat each token for every head, the features of other heads zero: (K, T, d) -> (K, heads · T, d)."""
         heads, features = self.num_heads, tokens.shape[2]
-        own = torch.eye(heads, dtype=tokens.dtype, device=tokens.device)[:, None, :, None]
+        own = torch.eye(heads, dtype=tokens.dtype, device=tokens.device)[
+            :, None, :, None
+        ]
         split = tokens.reshape(tokens.shape[0], 1, -1, heads, features // heads) * own
         return split.reshape(tokens.shape[0], -1, features)
 
@@ -56,7 +62,10 @@ class TokenAttention(DecoderAttention):  # type: ignore[misc]
         """Return the scaled products of projected tokens (K, T, d) and `layer(image)`: (K, heads · T, N)."""
         tokens = self._by_head(tokens) * (self.num_heads / tokens.shape[2]) ** 0.5
         if type(layer) is nn.Linear and len(tokens) == len(image):
-            logits = image @ (tokens @ layer.weight).transpose(1, 2) + (tokens @ layer.bias)[:, None]
+            logits = (
+                image @ (tokens @ layer.weight).transpose(1, 2)
+                + (tokens @ layer.bias)[:, None]
+            )
         else:  # one image for all, or a layer that a tuner has changed
             logits = layer(image) @ tokens.transpose(1, 2)
         return logits.transpose(1, 2)
@@ -69,8 +78,13 @@ class TokenToImageAttention(TokenAttention):
         """Attend: (K, T, D) queries, (K or 1, N, D) keys and values, to (K, T, D)."""
         k, v = self._with_memory(k, v)
         weights = self._logits(self.q_proj(q), self.k_proj, k).softmax(2)
-        means = self.v_proj(weights @ v) if len(q) == len(v) else weights @ self.v_proj(v)  # (K, heads · T, d)
-        split = means.reshape(means.shape[0], self.num_heads, q.shape[1], self.num_heads, -1)
+        # (K, heads · T, d)
+        means = (
+            self.v_proj(weights @ v) if len(q) == len(v) else weights @ self.v_proj(v)
+        )
+        split = means.reshape(
+            means.shape[0], self.num_heads, q.shape[1], self.num_heads, -1
+        )
         own = split.diagonal(dim1=1, dim2=3)  # (K, T, d / heads, heads)
         out: Tensor = self.out_proj(own.transpose(2, 3).flatten(2))
         return out
@@ -83,16 +97,26 @@ class ImageToTokenAttention(TokenAttention):
         """Attend: (K or 1, N, D) queries, (K, T, D) keys and values, to (K, N, D)."""
         k, v = self._with_memory(k, v)
         logits = self._logits(self.k_proj(k), self.q_proj, q)
-        weights = logits.reshape(k.shape[0], self.num_heads, k.shape[1], -1).softmax(2).flatten(1, 2)
-        values = self.out_proj(self._by_head(self.v_proj(v)))  # (K, heads · T, D), the bias once a head instead of once
+        weights = (
+            logits.reshape(k.shape[0], self.num_heads, k.shape[1], -1)
+            .softmax(2)
+            .flatten(1, 2)
+        )
+        # (K, heads · T, D), the bias once a head instead of once
+        values = self.out_proj(self._by_head(self.v_proj(v)))
         bias = self.out_proj(torch.zeros_like(k[:1, :1, : self.internal_dim]))
-        out: Tensor = weights.transpose(1, 2) @ (values - bias * (1 - 1 / self.num_heads))
+        out: Tensor = weights.transpose(1, 2) @ (
+            values - bias * (1 - 1 / self.num_heads)
+        )
         return out
 
 
 def set_token_attention(transformer: TwoWayTransformer) -> None:
     """Replace the attentions of a transformer by those of this file."""
-    kinds = {"self_attn": TokenAttention, "cross_attn_image_to_token": ImageToTokenAttention}
+    kinds = {
+        "self_attn": TokenAttention,
+        "cross_attn_image_to_token": ImageToTokenAttention,
+    }
     for layer in [*transformer.layers, transformer]:
         for name, module in list(layer.named_children()):
             if isinstance(module, DecoderAttention):
@@ -100,7 +124,11 @@ def set_token_attention(transformer: TwoWayTransformer) -> None:
 
 
 def attend_two_ways(
-    transformer: TwoWayTransformer, image: Tensor, positions: Tensor, tokens: Tensor, wanted: int
+    transformer: TwoWayTransformer,
+    image: Tensor,
+    positions: Tensor,
+    tokens: Tensor,
+    wanted: int,
 ) -> tuple[Tensor, Tensor]:
     """Run a transformer whose attentions are those of this file.
 
@@ -121,9 +149,13 @@ def attend_two_ways(
         else:
             places = queries + tokens
             queries = layer.norm1(queries + layer.self_attn(places, places, queries))
-        queries = layer.norm2(queries + layer.cross_attn_token_to_image(queries + tokens, located, image))
+        queries = layer.norm2(
+            queries + layer.cross_attn_token_to_image(queries + tokens, located, image)
+        )
         queries = layer.norm3(queries + layer.mlp(queries))
-        image = layer.norm4(image + layer.cross_attn_image_to_token(located, queries + tokens, queries))
+        image = layer.norm4(
+            image + layer.cross_attn_image_to_token(located, queries + tokens, queries)
+        )
     queries, places = queries[:, :wanted], (queries + tokens)[:, :wanted]
     found = transformer.final_attn_token_to_image(places, image + positions, image)
     return transformer.norm_final_attn(queries + found), image

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 _LOSSLESS = (".tif", ".tiff", ".png", ".npy")
 _AMPLITUDES = (0.0, 1e9)  # the square root of a power is never negative
-_COUNTS = (0.0, 1e18)  # whole numbers of power: 0 is dark, negative numbers are fill values
+# whole numbers of power: 0 is dark, negative numbers are fill values
+_COUNTS = (0.0, 1e18)
 _ALL = (*_LOSSLESS, ".jpg", ".jpeg")
 
 
@@ -46,21 +47,36 @@ class SarOptions(ModalityOptions):
     """Options of radar files."""
 
     scale: Literal["amplitude", "power", "db"] = Field(
-        "amplitude", description="Scale of the values: amplitude, power (sigma nought or intensity, linear), decibel."
+        "amplitude",
+        description="Scale of the values: amplitude, power (sigma nought or intensity, linear), decibel.",
     )
     polarizations: Literal["single", "dual"] = Field(
-        "single", description="One plane, or two: co- and then cross-polarized (VV, VH or HH, HV)."
+        "single",
+        description="One plane, or two: co- and then cross-polarized (VV, VH or HH, HV).",
     )
-    separate_files: bool = Field(False, description="Dual: each polarization is a file of its own, not a plane of one.")
-    gray_picture: bool = Field(False, description="One plane is stored as the three equal planes of a gray picture.")
-    filter: Literal["none", "lee"] = Field("none", description="Lee's speckle filter, in power.")
+    separate_files: bool = Field(
+        False,
+        description="Dual: each polarization is a file of its own, not a plane of one.",
+    )
+    gray_picture: bool = Field(
+        False,
+        description="One plane is stored as the three equal planes of a gray picture.",
+    )
+    filter: Literal["none", "lee"] = Field(
+        "none", description="Lee's speckle filter, in power."
+    )
 
     @model_validator(mode="after")
     def _belong_together(self) -> SarOptions:
         if self.separate_files and self.polarizations != "dual":
             raise ValueError("separate_files=true needs polarizations=dual")
-        if self.gray_picture and (self.polarizations, self.scale) != ("single", "amplitude"):
-            raise ValueError("gray_picture=true is one plane of amplitude; leave out polarizations and scale")
+        if self.gray_picture and (self.polarizations, self.scale) != (
+            "single",
+            "amplitude",
+        ):
+            raise ValueError(
+                "gray_picture=true is one plane of amplitude; leave out polarizations and scale"
+            )
         return self
 
 
@@ -95,24 +111,36 @@ class Sar(WindowedAdapter):
         Raises:
             DataError: a file has other planes, its numbers cannot be in this scale, or two files do not match.
         """
-        images = [self._read_source(files, source, window) for source in self.source_names()]
+        images = [
+            self._read_source(files, source, window) for source in self.source_names()
+        ]
         return images[0] if len(images) == 1 else _joined(images)
 
     def window_size(self, files: PathsBySource) -> tuple[int, int] | None:
         """Return the size of the files; None with the Lee filter, whose number of looks is that of the whole image."""
         return super().window_size(files) if self.options.filter == "none" else None
 
-    def _read_source(self, files: PathsBySource, source: str, window: Window | None) -> SensorImage:
+    def _read_source(
+        self, files: PathsBySource, source: str, window: Window | None
+    ) -> SensorImage:
         image = read_image(files[source], self.nodata(source), window)
         planes = self._planes(image)
-        unit = "dB" if self.scale.kind == "decibel" else "count" if planes.dtype.kind in "bui" else "1"
+        unit = (
+            "dB"
+            if self.scale.kind == "decibel"
+            else "count"
+            if planes.dtype.kind in "bui"
+            else "1"
+        )
         channels = channels_of(self.planes[: len(planes)], self.scale, unit)
         require_unscaled(image, self.name)
         measured = image.measured[: len(planes)]
         place = read_georeference(image.path)
         if place is not None and window is not None:
             place = place.shifted(window.y0, window.x0)
-        loaded = SensorImage.from_planes(planes, channels, valid=measured, origin=str(image.path), georeference=place)
+        loaded = SensorImage.from_planes(
+            planes, channels, valid=measured, origin=str(image.path), georeference=place
+        )
         _check_scale(loaded, planes, measured, self.scale, whole=window is None)
         if self.options.filter == "lee":
             loaded = self._smoothed(loaded)
@@ -124,17 +152,27 @@ class Sar(WindowedAdapter):
 
     def transform(self, image: SensorImage) -> SensorImage:
         """Return (P, H, W) decibel; see `to_decibel` for zeros."""
-        data, valid = to_decibel(image.data, image.valid, self.scale, image.channels[0].unit)
+        data, valid = to_decibel(
+            image.data, image.valid, self.scale, image.channels[0].unit
+        )
         channels = [
-            replace(channel, quantity="backscatter", unit="dB", valid_range=DB_RANGE) for channel in image.channels
+            replace(channel, quantity="backscatter", unit="dB", valid_range=DB_RANGE)
+            for channel in image.channels
         ]
-        if self.scale.kind != "decibel":  # the decibel of a count is relative, so it has no bounds
+        # the decibel of a count is relative, so it has no bounds
+        if self.scale.kind != "decibel":
             channels = [replace(channel, valid_range=None) for channel in channels]
         return SensorImage.from_planes(
-            data, channels, valid=valid, origin=image.origin, georeference=image.georeference
+            data,
+            channels,
+            valid=valid,
+            origin=image.origin,
+            georeference=image.georeference,
         )
 
-    def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
+    def transform_arrays(
+        self, data: Any, valid: Any, channels: Sequence[Channel], library: Any
+    ) -> tuple[Any, Any]:
         """Compute `transform`."""
         return decibel_arrays(data, valid, self.scale, channels[0].unit, library)
 
@@ -163,7 +201,9 @@ class Sar(WindowedAdapter):
             planes = np.where(image.valid, image.data, np.float32(np.nan))
         if self.options.gray_picture:
             planes = np.repeat(planes, 3, axis=0)
-        for source, part in zip(self.sources, np.split(planes, len(self.sources)), strict=True):
+        for source, part in zip(
+            self.sources, np.split(planes, len(self.sources)), strict=True
+        ):
             write_image(files[source.name], part)
 
     def _planes(self, image: ImageFile) -> FloatArray:
@@ -177,7 +217,11 @@ class Sar(WindowedAdapter):
                 )
             return planes[:1]
         if len(self.planes) == 1 or self.options.separate_files:
-            if count == 3 and (planes == planes[:1]).all() and self.scale.kind == "amplitude":
+            if (
+                count == 3
+                and (planes == planes[:1]).all()
+                and self.scale.kind == "amplitude"
+            ):
                 raise DataError(
                     f"{image.path}: modality {self.name!r} needs one plane, got three equal ones; use "
                     "--modality-option gray_picture=true"
@@ -198,10 +242,16 @@ class Sar(WindowedAdapter):
         from simmat_plugin_sar.speckle import lee
 
         power = self.scale.to_power(image.data)
-        usable = image.valid & (power >= 0 if image.channels[0].unit == "count" else power > 0)
-        smooth = np.stack([lee(plane, good) for plane, good in zip(power, usable, strict=True)])
+        usable = image.valid & (
+            power >= 0 if image.channels[0].unit == "count" else power > 0
+        )
+        smooth = np.stack(
+            [lee(plane, good) for plane, good in zip(power, usable, strict=True)]
+        )
         positive = np.where(smooth > 0, smooth, 1.0)
-        data = np.where(usable & (smooth > 0), self.scale.from_power(positive), image.data)
+        data = np.where(
+            usable & (smooth > 0), self.scale.from_power(positive), image.data
+        )
         return replace(image, data=np.ascontiguousarray(data, dtype=np.float32))
 
 
@@ -210,15 +260,25 @@ def channels_of(names: Sequence[str], scale: Scale, unit: str) -> tuple[Channel,
 
     Whole numbers of power are uncalibrated, so their quantity is "intensity".
     """
-    powers = _COUNTS if unit == "count" else None  # a float below 0 has no logarithm, see to_decibel
-    bounds = {"amplitude": _AMPLITUDES, "power": powers, "decibel": DB_RANGE}[scale.kind]
+    # a float below 0 has no logarithm, see to_decibel
+    powers = _COUNTS if unit == "count" else None
+    bounds = {"amplitude": _AMPLITUDES, "power": powers, "decibel": DB_RANGE}[
+        scale.kind
+    ]
     power = "intensity" if unit == "count" else "power"
-    quantity = {"amplitude": "amplitude", "power": power, "decibel": "backscatter"}[scale.kind]
+    quantity = {"amplitude": "amplitude", "power": power, "decibel": "backscatter"}[
+        scale.kind
+    ]
     return tuple(Channel(name, quantity, unit, valid_range=bounds) for name in names)
 
 
 def _check_scale(
-    image: SensorImage, planes: npt.NDArray[Any], measured: BoolArray, scale: Scale, *, whole: bool
+    image: SensorImage,
+    planes: npt.NDArray[Any],
+    measured: BoolArray,
+    scale: Scale,
+    *,
+    whole: bool,
 ) -> None:
     """Refuse numbers that cannot be in the scale: mostly negative, or for decibel unsigned or mostly out of range.
 
@@ -239,9 +299,16 @@ def _check_scale(
         if not whole:
             return
         line = (1, -1, planes.shape[2])  # all planes have one scale
-        row = SensorImage(image.data.reshape(line), image.valid.reshape(line), image.channels[:1], image.origin)
+        row = SensorImage(
+            image.data.reshape(line),
+            image.valid.reshape(line),
+            image.channels[:1],
+            image.origin,
+        )
         advice = "scale=db expects decibel, not hundredths; other scales are scale=amplitude and scale=power"
-        require_measured(row, planes.reshape(line), advice, measured=measured.reshape(line))
+        require_measured(
+            row, planes.reshape(line), advice, measured=measured.reshape(line)
+        )
     if not whole:
         return
     if scale.kind != "decibel" and stored.size and float((stored < 0).mean()) > 0.5:

@@ -23,7 +23,8 @@ AMPLITUDE_COUNTS = 2000.0
 _NOISE_FLOOR_DB = -30.0
 _REFERENCE = np.cos(np.deg2rad(35.0))
 _COSINE_POWER = 1.5  # between volume scattering (1) and Lambert's law (2)
-_FACET_DB = {"dielectric": 0.0, "metal": 12.0}  # of a smooth surface that faces the radar
+# of a smooth surface that faces the radar
+_FACET_DB = {"dielectric": 0.0, "metal": 12.0}
 _SMOOTH_SLOPE = 0.12  # root mean square slope of the smoothest surfaces
 
 
@@ -39,7 +40,11 @@ def sigma_nought(scene: Scene, *, cross: bool) -> Array:
     surface = scene.surface
     field = "backscatter_cross_db" if cross else "backscatter_db"
     level = 10 ** (scene.of_material(field).astype(np.float64) / 10)
-    cosine = np.einsum("chw,chw->hw", surface.normal, scene.toward_camera()).astype(np.float64).clip(0.02, 1)
+    cosine = (
+        np.einsum("chw,chw->hw", surface.normal, scene.toward_camera())
+        .astype(np.float64)
+        .clip(0.02, 1)
+    )
     spread = level * (cosine / _REFERENCE) ** _COSINE_POWER * surface.texture
     if not cross:  # facets do not change the polarization
         spread = spread + _facets(scene, cosine)
@@ -52,5 +57,13 @@ def _facets(scene: Scene, cosine: Array) -> Array:
     metal = scene.of_material("extinction") > 1
     slope = _SMOOTH_SLOPE + 0.5 * rough
     tangent = 1 / cosine**2 - 1
-    peak = 10 ** (np.where(metal, _FACET_DB["metal"], _FACET_DB["dielectric"]) / 10) * (1 - rough) ** 2
-    return np.asarray(peak * np.exp(-tangent / (2 * slope**2)) / cosine**4 * (_SMOOTH_SLOPE / slope) ** 2)
+    peak = (
+        10 ** (np.where(metal, _FACET_DB["metal"], _FACET_DB["dielectric"]) / 10)
+        * (1 - rough) ** 2
+    )
+    return np.asarray(
+        peak
+        * np.exp(-tangent / (2 * slope**2))
+        / cosine**4
+        * (_SMOOTH_SLOPE / slope) ** 2
+    )

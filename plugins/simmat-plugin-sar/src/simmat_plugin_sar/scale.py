@@ -56,10 +56,14 @@ SCALES: Mapping[str, Scale] = {
 
 def decibel(power: npt.ArrayLike) -> FloatArray:
     """Convert power above 0 to decibel: 10 log10(power)."""
-    return np.asarray(10 * np.log10(np.asarray(power, dtype=np.float64)), dtype=np.float32)
+    return np.asarray(
+        10 * np.log10(np.asarray(power, dtype=np.float64)), dtype=np.float32
+    )
 
 
-def to_decibel(values: FloatArray, valid: BoolArray, scale: Scale, unit: str) -> tuple[FloatArray, BoolArray]:
+def to_decibel(
+    values: FloatArray, valid: BoolArray, scale: Scale, unit: str
+) -> tuple[FloatArray, BoolArray]:
     """Convert values to decibel; return them with where they are valid.
 
     Whole counts of 0 are dark, not missing: they become half a count of amplitude. Other values of 0 or below have no
@@ -77,7 +81,9 @@ def to_decibel(values: FloatArray, valid: BoolArray, scale: Scale, unit: str) ->
     return found.astype(np.float32), defined
 
 
-def decibel_arrays(values: Any, valid: Any, scale: Scale, unit: str, library: Any) -> tuple[Any, Any]:
+def decibel_arrays(
+    values: Any, valid: Any, scale: Scale, unit: str, library: Any
+) -> tuple[Any, Any]:
     """Do what `to_decibel` does with arrays of numpy, torch or the like."""
     if scale.kind == "decibel":
         return values, valid

@@ -19,7 +19,8 @@ Array = npt.NDArray[np.float64]
 WINDOW = 7
 """Side of the square window in pixels."""
 _BINS = 64
-_LOOKS = (0.5, 200.0)  # from a single look, with a margin for random variation, to an image without speckle
+# from a single look, with a margin for random variation, to an image without speckle
+_LOOKS = (0.5, 200.0)
 _SMALLEST = 1e-30
 
 
@@ -47,7 +48,9 @@ def estimate_looks(power: Array, valid: BoolArray) -> float:
     speckled = valid & (varied > 1 / _LOOKS[1]) & (varied < 1 / _LOOKS[0])
     if not speckled.any():
         return _LOOKS[1]
-    counts, edges = np.histogram(-np.log(varied[speckled]), bins=_BINS, range=tuple(np.log(_LOOKS)))
+    counts, edges = np.histogram(
+        -np.log(varied[speckled]), bins=_BINS, range=tuple(np.log(_LOOKS))
+    )
     best = int(np.argmax(gaussian_filter1d(counts.astype(np.float64), 1.5)))
     return float(np.exp((edges[best] + edges[best + 1]) / 2))
 

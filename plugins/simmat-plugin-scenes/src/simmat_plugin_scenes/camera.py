@@ -30,7 +30,8 @@ class PicturedScene(Scene):
 
     def gray_counts(self, rng: np.random.Generator) -> Array:
         """Return that of a monochrome camera, which measures Rec. 709 luminance: (1, H, W) whole counts 0 to 255."""
-        luminance = np.einsum("c,chw->hw", _LUMINANCE, radiance(self, _VISIBLE))[None]  # (1, H, W)
+        # (1, H, W)
+        luminance = np.einsum("c,chw->hw", _LUMINANCE, radiance(self, _VISIBLE))[None]
         return _counts(self, luminance, rng)
 
 
@@ -41,11 +42,21 @@ def _counts(scene: Scene, linear: Array, rng: np.random.Generator) -> Array:
     """
     metered = linear[:, np.isfinite(scene.surface.depth_m)]
     incident = max(scene.light.sun_rgb) + max(scene.light.ambient_rgb)
-    gain = min(0.7 / max(float(np.percentile(metered, 97)), 1e-4), 1 / (0.5 * incident), _MAX_GAIN)
-    blurred = gaussian_filter((linear * gain).clip(0, 1.5), (0, LENS_BLUR_PX, LENS_BLUR_PX))
+    gain = min(
+        0.7 / max(float(np.percentile(metered, 97)), 1e-4),
+        1 / (0.5 * incident),
+        _MAX_GAIN,
+    )
+    blurred = gaussian_filter(
+        (linear * gain).clip(0, 1.5), (0, LENS_BLUR_PX, LENS_BLUR_PX)
+    )
     full_well = _FULL_WELL / max(gain, 1.0)  # electrons at white fall with the gain
-    values = detected(blurred, full_well=full_well, read_noise=_READ_NOISE, rng=rng).clip(0, 1)
-    curved = np.where(values <= 0.0031308, 12.92 * values, 1.055 * values ** (1 / 2.4) - 0.055)
+    values = detected(
+        blurred, full_well=full_well, read_noise=_READ_NOISE, rng=rng
+    ).clip(0, 1)
+    curved = np.where(
+        values <= 0.0031308, 12.92 * values, 1.055 * values ** (1 / 2.4) - 0.055
+    )
     return np.asarray(np.rint(curved * 255))
 
 
@@ -94,4 +105,7 @@ class Noise:
     def gradient(self, points: Array) -> Array:
         """Return (N, 3) slopes of the field, for bumps."""
         here, step = self(points, 2), 0.05
-        return np.stack([(self(points + step * axis, 2) - here) / step for axis in np.eye(3)], axis=1)
+        return np.stack(
+            [(self(points + step * axis, 2) - here) / step for axis in np.eye(3)],
+            axis=1,
+        )

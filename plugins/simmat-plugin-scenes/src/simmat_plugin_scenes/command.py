@@ -13,7 +13,9 @@ from simmat.terminal import echo, progress_bar
 
 @click.command("data simulate")
 @config_options("modality", "modality_options", required=("modality",))
-@click.option("--out", required=True, type=PATH, metavar="DIR", help="A new or empty folder.")
+@click.option(
+    "--out", required=True, type=PATH, metavar="DIR", help="A new or empty folder."
+)
 @click.option(
     "--scenes",
     type=click.Choice(["everyday", "wet-floor"]),
@@ -21,10 +23,35 @@ from simmat.terminal import echo, progress_bar
     show_default=True,
     help="Everyday: outdoors, and on a table. Wet floor: water and ice on tiles.",
 )
-@click.option("--count", default=100, show_default=True, metavar="N", help="Number of samples, at least 3.")
-@click.option("--seed", default=0, show_default=True, metavar="N", help="The same seed gives the same files.")
-@click.option("--size", default=(256, 192), show_default=True, type=(int, int), metavar="W H", help="Size in pixels.")
-@click.option("--frames", default=1, show_default=True, metavar="N", help="Frames of each sample; its objects move.")
+@click.option(
+    "--count",
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="Number of samples, at least 3.",
+)
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="The same seed gives the same files.",
+)
+@click.option(
+    "--size",
+    default=(256, 192),
+    show_default=True,
+    type=(int, int),
+    metavar="W H",
+    help="Size in pixels.",
+)
+@click.option(
+    "--frames",
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Frames of each sample; its objects move.",
+)
 def command(
     modality: str,
     modality_options: dict[str, Any] | None,
@@ -46,7 +73,14 @@ def command(
     adapter = load_registry().modality(modality, modality_options)
     with progress_bar("simulating", " scenes", total=count) as bar:
         simulate_dataset(
-            adapter, out, count, seed, size_hw=size[::-1], scenes=scenes, frames=frames, progress=bar.update
+            adapter,
+            out,
+            count,
+            seed,
+            size_hw=size[::-1],
+            scenes=scenes,
+            frames=frames,
+            progress=bar.update,
         )
     what = "samples" if frames == 1 else f"sequences of {frames} frames"
     echo(f"wrote {count} {what} of {adapter.name} to {out}")

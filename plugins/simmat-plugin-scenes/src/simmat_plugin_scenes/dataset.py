@@ -64,7 +64,10 @@ def simulate_dataset(
             rows += _write_sample(adapter, folder, index, seed, size_hw, scenes, frames)
             if progress is not None:
                 progress(1)
-        write_rows(folder / MANIFEST_FILE, [list(rows[0]), *(list(row.values()) for row in rows)])
+        write_rows(
+            folder / MANIFEST_FILE,
+            [list(rows[0]), *(list(row.values()) for row in rows)],
+        )
         write_card(folder, _card(adapter, seed, scenes))
     return target
 
@@ -77,13 +80,17 @@ def split_of(index: int) -> str:
 
 def _check(target: Path, count: int, seed: int, frames: int) -> None:
     if count < MIN_COUNT:
-        raise ConfigError(f"--count must be at least {MIN_COUNT}, one sample per split, got {count}")
+        raise ConfigError(
+            f"--count must be at least {MIN_COUNT}, one sample per split, got {count}"
+        )
     if seed < 0:
         raise ConfigError(f"--seed must be 0 or more, got {seed}")
     if frames < 1:
         raise ConfigError(f"--frames must be at least 1, got {frames}")
     if target.is_dir() and any(target.iterdir()):
-        raise OutputError(f"{target} is not empty; choose another folder, or remove it first")
+        raise OutputError(
+            f"{target} is not empty; choose another folder, or remove it first"
+        )
 
 
 def _write_sample(
@@ -104,12 +111,16 @@ def _write_sample(
         image = adapter.simulate(scene, rng)
         name = sample if frames == 1 else f"{sample}/{frame:04d}"
         paths = {
-            source.name: "/".join([*top, *([source.name] if several else []), name + source.extensions[0]])
+            source.name: "/".join(
+                [*top, *([source.name] if several else []), name + source.extensions[0]]
+            )
             for source in adapter.sources
         }
         adapter.save(image, {source: folder / path for source, path in paths.items()})
         mask = f"masks/{name}.png"
-        values = np.where(scene.instance > 0, scene.class_id * PANOPTIC + scene.instance, 0)
+        values = np.where(
+            scene.instance > 0, scene.class_id * PANOPTIC + scene.instance, 0
+        )
         write_image(folder / mask, values[None].astype(np.uint16))
         columns = paths if several else {"image": next(iter(paths.values()))}
         place = {} if frames == 1 else {"sequence": sample, "frame": str(frame)}

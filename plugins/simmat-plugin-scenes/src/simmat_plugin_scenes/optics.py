@@ -77,7 +77,9 @@ def radiance(scene: Scene, names: Sequence[str]) -> Array:
         if name in INFRARED:
             back[place] *= infrared[INFRARED.index(name)]
     mirrored = fresnel(scene)[None] * ambient[:, None, None] * 1.5  # (C, H, W)
-    return np.where(clear > 0, front + clear * (1 - fresnel(scene)) * back + mirrored, front)
+    return np.where(
+        clear > 0, front + clear * (1 - fresnel(scene)) * back + mirrored, front
+    )
 
 
 def irradiance(scene: Scene, names: Sequence[str]) -> tuple[Array, Array]:
@@ -85,8 +87,12 @@ def irradiance(scene: Scene, names: Sequence[str]) -> tuple[Array, Array]:
     light, bands = scene.light, [BANDS[name] for name in names]
     sun = np.array([light.sun_rgb[band.colour or 0] for band in bands])
     blue_sky = not light.indoor and max(light.sun_rgb) > _OVERCAST_SUN
-    diffuse = np.array([band.diffuse if blue_sky and band.colour is None else 1.0 for band in bands])
-    return sun, np.array([light.ambient_rgb[band.colour or 0] for band in bands]) * diffuse
+    diffuse = np.array(
+        [band.diffuse if blue_sky and band.colour is None else 1.0 for band in bands]
+    )
+    return sun, np.array(
+        [light.ambient_rgb[band.colour or 0] for band in bands]
+    ) * diffuse
 
 
 def fresnel(scene: Scene, surface: Surface | None = None) -> Array:
@@ -102,29 +108,43 @@ def fresnel(scene: Scene, surface: Surface | None = None) -> Array:
 def _shade(scene: Scene, surface: Surface, names: Sequence[str]) -> Array:
     """Return (C, H, W) radiance of one layer of surfaces."""
     light = scene.light
-    toward_sun, view = np.asarray(light.sun_direction), scene.toward_camera().astype(np.float64)
+    toward_sun, view = (
+        np.asarray(light.sun_direction),
+        scene.toward_camera().astype(np.float64),
+    )
     normal = surface.normal.astype(np.float64)
     facing = np.einsum("c,chw->hw", toward_sun, normal).clip(0, 1) * surface.sunlit
     sun, ambient = (values[:, None, None] for values in irradiance(scene, names))
-    albedo = np.stack([_reflectance(scene, name, surface) for name in names]) * surface.texture  # (C, H, W)
+    # (C, H, W)
+    albedo = (
+        np.stack([_reflectance(scene, name, surface) for name in names])
+        * surface.texture
+    )
     diffuse = albedo * (sun * facing + ambient * surface.sky_view)
     half = toward_sun[:, None, None] + view
     half /= np.maximum(np.linalg.norm(half, axis=0), 1e-9)
     rough = scene.of_material("roughness", surface).astype(np.float64)
     power = 2 / np.maximum(rough, 0.03) ** 2
-    glint = np.einsum("chw,chw->hw", half, normal).clip(0, 1) ** power * surface.sunlit * (1 - rough) ** 2
-    mirror = (1 - rough) ** 2 * fresnel(scene, surface)  # how much a glossy surface mirrors
-    up = np.asarray(light.up)
-    mirrored_up = 2 * np.einsum("chw,chw->hw", normal, view) * np.einsum("c,chw->hw", up, normal) - np.einsum(
-        "c,chw->hw", up, view
+    glint = (
+        np.einsum("chw,chw->hw", half, normal).clip(0, 1) ** power
+        * surface.sunlit
+        * (1 - rough) ** 2
     )
+    # how much a glossy surface mirrors
+    mirror = (1 - rough) ** 2 * fresnel(scene, surface)
+    up = np.asarray(light.up)
+    mirrored_up = 2 * np.einsum("chw,chw->hw", normal, view) * np.einsum(
+        "c,chw->hw", up, normal
+    ) - np.einsum("c,chw->hw", up, view)
     around = ambient * np.where(mirrored_up > 0, 1.3 + 0.9 * mirrored_up, 0.5)
     shaded = diffuse + 0.35 * glint * sun + mirror * around
     is_sky = ~np.isfinite(surface.depth_m)
     return np.where(is_sky, _sky(scene, [BANDS[name] for name in names]), shaded)
 
 
-def detected(exposure: Array, *, full_well: float, read_noise: float, rng: np.random.Generator) -> Array:
+def detected(
+    exposure: Array, *, full_well: float, read_noise: float, rng: np.random.Generator
+) -> Array:
     """Add shot and read noise, both normally distributed.
 
     Args:
@@ -137,7 +157,9 @@ def detected(exposure: Array, *, full_well: float, read_noise: float, rng: np.ra
         The reading in the unit and shape of `exposure`, not clipped: it may be below 0 or above 1.
     """
     electrons = exposure * full_well
-    noisy = electrons + rng.normal(size=electrons.shape) * np.sqrt(electrons + read_noise**2)
+    noisy = electrons + rng.normal(size=electrons.shape) * np.sqrt(
+        electrons + read_noise**2
+    )
     return np.asarray(noisy / full_well)
 
 
@@ -146,20 +168,32 @@ def _reflectance(scene: Scene, name: str, surface: Surface) -> Array:
     colour = BANDS[name].colour
     if colour is None:
         return scene.of_material(f"{name}_reflectance", surface).astype(np.float64)
-    return np.asarray(scene.of_material("albedo_rgb", surface)[colour], dtype=np.float64)
+    return np.asarray(
+        scene.of_material("albedo_rgb", surface)[colour], dtype=np.float64
+    )
 
 
 def _sky(scene: Scene, bands: Sequence[Band]) -> Array:
     """Return (C, H, W) radiance of the sky: paler toward the horizon, grey if the sun is behind clouds."""
     light = scene.light
-    up = np.einsum("c,chw->hw", np.asarray(light.up), -scene.toward_camera().astype(np.float64)).clip(0, 1)
+    up = np.einsum(
+        "c,chw->hw", np.asarray(light.up), -scene.toward_camera().astype(np.float64)
+    ).clip(0, 1)
     clear = max(light.sun_rgb) > _OVERCAST_SUN
-    zenith = np.array([band.zenith if clear else band.overcast for band in bands])[:, None, None]
+    zenith = np.array([band.zenith if clear else band.overcast for band in bands])[
+        :, None, None
+    ]
     white = np.array([band.cloud for band in bands])[:, None, None]
     pale = np.array([band.horizon for band in bands])[:, None, None] if clear else white
     mix = (up * 2.2).clip(0, 1)
     level = 2.2 * float(np.mean(light.ambient_rgb))
     # Clouds are where the long-wave sky temperature is high.
-    warmth = scene.surface.temperature_k - np.where(np.isfinite(scene.surface.depth_m), np.inf, 0)
-    cloud = ((warmth - light.sky_k) / max(light.air_k - light.sky_k, 1.0)).clip(0, 1) ** 2
-    return np.asarray(level * ((1 - cloud) * (mix * zenith + (1 - mix) * pale) + cloud * white))
+    warmth = scene.surface.temperature_k - np.where(
+        np.isfinite(scene.surface.depth_m), np.inf, 0
+    )
+    cloud = ((warmth - light.sky_k) / max(light.air_k - light.sky_k, 1.0)).clip(
+        0, 1
+    ) ** 2
+    return np.asarray(
+        level * ((1 - cloud) * (mix * zenith + (1 - mix) * pale) + cloud * white)
+    )

@@ -143,9 +143,15 @@ class Scene:
         Returns:
             (H, W) float32, or (3, H, W) for a colour.
         """
-        table = np.asarray([getattr(material, name) for material in self.materials], dtype=np.float32)
+        table = np.asarray(
+            [getattr(material, name) for material in self.materials], dtype=np.float32
+        )
         values = table[(surface or self.surface).material]  # (H, W) or (H, W, 3)
-        return values if values.ndim == 2 else np.ascontiguousarray(np.moveaxis(values, 2, 0))
+        return (
+            values
+            if values.ndim == 2
+            else np.ascontiguousarray(np.moveaxis(values, 2, 0))
+        )
 
 
 def pixel_rays(size_hw: tuple[int, int], focal_px: float) -> npt.NDArray[np.float64]:
@@ -153,5 +159,8 @@ def pixel_rays(size_hw: tuple[int, int], focal_px: float) -> npt.NDArray[np.floa
     height, width = size_hw
     x = np.arange(width) - (width - 1) / 2
     y = np.arange(height) - (height - 1) / 2
-    rays = np.stack([*np.meshgrid(x / focal_px, y / focal_px), np.ones((height, width))])  # (3, H, W)
+    # (3, H, W)
+    rays = np.stack(
+        [*np.meshgrid(x / focal_px, y / focal_px), np.ones((height, width))]
+    )
     return np.asarray(rays / np.linalg.norm(rays, axis=0))

@@ -37,7 +37,13 @@ class Shape:
 
     def moved(self, rotation: Array, offset: Array) -> Shape:
         """Return the shape rotated by `rotation` (3, 3) about the origin, then moved by `offset`."""
-        return Shape(self.kind, rotation @ self.centre + offset, self.to_local @ rotation.T, self.radius_m, self.half)
+        return Shape(
+            self.kind,
+            rotation @ self.centre + offset,
+            self.to_local @ rotation.T,
+            self.radius_m,
+            self.half,
+        )
 
     def local(self, points: Array) -> Array:
         """Map (N, 3) world points to the local frame."""
@@ -54,7 +60,11 @@ class Shape:
         near = self._near(origins, directions)
         if not near.any():
             return hits
-        start = self.local(origins)[near] if len(origins) > 1 else np.repeat(self.local(origins), near.sum(), axis=0)
+        start = (
+            self.local(origins)[near]
+            if len(origins) > 1
+            else np.repeat(self.local(origins), near.sum(), axis=0)
+        )
         along = directions[near] @ self.to_local.T
         found = _INTERSECT[self.kind](start, along, self.half)
         hits[near] = np.where(found > 1e-9, found, np.inf)
@@ -66,24 +76,36 @@ class Shape:
         if self.kind == "ellipsoid":
             normals = local
         elif self.kind == "box":
-            normals = np.where(np.abs(local) >= np.abs(local).max(axis=1, keepdims=True), np.sign(local), 0.0)
+            normals = np.where(
+                np.abs(local) >= np.abs(local).max(axis=1, keepdims=True),
+                np.sign(local),
+                0.0,
+            )
         elif self.kind == "plane":
             normals = np.broadcast_to(np.array([0.0, 1.0, 0.0]), local.shape)
         elif self.kind == "capsule":
             normals = local - np.clip(local, [0, -self.half, 0], [0, self.half, 0])
         else:
             on_cap = np.abs(local[:, 1]) > np.hypot(local[:, 0], local[:, 2])
-            cap = np.stack([np.zeros(len(local)), np.sign(local[:, 1]), np.zeros(len(local))], axis=1)
+            cap = np.stack(
+                [np.zeros(len(local)), np.sign(local[:, 1]), np.zeros(len(local))],
+                axis=1,
+            )
             normals = np.where(on_cap[:, None], cap, local * [1, 0, 1])
-        world = normals @ self.to_local  # a normal maps by the transposed inverse, here (to_local)^T
-        return np.asarray(world / np.maximum(np.linalg.norm(world, axis=1, keepdims=True), 1e-12))
+        # a normal maps by the transposed inverse, here (to_local)^T
+        world = normals @ self.to_local
+        return np.asarray(
+            world / np.maximum(np.linalg.norm(world, axis=1, keepdims=True), 1e-12)
+        )
 
     def _near(self, origins: Array, directions: Array) -> npt.NDArray[np.bool_]:
         """Return (N,) True for rays that hit the bounding sphere."""
         if not np.isfinite(self.radius_m):
             return np.ones(len(directions), dtype=bool)
         to_centre = self.centre - origins
-        along = np.einsum("ij,ij->i", np.broadcast_to(to_centre, directions.shape), directions)
+        along = np.einsum(
+            "ij,ij->i", np.broadcast_to(to_centre, directions.shape), directions
+        )
         squared = np.einsum("ij,ij->i", to_centre, to_centre) - along**2
         return np.asarray((squared <= self.radius_m**2) & (along > -self.radius_m))
 
@@ -98,13 +120,24 @@ def box(centre: npt.ArrayLike, half_m: npt.ArrayLike) -> Shape:
     return _scaled("box", centre, half_m, float(np.linalg.norm(half_m)))
 
 
-def cylinder(centre: npt.ArrayLike, radius_m: float, half_height_m: float, axis: int = 1) -> Shape:
+def cylinder(
+    centre: npt.ArrayLike, radius_m: float, half_height_m: float, axis: int = 1
+) -> Shape:
     """Make a closed cylinder along x (0), y (1) or z (2)."""
     upright = _scaled(
-        "cylinder", (0, 0, 0), (radius_m, half_height_m, radius_m), float(np.hypot(radius_m, half_height_m))
+        "cylinder",
+        (0, 0, 0),
+        (radius_m, half_height_m, radius_m),
+        float(np.hypot(radius_m, half_height_m)),
     )
-    order = {0: [[0, 1, 0], [1, 0, 0], [0, 0, 1]], 1: np.eye(3), 2: [[1, 0, 0], [0, 0, 1], [0, 1, 0]]}[axis]
-    return upright.moved(np.asarray(order, dtype=float), np.asarray(centre, dtype=float))
+    order = {
+        0: [[0, 1, 0], [1, 0, 0], [0, 0, 1]],
+        1: np.eye(3),
+        2: [[1, 0, 0], [0, 0, 1], [0, 1, 0]],
+    }[axis]
+    return upright.moved(
+        np.asarray(order, dtype=float), np.asarray(centre, dtype=float)
+    )
 
 
 def capsule(start: npt.ArrayLike, end: npt.ArrayLike, radius_m: float) -> Shape:
@@ -115,7 +148,9 @@ def capsule(start: npt.ArrayLike, end: npt.ArrayLike, radius_m: float) -> Shape:
     x = np.cross(y, [0.0, 0.0, 1.0] if abs(y[2]) < 0.9 else [1.0, 0.0, 0.0])
     x /= np.linalg.norm(x)
     frame = np.stack([x, y, np.cross(x, y)]) / radius_m
-    return Shape("capsule", (a + b) / 2, frame, length / 2 + radius_m, length / 2 / radius_m)
+    return Shape(
+        "capsule", (a + b) / 2, frame, length / 2 + radius_m, length / 2 / radius_m
+    )
 
 
 def plane(point: npt.ArrayLike, normal: npt.ArrayLike) -> Shape:
@@ -123,11 +158,23 @@ def plane(point: npt.ArrayLike, normal: npt.ArrayLike) -> Shape:
     y = np.asarray(normal, dtype=float) / np.linalg.norm(normal)
     x = np.cross(y, [0.0, 0.0, 1.0] if abs(y[2]) < 0.9 else [1.0, 0.0, 0.0])
     x /= np.linalg.norm(x)
-    return Shape("plane", np.asarray(point, dtype=float), np.stack([x, y, np.cross(x, y)]), float("inf"))
+    return Shape(
+        "plane",
+        np.asarray(point, dtype=float),
+        np.stack([x, y, np.cross(x, y)]),
+        float("inf"),
+    )
 
 
-def _scaled(kind: Kind, centre: npt.ArrayLike, half_m: npt.ArrayLike, radius_m: float) -> Shape:
-    return Shape(kind, np.asarray(centre, dtype=float), np.diag(1 / np.asarray(half_m, dtype=float)), radius_m)
+def _scaled(
+    kind: Kind, centre: npt.ArrayLike, half_m: npt.ArrayLike, radius_m: float
+) -> Shape:
+    return Shape(
+        kind,
+        np.asarray(centre, dtype=float),
+        np.diag(1 / np.asarray(half_m, dtype=float)),
+        radius_m,
+    )
 
 
 def _quadratic(a: Array, b: Array, c: Array) -> Array:
@@ -173,7 +220,9 @@ def _intersect_capsule(o: Array, d: Array, half: float) -> Array:
     best = _intersect_tube(o, d, half)
     for end in (-half, half):
         moved = o - [0.0, end, 0.0]
-        best = np.minimum(best, _quadratic(_dot(d, d), _dot(moved, d), _dot(moved, moved) - 1))
+        best = np.minimum(
+            best, _quadratic(_dot(d, d), _dot(moved, d), _dot(moved, moved) - 1)
+        )
     return best
 
 

@@ -24,30 +24,59 @@ _FROM_ABOVE = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, -1.0, 0.0]])
 
 def wet_floor(rng: np.random.Generator) -> World:
     """Draw about a square metre of glazed tiles with three to six films, under a lamp and a grey sky."""
-    names = [str(name) for name in rng.choice(list(ABSORPTION_PER_MM), int(rng.integers(3, 7)))]
+    names = [
+        str(name)
+        for name in rng.choice(list(ABSORPTION_PER_MM), int(rng.integers(3, 7)))
+    ]
     films: list[Thing] = []
     taken: list[tuple[float, float, float]] = []
     for name in names:
         reach = float(rng.uniform(0.06, 0.11))
         for x, z in rng.uniform([-0.42, -0.3], [0.42, 0.3], (20, 2)):
-            if all(np.hypot(x - ox, z - oz) > 1.6 * (reach + other) for ox, oz, other in taken):
+            if all(
+                np.hypot(x - ox, z - oz) > 1.6 * (reach + other)
+                for ox, oz, other in taken
+            ):
                 films.append(_film(rng, name, reach).placed(float(x), float(z), 0.0))
                 taken.append((float(x), float(z), reach))
                 break
-    power, air, lamp = rng.uniform(0.3, 0.7), _CLIMATE.air_k, np.array([*rng.uniform(-0.5, 0.5, 2), 1.0])
+    power, air, lamp = (
+        rng.uniform(0.3, 0.7),
+        _CLIMATE.air_k,
+        np.array([*rng.uniform(-0.5, 0.5, 2), 1.0]),
+    )
     x, z, y = (float(value) for value in lamp / np.linalg.norm(lamp))
-    light = Light((x, y, z), (power, power, power), (0.4, 0.4, 0.42), (0, 1, 0), air, air - 8, False)
+    light = Light(
+        (x, y, z),
+        (power, power, power),
+        (0.4, 0.4, 0.42),
+        (0, 1, 0),
+        air,
+        air - 8,
+        False,
+    )
     half_width = float(rng.uniform(0.44, 0.52))
-    return World(tuple(films), (_tiles(rng),), light, np.array([0.0, 1.0, 0.0]), _FROM_ABOVE, half_width)
+    return World(
+        tuple(films),
+        (_tiles(rng),),
+        light,
+        np.array([0.0, 1.0, 0.0]),
+        _FROM_ABOVE,
+        half_width,
+    )
 
 
 def _film(rng: np.random.Generator, name: str, reach_m: float) -> Thing:
     """Draw a film of 0.15 to 0.4 mm, which light passes twice; its outline is that of four discs."""
     path_mm = 2 * rng.uniform(0.15, 0.4)
-    near, short, longer = (float(np.exp(-path_mm * rate)) for rate in ABSORPTION_PER_MM[name])
+    near, short, longer = (
+        float(np.exp(-path_mm * rate)) for rate in ABSORPTION_PER_MM[name]
+    )
     material = replace(MATERIALS[name], infrared_transmittance=(near, short, longer))
     film = Thing(name, _CLIMATE)
-    for x, z in np.concatenate([np.zeros((1, 2)), rng.uniform(-0.8 * reach_m, 0.8 * reach_m, (3, 2))]):
+    for x, z in np.concatenate(
+        [np.zeros((1, 2)), rng.uniform(-0.8 * reach_m, 0.8 * reach_m, (3, 2))]
+    ):
         disc = cylinder([x, 0.003, z], reach_m * rng.uniform(0.5, 1.0), 1e-4)
         film.add(disc, material, _CLIMATE.air_k, look=Look(1, 0))
     return film
@@ -55,7 +84,11 @@ def _film(rng: np.random.Generator, name: str, reach_m: float) -> Thing:
 
 def _tiles(rng: np.random.Generator) -> Thing:
     """Draw tiles of all colours, most with an ornament."""
-    floor, side, yaw = Thing("background", _CLIMATE), rng.uniform(0.1, 0.15), rng.uniform(0, np.pi)
+    floor, side, yaw = (
+        Thing("background", _CLIMATE),
+        rng.uniform(0.1, 0.15),
+        rng.uniform(0, np.pi),
+    )
     floor.add(plane([0, 0, 0], [0, 1, 0]), "concrete", _CLIMATE.air_k)
     half, look = np.array([side * 0.48, 1e-4, side * 0.48]), Look(0.01, 0.08)
     for x, z in _grid(side, yaw):

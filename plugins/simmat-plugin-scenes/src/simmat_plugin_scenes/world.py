@@ -108,17 +108,36 @@ class Thing:
         solar_gain_k: float = 6.0,
     ) -> None:
         """Add one part, with one temperature or those of its start and end; the gain is that in full sun."""
-        start, end = temperature_k if isinstance(temperature_k, tuple) else (temperature_k, temperature_k)
+        start, end = (
+            temperature_k
+            if isinstance(temperature_k, tuple)
+            else (temperature_k, temperature_k)
+        )
         known = MATERIALS[material] if isinstance(material, str) else material
         gain = solar_gain_k * self.climate.sun
-        self.parts.append(Part(shape, known, start, end, look or Look(), axis, edge_drop_k, mottle_k, gain))
+        self.parts.append(
+            Part(
+                shape,
+                known,
+                start,
+                end,
+                look or Look(),
+                axis,
+                edge_drop_k,
+                mottle_k,
+                gain,
+            )
+        )
 
     def placed(self, x_m: float, z_m: float, yaw: float) -> Thing:
         """Return the object rotated by `yaw` about the vertical and moved to (x, 0, z), world frame."""
         cosine, sine = np.cos(yaw), np.sin(yaw)
         rotation = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
         offset = np.array([x_m, 0.0, z_m])
-        moved = [replace(part, shape=part.shape.moved(rotation, offset)) for part in self.parts]
+        moved = [
+            replace(part, shape=part.shape.moved(rotation, offset))
+            for part in self.parts
+        ]
         return Thing(self.class_name, self.climate, moved)
 
 
@@ -143,17 +162,28 @@ class World:
     half_width: float
 
 
-def colour(rng: np.random.Generator, base: npt.ArrayLike, spread: float = 0.25) -> tuple[float, float, float]:
+def colour(
+    rng: np.random.Generator, base: npt.ArrayLike, spread: float = 0.25
+) -> tuple[float, float, float]:
     """Vary a linear colour in brightness by ±`spread` and in hue by a third of it; stays within 0.01 to 0.9."""
-    factor = (1 + rng.uniform(-spread, spread)) * (1 + rng.uniform(-spread, spread, 3) / 3)
+    factor = (1 + rng.uniform(-spread, spread)) * (
+        1 + rng.uniform(-spread, spread, 3) / 3
+    )
     red, green, blue = np.clip(np.asarray(base) * factor, 0.01, 0.9)
     return float(red), float(green), float(blue)
 
 
-def coloured(rng: np.random.Generator, material: str, base: npt.ArrayLike = (), spread: float = 0.25) -> Material:
+def coloured(
+    rng: np.random.Generator,
+    material: str,
+    base: npt.ArrayLike = (),
+    spread: float = 0.25,
+) -> Material:
     """Return a material whose colour varies around `base`, by default its own; see `colour`."""
     known = MATERIALS[material]
-    return known.coloured(colour(rng, base if np.size(base) else known.albedo_rgb, spread))
+    return known.coloured(
+        colour(rng, base if np.size(base) else known.albedo_rgb, spread)
+    )
 
 
 def bright_colour(rng: np.random.Generator) -> tuple[float, float, float]:

@@ -8,7 +8,13 @@ from typing import Any
 
 import click
 
-from simmat.cli.options import PATH, config_options, foundation_options, load_registry, source_option
+from simmat.cli.options import (
+    PATH,
+    config_options,
+    foundation_options,
+    load_registry,
+    source_option,
+)
 from simmat.errors import ConfigError
 from simmat.plugin_specs import ResultFormat
 from simmat.terminal import echo, move_bar, progress_bar
@@ -19,10 +25,26 @@ from simmat.terminal import echo, move_bar, progress_bar
 @config_options("modality", "modality_options", "channels")
 @foundation_options
 @source_option("Frames of a source, for sensors with several.")
-@click.option("--mask", "masks", multiple=True, metavar="IMAGE@FRAME", help="Label image of a frame; repeatable.")
-@click.option("--prompts", type=PATH, metavar="FILE", help="Clicks and boxes in frames, a CSV or COCO json.")
+@click.option(
+    "--mask",
+    "masks",
+    multiple=True,
+    metavar="IMAGE@FRAME",
+    help="Label image of a frame; repeatable.",
+)
+@click.option(
+    "--prompts",
+    type=PATH,
+    metavar="FILE",
+    help="Clicks and boxes in frames, a CSV or COCO json.",
+)
 @click.option("--out", required=True, type=PATH, help="Folder for the results.")
-@click.option("--format", "formats", metavar="LIST", help="Files besides the masks: coco, mots, overlay, volume.")
+@click.option(
+    "--format",
+    "formats",
+    metavar="LIST",
+    help="Files besides the masks: coco, mots, overlay, volume.",
+)
 @click.option(
     "--min-score",
     type=click.FloatRange(0, 1),
@@ -31,9 +53,24 @@ from simmat.terminal import echo, move_bar, progress_bar
     metavar="NUMBER",
     help="List frames in which an object scores below this.",
 )
-@click.option("--axis", type=click.Choice(["x", "y", "z"]), help="Axis of a volume.  [default: the bundle's, or z]")
-@click.option("--smooth", type=click.IntRange(0), default=0, metavar="INT", help="Smooth the volume over INT slices.")
-@click.option("--tile", type=click.IntRange(32), metavar="INT", help="Cut frames into windows of this side in pixels.")
+@click.option(
+    "--axis",
+    type=click.Choice(["x", "y", "z"]),
+    help="Axis of a volume.  [default: the bundle's, or z]",
+)
+@click.option(
+    "--smooth",
+    type=click.IntRange(0),
+    default=0,
+    metavar="INT",
+    help="Smooth the volume over INT slices.",
+)
+@click.option(
+    "--tile",
+    type=click.IntRange(32),
+    metavar="INT",
+    help="Cut frames into windows of this side in pixels.",
+)
 @config_options("device")
 def follow(
     paths: tuple[Path, ...],
@@ -70,19 +107,27 @@ def follow(
     from simmat_plugin_sequences.track_prompts import predicted_masks, read_label_images
     from simmat_plugin_sequences.tracks import default_formats, named_formats, ranges_of
 
-    bundle, sequence = _bundle_and_sequence(paths, source, is_untuned=loading["modality"] is not None)
+    bundle, sequence = _bundle_and_sequence(
+        paths, source, is_untuned=loading["modality"] is not None
+    )
     if not masks and prompts is None:
-        raise ConfigError("what is to be followed? Give --mask IMAGE@FRAME, or --prompts FILE")
+        raise ConfigError(
+            "what is to be followed? Give --mask IMAGE@FRAME, or --prompts FILE"
+        )
     registry = load_registry()
     chosen: Sequence[ResultFormat] | None = None
     if formats is not None:
         chosen = named_formats(filter(None, formats.split(",")), registry)
-    loading = {name: value for name, value in loading.items() if value not in (None, ())}
+    loading = {
+        name: value for name, value in loading.items() if value not in (None, ())
+    }
     predictor = load(bundle, registry=registry, **loading)
     stack_axis = axis or predictor.image_loader.card.stack_axis
     files_of_frames = frame_files(predictor.adapter, sequence, stack_axis)
     if axis is not None and not _is_volume(files_of_frames[0]):
-        raise ConfigError(f"--axis {axis} is for a volume (NIfTI, DICOM), which the frames are not of; leave it out")
+        raise ConfigError(
+            f"--axis {axis} is for a volume (NIfTI, DICOM), which the frames are not of; leave it out"
+        )
     frames = FrameSequence.of_frames(predictor.adapter, files_of_frames)
     given = read_given_masks(read_label_images(masks, frames))
     if prompts is not None:
@@ -91,16 +136,22 @@ def follow(
     if chosen is None:
         chosen = default_formats(frames, registry)
     if smooth and "volume" not in {one.name for one in chosen}:
-        raise ConfigError("--smooth is for the slices of a volume; add --format volume, or leave it out")
+        raise ConfigError(
+            "--smooth is for the slices of a volume; add --format volume, or leave it out"
+        )
     job = FollowJob(frames, given, out, tile, chosen, min_score, smooth)
     with progress_bar("follow", "frame") as bar:
-        files = follow_files(predictor, job, lambda done, total: move_bar(bar, done, total))
+        files = follow_files(
+            predictor, job, lambda done, total: move_bar(bar, done, total)
+        )
     for file in files.written:
         echo(f"wrote {file}")
     for number, volume in files.tracks.volumes_mm3.items():
         echo(f"object {number}: {volume / 1000:.4g} cm3")
     if files.unsure:
-        echo(f"look at {len(files.unsure)} of {len(frames)} frames: {ranges_of(frames, files.unsure)}")
+        echo(
+            f"look at {len(files.unsure)} of {len(frames)} frames: {ranges_of(frames, files.unsure)}"
+        )
 
 
 def _bundle_and_sequence(

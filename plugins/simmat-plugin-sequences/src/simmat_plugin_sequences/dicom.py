@@ -35,13 +35,25 @@ class DicomStack(Volume):
         """Read the heads of the files, and check that they are one stack."""
         self._pydicom = library("pydicom", "dicom")
         self._pixels = library("pydicom.pixels", "dicom")
-        files = sorted(file for file in path.iterdir() if file.name.lower().endswith(".dcm"))
-        heads = [self._pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS) for file in files]
+        files = sorted(
+            file for file in path.iterdir() if file.name.lower().endswith(".dcm")
+        )
+        heads = [
+            self._pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
+            for file in files
+        ]
         _check_heads(path, files, heads)
         self._check_decoder(files[0], heads[0])
-        super().__init__(path, axis, (int(heads[0].Columns), int(heads[0].Rows), len(files)))
-        along, down = np.reshape(np.asarray(heads[0].ImageOrientationPatient, np.float64), (2, 3))
-        places = np.array([np.asarray(head.ImagePositionPatient, np.float64) for head in heads])  # (Z, 3)
+        super().__init__(
+            path, axis, (int(heads[0].Columns), int(heads[0].Rows), len(files))
+        )
+        along, down = np.reshape(
+            np.asarray(heads[0].ImageOrientationPatient, np.float64), (2, 3)
+        )
+        # (Z, 3)
+        places = np.array(
+            [np.asarray(head.ImagePositionPatient, np.float64) for head in heads]
+        )
         heights = places @ np.cross(along, down)
         order = np.argsort(heights, kind="stable")
         places = places[order]
@@ -52,9 +64,13 @@ class DicomStack(Volume):
             row = float(pixel[0])
             column = float(pixel[1])
             self.set_spacing((column, row, distance))
-            step = (places[-1] - places[0]) / (len(files) - 1)  # oblique where the gantry was tilted
-            towards = np.column_stack([along * column, down * row, step, places[0]])  # (3, 4), LPS
-            self.affine = np.vstack([np.diag([-1.0, -1.0, 1.0]) @ towards, [0, 0, 0, 1]])
+            # oblique where the gantry was tilted
+            step = (places[-1] - places[0]) / (len(files) - 1)
+            # (3, 4), LPS
+            towards = np.column_stack([along * column, down * row, step, places[0]])
+            self.affine = np.vstack(
+                [np.diag([-1.0, -1.0, 1.0]) @ towards, [0, 0, 0, 1]]
+            )
 
     def plane(self, index: int, labels: bool) -> npt.NDArray[Any]:
         """Read (Y, X), scaled; padding is NaN, in a mask a number."""
@@ -65,7 +81,8 @@ class DicomStack(Volume):
         if labels or padding is None:
             return values
         limit = found.get("PixelPaddingRangeLimit", padding)
-        low, high = sorted(np.array([padding, limit]).astype(stored.dtype).tolist())  # as some write it unsigned
+        # as some write it unsigned
+        low, high = sorted(np.array([padding, limit]).astype(stored.dtype).tolist())
         return np.where((stored >= low) & (stored <= high), np.nan, values)
 
     def _check_decoder(self, file: Path, head: Any) -> None:
@@ -74,23 +91,38 @@ class DicomStack(Volume):
         decoder = self._pixels.get_decoder(syntax)
         if not decoder.is_available:
             needed = "; or ".join(decoder.missing_dependencies)
-            raise ConfigError(f"{file}: to decode its {syntax.name}, install one of: {needed}")
+            raise ConfigError(
+                f"{file}: to decode its {syntax.name}, install one of: {needed}"
+            )
 
 
 def _check_heads(path: Path, files: list[Path], heads: list[Any]) -> None:
     """Raise DataError unless files hold the slices of one series, each one plane of grey."""
     for head in heads:
-        if not head.get("ImagePositionPatient") or not head.get("ImageOrientationPatient"):
-            raise DataError(f"{path}: the order of its slices is not known, without Image Position (Patient) in each")
-    turns = [np.round(np.asarray(head.ImageOrientationPatient, np.float64), 4) + 0.0 for head in heads]
-    _check_equal(files, "series", [str(head.get("SeriesInstanceUID")) for head in heads])
-    _check_equal(files, "size", [f"{head.get('Columns')}x{head.get('Rows')}" for head in heads])
+        if not head.get("ImagePositionPatient") or not head.get(
+            "ImageOrientationPatient"
+        ):
+            raise DataError(
+                f"{path}: the order of its slices is not known, without Image Position (Patient) in each"
+            )
+    turns = [
+        np.round(np.asarray(head.ImageOrientationPatient, np.float64), 4) + 0.0
+        for head in heads
+    ]
+    _check_equal(
+        files, "series", [str(head.get("SeriesInstanceUID")) for head in heads]
+    )
+    _check_equal(
+        files, "size", [f"{head.get('Columns')}x{head.get('Rows')}" for head in heads]
+    )
     _check_equal(files, "orientation", [str(turn.tolist()) for turn in turns])
     for head in heads:
         is_one_slice = int(head.get("NumberOfFrames") or 1) <= 1
         is_grey = str(head.get("PhotometricInterpretation")).startswith("MONOCHROME")
         if not is_one_slice or head.get("SamplesPerPixel") != 1 or not is_grey:
-            raise DataError(f"{path}: every file must hold one slice of one plane of grey; save it as NIfTI")
+            raise DataError(
+                f"{path}: every file must hold one slice of one plane of grey; save it as NIfTI"
+            )
 
 
 def _check_equal(files: list[Path], what: str, values: list[str]) -> None:
@@ -108,7 +140,9 @@ def _distance(path: Path, files: list[Path], heights: npt.NDArray[np.float64]) -
         return 0.0
     steps = np.diff(heights)
     middle = float(np.median(steps))
-    is_equal = np.isclose(steps, middle, rtol=_UNEQUAL, atol=min(_ROUNDED_MM, middle / 10))
+    is_equal = np.isclose(
+        steps, middle, rtol=_UNEQUAL, atol=min(_ROUNDED_MM, middle / 10)
+    )
     for number, step in enumerate(steps.tolist()):
         if not is_equal[number] or step <= 0:
             raise DataError(

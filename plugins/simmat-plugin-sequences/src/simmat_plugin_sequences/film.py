@@ -24,7 +24,9 @@ _MAX_GIF_FRAMES = 200
 _CODECS = ("libx264", "mpeg4")
 
 
-def write_film(stem: Path, pictures: Iterator[PictureArray], count: int, rate: int) -> Path:
+def write_film(
+    stem: Path, pictures: Iterator[PictureArray], count: int, rate: int
+) -> Path:
     """Write pictures as STEM.mp4 or STEM.gif, remove an earlier film of the other kind, and return the file.
 
     Args:
@@ -45,15 +47,24 @@ def write_film(stem: Path, pictures: Iterator[PictureArray], count: int, rate: i
     return file
 
 
-def _write_gif(file: Path, pictures: Iterator[PictureArray], count: int, rate: int) -> None:
+def _write_gif(
+    file: Path, pictures: Iterator[PictureArray], count: int, rate: int
+) -> None:
     step = -(-count // _MAX_GIF_FRAMES)  # rounded up
-    first, *others = (_scaled(picture, _MAX_SIDE[".gif"]) for picture in islice(pictures, 0, None, step))
-    first.save(file, save_all=True, append_images=others, duration=1000 * step // rate, loop=0)
+    first, *others = (
+        _scaled(picture, _MAX_SIDE[".gif"])
+        for picture in islice(pictures, 0, None, step)
+    )
+    first.save(
+        file, save_all=True, append_images=others, duration=1000 * step // rate, loop=0
+    )
 
 
 def _write_mp4(file: Path, pictures: Iterator[PictureArray], rate: int) -> None:
     av: Any = import_module("av")
-    codec = next(name for name in _CODECS if name in av.codecs_available or name == _CODECS[-1])
+    codec = next(
+        name for name in _CODECS if name in av.codecs_available or name == _CODECS[-1]
+    )
     scaled = (_scaled(picture, _MAX_SIDE[".mp4"]) for picture in pictures)
     first = next(scaled)
     with av.open(str(file), "w", format="mp4") as container:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import (
+    Callable,
+    Container,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -44,7 +51,11 @@ def follow(
     progress: Progress | None = None,
 ) -> Iterator[FollowedFrame]:
     """Find the objects of some frames in all others, as `Predictor.follow` says."""
-    return iter(open_follower(predictor, frames, read_given_masks(masks), tile=tile, progress=progress))
+    return iter(
+        open_follower(
+            predictor, frames, read_given_masks(masks), tile=tile, progress=progress
+        )
+    )
 
 
 def open_follower(
@@ -72,10 +83,14 @@ def open_follower(
     Raises:
         DataError: as `Predictor.follow` raises it.
     """
-    given = GivenMasks({frame: dict(sorted(masks[frame].items())) for frame in sorted(masks)})
+    given = GivenMasks(
+        {frame: dict(sorted(masks[frame].items())) for frame in sorted(masks)}
+    )
     areas = given.areas
     if not areas:
-        raise DataError("there is no object to follow; give the mask of one in at least one frame")
+        raise DataError(
+            "there is no object to follow; give the mask of one in at least one frame"
+        )
     for frame in masks:
         if not 0 <= frame < len(frames):
             raise DataError(
@@ -84,8 +99,15 @@ def open_follower(
     encoder = open_frames(predictor, frames, given.frames[0], min(areas), tile)
     for frame, of_frame in masks.items():
         for mask in of_frame.values():
-            check_equal_size(f"mask of frame {frame}", mask.shape, f"frame {frame}", encoder.grid.frame_hw)
-    store = LabelStore({} if stored is None else stored, (len(given.ids), *encoder.grid.size_hw))
+            check_equal_size(
+                f"mask of frame {frame}",
+                mask.shape,
+                f"frame {frame}",
+                encoder.grid.frame_hw,
+            )
+    store = LabelStore(
+        {} if stored is None else stored, (len(given.ids), *encoder.grid.size_hw)
+    )
     return Follower(encoder, given, len(frames), store, done=done, progress=progress)
 
 
@@ -177,9 +199,13 @@ class Follower:
         elif not self._given.names_all(frame):
             from_later = self._from_later(frame, frame, None)
             if before is None:
-                masks, propagated = self._find(frame, frame, [LabelKey("back", frame)], from_later)
+                masks, propagated = self._find(
+                    frame, frame, [LabelKey("back", frame)], from_later
+                )
             else:
-                masks, propagated = self._find(frame, before, [self._anchor(before)], from_later)
+                masks, propagated = self._find(
+                    frame, before, [self._anchor(before)], from_later
+                )
             scores = self._scores(masks, propagated)
             labels = self._or_given(frame, propagated)
         self._keep_found(frame, labels)
@@ -190,7 +216,9 @@ class Follower:
                 scores[number] = float(mask.any())
             yield FollowedFrame(frame, masks, scores)
 
-    def _find_all(self, frames: range, start: int, following: int | None) -> Iterator[FollowedFrame]:
+    def _find_all(
+        self, frames: range, start: int, following: int | None
+    ) -> Iterator[FollowedFrame]:
         """Find the frames after or before one with given masks, up to the next one."""
         anchors = [self._anchor(start)]
         if following is not None and self._given.names_all(following):
@@ -203,7 +231,9 @@ class Follower:
                 self._advance()
                 continue
             if self._encoder.is_measured(frame):
-                masks, labels = self._find(frame, start, anchors, self._from_later(frame, start, following))
+                masks, labels = self._find(
+                    frame, start, anchors, self._from_later(frame, start, following)
+                )
                 scores = self._scores(masks, labels)
                 self._keep_found(frame, labels)
             else:
@@ -231,14 +261,22 @@ class Follower:
         first = next((one for one in wanted if one not in self._done), following)
         for one in range(following - 1, last - 1, -1):
             key = LabelKey("back", one)
-            if one >= first and key not in self._store and self._encoder.is_measured(one):
-                _, labels = self._step(one, self._sources("back", one, following, [anchor]))
+            if (
+                one >= first
+                and key not in self._store
+                and self._encoder.is_measured(one)
+            ):
+                _, labels = self._step(
+                    one, self._sources("back", one, following, [anchor])
+                )
                 if one == frame:
                     labels = self._or_given(frame, labels)
                 self._store.keep(key, labels)
             self._advance()
 
-    def _from_later(self, frame: int, start: int, following: int | None) -> FromLater | None:
+    def _from_later(
+        self, frame: int, start: int, following: int | None
+    ) -> FromLater | None:
         """Return what is propagated back to a frame, which lies between `start`, or is it, and `following`."""
         if frame < start:
             return None
@@ -259,7 +297,9 @@ class Follower:
                 shares.append(0.0)
         return FromLater(labels, torch.tensor(shares)[:, None, None])
 
-    def _sources(self, kind: Kind, frame: int, start: int, anchors: Sequence[LabelKey]) -> list[LabelKey]:
+    def _sources(
+        self, kind: Kind, frame: int, start: int, anchors: Sequence[LabelKey]
+    ) -> list[LabelKey]:
         """Return the labels that are propagated to a frame, one of each other frame; drop those that are not needed.
 
         Args:
@@ -277,7 +317,9 @@ class Follower:
             near = {key.frame for key in wanted}
             for one in self._lost_frames(frame, near):
                 wanted.append(LabelKey(kind, one))
-            self._store.keep_only(kind, [*wanted, LabelKey(kind, self._given.frames[0])])
+            self._store.keep_only(
+                kind, [*wanted, LabelKey(kind, self._given.frames[0])]
+            )
         found = [key for key in wanted if key.kind == "given" or key in self._store]
         self._encoder.keep(frame, {key.frame for key in found})
         return found
@@ -288,10 +330,16 @@ class Follower:
         return sorted(lost, key=lambda one: abs(one - frame))[:LOST]
 
     def _find(
-        self, frame: int, start: int, anchors: Sequence[LabelKey], from_later: FromLater | None
+        self,
+        frame: int,
+        start: int,
+        anchors: Sequence[LabelKey],
+        from_later: FromLater | None,
     ) -> tuple[dict[int, BoolArray], Tensor]:
         """Return the masks of the objects in a frame, and their labels (K, h, w); borders are not in the labels."""
-        masks, labels = self._step(frame, self._sources("found", frame, start, anchors), from_later)
+        masks, labels = self._step(
+            frame, self._sources("found", frame, start, anchors), from_later
+        )
         if self._draws_borders:
             for number, label in zip(self.ids, labels, strict=True):
                 border = self._refiner.border(frame, number, masks[number], label)
@@ -300,7 +348,10 @@ class Follower:
         return masks, labels
 
     def _step(
-        self, frame: int, sources: Sequence[LabelKey], from_later: FromLater | None = None
+        self,
+        frame: int,
+        sources: Sequence[LabelKey],
+        from_later: FromLater | None = None,
     ) -> tuple[dict[int, BoolArray], Tensor]:
         """Return the masks of the objects in a frame, refined where the decoder is trusted, and their labels (K, h, w).
 
@@ -313,7 +364,10 @@ class Follower:
         strongest = np.zeros(self._grid.frame_hw, np.int32)
         for pixels, of_window in self._grid.strongest(labels, windows):
             strongest[pixels.slices] = of_window
-        masks = {number: np.asarray(strongest == place) for place, number in enumerate(self.ids, start=1)}
+        masks = {
+            number: np.asarray(strongest == place)
+            for place, number in enumerate(self.ids, start=1)
+        }
         by_id = dict(zip(self.ids, labels, strict=True))  # views of them
         for number, mask in self._refiner.refined(frame, masks, by_id, windows).items():
             masks[number] = mask
@@ -332,15 +386,24 @@ class Follower:
             if own is not None:
                 of_sources.append(own)
         nearby = labels if from_later is None else from_later.labels
-        windows = self._grid.near(torch.stack([nearby, *of_sources]).amax(0), self._reach)
+        windows = self._grid.near(
+            torch.stack([nearby, *of_sources]).amax(0), self._reach
+        )
         for window in windows:
             query = self._encoder.features(frame, window)
             features = [self._encoder.features(key.frame, window) for key in sources]
-            parts = [own[:, *window.cells.slices].to(self._encoder.device) for own in of_sources]
+            parts = [
+                own[:, *window.cells.slices].to(self._encoder.device)
+                for own in of_sources
+            ]
             found = propagate(query, features, parts, self._reach)
-            labels[:, *window.core.slices] = found[:, *window.core_in_window.slices].cpu()
+            labels[:, *window.core.slices] = found[
+                :, *window.core_in_window.slices
+            ].cpu()
         if from_later is not None:
-            labels = (1 - from_later.share) * labels + from_later.share * from_later.labels
+            labels = (
+                1 - from_later.share
+            ) * labels + from_later.share * from_later.labels
         return labels, windows
 
     @cached_property
@@ -382,7 +445,9 @@ class Follower:
 
     def _or_given(self, frame: int, labels: Tensor) -> Tensor:
         """Return labels (K, h, w) of a frame with masks, those of its given masks in place of propagated ones."""
-        is_named = torch.tensor([number in self._given.masks[frame] for number in self.ids])
+        is_named = torch.tensor(
+            [number in self._given.masks[frame] for number in self.ids]
+        )
         return torch.where(is_named[:, None, None], self._given_labels(frame), labels)
 
     def _keep_found(self, frame: int, labels: Tensor) -> None:
@@ -392,7 +457,9 @@ class Follower:
 
     def _note_seen(self, frame: int, labels: Tensor) -> None:
         """Note which objects are in a frame."""
-        for number, strongest in zip(self.ids, labels.flatten(1).amax(1).tolist(), strict=True):
+        for number, strongest in zip(
+            self.ids, labels.flatten(1).amax(1).tolist(), strict=True
+        ):
             if strongest >= SEEN:
                 self._last_seen[number] = frame
 

@@ -12,7 +12,12 @@ from torch import Tensor
 from simmat.data.instances import center_click, tight_box
 from simmat.data.pipeline import restore_logits
 from simmat.errors import DataError
-from simmat.predictor import EncodedImage, NoValidPixelsError, Predictor, matching_features
+from simmat.predictor import (
+    EncodedImage,
+    NoValidPixelsError,
+    Predictor,
+    matching_features,
+)
 from simmat.types import BoolArray, Prompt, SensorImage, Window
 from simmat_plugin_sequences.frame_grid import FrameGrid, GridWindow
 
@@ -28,7 +33,11 @@ PromptKind = Literal["click", "box", "both"]
 
 
 def open_frames(
-    predictor: Predictor, frames: Sequence[Any], first: int, smallest_area: int, tile: int | None
+    predictor: Predictor,
+    frames: Sequence[Any],
+    first: int,
+    smallest_area: int,
+    tile: int | None,
 ) -> FrameEncoder:
     """Load and encode a frame, and lay out the grid of all frames.
 
@@ -45,7 +54,9 @@ def open_frames(
     cells = int(features.shape[-1])
     pixels_in_a_cell = max(round(smallest_area**0.5 / CELLS), 1)
     window_side = tile or pixels_in_a_cell * cells
-    grid = FrameGrid(reference.size_hw, window_side, cells, padded=predictor.pipeline.aspect == "pad")
+    grid = FrameGrid(
+        reference.size_hw, window_side, cells, padded=predictor.pipeline.aspect == "pad"
+    )
     return FrameEncoder(predictor, frames, first, reference, grid, features.device)
 
 
@@ -102,7 +113,9 @@ class FrameEncoder:
         """Return (D, s, s) features of a window of a frame, see `matching_features`."""
         key = index, window
         if key not in self._features:
-            self._features[key] = matching_features(self._encode(index, window).embedding, LEVELS)
+            self._features[key] = matching_features(
+                self._encode(index, window).embedding, LEVELS
+            )
         return self._features[key]
 
     def decode(
@@ -129,13 +142,18 @@ class FrameEncoder:
             encoded = self._encode(index, window)
         else:
             place = window
-            encoded = self._predictor.encode(self.grid.cut(self._load(index), window), self._reference)
+            encoded = self._predictor.encode(
+                self.grid.cut(self._load(index), window), self._reference
+            )
         prompts = [_prompt(mask, place, kind) for mask in masks]
         if self._mask_hw is None:
             self._mask_hw = tuple(encoded.decode(prompts[:1]).logits.shape[-2:])
         likely = [self.grid.sampled(label, place, self._mask_hw) for label in labels]
         likelihood = torch.stack(likely)[:, None].to(self.device)  # (K, 1, h, w)
-        answers = encoded.decode(prompts, mask_input=(2 * likelihood - 1) * _MASK_LOGIT).logits.float()  # (K, M, h, w)
+        # (K, M, h, w)
+        answers = encoded.decode(
+            prompts, mask_input=(2 * likelihood - 1) * _MASK_LOGIT
+        ).logits.float()
         if share < 1:
             answers = share * answers.sigmoid() + (1 - share) * likelihood - 0.5
         in_window = restore_logits(answers, encoded.prepared.letterbox) > 0
@@ -145,7 +163,8 @@ class FrameEncoder:
         """Return (M, H, W) masks of each of K objects from those (K, M, height, width) in a window."""
         objects, outputs = in_window.shape[:2]
         found = np.zeros((objects, outputs, *self.grid.frame_hw), np.bool_)
-        part = found[..., place.y0 : place.y1, place.x0 : place.x1]  # without what is beyond the frame
+        # without what is beyond the frame
+        part = found[..., place.y0 : place.y1, place.x0 : place.x1]
         height, width = part.shape[-2:]
         part[...] = in_window[..., :height, :width]
         return list(found)

@@ -56,7 +56,9 @@ class FrameGrid:
         size_hw: (h, w) cells of the grid.
     """
 
-    def __init__(self, frame_hw: tuple[int, int], tile: int, side: int, *, padded: bool) -> None:
+    def __init__(
+        self, frame_hw: tuple[int, int], tile: int, side: int, *, padded: bool
+    ) -> None:
         """Cover a frame with windows.
 
         Args:
@@ -92,7 +94,9 @@ class FrameGrid:
                 x = column * step
                 cells = Window(y, x, y + side, x + side)
                 core = Window(y + top, x + left, y + bottom, x + right)
-                pixels = Window(cells.y0 * cell, cells.x0 * cell, cells.y1 * cell, cells.x1 * cell)
+                pixels = Window(
+                    cells.y0 * cell, cells.x0 * cell, cells.y1 * cell, cells.x1 * cell
+                )
                 self.windows.append(GridWindow(pixels, cells, core))
 
     def cut(self, image: SensorImage, pixels: Window) -> SensorImage:
@@ -100,19 +104,30 @@ class FrameGrid:
         height, width = self.frame_hw
         if pixels == (0, 0, height, width):
             return image
-        part = image.cut(Window(pixels.y0, pixels.x0, min(pixels.y1, height), min(pixels.x1, width)))
+        part = image.cut(
+            Window(pixels.y0, pixels.x0, min(pixels.y1, height), min(pixels.x1, width))
+        )
         below = max(pixels.y1 - height, 0)
         right = max(pixels.x1 - width, 0)
         padding = (0, 0), (0, below), (0, right)
-        return replace(part, data=np.pad(part.data, padding), valid=np.pad(part.valid, padding), georeference=None)
+        return replace(
+            part,
+            data=np.pad(part.data, padding),
+            valid=np.pad(part.valid, padding),
+            georeference=None,
+        )
 
-    def holding(self, mask: BoolArray, windows: Sequence[GridWindow]) -> GridWindow | None:
+    def holding(
+        self, mask: BoolArray, windows: Sequence[GridWindow]
+    ) -> GridWindow | None:
         """Return the window that holds a whole (H, W) mask, farthest from its borders; None if none does."""
         x0, y0, x1, y1 = tight_box(mask).tolist()
 
         def margin(window: GridWindow) -> float:
             pixels = window.pixels
-            return float(min(y0 - pixels.y0, x0 - pixels.x0, pixels.y1 - y1, pixels.x1 - x1))
+            return float(
+                min(y0 - pixels.y0, x0 - pixels.x0, pixels.y1 - y1, pixels.x1 - x1)
+            )
 
         best = max(windows, key=margin, default=None)
         if best is None or margin(best) < 0:
@@ -134,15 +149,20 @@ class FrameGrid:
         y0 = _start(center_y, side, height)
         return Window(y0, x0, y0 + side, x0 + side)
 
-    def sampled(self, label: Tensor, window: Window, size_hw: tuple[int, ...]) -> Tensor:
+    def sampled(
+        self, label: Tensor, window: Window, size_hw: tuple[int, ...]
+    ) -> Tensor:
         """Return a label (h, w) of the grid, linear between its cells, at the places of a raster in a window."""
         covered_hw = window.size_hw
         if covered_hw == self.frame_hw:
             covered_hw = self._padded_hw
         y = _places(window.y0, covered_hw[0], size_hw[0], self._padded_hw[0])
         x = _places(window.x0, covered_hw[1], size_hw[1], self._padded_hw[1])
-        places = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], -1)  # (h, w, 2)
-        return F.grid_sample(label[None, None], places[None], padding_mode="border", align_corners=False)[0, 0]
+        # (h, w, 2)
+        places = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], -1)
+        return F.grid_sample(
+            label[None, None], places[None], padding_mode="border", align_corners=False
+        )[0, 0]
 
     def labels(self, mask: BoolArray) -> Tensor:
         """Return (h, w): the share of each cell that an (H, W) mask covers."""
@@ -158,7 +178,9 @@ class FrameGrid:
         near = F.max_pool2d(labelled, 2 * reach + 1, 1, reach)[0]
         return [window for window in self.windows if near[window.core.slices].any()]
 
-    def strongest(self, labels: Tensor, windows: list[GridWindow]) -> Iterator[tuple[Window, npt.NDArray[np.int64]]]:
+    def strongest(
+        self, labels: Tensor, windows: list[GridWindow]
+    ) -> Iterator[tuple[Window, npt.NDArray[np.int64]]]:
         """Yield the pixels of the core of each window, and there which label (K, h, w) is the strongest.
 
         It is 0 where the background is, the rest of each cell, and else the number of the label from 1.
@@ -168,7 +190,9 @@ class FrameGrid:
             background = 1 - known.sum(0, keepdim=True)
             all_labels = torch.cat([background, known])  # (1 + K, h, w)
             size_hw = self._padded_hw if self._is_one else window.pixels.size_hw
-            full = F.interpolate(all_labels[None], size_hw, mode="bilinear", align_corners=False)[0]
+            full = F.interpolate(
+                all_labels[None], size_hw, mode="bilinear", align_corners=False
+            )[0]
             place = self.pixels(window.core)
             height, width = place.size_hw
             inner = self.pixels(window.core_in_window)
@@ -181,7 +205,12 @@ class FrameGrid:
         if self._is_one:
             return Window(0, 0, height, width)
         cell = self._padded_hw[0] // self.size_hw[0]
-        return Window(cells.y0 * cell, cells.x0 * cell, min(cells.y1 * cell, height), min(cells.x1 * cell, width))
+        return Window(
+            cells.y0 * cell,
+            cells.x0 * cell,
+            min(cells.y1 * cell, height),
+            min(cells.x1 * cell, width),
+        )
 
 
 def _count(length: int, side: int, step: int) -> int:

@@ -65,7 +65,9 @@ class GivenMasks:
         raise ValueError(f"object {number} has no mask")
 
 
-def read_given_masks(given: Mapping[int, LabelArray | Masks]) -> dict[int, dict[int, BoolArray]]:
+def read_given_masks(
+    given: Mapping[int, LabelArray | Masks],
+) -> dict[int, dict[int, BoolArray]]:
     """Return frame -> object id -> mask; a label image says that the objects that it lacks are not there.
 
     Args:

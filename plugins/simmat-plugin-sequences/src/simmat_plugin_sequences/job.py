@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import (
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -33,7 +40,13 @@ from simmat.predictor import FollowedFrame, Predictor
 from simmat.types import BoolArray
 from simmat_plugin_sequences.follower import open_follower
 from simmat_plugin_sequences.given_masks import GivenMasks, Masks
-from simmat_plugin_sequences.tracks import Plane, TrackRow, Tracks, mask_file, write_table
+from simmat_plugin_sequences.tracks import (
+    Plane,
+    TrackRow,
+    Tracks,
+    mask_file,
+    write_table,
+)
 
 STATE = ".follow"
 """Folder in that of the results: what is done, and the labels that the next frames need."""
@@ -95,7 +108,9 @@ class FollowedFiles:
 
 
 def follow_files(
-    predictor: Predictor, job: FollowJob, progress: Callable[[int, int], None] | None = None
+    predictor: Predictor,
+    job: FollowJob,
+    progress: Callable[[int, int], None] | None = None,
 ) -> FollowedFiles:
     """Follow objects, write the mask of each frame when it is found, and the other files at the end.
 
@@ -107,12 +122,15 @@ def follow_files(
     _check(job)
     with locked(job.out) as free:
         if not free:
-            raise OutputError(f"cannot write {job.out}: another process is writing it; wait for it to end")
+            raise OutputError(
+                f"cannot write {job.out}: another process is writing it; wait for it to end"
+            )
         requests = _requests(predictor, job)
         folder = job.state / request_digest(*requests)[:16]
         done = _done(job, requests)
         follower: Iterable[FollowedFrame] = ()
-        if len(done) < len(job.frames):  # checks masks and the first frame, before a folder is made
+        # checks masks and the first frame, before a folder is made
+        if len(done) < len(job.frames):
             follower = open_follower(
                 predictor,
                 job.frames,
@@ -124,7 +142,14 @@ def follow_files(
             )
         _prepare(job, folder)
         records = _write_masks(job, follower, requests, list(done.values()))
-        tracks = Tracks(job.frames, job.labels, _rows(records), job.masks, predictor.class_names, job.smooth)
+        tracks = Tracks(
+            job.frames,
+            job.labels,
+            _rows(records),
+            job.masks,
+            predictor.class_names,
+            job.smooth,
+        )
         files = _write_files(job, tracks)
         remove_folder(folder)
     return files
@@ -135,13 +160,19 @@ def _check(job: FollowJob) -> None:
     for masks in job.masks.values():
         for number in masks:
             if not 0 < number <= MAX_ID:
-                raise ConfigError(f"the id of an object is from 1 to {MAX_ID}, got {number}; renumber the masks")
+                raise ConfigError(
+                    f"the id of an object is from 1 to {MAX_ID}, got {number}; renumber the masks"
+                )
     for name, count in Counter(job.frames.names).items():
         if count > 1:
-            raise DataError(f"several frames are named {name!r}, and their masks would be one file; rename the others")
+            raise DataError(
+                f"several frames are named {name!r}, and their masks would be one file; rename the others"
+            )
     out = job.out
     if out.is_dir() and not job.state.is_dir() and any(out.iterdir()):
-        raise ConfigError(f"--out {out}: holds files that simmat follow did not write; choose another folder")
+        raise ConfigError(
+            f"--out {out}: holds files that simmat follow did not write; choose another folder"
+        )
 
 
 def _prepare(job: FollowJob, folder: Path) -> None:
@@ -157,7 +188,10 @@ def _prepare(job: FollowJob, folder: Path) -> None:
 
 
 def _write_masks(
-    job: FollowJob, follower: Iterable[FollowedFrame], requests: Sequence[str], done: Sequence[Mapping[str, Any]]
+    job: FollowJob,
+    follower: Iterable[FollowedFrame],
+    requests: Sequence[str],
+    done: Sequence[Mapping[str, Any]],
 ) -> list[Mapping[str, Any]]:
     """Write the mask of each frame when it is found, and its record to the log; return the records of all frames."""
     records = list(done)
@@ -170,8 +204,13 @@ def _write_masks(
                 "step": found.index,
                 "request": requests[found.index],
                 "mask": sha256_of(file),
-                "scores": {str(number): round(score, 4) for number, score in found.scores.items()},
-                "areas": {str(number): int(mask.sum()) for number, mask in found.masks.items()},
+                "scores": {
+                    str(number): round(score, 4)
+                    for number, score in found.scores.items()
+                },
+                "areas": {
+                    str(number): int(mask.sum()) for number, mask in found.masks.items()
+                },
             }
             stream.write(json.dumps(record) + "\n")
             stream.flush()
@@ -193,7 +232,9 @@ def _rows(records: Sequence[Mapping[str, Any]]) -> list[TrackRow]:
     rows = []
     for record in sorted(records, key=lambda record: record["step"]):
         for number, score in record["scores"].items():
-            rows.append(TrackRow(record["step"], int(number), record["areas"][number], score))
+            rows.append(
+                TrackRow(record["step"], int(number), record["areas"][number], score)
+            )
     return rows
 
 
@@ -217,7 +258,9 @@ def _done(job: FollowJob, requests: Sequence[str]) -> dict[int, dict[str, Any]]:
     """
     done: dict[int, dict[str, Any]] = {}
     painted = []
-    for frame, record in {record["step"]: record for record in read_log(job.log)}.items():
+    for frame, record in {
+        record["step"]: record for record in read_log(job.log)
+    }.items():
         if frame >= len(job.frames):
             continue
         file = mask_file(job.labels, job.frames, frame)
@@ -225,7 +268,10 @@ def _done(job: FollowJob, requests: Sequence[str]) -> dict[int, dict[str, Any]]:
             continue
         if record.get("request") == requests[frame]:
             done[frame] = record
-        elif frame not in job.masks and record.get("mask") not in (None, sha256_of(file)):
+        elif frame not in job.masks and record.get("mask") not in (
+            None,
+            sha256_of(file),
+        ):
             painted.append(str(file))
     if painted:
         raise ConfigError(
@@ -241,7 +287,13 @@ def _requests(predictor: Predictor, job: FollowJob) -> list[str]:
     A frame depends on the masks of frames up to the next one with masks, and on those that name an object first.
     """
     given = GivenMasks(dict(sorted(job.masks.items())))
-    base = request_digest(predictor.digest, _names_of_files(job.frames), _files_digest(job.frames), job.tile, given.ids)
+    base = request_digest(
+        predictor.digest,
+        _names_of_files(job.frames),
+        _files_digest(job.frames),
+        job.tile,
+        given.ids,
+    )
     marks = [[frame, _digest(masks)] for frame, masks in given.masks.items()]
     named = 1  # frames with masks that frames before them depend on, too
     for number in given.ids:
@@ -304,7 +356,11 @@ class StoredLabels(MutableMapping[str, bytes]):
 
     def __iter__(self) -> Iterator[str]:
         """Return the names."""
-        return (file.name for file in self._folder.iterdir() if not file.name.startswith("."))
+        return (
+            file.name
+            for file in self._folder.iterdir()
+            if not file.name.startswith(".")
+        )
 
     def __len__(self) -> int:
         """Return how many there are."""

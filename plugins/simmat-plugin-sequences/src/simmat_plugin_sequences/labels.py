@@ -31,7 +31,9 @@ class LabelKey(NamedTuple):
 class LabelStore:
     """Labels (K, h, w) of frames, 0 to 1, in 8 bits: a run that is resumed has the same ones."""
 
-    def __init__(self, stored: MutableMapping[str, bytes], shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self, stored: MutableMapping[str, bytes], shape: tuple[int, int, int]
+    ) -> None:
         """Keep labels of a shape in `stored`, which may have those of an earlier run."""
         self._stored = stored
         self._shape = shape

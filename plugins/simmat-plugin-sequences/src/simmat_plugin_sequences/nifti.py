@@ -23,7 +23,8 @@ class NiftiStack(Volume):
 
     def __init__(self, path: Path, axis: str) -> None:
         """Open a file, and read its head."""
-        self._image = library("nibabel", "nifti").load(path, keep_file_open=True)  # so that a .nii.gz goes on
+        # so that a .nii.gz goes on
+        self._image = library("nibabel", "nifti").load(path, keep_file_open=True)
         shape = tuple(map(int, self._image.shape))
         kind = self._image.get_data_dtype()
         has_more_axes = bool(set(shape[3:]) - {1})
@@ -44,10 +45,14 @@ class NiftiStack(Volume):
     def plane(self, index: int, labels: bool) -> npt.NDArray[Any]:
         """Read (Y, X), scaled."""
         later = (0,) * (len(self._image.shape) - 3)
-        return np.asarray(self._image.dataobj[(slice(None), slice(None), index, *later)]).T
+        return np.asarray(
+            self._image.dataobj[(slice(None), slice(None), index, *later)]
+        ).T
 
 
-def write_labels(file: Path, planes: Iterable[npt.NDArray[np.uint16]], stack: Stack, axis: str) -> None:
+def write_labels(
+    file: Path, planes: Iterable[npt.NDArray[np.uint16]], stack: Stack, axis: str
+) -> None:
     """Write labels as a .nii.gz on the grid of a volume.
 
     Args:

@@ -24,7 +24,9 @@ _OUTSIDE = -2.0
 """Similarity of a position outside of the grid, below any cosine."""
 
 
-def propagate(query: Tensor, features: Sequence[Tensor], labels: Sequence[Tensor], radius: int) -> Tensor:
+def propagate(
+    query: Tensor, features: Sequence[Tensor], labels: Sequence[Tensor], radius: int
+) -> Tensor:
     """Return the soft labels (K, h, w) of a frame: the mean of those of the most similar positions of other frames.
 
     Args:
@@ -44,7 +46,9 @@ def propagate(query: Tensor, features: Sequence[Tensor], labels: Sequence[Tensor
     inside = torch.ones_like(query[:1])
     for y in range(top, bottom, _BLOCK):
         for x in range(left, right, _BLOCK):
-            block = _propagate_block(query, features, labels, inside, places, (y, x), radius)
+            block = _propagate_block(
+                query, features, labels, inside, places, (y, x), radius
+            )
             own = found[:, y : y + _BLOCK, x : x + _BLOCK]
             own += block[:, : own.shape[1], : own.shape[2]]  # in place
     return found
@@ -69,7 +73,8 @@ def _propagate_block(
     side = 2 * radius + 1
     reach = _BLOCK + 2 * radius
     around = corner[0] - radius, corner[1] - radius
-    votes = torch.stack([_part(one, around, reach).flatten(1) for one in labels])  # (N, K, cells)
+    # (N, K, cells)
+    votes = torch.stack([_part(one, around, reach).flatten(1) for one in labels])
     if not votes.any():
         return votes.new_zeros(votes.shape[1], _BLOCK, _BLOCK)
     asked = _part(query, corner, _BLOCK).flatten(1).T  # (B·B, D)

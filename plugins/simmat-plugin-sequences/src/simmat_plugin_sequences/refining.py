@@ -38,7 +38,11 @@ class Refiner:
         self._border_outputs: dict[int, int | None] = {}
 
     def refined(
-        self, frame: int, masks: Masks, labels: Mapping[int, Tensor], windows: Sequence[GridWindow]
+        self,
+        frame: int,
+        masks: Masks,
+        labels: Mapping[int, Tensor],
+        windows: Sequence[GridWindow],
     ) -> dict[int, BoolArray]:
         """Return the decoder's masks of trusted objects, where they agree with the propagated ones.
 
@@ -64,12 +68,16 @@ class Refiner:
             own_masks = [masks[number] for number, _ in objects]
             own_labels = [labels[number] for number, _ in objects]
             answers = self._encoder.decode(frame, window, own_masks, own_labels, kind)
-            for (number, output), mask, outputs in zip(objects, own_masks, answers, strict=True):
+            for (number, output), mask, outputs in zip(
+                objects, own_masks, answers, strict=True
+            ):
                 if iou(outputs[output], mask) >= AGREEMENT:
                     found[number] = outputs[output]
         return found
 
-    def border(self, frame: int, number: int, mask: BoolArray, label: Tensor) -> BoolArray | None:
+    def border(
+        self, frame: int, number: int, mask: BoolArray, label: Tensor
+    ) -> BoolArray | None:
         """Return an object's mask with the border that the decoder draws in a finer window; None if it is not asked."""
         if not mask.any():
             return None
@@ -119,7 +127,9 @@ class Refiner:
         window = self._grid.around(mask)
         if window is None:
             return None
-        outputs = self._encoder.decode(frame, window, [mask], [self._grid.labels(mask)], "both")[0]
+        outputs = self._encoder.decode(
+            frame, window, [mask], [self._grid.labels(mask)], "both"
+        )[0]
         likeness = [iou(answer, mask) for answer in outputs]
         best = int(np.argmax(likeness))
         return best if likeness[best] >= BORDER_TRUST else None

@@ -16,7 +16,12 @@ import numpy.typing as npt
 
 from simmat.data.instances import region_from_mask
 from simmat.data.sequence import FrameSequence
-from simmat.drawing.display import display_channels, display_limits, display_style, show_channels
+from simmat.drawing.display import (
+    display_channels,
+    display_limits,
+    display_style,
+    show_channels,
+)
 from simmat.drawing.overlay import object_colour, paint_regions
 from simmat.inference import coco_document, run_lengths
 from simmat.io.files import atomic_path, atomic_write_json, frame_of
@@ -52,7 +57,8 @@ def write_coco(tracks: Tracks, out: Path) -> str:
                     "class": number // _CLASS or None,
                     "box_xyxy": region.box_xyxy,
                     "area": region.area,
-                    "score": scores.get((frame, number), 1.0),  # without one, a person has painted it since
+                    # without one, a person has painted it since
+                    "score": scores.get((frame, number), 1.0),
                     "segmentation": run_lengths(region, plane.shape),
                     "track_id": number,
                 }
@@ -60,7 +66,9 @@ def write_coco(tracks: Tracks, out: Path) -> str:
         images.append((_file_name(tracks.frames, frame), plane.shape, records))
     document = coco_document(images, tracks.class_names)
     name = "coco.json"
-    atomic_write_json(out / name, {"info": {"description": "Objects followed by simmat"}, **document})
+    atomic_write_json(
+        out / name, {"info": {"description": "Objects followed by simmat"}, **document}
+    )
     return name
 
 
@@ -88,7 +96,9 @@ def write_mots(tracks: Tracks, out: Path) -> str:
 
 def write_overlay(tracks: Tracks, out: Path) -> str:
     """Write a film of the frames with their objects."""
-    return write_film(out / "overlay", _pictures(tracks), len(tracks.frames), _RATE).name
+    return write_film(
+        out / "overlay", _pictures(tracks), len(tracks.frames), _RATE
+    ).name
 
 
 def _pictures(tracks: Tracks) -> Iterator[npt.NDArray[np.uint8]]:
@@ -100,7 +110,9 @@ def _pictures(tracks: Tracks) -> Iterator[npt.NDArray[np.uint8]]:
         shown = display_channels(image.channels)
         if len(shown) == 1 and limits is None:
             only = shown[0]
-            limits = display_limits(image.data[only], image.valid[only], display_style(image.channels[only]))
+            limits = display_limits(
+                image.data[only], image.valid[only], display_style(image.channels[only])
+            )
         picture = show_channels(image, shown, limits)
         yield paint_regions(picture, np.searchsorted(ids, plane), colours, fill=0.35)
 
@@ -113,7 +125,9 @@ def write_volume(tracks: Tracks, out: Path) -> str:
         kind = stack_format(frame.file)
         if kind is not None and kind.write_labels:
             file = out / "volume.nii.gz"
-            import_from_string(kind.write_labels)(file, planes, open_stack(frame.file, frame.axis), frame.axis)
+            import_from_string(kind.write_labels)(
+                file, planes, open_stack(frame.file, frame.axis), frame.axis
+            )
             return file.name
     file = out / "volume.tif"
     _write_tiff(file, planes, len(tracks.frames), tracks.frames.spacing)
@@ -128,7 +142,9 @@ def smoothed_planes(tracks: Tracks) -> Iterator[Plane]:
     near: dict[int, Plane] = {}
     count = len(tracks.frames)
     for frame in range(count):
-        around = range(max(frame - tracks.smooth, 0), min(frame + tracks.smooth + 1, count))
+        around = range(
+            max(frame - tracks.smooth, 0), min(frame + tracks.smooth + 1, count)
+        )
         near = {one: near[one] if one in near else tracks.plane(one) for one in around}
         if tracks.smooth and frame not in tracks.given:
             yield _most_frequent(near[frame], np.stack(list(near.values())))
@@ -147,7 +163,9 @@ def _most_frequent(own: Plane, stack: npt.NDArray[np.uint16]) -> Plane:
     return chosen
 
 
-def _write_tiff(file: Path, planes: Iterator[Plane], count: int, spacing: Sequence[float] | None) -> None:
+def _write_tiff(
+    file: Path, planes: Iterator[Plane], count: int, spacing: Sequence[float] | None
+) -> None:
     """Write planes as the pages of a TIFF, as ImageJ reads it where it is not too large for that.
 
     Args:

@@ -22,7 +22,9 @@ _BINARY = (0, 255)
 """Values of a mask of one object, as `simmat predict` writes it."""
 
 
-def read_label_images(masks: Sequence[str], frames: FrameSequence) -> dict[int, LabelArray]:
+def read_label_images(
+    masks: Sequence[str], frames: FrameSequence
+) -> dict[int, LabelArray]:
     """Read the label images of `--mask IMAGE@FRAME`: frame number -> (H, W) ids.
 
     FRAME is the name of a frame, or its number from 0; without it the image has the name of its frame. IMAGE may be a
@@ -44,7 +46,9 @@ def read_label_images(masks: Sequence[str], frames: FrameSequence) -> dict[int, 
         index = frame_index(place, frames, f"--mask {text}")
         name = frames.names[index]
         if index in found:
-            raise ConfigError(f"--mask {text}: frame {name!r} has a mask already; give one of the two")
+            raise ConfigError(
+                f"--mask {text}: frame {name!r} has a mask already; give one of the two"
+            )
         kind = stack_format(path)
         if kind is not None and kind.has_axes:
             path = _slice_of(path, index, frames)
@@ -60,7 +64,9 @@ def read_label_images(masks: Sequence[str], frames: FrameSequence) -> dict[int, 
     return found
 
 
-def predicted_masks(predictor: Predictor, prompts: Path, frames: FrameSequence) -> dict[int, dict[int, BoolArray]]:
+def predicted_masks(
+    predictor: Predictor, prompts: Path, frames: FrameSequence
+) -> dict[int, dict[int, BoolArray]]:
     """Segment the objects of a prompts file of `simmat predict`: frame number -> object id -> (H, W) bool.
 
     An object whose name is a whole number from 1 has it as its id; others get the next free ones in the order of the
@@ -73,7 +79,9 @@ def predicted_masks(predictor: Predictor, prompts: Path, frames: FrameSequence) 
     given: dict[str, dict[str, Prompt]] = {}
     for file, own in read_prompts(prompts).items():
         prefix = f"{image_name(file)}_"
-        given[file] = {name.removeprefix(prefix): prompt for name, prompt in own.items()}
+        given[file] = {
+            name.removeprefix(prefix): prompt for name, prompt in own.items()
+        }
     names: dict[str, None] = {}
     for prompts_of_file in given.values():
         names.update(dict.fromkeys(prompts_of_file))
@@ -90,7 +98,9 @@ def predicted_masks(predictor: Predictor, prompts: Path, frames: FrameSequence) 
             check_inside(prompt, image)
             mask = predictor.predict_prompts([prompt])[0].mask
             if not mask.any():
-                raise DataError(f"{prompts}: the prompt of {name!r} in {file} marks nothing; add a point or a box")
+                raise DataError(
+                    f"{prompts}: the prompt of {name!r} in {file} marks nothing; add a point or a box"
+                )
             masks[ids[name]] = mask
     return found
 
@@ -138,7 +148,9 @@ def _slice_of(volume: Path, index: int, frames: FrameSequence) -> Path:
         axis = own.axis
     count = len(open_stack(volume, axis))
     if count != len(frames):
-        raise DataError(f"{volume}: has {count} slices along {axis}, the stack {len(frames)}; give its own mask")
+        raise DataError(
+            f"{volume}: has {count} slices along {axis}, the stack {len(frames)}; give its own mask"
+        )
     path = volume / axis / str(index)
     problem = place_problem([*files, path])
     if problem:

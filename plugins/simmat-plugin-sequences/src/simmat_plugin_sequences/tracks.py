@@ -91,7 +91,10 @@ class Tracks:
         for plane in self.planes():
             voxels += np.bincount(plane.ravel(), minlength=2**16)
         voxels[0] = 0
-        return {number: int(voxels[number]) * math.prod(spacing) for number in np.flatnonzero(voxels).tolist()}
+        return {
+            number: int(voxels[number]) * math.prod(spacing)
+            for number in np.flatnonzero(voxels).tolist()
+        }
 
 
 def named_formats(names: Iterable[str], registry: Registry) -> tuple[ResultFormat, ...]:
@@ -99,7 +102,9 @@ def named_formats(names: Iterable[str], registry: Registry) -> tuple[ResultForma
     return tuple(registry.get("sequence format", name) for name in sorted(set(names)))
 
 
-def default_formats(frames: FrameSequence, registry: Registry) -> tuple[ResultFormat, ...]:
+def default_formats(
+    frames: FrameSequence, registry: Registry
+) -> tuple[ResultFormat, ...]:
     """Return the formats that are written unless others are named: of a stack a volume, too."""
     places = {"sequences"}
     if _is_stack(frames):
@@ -122,13 +127,24 @@ def mask_file(labels: Path, frames: FrameSequence, frame: int) -> Path:
     return labels / f"{frames.names[frame]}.png"
 
 
-def write_table(file: Path, tracks: Tracks, unsure: Mapping[int, Container[int]]) -> None:
+def write_table(
+    file: Path, tracks: Tracks, unsure: Mapping[int, Container[int]]
+) -> None:
     """Write a row for each object of each frame: its pixels, its score, and whether to look at it."""
     lines = [("frame", "name", "object", "pixels", "score", "look")]
     for row in tracks.rows:
         look = "yes" if row.number in unsure.get(row.frame, ()) else ""
         name = tracks.frames.names[row.frame]
-        lines.append((str(row.frame), name, str(row.number), str(row.area), f"{row.score:.3f}", look))
+        lines.append(
+            (
+                str(row.frame),
+                name,
+                str(row.number),
+                str(row.area),
+                f"{row.score:.3f}",
+                look,
+            )
+        )
     write_rows(file, lines)
 
 

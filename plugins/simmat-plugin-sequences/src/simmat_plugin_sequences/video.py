@@ -41,7 +41,9 @@ def _lost(times: npt.NDArray[np.int64], end: float) -> int:
 
 def _stated_end(stream: Any) -> float:
     """Return when a video ends by its tag, which ffmpeg and mkvmerge write, in the unit of its times; 0 without it."""
-    stated = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
+    stated = re.fullmatch(
+        r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")
+    )
     if stated is None:
         return 0.0
     hours, minutes, seconds = map(float, stated.groups())
@@ -61,9 +63,16 @@ class VideoStack:
         if not self._file.streams.video:
             raise DataError(f"{path}: holds no video")
         self._stream = self._file.streams.video[0]
-        self._stream.codec_context.options = {"err_detect": "explode"}  # rather than to paint over what is damaged
-        packets = [(packet.pts, packet.is_discard) for packet in self._file.demux(self._stream) if packet.size]
-        self._times = _sorted_times(path, [time for time, is_discarded in packets if not is_discarded])
+        # rather than to paint over what is damaged
+        self._stream.codec_context.options = {"err_detect": "explode"}
+        packets = [
+            (packet.pts, packet.is_discard)
+            for packet in self._file.demux(self._stream)
+            if packet.size
+        ]
+        self._times = _sorted_times(
+            path, [time for time, is_discarded in packets if not is_discarded]
+        )
         claimed = self._stream.frames
         if demuxer == "matroska":
             claimed = len(packets) + _lost(self._times, _stated_end(self._stream))
@@ -83,10 +92,14 @@ class VideoStack:
     def read(self, index: int, labels: bool) -> ImageFile:
         """Read one frame."""
         if labels:
-            raise DataError(f"{self.path}: a video is no mask, its colours are not label numbers; save masks as TIFF")
+            raise DataError(
+                f"{self.path}: a video is no mask, its colours are not label numbers; save masks as TIFF"
+            )
         frame = self._decode(index)
         if (frame.height, frame.width) != self.size_hw:
-            raise DataError(f"{self.path}: frame {index} is {frame.width}x{frame.height}, not as the first one")
+            raise DataError(
+                f"{self.path}: frame {index} is {frame.width}x{frame.height}, not as the first one"
+            )
         if frame.format.name.startswith("gray"):
             return ImageFile(frame.to_ndarray()[None], "video", "gray", self.path)
         bits = max(part.bits for part in frame.format.components)

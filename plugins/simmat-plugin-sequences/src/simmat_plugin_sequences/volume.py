@@ -63,10 +63,15 @@ class Volume(ABC):
         if self._cut_block != (block, labels):
             part = slice(block * _BLOCK, (block + 1) * _BLOCK)
             where = (part, slice(None)) if self._along == 1 else (slice(None), part)
-            planes = [self.plane(z, labels)[where].copy() for z in range(self._shape[2])]  # a view would keep a plane
+            # a view would keep a plane
+            planes = [
+                self.plane(z, labels)[where].copy() for z in range(self._shape[2])
+            ]
             self._cuts = np.stack(planes)  # (Z, block, X) or (Z, Y, block)
             self._cut_block = block, labels
-        of_block: npt.NDArray[Any] = np.take(self._cuts, index % _BLOCK, axis=2 - self._along)
+        of_block: npt.NDArray[Any] = np.take(
+            self._cuts, index % _BLOCK, axis=2 - self._along
+        )
         return of_block
 
     def set_spacing(self, mm_xyz: Sequence[float]) -> None:

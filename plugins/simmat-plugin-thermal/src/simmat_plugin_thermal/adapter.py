@@ -41,8 +41,16 @@ CENTI_KELVIN = Unit("cK", 100.0)
 CELSIUS = Unit("degC", offset=273.15)
 MILLI_KELVIN = Unit("mK", 1000.0)
 KELVIN_64 = Unit("K64", 64.0)
-KNOWN = {unit.name: unit for unit in (KELVIN, CENTI_KELVIN, MILLI_KELVIN, CELSIUS, KELVIN_64)}
-UNITS = {"K": KELVIN, "cK": CENTI_KELVIN, "mK": MILLI_KELVIN, "C": CELSIUS, "K64": KELVIN_64}
+KNOWN = {
+    unit.name: unit for unit in (KELVIN, CENTI_KELVIN, MILLI_KELVIN, CELSIUS, KELVIN_64)
+}
+UNITS = {
+    "K": KELVIN,
+    "cK": CENTI_KELVIN,
+    "mK": MILLI_KELVIN,
+    "C": CELSIUS,
+    "K64": KELVIN_64,
+}
 """Values of the option `unit`."""
 _COUNTS = ("count", "counts", "DN")
 
@@ -56,9 +64,17 @@ def unit_of(image: ImageFile, option: Unit | None = None) -> Unit | None:
     return stated_unit(image, KNOWN, option=option, no_unit=_COUNTS)
 
 
-TEMPERATURE = Channel("thermal", "brightness_temperature", "K", wavelength_um=10.0, valid_range=(150.0, 2500.0))
+TEMPERATURE = Channel(
+    "thermal",
+    "brightness_temperature",
+    "K",
+    wavelength_um=10.0,
+    valid_range=(150.0, 2500.0),
+)
 COUNTS = Channel("thermal", "counts", "count", wavelength_um=10.0)
-RELATIVE = Channel("thermal", "relative_brightness", "1", wavelength_um=10.0, valid_range=(0.0, 1.0))
+RELATIVE = Channel(
+    "thermal", "relative_brightness", "1", wavelength_um=10.0, valid_range=(0.0, 1.0)
+)
 QUANTITY = TEMPERATURE.quantity
 _LOSSLESS = (".tif", ".tiff", ".png", ".npy")
 _JPEG = (".jpg", ".jpeg")
@@ -91,7 +107,11 @@ class Thermal(WindowedAdapter):
     def unit(self) -> Unit | None:
         """The unit given as option, or None."""
         options = self.options
-        return UNITS[options.unit] if isinstance(options, ThermalOptions) and options.unit is not None else None
+        return (
+            UNITS[options.unit]
+            if isinstance(options, ThermalOptions) and options.unit is not None
+            else None
+        )
 
     def read(self, files: PathsBySource, window: Window | None) -> SensorImage:
         """Read (1, H, W) in kelvin, or in counts if the unit is unknown.
@@ -122,13 +142,17 @@ class Thermal(WindowedAdapter):
                     kelvin = planes if self.unit is None else self.unit.physical(planes)
                     image = kelvin_image(kelvin.astype(np.float32), valid, path)
                 else:
-                    image = SensorImage.from_planes(planes, (COUNTS,), valid=valid, origin=str(path))
+                    image = SensorImage.from_planes(
+                        planes, (COUNTS,), valid=valid, origin=str(path)
+                    )
                 return replace(image, preview_hw=found.preview_hw)
         stored = read_image(path, self.nodata("thermal"), window)
         require_one_plane(stored, self.name)
         unit = unit_of(stored, self.unit)
         if unit is None:
-            return SensorImage.from_planes(stored.planes, (COUNTS,), valid=stored.valid, origin=str(path))
+            return SensorImage.from_planes(
+                stored.planes, (COUNTS,), valid=stored.valid, origin=str(path)
+            )
         require_unscaled(stored, self.name)
         kelvin = unit.physical(stored.planes).astype(np.float32)
         return kelvin_image(kelvin, stored.valid, path, whole=window is None)
@@ -137,7 +161,9 @@ class Thermal(WindowedAdapter):
         """Return the (1, H, W) brightness temperature in kelvin of an uncooled 8-14 um camera."""
         from simmat_plugin_thermal.camera import brightness_temperature_k
 
-        return SensorImage.from_planes(brightness_temperature_k(scene, rng), (TEMPERATURE,), origin="simulated")
+        return SensorImage.from_planes(
+            brightness_temperature_k(scene, rng), (TEMPERATURE,), origin="simulated"
+        )
 
     def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write kelvin as a TIFF with its unit: that of the option, else 16-bit cK up to 655.35 K and float32 K above.
@@ -151,7 +177,9 @@ class Thermal(WindowedAdapter):
         if image.channels[0].unit != TEMPERATURE.unit:
             write_image(path, np.where(image.valid, image.data, np.float32(np.nan)))
         elif self.unit is None and float(image.data.max()) <= 655.35:
-            stored = np.where(image.valid, np.rint(image.data * 100), 0).astype(np.uint16)
+            stored = np.where(image.valid, np.rint(image.data * 100), 0).astype(
+                np.uint16
+            )
             write_image(path, stored, description=CENTI_KELVIN.describe(QUANTITY))
         else:
             unit = self.unit or KELVIN
@@ -170,9 +198,7 @@ class MinMaxThermal(Thermal):
     """
 
     name = "thermal-minmax"
-    description = (
-        "thermal camera, every image scaled to 0..1 by its own coldest and hottest pixel: the AIMS benchmark's"
-    )
+    description = "thermal camera, each image scaled to 0..1 by its own coldest and hottest pixel: the AIMS benchmark's"
     sources = (Source("thermal", (*_LOSSLESS, *_JPEG)),)
     channels = (RELATIVE,)
     Options = ModalityOptions
@@ -186,9 +212,13 @@ class MinMaxThermal(Thermal):
         return min_max(super().simulate(scene, rng), self.channels)
 
 
-def kelvin_image(kelvin: FloatArray, valid: BoolArray | None, path: Path, *, whole: bool = True) -> SensorImage:
+def kelvin_image(
+    kelvin: FloatArray, valid: BoolArray | None, path: Path, *, whole: bool = True
+) -> SensorImage:
     """Make an image of (1, H, W) kelvin; raise DataError if the values of a whole image are not plausible."""
-    image = SensorImage.from_planes(kelvin, (TEMPERATURE,), valid=valid, origin=str(path))
+    image = SensorImage.from_planes(
+        kelvin, (TEMPERATURE,), valid=valid, origin=str(path)
+    )
     if not whole:
         return image
     advice = (

@@ -30,12 +30,16 @@ _H, _C, _KB = 6.62607015e-34, 299_792_458.0, 1.380649e-23  # SI 2019
 @cache
 def _table() -> tuple[Array, Array]:
     """Return temperatures in K and their band radiance in W m^-2 sr^-1, for interpolation."""
-    temperatures = np.concatenate([np.arange(100.0, 400.0, 0.5), np.arange(400.0, 2501.0, 5.0)])
+    temperatures = np.concatenate(
+        [np.arange(100.0, 400.0, 0.5), np.arange(400.0, 2501.0, 5.0)]
+    )
     wavelengths = np.linspace(*BAND_UM, 121) * 1e-6
     exponent = _H * _C / (wavelengths[None] * _KB * temperatures[:, None])
     spectral = 2 * _H * _C**2 / wavelengths[None] ** 5 / np.expm1(exponent)
     step = wavelengths[1] - wavelengths[0]
-    return temperatures, np.asarray((spectral[:, 1:] + spectral[:, :-1]).sum(axis=1) * step / 2)
+    return temperatures, np.asarray(
+        (spectral[:, 1:] + spectral[:, :-1]).sum(axis=1) * step / 2
+    )
 
 
 def band_radiance(temperature_k: npt.ArrayLike) -> Array:
@@ -58,13 +62,23 @@ def apparent_temperature(scene: Scene) -> Array:
     surface, light = scene.surface, scene.light
     straight = scene.of_material("emissivity_lwir").astype(np.float64)
     rough = scene.of_material("roughness").astype(np.float64)
-    cosine = np.einsum("chw,chw->hw", surface.normal, scene.toward_camera()).astype(np.float64).clip(0, 1)
+    cosine = (
+        np.einsum("chw,chw->hw", surface.normal, scene.toward_camera())
+        .astype(np.float64)
+        .clip(0, 1)
+    )
     emissivity = straight * (1 - (1 - 0.8 * rough) * (1 - cosine) ** 5)
-    leaving = emissivity * band_radiance(surface.temperature_k) + (1 - emissivity) * band_radiance(scene.reflected_k)
+    leaving = emissivity * band_radiance(surface.temperature_k) + (
+        1 - emissivity
+    ) * band_radiance(scene.reflected_k)
     is_sky = ~np.isfinite(surface.depth_m)
     leaving = np.where(is_sky, band_radiance(surface.temperature_k), leaving)
-    passed = np.where(is_sky, 1.0, np.exp(-_ABSORPTION_PER_M * np.where(is_sky, 0, surface.depth_m)))
-    return to_brightness_temperature(passed * leaving + (1 - passed) * band_radiance(light.air_k))
+    passed = np.where(
+        is_sky, 1.0, np.exp(-_ABSORPTION_PER_M * np.where(is_sky, 0, surface.depth_m))
+    )
+    return to_brightness_temperature(
+        passed * leaving + (1 - passed) * band_radiance(light.air_k)
+    )
 
 
 def brightness_temperature_k(scene: Scene, rng: np.random.Generator) -> Array:

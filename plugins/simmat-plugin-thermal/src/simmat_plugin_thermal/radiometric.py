@@ -24,10 +24,13 @@ from simmat.types import FloatArray
 RawArray = npt.NDArray[np.uint16]
 
 _MAX_BYTES = 2**28
-_APP1, _RAW_SEGMENTS, _FRAMES, _SCAN = 0xE1, (0xE3, 0xE4), (0xC0, 0xC1, 0xC2), 0xDA  # markers, ITU T.81 table B.1
-_PICTURE_SCALES = (1, 2, 4)  # the picture may have so many times the raw image's sides: twice in M30T
+# markers, ITU T.81 table B.1
+_APP1, _RAW_SEGMENTS, _FRAMES, _SCAN = 0xE1, (0xE3, 0xE4), (0xC0, 0xC1, 0xC2), 0xDA
+# the picture may have so many times the raw image's sides: twice in M30T
+_PICTURE_SCALES = (1, 2, 4)
 _SEGMENT_HEAD = 8  # "FLIR", 0, 1, index of the segment, index of the last one
-_FFF_HEAD, _ENTRY = 64, 32  # bytes of the header of the records, and of a directory entry
+# bytes of the header of the records, and of a directory entry
+_FFF_HEAD, _ENTRY = 64, 32
 _RAW, _CAMERA = 1, 32  # types of records
 _RAW_HEAD, _CAMERA_BYTES = 32, 784
 _ZERO_C = 273.15
@@ -93,9 +96,13 @@ class FlirParameters:
     def _air(self) -> float:
         """Return the transmission of half of the air; Minkina and Dudzik, eq. 2.24."""
         celsius = self.air_k - _ZERO_C
-        water = self.humidity * math.exp(1.5587 + 0.06939 * celsius - 2.7816e-4 * celsius**2 + 6.8455e-7 * celsius**3)
+        water = self.humidity * math.exp(
+            1.5587 + 0.06939 * celsius - 2.7816e-4 * celsius**2 + 6.8455e-7 * celsius**3
+        )
         path, vapour = math.sqrt(self.distance_m / 2), math.sqrt(water)
-        first, second = (-path * (a + b * vapour) for a, b in zip(self.alpha, self.beta, strict=True))
+        first, second = (
+            -path * (a + b * vapour) for a, b in zip(self.alpha, self.beta, strict=True)
+        )
         return self.x * math.exp(first) + (1 - self.x) * math.exp(second)
 
 
@@ -122,21 +129,42 @@ def read_radiometric(path: Path) -> Radiometric | None:
     """
     content = read_bytes(path, "JPEG", limit=_MAX_BYTES)
     segments = list(jpeg_segments(content))
-    frame = next((payload for kind, payload in segments if kind in _FRAMES and len(payload) > 4), b"\0" * 5)
+    frame = next(
+        (payload for kind, payload in segments if kind in _FRAMES and len(payload) > 4),
+        b"\0" * 5,
+    )
     size: tuple[int, int] = struct.unpack(">HH", frame[1:5])
-    parts = (p for kind, p in segments if kind == _APP1 and p.startswith(b"FLIR\0") and len(p) >= _SEGMENT_HEAD)
+    parts = (
+        p
+        for kind, p in segments
+        if kind == _APP1 and p.startswith(b"FLIR\0") and len(p) >= _SEGMENT_HEAD
+    )
     flir = [(part[6], part[_SEGMENT_HEAD:]) for part in parts]
     if flir:
         try:
-            records = b"".join(part for _, part in sorted(flir, key=lambda numbered: numbered[0]))
+            records = b"".join(
+                part for _, part in sorted(flir, key=lambda numbered: numbered[0])
+            )
             return Radiometric(*_read_flir(path, records), size)
-        except (IndexError, OverflowError, ValueError, ZeroDivisionError, struct.error) as error:
-            raise DataError(f"{path}: its FLIR records are damaged ({error})") from error
+        except (
+            IndexError,
+            OverflowError,
+            ValueError,
+            ZeroDivisionError,
+            struct.error,
+        ) as error:
+            raise DataError(
+                f"{path}: its FLIR records are damaged ({error})"
+            ) from error
     for marker in _RAW_SEGMENTS:
         raw = b"".join(payload for kind, payload in segments if kind == marker)
         for times in _PICTURE_SCALES:
             height, width = size[0] // times, size[1] // times
-            if raw and len(raw) == 2 * height * width and size == (height * times, width * times):
+            if (
+                raw
+                and len(raw) == 2 * height * width
+                and size == (height * times, width * times)
+            ):
                 values = np.frombuffer(raw, "<u2").reshape(height, width)
                 return Radiometric(values.astype(np.uint16), False, size)
     return None  # segments of another program, or none
@@ -170,7 +198,9 @@ def _read_flir(path: Path, records: bytes) -> tuple[npt.NDArray[np.generic], boo
 def flir_records(path: Path, records: bytes) -> dict[int, bytes]:
     """Return type -> first record; the directory can have either byte order."""
     if records[:4] not in (b"FFF\0", b"AFF\0") or len(records) < _FFF_HEAD:
-        raise DataError(f"{path}: its FLIR records are damaged: they have a wrong signature")
+        raise DataError(
+            f"{path}: its FLIR records are damaged: they have a wrong signature"
+        )
     for order in "><":
         version, offset, count = struct.unpack_from(f"{order}III", records, 20)
         if 100 <= version < 200 and offset + count * _ENTRY <= len(records):
@@ -181,9 +211,13 @@ def flir_records(path: Path, records: bytes) -> dict[int, bytes]:
         )
     found: dict[int, bytes] = {}
     for entry in range(count):
-        kind, start, length = struct.unpack_from(f"{order}H10xII", records, offset + entry * _ENTRY)
+        kind, start, length = struct.unpack_from(
+            f"{order}H10xII", records, offset + entry * _ENTRY
+        )
         if length and start + length > len(records):
-            raise DataError(f"{path}: damaged or truncated, a FLIR record ends beyond the file")
+            raise DataError(
+                f"{path}: damaged or truncated, a FLIR record ends beyond the file"
+            )
         if length:
             found.setdefault(kind, records[start : start + length])
     return found
@@ -203,8 +237,14 @@ def _raw_image(path: Path, record: bytes) -> RawArray:
     if body.startswith(b"\x89PNG"):
         return _png_image(path, body, (height, width))
     if len(body) < 2 * width * height:
-        raise DataError(f"{path}: damaged or truncated, its raw image of {width}x{height} has {len(body)} bytes")
-    return np.frombuffer(body, f"{order}u2", width * height).reshape(height, width).astype(np.uint16)
+        raise DataError(
+            f"{path}: damaged or truncated, its raw image of {width}x{height} has {len(body)} bytes"
+        )
+    return (
+        np.frombuffer(body, f"{order}u2", width * height)
+        .reshape(height, width)
+        .astype(np.uint16)
+    )
 
 
 def _png_image(path: Path, body: bytes, size_hw: tuple[int, int]) -> RawArray:
@@ -212,11 +252,19 @@ def _png_image(path: Path, body: bytes, size_hw: tuple[int, int]) -> RawArray:
 
     try:
         with PngImageFile(io.BytesIO(body)) as image:
-            if (image.height, image.width) != size_hw or image.mode not in ("I;16", "I;16B", "I"):
-                raise ValueError(f"it is {image.width}x{image.height} of mode {image.mode}")
+            if (image.height, image.width) != size_hw or image.mode not in (
+                "I;16",
+                "I;16B",
+                "I",
+            ):
+                raise ValueError(
+                    f"it is {image.width}x{image.height} of mode {image.mode}"
+                )
             return np.asarray(image).astype(np.uint16).byteswap()
     except Exception as error:  # Pillow raises various classes for damaged files
-        raise DataError(f"{path}: the raw image in its FLIR records is damaged ({error})") from error
+        raise DataError(
+            f"{path}: the raw image in its FLIR records is damaged ({error})"
+        ) from error
 
 
 def flir_parameters(record: bytes) -> FlirParameters | None:
@@ -224,13 +272,35 @@ def flir_parameters(record: bytes) -> FlirParameters | None:
     if len(record) < _CAMERA_BYTES:
         return None
     order = _order_of(record)
-    emissivity, distance, reflected, air, window_k, window, _, humidity = struct.unpack_from(f"{order}8f", record, 32)
+    emissivity, distance, reflected, air, window_k, window, _, humidity = (
+        struct.unpack_from(f"{order}8f", record, 32)
+    )
     r1, b, f = struct.unpack_from(f"{order}3f", record, 88)
     alpha1, alpha2, beta1, beta2, x = struct.unpack_from(f"{order}5f", record, 112)
     o, r2 = struct.unpack_from(f"{order}if", record, 776)
-    numbers = (emissivity, distance, reflected, air, window_k, window, humidity, r1, b, f, r2, alpha1, alpha2, beta1, x)
+    numbers = (
+        emissivity,
+        distance,
+        reflected,
+        air,
+        window_k,
+        window,
+        humidity,
+        r1,
+        b,
+        f,
+        r2,
+        alpha1,
+        alpha2,
+        beta1,
+        x,
+    )
     positive = (emissivity, reflected, air, window_k, window, r1, b, r2)
-    if not all(map(math.isfinite, (*numbers, beta2))) or min(positive) <= 0 or min(distance, humidity) < 0:
+    if (
+        not all(map(math.isfinite, (*numbers, beta2)))
+        or min(positive) <= 0
+        or min(distance, humidity) < 0
+    ):
         return None
     return FlirParameters(
         emissivity=emissivity,
@@ -239,7 +309,8 @@ def flir_parameters(record: bytes) -> FlirParameters | None:
         air_k=air,
         window_k=window_k,
         window=window,
-        humidity=humidity / 100 if humidity > 2 else humidity,  # some cameras write percent
+        # some cameras write percent
+        humidity=humidity / 100 if humidity > 2 else humidity,
         r1=r1,
         b=b,
         f=f,

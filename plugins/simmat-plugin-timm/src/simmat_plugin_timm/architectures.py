@@ -44,11 +44,15 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture("vision_transformer_relpos", "ViT with relative positions"),
     Architecture("vitamin", "ViTamin"),
     Architecture("xcit", "XCiT", sized=False),
-    Architecture("vision_transformer_sam", "ViT of Segment Anything's encoder", sized=False),
+    Architecture(
+        "vision_transformer_sam", "ViT of Segment Anything's encoder", sized=False
+    ),
     Architecture("swin_transformer", "Swin Transformer"),
     Architecture("swin_transformer_v2", "Swin Transformer V2", mlps=BARE_MLP),
     Architecture("hiera", "Hiera", final_norm=False),
-    Architecture("hieradet_sam2", "Hiera of SAM 2's encoder", final_norm=False, sized=False),
+    Architecture(
+        "hieradet_sam2", "Hiera of SAM 2's encoder", final_norm=False, sized=False
+    ),
     Architecture("mvitv2", "MViTv2"),
     Architecture("pvt_v2", "PVTv2", final_norm=False, sized=False, mlps={}),
     Architecture("twins", "Twins"),
@@ -65,7 +69,9 @@ ARCHITECTURES: tuple[Architecture, ...] = (
 def architecture_of(model: str) -> Architecture | None:
     """Return the architecture of a timm model, by its name without "timm/"; None if it is not supported."""
     bare = model.partition(".")[0]
-    fitting = (a for a in ARCHITECTURES if timm.models.is_model_in_modules(bare, (a.module,)))
+    fitting = (
+        a for a in ARCHITECTURES if timm.models.is_model_in_modules(bare, (a.module,))
+    )
     return next((a for a in fitting if bare.startswith(a.prefix)), None)
 
 

@@ -89,19 +89,29 @@ State = dict[str, Tensor]
 def bare_network(model: str, **model_args: Any) -> nn.Module:
     """Build a network of timm on the meta device, to inspect its layers."""
     with torch.device("meta"):
-        return _stripped(timm.create_model(model, num_classes=0, **model_args), known_architecture(model))
+        return _stripped(
+            timm.create_model(model, num_classes=0, **model_args),
+            known_architecture(model),
+        )
 
 
-def random_network(model: str, image_size: int, seed: int, **model_args: Any) -> nn.Module:
+def random_network(
+    model: str, image_size: int, seed: int, **model_args: Any
+) -> nn.Module:
     """Build a network for S×S input with timm's random weights; torch's global random state stays the same."""
     architecture = known_architecture(model)
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed every GPU
-        network = timm.create_model(model, num_classes=0, **_sized(architecture, image_size), **model_args)
+        # torch.manual_seed would also seed every GPU
+        torch.default_generator.manual_seed(seed)
+        network = timm.create_model(
+            model, num_classes=0, **_sized(architecture, image_size), **model_args
+        )
     return _stripped(network, architecture)
 
 
-def loaded_network(model: str, image_size: int, weights: Path, **model_args: Any) -> nn.Module:
+def loaded_network(
+    model: str, image_size: int, weights: Path, **model_args: Any
+) -> nn.Module:
     """Build a network for S×S input with the weights of a file, which timm resizes for it.
 
     torch's global random state stays the same.
@@ -111,20 +121,43 @@ def loaded_network(model: str, image_size: int, weights: Path, **model_args: Any
     """
     architecture, state = known_architecture(model), read_state(weights)
     table = state.get("pos_embed")
-    if architecture.module == "hiera" and table is not None and table.ndim == 3:  # timm resizes all other tables
+    # timm resizes all other tables
+    if architecture.module == "hiera" and table is not None and table.ndim == 3:
         side = image_size // HIERA_STRIDE
-        state["pos_embed"] = resample_abs_pos_embed(table, [side, side], num_prefix_tokens=0)
+        state["pos_embed"] = resample_abs_pos_embed(
+            table, [side, side], num_prefix_tokens=0
+        )
     classes = _classes(model, state)
     # With the file's own classifier timm loads strictly: a missing tensor is an error, not random.
-    overlay = {"state_dict": state, "num_classes": classes, **({} if classes else {"classifier": None})}
-    arguments = {"num_classes": classes, **_sized(architecture, image_size), **model_args}
+    overlay = {
+        "state_dict": state,
+        "num_classes": classes,
+        **({} if classes else {"classifier": None}),
+    }
+    arguments = {
+        "num_classes": classes,
+        **_sized(architecture, image_size),
+        **model_args,
+    }
     try:
         with torch.random.fork_rng(devices=[]):
-            network = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
-    except (RuntimeError, KeyError, ValueError, AttributeError, TypeError, IndexError) as error:
-        raise WeightsError(f"{weights} does not fit timm/{model}: {_short(error)}") from error
+            network = timm.create_model(
+                model, pretrained=True, pretrained_cfg_overlay=overlay, **arguments
+            )
+    except (
+        RuntimeError,
+        KeyError,
+        ValueError,
+        AttributeError,
+        TypeError,
+        IndexError,
+    ) as error:
+        raise WeightsError(
+            f"{weights} does not fit timm/{model}: {_short(error)}"
+        ) from error
     for name in ("pretrained_cfg", "default_cfg"):
-        getattr(network, name, {}).pop("state_dict", None)  # else a second copy of the weights stays in memory
+        # else a second copy of the weights stays in memory
+        getattr(network, name, {}).pop("state_dict", None)
     network = _stripped(network, architecture)
     if "siglip" in model or model.partition(".")[0].endswith("_fl"):
         _check_complete(network, state, f"{weights} does not fit timm/{model}")
@@ -144,8 +177,14 @@ def read_state(weights: Path) -> State:
             f"{weights} is damaged, or cannot be read without running code from it "
             f"({type(error).__name__}: {_short(error)}); give the .safetensors or .bin file as timm publishes it"
         ) from error
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{weights} is not a table of tensors by name; give a state dict")
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(value, Tensor) for value in state.values())
+    ):
+        raise WeightsError(
+            f"{weights} is not a table of tensors by name; give a state dict"
+        )
     return {str(name): tensor for name, tensor in state.items()}
 
 
@@ -187,12 +226,17 @@ class Levels:
 
 def levels_of(network: nn.Module, architecture: Architecture) -> Levels:
     """Select the last map at each stride from 4 on, from timm's description of a network."""
-    last = {level["reduction"]: (index, level) for index, level in enumerate(network.feature_info)}  # type: ignore[arg-type]
+    last = {
+        level["reduction"]: (index, level)
+        for index, level in enumerate(network.feature_info)
+    }  # type: ignore[arg-type]
     strides = tuple(sorted(stride for stride in last if stride >= FINEST))
     width = "num_chs_norm" if architecture.final_norm else "num_chs"
     return Levels(
         indices=tuple(last[stride][0] for stride in strides),
-        widths=tuple(last[stride][1].get(width, last[stride][1]["num_chs"]) for stride in strides),
+        widths=tuple(
+            last[stride][1].get(width, last[stride][1]["num_chs"]) for stride in strides
+        ),
         strides=strides,
     )
 
@@ -208,7 +252,9 @@ def _classes(model: str, state: State) -> int:
 
 def _check_complete(network: nn.Module, state: State, what: str) -> None:
     """Refuse a file without some tensors, for models whose files timm does not check: SigLIP and Florence."""
-    filtered = sys.modules[type(network).__module__].checkpoint_filter_fn(dict(state), network)
+    filtered = sys.modules[type(network).__module__].checkpoint_filter_fn(
+        dict(state), network
+    )
     missing = [f'"{name}"' for name in network.state_dict() if name not in filtered]
     if missing:
         raise WeightsError(
@@ -223,7 +269,9 @@ def _sized(architecture: Architecture, image_size: int) -> dict[str, Any]:
 def _stripped(network: nn.Module, architecture: Architecture) -> nn.Module:
     """Remove head and pooling, whose weights would get no gradient, and adapt layers to tuning."""
     network.prune_intermediate_layers(  # type: ignore[operator]
-        list(levels_of(network, architecture).indices), prune_norm=not architecture.final_norm, prune_head=True
+        list(levels_of(network, architecture).indices),
+        prune_norm=not architecture.final_norm,
+        prune_head=True,
     )
     for module in network.modules():
         if hasattr(module, "qkv_bias_separate"):
@@ -235,11 +283,17 @@ def _stripped(network: nn.Module, architecture: Architecture) -> nn.Module:
 def _short(error: Exception) -> str:
     """Return the text of an error without torch's heading, and with the first three of each list of names."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith("Error(s) in loading")] or [type(error).__name__]
-    return "; ".join(re.sub(r"((?:\"[^\"]*\", ){3}).*", r"\1…", line) for line in lines[:3])
+    lines = [line for line in lines if not line.startswith("Error(s) in loading")] or [
+        type(error).__name__
+    ]
+    return "; ".join(
+        re.sub(r"((?:\"[^\"]*\", ){3}).*", r"\1…", line) for line in lines[:3]
+    )
 
 
-def build_timm(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> PromptableModel:
+def build_timm(
+    spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int
+) -> PromptableModel:
     """Build a model of timm; see `simmat.model.build_foundation`.
 
     The weights are those of timm's network; pyramid and decoder are always random from the seed.
@@ -256,4 +310,6 @@ def build_timm(spec: FoundationSpec, *, image_size: int, weights: Path | None, s
     else:
         network = loaded_network(model, image_size, weights, **model_args)
     body = TimmBody(network, architecture)
-    return PromptableModel(spec.name, body, image_size=image_size, seed=seed, **options).eval()
+    return PromptableModel(
+        spec.name, body, image_size=image_size, seed=seed, **options
+    ).eval()

@@ -10,7 +10,11 @@ from timm.models import PretrainedCfg
 
 from simmat.errors import SpecError
 from simmat.plugin_specs import FoundationSpec, WeightFile
-from simmat_plugin_timm.architectures import ARCHITECTURES, Architecture, architecture_of
+from simmat_plugin_timm.architectures import (
+    ARCHITECTURES,
+    Architecture,
+    architecture_of,
+)
 from simmat_plugin_timm.network import bare_network, first_convolution, levels_of
 from simmat_plugin_timm.targets import targets_of
 
@@ -24,7 +28,14 @@ def models() -> dict[str, str]:
         for name in timm.list_models(module=architecture.module):
             if not name.startswith(architecture.prefix) or not _has_one_stem(name):
                 continue
-            for variant in [name, *(n for n in timm.list_pretrained(f"{name}.*") if n.startswith(f"{name}."))]:
+            for variant in [
+                name,
+                *(
+                    n
+                    for n in timm.list_pretrained(f"{name}.*")
+                    if n.startswith(f"{name}.")
+                ),
+            ]:
                 lines[variant] = _line(variant, architecture)
     return lines
 
@@ -41,7 +52,11 @@ def spec(model: str) -> FoundationSpec | None:
         return None
     architecture = architecture_of(bare)
     if architecture is None or not _has_one_stem(bare):
-        why = "it is not one of the tested transformers" if architecture is None else "it starts with two convolutions"
+        why = (
+            "it is not one of the tested transformers"
+            if architecture is None
+            else "it starts with two convolutions"
+        )
         raise SpecError(
             f"{PREFIX}{model} is a model of timm, but not supported: {why}; "
             "'simmat foundations list timm/' shows the supported ones"
@@ -51,7 +66,10 @@ def spec(model: str) -> FoundationSpec | None:
         return None
     network = bare_network(model)
     first_convolution(network, model)  # refuse it now instead of when it is built
-    multiple, native = levels_of(network, architecture).strides[-1], min(facts.input_size[1:])
+    multiple, native = (
+        levels_of(network, architecture).strides[-1],
+        min(facts.input_size[1:]),
+    )
     million = sum(p.numel() for p in network.parameters()) / 1e6
     return FoundationSpec(
         name=PREFIX + model,
@@ -98,8 +116,16 @@ def _on_bytes(values: Sequence[float]) -> tuple[float, float, float]:
 def _weights(model: str, facts: PretrainedCfg) -> WeightFile:
     """Describe the weights on the Hub, with the safetensors file first, as timm looks for them."""
     given = facts.hf_hub_filename or "pytorch_model.bin"
-    safe = {"pytorch_model.bin": "model.safetensors", "open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
-    first = safe.get(given, given.removesuffix(".bin") + ".safetensors" if given.endswith(".bin") else given)
+    safe = {
+        "pytorch_model.bin": "model.safetensors",
+        "open_clip_pytorch_model.bin": "open_clip_model.safetensors",
+    }
+    first = safe.get(
+        given,
+        given.removesuffix(".bin") + ".safetensors"
+        if given.endswith(".bin")
+        else given,
+    )
     return WeightFile(
         filename=first,
         sha256="",

@@ -22,7 +22,9 @@ _PROJECTIONS: dict[str, Slices] = {
     **dict.fromkeys(("q", "v", "q_proj", "v_proj"), ALL),
 }
 """Name of an attention's layer -> slices of queries and values, and the number of all slices."""
-_PROJECTION = re.compile(r"(?P<attention>.*)[.](?P<kind>" + "|".join(_PROJECTIONS) + r")(?P<within>[.].*)?")
+_PROJECTION = re.compile(
+    r"(?P<attention>.*)[.](?P<kind>" + "|".join(_PROJECTIONS) + r")(?P<within>[.].*)?"
+)
 _ON_GRID = ("vision_transformer_sam", "hieradet_sam2")
 """Modules of timm whose attention gets the tokens as a grid."""
 _POST_NORM = ("ResPostBlock", "ResPostRelPosBlock", "EvaBlockPostNorm")
@@ -65,18 +67,29 @@ def _projections(network: nn.Module) -> dict[str, tuple[str, Slices]]:
 Value = TypeVar("Value")
 
 
-def _patterns(modules: Mapping[str, nn.Module], by_name: Mapping[str, Value]) -> dict[str, Value]:
+def _patterns(
+    modules: Mapping[str, nn.Module], by_name: Mapping[str, Value]
+) -> dict[str, Value]:
     """Return name pattern -> value, with one pattern for names that differ only in numbers and have one value."""
     kinds: dict[str, list[str]] = {}
     for name in modules:
-        kinds.setdefault("[.]".join("[0-9]+" if part.isdigit() else part for part in name.split(".")), []).append(name)
+        kinds.setdefault(
+            "[.]".join(
+                "[0-9]+" if part.isdigit() else part for part in name.split(".")
+            ),
+            [],
+        ).append(name)
     patterns = {}
     for kind, names in kinds.items():
         values = {name: by_name[name] for name in names if name in by_name}
-        if len(values) == len(names) and all(value == values[names[0]] for value in values.values()):
+        if len(values) == len(names) and all(
+            value == values[names[0]] for value in values.values()
+        ):
             patterns[MODEL + kind] = values[names[0]]
         else:
-            patterns.update({MODEL + re.escape(name): value for name, value in values.items()})
+            patterns.update(
+                {MODEL + re.escape(name): value for name, value in values.items()}
+            )
     return patterns
 
 
@@ -88,11 +101,17 @@ def _positions(network: nn.Module) -> list[str]:
         r"(encoder[.])?pos_embed[.].*",
         r".*relative_position_bias_table",
     )
-    return [MODEL + kind for kind in kinds if any(re.fullmatch(kind, name) for name in names)]
+    return [
+        MODEL + kind
+        for kind in kinds
+        if any(re.fullmatch(kind, name) for name in names)
+    ]
 
 
 def _adapters(
-    modules: Mapping[str, nn.Module], attentions: Sequence[str], architecture: Architecture
+    modules: Mapping[str, nn.Module],
+    attentions: Sequence[str],
+    architecture: Architecture,
 ) -> dict[str, str]:
     """Return MLP for an adapter -> norm before it; empty if a block has no such MLP."""
     found = {}
@@ -100,5 +119,7 @@ def _adapters(
         for leaf, norm in architecture.mlps.items():
             if f"{block}.{leaf}" not in modules:
                 return {}
-            found[f"{block}.{leaf}"] = "" if type(modules[block]).__name__ in _POST_NORM else norm
+            found[f"{block}.{leaf}"] = (
+                "" if type(modules[block]).__name__ in _POST_NORM else norm
+            )
     return found

@@ -55,10 +55,16 @@ class VisionEncoder(nn.Module):
         self._checkpoints = on
         for layer in self._layers():
             layer.gradient_checkpointing = on
-            cast(Any, layer)._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+            cast(Any, layer)._gradient_checkpointing_func = partial(
+                checkpoint, use_reentrant=False
+            )
 
     def _layers(self) -> list[GradientCheckpointingLayer]:
-        return [module for module in self.vision.modules() if isinstance(module, GradientCheckpointingLayer)]
+        return [
+            module
+            for module in self.vision.modules()
+            if isinstance(module, GradientCheckpointingLayer)
+        ]
 
 
 class HfSamBackbone(VisionEncoder):
@@ -80,7 +86,11 @@ class PyramidBackbone(VisionEncoder):
     """
 
     def __init__(
-        self, vision: nn.Module, first_layer: str, no_memory_embedding: nn.Parameter, strides: Sequence[float]
+        self,
+        vision: nn.Module,
+        first_layer: str,
+        no_memory_embedding: nn.Parameter,
+        strides: Sequence[float],
     ) -> None:
         super().__init__(vision, first_layer)
         self.no_memory_embedding = no_memory_embedding

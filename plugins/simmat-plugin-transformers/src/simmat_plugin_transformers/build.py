@@ -17,7 +17,12 @@ from simmat.plugin_specs import FoundationSpec
 from simmat_plugin_transformers.backbones import HfSamBackbone, PyramidBackbone
 from simmat_plugin_transformers.configs import Family, family_of, library_config, square
 from simmat_plugin_transformers.decoders import ClickDecoder, Sam2Decoder
-from simmat_plugin_transformers.library import loaded_model, new_model, random_model, resize_input
+from simmat_plugin_transformers.library import (
+    loaded_model,
+    new_model,
+    random_model,
+    resize_input,
+)
 
 _MAX_BYTES_RATIO, _MAX_BYTES_RANDOM = 8, 2**36
 """Largest size of a model: as a multiple of its weight file, which may have 16 bits, and without one in bytes."""
@@ -33,7 +38,9 @@ class ClickModel(nn.Module):
         image_size: S.
     """
 
-    def __init__(self, name: str, model: nn.Module, config: Any, family: Family, image_size: int) -> None:
+    def __init__(
+        self, name: str, model: nn.Module, config: Any, family: Family, image_size: int
+    ) -> None:
         super().__init__()
         self.name, self.image_size = name, image_size
         parts = cast(Any, model)
@@ -48,14 +55,18 @@ class ClickModel(nn.Module):
         else:
             self.backbone = HfSamBackbone(parts.vision_encoder, family.first_layer)
         decoder = Sam2Decoder if family.has_pyramid else ClickDecoder
-        self.decoder = decoder(parts.prompt_encoder, parts.mask_decoder, parts.shared_image_embedding)
+        self.decoder = decoder(
+            parts.prompt_encoder, parts.mask_decoder, parts.shared_image_embedding
+        )
 
     def gradient_checkpointing(self, on: bool = True) -> None:
         """Recompute encoder layers in the backward pass, which saves memory and costs time."""
         self.backbone.gradient_checkpointing(on)
 
 
-def build_model(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> FoundationModel:
+def build_model(
+    spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int
+) -> FoundationModel:
     """Build a model of the library for S×S input; see `simmat.model.build_foundation`.
 
     Raises:
@@ -81,17 +92,31 @@ def _config_errors(origin: str) -> Iterator[None]:
         ) from error
 
 
-def _build(spec: FoundationSpec, image_size: int, weights: Path | None, seed: int) -> FoundationModel:
+def _build(
+    spec: FoundationSpec, image_size: int, weights: Path | None, seed: int
+) -> FoundationModel:
     values, origin = spec.options["config"], spec.options["origin"]
     family, config = family_of(values, origin), library_config(values, origin)
-    largest = _MAX_BYTES_RANDOM if weights is None else _MAX_BYTES_RATIO * weights.stat().st_size + 2**30
+    largest = (
+        _MAX_BYTES_RANDOM
+        if weights is None
+        else _MAX_BYTES_RATIO * weights.stat().st_size + 2**30
+    )
     with meta_device(f"the model of {origin}", MAX_CALLS):
         sizes = new_model(config, family)
     if sum(tensor.nbytes for tensor in sizes.parameters()) > largest:
-        raise TooLargeError(f"the model of {origin} would take more than {largest / 2**30:.3g} GiB of memory")
-    model = random_model(config, family, seed) if weights is None else loaded_model(config, family, weights)
+        raise TooLargeError(
+            f"the model of {origin} would take more than {largest / 2**30:.3g} GiB of memory"
+        )
+    model = (
+        random_model(config, family, seed)
+        if weights is None
+        else loaded_model(config, family, weights)
+    )
     resize_input(model, config, family, image_size)
-    return cast(FoundationModel, ClickModel(spec.name, model, config, family, image_size).eval())
+    return cast(
+        FoundationModel, ClickModel(spec.name, model, config, family, image_size).eval()
+    )
 
 
 def _whole(stride: float) -> float:

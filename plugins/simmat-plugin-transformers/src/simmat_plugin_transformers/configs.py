@@ -40,7 +40,8 @@ class Family:
 _VISION = r"backbone[.]vision[.]"
 _TWO_WAY = r"decoder[.]mask_decoder[.]transformer[.]"
 _DECODER_ATTENTION = (
-    _TWO_WAY + r"(layers[.][0-9]+[.](self_attn|cross_attn_token_to_image|cross_attn_image_to_token)"
+    _TWO_WAY
+    + r"(layers[.][0-9]+[.](self_attn|cross_attn_token_to_image|cross_attn_image_to_token)"
     r"|final_attn_token_to_image)"
 )
 _PROMPTS = r"decoder[.](prompt_encoder|shared_image_embedding)[.].*"
@@ -49,7 +50,12 @@ _OBJECT_HEAD = r"decoder[.]mask_decoder[.]pred_obj_score_head[.].*"
 
 
 def _sam_like(
-    projection: str, parts: int, layer: str, attention: str, embed: tuple[str, ...], *frozen: str
+    projection: str,
+    parts: int,
+    layer: str,
+    attention: str,
+    embed: tuple[str, ...],
+    *frozen: str,
 ) -> TuningTargets:
     """Describe an encoder with a SAM-like decoder.
 
@@ -68,19 +74,31 @@ def _sam_like(
             _DECODER_ATTENTION + r"[.][qv]_proj": ((0,), 1),
         },
         spatial_layers=(attended + "[.]" + projection,),
-        adapters={_VISION + layer + r"[.]mlp": "layer_norm2", _TWO_WAY + r"layers[.][0-9]+[.]mlp": ""},
+        adapters={
+            _VISION + layer + r"[.]mlp": "layer_norm2",
+            _TWO_WAY + r"layers[.][0-9]+[.]mlp": "",
+        },
         embed=tuple(_VISION + name for name in embed),
         frozen=(_PROMPTS, *frozen),
     )
 
 
-_SAM = _sam_like("qkv", 3, r"layers[.][0-9]+", "attn", (r"pos_embed", r"patch_embed[.]projection[.](weight|bias)"))
+_SAM = _sam_like(
+    "qkv",
+    3,
+    r"layers[.][0-9]+",
+    "attn",
+    (r"pos_embed", r"patch_embed[.]projection[.](weight|bias)"),
+)
 _SAM2 = _sam_like(
     "qkv",
     3,
     r"backbone[.]blocks[.][0-9]+",
     "attn",
-    (r"backbone[.]pos_embed(_window)?", r"backbone[.]patch_embed[.]projection[.](weight|bias)"),
+    (
+        r"backbone[.]pos_embed(_window)?",
+        r"backbone[.]patch_embed[.]projection[.](weight|bias)",
+    ),
     _OBJECT_HEAD,
 )
 _SAM3 = _sam_like(
@@ -88,12 +106,23 @@ _SAM3 = _sam_like(
     1,
     r"backbone[.]layers[.][0-9]+",
     "attention",
-    (r"backbone[.]embeddings[.](position_embeddings|patch_embeddings[.]projection[.]weight)",),
+    (
+        r"backbone[.]embeddings[.](position_embeddings|patch_embeddings[.]projection[.]weight)",
+    ),
     _OBJECT_HEAD,
 )
 
-_SAM2_FAMILY = Family("SAM 2", "Sam2Model", True, "backbone.patch_embed.projection", _SAM2)
-_SAM3_FAMILY = Family("SAM 3", "Sam3TrackerModel", True, "backbone.embeddings.patch_embeddings.projection", _SAM3, HALF)
+_SAM2_FAMILY = Family(
+    "SAM 2", "Sam2Model", True, "backbone.patch_embed.projection", _SAM2
+)
+_SAM3_FAMILY = Family(
+    "SAM 3",
+    "Sam3TrackerModel",
+    True,
+    "backbone.embeddings.patch_embeddings.projection",
+    _SAM3,
+    HALF,
+)
 
 FAMILIES: dict[str, Family] = {
     "sam": Family("SAM", "SamModel", False, "patch_embed.projection", _SAM),
@@ -112,13 +141,22 @@ _HINTS = {
     "sam3": "it segments what a text names and takes no clicks; for clicks use SAM 3's tracker, model_type "
     "sam3_tracker, or sam3_video, as which facebook/sam3 is published",
     "sam_hq": "the decoder that the library gives it differs from the published one",
-    **dict.fromkeys(("vit", "dinov2", "dinov2_with_registers", "dinov3_vit"), "timm/ has such ViTs"),
+    **dict.fromkeys(
+        ("vit", "dinov2", "dinov2_with_registers", "dinov3_vit"), "timm/ has such ViTs"
+    ),
 }
 _PARTS = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
 _MAX_NUMBER = 2**20
 """Limit of sizes, counts and ids in a config of the library."""
 _MAX_POOLINGS = 16
-_NOT_THE_NETWORK = ("architectures", "model_type", "auto_map", "dtype", "torch_dtype", "transformers_version")
+_NOT_THE_NETWORK = (
+    "architectures",
+    "model_type",
+    "auto_map",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+)
 
 
 def family_of(values: Values, origin: str) -> Family:
@@ -133,10 +171,16 @@ def family_of(values: Values, origin: str) -> Family:
     """
     found = values.get("model_type")
     if not isinstance(found, str) or found not in FAMILIES:
-        hint = f" ({_HINTS[found]})" if isinstance(found, str) and found in _HINTS else ""
-        raise SpecError(f"{origin} has model_type {found!r}{hint}; hf/ takes {', '.join(sorted(FAMILIES))}")
+        hint = (
+            f" ({_HINTS[found]})" if isinstance(found, str) and found in _HINTS else ""
+        )
+        raise SpecError(
+            f"{origin} has model_type {found!r}{hint}; hf/ takes {', '.join(sorted(FAMILIES))}"
+        )
     if values.get("quantization_config"):
-        raise SpecError(f"{origin} has quantized weights, which cannot be tuned; use the model in 16 or 32-bit floats")
+        raise SpecError(
+            f"{origin} has quantized weights, which cannot be tuned; use the model in 16 or 32-bit floats"
+        )
     return FAMILIES[found]
 
 
@@ -150,7 +194,9 @@ def library_config(values: Values, origin: str) -> Any:
     """
     from transformers import AutoConfig
 
-    if large := [key for key, number in _whole_numbers(values) if abs(number) > _MAX_NUMBER]:
+    if large := [
+        key for key, number in _whole_numbers(values) if abs(number) > _MAX_NUMBER
+    ]:
         raise SpecError(
             f"{origin} is damaged: {large[0]} is larger than {_MAX_NUMBER}, which no model of the library has"
         )
@@ -161,7 +207,8 @@ def library_config(values: Values, origin: str) -> Any:
             kind, plain = kind.removesuffix("_video"), _frame_parts(plain)
             kind = "sam3_tracker" if kind == "sam3" else kind
         return AutoConfig.for_model(kind, **plain)
-    except Exception as error:  # the library raises various classes for values of the wrong type
+    # the library raises various classes for values of the wrong type
+    except Exception as error:
         raise SpecError(f"{origin} is damaged: {_first_line(error)}") from error
 
 
@@ -181,26 +228,42 @@ def input_size(config: Any, family: Family, origin: str) -> tuple[int, int]:
     """
     try:
         size, multiple, planes = (_pyramid if family.has_pyramid else _sam)(config)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise SpecError(f"{origin} is damaged: {_first_line(error)}") from error
     if planes != 3:
-        raise SpecError(f"{origin} describes a model with {planes} input planes; a foundation model of SimMAT needs 3")
+        raise SpecError(
+            f"{origin} describes a model with {planes} input planes; a foundation model of SimMAT needs 3"
+        )
     if multiple < 1 or size < multiple or size % multiple:
-        raise SpecError(f"{origin} is damaged: the input size {size} is not a multiple of {multiple}")
+        raise SpecError(
+            f"{origin} is damaged: the input size {size} is not a multiple of {multiple}"
+        )
     return size, multiple
 
 
 def _sam(config: Any) -> tuple[int, int, int]:
     vision, prompts = config.vision_config, config.prompt_encoder_config
-    if square(vision.image_size) != square(prompts.image_size) or vision.patch_size != prompts.patch_size:
-        raise ValueError("vision_config and prompt_encoder_config differ in image_size or patch_size")
+    if (
+        square(vision.image_size) != square(prompts.image_size)
+        or vision.patch_size != prompts.patch_size
+    ):
+        raise ValueError(
+            "vision_config and prompt_encoder_config differ in image_size or patch_size"
+        )
     return square(vision.image_size), square(vision.patch_size), vision.num_channels
 
 
 def _pyramid(config: Any) -> tuple[int, int, int]:
     prompts, vision = config.prompt_encoder_config, config.vision_config.backbone_config
     patch = square(prompts.patch_size)
-    if hasattr(vision, "window_size_per_stage"):  # Hiera: whole windows in the first stage, whole positions in the last
+    # Hiera: whole windows in the first stage, whole positions in the last
+    if hasattr(vision, "window_size_per_stage"):
         first = square(vision.patch_stride)
         if not 0 <= vision.num_query_pool_stages <= _MAX_POOLINGS:
             raise ValueError(f"num_query_pool_stages is {vision.num_query_pool_stages}")
@@ -214,7 +277,11 @@ def _whole_numbers(values: Any, name: str = "a number") -> Iterator[tuple[str, i
     if isinstance(values, int):
         yield name, values
     elif isinstance(values, list | Mapping):
-        for key, value in values.items() if isinstance(values, Mapping) else ((name, value) for value in values):
+        for key, value in (
+            values.items()
+            if isinstance(values, Mapping)
+            else ((name, value) for value in values)
+        ):
             yield from _whole_numbers(value, key)
 
 

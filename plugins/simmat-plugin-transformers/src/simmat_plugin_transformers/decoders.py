@@ -27,7 +27,12 @@ class ClickDecoder(nn.Module):
         shared_image_embedding: Fourier positions of the image's grid.
     """
 
-    def __init__(self, prompt_encoder: nn.Module, mask_decoder: nn.Module, shared_image_embedding: nn.Module) -> None:
+    def __init__(
+        self,
+        prompt_encoder: nn.Module,
+        mask_decoder: nn.Module,
+        shared_image_embedding: nn.Module,
+    ) -> None:
         super().__init__()
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
@@ -43,7 +48,9 @@ class ClickDecoder(nn.Module):
         self, embedding: ImageEmbedding, image: Tensor, sparse: Tensor, dense: Tensor
     ) -> tuple[Tensor, Tensor]:
         (level,) = embedding.levels
-        return all_masks(self.mask_decoder, level[image] + dense, self._positions(level), sparse)
+        return all_masks(
+            self.mask_decoder, level[image] + dense, self._positions(level), sparse
+        )
 
     def _embed_prompts(self, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
         """Return sparse (K, tokens, D) and dense (K or 1, D, grid, grid) embeddings."""
@@ -57,7 +64,9 @@ class ClickDecoder(nn.Module):
             sparse, dense = self.prompt_encoder(
                 input_points=points.float()[:, None] if points.shape[1] else None,
                 input_labels=labels[:, None] if points.shape[1] else None,
-                input_boxes=prompts.boxes.float()[:, None] if prompts.boxes is not None else None,
+                input_boxes=prompts.boxes.float()[:, None]
+                if prompts.boxes is not None
+                else None,
                 input_masks=self._checked(prompts.mask_input),
             )
         if sparse is None:
@@ -71,17 +80,24 @@ class ClickDecoder(nn.Module):
     def _checked(self, masks: Tensor | None) -> Tensor | None:
         side = 4 * cast(Any, self.prompt_encoder).image_embedding_size[0]
         if masks is not None and tuple(masks.shape[1:]) != (1, side, side):
-            raise DataError(f"mask_input must be (K, 1, {side}, {side}) logits, got {tuple(masks.shape)}")
+            raise DataError(
+                f"mask_input must be (K, 1, {side}, {side}) logits, got {tuple(masks.shape)}"
+            )
         return masks.float() if masks is not None else None
 
     def _positions(self, level: Tensor) -> Tensor:
         """Return the positions of the grid, (1, D, h, w)."""
         height, width = level.shape[-2:]
-        rows = (torch.arange(height, device=level.device, dtype=torch.float32) + 0.5) / height
-        columns = (torch.arange(width, device=level.device, dtype=torch.float32) + 0.5) / width
+        rows = (
+            torch.arange(height, device=level.device, dtype=torch.float32) + 0.5
+        ) / height
+        columns = (
+            torch.arange(width, device=level.device, dtype=torch.float32) + 0.5
+        ) / width
         y, x = torch.meshgrid(rows, columns, indexing="ij")
         with torch.autocast(level.device.type, enabled=False):
-            positions: Tensor = self.shared_image_embedding(torch.stack([x, y], -1))  # (h, w, D)
+            # (h, w, D)
+            positions: Tensor = self.shared_image_embedding(torch.stack([x, y], -1))
         return positions.permute(2, 0, 1)[None]
 
 
@@ -98,20 +114,31 @@ class Sam2Decoder(ClickDecoder):
         decoder = cast(Any, self.mask_decoder)
         finest, finer, level = embedding.levels
         skips = (decoder.conv_s0(finest)[image], decoder.conv_s1(finer)[image])
-        masks, iou = all_masks(decoder, level[image] + dense, self._positions(level), sparse, skips)
+        masks, iou = all_masks(
+            decoder, level[image] + dense, self._positions(level), sparse, skips
+        )
         if decoder.dynamic_multimask_via_stability and not self.training:
             return stabilized(
-                masks, iou, decoder.dynamic_multimask_stability_delta, decoder.dynamic_multimask_stability_thresh
+                masks,
+                iou,
+                decoder.dynamic_multimask_stability_delta,
+                decoder.dynamic_multimask_stability_thresh,
             )
         return masks, iou
 
     def _no_points(self, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return one padding point, as in the library."""
-        return points.new_zeros(points.shape[0], 1, 2), labels.new_full((points.shape[0], 1), -1)
+        return points.new_zeros(points.shape[0], 1, 2), labels.new_full(
+            (points.shape[0], 1), -1
+        )
 
 
 def all_masks(
-    decoder: nn.Module, image: Tensor, positions: Tensor, sparse: Tensor, skips: Sequence[Tensor] = ()
+    decoder: nn.Module,
+    image: Tensor,
+    positions: Tensor,
+    sparse: Tensor,
+    skips: Sequence[Tensor] = (),
 ) -> tuple[Tensor, Tensor]:
     """Run a mask decoder for K prompts, and return all its masks.
 
@@ -127,8 +154,12 @@ def all_masks(
     """
     parts = cast(Any, decoder)
     first = [parts.obj_score_token.weight] if skips else []
-    own = torch.cat([*first, parts.iou_token.weight, parts.mask_tokens.weight])  # (T, D)
-    tokens = torch.cat([own.expand(sparse.shape[0], -1, -1), sparse.to(own.dtype)], 1)[:, None]  # (K, 1, T + tokens, D)
+    # (T, D)
+    own = torch.cat([*first, parts.iou_token.weight, parts.mask_tokens.weight])
+    # (K, 1, T + tokens, D)
+    tokens = torch.cat([own.expand(sparse.shape[0], -1, -1), sparse.to(own.dtype)], 1)[
+        :, None
+    ]
     queries, keys = parts.transformer(
         point_embeddings=tokens,
         image_embeddings=image,
@@ -137,16 +168,24 @@ def all_masks(
         target_embedding=None,
     )
     queries = queries[:, 0, len(first) :]  # IoU token, mask tokens, prompts
-    fine = parts.upscale_conv1(keys[:, 0].transpose(1, 2).reshape(image.shape))  # (K, D/4, 2h, 2w)
-    fine = parts.activation(parts.upscale_layer_norm(fine + skips[1] if skips else fine))
+    # (K, D/4, 2h, 2w)
+    fine = parts.upscale_conv1(keys[:, 0].transpose(1, 2).reshape(image.shape))
+    fine = parts.activation(
+        parts.upscale_layer_norm(fine + skips[1] if skips else fine)
+    )
     fine = parts.upscale_conv2(fine)  # (K, D/8, 4h, 4w)
     fine = parts.activation(fine + skips[0] if skips else fine)
-    filters = [mlp(queries[:, 1 + number]) for number, mlp in enumerate(parts.output_hypernetworks_mlps)]
+    filters = [
+        mlp(queries[:, 1 + number])
+        for number, mlp in enumerate(parts.output_hypernetworks_mlps)
+    ]
     logits = torch.einsum("kmd,kdhw->kmhw", torch.stack(filters, 1), fine)
     return logits, parts.iou_prediction_head(queries[:, 0])
 
 
-def stabilized(logits: Tensor, iou: Tensor, delta: float, threshold: float) -> tuple[Tensor, Tensor]:
+def stabilized(
+    logits: Tensor, iou: Tensor, delta: float, threshold: float
+) -> tuple[Tensor, Tensor]:
     """Replace an unstable single mask by the alternative with the best predicted IoU (SAM 2, arXiv 2408.00714).
 
     A mask is stable if its area above `delta` is at least `threshold` times that above `-delta`.
@@ -162,7 +201,11 @@ def stabilized(logits: Tensor, iou: Tensor, delta: float, threshold: float) -> t
     """
     single = logits[:, 0].flatten(1)
     outer = (single > -delta).sum(1)
-    stable = torch.where(outer > 0, (single > delta).sum(1) / outer.clamp(min=1), 1.0) >= threshold  # (K,)
+    # (K,)
+    stable = (
+        torch.where(outer > 0, (single > delta).sum(1) / outer.clamp(min=1), 1.0)
+        >= threshold
+    )
     chosen = torch.where(stable, 0, iou[:, 1:].argmax(1) + 1)
     rows = torch.arange(logits.shape[0], device=logits.device)
     return (

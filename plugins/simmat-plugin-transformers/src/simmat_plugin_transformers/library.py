@@ -34,10 +34,14 @@ def random_model(config: Any, family: Family, seed: int) -> nn.Module:
     if vision is not None and vision.initializer_range < 1e-4:
         vision.initializer_range = 0.02
     with torch.random.fork_rng(devices=[]), quiet():
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU, too
+        # torch.manual_seed would seed every GPU, too
+        torch.default_generator.manual_seed(seed)
         model = _class(family)(config)
         positions = torch.randn(model.shared_image_embedding.positional_embedding.shape)
-        for part in (model.shared_image_embedding, model.prompt_encoder.shared_embedding):
+        for part in (
+            model.shared_image_embedding,
+            model.prompt_encoder.shared_embedding,
+        ):
             part.positional_embedding.data.copy_(positions)
     return cast(nn.Module, model)
 
@@ -59,10 +63,15 @@ def loaded_model(config: Any, family: Family, weights: Path) -> nn.Module:
                 dtype=torch.float32,
             )
         except (RuntimeError, ValueError) as error:
-            raise WeightsError(f"{weights} does not fit {family.title}: {first_line(error)}") from error
+            raise WeightsError(
+                f"{weights} does not fit {family.title}: {first_line(error)}"
+            ) from error
     problems = [
         f"{len(names)} tensors {word} ({', '.join(sorted(map(str, names))[:3])}…)"
-        for word, names in (("missing", report["missing_keys"]), ("of another shape", report["mismatched_keys"]))
+        for word, names in (
+            ("missing", report["missing_keys"]),
+            ("of another shape", report["mismatched_keys"]),
+        )
         if names
     ]
     if problems:
@@ -85,20 +94,25 @@ def resize_input(model: nn.Module, config: Any, family: Family, size: int) -> No
     prompts.image_embedding_size, prompts.input_image_size = (grid, grid), size
     if family.has_pyramid:
         for layer in parts.vision_encoder.modules():
-            if hasattr(layer, "precompute_positions") and layer.window_size == 0:  # SAM 3's rotary positions
+            # SAM 3's rotary positions
+            if hasattr(layer, "precompute_positions") and layer.window_size == 0:
                 layer.config.image_size = size
                 layer.position_ids = layer.precompute_positions(layer.config, 0)
         return
     encoder = parts.vision_encoder
     encoder.patch_embed.image_size = (size, size)
     if encoder.pos_embed is not None and encoder.pos_embed.shape[1] != grid:
-        encoder.pos_embed = nn.Parameter(_interpolated(encoder.pos_embed.detach(), grid))
+        encoder.pos_embed = nn.Parameter(
+            _interpolated(encoder.pos_embed.detach(), grid)
+        )
 
 
 def _interpolated(positions: Tensor, grid: int) -> Tensor:
     """Interpolate (1, n, n, D) to (1, grid, grid, D), bicubic, as in ViT (arXiv 2010.11929)."""
     planes = positions.permute(0, 3, 1, 2)
-    resized = F.interpolate(planes, (grid, grid), mode="bicubic", align_corners=False, antialias=True)
+    resized = F.interpolate(
+        planes, (grid, grid), mode="bicubic", align_corners=False, antialias=True
+    )
     return resized.permute(0, 2, 3, 1).contiguous()
 
 

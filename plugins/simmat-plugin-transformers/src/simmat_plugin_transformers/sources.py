@@ -29,7 +29,10 @@ _REPOSITORY = r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?"
 
 
 PUBLISHED: dict[str, str] = {
-    **{f"facebook/sam-vit-{size}": f"Segment Anything, ViT-{size[0].upper()}" for size in ("base", "large", "huge")},
+    **{
+        f"facebook/sam-vit-{size}": f"Segment Anything, ViT-{size[0].upper()}"
+        for size in ("base", "large", "huge")
+    },
     **{
         f"facebook/sam2.1-hiera-{size}": f"SAM 2.1, Hiera {size}; for single images"
         for size in ("tiny", "small", "base-plus", "large")
@@ -81,25 +84,40 @@ def _local(model: str) -> ModelFiles:
     place = Path(model).expanduser()
     config = place if place.suffix == ".json" else place / CONFIG_NAME
     if not config.is_file():
-        what = "is no folder" if place != config and not place.is_dir() else f"has no {CONFIG_NAME}"
+        what = (
+            "is no folder"
+            if place != config and not place.is_dir()
+            else f"has no {CONFIG_NAME}"
+        )
         what = "does not exist" if not place.exists() else what
         raise UnknownNameError(
             f"no foundation model {PREFIX + model!r}: {place.absolute()} {what}; give a folder as save_pretrained "
             f"writes it, or the path of a {CONFIG_NAME} for a model without weights"
         )
-    processor = next((found for name in _PROCESSOR_NAMES if (found := config.parent / name).is_file()), None)
+    processor = next(
+        (
+            found
+            for name in _PROCESSOR_NAMES
+            if (found := config.parent / name).is_file()
+        ),
+        None,
+    )
     return ModelFiles(
         origin=str(config),
         config=_read(config),
         processor=_read(processor) if processor is not None else {},
-        weights=WeightFile(WEIGHTS_NAME, "") if place == config else _local_weights(place),
+        weights=WeightFile(WEIGHTS_NAME, "")
+        if place == config
+        else _local_weights(place),
     )
 
 
 def _local_weights(folder: Path) -> WeightFile:
     path = folder / WEIGHTS_NAME
     if path.is_file():
-        return WeightFile(WEIGHTS_NAME, sha256_of(path), size_bytes=path.stat().st_size, path=path)
+        return WeightFile(
+            WEIGHTS_NAME, sha256_of(path), size_bytes=path.stat().st_size, path=path
+        )
     if (folder / _INDEX_NAME).is_file():
         raise WeightsError(
             f"{folder} has its weights in several files, SimMAT reads one {WEIGHTS_NAME}; write it with "
@@ -117,7 +135,12 @@ def _from_hub(repository: str, fetch: bool) -> ModelFiles:
     config = _file(repository, CONFIG_NAME, fetch)
     assert config is not None
     processor = next(
-        (found for name in _PROCESSOR_NAMES if (found := _file(repository, name, fetch)) is not None), None
+        (
+            found
+            for name in _PROCESSOR_NAMES
+            if (found := _file(repository, name, fetch)) is not None
+        ),
+        None,
     )
     values = _read(config)
     return ModelFiles(
@@ -160,8 +183,15 @@ def _file(repository: str, name: str, fetch: bool) -> Path | None:
 
 def _read(path: Path) -> dict[str, Any]:
     values = read_json(
-        path, "config", limit=_MAX_CONFIG_BYTES, error=SpecError, hint="give another model", constants=True
+        path,
+        "config",
+        limit=_MAX_CONFIG_BYTES,
+        error=SpecError,
+        hint="give another model",
+        constants=True,
     )
     if not isinstance(values, dict):
-        raise SpecError(f"{path} is damaged: expected a table, got a {type(values).__name__}")
+        raise SpecError(
+            f"{path} is damaged: expected a table, got a {type(values).__name__}"
+        )
     return values

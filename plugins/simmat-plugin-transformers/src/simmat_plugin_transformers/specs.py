@@ -8,7 +8,12 @@ from typing import Any
 from simmat.errors import SpecError
 from simmat.plugin_specs import FoundationSpec, WeightFile
 from simmat.types import is_finite_number
-from simmat_plugin_transformers.configs import Family, family_of, input_size, library_config
+from simmat_plugin_transformers.configs import (
+    Family,
+    family_of,
+    input_size,
+    library_config,
+)
 from simmat_plugin_transformers.sources import PREFIX, PUBLISHED, find, is_folder
 
 
@@ -73,7 +78,9 @@ def pixel_statistics(
     """
     settings = processor.get("image_processor", processor)
     if not isinstance(settings, Mapping):
-        raise SpecError(f"the image processor of {origin} must be a table, got {settings!r}")
+        raise SpecError(
+            f"the image processor of {origin} must be a table, got {settings!r}"
+        )
     white = _white(settings, origin)
     if not settings.get("do_normalize", True):
         return (0.0, 0.0, 0.0), (white,) * 3
@@ -82,7 +89,9 @@ def pixel_statistics(
     mean = _three(settings.get("image_mean"), white, origin)
     std = _three(settings.get("image_std"), white, origin)
     if min(std) <= 0:
-        raise SpecError(f"the image processor of {origin} has image_std {settings['image_std']}; it must be positive")
+        raise SpecError(
+            f"the image processor of {origin} has image_std {settings['image_std']}; it must be positive"
+        )
     return mean, std
 
 
@@ -92,19 +101,25 @@ def _white(settings: Mapping[str, Any], origin: str) -> float:
         return 1.0
     factor = settings.get("rescale_factor", 1 / 255)
     if not is_finite_number(factor) or factor <= 0:
-        raise SpecError(f"the image processor of {origin} has rescale_factor {factor!r}; it must be a number above 0")
+        raise SpecError(
+            f"the image processor of {origin} has rescale_factor {factor!r}; it must be a number above 0"
+        )
     return 1.0 / factor
 
 
 def _three(values: object, scale: float, origin: str) -> tuple[float, float, float]:
     numbers = isinstance(values, Sequence) and all(map(is_finite_number, values))
     if not isinstance(values, Sequence) or not numbers or len(values) != 3:
-        raise SpecError(f"the image processor of {origin} must give mean and deviation of three planes, got {values!r}")
+        raise SpecError(
+            f"the image processor of {origin} must give mean and deviation of three planes, got {values!r}"
+        )
     red, green, blue = (round(float(value) * scale, 9) for value in values)
     return red, green, blue
 
 
 def _describe(family: Family, weights: WeightFile, model: str) -> str:
-    where = f"folder {model}" if is_folder(model) else f"{model} on the Hugging Face Hub"
+    where = (
+        f"folder {model}" if is_folder(model) else f"{model} on the Hugging Face Hub"
+    )
     lacks = "" if weights.path or weights.hub else ", without weights"
     return f"{family.title} of transformers, {where}{lacks}"

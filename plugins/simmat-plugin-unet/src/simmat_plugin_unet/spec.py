@@ -26,7 +26,8 @@ UNET = FoundationSpec(
         licence="Apache-2.0",
     ),
     promptable=False,
-    dense_head=False,  # its embedding is that of the first convolution: all that follows depends on the prompt
+    # its embedding is that of the first convolution: all that follows depends on the prompt
+    dense_head=False,
     licence="Apache-2.0 AND MIT",
     learning_rates={"full": 3e-3},  # chosen on validation, docs/transfer-lite.md
     mat="first-conv",

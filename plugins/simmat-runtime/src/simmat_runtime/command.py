@@ -17,9 +17,13 @@ from simmat_runtime.model import Model, load
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code, 2 for bad input."""
-    parser = argparse.ArgumentParser(prog="simmat-runtime", description="Run a model that `simmat export` wrote.")
+    parser = argparse.ArgumentParser(
+        prog="simmat-runtime", description="Run a model that `simmat export` wrote."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    info = commands.add_parser("info", help="print inputs and outputs of the model as json")
+    info = commands.add_parser(
+        "info", help="print inputs and outputs of the model as json"
+    )
     predict = commands.add_parser("predict", help="segment one image")
     for command in (info, predict):
         command.add_argument("model", metavar="DIR", help="the exported model")
@@ -29,12 +33,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=".npy of shape (C, H, W) in the sensor's units, NaN where missing; or PNG, JPEG, TIFF with [images]",
     )
     predict.add_argument(
-        "--point", action="append", default=[], type=_numbers(2), metavar="X,Y", help="pixel on the object"
+        "--point",
+        action="append",
+        default=[],
+        type=_numbers(2),
+        metavar="X,Y",
+        help="pixel on the object",
     )
-    predict.add_argument("--not", dest="other", action="append", default=[], type=_numbers(2), metavar="X,Y")
-    predict.add_argument("--box", type=_numbers(4), metavar="X0,Y0,X1,Y1", help="outer edges of the object")
-    predict.add_argument("--everything", action="store_true", help="find every object, without a prompt")
-    predict.add_argument("--out", required=True, metavar="FILE", help=".npy: a mask, or the ids of objects")
+    predict.add_argument(
+        "--not",
+        dest="other",
+        action="append",
+        default=[],
+        type=_numbers(2),
+        metavar="X,Y",
+    )
+    predict.add_argument(
+        "--box",
+        type=_numbers(4),
+        metavar="X0,Y0,X1,Y1",
+        help="outer edges of the object",
+    )
+    predict.add_argument(
+        "--everything", action="store_true", help="find every object, without a prompt"
+    )
+    predict.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help=".npy: a mask, or the ids of objects",
+    )
     given = parser.parse_args(arguments)
     try:
         if given.command == "info":
@@ -52,7 +80,9 @@ def _predict(given: argparse.Namespace, model: Model) -> None:
     if out.suffix != ".npy":
         raise ValueError(f"--out must be a file that ends in .npy, got {given.out!r}")
     if not out.parent.is_dir():
-        raise ValueError(f"--out {given.out!r} is in a folder that does not exist; make it: mkdir {out.parent}")
+        raise ValueError(
+            f"--out {given.out!r} is in a folder that does not exist; make it: mkdir {out.parent}"
+        )
     if given.everything == bool(given.point or given.other or given.box):
         raise ValueError("give --point or --box, or --everything")
     model.set_image(read_file(given.image, model.channels))
@@ -63,15 +93,35 @@ def _predict(given: argparse.Namespace, model: Model) -> None:
         for number, one in reversed(list(enumerate(found, start=1))):
             result[one.mask] = number
         for number, one in enumerate(found, start=1):
-            print(json.dumps({"number": number, "score": one.score, "class": one.class_id, "box_xyxy": one.box_xyxy}))
+            print(
+                json.dumps(
+                    {
+                        "number": number,
+                        "score": one.score,
+                        "class": one.class_id,
+                        "box_xyxy": one.box_xyxy,
+                    }
+                )
+            )
     else:
         points = [*given.point, *given.other]
-        prediction = model.predict(points, [1] * len(given.point) + [0] * len(given.other), given.box)
+        prediction = model.predict(
+            points, [1] * len(given.point) + [0] * len(given.other), given.box
+        )
         result = prediction.mask
-        print(json.dumps({"score": prediction.score, "pixels": int(result.sum()), "class": prediction.class_id}))
+        print(
+            json.dumps(
+                {
+                    "score": prediction.score,
+                    "pixels": int(result.sum()),
+                    "class": prediction.class_id,
+                }
+            )
+        )
     temporary = out.with_name(f".{out.name}.part")
     try:
-        temporary.unlink(missing_ok=True)  # of a killed process, or a link that would be followed
+        # of a killed process, or a link that would be followed
+        temporary.unlink(missing_ok=True)
         with temporary.open("xb") as stream:
             np.save(stream, result)
         temporary.replace(out)
@@ -86,7 +136,9 @@ def _numbers(count: int) -> Any:
         except ValueError:
             values = ()
         if len(values) != count:
-            raise argparse.ArgumentTypeError(f"expected {count} numbers with commas, got {text!r}")
+            raise argparse.ArgumentTypeError(
+                f"expected {count} numbers with commas, got {text!r}"
+            )
         return values
 
     return numbers

@@ -14,7 +14,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from simmat_runtime.letterbox import BoolArray, FloatArray, Letterbox, resized, sigmoid, softmax
+from simmat_runtime.letterbox import (
+    BoolArray,
+    FloatArray,
+    Letterbox,
+    resized,
+    sigmoid,
+    softmax,
+)
 from simmat_runtime.manifest import Dense
 from simmat_runtime.network import EncodedImage
 from simmat_runtime.objects import FoundObject, Window
@@ -62,46 +69,72 @@ def find_objects(image: EncodedImage, settings: Settings) -> list[FoundObject]:
     """Find every object of an image, best first."""
     spec, dense = image.network.manifest.dense, image.dense
     if dense is None or spec is None:
-        low, found = _answers(image, grid_points(image.letterbox, settings.grid), settings, stable=True)
+        low, found = _answers(
+            image, grid_points(image.letterbox, settings.grid), settings, stable=True
+        )
         kept = suppress(low, [one.score for one in found], settings.overlap)
         found = [found[row] for row in kept]
     else:
-        found = _find_by_classes(image, sigmoid(dense[1]), softmax(dense[0]), spec, settings)
+        found = _find_by_classes(
+            image, sigmoid(dense[1]), softmax(dense[0]), spec, settings
+        )
     calibrated = image.network.manifest.calibrated
     found = [replace(one, score=calibrated("object", one.score)) for one in found]
     return sorted(found, key=lambda one: -one.score)
 
 
 def _find_by_classes(
-    image: EncodedImage, distance: FloatArray, probabilities: FloatArray, spec: Dense, settings: Settings
+    image: EncodedImage,
+    distance: FloatArray,
+    probabilities: FloatArray,
+    spec: Dense,
+    settings: Settings,
 ) -> list[FoundObject]:
     """Find objects by a distance map (h, w) and class probabilities (K, h, w)."""
     letterbox = image.letterbox
     stride = letterbox.size / distance.shape[-1]
-    height, width = (round(side / stride) for side in letterbox.scaled_hw)  # the rest is padding
-    objects = probabilities[1:].copy() if spec.background else np.zeros_like(probabilities)
+    # the rest is padding
+    height, width = (round(side / stride) for side in letterbox.scaled_hw)
+    objects = (
+        probabilities[1:].copy() if spec.background else np.zeros_like(probabilities)
+    )
     objects[:, height:] = 0
     objects[:, :, width:] = 0
     parts, classes = object_parts(objects, settings.peak_window**2)
     points = click_places(
-        distance[:height, :width], parts[:, :height, :width], min_peak=settings.peak, window=settings.peak_window
+        distance[:height, :width],
+        parts[:, :height, :width],
+        min_peak=settings.peak,
+        window=settings.peak_window,
     )
     clicks = ((points[: settings.max_clicks] + 0.5) * stride - 0.5).astype(np.float32)
     low, found = _answers(image, clicks, settings, stable=False)
     kept = suppress(low, [one.score for one in found], settings.overlap)
-    found, low = _classified([found[row] for row in kept], low[kept], probabilities, spec, settings.objectness)
+    found, low = _classified(
+        [found[row] for row in kept],
+        low[kept],
+        probabilities,
+        spec,
+        settings.objectness,
+    )
     found_classes = [spec.classes.index(one.class_id) for one in found]
     missed = parts[uncovered(parts, classes, low, found_classes)]
     more, missed = _objects_of(image, missed, objects.sum(0), distance, settings)
     found += _classified(more, missed, probabilities, spec, 0.0)[0]
     if found and spec.background and settings.max_growth_px:
         inside = image.restore(1 - probabilities[:1])[0] > OBJECT
-        max_growth_px = math.ceil(settings.max_growth_px * max(letterbox.original_hw) / max(letterbox.scaled_hw))
+        max_growth_px = math.ceil(
+            settings.max_growth_px
+            * max(letterbox.original_hw)
+            / max(letterbox.scaled_hw)
+        )
         found = grown(sorted(found, key=lambda one: -one.score), inside, max_growth_px)
     return found
 
 
-def object_parts(objects: FloatArray, min_pixels: int) -> tuple[BoolArray, npt.NDArray[np.int64]]:
+def object_parts(
+    objects: FloatArray, min_pixels: int
+) -> tuple[BoolArray, npt.NDArray[np.int64]]:
     """Return the connected parts (P, h, w) of at least `min_pixels` of each class of objects, and their classes.
 
     `objects` are the probabilities (C, h, w) of the classes of objects; the classes are returned as (P,) indices.
@@ -122,14 +155,24 @@ def _connected(inside: BoolArray) -> npt.NDArray[np.int64]:
     labels = np.where(inside, np.arange(1, last).reshape(inside.shape), last)
     while True:
         around = np.pad(labels, 1, constant_values=last)
-        least = np.minimum.reduce([around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:], labels])
+        least = np.minimum.reduce(
+            [
+                around[:-2, 1:-1],
+                around[2:, 1:-1],
+                around[1:-1, :-2],
+                around[1:-1, 2:],
+                labels,
+            ]
+        )
         least[~inside] = last
         if np.array_equal(least, labels):
             return np.where(inside, labels, 0)
         labels = least
 
 
-def click_places(distance: FloatArray, parts: BoolArray, *, min_peak: float, window: int) -> FloatArray:
+def click_places(
+    distance: FloatArray, parts: BoolArray, *, min_peak: float, window: int
+) -> FloatArray:
     """Return the (N, 2) xy of where to click, highest first.
 
     They are the local maxima of a distance map (h, w) of at least `min_peak`, and the maximum of each part (P, h, w)
@@ -137,8 +180,11 @@ def click_places(distance: FloatArray, parts: BoolArray, *, min_peak: float, win
     """
     around = np.lib.stride_tricks.sliding_window_view
     counts = around(np.pad(np.ones_like(distance), 1), (3, 3)).sum((2, 3))
-    smooth = around(np.pad(distance, 1), (3, 3)).sum((2, 3), dtype=np.float32) / counts  # a plateau gets one peak
-    largest = around(np.pad(smooth, window // 2, constant_values=-np.inf), (window, window)).max((2, 3))
+    # a plateau gets one peak
+    smooth = around(np.pad(distance, 1), (3, 3)).sum((2, 3), dtype=np.float32) / counts
+    largest = around(
+        np.pad(smooth, window // 2, constant_values=-np.inf), (window, window)
+    ).max((2, 3))
     peaks = (smooth == largest) & (distance >= min_peak)
     known = peaks.copy()
     for part in parts:
@@ -150,7 +196,10 @@ def click_places(distance: FloatArray, parts: BoolArray, *, min_peak: float, win
 
 
 def uncovered(
-    parts: BoolArray, classes: npt.NDArray[np.int64], masks: BoolArray, mask_classes: Sequence[int]
+    parts: BoolArray,
+    classes: npt.NDArray[np.int64],
+    masks: BoolArray,
+    mask_classes: Sequence[int],
 ) -> list[int]:
     """Return which parts (P, h, w) the masks (N, h', w') of their class cover by less than `COVERED`."""
     found: list[int] = []
@@ -161,27 +210,52 @@ def uncovered(
         if not (own == index).any():
             shown = np.zeros((height, width), np.float32)
         elif union.shape[0] >= height:
-            shown = union.reshape(height, union.shape[0] // height, width, union.shape[1] // width).mean((1, 3))
+            shown = union.reshape(
+                height, union.shape[0] // height, width, union.shape[1] // width
+            ).mean((1, 3))
         else:
-            shown = union.repeat(height // union.shape[0], 0).repeat(width // union.shape[1], 1)
+            shown = union.repeat(height // union.shape[0], 0).repeat(
+                width // union.shape[1], 1
+            )
         found += [row for row in rows if float(shown[parts[row]].mean()) < COVERED]
     return found
 
 
 def _objects_of(
-    image: EncodedImage, parts: BoolArray, objectness: FloatArray, distance: FloatArray, settings: Settings
+    image: EncodedImage,
+    parts: BoolArray,
+    objectness: FloatArray,
+    distance: FloatArray,
+    settings: Settings,
 ) -> tuple[list[FoundObject], BoolArray]:
     """Return (P, h, w) parts of the class map that are large enough, as objects of `PART_SCORE`, and as parts."""
     found, kept = [], []
     for row, part in enumerate(parts):
-        mask = image.restore(np.where(part, objectness - OBJECT, np.float32(-OBJECT))[None])[0] > 0
+        mask = (
+            image.restore(
+                np.where(part, objectness - OBJECT, np.float32(-OBJECT))[None]
+            )[0]
+            > 0
+        )
         y, x = np.unravel_index(np.where(part, distance, -1.0).argmax(), part.shape)
-        place = (np.asarray([[x, y]]) + 0.5) * (image.letterbox.size / len(distance)) - 0.5
-        ((click_x, click_y),) = image.letterbox.points_to_original(place.astype(np.float32)).tolist()
+        place = (np.asarray([[x, y]]) + 0.5) * (
+            image.letterbox.size / len(distance)
+        ) - 0.5
+        ((click_x, click_y),) = image.letterbox.points_to_original(
+            place.astype(np.float32)
+        ).tolist()
         if (box := _box_of(mask)) is not None:
             crop = mask[box[0] : box[2], box[1] : box[3]].copy()
             if crop.sum() >= settings.min_area:
-                found.append(FoundObject(box, crop, image.letterbox.original_hw, PART_SCORE, (click_x, click_y)))
+                found.append(
+                    FoundObject(
+                        box,
+                        crop,
+                        image.letterbox.original_hw,
+                        PART_SCORE,
+                        (click_x, click_y),
+                    )
+                )
                 kept.append(row)
     return found, parts[kept]
 
@@ -213,14 +287,24 @@ def _answers(
             good &= inner / np.maximum(outer, 1) >= settings.stability
         masks = image.restore(logits[good]) > 0
         clicks = image.letterbox.points_to_original(part[good])
-        for mask, small, click, score in zip(masks, logits[good] > 0, clicks.tolist(), scores[good], strict=True):
+        for mask, small, click, score in zip(
+            masks, logits[good] > 0, clicks.tolist(), scores[good], strict=True
+        ):
             if (box := _box_of(mask)) is None:
                 continue
             y0, x0, y1, x1 = box
             crop = mask[y0:y1, x0:x1].copy()
             if crop.sum() >= settings.min_area:
                 low.append(small)
-                found.append(FoundObject(box, crop, image.letterbox.original_hw, float(score), (click[0], click[1])))
+                found.append(
+                    FoundObject(
+                        box,
+                        crop,
+                        image.letterbox.original_hw,
+                        float(score),
+                        (click[0], click[1]),
+                    )
+                )
     return np.stack(low) if low else np.zeros((0, 1, 1), np.bool_), found
 
 
@@ -237,25 +321,36 @@ def suppress(masks: BoolArray, scores: Sequence[float], overlap: float) -> list[
     A mask of which more than 80 % is inside a kept one is also removed.
     """
     order = np.argsort(-np.asarray(scores), kind="stable")
-    flat = masks[order].reshape(len(masks), math.prod(masks.shape[1:])).astype(np.float32)
+    flat = (
+        masks[order].reshape(len(masks), math.prod(masks.shape[1:])).astype(np.float32)
+    )
     areas = flat.sum(1)
     kept: list[int] = []
     for index in range(len(flat)):
         common = flat[kept] @ flat[index]
         union = areas[kept] + areas[index] - common
-        if not ((common / np.maximum(union, 1) > overlap).any() or (common > 0.8 * areas[index]).any()):
+        if not (
+            (common / np.maximum(union, 1) > overlap).any()
+            or (common > 0.8 * areas[index]).any()
+        ):
             kept.append(index)
     return [int(order[index]) for index in kept]
 
 
 def _classified(
-    found: Sequence[FoundObject], masks: BoolArray, probabilities: FloatArray, spec: Dense, least: float
+    found: Sequence[FoundObject],
+    masks: BoolArray,
+    probabilities: FloatArray,
+    spec: Dense,
+    least: float,
 ) -> tuple[list[FoundObject], BoolArray]:
     """Return the found objects that are objects by the class map, with their class, and their masks (N, h, w)."""
     if not found:
         return [], masks
     first = int(spec.background)
-    grid = resized(probabilities, (masks.shape[1], masks.shape[2])).reshape(len(probabilities), -1)
+    grid = resized(probabilities, (masks.shape[1], masks.shape[2])).reshape(
+        len(probabilities), -1
+    )
     inside = masks.reshape(len(masks), -1).astype(np.float32)
     mean = inside @ grid.T / inside.sum(1, keepdims=True)  # (N, K)
     objectness = mean[:, first:].sum(1).clip(1e-6, 1)
@@ -269,12 +364,16 @@ def _classified(
         score = one.score * float(certain) * (1.0 if value is None else float(chance))
         if certain >= least:
             probability = None if value is None else float(calibrated[row])
-            result.append(replace(one, score=score, class_id=value, class_probability=probability))
+            result.append(
+                replace(one, score=score, class_id=value, class_probability=probability)
+            )
             kept.append(row)
     return result, masks[kept]
 
 
-def grown(found: Sequence[FoundObject], inside: BoolArray, max_growth_px: int) -> list[FoundObject]:
+def grown(
+    found: Sequence[FoundObject], inside: BoolArray, max_growth_px: int
+) -> list[FoundObject]:
     """Grow masks over uncovered pixels step by step; the best of several masks takes a pixel.
 
     Args:
@@ -302,7 +401,9 @@ def grown(found: Sequence[FoundObject], inside: BoolArray, max_growth_px: int) -
     return result
 
 
-def _with_pixels(one: FoundObject, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]) -> FoundObject:
+def _with_pixels(
+    one: FoundObject, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]
+) -> FoundObject:
     y0, x0, y1, x1 = one.window
     top, left = min(y0, int(rows.min())), min(x0, int(columns.min()))
     bottom, right = max(y1, int(rows.max()) + 1), max(x1, int(columns.max()) + 1)

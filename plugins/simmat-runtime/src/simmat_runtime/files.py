@@ -42,9 +42,15 @@ def read_file(path: Path | str, channels: Sequence[Channel]) -> Array:
             stream.seek(0)
             if head.startswith(_NPY):
                 return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
-            values, nodata = _read_tiff(stream) if head.startswith(_TIFF) else (_read_pillow(stream, head), None)
+            values, nodata = (
+                _read_tiff(stream)
+                if head.startswith(_TIFF)
+                else (_read_pillow(stream, head), None)
+            )
     except FileNotFoundError:
-        raise ValueError(f"{file} does not exist; give an image of the model's sensor") from None
+        raise ValueError(
+            f"{file} does not exist; give an image of the model's sensor"
+        ) from None
     except ModuleNotFoundError as error:
         raise ValueError(
             f"{file} is read by {error.name}, which is missing; pip install 'simmat-runtime[images]', or give an .npy"
@@ -59,7 +65,11 @@ def read_file(path: Path | str, channels: Sequence[Channel]) -> Array:
             f"{file} holds whole numbers without a unit, but the model takes {', '.join(foreign)}; read it with SimMAT "
             "and save the result as .npy"
         )
-    return values if nodata is None else np.where(values == nodata, np.float32(np.nan), values.astype(np.float32))
+    return (
+        values
+        if nodata is None
+        else np.where(values == nodata, np.float32(np.nan), values.astype(np.float32))
+    )
 
 
 def _read_pillow(stream: BinaryIO, head: bytes) -> Array:
@@ -73,9 +83,22 @@ def _read_pillow(stream: BinaryIO, head: bytes) -> Array:
         mode, bands = image.mode, len(image.getbands())
         _check_size((bands, image.height, image.width))
         if depth == 16 and bands > 1:
-            raise ValueError("a 16-bit PNG of several planes, which Pillow cuts to 8 bits; store it as TIFF")
-        if depth in (2, 4) or mode not in ("1", "L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I"):
-            raise ValueError(f"{depth} bits of Pillow's mode {mode} are not plain intensities; store it as TIFF")
+            raise ValueError(
+                "a 16-bit PNG of several planes, which Pillow cuts to 8 bits; store it as TIFF"
+            )
+        if depth in (2, 4) or mode not in (
+            "1",
+            "L",
+            "LA",
+            "RGB",
+            "RGBA",
+            "I;16",
+            "I;16B",
+            "I",
+        ):
+            raise ValueError(
+                f"{depth} bits of Pillow's mode {mode} are not plain intensities; store it as TIFF"
+            )
         values = np.asarray(image)
         if mode == "I" and depth == 16:  # widened by an older Pillow
             values = values.astype(np.uint16)
@@ -88,26 +111,49 @@ def _read_tiff(stream: BinaryIO) -> tuple[Array, float | None]:
 
     logging.getLogger("tifffile").disabled = True
     # Kinds for which tifffile would open other files, too, are read as plain TIFF.
-    with tifffile.TiffFile(stream, is_ome=False, is_ndtiff=False, is_mmstack=False, is_scanimage=False) as tiff:
+    with tifffile.TiffFile(
+        stream, is_ome=False, is_ndtiff=False, is_mmstack=False, is_scanimage=False
+    ) as tiff:
         if len(tiff.pages) > _MAX_PAGES:
-            raise ValueError(f"it lists {len(tiff.pages)} pages, at most {_MAX_PAGES} are read")
+            raise ValueError(
+                f"it lists {len(tiff.pages)} pages, at most {_MAX_PAGES} are read"
+            )
         found = [tiff.pages[number].aspage() for number in range(len(tiff.pages))]
         pages = [page for page in found if not page.subfiletype & _REDUCED]
-        kinds = {(page.shape, page.axes, str(page.dtype), int(page.photometric), page.subfiletype) for page in pages}
+        kinds = {
+            (
+                page.shape,
+                page.axes,
+                str(page.dtype),
+                int(page.photometric),
+                page.subfiletype,
+            )
+            for page in pages
+        }
         if len(kinds) != 1 or (len(pages) > 1 and pages[0].axes != "YX"):
             raise ValueError("it needs one page, or pages of one plane that agree")
         first = pages[0]
-        if first.axes not in ("YX", "YXS", "SYX") or first.photometric not in (1, 2) or first.subfiletype:
-            raise ValueError(f"axes {first.axes} of photometric {first.photometric!r} are not planes of an image")
+        if (
+            first.axes not in ("YX", "YXS", "SYX")
+            or first.photometric not in (1, 2)
+            or first.subfiletype
+        ):
+            raise ValueError(
+                f"axes {first.axes} of photometric {first.photometric!r} are not planes of an image"
+            )
         metadata = first.tags.valueof(_METADATA, "")
         if 'role="scale"' in metadata or 'role="offset"' in metadata:
-            raise ValueError("it states a scale, which is not applied; save its values in the model's units as .npy")
+            raise ValueError(
+                "it states a scale, which is not applied; save its values in the model's units as .npy"
+            )
         _check_size((len(pages), *first.shape))
         for page in pages:
             _check_whole(page, tiff.filehandle.size)
             if page.compression == 1:
-                page.predictor = 1  # a part of the compression, as libtiff and Pillow have it
-        values = np.stack([page.asarray() for page in pages])  # (pages, H, W), (1, H, W, S) or (1, S, H, W)
+                # a part of the compression, as libtiff and Pillow have it
+                page.predictor = 1
+        # (pages, H, W), (1, H, W, S) or (1, S, H, W)
+        values = np.stack([page.asarray() for page in pages])
         nodata = first.tags.valueof(_NODATA)
     if first.axes != "YX":
         values = np.moveaxis(values[0], 2, 0) if first.axes == "YXS" else values[0]
@@ -117,10 +163,14 @@ def _read_tiff(stream: BinaryIO) -> tuple[Array, float | None]:
 def _check_whole(page: Any, size: int) -> None:
     """Refuse a file that ends before its pixels do, which would be zeros."""
     parts = list(zip(page.dataoffsets, page.databytecounts, strict=False))
-    if not parts or any(offset < _HEADER or not 0 < count <= size - offset for offset, count in parts):
+    if not parts or any(
+        offset < _HEADER or not 0 < count <= size - offset for offset, count in parts
+    ):
         raise ValueError("damaged or cut short, pixels are missing")
 
 
 def _check_size(shape: tuple[int, ...]) -> None:
     if not 0 < math.prod(shape) <= MAX_VALUES:
-        raise ValueError(f"it claims {' x '.join(map(str, shape))} values, at most {MAX_VALUES} are read")
+        raise ValueError(
+            f"it claims {' x '.join(map(str, shape))} values, at most {MAX_VALUES} are read"
+        )

@@ -16,15 +16,22 @@ from simmat_runtime.objects import Window
 
 def checked_planes(image: npt.NDArray[Any], channels: Sequence[Channel]) -> FloatArray:
     """Return an image as (C, H, W) float32; ValueError for another shape or kind of values."""
-    wanted = f"({len(channels)}, H, W) of " + ", ".join(f"{one.name} [{one.unit}]" for one in channels)
+    wanted = f"({len(channels)}, H, W) of " + ", ".join(
+        f"{one.name} [{one.unit}]" for one in channels
+    )
     planes = np.asarray(image)
     if planes.dtype.kind not in "buif":
-        raise ValueError(f"the image must be an array of numbers, {wanted}; got dtype {planes.dtype}")
+        raise ValueError(
+            f"the image must be an array of numbers, {wanted}; got dtype {planes.dtype}"
+        )
     if planes.ndim == 2 and len(channels) == 1:
         planes = planes[None]  # (1, H, W)
     if planes.ndim != 3 or len(planes) != len(channels) or 0 in planes.shape:
-        raise ValueError(f"the image must be an array {wanted}; got shape {planes.shape}")
-    with np.errstate(over="ignore"):  # values beyond float32 become infinite and therefore invalid
+        raise ValueError(
+            f"the image must be an array {wanted}; got shape {planes.shape}"
+        )
+    # values beyond float32 become infinite and therefore invalid
+    with np.errstate(over="ignore"):
         return np.ascontiguousarray(planes, np.float32)
 
 
@@ -41,7 +48,9 @@ def measured_pixels(planes: FloatArray, channels: Sequence[Channel]) -> BoolArra
         for one in channels
         if one.valid_range is not None
     )
-    raise ValueError("no pixel has a valid measurement" + (f"; valid are {ranges}" if ranges else ""))
+    raise ValueError(
+        "no pixel has a valid measurement" + (f"; valid are {ranges}" if ranges else "")
+    )
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,11 @@ class Prompt:
         mask: FloatArray | None,
     ) -> Prompt:
         """Return the prompt of the arguments of `Model.predict`; ValueError for another number of numbers."""
-        coords = np.asarray(points, np.float32) if len(points) else np.zeros((0, 2), np.float32)
+        coords = (
+            np.asarray(points, np.float32)
+            if len(points)
+            else np.zeros((0, 2), np.float32)
+        )
         if coords.ndim != 2 or coords.shape[1] != 2:
             raise ValueError(f"points must be a list of (x, y), got {points}")
         corners = None if box is None else np.asarray(box, np.float32)
@@ -77,7 +90,9 @@ class Prompt:
             raise ValueError(f"box must be x0, y0, x1, y1, got {box}")
         return cls(
             coords,
-            np.ones(len(coords), np.int64) if labels is None else np.asarray(labels, np.int64).reshape(-1),
+            np.ones(len(coords), np.int64)
+            if labels is None
+            else np.asarray(labels, np.int64).reshape(-1),
             corners,
             None if mask is None else np.asarray(mask, np.float32),
         )
@@ -89,11 +104,17 @@ class Prompt:
         if not len(coords) and box is None and mask is None:
             raise ValueError("a prompt needs at least one point, a box or a mask")
         if labels.shape != (len(coords),) or not np.isin(labels, (0, 1)).all():
-            raise ValueError(f"labels must be 0 or 1, one for each of {len(coords)} points; got {labels.tolist()}")
+            raise ValueError(
+                f"labels must be 0 or 1, one for each of {len(coords)} points; got {labels.tolist()}"
+            )
         if not ((coords >= 0) & (coords < (width, height))).all():
-            raise ValueError(f"points {coords.tolist()} must be on the image, which is {width} wide and {height} high")
+            raise ValueError(
+                f"points {coords.tolist()} must be on the image, which is {width} wide and {height} high"
+            )
         if box is not None and not (
-            (box[:2] < box[2:]).all() and (box >= 0).all() and (box[2:] <= (width, height)).all()
+            (box[:2] < box[2:]).all()
+            and (box >= 0).all()
+            and (box[2:] <= (width, height)).all()
         ):
             raise ValueError(
                 f"box must be x0, y0, x1, y1 with x0 < x1 <= {width} and y0 < y1 <= {height}; got {box.tolist()}"
@@ -122,10 +143,14 @@ class Prompt:
         """
         y0, x0, y1, x1 = window
         first = np.asarray([x0, y0], np.float32)
-        kept = ((self.coords >= first) & (self.coords < (x1, y1))).all(1) | (self.labels == 1)
+        kept = ((self.coords >= first) & (self.coords < (x1, y1))).all(1) | (
+            self.labels == 1
+        )
         return (
             letterbox.points_to_input(self.coords[kept] - first)[None],
             self.labels[kept][None],
-            None if self.box is None else letterbox.box_to_input(self.box - np.tile(first, 2))[None],
+            None
+            if self.box is None
+            else letterbox.box_to_input(self.box - np.tile(first, 2))[None],
             None if self.mask is None else self.mask[None, None],
         )

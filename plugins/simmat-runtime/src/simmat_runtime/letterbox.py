@@ -14,15 +14,21 @@ IntArray = npt.NDArray[np.int64]
 
 def resized(planes: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
     """Resize planes (K, h, w) to (K, *size_hw), bilinear, without aligned corners."""
-    down, across = (_weights(old, new) for old, new in zip(planes.shape[1:], size_hw, strict=True))
+    down, across = (
+        _weights(old, new) for old, new in zip(planes.shape[1:], size_hw, strict=True)
+    )
     return np.asarray(down @ planes @ across.T, np.float32)
 
 
 def _weights(before: int, after: int) -> FloatArray:
     """Return the (after, before) weights of bilinear resizing."""
     scale = np.float32(before) / np.float32(after)
-    place = (scale * (np.arange(after, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)).clip(0, before - 1)
-    return (1 - np.abs(place[:, None] - np.arange(before, dtype=np.float32))).clip(0, None)
+    place = (
+        scale * (np.arange(after, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)
+    ).clip(0, before - 1)
+    return (1 - np.abs(place[:, None] - np.arange(before, dtype=np.float32))).clip(
+        0, None
+    )
 
 
 def sigmoid(x: FloatArray) -> FloatArray:
@@ -71,8 +77,13 @@ class Letterbox:
 
     def box_to_input(self, box: FloatArray) -> FloatArray:
         """Map (4,) XYXY of outer edges to the input."""
-        return (np.asarray(box, np.float64) * np.tile(self._scale_xy(), 2)).astype(np.float32)
+        return (np.asarray(box, np.float64) * np.tile(self._scale_xy(), 2)).astype(
+            np.float32
+        )
 
     def _scale_xy(self) -> npt.NDArray[np.float64]:
-        (height, width), (scaled_height, scaled_width) = self.original_hw, self.scaled_hw
+        (height, width), (scaled_height, scaled_width) = (
+            self.original_hw,
+            self.scaled_hw,
+        )
         return np.asarray([scaled_width / width, scaled_height / height])

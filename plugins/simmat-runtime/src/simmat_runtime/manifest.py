@@ -23,7 +23,12 @@ from simmat_runtime.letterbox import FloatArray
 FORMAT = 1
 """Format number, increased when an older reader would misread a change."""
 NAME = "manifest.json"
-ENCODER, DECODER, DENSE, MASKS = "encoder.onnx", "decoder.onnx", "dense.onnx", "masks.onnx"
+ENCODER, DECODER, DENSE, MASKS = (
+    "encoder.onnx",
+    "decoder.onnx",
+    "dense.onnx",
+    "masks.onnx",
+)
 MAX_BYTES = 4 * 2**20
 """Of a manifest; one of 1000 classes has 40 KB."""
 _MAX_SIZE = 2**14
@@ -115,7 +120,11 @@ class Manifest:
 
     def calibrated(self, kind: str, score: float) -> float:
         """Return the mean IoU that the score of a "click", "box" or "object" is worth; itself if this is unknown."""
-        return float(np.interp(score, *self.calibration[kind])) if kind in self.calibration else score
+        return (
+            float(np.interp(score, *self.calibration[kind]))
+            if kind in self.calibration
+            else score
+        )
 
 
 def read_manifest(folder: Path | str) -> Manifest:
@@ -137,7 +146,9 @@ def read_manifest(folder: Path | str) -> Manifest:
             f"no exported model at {folder}: {NAME} is missing; write one with `simmat export BUNDLE --out {folder}`"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{file} cannot be read ({error}); export the model again") from error
+        raise ModelError(
+            f"{file} cannot be read ({error}); export the model again"
+        ) from error
     found = document.get("format") if isinstance(document, dict) else None
     if found != FORMAT:
         raise ModelError(
@@ -145,12 +156,18 @@ def read_manifest(folder: Path | str) -> Manifest:
         )
     try:
         if document.get(_DIGEST) != checked[_DIGEST]:
-            raise ValueError(f"a value in it was changed: the {_DIGEST} of its content is not the one in it")
+            raise ValueError(
+                f"a value in it was changed: the {_DIGEST} of its content is not the one in it"
+            )
         return _parsed(document)
     except KeyError as error:
-        raise ModelError(f"{file} is damaged ({error} is missing); export the model again") from error
+        raise ModelError(
+            f"{file} is damaged ({error} is missing); export the model again"
+        ) from error
     except ValueError as error:
-        raise ModelError(f"{file} is damaged ({error}); export the model again") from error
+        raise ModelError(
+            f"{file} is damaged ({error}); export the model again"
+        ) from error
 
 
 def with_checksum(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,7 +196,9 @@ def check_files(folder: Path | str, manifest: Manifest) -> None:
             with open_regular(file) as stream:
                 found = hashlib.file_digest(stream, "sha256").hexdigest()
         except (OSError, ValueError) as error:
-            raise ModelError(f"{file} cannot be read ({error}); copy the whole folder, or export again") from error
+            raise ModelError(
+                f"{file} cannot be read ({error}); copy the whole folder, or export again"
+            ) from error
         if found != digest:
             raise ModelError(
                 f"{file} has sha256 {found[:12]}…, but {NAME} states {digest[:12]}…; copy the folder or export again"
@@ -195,7 +214,8 @@ def _not_finite(text: str) -> NoReturn:
     raise ValueError(f"{text:.80} is not a number that json can hold")
 
 
-_FORMER_ASPECTS = {"keep": "pad", "squash": "stretch"}  # former names, in older manifests
+# former names, in older manifests
+_FORMER_ASPECTS = {"keep": "pad", "squash": "stretch"}
 
 
 def _parsed(document: Mapping[str, Any]) -> Manifest:
@@ -208,17 +228,24 @@ def _parsed(document: Mapping[str, Any]) -> Manifest:
     dense = None if document["dense"] is None else _table("dense", document["dense"])
     return Manifest(
         modality=_text("modality", document["modality"]),
-        channels=tuple(map(_channel, _list("channels", document["channels"], _MAX_CHANNELS))),
+        channels=tuple(
+            map(_channel, _list("channels", document["channels"], _MAX_CHANNELS))
+        ),
         image_size=_whole("image_size", document["image_size"], 1, _MAX_SIZE),
         aspect=aspect,
         largest=_whole("largest", document["largest"], 1, 2 * _MAX_SIZE),
         window=_whole("window", document["window"], _MIN_WINDOW, 2 * _MAX_SIZE),
         mask_size=_mask_size(document["mask_size"]),
         dense=None if dense is None else _dense(dense),
-        class_names={int(value): str(name) for value, name in _table("class_names", document["class_names"]).items()},
+        class_names={
+            int(value): str(name)
+            for value, name in _table("class_names", document["class_names"]).items()
+        },
         calibration={
             str(kind): (_rising(kind, curve, "predicted"), _rising(kind, curve, "true"))
-            for kind, curve in _table("calibration", document.get("calibration", {})).items()
+            for kind, curve in _table(
+                "calibration", document.get("calibration", {})
+            ).items()
         },
         files=_files(_table("files", document["files"])),
         document=document,
@@ -242,9 +269,18 @@ def _dense(document: Mapping[str, Any]) -> Dense:
 
 
 def _rising(kind: str, curve: Any, name: str) -> Numbers:
-    values = _list(f"calibration.{kind:.80}.{name}", _table(f"calibration.{kind:.80}", curve)[name], 1000)
-    if not all(type(value) in (int, float) and 0 <= value <= 1 for value in values) or sorted(set(values)) != values:
-        raise _wrong(f"calibration.{kind:.80}.{name}", "rising numbers from 0 to 1", values)
+    values = _list(
+        f"calibration.{kind:.80}.{name}",
+        _table(f"calibration.{kind:.80}", curve)[name],
+        1000,
+    )
+    if (
+        not all(type(value) in (int, float) and 0 <= value <= 1 for value in values)
+        or sorted(set(values)) != values
+    ):
+        raise _wrong(
+            f"calibration.{kind:.80}.{name}", "rising numbers from 0 to 1", values
+        )
     return tuple(map(float, values))
 
 
@@ -256,9 +292,14 @@ def _mask_size(value: Any) -> tuple[int, int]:
 
 
 def _files(document: Mapping[str, Any]) -> dict[str, str]:
-    digests = {name: _table(f"files.{name:.80}", file)["sha256"] for name, file in document.items()}
+    digests = {
+        name: _table(f"files.{name:.80}", file)["sha256"]
+        for name, file in document.items()
+    }
     if not {ENCODER, DECODER, MASKS} <= set(digests):
-        raise _wrong("files", f"at least {ENCODER}, {DECODER} and {MASKS}", sorted(digests))
+        raise _wrong(
+            "files", f"at least {ENCODER}, {DECODER} and {MASKS}", sorted(digests)
+        )
     for name, digest in digests.items():
         if not re.fullmatch(r"\w[\w.-]{0,99}", name):
             raise _wrong("files", "names of letters, digits, dots and hyphens", name)
@@ -271,17 +312,30 @@ def _channel(document: Any) -> Channel:
     bounds = _table("channels", document)["valid_range"]
     if bounds is not None:
         bounds = _bounds(bounds)
-    name, unit, quantity = (_text(f"channels.{key}", document[key]) for key in ("name", "unit", "quantity"))
+    name, unit, quantity = (
+        _text(f"channels.{key}", document[key]) for key in ("name", "unit", "quantity")
+    )
     return Channel(name, unit, quantity, bounds)
 
 
 def _bounds(value: Any) -> tuple[float, float]:
-    if isinstance(value, list) and len(value) == 2 and all(one is None or type(one) in (int, float) for one in value):
+    if (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(one is None or type(one) in (int, float) for one in value)
+    ):
         low = -math.inf if value[0] is None else value[0]
         high = math.inf if value[1] is None else value[1]
-        if low < high and max((abs(one) for one in value if one is not None), default=0) < 1e300:
+        if (
+            low < high
+            and max((abs(one) for one in value if one is not None), default=0) < 1e300
+        ):
             return float(low), float(high)
-    raise _wrong("channels.valid_range", "[low, high] with low < high, null where unbounded", value)
+    raise _wrong(
+        "channels.valid_range",
+        "[low, high] with low < high, null where unbounded",
+        value,
+    )
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:

@@ -16,7 +16,13 @@ from simmat_runtime.letterbox import BoolArray, FloatArray, softmax
 from simmat_runtime.manifest import Channel, ModelError
 from simmat_runtime.network import CPU, EncodedImage, Network
 from simmat_runtime.objects import FoundObject, Window
-from simmat_runtime.windows import blended, joined, plan_windows, prompt_windows, reaches_border
+from simmat_runtime.windows import (
+    blended,
+    joined,
+    plan_windows,
+    prompt_windows,
+    reaches_border,
+)
 
 MaskSelection = Literal["single", "best"]
 
@@ -61,7 +67,11 @@ class ClassMap:
 
 
 def load(
-    folder: Path | str, *, providers: Sequence[str] = CPU, threads: int | None = None, check: bool = True
+    folder: Path | str,
+    *,
+    providers: Sequence[str] = CPU,
+    threads: int | None = None,
+    check: bool = True,
 ) -> Model:
     """Load a model exported by `simmat export`.
 
@@ -91,11 +101,14 @@ class Model:
         self._image: FloatArray | None = None  # (C, H, W)
         self._valid: BoolArray = np.zeros((0, 0), np.bool_)  # (H, W)
         self._windows: list[Window] = []
-        self._encoded: dict[Window, EncodedImage] = {}  # the one asked for last is at the end
+        # the one asked for last is at the end
+        self._encoded: dict[Window, EncodedImage] = {}
 
     def __repr__(self) -> str:
         """Return folder, sensor and channels as text."""
-        names = ", ".join(f"{channel.name} [{channel.unit}]" for channel in self.channels)
+        names = ", ".join(
+            f"{channel.name} [{channel.unit}]" for channel in self.channels
+        )
         return f"<Model {self.folder}: {self.manifest.modality}, {names}>"
 
     @property
@@ -130,7 +143,8 @@ class Model:
             ValueError: it has another shape, or no valid pixel.
             ModelError: onnxruntime cannot load the encoder, or is not installed.
         """
-        self._image, self._encoded = None, {}  # after an error there must not be the former image
+        # after an error there must not be the former image
+        self._image, self._encoded = None, {}
         planes = checked_planes(image, self.channels)
         self._valid = measured_pixels(planes, self.channels)
         self._image = planes
@@ -152,9 +166,14 @@ class Model:
         measured = self._valid[y0:y1, x0:x1]
         if not measured.any():
             return None
-        found = self._encoded.pop(window, None) or self._network.encode(self._image[:, y0:y1, x0:x1], measured)
+        found = self._encoded.pop(window, None) or self._network.encode(
+            self._image[:, y0:y1, x0:x1], measured
+        )
         self._encoded[window] = found
-        while len(self._encoded) > 1 and sum(one.nbytes for one in self._encoded.values()) > CACHE_BYTES:
+        while (
+            len(self._encoded) > 1
+            and sum(one.nbytes for one in self._encoded.values()) > CACHE_BYTES
+        ):
             del self._encoded[next(iter(self._encoded))]
         return found
 
@@ -201,18 +220,28 @@ class Model:
         whole[inside], logits[inside] = found.mask, found.logits
         return replace(found, mask=whole, logits=logits)
 
-    def _predict_in(self, window: Window, prompt: Prompt, mask_selection: MaskSelection) -> Prediction:
+    def _predict_in(
+        self, window: Window, prompt: Prompt, mask_selection: MaskSelection
+    ) -> Prediction:
         """Answer a checked prompt of the image in a window; the mask has the window's size."""
         image = self._encode(window)
         if image is None:
             raise ValueError("no pixel around the prompt holds a measurement")
         low, scores = image.decode(*prompt.in_window(window, image.letterbox))
-        picked = 0 if mask_selection == "single" or scores.shape[1] == 1 else 1 + int(scores[0, 1:].argmax())
+        picked = (
+            0
+            if mask_selection == "single" or scores.shape[1] == 1
+            else 1 + int(scores[0, 1:].argmax())
+        )
         logits = image.restore(low[:, picked])[0]
         if not (np.isfinite(logits).all() and np.isfinite(scores[0, picked])):
-            raise ModelError(f"{self.folder} computes NaN or infinity for this image; export the model again")
+            raise ModelError(
+                f"{self.folder} computes NaN or infinity for this image; export the model again"
+            )
         value, probability = image.class_of(low[0, picked]) or (None, None)
-        score = self.manifest.calibrated("click" if prompt.box is None else "box", float(scores[0, picked]))
+        score = self.manifest.calibrated(
+            "click" if prompt.box is None else "box", float(scores[0, picked])
+        )
         return Prediction(logits > 0, logits, score, low[0, picked], value, probability)
 
     def everything(self, settings: Settings | None = None) -> list[FoundObject]:
@@ -232,7 +261,10 @@ class Model:
             for window in self._windows:
                 if image := self._encode(window):
                     objects = find_objects(image, wanted)
-                    yield window, [one.shifted(window[0], window[1], size_hw) for one in objects]
+                    yield (
+                        window,
+                        [one.shifted(window[0], window[1], size_hw) for one in objects],
+                    )
 
         return sorted(joined(found()), key=lambda one: -one.score)
 
@@ -249,9 +281,19 @@ class Model:
                 f"{self.folder} has no dense head, so it gives no class map; train one (--heads prompt,dense)"
             )
         objects = [1 if value is None else value for value in spec.classes]
-        kind = next(kind for kind in (np.uint8, np.uint16, np.uint32) if max(objects) < np.iinfo(kind).max)
-        values, nodata = np.asarray([0, *objects] if spec.background else objects, kind), int(np.iinfo(kind).max)
-        labels, probability = np.full(size_hw, nodata, kind), np.zeros(size_hw, np.float32)
+        kind = next(
+            kind
+            for kind in (np.uint8, np.uint16, np.uint32)
+            if max(objects) < np.iinfo(kind).max
+        )
+        values, nodata = (
+            np.asarray([0, *objects] if spec.background else objects, kind),
+            int(np.iinfo(kind).max),
+        )
+        labels, probability = (
+            np.full(size_hw, nodata, kind),
+            np.zeros(size_hw, np.float32),
+        )
         answers = map(self._class_probabilities, self._windows)
         for y0, probabilities in blended(size_hw, self._windows, answers, len(values)):
             rows = slice(y0, y0 + probabilities.shape[1])

@@ -11,8 +11,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat_runtime.letterbox import BoolArray, FloatArray, IntArray, Letterbox, resized, softmax
-from simmat_runtime.manifest import DECODER, DENSE, ENCODER, MASKS, ModelError, check_files, read_manifest
+from simmat_runtime.letterbox import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Letterbox,
+    resized,
+    softmax,
+)
+from simmat_runtime.manifest import (
+    DECODER,
+    DENSE,
+    ENCODER,
+    MASKS,
+    ModelError,
+    check_files,
+    read_manifest,
+)
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -31,7 +46,12 @@ class Network:
     """
 
     def __init__(
-        self, folder: Path | str, *, providers: Sequence[str] = CPU, threads: int | None = None, check: bool = True
+        self,
+        folder: Path | str,
+        *,
+        providers: Sequence[str] = CPU,
+        threads: int | None = None,
+        check: bool = True,
     ) -> None:
         """Read the manifest, and check the files; arguments and errors as for `simmat_runtime.load`."""
         self.folder, self.manifest = Path(folder), read_manifest(folder)
@@ -62,7 +82,9 @@ class Network:
                 options.intra_op_num_threads = self._threads
             path = self.folder / file
             try:
-                self._sessions[file] = onnxruntime.InferenceSession(path, options, providers=self._providers)
+                self._sessions[file] = onnxruntime.InferenceSession(
+                    path, options, providers=self._providers
+                )
             except Exception as error:  # onnxruntime's errors have no common base class
                 raise ModelError(f"onnxruntime cannot load {path} ({error})") from error
         return self._sessions[file]
@@ -78,7 +100,9 @@ class Network:
         try:
             return dict(zip(names, session.run(names, inputs), strict=True))
         except Exception as error:  # onnxruntime's errors have no common base class
-            raise ModelError(f"onnxruntime cannot run {self.folder / file} ({error})") from error
+            raise ModelError(
+                f"onnxruntime cannot run {self.folder / file} ({error})"
+            ) from error
 
     def encode(self, planes: FloatArray, measured: BoolArray) -> EncodedImage:
         """Encode an image.
@@ -87,7 +111,11 @@ class Network:
             planes: (C, H, W) in the sensor's units, NaN where missing.
             measured: (H, W), False where no channel is valid.
         """
-        letterbox = Letterbox((planes.shape[1], planes.shape[2]), self.manifest.image_size, self.manifest.aspect)
+        letterbox = Letterbox(
+            (planes.shape[1], planes.shape[2]),
+            self.manifest.image_size,
+            self.manifest.aspect,
+        )
         levels = self.run(ENCODER, image=np.ascontiguousarray(planes[None]))
         return EncodedImage(self, letterbox, measured, levels)
 
@@ -114,7 +142,11 @@ class EncodedImage:
         return sum(level.nbytes for level in self.levels.values())
 
     def decode(
-        self, coords: FloatArray, labels: IntArray, boxes: FloatArray | None = None, masks: FloatArray | None = None
+        self,
+        coords: FloatArray,
+        labels: IntArray,
+        boxes: FloatArray | None = None,
+        masks: FloatArray | None = None,
     ) -> tuple[FloatArray, FloatArray]:
         """Decode K prompts of one kind, in pixels of the network's input.
 
@@ -134,7 +166,9 @@ class EncodedImage:
             point_coords=np.asarray(coords, np.float32),
             point_labels=np.asarray(labels, np.int64),
             boxes=np.zeros((0, 4), np.float32) if boxes is None else boxes,
-            mask_input=np.zeros((0, 1, *self.network.manifest.mask_size), np.float32) if masks is None else masks,
+            mask_input=np.zeros((0, 1, *self.network.manifest.mask_size), np.float32)
+            if masks is None
+            else masks,
         )
         return found["logits"], found["iou"]
 
@@ -144,10 +178,14 @@ class EncodedImage:
         step = max(_VALUES_AT_ONCE // max(height * width, self.letterbox.size**2), 1)
         size = np.asarray([height, width], np.int64)
         parts = [
-            self.network.run(MASKS, logits=logits[start : start + step], original_hw=size)["masks"]
+            self.network.run(
+                MASKS, logits=logits[start : start + step], original_hw=size
+            )["masks"]
             for start in range(0, len(logits), step)
         ]
-        return np.concatenate(parts) if parts else np.zeros((0, height, width), np.float32)
+        return (
+            np.concatenate(parts) if parts else np.zeros((0, height, width), np.float32)
+        )
 
     @cached_property
     def dense(self) -> tuple[FloatArray, FloatArray] | None:
@@ -163,6 +201,12 @@ class EncodedImage:
         if dense is None or spec is None or spec.classes == (None,) or not inside.any():
             return None
         first = int(spec.background)
-        mean = resized(softmax(dense[0]), (low.shape[0], low.shape[1]))[:, inside].mean(1)[first:]
+        mean = resized(softmax(dense[0]), (low.shape[0], low.shape[1]))[:, inside].mean(
+            1
+        )[first:]
         value = spec.classes[int(mean.argmax())]
-        return None if value is None else (value, float(spec.calibrated(mean / mean.sum().clip(1e-6, 1)).max()))
+        return (
+            None
+            if value is None
+            else (value, float(spec.calibrated(mean / mean.sum().clip(1e-6, 1)).max()))
+        )

@@ -50,10 +50,18 @@ class FoundObject:
         y0, x0, y1, x1 = window
         part = np.zeros((y1 - y0, x1 - x0), np.bool_)
         top, left, bottom, right = self.window
-        rows, columns = slice(max(y0, top), min(y1, bottom)), slice(max(x0, left), min(x1, right))
+        rows, columns = (
+            slice(max(y0, top), min(y1, bottom)),
+            slice(max(x0, left), min(x1, right)),
+        )
         if rows.start < rows.stop and columns.start < columns.stop:
-            shared = self.crop[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-            part[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0] = shared
+            shared = self.crop[
+                rows.start - top : rows.stop - top,
+                columns.start - left : columns.stop - left,
+            ]
+            part[
+                rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0
+            ] = shared
         return part
 
     def shifted(self, y0: int, x0: int, size_hw: tuple[int, int]) -> FoundObject:

@@ -41,7 +41,10 @@ def plan_windows(size_hw: tuple[int, int], tile: int, overlap: int) -> list[Wind
 
 
 def blended(
-    size_hw: tuple[int, int], windows: Sequence[Window], probabilities: Iterable[FloatArray | None], classes: int
+    size_hw: tuple[int, int],
+    windows: Sequence[Window],
+    probabilities: Iterable[FloatArray | None],
+    classes: int,
 ) -> Iterator[tuple[int, FloatArray]]:
     """Blend class probabilities, with weights that are highest in the middle of a window and 1 together.
 
@@ -54,8 +57,13 @@ def blended(
     Yields:
         The first row, and the (K, rows, W) probabilities, of rows that no later window reaches.
     """
-    rows, columns = (sorted({(box[axis], box[axis + 2]) for box in windows}) for axis in (0, 1))
-    down, across = (_weights(spans, size) for spans, size in zip((rows, columns), size_hw, strict=True))
+    rows, columns = (
+        sorted({(box[axis], box[axis + 2]) for box in windows}) for axis in (0, 1)
+    )
+    down, across = (
+        _weights(spans, size)
+        for spans, size in zip((rows, columns), size_hw, strict=True)
+    )
     answers = iter(probabilities)
     band = np.zeros((classes, 0, size_hw[1]), np.float32)
     for row, (y0, y1) in enumerate(rows):
@@ -93,7 +101,9 @@ def joined(parts: Iterable[tuple[Window, Sequence[FoundObject]]]) -> list[FoundO
         for one in sorted(found, key=lambda item: -item.score):
             whole, windows, rest = one, [window], []
             for item in near:
-                if shared_window(whole.window, item[0].window) and _agree(whole, item, window):
+                if shared_window(whole.window, item[0].window) and _agree(
+                    whole, item, window
+                ):
                     whole, windows = _union(item[0], whole), [*windows, *item[1]]
                 else:
                     rest.append(item)
@@ -102,12 +112,18 @@ def joined(parts: Iterable[tuple[Window, Sequence[FoundObject]]]) -> list[FoundO
     return [found for found, _ in every]
 
 
-def _agree(one: FoundObject, item: tuple[FoundObject, list[Window]], window: Window) -> bool:
+def _agree(
+    one: FoundObject, item: tuple[FoundObject, list[Window]], window: Window
+) -> bool:
     """Return whether two objects are one, by the pixels that both windows look at."""
     other, windows = item
     for seen in windows:
         both = shared_window(window, seen)
-        shared = shared_window(both, enclosing_window(one.window, other.window)) if both and seen != window else None
+        shared = (
+            shared_window(both, enclosing_window(one.window, other.window))
+            if both and seen != window
+            else None
+        )
         if shared is None:
             continue
         a, b = one.within(shared), other.within(shared)
@@ -121,10 +137,14 @@ def _union(first: FoundObject, second: FoundObject) -> FoundObject:
     """Return the pixels of both with the class, score and click of the one with the higher score."""
     window = enclosing_window(first.window, second.window)
     better = first if first.score >= second.score else second
-    return replace(better, window=window, crop=first.within(window) | second.within(window))
+    return replace(
+        better, window=window, crop=first.within(window) | second.within(window)
+    )
 
 
-def prompt_windows(low: FloatArray, high: FloatArray, size_hw: tuple[int, int], tile: int) -> Iterator[Window]:
+def prompt_windows(
+    low: FloatArray, high: FloatArray, size_hw: tuple[int, int], tile: int
+) -> Iterator[Window]:
     """Yield the windows in which to look for the object of a prompt, each about twice as large as the one before.
 
     Those of one side lie on a grid and overlap by half; the one in which the prompt lies deepest is taken. Windows that
@@ -139,7 +159,8 @@ def prompt_windows(low: FloatArray, high: FloatArray, size_hw: tuple[int, int], 
     (height, width), side = size_hw, tile
     while True:
         (y0, y1, margin_y), (x0, x1, margin_x) = (
-            _deepest(float(low[axis]), float(high[axis]), length, side) for axis, length in ((1, height), (0, width))
+            _deepest(float(low[axis]), float(high[axis]), length, side)
+            for axis, length in ((1, height), (0, width))
         )
         fits = min(margin_y, margin_x) >= side * MARGIN
         if fits:
@@ -154,7 +175,9 @@ def _deepest(low: float, high: float, length: int, side: int) -> tuple[int, int,
 
     def margin(start: int) -> float:
         end = start + side
-        return min(low - start if start else math.inf, end - high if end < length else math.inf)
+        return min(
+            low - start if start else math.inf, end - high if end < length else math.inf
+        )
 
     start = max(window_starts(length, side, side // 2), key=margin)
     return start, min(start + side, length), margin(start)

@@ -74,4 +74,6 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != "pytest":
             raise
-        raise ImportError(f"simmat_testing.{name} needs pytest: pip install pytest") from error
+        raise ImportError(
+            f"simmat_testing.{name} needs pytest: pip install pytest"
+        ) from error

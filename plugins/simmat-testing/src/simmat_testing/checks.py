@@ -49,7 +49,9 @@ class CheckResult:
     @property
     def why(self) -> str:
         """What was found and what to do, on one line."""
-        return " ".join("; ".join(part for part in (self.found, self.advice) if part).split())
+        return " ".join(
+            "; ".join(part for part in (self.found, self.advice) if part).split()
+        )
 
 
 def by_id(*checks: Check) -> Mapping[str, Check]:
@@ -68,17 +70,27 @@ def run_check(check: Check, case: Any) -> CheckResult:
     start = time.perf_counter()
 
     def result(status: Literal["ok", "failed", "skipped"], **more: Any) -> CheckResult:
-        return CheckResult(name, rule_of(check), status, seconds=time.perf_counter() - start, **more)
+        return CheckResult(
+            name, rule_of(check), status, seconds=time.perf_counter() - start, **more
+        )
 
     try:
         check(case)
     except CheckSkipped as reason:
         return result("skipped", found=str(reason), error=reason)
     except CheckFailed as failure:
-        return result("failed", found=failure.found, advice=failure.advice, error=failure)
-    except (Exception, SystemExit) as error:  # a plugin must not be able to exit the host
+        return result(
+            "failed", found=failure.found, advice=failure.advice, error=failure
+        )
+    # a plugin must not be able to exit the host
+    except (Exception, SystemExit) as error:
         advice = "the check could not continue; see where the error was raised"
-        return result("failed", found=f"{type(error).__name__}: {error}", advice=advice, error=error)
+        return result(
+            "failed",
+            found=f"{type(error).__name__}: {error}",
+            advice=advice,
+            error=error,
+        )
     return result("ok")
 
 

@@ -28,11 +28,24 @@ _SHOWN = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
 
 @click.command("plugins check")
 @click.argument("name")
-@click.option("--full", is_flag=True, help="Check large foundation models with values too.")
+@click.option(
+    "--full", is_flag=True, help="Check large foundation models with values too."
+)
 @source_option("A sample file, for a sensor that cannot simulate one.")
-@click.option("--image-size", type=click.IntRange(1), metavar="PX", help="Input side to check foundation models at.")
+@click.option(
+    "--image-size",
+    type=click.IntRange(1),
+    metavar="PX",
+    help="Input side to check foundation models at.",
+)
 @json_option
-def check(name: str, full: bool, source: Mapping[str, Path], image_size: int | None, as_json: bool) -> int:
+def check(
+    name: str,
+    full: bool,
+    source: Mapping[str, Path],
+    image_size: int | None,
+    as_json: bool,
+) -> int:
     """Check NAME against SimMAT's rules for plugins, and print one line per rule.
 
     NAME is a modality, a foundation model (also FAMILY/MODEL), another part, or an installed package, to check
@@ -47,15 +60,25 @@ def check(name: str, full: bool, source: Mapping[str, Path], image_size: int | N
 
     count = Counter(dict.fromkeys(_SHOWN, 0))
     subjects = []
-    for subject in find_checkable(name, registry, full=full, files=source, image_size=image_size):
+    for subject in find_checkable(
+        name, registry, full=full, files=source, image_size=image_size
+    ):
         results = _run(subject, quiet=as_json)
         count.update(result.status for result in results)
         kind, part, _ = subject
-        subjects.append({"kind": kind, "name": part, "checks": [_as_dict(result) for result in results]})
+        subjects.append(
+            {
+                "kind": kind,
+                "name": part,
+                "checks": [_as_dict(result) for result in results],
+            }
+        )
     if as_json:
         print_json({"name": name, **count, "subjects": subjects})
     else:
-        echo(f"\n{count['ok']} ok, {count['failed']} failed, {count['skipped']} skipped")
+        echo(
+            f"\n{count['ok']} ok, {count['failed']} failed, {count['skipped']} skipped"
+        )
     return 1 if count["failed"] else 0
 
 
@@ -68,13 +91,16 @@ def _run(subject: Subject, *, quiet: bool) -> list[CheckResult]:
     with tempfile.TemporaryDirectory(prefix="simmat-check-") as folder:
         running = run_in(Path(folder))
         while True:
-            with redirect_stdout(sys.stderr):  # the plugin's own output must not mix with the json
+            # the plugin's own output must not mix with the json
+            with redirect_stdout(sys.stderr):
                 result = next(running, None)
             if result is None:
                 return results
             results.append(result)
             if not quiet:
-                echo(f"  {_SHOWN[result.status]:<8} {result.check:<34} {result.why}".rstrip())
+                echo(
+                    f"  {_SHOWN[result.status]:<8} {result.check:<34} {result.why}".rstrip()
+                )
 
 
 def _as_dict(result: CheckResult) -> dict[str, Any]:
@@ -87,7 +113,9 @@ def _as_dict(result: CheckResult) -> dict[str, Any]:
     }
 
 
-@click.command("plugins new", short_help="Create a package for a new sensor, model or other part.")
+@click.command(
+    "plugins new", short_help="Create a package for a new sensor, model or other part."
+)
 @click.argument("name")
 @click.option(
     "--kind",
@@ -96,7 +124,12 @@ def _as_dict(result: CheckResult) -> dict[str, Any]:
     type=click.Choice(list(KINDS)),
     help="What it brings: a sensor, foundation model, transfer layer, tuner, result format, loss, metric or command.",
 )
-@click.option("--path", type=PATH, default=Path(), help="Folder to create it in; by default the current folder.")
+@click.option(
+    "--path",
+    type=PATH,
+    default=Path(),
+    help="Folder to create it in; by default the current folder.",
+)
 def new(name: str, kind: str, path: Path) -> None:
     """Create the package simmat-plugin-NAME: a short working example, a README and tests.
 

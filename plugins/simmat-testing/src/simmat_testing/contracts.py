@@ -8,7 +8,14 @@ from typing import Any, ClassVar
 
 import pytest
 
-from simmat.plugin_specs import FoundationSpec, LossSpec, MetricSpec, ResultFormat, TransferLayerSpec, TunerSpec
+from simmat.plugin_specs import (
+    FoundationSpec,
+    LossSpec,
+    MetricSpec,
+    ResultFormat,
+    TransferLayerSpec,
+    TunerSpec,
+)
 from simmat.plugins.registry import load_plugins
 from simmat.sensors.adapter import ModalityAdapter
 from simmat_testing.checks import Check, CheckFailed, NoSamples, run_check
@@ -37,7 +44,9 @@ class _Contract:
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Make a test of each check of this class."""
         if "contract_check" in metafunc.fixturenames:
-            metafunc.parametrize("contract_check", self.checks.values(), ids=self.checks)
+            metafunc.parametrize(
+                "contract_check", self.checks.values(), ids=self.checks
+            )
 
     def test_contract(self, contract_check: Check, contract_case: Any) -> None:
         """Run one check; the message is the rule, what was found, and what to do."""
@@ -47,9 +56,18 @@ class _Contract:
             return
         if result.status == "skipped" and not isinstance(result.error, NoSamples):
             pytest.skip(result.found)
-        advice = result.advice or "give the fixture `samples`: a list of dicts, source name -> file"
-        message = f"{result.check}: {result.rule}\n  found: {result.found}\n  do: {advice}"
-        cause = result.error.__cause__ if isinstance(result.error, CheckFailed) else result.error
+        advice = (
+            result.advice
+            or "give the fixture `samples`: a list of dicts, source name -> file"
+        )
+        message = (
+            f"{result.check}: {result.rule}\n  found: {result.found}\n  do: {advice}"
+        )
+        cause = (
+            result.error.__cause__
+            if isinstance(result.error, CheckFailed)
+            else result.error
+        )
         if cause is None or result.status == "skipped":
             pytest.fail(message, pytrace=False)
         raise AssertionError(message) from cause
@@ -70,7 +88,10 @@ class ModalityContract(_Contract):
 
     @pytest.fixture
     def contract_case(
-        self, modality: ModalityAdapter, samples: Sequence[Mapping[str, Path]] | None, tmp_path: Path
+        self,
+        modality: ModalityAdapter,
+        samples: Sequence[Mapping[str, Path]] | None,
+        tmp_path: Path,
     ) -> ModalityCase:
         """The sensor with its samples."""
         return ModalityCase(modality, tmp_path / "contract", samples)
@@ -89,10 +110,18 @@ class FoundationContract(_Contract):
     checks = FOUNDATION_CHECKS
 
     @pytest.fixture
-    def contract_case(self, foundation: FoundationSpec | str, tmp_path: Path) -> FoundationCase:
+    def contract_case(
+        self, foundation: FoundationSpec | str, tmp_path: Path
+    ) -> FoundationCase:
         """The model."""
-        spec = load_plugins().foundation(foundation, fetch=True) if isinstance(foundation, str) else foundation
-        return FoundationCase(spec, tmp_path, image_size=self.image_size, full=self.full)
+        spec = (
+            load_plugins().foundation(foundation, fetch=True)
+            if isinstance(foundation, str)
+            else foundation
+        )
+        return FoundationCase(
+            spec, tmp_path, image_size=self.image_size, full=self.full
+        )
 
 
 class TransferLayerContract(_Contract):
@@ -101,10 +130,15 @@ class TransferLayerContract(_Contract):
     checks = TRANSFER_LAYER_CHECKS
 
     @pytest.fixture
-    def contract_case(self, transfer_layer: TransferLayerSpec | str, tmp_path: Path) -> TransferLayerCase:
+    def contract_case(
+        self, transfer_layer: TransferLayerSpec | str, tmp_path: Path
+    ) -> TransferLayerCase:
         """The layer."""
         given = transfer_layer
-        return TransferLayerCase(load_plugins().transfer_layer(given) if isinstance(given, str) else given, tmp_path)
+        return TransferLayerCase(
+            load_plugins().transfer_layer(given) if isinstance(given, str) else given,
+            tmp_path,
+        )
 
 
 class TunerContract(_Contract):
@@ -124,11 +158,16 @@ class ResultFormatContract(_Contract):
     checks = RESULT_FORMAT_CHECKS
 
     @pytest.fixture
-    def contract_case(self, result_format: ResultFormat | str, tmp_path: Path) -> ResultFormatCase:
+    def contract_case(
+        self, result_format: ResultFormat | str, tmp_path: Path
+    ) -> ResultFormatCase:
         """The format."""
         given = result_format
         return ResultFormatCase(
-            load_plugins().get("result format", given) if isinstance(given, str) else given, tmp_path
+            load_plugins().get("result format", given)
+            if isinstance(given, str)
+            else given,
+            tmp_path,
         )
 
 
@@ -140,7 +179,9 @@ class LossContract(_Contract):
     @pytest.fixture
     def contract_case(self, loss: LossSpec | str, tmp_path: Path) -> LossCase:
         """The loss."""
-        return LossCase(load_plugins().loss(loss) if isinstance(loss, str) else loss, tmp_path)
+        return LossCase(
+            load_plugins().loss(loss) if isinstance(loss, str) else loss, tmp_path
+        )
 
 
 class MetricContract(_Contract):
@@ -151,7 +192,9 @@ class MetricContract(_Contract):
     @pytest.fixture
     def contract_case(self, metric: MetricSpec | str) -> MetricSpec:
         """The metric."""
-        return load_plugins().get("metric", metric) if isinstance(metric, str) else metric
+        return (
+            load_plugins().get("metric", metric) if isinstance(metric, str) else metric
+        )
 
 
 class PackageContract(_Contract):

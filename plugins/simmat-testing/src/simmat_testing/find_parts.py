@@ -70,7 +70,9 @@ TUNER_CHECKS = by_id(
 )
 RESULT_FORMAT_CHECKS = by_id(part_checks.format_writes_what_it_declares)
 LOSS_CHECKS = by_id(part_checks.loss_reaches_the_network)
-METRIC_CHECKS = by_id(part_checks.metric_scores_every_result, part_checks.metric_leaves_its_input_alone)
+METRIC_CHECKS = by_id(
+    part_checks.metric_scores_every_result, part_checks.metric_leaves_its_input_alone
+)
 COMMAND_CHECKS = by_id(package_checks.command_shows_its_help)
 PACKAGE_CHECKS = by_id(
     package_checks.loads_without_torch,
@@ -117,16 +119,24 @@ def find_checkable(
         if kind in known:
             known[kind].add(claimed)
     kinds = [kind for kind in _KINDS if name in known[kind]]
-    has_sensor = any(part in known["modality"] or is_sensor_file(part) for part in name.split("+"))
+    has_sensor = any(
+        part in known["modality"] or is_sensor_file(part) for part in name.split("+")
+    )
     if has_sensor and "modality" not in kinds:
         kinds.append("modality")
     if name.partition("/")[0] in registry.names("foundation family") and "/" in name:
         kinds.append("foundation model")
     if files and "modality" not in kinds:
-        raise ConfigError(f"sample files (--source) are for a sensor, and {name!r} is not one; leave them out")
+        raise ConfigError(
+            f"sample files (--source) are for a sensor, and {name!r} is not one; leave them out"
+        )
     if image_size is not None and kinds and "foundation model" not in kinds:
-        raise ConfigError(f"--image-size is for foundation models, and {name!r} is not one; leave it out")
-    check = partial(_subject, registry=registry, full=full, files=files, image_size=image_size)
+        raise ConfigError(
+            f"--image-size is for foundation models, and {name!r} is not one; leave it out"
+        )
+    check = partial(
+        _subject, registry=registry, full=full, files=files, image_size=image_size
+    )
     if kinds:
         return [check(kind, name) for kind in kinds]
     packages = package_checks.simmat_packages()
@@ -145,7 +155,9 @@ def find_checkable(
             "For the names see: simmat modalities list, simmat foundations list, simmat plugins list"
         )
     package = case
-    subjects: list[Subject] = [("package", case.name, lambda _: run_checks(PACKAGE_CHECKS.values(), package))]
+    subjects: list[Subject] = [
+        ("package", case.name, lambda _: run_checks(PACKAGE_CHECKS.values(), package))
+    ]
     for kind in _KINDS:
         for part in package_checks.names_of(case, kind, registry):
             subjects.append(check(kind, part))
@@ -170,20 +182,36 @@ def _subject(
                 f"{adapter.name!r} has the sources {', '.join(adapter.source_names())}, got files of "
                 f"{', '.join(files)}; give one file for each: --source NAME=FILE"
             )
-        checks, case = MODALITY_CHECKS, partial(ModalityCase, adapter, samples=[files] if files else None)
+        checks, case = (
+            MODALITY_CHECKS,
+            partial(ModalityCase, adapter, samples=[files] if files else None),
+        )
     elif kind == "foundation model":
         spec = registry.foundation(name, fetch=True)
         if image_size is not None:
             check_image_size(spec, image_size)
-        checks, case = FOUNDATION_CHECKS, partial(FoundationCase, spec, image_size=image_size, full=full)
+        checks, case = (
+            FOUNDATION_CHECKS,
+            partial(FoundationCase, spec, image_size=image_size, full=full),
+        )
     elif kind == "transfer layer":
-        checks, case = TRANSFER_LAYER_CHECKS, partial(TransferLayerCase, registry.transfer_layer(name))
+        checks, case = (
+            TRANSFER_LAYER_CHECKS,
+            partial(TransferLayerCase, registry.transfer_layer(name)),
+        )
     elif kind == "result format":
-        checks, case = RESULT_FORMAT_CHECKS, partial(ResultFormatCase, registry.get(kind, name))
+        checks, case = (
+            RESULT_FORMAT_CHECKS,
+            partial(ResultFormatCase, registry.get(kind, name)),
+        )
     elif kind == "loss":
         checks, case = LOSS_CHECKS, partial(LossCase, registry.loss(name))
     else:
         part = registry.get(kind, name)
-        checks = {"tuner": TUNER_CHECKS, "metric": METRIC_CHECKS, "command": COMMAND_CHECKS}[kind]
+        checks = {
+            "tuner": TUNER_CHECKS,
+            "metric": METRIC_CHECKS,
+            "command": COMMAND_CHECKS,
+        }[kind]
         case = lambda _: part  # noqa: E731 - a check of these takes the part itself
     return kind, name, lambda folder: run_checks(checks.values(), case(folder))

@@ -46,11 +46,20 @@ class TransferLayerCase:
         refusal = ""
         for count in _CHANNELS:
             try:
-                found[count] = build_network(TINY, image_size=_SIZE, channels=count, transfer=self.spec, seed=seed)
+                found[count] = build_network(
+                    TINY,
+                    image_size=_SIZE,
+                    channels=count,
+                    transfer=self.spec,
+                    seed=seed,
+                )
             except ConfigError as error:
                 refusal = str(error)
         if not found:
-            raise CheckFailed(f"it is not built for {_CHANNELS} channels: {refusal}", "look at its builder")
+            raise CheckFailed(
+                f"it is not built for {_CHANNELS} channels: {refusal}",
+                "look at its builder",
+            )
         return found
 
 
@@ -59,14 +68,18 @@ def tuned_network(tuner: TunerSpec | str) -> SimMAT:
     try:
         return build_network(TINY, image_size=_SIZE, tuner=tuner)
     except ConfigError as error:
-        raise CheckSkipped(f"it does not take {TINY.name}, the model of the checks: {error}") from error
+        raise CheckSkipped(
+            f"it does not take {TINY.name}, the model of the checks: {error}"
+        ) from error
 
 
 def _planes(channels: int) -> tuple[Tensor, Tensor]:
     """Return (2, C, S, S) noise that is 0 in padding, and the (2, S, S) content, False there."""
     content = torch.ones(2, _SIZE, _SIZE, dtype=torch.bool)
     content[:, -8:] = False
-    noise = torch.randn(2, channels, _SIZE, _SIZE, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(
+        2, channels, _SIZE, _SIZE, generator=torch.Generator().manual_seed(0)
+    )
     return noise * content[:, None], content
 
 
@@ -74,8 +87,16 @@ def _expect_gradients(network: SimMAT, channels: int, part: nn.Module) -> None:
     """Fail for parameters of a part that train and get no finite gradient from prompts of every kind."""
     kinds = prompt_kinds(cast(FoundationModel, network.foundation), _SIZE)
     backpropagate(network, *_planes(channels), kinds.values())
-    trains = [(name, parameter.grad) for name, parameter in part.named_parameters() if parameter.requires_grad]
-    if silent := [name for name, gradient in trains if gradient is None or not bool(gradient.isfinite().all())]:
+    trains = [
+        (name, parameter.grad)
+        for name, parameter in part.named_parameters()
+        if parameter.requires_grad
+    ]
+    if silent := [
+        name
+        for name, gradient in trains
+        if gradient is None or not bool(gradient.isfinite().all())
+    ]:
         raise CheckFailed(
             f"of {channels} channels these train without a finite gradient: {few_of(silent)}",
             "use every parameter in `forward`, make buffers of tensors that are fixed, and leave out those of "
@@ -90,11 +111,22 @@ def layer_gives_its_output(case: TransferLayerCase) -> None:
         backbone = cast(FoundationModel, network.foundation).backbone
         with torch.no_grad():
             embedded = tuple(backbone.embed(images(2, _SIZE)).shape)
-            found = network.mat(planes) if case.spec.output == "image" else network.mat(planes, content)
+            found = (
+                network.mat(planes)
+                if case.spec.output == "image"
+                else network.mat(planes, content)
+            )
         parts = found if case.spec.output == "image+features" else (found,)
         image, features = (2, 3, _SIZE, _SIZE), embedded
-        expected = {"image": (image,), "features": (features,), "image+features": (image, features)}[case.spec.output]
-        shapes = tuple(tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in parts)
+        expected = {
+            "image": (image,),
+            "features": (features,),
+            "image+features": (image, features),
+        }[case.spec.output]
+        shapes = tuple(
+            tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
+            for part in parts
+        )
         if shapes != expected or not all(bool(part.isfinite().all()) for part in parts):
             raise CheckFailed(
                 f"of {count} channels it makes {shapes}, and output is {case.spec.output!r}: {expected}, all finite",
@@ -125,14 +157,21 @@ def layer_survives_safetensors(case: TransferLayerCase) -> None:
         other.foundation.load_state_dict(network.foundation.state_dict())
         copy_state(network.mat, other.mat, case.folder / "layer.safetensors")
         with torch.no_grad():
-            one, two = (each.eval().encode(planes, content).levels for each in (network, other))
+            one, two = (
+                each.eval().encode(planes, content).levels for each in (network, other)
+            )
         if not all(torch.equal(a, b) for a, b in zip(one, two, strict=True)):
-            raise CheckFailed("a layer with the loaded state answers differently", KEEP_IN_STATE)
+            raise CheckFailed(
+                "a layer with the loaded state answers differently", KEEP_IN_STATE
+            )
 
 
 def tuner_leaves_the_model_as_it_was(spec: TunerSpec) -> None:
     """At step 0 the model answers as before; a tuner whose method says otherwise is skipped."""
-    plain, tuned = (cast(FoundationModel, tuned_network(each).foundation) for each in ("frozen", spec))
+    plain, tuned = (
+        cast(FoundationModel, tuned_network(each).foundation)
+        for each in ("frozen", spec)
+    )
     pictures, click = images(2, _SIZE), prompt_kinds(plain, _SIZE)[CLICK]
     before, after = (predict(each, pictures, click).logits for each in (plain, tuned))
     if not torch.allclose(before, after, rtol=1e-4, atol=1e-4):
@@ -153,7 +192,16 @@ def tuner_trains_with_a_gradient(spec: TunerSpec) -> None:
     """Every parameter that the tuner lets train gets a finite gradient, and none of `targets.frozen` trains."""
     network = tuned_network(spec)
     model: nn.Module = network.foundation
-    trains = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    if wrong := [name for name in trains if any(re.fullmatch(pattern, name) for pattern in TINY.targets.frozen)]:
-        raise CheckFailed(f"it trains what targets.frozen keeps fixed: {few_of(wrong)}", "leave those out")
+    trains = [
+        name for name, parameter in model.named_parameters() if parameter.requires_grad
+    ]
+    if wrong := [
+        name
+        for name in trains
+        if any(re.fullmatch(pattern, name) for pattern in TINY.targets.frozen)
+    ]:
+        raise CheckFailed(
+            f"it trains what targets.frozen keeps fixed: {few_of(wrong)}",
+            "leave those out",
+        )
     _expect_gradients(network, 3, model)

@@ -34,7 +34,10 @@ class ModalityCase:
     """
 
     def __init__(
-        self, adapter: ModalityAdapter, folder: Path, samples: Sequence[Mapping[str, Path]] | None = None
+        self,
+        adapter: ModalityAdapter,
+        folder: Path,
+        samples: Sequence[Mapping[str, Path]] | None = None,
     ) -> None:
         self.declared = adapter
         self.folder = folder
@@ -65,19 +68,29 @@ class ModalityCase:
                 raise
         return self._samples
 
-    def load(self, files: Mapping[str, Path], *, nodata: Mapping[str, float] | None = None) -> SensorImage:
+    def load(
+        self, files: Mapping[str, Path], *, nodata: Mapping[str, float] | None = None
+    ) -> SensorImage:
         """Load a sample, with source -> number as the user's nodata; fail where the result is not a SensorImage."""
-        adapter = self.adapter if nodata is None else with_data_card(self.declared, {**CARD, "nodata": nodata})
+        adapter = (
+            self.adapter
+            if nodata is None
+            else with_data_card(self.declared, {**CARD, "nodata": nodata})
+        )
         image = adapter.load(files)
         if not isinstance(image, SensorImage):
             raise CheckFailed(
-                f"load returned {type(image).__name__}", "return a simmat.types.SensorImage, see from_planes"
+                f"load returned {type(image).__name__}",
+                "return a simmat.types.SensorImage, see from_planes",
             )
         return image
 
     def copy(self, files: Mapping[str, Path], name: str) -> dict[str, Path]:
         """Copy the files of a sample into a new folder `name`, under their own names."""
-        copied = {source: self.folder / name / source / file.name for source, file in files.items()}
+        copied = {
+            source: self.folder / name / source / file.name
+            for source, file in files.items()
+        }
         for source, file in copied.items():
             file.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(files[source], file)
@@ -89,25 +102,37 @@ class ModalityCase:
         for files in self.given:
             if set(files) != needed:
                 raise CheckFailed(
-                    f"the sample files are {sorted(files)}", f"give one file for each source: {sorted(needed)}"
+                    f"the sample files are {sorted(files)}",
+                    f"give one file for each source: {sorted(needed)}",
                 )
-        return tuple(self.copy(files, f"sample{index}") for index, files in enumerate(self.given))
+        return tuple(
+            self.copy(files, f"sample{index}") for index, files in enumerate(self.given)
+        )
 
     def _simulate(self) -> tuple[dict[str, Path], ...]:
         samples = []
         try:
             for index in range(SIMULATED):
-                image = self.adapter.simulate(numbered_scene(index), np.random.default_rng([index, 1]))
+                image = self.adapter.simulate(
+                    numbered_scene(index), np.random.default_rng([index, 1])
+                )
                 folder = self.folder / f"sample{index}"
-                files = {s.name: folder / s.name / f"a{s.extensions[0]}" for s in self.adapter.sources}
+                files = {
+                    s.name: folder / s.name / f"a{s.extensions[0]}"
+                    for s in self.adapter.sources
+                }
                 for file in files.values():
                     file.parent.mkdir(parents=True, exist_ok=True)
                 self.adapter.save(image, files)
                 self.simulated.append(image)
                 samples.append(files)
         except ConfigError as error:
-            how = " ".join(f"--source {name}=FILE" for name in self.adapter.source_names())
-            raise NoSamples(f"{error}; give sample files: {how}, or the fixture `samples`") from error
+            how = " ".join(
+                f"--source {name}=FILE" for name in self.adapter.source_names()
+            )
+            raise NoSamples(
+                f"{error}; give sample files: {how}, or the fixture `samples`"
+            ) from error
         return tuple(samples)
 
     def _check_readable(self, files: Mapping[str, Path]) -> None:
@@ -116,7 +141,9 @@ class ModalityCase:
         except Exception as error:
             raise CheckFailed(
                 f"the sample {next(iter(files.values()))} cannot be loaded: {type(error).__name__}: {error}",
-                "give files that this sensor writes" if self.given else "let load read what save writes",
+                "give files that this sensor writes"
+                if self.given
+                else "let load read what save writes",
             ) from error
 
 

@@ -57,7 +57,16 @@ QUANTITY_UNITS: Mapping[str, tuple[str, ...]] = {
 }
 """Quantities that SimMAT and its plugins know, with their units; an author may use other quantities, with any unit."""
 
-_OPTICAL = ("srgb", "counts", "reflectance", "radiance", "irradiance", "depth", "disparity", "horizontal_disparity")
+_OPTICAL = (
+    "srgb",
+    "counts",
+    "reflectance",
+    "radiance",
+    "irradiance",
+    "depth",
+    "disparity",
+    "horizontal_disparity",
+)
 """Quantities of cameras, whose wavelengths are below 100 um; others may be those of a radar."""
 _SIZE = 64
 """Side of the input of the network that is trained, in pixels."""
@@ -84,7 +93,9 @@ def _fixed_values(annotation: Any) -> tuple[Any, ...]:
         return (True, False)
     if get_origin(annotation) is Literal:
         return get_args(annotation)
-    return tuple(value for part in get_args(annotation) for value in _fixed_values(part))
+    return tuple(
+        value for part in get_args(annotation) for value in _fixed_values(part)
+    )
 
 
 def name_with_options(adapter: ModalityAdapter) -> str:
@@ -106,17 +117,22 @@ def options_are_described(case: ModalityCase) -> None:
                 f"option {name!r} has no {'default' if field.is_required() else 'description'}",
                 'declare it as  name: TYPE = Field(DEFAULT, description="…")',
             )
-    parse_options(model, model().model_dump(mode="json"), adapter.name)  # the defaults are allowed values
+    # the defaults are allowed values
+    parse_options(model, model().model_dump(mode="json"), adapter.name)
     before = adapter.options
     with_each_option(adapter)
     if adapter.options != before:
-        raise CheckFailed("setting an option changed the sensor itself", "set what depends on options in __init__")
+        raise CheckFailed(
+            "setting an option changed the sensor itself",
+            "set what depends on options in __init__",
+        )
 
 
 def unit_fits_quantity(case: ModalityCase) -> None:
     """The unit of a channel, as declared and as loaded, is one that its quantity is measured in."""
     channels = list(_channels_of(case))
-    with contextlib.suppress(CheckSkipped):  # a file may say counts where kelvin is declared
+    # a file may say counts where kelvin is declared
+    with contextlib.suppress(CheckSkipped):
         channels += case.load(case.samples[0]).channels
     for channel in channels:
         units = QUANTITY_UNITS.get(channel.quantity, (channel.unit,))
@@ -131,8 +147,12 @@ def unit_fits_quantity(case: ModalityCase) -> None:
 def wavelengths_plausible(case: ModalityCase) -> None:
     """A wavelength is given in micrometres and is plausible for its quantity."""
     for channel in _channels_of(case):
-        low, high = 0.01, 100.0 if channel.quantity in _OPTICAL else 3e7  # to the far infrared, or to radio of 10 MHz
-        if channel.wavelength_um is not None and not low <= channel.wavelength_um <= high:
+        # to the far infrared, or to radio of 10 MHz
+        low, high = 0.01, 100.0 if channel.quantity in _OPTICAL else 3e7
+        if (
+            channel.wavelength_um is not None
+            and not low <= channel.wavelength_um <= high
+        ):
             raise CheckFailed(
                 f"channel {channel.name!r} ({channel.quantity}) has wavelength_um {channel.wavelength_um:g}; "
                 f"plausible are {low:g} to {high:g}",
@@ -149,7 +169,9 @@ def simulation_is_seeded(case: ModalityCase) -> None:
     """`simulate` draws all its noise from the generator it is given: the same seed gives the same image."""
     try:
         scene = numbered_scene(0)
-        one, two = (case.adapter.simulate(scene, np.random.default_rng(5)) for _ in range(2))
+        one, two = (
+            case.adapter.simulate(scene, np.random.default_rng(5)) for _ in range(2)
+        )
     except ConfigError as error:
         raise CheckSkipped(str(error)) from error
     if not same_bits(one, two) or one.size_hw != scene.size_hw:
@@ -163,13 +185,20 @@ def loads_what_it_declares(case: ModalityCase) -> None:
     """`load` returns the declared channels at the size of the file, with something valid in each."""
     image = case.load(case.samples[0])
     if not np.isfinite(image.data[image.valid]).all():
-        raise CheckFailed("pixels that are not finite are marked valid", "build the image with SensorImage.from_planes")
+        raise CheckFailed(
+            "pixels that are not finite are marked valid",
+            "build the image with SensorImage.from_planes",
+        )
     for channel, valid in zip(image.channels, image.valid, strict=True):
         if not valid.any():
             raise CheckFailed(
-                f"channel {channel.name!r} has no valid pixel", "look at its valid_range, nodata and unit"
+                f"channel {channel.name!r} has no valid pixel",
+                "look at its valid_range, nodata and unit",
             )
-    declared, found = ([channel.name for channel in channels] for channels in (case.adapter.channels, image.channels))
+    declared, found = (
+        [channel.name for channel in channels]
+        for channels in (case.adapter.channels, image.channels)
+    )
     if declared and found != declared:
         raise CheckFailed(
             f"load gave {len(found)} channels {found}, declared are {len(declared)}: {declared}",
@@ -195,9 +224,15 @@ def same_file_same_bits(case: ModalityCase) -> None:
             "pass the Path itself to the library that reads the file; do not split it or turn it into bytes",
         ) from error
     if not same_bits(image, again):
-        raise CheckFailed("loading one file twice gave different pixels or channels", "read only what the file holds")
+        raise CheckFailed(
+            "loading one file twice gave different pixels or channels",
+            "read only what the file holds",
+        )
     if _content(case.folder / _ODD_FOLDER) != before:
-        raise CheckFailed("load wrote, changed or removed a file", "keep what load computes in memory, or in a cache")
+        raise CheckFailed(
+            "load wrote, changed or removed a file",
+            "keep what load computes in memory, or in a cache",
+        )
 
 
 def _content(folder: Path) -> dict[Path, bytes]:
@@ -213,7 +248,8 @@ def windows_are_parts(case: ModalityCase) -> None:
     whole = case.load(files)
     if size_hw != whole.size_hw:
         raise CheckFailed(
-            f"window_size is {size_hw}, load gave {whole.size_hw}", "return (height, width) of the reference source"
+            f"window_size is {size_hw}, load gave {whole.size_hw}",
+            "return (height, width) of the reference source",
         )
     height, width = whole.size_hw
     for window in (
@@ -222,7 +258,9 @@ def windows_are_parts(case: ModalityCase) -> None:
         Window(height - 1, width - 1, height, width),
     ):
         part, expected = case.adapter.load_window(files, window), whole.cut(window)
-        if not same_bits(part, expected) or not _same_place(part.georeference, expected.georeference):
+        if not same_bits(part, expected) or not _same_place(
+            part.georeference, expected.georeference
+        ):
             raise CheckFailed(
                 f"load_window of rows {window.y0} to {window.y1}, columns {window.x0} to {window.x1} is not that part "
                 "of what load gives",
@@ -234,7 +272,9 @@ def windows_are_parts(case: ModalityCase) -> None:
 def _same_place(one: Georeference | None, other: Georeference | None) -> bool:
     if one is None or other is None:
         return one is other
-    return one.crs == other.crs and bool(np.allclose(one.transform, other.transform, rtol=1e-9, atol=0))
+    return one.crs == other.crs and bool(
+        np.allclose(one.transform, other.transform, rtol=1e-9, atol=0)
+    )
 
 
 def bad_files_are_refused(case: ModalityCase) -> None:
@@ -244,14 +284,20 @@ def bad_files_are_refused(case: ModalityCase) -> None:
         whole = files[source].read_bytes()
         for share in (0.9, 0.5, 0.0):
             files[source].write_bytes(whole[: int(len(whole) * share)])
-            _expect_refusal(case, files, source, f"cut to {share:.0%} of its {len(whole)} bytes")
-        files[source].write_bytes(b"This is a line of plain text, and no sensor wrote it.\n" * 40)
+            _expect_refusal(
+                case, files, source, f"cut to {share:.0%} of its {len(whole)} bytes"
+            )
+        files[source].write_bytes(
+            b"This is a line of plain text, and no sensor wrote it.\n" * 40
+        )
         _expect_refusal(case, files, source, "plain text under the sensor's ending")
         files[source].unlink()
         _expect_refusal(case, files, source, "missing")
 
 
-def _expect_refusal(case: ModalityCase, files: dict[str, Path], source: str, state: str) -> None:
+def _expect_refusal(
+    case: ModalityCase, files: dict[str, Path], source: str, state: str
+) -> None:
     try:
         found = f"returned an image of {case.adapter.load(files).data.shape}"
     except SimMATError as error:
@@ -278,13 +324,17 @@ def survives_pickle_and_json(case: ModalityCase) -> None:
             "keep no lambda, open file or lock in the adapter; open what load needs inside load",
         ) from error
     if not same_bits(copy, case.load(files)):
-        raise CheckFailed("a pickled copy loaded other pixels", "set what varies as plain attributes in __init__")
+        raise CheckFailed(
+            "a pickled copy loaded other pixels",
+            "set what varies as plain attributes in __init__",
+        )
     for channel in _channels_of(case):
         try:
             json.dumps(asdict(channel))
         except (TypeError, ValueError) as error:
             raise CheckFailed(
-                f"channel {channel.name!r} does not survive json: {error}", "use plain text and numbers in Channel"
+                f"channel {channel.name!r} does not survive json: {error}",
+                "use plain text and numbers in Channel",
             ) from error
 
 
@@ -293,7 +343,12 @@ def normalized_samples_are_scaled(case: ModalityCase) -> None:
     images, channels = _transformed(case)
     planes = [normalize(image, channels) for image in images]  # each (C, H, W)
     for index, channel in enumerate(channels):
-        values = np.concatenate([p[index][image.valid[index]] for p, image in zip(planes, images, strict=True)])
+        values = np.concatenate(
+            [
+                p[index][image.valid[index]]
+                for p, image in zip(planes, images, strict=True)
+            ]
+        )
         if not (abs(values.mean()) <= 1 and 0.2 <= values.std() <= 5):
             raise CheckFailed(
                 f"channel {channel.name!r} has mean {values.mean():.3g} and std {values.std():.3g} after normalization "
@@ -317,14 +372,21 @@ def training_reaches_every_channel(case: ModalityCase) -> None:
     prompts = prompt_batch([middle], frame, torch.device("cpu"))
     loss = backpropagate(network, planes[None], content[None], [prompts])
     convolutions = (m for m in network.mat.modules() if isinstance(m, torch.nn.Conv2d))
-    gradient = next(m for m in convolutions if m.in_channels == len(channels)).weight.grad  # (out, C, k, k)
+    # (out, C, k, k)
+    gradient = next(
+        m for m in convolutions if m.in_channels == len(channels)
+    ).weight.grad
     if gradient is None or not bool(loss.isfinite() and gradient.isfinite().all()):
         raise CheckFailed(
             f"the loss is {loss.item()}, and it or the gradient of the MAT is not finite",
             "mark what is not measured as invalid, and let `transform` give no NaN or infinity",
         )
     sums = gradient.abs().sum(dim=(0, 2, 3)).tolist()  # (C,)
-    if silent := [channel.name for channel, total in zip(channels, sums, strict=True) if not total > 0]:
+    if silent := [
+        channel.name
+        for channel, total in zip(channels, sums, strict=True)
+        if not total > 0
+    ]:
         raise CheckFailed(
             f"no gradient reaches the MAT through {', '.join(silent)}: the network gets only zeros from it",
             "look at its valid pixels: scattered ones are lost when an image is resized, fill them in load",
@@ -337,7 +399,13 @@ def _transformed(case: ModalityCase) -> tuple[list[SensorImage], tuple[Channel, 
 
     images = [case.adapter.transform(case.load(files)) for files in case.samples]
     statistics = reduce(Moments.merge, map(image_moments, images)).statistics()
-    found = zip(images[0].channels, statistics.pixels, statistics.mean, statistics.std, strict=True)
+    found = zip(
+        images[0].channels,
+        statistics.pixels,
+        statistics.mean,
+        statistics.std,
+        strict=True,
+    )
     for channel, pixels, mean, std in found:
         if not (pixels and np.isfinite(mean) and np.isfinite(std) and std > 0):
             raise CheckFailed(
@@ -345,4 +413,9 @@ def _transformed(case: ModalityCase) -> tuple[list[SensorImage], tuple[Channel, 
                 f"{std:g}",
                 "look at its unit, valid_range and transform: it needs valid pixels, all finite, not all equal",
             )
-    return images, fit_channels(images[0].channels, statistics, pixel_mean=TINY.pixel_mean, pixel_std=TINY.pixel_std)
+    return images, fit_channels(
+        images[0].channels,
+        statistics,
+        pixel_mean=TINY.pixel_mean,
+        pixel_std=TINY.pixel_std,
+    )

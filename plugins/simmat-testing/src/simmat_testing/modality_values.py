@@ -34,11 +34,17 @@ def what_is_saved_is_loaded(case: ModalityCase) -> None:
     for files, saved in zip(case.samples, case.simulated, strict=False):
         loaded = case.load(files)
         if saved.size_hw != loaded.size_hw:
-            raise CheckSkipped("the image comes back in another size, see loads-what-it-declares")
-        kinds = [(channel.name, channel.quantity, channel.unit) for channel in loaded.channels]
+            raise CheckSkipped(
+                "the image comes back in another size, see loads-what-it-declares"
+            )
+        kinds = [
+            (channel.name, channel.quantity, channel.unit)
+            for channel in loaded.channels
+        ]
         for index, channel in enumerate(saved.channels):
             kind = (channel.name, channel.quantity, channel.unit)
-            if kind in kinds and saved.valid[index].any():  # only values in one unit can be compared
+            # only values in one unit can be compared
+            if kind in kinds and saved.valid[index].any():
                 _expect_alike(saved.select([index]), loaded.select([kinds.index(kind)]))
                 compared = True
     if not compared:
@@ -57,10 +63,20 @@ def _expect_alike(saved: SensorImage, loaded: SensorImage) -> None:
         )
     values = original[good].astype(np.float64)
     found = _block_difference(plane, original, good, channel)
-    deviation = _block_difference(original, np.median(values), good, channel) or float(np.abs(values).mean()) or 1.0
-    steps = np.diff(np.unique(plane[good]))  # a file of whole numbers rounds, or truncates, by up to one step
-    if found > _MAX_DIFFERENCE * deviation + (float(steps.min()) / 2 if steps.size else 0):
-        ranges = [f"{np.min(part):.4g} to {np.max(part):.4g}" for part in (values, plane[good])]
+    deviation = (
+        _block_difference(original, np.median(values), good, channel)
+        or float(np.abs(values).mean())
+        or 1.0
+    )
+    # a file of whole numbers rounds, or truncates, by up to one step
+    steps = np.diff(np.unique(plane[good]))
+    if found > _MAX_DIFFERENCE * deviation + (
+        float(steps.min()) / 2 if steps.size else 0
+    ):
+        ranges = [
+            f"{np.min(part):.4g} to {np.max(part):.4g}"
+            for part in (values, plane[good])
+        ]
         raise CheckFailed(
             f"channel {channel.name!r} was saved as {ranges[0]} and loaded as {ranges[1]} {channel.unit}, "
             f"with a mean difference of {found:.3g}",
@@ -70,14 +86,20 @@ def _expect_alike(saved: SensorImage, loaded: SensorImage) -> None:
 
 
 def _block_difference(
-    one: FloatArray, other: FloatArray | np.floating[Any], good: BoolArray, channel: Channel
+    one: FloatArray,
+    other: FloatArray | np.floating[Any],
+    good: BoolArray,
+    channel: Channel,
 ) -> float:
     """Return the mean absolute difference of (H, W) values, averaged over the good pixels of blocks before."""
     difference = one.astype(np.float64) - other
     if channel.quantity in POLARIZATION_ANGLES:
         difference = _shorter_way(difference, channel)
     rows, columns = (np.arange(0, side, _BLOCK) for side in good.shape)
-    blocks = np.add.reduceat(np.add.reduceat(np.where(good, difference, 0), rows, axis=0), columns, axis=1)  # sums
+    # sums
+    blocks = np.add.reduceat(
+        np.add.reduceat(np.where(good, difference, 0), rows, axis=0), columns, axis=1
+    )
     return float(np.abs(blocks).sum() / good.sum())
 
 
@@ -94,25 +116,34 @@ def missing_stays_missing(case: ModalityCase) -> None:
         try:
             planes = read_image(file).planes
             unchanged = _images(case, {source: planes})[0]
-        except (SimMATError, ValueError):  # a format that only the sensor reads, or that cannot be rewritten
+        # a format that only the sensor reads, or that cannot be rewritten
+        except (SimMATError, ValueError):
             continue
         if not same_bits(unchanged, intact[0]) or planes.shape[1:] != intact[0].size_hw:
             continue  # the file holds more than planes, which is lost in rewriting it
         counts = intact[0].valid.sum(axis=0) + intact[1].valid.sum(axis=0)
         row, column = np.unravel_index(counts.argmax(), counts.shape)
         for index in range(min(len(planes), _MAX_PLANES)):
-            applied |= _expect_missing(case, source, planes, (index, int(row), int(column)), intact)
+            applied |= _expect_missing(
+                case, source, planes, (index, int(row), int(column)), intact
+            )
     if not applied:
         raise CheckSkipped("no file of the sample can be rewritten")
 
 
 def _expect_missing(
-    case: ModalityCase, source: str, planes: Planes, place: tuple[int, int, int], intact: Images
+    case: ModalityCase,
+    source: str,
+    planes: Planes,
+    place: tuple[int, int, int],
+    intact: Images,
 ) -> bool:
     """Call one value missing; channels that another value there changes must be invalid. Return if any is tested."""
     index, *pixel = place
     at = (slice(None), *place[1:])
-    ordinary = np.sort(planes[index][np.isfinite(planes[index]) & (planes[index] != planes[place])])
+    ordinary = np.sort(
+        planes[index][np.isfinite(planes[index]) & (planes[index] != planes[place])]
+    )
     if not ordinary.size:
         return False
     other = ordinary[ordinary.size // 2]
@@ -124,9 +155,20 @@ def _expect_missing(
     ways += [("NaN", np.nan, {})] if planes.dtype.kind == "f" else []
     for way, fill, nodata in ways:
         missing = _images(case, {source: _replaced(planes, place, fill)}, nodata)
-        for before, after, found, method in zip(intact, changed, missing, ("load", "transform"), strict=True):
-            computed = (before.data[at] != after.data[at]) | (before.valid[at] != after.valid[at])  # (C,)
-            if wrong := [c.name for c, bad in zip(found.channels, computed & found.valid[at], strict=True) if bad]:
+        for before, after, found, method in zip(
+            intact, changed, missing, ("load", "transform"), strict=True
+        ):
+            # (C,)
+            computed = (before.data[at] != after.data[at]) | (
+                before.valid[at] != after.valid[at]
+            )
+            if wrong := [
+                c.name
+                for c, bad in zip(
+                    found.channels, computed & found.valid[at], strict=True
+                )
+                if bad
+            ]:
                 raise CheckFailed(
                     f"pixel {tuple(pixel)} of {source!r}, plane {index}, is missing by {way}; after `{method}` it is "
                     f"valid in {', '.join(wrong)}, computed from it",
@@ -142,25 +184,48 @@ def _replaced(planes: Planes, place: tuple[int, int, int], value: Any) -> Planes
     return other
 
 
-def _images(case: ModalityCase, planes: Mapping[str, Planes], nodata: Mapping[str, float] | None = None) -> Images:
+def _images(
+    case: ModalityCase,
+    planes: Mapping[str, Planes],
+    nodata: Mapping[str, float] | None = None,
+) -> Images:
     """Return the sample with other (P, H, W) planes in some of its sources: as loaded, and as transformed."""
     files = case.copy(case.samples[0], "missing")
     for source, content in planes.items():
-        write_image(files[source], content, description=read_image(files[source]).description)
+        write_image(
+            files[source], content, description=read_image(files[source]).description
+        )
     image = case.load(files, nodata=nodata or None)
     return image, case.adapter.transform(image)
 
 
-_TOLERANCE = 1e-4  # rounding of values that are computed there and back, and relative to half a turn
+# rounding of values that are computed there and back, and relative to half a turn
+_TOLERANCE = 1e-4
 _MOVE_BOTH = "flip and rotate data and valid together, as ModalityAdapter.flip and rotate do: call super() first"
 
 
 def flips_and_turns_move_pixels(case: ModalityCase) -> None:
     """Flips and counter-clockwise turns move values and `valid` alike, and undone give the image back."""
     flip, rotate = case.adapter.flip, case.adapter.rotate
-    _expect_moved(case, "a horizontal flip", lambda image: flip(image, "horizontal"), lambda p: np.flip(p, 2), 2)
-    _expect_moved(case, "a vertical flip", lambda image: flip(image, "vertical"), lambda p: np.flip(p, 1), 2)
-    for turns, words in ((1, "1 quarter turn"), (2, "2 quarter turns"), (3, "3 quarter turns")):
+    _expect_moved(
+        case,
+        "a horizontal flip",
+        lambda image: flip(image, "horizontal"),
+        lambda p: np.flip(p, 2),
+        2,
+    )
+    _expect_moved(
+        case,
+        "a vertical flip",
+        lambda image: flip(image, "vertical"),
+        lambda p: np.flip(p, 1),
+        2,
+    )
+    for turns, words in (
+        (1, "1 quarter turn"),
+        (2, "2 quarter turns"),
+        (3, "3 quarter turns"),
+    ):
         _expect_moved(
             case,
             words,
@@ -182,26 +247,38 @@ def _expect_moved(
     """Check one flip or turn: `moved` gives planes as they must be, `count` times give the image back."""
     image = case.load(case.samples[0])
     data = image.data.copy()
-    for plane, valid in zip(data, image.valid, strict=True):  # angles and depths of invalid pixels are not compared
+    # angles and depths of invalid pixels are not compared
+    for plane, valid in zip(data, image.valid, strict=True):
         plane[~valid] = np.median(plane[valid]) if valid.any() else 0
     corner = np.ones_like(image.valid)
-    corner[:, : image.size_hw[0] // 4, : image.size_hw[1] // 3] = False  # unlike all of its mirror images
+    # unlike all of its mirror images
+    corner[:, : image.size_hw[0] // 4, : image.size_hw[1] // 3] = False
     image = replace(image, data=data, valid=np.ones_like(corner), georeference=None)
     found = back = move(image)
     for _ in range(count - 1):
         back = move(back)
-    if not np.array_equal(move(replace(image, data=data.copy(), valid=corner)).valid, moved(corner)):
-        raise CheckFailed(f"after {words}, the valid pixels are not where they belong", _MOVE_BOTH)
-    if back.data.shape != data.shape or not np.allclose(back.data, data, rtol=_TOLERANCE, atol=_TOLERANCE):
+    if not np.array_equal(
+        move(replace(image, data=data.copy(), valid=corner)).valid, moved(corner)
+    ):
+        raise CheckFailed(
+            f"after {words}, the valid pixels are not where they belong", _MOVE_BOTH
+        )
+    if back.data.shape != data.shape or not np.allclose(
+        back.data, data, rtol=_TOLERANCE, atol=_TOLERANCE
+    ):
         raise CheckFailed(
             f"{words}, {count} times, changed the values",
             "override flip and rotate together, for values that depend on direction and for nothing else",
         )
-    for channel, plane, wanted in zip(image.channels, found.data, moved(data), strict=True):
+    for channel, plane, wanted in zip(
+        image.channels, found.data, moved(data), strict=True
+    ):
         _expect_values(words, channel, plane, wanted, turns)
 
 
-def _expect_values(words: str, channel: Channel, plane: FloatArray, wanted: Planes, turns: int | None) -> None:
+def _expect_values(
+    words: str, channel: Channel, plane: FloatArray, wanted: Planes, turns: int | None
+) -> None:
     """Check the values of a channel after quarter turns, or a flip (None).
 
     Channels that depend on direction, such as normals, may change their values: other ones than angles of polarization
@@ -217,10 +294,13 @@ def _expect_values(words: str, channel: Channel, plane: FloatArray, wanted: Plan
             )
         return
     slack = 1e-5 * float(np.ptp(wanted)) + np.finfo(np.float32).tiny
-    same_values = np.abs(np.sort(plane, axis=None) - np.sort(wanted, axis=None)).max() <= slack
+    same_values = (
+        np.abs(np.sort(plane, axis=None) - np.sort(wanted, axis=None)).max() <= slack
+    )
     if same_values and np.abs(plane - wanted).max() > slack:
         raise CheckFailed(
-            f"after {words}, the values of channel {channel.name!r} are not where they belong", _MOVE_BOTH
+            f"after {words}, the values of channel {channel.name!r} are not where they belong",
+            _MOVE_BOTH,
         )
 
 

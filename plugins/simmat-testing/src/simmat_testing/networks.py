@@ -52,13 +52,18 @@ def build_network(
     if isinstance(tuner, str):
         tuner = TUNER[tuner]
     if isinstance(channels, int):
-        channels = tuple(Channel(f"c{i}", "counts", "count", mean=0.0, std=1.0) for i in range(channels))
+        channels = tuple(
+            Channel(f"c{i}", "counts", "count", mean=0.0, std=1.0)
+            for i in range(channels)
+        )
     count = len(channels)
     values: dict[str, Any] = {
         "modality": "made-up",
         "sensor_channels": channels,
         "channels": channels,
-        "statistics": Statistics((0.0,) * count, (1.0,) * count, ((0.0,) * count,) * count, (1,) * count),
+        "statistics": Statistics(
+            (0.0,) * count, (1.0,) * count, ((0.0,) * count,) * count, (1,) * count
+        ),
         "zero_shot": ((1 / count,) * count,) * 3,
         "foundation": foundation.name,
         "seed": 0,
@@ -67,10 +72,14 @@ def build_network(
         "tune": tuner.name,
         "card": DataCard(regions="instances"),
     }
-    return assemble(ModelSpec(**{**values, **more}), Parts(foundation, transfer, tuner, weights))
+    return assemble(
+        ModelSpec(**{**values, **more}), Parts(foundation, transfer, tuner, weights)
+    )
 
 
-def backpropagate(network: SimMAT, planes: Tensor, content: Tensor, prompts: Iterable[PromptBatch]) -> Tensor:
+def backpropagate(
+    network: SimMAT, planes: Tensor, content: Tensor, prompts: Iterable[PromptBatch]
+) -> Tensor:
     """Compute the gradients of batches of prompts whose object is a square of the input; return the loss, a scalar.
 
     `planes` are (B, C, S, S), `content` (B, S, S).
@@ -79,7 +88,10 @@ def backpropagate(network: SimMAT, planes: Tensor, content: Tensor, prompts: Ite
     side = planes.shape[-1]
     target = torch.zeros(1, side, side, dtype=torch.bool)
     target[:, side // 4 : side // 2, side // 4 : side // 2] = True
-    answers = [(network(planes, content, batch), target.repeat(len(batch.image_index), 1, 1)) for batch in prompts]
+    answers = [
+        (network(planes, content, batch), target.repeat(len(batch.image_index), 1, 1))
+        for batch in prompts
+    ]
     loss = torch.stack([mask_loss(*each)[0].sum() for each in answers]).sum()
     if loss.requires_grad:
         torch.autograd.backward(loss)

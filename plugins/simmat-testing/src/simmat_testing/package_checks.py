@@ -15,7 +15,15 @@ from packaging.requirements import Requirement
 import simmat
 from simmat.errors import SpecError, unknown_name
 from simmat.plugins.hooks import PROJECT
-from simmat.plugins.registry import BUILTIN, NAMES, Kind, Registry, describe_entry, import_from_string, load_plugins
+from simmat.plugins.registry import (
+    BUILTIN,
+    NAMES,
+    Kind,
+    Registry,
+    describe_entry,
+    import_from_string,
+    load_plugins,
+)
 from simmat_testing.checks import CheckFailed, CheckSkipped
 
 
@@ -45,13 +53,25 @@ def simmat_packages() -> dict[str, PackageCase]:
     found: dict[str, list[importlib.metadata.EntryPoint]] = {}
     for entry in importlib.metadata.entry_points(group=PROJECT):
         found.setdefault(describe_entry(entry).distribution, []).append(entry)
-    cases = {name: PackageCase(name, tuple(entries), entries[0].dist) for name, entries in sorted(found.items())}
-    return {PROJECT: PackageCase(PROJECT, (BUILTIN,), importlib.metadata.distribution(PROJECT)), **cases}
+    cases = {
+        name: PackageCase(name, tuple(entries), entries[0].dist)
+        for name, entries in sorted(found.items())
+    }
+    return {
+        PROJECT: PackageCase(
+            PROJECT, (BUILTIN,), importlib.metadata.distribution(PROJECT)
+        ),
+        **cases,
+    }
 
 
 def names_of(case: PackageCase, kind: Kind, registry: Registry) -> list[str]:
     """Return the names of a kind that a package brings."""
-    return [name for name in registry.names(kind) if registry.owner(kind, name).partition(" ")[0] == case.name]
+    return [
+        name
+        for name in registry.names(kind)
+        if registry.owner(kind, name).partition(" ")[0] == case.name
+    ]
 
 
 _NO_TORCH = """
@@ -69,10 +89,16 @@ sys.exit(load_plugins([EntryPoint(*sys.argv[1:], "simmat")], {}).reports[-1].err
 
 def loads_without_torch(case: PackageCase) -> None:
     """Every entry point loads, and its hooks work, in a fresh interpreter that has no torch."""
-    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    env = {
+        **os.environ,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     for entry in case.entry_points:
         command = [sys.executable, "-P", "-c", _NO_TORCH, entry.name, entry.value]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=env)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=120, env=env
+        )
         if done.returncode:
             raise CheckFailed(
                 f"entry point {entry.name!r} ({entry.value}) does not load: {done.stderr.strip()[-1000:]}",
@@ -83,7 +109,9 @@ def loads_without_torch(case: PackageCase) -> None:
 def hooks_match(case: PackageCase) -> None:
     """Every hook is one of SimMAT's, and gives values of the right type."""
     for entry in case.entry_points:
-        report = next(r for r in load_plugins([entry], {}).reports if r.name == entry.name)
+        report = next(
+            r for r in load_plugins([entry], {}).reports if r.name == entry.name
+        )
         if report.error or not report.gives:
             raise CheckFailed(
                 f"plugin {entry.name!r}: {report.error or 'it gives nothing'}",
@@ -109,29 +137,51 @@ _REFERENCES: dict[Kind, tuple[str, ...]] = {
 
 def references_exist(case: PackageCase) -> None:
     """Every function that a spec names as text ("package.module:function") can be imported."""
-    registry = load_plugins([entry for entry in case.entry_points if entry is not BUILTIN], {})
+    registry = load_plugins(
+        [entry for entry in case.entry_points if entry is not BUILTIN], {}
+    )
     for kind, fields in _REFERENCES.items():
-        for name, field in ((name, field) for name in names_of(case, kind, registry) for field in fields):
+        for name, field in (
+            (name, field) for name in names_of(case, kind, registry) for field in fields
+        ):
             try:
                 import_from_string(getattr(registry.get(kind, name), field))
             except SpecError as error:
                 raise CheckFailed(
-                    f"{field} of {kind} {name!r}: {error}", 'name an existing one: "package.module:function"'
+                    f"{field} of {kind} {name!r}: {error}",
+                    'name an existing one: "package.module:function"',
                 ) from error
 
 
 def no_name_collides(case: PackageCase) -> None:
     """No other package claims a name that this package gives, or has an entry point of the same name."""
-    others = [other for other in simmat_packages().values() if other.name not in (case.name, PROJECT)]
+    others = [
+        other
+        for other in simmat_packages().values()
+        if other.name not in (case.name, PROJECT)
+    ]
     for entry in case.entry_points:
-        if same := [other.name for other in others if any(e.name == entry.name for e in other.entry_points)]:
+        if same := [
+            other.name
+            for other in others
+            if any(e.name == entry.name for e in other.entry_points)
+        ]:
             raise CheckFailed(
-                f"{' and '.join(same)} has an entry point {entry.name!r} too", "name it as the package is named"
+                f"{' and '.join(same)} has an entry point {entry.name!r} too",
+                "name it as the package is named",
             )
-    entries = [entry for other in (case, *others) for entry in other.entry_points if entry is not BUILTIN]
+    entries = [
+        entry
+        for other in (case, *others)
+        for entry in other.entry_points
+        if entry is not BUILTIN
+    ]
     for (kind, name), owners in load_plugins(entries, {}).conflicts().items():
         if any(owner.rpartition(" ")[0] == case.name for owner in owners):
-            raise CheckFailed(f"{kind} {name!r} is claimed by {' and '.join(owners)}", "choose another name")
+            raise CheckFailed(
+                f"{kind} {name!r} is claimed by {' and '.join(owners)}",
+                "choose another name",
+            )
 
 
 def names_are_declared(case: PackageCase) -> None:
@@ -142,10 +192,17 @@ def names_are_declared(case: PackageCase) -> None:
     for entry in case.entry_points:
         for report in load_plugins([entry], {}).reports:
             if report.name == entry.name:
-                given.update(name for kind, names in report.gives.items() if kind != "callbacks" for name in names)
+                given.update(
+                    name
+                    for kind, names in report.gives.items()
+                    if kind != "callbacks"
+                    for name in names
+                )
     declared: set[str] = set()
     if case.distribution is not None:
-        declared.update(entry.name for entry in case.distribution.entry_points.select(group=NAMES))
+        declared.update(
+            entry.name for entry in case.distribution.entry_points.select(group=NAMES)
+        )
     if declared != given:
         module = case.entry_points[0].value
         lines = ", ".join(f'"{name}" = "{module}"' for name in sorted(given))
@@ -160,13 +217,29 @@ def metadata_is_complete(case: PackageCase) -> None:
     if case.name == PROJECT:
         raise CheckSkipped("this is SimMAT itself")
     if case.distribution is None:
-        raise CheckFailed("the entry point belongs to no distribution", "install the package with pip")
+        raise CheckFailed(
+            "the entry point belongs to no distribution", "install the package with pip"
+        )
     stated = map(Requirement, case.distribution.requires or [])
-    ranges = [found for found in stated if found.name == PROJECT and "extra ==" not in str(found.marker or "")]
-    lowest = [part for found in ranges for part in found.specifier if part.operator in (">=", ">", "~=", "==")]
+    ranges = [
+        found
+        for found in stated
+        if found.name == PROJECT and "extra ==" not in str(found.marker or "")
+    ]
+    lowest = [
+        part
+        for found in ranges
+        for part in found.specifier
+        if part.operator in (">=", ">", "~=", "==")
+    ]
     if "Summary" not in case.distribution.metadata:  # newer Pythons raise KeyError
-        raise CheckFailed("its metadata lacks a summary", "state a description in pyproject.toml")
-    if not lowest or not all(found.specifier.contains(simmat.__version__, prereleases=True) for found in ranges):
+        raise CheckFailed(
+            "its metadata lacks a summary", "state a description in pyproject.toml"
+        )
+    if not lowest or not all(
+        found.specifier.contains(simmat.__version__, prereleases=True)
+        for found in ranges
+    ):
         installed = simmat.__version__
         major, minor = (int(part) for part in installed.split(".")[:2])
         raise CheckFailed(

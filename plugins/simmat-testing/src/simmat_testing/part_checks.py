@@ -46,19 +46,28 @@ class ResultFormatCase:
 def format_writes_what_it_declares(case: ResultFormatCase) -> None:
     """For a result of each of its kinds, the format writes one file, whose name it returns and `endings` declares."""
     if case.spec.one_file:
-        raise CheckSkipped("it writes one file for all images of a call; try it with simmat predict")
+        raise CheckSkipped(
+            "it writes one file for all images of a call; try it with simmat predict"
+        )
     write = import_from_string(case.spec.write)
     for kind in case.spec.kinds:
         folder = case.folder / kind
         folder.mkdir()
-        result = _prompt_result() if kind == "prompts" else _image_result(classes=kind == "classes")
+        result = (
+            _prompt_result()
+            if kind == "prompts"
+            else _image_result(classes=kind == "classes")
+        )
         name = write(result, folder)
         written = sorted(file.name for file in folder.iterdir())
         if written != [name]:
             raise CheckFailed(
-                f"for {kind} it returns {name!r} and writes {written}", "write one file, and return its name"
+                f"for {kind} it returns {name!r} and writes {written}",
+                "write one file, and return its name",
             )
-        declared = [result.name + ending.format(kind=kind) for ending in case.spec.endings]
+        declared = [
+            result.name + ending.format(kind=kind) for ending in case.spec.endings
+        ]
         if name not in declared:
             raise CheckFailed(
                 f"for {kind} it writes {name!r}, declared are {declared}",
@@ -72,19 +81,40 @@ def _prompt_result() -> PromptResult:
     click = Prompt(np.array([[16.0, 16.0]], np.float32), np.array([1], np.int64))
     picture = np.zeros((_SIDE, _SIDE, 3), np.uint8)
     return PromptResult(
-        "image", mask, 0.9, click, 1, "ship", 0.8, georeference=_PLACE, picture=lambda: picture, uncertainty=unsure
+        "image",
+        mask,
+        0.9,
+        click,
+        1,
+        "ship",
+        0.8,
+        georeference=_PLACE,
+        picture=lambda: picture,
+        uncertainty=unsure,
     )
 
 
 def _image_result(*, classes: bool) -> ImageResult:
     picture = np.zeros((_SIDE, _SIDE, 3), np.uint8)
     if not classes:
-        found = tuple(FoundObject(one, 0.9, one.pixel_xy(0), {1: 0.5, 2: 0.5}) for one in (_SHIP, _BUOY))
-        return ImageResult("image", (_SIDE, _SIDE), _PLACE, _CLASS_NAMES, lambda: picture, objects=found)
+        found = tuple(
+            FoundObject(one, 0.9, one.pixel_xy(0), {1: 0.5, 2: 0.5})
+            for one in (_SHIP, _BUOY)
+        )
+        return ImageResult(
+            "image",
+            (_SIDE, _SIDE),
+            _PLACE,
+            _CLASS_NAMES,
+            lambda: picture,
+            objects=found,
+        )
     labels = np.zeros((_SIDE, _SIDE), np.uint8)
     labels[_SHIP.window.slices] = 1
     labels[_BUOY.window.slices] = 2
-    return ImageResult("image", (_SIDE, _SIDE), _PLACE, _CLASS_NAMES, lambda: picture, class_map=labels)
+    return ImageResult(
+        "image", (_SIDE, _SIDE), _PLACE, _CLASS_NAMES, lambda: picture, class_map=labels
+    )
 
 
 @dataclass(frozen=True)
@@ -104,18 +134,39 @@ def loss_reaches_the_network(case: LossCase) -> None:
     network = build_network(TINY, image_size=_SIDE, tuner="full")
     set_train_mode(network)
     batch = _batch(torch.stack([loss.item("a"), loss.item("b")]))
-    terms = dict(loss(StepOutputs(network, batch, boxes=False, correction_clicks=1), batch))
+    terms = dict(
+        loss(StepOutputs(network, batch, boxes=False, correction_clicks=1), batch)
+    )
     shapes = {name: tuple(term.shape) for name, term in terms.items()}
-    if "loss" not in terms or any(shapes.values()) or not all(bool(term.isfinite()) for term in terms.values()):
-        raise CheckFailed(f"it returns {shapes}", 'return finite scalars: "loss", and terms by their names in the log')
+    if (
+        "loss" not in terms
+        or any(shapes.values())
+        or not all(bool(term.isfinite()) for term in terms.values())
+    ):
+        raise CheckFailed(
+            f"it returns {shapes}",
+            'return finite scalars: "loss", and terms by their names in the log',
+        )
     total = terms.pop("loss")
     if attached := [name for name, term in terms.items() if term.requires_grad]:
-        raise CheckFailed(f"{', '.join(attached)} has a gradient", "detach the terms that are only logged")
+        raise CheckFailed(
+            f"{', '.join(attached)} has a gradient",
+            "detach the terms that are only logged",
+        )
     if total.requires_grad:
         torch.autograd.backward(total)
-    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-    if not gradients or not all(bool(gradient.isfinite().all()) for gradient in gradients):
-        raise CheckFailed("no finite gradient reaches the network", "compute the loss from what the network answers")
+    gradients = [
+        parameter.grad
+        for parameter in network.parameters()
+        if parameter.grad is not None
+    ]
+    if not gradients or not all(
+        bool(gradient.isfinite().all()) for gradient in gradients
+    ):
+        raise CheckFailed(
+            "no finite gradient reaches the network",
+            "compute the loss from what the network answers",
+        )
 
 
 def _batch(extra: torch.Tensor) -> Batch:
@@ -145,10 +196,16 @@ def metric_scores_every_result(spec: MetricSpec) -> None:
             figure = compute(*given)
         except Exception as error:
             raise CheckFailed(
-                f"{name}: {type(error).__name__}: {error}", "return None where there is no figure"
+                f"{name}: {type(error).__name__}: {error}",
+                "return None where there is no figure",
             ) from error
-        if figure is not None and (not isinstance(figure, int | float) or not math.isfinite(figure)):
-            raise CheckFailed(f"{name}: {figure!r}", "return a finite number, or None where there is no figure")
+        if figure is not None and (
+            not isinstance(figure, int | float) or not math.isfinite(figure)
+        ):
+            raise CheckFailed(
+                f"{name}: {figure!r}",
+                "return a finite number, or None where there is no figure",
+            )
 
 
 def metric_leaves_its_input_alone(spec: MetricSpec) -> None:
@@ -157,7 +214,10 @@ def metric_leaves_its_input_alone(spec: MetricSpec) -> None:
     for name, given in _scored(spec).items():
         fresh = copy.deepcopy(given)
         if compute(*given) != compute(*given) or compute(*given) != compute(*fresh):
-            raise CheckFailed(f"{name}: another figure the second time", "change none of the arguments; draw nothing")
+            raise CheckFailed(
+                f"{name}: another figure the second time",
+                "change none of the arguments; draw nothing",
+            )
 
 
 def _scored(spec: MetricSpec) -> dict[str, tuple[Any, ...]]:
@@ -168,7 +228,10 @@ def _scored(spec: MetricSpec) -> dict[str, tuple[Any, ...]]:
             "wrong classes": (Counter({(0, 1): 3}),),
             "none": (Counter(),),
         }
-    everything, nothing = np.ones((_SIDE, _SIDE), np.bool_), np.zeros((_SIDE, _SIDE), np.bool_)
+    everything, nothing = (
+        np.ones((_SIDE, _SIDE), np.bool_),
+        np.zeros((_SIDE, _SIDE), np.bool_),
+    )
     if spec.result == "mask":
         return {
             "the true mask": (_SHIP, _SHIP, everything),

@@ -45,18 +45,28 @@ _SAMPLE_HW = (47, 61)  # odd, so that checks notice a sensor that crops
 def check_name(name: str, registry: Registry, kind: str = "sensor") -> None:
     """Raise if a plugin cannot have this name, or another one has it."""
     if name.startswith(PLUGIN_PREFIX):
-        raise ConfigError(f"give the name alone, {name.removeprefix(PLUGIN_PREFIX)!r}; the package becomes {name}")
+        raise ConfigError(
+            f"give the name alone, {name.removeprefix(PLUGIN_PREFIX)!r}; the package becomes {name}"
+        )
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise ConfigError(
             f"a plugin's name is lower case letters, digits and single hyphens, a letter first, got {name!r}"
         )
     if kind == "sensor" and name in RESERVED_SOURCES:
-        raise ConfigError(f"data sets use {', '.join(RESERVED_SOURCES)} themselves, got {name!r}; choose another name")
+        raise ConfigError(
+            f"data sets use {', '.join(RESERVED_SOURCES)} themselves, got {name!r}; choose another name"
+        )
     what = KINDS[kind][0]
     owners = dict.fromkeys(OWN_COMMANDS, "SimMAT itself") if kind == "command" else {}
     owners |= {part: registry.owner(what, part) for part in registry.names(what)}
-    owners |= {part: " and ".join(owned) for (of, part), owned in registry.conflicts().items() if of == what}
-    owners |= {report.name: report.owner for report in registry.reports if report.version}
+    owners |= {
+        part: " and ".join(owned)
+        for (of, part), owned in registry.conflicts().items()
+        if of == what
+    }
+    owners |= {
+        report.name: report.owner for report in registry.reports if report.version
+    }
     owner = owners.get(name) or owners.get(_part_name(name, kind))
     if owner is not None:
         raise ConfigError(f"the name {name!r} is taken by {owner}; choose another")
@@ -78,7 +88,9 @@ def make_plugin(name: str, parent: Path, kind: str = "sensor") -> Path:
     package = PLUGIN_PREFIX + name
     target = parent / package
     if target.exists() or target.is_symlink():
-        raise ConfigError(f"{target} exists already; choose another name or --path, or remove it first")
+        raise ConfigError(
+            f"{target} exists already; choose another name or --path, or remove it first"
+        )
     major, minor = (int(part) for part in simmat.__version__.split(".")[:2])
     versions = f">={major}.{minor},<{major}.{minor + 1}"
     what, ending = KINDS[kind]
@@ -107,11 +119,18 @@ def _fill(template: Traversable, folder: Path, values: Mapping[str, str]) -> Non
     Build tools leave hidden files out of a package, so the template has none.
     """
     for entry in template.iterdir():
-        name = entry.name.removesuffix(".template").replace("module", values["module"]).replace("dot-", ".")
+        name = (
+            entry.name.removesuffix(".template")
+            .replace("module", values["module"])
+            .replace("dot-", ".")
+        )
         if entry.is_dir():
             _fill(entry, folder / name, values)
         else:
-            atomic_write_text(folder / name, Template(entry.read_text(encoding="utf-8")).substitute(values))
+            atomic_write_text(
+                folder / name,
+                Template(entry.read_text(encoding="utf-8")).substitute(values),
+            )
 
 
 def _sample() -> npt.NDArray[np.uint16]:

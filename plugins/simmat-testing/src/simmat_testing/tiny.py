@@ -18,8 +18,14 @@ TINY = FoundationSpec(
             r"decoder[.]blocks[.][0-9]+[.]to_(image|tokens)[.][qv]_proj": ((0,), 1),
         },
         spatial_layers=(r"backbone[.]blocks[.][0-9]+[.]attn[.]qkv",),
-        adapters={r"backbone[.]blocks[.][0-9]+[.]mlp": "norm2", r"decoder[.]blocks[.][0-9]+[.]mlp": ""},
-        attention=(r"backbone[.]blocks[.][0-9]+[.]attn", r"decoder[.]blocks[.][0-9]+[.]to_(image|tokens)"),
+        adapters={
+            r"backbone[.]blocks[.][0-9]+[.]mlp": "norm2",
+            r"decoder[.]blocks[.][0-9]+[.]mlp": "",
+        },
+        attention=(
+            r"backbone[.]blocks[.][0-9]+[.]attn",
+            r"decoder[.]blocks[.][0-9]+[.]to_(image|tokens)",
+        ),
         embed=(r"backbone[.]first_layer[.](weight|bias)",),
         frozen=(r"decoder[.]prompt[.].*",),
     ),
