@@ -241,9 +241,18 @@ class ScoredPredictions(NamedTuple):
 
     def where(self, kept: npt.NDArray[np.bool_]) -> ScoredPredictions:
         """Return some of them."""
+        probabilities, true_classes = self.probabilities, self.true_classes
+        if probabilities is not None and true_classes is not None:
+            probabilities = probabilities[kept]
+            true_classes = true_classes[kept]
         return ScoredPredictions(
-            *(None if values is None else values[kept] for values in self)
-        )  # type: ignore[arg-type]
+            self.predicted[kept],
+            self.true[kept],
+            self.weights[kept],
+            self.images[kept],
+            probabilities,
+            true_classes,
+        )
 
 
 Form = Callable[[ScoredPredictions], Knots | float]

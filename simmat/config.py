@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -438,14 +439,10 @@ class TrainConfig(StrictModel):
         except ValidationError as error:
             pattern = rf"^({'|'.join(cls.model_fields)})\b( is missing$)?"
             file = info.context
-            problems = [
-                re.sub(
-                    pattern,
-                    lambda found: _as_option(found, in_file=bool(file)),
-                    problem,
-                )
-                for problem in problems_of(error, cls, values)
-            ]
+            as_option = partial(_as_option, in_file=bool(file))
+            problems = []
+            for problem in problems_of(error, cls, values):
+                problems.append(re.sub(pattern, as_option, problem))
         if problems:
             raise ConfigError(listed(info.context or "settings", problems))
         return config
@@ -456,11 +453,9 @@ def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
     filled = dict(values)
     if filled.get("protocol") == "simmat-compat":
         length = {"epochs"} if filled.get("steps") is not None else set()
-        filled |= {
-            k: v
-            for k, v in COMPAT_DEFAULTS.items()
-            if filled.get(k) is None and k not in length
-        }
+        for key, value in COMPAT_DEFAULTS.items():
+            if filled.get(key) is None and key not in length:
+                filled[key] = value
     if filled.get("from_scratch") is True:
         filled.setdefault("tune", "full")
     return filled

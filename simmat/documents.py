@@ -298,13 +298,13 @@ def _keys_at(model: type[BaseModel], loc: Keys) -> list[str]:
             tables = []
             for annotation in inner:
                 tables += _tables_in(annotation)
-    known = (
-        table.known_keys()
-        if issubclass(table, StrictModel)
-        else map(str, _fields(table))
-        for table in tables
-    )
-    return list(dict.fromkeys(key for keys in known for key in keys))
+    known: list[str] = []
+    for table in tables:
+        if issubclass(table, StrictModel):
+            known += table.known_keys()
+        else:
+            known += map(str, _fields(table))
+    return list(dict.fromkeys(known))
 
 
 def _fields(table: type) -> Mapping[str | int, Any]:

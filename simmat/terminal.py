@@ -207,12 +207,11 @@ def _replace(text: str, keep: str, escaped: Callable[[str], str]) -> str:
     if text.isprintable():
         return text
     kept = keep + _JOINERS
-    controlling = (
-        c
-        for c in set(text)
-        if c not in kept and unicodedata.category(c) in _CONTROLLING
-    )
-    return text.translate({ord(c): escaped(c) for c in controlling})
+    table = {}
+    for character in set(text).difference(kept):
+        if unicodedata.category(character) in _CONTROLLING:
+            table[ord(character)] = escaped(character)
+    return text.translate(table)
 
 
 def _json_escape(char: str) -> str:

@@ -118,8 +118,8 @@ def crop_windows(block: Window, crop: int) -> list[Window]:
     """
     height = min(block.size_hw[0], crop)
     width = min(block.size_hw[1], crop)
-    return [
-        Window(y, x, y + height, x + width)
-        for y in range(block.y0, block.y1 - height + 1, height)
-        for x in range(block.x0, block.x1 - width + 1, width)
-    ]
+    windows = []
+    for y in range(block.y0, block.y1 - height + 1, height):
+        for x in range(block.x0, block.x1 - width + 1, width):
+            windows.append(Window(y, x, y + height, x + width))
+    return windows

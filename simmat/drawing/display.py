@@ -232,12 +232,9 @@ def _percentiles(plane: FloatArray, valid: BoolArray) -> Limits:
     above = values[values > values.min()]
     # black around the fan of a sonar
     floor = len(values) - len(above) > STRETCH_PERCENT[0] / 100 * len(values)
-    low, high = (
-        float(value)
-        for value in np.percentile(
-            above if floor and len(above) else values, STRETCH_PERCENT
-        )
-    )
+    if not (floor and len(above)):
+        above = values
+    low, high = map(float, np.percentile(above, STRETCH_PERCENT))
     if not high > low:  # so that an object of less than 2 % still shows
         low = float(values.min())
         high = float(values.max())

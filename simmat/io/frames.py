@@ -121,14 +121,10 @@ def stack_format(path: Path) -> StackFormat | None:
     names: list[str] = []
     with suppress(OSError):  # who lists the folder says what is wrong with it
         names = [name.lower() for name in os.listdir(path)]
-    return next(
-        (
-            one
-            for one in formats
-            if one.is_folder and any(name.endswith(one.endings) for name in names)
-        ),
-        None,
-    )
+    for one in formats:
+        if one.is_folder and any(name.endswith(one.endings) for name in names):
+            return one
+    return None
 
 
 def stack_endings() -> tuple[str, ...]:
@@ -311,11 +307,8 @@ def _ome_axes(
     text: str, samples: int
 ) -> tuple[dict[str, int], tuple[float, float, float] | None]:
     """Return the axes of the pages that OME-XML states, and the spacing; tifffile would open other files it names."""
-    found = next(
-        item
-        for item in ElementTree.fromstring(text).iter()
-        if item.tag.endswith("Pixels")
-    ).attrib
+    items = ElementTree.fromstring(text).iter()
+    found = next(item for item in items if item.tag.endswith("Pixels")).attrib
     axes = {}
     for name in reversed(found["DimensionOrder"]):
         if name not in "XY":

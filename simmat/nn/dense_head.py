@@ -28,6 +28,14 @@ OBJECTS = 0.1
 """Probability of objects, and distance, that a new head predicts everywhere, as in RetinaNet (arXiv 1708.02002)."""
 
 
+def _width_at(stride: float) -> int:
+    """Return the number of channels of a level."""
+    for min_stride, width in WIDTHS.items():
+        if stride >= min_stride:
+            return width
+    raise ValueError(f"stride is {stride}, must be positive")
+
+
 @dataclass(frozen=True)
 class DenseAnswer:
     """Output of the head for B images.
@@ -74,26 +82,18 @@ class DenseHead(nn.Module):
         steps = [strides[0] / 2**step for step in range(finer, 0, -1)] + list(strides)
         channels = []
         for stride in steps:
-            channels.append(
-                next(
-                    width
-                    for min_stride, width in WIDTHS.items()
-                    if stride >= min_stride
-                )
-            )
+            channels.append(_width_at(stride))
         self.finer = finer
         self.lateral = nn.ModuleList(
             nn.Conv2d(width, out, 1)
             for width, out in zip(widths, channels[finer:], strict=True)
         )
-        self.narrow = nn.ModuleList(
-            nn.Identity()
-            if width == coarser_width
-            else nn.Conv2d(coarser_width, width, 1)
-            for width, coarser_width in zip(
-                channels, [*channels[1:], channels[-1]], strict=True
-            )
-        )
+        self.narrow = nn.ModuleList()
+        for width, coarser in zip(channels, [*channels[1:], channels[-1]], strict=True):
+            if width == coarser:
+                self.narrow.append(nn.Identity())
+            else:
+                self.narrow.append(nn.Conv2d(coarser, width, 1))
         self.mix = nn.ModuleList(
             nn.Sequential(_mix(width), _mix(width)) for width in channels
         )

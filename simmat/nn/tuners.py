@@ -113,11 +113,10 @@ def lora_layers(
     for name, layer in targeted_modules(model, targets.lora, tuner):
         if not name.startswith(side):
             continue
-        slices, parts = next(
-            value
-            for pattern, value in targets.lora.items()
-            if re.fullmatch(pattern, name)
-        )
+        for pattern, value in targets.lora.items():
+            if re.fullmatch(pattern, name):
+                slices, parts = value
+                break
         plain = cast("nn.Linear | nn.Conv2d", layer)
         outputs = plain.weight.shape[0] if takes_lora(layer) else 0
         if not outputs or outputs % parts or not set(slices) <= set(range(parts)):
@@ -157,12 +156,13 @@ def unfreeze_newly_initialized(model: nn.Module, targets: TuningTargets) -> None
 
 def pretrained_backbone(model: nn.Module, targets: TuningTargets) -> list[nn.Parameter]:
     """Return the backbone's parameters except those that no weight file has."""
-    return [
-        parameter
-        for name, parameter in model.named_parameters()
-        if name.startswith("backbone.")
-        and not _matches(targets.newly_initialized, name)
-    ]
+    found = []
+    for name, parameter in model.named_parameters():
+        if not name.startswith("backbone."):
+            continue
+        if not _matches(targets.newly_initialized, name):
+            found.append(parameter)
+    return found
 
 
 def join_memory(

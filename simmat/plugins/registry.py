@@ -319,12 +319,12 @@ class Registry:
 
     def conflicts(self) -> dict[tuple[Kind, str], tuple[str, ...]]:
         """Return (kind, name) -> packages of every name that more than one package claims."""
-        return {
-            (kind, name): tuple(owner for _, owner in claims)
-            for kind, by_name in self._claims.items()
-            for name, claims in sorted(by_name.items())
-            if len(claims) > 1
-        }
+        found = {}
+        for kind, by_name in self._claims.items():
+            for name, claims in sorted(by_name.items()):
+                if len(claims) > 1:
+                    found[kind, name] = tuple(owner for _, owner in claims)
+        return found
 
     def owner(self, kind: Kind, name: str) -> str:
         """Return the package and version that bring a name."""
@@ -476,14 +476,11 @@ def load_plugins(
         raise PluginError(
             f"plugin {failed[0].name!r} of {failed[0].owner or 'nobody'} failed: {failed[0].error}"
         )
-    return Registry(
-        reports,
-        [
-            (kind, item, report.owner)
-            for report, given in loaded
-            for kind, item in given
-        ],
-    )
+    items = []
+    for report, given in loaded:
+        for kind, item in given:
+            items.append((kind, item, report.owner))
+    return Registry(reports, items)
 
 
 def _not_installed(

@@ -360,11 +360,11 @@ def channels_by_source(
 ) -> dict[str, list[int]]:
     """Return, for each source, the indices of all loaded channels of its sensor; raises as `channel_spans`."""
     names = iter(adapter.source_names())
-    return {
-        source: list(span)
-        for part, span in channel_spans(adapter, channels)
-        for source in islice(names, len(part.sources))
-    }
+    found = {}
+    for part, span in channel_spans(adapter, channels):
+        for source in islice(names, len(part.sources)):
+            found[source] = list(span)
+    return found
 
 
 def channel_spans(

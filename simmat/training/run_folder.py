@@ -298,15 +298,12 @@ def optimizer_tensors(
 ) -> dict[str, Tensor]:
     """Return the optimiser's moments by parameter name, on the CPU."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
-    return {
-        f"{names[id(parameter)]}/{key}": torch.as_tensor(value)
-        .detach()
-        .cpu()
-        .contiguous()
-        .clone()
-        for parameter, moments in optimizer.state.items()
-        for key, value in moments.items()
-    }
+    kept = {}
+    for parameter, moments in optimizer.state.items():
+        for key, value in moments.items():
+            moment = torch.as_tensor(value).detach().cpu()
+            kept[f"{names[id(parameter)]}/{key}"] = moment.contiguous().clone()
+    return kept
 
 
 def load_optimizer_tensors(

@@ -448,11 +448,10 @@ def _load_start(
     if shared_with is None:
         given = dict(read_bundle(path)[1])
     else:
-        given = own | {
-            name: tensor
-            for name, tensor in shared_with.items()
-            if name.startswith("foundation.")
-        }
+        given = dict(own)
+        for name, tensor in shared_with.items():
+            if name.startswith("foundation."):
+                given[name] = tensor
         if given.keys() != own.keys():
             raise ConfigError(
                 f"--init {path}: another transfer layer stands before its tuned weights, and uses fewer of them; leave "

@@ -217,16 +217,16 @@ def build_optimizer(
             "this --mat has no parameters and --tune frozen trains none, so there is nothing to train; use another "
             "--mat (mat-residual, linear) or --tune (lora, decoder, full)"
         )
-    return torch.optim.AdamW(
-        [
+    options = []
+    for (slower, matrices), parameters in groups.items():
+        options.append(
             {
                 "params": parameters,
                 "weight_decay": weight_decay if matrices else 0.0,
                 "factor": backbone_factor if slower else 1.0,
             }
-            for (slower, matrices), parameters in groups.items()
-        ]
-    )
+        )
+    return torch.optim.AdamW(options)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rate: float) -> None:

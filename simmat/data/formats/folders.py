@@ -191,12 +191,13 @@ class _Scan:
         """Return (split, folder) of the folders to search; the split is "" if folders do not set it."""
         images = self.root / self.images
         names, loose = _entries(images)
-        self.problems += [
-            f"{self.images}/{name}/: split folders are named {', '.join(SPLITS)}; rename it to {meant!r}"
-            for name in names
-            # as a part of ids, it would mix the splits
-            if (meant := split_meant(name)) is not None
-        ]
+        for name in names:
+            # As a part of ids, it would mix the splits.
+            meant = split_meant(name)
+            if meant is not None:
+                self.problems.append(
+                    f"{self.images}/{name}/: split folders are named {', '.join(SPLITS)}; rename it to {meant!r}"
+                )
         named = [split for split in SPLITS if split in names]
         if not named:
             return [("", images)]

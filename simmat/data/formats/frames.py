@@ -147,8 +147,8 @@ def as_sequences(samples: Iterable[Sample]) -> list[Sample]:
         key=lambda sample: tuple(map(natural_key, sample.id.rpartition("/")[::2])),
     )
     sequences = groupby(ordered, key=lambda sample: sample.id.rpartition("/")[0])
-    return [
-        one._replace(sequence=name, frame=frame)
-        for name, own in sequences
-        for frame, one in enumerate(own)
-    ]
+    numbered = []
+    for name, own in sequences:
+        for frame, one in enumerate(own):
+            numbered.append(one._replace(sequence=name, frame=frame))
+    return numbered

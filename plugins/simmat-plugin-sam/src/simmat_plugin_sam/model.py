@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from segment_anything.modeling import (
+from segment_anything.modeling import (  # type: ignore[import-untyped]
     ImageEncoderViT,
     MaskDecoder,
     PromptEncoder,
     TwoWayTransformer,
-)  # type: ignore[import-untyped]
+)
 from segment_anything.modeling.image_encoder import Attention as EncoderAttention  # type: ignore[import-untyped]
 from segment_anything.modeling.image_encoder import (
     Block,

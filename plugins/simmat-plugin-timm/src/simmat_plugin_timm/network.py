@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -226,10 +227,8 @@ class Levels:
 
 def levels_of(network: nn.Module, architecture: Architecture) -> Levels:
     """Select the last map at each stride from 4 on, from timm's description of a network."""
-    last = {
-        level["reduction"]: (index, level)
-        for index, level in enumerate(network.feature_info)
-    }  # type: ignore[arg-type]
+    levels = cast(Iterable[Any], network.feature_info)
+    last = {level["reduction"]: (index, level) for index, level in enumerate(levels)}
     strides = tuple(sorted(stride for stride in last if stride >= FINEST))
     width = "num_chs_norm" if architecture.final_norm else "num_chs"
     return Levels(
