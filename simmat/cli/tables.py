@@ -8,8 +8,6 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from simmat.calibration import KINDS
-from simmat.data.card import class_title
 from simmat.errors import shortened
 from simmat.plugin_specs import MetricResult, MetricSpec
 from simmat.terminal import echo, escape, escape_json
@@ -137,6 +135,9 @@ def score_rows(
         names: label value -> name of a class.
         metrics: those that are registered.
     """
+    from simmat.calibration import KINDS
+    from simmat.data.card import class_title
+
     titles: dict[str, str] = {}
     for path, title in _ROWS.items():
         titles[path] = title

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simmat.calibration import KINDS, Calibration
 from simmat.cli import Group
 from simmat.cli.options import PATH, json_option, load_registry
 from simmat.cli.tables import (
@@ -23,6 +22,7 @@ from simmat.terminal import echo
 
 if TYPE_CHECKING:
     from simmat.bundle import BundleSpec
+    from simmat.calibration import Calibration
 
 
 command = Group("bundle", help="Show, share and fetch bundles.")
@@ -98,6 +98,8 @@ def _show_channels(spec: BundleSpec) -> None:
 
 
 def _show_calibration(calibration: Calibration) -> None:
+    from simmat.calibration import KINDS
+
     rows = []
     for kind, curve in calibration.curves.items():
         errors = [
