@@ -320,7 +320,10 @@ def _tables_in(annotation: object) -> list[type]:
         issubclass(annotation, BaseModel) or is_dataclass(annotation)
     ):
         return [annotation]
-    return [table for part in get_args(annotation) for table in _tables_in(part)]
+    tables = []
+    for part in get_args(annotation):
+        tables += _tables_in(part)
+    return tables
 
 
 def former_keywords(

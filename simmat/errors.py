@@ -97,14 +97,13 @@ def equal_problems(problems: Sequence[str]) -> list[str]:
         groups.setdefault(re.sub(r"\d+", "0", _PATH.sub("", problem)), []).append(
             problem
         )
-    joined = []
+    joined: list[str] = []
     for group in groups.values():
-        joined.append(
-            group
-            if len(group) <= MAX_UNGROUPED
-            else [f"{len(group)} files, first {group[0]}"]
-        )
-    return [problem for group in joined for problem in group]
+        if len(group) <= MAX_UNGROUPED:
+            joined += group
+        else:
+            joined.append(f"{len(group)} files, first {group[0]}")
+    return joined
 
 
 def all_problems(title: str, problems: Sequence[str], *, limit: int = 10) -> str:

@@ -92,11 +92,14 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     # users copy names, so do not break them
     wrap = textwrap.TextWrapper(room, break_on_hyphens=False).wrap
     for row in table:
-        lines = [line for part in row[-1].splitlines() for line in wrap(part)] or [""]
+        lines: list[str] = []
+        for part in row[-1].splitlines():
+            lines += wrap(part)
         start = "".join(
             f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False)
         )
-        echo((start + lines[0]).rstrip())
+        first = lines[0] if lines else ""
+        echo((start + first).rstrip())
         for line in lines[1:]:
             echo(" " * indent + line)
 

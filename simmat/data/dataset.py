@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -85,11 +86,9 @@ class Dataset:
 
     def __repr__(self) -> str:
         """Return the folder, the sensor and the size of each split."""
-        counts = (
-            f"{sum(sample.split == split for sample in self.samples)} {split}"
-            for split in SPLITS
-        )
-        return f"<Dataset {self.root} of {self.adapter.name}: {', '.join(counts)}>"
+        counts = Counter(sample.split for sample in self.samples)
+        splits = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
+        return f"<Dataset {self.root} of {self.adapter.name}: {splits}>"
 
     @classmethod
     def from_arrays(
@@ -186,11 +185,10 @@ class Dataset:
             raise ConfigError(f"unknown split {name!r}; splits are {', '.join(SPLITS)}")
         found = tuple(sample for sample in self.samples if sample.split == name)
         if not found:
-            counts = (
-                (split, sum(sample.split == split for sample in self.samples))
-                for split in SPLITS
+            counts = Counter(sample.split for sample in self.samples)
+            have = ", ".join(
+                f"{counts[split]} {split}" for split in SPLITS if counts[split]
             )
-            have = ", ".join(f"{count} {split}" for split, count in counts if count)
             if self.card.crop:
                 parts = "blocks of a smaller --crop"
             else:

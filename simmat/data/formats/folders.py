@@ -118,10 +118,11 @@ def unlabelled_samples(
         found.append(files_by_stem(folder, source.extensions))
     stems = sorted(set(found[0]).intersection(*found[1:]))
     names = tuple(source.name for source in sources)
-    return tuple(
-        Sample(stem, "", names, tuple(str(files[stem][0]) for files in found))
-        for stem in stems
-    )
+    samples = []
+    for stem in stems:
+        paths = tuple(str(files[stem][0]) for files in found)
+        samples.append(Sample(stem, "", names, paths))
+    return tuple(samples)
 
 
 def files_by_stem(folder: Path, extensions: Iterable[str]) -> dict[str, list[Path]]:

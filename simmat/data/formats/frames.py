@@ -95,16 +95,9 @@ def order_problem(names: Sequence[str]) -> str:
     if other:
         return f"the order of {names[0]!r} and {other!r} is not known, they differ in more than numbers; {in_manifest}"
     numbers = list(map(numbers_in, names))
-    place = next(
-        (
-            place
-            for place in range(1, len(names))
-            if numbers[place] == numbers[place - 1]
-        ),
-        0,
-    )
-    if place:
-        return f"{names[place - 1]!r} and {names[place]!r} have the same number; rename one, or {in_manifest}"
+    for place in range(1, len(names)):
+        if numbers[place] == numbers[place - 1]:
+            return f"{names[place - 1]!r} and {names[place]!r} have the same number; rename one, or {in_manifest}"
     changing = [column for column in zip(*numbers, strict=True) if len(set(column)) > 1]
     if len(changing) != 1:
         return ""
