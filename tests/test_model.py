@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from runs import registry
@@ -13,11 +15,12 @@ from simmat_testing import build_network
 from torch import nn
 
 import simmat
-from simmat.errors import ConfigError, PluginError
+from simmat.errors import ConfigError, PluginError, SpecError
 from simmat.foundation import PromptBatch
 from simmat.model import SimMAT, TooLargeError, meta_copy, meta_device
 from simmat.model_spec import complete_options
 from simmat.plugin_specs import TransferLayerSpec, TunerSpec
+from simmat.sensors.normalize import Moments
 
 REGISTRY = registry()
 
@@ -190,6 +193,51 @@ def test_a_mat_stands_before_any_network() -> None:
     assert simmat.MAT(2, "mat", width=8)(planes[:, :2]).shape == (2, 3, 32, 40)
 
 
+def correlated(count: int = 7) -> torch.Tensor:
+    """Planes of zero mean and unit variance, each pair correlated at 0.9, as the bands of a camera are."""
+    generator = torch.Generator().manual_seed(0)
+    common = torch.randn(2, 1, 64, 64, generator=generator)
+    own = torch.randn(2, count, 64, 64, generator=generator)
+    return math.sqrt(0.9) * common + math.sqrt(0.1) * own
+
+
+def test_a_mat_fitted_to_planes_gives_their_components() -> None:
+    """Three equal images of 2.5 times the contrast are not what a network for photographs expects."""
+    planes = correlated()
+    image = simmat.MAT.fitted(planes)(planes)
+    found = torch.corrcoef(image.movedim(1, 0).flatten(1))
+    assert image.std(dim=(0, 2, 3)).tolist() == pytest.approx([1] * 3, rel=0.01)
+    assert found.abs().sum().item() == pytest.approx(3, abs=0.01)
+    assert simmat.MAT(7)(planes).std().item() == pytest.approx(2.5, rel=0.05)
+
+
+def test_a_mat_takes_the_statistics_of_a_sensor() -> None:
+    """They are in the sensor's units, by which the planes are normalized."""
+    planes = correlated()
+    raw = 3000 + 500 * planes.movedim(1, 0).flatten(1).numpy()
+    statistics = Moments.of_pixels(raw, np.ones(raw.shape, np.bool_)).statistics()
+    image = simmat.MAT(7, statistics=statistics)(planes)
+    assert image.std(dim=(0, 2, 3)).tolist() == pytest.approx([1] * 3, rel=0.02)
+    with pytest.raises(SpecError, match="7 channels do not fit 6"):
+        simmat.MAT(6, statistics=statistics)
+
+
+@pytest.mark.parametrize(
+    ("planes", "said"),
+    [
+        (torch.zeros(2, 3, 8, 8), r"\[0, 1, 2\] are constant"),
+        (torch.full((2, 1, 8, 8), float("nan")), "not finite"),
+        (torch.zeros(8, 8), r"\(B, C, H, W\), got shape \(8, 8\)"),
+    ],
+)
+def test_a_mat_is_not_fitted_to_planes_without_components(
+    planes: torch.Tensor, said: str
+) -> None:
+    """A component of nothing would be noise at full contrast."""
+    with pytest.raises(ConfigError, match=said):
+        simmat.MAT.fitted(planes)
+
+
 def test_channels_named_red_green_and_blue_pass_as_they_are() -> None:
     """RGB beside another plane keeps its colours."""
     channels = [
@@ -239,6 +287,53 @@ def test_a_network_is_built_without_data() -> None:
     assert found.logits.shape[0] == 2
     found.logits.mean().backward()
     assert all(p.grad is not None for p in network.mat.parameters())
+
+
+def test_a_network_is_built_for_planes_without_a_sensor() -> None:
+    """Who has tensors in a loop of her own needs no class that reads files."""
+    network = simmat.build(foundation="tiny", channels=7, image_size=64, seed=3)
+    planes = torch.randn(2, 7, 64, 64)
+    found = network(planes, None, ask())
+    assert torch.equal(
+        found.logits, network.decode(network.encode(planes), ask()).logits
+    )
+    named = [simmat.Channel(f"band{i}", "reflectance", "1") for i in range(7)]
+    again = simmat.build(foundation="tiny", channels=named, image_size=64, seed=3)
+    assert torch.equal(again(planes, None, ask()).logits, found.logits)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "without a modality, channels is the number"),
+        ({"channels": "0-6"}, "without a modality, channels is the number"),
+        ({"channels": 0}, "at least 1"),
+        ({"channels": 2, "modality_options": {"unit": "K"}}, "those of a sensor"),
+        ({"channels": 2, "modality": "gray"}, "by name or index"),
+    ],
+)
+def test_channels_of_a_network_that_mean_nothing_are_refused(
+    given: dict[str, Any], said: str
+) -> None:
+    """A number means planes, a text the channels of a sensor."""
+    with pytest.raises(ConfigError, match=said):
+        simmat.build(foundation="tiny", **given)
+
+
+def test_a_network_trains_in_parallel(tmp_path: Path) -> None:
+    """DistributedDataParallel adds up gradients of `forward` alone, so it does all in one call."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+    )
+    try:
+        network = simmat.build(foundation="tiny", channels=3, image_size=64, mat="mat")
+        parallel = nn.parallel.DistributedDataParallel(
+            network, find_unused_parameters=True
+        )
+        parallel(torch.randn(2, 3, 64, 64), None, ask()).logits.mean().backward()
+        assert all(value.grad is not None for value in network.mat.parameters())
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_a_sensor_whose_files_say_its_channels_is_refused() -> None:
