@@ -341,30 +341,25 @@ class ImageFile:
     alpha: bool = False
 
     @property
-    def valid(self) -> BoolArray | None:
-        """(P, H, W) False at `nodata`; None if there is none."""
+    def valid(self) -> BoolArray:
+        """(P, H, W) False at `nodata`."""
         return not_nodata(self.planes, *self.nodata)
 
     @property
     def measured(self) -> BoolArray:
         """(P, H, W) True where a number is finite and valid; for channels computed from several planes."""
-        finite = np.asarray(np.isfinite(self.planes))
-        valid = self.valid
-        if valid is None:
-            return finite
-        return finite & valid
+        return np.asarray(np.isfinite(self.planes)) & self.valid
 
 
-def not_nodata(stored: npt.NDArray[Any], *nodata: float | None) -> BoolArray | None:
-    """Return where stored numbers do not mean "no measurement"; None if no number means that."""
-    valid: BoolArray | None = None
+def not_nodata(stored: npt.NDArray[Any], *nodata: float | None) -> BoolArray:
+    """Return where stored numbers do not mean "no measurement": True everywhere if no number means that."""
+    valid = np.ones(np.shape(stored), np.bool_)
     for number in nodata:
         if number is None:
             continue
         # a value beyond float32 equals no number of a plane
         with np.errstate(over="ignore"):
-            differs = np.asarray(stored != number)
-        valid = differs if valid is None else valid & differs
+            valid &= np.asarray(stored != number)
     return valid
 
 

@@ -8,7 +8,7 @@ import torch
 
 from simmat.data.instances import center_click, tight_box
 from simmat.data.pipeline import resize_planes
-from simmat.types import Letterbox
+from simmat.types import Letterbox, not_nodata
 
 SHAPES = [
     ((1024, 1024), 256, "pad"),
@@ -66,3 +66,13 @@ def test_a_box_keeps_to_the_edges_of_its_pixels() -> None:
     np.testing.assert_allclose(
         letterbox.boxes_to_input(box), [0, 0, 200, 150], atol=1e-4
     )
+
+
+def test_where_no_number_means_missing_all_pixels_are_valid() -> None:
+    """A reader combines it with what its file marks as missing, with or without --nodata."""
+    stored = np.asarray([[[0, 7], [9, 7]]], np.uint16)
+    assert (not_nodata(stored, None) & (stored != 9)).tolist() == [
+        [[True, True], [False, True]]
+    ]
+    assert not_nodata(stored, 7, None, 9).tolist() == [[[True, False], [False, False]]]
+    assert not_nodata(stored).dtype == np.bool_

@@ -445,7 +445,6 @@ class TomlModality(WindowedAdapter):
         self._check_scale(rule, image, index)
         stored = image.planes[index]
         valid = not_nodata(stored, *image.nodata, *rule.nodata)
-        valid = np.ones(stored.shape, dtype=np.bool_) if valid is None else valid
         # values beyond float32 become infinite, which is invalid
         with np.errstate(over="ignore"):
             values = (stored.astype(np.float64) * rule.scale + rule.offset).astype(

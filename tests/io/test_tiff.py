@@ -52,9 +52,7 @@ def _assert_windows_are_cuts(path: Path, nodata: float | None = None) -> None:
         assert part.planes.dtype == whole.planes.dtype
         for name in ("format", "colour", "description", "nodata", "scales", "alpha"):
             assert getattr(part, name) == getattr(whole, name), name
-        if whole.valid is not None:
-            assert part.valid is not None
-            np.testing.assert_array_equal(part.valid, whole.valid[:, *window.slices])
+        np.testing.assert_array_equal(part.valid, whole.valid[:, *window.slices])
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])

@@ -32,9 +32,7 @@ def _image(place: Place, rng: random.Random, endings: tuple[str, ...]) -> Case:
         assert found.measured.shape == planes.shape, (
             f"measured has shape {found.measured.shape}"
         )
-        assert found.valid is None or found.valid.shape == planes.shape, (
-            "valid has another shape"
-        )
+        assert found.valid.shape == planes.shape, "valid has another shape"
         assert len(found.scales) in (0, len(planes)), (
             f"{len(found.scales)} scales of {len(planes)} planes"
         )

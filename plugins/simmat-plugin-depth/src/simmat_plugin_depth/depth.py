@@ -193,7 +193,7 @@ def measured(image: ImageFile) -> BoolArray:
     returned: BoolArray = np.isfinite(stored) & (
         stored.dtype != np.uint16 or stored != _NO_RETURN
     )
-    return returned if image.valid is None else returned & image.valid
+    return returned & image.valid
 
 
 def read_planes(

@@ -143,10 +143,8 @@ class Hha(ModalityAdapter):
 
 def _encoded(image: ImageFile) -> SensorImage:
     measured = np.broadcast_to(image.planes.any(axis=0), image.planes.shape)
-    if image.valid is not None:
-        measured = measured & image.valid
     return SensorImage.from_planes(
-        image.planes, ENCODED, valid=measured, origin=str(image.path)
+        image.planes, ENCODED, valid=measured & image.valid, origin=str(image.path)
     )
 
 

@@ -141,10 +141,8 @@ def read_geotiff(
         stored, valid = (
             _with_unread_bands(values, picked, len(bands)) for values in (stored, valid)
         )
-    stated = not_nodata(stored, nodata)
-    return GeoTiff(
-        stored, valid if stated is None else valid & stated, bands, place, path
-    )
+    valid = valid & not_nodata(stored, nodata)
+    return GeoTiff(stored, valid, bands, place, path)
 
 
 def _with_unread_bands(
