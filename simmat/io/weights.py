@@ -1,30 +1,30 @@
 """Weight files of foundation models: find them, download them.
 
-A download is written to another name, and renamed once its sha256 is right. If several processes fetch one file, the
-first downloads it and the others wait for it. Files on the Hugging Face Hub are left to its own client.
+A download is written to NAME.DIGEST.part, resumed after an interruption, and renamed once its sha256 is right. If
+several processes fetch one file, the first downloads it and the others wait for it. Files on the Hugging Face Hub are
+left to its own client.
 """
 
 from __future__ import annotations
 
 import hashlib
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from http.client import HTTPException
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
 
-from simmat.errors import DamagedWeightsError, SimMATError, SpecError, WeightsError
-from simmat.io import hub
-from simmat.io.files import atomic_path, cache_folder
+from simmat.errors import DamagedWeightsError, SpecError, WeightsError
+from simmat.io import http, hub
+from simmat.io.files import cache_folder, sync
 from simmat.plugin_specs import FoundationSpec, WeightFile
 
 Progress = Callable[[int, int], None]
 """Called as progress(bytes so far, total bytes; 0 where unknown)."""
 
-_CHUNK_BYTES = 1 << 20
-_TIMEOUT_S = 30.0
+_MAX_BYTES = 16 << 30
+"""Largest download whose size nobody states."""
+_SLOWEST_BYTES_PER_S = 20_000
 
 
 def find_weights(spec: FoundationSpec, checkpoint: Path | None = None) -> Path | None:
@@ -96,7 +96,8 @@ def fetch(
 ) -> Path:
     """Download a weight file into the cache, unless it is there already, and return its path.
 
-    A file with another sha256 is downloaded again.
+    A file with another sha256 is downloaded again. A download that was interrupted goes on where it ended, if the
+    server can do that.
 
     Args:
         cache: folder, by default `cache_folder()`.
@@ -104,7 +105,7 @@ def fetch(
 
     Raises:
         WeightsError: no network, no such file, disk full, no permission, or a wrong sha256. The message names the URL
-            and where to put the file by hand; nothing is left of the download.
+            and where to put the file by hand; what an interrupted download left is kept beside the file.
     """
     if file.path is not None:
         if file.path.is_file() and file.sha256 in ("", sha256_of(file.path)):
@@ -127,9 +128,11 @@ def fetch(
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_name(f"{target.name}.lock")):
             if not target.is_file() or sha256_of(target) != file.sha256:
-                with atomic_path(target) as temporary:
-                    _download(file, temporary, progress)
-    except (OSError, SimMATError) as error:
+                part = target.with_name(f"{target.name}.{file.sha256[:16]}.part")
+                _download(file, part, progress)
+                sync(part)
+                os.replace(part, target)
+    except (OSError, WeightsError) as error:
         cause = str(error)
         if isinstance(error, OSError):
             cause = f"cannot store {target}: {error.strerror or error}"
@@ -137,18 +140,6 @@ def fetch(
             f"{cause}. To do it by hand, download {file.url} and put it at {target}, or {instead}"
         ) from error
     return target
-
-
-def fetch_bytes(url: str, limit: int) -> bytes:
-    """Return what an address answers; raise WeightsError if it does not, or sends more than `limit` bytes."""
-    content = bytearray()
-    for chunk in _received(url):
-        content += chunk
-        if len(content) > limit:
-            raise WeightsError(
-                f"{url} sends more than {limit} bytes; check the address"
-            )
-    return bytes(content)
 
 
 def sha256_of(path: Path) -> str:
@@ -163,27 +154,52 @@ def _remedy(file: WeightFile, name: str) -> str:
     return f"{'remove it and ' if file.hub else ''}run `simmat foundations fetch {name}` to download it again"
 
 
-def _download(file: WeightFile, target: Path, progress: Progress) -> None:
-    """Write what the file's address sends to a path, and check its size and sha256."""
-    digest = hashlib.sha256()
-    done = 0
-    progress(0, file.size_bytes)
-    with target.open("wb") as stream:
-        for chunk in _received(file.url):
-            stream.write(chunk)
-            digest.update(chunk)
-            done += len(chunk)
-            progress(done, file.size_bytes)
-            if 0 < file.size_bytes < done:  # a server may send without end
-                raise _wrong_file(file, f"it has more than {file.size_bytes} bytes")
-    if done < file.size_bytes:
+def _download(file: WeightFile, part: Path, progress: Progress) -> None:
+    """Write the content of the file's address to `part`, after what an interrupted call left there, and check it.
+
+    What is not the file is removed; what was cut off is kept.
+    """
+    have = 0
+    if file.size_bytes and part.is_file():
+        have = part.stat().st_size
+    if not have or have < file.size_bytes:
+        have = _receive(file, part, have, progress)
+    if have < file.size_bytes:
+        part.unlink()
         raise WeightsError(
-            f"cannot download {file.url}: it ended after {done} of {file.size_bytes} bytes; try again"
+            f"cannot download {file.url}: it ended after {have} of {file.size_bytes} bytes; try again"
         )
-    if digest.hexdigest() != file.sha256:
-        raise _wrong_file(
-            file, f"its sha256 is {digest.hexdigest()}, should be {file.sha256}"
-        )
+    digest = sha256_of(part)
+    if digest != file.sha256:
+        part.unlink()
+        raise _wrong_file(file, f"its sha256 is {digest}, should be {file.sha256}")
+
+
+def _receive(file: WeightFile, part: Path, have: int, progress: Progress) -> int:
+    """Write what is missing to `part`, which has `have` bytes; return how many it has then."""
+    limit = file.size_bytes or _MAX_BYTES
+    seconds = 60 + limit / _SLOWEST_BYTES_PER_S
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    try:
+        with http.get(file.url, seconds, headers) as answer:
+            mode = "ab"
+            if answer.status == 200:  # all of it
+                mode = "wb"
+                have = 0
+            progress(have, file.size_bytes)
+            with part.open(mode) as stream:
+                for piece in answer.pieces():
+                    have += len(piece)
+                    if have > limit:  # a server may send without end
+                        part.unlink()
+                        raise _wrong_file(file, f"it has more than {limit} bytes")
+                    stream.write(piece)
+                    progress(have, file.size_bytes)
+    except http.RefusedError as error:
+        if error.status == 416:  # the file there is shorter than what was kept
+            part.unlink()
+        raise
+    return have
 
 
 def _wrong_file(file: WeightFile, why: str) -> WeightsError:
@@ -191,21 +207,3 @@ def _wrong_file(file: WeightFile, why: str) -> WeightsError:
         f"{file.url} is not the right file: {why}; try again, and if this repeats, a proxy or a login page may have "
         "answered instead of the server"
     )
-
-
-def _received(url: str) -> Iterator[bytes]:
-    """Yield the pieces that an address sends; WeightsError if it cannot be read."""
-    request = urllib.request.Request(url, headers={"User-Agent": "simmat"})
-    try:
-        with urllib.request.urlopen(request, None, _TIMEOUT_S) as response:
-            while chunk := response.read(_CHUNK_BYTES):
-                yield chunk
-    except urllib.error.HTTPError as error:
-        raise WeightsError(
-            f"{url} answers {error.code} {error.reason}; check the address"
-        ) from error
-    except (OSError, HTTPException) as error:
-        cause = str(getattr(error, "reason", None) or error) or type(error).__name__
-        raise WeightsError(
-            f"cannot download {url}: {cause}; check the network"
-        ) from error

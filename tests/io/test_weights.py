@@ -10,7 +10,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from simmat.plugin_specs import WeightFile
 
 BODY = bytes(range(256)) * 1000
 DIGEST = hashlib.sha256(BODY).hexdigest()
+PART = f"model.pth.{DIGEST[:16]}.part"
 LARGE = replace(
     TINY,
     name="large",
@@ -41,7 +42,9 @@ class Behaviour:
     status: int = 200
     says_length: bool = True
     endless: bool = False
+    takes_range: bool = True
     requests: int = 0
+    ranges: list[str | None] = field(default_factory=list)
 
 
 class Server(NamedTuple):
@@ -62,11 +65,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.behaviour.status != 200:
             self.send_error(self.behaviour.status)
             return
-        self.send_response(200)
+        asked = self.headers["Range"]
+        self.behaviour.ranges.append(asked)
+        start = 0
+        if asked is not None and self.behaviour.takes_range:
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        if start >= len(BODY):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
         if self.behaviour.says_length:
-            self.send_header("Content-Length", str(len(BODY)))
+            self.send_header("Content-Length", str(len(BODY) - start))
         self.end_headers()
-        self.wfile.write(BODY[: self.behaviour.cut_after])
+        self.wfile.write(BODY[start : self.behaviour.cut_after])
         with contextlib.suppress(ConnectionError):
             while self.behaviour.endless:
                 self.wfile.write(BODY)
@@ -129,19 +140,89 @@ def test_a_file_that_is_there_is_not_fetched_again(
 
 
 @pytest.mark.parametrize("cut_after", [0, 200_000])
-@pytest.mark.parametrize("says_length", [True, False])
-def test_a_cut_connection_is_one_error_and_leaves_nothing(
-    server: Server, tmp_path: Path, cut_after: int, says_length: bool
+def test_a_cut_connection_is_one_error_and_the_next_call_goes_on(
+    server: Server, tmp_path: Path, cut_after: int
 ) -> None:
-    """The size of the spec tells a cut from an end where the server does not."""
+    """Gigabytes over a line that breaks."""
     server.behaviour.cut_after = cut_after
-    server.behaviour.says_length = says_length
     with pytest.raises(WeightsError, match="cannot download") as caught:
         fetch(file_at(server.url), tmp_path)
     assert server.url in str(caught.value)
     assert str(tmp_path / "model.pth") in str(caught.value)
-    assert left_in(tmp_path) == []
+    assert (tmp_path / PART).read_bytes() == BODY[:cut_after]
     server.behaviour.cut_after = None
+    seen: list[int] = []
+    path = fetch(file_at(server.url), tmp_path, lambda done, total: seen.append(done))
+    assert path.read_bytes() == BODY
+    assert seen[0] == cut_after
+    assert server.behaviour.ranges[1] == (f"bytes={cut_after}-" if cut_after else None)
+    assert left_in(tmp_path) == ["model.pth"]
+
+
+@pytest.mark.parametrize("cut_after", [0, 200_000])
+def test_a_file_that_ends_early_is_one_error_and_leaves_nothing(
+    server: Server, tmp_path: Path, cut_after: int
+) -> None:
+    """Without a length from the server, a cut and an end look alike."""
+    server.behaviour.cut_after = cut_after
+    server.behaviour.says_length = False
+    with pytest.raises(WeightsError, match="it ended after"):
+        fetch(file_at(server.url), tmp_path)
+    assert left_in(tmp_path) == []
+
+
+def test_a_server_that_ignores_the_range_sends_all_again(
+    server: Server, tmp_path: Path
+) -> None:
+    """Its whole file is not appended to what is there."""
+    server.behaviour.takes_range = False
+    (tmp_path / PART).write_bytes(BODY[:777])
+    assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
+    assert server.behaviour.ranges == ["bytes=777-"]
+
+
+@pytest.mark.parametrize(
+    ("kept", "says"),
+    [
+        (b"x" * 777, "sha256"),
+        (b"x" * len(BODY), "sha256"),
+        (BODY + b"x", "sha256"),
+    ],
+)
+def test_a_damaged_part_spoils_one_download_only(
+    server: Server, tmp_path: Path, kept: bytes, says: str
+) -> None:
+    """The digest is of the whole file, and what is wrong is removed."""
+    (tmp_path / PART).write_bytes(kept)
+    with pytest.raises(WeightsError, match=says):
+        fetch(file_at(server.url), tmp_path)
+    assert left_in(tmp_path) == []
+    assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
+
+
+def test_a_part_that_is_longer_than_the_file_there_is_removed(
+    server: Server, tmp_path: Path
+) -> None:
+    """The server answers 416 to each try to go on."""
+    other = file_at(server.url, size_bytes=2 * len(BODY))
+    (tmp_path / PART).write_bytes(BODY)
+    with pytest.raises(WeightsError, match="answers 416"):
+        fetch(other, tmp_path)
+    assert left_in(tmp_path) == []
+
+
+def test_a_whole_part_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
+    """A process was killed between the last byte and the new name."""
+    (tmp_path / PART).write_bytes(BODY)
+    assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
+    assert server.behaviour.requests == 0
+
+
+def test_the_part_of_another_version_is_not_continued(
+    server: Server, tmp_path: Path
+) -> None:
+    """The bundles of a gallery are replaced; the joined file would be neither."""
+    (tmp_path / f"model.pth.{'0' * 16}.part").write_bytes(b"x" * 777)
     assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
 
 
@@ -210,12 +291,11 @@ def test_a_network_failure_is_not_reported_as_a_disk_failure(
     def read(response: http.client.HTTPResponse, amount: int) -> bytes:
         raise ssl.SSLError("bad record mac")
 
-    monkeypatch.setattr(http.client.HTTPResponse, "read", read)
+    monkeypatch.setattr(http.client.HTTPResponse, "read1", read)
     with pytest.raises(
         WeightsError, match=r"cannot download .*bad record mac.*check the network"
     ):
         fetch(file_at(server.url), tmp_path)
-    assert left_in(tmp_path) == []
 
 
 def test_a_login_page_is_not_taken_for_the_file(server: Server, tmp_path: Path) -> None:

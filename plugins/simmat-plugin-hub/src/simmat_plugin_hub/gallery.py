@@ -14,7 +14,8 @@ from pydantic import ConfigDict, Field, JsonValue, field_validator
 from simmat.documents import FromLists, StrictModel, parse
 from simmat.errors import BundleError, ConfigError, WeightsError, unknown_name
 from simmat.io.files import atomic_write_bytes, cache_folder, parse_json, read_bytes
-from simmat.io.weights import fetch, fetch_bytes, sha256_of
+from simmat.io.http import get_bytes
+from simmat.io.weights import fetch, sha256_of
 from simmat.plugin_specs import WeightFile
 
 SCHEME = "gallery:"
@@ -22,6 +23,8 @@ SCHEME = "gallery:"
 VARIABLE = "SIMMAT_GALLERY"
 INDEX_NAME = "index.json"
 _MAX_INDEX = 4 << 20
+_MAX_BUNDLE = 16 << 30
+_INDEX_S = 60.0
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 FileName = Annotated[str, Field(pattern=rf"^{NAME}$")]
@@ -58,7 +61,7 @@ class GalleryEntry(_IndexTable):
     data: str = ""
     licence: str = ""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    size: Annotated[int, Field(ge=1)]
+    size: Annotated[int, Field(ge=1, le=_MAX_BUNDLE)]
     picture: FileName | None = None
 
 
@@ -165,7 +168,7 @@ def _open_url(address: str) -> Gallery:
     where = f"{address}/{INDEX_NAME}"
     kept = _cache_of(address) / INDEX_NAME
     try:
-        content = fetch_bytes(where, _MAX_INDEX)
+        content = get_bytes(where, _MAX_INDEX, _INDEX_S)
         if kept.is_file():
             _check_json(content, where)  # a login page is not json
     except WeightsError as error:
