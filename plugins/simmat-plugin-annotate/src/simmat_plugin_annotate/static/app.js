@@ -22,6 +22,7 @@ export const app = {
   opacity: 0.3, // of the masks
   activeClass: undefined, // not chosen yet
   choices: 0, // how often the user has chosen a class
+  pending: null, // Promise of what the next key or click waits for
   looking: null, // AbortController while suggestions are being computed
   hidden: false,
   ready: false,
@@ -43,6 +44,21 @@ export function colourOfObject({ id, class: known }) {
 
 export function colourOf(id) {
   return rgbOf(classes().find((known) => known.id === id)?.colour ?? NO_CLASS);
+}
+
+/** Let the keys and clicks that come meanwhile wait for some work, such as saving. */
+export function holdTurn(work) {
+  const pending = work().finally(() => {
+    if (app.pending === pending) app.pending = null;
+  });
+  app.pending = pending;
+  return pending;
+}
+
+/** Do what a key or a click asks for after what is pending; at once where nothing is. */
+export async function inTurn(action) {
+  while (app.pending) await app.pending.catch(() => {});
+  return action();
 }
 
 export function suggestion() {

@@ -1,6 +1,6 @@
 /** Draw objects, change those that are there, and save them. */
 
-import { app, classNow, classes, inside, messages, suggestion } from "./app.js";
+import { app, classNow, classes, holdTurn, inside, messages, suggestion } from "./app.js";
 import { Draft } from "./draft.js";
 import { attempt } from "./events.js";
 import { acceptFrame, running, stopFollowing } from "./frames.js";
@@ -120,16 +120,19 @@ export async function accept() {
     else await acceptFrame();
     return;
   }
+  await holdTurn(() => acceptDraft(draft, walk));
+}
+
+async function acceptDraft(draft, walk) {
   await draft.pending.catch(() => {});
   const mask = draft.mask?.trimmed();
-  if (app.draft !== draft || draft.accepting) return;
+  if (app.draft !== draft) return;
   if (!mask) {
     messages.note(draft.replaces === null
       ? "There is no mask to accept."
       : "There is no mask to accept. Esc and then Delete removes the object.");
     return;
   }
-  draft.accepting = true;
   const chosen = classNow();
   // Painted pixels are meant: they go to this object. A model's mask leaves others what is theirs.
   const overlap = draft.state.painted ? "take" : "keep";
@@ -144,7 +147,6 @@ export async function accept() {
     app.draft = null;
     if (walk && app.walk === walk) step(walk, "accepted");
   });
-  draft.accepting = false;
 }
 
 export function drop() {
@@ -161,7 +163,7 @@ export function pick(id) {
   if (!known) return;
   const { draft, walk } = app;
   if (!draft && !walk && app.selected !== null) {
-    attempt(() => app.labels.edit({ op: "class", id: app.selected, class: id }));
+    holdTurn(() => attempt(() => app.labels.edit({ op: "class", id: app.selected, class: id })));
   } else if (!draft && walk) suggestion().class = id;
   else {
     app.activeClass = id;
@@ -194,7 +196,7 @@ export async function remove() {
   const { selected } = app;
   if (selected === null || app.draft) return;
   app.selected = null;
-  await attempt(() => app.labels.edit({ op: "remove", id: selected }));
+  await holdTurn(() => attempt(() => app.labels.edit({ op: "remove", id: selected })));
 }
 
 export async function undo(back) {
@@ -209,10 +211,10 @@ export async function undo(back) {
   }
   if (draft && (!draft.empty || draft.replaces !== null || draft.track !== null)) return;
   app.draft = null;
-  if (back && walk?.past.length && !(await undoDecision(walk))) return;
+  if (back && walk?.past.length && !(await holdTurn(() => undoDecision(walk)))) return;
   if (!back || !walk) {
     if (!(back ? app.labels.undo : app.labels.redo)) return;
-    await attempt(() => app.labels.step(back ? "undo" : "redo"));
+    await holdTurn(() => attempt(() => app.labels.step(back ? "undo" : "redo")));
   }
   show();
 }

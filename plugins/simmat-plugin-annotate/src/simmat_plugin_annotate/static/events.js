@@ -16,7 +16,7 @@ export function say(error) {
   }
   if (error.code === "stale") {
     messages.bad("Another tab or program changed this image. Its labels were loaded again; nothing of it was lost. " +
-      (app.draft ? "What you are drawing is kept: Enter accepts it." : "Do it again if it is still needed."));
+      (app.draft ? "What you are drawing is kept: Enter accepts it." : "Do it again if it is still needed."), "stale");
   } else messages.bad(error.message);
 }
 

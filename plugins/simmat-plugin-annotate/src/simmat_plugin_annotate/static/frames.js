@@ -1,7 +1,7 @@
 /** The frame bar: what is known of the frames of a sequence, and following objects through them. */
 
 import { post } from "./api.js";
-import { app, messages } from "./app.js";
+import { app, holdTurn, messages } from "./app.js";
 import { attempt } from "./events.js";
 import { open } from "./images.js";
 import { lists } from "./main.js";
@@ -112,7 +112,7 @@ export async function acceptFrame() {
   if (!isFollowed()) return false;
   const shown = frames();
   const at = shown.findIndex((image) => image.key === app.image.key);
-  if (await attempt(() => app.labels.edit({ op: "accept" }))) {
+  if (await holdTurn(() => attempt(() => app.labels.edit({ op: "accept" })))) {
     const next = shown.slice(at + 1).find((image) => image.followed);
     if (next) await open(next.key, 0, true);
   }
@@ -127,10 +127,10 @@ export function isFollowed() {
 /** Accept all followed frames but those below the limit; returns whether this is a sequence. */
 export async function acceptFrames() {
   if (!frames().some((image) => image.followed)) return false;
-  await attempt(async () => {
+  await holdTurn(() => attempt(async () => {
     const { frames: count } = await post(`/api/images/${app.image.key}/accept`, { score: limit() });
     messages.note(`${count} frames accepted. Those below the limit of ${limit()} are left to look at.`, false, "follow");
-  });
+  }));
   return true;
 }
 

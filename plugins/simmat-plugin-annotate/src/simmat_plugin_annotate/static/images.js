@@ -1,7 +1,7 @@
 /** Open images, encode them, and find the next one. */
 
 import { get, post } from "./api.js";
-import { app, messages } from "./app.js";
+import { app, holdTurn, messages } from "./app.js";
 import { attempt, say } from "./events.js";
 import { Labels } from "./labels.js";
 import { lists, panel, stage } from "./main.js";
@@ -23,7 +23,7 @@ export async function open(key, by = 0, watched = false) {
   await attempt(async () => {
     let image;
     try {
-      image = await get(`/api/images/${key}`);
+      image = await holdTurn(() => get(`/api/images/${key}`));
     } catch (error) {
       if (error.code !== "data") throw error;
       lists.update(key, { problem: error.message });
@@ -33,6 +33,7 @@ export async function open(key, by = 0, watched = false) {
     }
     if (opening !== app.opening) return;
     if (lists.find(key)?.problem) lists.update(key, { problem: "" });
+    if (app.image?.key !== key) messages.clearOfImage();
     app.raster?.close();
     app.looking?.abort();
     if (app.draft?.mask && app.image.key !== key) {
@@ -114,5 +115,5 @@ export async function setDone() {
   }
   const empty = done && !labels.objects.size;
   if (empty && (await ask(byId("empty"))) !== "empty") return;
-  await attempt(() => labels.setDone(done, empty));
+  await holdTurn(() => attempt(() => labels.setDone(done, empty)));
 }

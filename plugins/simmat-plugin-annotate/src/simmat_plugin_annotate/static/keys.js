@@ -1,6 +1,6 @@
 /** What keys and buttons do. */
 
-import { app, classes } from "./app.js";
+import { app, classes, inTurn } from "./app.js";
 import {
   accept, alternative, click, drop, fillHoles, pick, redrawSelected, remove, removeSpecks, setTool, undo,
 } from "./drawing.js";
@@ -23,20 +23,24 @@ function setRadius(radius) {
 
 const PAN_PX = 80;
 const FINE_PX = 4; // with Shift
+/** What changes no label: done at once, though something is pending. */
+const VIEW_KEYS = {
+  Escape: drop,
+  f: () => stage.view.fit(), g: () => stage.view.zoomAt(1 / (stage.view.zoom * (window.devicePixelRatio || 1))),
+  "+": () => stage.view.zoomAt(1.25), "=": () => stage.view.zoomAt(1.25), "-": () => stage.view.zoomAt(1 / 1.25),
+  ArrowLeft: (px) => stage.aim(px, 0), ArrowRight: (px) => stage.aim(-px, 0),
+  ArrowUp: (px) => stage.aim(0, px), ArrowDown: (px) => stage.aim(0, -px),
+  l: () => panel.reset(), L: () => panel.wholeRange(), h: hide, "?": help, F1: help,
+};
 const KEYS = {
-  Enter: accept, " ": accept, Escape: drop, a: () => alternative(1), A: () => alternative(-1),
+  Enter: accept, " ": accept, a: () => alternative(1), A: () => alternative(-1),
   c: () => setTool("click"), b: () => setTool("brush"), e: () => setTool("eraser"),
   o: () => setTool("polygon"), i: fillHoles, x: removeSpecks, Backspace: () => app.corners.length && undo(true),
   ",": () => resize(1 / 1.25), ".": () => resize(1.25), "[": () => resize(1 / 1.25), "]": () => resize(1.25),
   p: () => click(stage.middle, 1), m: () => click(stage.middle, 0),
   s: suggest, n: () => !app.draft && decide(false), r: redrawSelected, Delete: remove,
   PageDown: () => turn(1), PageUp: () => turn(-1), u: openUnlabelled, U: openUnsure, d: setDone,
-  f: () => stage.view.fit(), g: () => stage.view.zoomAt(1 / (stage.view.zoom * (window.devicePixelRatio || 1))),
-  "+": () => stage.view.zoomAt(1.25), "=": () => stage.view.zoomAt(1.25), "-": () => stage.view.zoomAt(1 / 1.25),
-  ArrowLeft: (px) => stage.aim(px, 0), ArrowRight: (px) => stage.aim(-px, 0),
-  ArrowUp: (px) => stage.aim(0, px), ArrowDown: (px) => stage.aim(0, -px),
   t: () => follow(1), T: () => follow(-1), k: () => findLike(false), K: () => findLike(true),
-  l: () => panel.reset(), L: () => panel.wholeRange(), h: hide, "?": help, F1: help,
 };
 
 function hide() {
@@ -63,25 +67,28 @@ document.addEventListener("keydown", (event) => {
     const key = event.key.toLowerCase();
     if (key === "z" || key === "y") {
       event.preventDefault();
-      undo(key === "z" && !event.shiftKey);
+      inTurn(() => undo(key === "z" && !event.shiftKey));
     }
     return;
   }
   if (event.altKey && !bracket) return;
   if (target.matches("button, a, summary") && [" ", "Enter"].includes(event.key)) return; // presses it
   if (/^[0-9]$/.test(event.key)) {
-    pick(event.key === "0" ? null : (classes()[Number(event.key) - 1]?.id ?? -1));
+    const id = event.key === "0" ? null : (classes()[Number(event.key) - 1]?.id ?? -1);
+    inTurn(() => pick(id));
     return;
   }
   if (event.key === "Enter" && event.shiftKey) {
-    acceptAll();
+    inTurn(acceptAll);
     return;
   }
-  const action = KEYS[event.key] ?? KEYS[event.key.toLowerCase()];
+  const views = VIEW_KEYS[event.key] ?? VIEW_KEYS[event.key.toLowerCase()];
+  const action = views ?? KEYS[event.key] ?? KEYS[event.key.toLowerCase()];
   if (!action) return;
   event.preventDefault();
   if (event.repeat && !/Arrow|[[\],.+=-]/.test(event.key)) return;
-  action(event.shiftKey ? FINE_PX : PAN_PX);
+  if (views) views(event.shiftKey ? FINE_PX : PAN_PX);
+  else inTurn(action);
   stage.redraw();
 });
 
@@ -96,7 +103,7 @@ for (const [id, action] of Object.entries(BUTTONS)) {
   byId(id).addEventListener("click", () => {
     if (!app.labels) return;
     stage.canvas.focus({ preventScroll: true }); // so that the keys that follow are of the image
-    action();
+    inTurn(action);
   });
 }
 document.addEventListener("click", ({ target, detail }) => {

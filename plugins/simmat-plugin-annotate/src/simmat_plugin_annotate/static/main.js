@@ -1,7 +1,7 @@
 /** The annotator's page: its parts, and its start. */
 
 import { get, listen } from "./api.js";
-import { app, messages } from "./app.js";
+import { app, inTurn, messages } from "./app.js";
 import { rename } from "./classes.js";
 import { MAPS } from "./colours.js";
 import { DisplayPanel } from "./display.js";
@@ -18,15 +18,15 @@ import { TrainingPanel } from "./training.js";
 export { app };
 export const panel = new DisplayPanel(() => stage?.redraw());
 export const stage = new Stage(byId("canvas"), scene, {
-  click,
-  box: boxed,
-  beginStroke,
-  stroke: (from, to, paints) => {
+  click: (at, label) => inTurn(() => click(at, label)),
+  box: (box) => inTurn(() => boxed(box)),
+  beginStroke: () => inTurn(beginStroke),
+  stroke: (from, to, paints) => inTurn(() => {
     app.draft?.stroke(from, to, app.radius, paints ? 1 : 0);
     stage.redraw();
-  },
-  endStroke: show,
-  select: ([x, y]) => select(app.labels?.at(x, y)?.id ?? null),
+  }),
+  endStroke: () => inTurn(show),
+  select: ([x, y]) => inTurn(() => select(app.labels?.at(x, y)?.id ?? null)),
   level: (narrower, lower) => panel.drag(narrower, lower),
   hover: (at) => {
     app.cursor = at;
@@ -38,7 +38,13 @@ export const stage = new Stage(byId("canvas"), scene, {
     showValue();
   },
 });
-export const lists = new Lists(app, { open, select, drawTrack, pick, rename });
+export const lists = new Lists(app, {
+  open: (key) => inTurn(() => open(key)),
+  select: (id) => inTurn(() => select(id)),
+  drawTrack: (id, objectClass) => inTurn(() => drawTrack(id, objectClass)),
+  pick: (id) => inTurn(() => pick(id)),
+  rename,
+});
 export const training = new TrainingPanel(messages);
 
 await attempt(async () => {

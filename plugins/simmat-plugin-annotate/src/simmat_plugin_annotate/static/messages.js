@@ -9,12 +9,20 @@ export class Messages {
   constructor(place) {
     this.place = place;
     this.shown = new Map();
+    this.passing = new Set(); // kinds of those that go by themselves
+  }
+
+  /** Remove what was said of an image that is left; other errors and what is to stay are kept. */
+  clearOfImage() {
+    for (const kind of [...this.passing, "stale"]) this.clear(kind);
   }
 
   /** Say something; it goes by itself unless it is to `stay`. One message of a `kind` at a time. */
   note(text, stay = false, kind = text) {
     const message = this.#add(text, "message", kind);
-    if (!stay) setTimeout(() => this.shown.get(kind) === message && this.clear(kind), NOTE_MS);
+    if (stay) return;
+    this.passing.add(kind);
+    setTimeout(() => this.shown.get(kind) === message && this.clear(kind), NOTE_MS);
   }
 
   /** Say what failed; it stays until it is closed. One message of a `kind` at a time. */
@@ -25,6 +33,7 @@ export class Messages {
   clear(kind) {
     this.shown.get(kind)?.remove();
     this.shown.delete(kind);
+    this.passing.delete(kind);
   }
 
   #add(text, className, kind) {

@@ -1,7 +1,7 @@
 /** Walk through the objects that the model finds. */
 
 import { get } from "./api.js";
-import { activeClass, app, classNow, messages, suggestion } from "./app.js";
+import { activeClass, app, classNow, holdTurn, messages, suggestion } from "./app.js";
 import { accept } from "./drawing.js";
 import { attempt } from "./events.js";
 import { acceptFrames } from "./frames.js";
@@ -81,17 +81,15 @@ function look() {
 
 export async function decide(accepted) {
   const { walk } = app;
-  if (!walk || walk.deciding) return;
+  if (!walk) return;
   const { mask } = suggestion();
-  walk.deciding = true;
   if (!accepted) step(walk, "refused");
   else {
-    await attempt(async () => {
+    await holdTurn(() => attempt(async () => {
       await app.labels.edit({ op: "add", mask: mask.toRuns(), class: classNow(), overlap: "keep" });
       if (app.walk === walk) step(walk, "accepted");
-    });
+    }));
   }
-  walk.deciding = false;
   show();
 }
 
@@ -117,8 +115,10 @@ export async function undoDecision(walk) {
 export async function acceptAll() {
   const { walk } = app;
   if (!walk) return (!app.draft && (await acceptFrames())) || accept();
-  if (walk.deciding) return;
-  walk.deciding = true;
+  await holdTurn(() => acceptRest(walk));
+}
+
+async function acceptRest(walk) {
   let added = 0;
   const from = walk.at;
   const { edits: most, body } = app.session.limits;
@@ -140,5 +140,4 @@ export async function acceptAll() {
     const covered = walk.items.length - from - added;
     messages.note(`${added} suggestions accepted.${covered ? ` ${covered} were covered by others.` : ""} Ctrl+Z takes them back.`);
   }, "Saving …");
-  walk.deciding = false;
 }
