@@ -17,7 +17,12 @@ from simmat.model_spec import as_json
 from simmat.sensors.options import modality_parts
 from simmat.types import MAX_DOWNSCALE, SMALL_SIDE
 from simmat_plugin_report.checks import texts_of
-from simmat_plugin_report.documents import Analysis, RunReport, RunView
+from simmat_plugin_report.documents import (
+    Analysis,
+    ExamplePrediction,
+    RunReport,
+    RunView,
+)
 from simmat_plugin_report.page import Block, Code, Figure, FigureGrid, Table
 from simmat_plugin_report.pictures import FALSE_ALARM, HIT, MISS
 from simmat_plugin_report.scores import (
@@ -149,10 +154,11 @@ def advice(run: RunView, found: Analysis) -> Iterator[str]:
     if run.config.data.is_relative_to(run.config.out):
         return
     yield from _advice_on_labels(run, found)
-    recipe, config = (
-        run.report.recipe if run.report is not None else {},
-        run.config.model_dump(mode="json"),
-    )
+    config = run.config.model_dump(mode="json")
+    recipe: Mapping[str, Any] = {}
+    # with --init, layer and tuner are those of the bundle that it begins with
+    if run.report is not None and run.config.init is None:
+        recipe = run.report.recipe
     other = [
         f"{name} is {setting(config[name])}, by default {setting(recipe[name])}"
         for name in recipe
@@ -310,6 +316,22 @@ def _mistakes_text(mistakes: Mapping[str, int] | None) -> str:
     )
 
 
+def _places(examples: Sequence[ExamplePrediction]) -> list[str]:
+    """Return what each of the pictures, best first, is: "best", "second best", …; no two are called the same."""
+    ranks = [one.rank for one in examples]
+    places: list[str] = list(ranks)
+    for position in range(1, len(ranks)):
+        if ranks[position] != ranks[position - 1]:
+            continue
+        if ranks[position] == "worst":
+            places[position - 1] = "second worst"
+        elif ranks[position] == "best":
+            places[position] = "second best"
+        else:
+            places[position] = "below the median"
+    return places
+
+
 def _predictions(run: RunView, found: Analysis) -> Iterator[Block]:
     if not found.examples:
         yield "Pictures are drawn when the training ends; simmat report RUN draws those of the best bundle so far."
@@ -319,14 +341,17 @@ def _predictions(run: RunView, found: Analysis) -> Iterator[Block]:
         (one.sample, one.region): f"untuned: IoU {one.iou:.3f}"
         for one in found.zero_shot or ()
     }
-    for one, score in [(one, one.score) for one in found.examples]:
+    for place, one in zip(_places(found.examples), found.examples, strict=True):
+        score = one.score
         kind = (
             ""
             if score.class_id is None
             else f", class {class_title(score.class_id, found.class_names)}"
         )
         own = calibrated(run.spec.calibration, "click", score.predicted_iou)
-        words = f"{one.rank}: IoU {score.iou:.3f}, predicted {own:.3f}. {score.sample}{kind}"
+        words = (
+            f"{place}: IoU {score.iou:.3f}, predicted {own:.3f}. {score.sample}{kind}"
+        )
         drawn.append(Figure(one.sensor, f"{words}: sensor image with the click", words))
         if one.untuned is not None:
             drawn.append(
