@@ -105,7 +105,7 @@ def parse_channels(text: str) -> tuple[str | int, ...]:
             raise ValueError(
                 "has an empty item; write names or indices by comma, such as 0-6,8 or red,nir"
             )
-        span = re.fullmatch(r"(\d+)-(\d+)", item)
+        span = re.fullmatch(r"(\d{1,9})-(\d{1,9})", item)
         if span:
             first = int(span[1])
             last = int(span[2])
@@ -117,7 +117,7 @@ def parse_channels(text: str) -> tuple[str | int, ...]:
                 )
             selected += range(first, last + 1)
         else:
-            selected.append(int(item) if item.isdecimal() else item)
+            selected.append(int(item) if re.fullmatch(r"\d{1,9}", item) else item)
     twice = sorted({str(pick) for pick in selected if selected.count(pick) > 1})
     if twice:
         raise ValueError(f"names {', '.join(twice)} more than once")

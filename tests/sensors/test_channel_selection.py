@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from simmat.errors import ConfigError
-from simmat.sensors.channel_selection import pick_channels
+from simmat.sensors.channel_selection import parse_channels, pick_channels
 from simmat.types import Channel
 
 CHANNELS = tuple(
@@ -64,3 +64,10 @@ def test_an_index_that_is_not_there_is_refused_with_those_there_are() -> None:
     """From the end, as Python counts, would pick another band without a word."""
     with pytest.raises(ConfigError, match=r"-1; channels: 0 blue, 1 .*, 4 quality"):
         pick_channels(CHANNELS, [-1])
+
+
+@pytest.mark.parametrize("text", ["7" * 5000, f"0-{'7' * 5000}", f"{'7' * 5000}-9"])
+def test_a_number_without_end_is_no_channel(text: str) -> None:
+    """Python reads no number of more than 4300 digits, and that is no bug of ours."""
+    with pytest.raises(ConfigError, match="777"):
+        pick_channels(CHANNELS, parse_channels(text))

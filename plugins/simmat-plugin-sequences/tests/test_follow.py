@@ -405,6 +405,7 @@ def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
         ("seq --mask small.png@0", "small.png: the mask is 20x20"),
         ("seq --mask frame1.png@2", "named as frame 'frame1'"),
         ("seq --mask right.png@7", "no frame '7'"),
+        (f"seq --mask right.png@{'7' * 5000}", "no frame '777"),
         ("seq --mask right.png", "no frame 'right'"),
         ("seq --mask empty.png@0", "no object"),
         ("seq", "--mask IMAGE@FRAME"),

@@ -20,6 +20,8 @@ from simmat.types import BoolArray, Prompt
 
 _BINARY = (0, 255)
 """Values of a mask of one object, as `simmat predict` writes it."""
+_MAX_DIGITS = 19
+"""Digits from which a text is not read as the number of a frame or an object."""
 
 
 def read_label_images(
@@ -111,7 +113,9 @@ def _ids_of(names: Iterable[str], prompts: Path) -> dict[str, int]:
     others = []
     name_of: dict[int, str] = {}
     for name in names:
-        number = int(name) if name.isdecimal() else 0
+        number = 0
+        if name.isdecimal() and len(name) < _MAX_DIGITS:
+            number = int(name)
         if not number:
             others.append(name)
         elif number in name_of:
@@ -131,7 +135,7 @@ def frame_index(place: str, frames: FrameSequence, where: str) -> int:
     """Return the number of a frame given by its name or number; ConfigError that begins with `where` without it."""
     if place in frames.names:
         return frames.names.index(place)
-    if place.isdecimal() and int(place) < len(frames):
+    if place.isdecimal() and len(place) < _MAX_DIGITS and int(place) < len(frames):
         return int(place)
     raise ConfigError(
         f"{where}: no frame {place!r}{did_you_mean(place, frames.names)} Give its name, {frames.names[0]} to "
