@@ -529,7 +529,7 @@ def test_a_connection_that_asks_nothing_is_closed(
     """Else 256 of them lock the page out."""
     from simmat_plugin_annotate import serve
 
-    monkeypatch.setattr(serve, "FIRST_REQUEST_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(serve, "REQUEST_TIMEOUT_S", 0.1)
     with socket.create_connection(("127.0.0.1", client.port), timeout=5) as idle:
         idle.sendall(b"GET / HT")
         assert idle.recv(10) == b""

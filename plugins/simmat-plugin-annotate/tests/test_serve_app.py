@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
 import signal
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +27,7 @@ from bundles import GRAY, tiny_bundle
 from runs import registry
 from simmat_plugin_annotate.client import Client, ServerError
 from simmat_plugin_annotate.remote import RemotePredictor
+from starlette.types import Message, Receive, Scope, Send
 
 from simmat.api import load
 from simmat.data.instances import FoundObject, Instance
@@ -334,6 +341,133 @@ def test_uploads_that_stall_do_not_keep_others_waiting(
             stream.sendall(head.encode())
         Client(address, timeout_s=20).set_image(root / "images/s3.png")
         assert [stream.recv(12) for stream in streams] == [b"HTTP/1.1 408"] * 4
+
+
+def test_an_upload_that_trickles_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then holds a place as well as none; one that is only slow arrives."""
+    from simmat_plugin_annotate import security
+
+    monkeypatch.setattr(security, "BODY_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(security, "BODY_PART", 10)
+
+    async def received(size: int) -> tuple[int, bool]:
+        """Send a body of 40 parts of some bytes, 0.05 s apart; return what arrives, and whether it was all."""
+        parts, got = 40, 0
+
+        async def receive() -> Message:
+            nonlocal parts
+            parts -= 1
+            await asyncio.sleep(0.05)
+            return {
+                "type": "http.request",
+                "body": b"x" * size,
+                "more_body": parts > 0,
+            }
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            nonlocal got
+            while (message := await receive())["type"] == "http.request":
+                got += len(message["body"])
+                if not message["more_body"]:
+                    return
+
+        async def send(message: Message) -> None:
+            """Take no answer."""
+
+        scope = {"type": "http", "headers": []}
+        await security.Limits(app, sizes={})(scope, receive, send)
+        return got, parts == 0
+
+    assert asyncio.run(received(10)) == (400, True)
+    got, complete = asyncio.run(received(1))
+    assert not complete
+    assert got < 10
+
+
+def test_a_full_disk_is_said_to_the_client(
+    predictor: Predictor, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large uploads wait in the temporary folder; the server is not at fault, and its words help."""
+
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    body = b'--x\r\nContent-Disposition: form-data; name="gray"; filename="a.png"\r\n\r\n%s\r\n--x--\r\n'
+    headers = {
+        "Authorization": f"Bearer {TOKEN}",
+        "Content-Type": "multipart/form-data; boundary=x",
+    }
+    with door(predictor, tmp_path / "home", upload=10**7) as address:
+        monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", full)
+        status, _, answer = raw(address).raw(
+            "POST", "/images", body % bytes(2 * 10**6), headers
+        )
+        assert status == 507
+        assert b"disk of the server is full" in answer
+        Client(address).set_image(root / "images/s0.png")  # small ones are in memory
+
+
+def test_the_images_of_a_killed_server_are_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And those of a running server, and of others, are not."""
+    from simmat_plugin_annotate.uploads import client_folder
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    words = "import sys, signal; from simmat_plugin_annotate.uploads import client_folder as f\n"
+    words += "with f() as home: (home / 'image').touch(); signal.raise_signal(signal.SIGKILL)"
+    killed = subprocess.run(
+        [sys.executable, "-c", words], env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert (left / "images/image").exists()
+    other = tmp_path / "simmat-serve-other"
+    other.mkdir()
+    target = tmp_path / "target"
+    (target / "images").mkdir(parents=True)
+    (target / ".lock").touch()
+    (tmp_path / "simmat-serve-link").symlink_to(target)
+    with client_folder() as running, client_folder() as home:
+        assert not left.exists()
+        assert running.exists()
+        assert home.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "simmat-serve-other",
+        "simmat-serve-link",
+        "target",
+    }
+    assert (target / "images").exists()
+
+
+def test_a_server_that_computes_ends_after_a_signal(tmp_path: Path) -> None:
+    """A thread of Python cannot be stopped; who stops the server does not wait for its answer."""
+    words = """
+import sys, threading, time, urllib.request
+from simmat_plugin_annotate import serve
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+def slow(request):
+    print("asked", flush=True)
+    time.sleep(300)
+    return Response()
+serve.STOP_TIMEOUT_S = 1
+with serve.listen("127.0.0.1", 0) as listener:
+    address = "http://127.0.0.1:%d/" % listener.getsockname()[1]
+    threading.Thread(target=urllib.request.urlopen, args=[address], daemon=True).start()
+    serve.limited_server(Starlette(routes=[Route("/", slow)])).run(sockets=[listener])
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", words], stdout=subprocess.PIPE
+    ) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"asked\n"
+            server.terminate()
+            assert server.wait(60) == 128 + signal.SIGTERM
+        finally:
+            server.kill()
 
 
 def test_everything_in_a_box_is_what_touches_it(

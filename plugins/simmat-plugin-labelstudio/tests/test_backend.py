@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,7 @@ from PIL import Image
 from simmat_plugin_convert.brush import decode_brush
 from simmat_plugin_convert.convert import convert
 from simmat_plugin_convert.label_studio import POLYGON, label_config
+from simmat_plugin_labelstudio.backend import tags_of
 from simmat_plugin_labelstudio.command import command
 from simmat_plugin_labelstudio.results import write_tasks
 
@@ -175,8 +177,8 @@ def test_the_model_can_be_on_another_machine(
         "simmat_plugin_labelstudio.server.make_app",
         lambda backend, *given: apps.append(backend),
     )
-    monkeypatch.setattr(uvicorn, "run", lambda app, **given: None)
     with door(here.predictor, tmp_path / "home") as address:
+        monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: None)
         command.main([address, "--data", str(root)], standalone_mode=False)
         with pytest.raises(ConfigError, match="--foundation"):
             command.main(
@@ -317,6 +319,57 @@ def test_the_server_gives_label_studio_pictures_tasks_and_answers(
             assert (status, list(json.loads(content))) == (400, ["detail"])
         assert ask("POST", "/predict", {}, **{"Content-Type": "text/plain"})[0] == 400
         assert ask("POST", "/webhook", {"action": "ANNOTATION_CREATED"})[0] == 200
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-1e300", 1e7, None, [1], "x"])
+@pytest.mark.parametrize("name", ["x", "height", "rotation"])
+def test_a_place_that_nobody_can_draw_is_refused(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    """A click that cannot be answered is the mistake of who sent it, and is said in a sentence."""
+    backend, _ = scripted_backend(sensor_files(tmp_path / "set"))
+    box = prompt("rectanglelabels", x=1, y=1, width=9, height=9)
+    box["value"][name] = value
+    with pytest.raises(ConfigError, match=f"{name} of a rectangle must be a number"):
+        backend.predict(asked(box))
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("<View>" * 51 + "</View>" * 51, "more than 50 tags"),
+        ("<View>" + "<BrushLabels>" * 10**4, "more than 50 tags"),
+        (f"<View>{' ' * 2**20}</View>", "1048589 characters"),
+        ("<View>\ud800</View>", "not XML"),
+    ],
+)
+def test_a_configuration_that_nobody_writes_is_refused(config: str, said: str) -> None:
+    """Before a tag is looked for in every other one."""
+    with pytest.raises(ConfigError, match=said):
+        tags_of(config)
+
+
+def test_the_server_ends_requests_that_are_too_large_or_too_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would take the memory of the machine, and the connections of others."""
+    from simmat_plugin_annotate import security
+
+    monkeypatch.setattr("simmat_plugin_labelstudio.server.MAX_BODY", 1000)
+    monkeypatch.setattr(security, "BODY_TIMEOUT_S", 0.2)
+    backend, _ = scripted_backend(sensor_files(tmp_path / "set"))
+    head = "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+    def answer(rest: str) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as stream:
+            stream.sendall((head + rest).encode())
+            return stream.recv(12)
+
+    with served(backend) as port:
+        chunk = "3e9\r\n" + " " * 1001 + "\r\n"
+        assert answer("Content-Length: 1001\r\n\r\n") == b"HTTP/1.1 413"
+        assert answer(f"Transfer-Encoding: chunked\r\n\r\n{chunk}") == b"HTTP/1.1 413"
+        assert answer("Content-Length: 9\r\n\r\n{") == b"HTTP/1.1 408"
 
 
 def test_what_simmat_predict_finds_is_a_prediction_of_the_same_task(

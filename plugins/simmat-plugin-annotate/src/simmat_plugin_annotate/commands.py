@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -250,7 +249,7 @@ def serve(
     from simmat_plugin_annotate.models import ServedModel
     from simmat_plugin_annotate.serve import listen, server_of
     from simmat_plugin_annotate.serve_app import make_serve_app
-    from simmat_plugin_annotate.uploads import Uploads
+    from simmat_plugin_annotate.uploads import Uploads, client_folder
 
     predictor = load(
         bundle,
@@ -266,16 +265,12 @@ def serve(
     os.environ[LIMIT_VARIABLE] = repr(min(decoded, decoded_limit()) / 2**30)
     limits = {"bytes": max_mb * 10**6, "pixels": pixels, "clients": max_clients}
     with (
-        listen(host, port, allow_host) as listener,
-        tempfile.TemporaryDirectory(
-            prefix="simmat-serve-", ignore_cleanup_errors=True
-        ) as home,
         suppress(KeyboardInterrupt),
         ended_by_sigterm(),
+        listen(host, port, allow_host) as listener,
+        client_folder() as home,
     ):
-        uploads = Uploads(
-            predictor, Path(home), max_pixels=pixels, max_bytes=keep_gb * 10**9
-        )
+        uploads = Uploads(predictor, home, max_pixels=pixels, max_bytes=keep_gb * 10**9)
         server, address = server_of(
             make_serve_app(ServedModel(predictor, bundle.name), uploads, limits),
             listener,

@@ -1,11 +1,11 @@
-"""Admit only requests with the token, from pages of this server, and of limited size."""
+"""Admit only requests with the token, from pages of this server, and of limited size and duration."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,7 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 MAX_BODY = 8 * 2**20
 """Most bytes of a json request."""
 BODY_TIMEOUT_S = 30
-"""Seconds in which the next part of a body must arrive, so that a stalled upload does not keep others waiting."""
+"""Seconds in which the next `BODY_PART` of a body must arrive; slow uploads keep others waiting."""
+BODY_PART = 2**18
+"""Bytes of a body, or all that is left of it."""
 POLICY = (
     "default-src 'self'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -39,6 +41,96 @@ class BodyTooLargeError(Exception):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"a request may have at most {limit} bytes")
+
+
+class Limits:
+    """Middleware that ends requests whose body is too large or too slow, and answers those of a server that stops.
+
+    Where an app reads the body, it raises `BodyTooLargeError`, or ClientDisconnect of a body that does not arrive.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, sizes: Mapping[str, int], largest: int = MAX_BODY
+    ) -> None:
+        """Limit the requests of an app.
+
+        Args:
+            sizes: most bytes of a body, by its type.
+            largest: most bytes of other bodies.
+        """
+        self._app, self._sizes, self._largest = app, sizes, largest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request to the app."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        body = _Body(receive, self._sizes.get(_kind(headers), self._largest))
+        if not _all_within(headers.getlist("content-length"), body.limit):
+            too_large = error_document("size", str(BodyTooLargeError(body.limit)))
+            answer = JSONResponse(too_large, 413, {"connection": "close"})
+            await answer(scope, receive, send)
+            return
+        started = False
+
+        async def noted_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, body.receive, noted_send)
+        except asyncio.CancelledError:  # the server stops, and waits no longer
+            if not started:
+                stopped = error_document(
+                    "stopped", "the server was stopped before it had the answer"
+                )
+                answer = JSONResponse(stopped, 503, {"connection": "close"})
+                await answer(scope, receive, send)
+
+
+class _Body:
+    """The body of a request, as it arrives."""
+
+    def __init__(self, receive: Receive, limit: int) -> None:
+        self._receive, self.limit = receive, limit
+        self._received = 0
+        self._complete = False
+        self._part, self._left_s = 0, float(BODY_TIMEOUT_S)
+
+    async def receive(self) -> Message:
+        """Return the next message, or the end of the connection where the body takes too long.
+
+        Only the time counts in which the app waits for the client.
+        """
+        if self._complete:
+            return await self._receive()
+        clock = asyncio.get_running_loop().time
+        before = clock()
+        try:
+            async with asyncio.timeout(self._left_s):
+                message = await self._receive()
+        except TimeoutError:
+            message = {"type": "http.disconnect"}
+        content = message.get("body", b"")
+        self._complete = not message.get("more_body", False)
+        self._received += len(content)
+        if self._received > self.limit:
+            raise BodyTooLargeError(self.limit)
+        self._part += len(content)
+        self._left_s -= clock() - before
+        if self._part >= BODY_PART:
+            self._part, self._left_s = 0, float(BODY_TIMEOUT_S)
+        return message
+
+
+def _all_within(lengths: Iterable[str], limit: int) -> bool:
+    """Return whether each Content-Length is a number up to a limit."""
+    return all(
+        length.isascii() and length.isdigit() and int(length[:20]) <= limit
+        for length in lengths
+    )
 
 
 class Guard:
@@ -65,10 +157,10 @@ class Guard:
                 Host needs no port.
             upload: most bytes of a request with files; 0 refuses files.
         """
-        self._app, self._token = app, token
-        self._limits = {"application/json": MAX_BODY} | (
-            {"multipart/form-data": upload} if upload else {}
-        )
+        self._sizes = {"application/json": MAX_BODY}
+        if upload:
+            self._sizes["multipart/form-data"] = upload
+        self._app, self._token = Limits(app, sizes=self._sizes), token
         self._hosts = {with_port(host, port).lower() for host in hosts}
         # cookies of one host are shared by all its ports
         self.cookie = f"simmat_annotate_{port}"
@@ -81,47 +173,16 @@ class Guard:
         if scope["type"] != "http":  # there are no websockets
             await send({"type": "websocket.close", "code": 1008})
             return
-        received, complete, started, limit = (
-            0,
-            False,
-            False,
-            self._limits.get(_kind(Headers(scope=scope)), MAX_BODY),
-        )
-
-        async def limited_receive() -> Message:
-            nonlocal received, complete
-            try:
-                async with asyncio.timeout(None if complete else BODY_TIMEOUT_S):
-                    message = await receive()
-            except TimeoutError:
-                message = {"type": "http.disconnect"}
-            complete = complete or not message.get("more_body", False)
-            received += len(message.get("body", b""))
-            if received > limit:
-                raise BodyTooLargeError(limit)
-            return message
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
                 headers.setdefault("cache-control", "no-cache")
             await send(message)
 
-        try:
-            await (self._answer(scope) or self._app)(
-                scope, limited_receive, send_with_headers
-            )
-        except asyncio.CancelledError:  # the server stops, and waits no longer
-            if not started:
-                stopped = error_document(
-                    "stopped", "the server was stopped before it had the answer"
-                )
-                await JSONResponse(stopped, 503, {"connection": "close"})(
-                    scope, receive, send_with_headers
-                )
+        answer = self._answer(scope) or self._app
+        await answer(scope, receive, send_with_headers)
 
     def _answer(self, scope: Scope) -> Response | None:
         """Return the answer to a request that the app must not get; None if the app gets it."""
@@ -186,19 +247,12 @@ class Guard:
                 "method",
                 f"{scope['method'][:20]} is not allowed; use GET or POST",
             )
-        if scope["method"] == "POST":
-            if (limit := self._limits.get(_kind(headers))) is None:
-                return (
-                    415,
-                    "type",
-                    f"the body must have Content-Type: {' or '.join(self._limits)}",
-                )
-            lengths = headers.getlist("content-length")
-            if not all(
-                length.isascii() and length.isdigit() and int(length[:20]) <= limit
-                for length in lengths
-            ):
-                return 413, "size", str(BodyTooLargeError(limit))
+        if scope["method"] == "POST" and _kind(headers) not in self._sizes:
+            return (
+                415,
+                "type",
+                f"the body must have Content-Type: {' or '.join(self._sizes)}",
+            )
         return None
 
     def _is_own(self, origin: str) -> bool:

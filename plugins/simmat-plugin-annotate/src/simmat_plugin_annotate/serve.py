@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import html
+import os
 import secrets
 import socket
 import threading
@@ -11,6 +12,7 @@ import webbrowser
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -27,8 +29,10 @@ ALL_ADDRESSES = ("0.0.0.0", "::")
 FIRST_PORT = 8765
 MAX_CLIENTS = 256
 """Most connections at once."""
-FIRST_REQUEST_TIMEOUT_S = 30
-"""Seconds that a new connection may take to send its first request."""
+REQUEST_TIMEOUT_S = 30
+"""Seconds that a connection may take to send its first request, or the next one."""
+STOP_TIMEOUT_S = 20
+"""Seconds after a signal in which the server has ended, whatever it still computes."""
 
 
 def listen(host: str, port: int | None, allowed: Sequence[str] = ()) -> socket.socket:
@@ -76,11 +80,53 @@ class TimedProtocol(H11Protocol):
     def connection_made(self, transport: object) -> None:
         """Start the timeout for the first request."""
         super().connection_made(transport)  # type: ignore[arg-type]
-        self.loop.call_later(FIRST_REQUEST_TIMEOUT_S, self._close_idle)
+        self.loop.call_later(REQUEST_TIMEOUT_S, self._close_idle, self.cycle)
 
-    def _close_idle(self) -> None:
-        if self.cycle is None:
+    def on_response_complete(self) -> None:
+        """Start the timeout for the next request, also where a part of it has arrived."""
+        answered = self.cycle
+        super().on_response_complete()
+        self.loop.call_later(REQUEST_TIMEOUT_S, self._close_idle, answered)
+
+    def _close_idle(self, before: object) -> None:
+        if self.cycle is before:
             self.transport.close()
+
+
+class EndingServer(uvicorn.Server):
+    """Ends its process some time after a signal, even if a thread still computes."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop, and start the timeout."""
+        super().handle_exit(sig, frame)
+        end = threading.Timer(STOP_TIMEOUT_S, os._exit, [128 + sig])
+        end.daemon = True
+        end.start()
+
+
+def limited_server(app: ASGIApp, *, clients: int = MAX_CLIENTS) -> uvicorn.Server:
+    """Return the server of an app, with the limits of connections and times that all servers have.
+
+    Args:
+        app: with `security.Limits` around it.
+        clients: most connections at once; others are answered with 503.
+    """
+    config = uvicorn.Config(
+        app,
+        http=TimedProtocol,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        ws="none",
+        lifespan="on",
+        h11_max_incomplete_event_size=16 * 1024,
+        limit_concurrency=clients,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=3,
+    )
+    return EndingServer(config)
 
 
 def server_of(
@@ -107,28 +153,10 @@ def server_of(
     # by a proxy with TLS, which passes Host on
     proxied = [with_port(name, 443) for name in allowed]
     first = next(iter([*own, *allowed, LOCAL[0]]))
-    config = uvicorn.Config(
-        Guard(
-            app,
-            token=token,
-            port=port,
-            hosts=[*LOCAL, *own, *allowed, *proxied],
-            upload=upload,
-        ),
-        http=TimedProtocol,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        ws="none",
-        lifespan="on",
-        h11_max_incomplete_event_size=16 * 1024,
-        limit_concurrency=clients,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=3,
-    )
-    return uvicorn.Server(config), f"http://{with_port(first, port)}/?token={token}"
+    hosts = [*LOCAL, *own, *allowed, *proxied]
+    guard = Guard(app, token=token, port=port, hosts=hosts, upload=upload)
+    server = limited_server(guard, clients=clients)
+    return server, f"http://{with_port(first, port)}/?token={token}"
 
 
 def serve(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -499,4 +500,10 @@ def error_handlers(
         problems = [line.strip().removeprefix("- ") for line in more]
         return Json(error_document(code, message, problems), status_code=status)
 
-    return dict.fromkeys(_ERRORS, answer)
+    async def no_room(request: Request, error: OSError) -> Response:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise error
+        message = "the disk of the server is full; make room on it, or ask later"
+        return Json(error_document("output", message), status_code=507)
+
+    return {**dict.fromkeys(_ERRORS, answer), OSError: no_room}

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
+import stat
+import sys
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 from simmat.errors import DataError, OutputError
 from simmat.io.files import output_errors
@@ -28,6 +33,46 @@ _NAME = 100
 
 ARRAY = "array"
 """Takes the place of the sensor's sources for planes in the units of its channels."""
+
+
+_FOLDER, _LOCK = "simmat-serve-", ".lock"
+
+
+@contextmanager
+def client_folder() -> Iterator[Path]:
+    """Yield an empty temporary folder, which is removed afterwards; remove those that killed servers left.
+
+    Raises:
+        OutputError: there is no room for it.
+    """
+    try:
+        temporary = Path(tempfile.gettempdir())
+        _remove_left(temporary)
+        folder = tempfile.TemporaryDirectory(prefix=_FOLDER, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise OutputError(
+            f"the images of clients need a temporary folder: {error.strerror}; set TMPDIR to one with room"
+        ) from error
+    with folder as name, FileLock(Path(name) / _LOCK):
+        home = Path(name) / "images"
+        home.mkdir()
+        yield home
+
+
+def _remove_left(temporary: Path) -> None:
+    """Remove this user's folders of clients' images whose server has ended: nothing holds their lock."""
+    for folder in temporary.glob(f"{_FOLDER}*"):
+        lock = FileLock(folder / _LOCK)
+        with suppress(OSError, Timeout):
+            found = folder.lstat()
+            if not stat.S_ISDIR(found.st_mode):
+                continue
+            if sys.platform != "win32" and found.st_uid != os.getuid():
+                continue
+            if not (folder / _LOCK).exists():  # it is being made
+                continue
+            with lock.acquire(timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 class _ArrayFile(ModalityAdapter):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import threading
 import xml.etree.ElementTree as ElementTree
 from collections import OrderedDict
@@ -69,6 +70,14 @@ class _Predict(_Table):
     tasks: FromLists[tuple[_Task, ...]]
     label_config: str
     params: _Params | None = None
+
+
+_MAX_CONFIG = 2**20
+"""Most characters of a labelling configuration."""
+_MAX_TAG_DEPTH = 50
+"""Most tags around a tag of it."""
+_MAX_PERCENT = 1e6
+"""Most of a place or side of a prompt; labels may lie beside the image."""
 
 
 class UnknownSampleError(DataError):
@@ -256,20 +265,50 @@ class Backend:
         return image
 
 
+class _ShallowTree(ElementTree.TreeBuilder):
+    """Builds XML whose tags are not nested deeper than a person nests them: reading them takes time for each level."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._depth = 0
+
+    def start(
+        self, tag: str, attributes: dict[Any, Any], /
+    ) -> ElementTree.Element[str]:
+        """Open a tag."""
+        self._depth += 1
+        if self._depth > _MAX_TAG_DEPTH:
+            raise ConfigError(
+                f"the labelling configuration nests more than {_MAX_TAG_DEPTH} tags; leave some out"
+            )
+        return super().start(tag, attributes)
+
+    def end(self, tag: str, /) -> ElementTree.Element[str]:
+        """Close a tag."""
+        self._depth -= 1
+        return super().end(tag)
+
+
 def tags_of(config: str) -> tuple[Tags, list[str]]:
     """Return the tags of a labelling configuration that hold masks, the first ones, and their labels.
 
     Raises:
-        ConfigError: it has none, or is not XML.
+        ConfigError: it has none, is not XML, or too large.
     """
+    if len(config) > _MAX_CONFIG:
+        raise ConfigError(
+            f"the labelling configuration has {len(config)} characters, at most {_MAX_CONFIG} are taken; shorten it"
+        )
     try:
         # entities can expand without limit
         if "<!DOCTYPE" in config or "<!ENTITY" in config:
             raise ConfigError(
                 "the labelling configuration declares entities; write their text"
             )
-        view = ElementTree.fromstring(config)
-    except ElementTree.ParseError as error:
+        parser = ElementTree.XMLParser(target=_ShallowTree())
+        view = ElementTree.fromstring(config, parser)
+    # a character that is none
+    except (ElementTree.ParseError, UnicodeError) as error:
         raise ConfigError(f"the labelling configuration is not XML: {error}") from None
     kinds = {"BrushLabels": BRUSH, "PolygonLabels": POLYGON}
     for tag in view.iter():
@@ -290,7 +329,7 @@ def prompt_of(prompts: Sequence[Region], size_hw: tuple[int, int]) -> Prompt:
     """Return key points and the last rectangle of Label Studio, in percent of an image, as a prompt in its pixels.
 
     Raises:
-        ConfigError: a value is missing or not a number.
+        ConfigError: a value is missing, not a number, or too large.
     """
     height, width = size_hw
     points, marks, box = [], [], None
@@ -302,13 +341,8 @@ def prompt_of(prompts: Sequence[Region], size_hw: tuple[int, int]) -> Prompt:
         }.get(kind)
         if names is None:
             continue
-        try:
-            x, y, *sides = (float(one.value[name]) / 100 for name in names)
-            degrees = float(one.value.get("rotation", 0))
-        except (KeyError, TypeError, ValueError):
-            raise ConfigError(
-                f"a {kind} needs the numbers {', '.join(names)}, got {one.value!r}"
-            ) from None
+        x, y, *sides = (_number_of(one, name) / 100 for name in names)
+        degrees = _number_of(one, "rotation", 0)
         x, y = x * width, y * height
         if sides:  # the box around it, as it may be turned about its first corner
             corners = turned_box(
@@ -325,3 +359,18 @@ def prompt_of(prompts: Sequence[Region], size_hw: tuple[int, int]) -> Prompt:
         np.asarray(marks, np.int64),
         None if box is None else box.astype(np.float32),
     )
+
+
+def _number_of(prompt: Region, name: str, missing: float | None = None) -> float:
+    """Return a number of a prompt; raise ConfigError if it is none, or not one that a person can draw."""
+    value = prompt.value.get(name, missing)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not abs(number) <= _MAX_PERCENT:  # also of nan
+        kind = prompt.type.removesuffix("labels")
+        raise ConfigError(
+            f"{name} of a {kind} must be a number up to {_MAX_PERCENT:.0f}, got {str(value)[:50]!r}"
+        )
+    return number

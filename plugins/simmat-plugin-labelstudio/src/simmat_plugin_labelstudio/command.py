@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
+from simmat.cli import ended_by_sigterm
 from simmat.cli.options import PATH, config_options, foundation_options, load_registry
 from simmat.errors import ConfigError
 from simmat.terminal import echo
-
-LOCAL = ("localhost", "127.0.0.1")
 
 
 @click.command("labelstudio", short_help="Serve a model to Label Studio.")
@@ -55,7 +55,7 @@ LOCAL = ("localhost", "127.0.0.1")
 @click.option(
     "--label-studio",
     multiple=True,
-    default=tuple(f"http://{name}:8080" for name in LOCAL),
+    default=("http://localhost:8080", "http://127.0.0.1:8080"),
     show_default=True,
     metavar="URL",
     help="Address of Label Studio in the browser; only its pages may read the images.  [repeatable]",
@@ -81,8 +81,8 @@ def command(
     BUNDLE may be the address that `simmat serve` prints on another machine; its token can be in the environment
     variable SIMMAT_SERVE_TOKEN. Without BUNDLE, --foundation NAME --modality NAME uses the untuned foundation model.
     """
-    import uvicorn
     from simmat_plugin_annotate.remote import RemotePredictor
+    from simmat_plugin_annotate.serve import LOCAL, limited_server, listen
 
     from simmat.api import load
     from simmat.data.dataset import open_images
@@ -91,11 +91,8 @@ def command(
     from simmat_plugin_labelstudio.backend import Backend
     from simmat_plugin_labelstudio.server import make_app
 
-    hosts = [*allow_host, *(LOCAL if host in LOCAL else [host])]
-    if host in ("0.0.0.0", "::") and not allow_host:
-        raise ConfigError(
-            f"--host {host} listens on every address; say by which NAME it is reached: --allow-host NAME"
-        )
+    own = ["localhost", "127.0.0.1"] if host in LOCAL else [host]
+    hosts = [*allow_host, *own]
     given = {name: value for name, value in model.items() if value is not None}
     name = str(model["foundation"]) if bundle is None else bundle.resolve().name
     predictor: Predictor | RemotePredictor
@@ -117,20 +114,13 @@ def command(
     images = open_images(data, predictor.adapter)
     address = f"http://{hosts[0]}:{port}"
     backend = Backend(predictor, name, images, address, semantic=semantic)
-    echo(
-        f"{len(backend.samples)} images of {data}, model {backend.version}; see {address} (Ctrl-C ends)"
-    )
     app = make_app(backend, hosts, [url.rstrip("/") for url in label_studio])
-    try:
-        uvicorn.run(
-            app,
-            host=host,
-            port=port,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
+    with (
+        listen(host, port, allow_host) as listener,
+        suppress(KeyboardInterrupt),
+        ended_by_sigterm(),
+    ):
+        echo(
+            f"{len(backend.samples)} images of {data}, model {backend.version}; see {address} (Ctrl-C ends)"
         )
-    except SystemExit as error:  # uvicorn has printed the cause
-        raise ConfigError(
-            f"cannot listen on {host}:{port}; choose another --port, or check --host"
-        ) from error
+        limited_server(app).run(sockets=[listener])

@@ -6,20 +6,32 @@ import html
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from anyio import CapacityLimiter, to_thread
+from simmat_plugin_annotate.security import BodyTooLargeError, Limits
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from simmat.errors import ConfigError, SimMATError
+from simmat.errors import ConfigError, OutputError, SimMATError
 from simmat.io.files import parse_json
 from simmat.terminal import echo
 from simmat_plugin_labelstudio.backend import Backend, UnknownSampleError
 
+MAX_BODY = 32 * 2**20
+"""Most bytes of a request: a task is sent with all its labels, brushes as lists of numbers."""
+_ANSWERS = 4
+"""Requests that are answered, or pictures that are drawn, at once; others wait."""
+_STATUS: dict[type[Exception], int] = {
+    UnknownSampleError: 404,
+    ClientDisconnect: 408,
+    BodyTooLargeError: 413,
+    OutputError: 507,
+    SimMATError: 400,
+}
 PAGE = """<!doctype html><title>SimMAT for Label Studio</title>
 <h1>SimMAT for Label Studio</h1>
 <p>Model {version}, {count} images. In a project of Label Studio:
@@ -38,6 +50,7 @@ def make_app(
         hosts: names by which it is reached; others are refused, so that no web page reaches it by a name of its own.
         origins: addresses whose pages may read the images.
     """
+    answering = CapacityLimiter(_ANSWERS)
 
     def json(answer: Callable[[Any], Any]) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
@@ -48,11 +61,18 @@ def make_app(
                 raise ConfigError(
                     "the body must be json, with Content-Type: application/json"
                 )
-            try:
-                body = parse_json(await request.body())
-            except ValueError as error:
-                raise ConfigError(f"the body is not valid json: {error}") from None
-            return JSONResponse(await run_in_threadpool(answer, body))
+            content = await request.body()
+
+            def read_and_answer() -> Any:
+                try:
+                    body = parse_json(content)
+                except ValueError as error:
+                    raise ConfigError(f"the body is not valid json: {error}") from None
+                return answer(body)
+
+            return JSONResponse(
+                await to_thread.run_sync(read_and_answer, limiter=answering)
+            )
 
         return endpoint
 
@@ -68,17 +88,16 @@ def make_app(
             )
         )
 
-    def picture(request: Request) -> Response:
-        return Response(
-            backend.picture(request.path_params["sample"]), media_type="image/png"
-        )
+    async def picture(request: Request) -> Response:
+        sample = request.path_params["sample"]
+        content = await to_thread.run_sync(backend.picture, sample, limiter=answering)
+        return Response(content, media_type="image/png")
 
     def failed(request: Request, error: Exception) -> Response:
-        echo(f"warning: {error}", err=True)  # Label Studio shows the status alone
-        return JSONResponse(
-            {"detail": str(error)},
-            404 if isinstance(error, UnknownSampleError) else 400,
-        )
+        kind = next(kind for kind in type(error).__mro__ if kind in _STATUS)
+        message = str(error) or "the body of the request did not arrive"
+        echo(f"warning: {message}", err=True)  # Label Studio shows the status alone
+        return JSONResponse({"detail": message}, _STATUS[kind])
 
     return Starlette(
         routes=[
@@ -99,8 +118,9 @@ def make_app(
             Route("/images/{sample:path}.png", picture),
         ],
         middleware=[
+            Middleware(Limits, sizes={}, largest=MAX_BODY),
             Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)),
             Middleware(CORSMiddleware, allow_origins=list(origins)),
         ],
-        exception_handlers={SimMATError: failed},
+        exception_handlers=dict.fromkeys(_STATUS, failed),
     )
