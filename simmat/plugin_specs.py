@@ -19,6 +19,15 @@ API_VERSION = 4
 """Version of the plugin interface; a change that breaks plugins increases it."""
 
 
+RECOMMENDED_SETTINGS = (
+    "batch_size",
+    "box_fraction",
+    "correction_clicks",
+    "precision",
+    "prompts_per_image",
+)
+"""Settings of a training that a foundation model may recommend, besides those that its spec has fields for."""
+
 Output = Literal["image", "features", "image+features"]
 
 
@@ -247,7 +256,7 @@ class FoundationSpec:
         description: one line for `simmat foundations list`.
         build: "package.module:function"; called as `function(spec, image_size=, weights=, seed=)`,
             see `build_foundation`.
-        image_size: native square input size S in pixels.
+        image_size: square input size S in pixels, if the user gives none.
         size_multiple: S must be a multiple of this.
         pixel_mean: mean of R, G, B on the 0..255 scale.
         pixel_std: standard deviation of R, G, B on the same scale.
@@ -262,6 +271,8 @@ class FoundationSpec:
             pretrained weights if the user gives none.
         mat: the transfer layer, with `mat_options`, if the user names none.
         tune: the tuner, if the user names none.
+        training: further settings of `simmat train` that suit the model, name -> value; used where the user sets none,
+            see `RECOMMENDED_SETTINGS`.
         parameters: number of weights; 0 if unknown.
         zero_shot_rgb: mean IoU of one click on the val split of `rgb-regions`, docs/real-sensors.md, untuned at
             `image_size`; None if it was not measured.
@@ -284,6 +295,7 @@ class FoundationSpec:
     mat: str = "mat-residual"
     mat_options: Mapping[str, Any] = field(default_factory=dict)
     tune: str = "lora"
+    training: Mapping[str, Any] = field(default_factory=dict)
     parameters: int = 0
     zero_shot_rgb: float | None = None
     api_version: int = API_VERSION

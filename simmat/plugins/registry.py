@@ -39,6 +39,7 @@ from simmat.io import frames
 from simmat.io.frames import StackFormat
 from simmat.plugin_specs import (
     API_VERSION,
+    RECOMMENDED_SETTINGS,
     FoundationFamily,
     FoundationSpec,
     FunctionSpec,
@@ -643,6 +644,13 @@ def _item_problem(kind: Kind, item: Any) -> str:
         return f"{kind} {name!r} has no description; give it one line of text"
     if isinstance(item, ModalityAdapter):
         return _modality_problem(item)
+    if isinstance(item, FoundationSpec):
+        unknown = sorted(set(item.training) - set(RECOMMENDED_SETTINGS))
+        if unknown:
+            return (
+                f"foundation model {name!r} recommends {', '.join(unknown)}; it may recommend "
+                f"{', '.join(RECOMMENDED_SETTINGS)}"
+            )
     return ""
 
 

@@ -247,6 +247,55 @@ def _find_loss(
 # The network
 
 
+def with_recommended(
+    config: TrainConfig, registry: Registry, *, fetch: bool = True
+) -> TrainConfig:
+    """Fill in what the foundation model of a training recommends where the user has set nothing.
+
+    Raises:
+        ConfigError: a name is unknown, or a recommended setting contradicts one of the user's.
+    """
+    _, foundation, _ = choose_network(config, registry, fetch=fetch)
+    missing = {}
+    for name, value in foundation.training.items():
+        if name not in config.model_fields_set:
+            missing[name] = value
+    if not missing:
+        return config
+    given = config.model_dump(exclude_unset=True)
+    where = f"settings, with those that suit {foundation.name!r}"
+    return TrainConfig.model_validate({**given, **missing}, context=where)
+
+
+def _settings_note(config: TrainConfig, size: int, parts: Parts) -> str:
+    """Say which settings are those that suit the foundation model, and which the user has replaced."""
+    foundation = parts.foundation
+    if not foundation.training:
+        return ""
+    recommended = {
+        "image_size": (size, foundation.image_size),
+        "tune": (parts.tuner.name, foundation.tune),
+    }
+    for name, value in foundation.training.items():
+        recommended[name] = (getattr(config, name), value)
+    suits = []
+    replaced = []
+    for name, (value, own) in recommended.items():
+        if value == own:
+            suits.append(f"{name} = {value}")
+        else:
+            replaced.append(f"{name} = {value} (suits it: {own})")
+    rate = f"lr = {config.lr or parts.learning_rate:g}"
+    if config.lr is None:
+        suits.append(rate)
+    elif config.lr != parts.learning_rate:
+        replaced.append(f"{rate} (suits it: {parts.learning_rate:g})")
+    note = f"Settings that suit {foundation.name!r}: {', '.join(suits) or 'none'}."
+    if replaced:
+        note += f" Set otherwise: {', '.join(replaced)}."
+    return note
+
+
 def choose_network(
     config: TrainConfig,
     registry: Registry,
@@ -523,7 +572,11 @@ def _notes(
     parts: Parts,
 ) -> list[str]:
     """Return what a user should know before the first step, besides what `simmat data check` finds."""
-    notes = [index.dataset.split_note, index.dataset.skipped_note]
+    notes = [
+        index.dataset.split_note,
+        index.dataset.skipped_note,
+        _settings_note(config, size, parts),
+    ]
     count = len(train)
     every = len(index.training_samples())
     if count != every:

@@ -43,7 +43,12 @@ from simmat.plugins.registry import Registry
 from simmat.sensors.normalize import describe
 from simmat.threads import START_METHOD, memory_limit, usable_cpus
 from simmat.training.fit import Learner, fit, frozen
-from simmat.training.plan import TrainingPlan, check_out_outside_data, plan_run
+from simmat.training.plan import (
+    TrainingPlan,
+    check_out_outside_data,
+    plan_run,
+    with_recommended,
+)
 from simmat.training.run_folder import (
     STATES,
     RunFolder,
@@ -217,6 +222,8 @@ def _learner(
 ) -> Learner:
     """Plan the run of a sensor and build what trains in it, once its settings and its folder are checked."""
     check_tracker(config.track)
+    if not resume:
+        config = with_recommended(config, registry)
     accelerator = make_accelerator(config)
     if callback is None or not accelerator.is_main_process:
         callback = Callback()

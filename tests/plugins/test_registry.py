@@ -222,6 +222,25 @@ TUNER = """
     """
 
 
+MODEL = """
+    from simmat.plugin_specs import FoundationSpec
+    from simmat.plugins.hooks import hookimpl
+
+    @hookimpl
+    def simmat_foundation_models():
+        return [FoundationSpec('bad', 'a model', 'm:f', 64, 16, (0.0,) * 3, (1.0,) * 3, training={'out': '/tmp'})]
+    """
+
+
+def test_a_model_recommends_settings_of_training_alone(install: Install) -> None:
+    """One that named a folder, or misspelt a setting, would be found in the middle of somebody's work."""
+    registry = load(install("simmat-plugin-bad", MODEL))
+    assert re.search(
+        r"'bad' recommends out; .*batch_size",
+        report(registry, "simmat_plugin_bad").error,
+    )
+
+
 @pytest.mark.parametrize(
     ("version", "cure"), [("99", "upgrade simmat"), ("0", "upgrade the plugin")]
 )

@@ -168,7 +168,8 @@ MOBILESAM = FoundationSpec(
     name="mobilesam",
     description="MobileSAM's network (10 M parameters), distilled from SAM; weights included",
     build="simmat_plugin_sam.mobilesam:build_mobilesam",
-    image_size=1024,
+    # this and the lines up to `training` are chosen on validation, benchmarks/mobilesam.toml
+    image_size=768,
     size_multiple=32,
     pixel_mean=PIXEL_MEAN,
     pixel_std=PIXEL_STD,
@@ -188,6 +189,9 @@ MOBILESAM = FoundationSpec(
         "heads": (2, 4, 5, 10),
         "windows": (7, 7, 14, 7),
     },
+    learning_rates={"full": 1e-4, "lora": 2e-3, "frozen": 1e-3},
+    tune="full",
+    training={"batch_size": 1, "prompts_per_image": 16, "precision": "bf16"},
     parameters=9_803_524,
     zero_shot_rgb=0.467,
 )
