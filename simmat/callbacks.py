@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +91,7 @@ class Callback:
             step: 0 before the first one.
             summary: that of the scores; with a dense head, it also has "everything" and "semantic", and the "score"
                 that `best` compares.
-            best: it is the best so far, and its bundle is written.
+            best: its bundle is written: it is the best so far, or the run keeps the last state.
             scores: of each object.
         """
 
@@ -96,7 +99,7 @@ class Callback:
         """The run was asked to stop, and its state is saved."""
 
     def finished(self, bundle: Path) -> None:
-        """All steps are done, and this is the best bundle, as `load` takes it."""
+        """All steps are done, and this is the bundle of the run, as `load` takes it."""
 
 
 class Callbacks(Callback):
@@ -165,6 +168,69 @@ def warned_of_plugin(package: str) -> Iterator[None]:
         tqdm.write(escape(line), file=sys.stderr)
 
 
+_TIMED_STEPS = 5
+"""Steps that are timed before it is said how long the others take."""
+_MIN_SAID_S = 60
+"""Shorter rests of a run are not said; its progress bar shows them."""
+
+
+class TimeLeft:
+    """How long the rest of a run takes, from what its first steps and its first validation took."""
+
+    def __init__(self, run: RunInfo, clock: Callable[[], float] = monotonic) -> None:
+        """Begin to measure; the first step, or the validation before it, is about to begin."""
+        self._run = run
+        self._clock = clock
+        self._since = clock()
+        self._steps_s: list[float] = []
+        self._validated_s: list[float] = []  # a step and the validation before it
+
+    def stepped(self, step: int) -> str:
+        """Note that a step is done; return how long the rest takes where that is known now, else ""."""
+        now = self._clock()
+        seconds = now - self._since
+        self._since = now
+        is_first = step == self._run.first_step + 1
+        if is_first and self._run.best_step is not None:
+            return ""  # a resumed run starts its loading processes here
+        if is_first or (step - 1) % self._run.val_every == 0:
+            self._validated_s.append(seconds)
+        else:
+            self._steps_s.append(seconds)
+        if step != self._run.first_step + _TIMED_STEPS:
+            return ""
+        return self._sentence(step)
+
+    def _sentence(self, step: int) -> str:
+        run = self._run
+        steps = run.steps - step
+        validations = math.ceil(run.steps / run.val_every) - step // run.val_every
+        validations_left = f"{validations} validation{'s' * (validations != 1)}"
+        # where each step is followed by a validation, they are counted together
+        step_s = median(self._steps_s or self._validated_s)
+        left_s = steps * step_s
+        text = f"{steps} steps of {step_s:.2g} s"
+        if self._validated_s:
+            validation_s = max(median(self._validated_s) - step_s, 0)
+            left_s += validations * validation_s
+            text += f" and {validations_left} of {validation_s:.2g} s"
+        else:
+            text += f", besides {validations_left}"
+        if left_s < _MIN_SAID_S:
+            return ""
+        return f"about {_minutes(left_s)} left: {text}"
+
+
+def _minutes(seconds: float) -> str:
+    """Return a duration in words, rounded up: "12 minutes", "1 h 5 min"."""
+    minutes = math.ceil(seconds / 60)
+    if minutes == 1:
+        return "1 minute"
+    if minutes < 60:
+        return f"{minutes} minutes"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
 class ConsoleCallback(Callback):
     """Show a run on stderr: what it trains, then a progress bar with loss, mIoU, speed and remaining time.
 
@@ -173,8 +239,8 @@ class ConsoleCallback(Callback):
 
     Attributes:
         run: what is known of the run; None until it starts, and in processes other than the main one.
-        best: the validation mIoU of the best bundle so far.
-        bundle: the path of the best bundle, when all steps are done.
+        best: the validation mIoU of the bundle so far.
+        bundle: the path of the bundle, when all steps are done.
     """
 
     def __init__(self, name: str = "train") -> None:
@@ -184,6 +250,10 @@ class ConsoleCallback(Callback):
         self.bundle: Path | None = None
         self.best = float("nan")
         self.best_step = -1
+        self._last: Mapping[str, Any] | None = (
+            None  # the summary of the last validation
+        )
+        self._time_left: TimeLeft | None = None
         self._bar: tqdm[Any] | None = None
         self._phase: tqdm[Any] | None = None
         self._shown: dict[str, str] = {}
@@ -239,7 +309,7 @@ class ConsoleCallback(Callback):
         if run.first_step:
             lines.append(f"resuming after step {run.first_step} of {run.steps}")
         for line in lines:
-            tqdm.write(escape(self._of_sensor + line), file=sys.stderr)
+            self._write(line)
         self._bar = tqdm(
             total=run.steps,
             initial=run.first_step,
@@ -249,6 +319,7 @@ class ConsoleCallback(Callback):
             mininterval=0.5,
             dynamic_ncols=True,
         )
+        self._time_left = TimeLeft(run)
 
     def stepped(self, step: int, losses: dict[str, float]) -> None:
         """Advance the bar and show the loss."""
@@ -256,12 +327,20 @@ class ConsoleCallback(Callback):
             self._shown["loss"] = f"{losses['loss']:.3f}"
             self._bar.set_postfix(self._shown, refresh=False)
             self._bar.update(1)
+        if self._time_left is not None:
+            self._write(self._time_left.stepped(step))
+
+    def _write(self, text: str) -> None:
+        """Print a line of the run above the bar; "" prints nothing."""
+        if text:
+            tqdm.write(escape(self._of_sensor + text), file=sys.stderr)
 
     def validated(
         self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores
     ) -> None:
         """Show the validation score next to the loss, and remember the best."""
         self._end_phase()
+        self._last = summary
         if best:
             self.best = summary["miou_object"]
             self.best_step = step
@@ -280,14 +359,29 @@ class ConsoleCallback(Callback):
             self._bar.set_postfix(self._shown)
 
     def finished(self, bundle: Path) -> None:
-        """Remember where the best bundle is, and warn if it is the model before training."""
+        """Remember where the bundle is, and warn if it is the model before training."""
         self.bundle = bundle
-        if self.best_step == 0:
-            text = (
-                f"{self._of_sensor}Warning: no step had a better validation score than the model before training "
-                "(step 0); train longer (--steps) or with another learning rate (--lr)"
+        if self.best_step != 0 or self.run is None:
+            return
+        if self.run.config.init is None:
+            self._write(
+                "Warning: no step had a better validation score than the model before training (step 0); train longer "
+                "(--steps) or with another learning rate (--lr)"
             )
-            tqdm.write(escape(text), file=sys.stderr)
+            return
+        scored = ""
+        if self._last is not None:
+            scored = (
+                f" with {self.best:.3f}; the last state has {self._last['miou_object']:.3f}, over "
+                f"{self._last['objects']} objects in {self._last['images']} images"
+            )
+        self._write(
+            "Warning: no step had a better validation score than the bundle of --init, so the result is that bundle "
+            f"(step 0{scored}). The last state may still be better: over few objects a small difference is chance, and "
+            "labels that were made from the bundle's own predictions agree with it. Compare both on images that a "
+            "person has labelled; --keep last takes the last state. Else train longer (--steps) or with another "
+            "learning rate (--lr)"
+        )
 
     def _end_phase(self) -> None:
         if self._phase is not None:

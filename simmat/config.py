@@ -383,6 +383,10 @@ class TrainConfig(StrictModel):
         ge=1,
         description="Validate on this many images, drawn by the seed; by default all, or fewer if validation is slow.",
     )
+    keep: Literal["best", "last"] | None = Field(
+        None,
+        description="State that becomes the bundle: by default the best by validation, or the last one.",
+    )
     pictures: bool = Field(
         True,
         description="Write report.html, a page that shows the run, if a plugin makes it.",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 import simmat
-from simmat.callbacks import Callback, Callbacks
+from simmat.callbacks import Callback, Callbacks, TimeLeft
 from simmat.config import TrainConfig
 from simmat.plugins.registry import CallbackHook, Registry
 from simmat.training.fit import callbacks_of_plugins
@@ -87,3 +88,38 @@ def test_a_callback_of_another_kind_is_refused_before_the_training() -> None:
 
     with pytest.raises(TypeError, match=r"simmat\.Callback.*Other"):
         simmat.train(modality="gray", data="nowhere", out="run", callbacks=[Other()])  # type: ignore[list-item]
+
+
+def time_left(
+    durations_s: list[float], *, first_step: int = 0, best_step: int | None = None
+) -> list[str]:
+    """What is said after steps that take so long, of a run of 105 steps with a validation after every 10."""
+    run: Any = SimpleNamespace(
+        steps=105, val_every=10, first_step=first_step, best_step=best_step
+    )
+    now = 0.0
+    left = TimeLeft(run, lambda: now)
+    said = []
+    for number, seconds in enumerate(durations_s, start=1):
+        now += seconds
+        said.append(left.stepped(first_step + number))
+    return said
+
+
+def test_the_rest_of_a_run_is_told_from_its_own_steps_and_validation() -> None:
+    """It is said once, after five steps: before them comes the validation of 20 s."""
+    said = time_left([26, 6, 6, 6, 6, 6, 6])
+    # 100 steps of 6 s, and 11 validations of 20 s
+    line = "about 14 minutes left: 100 steps of 6 s and 11 validations of 20 s"
+    assert said == ["", "", "", "", line, "", ""]
+
+
+def test_a_resumed_run_does_not_take_its_start_for_a_validation() -> None:
+    """Its first step waits for the processes that load data, and no validation was timed."""
+    said = time_left([30, 60, 60, 60, 60], first_step=21, best_step=20)
+    assert said[-1] == "about 1 h 19 min left: 79 steps of 60 s, besides 9 validations"
+
+
+def test_of_a_short_run_nothing_is_said() -> None:
+    """The progress bar shows it."""
+    assert time_left([0.2] * 8) == [""] * 8

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 def command(config: Path | None, resume: Path | None, **given: Any) -> None:
     """Train a transfer layer and tune a foundation model on a folder of sensor images.
 
-    The run folder gets the bundle with the best validation score (bundle.safetensors), the last state
-    (last.safetensors), all settings (config.toml), the log (metrics.jsonl) and, if a plugin makes it, a page
-    (report.html).
+    The run folder gets the bundle with the best validation score, or with --keep last that of the last step
+    (bundle.safetensors), the state to resume from (last.safetensors), all settings (config.toml), the log
+    (metrics.jsonl) and, if a plugin makes it, a page (report.html).
     """
     overrides = {name: value for name, value in given.items() if value is not None}
     configs = {}
@@ -74,8 +74,11 @@ def _say_result(console: ConsoleCallback) -> None:
     bundle = console.bundle
     if run is None or bundle is None:  # of a process other than the main one
         return
+    kept = "best bundle"
+    if run.config.keep == "last":
+        kept = "bundle of the last state"
     echo(
-        f"best bundle: {bundle} (validation mIoU {console.best:.4f} at step {console.best_step})"
+        f"{kept}: {bundle} (validation mIoU {console.best:.4f} at step {console.best_step})"
     )
     page = run.config.out / "report.html"
     if page.exists():

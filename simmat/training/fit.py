@@ -109,7 +109,7 @@ def frozen(model: SimMAT, config: TrainConfig) -> AbstractContextManager[None]:
 
 
 def fit(learners: Sequence[Learner], registry: Registry) -> None:
-    """Train to the last step, and keep the bundle with the best score.
+    """Train to the last step, and keep the bundle with the best score, or with `keep = "last"` the last one.
 
     Args:
         learners: one for each sensor, of as many steps each; those after the first share its foundation model.
@@ -287,7 +287,7 @@ def _diverged(learner: Learner, what: str, step: int) -> Diverged:
 
 
 def validate_all(learners: Sequence[Learner], registry: Registry) -> None:
-    """Score all networks, and write their bundle if it is the best so far; the score of several is their mean."""
+    """Score all networks, and write their bundle if it is to be kept; the score of several is their mean."""
     first = learners[0]
     found = [_validate(learner, registry) for learner in learners]
     summaries = [scores.summary() for scores in found]
@@ -361,7 +361,10 @@ def _share_buffers(model: torch.nn.Module, accelerator: Accelerator) -> None:
 def _record(
     learner: Learner, scores: Scores, summary: dict[str, Any], joint: float | None
 ) -> bool:
-    """Log a validation; return whether it is the best so far, by its own score or the joint one of several sensors."""
+    """Log a validation; return whether its state is to be kept.
+
+    That is the best so far, by its own score or the joint one of several sensors, or with `keep = "last"` any.
+    """
     score = joint
     if score is None:
         score = selection_score(summary)
@@ -369,7 +372,8 @@ def _record(
         summary["score"] = score
     logged = {name: value for name, value in summary.items() if name != "iou_by_class"}
     learner.log({"kind": "val", "step": learner.done, **logged})
-    if learner.best is not None and score <= learner.best.chosen_by:
+    chooses = learner.plan.config.keep != "last"
+    if chooses and learner.best is not None and score <= learner.best.chosen_by:
         return False
     learner.best = Best(
         miou=summary["miou_object"], step=learner.done, score=summary.get("score")

@@ -64,7 +64,7 @@ class RunFolder:
         states: the folder of the states of several sensors; None of one.
         state: the last state, to resume from.
         contents: digests of the data set's files, to name those that changed.
-        bundle_file: the best bundle by validation, which holds all sensors of a training on several.
+        bundle_file: the best bundle by validation, or the last one, which holds all sensors of a training on several.
         bundle: the path by which the bundle of this run's sensor is loaded.
         report: what the page shows beside settings, log and bundle.
         page: the page that shows the run.
@@ -176,7 +176,7 @@ def _is_leftover(path: Path, data: Path) -> bool:
 
 
 class Best(StrictModel):
-    """The best validation so far.
+    """The validation of the bundle: the best so far, or with `keep = "last"` the last one.
 
     Attributes:
         miou: mean IoU over objects of one click.
@@ -201,7 +201,7 @@ class RunNotes(StrictModel):
 
     Attributes:
         step: optimiser steps done.
-        best: the best validation; None before the first.
+        best: the validation of the bundle; None before the first.
         scaler: loss scale of fp16; None in other precisions.
     """
 

@@ -33,7 +33,7 @@ def test_a_bundle_of_step_0_is_warned_of(
     ) -> Path:
         (callback,) = callbacks.values()
         plan: Any = SimpleNamespace(
-            config=SimpleNamespace(out=tmp_path / "run"),
+            config=SimpleNamespace(out=tmp_path / "run", init=None, keep=None),
             data=tmp_path,
             splits=frozenset(),
         )

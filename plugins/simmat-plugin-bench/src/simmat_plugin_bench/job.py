@@ -208,18 +208,20 @@ def _train(
         raise DataError(
             f"{run.metrics} is damaged: it has no validation; remove {folder.root} and run the bench again"
         )
-    # With a dense head the bundle is chosen by the mean of all scores.
-    best = max(
-        curve,
-        key=lambda record: (
-            record.get("score", record["miou_object"]),
-            -record["step"],
-        ),
-    )
+    kept = curve[-1]
+    if config.keep != "last":
+        # With a dense head the bundle is chosen by the mean of all scores.
+        kept = max(
+            curve,
+            key=lambda record: (
+                record.get("score", record["miou_object"]),
+                -record["step"],
+            ),
+        )
     return {
         "data": {"path": str(config.data), "fingerprint": fingerprint_in(run.state)},
         "diverged": diverged,
-        "val": None if diverged else best,
+        "val": None if diverged else kept,
         "curve": [
             {"step": record["step"], "miou_object": record["miou_object"]}
             for record in curve

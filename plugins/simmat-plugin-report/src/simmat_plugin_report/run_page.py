@@ -195,8 +195,11 @@ def _advice_on_steps(run: RunView, found: Analysis) -> Iterator[str]:
     if run.running or not validated:
         return
     if run.step == 0:
-        yield f"No later step was better than step 0: use another rate (--lr), or train longer ({longer})."
-    elif run.step == validated[-1]:
+        advice = f"No later step was better than step 0: use another rate (--lr), or train longer ({longer})"
+        if run.config.init is not None:
+            advice += ", or take the last state if a difference over so few objects may be chance (--keep last)"
+        yield f"{advice}."
+    elif run.step == validated[-1] and run.config.keep != "last":
         yield f"The last validation was the best, so more steps may help: train longer ({longer})."
     objects, missed = (
         sum(one.get(key, 0) for one in found.mistakes.values())

@@ -1,0 +1,94 @@
+"""Which state of a training becomes its bundle."""
+
+from __future__ import annotations
+
+import json
+from itertools import count
+from pathlib import Path
+
+import pytest
+import torch
+from runs import config, files_of, gray_set, registry
+
+from simmat import training
+from simmat.bundle import read_bundle
+from simmat.callbacks import ConsoleCallback
+from simmat.training import fit
+from simmat.training.run_folder import load_state
+
+SETTINGS = {"steps": 4, "val_every": 2, "pictures": False}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return gray_set(tmp_path_factory.mktemp("keep") / "set")
+
+
+def worse_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each validation choose by a lower score than the one before."""
+    scores = count(0, -1)
+    monkeypatch.setattr(fit, "selection_score", lambda summary: float(next(scores)))
+
+
+def test_the_last_state_is_kept_where_it_is_asked_for(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few objects of validation may say that step 0 was better, and be wrong."""
+    kept = {}
+    for keep in ("best", "last"):
+        worse_each_time(monkeypatch)
+        out = tmp_path / keep
+        settings = config(data, out, keep=keep, **SETTINGS)
+        training.train(settings, registry())
+        kept[keep] = read_bundle(out)
+    assert kept["best"][0].metrics["step"] == 0
+    assert kept["last"][0].metrics["step"] == 4
+    last = load_state(tmp_path / "last/last.safetensors").model
+    for name, tensor in kept["last"][1].items():
+        assert torch.equal(tensor, last[name])
+
+
+def test_a_resumed_run_keeps_the_last_state_too(data: Path, tmp_path: Path) -> None:
+    """The result is that of a run that was never stopped, to the bit."""
+
+    class Stop(training.Callback):
+        def stepped(self, step: int, losses: dict[str, float]) -> None:
+            if step == 3:
+                raise RuntimeError("stopped here")
+
+    whole = tmp_path / "whole"
+    stopped = tmp_path / "stopped"
+    training.train(config(data, whole, keep="last", **SETTINGS), registry())
+    with pytest.raises(RuntimeError):
+        training.train(
+            config(data, stopped, keep="last", **SETTINGS), registry(), Stop()
+        )
+    training.resume(stopped, registry())
+    for name in ("bundle.safetensors", "last.safetensors", "metrics.jsonl"):
+        assert files_of(stopped)[name] == files_of(whole)[name]
+
+
+def test_it_is_said_why_no_step_was_better_than_the_bundle_that_it_started_from(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The user would take the result for a tuned model, and it is the one that she had."""
+    first = tmp_path / "first"
+    training.train(config(data, first, **SETTINGS), registry())
+    worse_each_time(monkeypatch)
+    out = tmp_path / "run"
+    settings = config(data, out, init=first, **SETTINGS)
+    with ConsoleCallback() as console:
+        training.train(settings, registry(), console)
+    assert console.best_step == 0
+    validations = []
+    for line in (out / "metrics.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        if record["kind"] == "val":
+            validations.append(record)
+    said = capsys.readouterr().err
+    assert f"the last state has {validations[-1]['miou_object']:.3f}" in said
+    assert f"{validations[-1]['objects']} objects in 2 images" in said
+    assert "--keep last" in said
