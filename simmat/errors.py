@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import traceback
 from collections.abc import Iterable, Sequence
 
 
@@ -126,3 +127,22 @@ def few_of(names: Sequence[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + (
         f" and {len(names) - limit} more" if len(names) > limit else ""
     )
+
+
+_OWN_PACKAGES = ("simmat", "simmat_testing")
+
+
+def with_line(error: BaseException) -> str:
+    """Return class and message of an error of a plugin's code, with the plugin's line that it came from.
+
+    That is the innermost line of the first package on the way that is not SimMAT's own: "ValueError: no header
+    (/home/me/my_sensor.py, line 23)".
+    """
+    package = line = ""
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        name = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if name in _OWN_PACKAGES or package not in ("", name):
+            continue
+        package = name
+        line = f" ({frame.f_code.co_filename}, line {number})"
+    return f"{type(error).__name__}: {error}{line}"

@@ -15,7 +15,7 @@ from simmat.errors import DataError
 from simmat.io.images import image_size, read_image, write_image
 from simmat.sensors.adapter import Axis, ModalityAdapter, PathsBySource, Source
 from simmat.sensors.options import ModalityOptions
-from simmat.types import Channel, SensorImage, Window
+from simmat.types import Channel, SensorImage, Window, not_nodata
 
 LWIR = Channel(
     "lwir",
@@ -279,6 +279,81 @@ class PassesFillValuesOn(Good):
             write_image(files[source], plane[None])
 
 
+class OwnFormat(Good):
+    """Has a format of its own, with 65535 for what is missing."""
+
+    sources = (Source("lwir", (".own",)),)
+    channels = (LWIR,)
+
+    def load(self, files: PathsBySource) -> SensorImage:
+        path = files["lwir"]
+        stored = self.stored(path)
+        valid = not_nodata(stored, 65535, self.nodata("lwir"))
+        return SensorImage.from_planes(
+            stored / np.float32(100), self.channels, valid=valid, origin=str(path)
+        )
+
+    def stored(self, path: Path) -> np.ndarray:
+        """Return the (1, H, W) numbers of a file."""
+        try:
+            content = path.read_bytes()
+            height, width = np.frombuffer(content[4:12], "<u4")
+            if content[:4] != b"OWN1":
+                raise ValueError("another format")
+            return np.frombuffer(content[12:], "<u2").reshape(1, height, width)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: {error}") from error
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        return super().simulate(scene, rng).select([0])
+
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
+        stored = np.where(image.valid, np.rint(image.data * 100), 65535)
+        with open(files["lwir"], "wb") as file:
+            file.write(b"OWN1" + np.asarray(image.size_hw, "<u4").tobytes())
+            file.write(stored.astype("<u2").tobytes())
+
+
+class IgnoresItsSentinel(OwnFormat):
+    """Takes its own number for missing pixels as a measurement."""
+
+    def load(self, files: PathsBySource) -> SensorImage:
+        stored = self.stored(files["lwir"])
+        valid = not_nodata(stored, self.nodata("lwir"))
+        return SensorImage.from_planes(
+            stored / np.float32(100), self.channels, valid=valid
+        )
+
+
+class IgnoresNodata(OwnFormat):
+    """Does not ask for what the user calls missing."""
+
+    def load(self, files: PathsBySource) -> SensorImage:
+        stored = self.stored(files["lwir"])
+        return SensorImage.from_planes(
+            stored / np.float32(100), self.channels, valid=stored != 65535
+        )
+
+
+class SwapsSides(OwnFormat):
+    """Takes rows for columns, in files that it did not write."""
+
+    def stored(self, path: Path) -> np.ndarray:
+        planes = super().stored(path)
+        return planes.reshape(1, *planes.shape[:0:-1])
+
+
+class LoadsCounts(OwnFormat):
+    """Declares kelvin, and loads what is stored."""
+
+    def load(self, files: PathsBySource) -> SensorImage:
+        image = super().load(files)
+        channel = replace(LWIR, valid_range=None)
+        return SensorImage.from_planes(
+            image.data * np.float32(100), (channel,), valid=image.valid
+        )
+
+
 class IndexOfHoles(Good):
     """Computes a channel of two, and lets it be valid where the first is."""
 
@@ -404,6 +479,11 @@ BROKEN: dict[str, list[tuple[Callable[[], ModalityAdapter], str]]] = {
             ),
             "missing by --nodata; after `load` it is valid in lwir",
         ),
+        (
+            IgnoresItsSentinel,
+            r"pixel \(0, 0\) was saved as missing, and is valid as loaded in lwir",
+        ),
+        (IgnoresNodata, "--nodata .* of 'lwir' is ignored: load never asks for it"),
         (
             IndexOfHoles,
             "of 'gloss', plane 0, .* after `transform` it is valid in index, computed from it",

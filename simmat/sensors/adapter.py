@@ -23,6 +23,7 @@ from simmat.errors import (
     SimMATError,
     SpecError,
     did_you_mean,
+    with_line,
 )
 from simmat.io.files import check_window
 from simmat.io.images import window_size
@@ -503,8 +504,7 @@ def load_sample(
         raise
     except Exception as error:
         raise PluginError(
-            f"{where}: {type(error).__name__}: {error}. This is a fault in the sensor's plugin; tell its author, or "
-            "set SIMMAT_DEBUG=1 to see where it happened"
+            f"{where}: {with_line(error)}. This is a fault in the sensor's plugin; tell its author"
         ) from error
     if not isinstance(image, SensorImage):
         raise PluginError(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from simmat_plugin_scenes.camera import Noise
 from simmat_plugin_scenes.dataset import simulate_dataset, split_of
 from simmat_plugin_scenes.generate import generate_scene, outdoors
@@ -20,8 +21,9 @@ from simmat.cli import run
 from simmat.data.dataset import open_dataset
 from simmat.errors import ConfigError, OutputError
 from simmat.io.images import read_image
-from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.adapter import ModalityAdapter, PathsBySource
 from simmat.sensors.builtin import Gray, Raster, Rgb
+from simmat.types import SensorImage
 
 SIZE_HW = (32, 48)
 
@@ -203,3 +205,16 @@ def test_the_command_writes_the_set_and_says_so(
     assert run([*words, "--size", "48", "32"]) == 0
     assert "wrote 3 samples of gray to" in capsys.readouterr().out
     assert digests(tmp_path / "a") == digests(gray_set)
+
+
+class OwnWriter(Gray):
+    """Opens its file as it is, as most readers and writers of formats do."""
+
+    def save(self, image: SensorImage, files: PathsBySource) -> None:
+        with open(files["gray"], "wb") as file:
+            Image.fromarray(image.data[0].astype(np.uint8)).save(file, format="png")
+
+
+def test_a_sensor_that_makes_no_folders_is_simulated(tmp_path: Path) -> None:
+    """Whose folder it is knows where files go."""
+    assert (made(tmp_path / "a", adapter=OwnWriter()) / "images").is_dir()

@@ -157,7 +157,7 @@ def test_a_failure_ends_with_1_and_json_stays_json(
     assert (shown["ok"], shown["failed"], shown["skipped"]) == (0, 1, 0)
     (check,) = shown["subjects"][0]["checks"]
     assert check["rule"] == "Nothing is broken."
-    assert check["why"].startswith("RuntimeError: it broke;")
+    assert check["why"].startswith(f"RuntimeError: it broke ({__file__}, line ")
     assert "a plugin talks" in captured.err
 
 

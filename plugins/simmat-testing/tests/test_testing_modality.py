@@ -9,7 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from broken_modalities import BROKEN, Angles, Filters, Good, Rounds, with_channel
+from broken_modalities import (
+    BROKEN,
+    Angles,
+    Filters,
+    Good,
+    LoadsCounts,
+    OwnFormat,
+    Rounds,
+    SwapsSides,
+    with_channel,
+)
 from simmat_testing import (
     MODALITY_CHECKS,
     ModalityCase,
@@ -17,6 +27,7 @@ from simmat_testing import (
     run_check,
     run_checks,
 )
+from simmat_testing.modality_case import numbered_scene
 
 from simmat.io.images import write_image
 from simmat.sensors.adapter import ModalityAdapter, PathsBySource
@@ -36,6 +47,72 @@ class TestGood(ModalityContract):
     @pytest.fixture
     def modality(self) -> ModalityAdapter:
         return Good()
+
+
+class TestOwnFormat(ModalityContract):
+    """A format that only its sensor reads is checked as any other."""
+
+    @pytest.fixture
+    def modality(self) -> ModalityAdapter:
+        return OwnFormat()
+
+    def test_nothing_is_skipped(
+        self, modality: ModalityAdapter, tmp_path: Path
+    ) -> None:
+        case = ModalityCase(modality, tmp_path)
+        assert run_check(MODALITY_CHECKS["missing-stays-missing"], case).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (SwapsSides, r"\(84, 60\) was saved and loaded as \(60, 84\)"),
+        (LoadsCounts, "was saved as .* and loaded as"),
+    ],
+)
+def test_what_an_authors_file_holds_must_survive_saving(
+    make: Callable[[], ModalityAdapter], said: str, tmp_path: Path
+) -> None:
+    """Of a given file nothing is known but what the sensor says, and that must agree with itself."""
+    good = OwnFormat()
+    scene = numbered_scene(0)
+    given = {"lwir": tmp_path / "given.own"}
+    good.save(good.simulate(scene, np.random.default_rng(0)), given)
+    check = MODALITY_CHECKS["what-is-saved-is-loaded"]
+    assert run_check(check, ModalityCase(good, tmp_path / "a", [given])).status == "ok"
+    result = run_check(check, ModalityCase(make(), tmp_path / "b", [given]))
+    assert result.status == "failed"
+    assert re.search(said, result.why), result.why
+
+
+class Sideways(Raster):
+    """Takes rows for columns."""
+
+    def load(self, files: PathsBySource) -> SensorImage:
+        image = super().load(files)
+        data = image.data.transpose(0, 2, 1)
+        return SensorImage.from_planes(data, image.channels)
+
+
+def test_swapped_sides_of_an_ordinary_file_are_seen(tmp_path: Path) -> None:
+    """The file says its size."""
+    write_image(tmp_path / "a.npy", np.random.default_rng(0).random((2, 9, 11)))
+    case = ModalityCase(Sideways(), tmp_path / "c", [{"raster": tmp_path / "a.npy"}])
+    result = run_check(MODALITY_CHECKS["loads-what-it-declares"], case)
+    assert "(9, 11) was loaded as (11, 9)" in result.why
+
+
+class Faulty(Good):
+    def load(self, files: PathsBySource) -> SensorImage:
+        return files["lwir"].pixels()  # type: ignore[attr-defined]
+
+
+def test_a_fault_in_the_authors_code_is_shown_with_its_line(tmp_path: Path) -> None:
+    """The message is all that its author sees."""
+    case = ModalityCase(Faulty(), tmp_path)
+    result = run_check(MODALITY_CHECKS["loads-what-it-declares"], case)
+    line = Faulty.load.__code__.co_firstlineno + 1
+    assert f"'pixels' ({__file__}, line {line})" in result.why
 
 
 def test_angles_that_turn_with_the_image_are_right(tmp_path: Path) -> None:

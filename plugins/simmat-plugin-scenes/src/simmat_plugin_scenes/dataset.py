@@ -116,7 +116,10 @@ def _write_sample(
             )
             for source in adapter.sources
         }
-        adapter.save(image, {source: folder / path for source, path in paths.items()})
+        files = {source: folder / path for source, path in paths.items()}
+        for file in files.values():
+            file.parent.mkdir(parents=True, exist_ok=True)
+        adapter.save(image, files)
         mask = f"masks/{name}.png"
         values = np.where(
             scene.instance > 0, scene.class_id * PANOPTIC + scene.instance, 0

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from simmat.errors import with_line
+
 Check: TypeAlias = Callable[[Any], None]
 
 
@@ -84,10 +86,10 @@ def run_check(check: Check, case: Any) -> CheckResult:
         )
     # a plugin must not be able to exit the host
     except (Exception, SystemExit) as error:
-        advice = "the check could not continue; see where the error was raised"
+        advice = "the check could not continue; see that line"
         return result(
             "failed",
-            found=f"{type(error).__name__}: {error}",
+            found=with_line(error),
             advice=advice,
             error=error,
         )

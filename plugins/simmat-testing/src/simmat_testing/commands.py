@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import tempfile
+import traceback
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from simmat.cli import DEBUG_VARIABLE
 from simmat.cli.options import PATH, json_option, load_registry, source_option
 from simmat.cli.tables import print_json
 from simmat.errors import ConfigError
@@ -85,6 +88,7 @@ def check(
 def _run(subject: Subject, *, quiet: bool) -> list[CheckResult]:
     """Run the checks of one subject, and print a line after each."""
     kind, name, run_in = subject
+    debug = os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
     if not quiet:
         echo(f"\n{kind} {name}")
     results: list[CheckResult] = []
@@ -101,6 +105,8 @@ def _run(subject: Subject, *, quiet: bool) -> list[CheckResult]:
                 echo(
                     f"  {_SHOWN[result.status]:<8} {result.check:<34} {result.why}".rstrip()
                 )
+            if debug and result.status == "failed" and result.error is not None:
+                traceback.print_exception(result.error)
 
 
 def _as_dict(result: CheckResult) -> dict[str, Any]:

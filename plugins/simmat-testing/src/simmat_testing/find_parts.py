@@ -127,8 +127,10 @@ def find_checkable(
     if name.partition("/")[0] in registry.names("foundation family") and "/" in name:
         kinds.append("foundation model")
     if files and "modality" not in kinds:
+        failed = [report for report in registry.reports if report.error]
+        said = "".join(f". {one.owner} failed to load: {one.error}" for one in failed)
         raise ConfigError(
-            f"sample files (--source) are for a sensor, and {name!r} is not one; leave them out"
+            f"sample files (--source) are for a sensor, and {name!r} is not one; leave them out{said}"
         )
     if image_size is not None and kinds and "foundation model" not in kinds:
         raise ConfigError(

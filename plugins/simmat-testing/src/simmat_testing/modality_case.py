@@ -11,7 +11,7 @@ import numpy as np
 from simmat_plugin_scenes import Scene
 from simmat_plugin_scenes.generate import generate_scene
 
-from simmat.errors import ConfigError
+from simmat.errors import ConfigError, with_line
 from simmat.sensors.adapter import ModalityAdapter, with_data_card
 from simmat.types import SensorImage
 from simmat_testing.checks import CheckFailed, CheckSkipped, NoSamples
@@ -85,6 +85,25 @@ class ModalityCase:
             )
         return image
 
+    def saved(self, image: SensorImage, name: str) -> dict[str, Path]:
+        """Save an image as the files of a sample, in a new folder `name` that has no others.
+
+        Raises:
+            CheckSkipped: the sensor does not write files.
+        """
+        files = {}
+        for source in self.adapter.sources:
+            files[source.name] = (
+                self.folder / name / source.name / f"a{source.extensions[0]}"
+            )
+        for file in files.values():
+            file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.adapter.save(image, files)
+        except ConfigError as error:
+            raise CheckSkipped(str(error)) from error
+        return files
+
     def copy(self, files: Mapping[str, Path], name: str) -> dict[str, Path]:
         """Copy the files of a sample into a new folder `name`, under their own names."""
         copied = {
@@ -116,17 +135,10 @@ class ModalityCase:
                 image = self.adapter.simulate(
                     numbered_scene(index), np.random.default_rng([index, 1])
                 )
-                folder = self.folder / f"sample{index}"
-                files = {
-                    s.name: folder / s.name / f"a{s.extensions[0]}"
-                    for s in self.adapter.sources
-                }
-                for file in files.values():
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                self.adapter.save(image, files)
+                files = self.saved(image, f"sample{index}")
                 self.simulated.append(image)
                 samples.append(files)
-        except ConfigError as error:
+        except (CheckSkipped, ConfigError) as error:
             how = " ".join(
                 f"--source {name}=FILE" for name in self.adapter.source_names()
             )
@@ -140,7 +152,7 @@ class ModalityCase:
             self.adapter.load(files)
         except Exception as error:
             raise CheckFailed(
-                f"the sample {next(iter(files.values()))} cannot be loaded: {type(error).__name__}: {error}",
+                f"the sample {next(iter(files.values()))} cannot be loaded: {with_line(error)}",
                 "give files that this sensor writes"
                 if self.given
                 else "let load read what save writes",

@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 
-from simmat.errors import ConfigError, SimMATError
+from simmat.errors import ConfigError, SimMATError, with_line
+from simmat.io.images import image_size
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.normalize import fit_channels, normalize
 from simmat.sensors.options import ModalityOptions, format_options, parse_options
@@ -204,10 +205,26 @@ def loads_what_it_declares(case: ModalityCase) -> None:
             f"load gave {len(found)} channels {found}, declared are {len(declared)}: {declared}",
             "declare what load returns; leave `channels` empty if only the file can say",
         )
+    if case.given:
+        _expect_upright(case, image)
     if case.simulated and image.size_hw != case.simulated[0].size_hw:
         raise CheckFailed(
             f"a file of (height, width) {case.simulated[0].size_hw} was loaded as {image.size_hw}",
             "do not crop, pad or resize in load; the core does what the network needs",
+        )
+
+
+def _expect_upright(case: ModalityCase, image: SensorImage) -> None:
+    """Fail if rows and columns are swapped, by the size that an ordinary image file states."""
+    file = case.samples[0][case.adapter.source_names()[0]]
+    try:
+        height, width = image_size(file)
+    except SimMATError:
+        return  # a format of the author's own
+    if height != width and image.size_hw == (width, height):
+        raise CheckFailed(
+            f"a file of (height, width) {(height, width)} was loaded as {image.size_hw}",
+            "let rows be the height and columns the width",
         )
 
 
@@ -220,7 +237,7 @@ def same_file_same_bits(case: ModalityCase) -> None:
         again = case.load(files)
     except Exception as error:
         raise CheckFailed(
-            f"{next(iter(files.values()))} cannot be read: {type(error).__name__}: {error}",
+            f"{next(iter(files.values()))} cannot be read: {with_line(error)}",
             "pass the Path itself to the library that reads the file; do not split it or turn it into bytes",
         ) from error
     if not same_bits(image, again):
@@ -305,7 +322,7 @@ def _expect_refusal(
             return
         found = f"does not name {files[source].name!r} in its error: {error}"
     except Exception as error:
-        found = f"raised {type(error).__name__}: {error}"
+        found = f"raised {with_line(error)}"
     raise CheckFailed(
         f"source {source!r} was {state}; load {found}",
         "check the size of the file and what its header says, catch what your library raises, and raise "
@@ -320,7 +337,7 @@ def survives_pickle_and_json(case: ModalityCase) -> None:
         copy = pickle.loads(pickle.dumps(case.adapter)).load(files)
     except Exception as error:
         raise CheckFailed(
-            f"a pickled copy could not load the sample: {type(error).__name__}: {error}",
+            f"a pickled copy could not load the sample: {with_line(error)}",
             "keep no lambda, open file or lock in the adapter; open what load needs inside load",
         ) from error
     if not same_bits(copy, case.load(files)):

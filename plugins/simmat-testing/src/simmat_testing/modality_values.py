@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeAlias
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError, SimMATError
 from simmat.io.images import read_image, write_image
+from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 from simmat_testing.checks import CheckFailed, CheckSkipped
 from simmat_testing.modality_case import ModalityCase, same_bits
@@ -31,11 +34,26 @@ _BLOCK, _MAX_DIFFERENCE = 8, 1 / 3
 def what_is_saved_is_loaded(case: ModalityCase) -> None:
     """`load` reads back what `save` wrote, each value in its place, to the precision of the file."""
     compared = False
-    for files, saved in zip(case.samples, case.simulated, strict=False):
+    pairs = list(zip(case.samples, case.simulated, strict=False))
+    if not pairs:
+        # an author's own files: what they hold must survive being written and read again
+        image = case.load(case.samples[0])
+        try:
+            pairs = [(case.saved(image, "saved"), image)]
+        except SimMATError as error:
+            raise CheckSkipped(
+                f"save does not write what load gives: {error}"
+            ) from error
+    for files, saved in pairs:
         loaded = case.load(files)
-        if saved.size_hw != loaded.size_hw:
+        if saved.size_hw != loaded.size_hw and case.simulated:
             raise CheckSkipped(
                 "the image comes back in another size, see loads-what-it-declares"
+            )
+        if saved.size_hw != loaded.size_hw:
+            raise CheckFailed(
+                f"an image of (height, width) {saved.size_hw} was saved and loaded as {loaded.size_hw}",
+                "let rows be the height and columns the width, in load and in save",
             )
         kinds = [
             (channel.name, channel.quantity, channel.unit)
@@ -127,8 +145,11 @@ def missing_stays_missing(case: ModalityCase) -> None:
             applied |= _expect_missing(
                 case, source, planes, (index, int(row), int(column)), intact
             )
-    if not applied:
-        raise CheckSkipped("no file of the sample can be rewritten")
+    if applied:
+        return
+    _expect_sentinel(case, intact[0])
+    for source in case.samples[0]:
+        _expect_nodata_asked(case, source)
 
 
 def _expect_missing(
@@ -176,6 +197,49 @@ def _expect_missing(
                     "several planes be valid where all of their ImageFile.measured are",
                 )
     return True
+
+
+def _expect_sentinel(case: ModalityCase, image: SensorImage) -> None:
+    """Where `save` writes another file for a pixel that is missing, `load` must say that it is missing."""
+    row, column = np.unravel_index(image.valid.sum(axis=0).argmax(), image.size_hw)
+    valid = image.valid.copy()
+    valid[:, row, column] = False
+    try:
+        whole = case.saved(image, "whole")
+        same = case.saved(image, "same")
+        holed = case.saved(replace(image, valid=valid), "holed")
+    except CheckSkipped:
+        return
+    if _bytes(whole) != _bytes(same) or _bytes(whole) == _bytes(holed):
+        return  # the files of one image differ, or the format has no number for what is missing
+    found = case.load(holed).valid[:, row, column]
+    wrong = [c.name for c, bad in zip(image.channels, found, strict=True) if bad]
+    if wrong:
+        raise CheckFailed(
+            f"pixel {(int(row), int(column))} was saved as missing, and is valid as loaded in {', '.join(wrong)}",
+            "give from_planes a `valid` that is False where the file holds the number by which save says so",
+        )
+
+
+def _bytes(files: Mapping[str, Path]) -> list[bytes]:
+    return [file.read_bytes() for file in files.values()]
+
+
+def _expect_nodata_asked(case: ModalityCase, source: str) -> None:
+    """A sensor with a reader of its own must ask for `--nodata`, or refuse it."""
+    image = case.load(case.samples[0])
+    number = float(np.median(image.data[image.valid]))
+    asked = mock.Mock(return_value=number)
+    with mock.patch.object(ModalityAdapter, "nodata", asked):
+        try:
+            case.load(case.samples[0], nodata={source: number})
+        except SimMATError:
+            return
+    if not asked.called:
+        raise CheckFailed(
+            f"--nodata {number:g} of {source!r} is ignored: load never asks for it",
+            "combine `valid` with simmat.types.not_nodata(planes, self.nodata(source)), or refuse it",
+        )
 
 
 def _replaced(planes: Planes, place: tuple[int, int, int], value: Any) -> Planes:
