@@ -63,9 +63,9 @@ STALE_S = 24 * 3600
 """Age in seconds of a temporary file that no running process still writes."""
 CACHE_VARIABLE = "SIMMAT_CACHE"
 """Environment variable that names another cache folder."""
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (
-    *_NO_SPACE, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTEMPTY, errno.ENOTDIR, errno.EEXIST,
+    *NO_SPACE, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTEMPTY, errno.ENOTDIR, errno.EEXIST,
     errno.ENAMETOOLONG, errno.ELOOP,
 )  # fmt: skip
 """Errors about what is written; those of networks are others."""
@@ -658,7 +658,7 @@ def check_writable(folder: Path | str) -> None:
 
 def output_error(error: OSError, path: Path) -> OutputError:
     """Return an error that says why `path` cannot be written, and what to do."""
-    remedy = "free some space, or choose" if error.errno in _NO_SPACE else "choose"
+    remedy = "free some space, or choose" if error.errno in NO_SPACE else "choose"
     return OutputError(
         f"cannot write {path}: {error.strerror or error}; {remedy} another path that you may write to"
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -407,6 +410,21 @@ def image_damaged(root: Path) -> None:
 
 
 IMAGE = '<annotations><version>1.1</version><image id="0" name="{}" width="32" height="{}">{}</image></annotations>'
+
+
+def box(**changes: str) -> str:
+    """Return the xml of CVAT for one box."""
+    values = {"xtl": "1", "ytl": "1", "xbr": "9", "ybr": "9", **changes}
+    stated = " ".join(f'{name}="{value}"' for name, value in values.items())
+    return IMAGE.format("a.png", 24, f'<box label="a" {stated}/>')
+
+
+def endless_runs() -> str:
+    """Return a mask of CVAT whose runs add up to a number of more digits than Python writes."""
+    runs = ",".join(["9" * 4300] * 12)
+    return f'<mask label="a" rle="{runs}" left="0" top="0" width="3" height="2"/>'
+
+
 SQUARE = "0 0.1 0.1 0.5 0.1 0.5 0.5\n"
 
 
@@ -461,6 +479,14 @@ SQUARE = "0 0.1 0.1 0.5 0.1 0.5 0.5\n"
             "CVAT for images 1.1",
         ),
         (lambda root: cvat(root, IMAGE.format("../../a.png", 24, "")), "outside"),
+        (lambda root: yolo(root, "0 1e308 0.1 1e308 0.5 0.5 0.5\n"), "finite"),
+        (lambda root: yolo(root, SQUARE, nc=10**150), "a number of 151 characters"),
+        (lambda root: cvat(root, box(rotation="inf")), "must be finite numbers"),
+        (lambda root: cvat(root, box(rotation="nan")), "must be finite numbers"),
+        (
+            lambda root: cvat(root, IMAGE.format("a.png", 24, endless_runs())),
+            "its runs must be from 0",
+        ),
         (lambda root: cvat(root, IMAGE.format("a.png", 25, "")), "32x25"),
         (
             lambda root: cvat(
@@ -510,6 +536,31 @@ def test_bad_input_is_refused_with_its_place_and_nothing_is_written(
     assert "set" in str(error.value)
     assert not (tmp_path / "out").exists()
     assert {path.name for path in tmp_path.iterdir()} <= {"set"}
+
+
+@pytest.mark.parametrize("changes", [{"xtl": "nan"}, {"xbr": "1e999"}])
+def test_a_box_without_finite_corners_is_refused(
+    tmp_path: Path, changes: dict[str, str]
+) -> None:
+    """Filled, it has no corner to round to."""
+    cvat(tmp_path / "set", box(**changes))
+    with pytest.raises(DataError, match="finite number"):
+        convert(tmp_path / "set", tmp_path / "out", Raster(), "coco", boxes=True)
+
+
+def test_a_full_disk_is_said_of_what_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named with the file that was read, it would send the user to the wrong disk."""
+    start = mask_set(tmp_path / "masks", NAMED)
+
+    def full(source: Path, there: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), source, None, there)
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(OutputError, match=r"cannot write .*out.*free some space"):
+        convert(start, tmp_path / "out", Raster(), "coco")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_name_that_formats_cannot_hold_is_refused(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ class CocoLabels:
         """Return the regions of one sample by the card's rule; crowds and the ignored category become `ignore`.
 
         "instances" makes each annotation a region of its category; "classes" joins those of one category; "components"
-        joins them and takes the connected components. Masks of the image's size are drawn one at a time to save memory.
+        joins them and takes the connected components.
         """
         size_hw = self.sizes_hw[sample_id]
         ignore = np.zeros(size_hw, dtype=np.bool_)
@@ -88,19 +88,38 @@ class CocoLabels:
         empty = 0
         for _, group in sorted(groups.items()):
             category = group[0]["category_id"]
-            visible = np.zeros(size_hw, dtype=np.bool_)
+            drawn = []
             for annotation in group:
-                visible |= draw_segmentation(annotation["segmentation"], size_hw)
-            visible &= ~ignore
-            if card.regions == "components":
-                found = components(visible, category)
-            else:
-                region = region_from_mask(visible, category)
-                found = [] if region is None else [region]
+                region = draw_region(annotation["segmentation"], size_hw, category)
+                if region is not None:
+                    drawn.append(region)
+            found = _visible_regions(drawn, ignore, card)
             empty += not found
             regions += found
         label = make_label(size_hw, regions, ignore, card.smallest_px(size_hw))
         return replace(label, dropped=label.dropped + empty)
+
+
+def _visible_regions(
+    drawn: Sequence[Instance], ignore: BoolArray, card: DataCard
+) -> list[Instance]:
+    """Return what regions of one category show outside `ignore`, joined, or with "components" its pieces."""
+    if not drawn:
+        return []
+    window = drawn[0].window
+    for region in drawn[1:]:
+        window = window.enclosing(region.window)
+    visible = np.zeros(window.size_hw, dtype=np.bool_)
+    for region in drawn:
+        visible[region.window.relative_to(window).slices] |= region.crop
+    visible &= ~ignore[window.slices]
+    corner = (window.y0, window.x0)
+    if card.regions == "components":
+        return components(visible, drawn[0].class_id, corner)
+    joined = region_from_mask(visible, drawn[0].class_id, corner)
+    if joined is None:
+        return []
+    return [joined]
 
 
 def annotation_files(root: Path) -> dict[str, Path]:
@@ -333,15 +352,47 @@ def _outline_px(polygon: Sequence[float]) -> int:
 
 def draw_segmentation(segmentation: Any, size_hw: tuple[int, int]) -> BoolArray:
     """Draw a segmentation that is valid by `segmentation_problem`, as (H, W) bool."""
+    mask = np.zeros(size_hw, np.bool_)
+    region = draw_region(segmentation, size_hw, None)
+    if region is not None:
+        mask[region.window.slices] = region.crop
+    return mask
+
+
+def draw_region(
+    segmentation: Any, size_hw: tuple[int, int], class_id: int | None
+) -> Instance | None:
+    """Draw a segmentation that is valid by `segmentation_problem`, as a region; None if it has no pixel.
+
+    Only the columns of the region are drawn: an image may have ten thousands of small ones.
+    """
+    height = size_hw[0]
+    ends = np.cumsum(_run_lengths(segmentation, size_hw))
+    starts = np.concatenate([[0], ends[:-1]])
+    # zeros first, so each second run is on the object; runs go down the columns
+    filled = np.flatnonzero(starts[1::2] < ends[1::2])
+    if not len(filled):
+        return None
+    x0 = int(starts[1::2][filled[0]]) // height
+    x1 = (int(ends[1::2][filled[-1]]) - 1) // height + 1
+    inside = np.arange(len(ends)) % 2 == 1
+    lengths = np.minimum(ends, x1 * height) - np.maximum(starts, x0 * height)
+    columns = np.repeat(inside, np.maximum(lengths, 0)).reshape(x1 - x0, height)
+    return region_from_mask(columns.T, class_id, (0, x0))
+
+
+def _run_lengths(segmentation: Any, size_hw: tuple[int, int]) -> Sequence[int]:
+    """Return the run lengths of a valid segmentation down the columns, zeros first."""
     if isinstance(segmentation, list):
-        polygons = coco_mask.frPyObjects(segmentation, *size_hw)
-        return np.asarray(coco_mask.decode(coco_mask.merge(polygons)), np.bool_)
-    counts = segmentation["counts"]
-    lengths = _lengths_of_text(counts) if isinstance(counts, str) else counts
+        merged = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size_hw))
+        counts = merged["counts"].decode()
+    else:
+        counts = segmentation["counts"]
+    if not isinstance(counts, str):
+        return list(counts)
+    lengths = _lengths_of_text(counts)
     assert lengths is not None
-    inside = np.arange(len(lengths)) % 2 == 1
-    # runs go down the columns
-    return np.repeat(inside, lengths).reshape(size_hw[::-1]).T
+    return lengths
 
 
 def _runs_problem(runs: Mapping[str, Any], size_hw: tuple[int, int]) -> str | None:

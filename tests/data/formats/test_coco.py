@@ -15,6 +15,7 @@ from data_sets import Pair, Planes, save_image
 from pycocotools import mask as coco_mask
 
 from simmat.data.dataset import Dataset, open_dataset
+from simmat.data.formats.coco import draw_region, draw_segmentation
 from simmat.errors import ConfigError, DataError
 
 SQUARE = [2, 1, 5, 1, 5, 4, 2, 4]
@@ -477,3 +478,34 @@ def test_deep_json_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match=r"annotations\.json: .*nested"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_region_has_the_pixels_of_pycocotools(seed: int) -> None:
+    """Regions are drawn without the rest of the image; no pixel may differ."""
+    rng = np.random.default_rng(seed)
+    for _ in range(50):
+        height, width = rng.integers(1, 60, 2).tolist()
+        side = max(height, width)
+        polygons = [
+            (rng.integers(-10 * side, 20 * side, 2 * corners) / 10).tolist()
+            for corners in rng.integers(3, 9, 2)
+        ]
+        runs = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+        expected = coco_mask.decode(runs) > 0
+        as_text = {"size": [height, width], "counts": runs["counts"].decode()}
+        for segmentation in (polygons, as_text):
+            drawn = draw_segmentation(segmentation, (height, width))
+            np.testing.assert_array_equal(drawn, expected)
+
+
+def test_a_small_region_of_a_large_image_takes_little_memory() -> None:
+    """Ten thousands of small objects must not each take an image."""
+    tracemalloc.start()
+    region = draw_region([[9, 9, 12, 9, 12, 12, 9, 12]], (20_000, 20_000), 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert region is not None
+    assert region.window == (9, 9, 12, 12)
+    assert region.area == 9
+    assert peak < 2_000_000

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from simmat.data.formats.coco import draw_segmentation, segmentation_problem
-from simmat.data.instances import Instance, region_from_mask
+from simmat.data.formats.coco import draw_region, segmentation_problem
+from simmat.data.instances import Instance
 from simmat.data.samples import Sample
 from simmat.documents import FromLists, StrictModel, parse
 from simmat.errors import DataError
@@ -142,9 +142,7 @@ class Predictions:
                 raise DataError(
                     f"{image.file_name}: a predicted object cannot be drawn: {problem}"
                 )
-            region = region_from_mask(
-                draw_segmentation(one.segmentation, size_hw), None
-            )
+            region = draw_region(one.segmentation, size_hw, None)
             if region is None or is_known(region, labelled):
                 continue
             (x0, y0, _, _), (row, column) = (

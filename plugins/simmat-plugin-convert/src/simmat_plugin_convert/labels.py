@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from simmat.data.card import DataCard, load_card
-from simmat.data.formats.coco import draw_segmentation, segmentation_problem
+from simmat.data.formats.coco import draw_region, segmentation_problem
 from simmat.data.instances import Instance, region_from_mask
 from simmat.errors import (
     ConfigError,
@@ -130,6 +130,7 @@ class ClassNumbers:
         self, card_names: Mapping[int, str], listed: Sequence[str] = ()
     ) -> None:
         self.names = dict(card_names)
+        self._next = 1
         self._numbers = {name: number for number, name in self.names.items()}
         for name in listed:
             self.number(name)
@@ -137,12 +138,10 @@ class ClassNumbers:
     def number(self, name: str) -> int:
         """Return the number of a class; a class that is not known yet gets a new one."""
         if name not in self._numbers:
-            number = next(
-                value
-                for value in range(1, len(self.names) + 2)
-                if value not in self.names
-            )
-            self._numbers[name], self.names[number] = number, name
+            while self._next in self.names:
+                self._next += 1
+            self._numbers[name] = self._next
+            self.names[self._next] = name
         return self._numbers[name]
 
 
@@ -234,7 +233,7 @@ def polygon_region(
             )
         if min(*xs, *ys) < -1 or max(xs) > width + 1 or max(ys) > height + 1:
             losses.add("polygons reach beyond the image and are cut at its edge", where)
-    region = region_from_mask(draw_segmentation(listed, size_hw), class_id)
+    region = draw_region(listed, size_hw, class_id)
     if region is None:
         losses.add("polygons contain no pixel centre and are left out", where)
     return region

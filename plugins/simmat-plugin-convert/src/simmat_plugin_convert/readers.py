@@ -45,7 +45,9 @@ from simmat_plugin_convert.shapes import Shapes, whole_number
 
 CVAT_FILE = "annotations.xml"
 _MAX_YAML_BYTES = 2**20
-"""PyYAML reads 160 KB a second; the names of 20,000 classes have 0.5 MB."""
+"""PyYAML reads 1 MB a second; the names of 20,000 classes have 0.5 MB."""
+_MAX_YAML_DIGITS = 100
+"""A number of yaml 1.1 may be one in base 60, and takes a minute at 1 MB."""
 YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 LABELME_LABELS = "labels.txt"
 _LABELME_RESERVED = ("__ignore__", "_background_")
@@ -240,6 +242,20 @@ def _parse_xml(path: Path) -> ElementTree.Element:
         ) from None
 
 
+class _YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads plain values, in C where PyYAML was built with it, and no number that is too long to be one."""
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        """Return the text of a scalar; raise ConstructorError for a number of too many digits."""
+        is_number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+        if is_number and len(node.value) > _MAX_YAML_DIGITS:
+            raise yaml.constructor.ConstructorError(
+                problem=f"a number of {len(node.value)} characters",
+                problem_mark=node.start_mark,
+            )
+        return super().construct_scalar(node)
+
+
 def read_yolo(source: ReaderInput) -> Labels:
     """Read a YOLO data set with polygons: `data.yaml`, `images/`, `labels/`."""
     path = next(
@@ -247,10 +263,15 @@ def read_yolo(source: ReaderInput) -> Labels:
     )
     card = source.known_card()
     try:
-        content = yaml.safe_load(
-            read_bytes(path, "yaml file", limit=_MAX_YAML_BYTES).decode()
-        )
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
+        text = read_bytes(path, "yaml file", limit=_MAX_YAML_BYTES).decode()
+        content = yaml.load(text, Loader=_YamlLoader)
+    except (
+        UnicodeDecodeError,
+        yaml.YAMLError,
+        RecursionError,
+        ValueError,
+        OverflowError,
+    ) as error:
         raise DataError(
             f"{path}: not a yaml file: {' '.join(str(error).split())}"
         ) from None

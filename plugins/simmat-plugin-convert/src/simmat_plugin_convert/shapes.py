@@ -157,8 +157,10 @@ class Shapes:
                 )
                 turn = float(shape.get("rotation", "0"))
             except ValueError:
+                turn = math.nan
+            if not math.isfinite(turn):
                 self._source.problems.append(
-                    f"{where}: xtl, ytl, xbr, ybr and rotation must be numbers"
+                    f"{where}: xtl, ytl, xbr, ybr and rotation must be finite numbers"
                 )
                 return
             self._box(
@@ -202,7 +204,7 @@ class Shapes:
                 )
             elif kind not in names:
                 self._source.problems.append(
-                    f"{where}: class {kind} has no name in data.yaml; it names {sorted(names)}"
+                    f"{where}: class {one_line(kind)} has no name in data.yaml; it names {one_line(sorted(names))}"
                 )
             elif len(values) == 4:
                 x, y, w, h = (
@@ -344,10 +346,17 @@ def turned_box(
 
 def _exact(values: Sequence[float]) -> list[float]:
     """Return coordinates with those restored that lie on pixel edges, which fractions do not give exactly."""
-    return [
-        float(round(value)) if abs(value - round(value)) < 1e-3 else value
-        for value in values
-    ]
+    return [_to_edge(value) for value in values]
+
+
+def _to_edge(value: float) -> float:
+    """Return a coordinate, or the pixel edge that it lies on."""
+    if not math.isfinite(value):
+        return value  # refused where it is drawn
+    edge = float(round(value))
+    if abs(value - edge) < 1e-3:
+        return edge
+    return value
 
 
 def _decode_png(text: object, size_hw: tuple[int, int], where: str) -> BoolArray:
@@ -390,12 +399,17 @@ def _decode_runs(
             f"{where}: rle, left, top, width and height must be whole numbers"
         ) from None
     _check_size((height, width), size_hw, where)
-    if min(height, width) < 1 or min(runs) < 0 or sum(runs) != height * width:
+    pixels = height * width
+    if min(height, width) < 1 or min(runs) < 0 or max(runs) > pixels:
         raise DataError(
-            f"{where}: its runs add up to {sum(runs)}, its box has {height * width} pixels"
+            f"{where}: its runs must be from 0 to the {pixels} pixels of its box"
         )
-    pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return (top, left), pixels.reshape(height, width)
+    if sum(runs) != pixels:
+        raise DataError(
+            f"{where}: its runs add up to {sum(runs)}, its box has {pixels} pixels"
+        )
+    mask = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return (top, left), mask.reshape(height, width)
 
 
 def _check_size(mask_hw: tuple[int, int], size_hw: tuple[int, int], where: str) -> None:

@@ -23,7 +23,13 @@ from simmat.data.instances import PANOPTIC, region_from_mask, visible_part
 from simmat.data.samples import SPLITS
 from simmat.errors import ConfigError, DataError
 from simmat.inference import run_lengths
-from simmat.io.files import atomic_write_json, atomic_write_text, require_file
+from simmat.io.files import (
+    NO_SPACE,
+    atomic_write_json,
+    atomic_write_text,
+    output_error,
+    require_file,
+)
 from simmat.io.images import write_image
 from simmat.types import RegionRule
 from simmat_plugin_convert.label_studio import (
@@ -138,6 +144,8 @@ class WriterInput:
                 else:
                     shutil.copyfile(one, there)
             except OSError as error:
+                if error.errno in NO_SPACE:
+                    raise output_error(error, there) from error
                 raise DataError(f"{one}: cannot be copied: {error.strerror}") from None
 
     def all(self) -> Iterable[tuple[Item, ImageLabels]]:

@@ -12,8 +12,7 @@ from simmat_plugin_convert.image_files import stem_of
 from simmat_plugin_convert.label_studio import Tags, region_of, save_tasks, task_data
 from simmat_plugin_convert.labels import NO_CLASS
 
-from simmat.data.formats.coco import draw_segmentation
-from simmat.data.instances import region_from_mask
+from simmat.data.formats.coco import draw_region
 from simmat.errors import DataError
 from simmat.inference import path_in_folder
 
@@ -41,9 +40,7 @@ def write_tasks(
         size_hw = tuple(record["size_hw"])
         regions = []
         for number, one in enumerate(record["objects"], start=1):
-            instance = region_from_mask(
-                draw_segmentation(one["segmentation"], size_hw), one["class"]
-            )
+            instance = draw_region(one["segmentation"], size_hw, one["class"])
             assert instance is not None
             region = region_of(
                 instance, size_hw, one["class_name"] or NO_CLASS, Tags(), str(number)
