@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from simmat.errors import ConfigError
+from simmat.io.files import require_inside
 from simmat.terminal import escape
 from simmat.types import is_finite_number
 
@@ -438,6 +439,7 @@ def tracked(
     }
     # TensorBoard's is a folder in the run's
     project = "tensorboard" if config.track == "tensorboard" else "simmat"
+    require_inside(out, out / "tensorboard", out / "wandb")
     settings = {}
     for key, value in config.model_dump(mode="json", exclude_none=True).items():
         if isinstance(value, bool | int | float | str):

@@ -316,7 +316,7 @@ def window_store(
     key = json.dumps(
         [image.encoder.digest, files_key(task.files), asked, image.tile, image.overlap]
     )
-    return WindowStore(out / f".{task.name}.windows", key)
+    return WindowStore(out, task.name, key)
 
 
 def _answer_windows(

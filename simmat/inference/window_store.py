@@ -17,7 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.data.instances import FoundObject, Instance
-from simmat.io.files import atomic_write_bytes, output_errors, remove_folder
+from simmat.io.files import (
+    atomic_write_bytes,
+    output_errors,
+    remove_folder,
+    require_inside,
+)
 from simmat.predictor.tiles import WindowResult
 from simmat.types import Window
 
@@ -25,14 +30,17 @@ from simmat.types import Window
 class WindowStore:
     """A folder with the results of the windows of one image, which several processes may fill at once."""
 
-    def __init__(self, folder: Path, key: str) -> None:
+    def __init__(self, out: Path, name: str, key: str) -> None:
         """Open the store of an image.
 
         Args:
-            folder: folder of the image; made if it is missing.
+            out: folder of the results, in which the store is made if it is missing.
+            name: of the image.
             key: identifies the request, the model and the image.
         """
+        folder = out / f".{name}.windows"
         self.folder = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
+        require_inside(out, self.folder)
         with output_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
 

@@ -429,6 +429,28 @@ def _check_target(target: Path, *, is_folder: bool = False) -> None:
         )
 
 
+def require_inside(
+    folder: Path | str, *paths: Path, error: type[SimMATError] = OutputError
+) -> None:
+    """Refuse to write or remove what a link leads out of the folder that the user named.
+
+    A folder of someone else may hold links. Whoever writes or removes below `folder` asks this first: of a file that is
+    replaced or removed with the folder that it is in, as a link in its place is replaced itself; of a file that is
+    appended to, and of a folder that is emptied, with its own path. `folder` itself may be a link.
+
+    Raises:
+        SimMATError: of class `error`; a link in the path leads out of `folder`.
+    """
+    root = os.path.realpath(folder)
+    for path in paths:
+        # unlike `resolve`, it accepts circular links
+        target = Path(os.path.realpath(path))
+        if not target.is_relative_to(root):
+            raise error(
+                f"{path} leads out of {folder} to {target}; put a copy in place of the link"
+            )
+
+
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path next to `path`; the file there replaces `path` when the block ends without an error.

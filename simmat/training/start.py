@@ -33,7 +33,7 @@ from simmat.data.dataset import Dataset
 from simmat.data.index import DatasetDigest
 from simmat.documents import StrictModel, shown
 from simmat.errors import ConfigError
-from simmat.io.files import atomic_write_text, recover_folder
+from simmat.io.files import atomic_write_text, recover_folder, require_inside
 from simmat.model import SimMAT, assemble, with_layout
 from simmat.model_spec import MEASURED_FIELDS, ModelSpec
 from simmat.nn.device import launched_processes, own_settings, pick_device
@@ -181,6 +181,7 @@ def train_configs(
             "several sensors are trained in one process; start `simmat train` without a launcher"
         )
     whole = RunFolder(first.out.parent)
+    require_inside(whole.root, *(config.out for config in configs.values()))
     if not resume:
         whole.create(first.data)
     states = recover_folder(whole.root / STATES)

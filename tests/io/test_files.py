@@ -32,6 +32,7 @@ from simmat.io.files import (
     recover_folder,
     release_pages,
     remove_temporary,
+    require_inside,
     staged_files,
 )
 
@@ -524,3 +525,19 @@ def test_pages_of_a_mapped_array_are_released_and_nothing_is_lost(
     plain = np.ones(3)
     release_pages(plain)
     assert plain.sum() == 3
+
+
+@pytest.mark.parametrize("target", ["../else", "../missing", "../set2"])
+def test_a_link_that_leads_out_of_a_folder_is_refused(
+    tmp_path: Path, target: str
+) -> None:
+    """Whatever it leads to; one inside of the folder, and the folder itself, may be links."""
+    (tmp_path / "set/in").mkdir(parents=True)
+    (tmp_path / "else").mkdir()
+    (tmp_path / "set/link").symlink_to(target)
+    (tmp_path / "set/own").symlink_to("in")
+    (tmp_path / "named").symlink_to("set")
+    for root in (tmp_path / "set", tmp_path / "named"):
+        require_inside(root, root, root / "new/a.png", root / "own/a.png")
+        with pytest.raises(OutputError, match="leads out of"):
+            require_inside(root, root / "link/a/b.png")

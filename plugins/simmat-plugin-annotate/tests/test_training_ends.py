@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from simmat.errors import DataError
+from simmat.errors import DataError, OutputError
 
 MODEL: Any = SimpleNamespace(path=None)
 
@@ -250,3 +250,14 @@ def test_a_new_run_has_no_name_that_a_link_takes(tmp_path: Path) -> None:
     for name in ("annotate-001", "annotate-002.log", "annotate-003.eval.json"):
         (tmp_path / "runs" / name).symlink_to("../../gone")
     assert new_run(tmp_path).name == "annotate-004"
+
+
+def test_the_log_of_a_training_is_not_written_through_a_link(tmp_path: Path) -> None:
+    """A stranger's folder may hold one in its place."""
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "set/runs").mkdir(parents=True)
+    log = tmp_path / "set/runs/1.log"
+    log.symlink_to(tmp_path / "precious")
+    with pytest.raises(OutputError, match="leads out of"):
+        asyncio.run(training(tmp_path / "set").run_simmat(["doctor"], log))
+    assert (tmp_path / "precious").read_text() == "mine"

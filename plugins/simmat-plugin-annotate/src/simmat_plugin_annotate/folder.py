@@ -19,7 +19,12 @@ from simmat.data.formats.folders import MASKS
 from simmat.data.formats.manifest import MANIFEST_FILE, set_manifest_mask
 from simmat.data.samples import Sample, decide_splits
 from simmat.errors import ConfigError, DataError, SimMATError
-from simmat.io.files import atomic_write_json, remove_temporary, with_home
+from simmat.io.files import (
+    atomic_write_json,
+    remove_temporary,
+    require_inside,
+    with_home,
+)
 from simmat.sensors.adapter import ModalityAdapter, options_of, with_data_card
 from simmat_plugin_annotate.frames import Frames, find_images
 from simmat_plugin_annotate.journal import Record, last_record
@@ -33,7 +38,6 @@ from simmat_plugin_annotate.state import (
     STATE_FILE,
     FolderState,
     GivenClass,
-    check_inside,
     trim_cache,
 )
 
@@ -175,7 +179,7 @@ class LabelFolder:
                 )
                 journal = self.home / JOURNAL / f"{key}.jsonl"
                 for path in (new_mask if mask is None else mask, journal):
-                    check_inside(self.root, path)
+                    require_inside(self.root, path, error=DataError)
                 tracks = partial(self.frames.tracks, key) if sample.sequence else None
                 labels = LabelledImage(
                     size_hw,
@@ -305,7 +309,7 @@ class LabelFolder:
         """Return the stored run; None if there is none, or it no longer exists."""
         if self.state.bundle is None or not (self.root / self.state.bundle).is_dir():
             return None
-        check_inside(self.root, self.root / self.state.bundle)
+        require_inside(self.root, self.root / self.state.bundle, error=DataError)
         return self.root / self.state.bundle
 
     def add_found_class(self, class_id: int | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,13 @@ from simmat.data.formats.manifest import MANIFEST_FILE
 from simmat.documents import FromLists, StrictModel, parse
 from simmat.drawing.overlay import class_colour
 from simmat.errors import DataError, SimMATError
-from simmat.io.files import output_error, read_json, require_folder, with_home
+from simmat.io.files import (
+    output_error,
+    read_json,
+    require_folder,
+    require_inside,
+    with_home,
+)
 
 MAX_CLASSES = 1000
 MAX_CLASS_ID = 2**53
@@ -174,7 +179,7 @@ def locked_folder(root: Path) -> Iterator[None]:
         (home, (JOURNAL, STATE_FILE, LOCK_FILE, *CACHES)),
     ):
         for name in names:
-            check_inside(root, folder / name)
+            require_inside(root, folder / name, error=DataError)
     try:
         home.mkdir(parents=True, exist_ok=True)
         lock = FileLock(home / LOCK_FILE)
@@ -189,15 +194,6 @@ def locked_folder(root: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def check_inside(root: Path, path: Path) -> None:
-    """Raise DataError for a path that a link leads out of a folder, as a data set from others may contain."""
-    target = Path(os.path.realpath(path))  # unlike `resolve`, it accepts circular links
-    if not target.is_relative_to(os.path.realpath(root)):
-        raise DataError(
-            f"{path} leads out of {root} to {target}; put a copy in place of the link"
-        )
 
 
 def trim_cache(cache: Path) -> None:

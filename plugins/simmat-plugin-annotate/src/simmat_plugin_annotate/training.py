@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from simmat.config import default_steps
 from simmat.errors import DataError, SimMATError
-from simmat.io.files import read_log
+from simmat.io.files import read_log, require_inside
 from simmat_plugin_annotate import child
 from simmat_plugin_annotate.models import BusyError, ServedModel
 from simmat_plugin_annotate.state import RUNS
@@ -234,6 +234,7 @@ class Training:
         """
         if self._stopped:
             return -signal.SIGTERM
+        require_inside(self.root, log)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as messages:
             self._process = await asyncio.create_subprocess_exec(

@@ -12,6 +12,7 @@ import click
 from simmat.cli.options import PATH, load_registry
 from simmat.cli.tables import print_table
 from simmat.errors import ConfigError
+from simmat.io.files import require_inside
 from simmat.terminal import echo
 
 if TYPE_CHECKING:
@@ -108,6 +109,9 @@ def command(
     if dry_run:
         _list(bench, cells)
         return 0
+    require_inside(folder, folder / "data", folder / "plots")
+    for cell in bench.cells:
+        require_inside(folder, cell.root, cell.folder.run, cell.folder.log)
     if report:
         _take_results(bench, results)
     if report and not (folder / "cells").is_dir():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from simmat.io.files import (
     atomic_write_text,
     check_writable,
     recover_folder,
+    remove_folder,
 )
 from simmat.plugins.registry import Registry
 from simmat.threads import THREADS_VARIABLE, threads_are_chosen, usable_cpus
@@ -144,7 +144,7 @@ def ready_to_run(
             echo(
                 f"removed {cell.name}, which was run with other settings or data: {why}"
             )
-            shutil.rmtree(cell.root)
+            remove_folder(cell.root)
 
     clear([(cell, cell.changes()) for cell in cells if cell.state() == "changed"])
     _simulate(bench, {cell.dataset for cell in cells}, registry, echo)
@@ -214,7 +214,7 @@ def _simulate(
         if folder.is_dir():
             if note.is_file() and note.read_bytes() == how.encode():
                 continue
-            shutil.rmtree(folder)
+            remove_folder(folder)
         simulate_dataset(
             registry.modality(data.modality),
             folder,
@@ -374,7 +374,7 @@ def _remove_bundle(run: Path) -> None:
     """Remove the bundle of a run, a file, or a folder of version 0.1, or both of one that was resumed since."""
     while (found := find_bundle(run)) is not None:
         if found.is_dir():
-            shutil.rmtree(found)
+            remove_folder(found)
         else:
             found.unlink()
 

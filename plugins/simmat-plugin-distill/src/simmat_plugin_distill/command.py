@@ -15,6 +15,7 @@ from simmat.cli.options import PATH, config_options, load_registry
 from simmat.config import TrainConfig, load_config
 from simmat.documents import option_name
 from simmat.errors import ConfigError
+from simmat.io.files import require_inside
 from simmat.plugins.registry import Registry
 from simmat.terminal import echo, progress_bar
 
@@ -188,6 +189,7 @@ def taught(
     folder = training.RunFolder(settings.out)
     data = folder.root / TEACHER
     folder.create(data)
+    require_inside(folder.root, data)
     own, size = student_of(settings, registry)
     if teacher == own.name:
         teacher_image_size = teacher_image_size or size

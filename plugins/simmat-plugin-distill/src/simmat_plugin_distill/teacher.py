@@ -22,7 +22,13 @@ from simmat.data.instances import region_from_mask
 from simmat.data.samples import SPLITS
 from simmat.errors import ConfigError, DataError
 from simmat.inference import coco_document, run_lengths
-from simmat.io.files import atomic_write_json, output_errors, read_json, require_file
+from simmat.io.files import (
+    atomic_write_json,
+    output_errors,
+    read_json,
+    require_file,
+    require_inside,
+)
 from simmat.nn.tensor_files import read_safetensors
 from simmat.plugins.registry import Registry
 from simmat.predictor import EverythingSettings, Predictor
@@ -109,23 +115,28 @@ def write_masks(
 
     Raises:
         DataError: an image cannot be read.
-        OutputError: a file cannot be written.
+        OutputError: a file cannot be written, or a link leads out of the folder.
     """
     reference = pairs.student.source_names()[0]
     images: dict[str, list[tuple[str, tuple[int, int], list[Mapping[str, Any]]]]] = {
         split: [] for split in SPLITS
     }
+    require_inside(folder, folder / "annotations")
     for sample in pairs.samples:
         # an id from a manifest may be any text
         name = posixpath.normpath(f"/{sample.id}").strip("/")
         files = pairs.student_files(sample)
         for source, file in files.items():
-            _link(file, folder / "images" / source / f"{name}{file.suffix}")
+            place = folder / "images" / source / f"{name}{file.suffix}"
+            require_inside(folder, place.parent)
+            _link(file, place)
+        masks = folder / "found" / f"{name}.json"
         kept = folder / EMBEDDINGS / f"{name}.safetensors"
+        require_inside(folder, masks.parent, kept.parent)
         record = _found_in(
             teacher,
             pairs.teacher_files(sample),
-            folder / "found" / f"{name}.json",
+            masks,
             kept,
             embeddings,
         )

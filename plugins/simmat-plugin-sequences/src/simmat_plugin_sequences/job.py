@@ -31,6 +31,7 @@ from simmat.io.files import (
     read_log,
     remove_folder,
     remove_temporary,
+    require_inside,
 )
 from simmat.io.images import write_image
 from simmat.io.weights import sha256_of
@@ -173,10 +174,14 @@ def _check(job: FollowJob) -> None:
         raise ConfigError(
             f"--out {out}: holds files that simmat follow did not write; choose another folder"
         )
+    if out.is_dir():
+        require_inside(out, *(path for path in out.iterdir() if path.is_dir()))
+    require_inside(out, job.labels, job.state)
 
 
 def _prepare(job: FollowJob, folder: Path) -> None:
     """Make the folders, and remove what calls that were stopped have left."""
+    require_inside(job.out, folder)
     with output_errors(job.out):
         job.labels.mkdir(parents=True, exist_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
