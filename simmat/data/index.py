@@ -12,12 +12,10 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
-from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,11 +40,11 @@ from simmat.errors import (
 from simmat.io.files import (
     atomic_write_bytes,
     cache_folder,
-    frame_of,
     locked,
     parse_json,
     require_file,
 )
+from simmat.io.states import file_digest, file_times, files_of
 from simmat.model_spec import Channels
 from simmat.sensors.adapter import ModalityAdapter, channels_by_source
 from simmat.sensors.normalize import Statistics, image_moments, merge_moments
@@ -573,7 +571,7 @@ def _row_of(
 def load_index(dataset: Dataset) -> tuple[IndexTable, KnownChannels, Ints] | None:
     """Return the stored table of a data set, the channels, and (S,) the row of each sample; None without an index.
 
-    The row of a sample is -1 if it is not stored, or the size, mtime or ctime of one of its files changed.
+    The row of a sample is -1 if it is not stored, or one of its files changed, came or went, see `file_states`.
     """
     for path in _index_paths(dataset):
         try:
@@ -700,75 +698,6 @@ def _plain(value: object) -> object:
     if isinstance(value, np.ndarray):
         return value.tolist()
     return repr(value)
-
-
-_BESIDE = {".shp": (".dbf", ".shx", ".prj", ".cpg")}
-"""Ending of a file -> endings of the files beside it that decide what it says."""
-
-
-def files_of(path: str) -> tuple[Path, ...]:
-    """Return every file that is read for one name: with a shapefile what lies beside it, of a frame its file.
-
-    A frame of a folder, such as a DICOM series, has all files of the folder.
-    """
-    main = Path(path)
-    frame = frame_of(main)
-    if frame is not None:
-        if frame.file.is_file():
-            return (frame.file,)
-        return _files_in(frame.file, frame.file.stat().st_mtime_ns)
-    files = [main]
-    for ending in _BESIDE.get(main.suffix.lower(), ()):
-        files += [main.with_suffix(ending), main.with_suffix(ending.upper())]
-    return (main, *(file for file in files[1:] if file.exists()))
-
-
-@lru_cache(maxsize=8)  # each frame of a folder asks for all files
-def _files_in(folder: Path, _changed_ns: int) -> tuple[Path, ...]:
-    return tuple(sorted(filter(Path.is_file, folder.iterdir())))
-
-
-def file_times(paths: Iterable[str]) -> npt.NDArray[np.int64]:
-    """Return (F, 3) size, mtime and ctime in ns of F files, without opening them; -1 for a missing file.
-
-    For a shapefile with the files beside it, or a folder of frames, these are the sum of the sizes and the latest
-    times. Programs can set the mtime, but not the ctime.
-    """
-
-    @lru_cache(maxsize=8)
-    def times(files: tuple[Path | str, ...]) -> tuple[int, int, int]:
-        found = []
-        for status in map(os.stat, files):
-            found.append((status.st_size, status.st_mtime_ns, status.st_ctime_ns))
-        sizes, modified, changed = zip(*found, strict=True)
-        return sum(sizes), max(modified), max(changed)
-
-    def times_of(path: str) -> tuple[int, int, int]:
-        # the name of a frame ends with a digit
-        several = path[-1:].isdigit() or path.lower().endswith(tuple(_BESIDE))
-        try:
-            return times(files_of(path) if several else (path,))
-        except (OSError, ValueError):
-            return -1, -1, -1
-
-    return np.fromiter(chain.from_iterable(map(times_of, paths)), np.int64).reshape(
-        -1, 3
-    )
-
-
-def file_digest(files: tuple[Path, ...]) -> bytes:
-    """Return the sha256 of the `files_of` a name; raise DataError if they cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        for file in files:
-            require_file(file, "image or mask", hint="restore it, or remove its sample")
-            with file.open("rb") as stream:
-                hashlib.file_digest(stream, lambda: digest)
-    except OSError as error:
-        raise DataError(
-            f"{file}: cannot be read: {error.strerror}; repair the file or link, or remove it"
-        ) from None
-    return digest.digest()
 
 
 def annotations_digest(dataset: Dataset, sample: Sample) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -20,6 +21,7 @@ from simmat.calibration import MAX_ERROR_RATE, min_score
 from simmat.documents import StrictModel
 from simmat.errors import ConfigError, DataError, unknown_name
 from simmat.geo import geo_backend
+from simmat.io.states import file_states
 from simmat.plugin_specs import ResultFormat, ResultKind
 from simmat.plugins.registry import import_from_string
 from simmat.sensors.channel_selection import parse_channels
@@ -667,13 +669,15 @@ def class_values(wanted: Sequence[str], predictor: Predictor) -> frozenset[int]:
 
 
 def files_key(files: Mapping[str, Path]) -> list[Any]:
-    """Return source, path, size and time of each file; missing files are reported when they are read."""
+    """Return source, path, sizes and times of the files that are read; missing ones are reported when they are read."""
     key: list[Any] = []
     for source, file in files.items():
-        known: tuple[int, ...] = ()
-        if file.exists():
-            status = file.stat()
-            known = (status.st_size, status.st_mtime_ns)
+        known: list[Any] = []
+        with suppress(OSError):
+            first, *others = file_states(str(file))
+            known += [first.size, first.mtime_ns]
+            for one in others:
+                known += [one.name, one.size, one.mtime_ns]
         key.append([source, str(file.absolute()), *known])
     return key
 

@@ -44,6 +44,7 @@ _LOSSLESS |= {"CCITTRLE", "CCITTRLEW", "CCITT_T4", "CCITT_T6"}
 _JPEG = (6, 7, 34892, 33007)  # compressions whose tiles share tables
 _MAX_STRIP_BYTES = 320 * 2**20
 """Most bytes of decoded strips to keep of one file: 1024 rows of 20,000 pixels in 8 bands of 16 bits."""
+TIFF_ENDINGS = (".tif", ".tiff")
 # elements of .aux.xml that change values
 _CHANGING = re.compile(rb"<(Scale|Offset|NoDataValue)>")
 _MAX_NOTES = 2**24  # bytes of an .aux.xml that are searched
@@ -323,7 +324,7 @@ def file_state(path: Path) -> tuple[int, ...]:
 
 def states_georeference(path: Path) -> bool:
     """Return whether an image file is a TIFF with a coordinate system, which a plugin for maps reads."""
-    if path.suffix.lower() not in (".tif", ".tiff"):
+    if path.suffix.lower() not in TIFF_ENDINGS:
         return False
     return _has_geo_keys(path, file_state(path))
 

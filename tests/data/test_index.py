@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from data_sets import Planes, folder_of, one_square, open_planes, save_image, save_mask
 from safetensors.numpy import load, save
 
@@ -19,6 +20,7 @@ from simmat.data import index as index_module
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import FOLDER, DataIndex, digest_dataset, read_index
 from simmat.errors import DataError
+from simmat.sensors.builtin import Raster
 from simmat.sensors.composed_modality import ComposedModality
 from simmat.types import Channel, SensorImage
 
@@ -291,3 +293,22 @@ def test_a_process_that_is_killed_is_an_error_that_says_so(
     read_in_processes(monkeypatch, 2)
     with pytest.raises(DataError, match="killed"):
         read_index(dataset)
+
+
+@pytest.mark.parametrize("ending", [".msk", ".aux.xml"])
+def test_a_file_that_comes_beside_a_tiff_is_seen(tmp_path: Path, ending: str) -> None:
+    """It is refused in a TIFF that is read the first time, and so in one that was read before."""
+    root = tmp_path / "set"
+    for name, values in (("images", np.arange(64)), ("masks", np.ones(64))):
+        for index in range(4):
+            file = root / name / f"s{index}.tif"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(file, values.astype(np.uint8).reshape(8, 8))
+    dataset = open_dataset(root, Raster(), {"regions": "classes"})
+    assert not read_index(dataset).faults
+    beside = root / f"images/s1.tif{ending}"
+    beside.write_text("<PAMDataset><Scale>2</Scale></PAMDataset>")
+    (fault,) = read_index(dataset).faults.values()
+    assert beside.name in str(fault)
+    beside.unlink()
+    assert not read_index(dataset).faults

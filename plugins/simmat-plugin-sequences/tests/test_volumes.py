@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bundles import tiny_bundle
+from PIL import Image
 from simmat_plugin_sequences.nifti import write_labels
 
 import simmat
@@ -268,3 +270,32 @@ def test_damaged_volumes_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"not a volume")
     with pytest.raises(DataError, match="damaged"):
         simmat.FrameSequence(tmp_path / name.partition("/")[0], "gray")
+
+
+def test_a_slice_that_was_rewritten_is_followed_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder stays as it is when one of its files is; nobody would see that the masks are of the former slice."""
+    series = tmp_path / "series"
+    save_dicom(series)
+    Image.fromarray((VOLUME[:, :, 0].T > 0).astype(np.uint8)).save(tmp_path / "m.png")
+    words = ["follow", str(tiny_bundle(tmp_path / "bundle")), str(series)]
+    words += ["--mask", f"{tmp_path / 'm.png'}@0", "--device", "cpu"]
+    words += ["--out", str(tmp_path / "out")]
+
+    def request() -> str:
+        capsys.readouterr()
+        assert run(words) == 0, capsys.readouterr().err
+        record = json.loads(
+            (tmp_path / "out/.follow/log.jsonl").read_text().split("\n")[0]
+        )
+        return str(record["request"])
+
+    before = request()
+    assert request() == before
+    one = pydicom.dcmread(series / "4.dcm")
+    one.PixelData = bytes(len(one.PixelData))
+    folder = series.stat()
+    one.save_as(series / "4.dcm")
+    assert series.stat().st_mtime_ns == folder.st_mtime_ns
+    assert request() != before

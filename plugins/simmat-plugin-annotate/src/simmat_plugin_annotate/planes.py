@@ -20,7 +20,8 @@ from PIL import Image
 from simmat.drawing.display import display_rgb
 from simmat.errors import DataError, OutputError
 from simmat.geo import read_georeference
-from simmat.io.files import atomic_path, frame_of
+from simmat.io.files import atomic_path
+from simmat.io.states import file_states
 from simmat.sensors.adapter import ModalityAdapter, load_sample, options_of
 from simmat.types import (
     BoolArray,
@@ -102,14 +103,13 @@ class Planes:
         parts: list[object] = [self.adapter.name, options_of(self.adapter)]
         for path in self.files.values():
             try:
-                stat = (
-                    path if (frame := frame_of(path)) is None else frame.file
-                ).stat()
+                states = file_states(str(path))
             except OSError as error:
                 raise DataError(
                     f"{path}: cannot be read: {error.strerror}; restore the file"
                 ) from error
-            parts.append((str(path), stat.st_mtime_ns, stat.st_size))
+            for state in states:
+                parts.append((str(path), state.mtime_ns, state.size))
         self.digest = hashlib.sha256(
             repr(parts).encode(errors="surrogateescape")
         ).hexdigest()[:16]

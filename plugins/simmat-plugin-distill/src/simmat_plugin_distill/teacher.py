@@ -29,6 +29,7 @@ from simmat.io.files import (
     require_file,
     require_inside,
 )
+from simmat.io.states import file_states
 from simmat.nn.tensor_files import read_safetensors
 from simmat.plugins.registry import Registry
 from simmat.predictor import EverythingSettings, Predictor
@@ -169,10 +170,10 @@ def _found_in(
         path: of the masks.
         kept: of the embedding, if it is wanted.
     """
-    seen = [
-        (file.name, file.stat().st_size, file.stat().st_mtime_ns)
-        for file in files.values()
-    ]
+    seen = []
+    for file in files.values():
+        for state in file_states(str(file)):
+            seen.append((state.name, state.size, state.mtime_ns))
     asked = (teacher.digest, teacher.pipeline.size, SEARCH, seen)
     request = hashlib.sha256(repr(asked).encode()).hexdigest()
     record: dict[str, Any] = {}

@@ -17,9 +17,9 @@ import numpy.typing as npt
 import pyogrio
 import shapely
 
-from simmat.data.index import files_of
 from simmat.errors import DataError, shortened
 from simmat.io.files import require_file
+from simmat.io.states import files_of
 from simmat_plugin_geo.georeference import gdal_errors
 
 _STARTS = {

@@ -31,11 +31,11 @@ from simmat_plugin_convert.labels import NO_CLASS
 from simmat_plugin_convert.shapes import turned_box
 
 from simmat.data.dataset import Dataset
-from simmat.data.index import file_times
 from simmat.data.instances import Instance, region_from_mask
 from simmat.documents import FromLists, StrictModel, parse
 from simmat.drawing.display import display_rgb
 from simmat.errors import ConfigError, DataError, SimMATError
+from simmat.io.states import file_times
 from simmat.predictor import Predictor, TiledImage
 from simmat.terminal import echo
 from simmat.types import Prompt, Window

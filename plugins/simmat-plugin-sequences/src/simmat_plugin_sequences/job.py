@@ -25,7 +25,6 @@ from simmat.inference import files_key, request_digest
 from simmat.io.files import (
     atomic_write_bytes,
     atomic_write_text,
-    frame_of,
     locked,
     output_errors,
     read_log,
@@ -34,6 +33,7 @@ from simmat.io.files import (
     require_inside,
 )
 from simmat.io.images import write_image
+from simmat.io.states import files_of
 from simmat.io.weights import sha256_of
 from simmat.plugin_specs import ResultFormat
 from simmat.plugins.registry import import_from_string
@@ -325,8 +325,7 @@ def _files_digest(frames: FrameSequence) -> Any:
     paths = set()
     for own in frames.files:
         for file in own.values():
-            frame = frame_of(file)
-            paths.add(file if frame is None else frame.file)
+            paths.update(files_of(str(file)))
     return files_key({str(path): path for path in sorted(paths)})
 
 
