@@ -130,6 +130,7 @@ def _follow(
             preload_content=False,
             timeout=_SILENCE_S,
         )
+        deadline.response = response
         deadline.check()
         location = response.get_redirect_location()
         if not location:
@@ -160,6 +161,7 @@ class _Deadline:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.is_over = False
+        self.response: BaseHTTPResponse | None = None
         self._connections: list[HTTPConnection] = []
         self._timer = Timer(seconds, self._end)
         self._timer.daemon = True
@@ -194,6 +196,10 @@ class _Deadline:
             if connection.sock is not None:
                 with suppress(OSError):
                     connection.sock.shutdown(socket.SHUT_RDWR)
+        # a connection may drop its socket before the content is read
+        if self.response is not None:
+            with suppress(OSError, RuntimeError, ValueError):
+                self.response.shutdown()
 
 
 @contextmanager

@@ -154,6 +154,7 @@ def test_content_without_end_stops_at_the_limit(head: bytes) -> None:
         CHUNKED,
         CHUNKED + b"100000\r\n",
         CHUNKED + b"0\r\n",
+        OK + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
     ],
 )
 def test_an_answer_that_trickles_stops_when_the_time_is_over(head: bytes) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
+import itertools
+import json
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +23,8 @@ from simmat_plugin_annotate.client import Client, ServerError
 from simmat_plugin_annotate.remote import RemotePredictor
 
 from simmat.api import load
-from simmat.errors import DataError
-from simmat.predictor import Predictor
+from simmat.errors import DataError, SimMATError
+from simmat.predictor import Predictor, prompt_of
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +137,10 @@ def test_the_memory_of_an_image_has_the_bytes_that_are_kept_to_send_it_again(
         "localhost:8765/?token=secret",
         "http:///?token=secret",
         "http://a/b/?token=secret",
+        "http://[/?token=secret",
+        "http://[::1/?token=secret",
+        "http://a:99999/?token=secret",
+        "http://a:b/?token=secret",
     ],
 )
 def test_an_address_that_the_server_does_not_print_is_refused(address: str) -> None:
@@ -169,3 +178,211 @@ def test_another_program_at_the_address_is_refused(status: int, content: bytes) 
             with pytest.raises(error, match="check the address"):
                 connect(f"http://127.0.0.1:{server.server_port}")
         server.shutdown()
+
+
+MASK = {"box": [2, 1, 6, 4], "runs": [3, 9]}
+"""Of 12 pixels."""
+FOUND = {"mask": MASK, "score": 0.5, "area": 9, "class": 1, "class_probability": 0.5}
+ANSWERS: dict[str, Any] = {
+    "/model": {
+        "name": "m",
+        "digest": "d",
+        "sensor": "gray",
+        "options": {},
+        "card": {"classes": {"1": "cow"}},
+        "sources": ["gray"],
+        "channels": [
+            {"name": "gray", "quantity": "light", "unit": "1", "wavelength_um": None}
+        ],
+        "classes": {"1": "cow"},
+        "has_class_map": True,
+        "limits": {"bytes": 1 << 20},
+    },
+    "/images": {"id": "a", "size_hw": [40, 56], "window": None},
+    "/images/a/predict": {"masks": [FOUND], "warning": ""},
+    "/images/a/everything": {"objects": [{**FOUND, "point": [3, 2]}]},
+    "/images/a/classes": {
+        "size_hw": [40, 56],
+        "classes": [
+            {"class": 1, "name": "cow", "area": 9, "probability": 0.5, "mask": MASK}
+        ],
+        "unmeasured": None,
+    },
+}
+
+
+@contextmanager
+def answering(answers: dict[str, Any]) -> Iterator[str]:
+    """Give the address of a server with one answer for each path."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            content = answers[self.path]
+            if not isinstance(content, bytes):
+                content = json.dumps(content).encode()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_POST = do_GET
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Be quiet."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def use(address: str, file: Path) -> None:
+    """Ask for everything that there is, by both clients."""
+    client = Client(address)
+    client.set_image(file)
+    assert client.predict([(3, 2)])[0]["mask"].sum() == 9
+    assert client.everything()[0]["mask"].sum() == 9
+    assert client.classes()[0]["mask"].sum() == 9
+
+
+def use_remote(address: str, file: Path) -> None:
+    image = RemotePredictor(address, registry()).open_image(file)
+    assert image.predict(prompt_of([(3, 2)], None, None)).mask.sum() == 9
+    assert image.segment_everything()[0].instance.area == 9
+    assert (image.segment_semantic().labels == 1).sum() == 9
+
+
+def test_the_answers_below_are_those_of_a_server(root: Path) -> None:
+    """Else what is changed in them would show nothing."""
+    with answering(ANSWERS) as address:
+        use(address, root / "images/s0.png")
+        use_remote(address, root / "images/s0.png")
+
+
+@pytest.mark.parametrize(
+    ("path", "place", "value"),
+    [
+        ("/model", "name", 7),
+        ("/model", "sensor", ["gray"]),
+        ("/model", "sources", []),
+        ("/model", "sources", [{}]),
+        ("/model", "sources", 5),
+        ("/model", "channels", [{"name": 5}]),
+        ("/model", "classes", []),
+        ("/model", "classes", {"1": 5}),
+        ("/model", "limits", None),
+        ("/model", "limits", {"bytes": "x"}),
+        ("/images", "id", None),
+        ("/images", "id", "a/../b"),
+        ("/images", "size_hw", 5),
+        ("/images", "size_hw", [10**9, 10**9]),
+        ("/images", "size_hw", [-4, -4]),
+        ("/images", "size_hw", ["4", "4"]),
+        ("*", "mask", 5),
+        ("*", "mask", {}),
+        ("*", "mask", {"box": [0, 0, 10**9, 10**9], "runs": [10**18]}),
+        ("*", "mask", {"box": [2, 1, 6, 4], "runs": [10**12]}),
+        ("*", "mask", {"box": [2, 1, 6, 4], "runs": [-3, 15]}),
+        ("*", "mask", {"box": [2, 1, 6, 4], "runs": "3"}),
+        ("*", "mask", {"box": [2.5, 1, 6, 4], "runs": [3, 9]}),
+        ("*", "mask", {"box": [2, 1, 6], "runs": [3, 9]}),
+        ("*", "mask", {"box": [-2, 1, 2, 4], "runs": [3, 9]}),
+        ("*", "class", "cow"),
+        ("*", "class", 1.5),
+        ("*", "score", "high"),
+        ("*", "score", float("nan")),
+        ("*", "probability", "high"),
+    ],
+)
+def test_an_answer_with_a_wrong_part_is_one_error(
+    root: Path, path: str, place: str, value: Any
+) -> None:
+    """Of a server of another version, or one that means harm: no traceback, no memory taken."""
+    paths = [path] if path != "*" else [one for one in ANSWERS if one.count("/") == 3]
+    changed = [
+        {**ANSWERS, one: with_part(ANSWERS[one], place, value)}
+        for one in paths
+        if with_part(ANSWERS[one], place, value) != ANSWERS[one]
+    ]
+    assert changed
+    for answers in changed:
+        with answering(answers) as address:
+            with pytest.raises(ServerError, match="not one of simmat serve"):
+                use(address, root / "images/s0.png")
+            with pytest.raises(SimMATError):
+                use_remote(address, root / "images/s0.png")
+
+
+def with_part(answer: Any, place: str, value: Any) -> Any:
+    """Return an answer with another value wherever a name stands in it."""
+    if isinstance(answer, list):
+        return [with_part(part, place, value) for part in answer]
+    if not isinstance(answer, dict):
+        return answer
+    return {
+        name: value if name == place else with_part(part, place, value)
+        for name, part in answer.items()
+    }
+
+
+@contextmanager
+def sending(answer: Iterable[bytes]) -> Iterator[str]:
+    """Send an answer to the first client, as it comes, until the client leaves."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(65536)
+                for piece in answer:
+                    connection.sendall(piece)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40000000\r\n",
+    ],
+)
+def test_an_answer_without_end_stops_at_the_limit(head: bytes) -> None:
+    endless = itertools.chain([head], itertools.repeat(b"x" * (1 << 20)))
+    with sending(endless) as address, pytest.raises(ServerError, match="64 MiB"):
+        Client(address)
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_an_answer_that_trickles_stops_when_the_time_is_over(head: bytes) -> None:
+    """Each byte comes in time."""
+
+    def slowly() -> Iterator[bytes]:
+        yield head
+        while True:
+            threading.Event().wait(0.1)
+            yield b"1"
+
+    with sending(slowly()) as address, pytest.raises(ServerError, match="took longer"):
+        Client(address, timeout_s=1)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: abc\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1e3\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 200_000,
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"9" * 5000,
+        b"HTTP/1.1 abc OK\r\n\r\n",
+        b"SSH-2.0-OpenSSH\r\n",
+        b"",
+    ],
+)
+def test_an_answer_that_is_not_valid_http_or_json_is_one_error(answer: bytes) -> None:
+    with sending([answer]) as address, pytest.raises(ServerError, match="simmat serve"):
+        Client(address, timeout_s=30)

@@ -13,14 +13,19 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event, Timer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import numpy.typing as npt
 
+_MAX_ANSWER = 64 << 20
+_MAX_PIXELS = 1 << 30
 # elements of .aux.xml that change values
 _CHANGING = re.compile(rb"<(Scale|Offset|NoDataValue)>")
 
@@ -44,14 +49,19 @@ class Client:
 
         Args:
             address: what `simmat serve` prints, which ends in ?token=TOKEN; without it SIMMAT_SERVE_TOKEN is the token.
-            timeout_s: seconds to wait for an answer.
+            timeout_s: seconds until an answer must have arrived as a whole.
         """
-        parts = urlsplit(address)
-        if (
-            parts.scheme not in ("http", "https")
-            or not parts.netloc
-            or parts.path not in ("", "/")
-        ):
+        try:
+            parts = urlsplit(address)
+            is_address = (
+                parts.scheme in ("http", "https")
+                and bool(parts.hostname)
+                and parts.port != 0
+                and parts.path in ("", "/")
+            )
+        except ValueError:  # "http://[", or a port above 65535
+            is_address = False
+        if not is_address:
             raise self._error(
                 f"{address.partition('?')[0]}: not an address of simmat serve; give what it prints: "
                 "http://HOST:PORT/?token=TOKEN"
@@ -70,6 +80,8 @@ class Client:
         self._parts: list[tuple[str, str, bytes]] = []
         """Source, file name and content of each file of the current image."""
         self.model: dict[str, Any] = self._ask("GET", "/model")
+        with self.valid_answer():
+            _check_model(self.model)
 
     def set_image(
         self, image: str | Path | Mapping[str, str | Path] | npt.NDArray[Any]
@@ -141,18 +153,18 @@ class Client:
         body: dict[str, Any] = {"points": marked}
         if box is not None:
             body["box"] = list(box)
-        return self._with_masks(self.ask("POST", "predict", body)["masks"])
+        return self._with_masks(self.ask("POST", "predict", body), "masks")
 
     def everything(self, box: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """Return the objects that the model finds, best first, as `predict` does, each with a point on it."""
         what = "everything"
         if box is not None:
             what += f"?box={','.join(map(str, box))}"
-        return self._with_masks(self.ask("GET", what)["objects"])
+        return self._with_masks(self.ask("GET", what), "objects")
 
     def classes(self) -> list[dict[str, Any]]:
         """Return class, name, area, mean probability and mask (H, W) bool of each class of the image."""
-        return self._with_masks(self.ask("GET", "classes")["classes"])
+        return self._with_masks(self.ask("GET", "classes"), "classes")
 
     def ask(self, method: str, what: str, body: Any = None) -> Any:
         """Return what the server answers about the current image: one of the requests /images/ID/WHAT."""
@@ -168,20 +180,35 @@ class Client:
         except FileNotFoundError as error:
             raise self._error(str(error)) from error
 
-    def _with_masks(self, answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Return what is found, its masks as (H, W) bool."""
-        found = []
-        for answer in answers:
-            mask = np.zeros(self.size_hw, bool)
-            if answer["mask"] is not None:
-                x0, y0, x1, y1 = answer["mask"]["box"]
-                mask[y0:y1, x0:x1] = crop_of(answer["mask"])
-            found.append({**answer, "mask": mask})
-        return found
+    def _with_masks(self, found: Any, name: str) -> list[dict[str, Any]]:
+        """Return the parts of an answer under a name, their masks as (H, W) bool."""
+        parts = []
+        with self.valid_answer():
+            for answer in found[name]:
+                check_values(answer)
+                mask = np.zeros(self.size_hw, bool)
+                if answer["mask"] is not None:
+                    x0, y0, x1, y1 = answer["mask"]["box"]
+                    mask[y0:y1, x0:x1] = crop_of(answer["mask"], self.size_hw)
+                parts.append({**answer, "mask": mask})
+        return parts
+
+    @contextmanager
+    def valid_answer(self) -> Iterator[None]:
+        """Say that the server is another program where what it answered is not what the block takes it for."""
+        try:
+            yield
+        except _MALFORMED as error:
+            raise self._error(
+                f"{self.place}: the answer is not one of simmat serve ({error!r:.200}); check the address, and that "
+                "client and server are of one version"
+            ) from error
 
     def _send(self) -> None:
         """Send the files of the current image."""
         model = self._ask("GET", "/model")
+        with self.valid_answer():
+            _check_model(model)
         # else an answer would be read with the classes of the old one
         if model["digest"] != self.model["digest"]:
             raise self._error(
@@ -203,8 +230,12 @@ class Client:
         found = self._ask(
             "POST", "/images", body, f"multipart/form-data; boundary={boundary}"
         )
-        self.image_id = found["id"]
-        self.size_hw = tuple(found["size_hw"])
+        with self.valid_answer():
+            height, width = found["size_hw"]
+            _check(0 < height * width <= _MAX_PIXELS and 0 < height, "size_hw")
+            _check(re.fullmatch(r"[\w-]{1,200}", found["id"]) is not None, "id")
+            self.size_hw = (int(height), int(width))
+            self.image_id = found["id"]
 
     def _ask(
         self,
@@ -220,7 +251,7 @@ class Client:
             if status == 200 and (path != "/model" or "digest" in found):
                 return found
             text = "; ".join([found["error"]["message"], *found["error"]["problems"]])
-        except (ValueError, TypeError, KeyError):  # of another program
+        except _MALFORMED:  # of another program
             said = f"{status} {reason}, which is not an answer of simmat serve; check the address"
             raise self._error(f"{self.place}: {said}") from None
         if status == 404 and path.startswith("/images/"):
@@ -234,23 +265,96 @@ class Client:
         headers = dict(self._headers)
         if body:
             headers["Content-Type"] = kind
+        late = Event()
         try:
             connection = self._connect(self.place, timeout=self._timeout_s)
+            connection.connect()
+            # the connection drops its socket before the content is read
+            timer = Timer(self._timeout_s, _end, [connection.sock, late])
+            timer.daemon = True
+            timer.start()
             try:
                 connection.request(method, path, body, headers)
-                answer = connection.getresponse()
-                return answer.status, answer.reason, answer.read()
+                with connection.getresponse() as answer:
+                    content = answer.read(_MAX_ANSWER + 1)
             finally:
+                timer.cancel()
                 connection.close()
-        except (OSError, http.client.HTTPException) as error:
+            if late.is_set():
+                raise TimeoutError
+        # ValueError: a length or size of a chunk that is none
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            cause = str(error) or type(error).__name__
+            if late.is_set():
+                cause = f"it took longer than {self._timeout_s:g} s"
             raise self._error(
-                f"{self.place}: no answer of simmat serve: {error or type(error).__name__}"
+                f"{self.place}: no answer of simmat serve: {cause}"
             ) from error
+        if len(content) > _MAX_ANSWER:
+            raise self._error(
+                f"{self.place}: the answer has more than {_MAX_ANSWER >> 20} MiB; ask for a part of the image, or "
+                "check the address"
+            )
+        return answer.status, answer.reason, content
 
 
-def crop_of(mask: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
-    """Return the part (h, w) of a mask inside its box; runs outside and inside of it alternate, row by row."""
+def crop_of(mask: Mapping[str, Any], size_hw: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Return the part (h, w) of a mask inside its box; runs outside and inside of it alternate, row by row.
+
+    Raises:
+        ValueError: the box is not in the image of `size_hw`, or the runs do not fill it.
+    """
     x0, y0, x1, y1 = mask["box"]
+    height, width = size_hw
+    _check(0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height, "box")
     runs = mask["runs"]
+    _check(
+        all(type(run) is int and run >= 0 for run in runs)
+        and sum(runs) == (x1 - x0) * (y1 - y0),
+        "runs",
+    )
     is_inside = np.arange(len(runs)) % 2 == 1
     return np.repeat(is_inside, runs).reshape(y1 - y0, x1 - x0)
+
+
+_MALFORMED = (
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What reading an answer raises that has other parts than it should."""
+
+
+def _check(is_right: bool, name: str) -> None:
+    if not is_right:
+        raise ValueError(f"{name} is not valid")
+
+
+def check_values(answer: Mapping[str, Any]) -> None:
+    """Raise ValueError if the class or a number of a part of an answer is none."""
+    _check(type(answer["class"]) in (int, type(None)), "class")
+    for name in ("score", "class_probability", "probability"):
+        value = answer.get(name)
+        _check(value is None or np.isfinite(value), name)
+
+
+def _check_model(model: Mapping[str, Any]) -> None:
+    """Raise an error if a server does not say of its model what the client needs."""
+    texts = [model["name"], model["digest"], model["sensor"]]
+    texts += [*model["sources"], *model["classes"].values()]
+    for channel in model["channels"]:
+        texts += [channel["name"], channel["quantity"], channel["unit"]]
+    _check(all(isinstance(text, str) for text in texts), "a name")
+    _check(len(model["sources"]) > 0, "sources")
+    _check(type(model["limits"]["bytes"]) is int, "limits")
+
+
+def _end(sock: socket.socket, late: Event) -> None:
+    """End a connection that another thread waits for: each byte may come in time, and the last one never."""
+    late.set()
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)

@@ -18,7 +18,7 @@ from simmat.plugins.registry import Registry, installed
 from simmat.predictor import ClassMap, FoundObjects, ImageLike, ImageLoader, prompt_of
 from simmat.sensors.adapter import with_data_card
 from simmat.types import BoolArray, Channel, ImageReader, Prompt, SensorImage, Window
-from simmat_plugin_annotate.client import Client, crop_of
+from simmat_plugin_annotate.client import Client, check_values, crop_of
 
 _WHOLE_SIDE = 4096
 """Largest side of an image that is loaded here as a whole where its files can be read in parts."""
@@ -81,27 +81,40 @@ class RemoteImage:
         if prompt.box is not None:
             body["box"] = prompt.box.tolist()
         answer = self.client.ask("POST", "predict", body)
-        one = answer["masks"][0]
         whole = Window(0, 0, *self.reader.size_hw)
         found = None
         mask = np.zeros(self.reader.size_hw, np.bool_)
-        if one["mask"] is not None:
-            found = _object(one)
-            mask = found.instance.within(whole)
-        return RemotePrediction(
-            mask, one["score"], one["class"], answer["warning"], whole, found
-        )
+        with self.client.valid_answer():
+            one = answer["masks"][0]
+            check_values(one)
+            if one["mask"] is not None:
+                found = self._object(one)
+                mask = found.instance.within(whole)
+            return RemotePrediction(
+                mask,
+                float(one["score"]),
+                one["class"],
+                str(answer["warning"]),
+                whole,
+                found,
+            )
 
     def segment_everything(self) -> FoundObjects:
         """Find every object, best first; DataError if the server refuses it."""
-        found = [
-            _object(one) for one in self.client.ask("GET", "everything")["objects"]
-        ]
+        answer = self.client.ask("GET", "everything")
+        with self.client.valid_answer():
+            found = [self._object(one) for one in answer["objects"]]
         return FoundObjects(found, self.reader, self._class_names)
 
     def segment_semantic(self) -> ClassMap:
         """Return the class of every pixel, with the mean probability of the class; DataError without a dense head."""
         answer = self.client.ask("GET", "classes")
+        with self.client.valid_answer():
+            return self._class_map(answer)
+
+    def _class_map(self, answer: Mapping[str, Any]) -> ClassMap:
+        for one in answer["classes"]:
+            check_values(one)
         values = sorted(
             {0, *self._class_names, *(one["class"] for one in answer["classes"])}
         )
@@ -114,7 +127,7 @@ class RemoteImage:
             if one["mask"] is None:
                 continue
             x0, y0, x1, y1 = one["mask"]["box"]
-            crop = crop_of(one["mask"])
+            crop = crop_of(one["mask"], self.reader.size_hw)
             labels[y0:y1, x0:x1][crop] = one["class"]
             probability[y0:y1, x0:x1][crop] = one["probability"]
         return ClassMap(
@@ -125,6 +138,21 @@ class RemoteImage:
             self._class_names,
             0,
             nodata,
+        )
+
+    def _object(self, answer: Mapping[str, Any]) -> FoundObject:
+        """Return an object of an answer."""
+        check_values(answer)
+        crop = crop_of(answer["mask"], self.reader.size_hw)
+        x0, y0, x1, y1 = answer["mask"]["box"]
+        value = answer["class"]
+        instance = Instance(value, Window(y0, x0, y1, x1), crop)
+        probabilities = None
+        if value is not None:
+            probabilities = {value: float(answer["class_probability"])}
+        x, y = answer.get("point", (0.0, 0.0))
+        return FoundObject(
+            instance, float(answer["score"]), (float(x), float(y)), probabilities
         )
 
 
@@ -150,22 +178,23 @@ class RemotePredictor:
         self._client = _Client(address)
         model = self._client.model
         known = registry or installed()
-        sensor = known.modality(model["sensor"]).with_options(model["options"])
-        self.adapter = with_data_card(sensor, model["card"])
-        self.image_loader = ImageLoader(self.adapter, None)
-        self.image_loader.channels = tuple(
-            Channel(**channel) for channel in model["channels"]
-        )
-        self.class_names = {
-            int(value): name for value, name in model["classes"].items()
-        }
-        self.dense: DenseSpec | None = None
-        if model["has_class_map"]:
-            self.dense = DenseSpec(
-                background=True, classes=(*self.class_names,) or (None,)
+        with self._client.valid_answer():
+            sensor = known.modality(model["sensor"]).with_options(model["options"])
+            self.adapter = with_data_card(sensor, model["card"])
+            self.image_loader = ImageLoader(self.adapter, None)
+            self.image_loader.channels = tuple(
+                Channel(**channel) for channel in model["channels"]
             )
-        self.name: str = model["name"]
-        self.digest: str = model["digest"]
+            self.class_names = {
+                int(value): name for value, name in model["classes"].items()
+            }
+            self.dense: DenseSpec | None = None
+            if model["has_class_map"]:
+                self.dense = DenseSpec(
+                    background=True, classes=(*self.class_names,) or (None,)
+                )
+            self.name: str = model["name"]
+            self.digest: str = model["digest"]
         self._current: RemoteImage | None = None
 
     def open_image(self, image: ImageLike) -> RemoteImage:
@@ -227,15 +256,3 @@ class RemotePredictor:
         if self._current is None:
             raise ValueError("no image is set; call set_image first")
         return self._current
-
-
-def _object(answer: Mapping[str, Any]) -> FoundObject:
-    """Return an object of an answer."""
-    x0, y0, x1, y1 = answer["mask"]["box"]
-    value = answer["class"]
-    instance = Instance(value, Window(y0, x0, y1, x1), crop_of(answer["mask"]))
-    probabilities = None
-    if value is not None:
-        probabilities = {value: answer["class_probability"]}
-    point = tuple(answer.get("point", (0.0, 0.0)))
-    return FoundObject(instance, answer["score"], point, probabilities)
