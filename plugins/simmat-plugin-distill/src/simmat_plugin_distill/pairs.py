@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from simmat.config import TrainConfig
 from simmat.data.card import DataCard, load_card
@@ -24,17 +23,16 @@ from simmat.sensors.adapter import (
     options_of,
     with_data_card,
 )
+from simmat.sensors.alignment import WARN_PX, edges, shift_between
 from simmat.sensors.normalize import describe
 from simmat.sensors.options import modality_parts, options_by_sensor
 from simmat.terminal import echo
-from simmat.types import SensorImage, same_channels
+from simmat.types import same_channels
 
 SMALLEST_SHARE = 0.0005
 """Smallest mask of a teacher as a share of the image, where the card names none."""
-WARN_PX, REFUSE_PX = 2.0, 10.0
-"""Median shifts above which `report_alignment` warns, and refuses."""
-_LOW_PASS = 0.1
-"""Standard deviation, in cycles a pixel, of the frequencies by which shifts are found: the finest are noise."""
+REFUSE_PX = 10.0
+"""Median shift above which `report_alignment` refuses."""
 
 PathsBySource = Mapping[str, Path]
 
@@ -222,38 +220,3 @@ def report_alignment(pairs: Pairs) -> str:
     if far:  # 18 of 221 registered pairs of roads have too little in common to tell
         text += f"\nWarning: look at these pairs, which seem to be shifted: {listed}"
     return text
-
-
-def edges(image: SensorImage) -> npt.NDArray[np.float64]:
-    """Return the (H, W) sum of the gradients of all channels, faded out towards the border."""
-    total = np.zeros(image.size_hw)
-    for plane, valid in zip(image.data.astype(np.float64), image.valid, strict=True):
-        if valid.any() and min(plane.shape) > 1:
-            gradient = np.hypot(
-                *np.gradient(np.where(valid, plane, plane[valid].mean()))
-            )
-            total += gradient / max(float(gradient.mean()), 1e-12)
-    height, width = total.shape
-    faded: npt.NDArray[np.float64] = (
-        (total - total.mean()) * np.hanning(height)[:, None] * np.hanning(width)
-    )
-    return faded
-
-
-def shift_between(
-    first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]
-) -> tuple[int, int]:
-    """Return the (dy, dx) in pixels by which `second` must move to lie on `first`, by phase correlation.
-
-    Both are (H, W), such as `edges` returns them: sensors differ in what is bright, not in where things end.
-    """
-    product = np.fft.fft2(first) * np.conj(np.fft.fft2(second))
-    product /= np.abs(product) + 1e-12
-    rows, columns = (np.fft.fftfreq(length) for length in first.shape)
-    product *= np.exp(-(rows[:, None] ** 2 + columns**2) / (2 * _LOW_PASS**2))
-    peak = np.unravel_index(np.argmax(np.fft.ifft2(product).real), first.shape)
-    dy, dx = (
-        (int(at) + length // 2) % length - length // 2
-        for at, length in zip(peak, first.shape, strict=True)
-    )
-    return dy, dx

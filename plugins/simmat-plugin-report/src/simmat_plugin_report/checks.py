@@ -22,6 +22,7 @@ from simmat_plugin_report.data_warnings import (
     joined_warning,
     neighbour_warning,
     normalized_warning,
+    shift_warning,
 )
 
 Severity = Literal["error", "warning", "note"]
@@ -243,7 +244,7 @@ def check_dataset(
     Of images without any label, those of `open_images`, the images alone are checked.
 
     Args:
-        twice: read images again for near-duplicates across splits.
+        twice: read images again, for near-duplicates across splits and for shifts between sensors.
     """
     index = read_index(dataset, progress)
     dataset = index.dataset
@@ -268,6 +269,8 @@ def check_dataset(
         # imports torch and scipy
         from simmat_plugin_report.near_duplicates import near_duplicate_warning
 
+        if shifted := shift_warning(index):
+            findings.append(finding("warning", "shifted-sensors", shifted))
         if alike := near_duplicate_warning(index, progress):
             findings.append(finding("warning", "near-duplicates", *alike))
     order = ("error", "warning", "note")

@@ -8,12 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.data.index import DataIndex
+from simmat.data.samples import evenly_spaced
+from simmat.errors import SimMATError
 from simmat.geo import read_georeference
-from simmat.sensors.adapter import channels_by_source
+from simmat.sensors.adapter import channel_spans, channels_by_source
+from simmat.sensors.alignment import WARN_PX, edges, shift_between
 from simmat.sensors.options import describe_options
 
 _MAX_COMPARED = 1024
 """Tiles of val and test that are compared with all others, at most."""
+_MAX_MEASURED = 50
+"""Images in which the shift between two sensors is measured, at most."""
 _MAX_GAP = 0.01
 """Largest gap of two tiles that touch, as a part of a tile's side."""
 
@@ -125,3 +130,37 @@ def joined_warning(index: DataIndex) -> str:
         "than there are regions: --regions classes makes one region of all, which one click stands for. Where the "
         'pieces are objects, use regions = "components" (--regions components)'
     )
+
+
+def shift_warning(index: DataIndex) -> str:
+    """Return a warning if the images of joined sensors are shifted against each other, else ""."""
+    adapter = index.dataset.adapter
+    if len(list(adapter.sensors())) < 2:
+        return ""
+    shifts: dict[str, list[tuple[int, int]]] = {}
+    first = ""
+    for sample in evenly_spaced(index.usable, _MAX_MEASURED):
+        try:
+            image = index.dataset.image(sample)
+            spans = channel_spans(adapter, image.channels)
+        except SimMATError:  # changed since the index was made, or without a sensor
+            continue
+        first = spans[0][0].name
+        reference = image.select(spans[0][1])
+        for part, span in spans[1:]:
+            other = image.select(span)
+            if reference.valid.any() and other.valid.any():
+                shift = shift_between(edges(reference), edges(other))
+                shifts.setdefault(part.name, []).append(shift)
+    said = []
+    for name, found in shifts.items():
+        distance = float(np.median(np.hypot(*np.transpose(found))))
+        down, right = np.median(found, axis=0)
+        if distance > WARN_PX:
+            said.append(
+                f"{name} seems to be shifted against {first}: median {distance:.1f} px in {len(found)} images, "
+                f"{right:+.0f} px to the right and {down:+.0f} px down would lay it on {first}"
+            )
+    if not said:
+        return ""
+    return f"{'; '.join(said)}; masks lie beside what one of them sees, so register the images"
