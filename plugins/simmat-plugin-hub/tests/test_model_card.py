@@ -68,6 +68,7 @@ def test_it_names_every_plugin_to_install() -> None:
     assert pip_lines(card) == [
         "pip install simmat simmat-plugin-thermal someones-tuners"
     ]
+    assert "According to the bundle, it was trained with" in card
     assert "`simmat-plugin-thermal` brings the sensor `thermal`" in card
     assert "`someones-tuners` brings the tuner `theirs`" in card
 
