@@ -11,12 +11,23 @@ from fuzz.targets import (
     runs,
     runtime,
     sensors,
+    servers,
     weights,
 )
 
 TARGETS: dict[str, Target] = {
     target.name: target
-    for module in (images, sensors, data, documents, bundles, weights, runs, runtime)
+    for module in (
+        images,
+        sensors,
+        data,
+        documents,
+        bundles,
+        weights,
+        runs,
+        runtime,
+        servers,
+    )
     for target in module.TARGETS
 }
 """Name -> target, in the order in which they run."""
