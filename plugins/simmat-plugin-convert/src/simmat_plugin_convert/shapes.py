@@ -157,8 +157,8 @@ class Shapes:
                 )
                 turn = float(shape.get("rotation", "0"))
             except ValueError:
-                turn = math.nan
-            if not math.isfinite(turn):
+                x0 = y0 = x1 = y1 = turn = math.nan
+            if not all(map(math.isfinite, (x0, y0, x1, y1, turn))):
                 self._source.problems.append(
                     f"{where}: xtl, ytl, xbr, ybr and rotation must be finite numbers"
                 )
