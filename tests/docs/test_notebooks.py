@@ -10,7 +10,7 @@ from installed import need_plugins
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "examples").glob("*.ipynb"))
 PLUGINS = {
-    "follow-stack": ("lite", "volume"),
+    "follow-stack": ("lite", "sequences"),
     "follow-video": ("lite", "scenes", "thermal"),
     "satellite": ("lite", "multispectral"),
     "thermal": ("lite", "scenes", "thermal"),

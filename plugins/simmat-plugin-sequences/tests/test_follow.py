@@ -393,7 +393,7 @@ def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
     assert resident[count + 1] - resident[200] < 48, "MiB, with the files of all frames"
 
 
-@pytest.mark.plugins("volume")
+@pytest.mark.plugins("sequences")
 @pytest.mark.parametrize(
     ("call", "said"),
     [
@@ -470,7 +470,7 @@ def test_the_objects_of_a_prompts_file_have_ids_from_1(tmp_path: Path) -> None:
     assert list(masks[3]) == [2, 4, 1, 3]
 
 
-@pytest.mark.plugins("volume")
+@pytest.mark.plugins("sequences")
 @pytest.mark.parametrize("name", ["cat", "1"])
 def test_the_command_follows_prompts_into_a_film(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
