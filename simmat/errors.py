@@ -7,6 +7,7 @@ A message says what is wrong, the value, what is allowed and what to do. The com
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import traceback
 from collections.abc import Iterable, Sequence
@@ -129,19 +130,25 @@ def few_of(names: Sequence[str], limit: int = 5) -> str:
     )
 
 
-_OWN_PACKAGES = ("simmat", "simmat_testing")
+DEBUG_VARIABLE = "SIMMAT_DEBUG"
+"""Environment variable: with 1, errors print their traceback."""
 
 
-def with_line(error: BaseException) -> str:
+def wants_traceback() -> bool:
+    """Return whether the user has asked for tracebacks."""
+    return os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
+
+
+def with_line(error: BaseException, *, ours: Sequence[str] = ("simmat",)) -> str:
     """Return class and message of an error of a plugin's code, with the plugin's line that it came from.
 
-    That is the innermost line of the first package on the way that is not SimMAT's own: "ValueError: no header
+    That is the innermost line of the first package on the way that is not one of `ours`: "ValueError: no header
     (/home/me/my_sensor.py, line 23)".
     """
     package = line = ""
     for frame, number in traceback.walk_tb(error.__traceback__):
         name = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if name in _OWN_PACKAGES or package not in ("", name):
+        if name in ours or package not in ("", name):
             continue
         package = name
         line = f" ({frame.f_code.co_filename}, line {number})"

@@ -22,13 +22,11 @@ from typing import NoReturn
 
 import click
 
-from simmat.errors import SimMATError, did_you_mean
+from simmat.errors import DEBUG_VARIABLE, SimMATError, did_you_mean, wants_traceback
 from simmat.terminal import echo, escape, escaped_streams
 from simmat.version import __version__
 
 __all__ = ["Group", "ended_by_sigterm", "group", "main", "run"]
-
-DEBUG_VARIABLE = "SIMMAT_DEBUG"
 
 
 class Group(click.Group):
@@ -205,7 +203,7 @@ def run(args: Sequence[str] | None = None) -> int:
         echo("interrupted", err=True)
         return 130
     except Exception as error:
-        if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
+        if wants_traceback():
             traceback.print_exc()
         message, code = _explain(error)
         echo(f"error: {message}", err=True)

@@ -13,6 +13,11 @@ from simmat.errors import with_line
 Check: TypeAlias = Callable[[Any], None]
 
 
+def fault(error: BaseException) -> str:
+    """Return class and message of an error, with the line of the checked package that it came from."""
+    return with_line(error, ours=("simmat", "simmat_testing"))
+
+
 class CheckFailed(AssertionError):
     """A rule is broken: what was found, and what to do."""
 
@@ -89,7 +94,7 @@ def run_check(check: Check, case: Any) -> CheckResult:
         advice = "the check could not continue; see that line"
         return result(
             "failed",
-            found=with_line(error),
+            found=fault(error),
             advice=advice,
             error=error,
         )

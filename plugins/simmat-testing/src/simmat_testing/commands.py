@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 import tempfile
@@ -15,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simmat.cli import DEBUG_VARIABLE
 from simmat.cli.options import PATH, json_option, load_registry, source_option
 from simmat.cli.tables import print_json
-from simmat.errors import ConfigError
+from simmat.errors import ConfigError, wants_traceback
 from simmat.terminal import echo
 from simmat_testing.scaffold import KINDS, check_name, make_plugin
 
@@ -88,7 +86,6 @@ def check(
 def _run(subject: Subject, *, quiet: bool) -> list[CheckResult]:
     """Run the checks of one subject, and print a line after each."""
     kind, name, run_in = subject
-    debug = os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
     if not quiet:
         echo(f"\n{kind} {name}")
     results: list[CheckResult] = []
@@ -105,7 +102,11 @@ def _run(subject: Subject, *, quiet: bool) -> list[CheckResult]:
                 echo(
                     f"  {_SHOWN[result.status]:<8} {result.check:<34} {result.why}".rstrip()
                 )
-            if debug and result.status == "failed" and result.error is not None:
+            if (
+                wants_traceback()
+                and result.status == "failed"
+                and result.error is not None
+            ):
                 traceback.print_exception(result.error)
 
 

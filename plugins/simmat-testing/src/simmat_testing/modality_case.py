@@ -11,10 +11,10 @@ import numpy as np
 from simmat_plugin_scenes import Scene
 from simmat_plugin_scenes.generate import generate_scene
 
-from simmat.errors import ConfigError, with_line
+from simmat.errors import ConfigError
 from simmat.sensors.adapter import ModalityAdapter, with_data_card
 from simmat.types import SensorImage
-from simmat_testing.checks import CheckFailed, CheckSkipped, NoSamples
+from simmat_testing.checks import CheckFailed, CheckSkipped, NoSamples, fault
 
 SIZE_HW = (60, 84)
 """Size of simulated samples: not square, and even as a mosaic of filters must be."""
@@ -152,7 +152,7 @@ class ModalityCase:
             self.adapter.load(files)
         except Exception as error:
             raise CheckFailed(
-                f"the sample {next(iter(files.values()))} cannot be loaded: {with_line(error)}",
+                f"the sample {next(iter(files.values()))} cannot be loaded: {fault(error)}",
                 "give files that this sensor writes"
                 if self.given
                 else "let load read what save writes",

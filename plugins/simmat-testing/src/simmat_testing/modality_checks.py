@@ -13,13 +13,13 @@ from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 
-from simmat.errors import ConfigError, SimMATError, with_line
+from simmat.errors import ConfigError, SimMATError
 from simmat.io.images import image_size
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.normalize import fit_channels, normalize
 from simmat.sensors.options import ModalityOptions, format_options, parse_options
 from simmat.types import Channel, Georeference, Prompt, SensorImage, Window
-from simmat_testing.checks import CheckFailed, CheckSkipped
+from simmat_testing.checks import CheckFailed, CheckSkipped, fault
 from simmat_testing.modality_case import ModalityCase, numbered_scene, same_bits
 from simmat_testing.tiny import TINY
 
@@ -237,7 +237,7 @@ def same_file_same_bits(case: ModalityCase) -> None:
         again = case.load(files)
     except Exception as error:
         raise CheckFailed(
-            f"{next(iter(files.values()))} cannot be read: {with_line(error)}",
+            f"{next(iter(files.values()))} cannot be read: {fault(error)}",
             "pass the Path itself to the library that reads the file; do not split it or turn it into bytes",
         ) from error
     if not same_bits(image, again):
@@ -322,7 +322,7 @@ def _expect_refusal(
             return
         found = f"does not name {files[source].name!r} in its error: {error}"
     except Exception as error:
-        found = f"raised {with_line(error)}"
+        found = f"raised {fault(error)}"
     raise CheckFailed(
         f"source {source!r} was {state}; load {found}",
         "check the size of the file and what its header says, catch what your library raises, and raise "
@@ -337,7 +337,7 @@ def survives_pickle_and_json(case: ModalityCase) -> None:
         copy = pickle.loads(pickle.dumps(case.adapter)).load(files)
     except Exception as error:
         raise CheckFailed(
-            f"a pickled copy could not load the sample: {with_line(error)}",
+            f"a pickled copy could not load the sample: {fault(error)}",
             "keep no lambda, open file or lock in the adapter; open what load needs inside load",
         ) from error
     if not same_bits(copy, case.load(files)):
