@@ -415,7 +415,9 @@ def test_a_training_ends_with_the_command_that_scores_it(
         callback.run = cast(
             Any,
             SimpleNamespace(
-                data=data, splits=splits, config=SimpleNamespace(out=tmp_path / "run")
+                data=data,
+                splits=splits,
+                config=SimpleNamespace(out=tmp_path / "run", keep=None, init=None),
             ),
         )
         callback.validated(1, {"miou_object": 0.5}, best=True, scores=Scores(()))
