@@ -22,7 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError, PluginError
-from simmat.io.files import FrameAddress, check_size, check_window, decoding_errors
+from simmat.io.files import (
+    FrameAddress,
+    check_size,
+    check_window,
+    decoding_errors,
+    require_file,
+)
 from simmat.io.tiff import TiffImage, open_tiff, open_tifffile
 from simmat.plugin_specs import API_VERSION
 from simmat.types import ImageFile, Window
@@ -53,6 +59,8 @@ class StackFormat:
 
 MAX_FRAMES = 2**20
 """Most frames of a file, each of which has a path."""
+MAX_SPACING_MM = 1e9
+"""Largest distance of frames, rows or columns, 1000 km."""
 _OF_PLUGIN = (
     ".nii",
     ".nii.gz",
@@ -177,6 +185,8 @@ def _opened(
             f"{file}: nothing installed reads frames of it; TIFF and npy files are read, NIfTI, DICOM and videos by a "
             "plugin, see SimMAT's README"
         )
+    if not file.is_dir():
+        require_file(file, f"{kind.name} file")  # a pipe would wait for a writer
     if kind.is_folder and not file.is_dir():
         raise DataError(
             f"{file}: one of the files of a {kind.name} series; give their folder"
@@ -196,7 +206,19 @@ def _opened(
             raise DataError(
                 f"{file}: claims {len(found)} frames; 1 to {MAX_FRAMES} are read, so it may be damaged"
             )
+        if found.spacing_mm is not None:
+            _check_spacing(file, found.spacing_mm)
     return found
+
+
+def _check_spacing(file: Path, spacing_mm: tuple[float, float, float]) -> None:
+    """Raise DataError for a spacing that is no length: volumes in cm³ would be none."""
+    for step in spacing_mm:
+        if not 0 < step < MAX_SPACING_MM:
+            raise DataError(
+                f"{file}: states {step:g} mm from frame to frame, row to row or column to column; correct the spacing "
+                "in the file, or save it without one"
+            )
 
 
 def read_frame(
@@ -323,7 +345,7 @@ def _ome_axes(
             )
         )
     mm = [float(step) * _MM[unit] for step, unit in steps if step and unit in _MM]
-    return axes, (mm[0], mm[1], mm[2]) if len(mm) == 3 else None
+    return axes, (mm[0], mm[1], mm[2]) if len(mm) == 3 and all(mm) else None
 
 
 def _imagej_spacing(tiff: Any, page: Any) -> tuple[float, float, float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -159,3 +160,11 @@ def test_deep_colours_are_not_cut_to_eight_bits(tmp_path: Path) -> None:
     save(tmp_path / "a.mkv", np.zeros((3, 48, 64, 3), np.uint8), "yuv420p10le", "ffv1")
     with pytest.raises(DataError, match="10 bits"):
         read_image(tmp_path / "a.mkv/0")
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
+def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path, name: str) -> None:
+    """It would wait for a writer for ever."""
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match="a pipe, socket or device"):
+        simmat.FrameSequence(tmp_path / name, "rgb")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import simmat
 from simmat.cli import run
 from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
+from simmat.io.files import LIMIT_VARIABLE
 from simmat.io.frames import open_stack
 from simmat.sensors.builtin import Gray
 
@@ -299,3 +302,131 @@ def test_a_slice_that_was_rewritten_is_followed_again(
     one.save_as(series / "4.dcm")
     assert series.stat().st_mtime_ns == folder.st_mtime_ns
     assert request() != before
+
+
+def test_a_damaged_file_of_a_series_is_named(tmp_path: Path) -> None:
+    """A series has hundreds."""
+    save_dicom(tmp_path / "a")
+    (tmp_path / "a/4.dcm").write_bytes(b"not a slice")
+    with pytest.raises(DataError, match=r"a/4\.dcm: damaged"):
+        simmat.FrameSequence(tmp_path / "a", "gray")
+    save_dicom(tmp_path / "b")
+    one = pydicom.dcmread(tmp_path / "b/0.dcm")
+    one.PixelData = one.PixelData[:20]
+    one.save_as(tmp_path / "b/0.dcm")
+    with pytest.raises(DataError, match=r"b/0\.dcm: damaged"):
+        simmat.FrameSequence(tmp_path / "b", "gray", axis="x")[0]
+
+
+def test_more_pixels_than_a_slice_has_are_refused(tmp_path: Path) -> None:
+    """They could be of any number of frames."""
+    save_dicom(tmp_path / "a")
+    one = pydicom.dcmread(tmp_path / "a/0.dcm")
+    one.PixelData = one.PixelData * 3
+    one.save_as(tmp_path / "a/0.dcm")
+    with pytest.raises(DataError, match=r"a/0\.dcm: damaged: its pixels are"):
+        simmat.FrameSequence(tmp_path / "a", "gray")[0]
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a/1.dcm"])
+def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path, name: str) -> None:
+    """It would wait for a writer for ever."""
+    (tmp_path / "a").mkdir()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match="a pipe, socket or device"):
+        simmat.FrameSequence(tmp_path / name.partition("/")[0], "gray")
+
+
+@pytest.mark.parametrize(
+    ("code", "number"),
+    [
+        ("sform_code", np.nan),
+        ("sform_code", np.inf),
+        ("sform_code", 0.0),
+        ("qform_code", np.nan),
+        ("qform_code", np.inf),
+    ],
+)
+def test_an_affine_that_is_no_place_is_refused_at_opening(
+    tmp_path: Path, code: str, number: float
+) -> None:
+    """The masks of all slices could not be written, after hours."""
+    image = nibabel.Nifti1Image(VOLUME, np.eye(4))
+    header = image.header
+    header["sform_code"] = header["qform_code"] = 0
+    header[code] = 1
+    header["srow_x"] = number
+    header["pixdim"][1] = number
+    content = header.binaryblock + bytes(4) + VOLUME.tobytes(order="F")
+    (tmp_path / "a.nii").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.nii: .*(affine|spacing)"):
+        simmat.FrameSequence(tmp_path / "a.nii", "gray")
+
+
+@pytest.mark.parametrize("spacing", [[0, 0], [0, 1], [1e300, 1], [-1, 1]])
+def test_a_series_without_a_pixel_size_is_refused_at_opening(
+    tmp_path: Path, spacing: list[float]
+) -> None:
+    """Volumes in cm³ would be 0 or infinite, and masks could not be written."""
+    save_dicom(tmp_path / "a", PixelSpacing=spacing)
+    with pytest.raises(DataError, match=r"affine|mm from frame to frame"):
+        simmat.FrameSequence(tmp_path / "a", "gray")
+
+
+def test_a_deflated_series_is_read_within_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of 4 MB may inflate to 4 GB, whatever its rows and columns are."""
+    save_dicom(tmp_path / "a")
+    for file in (tmp_path / "a").iterdir():
+        one = pydicom.dcmread(file)
+        one.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+        if file.name == "4.dcm":
+            one.add_new(0x00091010, "OB", bytes(2**24))
+        one.save_as(file)
+    assert simmat.FrameSequence(tmp_path / "a", "gray")[2].data.any()
+    (tmp_path / "a").rename(tmp_path / "b")  # the open series is kept
+    monkeypatch.setenv(LIMIT_VARIABLE, str(1 / 1024))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"b/4\.dcm: is larger than .* one slice"):
+        simmat.FrameSequence(tmp_path / "b", "gray")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**23
+
+
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+def test_a_plane_larger_than_the_limit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, axis: str
+) -> None:
+    """Whatever the size of the cuts that are made of such planes."""
+    save_nifti(tmp_path / "a.nii", np.zeros((600, 600, 1), np.int16))
+    monkeypatch.setenv(LIMIT_VARIABLE, str(1 / 1024))
+    with pytest.raises(DataError, match="more than the limit"):
+        simmat.FrameSequence(tmp_path / "a.nii", "gray", axis=axis)[0]
+
+
+@pytest.mark.parametrize(
+    ("axis", "shape"), [("x", (8, 2**14, 8)), ("y", (2**14, 8, 8))]
+)
+def test_few_large_cuts_are_in_memory_at_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    axis: str,
+    shape: tuple[int, int, int],
+) -> None:
+    """Eight of the largest slices that are allowed would take eight times the memory."""
+    values = np.arange(2**20, dtype=np.int32).reshape(shape)
+    image = nibabel.Nifti1Image(values, np.eye(4))
+    image.header.set_slope_inter(0.5, 0)
+    nibabel.save(image, tmp_path / "a.nii")
+    monkeypatch.setenv(LIMIT_VARIABLE, str(2 / 1024))
+    stack = open_stack(tmp_path / "a.nii", axis)
+    tracemalloc.start()
+    stack.read(0, False)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 6 * 2**20  # a cut is 1 MiB
+    for index in range(8):
+        expected = np.take(values, index, "xyz".index(axis)).T * 0.5
+        np.testing.assert_array_equal(stack.read(index, False).planes[0], expected)

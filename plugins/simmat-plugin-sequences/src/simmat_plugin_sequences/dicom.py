@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import ConfigError, DataError
+from simmat.io.files import (
+    LIMIT_VARIABLE,
+    decoded_limit,
+    decoding_errors,
+    require_file,
+)
 from simmat_plugin_sequences.volume import Volume, library
 
 _TAGS = [
@@ -22,6 +29,10 @@ _TAGS = [
     "ImageOrientationPatient",
     "ImagePositionPatient",
 ]
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+"""Transfer syntax of a data set that is compressed as a whole."""
+_CHUNK = 2**20
+"""Bytes that are inflated at once."""
 _UNEQUAL = 0.02
 """Part of the distance of slices by which one that differs is refused."""
 _ROUNDED_MM = 0.02
@@ -39,7 +50,7 @@ class DicomStack(Volume):
             file for file in path.iterdir() if file.name.lower().endswith(".dcm")
         )
         heads = [
-            self._pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
+            self._read(file, stop_before_pixels=True, specific_tags=_TAGS)
             for file in files
         ]
         _check_heads(path, files, heads)
@@ -68,14 +79,24 @@ class DicomStack(Volume):
             step = (places[-1] - places[0]) / (len(files) - 1)
             # (3, 4), LPS
             towards = np.column_stack([along * column, down * row, step, places[0]])
-            self.affine = np.vstack(
-                [np.diag([-1.0, -1.0, 1.0]) @ towards, [0, 0, 0, 1]]
+            self.set_affine(
+                np.vstack([np.diag([-1.0, -1.0, 1.0]) @ towards, [0, 0, 0, 1]])
             )
 
     def plane(self, index: int, labels: bool) -> npt.NDArray[Any]:
         """Read (Y, X), scaled; padding is NaN, in a mask a number."""
-        found = self._pydicom.dcmread(self._files[index])
+        file = self._files[index]
+        found = self._read(file)
+        with decoding_errors(file, "dicom"):
+            return self._values(file, found, labels)
+
+    def _values(self, file: Path, found: Any, labels: bool) -> npt.NDArray[Any]:
+        """Return the pixels of a file that was read."""
         stored = found.pixel_array
+        if stored.shape != (self._shape[1], self._shape[0]):
+            raise DataError(
+                f"{file}: damaged: its pixels are {stored.shape}, not {self._shape[1]} rows of {self._shape[0]}"
+            )
         values: npt.NDArray[Any] = self._pixels.apply_modality_lut(stored, found)
         padding = found.get("PixelPaddingValue")
         if labels or padding is None:
@@ -84,6 +105,35 @@ class DicomStack(Volume):
         # as some write it unsigned
         low, high = sorted(np.array([padding, limit]).astype(stored.dtype).tolist())
         return np.where((stored >= low) & (stored <= high), np.nan, values)
+
+    def _read(self, file: Path, **options: Any) -> Any:
+        """Return pydicom's data set of a file.
+
+        Raises:
+            DataError: it is damaged, a pipe, or takes more memory than a decoded image may.
+        """
+        require_file(file, "DICOM file")
+        with decoding_errors(file, "dicom"):
+            self._check_length(file)
+            return self._pydicom.dcmread(file, **options)
+
+    def _check_length(self, file: Path) -> None:
+        """Raise DataError for a file that is too large for one slice; pydicom inflates a deflated one as a whole."""
+        limit = decoded_limit()
+        reader = library("pydicom.filereader", "dicom")
+        with file.open("rb") as stream:
+            length = file.stat().st_size
+            reader.read_preamble(stream, False)
+            meta = reader._read_file_meta_info(stream)  # as `dcmread` reads it
+            if meta.get("TransferSyntaxUID") == _DEFLATED:
+                # it is in memory twice, and its pixels once more
+                limit = limit // 4
+                length = _inflated_length(stream, limit)
+        if length > limit:
+            raise DataError(
+                f"{file}: is larger than {limit / 2**30:.3g} GiB, too large for one slice; the file may be damaged. If "
+                f"it is right, raise the limit: simmat --max-image-gib N … (or {LIMIT_VARIABLE})"
+            )
 
     def _check_decoder(self, file: Path, head: Any) -> None:
         """Raise ConfigError if what decodes the pixels is not installed."""
@@ -94,6 +144,18 @@ class DicomStack(Volume):
             raise ConfigError(
                 f"{file}: to decode its {syntax.name}, install one of: {needed}"
             )
+
+
+def _inflated_length(stream: BinaryIO, limit: int) -> int:
+    """Return how many bytes the rest of a stream inflates to, or a number above `limit`."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    length = 0
+    while length <= limit and not inflater.eof:
+        pending = inflater.unconsumed_tail or stream.read(_CHUNK)
+        if not pending:
+            break
+        length += len(inflater.decompress(pending, _CHUNK))
+    return length
 
 
 def _check_heads(path: Path, files: list[Path], heads: list[Any]) -> None:

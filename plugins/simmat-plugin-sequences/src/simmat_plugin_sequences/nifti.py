@@ -23,10 +23,9 @@ class NiftiStack(Volume):
 
     def __init__(self, path: Path, axis: str) -> None:
         """Open a file, and read its head."""
-        # so that a .nii.gz goes on
-        self._image = library("nibabel", "nifti").load(path, keep_file_open=True)
-        shape = tuple(map(int, self._image.shape))
-        kind = self._image.get_data_dtype()
+        header = _header(path)
+        shape = tuple(map(int, header.get_data_shape()))
+        kind = header.get_data_dtype()
         has_more_axes = bool(set(shape[3:]) - {1})
         if len(shape) < 3 or has_more_axes or 0 in shape or kind.kind not in "iuf":
             raise DataError(
@@ -34,9 +33,12 @@ class NiftiStack(Volume):
                 "a time series, and each plane, in a file of its own"
             )
         super().__init__(path, axis, shape[:3])
-        header = self._image.header
+        self._later = (0,) * (len(shape) - 3)
+        # kept open, so that a .nii.gz goes on
+        proxy = library("nibabel.arrayproxy", "nifti").ArrayProxy
+        self._voxels = proxy(str(path), header, keep_file_open=True)
         if header["sform_code"] or header["qform_code"]:
-            self.affine = np.asarray(self._image.affine, np.float64)
+            self.set_affine(np.asarray(header.get_best_affine(), np.float64))
         mm = _MM[header.get_xyzt_units()[0]]
         spacing = [abs(float(zoom)) * mm for zoom in header.get_zooms()[:3]]
         if all(spacing):
@@ -44,10 +46,24 @@ class NiftiStack(Volume):
 
     def plane(self, index: int, labels: bool) -> npt.NDArray[Any]:
         """Read (Y, X), scaled."""
-        later = (0,) * (len(self._image.shape) - 3)
-        return np.asarray(
-            self._image.dataobj[(slice(None), slice(None), index, *later)]
-        ).T
+        where = (slice(None), slice(None), index, *self._later)
+        return np.asarray(self._voxels[where]).T
+
+
+def _header(path: Path) -> Any:
+    """Return nibabel's header; its extensions, which nibabel would read with it, may be larger than the memory."""
+    nibabel = library("nibabel", "nifti")
+    kinds = (nibabel.Nifti1Header, nibabel.Nifti2Header)
+    with library("nibabel.openers", "nifti").ImageOpener(str(path)) as stream:
+        start = stream.read(max(kind.sizeof_hdr for kind in kinds))
+    for kind in kinds:
+        if kind.may_contain_header(start):
+            header = kind(start[: kind.sizeof_hdr])
+            if header["magic"].item() == kind.single_magic:
+                return header
+    raise DataError(
+        f"{path}: damaged or cut short: it does not start as a NIfTI file of one part"
+    )
 
 
 def write_labels(
