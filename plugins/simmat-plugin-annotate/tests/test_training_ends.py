@@ -261,3 +261,85 @@ def test_the_log_of_a_training_is_not_written_through_a_link(tmp_path: Path) -> 
     with pytest.raises(OutputError, match="leads out of"):
         asyncio.run(training(tmp_path / "set").run_simmat(["doctor"], log))
     assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_a_stop_is_said_at_once_and_leaves_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was said for up to nine seconds, and the bundle of 20 MB stayed though nothing uses it."""
+    shown: list[tuple[str, bool]] = []
+    one = training(tmp_path)
+    one.changed = lambda: shown.append((one.state, one.document()["stopping"]))
+
+    async def runs() -> None:
+        ended = asyncio.Event()
+
+        async def simmat(command: Any, log: Path) -> int:
+            one.run.mkdir(parents=True)
+            (one.run / "bundle.safetensors").write_bytes(b"0" * 1000)
+            log.write_text("some lines")
+            await ended.wait()
+            return -int(signal.SIGTERM)
+
+        monkeypatch.setattr(one, "run_simmat", simmat)
+        await one.start(None, 3, MODEL)
+        while not (one.run / "bundle.safetensors").exists():
+            await asyncio.sleep(0.01)
+        stopping = asyncio.create_task(one.stop())
+        await asyncio.sleep(0)
+        assert shown[-1] == ("running", True)
+        ended.set()
+        await stopping
+
+    asyncio.run(runs())
+    assert shown[-1] == ("stopped", False)
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_stop_removes_nothing_that_a_link_leads_to(tmp_path: Path) -> None:
+    """A folder of a stranger may have a link where the run was."""
+    from simmat_plugin_annotate.training import _remove_run
+
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "kept").write_text("kept")
+    root = tmp_path / "set"
+    (root / "runs").mkdir(parents=True)
+    (root / "runs/one").symlink_to(other)
+    _remove_run(root, root / "runs/one")
+    (root / "linked").symlink_to(tmp_path)
+    _remove_run(root, root / "linked/other")
+    assert (other / "kept").exists()
+
+
+def test_the_steps_are_those_that_the_run_takes(tmp_path: Path) -> None:
+    """The page said 130 where 122 ran: those that train are fewer than those that are labelled."""
+    one = training(tmp_path)
+    one.run, one.state, one.steps = tmp_path / "runs/annotate-001", "running", 130
+    one.read_metrics()
+    assert one.document()["steps"] == 130
+    one.run.mkdir(parents=True)
+    (one.run / "config.toml").write_text("steps = 122\n")
+    one.read_metrics()
+    assert one.document()["steps"] == 122
+    assert "before the first step" in one.document()["message"]
+    (one.run / "metrics.jsonl").write_text('{"step": 0, "miou_object": 0.25}\n')
+    one.read_metrics()
+    one.read_metrics()
+    assert one.document()["message"] == "the first step"
+
+
+def test_the_pace_is_that_of_the_last_finished_training(tmp_path: Path) -> None:
+    """It says how long the next one takes."""
+    from simmat_plugin_annotate.training import last_pace
+
+    assert last_pace(tmp_path) is None
+    for name, seconds in (("annotate-001", 50), ("annotate-002", 100)):
+        run = tmp_path / "runs" / name
+        run.mkdir(parents=True)
+        (run / "config.toml").write_text("image_size = 128\n")
+        report = {"seconds": seconds, "steps": 50}
+        (run / "report.json").write_text(json.dumps(report))
+    (tmp_path / "runs/annotate-003").mkdir()
+    (tmp_path / "runs/annotate-003/report.json").write_text("[]")
+    assert last_pace(tmp_path) == {"step_s": 2.0, "image_size": 128}

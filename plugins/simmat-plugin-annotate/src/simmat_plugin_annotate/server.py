@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -52,6 +53,7 @@ from simmat_plugin_annotate.requests import (
     numbers,
 )
 from simmat_plugin_annotate.security import BodyTooLargeError, error_document
+from simmat_plugin_annotate.training import last_pace
 
 STATIC = Path(__file__).parent / "static"
 _MAX_PLANES = 16
@@ -341,23 +343,37 @@ class Routes:
         return Json(document)
 
     async def training(self, request: Request) -> Response:
-        """Return the state of the training, and the steps that one takes by default now."""
-        steps = default_steps(self.folder.mask_count())
-        return Json({**self.annotator.training.document(), "default_steps": steps})
+        """Return the state of the training, and what one would take now: split, steps by default, and pace."""
+
+        def planned() -> dict[str, Any]:
+            split = self._split()
+            return {
+                "split": split,
+                "default_steps": default_steps(split.get("train", 0)),
+                "pace": last_pace(self.folder.root),
+            }
+
+        plan = await self.annotator.on_files(planned)
+        return Json({**self.annotator.training.document(), **plan})
+
+    def _split(self) -> dict[str, int]:
+        """Return split -> number of labelled images; empty if there are too few to split."""
+        return dict(Counter(self.folder.splits().values()))
 
     async def train(self, request: Request) -> Response:
         """Start a training."""
         body = await body_of(request, TrainBody)
 
-        def prepare() -> int:
+        def prepare() -> tuple[int, int]:
             self.folder.flush()
             self.folder.write_card()
-            return self.folder.mask_count()
+            steps = default_steps(self._split().get("train", 0))
+            return self.folder.mask_count(), steps
 
-        images = await self.annotator.on_files(prepare)
+        images, steps = await self.annotator.on_files(prepare)
         model = self.service.model
         await self.annotator.training.start(
-            body.steps, images, model, body.arguments(model.path)
+            body.steps, images, model, body.arguments(model.path), planned=steps
         )
         return Json(self.annotator.training.document(), status_code=202)
 

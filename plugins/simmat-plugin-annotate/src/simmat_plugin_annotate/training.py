@@ -6,9 +6,11 @@ import asyncio
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
+import tomllib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,8 +20,8 @@ from statistics import fmean
 from typing import Any, Literal
 
 from simmat.config import default_steps
-from simmat.errors import DataError, SimMATError
-from simmat.io.files import read_log, require_inside
+from simmat.errors import DataError, OutputError, SimMATError
+from simmat.io.files import read_json, read_log, require_inside
 from simmat_plugin_annotate import child
 from simmat_plugin_annotate.models import BusyError, ServedModel
 from simmat_plugin_annotate.state import RUNS
@@ -44,6 +46,7 @@ _SHOWN = (
     "before",
     "adopted",
     "images",
+    "stopping",
     "warnings",
     "losses",
     "scores",
@@ -72,6 +75,7 @@ class Training:
     before: float | None = None
     adopted: bool | None = None
     images: int = 0
+    stopping: bool = False
     run: Path | None = None
     warnings: tuple[str, ...] = ()
     losses: tuple[Point, ...] = ()
@@ -81,6 +85,8 @@ class Training:
     _process: asyncio.subprocess.Process | None = field(default=None, repr=False)
     _task: asyncio.Task[None] | None = field(default=None, repr=False)
     _stopped: bool = False
+    _discard: bool = False
+    """Whether the files of a stopped run are removed."""
 
     def document(self) -> dict[str, Any]:
         """Return the state as a json document for the page."""
@@ -94,11 +100,15 @@ class Training:
         images: int,
         model: ServedModel,
         more: Sequence[str] = (),
+        *,
+        planned: int | None = None,
     ) -> None:
         """Start a run.
 
         Args:
             steps: training steps; None for the default.
+            images: labelled images.
+            planned: the steps that the default probably is, until the run says it.
             model: the present model, with which the new bundle is compared.
             more: further arguments of `simmat train`; they replace those of `arguments`.
 
@@ -116,30 +126,39 @@ class Training:
         self.state, self.step, self.steps, self.message = (
             "running",
             0,
-            steps or default_steps(images),
-            "starting",
+            steps or planned or default_steps(images),
+            "loading the model and reading the images",
         )
         self.score = self.before = self.adopted = self._first = None
         self.warnings = self.losses = self.scores = ()
-        self.images, self._stopped = images, False
+        self.images = images
+        self._stopped = self._discard = self.stopping = False
         self._task = asyncio.create_task(self._follow(steps, model, more))
         self.changed()
 
     async def stop(self) -> None:
-        """Stop the run; its saved files stay."""
+        """Stop the run and remove its files, which nothing uses."""
+        self._discard = True
+        await self._end()
+
+    async def close(self) -> None:
+        """Stop the run when the server stops; its files stay, for `simmat train --resume`."""
+        if self.state == "running":
+            await self._end()
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def _end(self) -> None:
+        """Ask the run to end, and wait a while until it has."""
         self._stopped = True
+        if self.state == "running":
+            self.stopping = True
+            self.changed()
         self._ask_to_end()
         if self._task is not None:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self._task), 10)
-
-    async def close(self) -> None:
-        """Stop the run when the server stops."""
-        if self.state == "running":
-            await self.stop()
-        if self._process is not None and self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                self._process.kill()
 
     def _ask_to_end(self) -> None:
         """Close the stdin of the command, if one runs, which then ends, see `child`."""
@@ -158,6 +177,9 @@ class Training:
             self.state, self.message = "failed", str(error) or type(error).__name__
         if self._stopped and not self.adopted:
             self.state, self.message = "stopped", "stopped"
+            if self._discard and self.run is not None:
+                await asyncio.to_thread(_remove_run, self.root, self.run)
+        self.stopping = False
         self.changed()
 
     async def _train(
@@ -255,6 +277,7 @@ class Training:
     def read_metrics(self) -> None:
         """Read the metrics of the run so far."""
         assert self.run is not None
+        self._read_start()
         with suppress(SimMATError):
             records = read_log(self.run / "metrics.jsonl")
             before = self.step
@@ -277,6 +300,23 @@ class Training:
                 self.warnings = self.warnings or tuple(
                     line for line in self._log() if line.startswith("Warning: ")
                 )
+                self.changed()
+
+    def _read_start(self) -> None:
+        """Read how many steps the run takes, and how far it is before the first one."""
+        assert self.run is not None
+        if self.step or self.state != "running":
+            return
+        with suppress(OSError, tomllib.TOMLDecodeError):
+            settings = tomllib.loads(
+                (self.run / "config.toml").read_text(encoding="utf-8")
+            )
+            message = "scoring the model before the first step"
+            if self.scores:
+                message = "the first step"
+            if message != self.message:
+                self.steps = int(settings.get("steps", self.steps))
+                self.message = message
                 self.changed()
 
     def _left_s(self) -> float | None:
@@ -311,6 +351,31 @@ def new_run(root: Path) -> Path:
         for run in runs
         if not any(os.path.lexists(f"{run}{end}") for end in ("", ".log", ".eval.json"))
     )
+
+
+def _remove_run(root: Path, run: Path) -> None:
+    """Remove the folder of a run below `root`, and its log; what a link leads to stays."""
+    with suppress(OSError, OutputError):
+        require_inside(root, run, run.parent)
+        if not run.is_symlink():
+            shutil.rmtree(run, ignore_errors=True)
+        run.with_suffix(".log").unlink(missing_ok=True)
+
+
+def last_pace(root: Path) -> dict[str, float] | None:
+    """Return how fast the last finished training of the page was; None if there was none.
+
+    That is the seconds of a step with all that is between, and the side of the images in pixels.
+    """
+    for run in sorted((root / RUNS).glob("annotate-*/"), reverse=True):
+        with suppress(OSError, SimMATError, ValueError, KeyError, TypeError):
+            report = read_json(run / "report.json")
+            settings = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
+            return {
+                "step_s": float(report["seconds"]) / int(report["steps"]),
+                "image_size": int(settings["image_size"]),
+            }
+    return None
 
 
 def _thinned(points: list[Point]) -> tuple[Point, ...]:

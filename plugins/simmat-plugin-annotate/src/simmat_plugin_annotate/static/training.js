@@ -13,18 +13,21 @@ export class TrainingPanel {
   /** Ask for the settings of a training and start it, or stop the one that runs. */
   async toggle() {
     if (this.state === "running") {
+      showStopping();
       this.show(await post("/api/train/stop", {}));
-      if (this.state === "running") this.messages.note("The training stops after its present step.");
       return;
     }
-    byId("steps").placeholder = String((await get("/api/train")).default_steps);
+    const plan = await get("/api/train");
+    byId("steps").placeholder = String(plan.default_steps);
+    showPlan(plan);
+    for (const id of ["steps", "image-size", "recipe"]) byId(id).oninput = () => showPlan(plan);
     if ((await ask(byId("train-dialog"))) !== "train") return;
     const [steps, size] = ["steps", "image-size"].map((id) => Number(byId(id).value) || null);
     this.show(await post("/api/train", { steps, image_size: size, recipe: byId("recipe").value }));
   }
 
   show(training) {
-    const { state, step, steps, message, score, before, adopted, images, left_s, warnings } = training;
+    const { state, step, steps, message, score, before, adopted, images, left_s, warnings, stopping } = training;
     drawCurve(training);
     const ended = this.state === "running" && state !== "running";
     for (const warning of warnings.filter((found) => !this.warned.has(found))) {
@@ -34,15 +37,16 @@ export class TrainingPanel {
     this.state = state;
     const running = state === "running";
     byId("train").textContent = running ? "Stop training" : "Train";
+    byId("train").disabled = Boolean(stopping);
     const bar = byId("progress");
     bar.hidden = !running;
     if (running && steps) bar.value = step / steps;
     else bar.removeAttribute("value");
     const text = [];
     if (running) {
-      text.push(step ? `Step ${step} of ${steps}` : "Starting", `${images} images`);
+      text.push(step ? `Step ${step} of ${steps}` : `Starting: ${message}`, `${images} images`);
       if (left_s) text.push(`About ${Math.ceil(left_s / 60)} min left`);
-      else if (step && /^step/.test(message)) text.push("Writing what was trained");
+      else if (step >= steps && /^step/.test(message)) text.push("Writing what was trained");
     } else if (state === "done") {
       const kept = "The new model is not better, so the one before stays: label more images or take more steps";
       text.push(adopted ? "New model in use" : kept);
@@ -51,8 +55,9 @@ export class TrainingPanel {
       const compared = before === null ? "" : `, before ${before.toFixed(3)}`;
       text.push(`${score.toFixed(3)}${compared} (mean IoU after one click, validation)`);
     }
-    if (state === "failed" || (running && !/^(starting|step)/.test(message))) text.push(message); // the rest is said above
+    if (state === "failed" || (running && step && !/^step/.test(message))) text.push(message); // the rest is said above
     byId("training-text").textContent = text.join(". ");
+    if (running && stopping) showStopping();
     if (ended && state === "failed") this.messages.bad(`Training failed: ${message}`);
   }
 
@@ -71,6 +76,27 @@ export class TrainingPanel {
     byId("size-hint").textContent = `The model in use takes images of ${size} px a side; more is slower and shows more detail.`;
     byId("model").textContent = `Model: ${name}${tuned ? "" : " (not tuned yet)"}`;
   }
+}
+
+function showStopping() {
+  byId("train").disabled = true;
+  byId("training-text").textContent = "Stopping: the step that runs is finished first. Nothing of this training is kept";
+}
+
+/** Say in the dialog which images do what, and how long the training takes at the pace of the last one. */
+function showPlan({ split = {}, pace = null, default_steps: usual }) {
+  const { train = 0, val = 0, test = 0 } = split;
+  byId("split-hint").textContent = train
+    ? `${train + val + test} labelled images: ${train} for training, ${val} for validation, ${test} for a test.`
+    : "Too few images are labelled: label at least three.";
+  if (!pace) {
+    byId("time-hint").textContent = "How long it takes is shown after the first steps.";
+    return;
+  }
+  const steps = Number(byId("steps").value) || usual;
+  const size = Number(byId("image-size").value) || pace.image_size;
+  const minutes = (steps * pace.step_s * (size / pace.image_size) ** 2) / 60;
+  byId("time-hint").textContent = `About ${Math.max(1, Math.ceil(minutes))} min, at the pace of the last training.`;
 }
 
 const EDGE = 4;
