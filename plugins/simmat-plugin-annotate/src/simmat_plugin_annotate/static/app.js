@@ -19,7 +19,8 @@ export const app = {
   tool: "click",
   radius: 6,
   corners: [], // [x, y] of the polygon that is being drawn
-  opacity: 0.3, // of the masks
+  closed: false, // whether these are a whole outline, whose corners are corrected
+  opacity: 0.4, // of the masks
   activeClass: undefined, // not chosen yet
   choices: 0, // how often the user has chosen a class
   pending: null, // Promise of what the next key or click waits for

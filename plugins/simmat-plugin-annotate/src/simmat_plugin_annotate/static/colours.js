@@ -13,6 +13,13 @@ export function colourOfNumber(number) {
   return NUMBERS[number % NUMBERS.length];
 }
 
+/** The colour of a class, as strong as its hue can be: light colours are not seen on a light grey image. */
+export function strong(rgb) {
+  const least = Math.min(...rgb);
+  const range = Math.max(...rgb) - least;
+  return range ? rgb.map((value) => Math.round(((value - least) / range) * 230)) : rgb;
+}
+
 /** "#rrggbb" as three numbers 0..255. */
 export function rgbOf(colour) {
   return [1, 3, 5].map((start) => parseInt(colour.slice(start, start + 2), 16));

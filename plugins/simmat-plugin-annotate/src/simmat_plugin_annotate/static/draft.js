@@ -3,6 +3,15 @@
 import { post } from "./api.js";
 import { Mask } from "./masks.js";
 
+const LOW_IOU = 0.8; // a mask of a lower predicted IoU is probably wrong
+const ENOUGH = 2; // clicks and boxes after which it is better drawn
+
+/** Whether a model's mask is probably wrong though it had more than one click. */
+export function staysLow({ answer, state: { points, box } }) {
+  const prompts = points.length + (box ? 1 : 0);
+  return answer !== null && prompts >= ENOUGH && answer.score < LOW_IOU;
+}
+
 export class Draft {
   /**
    * @param key the image's key
@@ -111,6 +120,13 @@ export class Draft {
   paint(mask) {
     this.#step({ painted: mask });
     this.asked += 1; // an answer under way would cover it
+    this.waiting = false;
+  }
+
+  /** Begin without clicks and mask; undo brings them back. */
+  clear() {
+    this.#step({ points: [], box: null, masks: [], index: 0, painted: null });
+    this.asked += 1; // an answer under way is of the clicks
     this.waiting = false;
   }
 

@@ -1,12 +1,12 @@
 /** Draw objects, change those that are there, and save them. */
 
 import { app, classNow, classes, holdTurn, inside, messages, suggestion } from "./app.js";
-import { Draft } from "./draft.js";
+import { Draft, staysLow } from "./draft.js";
 import { attempt } from "./events.js";
 import { acceptFrame, running, stopFollowing } from "./frames.js";
 import { stage } from "./main.js";
 import { show } from "./scene.js";
-import { polygonMask, united, withoutHoles, withoutSpecks } from "./shapes.js";
+import { cornersOf, insertCorner, nearestCorner, polygonMask, united, withoutHoles, withoutSpecks } from "./shapes.js";
 import { byId } from "./show.js";
 import { decide, step, undoDecision } from "./suggestions.js";
 
@@ -66,20 +66,46 @@ export function beginStroke() {
 /** Add a corner of a polygon (label 1) at an image position, or take the last one back (label 0). */
 function corner(at, label) {
   const { corners } = app;
+  if (corners.length && app.closed) {
+    if (label) insertCorner(corners, at);
+    else if (corners.length > 3) corners.splice(at ? nearestCorner(corners, at) : -1, 1);
+    show();
+    return;
+  }
+  app.closed = false;
   if (label === 0) corners.pop();
   else if (corners.length > 2 && stage.isAt(at, corners[0])) closePolygon();
   else if (!corners.length || !stage.isAt(at, corners.at(-1))) corners.push(at);
   show();
 }
 
-/** Add the pixels of the polygon to the drawn object; returns whether there is a polygon. */
+/** Take up the polygon, in place of the model's mask where that stays poor. */
+export function drawPolygon() {
+  if (app.draft && staysLow(app.draft)) app.draft.clear();
+  setTool("polygon");
+}
+
+/** Turn the drawn, suggested or selected mask into a polygon to correct. */
+export function polygonOfMask() {
+  const mask = maskToChange();
+  if (!mask) {
+    messages.note("Click, draw or select an object first: Shift+O then makes a polygon of its mask.", false, "polygon");
+    return;
+  }
+  setTool("polygon");
+  app.corners = cornersOf(mask);
+  app.closed = true;
+  show();
+}
+
+/** Add the pixels of the polygon to the drawn object, or replace it by a corrected outline; returns whether there is a polygon. */
 function closePolygon() {
   const { corners, raster } = app;
   if (!corners.length) return false;
   const mask = corners.length > 2 ? polygonMask(corners, [raster.width, raster.height]) : null;
   if (mask) {
     const draft = draftToPaint();
-    draft.paint(united(draft.mask, mask));
+    draft.paint(app.closed ? mask : united(draft.mask, mask));
     app.corners = [];
   } else messages.note("A polygon needs three corners, and a pixel inside.", false, "polygon");
   show();
@@ -89,9 +115,16 @@ function closePolygon() {
 export const fillHoles = () => clean(withoutHoles, "There is no hole in it.");
 export const removeSpecks = () => clean(withoutSpecks, "There is no part in it that is much smaller than the largest.");
 
+/** The mask of the drawn, suggested or selected object, or null. */
+function maskToChange() {
+  if (app.draft) return app.draft.mask;
+  const shown = suggestion() ?? app.labels.objects.get(app.selected);
+  return shown?.mask ?? null;
+}
+
 /** Change the mask of the drawn, suggested or selected object; say where that changes nothing. */
 function clean(change, nothing) {
-  const mask = app.draft ? app.draft.mask : (suggestion() ?? app.labels.objects.get(app.selected))?.mask;
+  const mask = maskToChange();
   if (!mask) return;
   const cleaned = change(mask);
   if (cleaned.area === mask.area) messages.note(nothing, false, "clean");

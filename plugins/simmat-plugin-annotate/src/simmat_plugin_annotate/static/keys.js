@@ -2,7 +2,8 @@
 
 import { app, classes, inTurn } from "./app.js";
 import {
-  accept, alternative, click, drop, fillHoles, pick, redrawSelected, remove, removeSpecks, setTool, undo,
+  accept, alternative, click, drawPolygon, drop, fillHoles, pick, polygonOfMask, redrawSelected, remove, removeSpecks,
+  setTool, undo,
 } from "./drawing.js";
 import { attempt } from "./events.js";
 import { follow } from "./frames.js";
@@ -35,7 +36,7 @@ const VIEW_KEYS = {
 const KEYS = {
   Enter: accept, " ": accept, a: () => alternative(1), A: () => alternative(-1),
   c: () => setTool("click"), b: () => setTool("brush"), e: () => setTool("eraser"),
-  o: () => setTool("polygon"), i: fillHoles, x: removeSpecks, Backspace: () => app.corners.length && undo(true),
+  o: drawPolygon, O: polygonOfMask, i: fillHoles, x: removeSpecks, Backspace: () => app.corners.length && undo(true),
   ",": () => resize(1 / 1.25), ".": () => resize(1.25), "[": () => resize(1 / 1.25), "]": () => resize(1.25),
   p: () => click(stage.middle, 1), m: () => click(stage.middle, 0),
   s: suggest, n: () => !app.draft && decide(false), r: redrawSelected, Delete: remove,
@@ -95,9 +96,9 @@ document.addEventListener("keydown", (event) => {
 const BUTTONS = {
   previous: () => turn(-1), following: () => turn(1), unlabelled: openUnlabelled, unsure: openUnsure, done: setDone,
   "tool-click": () => setTool("click"), "tool-brush": () => setTool("brush"), "tool-eraser": () => setTool("eraser"),
-  "tool-polygon": () => setTool("polygon"), "fill-holes": fillHoles, "remove-specks": removeSpecks,
+  "tool-polygon": drawPolygon, "fill-holes": fillHoles, "remove-specks": removeSpecks,
   suggest, undo: () => undo(true), redo: () => undo(false), "help-button": help, hide, redraw: redrawSelected,
-  delete: remove, follow: () => follow(1), like: () => findLike(false),
+  delete: remove, outline: polygonOfMask, follow: () => follow(1), like: () => findLike(false),
 };
 for (const [id, action] of Object.entries(BUTTONS)) {
   byId(id).addEventListener("click", () => {

@@ -27,6 +27,9 @@ export const stage = new Stage(byId("canvas"), scene, {
   }),
   endStroke: () => inTurn(show),
   select: ([x, y]) => inTurn(() => select(app.labels?.at(x, y)?.id ?? null)),
+  moveCorner: (index, at) => {
+    if (index < app.corners.length) app.corners[index] = at;
+  },
   level: (narrower, lower) => panel.drag(narrower, lower),
   hover: (at) => {
     app.cursor = at;

@@ -1,8 +1,10 @@
 /** What the page shows of the state: the scene of the canvas, and the words and buttons around it. */
 
 import { app, classNow, classes, colourOf, colourOfObject, inside, suggestion } from "./app.js";
+import { staysLow } from "./draft.js";
 import { isFollowed, running, showFrames } from "./frames.js";
 import { lists, panel, stage } from "./main.js";
+import { hasSpecks } from "./shapes.js";
 import { byId, clock, press, shownValue } from "./show.js";
 
 const WHITE = [255, 255, 255];
@@ -31,6 +33,7 @@ export function scene() {
     points: app.draft?.state.points ?? [],
     box: app.draft?.state.box ?? null,
     corners: app.tool === "polygon" ? app.corners : null,
+    closed: app.closed,
     brush: !paints() ? null : { radius: app.radius, erases: app.tool === "eraser" },
   };
 }
@@ -71,6 +74,16 @@ export function show() {
   stage.redraw();
 }
 
+const CORNERS = "Click the corners of an object, one after the other.";
+
+/** What to do about the mask of a draft that is probably wrong; "" where nothing says so. */
+function remedies(draft) {
+  const words = [];
+  if (staysLow(draft)) words.push("The model is not sure of this mask. Draw it: O. Correct its outline: ⇧O.");
+  if (draft.answer && hasSpecks(draft.mask)) words.push("Remove specks: X.");
+  return words.map((word) => `${word} `).join("");
+}
+
 function showPrompt() {
   const text = byId("prompt");
   const { draft, walk } = app;
@@ -78,12 +91,17 @@ function showPrompt() {
     const known = classes().find((item) => item.id === id);
     return known ? `, ${known.name}` : "";
   };
-  if (app.corners.length) {
+  let poor = false;
+  if (app.corners.length && app.closed) {
+    text.textContent = `${app.corners.length} corners of the outline: drag them; a click adds one, the right button takes ` +
+      "the nearest away. Enter makes the mask of it, Esc leaves the mask as it was.";
+  } else if (app.corners.length) {
     text.textContent = `${app.corners.length} corner${app.corners.length === 1 ? "" : "s"}. ` +
       "A click on the first one or Enter closes the polygon, the right button takes the last corner back, Esc drops it.";
   } else if (draft) {
     const { masks, index, warning } = draft.state;
     if (draft.waiting) text.textContent = app.ready ? "Segmenting …" : "Encoding the image …";
+    else if (!draft.mask && app.tool === "polygon") text.textContent = CORNERS;
     else if (!draft.mask) text.textContent = "Nothing found here. Click again, draw a box or use the brush. Esc drops it.";
     else {
       const found = draft.answer;
@@ -91,8 +109,10 @@ function showPrompt() {
       const score = found ? `Predicted IoU ${found.score.toFixed(2)}${alternatives}` : `Painted, ${draft.mask.area} px`;
       const what = draft.replaces !== null ? " in place of the selected object" : "";
       const next = found && masks.length > 1 ? ", A shows the next mask" : "";
+      const help = remedies(draft);
+      poor = help !== "";
       text.textContent =
-        `${score}${named(classNow())}. Enter accepts${what}${next}, Esc drops.${warning && found ? ` ${warning}` : ""}`;
+        `${help}${score}${named(classNow())}. Enter accepts${what}${next}, Esc drops.${warning && found ? ` ${warning}` : ""}`;
     }
   } else if (walk) {
     const current = suggestion();
@@ -107,9 +127,10 @@ function showPrompt() {
   } else if (app.labels && isFollowed()) {
     const lost = app.labels.lost.length ? ` Lost: object ${app.labels.lost.join(", ")}; if it is here, click it in the list.` : "";
     text.textContent = `Followed to this frame.${lost} Enter accepts; T follows further what you correct.`;
-  } else if (app.tool === "polygon") text.textContent = "Click the corners of an object, one after the other.";
+  } else if (app.tool === "polygon") text.textContent = CORNERS;
   else if (app.tool !== "click") text.textContent = "Paint an object; the right button erases. , and . change the size.";
   else text.textContent = "Click an object or drag a box around it. S suggests every object, ? shows all keys.";
+  text.classList.toggle("poor", poor);
   text.classList.toggle("active", draft !== null || walk !== null || app.selected !== null || app.corners.length > 0);
 }
 

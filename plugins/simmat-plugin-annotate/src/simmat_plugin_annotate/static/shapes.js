@@ -65,7 +65,95 @@ export function withoutHoles({ x, y, w, h, bits }) {
 }
 
 /** The mask without parts that are much smaller than its largest; pixels that touch at a corner are of one part. */
-export function withoutSpecks({ x, y, w, h, bits }) {
+export function withoutSpecks(mask) {
+  return largeParts(mask, SPECK);
+}
+
+/** Whether a mask has parts that are much smaller than its largest. */
+export function hasSpecks(mask) {
+  mask.specks ??= withoutSpecks(mask).area !== mask.area; // asked with every change of the page
+  return mask.specks;
+}
+
+/** The outline of the largest part of a mask, with as few corners as follow it within about a pixel. */
+export function cornersOf(mask) {
+  const outline = traced(withoutHoles(largeParts(mask, 1)));
+  const away = outline.map((point) => distance(point, outline[0]));
+  const farthest = away.indexOf(Math.max(...away));
+  const tolerance = Math.max(1, Math.sqrt(mask.area) / 60);
+  const there = simplified(outline.slice(0, farthest + 1), tolerance);
+  const back = simplified([...outline.slice(farthest), outline[0]], tolerance);
+  return [...there.slice(0, -1), ...back.slice(0, -1)];
+}
+
+/** Put a corner into the edge of a closed polygon that is nearest to it. */
+export function insertCorner(corners, at) {
+  const away = corners.map((corner, i) => distanceToEdge(at, corner, corners[(i + 1) % corners.length]));
+  corners.splice(away.indexOf(Math.min(...away)) + 1, 0, at);
+}
+
+export function nearestCorner(corners, at) {
+  const away = corners.map((corner) => distance(corner, at));
+  return away.indexOf(Math.min(...away));
+}
+
+function distance([ax, ay], [bx, by]) {
+  return Math.hypot(ax - bx, ay - by);
+}
+
+function distanceToEdge([x, y], [ax, ay], [bx, by]) {
+  const [dx, dy] = [bx - ax, by - ay];
+  const squared = dx * dx + dy * dy;
+  const along = squared ? Math.min(1, Math.max(0, ((x - ax) * dx + (y - ay) * dy) / squared)) : 0;
+  return Math.hypot(x - ax - along * dx, y - ay - along * dy);
+}
+
+/** Walk once around a mask of one part, between its pixels, with the mask on the right: the points where it turns. */
+function traced({ x, y, w, h, bits }) {
+  const has = (column, row) => column >= 0 && row >= 0 && column < w && row < h && bits[row * w + column] === 1;
+  const first = bits.indexOf(1);
+  const [startX, startY] = [first % w, Math.floor(first / w)];
+  let [px, py, dx, dy] = [startX, startY, 1, 0];
+  const points = [];
+  do {
+    points.push([x + px, y + py]);
+    do {
+      px += dx;
+      py += dy;
+    } while (!turns());
+  } while (px !== startX || py !== startY);
+  return points;
+
+  /** Turn where the edge turns; pixels that touch at a corner are walked around together. */
+  function turns() {
+    const [ahead, beside] = [[dx - dy, dy + dx], [dx + dy, dy - dx]].map(([ax, ay]) => [px + (ax - 1) / 2, py + (ay - 1) / 2]);
+    if (has(...beside)) [dx, dy] = [dy, -dx]; // to the left
+    else if (!has(...ahead)) [dx, dy] = [-dy, dx]; // to the right
+    else return false;
+    return true;
+  }
+}
+
+/** The points of a line that are needed to follow it within a tolerance in pixels (Douglas and Peucker 1973). */
+function simplified(points, tolerance) {
+  const kept = new Set([0, points.length - 1]);
+  const waiting = [[0, points.length - 1]];
+  while (waiting.length) {
+    const [from, to] = waiting.pop();
+    let [most, at] = [tolerance, -1];
+    for (let i = from + 1; i < to; i += 1) {
+      const away = distanceToEdge(points[i], points[from], points[to]);
+      if (away > most) [most, at] = [away, i];
+    }
+    if (at < 0) continue;
+    kept.add(at);
+    waiting.push([from, at], [at, to]);
+  }
+  return points.filter((_, i) => kept.has(i));
+}
+
+/** The parts of a mask that have at least a share of the pixels of its largest. */
+function largeParts({ x, y, w, h, bits }, share) {
   const wide = w + 2;
   const parts = new Int32Array(wide * (h + 2)); // 0 background, -1 not seen yet, from 1 the number of the part
   for (let row = 0; row < h; row += 1) {
@@ -76,7 +164,7 @@ export function withoutSpecks({ x, y, w, h, bits }) {
   for (let at = 0; at < parts.length; at += 1) {
     if (parts[at] === -1) areas.push(flood(parts, wide, at, -1, areas.length, around));
   }
-  const least = SPECK * areas.reduce((largest, area) => Math.max(largest, area));
+  const least = share * areas.reduce((largest, area) => Math.max(largest, area));
   const kept = new Uint8Array(w * h);
   for (let row = 0; row < h; row += 1) {
     for (let column = 0; column < w; column += 1) {

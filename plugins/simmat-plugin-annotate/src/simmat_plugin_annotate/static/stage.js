@@ -1,5 +1,6 @@
 /** The canvas: draws image, masks and what is being drawn, and turns the pointer into clicks, boxes and strokes. */
 
+import { strong } from "./colours.js";
 import { View } from "./view.js";
 
 const CLICK_PX = 4; // a pointer that moves less has clicked
@@ -8,8 +9,8 @@ const CLOSE_PX = 8; // a click so near to the first corner closes a polygon
 export class Stage {
   /**
    * @param canvas the element
-   * @param scene () => {raster, display, shapes: [{mask, colour, outline, alpha, line, dash}], points, box, brush, corners} or null
-   * @param act what gestures do: click, box, beginStroke, stroke, endStroke, select, level, hover, seen
+   * @param scene () => {raster, display, shapes: [{mask, colour, outline, alpha, line, dash}], points, box, brush, corners, closed} or null
+   * @param act what gestures do: click, box, beginStroke, stroke, endStroke, select, level, hover, seen, moveCorner
    */
   constructor(canvas, scene, act) {
     Object.assign(this, { canvas, scene, act });
@@ -76,7 +77,7 @@ export class Stage {
     const [right, bottom] = view.toImage(view.width, view.height);
     for (const { mask, colour, outline, alpha, line, dash } of scene.shapes) {
       if (mask.x > right || mask.y > bottom || mask.x + mask.w < left || mask.y + mask.h < top) continue;
-      if (alpha) mask.draw(context, colour, alpha);
+      if (alpha) mask.draw(context, strong(colour), alpha);
       context.setLineDash([]);
       context.strokeStyle = "#000";
       context.lineWidth = (line + 1.8) / view.zoom;
@@ -92,9 +93,12 @@ export class Stage {
     this.act.seen(missing);
   }
 
-  #drawPrompts(context, { points, box, brush, corners }) {
+  #drawPrompts(context, { points, box, brush, corners, closed }) {
     const { view, gesture, pointer } = this;
-    if (corners?.length) this.#drawCorners(context, corners.map(([x, y]) => view.toScreen(x, y)), pointer);
+    if (corners?.length) {
+      const onScreen = corners.map(([x, y]) => view.toScreen(x, y));
+      this.#drawCorners(context, onScreen, closed ? onScreen[0] : pointer, closed);
+    }
     const drawn = corners ? null : gesture?.kind === "box" && gesture.moved ? boxOf(gesture.from, gesture.to) : box;
     if (drawn) {
       const [x0, y0] = view.toScreen(drawn[0], drawn[1]);
@@ -129,13 +133,13 @@ export class Stage {
     }
   }
 
-  /** Draw the edges of an open polygon as far as the pointer; corners and pointer on the screen. */
-  #drawCorners(context, corners, pointer) {
+  /** Draw the edges of a polygon as far as its end: the pointer, or the first corner of a closed one; on the screen. */
+  #drawCorners(context, corners, end, closed) {
     strokeSeen(context, () => {
-      for (const [x, y] of pointer ? [...corners, pointer] : corners) context.lineTo(x, y);
+      for (const [x, y] of end ? [...corners, end] : corners) context.lineTo(x, y);
     });
     for (const [i, [x, y]] of corners.entries()) {
-      if (i === 0) drawDisc(context, x, y, CLOSE_PX, "#1a985080", "#fff");
+      if (i === 0 && !closed) drawDisc(context, x, y, CLOSE_PX, "#1a985080", "#fff");
       else drawDisc(context, x, y, 4, "#fff", "#000");
     }
   }
@@ -162,7 +166,9 @@ export class Stage {
         this.act.beginStroke();
         this.act.stroke(from, from, brush.erases === (event.button === 2));
       }
-      this.gesture = { kind, button: event.button, shift: event.shiftKey, at, from, to: from, last: at, moved: false };
+      const corner = this.scene()?.corners?.findIndex((known) => this.isAt(from, known)) ?? -1;
+      if (kind === "box" && corner >= 0) kind = "corner";
+      this.gesture = { kind, corner, button: event.button, shift: event.shiftKey, at, from, to: from, last: at, moved: false };
       if (kind === "stroke") this.gesture.paints = brush.erases === (event.button === 2);
       event.preventDefault();
     });
@@ -178,6 +184,7 @@ export class Stage {
         if (gesture.moved || gesture.kind === "stroke") {
           const to = view.toImage(...at);
           if (gesture.kind === "pan") view.pan(dx, dy);
+          if (gesture.kind === "corner") this.act.moveCorner(gesture.corner, to);
           if (gesture.kind === "level") this.act.level(dx / 200, -dy / 400);
           if (gesture.kind === "stroke") this.act.stroke(gesture.to, to, gesture.paints);
           gesture.to = to;
