@@ -490,10 +490,10 @@ def test_the_image_that_the_model_is_least_sure_of_is_a_key_away(
         tab.page.click("#unsure")
         until(lambda: tab.text("#image-name") == "s1", "the least sure one is open")
         until(
-            lambda: "of 4 images" not in tab.text(".message"),
-            "the message before it is gone",
+            lambda: "2.1 of the objects" in tab.text(".message"),
+            "the page says why, when the image is encoded",
         )
-        assert "2.1 of the objects" in tab.text(".message")
+        assert "of 4 images" not in tab.text(".message")
         tab.page.close()
 
 
