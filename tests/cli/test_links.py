@@ -47,15 +47,15 @@ class Command:
 
 COMMANDS = {
     "predict": Command(
-        "predict BUNDLE SET/images/s0.png SET/images/s1.png --everything --tile 32 --overlap 8 --format coco "
-        "--format geojson --device cpu --out OUT",
-        lost=("s0.json", "coco.json"),
+        "predict BUNDLE SET/images/s0.png SET/images/s1.png --everything --tile 32 --overlap 8 --format coco,geojson "
+        "--device cpu --out OUT",
+        lost=("s0.json", "s0_objects.geojson", "coco.json"),
     ),
     "predict, clicks": Command(
         "predict BUNDLE SET/images/s0.png --point 14,20 --device cpu --out OUT"
     ),
     "follow": Command(
-        "follow BUNDLE SET/images --mask SET/masks/s0.png --format coco --format mots --format volume --device cpu "
+        "follow BUNDLE SET/images --mask SET/masks/s0.png --format coco,mots,volume --device cpu "
         "--out OUT",
         lost=("labels",),
     ),

@@ -363,7 +363,7 @@ def prompt_of(prompts: Sequence[Region], size_hw: tuple[int, int]) -> Prompt:
 
 def _number_of(prompt: Region, name: str, missing: float | None = None) -> float:
     """Return a number of a prompt; raise ConfigError if it is none, or not one that a person can draw."""
-    value = prompt.value.get(name, missing)
+    value: Any = prompt.value.get(name, missing)
     try:
         number = float(value)
     except (TypeError, ValueError):

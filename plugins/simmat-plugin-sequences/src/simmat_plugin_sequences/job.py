@@ -322,7 +322,7 @@ def _names_of_files(frames: FrameSequence) -> list[dict[str, str]]:
 
 def _files_digest(frames: FrameSequence) -> Any:
     """Return what identifies the content of the files of all frames."""
-    paths = set()
+    paths: set[Path] = set()
     for own in frames.files:
         for file in own.values():
             paths.update(files_of(str(file)))
