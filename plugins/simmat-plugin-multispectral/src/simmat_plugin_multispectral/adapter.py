@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -213,37 +213,31 @@ class Multispectral(WindowedAdapter):
         )
 
     def save(self, image: SensorImage, files: PathsBySource) -> None:
-        """Write a GeoTIFF with names and scales of bands: reflectance as 16-bit DN of 1/10000, others as float32."""
-        tags = [
-            BandTags(
-                channel.name,
-                REFLECTANCE
-                if channel.quantity == REFLECTANCE
-                else ""
-                if channel.unit == "count"
-                else channel.unit,
-                _STORED_SCALE if channel.quantity == REFLECTANCE else 1.0,
-                0.0,
-                {"WAVELENGTH_UM": f"{channel.wavelength_um:g}"}
-                if channel.wavelength_um
-                else None,
-            )
-            for channel in image.channels
-        ]
-        if all(channel.quantity == REFLECTANCE for channel in image.channels):
-            whole = np.rint(image.data.astype(np.float64) / _STORED_SCALE).clip(
-                -32767, 32767
-            )
-            planes, nodata = (
-                np.where(image.valid, whole, _STORED_NODATA).astype(np.int16),
-                float(_STORED_NODATA),
-            )
+        """Write a GeoTIFF with names and scales of bands: reflectance as 16-bit DN of the product, others as float32.
+
+        Without a product the DN are 1/10000.
+        """
+        stored = self.product or Product(_STORED_SCALE)
+        is_reflectance = all(one.quantity == REFLECTANCE for one in image.channels)
+        tags = [_tags_of(channel) for channel in image.channels]
+        planes: npt.NDArray[Any]
+        if not is_reflectance:
+            planes = np.where(image.valid, image.data, np.float32(np.nan))
+            nodata = float("nan")
         else:
-            tags = [BandTags(tag.description, tag.unit, tags=tag.tags) for tag in tags]
-            planes, nodata = (
-                np.where(image.valid, image.data, np.float32(np.nan)),
-                float("nan"),
-            )
+            tags = [
+                replace(one, scale=stored.scale, offset=stored.offset) for one in tags
+            ]
+            values = image.data.astype(np.float64)
+            whole = np.rint((values - stored.offset) / stored.scale)
+            if stored.nodata is None:
+                nodata = float(_STORED_NODATA)
+                whole = whole.clip(_STORED_NODATA + 1, 32767)
+                planes = np.where(image.valid, whole, nodata).astype(np.int16)
+            else:
+                nodata = stored.nodata
+                whole = whole.clip(nodata + 1, 65535)
+                planes = np.where(image.valid, whole, nodata).astype(np.uint16)
         write_geotiff(
             Path(files["multispectral"]),
             planes,
@@ -309,6 +303,17 @@ def _refuse_reflectance(file: GeoTiff, image: SensorImage) -> None:
             f"{file.path}: nearly all values of every band are within -2 to 2, got {low:.4g} to {high:.4g}, so they "
             "seem to be reflectance already; use --modality multispectral without options"
         )
+
+
+def _tags_of(channel: Channel) -> BandTags:
+    """Return what a file says of a band, without scale and offset."""
+    unit = "" if channel.unit == "count" else channel.unit
+    if channel.quantity == REFLECTANCE:
+        unit = REFLECTANCE
+    tags = None
+    if channel.wavelength_um:
+        tags = {"WAVELENGTH_UM": f"{channel.wavelength_um:g}"}
+    return BandTags(channel.name, unit, tags=tags)
 
 
 def _channel(band: NamedBand, tags: BandTags) -> Channel:
