@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kill.commands import COMMANDS, Command, Files, make_inputs
+from simmat.io.files import STALE_S, TEMPORARY_MARK
 
 _CHANGES = frozenset(
     {
@@ -140,6 +141,8 @@ def _run_trial(
             if by_change
             else Moment(seconds=seconds)
         )
+        if last:
+            _age_temporary(folder)
         stopped = _run(arguments, folder, moment)
         if stopped.code == -signal.SIGKILL and not last:
             moments.append(moment)
@@ -161,6 +164,13 @@ def _run_trial(
     return moments, "; ".join(
         f"{what}: {', '.join(names)}" for what, names in wrong.items() if names
     )
+
+
+def _age_temporary(folder: Path) -> None:
+    """Make what killed runs left look old: in a folder that others may write to, only then may it be removed."""
+    then = time.time() - 2 * STALE_S
+    for path in folder.rglob(f"*{TEMPORARY_MARK}*"):
+        os.utime(path, (then, then))
 
 
 def _run(arguments: list[str], folder: Path, moment: Moment = Moment()) -> Ended:  # noqa: B008 - immutable

@@ -80,6 +80,12 @@ class SarOptions(ModalityOptions):
         return self
 
 
+def _are_equal(planes: npt.NDArray[Any]) -> bool:
+    """Return whether all planes are the first one; a missing value equals a missing value."""
+    first = np.broadcast_to(planes[:1], planes.shape)
+    return np.array_equal(planes, first, equal_nan=planes.dtype.kind == "f")
+
+
 class Sar(WindowedAdapter):
     """Backscatter in the scale that the options set; `transform` gives decibel.
 
@@ -209,7 +215,7 @@ class Sar(WindowedAdapter):
     def _planes(self, image: ImageFile) -> FloatArray:
         planes, count = image.planes, len(image.planes)
         if self.options.gray_picture:
-            if count != 3 or not (planes == planes[:1]).all():
+            if count != 3 or not _are_equal(planes):
                 raise DataError(
                     f"{image.path}: modality {self.name!r} with gray_picture=true needs three equal planes, got "
                     f"{count} {'different ' if count > 1 else ''}of {planes.dtype}; leave out the option for a single "
@@ -217,11 +223,7 @@ class Sar(WindowedAdapter):
                 )
             return planes[:1]
         if len(self.planes) == 1 or self.options.separate_files:
-            if (
-                count == 3
-                and (planes == planes[:1]).all()
-                and self.scale.kind == "amplitude"
-            ):
+            if count == 3 and _are_equal(planes) and self.scale.kind == "amplitude":
                 raise DataError(
                     f"{image.path}: modality {self.name!r} needs one plane, got three equal ones; use "
                     "--modality-option gray_picture=true"
