@@ -37,7 +37,6 @@ from simmat.data.instances import read_mask, tight_box
 from simmat.io.files import atomic_write_json
 from simmat.plugins.registry import installed
 from simmat.predictor import Predictor
-from simmat.predictor.open import LoadedImage
 from simmat.sensors.builtin import band_channels
 from simmat.types import BoolArray, Prompt, SensorImage
 
@@ -124,7 +123,7 @@ def by_box(predictor: Predictor, images: Sequence[SensorImage], tile: int) -> St
     """Ask in each frame with the boxes of the masks in the one before."""
 
     def step(before: int, index: int, masks: Masks) -> Masks:
-        image = predictor.open_reader(LoadedImage(images[index]), tile=tile)
+        image = predictor.open_reader(images[index], tile=tile)
         asked = [one for one, mask in masks.items() if mask.any()]
         none = np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
         answers = image.predict_prompts(

@@ -21,7 +21,6 @@ from untuned import add_model_options, data_sets
 from simmat.data.instances import Annotation, Instance, center_click, class_map
 from simmat.evaluation.unprompted import ious
 from simmat.predictor import TiledImage, ZeroShotPredictor
-from simmat.predictor.open import LoadedImage
 from simmat.types import Prompt
 
 
@@ -81,9 +80,7 @@ def main() -> None:
         for sample in samples[:: max(len(samples) // given.images, 1)][: given.images]:
             image = dataset.image(sample)
             label = dataset.label(sample, image)
-            images.append(
-                (predictor.open_reader(LoadedImage(image), tile=given.tile), label)
-            )
+            images.append((predictor.open_reader(image, tile=given.tile), label))
             answers = images[-1][0].predict_prompts(
                 [Prompt.points([center_click(one)]) for one in label.regions]
             )

@@ -35,7 +35,7 @@ def library(module: str, extra: str) -> Any:
 
 
 class Volume(ABC):
-    """Voxels (X, Y, Z): a slice along z is (Y, X), along y (Z, X), along x (Z, Y); as `simmat.io.images.Stack`."""
+    """Voxels (X, Y, Z): a slice along z is (Y, X), along y (Z, X), along x (Z, Y); as `simmat.io.frames.Stack`."""
 
     spacing_mm: tuple[float, float, float] | None = None
     affine: npt.NDArray[np.float64] | None = None
