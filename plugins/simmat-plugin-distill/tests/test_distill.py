@@ -317,17 +317,17 @@ def test_a_student_may_see_what_the_teacher_sees_and_more(pairs: Path) -> None:
 
 
 def test_a_manifest_may_name_the_pairs(pairs: Path, tmp_path: Path) -> None:
-    """It needs no column of masks, its splits hold, and its ids may be any text."""
+    """It needs no column of masks, its splits hold, and its ids may be paths."""
     splits = ["train", "train", "val", "test", "test"]
     rows = [
-        f"../{index},{split},images/rgb/{index}.png,images/gray/{index}.png"
+        f"./day 1//{index},{split},images/rgb/{index}.png,images/gray/{index}.png"
         for index, split in enumerate(splits)
     ]
     (pairs / "manifest.csv").write_text("\n".join(["id,split,rgb,gray", *rows]))
     taught(opened(pairs), tmp_path / "teacher")
     dataset = simmat.open_dataset(tmp_path / "teacher", "gray")
     assert sorted(sample.split for sample in dataset.samples) == sorted(splits)
-    assert not (tmp_path / "0.json").exists()
+    assert (tmp_path / "teacher/found/day 1/0.json").exists()
 
 
 def test_registered_pairs_are_not_called_shifted(pairs: Path) -> None:
@@ -491,6 +491,36 @@ def test_bad_input_is_refused_by_name(
     said = capsys.readouterr().err
     assert all(part in said for part in named), said
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("ids", "named"),
+    [
+        (["a\0b", "c"], (r"'a\x00b'", "NUL", "rename it")),
+        (["..", "c"], ("'..'", "rename it")),
+        (["a/../b", "c"], ("'a/../b'", "rename it")),
+        ([".", "c"], ("'.'", "rename it")),
+        (["a", "./a"], ("'./a'", "same file as 'a'", "rename one")),
+    ],
+)
+def test_an_id_that_cannot_name_a_file_is_refused(
+    pairs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    ids: list[str],
+    named: tuple[str, ...],
+) -> None:
+    """Masks of two pairs in one file would be those of the second, and a path could lead out of the folder."""
+    rows = [
+        f"{id},images/rgb/{index}.png,images/gray/{index}.png"
+        for index, id in enumerate([*ids, "x", "y", "z"])
+    ]
+    (pairs / "manifest.csv").write_text("\n".join(["id,rgb,gray", *rows]))
+    assert distill(pairs, tmp_path / "run") == 2
+    said = capsys.readouterr().err
+    assert all(part in said for part in (str(pairs), *named)), said
+    assert not (tmp_path / "run").exists()
+    assert not (pairs / "splits.csv").exists()
 
 
 def test_an_interrupted_teacher_goes_on_by_the_same_command(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +69,11 @@ class Pairs:
         return {own: sample.files[name] for own, name in self.student_sources.items()}
 
 
+def name_of_files(id: str) -> str:
+    """Return the name, without ending, of the files that are written for a pair; an id may be a path."""
+    return posixpath.normpath(f"/{id}").strip("/")
+
+
 def joined_sensor(
     config: TrainConfig, teacher: str, registry: Registry
 ) -> tuple[ModalityAdapter, DataCard]:
@@ -92,7 +98,8 @@ def open_pairs(
     """Find the pairs in a folder; splits that it does not name are drawn and written down as by a training.
 
     Raises:
-        DataError: files lack a partner, or there are too few for training and validation; lists all problems.
+        DataError: files lack a partner, ids are no names of files, or there are too few pairs for training and
+            validation; lists all problems.
         ConfigError: names or options of sensors are wrong, or the data card is.
     """
     root = config.data
@@ -132,6 +139,8 @@ def open_pairs(
             find_samples(root, joined.sources, masks=False),
             "the folders of images/",
         )
+    if problems := list(_problems_of_ids(samples)):
+        raise DataError(all_problems(f"{root}: ids that cannot be used:", problems))
     paired, _, new_splits = decide_splits(root, samples, split_source)
     if lacking := [
         name
@@ -146,6 +155,22 @@ def open_pairs(
     student = with_data_card(student, card.model_dump())
     sources = _sources(teacher, joined), _sources(student, joined)
     return Pairs(root, paired, teacher, student, *sources, card)
+
+
+def _problems_of_ids(samples: Sequence[Sample]) -> Iterator[str]:
+    """Describe ids that cannot name the files of a pair, or name those of another one."""
+    id_of_name: dict[str, str] = {}
+    for sample in samples:
+        name = name_of_files(sample.id)
+        if not name or "\0" in name or ".." in sample.id.split("/"):
+            yield (
+                f"{sample.id!r}: files are named by the id, which must be a name or a path without '..' and NUL; "
+                "rename it"
+            )
+            continue
+        other = id_of_name.setdefault(name, sample.id)
+        if other != sample.id:
+            yield f"{sample.id!r}: names the same file as {other!r}; rename one"
 
 
 def _sources(sensor: ModalityAdapter, joined: ModalityAdapter) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import posixpath
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -36,7 +35,12 @@ from simmat.predictor import EverythingSettings, Predictor
 from simmat.sensors.adapter import options_of
 from simmat.types import BoolArray
 from simmat_plugin_distill.matching import EMBEDDINGS, write_embedding
-from simmat_plugin_distill.pairs import Pairs, PathsBySource, joined_sensor
+from simmat_plugin_distill.pairs import (
+    Pairs,
+    PathsBySource,
+    joined_sensor,
+    name_of_files,
+)
 
 SEARCH = EverythingSettings(grid=16, stability=0, overlap=0.7)
 """What a teacher without a dense head teaches: its answers to a grid of clicks, a quarter of SAM's.
@@ -124,8 +128,7 @@ def write_masks(
     }
     require_inside(folder, folder / "annotations")
     for sample in pairs.samples:
-        # an id from a manifest may be any text
-        name = posixpath.normpath(f"/{sample.id}").strip("/")
+        name = name_of_files(sample.id)
         files = pairs.student_files(sample)
         for source, file in files.items():
             place = folder / "images" / source / f"{name}{file.suffix}"
