@@ -9,8 +9,10 @@ import pytest
 import rasterio
 from simmat_plugin_geo import backend
 from simmat_plugin_geo.georeference import pixel_areas
+from simmat_plugin_geo.geotiff import read_geotiff, write_geotiff
 from simmat_plugin_geo.results import write_mask
 
+from simmat.errors import DataError
 from simmat.geo import GeoBackend, read_georeference
 from simmat.inference import PromptResult
 from simmat.types import Georeference, Prompt
@@ -57,6 +59,27 @@ def test_a_grid_that_is_not_on_the_earth_has_no_areas() -> None:
     assert (
         pixel_areas(Georeference(plan, (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)), (9, 9)) is None
     )
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        (10, 10, 500_000, 10, 10, 4_500_000),
+        (10, 0, 500_000, 0, 1e-30, 4_500_000),
+        (10, 0, 500_000, 20, 0, 4_500_000),
+    ],
+)
+def test_a_file_whose_pixels_have_no_area_is_named(
+    tmp_path: Path, transform: tuple[float, ...]
+) -> None:
+    """No place on the map has a pixel there, so a prompt or a tile has none."""
+    path = tmp_path / "a.tif"
+    place = Georeference("EPSG:32632", transform)  # type: ignore[arg-type]
+    write_geotiff(path, np.ones((1, 4, 4), np.uint8), georeference=place)
+    with pytest.raises(DataError, match=r"a\.tif: .*no area.*correct it"):
+        read_georeference(path)
+    with pytest.raises(DataError, match=r"a\.tif: .*no area"):
+        read_geotiff(path)
 
 
 def test_a_mask_has_the_place_of_its_image(tmp_path: Path) -> None:

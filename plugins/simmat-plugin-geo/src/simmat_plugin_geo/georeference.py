@@ -26,10 +26,10 @@ def read_georeference(path: Path) -> Georeference | None:
     """Return the georeference of a GeoTIFF; None if it states no coordinate system and affine grid.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: the file is damaged, or its pixels have no area.
     """
     with gdal_errors(path), quiet(), open_geotiff(path) as file:
-        return georeference_of(file)
+        return georeference_of(file, str(path))
 
 
 @contextmanager
@@ -71,8 +71,12 @@ def check_overviews(file: Any, origin: str) -> None:
         )
 
 
-def georeference_of(file: Any) -> Georeference | None:
-    """Return the georeference of an open rasterio dataset; None without coordinate system or affine grid."""
+def georeference_of(file: Any, origin: str) -> Georeference | None:
+    """Return the georeference of an open rasterio dataset; None without coordinate system or affine grid.
+
+    Raises:
+        DataError: the affine transform has no inverse.
+    """
     if (
         file.crs is None
         or file.transform.is_identity
@@ -81,6 +85,11 @@ def georeference_of(file: Any) -> Georeference | None:
         return None
     code = file.crs.to_epsg()
     a, b, c, d, e, f = tuple(file.transform)[:6]
+    if np.linalg.matrix_rank([[a, b], [d, e]]) < 2:
+        raise DataError(
+            f"{origin}: its affine transform ({a:g}, {b:g}, {c:g}, {d:g}, {e:g}, {f:g}) gives pixels no area, so they "
+            "have no place on the map; correct it: gdal_edit.py -a_ullr WEST NORTH EAST SOUTH FILE"
+        )
     return Georeference(
         f"EPSG:{code}" if code else file.crs.to_wkt(), (a, b, c, d, e, f)
     )

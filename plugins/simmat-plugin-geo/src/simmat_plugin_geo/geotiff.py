@@ -128,7 +128,7 @@ def read_geotiff(
             opacity = file.read(alpha, window=part)
             _check_alpha(path, file, alpha, opacity if window is None else None)
             valid &= opacity > 0
-        place = georeference_of(file)
+        place = georeference_of(file, str(path))
     if stored.dtype.kind not in "uif" or (
         stored.dtype.kind in "ui" and stored.dtype.itemsize > 4
     ):

@@ -57,7 +57,7 @@ class RemoteRaster:
         self.origin = url.partition("?")[0]  # a query may hold a secret
         with self._opened() as file:
             self.size_hw = int(file.height), int(file.width)
-            self.georeference = georeference_of(file)
+            self.georeference = georeference_of(file, self.origin)
 
     def read(self, window: Window) -> SensorImage:
         """Read a part of the image: it is copied to a temporary file, which the sensor reads."""
@@ -109,7 +109,7 @@ def _copy(file: Any, window: Window, path: Path, size_hw: tuple[int, int]) -> No
     )
     check_size(path, height, width, file.count)
     roles = [role.name for role in file.colorinterp]
-    place = georeference_of(file)
+    place = georeference_of(file, str(path))
     profile = {
         "driver": "GTiff",
         "count": file.count,
