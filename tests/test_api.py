@@ -26,7 +26,7 @@ from simmat.errors import (
 from simmat.evaluation.report import ScoreReport
 from simmat.foundation import MaskPrediction
 from simmat.nn.dense_head import upsample_logits
-from simmat.nn.losses import Batch, Loss, Outputs, PromptLoss
+from simmat.nn.losses import DENSE_WEIGHT, Batch, Loss, LossWeights, Outputs, PromptLoss
 from simmat.training import Callback, RunFolder, resume
 
 SETTINGS = {
@@ -211,6 +211,71 @@ def test_a_loss_without_gradient_is_refused(tmp_path: Path) -> None:
     }
     with pytest.raises(ConfigError, match="without gradient"):
         simmat.train(out=tmp_path / "run", steps=1, loss=Detached(), **given)
+
+
+def detached_error(
+    prediction: MaskPrediction, targets: torch.Tensor, ignore: torch.Tensor
+) -> torch.Tensor:
+    """Return an error that nothing can learn from."""
+    return squared_error(prediction, targets, ignore).detach()
+
+
+def detached_pixels(error: torch.Tensor, wrong: torch.Tensor) -> torch.Tensor:
+    """Return wrong pixels, counted: a step has no gradient."""
+    return (wrong > 0.5).float()
+
+
+@pytest.mark.parametrize("heads", ["prompt", "auto", "prompt,dense"])
+@pytest.mark.parametrize(
+    ("loss", "named"),
+    [
+        (detached_error, "the loss 'detached_error' returned"),
+        (PromptLoss(detached_error), "the loss 'detached_error' returned"),
+        (PromptLoss(LossWeights(pixel=detached_pixels)), "the loss of pixels returned"),
+    ],
+)
+def test_masks_without_gradient_are_refused_beside_a_dense_head(
+    tmp_path: Path, heads: str, loss: Any, named: str
+) -> None:
+    """The dense head has a gradient, so that the training would end well with masks that learned nothing."""
+    with pytest.raises(ConfigError, match=f"{named} a tensor without gradient"):
+        simmat.train(
+            modality="gray",
+            data=gray_set(tmp_path / "data", train=2, val=1),
+            progress=False,
+            registry=registry(),
+            heads=heads,
+            out=tmp_path / "run",
+            steps=1,
+            loss=loss,
+            **SETTINGS,
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "term"),
+    [("squared_error", "squared_error"), ("loss", "masks"), ("<lambda>", "masks")],
+)
+def test_the_term_of_an_own_loss_is_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, term: str
+) -> None:
+    """Beside a dense head, the total does not say how the masks learn."""
+    monkeypatch.setattr(squared_error, "__name__", name)
+    run = simmat.train(
+        modality="gray",
+        data=gray_set(tmp_path / "data", train=2, val=1),
+        progress=False,
+        registry=registry(),
+        heads="prompt,dense",
+        out=tmp_path / "run",
+        steps=1,
+        loss=squared_error,
+        **SETTINGS,
+    )
+    (step,) = (one for one in RunFolder(run).records() if one["kind"] == "train")
+    dense = step["classes"] + step["class_dice"] + step["distance"]
+    assert 0 < step[term] < 1
+    assert step["loss"] == pytest.approx(step[term] + DENSE_WEIGHT * dense, rel=1e-5)
 
 
 def test_every_place_of_a_bundle_is_taken(tmp_path: Path) -> None:

@@ -38,6 +38,12 @@ LOSER_SHARE = 0.05
 """Epsilon of the relaxed winner-takes-all: total weight of the alternatives that are not best."""
 DENSE_WEIGHT = 3.0
 """Of the loss of the dense head, beside 1 for that of the prompts: unlike the decoder it starts from random weights."""
+OWN_TERM = "masks"
+"""Term of a loss that is a function, where the function has no name of its own for it."""
+TAKEN_TERMS = frozenset(
+    {"loss", "classes", "class_dice", "distance", "kind", "step", "lr"}
+)
+"""Names in the log that mean something else."""
 MAX_ELEMENTS = 2**23
 """Upsampled logits per group of prompts; with several groups, the backward pass recomputes them."""
 
@@ -153,7 +159,7 @@ class PromptLoss(Loss):
     """The loss of the masks for prompts, and of the dense head where the network has one.
 
     Args:
-        masks: the weights of `mask_loss`, or a function in its place.
+        masks: the weights of `mask_loss`, or a function in its place. Its mean is a term by the function's name.
     """
 
     def __init__(self, masks: LossWeights | MaskLoss = SAM2_LOSS) -> None:
@@ -193,7 +199,27 @@ class PromptLoss(Loss):
             raise ConfigError(
                 f"the loss must return a tensor ({len(targets)},), one number a prompt, got {found}"
             )
-        return per_prompt, {"loss": per_prompt.detach().mean()}
+        name = _own_term(self.masks)
+        # a dense head would bring a gradient of its own
+        learns = prediction.logits.requires_grad or prediction.iou.requires_grad
+        if learns and not per_prompt.requires_grad:
+            raise _without_gradient(f"the loss {name!r}")
+        return per_prompt, {name: per_prompt.detach().mean()}
+
+
+def _own_term(masks: MaskLoss) -> str:
+    """Return the name of a function's term in the log."""
+    name: str = getattr(masks, "__name__", type(masks).__name__)
+    if name in TAKEN_TERMS or not name.isidentifier():  # such as "<lambda>"
+        return OWN_TERM
+    return name
+
+
+def _without_gradient(what: str) -> ConfigError:
+    return ConfigError(
+        f"{what} returned a tensor without gradient, so that the network cannot learn from it; compute it from the "
+        "prediction without detach(), no_grad() or a threshold"
+    )
 
 
 def focal_loss(data: Path) -> Loss:
@@ -338,10 +364,11 @@ def _compare(
         sign = 1.0 - 2.0 * region[:, None].to(full_size.dtype)  # (K, 1, H·W)
         error = full_size * sign  # (K, M, H·W), > 0 where the mask is wrong
         wrong = error.sigmoid()  # 1 - probability of the true class
+        pixel_loss = weights.pixel(error, wrong)
+        if weights.mask and error.requires_grad and not pixel_loss.requires_grad:
+            raise _without_gradient("the loss of pixels")
         return (
-            _mean_pixel_loss(
-                weights.pixel(error, wrong), parts, sizes, weights.balance
-            ),
+            _mean_pixel_loss(pixel_loss, parts, sizes, weights.balance),
             _dice_loss(wrong @ parts, sizes),
             _true_iou(full_size, parts, sizes),
         )
