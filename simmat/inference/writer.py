@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simmat.errors import ConfigError, SimMATError
+from simmat.errors import ConfigError, PluginError, SimMATError
 from simmat.inference.coco import object_records
 from simmat.inference.formats import (
     BAND_ROWS,
@@ -230,6 +230,7 @@ class Writer:
                 count: int = write(
                     self._records_of(names), self._predictor.class_names, file
                 )
+                check_written(one.name, file.name, self.out)
                 lines.append(f"{file}  {count} image{'' if count == 1 else 's'}")
         return lines
 
@@ -287,12 +288,38 @@ def write_result(
     """Write what was found in an image, or for a prompt; return the names of the files.
 
     `folder` exists, such as one of `staged_files`, from which files are moved when all are whole.
+
+    Raises:
+        PluginError: a format returned the name of a file that it did not write, or that its endings do not declare.
     """
     written: list[str] = []
     with output_errors(folder):
         for one in formats:
-            written.append(import_from_string(one.write)(result, folder))
+            name = import_from_string(one.write)(result, folder)
+            check_written(one.name, name, folder)
+            declared = [
+                result.name + ending.format(kind=result.kind) for ending in one.endings
+            ]
+            if name not in declared:
+                raise PluginError(
+                    f"the result format {one.name!r} returned the file {name!r}, but its endings declare "
+                    f"{' or '.join(declared)}; return that name, or add the ending"
+                )
+            written.append(name)
     return list(dict.fromkeys(written))  # a GeoPackage holds both objects and classes
+
+
+def check_written(result_format: str, name: object, folder: Path) -> None:
+    """Raise PluginError if a format did not write what it returned: the name of a file in the folder."""
+    if not isinstance(name, str):
+        raise PluginError(
+            f"the result format {result_format!r} must return the name of the file that it wrote, got {name!r}"
+        )
+    if name != Path(name).name or not (folder / name).exists():
+        raise PluginError(
+            f"the result format {result_format!r} returned the file {name!r}, which it did not write; it must return "
+            "the name of the file that it wrote to the folder"
+        )
 
 
 def _prompt_lines(result: PromptResult, file: Path) -> list[str]:

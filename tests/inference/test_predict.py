@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from runs import registry
 
 import simmat
-from simmat.errors import ConfigError, DataError
+from simmat.errors import ConfigError, DataError, PluginError
 from simmat.inference import ImageOutcome, Progress, PromptResult
 from simmat.model_spec import DenseSpec
 from simmat.plugin_specs import ResultFormat
@@ -197,3 +198,60 @@ def test_a_format_of_prompts_that_a_plugin_brings_is_written_for_each_object(
     assert (out / "a_cow_area.txt").read_text() == str(
         json.loads((out / "a_cow.json").read_text())["mask_pixels"]
     )
+
+
+def write_elsewhere(result: PromptResult, folder: Path) -> str:
+    """Write one file and return the name of another."""
+    (folder / f"{result.name}_area.txt").write_text(str(result.area))
+    return f"{result.name}_area.csv"
+
+
+def write_undeclared(result: PromptResult, folder: Path) -> str:
+    """Write a file with an ending that the format does not declare."""
+    name = f"{result.name}_pixels.txt"
+    (folder / name).write_text(str(result.area))
+    return name
+
+
+def write_outside(result: PromptResult, folder: Path) -> str:
+    """Return a file of another folder."""
+    (folder.parent / f"{result.name}_area.txt").write_text(str(result.area))
+    return f"../{result.name}_area.txt"
+
+
+def write_unnamed(result: PromptResult, folder: Path) -> None:
+    """Write a file and do not return its name."""
+    (folder / f"{result.name}_area.txt").write_text(str(result.area))
+
+
+@pytest.mark.parametrize(
+    ("writer", "said"),
+    [
+        (write_elsewhere, "returned the file 'a_cow_area.csv', which it did not write"),
+        (write_undeclared, "'a_cow_pixels.txt', but its endings declare a_cow_area"),
+        (write_outside, "returned the file '../a_cow_area.txt', which it did not"),
+        (write_unnamed, "must return the name of the file that it wrote, got None"),
+    ],
+)
+def test_a_format_that_returns_another_file_is_refused(
+    bundle: Path, images: Path, writer: Callable[..., object], said: str
+) -> None:
+    """The json of the image would name a file that is not there, and a later call would write it again."""
+    area = ResultFormat(
+        "area",
+        "pixels",
+        f"{__name__}:{writer.__name__}",
+        ("_area.txt", "_area.csv"),
+        kinds=("prompts",),
+    )
+    parts = [(kind, one, "") for kind in KINDS for one in REGISTRY.all(kind)]
+    known = Registry(REGISTRY.reports, [*parts, ("result format", area, "a plugin")])
+    (images / "p.csv").write_text('file,object,box\na.png,cow,"2,2,30,30"\n')
+    out = images.parent / "out"
+    (outcome,) = simmat.predict(
+        bundle, prompts=images / "p.csv", formats="area", out=out, registry=known
+    )
+    assert isinstance(outcome.error, PluginError)
+    assert "the result format 'area'" in str(outcome.error)
+    assert said in str(outcome.error)
+    assert not list(out.glob("a_cow*.json"))

@@ -22,6 +22,7 @@ import numpy as np
 from simmat.data.sequence import FrameSequence
 from simmat.errors import ConfigError, DataError, OutputError, few_of
 from simmat.inference import files_key, request_digest
+from simmat.inference.writer import check_written
 from simmat.io.files import (
     atomic_write_bytes,
     atomic_write_text,
@@ -251,7 +252,9 @@ def _write_files(job: FollowJob, tracks: Tracks) -> FollowedFiles:
     written = [job.labels, table]
     for one in job.formats:
         write = import_from_string(one.write)
-        written.append(job.out / write(tracks, job.out))
+        name = write(tracks, job.out)
+        check_written(one.name, name, job.out)
+        written.append(job.out / name)
     return FollowedFiles(tracks, written, unsure)
 
 
