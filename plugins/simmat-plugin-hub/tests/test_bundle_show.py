@@ -68,6 +68,16 @@ def test_every_value_is_on_a_line_of_its_own(
     assert not set("{}[]") & set(said.replace(str(bundle), ""))
 
 
+def test_options_of_the_sensor_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They decide which values a file has."""
+    bundle = tiny_bundle(tmp_path / "b", modality_options={"gray": {"nodata": 7.0}})
+    assert run(["bundle", "show", str(bundle)]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "options of the sensor gray (nodata = 7.0)" in lines
+
+
 def test_json_holds_the_values_as_they_are(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

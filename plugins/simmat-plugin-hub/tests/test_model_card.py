@@ -118,6 +118,17 @@ def test_it_says_channels_scores_data_and_origin() -> None:
     assert "mean IoU over classes" not in card, "a score that is none is left out"
 
 
+def test_options_of_the_sensors_are_shown() -> None:
+    """Another white reference makes other values of the same file."""
+    options = {"nir": {"white_reference": 4095.0, "bits": "12"}, "gray": {}}
+    card = model_card(changed(modality="gray+nir", modality_options=options))
+    rows = [line for line in card.splitlines() if "options of the sensor" in line]
+    assert rows == [
+        "| options of the sensor | nir (white_reference = 4095.0, bits = 12) |"
+    ]
+    assert "options of the sensor" not in model_card(BUNDLE_SPEC)
+
+
 def test_the_foundation_weights_are_named_in_full() -> None:
     """Twelve digits of a sha256 can be looked up by nobody."""
     assert f"| its weights | sha256 {'ab' * 32} |" in model_card(

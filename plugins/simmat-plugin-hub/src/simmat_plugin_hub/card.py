@@ -134,6 +134,9 @@ def network_rows(spec: BundleSpec) -> list[tuple[str, str]]:
     if spec.selected_channels is not None:
         modality += f", channels {', '.join(map(str, spec.selected_channels))}"
     rows = [("modality", modality)]
+    for sensor, options in sorted(spec.modality_options.items()):
+        if options:
+            rows.append(("options of the sensor", with_options(sensor, options)))
     for definition in spec.sensor_definitions:
         rows.append(("sensor in the bundle", definition.name))
     weights = f"sha256 {spec.foundation_sha256}"
