@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -367,6 +368,26 @@ def test_the_command_names_what_is_missing(
         code = int(error.code or 0)
     assert code == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--negative", "--not"])
+def test_a_point_beside_the_object_has_the_name_of_simmat_predict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    """The former name is still read."""
+    prompts: list[Any] = []
+
+    def predict(points: Any, labels: Any, box: Any) -> SimpleNamespace:
+        prompts.append((points, labels, box))
+        return SimpleNamespace(mask=np.ones((8, 8), bool), score=0.5, class_id=None)
+
+    model = SimpleNamespace(channels=(), set_image=lambda image: None, predict=predict)
+    monkeypatch.setattr("simmat_runtime.command.load", lambda folder: model)
+    monkeypatch.setattr("simmat_runtime.command.read_file", lambda *_: None)
+    out = str(tmp_path / "mask.npy")
+    given = ["predict", "model", "x.npy", "--point", "1,2", option, "3,4", "--out", out]
+    assert main(given) == 0
+    assert prompts == [([(1, 2), (3, 4)], [1, 0], None)]
 
 
 def test_the_command_says_bad_input_in_one_line(

@@ -41,12 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="pixel on the object",
     )
     predict.add_argument(
+        "--negative",
         "--not",
-        dest="other",
         action="append",
         default=[],
         type=_numbers(2),
         metavar="X,Y",
+        help="pixel not on the object; --not is its former name",
     )
     predict.add_argument(
         "--box",
@@ -83,7 +84,7 @@ def _predict(given: argparse.Namespace, model: Model) -> None:
         raise ValueError(
             f"--out {given.out!r} is in a folder that does not exist; make it: mkdir {out.parent}"
         )
-    if given.everything == bool(given.point or given.other or given.box):
+    if given.everything == bool(given.point or given.negative or given.box):
         raise ValueError("give --point or --box, or --everything")
     model.set_image(read_file(given.image, model.channels))
     result: np.ndarray[Any, Any]
@@ -104,9 +105,9 @@ def _predict(given: argparse.Namespace, model: Model) -> None:
                 )
             )
     else:
-        points = [*given.point, *given.other]
+        points = [*given.point, *given.negative]
         prediction = model.predict(
-            points, [1] * len(given.point) + [0] * len(given.other), given.box
+            points, [1] * len(given.point) + [0] * len(given.negative), given.box
         )
         result = prediction.mask
         print(
