@@ -226,11 +226,21 @@ def check_sensor_channels(
 ) -> None:
     """Raise BundleError for channels of another name, quantity or unit than those of training."""
     expected = spec.sensor_channels
-    if not same_channels(expected, channels):
+    if same_channels(expected, channels):
+        return
+    only_picked = len(channels) == len(spec.channels) < len(expected)
+    if spec.selected_channels is not None and only_picked:
+        picks = ",".join(map(str, spec.selected_channels))
         raise BundleError(
-            f"{origin}: channels are {describe(channels)}, but {path} was trained on {describe(expected)}; "
-            "state their unit with --modality-option, use files of the same sensor, or train a bundle for these"
+            f"{origin}: has {len(channels)} channels, {describe(channels)}, but {path} was trained with --channels "
+            f"{picks} on files of {len(expected)}, {describe(expected)}. Nothing in this file says that its channels "
+            f"are just those, so give a file of all {len(expected)} (those not picked may be 0), or train without "
+            "--channels on files like this one"
         )
+    raise BundleError(
+        f"{origin}: channels are {describe(channels)}, but {path} was trained on {describe(expected)}; "
+        "state their unit with --modality-option, use files of the same sensor, or train a bundle for these"
+    )
 
 
 def load_bundle(

@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from bundles import change_json, predict, tiny_bundle
+from bundles import SPEC, change_json, predict, tiny_bundle
 from PIL import Image
 from runs import config, gray_set, registry
 from safetensors.torch import save_file
@@ -21,7 +21,13 @@ from simmat_testing.tiny import TINY
 from torch import nn
 
 from simmat import training
-from simmat.bundle import FILE_NAME, Package, load_bundle, read_bundle_spec
+from simmat.bundle import (
+    FILE_NAME,
+    Package,
+    check_sensor_channels,
+    load_bundle,
+    read_bundle_spec,
+)
 from simmat.data.batches import sample_at
 from simmat.errors import BundleError, ConfigError, DataError, UnknownNameError
 from simmat.evaluation import evaluate_bundle, seen_note
@@ -30,6 +36,7 @@ from simmat.io.weights import sha256_of
 from simmat.model import build_foundation
 from simmat.plugin_specs import WeightFile
 from simmat.plugins.registry import Registry
+from simmat.sensors.builtin import band_channels
 from simmat.types import Prompt
 
 REGISTRY = registry()
@@ -115,6 +122,25 @@ def test_other_channels_are_refused_by_name(bundle: Path, tmp_path: Path) -> Non
             {"gray": tmp_path / "x.png"},
             Prompt.points([(1, 1)]),
         )
+
+
+def test_a_file_of_just_the_picked_planes_is_told_what_to_do(tmp_path: Path) -> None:
+    """Planes are known by their place alone, so two planes may be any of three."""
+    stored = band_channels(3)
+    spec = SPEC.model_copy(
+        update={
+            "modality": "raster",
+            "selected_channels": (0, 2),
+            "sensor_channels": stored,
+        }
+    )
+    picked = [channel.with_statistics(1.0, 1.0) for channel in (stored[0], stored[2])]
+    spec = spec.model_copy(update={"channels": tuple(picked)})
+    with pytest.raises(BundleError) as refused:
+        check_sensor_channels(spec, band_channels(2), "two.npy", tmp_path)
+    for words in ("two.npy", "--channels 0,2", "file of all 3", "train without"):
+        assert words in str(refused.value)
+    check_sensor_channels(spec, stored, "three.npy", tmp_path)
 
 
 def test_other_tensors_are_refused(bundle: Path) -> None:
