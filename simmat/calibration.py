@@ -200,6 +200,32 @@ def min_score(
     return found
 
 
+def no_auto_reason(
+    calibration: Calibration | None, found: int, labelled: int
+) -> str | None:
+    """Say why `--min-score auto` cannot keep `MAX_ERROR_RATE`; None if it can.
+
+    Args:
+        calibration: that of the model.
+        found: number of objects that it found in the validation split.
+        labelled: number of objects that are labelled there.
+    """
+    table = () if calibration is None else calibration.thresholds
+    percent = round(100 * MAX_ERROR_RATE)
+    has = f"it found {found} in the validation split, which has {labelled} labelled"
+    if not table and found < _MIN_OBJECTS:
+        return f"it needs {_MIN_OBJECTS} objects or more, and {has}; label more"
+    if not table:
+        return f"all objects have the same score ({has}); train longer"
+    if table[percent - 1] is None:
+        least = math.ceil(1 / MAX_ERROR_RATE) - 1  # (0 + 1) / (least + 1), none wrong
+        return (
+            f"for {percent} % of wrong objects it needs at least {least} right ones with the best scores, and more if "
+            f"some are wrong; {has}, and too few of these were right. Label more, or train longer"
+        )
+    return None
+
+
 class ScoredPredictions(NamedTuple):
     """N scores with the truth.
 

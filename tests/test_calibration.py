@@ -24,6 +24,7 @@ from simmat.calibration import (
     calibration_error,
     fit_calibration,
     fit_curve,
+    no_auto_reason,
     tempered,
 )
 from simmat.cli import run
@@ -202,6 +203,27 @@ def test_a_map_of_scores_at_the_limit_can_be_loaded() -> None:
     )
     assert curve is not None
     assert not list(curve.problems())
+
+
+def test_why_there_is_no_threshold_is_said_with_numbers() -> None:
+    """Nine of nine objects are too few for a map; ten of which five are wrong are too few for 10 %."""
+
+    def reason(count: int, wrong: int) -> str | None:
+        true = [0.9] * (count - wrong) + [0.1] * wrong
+        rows = zip(range(count), np.linspace(0.9, 0.3, count), true, strict=True)
+        found = fit_calibration({"object": ScoredPredictions.of(rows)})
+        return no_auto_reason(found, count, 30)
+
+    few = reason(9, 0)
+    assert few is not None
+    assert "needs 10 objects" in few
+    assert "found 9 " in few
+    assert "30 labelled" in few
+    assert reason(10, 0) is None
+    wrong = reason(12, 5)
+    assert wrong is not None
+    assert "10 % of wrong objects it needs at least 9 right" in wrong
+    assert "found 12 " in wrong
 
 
 def test_auto_takes_the_threshold_of_the_share(

@@ -80,9 +80,25 @@ def _say_result(console: ConsoleCallback) -> None:
     echo(
         f"{kept}: {bundle} (validation mIoU {console.best:.4f} at step {console.best_step})"
     )
+    reason = _no_auto_reason(bundle)
+    if reason is not None:
+        echo(f"no threshold for --min-score auto: {reason}")
     page = run.config.out / "report.html"
     if page.exists():
         echo(f"its page: {page}")
     words = ["simmat", "eval", str(bundle), "--data", str(run.data)]
     split = "test" if "test" in run.splits else "val"
     echo(f"score it with: {shlex.join([*words, '--split', split])}")
+
+
+def _no_auto_reason(bundle: Path) -> str | None:
+    """Say why a bundle has no threshold for `--min-score auto`; None if it has, or finds no objects unprompted."""
+    from simmat.bundle import read_bundle_spec
+    from simmat.calibration import no_auto_reason
+
+    spec = read_bundle_spec(bundle)
+    scores: Any = spec.metrics["val"]
+    if not scores.get("everything"):
+        return None
+    found = scores["confidence"].get("object", {"objects": 0})
+    return no_auto_reason(spec.calibration, found["objects"], scores["objects"])

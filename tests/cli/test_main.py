@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import click
 import pytest
+from bundles import tiny_bundle
 from installed import need_plugins
 from PIL import Image
 
@@ -402,6 +403,7 @@ def test_a_training_ends_with_the_command_that_scores_it(
 ) -> None:
     """It is copied as it stands, so it names the data set and a split that there is."""
     data = tmp_path / "my data"
+    tiny_bundle(tmp_path / "run")
 
     def train(
         settings: object,

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from bundles import METRICS, tiny_bundle
 
 from simmat import training
 from simmat.callbacks import ConsoleCallback
@@ -41,6 +42,8 @@ def test_a_bundle_of_step_0_is_warned_of(
         callback.finished(tmp_path / "run/bundle.safetensors")
         return tmp_path / "run/bundle.safetensors"
 
+    scores = {**METRICS["val"], "everything": {"found": 0}, "confidence": {}}
+    tiny_bundle(tmp_path / "run", metrics={**METRICS, "val": scores})
     monkeypatch.setattr(training, "train_configs", trained)
     assert (
         run(
@@ -59,3 +62,5 @@ def test_a_bundle_of_step_0_is_warned_of(
     shown = capsys.readouterr()
     assert f"at step {kept})" in shown.out
     assert ("train longer (--steps)" in shown.err) == warned
+    assert "no threshold for --min-score auto: it needs 10 objects" in shown.out
+    assert "found 0 in the validation split, which has 8 labelled" in shown.out
