@@ -97,8 +97,8 @@ def _no_auto_reason(bundle: Path) -> str | None:
     from simmat.calibration import no_auto_reason
 
     spec = read_bundle_spec(bundle)
-    scores: Any = spec.metrics["val"]
-    if not scores.get("everything"):
+    scores: Any = spec.metrics.get("val", {})
+    if "everything" not in scores or "confidence" not in scores:
         return None
     found = scores["confidence"].get("object", {"objects": 0})
     return no_auto_reason(spec.calibration, found["objects"], scores["objects"])
