@@ -306,33 +306,51 @@ def read_csv_rows(
     return header, lines[1:]
 
 
-def read_log(path: Path | str) -> list[dict[str, Any]]:
-    """Return the records of a log, up to the first line that is not a json object with an integer "step".
+def read_log(path: Path | str) -> Iterator[dict[str, Any]]:
+    """Yield the records of a log, up to the first line that is not a json object with an integer "step".
 
     A crash may cut the last line. A missing log has no records.
 
     Raises:
         DataError: the path is not a file, or cannot be read.
     """
+    for record, _ in read_log_from(path, 0):
+        yield record
+
+
+def read_log_from(
+    path: Path | str, offset: int
+) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield the records of a growing log after `offset`, each with the offset to go on from; see `read_log`.
+
+    Args:
+        path: the log.
+        offset: where an earlier call ended, in bytes; 0 for the start.
+    """
     file = Path(path)
-    records: list[dict[str, Any]] = []
     if not file.exists():
-        return records
+        return
     require_file(file, "log")
     try:
         with file.open("rb") as stream:
+            stream.seek(offset)
+            if offset:
+                # The offset is before the line's end, which may not have been written yet.
+                stream.readline(_MAX_LINE_BYTES)
             while line := stream.readline(_MAX_LINE_BYTES):
                 record = parse_json(line, constants=True)
                 if not isinstance(record, dict) or type(record.get("step")) is not int:
-                    break
-                records.append(record)
+                    return
+                end = stream.tell()
+                if line.endswith(b"\n"):
+                    end -= 1
+                yield record, end
     except ValueError:
-        return records
+        return
     except OSError as error:
         raise DataError(
             f"{file}: cannot be read: {error.strerror}; check who may read it"
         ) from error
-    return records
 
 
 def decoded_limit() -> int:

@@ -29,8 +29,8 @@ from simmat.documents import InvalidDocumentError, StrictModel, validate
 from simmat.errors import ConfigError, DataError, OutputError
 from simmat.io.files import (
     TEMPORARY_MARK,
+    atomic_path,
     atomic_write_bytes,
-    atomic_write_text,
     check_writable,
     output_error,
     parse_json,
@@ -152,18 +152,21 @@ class RunFolder:
         Call it within `locked`: a running training has temporary files, too.
         """
         remove_temporary(self.root, older_than_s=0)
-        kept = [record for record in self.records() if record["step"] <= step]
-        atomic_write_text(
-            self.metrics, "".join(json.dumps(record) + "\n" for record in kept)
-        )
+        with (
+            atomic_path(self.metrics) as temporary,
+            temporary.open("w", encoding="utf-8", newline="\n") as file,
+        ):
+            for record in self.records():
+                if record["step"] <= step:
+                    file.write(json.dumps(record) + "\n")
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one record."""
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
-    def records(self) -> list[dict[str, Any]]:
-        """Return the log's records, see `read_log`."""
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield the log's records, see `read_log`."""
         return read_log(self.metrics)
 
 

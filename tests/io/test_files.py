@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
@@ -29,6 +30,7 @@ from simmat.io.files import (
     check_writable,
     locked,
     read_log,
+    read_log_from,
     recover_folder,
     release_pages,
     remove_temporary,
@@ -502,14 +504,40 @@ def test_a_line_without_an_end_is_not_read_whole(tmp_path: Path) -> None:
     with (tmp_path / "log.jsonl").open("wb") as file:
         file.write(b'{"step": 1}\n')
         file.truncate(2**36)
-    assert read_log(tmp_path / "log.jsonl") == [{"step": 1}]
+    assert list(read_log(tmp_path / "log.jsonl")) == [{"step": 1}]
 
 
 def test_a_pipe_is_not_a_log(tmp_path: Path) -> None:
     """Reading it waits for a writer that never comes."""
     os.mkfifo(tmp_path / "log.jsonl")
     with pytest.raises(DataError, match=r"log\.jsonl: a pipe"):
-        read_log(tmp_path / "log.jsonl")
+        list(read_log(tmp_path / "log.jsonl"))
+
+
+def test_a_log_is_not_held_in_memory(tmp_path: Path) -> None:
+    """That of a million steps took 1 GB."""
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"step": 1, "kind": "train", "loss": 0.5}\n' * 20_000)
+    tracemalloc.start()
+    count = sum(1 for _ in read_log(log))
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 20_000
+    assert peak_bytes < 2**20
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_growing_log_is_read_on_from_where_it_ended(tmp_path: Path, end: str) -> None:
+    """The end of a line may be written after it was read."""
+    log = tmp_path / "log.jsonl"
+    whole = '{"step": 1}\n{"step": 2}\n{"step": 3}\n'
+    log.write_text('{"step": 1}\n{"step": 2}' + end)
+    *_, (record, offset) = read_log_from(log, 0)
+    assert record == {"step": 2}
+    assert list(read_log_from(log, offset)) == []
+    log.write_text(whole)
+    ((record, offset),) = read_log_from(log, offset)
+    assert (record, offset) == ({"step": 3}, len(whole) - 1)
 
 
 def test_pages_of_a_mapped_array_are_released_and_nothing_is_lost(

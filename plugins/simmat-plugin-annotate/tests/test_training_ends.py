@@ -242,6 +242,27 @@ def test_the_curve_of_a_training_is_read_from_its_metrics(tmp_path: Path) -> Non
     ) == (True, (9, 5.0), 1000)
 
 
+def test_only_new_lines_of_the_metrics_are_read(tmp_path: Path) -> None:
+    """The page asks every second; a million lines were read again each time."""
+    one = training(tmp_path)
+    one.run, one.steps = tmp_path / "runs/annotate-001", 1000
+    one.run.mkdir(parents=True)
+    metrics = one.run / "metrics.jsonl"
+    first = '{"kind": "train", "step": 1, "loss": 2.0}'
+    metrics.write_text(f"{first}\n")
+    one.read_metrics()
+    unreadable = "x" * len(first)
+    metrics.write_text(
+        f"{unreadable}\n"
+        '{"kind": "train", "step": 2, "loss": 1.0}\n'
+        '{"kind": "val", "step": 2, "miou_object": 0.5}\n'
+    )
+    one.read_metrics()
+    document = one.document()
+    assert document["losses"] == ((1, 2.0), (2, 1.0))
+    assert document["scores"] == ((2, 0.5),)
+
+
 def test_a_new_run_has_no_name_that_a_link_takes(tmp_path: Path) -> None:
     """In a folder of a stranger it would lead the run, or its log, elsewhere."""
     from simmat_plugin_annotate.training import new_run

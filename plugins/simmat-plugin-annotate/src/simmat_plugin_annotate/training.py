@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from simmat.config import default_steps
 from simmat.errors import DataError, OutputError, SimMATError
-from simmat.io.files import read_json, read_log, require_inside
+from simmat.io.files import read_json, read_log_from, require_inside
 from simmat_plugin_annotate import child
 from simmat_plugin_annotate.models import BusyError, ServedModel
 from simmat_plugin_annotate.state import RUNS
@@ -80,6 +80,10 @@ class Training:
     warnings: tuple[str, ...] = ()
     losses: tuple[Point, ...] = ()
     scores: tuple[Point, ...] = ()
+    _all_losses: list[Point] = field(default_factory=list, repr=False)
+    """The loss of every step, of which `losses` are means."""
+    _bytes_read: int = 0
+    """How far the metrics were read, see `read_log_from`."""
     _first: tuple[int, float] | None = None
     """The first step that was seen, and when: what comes before it (start, a validation) says nothing of a step."""
     _process: asyncio.subprocess.Process | None = field(default=None, repr=False)
@@ -131,6 +135,7 @@ class Training:
         )
         self.score = self.before = self.adopted = self._first = None
         self.warnings = self.losses = self.scores = ()
+        self._all_losses, self._bytes_read = [], 0
         self.images = images
         self._stopped = self._discard = self.stopping = False
         self._task = asyncio.create_task(self._follow(steps, model, more))
@@ -279,21 +284,21 @@ class Training:
         assert self.run is not None
         self._read_start()
         with suppress(SimMATError):
-            records = read_log(self.run / "metrics.jsonl")
             before = self.step
-            for record in records:
-                self.step = max(self.step, int(record["step"]))
-            if self.step != before or not self.scores:
-                self.losses = _thinned(
-                    [
-                        (int(one["step"]), one["loss"])
-                        for one in records
-                        if "loss" in one
-                    ]
-                )
-                self.scores = tuple(
-                    (int(one["step"]), one[METRIC]) for one in records if METRIC in one
-                )
+            read_before = self._bytes_read
+            new_scores: list[Point] = []
+            log = self.run / "metrics.jsonl"
+            for record, end in read_log_from(log, read_before):
+                self._bytes_read = end
+                step = int(record["step"])
+                self.step = max(self.step, step)
+                if "loss" in record:
+                    self._all_losses.append((step, record["loss"]))
+                if METRIC in record:
+                    new_scores.append((step, record[METRIC]))
+            if self._bytes_read != read_before:
+                self.losses = _thinned(self._all_losses)
+                self.scores += tuple(new_scores)
             if self.step != before:
                 self._first = self._first or (self.step, time.monotonic())
                 self.message = f"step {self.step} of {self.steps}"

@@ -200,10 +200,11 @@ def _train(
         diverged = str(error)
         echo(diverged)
     assert callback.plan is not None  # `resume` and `train` call `started`
-    records = [record for record in run.records() if record.get("kind") == "val"]
-    curve = [
-        record for record in records if is_finite_number(record.get("miou_object"))
-    ]
+    curve = []
+    for record in run.records():
+        is_validation = record.get("kind") == "val"
+        if is_validation and is_finite_number(record.get("miou_object")):
+            curve.append(record)
     if not curve:
         raise DataError(
             f"{run.metrics} is damaged: it has no validation; remove {folder.root} and run the bench again"

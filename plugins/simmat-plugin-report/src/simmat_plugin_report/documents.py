@@ -20,6 +20,9 @@ from simmat.io.files import read_json
 from simmat.training import RunFolder
 from simmat_plugin_report.checks import ClassNumber, DataReport
 
+_SHOWN_KEYS = ("kind", "step", "loss", "miou_object", "score")
+"""Values of a record in a log that the page shows."""
+
 Jpeg = Annotated[
     bytes,
     BeforeValidator(
@@ -269,6 +272,14 @@ def open_run(root: Path, analysis: Analysis | None = None) -> RunView:
     return view if analysis is None else replace(view, analysis=analysis)
 
 
+def _shown_records(folder: RunFolder) -> list[dict[str, Any]]:
+    """Return of each record of the log what the page shows: other values of a long run would fill the memory."""
+    shown = []
+    for record in folder.records():
+        shown.append({key: record[key] for key in _SHOWN_KEYS if key in record})
+    return shown
+
+
 def view_of(
     config: TrainConfig, spec: BundleSpec, folder: RunFolder, report: RunReport | None
 ) -> RunView:
@@ -279,7 +290,7 @@ def view_of(
         folder.bundle,
         config,
         spec,
-        folder.records(),
+        _shown_records(folder),
         report,
         None,
         folder.running,
