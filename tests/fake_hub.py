@@ -27,6 +27,10 @@ class FakeHub(ThreadingHTTPServer):
         self.private: set[str] = set()
         self.nonsense: bytes | None = None
         """What a broken hub says to everything."""
+        self.stated_sizes: dict[str, int | None] = {}
+        """Path -> the size stated in listings and answers to HEAD instead of the true one; None for no size."""
+        self.downloads: list[str] = []
+        """The paths of the files that were downloaded."""
 
     @property
     def url(self) -> str:
@@ -63,11 +67,15 @@ class _Handler(BaseHTTPRequestHandler):
                 {"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"}
             )
             return
+        name = rest.partition("/")[2]
+        if self.command == "GET":
+            self.server.downloads.append(name)
         etag = f'"{hashlib.sha256(content).hexdigest()}"'
         self._send(
             200,
             content,
             {"ETag": etag, "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"},
+            self.server.stated_sizes.get(name, len(content)),
         )
 
     def do_POST(self) -> None:
@@ -131,7 +139,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _info(self, repo: str, files: dict[str, bytes]) -> dict[str, Any]:
         siblings = [
-            {"rfilename": name, "size": len(content), "blobId": "0"}
+            {
+                "rfilename": name,
+                "size": self.server.stated_sizes.get(name, len(content)),
+                "blobId": "0",
+            }
             for name, content in files.items()
         ]
         return {
@@ -152,10 +164,23 @@ class _Handler(BaseHTTPRequestHandler):
             {"Content-Type": "application/json", **(headers or {})},
         )
 
-    def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+    def _send(
+        self,
+        status: int,
+        content: bytes,
+        headers: dict[str, str],
+        size_bytes: int | None = -1,
+    ) -> None:
+        """Send an answer that states `size_bytes`: none for None, the true size for -1."""
         self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+        for name, value in headers.items():
             self.send_header(name, value)
+        if size_bytes == -1:
+            size_bytes = len(content)
+        if size_bytes is None:
+            self.close_connection = True
+        else:
+            self.send_header("Content-Length", str(size_bytes))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simmat.errors import WeightsError
+from simmat.errors import SimMATError, WeightsError
 from simmat.plugin_specs import WeightFile
+
+MAX_BYTES = 16 << 30
+"""Largest size of a downloaded file; all of SAM ViT-H, fully tuned, has 2.6 GB."""
 
 
 def cached(file: WeightFile) -> Path | None:
@@ -34,15 +37,17 @@ def fetch(file: WeightFile) -> Path:
     """Download the file into the Hub's cache, unless its newest version is there, and return its path.
 
     Raises:
-        WeightsError: no network, no such repository or file, or no permission; the message says what to do.
+        WeightsError: no network, no such repository or file, no permission, or a file that is too large or of unknown
+            size; the message says what to do.
     """
-    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     failed: Exception | None = None
     for name in (file.filename, *file.alternatives):
         try:
-            return Path(hf_hub_download(file.hub, name))
+            return _download(file.hub, name)
+        except WeightsError:
+            raise
         # the client passes on errors of its http library and of the file system
         except Exception as error:
             failed = failed or error
@@ -56,6 +61,48 @@ def fetch(file: WeightFile) -> Path:
     raise WeightsError(
         f"cannot fetch {_names(file)}: {why_failed(failed, file.hub)}. {_by_hand(file)}"
     ) from failed
+
+
+def check_stated_size(
+    size_bytes: int | None, name: str, kind: type[SimMATError] = WeightsError
+) -> None:
+    """Refuse a file before its download: the Hub's client compares the size only after the last byte.
+
+    Args:
+        size_bytes: as the Hub states it; None if it does not.
+        name: of the file and its repository.
+        kind: of the error.
+
+    Raises:
+        SimMATError: the size is not stated, or larger than `MAX_BYTES`.
+    """
+    if size_bytes is None:
+        raise kind(
+            f"{name}: the Hub does not state its size, so it is not downloaded; download it on your own and give its "
+            "path"
+        )
+    if size_bytes > MAX_BYTES:
+        raise kind(
+            f"{name} has {size_bytes} bytes, more than the {MAX_BYTES} that are downloaded; check the name"
+        )
+
+
+def _download(repo: str, name: str) -> Path:
+    """Return the path of a file in the Hub's cache, downloaded unless its newest version is there."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        stated = get_hf_file_metadata(hf_hub_url(repo, name))
+    except EntryNotFoundError:
+        raise
+    except Exception as error:  # no network, or no access: the cache may have the file
+        try:
+            return Path(hf_hub_download(repo, name, local_files_only=True))
+        except LocalEntryNotFoundError:
+            raise error from None
+    check_stated_size(stated.size, f"{name} of {repo}")
+    return Path(hf_hub_download(repo, name))
 
 
 def _names(file: WeightFile) -> str:

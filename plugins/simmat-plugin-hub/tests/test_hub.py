@@ -232,3 +232,21 @@ def test_a_place_may_name_a_revision() -> None:
     assert parse_place("hf://a/b/night@try/this") == Repository(
         "a/b", "try/this", "night"
     )
+
+
+@pytest.mark.parametrize(
+    ("stated", "said"), [(None, "does not state its size"), (2**40, "bytes, more than")]
+)
+def test_a_bundle_of_unknown_or_excessive_size_is_not_downloaded(
+    tmp_path: Path, stated: int | None, said: str
+) -> None:
+    """The client compares sizes after the last byte, when the disk is full."""
+    with running_hub() as hub:
+        hub.repos["someone/large"] = {FILE_NAME: b"a bundle"}
+        hub.stated_sizes[FILE_NAME] = stated
+        ((code, error),) = simmat(
+            [["bundle", "show", "hf://someone/large"]], tmp_path, hub.url
+        )
+        assert code == 2
+        assert said in error
+        assert hub.downloads == []

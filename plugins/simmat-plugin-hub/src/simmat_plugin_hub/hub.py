@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import simmat
 from simmat.bundle import FILE_NAME, JSON_NAME, WEIGHTS_NAME
 from simmat.errors import BundleError, ConfigError, SimMATError
-from simmat.io.hub import why_failed
+from simmat.io.hub import check_stated_size, why_failed
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 CARD_NAME = "README.md"
 """The model card, which the hub shows."""
-_MAX_BYTES = 16 << 30
-"""Largest size of a file; all of SAM ViT-H, fully tuned, has 2.6 GB."""
 _WORD = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 _PLACE = re.compile(
     rf"hf://(?P<name>{_WORD}/{_WORD})(?:/(?P<sensor>\w[\w+-]*))?(?:@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]*))?"
@@ -63,7 +61,7 @@ def fetch_from_hub(place: str) -> Path:
         info = api.model_info(
             repository.name, revision=repository.revision, files_metadata=True
         )
-        sizes = {found.rfilename: found.size or 0 for found in info.siblings or []}
+        sizes = {found.rfilename: found.size for found in info.siblings or []}
         if FILE_NAME in sizes:
             names = [FILE_NAME]
         elif JSON_NAME in sizes:  # of version 0.1
@@ -71,10 +69,7 @@ def fetch_from_hub(place: str) -> Path:
         else:
             raise BundleError(f"{place} holds no bundle: it has no {FILE_NAME}")
         for name in names:
-            if sizes[name] > _MAX_BYTES:
-                raise BundleError(
-                    f"{place}: {name} has {sizes[name]} bytes, more than a bundle can have"
-                )
+            check_stated_size(sizes[name], f"{name} of {place}", BundleError)
         # All files are of one commit, also if somebody pushes meanwhile.
         files = [
             Path(api.hf_hub_download(repository.name, name, revision=info.sha))
