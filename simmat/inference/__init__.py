@@ -18,6 +18,7 @@ from simmat.inference.formats import (
 from simmat.inference.images import image_name, read_prompts
 from simmat.inference.outcome import ImageOutcome, Progress
 from simmat.inference.request import PredictOptions, files_key, request_digest
+from simmat.inference.writer import check_written
 
 __all__ = [
     "BAND_ROWS",
@@ -27,6 +28,7 @@ __all__ = [
     "PredictOptions",
     "Progress",
     "PromptResult",
+    "check_written",
     "coco_document",
     "draw_result",
     "files_key",

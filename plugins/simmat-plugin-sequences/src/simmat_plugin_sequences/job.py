@@ -21,8 +21,7 @@ import numpy as np
 
 from simmat.data.sequence import FrameSequence
 from simmat.errors import ConfigError, DataError, OutputError, few_of
-from simmat.inference import files_key, request_digest
-from simmat.inference.writer import check_written
+from simmat.inference import check_written, files_key, request_digest
 from simmat.io.files import (
     atomic_write_bytes,
     atomic_write_text,
