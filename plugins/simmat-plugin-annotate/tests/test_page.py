@@ -601,6 +601,12 @@ def test_holes_are_filled_and_specks_removed(opened):
 def test_the_opacity_of_masks_is_chosen(opened):
     """What is below a mask decides where it ends."""
     tab, _ = opened("r")
+    tab.run(
+        "main.app.labels.edit({ op: 'add', overlap: 'take', class: null, mask: argument })",
+        {"box": [60, 60, 90, 70], "runs": [0, 300]},
+    )
+    tab.run("main.stage.act.endStroke()")
+    until(lambda: tab.state()["objects"], "the object is there")
     tab.page.keyboard.press("Escape")
     seen = []
     for value in ("0", "1"):
