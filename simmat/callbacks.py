@@ -251,9 +251,8 @@ class ConsoleCallback(Callback):
         self.bundle: Path | None = None
         self.best = float("nan")
         self.best_step = -1
-        self._last: Mapping[str, Any] | None = (
-            None  # the summary of the last validation
-        )
+        # the summary of the last validation
+        self._last: Mapping[str, Any] | None = None
         self._time_left: TimeLeft | None = None
         self._bar: tqdm[Any] | None = None
         self._phase: tqdm[Any] | None = None
