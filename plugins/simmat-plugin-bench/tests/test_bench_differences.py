@@ -188,7 +188,7 @@ def test_the_reference_is_in_table_and_page_and_not_compared_with_itself(
         .split('## Difference from "from scratch"')[1]
         .split("\n## ")[0]
     )
-    assert "| x | +0.150 | +0.150 [" in text
+    assert "| x | mat-residual | lora | tuner's | +0.150 | +0.150 [" in text
     assert "| from scratch |" not in text
     assert 'Difference from "from scratch"' in html.unescape(
         page.read_text(encoding="utf-8")

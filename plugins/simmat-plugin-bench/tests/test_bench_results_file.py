@@ -37,7 +37,7 @@ def test_cells_are_put_back_as_they_were(tmp_path: Path) -> None:
     assert take_results(file, again.cells) == (2, 0)
     assert [cell.state() for cell in again.cells][:3] == ["tested", "tested", "open"]
     write_report(again)
-    for name in ("table.md", "table.csv", "results.json", "index.html"):
+    for name in ("table.md", "table.tex", "table.csv", "results.json", "index.html"):
         assert (again.out / name).read_text().replace("/b/", "/a/") == (
             file.parent / name
         ).read_text()

@@ -85,6 +85,7 @@ def test_a_grid_runs_to_its_table(whole: Path) -> None:
     """One command from a TOML to the table, the plots and the page."""
     assert {path.name for path in (whole / "out").iterdir()} >= {
         "table.md",
+        "table.tex",
         "table.csv",
         "index.html",
         "plots",

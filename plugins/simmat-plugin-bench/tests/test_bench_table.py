@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 from bench_set import TINY, bench_of, cells_named, fill
 from simmat_plugin_bench.grid import Bench
+from simmat_plugin_bench.latex import latex_text
 from simmat_plugin_bench.plots import arm_styles, curves_figure
 from simmat_plugin_bench.report import (
     as_csv,
     data_table,
     differences,
+    latex,
     markdown,
     mean_of,
     overview,
@@ -353,9 +355,61 @@ def test_the_markdown_is_tables(tmp_path: Path) -> None:
     assert len(tables) == 4
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
-    assert "| x | 0.500 ± 0.141 | +0.250 |" in text
-    assert "| arm | score | gain |" in text
+    assert "| x | mat-residual | lora | tuner's | 0.500 ± 0.141 | +0.250 |" in text
+    assert "| arm | mat | tune | lr | score | gain |" in text
     assert re.search(r"^\| arm \|.*\| mean \| gain \|$", text, flags=re.MULTILINE)
+
+
+def test_the_settings_of_an_arm_are_columns(tmp_path: Path) -> None:
+    """A table of a paper is sorted and grouped by them; the name of an arm would have to be taken apart."""
+    rates = "lr = [1e-3, 1e-4]\n"
+    own = '[[grid]]\nmat = ["mat"]\ntune = ["full"]\n'
+    bench = bench_of(tmp_path, rates + MODEL + SETS + own)
+    for rate, val in (("0.001", 0.9), ("0.0001", 0.4)):
+        for data, best in (("a", "0.001"), ("b", "0.0001"), ("hard", "0.0001")):
+            cell = cells_named(bench, f"{data}/sam_vit_b/mat+full/seed-0_lr-{rate}")[0]
+            fill(cell, val=val if best == "0.001" else 1 - val, test=0.5)
+    results = collect(bench)
+    wanted = {"mat": "mat", "tune": "full", "lr": "0.001, 0.0001"}
+    for table, lr in (
+        (overview(results), "0.001, 0.0001"),
+        (data_table(results, bench.settings.data[0]), "0.001"),
+    ):
+        rows = [dict(zip(table.head, line, strict=True)) for line in table.rows]
+        row = next(row for row in rows if row["arm"] == "mat + full")
+        assert row.items() >= (wanted | {"lr": lr}).items()
+        zero = next(row for row in rows if row["arm"] == "zero-shot")
+        assert (zero["mat"], zero["tune"], zero["lr"]) == ("zeroshot", "frozen", "–")
+    line = next(
+        line
+        for line in csv.DictReader(io.StringIO(as_csv(results)))
+        if line["arm"] == "mat + full" and line["data"] == "b"
+    )
+    assert line.items() >= (wanted | {"lr": "0.0001"}).items()
+
+
+def test_the_latex_is_tables(tmp_path: Path) -> None:
+    """Mean and deviation go into a paper as they are; LaTeX stops at a row with too many cells."""
+    text = latex(collect(filled(tmp_path)))
+    tables = re.findall(r"\\begin{tabular}.*?\\end{tabular}", text, flags=re.DOTALL)
+    assert len(tables) == 4
+    for table in tables:
+        columns = re.findall(r"\\begin{tabular}{(l+r+)}", table)[0]
+        rows = [line for line in table.splitlines() if line.endswith(r"\\")]
+        assert {row.count("&") for row in rows} == {len(columns) - 1}
+        assert r"\toprule" in table
+    assert r"\textbf{0.500 $\pm$ 0.141}" in text
+    assert r"Score: miou\_object on the test split" in text
+    assert "$-$0.150" in text
+
+
+def test_a_text_is_printed_by_latex_as_it_is() -> None:
+    """Names and reasons come from files of others; none is a command, and none ends the table."""
+    assert latex_text(r"\input{x} & $y_1^2$ 5% #~") == (
+        r"\textbackslash{}input\{x\} \& \$y\_1\textasciicircum{}2\$ 5\% \#\textasciitilde{}"
+    )
+    assert latex_text("a\n\nb") == "a b"
+    assert latex_text("-0.1 [-0.2, +0.3] lr-1") == "$-$0.1 [$-$0.2, +0.3] lr-1"
 
 
 def test_the_page_stands_alone_and_names_what_is_missing(tmp_path: Path) -> None:
@@ -434,4 +488,5 @@ def test_an_arm_whose_rates_all_diverged_says_so(tmp_path: Path) -> None:
         if row.data.name == "a" and row.arm.name == "x"
     )
     assert (row.state, row.score, row.lr) == ("every rate diverged", None, None)
-    assert "| x | – | – | – | – | – | every rate diverged |" in markdown(collect(bench))
+    cells = ("x", "mat-residual", "lora", *"–––––", "every rate diverged")
+    assert cells in data_table(collect(bench), bench.settings.data[0]).rows

@@ -1,4 +1,4 @@
-"""Report on a bench: tables for the terminal, as Markdown and as CSV, and a self-contained page with plots."""
+"""Report on a bench: tables for the terminal, as Markdown, LaTeX and CSV, and a self-contained page with plots."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from simmat.evaluation import mean_interval
 from simmat.io.files import atomic_write_text, read_bytes
 from simmat_plugin_bench.cells import RESULTS, results_of, write_results
 from simmat_plugin_bench.grid import Arm, Bench
+from simmat_plugin_bench.latex import latex_table
 from simmat_plugin_bench.plots import draw_plots
 from simmat_plugin_bench.results import ArmRow, Results, SeedScores, collect
 from simmat_plugin_bench.run import RUN_WITH
@@ -138,7 +139,8 @@ def _means(row: ArmRow, sample: str) -> list[float]:
     ]
 
 
-HEAD = ("arm", "score", "gain", "trainable", "lr", "seconds", "state")
+ARM_HEAD = ("arm", "mat", "tune", "lr")
+HEAD = (*ARM_HEAD, "score", "gain", "trainable", "seconds", "state")
 DIFFERENCE_NOTE = (
     "Score minus that of the reference; in brackets, where the objects' IoUs are known, the 95 % interval of a "
     "bootstrap over test images, the same for both arms. It covers the random choice of test images, not that of the "
@@ -156,17 +158,18 @@ def tables(results: Results) -> list[tuple[str, Table, str]]:
         found.append(("All data sets", overview(results), note))
     if compared := differences(results):
         # the mean comes first, because the table may be wide
-        head = ("arm", "mean", *(data.name for data in sets))
+        head = (*ARM_HEAD, "mean", *(data.name for data in sets))
         lines = [
             (
-                results.label(arm),
+                *_arm_cells(results, arm),
                 signed(mean),
                 *(str(on.get(data.name, NONE)) for data in sets),
             )
             for arm, on, mean in compared
         ]
         title = f'Difference from "{results.bench.settings.reference}"'
-        found.append((title, Table(head, lines, 1), DIFFERENCE_NOTE))
+        table = Table(head, lines, len(ARM_HEAD) - 1)
+        found.append((title, table, DIFFERENCE_NOTE))
     return [*found, *((data.name, data_table(results, data), "") for data in sets)]
 
 
@@ -180,10 +183,12 @@ def data_table(results: Results, data: DataSet, *, waiting: bool = True) -> Tabl
     lines: list[tuple[str, ...]] = [
         (
             results.label(row.arm),
+            row.mat,
+            row.tune,
+            _rate(row),
             str(row.score) if row.score is not None else NONE,
             signed(row.gain),
             f"{row.facts['trainable']:,}" if row.facts else NONE,
-            _rate(row),
             f"{row.seconds:.0f}" if row.seconds is not None else NONE,
             row.state,
         )
@@ -194,13 +199,13 @@ def data_table(results: Results, data: DataSet, *, waiting: bool = True) -> Tabl
         lines.append(
             (
                 f"{name}: zero-shot" if several else "zero-shot",
-                *([NONE] * 5),
+                *([NONE] * (len(HEAD) - 2)),
                 f"none: {why}",
             )
         )
-    return Table(
-        HEAD, lines, 1, _best(1, [row.score if row.done else None for row in shown])
-    )
+    scores = [row.score if row.done else None for row in shown]
+    best = _best(len(ARM_HEAD), scores)
+    return Table(HEAD, lines, len(ARM_HEAD) - 1, best)
 
 
 def _best(column: int, scores: Sequence[SeedScores | None]) -> set[tuple[int, int]]:
@@ -219,11 +224,21 @@ def _rate(row: ArmRow) -> str:
     return "tuner's" if row.arm.kind == "train" and row.arm.rates == (None,) else NONE
 
 
+def _arm_cells(results: Results, arm: Arm) -> tuple[str, str, str, str]:
+    """Return an arm's cells below `ARM_HEAD`; of a setting that differs between data sets, every value."""
+    rows = [row for row in results.rows if row.arm is arm]
+    rates = [_rate(row) for row in rows]
+    known = [rate for rate in rates if rate != NONE]
+    settings = [row.mat for row in rows], [row.tune for row in rows], known or rates
+    mat, tune, lr = (", ".join(dict.fromkeys(values)) for values in settings)
+    return results.label(arm), mat, tune, lr
+
+
 def overview(results: Results) -> Table:
     """Return the table arms x data sets, with mean and gain over the averaged ones at the end."""
     sets, arms = results.bench.settings.data, results.bench.arms
     head = (
-        "arm",
+        *ARM_HEAD,
         *(data.name + ("" if data.averaged else " (not averaged)") for data in sets),
         "mean",
         "gain",
@@ -231,16 +246,17 @@ def overview(results: Results) -> Table:
     columns = [[results.row(data, arm) for arm in arms] for data in sets]
     means = [mean_of(results, arm) for arm in arms]
     lines = [
-        (results.label(arm), *map(_short, rows), text, signed(gain))
+        (*_arm_cells(results, arm), *map(_short, rows), text, signed(gain))
         for arm, (_, gain, text), *rows in zip(arms, means, *columns, strict=True)
     ]
-    best = _best(len(sets) + 1, [score for score, _, _ in means])
-    for number, column in enumerate(columns, start=1):
+    first = len(ARM_HEAD)
+    best = _best(first + len(sets), [score for score, _, _ in means])
+    for number, column in enumerate(columns, start=first):
         best |= _best(
             number,
             [row.score if row is not None and row.done else None for row in column],
         )
-    return Table(head, lines, 1, best)
+    return Table(head, lines, first - 1, best)
 
 
 def _short(row: ArmRow | None) -> str:
@@ -298,9 +314,18 @@ def _markdown_table(table: Table) -> str:
     return "\n".join([line(table.head), rule, *map(line, table.rows)])
 
 
+def latex(results: Results) -> str:
+    """Return all tables as LaTeX, see `simmat_plugin_bench.latex`."""
+    score = f"Score: {results.bench.settings.score} on the test split, mean ± std over seeds."
+    parts = [r"% needs \usepackage{booktabs} in the preamble"]
+    for title, table, note in tables(results):
+        parts.append(latex_table(table, f"{title}. {score} {note}"))
+    return "\n\n".join(parts) + "\n"
+
+
 CSV_HEAD = (
-    "data", "averaged", "foundation", "arm", "seed", "score", "gain", "lr", "trainable", "total", "steps", "seconds",
-    "memory_bytes", "val", "state",
+    "data", "averaged", "foundation", "arm", "seed", "score", "gain", "mat", "tune", "lr", "trainable", "total",
+    "steps", "seconds", "memory_bytes", "val", "state",
 )  # fmt: skip
 
 
@@ -314,7 +339,7 @@ def as_csv(results: Results) -> str:
             score, result = row.scores.get(seed), row.results.get(seed, {})
             writer.writerow((
                 row.data.name, row.data.averaged, row.arm.foundation, row.arm.name, seed, score, _gain(row, seed),
-                row.lr, *map(row.facts.get, ("trainable", "total", "steps")), result.get("seconds"),
+                row.mat, row.tune, row.lr, *map(row.facts.get, ("trainable", "total", "steps")), result.get("seconds"),
                 result.get("peak_device_bytes") or result.get("peak_memory_bytes"),
                 row.vals.get(seed), "done" if score is not None else row.state,
             ))  # fmt: skip
@@ -403,7 +428,7 @@ def _unfinished(results: Results) -> list[str]:
 
 
 def write_report(bench: Bench) -> tuple[Results, list[Path]]:
-    """Write table.md, table.csv, results.json, plots/ and index.html from the present results.
+    """Write table.md, table.tex, table.csv, results.json, plots/ and index.html from the present results.
 
     Missing results are marked as missing.
 
@@ -416,12 +441,14 @@ def write_report(bench: Bench) -> tuple[Results, list[Path]]:
         OutputError: a file cannot be written.
     """
     results = collect(bench)
-    table, csv, results_json = (
+    table, tex, csv, results_json = (
         bench.out / "table.md",
+        bench.out / "table.tex",
         bench.out / "table.csv",
         bench.out / RESULTS,
     )
     atomic_write_text(table, markdown(results))
+    atomic_write_text(tex, latex(results))
     atomic_write_text(csv, as_csv(results))
     plots = draw_plots(results, bench.out / "plots")
     copy = bench.out / RUN_WITH  # the TOML may have changed since
@@ -430,4 +457,4 @@ def write_report(bench: Bench) -> tuple[Results, list[Path]]:
     )
     page = write_bench_page(bench.out / "index.html", results, plots, settings)
     write_results(results_json, results_of(bench.cells))
-    return results, [table, csv, results_json, page]
+    return results, [table, tex, csv, results_json, page]

@@ -44,6 +44,8 @@ class ArmRow:
     """One arm on one data set.
 
     Attributes:
+        mat: its transfer layer.
+        tune: its tuner.
         scores: seed -> score, of the seeds that are done.
         results: seed -> tested result, see `CellResult`.
         lr: the chosen learning rate; None while none is chosen, or for the tuner's own.
@@ -56,6 +58,8 @@ class ArmRow:
 
     data: DataSet
     arm: Arm
+    mat: str
+    tune: str
     scores: Mapping[int, float]
     results: Mapping[int, Mapping[str, Any]]
     lr: float | None
@@ -196,9 +200,12 @@ def _row(bench: Bench, data: DataSet, arm: Arm) -> ArmRow:
         for seed, result in tested.items()
     }
     scores = {seed: figure for seed, figure in figures.items() if figure is not None}
+    config = cells[0].config  # the cells of an arm differ in seed and rate alone
     return ArmRow(
         data=data,
         arm=arm,
+        mat=config.mat or "",
+        tune=config.tune or "",
         scores=scores,
         results=tested,
         lr=state.chosen[0].lr if state.chosen else None,
