@@ -41,7 +41,13 @@ from simmat.data.instances import (
     object_map,
     read_mask,
 )
-from simmat.data.samples import SPLITS, Sample, decide_splits
+from simmat.data.samples import (
+    SPLITS,
+    Sample,
+    decide_splits,
+    mark_predicted,
+    predicted_note,
+)
 from simmat.errors import ConfigError, DataError
 from simmat.geo import PolygonSource, geo_backend
 from simmat.io.files import require_folder
@@ -180,12 +186,17 @@ class Dataset:
     """The former name."""
 
     def split(self, name: str) -> tuple[Sample, ...]:
-        """Return the samples of "train", "val" or "test"; raise DataError if there are none."""
+        """Return the samples of "train", "val" or "test"; raise DataError if there are none.
+
+        Val and test are without those whose labels a model made.
+        """
         if name not in SPLITS:
             raise ConfigError(f"unknown split {name!r}; splits are {', '.join(SPLITS)}")
-        found = tuple(sample for sample in self.samples if sample.split == name)
+        found = self._used(name)
         if not found:
-            counts = Counter(sample.split for sample in self.samples)
+            counts = Counter(
+                sample.split for sample in self.samples if not sample.left_out
+            )
             have = ", ".join(
                 f"{counts[split]} {split}" for split in SPLITS if counts[split]
             )
@@ -194,11 +205,32 @@ class Dataset:
             else:
                 parts = "images, or --crop N for large ones,"
             parts = "sequences, which no split cuts," if self.sequences else parts
+            if any(sample.predicted for sample in self.samples):
+                raise DataError(
+                    f"{self.root}: the {name} split is empty; the data set has {have}. {self.predicted_note} Label at "
+                    f"least 3 {parts} or confirm what the model found, in `simmat annotate`"
+                )
             raise DataError(
                 f"{self.root}: the {name} split is empty; the data set has {have}. At least 3 labelled {parts} make "
                 "train, val and test; or name the split of each image in manifest.csv"
             )
         return found
+
+    def has_split(self, name: str) -> bool:
+        """Return whether `split` returns samples."""
+        return bool(self._used(name))
+
+    def _used(self, name: str) -> tuple[Sample, ...]:
+        return tuple(
+            sample
+            for sample in self.samples
+            if sample.split == name and not sample.left_out
+        )
+
+    @cached_property
+    def predicted_note(self) -> str:
+        """Of how many images a model made the labels, and what follows; "" if of none."""
+        return predicted_note(self.root, self.samples, self.unlabelled)
 
     def image(self, sample: Sample) -> SensorImage:
         """Read one image, or its window, in physical units, with nodata marked invalid.
@@ -392,6 +424,7 @@ def open_dataset(
             raise ConfigError(
                 f"{folder}: zero_means = 'none' needs label images; COCO annotations have no label value 0"
             )
+    samples = mark_predicted(folder, samples, coco.predicted if coco else frozenset())
     if card.crop is not None:
         samples = divide_images(samples, adapter, card.crop, coco)
     listed, note, new_splits = decide_splits(folder, samples, split_source, unlabelled)

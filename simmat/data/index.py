@@ -314,7 +314,9 @@ class DatasetDigest:
         start = len(start_of_paths(self.dataset.root))
         parts = {"the data card": _short(self.dataset.card.model_dump_json())}
         for sample, digests in zip(self.dataset.samples, self.digests, strict=True):
-            parts[f"sample {sample.id!r}"] = f"{sample.split} {sample.zero_means}"
+            parts[f"sample {sample.id!r}"] = (
+                f"{sample.split} {sample.zero_means}{' predicted' * sample.predicted}"
+            )
             for path, digest in zip(sample.paths, digests, strict=True):
                 parts[f"{path[start:]} of {sample.id!r}"] = digest.tobytes().hex()[:32]
             labels = annotations_digest(self.dataset, sample)

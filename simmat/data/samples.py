@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from simmat.errors import DataError, OutputError, all_problems
-from simmat.io.files import read_csv_rows, write_rows
+from simmat.io.files import output_errors, read_csv_rows, write_rows
 from simmat.types import Window, ZeroMeans
 
 Item = TypeVar("Item")
@@ -59,6 +59,9 @@ MIN_HASHED = 100
 SPLITS_FILE = "splits.csv"
 """Splits that were drawn of fewer images than `MIN_HASHED`."""
 
+PREDICTED_FILE = "predicted.csv"
+"""Ids of images with objects that a model found, and that nobody has drawn, clicked or confirmed since."""
+
 _NO_EXTRA: Mapping[str, str] = {}
 
 
@@ -76,6 +79,7 @@ class Sample(NamedTuple):
             block, from which each step takes a new crop.
         sequence: the sequence that the image is a frame of; "" for none.
         frame: its position there; frames are in rising order.
+        predicted: True if a model made its labels, see `mark_predicted`.
     """
 
     id: str
@@ -87,6 +91,7 @@ class Sample(NamedTuple):
     window: Window | None = None
     sequence: str = ""
     frame: int = 0
+    predicted: bool = False
 
     def within(self, window: Window) -> Sample:
         """Return a part of the image as a sample; its id ends with the row and column of its first pixel."""
@@ -100,6 +105,11 @@ class Sample(NamedTuple):
         if self.window is None:
             return self.id
         return self.id.rpartition("@")[0]
+
+    @property
+    def left_out(self) -> bool:
+        """True if it is of val or test, and a model made its labels: a score would tell how alike two models are."""
+        return self.predicted and self.split in ("val", "test")
 
     @property
     def files(self) -> dict[str, Path]:
@@ -201,7 +211,8 @@ def decide_splits(
         if sample.split in ("", "train"):
             groups.setdefault(_place(sample), []).append(sample.sequence or sample.id)
     written = read_splits(root)
-    chosen, new = _draw(groups, written, parts)
+    judging = {_place(sample) for sample in samples if not sample.predicted}
+    chosen, new = _draw(groups, written, parts, judging)
     listed = []
     for sample in samples:
         if sample.split in ("", "train"):
@@ -251,25 +262,31 @@ def _draw(
     groups: Mapping[_Place, Sequence[str]],
     written: Mapping[str, str],
     parts: Sequence[str],
+    judging: Set[_Place],
 ) -> tuple[dict[_Place, str], dict[str, str]]:
     """Return the split of each image, and id -> split of those that are to be written down.
 
     The hash of an id is a number from 0 to 1. Images below 0.15 are val, and those below 0.3 are test. If there are so
     few that a split would be empty, they are drawn by rank instead, lowest first, and written down, because a rank
-    changes with the next label: what is written stays, and later images fill val and test up to 15 % each.
+    changes with the next label: what is written stays, and later images fill val and test up to 15 % each. Only those
+    of `judging` are drawn by rank for val and test, and count there.
 
     Args:
         groups: reference file, block of it or sequence -> ids, or for each frame the name of its sequence; the first in
             alphabetical order is hashed.
         written: id -> split, see `read_splits`.
         parts: the splits to draw, beside train.
+        judging: those with labels of a person.
     """
     chosen: dict[_Place, str] = {}
     if not written and len(groups) >= MIN_HASHED:
         for place, ids in groups.items():
             part = int(int.from_bytes(id_digest(min(ids))[:8]) / 2**64 / EVAL_SHARE)
             chosen[place] = parts[part] if part < len(parts) else "train"
-        return chosen, {}
+        used = {chosen[place] for place in judging & chosen.keys()}
+        if used.issuperset(parts):
+            return chosen, {}
+        chosen = {}
     for place, ids in groups.items():
         names = sorted(ids)
         is_block = place[1] is not None
@@ -282,16 +299,18 @@ def _draw(
                 break
     new = [place for place in groups if place not in chosen]
     new.sort(key=lambda place: id_digest(min(groups[place])))
+    count = sum(place in judging for place in groups)
     share = 0
-    if len(groups) > len(parts):
-        share = max(round(EVAL_SHARE * len(groups)), 1)
-    free = new
+    if count > len(parts):
+        share = max(round(EVAL_SHARE * count), 1)
+    free = [place for place in new if place in judging]
     for split in parts:
-        have = list(chosen.values()).count(split)
+        have = sum(chosen[place] == split for place in judging & chosen.keys())
         missing = max(share - have, 0)
         chosen |= dict.fromkeys(free[:missing], split)
         free = free[missing:]
-    chosen |= dict.fromkeys(free, "train")
+    for place in new:
+        chosen.setdefault(place, "train")
     if not share:
         return chosen, {}
     return chosen, {min(groups[place]): chosen[place] for place in new}
@@ -351,6 +370,69 @@ def read_splits(root: Path) -> dict[str, str]:
     if problems:
         raise DataError(all_problems(f"{path}: lines that cannot be used:", problems))
     return found
+
+
+def mark_predicted(
+    root: Path, samples: Sequence[Sample], found: Set[str] = frozenset()
+) -> list[Sample]:
+    """Return the samples, those marked whose labels a model made: their ids are in `root/predicted.csv` or `found`."""
+    listed = read_predicted(root)
+    if not listed and not found:
+        return list(samples)
+    marked = []
+    for sample in samples:
+        is_predicted = _as_written(sample.id) in listed or sample.id in found
+        marked.append(sample._replace(predicted=is_predicted))
+    return marked
+
+
+def read_predicted(root: Path) -> frozenset[str]:
+    """Return the ids in `root/predicted.csv`; none without the file. DataError if it cannot be used."""
+    path = root / PREDICTED_FILE
+    if not os.path.lexists(path):
+        return frozenset()
+    header, rows = read_csv_rows(path, "table of predicted labels", "id")
+    if "id" not in header:
+        raise DataError(
+            f"{path}: its columns are {', '.join(map(repr, header))}, expected id"
+        )
+    return frozenset(row[header.index("id")] for _, row in rows)
+
+
+def write_predicted(root: Path, ids: Set[str]) -> None:
+    """Replace the ids in `root/predicted.csv`; remove the file if there are none."""
+    path = root / PREDICTED_FILE
+    if ids:
+        write_rows(path, [("id",), *((id,) for id in sorted(map(_as_written, ids)))])
+    else:
+        with output_errors(path):
+            path.unlink(missing_ok=True)
+
+
+def predicted_note(
+    root: Path, samples: Sequence[Sample], others: Sequence[Sample]
+) -> str:
+    """Say of how many images a model made the labels, and what follows; "" if of none.
+
+    Args:
+        others: images that are not used.
+    """
+    note = ""
+    marked = [sample for sample in samples if sample.predicted]
+    if marked:
+        left_out = sum(sample.left_out for sample in marked)
+        note = (
+            f"The labels of {len(marked)} of {len(samples)} samples were made by a model ({PREDICTED_FILE}, or a score "
+            f"in COCO json): {len(marked) - left_out} train, and {left_out} of val and test are left out there, until "
+            "a person has drawn or confirmed them."
+        )
+    listed = read_predicted(root)
+    if listed:
+        listed -= {_as_written(sample.image_id) for sample in (*samples, *others)}
+    strangers = sorted(listed)
+    if strangers:
+        note += f" {len(strangers)} ids of {PREDICTED_FILE} are of no image, such as {strangers[0]!r}."
+    return note.strip()
 
 
 def write_splits(root: Path, new: Mapping[str, str]) -> str:

@@ -111,6 +111,8 @@ def evaluate_bundle(
     samples, seen = unseen_samples(bundle, dataset, dataset.split(split), split)
     if note is not None and dataset.skipped_note:
         note(dataset.skipped_note)
+    if note is not None and dataset.predicted_note:
+        note(dataset.predicted_note)
     if note is not None and dataset.card.notes:
         note(f"{dataset.root}: {dataset.card.notes}")
     device = next(bundle.model.parameters()).device

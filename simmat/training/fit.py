@@ -29,7 +29,7 @@ from simmat.bundle import (
 from simmat.calibration import fit_calibration
 from simmat.callbacks import Callback, Callbacks, RunInfo, tracked, warned_of_plugin
 from simmat.config import TrainConfig, dump_toml
-from simmat.data.samples import write_splits
+from simmat.data.samples import SPLITS, write_splits
 from simmat.errors import ConfigError, SimMATError
 from simmat.evaluation import Scores, find_protocol, validate
 from simmat.io.files import atomic_folder, atomic_write_json, atomic_write_text
@@ -206,7 +206,7 @@ def _info(learner: Learner, val_every: int, notes: tuple[str, ...]) -> RunInfo:
     return RunInfo(
         config=plan.config,
         data=plan.dataset.root,
-        splits=frozenset(sample.split for sample in plan.dataset.samples),
+        splits=frozenset(filter(plan.dataset.has_split, SPLITS)),
         val=tuple(sample.id for sample in plan.val),
         train_samples=len(plan.train),
         steps=plan.steps,

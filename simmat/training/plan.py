@@ -574,6 +574,7 @@ def _notes(
     """Return what a user should know before the first step, besides what `simmat data check` finds."""
     notes = [
         index.dataset.split_note,
+        index.dataset.predicted_note,
         index.dataset.skipped_note,
         _settings_note(config, size, parts),
     ]

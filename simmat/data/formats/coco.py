@@ -68,6 +68,15 @@ class CocoLabels:
     annotations: Mapping[str, Sequence[Mapping[str, Any]]]
     class_names: Mapping[int, str]
 
+    @property
+    def predicted(self) -> frozenset[str]:
+        """Ids of the samples with an annotation that has a score, as those of `simmat predict` have."""
+        found = set()
+        for sample_id, found_there in self.annotations.items():
+            if any(annotation.get("score") is not None for annotation in found_there):
+                found.add(sample_id)
+        return frozenset(found)
+
     def label(self, sample_id: str, card: DataCard) -> Annotation:
         """Return the regions of one sample by the card's rule; crowds and the ignored category become `ignore`.
 

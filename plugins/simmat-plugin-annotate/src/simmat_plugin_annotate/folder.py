@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 from simmat.data.card import CARD_FILE, DataCard, load_card, write_card
 from simmat.data.formats.folders import MASKS
 from simmat.data.formats.manifest import MANIFEST_FILE, set_manifest_mask
-from simmat.data.samples import Sample, decide_splits
+from simmat.data.samples import Sample, decide_splits, mark_predicted
 from simmat.errors import ConfigError, DataError, SimMATError
 from simmat.io.files import (
     atomic_write_json,
@@ -321,15 +321,18 @@ class LabelFolder:
                 )
 
     def splits(self) -> dict[str, str]:
-        """Return image name -> split of the labelled images; empty if there are too few to split."""
+        """Return image name -> split in which a training uses it; empty if there are too few to split."""
         masked = [
             sample._replace(paths=(*sample.images, str(mask)))
             for key, sample in self.images.items()
             if (mask := self._masks[key]) is not None
         ]
         try:
-            samples, _, _ = decide_splits(self.root, masked, "the folder")
-            return {sample.id: sample.split for sample in samples}
+            marked = mark_predicted(self.root, masked)
+            samples, _, _ = decide_splits(self.root, marked, "the folder")
+            return {
+                sample.id: sample.split for sample in samples if not sample.left_out
+            }
         except DataError:  # too few to split
             return {}
 

@@ -135,11 +135,7 @@ def analyse_bundle(
         defaults=trained_card(bundle.spec.card),
     )
     if split is None:
-        split = (
-            "test"
-            if any(sample.split == "test" for sample in dataset.samples)
-            else "val"
-        )
+        split = "test" if dataset.has_split("test") else "val"
     every, seen = unseen_samples(bundle, dataset, dataset.split(split), split)
     # in a sparse data set most of a few images would have no region
     if images < len(every):

@@ -263,6 +263,8 @@ def check_dataset(
         findings.append(finding("warning", "unit", fractions))
     if joined := joined_warning(index):
         findings.append(finding("warning", "joined-regions", joined))
+    if dataset.predicted_note:
+        findings.append(finding("note", "predicted", dataset.predicted_note))
     if not any(map(dataset.is_labelled, dataset.samples)):
         findings.append(finding("warning", "no-masks", _NO_MASKS))
     if twice:
@@ -291,7 +293,11 @@ def check_dataset(
 def _check_split(index: DataIndex, name: str) -> tuple[SplitReport, list[Finding]]:
     """Return the contents of a split, "" for images without labels, and its problems."""
     dataset = index.dataset
-    samples = [sample for sample in dataset.samples if sample.split == name]
+    samples = [
+        sample
+        for sample in dataset.samples
+        if sample.split == name and not sample.left_out
+    ]
     used = [sample for sample in samples if sample.id not in index.faults]
     table = index.table_of(used)
     rows, areas = table.rows, table.instances[:, 2].tolist()

@@ -1,0 +1,193 @@
+"""Labels that a model made: they train, and judge nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simmat.data.dataset import Dataset, open_dataset
+from simmat.data.index import digest_dataset
+from simmat.data.samples import SPLITS, write_predicted, write_splits
+from simmat.errors import DataError
+from simmat.sensors.builtin import Gray
+
+
+def folder(root: Path, ids: list[str], side: int = 20) -> Path:
+    """A data set of images with one object each."""
+    for part in ("images", "masks"):
+        for id in ids:
+            plane = np.zeros((side, side), np.uint8)
+            plane[5:9, 5:9] = 1
+            path = root / f"{part}/{id}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(plane).save(path)
+    (root / "card.toml").write_text('format = 1\nregions = "instances"\n')
+    return root
+
+
+def opened(root: Path) -> Dataset:
+    """The data set, its splits written down as a training does."""
+    dataset = open_dataset(root, Gray())
+    assert not write_splits(root, dataset.new_splits)
+    return open_dataset(root, Gray())
+
+
+def split_of(dataset: Dataset) -> dict[str, str]:
+    """The split in which each image is used."""
+    used = {}
+    for name in SPLITS:
+        if dataset.has_split(name):
+            used |= {one.id: name for one in dataset.split(name)}
+    return used
+
+
+def named(letter: str, count: int) -> list[str]:
+    """Ids of images."""
+    return [f"{letter}{number}" for number in range(count)]
+
+
+def test_fifteen_labels_and_fifteen_predictions(tmp_path: Path) -> None:
+    """A validation on a model's own predictions says that the model is good."""
+    own, found = named("a", 15), named("p", 15)
+    alone = split_of(opened(folder(tmp_path / "alone", own)))
+    both = folder(tmp_path / "both", own + found)
+    write_predicted(both, set(found))
+    dataset = opened(both)
+    used = split_of(dataset)
+    assert {used[id] for id in found} == {"train"}
+    assert {id: used[id] for id in own} == alone
+    assert sorted(alone.values()).count("val") == 2
+    assert "15 of 30 samples were made by a model" in dataset.predicted_note
+    assert "15 train" in dataset.predicted_note
+
+
+def test_corrected_predictions_validate(tmp_path: Path) -> None:
+    """What a person has clicked anew is a label like any other."""
+    own, found = named("a", 15), named("p", 15)
+    root = folder(tmp_path, own + found)
+    write_predicted(root, set(found[:5]))
+    used = split_of(opened(root))
+    assert {used[id] for id in found[:5]} == {"train"}
+    assert sorted(used.values()).count("val") == round(0.15 * 25)
+    assert {used[id] for id in found[5:]} > {"train"}
+
+
+def test_an_image_of_val_is_left_out_until_it_is_drawn_anew(tmp_path: Path) -> None:
+    """It does not move to train: there it would be known to the model when it comes back."""
+    root = folder(tmp_path, named("a", 10))
+    before = split_of(opened(root))
+    fingerprint = digest_dataset(open_dataset(root, Gray())).fingerprint
+    first = next(id for id, split in before.items() if split == "val")
+    write_predicted(root, {first})
+    marked = opened(root)
+    assert first not in split_of(marked)
+    assert "1 of val and test are left out" in marked.predicted_note
+    assert digest_dataset(marked).fingerprint != fingerprint
+    write_predicted(root, set())
+    assert not (root / "predicted.csv").exists()
+    again = opened(root)
+    assert split_of(again) == before
+    assert digest_dataset(again).fingerprint == fingerprint
+    assert again.predicted_note == ""
+
+
+def test_splits_by_the_hash_leave_predictions_out(tmp_path: Path) -> None:
+    """Of 100 images and more each keeps its split, whatever is marked; val and test never become empty by that."""
+    ids = named("a", 120)
+    root = folder(tmp_path, ids)
+    before = split_of(open_dataset(root, Gray()))
+    val = [id for id in ids if before[id] == "val"]
+    write_predicted(root, set(val[1:]))
+    marked = open_dataset(root, Gray())
+    assert split_of(marked) == {
+        id: name for id, name in before.items() if id not in val[1:]
+    }
+    write_predicted(root, set(val))
+    assert open_dataset(root, Gray()).has_split("val")
+
+
+def test_a_val_folder_of_predictions_alone_is_refused(tmp_path: Path) -> None:
+    """The message says why, and what to do."""
+    ids = ["train/a", "train/b", "val/c"]
+    root = folder(tmp_path, ids)
+    write_predicted(root, {"val/c"})
+    dataset = open_dataset(root, Gray())
+    with pytest.raises(DataError, match=r"val split is empty.*made by a model") as why:
+        dataset.split("val")
+    assert "simmat annotate" in str(why.value)
+
+
+def test_a_frame_of_a_model_leaves_its_sequence_in_val(tmp_path: Path) -> None:
+    """Frames that were followed from a keyframe of a person are many; that keyframe still judges."""
+    root = folder(tmp_path, [])
+    for sequence in named("s", 6):
+        for part in ("frames", "masks"):
+            for number in range(3):
+                plane = np.zeros((20, 20), np.uint8)
+                plane[5:9, 5:9] = 1
+                path = root / f"{part}/{sequence}/{number:02}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(plane).save(path)
+    (root / "card.toml").write_text('format = 1\nregions = "instances"\n')
+    write_predicted(
+        root, {f"{name}/{number:02}" for name in named("s", 6) for number in (1, 2)}
+    )
+    dataset = open_dataset(root, Gray())
+    for split in ("val", "test"):
+        assert [one.frame for one in dataset.split(split)] == [0]
+    assert len(dataset.split("train")) == 12
+
+
+def test_annotations_with_a_score_are_predictions(tmp_path: Path) -> None:
+    """The COCO json of `simmat predict` as the labels of a data set."""
+    root = folder(tmp_path, named("a", 12))
+    for mask in (root / "masks").iterdir():
+        mask.unlink()
+    (root / "masks").rmdir()
+    images, annotations = [], []
+    for number in range(12):
+        images.append(
+            {"id": number, "file_name": f"a{number}.png", "height": 20, "width": 20}
+        )
+        annotation = {"id": number, "image_id": number, "category_id": 1, "iscrowd": 0}
+        annotation["segmentation"] = [[5, 5, 9, 5, 9, 9, 5, 9]]
+        if number % 2:
+            annotation["score"] = 0.9
+        annotations.append(annotation)
+    content = {"images": images, "annotations": annotations}
+    content["categories"] = [{"id": 1, "name": "object"}]
+    (root / "annotations.json").write_text(json.dumps(content))
+    used = split_of(opened(root))
+    assert {used[f"a{number}"] for number in range(1, 12, 2)} == {"train"}
+    assert {used[f"a{number}"] for number in range(0, 12, 2)} == set(SPLITS)
+
+
+def test_blocks_of_a_predicted_image_judge_nothing(tmp_path: Path) -> None:
+    """With --crop the blocks of an image are samples of their own."""
+    root = folder(tmp_path, named("a", 4), side=128)
+    write_predicted(root, {"a0"})
+    dataset = open_dataset(root, Gray(), {"crop": 16})
+    for name in ("val", "test"):
+        assert {one.image_id for one in dataset.split(name)} == {"a1", "a2", "a3"}
+    assert "a0" in {one.image_id for one in dataset.split("train")}
+
+
+def test_ids_of_no_image_are_named(tmp_path: Path) -> None:
+    """A misspelt id would leave a prediction unmarked."""
+    root = folder(tmp_path, named("a", 4))
+    write_predicted(root, {"a0", "a9"})
+    assert "1 ids of predicted.csv are of no image, such as 'a9'" in (
+        open_dataset(root, Gray()).predicted_note
+    )
+
+
+def test_a_table_without_ids_is_refused(tmp_path: Path) -> None:
+    """Else all labels would count as those of a person."""
+    root = folder(tmp_path, ["a", "b", "c"])
+    (root / "predicted.csv").write_text("name\na\n")
+    with pytest.raises(DataError, match=r"predicted\.csv.*id"):
+        open_dataset(root, Gray())
