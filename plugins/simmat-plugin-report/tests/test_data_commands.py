@@ -175,3 +175,19 @@ def test_sequences_are_counted(
     assert "3 in 4 frames" in text
     assert run(["data", "stats", str(tmp_path), *RASTER, "--regions", "instances"]) == 0
     assert "12 frames of 3 sequences" in capsys.readouterr().out
+
+
+def test_labels_of_a_model_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A split counts what is scored there."""
+    root = folder_of(tmp_path / "set", 9)
+    options = [*RASTER, "--regions", "instances"]
+    assert run(["data", "check", str(root), *options]) == 0
+    before = capsys.readouterr().out
+    (root / "predicted.csv").write_text("id\ns0\ns1\n")
+    assert run(["data", "check", str(root), *options]) == 0
+    after = capsys.readouterr().out
+    assert "made by a model" not in before
+    assert "The labels of 2 of 9 samples were made by a model" in after
+    assert "2 train, and 0 of val and test are left out" in after

@@ -404,3 +404,32 @@ def _two_planes(root: Path) -> Path:
     manifest = root / "manifest.csv"
     manifest.write_text(re.sub(r"(images/s\d+)\.png", r"\1.npy", manifest.read_text()))
     return root
+
+
+def test_labels_of_a_model_are_counted_and_not_scored(tmp_path: Path) -> None:
+    """Two of three validation images were predictions: the score is that of the third one."""
+    data = gray_set(tmp_path / "set", val=3)
+    (data / "predicted.csv").write_text("id\ns0\ns5\ns6\n")
+    training.train(config(data, tmp_path / "run", steps=2), registry("report"))
+    report = read_report(RunFolder(tmp_path / "run"))
+    assert report is not None
+    assert report.analysis is not None
+    said = (
+        "The labels of 3 of 10 samples were made by a model (predicted.csv, or a score in COCO json): 1 train, and 2 "
+        "of val and test are left out"
+    )
+    assert said in Page(tmp_path / "run/report.html").text
+    assert any(said in note for note in report.notes)
+    records = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    scored = [json.loads(line) for line in records if '"val"' in line]
+    assert {record["images"] for record in scored} == {1}
+
+
+def test_a_test_split_of_a_model_alone_is_not_taken(tmp_path: Path) -> None:
+    """The page then scores validation, and the training names that split for `simmat eval`."""
+    data = gray_set(tmp_path / "set")
+    (data / "predicted.csv").write_text("id\ns7\ns8\n")
+    training.train(config(data, tmp_path / "run", steps=2), registry("report"))
+    report = read_report(RunFolder(tmp_path / "run"))
+    assert report is not None
+    assert report.analysis.split == "val"
