@@ -7,7 +7,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -29,6 +29,8 @@ class FakeHub(ThreadingHTTPServer):
         """What a broken hub says to everything."""
         self.stated_sizes: dict[str, int | None] = {}
         """Path -> the size stated in listings and answers to HEAD instead of the true one; None for no size."""
+        self.endless: set[str] = set()
+        """Paths of files that are sent without end, whatever size is stated."""
         self.downloads: list[str] = []
         """The paths of the files that were downloaded."""
 
@@ -70,6 +72,9 @@ class _Handler(BaseHTTPRequestHandler):
         name = rest.partition("/")[2]
         if self.command == "GET":
             self.server.downloads.append(name)
+        if self.command == "GET" and name in self.server.endless:
+            self._send_without_end(content)
+            return
         etag = f'"{hashlib.sha256(content).hexdigest()}"'
         self._send(
             200,
@@ -154,6 +159,14 @@ class _Handler(BaseHTTPRequestHandler):
             "private": False,
             "siblings": siblings,
         }
+
+    def _send_without_end(self, content: bytes) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.close_connection = True
+        with suppress(OSError):  # the client has enough
+            while True:
+                self.wfile.write(content)
 
     def _json(
         self, value: Any, status: int = 200, headers: dict[str, str] | None = None

@@ -7,6 +7,7 @@ reused.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from simmat.errors import SimMATError, WeightsError
 from simmat.plugin_specs import WeightFile
@@ -37,15 +38,15 @@ def fetch(file: WeightFile) -> Path:
     """Download the file into the Hub's cache, unless its newest version is there, and return its path.
 
     Raises:
-        WeightsError: no network, no such repository or file, no permission, or a file that is too large or of unknown
-            size; the message says what to do.
+        WeightsError: no network, no such repository or file, no permission, or a file that is too large, or not of
+            the size that the Hub states; the message says what to do.
     """
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     failed: Exception | None = None
     for name in (file.filename, *file.alternatives):
         try:
-            return _download(file.hub, name)
+            return download(file.hub, name)
         except WeightsError:
             raise
         # the client passes on errors of its http library and of the file system
@@ -63,46 +64,72 @@ def fetch(file: WeightFile) -> Path:
     ) from failed
 
 
-def check_stated_size(
-    size_bytes: int | None, name: str, kind: type[SimMATError] = WeightsError
-) -> None:
-    """Refuse a file before its download: the Hub's client compares the size only after the last byte.
+def download(
+    repo: str,
+    name: str,
+    revision: str | None = None,
+    kind: type[SimMATError] = WeightsError,
+) -> Path:
+    """Return the path of a file in the Hub's cache, downloaded unless its newest version is there.
+
+    The name of its folder is the commit that it is of.
 
     Args:
-        size_bytes: as the Hub states it; None if it does not.
-        name: of the file and its repository.
-        kind: of the error.
+        revision: a commit, branch or tag; None for the main branch.
+        kind: of the errors about its size.
 
     Raises:
-        SimMATError: the size is not stated, or larger than `MAX_BYTES`.
+        SimMATError: the Hub does not state its size, states more than `MAX_BYTES`, or sends more than it states.
+        Exception: whatever else the Hub's client raises.
     """
-    if size_bytes is None:
-        raise kind(
-            f"{name}: the Hub does not state its size, so it is not downloaded; download it on your own and give its "
-            "path"
-        )
-    if size_bytes > MAX_BYTES:
-        raise kind(
-            f"{name} has {size_bytes} bytes, more than the {MAX_BYTES} that are downloaded; check the name"
-        )
-
-
-def _download(repo: str, name: str) -> Path:
-    """Return the path of a file in the Hub's cache, downloaded unless its newest version is there."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    place = f"{name} of {repo}"
     try:
-        stated = get_hf_file_metadata(hf_hub_url(repo, name))
+        stated = get_hf_file_metadata(hf_hub_url(repo, name, revision=revision))
     except EntryNotFoundError:
         raise
     except Exception as error:  # no network, or no access: the cache may have the file
         try:
-            return Path(hf_hub_download(repo, name, local_files_only=True))
+            path = hf_hub_download(repo, name, revision=revision, local_files_only=True)
         except LocalEntryNotFoundError:
             raise error from None
-    check_stated_size(stated.size, f"{name} of {repo}")
-    return Path(hf_hub_download(repo, name))
+        return Path(path)
+    if stated.size is None:
+        raise kind(
+            f"{place}: the Hub does not state its size, so it is not downloaded; download it on your own and give its "
+            "path"
+        )
+    if stated.size > MAX_BYTES:
+        raise kind(
+            f"{place} has {stated.size} bytes, more than the {MAX_BYTES} that are downloaded; check the name"
+        )
+    too_large = kind(
+        f"{place}: the Hub states {stated.size} bytes and sends more, so the download was stopped; check HF_ENDPOINT"
+    )
+    bar = _stopping_after(stated.size, too_large)
+    return Path(hf_hub_download(repo, name, revision=revision, tqdm_class=bar))
+
+
+def _stopping_after(limit: int, error: SimMATError) -> Any:
+    """Return a progress bar that raises an error when more than `limit` bytes arrive.
+
+    The Hub's client compares sizes only after the last byte, and shows its bar each piece before it is written.
+    """
+    # the client's own one: it heeds HF_HUB_DISABLE_PROGRESS_BARS
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class StoppingBar(tqdm):
+        received = 0
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.received += int(n or 0)
+            if self.received > limit:
+                raise error
+            return super().update(n)
+
+    return StoppingBar
 
 
 def _names(file: WeightFile) -> str:

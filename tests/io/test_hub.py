@@ -62,3 +62,13 @@ def test_a_file_of_unknown_or_excessive_size_is_not_downloaded(
         hub.stated_sizes["weights.bin"] = stated
         assert said in fetch_weights(tmp_path, hub.url)
         assert hub.downloads == []
+
+
+def test_a_download_stops_after_the_stated_size(tmp_path: Path) -> None:
+    """A mirror that states a small file and sends without end would fill the disk."""
+    with running_hub() as hub:
+        hub.repos["someone/model"] = {"weights.bin": b"weights" * 10_000}
+        hub.endless.add("weights.bin")
+        said = fetch_weights(tmp_path, hub.url)
+    assert "the Hub states 70000 bytes and sends more" in said
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*")) < 70_000

@@ -250,3 +250,17 @@ def test_a_bundle_of_unknown_or_excessive_size_is_not_downloaded(
         assert code == 2
         assert said in error
         assert hub.downloads == []
+
+
+def test_a_bundle_that_never_ends_is_not_kept(tmp_path: Path) -> None:
+    """A mirror that states a small bundle and sends without end would fill the disk."""
+    with running_hub() as hub:
+        hub.repos["someone/endless"] = {FILE_NAME: b"a bundle" * 10_000}
+        hub.endless.add(FILE_NAME)
+        ((code, error),) = simmat(
+            [["bundle", "show", "hf://someone/endless"]], tmp_path, hub.url
+        )
+    assert code == 2
+    assert "the Hub states 80000 bytes and sends more" in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.rglob("*.incomplete"))

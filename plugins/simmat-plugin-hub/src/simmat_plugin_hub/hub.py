@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import simmat
 from simmat.bundle import FILE_NAME, JSON_NAME, WEIGHTS_NAME
 from simmat.errors import BundleError, ConfigError, SimMATError
-from simmat.io.hub import check_stated_size, why_failed
+from simmat.io.hub import download, why_failed
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -55,28 +55,32 @@ def fetch_from_hub(place: str) -> Path:
         ConfigError: the place is not valid.
         BundleError: there is no bundle, or it cannot be fetched.
     """
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
     repository = parse_place(place)
-    api = hub_client()
-    with hub_errors(repository.name, BundleError):
-        info = api.model_info(
-            repository.name, revision=repository.revision, files_metadata=True
-        )
-        sizes = {found.rfilename: found.size for found in info.siblings or []}
-        if FILE_NAME in sizes:
-            names = [FILE_NAME]
-        elif JSON_NAME in sizes:  # of version 0.1
-            names = [name for name in (JSON_NAME, WEIGHTS_NAME) if name in sizes]
-        else:
-            raise BundleError(f"{place} holds no bundle: it has no {FILE_NAME}")
-        for name in names:
-            check_stated_size(sizes[name], f"{name} of {place}", BundleError)
-        # All files are of one commit, also if somebody pushes meanwhile.
-        files = [
-            Path(api.hf_hub_download(repository.name, name, revision=info.sha))
-            for name in names
-        ]
-    bundle = files[0] if names == [FILE_NAME] else files[0].parent
+    name, revision = repository.name, repository.revision
+    with hub_errors(name, BundleError):
+        try:
+            bundle = download(name, FILE_NAME, revision, BundleError)
+        except LocalEntryNotFoundError:  # no answer, or one that makes no sense
+            raise
+        except EntryNotFoundError:
+            bundle = _fetch_old(place, name, revision)
     return bundle / repository.sensor
+
+
+def _fetch_old(place: str, name: str, revision: str | None) -> Path:
+    """Download a bundle of version 0.1, and return its folder."""
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        description = download(name, JSON_NAME, revision, BundleError)
+    except EntryNotFoundError as error:
+        raise BundleError(f"{place} holds no bundle: it has no {FILE_NAME}") from error
+    with suppress(EntryNotFoundError):
+        # of the same commit, also if somebody pushes meanwhile
+        download(name, WEIGHTS_NAME, description.parent.name, BundleError)
+    return description.parent
 
 
 def upload(place: str, bundle: Path, card: str, *, force: bool, private: bool) -> str:
