@@ -428,7 +428,7 @@ def _find_without_prompts(
         results,
         (task.name,),
         {"mosaic": request.options.mosaic, "windows": windows},
-        warnings=(_warning(image.warning), image.shrink_warning()),
+        warnings=(image.warning, image.shrink_warning()),
         note=f", {empty} of {count} windows without a measurement" if empty else "",
     )
 
@@ -483,7 +483,7 @@ def _find_together(
         [_objects_result(image, task, request, objects)],
         (task.name,),
         {"mosaic": request.options.mosaic, "prompts": notes},
-        warnings=(_warning(warning),),
+        warnings=(warning,),
     )
 
 
@@ -572,7 +572,7 @@ def _prompt_result(
         class_id=found.class_id,
         class_name=class_name,
         class_probability=found.class_probability,
-        warning=_warning(found.warning),
+        warning=found.warning,
     )
 
 
@@ -643,13 +643,6 @@ def _click(prompt: Prompt) -> tuple[float, float]:
     else:
         x, y = prompt.box.reshape(2, 2).mean(axis=0).tolist()
     return x, y
-
-
-def _warning(values: str) -> str:
-    """Return how the values of an image differ from those of training, with what to look at; "" if they do not."""
-    if values:
-        return f"{values}; are unit, bit depth and exposure the same?"
-    return ""
 
 
 def _empty_class_map(image: TiledImage, folder: Path | None) -> npt.NDArray[Any]:

@@ -429,7 +429,10 @@ def domain_shift_warning(prepared: PreparedImage, channels: Sequence[Channel]) -
         else:
             continue
         style = display_style(channel)
-        return f"{problem} ({style.text(channel.mean, 4)} ± {style.factor * channel.std:.4g} {style.unit})"
+        return (
+            f"{problem} ({style.text(channel.mean, 4)} ± {style.factor * channel.std:.4g} {style.unit}); "
+            "are unit, bit depth and exposure the same?"
+        )
     return ""
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -24,7 +25,13 @@ from simmat.documents import former_keywords
 from simmat.errors import BundleError, ConfigError
 from simmat.io.files import with_home
 from simmat.nn.device import threads_for_load
-from simmat.predictor.encoded import ClassMap, EncodedImage, Encoder, Prediction
+from simmat.predictor.encoded import (
+    ClassMap,
+    EncodedImage,
+    Encoder,
+    Prediction,
+    domain_shift_warning,
+)
 from simmat.predictor.following import FollowedFrame, installed_follow
 from simmat.predictor.objects import EverythingSettings, FoundObjects, find_objects
 from simmat.predictor.open import ImageFiles, ImageLike, ImageLoader, NoValidPixelsError
@@ -112,6 +119,8 @@ class Predictor(Encoder):
     ) -> SensorImage:
         """Load and encode an image; `predict` then works on it.
 
+        It warns of values that are far from those of training, as of another unit or bit depth.
+
         Args:
             image: a file, {source: file} of a sensor with several, a loaded image, or an array (C, H, W), or (H, W) for
                 one channel, in the units of `channels` with NaN where nothing was measured. Options such as the unit
@@ -136,6 +145,8 @@ class Predictor(Encoder):
         current = self.open_reader(loaded, cache=cache)
         current.encode_untiled()
         self._current = current
+        if problem := current.values_warning():
+            warnings.warn(problem, stacklevel=2)
         return loaded
 
     def open_image(
@@ -534,6 +545,17 @@ class TiledImage:
         if is_untiled:
             self.encode_window(self.windows[0], folder=self.cache_folder)
         return is_untiled
+
+    def values_warning(self) -> str:
+        """Return how the values in the middle of the image differ from those of training; "" if they do not."""
+        middle = self.windows[len(self.windows) // 2]
+        if middle in self._encoded:
+            _, encoded = self._encoded[middle]
+            return encoded.warning
+        if self.encoder.bundle is None:
+            return ""
+        prepared = self.encoder.pipeline(self.reader.read(middle))
+        return domain_shift_warning(prepared, self.encoder.pipeline.channels)
 
     def _encode_around_prompt(self, window: Window) -> tuple[SensorImage, EncodedImage]:
         pixels, encoded = self.encode_window(window, folder=self.cache_folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from simmat.io.images import write_image
 from simmat.model import Parts
 from simmat.nn.device import pick_device
 from simmat.predictor import Predictor, ZeroShotPredictor
+from simmat.predictor.open import ImageLike
 from simmat.types import Channel, Prompt, SensorImage
 
 SCENE = np.random.default_rng(0).integers(0, 256, (40, 56)).astype(np.uint8)
@@ -76,6 +78,37 @@ def test_every_kind_of_image_gives_the_same_mask(
         )
     assert expected.mask.shape == expected.logits.shape == (40, 56)
     assert expected.mask.dtype == np.bool_
+
+
+@pytest.mark.parametrize("kind", ["file", "array", "image", "large array"])
+def test_values_far_from_those_of_training_are_warned_of_once(
+    kind: str, predictor: Predictor, tmp_path: Path
+) -> None:
+    """Raw counts in place of reflectances give masks, too; a script has no page that shows the warning of a file."""
+    side = 400 if kind == "large array" else 40
+    far = np.random.default_rng(0).integers(200, 256, (side, side)).astype(np.uint8)
+    near = far // 4
+    images: list[ImageLike] = [far, near]
+    if kind == "file":
+        for name, pixels in (("far.png", far), ("near.png", near)):
+            Image.fromarray(pixels).save(tmp_path / name)
+        images = [tmp_path / "far.png", tmp_path / "near.png"]
+    elif kind == "image":
+        images = [
+            SensorImage.from_planes(pixels[None], (GRAY,), origin="array")
+            for pixels in (far, near)
+        ]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        predictor.set_image(images[0])
+        found = predictor.predict(points=[(20, 20)])
+    assert [str(one.message) for one in caught] == [found.warning]
+    assert caught[0].filename == __file__
+    assert "'gray' are far from those of training (60 ± 20 count)" in found.warning
+    assert "bit depth" in found.warning
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predictor.set_image(images[1])
 
 
 def test_prompts_of_all_kinds_come_back_in_their_order(

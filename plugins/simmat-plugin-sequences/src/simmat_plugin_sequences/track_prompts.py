@@ -15,7 +15,7 @@ from simmat.errors import ConfigError, DataError, did_you_mean
 from simmat.inference import image_name, read_prompts
 from simmat.io.files import frame_of, stem_of
 from simmat.io.frames import open_stack, stack_format
-from simmat.predictor import Predictor, check_inside
+from simmat.predictor import Predictor
 from simmat.types import BoolArray, Prompt
 
 _BINARY = (0, 255)
@@ -94,11 +94,11 @@ def predicted_masks(
         if file not in frames.names:
             place = stem_of(Path(file))
         index = frame_index(place, frames, f"{prompts}: {file}")
-        image = predictor.set_image(frames[index])
+        image = predictor.open_image(frames[index])
         masks = found.setdefault(index, {})
         for name, prompt in prompts_of_file.items():
-            check_inside(prompt, image)
-            mask = predictor.predict_prompts([prompt])[0].mask
+            found_mask = image.predict_prompts([prompt])[0]
+            mask = found_mask.whole_mask(image.size_hw)
             if not mask.any():
                 raise DataError(
                     f"{prompts}: the prompt of {name!r} in {file} marks nothing; add a point or a box"
