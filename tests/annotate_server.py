@@ -219,7 +219,7 @@ def door(
     """Serve a model in a thread while the block runs; yield its address."""
     from simmat_plugin_annotate.models import ServedModel
     from simmat_plugin_annotate.serve import listen, server_of
-    from simmat_plugin_annotate.serve_app import make_serve_app
+    from simmat_plugin_annotate.serve_app import MAX_PROMPT, make_serve_app
     from simmat_plugin_annotate.uploads import Uploads
 
     home.mkdir()
@@ -229,7 +229,12 @@ def door(
             ServedModel(predictor, "tiny"), uploads, {"bytes": upload, "pixels": pixels}
         )
         server, address = server_of(
-            app, listener, host="127.0.0.1", token=TOKEN, upload=upload
+            app,
+            listener,
+            host="127.0.0.1",
+            token=TOKEN,
+            upload=upload,
+            body=MAX_PROMPT,
         )
         thread = threading.Thread(
             target=uvicorn.Server.run, args=(server, [listener]), daemon=True

@@ -5,12 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from annotate_server import TOKEN, Client, gray_images, served, square
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
 JSON = {"Content-Type": "application/json"}
 OWN = {"Authorization": f"Bearer {TOKEN}"}
@@ -533,3 +541,113 @@ def test_a_connection_that_asks_nothing_is_closed(
     with socket.create_connection(("127.0.0.1", client.port), timeout=5) as idle:
         idle.sendall(b"GET / HT")
         assert idle.recv(10) == b""
+
+
+def test_a_client_that_hardly_reads_its_answer_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else it holds a connection for ever, and the answer with it; one that reads on gets all of it."""
+    from simmat_plugin_annotate import serve
+    from simmat_plugin_annotate.security import Limits
+
+    monkeypatch.setattr(serve, "READ_TIMEOUT_S", 1)
+    monkeypatch.setattr(serve, "REQUEST_TIMEOUT_S", 1)
+    size = 2**24
+
+    app = Starlette(routes=[Route("/", lambda request: Response(bytes(size)))])
+    with serve.listen("127.0.0.1", 0) as listener:
+        server = serve.limited_server(Limits(app, sizes={}))
+        thread = threading.Thread(
+            target=uvicorn.Server.run, args=(server, [listener]), daemon=True
+        )
+        thread.start()
+        port = listener.getsockname()[1]
+        ask = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as quick:
+            quick.sendall(ask)
+            with quick.makefile("rb") as answer:
+                assert len(answer.read()) > size
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as slow:
+            slow.sendall(ask)
+            slow.recv(1)
+            connections = server.server_state.connections
+            assert connections
+            ended = threading.Event()
+            for _ in range(100):
+                if not connections:
+                    break
+                slow.recv(1)
+                ended.wait(0.1)
+            assert not connections
+        server.should_exit = True
+        thread.join(20)
+
+
+def test_the_bodies_and_answers_of_all_clients_share_a_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each within its own limit, fifty of them took 7 GB; a body waits for room, and an answer is refused."""
+    from simmat_plugin_annotate import security
+
+    monkeypatch.setattr(security, "MAX_HELD", 5 * 2**17)
+    monkeypatch.setattr(security, "BODY_TIMEOUT_S", 0.5)
+    size = 2**17
+    held: list[int] = []
+
+    async def ask(limits: security.Limits, path: str, body: bytes = bytes(size)) -> int:
+        parts = [body[: len(body) // 2], body[len(body) // 2 :]]
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            await asyncio.sleep(0.01)
+            part = parts.pop(0)
+            return {"type": "http.request", "body": part, "more_body": bool(parts)}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        length = str(len(body)).encode()
+        scope = {"type": "http", "path": path, "headers": [(b"content-length", length)]}
+        await limits(scope, receive, send)
+        kinds = [one["type"] for one in sent]
+        assert kinds.count("http.response.start") == 1
+        assert not sent[-1].get("more_body")
+        status: int = sent[0]["status"]
+        return status
+
+    async def work(go: asyncio.Event) -> None:
+        in_memory = 0
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            nonlocal in_memory
+            body = await Request(scope, receive).body()
+            in_memory += len(body)
+            held.append(in_memory)
+            if scope["path"] == "/slow":
+                await go.wait()
+            await asyncio.sleep(0.01)
+            in_memory -= len(body)
+            large = scope["path"] == "/large"
+            await Response(bytes(size if large else 1))(scope, receive, send)
+
+        async def handled(scope: Scope, receive: Receive, send: Send) -> None:
+            with suppress(ClientDisconnect):
+                await app(scope, receive, send)
+
+        limits = security.Limits(handled, sizes={})
+        asked = [ask(limits, "/") for _ in range(50)]
+        assert set(await asyncio.gather(*asked)) == {200}
+        slow = [asyncio.create_task(ask(limits, "/slow")) for _ in range(5)]
+        await asyncio.sleep(0.1)
+        assert await ask(limits, "/") == 503
+        assert await ask(limits, "/", b"small") == 200
+        assert await ask(limits, "/large", b"small") == 503
+        go.set()
+        assert set(await asyncio.gather(*slow)) == {200}
+        assert await ask(limits, "/large") == 200
+
+    async def main() -> None:
+        await work(asyncio.Event())
+
+    asyncio.run(main())
+    assert max(held) <= 5 * size + len(b"small")

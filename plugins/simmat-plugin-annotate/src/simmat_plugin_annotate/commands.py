@@ -248,7 +248,7 @@ def serve(
     from simmat.io.files import LIMIT_VARIABLE, decoded_limit
     from simmat_plugin_annotate.models import ServedModel
     from simmat_plugin_annotate.serve import listen, server_of
-    from simmat_plugin_annotate.serve_app import make_serve_app
+    from simmat_plugin_annotate.serve_app import MAX_PROMPT, make_serve_app
     from simmat_plugin_annotate.uploads import Uploads, client_folder
 
     predictor = load(
@@ -278,6 +278,7 @@ def serve(
             allowed=allow_host,
             token=os.environ.get(SERVE_TOKEN),
             upload=limits["bytes"],
+            body=MAX_PROMPT,
             clients=max_clients,
         )
         echo(address)

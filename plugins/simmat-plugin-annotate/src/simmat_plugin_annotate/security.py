@@ -20,6 +20,12 @@ BODY_TIMEOUT_S = 30
 """Seconds in which the next `BODY_PART` of a body must arrive; slow uploads keep others waiting."""
 BODY_PART = 2**18
 """Bytes of a body, or all that is left of it."""
+MAX_HELD = 128 * 2**20
+"""Bytes of bodies and answers that are in memory at once, of all clients; others are refused."""
+SMALL = 2**16
+"""Bytes of a body or an answer that do not count towards it, and of a part in which an answer is sent."""
+_SPOOLED = "multipart/form-data"
+"""Files of this kind are written to the disk as they arrive."""
 POLICY = (
     "default-src 'self'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -47,6 +53,8 @@ class Limits:
     """Middleware that ends requests whose body is too large or too slow, and answers those of a server that stops.
 
     Where an app reads the body, it raises `BodyTooLargeError`, or ClientDisconnect of a body that does not arrive.
+    Bodies and answers of all requests together take at most `MAX_HELD` bytes: a body waits until it has room, up to
+    `BODY_TIMEOUT_S`; what gets none is refused with 503.
     """
 
     def __init__(
@@ -59,6 +67,7 @@ class Limits:
             largest: most bytes of other bodies.
         """
         self._app, self._sizes, self._largest = app, sizes, largest
+        self._memory = _Memory()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request to the app."""
@@ -66,35 +75,148 @@ class Limits:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        body = _Body(receive, self._sizes.get(_kind(headers), self._largest))
-        if not _all_within(headers.getlist("content-length"), body.limit):
+        kind = _kind(headers)
+        lengths = headers.getlist("content-length")
+        share = _Share(self._memory)
+        body = _Body(receive, self._sizes.get(kind, self._largest), share)
+        if not _all_within(lengths, body.limit):
             too_large = error_document("size", str(BodyTooLargeError(body.limit)))
             answer = JSONResponse(too_large, 413, {"connection": "close"})
             await answer(scope, receive, send)
             return
-        started = False
-
-        async def noted_send(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
+        if kind == _SPOOLED:
+            body.held = 0
+        elif lengths:
+            body.held = int(lengths[0])
+        elif "transfer-encoding" in headers:
+            body.held = body.limit
+        sender = _Sender(send, share)
+        refused: Response | None = None
         try:
-            await self._app(scope, body.receive, noted_send)
+            await self._app(scope, body.receive, sender.send)
         except asyncio.CancelledError:  # the server stops, and waits no longer
-            if not started:
-                stopped = error_document(
-                    "stopped", "the server was stopped before it had the answer"
-                )
-                answer = JSONResponse(stopped, 503, {"connection": "close"})
-                await answer(scope, receive, send)
+            stopped = error_document(
+                "stopped", "the server was stopped before it had the answer"
+            )
+            refused = JSONResponse(stopped, 503, {"connection": "close"})
+        finally:
+            await share.release()
+        if share.is_refused:
+            busy = error_document(
+                "busy", "the server has too many large requests at once; ask later"
+            )
+            refused = JSONResponse(busy, 503, {"connection": "close"})
+        if refused is not None and not sender.is_started:
+            await refused(scope, receive, send)
+
+
+class _Memory:
+    """The bytes of bodies and answers that are in memory, see `MAX_HELD`."""
+
+    def __init__(self) -> None:
+        self.held = 0
+        self.changed = asyncio.Condition()
+
+    def has_room(self, size: int) -> bool:
+        """Return whether as many bytes fit; of a single request any number, as its kind has a limit."""
+        return self.held == 0 or self.held + size <= MAX_HELD
+
+
+class _Share:
+    """What one request holds of it.
+
+    Attributes:
+        is_refused: whether something of it got no room.
+    """
+
+    def __init__(self, memory: _Memory) -> None:
+        self._memory, self._size = memory, 0
+        self.is_refused = False
+
+    async def wait_for(self, size: int) -> None:
+        """Take as many bytes as soon as they fit; set `is_refused` if they do not in time."""
+        if size <= SMALL:
+            return
+        memory = self._memory
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S), memory.changed:
+                await memory.changed.wait_for(lambda: memory.has_room(size))
+                self._take(size)
+        except TimeoutError:
+            self.is_refused = True
+
+    def take(self, size: int) -> None:
+        """Take as many bytes; set `is_refused` if they do not fit."""
+        if size <= SMALL:
+            return
+        if self._memory.has_room(size):
+            self._take(size)
+        else:
+            self.is_refused = True
+
+    def _take(self, size: int) -> None:
+        self._memory.held += size
+        self._size += size
+
+    async def release(self) -> None:
+        """Give all back."""
+        if self._size:
+            self._memory.held -= self._size
+            self._size = 0
+            async with self._memory.changed:
+                self._memory.changed.notify_all()
+
+
+class _Sender:
+    """The answer to a request, as it is sent.
+
+    Attributes:
+        is_started: whether the client has got a part of it.
+    """
+
+    def __init__(self, send: Send, share: _Share) -> None:
+        self._send, self._share = send, share
+        self.is_started = False
+        self._start: Message | None = None
+
+    async def send(self, message: Message) -> None:
+        """Send a message in parts, each when the client has read most of those before it.
+
+        The start waits for the first part of the content, so that an answer that is too large can be refused.
+        """
+        if self._share.is_refused and not self.is_started:
+            return
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        content = message.get("body", b"")
+        is_last = not message.get("more_body", False)
+        if not self.is_started:
+            self._share.take(len(content))
+            if self._share.is_refused:
+                return
+            self.is_started = True
+            assert self._start is not None
+            await self._send(self._start)
+        for start in range(0, max(len(content), 1), SMALL):
+            end = start + SMALL
+            more = not is_last or end < len(content)
+            part = {"body": content[start:end], "more_body": more}
+            await self._send({"type": message["type"], **part})
 
 
 class _Body:
-    """The body of a request, as it arrives."""
+    """The body of a request, as it arrives.
 
-    def __init__(self, receive: Receive, limit: int) -> None:
-        self._receive, self.limit = receive, limit
+    Attributes:
+        limit: most bytes of it.
+        held: how many of them will be in memory.
+    """
+
+    def __init__(self, receive: Receive, limit: int, share: _Share) -> None:
+        self._receive, self.limit, self._share = receive, limit, share
+        self.held = 0
+        self._is_held = False
         self._received = 0
         self._complete = False
         self._part, self._left_s = 0, float(BODY_TIMEOUT_S)
@@ -106,6 +228,11 @@ class _Body:
         """
         if self._complete:
             return await self._receive()
+        if not self._is_held:
+            self._is_held = True
+            await self._share.wait_for(self.held)
+        if self._share.is_refused:
+            return {"type": "http.disconnect"}
         clock = asyncio.get_running_loop().time
         before = clock()
         try:
@@ -149,6 +276,7 @@ class Guard:
         port: int,
         hosts: Iterable[str],
         upload: int = 0,
+        body: int = MAX_BODY,
     ) -> None:
         """Guard an app.
 
@@ -156,8 +284,9 @@ class Guard:
             hosts: names and addresses that Host may contain; without a port they have `port`. Of those with 80 or 443
                 Host needs no port.
             upload: most bytes of a request with files; 0 refuses files.
+            body: most bytes of a json request.
         """
-        self._sizes = {"application/json": MAX_BODY}
+        self._sizes = {"application/json": body}
         if upload:
             self._sizes["multipart/form-data"] = upload
         self._app, self._token = Limits(app, sizes=self._sizes), token

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import html
 import os
@@ -20,7 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from simmat.errors import ConfigError
 from simmat_plugin_annotate.annotator import Annotator
-from simmat_plugin_annotate.security import Guard, with_port
+from simmat_plugin_annotate.security import MAX_BODY, Guard, with_port
 from simmat_plugin_annotate.server import make_app
 
 LOCAL = ("127.0.0.1", "localhost")
@@ -31,6 +32,8 @@ MAX_CLIENTS = 256
 """Most connections at once."""
 REQUEST_TIMEOUT_S = 30
 """Seconds that a connection may take to send its first request, or the next one."""
+READ_TIMEOUT_S = 30
+"""Seconds that a client may take to read a part of an answer, see `security.SMALL`."""
 STOP_TIMEOUT_S = 20
 """Seconds after a signal in which the server has ended, whatever it still computes."""
 
@@ -75,7 +78,9 @@ def listen(host: str, port: int | None, allowed: Sequence[str] = ()) -> socket.s
 
 
 class TimedProtocol(H11Protocol):
-    """Closes connections that send no request, so that they cannot use up the server."""
+    """Ends connections that send no request, or do not read their answer, so that they cannot use up the server."""
+
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: object) -> None:
         """Start the timeout for the first request."""
@@ -88,8 +93,30 @@ class TimedProtocol(H11Protocol):
         super().on_response_complete()
         self.loop.call_later(REQUEST_TIMEOUT_S, self._close_idle, answered)
 
+    def pause_writing(self) -> None:
+        """Start the timeout in which the client must read most of what is written."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(READ_TIMEOUT_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Stop it."""
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop it."""
+        super().connection_lost(exc)
+        if self._unread is not None:
+            self._unread.cancel()
+
     def _close_idle(self, before: object) -> None:
-        if self.cycle is before:
+        if self.cycle is not before:
+            return
+        if self.transport.get_write_buffer_size():
+            # the last of an answer; `close` would wait until it is read
+            self.transport.abort()
+        else:
             self.transport.close()
 
 
@@ -137,6 +164,7 @@ def server_of(
     allowed: Sequence[str] = (),
     token: str | None = None,
     upload: int = 0,
+    body: int = MAX_BODY,
     clients: int = MAX_CLIENTS,
 ) -> tuple[uvicorn.Server, str]:
     """Return the server of an app, and its address with the token.
@@ -146,6 +174,7 @@ def server_of(
         allowed: other names by which clients reach the server, with a port if it differs.
         token: the token that requests need; None makes a random one.
         upload: most bytes of a request with files.
+        body: most bytes of a json request.
         clients: most connections at once; others are answered with 503.
     """
     token, port = token or secrets.token_urlsafe(32), int(listener.getsockname()[1])
@@ -154,7 +183,7 @@ def server_of(
     proxied = [with_port(name, 443) for name in allowed]
     first = next(iter([*own, *allowed, LOCAL[0]]))
     hosts = [*LOCAL, *own, *allowed, *proxied]
-    guard = Guard(app, token=token, port=port, hosts=hosts, upload=upload)
+    guard = Guard(app, token=token, port=port, hosts=hosts, upload=upload, body=body)
     server = limited_server(guard, clients=clients)
     return server, f"http://{with_port(first, port)}/?token={token}"
 

@@ -29,6 +29,8 @@ from simmat_plugin_annotate.security import error_document
 from simmat_plugin_annotate.server import Json, error_handlers, json_of, search
 from simmat_plugin_annotate.uploads import Uploads
 
+MAX_PROMPT = 2**17
+"""Most bytes of a json request; all are prompts."""
 _UPLOADS = 4
 """Images that are received and read at once; others wait."""
 _FORM = {

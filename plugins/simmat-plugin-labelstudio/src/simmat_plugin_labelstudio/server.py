@@ -25,6 +25,8 @@ MAX_BODY = 32 * 2**20
 """Most bytes of a request: a task is sent with all its labels, brushes as lists of numbers."""
 _ANSWERS = 4
 """Requests that are answered, or pictures that are drawn, at once; others wait."""
+_LARGE_BODY = 2**20
+"""Bytes of a body that is answered alone: parsed, it takes up to thirty times as much memory."""
 _STATUS: dict[type[Exception], int] = {
     UnknownSampleError: 404,
     ClientDisconnect: 408,
@@ -51,6 +53,7 @@ def make_app(
         origins: addresses whose pages may read the images.
     """
     answering = CapacityLimiter(_ANSWERS)
+    answering_large = CapacityLimiter(1)
 
     def json(answer: Callable[[Any], Any]) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
@@ -70,8 +73,11 @@ def make_app(
                     raise ConfigError(f"the body is not valid json: {error}") from None
                 return answer(body)
 
+            limiter = answering
+            if len(content) > _LARGE_BODY:
+                limiter = answering_large
             return JSONResponse(
-                await to_thread.run_sync(read_and_answer, limiter=answering)
+                await to_thread.run_sync(read_and_answer, limiter=limiter)
             )
 
         return endpoint
