@@ -51,8 +51,19 @@ def pip_lines(card: str) -> list[str]:
     return [line for line in card.splitlines() if line.startswith("pip install")]
 
 
-def test_it_names_every_plugin_to_install() -> None:
-    """Who fetches a bundle has none of its plugins yet; the line is copied as it stands."""
+def with_tuner(name: str) -> Registry:
+    """The built-in parts, and a tuner of the package someones-tuners 2.1."""
+    tuner = TunerSpec(name, "a tuner", apply="m:f")
+    reports = [
+        PluginReport("x", "someones-tuners", "2.1"),
+        PluginReport("builtin", "simmat", "0.1.0"),
+    ]
+    items = [(kind, registry().get(kind, name), "simmat 0.1.0") for kind, name in PARTS]
+    return Registry(reports, [*items, ("tuner", tuner, "someones-tuners 2.1")])
+
+
+def test_the_plugins_that_bring_its_parts_here_are_in_the_command() -> None:
+    """Who makes the card has them; who reads it copies the line as it stands."""
     thermal = Package(
         kind="modality",
         name="thermal",
@@ -62,15 +73,32 @@ def test_it_names_every_plugin_to_install() -> None:
     tuner = Package(
         kind="tuner", name="theirs", distribution="someones-tuners", version="2.1"
     )
-    card = model_card(
-        changed(modality="rgb+thermal", tune="theirs", packages=(tuner, thermal))
-    )
-    assert pip_lines(card) == [
-        "pip install simmat simmat-plugin-thermal someones-tuners"
-    ]
-    assert "According to the bundle, it was trained with" in card
-    assert "`simmat-plugin-thermal` brings the sensor `thermal`" in card
+    spec = changed(modality="rgb+thermal", tune="theirs", packages=(tuner, thermal))
+    card = model_card(spec, registry=with_tuner("theirs"))
+    assert pip_lines(card) == ["pip install simmat someones-tuners"]
     assert "`someones-tuners` brings the tuner `theirs`" in card
+    assert (
+        "According to the bundle, the package `simmat-plugin-thermal` 0.1.0 brought the sensor `thermal`"
+        in card
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("tuner", "theirs"), ("tuner", "lora"), ("modality", "gray"), ("spell", "gray")],
+)
+def test_a_package_that_the_file_alone_names_is_in_no_command(
+    kind: str, name: str
+) -> None:
+    """Anybody may register a free name and write it into a bundle; its code would run on the reader's machine."""
+    package = Package(
+        kind=kind, name=name, distribution="simmat-plugin-evil", version="1.0"
+    )
+    card = model_card(changed(packages=(package,)), registry=with_tuner("lora"))
+    assert pip_lines(card) == ["pip install simmat"]
+    line = next(line for line in card.splitlines() if "simmat-plugin-evil" in line)
+    assert line.startswith("According to the bundle, the package")
+    assert "Nobody has checked that" in line
 
 
 def test_it_names_no_plugin_that_the_bundle_does_not() -> None:
@@ -82,16 +110,8 @@ def test_it_names_no_plugin_that_the_bundle_does_not() -> None:
 
 def test_an_older_bundle_has_the_packages_that_are_installed() -> None:
     """It does not say which it needs; what is here brings its parts."""
-    tuner = TunerSpec("theirs", "a tuner", apply="m:f")
-    reports = [
-        PluginReport("x", "someones-tuners", "2.1"),
-        PluginReport("builtin", "simmat", "0.1.0"),
-    ]
-    items = [(kind, registry().get(kind, name), "simmat 0.1.0") for kind, name in PARTS]
-    known = Registry(reports, [*items, ("tuner", tuner, "someones-tuners 2.1")])
-    assert pip_lines(model_card(changed(tune="theirs"), registry=known)) == [
-        "pip install simmat someones-tuners"
-    ]
+    card = model_card(changed(tune="theirs"), registry=with_tuner("theirs"))
+    assert pip_lines(card) == ["pip install simmat someones-tuners"]
 
 
 def test_a_licence_that_is_not_stated_is_unknown() -> None:

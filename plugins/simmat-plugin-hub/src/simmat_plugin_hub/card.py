@@ -10,13 +10,13 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import resources
-from typing import Any
+from typing import Any, cast
 
-from simmat.bundle import BundleSpec, packages_of
+from simmat.bundle import BundleSpec, Package, packages_of
 from simmat.data.card import DataCard
 from simmat.errors import SimMATError
 from simmat.model_spec import with_options
-from simmat.plugins.registry import Registry, installed
+from simmat.plugins.registry import KINDS, Kind, Registry, installed
 from simmat.sensors.normalize import describe
 from simmat.sensors.options import format_nodata, modality_parts
 from simmat.terminal import escape
@@ -68,7 +68,7 @@ def model_card(
             unstated=UNSTATED,
             foundation_licence=_foundation_licence(spec, known),
             tags=_tags(named),
-            packages=_needed_packages(spec, known),
+            **_packages(spec, known),
         )
         rendered.append(text)
     return escape("".join(rendered))
@@ -227,18 +227,34 @@ def _code(value: str) -> str:
     return re.sub(r"[`\s|]+", " ", value)
 
 
-def _needed_packages(
-    spec: BundleSpec, registry: Registry
-) -> dict[str, list[tuple[str, str]]]:
-    """Return package -> (kind, name) of the parts of a bundle that it brings.
+def _packages(spec: BundleSpec, registry: Registry) -> dict[str, Any]:
+    """Return what the template says of the packages that bring the parts of a bundle.
 
-    The bundle says which; one of version 0.1 does not, so that its parts are looked up in what is installed.
+    Anybody may have registered a name that stands in a file alone. So only what is installed here and brings the part
+    is named in a command; the rest is repeated as what the file says. A bundle of version 0.1 names none, so that its
+    parts are looked up in what is installed.
     """
-    packages = spec.packages
-    if not packages:
+    recorded = spec.packages
+    if not recorded:
         with suppress(SimMATError):
-            packages = packages_of(spec, registry)
-    found: dict[str, list[tuple[str, str]]] = {}
-    for package in packages:
-        found.setdefault(package.distribution, []).append((package.kind, package.name))
-    return dict(sorted(found.items()))
+            recorded = packages_of(spec, registry)
+    installed: dict[str, list[tuple[str, str]]] = {}
+    claimed: list[Package] = []
+    for package in recorded:
+        if _brings(package, registry):
+            parts = installed.setdefault(package.distribution, [])
+            parts.append((package.kind, package.name))
+        else:
+            claimed.append(package)
+    return {"packages": dict(sorted(installed.items())), "claimed": claimed}
+
+
+def _brings(package: Package, registry: Registry) -> bool:
+    """Return whether a package is installed here and brings the part that a bundle says."""
+    if package.kind not in KINDS:
+        return False
+    try:
+        owner = registry.owner(cast(Kind, package.kind), package.name)
+    except SimMATError:
+        return False
+    return owner.partition(" ")[0] == package.distribution
