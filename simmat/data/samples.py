@@ -251,9 +251,9 @@ def _unknown_ids(written: Mapping[str, str], samples: Sequence[Sample]) -> list[
     known = set()
     for sample in samples:
         known |= {
-            _as_written(sample.id),
-            _as_written(sample.image_id),
-            _as_written(sample.sequence),
+            id_as_written(sample.id),
+            id_as_written(sample.image_id),
+            id_as_written(sample.sequence),
         }
     return [id for id in written if id not in known]
 
@@ -293,7 +293,7 @@ def _draw(
         if is_block:
             names += [id.rpartition("@")[0] for id in ids]
         for name in names:
-            split = written.get(_as_written(name))
+            split = written.get(id_as_written(name))
             if split in (*parts, "train"):
                 chosen[place] = split
                 break
@@ -337,7 +337,7 @@ def _shared(samples: Sequence[Sample]) -> Iterator[str]:
             yield f"{name} is in {other.split} ({other.id!r}) and in {sample.split} ({sample.id!r})"
 
 
-def _as_written(id: str) -> str:
+def id_as_written(id: str) -> str:
     """Return an id as a file in UTF-8 holds it: bytes of file names that are not UTF-8 are escaped."""
     return id.encode("utf-8", "backslashreplace").decode()
 
@@ -381,7 +381,7 @@ def mark_predicted(
         return list(samples)
     marked = []
     for sample in samples:
-        is_predicted = _as_written(sample.id) in listed or sample.id in found
+        is_predicted = id_as_written(sample.id) in listed or sample.id in found
         marked.append(sample._replace(predicted=is_predicted))
     return marked
 
@@ -403,7 +403,7 @@ def write_predicted(root: Path, ids: Set[str]) -> None:
     """Replace the ids in `root/predicted.csv`; remove the file if there are none."""
     path = root / PREDICTED_FILE
     if ids:
-        write_rows(path, [("id",), *((id,) for id in sorted(map(_as_written, ids)))])
+        write_rows(path, [("id",), *((id,) for id in sorted(map(id_as_written, ids)))])
     else:
         with output_errors(path):
             path.unlink(missing_ok=True)
@@ -428,7 +428,7 @@ def predicted_note(
         )
     listed = read_predicted(root)
     if listed:
-        listed -= {_as_written(sample.image_id) for sample in (*samples, *others)}
+        listed -= {id_as_written(sample.image_id) for sample in (*samples, *others)}
     strangers = sorted(listed)
     if strangers:
         note += f" {len(strangers)} ids of {PREDICTED_FILE} are of no image, such as {strangers[0]!r}."
@@ -440,7 +440,7 @@ def write_splits(root: Path, new: Mapping[str, str]) -> str:
     if not new:
         return ""
     try:
-        splits = {_as_written(id): split for id, split in new.items()} | read_splits(
+        splits = {id_as_written(id): split for id, split in new.items()} | read_splits(
             root
         )
         write_rows(root / SPLITS_FILE, [("id", "split"), *sorted(splits.items())])

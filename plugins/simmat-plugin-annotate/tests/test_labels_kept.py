@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,23 @@ def of_image(
 
     rule = Rule(card or DataCard(regions="instances"), 1)
     placed = more.get("placed", lambda path: None)
+    mark = more.get("mark", Mark())
     return LabelledImage(
-        size, lambda: rule, root / "journal.jsonl", mask, root / "mask", placed
+        size, lambda: rule, root / "journal.jsonl", mask, root / "mask", placed, mark
     )
+
+
+@dataclass
+class Mark:
+    """What the data set says of an image: whether a model made its labels."""
+
+    predicted: bool = False
+
+    def is_set(self) -> bool:
+        return self.predicted
+
+    def set(self, *, predicted: bool) -> None:
+        self.predicted = predicted
 
 
 def save(path: Path, boxes: Sequence[tuple[int, int, int, int]]) -> Path:

@@ -19,7 +19,7 @@ import numpy as np
 from simmat.data.instances import Instance
 from simmat.drawing.display import apply_colour_map, display_channels, display_style
 from simmat.errors import ConfigError, SimMATError
-from simmat_plugin_annotate.drafts import Draft, Edited, score_of
+from simmat_plugin_annotate.drafts import Draft, Edited, is_predicted, score_of
 from simmat_plugin_annotate.folder import LabelFolder
 from simmat_plugin_annotate.follow import MIN_SCORE, FollowService
 from simmat_plugin_annotate.labels import LabelledImage
@@ -279,10 +279,20 @@ class Annotator:
             if labelled
             else 0,
             "version": 0 if last_step is None else last_step.version,
+            "of_model": self._of_model(key),
         }
         if self.folder.find(key).sequence and last_step is not None:
             progress |= {"followed": last_step.followed, "score": last_step.score}
         return progress
+
+    def _of_model(self, key: str) -> int | None:
+        """Return the number of objects that a model found; None if there are some, but their number is not known."""
+        last_step = self.folder.last_step(key)
+        if last_step is not None and last_step.predicted:
+            return last_step.predicted
+        if self.folder.is_predicted(key):
+            return None
+        return 0
 
     def set_track_classes(
         self, key: str, classes: Mapping[int, int | None]
@@ -384,6 +394,7 @@ def _object(number: int, region: Any, labels: LabelledImage) -> dict[str, Any]:
         "mask": encode_mask(region),
         "area": region.area,
         "score": score_of(region),
+        "predicted": is_predicted(region),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from simmat_plugin_annotate.masks import (
     Followed,
     MaskDocument,
     Objects,
+    Predicted,
     decode_mask,
     encode_mask,
     subtract,
@@ -71,25 +72,36 @@ class Draft:
         class_id: int | None,
         overlap: Overlap,
         number: int | None = None,
+        *,
+        predicted: bool = False,
     ) -> None:
-        """Add an object; `number` is that of an object of other frames."""
+        """Add an object.
+
+        Args:
+            number: that of an object of other frames.
+            predicted: True if a model found it, and it is accepted as it is.
+        """
         if number in self.objects:
             raise DataError(
                 f"object {number} is in this image already; replace its pixels"
             )
         number = number or self.next + (self.next == self.hidden)
-        if self._put(
-            number, replace(decode_mask(mask, self.size_hw), class_id=class_id), overlap
-        ):
+        region = self._region(mask, class_id, predicted=predicted)
+        if self._put(number, region, overlap):
             self.next = max(self.next, number + 1)
             self.added.append(number)
 
-    def replace(self, number: int, mask: MaskDocument, overlap: Overlap) -> None:
-        """Replace the pixels of an object."""
+    def replace(
+        self,
+        number: int,
+        mask: MaskDocument,
+        overlap: Overlap,
+        *,
+        predicted: bool = False,
+    ) -> None:
+        """Replace the pixels of an object, which is `predicted` if a person has not drawn the new ones either."""
         class_id = self._find(number).class_id
-        self._put(
-            number, replace(decode_mask(mask, self.size_hw), class_id=class_id), overlap
-        )
+        self._put(number, self._region(mask, class_id, predicted=predicted), overlap)
 
     def set_class(self, number: int, class_id: int | None) -> None:
         """Change the class of an object."""
@@ -101,13 +113,20 @@ class Draft:
         del self.objects[number]
 
     def accept(self) -> None:
-        """Accept followed objects as if the user had drawn them; lost ones are not in the image."""
+        """Accept followed objects, which stay `Predicted`; lost ones are not in the image."""
         self.accepted = True
         for number, region in self.objects.items():
             if isinstance(region, Followed):
-                self.objects[number] = Instance(
-                    region.class_id, region.window, region.crop
-                )
+                self.objects[number] = as_predicted(region)
+
+    def confirm(self, numbers: Collection[int]) -> None:
+        """Take objects that a model found, all if there are no numbers, as if the user had drawn them."""
+        for number in numbers:
+            self._find(number)
+        if not numbers:
+            self.accept()
+        for number in numbers or tuple(self.objects):
+            self.objects[number] = as_drawn(self.objects[number])
 
     def follow(self, found: Mapping[int, Followed | None]) -> None:
         """Replace what was followed before by objects in free pixels, the highest score first.
@@ -130,6 +149,14 @@ class Draft:
                 f"there is no object {number} in this image; it may have been removed"
             )
         return self.objects[number]
+
+    def _region(
+        self, mask: MaskDocument, class_id: int | None, *, predicted: bool
+    ) -> Instance:
+        region = replace(decode_mask(mask, self.size_hw), class_id=class_id)
+        if predicted:
+            return as_predicted(region)
+        return region
 
     def _put(self, number: int, region: Instance, overlap: Overlap) -> bool:
         """Set the pixels of an object; return False if there were none left for it."""
@@ -163,16 +190,54 @@ def apply_changes(
         if change.after is None:
             result.pop(change.id, None)
         else:
-            region, class_id, score = (
-                decode_mask(change.after.mask, size_hw),
-                change.after.class_id,
-                change.after.score,
-            )
-            result[change.id] = (
-                replace(region, class_id=class_id)
-                if score is None
-                else Followed(class_id, region.window, region.crop, score=score)
-            )
+            result[change.id] = _object_of(change.after, size_hw)
+    return result
+
+
+def _object_of(stored: StoredObject, size_hw: tuple[int, int]) -> Instance:
+    region = replace(decode_mask(stored.mask, size_hw), class_id=stored.class_id)
+    if stored.score is not None:
+        place = region.class_id, region.window, region.crop
+        return Followed(*place, score=stored.score)
+    if stored.predicted:
+        return as_predicted(region)
+    return region
+
+
+def as_predicted(region: Instance) -> Predicted:
+    """Return an object as one that a model found."""
+    return Predicted(region.class_id, region.window, region.crop)
+
+
+def as_drawn(region: Instance) -> Instance:
+    """Return an object as one that a person has drawn."""
+    if is_predicted(region):
+        return Instance(region.class_id, region.window, region.crop)
+    return region
+
+
+def is_predicted(region: Instance) -> bool:
+    """Return whether a model found an object, and nobody has drawn, clicked or confirmed it since."""
+    return isinstance(region, Predicted)
+
+
+def marked_as_read(
+    found: Objects, known: Mapping[int, Instance], *, listed: bool
+) -> Objects:
+    """Return the objects of a mask file: those that are known stay whose they are, the others are a model's if listed.
+
+    Args:
+        found: id -> object of the file.
+        known: id -> object before the file was read.
+        listed: True if the data set says that a model made the labels of the image.
+    """
+    result: Objects = {}
+    for number, region in found.items():
+        old = known.get(number)
+        predicted = listed
+        if old is not None and _same_pixels(old, region):
+            predicted = is_predicted(old)
+        result[number] = as_predicted(region) if predicted else region
     return result
 
 
@@ -216,13 +281,13 @@ def frame_state(
 def _same(one: Instance | None, other: Instance | None) -> bool:
     if one is None or other is None:
         return one is other
-    if score_of(one) != score_of(other):
+    if score_of(one) != score_of(other) or is_predicted(one) != is_predicted(other):
         return False
-    return (
-        one.class_id == other.class_id
-        and one.window == other.window
-        and bool(np.array_equal(one.crop, other.crop))
-    )
+    return one.class_id == other.class_id and _same_pixels(one, other)
+
+
+def _same_pixels(one: Instance, other: Instance) -> bool:
+    return one.window == other.window and bool(np.array_equal(one.crop, other.crop))
 
 
 def _stored_object(region: Instance | None) -> StoredObject | None:
@@ -233,6 +298,7 @@ def _stored_object(region: Instance | None) -> StoredObject | None:
             "class": region.class_id,
             "mask": encode_mask(region),
             "score": score_of(region),
+            "predicted": is_predicted(region),
         }
     )
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -17,7 +17,14 @@ from weakref import WeakValueDictionary
 from simmat.data.card import CARD_FILE, DataCard, load_card, write_card
 from simmat.data.formats.folders import MASKS
 from simmat.data.formats.manifest import MANIFEST_FILE, set_manifest_mask
-from simmat.data.samples import Sample, decide_splits, mark_predicted
+from simmat.data.samples import (
+    Sample,
+    decide_splits,
+    id_as_written,
+    mark_predicted,
+    read_predicted,
+    write_predicted,
+)
 from simmat.errors import ConfigError, DataError, SimMATError
 from simmat.io.files import (
     atomic_write_json,
@@ -74,6 +81,7 @@ class LabelFolder:
         self._lock = threading.RLock()
         self._class_lock = threading.Lock()
         self._manifest_lock = threading.Lock()
+        self._mark_lock = threading.Lock()
         self._memory = ImageCache()
         self._planes: dict[str, Planes] = {}
         self._labels: WeakValueDictionary[str, LabelledImage] = WeakValueDictionary()
@@ -96,6 +104,7 @@ class LabelFolder:
         self.frames = Frames(self.images, self.last_step)
         self._masks = {key: sample.mask for key, sample in self.images.items()}
         self.state = FolderState.read(self.home / STATE_FILE).with_card(self._card)
+        self._predicted = read_predicted(self.root)
 
     @property
     def card(self) -> DataCard:
@@ -188,6 +197,7 @@ class LabelFolder:
                     mask,
                     new_mask,
                     lambda path: self._mask_moved(key, path),
+                    PredictedMark(self, sample.id),
                 )
                 self._labels[key] = labels
                 for region in labels.objects.values():
@@ -319,6 +329,25 @@ class LabelFolder:
                 self.state = self.state.with_seen(
                     class_id, self._card.class_names.get(class_id, "")
                 )
+
+    def is_predicted(self, key: str) -> bool:
+        """Return whether the data set says, as far as it was read, that a model made labels of an image."""
+        return id_as_written(self.images[key].id) in self._predicted
+
+    def read_mark(self, name: str) -> bool:
+        """Return whether the data set says that a model made labels of the image of this name."""
+        with self._mark_lock:
+            self._predicted = read_predicted(self.root)
+            return id_as_written(name) in self._predicted
+
+    def write_mark(self, name: str, *, predicted: bool) -> None:
+        """Say in the data set whether a model made labels of the image of this name; OutputError if that fails."""
+        own = {id_as_written(name)}
+        with self._mark_lock:
+            present = read_predicted(self.root)
+            self._predicted = present | own if predicted else present - own
+            if self._predicted != present:
+                write_predicted(self.root, self._predicted)
 
     def splits(self) -> dict[str, str]:
         """Return image name -> split in which a training uses it; empty if there are too few to split."""
@@ -457,6 +486,22 @@ class LabelFolder:
     def _write_state(self, state: FolderState) -> None:
         atomic_write_json(self.home / STATE_FILE, state.model_dump(mode="json"))
         self.state = state
+
+
+@dataclass(frozen=True)
+class PredictedMark:
+    """The mark of one image in `predicted.csv`."""
+
+    folder: LabelFolder
+    name: str
+
+    def is_set(self) -> bool:
+        """Return whether the image is listed there."""
+        return self.folder.read_mark(self.name)
+
+    def set(self, *, predicted: bool) -> None:
+        """List the image there, or take it out."""
+        self.folder.write_mark(self.name, predicted=predicted)
 
 
 def _key_of(name: str) -> str:

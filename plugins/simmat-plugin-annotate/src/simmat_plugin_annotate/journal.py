@@ -28,11 +28,15 @@ HEAD = {"format": 1}
 
 
 class StoredObject(StrictModel):
-    """An object in one state: its class, None if it has none, its pixels, and the score if it was followed there."""
+    """An object in one state: its class, None if it has none, its pixels, and the score if it was followed there.
+
+    `predicted` is True if a model found it, and nobody has drawn, clicked or confirmed it since.
+    """
 
     class_id: int | None = Field(alias="class", ge=1, lt=MAX_CLASS_ID)
     mask: MaskDocument
     score: float | None = None
+    predicted: bool = False
 
 
 class Change(StrictModel):
@@ -52,6 +56,7 @@ class Record(StrictModel):
             are steps of the user.
         version: version of the labels after the step; "base" and "written" keep the version.
         done: True if the image is marked as finished after the step.
+        predicted: number of objects that a model found, and nobody has drawn, clicked or confirmed since.
         classes: classes of the objects after the step; None in records without them.
         ids: of a frame, ids of the objects after the step, each with its class; None in records without them.
         followed: number of objects that were followed, and nobody has accepted.
@@ -72,6 +77,7 @@ class Record(StrictModel):
     changes: FromLists[tuple[Change, ...]] = ()
     done: bool = False
     objects: int = 0
+    predicted: int = 0
     classes: FromLists[tuple[int | None, ...] | None] = None
     ids: FromLists[tuple[tuple[int, int | None], ...] | None] = None
     followed: int = 0

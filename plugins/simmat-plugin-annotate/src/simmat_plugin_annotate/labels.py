@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from simmat.data.instances import Instance
 from simmat.data.samples import MASK_EXTENSIONS
@@ -19,8 +19,12 @@ from simmat_plugin_annotate.drafts import (
     Edited,
     StaleError,
     apply_changes,
+    as_drawn,
+    as_predicted,
     differences,
     frame_state,
+    is_predicted,
+    marked_as_read,
     revert_changes,
 )
 from simmat_plugin_annotate.journal import Change, Journal, Record
@@ -45,6 +49,16 @@ AT_ONCE_PX = 2**22
 _log = logging.getLogger(__name__)
 
 
+class Mark(Protocol):
+    """Says in the data set whether a model made labels of an image."""
+
+    def is_set(self) -> bool:
+        """Return whether it does."""
+
+    def set(self, *, predicted: bool) -> None:
+        """Say that it does, or does not."""
+
+
 class LabelledImage:
     """The labels of one image. Every method that changes them acquires `lock`.
 
@@ -67,6 +81,7 @@ class LabelledImage:
         mask: Path | None,
         place: Path,
         placed: Callable[[Path | None], None],
+        mark: Mark,
     ) -> None:
         """Read the labels from the journal, and from the mask if another program has changed it since.
 
@@ -75,6 +90,7 @@ class LabelledImage:
             mask: the present mask file, or None.
             place: path of a new mask file, without ending.
             placed: called with the path of the mask file when it changes, and with None before the file is removed.
+            mark: says in the data set whether a model made labels of the image.
 
         Raises:
             DataError: the mask or the journal cannot be read, is of another size, or cannot be edited.
@@ -82,6 +98,7 @@ class LabelledImage:
         self.lock = threading.RLock()
         self.size_hw, self.mask = size_hw, mask
         self._rule, self._new_mask, self._mask_moved = rule, place, placed
+        self._mark = mark
         self._journal = Journal(journal)
         self.objects: Objects = {}
         self.version, self.done, self.unwritten, self.problem = 0, False, False, ""
@@ -108,7 +125,25 @@ class LabelledImage:
                     f"{journal}, byte {at}: the history does not fit this image: {why}. Put the former image back, or "
                     "move the file away: the labels are then those of the mask"
                 ) from None
+        if self.last is not None and self.last.sha256 != "":
+            self._take_mark()
         self.refresh(rewrite=True)
+
+    def _take_mark(self) -> None:
+        """Follow the data set if somebody has listed the image there, or taken it out, since the mask was written."""
+        listed = self._mark.is_set()
+        if listed and not self.predicted:
+            for number, region in self.objects.items():
+                self.objects[number] = as_predicted(region)
+        elif not listed:
+            for number, region in self.objects.items():
+                if not isinstance(region, Followed):
+                    self.objects[number] = as_drawn(region)
+
+    @property
+    def predicted(self) -> int:
+        """Number of objects that a model found, and nobody has drawn, clicked or confirmed since."""
+        return sum(map(is_predicted, self.objects.values()))
 
     @property
     def last(self) -> Record | None:
@@ -153,6 +188,7 @@ class LabelledImage:
             found, ignored = read_objects(
                 self.mask, self.size_hw, self._rule(), self.objects
             )
+            found = marked_as_read(found, self.objects, listed=self._mark.is_set())
         record = self._record(
             "base" if first else "outside",
             found,
@@ -201,11 +237,9 @@ class LabelledImage:
             change(draft)
             changes = differences(self.objects, draft.objects)
             if changes or (draft.accepted and self.lost):
-                gone: dict[str, Any] = (
-                    {"lost": (), "absent": self.absent | self.lost}
-                    if draft.accepted
-                    else {}
-                )
+                gone: dict[str, Any] = {}
+                if draft.accepted and self.lost:
+                    gone = {"lost": (), "absent": self.absent | self.lost}
                 self._write("edit", changes, **gone)
                 self._next = max([self._next, *(number + 1 for number in draft.added)])
             return Edited(changes, draft.added)
@@ -311,6 +345,7 @@ class LabelledImage:
                         self.mask.unlink(missing_ok=True)
                 self.mask = self._mask_stat = None
                 self._replay(record, at)
+                self._mark.set(predicted=False)
                 self.unwritten, self.problem = False, ""
                 return
             state = self.version, self._rule(), self.mask
@@ -353,6 +388,9 @@ class LabelledImage:
             sha256=self._intended_sha256,
             moving=old_mask is not None,
         )
+        if self.predicted:
+            # before the mask is in place, so that a kill leaves no prediction without the mark
+            self._mark.set(predicted=True)
         with atomic_path(target) as temporary:
             temporary.write_bytes(content)
             at = self._journal.append(record)
@@ -365,6 +403,8 @@ class LabelledImage:
         if self.mask != target:
             self._mask_moved(target)
             self.mask = target
+        if not self.predicted:
+            self._mark.set(predicted=False)
 
     def try_flush(self) -> None:
         """Write the mask file; if that fails, the journal has the labels, and the next call tries again."""
@@ -429,6 +469,7 @@ class LabelledImage:
         return Record(
             kind=kind,
             objects=len(objects),
+            predicted=sum(map(is_predicted, objects.values())),
             classes=tuple(classes),
             rule=rule.card.regions,
             **known,

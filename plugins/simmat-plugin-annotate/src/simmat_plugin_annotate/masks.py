@@ -125,7 +125,12 @@ Tracks = Mapping[int, int | None]
 
 
 @dataclass(frozen=True)
-class Followed(Instance):
+class Predicted(Instance):
+    """An object that a model found, and nobody has drawn, clicked or confirmed since."""
+
+
+@dataclass(frozen=True)
+class Followed(Predicted):
     """An object that was followed from another frame and nobody has accepted; its score is that of `FollowedFrame`."""
 
     score: float = 0.0

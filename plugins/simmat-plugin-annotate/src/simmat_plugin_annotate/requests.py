@@ -53,13 +53,14 @@ class PredictBody(StrictModel):
 
 
 class AddEdit(StrictModel):
-    """Add an object; in a frame it may have the id of one in other frames."""
+    """Add an object; in a frame it may have the id of one in other frames; `predicted` if a model found it as it is."""
 
     op: Literal["add"]
     id: ObjectId | None = None
     mask: MaskDocument
     class_id: ClassId | None = Field(None, alias="class")
     overlap: Overlap = "keep"
+    predicted: bool = False
 
 
 class ReplaceEdit(StrictModel):
@@ -69,6 +70,7 @@ class ReplaceEdit(StrictModel):
     id: ObjectId
     mask: MaskDocument
     overlap: Overlap = "keep"
+    predicted: bool = False
 
 
 class ClassEdit(StrictModel):
@@ -87,13 +89,22 @@ class RemoveEdit(StrictModel):
 
 
 class AcceptEdit(StrictModel):
-    """Accept followed objects as if the user had drawn them."""
+    """Accept followed objects, and that lost ones are not in the image."""
 
     op: Literal["accept"]
 
 
+class ConfirmEdit(StrictModel):
+    """Take objects that a model found as if the user had drawn them; empty for all."""
+
+    op: Literal["confirm"]
+    ids: Annotated[
+        tuple[ObjectId, ...], Field(max_length=MAX_EDITS), BeforeValidator(as_tuples)
+    ] = ()
+
+
 Edit = Annotated[
-    AddEdit | ReplaceEdit | ClassEdit | RemoveEdit | AcceptEdit,
+    AddEdit | ReplaceEdit | ClassEdit | RemoveEdit | AcceptEdit | ConfirmEdit,
     Field(discriminator="op"),
 ]
 

@@ -37,6 +37,7 @@ from simmat_plugin_annotate.requests import (
     AddEdit,
     ClassEdit,
     ClassesBody,
+    ConfirmEdit,
     DoneBody,
     EditsBody,
     EncodeBody,
@@ -271,13 +272,23 @@ class Routes:
                                 f"no other frame has an object {edit.id}; leave the id out"
                             )
                         class_id = tracks[edit.id]
-                    draft.add(edit.mask, class_id, edit.overlap, edit.id)
+                    draft.add(
+                        edit.mask,
+                        class_id,
+                        edit.overlap,
+                        edit.id,
+                        predicted=edit.predicted,
+                    )
                 elif isinstance(edit, ReplaceEdit):
-                    draft.replace(edit.id, edit.mask, edit.overlap)
+                    draft.replace(
+                        edit.id, edit.mask, edit.overlap, predicted=edit.predicted
+                    )
                 elif isinstance(edit, ClassEdit):
                     draft.set_class(edit.id, edit.class_id)
                 elif isinstance(edit, RemoveEdit):
                     draft.remove(edit.id)
+                elif isinstance(edit, ConfirmEdit):
+                    draft.confirm(edit.ids)
                 else:
                     draft.accept()
 

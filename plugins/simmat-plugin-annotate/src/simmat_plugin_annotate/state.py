@@ -13,6 +13,7 @@ from pydantic import Field
 from simmat.data.card import CARD_FILE, DataCard
 from simmat.data.formats.folders import IMAGES, MASKS
 from simmat.data.formats.manifest import MANIFEST_FILE
+from simmat.data.samples import PREDICTED_FILE
 from simmat.documents import FromLists, StrictModel, parse
 from simmat.drawing.overlay import class_colour
 from simmat.errors import DataError, SimMATError
@@ -175,7 +176,7 @@ def locked_folder(root: Path) -> Iterator[None]:
     require_folder(root, f"give the folder that contains {IMAGES}/")
     home = root / HOME
     for folder, names in (
-        (root, (MASKS, RUNS, CARD_FILE, MANIFEST_FILE)),
+        (root, (MASKS, RUNS, CARD_FILE, MANIFEST_FILE, PREDICTED_FILE)),
         (home, (JOURNAL, STATE_FILE, LOCK_FILE, *CACHES)),
     ):
         for name in names:
