@@ -13,11 +13,18 @@ import pytest
 from annotate_server import Client, gray_images, served, square
 from annotate_server import make_annotator as annotator_of
 from PIL import Image
+from simmat_plugin_annotate import labels
+from simmat_plugin_annotate.drafts import Draft, as_predicted, is_predicted
+from simmat_plugin_annotate.folder import LabelFolder
+from simmat_plugin_annotate.masks import Followed
 from simmat_plugin_annotate.state import locked_folder
 
 from simmat.data.dataset import open_dataset
+from simmat.data.instances import Instance
 from simmat.data.samples import read_predicted, write_predicted, write_splits
+from simmat.errors import DataError, OutputError
 from simmat.sensors.builtin import Gray
+from simmat.types import Window
 
 FIRST, SECOND = square(10, 8, 20, 20), square(30, 8, 40, 20)
 
@@ -183,8 +190,6 @@ def test_the_mark_is_on_disk_before_the_mask(
     root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed between the two, or with a full disk: no prediction counts as drawn by a person."""
-    from simmat.errors import OutputError
-    from simmat_plugin_annotate.folder import LabelFolder
 
     def fails(self: LabelFolder, name: str, *, predicted: bool) -> None:
         raise OutputError("the disk is full")
@@ -203,7 +208,6 @@ def test_a_kill_between_mark_and_mask_is_repaired(root: Path, bundle: Path) -> N
     """The journal has the object, so the next start writes mark and mask."""
     process = os.fork()
     if process == 0:
-        from simmat_plugin_annotate import labels
 
         def killed(*_: Any, **__: Any) -> Any:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -229,8 +233,6 @@ def test_a_link_as_the_list_is_refused(
     root: Path, bundle: Path, tmp_path: Path
 ) -> None:
     """It would be replaced, or followed out of the folder."""
-    from simmat.errors import DataError
-
     (tmp_path / "other.csv").write_text("id\n")
     (root / "predicted.csv").symlink_to(tmp_path / "other.csv")
     with pytest.raises(DataError, match=r"predicted\.csv"), served(root, bundle):
@@ -241,13 +243,7 @@ def test_followed_frames_are_marked_also_when_accepted(
     tmp_path: Path, bundle: Path
 ) -> None:
     """Accepting says that a frame is good enough, not that a person would have drawn it so."""
-    from simmat_plugin_annotate.drafts import Draft, as_predicted, is_predicted
-    from simmat_plugin_annotate.masks import Followed
-
     mask = np.ones((4, 4), np.bool_)
-    from simmat.data.instances import Instance
-    from simmat.types import Window
-
     place = (None, Window(0, 0, 4, 4), mask)
     draft = Draft({1: Followed(*place, score=0.9), 2: Instance(*place)}, 3, (20, 20))
     draft.accept()

@@ -222,6 +222,7 @@ def test_other_tabs_are_informed(client: Client) -> None:
     assert told == {
         "key": key,
         "objects": 1,
+        "of_model": 0,
         "version": 1,
         "labelled": True,
         "done": False,

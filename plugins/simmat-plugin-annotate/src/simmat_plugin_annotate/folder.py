@@ -334,6 +334,13 @@ class LabelFolder:
         """Return whether the data set says, as far as it was read, that a model made labels of an image."""
         return id_as_written(self.images[key].id) in self._predicted
 
+    def predicted_count(self) -> int:
+        """Return the number of images with a mask of which the data set says that a model made labels."""
+        return sum(
+            mask is not None and self.is_predicted(key)
+            for key, mask in self._masks.items()
+        )
+
     def read_mark(self, name: str) -> bool:
         """Return whether the data set says that a model made labels of the image of this name."""
         with self._mark_lock:

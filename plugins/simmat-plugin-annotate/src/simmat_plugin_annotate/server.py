@@ -360,6 +360,7 @@ class Routes:
             split = self._split()
             return {
                 "split": split,
+                "predicted": self.folder.predicted_count(),
                 "default_steps": default_steps(split.get("train", 0)),
                 "pace": last_pace(self.folder.root),
             }

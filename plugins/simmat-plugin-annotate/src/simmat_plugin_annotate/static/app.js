@@ -20,6 +20,7 @@ export const app = {
   radius: 6,
   corners: [], // [x, y] of the polygon that is being drawn
   closed: false, // whether these are a whole outline, whose corners are corrected
+  traced: [], // the corners of that outline before they were corrected
   opacity: 0.4, // of the masks
   activeClass: undefined, // not chosen yet
   choices: 0, // how often the user has chosen a class

@@ -18,10 +18,13 @@ export class Draft {
    * @param size the image's [width, height]
    * @param replaces id of the object that it replaces when accepted, or null for a new one
    * @param track id of the object of other frames that it is, or null
+   * @param predicted whether the mask that it begins with is a model's, and nobody has drawn at it
    */
-  constructor(key, size, { replaces = null, track = null, mask = null, point = null, objectClass = undefined } = {}) {
+  constructor(key, size, {
+    replaces = null, track = null, mask = null, point = null, objectClass = undefined, predicted = false,
+  } = {}) {
     Object.assign(this, { key, size, replaces, track, objectClass });
-    this.state = { points: point ? [[...point, 1]] : [], box: null, masks: [], index: 0, painted: mask };
+    this.state = { points: point ? [[...point, 1]] : [], box: null, masks: [], index: 0, painted: mask, predicted };
     this.past = [];
     this.future = [];
     this.pending = Promise.resolve();
@@ -71,12 +74,12 @@ export class Draft {
   addPoint([x, y], label) {
     // The server counts from the centre of the first pixel to that of the last.
     const [column, row] = [x, y].map((at, axis) => Math.min(Math.max(at - 0.5, 0), this.size[axis] - 1));
-    this.#step({ points: [...this.state.points, [column, row, label]], painted: null });
+    this.#step({ points: [...this.state.points, [column, row, label]], painted: null, predicted: false });
     return this.#ask();
   }
 
   setBox(box) {
-    this.#step({ box, painted: null });
+    this.#step({ box, painted: null, predicted: false });
     return this.#ask();
   }
 
@@ -112,20 +115,23 @@ export class Draft {
 
   /** Begin a stroke: what follows until the next is undone as one. */
   beginStroke() {
-    this.#step({ painted: this.mask });
+    this.#step({ painted: this.mask, predicted: false });
     this.own = null; // the mask that this stroke has made
   }
 
-  /** Replace the mask by one that a tool has made. */
-  paint(mask) {
-    this.#step({ painted: mask });
+  /**
+   * Replace the mask by one that a tool has made.
+   * @param predicted whether that is still what a model found, such as without its specks
+   */
+  paint(mask, predicted = false) {
+    this.#step({ painted: mask, predicted });
     this.asked += 1; // an answer under way would cover it
     this.waiting = false;
   }
 
   /** Begin without clicks and mask; undo brings them back. */
   clear() {
-    this.#step({ points: [], box: null, masks: [], index: 0, painted: null });
+    this.#step({ points: [], box: null, masks: [], index: 0, painted: null, predicted: false });
     this.asked += 1; // an answer under way is of the clicks
     this.waiting = false;
   }

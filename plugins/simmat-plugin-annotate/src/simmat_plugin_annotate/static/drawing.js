@@ -56,7 +56,7 @@ export function boxed([x0, y0, x1, y1]) {
 /** The drawn object, or else one that begins with the mask of what is selected or suggested. */
 function draftToPaint() {
   if (!app.draft && app.selected !== null) editSelected();
-  return app.draft ?? newDraft(app.walk ? { mask: suggestion().mask } : {});
+  return app.draft ?? newDraft(app.walk ? { mask: suggestion().mask, predicted: true } : {});
 }
 
 export function beginStroke() {
@@ -94,6 +94,7 @@ export function polygonOfMask() {
   }
   setTool("polygon");
   app.corners = cornersOf(mask);
+  app.traced = [...app.corners];
   app.closed = true;
   show();
 }
@@ -105,11 +106,18 @@ function closePolygon() {
   const mask = corners.length > 2 ? polygonMask(corners, [raster.width, raster.height]) : null;
   if (mask) {
     const draft = draftToPaint();
-    draft.paint(app.closed ? mask : united(draft.mask, mask));
+    if (app.closed) draft.paint(mask, draft.state.predicted && isAsTraced());
+    else draft.paint(united(draft.mask, mask));
     app.corners = [];
   } else messages.note("A polygon needs three corners, and a pixel inside.", false, "polygon");
   show();
   return true;
+}
+
+/** Whether no corner of the outline of a mask was moved, added or taken away. */
+function isAsTraced() {
+  const { corners, traced } = app;
+  return corners.length === traced.length && corners.every((corner, i) => corner === traced[i]);
 }
 
 export const fillHoles = () => clean(withoutHoles, "There is no hole in it.");
@@ -128,13 +136,16 @@ function clean(change, nothing) {
   if (!mask) return;
   const cleaned = change(mask);
   if (cleaned.area === mask.area) messages.note(nothing, false, "clean");
-  else draftToPaint().paint(cleaned);
+  else {
+    const draft = draftToPaint();
+    draft.paint(cleaned, draft.state.predicted);
+  }
   show();
 }
 
 function editSelected() {
   const object = app.labels.objects.get(app.selected);
-  newDraft({ replaces: object.id, mask: object.mask, objectClass: object.class });
+  newDraft({ replaces: object.id, mask: object.mask, objectClass: object.class, predicted: object.predicted });
 }
 
 export function redrawSelected() {
@@ -169,9 +180,10 @@ async function acceptDraft(draft, walk) {
   const chosen = classNow();
   // Painted pixels are meant: they go to this object. A model's mask leaves others what is theirs.
   const overlap = draft.state.painted ? "take" : "keep";
+  const { predicted } = draft.state;
   const edits = draft.replaces !== null && app.labels.objects.has(draft.replaces)
-    ? [{ op: "replace", id: draft.replaces, mask: mask.toRuns(), overlap }]
-    : [{ op: "add", id: draft.track, mask: mask.toRuns(), class: chosen, overlap }];
+    ? [{ op: "replace", id: draft.replaces, mask: mask.toRuns(), overlap, predicted }]
+    : [{ op: "add", id: draft.track, mask: mask.toRuns(), class: chosen, overlap, predicted }];
   const before = app.labels.objects.get(draft.replaces);
   if (before && before.class !== chosen) edits.push({ op: "class", id: before.id, class: chosen });
   await attempt(async () => {
@@ -230,6 +242,22 @@ export async function remove() {
   if (selected === null || app.draft) return;
   app.selected = null;
   await holdTurn(() => attempt(() => app.labels.edit({ op: "remove", id: selected })));
+}
+
+/** Take what a model found, the selected object or all of the image, as if the user had drawn it. */
+export async function confirm() {
+  const { selected, draft, walk, labels } = app;
+  if (draft || walk) {
+    messages.note("First accept what is shown: Enter. Then V confirms it.", false, "confirm");
+    return;
+  }
+  const ids = selected === null ? [] : [selected];
+  const meant = selected === null ? [...labels.objects.values()] : [labels.objects.get(selected)];
+  if (!meant.some((object) => object.predicted)) {
+    messages.note("Nothing to confirm: a person has drawn or confirmed this.", false, "confirm");
+    return;
+  }
+  await holdTurn(() => attempt(() => labels.edit({ op: "confirm", ids })));
 }
 
 export async function undo(back) {

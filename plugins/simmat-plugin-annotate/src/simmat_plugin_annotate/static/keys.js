@@ -2,8 +2,8 @@
 
 import { app, classes, inTurn } from "./app.js";
 import {
-  accept, alternative, click, drawPolygon, drop, fillHoles, pick, polygonOfMask, redrawSelected, remove, removeSpecks,
-  setTool, undo,
+  accept, alternative, click, confirm, drawPolygon, drop, fillHoles, pick, polygonOfMask, redrawSelected, remove,
+  removeSpecks, setTool, undo,
 } from "./drawing.js";
 import { attempt } from "./events.js";
 import { follow } from "./frames.js";
@@ -40,6 +40,7 @@ const KEYS = {
   ",": () => resize(1 / 1.25), ".": () => resize(1.25), "[": () => resize(1 / 1.25), "]": () => resize(1.25),
   p: () => click(stage.middle, 1), m: () => click(stage.middle, 0),
   s: suggest, n: () => !app.draft && decide(false), r: redrawSelected, Delete: remove,
+  v: confirm,
   PageDown: () => turn(1), PageUp: () => turn(-1), u: openUnlabelled, U: openUnsure, d: setDone,
   t: () => follow(1), T: () => follow(-1), k: () => findLike(false), K: () => findLike(true),
 };
@@ -99,6 +100,7 @@ const BUTTONS = {
   "tool-polygon": drawPolygon, "fill-holes": fillHoles, "remove-specks": removeSpecks,
   suggest, undo: () => undo(true), redo: () => undo(false), "help-button": help, hide, redraw: redrawSelected,
   delete: remove, outline: polygonOfMask, follow: () => follow(1), like: () => findLike(false),
+  confirm,
 };
 for (const [id, action] of Object.entries(BUTTONS)) {
   byId(id).addEventListener("click", () => {

@@ -53,7 +53,7 @@ export class Lists {
 
   #passes(image) {
     const text = byId("filter").value.toLowerCase();
-    const states = { all: true, open: !image.done, new: !image.labelled, labelled: image.labelled, done: image.done };
+    const states = { all: true, open: !image.done, new: !image.labelled, labelled: image.labelled, done: image.done, model: image.of_model !== 0 };
     return states[byId("filter-state").value] && image.name.toLowerCase().includes(text);
   }
 
@@ -108,10 +108,11 @@ export class Lists {
   }
 
   #row(image) {
-    const { name, split, labelled, done, objects, problem, predicted } = image;
-    const state = problem ? "✕" : done ? `✓ ${objects ?? ""}` : labelled ? `● ${objects ?? ""}` : predicted ? `◇ ${predicted}` : "○";
+    const { name, split, labelled, done, objects, problem, predicted, of_model: ofModel } = image;
+    const mark = ofModel === 0 ? "" : " ◇";
+    const state = problem ? "✕" : done ? `✓ ${objects ?? ""}${mark}` : labelled ? `● ${objects ?? ""}${mark}` : predicted ? `◇ ${predicted}` : "○";
     const meaning = done ? "done" : labelled ? "labelled, not done" : predicted ? `no labels, ${predicted} predictions` : "no labels";
-    const title = problem ? `${name} cannot be opened: ${problem}` : `${name}: ${meaning}${objects ? `, ${objects} objects` : ""}${split ? `, ${split}` : ""}`;
+    const title = problem ? `${name} cannot be opened: ${problem}` : `${name}: ${meaning}${objects ? `, ${objects} objects` : ""}${mark ? ", with some that a model found: not for validation" : ""}${split ? `, ${split}` : ""}`;
     const button = element(
       "button",
       { title, onclick: () => this.act.open(image.key) },
@@ -219,7 +220,7 @@ export class Lists {
         { title: name, onclick: () => this.act.select(object.id) },
         this.#swatch(object.class, object.id),
         element("span", { class: "label" }, `${object.id} ${name}`),
-        element("span", { class: "state" }, `${object.score === null ? "" : `${object.score.toFixed(2)} · `}${object.area} px`),
+        element("span", { class: "state" }, `${object.predicted ? "◇ " : ""}${object.score === null ? "" : `${object.score.toFixed(2)} · `}${object.area} px`),
       );
       button.setAttribute("aria-pressed", String(object.id === selected));
       button.dataset.row = String(object.id);

@@ -16,7 +16,8 @@ export function scene() {
   for (const object of shown) {
     if (object.id === app.draft?.replaces) continue;
     const chosen = object.id === app.selected;
-    shapes.push({ mask: object.mask, colour: colourOfObject(object), alpha: chosen ? stronger() : app.opacity, line: chosen ? 3 : 1.5 });
+    const look = { alpha: chosen ? stronger() : app.opacity, line: chosen ? 3 : 1.5, dash: object.predicted ? [2, 2] : [] };
+    shapes.push({ mask: object.mask, colour: colourOfObject(object), ...look });
   }
   const current = suggestion();
   if (app.walk) {
@@ -66,6 +67,7 @@ export function show() {
   stage.canvas.style.cursor = paints() ? "none" : "crosshair";
   showSaved();
   showFrames();
+  showOrigin();
   document.body.dataset.state = JSON.stringify({
     key: app.image?.key ?? null, version: labels?.version ?? null, objects: labels?.objects.size ?? 0,
     draft: draft !== null, waiting: draft?.waiting ?? false, walk: walk ? [walk.at, walk.items.length] : null,
@@ -120,7 +122,8 @@ function showPrompt() {
     text.textContent = `${place}${named(classNow())}. Enter accepts, N refuses, Shift+Enter accepts all that are left, Esc stops.`;
   } else if (app.selected !== null) {
     const object = app.labels.objects.get(app.selected);
-    text.textContent = `Object ${object.id}${named(object.class)}, ${object.area} px. A number changes its class, ` +
+    const origin = object.predicted ? "Found by a model: V confirms it. " : "";
+    text.textContent = `Object ${object.id}${named(object.class)}, ${object.area} px. ${origin}A number changes its class, ` +
       "B and E its pixels, R draws it again, Delete deletes it.";
   } else if (running()) {
     text.textContent = `Following: ${app.session.following.done} of ${app.session.following.frames} frames. Esc stops, Enter accepts the frame that is shown.`;
@@ -132,6 +135,16 @@ function showPrompt() {
   else text.textContent = "Click an object or drag a box around it. S suggests every object, ? shows all keys.";
   text.classList.toggle("poor", poor);
   text.classList.toggle("active", draft !== null || walk !== null || app.selected !== null || app.corners.length > 0);
+}
+
+/** Say on the image how many of its objects a model found. */
+function showOrigin() {
+  const objects = [...(app.labels?.objects.values() ?? [])];
+  const found = objects.filter((object) => object.predicted).length;
+  byId("origin").hidden = !found;
+  byId("confirm").hidden = !found;
+  byId("origin").textContent = `◇ ${found} of ${objects.length} found by a model: not for validation. ` +
+    "Draw, click or confirm (V)";
 }
 
 function showSaved() {

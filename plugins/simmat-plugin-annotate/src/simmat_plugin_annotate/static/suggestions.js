@@ -86,7 +86,7 @@ export async function decide(accepted) {
   if (!accepted) step(walk, "refused");
   else {
     await holdTurn(() => attempt(async () => {
-      await app.labels.edit({ op: "add", mask: mask.toRuns(), class: classNow(), overlap: "keep" });
+      await app.labels.edit({ op: "add", mask: mask.toRuns(), class: classNow(), overlap: "keep", predicted: true });
       if (app.walk === walk) step(walk, "accepted");
     }));
   }
@@ -127,7 +127,8 @@ async function acceptRest(walk) {
       const batch = [];
       let bytes = 1000;
       for (const item of walk.items.slice(walk.at, walk.at + most)) {
-        const edit = { op: "add", mask: item.mask.toRuns(), class: item.class ?? activeClass(), overlap: "skip" };
+        const known = item.class ?? activeClass();
+        const edit = { op: "add", mask: item.mask.toRuns(), class: known, overlap: "skip", predicted: true };
         bytes += JSON.stringify(edit).length + 1;
         if (batch.length && bytes > body) break;
         batch.push(edit);

@@ -84,11 +84,15 @@ function showStopping() {
 }
 
 /** Say in the dialog which images do what, and how long the training takes at the pace of the last one. */
-function showPlan({ split = {}, pace = null, default_steps: usual }) {
+function showPlan({ split = {}, predicted = 0, pace = null, default_steps: usual }) {
   const { train = 0, val = 0, test = 0 } = split;
   byId("split-hint").textContent = train
     ? `${train + val + test} labelled images: ${train} for training, ${val} for validation, ${test} for a test.`
     : "Too few images are labelled: label at least three.";
+  if (predicted) {
+    byId("split-hint").textContent += ` ${predicted} hold what a model found (◇): they are kept out of validation and test.`;
+  }
+  if (train && !val) byId("split-hint").textContent += " None is left for validation: draw or confirm (V) at least three.";
   if (!pace) {
     byId("time-hint").textContent = "How long it takes is shown after the first steps.";
     return;
