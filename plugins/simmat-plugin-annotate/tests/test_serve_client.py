@@ -18,6 +18,7 @@ import pytest
 import tifffile
 from annotate_server import door, gray_images
 from bundles import tiny_bundle
+from pydantic import Field
 from runs import registry
 from simmat_plugin_annotate.client import Client, ServerError
 from simmat_plugin_annotate.remote import RemotePredictor
@@ -25,6 +26,10 @@ from simmat_plugin_annotate.remote import RemotePredictor
 from simmat.api import load
 from simmat.errors import DataError, SimMATError
 from simmat.predictor import Predictor, prompt_of
+from simmat.sensors.adapter import options_of
+from simmat.sensors.builtin import Raster
+from simmat.sensors.options import ModalityOptions
+from simmat.sensors.sensor_toml import parse_sensor_definition
 
 
 @pytest.fixture(scope="module")
@@ -386,3 +391,71 @@ def test_an_answer_that_trickles_stops_when_the_time_is_over(head: bytes) -> Non
 def test_an_answer_that_is_not_valid_http_or_json_is_one_error(answer: bytes) -> None:
     with sending([answer]) as address, pytest.raises(ServerError, match="simmat serve"):
         Client(address, timeout_s=30)
+
+
+class _WithFile(ModalityOptions):
+    dark: Path | None = Field(None, strict=False)
+    unit: str = ""
+
+
+class _OwnSensor(Raster):
+    name = "own"
+    Options = _WithFile
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sensor": "PLACE/own.toml"},
+        {"sensor": "gray+PLACE/own.toml"},
+        {"options": {"own": {"dark": "dark.npy"}}},
+        {"options": {"own": {"unit": "PLACE/own.toml"}}},
+        {"options": {"own": {"unit": "~/own.toml"}}},
+        {"options": {"own": {"unit": "\\\\server\\share"}}},
+        {"card": {"modality_options": {"own.dark": "PLACE/own.toml"}}},
+        {"card": {"modality_options": {"own": {"dark": "PLACE/own.toml"}}}},
+    ],
+)
+def test_a_server_does_not_choose_a_file_that_is_read_here(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """It would be opened, shown in errors, or taken for values."""
+    (tmp_path / "own.toml").write_text('format = 1\nname = "secret"\n')
+    placed = json.loads(json.dumps(changes).replace("PLACE", str(tmp_path)))
+    model = {**ANSWERS["/model"], "sensor": "own", **placed}
+    known, _ = registry().with_modality(_OwnSensor)
+    with (
+        answering({**ANSWERS, "/model": model}) as address,
+        pytest.raises(SimMATError, match="the path") as caught,
+    ):
+        RemotePredictor(address, known)
+    assert "secret" not in str(caught.value)
+    allowed = {"own": {"unit": "W/m2"}}
+    model = {**ANSWERS["/model"], "sensor": "own", "options": allowed}
+    with answering({**ANSWERS, "/model": model}) as address:
+        assert options_of(RemotePredictor(address, known).adapter) == allowed
+
+
+def test_a_sensor_that_a_file_describes_comes_with_the_answer(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    """The client has no such file, and needs none."""
+    definition = parse_sensor_definition(
+        {
+            "format": 1,
+            "name": "sonar",
+            "source": [{"name": "sonar", "files": ["*.png"]}],
+            "channel": [{"name": "echo", "quantity": "echo", "unit": "count"}],
+        },
+        "here",
+    )
+    model = {
+        **ANSWERS["/model"],
+        "sensor": "sonar",
+        "sensor_definitions": [definition.model_dump(mode="json")],
+    }
+    with answering({**ANSWERS, "/model": model}) as address:
+        adapter = RemotePredictor(address, registry()).adapter
+    assert adapter.definition == definition
+    with door(predictor, tmp_path / "home") as address:
+        assert Client(address).model["sensor_definitions"] == []

@@ -16,7 +16,15 @@ from simmat.io.files import frame_of
 from simmat.model_spec import DenseSpec
 from simmat.plugins.registry import Registry, installed
 from simmat.predictor import ClassMap, FoundObjects, ImageLike, ImageLoader, prompt_of
-from simmat.sensors.adapter import with_data_card
+from simmat.sensors.adapter import ModalityAdapter, with_data_card
+from simmat.sensors.options import (
+    is_sensor_file,
+    modality_parts,
+    options_by_sensor,
+    parse_options,
+    paths_among,
+)
+from simmat.sensors.sensor_toml import parse_sensor_definition
 from simmat.types import BoolArray, Channel, ImageReader, Prompt, SensorImage, Window
 from simmat_plugin_annotate.client import Client, check_values, crop_of
 
@@ -179,8 +187,7 @@ class RemotePredictor:
         model = self._client.model
         known = registry or installed()
         with self._client.valid_answer():
-            sensor = known.modality(model["sensor"]).with_options(model["options"])
-            self.adapter = with_data_card(sensor, model["card"])
+            self.adapter = _sensor(model, known, self._client.place)
             self.image_loader = ImageLoader(self.adapter, None)
             self.image_loader.channels = tuple(
                 Channel(**channel) for channel in model["channels"]
@@ -256,3 +263,35 @@ class RemotePredictor:
         if self._current is None:
             raise ValueError("no image is set; call set_image first")
         return self._current
+
+
+def _sensor(
+    model: Mapping[str, Any], registry: Registry, place: str
+) -> ModalityAdapter:
+    """Return the sensor that a server describes; DataError if a file of this machine would be read for it."""
+    for part in modality_parts(model["sensor"]):
+        if is_sensor_file(part):
+            raise DataError(
+                f"{place}: the sensor must be a name, got the path {part!r}; ask the owner of the server"
+            )
+    definitions = [
+        parse_sensor_definition(one, place)
+        for one in model.get("sensor_definitions", [])
+    ]
+    sensor = registry.modality(model["sensor"], sensor_definitions=definitions)
+    parts = sensor.sensors()
+    options = model["options"]
+    of_card = options_by_sensor(
+        model["card"].get("modality_options") or {},
+        [part.name for part in parts],
+        with_others=True,
+    )
+    for part in parts:
+        given = {**of_card.get(part.name, {}), **options.get(part.name, {})}
+        parsed = parse_options(part.Options, given, part.name)
+        for path in paths_among(parsed.model_dump(exclude_unset=True)):
+            raise DataError(
+                f"{place}: an option of the sensor {part.name!r} is the path {path!r}, which would be read on this "
+                "machine; ask the owner of the server"
+            )
+    return with_data_card(sensor.with_options(options), model["card"])

@@ -21,7 +21,7 @@ from starlette.responses import RedirectResponse, Response
 
 from simmat.data.instances import region_from_mask
 from simmat.errors import DataError
-from simmat.sensors.adapter import options_of
+from simmat.sensors.adapter import options_of, sensor_definitions_of
 from simmat_plugin_annotate.masks import MaskDocument, encode_mask
 from simmat_plugin_annotate.models import ModelService, ServedModel
 from simmat_plugin_annotate.requests import PredictBody, box_of
@@ -51,12 +51,14 @@ class ChannelDocument(BaseModel):
 class ModelDocument(BaseModel):
     """The model and what it takes; an image is a file for each of `sources`, or an array.
 
-    `options` of the sensor and the data `card` of the training say how files are read.
+    `options` of the sensor, the data `card` of the training, and the definitions of sensors that a sensor.toml
+    describes say how files are read.
     """
 
     name: str
     digest: str
     sensor: str
+    sensor_definitions: list[dict[str, Any]]
     options: dict[str, dict[str, Any]]
     card: dict[str, Any]
     sources: list[str]
@@ -179,6 +181,10 @@ def make_serve_app(
                 "name": model.name,
                 "digest": model.digest,
                 "sensor": predictor.adapter.name,
+                "sensor_definitions": [
+                    definition.model_dump(mode="json")
+                    for definition in sensor_definitions_of(predictor.adapter)
+                ],
                 "options": options_of(predictor.adapter),
                 "card": predictor.image_loader.card.model_dump(mode="json"),
                 "sources": list(predictor.adapter.source_names()),
