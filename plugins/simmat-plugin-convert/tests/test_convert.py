@@ -20,6 +20,7 @@ from simmat_plugin_convert.convert import Conversion, convert
 
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.formats.coco import draw_segmentation
+from simmat.data.samples import read_predicted, write_predicted
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat.io.images import write_image
 from simmat.sensors.builtin import Raster
@@ -700,3 +701,56 @@ def test_splits_that_a_training_wrote_down_come_along(tmp_path: Path) -> None:
     samples = open_dataset(tmp_path / "coco", Raster()).samples
     splits = {sample.id.rpartition("/")[2]: sample.split for sample in samples}
     assert splits == {"s0": "test", "s1": "train", "s2": "val"}
+
+
+@pytest.mark.parametrize("splits", [False, True])
+@pytest.mark.parametrize("kind", ["masks", *FORMATS])
+def test_labels_of_a_model_stay_marked(
+    tmp_path: Path, kind: str, *, splits: bool
+) -> None:
+    """There and back: else they would validate the model that made them."""
+    data = mask_set(tmp_path / "data", NAMED, splits=splits)
+    predicted = {"train/s0", "test/s2"} if splits else {"s0", "s2"}
+    write_predicted(data, predicted)
+    there = tmp_path / kind
+    done = convert(data, there, Raster(), kind)
+    assert any("2 images were made by a model" in note for note in done.notes)
+    convert(there, tmp_path / "back", Raster(), "masks")
+    back = open_dataset(tmp_path / "back", Raster())
+    names = {one.split("/")[-1] for one in predicted}
+    marked = {one.id.split("/")[-1] for one in back.samples if one.predicted}
+    assert marked == names
+    assert len(back.samples) == 3
+
+
+def test_labels_of_persons_get_no_list(tmp_path: Path) -> None:
+    """The file is there where it says something."""
+    done = convert(mask_set(tmp_path / "data"), tmp_path / "out", Raster(), "coco")
+    assert not (tmp_path / "out/predicted.csv").exists()
+    assert done.notes == ()
+
+
+def test_scores_of_coco_mark_an_image(tmp_path: Path) -> None:
+    """The json of `simmat predict`, as the labels of a data set."""
+    root = tmp_path / "coco"
+    convert(mask_set(tmp_path / "data"), root, Raster(), "coco")
+    content = json.loads((root / "annotations.json").read_text())
+    content["annotations"][0]["score"] = 0.9
+    (root / "annotations.json").write_text(json.dumps(content))
+    convert(root, tmp_path / "masks", Raster(), "masks")
+    assert read_predicted(tmp_path / "masks") == {"s0"}
+
+
+def test_shapes_that_cvat_made_alone_mark_an_image(tmp_path: Path) -> None:
+    """Its interactive tools, which a person clicks, are "semi-auto"."""
+    root = tmp_path / "cvat"
+    convert(mask_set(tmp_path / "data"), root, Raster(), "cvat")
+    text = (root / "annotations.xml").read_text()
+    assert 'source="auto"' not in text
+    first, second, third = text.split("</image>")[:3]
+    first = first.replace('source="file"', 'source="auto"', 1)
+    second = second.replace('source="file"', 'source="semi-auto"', 1)
+    rest = text.split("</image>", 3)[3]
+    (root / "annotations.xml").write_text("</image>".join([first, second, third, rest]))
+    convert(root, tmp_path / "masks", Raster(), "masks")
+    assert read_predicted(tmp_path / "masks") == {"s0"}

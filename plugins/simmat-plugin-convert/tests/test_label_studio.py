@@ -14,6 +14,7 @@ from simmat_plugin_convert.brush import decode_brush, encode_brush
 from simmat_plugin_convert.convert import convert
 
 from simmat.data.dataset import open_dataset
+from simmat.data.samples import read_predicted
 from simmat.errors import ConfigError, DataError
 from simmat.io.images import write_image
 from simmat.sensors.builtin import Raster
@@ -275,3 +276,25 @@ def test_the_mask_in_the_documentation_of_cvat_is_a_disc(tmp_path: Path) -> None
     ]
     # one piece a row
     assert all(np.ptp(np.flatnonzero(row)) + 1 == row.sum() for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("origins", "predicted"),
+    [
+        (("manual", "prediction"), {"deep/a"}),
+        (("manual", "prediction-changed"), set()),
+        ((None, None), set()),
+    ],
+)
+def test_predictions_that_nobody_corrected_mark_an_image(
+    tmp_path: Path, origins: tuple[str | None, ...], predicted: set[str]
+) -> None:
+    """Label Studio says of each region whether a person has changed it; an older list of the folder says nothing."""
+    regions = [
+        {**one, "origin": origin}
+        for one, origin in zip((PAINTED, BOX), origins, strict=True)
+    ]
+    root = exported(tmp_path / "set", task(*regions))
+    (root / "predicted.csv").write_text("id\ndeep/a\n")
+    convert(root, tmp_path / "out", Raster(), "masks", boxes=True, lossy=True)
+    assert read_predicted(tmp_path / "out") == predicted

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
+from simmat.data.samples import PREDICTED_FILE, write_predicted
 from simmat.errors import ConfigError, OutputError, all_problems
 from simmat.io.files import atomic_folder
 from simmat.sensors.adapter import ModalityAdapter
@@ -100,6 +101,8 @@ def convert(
                 folder, labels, names, polygons, images, regions, losses, progress
             )
         )
+        predicted = {item.where for item in labels.items if item.predicted}
+        write_predicted(folder, predicted)
         if losses.counts and not lossy:
             title = f"{data}: {to} cannot store everything; nothing was written. With --lossy this would be lost:"
             raise ConfigError(all_problems(title, losses.lines()))
@@ -107,7 +110,16 @@ def convert(
         found,
         len(labels.items),
         objects,
-        tuple(filter(None, (labels.note, *losses.lines()))),
+        tuple(filter(None, (labels.note, *losses.lines(), _said_of(predicted)))),
+    )
+
+
+def _said_of(predicted: Sized) -> str:
+    if not predicted:
+        return ""
+    return (
+        f"the labels of {len(predicted)} images were made by a model; {PREDICTED_FILE} lists them, so that they train "
+        "and are left out of validation and test"
     )
 
 

@@ -46,10 +46,14 @@ BRUSH, POLYGON = "brushlabels", "polygonlabels"
 
 
 class Region(StrictModel, extra="ignore"):
-    """A region of an annotation or a prediction, or a prompt; `value` depends on `type`."""
+    """A region of an annotation or a prediction, or a prompt; `value` depends on `type`.
+
+    `origin` is "manual", "prediction", or "prediction-changed" if a person has corrected it.
+    """
 
     type: str = ""
     id: str | None = None
+    origin: str | None = None
     value: dict[str, Any] = Field(default_factory=dict)
     original_width: float | None = None
     original_height: float | None = None
@@ -216,6 +220,7 @@ def read_label_studio(source: ReaderInput) -> Labels:
             }
             for number, region in enumerate(chosen.result, start=1):
                 item.check_stated(region.original_height, region.original_width)
+                item.predicted |= region.origin == "prediction"
                 item.label_studio(
                     number, region.type, region.value, classes.get(region.id, NO_CLASS)
                 )

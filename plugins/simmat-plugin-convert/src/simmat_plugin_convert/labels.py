@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,14 @@ class Item:
         split: "train", "val" or "test"; "" if it is not given.
         files: source name -> file, the reference first.
         draw: reads the labels.
+        predicted: True if a model made some of its labels, see `simmat.data.samples.mark_predicted`.
     """
 
     name: str
     split: str
     files: Mapping[str, Path]
     draw: Callable[[], ImageLabels]
+    predicted: bool = False
 
     @property
     def reference(self) -> Path:
@@ -73,6 +75,12 @@ class Item:
     def where(self) -> str:
         """The name with the split."""
         return f"{self.split}/{self.name}" if self.split else self.name
+
+    def listed_in(self, ids: Set[str]) -> Item:
+        """Return the image, marked if a list of those with predicted labels has it; YOLO's splits may be new."""
+        if ids.isdisjoint({self.name, self.where}):
+            return self
+        return replace(self, predicted=True)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.formats.coco import annotation_files
 from simmat.data.formats.folders import MASKS, files_by_stem
 from simmat.data.formats.manifest import MANIFEST_FILE
-from simmat.data.samples import SPLITS, SPLITS_FILE, Sample
+from simmat.data.samples import SPLITS, SPLITS_FILE, Sample, read_predicted
 from simmat.errors import ConfigError, DataError
 from simmat.io.files import read_bytes, read_json, require_folder
 from simmat_plugin_convert.image_files import (
@@ -112,6 +112,7 @@ def _simmat_item(
         split,
         sample.files,
         draw,
+        sample.predicted,
     )
 
 
@@ -424,4 +425,9 @@ def read_labels(source: ReaderInput, kind: str | None) -> tuple[str, Labels]:
             f"--from {kind}: {root} contains no such labels, but labels of {' and '.join(found)}"
         )
     kind = kind or found[0]
-    return kind, READERS[kind](source)
+    labels = READERS[kind](source)
+    if kind == "label-studio":  # which says itself who made a region
+        return kind, labels
+    predicted = read_predicted(root)
+    items = [item.listed_in(predicted) for item in labels.items]
+    return kind, replace(labels, items=items)

@@ -40,7 +40,11 @@ _PlacedMask = tuple[tuple[int, int], BoolArray]
 
 
 class Shapes:
-    """Collects the shapes of one image as functions that draw them."""
+    """Collects the shapes of one image as functions that draw them.
+
+    Attributes:
+        predicted: True if the tool says of a shape that a model made it, and nobody has changed it.
+    """
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class Shapes:
             files,
             numbers,
         )
+        self.predicted = False
         self._where = f"{path}: {inner}" if inner else str(path)
         # Polygons, or what decodes a mask when it is drawn, for the masks of one image in memory.
         self._shapes: dict[_Key, list[Sequence[float]] | Callable[[], _PlacedMask]] = {}
@@ -69,7 +74,7 @@ class Shapes:
     def item(self, name: str, split: str) -> Item:
         """Return the image with these shapes, which are drawn on demand."""
         self._source.seen.update(label for label, _ in self._shapes)
-        return Item(name, split, self._files, self._draw)
+        return Item(name, split, self._files, self._draw, self.predicted)
 
     def check_stated(self, height: object, width: object) -> None:
         """Add a problem if the size in the labels differs from that of the image."""
@@ -124,7 +129,8 @@ class Shapes:
             self._source.losses.add(_NO_MASK, where)
 
     def cvat(self, number: int, shape: ElementTree.Element) -> None:
-        """Add a shape of CVAT."""
+        """Add a shape of CVAT, whose source is "auto" if a model made it alone."""
+        self.predicted |= shape.get("source") == "auto"
         where = f"{self._where}: {shape.tag} {number}"
         label = (shape.get("label") or "").strip()
         if shape.tag not in ("polygon", "mask", "box"):

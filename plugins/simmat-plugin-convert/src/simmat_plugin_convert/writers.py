@@ -400,7 +400,7 @@ def write_cvat(target: WriterInput) -> None:
         for order, (name, instance) in enumerate(named_regions(drawn, target.names)):
             shape = {
                 "label": name,
-                "source": "file",
+                "source": "auto" if item.predicted else "file",
                 "occluded": "0",
                 "z_order": str(order),
             }
@@ -491,7 +491,9 @@ def write_label_studio(target: WriterInput) -> None:
         for number, (name, instance) in enumerate(
             named_regions(drawn, target.names), start=1
         ):
-            regions.append(region_of(instance, drawn.size_hw, name, tags, str(number)))
+            region = region_of(instance, drawn.size_hw, name, tags, str(number))
+            region["origin"] = "prediction" if item.predicted else "manual"
+            regions.append(region)
         tasks.append(
             {"data": task_data(item.where), "annotations": [{"result": regions}]}
         )
