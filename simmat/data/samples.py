@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from simmat.errors import DataError, OutputError, all_problems
-from simmat.io.files import output_errors, read_csv_rows, write_rows
+from simmat.errors import DataError, OutputError, SimMATError, all_problems
+from simmat.io.files import output_errors, read_csv_rows, read_json, write_rows
 from simmat.types import Window, ZeroMeans
 
 Item = TypeVar("Item")
@@ -61,6 +61,9 @@ SPLITS_FILE = "splits.csv"
 
 PREDICTED_FILE = "predicted.csv"
 """Ids of images with objects that a model found, and that nobody has drawn, clicked or confirmed since."""
+
+FOUND_BY_PREDICT = "Objects found by simmat predict"
+"""What the COCO json of `simmat predict` says of itself."""
 
 _NO_EXTRA: Mapping[str, str] = {}
 
@@ -375,15 +378,42 @@ def read_splits(root: Path) -> dict[str, str]:
 def mark_predicted(
     root: Path, samples: Sequence[Sample], found: Set[str] = frozenset()
 ) -> list[Sample]:
-    """Return the samples, those marked whose labels a model made: their ids are in `root/predicted.csv` or `found`."""
+    """Return the samples, those marked whose labels a model made.
+
+    Their ids are in `root/predicted.csv` or `found`, or their masks are files that `simmat predict` wrote.
+    """
     listed = read_predicted(root)
-    if not listed and not found:
-        return list(samples)
     marked = []
     for sample in samples:
-        is_predicted = id_as_written(sample.id) in listed or sample.id in found
-        marked.append(sample._replace(predicted=is_predicted))
+        is_predicted = (
+            id_as_written(sample.id) in listed
+            or sample.id in found
+            or _is_result(sample)
+        )
+        if is_predicted:
+            sample = sample._replace(predicted=True)
+        marked.append(sample)
     return marked
+
+
+def _is_result(sample: Sample) -> bool:
+    """Return whether `simmat predict` wrote the mask: the json of the image beside it then names it."""
+    if not sample.has_mask:
+        return False
+    start, _, kind = sample.paths[-1].rpartition("_")
+    if kind.partition(".")[0] not in ("objects", "classes"):
+        return False
+    mask = Path(sample.paths[-1])
+    record = Path(f"{start}.json")
+    if not record.is_file():
+        return False
+    try:
+        values = read_json(record, "json of `simmat predict`")
+    except SimMATError:
+        return False
+    if not isinstance(values, dict) or not isinstance(values.get("written"), list):
+        return False
+    return mask.name in values["written"]
 
 
 def read_predicted(root: Path) -> frozenset[str]:
@@ -422,9 +452,9 @@ def predicted_note(
     if marked:
         left_out = sum(sample.left_out for sample in marked)
         note = (
-            f"The labels of {len(marked)} of {len(samples)} samples were made by a model ({PREDICTED_FILE}, or a score "
-            f"in COCO json): {len(marked) - left_out} train, and {left_out} of val and test are left out there, until "
-            "a person has drawn or confirmed them."
+            f"The labels of {len(marked)} of {len(samples)} samples were made by a model ({PREDICTED_FILE}, a score in "
+            f"COCO json, or a file of simmat predict): {len(marked) - left_out} train, and {left_out} of val and test "
+            "are left out there, until a person has drawn or confirmed them."
         )
     listed = read_predicted(root)
     if listed:

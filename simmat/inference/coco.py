@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from simmat.data.samples import FOUND_BY_PREDICT
 from simmat.errors import DataError
 from simmat.inference.formats import ImageResult
 from simmat.io.files import atomic_write_json
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 2**32
 """Pixels of an image that COCO's run lengths cannot count any more."""
-INFO = {"description": "Objects found by simmat predict"}
+INFO = {"description": FOUND_BY_PREDICT}
 NO_CLASS = "object"
 """Category of objects without a class."""
 

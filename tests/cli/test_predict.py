@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ from runs import config, gray_set, registry
 
 from simmat import training
 from simmat.cli import run
+from simmat.data.dataset import open_dataset
+from simmat.errors import DataError
 from simmat.inference import PromptResult, writer
 from simmat.inference.writer import write_result
+from simmat.sensors.builtin import Gray
 
 
 @pytest.mark.plugins
@@ -371,3 +375,40 @@ def test_arguments_that_do_not_go_together_are_refused(
     (place / "p.csv").write_text('file,object,point\na.png,1,"3,4"\n')
     assert run(["predict", *arguments.split(), "--out", "out"]) == 2
     assert re.search(words, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("file", ["s{}_objects.png", "coco.json"])
+def test_what_was_found_is_marked_as_labels(tmp_path: Path, file: str) -> None:
+    """As masks or as COCO json of a data set: a score on it would say nothing."""
+    root = gray_set(tmp_path / "set", train=3, val=2, test=0)
+    bundle, out = tiny_bundle(tmp_path / "bundle"), root / "found"
+    options = ["--everything", "--format", "labels,coco", "--out", str(out)]
+    assert run(["predict", str(bundle), str(root / "images"), *options]) == 0
+    if file == "coco.json":
+        shutil.copy(out / file, root / "annotations.json")
+        content = json.loads((out / file).read_text())
+        assert content["annotations"] == []  # found by a random model
+        shutil.rmtree(root / "masks")
+        (root / "manifest.csv").unlink()
+    else:
+        rows = [f"s{i},images/s{i}.png,found/{file.format(i)}" for i in range(5)]
+        (root / "manifest.csv").write_text("\n".join(["id,image,mask", *rows]))
+    dataset = open_dataset(root, Gray(), {"regions": "instances"})
+    assert all(sample.predicted for sample in dataset.samples)
+    with pytest.raises(DataError, match="made by a model"):
+        dataset.split("val")
+
+
+def test_a_mask_that_a_person_named_so_is_not_marked(tmp_path: Path) -> None:
+    """Only the json of `simmat predict` that names the mask says that a model made it."""
+    root = gray_set(tmp_path / "set")
+    for i, record in enumerate(("", "[]", '{"written": 3}', '{"written": ["s3.png"]}')):
+        (root / f"masks/s{i}.png").rename(root / f"masks/s{i}_objects.png")
+        if record:
+            (root / f"masks/s{i}.json").write_text(record)
+    table = (root / "manifest.csv").read_text()
+    for i in range(4):
+        table = table.replace(f"masks/s{i}.png", f"masks/s{i}_objects.png")
+    (root / "manifest.csv").write_text(table)
+    dataset = open_dataset(root, Gray())
+    assert not any(sample.predicted for sample in dataset.samples)

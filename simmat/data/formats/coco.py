@@ -27,7 +27,13 @@ from simmat.data.instances import (
     make_label,
     region_from_mask,
 )
-from simmat.data.samples import SPLITS, Sample, split_meant, start_of_paths
+from simmat.data.samples import (
+    FOUND_BY_PREDICT,
+    SPLITS,
+    Sample,
+    split_meant,
+    start_of_paths,
+)
 from simmat.errors import DataError, all_problems, nearest, shortened
 from simmat.io.files import check_size, read_json
 from simmat.sensors.adapter import Source
@@ -62,20 +68,13 @@ class CocoLabels:
         sizes_hw: sample id -> (height, width) of its image.
         annotations: sample id -> its annotations, as they stand in the json.
         class_names: category id -> name.
+        predicted: ids of the samples whose annotations a model made.
     """
 
     sizes_hw: Mapping[str, tuple[int, int]]
     annotations: Mapping[str, Sequence[Mapping[str, Any]]]
     class_names: Mapping[int, str]
-
-    @property
-    def predicted(self) -> frozenset[str]:
-        """Ids of the samples with an annotation that has a score, as those of `simmat predict` have."""
-        found = set()
-        for sample_id, found_there in self.annotations.items():
-            if any(annotation.get("score") is not None for annotation in found_there):
-                found.add(sample_id)
-        return frozenset(found)
+    predicted: frozenset[str] = frozenset()
 
     def label(self, sample_id: str, card: DataCard) -> Annotation:
         """Return the regions of one sample by the card's rule; crowds and the ignored category become `ignore`.
@@ -179,6 +178,7 @@ def read_coco(
     sizes_hw: dict[str, tuple[int, int]] = {}
     annotations: dict[str, Sequence[Mapping[str, Any]]] = {}
     names: dict[int, str] = {}
+    predicted: set[str] = set()
     problems: list[str] = []
     for split, path in files.items():
         # numbers are checked where used
@@ -205,6 +205,7 @@ def read_coco(
                 )
             else:
                 by_image[annotation["image_id"]].append(annotation)
+        of_model = _of_model(content, by_image)
         for entry in entries:
             size_hw = sizes[entry["id"]]
             where = f"{path.name}: image {entry['id']}"
@@ -220,6 +221,8 @@ def read_coco(
             samples.append(sample)
             sizes_hw[sample.id] = size_hw
             annotations[sample.id] = by_image[entry["id"]]
+            if entry["id"] in of_model:
+                predicted.add(sample.id)
     if problems:
         raise DataError(
             all_problems(f"{root}: COCO annotations that cannot be used:", problems)
@@ -228,7 +231,29 @@ def read_coco(
         raise DataError(
             f"{root}: {', '.join(path.name for path in files.values())} lists no image"
         )
-    return samples, CocoLabels(sizes_hw, annotations, names)
+    return samples, CocoLabels(sizes_hw, annotations, names, frozenset(predicted))
+
+
+def _of_model(
+    content: Mapping[str, Any],
+    by_image: Mapping[int | str, Sequence[Mapping[str, Any]]],
+) -> set[int | str]:
+    """Return the ids of the images whose annotations a model made: they have a score.
+
+    Of a file with scores, or of `simmat predict`, these are also the images in which nothing was found.
+    """
+    scored: set[int | str] = set()
+    empty: set[int | str] = set()
+    for number, found in by_image.items():
+        if any(annotation.get("score") is not None for annotation in found):
+            scored.add(number)
+        elif not found:
+            empty.add(number)
+    info = content.get("info")
+    is_own = isinstance(info, dict) and info.get("description") == FOUND_BY_PREDICT
+    if scored or is_own:
+        return scored | empty
+    return scored
 
 
 def _read_categories(
