@@ -234,7 +234,7 @@ def label_from_mask(
         ignore = mask == card.ignore
     zero = (zero_means or card.zero_means) == "none"
     found: list[Instance] = []
-    for value, window, crop in _values(mask, origin, card.ignore, zero=zero):
+    for value, window, crop in regions_by_value(mask, origin, card.ignore, zero=zero):
         if card.regions == "components":
             found += components(crop, value, window[:2])
         elif card.regions == "classes":
@@ -354,8 +354,8 @@ def count_joined(label: Annotation) -> int:
     return joined
 
 
-def _values(
-    mask: LabelArray, origin: str, ignored: int | None, *, zero: bool
+def regions_by_value(
+    mask: LabelArray, origin: str = "", ignored: int | None = None, *, zero: bool
 ) -> Iterator[tuple[int, Window, BoolArray]]:
     """Yield each label value except the ignored one with its window and its pixels there, in ascending order."""
     from scipy import ndimage

@@ -19,13 +19,17 @@ from bundles import tiny_bundle
 from PIL import Image
 from runs import die, files_of, registry
 from scripted_model import Scripted, one_mask
+from simmat_plugin_sequences import follower
+from simmat_plugin_sequences.frame_grid import FrameGrid
 from simmat_plugin_sequences.given_masks import read_given_masks
 from simmat_plugin_sequences.job import FollowJob, follow_files
+from simmat_plugin_sequences.labels import Labels
 from simmat_plugin_sequences.propagation import propagate
 from simmat_plugin_sequences.track_prompts import predicted_masks
 from simmat_plugin_sequences.tracks import named_formats
 
 from simmat.cli import run
+from simmat.data.instances import region_from_mask
 from simmat.data.pipeline import Pipeline
 from simmat.data.sequence import FrameSequence
 from simmat.errors import ConfigError, DataError
@@ -34,7 +38,7 @@ from simmat.model import SimMAT
 from simmat.plugin_specs import ResultFormat
 from simmat.predictor import FollowedFrame, Predictor
 from simmat.sensors.builtin import Raster
-from simmat.types import BoolArray, Channel, SensorImage
+from simmat.types import BoolArray, Channel, SensorImage, Window
 
 CHANNELS = tuple(
     Channel(f"band{number}", "counts", "count", mean=0.0, std=1.0)
@@ -210,6 +214,62 @@ def test_borders_are_drawn_where_they_cost_no_more_than_the_rest() -> None:
     list(predictor(both).follow(frames(known), {0: known[0]}))
     # around the given mask, and around the one that is found
     assert len(one.encoded) == len(both.encoded) + 2
+
+
+@pytest.mark.parametrize(
+    ("frame_hw", "tile", "padded"),
+    [((40, 70), 70, True), ((40, 70), 70, False), ((300, 210), 70, True)],
+)
+def test_the_label_of_an_object_is_the_share_of_each_cell(
+    frame_hw: tuple[int, int], tile: int, padded: bool
+) -> None:
+    """Only the cells of the object are computed; they must be those of the whole frame, to the last bit."""
+    grid = FrameGrid(frame_hw, tile, 32, padded=padded)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        y0, x0 = rng.integers(0, (frame_hw[0] - 12, frame_hw[1] - 12))
+        mask = np.zeros(frame_hw, np.bool_)
+        mask[y0 : y0 + 12, x0 : x0 + 12] = rng.random((12, 12)) < 0.5
+        region = region_from_mask(mask, None)
+        assert region is not None
+        height, width = frame_hw
+        if tile < height:  # windows go beyond the frame
+            cell = -(-tile // 32)
+            height, width = cell * grid.size_hw[0], cell * grid.size_hw[1]
+        elif padded:
+            height, width = tile, tile
+        whole = np.zeros((1, height, width), np.float32)
+        whole[0, : frame_hw[0], : frame_hw[1]] = mask
+        expected = torch.nn.functional.adaptive_avg_pool2d(
+            torch.from_numpy(whole), grid.size_hw
+        )[0]
+        found = Labels({1: grid.label(region)}).within([1], Window(0, 0, *grid.size_hw))
+        assert np.array_equal(found[0], expected.numpy())
+
+
+def test_each_window_works_on_the_objects_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Hundreds of seeds or cells would each be computed over the whole frame, in every one of its windows."""
+    known = np.zeros((2, 120, 120), np.uint8)
+    ids = [number for number in range(1, 24) if number % 3]  # not as the background
+    for place, number in enumerate(ids):
+        y, x = divmod(place, 4)
+        known[:, 30 * y + 8 : 30 * y + 22, 30 * x + 8 : 30 * x + 22] = number
+    together = []
+
+    def counted(
+        query: torch.Tensor, features: Any, labels: Any, reach: int
+    ) -> torch.Tensor:
+        together.append(len(labels[0]))
+        return propagate(query, features, labels, reach)
+
+    monkeypatch.setattr(follower, "propagate", counted)
+    found = followed(known, {0: known[0]}, tile=40)
+    assert len(together) > 4
+    assert max(together) <= 9  # of 16: those in 64 pixels
+    for number in ids:
+        assert iou(found[1].masks[number], known[1] == number) > 0.9, number
 
 
 def formats(*names: str) -> tuple[ResultFormat, ...]:
@@ -467,7 +527,7 @@ def test_the_objects_of_a_prompts_file_have_ids_from_1(tmp_path: Path) -> None:
         model, tmp_path / "p.csv", FrameSequence(tmp_path / "a.npy", Raster())
     )
     assert list(masks) == [3]
-    assert list(masks[3]) == [2, 4, 1, 3]
+    assert list(masks[3].regions) == [2, 4, 1, 3]
 
 
 @pytest.mark.plugins("sequences")

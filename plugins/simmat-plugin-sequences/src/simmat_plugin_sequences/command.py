@@ -132,7 +132,7 @@ def follow(
     given = read_given_masks(read_label_images(masks, frames))
     if prompts is not None:
         for frame, own in predicted_masks(predictor, prompts, frames).items():
-            given.setdefault(frame, {}).update(own)
+            given[frame] = own.over(given.get(frame))
     if chosen is None:
         chosen = default_formats(frames, registry)
     if smooth and "volume" not in {one.name for one in chosen}:

@@ -10,22 +10,39 @@ from collections.abc import (
     MutableMapping,
     Sequence,
 )
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from simmat.data.instances import LabelArray, check_equal_size
+from simmat.data.instances import Instance, LabelArray, check_equal_size
 from simmat.errors import DataError
 from simmat.predictor import FollowedFrame, Predictor
 from simmat.types import BoolArray
 from simmat_plugin_sequences.frame_encoder import FrameEncoder, open_frames
 from simmat_plugin_sequences.frame_grid import GridWindow
-from simmat_plugin_sequences.given_masks import GivenMasks, Masks, read_given_masks
-from simmat_plugin_sequences.labels import Kind, LabelKey, LabelStore
+from simmat_plugin_sequences.given_masks import (
+    GivenFrame,
+    GivenMasks,
+    Masks,
+    Regions,
+    read_given_masks,
+    regions_of,
+    sorted_masks,
+)
+from simmat_plugin_sequences.labels import (
+    Kind,
+    LabelKey,
+    Labels,
+    LabelStore,
+    ObjectLabel,
+    blended_label,
+    halfway,
+    joined_label,
+)
 from simmat_plugin_sequences.propagation import propagate
 from simmat_plugin_sequences.refining import Refiner
 
@@ -51,17 +68,16 @@ def follow(
     progress: Progress | None = None,
 ) -> Iterator[FollowedFrame]:
     """Find the objects of some frames in all others, as `Predictor.follow` says."""
-    return iter(
-        open_follower(
-            predictor, frames, read_given_masks(masks), tile=tile, progress=progress
-        )
+    follower = open_follower(
+        predictor, frames, read_given_masks(masks), tile=tile, progress=progress
     )
+    return map(_with_masks, follower)
 
 
 def open_follower(
     predictor: Predictor,
     frames: Sequence[Any],
-    masks: Mapping[int, Masks],
+    masks: Mapping[int, GivenFrame],
     *,
     tile: int | None = None,
     done: Container[int] = (),
@@ -73,8 +89,7 @@ def open_follower(
     Args:
         predictor: loads and encodes frames.
         frames: as in `Predictor.follow`.
-        masks: frame -> object id -> (H, W) bool mask, all False where the object is not in that frame. An object that
-            a frame does not name is propagated there, too.
+        masks: of some frames. An object that a frame does not name is propagated there, too.
         tile: as in `Predictor.follow`.
         done: frames of an earlier call, which are not found again.
         stored: keeps labels that later frames need, those of an earlier call, too; None keeps them in memory.
@@ -83,9 +98,7 @@ def open_follower(
     Raises:
         DataError: as `Predictor.follow` raises it.
     """
-    given = GivenMasks(
-        {frame: dict(sorted(masks[frame].items())) for frame in sorted(masks)}
-    )
+    given = sorted_masks(masks)
     areas = given.areas
     if not areas:
         raise DataError(
@@ -98,29 +111,55 @@ def open_follower(
             )
     encoder = open_frames(predictor, frames, given.frames[0], min(areas), tile)
     for frame, of_frame in masks.items():
-        for mask in of_frame.values():
+        if of_frame.regions:
             check_equal_size(
                 f"mask of frame {frame}",
-                mask.shape,
+                of_frame.size_hw,
                 f"frame {frame}",
                 encoder.grid.frame_hw,
             )
-    store = LabelStore(
-        {} if stored is None else stored, (len(given.ids), *encoder.grid.size_hw)
-    )
+    store = LabelStore({} if stored is None else stored)
     return Follower(encoder, given, len(frames), store, done=done, progress=progress)
+
+
+@dataclass(frozen=True)
+class FoundFrame:
+    """The objects of a frame.
+
+    Attributes:
+        index: number of the frame.
+        size_hw: (H, W) pixels of the frame.
+        regions: object id -> its pixels; None where it is not found.
+        scores: object id -> 0 to 1, see `FollowedFrame`.
+    """
+
+    index: int
+    size_hw: tuple[int, int]
+    regions: Regions
+    scores: Mapping[int, float]
+
+
+def _with_masks(found: FoundFrame) -> FollowedFrame:
+    """Return the objects of a frame with a mask of the frame for each."""
+    masks: dict[int, BoolArray] = {}
+    for number, region in found.regions.items():
+        if region is None:
+            masks[number] = np.zeros(found.size_hw, np.bool_)
+        else:
+            masks[number] = region.mask(found.size_hw)
+    return FollowedFrame(found.index, masks, dict(found.scores))
 
 
 class FromLater(NamedTuple):
     """What later frames say of a frame.
 
     Attributes:
-        labels: (K, h, w), propagated back.
-        share: (K, 1, 1), of them in the frame's own labels.
+        labels: propagated back.
+        shares: object id -> the share of that label in the frame's own one.
     """
 
-    labels: Tensor
-    share: Tensor
+    labels: Labels
+    shares: Mapping[int, float]
 
 
 class Follower:
@@ -165,7 +204,7 @@ class Follower:
         self._latest = max(given.first_frame(number) for number in self.ids)
         self._steps = 0
 
-    def __iter__(self) -> Iterator[FollowedFrame]:
+    def __iter__(self) -> Iterator[FoundFrame]:
         """Find and yield the frames that are not done: from the first one with masks forward, then from it backward."""
         frames = self._given.frames
         for frame, later in reversed([*pairwise(frames)]):
@@ -184,10 +223,10 @@ class Follower:
         self._last_seen = {}
         yield from self._find_all(range(frames[0] - 1, -1, -1), frames[0], None)
 
-    def _find_given(self, frame: int, before: int | None) -> Iterator[FollowedFrame]:
+    def _find_given(self, frame: int, before: int | None) -> Iterator[FoundFrame]:
         """Keep the labels of a frame with masks, and yield it; what it does not name is propagated from `before`."""
         labels = self._given_labels(frame)
-        masks: dict[int, BoolArray] = {}
+        regions: dict[int, Instance | None] = {}
         scores: dict[int, float] = {}
         is_done = frame in self._done
         if is_done:
@@ -199,26 +238,26 @@ class Follower:
         elif not self._given.names_all(frame):
             from_later = self._from_later(frame, frame, None)
             if before is None:
-                masks, propagated = self._find(
+                regions, propagated = self._find(
                     frame, frame, [LabelKey("back", frame)], from_later
                 )
             else:
-                masks, propagated = self._find(
+                regions, propagated = self._find(
                     frame, before, [self._anchor(before)], from_later
                 )
-            scores = self._scores(masks, propagated)
+            scores = self._scores(regions, propagated)
             labels = self._or_given(frame, propagated)
         self._keep_found(frame, labels)
         self._advance()
         if not is_done:
-            for number, mask in self._given.masks[frame].items():
-                masks[number] = mask
-                scores[number] = float(mask.any())
-            yield FollowedFrame(frame, masks, scores)
+            for number, region in self._given.regions[frame].items():
+                regions[number] = region
+                scores[number] = 0.0 if region is None else 1.0
+            yield FoundFrame(frame, self._grid.frame_hw, regions, scores)
 
     def _find_all(
         self, frames: range, start: int, following: int | None
-    ) -> Iterator[FollowedFrame]:
+    ) -> Iterator[FoundFrame]:
         """Find the frames after or before one with given masks, up to the next one."""
         anchors = [self._anchor(start)]
         if following is not None and self._given.names_all(following):
@@ -230,19 +269,17 @@ class Follower:
                     self._note_seen(frame, kept)
                 self._advance()
                 continue
+            regions: dict[int, Instance | None] = dict.fromkeys(self.ids)
+            scores = dict.fromkeys(self.ids, 0.0)
             if self._encoder.is_measured(frame):
-                masks, labels = self._find(
+                regions, labels = self._find(
                     frame, start, anchors, self._from_later(frame, start, following)
                 )
-                scores = self._scores(masks, labels)
+                scores = self._scores(regions, labels)
                 self._keep_found(frame, labels)
-            else:
-                nothing = np.zeros(self._grid.frame_hw, np.bool_)
-                masks = dict.fromkeys(self.ids, nothing)
-                scores = dict.fromkeys(self.ids, 0.0)
             self._store.drop(LabelKey("back", frame))
             self._advance()
-            yield FollowedFrame(frame, masks, scores)
+            yield FoundFrame(frame, self._grid.frame_hw, regions, scores)
 
     def _propagate_back(self, frame: int, following: int) -> None:
         """Propagate from a frame with masks back to the one before it, as far as frames are not done.
@@ -286,16 +323,16 @@ class Follower:
         known: set[int] = set()
         for one in self._given.frames:
             if one <= start:
-                known.update(self._given.masks[one])
-        shares = []
+                known.update(self._given.regions[one])
+        shares = {}
         for number in self.ids:
             if number not in known:
-                shares.append(1.0)
-            elif following is not None and number in self._given.masks[following]:
-                shares.append((frame - start) / (following - start))
+                shares[number] = 1.0
+            elif following is not None and number in self._given.regions[following]:
+                shares[number] = (frame - start) / (following - start)
             else:
-                shares.append(0.0)
-        return FromLater(labels, torch.tensor(shares)[:, None, None])
+                shares[number] = 0.0
+        return FromLater(labels, shares)
 
     def _sources(
         self, kind: Kind, frame: int, start: int, anchors: Sequence[LabelKey]
@@ -335,91 +372,115 @@ class Follower:
         start: int,
         anchors: Sequence[LabelKey],
         from_later: FromLater | None,
-    ) -> tuple[dict[int, BoolArray], Tensor]:
-        """Return the masks of the objects in a frame, and their labels (K, h, w); borders are not in the labels."""
-        masks, labels = self._step(
+    ) -> tuple[dict[int, Instance | None], Labels]:
+        """Return the objects in a frame, and their labels; borders are not in the labels."""
+        found, labels = self._step(
             frame, self._sources("found", frame, start, anchors), from_later
         )
+        regions: dict[int, Instance | None] = dict.fromkeys(self.ids)
+        regions.update(found)
         if self._draws_borders:
-            for number, label in zip(self.ids, labels, strict=True):
-                border = self._refiner.border(frame, number, masks[number], label)
-                if border is not None:
-                    masks[number] = border
-        return masks, labels
+            for number, region in found.items():
+                label = labels.of_objects[number]
+                regions[number] = self._refiner.border(frame, number, region, label)
+        return regions, labels
 
     def _step(
         self,
         frame: int,
         sources: Sequence[LabelKey],
         from_later: FromLater | None = None,
-    ) -> tuple[dict[int, BoolArray], Tensor]:
-        """Return the masks of the objects in a frame, refined where the decoder is trusted, and their labels (K, h, w).
+    ) -> tuple[dict[int, Instance], Labels]:
+        """Return the objects that are in a frame, refined where the decoder is trusted, and the labels of all.
 
         Args:
             frame: number of the frame.
             sources: labels that are propagated.
             from_later: what is blended with them.
         """
-        labels, windows = self._propagated(frame, sources, from_later)
-        strongest = np.zeros(self._grid.frame_hw, np.int32)
-        for pixels, of_window in self._grid.strongest(labels, windows):
-            strongest[pixels.slices] = of_window
-        masks = {
-            number: np.asarray(strongest == place)
-            for place, number in enumerate(self.ids, start=1)
-        }
-        by_id = dict(zip(self.ids, labels, strict=True))  # views of them
-        for number, mask in self._refiner.refined(frame, masks, by_id, windows).items():
-            masks[number] = mask
-            label = by_id[number]
-            label += (self._grid.labels(mask) - label) / 2  # in place
-        return masks, labels
+        propagated, windows = self._propagated(frame, sources, from_later)
+        regions = regions_of(self._grid.strongest(propagated, windows))
+        labels = dict(propagated.of_objects)
+        refined = self._refiner.refined(frame, regions, propagated, windows)
+        for number, region in refined.items():
+            regions[number] = region
+            labels[number] = halfway(labels[number], self._grid.label(region))
+        return regions, Labels(labels)
 
     def _propagated(
         self, frame: int, sources: Sequence[LabelKey], from_later: FromLater | None
-    ) -> tuple[Tensor, list[GridWindow]]:
-        """Return the labels (K, h, w) that are propagated to a frame, and the windows in which they are looked for."""
-        labels = torch.zeros(len(self.ids), *self._grid.size_hw)
-        of_sources = []
+    ) -> tuple[Labels, list[GridWindow]]:
+        """Return the labels that are propagated to a frame, and the windows in which they are looked for."""
+        known: list[tuple[int, Labels]] = []
+        covered = np.zeros(self._grid.size_hw, np.bool_)
         for key in sources:
             own = self._labels_of(key)
             if own is not None:
-                of_sources.append(own)
-        nearby = labels if from_later is None else from_later.labels
-        windows = self._grid.near(
-            torch.stack([nearby, *of_sources]).amax(0), self._reach
-        )
-        for window in windows:
-            query = self._encoder.features(frame, window)
-            features = [self._encoder.features(key.frame, window) for key in sources]
-            parts = [
-                own[:, *window.cells.slices].to(self._encoder.device)
-                for own in of_sources
-            ]
-            found = propagate(query, features, parts, self._reach)
-            labels[:, *window.core.slices] = found[
-                :, *window.core_in_window.slices
-            ].cpu()
+                known.append((key.frame, own))
+                covered |= own.covered(self._grid.size_hw)
         if from_later is not None:
-            labels = (
-                1 - from_later.share
-            ) * labels + from_later.share * from_later.labels
-        return labels, windows
+            covered |= from_later.labels.covered(self._grid.size_hw)
+        windows = self._grid.near(covered, self._reach)
+        pieces: dict[int, list[ObjectLabel]] = {}
+        for window in windows:
+            for number, piece in self._propagated_in(frame, window, known).items():
+                pieces.setdefault(number, []).append(piece)
+        labels = {}
+        for number in self.ids:
+            label = joined_label(pieces.get(number, ()))
+            if from_later is not None:
+                later = from_later.labels.of_objects.get(number)
+                label = blended_label(label, later, from_later.shares[number])
+            if label is not None:
+                labels[number] = label
+        return Labels(labels), windows
+
+    def _propagated_in(
+        self, frame: int, window: GridWindow, known: Sequence[tuple[int, Labels]]
+    ) -> dict[int, ObjectLabel]:
+        """Return the labels that are propagated to the core of a window, from those that are in the window.
+
+        Args:
+            frame: number of the frame.
+            window: where it is encoded.
+            known: numbers of other frames, and their labels.
+        """
+        present: set[int] = set()
+        for _, own in known:
+            present.update(own.touching(window.cells))
+        if not present:
+            return {}
+        numbers = sorted(present)
+        query = self._encoder.features(frame, window)
+        features = []
+        parts = []
+        for other, own in known:
+            features.append(self._encoder.features(other, window))
+            part = torch.from_numpy(own.within(numbers, window.cells))  # (K, h, w)
+            parts.append(part.to(self._encoder.device))
+        found = propagate(query, features, parts, self._reach)
+        in_core = found[:, *window.core_in_window.slices].cpu().numpy()
+        return {
+            number: ObjectLabel(window.core, values)
+            for number, values in zip(numbers, in_core, strict=True)
+        }
 
     @cached_property
     def _draws_borders(self) -> bool:
         """Whether borders are drawn: each costs as much as a window."""
-        first = self._given_labels(self._given.frames[0])
-        return len(self.ids) <= len(self._grid.near(first, self._reach))
+        covered = self._given_labels(self._given.frames[0]).covered(self._grid.size_hw)
+        return len(self.ids) <= len(self._grid.near(covered, self._reach))
 
-    def _scores(self, masks: Masks, labels: Tensor) -> dict[int, float]:
+    def _scores(self, regions: Regions, labels: Labels) -> dict[int, float]:
         """Return how surely each mask is its object: the mean label inside of it, 0 for an empty one."""
         scores = {}
-        for number, label in zip(self.ids, labels, strict=True):
+        for number, region in regions.items():
             scores[number] = 0.0
-            if masks[number].any():
-                inside = self._grid.labels(masks[number])
-                scores[number] = float((inside * label).sum() / inside.sum())
+            label = labels.of_objects.get(number)
+            if region is not None and label is not None:
+                cells, inside = self._grid.label(region)
+                weighted = (inside * label.within(cells)).sum(dtype=np.float64)
+                scores[number] = float(weighted / inside.sum(dtype=np.float64))
         return scores
 
     def _anchor(self, frame: int) -> LabelKey:
@@ -428,39 +489,37 @@ class Follower:
             return LabelKey("given", frame)
         return LabelKey("found", frame)
 
-    def _labels_of(self, key: LabelKey) -> Tensor | None:
-        """Return the labels (K, h, w) of a key; None if they are not stored."""
+    def _labels_of(self, key: LabelKey) -> Labels | None:
+        """Return the labels of a key; None if they are not stored."""
         if key.kind == "given":
             return self._given_labels(key.frame)
         return self._store.load(key)
 
-    def _given_labels(self, frame: int) -> Tensor:
-        """Return the labels (K, h, w) of the given masks of a frame, 0 where it does not name an object."""
-        masks = self._given.masks[frame]
-        labels = torch.zeros(len(self.ids), *self._grid.size_hw)
-        for place, number in enumerate(self.ids):
-            if number in masks:
-                labels[place] = self._grid.labels(masks[number])
-        return labels
+    def _given_labels(self, frame: int) -> Labels:
+        """Return the labels of the given masks of a frame."""
+        labels = {}
+        for number, region in self._given.regions[frame].items():
+            if region is not None:
+                labels[number] = self._grid.label(region)
+        return Labels(labels)
 
-    def _or_given(self, frame: int, labels: Tensor) -> Tensor:
-        """Return labels (K, h, w) of a frame with masks, those of its given masks in place of propagated ones."""
-        is_named = torch.tensor(
-            [number in self._given.masks[frame] for number in self.ids]
-        )
-        return torch.where(is_named[:, None, None], self._given_labels(frame), labels)
+    def _or_given(self, frame: int, labels: Labels) -> Labels:
+        """Return labels of a frame with masks, those of its given masks in place of propagated ones."""
+        own = dict(self._given_labels(frame).of_objects)
+        for number, label in labels.of_objects.items():
+            if number not in self._given.regions[frame]:
+                own[number] = label
+        return Labels(dict(sorted(own.items())))
 
-    def _keep_found(self, frame: int, labels: Tensor) -> None:
+    def _keep_found(self, frame: int, labels: Labels) -> None:
         """Keep the labels of a frame for later ones."""
         self._store.keep(LabelKey("found", frame), labels)
         self._note_seen(frame, labels)
 
-    def _note_seen(self, frame: int, labels: Tensor) -> None:
+    def _note_seen(self, frame: int, labels: Labels) -> None:
         """Note which objects are in a frame."""
-        for number, strongest in zip(
-            self.ids, labels.flatten(1).amax(1).tolist(), strict=True
-        ):
-            if strongest >= SEEN:
+        for number, label in labels.of_objects.items():
+            if label.values.max() >= SEEN:
                 self._last_seen[number] = frame
 
     @cached_property

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simmat.data.instances import center_click, tight_box
+from simmat.data.instances import Instance, center_click, region_from_mask, tight_box
 from simmat.data.pipeline import restore_logits
 from simmat.errors import DataError
+from simmat.foundation import MAX_PROMPTS
 from simmat.predictor import (
     EncodedImage,
     NoValidPixelsError,
@@ -20,6 +21,7 @@ from simmat.predictor import (
 )
 from simmat.types import BoolArray, Prompt, SensorImage, Window
 from simmat_plugin_sequences.frame_grid import FrameGrid, GridWindow
+from simmat_plugin_sequences.labels import ObjectLabel
 
 CELLS = 10
 """Side of the smallest object in cells, at least, for which frames are cut into windows."""
@@ -122,18 +124,18 @@ class FrameEncoder:
         self,
         index: int,
         window: GridWindow | Window,
-        masks: Sequence[BoolArray],
-        labels: Sequence[Tensor],
+        regions: Sequence[Instance],
+        labels: Sequence[ObjectLabel],
         kind: PromptKind,
         share: float = 1.0,
-    ) -> list[BoolArray]:
-        """Return the decoder's (M, H, W) masks of each of K objects, for a click, a box or both with a mask.
+    ) -> list[list[Instance | None]]:
+        """Return the decoder's M masks of each of K objects, for a click, a box or both with a mask.
 
         Args:
             index: of the frame.
             window: where it is encoded; of the grid, it is kept for the next call.
-            masks: (H, W) bool, where the object may be, in the window, not empty.
-            labels: (h, w) of the grid, how likely it is where.
+            regions: where each object may be, in the window.
+            labels: of the grid, how likely it is where.
             kind: of the prompts.
             share: of the decoder in the masks; the rest is that of the labels.
         """
@@ -145,29 +147,25 @@ class FrameEncoder:
             encoded = self._predictor.encode(
                 self.grid.cut(self._load(index), window), self._reference
             )
-        prompts = [_prompt(mask, place, kind) for mask in masks]
+        prompts = [_prompt(region, place, kind) for region in regions]
         if self._mask_hw is None:
             self._mask_hw = tuple(encoded.decode(prompts[:1]).logits.shape[-2:])
         likely = [self.grid.sampled(label, place, self._mask_hw) for label in labels]
         likelihood = torch.stack(likely)[:, None].to(self.device)  # (K, 1, h, w)
-        # (K, M, h, w)
-        answers = encoded.decode(
-            prompts, mask_input=(2 * likelihood - 1) * _MASK_LOGIT
-        ).logits.float()
-        if share < 1:
-            answers = share * answers.sigmoid() + (1 - share) * likelihood - 0.5
-        in_window = restore_logits(answers, encoded.prepared.letterbox) > 0
-        return self._in_frame(in_window.cpu().numpy(), place)
+        found = []
+        for start in range(0, len(prompts), MAX_PROMPTS):
+            together = slice(start, start + MAX_PROMPTS)
+            logits = _logits(encoded, prompts[together], likelihood[together], share)
+            in_window = restore_logits(logits, encoded.prepared.letterbox) > 0
+            for masks in in_window.cpu().numpy():
+                found.append([self._region(mask, place) for mask in masks])
+        return found
 
-    def _in_frame(self, in_window: BoolArray, place: Window) -> list[BoolArray]:
-        """Return (M, H, W) masks of each of K objects from those (K, M, height, width) in a window."""
-        objects, outputs = in_window.shape[:2]
-        found = np.zeros((objects, outputs, *self.grid.frame_hw), np.bool_)
-        # without what is beyond the frame
-        part = found[..., place.y0 : place.y1, place.x0 : place.x1]
-        height, width = part.shape[-2:]
-        part[...] = in_window[..., :height, :width]
-        return list(found)
+    def _region(self, mask: BoolArray, place: Window) -> Instance | None:
+        """Return the pixels of a mask in a window, without those beyond the frame; None if there are none."""
+        height, width = self.grid.frame_hw
+        inside = mask[: height - place.y0, : width - place.x0]
+        return region_from_mask(inside, None, (place.y0, place.x0))
 
     def _load(self, index: int) -> SensorImage:
         """Load a frame; the last one is kept."""
@@ -197,13 +195,24 @@ class FrameEncoder:
         return self._encoded[key]
 
 
-def _prompt(mask: BoolArray, place: Window, kind: PromptKind) -> Prompt:
-    """Return a click in an (H, W) mask, a box around it or both, in pixels of a window."""
+def _logits(
+    encoded: EncodedImage, prompts: Sequence[Prompt], likelihood: Tensor, share: float
+) -> Tensor:
+    """Return (K, M, h, w), above 0 inside of the masks of K prompts with a mask of how likely each pixel is."""
+    mask_input = (2 * likelihood - 1) * _MASK_LOGIT
+    logits = encoded.decode(prompts, mask_input=mask_input).logits.float()
+    if share < 1:
+        return share * logits.sigmoid() + (1 - share) * likelihood - 0.5
+    return logits
+
+
+def _prompt(region: Instance, place: Window, kind: PromptKind) -> Prompt:
+    """Return a click in a region, a box around it or both, in pixels of a window."""
     corner_xy = np.array([place.x0, place.y0], np.float32)
-    clicks = np.array([center_click(mask)], np.float32) - corner_xy
+    clicks = np.array([center_click(region)], np.float32) - corner_xy
     if kind == "box":
         clicks = clicks[:0]
     box = None
     if kind != "click":
-        box = tight_box(mask) - np.tile(corner_xy, 2)
+        box = tight_box(region) - np.tile(corner_xy, 2)
     return Prompt(clicks, np.ones(len(clicks), np.int64), box)

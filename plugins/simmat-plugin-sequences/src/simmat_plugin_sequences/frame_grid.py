@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from simmat.data.instances import tight_box
+from simmat.data.instances import Instance, tight_box
 from simmat.types import BoolArray, SensorImage, Window
+from simmat_plugin_sequences.labels import Labels, ObjectLabel
+
+IntArray = npt.NDArray[np.int64]
 
 HALO = 8
 """A window answers for its cells without 1/8 of its side along each border, where another window overlaps it."""
@@ -118,28 +121,30 @@ class FrameGrid:
         )
 
     def holding(
-        self, mask: BoolArray, windows: Sequence[GridWindow]
-    ) -> GridWindow | None:
-        """Return the window that holds a whole (H, W) mask, farthest from its borders; None if none does."""
-        x0, y0, x1, y1 = tight_box(mask).tolist()
+        self, regions: Sequence[Instance], windows: Sequence[GridWindow]
+    ) -> list[GridWindow | None]:
+        """Return the window that holds the whole of each region, farthest from its borders; None if none does."""
+        if not regions or not windows:
+            return [None] * len(regions)
+        inner = np.array([region.window for region in regions])[:, None]  # (K, 1, 4)
+        outer = np.array([window.pixels for window in windows])  # (n, 4)
+        above_and_left = inner[..., :2] - outer[:, :2]
+        below_and_right = outer[:, 2:] - inner[..., 2:]
+        margin = np.minimum(above_and_left, below_and_right).min(-1)  # (K, n)
+        found: list[GridWindow | None] = []
+        for best, of_region in zip(margin.argmax(1).tolist(), margin, strict=True):
+            if of_region[best] < 0:
+                found.append(None)
+            else:
+                found.append(windows[best])
+        return found
 
-        def margin(window: GridWindow) -> float:
-            pixels = window.pixels
-            return float(
-                min(y0 - pixels.y0, x0 - pixels.x0, pixels.y1 - y1, pixels.x1 - x1)
-            )
-
-        best = max(windows, key=margin, default=None)
-        if best is None or margin(best) < 0:
-            return None
-        return best
-
-    def around(self, mask: BoolArray) -> Window | None:
-        """Return the square window of which an (H, W) mask fills `FILL`, in the frame where it fits.
+    def around(self, region: Instance) -> Window | None:
+        """Return the square window of which a region fills `FILL`, in the frame where it fits.
 
         None if it is not much smaller than the grid's windows: it would show no finer borders.
         """
-        box = tight_box(mask)
+        box = tight_box(region)
         side = math.ceil(float((box[2:] - box[:2]).max()) / FILL)
         if side > FINER * max(self.windows[0].pixels.size_hw):
             return None
@@ -150,9 +155,9 @@ class FrameGrid:
         return Window(y0, x0, y0 + side, x0 + side)
 
     def sampled(
-        self, label: Tensor, window: Window, size_hw: tuple[int, ...]
+        self, label: ObjectLabel, window: Window, size_hw: tuple[int, ...]
     ) -> Tensor:
-        """Return a label (h, w) of the grid, linear between its cells, at the places of a raster in a window."""
+        """Return a label (height, width), linear between its cells, at the places of a raster in a window."""
         covered_hw = window.size_hw
         if covered_hw == self.frame_hw:
             covered_hw = self._padded_hw
@@ -160,33 +165,64 @@ class FrameGrid:
         x = _places(window.x0, covered_hw[1], size_hw[1], self._padded_hw[1])
         # (h, w, 2)
         places = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], -1)
+        # numpy's zeros take no time, and no memory but for the cells that are read
+        cells = np.zeros(self.size_hw, np.float32)
+        cells[label.cells.slices] = label.values
         return F.grid_sample(
-            label[None, None], places[None], padding_mode="border", align_corners=False
+            torch.from_numpy(cells)[None, None],
+            places[None],
+            padding_mode="border",
+            align_corners=False,
         )[0, 0]
 
-    def labels(self, mask: BoolArray) -> Tensor:
-        """Return (h, w): the share of each cell that an (H, W) mask covers."""
-        height, width = self.frame_hw
-        padded_height, padded_width = self._padded_hw
-        covered = torch.from_numpy(mask.astype(np.float32))
-        covered = F.pad(covered, (0, padded_width - width, 0, padded_height - height))
-        return F.adaptive_avg_pool2d(covered[None], self.size_hw)[0]
+    def label(self, region: Instance) -> ObjectLabel:
+        """Return the share of each cell that a region covers."""
+        y0, x0, y1, x1 = region.window
+        top, rows = self._cells_between(y0, y1, 0)
+        left, columns = self._cells_between(x0, x1, 1)
+        # (height + 1, width + 1): pixels of the region above and to the left
+        before = np.zeros((y1 - y0 + 1, x1 - x0 + 1), np.int64)
+        before[1:, 1:] = region.crop.cumsum(0).cumsum(1)
+        until = before[np.clip(rows - y0, 0, y1 - y0)]  # (2, h, width + 1)
+        of_rows = until[1] - until[0]
+        until = of_rows[:, np.clip(columns - x0, 0, x1 - x0)]  # (h, 2, w)
+        covered = until[:, 1] - until[:, 0]
+        heights = (rows[1] - rows[0]).astype(np.float32)
+        widths = (columns[1] - columns[0]).astype(np.float32)
+        values = covered.astype(np.float32) / heights[:, None] / widths
+        height, width = values.shape
+        return ObjectLabel(Window(top, left, top + height, left + width), values)
 
-    def near(self, labels: Tensor, reach: int) -> list[GridWindow]:
-        """Return the windows whose core has cells at most `reach` from one with labels (K, h, w)."""
-        labelled = (labels.amax(0, keepdim=True) > 0).float()
+    def _cells_between(self, start: int, end: int, axis: int) -> tuple[int, IntArray]:
+        """Return the first cell with pixels between two on an axis, and (2, n): the first and last + 1 of each cell.
+
+        Cells share a pixel where the border between them is in it, as those of `adaptive_avg_pool2d`.
+        """
+        length = self._padded_hw[axis]
+        count = self.size_hw[axis]
+        first = start * count // length
+        cells = np.arange(first, -(-end * count // length))
+        return first, np.stack(
+            [cells * length // count, -(-(cells + 1) * length // count)]
+        )
+
+    def near(self, covered: BoolArray, reach: int) -> list[GridWindow]:
+        """Return the windows whose core has cells at most `reach` from one of those (h, w) that labels cover."""
+        labelled = torch.from_numpy(covered.astype(np.float32))[None]
         near = F.max_pool2d(labelled, 2 * reach + 1, 1, reach)[0]
         return [window for window in self.windows if near[window.core.slices].any()]
 
-    def strongest(
-        self, labels: Tensor, windows: list[GridWindow]
-    ) -> Iterator[tuple[Window, npt.NDArray[np.int64]]]:
-        """Yield the pixels of the core of each window, and there which label (K, h, w) is the strongest.
+    def strongest(self, labels: Labels, windows: Sequence[GridWindow]) -> IntArray:
+        """Return (H, W): the id of the object whose label is the strongest, in the cores of windows.
 
-        It is 0 where the background is, the rest of each cell, and else the number of the label from 1.
+        It is 0 where the background is, the rest of each cell.
         """
+        found = np.zeros(self.frame_hw, np.int64)
         for window in windows:
-            known = labels[:, *window.cells.slices]
+            numbers = labels.touching(window.cells)
+            if not numbers:
+                continue
+            known = torch.from_numpy(labels.within(numbers, window.cells))
             background = 1 - known.sum(0, keepdim=True)
             all_labels = torch.cat([background, known])  # (1 + K, h, w)
             size_hw = self._padded_hw if self._is_one else window.pixels.size_hw
@@ -197,7 +233,9 @@ class FrameGrid:
             height, width = place.size_hw
             inner = self.pixels(window.core_in_window)
             part = full[:, inner.y0 : inner.y0 + height, inner.x0 : inner.x0 + width]
-            yield place, part.numpy().argmax(0)  # takes a tenth of the time of torch's
+            best = part.numpy().argmax(0)  # takes a tenth of the time of torch's
+            found[place.slices] = np.array([0, *numbers])[best]
+        return found
 
     def pixels(self, cells: Window) -> Window:
         """Return the pixels of the frame in cells."""

@@ -7,12 +7,39 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simmat.data.instances import LabelArray
+from simmat.data.instances import (
+    Instance,
+    LabelArray,
+    check_equal_size,
+    region_from_mask,
+    regions_by_value,
+)
 from simmat.errors import DataError
 from simmat.types import BoolArray
 
 Masks = Mapping[int, BoolArray]
 """Object id -> (H, W) bool."""
+Regions = Mapping[int, Instance | None]
+"""Object id -> its pixels; None where it is not in the frame."""
+
+
+@dataclass(frozen=True)
+class GivenFrame:
+    """The masks of a frame.
+
+    Attributes:
+        size_hw: (H, W) pixels of each mask; (0, 0) without one.
+        regions: object id -> its pixels; None where it is not there.
+    """
+
+    size_hw: tuple[int, int]
+    regions: Regions
+
+    def over(self, other: GivenFrame | None) -> GivenFrame:
+        """Return these masks, and those of other objects in the same frame."""
+        if other is None:
+            return self
+        return GivenFrame(self.size_hw, {**other.regions, **self.regions})
 
 
 @dataclass(frozen=True)
@@ -20,78 +47,109 @@ class GivenMasks:
     """The masks of the frames that have some.
 
     Attributes:
-        masks: number of the frame -> object id -> (H, W) bool, both sorted; all False where the object is not there.
-            An object that a frame does not name is looked for in it.
+        regions: number of the frame -> object id -> its pixels, both sorted; None where the object is not there. An
+            object that a frame does not name is looked for in it.
     """
 
-    masks: Mapping[int, Masks]
+    regions: Mapping[int, Regions]
 
     @property
     def frames(self) -> list[int]:
         """The numbers of the frames with masks, sorted."""
-        return list(self.masks)
+        return list(self.regions)
 
     @property
     def ids(self) -> list[int]:
         """The objects, sorted."""
         found: set[int] = set()
-        for masks in self.masks.values():
-            found.update(masks)
+        for regions in self.regions.values():
+            found.update(regions)
         return sorted(found)
 
     @property
     def areas(self) -> list[int]:
         """The pixels of every mask that is not empty."""
         found = []
-        for masks in self.masks.values():
-            for mask in masks.values():
-                if mask.any():
-                    found.append(int(mask.sum()))
+        for regions in self.regions.values():
+            for region in regions.values():
+                if region is not None:
+                    found.append(region.area)
         return found
 
     def names_all(self, frame: int) -> bool:
         """Return whether a frame names every object, so that nothing has to be found in it."""
-        return len(self.masks[frame]) == len(self.ids)
+        return len(self.regions[frame]) == len(self.ids)
 
     def first_frame(self, number: int) -> int:
         """Return the first frame that names an object."""
-        return next(frame for frame, masks in self.masks.items() if number in masks)
+        return next(
+            frame for frame, regions in self.regions.items() if number in regions
+        )
 
-    def first_mask(self, number: int) -> tuple[int, BoolArray]:
-        """Return the first frame in which an object has a mask that is not empty, and the mask."""
-        for frame, masks in self.masks.items():
-            if number in masks and masks[number].any():
-                return frame, masks[number]
+    def first_region(self, number: int) -> tuple[int, Instance]:
+        """Return the first frame in which an object has a mask that is not empty, and its pixels."""
+        for frame, regions in self.regions.items():
+            region = regions.get(number)
+            if region is not None:
+                return frame, region
         raise ValueError(f"object {number} has no mask")
+
+
+def sorted_masks(given: Mapping[int, GivenFrame]) -> GivenMasks:
+    """Return the masks of frames in the order of the frames and ids."""
+    return GivenMasks(
+        {frame: dict(sorted(given[frame].regions.items())) for frame in sorted(given)}
+    )
 
 
 def read_given_masks(
     given: Mapping[int, LabelArray | Masks],
-) -> dict[int, dict[int, BoolArray]]:
-    """Return frame -> object id -> mask; a label image says that the objects that it lacks are not there.
+) -> dict[int, GivenFrame]:
+    """Return the masks of each frame; a label image says that the objects that it lacks are not there.
 
     Args:
         given: frame -> (H, W) whole numbers, the id of the object of each pixel; or object id -> (H, W) bool.
 
     Raises:
-        DataError: a mask is not (H, W) bool, or a label image not (H, W) whole numbers from 0.
+        DataError: a mask is not (H, W) bool, or a label image not (H, W) whole numbers from 0, or two masks of a frame
+            differ in their size.
     """
+    sizes: dict[int, tuple[int, int]] = {}
+    found: dict[int, dict[int, Instance | None]] = {}
     ids: set[int] = set()
     for frame, one in given.items():
         if isinstance(one, np.ndarray):
             _check(frame, one, "iu")
-            ids.update(np.unique(one).tolist())
-            continue
-        for mask in one.values():
-            _check(frame, mask, "b")
-        ids.update(one)
-    ids.discard(0)
-    found: dict[int, dict[int, BoolArray]] = {}
+            sizes[frame] = one.shape[0], one.shape[1]
+            found[frame] = dict(regions_of(one))
+        else:
+            found[frame] = {}
+            for number, mask in one.items():
+                _check(frame, mask, "b")
+                sizes.setdefault(frame, (mask.shape[0], mask.shape[1]))
+                check_equal_size(
+                    f"mask of object {number} in frame {frame}",
+                    mask.shape,
+                    "the other masks of this frame",
+                    sizes[frame],
+                )
+                found[frame][number] = region_from_mask(mask, None)
+        ids.update(found[frame])
     for frame, one in given.items():
         if isinstance(one, np.ndarray):
-            found[frame] = {number: one == number for number in sorted(ids)}
-        else:
-            found[frame] = dict(one)
+            found[frame] = {number: found[frame].get(number) for number in sorted(ids)}
+    return {
+        frame: GivenFrame(sizes.get(frame, (0, 0)), regions)
+        for frame, regions in found.items()
+    }
+
+
+def regions_of(labels: LabelArray) -> dict[int, Instance]:
+    """Return the pixels of each id above 0 of an (H, W) label image, sorted."""
+    found = {}
+    if labels.size:
+        for number, window, crop in regions_by_value(labels, zero=False):
+            found[number] = Instance(None, window, crop)
     return found
 
 
@@ -105,6 +163,12 @@ def _check(frame: int, array: LabelArray | BoolArray, kinds: str) -> None:
         )
 
 
-def iou(one: BoolArray, other: BoolArray) -> float:
-    """Return the intersection over union of two (H, W) masks, not both empty."""
-    return float((one & other).sum() / (one | other).sum())
+def iou(one: Instance | None, other: Instance) -> float:
+    """Return the intersection over union of two regions; None is one without a pixel."""
+    if one is None:
+        return 0.0
+    shared = one.window.intersection(other.window)
+    if shared is None:
+        return 0.0
+    both = int(np.count_nonzero(one.within(shared) & other.within(shared)))
+    return both / (one.area + other.area - both)

@@ -37,10 +37,9 @@ from simmat.io.states import files_of
 from simmat.io.weights import sha256_of
 from simmat.plugin_specs import ResultFormat
 from simmat.plugins.registry import import_from_string
-from simmat.predictor import FollowedFrame, Predictor
-from simmat.types import BoolArray
-from simmat_plugin_sequences.follower import open_follower
-from simmat_plugin_sequences.given_masks import GivenMasks, Masks
+from simmat.predictor import Predictor
+from simmat_plugin_sequences.follower import FoundFrame, open_follower
+from simmat_plugin_sequences.given_masks import GivenFrame, Regions, sorted_masks
 from simmat_plugin_sequences.tracks import (
     Plane,
     TrackRow,
@@ -51,6 +50,8 @@ from simmat_plugin_sequences.tracks import (
 
 STATE = ".follow"
 """Folder in that of the results: what is done, and the labels that the next frames need."""
+_STATE_FORMAT = 2
+"""Number of the format of the labels in that folder: those of another one are not read."""
 MAX_ID = 65535
 """Largest id of an object: masks of all frames are stored with 16 bits."""
 
@@ -61,7 +62,7 @@ class FollowJob:
 
     Attributes:
         frames: the sequence.
-        masks: frame number -> object id -> (H, W) bool, see `Predictor.follow`.
+        masks: number of the frame -> its masks, see `Predictor.follow`.
         out: folder of the results.
         tile: side of windows in pixels; None as `Predictor.follow`.
         formats: of the files to write besides the masks and the table.
@@ -70,7 +71,7 @@ class FollowJob:
     """
 
     frames: FrameSequence
-    masks: Mapping[int, Masks]
+    masks: Mapping[int, GivenFrame]
     out: Path
     tile: int | None
     formats: Sequence[ResultFormat]
@@ -129,7 +130,7 @@ def follow_files(
         requests = _requests(predictor, job)
         folder = job.state / request_digest(*requests)[:16]
         done = _done(job, requests)
-        follower: Iterable[FollowedFrame] = ()
+        follower: Iterable[FoundFrame] = ()
         # checks masks and the first frame, before a folder is made
         if len(done) < len(job.frames):
             follower = open_follower(
@@ -147,7 +148,7 @@ def follow_files(
             job.frames,
             job.labels,
             _rows(records),
-            job.masks,
+            {frame: one.regions for frame, one in job.masks.items()},
             predictor.class_names,
             job.smooth,
         )
@@ -159,7 +160,7 @@ def follow_files(
 def _check(job: FollowJob) -> None:
     """Raise an error for ids, names of frames, and a folder that cannot be used."""
     for masks in job.masks.values():
-        for number in masks:
+        for number in masks.regions:
             if not 0 < number <= MAX_ID:
                 raise ConfigError(
                     f"the id of an object is from 1 to {MAX_ID}, got {number}; renumber the masks"
@@ -194,7 +195,7 @@ def _prepare(job: FollowJob, folder: Path) -> None:
 
 def _write_masks(
     job: FollowJob,
-    follower: Iterable[FollowedFrame],
+    follower: Iterable[FoundFrame],
     requests: Sequence[str],
     done: Sequence[Mapping[str, Any]],
 ) -> list[Mapping[str, Any]]:
@@ -214,7 +215,8 @@ def _write_masks(
                     for number, score in found.scores.items()
                 },
                 "areas": {
-                    str(number): int(mask.sum()) for number, mask in found.masks.items()
+                    str(number): 0 if region is None else region.area
+                    for number, region in found.regions.items()
                 },
             }
             stream.write(json.dumps(record) + "\n")
@@ -223,12 +225,13 @@ def _write_masks(
     return records
 
 
-def _plane(found: FollowedFrame) -> Plane:
+def _plane(found: FoundFrame) -> Plane:
     """Return (H, W) ids; where two objects overlap, that of the higher score."""
-    ids = sorted(found.masks, key=lambda number: found.scores[number])
-    plane = np.zeros(found.masks[ids[0]].shape, np.uint16)
-    for number in ids:
-        plane[found.masks[number]] = number
+    plane = np.zeros(found.size_hw, np.uint16)
+    for number in sorted(found.regions, key=lambda number: found.scores[number]):
+        region = found.regions[number]
+        if region is not None:
+            plane[region.window.slices][region.crop] = number
     return plane
 
 
@@ -293,15 +296,16 @@ def _requests(predictor: Predictor, job: FollowJob) -> list[str]:
 
     A frame depends on the masks of frames up to the next one with masks, and on those that name an object first.
     """
-    given = GivenMasks(dict(sorted(job.masks.items())))
+    given = sorted_masks(job.masks)
     base = request_digest(
+        _STATE_FORMAT,
         predictor.digest,
         _names_of_files(job.frames),
         _files_digest(job.frames),
         job.tile,
         given.ids,
     )
-    marks = [[frame, _digest(masks)] for frame, masks in given.masks.items()]
+    marks = [[frame, _digest(regions)] for frame, regions in given.regions.items()]
     named = 1  # frames with masks that frames before them depend on, too
     for number in given.ids:
         named = max(named, given.frames.index(given.first_frame(number)) + 1)
@@ -331,11 +335,15 @@ def _files_digest(frames: FrameSequence) -> Any:
     return files_key({str(path): path for path in sorted(paths)})
 
 
-def _digest(masks: Mapping[int, BoolArray]) -> str:
+def _digest(regions: Regions) -> str:
     """Return a digest of the masks of a frame."""
     digest = sha256()
-    for number, mask in sorted(masks.items()):
-        digest.update(f"{number} {mask.shape} ".encode() + np.packbits(mask).tobytes())
+    for number, region in sorted(regions.items()):
+        if region is None:
+            digest.update(f"{number} ".encode())
+        else:
+            digest.update(f"{number} {tuple(region.window)} ".encode())
+            digest.update(np.packbits(region.crop).tobytes())
     return digest.hexdigest()
 
 

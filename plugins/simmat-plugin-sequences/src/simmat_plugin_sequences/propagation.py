@@ -88,7 +88,9 @@ def _propagate_block(
     weight = (best / TEMPERATURE).softmax(1) * (best >= LEAST_SIMILARITY)
     frame = chosen // side**2
     values = votes[frame, :, places.gather(1, chosen % side**2)]  # (B·B, n, K)
-    return (values * weight[..., None]).sum(1).T.reshape(-1, _BLOCK, _BLOCK)
+    # along the last axis, a sum does not depend on how many objects there are
+    weighted = values.transpose(1, 2).contiguous() * weight[:, None]  # (B·B, K, n)
+    return weighted.sum(-1).T.reshape(-1, _BLOCK, _BLOCK)
 
 
 def _reached(positions: Tensor, radius: int, length: int) -> tuple[int, int]:

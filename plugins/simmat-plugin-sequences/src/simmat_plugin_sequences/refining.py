@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from torch import Tensor
 
-from simmat.types import BoolArray
+from simmat.data.instances import Instance
 from simmat_plugin_sequences.frame_encoder import FrameEncoder, PromptKind
 from simmat_plugin_sequences.frame_grid import GridWindow
-from simmat_plugin_sequences.given_masks import GivenMasks, Masks, iou
+from simmat_plugin_sequences.given_masks import GivenMasks, iou
+from simmat_plugin_sequences.labels import Labels, ObjectLabel
 
 TRUST = 0.95
 """IoU with a given mask from which the decoder is asked for an object: it answers what is meant, and not a part."""
@@ -40,56 +40,57 @@ class Refiner:
     def refined(
         self,
         frame: int,
-        masks: Masks,
-        labels: Mapping[int, Tensor],
+        regions: Mapping[int, Instance],
+        labels: Labels,
         windows: Sequence[GridWindow],
-    ) -> dict[int, BoolArray]:
+    ) -> dict[int, Instance]:
         """Return the decoder's masks of trusted objects, where they agree with the propagated ones.
 
         Args:
             frame: number of the frame.
-            masks: object id -> (H, W) bool, as propagated.
-            labels: object id -> (h, w) label on the grid.
+            regions: object id -> its pixels, as propagated.
+            labels: of these objects.
             windows: those in which the frame is encoded.
         """
+        trusted = {}
+        for number in regions:
+            trust = self._trust(number)
+            if trust is not None:
+                trusted[number] = trust
+        held_in = self._grid.holding([regions[number] for number in trusted], windows)
         asked: dict[tuple[GridWindow, PromptKind], list[tuple[int, int]]] = {}
-        for number, mask in masks.items():
-            if not mask.any():
-                continue
-            trusted = self._trust(number)
-            if trusted is None:
-                continue
-            kind, output = trusted
-            window = self._grid.holding(mask, windows)
+        for (number, trust), window in zip(trusted.items(), held_in, strict=True):
+            kind, output = trust
             if window is not None:
                 asked.setdefault((window, kind), []).append((number, output))
         found = {}
         for (window, kind), objects in asked.items():
-            own_masks = [masks[number] for number, _ in objects]
-            own_labels = [labels[number] for number, _ in objects]
-            answers = self._encoder.decode(frame, window, own_masks, own_labels, kind)
-            for (number, output), mask, outputs in zip(
-                objects, own_masks, answers, strict=True
+            own_regions = [regions[number] for number, _ in objects]
+            own_labels = [labels.of_objects[number] for number, _ in objects]
+            answers = self._encoder.decode(frame, window, own_regions, own_labels, kind)
+            for (number, output), region, outputs in zip(
+                objects, own_regions, answers, strict=True
             ):
-                if iou(outputs[output], mask) >= AGREEMENT:
-                    found[number] = outputs[output]
+                answer = outputs[output]
+                if answer is not None and iou(answer, region) >= AGREEMENT:
+                    found[number] = answer
         return found
 
     def border(
-        self, frame: int, number: int, mask: BoolArray, label: Tensor
-    ) -> BoolArray | None:
-        """Return an object's mask with the border that the decoder draws in a finer window; None if it is not asked."""
-        if not mask.any():
-            return None
-        window = self._grid.around(mask)
+        self, frame: int, number: int, region: Instance, label: ObjectLabel
+    ) -> Instance | None:
+        """Return an object's pixels with the border that the decoder draws in a finer window; None if it draws none.
+
+        They stay as they are if the decoder is not asked.
+        """
+        window = self._grid.around(region)
         if window is None:
-            return None
+            return region
         output = self._border_output(number)
         if output is None:
-            return None
-        outputs = self._encoder.decode(frame, window, [mask], [label], "both", SHARE)[0]
-        drawn: BoolArray = outputs[output]
-        return drawn
+            return region
+        answers = self._encoder.decode(frame, window, [region], [label], "both", SHARE)
+        return answers[0][output]
 
     def _trust(self, number: int) -> tuple[PromptKind, int] | None:
         """Return for which prompt, and in which output, the decoder gives the given mask; None if it does not."""
@@ -98,17 +99,18 @@ class Refiner:
         return self._trusted[number]
 
     def _measure_trust(self, number: int) -> tuple[PromptKind, int] | None:
-        frame, mask = self._given.first_mask(number)
-        label = self._grid.labels(mask)
-        window = self._grid.holding(mask, self._grid.near(label[None], 0))
+        frame, region = self._given.first_region(number)
+        label = self._grid.label(region)
+        covered = Labels({number: label}).covered(self._grid.size_hw)
+        window = self._grid.holding([region], self._grid.near(covered, 0))[0]
         if window is None:
             return None
         best = TRUST
         found: tuple[PromptKind, int] | None = None
         for kind in _KINDS:
-            outputs = self._encoder.decode(frame, window, [mask], [label], kind)[0]
+            outputs = self._encoder.decode(frame, window, [region], [label], kind)[0]
             for output, answer in enumerate(outputs):
-                likeness = iou(answer, mask)
+                likeness = iou(answer, region)
                 if likeness >= best:
                     best = likeness
                     found = kind, output
@@ -123,13 +125,12 @@ class Refiner:
     def _measure_border(self, number: int) -> int | None:
         if self._trust(number) is not None:
             return None
-        frame, mask = self._given.first_mask(number)
-        window = self._grid.around(mask)
+        frame, region = self._given.first_region(number)
+        window = self._grid.around(region)
         if window is None:
             return None
-        outputs = self._encoder.decode(
-            frame, window, [mask], [self._grid.labels(mask)], "both"
-        )[0]
-        likeness = [iou(answer, mask) for answer in outputs]
+        label = self._grid.label(region)
+        outputs = self._encoder.decode(frame, window, [region], [label], "both")[0]
+        likeness = [iou(answer, region) for answer in outputs]
         best = int(np.argmax(likeness))
         return best if likeness[best] >= BORDER_TRUST else None

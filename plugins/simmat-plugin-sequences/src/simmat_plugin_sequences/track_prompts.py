@@ -9,14 +9,21 @@ from pathlib import Path
 import numpy as np
 
 from simmat.data.formats.frames import place_problem
-from simmat.data.instances import LabelArray, check_equal_size, read_mask
+from simmat.data.instances import (
+    Instance,
+    LabelArray,
+    check_equal_size,
+    read_mask,
+    region_from_mask,
+)
 from simmat.data.sequence import FrameSequence
 from simmat.errors import ConfigError, DataError, did_you_mean
 from simmat.inference import image_name, read_prompts
 from simmat.io.files import frame_of, stem_of
 from simmat.io.frames import open_stack, stack_format
 from simmat.predictor import Predictor
-from simmat.types import BoolArray, Prompt
+from simmat.types import Prompt
+from simmat_plugin_sequences.given_masks import GivenFrame
 
 _BINARY = (0, 255)
 """Values of a mask of one object, as `simmat predict` writes it."""
@@ -68,8 +75,8 @@ def read_label_images(
 
 def predicted_masks(
     predictor: Predictor, prompts: Path, frames: FrameSequence
-) -> dict[int, dict[int, BoolArray]]:
-    """Segment the objects of a prompts file of `simmat predict`: frame number -> object id -> (H, W) bool.
+) -> dict[int, GivenFrame]:
+    """Segment the objects of a prompts file of `simmat predict` in each of its frames, by the number of the frame.
 
     An object whose name is a whole number from 1 has it as its id; others get the next free ones in the order of the
     file.
@@ -88,22 +95,24 @@ def predicted_masks(
     for prompts_of_file in given.values():
         names.update(dict.fromkeys(prompts_of_file))
     ids = _ids_of(names, prompts)
-    found: dict[int, dict[int, BoolArray]] = {}
+    found: dict[int, GivenFrame] = {}
     for file, prompts_of_file in given.items():
         place = file
         if file not in frames.names:
             place = stem_of(Path(file))
         index = frame_index(place, frames, f"{prompts}: {file}")
         image = predictor.open_image(frames[index])
-        masks = found.setdefault(index, {})
+        regions: dict[int, Instance | None] = {}
         for name, prompt in prompts_of_file.items():
-            found_mask = image.predict_prompts([prompt])[0]
-            mask = found_mask.whole_mask(image.size_hw)
-            if not mask.any():
+            answer = image.predict_prompts([prompt])[0]
+            corner_yx = answer.window.y0, answer.window.x0
+            region = region_from_mask(answer.mask, None, corner_yx)
+            if region is None:
                 raise DataError(
                     f"{prompts}: the prompt of {name!r} in {file} marks nothing; add a point or a box"
                 )
-            masks[ids[name]] = mask
+            regions[ids[name]] = region
+        found[index] = GivenFrame(image.size_hw, regions).over(found.get(index))
     return found
 
 
