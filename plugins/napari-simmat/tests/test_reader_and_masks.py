@@ -6,17 +6,26 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 from napari_simmat import opengl, reader
-from napari_simmat.masks import mask_path, write_mask
+from napari_simmat.masks import (
+    FoundMask,
+    add_objects,
+    mask_path,
+    note_found,
+    write_mask,
+)
 
 from simmat.data.instances import read_mask
+from simmat.data.samples import read_predicted
 from simmat.errors import ConfigError, DataError
 from simmat.plugins.registry import load_plugins
 from simmat.sensors.adapter import Source
+from simmat.types import Window
 
 
 @pytest.fixture(autouse=True)
@@ -174,3 +183,49 @@ def test_triton_is_hidden_where_mesa_has_loaded_llvm(
     )
     opengl.hide_triton()
     assert ("triton" in sys.modules) == ("LLVM" in library)
+
+
+class Layer:
+    """The parts of napari's labels layer that are used."""
+
+    def __init__(self) -> None:
+        self.data = np.zeros((8, 8), np.int32)
+        self.features: dict[str, Any] = {}
+        self.metadata: dict[str, Any] = {}
+        self.preserve_labels = False
+
+    def data_setitem(self, where: Any, values: Any) -> None:
+        self.data[where] = values
+
+    def save(self, path: Path) -> None:
+        attributes = {"features": self.features, "metadata": self.metadata}
+        write_mask(str(path), self.data, attributes)
+
+
+def test_what_a_model_found_without_a_click_is_listed_in_the_data_set(
+    tmp_path: Path,
+) -> None:
+    """Until each such object is changed or removed: a score on them would say nothing."""
+    layer, path = Layer(), tmp_path / "masks/day/a.png"
+    path.parent.mkdir(parents=True)
+    layer.data[6:, 6:] = 1
+    mask = np.ones((2, 2), np.bool_)
+    windows = [Window(0, 0, 2, 2), Window(3, 3, 5, 5)]
+    found = [FoundMask(window, mask, 0.9, None) for window in windows]
+    added = add_objects(layer, None, found, free_only=True)
+    assert added == [2, 3]
+    layer.save(path)
+    assert read_predicted(tmp_path) == set()  # as of clicks
+    note_found(layer, added)
+    layer.save(path)
+    assert read_predicted(tmp_path) == {"day/a"}
+    layer.data[0, 0] = 0
+    layer.save(path)
+    assert read_predicted(tmp_path) == {"day/a"}
+    layer.data[layer.data == 3] = 0
+    layer.save(path)
+    assert read_predicted(tmp_path) == set()
+    assert not (tmp_path / "predicted.csv").exists()
+    note_found(layer, [2])
+    layer.save(tmp_path / "elsewhere.png")
+    assert read_predicted(tmp_path) == set()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from simmat.data.formats.folders import MASKS
 from simmat.data.formats.frames import frame_name
 from simmat.data.instances import PANOPTIC
+from simmat.data.samples import read_predicted, write_predicted
 from simmat.errors import ConfigError, DataError
 from simmat.io.files import atomic_path
 from simmat.io.frames import stack_endings
@@ -20,6 +23,8 @@ from simmat.types import BoolArray, Window
 
 TITLE = "simmat_title"
 """Key of a labels layer's metadata: the path of its image and what it holds; layers' names have the file name alone."""
+FOUND = "simmat_found"
+"""Key of its metadata: number of an object that a model found without a click -> checksum of its pixels."""
 
 
 class FoundMask(NamedTuple):
@@ -38,8 +43,8 @@ def titled(layers: Iterable[Any], title: str) -> Any:
 
 def add_objects(
     layer: Any, frame: int | None, found: Sequence[FoundMask], *, free_only: bool
-) -> int:
-    """Label objects, the first on top, as one step of the layer's undo; return how many have a pixel.
+) -> list[int]:
+    """Label objects, the first on top, as one step of the layer's undo; return the numbers of those with a pixel.
 
     Args:
         layer: labels (H, W), or (T, H, W) with the frame.
@@ -79,7 +84,28 @@ def add_objects(
             "class": np.asarray(classes, object),
             "score": scores,
         }
-    return len(added)
+    return list(added)
+
+
+def note_found(layer: Any, numbers: Iterable[int]) -> None:
+    """Remember that a model found objects of a layer (H, W) without a click."""
+    labels = np.asarray(layer.data)
+    noted = layer.metadata.setdefault(FOUND, {})
+    for number in numbers:
+        noted[number] = _checksum(labels == number)
+
+
+def has_untouched(labels: npt.NDArray[Any], found: Mapping[int, int]) -> bool:
+    """Return whether an object is as a model found it, by what `note_found` remembered."""
+    for number, checksum in found.items():
+        pixels = labels == number
+        if pixels.any() and _checksum(pixels) == checksum:
+            return True
+    return False
+
+
+def _checksum(pixels: BoolArray) -> int:
+    return zlib.crc32(np.packbits(pixels).tobytes())
 
 
 def classes_in(features: Any) -> dict[int, int]:
@@ -115,14 +141,32 @@ def write_mask(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """Write a labels layer (H, W), or (T, H, W) of a sequence, as the mask file that belongs to the image.
 
     Values are the layer's, for `regions = "instances"`; where every object has a class, class * 1000 + number, for
-    `regions = "panoptic"`.
+    `regions = "panoptic"`. As long as an object is as a model found it, the data set lists the image as one whose
+    labels a model made.
 
     Raises:
         DataError: there are more than 999 objects of a class.
         ConfigError: the format cannot hold these labels.
         OutputError: the file cannot be written.
     """
-    labels = with_classes(np.asarray(data), attributes.get("features"))
+    labels = np.asarray(data)
+    found = attributes.get("metadata", {}).get(FOUND, {})
+    place = _in_data_set(Path(path)) if found else None
+    if place is None:
+        _write_values(path, with_classes(labels, attributes.get("features")))
+        return [path]
+    root, name = place
+    untouched = has_untouched(labels, found)
+    if untouched:  # before the mask, so that none is without its mark
+        write_predicted(root, read_predicted(root) | {name})
+    _write_values(path, with_classes(labels, attributes.get("features")))
+    if not untouched:
+        write_predicted(root, read_predicted(root) - {name})
+    return [path]
+
+
+def _write_values(path: str, labels: npt.NDArray[Any]) -> None:
+    """Write label values in the smallest type that holds them; errors as of `write_mask`."""
     kind = next(
         kind
         for kind in (np.uint8, np.uint16, np.uint32)
@@ -146,7 +190,14 @@ def write_mask(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
         )
     else:
         write_image(path, labels if labels.ndim == 3 else labels[None])
-    return [path]
+
+
+def _in_data_set(mask: Path) -> tuple[Path, str] | None:
+    """Return the folder of the data set and the id of the image that a mask is of; None outside of a data set."""
+    for folder in mask.parents:
+        if folder.name == MASKS:
+            return folder.parent, mask.relative_to(folder).with_suffix("").as_posix()
+    return None
 
 
 def mask_path(image: str, sources: Sequence[Source], *, frames: bool) -> str:

@@ -38,6 +38,7 @@ from napari_simmat.masks import (
     FoundMask,
     add_objects,
     mask_path,
+    note_found,
     titled,
     with_classes,
     write_mask,
@@ -439,13 +440,14 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
     def _label(
         self, image: LayerImage, frame: int, found: list[FoundMask], *, free_only: bool
     ) -> None:
-        count = add_objects(
-            self.labels(image),
-            frame if image.is_stack else None,
-            found,
-            free_only=free_only,
+        layer = self.labels(image)
+        added = add_objects(
+            layer, frame if image.is_stack else None, found, free_only=free_only
         )
-        self.status.setText(f"{count} object{'s' * (count != 1)} added")
+        # those without a click are for free pixels
+        if free_only and not image.is_stack:
+            note_found(layer, added)
+        self.status.setText(f"{len(added)} object{'s' * (len(added) != 1)} added")
 
     def everything(self) -> None:
         """Label every object of this frame that is not labelled."""
@@ -541,7 +543,11 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
             )
             self.run(
                 "Saving",
-                lambda: write_mask(path, labels, {"features": layer.features}),
+                lambda: write_mask(
+                    path,
+                    labels,
+                    {"features": layer.features, "metadata": dict(layer.metadata)},
+                ),
                 lambda _: show_info(f'{path}: written, for regions = "{rule}"'),
             )
 
