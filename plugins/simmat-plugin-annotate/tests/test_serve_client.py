@@ -272,6 +272,7 @@ def test_the_answers_below_are_those_of_a_server(root: Path) -> None:
         ("/model", "sources", []),
         ("/model", "sources", [{}]),
         ("/model", "sources", 5),
+        ("/model", "sources", {"gray": "gray"}),
         ("/model", "channels", [{"name": 5}]),
         ("/model", "classes", []),
         ("/model", "classes", {"1": 5}),
@@ -296,7 +297,13 @@ def test_the_answers_below_are_those_of_a_server(root: Path) -> None:
         ("*", "class", 1.5),
         ("*", "score", "high"),
         ("*", "score", float("nan")),
+        ("*", "score", [0.5]),
+        ("*", "score", None),
+        ("*", "area", [9]),
+        ("*", "point", [float("inf"), 2]),
+        ("*", "point", 3),
         ("*", "probability", "high"),
+        ("*", "probability", None),
     ],
 )
 def test_an_answer_with_a_wrong_part_is_one_error(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import math
 import os
 import re
 import secrets
@@ -153,18 +154,18 @@ class Client:
         body: dict[str, Any] = {"points": marked}
         if box is not None:
             body["box"] = list(box)
-        return self._with_masks(self.ask("POST", "predict", body), "masks")
+        return self._with_masks(self.ask("POST", "predict", body), "masks", "score")
 
     def everything(self, box: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """Return the objects that the model finds, best first, as `predict` does, each with a point on it."""
         what = "everything"
         if box is not None:
             what += f"?box={','.join(map(str, box))}"
-        return self._with_masks(self.ask("GET", what), "objects")
+        return self._with_masks(self.ask("GET", what), "objects", "score")
 
     def classes(self) -> list[dict[str, Any]]:
         """Return class, name, area, mean probability and mask (H, W) bool of each class of the image."""
-        return self._with_masks(self.ask("GET", "classes"), "classes")
+        return self._with_masks(self.ask("GET", "classes"), "classes", "probability")
 
     def ask(self, method: str, what: str, body: Any = None) -> Any:
         """Return what the server answers about the current image: one of the requests /images/ID/WHAT."""
@@ -180,12 +181,12 @@ class Client:
         except FileNotFoundError as error:
             raise self._error(str(error)) from error
 
-    def _with_masks(self, found: Any, name: str) -> list[dict[str, Any]]:
-        """Return the parts of an answer under a name, their masks as (H, W) bool."""
+    def _with_masks(self, found: Any, name: str, number: str) -> list[dict[str, Any]]:
+        """Return the parts of an answer under a name, each with a number, their masks as (H, W) bool."""
         parts = []
         with self.valid_answer():
             for answer in found[name]:
-                check_values(answer)
+                check_values(answer, number)
                 mask = np.zeros(self.size_hw, bool)
                 if answer["mask"] is not None:
                     x0, y0, x1, y1 = answer["mask"]["box"]
@@ -334,12 +335,24 @@ def _check(is_right: bool, name: str) -> None:
         raise ValueError(f"{name} is not valid")
 
 
-def check_values(answer: Mapping[str, Any]) -> None:
-    """Raise ValueError if the class or a number of a part of an answer is none."""
+def check_values(answer: Mapping[str, Any], number: str = "score") -> None:
+    """Raise ValueError if the class or a number of a part of an answer is none.
+
+    Args:
+        answer: a mask or an object; a class of the class map has the number "probability".
+        number: the one that each has.
+    """
     _check(type(answer["class"]) in (int, type(None)), "class")
-    for name in ("score", "class_probability", "probability"):
-        value = answer.get(name)
-        _check(value is None or np.isfinite(value), name)
+    _check(type(answer["area"]) is int, "area")
+    _check(_is_number(answer[number]), number)
+    chance = answer.get("class_probability")
+    _check(chance is None or _is_number(chance), "class_probability")
+    x, y = answer.get("point", (0, 0))
+    _check(_is_number(x) and _is_number(y), "point")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _check_model(model: Mapping[str, Any]) -> None:
@@ -349,7 +362,7 @@ def _check_model(model: Mapping[str, Any]) -> None:
     for channel in model["channels"]:
         texts += [channel["name"], channel["quantity"], channel["unit"]]
     _check(all(isinstance(text, str) for text in texts), "a name")
-    _check(len(model["sources"]) > 0, "sources")
+    _check(type(model["sources"]) is list and len(model["sources"]) > 0, "sources")
     _check(type(model["limits"]["bytes"]) is int, "limits")
 
 

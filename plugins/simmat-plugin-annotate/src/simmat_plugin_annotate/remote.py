@@ -122,7 +122,7 @@ class RemoteImage:
 
     def _class_map(self, answer: Mapping[str, Any]) -> ClassMap:
         for one in answer["classes"]:
-            check_values(one)
+            check_values(one, "probability")
         values = sorted(
             {0, *self._class_names, *(one["class"] for one in answer["classes"])}
         )
