@@ -318,6 +318,43 @@ def test_a_damaged_file_of_a_series_is_named(tmp_path: Path) -> None:
         simmat.FrameSequence(tmp_path / "b", "gray", axis="x")[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "value"),
+    [
+        ("ImagePositionPatient", "DS", None),
+        ("ImagePositionPatient", "DS", ["0", "nan", "3"]),
+        ("ImagePositionPatient", "DS", ["0", "0"]),
+        ("ImageOrientationPatient", "DS", ["1", "0", "0", "0", "1"]),
+        ("PixelSpacing", "DS", ["0.9"]),
+        ("PixelSpacing", "DS", ["0.9", "inf"]),
+        ("Rows", "US", [9, 10]),
+        ("NumberOfFrames", "IS", "2"),
+        ("SamplesPerPixel", "US", 3),
+    ],
+)
+def test_a_file_of_a_series_with_a_wrong_head_is_named(
+    tmp_path: Path, name: str, kind: str, value: object
+) -> None:
+    """A series has hundreds."""
+    save_dicom(tmp_path / "a")
+    one = pydicom.dcmread(tmp_path / "a/4.dcm")
+    one.add_new(name, kind, value)
+    one.save_as(tmp_path / "a/4.dcm")
+    with pytest.raises(DataError, match=r"a/4\.dcm: "):
+        simmat.FrameSequence(tmp_path / "a", "gray")
+
+
+def test_a_head_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    """Elements are decoded when they are asked for, long after the file was read."""
+    save_dicom(tmp_path / "a")
+    file = tmp_path / "a/4.dcm"
+    file.write_bytes(
+        file.read_bytes().replace(b"\x20\x00\x0e\x00UI", b"\x20\x00\x0e\x00TI")
+    )
+    with pytest.raises(DataError, match=r"a/4\.dcm: damaged"):
+        simmat.FrameSequence(tmp_path / "a", "gray")
+
+
 def test_more_pixels_than_a_slice_has_are_refused(tmp_path: Path) -> None:
     """They could be of any number of frames."""
     save_dicom(tmp_path / "a")

@@ -58,22 +58,16 @@ class DicomStack(Volume):
         super().__init__(
             path, axis, (int(heads[0].Columns), int(heads[0].Rows), len(files))
         )
-        along, down = np.reshape(
-            np.asarray(heads[0].ImageOrientationPatient, np.float64), (2, 3)
-        )
+        along, down = _numbers(heads[0], "ImageOrientationPatient", 6).reshape(2, 3)
         # (Z, 3)
-        places = np.array(
-            [np.asarray(head.ImagePositionPatient, np.float64) for head in heads]
-        )
+        places = np.array([_numbers(head, "ImagePositionPatient", 3) for head in heads])
         heights = places @ np.cross(along, down)
         order = np.argsort(heights, kind="stable")
         places = places[order]
         self._files = [files[number] for number in order.tolist()]
         distance = _distance(path, self._files, heights[order])
-        pixel = heads[0].get("PixelSpacing")
-        if distance and pixel:
-            row = float(pixel[0])
-            column = float(pixel[1])
+        if distance and heads[0].get("PixelSpacing"):
+            row, column = _numbers(heads[0], "PixelSpacing", 2).tolist()
             self.set_spacing((column, row, distance))
             # oblique where the gantry was tilted
             step = (places[-1] - places[0]) / (len(files) - 1)
@@ -137,8 +131,9 @@ class DicomStack(Volume):
 
     def _check_decoder(self, file: Path, head: Any) -> None:
         """Raise ConfigError if what decodes the pixels is not installed."""
-        syntax = head.file_meta.TransferSyntaxUID
-        decoder = self._pixels.get_decoder(syntax)
+        with decoding_errors(file, "dicom"):
+            syntax = head.file_meta.TransferSyntaxUID
+            decoder = self._pixels.get_decoder(syntax)
         if not decoder.is_available:
             needed = "; or ".join(decoder.missing_dependencies)
             raise ConfigError(
@@ -160,31 +155,45 @@ def _inflated_length(stream: BinaryIO, limit: int) -> int:
 
 def _check_heads(path: Path, files: list[Path], heads: list[Any]) -> None:
     """Raise DataError unless files hold the slices of one series, each one plane of grey."""
-    for head in heads:
-        if not head.get("ImagePositionPatient") or not head.get(
-            "ImageOrientationPatient"
-        ):
-            raise DataError(
-                f"{path}: the order of its slices is not known, without Image Position (Patient) in each"
-            )
-    turns = [
-        np.round(np.asarray(head.ImageOrientationPatient, np.float64), 4) + 0.0
-        for head in heads
-    ]
-    _check_equal(
-        files, "series", [str(head.get("SeriesInstanceUID")) for head in heads]
-    )
-    _check_equal(
-        files, "size", [f"{head.get('Columns')}x{head.get('Rows')}" for head in heads]
-    )
-    _check_equal(files, "orientation", [str(turn.tolist()) for turn in turns])
-    for head in heads:
-        is_one_slice = int(head.get("NumberOfFrames") or 1) <= 1
-        is_grey = str(head.get("PhotometricInterpretation")).startswith("MONOCHROME")
-        if not is_one_slice or head.get("SamplesPerPixel") != 1 or not is_grey:
-            raise DataError(
-                f"{path}: every file must hold one slice of one plane of grey; save it as NIfTI"
-            )
+    series = []
+    turns = []
+    for file, head in zip(files, heads, strict=True):
+        with decoding_errors(file, "dicom"):
+            _check_head(file, head)
+            series.append(str(head.get("SeriesInstanceUID")))
+            turn = np.round(_numbers(head, "ImageOrientationPatient", 6), 4) + 0.0
+            turns.append(str(turn.tolist()))
+    _check_equal(files, "series", series)
+    _check_equal(files, "size", [f"{head.Columns}x{head.Rows}" for head in heads])
+    _check_equal(files, "orientation", turns)
+
+
+def _check_head(file: Path, head: Any) -> None:
+    """Raise DataError unless a file holds one slice of grey at a known place; other errors if it is damaged."""
+    if not head.get("ImagePositionPatient") or not head.get("ImageOrientationPatient"):
+        raise DataError(
+            f"{file}: lacks Image Position or Image Orientation (Patient), so the order of its slices is not known"
+        )
+    _numbers(head, "ImagePositionPatient", 3)
+    if head.get("PixelSpacing"):
+        _numbers(head, "PixelSpacing", 2)
+    for name in ("Rows", "Columns"):
+        if type(head.get(name)) is not int:
+            raise ValueError(f"{name} is {head.get(name)}")
+    is_one_slice = int(head.get("NumberOfFrames") or 1) <= 1
+    is_grey = str(head.get("PhotometricInterpretation")).startswith("MONOCHROME")
+    if not is_one_slice or head.get("SamplesPerPixel") != 1 or not is_grey:
+        raise DataError(
+            f"{file}: every file must hold one slice of one plane of grey; save it as NIfTI"
+        )
+
+
+def _numbers(head: Any, name: str, count: int) -> npt.NDArray[np.float64]:
+    """Return the numbers of an element; ValueError if they are not `count` finite ones."""
+    found = np.array(head.get(name), np.float64)
+    if found.shape != (count,) or not np.isfinite(found).all():
+        raise ValueError(f"{name} is {head.get(name)}, not {count} numbers")
+    return found
 
 
 def _check_equal(files: list[Path], what: str, values: list[str]) -> None:
