@@ -12,6 +12,7 @@ from bundles import tiny_bundle
 import simmat
 from simmat.cli import run
 from simmat.errors import DataError
+from simmat.io.files import LIMIT_VARIABLE
 from simmat.io.images import read_image
 
 av = pytest.importorskip("av")
@@ -146,6 +147,62 @@ def test_what_a_decoder_would_paint_over_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"a.mp4/{damaged}: damaged"):
         _ = again[damaged]
     np.testing.assert_array_equal(again[39].data, last)
+
+
+def save_coloured(path: Path) -> bytes:
+    """Write a small MP4, and return its content."""
+    colours = np.stack([GREY >> 8, GREY >> 9, GREY >> 10], axis=-1).astype(np.uint8)
+    save(path, colours, "yuv420p", "mpeg4")
+    return path.read_bytes()
+
+
+def test_a_video_with_more_frames_than_bytes_is_refused(tmp_path: Path) -> None:
+    """30 KB would take 4 GB before the first frame is read."""
+    content = save_coloured(tmp_path / "a.mp4")
+    at = content.index(b"stsz")
+    # version and flags, one size for all, number of frames
+    table = bytes(4) + (100).to_bytes(4, "big") + (1 << 26).to_bytes(4, "big")
+    (tmp_path / "a.mp4").write_bytes(content[: at + 4] + table + content[at + 16 :])
+    with pytest.raises(DataError, match=r"a\.mp4: damaged: it claims 67108\d* frames"):
+        simmat.FrameSequence(tmp_path / "a.mp4", "rgb")
+
+
+def test_a_compressed_head_of_a_video_is_refused(tmp_path: Path) -> None:
+    """What it says of its frames could not be checked before libav reads it."""
+    content = save_coloured(tmp_path / "a.mp4")
+    box = b"\0\0\0\x10moov\0\0\0\x08cmov"
+    (tmp_path / "a.mp4").write_bytes(content + box)
+    with pytest.raises(DataError, match=r"a\.mp4: .*compressed"):
+        simmat.FrameSequence(tmp_path / "a.mp4", "rgb")
+
+
+def test_content_that_looks_like_a_table_is_read(tmp_path: Path) -> None:
+    """Pixels may have any bytes."""
+    content = save_coloured(tmp_path / "a.mp4")
+    box = b"\0\0\0\x1cmdatstsz" + b"\xff" * 16
+    (tmp_path / "a.mp4").write_bytes(content + box)
+    assert len(simmat.FrameSequence(tmp_path / "a.mp4", "rgb")) == 40
+
+
+def test_frames_above_the_limit_are_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libav decodes one when a file is opened."""
+    save_coloured(tmp_path / "a.mp4")
+    monkeypatch.setenv(LIMIT_VARIABLE, str(48 * 64 * 4 / 2**30))
+    assert len(simmat.FrameSequence(tmp_path / "a.mp4", "rgb")) == 40
+    os.utime(tmp_path / "a.mp4", ns=(0, 0))  # opened files are kept
+    monkeypatch.setenv(LIMIT_VARIABLE, str(32 * 32 * 4 / 2**30))
+    with pytest.raises(DataError, match=r"a\.mp4: .*more than 1024 pixels"):
+        simmat.FrameSequence(tmp_path / "a.mp4", "rgb")
+
+
+def test_an_unknown_codec_is_named_as_one(tmp_path: Path) -> None:
+    save(tmp_path / "a.mov", np.zeros((3, 48, 64, 3), np.uint8), "rgb24", "png")
+    content = (tmp_path / "a.mov").read_bytes()
+    (tmp_path / "a.mov").write_bytes(content.replace(b"png ", b"zzzz"))
+    with pytest.raises(DataError, match=r"a\.mov: its codec is not known"):
+        simmat.FrameSequence(tmp_path / "a.mov", "rgb")
 
 
 def test_a_playlist_by_another_name_is_not_followed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
+from simmat.io.files import LIMIT_VARIABLE, decoded_limit
 from simmat.types import ImageFile
 from simmat_plugin_sequences.volume import library
 
@@ -19,6 +21,11 @@ _EVEN = 0.9
 """Least part of equal steps in a video of even times."""
 _NEAR = 16
 """Frames to decode without use, rather than to look for a key frame."""
+_FLOAT32 = 4
+_BOX_HEAD = 8
+_COUNTED_AT = {b"stsz": 8, b"stz2": 8, b"trun": 4}
+"""Boxes of an MP4 that say how many frames there are -> bytes between their name and the count."""
+_COUNTED = re.compile(b"|".join(_COUNTED_AT))
 
 
 def _lost(times: npt.NDArray[np.int64], end: float) -> int:
@@ -59,12 +66,27 @@ class VideoStack:
         self.path = path
         # By name, so that a file cannot be a list of other files and addresses.
         demuxer = _DEMUXERS.get(path.suffix.lower(), "mov")
-        self._file: Any = library("av", "video").open(str(path), format=demuxer)
+        if demuxer == "mov":
+            _check_counts(path)
+        max_pixels = decoded_limit() // _FLOAT32
+        limits = {"max_pixels": str(max_pixels)}
+        self._file: Any = library("av", "video").open(
+            str(path), format=demuxer, options=limits
+        )
         if not self._file.streams.video:
             raise DataError(f"{path}: holds no video")
         self._stream = self._file.streams.video[0]
+        if self._stream.codec_context is None:
+            raise DataError(
+                f"{path}: its codec is not known here; convert it: ffmpeg -i IN -c:v ffv1 OUT.mkv"
+            )
+        if not self._stream.height or not self._stream.width:
+            raise DataError(
+                f"{path}: the size of its frames is not known, or more than {max_pixels} pixels; the file may be "
+                f"damaged. If it is right, raise the limit: simmat --max-image-gib N … (or {LIMIT_VARIABLE})"
+            )
         # rather than to paint over what is damaged
-        self._stream.codec_context.options = {"err_detect": "explode"}
+        self._stream.codec_context.options = {"err_detect": "explode", **limits}
         packets = [
             (packet.pts, packet.is_discard)
             for packet in self._file.demux(self._stream)
@@ -126,6 +148,46 @@ class VideoStack:
             f"{self.path}: frame {index} cannot be found by its time; the file is damaged, or needs to be converted: "
             "ffmpeg -i IN -c:v ffv1 OUT.mkv"
         )
+
+
+def _check_counts(path: Path) -> None:
+    """Raise DataError for an MP4 that claims more frames than it has bytes: libav makes a table of them all.
+
+    The counts are looked for in all bytes but the content, since libav reads them wherever they stand.
+    """
+    claimed = 0
+    with path.open("rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with content:
+        length = len(content)
+        for start, end in _heads(content):
+            if content.find(b"cmov", start, end) >= 0:
+                raise DataError(
+                    f"{path}: what it says of its frames is compressed; convert it: ffmpeg -i IN -c copy OUT.mp4"
+                )
+            for found in _COUNTED.finditer(content, start, end):
+                at = found.end() + _COUNTED_AT[found[0]]
+                claimed += int.from_bytes(content[at : at + 4], "big")
+    if claimed > length:
+        raise DataError(
+            f"{path}: damaged: it claims {claimed} frames, but has {length} bytes"
+        )
+
+
+def _heads(content: mmap.mmap) -> Iterator[tuple[int, int]]:
+    """Yield start and end of the boxes of an MP4 but those of the pixels and sounds (mdat)."""
+    length = len(content)
+    start = 0
+    while start < length:
+        size = int.from_bytes(content[start : start + 4], "big")
+        if size == 1:  # the size has 64 bits
+            size = int.from_bytes(content[start + 8 : start + 16], "big")
+        if size < _BOX_HEAD:
+            size = length - start
+        end = min(start + size, length)
+        if content[start + 4 : start + 8] != b"mdat":
+            yield start, end
+        start = end
 
 
 def _sorted_times(path: Path, times: list[int | None]) -> npt.NDArray[np.int64]:
