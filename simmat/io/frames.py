@@ -269,7 +269,11 @@ class TiffStack:
                 if not page.subfiletype & 1:  # a reduced copy
                     pages.append(int(page.offset))
                     kinds.setdefault(f"{page.shape} {page.dtype}", (number, page))
-            if len(kinds) != 1:
+            if not kinds:
+                raise DataError(
+                    f"{path}: all its pages are marked as reduced copies of others; save the whole ones"
+                )
+            if len(kinds) > 1:
                 found = ", ".join(
                     f"page {number} is {kind}" for kind, (number, _) in kinds.items()
                 )

@@ -14,6 +14,7 @@ import tifffile
 from PIL import Image
 
 from simmat.errors import DataError
+from simmat.io.frames import open_stack
 from simmat.io.images import image_size, read_image, window_size, write_image
 from simmat.types import Window
 
@@ -122,6 +123,14 @@ def test_a_window_of_special_tiffs_is_the_same_part_of_the_whole(
                 photometric="rgb",
             )
     _assert_windows_are_cuts(path)
+
+
+def test_a_tiff_of_reduced_copies_alone_has_no_frames(tmp_path: Path) -> None:
+    """The message says what is wrong with its pages."""
+    pages = NUMBERS.astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pages, subfiletype=1, metadata=None)
+    with pytest.raises(DataError, match="all its pages are marked as reduced copies"):
+        open_stack(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.npy", "b.npy"])
