@@ -30,7 +30,9 @@ from simmat.types import SensorImage
 CPU_SECONDS = 10
 """Computing time of a case. Time on the clock would depend on what else the machine does."""
 MEMORY_BYTES = 2 << 30
-"""Address space that the cases of a process may take beside what is loaded already."""
+"""Memory that a case may take beside what the process has already."""
+_ADDRESS_BYTES = 4 * MEMORY_BYTES
+"""Address space that the cases of a process may take beside what is loaded already; much of it is never used."""
 _IMAGE_GIB = 0.25
 """Limit of decoded images: what a reader makes of one may take eight times as much."""
 _RECURSION = 20_000
@@ -114,10 +116,12 @@ class Outcome(NamedTuple):
         kind: "value" (which holds what it promises) or "refused" (by a SimMATError), or what went wrong; "test" is a
             fault of the test.
         what: the exception and the place in SimMAT where it arose, or what was left; then its text.
+        memory: bytes that it took at most, beside what the process had.
     """
 
     kind: str
     what: str = ""
+    memory: int = 0
 
     @property
     def failed(self) -> bool:
@@ -143,7 +147,7 @@ def run_case(target: Target, rng: random.Random, seeds: Seeds, work: Path) -> Ou
     finally:
         sys.setrecursionlimit(recursion)
     before = _names(work)
-    outcome = _read(case)
+    outcome = _measured(case)
     allowed = case.outputs if outcome.kind == "value" else frozenset()
     new = sorted(
         name
@@ -151,19 +155,19 @@ def run_case(target: Target, rng: random.Random, seeds: Seeds, work: Path) -> Ou
         if not any(fnmatch(name, f"files/{one}") for one in allowed)
     )
     if f"cwd/{CODE_RAN}" in new:
-        return Outcome("code run", f"a command in the file was run; {outcome.what}")
+        return outcome._replace(
+            kind="code run", what=f"a command in the file was run; {outcome.what}"
+        )
     if new and not outcome.failed:
-        return Outcome("leftovers", f"{', '.join(new)[:200]}; {outcome.what}")
+        return outcome._replace(
+            kind="leftovers", what=f"{', '.join(new)[:200]}; {outcome.what}"
+        )
     return outcome
 
 
 def limit_memory() -> None:
-    """Let this process take `MEMORY_BYTES` more than it has."""
-    with open("/proc/self/status") as status:
-        kibibytes = next(
-            int(line.split()[1]) for line in status if line.startswith("VmSize")
-        )
-    limit = kibibytes * 1024 + MEMORY_BYTES
+    """Let this process take `_ADDRESS_BYTES` more than it has."""
+    limit = _status_bytes("VmSize") + _ADDRESS_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
@@ -196,6 +200,27 @@ def check_same(one: object, other: object, what: str) -> None:
 
 class _OutOfTime(BaseException):
     """A case took `CPU_SECONDS`; not an Exception, so that no reader catches it."""
+
+
+def _measured(case: Case) -> Outcome:
+    """Read the file of a case; too much memory is a failure even if it was refused in the end."""
+    Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten
+    before = _status_bytes("VmRSS")
+    outcome = _read(case)
+    memory = max(_status_bytes("VmHWM") - before, 0)
+    if memory > MEMORY_BYTES and not outcome.failed:
+        what = f"{memory >> 20} MiB; {outcome.what}"
+        return Outcome("memory", what, memory)
+    return outcome._replace(memory=memory)
+
+
+def _status_bytes(name: str) -> int:
+    """Return a number of /proc/self/status in bytes: VmSize, VmRSS, or VmHWM, the highest VmRSS."""
+    with open("/proc/self/status") as status:
+        kibibytes = next(
+            int(line.split()[1]) for line in status if line.startswith(f"{name}:")
+        )
+    return kibibytes * 1024
 
 
 def _read(case: Case) -> Outcome:

@@ -45,10 +45,17 @@ _DRAWN_BYTES = 800
 
 
 class Result(NamedTuple):
-    """How the cases of a block ended, by kind, and what was wrong, "" where nothing was."""
+    """How the cases of a block ended.
+
+    Attributes:
+        kinds: how many, by kind.
+        problem: what was wrong; "" if nothing was.
+        memory: bytes that one of them took at most.
+    """
 
     kinds: Counter[str]
     problem: str
+    memory: int
 
 
 def run_block(
@@ -73,6 +80,7 @@ def run_block(
         clock_seconds: a case that takes longer is ended.
     """
     context, kinds, problem = _fork_server(), Counter[str](), "died or hangs"
+    memory = 0
     receiving, sending = context.Pipe(duplex=False)
     work = Path(
         tempfile.mkdtemp(
@@ -89,11 +97,12 @@ def run_block(
     sending.close()
     try:
         while receiving.poll(clock_seconds if kinds else _START_SECONDS):
-            is_last, said = receiving.recv()
+            is_last, said, taken = receiving.recv()
             if is_last:
                 problem = said
                 break
             kinds[said] += 1
+            memory = max(memory, taken)
     except EOFError:
         pass
     child.kill()
@@ -108,7 +117,7 @@ def run_block(
             )
             problem += f"\n    files: {kept / name}"
     shutil.rmtree(work, ignore_errors=True)
-    return Result(kinds, problem)
+    return Result(kinds, problem, memory)
 
 
 def _fork_server() -> Any:
@@ -182,7 +191,7 @@ def _work(
     @given(content=st.binary(min_size=_DRAWN_BYTES, max_size=_DRAWN_BYTES))
     def check(content: bytes) -> None:
         outcome = run_case(target, DrawnRandom(content), Seeds(seeds), case)
-        pipe.send((False, outcome.kind))
+        pipe.send((False, outcome.kind, outcome.memory))
         if outcome.failed:
             raise (_TooLong if outcome.kind == "time" else _Failed)(
                 f"{outcome.kind}: {outcome.what}"
@@ -195,7 +204,7 @@ def _work(
         if verbose:
             traceback.print_exc()
         problem = str(error)
-    pipe.send((True, problem))
+    pipe.send((True, problem, 0))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -222,6 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if one or number < counts[target.name]
     ]
     began, kinds = time.monotonic(), {target.name: Counter[str]() for target in targets}
+    memory = dict.fromkeys(kinds, 0)
     with (
         tempfile.TemporaryDirectory(prefix="fuzz-seeds-") as seeds,
         ThreadPool(options.jobs) as pool,
@@ -242,6 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 verbose=one,
             )
             kinds[block[0].name] += result.kinds
+            memory[block[0].name] = max(memory[block[0].name], result.memory)
             if result.problem:
                 kinds[block[0].name]["failed"] += 1
                 print(f"FAILED {block[0].name}: {result.problem}", flush=True)
@@ -249,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for _ in pool.imap_unordered(run, blocks):
             pass
     for name, found in kinds.items():
-        print(f"{name:<20}{dict(found)}")
+        print(f"{name:<20}{dict(found)}, at most {memory[name] >> 20} MiB a case")
     print(
         f"{sum(found.total() for found in kinds.values())} cases in {time.monotonic() - began:.0f} s"
     )

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
+import warnings
 from pathlib import Path
 
 import pytest
+from fuzz.case import Place
 from fuzz.probes import PROBES
 from fuzz.run import BLOCK, run_block
+from fuzz.seeds import Seeds
 from fuzz.targets import TARGETS
+
+from simmat.errors import SimMATError
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +23,41 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.getbasetemp()
     # one for all of xdist
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "fuzz-seeds"
+
+
+_QUICK = (
+    "nifti",
+    "dicom",
+    "video",
+    "frames",
+    "server-answer",
+    "http-answer",
+    "gallery-index",
+)
+"""Targets whose cases take some milliseconds."""
+
+
+@pytest.mark.parametrize("name", _QUICK)
+def test_some_damaged_files_are_read_or_refused(
+    name: str, seeds: Path, tmp_path: Path
+) -> None:
+    """A few cases without the limits of the harness show a traceback at once."""
+    target = TARGETS[name]
+    if target.missing_module is not None:
+        pytest.skip(f"{target.missing_module} is not installed")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    values = 0
+    for number in range(100, 120):  # none of them makes the large seeds
+        files = tmp_path / str(number)
+        files.mkdir()
+        place = Place(Seeds(seeds), files, scratch)
+        case = target.prepare(place, random.Random(f"{name}-{number}"))
+        with warnings.catch_warnings(), contextlib.suppress(SimMATError):
+            warnings.simplefilter("ignore")
+            case.read()
+            values += 1
+    assert values, "all were refused: the seeds are not valid any more"
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from fuzz.targets import (
     runtime,
     sensors,
     servers,
+    stacks,
     weights,
 )
 
@@ -19,6 +20,7 @@ TARGETS: dict[str, Target] = {
     target.name: target
     for module in (
         images,
+        stacks,
         sensors,
         data,
         documents,
