@@ -239,6 +239,9 @@ def read_prompts(path: Path) -> dict[str, dict[str, Prompt]]:
     found: dict[str, dict[str, Prompt]] = {}
     for (file, name), marks in table.items():
         where = f"object {name!r} of {file}"
+        if Path(file).name in ("", "..") or "\0" in file:
+            problems.append(f"{where}: file must name an image")
+            continue
         if name in (".", "..") or set(name) & set("/\\\0"):
             problems.append(
                 f"{where}: the name becomes part of a file name; leave out / and \\"

@@ -321,6 +321,10 @@ def test_boxes_of_a_coco_json_give_a_mask_an_annotation(
             "object '1' of a.png: .*box",
         ),
         ('file,object,point\na.png,,"3,4"\n', "line 2: .*object"),
+        ('file,object,point\n.,1,"3,4"\n', "of .: file must name an image"),
+        ('file,object,point\n/,1,"3,4"\n', "of /: file must name an image"),
+        ('file,object,point\n..,1,"3,4"\n', "of ..: file must name an image"),
+        ('file,object,point\n"a\0.png",1,"3,4"\n', "file"),
         ('file,object,point\na.png,1,"300,4"\n', "point 300,4"),
     ],
 )
