@@ -30,6 +30,8 @@ _QUICK = (
     "dicom",
     "video",
     "frames",
+    "follow-prompts",
+    "follow-masks",
     "server-answer",
     "http-answer",
     "gallery-index",

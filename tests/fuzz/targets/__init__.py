@@ -13,6 +13,7 @@ from fuzz.targets import (
     sensors,
     servers,
     stacks,
+    tracks,
     weights,
 )
 
@@ -21,6 +22,7 @@ TARGETS: dict[str, Target] = {
     for module in (
         images,
         stacks,
+        tracks,
         sensors,
         data,
         documents,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import random
 import socket
 import threading
@@ -223,7 +224,7 @@ def _ask_client(address: str, image: Path) -> None:
         assert type(one["class"]) in (int, type(None)), f"class is {one['class']!r}"
         score = one.get("score", one.get("probability"))
         assert type(score) in (int, float), f"score is {score!r}"
-        assert np.isfinite(score), f"score is {score!r}"
+        assert math.isfinite(score), f"score is {score!r}"
 
 
 def _ask_predictor(address: str, image: Path) -> None:

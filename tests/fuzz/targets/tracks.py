@@ -1,0 +1,155 @@
+"""What says from where objects are followed: a file of prompts, and label images."""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+from typing import Any, cast
+
+import numpy as np
+
+from fuzz.case import Case, Place, Target
+from fuzz.damage import mutate_bytes, mutate_file, mutate_tree, to_json
+from fuzz.seeds.images import HEIGHT, WIDTH
+from simmat.data.pipeline import Pipeline
+from simmat.data.sequence import FrameSequence
+from simmat.model import SimMAT
+from simmat.predictor import Predictor
+from simmat.sensors.builtin import Gray
+from simmat.types import Channel
+
+_COUNT = 3
+"""Frames."""
+_ROWS = [
+    ["file", "object", "point", "negative", "box"],
+    ["0000", "1", "10,12", "", ""],
+    ["0000", "1", "11,12", "2,2", ""],
+    ["0001", "cow", "", "", "2,3,20,20"],
+    ["2", "7", "5,5", "", "1,1,9,9"],
+]
+_CELLS = ("", " ", "x" * 5000, "\0", "é", ".", "..", "a/b", "-1", "3", "1e400,1", "nan,1", "1", "1,2,3", "30,23",
+          "31,24", "-1,-1", "0,0,0,0", "9,9,1,1", "0,0,1e9,1e9", "01", "٣", "9" * 5000, "1" * 18, "frames.npy/0000",
+          "0001.png", "/", '"', "point", "=1+1", "1_0,1")  # fmt: skip
+_COCO: dict[str, Any] = {
+    "images": [{"id": 1, "file_name": "0000"}, {"id": 2, "file_name": "2"}],
+    "annotations": [
+        {"id": 4, "image_id": 1, "bbox": [1, 2, 9, 9]},
+        {"id": 5, "image_id": 2, "bbox": [3.5, 2, 9, 9]},
+    ],
+}
+
+
+def _frames(place: Place) -> FrameSequence:
+    """Return a sequence of grey frames of the size of the masks of the seeds."""
+    file = place.scratch / "frames.npy"
+    values = np.arange(_COUNT * HEIGHT * WIDTH, dtype=np.float32)
+    np.save(file, values.reshape(_COUNT, 1, HEIGHT, WIDTH))
+    return FrameSequence(file, Gray())
+
+
+def _predictor() -> Predictor:
+    """Return a model that answers each prompt with the same mask."""
+    from scripted_model import Scripted, one_mask
+
+    model = Scripted(one_mask(np.eye(32, dtype=np.bool_)))
+    channel = Channel("gray", "counts", "count").with_statistics(500, 100)
+    return Predictor(cast(SimMAT, model), Pipeline(Gray(), (channel,), 32))
+
+
+def _prompts(place: Place, rng: random.Random) -> Case:
+    is_coco = rng.random() < 0.3
+    if is_coco:
+        content = to_json(mutate_tree(_COCO, rng))
+    else:
+        content = _damaged_rows(rng)
+    if rng.random() < 0.15:
+        content = mutate_bytes(content, rng)
+    path = place.put("prompts.json" if is_coco else "prompts.csv", content)
+
+    def read() -> None:
+        from simmat_plugin_sequences.track_prompts import predicted_masks
+
+        found = predicted_masks(_predictor(), path, _frames(place))
+        assert found, "no masks"
+        for frame, masks in found.items():
+            assert 0 <= frame < _COUNT, f"frame {frame}"
+            for number, mask in masks.items():
+                assert number > 0, f"object {number}"
+                _check(mask)
+
+    return Case(read)
+
+
+def _damaged_rows(rng: random.Random) -> bytes:
+    """Return a csv with 1 to 4 cells replaced, perhaps other rows, in some encoding."""
+    rows = [list(row) for row in _ROWS]
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        row = rng.choice(rows)
+        row[rng.randrange(len(row))] = rng.choice((*_CELLS, rng.choice(_ROWS)[0]))
+    kind = rng.randrange(8)
+    if kind == 0:
+        rows += rows[1:] * rng.choice((1, 50))
+    elif kind == 1:
+        rng.choice(rows).append("x")
+    elif kind == 2:
+        rows.pop(rng.randrange(len(rows)))
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    encoding = rng.choice((*["utf-8"] * 6, "utf-16", "utf-8-sig"))
+    return text.getvalue().encode(encoding)
+
+
+_PLACES = (
+    *["@0", "@1", "@0001", "@2"] * 8,
+    "",
+    "@0",
+    "@0001",
+    "@2",
+    "@3",
+    "@-1",
+    "@",
+    "@@",
+    "@٣",
+    "@" + "9" * 5000,
+    "@\0",
+    "@1e1",
+    "@0x1",
+    "@ 1",
+)
+
+
+def _masks(place: Place, rng: random.Random) -> Case:
+    seed = rng.choice(place.seeds.files("masks"))
+    content = seed.read_bytes() if rng.random() < 0.3 else mutate_file(seed, rng)
+    name = rng.choice((seed.stem, "0001", "2"))
+    path = place.put(f"{name}{seed.suffix}", content)
+    given = [f"{path}{rng.choice(_PLACES)}"]
+    if rng.random() < 0.2:
+        other = place.scratch / "other.png"
+        other.symlink_to(place.seeds.folder("masks") / "labels8.png")
+        given.append(f"{other}@0")
+
+    def read() -> None:
+        from simmat_plugin_sequences.given_masks import read_given_masks
+        from simmat_plugin_sequences.track_prompts import read_label_images
+
+        found = read_given_masks(read_label_images(given, _frames(place)))
+        for frame, masks in found.items():
+            assert 0 <= frame < _COUNT, f"frame {frame}"
+            for mask in masks.values():
+                _check(mask)
+
+    return Case(read)
+
+
+def _check(mask: np.ndarray) -> None:
+    assert mask.dtype == np.bool_, f"a mask of {mask.dtype}"
+    assert mask.shape == (HEIGHT, WIDTH), f"a mask of shape {mask.shape}"
+
+
+_NEEDS = ("simmat_plugin_sequences",)
+TARGETS = (
+    Target("follow-prompts", _prompts, needs=_NEEDS, weight=2),
+    Target("follow-masks", _masks, needs=_NEEDS),
+)
