@@ -10,7 +10,7 @@ import pytest
 from installed import need_plugins
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CLICK = re.compile(
     r"^simmat predict .*images/s(\d{5})\.\w+ .*--point (\d+),(\d+)", re.MULTILINE
 )

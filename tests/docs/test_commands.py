@@ -14,7 +14,7 @@ from simmat.cli import group
 ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     *sorted(ROOT.glob("plugins/*/README.md")),
 ]
 COMMAND = re.compile(r"(?:^\$ |^|`)(simmat [a-z][^`\n]*)", re.MULTILINE)
