@@ -19,6 +19,11 @@ from simmat.terminal import echo, move_bar, progress_bar
 
 command = Group()
 
+_LICENCE_NOTE = (
+    "\nLICENCE is that of the weights; the training images may have other terms. "
+    "What may be used commercially: docs/licences.md"
+)
+
 
 @command.command("list")
 @click.argument("family", required=False)
@@ -76,6 +81,7 @@ def list_foundations(
             entry["zero_shot"] = f"{entry['zero_shot_rgb']:.3f}"
         rows.append([str(entry.get(key) or "-") for key in columns])
     print_table(tuple(columns.values()), rows)
+    echo(_LICENCE_NOTE)
 
 
 def _models_of_family(
