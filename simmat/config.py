@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from simmat.documents import StrictModel, listed, option_name, problems_of, read_toml
-from simmat.errors import ConfigError, did_you_mean
+from simmat.errors import ConfigError, did_you_mean, shortened
 from simmat.io.files import with_home
 from simmat.sensors.channel_selection import parse_channels
 from simmat.sensors.options import NodataField, with_absolute_files
@@ -141,7 +141,7 @@ def _bundle(value: Any) -> Any:
 
 
 def _device(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,4})?", value):
         raise ValueError("must be auto, cpu, cuda, cuda:N or mps")
     return value
 
@@ -160,9 +160,10 @@ Sensor = Annotated[Name, AfterValidator(with_absolute_files)]
 
 def sensor_name(value: str) -> str:
     """Return the name of one of several sensors; ValueError if it cannot stand behind the path of their bundle."""
-    if not re.fullmatch(r"\w[\w+-]*", value) or value == "bundle":
+    if not re.fullmatch(r"\w[\w+-]{0,99}", value) or value == "bundle":
         raise ValueError(
-            f"must be letters and digits, with _, + and - between, and not 'bundle', got {value!r}"
+            "must be at most 100 letters and digits, with _, + and - between, and not 'bundle', got "
+            f"{shortened(repr(value))}"
         )
     return value
 

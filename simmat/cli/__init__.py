@@ -206,7 +206,7 @@ def run(args: Sequence[str] | None = None) -> int:
         if wants_traceback():
             traceback.print_exc()
         message, code = _explain(error)
-        echo(f"error: {message}", err=True)
+        echo(f"error: {_with_short_words(message)}", err=True)
         return code
 
 
@@ -221,6 +221,11 @@ def ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _with_short_words(message: str) -> str:
+    """Return a message in which a word of more than 1000 characters, such as a number, is cut."""
+    return re.sub(r"(\S{60})\S{940,}", r"\1…", message)
 
 
 def _explain(error: Exception) -> tuple[str, int]:

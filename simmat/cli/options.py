@@ -257,6 +257,7 @@ def _as_table(
             raise click.BadParameter(f"{name} is given more than once", ctx, param)
         try:
             table[name] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        # a number with thousands of digits raises a plain ValueError
+        except (ValueError, RecursionError):
             table[name] = text
     return table or None

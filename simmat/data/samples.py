@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from simmat.errors import DataError, OutputError, SimMATError, all_problems
+from simmat.errors import (
+    DataError,
+    OutputError,
+    SimMATError,
+    all_problems,
+    shortened,
+)
 from simmat.io.files import output_errors, read_csv_rows, read_json, write_rows
 from simmat.types import Window, ZeroMeans
 
@@ -66,6 +73,10 @@ FOUND_BY_PREDICT = "Objects found by simmat predict"
 """What the COCO json of `simmat predict` says of itself."""
 
 _NO_EXTRA: Mapping[str, str] = {}
+
+
+_MAX_NAME_BYTES = 200
+"""Most bytes of a part of an id that names files: file systems allow 255, of which endings take some."""
 
 
 class Sample(NamedTuple):
@@ -161,6 +172,35 @@ def evenly_spaced(items: Sequence[Item], count: int) -> tuple[Item, ...]:
     """Return at most `count` samples, or other items, spread evenly."""
     count = min(count, len(items))
     return tuple(items[index * len(items) // count] for index in range(count))
+
+
+def name_of_files(id: str) -> str:
+    """Return the name, without ending, of the files that are written for an image; its id may be a path."""
+    return posixpath.normpath(f"/{id}").strip("/")
+
+
+def problems_of_file_names(ids: Iterable[str]) -> Iterator[str]:
+    """Describe ids that cannot name files, see `name_of_files`, or name those of another image."""
+    id_of_name: dict[str, str] = {}
+    for id in ids:
+        name = name_of_files(id)
+        shown = shortened(repr(id))
+        # on Windows also "..\\x" and "C:x"
+        leads_out = ".." in Path(id).parts or Path(name).drive
+        if not name or "\0" in name or leads_out:
+            yield (
+                f"{shown}: files are named by the id, which must be a name or a path without '..' and NUL; rename it"
+            )
+            continue
+        longest = max(len(part.encode(errors="replace")) for part in name.split("/"))
+        if longest > _MAX_NAME_BYTES:
+            yield (
+                f"{shown}: files are named by the id, whose parts may have at most {_MAX_NAME_BYTES} bytes; shorten it"
+            )
+            continue
+        other = id_of_name.setdefault(name, id)
+        if other != id:
+            yield f"{shown}: names the same file as {shortened(repr(other))}; rename one"
 
 
 def id_digest(text: str) -> bytes:

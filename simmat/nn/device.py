@@ -44,7 +44,7 @@ def pick_device(name: str | None, *, processes: int = 1) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", str(name)):
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]{1,4})?", str(name)):
         raise ConfigError(
             f"unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps"
         )

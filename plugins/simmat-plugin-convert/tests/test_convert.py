@@ -574,6 +574,49 @@ def test_a_name_that_formats_cannot_hold_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def with_ids(start: Path, *ids: str) -> None:
+    """Write a manifest with these ids for the three images."""
+    rows = [f"{id},images/s{n}.tif,masks/s{n}.png" for n, id in enumerate(ids)]
+    (start / "manifest.csv").write_text("\n".join(["id,image,mask", *rows]))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_an_id_does_not_name_a_file_outside_of_the_new_folder(
+    tmp_path: Path, kind: str
+) -> None:
+    """An absolute one did, and overwrote what was there; ids may be paths, and are inside of the folder."""
+    start = mask_set(tmp_path / "masks", NAMED)
+    outside = tmp_path / "outside/s"
+    with_ids(start, str(outside), "./day 1//s1", "s2")
+    convert(start, tmp_path / "out", Raster(), kind, lossy=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["masks", "out"]
+    names = {str(path) for path in (tmp_path / "out").rglob("*")}
+    for inner in (str(outside).strip("/"), "day 1/s1", "s2"):
+        assert any(name.endswith(f"/{inner}.tif") for name in names), inner
+
+
+@pytest.mark.parametrize(
+    ("id", "said"),
+    [
+        ("../x", "'../x'.*rename it"),
+        ("a/../b", "'a/../b'.*rename it"),
+        ("..", "rename it"),
+        (".", "rename it"),
+        ("n" * 300, "at most 200 bytes; shorten it"),
+        ("./s0", "names the same file as 's0'"),
+    ],
+)
+def test_an_id_that_cannot_name_a_file_is_refused(
+    tmp_path: Path, id: str, said: str
+) -> None:
+    """By its name, before anything is written."""
+    start = mask_set(tmp_path / "masks", NAMED)
+    with_ids(start, "s0", id, "s2")
+    with pytest.raises(ConfigError, match=said):
+        convert(start, tmp_path / "out", Raster(), "masks")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["masks"]
+
+
 def test_a_folder_with_files_is_not_written_into(tmp_path: Path) -> None:
     """What was there stays, whatever it is."""
     start = mask_set(tmp_path / "masks", NAMED)

@@ -556,7 +556,8 @@ def options_in(text: str) -> dict[str, Any]:
     """Return the options of a sensor, written as in `card.toml` with commas; ConfigError if they are not."""
     try:
         return tomllib.loads(f"options = {{ {text} }}")["options"]  # type: ignore[no-any-return]
-    except tomllib.TOMLDecodeError:
+    # a number with thousands of digits raises a plain ValueError
+    except (ValueError, RecursionError):
         raise ConfigError(
             f'options are written as unit = "cK", nodata = 0; got {text}'
         ) from None

@@ -16,9 +16,9 @@ from simmat_plugin_convert.labels import (
     Labels,
     Losses,
     ReaderInput,
-    check_file_names,
     check_names,
     drawn_labels,
+    with_file_names,
 )
 from simmat_plugin_convert.readers import read_labels
 from simmat_plugin_convert.writers import WRITERS, Images, WriterInput
@@ -86,7 +86,7 @@ def convert(
     )
     if labels.skipped:
         losses.add("images have no mask and are left out", str(data), labels.skipped)
-    check_file_names(labels)
+    labels = with_file_names(labels)
     present: set[int | None] = set()
     objects = 0
     # find all problems before anything is written

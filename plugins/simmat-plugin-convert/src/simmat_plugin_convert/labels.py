@@ -14,6 +14,7 @@ import numpy as np
 from simmat.data.card import DataCard, load_card
 from simmat.data.formats.coco import draw_region, segmentation_problem
 from simmat.data.instances import Instance, region_from_mask
+from simmat.data.samples import name_of_files, problems_of_file_names
 from simmat.errors import (
     ConfigError,
     DataError,
@@ -247,11 +248,12 @@ def polygon_region(
     return region
 
 
-def check_file_names(labels: Labels) -> None:
-    """Check that names of images can be written to every format.
+def with_file_names(labels: Labels) -> Labels:
+    """Return the labels with names of images that can be written to every format, each inside of the new folder.
 
     Raises:
-        ConfigError: some contain control characters or bytes that are not UTF-8.
+        ConfigError: some contain control characters or bytes that are not UTF-8, lead out of the folder, are too long,
+            or name one file.
     """
     problems = [
         f"{item.where!r}" for item in labels.items if not _is_writable(item.where)
@@ -259,6 +261,16 @@ def check_file_names(labels: Labels) -> None:
     if problems:
         title = f"{labels.root}: names of images with characters that other formats cannot store; rename the files:"
         raise ConfigError(all_problems(title, problems))
+    names: dict[str, list[str]] = {}
+    for item in labels.items:
+        names.setdefault(item.split, []).append(item.name)
+    for of_split in names.values():
+        problems += problems_of_file_names(of_split)
+    if problems:
+        title = f"{labels.root}: names of images that cannot be used:"
+        raise ConfigError(all_problems(title, problems))
+    named = [replace(item, name=name_of_files(item.name)) for item in labels.items]
+    return replace(labels, items=named)
 
 
 def _is_writable(text: str) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,12 @@ from simmat.data.card import DataCard, load_card
 from simmat.data.formats.coco import annotation_files, read_coco
 from simmat.data.formats.folders import find_samples
 from simmat.data.formats.manifest import MANIFEST_FILE, read_manifest
-from simmat.data.samples import Sample, decide_splits, write_splits
+from simmat.data.samples import (
+    Sample,
+    decide_splits,
+    problems_of_file_names,
+    write_splits,
+)
 from simmat.errors import DataError, all_problems, few_of
 from simmat.io.files import require_folder
 from simmat.plugins.registry import Registry
@@ -67,11 +71,6 @@ class Pairs:
     def student_files(self, sample: Sample) -> PathsBySource:
         """Return source -> file of what the student sees."""
         return {own: sample.files[name] for own, name in self.student_sources.items()}
-
-
-def name_of_files(id: str) -> str:
-    """Return the name, without ending, of the files that are written for a pair; an id may be a path."""
-    return posixpath.normpath(f"/{id}").strip("/")
 
 
 def joined_sensor(
@@ -139,7 +138,7 @@ def open_pairs(
             find_samples(root, joined.sources, masks=False),
             "the folders of images/",
         )
-    if problems := list(_problems_of_ids(samples)):
+    if problems := list(problems_of_file_names(one.id for one in samples)):
         raise DataError(all_problems(f"{root}: ids that cannot be used:", problems))
     paired, _, new_splits = decide_splits(root, samples, split_source)
     if lacking := [
@@ -155,22 +154,6 @@ def open_pairs(
     student = with_data_card(student, card.model_dump())
     sources = _sources(teacher, joined), _sources(student, joined)
     return Pairs(root, paired, teacher, student, *sources, card)
-
-
-def _problems_of_ids(samples: Sequence[Sample]) -> Iterator[str]:
-    """Describe ids that cannot name the files of a pair, or name those of another one."""
-    id_of_name: dict[str, str] = {}
-    for sample in samples:
-        name = name_of_files(sample.id)
-        if not name or "\0" in name or ".." in sample.id.split("/"):
-            yield (
-                f"{sample.id!r}: files are named by the id, which must be a name or a path without '..' and NUL; "
-                "rename it"
-            )
-            continue
-        other = id_of_name.setdefault(name, sample.id)
-        if other != sample.id:
-            yield f"{sample.id!r}: names the same file as {other!r}; rename one"
 
 
 def _sources(sensor: ModalityAdapter, joined: ModalityAdapter) -> dict[str, str]:

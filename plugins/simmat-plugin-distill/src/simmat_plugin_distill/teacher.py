@@ -18,7 +18,7 @@ from simmat.config import TrainConfig
 from simmat.data.card import write_card
 from simmat.data.formats.coco import draw_segmentation
 from simmat.data.instances import region_from_mask
-from simmat.data.samples import SPLITS
+from simmat.data.samples import SPLITS, name_of_files
 from simmat.errors import ConfigError, DataError
 from simmat.inference import coco_document, run_lengths
 from simmat.io.files import (
@@ -39,7 +39,6 @@ from simmat_plugin_distill.pairs import (
     Pairs,
     PathsBySource,
     joined_sensor,
-    name_of_files,
 )
 
 SEARCH = EverythingSettings(grid=16, stability=0, overlap=0.7)
