@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench_set import TINY
 from bundles import tiny_bundle
 from PIL import Image
 from runs import files_of, gray_set
@@ -24,6 +25,7 @@ TRAIN = (
     "--image-size 64 --steps 2 --val-every 1 --batch-size 2 --prompts-per-image 1 --lr 1e-4 --workers 0 --device cpu "
     "--no-pictures"
 )
+INPUTS = ("SET", "BUNDLE", "PAIRS", "RUN", "SENSORS.toml", "BENCH.toml")
 PATHS_OF = {"open": 1, "os.mkdir": 1, "os.rename": 2, "os.symlink": 2}
 """Audit event of what makes a file or folder -> how many of its arguments are paths."""
 
@@ -33,16 +35,18 @@ class Command:
     """A command that writes into the folder OUT.
 
     Attributes:
-        first: arguments of the call that tells where it writes; SET, BUNDLE, PAIRS and OUT stand for paths.
+        first: arguments of the call that tells where it writes; the names of INPUTS and OUT stand for paths.
         again: those of a call in a folder that holds all that the first call wrote.
         kept: the folder that a stopped call leaves, where it goes on only if nothing else is in OUT.
         lost: what is removed of a finished call, so that there is something to do again.
+        in_processes: other processes write, too.
     """
 
     first: str
     again: str = ""
     kept: str = ""
     lost: tuple[str, ...] = ()
+    in_processes: bool = False
 
 
 COMMANDS = {
@@ -64,6 +68,22 @@ COMMANDS = {
         "train --resume OUT",
         lost=("bundle.safetensors", "report.json"),
     ),
+    "train, several sensors": Command(
+        f"train --config SENSORS.toml --foundation tiny {TRAIN} --out OUT",
+        "train --resume OUT",
+        lost=("day/bundle.safetensors", "bundle.safetensors"),
+    ),
+    "train, tensorboard": Command(
+        f"train --modality gray --data SET --foundation tiny {TRAIN} --track tensorboard --out OUT",
+        "train --resume OUT",
+        lost=("bundle.safetensors", "report.json"),
+    ),
+    "train, mlflow": Command(
+        f"train --modality gray --data SET --foundation tiny {TRAIN} --track mlflow --out OUT",
+        "train --resume OUT",
+        lost=("bundle.safetensors", "report.json"),
+    ),
+    "bench": Command("bench BENCH.toml --jobs 1 --out OUT", in_processes=True),
     "distill": Command(
         f"distill --modality gray --teacher lite --foundation lite --data PAIRS {TRAIN} --out OUT",
         kept="teacher",
@@ -122,6 +142,15 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_bundle(folder / "BUNDLE")
     words = f"train --modality gray --data SET --foundation tiny {TRAIN} --out RUN"
     assert _run(words, folder, folder) == 0
+    gray_set(folder / "NIGHT", train=3, val=1, test=1)
+    sensors = [
+        f'[[data]]\nname = "{name}"\nmodality = "gray"\ndata = "{folder / place}"\n'
+        for name, place in (("day", "SET"), ("night", "NIGHT"))
+    ]
+    (folder / "SENSORS.toml").write_text("".join(sensors))
+    bench = f'{TINY}\n[[data]]\nname = "discs"\nmodality = "gray"\ndata = "{folder / "SET"}"\n'
+    bench += '[[arm]]\nname = "x"\ntune = "frozen"\n'
+    (folder / "BENCH.toml").write_text(bench)
     return folder
 
 
@@ -131,7 +160,7 @@ def _run(words: str, inputs: Path, out: Path) -> int:
         name, slash, rest = word.partition("/")
         if name == "OUT":
             word = f"{out}{slash}{rest}"
-        elif name in ("SET", "BUNDLE", "PAIRS", "RUN"):
+        elif name in INPUTS:
             word = f"{inputs / name}{slash}{rest}"
         arguments.append(word)
     return run(arguments)
@@ -201,6 +230,8 @@ def test_no_link_leads_out_of_the_folder(
     shutil.copytree(empty, whole)
     with _noting() as made:
         assert _run(command.first, inputs, whole) == 0
+    if command.in_processes:
+        made = list(whole.rglob("*"))
     places = _places(made, whole)
     assert places
     if command.kept:

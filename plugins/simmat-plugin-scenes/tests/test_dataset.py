@@ -145,7 +145,7 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("count", "seed", "words"),
-    [(2, 0, "--count must be at least 3"), (3, -1, "--seed")],
+    [(2, 0, "--count must be at least 3"), (3, -1, "--seed"), (10**9, 0, "100000")],
 )
 def test_numbers_out_of_range_are_refused(
     tmp_path: Path, count: int, seed: int, words: str
@@ -153,6 +153,23 @@ def test_numbers_out_of_range_are_refused(
     """Before the first scene is drawn."""
     with pytest.raises(ConfigError, match=words):
         made(tmp_path / "a", count, seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("frames", "size_hw", "words"),
+    [
+        (10**9, (48, 64), "--frames must be at most 10000"),
+        (1, (64, 10**9), "at most 8192 pixels a side, got 1000000000x64"),
+        (1, (10**9, 64), "at most 8192 pixels a side, got 64x1000000000"),
+    ],
+)
+def test_more_than_a_machine_can_draw_is_refused(
+    tmp_path: Path, frames: int, size_hw: tuple[int, int], words: str
+) -> None:
+    """A slip of the finger took the memory of the machine, or went on for years."""
+    with pytest.raises(ConfigError, match=words):
+        simulate_dataset(Rgb(), tmp_path / "a", 3, 0, size_hw=size_hw, frames=frames)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_sensor_that_cannot_be_simulated_says_so(tmp_path: Path) -> None:

@@ -20,6 +20,12 @@ from simmat_plugin_scenes.world import CLASSES
 
 SIZE_HW = (192, 256)
 MIN_COUNT = 3
+MAX_COUNT = 100_000
+"""The names of samples have five digits."""
+MAX_FRAMES = 10_000
+"""The names of frames have four digits."""
+MAX_SIDE_PX = 8192
+"""A scene of so many pixels takes some 10 GB."""
 _VAL, _TEST = frozenset({1, 8, 15}), frozenset({2, 9, 16})
 
 
@@ -57,7 +63,7 @@ def simulate_dataset(
         OutputError: the folder is not empty or cannot be written.
     """
     target = Path(out)
-    _check(target, count, seed, frames)
+    _check(target, count, seed, size_hw, frames)
     with atomic_folder(target) as folder:
         rows: list[dict[str, str]] = []
         for index in range(count):
@@ -78,15 +84,26 @@ def split_of(index: int) -> str:
     return "val" if place in _VAL else "test" if place in _TEST else "train"
 
 
-def _check(target: Path, count: int, seed: int, frames: int) -> None:
+def _check(
+    target: Path, count: int, seed: int, size_hw: tuple[int, int], frames: int
+) -> None:
     if count < MIN_COUNT:
         raise ConfigError(
             f"--count must be at least {MIN_COUNT}, one sample per split, got {count}"
         )
+    if count > MAX_COUNT:
+        raise ConfigError(f"--count must be at most {MAX_COUNT}, got {count}")
     if seed < 0:
         raise ConfigError(f"--seed must be 0 or more, got {seed}")
     if frames < 1:
         raise ConfigError(f"--frames must be at least 1, got {frames}")
+    if frames > MAX_FRAMES:
+        raise ConfigError(f"--frames must be at most {MAX_FRAMES}, got {frames}")
+    height, width = size_hw
+    if max(height, width) > MAX_SIDE_PX:
+        raise ConfigError(
+            f"--size must be at most {MAX_SIDE_PX} pixels a side, got {width}x{height}"
+        )
     if target.is_dir() and any(target.iterdir()):
         raise OutputError(
             f"{target} is not empty; choose another folder, or remove it first"
