@@ -78,11 +78,6 @@ COMMANDS = {
         "train --resume OUT",
         lost=("bundle.safetensors", "report.json"),
     ),
-    "train, mlflow": Command(
-        f"train --modality gray --data SET --foundation tiny {TRAIN} --track mlflow --out OUT",
-        "train --resume OUT",
-        lost=("bundle.safetensors", "report.json"),
-    ),
     "bench": Command("bench BENCH.toml --jobs 1 --out OUT", in_processes=True),
     "distill": Command(
         f"distill --modality gray --teacher lite --foundation lite --data PAIRS {TRAIN} --out OUT",
@@ -149,7 +144,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     (folder / "SENSORS.toml").write_text("".join(sensors))
     bench = f'{TINY}\n[[data]]\nname = "discs"\nmodality = "gray"\ndata = "{folder / "SET"}"\n'
-    bench += '[[arm]]\nname = "x"\ntune = "frozen"\n'
+    bench += '[[arm]]\nname = "x"\npeer = true\ntune = "frozen"\n'
     (folder / "BENCH.toml").write_text(bench)
     return folder
 
