@@ -111,7 +111,8 @@ def command(
         return 0
     require_inside(folder, folder / "data", folder / "plots")
     for cell in bench.cells:
-        require_inside(folder, cell.root, cell.folder.run, cell.folder.log)
+        files = cell.folder
+        require_inside(folder, cell.root, files.run, files.log, files.lock)
     if report:
         _take_results(bench, results)
     if report and not (folder / "cells").is_dir():
