@@ -95,6 +95,9 @@ def annotate(
     train` reads. All steps can be undone, even after a restart. By default the page is served to this machine only,
     and using it needs the printed address with its token.
 
+    Images with an object that is as a model found it are listed in DIR/predicted.csv: they train, and are left out of
+    validation and test until you have drawn or clicked it anew, or confirmed it (V).
+
     The model is that of --bundle, or the untuned model of --foundation. Without either, it is the last model trained
     from the page that scored better than the one before, or else the foundation model `lite`.
     """

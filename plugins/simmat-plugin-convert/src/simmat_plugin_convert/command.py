@@ -75,7 +75,8 @@ def command(
     """Write the labels of DIR, and its unchanged images, in another format.
 
     If the format cannot store everything, nothing is written and the losses are listed; --lossy converts anyway.
-    --modality names the sensor of the images (default: raster).
+    --modality names the sensor of the images (default: raster). Images whose labels a model made stay marked, in
+    predicted.csv.
     """
     from simmat_plugin_convert.convert import convert
 
