@@ -153,6 +153,9 @@ def write_masks(
         path = folder / "annotations" / f"{split}.json"
         if found:
             document = coco_document(found, {})
+            # here the masks of a model are the ground truth, and validate
+            for annotation in document["annotations"]:
+                del annotation["score"]
             if tolerance:
                 _ignore_borders(document, tolerance)
             atomic_write_json(path, document)
