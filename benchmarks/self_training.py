@@ -136,9 +136,11 @@ def write_masks(config: TrainConfig, folder: Path) -> None:
                 for one in found
             ]
             records.append((file.name, size_hw, objects))
-        atomic_write_json(
-            folder / "annotations" / f"{split}.json", coco_document(records, {})
-        )
+        document = coco_document(records, {})
+        # here the masks of a model are the ground truth, and validate
+        for annotation in document["annotations"]:
+            del annotation["score"]
+        atomic_write_json(folder / "annotations" / f"{split}.json", document)
     own = {
         "regions": "instances",
         "min_region": smallest,
