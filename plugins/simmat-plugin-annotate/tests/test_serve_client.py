@@ -8,6 +8,7 @@ import itertools
 import json
 import socket
 import threading
+import tracemalloc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -284,6 +285,8 @@ def test_the_answers_below_are_those_of_a_server(root: Path) -> None:
         ("/images", "size_hw", [10**9, 10**9]),
         ("/images", "size_hw", [-4, -4]),
         ("/images", "size_hw", ["4", "4"]),
+        ("/images", "size_hw", [1, True]),
+        ("/images", "size_hw", [24.0, 31]),
         ("*", "mask", 5),
         ("*", "mask", {}),
         ("*", "mask", {"box": [0, 0, 10**9, 10**9], "runs": [10**18]}),
@@ -323,6 +326,24 @@ def test_an_answer_with_a_wrong_part_is_one_error(
                 use(address, root / "images/s0.png")
             with pytest.raises(SimMATError):
                 use_remote(address, root / "images/s0.png")
+
+
+def test_a_size_that_would_be_a_long_text_takes_no_memory(root: Path) -> None:
+    """A number of 2^31 times a text takes 4 GB; an answer takes at most 64 MiB."""
+    answers = {
+        **ANSWERS,
+        "/images": with_part(ANSWERS["/images"], "size_hw", [1 << 27, "31"]),
+    }
+    tracemalloc.start()
+    try:
+        with (
+            answering(answers) as address,
+            pytest.raises(ServerError, match="size_hw is not valid"),
+        ):
+            use(address, root / "images/s0.png")
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def with_part(answer: Any, place: str, value: Any) -> Any:

@@ -233,9 +233,11 @@ class Client:
         )
         with self.valid_answer():
             height, width = found["size_hw"]
-            _check(0 < height * width <= _MAX_PIXELS and 0 < height, "size_hw")
+            is_size = type(height) is int and type(width) is int  # a text times 2**31
+            _check(is_size and 0 < height * width <= _MAX_PIXELS, "size_hw")
+            _check(0 < height, "size_hw")
             _check(re.fullmatch(r"[\w-]{1,200}", found["id"]) is not None, "id")
-            self.size_hw = (int(height), int(width))
+            self.size_hw = (height, width)
             self.image_id = found["id"]
 
     def _ask(
