@@ -157,12 +157,23 @@ def save_coloured(path: Path) -> bytes:
 
 
 def test_a_video_with_more_frames_than_bytes_is_refused(tmp_path: Path) -> None:
-    """30 KB would take 4 GB before the first frame is read."""
+    """A file of 30 KB would take 0.8 GB when it is opened."""
     content = save_coloured(tmp_path / "a.mp4")
     at = content.index(b"stsz")
     # version and flags, one size for all, number of frames
     table = bytes(4) + (100).to_bytes(4, "big") + (1 << 26).to_bytes(4, "big")
     (tmp_path / "a.mp4").write_bytes(content[: at + 4] + table + content[at + 16 :])
+    with pytest.raises(DataError, match=r"a\.mp4: damaged: it claims 67108\d* frames"):
+        simmat.FrameSequence(tmp_path / "a.mp4", "rgb")
+
+
+def test_a_part_of_a_video_with_more_frames_than_bytes_is_refused(
+    tmp_path: Path,
+) -> None:
+    """A file of 8 KB in parts would take 2.2 GB when it is opened."""
+    content = save_coloured(tmp_path / "a.mp4")
+    part = b"\0\0\0\x18moof\0\0\0\x10trun" + bytes(4) + (1 << 26).to_bytes(4, "big")
+    (tmp_path / "a.mp4").write_bytes(content + part)
     with pytest.raises(DataError, match=r"a\.mp4: damaged: it claims 67108\d* frames"):
         simmat.FrameSequence(tmp_path / "a.mp4", "rgb")
 

@@ -328,6 +328,7 @@ def test_a_damaged_file_of_a_series_is_named(tmp_path: Path) -> None:
         ("PixelSpacing", "DS", ["0.9"]),
         ("PixelSpacing", "DS", ["0.9", "inf"]),
         ("Rows", "US", [9, 10]),
+        ("Columns", "US", 0),
         ("NumberOfFrames", "IS", "2"),
         ("SamplesPerPixel", "US", 3),
     ],

@@ -178,7 +178,7 @@ def _check_head(file: Path, head: Any) -> None:
     if head.get("PixelSpacing"):
         _numbers(head, "PixelSpacing", 2)
     for name in ("Rows", "Columns"):
-        if type(head.get(name)) is not int:
+        if type(head.get(name)) is not int or head.get(name) < 1:
             raise ValueError(f"{name} is {head.get(name)}")
     is_one_slice = int(head.get("NumberOfFrames") or 1) <= 1
     is_grey = str(head.get("PhotometricInterpretation")).startswith("MONOCHROME")
