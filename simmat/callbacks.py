@@ -235,6 +235,8 @@ def _minutes(seconds: float) -> str:
 class ConsoleCallback(Callback):
     """Show a run on stderr: what it trains, then a progress bar with loss, mIoU, speed and remaining time.
 
+    Where stderr is no terminal, each validation is a line instead.
+
     Args:
         name: shown before the bar; that of a sensor also before what is said of its run.
 
@@ -310,11 +312,13 @@ class ConsoleCallback(Callback):
             lines.append(f"resuming after step {run.first_step} of {run.steps}")
         for line in lines:
             self._write(line)
+        # disable=None: no bar without a terminal
         self._bar = tqdm(
             total=run.steps,
             initial=run.first_step,
             desc=escape(self.name),
             unit="step",
+            disable=None,
             file=sys.stderr,
             mininterval=0.5,
             dynamic_ncols=True,
@@ -355,7 +359,14 @@ class ConsoleCallback(Callback):
         if best:
             shown.append("(best)")
         self._shown["val mIoU"] = " ".join(shown)
-        if self._bar is not None:
+        if self._bar is None or self.run is None:
+            return
+        if self._bar.disable:
+            line = f"step {step} of {self.run.steps}: val mIoU {' '.join(shown)}"
+            if "loss" in self._shown:
+                line += f", loss {self._shown['loss']}"
+            self._write(line)
+        else:
             self._bar.set_postfix(self._shown)
 
     def finished(self, bundle: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import runs
 
 import simmat
-from simmat.callbacks import Callback, Callbacks, TimeLeft
+from simmat import training
+from simmat.callbacks import Callback, Callbacks, ConsoleCallback, TimeLeft
 from simmat.config import TrainConfig
 from simmat.plugins.registry import CallbackHook, Registry
 from simmat.training.fit import callbacks_of_plugins
@@ -123,3 +126,21 @@ def test_a_resumed_run_does_not_take_its_start_for_a_validation() -> None:
 def test_of_a_short_run_nothing_is_said() -> None:
     """The progress bar shows it."""
     assert time_left([0.2] * 8) == [""] * 8
+
+
+@pytest.mark.plugins
+def test_without_a_terminal_each_validation_is_a_line(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bar that is drawn again fills the log of a cluster's job."""
+    registry = runs.registry()
+    settings = runs.config(data, tmp_path / "run", steps=4, val_every=2, pictures=False)
+    with ConsoleCallback() as console:
+        training.train(settings, registry, console)
+    said = capsys.readouterr().err
+    assert "\r" not in said
+    lines = [line for line in said.splitlines() if line.startswith("step ")]
+    assert [line.split(":")[0] for line in lines] == [
+        f"step {step} of 4" for step in (0, 2, 4)
+    ]
+    assert "loss" in lines[-1]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
+import cloup
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -68,19 +69,68 @@ def json_option(command: Command) -> Command:
 
 
 def config_options(
-    *fields: str, required: tuple[str, ...] = (), model: type[BaseModel] = TrainConfig
+    *fields: str,
+    required: tuple[str, ...] = (),
+    model: type[BaseModel] = TrainConfig,
+    group: cloup.OptionGroup | None = None,
 ) -> Callable[[Command], Command]:
     """Decorate a command with the options of the fields of a model, in this order; no fields means all.
 
     The parameter of a field has its name, and is None if the option is not given: then the config file or the default
-    applies. `required` fields are for commands that read no config file. Tables take KEY=VALUE, repeated.
+    applies. `required` fields are for commands that read no config file. Tables take KEY=VALUE, repeated. The help of
+    a `cloup.command` lists the options of a group together.
     """
 
     def decorate(command: Command) -> Command:
         for field in reversed(fields or tuple(model.model_fields)):
-            command = _option(
-                field, model.model_fields[field], required=field in required
-            )(command)
+            option = _option(
+                field,
+                model.model_fields[field],
+                required=field in required,
+                group=group,
+            )
+            command = option(command)
+        return command
+
+    return decorate
+
+
+TRAINING_GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Options that matter first": (
+        "modality", "data", "out", "regions", "foundation", "steps",
+    ),
+    "Data": (
+        "modality_options", "channels", "min_region", "nodata", "ignore", "zero_means", "class_attribute", "crop",
+        "train_images", "train_share",
+    ),
+    "Network": (
+        "mat", "mat_options", "tune", "tune_options", "heads", "image_size", "aspect", "checkpoint", "from_scratch",
+        "init", "new_sensor",
+    ),
+    "Prompts and augmentation": (
+        "prompts_per_image", "clicks", "box_fraction", "correction_clicks", "augment", "rotate", "paste",
+    ),
+    "Optimisation": (
+        "epochs", "batch_size", "grad_accumulation", "gradient_checkpointing", "loss", "lr", "backbone_lr_factor",
+        "weight_decay", "schedule", "warmup_steps", "grad_clip", "seed",
+    ),
+    "Validation and results": (
+        "protocol", "val_every", "val_images", "keep", "pictures", "track",
+    ),
+    "Machine": ("device", "precision", "workers"),
+}  # fmt: skip
+"""Title in the help -> settings of a training."""
+
+
+def training_options(
+    leave_out: Collection[str] = (),
+) -> Callable[[Command], Command]:
+    """Decorate a `cloup.command` with the options of a training, in groups."""
+
+    def decorate(command: Command) -> Command:
+        for title, fields in reversed(TRAINING_GROUPS.items()):
+            kept = [field for field in fields if field not in leave_out]
+            command = config_options(*kept, group=cloup.OptionGroup(title))(command)
         return command
 
     return decorate
@@ -113,7 +163,7 @@ def source_option(description: str) -> Callable[[Command], Command]:
 
 
 def _option(
-    field: str, info: FieldInfo, *, required: bool
+    field: str, info: FieldInfo, *, required: bool, group: cloup.OptionGroup | None
 ) -> Callable[[Command], Command]:
     """Return what adds the option of a field to a command."""
     extra: dict[str, Any] = {}
@@ -137,7 +187,7 @@ def _option(
         settings["required"] = True
     else:
         settings["default"] = None
-    return click.option(*flag.split(), field, **settings)
+    return cloup.option(*flag.split(), field, group=group, **settings)
 
 
 def _settings(core: Any, info: FieldInfo, extra: Mapping[str, Any]) -> dict[str, Any]:

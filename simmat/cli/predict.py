@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
+from cloup import OptionGroup
 
 from simmat.cli import ended_by_sigterm
 from simmat.cli.options import (
     PATH,
+    Command,
     config_options,
     foundation_options,
     load_registry,
@@ -25,14 +28,36 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
-@click.command()
+_FIRST = OptionGroup("Options that matter first")
+_SENSOR = OptionGroup("Sensor and model")
+_SPEED = OptionGroup("Large images and speed")
+
+
+def _options(group: OptionGroup, *fields: str) -> Callable[[Command], Command]:
+    """Return a decorator that adds options of `PredictOptions` to a command."""
+    return config_options(*fields, model=PredictOptions, group=group)
+
+
+@cloup.command()
 @click.argument("paths", nargs=-1, type=PATH, metavar="[BUNDLE] [FILE|DIR]...")
-@config_options("modality", "modality_options", "channels")
+@cloup.option(
+    "--out", required=True, type=PATH, help="Folder for the results.", group=_FIRST
+)
+@_options(_FIRST, "points", "negative", "box", "everything", "semantic")
+@_options(
+    OptionGroup("Other prompts"),
+    *("prompts", "crs", "mask", "reference", "reference_mask"),
+)
+@_options(
+    OptionGroup("Results"),
+    *("formats", "classes", "min_score", "max_error_rate", "min_area", "uncertainty"),
+)
+@config_options("modality", "modality_options", "channels", group=_SENSOR)
+@_options(_SENSOR, "missing")
 @foundation_options
 @source_option("File of a source, for sensors with several.")
-@config_options(model=PredictOptions)
-@click.option("--out", required=True, type=PATH, help="Folder for the results.")
-@config_options("device")
+@_options(_SPEED, "tile", "overlap", "mosaic", "executor", "cache")
+@config_options("device", group=_SPEED)
 def command(
     paths: tuple[Path, ...], source: Mapping[str, Path], out: Path, **given: Any
 ) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
 
-from simmat.cli.options import PATH, config_options, load_registry
+from simmat.cli.options import PATH, load_registry, training_options
 from simmat.config import load_configs
 from simmat.documents import option_name
 from simmat.errors import ConfigError
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from simmat.callbacks import ConsoleCallback
 
 
-@click.command()
-@config_options()
+@cloup.command()
+@training_options()
 @click.option(
     "--config",
     type=PATH,

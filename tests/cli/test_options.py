@@ -1,12 +1,19 @@
 """Options made from the fields of the training config."""
 
+import re
 from typing import Any
 
 import click
+import cloup
 import pytest
 from click.testing import CliRunner
 
-from simmat.cli.options import config_options, data_options
+from simmat.cli.options import (
+    TRAINING_GROUPS,
+    config_options,
+    data_options,
+    training_options,
+)
 from simmat.config import CARD_FIELDS, TrainConfig, load_config
 from simmat.data.card import DataCard
 
@@ -65,6 +72,24 @@ def test_a_wrong_value_names_the_option_and_what_is_allowed(
         parse(config_options(), *args.split())
     assert said in caught.value.format_message()
     assert args.split()[0].rstrip("=") in caught.value.format_message()
+
+
+def test_the_help_of_train_has_each_setting_in_one_group() -> None:
+    """A setting without a group would be found by nobody, and one in two would be asked for twice."""
+    grouped: list[str] = []
+    for fields in TRAINING_GROUPS.values():
+        grouped += fields
+    assert sorted(grouped) == sorted(TrainConfig.model_fields)
+
+    @cloup.command()
+    @training_options(leave_out=["lr"])
+    def command(**options: Any) -> None:
+        pass
+
+    lines = CliRunner().invoke(command, ["--help"]).output.splitlines()
+    titles = [line.removesuffix(":") for line in lines if re.fullmatch(r"\w.*:", line)]
+    assert titles == [*TRAINING_GROUPS, "Other options"]
+    assert not any("--lr " in line for line in lines)
 
 
 def test_help_shows_defaults_and_bounds() -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
 from click.core import ParameterSource
 
-from simmat.cli.options import PATH, config_options, load_registry
+from simmat.cli.options import PATH, load_registry, training_options
 from simmat.config import TrainConfig, load_config
 from simmat.documents import option_name
 from simmat.errors import ConfigError
@@ -31,51 +32,56 @@ _OF_GEOMETRY = ("rotate", "paste", "crop")
 """Settings of a training that embeddings of whole images do not allow."""
 
 
-@click.command("distill")
-@click.option(
-    "--teacher", metavar="NAME|BUNDLE", help="Untuned foundation model, or a bundle."
+@cloup.command("distill")
+@cloup.option_group(
+    "Teacher",
+    cloup.option(
+        "--teacher",
+        metavar="NAME|BUNDLE",
+        help="Untuned foundation model, or a bundle.",
+    ),
+    cloup.option(
+        "--teacher-modality",
+        metavar="TEXT",
+        help="Sensor that the teacher sees; a bundle has its own.  [default: rgb]",
+    ),
+    cloup.option(
+        "--teacher-image-size",
+        type=click.IntRange(1),
+        metavar="INT",
+        help="Side of the teacher's input in pixels; by default that of the student if both are the same model, else "
+        "the model's own.",
+    ),
+    cloup.option(
+        "--match",
+        type=click.Choice(["auto", "masks", "embeddings", "both"]),
+        default="auto",
+        help="What the student learns: auto takes embeddings if an untuned teacher is the student's own foundation "
+        "model, else masks.",
+    ),
+    cloup.option(
+        "--tolerance",
+        type=click.IntRange(0, 16),
+        default=0,
+        metavar="INT",
+        help="Pixels by which the images of a pair may be shifted: the borders of masks are ignored by as much, and "
+        "embeddings are compared at the best of small shifts.  [default: 0]",
+    ),
+    cloup.option(
+        "--check-alignment",
+        is_flag=True,
+        help="Estimate how far the two images of each pair are shifted, and warn.",
+    ),
 )
+@training_options(leave_out=_OF_LABELS)
 @click.option(
-    "--teacher-modality",
-    metavar="TEXT",
-    help="Sensor that the teacher sees; a bundle has its own.  [default: rgb]",
-)
-@click.option(
-    "--teacher-image-size",
-    type=click.IntRange(1),
-    metavar="INT",
-    help="Side of the teacher's input in pixels; by default that of the student if both are the same model, else "
-    "the model's own.",
-)
-@click.option(
-    "--match",
-    type=click.Choice(["auto", "masks", "embeddings", "both"]),
-    default="auto",
-    help="What the student learns: auto takes embeddings if an untuned teacher is the student's own foundation "
-    "model, else masks.",
-)
-@click.option(
-    "--tolerance",
-    type=click.IntRange(0, 16),
-    default=0,
-    metavar="INT",
-    help="Pixels by which the images of a pair may be shifted: the borders of masks are ignored by as much, and "
-    "embeddings are compared at the best of small shifts.  [default: 0]",
-)
-@click.option(
-    "--check-alignment",
-    is_flag=True,
-    help="Estimate how far the two images of each pair are shifted, and warn.",
+    "--config", type=PATH, help="TOML file with the settings of the training."
 )
 @click.option(
     "--resume",
     type=PATH,
     metavar="RUN",
     help="Resume the training of a run; takes no other option.",
-)
-@config_options(*(name for name in TrainConfig.model_fields if name not in _OF_LABELS))
-@click.option(
-    "--config", type=PATH, help="TOML file with the settings of the training."
 )
 def command(
     resume: Path | None, teacher: str | None, config: Path | None, **given: Any
