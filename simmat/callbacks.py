@@ -243,6 +243,7 @@ class ConsoleCallback(Callback):
     Attributes:
         run: what is known of the run; None until it starts, and in processes other than the main one.
         best: the validation mIoU of the bundle so far.
+        scored_on: what that validation scored, such as "5 objects in 2 images"; "" if it was before a resumed run.
         bundle: the path of the bundle, when all steps are done.
     """
 
@@ -252,6 +253,7 @@ class ConsoleCallback(Callback):
         self.run: RunInfo | None = None
         self.bundle: Path | None = None
         self.best = float("nan")
+        self.scored_on = ""
         self.best_step = -1
         # the summary of the last validation
         self._last: Mapping[str, Any] | None = None
@@ -348,6 +350,9 @@ class ConsoleCallback(Callback):
         if best:
             self.best = summary["miou_object"]
             self.best_step = step
+            self.scored_on = (
+                f"{summary['objects']} objects in {summary['images']} images"
+            )
         shown = [f"{summary['miou_object']:.3f}"]
         for name, block, key in (
             ("AP50", "everything", "ap50"),
@@ -356,7 +361,7 @@ class ConsoleCallback(Callback):
             value = (summary.get(block) or {}).get(key)
             if value is not None:
                 shown.append(f"{name} {value:.3f}")
-        if best:
+        if best and self.run is not None and self.run.config.keep != "last":
             shown.append("(best)")
         self._shown["val mIoU"] = " ".join(shown)
         if self._bar is None or self.run is None:

@@ -386,7 +386,8 @@ class TrainConfig(StrictModel):
     )
     keep: Literal["best", "last"] | None = Field(
         None,
-        description="State that becomes the bundle: by default the best by validation, or the last one.",
+        description="State that becomes the bundle: the best by validation, or the last; by default the last where "
+        "fewer than 6 images validate.",
     )
     pictures: bool = Field(
         True,

@@ -128,7 +128,7 @@ def training_options(
     """Decorate a `cloup.command` with the options of a training, in groups."""
 
     def decorate(command: Command) -> Command:
-        for title, fields in reversed(TRAINING_GROUPS.items()):
+        for title, fields in reversed(list(TRAINING_GROUPS.items())):
             kept = [field for field in fields if field not in leave_out]
             command = config_options(*kept, group=cloup.OptionGroup(title))(command)
         return command

@@ -78,9 +78,10 @@ def _say_result(console: ConsoleCallback) -> None:
     kept = "best bundle"
     if run.config.keep == "last":
         kept = "bundle of the last state"
-    echo(
-        f"{kept}: {bundle} (validation mIoU {console.best:.4f} at step {console.best_step})"
-    )
+    score = f"validation mIoU {console.best:.4f}"
+    if console.scored_on:
+        score += f" over {console.scored_on},"
+    echo(f"{kept}: {bundle} ({score} at step {console.best_step})")
     reason = _no_auto_reason(bundle)
     if reason is not None:
         echo(f"no threshold for --min-score auto: {reason}")

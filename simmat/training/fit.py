@@ -294,9 +294,11 @@ def validate_all(learners: Sequence[Learner], registry: Registry) -> None:
     joint = None
     if len(learners) > 1:
         joint = fmean(selection_score(summary) for summary in summaries)
+    # several sensors have one bundle, which is chosen if one of them has a validation to choose by
+    chooses = any(learner.plan.config.keep == "best" for learner in learners)
     better = False
     for learner, scores, summary in zip(learners, found, summaries, strict=True):
-        better = _record(learner, scores, summary, joint)
+        better = _record(learner, scores, summary, joint, chooses=chooses)
     if better and first.is_main:  # several have one score, so all are the best, or none
         # shared weights have seen the images of all
         seen = reduce(joined, (learner.plan.seen for learner in learners))
@@ -359,11 +361,16 @@ def _share_buffers(model: torch.nn.Module, accelerator: Accelerator) -> None:
 
 
 def _record(
-    learner: Learner, scores: Scores, summary: dict[str, Any], joint: float | None
+    learner: Learner,
+    scores: Scores,
+    summary: dict[str, Any],
+    joint: float | None,
+    *,
+    chooses: bool,
 ) -> bool:
     """Log a validation; return whether its state is to be kept.
 
-    That is the best so far, by its own score or the joint one of several sensors, or with `keep = "last"` any.
+    That is any, or where the validation `chooses` the best so far, by its own score or by that of all sensors.
     """
     score = joint
     if score is None:
@@ -372,7 +379,6 @@ def _record(
         summary["score"] = score
     logged = {name: value for name, value in summary.items() if name != "iou_by_class"}
     learner.log({"kind": "val", "step": learner.done, **logged})
-    chooses = learner.plan.config.keep != "last"
     if chooses and learner.best is not None and score <= learner.best.chosen_by:
         return False
     learner.best = Best(

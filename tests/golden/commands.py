@@ -40,7 +40,10 @@ THERMAL = ("simmat-plugin-thermal", "simmat-plugin-lite", "simmat-plugin-report"
 FOLLOW = (*THERMAL, "simmat-plugin-sequences")
 TINY = ("simmat-testing",)
 STEPS = 12
-TRAINING = f"--steps {STEPS} --val-every 6 --image-size 64 --batch-size 2 --lr 2e-3 --workers 0 --device cpu"
+TRAINING = (
+    f"--steps {STEPS} --val-every 6 --image-size 64 --batch-size 2 --lr 2e-3 --workers 0 --device cpu"
+    " --keep best"
+)
 ON_DISC = "--point 24,36"
 
 
@@ -164,6 +167,7 @@ def train_resume(shop: Workshop) -> Outputs:
             lr=2e-3,
             workers=0,
             device="cpu",
+            keep="best",
             callbacks=[Stop()],
             progress=False,
         )
@@ -194,7 +198,7 @@ def train_sensors(shop: Workshop) -> Outputs:
     simmat("train --config sensors.toml --out several")
     simmat(
         "train --init several --new-sensor third --modality thermal --data shapes --steps 1 --image-size 64"
-        " --batch-size 2 --workers 0 --device cpu --no-pictures --out third"
+        " --batch-size 2 --workers 0 --device cpu --no-pictures --keep best --out third"
     )
     simmat(f"predict several/warm shapes/images/s8.tif {ON_DISC} --out several-masks")
     simmat(f"predict third/third shapes/images/s8.tif {ON_DISC} --out third-masks")
@@ -215,6 +219,7 @@ batch_size = 2
 workers = 0
 device = "cpu"
 pictures = false
+keep = "best"
 
 [[data]]
 name = "warm"
@@ -235,7 +240,7 @@ def train_joined(shop: Workshop) -> Outputs:
     words = "--foundation tiny --mat channel-attention --tune lora --heads prompt --steps 2 --image-size 64"
     simmat(
         f"train --modality rgb+thermal --data pairs {words} --batch-size 2 --workers 0 --device cpu"
-        " --no-pictures --out joined"
+        " --no-pictures --keep best --out joined"
     )
     return trained_run("joined")
 
@@ -480,7 +485,7 @@ def export(shop: Workshop) -> Outputs:
 
     simmat(
         "train --modality thermal --data shapes --foundation sam_vit_tiny --from-scratch --heads prompt --steps 1"
-        " --image-size 64 --batch-size 2 --workers 0 --device cpu --no-pictures --out small"
+        " --image-size 64 --batch-size 2 --workers 0 --device cpu --no-pictures --keep best --out small"
     )
     simmat("export small --out exported")
     found = files_in("exported", leave_out=("manifest", "bundle"))
@@ -638,6 +643,7 @@ def python_sensor(shop: Workshop) -> Outputs:
         batch_size=2,
         workers=0,
         device="cpu",
+        keep="best",
         pictures=False,
         progress=False,
     )

@@ -48,6 +48,21 @@ def test_the_last_state_is_kept_where_it_is_asked_for(
         assert torch.equal(tensor, last[name])
 
 
+@pytest.mark.parametrize(("val", "kept"), [(5, "last"), (6, "best")])
+def test_a_validation_of_few_images_chooses_nothing(
+    val: int, kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two images, an early step may be the best by chance, or because a model made their labels."""
+    data = gray_set(tmp_path / "data", train=2, val=val)
+    worse_each_time(monkeypatch)
+    plan = training.plan_run(config(data, tmp_path / "run", **SETTINGS), registry())
+    assert plan.config.keep == kept
+    assert any("--keep best" in note for note in plan.notes) == (kept == "last")
+    training.train(config(data, tmp_path / "run", **SETTINGS), registry())
+    step = read_bundle(tmp_path / "run")[0].metrics["step"]
+    assert step == {"last": 4, "best": 0}[kept]
+
+
 def test_a_resumed_run_keeps_the_last_state_too(data: Path, tmp_path: Path) -> None:
     """The result is that of a run that was never stopped, to the bit."""
 
@@ -79,7 +94,7 @@ def test_it_is_said_why_no_step_was_better_than_the_bundle_that_it_started_from(
     training.train(config(data, first, **SETTINGS), registry())
     worse_each_time(monkeypatch)
     out = tmp_path / "run"
-    settings = config(data, out, init=first, **SETTINGS)
+    settings = config(data, out, init=first, keep="best", **SETTINGS)
     with ConsoleCallback() as console:
         training.train(settings, registry(), console)
     assert console.best_step == 0

@@ -210,7 +210,7 @@ def _train(
             f"{run.metrics} is damaged: it has no validation; remove {folder.root} and run the bench again"
         )
     kept = curve[-1]
-    if config.keep != "last":
+    if callback.plan.config.keep != "last":
         # With a dense head the bundle is chosen by the mean of all scores.
         kept = max(
             curve,
