@@ -162,6 +162,27 @@ def test_every_answer_is_that_of_torch(
     assert exported.digest != predictor.digest
 
 
+def test_an_earlier_answer_is_refined_in_its_window_as_by_torch(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    """A click farther on takes another window, in whose pixels the earlier mask is elsewhere."""
+    folder = tmp_path / "out"
+    export(bundle, folder, kinds=(*CLICKS, (True, False, True)))
+    predictor, model = Predictor.of_bundle(bundle), simmat_runtime.load(folder)
+    refined = []
+    for one in (predictor, model):
+        one.set_image(picture((64, 400), seed=3))
+        earlier = one.predict([(30, 20)])
+        again = one.predict([(300, 20)], mask=earlier)
+        assert again.low_res_window != earlier.low_res_window
+        alone = one.predict([(300, 20)])
+        assert not np.allclose(again.logits, alone.logits, atol=1e-2)
+        refined.append(again.logits)
+        with pytest.raises((ValueError, ConfigError), match="which window"):
+            one.predict([(300, 20)], mask=earlier.low_res_logits)
+    np.testing.assert_allclose(refined[1], refined[0], atol=1e-3)
+
+
 def test_an_exported_model_survives_pickle(folder: Path) -> None:
     """As a bundle's predictor does, for pools of processes; onnxruntime's sessions do not."""
     model = simmat.load(folder, registry=EXPORT)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from simmat import types
 from simmat.data.instances import FoundObject, Instance
 from simmat.nn.dense_head import upsample_logits
 from simmat.predictor import objects as reference
-from simmat.predictor.tiles import ClassMapBlender, merge_objects
+from simmat.predictor.tiles import ClassMapBlender, merge_objects, prompt_in
 from simmat.predictor.tiles import plan_windows as reference_plan
 from simmat.predictor.tiles import prompt_windows as reference_prompt_windows
 from simmat.types import Letterbox, Window
@@ -154,6 +154,33 @@ def test_resizing_and_geometry_are_those_of_simmat() -> None:
         np.testing.assert_array_equal(
             ours.points_to_original(points), theirs.points_to_original(points)
         )
+
+
+@pytest.mark.parametrize("aspect", ["pad", "stretch"])
+@pytest.mark.parametrize(
+    "known", [(10, 20, 58, 68), (0, 0, 40, 90), (34, 44, 82, 92), (70, 100, 90, 130)]
+)
+def test_an_earlier_mask_is_moved_to_its_place_as_in_simmat(
+    aspect: Literal["pad", "stretch"], known: tuple[int, int, int, int]
+) -> None:
+    """A mask of one window in the pixels of another is another object's."""
+    logits = np.random.default_rng(0).normal(0, 5, (16, 16)).astype(np.float32)
+    window = (10, 20, 58, 90)
+    there = Letterbox((48, 70), 64, aspect)
+    prompt = types.Prompt(
+        np.asarray([(30, 30)], np.float32),
+        np.ones(1, np.int64),
+        None,
+        logits,
+        Window(*known),
+    )
+    expected = prompt_in(prompt, Window(*window), there).mask_input
+    assert expected is not None
+    found = Prompt.of([(30, 30)], None, None, logits, known).in_window(
+        window, frames.Letterbox((48, 70), 64, aspect)
+    )[3]
+    assert found is not None
+    np.testing.assert_allclose(found[0, 0], expected, atol=1e-4)
 
 
 def test_windows_are_joined_as_in_simmat() -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from simmat_runtime.letterbox import BoolArray, FloatArray, IntArray, Letterbox
 from simmat_runtime.manifest import Channel
 from simmat_runtime.objects import Window
+from simmat_runtime.windows import mask_in
 
 
 def checked_planes(image: npt.NDArray[Any], channels: Sequence[Channel]) -> FloatArray:
@@ -62,12 +63,14 @@ class Prompt:
         labels: (N,) 1 on the object, 0 beside it.
         box: (4,) XYXY, outer edges of the object; None without a box.
         mask: (h, w) logits of an earlier mask; None without one.
+        mask_window: the part of the image that they cover; None if it is not known.
     """
 
     coords: FloatArray
     labels: IntArray
     box: FloatArray | None
     mask: FloatArray | None
+    mask_window: Window | None = None
 
     @classmethod
     def of(
@@ -76,6 +79,7 @@ class Prompt:
         labels: Sequence[int] | None,
         box: Sequence[float] | None,
         mask: FloatArray | None,
+        mask_window: Window | None = None,
     ) -> Prompt:
         """Return the prompt of the arguments of `Model.predict`; ValueError for another number of numbers."""
         coords = (
@@ -95,6 +99,7 @@ class Prompt:
             else np.asarray(labels, np.int64).reshape(-1),
             corners,
             None if mask is None else np.asarray(mask, np.float32),
+            mask_window,
         )
 
     def check(self, size_hw: tuple[int, int], mask_size: tuple[int, int]) -> None:
@@ -146,11 +151,14 @@ class Prompt:
         kept = ((self.coords >= first) & (self.coords < (x1, y1))).all(1) | (
             self.labels == 1
         )
+        mask = self.mask
+        if mask is not None:
+            mask = mask_in(mask, self.mask_window or window, window, letterbox)
         return (
             letterbox.points_to_input(self.coords[kept] - first)[None],
             self.labels[kept][None],
             None
             if self.box is None
             else letterbox.box_to_input(self.box - np.tile(first, 2))[None],
-            None if self.mask is None else self.mask[None, None],
+            None if mask is None else mask[None, None],
         )

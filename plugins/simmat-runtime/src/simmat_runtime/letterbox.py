@@ -31,6 +31,43 @@ def _weights(before: int, after: int) -> FloatArray:
     )
 
 
+def shrunk(planes: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
+    """Resize planes (K, h, w) to (K, *size_hw), bilinear, over all pixels that fall into one that is larger."""
+    down, across = (
+        _wide_weights(old, new)
+        for old, new in zip(planes.shape[1:], size_hw, strict=True)
+    )
+    return np.asarray(down @ planes @ across.T, np.float32)
+
+
+def _wide_weights(before: int, after: int) -> FloatArray:
+    """Return the (after, before) weights of bilinear resizing with antialiasing."""
+    scale = before / after
+    centers = (np.arange(after) + 0.5) * scale
+    distance = np.abs(np.arange(before) + 0.5 - centers[:, None])
+    weights = (1 - distance / max(scale, 1)).clip(0, None)
+    return np.asarray(weights / weights.sum(1, keepdims=True), np.float32)
+
+
+def averaged(planes: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
+    """Return the means of planes (K, h, w) in (K, *size_hw) cells, as torch's `adaptive_avg_pool2d`."""
+    down, across = (
+        _cell_weights(old, new)
+        for old, new in zip(planes.shape[1:], size_hw, strict=True)
+    )
+    return np.asarray(down @ planes @ across.T, np.float32)
+
+
+def _cell_weights(before: int, after: int) -> FloatArray:
+    """Return the (after, before) weights of the mean in each cell."""
+    cells = np.arange(after)[:, None]
+    starts = cells * before // after
+    ends = -(-(cells + 1) * before // after)
+    places = np.arange(before)
+    inside = (places >= starts) & (places < ends)
+    return np.asarray(inside / (ends - starts), np.float32)
+
+
 def sigmoid(x: FloatArray) -> FloatArray:
     """Return 1 / (1 + exp(-x))."""
     return np.asarray(0.5 * (1 + np.tanh(0.5 * x)), np.float32)

@@ -38,7 +38,8 @@ class Prediction:
         mask: (H, W) bool.
         logits: (H, W) float32; the mask is True where they are above 0.
         score: predicted IoU of the mask, calibrated where the model has a calibration.
-        low_res_logits: (h, w) float32, the same logits at the size of the decoder, for `predict(mask=)`.
+        low_res_logits: (h, w) float32, the same logits at the size of the decoder.
+        low_res_window: (y0, x0, y1, x1), the part of the image that `low_res_logits` cover.
         class_id: label value of the object's class; None if the model does not distinguish classes.
         class_probability: probability of that class among the classes of objects.
     """
@@ -47,6 +48,7 @@ class Prediction:
     logits: FloatArray
     score: float
     low_res_logits: FloatArray
+    low_res_window: Window
     class_id: int | None = None
     class_probability: float | None = None
 
@@ -182,7 +184,7 @@ class Model:
         points: Sequence[tuple[float, float]] = (),
         labels: Sequence[int] | None = None,
         box: Sequence[float] | None = None,
-        mask: FloatArray | None = None,
+        mask: Prediction | FloatArray | None = None,
         *,
         mask_selection: MaskSelection = "single",
         choice: MaskSelection | None = None,  # former name
@@ -193,12 +195,13 @@ class Model:
             points: (x, y) in pixels of the image; (0, 0) is the centre of the top-left pixel.
             labels: one for each point, 1 on the object, 0 beside it; None means that all are on it.
             box: (x0, y0, x1, y1), outer edges of the object, from 0 to width and height.
-            mask: (h, w) logits of an earlier mask, `Prediction.low_res_logits`.
+            mask: an earlier answer to refine; or its `low_res_logits` (h, w), if the image is not cut into windows.
             mask_selection: "single" selects the single mask; "best" the alternative with the highest predicted IoU.
             mask_selection: the former name of `mask_selection`.
 
         Raises:
-            ValueError: no image is set, there is no prompt, or it does not fit the image.
+            ValueError: no image is set, there is no prompt, or it does not fit the image; or logits may be of any of
+                its windows.
         """
         if choice is not None:  # former name
             mask_selection = choice  # the former name
@@ -206,8 +209,17 @@ class Model:
             raise ValueError(
                 f"mask_selection must be one of {', '.join(map(repr, get_args(MaskSelection)))}, got {mask_selection!r}"
             )
-        prompt = Prompt.of(points, labels, box, mask)
+        mask_window = None
+        if isinstance(mask, Prediction):
+            mask_window = mask.low_res_window
+            mask = mask.low_res_logits
+        prompt = Prompt.of(points, labels, box, mask, mask_window)
         prompt.check(self.size_hw, self.manifest.mask_size)
+        if prompt.mask is not None and mask_window is None and len(self._windows) > 1:
+            raise ValueError(
+                "logits alone do not say which window of the image they cover; give the earlier prediction itself "
+                "(mask=found)"
+            )
         if len(self._windows) == 1:
             return self._predict_in(self._windows[0], prompt, mask_selection)
         for window in prompt_windows(*prompt.extent(), self.size_hw, self._tile()):
@@ -242,7 +254,9 @@ class Model:
         score = self.manifest.calibrated(
             "click" if prompt.box is None else "box", float(scores[0, picked])
         )
-        return Prediction(logits > 0, logits, score, low[0, picked], value, probability)
+        return Prediction(
+            logits > 0, logits, score, low[0, picked], window, value, probability
+        )
 
     def everything(self, settings: Settings | None = None) -> list[FoundObject]:
         """Find every object of the current image, best first, with its class if the model distinguishes classes.

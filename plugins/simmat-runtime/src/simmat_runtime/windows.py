@@ -11,7 +11,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from simmat_runtime.letterbox import BoolArray, FloatArray
+from simmat_runtime.letterbox import (
+    BoolArray,
+    FloatArray,
+    Letterbox,
+    averaged,
+    resized,
+    shrunk,
+)
 from simmat_runtime.objects import FoundObject, Window, enclosing_window, shared_window
 
 AGREEMENT = 0.7
@@ -181,6 +188,40 @@ def _deepest(low: float, high: float, length: int, side: int) -> tuple[int, int,
 
     start = max(window_starts(length, side, side // 2), key=margin)
     return start, min(start + side, length), margin(start)
+
+
+def mask_in(
+    mask: FloatArray, known: Window, window: Window, letterbox: Letterbox
+) -> FloatArray:
+    """Return (h, w) mask logits of one window as those of another; what the first does not show is not the object.
+
+    Args:
+        mask: logits at the decoder's own size.
+        known: the window that they cover.
+        window: another window.
+        letterbox: position of the other window in the network's input.
+    """
+    if window == known:
+        return mask
+    known_hw = known[2] - known[0], known[3] - known[1]
+    height, width = replace(letterbox, original_hw=known_hw).scaled_hw
+    whole = resized(mask[None], (letterbox.size, letterbox.size))
+    logits = resized(whole[:, :height, :width], known_hw)[0]
+    lowest = min(float(logits.min()), -1.0)
+    # above the lowest, so that the padding is lowest, too
+    placed = np.zeros((1, *letterbox.original_hw), np.float32)
+    both = shared_window(known, window)
+    if both is not None:
+        y0, x0, y1, x1 = both
+        seen = logits[y0 - known[0] : y1 - known[0], x0 - known[1] : x1 - known[1]]
+        rows = slice(y0 - window[0], y1 - window[0])
+        columns = slice(x0 - window[1], x1 - window[1])
+        placed[0, rows, columns] = seen - lowest
+    height, width = letterbox.scaled_hw
+    planes = np.zeros((1, letterbox.size, letterbox.size), np.float32)
+    planes[:, :height, :width] = shrunk(placed, (height, width))
+    moved = averaged(planes, (mask.shape[0], mask.shape[1]))[0]
+    return np.asarray(moved + lowest, np.float32)
 
 
 def reaches_border(mask: BoolArray, window: Window, size_hw: tuple[int, int]) -> bool:
