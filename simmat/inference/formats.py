@@ -46,7 +46,6 @@ class ImageResult:
         class_map: (H, W) label values, an array or a np.memmap.
         nodata: label value in `class_map` where nothing was measured.
         background: label value in `class_map` that is not a class; None if every value is one.
-        warning: why the result may be wrong; "" if nothing speaks against it.
     """
 
     name: str
@@ -58,7 +57,6 @@ class ImageResult:
     class_map: LabelMap | None = None
     nodata: int | None = None
     background: int | None = 0
-    warning: str = ""
 
     @cached_property
     def ranked(self) -> tuple[FoundObject, ...]:

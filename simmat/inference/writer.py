@@ -158,9 +158,9 @@ class Writer:
                 record = self._write(name, results, found, staging)
                 written += record["written"]
                 lines += self._lines(name, results, record, found.note)
-                warning = warning or next(
-                    (one.warning for one in results if one.warning), ""
-                )
+                for one in results:
+                    if isinstance(one, PromptResult):
+                        warning = warning or one.warning
             # another call may have written some meanwhile
             own = earlier | self._earlier_files(found.names)
             _check_own(self.out, set(written) - own)
