@@ -18,23 +18,23 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
 	"$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo "$$python"; break; }; done)
 
-FOUND := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml examples/simmat-plugin-*/pyproject.toml))
+PACKAGES := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml examples/simmat-plugin-*/pyproject.toml))
 # The checks for plugins and the model `tiny`, which all tests use, and what they need.
 KIT := $(addprefix plugins/simmat-,plugin-baselines plugin-scenes testing)
-# These before those that require them: older pip looks for them elsewhere else.
-REQUIRED := $(KIT) $(addprefix plugins/simmat-,plugin-geo plugin-hub plugin-lite plugin-sam plugin-report plugin-sequences plugin-annotate plugin-polarization runtime)
-PACKAGES := $(REQUIRED) $(filter-out $(REQUIRED),$(FOUND))
 # Extras of plugins that their tests need.
 EXTRAS_simmat-plugin-annotate := [dev]
 EXTRAS_simmat-plugin-depth := [exr]
 EXTRAS_simmat-plugin-lite := [pretrain]
 EXTRAS_simmat-plugin-sequences := [all]
 editable = $(foreach package,$(1),-e './$(package)$(EXTRAS_$(notdir $(package)))')
+named = $(foreach package,$(1),'$(notdir $(package))$(EXTRAS_$(notdir $(package)))')
 CORE := -e '.[dev]'
 CORE_ALL := -e '.[dev,docs,wandb]'
 # These two need newer libraries than the core's lower bounds allow: they are run in an environment of their own.
 APART := $(patsubst %,plugins/simmat-plugin-%,timm transformers)
+PYPROJECTS := pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES))
 STAMP := $(VENV)/.simmat-installed
+DEMO_STAMP := $(VENV)/.simmat-demo-installed
 
 .PHONY: install lint test test-slow test-lowest test-newest test-napari qgis test-qgis release bump smoke smoke-newest fuzz kill demo \
 	docs clean
@@ -45,9 +45,13 @@ $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv found (Debian: apt-get install python3-venv)"; exit 2; }
 	$(PYTHON) -m venv "$(VENV)"
 
-$(STAMP): pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES)) | $(BIN)/python
-	"$(BIN)/python" -m pip install --disable-pip-version-check $(CORE) \
-		$(call editable,$(PACKAGES))
+$(STAMP): install.py $(PYPROJECTS) | $(BIN)/python
+	"$(BIN)/python" install.py --editable 'simmat[dev]' $(call named,$(PACKAGES))
+	@touch "$@" "$(DEMO_STAMP)"
+
+# The part of it that the demo needs. Compiling every module of torch would take longer than compiling those in use.
+$(DEMO_STAMP): install.py $(PYPROJECTS) | $(BIN)/python
+	"$(BIN)/python" install.py --editable --no-compile multispectral
 	@touch "$@"
 
 # The core, and the plugins that start processes, once more as on Windows: what of Python's library is for POSIX alone.
@@ -166,7 +170,7 @@ KILLS ?= 50
 kill: install
 	"$(BIN)/python" tests/kill --kills $(KILLS) --seed $(SEED) $(LIMIT)
 
-demo: install
+demo: $(DEMO_STAMP)
 	"$(BIN)/python" examples/demo.py --out "$(DEMO_OUT)"
 
 docs: install
