@@ -29,6 +29,7 @@ from simmat.io.files import (
     decoding_errors,
     require_file,
 )
+from simmat.io.states import FileState, content_states
 from simmat.io.tiff import TiffImage, open_tiff, open_tifffile
 from simmat.plugin_specs import API_VERSION
 from simmat.types import ImageFile, Window
@@ -167,17 +168,20 @@ def open_stack(file: Path, axis: str = "") -> Stack:
         DataError: the file is missing or damaged, its frames differ, or nothing installed reads it.
     """
     try:
-        found = file.stat()
+        states = content_states(file)
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from None
-    state = found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
     # an open file has one position
-    return _opened(file, axis, state, os.getpid(), threading.get_ident())
+    return _opened(file, axis, states, os.getpid(), threading.get_ident())
 
 
 @lru_cache(maxsize=8)
 def _opened(
-    file: Path, axis: str, _state: tuple[int, ...], _process: int, _thread: int
+    file: Path,
+    axis: str,
+    _states: tuple[FileState, ...],
+    _process: int,
+    _thread: int,
 ) -> Stack:
     kind = stack_format(file)
     if kind is None:

@@ -56,6 +56,17 @@ class FileState(NamedTuple):
     ctime_ns: int
 
 
+def content_states(path: Path) -> tuple[FileState, ...]:
+    """Return the state of a file; of a folder also those of its files, which change without it.
+
+    Raises:
+        OSError: there is none.
+    """
+    if path.is_dir():
+        return _states_of((path, *_files_in(path, path.stat().st_mtime_ns)))
+    return _states_of((path,))
+
+
 def file_states(path: str) -> tuple[FileState, ...]:
     """Return the state of every file that decides what is read for one name, and is there; a key holds all of them.
 

@@ -168,6 +168,21 @@ def test_a_tilted_series_has_an_oblique_affine(tmp_path: Path) -> None:
     np.testing.assert_allclose(stack.affine[:3, 2], [0, -1, 3])
 
 
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+def test_a_slice_that_was_rewritten_in_place_is_read_again(
+    tmp_path: Path, axis: str
+) -> None:
+    """The time of the folder stays; an annotator that runs for days would go on with the old pixels."""
+    save_dicom(tmp_path / "a")
+    before = simmat.FrameSequence(tmp_path / "a", "gray", axis=axis)[1]
+    for file in (tmp_path / "a").iterdir():
+        one = pydicom.dcmread(file)
+        one.PixelData = (one.pixel_array + 1).tobytes()
+        one.save_as(file)
+    after = simmat.FrameSequence(tmp_path / "a", "gray", axis=axis)[1]
+    assert (after.data[after.valid] != before.data[after.valid]).all()
+
+
 def test_a_slice_by_itself_is_no_series(tmp_path: Path) -> None:
     """Its folder is."""
     save_dicom(tmp_path / "a")
