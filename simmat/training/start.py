@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from simmat.bundle import (
     Sensors,
     find_bundle,
     load_tensors,
+    old_bundle_at,
     read_bundle,
     read_sensors,
     trained_tensors,
@@ -244,6 +245,7 @@ def _learner(
     if state is not None:
         check_data(folder, state.notes.fingerprint, plan.dataset, plan.contents)
         check_network(plan.config, state.notes.spec, plan.spec)
+        plan = replace(plan, notes=(*plan.notes, *_old_bundle_notes(folder)))
     return _build_learner(
         plan,
         folder,
@@ -254,6 +256,17 @@ def _learner(
         own=own,
         shared_with=shared_with,
     )
+
+
+def _old_bundle_notes(folder: RunFolder) -> Iterator[str]:
+    """Say that a bundle of version 0.1 in the folder of a run stays as it is."""
+    new = folder.bundle_file
+    old = old_bundle_at(new.parent)
+    if old is not None:
+        yield (
+            f"{old} is the bundle that version 0.1 wrote; it stays as it is. A better one becomes {new}, which "
+            f"{new.parent} then stands for; remove {old} when you no longer need it."
+        )
 
 
 _SETTINGS = {

@@ -215,7 +215,10 @@ def test_an_image_that_changed_at_equal_size_is_refused_by_name(tmp_path: Path) 
 def test_a_run_of_version_0_1_is_resumed(
     data: Path, whole: Path, tmp_path: Path
 ) -> None:
-    """Its bundle is a folder, and its settings have former names; the best score that it had must stay known."""
+    """Its bundle is a folder, and its settings have former names; the best score that it had must stay known.
+
+    The folder stays, as nothing of a user is removed; who names it must know that it is the former bundle.
+    """
     out = tmp_path / "run"
     with pytest.raises(training.Interrupted):
         training.train(config(data, out, **CHANGES), registry(), StopAt(4))
@@ -229,6 +232,7 @@ def test_a_run_of_version_0_1_is_resumed(
     settings["corrections"] = settings.pop("correction_clicks")
     notes = state.notes.model_copy(update={"settings": settings})
     save_state(out / "last.safetensors", replace(state, notes=notes))
+    former = files_of(out / "bundle")
     runs: list[training.RunInfo] = []
 
     class Listener(training.Callback):
@@ -237,6 +241,10 @@ def test_a_run_of_version_0_1_is_resumed(
 
     bundle = training.resume(out, registry(), Listener())
     assert (runs[0].first_step, runs[0].best_step) == (4, best)
+    (note,) = [note for note in runs[0].notes if "version 0.1" in note]
+    assert f"{out / 'bundle'} is" in note
+    assert str(out / FILE_NAME) in note
+    assert files_of(out / "bundle") == former
     records = [(record["kind"], record["step"]) for record in RunFolder(out).records()]
     assert records == [
         (record["kind"], record["step"]) for record in RunFolder(whole).records()
