@@ -13,7 +13,7 @@ import cloup
 from click.core import ParameterSource
 
 from simmat.cli.options import PATH, load_registry, training_options
-from simmat.config import TrainConfig, load_config
+from simmat.config import MAX_IMAGE_SIZE, TrainConfig, load_config
 from simmat.documents import option_name
 from simmat.errors import ConfigError
 from simmat.io.files import require_inside
@@ -47,7 +47,7 @@ _OF_GEOMETRY = ("rotate", "paste", "crop")
     ),
     cloup.option(
         "--teacher-image-size",
-        type=click.IntRange(1),
+        type=click.IntRange(1, MAX_IMAGE_SIZE),
         metavar="INT",
         help="Side of the teacher's input in pixels; by default that of the student if both are the same model, else "
         "the model's own.",

@@ -16,6 +16,7 @@ import click
 
 from simmat.cli.options import PATH, json_option, load_registry, source_option
 from simmat.cli.tables import print_json
+from simmat.config import MAX_IMAGE_SIZE
 from simmat.errors import ConfigError, wants_traceback
 from simmat.terminal import echo
 from simmat_testing.scaffold import KINDS, check_name, make_plugin
@@ -35,7 +36,7 @@ _SHOWN = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
 @source_option("A sample file, for a sensor that cannot simulate one.")
 @click.option(
     "--image-size",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MAX_IMAGE_SIZE),
     metavar="PX",
     help="Input side to check foundation models at.",
 )
