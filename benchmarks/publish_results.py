@@ -1,10 +1,10 @@
-"""Keep what a bench measured in benchmarks/results/BENCH.json, and bring its table in the docs in line.
+"""Keep what a bench measured in benchmarks/results/BENCH.json, and update its table in benchmarks/results/README.md.
 
     python benchmarks/publish_results.py mobilesam runs/mobilesam
 
 Of each tested cell its settings and its result are kept; the data's place becomes ../shared/data/NAME. The table is the
-one after `<!-- results: BENCH -->` in docs/transfer.md or docs/transfer-lite.md; its rows are the arms of the bench
-that have results, in the order of its file, those of few images last.
+one after `<!-- results: BENCH -->`. Its rows are the arms of the bench that have results, in the order of its file;
+arms with few images come last.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from simmat.io.files import atomic_write_text
 from simmat.plugins.registry import load_plugins
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "docs" / name for name in ("transfer.md", "transfer-lite.md")]
+PAGE = ROOT / "benchmarks" / "results" / "README.md"
 SETS = (
     "thermal-udder",
     "nir-crops",
@@ -111,11 +111,9 @@ def main() -> None:
     parser.add_argument("runs", type=Path, help="folder of the bench")
     options = parser.parse_args()
     mark = f"<!-- results: {options.bench} -->"
-    page = next(
-        (page for page in PAGES if mark in page.read_text(encoding="utf-8")), None
-    )
-    if page is None:
-        parser.error(f"no table after {mark} in {' or '.join(map(str, PAGES))}")
+    text = PAGE.read_text(encoding="utf-8")
+    if mark not in text:
+        parser.error(f"no table after {mark} in {PAGE}")
     if not (options.runs / "cells").is_dir():
         parser.error(f"no bench has run in {options.runs}")
     if changed := [
@@ -128,8 +126,8 @@ def main() -> None:
         )
     kept = keep(options.bench, options.runs)
     rows = "".join(f"{line}\n" for line in table(options.bench))
-    before, found, after = page.read_text(encoding="utf-8").partition(f"{mark}\n\n")
-    atomic_write_text(page, before + found + rows + re.sub(r"\A(\|.*\n)+", "", after))
+    before, found, after = text.partition(f"{mark}\n\n")
+    atomic_write_text(PAGE, before + found + rows + re.sub(r"\A(\|.*\n)+", "", after))
     print(f"{kept} tested cells kept; table of {options.bench} written")
 
 

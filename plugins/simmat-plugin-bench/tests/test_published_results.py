@@ -1,4 +1,4 @@
-"""What the pages on transfer publish is what the results in benchmarks/results say, each of the settings beside it."""
+"""What benchmarks/results/README.md publishes is what the results in benchmarks/results say, each of the settings beside it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,7 @@ from simmat.plugins.registry import load_plugins
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = "".join(
-    (ROOT / "docs" / name).read_text(encoding="utf-8")
-    for name in ("transfer.md", "transfer-lite.md")
-)
+PAGE = (RESULTS / "README.md").read_text(encoding="utf-8")
 
 
 def cells_of(text: str) -> list[str]:
@@ -31,7 +28,7 @@ def cells_of(text: str) -> list[str]:
 TABLES = {
     name: table.strip().split("\n\n")[0].splitlines()
     for name, table in re.findall(
-        r"<!-- results: ([\w-]+) -->\n(.*?)(?=<!--|\Z)", PAGES, flags=re.DOTALL
+        r"<!-- results: ([\w-]+) -->\n(.*?)(?=<!--|\Z)", PAGE, flags=re.DOTALL
     )
 }
 """Bench -> head, rule and rows of its table; the first column names the arm in code."""

@@ -66,7 +66,7 @@ LITE = FoundationSpec(
         licence="Apache-2.0",
     ),
     licence="Apache-2.0",
-    # this and the next lines are chosen on validation, docs/transfer-lite.md
+    # this and the next lines are chosen on validation, benchmarks/README.md
     learning_rates={"full": 1e-3},
     mat_options={"contrast": 0.33},
     tune="full",

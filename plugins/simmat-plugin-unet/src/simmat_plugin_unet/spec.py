@@ -29,7 +29,7 @@ UNET = FoundationSpec(
     # its embedding is that of the first convolution: all that follows depends on the prompt
     dense_head=False,
     licence="Apache-2.0 AND MIT",
-    learning_rates={"full": 3e-3},  # chosen on validation, docs/transfer-lite.md
+    learning_rates={"full": 3e-3},  # chosen on validation, benchmarks/README.md
     mat="first-conv",
     tune="full",
     parameters=5_198_449,
