@@ -654,7 +654,7 @@ def _channels_without_sensor(
     """Return the channels of `build` without a modality."""
     if options:
         raise ConfigError(
-            f"modality_options {dict(options)} are those of a sensor; give the modality, or leave them out"
+            f"modality_options {dict(options)} belong to a sensor; give the modality, or leave them out"
         )
     if channels is None or isinstance(channels, str):
         raise ConfigError(

@@ -130,7 +130,7 @@ def test_a_loss_and_callbacks_of_ones_own(tmp_path: Path) -> None:
     assert len(watch.losses) == 2
     assert all(0 < loss < 1 for loss in watch.losses)
     with pytest.raises(
-        ConfigError, match=r"'custom' stands for a function.*resume\(loss"
+        ConfigError, match=r"'custom'.*stands for a function.*resume\(loss"
     ):
         resume(run, registry())
     with pytest.raises(

@@ -308,7 +308,7 @@ def test_a_network_is_built_for_planes_without_a_sensor() -> None:
         ({}, "without a modality, channels is the number"),
         ({"channels": "0-6"}, "without a modality, channels is the number"),
         ({"channels": 0}, "at least 1"),
-        ({"channels": 2, "modality_options": {"unit": "K"}}, "those of a sensor"),
+        ({"channels": 2, "modality_options": {"unit": "K"}}, "belong to a sensor"),
         ({"channels": 2, "modality": "gray"}, "by name or index"),
     ],
 )

@@ -236,8 +236,8 @@ def _find_loss(
     named = config.loss != "custom"
     if given is None and not named:
         raise ConfigError(
-            f"loss = 'custom' in {config.out / 'config.toml'}: 'custom' stands for a function, which "
-            "simmat.train(loss=…) and simmat.training.resume(loss=…) take in Python; it cannot be named otherwise"
+            f"loss = 'custom' in {config.out / 'config.toml'} stands for a function; pass it in Python, to "
+            "simmat.train(loss=…) or simmat.training.resume(loss=…)"
         )
     if given is not None and named and resumed:
         raise ConfigError(

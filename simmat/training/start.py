@@ -501,8 +501,8 @@ def _share_foundation(model: SimMAT, other: SimMAT, config: TrainConfig) -> None
         != trainable_state(other.foundation).keys()
     ):
         raise ConfigError(
-            f"sensor {config.out.name!r}: behind its transfer layer other weights of the foundation model train than "
-            "for the first sensor; give all sensors the same `mat`"
+            f"sensor {config.out.name!r} trains other weights of the foundation model than the first sensor; "
+            "give all sensors the same `mat`"
         )
     model.foundation = other.foundation
 

@@ -1,4 +1,4 @@
-"""What benchmarks/results/README.md publishes is what the results in benchmarks/results say, each of the settings beside it."""
+"""The tables of benchmarks/results/README.md show what the results beside them say, each with its settings."""
 
 from __future__ import annotations
 
