@@ -60,8 +60,9 @@ class StackFormat:
 
 MAX_FRAMES = 2**20
 """Most frames of a file, each of which has a path."""
+MIN_SPACING_MM = 1e-9
 MAX_SPACING_MM = 1e9
-"""Largest distance of frames, rows or columns, 1000 km."""
+"""Least and largest distance of frames, rows or columns: 1 pm and 1000 km."""
 _OF_PLUGIN = (
     ".nii",
     ".nii.gz",
@@ -218,7 +219,7 @@ def _opened(
 def _check_spacing(file: Path, spacing_mm: tuple[float, float, float]) -> None:
     """Raise DataError for a spacing that is no length: volumes in cm³ would be none."""
     for step in spacing_mm:
-        if not 0 < step < MAX_SPACING_MM:
+        if not MIN_SPACING_MM <= step < MAX_SPACING_MM:
             raise DataError(
                 f"{file}: states {step:g} mm from frame to frame, row to row or column to column; correct the spacing "
                 "in the file, or save it without one"

@@ -416,6 +416,17 @@ def test_an_affine_that_is_no_place_is_refused_at_opening(
         simmat.FrameSequence(tmp_path / "a.nii", "gray")
 
 
+def test_a_spacing_that_no_affine_holds_is_refused_at_opening(tmp_path: Path) -> None:
+    """NIfTI of the second version holds it in 64 bits; the masks could not be written, after hours."""
+    header = nibabel.Nifti2Image(VOLUME, np.eye(4)).header
+    header["sform_code"] = header["qform_code"] = 0
+    header["pixdim"][1] = 1e-310
+    content = header.binaryblock + bytes(4) + VOLUME.tobytes(order="F")
+    (tmp_path / "a.nii").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.nii: .*spacing"):
+        open_stack(tmp_path / "a.nii", "z")
+
+
 @pytest.mark.parametrize("spacing", [[0, 0], [0, 1], [1e300, 1], [-1, 1]])
 def test_a_series_without_a_pixel_size_is_refused_at_opening(
     tmp_path: Path, spacing: list[float]
