@@ -47,12 +47,12 @@ def test_some_damaged_files_are_read_or_refused(
     target = TARGETS[name]
     if target.missing_module is not None:
         pytest.skip(f"{target.missing_module} is not installed")
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
     values = 0
-    for number in range(100, 120):  # none of them makes the large seeds
-        files = tmp_path / str(number)
+    for number in range(100, 130):  # none of them makes the large seeds
+        files = tmp_path / f"files-{number}"
         files.mkdir()
+        scratch = tmp_path / f"scratch-{number}"
+        scratch.mkdir()
         place = Place(Seeds(seeds), files, scratch)
         case = target.prepare(place, random.Random(f"{name}-{number}"))
         with warnings.catch_warnings(), contextlib.suppress(SimMATError):
