@@ -422,7 +422,8 @@ def test_a_training_ends_with_the_command_that_scores_it(
                 config=SimpleNamespace(out=tmp_path / "run", keep=None, init=None),
             ),
         )
-        callback.validated(1, {"miou_object": 0.5}, best=True, scores=Scores(()))
+        summary = {"miou_object": 0.5, "objects": 3, "images": 2}
+        callback.validated(1, summary, best=True, scores=Scores(()))
         callback.finished(tmp_path / "run/bundle.safetensors")
         return tmp_path / "run/bundle.safetensors"
 
@@ -446,4 +447,4 @@ def test_a_training_ends_with_the_command_that_scores_it(
         f"simmat eval {tmp_path}/run/bundle.safetensors --data '{data}' --split {scored}"
         in shown.out
     )
-    assert "0.5000 at step 1" in shown.out
+    assert "0.5000 over 3 objects in 2 images, at step 1" in shown.out

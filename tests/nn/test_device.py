@@ -93,7 +93,7 @@ def test_devices_that_are_not_supported_are_refused(name: str) -> None:
         pick_device(name)
 
 
-@pytest.mark.parametrize("number", ["7", "128", "300", "99999999999999999999"])
+@pytest.mark.parametrize("number", ["7", "128", "300", "9999"])
 def test_a_gpu_that_is_not_there_is_refused(number: str) -> None:
     """torch would take 300 for 44."""
     with pytest.raises(ConfigError, match=f"no device 'cuda:{number}': there are"):
