@@ -269,10 +269,10 @@ def _sensor(
     model: Mapping[str, Any], registry: Registry, place: str
 ) -> ModalityAdapter:
     """Return the sensor that a server describes; DataError if a file of this machine would be read for it."""
-    for part in modality_parts(model["sensor"]):
-        if is_sensor_file(part):
+    for name in modality_parts(model["sensor"]):
+        if is_sensor_file(name):
             raise DataError(
-                f"{place}: the sensor must be a name, got the path {part!r}; ask the owner of the server"
+                f"{place}: the sensor must be a name, got the path {name!r}; ask the owner of the server"
             )
     definitions = [
         parse_sensor_definition(one, place)

@@ -111,8 +111,8 @@ def command(
         return 0
     require_inside(folder, folder / "data", folder / "plots")
     for cell in bench.cells:
-        files = cell.folder
-        require_inside(folder, cell.root, files.run, files.log, files.lock)
+        own = cell.folder
+        require_inside(folder, cell.root, own.run, own.log, own.lock)
     if report:
         _take_results(bench, results)
     if report and not (folder / "cells").is_dir():
