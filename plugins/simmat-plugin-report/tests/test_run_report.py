@@ -85,16 +85,23 @@ def run(data: Path) -> Path:
 def test_a_training_ends_with_a_page_that_needs_nothing_but_itself(run: Path) -> None:
     """It is sent to others, and opened from disk."""
     page = Page(run / "report.html")
-    for heading in (
-        "Scores",
-        "Training",
+    assert page.headings == [
         "Predictions",
+        "Scores",
+        "What would help",
+        "Images, worst first",
+        "Training",
         "By size and class",
+        "Confidence",
+        "Transfer layer",
         "The data",
         "Use it",
         "What was run",
-    ):
-        assert heading in page.headings
+    ]
+    opened = [tag for tag, _ in page.tags if tag == "details"]
+    assert len(opened) == 1, "Confidence is folded"
+    ranks = re.findall(r"(worst|median|best): IoU", page.text)
+    assert (ranks[0], ranks[-1]) == ("worst", "best")
     places = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
     assert places == [f"#{attrs['id']}" for tag, attrs in page.tags if tag == "section"]
     links = [

@@ -8,7 +8,7 @@ from pathlib import Path
 from simmat.config import TrainConfig
 from simmat_plugin_report.documents import Analysis, RunView
 from simmat_plugin_report.page import Block, Table, write_sections
-from simmat_plugin_report.run_page import run_sections, summary_of
+from simmat_plugin_report.run_page import CONFIDENCE, run_sections, summary_of
 from simmat_plugin_report.scores import (
     NONE,
     UNPROMPTED,
@@ -38,7 +38,11 @@ def write_page(out: Path, runs: Sequence[RunView]) -> Path:
     if len(runs) == 1:
         (run,) = runs
         return write_sections(
-            out, f"{run.name}: {run.spec.modality}", summary_of(run), run_sections(run)
+            out,
+            f"{run.name}: {run.spec.modality}",
+            summary_of(run),
+            run_sections(run),
+            folded=[CONFIDENCE],
         )
     named = dict(zip(_names_of(runs), runs, strict=True))
     summary = f"{len(runs)} runs. Differences are those to the first one, {next(iter(named))}."

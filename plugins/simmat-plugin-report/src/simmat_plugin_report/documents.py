@@ -234,7 +234,7 @@ class RunView:
         )
 
     def is_own(self, found: Analysis) -> bool:
-        """Return whether an analysis is on the images that selected the bundle."""
+        """Return whether an analysis is on the images that validated the run."""
         return found.split == "val" and found.data == str(self.config.data)
 
 

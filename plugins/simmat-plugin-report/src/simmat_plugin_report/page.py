@@ -69,8 +69,12 @@ def write_sections(
     title: str,
     summary: str,
     sections: Iterable[tuple[str, Sequence[Block]]],
+    folded: Container[str] = (),
 ) -> Path:
     """Write a page of sections, (heading, blocks) each; all texts are escaped, and sections without blocks left out.
+
+    Args:
+        folded: headings of sections that a reader opens first.
 
     Raises:
         OutputError: the file cannot be written.
@@ -89,7 +93,11 @@ def write_sections(
         if blocks
     ]
     page = environment.get_template("page.html.j2").render(
-        title=title, summary=summary, sections=shown, version=simmat.__version__
+        title=title,
+        summary=summary,
+        sections=shown,
+        folded=folded,
+        version=simmat.__version__,
     )
     atomic_write_text(out, page)
     return Path(out)

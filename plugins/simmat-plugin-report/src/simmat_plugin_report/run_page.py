@@ -45,6 +45,8 @@ from simmat_plugin_report.scores import (
     unprompted_metrics,
 )
 
+CONFIDENCE = "Confidence"
+"""Heading of the section that is folded."""
 MAX_IMAGES = 200
 """Images in a table, the worst ones."""
 _MAX_FINDINGS = 20
@@ -88,19 +90,20 @@ def summary_of(run: RunView) -> str:
 
 
 def run_sections(run: RunView) -> Iterator[tuple[str, list[Block]]]:
-    """Yield heading and blocks of each section of the page of one run."""
+    """Yield heading and blocks of each section of the page of one run: pictures, scores, what would help, the rest."""
     found = run.analysis
     if found is not None:
-        yield "Scores", list(_scores(found, chosen=run.is_own(found)))
+        yield "Predictions", list(_predictions(run, found))
+        yield "Masks without clicks", list(_without_clicks(run, found))
+        chosen = run.is_own(found) and run.config.keep != "last"
+        yield "Scores", list(_scores(found, chosen=chosen))
         said = list(advice(run, found))
         yield "What would help", [said] if said else []
+        yield "Images, worst first", list(worst_images(found))
     yield "Training", [curves({"": run})]
     if found is not None:
-        yield "Images, worst first", list(worst_images(found))
-        yield "Confidence", list(confidence_blocks(run, found))
-        yield "Predictions", list(_predictions(run, found))
         yield "By size and class", list(_groups(found))
-        yield "Masks without clicks", list(_without_clicks(run, found))
+        yield CONFIDENCE, list(confidence_blocks(run, found))
         yield "Transfer layer", list(_transfer_layer(run, found))
         yield "Channel importance", list(_channel_importance(run, found))
         yield "The data", list(_data(run, found))
@@ -344,7 +347,8 @@ def _predictions(run: RunView, found: Analysis) -> Iterator[Block]:
         (one.sample, one.region): f"untuned: IoU {one.iou:.3f}"
         for one in found.zero_shot or ()
     }
-    for place, one in zip(_places(found.examples), found.examples, strict=True):
+    best_first = zip(_places(found.examples), found.examples, strict=True)
+    for place, one in reversed(list(best_first)):
         score = one.score
         kind = (
             ""
