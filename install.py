@@ -75,6 +75,10 @@ def full_requirement(
     word: str, projects: dict[str, tuple[Path, dict[str, Any]]]
 ) -> str:
     """Return the requirement that a user means: `thermal` is simmat-plugin-thermal; ValueError if there is none."""
+    if not re.fullmatch(r"[\w.-]+(\[[\w,. -]+\])?", word):
+        raise ValueError(
+            f"{word!r} is no name of a package, such as thermal or 'sequences[nifti,dicom]'"
+        )
     short, extras = split_requirement(word)
     known = ", ".join(name.removeprefix("simmat-plugin-") for name in projects)
     for prefix in PREFIXES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -236,7 +237,7 @@ def _learner(
         if accelerator.is_main_process:
             folder.create(config.data)
     # a run killed before its first save has a config but no state: it starts from step 0
-    elif folder.state.exists():
+    elif os.path.lexists(folder.state):  # a link to nowhere is a state that is lost
         state = load_state(folder.state)
         check_settings(config, state.notes.settings)
         own = find_bundle(folder.bundle_file.parent)

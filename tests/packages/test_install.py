@@ -92,7 +92,13 @@ def test_a_package_is_named_by_the_end_of_its_name(
 
 @pytest.mark.parametrize(
     ("word", "said"),
-    [("termal", "thermal"), ("sequences[nifty]", "dicom, nifti")],
+    [
+        ("termal", "thermal"),
+        ("sequences[nifty]", "dicom, nifti"),
+        ("thermal==9", "is no name of a package"),
+        ("sequences[nifti", "is no name of a package"),
+        ("thermal@http://elsewhere", "is no name of a package"),
+    ],
 )
 def test_an_unknown_name_is_refused_with_those_that_exist(
     word: str,

@@ -277,6 +277,18 @@ def test_a_damaged_state_is_refused_by_name(data: Path, tmp_path: Path) -> None:
         training.resume(out, registry())
 
 
+def test_a_state_that_links_to_nowhere_is_refused(data: Path, tmp_path: Path) -> None:
+    """On a disk that is not mounted the state is still there; a new start would replace it."""
+    out = tmp_path / "run"
+    training.train(config(data, out, steps=1), registry())
+    state = out / "last.safetensors"
+    state.unlink()
+    state.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="no state to resume"):
+        training.resume(out, registry())
+    assert state.is_symlink()
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     """A typing mistake in --resume names what is missing."""
     with pytest.raises(ConfigError, match=r"no config\.toml"):
