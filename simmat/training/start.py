@@ -240,6 +240,9 @@ def _learner(
     elif os.path.lexists(folder.state):  # a link to nowhere is a state that is lost
         state = load_state(folder.state)
         check_settings(config, state.notes.settings)
+        if config.keep is None:  # the run has what was chosen at its start
+            kept = state.notes.settings.get("keep")
+            config = config.model_copy(update={"keep": kept})
         own = find_bundle(folder.bundle_file.parent)
     known = None if state is None else state.notes.spec
     plan = plan_run(config, registry, callback, loss=loss, known=known, own=own)
@@ -292,6 +295,8 @@ def check_settings(config: TrainConfig, started: Mapping[str, Any]) -> None:
         pairs[name] = (value, started.get(name, TrainConfig.model_fields[name].default))
     if config.heads == "auto":  # the run has what was chosen at its start
         del pairs["heads"]
+    if config.keep is None:
+        del pairs["keep"]
     _check_equal(config, pairs)
 
 

@@ -83,6 +83,19 @@ def test_a_resumed_run_keeps_the_last_state_too(data: Path, tmp_path: Path) -> N
         assert files_of(stopped)[name] == files_of(whole)[name]
 
 
+def test_settings_without_it_go_on_with_what_was_chosen(
+    data: Path, tmp_path: Path
+) -> None:
+    """A bench writes its own settings anew before it resumes a cell."""
+    out = tmp_path / "run"
+    training.train(config(data, out, **SETTINGS), registry())
+    text = (out / "config.toml").read_text()
+    assert 'keep = "last"\n' in text
+    (out / "config.toml").write_text(text.replace('keep = "last"\n', ""))
+    training.resume(out, registry())
+    assert 'keep = "last"\n' in (out / "config.toml").read_text()
+
+
 def test_it_is_said_why_no_step_was_better_than_the_bundle_that_it_started_from(
     data: Path,
     tmp_path: Path,
