@@ -36,7 +36,8 @@ SETTINGS = sorted(set(TrainConfig.model_fields) - MUTABLE_ON_RESUME - PATH_SETTI
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_changed_setting_is_refused_by_name(name: str) -> None:
     """Half a run with one value and half with another is neither; a new setting may change only if somebody says so."""
-    settings = TrainConfig.model_validate({**BEGUN, "heads": "prompt"})
+    chosen = {"heads": "prompt", "keep": "best"}
+    settings = TrainConfig.model_validate({**BEGUN, **chosen})
     with pytest.raises(ConfigError, match=rf"\b{name} = .*, was 'another'"):
         check_settings(settings, {**settings_of(settings), name: "another"})
 
