@@ -292,6 +292,7 @@ def paint_regions(
     colours: Sequence[Colour],
     *,
     fill: float = REGION_ALPHA,
+    line_px: int = 1,
 ) -> PictureArray:
     """Return the picture with regions 1, 2, … filled in their colours, and light lines with dark ones outside.
 
@@ -300,10 +301,11 @@ def paint_regions(
         numbers: (h, w), 0 is no region.
         colours: colour of each region, from region 1.
         fill: how much of a colour covers the picture, from 0 to 1.
+        line_px: width of the light lines, and of the dark ones.
     """
     table = np.asarray([(0, 0, 0), *colours], np.float32)  # (N + 1, 3)
     inside = numbers > 0
-    edge = _edges(numbers, 1)
+    edge = _edges(numbers, line_px)
     ring = edge & inside
     halo = edge & ~inside
     painted = picture.copy()

@@ -10,6 +10,7 @@ from simmat.training.plan import (
     choose_network,
     open_data,
     plan_run,
+    subset_of,
 )
 from simmat.training.run_folder import RunFolder, changes_noted, fingerprint_in
 from simmat.training.start import resume, started_configs, train, train_configs
@@ -32,6 +33,7 @@ __all__ = [
     "plan_run",
     "resume",
     "started_configs",
+    "subset_of",
     "train",
     "train_configs",
 ]

@@ -18,11 +18,12 @@ from simmat_plugin_report.documents import (
     RunView,
     view_of,
 )
-from simmat_plugin_report.page import Table
+from simmat_plugin_report.page import FigureGrid, Table
 from simmat_plugin_report.pictures import pick_examples
 from simmat_plugin_report.run_page import (
     _places,
     advice,
+    run_sections,
     settings_blocks,
     summary_of,
     worst_images,
@@ -280,3 +281,28 @@ def test_no_two_pictures_have_the_same_name() -> None:
         "second worst",
         "worst",
     ]
+
+
+def test_the_outlines_of_training_are_labels_or_masks_of_the_teacher() -> None:
+    """Nobody can correct the masks of a teacher; the colours of classes are named."""
+    run = view(kept=2, done=60)
+    train = SplitReport.model_construct(
+        name="train", classes={1: 50, 2: 3}, area_px=None
+    )
+    data = DataReport.model_construct(splits=(train,), findings=())
+    found = run.analysis.model_copy(
+        update={
+            "training_labels": (("a", {"2 objects": b"picture"}),),
+            "class_names": {1: "cow"},
+            "data_report": data,
+        }
+    )
+    run = replace(run, analysis=found)
+    said, grid = dict(run_sections(run))["Training labels"]
+    assert "correct a label" in said
+    assert isinstance(grid, FigureGrid)
+    assert [one.caption for one in grid.figures] == ["a: 2 objects"]
+    assert [title for _, title in grid.legend] == ["class 1 (cow)", "class 2"]
+    taught = run.config.model_copy(update={"data": run.config.out / "teacher"})
+    said, _ = dict(run_sections(replace(run, config=taught)))["Training labels"]
+    assert said.endswith("the outlines of the teacher's masks.")

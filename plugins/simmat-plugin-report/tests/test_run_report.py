@@ -21,10 +21,11 @@ from PIL import Image
 from runs import StopAt, config, gray_set, registry
 from simmat_plugin_report.analysis import CHECK, MAX_PASSES, analysis_of, pass_limits
 from simmat_plugin_report.documents import read_report
-from simmat_plugin_report.pictures import PICTURES
+from simmat_plugin_report.pictures import PICTURES, draw_training_labels
 
 from simmat import training
 from simmat.cli import run as simmat
+from simmat.data.dataset import open_dataset
 from simmat.evaluation import ONE_CLICK, Scores
 from simmat.evaluation.unprompted import AutomaticScores
 from simmat.model import SimMAT
@@ -87,6 +88,7 @@ def test_a_training_ends_with_a_page_that_needs_nothing_but_itself(run: Path) ->
     page = Page(run / "report.html")
     assert page.headings == [
         "Predictions",
+        "Training labels",
         "Scores",
         "What would help",
         "Images, worst first",
@@ -145,6 +147,67 @@ def test_best_and_worst_predictions_are_those_of_the_scores(run: Path) -> None:
     for one in found.examples:
         for picture in (one.sensor, one.error):
             assert min(Image.open(io.BytesIO(picture)).size) > 100
+
+
+def test_some_labels_of_the_training_are_outlined(run: Path, data: Path) -> None:
+    """A reader sees what the model learned from: training images alone, with a line around each object."""
+    report = read_report(RunFolder(run))
+    assert report is not None
+    drawn = report.analysis.training_labels
+    assert [name for name, _ in drawn] == ["s0", "s1", "s2", "s3"]
+    text = Page(run / "report.html").text
+    for name, pictures in drawn:
+        assert f"{name}: 2 objects" in text
+        picture = np.asarray(Image.open(io.BytesIO(pictures["2 objects"])))
+        mask = Image.open(data / f"masks/{name}.png")
+        inside = np.asarray(mask.resize(picture.shape[1::-1])) > 0
+        coloured = np.ptp(picture.astype(int), axis=2) > 40
+        columns = np.nonzero(coloured & inside)[1]
+        # one coloured line around both, and none elsewhere
+        assert columns.min() < 0.4 * picture.shape[1] < columns.max()
+        assert 0.02 < coloured[inside].mean() < 0.3
+        assert coloured[~inside].mean() < 0.02
+
+
+def test_a_small_object_is_outlined_close_up(tmp_path: Path) -> None:
+    """In the whole image nobody could see whether the outline follows it."""
+    root = gray_set(tmp_path / "set", train=1, size_hw=(200, 600))
+    dataset = open_dataset(root, registry("report").modality("gray"))
+    ((name, pictures),) = draw_training_labels(dataset, dataset.split("train"))
+    assert name == "s0"
+    assert list(pictures) == ["1 of 2 objects"]
+    assert Image.open(io.BytesIO(pictures["1 of 2 objects"])).size == (320, 320)
+
+
+def test_a_page_of_other_data_shows_the_labels_of_the_training(
+    run: Path, data: Path, tmp_path: Path
+) -> None:
+    """Labels that the model never saw would be taken for those that it learned from."""
+    other = tmp_path / "set"
+    shutil.copytree(data, other)
+    rows = (data / "manifest.csv").read_text().replace("\ns", "\nother-s")
+    (other / "manifest.csv").write_text(rows)
+    words = ["report", str(run), "--data", str(other), "--device", "cpu"]
+    out = tmp_path / "page.html"
+    assert simmat([*words, "--split", "val", "--images", "1", "--out", str(out)]) == 0
+    text = Page(out).text
+    assert "s0: 2 objects" in text
+    assert "other-s0" not in text
+
+
+def test_a_report_without_drawn_labels_has_no_such_part(
+    run: Path, tmp_path: Path
+) -> None:
+    """One that an earlier version wrote, sent without the data."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    values = json.loads((folder / "report.json").read_text())
+    assert values["analysis"].pop("training_labels")
+    (folder / "report.json").write_text(json.dumps(values))
+    assert simmat(["report", str(folder)]) == 0
+    page = Page(folder / "report.html")
+    assert "Predictions" in page.headings
+    assert "Training labels" not in page.headings
 
 
 def test_the_iou_of_each_class_of_the_class_map_is_kept_once() -> None:
@@ -238,8 +301,11 @@ def test_an_interrupted_run_has_a_page_of_what_is_known(
     page = Page(tmp_path / "run" / "report.html")
     assert "Scores" in page.headings
     assert "Pictures are drawn when the training ends" in page.text
+    assert "Training labels" not in page.headings
     assert simmat(["report", str(tmp_path / "run"), "--device", "cpu"]) == 0
-    assert "Pictures are drawn" not in Page(tmp_path / "run" / "report.html").text
+    page = Page(tmp_path / "run" / "report.html")
+    assert "Pictures are drawn" not in page.text
+    assert "Training labels" in page.headings
 
 
 def test_report_shows_a_finished_run_without_its_network(
@@ -427,6 +493,9 @@ def test_labels_of_a_model_are_counted_and_not_scored(tmp_path: Path) -> None:
     )
     assert said in Page(tmp_path / "run/report.html").text
     assert any(said in note for note in report.notes)
+    drawn = {name: list(words) for name, words in report.analysis.training_labels}
+    assert drawn["s0"] == ["2 objects, labelled by a model"]
+    assert drawn["s1"] == ["2 objects"]
     records = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     scored = [json.loads(line) for line in records if '"val"' in line]
     assert {record["images"] for record in scored} == {1}

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from simmat.bundle import Bundle
+from simmat.config import TrainConfig
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import read_index
 from simmat.data.samples import Sample, evenly_spaced
@@ -35,10 +36,16 @@ from simmat.evaluation import (
 from simmat.model import SimMAT, assemble, zero_shot_of
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor, encode_image
+from simmat.training import subset_of
 from simmat.types import Prompt
 from simmat_plugin_report.checks import check_dataset
 from simmat_plugin_report.documents import Analysis, ChannelAblation
-from simmat_plugin_report.pictures import PICTURES, draw_examples, pick_examples
+from simmat_plugin_report.pictures import (
+    PICTURES,
+    draw_examples,
+    draw_training_labels,
+    pick_examples,
+)
 from simmat_plugin_report.scores import difference, miou
 
 CHECK = 2
@@ -115,6 +122,7 @@ def analyse_bundle(
     *,
     images: int,
     overrides: Mapping[str, object] | None = None,
+    trained: TrainConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Analysis:
     """Score a bundle and its untuned foundation model on images of a data set, and draw the results.
@@ -123,6 +131,7 @@ def analyse_bundle(
         split: "train", "val" or "test"; None means test if there is one, else val.
         images: most images to score; of a larger split evenly spread ones with regions.
         overrides: fields of the data card; None is not set.
+        trained: settings of the training if the data set is its own, so that some of its labels are drawn.
         progress: called with the number of finished and of all images, each counted once for every model.
 
     Raises:
@@ -178,7 +187,9 @@ def analyse_bundle(
         why=why,
         class_names=dataset.class_names or bundle.spec.card.class_names,
     ).model_copy(update={"available": len(every), "seen": seen_note(seen)})
-    return analyse(bundle, dataset, samples, found, ABLATION_PASSES, model)
+    return analyse(
+        bundle, dataset, samples, found, ABLATION_PASSES, model, trained=trained
+    )
 
 
 def analysis_of(
@@ -222,6 +233,8 @@ def analyse(
     found: Analysis,
     passes: int,
     untuned: SimMAT | None = None,
+    *,
+    trained: TrainConfig | None = None,
 ) -> Analysis:
     """Add pictures, importance of channels and a report on the data to the scores of a network.
 
@@ -229,6 +242,7 @@ def analyse(
         passes: how many images may be encoded with channels withheld, beside `PICTURES`, and with a dense head as many
             again for images that it cuts into windows.
         untuned: the untuned model, whose predictions are drawn beside.
+        trained: as for `analyse_bundle`.
     """
     protocol = find_protocol(found.protocol)
     by_id = {sample.id: sample for sample in samples}
@@ -237,6 +251,9 @@ def analyse(
     examples, views, dense = draw_examples(
         bundle, pipeline, dataset, by_id, chosen, untuned
     )
+    labelled: tuple[Sample, ...] = ()
+    if trained is not None:
+        labelled = subset_of(read_index(dataset).training_samples(), trained)
     first = chosen[0][1]
     sample = by_id[first.sample]
     x0, y0 = (
@@ -252,6 +269,7 @@ def analyse(
             "examples": examples,
             "views": views,
             "dense": dense,
+            "training_labels": draw_training_labels(dataset, labelled),
             "ablations": channel_ablations(
                 bundle, dataset, scored, found.scores, protocol, passes
             ),

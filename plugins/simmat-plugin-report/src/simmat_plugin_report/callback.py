@@ -126,7 +126,12 @@ class ReportCallback(Callback):
                 )
             if self._analysis is not None:
                 self._analysis = analyse(
-                    loaded, dataset, samples, self._analysis, self._pass_limits[1]
+                    loaded,
+                    dataset,
+                    samples,
+                    self._analysis,
+                    self._pass_limits[1],
+                    trained=self._plan.config,
                 )
         self.stopped()
 

@@ -367,6 +367,7 @@ def report(
                     registry,
                     images=images,
                     overrides=card,
+                    trained=None if data else view.config,
                     progress=advance,
                 )
             views[place] = open_run(run, found)

@@ -106,6 +106,7 @@ class Analysis(StrictModel):
         confidence: kind of score without prompts -> its rows, see `AutomaticScores.confidence`.
         views: sample id, and title -> picture of the output of the transfer layer; empty if it is not an image.
         dense: the same of the results of the dense head.
+        training_labels: the same of labels that the model was trained on.
         data_report: report on the data; None if the data were not checked.
         example: source -> file of an image, for commands that can be copied.
         example_xy: a click in it.
@@ -131,6 +132,7 @@ class Analysis(StrictModel):
     views: FromLists[tuple[Pictures, ...]] = ()
     ablations: FromLists[tuple[ChannelAblation, ...]] = ()
     dense: FromLists[tuple[Pictures, ...]] = ()
+    training_labels: FromLists[tuple[Pictures, ...]] = ()
     data_report: DataReport | None = None
     example: dict[str, str] = Field(default_factory=dict)
     example_xy: FromLists[tuple[float, float]] = (0.0, 0.0)

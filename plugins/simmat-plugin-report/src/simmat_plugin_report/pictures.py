@@ -14,7 +14,7 @@ from simmat.data.augment import cut_image, cut_label
 from simmat.data.dataset import Dataset
 from simmat.data.instances import Annotation, Instance, class_map, region_from_mask
 from simmat.data.pipeline import Pipeline, PreparedImage, restore_logits
-from simmat.data.samples import Sample
+from simmat.data.samples import Sample, evenly_spaced
 from simmat.drawing.display import (
     PictureArray,
     display_channels,
@@ -23,7 +23,16 @@ from simmat.drawing.display import (
     stretch,
 )
 from simmat.drawing.found import draw_classes, draw_objects
-from simmat.drawing.overlay import WHITE, Canvas, Colour, draw_overlay
+from simmat.drawing.overlay import (
+    WHITE,
+    Canvas,
+    Colour,
+    draw_overlay,
+    paint_regions,
+    region_colours,
+    region_map,
+    scaled,
+)
 from simmat.evaluation import MAX_CLICKS, ObjectScore
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
@@ -36,9 +45,12 @@ from simmat.predictor import (
 )
 from simmat.types import BoolArray, Channel, Prompt, SensorImage, Window
 from simmat_plugin_report.documents import ExamplePrediction, Pictures, Rank
+from simmat_plugin_report.scores import plural
 
 PICTURES = 6
 """Number of objects whose predictions are shown: two each of the best, the median and the worst."""
+TRAINING_PICTURES = 4
+"""Number of training images whose labels are shown."""
 _PICTURE_PX = 320
 """Longer side of a picture on the page."""
 _QUALITY = 88
@@ -132,11 +144,7 @@ def _example(
         if found is None or found.area >= 4 * region.area
         else region.window.enclosing(found.window)
     )
-    window = _around(
-        box,
-        max(3 * max(box.size_hw), max(image.size_hw) // 3, min(64, *image.size_hw)),
-        image.size_hw,
-    )
+    window = _close_up(box, image.size_hw)
     (height, width), inside = window.size_hw, window.slices
     xy = (
         min(max(x - window.x0, 0.0), width - 1.0),
@@ -187,6 +195,12 @@ def describe_display(channels: Sequence[Channel]) -> str:
         channel, look = channels[shown[0]], display_style(channels[shown[0]])
         return f"{channel.name} [{look.unit}], {'grey' if look.colours == 'gray' else look.colours}"
     return ", ".join(channels[index].name for index in shown) + " as R, G, B"
+
+
+def _close_up(box: Window, size_hw: tuple[int, int]) -> Window:
+    """Return the window of an image that shows an object in its surroundings."""
+    side = max(3 * max(box.size_hw), max(size_hw) // 3, min(64, *size_hw))
+    return _around(box, side, size_hw)
 
 
 def _around(box: Window, side: int, size_hw: tuple[int, int]) -> Window:
@@ -296,6 +310,36 @@ def _dense(
                 )
             )
     return found
+
+
+def draw_training_labels(
+    dataset: Dataset, samples: Sequence[Sample]
+) -> tuple[Pictures, ...]:
+    """Draw the outlines of the labels of some training images, spread evenly, around their largest object."""
+    drawn: list[Pictures] = []
+    for sample in evenly_spaced(samples, TRAINING_PICTURES):
+        image = dataset.image(sample)
+        label = dataset.label(sample, image)
+        largest = max(label.regions, key=lambda region: region.area)
+        window = _close_up(largest.window, image.size_hw)
+        shown = cut_label(label, window, keep=0)
+        height, width = window.size_hw
+        picture = scaled(display_rgb(image)[window.slices], _picture_wh(width, height))
+        numbers = region_map(shown.regions, shown.size_hw, picture.size)
+        outlined = paint_regions(
+            np.asarray(picture),
+            numbers,
+            region_colours(shown.regions),
+            fill=0,
+            line_px=2,
+        )
+        words = plural(len(label.regions), "object")
+        if len(shown.regions) < len(label.regions):
+            words = f"{len(shown.regions)} of {words}"
+        if sample.predicted:
+            words += ", labelled by a model"
+        drawn.append((sample.id, {words: _jpeg(Image.fromarray(outlined))}))
+    return tuple(drawn)
 
 
 # Okabe and Ito (2008): distinct under every common colour blindness; drawn over grey.

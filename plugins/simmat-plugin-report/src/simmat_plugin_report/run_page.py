@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from simmat.calibration import calibrated
 from simmat.config import TrainConfig
 from simmat.data.card import class_title
-from simmat.drawing.overlay import POSITIVE, WHITE, class_colour
+from simmat.drawing.overlay import POSITIVE, WHITE, Colour, class_colour
 from simmat.evaluation import ObjectScore
 from simmat.model_spec import as_json
 from simmat.sensors.options import modality_parts
@@ -94,6 +94,7 @@ def run_sections(run: RunView) -> Iterator[tuple[str, list[Block]]]:
     found = run.analysis
     if found is not None:
         yield "Predictions", list(_predictions(run, found))
+        yield "Training labels", list(_training_labels(run, found))
         yield "Masks without clicks", list(_without_clicks(run, found))
         chosen = run.is_own(found) and run.config.keep != "last"
         yield "Scores", list(_scores(found, chosen=chosen))
@@ -153,8 +154,7 @@ def _scores(found: Analysis, *, chosen: bool) -> Iterator[Block]:
 def advice(run: RunView, found: Analysis) -> Iterator[str]:
     """Yield what to change, what helps most first."""
     yield from _advice_on_steps(run, found)
-    # no labels, but the answers of a teacher
-    if run.config.data.is_relative_to(run.config.out):
+    if _is_taught(run):
         return
     yield from _advice_on_labels(run, found)
     config = run.config.model_dump(mode="json")
@@ -218,8 +218,7 @@ def _advice_on_steps(run: RunView, found: Analysis) -> Iterator[str]:
 def _advice_on_labels(run: RunView, found: Analysis) -> Iterator[str]:
     if run.report is not None and run.report.train_images < _FEW_IMAGES:
         yield f"The training had {plural(run.report.train_images, 'image')}: label more, with simmat annotate DIR."
-    splits = found.data_report.splits if found.data_report is not None else ()
-    classes = next((split.classes for split in splits if split.name == "train"), {})
+    classes = _train_classes(found)
     ious = {
         value: [score.iou for score in found.scores if score.class_id == value]
         for value in classes
@@ -385,6 +384,47 @@ def _predictions(run: RunView, found: Analysis) -> Iterator[Block]:
     yield FigureGrid(drawn, list(legend.items()), len(drawn) // len(found.examples))
 
 
+def _training_labels(run: RunView, found: Analysis) -> Iterator[Block]:
+    """Yield pictures of the labels that the model was trained on; none if its training drew none."""
+    of_run = found if found.training_labels else run.trained
+    if of_run is None or not of_run.training_labels:
+        return
+    if _is_taught(run):
+        yield "Some of the training images, with the outlines of the teacher's masks."
+    else:
+        yield (
+            "Some of the training images, with the outlines of their labels. The model learns these outlines: correct "
+            "a label if its outline does not follow the object."
+        )
+    drawn = [
+        Figure(picture, f"{name}: {words}", f"{name}: {words}")
+        for name, pictures in of_run.training_labels
+        for words, picture in pictures.items()
+    ]
+    yield FigureGrid(drawn, _class_legend(_train_classes(of_run), of_run.class_names))
+
+
+def _is_taught(run: RunView) -> bool:
+    """Return whether the run has no labels, but the answers of a teacher."""
+    return run.config.data.is_relative_to(run.config.out)
+
+
+def _train_classes(found: Analysis) -> Mapping[int, int]:
+    """Return class -> number of objects in the training split; {} if the objects have no classes."""
+    splits = found.data_report.splits if found.data_report is not None else ()
+    return next((split.classes for split in splits if split.name == "train"), {})
+
+
+def _class_legend(
+    classes: Iterable[int], names: Mapping[int, str]
+) -> list[tuple[Colour, str]]:
+    """Return the colour and the title of each class, of the first `MAX_CLASSES`."""
+    return [
+        (class_colour(one), f"class {class_title(one, names)}")
+        for one in list(classes)[:MAX_CLASSES]
+    ]
+
+
 def _groups(found: Analysis) -> Iterator[Block]:
     """Yield the scores by size and class."""
     zero = found.zero_shot or ()
@@ -421,13 +461,7 @@ def _without_clicks(run: RunView, found: Analysis) -> Iterator[Block]:
         for value in (run.spec.dense.classes if run.spec.dense else ())
         if value is not None
     ]
-    yield FigureGrid(
-        drawn,
-        [
-            (class_colour(one), f"class {class_title(one, found.class_names)}")
-            for one in classes[:MAX_CLASSES]
-        ],
-    )
+    yield FigureGrid(drawn, _class_legend(classes, found.class_names))
     if found.class_iou:
         titles = {0: "background", **found.class_names}
         rows = [
