@@ -36,6 +36,7 @@ from scripted_model import Scripted
 
 from simmat.data.instances import read_mask
 from simmat.data.pipeline import Pipeline
+from simmat.data.samples import read_predicted
 from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
 from simmat.plugins.registry import load_plugins
@@ -230,7 +231,7 @@ def test_the_model_can_be_on_another_machine(
 
 
 def test_prompts_and_labels_belong_to_a_frame_and_are_followed(
-    panel: Panel, qtbot: Any, tmp_path: Path
+    panel: Panel, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Corrected frames are given to `follow`; those that it wrote itself are not."""
     predictor, viewer, asked = load_scripted(panel), panel.viewer, []
@@ -244,7 +245,7 @@ def test_prompts_and_labels_belong_to_a_frame_and_are_followed(
         )
 
     predictor.follow = follow
-    noise = open_image(panel, tmp_path / "a.tif", frames=4)
+    noise = open_image(panel, tmp_path / "frames" / "a.tif", frames=4)
     viewer.dims.set_current_step(0, 2)
     panel.prompt_layer(ON).add([[2, 20, 30], [1, 50, 50]])
     preview_of(panel, qtbot, 81)
@@ -263,6 +264,15 @@ def test_prompts_and_labels_belong_to_a_frame_and_are_followed(
     qtbot.waitUntil(lambda: len(asked) == 2 and panel.write.isEnabled(), timeout=60_000)
     assert [sorted(masks) for masks in asked] == [[2], [2, 3]]
     np.testing.assert_array_equal(asked[1][3], labels.data[3])
+    written = tmp_path / "masks" / "a.tif"
+    written.parent.mkdir()
+    monkeypatch.setattr(
+        QFileDialog, "getSaveFileName", lambda *arguments: (arguments[2], "")
+    )
+    panel.save()
+    qtbot.waitUntil(written.exists, timeout=60_000)
+    # the frame of the click is a person's
+    assert read_predicted(tmp_path) == {"a/0000", "a/0001", "a/0003"}
 
 
 def test_a_layer_of_another_reader_is_taken_as_stored(panel: Panel, qtbot: Any) -> None:

@@ -13,13 +13,16 @@ import pytest
 import tifffile
 from napari_simmat import opengl, reader
 from napari_simmat.masks import (
+    FRAMES,
     FoundMask,
     add_objects,
+    frame_names,
     mask_path,
     note_found,
     write_mask,
 )
 
+from simmat.data.dataset import open_dataset
 from simmat.data.instances import read_mask
 from simmat.data.samples import read_predicted
 from simmat.errors import ConfigError, DataError
@@ -188,8 +191,8 @@ def test_triton_is_hidden_where_mesa_has_loaded_llvm(
 class Layer:
     """The parts of napari's labels layer that are used."""
 
-    def __init__(self) -> None:
-        self.data = np.zeros((8, 8), np.int32)
+    def __init__(self, *frames: int) -> None:
+        self.data = np.zeros((*frames, 8, 8), np.int32)
         self.features: dict[str, Any] = {}
         self.metadata: dict[str, Any] = {}
         self.preserve_labels = False
@@ -216,7 +219,7 @@ def test_what_a_model_found_without_a_click_is_listed_in_the_data_set(
     assert added == [2, 3]
     layer.save(path)
     assert read_predicted(tmp_path) == set()  # as of clicks
-    note_found(layer, added)
+    note_found(layer, None, added)
     layer.save(path)
     assert read_predicted(tmp_path) == {"day/a"}
     layer.data[0, 0] = 0
@@ -226,6 +229,50 @@ def test_what_a_model_found_without_a_click_is_listed_in_the_data_set(
     layer.save(path)
     assert read_predicted(tmp_path) == set()
     assert not (tmp_path / "predicted.csv").exists()
-    note_found(layer, [2])
+    note_found(layer, None, [2])
     layer.save(tmp_path / "elsewhere.png")
     assert read_predicted(tmp_path) == set()
+
+
+@pytest.mark.parametrize("sequence", ["a.tif", "train/a"])
+def test_frames_that_a_model_labelled_are_listed_in_the_data_set(
+    tmp_path: Path, sequence: str
+) -> None:
+    """By the ids that the data set gives them, of a file and of a folder; frames of clicks alone are not."""
+    frames = np.random.default_rng(0).integers(0, 9, (4, 8, 8)).astype(np.uint8)
+    image = tmp_path / "frames" / sequence
+    path = (tmp_path / "masks" / sequence).with_suffix(".tif")
+    path.parent.mkdir(parents=True)
+    if image.suffix:
+        image.parent.mkdir(parents=True)
+        tifffile.imwrite(image, frames, photometric="minisblack")
+    else:
+        image.mkdir(parents=True)
+        for number, plane in enumerate(frames, 3):
+            tifffile.imwrite(image / f"f{number}.tif", plane)
+    name = sequence.removesuffix(".tif")
+    gray = load_plugins().modality("gray")
+    names = frame_names(str(image), gray.sources, 4)
+    layer = Layer(4)
+    layer.metadata[FRAMES] = names
+    layer.data[0, 6:, 6:] = 1
+    found = [FoundMask(Window(0, 0, 2, 2), np.ones((2, 2), np.bool_), 0.9, None)]
+    for frame in (1, 2):
+        note_found(layer, frame, add_objects(layer, frame, found, free_only=True))
+    layer.save(path)
+    assert read_predicted(tmp_path) == {f"{name}/{names[1]}", f"{name}/{names[2]}"}
+    (tmp_path / "card.toml").write_text('format = 1\nregions = "instances"\n')
+    dataset = open_dataset(tmp_path, gray)
+    assert [one.predicted for one in dataset.samples] == [False, True, True, False]
+    layer.data[1, 0, 0] = 0
+    layer.save(path)
+    assert read_predicted(tmp_path) == {f"{name}/{names[2]}"}
+
+
+def test_frames_without_names_are_not_listed(tmp_path: Path) -> None:
+    """Those of an array, or of another file than the data set has."""
+    sources = load_plugins().modality("gray").sources
+    assert frame_names("an array", sources, 4) == []
+    planes = np.zeros((4, 8, 8), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="minisblack")
+    assert frame_names(str(tmp_path / "a.tif"), sources, 3) == []

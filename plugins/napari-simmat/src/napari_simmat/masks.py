@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.data.formats.folders import MASKS
-from simmat.data.formats.frames import frame_name
+from simmat.data.formats.frames import frame_name, sequence_frames
 from simmat.data.instances import PANOPTIC
 from simmat.data.samples import read_predicted, write_predicted
 from simmat.errors import ConfigError, DataError
@@ -24,7 +24,11 @@ from simmat.types import BoolArray, Window
 TITLE = "simmat_title"
 """Key of a labels layer's metadata: the path of its image and what it holds; layers' names have the file name alone."""
 FOUND = "simmat_found"
-"""Key of its metadata: number of an object that a model found without a click -> checksum of its pixels."""
+"""Key of its metadata: (frame, number) of an object that a model found without a click -> checksum of its pixels.
+
+The frame is None in a layer (H, W)."""
+FRAMES = "simmat_frames"
+"""Key of the metadata of a layer (T, H, W): the names of the frames in a data set."""
 
 
 class FoundMask(NamedTuple):
@@ -87,21 +91,25 @@ def add_objects(
     return list(added)
 
 
-def note_found(layer: Any, numbers: Iterable[int]) -> None:
-    """Remember that a model found objects of a layer (H, W) without a click."""
-    labels = np.asarray(layer.data)
+def note_found(layer: Any, frame: int | None, numbers: Iterable[int]) -> None:
+    """Remember that a model found objects of a layer (H, W), or (T, H, W) with the frame, without a click."""
+    labels = np.asarray(layer.data if frame is None else layer.data[frame])
     noted = layer.metadata.setdefault(FOUND, {})
     for number in numbers:
-        noted[number] = _checksum(labels == number)
+        noted[frame, number] = _checksum(labels == number)
 
 
-def has_untouched(labels: npt.NDArray[Any], found: Mapping[int, int]) -> bool:
-    """Return whether an object is as a model found it, by what `note_found` remembered."""
-    for number, checksum in found.items():
-        pixels = labels == number
+def untouched_frames(
+    labels: npt.NDArray[Any], found: Mapping[tuple[int | None, int], int]
+) -> set[int | None]:
+    """Return the frames with an object that is as a model found it, by what `note_found` remembered."""
+    untouched = set[int | None]()
+    for (frame, number), checksum in found.items():
+        plane = labels if frame is None else labels[frame]
+        pixels = plane == number
         if pixels.any() and _checksum(pixels) == checksum:
-            return True
-    return False
+            untouched.add(frame)
+    return untouched
 
 
 def _checksum(pixels: BoolArray) -> int:
@@ -141,8 +149,8 @@ def write_mask(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """Write a labels layer (H, W), or (T, H, W) of a sequence, as the mask file that belongs to the image.
 
     Values are the layer's, for `regions = "instances"`; where every object has a class, class * 1000 + number, for
-    `regions = "panoptic"`. As long as an object is as a model found it, the data set lists the image as one whose
-    labels a model made.
+    `regions = "panoptic"`. As long as an object is as a model found it, the data set lists the image or frame as one
+    whose labels a model made.
 
     Raises:
         DataError: there are more than 999 objects of a class.
@@ -150,18 +158,25 @@ def write_mask(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
         OutputError: the file cannot be written.
     """
     labels = np.asarray(data)
-    found = attributes.get("metadata", {}).get(FOUND, {})
+    values = with_classes(labels, attributes.get("features"))
+    metadata = attributes.get("metadata", {})
+    found = metadata.get(FOUND, {})
     place = _in_data_set(Path(path)) if found else None
     if place is None:
-        _write_values(path, with_classes(labels, attributes.get("features")))
+        _write_values(path, values)
         return [path]
     root, name = place
-    untouched = has_untouched(labels, found)
-    if untouched:  # before the mask, so that none is without its mark
-        write_predicted(root, read_predicted(root) | {name})
-    _write_values(path, with_classes(labels, attributes.get("features")))
-    if not untouched:
-        write_predicted(root, read_predicted(root) - {name})
+    ids: dict[int | None, str] = {None: name}
+    for frame, frame_id in enumerate(metadata.get(FRAMES, ())):
+        ids[frame] = f"{name}/{frame_id}"
+    noted = {ids[frame] for frame, _ in found if frame in ids}
+    untouched = untouched_frames(labels, found)
+    predicted = {ids[frame] for frame in untouched if frame in ids}
+    if predicted:  # before the mask, so that none is without its mark
+        write_predicted(root, read_predicted(root) | predicted)
+    _write_values(path, values)
+    if noted - predicted:
+        write_predicted(root, read_predicted(root) - (noted - predicted))
     return [path]
 
 
@@ -198,6 +213,24 @@ def _in_data_set(mask: Path) -> tuple[Path, str] | None:
         if folder.name == MASKS:
             return folder.parent, mask.relative_to(folder).with_suffix("").as_posix()
     return None
+
+
+def frame_names(image: str, sources: Sequence[Source], count: int) -> list[str]:
+    """Return the names that the frames of a sequence have in a data set; none if `image` is no such sequence.
+
+    Args:
+        image: its file, or the folder of its frames.
+        sources: those of the sensor.
+        count: number of frames.
+    """
+    endings = sources[0].extensions
+    try:
+        frames = sequence_frames(Path(image), endings, "z")
+    except DataError:
+        return []
+    if len(frames) != count:
+        return []
+    return [frame_name(frame, endings) for frame in frames]
 
 
 def mask_path(image: str, sources: Sequence[Source], *, frames: bool) -> str:

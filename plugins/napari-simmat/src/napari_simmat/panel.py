@@ -34,9 +34,11 @@ from qtpy.QtWidgets import (
 import simmat
 from napari_simmat.images import LayerImage, images_in, prompts_of
 from napari_simmat.masks import (
+    FRAMES,
     TITLE,
     FoundMask,
     add_objects,
+    frame_names,
     mask_path,
     note_found,
     titled,
@@ -419,9 +421,13 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         """Return the labels layer of an image, new if it is missing."""
         title, frames = f"{image.path} labels", (len(image),) if image.is_stack else ()
         empty = np.zeros((*frames, *image.size_hw), np.int32)
-        return titled(self.viewer.layers, title) or self._add_labels(
-            empty, title, image
-        )
+        layer = titled(self.viewer.layers, title)
+        if layer is None:
+            layer = self._add_labels(empty, title, image)
+        if image.is_stack and FRAMES not in layer.metadata:
+            sources = self.predictor.adapter.sources
+            layer.metadata[FRAMES] = frame_names(image.path, sources, len(image))
+        return layer
 
     def _add_labels(
         self, data: Any, title: str, image: LayerImage, **attributes: Any
@@ -441,12 +447,11 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
         self, image: LayerImage, frame: int, found: list[FoundMask], *, free_only: bool
     ) -> None:
         layer = self.labels(image)
-        added = add_objects(
-            layer, frame if image.is_stack else None, found, free_only=free_only
-        )
+        plane = frame if image.is_stack else None
+        added = add_objects(layer, plane, found, free_only=free_only)
         # those without a click are for free pixels
-        if free_only and not image.is_stack:
-            note_found(layer, added)
+        if free_only:
+            note_found(layer, plane, added)
         self.status.setText(f"{len(added)} object{'s' * (len(added) != 1)} added")
 
     def everything(self) -> None:
@@ -521,6 +526,7 @@ class Panel(QWidget):  # type: ignore[misc,unused-ignore]
                 plane[mask & (plane == 0)] = number
             if found.index not in given:
                 written[found.index] = zlib.crc32(plane)
+                note_found(layer, found.index, found.masks)
             layer.refresh()
 
         self.run("Following", work, show, total=len(image))
