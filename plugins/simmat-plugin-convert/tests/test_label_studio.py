@@ -298,3 +298,18 @@ def test_predictions_that_nobody_corrected_mark_an_image(
     (root / "predicted.csv").write_text("id\ndeep/a\n")
     convert(root, tmp_path / "out", Raster(), "masks", boxes=True, lossy=True)
     assert read_predicted(tmp_path / "out") == predicted
+
+
+def test_predictions_that_nobody_accepted_are_no_labels(tmp_path: Path) -> None:
+    """Else a model's answers would train as labels without anyone having looked at them."""
+    open_task = task(predictions=[{"result": [PAINTED]}], annotations=[])
+    root = exported(tmp_path / "set", open_task)
+    with pytest.raises(DataError, match=r"no task has an annotation.*accept"):
+        convert(root, tmp_path / "out", Raster(), "masks", lossy=True)
+    write_image(root / "images/b.tif", np.zeros((2, *SIZE), np.uint16))
+    labelled = task(PAINTED, data={"sample": "b"})
+    tasks = [labelled, open_task]
+    (root / "project-3-at-2026-01-02-03-04-abcd.json").write_text(json.dumps(tasks))
+    with pytest.raises(ConfigError, match=r"1 tasks have predictions.*accepted"):
+        convert(root, tmp_path / "out", Raster(), "masks")
+    assert convert(root, tmp_path / "out", Raster(), "masks", lossy=True).images == 1

@@ -81,6 +81,7 @@ class _LabelledTask(StrictModel, extra="ignore"):
     data: dict[str, Any]
     id: int | str | None = None
     annotations: FromLists[tuple[_TaskAnnotation, ...]] = ()
+    predictions: Any = None
 
 
 class _Tasks(StrictModel, extra="ignore"):
@@ -175,7 +176,8 @@ def read_label_studio(source: ReaderInput) -> Labels:
     """Read tasks as Label Studio exports them in its format JSON: what is painted or drawn.
 
     The image of a task is the one that its field `sample` names, or else the name of its picture. Of several
-    annotations the one marked as ground truth counts, or else the last.
+    annotations the one marked as ground truth counts, or else the last. A task without an annotation is skipped, even
+    if it has predictions: they are no labels until a person accepts them.
     """
     paths = task_files(source.root)
     if len(paths) != 1:
@@ -208,6 +210,8 @@ def read_label_studio(source: ReaderInput) -> Labels:
             )
         elif not done:
             skipped += 1
+            if task.predictions:
+                source.losses.add("tasks have predictions that nobody accepted", where)
         else:
             source.losses.add(
                 "annotations of an image that has another one", where, len(done) - 1
@@ -229,6 +233,10 @@ def read_label_studio(source: ReaderInput) -> Labels:
                         f"{paths[0]}: {where} was labelled on its side; turn it back and label again"
                     )
             items.append(item.item(name, ""))
+    if skipped and not items and not source.problems:
+        raise DataError(
+            f"{paths[0]}: no task has an annotation; label the images, or accept their predictions, and export again"
+        )
     return source.done(items, numbers, card, "tasks of Label Studio", skipped=skipped)
 
 
