@@ -177,6 +177,24 @@ def test_blocks_of_a_predicted_image_judge_nothing(tmp_path: Path) -> None:
     assert "a0" in {one.image_id for one in dataset.split("train")}
 
 
+@pytest.mark.parametrize("mask", ["{}_objects.png", "{}_classes.png"])
+def test_masks_of_predict_are_known_by_their_json(tmp_path: Path, mask: str) -> None:
+    """Those that a manifest names where `simmat predict` wrote them."""
+    root = folder(tmp_path, named("a", 4))
+    rows = ["id,image,mask"]
+    for id in named("a", 4):
+        (root / f"masks/{id}.png").rename(root / "masks" / mask.format(id))
+        rows.append(f"{id},images/{id}.png,masks/{mask.format(id)}")
+    (root / "manifest.csv").write_text("\n".join(rows) + "\n")
+    written = ["a0_objects.png", "a0_classes.png", "a0_overlay.png"]
+    (root / "masks/a0.json").write_text(json.dumps({"written": written}))
+    # of a click, and of another program
+    (root / "masks/a1.json").write_text(json.dumps({"written": ["a1_mask.png"]}))
+    (root / "masks/a2.json").write_text(json.dumps({"shapes": []}))
+    samples = open_dataset(root, Gray()).samples
+    assert [one.id for one in samples if one.predicted] == ["a0"]
+
+
 def test_ids_of_no_image_are_named(tmp_path: Path) -> None:
     """A misspelt id would leave a prediction unmarked."""
     root = folder(tmp_path, named("a", 4))
