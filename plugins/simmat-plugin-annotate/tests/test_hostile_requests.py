@@ -651,3 +651,58 @@ def test_the_bodies_and_answers_of_all_clients_share_a_limit(
 
     asyncio.run(main())
     assert max(held) <= 5 * size + len(b"small")
+
+
+def test_the_forms_of_all_clients_share_a_part_of_the_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Any number of them arrives at once; a form takes its part as it arrives, so one that stalls takes little."""
+    from simmat_plugin_annotate import security
+
+    monkeypatch.setattr(security, "MAX_FORMS", 2)
+    monkeypatch.setattr(security, "BODY_TIMEOUT_S", 0.5)
+    size, part = 2**20, 2**16
+    headers = [
+        (b"content-type", b"multipart/form-data; boundary=x"),
+        (b"content-length", str(size).encode()),
+    ]
+
+    async def send_form(limits: security.Limits, parts: int) -> int:
+        """Send some parts of a form, the last as its end; return the status."""
+        left = parts
+        statuses: list[int] = []
+
+        async def receive() -> Message:
+            nonlocal left
+            left -= 1
+            await asyncio.sleep(0)
+            return {"type": "http.request", "body": bytes(part), "more_body": left > 0}
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        await limits({"type": "http", "headers": headers}, receive, send)
+        return statuses[0]
+
+    async def main() -> None:
+        go = asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            with suppress(ClientDisconnect):
+                async for _ in Request(scope, receive).stream():
+                    pass
+                await go.wait()
+                await Response()(scope, receive, send)
+
+        limits = security.Limits(app, sizes={"multipart/form-data": size})
+        full = size // part
+        waiting = [asyncio.create_task(send_form(limits, full)) for _ in range(2)]
+        waiting += [asyncio.create_task(send_form(limits, 1)) for _ in range(50)]
+        await asyncio.sleep(0.1)
+        assert await send_form(limits, full) == 503
+        go.set()
+        assert set(await asyncio.gather(*waiting)) == {200}
+        assert await send_form(limits, full) == 200
+
+    asyncio.run(main())

@@ -13,7 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -318,13 +318,9 @@ def test_an_image_is_kept_while_a_request_for_it_is_in_progress(
         assert len(list(home.iterdir())) == 1
 
 
-def test_uploads_that_stall_do_not_keep_others_waiting(
-    address: str, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Four images are received at once; a client whose network is gone must not take such a place for ever."""
-    from simmat_plugin_annotate import security
-
-    monkeypatch.setattr(security, "BODY_TIMEOUT_S", 0.2)
+@contextmanager
+def stalled_uploads(address: str, count: int) -> Iterator[list[socket.socket]]:
+    """Yield connections that have each sent the start of a form."""
     port = raw(address).port
     head = (
         f"POST /images HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {TOKEN}\r\n"
@@ -335,11 +331,32 @@ def test_uploads_that_stall_do_not_keep_others_waiting(
             stalled.enter_context(
                 socket.create_connection(("127.0.0.1", port), timeout=20)
             )
-            for _ in range(4)
+            for _ in range(count)
         ]
         for stream in streams:
             stream.sendall(head.encode())
+        yield streams
+
+
+def test_uploads_that_stall_do_not_keep_others_waiting(
+    address: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four images are read at once; a client whose network is gone must not take such a place."""
+    from simmat_plugin_annotate import security
+
+    monkeypatch.setattr(security, "BODY_TIMEOUT_S", 600)
+    with stalled_uploads(address, 12):
         Client(address, timeout_s=20).set_image(root / "images/s3.png")
+
+
+def test_uploads_that_stall_are_ended(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each holds a connection, and the server has only so many."""
+    from simmat_plugin_annotate import security
+
+    monkeypatch.setattr(security, "BODY_TIMEOUT_S", 0.2)
+    with stalled_uploads(address, 4) as streams:
         assert [stream.recv(12) for stream in streams] == [b"HTTP/1.1 408"] * 4
 
 

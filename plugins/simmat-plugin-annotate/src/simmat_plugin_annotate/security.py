@@ -24,8 +24,10 @@ MAX_HELD = 128 * 2**20
 """Bytes of bodies and answers that are in memory at once, of all clients; others are refused."""
 SMALL = 2**16
 """Bytes of a body or an answer that do not count towards it, and of a part in which an answer is sent."""
-_SPOOLED = "multipart/form-data"
-"""Files of this kind are written to the disk as they arrive."""
+MAX_FORMS = 16
+"""Forms of full size that are on the disk at once, of all clients; others are refused."""
+_FORM = "multipart/form-data"
+"""Files of a form are written to the disk as they arrive."""
 POLICY = (
     "default-src 'self'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -53,8 +55,9 @@ class Limits:
     """Middleware that ends requests whose body is too large or too slow, and answers those of a server that stops.
 
     Where an app reads the body, it raises `BodyTooLargeError`, or ClientDisconnect of a body that does not arrive.
-    Bodies and answers of all requests together take at most `MAX_HELD` bytes: a body waits until it has room, up to
-    `BODY_TIMEOUT_S`; what gets none is refused with 503.
+    Bodies and answers of all requests together take at most `MAX_HELD` bytes of memory, and forms at most `MAX_FORMS`
+    times their limit of the disk. A body waits until it has room, up to `BODY_TIMEOUT_S`; what gets none is refused
+    with 503.
     """
 
     def __init__(
@@ -67,7 +70,8 @@ class Limits:
             largest: most bytes of other bodies.
         """
         self._app, self._sizes, self._largest = app, sizes, largest
-        self._memory = _Memory()
+        self._memory = _Room(MAX_HELD)
+        self._disk = _Room(MAX_FORMS * sizes.get(_FORM, 0))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request to the app."""
@@ -77,20 +81,21 @@ class Limits:
         headers = Headers(scope=scope)
         kind = _kind(headers)
         lengths = headers.getlist("content-length")
-        share = _Share(self._memory)
-        body = _Body(receive, self._sizes.get(kind, self._largest), share)
+        share = _Share()
+        room = self._disk if kind == _FORM else self._memory
+        body = _Body(receive, self._sizes.get(kind, self._largest), share, room)
         if not _all_within(lengths, body.limit):
             too_large = error_document("size", str(BodyTooLargeError(body.limit)))
             answer = JSONResponse(too_large, 413, {"connection": "close"})
             await answer(scope, receive, send)
             return
-        if kind == _SPOOLED:
-            body.held = 0
+        if kind == _FORM:
+            body.is_counted_as_it_arrives = True
         elif lengths:
             body.held = int(lengths[0])
         elif "transfer-encoding" in headers:
             body.held = body.limit
-        sender = _Sender(send, share)
+        sender = _Sender(send, share, self._memory)
         refused: Response | None = None
         try:
             await self._app(scope, body.receive, sender.send)
@@ -110,61 +115,61 @@ class Limits:
             await refused(scope, receive, send)
 
 
-class _Memory:
-    """The bytes of bodies and answers that are in memory, see `MAX_HELD`."""
+class _Room:
+    """The bytes of all requests that are in memory, or on the disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self._size = size
         self.held = 0
         self.changed = asyncio.Condition()
 
-    def has_room(self, size: int) -> bool:
+    def has(self, size: int) -> bool:
         """Return whether as many bytes fit; of a single request any number, as its kind has a limit."""
-        return self.held == 0 or self.held + size <= MAX_HELD
+        return self.held == 0 or self.held + size <= self._size
 
 
 class _Share:
-    """What one request holds of it.
+    """The bytes of one request.
 
     Attributes:
         is_refused: whether something of it got no room.
     """
 
-    def __init__(self, memory: _Memory) -> None:
-        self._memory, self._size = memory, 0
+    def __init__(self) -> None:
+        self._taken: dict[_Room, int] = {}
         self.is_refused = False
 
-    async def wait_for(self, size: int) -> None:
+    async def wait_for(self, room: _Room, size: int) -> None:
         """Take as many bytes as soon as they fit; set `is_refused` if they do not in time."""
         if size <= SMALL:
             return
-        memory = self._memory
         try:
-            async with asyncio.timeout(BODY_TIMEOUT_S), memory.changed:
-                await memory.changed.wait_for(lambda: memory.has_room(size))
-                self._take(size)
+            async with asyncio.timeout(BODY_TIMEOUT_S), room.changed:
+                await room.changed.wait_for(lambda: room.has(size))
+                self._take(room, size)
         except TimeoutError:
             self.is_refused = True
 
-    def take(self, size: int) -> None:
+    def take(self, room: _Room, size: int) -> None:
         """Take as many bytes; set `is_refused` if they do not fit."""
         if size <= SMALL:
             return
-        if self._memory.has_room(size):
-            self._take(size)
+        if room.has(size):
+            self._take(room, size)
         else:
             self.is_refused = True
 
-    def _take(self, size: int) -> None:
-        self._memory.held += size
-        self._size += size
+    def _take(self, room: _Room, size: int) -> None:
+        room.held += size
+        self._taken[room] = self._taken.get(room, 0) + size
 
     async def release(self) -> None:
         """Give all back."""
-        if self._size:
-            self._memory.held -= self._size
-            self._size = 0
-            async with self._memory.changed:
-                self._memory.changed.notify_all()
+        for room, size in self._taken.items():
+            room.held -= size
+            async with room.changed:
+                room.changed.notify_all()
+        self._taken.clear()
 
 
 class _Sender:
@@ -174,8 +179,8 @@ class _Sender:
         is_started: whether the client has got a part of it.
     """
 
-    def __init__(self, send: Send, share: _Share) -> None:
-        self._send, self._share = send, share
+    def __init__(self, send: Send, share: _Share, memory: _Room) -> None:
+        self._send, self._share, self._memory = send, share, memory
         self.is_started = False
         self._start: Message | None = None
 
@@ -192,7 +197,7 @@ class _Sender:
         content = message.get("body", b"")
         is_last = not message.get("more_body", False)
         if not self.is_started:
-            self._share.take(len(content))
+            self._share.take(self._memory, len(content))
             if self._share.is_refused:
                 return
             self.is_started = True
@@ -210,14 +215,20 @@ class _Body:
 
     Attributes:
         limit: most bytes of it.
-        held: how many of them will be in memory.
+        held: how many of them take room from the start.
+        is_counted_as_it_arrives: whether they take room only when they arrive.
     """
 
-    def __init__(self, receive: Receive, limit: int, share: _Share) -> None:
-        self._receive, self.limit, self._share = receive, limit, share
+    def __init__(
+        self, receive: Receive, limit: int, share: _Share, room: _Room
+    ) -> None:
+        self._receive, self.limit = receive, limit
+        self._share, self._room = share, room
         self.held = 0
+        self.is_counted_as_it_arrives = False
         self._is_held = False
         self._received = 0
+        self._uncounted = 0
         self._complete = False
         self._part, self._left_s = 0, float(BODY_TIMEOUT_S)
 
@@ -230,7 +241,10 @@ class _Body:
             return await self._receive()
         if not self._is_held:
             self._is_held = True
-            await self._share.wait_for(self.held)
+            await self._share.wait_for(self._room, self.held)
+        if self.is_counted_as_it_arrives and self._uncounted > SMALL:
+            await self._share.wait_for(self._room, self._uncounted)
+            self._uncounted = 0
         if self._share.is_refused:
             return {"type": "http.disconnect"}
         clock = asyncio.get_running_loop().time
@@ -243,6 +257,7 @@ class _Body:
         content = message.get("body", b"")
         self._complete = not message.get("more_body", False)
         self._received += len(content)
+        self._uncounted += len(content)
         if self._received > self.limit:
             raise BodyTooLargeError(self.limit)
         self._part += len(content)

@@ -15,7 +15,9 @@ from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -25,14 +27,14 @@ from simmat.sensors.adapter import options_of, sensor_definitions_of
 from simmat_plugin_annotate.masks import MaskDocument, encode_mask
 from simmat_plugin_annotate.models import ModelService, ServedModel
 from simmat_plugin_annotate.requests import PredictBody, box_of
-from simmat_plugin_annotate.security import error_document
+from simmat_plugin_annotate.security import SMALL, error_document
 from simmat_plugin_annotate.server import Json, error_handlers, json_of, search
 from simmat_plugin_annotate.uploads import Uploads
 
 MAX_PROMPT = 2**17
 """Most bytes of a json request; all are prompts."""
 _UPLOADS = 4
-"""Images that are received and read at once; others wait."""
+"""Images that are read at once; others wait. Any number arrives at once."""
 _FORM = {
     "type": "object",
     "additionalProperties": {"type": "string", "format": "binary"},
@@ -135,7 +137,6 @@ def make_serve_app(
     names = _class_names(model)
     service = ModelService(model, uploads.find, lambda: names)
     files = ThreadPoolExecutor(_UPLOADS, thread_name_prefix="files")
-    receiving = asyncio.Semaphore(_UPLOADS)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -207,10 +208,8 @@ def make_serve_app(
         The same files have the same id, and are encoded once.
         """
         sources = len(model.predictor.adapter.source_names())
-        async with (
-            receiving,
-            request.form(max_files=sources, max_fields=sources) as form,
-        ):
+        form = await _form_of(request, sources)
+        try:
             parts = form.multi_items()
             given = {
                 name: (part.filename or "", part.file)
@@ -222,6 +221,8 @@ def make_serve_app(
             key = await asyncio.get_running_loop().run_in_executor(
                 files, partial(uploads.add, given)
             )
+        finally:
+            await form.close()
         try:
             await service.run(partial(service.encode_ahead, key), slow=True)
             size_hw = uploads.find(key).size_hw
@@ -291,6 +292,27 @@ def make_serve_app(
             )
 
     return app
+
+
+class _FormParser(MultiPartParser):
+    """Keeps little of each file in memory, as the forms of all clients may arrive at once."""
+
+    spool_max_size = SMALL
+
+
+async def _form_of(request: Request, files: int) -> FormData:
+    """Read a form with at most that many files; HTTPException if it is not one."""
+    parser = _FormParser(
+        request.headers,
+        request.stream(),
+        max_files=files,
+        max_fields=files,
+        max_part_size=SMALL,
+    )
+    try:
+        return await parser.parse()
+    except MultiPartException as error:
+        raise HTTPException(400, error.message) from error
 
 
 def _class_names(model: ServedModel) -> dict[int, str]:
