@@ -215,6 +215,7 @@ def door(
     pixels: int = 10**6,
     upload: int = 10**6,
     kept: int = 10**9,
+    clients: int = 256,
 ) -> Iterator[str]:
     """Serve a model in a thread while the block runs; yield its address."""
     from simmat_plugin_annotate.models import ServedModel
@@ -235,6 +236,7 @@ def door(
             token=TOKEN,
             upload=upload,
             body=MAX_PROMPT,
+            clients=clients,
         )
         thread = threading.Thread(
             target=uvicorn.Server.run, args=(server, [listener]), daemon=True

@@ -360,6 +360,19 @@ def test_uploads_that_stall_are_ended(
         assert [stream.recv(12) for stream in streams] == [b"HTTP/1.1 408"] * 4
 
 
+def test_a_connection_too_many_gets_the_error_document(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    """A client shows its message, as of every other error."""
+    with door(predictor, tmp_path / "home", clients=2) as address, ExitStack() as idle:
+        port = raw(address).port
+        Client(address)
+        for _ in range(2):
+            idle.enter_context(socket.create_connection(("127.0.0.1", port)))
+        with pytest.raises(ServerError, match="2 connections in use; ask later"):
+            Client(address)
+
+
 def test_an_upload_that_trickles_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then holds a place as well as none; one that is only slow arrives."""
     from simmat_plugin_annotate import security

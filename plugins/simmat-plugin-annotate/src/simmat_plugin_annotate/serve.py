@@ -16,12 +16,19 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from simmat.errors import ConfigError
 from simmat_plugin_annotate.annotator import Annotator
-from simmat_plugin_annotate.security import MAX_BODY, Guard, with_port
+from simmat_plugin_annotate.security import (
+    MAX_BODY,
+    Guard,
+    error_document,
+    with_port,
+)
 from simmat_plugin_annotate.server import make_app
 
 LOCAL = ("127.0.0.1", "localhost")
@@ -131,6 +138,30 @@ class EndingServer(uvicorn.Server):
         end.start()
 
 
+class ConnectionLimit:
+    """Middleware that answers with 503 while the server has too many connections or requests."""
+
+    def __init__(self, app: ASGIApp, state: ServerState, clients: int) -> None:
+        """Limit the connections of a server.
+
+        Args:
+            state: its connections and the tasks of its requests.
+            clients: most connections at once.
+        """
+        self._app, self._state, self._clients = app, state, clients
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request to the app, or refuse it."""
+        used = max(len(self._state.connections), len(self._state.tasks))
+        if scope["type"] != "http" or used <= self._clients:
+            await self._app(scope, receive, send)
+            return
+        message = f"the server has its {self._clients} connections in use; ask later"
+        full = error_document("busy", message)
+        answer = JSONResponse(full, 503, {"connection": "close"})
+        await answer(scope, receive, send)
+
+
 def limited_server(app: ASGIApp, *, clients: int = MAX_CLIENTS) -> uvicorn.Server:
     """Return the server of an app, with the limits of connections and times that all servers have.
 
@@ -140,6 +171,8 @@ def limited_server(app: ASGIApp, *, clients: int = MAX_CLIENTS) -> uvicorn.Serve
     """
     config = uvicorn.Config(
         app,
+        # its own limit would answer in plain text
+        limit_concurrency=None,
         http=TimedProtocol,
         log_level="warning",
         access_log=False,
@@ -149,11 +182,12 @@ def limited_server(app: ASGIApp, *, clients: int = MAX_CLIENTS) -> uvicorn.Serve
         ws="none",
         lifespan="on",
         h11_max_incomplete_event_size=16 * 1024,
-        limit_concurrency=clients,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=3,
     )
-    return EndingServer(config)
+    server = EndingServer(config)
+    config.app = ConnectionLimit(app, server.server_state, clients)
+    return server
 
 
 def server_of(
