@@ -346,6 +346,42 @@ def test_a_size_that_would_be_a_long_text_takes_no_memory(root: Path) -> None:
         tracemalloc.stop()
 
 
+def test_a_server_that_says_another_size_than_the_image_has_is_refused(
+    root: Path,
+) -> None:
+    """Each mask would take up to 1 GiB."""
+    large = with_part(ANSWERS["/images"], "size_hw", [1 << 15, 1 << 15])
+    with answering({**ANSWERS, "/images": large}) as address:
+        with pytest.raises(ServerError, match="size_hw"):
+            Client(address).set_image(np.zeros((1, 40, 56), np.float32))
+        with pytest.raises(DataError, match="size_hw"):
+            RemotePredictor(address, registry()).open_image(root / "images/s0.png")
+
+
+def test_the_masks_of_an_answer_share_a_limit_of_memory(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer of a few megabytes can name thousands of masks, each of the size of the image."""
+    from simmat_plugin_annotate import client
+
+    file = root / "images/s0.png"
+    whole = {"box": [0, 0, 56, 40], "runs": [0, 56 * 40]}
+    objects = [{**FOUND, "mask": whole, "point": [3, 2]}] * 5
+    answers = {**ANSWERS, "/images/a/everything": {"objects": objects}}
+    with answering(answers) as address:
+        plain = Client(address)
+        plain.set_image(file)
+        remote = RemotePredictor(address, registry()).open_image(file)
+        monkeypatch.setattr(client, "_MAX_MASKS", 5 * 56 * 40)
+        assert len(plain.everything()) == 5
+        assert len(remote.segment_everything()) == 5
+        monkeypatch.setattr(client, "_MAX_MASKS", 5 * 56 * 40 - 1)
+        with pytest.raises(ServerError, match="ask for a part of the image"):
+            plain.everything()
+        with pytest.raises(DataError, match="ask for a part of the image"):
+            remote.segment_everything()
+
+
 def with_part(answer: Any, place: str, value: Any) -> Any:
     """Return an answer with another value wherever a name stands in it."""
     if isinstance(answer, list):

@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Timer
@@ -27,6 +27,9 @@ import numpy.typing as npt
 
 _MAX_ANSWER = 64 << 20
 _MAX_PIXELS = 1 << 30
+_MAX_MASKS = 4 << 30
+# an array takes memory in pages of up to this size, where it is not zero
+_PAGE = 2 << 20
 # elements of .aux.xml that change values
 _CHANGING = re.compile(rb"<(Scale|Offset|NoDataValue)>")
 
@@ -78,6 +81,7 @@ class Client:
         self._headers = {"Authorization": f"Bearer {token}"}
         self.image_id = ""
         self.size_hw = (0, 0)
+        self._known_hw: tuple[int, ...] | None = None
         self._parts: list[tuple[str, str, bytes]] = []
         """Source, file name and content of each file of the current image."""
         self.model: dict[str, Any] = self._ask("GET", "/model")
@@ -85,18 +89,24 @@ class Client:
             _check_model(self.model)
 
     def set_image(
-        self, image: str | Path | Mapping[str, str | Path] | npt.NDArray[Any]
+        self,
+        image: str | Path | Mapping[str, str | Path] | npt.NDArray[Any],
+        size_hw: tuple[int, ...] | None = None,
     ) -> None:
         """Send an image; the server stores and encodes it.
 
         Args:
             image: a file as the sensor wrote it, or {source: file}; or an array (C, H, W) in the units of the model's
                 channels, NaN where nothing was measured.
+            size_hw: (height, width) of the image; a server that says another is refused. None means that of an array,
+                and of files what the server says.
         """
         self.image_id = ""
         self._parts = []
         self.size_hw = (0, 0)
+        self._known_hw = size_hw
         if isinstance(image, np.ndarray):
+            self._known_hw = image.shape[-2:]
             stream = io.BytesIO()
             np.save(stream, np.asarray(image, np.float32), allow_pickle=False)
             self._parts = [("array", "array.npy", stream.getvalue())]
@@ -185,12 +195,12 @@ class Client:
         """Return the parts of an answer under a name, each with a number, their masks as (H, W) bool."""
         parts = []
         with self.valid_answer():
-            for answer in found[name]:
+            for answer, crop in with_crops(found[name], self.size_hw, True):
                 check_values(answer, number)
                 mask = np.zeros(self.size_hw, bool)
-                if answer["mask"] is not None:
+                if crop is not None:
                     x0, y0, x1, y1 = answer["mask"]["box"]
-                    mask[y0:y1, x0:x1] = crop_of(answer["mask"], self.size_hw)
+                    mask[y0:y1, x0:x1] = crop
                 parts.append({**answer, "mask": mask})
         return parts
 
@@ -237,6 +247,9 @@ class Client:
             _check(is_size and 0 < height * width <= _MAX_PIXELS, "size_hw")
             _check(0 < height, "size_hw")
             _check(re.fullmatch(r"[\w-]{1,200}", found["id"]) is not None, "id")
+            is_known = self._known_hw in (None, (height, width))
+            _check(is_known, f"size_hw: {self._known_hw} was sent, so {height, width}")
+            self._known_hw = (height, width)
             self.size_hw = (height, width)
             self.image_id = found["id"]
 
@@ -301,7 +314,38 @@ class Client:
         return answer.status, answer.reason, content
 
 
-def crop_of(mask: Mapping[str, Any], size_hw: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def with_crops(
+    answers: Iterable[dict[str, Any]], size_hw: tuple[int, int], whole: bool = False
+) -> Iterator[tuple[dict[str, Any], npt.NDArray[np.bool_] | None]]:
+    """Yield the parts of an answer, each with the part of its mask inside its box; None where it is empty.
+
+    Args:
+        whole: whether the caller makes an array of the whole image for each mask.
+
+    Raises:
+        ValueError: a mask is not valid, or all together take more than `_MAX_MASKS` bytes.
+    """
+    taken = 0
+    height, width = size_hw
+    for answer in answers:
+        crop = None
+        if answer["mask"] is not None:
+            crop = _crop_of(answer["mask"], size_hw)
+        rows = 0 if crop is None else len(crop)
+        if whole:
+            taken += min(height * width, rows * width + 2 * _PAGE)
+        elif crop is not None:
+            taken += crop.size
+        if taken > _MAX_MASKS:
+            raise ValueError(
+                f"the masks take more than {_MAX_MASKS >> 30} GiB of memory; ask for a part of the image"
+            )
+        yield answer, crop
+
+
+def _crop_of(
+    mask: Mapping[str, Any], size_hw: tuple[int, int]
+) -> npt.NDArray[np.bool_]:
     """Return the part (h, w) of a mask inside its box; runs outside and inside of it alternate, row by row.
 
     Raises:

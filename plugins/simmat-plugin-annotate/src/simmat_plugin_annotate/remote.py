@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from simmat.sensors.options import (
 )
 from simmat.sensors.sensor_toml import parse_sensor_definition
 from simmat.types import BoolArray, Channel, ImageReader, Prompt, SensorImage, Window
-from simmat_plugin_annotate.client import Client, check_values, crop_of
+from simmat_plugin_annotate.client import Client, check_values, with_crops
 
 _WHOLE_SIDE = 4096
 """Largest side of an image that is loaded here as a whole where its files can be read in parts."""
@@ -96,7 +96,7 @@ class RemoteImage:
             one = answer["masks"][0]
             check_values(one)
             if one["mask"] is not None:
-                found = self._object(one)
+                (found,) = self._objects([one])
                 mask = found.instance.within(whole)
             return RemotePrediction(
                 mask,
@@ -111,7 +111,7 @@ class RemoteImage:
         """Find every object, best first; DataError if the server refuses it."""
         answer = self.client.ask("GET", "everything")
         with self.client.valid_answer():
-            found = [self._object(one) for one in answer["objects"]]
+            found = self._objects(answer["objects"])
         return FoundObjects(found, self.reader, self._class_names)
 
     def segment_semantic(self) -> ClassMap:
@@ -131,11 +131,11 @@ class RemoteImage:
         labels = np.zeros(self.reader.size_hw, dtype)
         probability = np.zeros(self.reader.size_hw, np.float32)
         unmeasured = {"mask": answer["unmeasured"], "class": nodata, "probability": 0}
-        for one in (*answer["classes"], unmeasured):
-            if one["mask"] is None:
+        masks = (*answer["classes"], unmeasured)
+        for one, crop in with_crops(masks, self.reader.size_hw):
+            if crop is None:
                 continue
             x0, y0, x1, y1 = one["mask"]["box"]
-            crop = crop_of(one["mask"], self.reader.size_hw)
             labels[y0:y1, x0:x1][crop] = one["class"]
             probability[y0:y1, x0:x1][crop] = one["probability"]
         return ClassMap(
@@ -148,20 +148,23 @@ class RemoteImage:
             nodata,
         )
 
-    def _object(self, answer: Mapping[str, Any]) -> FoundObject:
-        """Return an object of an answer."""
-        check_values(answer)
-        crop = crop_of(answer["mask"], self.reader.size_hw)
-        x0, y0, x1, y1 = answer["mask"]["box"]
-        value = answer["class"]
-        instance = Instance(value, Window(y0, x0, y1, x1), crop)
-        probabilities = None
-        if value is not None:
-            probabilities = {value: float(answer["class_probability"])}
-        x, y = answer.get("point", (0.0, 0.0))
-        return FoundObject(
-            instance, float(answer["score"]), (float(x), float(y)), probabilities
-        )
+    def _objects(self, answers: Iterable[dict[str, Any]]) -> list[FoundObject]:
+        """Return the objects of an answer."""
+        found = []
+        for one, crop in with_crops(answers, self.reader.size_hw):
+            check_values(one)
+            x0, y0, x1, y1 = one["mask"]["box"]
+            value = one["class"]
+            instance = Instance(value, Window(y0, x0, y1, x1), crop)
+            probabilities = None
+            if value is not None:
+                probabilities = {value: float(one["class_probability"])}
+            x, y = one.get("point", (0.0, 0.0))
+            point_xy = (float(x), float(y))
+            found.append(
+                FoundObject(instance, float(one["score"]), point_xy, probabilities)
+            )
+        return found
 
 
 class RemotePredictor:
@@ -218,7 +221,7 @@ class RemotePredictor:
             frame_of(Path(file)) for file in image.values()
         ):
             try:
-                client.set_image(image)
+                client.set_image(image, reader.size_hw)
             except OSError as error:
                 raise DataError(
                     f"{reader.origin}: cannot be sent: {error.strerror}"
