@@ -19,6 +19,7 @@ import pytest
 import tifffile
 from annotate_server import door, gray_images
 from bundles import tiny_bundle
+from fuzz.targets.servers import FOUND, serve_answers
 from pydantic import Field
 from runs import registry
 from simmat_plugin_annotate.client import Client, ServerError
@@ -186,35 +187,7 @@ def test_another_program_at_the_address_is_refused(status: int, content: bytes) 
         server.shutdown()
 
 
-MASK = {"box": [2, 1, 6, 4], "runs": [3, 9]}
-"""Of 12 pixels."""
-FOUND = {"mask": MASK, "score": 0.5, "area": 9, "class": 1, "class_probability": 0.5}
-ANSWERS: dict[str, Any] = {
-    "/model": {
-        "name": "m",
-        "digest": "d",
-        "sensor": "gray",
-        "options": {},
-        "card": {"classes": {"1": "cow"}},
-        "sources": ["gray"],
-        "channels": [
-            {"name": "gray", "quantity": "light", "unit": "1", "wavelength_um": None}
-        ],
-        "classes": {"1": "cow"},
-        "has_class_map": True,
-        "limits": {"bytes": 1 << 20},
-    },
-    "/images": {"id": "a", "size_hw": [40, 56], "window": None},
-    "/images/a/predict": {"masks": [FOUND], "warning": ""},
-    "/images/a/everything": {"objects": [{**FOUND, "point": [3, 2]}]},
-    "/images/a/classes": {
-        "size_hw": [40, 56],
-        "classes": [
-            {"class": 1, "name": "cow", "area": 9, "probability": 0.5, "mask": MASK}
-        ],
-        "unmeasured": None,
-    },
-}
+ANSWERS = serve_answers((40, 56))
 
 
 @contextmanager

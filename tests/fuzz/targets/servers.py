@@ -70,41 +70,15 @@ def _request(place: Place, rng: random.Random) -> Case:
     return Case(read)
 
 
-_MASK = {"box": [2, 1, 6, 4], "runs": [3, 9]}
-_FOUND = {
-    "mask": _MASK,
+MASK = {"box": [2, 1, 6, 4], "runs": [3, 9]}
+"""Of 12 pixels."""
+FOUND = {
+    "mask": MASK,
     "score": 0.5,
     "area": 9,
     "class": 1,
     "class_probability": 0.5,
 }
-_ANSWERS: dict[str, Any] = {
-    "/model": {
-        "name": "m",
-        "digest": "d",
-        "sensor": "gray",
-        "options": {},
-        "card": {"classes": {"1": "cow"}},
-        "sources": ["gray"],
-        "channels": [
-            {"name": "gray", "quantity": "light", "unit": "1", "wavelength_um": None}
-        ],
-        "classes": {"1": "cow"},
-        "has_class_map": True,
-        "limits": {"bytes": 1 << 20},
-    },
-    "/images": {"id": "a", "size_hw": [24, 31], "window": None},
-    "/images/a/predict": {"masks": [_FOUND], "warning": ""},
-    "/images/a/everything": {"objects": [{**_FOUND, "point": [3, 2]}]},
-    "/images/a/classes": {
-        "size_hw": [24, 31],
-        "classes": [
-            {"class": 1, "name": "cow", "area": 9, "probability": 0.5, "mask": _MASK}
-        ],
-        "unmeasured": None,
-    },
-}
-"""What `simmat serve` answers, by the path that is asked for."""
 _REFUSED = {"error": {"message": "no such image", "problems": ["it was dropped"]}}
 _STATUS = b"HTTP/1.1 200 OK"
 _STATUSES = (*[_STATUS] * 8, b"HTTP/1.1 404 Not Found", b"HTTP/1.1 500 X", b"HTTP/1.1 302 Found\r\nLocation: /model",
@@ -113,6 +87,41 @@ _STATUSES = (*[_STATUS] * 8, b"HTTP/1.1 404 Not Found", b"HTTP/1.1 500 X", b"HTT
 _HEADERS = (b"Content-Encoding: gzip", b"Content-Type: text/html; charset=x", b"A: " + b"b" * 70_000, b": x", b"\0: \0",
             *[b"Content-Length: " + value for value in (b"0", b"-1", b"abc", b"1e3", b"9" * 5000, b"2")],
             b"\r\n".join([b"A: b"] * 200), b"Transfer-Encoding: gzip", b"Set-Cookie: a=b; Domain=..")  # fmt: skip
+
+
+def serve_answers(size_hw: tuple[int, int]) -> dict[str, Any]:
+    """Return what `simmat serve` answers about an image, by the path that is asked for."""
+    return {
+        "/model": {
+            "name": "m",
+            "digest": "d",
+            "sensor": "gray",
+            "options": {},
+            "card": {"classes": {"1": "cow"}},
+            "sources": ["gray"],
+            "channels": [
+                {
+                    "name": "gray",
+                    "quantity": "light",
+                    "unit": "1",
+                    "wavelength_um": None,
+                }
+            ],
+            "classes": {"1": "cow"},
+            "has_class_map": True,
+            "limits": {"bytes": 1 << 20},
+        },
+        "/images": {"id": "a", "size_hw": list(size_hw), "window": None},
+        "/images/a/predict": {"masks": [FOUND], "warning": ""},
+        "/images/a/everything": {"objects": [{**FOUND, "point": [3, 2]}]},
+        "/images/a/classes": {
+            "size_hw": list(size_hw),
+            "classes": [
+                {"class": 1, "name": "cow", "area": 9, "probability": 0.5, "mask": MASK}
+            ],
+            "unmeasured": None,
+        },
+    }
 
 
 def _answer(content: bytes, rng: random.Random, damaged: bool) -> bytes:
@@ -179,10 +188,11 @@ def _request_path(connection: socket.socket) -> str:
 
 def _damaged_answers(rng: random.Random) -> dict[str, bytes]:
     """Return the answers of a server to all that is asked, one of them damaged."""
-    victim = rng.choice(list(_ANSWERS))
+    whole = serve_answers((24, 31))
+    victim = rng.choice(list(whole))
     share = rng.random()
     answers = {}
-    for path, tree in _ANSWERS.items():
+    for path, tree in whole.items():
         content = to_json(tree)
         if path == victim and share < 0.6:
             content = to_json(mutate_tree(tree, rng))
