@@ -41,13 +41,8 @@ from simmat.data.instances import (
     object_map,
     read_mask,
 )
-from simmat.data.samples import (
-    SPLITS,
-    Sample,
-    decide_splits,
-    mark_predicted,
-    predicted_note,
-)
+from simmat.data.predicted import mark_predicted, predicted_note
+from simmat.data.samples import SPLITS, Sample, decide_splits
 from simmat.errors import ConfigError, DataError
 from simmat.geo import PolygonSource, geo_backend
 from simmat.io.files import require_folder

@@ -13,11 +13,10 @@ from typing import NamedTuple, TypeVar
 from simmat.errors import (
     DataError,
     OutputError,
-    SimMATError,
     all_problems,
     shortened,
 )
-from simmat.io.files import output_errors, read_csv_rows, read_json, write_rows
+from simmat.io.files import read_csv_rows, write_rows
 from simmat.types import Window, ZeroMeans
 
 Item = TypeVar("Item")
@@ -66,12 +65,6 @@ MIN_HASHED = 100
 SPLITS_FILE = "splits.csv"
 """Splits that were drawn of fewer images than `MIN_HASHED`."""
 
-PREDICTED_FILE = "predicted.csv"
-"""Ids of images with objects that a model found, and that nobody has drawn, clicked or confirmed since."""
-
-FOUND_BY_PREDICT = "Objects found by simmat predict"
-"""What the COCO json of `simmat predict` says of itself."""
-
 _NO_EXTRA: Mapping[str, str] = {}
 
 
@@ -93,7 +86,7 @@ class Sample(NamedTuple):
             block, from which each step takes a new crop.
         sequence: the sequence that the image is a frame of; "" for none.
         frame: its position there; frames are in rising order.
-        predicted: True if a model made its labels, see `mark_predicted`.
+        predicted: True if a model made its labels, see `simmat.data.predicted.mark_predicted`.
     """
 
     id: str
@@ -413,96 +406,6 @@ def read_splits(root: Path) -> dict[str, str]:
     if problems:
         raise DataError(all_problems(f"{path}: lines that cannot be used:", problems))
     return found
-
-
-def mark_predicted(
-    root: Path, samples: Sequence[Sample], found: Set[str] = frozenset()
-) -> list[Sample]:
-    """Return the samples, those marked whose labels a model made.
-
-    Their ids are in `root/predicted.csv` or `found`, or their masks are files that `simmat predict` wrote.
-    """
-    listed = read_predicted(root)
-    marked = []
-    for sample in samples:
-        is_predicted = (
-            id_as_written(sample.id) in listed
-            or sample.id in found
-            or _is_result(sample)
-        )
-        if is_predicted:
-            sample = sample._replace(predicted=True)
-        marked.append(sample)
-    return marked
-
-
-def _is_result(sample: Sample) -> bool:
-    """Return whether `simmat predict` wrote the mask: the json of the image beside it then names it."""
-    if not sample.has_mask:
-        return False
-    start, _, kind = sample.paths[-1].rpartition("_")
-    if kind.partition(".")[0] not in ("objects", "classes"):
-        return False
-    mask = Path(sample.paths[-1])
-    record = Path(f"{start}.json")
-    if not record.is_file():
-        return False
-    try:
-        values = read_json(record, "json of `simmat predict`")
-    except SimMATError:
-        return False
-    if not isinstance(values, dict) or not isinstance(values.get("written"), list):
-        return False
-    return mask.name in values["written"]
-
-
-def read_predicted(root: Path) -> frozenset[str]:
-    """Return the ids in `root/predicted.csv`; none without the file. DataError if it cannot be used."""
-    path = root / PREDICTED_FILE
-    if not os.path.lexists(path):
-        return frozenset()
-    header, rows = read_csv_rows(path, "table of predicted labels", "id")
-    if "id" not in header:
-        raise DataError(
-            f"{path}: its columns are {', '.join(map(repr, header))}, expected id"
-        )
-    return frozenset(row[header.index("id")] for _, row in rows)
-
-
-def write_predicted(root: Path, ids: Set[str]) -> None:
-    """Replace the ids in `root/predicted.csv`; remove the file if there are none."""
-    path = root / PREDICTED_FILE
-    if ids:
-        write_rows(path, [("id",), *((id,) for id in sorted(map(id_as_written, ids)))])
-    else:
-        with output_errors(path):
-            path.unlink(missing_ok=True)
-
-
-def predicted_note(
-    root: Path, samples: Sequence[Sample], others: Sequence[Sample]
-) -> str:
-    """Say of how many images a model made the labels, and what follows; "" if of none.
-
-    Args:
-        others: images that are not used.
-    """
-    note = ""
-    marked = [sample for sample in samples if sample.predicted]
-    if marked:
-        left_out = sum(sample.left_out for sample in marked)
-        note = (
-            f"The labels of {len(marked)} of {len(samples)} samples were made by a model ({PREDICTED_FILE}, a score in "
-            f"COCO json, or a file of simmat predict): {len(marked) - left_out} train, and {left_out} of val and test "
-            "are left out there, until a person has drawn or confirmed them."
-        )
-    listed = read_predicted(root)
-    if listed:
-        listed -= {id_as_written(sample.image_id) for sample in (*samples, *others)}
-    strangers = sorted(listed)
-    if strangers:
-        note += f" {len(strangers)} ids of {PREDICTED_FILE} are of no image, such as {strangers[0]!r}."
-    return note.strip()
 
 
 def write_splits(root: Path, new: Mapping[str, str]) -> str:

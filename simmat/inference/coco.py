@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simmat.data.samples import FOUND_BY_PREDICT
+from simmat.data.predicted import FOUND_BY_PREDICT
 from simmat.errors import DataError
 from simmat.inference.formats import ImageResult
 from simmat.io.files import atomic_write_json

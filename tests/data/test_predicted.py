@@ -11,7 +11,8 @@ from PIL import Image
 
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import digest_dataset
-from simmat.data.samples import SPLITS, write_predicted, write_splits
+from simmat.data.predicted import write_predicted
+from simmat.data.samples import SPLITS, write_splits
 from simmat.errors import DataError
 from simmat.sensors.builtin import Gray
 

@@ -24,7 +24,7 @@ from napari_simmat.masks import (
 
 from simmat.data.dataset import open_dataset
 from simmat.data.instances import read_mask
-from simmat.data.samples import read_predicted
+from simmat.data.predicted import read_predicted
 from simmat.errors import ConfigError, DataError
 from simmat.plugins.registry import load_plugins
 from simmat.sensors.adapter import Source

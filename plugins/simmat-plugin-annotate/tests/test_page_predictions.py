@@ -5,7 +5,7 @@ import json
 import pytest
 from browser import browser, folder_of, until
 
-from simmat.data.samples import read_predicted
+from simmat.data.predicted import read_predicted
 
 pytestmark = pytest.mark.slow
 

@@ -21,7 +21,8 @@ from simmat_plugin_annotate.state import locked_folder
 
 from simmat.data.dataset import open_dataset
 from simmat.data.instances import Instance
-from simmat.data.samples import read_predicted, write_predicted, write_splits
+from simmat.data.predicted import read_predicted, write_predicted
+from simmat.data.samples import write_splits
 from simmat.errors import DataError, OutputError
 from simmat.sensors.builtin import Gray
 from simmat.types import Window

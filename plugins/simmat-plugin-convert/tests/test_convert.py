@@ -20,7 +20,7 @@ from simmat_plugin_convert.convert import Conversion, convert
 
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.formats.coco import draw_segmentation
-from simmat.data.samples import read_predicted, write_predicted
+from simmat.data.predicted import read_predicted, write_predicted
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat.io.images import write_image
 from simmat.sensors.builtin import Raster

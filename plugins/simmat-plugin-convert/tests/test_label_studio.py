@@ -14,7 +14,7 @@ from simmat_plugin_convert.brush import decode_brush, encode_brush
 from simmat_plugin_convert.convert import convert
 
 from simmat.data.dataset import open_dataset
-from simmat.data.samples import read_predicted
+from simmat.data.predicted import read_predicted
 from simmat.errors import ConfigError, DataError
 from simmat.io.images import write_image
 from simmat.sensors.builtin import Raster

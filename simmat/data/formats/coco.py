@@ -27,13 +27,8 @@ from simmat.data.instances import (
     make_label,
     region_from_mask,
 )
-from simmat.data.samples import (
-    FOUND_BY_PREDICT,
-    SPLITS,
-    Sample,
-    split_meant,
-    start_of_paths,
-)
+from simmat.data.predicted import FOUND_BY_PREDICT
+from simmat.data.samples import SPLITS, Sample, split_meant, start_of_paths
 from simmat.errors import DataError, all_problems, nearest, shortened
 from simmat.io.files import check_size, read_json
 from simmat.sensors.adapter import Source

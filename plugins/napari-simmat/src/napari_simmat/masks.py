@@ -13,7 +13,7 @@ import numpy.typing as npt
 from simmat.data.formats.folders import MASKS
 from simmat.data.formats.frames import frame_name, sequence_frames
 from simmat.data.instances import PANOPTIC
-from simmat.data.samples import read_predicted, write_predicted
+from simmat.data.predicted import read_predicted, write_predicted
 from simmat.errors import ConfigError, DataError
 from simmat.io.files import atomic_path
 from simmat.io.frames import stack_endings

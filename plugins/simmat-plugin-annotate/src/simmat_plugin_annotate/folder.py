@@ -17,14 +17,8 @@ from weakref import WeakValueDictionary
 from simmat.data.card import CARD_FILE, DataCard, load_card, write_card
 from simmat.data.formats.folders import MASKS
 from simmat.data.formats.manifest import MANIFEST_FILE, set_manifest_mask
-from simmat.data.samples import (
-    Sample,
-    decide_splits,
-    id_as_written,
-    mark_predicted,
-    read_predicted,
-    write_predicted,
-)
+from simmat.data.predicted import mark_predicted, read_predicted, write_predicted
+from simmat.data.samples import Sample, decide_splits, id_as_written
 from simmat.errors import ConfigError, DataError, SimMATError
 from simmat.io.files import (
     atomic_write_json,

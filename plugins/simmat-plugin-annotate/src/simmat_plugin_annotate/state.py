@@ -13,7 +13,7 @@ from pydantic import Field
 from simmat.data.card import CARD_FILE, DataCard
 from simmat.data.formats.folders import IMAGES, MASKS
 from simmat.data.formats.manifest import MANIFEST_FILE
-from simmat.data.samples import PREDICTED_FILE
+from simmat.data.predicted import PREDICTED_FILE
 from simmat.documents import FromLists, StrictModel, parse
 from simmat.drawing.overlay import class_colour
 from simmat.errors import DataError, SimMATError

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
-from simmat.data.samples import PREDICTED_FILE, write_predicted
+from simmat.data.predicted import PREDICTED_FILE, write_predicted
 from simmat.errors import ConfigError, OutputError, all_problems
 from simmat.io.files import atomic_folder
 from simmat.sensors.adapter import ModalityAdapter

@@ -58,7 +58,7 @@ class Item:
         split: "train", "val" or "test"; "" if it is not given.
         files: source name -> file, the reference first.
         draw: reads the labels.
-        predicted: True if a model made some of its labels, see `simmat.data.samples.mark_predicted`.
+        predicted: True if a model made some of its labels, see `simmat.data.predicted.mark_predicted`.
     """
 
     name: str

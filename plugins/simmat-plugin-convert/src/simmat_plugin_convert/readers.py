@@ -16,7 +16,8 @@ from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.formats.coco import annotation_files
 from simmat.data.formats.folders import MASKS, files_by_stem
 from simmat.data.formats.manifest import MANIFEST_FILE
-from simmat.data.samples import SPLITS, SPLITS_FILE, Sample, read_predicted
+from simmat.data.predicted import read_predicted
+from simmat.data.samples import SPLITS, SPLITS_FILE, Sample
 from simmat.errors import ConfigError, DataError
 from simmat.io.files import read_bytes, read_json, require_folder
 from simmat_plugin_convert.image_files import (
