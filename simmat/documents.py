@@ -247,7 +247,7 @@ def shown(value: object) -> str:
 def read_toml(path: Path, kind: str, *, hint: str = "") -> dict[str, Any]:
     """Read a TOML file in UTF-8 of at most 16 MiB; a ConfigError names its `kind`, and the `hint` if it is missing."""
     with suppress(OSError):  # `read_bytes` reports what the system refuses
-        if not path.exists():
+        if not (path.exists() or path.is_symlink()):
             raise ConfigError(f"no {kind} {path}" + (f"; {hint}" if hint else ""))
     content = read_bytes(path, kind, limit=_MAX_TOML_BYTES, error=ConfigError)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -112,7 +113,9 @@ def load_card(
         ConfigError: unknown keys, invalid values or no region rule; all at once.
     """
     path = root / CARD_FILE
-    stated = read_toml(path, "data card") if path.exists() else {}
+    stated = {}
+    if os.path.lexists(path):
+        stated = read_toml(path, "data card")
     return make_card(merge(merge(defaults or {}, stated), overrides), where=str(root))
 
 

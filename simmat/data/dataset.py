@@ -477,7 +477,7 @@ def _find_labels(
     if annotations:
         samples, coco = read_coco(folder, adapter.sources, annotations)
         return samples, coco, ", ".join(path.name for path in annotations.values())
-    if (folder / MANIFEST_FILE).exists():
+    if os.path.lexists(folder / MANIFEST_FILE):
         return read_manifest(folder, adapter.sources), None, MANIFEST_FILE
     samples = find_samples(folder, adapter.sources, axis=card.stack_axis)
     images = FRAMES if (folder / FRAMES).is_dir() else IMAGES

@@ -7,7 +7,7 @@ from collections.abc import Sequence, Set
 from pathlib import Path
 
 from simmat.data.samples import Sample, id_as_written
-from simmat.errors import DataError, SimMATError
+from simmat.errors import DataError, SimMATError, shortened
 from simmat.io.files import output_errors, read_csv_rows, read_json, write_rows
 
 PREDICTED_FILE = "predicted.csv"
@@ -66,7 +66,8 @@ def read_predicted(root: Path) -> frozenset[str]:
     header, rows = read_csv_rows(path, "table of predicted labels", "id")
     if "id" not in header:
         raise DataError(
-            f"{path}: its columns are {', '.join(map(repr, header))}, expected id"
+            f"{path}: its columns are {shortened(', '.join(map(repr, header)))}, expected id; write the ids of images "
+            "whose labels a model made into a column id, or remove the file"
         )
     return frozenset(row[header.index("id")] for _, row in rows)
 

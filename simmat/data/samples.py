@@ -390,7 +390,8 @@ def read_splits(root: Path) -> dict[str, str]:
     header, rows = read_csv_rows(path, "table of splits", "id,split")
     if set(header) != {"id", "split"}:
         raise DataError(
-            f"{path}: its columns are {', '.join(map(repr, header))}, expected id and split"
+            f"{path}: its columns are {shortened(', '.join(map(repr, header)))}, expected id and split; remove the "
+            "others, or the file"
         )
     found: dict[str, str] = {}
     problems: list[str] = []

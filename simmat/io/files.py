@@ -21,6 +21,7 @@ import shutil
 import stat
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,7 +32,14 @@ from urllib.parse import urlsplit
 import platformdirs
 from filelock import FileLock, Timeout
 
-from simmat.errors import ConfigError, DataError, OutputError, SimMATError, all_problems
+from simmat.errors import (
+    ConfigError,
+    DataError,
+    OutputError,
+    SimMATError,
+    all_problems,
+    shortened,
+)
 from simmat.types import Window
 
 if TYPE_CHECKING:
@@ -85,6 +93,8 @@ def url_of(path: Path) -> str | None:
 def missing(path: Path, what: str) -> str:
     """Say that there is no file or folder at a path, and for a URL which ones are read."""
     match = _URL.search(path.as_posix())  # a relative path may have become absolute
+    if path.is_symlink():
+        return f"{path}: a link to {os.readlink(path)}, which is missing; restore that {what}, or remove the link"
     if match is None:
         return f"{path}: no such {what}"
     url = f"{match[1]}://{match[2]}".partition("?")[0]
@@ -293,6 +303,11 @@ def read_csv_rows(
                 raise DataError(
                     f"{path}: the columns are separated by {separator!r}; separate them by commas"
                 )
+    name, count = Counter(header).most_common(1)[0]
+    if count > 1:
+        raise DataError(
+            f"{path}: the column {shortened(repr(name))} occurs twice; remove or rename one"
+        )
     problems = []
     for number, row in lines:
         if len(row) != len(header):

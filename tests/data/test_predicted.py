@@ -13,7 +13,7 @@ from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import digest_dataset
 from simmat.data.predicted import write_predicted
 from simmat.data.samples import SPLITS, write_splits
-from simmat.errors import DataError
+from simmat.errors import DataError, SimMATError
 from simmat.sensors.builtin import Gray
 
 
@@ -205,9 +205,32 @@ def test_ids_of_no_image_are_named(tmp_path: Path) -> None:
     )
 
 
-def test_a_table_without_ids_is_refused(tmp_path: Path) -> None:
-    """Else all labels would count as those of a person."""
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("name\na\n", "'name', expected id; .*remove the file"),
+        ("id,id\na,b\n", "'id' occurs twice; remove or rename one"),
+    ],
+)
+def test_a_table_without_one_column_of_ids_is_refused(
+    tmp_path: Path, content: str, words: str
+) -> None:
+    """Else labels of a model would count as those of a person."""
     root = folder(tmp_path, ["a", "b", "c"])
-    (root / "predicted.csv").write_text("name\na\n")
-    with pytest.raises(DataError, match=r"predicted\.csv.*id"):
+    (root / "predicted.csv").write_text(content)
+    with pytest.raises(DataError, match=rf"predicted\.csv.*{words}"):
         open_dataset(root, Gray())
+
+
+@pytest.mark.parametrize(
+    "name", ["predicted.csv", "splits.csv", "manifest.csv", "card.toml"]
+)
+def test_a_link_to_nowhere_is_refused(tmp_path: Path, name: str) -> None:
+    """What the file said is lost; the folder is not one without it."""
+    root = folder(tmp_path, ["a", "b", "c"])
+    (root / name).unlink(missing_ok=True)
+    (root / name).symlink_to("nowhere")
+    with pytest.raises(
+        SimMATError, match=r"a link to nowhere, which is missing; .*remove the link"
+    ):
+        open_dataset(root, Gray(), {"regions": "instances"})

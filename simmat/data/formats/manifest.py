@@ -192,11 +192,7 @@ def _find_columns(
     path: Path, header: Sequence[str], sources: Sequence[Source], *, masks: bool
 ) -> dict[str, Source]:
     """Return column -> source, after checking the header."""
-    problems = [
-        f"column {name!r} occurs twice"
-        for name, count in Counter(header).items()
-        if count > 1
-    ]
+    problems = []
     files = {source.name: source for source in sources}
     if len(sources) == 1 and sources[0].name not in header:
         files = {"image": sources[0]}
