@@ -173,7 +173,7 @@ def name_of_files(id: str) -> str:
 
 
 def problems_of_file_names(ids: Iterable[str]) -> Iterator[str]:
-    """Describe ids that cannot name files, see `name_of_files`, or name those of another image."""
+    """Describe ids that cannot name files, see `name_of_files`, or name files or a folder of another image."""
     id_of_name: dict[str, str] = {}
     for id in ids:
         name = name_of_files(id)
@@ -185,6 +185,9 @@ def problems_of_file_names(ids: Iterable[str]) -> Iterator[str]:
                 f"{shown}: files are named by the id, which must be a name or a path without '..' and NUL; rename it"
             )
             continue
+        if any(part.startswith(".") for part in name.split("/")):
+            yield f"{shown}: files are named by the id, and files that begin with a dot are not read; rename it"
+            continue
         longest = max(len(part.encode(errors="replace")) for part in name.split("/"))
         if longest > _MAX_NAME_BYTES:
             yield (
@@ -194,6 +197,16 @@ def problems_of_file_names(ids: Iterable[str]) -> Iterator[str]:
         other = id_of_name.setdefault(name, id)
         if other != id:
             yield f"{shown}: names the same file as {shortened(repr(other))}; rename one"
+    for name, id in id_of_name.items():
+        parts = name.split("/")
+        for count in range(1, len(parts)):
+            folder = "/".join(parts[:count])
+            stem, ending = posixpath.splitext(folder)
+            if ending and stem in id_of_name:
+                yield (
+                    f"{shortened(repr(id))}: the folder {shortened(repr(folder))} may be a file of "
+                    f"{shortened(repr(id_of_name[stem]))}; rename one"
+                )
 
 
 def id_digest(text: str) -> bytes:

@@ -604,6 +604,9 @@ def test_an_id_does_not_name_a_file_outside_of_the_new_folder(
         (".", "rename it"),
         ("n" * 300, "at most 200 bytes; shorten it"),
         ("./s0", "names the same file as 's0'"),
+        ("s0.tif/b", "the folder 's0.tif' may be a file of 's0'; rename one"),
+        (".x.deadbeef.simmat-tmp", "begin with a dot are not read; rename it"),
+        ("a/.b/c", "begin with a dot are not read; rename it"),
     ],
 )
 def test_an_id_that_cannot_name_a_file_is_refused(
