@@ -65,7 +65,7 @@ def read_sensors(source: Path | str) -> Sensors:
         BundleError: there is no bundle, it is damaged, of a newer format, or has no such sensor.
     """
     place, sensor = locate(local_path(source))
-    if place.is_dir() or place.suffix.lower() == ZIP_SUFFIX:
+    if (place / JSON_NAME).exists() or place.suffix.lower() == ZIP_SUFFIX:
         document, tensors = read_old(place)
     else:
         document, tensors = read_file(place)
