@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import struct
 import tracemalloc
 from pathlib import Path
 
@@ -406,6 +408,7 @@ def test_an_affine_that_is_no_place_is_refused_at_opening(
     """The masks of all slices could not be written, after hours."""
     image = nibabel.Nifti1Image(VOLUME, np.eye(4))
     header = image.header
+    header["vox_offset"] = header.single_vox_offset
     header["sform_code"] = header["qform_code"] = 0
     header[code] = 1
     header["srow_x"] = number
@@ -416,9 +419,39 @@ def test_an_affine_that_is_no_place_is_refused_at_opening(
         simmat.FrameSequence(tmp_path / "a.nii", "gray")
 
 
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("offset", [0, 100, -16, 352.5, 1e30, np.nan, np.inf])
+def test_voxels_that_begin_in_the_header_are_refused(
+    tmp_path: Path, name: str, offset: float
+) -> None:
+    """The header would be taken for voxels."""
+    save_nifti(tmp_path / name, VOLUME)
+    content = (tmp_path / name).read_bytes()
+    if name.endswith(".gz"):
+        content = gzip.decompress(content)
+    content = content[:108] + struct.pack("<f", offset) + content[112:]
+    if name.endswith(".gz"):
+        content = gzip.compress(content)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name}: .*\(vox_offset\).*from 352"):
+        open_stack(tmp_path / name, "z")
+
+
+def test_voxels_beyond_the_end_of_the_file_are_refused_at_opening(
+    tmp_path: Path,
+) -> None:
+    """The last slices would be missed after hours."""
+    save_nifti(tmp_path / "a.nii", VOLUME)
+    content = (tmp_path / "a.nii").read_bytes()
+    (tmp_path / "a.nii").write_bytes(content[:-1])
+    with pytest.raises(DataError, match=r"a\.nii: .*cut short.*copy or save it again"):
+        open_stack(tmp_path / "a.nii", "z")
+
+
 def test_a_spacing_that_no_affine_holds_is_refused_at_opening(tmp_path: Path) -> None:
     """NIfTI of the second version holds it in 64 bits; the masks could not be written, after hours."""
     header = nibabel.Nifti2Image(VOLUME, np.eye(4)).header
+    header["vox_offset"] = header.single_vox_offset
     header["sform_code"] = header["qform_code"] = 0
     header["pixdim"][1] = 1e-310
     content = header.binaryblock + bytes(4) + VOLUME.tobytes(order="F")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from simmat.io.frames import Stack
 from simmat_plugin_sequences.volume import Volume, library
 
 _MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001, "unknown": 1.0}
+_MAX_OFFSET = 2**62
 
 
 class NiftiStack(Volume):
@@ -31,6 +33,12 @@ class NiftiStack(Volume):
             raise DataError(
                 f"{path}: must be a volume (X, Y, Z) of real numbers, got shape {shape} of {kind}; save each volume of "
                 "a time series, and each plane, in a file of its own"
+            )
+        end = int(header["vox_offset"]) + math.prod(shape) * kind.itemsize
+        if path.suffix.lower() != ".gz" and end > path.stat().st_size:
+            raise DataError(
+                f"{path}: damaged or cut short: its header states voxels up to byte {end}, it has "
+                f"{path.stat().st_size} bytes; copy or save it again"
             )
         super().__init__(path, axis, shape[:3])
         self._later = (0,) * (len(shape) - 3)
@@ -58,12 +66,24 @@ def _header(path: Path) -> Any:
         start = stream.read(max(kind.sizeof_hdr for kind in kinds))
     for kind in kinds:
         if kind.may_contain_header(start):
-            header = kind(start[: kind.sizeof_hdr])
+            content = start[: kind.sizeof_hdr]
+            header = kind(content, check=False)
             if header["magic"].item() == kind.single_magic:
-                return header
+                _check_offset(path, header)
+                return kind(content)
     raise DataError(
         f"{path}: damaged or cut short: it does not start as a NIfTI file of one part"
     )
+
+
+def _check_offset(path: Path, header: Any) -> None:
+    """Raise DataError if the voxels begin inside of the header; nibabel would take it for voxels."""
+    offset = float(header["vox_offset"])
+    if not (offset.is_integer() and header.single_vox_offset <= offset < _MAX_OFFSET):
+        raise DataError(
+            f"{path}: damaged: its header states that voxels begin at byte {offset:g} (vox_offset), which must be a "
+            f"whole number from {header.single_vox_offset}; save it again"
+        )
 
 
 def write_labels(
