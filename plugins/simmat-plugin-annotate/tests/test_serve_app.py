@@ -550,10 +550,19 @@ def test_wrong_requests_say_what_is_wrong(address: str, root: Path) -> None:
         ({"points": [[1, 2, 3]]}, "points"),
         ({}, "prompt"),
         ({"points": [[900, 2, 1]]}, "900"),
+        ({"box": [1, 2]}, "box 3 is missing"),
+        ({"box": ["a", 0, 1, 1]}, "box 1 must be a number, got 'a'"),
     ):
         status, document = plain.post(f"{image}/predict", body)
         assert status == 422
         assert said in str(document), document
+    for box, said in (
+        ("5,5,1,1", "x0 < x1 and y0 < y1, got 5,5,1,1"),
+        ("0,0,99999999999,9", "at most 9 digits"),
+    ):
+        status, _, answer = plain.raw("GET", f"{image}/everything?box={box}")
+        assert status == 422
+        assert said in answer.decode()
     assert plain.post("/images/../../etc/predict", {"points": [[1, 1, 1]]})[0] == 404
     two = (
         b'--x\r\nContent-Disposition: form-data; name="gray"; filename="a.png"\r\n\r\n1\r\n'

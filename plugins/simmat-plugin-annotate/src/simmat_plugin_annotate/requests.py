@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from simmat.config import MAX_IMAGE_SIZE
 from simmat.documents import FromLists, StrictModel, as_tuples, parse
-from simmat.errors import ConfigError, DataError
+from simmat.errors import ConfigError, DataError, shortened
 from simmat.io.files import parse_json
 from simmat_plugin_annotate.drafts import Overlap
 from simmat_plugin_annotate.masks import MaskDocument
@@ -198,7 +198,7 @@ def numbers(request: Request, name: str) -> list[int]:
         part.isascii() and part.isdigit() and len(part) < 10 for part in parts
     ):
         raise ConfigError(
-            f"{name} must be whole numbers separated by commas, got {text[:50]!r}"
+            f"{name} must be whole numbers of at most 9 digits, separated by commas, got {shortened(repr(text))}"
         )
     return [int(part) for part in parts]
 
@@ -208,7 +208,10 @@ def box_of(request: Request) -> tuple[int, int, int, int] | None:
     if not (sides := numbers(request, "box")):
         return None
     if not (len(sides) == 4 and sides[0] < sides[2] and sides[1] < sides[3]):
-        raise ConfigError("box must be x0,y0,x1,y1")
+        got = ",".join(map(str, sides))
+        raise ConfigError(
+            f"box must be x0,y0,x1,y1 with x0 < x1 and y0 < y1, got {shortened(got)}"
+        )
     return sides[0], sides[1], sides[2], sides[3]
 
 

@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import numpy as np
 from fastapi import Depends, FastAPI
-from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
 from starlette.datastructures import FormData, UploadFile
@@ -26,8 +25,8 @@ from simmat.errors import DataError
 from simmat.sensors.adapter import options_of, sensor_definitions_of
 from simmat_plugin_annotate.masks import MaskDocument, encode_mask
 from simmat_plugin_annotate.models import ModelService, ServedModel
-from simmat_plugin_annotate.requests import PredictBody, box_of
-from simmat_plugin_annotate.security import SMALL, error_document
+from simmat_plugin_annotate.requests import PredictBody, body_of, box_of
+from simmat_plugin_annotate.security import SMALL
 from simmat_plugin_annotate.server import Json, error_handlers, json_of, search
 from simmat_plugin_annotate.uploads import Uploads
 
@@ -154,17 +153,6 @@ def make_serve_app(
         exception_handlers=cast(Any, error_handlers(uploads.without_paths)),
     )
 
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
-        problems = [
-            f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}"
-            for one in error.errors()
-        ]
-        return Json(
-            error_document("invalid", "the request is not valid", problems),
-            status_code=422,
-        )
-
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
         return RedirectResponse("/openapi.json")
@@ -245,9 +233,18 @@ def make_serve_app(
         finally:
             uploads.release(image)
 
-    @app.post("/images/{image}/predict", response_model=PredictAnswer)
-    async def predict(image: str, body: PredictBody) -> Response:
+    prompt = {"schema": PredictBody.model_json_schema()}
+
+    @app.post(
+        "/images/{image}/predict",
+        response_model=PredictAnswer,
+        openapi_extra={
+            "requestBody": {"required": True, "content": {"application/json": prompt}}
+        },
+    )
+    async def predict(image: str, request: Request) -> Response:
         """Return the masks for points, a box, or both, in pixels of the image."""
+        body = await body_of(request, PredictBody)
         with in_use(image):
             return await service.run(
                 lambda: Json(service.predict(image, body.points, body.box))
