@@ -50,7 +50,7 @@ BOX = "X0,Y0,X1,Y1"
 def parse_numbers(text: str, form: str) -> tuple[float, ...]:
     """Parse "10,20", which is written as `form`; raise ValueError for anything else."""
     try:
-        values = tuple(float(part) for part in text.replace(" ", "").split(","))
+        values = tuple(float(part) for part in text.split(","))
     except ValueError:
         values = ()
     if len(values) != form.count(",") + 1 or not np.isfinite(values).all():

@@ -314,6 +314,7 @@ def test_boxes_of_a_coco_json_give_a_mask_an_annotation(
         ("file,object\na.png,1\n", "file, object and point or box"),
         ("file,object,point,colour\na.png,1,,red\n", "colour; .*point"),
         ('file,object,point\na.png,1,"3"\n', "object '1' of a.png: .*X,Y"),
+        ('file,object,point\na.png,1,"1 0,2"\n', "object '1' of a.png: .*X,Y"),
         ("file,object,point\na.png,1,\n", "object '1' of a.png: .*point"),
         ('file,object,point\na.png,../x,"3,4"\n', "'../x'"),
         (

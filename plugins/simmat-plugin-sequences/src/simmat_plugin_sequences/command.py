@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,8 @@ def follow(
         raise ConfigError(
             "what is to be followed? Give --mask IMAGE@FRAME, or --prompts FILE"
         )
+    if math.isnan(min_score):  # click compares it, which tells nothing
+        raise ConfigError("--min-score must be a number from 0 to 1, got nan")
     registry = load_registry()
     chosen: Sequence[ResultFormat] | None = None
     if formats is not None:
