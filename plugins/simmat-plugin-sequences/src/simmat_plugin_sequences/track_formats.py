@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat.data.instances import region_from_mask
+from simmat.data.instances import Instance, regions_by_value
 from simmat.data.sequence import FrameSequence
 from simmat.drawing.display import (
     display_channels,
@@ -49,9 +49,8 @@ def write_coco(tracks: Tracks, out: Path) -> str:
     images = []
     for frame, plane in enumerate(tracks.planes()):
         records: list[dict[str, Any]] = []
-        for number in np.unique(plane[plane > 0]).tolist():
-            region = region_from_mask(plane == number, None)
-            assert region is not None  # it has a pixel
+        for number, window, crop in regions_by_value(plane, zero=False):
+            region = Instance(None, window, crop)
             records.append(
                 {
                     "class": number // _CLASS or None,
@@ -154,12 +153,20 @@ def smoothed_planes(tracks: Tracks) -> Iterator[Plane]:
 
 def _most_frequent(own: Plane, stack: npt.NDArray[np.uint16]) -> Plane:
     """Return at each pixel the id that most planes (n, H, W) have there; of equally many that of `own` stays."""
+    from scipy import ndimage
+
     chosen = own.copy()
     most = (stack == own).sum(0)
-    for number in np.unique(stack).tolist():
-        votes = (stack == number).sum(0)
-        chosen[votes > most] = number
-        most = np.maximum(most, votes)
+    whole = (slice(None), slice(None), slice(None))
+    # a part of the planes with all pixels of a number, of 0 all of them
+    for number, place in enumerate([whole, *ndimage.find_objects(stack)]):
+        if place is None:  # no plane has the number
+            continue
+        part = place[1:]
+        votes = (stack[:, *part] == number).sum(0)
+        has_more = votes > most[part]
+        chosen[part][has_more] = number
+        most[part] = np.maximum(most[part], votes)
     return chosen
 
 
