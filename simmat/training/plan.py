@@ -13,7 +13,7 @@ import numpy as np
 
 from simmat.bundle import BundleSpec, ImageDigests, read_bundle_spec, read_bundle_specs
 from simmat.callbacks import Callback
-from simmat.config import TrainConfig, default_steps
+from simmat.config import MIN_TO_CHOOSE, TrainConfig, default_steps
 from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
 from simmat.data.copy_paste import check_repeats
@@ -569,14 +569,6 @@ def validation_interval(
 
 _SLOW_FOR_RANDOM = 1e-4
 """A peak learning rate below this is meant for pretrained weights."""
-
-
-MIN_TO_CHOOSE = 6
-"""Fewest images of a validation that chooses the step of the bundle; about 40 labels have so many.
-
-The last weights scored more than those that so few chose: by 0.038 ± 0.029 with 8 labels and by 0.008 ± 0.005 with 15
-(`benchmarks/few_labels.py`: mean of one-click mIoU, AP50 and class mIoU on other images, six sets, two draws).
-"""
 
 
 def _few_note(dataset: Dataset, val: int) -> str:
