@@ -341,7 +341,7 @@ def _sensor(spec: BundleSpec, registry: Registry, path: Path) -> ModalityAdapter
         raise UnknownNameError(
             f"{path} was trained on a sensor that is not here: {error}. If it is a class of your own, as in a "
             f"notebook: simmat.load({str(path)!r}, modality=THE_CLASS) in Python; for commands make it a plugin, "
-            "see docs/your-sensor.md"
+            "see the page 'Your sensor in ten minutes' of SimMAT's documentation"
         ) from error
 
 

@@ -21,7 +21,7 @@ command = Group()
 
 _LICENCE_NOTE = (
     "\nLICENCE is that of the weights; the training images may have other terms. "
-    "What may be used commercially: docs/licences.md"
+    "See the page 'What may be used commercially' of SimMAT's documentation."
 )
 
 

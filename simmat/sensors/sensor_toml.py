@@ -486,7 +486,7 @@ def read_sensor(path: Path | str) -> TomlModality:
         if guess:
             hint = f"did you mean {file.with_name(guess)}?"
         else:
-            hint = "docs/sensor-toml.md shows how to write one"
+            hint = "the page 'A sensor without code' of SimMAT's documentation shows how to write one"
     return TomlModality(
         parse_sensor_definition(read_toml(file, "sensor file", hint=hint), str(file))
     )

@@ -64,7 +64,7 @@ def find_samples(
             all_problems(
                 f"{root}: not a data set: put images into images/ and masks of the same names into masks/, "
                 "or write a manifest.csv (id,split,image,mask), or a COCO annotations.json; to label images "
-                "without masks see docs/annotate.md:",
+                "without masks, run simmat annotate:",
                 missing,
             )
         )

@@ -34,7 +34,8 @@ def command(
     """Write a folder with manifest.csv and card.toml for the published data set in DIR, which is not changed.
 
     LAYOUT is ivrg-nir, rgb-thermal-glass, nyudv2, rgbp-glass (pgsnet) or zju-rgbp, as the AIMS benchmark has them; see
-    docs/benchmark-data.md. The new folder holds a link to DIR and is ready for `simmat data check`, train and eval.
+    the page "The paper's data" of SimMAT's documentation. The new folder holds a link to DIR and is ready for `simmat
+    data check`, train and eval.
     """
     from simmat_plugin_aims.index import index_layout
     from simmat_plugin_aims.layouts import find_layout

@@ -406,6 +406,6 @@ def find_layout(name: str) -> tuple[str, Layout]:
             "layout",
             name,
             LAYOUTS,
-            hint="Any other folder: write a manifest.csv, see docs/data.md",
+            hint="Any other folder: write a manifest.csv, see the page 'Your data' of SimMAT's documentation",
         )
     return found, LAYOUTS[found]
