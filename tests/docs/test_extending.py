@@ -65,15 +65,11 @@ def load(
     return load_plugins(entries, {"SIMMAT_STRICT_PLUGINS": "1"})
 
 
-@pytest.mark.parametrize(
-    "name", ["gain", "norms", "table", pytest.param("cnn", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["gain", "norms", "table"])
 def test_the_parts_of_the_page_keep_their_rules(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page is copied from; a slip in it is a slip in many."""
-    if name == "cnn":
-        need_plugins("sam")
     ((_, _, run_in),) = find_checkable(name, load(name, tmp_path, monkeypatch))
     results = list(run_in(tmp_path))
     assert results
@@ -261,8 +257,7 @@ def test_a_host_asks_a_served_model(
 
     files = sorted((gray_images(tmp_path / "set") / "images").iterdir())
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    (tmp_path / "watch.py").write_text(FILES["watch.py"], encoding="utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
     predictor = simmat.load(bundle, device="cpu")
     with door(predictor, tmp_path / "uploads") as address:
         importlib.import_module("watch").watch(
