@@ -16,6 +16,7 @@ from PIL import Image
 from runs import gray_set
 from runs import registry as installed_parts
 from simmat_testing.find_parts import find_checkable
+from simmat_testing.scaffold import make_plugin
 
 import simmat
 from simmat import Dataset, FrameSequence
@@ -39,6 +40,8 @@ FILES = dict(
     re.findall(r"^```python\n# (\S+)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 )
 """Path of a file -> its text."""
+GENERATED = dict(re.findall(r"`simmat plugins new ([\w-]+) --kind (\w+)`", PAGE))
+"""Name of a plugin -> its kind, for those that the page does not show but generates."""
 SETTINGS: dict[str, Any] = {
     "foundation": "tiny",
     "image_size": 64,
@@ -52,8 +55,13 @@ PICTURE = np.zeros((8, 8, 3), np.uint8)
 def load(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *others: str
 ) -> Registry:
-    """Return the built-in parts and those of a plugin of the page, and of other plugins that are installed."""
-    module = f"simmat_plugin_{name}"
+    """Return the built-in parts and those of a plugin of the page, and of other plugins that are installed.
+
+    The page has the files of the plugin, or names the kind with which `simmat plugins new` writes it.
+    """
+    module = f"simmat_plugin_{name.replace('-', '_')}"
+    if kind := GENERATED.get(name):
+        folder = make_plugin(name, folder, kind) / "src"
     for path, text in FILES.items():
         if path.startswith(f"src/{module}/"):
             (folder / path.removeprefix("src/")).parent.mkdir(exist_ok=True)
@@ -86,8 +94,8 @@ def test_a_format_is_written_beside_the_built_in_ones(
         Instance(1, Window(2, 2, 5, 5), np.ones((3, 3), bool)), 0.75, (3.0, 3.0)
     )
     result = ImageResult("a", (8, 8), None, {1: "ship"}, lambda: PICTURE, (found,))
-    assert write_result(result, chosen, tmp_path) == ["a_objects.csv"]
-    assert (tmp_path / "a_objects.csv").read_text().splitlines()[1] == "1,ship,0.7500,9"
+    assert write_result(result, chosen, tmp_path) == ["a_table.csv"]
+    assert (tmp_path / "a_table.csv").read_text().splitlines()[1] == "1,ship,0.7500,9"
 
 
 def test_a_format_of_followed_objects_is_written_of_a_sequence(
@@ -191,10 +199,10 @@ def test_a_metric_is_in_scores_table_and_card(
         if isinstance(scores.objects, list)
         else scores.objects.iloc[0]
     )
-    assert 0 <= row["missed_share"] <= 1
-    assert 0 <= scores["tuned"]["missed_share"] <= 1
+    assert 0 <= row["missed"] <= 1
+    assert 0 <= scores["tuned"]["missed"] <= 1
     rows = dict(score_rows(scores["tuned"], {}, registry.all("metric")))
-    assert rows[f"  {title}"] == f"{scores['tuned']['missed_share']:.4f}"
+    assert rows[f"  {title}"] == f"{scores['tuned']['missed']:.4f}"
     need_plugins("hub")
     from simmat_plugin_hub import model_card
 

@@ -1,4 +1,4 @@
-"""The descriptions of docs/sensor-toml.md on the real data they describe; skipped where the data is not there."""
+"""The descriptions that docs/sensor-toml.md shows or names, on the real data they describe; skipped where the data is not there."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ PAGE = (ROOT / "docs" / "sensor-toml.md").read_text(encoding="utf-8")
 DESCRIBED = dict(
     re.findall(r"^```toml\n# (\S+)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 )
+DESCRIBED["water.toml"] = (ROOT / "examples" / "water.toml").read_text("utf-8")
 SETS = {
     "sonar.toml": ("sonar-objects", 100),
     "water.toml": ("multispectral-water", 100),
