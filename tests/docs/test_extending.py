@@ -40,7 +40,7 @@ FILES = dict(
     re.findall(r"^```python\n# (\S+)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 )
 """Path of a file -> its text."""
-GENERATED = dict(re.findall(r"`simmat plugins new ([\w-]+) --kind (\w+)`", PAGE))
+GENERATED = dict(re.findall(r"`simmat\s+plugins\s+new\s+([\w-]+)\s+--kind\s+(\w+)`", PAGE))
 """Name of a plugin -> its kind, for those that the page does not show but generates."""
 SETTINGS: dict[str, Any] = {
     "foundation": "tiny",
@@ -151,8 +151,8 @@ def test_a_command_prints_what_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A command is tried at once."""
-    load("areas", tmp_path, monkeypatch)
-    command = importlib.import_module("simmat_plugin_areas").areas
+    load("count", tmp_path, monkeypatch)
+    command = importlib.import_module("simmat_plugin_count").command
     image, mask = np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8)
     mask[:3, :3], mask[5:, 6:] = 1, 2
     Dataset.from_arrays([image], [mask], split=["train"], folder=tmp_path / "data")
@@ -161,7 +161,7 @@ def test_a_command_prints_what_the_page_says(
         [str(tmp_path / "data"), "--modality", "raster"],
         catch_exceptions=False,
     )
-    assert [line.split(",")[1] for line in done.output.splitlines()] == ["9", "6"]
+    assert done.output.splitlines()[0] == "train: 1 images, 2 objects"
 
 
 def test_a_loss_trains_by_its_name(

@@ -19,5 +19,5 @@ def test_the_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)
-    assert len(blocks) == 8
+    assert len(blocks) == 7
     assert (tmp_path / "run/bundle.safetensors").is_file()

@@ -27,7 +27,7 @@ COMMANDS = re.findall(
 OBJECTS = {
     name: tuple(map(int, counts))
     for name, *counts in re.findall(
-        r"^\| ([\w-]+) \| (\d+) \| (\d+) \| (\d+) \|$", PAGE, flags=re.MULTILINE
+        r"^\| ([\w-]+) \| (\d+) \| (\d+) \| (\d+) \|", PAGE, flags=re.MULTILINE
     )
 }
 """Set -> objects of train, val and test, as published."""
