@@ -40,7 +40,9 @@ FILES = dict(
     re.findall(r"^```python\n# (\S+)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 )
 """Path of a file -> its text."""
-GENERATED = dict(re.findall(r"`simmat\s+plugins\s+new\s+([\w-]+)\s+--kind\s+(\w+)`", PAGE))
+GENERATED = dict(
+    re.findall(r"`simmat\s+plugins\s+new\s+([\w-]+)\s+--kind\s+(\w+)`", PAGE)
+)
 """Name of a plugin -> its kind, for those that the page does not show but generates."""
 SETTINGS: dict[str, Any] = {
     "foundation": "tiny",

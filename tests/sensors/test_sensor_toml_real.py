@@ -1,4 +1,4 @@
-"""The descriptions that docs/sensor-toml.md shows or names, on the real data they describe; skipped where the data is not there."""
+"""The descriptions that docs/sensor-toml.md shows or names, on the real data; skipped where the data is not there."""
 
 from __future__ import annotations
 
