@@ -84,14 +84,14 @@ def load(
         return Predictor.of_bundle(bundle)
     if foundation is None or name is None:
         raise ConfigError(
-            "give a BUNDLE (source), which has its own sensor, or for an untuned model both --foundation NAME and "
+            "give a BUNDLE (source), or for an untuned model both --foundation NAME and "
             "--modality NAME"
         )
     spec = known.foundation(foundation, fetch=True)
     file = find_weights(spec, weights)
     if file is None or not spec.promptable:
         raise ConfigError(
-            f"foundation model {foundation!r} cannot be used untuned, since its weights or its decoder are random; "
+            f"foundation model {foundation!r} cannot be used untuned, because its weights or its decoder are random; "
             "train it first"
         )
     if weights is None:
@@ -143,7 +143,7 @@ def train(
     wrong = [one for one in callbacks if not isinstance(one, Callback)]
     if wrong:
         raise TypeError(
-            f"callbacks are objects of simmat.Callback or of classes derived from it, got {wrong[0]!r}"
+            f"callbacks must be instances of simmat.Callback, got {wrong[0]!r}"
         )
     known, name = (registry or installed()).with_modality(modality)
     if isinstance(loss, str):
@@ -287,7 +287,7 @@ def predict(
     if processes.count > 1:
         if given.executor != LOCAL:
             raise ConfigError(
-                f"--executor {given.executor} distributes the images; leave accelerate launch out"
+                f"--executor {given.executor} already distributes the images; run it without accelerate launch"
             )
         if processes.device.type == "cuda":
             loading["device"] = str(processes.device)
@@ -392,7 +392,7 @@ def _folder(data: str | Path | Dataset) -> tuple[Path, dict[str, Any]]:
     if isinstance(data, Dataset):
         if data.part:
             raise ConfigError(
-                f"data is the {data.part} split of {data.root} alone; give the whole data set"
+                f"data is the {data.part} split of {data.root} only; give the whole data set"
             )
         own = load_card(data.root, {}, defaults={"regions": "instances"})
         kept = {name: value for name, value in data.card if value != getattr(own, name)}

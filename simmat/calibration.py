@@ -88,7 +88,7 @@ class MonotonicMap(StrictModel):
         if len(self.predicted) != len(self.true) or any(
             (np.diff(values) <= 0).any() for values in knots
         ):
-            yield "predicted and true must be as many numbers, each rising"
+            yield "predicted and true must have equally many numbers, in rising order"
         elif not self.predicted or (self.predicted[0], self.predicted[-1]) != (0, 1):
             yield "predicted must go from 0 to 1"
 
@@ -220,8 +220,8 @@ def no_auto_reason(
     if table[percent - 1] is None:
         least = math.ceil(1 / MAX_ERROR_RATE) - 1  # (0 + 1) / (least + 1), none wrong
         return (
-            f"for {percent} % of wrong objects it needs at least {least} right ones with the best scores, and more if "
-            f"some are wrong; {has}, and too few of these were right. Label more, or train longer"
+            f"for {percent} % wrong objects it needs at least {least} right objects with the best scores, and "
+            f"more if some of them are wrong; {has}, and too few of these were right. Label more, or train longer"
         )
     return None
 

@@ -393,9 +393,9 @@ class ConsoleCallback(Callback):
             )
         self._write(
             "Warning: no step had a better validation score than the bundle of --init, so the result is that bundle "
-            f"(step 0{scored}). The last state may still be better: over few objects a small difference is chance, and "
-            "labels that were made from the bundle's own predictions agree with it. Compare both on images that a "
-            "person has labelled; --keep last takes the last state. Else train longer (--steps) or with another "
+            f"(step 0{scored}). The last state may still be better: a small difference over few objects is "
+            "chance, and labels made from the bundle's own predictions agree with it. Compare both on images that a "
+            "person has labelled; --keep last takes the last state. Otherwise train longer (--steps) or with another "
             "learning rate (--lr)"
         )
 
@@ -465,7 +465,7 @@ def tracked(
         accelerator.init_trackers(project, settings, options)
     except Exception as error:  # trackers raise errors of many types
         raise ConfigError(
-            f"{name} does not start ({type(error).__name__}: {error}); log in or set its server as its manual says, or "
+            f"{name} did not start ({type(error).__name__}: {error}); log in or set its server as its manual says, or "
             f"remove track from {out / 'config.toml'} and resume the run"
         ) from error
     try:

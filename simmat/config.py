@@ -194,13 +194,14 @@ class TrainConfig(StrictModel):
     )
     modality_options: SensorOptions = Field(
         {},
-        description="Options of the sensor, as `modalities show` lists them; SENSOR.OPTION of a composition.",
+        description="Option of the sensor, see `simmat modalities show`; with several sensors SENSOR.OPTION=VALUE.",
     )
     data: AbsolutePath = Field(description="Folder of the data set.")
     out: AbsolutePath = Field(description="Folder of the run; made if it is missing.")
     foundation: str = Field(
         "",
-        description="Foundation model; by default the one installed that is ready to use, see `foundations list`.",
+        description="Foundation model, see `simmat foundations list`; by default the installed one that is "
+        "ready to use.",
     )
     mat: Name | None = Field(
         None,
@@ -218,14 +219,13 @@ class TrainConfig(StrictModel):
     )
     init: Annotated[Path | None, BeforeValidator(_bundle)] = Field(
         None,
-        description="Run or bundle whose weights the training starts from, of the same sensor and network.",
+        description="Start from the weights of this run or bundle, which has the same sensor and network.",
     )
     new_sensor: Annotated[
         SensorName | None, BeforeValidator(lambda value: value or None)
     ] = Field(
         None,
-        description="Train a transfer layer and dense head alone, and add them to the bundle of --init as one more "
-        "sensor of this name.",
+        description="Add a sensor of this name to the bundle of --init: train only its transfer layer and dense head.",
     )
     from_scratch: bool = Field(
         False, description="Use random foundation weights instead of pretrained ones."
@@ -243,7 +243,7 @@ class TrainConfig(StrictModel):
     )
     nodata: NodataField | None = Field(
         None,
-        description="Stored number that means no measurement; SOURCE=NUMBER, separated by commas, for single sources.",
+        description="Stored number that means no measurement; with several sources SOURCE=NUMBER,SOURCE=NUMBER.",
     )
     ignore: int | None = Field(
         None, description="Mask value without ground truth, left out of loss and score."
@@ -251,13 +251,14 @@ class TrainConfig(StrictModel):
     zero_means: ZeroMeans | None = Field(None, description="What mask value 0 means.")
     class_attribute: Name | None = Field(
         None,
-        description="Attribute that names the class of a polygon, where masks are polygons.",
+        description="Attribute that names the class of a polygon, if masks are polygons.",
     )
     crop: int | None = Field(
         None,
         ge=MIN_CROP,
         le=MAX_CROP,
-        description="Cut images into windows of this many pixels a side; splits are then made by blocks of windows.",
+        description="Cut images into windows with sides of this many pixels; splits are then drawn from blocks "
+        "of windows.",
     )
     train_images: int | None = Field(
         None, ge=1, description="Train on this many images, drawn by the seed."
@@ -304,7 +305,8 @@ class TrainConfig(StrictModel):
     )
     clicks: Literal["mixed", "random"] = Field(
         "mixed",
-        description="First clicks: half at the region's centre and half anywhere on it, or all anywhere on it.",
+        description="First clicks: mixed puts half at the region's centre and half anywhere on it, random all "
+        "anywhere on it.",
     )
     box_fraction: float = Field(
         0.2,
@@ -343,12 +345,12 @@ class TrainConfig(StrictModel):
 
     heads: Heads = Field(
         DEFAULT_HEADS,
-        description="Trained heads: prompts alone, or also a dense head (class map and object centres), which "
-        "finds objects without prompts; auto trains it where the data card says that all objects are marked.",
+        description="Heads to train: for prompts only, or also a dense head, which finds objects without "
+        "prompts; auto trains it if all objects of the data set are marked.",
     )
     loss: Name = Field(
         "focal",
-        description="Loss: focal or bce (each with dice), or the loss of a plugin; custom is one given in Python.",
+        description="Loss: focal or bce (each with dice), or the loss of a plugin; custom is a loss passed in Python.",
     )
     lr: float | None = Field(
         None,
@@ -393,12 +395,12 @@ class TrainConfig(StrictModel):
     )
     keep: Literal["best", "last"] | None = Field(
         None,
-        description="State that becomes the bundle: the best by validation, or the last; by default the last if "
-        f"fewer than {MIN_TO_CHOOSE} images validate.",
+        description="Step that becomes the bundle: the best by validation, or the last; by default the last if "
+        f"validation has fewer than {MIN_TO_CHOOSE} images.",
     )
     pictures: bool = Field(
         True,
-        description="Write report.html, a page that shows the run, if a plugin makes it.",
+        description="Write report.html, the page of the run, if a plugin can write it.",
     )
 
     track: Literal["tensorboard", "wandb", "mlflow"] | None = Field(
@@ -435,7 +437,10 @@ class TrainConfig(StrictModel):
         for name in _PARTS_OF_AUGMENT if not self.augment else ():
             value = getattr(self, name)
             if value:
-                yield f"{name} = {str(value).lower()} is part of augment, which is false; give --augment, or not {name}"
+                yield (
+                    f"{name} = {str(value).lower()} is part of augment, which is false; give --augment, or "
+                    f"leave {name} out"
+                )
 
     @model_validator(mode="wrap")
     @classmethod
@@ -494,7 +499,7 @@ def load_config(
     in_file = read_settings(path)
     if isinstance(in_file.get("data"), list):
         raise ConfigError(
-            f"{path} has a [[data]] table for each of several sensors, which `simmat train` alone takes; give the file "
+            f"{path} has a [[data]] table for each of several sensors, which only `simmat train` takes; give the file "
             "or run of one sensor"
         )
     return _of_one(in_file, overrides, path)
@@ -549,7 +554,7 @@ def load_configs(
         for other, known in found.items():
             if _place(known) == _place(config):
                 problems.append(
-                    f"{name!r} and {other!r} are one sensor given twice, with the data of {config.data}"
+                    f"{name!r} and {other!r} are the same sensor, with the same data, {config.data}"
                 )
                 break
         found[name] = config
@@ -584,7 +589,7 @@ def _problems_of_several(
             )
     if (given.get("track") or in_file.get("track")) in ("wandb", "mlflow"):
         problems.append(
-            "track: wandb and mlflow log one run in a process, and each sensor has one; use tensorboard"
+            "track: wandb and mlflow log only one run per process, but each sensor has its own run; use tensorboard"
         )
     return problems
 

@@ -222,7 +222,7 @@ def test_why_there_is_no_threshold_is_said_with_numbers() -> None:
     assert reason(10, 0) is None
     wrong = reason(12, 5)
     assert wrong is not None
-    assert "10 % of wrong objects it needs at least 9 right" in wrong
+    assert "10 % wrong objects it needs at least 9 right" in wrong
     assert "found 12 " in wrong
 
 

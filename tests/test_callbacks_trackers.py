@@ -137,7 +137,7 @@ def test_a_tracker_that_does_not_start_ends_the_run_with_what_to_do(
     """Before the first step; the run can be resumed without it."""
     pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://x")
-    with pytest.raises(ConfigError, match=r"--track mlflow does not start"):
+    with pytest.raises(ConfigError, match=r"--track mlflow did not start"):
         run(data, tmp_path / "run", "mlflow")
     settings = tmp_path / "run" / "config.toml"
     settings.write_text(settings.read_text().replace('track = "mlflow"\n', ""))

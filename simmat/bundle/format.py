@@ -313,12 +313,12 @@ def read_file(file: Path) -> tuple[dict[str, Any], Tensors]:
     except Exception as error:  # the kinds differ between versions of safetensors
         if file.suffix.lower() != SUFFIX:
             raise BundleError(
-                f"{file} is no bundle, which is a {SUFFIX} file; give a run, or its {FILE_NAME}"
+                f"{file} is not a bundle, which is a {SUFFIX} file; give a run, or its {FILE_NAME}"
             ) from error
         raise damaged(file, first_line(error)) from error
     if text is None:
         raise BundleError(
-            f"{file} is no bundle: its header has no {METADATA_KEY}; give a run, or its {FILE_NAME}"
+            f"{file} is not a bundle: its header has no {METADATA_KEY}; give a run, or its {FILE_NAME}"
         )
     try:
         if len(text) > MAX_JSON_BYTES:
@@ -333,7 +333,7 @@ def read_file(file: Path) -> tuple[dict[str, Any], Tensors]:
     number = document.pop("format", None)
     if number != FORMAT:
         raise BundleError(
-            f"{file} has bundle format {number}, this is simmat {__version__} which reads format {FORMAT}; upgrade "
+            f"{file} has bundle format {number}, but simmat {__version__} reads format {FORMAT}; upgrade "
             "with `pip install --upgrade simmat`"
         )
     stated = document.pop(_DIGEST, None)
@@ -341,7 +341,7 @@ def read_file(file: Path) -> tuple[dict[str, Any], Tensors]:
     if stated != digest:
         raise damaged(
             file,
-            f"something in it was changed: the {_DIGEST} of its content is not the one in it",
+            f"its content was changed: the {_DIGEST} is not the one stored in it",
         )
     check_finite(file, tensors)
     return {**document, _DIGEST: digest}, tensors
@@ -388,8 +388,8 @@ def check_finite(file: Path, tensors: Tensors) -> None:
         values = tensor.float() if tensor.element_size() == 1 else tensor
         if not torch.isfinite(values).all():
             raise BundleError(
-                f"{file} holds NaN or infinity in the tensor {name!r}, so it cannot give a mask; get the bundle again "
-                "from who trained it, or train it again"
+                f"{file} holds NaN or infinity in the tensor {name!r}, so it cannot predict a mask; get the "
+                "bundle again from its author, or train it again"
             )
 
 

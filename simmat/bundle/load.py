@@ -122,7 +122,7 @@ def locate(path: Path) -> tuple[Path, str]:
         if runs:
             named = ", ".join(str(run.parent) for run in runs)
             raise BundleError(
-                f"{path} is no bundle, but has runs, each with one; use one of {named}"
+                f"{path} is not a bundle, but a folder of runs; use the bundle of one: {named}"
             )
     raise BundleError(
         f"{missing(path, 'bundle')}; give the folder of a run, or its {FILE_NAME}"
@@ -174,7 +174,8 @@ def local_path(source: Path | str) -> Path:
             return fetched
     known = ", ".join(f"{found.name}:…" for found in bundle_sources()) or "nothing"
     raise ConfigError(
-        f"{place} is no file here, and no installed plugin fetches it (they fetch {known}); download it first, or "
+        f"{place} is not a file on this machine, and no installed plugin fetches it (they fetch {known}); "
+        "download it first, or "
         "install the plugin for it, see the list of packages in SimMAT's README"
     )
 
@@ -233,8 +234,9 @@ def check_sensor_channels(
         picks = ",".join(map(str, spec.selected_channels))
         raise BundleError(
             f"{origin}: has {len(channels)} channels, {describe(channels)}, but {path} was trained with --channels "
-            f"{picks} on files of {len(expected)}, {describe(expected)}. Nothing in this file says that its channels "
-            f"are just those, so give a file of all {len(expected)} (those not picked may be 0), or train without "
+            f"{picks} on files of {len(expected)}, {describe(expected)}. This file does not say whether its "
+            f"channels are the selected ones: give a file of all {len(expected)} (the others may be 0), or "
+            "train without "
             "--channels on files like this one"
         )
     raise BundleError(
@@ -278,8 +280,8 @@ def load_bundle(
     if foundation not in (None, spec.foundation):
         if spec.foundation_sha256 is None:
             raise ConfigError(
-                f"{path} was trained on random weights of {spec.foundation!r} (seed {spec.seed}), so it cannot be "
-                f"checked that {foundation!r} is the same model; leave --foundation out"
+                f"{path} was trained on random weights of {spec.foundation!r} (seed {spec.seed}), so SimMAT "
+                f"cannot check whether {foundation!r} is the same model; leave --foundation out"
             )
         spec = spec.model_copy(update={"foundation": foundation})
     sensor = _sensor(spec, registry, path)
@@ -339,9 +341,9 @@ def _sensor(spec: BundleSpec, registry: Registry, path: Path) -> ModalityAdapter
             )
     except UnknownNameError as error:
         raise UnknownNameError(
-            f"{path} was trained on a sensor that is not here: {error}. If it is a class of your own, as in a "
-            f"notebook: simmat.load({str(path)!r}, modality=THE_CLASS) in Python; for commands make it a plugin, "
-            "see the page 'Your sensor in ten minutes' of SimMAT's documentation"
+            f"{path} was trained on a sensor that is not installed: {error}. If it is your own class, as in a "
+            f"notebook, use simmat.load({str(path)!r}, modality=THE_CLASS) in Python; for commands, make it a "
+            "plugin, see the page 'Your sensor in ten minutes' of SimMAT's documentation"
         ) from error
 
 

@@ -64,10 +64,10 @@ def _check_document(document: dict[str, Any]) -> None:
     plain = {key: value for key, value in document.items() if key != "sha256"}
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     if document.pop("format", None) not in _FORMATS:
-        raise ValueError(f"{JSON_NAME} is not that of a bundle of version 0.1")
+        raise ValueError(f"{JSON_NAME} does not belong to a bundle of version 0.1")
     if hashlib.sha256(text.encode("ascii")).hexdigest() != document.get("sha256"):
         raise ValueError(
-            f"a value in {JSON_NAME} was changed: the sha256 of its content is not the one in it"
+            f"a value in {JSON_NAME} was changed: its sha256 is not the one stored in it"
         )
 
 

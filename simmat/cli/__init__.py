@@ -275,7 +275,7 @@ def _explain(error: Exception) -> tuple[str, int]:
     plugin = _plugin_at_fault(error)
     if plugin:
         return (
-            f"the plugin {plugin} failed, which its author should know: {what}\n{again}",
+            f"the plugin {plugin} failed; please tell its author: {what}\n{again}",
             2,
         )
     return f"this is a bug in SimMAT, not your mistake: {what}\n{again}", 1

@@ -36,7 +36,7 @@ from simmat.terminal import echo, move_bar, progress_bar
 @click.option(
     "--zero-shot/--no-zero-shot",
     default=None,
-    help="Score the untuned model too.  [default: by prompts; --zero-shot: by --everything, too]",
+    help="Score the untuned model, too.  [default: with prompts only; --zero-shot: with --everything, too]",
 )
 @click.option(
     "--protocol",
@@ -107,9 +107,9 @@ def command(
     --everything uses the dense head of BUNDLE. Without a dense head it clicks on a grid, which can take half a minute
     per image; for the untuned model this is done only with --zero-shot.
 
-    Images that BUNDLE was trained on are left out and counted, unless the train split is asked for.
+    Images that BUNDLE was trained on are left out and counted, unless --split train is given.
 
-    What a region is comes from the options, else from the data set's card.toml, else from the settings of training.
+    The options say what a region is, or else the data set's card.toml, or else the settings of the training.
     """
     from simmat.bundle import load_bundle
     from simmat.evaluation import (
@@ -131,7 +131,7 @@ def command(
         check_writable(out.absolute().parent)
         if out.exists() and not is_score_report(out):
             raise OutputError(
-                f"{out} has no scores of an earlier simmat eval, and would be lost; give another name"
+                f"{out} was not written by simmat eval, so it is not replaced; give another name"
             )
     loaded = load_bundle(
         bundle,
@@ -147,7 +147,7 @@ def command(
         and processes.is_main
     ):
         echo(
-            f"note: {bundle} was trained on images with their own aspect ratio; {name} squashes them",
+            f"note: {bundle} was trained on images with their own aspect ratio; {name} stretches them",
             err=True,
         )
     with progress_bar("scoring", "image", shown=processes.is_main) as bar:
@@ -220,7 +220,7 @@ def _print_report(
         and zero_shot["everything"] is None
     ):
         echo(
-            "the untuned model was not asked for every object, which takes long; --zero-shot does it"
+            "the untuned model did not search for every object, because this takes long; add --zero-shot"
         )
     for name, found in (("zero-shot", zero_shot), ("tuned", tuned)):
         block = (found or {}).get("everything")

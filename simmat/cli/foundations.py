@@ -20,7 +20,7 @@ from simmat.terminal import echo, move_bar, progress_bar
 command = Group()
 
 _LICENCE_NOTE = (
-    "\nLICENCE is that of the weights; the training images may have other terms. "
+    "\nLICENCE is the licence of the weights; the training images may have other terms. "
     "See the page 'What may be used commercially' of SimMAT's documentation."
 )
 
@@ -37,7 +37,7 @@ _LICENCE_NOTE = (
     "--time",
     "timed",
     is_flag=True,
-    help="Measure how long each model takes whose weights are on this machine.",
+    help="Measure the time of each model whose weights are on this machine.",
 )
 @json_option
 def list_foundations(

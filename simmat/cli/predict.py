@@ -55,20 +55,20 @@ def _options(group: OptionGroup, *fields: str) -> Callable[[Command], Command]:
 @config_options("modality", "modality_options", "channels", group=_SENSOR)
 @_options(_SENSOR, "missing")
 @foundation_options
-@source_option("File of a source, for sensors with several.")
+@source_option("File of a source, for a sensor with several sources.")
 @_options(_SPEED, "tile", "overlap", "mosaic", "executor", "cache")
 @config_options("device", group=_SPEED)
 def command(
     paths: tuple[Path, ...], source: Mapping[str, Path], out: Path, **given: Any
 ) -> None:
-    """Segment the object that a prompt marks in each FILE, and in the files of each DIR, with BUNDLE.
+    """With BUNDLE, segment the object that a prompt marks in each FILE, and in each file of each DIR.
 
     --everything finds all objects and --semantic the class of every pixel, without a prompt; --reference IMAGE
-    --reference-mask MASK finds what a labelled image shows. Large images are cut into windows. Finished images are
-    skipped, so an interrupted command can be repeated; a file that cannot be read does not stop the others.
+    --reference-mask MASK finds objects like those of a labelled image. Large images are cut into windows. Finished
+    images are skipped, so an interrupted command can be repeated; a file that cannot be read does not stop the others.
 
-    FILE may be the URL of a GeoTIFF (https://, s3://, gs://), of which only windows are fetched. With --mosaic the
-    files are the tiles of one map, and the results are named "mosaic".
+    FILE may be the URL of a GeoTIFF (https://, s3://, gs://); only the windows that are needed are fetched. With
+    --mosaic the files are the tiles of one map, and the results are named "mosaic".
 
     BUNDLE is the folder of a run, its bundle.safetensors, hf://ORG/NAME or gallery:NAME. Without BUNDLE, --foundation
     NAME --modality NAME uses the untuned foundation model, with the statistics of each image for normalization.
@@ -91,7 +91,7 @@ def command(
     )
     if given["foundation"] and given["modality"] is None and is_image:
         raise ConfigError(
-            f"--modality is missing: {paths[0]} is no bundle, so {given['foundation']!r} is used untuned and needs "
+            f"--modality is missing: {paths[0]} is not a bundle, so {given['foundation']!r} is used untuned and needs "
             "--modality NAME, the sensor of the files"
         )
     model = None
@@ -147,7 +147,9 @@ class ConsoleProgress(Progress):
     def started(self, total: int, skipped: int) -> None:
         """Show a bar of the images that are left."""
         if skipped:
-            self.note(f"note: {skipped} of {total} images were done by an earlier call")
+            self.note(
+                f"note: {skipped} of {total} images were done by an earlier command"
+            )
         left = total - skipped
         self._images = self._bars.enter_context(
             progress_bar("predict", "image", total=left, shown=left > 1)

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 def command(config: Path | None, resume: Path | None, **given: Any) -> None:
     """Train a transfer layer and tune a foundation model on a folder of sensor images.
 
-    The run folder gets the bundle with the best validation score, or with --keep last that of the last step
-    (bundle.safetensors), the state to resume from (last.safetensors), all settings (config.toml), the log
-    (metrics.jsonl) and, if a plugin makes it, a page (report.html).
+    The run folder gets bundle.safetensors (the best step by validation, or with --keep last the last step),
+    last.safetensors (the state to resume from), config.toml (all settings), metrics.jsonl (the log) and, if a plugin
+    can write it, report.html (the page of the run).
     """
     overrides = {name: value for name, value in given.items() if value is not None}
     configs = {}

@@ -438,8 +438,8 @@ def open_dataset(
         note = f"{note} {polygons.note}".strip()
     elif given.get("class_attribute") is not None:
         raise ConfigError(
-            f"{folder}: --class-attribute {card.class_attribute} names the class of polygons, and no mask is a file of "
-            "polygons; leave it out"
+            f"{folder}: --class-attribute {card.class_attribute} names the class of polygons, but no mask is a "
+            "file of polygons; leave it out"
         )
     return Dataset(
         folder,

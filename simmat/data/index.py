@@ -245,8 +245,8 @@ class DataIndex:
             return ""
         return (
             f"Warning: in {np.count_nonzero(lost)} of {len(samples)} training images an object is smaller than "
-            f"{SMALL_SIDE} x {SMALL_SIDE} pixels where the network sees it, since images are shrunk up to "
-            f"{factors.max():.3g} times, to {size} pixels; cut them by --crop, or use a larger --image-size"
+            f"{SMALL_SIDE} x {SMALL_SIDE} pixels for the network, because images are scaled down up to "
+            f"{factors.max():.3g} times, to {size} pixels; cut them with --crop, or use a larger --image-size"
         )
 
     def statistics(self, samples: Sequence[Sample]) -> Statistics:

@@ -245,8 +245,8 @@ def label_from_mask(
             found.append(Instance(value // PANOPTIC, window, crop, value))
         else:
             raise DataError(
-                f"{origin or 'mask'}: label value {value} has no class; by --regions panoptic values are "
-                f"class * {PANOPTIC} + number. Use --regions instances where objects have no classes"
+                f"{origin or 'mask'}: label value {value} has no class; with --regions panoptic, values are "
+                f"class * {PANOPTIC} + number. Use --regions instances if objects have no classes"
             )
     size_hw = int(mask.shape[0]), int(mask.shape[1])
     return make_label(size_hw, found, ignore, card.smallest_px(size_hw))

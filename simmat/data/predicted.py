@@ -96,13 +96,13 @@ def predicted_note(
         left_out = sum(sample.left_out for sample in marked)
         note = (
             f"The labels of {len(marked)} of {len(samples)} samples were made by a model ({PREDICTED_FILE}, a score in "
-            f"COCO json, or a file of simmat predict): {len(marked) - left_out} train, and {left_out} of val and test "
-            "are left out there, until a person has drawn or confirmed them."
+            f"COCO json, or a file of simmat predict). Used for training: {len(marked) - left_out}. Left out of val "
+            f"and test until a person draws or confirms them: {left_out}."
         )
     listed = read_predicted(root)
     if listed:
         listed -= {id_as_written(sample.image_id) for sample in (*samples, *others)}
     strangers = sorted(listed)
     if strangers:
-        note += f" {len(strangers)} ids of {PREDICTED_FILE} are of no image, such as {strangers[0]!r}."
+        note += f" {len(strangers)} ids of {PREDICTED_FILE} have no image, such as {strangers[0]!r}."
     return note.strip()

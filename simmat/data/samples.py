@@ -242,7 +242,7 @@ def decide_splits(
     if shared:
         raise DataError(
             all_problems(
-                f"{root}: images in two splits, so that scores would include training images; keep each in one:",
+                f"{root}: images in two splits, so scores would include training images; keep each in one:",
                 shared,
             )
         )
@@ -270,9 +270,9 @@ def decide_splits(
     note = _split_note(reason, chosen, parts, samples, written)
     strangers = _unknown_ids(written, (*samples, *unlabelled))
     if strangers:
-        note += f" {len(strangers)} ids of {SPLITS_FILE} are of no image, such as {strangers[0]!r}."
+        note += f" {len(strangers)} ids of {SPLITS_FILE} have no image, such as {strangers[0]!r}."
     if new:
-        note += f" Training writes them to {SPLITS_FILE}, and images labelled later move none of them."
+        note += f" Training writes them to {SPLITS_FILE}, so images that are labelled later do not change them."
     return tuple(listed), note, new
 
 
@@ -433,7 +433,7 @@ def write_splits(root: Path, new: Mapping[str, str]) -> str:
         write_rows(root / SPLITS_FILE, [("id", "split"), *sorted(splits.items())])
     except OutputError as error:
         return (
-            f"Warning: the splits are not written down, so labelling more may move some images to others: {error}; "
+            f"Warning: the splits could not be saved, so more labels may move images to other splits: {error}; "
             "name them in manifest.csv"
         )
     return ""

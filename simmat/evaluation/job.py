@@ -242,7 +242,7 @@ def unseen_samples(
 def why_no_zero_shot(parts: Parts) -> str:
     """Return why the foundation model of a bundle has no zero-shot score; "" if it has one."""
     if parts.exported:
-        return "an exported model is without the untuned weights; score the bundle that it was made of"
+        return "an exported model does not contain the untuned weights; score the bundle from which it was made"
     if not parts.foundation.promptable:
         return f"the decoder of {parts.foundation.name!r} was never trained"
     if parts.weights is None:
@@ -310,7 +310,7 @@ def evaluate(
     grid_hw(Letterbox((1, 1), pipeline.size, pipeline.aspect), protocol)
     if note is not None and everything and dense is None:
         note(
-            f"every object of {len(samples)} images by a grid of clicks can take half a minute an image"
+            f"every object of {len(samples)} images with a grid of clicks can take half a minute per image"
         )
     calibration = predictor.calibration
     predictor = predictor.uncalibrated()  # `Scores.calibration` counts its effect

@@ -167,7 +167,7 @@ def _files_in_folder(
     results = out.resolve()
     if results == path.resolve():
         raise ConfigError(
-            f"--out {out}: holds the images, so a second call would segment its results; choose another folder"
+            f"--out {out}: contains the images, so a second run would segment its results; choose another folder"
         )
     extensions = predictor.adapter.sources[0].extensions
     found = False

@@ -188,7 +188,7 @@ class PredictOptions(StrictModel):
     )
     crs: str | None = _option(
         None,
-        "--point, --box and the prompts file are in map coordinates, such as EPSG:4326.",
+        "Coordinate system of --point, --box and the prompts file, such as EPSG:4326; by default pixels.",
         "CRS",
     )
     mask: Literal["single", "best"] = _option(
@@ -197,7 +197,8 @@ class PredictOptions(StrictModel):
     )
     uncertainty: bool = _option(
         False,
-        "Also write how much the mask differs between five views of the image (flips, shifts); as slow as five images.",
+        "Also write how much the mask differs between five views of the image (flips, shifts); takes five times "
+        "as long.",
     )
     everything: bool = _option(False, "Find every object, without prompts.")
     reference: tuple[Path, ...] = _option(
@@ -207,14 +208,14 @@ class PredictOptions(StrictModel):
     )
     reference_mask: tuple[Path, ...] = _option(
         (),
-        "Its mask: label values, 0 for background; one for each --reference, in the same order.",
+        "The mask of a --reference: label values, 0 for background; one for each --reference, in the same order.",
         "FILE",
     )
     semantic: bool = _option(False, "Find the class of every pixel.")
     formats: Names | None = _option(
         None,
-        "Files to write, as labels,coco (simmat plugins list has them all), or auto, the default of --everything "
-        "and --semantic: labels,coco,overlay, and for georeferenced images geotiff and gpkg instead of labels.",
+        "Files to write, such as labels,coco; `simmat plugins list` shows all. auto is the default of "
+        "--everything and --semantic: labels,coco,overlay, or for georeferenced images geotiff,gpkg,coco,overlay.",
         "LIST",
         "--format",
     )
@@ -232,7 +233,7 @@ class PredictOptions(StrictModel):
     )
     max_error_rate: float | None = _option(
         None,
-        f"auto: share of the objects that may be wrong (IoU below 0.5).  [default: {MAX_ERROR_RATE}]",
+        f"With --min-score auto: share of the objects that may be wrong (IoU below 0.5).  [default: {MAX_ERROR_RATE}]",
         "",
         "--max-error-rate --max-wrong",  # and its former name
         gt=0,
@@ -253,7 +254,7 @@ class PredictOptions(StrictModel):
     )
     cache: Path | None = _option(
         None,
-        "Keep embeddings in this folder, so that later prompts on the same image need no encoder.",
+        "Keep embeddings in this folder, so that later prompts on the same image need no encoding.",
         "DIR",
     )
 
@@ -280,9 +281,9 @@ class PredictOptions(StrictModel):
         given = [_flag(name) for name in self._of_other_kind() if getattr(self, name)]
         names = ", ".join(given)
         if given and self.is_promptless:
-            yield f"{names}: not for --everything, --semantic and --reference, which need no prompt; leave it out"
+            yield f"{names}: --everything, --semantic and --reference take no prompt; leave it out"
         elif given:
-            yield f"{names}: for --everything, --semantic and --reference, so add one of them, or leave it out"
+            yield f"{names}: works only with --everything, --semantic or --reference; add one of them, or leave it out"
         if self.max_error_rate is not None and self.min_score != "auto":
             yield "--max-error-rate is for --min-score auto; give both, or leave it out"
         yield from self._reference_problems()
@@ -297,17 +298,23 @@ class PredictOptions(StrictModel):
     def _reference_problems(self) -> Iterator[str]:
         if len(self.reference) != len(self.reference_mask):
             yield (
-                f"{len(self.reference)} --reference and {len(self.reference_mask)} --reference-mask: give each image "
-                "that shows what to find, and after it its mask"
+                f"{len(self.reference)} --reference and {len(self.reference_mask)} --reference-mask: give one "
+                "mask for each image, in the same order"
             )
         if self.reference and self.semantic:
-            yield "--reference finds objects; leave --semantic out, or use a separate call"
+            yield "--reference finds objects; leave --semantic out, or use a separate command"
         if self.reference and self.min_score == "auto":
-            yield "--min-score auto is measured without a --reference; give a number, or leave it out"
+            yield (
+                "--min-score auto does not work with --reference, whose scores are not calibrated; give a "
+                "number, or leave it out"
+            )
 
     def _prompt_problems(self) -> Iterator[str]:
         if self.uncertainty and (self.formats is not None or self.is_map_file):
-            yield "--uncertainty: writes a map beside the mask of each object; leave --format out, and give a CSV"
+            yield (
+                "--uncertainty writes a map beside the mask of each object; leave --format out, and give the "
+                "prompts as CSV"
+            )
         if self.prompts is None:
             try:
                 self.prompt()

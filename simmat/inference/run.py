@@ -630,8 +630,9 @@ def _is_large(image: TiledImage, request: Request) -> bool:
     if is_large and request.uncertainty:
         height, width = reader.size_hw
         raise ConfigError(
-            f"{reader.origin}: --uncertainty is for images of which each object gets its own mask; this one has "
-            f"{width}x{height} pixels in windows. Cut the part out, or leave it out"
+            f"{reader.origin}: --uncertainty needs a file for the mask of each object, but the masks of this "
+            f"image share one file, because it has {width}x{height} pixels in windows. Cut the part out, or "
+            "leave --uncertainty out"
         )
     return is_large
 

@@ -406,8 +406,8 @@ def _check_unique(names: Iterable[str]) -> None:
     several = sorted(name for name, count in Counter(names).items() if count > 1)
     if several:
         raise ConfigError(
-            f"several results would be written as {several[:5]}; rename the files, use separate calls, or another "
-            "--format"
+            f"several results would be written as {several[:5]}; rename the files, use separate commands, or "
+            "another --format"
         )
 
 

@@ -99,8 +99,8 @@ def missing(path: Path, what: str) -> str:
         return f"{path}: no such {what}"
     url = f"{match[1]}://{match[2]}".partition("?")[0]
     return (
-        f"{url}: no such {what}; by URL (http, https, s3, gs) only GeoTIFFs are read, by `simmat predict` and "
-        "`Predictor`: download others first"
+        f"{url}: no such {what}; only GeoTIFFs are read by URL (http, https, s3, gs), by `simmat predict` and "
+        "`Predictor`; download other files first"
     )
 
 
@@ -208,7 +208,7 @@ def read_bytes(
             return path.read_bytes()
     except OSError as cause:
         raise error(
-            f"{path}: cannot be read: {cause.strerror}; check who may read it"
+            f"{path}: cannot be read: {cause.strerror}; check its permissions"
         ) from cause
     raise error(
         f"{path}: larger than {limit / 2**20:g} MiB, too large for a {what}; give another file"
@@ -364,7 +364,7 @@ def read_log_from(
         return
     except OSError as error:
         raise DataError(
-            f"{file}: cannot be read: {error.strerror}; check who may read it"
+            f"{file}: cannot be read: {error.strerror}; check its permissions"
         ) from error
 
 

@@ -187,8 +187,8 @@ def _opened(
     kind = stack_format(file)
     if kind is None:
         raise DataError(
-            f"{file}: nothing installed reads frames of it; TIFF and npy files are read, NIfTI, DICOM and videos by a "
-            "plugin, see SimMAT's README"
+            f"{file}: no installed package reads its frames; SimMAT reads TIFF and npy, and a plugin reads "
+            "NIfTI, DICOM and videos, see SimMAT's README"
         )
     if not file.is_dir():
         require_file(file, f"{kind.name} file")  # a pipe would wait for a writer

@@ -146,7 +146,7 @@ def _manager(url: str) -> PoolManager:
 
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"it names {url}, which is no address of http or https")
+        raise ValueError(f"it names {url}, which is not an http or https address")
     proxy = getproxies().get(parts.scheme)
     if proxy is None or proxy_bypass(parts.netloc):
         return urllib3.PoolManager()

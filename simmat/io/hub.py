@@ -145,8 +145,8 @@ def why_failed(error: Exception, repo: str) -> str:
         (line.strip(" .") for line in str(cause).splitlines() if line.strip()), ""
     )
     return (
-        f"{ENDPOINT}/{repo}: {type(error).__name__}: {said}; check the name, the network and HF_ENDPOINT; where it is "
-        "private or requires consent, give that there, and log in with `hf auth login` or set HF_TOKEN"
+        f"{ENDPOINT}/{repo}: {type(error).__name__}: {said}; check the name, the network and HF_ENDPOINT; if it "
+        "is private or requires consent, give the consent there, and log in with `hf auth login` or set HF_TOKEN"
     )
 
 

@@ -58,7 +58,8 @@ def find_weights(spec: FoundationSpec, checkpoint: Path | None = None) -> Path |
         where = path or (hub.place(file) if file.hub else "no published file")
         kind = DamagedWeightsError if file.path is not None else WeightsError
         raise kind(
-            f"the weights of {spec.name!r} are not here ({where}); {_remedy(file, spec.name)}, give a file with "
+            f"the weights of {spec.name!r} are not on this machine ({where}); {_remedy(file, spec.name)}, give "
+            "a file with "
             "--checkpoint PATH, or start from random weights with --from-scratch"
         )
     size = path.stat().st_size

@@ -695,7 +695,7 @@ def _api_problem(stated: object) -> str:
         return ""
     newer = isinstance(stated, int) and stated > API_VERSION
     what = "simmat" if newer else "the plugin"
-    return f"is written for plugin API {stated!r}, SimMAT {__version__} speaks {API_VERSION}; upgrade {what}"
+    return f"is written for plugin API {stated!r}, SimMAT {__version__} has API {API_VERSION}; upgrade {what}"
 
 
 def _short(value: object) -> str:

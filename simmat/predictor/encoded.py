@@ -254,7 +254,7 @@ class Encoder:
     def spec(self) -> ModelSpec:
         """Everything that determines the network; ValueError of a network without a bundle."""
         if self.bundle is None:
-            raise ValueError("this predictor was made of a network alone")
+            raise ValueError("this predictor was made from a network, without a bundle")
         return self.bundle.spec
 
     @property
@@ -404,7 +404,7 @@ class Encoder:
 
 
 def domain_shift_warning(prepared: PreparedImage, channels: Sequence[Channel]) -> str:
-    """Return which channel's values are far from those of training, as in another unit or bit depth; "" if none is.
+    """Return which channel's values are far from the training values, as in another unit or bit depth; "" if none is.
 
     RGB channels are scaled by the foundation model's statistics, which say nothing about the training images.
     """
@@ -423,9 +423,9 @@ def domain_shift_warning(prepared: PreparedImage, channels: Sequence[Channel]) -
         if not valid.numel():
             continue
         if float((valid.abs() >= _FAR * CLIP).float().mean()) > _MAX_FAR_SHARE:
-            problem = f"most values of channel {channel.name!r} are far from those of training"
+            problem = f"most values of channel {channel.name!r} are far from the training values"
         elif valid.numel() > 1 and float(valid.std()) < _FLAT:
-            problem = f"the values of channel {channel.name!r} vary much less than those of training"
+            problem = f"the values of channel {channel.name!r} vary much less than the training values"
         else:
             continue
         style = display_style(channel)

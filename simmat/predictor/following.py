@@ -32,9 +32,7 @@ def installed_follow() -> Callable[..., Iterator[FollowedFrame]]:
     followers = registry.all("follower")
     if not followers:
         hint = registry.hint("follower", "follow", ())
-        raise ConfigError(
-            f"nothing that is loaded here follows objects through frames. {hint}"
-        )
+        raise ConfigError(f"no loaded plugin follows objects through frames. {hint}")
     follow: Callable[..., Iterator[FollowedFrame]] = import_from_string(
         followers[0].function
     )

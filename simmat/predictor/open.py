@@ -275,8 +275,8 @@ class ImageLoader:
         transfer = self._bundle.parts.transfer
         if not transfer.supports_missing_channels:
             raise ConfigError(
-                f"{path} was trained with transfer layer {transfer.name!r}, which needs all its channels; "
-                "a bundle trained with --mat channel-attention takes a missing one"
+                f"{path} was trained with transfer layer {transfer.name!r}, which needs all its channels; only "
+                "a bundle trained with --mat channel-attention works without one"
             )
         picked = pick_channels(self.channels, missing, origin="--missing")
         names = frozenset(self.channels[index].name for index in picked)
@@ -319,8 +319,9 @@ class ImageLoader:
         for file in files.values():
             if file.suffix.lower() == ".vrt":
                 raise DataError(
-                    f"{file}: a VRT is not read, as it may name any file or address; give the files that it names, "
-                    "with --mosaic where they are tiles of one map (Predictor.open_mosaic), or make a GeoTIFF of it "
+                    f"{file}: VRT files are not read, because they may name any file or address; give the files "
+                    "that it names, with --mosaic if they are tiles of one map (Predictor.open_mosaic), or "
+                    "make a GeoTIFF of it "
                     "(gdal_translate)"
                 )
         return files
@@ -368,7 +369,7 @@ def check_channels(bundle: Bundle, image: SensorImage) -> None:
             channel.name for channel in channels if channel.name not in found
         )
         raise BundleError(
-            f"{error}. If these are all there are: --missing {missing}"
+            f"{error}. If these are all its channels: --missing {missing}"
         ) from None
 
 

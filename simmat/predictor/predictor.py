@@ -119,7 +119,7 @@ class Predictor(Encoder):
     ) -> SensorImage:
         """Load and encode an image; `predict` then works on it.
 
-        It warns of values that are far from those of training, as of another unit or bit depth.
+        It warns of values that are far from the training values, as of another unit or bit depth.
 
         Args:
             image: a file, {source: file} of a sensor with several, a loaded image, or an array (C, H, W), or (H, W) for
@@ -695,7 +695,7 @@ class TiledImage:
             and len(self.windows) > 1
         ):
             raise ConfigError(
-                f"{self.reader.origin}: logits alone do not say which window of the image they cover; give the "
+                f"{self.reader.origin}: logits do not say which window of the image they cover; give the "
                 "earlier prediction itself (mask=found), or a Prompt with its mask_window"
             )
         found: list[Prediction] = []

@@ -272,8 +272,8 @@ class ReferenceSums:
         """
         if not self._sums or not bool(self._sums[0].all()):
             raise DataError(
-                "the references show too little: each class needs objects that the network's input resolves, where "
-                "something is measured, and background beside them"
+                "the references show too little: each class needs objects that are large enough for the "
+                "network's input and have valid pixels, and background beside them"
             )
         count, total, square = self._sums
         mean = total / count[:, None]

@@ -101,7 +101,9 @@ Normalize = Annotated[
 
 def _tables(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, list | tuple) or not value:
-        raise ValueError(f"must be a table or more, each written [[{info.field_name}]]")
+        raise ValueError(
+            f"must be one or more tables, each written [[{info.field_name}]]"
+        )
     return value
 
 

@@ -292,15 +292,15 @@ def _settings_note(config: TrainConfig, size: int, parts: Parts) -> str:
         if value == own:
             suits.append(f"{name} = {value}")
         else:
-            replaced.append(f"{name} = {value} (suits it: {own})")
+            replaced.append(f"{name} = {value} (default: {own})")
     rate = f"lr = {config.lr or parts.learning_rate:g}"
     if config.lr is None:
         suits.append(rate)
     elif config.lr != parts.learning_rate:
-        replaced.append(f"{rate} (suits it: {parts.learning_rate:g})")
-    note = f"Settings that suit {foundation.name!r}: {', '.join(suits) or 'none'}."
+        replaced.append(f"{rate} (default: {parts.learning_rate:g})")
+    note = f"Defaults of {foundation.name!r}: {', '.join(suits) or 'none'}."
     if replaced:
-        note += f" Set otherwise: {', '.join(replaced)}."
+        note += f" Changed by you: {', '.join(replaced)}."
     return note
 
 
@@ -670,7 +670,8 @@ def network_of(config: TrainConfig, start: BundleSpec) -> dict[str, Any]:
     """
     if start.exported is not None:
         raise ConfigError(
-            f"--init {config.init} is an exported model, which cannot be trained; give the bundle that it was made of"
+            f"--init {config.init} is an exported model, which cannot be trained; give the bundle from which it "
+            "was made"
         )
     if start.foundation_sha256 is None and config.checkpoint is not None:
         raise ConfigError(

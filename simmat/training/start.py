@@ -268,8 +268,8 @@ def _old_bundle_notes(folder: RunFolder) -> Iterator[str]:
     old = old_bundle_at(new.parent)
     if old is not None:
         yield (
-            f"{old} is the bundle that version 0.1 wrote; it stays as it is. A better one becomes {new}, which "
-            f"{new.parent} then stands for; remove {old} when you no longer need it."
+            f"{old} is the bundle that version 0.1 wrote; it does not change. A better one is written to {new}, "
+            f"which is then the bundle of {new.parent}; remove {old} when you no longer need it."
         )
 
 

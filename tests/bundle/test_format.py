@@ -140,14 +140,16 @@ def test_a_picture_in_place_of_a_bundle_is_called_no_bundle(tmp_path: Path) -> N
     """Who forgets the bundle gives an image first; it is not damaged."""
     picture = tmp_path / "a.png"
     picture.write_bytes(b"\x89PNG\r\n\x1a\n and so on")
-    with pytest.raises(BundleError, match=r"a\.png is no bundle.*bundle\.safetensors"):
+    with pytest.raises(
+        BundleError, match=r"a\.png is not a bundle.*bundle\.safetensors"
+    ):
         load_bundle(picture, registry())
 
 
 def test_another_safetensors_file_is_no_bundle(tmp_path: Path) -> None:
     """The state of a run lies beside it, and weights have the same ending."""
     save_file({"a": torch.zeros(1)}, tmp_path / "weights.safetensors")
-    with pytest.raises(BundleError, match=r"weights\.safetensors is no bundle"):
+    with pytest.raises(BundleError, match=r"weights\.safetensors is not a bundle"):
         load_bundle(tmp_path / "weights.safetensors", registry())
 
 

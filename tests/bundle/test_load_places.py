@@ -134,7 +134,7 @@ def test_a_folder_without_a_bundle_is_refused_with_what_is_near(
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / FILE_NAME).write_bytes((bundle / FILE_NAME).read_bytes())
     with pytest.raises(
-        BundleError, match=r"has runs, each with one; use one of .*one$"
+        BundleError, match=r"a folder of runs; use the bundle of one: .*one$"
     ):
         load_bundle(tmp_path, registry())
 
@@ -170,7 +170,7 @@ def test_without_the_plugin_the_error_says_where_packages_are_listed(
     """The core knows none by name."""
     with pytest.raises(
         ConfigError,
-        match=rf"{place} is no file here, and no installed plugin fetches it.*README",
+        match=rf"{place} is not a file on this machine, and no installed plugin fetches it.*README",
     ):
         read_bundle_spec(Path(place))
 

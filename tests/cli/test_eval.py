@@ -155,7 +155,7 @@ def test_the_untuned_model_searches_every_object_only_where_that_is_asked(
         evaluate(bundle, data, tmp_path / "s.json", *asked)["zero_shot"]["everything"]
         is None
     )
-    assert "--zero-shot does it" in capsys.readouterr().out
+    assert "add --zero-shot" in capsys.readouterr().out
     report = evaluate(bundle, data, tmp_path / "s.json", *asked, "--zero-shot")
     assert report["zero_shot"]["everything"]["clicks"] == "grid"
 
@@ -243,7 +243,7 @@ def test_a_place_that_cannot_be_written_is_reported_at_once(
     (tmp_path / "card.toml").write_text("crop = 32")
     (tmp_path / "run.json").write_text('{"format": 3, "analysis": {}}')
     others = [
-        (name, f"{name} has no scores of an earlier")
+        (name, f"{name} was not written by simmat eval")
         for name in ("file", "card.toml", "run.json")
     ]
     for out, said in (("file/s.json", "file"), (".", "is a folder"), *others):

@@ -235,7 +235,7 @@ def test_an_error_in_a_plugins_code_names_the_plugin(
     assert failing(error) == 2
     said = capsys.readouterr().err
     assert re.match(
-        r"error: the plugin simmat-plugin-faulty 1\.2 failed, .*JSONDecodeError: Expecting",
+        r"error: the plugin simmat-plugin-faulty 1\.2 failed; .*JSONDecodeError: Expecting",
         said,
     )
     assert "Traceback" not in said

@@ -63,7 +63,7 @@ def test_fifteen_labels_and_fifteen_predictions(tmp_path: Path) -> None:
     assert {id: used[id] for id in own} == alone
     assert sorted(alone.values()).count("val") == 2
     assert "15 of 30 samples were made by a model" in dataset.predicted_note
-    assert "15 train" in dataset.predicted_note
+    assert "Used for training: 15" in dataset.predicted_note
 
 
 def test_corrected_predictions_validate(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_an_image_of_val_is_left_out_until_it_is_drawn_anew(tmp_path: Path) -> N
     write_predicted(root, {first})
     marked = opened(root)
     assert first not in split_of(marked)
-    assert "1 of val and test are left out" in marked.predicted_note
+    assert "confirms them: 1" in marked.predicted_note
     assert digest_dataset(marked).fingerprint != fingerprint
     write_predicted(root, set())
     assert not (root / "predicted.csv").exists()
@@ -200,7 +200,7 @@ def test_ids_of_no_image_are_named(tmp_path: Path) -> None:
     """A misspelt id would leave a prediction unmarked."""
     root = folder(tmp_path, named("a", 4))
     write_predicted(root, {"a0", "a9"})
-    assert "1 ids of predicted.csv are of no image, such as 'a9'" in (
+    assert "1 ids of predicted.csv have no image, such as 'a9'" in (
         open_dataset(root, Gray()).predicted_note
     )
 

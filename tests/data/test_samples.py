@@ -94,7 +94,7 @@ def test_written_splits_are_those_of_the_user(tmp_path: Path) -> None:
     given = [*samples(5), Sample("odd\udcff", "", ("x",), ("o.npy", "m.png"))]
     found, note, new = decide_splits(tmp_path, given, "x")
     assert [sample.id for sample in found if sample.split == "test"] == ["s3"]
-    assert "2 ids of splits.csv are of no image, such as 'gone'" in note
+    assert "2 ids of splits.csv have no image, such as 'gone'" in note
     assert write_splits(tmp_path, new) == ""
     assert {"s3,test", "gone,val", "late,val", "s0,train"} <= set(
         (tmp_path / "splits.csv").read_text().splitlines()
@@ -141,7 +141,7 @@ def test_blocks_of_an_image_follow_its_written_split(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_warned_of(tmp_path: Path) -> None:
     """Its splits follow ranks, which change with the number of labels."""
     (tmp_path / "file").touch()
-    assert "labelling more" in write_splits(tmp_path / "file", {"a": "val"})
+    assert "more labels" in write_splits(tmp_path / "file", {"a": "val"})
     assert write_splits(tmp_path / "file", {}) == ""
 
 

@@ -104,7 +104,7 @@ def test_values_far_from_those_of_training_are_warned_of_once(
         found = predictor.predict(points=[(20, 20)])
     assert [str(one.message) for one in caught] == [found.warning]
     assert caught[0].filename == __file__
-    assert "'gray' are far from those of training (60 ± 20 count)" in found.warning
+    assert "'gray' are far from the training values (60 ± 20 count)" in found.warning
     assert "bit depth" in found.warning
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -65,11 +65,11 @@ def test_a_model_recommends_and_the_user_decides(tmp_path: Path) -> None:
     (run,) = plans
     assert run.config.prompts_per_image == 3
     assert (run.config.precision, run.config.batch_size) == ("fp32", 2)
-    (note,) = [note for note in run.notes if "suit 'wise'" in note]
-    assert "prompts_per_image = 3" in note.partition("Set otherwise")[0]
-    assert "image_size = 64" in note.partition("Set otherwise")[0]
-    assert "precision = fp32 (suits it: bf16)" in note
-    assert "batch_size = 2 (suits it: 1)" in note
+    (note,) = [note for note in run.notes if "Defaults of 'wise'" in note]
+    assert "prompts_per_image = 3" in note.partition("Changed by you")[0]
+    assert "image_size = 64" in note.partition("Changed by you")[0]
+    assert "precision = fp32 (default: bf16)" in note
+    assert "batch_size = 2 (default: 1)" in note
     # the settings of the run are those that it had
     written = load_config(tmp_path / "run/config.toml")
     assert written.prompts_per_image == 3

@@ -242,7 +242,7 @@ def test_transfer_layers_that_let_other_weights_train_are_refused(
                 {"name": "a", "modality": "gray", "data": "day"},
                 {"name": "b", "modality": "gray", "data": "day"},
             ],
-            "'b' and 'a' are one sensor given twice",
+            "'b' and 'a' are the same sensor",
         ),
         (
             [{"modality": "gray", "data": "day", "image_size": 32}],

@@ -40,7 +40,7 @@ HELP = """Segments a raster with a model of SimMAT.
 <tt>--foundation lite --modality raster</tt>.
 <b>Marked objects</b> are those of a point, and of a layer of points and polygons: a polygon stands for its box, and \
 features with the same value in the field <tt>object</tt> are one object.
-<b>Extent</b> cuts a window, also from files that are no GeoTIFF. Without one, the file is read as it is.
+<b>Extent</b> cuts a window, also of files that are not GeoTIFFs. Without one, the whole file is read.
 <b>Other options</b> are those of <tt>simmat predict</tt>, such as <tt>--tile 512 --min-score auto</tt>.
 
 Large rasters are read in windows. The command is chosen under Settings > Options > Processing > Providers > SimMAT.

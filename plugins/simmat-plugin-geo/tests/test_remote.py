@@ -164,7 +164,9 @@ def test_other_urls_are_to_be_downloaded(
     bundle: Path, tmp_path: Path, url: str
 ) -> None:
     """For an image, a data set and a bundle the message says what is read by URL."""
-    with pytest.raises(SimMATError, match=f"{url} is no file here.*download it first"):
+    with pytest.raises(
+        SimMATError, match=f"{url} is not a file on this machine.*download it first"
+    ):
         simmat.load(url, device="cpu", registry=registry())
     calls = (
         lambda: simmat.open_dataset(url, "raster"),

@@ -190,4 +190,7 @@ def test_labels_of_a_model_are_counted(
     after = capsys.readouterr().out
     assert "made by a model" not in before
     assert "The labels of 2 of 9 samples were made by a model" in after
-    assert "2 train, and 0 of val and test are left out" in after
+    assert (
+        "Used for training: 2. Left out of val and test until a person draws or confirms them: 0"
+        in after
+    )

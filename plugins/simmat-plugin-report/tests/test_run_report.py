@@ -488,8 +488,8 @@ def test_labels_of_a_model_are_counted_and_not_scored(tmp_path: Path) -> None:
     assert report is not None
     assert report.analysis is not None
     said = (
-        "The labels of 3 of 10 samples were made by a model (predicted.csv, a score in COCO json, or a file of simmat "
-        "predict): 1 train, and 2 of val and test are left out"
+        "The labels of 3 of 10 samples were made by a model (predicted.csv, a score in COCO json, or a file of "
+        "simmat predict). Used for training: 1. Left out of val and test until a person draws or confirms them: 2"
     )
     assert said in Page(tmp_path / "run/report.html").text
     assert any(said in note for note in report.notes)

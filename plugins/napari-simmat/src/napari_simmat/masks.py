@@ -201,7 +201,7 @@ def _write_values(path: str, labels: npt.NDArray[Any]) -> None:
             )
     elif labels.ndim == 3 and ending == ".png":
         raise ConfigError(
-            f"{path}: a PNG has no frames, these are {len(labels)}; use .tif or .npy"
+            f"{path}: a PNG holds one frame, got {len(labels)}; use .tif or .npy"
         )
     else:
         write_image(path, labels if labels.ndim == 3 else labels[None])

@@ -51,7 +51,8 @@ def index_layout(
     if found.missing and not (skip_missing and found.samples):
         raise DataError(
             all_problems(
-                f"{root}: {len(found.missing)} samples of layout {name!r} lack files ({len(found.samples)} do not); "
+                f"{root}: {len(found.missing)} samples of layout {name!r} lack files ({len(found.samples)} are "
+                "complete); "
                 "restore the files, or use --skip-missing:",
                 found.missing,
             )

@@ -122,7 +122,7 @@ class Layout(NamedTuple):
                 None,
             )
             hint = f"\ndid you mean {inner}?" if inner else ""
-            title = f"{root}: not of layout {self.title!r}:"
+            title = f"{root}: does not have the layout {self.title!r}:"
             problems = problems or ["nothing in it matches"]
             raise DataError(
                 f"{all_problems(title, problems)}\nexpected:\n{self.tree}{hint}"
@@ -150,7 +150,7 @@ def by_name(folder: Path, pattern: str, endings: Iterable[str]) -> dict[str, Pat
             continue
         if len(paths) > 1 or match[1] in found:
             raise DataError(
-                f"{folder}: {paths[-1].name} is a second file of the name {match[1]}; remove one of them"
+                f"{folder}: {paths[-1].name} is a second file with the name {match[1]}; remove one of them"
             )
         found[match[1]] = paths[0]
     return found

@@ -63,7 +63,7 @@ class Aims(ModalityAdapter):
         first, second = images
         if first.planes.shape != second.planes.shape:
             raise DataError(
-                f"{second.path}: its size is not that of {first.path}; both must have the same pixel grid"
+                f"{second.path}: its size differs from that of {first.path}; both must have the same pixel grid"
             )
         return SensorImage.from_planes(
             np.concatenate([first.planes, second.planes]),

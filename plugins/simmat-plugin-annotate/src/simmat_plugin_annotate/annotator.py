@@ -166,8 +166,8 @@ class Annotator:
         model = self.service.model
         if model.predictor.dense is None:
             raise ConfigError(
-                f"{model.name} has no dense head, which finds all objects of an image: train one in this page, with "
-                "every object marked, or start with --bundle RUN of simmat train --heads prompt,dense"
+                f"{model.name} has no dense head, which finds all objects of an image; train one on this page, "
+                "with every object marked, or start with --bundle RUN of simmat train --heads prompt,dense"
             )
         if self._search is None or self._search.done():
             self._search = asyncio.create_task(self._search_unlabelled())

@@ -211,8 +211,8 @@ class Client:
             yield
         except _MALFORMED as error:
             raise self._error(
-                f"{self.place}: the answer is not one of simmat serve ({error!r:.200}); check the address, and that "
-                "client and server are of one version"
+                f"{self.place}: the answer is not from simmat serve ({error!r:.200}); check the address, and "
+                "that client and server have the same version"
             ) from error
 
     def _send(self) -> None:
@@ -268,7 +268,7 @@ class Client:
                 return found
             text = "; ".join([found["error"]["message"], *found["error"]["problems"]])
         except _MALFORMED:  # of another program
-            said = f"{status} {reason}, which is not an answer of simmat serve; check the address"
+            said = f"{status} {reason}, which is not an answer from simmat serve; check the address"
             raise self._error(f"{self.place}: {said}") from None
         if status == 404 and path.startswith("/images/"):
             raise FileNotFoundError(text)
@@ -304,7 +304,7 @@ class Client:
             if late.is_set():
                 cause = f"it took longer than {self._timeout_s:g} s"
             raise self._error(
-                f"{self.place}: no answer of simmat serve: {cause}"
+                f"{self.place}: no answer from simmat serve: {cause}"
             ) from error
         if len(content) > _MAX_ANSWER:
             raise self._error(

@@ -63,7 +63,7 @@ def network_options(command: Command) -> Command:
     "--predictions",
     type=PATH,
     metavar="PATH",
-    help="Objects to correct: a COCO file, or the OUT of simmat predict.",
+    help="Objects to correct: a COCO file, or the folder --out of simmat predict.",
 )
 @config_options("foundation", "checkpoint", "image_size", "regions", "nodata")
 @network_options
@@ -92,11 +92,11 @@ def annotate(
     """Label the images of DIR in the browser: a click on an object writes its mask to DIR/masks.
 
     DIR contains images/ or a manifest.csv. Every step writes masks, classes and card.toml in the form that `simmat
-    train` reads. All steps can be undone, even after a restart. By default the page is served to this machine only,
-    and using it needs the printed address with its token.
+    train` reads. All steps can be undone, even after a restart. By default only this machine can open the page, at the
+    printed address with its token.
 
-    Images with an object that is as a model found it are listed in DIR/predicted.csv: they train, and are left out of
-    validation and test until you have drawn or clicked it anew, or confirmed it (V).
+    Images with an object that you accepted unchanged from a model are listed in DIR/predicted.csv. They are used for
+    training, but not for validation and test until you draw or click the object again, or confirm it (V).
 
     The model is that of --bundle, or the untuned model of --foundation. Without either, it is the last model trained
     from the page that scored better than the one before, or else the foundation model `lite`.
@@ -244,7 +244,7 @@ def serve(
     """Serve BUNDLE over HTTP: clients send an image, then ask for masks of clicks, all objects, or classes.
 
     The model is described at /model, the requests at /openapi.json. They need the printed token, as the header
-    Authorization: Bearer TOKEN. By default the server answers this machine only. Images are files as the sensor wrote
+    Authorization: Bearer TOKEN. By default the server answers only this machine. Images are files as the sensor wrote
     them; they are kept in a temporary folder, which is removed at the end.
     """
     from simmat.api import load

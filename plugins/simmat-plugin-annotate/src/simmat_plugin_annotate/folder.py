@@ -136,8 +136,8 @@ class LabelFolder:
                 "that touch" if self._card.regions == "components" else "of an image"
             )
             lines.append(
-                f"By card.toml a mask value is a class (regions = {self._card.regions!r}): for training, objects of "
-                f"one class {joined} are one region."
+                f"According to card.toml, a mask value is a class (regions = {self._card.regions!r}): in "
+                f"training, objects of one class {joined} are one region."
             )
         return "\n".join(lines)
 
@@ -169,7 +169,7 @@ class LabelFolder:
         sample = self.find(key)
         if sample.has_polygons:
             raise DataError(
-                f"{sample.mask}: the labels of this image are polygons, which the annotator does not edit; "
+                f"{sample.mask}: the labels of this image are polygons, which the annotator cannot edit; "
                 "convert them to a label image first"
             )
         with self._lock:
@@ -479,8 +479,8 @@ class LabelFolder:
         )
         if card.zero_means == "none":
             raise ConfigError(
-                f"{self.root}: by card.toml mask value 0 is a region (zero_means = 'none'), so no pixel would be free "
-                "to label; the annotator needs masks whose value 0 is the background"
+                f"{self.root}: according to card.toml, mask value 0 is a region (zero_means = 'none'), so no "
+                "pixel would be free to label; the annotator needs masks whose value 0 is the background"
             )
         return card
 

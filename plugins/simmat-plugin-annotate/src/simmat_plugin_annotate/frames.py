@@ -25,7 +25,7 @@ def find_images(
     """
     if annotation_files(root):
         raise DataError(
-            f"{root}: its labels are a COCO annotations.json, which the annotator does not edit; convert "
+            f"{root}: its labels are a COCO annotations.json, which the annotator cannot edit; convert "
             "them to masks first"
         )
     found = (

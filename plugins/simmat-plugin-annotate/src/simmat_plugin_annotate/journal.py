@@ -132,7 +132,7 @@ class Journal:
                 record = self._parsed(file.readline(), offset)
         except OSError as error:
             raise DataError(
-                f"{self.path}: cannot be read: {error.strerror}; check who may read it"
+                f"{self.path}: cannot be read: {error.strerror}; check its permissions"
             ) from error
         assert record is not None
         return record

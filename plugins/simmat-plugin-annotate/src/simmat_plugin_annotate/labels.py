@@ -119,7 +119,7 @@ class LabelledImage:
                 why = (
                     error
                     if isinstance(error, DataError)
-                    else f"nothing is there to {record.kind}"
+                    else f"there is nothing to {record.kind}"
                 )
                 raise DataError(
                     f"{journal}, byte {at}: the history does not fit this image: {why}. Put the former image back, or "

@@ -70,7 +70,8 @@ def decode_mask(mask: MaskDocument, size_hw: tuple[int, int]) -> Instance:
     (x0, y0, x1, y1), (height, width) = mask.box, size_hw
     if not (x0 < x1 <= width and y0 < y1 <= height):
         raise DataError(
-            f"the mask's box {[x0, y0, x1, y1]} is not in the image of {width}x{height} pixels; it is x0, y0, x1, y1"
+            f"the mask's box {[x0, y0, x1, y1]} is not inside the image of {width}x{height} pixels; it is x0, "
+            "y0, x1, y1"
         )
     total = (x1 - x0) * (y1 - y0)
     if total > MAX_PX:
@@ -209,7 +210,7 @@ class Rule:
                 value = class_id
             if value == hidden:
                 raise DataError(
-                    f"label value {value} means no ground truth by the card; change `ignore` in card.toml"
+                    f"label value {value} means no ground truth according to the card; change `ignore` in card.toml"
                 )
             values[number] = value
         return values

@@ -453,6 +453,6 @@ def _check_count(windows: int) -> None:
     """Raise ConfigError for more windows than are searched at once."""
     if windows > MAX_SUGGESTED:
         raise ConfigError(
-            f"to search {windows} windows would take very long, at most {MAX_SUGGESTED} are allowed; zoom in, or give "
-            "a box: only that part is searched"
+            f"searching {windows} windows would take too long, at most {MAX_SUGGESTED} are allowed; zoom in, or "
+            "give a box, so that only this part is searched"
         )

@@ -228,7 +228,7 @@ class Planes:
         """
         last = self.levels - 1
         if self._in_parts and not self._tile_file(last, 0, 0).exists():
-            raise UnknownError("there is no thumbnail before the image was opened")
+            raise UnknownError("there is no thumbnail until the image has been opened")
         picture = Image.fromarray(
             display_rgb(SensorImage(*self._tile(last, 0, 0), self.channels))
         )

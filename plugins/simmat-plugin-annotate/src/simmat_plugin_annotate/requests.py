@@ -177,7 +177,7 @@ class TrainBody(StrictModel):
         if self.recipe == "continue":
             if bundle is None:
                 raise DataError(
-                    "the model in use is not tuned yet, so nothing can be continued; take another recipe"
+                    "the model in use is not tuned yet, so its training cannot be continued; choose another recipe"
                 )
             return ["--init", str(bundle)]
         return [] if self.image_size is None else ["--image-size", str(self.image_size)]

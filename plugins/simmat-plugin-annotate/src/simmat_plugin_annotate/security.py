@@ -101,14 +101,15 @@ class Limits:
             await self._app(scope, body.receive, sender.send)
         except asyncio.CancelledError:  # the server stops, and waits no longer
             stopped = error_document(
-                "stopped", "the server was stopped before it had the answer"
+                "stopped", "the server was stopped before it could answer"
             )
             refused = JSONResponse(stopped, 503, {"connection": "close"})
         finally:
             await share.release()
         if share.is_refused:
             busy = error_document(
-                "busy", "the server has too many large requests at once; ask later"
+                "busy",
+                "the server has too many large requests at once; try again later",
             )
             refused = JSONResponse(busy, 503, {"connection": "close"})
         if refused is not None and not sender.is_started:

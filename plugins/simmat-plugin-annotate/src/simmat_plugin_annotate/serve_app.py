@@ -205,7 +205,9 @@ def make_serve_app(
                 if isinstance(part, UploadFile)
             }
             if len(given) < len(parts):
-                raise DataError("a part of the form is no file, or one source has two")
+                raise DataError(
+                    "a part of the form is not a file, or a source has two files"
+                )
             key = await asyncio.get_running_loop().run_in_executor(
                 files, partial(uploads.add, given)
             )

@@ -438,7 +438,7 @@ class Routes:
             state = await self.annotator.on_files(
                 partial(self.annotator.image_document, key)
             )
-            text = "another tab or program changed these labels; check the present ones"
+            text = "another tab or program changed these labels; check them again"
             return await json_of(
                 {**error_document("stale", text), "state": state}, status_code=409
             )
@@ -531,7 +531,7 @@ def error_handlers(
     async def no_room(request: Request, error: OSError) -> Response:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise error
-        message = "the disk of the server is full; make room on it, or ask later"
+        message = "the disk of the server is full; make room on it, or try again later"
         return Json(error_document("output", message), status_code=507)
 
     return {**dict.fromkeys(_ERRORS, answer), OSError: no_room}

@@ -78,7 +78,7 @@ class FolderState(StrictModel):
             return parse(cls, read_json(path), str(path))
         except SimMATError as error:
             raise DataError(
-                f"{error}. Remove this file; then names and order of classes are those of card.toml"
+                f"{error}. Remove this file; names and order of classes are then taken from card.toml"
             ) from None
 
     def with_card(self, card: DataCard) -> FolderState:
@@ -120,7 +120,7 @@ class FolderState(StrictModel):
         names = [name.strip() for _, name, _ in given]
         if unknown := [number for number in ids if number not in known]:
             raise DataError(
-                f"there is no class {unknown[0]}; a new class has the id null"
+                f"there is no class {unknown[0]}; a new class must have the id null"
             )
         if len(set(ids)) < len(ids) or len(set(names)) < len(names) or not all(names):
             raise DataError(

@@ -51,7 +51,7 @@ def client_folder() -> Iterator[Path]:
         folder = tempfile.TemporaryDirectory(prefix=_FOLDER, ignore_cleanup_errors=True)
     except OSError as error:
         raise OutputError(
-            f"the images of clients need a temporary folder: {error.strerror}; set TMPDIR to one with room"
+            f"the images of clients need a temporary folder: {error.strerror}; set TMPDIR to a folder with enough space"
         ) from error
     with folder as name, FileLock(Path(name) / _LOCK):
         home = Path(name) / "images"
@@ -126,7 +126,7 @@ class Uploads:
         """Return the planes of an image; raise UnknownError if there is none, or it was dropped."""
         if (image := self._images.get(key)) is None:
             raise UnknownError(
-                "there is no image with this id, or none any more; send its files again"
+                "there is no image with this id, or it was removed; send its files again"
             )
         return image.planes
 
@@ -199,7 +199,8 @@ class Uploads:
                 if image.planes is planes and not self._make_room():
                     del self._images[key]
                     raise OutputError(
-                        "the images of requests in progress take the disk that --keep-gb allows; send this one later"
+                        "the images of requests in progress fill the disk space that --keep-gb allows; send "
+                        "this image later"
                     )
                 image.requests += 1
         except BaseException:
@@ -213,7 +214,7 @@ class Uploads:
         height, width = planes.size_hw
         if height * width > self._max_pixels:
             raise DataError(
-                f"{planes.origin}: has {width}x{height} pixels, at most {self._max_pixels} are taken; cut it into "
+                f"{planes.origin}: has {width}x{height} pixels, at most {self._max_pixels} are allowed; cut it into "
                 "tiles, or start the server with a larger --max-megapixels"
             )
         self._predictor.check_channels(planes.read(Window(0, 0, 1, 1)))

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     "--jobs",
     type=click.IntRange(min=1),
     metavar="INT",
-    help="Cells at once.  [default: one a GPU, or one]",
+    help="Cells at once.  [default: one per GPU, or one]",
 )
 @click.option(
     "--only",
@@ -94,7 +94,7 @@ def command(
         )
     if dry_run and results:
         raise ConfigError(
-            "--dry-run writes nothing, but --results fills cells; leave one out"
+            "--dry-run writes nothing, but --results would fill cells; leave one out"
         )
     registry = load_registry()
     folder = (
@@ -206,7 +206,7 @@ def _list(bench: Bench, cells: Sequence[Cell]) -> None:
     echo(f"{len(cells)} cells in {arms} arms on data sets")
     if skipped:
         echo(
-            f"{skipped} of them will not be run: other seeds use only the learning rate that validation chooses"
+            f"{skipped} of them will not be run, because other seeds use only the learning rate that validation chooses"
         )
 
 

@@ -142,9 +142,9 @@ def _means(row: ArmRow, sample: str) -> list[float]:
 ARM_HEAD = ("arm", "mat", "tune", "lr")
 HEAD = (*ARM_HEAD, "score", "gain", "trainable", "seconds", "state")
 DIFFERENCE_NOTE = (
-    "Score minus that of the reference; in brackets, where the objects' IoUs are known, the 95 % interval of a "
-    "bootstrap over test images, the same for both arms. It covers the random choice of test images, not that of the "
-    "seed."
+    "Score minus the reference's score; in brackets, if the objects' IoUs are known, the 95 % interval of a "
+    "bootstrap over test images, the same for both arms. It covers the random choice of test images, but not of "
+    "the seed."
 )
 
 
@@ -361,7 +361,7 @@ _PLOTS = {
     ),
     "few": (
         "Few labelled images",
-        "Score against the number of training images; all arms of a seed use the same ones.",
+        "Score against the number of training images; all arms of a seed use the same images.",
     ),
 }
 
@@ -408,7 +408,7 @@ def _summary(results: Results) -> str:
         f"done. Score: {settings.score} on the test split, mean ± standard deviation over seeds."
     )
     if any(len(arm.rates) > 1 for arm in results.bench.arms):
-        summary += " Learning rates were chosen on the validation split; the test split was read once, at the end."
+        summary += " Learning rates were chosen on the validation split; the test split was evaluated once, at the end."
     return summary
 
 

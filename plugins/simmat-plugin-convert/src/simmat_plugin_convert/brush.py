@@ -78,14 +78,15 @@ def decode_brush(code: object, size_hw: tuple[int, int], where: str) -> BoolArra
     count, bits = read(32), read(5) + 1
     if (count, bits) != (4 * height * width, 8):
         raise DataError(
-            f"{where}: its rle has {count} values of {bits} bits, an image of {width}x{height} 4 a pixel of 8"
+            f"{where}: its rle has {count} values of {bits} bits, but an image of {width}x{height} has 4 values "
+            "of 8 bits per pixel"
         )
     sizes = [read(4) + 1 for _ in range(4)]
     values, at = np.zeros(count, np.uint8), 0
     while at < count:
         is_run, length = read(1), read(sizes[read(2)]) + 1
         if at + length > count:
-            raise DataError(f"{where}: its rle has more values than it says")
+            raise DataError(f"{where}: its rle has more values than it states")
         chunk = (
             read(8)
             if is_run

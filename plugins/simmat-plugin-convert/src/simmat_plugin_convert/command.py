@@ -43,7 +43,7 @@ FORMATS = ("masks", "coco", "labelme", "yolo", "cvat", "label-studio")
 @click.option(
     "--to-regions",
     type=click.Choice(["instances", "classes", "components", "panoptic"]),
-    help="Meaning of a value in the new masks, for --to masks; by default a rule that loses nothing.",
+    help="What a value of the new masks means, for --to masks; by default a rule that loses nothing.",
 )
 @click.option(
     "--polygons",
@@ -53,7 +53,7 @@ FORMATS = ("masks", "coco", "labelme", "yolo", "cvat", "label-studio")
 @click.option(
     "--boxes",
     is_flag=True,
-    help="Read boxes as filled rectangles; otherwise they are left out, since they are no masks.",
+    help="Read boxes as filled rectangles; otherwise they are left out, because they are not masks.",
 )
 @click.option(
     "--lossy", is_flag=True, help="Convert even if the format cannot store everything."
@@ -75,7 +75,7 @@ def command(
     """Write the labels of DIR, and its unchanged images, in another format.
 
     If the format cannot store everything, nothing is written and the losses are listed; --lossy converts anyway.
-    --modality names the sensor of the images (default: raster). Images whose labels a model made stay marked, in
+    --modality names the sensor of the images (default: raster). Images whose labels a model made stay listed in
     predicted.csv.
     """
     from simmat_plugin_convert.convert import convert

@@ -118,8 +118,8 @@ def _said_of(predicted: Sized) -> str:
     if not predicted:
         return ""
     return (
-        f"the labels of {len(predicted)} images were made by a model; {PREDICTED_FILE} lists them, so that they train "
-        "and are left out of validation and test"
+        f"the labels of {len(predicted)} images were made by a model; {PREDICTED_FILE} lists them, so they are "
+        "used for training, but not for validation and test"
     )
 
 

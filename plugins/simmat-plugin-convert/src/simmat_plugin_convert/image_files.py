@@ -50,7 +50,7 @@ def check_upright(files: Mapping[str, Path]) -> None:
     if turn != 1:
         raise DataError(
             f"{path}: its EXIF orientation is {turn}, by which LabelMe, CVAT and Ultralytics rotate the image, but "
-            "SimMAT reads it as stored; save the image upright, without that tag, and label the new file"
+            "SimMAT reads it as stored; save the image upright, without this tag, and label the new file"
         )
 
 

@@ -214,7 +214,9 @@ def read_label_studio(source: ReaderInput) -> Labels:
                 source.losses.add("tasks have predictions that nobody accepted", where)
         else:
             source.losses.add(
-                "annotations of an image that has another one", where, len(done) - 1
+                "annotations of images that have another annotation",
+                where,
+                len(done) - 1,
             )
             chosen = next((one for one in done if one.ground_truth), done[-1])
             item = Shapes(source, paths[0], samples[name].files, numbers, where)

@@ -130,7 +130,7 @@ class WriterInput:
         require_file(
             file,
             "image",
-            hint="frames of a file are not copied: --images none, or save each as a file",
+            hint="frames of a file are not copied; use --images none, or save each frame as a file",
         )
         for ending in ("", _SIDECAR):
             one = file.with_name(file.name + ending)
@@ -177,7 +177,7 @@ def write_masks(target: WriterInput) -> None:
     regions = target.regions or ("instances" if classless else "panoptic")
     if regions != "instances" and min(target.names) < 1:
         raise ConfigError(
-            f"class {min(target.names)} cannot be a value of a mask, where 0 is background; renumber it"
+            f"class {min(target.names)} cannot be a value of a mask, in which 0 is background; renumber it"
         )
     ignore = _ignore_value(target, regions)
     ignores = False

@@ -152,7 +152,7 @@ class MinMaxDepth(Depth):
     """
 
     name = "depth-minmax"
-    description = "depth of any unit, every image scaled to 0..1 by its own nearest and farthest pixel: as AIMS does"
+    description = "depth of any unit, every image scaled to 0..1 by its own nearest and farthest pixel, as AIMS does"
     channels = (RELATIVE,)
     Options = ModalityOptions
 

@@ -44,7 +44,7 @@ class HhaOptions(ModalityOptions):
 
     gravity: Literal["estimated", "level"] = Field(
         "estimated",
-        description="The up direction is estimated from the surfaces, or is that of a level camera.",
+        description="The up direction is estimated from the surfaces, or the camera is level.",
     )
     unit: DepthUnit | None = Field(None, description=UNIT_WORDS)
 

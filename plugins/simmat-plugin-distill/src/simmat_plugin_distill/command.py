@@ -64,8 +64,8 @@ _OF_GEOMETRY = ("rotate", "paste", "crop")
         type=click.IntRange(0, 16),
         default=0,
         metavar="INT",
-        help="Pixels by which the images of a pair may be shifted: the borders of masks are ignored by as much, and "
-        "embeddings are compared at the best of small shifts.  [default: 0]",
+        help="Pixels by which the images of a pair may be shifted: this much of the borders of masks is "
+        "ignored, and embeddings are compared at the best of small shifts.  [default: 0]",
     ),
     cloup.option(
         "--check-alignment",
@@ -86,15 +86,16 @@ _OF_GEOMETRY = ("rotate", "paste", "crop")
 def command(
     resume: Path | None, teacher: str | None, config: Path | None, **given: Any
 ) -> None:
-    """Train a sensor's model without labels, by a teacher that sees another sensor's images of the same scenes.
+    """Train a sensor's model without labels, with a teacher that sees another sensor's images of the same scenes.
 
     The folder of --data holds registered pairs: images/rgb/ID.png and images/thermal/ID.tiff, or the columns id, rgb
-    and thermal of a manifest.csv. No masks are needed. Where teacher and student have the same sensor, it holds images.
+    and thermal of a manifest.csv. No masks are needed. If teacher and student have the same sensor, it
+    holds only the images.
 
     The teacher's masks and embeddings are made once, and kept as a data set in RUN/teacher, so an interrupted command
     can be repeated. Then the student is trained as `simmat train` does, with the same options; the validation score is
-    its agreement with the teacher's masks. Without --mat and --tune, its backbone is tuned, and its decoder stays as it
-    is.
+    its agreement with the teacher's masks. Without --mat and --tune, its backbone is tuned, and its decoder does not
+    change.
     """
     from simmat import training
     from simmat_plugin_distill.matching import NAME
@@ -123,7 +124,7 @@ def command(
         data = folder.root / TEACHER
         if folder.config.is_file() and not data.is_dir():
             raise ConfigError(
-                f"--resume {resume}: no teacher's answers there ({data}); resume a run of simmat train by "
+                f"--resume {resume}: it has no answers of a teacher ({data}); resume a run of simmat train by "
                 f"`simmat train --resume {resume}`"
             )
         run = partial(training.resume, resume, registry, data=data)
@@ -135,7 +136,7 @@ def command(
         start = load_config(config, settings)
         if wrong := [name for name in _OF_LABELS if name in start.model_fields_set]:
             raise ConfigError(
-                f"{config}: {', '.join(wrong)}: the teacher's masks decide it; leave it out"
+                f"{config}: {', '.join(wrong)}: the teacher's masks determine it; leave it out"
             )
         folder = training.RunFolder(start.out)
         loss = taught(
@@ -224,7 +225,7 @@ def taught(
             )
     except KeyboardInterrupt:
         echo(
-            "the teacher's answers so far are kept; repeat the command to go on",
+            "the teacher's answers so far are kept; repeat the command to continue",
             err=True,
         )
         raise
@@ -259,16 +260,14 @@ def what_to_match(
         return "masks"
     problem = shapes_differ(model, settings, registry)
     if moved := [name for name in _OF_GEOMETRY if getattr(settings, name)]:
-        problem = (
-            f"embeddings are those of whole images, and {', '.join(moved)} changes them"
-        )
+        problem = f"embeddings are computed from whole images, and {', '.join(moved)} would change them"
     if settings.from_scratch or settings.tune == "decoder":
-        problem = "no embedding trains a decoder, which --from-scratch and --tune decoder need"
+        problem = "embeddings do not train a decoder, which --from-scratch and --tune decoder need"
     if match == "auto":
         if settings.init and not problem:
             problem = "the student of --init is tuned, the teacher is not"
         if problem:
-            echo(f"note: masks are learned, not embeddings: {problem}", err=True)
+            echo(f"note: the student learns masks, not embeddings: {problem}", err=True)
         return "masks" if problem else "embeddings"
     if problem:
         raise ConfigError(

@@ -121,7 +121,7 @@ def open_pairs(
         "class_attribute": None,
     }
     others = {"regions": "instances", "nodata": None, "modality_options": options}
-    notes = {"notes": "Masks that a teacher gave, not checked by anyone."}
+    notes = {"notes": "Masks predicted by a teacher, not checked by a person."}
     card = card.model_copy(update={**of_labels, **others, **notes})
     if annotations := annotation_files(root):
         samples, split_source = (
@@ -224,7 +224,10 @@ def report_alignment(pairs: Pairs) -> str:
             f"{pairs.root}: {text}; the pairs are not registered: {listed}. Register them"
         )
     if median > WARN_PX:
-        text += f"\nWarning: more than {WARN_PX:g} px, so masks lie beside what the student sees; register them"
+        text += (
+            f"\nWarning: more than {WARN_PX:g} px, so masks do not lie on the objects that the student sees; "
+            "register them"
+        )
     if far:  # 18 of 221 registered pairs of roads have too little in common to tell
-        text += f"\nWarning: look at these pairs, which seem to be shifted: {listed}"
+        text += f"\nWarning: check these pairs, which seem to be shifted: {listed}"
     return text

@@ -250,7 +250,7 @@ def _ignore_borders(document: dict[str, Any], reach: int) -> None:
 def _link(file: Path, place: Path) -> None:
     """Link a file, unless it is; copy it where links are not allowed."""
     require_file(
-        file, "image", hint="frames of a file are not linked: save each as a file"
+        file, "image", hint="frames of a file are not linked; save each frame as a file"
     )
     if place.is_symlink() and os.readlink(place) == str(file.absolute()):
         return

@@ -26,7 +26,7 @@ FORMAT = FunctionSpec(
     default="onnx",
     show_default=True,
     type=click.Choice(["onnx"]),
-    help="Of the files.",
+    help="Format of the files.",
 )
 @click.option(
     "--out",
@@ -40,18 +40,18 @@ FORMAT = FunctionSpec(
     default="fp32",
     show_default=True,
     type=click.Choice(["fp32", "fp16"]),
-    help="Of the encoder.",
+    help="Number format of the encoder.",
 )
 @click.option(
     "--quantize",
     type=click.Choice(["int8-dynamic", "int8-static"]),
-    help="8-bit integers in the encoder: of matrices, or of convolutions too, calibrated with --data.",
+    help="Store the encoder's matrices, or also its convolutions, as 8-bit integers, calibrated with --data.",
 )
 @click.option(
     "--data",
     type=PATH,
     metavar="DIR",
-    help="A data set: its val split calibrates, and measures what is lost.",
+    help="Data set whose val split calibrates the encoder and measures the loss of accuracy.",
 )
 @foundation_options
 def command(

@@ -110,7 +110,7 @@ def export(
         )
     if bundle.spec.exported is not None:
         raise ConfigError(
-            f"{bundle.path} was exported already; give the bundle, or the run, that it was made of"
+            f"{bundle.path} was exported already; give the bundle or the run from which it was made"
         )
     check_transform(bundle)
     split = None if data is None else open_split(bundle, data)
@@ -136,7 +136,7 @@ def export(
             difference = difference_to_torch(bundle, folder, kinds)
         if not difference <= (TOLERANCE if precision == "fp32" else math.inf):
             raise ConfigError(
-                f"{bundle.path}: what was exported differs from torch by {difference:.3g} (allowed {TOLERANCE:g}), so "
+                f"{bundle.path}: the exported model differs from torch by {difference:.3g} (allowed {TOLERANCE:g}), so "
                 f"{bundle.spec.foundation!r} with {bundle.spec.mat!r} and {bundle.spec.tune!r} cannot be exported; "
                 "please report it"
             )
@@ -179,7 +179,7 @@ def check_transform(bundle: Bundle) -> None:
         bundle.adapter.transform_arrays(one, one > 0, channels, torch)
     except NotImplementedError as error:
         raise ConfigError(
-            f"modality {bundle.spec.modality!r} cannot be exported: {error}; what a graph can hold must be given in "
+            f"modality {bundle.spec.modality!r} cannot be exported: {error}; define its computation in "
             "ModalityAdapter.transform_arrays"
         ) from error
 

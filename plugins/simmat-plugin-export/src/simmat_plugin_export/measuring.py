@@ -53,7 +53,7 @@ def open_split(bundle: Bundle, data: Path) -> Split:
     samples = dataset.split(SPLIT)
     if not samples:
         raise ConfigError(
-            f"{data} has no image in the {SPLIT} split, with which an export is calibrated and measured"
+            f"{data} has no image in the {SPLIT} split, which calibrates and measures an export"
         )
     return dataset, list(samples[:: -(-len(samples) // _IMAGES)])
 

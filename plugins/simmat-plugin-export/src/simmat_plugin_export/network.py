@@ -93,7 +93,7 @@ class ExportedNetwork(SimMAT):
         if covered != letterbox.scaled_hw[0] * letterbox.scaled_hw[1]:
             raise ConfigError(
                 f"{self._exported.folder} fits images into its input by aspect {manifest.aspect!r}, which the export "
-                "has fixed; use the bundle for a protocol that squashes images"
+                "has fixed; use the bundle for a protocol that stretches images"
             )
         levels = _run(self._exported, names.ENCODER, image=self._planes[None])
         ordered = [levels[f"level_{index}"] for index in range(len(levels))]

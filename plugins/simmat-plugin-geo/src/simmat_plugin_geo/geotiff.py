@@ -292,7 +292,8 @@ def _check_alpha(
         for other, role in enumerate(file.colorinterp, 1)
     ]
     raise DataError(
-        f"{path}: band {index} is alpha (how opaque a pixel is) by its colour interpretation, but {why}. If it "
+        f"{path}: band {index} is alpha (how opaque a pixel is) according to its colour interpretation, but "
+        f"{why}. If it "
         f"was measured, set that: rio edit-info --colorinterp {','.join(roles)} FILE, or write the file with "
         "photometric='minisblack'; if it is alpha, describe it as 'alpha'"
     )

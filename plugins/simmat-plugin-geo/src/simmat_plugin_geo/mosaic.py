@@ -50,7 +50,7 @@ class Mosaic:
         if covered < _MIN_COVERED * math.prod(around.size_hw):
             raise DataError(
                 f"{tiles[0].origin} and the other tiles cover less than 1 % of the {around.size_hw[1]}x"
-                f"{around.size_hw[0]} pixels around them; make a mosaic of each area by itself"
+                f"{around.size_hw[0]} pixels around them; make a separate mosaic of each area"
             )
         self._tiles, self._channels = tiles, tiles[0].read(Window(0, 0, 1, 1)).channels
         # (N, 4) as `Window`
@@ -96,7 +96,7 @@ def _tile_window(grid: Georeference | None, tile: ImageReader) -> Window:
     if not same_crs(place.crs, grid.crs):
         raise DataError(
             f"{tile.origin}: has the coordinate system {crs_name(place.crs)}, the first tile {crs_name(grid.crs)}; "
-            "reproject it (gdalwarp -t_srs), or make a mosaic of each coordinate system by itself"
+            "reproject it (gdalwarp -t_srs), or make a separate mosaic of each coordinate system"
         )
     own = np.array([[0, 0], [width, 0], [0, height]], np.float64)
     there = grid.to_pixels(place.to_map(own))

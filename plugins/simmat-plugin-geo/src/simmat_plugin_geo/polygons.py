@@ -224,7 +224,7 @@ def _note(sample: Sample) -> str:
     if place is None or (crs is not None and same_crs(crs, place.crs)):
         return ""
     if crs is None:
-        return f"{mask.name} has no coordinate system; that of the image is used, {crs_name(place.crs)}."
+        return f"{mask.name} has no coordinate system, so the image's is used, {crs_name(place.crs)}."
     return f"The polygons of {mask.name} are reprojected from {crs_name(crs)} to {crs_name(place.crs)}."
 
 

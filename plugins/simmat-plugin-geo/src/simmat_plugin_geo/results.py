@@ -46,7 +46,7 @@ def class_outlines(result: ImageResult) -> Iterator[tuple[int, Any]]:
         y1 = y0 + len(band)
         if (band > np.iinfo(np.int32).max).any():
             raise DataError(
-                "the class map has label values above 2^31, which have no polygons; use --format labels"
+                "the class map has label values above 2^31, for which no polygons can be written; use --format labels"
             )
         for value, outline in _outlines(band, ~np.isin(band, ignored), y0, 0):
             _, top, _, bottom = outline.bounds
@@ -113,8 +113,8 @@ def check_crs(image: ImageReader) -> None:
     place = image.georeference
     if place is not None and CRS.from_user_input(place.crs).to_authority() is None:
         raise DataError(
-            f"{image.origin}: GeoJSON can name only coordinate systems with a code such as EPSG:32632, and that of the "
-            "image has none; use --format gpkg"
+            f"{image.origin}: GeoJSON can name only coordinate systems with a code such as EPSG:32632, but the "
+            "image's has no code; use --format gpkg"
         )
 
 

@@ -115,7 +115,7 @@ def _check_content(path: Path) -> None:
     if ";" in path.name or any(mark in str(path.absolute()) for mark in "!\t\r\n"):
         # pyogrio reads the path as an address, and would open another file than the one looked at here
         raise DataError(
-            f"{str(path)!r}: GDAL reads ! and ; and line breaks otherwise; rename the file or folder"
+            f"{str(path)!r}: GDAL treats ! and ; and line breaks in a path specially; rename the file or folder"
         )
     with gdal_errors(path), path.open("rb") as stream:
         head = (

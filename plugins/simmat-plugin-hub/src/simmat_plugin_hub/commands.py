@@ -144,7 +144,7 @@ def push(
 ) -> None:
     """Check BUNDLE and copy it to DESTINATION: NAME.safetensors, a folder, or with a model card hf://ORG/NAME.
 
-    BUNDLE/NAME makes a bundle of one sensor of a bundle that holds several.
+    If BUNDLE holds several sensors, BUNDLE/NAME copies one of them.
     """
     from simmat.bundle import read_bundle_specs
     from simmat_plugin_hub.sharing import push_bundle
@@ -163,7 +163,7 @@ def push(
         spec.licence for spec in read_bundle_specs(bundle).values()
     ):
         echo(
-            "note: no licence is stated; give --licence NAME, so that others know what they may do",
+            "note: no licence is stated; give --licence NAME, so others know how they may use the bundle",
             err=True,
         )
 
@@ -208,13 +208,13 @@ def card(bundle: Path) -> None:
 )
 @json_option
 def list_gallery(gallery: str, as_json: bool) -> None:
-    """List the bundles of a gallery. With SIMMAT_GALLERY set, their names work as gallery:NAME in place of a BUNDLE."""
+    """List the bundles of a gallery. If SIMMAT_GALLERY is set, gallery:NAME can stand for any BUNDLE."""
     from simmat_plugin_hub.gallery import open_gallery
 
     opened = open_gallery(gallery)
     found = opened.bundles
     if opened.unreachable:
-        echo(f"note: this is the list of the last time: {opened.unreachable}", err=True)
+        echo(f"note: this is the last known list: {opened.unreachable}", err=True)
     if as_json:
         print_json([one.model_dump(mode="json") for one in found])
         return

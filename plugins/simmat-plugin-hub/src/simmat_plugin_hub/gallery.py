@@ -130,12 +130,13 @@ class Gallery:
         path = Path(self.place) / found.file
         if not path.is_file():
             raise BundleError(
-                f"{path} is missing, but in the index of the gallery; copy it there again"
+                f"{path} is in the index of the gallery, but missing; copy it there again"
             )
         if (digest := sha256_of(path)) != found.sha256:
             raise BundleError(
-                f"{path} is not the file of the index: its sha256 is {digest}, should be {found.sha256}; copy it "
-                f"again, or if you made this gallery and changed the file: simmat bundle index {self.place}"
+                f"{path} is not the file in the index: its sha256 is {digest}, but should be {found.sha256}; "
+                "copy it again, or, if you made this gallery and changed the file, run simmat bundle index "
+                f"{self.place}"
             )
         return path
 

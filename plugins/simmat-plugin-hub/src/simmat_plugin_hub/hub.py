@@ -43,7 +43,7 @@ def parse_place(place: str) -> Repository:
     found = _PLACE.fullmatch(place)
     if found is None or ".." in place or "--" in found["name"]:
         raise ConfigError(
-            f"a bundle is a file, or at hf://ORG/NAME or hf://ORG/NAME@REVISION, got {place!r}"
+            f"a bundle is a file, hf://ORG/NAME or hf://ORG/NAME@REVISION, got {place!r}"
         )
     return Repository(found["name"], found["revision"], found["sensor"] or "")
 
@@ -135,5 +135,5 @@ def hub_errors(repository: str, kind: type[SimMATError]) -> Iterator[None]:
     # an answer that the client does not expect may raise anything
     except Exception as error:
         raise kind(
-            f"{why_failed(error, repository)}; a copy of the bundle's file needs no hub"
+            f"{why_failed(error, repository)}; or copy the bundle's file, which needs no hub"
         ) from error

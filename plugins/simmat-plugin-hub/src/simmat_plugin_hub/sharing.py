@@ -156,8 +156,8 @@ def index_folder(folder: Path) -> GalleryIndex:
 def _check_name(file: Path) -> None:
     if not re.fullmatch(NAME, file.stem):
         raise ConfigError(
-            f"{file}: the name of a bundle in a gallery has letters, digits and ._-, and starts with one of the "
-            "first two; rename the file"
+            f"{file}: the name of a bundle in a gallery has letters, digits and ._-, and starts with a letter "
+            "or digit; rename the file"
         )
 
 

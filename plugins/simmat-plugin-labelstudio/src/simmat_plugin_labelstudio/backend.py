@@ -297,7 +297,7 @@ def tags_of(config: str) -> tuple[Tags, list[str]]:
     """
     if len(config) > _MAX_CONFIG:
         raise ConfigError(
-            f"the labelling configuration has {len(config)} characters, at most {_MAX_CONFIG} are taken; shorten it"
+            f"the labelling configuration has {len(config)} characters, at most {_MAX_CONFIG} are allowed; shorten it"
         )
     try:
         # entities can expand without limit
@@ -321,7 +321,7 @@ def tags_of(config: str) -> tuple[Tags, list[str]]:
                 tag.get("toName", ""), tag.get("name", ""), kinds[tag.tag]
             ), labels
     raise ConfigError(
-        "the labelling configuration has no BrushLabels and no PolygonLabels, which masks need; add one"
+        "the labelling configuration has no BrushLabels and no PolygonLabels, one of which masks need; add one"
     )
 
 

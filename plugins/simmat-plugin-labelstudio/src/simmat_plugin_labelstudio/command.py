@@ -29,7 +29,7 @@ from simmat.terminal import echo
 @click.option(
     "--semantic",
     is_flag=True,
-    help="Pre-annotate with the class of every pixel in place of objects.",
+    help="Pre-annotate with the class of every pixel instead of objects.",
 )
 @click.option(
     "--port",
@@ -75,8 +75,8 @@ def command(
     """Serve BUNDLE to Label Studio as an ML backend, and show it the images of DIR as pictures.
 
     A click or a box in Label Studio is answered with a mask of the sensor's own file in DIR, with all its channels; a
-    task names the file by its field `sample`. Without a prompt, all objects are found. The page / lists what to give to
-    Label Studio: tasks, labelling configuration and the address of the model.
+    task names the file by its field `sample`. Without a prompt, all objects are found. The page / lists what Label
+    Studio needs: tasks, labelling configuration and the address of the model.
 
     BUNDLE may be the address that `simmat serve` prints on another machine; its token can be in the environment
     variable SIMMAT_SERVE_TOKEN. Without BUNDLE, --foundation NAME --modality NAME uses the untuned foundation model.

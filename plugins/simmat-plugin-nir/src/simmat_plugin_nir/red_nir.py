@@ -73,7 +73,7 @@ class RedNirOptions(ModalityOptions):
 
     separate_files: bool = Field(
         False,
-        description="Each band is a file of its own, instead of a plane of one file.",
+        description="Each band is in a separate file, not in a plane of one file.",
     )
 
 
@@ -201,10 +201,10 @@ def _check_planes(image: ImageFile, *, whole: bool) -> None:
     if count == 1:
         advice = "for two files use --modality-option separate_files=true, for near-infrared alone use --modality nir"
     elif count == 3 and _equal(image, 0, 1):
-        advice = "its planes are equal, so it holds one band: use --modality raster --channels 0"
+        advice = "its planes are equal, so it holds only one band; use --modality raster --channels 0"
     elif count == 3:
         advice = (
-            "its third plane is neither equal to one of them nor zero, so it may be a colour picture: use rgb, "
+            "its third plane is neither equal to one of them nor zero, so it may be a colour picture; use rgb, "
             "or raster with --channels"
         )
     else:

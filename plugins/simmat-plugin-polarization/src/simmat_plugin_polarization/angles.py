@@ -154,8 +154,8 @@ def check_alike(images: Sequence[ImageFile]) -> None:
             or image.planes.dtype != first.planes.dtype
         ):
             raise DataError(
-                f"{image.path}: {_kind(image)}, but {first.path} is {_kind(first)}; the four images of a polarization "
-                "camera must be alike"
+                f"{image.path}: {_kind(image)}, but {first.path} is {_kind(first)}; the four images of a "
+                "polarization camera must have the same size and type"
             )
     stated = [
         (image, bits) for image in images if (bits := stated_bits(image)) is not None
@@ -163,8 +163,9 @@ def check_alike(images: Sequence[ImageFile]) -> None:
     for image, bits in stated[1:]:
         if bits != stated[0][1]:
             raise DataError(
-                f"{image.path}: its description states {bits} bits, that of {stated[0][0].path} {stated[0][1]}; the "
-                "four images of a polarization camera must be alike, so correct the descriptions"
+                f"{image.path}: its description states {bits} bits, that of {stated[0][0].path} {stated[0][1]}; "
+                "the four images of a polarization camera must have the same size and type, so correct the "
+                "descriptions"
             )
 
 

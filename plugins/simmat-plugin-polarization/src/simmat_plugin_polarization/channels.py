@@ -32,11 +32,11 @@ class PolarizationOptions(ModalityOptions):
 
     files: Literal["angles", "mosaic", "aolp-dolp"] = Field(
         "angles",
-        description="Four images behind polarizers at 0, 45, 90, 135 degrees; one raw mosaic; or angle and degree, "
-        "already computed.",
+        description="Four images behind polarizers at 0, 45, 90, 135 degrees; one raw mosaic; or precomputed "
+        "angle and degree.",
     )
     angle_unit: Literal["rad", "deg"] = Field(
-        "rad", description="Unit of angles that are floats; for aolp-dolp."
+        "rad", description="Unit of floating-point angles, for files=aolp-dolp."
     )
 
     @model_validator(mode="after")

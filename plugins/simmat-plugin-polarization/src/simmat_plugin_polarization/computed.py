@@ -60,7 +60,9 @@ class Computed(PolarizationAdapter):
             )
         aolp = self._angle(first)
         dolp = _scaled(second)
-        _refuse_beyond(second, dolp, 0, 1, "a degree of polarization must be in 0 to 1")
+        _refuse_beyond(
+            second, dolp, 0, 1, "a degree of polarization must be from 0 to 1"
+        )
         valid = first.measured & second.measured
         degree, angle = np.where(valid, dolp, 0), np.where(valid, aolp, 0)
         waves = (degree * np.exp(2j * angle)).mean(axis=0)  # (H, W) s1 + i s2

@@ -181,7 +181,7 @@ class ReportCallback(Callback):
             )
         except torch.cuda.OutOfMemoryError:
             return (
-                "the device has not enough memory for the untuned model besides the one in training",
+                "the device does not have enough memory for the untuned model in addition to the model in training",
                 None,
             )
 

@@ -407,8 +407,8 @@ def _split_findings(
         )
     if empty and split.regions:  # a split without any region is an error of its own
         text = (
-            f"{name}: {len(empty)} of {read} images ({len(empty) / read:.0%}) are all background, and training and "
-            "scoring with clicks skip them; if they contain objects, their masks are missing"
+            f"{name}: {len(empty)} of {read} images ({len(empty) / read:.0%}) are all background, so training "
+            "and scoring with clicks skip them; if they contain objects, their masks are missing"
         )
         yield finding(
             "warning" if len(empty) > _MANY_EMPTY * read else "note",
@@ -430,7 +430,7 @@ def _imbalance(
             titles = ", ".join(
                 class_title(number, dataset.class_names) for number in absent
             )
-            text = f"{name} has classes that are missing in train: {titles}; nothing can learn them, so move samples"
+            text = f"{name} has classes that are missing in train: {titles}; a model cannot learn them, so move samples"
             yield finding("warning", "class-imbalance", text)
     most, fewest = (
         pick(train.classes.items(), key=lambda item: item[1]) for pick in (max, min)

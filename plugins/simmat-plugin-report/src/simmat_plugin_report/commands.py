@@ -55,8 +55,8 @@ def check(
 ) -> None:
     """Read every file of the data set in DIR, and report its content and its problems, by severity.
 
-    It also finds near-duplicate images in different splits, images without an object, and rare classes. Where no image
-    has a mask, the images alone are checked. The exit code is 2 if a problem would stop training or scoring.
+    It also finds near-duplicate images in different splits, images without an object, and rare classes. If no image
+    has a mask, only the images are checked. The exit code is 2 if a problem would stop training or scoring.
     """
     from simmat.data.dataset import open_dataset, open_images
     from simmat_plugin_report.checks import check_dataset
@@ -93,12 +93,17 @@ def check(
     help="Only images of one split.",
 )
 @click.option(
-    "--bins", default=40, show_default=True, type=click.IntRange(1, 10_000), metavar="N"
+    "--bins",
+    default=40,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help="Bins of the histogram.",
 )
 @click.option(
     "--transformed",
     is_flag=True,
-    help="Values for the network (log, dB, sin and cos), not physical values.",
+    help="Describe the network's input (log, dB, sin and cos) instead of the physical values.",
 )
 @json_option
 @click.pass_context
@@ -156,8 +161,8 @@ def stats(
             and 233 <= one.mean / 64 <= 373
         ):
             echo(
-                f"warning: thermal has no unit, but looks like kelvin times 64, as many files of DJI do: the mean "
-                f"would be {one.mean / 64 - 273.15:.1f} °C. If that is right, give --modality-option unit=K64",
+                "warning: thermal has no unit, but looks like kelvin times 64, as in many files of DJI: the "
+                f"mean would be {one.mean / 64 - 273.15:.1f} °C. If that is right, give --modality-option unit=K64",
                 err=True,
             )
     for name, fault in faults.items():
@@ -175,7 +180,7 @@ def stats(
     required=True,
     type=PATH,
     metavar="FILE.png",
-    help="Several sheets are FILE-1.png, FILE-2.png, …",
+    help="File of the sheet; several sheets are FILE-1.png, FILE-2.png, …",
 )
 @click.option(
     "--count",
@@ -212,7 +217,7 @@ def preview(
     """Draw sheets of the images of DIR, with labels, and with colours, unit and scale of each quantity.
 
     DIR is a data set, or a folder of images without labels. The images are spread evenly over the set; each row of
-    sequences shows frames of one of them.
+    sequences shows frames of one sequence.
     """
     from simmat_plugin_report.preview import PER_SHEET, preview_sheets, shown_samples
 
@@ -317,12 +322,10 @@ def report(
     The page is self-contained: scores of the tuned and the untuned model, curves, predictions, output of the transfer
     layer, importance of channels, problems of the data, settings, and how to use the bundle.
 
-    Training writes the same page into RUN at its end, and this command reuses what it found. The network runs only if
-    --data
-    asks for scores on other images, or if training did not finish: each of --images is encoded twice (three times with
-        a
-    dense head), 6 images for pictures and at most 64 with channels withheld. For a run that is still training, the page
-    shows the best bundle so far.
+    Training writes the same page into RUN at its end, and this command reuses its results. The network runs only if
+    --data asks for scores on other images, or if training did not finish. It then encodes each of --images twice (three
+    times with a dense head), 6 images for pictures, and at most 64 with channels withheld. For a run that is still
+    training, the page shows the best bundle so far.
     """
     from simmat.bundle import load_bundle
     from simmat.nn.device import pick_device
@@ -375,7 +378,7 @@ def report(
             if data is not None or view.analysis is None:
                 raise
             echo(
-                f"note: {run}: shown without pictures, as its network cannot be run here: {error}",
+                f"note: {run}: shown without pictures, because its network cannot run here: {error}",
                 err=True,
             )
     echo(f"wrote {write_page(page, views)}")

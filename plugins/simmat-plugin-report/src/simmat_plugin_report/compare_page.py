@@ -45,7 +45,7 @@ def write_page(out: Path, runs: Sequence[RunView]) -> Path:
             folded=[CONFIDENCE],
         )
     named = dict(zip(_names_of(runs), runs, strict=True))
-    summary = f"{len(runs)} runs. Differences are those to the first one, {next(iter(named))}."
+    summary = f"{len(runs)} runs. Differences are relative to the first run, {next(iter(named))}."
     return write_sections(
         out, f"{len(runs)} runs side by side", summary, _sections(named)
     )
@@ -117,7 +117,7 @@ def _scores(runs: Mapping[str, RunView], found: Analyses) -> Iterator[Block]:
         len({tuple((s.sample, s.region) for s in one.scores) for one in found.values()})
         > 1
     ):
-        said += "Not all runs were scored on the same objects; differences are of those that both have. "
+        said += "Not all runs were scored on the same objects; differences are of the objects that both have. "
     yield said + "Differences are object by object, with 95 % intervals over images."
 
 

@@ -47,8 +47,9 @@ def neighbour_warning(index: DataIndex) -> str:
             other = samples[int(others[0])]
             return (
                 f"Warning: {one.reference.name} ({one.split}) and {other.reference.name} ({other.split}) of "
-                f"{index.dataset.root} touch or overlap on the map, since the splits were chosen by hash. Neighbouring "
-                "tiles are alike, so scores will be too good. Name the splits by area (folders, or the column split "
+                f"{index.dataset.root} touch or overlap on the map, because the splits were chosen by hash. "
+                "Neighbouring tiles are alike, so scores will be too high. Name the splits by area (folders, "
+                "or the column split "
                 "of manifest.csv), or train on the whole map with --crop"
             )
     return ""
@@ -112,10 +113,10 @@ def normalized_warning(index: DataIndex) -> str:
             )
             found.append(
                 f"Warning: every {sensor.name} value of {dataset.root} is from {least:.3g} to {most:.3g}. Neither the "
-                "files nor the option unit says what it measures, so it is taken for counts. It looks like an export "
-                "that scaled the values: export them in their unit, and name it with --modality-option "
-                f"{option}={allowed}. If all images were scaled alike, a sensor.toml with scale and offset brings the "
-                "unit back. If the unit is lost, nothing needs to be set"
+                "files nor the option unit says what it measures, so the values are read as counts. They look "
+                "as if an export had scaled them: export them in their unit, and state it with --modality-option "
+                f"{option}={allowed}. If all images were scaled alike, a sensor.toml with scale and offset "
+                "restores the unit. If the unit is lost, leave the option out"
             )
     return "\n".join(found)
 
@@ -127,8 +128,8 @@ def joined_warning(index: DataIndex) -> str:
         return ""
     return (
         f"In {np.count_nonzero(joined)} of {len(joined)} images a class has separate pieces, {joined.sum()} more "
-        "than there are regions: --regions classes makes one region of all, which one click stands for. Where the "
-        'pieces are objects, use regions = "components" (--regions components)'
+        "than there are regions: --regions classes makes one region of all pieces, so one click means all of them. "
+        'If the pieces are objects, use regions = "components" (--regions components)'
     )
 
 
@@ -159,8 +160,8 @@ def shift_warning(index: DataIndex) -> str:
         if distance > WARN_PX:
             said.append(
                 f"{name} seems to be shifted against {first}: median {distance:.1f} px in {len(found)} images, "
-                f"{right:+.0f} px to the right and {down:+.0f} px down would lay it on {first}"
+                f"{right:+.0f} px to the right and {down:+.0f} px down would align it with {first}"
             )
     if not said:
         return ""
-    return f"{'; '.join(said)}; masks lie beside what one of them sees, so register the images"
+    return f"{'; '.join(said)}; masks do not lie on the objects in one of them, so register the images"

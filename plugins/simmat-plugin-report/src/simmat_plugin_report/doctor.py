@@ -166,9 +166,7 @@ def _threads() -> Iterator[Fact | Diagnosis]:
         f"{threads} threads, {THREADS_VARIABLE} {os.environ.get(THREADS_VARIABLE, 'not set')}",
     )
     if threads > cpus:
-        what = (
-            f"torch uses {threads} threads on {cpus} cores, which wait for each other"
-        )
+        what = f"torch uses {threads} threads on {cpus} cores, which then wait for each other"
         yield Diagnosis(
             "problem",
             what,

@@ -79,11 +79,11 @@ def near_duplicate_warning(
         for alike, one, other in pairs[:3]
     )
     text = (
-        f"{len(held_out)} of the images of {' and '.join(sorted(set(held_out.values())))} show nearly the same as an "
-        f"image of another split, so scores are too good: {first}"
+        f"{len(held_out)} of the images of {' and '.join(sorted(set(held_out.values())))} show nearly the same "
+        f"as an image of another split, so scores are too high: {first}"
         + ("; --json lists all" if len(pairs) > 3 else "")
-        + f". Found by the correlation of the fine structure of {len(seen)} images, shrunk, in every flip and "
-        f"rotation (threshold {MIN_CORRELATION}); view some before you move them to one split"
+        + f". Found by the correlation of the fine structure of {len(seen)} images, scaled down, in every flip "
+        f"and rotation (threshold {MIN_CORRELATION}); view some before you move them to one split"
     )
     ids = tuple((one.id, other.id) for _, one, other in pairs)
     return text, sorted({name for pair in ids for name in pair}), ids

@@ -255,10 +255,10 @@ def _view(
             bundle.parts.foundation.pixel_std,
         )
     )
-    drawn = {"the sensor image, as shown to people": _fitted(display_rgb(image))}
+    drawn = {"the sensor image, as displayed": _fitted(display_rgb(image))}
     for title, tensor in (
-        ("what the untuned model would get", fixed),
-        ("what the tuned model gets", planes_seen),
+        ("input of the untuned model", fixed),
+        ("input of the tuned model", planes_seen),
     ):
         values = (
             tensor[0, :, :height, :width].float().cpu().numpy() * std + mean

@@ -80,7 +80,7 @@ def summary_of(run: RunView) -> str:
     if found is not None:
         said += f". With one click per object, its mean IoU is {miou(found.scores):.3f} on {scored_images(found)}"
         if found.zero_shot and len(found.zero_shot) == len(found.scores):
-            said += f"; that of the untuned model is {miou(found.zero_shot):.3f}"
+            said += f"; the untuned model's is {miou(found.zero_shot):.3f}"
     if run.step == 0 and run.steps_done:
         validated = any(
             record.get("kind") == "val" and record["step"] > 0 for record in run.records
@@ -144,8 +144,8 @@ def _scores(found: Analysis, *, chosen: bool) -> Iterator[Block]:
         yield found.seen
     elif chosen:
         yield (
-            "These images also chose the step, so the score is a little optimistic. A split that was not used says "
-            "more: simmat report RUN --data DIR."
+            "These images also chose the step, so the score is a little optimistic. For a score on a split that "
+            "was not used: simmat report RUN --data DIR."
         )
     if without_clicks := unprompted_metrics(found.unprompted):
         yield Table(("without clicks", "tuned"), list(without_clicks.items()), 1)
@@ -169,7 +169,7 @@ def advice(run: RunView, found: Analysis) -> Iterator[str]:
     ]
     if other:
         yield (
-            f"This run changed what suits {run.spec.foundation}: {'; '.join(other)}. Train once with the "
+            f"This run changed defaults of {run.spec.foundation}: {'; '.join(other)}. Train once with the "
             "defaults, then compare: simmat report RUN1 RUN2."
         )
     side, size = run.spec.image_side or 0, run.spec.image_size
@@ -182,7 +182,8 @@ def advice(run: RunView, found: Analysis) -> Iterator[str]:
         not areas or min(areas) < (SMALL_SIDE * side / size) ** 2
     ):
         yield (
-            f"Images of {side} pixels are shrunk to {size}, which loses small objects: train with --crop {size}, or "
+            f"Images of {side} pixels are scaled down to {size}, which loses small objects: train with --crop "
+            f"{size}, or "
             "with a larger --image-size."
         )
 
@@ -210,8 +211,8 @@ def _advice_on_steps(run: RunView, found: Analysis) -> Iterator[str]:
     )
     if objects and missed / objects >= _MANY_MISSED:
         yield (
-            f"Without clicks, {missed} of {plural(objects, 'object')} are missed. This takes more steps and images "
-            f"than masks of clicks: train longer ({longer}), and label more images completely."
+            f"Without clicks, {missed} of {plural(objects, 'object')} are missed. Finding objects takes more "
+            f"steps and images than masks of clicks: train longer ({longer}), and label more images completely."
         )
 
 
@@ -235,7 +236,7 @@ def _advice_on_labels(run: RunView, found: Analysis) -> Iterator[str]:
             f"class {class_title(one, found.class_names)} ({plural(classes[one], 'object')})"
             for one in poor
         ]
-        yield f"Label more of what is rare in the training images: {', '.join(said[:8])}."
+        yield f"Label more images with what is rare in training: {', '.join(said[:8])}."
 
 
 def worst_images(found: Analysis) -> Iterator[Block]:
@@ -339,7 +340,7 @@ def _places(examples: Sequence[ExamplePrediction]) -> list[str]:
 
 def _predictions(run: RunView, found: Analysis) -> Iterator[Block]:
     if not found.examples:
-        yield "Pictures are drawn when the training ends; simmat report RUN draws those of the best bundle so far."
+        yield "Pictures are drawn when the training ends; simmat report RUN draws them now, for the best bundle so far."
         return
     drawn: list[Figure] = []
     before = {
@@ -475,11 +476,12 @@ def _transfer_layer(run: RunView, found: Analysis) -> Iterator[Block]:
     """Yield the planes that the transfer layer makes of an image."""
     if not found.views:
         if found.examples:
-            yield f"{run.spec.mat} gives features in place of the first layer, not a picture."
+            yield f"{run.spec.mat} gives features instead of the first layer's, not a picture."
         return
     yield (
-        f"{run.spec.mat} turns the sensor's {plural(len(run.spec.channels), 'channel')} into three planes, which the "
-        "foundation model takes for red, green and blue. They need not look natural to be useful. Each picture is "
+        f"{run.spec.mat} turns the sensor's {plural(len(run.spec.channels), 'channel')} into three planes, "
+        "which the foundation model treats as red, green and blue. They need not look natural to be useful. "
+        "Each picture is "
         "stretched from the 2nd to the 98th percentile of its three planes together."
     )
     pictures = [
@@ -501,7 +503,7 @@ def _channel_importance(run: RunView, found: Analysis) -> Iterator[Block]:
     """Yield how the score falls without each channel."""
     if not found.ablations:
         if found.examples and len(run.spec.channels) > 1:
-            yield "Not computed at the end of so short a training; simmat report RUN scores with channels withheld."
+            yield "Not computed, because the training was short; simmat report RUN computes it."
         return
     rows = []
     for one in found.ablations:
@@ -513,8 +515,8 @@ def _channel_importance(run: RunView, found: Analysis) -> Iterator[Block]:
     first = found.ablations[0]
     yield (
         f"With all channels, {plural(first.objects, 'object')} in {plural(first.images, 'image')} have a mean IoU "
-        f"of {first.base:.3f}. A channel is withheld by setting it to its mean, as where nothing was measured, without "
-        "training again: channels that say the same can stand in for each other."
+        f"of {first.base:.3f}. A channel is withheld by setting it to its mean, without training again. "
+        "Redundant channels can replace each other, so each of them may look unimportant."
     )
 
 

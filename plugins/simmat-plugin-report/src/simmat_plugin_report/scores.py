@@ -273,11 +273,11 @@ def confidence_blocks(run: RunView, found: Analysis) -> Iterator[Block]:
         "Reliability, and risk by coverage, of each kind of score",
     )
     if calibration is None:
-        yield "This bundle has no calibration: its scores are as the network gives them."
+        yield "This bundle has no calibration: its scores are the network's own."
     elif run.is_own(found):
         yield (
-            "The bundle calibrates its scores by these images. After calibration means here: the scores of each fifth "
-            "of the images by what the other four fifths give."
+            "The bundle's scores were calibrated on these images. "
+            "After calibration means here: each fifth of the images is calibrated on the other four fifths."
         )
 
 

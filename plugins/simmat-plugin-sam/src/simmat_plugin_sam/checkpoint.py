@@ -168,7 +168,7 @@ def describe_other(state: Mapping[str, Tensor], wanted: str) -> str:
     if any(name.startswith("vision_encoder.") for name in names):
         hint = f"this looks like the layout of `transformers`; give {wanted}"
     elif any("image_encoder.trunk" in name for name in names):
-        hint = "this looks like SAM 2, which is another model"
+        hint = "this looks like SAM 2, which is a different model"
     elif any(name.startswith("module.") for name in names):
         hint = "its names begin with 'module.'; save the model inside DistributedDataParallel instead"
     elif _PATCH in state:

@@ -107,7 +107,7 @@ def fold_batch_norm(
         if leaf == "attention_bias_idxs":
             if not torch.equal(tensor.cpu(), distances(round(tensor.numel() ** 0.25))):
                 raise WeightsError(
-                    f"{where} does not fit: {name} has other distances than MobileSAM's"
+                    f"{where} does not fit: {name} has distances that differ from MobileSAM's"
                 )
         elif leaf == "weight" and prefix.endswith(".c"):
             conv = prefix.removesuffix(".c")
@@ -117,7 +117,7 @@ def fold_batch_norm(
             ]
             if any(part is None or part.shape != tensor.shape[:1] for part in norm):
                 raise WeightsError(
-                    f"{where} does not fit: {conv}.bn is missing or has other channels"
+                    f"{where} does not fit: {conv}.bn is missing or has different channels"
                 )
             scale, shift, mean, variance = (
                 part.double() for part in norm if part is not None

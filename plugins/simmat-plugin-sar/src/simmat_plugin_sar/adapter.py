@@ -56,11 +56,11 @@ class SarOptions(ModalityOptions):
     )
     separate_files: bool = Field(
         False,
-        description="Dual: each polarization is a file of its own, not a plane of one.",
+        description="With polarizations=dual: each polarization is in a separate file, not in a plane of one file.",
     )
     gray_picture: bool = Field(
         False,
-        description="One plane is stored as the three equal planes of a gray picture.",
+        description="The plane is stored three times, as a gray picture.",
     )
     filter: Literal["none", "lee"] = Field(
         "none", description="Lee's speckle filter, in power."
@@ -295,8 +295,9 @@ def _check_scale(
     if scale.kind == "decibel" and stored.size:
         if planes.dtype.kind in "bu":
             raise DataError(
-                f"{image.origin}: {planes.dtype} has no negative numbers, but most decibel of radar are negative; for "
-                "counts use --modality-option scale=amplitude or scale=power, and store decibel as floats"
+                f"{image.origin}: {planes.dtype} has no negative numbers, but most decibel values of radar are "
+                "negative; for counts use --modality-option scale=amplitude or scale=power, and store decibel "
+                "as floats"
             )
         if not whole:
             return
@@ -339,8 +340,8 @@ def _joined(images: Sequence[SensorImage]) -> SensorImage:
     ):
         if one != other:
             raise DataError(
-                f"{second.origin}: its {what} is {other}, that of {first.origin} {one}; both polarizations must be of "
-                "one scene, on one pixel grid"
+                f"{second.origin}: its {what} is {other}, but that of {first.origin} is {one}; both "
+                "polarizations must show one scene on one pixel grid"
             )
     return replace(
         first,

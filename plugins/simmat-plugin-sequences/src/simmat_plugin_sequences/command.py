@@ -25,7 +25,7 @@ from simmat.terminal import echo, move_bar, progress_bar
 @click.argument("paths", nargs=-1, type=PATH, metavar="[BUNDLE] SEQ")
 @config_options("modality", "modality_options", "channels")
 @foundation_options
-@source_option("Frames of a source, for sensors with several.")
+@source_option("Frames of a source, for a sensor with several sources.")
 @click.option(
     "--mask",
     "masks",
@@ -113,7 +113,7 @@ def follow(
     )
     if not masks and prompts is None:
         raise ConfigError(
-            "what is to be followed? Give --mask IMAGE@FRAME, or --prompts FILE"
+            "no object to follow is given; give --mask IMAGE@FRAME, or --prompts FILE"
         )
     if math.isnan(min_score):  # click compares it, which tells nothing
         raise ConfigError("--min-score must be a number from 0 to 1, got nan")
@@ -129,7 +129,7 @@ def follow(
     files_of_frames = frame_files(predictor.adapter, sequence, stack_axis)
     if axis is not None and not _is_volume(files_of_frames[0]):
         raise ConfigError(
-            f"--axis {axis} is for a volume (NIfTI, DICOM), which the frames are not of; leave it out"
+            f"--axis {axis} is for a volume (NIfTI, DICOM), but the frames are not of a volume; leave it out"
         )
     frames = FrameSequence.of_frames(predictor.adapter, files_of_frames)
     given = read_given_masks(read_label_images(masks, frames))

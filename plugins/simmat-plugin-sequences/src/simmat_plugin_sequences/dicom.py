@@ -218,7 +218,7 @@ def _distance(path: Path, files: list[Path], heights: npt.NDArray[np.float64]) -
         if not is_equal[number] or step <= 0:
             raise DataError(
                 f"{path}: {files[number].name} and {files[number + 1].name} are {step:.4g} mm apart, other slices "
-                f"{middle:.4g} mm; a stack has equal spacing: add the missing slices, or take out those of another "
-                "series"
+                f"{middle:.4g} mm; a stack needs equal spacing: add the missing slices, or remove slices of "
+                "another series"
             )
     return middle

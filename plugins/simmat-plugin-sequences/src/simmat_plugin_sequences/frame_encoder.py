@@ -182,8 +182,8 @@ class FrameEncoder:
         height, width = image.size_hw
         other_height, other_width = self.grid.frame_hw
         raise DataError(
-            f"{image.origin}: frame {index} is {width}x{height} pixels, {self._reference.origin} of the same sequence "
-            f"{other_width}x{other_height}; make two sequences of them"
+            f"{image.origin}: frame {index} is {width}x{height} pixels, but {self._reference.origin} of the "
+            f"same sequence is {other_width}x{other_height}; make two sequences of them"
         )
 
     def _encode(self, index: int, window: GridWindow) -> EncodedImage:

@@ -173,7 +173,7 @@ def _check(job: FollowJob) -> None:
     out = job.out
     if out.is_dir() and not job.state.is_dir() and any(out.iterdir()):
         raise ConfigError(
-            f"--out {out}: holds files that simmat follow did not write; choose another folder"
+            f"--out {out}: contains files that simmat follow did not write; choose another folder"
         )
     if out.is_dir():
         require_inside(out, *(path for path in out.iterdir() if path.is_dir()))
@@ -285,8 +285,8 @@ def _done(job: FollowJob, requests: Sequence[str]) -> dict[int, dict[str, Any]]:
             painted.append(str(file))
     if painted:
         raise ConfigError(
-            f"{few_of(painted)}: changed since simmat follow wrote it, and this call would replace it; give it with "
-            "--mask, too, or delete it"
+            f"{few_of(painted)}: was changed after simmat follow wrote it, and this command would replace it; "
+            "pass it with --mask, too, or delete it"
         )
     return done
 

@@ -115,12 +115,12 @@ class VideoStack:
         """Read one frame."""
         if labels:
             raise DataError(
-                f"{self.path}: a video is no mask, its colours are not label numbers; save masks as TIFF"
+                f"{self.path}: a video cannot be a mask, because its colours are not label numbers; save masks as TIFF"
             )
         frame = self._decode(index)
         if (frame.height, frame.width) != self.size_hw:
             raise DataError(
-                f"{self.path}: frame {index} is {frame.width}x{frame.height}, not as the first one"
+                f"{self.path}: frame {index} is {frame.width}x{frame.height}, unlike the first one"
             )
         if frame.format.name.startswith("gray"):
             return ImageFile(frame.to_ndarray()[None], "video", "gray", self.path)
@@ -163,7 +163,7 @@ def _check_counts(path: Path) -> None:
         for start, end in _heads(content):
             if content.find(b"cmov", start, end) >= 0:
                 raise DataError(
-                    f"{path}: what it says of its frames is compressed; convert it: ffmpeg -i IN -c copy OUT.mp4"
+                    f"{path}: its header is compressed; convert it: ffmpeg -i IN -c copy OUT.mp4"
                 )
             for found in _COUNTED.finditer(content, start, end):
                 at = found.end() + _COUNTED_AT[found[0]]
@@ -194,7 +194,8 @@ def _sorted_times(path: Path, times: list[int | None]) -> npt.NDArray[np.int64]:
     """Return the times of frames in order; DataError if there are none, or two are the same."""
     if not times or None in times or len(set(times)) < len(times):
         raise DataError(
-            f"{path}: the order of its frames is not known, as they have no times, or two have the same; convert it: "
+            f"{path}: the order of its frames is not known, because they have no times, or two have the same "
+            "time; convert it: "
             "ffmpeg -i IN -c:v ffv1 OUT.mkv"
         )
     return np.sort(np.array(times, np.int64))

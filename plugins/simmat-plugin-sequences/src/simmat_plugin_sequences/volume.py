@@ -100,7 +100,8 @@ class Volume(ABC):
             stored = affine.astype(np.float32)  # as NIfTI stores it
         if not np.isfinite(stored).all() or np.linalg.matrix_rank(stored) < 4:
             raise DataError(
-                f"{self.path}: the place of its voxels in space is not known, its affine is {affine[:3].tolist()}; "
+                f"{self.path}: the position of its voxels in space is not known, because its affine is "
+                f"{affine[:3].tolist()}; "
                 "correct it, or save the volume without one (NIfTI: sform_code = qform_code = 0)"
             )
         self.affine = affine

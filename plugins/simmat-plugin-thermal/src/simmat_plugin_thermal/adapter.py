@@ -86,7 +86,7 @@ class ThermalOptions(ModalityOptions):
     unit: Literal["K", "cK", "mK", "C", "K64"] | None = Field(
         None,
         description="Unit of the files: kelvin, 1/100 or 1/1000 kelvin, degrees Celsius, or kelvin times 64, as the "
-        "raw values of many DJI cameras; default: that in the file.",
+        "raw values of many DJI cameras; by default the unit in the file.",
     )
 
 

@@ -138,9 +138,9 @@ Values = Mapping[str, Any]
 """A config as json values."""
 
 _HINTS = {
-    "sam3": "it segments what a text names and takes no clicks; for clicks use SAM 3's tracker, model_type "
+    "sam3": "it segments what a text names, and takes no clicks; for clicks use SAM 3's tracker, model_type "
     "sam3_tracker, or sam3_video, as which facebook/sam3 is published",
-    "sam_hq": "the decoder that the library gives it differs from the published one",
+    "sam_hq": "the library's decoder for it differs from the published one",
     **dict.fromkeys(
         ("vit", "dinov2", "dinov2_with_registers", "dinov3_vit"), "timm/ has such ViTs"
     ),
@@ -179,7 +179,7 @@ def family_of(values: Values, origin: str) -> Family:
         )
     if values.get("quantization_config"):
         raise SpecError(
-            f"{origin} has quantized weights, which cannot be tuned; use the model in 16 or 32-bit floats"
+            f"{origin} has quantized weights, which cannot be tuned; use the model with 16-bit or 32-bit floats"
         )
     return FAMILIES[found]
 

@@ -120,7 +120,7 @@ def _local_weights(folder: Path) -> WeightFile:
         )
     if (folder / _INDEX_NAME).is_file():
         raise WeightsError(
-            f"{folder} has its weights in several files, SimMAT reads one {WEIGHTS_NAME}; write it with "
+            f"{folder} has its weights in several files, but SimMAT reads one {WEIGHTS_NAME}; write it with "
             'save_pretrained(FOLDER, max_shard_size="1TB")'
         )
     if pickles := [name for name in _PICKLES if (folder / name).is_file()]:
@@ -164,8 +164,8 @@ def _file(repository: str, name: str, fetch: bool) -> Path | None:
         return found
     if not fetch:
         raise WeightsError(
-            f"{PREFIX}{repository} is not here, and the Hub is not asked about a model that only a bundle or a run "
-            f"names. If you trust it: simmat foundations fetch {PREFIX}{repository}"
+            f"{PREFIX}{repository} is not on this machine, and a model that only a bundle or a run names is not "
+            f"downloaded. If you trust it: simmat foundations fetch {PREFIX}{repository}"
         )
     if not is_config and try_to_load_from_cache(repository, name) is _CACHED_NO_EXIST:
         return None

@@ -75,7 +75,7 @@ def read_file(path: Path | str, channels: Sequence[Channel]) -> Array:
 def _read_pillow(stream: BinaryIO, head: bytes) -> Array:
     """Read a PNG or JPEG where Pillow gives the stored numbers."""
     if not head.startswith((_PNG, _JPEG)):
-        raise ValueError("it is no npy, PNG, JPEG or TIFF file")
+        raise ValueError("it is not an npy, PNG, JPEG or TIFF file")
     from PIL import Image
 
     depth = head[24] if head.startswith(_PNG) and len(head) > 24 else 8

@@ -152,12 +152,13 @@ def read_manifest(folder: Path | str) -> Manifest:
     found = document.get("format") if isinstance(document, dict) else None
     if found != FORMAT:
         raise ModelError(
-            f"{file} has format {found!r:.80}, this simmat-runtime reads format {FORMAT}; upgrade it, or export again"
+            f"{file} has format {found!r:.80}, but this simmat-runtime reads format {FORMAT}; upgrade it, or "
+            "export again"
         )
     try:
         if document.get(_DIGEST) != checked[_DIGEST]:
             raise ValueError(
-                f"a value in it was changed: the {_DIGEST} of its content is not the one in it"
+                f"a value in it was changed: the {_DIGEST} of its content is not the one stored in it"
             )
         return _parsed(document)
     except KeyError as error:

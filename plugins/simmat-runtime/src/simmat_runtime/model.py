@@ -217,7 +217,7 @@ class Model:
         prompt.check(self.size_hw, self.manifest.mask_size)
         if prompt.mask is not None and mask_window is None and len(self._windows) > 1:
             raise ValueError(
-                "logits alone do not say which window of the image they cover; give the earlier prediction itself "
+                "logits do not say which window of the image they cover; give the earlier prediction itself "
                 "(mask=found)"
             )
         if len(self._windows) == 1:
@@ -292,7 +292,7 @@ class Model:
         size_hw, spec = self.size_hw, self.manifest.dense
         if spec is None:
             raise ModelError(
-                f"{self.folder} has no dense head, so it gives no class map; train one (--heads prompt,dense)"
+                f"{self.folder} has no dense head, so it has no class map; train one (--heads prompt,dense)"
             )
         objects = [1 if value is None else value for value in spec.classes]
         kind = next(

@@ -31,14 +31,14 @@ _SHOWN = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
 @click.command("plugins check")
 @click.argument("name")
 @click.option(
-    "--full", is_flag=True, help="Check large foundation models with values too."
+    "--full", is_flag=True, help="Also check the values of large foundation models."
 )
 @source_option("A sample file, for a sensor that cannot simulate one.")
 @click.option(
     "--image-size",
     type=click.IntRange(1, MAX_IMAGE_SIZE),
     metavar="PX",
-    help="Input side to check foundation models at.",
+    help="Side of the input at which foundation models are checked.",
 )
 @json_option
 def check(

@@ -226,7 +226,7 @@ def same_seed_same_answers(case: FoundationCase) -> None:
     first, again, other = (predict(model, pictures, click) for model in (one, one, two))
     if not _equal(first, again):
         raise CheckFailed(
-            "one model answered the same prompts in two ways",
+            "one model gave two answers to the same prompts",
             "return the model in eval mode",
         )
     if not _equal(first, other):

@@ -47,7 +47,7 @@ def format_writes_what_it_declares(case: ResultFormatCase) -> None:
     """For a result of each of its kinds, the format writes one file, whose name it returns and `endings` declares."""
     if case.spec.one_file:
         raise CheckSkipped(
-            "it writes one file for all images of a call; try it with simmat predict"
+            "it writes one file for all images of a command; try it with simmat predict"
         )
     write = import_from_string(case.spec.write)
     for kind in case.spec.kinds:

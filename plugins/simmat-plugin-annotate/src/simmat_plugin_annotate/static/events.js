@@ -39,8 +39,8 @@ export async function attempt(action, busy = "") {
 function gone() {
   if (app.gone) return;
   app.gone = true;
-  messages.bad("The server does not answer. What was accepted is on disk, what you are drawing is kept here. " +
-    "Start `simmat annotate` again with the same port: this page goes on by itself.", "gone");
+  messages.bad("The server does not answer. Accepted objects are on disk; what you are drawing is kept here. " +
+    "Start `simmat annotate` again with the same port: this page continues by itself.", "gone");
   if (app.labels) show();
   retry();
 }
@@ -53,7 +53,7 @@ async function retry() {
     } catch (error) {
       if (error.code === "token") {
         messages.bad("The server was started again: open the address that it printed, in another tab. " +
-          "This page then goes on with what it holds.", "gone");
+          "This page then continues with what it has.", "gone");
       }
     }
   }

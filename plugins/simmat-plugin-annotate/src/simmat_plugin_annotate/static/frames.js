@@ -129,7 +129,7 @@ export async function acceptFrames() {
   if (!frames().some((image) => image.followed)) return false;
   await holdTurn(() => attempt(async () => {
     const { frames: count } = await post(`/api/images/${app.image.key}/accept`, { score: limit() });
-    messages.note(`${count} frames accepted. Those below the limit of ${limit()} are left to look at.`, false, "follow");
+    messages.note(`${count} frames accepted. Frames below the limit of ${limit()} are left to check.`, false, "follow");
   }));
   return true;
 }

@@ -96,14 +96,14 @@ export async function openUnsure() {
     const { key, wrong, searched, images } = await get(`/api/unsure?open=${asked}`);
     if (app.image.key !== asked) return;
     const looking = searched < images
-      ? ` ${searched} of ${images} images without labels are searched so far; the search goes on.` : "";
+      ? ` ${searched} of ${images} images without labels have been searched so far; the search continues.` : "";
     if (key === null) {
       messages.note(looking ? `Nothing found yet.${looking}` : "Nothing unlabelled is left.", false, "next");
       return;
     }
     await open(key);
     messages.note(`The model expects ${wrong.toFixed(1)} of the objects that it finds here to be wrong.${looking}`, false, "next");
-  }, "Looking for the image that the model is least sure of …");
+  }, "Searching for the image about which the model is least sure …");
 }
 
 export async function setDone() {

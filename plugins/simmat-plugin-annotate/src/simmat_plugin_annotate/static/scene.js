@@ -95,11 +95,11 @@ function showPrompt() {
   };
   let poor = false;
   if (app.corners.length && app.closed) {
-    text.textContent = `${app.corners.length} corners of the outline: drag them; a click adds one, the right button takes ` +
-      "the nearest away. Enter makes the mask of it, Esc leaves the mask as it was.";
+    text.textContent = `${app.corners.length} corners of the outline: drag them; a click adds one, the right button removes ` +
+      "the nearest one. Enter makes a mask from them, Esc leaves the mask as it was.";
   } else if (app.corners.length) {
     text.textContent = `${app.corners.length} corner${app.corners.length === 1 ? "" : "s"}. ` +
-      "A click on the first one or Enter closes the polygon, the right button takes the last corner back, Esc drops it.";
+      "A click on the first corner or Enter closes the polygon, the right button removes the last corner, Esc drops it.";
   } else if (draft) {
     const { masks, index, warning } = draft.state;
     if (draft.waiting) text.textContent = app.ready ? "Segmenting …" : "Encoding the image …";
@@ -129,7 +129,7 @@ function showPrompt() {
     text.textContent = `Following: ${app.session.following.done} of ${app.session.following.frames} frames. Esc stops, Enter accepts the frame that is shown.`;
   } else if (app.labels && isFollowed()) {
     const lost = app.labels.lost.length ? ` Lost: object ${app.labels.lost.join(", ")}; if it is here, click it in the list.` : "";
-    text.textContent = `Followed to this frame.${lost} Enter accepts; T follows further what you correct.`;
+    text.textContent = `Followed to this frame.${lost} Enter accepts; after a correction, T follows it further.`;
   } else if (app.tool === "polygon") text.textContent = CORNERS;
   else if (app.tool !== "click") text.textContent = "Paint an object; the right button erases. , and . change the size.";
   else text.textContent = "Click an object or drag a box around it. S suggests every object, ? shows all keys.";

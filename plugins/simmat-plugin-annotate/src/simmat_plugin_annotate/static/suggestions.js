@@ -15,7 +15,7 @@ let imported = null; // key of the image whose imported predictions were suggest
 export function suggest() {
   const own = imported === app.image.key ? "&model=1" : ""; // what was imported has been looked at
   const none = `The model finds no ${app.labels.objects.size ? "further " : ""}object here. ` +
-    "Click what it misses: the more is labelled and the longer a training, the more it finds.";
+    "Click the objects that it misses: with more labels and a longer training it finds more.";
   return walkThrough(own, "Looking for every object …", none);
 }
 
@@ -98,7 +98,7 @@ export function step(walk, decision) {
   walk.at += 1;
   if (walk.at >= walk.items.length) {
     const count = walk.past.filter((past) => past === "accepted").length;
-    messages.note(`All suggestions looked at: ${count} accepted, ${walk.past.length - count} refused.`);
+    messages.note(`All suggestions checked: ${count} accepted, ${walk.past.length - count} refused.`);
     app.walk = null;
   } else look();
   show();

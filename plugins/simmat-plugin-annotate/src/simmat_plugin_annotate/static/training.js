@@ -46,9 +46,9 @@ export class TrainingPanel {
     if (running) {
       text.push(step ? `Step ${step} of ${steps}` : `Starting: ${message}`, `${images} images`);
       if (left_s) text.push(`About ${Math.ceil(left_s / 60)} min left`);
-      else if (step >= steps && /^step/.test(message)) text.push("Writing what was trained");
+      else if (step >= steps && /^step/.test(message)) text.push("Writing the trained model");
     } else if (state === "done") {
-      const kept = "The new model is not better, so the one before stays: label more images or take more steps";
+      const kept = "The new model is not better, so the previous one stays in use: label more images, or train for more steps";
       text.push(adopted ? "New model in use" : kept);
     } else if (state !== "idle") text.push(state === "failed" ? "Training failed" : "Training was stopped");
     if (score !== null) {
@@ -73,14 +73,14 @@ export class TrainingPanel {
     recipe.onchange = setSize;
     byId("image-size").value = String(size);
     setSize();
-    byId("size-hint").textContent = `The model in use takes images of ${size} px a side; more is slower and shows more detail.`;
+    byId("size-hint").textContent = `The model in use takes images of ${size} px per side; a larger size is slower and shows more detail.`;
     byId("model").textContent = `Model: ${name}${tuned ? "" : " (not tuned yet)"}`;
   }
 }
 
 function showStopping() {
   byId("train").disabled = true;
-  byId("training-text").textContent = "Stopping: the step that runs is finished first. Nothing of this training is kept";
+  byId("training-text").textContent = "Stopping after the current step. Nothing of this training is kept";
 }
 
 /** Say in the dialog which images do what, and how long the training takes at the pace of the last one. */
@@ -90,11 +90,11 @@ function showPlan({ split = {}, predicted = 0, pace = null, default_steps: usual
     ? `${train + val + test} labelled images: ${train} for training, ${val} for validation, ${test} for a test.`
     : "Too few images are labelled: label at least three.";
   if (predicted) {
-    byId("split-hint").textContent += ` ${predicted} hold what a model found (◇): they are kept out of validation and test.`;
+    byId("split-hint").textContent += ` ${predicted} contain objects found by a model (◇): they are left out of validation and test.`;
   }
   if (train && !val) byId("split-hint").textContent += " None is left for validation: draw or confirm (V) at least three.";
   if (!pace) {
-    byId("time-hint").textContent = "How long it takes is shown after the first steps.";
+    byId("time-hint").textContent = "The remaining time is shown after the first steps.";
     return;
   }
   const steps = Number(byId("steps").value) || usual;
