@@ -240,7 +240,7 @@ BROKEN: dict[str, list[tuple[FoundationSpec, str]]] = {
     "same-seed-same-answers": [
         (fault("global seed"), "changed torch's random state"),
         (fault("unseeded"), "two of one seed differ in backbone.stem.weight"),
-        (fault("dropout"), "answered the same prompts in two ways"),
+        (fault("dropout"), "gave two answers to the same prompts"),
     ],
     "batch-of-two-equals-two-singles": [
         (fault("mixes images"), "in a batch and alone, differs"),

@@ -295,7 +295,7 @@ def test_an_answer_with_a_wrong_part_is_one_error(
     assert changed
     for answers in changed:
         with answering(answers) as address:
-            with pytest.raises(ServerError, match="not one of simmat serve"):
+            with pytest.raises(ServerError, match="not from simmat serve"):
                 use(address, root / "images/s0.png")
             with pytest.raises(SimMATError):
                 use_remote(address, root / "images/s0.png")

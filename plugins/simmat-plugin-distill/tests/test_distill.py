@@ -431,12 +431,12 @@ def nothing(pairs: Path) -> None:
         (
             nothing,
             f"{TEACHER} --match embeddings --from-scratch",
-            ("--match embeddings", "trains a decoder"),
+            ("--match embeddings", "train a decoder"),
         ),
         (
             cropped,
             f"{TEACHER} --match embeddings",
-            ("--match embeddings", "whole images", "crop changes them"),
+            ("--match embeddings", "whole images", "crop would change them"),
         ),
         (nothing, f"{TEACHER} --mat mats", ("no transfer layer 'mats'",)),
         (

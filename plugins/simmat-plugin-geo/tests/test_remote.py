@@ -155,7 +155,9 @@ def test_a_url_without_a_raster_is_refused(
     for name in ("none.tif", "page.tif"):
         with pytest.raises(DataError, match=f"{server}/{name}.*download"):
             model.open_image(f"{server}/{name}")
-    with pytest.raises(DataError, match=r"https://host/a\.tif.*download others first"):
+    with pytest.raises(
+        DataError, match=r"https://host/a\.tif.*download other files first"
+    ):
         require_file(Path("https://host/a.tif"))
 
 

@@ -87,7 +87,7 @@ def test_a_listed_bundle_is_fetched_once_and_used(
     assert predict(root, tmp_path / "again") == 0, capsys.readouterr().err
     assert run(["bundle", "show", "gallery:gray-squares"]) == 0, capsys.readouterr().err
     assert run(["bundle", "list"]) == 0
-    assert "of the last time" in capsys.readouterr().err
+    assert "the last known list" in capsys.readouterr().err
     assert (tmp_path / "again/s0_mask.png").read_bytes() == (
         tmp_path / "out/s0_mask.png"
     ).read_bytes()
@@ -167,7 +167,7 @@ def test_an_answer_that_is_no_index_does_not_replace_the_last_one(
     for answer, code, said in (
         (b"<html>Log in</html>", 2, "not the index"),
         (index, 0, ""),
-        (b"<html>Log in</html>", 0, "of the last time"),
+        (b"<html>Log in</html>", 0, "the last known list"),
         (index.replace(b'": 1', b'": 2', 1), 2, "update SimMAT"),
     ):
         (folder / "index.json").write_bytes(answer)

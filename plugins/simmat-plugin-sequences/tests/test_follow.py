@@ -359,7 +359,7 @@ def test_a_mask_that_a_person_has_painted_is_not_replaced(tmp_path: Path) -> Non
     painted = tmp_path / "out/labels/0005.png"
     Image.fromarray(known[7]).save(painted)
     follow_files(predictor(), job(tmp_path, "out", {0: known[0]}))
-    with pytest.raises(ConfigError, match=r"0005\.png: changed since .*--mask"):
+    with pytest.raises(ConfigError, match=r"0005\.png: was changed after .*--mask"):
         follow_files(predictor(), job(tmp_path, "out", {0: known[0], 9: known[9]}))
     assert np.array_equal(np.asarray(Image.open(painted)), known[7])
     follow_files(

@@ -94,7 +94,7 @@ def test_the_nodata_of_a_tiff_is_missing(tmp_path: Path) -> None:
             {"photometric": "minisblack", "planarconfig": "separate"},
             "one page",
         ),
-        ("a.bmp", NUMBERS[0].astype(np.uint8), {}, "no npy, PNG"),
+        ("a.bmp", NUMBERS[0].astype(np.uint8), {}, "not an npy, PNG"),
     ],
 )
 def test_numbers_that_would_have_to_be_changed_are_refused(

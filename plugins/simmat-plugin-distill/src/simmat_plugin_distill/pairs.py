@@ -121,7 +121,7 @@ def open_pairs(
         "class_attribute": None,
     }
     others = {"regions": "instances", "nodata": None, "modality_options": options}
-    notes = {"notes": "Masks predicted by a teacher, not checked by a person."}
+    notes = {"notes": "Masks that a teacher gave, not checked by anyone."}
     card = card.model_copy(update={**of_labels, **others, **notes})
     if annotations := annotation_files(root):
         samples, split_source = (
