@@ -6,6 +6,8 @@ import contextlib
 import http.server
 import itertools
 import json
+import os
+import shutil
 import socket
 import threading
 import tracemalloc
@@ -238,6 +240,14 @@ def test_the_answers_below_are_those_of_a_server(root: Path) -> None:
         use_remote(address, root / "images/s0.png")
 
 
+def test_a_file_whose_name_is_not_utf_8_is_sent(root: Path, tmp_path: Path) -> None:
+    """Linux takes any bytes as a name."""
+    file = tmp_path / os.fsdecode(b"k\xe4fer.png")
+    shutil.copy(root / "images/s0.png", file)
+    with answering(ANSWERS) as address:
+        use(address, file)
+
+
 @pytest.mark.parametrize(
     ("path", "place", "value"),
     [
@@ -246,6 +256,7 @@ def test_the_answers_below_are_those_of_a_server(root: Path) -> None:
         ("/model", "sources", []),
         ("/model", "sources", [{}]),
         ("/model", "sources", 5),
+        ("/model", "sources", ["\ud800"]),
         ("/model", "sources", {"gray": "gray"}),
         ("/model", "channels", [{"name": 5}]),
         ("/model", "classes", []),

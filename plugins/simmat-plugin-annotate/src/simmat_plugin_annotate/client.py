@@ -230,7 +230,7 @@ class Client:
         for source, file, content in self._parts:
             name = re.sub(r'["\r\n\\]', "_", file)
             head = f'--{boundary}\r\nContent-Disposition: form-data; name="{source}"; filename="{name}"\r\n\r\n'
-            parts += [head.encode(), content, b"\r\n"]
+            parts += [head.encode(errors="replace"), content, b"\r\n"]
         parts.append(f"--{boundary}--\r\n".encode())
         body = b"".join(parts)
         limit = model["limits"]["bytes"]
@@ -407,9 +407,16 @@ def _check_model(model: Mapping[str, Any]) -> None:
     texts += [*model["sources"], *model["classes"].values()]
     for channel in model["channels"]:
         texts += [channel["name"], channel["quantity"], channel["unit"]]
-    _check(all(isinstance(text, str) for text in texts), "a name")
+    _check(all(_is_text(text) for text in texts), "a name")
     _check(type(model["sources"]) is list and len(model["sources"]) > 0, "sources")
     _check(type(model["limits"]["bytes"]) is int, "limits")
+
+
+def _is_text(value: object) -> bool:
+    """Return whether a value of a json document is a text that can be sent: half of a surrogate pair cannot."""
+    if not isinstance(value, str):
+        return False
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _end(sock: socket.socket, late: Event) -> None:
