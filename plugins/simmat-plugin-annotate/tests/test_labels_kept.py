@@ -431,14 +431,14 @@ def test_a_journal_of_a_newer_version_is_refused_and_left_as_it_is(
 @pytest.mark.parametrize(
     ("record", "why"),
     [
-        ({"kind": "undo", "version": 1}, "nothing is there to undo"),
+        ({"kind": "undo", "version": 1}, "there is nothing to undo"),
         (
             {
                 "kind": "edit",
                 "version": 1,
                 "changes": [{"id": 1, "before": None, "after": "far"}],
             },
-            "not in the image",
+            "not inside the image",
         ),
         (
             {

@@ -205,7 +205,7 @@ def test_without_a_network_a_copy_of_the_file_is_named(
     for code, said in found:
         assert code == 2
         assert f"{closed}/someone/x: " in said
-        assert "a copy of the bundle's file needs no hub" in said
+        assert "copy the bundle's file, which needs no hub" in said
 
 
 @pytest.mark.parametrize(
