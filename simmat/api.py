@@ -53,7 +53,7 @@ def load(
         modality: the sensor of the untuned model: a name, an adapter, or its class. With `source`, a sensor of the
             bundle that is not installed, such as one defined in a notebook.
         modality_options: options of the sensor: {"unit": "cK"}; composition: {"thermal.unit": "cK"}. With `source`,
-            options of the new files, in place of those of training.
+            options of the new files, instead of the training's.
         channels: channels of the untuned model's sensor, as `--channels` takes them; None for all.
         checkpoint: the foundation model's weight file; None looks in the cache and the packages.
         image_size: side of the untuned model's input in pixels; None takes the model's own.
@@ -173,7 +173,7 @@ def evaluate(
     registry: Registry | None = None,
     **card: Any,
 ) -> ScoreReport:
-    """Score a bundle and its untuned foundation model, or an untuned model alone, on a split of a data set.
+    """Score a bundle and its untuned foundation model, or only an untuned model, on a split of a data set.
 
     Args:
         model: what `load` takes or returned.

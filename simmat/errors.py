@@ -46,7 +46,7 @@ class DamagedWeightsError(WeightsError):
 
 
 class BundleError(SimMATError):
-    """A bundle is incomplete, of a newer format, or does not fit what it is used with."""
+    """A bundle is incomplete, has a newer format, or does not fit the data or model with which it is used."""
 
 
 class OutputError(SimMATError):

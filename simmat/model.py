@@ -434,7 +434,7 @@ class MAT(nn.Module):
     With `statistics`, or by `MAT.fitted`, the zero-shot map gives the first three principal components of the planes,
     scaled to unit variance; those below a hundredth of the first, which are mostly noise, stay below it. Without them
     the planes are taken for independent: the map then gives three equal images, the sum of the planes over the root of
-    their number. Of planes that are correlated, as the bands of a camera are, that is a grey image of high contrast.
+    their number. For correlated planes, such as the bands of a camera, the result is a grey image of high contrast.
 
     Args:
         channels: the number of channels, or the channels; those named red, green and blue with quantity "srgb"
@@ -579,7 +579,7 @@ def build(
 
     `network.encode(planes)` takes normalized planes (B, C, S, S), and `network.decode(embedding, prompts)` a
     `simmat.foundation.PromptBatch`. `network(planes, content, prompts)` does both, which
-    `torch.nn.parallel.DistributedDataParallel` needs: it synchronizes the gradients of `forward` alone. Only the
+    `torch.nn.parallel.DistributedDataParallel` needs: it synchronizes only the gradients of `forward`. Only the
     transfer layer and what the tuner trains require gradients.
 
     Args:

@@ -175,7 +175,7 @@ class ResultFormat:
 
 @dataclass(frozen=True, slots=True)
 class FunctionSpec:
-    """A part that is one function, as data: its hook says how it is called and what it returns.
+    """A part that is one function; its hook says how it is called and what it returns.
 
     Attributes:
         name: lower case letters, digits and hyphens.

@@ -399,7 +399,7 @@ class Prompt:
             top-left pixel.
         point_labels: (N,) int64, 1 = on the object, 0 = not on it.
         box: (4,) float32 XYXY of its outer edges, or None: X from 0, the left edge of the image, to W, the right one;
-            a box around the top-left pixel alone is 0, 0, 1, 1.
+            a box around only the top-left pixel is 0, 0, 1, 1.
         mask_input: (h, w) float32 logits of an earlier prediction at the decoder's mask size, or None.
         mask_window: the part of the image that these logits cover; None is the whole image.
     """

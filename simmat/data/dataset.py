@@ -172,7 +172,7 @@ class Dataset:
         }
 
     def subset(self, name: str) -> Dataset:
-        """Return the data set with the samples of "train", "val" or "test" alone; DataError if there are none."""
+        """Return the data set with only the samples of "train", "val" or "test"; DataError if there are none."""
         return replace(
             self, samples=self.split(name), known_channels=self._reference, part=name
         )

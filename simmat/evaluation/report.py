@@ -23,7 +23,7 @@ FORMAT = 1
 
 
 class ScoreReport(dict[str, Any]):
-    """Scores as json values, which `simmat eval --json` prints, and those of every object."""
+    """Scores as json values, which `simmat eval --json` prints, and the scores of every object."""
 
     def __init__(
         self, values: Mapping[str, Any], tuned: Scores | None, untuned: Scores | None

@@ -105,7 +105,7 @@ class Loss(ABC):
     whole_images: ClassVar[bool] = False
 
     def item(self, sample_id: str) -> Tensor:
-        """Return what the loss needs to know of a sample, besides image and label; loading processes call this.
+        """Return what the loss needs besides the image and label of a sample; loading processes call this.
 
         The tensors of all samples have one shape; a batch of them is `Batch.extra`.
         """
@@ -166,7 +166,7 @@ class PromptLoss(Loss):
         self.masks = masks
 
     def __call__(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """Return the mean over all prompts and rounds, its terms, and those of the dense head."""
+        """Return the mean over all prompts and rounds, its terms, and the dense head's terms."""
         targets = batch.targets.flatten(0, 1)  # (B·P, S, S)
         ignore = batch.ignore.repeat_interleave(batch.targets.shape[1], dim=0)
         rounds = [

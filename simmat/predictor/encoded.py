@@ -448,7 +448,7 @@ class Prediction:
         image: what was loaded, of the size of the mask.
         window: the part of the whole image that the mask covers; all of it from `Predictor.predict`.
         low_res_window: the part of the whole image that `low_res_logits` cover.
-        warning: how the values differ from those of training, so that the mask may be meaningless; "" if they do not.
+        warning: how the values differ from the training values, so that the mask may be meaningless; "" if they do not.
         class_probabilities: label value -> probability, of all classes but the background, calibrated as `score` is;
             None if the model does not distinguish classes, or the mask is empty.
     """

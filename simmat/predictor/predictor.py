@@ -119,7 +119,7 @@ class Predictor(Encoder):
     ) -> SensorImage:
         """Load and encode an image; `predict` then works on it.
 
-        It warns of values that are far from the training values, as of another unit or bit depth.
+        It warns if values are far from the training values, for example in another unit or bit depth.
 
         Args:
             image: a file, {source: file} of a sensor with several, a loaded image, or an array (C, H, W), or (H, W) for
@@ -127,13 +127,13 @@ class Predictor(Encoder):
                 apply to files only; `Dataset.image` returns what `Dataset.from_arrays` wrote in these units.
             missing: channels that the files lack, by name, 0-based index or wavelength.
             cache: folder that keeps embeddings, so that the next session with this model and image needs no encoder;
-                of a large image those of the windows around prompts. Nothing in it is ever removed.
+                for a large image, the embeddings of the windows around prompts. Nothing in it is ever removed.
 
         Returns:
             The image in physical units.
 
         Raises:
-            TypeError: the files given are not those of the sensor's sources, or `image` is of another type.
+            TypeError: the files are not the sensor's sources, or `image` has another type.
             ValueError: an array has another number of planes than the sensor.
             DataError: a file cannot be read, no pixel is valid, or an array is in another unit.
             BundleError: the image has other channels than the bundle was trained on.
@@ -319,7 +319,7 @@ class Predictor(Encoder):
     def predict_prompts(
         self, prompts: Sequence[Prompt], *, mask_selection: MaskSelection = "single"
     ) -> list[Prediction]:
-        """Segment the objects that several prompts mark in the current image; those of one kind are decoded together.
+        """Segment the objects that several prompts mark in the current image; prompts of one kind are decoded together.
 
         Raises:
             ValueError: no image is set, or `mask_selection` is unknown.
@@ -341,7 +341,7 @@ class Predictor(Encoder):
     ) -> Uncertainty:
         """Return how much the mask of a prompt differs between up to five views of the image: flips and small shifts.
 
-        Four views are encoded besides the image, so it takes as long as five images. Arguments and errors are those of
+        Four more views of the image are encoded, so it takes as long as five images. Arguments and errors are those of
         `predict`.
         """
         return self._require_image().uncertainty(
@@ -492,7 +492,7 @@ class TiledImage:
         tile: side of a window in pixels.
         overlap: smallest overlap of neighbouring windows in pixels.
         cache_folder: folder that keeps the embeddings of the windows around prompts; None keeps none.
-        warning: how the values of a window differ from those of training; "" if no window's did.
+        warning: how the values of a window differ from the training values; "" if they do not.
     """
 
     def __init__(

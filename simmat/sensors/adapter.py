@@ -184,7 +184,7 @@ class ModalityAdapter(ABC):
         return self
 
     def sensors(self) -> tuple[ModalityAdapter, ...]:
-        """The sensors it consists of: itself alone, or the parts of a composition."""
+        """The sensors of which it consists: only itself, or the parts of a composition."""
         return (self,)
 
     def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> ModalityAdapter:

@@ -134,7 +134,7 @@ def plan_run(
     known: ModelSpec | None = None,
     own: Path | None = None,
 ) -> TrainingPlan:
-    """Plan the training that a config describes: read its data, choose what it leaves open.
+    """Plan the training that a config describes: read its data, and choose the settings that it leaves open.
 
     Nothing is written but the cache of a data set, which keeps what was read of its images.
 
@@ -143,7 +143,7 @@ def plan_run(
         dataset: the samples; by default those of the config's folder.
         loss: what is minimised, in place of the loss that the config names.
         known: the spec of a resumed run, whose statistics are used; None computes them.
-        own: the bundle of a resumed run, which is read in place of that of --init; None if it has none.
+        own: the bundle of a resumed run, which is read instead of the bundle of --init; None if it has none.
 
     Raises:
         ConfigError: the settings do not suit each other or the data.

@@ -232,7 +232,7 @@ class RemotePredictor:
         return RemoteImage(client, reader, self.class_names)
 
     def reader(self, image: ImageLike) -> ImageReader:
-        """Load an image here, or open one that is large; raise SimMATError if it cannot be read."""
+        """Load an image on this machine, or open a large one; raise SimMATError if it cannot be read."""
         return self.image_loader.reader(image, (), _WHOLE_SIDE)
 
     def set_image(self, image: ImageLike) -> None:

@@ -62,7 +62,7 @@ class Tracks:
         return map(self.plane, range(len(self.frames)))
 
     def unsure(self, min_score: float) -> dict[int, list[int]]:
-        """Return frame -> the objects to look at there: those below a score, and those that are lost.
+        """Return frame -> the objects to check there: objects below a score, and lost objects.
 
         Before the first frame with masks, objects are followed backward, and lost after the next frame.
         """
