@@ -48,7 +48,7 @@ def load(
     Args:
         source: the folder of a run, its bundle.safetensors, the folder of an exported model, or what a plugin fetches,
             such as hf://ORG/NAME; None for an untuned model.
-            Where a bundle holds several sensors, the name of one follows: RUN/SENSOR, hf://ORG/NAME/SENSOR.
+            If a bundle holds several sensors, append the name of one: RUN/SENSOR, hf://ORG/NAME/SENSOR.
         foundation: the untuned model; with `source`, the name of the bundle's foundation model on this machine.
         modality: the sensor of the untuned model: a name, an adapter, or its class. With `source`, a sensor of the
             bundle that is not installed, such as one defined in a notebook.
@@ -123,7 +123,7 @@ def train(
         out: the run's folder; `load` takes it.
         progress: show a progress bar.
         callbacks: are told of every step and validation, see `simmat.Callback`; what they raise ends the training.
-        loss: a loss in place of SimMAT's, see `MaskLoss` and `Loss` in `simmat.nn.losses`; the name of one is a
+        loss: a loss instead of SimMAT's, see `MaskLoss` and `Loss` in `simmat.nn.losses`; the name of one is a
             setting.
         registry: what is installed; None loads the plugins.
         settings: settings of `simmat train`, with underscores: steps=80, tune="lora", mat_options={"width": 32}, …

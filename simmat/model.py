@@ -433,7 +433,7 @@ class MAT(nn.Module):
 
     With `statistics`, or by `MAT.fitted`, the zero-shot map gives the first three principal components of the planes,
     scaled to unit variance; those below a hundredth of the first, which are mostly noise, stay below it. Without them
-    the planes are taken for independent: the map then gives three equal images, the sum of the planes over the root of
+    the planes are treated as independent: the map then gives three equal images, the sum of the planes over the root of
     their number. For correlated planes, such as the bands of a camera, the result is a grey image of high contrast.
 
     Args:
@@ -499,7 +499,8 @@ class MAT(nn.Module):
         """Return a layer whose zero-shot map gives the principal components of planes, scaled to unit variance.
 
         Args:
-            planes: (B, C, H, W) or (C, H, W), normalized as those that the layer will get, such as a batch of training
+            planes: (B, C, H, W) or (C, H, W), normalized like the planes that the layer will get, such as a batch of
+            training
                 images; a plane must not be constant.
             channels: the C channels; None for planes without names.
 
@@ -596,7 +597,7 @@ def build(
         checkpoint: the foundation model's weight file; None looks in the cache and the packages.
         from_scratch: start from random weights.
         seed: of all random weights; torch's global state is not changed.
-        statistics: mean, std and correlation of the channels, which the zero-shot map uses; None takes the channels for
+        statistics: mean, std and correlation of the channels, which the zero-shot map uses; None treats the channels as
             independent.
         registry: what is installed; None loads the plugins.
 

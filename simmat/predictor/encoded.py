@@ -438,7 +438,7 @@ def domain_shift_warning(prepared: PreparedImage, channels: Sequence[Channel]) -
 
 @dataclass(frozen=True)
 class Prediction:
-    """A mask of one image; those of `TiledImage` cover a window of it.
+    """A mask of one image; a mask from `TiledImage` covers a window of it.
 
     Attributes:
         mask: (H, W) bool at the original resolution.

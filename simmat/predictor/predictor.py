@@ -391,7 +391,8 @@ class Predictor(Encoder):
     ) -> Iterator[FollowedFrame]:
         """Find the objects of some frames in all others, and yield frame by frame, without training.
 
-        The first frame with masks comes first, then those after it, then those before it, the nearest first. Between
+        The first frame with masks comes first, then the frames after it, then the frames before it, nearest first.
+        Between
         two frames with masks the answers of both are blended. In a frame without a measurement nothing is found.
         Memory does not grow with the number of frames, except for compressed labels of the frames between two with
         masks.
@@ -480,9 +481,10 @@ class Predictor(Encoder):
 
 
 class TiledImage:
-    """An image of any size, cut into windows, with those that are encoded: what `Predictor.open_image` returns.
+    """An image of any size, cut into windows, with their embeddings: what `Predictor.open_image` returns.
 
-    Whatever is asked, it reads a window, encodes it unless that is cached, decodes it, and merges what was found by the
+    It reads each window that it needs, encodes it unless its embedding is cached, decodes it, and merges what was
+    found by the
     functions of `simmat.predictor.tiles`.
 
     Attributes:
@@ -644,7 +646,7 @@ class TiledImage:
         return self._predict_widening(prompt, mask_selection)[0]
 
     def predict_all(self, prompt: Prompt) -> list[Prediction]:
-        """Return every mask that the model has for a prompt: the single one of `predict`, then by falling score.
+        """Return every mask that the model has for a prompt: the single one first, then by falling score.
 
         All are of the window in which the single mask does not reach the border.
 
@@ -831,7 +833,7 @@ class TiledImage:
 
         Args:
             settings: how objects are found.
-            reference: find what a reference shows only, see `Predictor.reference`.
+            reference: find only what a reference shows, see `Predictor.reference`.
             box: part of the image to search; only the windows that it touches are segmented.
             progress: called with the number of windows that are done; what it raises ends the search.
 
