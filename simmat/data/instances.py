@@ -12,7 +12,7 @@ import numpy.typing as npt
 from simmat.data.card import DataCard
 from simmat.data.samples import ALLOWED_MASKS, JPEG_EXTENSIONS, MASK_EXTENSIONS
 from simmat.errors import DataError
-from simmat.io.files import frame_of
+from simmat.io.files import LIMIT_VARIABLE, decoded_limit, frame_of
 from simmat.io.images import read_labels
 from simmat.types import BoolArray, FloatArray, Window, ZeroMeans
 
@@ -80,6 +80,28 @@ def check_equal_size(
         raise DataError(
             f"{mask}: the mask is {mask_hw[1]}x{mask_hw[0]}, the image {image} is {image_hw[1]}x{image_hw[0]} "
             "(width x height); they must be equal"
+        )
+
+
+def check_object_pixels(pixels: int, origin: str) -> None:
+    """Refuse objects of one image that would take more memory than an image may; each pixel of a window is a byte.
+
+    A small file can hold thousands of objects that are as large as their image.
+
+    Args:
+        pixels: those of the windows of all objects so far.
+        origin: file or image, for the message.
+
+    Raises:
+        DataError: they are more than `decoded_limit()` bytes.
+    """
+    limit = decoded_limit()
+    if pixels > limit:
+        raise DataError(
+            f"{origin}: its objects take more than the limit of {limit / 2**30:.3g} GiB of memory, a byte for each "
+            "pixel of the box around an object; the file may be damaged, or hold measurements instead of numbers of "
+            "objects. If it is right, cut the image into tiles, or raise the limit: simmat --max-image-gib N … "
+            f"(or {LIMIT_VARIABLE})"
         )
 
 
@@ -234,9 +256,13 @@ def label_from_mask(
         ignore = mask == card.ignore
     zero = (zero_means or card.zero_means) == "none"
     found: list[Instance] = []
+    pixels = 0
     for value, window, crop in regions_by_value(mask, origin, card.ignore, zero=zero):
         if card.regions == "components":
-            found += components(crop, value, window[:2])
+            pieces = components(crop, value, window[:2], origin)
+            pixels += sum(piece.crop.size for piece in pieces)
+            check_object_pixels(pixels, origin or "mask")
+            found += pieces
         elif card.regions == "classes":
             found.append(Instance(value, window, crop, value))
         elif card.regions == "instances":
@@ -327,14 +353,23 @@ def visible_regions(label: Annotation) -> tuple[Instance, ...]:
 
 
 def components(
-    mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int] = (0, 0)
+    mask: BoolArray,
+    class_id: int | None,
+    offset_yx: tuple[int, int] = (0, 0),
+    origin: str = "",
 ) -> list[Instance]:
-    """Return the 8-connected components of a mask as regions, by first pixel in raster order."""
+    """Return the 8-connected components of a mask as regions, by first pixel in raster order.
+
+    Raises:
+        DataError: they would take too much memory, see `check_object_pixels`.
+    """
     from scipy import ndimage
 
     numbered, _ = ndimage.label(mask, structure=EIGHT)
+    places = ndimage.find_objects(numbered)
+    _check_places(places, origin)
     regions = []
-    for number, place in enumerate(ndimage.find_objects(numbered), start=1):
+    for number, place in enumerate(places, start=1):
         corner = (place[0].start + offset_yx[0], place[1].start + offset_yx[1])
         region = region_from_mask(numbered[place] == number, class_id, corner)
         if region is not None:
@@ -357,7 +392,11 @@ def count_joined(label: Annotation) -> int:
 def regions_by_value(
     mask: LabelArray, origin: str = "", ignored: int | None = None, *, zero: bool
 ) -> Iterator[tuple[int, Window, BoolArray]]:
-    """Yield each label value except the ignored one with its window and its pixels there, in ascending order."""
+    """Yield each label value except the ignored one with its window and its pixels there, in ascending order.
+
+    Raises:
+        DataError: they would take too much memory, see `check_object_pixels`, or a value is negative.
+    """
     from scipy import ndimage
 
     low = int(mask.min())
@@ -375,16 +414,28 @@ def regions_by_value(
             [value for value in values if value < 0 and value != ignored], origin
         )
     places = ndimage.find_objects(numbered)
+    shown = []
     for number, (value, place) in enumerate(zip(values, places, strict=True), start=1):
         is_background = value == 0 and not zero
         if place is None or value == ignored or is_background:
             continue
+        shown.append((number, value, place))
+    _check_places([place for _, _, place in shown], origin)
+    for number, value, place in shown:
         rows, columns = place
         yield (
             value,
             Window(rows.start, columns.start, rows.stop, columns.stop),
             numbered[place] == number,
         )
+
+
+def _check_places(places: Sequence[tuple[slice, slice]], origin: str) -> None:
+    """Check the memory that objects take at these rows and columns before they are cut out."""
+    pixels = 0
+    for rows, columns in places:
+        pixels += (rows.stop - rows.start) * (columns.stop - columns.start)
+    check_object_pixels(pixels, origin or "mask")
 
 
 def _refuse_negative(values: Sequence[int], origin: str) -> None:

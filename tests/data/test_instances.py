@@ -123,3 +123,17 @@ def test_a_threshold_may_be_a_part_of_the_image(share: float, kept: int) -> None
     mask = np.zeros((8, 8), dtype=np.int64)
     mask[:3, :3], mask[5, 5:7] = 1, 2  # 9 and 2 px
     assert len(find(mask, regions="instances", min_region_share=share).regions) == kept
+
+
+@pytest.mark.parametrize("rule", ["instances", "classes", "components", "panoptic"])
+def test_objects_take_no_more_memory_than_an_image_may(
+    rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measurements in place of numbers of objects make thousands of objects that are as large as the image."""
+    monkeypatch.setenv("SIMMAT_MAX_IMAGE_GIB", str(2**20 / 2**30))
+    mask = np.random.default_rng(0).integers(1000, 3000, (100, 100))
+    if rule == "components":
+        edge = np.minimum(np.arange(400), np.arange(400)[::-1])
+        mask = np.minimum(edge, edge[:, None]) % 2  # rings in rings
+    with pytest.raises(DataError, match=r"scan\.png.*SIMMAT_MAX_IMAGE_GIB"):
+        label_from_mask(mask, DataCard(regions=rule), origin="scan.png")

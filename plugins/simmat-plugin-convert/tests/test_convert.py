@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -386,6 +387,13 @@ def yolo(root: Path, line: str, **content: object) -> None:
     )
 
 
+def tagged(root: Path, value: str) -> None:
+    """Write a YOLO data set with one more value in data.yaml."""
+    yolo(root, SQUARE)
+    with (root / "data.yaml").open("a") as file:
+        file.write(f"more: {value}\n")
+
+
 def endless() -> list[Any]:
     """A few lines of yaml, whose whole text would fill any memory."""
     names: list[Any] = ["a"]
@@ -482,6 +490,21 @@ SQUARE = "0 0.1 0.1 0.5 0.1 0.5 0.5\n"
         (lambda root: cvat(root, IMAGE.format("../../a.png", 24, "")), "outside"),
         (lambda root: yolo(root, "0 1e308 0.1 1e308 0.5 0.5 0.5\n"), "finite"),
         (lambda root: yolo(root, SQUARE, nc=10**150), "a number of 151 characters"),
+        (lambda root: tagged(root, "!!int ''"), "data.yaml: not a yaml file"),
+        (lambda root: tagged(root, "!!float ''"), "data.yaml: not a yaml file"),
+        (lambda root: tagged(root, "!!bool x"), "data.yaml: not a yaml file"),
+        (lambda root: tagged(root, "!!timestamp x"), "data.yaml: not a yaml file"),
+        (
+            lambda root: cvat(root, IMAGE.format("b" * 10**4, 24, "")),
+            "no such image",
+        ),
+        (
+            lambda root: cvat(
+                root, IMAGE.format("b.png", 24, "").replace('"0"', f'"{"b" * 10**6}"')
+            ),
+            "no such image",
+        ),
+        (lambda root: yolo(root, SQUARE, train="b" * 10**4), "no such folder"),
         (lambda root: cvat(root, box(rotation="inf")), "must be finite numbers"),
         (lambda root: cvat(root, box(rotation="nan")), "must be finite numbers"),
         (
@@ -800,3 +823,24 @@ def test_shapes_that_cvat_made_alone_mark_an_image(tmp_path: Path) -> None:
     (root / "annotations.xml").write_text("</image>".join([first, second, third, rest]))
     convert(root, tmp_path / "masks", Raster(), "masks")
     assert read_predicted(tmp_path / "masks") == {"s0"}
+
+
+def test_objects_take_no_more_memory_than_an_image_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line is an object as large as its image, and a file holds millions of lines."""
+    yolo(tmp_path / "set", "0 0 0 1 0 1 1 0 1\n" * 100)
+    monkeypatch.setenv("SIMMAT_MAX_IMAGE_GIB", str(10_000 / 2**30))
+    with pytest.raises(DataError, match=r"a\.txt.*SIMMAT_MAX_IMAGE_GIB"):
+        convert(tmp_path / "set", tmp_path / "out", Raster(), "coco")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_box_of_huge_numbers_warns_of_nothing_else(tmp_path: Path) -> None:
+    """numpy would name a line of ours before the error."""
+    corner = {"xtl": "0", "ytl": "0", "xbr": "1.7e308", "ybr": "1.7e308"}
+    cvat(tmp_path / "set", box(**corner, rotation="45"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(DataError, match="finite"):
+            convert(tmp_path / "set", tmp_path / "out", Raster(), "coco", boxes=True)

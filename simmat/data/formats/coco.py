@@ -23,6 +23,7 @@ from simmat.data.formats.manifest import find_file
 from simmat.data.instances import (
     Annotation,
     Instance,
+    check_object_pixels,
     components,
     make_label,
     region_from_mask,
@@ -88,15 +89,18 @@ class CocoLabels:
                 key = index if card.regions in ("instances", "panoptic") else category
                 groups.setdefault(key, []).append(annotation)
         regions: list[Instance] = []
-        empty = 0
+        empty = pixels = 0
+        origin = f"image {sample_id!r}"
         for _, group in sorted(groups.items()):
             category = group[0]["category_id"]
             drawn = []
             for annotation in group:
                 region = draw_region(annotation["segmentation"], size_hw, category)
                 if region is not None:
+                    pixels += region.crop.size
+                    check_object_pixels(pixels, origin)
                     drawn.append(region)
-            found = _visible_regions(drawn, ignore, card)
+            found = _visible_regions(drawn, ignore, card, origin)
             empty += not found
             regions += found
         label = make_label(size_hw, regions, ignore, card.smallest_px(size_hw))
@@ -104,7 +108,7 @@ class CocoLabels:
 
 
 def _visible_regions(
-    drawn: Sequence[Instance], ignore: BoolArray, card: DataCard
+    drawn: Sequence[Instance], ignore: BoolArray, card: DataCard, origin: str
 ) -> list[Instance]:
     """Return what regions of one category show outside `ignore`, joined, or with "components" its pieces."""
     if not drawn:
@@ -118,7 +122,7 @@ def _visible_regions(
     visible &= ~ignore[window.slices]
     corner = (window.y0, window.x0)
     if card.regions == "components":
-        return components(visible, drawn[0].class_id, corner)
+        return components(visible, drawn[0].class_id, corner, origin)
     joined = region_from_mask(visible, drawn[0].class_id, corner)
     if joined is None:
         return []
@@ -184,6 +188,7 @@ def read_coco(
             )
         problems += _read_categories(content, path, names)
         entries = _entries(content, path, "images", _IMAGE_FIELDS)
+        known = shortened(str(sorted(names)))
         sizes = {entry["id"]: (entry["height"], entry["width"]) for entry in entries}
         if len(sizes) < len(entries):
             problems.append(
@@ -193,7 +198,7 @@ def read_coco(
             number: [] for number in sizes
         }
         for annotation in _entries(content, path, "annotations", _ANNOTATION_FIELDS):
-            problem = _annotation_problem(annotation, sizes, names)
+            problem = _annotation_problem(annotation, sizes, names, known)
             if problem:
                 problems.append(
                     f"{path.name}: annotation {annotation['id']}: {problem}"
@@ -286,11 +291,13 @@ def _annotation_problem(
     annotation: Mapping[str, Any],
     sizes: Mapping[int | str, tuple[int, int]],
     names: Mapping[int, str],
+    known: str,
 ) -> str | None:
+    """Describe what is invalid about an annotation; `known` lists the ids of `names`."""
     if annotation["image_id"] not in sizes:
         return f"no image has the id {shortened(repr(annotation['image_id']))}"
     if annotation["category_id"] not in names:
-        return f"no category has the id {annotation['category_id']!r}; ids: {sorted(names)}"
+        return f"no category has the id {annotation['category_id']!r}; ids: {known}"
     if (annotation.get("iscrowd") or 0) not in (0, 1):
         return f"iscrowd must be 0 or 1, got {shortened(repr(annotation['iscrowd']))}"
     if not annotation.get("segmentation"):
@@ -334,7 +341,7 @@ def _entries(
         isinstance(entry, dict) for entry in entries
     ):
         raise DataError(
-            f"{path}: COCO json needs a list {key!r}; it has {sorted(content)}"
+            f"{path}: COCO json needs a list {key!r}; it has {shortened(str(sorted(content)))}"
         )
     for index, entry in enumerate(entries):
         for name, kind in needed.items():
@@ -429,7 +436,8 @@ def _runs_problem(runs: Mapping[str, Any], size_hw: tuple[int, int]) -> str | No
     if not isinstance(counts, str | list) or "size" not in runs:
         return "its run lengths need 'counts' and 'size'"
     if runs["size"] != list(size_hw):
-        return f"its run lengths are of size {runs['size']}, the image is {list(size_hw)} (height, width)"
+        size = shortened(str(runs["size"]))
+        return f"its run lengths are of size {size}, the image is {list(size_hw)} (height, width)"
     lengths = _lengths_of_text(counts) if isinstance(counts, str) else counts
     if lengths is None or not all(
         isinstance(length, int) and length >= 0 for length in lengths

@@ -511,3 +511,32 @@ def test_a_small_region_of_a_large_image_takes_little_memory() -> None:
     assert region.window == (9, 9, 12, 12)
     assert region.area == 9
     assert peak < 2_000_000
+
+
+def test_objects_take_no_more_memory_than_an_image_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line of json is an object as large as its image, and a file holds millions of lines."""
+    whole = {"segmentation": {"size": [6, 8], "counts": [0, 48]}}
+    root = write(tmp_path, [{**whole, "id": number} for number in range(100)])
+    dataset = opened(root)
+    sample = next(one for one in dataset.samples if one.id == "a")
+    assert len(dataset.label(sample).regions) == 100
+    monkeypatch.setenv("SIMMAT_MAX_IMAGE_GIB", str(1000 / 2**30))
+    with pytest.raises(DataError, match=r"image 'a'.*SIMMAT_MAX_IMAGE_GIB"):
+        dataset.label(sample)
+
+
+def test_ten_thousand_unknown_categories_are_named_in_short(tmp_path: Path) -> None:
+    """A list of all known ones for each would fill any memory."""
+    square = {"segmentation": [SQUARE], "category_id": -1}
+    root = write(tmp_path, [{**square, "id": number} for number in range(9)])
+    path = root / "annotations.json"
+    content = json.loads(path.read_text())
+    content["categories"] = [
+        {"id": number, "name": str(number)} for number in range(10_000)
+    ]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="no category has the id -1") as caught:
+        opened(root)
+    assert len(str(caught.value)) < 3000

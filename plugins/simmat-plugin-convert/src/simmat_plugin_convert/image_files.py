@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,7 +69,7 @@ def find_image(
         if (clean := path_inside(name)) is None:
             return f"{name!r} is outside of {root}; move the file into the folder"
         path = root / clean
-        if path.is_file():
+        if os.path.isfile(path):  # False also for a name that is too long
             source = adapter.sources[0]
             if not clean.lower().endswith(source.extensions):
                 return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Mapping
@@ -267,13 +268,10 @@ def read_yolo(source: ReaderInput) -> Labels:
     try:
         text = read_bytes(path, "yaml file", limit=_MAX_YAML_BYTES).decode()
         content = yaml.load(text, Loader=_YamlLoader)
-    except (
-        UnicodeDecodeError,
-        yaml.YAMLError,
-        RecursionError,
-        ValueError,
-        OverflowError,
-    ) as error:
+    except DataError:
+        raise
+    # PyYAML raises all kinds of errors for a value that does not fit its tag (KeyError, AttributeError, …)
+    except Exception as error:
         raise DataError(
             f"{path}: not a yaml file: {' '.join(str(error).split())}"
         ) from None
@@ -365,7 +363,7 @@ def _yolo_images(
                 )
                 continue
             place = source.root / clean
-            if place.is_dir():
+            if os.path.isdir(place):  # False also for a name that is too long
                 found = files_by_stem(place, source.adapter.sources[0].extensions)
                 if not found:
                     source.problems.append(
@@ -375,7 +373,7 @@ def _yolo_images(
                 yield from (
                     (split, file.relative_to(source.root).as_posix()) for file in files
                 )
-            elif place.is_file() and place.suffix == ".txt":
+            elif os.path.isfile(place) and place.suffix == ".txt":
                 for line in (
                     read_bytes(place, "list of images")
                     .decode(errors="replace")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from simmat.data.instances import Instance, region_from_mask
+from simmat.data.instances import Instance, check_object_pixels, region_from_mask
 from simmat.errors import DataError
 from simmat.io.files import read_bytes
 from simmat.types import BoolArray, is_finite_number
@@ -194,6 +194,7 @@ class Shapes:
             )
             return
         height, width = self.size_hw
+        listed = one_line(sorted(names))
         for number, line in enumerate(lines, start=1):
             where = f"{self._path}: line {number}"
             words = line.split()
@@ -210,7 +211,7 @@ class Shapes:
                 )
             elif kind not in names:
                 self._source.problems.append(
-                    f"{where}: class {one_line(kind)} has no name in data.yaml; it names {one_line(sorted(names))}"
+                    f"{where}: class {one_line(kind)} has no name in data.yaml; it names {listed}"
                 )
             elif len(values) == 4:
                 x, y, w, h = (
@@ -290,6 +291,7 @@ class Shapes:
 
     def _draw(self) -> ImageLabels:
         objects: list[Instance] = []
+        pixels = 0
         ignore = np.zeros(self.size_hw, np.bool_)
         classless = set(self._numbers.names.values()) <= {NO_CLASS}
         for key, shape in self._shapes.items():
@@ -304,6 +306,8 @@ class Shapes:
                 )
             if region is None:
                 continue
+            pixels += region.crop.size
+            check_object_pixels(pixels, self._where)
             if key[0] == IGNORE:
                 ignore |= region.mask(self.size_hw)
             else:
@@ -347,7 +351,8 @@ def turned_box(
     corners = np.asarray(
         [[x, y], [x + width, y], [x + width, y + height], [x, y + height]]
     )
-    return (corners - pivot_xy) @ turn + pivot_xy
+    with np.errstate(over="ignore", invalid="ignore"):  # refused where it is drawn
+        return (corners - pivot_xy) @ turn + pivot_xy
 
 
 def _exact(values: Sequence[float]) -> list[float]:
