@@ -113,11 +113,20 @@ def shown_url(path: Path) -> str:
 
 
 def stem_of(path: Path) -> str:
-    """Return the name of a file without its ending, also of a URL with a query."""
+    """Return the name of a file without its ending, also of a URL with a query.
+
+    Raises:
+        DataError: a URL is not valid.
+    """
     url = url_of(path)
     if url is None:
         return path.stem
-    return Path(urlsplit(url).path or "remote").stem
+    try:
+        return Path(urlsplit(url).path or "remote").stem
+    except ValueError as error:
+        raise DataError(
+            f"{shown_url(path)}: not a valid address ({error}); give that of a GeoTIFF"
+        ) from None
 
 
 def with_home(path: Path | str) -> Path:

@@ -36,6 +36,7 @@ from simmat.io.files import (
     remove_temporary,
     require_inside,
     staged_files,
+    stem_of,
 )
 
 
@@ -569,3 +570,10 @@ def test_a_link_that_leads_out_of_a_folder_is_refused(
         require_inside(root, root, root / "new/a.png", root / "own/a.png")
         with pytest.raises(OutputError, match="leads out of"):
             require_inside(root, root / "link/a/b.png")
+
+
+@pytest.mark.parametrize("url", ["http://[", "s3://[::1/a.tif", "http://\u2100/a.tif"])
+def test_an_address_that_is_none_names_no_file(url: str) -> None:
+    """`simmat predict` names its results after the source."""
+    with pytest.raises(DataError, match="not a valid address"):
+        stem_of(Path(url))

@@ -143,6 +143,8 @@ def test_a_task_without_the_field_means_the_image_of_its_picture(
     ("tasks", "said"),
     [
         (task(PAINTED, data={"sample": "b"}), "task 7: no image 'b'"),
+        (task(PAINTED, data={"image": "http://[/a.png"}), "no image 'a'"),
+        (task(PAINTED, data={"image": "http://\u2100"}), "no image"),
         (task({**PAINTED, "original_width": 33}), "33"),
         (task({**PAINTED, "image_rotation": 90}), "labelled on its side"),
         (

@@ -261,8 +261,12 @@ def sample_of(data: Mapping[str, Any]) -> str:
         ),
         "",
     )
+    try:
+        path = urlsplit(picture).path
+    except ValueError:  # such as "http://[", which then names no image
+        path = picture
     return re.sub(
         r"^[0-9a-f]{8}-",
         "",
-        stem_of(posixpath.basename(unquote(urlsplit(picture).path))),
+        stem_of(posixpath.basename(unquote(path))),
     )
