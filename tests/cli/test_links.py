@@ -25,7 +25,16 @@ TRAIN = (
     "--image-size 64 --steps 2 --val-every 1 --batch-size 2 --prompts-per-image 1 --lr 1e-4 --workers 0 --device cpu "
     "--no-pictures"
 )
-INPUTS = ("SET", "BUNDLE", "PAIRS", "RUN", "SENSORS.toml", "BENCH.toml")
+INPUTS = (
+    "SET",
+    "BUNDLE",
+    "PAIRS",
+    "RUN",
+    "SENSORS.toml",
+    "BENCH.toml",
+    "SIMULATED.toml",
+    "CHANGED.toml",
+)
 PATHS_OF = {"open": 1, "os.mkdir": 1, "os.rename": 2, "os.symlink": 2}
 """Audit event of what makes a file or folder -> how many of its arguments are paths."""
 
@@ -79,9 +88,20 @@ COMMANDS = {
         lost=("bundle.safetensors", "report.json"),
     ),
     "bench": Command("bench BENCH.toml --jobs 1 --out OUT", in_processes=True),
+    "bench, again": Command(
+        "bench SIMULATED.toml --jobs 1 --out OUT",
+        "bench CHANGED.toml --rerun-changed --jobs 1 --out OUT",
+        in_processes=True,
+    ),
     "distill": Command(
         f"distill --modality gray --teacher lite --foundation lite --data PAIRS {TRAIN} --out OUT",
         kept="teacher",
+    ),
+    "distill, embeddings": Command(
+        "distill --modality gray --teacher lite --foundation lite --match both --tolerance 1 --data PAIRS "
+        f"{TRAIN} --out OUT",
+        "distill --resume OUT",
+        lost=("bundle.safetensors", "report.json"),
     ),
     "eval": Command("eval BUNDLE --data SET --device cpu --out OUT/scores.json"),
     "data check": Command("data check OUT --modality gray --write-card"),
@@ -146,6 +166,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bench = f'{TINY}\n[[data]]\nname = "discs"\nmodality = "gray"\ndata = "{folder / "SET"}"\n'
     bench += '[[arm]]\nname = "x"\npeer = true\ntune = "frozen"\n'
     (folder / "BENCH.toml").write_text(bench)
+    bench = TINY + '[[data]]\nname = "discs"\nmodality = "gray"\n'
+    bench += "simulate = { count = 3, seed = SEED, size = [48, 48] }\n"
+    bench += '[[arm]]\nname = "x"\npeer = true\ntune = "frozen"\n'
+    (folder / "SIMULATED.toml").write_text(bench.replace("SEED", "0"))
+    (folder / "CHANGED.toml").write_text(bench.replace("SEED", "1"))
     return folder
 
 
