@@ -290,6 +290,7 @@ def test_a_file_whose_name_is_not_utf_8_is_sent(root: Path, tmp_path: Path) -> N
         ("*", "point", [float("inf"), 2]),
         ("*", "point", 3),
         ("*", "probability", "high"),
+        ("*", "probability", 1e39),
         ("*", "probability", None),
     ],
 )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import http.client
 import io
 import json
-import math
 import os
 import re
 import secrets
@@ -29,6 +28,7 @@ _MAX_ANSWER = 64 << 20
 _MAX_PIXELS = 1 << 30
 _MAX_MASKS = 4 << 30
 # an array takes memory in pages of up to this size, where it is not zero
+_LARGEST = float(np.finfo(np.float32).max)
 _PAGE = 2 << 20
 # elements of .aux.xml that change values
 _CHANGING = re.compile(rb"<(Scale|Offset|NoDataValue)>")
@@ -398,7 +398,7 @@ def check_values(answer: Mapping[str, Any], number: str = "score") -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= _LARGEST
 
 
 def _check_model(model: Mapping[str, Any]) -> None:
