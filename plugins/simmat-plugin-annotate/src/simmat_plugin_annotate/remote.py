@@ -153,6 +153,8 @@ class RemoteImage:
         found = []
         for one, crop in with_crops(answers, self.reader.size_hw):
             check_values(one)
+            if crop is None:
+                raise ValueError("an object has no mask")
             x0, y0, x1, y1 = one["mask"]["box"]
             value = one["class"]
             instance = Instance(value, Window(y0, x0, y1, x1), crop)

@@ -49,7 +49,9 @@ def write_coco(tracks: Tracks, out: Path) -> str:
     images = []
     for frame, plane in enumerate(tracks.planes()):
         records: list[dict[str, Any]] = []
-        for number, window, crop in regions_by_value(plane, zero=False):
+        for number, window, crop in regions_by_value(
+            plane.astype(np.int64), zero=False
+        ):
             region = Instance(None, window, crop)
             records.append(
                 {
