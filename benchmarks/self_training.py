@@ -94,7 +94,14 @@ def objects_in(
     seen = AveragedImage(
         whole.model, whole.prepared, whole.embedding, mirrored={1: across, 0: down}
     )
-    settings = EverythingSettings(grid=10, stability=0, overlap=0.7, min_area=smallest)
+    settings = EverythingSettings(
+        grid=10,
+        skip_covered=False,
+        alternatives=False,
+        grid_score=0.5,
+        overlap=0.7,
+        min_area=smallest,
+    )
     found = find_objects(seen, settings)
     return image.size_hw, [
         one for one in found if one.instance.area < LARGEST * np.prod(image.size_hw)

@@ -513,9 +513,8 @@ def _settings(
     if options.min_area is not None:
         settings = replace(settings, min_area=options.min_area)
     if isinstance(options.min_score, float):
-        settings = replace(
-            settings, min_score=_raw_score(options.min_score, predictor, reference)
-        )
+        raw = _raw_score(options.min_score, predictor, reference)
+        settings = replace(settings, min_score=raw, grid_score=raw)
     return settings
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -52,8 +52,11 @@ class EverythingSettings:
             a peak needs as many pixels as this window.
         grid: clicks along each side of the input if there is no dense head; None sets one every 16 pixels, at most
             SAM's 32.
+        skip_covered: leave out clicks of the grid that lie in the mask of an earlier one; the first ones are far apart.
+        alternatives: take all masks of a click of the grid, not its single mask alone: it may mean a part or the whole.
+        grid_score: smallest predicted IoU of an object found by a click of the grid; a mask of less, but of `min_score`
+            or more, only says where not to click again.
         overlap: IoU of two masks above which the one with the lower score is dropped.
-        stability: smallest IoU of the masks at logits above 1 and above -1; used for a grid of clicks.
         min_score: smallest predicted IoU of a mask, before calibration.
         objectness: smallest probability of being an object, by the class map.
         min_area: smallest area of a mask in pixels of the original image.
@@ -65,8 +68,10 @@ class EverythingSettings:
     peak: float = 0.3
     peak_window: int = 5
     grid: int | None = None
+    skip_covered: bool = True
+    alternatives: bool = True
+    grid_score: float = 0.6
     overlap: float = 0.5
-    stability: float = 0.9
     min_score: float = 0.5
     objectness: float = 0.5
     min_area: int = 1
@@ -124,9 +129,22 @@ def find_objects(
 def _objects_on_grid(
     image: EncodedImage, settings: EverythingSettings
 ) -> list[FoundObject]:
-    points = grid_points(image.prepared.letterbox, settings.grid)
-    found, _ = masks_of_clicks(image, points, settings, stable=True)
-    return sorted(found, key=lambda one: -one.score)
+    letterbox = image.prepared.letterbox
+    waiting = coarse_first(grid_points(letterbox, settings.grid))  # (N, 2)
+    found: list[FoundObject] = []
+    masks: BoolArray = np.zeros((0, 1, 1), np.bool_)
+    while len(waiting):
+        clicks, waiting = waiting[:MAX_PROMPTS], waiting[MAX_PROMPTS:]
+        answers = masks_of_clicks(
+            image, clicks, settings, alternatives=settings.alternatives
+        )
+        found, masks = _without_repeats(
+            [*found, *answers.found], [*masks, *answers.masks], settings
+        )
+        if settings.skip_covered and answers.single_masks:
+            covered = np.any(answers.single_masks, axis=0)
+            waiting = waiting[~is_inside(waiting, covered, letterbox.size)]
+    return [one for one in found if one.score >= settings.grid_score]
 
 
 def _objects_of_dense_head(
@@ -155,7 +173,8 @@ def _objects_of_dense_head(
         window=settings.peak_window,
     )
     clicks = (points[: settings.max_clicks] + 0.5) * stride - 0.5
-    found, masks = masks_of_clicks(image, clicks, settings, stable=False)
+    answers = masks_of_clicks(image, clicks, settings, alternatives=False)
+    found, masks = _without_repeats(answers.found, answers.masks, settings)
     if found:
         found, masks = with_classes(
             found, masks, probabilities, spec, settings.objectness
@@ -332,7 +351,10 @@ def uncovered(
 
 
 def grid_points(letterbox: Letterbox, count: int | None = None) -> FloatArray:
-    """Return the (N, 2) xy centres of a grid over the content of the input, `count` cells along the longer side."""
+    """Return the (rows, columns, 2) xy centres of a grid over the content of the input.
+
+    It has `count` cells along the longer side; None as `EverythingSettings.grid` says.
+    """
     height, width = letterbox.scaled_hw
     count = count or max(min(letterbox.size // 16, 32), 1)
     step = max(height, width) / count
@@ -340,7 +362,42 @@ def grid_points(letterbox: Letterbox, count: int | None = None) -> FloatArray:
     down = max(round(height / step), 1)
     xs = (np.arange(across) + 0.5) * width / across - 0.5
     ys = (np.arange(down) + 0.5) * height / down - 0.5
-    return np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2).astype(np.float32)
+    return np.stack(np.meshgrid(xs, ys), axis=-1).astype(np.float32)
+
+
+def coarse_first(points: FloatArray) -> FloatArray:
+    """Return the points of a (rows, columns, 2) grid as (N, 2), from a coarse grid to the finest.
+
+    They are every fourth along each side, then the rest of every second, then the others.
+    """
+    level = np.full(points.shape[:2], 2)
+    level[1::2, 1::2] = 1
+    level[1::4, 1::4] = 0
+    order = level.ravel().argsort(kind="stable")
+    return points.reshape(-1, 2)[order]
+
+
+def is_inside(points: FloatArray, mask: BoolArray, size: int) -> BoolArray:
+    """Return (N,) bool: which points (N, 2) xy in an input of side `size` lie in a mask (h, w) of the same input."""
+    height, width = mask.shape
+    columns = ((points[:, 0] + 0.5) * width / size).astype(np.int64)
+    rows = ((points[:, 1] + 0.5) * height / size).astype(np.int64)
+    inside: BoolArray = mask[rows.clip(0, height - 1), columns.clip(0, width - 1)]
+    return inside
+
+
+class ClickAnswers(NamedTuple):
+    """Masks of clicks.
+
+    Attributes:
+        found: F objects.
+        masks: their F masks (h, w), at the decoder's own size.
+        single_masks: those of them that are the single mask of a click, not an alternative.
+    """
+
+    found: list[FoundObject]
+    masks: list[BoolArray]
+    single_masks: list[BoolArray]
 
 
 def masks_of_clicks(
@@ -348,52 +405,54 @@ def masks_of_clicks(
     points: FloatArray,
     settings: EverythingSettings,
     *,
-    stable: bool,
-) -> tuple[list[FoundObject], BoolArray]:
-    """Decode clicks in batches, drop masks that are empty, too small or unsure, and suppress overlapping ones.
+    alternatives: bool,
+) -> ClickAnswers:
+    """Decode clicks in batches; drop masks that are empty, too small or unsure.
 
     Args:
         image: the image.
         points: (N, 2) xy in the input.
         settings: which masks are kept.
-        stable: drop masks that are not stable, too, see `EverythingSettings.stability`.
-
-    Returns:
-        F objects by falling score, and their (F, h, w) masks at the decoder's own size.
+        alternatives: take all masks of a click, not its single mask alone.
     """
     letterbox = image.prepared.letterbox
     places = letterbox.points_to_original(points).tolist()
-    found: list[FoundObject] = []
-    found_masks: list[BoolArray] = []
+    answers = ClickAnswers([], [], [])
     for start in range(0, len(points), MAX_PROMPTS):
         answer = image.decode_clicks(points[start : start + MAX_PROMPTS])
-        logits = answer.logits[:, :1].float()  # (N, 1, h, w)
-        scores = answer.iou[:, 0].float().clamp(0, 1)
-        good = scores >= settings.min_score
-        if stable:
-            good &= _stability(logits) >= settings.stability
-        rows = torch.nonzero(good)[:, 0]
-        masks = (logits[rows, 0] > 0).cpu().numpy()
-        regions = regions_from_logits(logits[rows], letterbox)
-        for place, score, mask, (region,) in zip(
-            rows.tolist(), scores[rows].tolist(), masks, regions, strict=True
+        count = answer.logits.shape[1] if alternatives else 1
+        logits = answer.logits[:, :count].float()  # (N, M, h, w)
+        scores = answer.iou[:, :count].float().clamp(0, 1)
+        rows, numbers = torch.nonzero(scores >= settings.min_score, as_tuple=True)
+        chosen = logits[rows, numbers]  # (F, h, w)
+        masks = (chosen > 0).cpu().numpy()
+        regions = regions_from_logits(chosen[:, None], letterbox)
+        for row, number, mask, (region,) in zip(
+            rows.tolist(), numbers.tolist(), masks, regions, strict=True
         ):
-            if region is not None and region.area >= settings.min_area:
-                x, y = places[start + place]
-                found.append(FoundObject(region, score, (x, y)))
-                found_masks.append(mask)
+            if region is None or region.area < settings.min_area:
+                continue
+            x, y = places[start + row]
+            answers.found.append(
+                FoundObject(region, float(scores[row, number]), (x, y))
+            )
+            answers.masks.append(mask)
+            if number == 0:
+                answers.single_masks.append(mask)
+    return answers
+
+
+def _without_repeats(
+    found: Sequence[FoundObject],
+    masks: Sequence[BoolArray],
+    settings: EverythingSettings,
+) -> tuple[list[FoundObject], BoolArray]:
+    """Return those of F objects that `suppress` keeps, by falling score, and their masks (h, w) as one array."""
     if not found:
         return [], np.zeros((0, 1, 1), np.bool_)
-    stacked = np.stack(found_masks)
+    stacked = np.stack(masks)
     kept = suppress(stacked, [one.score for one in found], settings.overlap)
     return [found[row] for row in kept], stacked[kept]
-
-
-def _stability(logits: Tensor) -> Tensor:
-    """Return the IoU of each mask at logits above 1 and above -1, of (N, 1, h, w) logits; SAM's stability score."""
-    inner = (logits > 1).flatten(1).sum(1)
-    outer = (logits > -1).flatten(1).sum(1)
-    return inner / outer.clamp(min=1)
 
 
 def suppress(

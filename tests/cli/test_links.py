@@ -236,7 +236,7 @@ def test_no_link_leads_out_of_the_folder(
 ) -> None:
     """Each place that a command writes to is a link once, in an empty folder and in that of a finished call."""
     monkeypatch.setattr(
-        "simmat_plugin_distill.teacher.SEARCH", EverythingSettings(grid=4, stability=0)
+        "simmat_plugin_distill.teacher.SEARCH", EverythingSettings(grid=4)
     )
     monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path / "home"))
     command = COMMANDS[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from simmat.data.instances import Instance
+from simmat.data.pipeline import PreparedImage
 from simmat.evaluation.unprompted import (
     ImageMatches,
     Ious,
@@ -17,17 +19,22 @@ from simmat.evaluation.unprompted import (
     ious,
     object_scores,
 )
+from simmat.foundation import MaskPrediction
 from simmat.model_spec import DenseSpec
 from simmat.nn.dense_head import classes_of
 from simmat.predictor.objects import (
+    EverythingSettings,
     click_places,
+    coarse_first,
+    find_objects,
     grid_points,
     grown,
+    is_inside,
     object_parts,
     suppress,
     uncovered,
 )
-from simmat.types import Letterbox, Window
+from simmat.types import FloatArray, Letterbox, Window
 
 
 def test_every_bump_has_one_peak() -> None:
@@ -80,15 +87,76 @@ def test_a_part_within_an_object_of_another_class_is_not_covered_by_it() -> None
 def test_a_grid_of_clicks_stays_on_the_image() -> None:
     """Padding holds no object."""
     points = grid_points(Letterbox((50, 100), 64), 8)
-    assert len(points) == 8 * 4
-    assert (points[:, 0] < 64).all()
-    assert (points[:, 1] < 32).all()
+    assert points.shape == (4, 8, 2)
+    assert (points[..., 0] < 64).all()
+    assert (points[..., 1] < 32).all()
     assert (points > -0.5).all()
-    assert [len(grid_points(Letterbox((64, 64), size))) for size in (8, 256, 1024)] == [
-        1,
-        16**2,
-        32**2,
-    ]
+    for size, count in ((8, 1), (256, 16), (1024, 32)):
+        square = grid_points(Letterbox((64, 64), size))
+        assert square.shape == (count, count, 2)
+
+
+def test_a_grid_is_clicked_from_coarse_to_fine() -> None:
+    """The first clicks are far apart, so that one mask saves as many of the later ones as possible."""
+    points = grid_points(Letterbox((64, 64), 64), 8)
+    ordered = coarse_first(points)
+    assert sorted(map(tuple, ordered)) == sorted(map(tuple, points.reshape(-1, 2)))
+    np.testing.assert_array_equal(ordered[:4], points[1::4, 1::4].reshape(-1, 2))
+    coarse = {tuple(point) for point in points[1::2, 1::2].reshape(-1, 2)}
+    assert {tuple(point) for point in ordered[:16]} == coarse
+    assert len(coarse_first(grid_points(Letterbox((64, 64), 64), 1))) == 1
+
+
+def test_a_point_is_inside_of_the_mask_over_it() -> None:
+    """The mask is coarser than the input, and a point is the middle of a pixel."""
+    mask = np.zeros((16, 16), np.bool_)
+    mask[2, 5] = True  # of an input of 64 pixels: rows 8 to 11, columns 20 to 23
+    points = np.array([[20, 8], [23, 11], [24, 8], [20, 12], [19, 8]], np.float32)
+    assert is_inside(points, mask, 64).tolist() == [True, True, False, False, False]
+
+
+class _Squares:
+    """Answers a click by the 32 by 32 square of the input that it lies in, and by a quarter of that as alternative."""
+
+    dense = dense_spec = None
+    prepared = PreparedImage(
+        torch.zeros(1, 64, 64),
+        torch.ones(64, 64, dtype=torch.bool),
+        Letterbox((64, 64), 64),
+    )
+
+    def __init__(self) -> None:
+        self.clicks: list[list[float]] = []
+
+    def decode_clicks(self, points: FloatArray) -> MaskPrediction:
+        self.clicks += points.tolist()
+        logits = torch.full((len(points), 2, 64, 64), -1.0)
+        for row, (x, y) in enumerate(points.tolist()):
+            left, top = int(x) // 32 * 32, int(y) // 32 * 32
+            logits[row, 0, top : top + 32, left : left + 32] = 1.0
+            logits[row, 1, top : top + 16, left : left + 16] = 1.0
+        return MaskPrediction(logits, torch.tensor([[0.8, 0.9]]).repeat(len(points), 1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "clicks", "found"),
+    [
+        (EverythingSettings(grid=8), 16, 8),
+        (EverythingSettings(grid=8, skip_covered=False), 64, 8),
+        (EverythingSettings(grid=8, alternatives=False), 16, 4),
+        (EverythingSettings(grid=8, min_score=0.85), 64, 4),
+        (EverythingSettings(grid=8, grid_score=0.85), 16, 4),
+    ],
+)
+def test_a_click_is_left_out_where_a_mask_is(
+    settings: EverythingSettings, clicks: int, found: int
+) -> None:
+    """A batch holds 16 clicks, and an alternative does not stand for the object around it."""
+    image: Any = _Squares()
+    objects = find_objects(image, settings)
+    assert len(image.clicks) == clicks
+    assert len(objects) == found
+    assert objects == sorted(objects, key=lambda one: -one.score)
 
 
 def test_of_masks_of_one_object_the_best_stays() -> None:

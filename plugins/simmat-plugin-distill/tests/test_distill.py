@@ -130,7 +130,7 @@ def test_embeddings_of_the_same_model_are_matched(
 ) -> None:
     """They are kept, no prompt is decoded, and a training is resumed without the teacher, and elsewhere."""
     monkeypatch.setattr(
-        "simmat_plugin_distill.teacher.SEARCH", EverythingSettings(grid=4, stability=0)
+        "simmat_plugin_distill.teacher.SEARCH", EverythingSettings(grid=4)
     )
     given = "--foundation lite --image-size 64 --steps 1 --batch-size 2 --device cpu --no-pictures"
     out = tmp_path / "run"

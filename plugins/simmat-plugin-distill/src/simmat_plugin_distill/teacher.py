@@ -41,12 +41,10 @@ from simmat_plugin_distill.pairs import (
     joined_sensor,
 )
 
-SEARCH = EverythingSettings(grid=16, stability=0, overlap=0.7)
-"""What a teacher without a dense head teaches: its answers to a grid of clicks, a quarter of SAM's.
-
-Masks need not be stable: at SAM's threshold of stability, the answers of `lite` cover a third of the objects of
-simulated scenes, and most of what is left is background, which teaches a student nothing about objects.
-"""
+SEARCH = EverythingSettings(
+    grid=16, skip_covered=False, alternatives=False, grid_score=0.5, overlap=0.7
+)
+"""What a teacher without a dense head teaches: its answers to a grid of clicks, a quarter of SAM's."""
 
 
 def load_teacher(

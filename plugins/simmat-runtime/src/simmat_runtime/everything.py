@@ -44,8 +44,11 @@ class Settings:
         peak: smallest distance, 0..1, of a peak in the distance map.
         peak_window: side of the window, in pixels of the map, that can have one peak.
         grid: clicks along the longer side without a dense head; None sets one every 16 pixels of the input, at most 32.
+        skip_covered: leave out clicks of the grid that lie in the mask of an earlier one; the first ones are far apart.
+        alternatives: take all masks of a click of the grid, not its single mask alone: it may mean a part or the whole.
+        grid_score: smallest predicted IoU of an object found by a click of the grid; a mask of less, but of `min_score`
+            or more, only says where not to click again.
         overlap: IoU of two masks above which the one with the lower score is removed.
-        stability: smallest IoU of the masks at logits above 1 and above -1; used for a grid of clicks.
         min_score: smallest predicted IoU of a mask, before calibration.
         objectness: smallest probability of being an object, by the class map.
         min_area: smallest area of a mask in pixels of the image.
@@ -56,8 +59,10 @@ class Settings:
     peak: float = 0.3
     peak_window: int = 5
     grid: int | None = None
+    skip_covered: bool = True
+    alternatives: bool = True
+    grid_score: float = 0.6
     overlap: float = 0.5
-    stability: float = 0.9
     min_score: float = 0.5
     objectness: float = 0.5
     min_area: int = 1
@@ -69,11 +74,7 @@ def find_objects(image: EncodedImage, settings: Settings) -> list[FoundObject]:
     """Find every object of an image, best first."""
     spec, dense = image.network.manifest.dense, image.dense
     if dense is None or spec is None:
-        low, found = _answers(
-            image, grid_points(image.letterbox, settings.grid), settings, stable=True
-        )
-        kept = suppress(low, [one.score for one in found], settings.overlap)
-        found = [found[row] for row in kept]
+        found = _objects_on_grid(image, settings)
     else:
         found = _find_by_classes(
             image, sigmoid(dense[1]), softmax(dense[0]), spec, settings
@@ -81,6 +82,28 @@ def find_objects(image: EncodedImage, settings: Settings) -> list[FoundObject]:
     calibrated = image.network.manifest.calibrated
     found = [replace(one, score=calibrated("object", one.score)) for one in found]
     return sorted(found, key=lambda one: -one.score)
+
+
+def _objects_on_grid(image: EncodedImage, settings: Settings) -> list[FoundObject]:
+    size = image.letterbox.size
+    waiting = coarse_first(grid_points(image.letterbox, settings.grid))  # (N, 2)
+    found: list[FoundObject] = []
+    low = np.zeros((0, 1, 1), np.bool_)
+    while len(waiting):
+        clicks, waiting = waiting[:MAX_PROMPTS], waiting[MAX_PROMPTS:]
+        masks, numbers, more = _answers(
+            image, clicks, settings, alternatives=settings.alternatives
+        )
+        if not more:
+            continue
+        found += more
+        low = np.concatenate([low, masks]) if len(low) else masks
+        kept = suppress(low, [one.score for one in found], settings.overlap)
+        found, low = [found[row] for row in kept], low[kept]
+        if settings.skip_covered:
+            covered = masks[numbers == 0].any(0)
+            waiting = waiting[~is_inside(waiting, covered, size)]
+    return [one for one in found if one.score >= settings.grid_score]
 
 
 def _find_by_classes(
@@ -108,7 +131,7 @@ def _find_by_classes(
         window=settings.peak_window,
     )
     clicks = ((points[: settings.max_clicks] + 0.5) * stride - 0.5).astype(np.float32)
-    low, found = _answers(image, clicks, settings, stable=False)
+    low, _, found = _answers(image, clicks, settings, alternatives=False)
     kept = suppress(low, [one.score for one in found], settings.overlap)
     found, low = _classified(
         [found[row] for row in kept],
@@ -261,34 +284,59 @@ def _objects_of(
 
 
 def grid_points(letterbox: Letterbox, count: int | None = None) -> FloatArray:
-    """Return the (N, 2) xy centres of a grid of cells over the content of the input."""
+    """Return the (rows, columns, 2) xy centres of a grid of cells over the content of the input."""
     height, width = letterbox.scaled_hw
     count = count or max(min(letterbox.size // 16, 32), 1)
     step = max(height, width) / count
     across, down = (max(round(side / step), 1) for side in (width, height))
     xs = (np.arange(across) + 0.5) * width / across - 0.5
     ys = (np.arange(down) + 0.5) * height / down - 0.5
-    return np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2).astype(np.float32)
+    return np.stack(np.meshgrid(xs, ys), axis=-1).astype(np.float32)
+
+
+def coarse_first(points: FloatArray) -> FloatArray:
+    """Return the points of a (rows, columns, 2) grid as (N, 2), from a coarse grid to the finest.
+
+    They are every fourth along each side, then the rest of every second, then the others.
+    """
+    level = np.full(points.shape[:2], 2)
+    level[1::2, 1::2] = 1
+    level[1::4, 1::4] = 0
+    return points.reshape(-1, 2)[level.ravel().argsort(kind="stable")]
+
+
+def is_inside(points: FloatArray, mask: BoolArray, size: int) -> BoolArray:
+    """Return (N,) bool: which points (N, 2) xy in an input of side `size` lie in a mask (h, w) of the same input."""
+    height, width = mask.shape
+    columns = ((points[:, 0] + 0.5) * width / size).astype(np.int64)
+    rows = ((points[:, 1] + 0.5) * height / size).astype(np.int64)
+    inside: BoolArray = mask[rows.clip(0, height - 1), columns.clip(0, width - 1)]
+    return inside
 
 
 def _answers(
-    image: EncodedImage, points: FloatArray, settings: Settings, *, stable: bool
-) -> tuple[BoolArray, list[FoundObject]]:
-    """Return the masks (N, h, w) at the size of the decoder, and the objects, of the clicks that found an object."""
+    image: EncodedImage, points: FloatArray, settings: Settings, *, alternatives: bool
+) -> tuple[BoolArray, npt.NDArray[np.int64], list[FoundObject]]:
+    """Return what clicks found, and with `alternatives` all masks of each.
+
+    Returns:
+        (F, h, w) masks at the size of the decoder; their (F,) numbers among the masks of a click, 0 for the single one;
+        and the F objects.
+    """
     low: list[BoolArray] = []
+    numbers: list[int] = []
     found: list[FoundObject] = []
     for start in range(0, len(points), MAX_PROMPTS):
         part = points[start : start + MAX_PROMPTS]
         logits, scores = image.decode(part[:, None], np.ones((len(part), 1), np.int64))
-        logits, scores = logits[:, 0], scores[:, 0].clip(0, 1)
-        good = scores >= settings.min_score
-        if stable:
-            inner, outer = ((logits > bound).sum((1, 2)) for bound in (1, -1))
-            good &= inner / np.maximum(outer, 1) >= settings.stability
-        masks = image.restore(logits[good]) > 0
-        clicks = image.letterbox.points_to_original(part[good])
-        for mask, small, click, score in zip(
-            masks, logits[good] > 0, clicks.tolist(), scores[good], strict=True
+        count = logits.shape[1] if alternatives else 1
+        scores = scores[:, :count].clip(0, 1)
+        rows, which = np.nonzero(scores >= settings.min_score)
+        chosen = logits[rows, which]  # (F, h, w)
+        masks = image.restore(chosen) > 0
+        clicks = image.letterbox.points_to_original(part[rows])
+        for mask, small, click, number, score in zip(
+            masks, chosen > 0, clicks.tolist(), which, scores[rows, which], strict=True
         ):
             if (box := _box_of(mask)) is None:
                 continue
@@ -296,6 +344,7 @@ def _answers(
             crop = mask[y0:y1, x0:x1].copy()
             if crop.sum() >= settings.min_area:
                 low.append(small)
+                numbers.append(int(number))
                 found.append(
                     FoundObject(
                         box,
@@ -305,7 +354,8 @@ def _answers(
                         (click[0], click[1]),
                     )
                 )
-    return np.stack(low) if low else np.zeros((0, 1, 1), np.bool_), found
+    stacked = np.stack(low) if low else np.zeros((0, 1, 1), np.bool_)
+    return stacked, np.asarray(numbers, np.int64), found
 
 
 def _box_of(mask: BoolArray) -> Window | None:
