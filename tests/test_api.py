@@ -328,7 +328,7 @@ def test_a_sensor_defined_in_a_notebook_is_trained_and_used(tmp_path: Path) -> N
         **SETTINGS,
     )
     with pytest.raises(
-        UnknownNameError, match=r"doubled.*simmat\.load\(.*run.*modality=.*your-sensor"
+        UnknownNameError, match=r"doubled.*simmat\.load\(.*run.*modality=.*Your sensor"
     ):
         simmat.load(run, registry=registry())
     model = simmat.load(run, modality=Doubled(), registry=registry(), device="cpu")

@@ -279,4 +279,4 @@ def test_fifteen_labels_and_fifteen_predictions(tmp_path: Path, bundle: Path) ->
     assert {used[id] for id in untouched} == {"train"}
     assert Counter(used.values()) == listed
     assert len(used) == 30
-    assert "10 train, and 0 of val and test" in dataset.predicted_note
+    assert "Used for training: 10. Left out" in dataset.predicted_note
