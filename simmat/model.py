@@ -311,8 +311,8 @@ class _CallLimit(TorchFunctionMode):
 
 
 @contextmanager
-def meta_device(what: str, max_calls: int) -> Iterator[None]:
-    """Make all tensors of the block on the meta device.
+def meta_device(what: str = "a network", max_calls: int = 10**9) -> Iterator[None]:
+    """Make all tensors of the block on the meta device; random values are not set there, which imports torch._dynamo.
 
     Args:
         what: what is built, for the message ("transfer layer 'mat'").

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from simmat.errors import WeightsError
+from simmat.model import meta_device
 from simmat.plugin_specs import FoundationSpec
 from simmat_plugin_sam.checkpoint import (
     State,
@@ -66,7 +67,7 @@ def build_mobilesam(
     Raises:
         WeightsError: the file is damaged, or of another model.
     """
-    with torch.device("meta"):
+    with meta_device():
         model = MobileSamModel(spec, image_size)
     parts = sam_parts(model)
     if weights is None:

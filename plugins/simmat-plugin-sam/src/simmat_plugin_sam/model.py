@@ -8,23 +8,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from segment_anything.modeling import (  # type: ignore[import-untyped]
-    ImageEncoderViT,
-    MaskDecoder,
-    PromptEncoder,
-    TwoWayTransformer,
-)
-from segment_anything.modeling.image_encoder import Attention as EncoderAttention  # type: ignore[import-untyped]
-from segment_anything.modeling.image_encoder import (
-    Block,
-    window_partition,
-    window_unpartition,
-)
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from simmat.foundation import ImageEmbedding, MaskPrediction, Memory, PromptBatch
+from simmat.model import meta_device
 from simmat.plugin_specs import FoundationSpec
 from simmat_plugin_sam.checkpoint import (
     check_variant,
@@ -34,6 +23,16 @@ from simmat_plugin_sam.checkpoint import (
 )
 from simmat_plugin_sam.fused import affine, can_fuse
 from simmat_plugin_sam.grid_attention import grid_attention
+from simmat_plugin_sam.layers import (
+    Block,
+    EncoderAttention,
+    ImageEncoderViT,
+    MaskDecoder,
+    PromptEncoder,
+    TwoWayTransformer,
+    window_partition,
+    window_unpartition,
+)
 from simmat_plugin_sam.prompts import dense_positions, embed_prompts
 from simmat_plugin_sam.two_way import attend_two_ways, set_token_attention
 
@@ -153,9 +152,11 @@ class SamDecoder(nn.Module):
         super().__init__()
         options, grid = spec.options, image_size // PATCH
         dim = options["prompt_dim"]
-        self.prompt_encoder = PromptEncoder(
-            dim, (grid, grid), (image_size, image_size), mask_in_chans=16
-        )
+        # it draws random numbers, for which the meta device imports torch._dynamo: a second
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            self.prompt_encoder = PromptEncoder(
+                dim, (grid, grid), (image_size, image_size), mask_in_chans=16
+            )
         transformer = TwoWayTransformer(
             depth=2,
             embedding_dim=dim,
@@ -280,11 +281,11 @@ def build_sam(
     Raises:
         WeightsError: the file is damaged, or of another model.
     """
-    with torch.device("meta"):
+    with meta_device():
         model = SamModel(spec, image_size)
     parts = sam_parts(model)
     if weights is None:
-        with torch.device("meta"):
+        with meta_device():
             native = sam_parts(SamModel(spec, spec.image_size))
         state, where = random_state(native, seed), f"{spec.name} of seed {seed}"
     else:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from weakref import WeakKeyDictionary
 
 import torch
-from segment_anything.modeling import PromptEncoder  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.errors import DataError
 from simmat.foundation import PromptBatch
 from simmat_plugin_sam.fused import is_traced
+from simmat_plugin_sam.layers import PromptEncoder
 
 
 def embed_prompts(

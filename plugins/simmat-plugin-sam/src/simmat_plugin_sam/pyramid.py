@@ -7,11 +7,11 @@ from itertools import pairwise
 from typing import Protocol, cast
 
 import torch
-from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
+from simmat_plugin_sam.layers import MaskDecoder, PromptEncoder, TwoWayTransformer
 from simmat_plugin_sam.prompts import dense_positions, embed_prompts
 
 LEVELS = 3

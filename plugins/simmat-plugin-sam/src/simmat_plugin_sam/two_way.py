@@ -12,11 +12,10 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from segment_anything.modeling import TwoWayTransformer  # type: ignore[import-untyped]
-from segment_anything.modeling.transformer import Attention as DecoderAttention  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from simmat.foundation import Memory
+from simmat_plugin_sam.layers import DecoderAttention, TwoWayTransformer
 
 
 class TokenAttention(DecoderAttention):  # type: ignore[misc]
