@@ -46,7 +46,7 @@ class Sonar(ModalityAdapter):
         )
 
     def is_log_scale(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
-        """Say that the echo is one that `transform` takes the logarithm of."""
+        """Say that `transform` takes the logarithm of the echo."""
         return (True,)
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
