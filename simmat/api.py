@@ -122,9 +122,10 @@ def train(
         data: folder of the data set, or a data set.
         out: the run's folder; `load` takes it.
         progress: show a progress bar.
-        callbacks: are told of every step and validation, see `simmat.Callback`; what they raise ends the training.
-        loss: a loss instead of SimMAT's, see `MaskLoss` and `Loss` in `simmat.nn.losses`; the name of one is a
-            setting.
+        callbacks: called at every step and validation, see `simmat.Callback`; an error that they raise ends the
+            training.
+        loss: a loss in place of SimMAT's: a `MaskLoss` or `Loss` of `simmat.nn.losses`, or the name of an installed
+            one.
         registry: what is installed; None loads the plugins.
         settings: settings of `simmat train`, with underscores: steps=80, tune="lora", mat_options={"width": 32}, …
 
@@ -181,8 +182,8 @@ def evaluate(
         modality: a sensor of the bundle that is not installed, as `load` takes it.
         split: "train", "val" or "test".
         protocol: name of an evaluation protocol.
-        zero_shot: whether to score the untuned model, too, if it can be used: False does not, None scores it by
-            prompts, and True also by `everything`, with a grid of clicks that takes long.
+        zero_shot: whether to score the untuned model, too, if it can be used: False does not, None scores it with
+            prompts, and True also finds `everything` with it, by a grid of clicks, which takes long.
         everything: find and score every object without prompts, too.
         semantic: score the class of every pixel, too; the model needs a dense head.
         device: for a model that is not loaded yet.
@@ -194,7 +195,7 @@ def evaluate(
         each object.
 
     Raises:
-        ConfigError: the protocol is unknown, or `semantic` without a dense head.
+        ConfigError: the protocol is unknown, or `semantic` is asked of a model without a dense head.
         DataError: the data set cannot be read, or has no region to score.
     """
     from simmat.data.dataset import open_dataset as open_dataset_of
@@ -251,12 +252,12 @@ def predict(
 
     To get results without files, also of arrays, see `Predictor.open_images`.
     Images that an earlier call finished are skipped; an image that fails does not stop the others. Under `accelerate
-    launch` the processes share the images, and the main one returns what became of them.
+    launch` the processes share the images, and the main process returns all results.
 
     Args:
         model: what `load` takes or returned; None for an untuned model, with `foundation` and `modality`.
-        files: files and folders, or {source: file} of one image of a sensor with several; with `prompts` at most the
-            folder of the images.
+        files: files and folders, or {source: file} for one image of a sensor with several sources; with `prompts` at
+            most the folder of the images.
         out: folder of the results.
         progress: is told what is done while the function runs.
         registry: what is installed; None loads the plugins.
@@ -266,7 +267,7 @@ def predict(
     Raises:
         TypeError: an option is unknown.
         SimMATError: options are wrong or do not suit the model, files of others would be replaced, or results cannot be
-            written. What is wrong with one image is the `error` of its outcome.
+            written. A problem with a single image is the `error` of its result.
     """
     from simmat.documents import parse
     from simmat.inference import PredictOptions, Progress

@@ -75,7 +75,7 @@ class Callback:
         """A phase of `total` items begins ("statistics", "validation")."""
 
     def advanced(self, count: int) -> None:
-        """`count` items of the phase are done."""
+        """`count` more items of the phase are done."""
 
     def started(self, run: RunInfo) -> None:
         """The first step is about to run."""
@@ -92,7 +92,7 @@ class Callback:
             step: 0 before the first one.
             summary: that of the scores; with a dense head, it also has "everything" and "semantic", and the "score"
                 that `best` compares.
-            best: its bundle is written: it is the best so far, or the run keeps the last state.
+            best: whether its bundle is written: it is the best so far, or the run keeps the last state.
             scores: of each object.
         """
 

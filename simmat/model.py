@@ -500,8 +500,7 @@ class MAT(nn.Module):
 
         Args:
             planes: (B, C, H, W) or (C, H, W), normalized like the planes that the layer will get, such as a batch of
-            training
-                images; a plane must not be constant.
+                training images; a plane must not be constant.
             channels: the C channels; None for planes without names.
 
         Raises:

@@ -1,7 +1,7 @@
 """What plugins offer, as data: foundation models and families, transfer layers, tuners, formats of models and results.
 
 Specs need no torch; the modules they describe are built on demand. Tensors: B images, S the side of the square input in
-pixels. Each spec states the `api_version` that it is written for; any but SimMAT's own is refused by name.
+pixels. Each spec states the `api_version` that it is written for; any other than SimMAT's own is refused.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class ResultFormat:
             one file for all prompts. For sequences: "sequences", and "stacks" for those in one file that holds an
             array.
         replaces: name of the format that auto leaves out if it writes this one.
-        needs_georeference: whether an image must have a place on a map.
+        needs_georeference: whether an image must have a georeference.
         check: "package.module:function"; called before any work as `function(image)` with `origin`, `size_hw` and
             `georeference` of an image, raises DataError if the format cannot hold it.
         one_file: True for one file for all images of a call, with the first of `endings` as its name. `write` is called
@@ -180,7 +180,7 @@ class FunctionSpec:
     Attributes:
         name: lower case letters, digits and hyphens.
         description: one line.
-        function: "package.module:function"; of what reads maps, the module.
+        function: "package.module:function"; for a reader of maps, the module.
     """
 
     name: str
@@ -194,7 +194,7 @@ class TuningTargets:
     """Where tuners find a model's layers: regular expressions that match whole module names.
 
     Names start with "backbone." or "decoder.". A field is empty if the model has no such layer; a tuner that needs it
-    then refuses the model by name.
+    then refuses the model.
 
     Attributes:
         lora: linear or 1x1 conv layer -> which equal slices of its output LoRA changes, and their number:
@@ -231,7 +231,7 @@ class WeightFile:
         size_bytes: size, for progress and disk checks; 0 if unknown.
         url: download address; "" if `path` or `hub` is given.
         path: path in an installed package; None if it is downloaded.
-        licence: SPDX id or the source's own words.
+        licence: SPDX id, or the words of the source.
         hub: repository on the Hugging Face Hub ("timm/vit_small_patch14_dinov2.lvd142m"), which the Hub's client
             downloads to the Hub's own cache.
         alternatives: other file names in that repository, tried if it has no `filename`.
@@ -267,8 +267,8 @@ class FoundationSpec:
         dense_head: whether its embedding says what is in an image, so that `--heads auto` may train a dense head on it.
         licence: licence of code and weights.
         options: further plain values for the builder.
-        learning_rates: name of a tuner -> peak learning rate in place of the tuner's own, which suits SAM; used for
-            pretrained weights if the user gives none.
+        learning_rates: name of a tuner -> peak learning rate for pretrained weights, if the user gives none; the
+            tuner's own rate suits SAM.
         mat: the transfer layer, with `mat_options`, if the user names none.
         tune: the tuner, if the user names none.
         training: further settings of `simmat train` that suit the model, name -> value; used where the user sets none,

@@ -183,7 +183,7 @@ class Dataset:
     def split(self, name: str) -> tuple[Sample, ...]:
         """Return the samples of "train", "val" or "test"; raise DataError if there are none.
 
-        Val and test are without those whose labels a model made.
+        Val and test leave out the samples whose labels a model made.
         """
         if name not in SPLITS:
             raise ConfigError(f"unknown split {name!r}; splits are {', '.join(SPLITS)}")

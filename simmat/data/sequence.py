@@ -22,8 +22,8 @@ class FrameSequence(Sequence[SensorImage]):
 
     Attributes:
         adapter: the sensor.
-        files: for each frame source name -> file, a file of frames as a folder: `scan.tif/0012`.
-        names: name of each frame: of its file without the ending, or its number in a file of frames.
+        files: for each frame, source name -> file; a frame inside a file has a path such as `scan.tif/0012`.
+        names: name of each frame: the name of its file without the ending, or its number in a file of frames.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class FrameSequence(Sequence[SensorImage]):
         """Find the frames.
 
         Args:
-            path: folder of the frames, whose order is that of the numbers in their names; or a multi-page TIFF, an npy
-                array (T, C, H, W), where a plugin reads it a NIfTI file, a folder of DICOM slices, or a video; or
-                DIR/manifest.csv/SEQUENCE of a data set. For a sensor with several sources {source: path}.
+            path: folder of the frames, in the order of the numbers in their names; or a multi-page TIFF, or an npy
+                array (T, C, H, W); or, if a plugin reads it, a NIfTI file, a folder of DICOM slices, or a video; or
+                DIR/manifest.csv/SEQUENCE of a data set. {source: path} for a sensor with several sources.
             modality: the sensor: a name, an adapter, or its class.
             modality_options: options of the sensor: {"unit": "cK"}.
             channels: names, 0-based indices or wavelengths of the channels to use; None for all.

@@ -114,7 +114,7 @@ NOC_TARGETS = (0.85, 0.9)
 
 @dataclass(frozen=True, slots=True)
 class ObjectScore:
-    """The score of one object; what its protocol leaves out is None or empty.
+    """The score of one object; figures that the protocol leaves out are None or empty.
 
     Attributes:
         sample: id of the sample.

@@ -138,7 +138,7 @@ class PromptResult:
         georeference: where the image lies on a map; None if this is not known.
         picture: gives the (H, W, 3) uint8 display picture.
         uncertainty: how much the mask differs between views of the image; None if that was not asked for.
-        warning: why the mask may be wrong; "" if nothing speaks against it.
+        warning: why the mask may be wrong; "" if there is no reason to doubt it.
     """
 
     name: str

@@ -60,7 +60,7 @@ class Batch(NamedTuple):
         boxes: (B, P, 4) float32 XYXY, jittered.
         draws: (B, P, R) float32 in [0, 1), for other random choices per prompt.
         step_draw: (B,) float32 in [0, 1), the same for all items of one optimiser step.
-        class_targets: (B, S, S) int64, see `dense_targets`; (B, 0) where there is no dense head.
+        class_targets: (B, S, S) int64, see `dense_targets`; (B, 0) without a dense head.
         distance: (B, S, S) float32, likewise.
         extra: (B, …) of `Loss.item`: what the loss needs besides these; (B, 0) if nothing.
     """
@@ -156,7 +156,7 @@ PAPER_LOSS = LossWeights(pixel=cross_entropy, balance=(1.0, 1.0), mask=1.0)
 
 
 class PromptLoss(Loss):
-    """The loss of the masks for prompts, and of the dense head where the network has one.
+    """The loss of the masks for prompts, and of the dense head if the network has one.
 
     Args:
         masks: the weights of `mask_loss`, or a function in its place. Its mean is a term by the function's name.

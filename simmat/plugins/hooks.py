@@ -57,32 +57,32 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def simmat_modalities() -> Iterable[ModalityAdapter]:  # type: ignore[empty-body]
-    """Return the sensors a plugin brings, as instances."""
+    """Return the sensors a plugin provides, as instances."""
 
 
 @hookspec
 def simmat_foundation_models() -> Iterable[FoundationSpec]:  # type: ignore[empty-body]
-    """Return the foundation models a plugin brings."""
+    """Return the foundation models a plugin provides."""
 
 
 @hookspec
 def simmat_foundation_families() -> Iterable[FoundationFamily]:  # type: ignore[empty-body]
-    """Return the libraries of foundation models a plugin brings, whose models are named FAMILY/MODEL."""
+    """Return the libraries of foundation models a plugin provides, whose models are named FAMILY/MODEL."""
 
 
 @hookspec
 def simmat_transfer_layers() -> Iterable[TransferLayerSpec]:  # type: ignore[empty-body]
-    """Return the transfer layers a plugin brings."""
+    """Return the transfer layers a plugin provides."""
 
 
 @hookspec
 def simmat_tuners() -> Iterable[TunerSpec]:  # type: ignore[empty-body]
-    """Return the tuners a plugin brings."""
+    """Return the tuners a plugin provides."""
 
 
 @hookspec
 def simmat_losses() -> Iterable[LossSpec]:  # type: ignore[empty-body]
-    """Return the losses of trainings that a plugin brings."""
+    """Return the losses of trainings that a plugin provides."""
 
 
 @hookspec

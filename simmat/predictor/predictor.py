@@ -163,7 +163,8 @@ class Predictor(Encoder):
         Args:
             image: as for `set_image`.
             missing: as for `set_image`.
-            tile: side of a window in pixels; None as `TiledImage`.
+            tile: side of a window in pixels; None for the size of the training images, or for the whole image if it is
+                small enough.
             overlap: overlap of neighbouring windows in pixels; None is an eighth of a window.
             cache: as for `set_image`.
 
@@ -192,7 +193,7 @@ class Predictor(Encoder):
             batch_size: images that are encoded together, which is hardly faster on a CPU.
 
         Raises:
-            TypeError: one name in place of several images.
+            TypeError: a single file name is given in place of several images.
             ValueError: the batch size is less than 1.
             SimMATError: as `set_image` raises it.
         """
@@ -222,8 +223,8 @@ class Predictor(Encoder):
         Args:
             tiles: a file each, or {source: file}. Where they overlap, the first one with a valid pixel is used.
             missing: as for `set_image`.
-            tile: as for `open_image`, as is `overlap`.
-            overlap: see `tile`.
+            tile: as for `open_image`.
+            overlap: as for `open_image`.
 
         Raises:
             DataError: files cannot be read, or are not on one pixel grid.
@@ -306,7 +307,8 @@ class Predictor(Encoder):
             TypeError: points, labels or box are not numbers.
             ValueError: no image is set, `mask_selection` is unknown, or `mask` is not of the decoder's size.
             DataError: there is no prompt, labels and points do not match, or `mask` does not hold logits.
-            ConfigError: a point or the box is outside of the image, or logits may be of any of its windows.
+            ConfigError: a point or the box is outside of the image, or `mask` is logits and the image is cut into
+                windows.
         """
         window = None
         if isinstance(mask, Prediction):
@@ -392,10 +394,9 @@ class Predictor(Encoder):
         """Find the objects of some frames in all others, and yield frame by frame, without training.
 
         The first frame with masks comes first, then the frames after it, then the frames before it, nearest first.
-        Between
-        two frames with masks the answers of both are blended. In a frame without a measurement nothing is found.
-        Memory does not grow with the number of frames, except for compressed labels of the frames between two with
-        masks.
+        Between two frames with masks, the masks tracked from both are blended. In a frame without a measurement nothing
+        is found. Memory does not grow with the number of frames, except for compressed labels of the frames between
+        two with masks.
 
         Args:
             frames: T frames, each as `set_image` takes it, such as a `simmat.FrameSequence`; all of one size.
@@ -404,7 +405,7 @@ class Predictor(Encoder):
                 one whose mask is False everywhere); an object without a mask in a mapping is tracked there.
             tile: side of the windows in pixels into which frames are cut; None cuts them where the smallest given
                 object is too small for the network.
-            progress: called with the number of finished steps and of all.
+            progress: called with the number of finished steps and the number of all steps.
 
         Raises:
             ConfigError: no plugin that follows objects is installed.
@@ -484,8 +485,7 @@ class TiledImage:
     """An image of any size, cut into windows, with their embeddings: what `Predictor.open_image` returns.
 
     It reads each window that it needs, encodes it unless its embedding is cached, decodes it, and merges what was
-    found by the
-    functions of `simmat.predictor.tiles`.
+    found by the functions of `simmat.predictor.tiles`.
 
     Attributes:
         encoder: encodes its windows.

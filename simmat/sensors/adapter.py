@@ -81,7 +81,7 @@ class ModalityAdapter(ABC):
         Options: the pydantic model of `options`. A sensor with options besides `nodata` declares a subclass of
             `ModalityOptions`; its constructor takes no other argument and sets what depends on an option (sources,
             channels).
-        api_version: version of the plugin interface it is written for; any but SimMAT's own is refused by name.
+        api_version: version of the plugin interface it is written for; any other than SimMAT's own is refused.
     """
 
     name: str

@@ -49,14 +49,14 @@ class TrainingPlan:
     """What a training does, known before anything is built or written.
 
     Attributes:
-        config: the settings, with everything chosen that they left open.
+        config: the settings, with defaults chosen for those that were left open.
         contents: digests of the data set's files, compared on resume.
         train: training samples, each with a region.
         val: samples of every validation: those of the split, or some of them, see `validation_subset`.
         val_every: steps between validations.
         spec: the network.
         steps: number of optimiser steps.
-        warmup: those of linear warm-up.
+        warmup: number of steps of linear warm-up.
         peak_rate: the learning rate after warm-up.
         notes: what a user should know before the first step.
         start: the spec of the bundle that the training starts from; of a resumed run, its own bundle's.
@@ -136,7 +136,7 @@ def plan_run(
 ) -> TrainingPlan:
     """Plan the training that a config describes: read its data, and choose the settings that it leaves open.
 
-    Nothing is written but the cache of a data set, which keeps what was read of its images.
+    Nothing is written except the cache of a data set, which keeps what was read of its images.
 
     Args:
         callback: told how much of the data was read.

@@ -1,4 +1,4 @@
-"""A model on another machine: what a predictor answers, asked of `simmat serve`."""
+"""A model on another machine: the answers of a predictor, requested from `simmat serve`."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class RemotePredictor:
         inputs: what it takes, with its `channels`.
         dense: classes of its class map; None without one.
         class_names: label value -> name.
-        name: of the bundle on the server.
+        name: name of the bundle on the server.
         digest: identifies the weights.
     """
 

@@ -40,9 +40,9 @@ class Tracks:
         frames: the sequence.
         labels: folder of the masks, a PNG of ids for each frame.
         rows: the objects of each frame, sorted by frame.
-        given: frame, at least one -> objects whose mask was given there.
+        given: frame -> objects whose mask was given there; at least one frame.
         class_names: names of label values.
-        smooth: slices on each side that the volume is smoothed by; 0 for none.
+        smooth: number of slices on each side by which the volume is smoothed; 0 for none.
     """
 
     frames: FrameSequence
