@@ -181,11 +181,20 @@ class _Foundation(nn.Module):
         self.backbone = backbone
 
 
+class Measured(nn.Module):
+    """The planes themselves, 0 on padding; the U-Net's first convolution takes all of them."""
+
+    def forward(self, planes: Tensor, content: Tensor) -> Tensor:
+        """Return (B, C, S, S)."""
+        inside = planes * content[:, None]
+        return inside.contiguous(memory_format=torch.channels_last)
+
+
 def unet_of(spec: DenseSpec, channels: int, seed: int) -> SimMAT:
     """Return the U-Net as a network without prompts."""
     foundation: Any = _Foundation(UNetBackbone(channels, seed))
     head: Any = UNetHead(spec.count, seed)
-    return SimMAT(nn.Identity(), foundation, "image", head)
+    return SimMAT(Measured(), foundation, "features", head)
 
 
 @dataclass(frozen=True, eq=False)
