@@ -1,15 +1,14 @@
 """What an untuned model finds without clicks, and how long it takes.
 
-    python benchmarks/everything.py [--foundation lite] [--images 20] [--on rgb-regions] [--set stability=0.9]
+    python benchmarks/everything.py [--foundation lite] [--images 20] [--on rgb-regions] [--set skip_covered=false]
 
-For each set of everything.toml, on images of its train and val splits, evenly spaced:
+For each set of everything.toml, on images of its validation split, evenly spaced:
 
 * AR100: recall of the true objects by the 100 best masks, mean over IoU thresholds from 0.5 to 0.95;
 * objects found in an image, and how many of them are useless: their IoU with every true object is below 0.5;
 * the processor time of an image in seconds, on one thread, with reading and encoding.
 
-`--set` changes a field of `EverythingSettings`; repeat it. `--pixels 640x480` resizes each image first: then only the
-time is of interest.
+`--set` changes a field of `EverythingSettings`; repeat it.
 """
 
 from __future__ import annotations
@@ -107,7 +106,7 @@ def main() -> None:
         f"{'set':<20} {'images':>6} {'AR100':>6} {'found':>6} {'useless':>7} {'CPU s':>6}"
     )
     for name, dataset, predictor in untuned.data_sets(given, ZeroShotPredictor):
-        samples = evenly([*dataset.split("train"), *dataset.split("val")], given.images)
+        samples = evenly(dataset.split("val"), given.images)
         row = measure(dataset, samples, predictor, settings)
         print(
             f"{name:<20} {len(samples):>6} {row['AR100']:>6.3f} {row['found']:>6.1f} {row['useless']:>7.1f} "
