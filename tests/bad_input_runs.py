@@ -65,7 +65,7 @@ CASES = {
         spoil=write("c.toml", '[[data]]\nmodality = "gray"\ndata = "data"\n' * 2),
     ),
     "sensors: one data set twice": Case(
-        "'a'", "'b'", "twice", "data", run="train --config c.toml --out run",
+        "'a'", "'b'", "same sensor", "data", run="train --config c.toml --out run",
         spoil=write("c.toml", "".join(f'[[data]]\nname = "{n}"\nmodality = "gray"\ndata = "data"\n' for n in "ab")),
     ),
     "sensors: out is a number": Case(
