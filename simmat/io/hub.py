@@ -109,7 +109,22 @@ def download(
         f"{place}: the Hub states {stated.size} bytes and sends more, so the download was stopped; check HF_ENDPOINT"
     )
     bar = _stopping_after(stated.size, too_large)
-    return Path(hf_hub_download(repo, name, revision=revision, tqdm_class=bar))
+    try:
+        path = hf_hub_download(repo, name, revision=revision, tqdm_class=bar)
+    except kind:
+        _remove_part(repo, stated.etag)
+        raise
+    return Path(path)
+
+
+def _remove_part(repo: str, etag: str | None) -> None:
+    """Remove the part of a file that has arrived; older clients keep it, to go on from there."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = repo_folder_name(repo_id=repo, repo_type="model")
+    part = Path(HF_HUB_CACHE) / folder / "blobs" / f"{etag}.incomplete"
+    part.unlink(missing_ok=True)
 
 
 def _stopping_after(limit: int, error: SimMATError) -> Any:
