@@ -44,6 +44,8 @@ _LOSSLESS |= {"CCITTRLE", "CCITTRLEW", "CCITT_T4", "CCITT_T6"}
 _JPEG = (6, 7, 34892, 33007)  # compressions whose tiles share tables
 _MAX_STRIP_BYTES = 320 * 2**20
 """Most bytes of decoded strips to keep of one file: 1024 rows of 20,000 pixels in 8 bands of 16 bits."""
+_MAX_TAG_VALUES = 2**24
+"""Values in the tags of all pages of a file, at about 60 bytes each; pages may share them, so a small file has many."""
 TIFF_ENDINGS = (".tif", ".tiff")
 # elements of .aux.xml that change values
 _CHANGING = re.compile(rb"<(Scale|Offset|NoDataValue)>")
@@ -413,13 +415,28 @@ def _unsupported(
 
 
 def _pages_of(path: Path, tiff: Any) -> list[Any]:
-    """Return all pages; counting them first finds an endless chain of pages."""
+    """Return all pages; counting them first finds an endless chain of pages.
+
+    Raises:
+        DataError: there are too many pages, or their tags hold too many values.
+    """
     count = len(tiff.pages)
     if not 1 <= count <= MAX_PLANES:
         raise DataError(
             f"{path}: damaged, or no TIFF: it lists {count} pages; 1 to {MAX_PLANES} are read"
         )
-    return [tiff.pages[number].aspage() for number in range(count)]
+    pages = []
+    values = 0
+    for number in range(count):
+        page = tiff.pages[number].aspage()
+        values += sum(tag.count for tag in page.tags)
+        if values > _MAX_TAG_VALUES:
+            raise DataError(
+                f"{path}: damaged: the tags of its first {number + 1} pages hold {values} values, at most "
+                f"{_MAX_TAG_VALUES} are read"
+            )
+        pages.append(page)
+    return pages
 
 
 def _page_at(tiff: Any, offset: int) -> Any:

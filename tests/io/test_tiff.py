@@ -191,6 +191,20 @@ def test_a_file_that_was_written_again_is_read_again(tmp_path: Path) -> None:
         assert (read_image(path, None, Window(5, 5, 9, 9)).planes == value).all()
 
 
+def test_pages_that_share_a_large_tag_take_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of half a megabyte held 3,000 pages whose resolution was one table of 65,536 numbers: five gigabytes."""
+    monkeypatch.setattr("simmat.io.tiff._MAX_TAG_VALUES", 2000)
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for _ in range(30):
+            extra = [(65000, "I", 100, tuple(range(100)), True)]
+            writer.write(np.zeros((8, 8), np.uint8), extratags=extra, metadata=None)
+    with pytest.raises(DataError, match=r"a\.tif: damaged: .* pages hold .* values"):
+        read_image(path)
+
+
 @pytest.mark.parametrize(
     "window", [(0, 0, 71, 5), (0, -1, 5, 5), (5, 5, 5, 9), (60, 90, 70, 102)]
 )
