@@ -104,8 +104,8 @@ def command(
     full: also clicks on errors (mIoU by number of clicks, NoC), tight and jittered boxes, and random clicks.
     simmat-compat: the scores of the paper's released code.
 
-    --everything uses the dense head of BUNDLE. Without a dense head it clicks on a grid, which can take half a minute
-    per image; for the untuned model this is done only with --zero-shot.
+    --everything uses the dense head of BUNDLE. Without a dense head it clicks on a grid, which takes seconds per
+    image; for the untuned model this is done only with --zero-shot.
 
     Images that BUNDLE was trained on are left out and counted, unless --split train is given.
 

@@ -310,7 +310,7 @@ def evaluate(
     grid_hw(Letterbox((1, 1), pipeline.size, pipeline.aspect), protocol)
     if note is not None and everything and dense is None:
         note(
-            f"every object of {len(samples)} images with a grid of clicks can take half a minute per image"
+            f"every object of {len(samples)} images with a grid of clicks takes seconds per image"
         )
     calibration = predictor.calibration
     predictor = predictor.uncalibrated()  # `Scores.calibration` counts its effect

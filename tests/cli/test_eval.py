@@ -147,7 +147,7 @@ def test_the_untuned_model_searches_every_object_only_where_that_is_asked(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A grid of clicks takes it half a minute an image."""
+    """A grid of clicks takes it seconds an image."""
     for module in ("simmat.evaluation.job", "simmat.evaluation"):
         monkeypatch.setattr(f"{module}.why_no_zero_shot", lambda parts: "")
     asked = ("--everything", "--device", "cpu")

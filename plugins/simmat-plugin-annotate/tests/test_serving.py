@@ -338,7 +338,7 @@ def test_the_next_unsure_image_is_the_one_with_most_expected_mistakes(
 def test_a_model_without_a_dense_head_is_not_asked_what_it_is_unsure_of(
     client: Client,
 ) -> None:
-    """Its grid of clicks takes half a minute an image."""
+    """Its grid of clicks takes seconds an image."""
     status, _, content = client.raw("GET", "/api/unsure")
     assert status == 422
     assert b"dense head" in content
