@@ -71,6 +71,7 @@ def dense_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         steps=2,
         pictures=False,
         image_size=32,
+        crop=0,
     )
     return training.train(settings, registry())
 

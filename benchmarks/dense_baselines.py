@@ -347,6 +347,7 @@ def train(
                     setup.pipeline,
                     dense=spec.dense,
                     image_side=setup.spec.image_side,
+                    takes_windows=bool(setup.spec.card.crop),
                 ),
                 setup,
                 setup.val,
@@ -444,6 +445,7 @@ def run_unet(
             setup.pipeline,
             dense=setup.spec.dense,
             image_side=setup.spec.image_side,
+            takes_windows=bool(setup.spec.card.crop),
         )
         rule = (
             Watershed()
@@ -470,6 +472,7 @@ def run_unet(
             setup.pipeline,
             dense=setup.spec.dense,
             image_side=setup.spec.image_side,
+            takes_windows=bool(setup.spec.card.crop),
         )
         predictor.rule = Watershed(**result["watershed"])
         result["test"] = scores(predictor, setup, setup.dataset.split("test"))

@@ -24,11 +24,9 @@ from simmat.documents import StrictModel, listed, option_name, problems_of, read
 from simmat.errors import ConfigError, did_you_mean, shortened
 from simmat.io.files import with_home
 from simmat.sensors.channel_selection import parse_channels
-from simmat.sensors.options import NodataField, with_absolute_files
+from simmat.sensors.options import CropSide, NodataField, with_absolute_files
 from simmat.types import (
     FORMER_ASPECTS,
-    MAX_CROP,
-    MIN_CROP,
     Aspect,
     RegionRule,
     ZeroMeans,
@@ -253,12 +251,10 @@ class TrainConfig(StrictModel):
         None,
         description="Attribute that names the class of a polygon, if masks are polygons.",
     )
-    crop: int | None = Field(
+    crop: CropSide | None = Field(
         None,
-        ge=MIN_CROP,
-        le=MAX_CROP,
-        description="Cut images into windows with sides of this many pixels; splits are then drawn from blocks "
-        "of windows.",
+        description="Train on windows with sides of this many pixels; 0 trains on whole images.  "
+        "[default: by the sizes of objects and images]",
     )
     train_images: int | None = Field(
         None, ge=1, description="Train on this many images, drawn by the seed."

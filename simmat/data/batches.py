@@ -136,13 +136,14 @@ class TrainingItems(TorchDataset[Batch]):
     def _read(
         self, sample: Sample, rng: np.random.Generator
     ) -> tuple[SensorImage, Annotation]:
-        """Read a sample; of a block a random crop around one of its regions, in its own pixels."""
+        """Read a sample, or a random window of the card's `crop` around one of its regions, in its own pixels."""
         crop = self.dataset.card.crop
         whole = self._labels.get(sample.id, lambda: self._label(sample), _LABEL_BYTES)
-        if sample.window is None or crop is None:
+        if sample.window is None:
             image = self._images.get(
                 sample.id, lambda: self._image(sample), self.image_bytes
             )
+        if not crop:
             return image, self.dataset.label_ignoring_invalid(whole, sample, image)
         height, width = whole.size_hw
         inside = place_window(whole, (min(height, crop), min(width, crop)), rng)
@@ -151,8 +152,12 @@ class TrainingItems(TorchDataset[Batch]):
             region for region in label.regions if region.area >= label.smallest
         )
         label = replace(label, regions=large or label.regions)
-        sample = sample.within(inside.moved(*sample.window[:2]))
-        image = self.dataset.image(sample)
+        if sample.window is None:
+            sample = sample.within(inside)
+            image = image.cut(inside)
+        else:
+            sample = sample.within(inside.moved(*sample.window[:2]))
+            image = self.dataset.image(sample)
         return image, self.dataset.label_ignoring_invalid(label, sample, image)
 
     def _label(self, sample: Sample) -> tuple[Annotation, int]:

@@ -14,8 +14,8 @@ from pydantic import Field
 from simmat.documents import StrictModel, parse, read_toml
 from simmat.errors import ConfigError
 from simmat.io.files import atomic_write_text
-from simmat.sensors.options import NodataField
-from simmat.types import MAX_CROP, MIN_CROP, RegionRule, ZeroMeans
+from simmat.sensors.options import CropSide, NodataField
+from simmat.types import RegionRule, ZeroMeans
 
 CARD_FILE = "card.toml"
 FORMAT = 1
@@ -57,7 +57,8 @@ class DataCard(StrictModel):
         class_names: label value -> name.
         class_attribute: attribute that names the class of a polygon; None if polygons have no class.
         stack_axis: axis along which volumes are sliced, see `simmat.io.frames`.
-        crop: side in pixels of the windows that images are cut into, see `simmat.data.crops`; None for whole images.
+        crop: side in pixels of the windows of a training, see `simmat.data.crops`; 0 for whole images, and None to
+            choose by the sizes of objects and images.
         intrinsics: of the camera, if known.
         modality_options: options of the sensor that these files need.
         notes: for the reader.
@@ -77,7 +78,7 @@ class DataCard(StrictModel):
     ] = Field(default_factory=dict)
     class_attribute: str | None = Field(default=None, min_length=1)
     stack_axis: Literal["x", "y", "z"] = "z"
-    crop: int | None = Field(default=None, ge=MIN_CROP, le=MAX_CROP)
+    crop: CropSide | None = None
     intrinsics: Intrinsics | None = None
     modality_options: dict[str, Any] = Field(default_factory=dict)
     notes: str = ""

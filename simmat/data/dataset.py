@@ -420,14 +420,14 @@ def open_dataset(
                 f"{folder}: zero_means = 'none' needs label images; COCO annotations have no label value 0"
             )
     samples = mark_predicted(folder, samples, coco.predicted if coco else frozenset())
-    if card.crop is not None:
+    if card.crop:
         samples = divide_images(samples, adapter, card.crop, coco)
     listed, note, new_splits = decide_splits(folder, samples, split_source, unlabelled)
     by_hash = any(
         before.split != after.split
         for before, after in zip(samples, listed, strict=True)
     )
-    if card.crop is not None:
+    if card.crop:
         listed = tuple(divide_blocks(listed, card.crop))
     polygons = None
     masks = [sample for sample in listed if sample.has_polygons]

@@ -25,6 +25,7 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from simmat.data.crops import choose_crop, windows_to_draw
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.instances import Annotation, count_joined, visible_regions
 from simmat.data.samples import start_of_paths
@@ -227,9 +228,28 @@ class DataIndex:
         rows = self.table.rows[self._rows_of(samples)]
         sides: Ints = np.maximum(rows["height"], rows["width"])
         crop = self.dataset.card.crop
-        if crop is None:
+        if not crop:
             return sides
         return np.minimum(sides, crop)
+
+    def choose_crop(
+        self, samples: Sequence[Sample], input_side: int
+    ) -> tuple[int, str]:
+        """Return what `choose_crop` chooses by the objects of some samples."""
+        rows = self._rows_of(samples)
+        table = self.table.take(rows)
+        object_sides = np.sqrt(table.instances[:, 2])
+        longer = np.maximum(table.rows["height"], table.rows["width"])
+        image_sides = longer[table.instances[:, 0]].astype(np.float64)
+        return choose_crop(object_sides, image_sides, input_side)
+
+    def windows_to_draw(self, samples: Sequence[Sample]) -> tuple[Sample, ...]:
+        """Return training samples, with a card's `crop` large images several times, see `windows_to_draw`."""
+        crop = self.dataset.card.crop
+        if not crop:
+            return tuple(samples)
+        sizes = self.table.rows[["height", "width"]][self._rows_of(samples)].tolist()
+        return windows_to_draw(samples, sizes, crop)
 
     def shrunk_warning(self, samples: Sequence[Sample], size: int) -> str:
         """Warn in how many samples an object becomes too small in an input of `size` pixels; "" if in none.

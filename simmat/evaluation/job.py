@@ -29,6 +29,7 @@ from simmat.evaluation.prompts import (
     scored_pixels,
 )
 from simmat.evaluation.scores import Scores, SeenImages, merge_scores
+from simmat.evaluation.tiled import ScoredWindows
 from simmat.evaluation.unprompted import (
     AutomaticScores,
     ImageMatches,
@@ -127,7 +128,10 @@ def evaluate_bundle(
             *zero_shot_of(bundle.spec, registry, bundle.parts.weights)
         ).to(device)
         reference = Predictor(
-            untuned, bundle.pipeline, image_side=bundle.spec.image_side
+            untuned,
+            bundle.pipeline,
+            image_side=bundle.spec.image_side,
+            takes_windows=bool(bundle.spec.card.crop),
         )
         passes.append((reference, everything and zero_shot is True, False))
     total = len(passes) * len(work.share(samples))
@@ -439,6 +443,12 @@ def _by_prompts(
     left_out = tuple((sample, index) for index in indices)
     if not targets:
         return Scores((), () if left_out else (sample,), left_out)
+    scored = scored_pixels(label, letterbox, protocol)
+    if len(large.windows) > 1 and protocol.grid == "original":
+        windows = ScoredWindows(large, letterbox, targets, scored, protocol)
+        objects = score_objects(windows, sample, metrics)
+        seconds = {"encode": (windows.encode_s,), "decode": tuple(windows.decode_s)}
+        return Scores(tuple(objects), (), left_out, seconds)
     model = predictor.model.for_image(image)
     prepared = pipeline(image)
     start = perf_counter()
@@ -447,9 +457,7 @@ def _by_prompts(
     encode_s = perf_counter() - start
     if len(large.windows) == 1 and pipeline.aspect == predictor.pipeline.aspect:
         large.cache(large.windows[0], image, encoded)
-    asked = ScoredImage(
-        encoded, targets, scored_pixels(label, letterbox, protocol), protocol
-    )
+    asked = ScoredImage(encoded, targets, scored, protocol)
     objects = score_objects(asked, sample, metrics)
     return Scores(
         tuple(objects),

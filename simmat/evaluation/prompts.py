@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -207,8 +208,8 @@ def resize_region_nearest(
     return region_from_mask(left.crop, region.class_id, left.window[:2])
 
 
-class ScoredImage:
-    """One encoded image with its objects, decoded for any number of prompts.
+class ScoredPrompts(ABC):
+    """One image with its objects, decoded for any number of prompts.
 
     Attributes:
         targets: its objects.
@@ -221,22 +222,22 @@ class ScoredImage:
 
     def __init__(
         self,
-        encoded: EncodedImage,
+        letterbox: Letterbox,
         targets: Sequence[Target],
         scored: BoolArray,
         protocol: Protocol,
     ) -> None:
-        self._encoded = encoded
+        self.letterbox = letterbox
         self.targets = targets
         self.scored = scored
         self.protocol = protocol
-        self.letterbox = encoded.prepared.letterbox
         masks = _ALTERNATIVES if protocol.alternatives else 1
         self.batch_size = max(
             min(MAX_ELEMENTS // (masks * scored.size), MAX_PROMPTS), 1
         )
         self.decode_s: list[float] = []
 
+    @abstractmethod
     def decode(
         self,
         prompts: Sequence[Prompt],
@@ -257,6 +258,43 @@ class ScoredImage:
             The answer, of the scored masks alone; K single masks (mask 0 of each) on the grid, None if one is empty;
             and the (K, M) IoUs with the truth.
         """
+
+    def single_ious(
+        self, prompts: Sequence[Prompt], targets: Sequence[Target]
+    ) -> npt.NDArray[np.float64]:
+        """Return (K, 2) IoU, true and predicted, of the single mask of any number of prompts, see `decode`."""
+        found = [np.zeros((0, 2))]
+        for start in range(0, len(prompts), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            answer, _, ious = self.decode(prompts[part], targets[part])
+            found.append(
+                np.stack([ious[:, 0], answer.iou[:, 0].double().cpu().numpy()], axis=1)
+            )
+        return np.concatenate(found)
+
+
+class ScoredImage(ScoredPrompts):
+    """An image that is encoded as a whole."""
+
+    def __init__(
+        self,
+        encoded: EncodedImage,
+        targets: Sequence[Target],
+        scored: BoolArray,
+        protocol: Protocol,
+    ) -> None:
+        super().__init__(encoded.prepared.letterbox, targets, scored, protocol)
+        self._encoded = encoded
+
+    def decode(
+        self,
+        prompts: Sequence[Prompt],
+        targets: Sequence[Target],
+        *,
+        mask_input: Tensor | None = None,
+        alternatives: bool = False,
+    ) -> tuple[MaskPrediction, list[Instance | None], npt.NDArray[np.float64]]:
+        """Decode prompts and compare the masks with the truth."""
         start = perf_counter()
         answer = self._encoded.decode(prompts, mask_input=mask_input)
         wait_for(answer.logits.device)
@@ -281,22 +319,9 @@ class ScoredImage:
             np.asarray(ious),
         )
 
-    def single_ious(
-        self, prompts: Sequence[Prompt], targets: Sequence[Target]
-    ) -> npt.NDArray[np.float64]:
-        """Return (K, 2) IoU, true and predicted, of the single mask of any number of prompts, see `decode`."""
-        found = [np.zeros((0, 2))]
-        for start in range(0, len(prompts), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            answer, _, ious = self.decode(prompts[part], targets[part])
-            found.append(
-                np.stack([ious[:, 0], answer.iou[:, 0].double().cpu().numpy()], axis=1)
-            )
-        return np.concatenate(found)
-
 
 def score_objects(
-    image: ScoredImage, sample: str, metrics: Sequence[MetricSpec]
+    image: ScoredPrompts, sample: str, metrics: Sequence[MetricSpec]
 ) -> list[ObjectScore]:
     """Score every object of an image; `metrics` are those of masks."""
     protocol = image.protocol
@@ -318,7 +343,7 @@ def score_objects(
 
 
 def _score_clicks(
-    image: ScoredImage,
+    image: ScoredPrompts,
     targets: Sequence[Target],
     sample: str,
     metrics: Sequence[MetricSpec],
@@ -390,7 +415,7 @@ def metric_value(spec: MetricSpec, *given: Any) -> float | None:
 
 
 def _click_curves(
-    image: ScoredImage,
+    image: ScoredPrompts,
     first: Sequence[Prompt],
     targets: Sequence[Target],
     answer: MaskPrediction,
@@ -436,7 +461,7 @@ def _click_curves(
 
 
 def _with_draws(
-    scores: Sequence[ObjectScore], image: ScoredImage, sample: str
+    scores: Sequence[ObjectScore], image: ScoredPrompts, sample: str
 ) -> list[ObjectScore]:
     """Score jittered boxes and random clicks; each draw depends only on seed, sample and region."""
     repeats = image.protocol.repeats

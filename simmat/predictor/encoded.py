@@ -48,6 +48,8 @@ _FAR = 0.99
 _MAX_FAR_SHARE = 0.5
 _FLAT = 0.02
 """Share of the clip value, share of the pixels, share of training's standard deviation."""
+_MAX_BEYOND = 1.25
+"""How many times as long as a window of the training an image may be that is not cut into windows."""
 _SAMPLED_SIDE = 128
 """Pixels along each side that are enough to see it, evenly spaced."""
 
@@ -191,6 +193,7 @@ class Encoder:
         channels: the C channels of the sensor's images; empty if only a file can tell.
         dense: what its dense head tells apart; None without one.
         image_side: longer side of the training images in pixels; None if it is not known.
+        takes_windows: whether they were windows of images, so that an image longer than that is cut into windows.
         normalizes_by_image: whether `normalize_by` changes the network.
         calibration: maps of scores; None leaves them as the network returns them.
     """
@@ -205,6 +208,7 @@ class Encoder:
         bundle: Bundle | None = None,
         dense: DenseSpec | None = None,
         image_side: int | None = None,
+        takes_windows: bool = False,
     ) -> None:
         """Take a network and its sensor.
 
@@ -215,6 +219,7 @@ class Encoder:
             dense: what a dense head of the network tells apart; by default as the bundle says.
             image_side: longer side of the training images in pixels, by which large images are cut; by default as the
                 bundle says.
+            takes_windows: whether the training images were windows; by default as the bundle says.
         """
         self.model = model.eval()
         self.pipeline = pipeline
@@ -222,11 +227,13 @@ class Encoder:
         self.channels = pipeline.adapter.channels
         self.dense = dense
         self.image_side = image_side
+        self.takes_windows = takes_windows
         self.calibration = None
         if bundle is not None:
             self.channels = bundle.spec.sensor_channels
             self.dense = dense or bundle.spec.dense
             self.image_side = image_side or bundle.spec.image_side
+            self.takes_windows = takes_windows or bool(bundle.spec.card.crop)
             self.calibration = bundle.spec.calibration
         self._normalized_by = ""  # what `normalize_by` set, in words
         self._encoding = threading.RLock()
@@ -303,6 +310,8 @@ class Encoder:
     @property
     def max_untiled_side(self) -> int:
         """The longest side in pixels of an image that is not cut into windows."""
+        if self.takes_windows and self.image_side is not None:
+            return round(_MAX_BEYOND * self.image_side)
         return max_untiled_side(self.pipeline.size, self.image_side)
 
     def tile_size(self, size_hw: tuple[int, int]) -> int:

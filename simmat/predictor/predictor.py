@@ -65,7 +65,15 @@ from simmat.predictor.uncertainty import (
     object_probability,
     views_of,
 )
-from simmat.types import BoolArray, FloatArray, ImageReader, Prompt, SensorImage, Window
+from simmat.types import (
+    BoolArray,
+    FloatArray,
+    ImageReader,
+    Prompt,
+    SensorImage,
+    Window,
+    max_untiled_side,
+)
 
 _MAX_CACHED_WINDOWS = 16
 """Windows of an image with at most so many are cached, as objects and classes may be asked for one after the other."""
@@ -606,12 +614,13 @@ class TiledImage:
     def shrink_warning(self) -> str:
         """Warn that windows are shrunk too much on their way into the network, see `max_untiled_side`; "" if not so."""
         size = self.encoder.pipeline.size
+        largest = max_untiled_side(size, self.encoder.image_side)
         side = min(self.tile, max(self.size_hw))
-        if side <= self.encoder.max_untiled_side:
+        if side <= largest:
             return ""
         return (
             f"windows of {self.tile} pixels are shrunk {side / size:.3g} times to the network's {size}, so small "
-            f"objects are lost; --tile {self.encoder.max_untiled_side} or less keeps them"
+            f"objects are lost; --tile {largest} or less keeps them"
         )
 
     def windows_in(self, box: Window) -> list[Window]:

@@ -11,11 +11,12 @@ from os.path import exists
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from simmat.documents import StrictModel, allowed_values, parse
 from simmat.errors import ConfigError, did_you_mean
 from simmat.io.files import with_home
+from simmat.types import MAX_CROP, MIN_CROP
 
 
 def parse_nodata(text: str) -> float | dict[str, float]:
@@ -57,6 +58,17 @@ NodataField = Annotated[
     BeforeValidator(_parsed_nodata),
 ]
 """A field of a config or card: a finite number, a table of them, or the text of `parse_nodata`."""
+
+
+def _crop_side(side: int) -> int:
+    """Accept 0 or the side of a window."""
+    if side and not MIN_CROP <= side <= MAX_CROP:
+        raise ValueError(f"must be 0 or from {MIN_CROP} to {MAX_CROP}")
+    return side
+
+
+CropSide = Annotated[int, AfterValidator(_crop_side)]
+"""Side in pixels of the windows of a training; 0 for whole images."""
 
 
 class ModalityOptions(StrictModel):

@@ -339,6 +339,7 @@ def _validate(learner: Learner, registry: Registry) -> Scores:
             plan.pipeline,
             dense=learner.spec.dense,
             image_side=learner.spec.image_side,
+            takes_windows=bool(learner.spec.card.crop),
         ),
         plan.dataset,
         plan.val,

@@ -52,6 +52,8 @@ class TrainingPlan:
         config: the settings, with defaults chosen for those that were left open.
         contents: digests of the data set's files, compared on resume.
         train: training samples, each with a region.
+        drawn: the samples of which an epoch takes one item each: `train`, in a training on windows large images
+            several times.
         val: samples of every validation: those of the split, or some of them, see `validation_subset`.
         val_every: steps between validations.
         spec: the network.
@@ -66,6 +68,7 @@ class TrainingPlan:
     dataset: Dataset
     contents: DatasetDigest
     train: tuple[Sample, ...]
+    drawn: tuple[Sample, ...]
     val: tuple[Sample, ...]
     val_every: int
     spec: ModelSpec
@@ -90,7 +93,7 @@ class TrainingPlan:
             )
         return TrainingItems(
             dataset=self.dataset,
-            samples=self.train,
+            samples=self.drawn,
             pipeline=self.pipeline,
             augmentation=augmentation,
             prompts=config.prompts_per_image,
@@ -160,9 +163,11 @@ def plan_run(
     )
     weights = None if from_random else find_weights(foundation, config.checkpoint)
     adapter = _sensor(config, registry, known)
+    chooses_crop = dataset is None and known is None and not found_loss.whole_images
     if dataset is None:
         dataset = open_data(config, registry, adapter)
     dataset.split("val")  # refused before all files are read
+    chooses_crop = chooses_crop and dataset.card.crop is None
     heads = config.heads
     if heads == "auto":  # a resumed run keeps those that it has
         marked = foundation.dense_head and dataset.card.zero_means != "unlabelled"
@@ -171,6 +176,12 @@ def plan_run(
 
     callback.preparing("data", len(dataset.samples))
     index = read_index(dataset, callback.advanced)
+    crop_note = ""
+    if chooses_crop and config.protocol != "simmat-compat":
+        crop, crop_note = index.choose_crop(index.training_samples(), size)
+        if crop:
+            config = config.model_copy(update={"crop": crop})
+            index = read_index(open_data(config, registry, adapter))
     dataset = index.dataset
     every = index.training_samples()
     if known is None:  # check what validation needs before the run's folder is made
@@ -178,12 +189,13 @@ def plan_run(
             raise nothing_to_score(dataset, dataset.split("val"))
         grid_hw(Letterbox((1, 1), size, "stretch"), find_protocol(config.protocol))
     train = subset_of(every, config)
+    drawn = index.windows_to_draw(train)
 
     chosen = {**network, "heads": heads}
     if loss is not None:
         chosen["loss"] = "custom"
     if config.epochs is not None:
-        steps = max(math.ceil(config.epochs * len(train) / config.batch_size), 1)
+        steps = max(math.ceil(config.epochs * len(drawn) / config.batch_size), 1)
     else:
         steps = config.steps or default_steps(len(train))
         chosen["steps"] = steps
@@ -201,6 +213,8 @@ def plan_run(
         few = known is None and len(val) < MIN_TO_CHOOSE
         keep = "last" if few else "best"
     notes = _notes(config, index, train, len(val), size, parts)
+    if crop_note:
+        notes.insert(0, crop_note)
     if config.keep is None and keep == "last":
         notes.append(_few_note(dataset, len(val)))
     config = config.model_copy(update={"keep": keep})
@@ -209,6 +223,7 @@ def plan_run(
         dataset=dataset,
         contents=index.contents,
         train=train,
+        drawn=drawn,
         val=val,
         val_every=validation_interval(index, val, config, spec, steps),
         spec=spec,

@@ -195,7 +195,8 @@ def test_strips_may_be_turned(tmp_path: Path) -> None:
         Image.fromarray(mask * 100 + np.arange(600, dtype=np.uint8) % 50).save(
             data / "images" / path.name
         )
-    strips = plan_run(config(data, tmp_path / "run", rotate=True), registry()).items()
+    settings = config(data, tmp_path / "run", rotate=True, crop=0)
+    strips = plan_run(settings, registry()).items()
     found = [strips[position] for position in range(12)]
     assert {int(item.content.any(0).sum()) for item in found} >= {1}, "none was turned"
     assert all(target.any() for item in found for target in item.targets)

@@ -1,4 +1,4 @@
-"""Large images: blocks of one split, random crops for training, windows for scores."""
+"""Windows of images: when a training takes them, which, and what is held out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from installed import need_plugins
 from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
 from simmat.data.card import DataCard
-from simmat.data.crops import crop_windows, plan_blocks
+from simmat.data.crops import MAX_WHOLE_PX, choose_crop, crop_windows, plan_blocks
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import read_index
 from simmat.data.pipeline import Pipeline
@@ -147,23 +147,105 @@ def scene_in_three(root: Path) -> Path:
     return root
 
 
-def test_named_splits_are_those_of_all_blocks(tmp_path: Path) -> None:
-    """Who names the splits of whole images knows what lies where."""
+def named_scenes(root: Path) -> Path:
+    """A data set of a scene in each split."""
     for split in ("train", "val", "test"):
-        scene(tmp_path / split)
+        scene(root / split)
         for kind in ("images", "masks"):
-            (tmp_path / kind / split).mkdir(parents=True)
-            for path in (tmp_path / split / kind).iterdir():
-                path.rename(tmp_path / kind / split / path.name)
-    dataset = open_planes(tmp_path, crop=CROP)
-    assert {
-        (sample.image_id.partition("/")[0], sample.split) for sample in dataset.samples
-    } == {
-        ("train", "train"),
-        ("val", "val"),
-        ("test", "test"),
-    }
+            (root / kind / split).mkdir(parents=True)
+            for path in (root / split / kind).iterdir():
+                path.rename(root / kind / split / path.name)
+    return root
+
+
+def test_images_of_named_splits_are_not_divided(tmp_path: Path) -> None:
+    """Objects at a border would be halved, and counted twice."""
+    dataset = open_planes(named_scenes(tmp_path), crop=CROP)
+    assert sorted((sample.id, sample.split) for sample in dataset.samples) == [
+        ("test/scene", "test"),
+        ("train/scene", "train"),
+        ("val/scene", "val"),
+    ]
+    assert all(sample.window is None for sample in dataset.samples)
     assert not dataset.by_hash
+
+
+def test_of_three_images_each_is_held_out_as_a_whole(tmp_path: Path) -> None:
+    """An image that was seen in part does not tell how well a new one is segmented."""
+    dataset = open_planes(scene_in_three(tmp_path), crop=CROP)
+    assert sorted(sample.split for sample in dataset.samples) == [
+        "test",
+        "train",
+        "val",
+    ]
+    assert all(sample.window is None for sample in dataset.samples)
+    assert dataset.samples == open_planes(tmp_path).samples
+
+
+def test_a_large_image_is_divided_whatever_its_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may not fit into memory as a whole."""
+    monkeypatch.setattr("simmat.data.crops.MAX_WHOLE_PX", SIDE**2 - 1)
+    dataset = open_dataset(
+        named_scenes(tmp_path), Traced(), {"regions": "instances", "crop": CROP}
+    )
+    assert MAX_WHOLE_PX > SIDE**2
+    for split in ("train", "val", "test"):
+        assert len(dataset.split(split)) > 10
+        assert {sample.image_id for sample in dataset.split(split)} == {
+            f"{split}/scene"
+        }
+        assert all(sample.window is not None for sample in dataset.split(split))
+
+
+def test_training_takes_windows_of_whole_images(tmp_path: Path) -> None:
+    """An image of many windows is drawn more often than one of a single window."""
+    dataset = open_planes(named_scenes(tmp_path), crop=CROP)
+    index = read_index(dataset)
+    train = index.training_samples()
+    drawn = index.windows_to_draw(train)
+    assert len(train) == 1
+    assert {sample.id for sample in drawn} == {"train/scene"}
+    assert len(drawn) == len(plan_blocks((SIDE, SIDE), CROP))
+    items = items_of(dataset)
+    seen = set()
+    for position in range(20):
+        image, label = items._read(train[0], np.random.default_rng(position))
+        assert image.size_hw == label.size_hw == (CROP, CROP)
+        assert label.regions
+        corner = float(image.data[0, 0, 0])
+        across = np.arange(CROP) + SIDE * np.arange(CROP)[:, None]
+        assert np.array_equal(image.data[0], corner + across)
+        seen.add(corner)
+    assert len(seen) > 10
+
+
+@pytest.mark.parametrize(
+    ("objects", "images", "input_side", "crop"),
+    [
+        ([30, 40, 50, 60], [256] * 4, 256, 0),  # large enough
+        ([10, 12, 14, 16], [256] * 4, 256, 0),  # small, and nothing would enlarge them
+        ([10, 12, 14, 16], [1024] * 4, 256, 256),  # full scale
+        ([10, 12, 14, 16], [1024] * 4, 1024, 0),
+        ([60, 60, 60, 60], [1200] * 4, 256, 640),  # 24 px in the input
+        ([60, 60, 60, 60], [700] * 4, 256, 0),  # hardly larger than the windows
+        ([10, 10, 10, 400], [2000] * 4, 256, 683),  # holds the largest, too
+        ([10] * 3 + [9] * 7, [2000] * 3 + [200] * 7, 256, 256),  # in large images only
+        ([10] * 1 + [9] * 9, [2000] * 1 + [200] * 9, 256, 0),
+        ([], [], 256, 0),
+    ],
+)
+def test_windows_are_taken_where_they_enlarge_small_objects(
+    objects: list[float], images: list[float], input_side: int, crop: int
+) -> None:
+    """Objects of few pixels in the input are missed, and windows cost time and what is around an object."""
+    found, reason = choose_crop(
+        np.asarray(objects, float), np.asarray(images, float), input_side
+    )
+    assert found == crop
+    if objects:
+        assert (f"windows of {crop} px" if crop else "whole images") in reason
 
 
 class Traced(Planes):

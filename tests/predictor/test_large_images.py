@@ -88,6 +88,16 @@ def test_an_image_as_large_as_those_of_training_is_not_cut(
     )
 
 
+def test_a_model_of_windows_keeps_their_scale(model: Predictor, tmp_path: Path) -> None:
+    """Objects of a whole image would be smaller than in any window of the training."""
+    trained = Predictor(model.model, model.pipeline, image_side=56, takes_windows=True)
+    assert trained.tile_size((40, 70)) == 70
+    assert trained.tile_size((40, 71)) == 56
+    image = trained.open_image(large_scene(tmp_path / "image.tif", (75, 90)))
+    assert image.tile == 56
+    assert len(image.windows) > 1
+
+
 def test_windows_from_a_file_and_from_memory_agree(
     model: Predictor, tmp_path: Path
 ) -> None:

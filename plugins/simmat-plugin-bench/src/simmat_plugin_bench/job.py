@@ -291,7 +291,12 @@ def _score_untrained(
     spec = plan.spec.model_copy(update={"dense": None})
     model = assemble(spec, plan.parts).to(pick_device(config.device))
     samples = plan.val if split == "val" else plan.dataset.split(split)
-    predictor = Predictor(model, plan.pipeline, image_side=spec.image_side)
+    predictor = Predictor(
+        model,
+        plan.pipeline,
+        image_side=spec.image_side,
+        takes_windows=bool(spec.card.crop),
+    )
     protocol = find_protocol(config.protocol)
     scores = evaluate(
         predictor,

@@ -171,7 +171,7 @@ def data_rows(card: DataCard) -> list[tuple[str, str]]:
             "none declared" if card.nodata is None else format_nodata(card.nodata),
         ),
     ]
-    if card.crop is not None:
+    if card.crop:
         rows.append(("images", f"cut into windows of {card.crop}x{card.crop} px"))
     if card.class_attribute is not None:
         rows.append(("class of a polygon", card.class_attribute))

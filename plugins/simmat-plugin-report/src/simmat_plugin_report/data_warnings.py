@@ -28,7 +28,7 @@ def neighbour_warning(index: DataIndex) -> str:
 
     Only splits chosen by hash are checked, by the georeferences of the images.
     """
-    if not index.dataset.by_hash or index.dataset.card.crop is not None:
+    if not index.dataset.by_hash or index.dataset.card.crop:
         return ""
     samples = index.usable
     places = _places(index)
