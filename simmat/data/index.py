@@ -25,6 +25,7 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from simmat.data.card import DataCard
 from simmat.data.crops import choose_crop, windows_to_draw
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.instances import Annotation, count_joined, visible_regions
@@ -231,6 +232,10 @@ class DataIndex:
         if not crop:
             return sides
         return np.minimum(sides, crop)
+
+    def with_card(self, card: DataCard) -> DataIndex:
+        """Return the index with another card, by which the samples and their labels are the same."""
+        return replace(self, dataset=replace(self.dataset, card=card))
 
     def choose_crop(
         self, samples: Sequence[Sample], input_side: int

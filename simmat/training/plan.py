@@ -181,7 +181,11 @@ def plan_run(
         crop, crop_note = index.choose_crop(index.training_samples(), size)
         if crop:
             config = config.model_copy(update={"crop": crop})
-            index = read_index(open_data(config, registry, adapter))
+            dataset = open_data(config, registry, adapter)
+            if dataset.samples == index.dataset.samples:
+                index = index.with_card(dataset.card)
+            else:
+                index = read_index(dataset)
     dataset = index.dataset
     every = index.training_samples()
     if known is None:  # check what validation needs before the run's folder is made
@@ -553,13 +557,13 @@ def validation_subset(
 def work_of_validation(
     index: DataIndex, val: Sequence[Sample], config: TrainConfig, spec: ModelSpec
 ) -> float:
-    """Return the work of a validation, which encodes images and answers prompts, in units of an image of a step.
+    """Return the work of a validation, which encodes windows and answers prompts, in units of an image of a step.
 
     Models differ in which of both takes long, so the larger of the two numbers counts. The unit goes forward only.
     """
     prompts = len(index.table_of(val).instances) * (1 if spec.dense is None else 2)
     questions = config.prompts_per_image * (1 + config.correction_clicks)
-    return max(len(val), prompts / questions)
+    return max(len(index.windows_to_draw(val)), prompts / questions)
 
 
 def validation_interval(
