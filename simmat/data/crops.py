@@ -21,7 +21,7 @@ from simmat.data.samples import Sample
 from simmat.errors import DataError, all_problems, equal_problems
 from simmat.io.images import image_size
 from simmat.sensors.adapter import ModalityAdapter, load_sample
-from simmat.types import Window
+from simmat.types import SMALL_SIDE, Window
 
 _MIN_BLOCKS = 20
 """Blocks of one image that give each split several, at 15 % for val and test; with fewer, blocks are made smaller."""
@@ -31,8 +31,6 @@ _MIN_IMAGES = 3
 """Images that are not divided: each split gets at least one."""
 MAX_WHOLE_PX = 2048**2
 """Pixels of an image that is not divided."""
-ENOUGH_PX = 24
-"""Side of an object in pixels of the network's input that is enough: 6 cells of the coarsest masks."""
 _MIN_GAIN = 1.5
 _SHARE = 0.25
 """Windows are taken if they enlarge this share of the objects so many times; see `choose_crop`."""
@@ -120,9 +118,10 @@ def choose_crop(
 ) -> tuple[int, str]:
     """Choose whether a training takes windows of its images, so that small objects are large enough in the input.
 
-    An object is small if it has less than `ENOUGH_PX` there when the whole image is scaled to it. Windows are taken if
-    they enlarge at least `_SHARE` of the objects, which are small, by `_MIN_GAIN` or more. They are as large as objects
-    of the lower quartile allow, at most at full scale, and hold nearly every object twice in width.
+    An object is small if its side is less than `SMALL_SIDE` there when the whole image is scaled to it. Windows are
+    taken if at least `_SHARE` of the objects are small, and windows enlarge these more than `_MIN_GAIN` times. Windows
+    are as large as objects of the lower quartile allow, at most at full scale, and hold nearly every object twice in
+    width.
 
     Args:
         object_sides: (N,) side of each object in pixels: the root of its area.
@@ -136,9 +135,9 @@ def choose_crop(
         return 0, ""
     quarter = float(np.quantile(object_sides, 0.25))
     largest = float(np.quantile(object_sides, 0.95))
-    side = max(quarter * input_side / ENOUGH_PX, input_side, 2 * largest)
-    is_small = object_sides * input_side / image_sides < ENOUGH_PX
-    enlarged = is_small & (image_sides >= _MIN_GAIN * side)
+    side = max(quarter * input_side / SMALL_SIDE, input_side, 2 * largest)
+    is_small = object_sides * input_side / image_sides < SMALL_SIDE
+    enlarged = is_small & (image_sides > _MIN_GAIN * side)
     if np.mean(enlarged) < _SHARE:
         median = np.median(object_sides)
         image = np.median(image_sides)

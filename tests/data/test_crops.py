@@ -228,8 +228,8 @@ def test_training_takes_windows_of_whole_images(tmp_path: Path) -> None:
         ([10, 12, 14, 16], [256] * 4, 256, 0),  # small, and nothing would enlarge them
         ([10, 12, 14, 16], [1024] * 4, 256, 256),  # full scale
         ([10, 12, 14, 16], [1024] * 4, 1024, 0),
-        ([60, 60, 60, 60], [1200] * 4, 256, 640),  # 24 px in the input
-        ([60, 60, 60, 60], [700] * 4, 256, 0),  # hardly larger than the windows
+        ([60, 60, 60, 60], [1800] * 4, 256, 960),  # 16 px in the input
+        ([60, 60, 60, 60], [1400] * 4, 256, 0),  # hardly larger than the windows
         ([10, 10, 10, 400], [2000] * 4, 256, 683),  # holds the largest, too
         ([10] * 3 + [9] * 7, [2000] * 3 + [200] * 7, 256, 256),  # in large images only
         ([10] * 1 + [9] * 9, [2000] * 1 + [200] * 9, 256, 0),
