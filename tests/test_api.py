@@ -450,7 +450,7 @@ def test_what_an_open_data_set_says_of_its_labels_holds(tmp_path: Path) -> None:
     opened = simmat.open_dataset(
         tmp_path / "data", "gray", registry=registry(), **labels | {"min_region": 10**6}
     )
-    with pytest.raises(DataError, match="none of the 1 samples has a region"):
+    with pytest.raises(DataError, match="none of the 1 test samples has a region"):
         simmat.evaluate(run, opened, registry=registry(), device="cpu")
     with pytest.raises(ConfigError, match="val split"):
         simmat.evaluate(run, opened.subset("val"), registry=registry())

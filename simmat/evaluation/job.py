@@ -469,7 +469,8 @@ def _by_prompts(
 
 def nothing_to_score(dataset: Dataset, samples: Sequence[Sample]) -> DataError:
     """Return the error of a split without a region."""
+    splits = " and ".join(sorted({sample.split for sample in samples}))
     return DataError(
-        f"{dataset.root}: none of the {len(samples)} samples has a region of at least "
+        f"{dataset.root}: none of the {len(samples)} {splits} samples has a region of at least "
         f"{dataset.card.smallest}, so there is nothing to score; check --regions and --min-region"
     )
