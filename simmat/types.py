@@ -466,16 +466,22 @@ MAX_DOWNSCALE = 2
 """How much a side may be downscaled into a network's input without a loss that matters."""
 MAX_DOWNSCALE_AS_TRAINED = 3
 """The same for images not larger than those of training, which the network knows at that scale."""
+_MAX_BEYOND_WINDOW = 1.25
 SMALL_SIDE = 16
 """Objects smaller than a square of this side, in pixels of the network's input, are hardly found."""
 
 
-def max_untiled_side(input_side: int, image_side: int | None) -> int:
+def max_untiled_side(
+    input_side: int, image_side: int | None, *, takes_windows: bool = False
+) -> int:
     """Return the longest side in pixels of an image that is not cut into windows.
 
     It is shrunk at most `MAX_DOWNSCALE` times to the network's `input_side`. One that is not larger than the training
-    images, whose longer side is `image_side`, is shrunk at most `MAX_DOWNSCALE_AS_TRAINED` times.
+    images, whose longer side is `image_side`, is shrunk at most `MAX_DOWNSCALE_AS_TRAINED` times. If these were windows
+    of images (`takes_windows`), it is at most `_MAX_BEYOND_WINDOW` times as long as a window.
     """
+    if takes_windows and image_side is not None:
+        return round(_MAX_BEYOND_WINDOW * image_side)
     return max(
         MAX_DOWNSCALE * input_side,
         min(image_side or 0, MAX_DOWNSCALE_AS_TRAINED * input_side),

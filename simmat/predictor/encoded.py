@@ -48,8 +48,6 @@ _FAR = 0.99
 _MAX_FAR_SHARE = 0.5
 _FLAT = 0.02
 """Share of the clip value, share of the pixels, share of training's standard deviation."""
-_MAX_BEYOND = 1.25
-"""How many times as long as a window of the training an image may be that is not cut into windows."""
 _SAMPLED_SIDE = 128
 """Pixels along each side that are enough to see it, evenly spaced."""
 
@@ -310,9 +308,9 @@ class Encoder:
     @property
     def max_untiled_side(self) -> int:
         """The longest side in pixels of an image that is not cut into windows."""
-        if self.takes_windows and self.image_side is not None:
-            return round(_MAX_BEYOND * self.image_side)
-        return max_untiled_side(self.pipeline.size, self.image_side)
+        return max_untiled_side(
+            self.pipeline.size, self.image_side, takes_windows=self.takes_windows
+        )
 
     def tile_size(self, size_hw: tuple[int, int]) -> int:
         """Return the side of the windows into which an image is cut by default; of the whole image if it is not.
