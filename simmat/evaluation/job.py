@@ -116,6 +116,12 @@ def evaluate_bundle(
         note(dataset.predicted_note)
     if note is not None and dataset.card.notes:
         note(f"{dataset.root}: {dataset.card.notes}")
+    windows = sum(sample.window is not None for sample in samples)
+    if note is not None and windows:
+        note(
+            f"{windows} samples are windows of images that are divided, because they are few or large: objects that "
+            "reach into another window are scored in parts"
+        )
     device = next(bundle.model.parameters()).device
     work = processes or Processes(device)
     passes = [(Predictor.of_bundle(bundle), everything, semantic)]

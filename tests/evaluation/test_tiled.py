@@ -12,7 +12,7 @@ from runs import gray_set, registry
 import simmat
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.instances import tight_box
-from simmat.evaluation import FULL, ONE_CLICK, evaluate
+from simmat.evaluation import FULL, ONE_CLICK, evaluate, evaluate_bundle
 from simmat.predictor import Predictor
 from simmat.sensors.builtin import Gray
 from simmat.types import Prompt
@@ -83,3 +83,19 @@ def test_corrections_continue_in_the_window_of_the_answer(
         assert len(score.clicks) == 3
         assert score.clicks[0] == score.iou
         assert len(score.random_clicks) == len(score.jittered_boxes) == 1
+
+
+def test_windows_of_a_divided_image_are_said_to_be_scored(
+    dense_bundle: Path, tmp_path: Path
+) -> None:
+    """Of one image no other part is held out, and objects at the borders are cut."""
+    data = gray_set(tmp_path / "data", train=1, val=0, test=0, size_hw=(150, 180))
+    (data / "manifest.csv").unlink()
+    bundle = simmat.load(dense_bundle, device="cpu", registry=registry()).bundle
+    notes: list[str] = []
+    evaluate_bundle(bundle, data, "test", overrides={"crop": 32}, note=notes.append)
+    assert "windows of images that are divided" in "\n".join(notes)
+    whole = gray_set(tmp_path / "whole", size_hw=(150, 180))
+    notes.clear()
+    evaluate_bundle(bundle, whole, "test", overrides={"crop": 32}, note=notes.append)
+    assert not any("divided" in note for note in notes)
