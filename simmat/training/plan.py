@@ -167,7 +167,6 @@ def plan_run(
     if dataset is None:
         dataset = open_data(config, registry, adapter)
     dataset.split("val")  # refused before all files are read
-    chooses_crop = chooses_crop and dataset.card.crop is None
     heads = config.heads
     if heads == "auto":  # a resumed run keeps those that it has
         marked = foundation.dense_head and dataset.card.zero_means != "unlabelled"
@@ -176,16 +175,11 @@ def plan_run(
 
     callback.preparing("data", len(dataset.samples))
     index = read_index(dataset, callback.advanced)
-    crop_note = ""
-    if chooses_crop and config.protocol != "simmat-compat":
-        crop, crop_note = index.choose_crop(index.training_samples(), size)
-        if crop:
-            config = config.model_copy(update={"crop": crop})
-            dataset = open_data(config, registry, adapter)
-            if dataset.samples == index.dataset.samples:
-                index = index.with_card(dataset.card)
-            else:
-                index = read_index(dataset)
+    crop_reason = ""
+    if chooses_crop:
+        config, index, crop_reason = _choose_crop(
+            config, registry, adapter, index, size
+        )
     dataset = index.dataset
     every = index.training_samples()
     if known is None:  # check what validation needs before the run's folder is made
@@ -216,9 +210,7 @@ def plan_run(
     if keep is None:
         few = known is None and len(val) < MIN_TO_CHOOSE
         keep = "last" if few else "best"
-    notes = _notes(config, index, train, len(val), size, parts)
-    if crop_note:
-        notes.insert(0, crop_note)
+    notes = _notes(config, index, train, len(val), size, parts, crop_reason)
     if config.keep is None and keep == "last":
         notes.append(_few_note(dataset, len(val)))
     config = config.model_copy(update={"keep": keep})
@@ -454,6 +446,30 @@ def open_data(
     return dataset
 
 
+def _choose_crop(
+    config: TrainConfig,
+    registry: Registry,
+    adapter: ModalityAdapter,
+    index: DataIndex,
+    input_side: int,
+) -> tuple[TrainConfig, DataIndex, str]:
+    """Choose the windows of a training, where neither config nor card states them.
+
+    Returns:
+        The config and the index with them, and the reason; "" if they are stated.
+    """
+    if index.dataset.card.crop is not None or config.protocol == "simmat-compat":
+        return config, index, ""
+    crop, reason = index.choose_crop(index.training_samples(), input_side)
+    if not crop:
+        return config, index, reason
+    config = config.model_copy(update={"crop": crop})
+    dataset = open_data(config, registry, adapter)
+    if dataset.samples == index.dataset.samples:
+        return config, index.with_card(dataset.card), reason
+    return config, read_index(dataset), reason
+
+
 def check_out_outside_data(config: TrainConfig) -> None:
     """Check that a run's folder is not among the images, masks or annotations of its data set."""
     for name in (IMAGES, FRAMES, MASKS, ANNOTATIONS):
@@ -605,9 +621,11 @@ def _notes(
     val: int,
     size: int,
     parts: Parts,
+    crop_reason: str,
 ) -> list[str]:
     """Return what a user should know before the first step, besides what `simmat data check` finds."""
     notes = [
+        crop_reason,
         index.dataset.split_note,
         index.dataset.predicted_note,
         index.dataset.skipped_note,
