@@ -224,10 +224,15 @@ class DataIndex:
         found = np.unique(self.table_of(samples).instances[:, 1]).tolist()
         return tuple(None if value == NO_CLASS else value for value in found)
 
+    def sizes_hw(self, samples: Sequence[Sample]) -> Ints:
+        """Return (height, width) in pixels of each sample: (N, 2)."""
+        rows = self.table.rows[self._rows_of(samples)]
+        sizes: Ints = np.stack([rows["height"], rows["width"]], axis=1)
+        return sizes
+
     def image_sides(self, samples: Sequence[Sample]) -> Ints:
         """Return the longer side in pixels of each image, or of the crops that are taken of it: (N,)."""
-        rows = self.table.rows[self._rows_of(samples)]
-        sides: Ints = np.maximum(rows["height"], rows["width"])
+        sides: Ints = self.sizes_hw(samples).max(1)
         crop = self.dataset.card.crop
         if not crop:
             return sides

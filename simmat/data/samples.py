@@ -6,7 +6,7 @@ import hashlib
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -212,6 +212,23 @@ def problems_of_file_names(ids: Iterable[str]) -> Iterator[str]:
 def id_digest(text: str) -> bytes:
     """Return the sha256 of an id; bytes of file names that are not UTF-8 are kept."""
     return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
+
+
+def draw_samples(
+    samples: Sequence[Sample],
+    count: int,
+    seed: int,
+    first_of: Callable[[], Sequence[Sample]] = tuple,
+) -> tuple[Sample, ...]:
+    """Return the first samples by sha256 of seed and id, and before them one of `first_of`, in the order given."""
+    if count == len(samples):
+        return tuple(samples)
+    needed = {sample.id for sample in first_of()}
+    drawn = sorted(samples, key=lambda sample: id_digest(f"{seed}/{sample.id}"))
+    first = next((sample for sample in drawn if sample.id in needed), None)
+    drawn.sort(key=lambda sample: sample is not first)
+    chosen = {sample.id for sample in drawn[:count]}
+    return tuple(sample for sample in samples if sample.id in chosen)
 
 
 def decide_splits(

@@ -2,6 +2,7 @@
 
 from simmat.evaluation.job import (
     MAX_CLICKS,
+    clicks_per_window,
     evaluate,
     evaluate_bundle,
     nothing_to_score,
@@ -38,6 +39,7 @@ __all__ = [
     "ObjectScore",
     "Protocol",
     "Scores",
+    "clicks_per_window",
     "evaluate",
     "evaluate_bundle",
     "find_protocol",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
@@ -22,6 +23,7 @@ from simmat.evaluation.prompts import (
     ONE_CLICK,
     Protocol,
     ScoredImage,
+    drawn_targets,
     find_targets,
     grid_hw,
     metric_value,
@@ -44,9 +46,17 @@ from simmat.predictor import EverythingSettings, Predictor, TiledImage, encode_i
 from simmat.types import Letterbox, SensorImage
 
 MAX_CLICKS = 256
-"""Clicks by which a validation finds every object of an image: an untrained head has peaks everywhere."""
+"""Most clicks by which a validation finds the objects of a window: an untrained head has peaks everywhere."""
+_CLICKS_PER_OBJECT = 1.5
+_SPARE_CLICKS = 4
 
 Note = Callable[[str], object]
+
+
+def clicks_per_window(objects: int, windows: int) -> int:
+    """Return by how many clicks a validation finds the objects of each window of an image."""
+    expected = math.ceil(_CLICKS_PER_OBJECT * objects / windows)
+    return min(_SPARE_CLICKS + expected, MAX_CLICKS)
 
 
 def trained_card(card: DataCard) -> dict[str, object]:
@@ -178,24 +188,28 @@ def validate(
     samples: Sequence[Sample],
     protocol: Protocol,
     *,
+    share: float = 1.0,
     processes: Processes | None = None,
     progress: Callable[[int], None] | None = None,
     registry: Registry | None = None,
 ) -> Scores:
-    """Score a model by clicks and boxes, and with a dense head also without, by at most `MAX_CLICKS` an image.
+    """Score a model by clicks and boxes, and with a dense head also without, by `clicks_per_window`.
 
     Each process gets all scores; `progress` is called with 1 after every sample of this process.
+
+    Args:
+        share: share of the objects that are prompted for.
     """
     dense = predictor.dense is not None
     return evaluate(
         predictor,
         dataset,
         samples,
-        protocol=replace(protocol, boxes=True),
+        protocol=replace(protocol, boxes=True, share=share),
         everything=dense
         and not all(dataset.may_have_unmarked(sample) for sample in samples),
         semantic=dense,
-        settings=EverythingSettings(max_clicks=MAX_CLICKS),
+        few_clicks=True,
         processes=processes,
         progress=progress,
         registry=registry,
@@ -275,7 +289,7 @@ def evaluate(
     protocol: Protocol = ONE_CLICK,
     everything: bool = False,
     semantic: bool = False,
-    settings: EverythingSettings | None = None,
+    few_clicks: bool = False,
     processes: Processes | None = None,
     progress: Callable[[int], None] | None = None,
     note: Note | None = None,
@@ -292,7 +306,7 @@ def evaluate(
             finds the objects.
         everything: find every object, too.
         semantic: find the class of every pixel, too.
-        settings: how objects are found.
+        few_clicks: find every object by at most `clicks_per_window`.
         processes: those that share the samples; each of them gets all scores. None is this process alone.
         progress: called with 1 after every sample of this process.
         note: told that a grid of clicks takes long.
@@ -327,10 +341,6 @@ def evaluate(
     predictor.model.eval()
     known = registry or installed()
     metrics = [metric for metric in known.all("metric") if metric.result == "mask"]
-    if not everything:
-        settings = None
-    elif settings is None:
-        settings = EverythingSettings()
     work = processes or Processes(torch.device("cpu"))
     own = []
     with torch.inference_mode():
@@ -343,6 +353,13 @@ def evaluate(
             scores = _by_prompts(
                 predictor, tiled, image, label, sample.id, protocol, metrics
             )
+            max_clicks = None
+            if few_clicks:
+                objects = len(label.regions) + len(label.small)
+                max_clicks = clicks_per_window(objects, len(tiled.windows))
+            settings = None
+            if everything:
+                settings = EverythingSettings(max_clicks=max_clicks)
             if everything or semantic:
                 scores = _add_unprompted(
                     scores, predictor, tiled, dataset, sample, label, settings, semantic
@@ -449,6 +466,9 @@ def _by_prompts(
     left_out = tuple((sample, index) for index in indices)
     if not targets:
         return Scores((), () if left_out else (sample,), left_out)
+    targets = drawn_targets(targets, sample, protocol)
+    if not targets:
+        return Scores((), (), left_out)
     scored = scored_pixels(label, letterbox, protocol)
     if len(large.windows) > 1 and protocol.grid == "original":
         windows = ScoredWindows(large, letterbox, targets, scored, protocol)

@@ -344,6 +344,7 @@ def _validate(learner: Learner, registry: Registry) -> Scores:
         plan.dataset,
         plan.val,
         find_protocol(plan.config.protocol),
+        share=plan.val_share,
         processes=processes,
         progress=learner.callback.advanced,
         registry=registry,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from simmat.data.formats.folders import IMAGES, MASKS
 from simmat.data.formats.frames import FRAMES
 from simmat.data.index import DataIndex, DatasetDigest, read_index
 from simmat.data.pipeline import Pipeline
-from simmat.data.samples import Sample, id_digest
+from simmat.data.samples import Sample, draw_samples
 from simmat.errors import ConfigError
 from simmat.evaluation import find_protocol, grid_hw, nothing_to_score
 from simmat.io.weights import check_digest, find_weights, sha256_of
@@ -41,6 +41,13 @@ from simmat.plugins.registry import Registry, import_from_string
 from simmat.sensors.adapter import ModalityAdapter, options_of, sensor_definitions_of
 from simmat.sensors.normalize import fit_channels, zero_shot_map
 from simmat.sensors.options import is_sensor_file, modality_parts
+from simmat.training.validation import (
+    MAX_OBJECTS,
+    prompted_share,
+    validation_interval,
+    validation_subset,
+    work_of_validation,
+)
 from simmat.types import Letterbox
 
 
@@ -56,6 +63,7 @@ class TrainingPlan:
             several times.
         val: samples of every validation: those of the split, or some of them, see `validation_subset`.
         val_every: steps between validations.
+        val_share: share of the objects that a validation prompts for.
         spec: the network.
         steps: number of optimiser steps.
         warmup: number of steps of linear warm-up.
@@ -71,6 +79,7 @@ class TrainingPlan:
     drawn: tuple[Sample, ...]
     val: tuple[Sample, ...]
     val_every: int
+    val_share: float
     spec: ModelSpec
     parts: Parts
     pipeline: Pipeline
@@ -206,11 +215,21 @@ def plan_run(
         check_start(config, start, spec)
     parts = find_parts(spec, registry, weights)
     val = validation_subset(index, config, spec)
+    val_share = prompted_share(index, val)
+    val_every = config.val_every
+    if val_every is None:
+        work = work_of_validation(index, val, config, spec)
+        val_every = validation_interval(work, steps, config.batch_size)
     keep = config.keep
     if keep is None:
         few = known is None and len(val) < MIN_TO_CHOOSE
         keep = "last" if few else "best"
     notes = _notes(config, index, train, len(val), size, parts, crop_reason)
+    if val_share < 1:
+        notes.append(
+            f"Validation prompts for about {MAX_OBJECTS} of the {len(index.table_of(val).instances)} objects in its "
+            "images, always the same ones; `simmat eval` prompts for all."
+        )
     if config.keep is None and keep == "last":
         notes.append(_few_note(dataset, len(val)))
     config = config.model_copy(update={"keep": keep})
@@ -221,7 +240,8 @@ def plan_run(
         train=train,
         drawn=drawn,
         val=val,
-        val_every=validation_interval(index, val, config, spec, steps),
+        val_every=val_every,
+        val_share=val_share,
         spec=spec,
         parts=parts,
         pipeline=Pipeline(dataset.adapter, spec.channels, size, config.aspect),
@@ -499,14 +519,6 @@ def _sensor(
     )
 
 
-ENOUGH_WORK = 100
-"""`work_of_validation` that is enough to compare the steps of a run: about as many images."""
-_MAX_VALIDATIONS = 10
-_MIN_VALIDATIONS = 5
-_TRAIN_STEP_COST = 3
-"""How often an image is encoded, or a prompt answered, in the time of one in a step, which also goes back."""
-
-
 def subset_of(samples: Sequence[Sample], config: TrainConfig) -> tuple[Sample, ...]:
     """Return the training samples selected by `train_images` or `train_share`, in the order of the data set.
 
@@ -524,82 +536,7 @@ def subset_of(samples: Sequence[Sample], config: TrainConfig) -> tuple[Sample, .
             f"--train-images {count} is more than the {len(samples)} training samples with a region in {config.data}; "
             f"use at most {len(samples)}, or leave it out"
         )
-    return _drawn(samples, count, config.seed)
-
-
-def _drawn(
-    samples: Sequence[Sample],
-    count: int,
-    seed: int,
-    first_of: Callable[[], Sequence[Sample]] = tuple,
-) -> tuple[Sample, ...]:
-    """Return the first samples by sha256 of seed and id, and before them one of `first_of`, in the order given."""
-    if count == len(samples):
-        return tuple(samples)
-    needed = {sample.id for sample in first_of()}
-    drawn = sorted(samples, key=lambda sample: id_digest(f"{seed}/{sample.id}"))
-    first = next((sample for sample in drawn if sample.id in needed), None)
-    drawn.sort(key=lambda sample: sample is not first)
-    chosen = {sample.id for sample in drawn[:count]}
-    return tuple(sample for sample in samples if sample.id in chosen)
-
-
-def validation_subset(
-    index: DataIndex, config: TrainConfig, spec: ModelSpec
-) -> tuple[Sample, ...]:
-    """Return the validation samples on which a run is scored, in the order of the data set.
-
-    They are all, or the first by sha256 of seed and id (one with a region before all others): as many as the config
-    says, or where it sets neither them nor `val_every`, those whose work is `ENOUGH_WORK`. Runs of any length on
-    the same data have the same samples, so their scores can be compared.
-    """
-    every = index.dataset.split("val")
-    count = config.val_images or len(every)
-    if count > len(every):
-        raise ConfigError(
-            f"--val-images {count} is more than the {len(every)} validation samples in {config.data}; use at most "
-            f"{len(every)}, or leave it out"
-        )
-    if config.val_images is None and config.val_every is None:
-        enough = int(
-            len(every) * ENOUGH_WORK / work_of_validation(index, every, config, spec)
-        )
-        count = min(count, max(enough, 1))
-    return _drawn(
-        every, count, config.seed, lambda: index.with_regions(every, "validation")
-    )
-
-
-def work_of_validation(
-    index: DataIndex, val: Sequence[Sample], config: TrainConfig, spec: ModelSpec
-) -> float:
-    """Return the work of a validation, which encodes windows and answers prompts, in units of an image of a step.
-
-    Models differ in which of both takes long, so the larger of the two numbers counts. The unit goes forward only.
-    """
-    prompts = len(index.table_of(val).instances) * (1 if spec.dense is None else 2)
-    questions = config.prompts_per_image * (1 + config.correction_clicks)
-    return max(len(index.windows_to_draw(val)), prompts / questions)
-
-
-def validation_interval(
-    index: DataIndex,
-    val: Sequence[Sample],
-    config: TrainConfig,
-    spec: ModelSpec,
-    steps: int,
-) -> int:
-    """Return the steps between validations: from the config, or so many that validation is at most a fifth of the work.
-
-    At most `_MAX_VALIDATIONS` are made, and at least `_MIN_VALIDATIONS`, which show how the score rises.
-    """
-    if config.val_every is not None:
-        return config.val_every
-    allowed = steps * config.batch_size * _TRAIN_STEP_COST / 4
-    validations = int(allowed / work_of_validation(index, val, config, spec))
-    return math.ceil(
-        steps / min(max(validations - 1, _MIN_VALIDATIONS), _MAX_VALIDATIONS)
-    )
+    return draw_samples(samples, count, config.seed)
 
 
 _SLOW_FOR_RANDOM = 1e-4

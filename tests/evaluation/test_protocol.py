@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -268,6 +268,24 @@ def quarter(columns: int) -> np.ndarray:
     answer = np.zeros((10, 10), dtype=np.bool_)
     answer[2:8, 2 : 2 + columns] = True
     return answer
+
+
+def test_a_share_of_the_objects_is_the_same_at_each_time(bar: Path) -> None:
+    """Validations of other objects could not be compared; a draw of none in an image is no image without a region."""
+    boxes = [
+        (row, column, row + 3, column + 3) for row in (2, 12) for column in (2, 12)
+    ]
+    dataset = make_set(bar, *[labels(32, 32, *boxes)] * 8)
+    model = Scripted(one_mask(labels(32, 32, *boxes) > 0))
+    every = score(model, dataset, 32, ONE_CLICK)
+    half = score(model, dataset, 32, replace(ONE_CLICK, share=0.5))
+    again = score(model, dataset, 32, replace(ONE_CLICK, share=0.5))
+    assert half.objects == again.objects
+    assert all(one in every.objects for one in half.objects)
+    assert 8 <= len(half.objects) <= 24
+    tenth = score(model, dataset, 32, replace(ONE_CLICK, share=0.1))
+    assert 0 < len(tenth.objects) < 8
+    assert tenth.without_region == ()
 
 
 def test_compat_clicks_the_middle_pixel_of_the_squashed_region(bar: Path) -> None:

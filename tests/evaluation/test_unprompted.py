@@ -27,7 +27,7 @@ from simmat.data.instances import (
 )
 from simmat.data.pipeline import Pipeline
 from simmat.errors import ConfigError, DataError
-from simmat.evaluation import Scores, evaluate, job
+from simmat.evaluation import MAX_CLICKS, Scores, clicks_per_window, evaluate, job
 from simmat.evaluation.unprompted import AutomaticScores, ImageMatches, object_scores
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
@@ -319,6 +319,14 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     for rank in range(2):
         found = unprompted(model, dataset, processes=Two(torch.device("cpu"), rank, 2))
     assert found.summary() == whole.summary()
+
+
+def test_a_validation_clicks_as_often_as_there_are_objects() -> None:
+    """The clicks of an untrained head, which has peaks everywhere, would take longer than the steps."""
+    assert clicks_per_window(0, 1) == 4
+    assert clicks_per_window(20, 1) == 34
+    assert clicks_per_window(20, 10) == 7
+    assert clicks_per_window(10_000, 1) == MAX_CLICKS
 
 
 def test_unmarked_objects_are_not_scored(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from runs import config, gray_set, registry
 
 import simmat
 from simmat import training
-from simmat.data.index import read_index
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation import evaluate_bundle, find_protocol
 from simmat.evaluation.prompts import grid_hw
@@ -53,47 +52,6 @@ def test_a_run_that_would_train_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="another --mat"):
         training.train(settings, registry())
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("steps", "val", "heads", "every", "used"),
-    [
-        (1000, 2, "prompt", 100, 2),
-        (1000, 2, "prompt,dense", 100, 2),
-        (12, 2, "prompt", 2, 2),
-        (12, 6, "prompt", 3, 6),
-        (1000, 14, "prompt", 100, 10),
-        (12, 14, "prompt", 3, 10),
-        (24, 14, "prompt,dense", 5, 10),
-    ],
-)
-def test_validation_is_a_fifth_of_a_run_by_default_on_as_many_images_at_any_length(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    steps: int,
-    val: int,
-    heads: str,
-    every: int,
-    used: int,
-) -> None:
-    """Runs on other images could not be compared; the shortest run has five, which show how the score rises."""
-    monkeypatch.setattr(training.plan, "ENOUGH_WORK", 10)
-    data = gray_set(tmp_path / "data", val=val)
-    setup = plan_run(
-        config(data, tmp_path / "run", steps=steps, heads=heads, val_every=None),
-        registry(),
-    )
-    assert (setup.val_every, len(setup.val)) == (every, used)
-    work = training.plan.work_of_validation(
-        read_index(setup.dataset), setup.val, setup.config, setup.spec
-    )
-    assert (
-        every == -(-steps // 5)
-        or (1 + steps // every) * 4 * work <= 3 * steps * setup.config.batch_size
-    )
-    assert any(f"{used} of {val} samples" in note for note in setup.notes) == (
-        used < val
-    )
 
 
 def test_images_without_a_mask_are_left_out_and_counted(tmp_path: Path) -> None:

@@ -1,0 +1,94 @@
+"""What a validation scores, and how often there is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from runs import config, gray_set, registry
+
+from simmat.data.index import read_index
+from simmat.training import validation
+from simmat.training.plan import plan_run
+from simmat.training.validation import (
+    prompted_share,
+    validation_interval,
+    work_of_validation,
+)
+
+
+@pytest.mark.parametrize("work", [1, 7, 60, 300])
+@pytest.mark.parametrize("steps", [40, 100, 244, 1000])
+def test_validation_is_at_most_a_fifth_of_the_work(work: float, steps: int) -> None:
+    """Only in a run too short for two is it more: its first and its last step are always scored."""
+    every = validation_interval(work, steps, batch_size=4)
+    validations = 1 + -(-steps // every)
+    assert 2 <= validations <= 11
+    assert validations == 2 or 4 * validations * work <= 3 * 4 * steps
+
+
+@pytest.mark.parametrize(
+    ("val", "heads", "enough", "used"),
+    [
+        (2, "prompt", 10, 2),
+        (14, "prompt", 10, 10),
+        (14, "prompt,dense", 22, 8),
+        (14, "prompt,dense", 1, 6),
+    ],
+)
+def test_a_slow_validation_has_fewer_images_at_any_length(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    val: int,
+    heads: str,
+    enough: int,
+    used: int,
+) -> None:
+    """Runs on other images could not be compared, and fewer than six images choose nothing."""
+    monkeypatch.setattr(validation, "ENOUGH_WORK", enough)
+    data = gray_set(tmp_path / "data", val=val)
+    for steps in (12, 1000):
+        plan = plan_run(
+            config(data, tmp_path / "run", steps=steps, heads=heads, val_every=None),
+            registry(),
+        )
+        assert len(plan.val) == used
+        assert any(f"{used} of {val} samples" in note for note in plan.notes) == (
+            used < val
+        )
+
+
+def test_a_validation_prompts_for_a_fixed_number_of_objects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where images hold hundreds, prompts would take longer than the steps between two validations."""
+    data = gray_set(tmp_path / "data", val=6)
+    settings = config(data, tmp_path / "run")
+    plan = plan_run(settings, registry())
+    index = read_index(plan.dataset)
+    before = work_of_validation(index, plan.val, plan.config, plan.spec)
+    assert plan.val_share == 1
+    assert not any("prompts for about" in note for note in plan.notes)
+    monkeypatch.setattr(validation, "MAX_OBJECTS", 3)
+    assert prompted_share(index, plan.val) == 3 / 12
+    assert work_of_validation(index, plan.val, plan.config, plan.spec) <= before
+    notes = plan_run(settings, registry()).notes
+    assert any("of the 12 objects" in note for note in notes)
+
+
+def test_windows_of_large_images_count(tmp_path: Path) -> None:
+    """A dense head searches them all, which takes longer than the one image that clicks need."""
+    small = gray_set(tmp_path / "small", val=6)
+    large = gray_set(tmp_path / "large", val=6, size_hw=(400, 400))
+    work = []
+    for data in (small, large):
+        settings = config(
+            data, tmp_path / "run", heads="prompt,dense", crop=None, val_every=2
+        )
+        plan = plan_run(settings, registry())
+        # as if the training images had been small
+        spec = plan.spec.model_copy(update={"image_side": 64})
+        work.append(
+            work_of_validation(read_index(plan.dataset), plan.val, plan.config, spec)
+        )
+    assert work[1] > 5 * work[0]
