@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -39,7 +39,8 @@ class RunInfo:
         splits: those that it has.
         val: ids of the samples of every validation, in the order of the data set.
         train_samples: number of training samples.
-        steps: number of optimiser steps, also those before `first_step`.
+        steps: number of optimiser steps, also those before `first_step`; the most, as long as the end is open.
+        fewest_steps: the fewest steps; equal to `steps` if the number is known.
         first_step: 0, or the number of steps that a resumed run has done.
         val_every: steps between validations.
         trainable: number of parameters that train.
@@ -57,6 +58,7 @@ class RunInfo:
     val: tuple[str, ...]
     train_samples: int
     steps: int
+    fewest_steps: int
     first_step: int
     val_every: int
     trainable: int
@@ -95,6 +97,9 @@ class Callback:
             best: whether its bundle is written: it is the best so far, or the run keeps the last state.
             scores: of each object.
         """
+
+    def ending(self, steps: int) -> None:
+        """The run ends after `steps` steps; told after each validation from which this is known."""
 
     def stopped(self) -> None:
         """The run was asked to stop, and its state is saved."""
@@ -139,6 +144,10 @@ class Callbacks(Callback):
         self._tell(
             lambda callback: callback.validated(step, summary, best=best, scores=scores)
         )
+
+    def ending(self, steps: int) -> None:
+        """Tell all."""
+        self._tell(lambda callback: callback.ending(steps))
 
     def stopped(self) -> None:
         """Tell all."""
@@ -219,6 +228,9 @@ class TimeLeft:
             text += f", besides {validations_left}"
         if left_s < _MIN_SAID_S:
             return ""
+        if run.fewest_steps < run.steps:
+            shortest_s = left_s * max(run.fewest_steps - step, 0) / steps
+            return f"{_minutes(shortest_s)} to {_minutes(left_s)} left: at most {text}"
         return f"about {_minutes(left_s)} left: {text}"
 
 
@@ -230,6 +242,13 @@ def _minutes(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} minutes"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _steps_of(run: RunInfo) -> str:
+    """Return the steps of a run: "200", or "100 to 1600" as long as its end is open."""
+    if run.fewest_steps < run.steps:
+        return f"{run.fewest_steps} to {run.steps}"
+    return str(run.steps)
 
 
 class ConsoleCallback(Callback):
@@ -311,7 +330,7 @@ class ConsoleCallback(Callback):
             place,
         ]
         if run.first_step:
-            lines.append(f"resuming after step {run.first_step} of {run.steps}")
+            lines.append(f"resuming after step {run.first_step} of {_steps_of(run)}")
         for line in lines:
             self._write(line)
         # disable=None: no bar without a terminal
@@ -326,6 +345,8 @@ class ConsoleCallback(Callback):
             dynamic_ncols=True,
         )
         self._time_left = TimeLeft(run)
+        if run.fewest_steps < run.steps:
+            self._shown["ends at"] = _steps_of(run)
 
     def stepped(self, step: int, losses: dict[str, float]) -> None:
         """Advance the bar and show the loss."""
@@ -335,6 +356,17 @@ class ConsoleCallback(Callback):
             self._bar.update(1)
         if self._time_left is not None:
             self._write(self._time_left.stepped(step))
+
+    def ending(self, steps: int) -> None:
+        """Set the end of the bar, and say it when it becomes known."""
+        if self.run is None or steps == self.run.fewest_steps == self.run.steps:
+            return
+        self.run = replace(self.run, steps=steps, fewest_steps=steps)
+        self._shown.pop("ends at", None)
+        self._write(f"validation no longer rises: the run ends after step {steps}")
+        if self._bar is not None:
+            self._bar.total = steps
+            self._bar.set_postfix(self._shown)
 
     def _write(self, text: str) -> None:
         """Print a line of the run above the bar; "" prints nothing."""
@@ -367,7 +399,7 @@ class ConsoleCallback(Callback):
         if self._bar is None or self.run is None:
             return
         if self._bar.disable:
-            line = f"step {step} of {self.run.steps}: val mIoU {' '.join(shown)}"
+            line = f"step {step} of {_steps_of(self.run)}: val mIoU {' '.join(shown)}"
             if "loss" in self._shown:
                 line += f", loss {self._shown['loss']}"
             self._write(line)

@@ -145,6 +145,17 @@ def _bundle(value: Any) -> Any:
     return _absolute(value)
 
 
+def _steps(value: Any) -> Any:
+    """Check a number of steps, "auto" or None."""
+    if value is None or value == "auto":
+        return value
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"must be auto or a whole number, got {value!r}")
+    if not 1 <= value <= MAX_STEPS:
+        raise ValueError(f"must be auto or from 1 to {MAX_STEPS}, got {value}")
+    return value
+
+
 def _device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,4})?", value):
         raise ValueError("must be auto, cpu, cuda, cuda:N or mps")
@@ -179,7 +190,7 @@ SensorName = Annotated[str, AfterValidator(sensor_name)]
 class TrainConfig(StrictModel):
     """All settings of a training run; a config file has the same fields.
 
-    Paths become absolute. At most one of `steps` and `epochs` is set, see `default_steps`.
+    Paths become absolute. At most one of `steps` and `epochs` is set.
 
     Raises:
         ConfigError: fields are unknown, missing, out of range or exclude each other; all in one message.
@@ -270,11 +281,10 @@ class TrainConfig(StrictModel):
         "one-click",
         description="Protocol of validation; simmat-compat also trains as the paper's released code does.",
     )
-    steps: int | None = Field(
+    steps: Annotated[int | Literal["auto"] | None, BeforeValidator(_steps)] = Field(
         None,
-        ge=1,
-        le=MAX_STEPS,
-        description="Optimiser steps; by default 100 plus two for each image, at most 1000.",
+        description="Optimiser steps; auto, the default, trains until validation no longer rises, or where it cannot "
+        "tell, 100 steps plus two for each image, at most 1000.",
     )
     epochs: int | None = Field(
         None,
@@ -364,10 +374,12 @@ class TrainConfig(StrictModel):
     )
     schedule: Literal["cosine", "constant", "halving"] = Field(
         "cosine",
-        description="Learning rate after warm-up; halving halves it every 10 epochs.",
+        description="Learning rate after warm-up, or with --steps auto at the end; halving halves it every 10 epochs.",
     )
     warmup_steps: int | None = Field(
-        None, ge=0, description="Linear warm-up; by default 5 % of steps, at most 100."
+        None,
+        ge=0,
+        description="Linear warm-up; by default 5 % of steps, at most 100, or with --steps auto 20.",
     )
     grad_clip: float = Field(
         1.0, ge=0, description="Largest gradient norm; 0 does not clip."
@@ -382,7 +394,8 @@ class TrainConfig(StrictModel):
     val_every: int | None = Field(
         None,
         ge=1,
-        description="Steps between validations; by default a tenth of the run, or more if validation is slow.",
+        description="Steps between validations; by default a tenth of the run, with --steps auto 25, or more if "
+        "validation is slow.",
     )
     val_images: int | None = Field(
         None,
@@ -476,7 +489,7 @@ def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def default_steps(images: int) -> int:
-    """Return the steps of a training on so many images where the user sets neither steps nor epochs."""
+    """Return the steps of a training on so many images whose validation cannot tell when it ends."""
     return min(100 + 2 * images, 1000)
 
 
@@ -577,6 +590,8 @@ def _problems_of_several(
             problems.append(
                 f"{option_name(key)} is for one sensor, and {path} has [[data]]; leave it out"
             )
+    if "auto" in (given.get("steps"), in_file.get("steps")):
+        problems.append("steps = auto is for one sensor; give a number")
     for key in ("init", "new_sensor", "epochs"):
         if given.get(key) or in_file.get(key):
             problems.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -211,6 +212,9 @@ def _settings(core: Any, info: FieldInfo, extra: Mapping[str, Any]) -> dict[str,
             "type": click.Choice([*words, *former]),
             "metavar": f"[{'|'.join(words)}]",
         }
+    if int in get_args(core):
+        words = [str(word) for part in get_args(core) for word in get_args(part)]
+        return {"metavar": "|".join(["INT", *words]), "callback": _number_or_word}
     if core in (int, float):
         return {
             "type": _range(core, info.metadata),
@@ -220,6 +224,15 @@ def _settings(core: Any, info: FieldInfo, extra: Mapping[str, Any]) -> dict[str,
         "metavar": "LIST" if get_origin(core) is tuple else "TEXT",
         "callback": _parser(info),
     }
+
+
+def _number_or_word(
+    ctx: click.Context, param: click.Parameter, text: str | None
+) -> int | str | None:
+    """Return a whole number as such, and any other text for the model to check."""
+    if text is not None and re.fullmatch(r"-?[0-9]{1,18}", text):
+        return int(text)
+    return text
 
 
 def _of_metavar(core: Any, *, repeat: bool) -> dict[str, Any]:

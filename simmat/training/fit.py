@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from statistics import fmean
@@ -40,6 +40,7 @@ from simmat.nn.losses import Batch
 from simmat.nn.tuners import set_train_mode, without_training
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
+from simmat.training.ending import Ending
 from simmat.training.plan import TrainingPlan, joined
 from simmat.training.run_folder import (
     Best,
@@ -73,6 +74,7 @@ class Learner:
         saved_step: the step of the state that it continues from; -1 without one.
         done: steps that are done.
         best: the best validation so far; None before the first.
+        scores: of the validations after 0, `val_every`, 2 `val_every` … steps, if they decide the end.
     """
 
     plan: TrainingPlan
@@ -89,6 +91,20 @@ class Learner:
     saved_step: int
     done: int
     best: Best | None
+    scores: list[float] = field(default_factory=list)
+
+    @property
+    def ending(self) -> Ending:
+        """When the training ends, as far as that is known."""
+        plan = self.plan
+        if plan.open_end is None:
+            return Ending(plan.warmup, plan.steps)
+        return plan.open_end.ending(self.scores, plan.val_every)
+
+    @property
+    def end_is_known(self) -> bool:
+        """Whether the number of steps is fixed, or the cool-down has begun."""
+        return self.plan.open_end is None or self.done >= self.ending.cooldown
 
     @property
     def is_main(self) -> bool:
@@ -120,7 +136,6 @@ def fit(learners: Sequence[Learner], registry: Registry) -> None:
         Interrupted: a signal arrived; the state is saved.
     """
     first = learners[0]
-    steps = first.plan.steps
     val_every = max(learner.plan.val_every for learner in learners)
     signals: list[int] = []  # those that arrived
     with ExitStack() as stack:
@@ -137,10 +152,10 @@ def fit(learners: Sequence[Learner], registry: Registry) -> None:
             save_all(learners)
 
         batches = [iter(learner.loader) for learner in learners]
-        while first.done < steps:
+        while first.done < first.ending.steps:
             for learner, own in zip(learners, batches, strict=True):
                 take_step(learner, own)
-            last = first.done == steps
+            last = first.done == first.ending.steps
             due = last or first.done % val_every == 0
             stopping = _agreed(bool(signals), first.accelerator)
             if due:
@@ -151,7 +166,7 @@ def fit(learners: Sequence[Learner], registry: Registry) -> None:
                 for learner in learners:
                     learner.callback.stopped()
                 raise Interrupted(
-                    f"stopped after step {first.done} of {steps}; the state is saved. "
+                    f"stopped after step {first.done} of {first.ending.steps}; the state is saved. "
                     f"Resume with `{first.folder.resume_command}`"
                 )
 
@@ -203,13 +218,17 @@ def _info(learner: Learner, val_every: int, notes: tuple[str, ...]) -> RunInfo:
     plan = learner.plan
     with frozen(learner.model, learner.plan.config):
         trainable, total = count_parameters(learner.model)
+    fewest_steps = learner.ending.steps
+    if plan.open_end is not None and not learner.end_is_known:
+        fewest_steps = max(plan.open_end.fewest, learner.done)
     return RunInfo(
         config=plan.config,
         data=plan.dataset.root,
         splits=frozenset(filter(plan.dataset.has_split, SPLITS)),
         val=tuple(sample.id for sample in plan.val),
         train_samples=len(plan.train),
-        steps=plan.steps,
+        steps=learner.ending.steps,
+        fewest_steps=fewest_steps,
         first_step=learner.done,
         val_every=val_every,
         trainable=trainable,
@@ -225,11 +244,13 @@ def _info(learner: Learner, val_every: int, notes: tuple[str, ...]) -> RunInfo:
 def take_step(learner: Learner, batches: Iterator[Batch]) -> None:
     """Take an optimiser step; raise Diverged if the loss or its gradient is not finite."""
     plan, config, accelerator = learner.plan, learner.plan.config, learner.accelerator
+    ending = learner.ending
     rate = learning_rate(
         learner.done,
         peak=plan.peak_rate,
-        steps=plan.steps,
+        steps=ending.steps,
         warmup=plan.warmup,
+        cooldown=ending.cooldown,
         schedule=config.schedule,
         epoch=learner.done * config.batch_size // len(plan.train),
     )
@@ -322,6 +343,8 @@ def validate_all(learners: Sequence[Learner], registry: Registry) -> None:
         write_sensors(first.folder.bundle_file, sensors)
     for learner, scores, summary in zip(learners, found, summaries, strict=True):
         learner.callback.validated(learner.done, summary, best=better, scores=scores)
+        if learner.end_is_known:
+            learner.callback.ending(learner.ending.steps)
 
 
 def _validate(learner: Learner, registry: Registry) -> Scores:
@@ -379,6 +402,10 @@ def _record(
         score = selection_score(summary)
     if joint is not None or scores.unprompted is not None:
         summary["score"] = score
+    plan = learner.plan
+    is_regular = learner.done == len(learner.scores) * plan.val_every
+    if plan.open_end is not None and is_regular:
+        learner.scores.append(score)
     logged = {name: value for name, value in summary.items() if name != "iou_by_class"}
     learner.log({"kind": "val", "step": learner.done, **logged})
     if chooses and learner.best is not None and score <= learner.best.chosen_by:
@@ -425,6 +452,7 @@ def _save(learner: Learner, path: Path) -> None:
             spec=learner.spec,
             fingerprint=learner.plan.contents.fingerprint,
             best=learner.best,
+            scores=learner.scores,
             scaler=dict(accelerator.scaler.state_dict())
             if accelerator.scaler
             else None,

@@ -13,7 +13,7 @@ import numpy as np
 
 from simmat.bundle import BundleSpec, ImageDigests, read_bundle_spec, read_bundle_specs
 from simmat.callbacks import Callback
-from simmat.config import MIN_TO_CHOOSE, TrainConfig, default_steps
+from simmat.config import MIN_TO_CHOOSE, TrainConfig
 from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
 from simmat.data.copy_paste import check_repeats
@@ -41,10 +41,11 @@ from simmat.plugins.registry import Registry, import_from_string
 from simmat.sensors.adapter import ModalityAdapter, options_of, sensor_definitions_of
 from simmat.sensors.normalize import fit_channels, zero_shot_map
 from simmat.sensors.options import is_sensor_file, modality_parts
+from simmat.training.ending import OpenEnd
+from simmat.training.length import find_length
 from simmat.training.validation import (
     MAX_OBJECTS,
     prompted_share,
-    validation_interval,
     validation_subset,
     work_of_validation,
 )
@@ -65,7 +66,8 @@ class TrainingPlan:
         val_every: steps between validations.
         val_share: share of the objects that a validation prompts for.
         spec: the network.
-        steps: number of optimiser steps.
+        steps: number of optimiser steps; the most if the end is open.
+        open_end: how the validations decide the end; None if the number of steps is fixed.
         warmup: number of steps of linear warm-up.
         peak_rate: the learning rate after warm-up.
         notes: what a user should know before the first step.
@@ -85,6 +87,7 @@ class TrainingPlan:
     pipeline: Pipeline
     loss: Loss
     steps: int
+    open_end: OpenEnd | None
     warmup: int
     peak_rate: float
     notes: tuple[str, ...] = ()
@@ -201,11 +204,6 @@ def plan_run(
     chosen = {**network, "heads": heads}
     if loss is not None:
         chosen["loss"] = "custom"
-    if config.epochs is not None:
-        steps = max(math.ceil(config.epochs * len(drawn) / config.batch_size), 1)
-    else:
-        steps = config.steps or default_steps(len(train))
-        chosen["steps"] = steps
     config = config.model_copy(update=chosen)
 
     spec = _network_spec(
@@ -216,15 +214,17 @@ def plan_run(
     parts = find_parts(spec, registry, weights)
     val = validation_subset(index, config, spec)
     val_share = prompted_share(index, val)
-    val_every = config.val_every
-    if val_every is None:
-        work = work_of_validation(index, val, config, spec)
-        val_every = validation_interval(work, steps, config.batch_size)
+    work = work_of_validation(index, val, config, spec)
+    length = find_length(config, len(drawn), len(val), work)
+    if config.epochs is None:
+        config = config.model_copy(update={"steps": length.setting})
     keep = config.keep
     if keep is None:
         few = known is None and len(val) < MIN_TO_CHOOSE
         keep = "last" if few else "best"
     notes = _notes(config, index, train, len(val), size, parts, crop_reason)
+    if length.note:
+        notes.append(length.note)
     if val_share < 1:
         notes.append(
             f"Validation prompts for about {MAX_OBJECTS} of the {len(index.table_of(val).instances)} objects in its "
@@ -240,16 +240,15 @@ def plan_run(
         train=train,
         drawn=drawn,
         val=val,
-        val_every=val_every,
+        val_every=length.val_every,
         val_share=val_share,
         spec=spec,
         parts=parts,
         pipeline=Pipeline(dataset.adapter, spec.channels, size, config.aspect),
         loss=found_loss,
-        steps=steps,
-        warmup=min(steps // 20, 100)
-        if config.warmup_steps is None
-        else config.warmup_steps,
+        steps=length.steps,
+        open_end=length.open_end,
+        warmup=length.warmup,
         peak_rate=parts.learning_rate if config.lr is None else config.lr,
         notes=tuple(notes),
         start=start,

@@ -205,6 +205,7 @@ class RunNotes(StrictModel):
     Attributes:
         step: optimiser steps done.
         best: the validation of the bundle; None before the first.
+        scores: of all regular validations, by which an open end is decided.
         scaler: loss scale of fp16; None in other precisions.
     """
 
@@ -215,6 +216,7 @@ class RunNotes(StrictModel):
     spec: ModelSpec
     fingerprint: str
     best: Best | None
+    scores: list[float] = Field(default_factory=list)
     scaler: dict[str, int | float] | None
 
     def problems(self) -> Iterator[str]:

@@ -441,6 +441,7 @@ def _build_learner(
         saved_step=saved_step,
         done=done,
         best=best,
+        scores=[] if state is None else list(state.notes.scores),
     )
     # after accelerate, which would move AdamW's step counts to the device
     if state is not None:

@@ -179,10 +179,14 @@ def learning_rate(
     warmup: int,
     schedule: Schedule,
     epoch: int = 0,
+    cooldown: int = 0,
 ) -> float:
     """Return the learning rate of a step from 0: linear warm-up, then the schedule.
 
     "cosine" falls to 1 % of the peak, "constant" stays, "halving" halves every `HALVING_EPOCHS` completed epochs.
+
+    Args:
+        cooldown: steps at the peak before a cosine begins to fall.
     """
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -190,7 +194,10 @@ def learning_rate(
         return peak
     if schedule == "halving":
         return peak * float(0.5 ** (epoch // HALVING_EPOCHS))
-    progress = (step - warmup) / max(steps - warmup, 1)
+    start = max(warmup, cooldown)
+    if step < start:
+        return peak
+    progress = (step - start) / max(steps - start, 1)
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 

@@ -112,7 +112,7 @@ class Training:
         Args:
             steps: training steps; None for the default.
             images: labelled images.
-            planned: the steps that the default probably is, until the run says it.
+            planned: the default.
             model: the present model, with which the new bundle is compared.
             more: further arguments of `simmat train`; they replace those of `arguments`.
 
@@ -127,10 +127,12 @@ class Training:
                 f"{images} of the images are labelled; at least 3 are needed, for training, validation and test"
             )
         self.run = new_run(self.root)
+        # a number, which the page shows before the first step
+        steps = steps or planned or default_steps(images)
         self.state, self.step, self.steps, self.message = (
             "running",
             0,
-            steps or planned or default_steps(images),
+            steps,
             "loading the model and reading the images",
         )
         self.score = self.before = self.adopted = self._first = None
@@ -171,7 +173,7 @@ class Training:
             self._process.stdin.close()
 
     async def _follow(
-        self, steps: int | None, model: ServedModel, more: Sequence[str]
+        self, steps: int, model: ServedModel, more: Sequence[str]
     ) -> None:
         try:
             self.state, self.message = await self._train(steps, model, more)
@@ -188,7 +190,7 @@ class Training:
         self.changed()
 
     async def _train(
-        self, steps: int | None, model: ServedModel, more: Sequence[str]
+        self, steps: int, model: ServedModel, more: Sequence[str]
     ) -> tuple[State, str]:
         """Run `simmat train`, and use the new bundle if it is better; return how that ended."""
         assert self.run is not None
@@ -200,8 +202,9 @@ class Training:
             str(self.root),
             "--out",
             str(self.run),
+            "--steps",
+            str(steps),
         ]
-        command += [] if steps is None else ["--steps", str(steps)]
         if code := await self.run_simmat(command, self.run.with_suffix(".log")):
             return "failed", _reason(self._log(), code)
         self.message = "comparing with the present model"

@@ -459,6 +459,8 @@ def _values(
         measure, base = (
             ("steps", plain.steps) if plain.epochs is None else ("epochs", plain.epochs)
         )
+        if base == "auto":
+            raise ConfigError("steps_factor needs a number of steps, got auto")
         values[measure] = max(round((base or 1) * arm.steps_factor), 1)
     return values
 

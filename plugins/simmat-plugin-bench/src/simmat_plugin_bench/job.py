@@ -70,6 +70,7 @@ class JobCallback(Callback):
 
     def __init__(self, clock: Path) -> None:
         self.plan: RunInfo | None = None
+        self.steps = 0
         self._clock = clock
         self._before = (
             read_cell_file(clock, Clock)["seconds"] if clock.is_file() else 0.0
@@ -84,11 +85,16 @@ class JobCallback(Callback):
     def started(self, plan: RunInfo) -> None:
         """Print the plan."""
         self.plan = plan
+        self.steps = plan.steps
         for note in plan.notes:
             echo(note)
         echo(
             f"from step {plan.first_step} of {plan.steps}, {plan.trainable:,} parameters train, on {plan.device}"
         )
+
+    def ending(self, steps: int) -> None:
+        """Note the number of steps."""
+        self.steps = steps
 
     def validated(
         self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores
@@ -230,7 +236,7 @@ def _train(
         "test": None,
         "trainable": callback.plan.trainable,
         "total": callback.plan.total,
-        "steps": callback.plan.steps,
+        "steps": callback.steps,
         "train_samples": callback.plan.train_samples,
         "seconds": callback.seconds,
         **_machine(callback.plan.device),

@@ -58,6 +58,7 @@ class ReportCallback(Callback):
             registry,
         )
         self._plan: RunInfo
+        self._steps = 0
         self._began = time.monotonic()
         self._before = 0.0
         # time at which the page was written, and duration
@@ -71,6 +72,7 @@ class ReportCallback(Callback):
     def started(self, plan: RunInfo) -> None:
         """Continue the report of a resumed run."""
         self._plan = plan
+        self._steps = plan.steps
         with suppress(SimMATError):  # a damaged report is replaced
             if (
                 plan.best_step is not None
@@ -84,6 +86,10 @@ class ReportCallback(Callback):
                 # else the run was killed before it wrote the report
                 if report.bundle_sha256 == spec.sha256:
                     self._analysis, self._bundle_sha256 = report.analysis, spec.sha256
+
+    def ending(self, steps: int) -> None:
+        """Note the number of steps."""
+        self._steps = steps
 
     def validated(
         self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores
@@ -203,7 +209,7 @@ class ReportCallback(Callback):
         plan = self._plan
         model = self._registry.foundation(plan.config.foundation, fetch=False)
         report = RunReport(
-            steps=plan.steps,
+            steps=self._steps,
             seconds=self._before + time.monotonic() - self._began,
             trainable=plan.trainable,
             total=plan.total,

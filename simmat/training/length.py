@@ -1,0 +1,97 @@
+"""How many steps a training takes, and how often it validates."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+from simmat.config import MIN_TO_CHOOSE, TrainConfig, default_steps
+from simmat.training.ending import OpenEnd
+from simmat.training.validation import validation_interval
+
+OPEN_END = OpenEnd()
+_OPEN_WARMUP = 20
+_OPEN_VAL_EVERY = 25
+
+
+class Length(NamedTuple):
+    """The length of a training.
+
+    Attributes:
+        setting: what the resolved config says; None if that is `epochs`.
+        steps: number of steps; the most if the end is open.
+        open_end: how the validations decide the end; None if the number of steps is fixed.
+        warmup: number of steps of linear warm-up.
+        val_every: steps between validations.
+        note: what to tell the user; "" for nothing.
+    """
+
+    setting: int | Literal["auto"] | None
+    steps: int
+    open_end: OpenEnd | None
+    warmup: int
+    val_every: int
+    note: str = ""
+
+
+def find_length(config: TrainConfig, train: int, val: int, work: float) -> Length:
+    """Return the length of a training that a config asks for.
+
+    Args:
+        config: the settings.
+        train: number of training samples.
+        val: number of samples of a validation.
+        work: `work_of_validation`.
+    """
+    if config.epochs is not None:
+        steps = math.ceil(config.epochs * train / config.batch_size)
+        return _fixed(config, None, max(steps, 1), work)
+    if isinstance(config.steps, int):
+        return _fixed(config, config.steps, config.steps, work)
+    why = why_not_open(config, val)
+    if why:
+        steps = default_steps(train)
+        note = f"The training takes {steps} steps (--steps): {why}."
+        return _fixed(config, steps, steps, work, note)
+    end = OPEN_END
+    fewest = validation_interval(work, end.fewest, config.batch_size)
+    return Length(
+        setting="auto",
+        steps=end.most,
+        open_end=end,
+        warmup=_given(config.warmup_steps, _OPEN_WARMUP),
+        val_every=_given(config.val_every, max(fewest, _OPEN_VAL_EVERY)),
+        note=f"The training ends when its validation no longer rises, after {end.fewest} to {end.most} steps "
+        "(--steps sets a number).",
+    )
+
+
+def why_not_open(config: TrainConfig, val: int) -> str:
+    """Return why a validation of so many images cannot decide when a training ends; "" if it can."""
+    if config.protocol != "one-click":
+        return f"protocol {config.protocol} has a schedule of its own"
+    if val < MIN_TO_CHOOSE:
+        return f"{val} validation images are too few to tell when it should end"
+    return ""
+
+
+def _fixed(
+    config: TrainConfig, setting: int | None, steps: int, work: float, note: str = ""
+) -> Length:
+    return Length(
+        setting=setting,
+        steps=steps,
+        open_end=None,
+        warmup=_given(config.warmup_steps, min(steps // 20, 100)),
+        val_every=_given(
+            config.val_every, validation_interval(work, steps, config.batch_size)
+        ),
+        note=note,
+    )
+
+
+def _given(value: int | None, default: int) -> int:
+    """Return a setting, or its default if it is not set."""
+    if value is None:
+        return default
+    return value
