@@ -89,6 +89,7 @@ def score(
     *,
     only: int | None = None,
     everything: bool = False,
+    share: float = 1.0,
 ) -> Scores:
     """Score a data set of `make_set`, or one of its samples, by a network of input size S."""
     channels = tuple(channel.with_statistics(300, 5) for channel in dataset.channels())
@@ -96,7 +97,12 @@ def score(
     pipeline = Pipeline(dataset.adapter, channels, size)
     predictor = Predictor(cast(SimMAT, model), pipeline)
     return evaluate(
-        predictor, dataset, samples, protocol=protocol, everything=everything
+        predictor,
+        dataset,
+        samples,
+        protocol=protocol,
+        everything=everything,
+        share=share,
     )
 
 

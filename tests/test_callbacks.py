@@ -94,11 +94,19 @@ def test_a_callback_of_another_kind_is_refused_before_the_training() -> None:
 
 
 def time_left(
-    durations_s: list[float], *, first_step: int = 0, best_step: int | None = None
+    durations_s: list[float],
+    *,
+    first_step: int = 0,
+    best_step: int | None = None,
+    fewest_steps: int = 105,
 ) -> list[str]:
     """What is said after steps that take so long, of a run of 105 steps with a validation after every 10."""
     run: Any = SimpleNamespace(
-        steps=105, val_every=10, first_step=first_step, best_step=best_step
+        steps=105,
+        fewest_steps=fewest_steps,
+        val_every=10,
+        first_step=first_step,
+        best_step=best_step,
     )
     now = 0.0
     left = TimeLeft(run, lambda: now)
@@ -121,6 +129,12 @@ def test_a_resumed_run_does_not_take_its_start_for_a_validation() -> None:
     """Its first step waits for the processes that load data, and no validation was timed."""
     said = time_left([30, 60, 60, 60, 60], first_step=21, best_step=20)
     assert said[-1] == "about 1 h 19 min left: 79 steps of 60 s, besides 9 validations"
+
+
+def test_of_an_open_end_both_limits_are_told() -> None:
+    """How long the run takes is not known yet."""
+    said = time_left([26, 6, 6, 6, 6], fewest_steps=55)
+    assert said[-1].startswith("7 minutes to 14 minutes left: at most 100 steps")
 
 
 def test_of_a_short_run_nothing_is_said() -> None:

@@ -205,7 +205,8 @@ def validate(
         predictor,
         dataset,
         samples,
-        protocol=replace(protocol, boxes=True, share=share),
+        protocol=replace(protocol, boxes=True),
+        share=share,
         everything=dense
         and not all(dataset.may_have_unmarked(sample) for sample in samples),
         semantic=dense,
@@ -289,6 +290,7 @@ def evaluate(
     protocol: Protocol = ONE_CLICK,
     everything: bool = False,
     semantic: bool = False,
+    share: float = 1.0,
     few_clicks: bool = False,
     processes: Processes | None = None,
     progress: Callable[[int], None] | None = None,
@@ -306,6 +308,7 @@ def evaluate(
             finds the objects.
         everything: find every object, too.
         semantic: find the class of every pixel, too.
+        share: share of the objects that are prompted for.
         few_clicks: find every object by at most `clicks_per_window`.
         processes: those that share the samples; each of them gets all scores. None is this process alone.
         progress: called with 1 after every sample of this process.
@@ -351,7 +354,7 @@ def evaluate(
             label = dataset.label(sample, image)
             tiled = predictor.open_reader(image)
             scores = _by_prompts(
-                predictor, tiled, image, label, sample.id, protocol, metrics
+                predictor, tiled, image, label, sample.id, protocol, metrics, share
             )
             max_clicks = None
             if few_clicks:
@@ -456,8 +459,9 @@ def _by_prompts(
     sample: str,
     protocol: Protocol,
     metrics: Sequence[MetricSpec],
+    share: float,
 ) -> Scores:
-    """Score every object of one image; `large` gets its embedding where masks without prompts have the same."""
+    """Score a share of an image's objects; `large` gets its embedding where masks without prompts have the same."""
     # an untuned model takes the statistics of each image
     predictor.normalize_by(large.reader)
     pipeline = scoring_pipeline(protocol, predictor.pipeline)
@@ -466,7 +470,7 @@ def _by_prompts(
     left_out = tuple((sample, index) for index in indices)
     if not targets:
         return Scores((), () if left_out else (sample,), left_out)
-    targets = drawn_targets(targets, sample, protocol)
+    targets = drawn_targets(targets, sample, share, protocol.seed)
     if not targets:
         return Scores((), (), left_out)
     scored = scored_pixels(label, letterbox, protocol)

@@ -59,7 +59,6 @@ class Protocol:
         repeats: random clicks and jittered boxes per object; 0 leaves out tight boxes too, unless `boxes`.
         seed: seed of the random clicks and boxes.
         boxes: prompt with the tight box of each object, too.
-        share: share of the objects that are prompted for, drawn by seed, sample and region.
     """
 
     name: str
@@ -70,7 +69,6 @@ class Protocol:
     repeats: int = 0
     seed: int = 0
     boxes: bool = False
-    share: float = 1.0
 
 
 ONE_CLICK = Protocol("one-click")
@@ -178,15 +176,15 @@ def find_targets(
 
 
 def drawn_targets(
-    targets: Sequence[Target], sample: str, protocol: Protocol
+    targets: Sequence[Target], sample: str, share: float, seed: int
 ) -> list[Target]:
-    """Return the objects of an image that a protocol prompts for, the same ones at each time, see `Protocol.share`."""
-    if protocol.share >= 1:
+    """Draw a share of the objects of an image, the same ones each time."""
+    if share >= 1:
         return list(targets)
     drawn = []
     for target in targets:
-        rng = _generator(protocol.seed, sample, target.index, "object")
-        if rng.random() < protocol.share:
+        rng = _generator(seed, sample, target.index, "object")
+        if rng.random() < share:
             drawn.append(target)
     return drawn
 

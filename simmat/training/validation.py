@@ -25,7 +25,7 @@ Ints = npt.NDArray[np.int64]
 
 ENOUGH_WORK = 60
 """`work_of_validation` that is enough to compare the steps of a run: about as many images."""
-MAX_OBJECTS = 200
+MAX_OBJECTS = 100
 """About how many objects a validation prompts for; of more, it draws as many."""
 _MAX_VALIDATIONS = 10
 _TRAIN_STEP_COST = 3
@@ -50,13 +50,19 @@ def validation_subset(
             f"--val-images {count} is more than the {len(every)} validation samples in {config.data}; use at most "
             f"{len(every)}, or leave it out"
         )
+
+    def drawn(count: int) -> tuple[Sample, ...]:
+        return draw_samples(
+            every, count, config.seed, lambda: index.with_regions(every, "validation")
+        )
+
     if config.val_images is None and config.val_every is None:
-        work = work_of_validation(index, every, config, spec)
-        enough = int(len(every) * ENOUGH_WORK / work)
-        count = min(count, max(enough, MIN_TO_CHOOSE))
-    return draw_samples(
-        every, count, config.seed, lambda: index.with_regions(every, "validation")
-    )
+        count = min(count, ENOUGH_WORK)
+        while count > MIN_TO_CHOOSE:
+            if work_of_validation(index, drawn(count), config, spec) <= ENOUGH_WORK:
+                break
+            count -= 1
+    return drawn(count)
 
 
 def prompted_share(index: DataIndex, val: Sequence[Sample]) -> float:

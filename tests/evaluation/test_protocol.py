@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -278,12 +278,12 @@ def test_a_share_of_the_objects_is_the_same_at_each_time(bar: Path) -> None:
     dataset = make_set(bar, *[labels(32, 32, *boxes)] * 8)
     model = Scripted(one_mask(labels(32, 32, *boxes) > 0))
     every = score(model, dataset, 32, ONE_CLICK)
-    half = score(model, dataset, 32, replace(ONE_CLICK, share=0.5))
-    again = score(model, dataset, 32, replace(ONE_CLICK, share=0.5))
+    half = score(model, dataset, 32, ONE_CLICK, share=0.5)
+    again = score(model, dataset, 32, ONE_CLICK, share=0.5)
     assert half.objects == again.objects
     assert all(one in every.objects for one in half.objects)
     assert 8 <= len(half.objects) <= 24
-    tenth = score(model, dataset, 32, replace(ONE_CLICK, share=0.1))
+    tenth = score(model, dataset, 32, ONE_CLICK, share=0.1)
     assert 0 < len(tenth.objects) < 8
     assert tenth.without_region == ()
 

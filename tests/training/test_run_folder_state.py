@@ -28,6 +28,7 @@ NOTES: dict[str, Any] = {
     "settings": {"modality": "gray"},
     "spec": SPEC_JSON,
     "fingerprint": "f",
+    "scores": [0.25, 0.5],
     "best": {"miou": 0.5, "step": 2, "score": None},
     "scaler": None,
 }
@@ -56,6 +57,7 @@ def test_a_state_comes_back_as_it_was_written(tmp_path: Path) -> None:
         {"best": {"miou": "x", "step": 2}},
         {"step": 10**400},
         {"scaler": 3},
+        {"scores": ["x"]},
         {"spec": {**SPEC_JSON, "channels": []}},
         {"spec": {**SPEC_JSON, "image_size": 2**36}},
         {"spec": {**SPEC_JSON, "statistics": {"mean": 1}}},
