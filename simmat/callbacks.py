@@ -363,7 +363,7 @@ class ConsoleCallback(Callback):
             return
         self.run = replace(self.run, steps=steps, fewest_steps=steps)
         self._shown.pop("ends at", None)
-        self._write(f"validation no longer rises: the run ends after step {steps}")
+        self._write(f"the learning rate falls now: the run ends after step {steps}")
         if self._bar is not None:
             self._bar.total = steps
             self._bar.set_postfix(self._shown)

@@ -10,7 +10,7 @@ from launched import TWO_PROCESSES, run_python
 from runs import config, files_of, gray_set, registry
 
 from simmat import training
-from simmat.callbacks import Callback, RunInfo
+from simmat.callbacks import Callback, ConsoleCallback, RunInfo
 from simmat.config import load_configs
 from simmat.errors import ConfigError
 from simmat.training.plan import plan_run
@@ -115,6 +115,20 @@ def test_a_run_tells_its_likely_end_and_then_its_end(
         training.train(config(data, tmp_path / "run", steps="auto"), registry(), told)
     assert (told.run.fewest_steps, told.run.steps) == (10, 24)
     assert set(told.ends) == {told.last}
+
+
+def test_the_console_shows_both_limits_and_then_the_end(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody knows how long to wait otherwise."""
+    settings = config(data, tmp_path / "run", steps="auto", warmup_steps=2)
+    with open_end.short(), ConsoleCallback() as console:
+        training.train(settings, registry(), console)
+    said = capsys.readouterr().err
+    assert "step 0 of 10 to 24: val" in said
+    last = _steps(tmp_path / "run")[-1]
+    assert said.count(f"the run ends after step {last}\n") == 1
+    assert f"step {last} of {last}: val" in said
 
 
 @pytest.mark.parametrize(

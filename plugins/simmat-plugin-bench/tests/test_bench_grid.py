@@ -137,6 +137,14 @@ def test_steps_and_weights_of_an_arm(tmp_path: Path) -> None:
     assert cells_named(bench, "from-scratch")[0].config.checkpoint is None
 
 
+def test_a_multiple_of_no_number_of_steps_is_refused(tmp_path: Path) -> None:
+    """A training that ends by its validation has no number beforehand."""
+    toml = TINY.replace("steps = 2", 'steps = "auto"') + SET
+    assert "auto" in toml
+    with pytest.raises(ConfigError, match="steps_factor needs a number of steps"):
+        bench_of(tmp_path, toml + '[[arm]]\nname = "x"\nsteps_factor = 4\n')
+
+
 def test_a_place_decides_nothing_and_a_setting_everything(tmp_path: Path) -> None:
     """A bench that was moved or run with other workers keeps its results; one with other settings does not."""
     common = SET + '[[arm]]\nname = "x"\n'
