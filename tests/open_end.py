@@ -14,7 +14,7 @@ from simmat import training
 from simmat.training import length
 from simmat.training.ending import OpenEnd
 
-SHORT = OpenEnd(fewest=10, most=24, patience=0.5, rise=0.01, cooldown=0.5)
+SHORT = OpenEnd(fewest=10, most=24, rise=0.01, cooldown=0.5)
 
 
 def short() -> Any:

@@ -10,7 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import NamedTuple
+
+_FEWEST_SCORES = 3
+"""Two thirds of the steps have a score each."""
 
 
 class Ending(NamedTuple):
@@ -32,15 +36,14 @@ class OpenEnd:
     Attributes:
         fewest: fewest steps of the training.
         most: most steps.
-        patience: share of the steps so far: without a rise in that last share the cool-down begins.
-        rise: by how much the best score must exceed the earlier ones.
+        rise: by how much the median score of the last third of the steps must exceed that of the third before. The
+            patience grows with the steps, and a median passes over the jumps of scores at a constant rate.
         cooldown: steps of the cool-down, as a share of those before it.
     """
 
     fewest: int = 100
     most: int = 1600
-    patience: float = 0.33
-    rise: float = 0.005
+    rise: float = 0.01
     cooldown: float = 0.25
 
     def ending(self, scores: Sequence[float], val_every: int) -> Ending:
@@ -49,17 +52,23 @@ class OpenEnd:
         Later scores never change an end that earlier ones decided.
         """
         latest = math.floor(self.most / (1 + self.cooldown))
-        for count in range(2, len(scores) + 1):
+        for count in range(_FEWEST_SCORES, len(scores) + 1):
             done = (count - 1) * val_every
             if done >= latest:
                 break
             steps = math.ceil(done * (1 + self.cooldown))
-            if steps >= self.fewest and not self._rises(scores[:count]):
+            if steps >= self.fewest and rise_of(scores[:count]) <= self.rise:
                 return Ending(done, steps)
         return Ending(latest, self.most)
 
-    def _rises(self, scores: Sequence[float]) -> bool:
-        """Return whether the score rose in the last steps."""
-        last = len(scores) - 1
-        before = math.floor(last * (1 - self.patience))
-        return max(scores) > max(scores[: before + 1]) + self.rise
+
+def rise_of(scores: Sequence[float]) -> float:
+    """Return the median score of the last third of the steps, less that of the third before.
+
+    Args:
+        scores: at equal distances, the first one before the first step; at least 3.
+    """
+    last = len(scores) - 1
+    first = last // 3 + 1
+    middle = 2 * last // 3 + 1
+    return median(scores[middle:]) - median(scores[first:middle])

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from simmat.training.ending import Ending, OpenEnd
+from simmat.training.ending import Ending, OpenEnd, rise_of
 from simmat.training.step import learning_rate
 
-END = OpenEnd(fewest=100, most=1000, patience=0.33, rise=0.005, cooldown=0.25)
+END = OpenEnd(fewest=100, most=1000, rise=0.01, cooldown=0.25)
 
 
 def test_a_score_that_rises_trains_to_the_last_step() -> None:
@@ -22,8 +22,8 @@ def test_a_score_that_rises_trains_to_the_last_step() -> None:
 def test_a_score_that_stands_still_ends_the_training_with_a_cooldown() -> None:
     """The rate falls for a quarter of the steps before."""
     scores = [0.1, 0.4, 0.6, 0.7, 0.8, 0.8, 0.8]
-    assert END.ending(scores[:5], 25) == Ending(800, 1000)  # it still rises
-    assert END.ending(scores, 25) == Ending(cooldown=150, steps=188)
+    assert END.ending(scores[:6], 25) == Ending(800, 1000)  # it still rises
+    assert END.ending([*scores, 0.8, 0.8], 25) == Ending(cooldown=200, steps=250)
 
 
 def test_a_training_has_the_fewest_steps_at_least() -> None:
@@ -55,10 +55,18 @@ def test_later_scores_never_move_an_end_that_is_decided() -> None:
     assert ends[-1] == decided[0]
 
 
-def test_noise_is_no_rise() -> None:
-    """Scores of few images jump by chance, and the best of many is a little above the best of few."""
-    scores = [0.1, 0.6, 0.7, 0.8, 0.8, 0.801, 0.797, 0.803, 0.804]
-    assert END.ending(scores, 25).steps < 250
+def test_a_single_high_or_low_score_decides_nothing() -> None:
+    """Scores of few images at a constant rate jump by chance, up and down."""
+    rising = [0.23, 0.36, 0.36, 0.43, 0.51, 0.62, 0.59, 0.58, 0.56]
+    assert END.ending(rising, 25).steps == END.most
+    flat = [0.1, 0.7, 0.8, 0.8, 0.8, 0.95, 0.8, 0.8, 0.8]
+    assert END.ending(flat, 25).steps < 250
+
+
+def test_the_rise_is_that_between_thirds() -> None:
+    """The last third has as many steps as the one before; the first, which warms up, does not count."""
+    assert rise_of([0.0, 0.25, 0.5]) == 0.25
+    assert rise_of([0.9, 0.9, 0.9, 0.25, 0.25, 0.5, 0.75]) == 0.375
 
 
 def test_the_rate_stays_at_its_peak_and_falls_in_the_cooldown() -> None:
