@@ -287,7 +287,7 @@ def evaluate(
     dataset: Dataset,
     samples: Sequence[Sample],
     *,
-    protocol: Protocol = ONE_CLICK,
+    protocol: Protocol | None = ONE_CLICK,
     everything: bool = False,
     semantic: bool = False,
     share: float = 1.0,
@@ -306,6 +306,7 @@ def evaluate(
     Args:
         predictor: the model; a protocol that stretches the image overrides its aspect. With `dense`, its dense head
             finds the objects.
+        protocol: how objects are prompted for; None scores only what is found without prompts.
         everything: find every object, too.
         semantic: find the class of every pixel, too.
         share: share of the objects that are prompted for.
@@ -332,9 +333,10 @@ def evaluate(
             f"{dataset.root}: images may hold objects that nobody marked (zero_means = 'unlabelled'), so what is found "
             "without prompts cannot be scored; leave --everything out, or mark all objects"
         )
-    pipeline = scoring_pipeline(protocol, predictor.pipeline)
-    # raises ConfigError
-    grid_hw(Letterbox((1, 1), pipeline.size, pipeline.aspect), protocol)
+    if protocol is not None:
+        pipeline = scoring_pipeline(protocol, predictor.pipeline)
+        # raises ConfigError
+        grid_hw(Letterbox((1, 1), pipeline.size, pipeline.aspect), protocol)
     if note is not None and everything and dense is None:
         note(
             f"every object of {len(samples)} images with a grid of clicks takes seconds per image"
@@ -353,9 +355,13 @@ def evaluate(
             predictor.check_channels(image)
             label = dataset.label(sample, image)
             tiled = predictor.open_reader(image)
-            scores = _by_prompts(
-                predictor, tiled, image, label, sample.id, protocol, metrics, share
-            )
+            # an untuned model takes the statistics of each image
+            predictor.normalize_by(tiled.reader)
+            scores = Scores(())
+            if protocol is not None:
+                scores = _by_prompts(
+                    predictor, tiled, image, label, sample.id, protocol, metrics, share
+                )
             max_clicks = None
             if few_clicks:
                 objects = len(label.regions) + len(label.small)
@@ -374,7 +380,7 @@ def evaluate(
         itertools.chain.from_iterable(work.gather(own)), key=itemgetter(0)
     )
     merged = merge_scores([scores for _, scores in numbered])
-    if not merged.objects:
+    if protocol is not None and not merged.objects:
         raise nothing_to_score(dataset, samples)
     unprompted = merged.unprompted
     if unprompted is not None:
@@ -462,8 +468,6 @@ def _by_prompts(
     share: float,
 ) -> Scores:
     """Score a share of an image's objects; `large` gets its embedding where masks without prompts have the same."""
-    # an untuned model takes the statistics of each image
-    predictor.normalize_by(large.reader)
     pipeline = scoring_pipeline(protocol, predictor.pipeline)
     letterbox = Letterbox(label.size_hw, pipeline.size, pipeline.aspect)
     targets, indices = find_targets(label, letterbox, protocol)

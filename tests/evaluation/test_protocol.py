@@ -439,5 +439,5 @@ def test_a_split_is_empty_only_where_no_process_has_a_region(
     if found:
         assert evaluate(model, dataset, dataset.samples, processes=two).objects == found
     else:
-        with pytest.raises(DataError, match="none of the 2 .*samples"):
+        with pytest.raises(DataError, match=r"none of the 2 .*samples"):
             evaluate(model, dataset, dataset.samples, processes=two)

@@ -13,7 +13,6 @@ import numpy.typing as npt
 import pytest
 import torch
 from data_sets import Planes, open_planes, save_image, save_mask
-from scripted_model import object_score
 
 from simmat.data.augment import cut_label
 from simmat.data.card import DataCard
@@ -27,7 +26,7 @@ from simmat.data.instances import (
 )
 from simmat.data.pipeline import Pipeline
 from simmat.errors import ConfigError, DataError
-from simmat.evaluation import MAX_CLICKS, Scores, clicks_per_window, evaluate, job
+from simmat.evaluation import MAX_CLICKS, clicks_per_window, evaluate
 from simmat.evaluation.unprompted import AutomaticScores, ImageMatches, object_scores
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
@@ -216,14 +215,12 @@ def scripted(
 def unprompted(model: Predictor, dataset: Dataset, **options: Any) -> AutomaticScores:
     """Score what a model finds in all samples."""
     asked = {"everything": True, "semantic": True, **options}
-    with (
-        # the model answers no prompts
-        patch.object(job, "_by_prompts", return_value=Scores((object_score(),))),
-        patch.object(
-            predictor, "find_objects", lambda encoded, settings: encoded.objects()
-        ),
+    with patch.object(
+        predictor, "find_objects", lambda encoded, settings: encoded.objects()
     ):
-        found = evaluate(model, dataset, dataset.samples, **asked).unprompted
+        scores = evaluate(model, dataset, dataset.samples, protocol=None, **asked)
+    assert not scores.objects
+    found = scores.unprompted
     assert found is not None
     return found
 
