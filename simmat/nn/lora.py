@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.nn.mat import uniform_
+from simmat.nn.pointwise import PointwiseConv2d
 
 
 class LoRA(nn.Module):
@@ -95,7 +96,8 @@ def takes_lora(layer: nn.Module) -> bool:
     if type(layer) is nn.Linear:
         return True
     return (
-        type(layer) is nn.Conv2d
+        isinstance(layer, nn.Conv2d)
+        and type(layer) in (nn.Conv2d, PointwiseConv2d)
         and layer.kernel_size == (1, 1)
         and layer.groups == 1
         and layer.padding in ((0, 0), "valid", "same")
