@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.foundation import ImageEmbedding
+from simmat.nn.pointwise import PointwiseConv2d
 from simmat_plugin_lite.blocks import AttentionBlock, ConvBlock, LayerNorm2d
 from simmat_plugin_lite.encoder import STAGES, make_encoder
 
@@ -26,10 +27,10 @@ class Neck(nn.Module):
         super().__init__()
         wide = {32: WIDTHS[3], 16: WIDTHS[3], 8: WIDTHS[2], 4: WIDTHS[1], 2: WIDTHS[0]}
         self.lateral = nn.ModuleDict(
-            {str(s): nn.Conv2d(_ENCODER_WIDTHS[s], wide[s], 1) for s in wide}
+            {str(s): PointwiseConv2d(_ENCODER_WIDTHS[s], wide[s]) for s in wide}
         )
         self.down = nn.ModuleDict(
-            {str(s): nn.Conv2d(wide[2 * s], wide[s], 1) for s in (16, 8, 4, 2)}
+            {str(s): PointwiseConv2d(wide[2 * s], wide[s]) for s in (16, 8, 4, 2)}
         )
         self.context = nn.Sequential(AttentionBlock(wide[16]), AttentionBlock(wide[16]))
         self.refine = nn.ModuleDict(
