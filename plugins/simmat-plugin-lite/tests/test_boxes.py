@@ -49,7 +49,7 @@ def test_an_object_off_the_middle_of_its_box_is_believed_in_before_the_ground_th
 ):
     """The middle of the box shows ground, as behind a swan's neck: the ground outside gives it away."""
     level = corner_object()
-    state = PromptState.from_batch(asked_by(BOX), SIZE)
+    state = PromptState.from_batch(asked_by(BOX), SIZE, 1)
     unlike = unlike_outside(level, 16, state)
     believed = region_weight(state, 8, 8, 16, unlike)[0, 0]
     middle, corner = believed[4, 4], believed[2:4, 2:4]
@@ -62,7 +62,9 @@ def test_an_object_off_the_middle_of_its_box_is_believed_in_before_the_ground_th
 
 def test_a_box_over_the_whole_frame_is_believed_in_by_its_middle() -> None:
     """Nothing outside is in view, so nothing is discounted."""
-    state = PromptState.from_batch(asked_by((0.0, 0.0, SIZE - 1.0, SIZE - 1.0)), SIZE)
+    state = PromptState.from_batch(
+        asked_by((0.0, 0.0, SIZE - 1.0, SIZE - 1.0)), SIZE, 1
+    )
     unlike = unlike_outside(corner_object(), 16, state)
     assert unlike is not None
     assert (unlike == 1).all()
@@ -82,7 +84,7 @@ def test_a_click_is_answered_the_same_beside_prompts_with_boxes(
         alone = model.decoder.decode(embedding, click).logits
         beside = model.decoder.decode(embedding, none).logits
     assert (
-        unlike_outside(embedding.levels[3], 16, PromptState.from_batch(click, SIZE))
+        unlike_outside(embedding.levels[3], 16, PromptState.from_batch(click, SIZE, 1))
         is None
     )
     torch.testing.assert_close(alone, beside, atol=1e-4, rtol=1e-4)

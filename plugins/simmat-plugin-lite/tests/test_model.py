@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from simmat_plugin_lite.blocks import pool_region, unit_vectors
-from simmat_plugin_lite.encoder import make_encoder
+from simmat_plugin_lite.encoder import depthwise, make_encoder
 from simmat_plugin_lite.model import LiteModel, build_lite
 from simmat_plugin_lite.prompt_maps import PromptState, prompt_maps
 from simmat_plugin_lite.spec import LITE
@@ -47,8 +47,11 @@ def answer(
         return model.decoder.decode(embedding, prompts).logits
 
 
-def test_the_encoder_is_that_of_timm_bit_for_bit() -> None:
-    """The packaged weights came of it, and bundles name random ones by their seed."""
+def test_the_encoder_is_that_of_timm() -> None:
+    """The packaged weights came of it, and bundles name random ones by their seed.
+
+    Its weights are equal bit for bit; its results in double precision, as sums are added in another order.
+    """
     timm = pytest.importorskip("timm", reason="lite builds its encoder without it")
     with torch.random.fork_rng():
         torch.manual_seed(5)
@@ -65,13 +68,21 @@ def test_the_encoder_is_that_of_timm_bit_for_bit() -> None:
         for name in state
         if not name.startswith(("conv_head", "bn2", "classifier"))
     ] == list(ours)
+    for part in (theirs, stem, norm, stages):
+        part.double()
     for size in (64, 75):  # with an odd side the padding is another
         image = torch.randn(
-            2, 3, size, size, generator=torch.Generator().manual_seed(1)
+            2,
+            3,
+            size,
+            size,
+            generator=torch.Generator().manual_seed(1),
+            dtype=torch.float64,
         )
         with torch.no_grad():
             maps = theirs.blocks(theirs.bn1(theirs.conv_stem(image)))
-            assert torch.equal(stages(norm(stem(image))), maps)
+            found = stages(norm(stem(image)))
+        torch.testing.assert_close(found, maps, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("side", [16, 32, 64])
@@ -129,10 +140,10 @@ def test_bfloat16_autocast_answers_much_the_same(model: LiteModel) -> None:
 def test_autocast_leaves_the_places_of_clicks_exact() -> None:
     """In bfloat16, 401.3 is 402: the click would be seen elsewhere."""
     there = clicks((401.3, 299.7, 1))
-    state = PromptState.from_batch(there, 512)
+    state = PromptState.from_batch(there, 512, 1)
     exact = prompt_maps(state, 64, 64, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rough = prompt_maps(PromptState.from_batch(there, 512), 64, 64, 8)
+        rough = prompt_maps(PromptState.from_batch(there, 512, 1), 64, 64, 8)
     assert torch.equal(rough, exact)
 
 
@@ -140,7 +151,7 @@ def test_the_mean_of_a_large_region_stays_within_fp16() -> None:
     """The sum over a frame of 1024 px is beyond what 16 bits hold; only the mean is asked for."""
     maps = torch.full((1, 4, 256, 256), 3.0).half()
     with torch.autocast("cpu", dtype=torch.float16):
-        found = pool_region(maps, torch.ones(1, 1, 256, 256))
+        found = pool_region(maps, torch.ones(1, 1, 1, 256, 256))
     torch.testing.assert_close(
         found.float(), torch.full((1, 1, 4), 3.0), rtol=2e-3, atol=0
     )
@@ -160,3 +171,44 @@ def test_unit_vectors_are_those_of_torch_with_their_gradient():
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
     assert not results[0][0][0, 1, :, 2].any()
     assert unit_vectors(x.bfloat16(), 2).dtype == torch.bfloat16
+
+
+def test_prompts_in_the_order_of_their_images_are_answered_as_in_any_order(
+    model: LiteModel,
+) -> None:
+    """In order, an image's features are not copied for its prompts; each takes part in the answer as before."""
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randn(2, 3, 64, 64, generator=generator)
+    with torch.no_grad():
+        embedding = model.backbone.encode(model.backbone.embed(images))
+    coords = torch.rand(6, 2, 2, generator=generator) * 64
+    labels = torch.tensor([[1, 0], [1, 1], [1, -1]] * 2)
+    corner = torch.rand(6, 2, generator=generator) * 30
+    index = torch.tensor([0, 0, 0, 1, 1, 1])
+    order = torch.tensor([4, 0, 5, 1, 2, 3])
+    for boxes in (None, torch.cat([corner, corner + 20], 1)):
+        prompts = PromptBatch(index, coords, labels, boxes)
+        mixed = PromptBatch(
+            index[order],
+            coords[order],
+            labels[order],
+            None if boxes is None else boxes[order],
+        )
+        with torch.no_grad():
+            found = model.decoder.decode(embedding, prompts)
+            again = model.decoder.decode(embedding, mixed)
+        torch.testing.assert_close(found.logits[order], again.logits)
+        torch.testing.assert_close(found.iou[order], again.iou)
+
+
+def test_depthwise_gradients_are_in_single_precision_under_autocast() -> None:
+    """A CPU takes several times as long for those of bfloat16; the layers around them stay in bfloat16."""
+    layer = nn.Conv2d(4, 4, 5, padding=2, groups=4)
+    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    expected = layer(x.float()).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = depthwise(layer, x)
+        with torch.no_grad():
+            rough = depthwise(layer, x)
+    assert torch.equal(found, expected)
+    assert rough.dtype == torch.bfloat16

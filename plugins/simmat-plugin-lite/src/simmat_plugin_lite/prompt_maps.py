@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from simmat.foundation import PromptBatch
+from simmat_plugin_lite.blocks import PromptImages
 
 CLICK_SIGMAS_PX = (3.0, 10.0, 40.0)
 MAP_CHANNELS = 2 * len(CLICK_SIGMAS_PX) + 2 + 5 + 2
@@ -24,7 +25,7 @@ class PromptState:
     """K prompts with missing parts filled in and marked.
 
     Attributes:
-        image_index: (K,) long.
+        images: the images of the prompts.
         coords_xy: (K, N, 2) float, pixel indices of the input, N >= 1.
         positive: (K, N) bool.
         negative: (K, N) bool.
@@ -35,7 +36,7 @@ class PromptState:
         mask: (K, 1, h, w) probability of the previous mask, or None.
     """
 
-    image_index: Tensor
+    images: PromptImages
     coords_xy: Tensor
     positive: Tensor
     negative: Tensor
@@ -46,12 +47,13 @@ class PromptState:
     mask: Tensor | None
 
     @classmethod
-    def from_batch(cls, prompts: PromptBatch, size: int) -> PromptState:
+    def from_batch(cls, prompts: PromptBatch, size: int, images: int) -> PromptState:
         """Fill in missing parts; a box without area counts as missing, NaN in a box as 0.
 
         Args:
             prompts: K prompts.
             size: side S of the input in pixels.
+            images: number of images.
         """
         coords, labels = prompts.point_coords.float(), prompts.point_labels
         count, device = coords.shape[0], coords.device
@@ -70,7 +72,7 @@ class PromptState:
             None if prompts.mask_input is None else prompts.mask_input.float().sigmoid()
         )
         return cls(
-            prompts.image_index,
+            PromptImages(prompts.image_index, images),
             coords,
             labels == 1,
             labels == 0,
@@ -119,12 +121,21 @@ def _click_maps(state: PromptState, y: Tensor, x: Tensor) -> list[Tensor]:
         nearest = square.masked_fill(~chosen[..., None, None], _FAR_PX**2).amin(1)
         maps += [torch.exp(-nearest / (2 * sigma**2)) for sigma in CLICK_SIGMAS_PX]
     some = state.positive.any(1)[:, None, None]
-    hidden = square.masked_fill(~state.positive[..., None, None], _FAR_PX**2)
-    index = hidden.argmin(1, keepdim=True)  # (K, 1, h, w)
-    for offset in (dx, dy):
-        nearest = offset.expand_as(square).gather(1, index)[:, 0]
-        maps.append(nearest / (nearest.abs() + 32.0) * some)
+    for offset in _nearest_offsets(square, state.positive, dx, dy):
+        maps.append(offset / (offset.abs() + 32.0) * some)
     return maps
+
+
+def _nearest_offsets(
+    square: Tensor, positive: Tensor, dx: Tensor, dy: Tensor
+) -> list[Tensor]:
+    """Return the offsets (K, h, w) to the nearest positive click along x and y."""
+    offsets = [dx.expand_as(square), dy.expand_as(square)]
+    if square.shape[1] == 1:  # the search below is slow, and one click needs none
+        return [offset[:, 0] for offset in offsets]
+    hidden = square.masked_fill(~positive[..., None, None], _FAR_PX**2)
+    index = hidden.argmin(1, keepdim=True)  # (K, 1, h, w)
+    return [offset.gather(1, index)[:, 0] for offset in offsets]
 
 
 def _box_maps(state: PromptState, y: Tensor, x: Tensor) -> list[Tensor]:
