@@ -24,8 +24,8 @@ START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Variables that say how OpenMP's threads wait: the standard's, GNU's, and Intel's and LLVM's."""
-SHORT_SPIN = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
-"""Rounds of a loop that does nothing, well under a millisecond; and milliseconds, the shortest that is not 0."""
+SHORT_SPIN = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
+"""Rounds of a loop that does nothing, some microseconds; and milliseconds, the shortest that is not 0."""
 
 
 @cache  # each prompt asks for it
