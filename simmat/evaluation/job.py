@@ -48,7 +48,7 @@ from simmat.types import Letterbox, SensorImage
 MAX_CLICKS = 256
 """Most clicks by which a validation finds the objects of a window: an untrained head has peaks everywhere."""
 _CLICKS_PER_OBJECT = 1.5
-_SPARE_CLICKS = 4
+_SPARE_CLICKS = 8
 
 Note = Callable[[str], object]
 

@@ -320,9 +320,9 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
 
 def test_a_validation_clicks_as_often_as_there_are_objects() -> None:
     """The clicks of an untrained head, which has peaks everywhere, would take longer than the steps."""
-    assert clicks_per_window(0, 1) == 4
-    assert clicks_per_window(20, 1) == 34
-    assert clicks_per_window(20, 10) == 7
+    assert clicks_per_window(0, 1) == 8
+    assert clicks_per_window(20, 1) == 38
+    assert clicks_per_window(20, 10) == 11
     assert clicks_per_window(10_000, 1) == MAX_CLICKS
 
 
