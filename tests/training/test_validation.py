@@ -32,7 +32,7 @@ def test_validation_is_at_most_a_fifth_of_the_work(work: float, steps: int) -> N
     [
         (2, "prompt", 10, 2),
         (14, "prompt", 10, 10),
-        (14, "prompt,dense", 27, 8),
+        (14, "prompt,dense", 30, 8),
         (14, "prompt,dense", 6, 6),
     ],
 )
