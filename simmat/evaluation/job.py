@@ -43,6 +43,7 @@ from simmat.nn.device import Processes, wait_for
 from simmat.plugin_specs import MetricSpec
 from simmat.plugins.registry import Registry, installed
 from simmat.predictor import EverythingSettings, Predictor, TiledImage, encode_image
+from simmat.predictor.objects import grid_note
 from simmat.types import Letterbox, SensorImage
 
 MAX_CLICKS = 256
@@ -338,9 +339,7 @@ def evaluate(
         # raises ConfigError
         grid_hw(Letterbox((1, 1), pipeline.size, pipeline.aspect), protocol)
     if note is not None and everything and dense is None:
-        note(
-            f"every object of {len(samples)} images with a grid of clicks takes seconds per image"
-        )
+        note(grid_note(len(samples)))
     calibration = predictor.calibration
     predictor = predictor.uncalibrated()  # `Scores.calibration` counts its effect
     predictor.model.eval()

@@ -43,6 +43,7 @@ from simmat.inference.request import (
 from simmat.inference.window_store import WindowStore
 from simmat.inference.writer import Found, Writer
 from simmat.io.files import output_errors, release_pages, remove_temporary
+from simmat.predictor.objects import grid_note
 from simmat.predictor.open import NoValidPixelsError, picture_of
 from simmat.predictor.tiles import (
     WindowResult,
@@ -98,6 +99,9 @@ def predict_files(
     left = [task for task in tasks if task.name not in outcomes]
     if processes.is_main:
         remove_temporary(out)
+        every_object = request.settings is not None and request.reference is None
+        if left and every_object and predictor.dense is None:
+            progress.note(f"note: {grid_note(len(left))}")
         progress.started(len(tasks), len(outcomes))
     segment = partial(_segment, predictor, request, writer, progress)
     try:

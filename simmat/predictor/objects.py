@@ -108,6 +108,15 @@ class FoundObjects(list[FoundObject]):
         )
 
 
+def grid_note(images: int) -> str:
+    """Return what a user should know before so many images are searched without a dense head."""
+    count = "1 image" if images == 1 else f"{images} images"
+    return (
+        f"every object of {count} with a grid of clicks takes seconds per image: about one for each window into which "
+        "it is cut, and longer with a large model"
+    )
+
+
 @threads_for_load()
 @torch.inference_mode()
 def find_objects(

@@ -382,6 +382,22 @@ def test_arguments_that_do_not_go_together_are_refused(
     assert re.search(words, capsys.readouterr().err)
 
 
+def test_a_slow_search_says_so_before_it_begins(
+    tmp_path: Path, dense_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A grid of clicks is much slower than a dense head; nobody is told if nothing is left to do."""
+    root = gray_set(tmp_path / "set", train=3, val=0, test=0)
+    bundle = tiny_bundle(tmp_path / "bundle")
+    grid = ["predict", str(bundle), str(root / "images"), "--everything"]
+    dense = ["predict", str(dense_bundle), str(root / "images"), "--everything"]
+    note = "every object of 3 images with a grid of clicks takes seconds per image"
+    shown = []
+    for call, out in ((grid, "grid"), (grid, "grid"), (dense, "dense")):
+        assert run([*call, "--out", str(tmp_path / out), "--device", "cpu"]) == 0
+        shown.append(note in capsys.readouterr().err)
+    assert shown == [True, False, False]
+
+
 @pytest.mark.parametrize("file", ["s{}_objects.png", "coco.json"])
 def test_what_was_found_is_marked_as_labels(tmp_path: Path, file: str) -> None:
     """As masks or as COCO json of a data set: a score on it would say nothing."""
