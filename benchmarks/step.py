@@ -1,10 +1,12 @@
 """What a training step costs, compared with a step of a U-Net on the same encoder and the same batches, in turn.
 
-    OMP_NUM_THREADS=1 python benchmarks/step.py [--precision fp32 bf16] [--steps 6] [--json FILE]
+    OMP_NUM_THREADS=1 python benchmarks/step.py [--precision fp32 bf16] [--prompts N] [--steps 6]
+        [--json FILE]
 
-`lite` with both heads at 256 px, 6 images of 4 prompts, on the images of training_items.py. The U-Net is that of
-dense_baselines.py: segmentation_models_pytorch on EfficientNet-Lite0, with the losses of the dense head. A step is
-forward, backward and the optimiser; its batch is loaded before. OMP_NUM_THREADS is the number of threads of both.
+`lite` with both heads at 256 px, 6 images with N prompts each, by default one, on the images of training_items.py. The
+U-Net is that of dense_baselines.py: segmentation_models_pytorch on EfficientNet-Lite0, with the losses of the dense
+head. A step is forward, backward and the optimiser; its batch is loaded before. OMP_NUM_THREADS is the number of
+threads of both.
 Needs simmat-plugin-lite, -bench and -unet, and scikit-image.
 """
 
@@ -101,6 +103,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument(
+        "--prompts",
+        type=int,
+        default=1,
+        help="of each image",
+    )
     parser.add_argument("--steps", type=int, default=6, help="the first is left out")
     add_json_option(parser)
     given = parser.parse_args()
@@ -116,7 +124,7 @@ def main() -> None:
                 data=data,
                 out=root / precision,
                 batch_size=6,
-                prompts_per_image=4,
+                prompts_per_image=given.prompts,
                 steps=given.steps,
                 val_every=given.steps,
                 val_images=1,
@@ -128,7 +136,7 @@ def main() -> None:
             for unit, name in (("CPU s", "cpu"), ("s", "clock")):
                 lines.append(
                     Line(
-                        f"training step, {precision}, {threads} threads",
+                        f"training step, {precision}, {given.prompts} prompts, {threads} threads",
                         unit,
                         getattr(ours, name)[1:],
                         "U-Net",
