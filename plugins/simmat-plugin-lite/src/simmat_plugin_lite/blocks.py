@@ -6,6 +6,8 @@ do not affect it.
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -108,7 +110,7 @@ class PromptImages:
 
     def _are_in_order(self, images: int) -> bool:
         # a traced graph must take any order
-        if torch.jit.is_tracing():
+        if cast(Any, torch.jit).is_tracing():
             return False
         count = self.index.shape[0]
         if images == 1 or count == 0 or count % images:
