@@ -19,7 +19,12 @@ from simmat.evaluation.scores import mask_iou
 from simmat.foundation import MaskPrediction
 from simmat.nn.device import wait_for
 from simmat.predictor import EncodedImage, NoValidPixelsError, TiledImage
-from simmat.predictor.tiles import groups_of_one_kind, prompt_in, prompt_windows
+from simmat.predictor.tiles import (
+    groups_of_one_kind,
+    prompt_in,
+    prompt_windows,
+    reaches_border,
+)
 from simmat.types import BoolArray, Letterbox, Prompt, Window
 
 
@@ -148,14 +153,7 @@ class ScoredWindows(ScoredPrompts):
         """Return whether a mask reaches a border of its window that is not a border of the image."""
         if mask is None:
             return False
-        height, width = self._tiled.size_hw
-        box = mask.window
-        return (
-            (box.y0 == window.y0 > 0)
-            or (box.x0 == window.x0 > 0)
-            or (box.y1 == window.y1 < height)
-            or (box.x1 == window.x1 < width)
-        )
+        return reaches_border(mask.within(window), window, self._tiled.size_hw)
 
 
 def _moved(mask: Instance | None, window: Window) -> Instance | None:
