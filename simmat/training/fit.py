@@ -252,7 +252,7 @@ def take_step(learner: Learner, batches: Iterator[Batch]) -> None:
         warmup=plan.warmup,
         cooldown=ending.cooldown,
         schedule=config.schedule,
-        epoch=learner.done * config.batch_size // len(plan.train),
+        epoch=learner.done * config.batch_size // len(plan.drawn),
     )
     set_rates(learner.optimizer, rate)
     # Dropout uses torch's global generator; seeded by step and process, it needs no saved state.
