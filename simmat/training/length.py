@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from simmat.config import MIN_TO_CHOOSE, TrainConfig, default_steps
 from simmat.training.ending import OpenEnd
-from simmat.training.validation import validation_interval
+from simmat.training.validation import steps_per_validation, validation_interval
 
 OPEN_END = OpenEnd()
 _OPEN_WARMUP = 20
@@ -54,7 +54,7 @@ def find_length(config: TrainConfig, train: int, val: int, work: float) -> Lengt
         note = f"The training takes {steps} steps (--steps): {why}."
         return _fixed(config, steps, steps, work, note)
     end = OPEN_END
-    fewest = validation_interval(work, end.fewest, config.batch_size)
+    fewest = steps_per_validation(work, config.batch_size)
     return Length(
         setting="auto",
         steps=end.most,

@@ -23,8 +23,8 @@ from simmat.types import max_untiled_side
 
 Ints = npt.NDArray[np.int64]
 
-ENOUGH_WORK = 60
-"""`work_of_validation` that is enough to compare the steps of a run: about as many images."""
+ENOUGH_WORK = 120
+"""`work_of_validation` that is enough to compare the steps of a run."""
 MAX_OBJECTS = 100
 """About how many objects a validation prompts for; of more, it draws as many."""
 _MAX_VALIDATIONS = 10
@@ -105,6 +105,16 @@ def _windows_of(index: DataIndex, val: Sequence[Sample], spec: ModelSpec) -> Int
         else:
             windows.append(len(plan_windows((height, width), side, side // 8)))
     return np.asarray(windows, np.int64)
+
+
+def steps_per_validation(work: float, batch_size: int) -> int:
+    """Return the steps between validations that take four times as long as one.
+
+    Args:
+        work: `work_of_validation`.
+        batch_size: images in each step.
+    """
+    return math.ceil(_STEPS_BESIDE * work / (_TRAIN_STEP_COST * batch_size))
 
 
 def validation_interval(work: float, steps: int, batch_size: int) -> int:
