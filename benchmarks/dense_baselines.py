@@ -353,7 +353,7 @@ def train(
                 setup.val,
             )
             log(
-                f"step {step + 1}: loss {float(loss):.3f}, {choosing(found, setup):.4f}"
+                f"step {step + 1}: loss {loss.item():.3f}, {choosing(found, setup):.4f}"
             )
             if best is None or choosing(found, setup) > best[0]:
                 state = {
@@ -378,14 +378,8 @@ def best_watershed(predictor: WatershedPredictor, setup: TrainingPlan) -> Waters
 def _objects(
     found: Iterator[tuple[list[FoundObject], Annotation]],
 ) -> dict[str, float | None]:
-    return object_scores(
-        [
-            ImageMatches.of(
-                [one.instance for one in objects], [one.score for one in objects], label
-            ).without_classes()
-            for objects, label in found
-        ]
-    )
+    images = [ImageMatches.of(objects, label) for objects, label in found]
+    return object_scores([image.without_classes() for image in images])
 
 
 def otsu_objects(plane: npt.NDArray[np.float32], rule: Watershed) -> list[FoundObject]:

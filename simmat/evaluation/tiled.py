@@ -20,6 +20,7 @@ from simmat.foundation import MaskPrediction
 from simmat.nn.device import wait_for
 from simmat.predictor import EncodedImage, NoValidPixelsError, TiledImage
 from simmat.predictor.tiles import (
+    by_next_window,
     groups_of_one_kind,
     prompt_in,
     prompt_windows,
@@ -104,11 +105,7 @@ class ScoredWindows(ScoredPrompts):
         found: dict[int, _Answer] = {}
         left = list(range(len(prompts)))
         while left:
-            by_window: dict[Window, list[int]] = {}
-            for k in left:
-                window = next(searches[k], None)
-                if window is not None:
-                    by_window.setdefault(window, []).append(k)
+            by_window = by_next_window(searches, left)
             left = []
             for window, rows in by_window.items():
                 answers = self._answers_in(window, [prompts[k] for k in rows])

@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from simmat.bundle import Bundle
-from simmat.calibration import calibrated, calibrated_classes
+from simmat.calibration import Kind, calibrated, calibrated_classes
 from simmat.data.instances import FoundObject, LabelArray
 from simmat.data.pipeline import restore_logits
 from simmat.documents import former_keywords
@@ -47,6 +47,7 @@ from simmat.predictor.tiles import (
     ClassMapBlender,
     MaskSelection,
     WindowResult,
+    by_next_window,
     check_inside,
     check_mask_selection,
     chosen_mask,
@@ -652,7 +653,7 @@ class TiledImage:
             OutputError: an embedding cannot be written.
         """
         check_mask_selection(mask_selection)
-        return self._predict_widening(prompt, mask_selection)[0]
+        return self.predict_prompts([prompt], mask_selection)[0]
 
     def predict_all(self, prompt: Prompt) -> list[Prediction]:
         """Return every mask that the model has for a prompt: the single one first, then by falling score.
@@ -662,39 +663,50 @@ class TiledImage:
         Raises:
             SimMATError: as `predict` raises it.
         """
-        single, *others = self._predict_widening(prompt, None)
+        ((single, *others),) = self._predict_widening([prompt], None)
         return [single, *sorted(others, key=lambda one: -one.score)]
 
     @former_keywords(choice="mask_selection")
     def predict_prompts(
         self, prompts: Sequence[Prompt], mask_selection: MaskSelection = "single"
     ) -> list[Prediction]:
-        """Return the mask of each prompt; those of one kind are decoded together if the image is one window.
+        """Return the mask of each prompt, see `predict`; prompts of one kind in one window are decoded together.
 
         Raises:
             SimMATError: as `predict` raises it; a prompt outside of the image before any is answered.
         """
         check_mask_selection(mask_selection)
-        for prompt in prompts:
-            check_inside(prompt, self.reader)
-        if len(self.windows) > 1:
-            return [
-                self._predict_widening(prompt, mask_selection)[0] for prompt in prompts
-            ]
-        found: dict[int, Prediction] = {}
-        for group in groups_of_one_kind(prompts):
-            answers = self._predict_in_window(
-                self.windows[0], [prompts[index] for index in group], mask_selection
-            )
-            for index, (one,) in zip(group, answers, strict=True):
-                found[index] = one
-        return [found[index] for index in range(len(prompts))]
+        return [one for (one,) in self._predict_widening(prompts, mask_selection)]
 
     def _predict_widening(
-        self, prompt: Prompt, mask_selection: MaskSelection | None
-    ) -> list[Prediction]:
-        """Return the chosen mask, or with None all of them, in a window widened as `predict` says."""
-        size_hw = self.size_hw
+        self, prompts: Sequence[Prompt], mask_selection: MaskSelection | None
+    ) -> list[list[Prediction]]:
+        """Return the chosen mask of each prompt, or with None all of them, in a window widened as `predict` says."""
+        for prompt in prompts:
+            self._check_prompt(prompt)
+        searches = [
+            prompt_windows(prompt, self.size_hw, self.tile) for prompt in prompts
+        ]
+        found: dict[int, list[Prediction]] = {}
+        left = list(range(len(prompts)))
+        while left:
+            by_window = by_next_window(searches, left)
+            left = []
+            for window, rows in by_window.items():
+                if self._takes_too_much(window):
+                    self._check_answered(window, rows, found)
+                    continue
+                answers = self._predict_in_window(
+                    window, [prompts[row] for row in rows], mask_selection
+                )
+                for row, answer in zip(rows, answers, strict=True):
+                    found[row] = answer
+                    if reaches_border(answer[0].mask, window, self.size_hw):
+                        left.append(row)
+        return [found[row] for row in range(len(prompts))]
+
+    def _check_prompt(self, prompt: Prompt) -> None:
+        """Check that a prompt marks an object of this image."""
         check_inside(prompt, self.reader)
         if prompt.box is None and not (prompt.point_labels == 1).any():
             raise ConfigError(
@@ -709,22 +721,22 @@ class TiledImage:
                 f"{self.reader.origin}: logits do not say which window of the image they cover; give the "
                 "earlier prediction itself (mask=found), or a Prompt with its mask_window"
             )
-        found: list[Prediction] = []
-        for window in prompt_windows(prompt, size_hw, self.tile):
-            if (
-                max(window.size_hw) > self.tile
-                and math.prod(window.size_hw) * self.channel_count > MAX_VALUES
-            ):
-                if found:
-                    break
-                raise ConfigError(
-                    f"{self.reader.origin}: the prompt needs a window of {window.size_hw[1]}x{window.size_hw[0]} "
-                    "pixels, which takes too much memory; mark the object by one point, or by a smaller box"
-                )
-            (found,) = self._predict_in_window(window, [prompt], mask_selection)
-            if not reaches_border(found[0].mask, window, size_hw):
-                break
-        return found
+
+    def _takes_too_much(self, window: Window) -> bool:
+        """Return whether a window that is larger than a tile takes too much memory."""
+        if max(window.size_hw) <= self.tile:
+            return False
+        return math.prod(window.size_hw) * self.channel_count > MAX_VALUES
+
+    def _check_answered(
+        self, window: Window, rows: Sequence[int], found: Mapping[int, Any]
+    ) -> None:
+        """Check that prompts were answered in smaller windows than one that takes too much memory."""
+        if not found.keys() >= set(rows):
+            raise ConfigError(
+                f"{self.reader.origin}: the prompt needs a window of {window.size_hw[1]}x{window.size_hw[0]} "
+                "pixels, which takes too much memory; mark the object by one point, or by a smaller box"
+            )
 
     @threads_for_load()
     def _predict_in_window(
@@ -733,32 +745,31 @@ class TiledImage:
         prompts: Sequence[Prompt],
         mask_selection: MaskSelection | None,
     ) -> list[list[Prediction]]:
-        """Return the chosen mask of each prompt in a window, or with None all masks; the prompts are of one kind."""
+        """Return the chosen mask of each prompt in a window, or with None all masks."""
         pixels, encoded = self._encode_around_prompt(window)
         moved = [
             prompt_in(prompt, window, encoded.prepared.letterbox) for prompt in prompts
         ]
-        answer = encoded.decode(moved)
-        found = []
-        for row, prompt in enumerate(prompts):
-            scores = answer.iou[row].tolist()
-            if mask_selection is None:
-                masks = list(range(len(scores)))
-            else:
-                masks = [chosen_mask(scores, mask_selection)]
-            of_prompt = []
-            for mask in masks:
-                # (1, 1, h, w)
-                logits = answer.logits[row : row + 1, mask : mask + 1].float()
-                one = self._prediction(encoded, pixels, window, logits, scores[mask])
-                score = calibrated(
-                    self.encoder.calibration,
-                    "click" if prompt.box is None else "box",
-                    one.score,
-                )
-                of_prompt.append(replace(one, score=score))
-            found.append(of_prompt)
-        return found
+        found: dict[int, list[Prediction]] = {}
+        for group in groups_of_one_kind(moved):
+            answer = encoded.decode([moved[row] for row in group])
+            for place, row in enumerate(group):
+                kind: Kind = "click" if prompts[row].box is None else "box"
+                scores = answer.iou[place].tolist()
+                if mask_selection is None:
+                    masks = list(range(len(scores)))
+                else:
+                    masks = [chosen_mask(scores, mask_selection)]
+                found[row] = []
+                for mask in masks:
+                    # (1, 1, h, w)
+                    logits = answer.logits[place : place + 1, mask : mask + 1].float()
+                    one = self._prediction(
+                        encoded, pixels, window, logits, scores[mask]
+                    )
+                    score = calibrated(self.encoder.calibration, kind, one.score)
+                    found[row].append(replace(one, score=score))
+        return [found[row] for row in range(len(prompts))]
 
     def _prediction(
         self,

@@ -356,6 +356,21 @@ def prompt_windows(
             return
 
 
+def by_next_window(
+    searches: Sequence[Iterator[Window]], rows: Iterable[int]
+) -> dict[Window, list[int]]:
+    """Take the next window of each of these searches, see `prompt_windows`; return the searches of each window.
+
+    A search without a further window is left out.
+    """
+    groups: dict[Window, list[int]] = {}
+    for row in rows:
+        window = next(searches[row], None)
+        if window is not None:
+            groups.setdefault(window, []).append(row)
+    return groups
+
+
 def _deepest(low: float, high: float, length: int, side: int) -> tuple[int, int, float]:
     """Return start, end and margin of the window along one side of an image that has most margin around a prompt."""
 
