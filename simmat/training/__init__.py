@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from simmat.callbacks import Callback, ConsoleCallback, RunInfo
 from simmat.training.fit import Diverged, Interrupted
+from simmat.training.network import choose_network
 from simmat.training.plan import (
     TrainingPlan,
     check_out_outside_data,
-    choose_network,
     open_data,
     plan_run,
     subset_of,

@@ -7,11 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from simmat.bundle import BundleSpec, ImageDigests, read_bundle_spec, read_bundle_specs
+from simmat.bundle import BundleSpec, ImageDigests
 from simmat.callbacks import Callback
 from simmat.config import MIN_TO_CHOOSE, TrainConfig
 from simmat.data.augment import Augmentation
@@ -26,25 +23,27 @@ from simmat.data.pipeline import Pipeline
 from simmat.data.samples import Sample, draw_samples
 from simmat.errors import ConfigError
 from simmat.evaluation import find_protocol, grid_hw, nothing_to_score
-from simmat.io.weights import check_digest, find_weights, sha256_of
-from simmat.model import Parts, check_image_size, find_parts
+from simmat.io.weights import find_weights
+from simmat.model import Parts, find_parts
 from simmat.model_spec import (
-    MEASURED_FIELDS,
-    DenseSpec,
     ModelSpec,
-    as_json,
-    complete_options,
 )
 from simmat.nn.losses import Loss, MaskLoss, PromptLoss
 from simmat.plugin_specs import FoundationSpec
 from simmat.plugins.registry import Registry, import_from_string
-from simmat.sensors.adapter import ModalityAdapter, options_of, sensor_definitions_of
-from simmat.sensors.normalize import fit_channels, zero_shot_map
+from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.options import is_sensor_file, modality_parts
 from simmat.training.ending import OpenEnd
 from simmat.training.length import find_length
+from simmat.training.network import check_start, choose_network, network_spec
+from simmat.training.notes import (
+    few_note,
+    notes_on_data,
+    rate_warning,
+    settings_note,
+    share_note,
+)
 from simmat.training.validation import (
-    MAX_OBJECTS,
     prompted_share,
     validation_subset,
     work_of_validation,
@@ -179,11 +178,6 @@ def plan_run(
     if dataset is None:
         dataset = open_data(config, registry, adapter)
     dataset.split("val")  # refused before all files are read
-    heads = config.heads
-    if heads == "auto":  # a resumed run keeps those that it has
-        marked = foundation.dense_head and dataset.card.zero_means != "unlabelled"
-        dense = marked if known is None else known.dense is not None
-        heads = "prompt,dense" if dense else "prompt"
 
     callback.preparing("data", len(dataset.samples))
     index = read_index(dataset, callback.advanced)
@@ -201,12 +195,12 @@ def plan_run(
     train = subset_of(every, config)
     drawn = index.windows_to_draw(train)
 
-    chosen = {**network, "heads": heads}
+    chosen = {**network, "heads": _heads(config, foundation, dataset, known)}
     if loss is not None:
         chosen["loss"] = "custom"
     config = config.model_copy(update=chosen)
 
-    spec = _network_spec(
+    spec = network_spec(
         config, registry, index, train, foundation, weights, adapter, known, start
     )
     if start is not None:
@@ -218,21 +212,21 @@ def plan_run(
     length = find_length(config, len(drawn), len(val), work)
     if config.epochs is None:
         config = config.model_copy(update={"steps": length.setting})
-    keep = config.keep
-    if keep is None:
-        few = known is None and len(val) < MIN_TO_CHOOSE
-        keep = "last" if few else "best"
-    notes = _notes(config, index, train, len(val), size, parts, crop_reason)
-    if length.note:
-        notes.append(length.note)
-    if val_share < 1:
-        notes.append(
-            f"Validation prompts for about {MAX_OBJECTS} of the {len(index.table_of(val).instances)} objects in its "
-            "images, always the same ones; `simmat eval` prompts for all."
-        )
-    if config.keep is None and keep == "last":
-        notes.append(_few_note(dataset, len(val)))
-    config = config.model_copy(update={"keep": keep})
+    notes = [
+        crop_reason,
+        *notes_on_data(config, index, train, val),
+        settings_note(config, size, parts),
+        index.shrunk_warning(train, size),
+        rate_warning(config, parts),
+        length.note,
+        share_note(index, val, val_share),
+    ]
+    if config.keep is None:
+        keep = "best"
+        if known is None and len(val) < MIN_TO_CHOOSE:
+            keep = "last"
+            notes.append(few_note(dataset, len(val)))
+        config = config.model_copy(update={"keep": keep})
     return TrainingPlan(
         config=config,
         dataset=dataset,
@@ -250,9 +244,27 @@ def plan_run(
         open_end=length.open_end,
         warmup=length.warmup,
         peak_rate=parts.learning_rate if config.lr is None else config.lr,
-        notes=tuple(notes),
+        notes=tuple(filter(None, notes)),
         start=start,
     )
+
+
+def _heads(
+    config: TrainConfig,
+    foundation: FoundationSpec,
+    dataset: Dataset,
+    known: ModelSpec | None,
+) -> str:
+    """Return the heads of a network; "auto" has a dense one if every object is marked, and on resume if it had one."""
+    if config.heads != "auto":
+        return config.heads
+    if known is not None:
+        has_dense = known.dense is not None
+    else:
+        has_dense = foundation.dense_head and dataset.card.zero_means != "unlabelled"
+    if has_dense:
+        return "prompt,dense"
+    return "prompt"
 
 
 def _find_loss(
@@ -280,177 +292,6 @@ def _find_loss(
     if isinstance(given, Loss):
         return given
     return PromptLoss(given)
-
-
-# The network
-
-
-def with_recommended(
-    config: TrainConfig, registry: Registry, *, fetch: bool = True
-) -> TrainConfig:
-    """Fill in what the foundation model of a training recommends where the user has set nothing.
-
-    Raises:
-        ConfigError: a name is unknown, or a recommended setting contradicts one of the user's.
-    """
-    _, foundation, _ = choose_network(config, registry, fetch=fetch)
-    missing = {}
-    for name, value in foundation.training.items():
-        if name not in config.model_fields_set:
-            missing[name] = value
-    if not missing:
-        return config
-    given = config.model_dump(exclude_unset=True)
-    where = f"settings, with those that suit {foundation.name!r}"
-    return TrainConfig.model_validate({**given, **missing}, context=where)
-
-
-def _settings_note(config: TrainConfig, size: int, parts: Parts) -> str:
-    """Say which settings are those that suit the foundation model, and which the user has replaced."""
-    foundation = parts.foundation
-    if not foundation.training:
-        return ""
-    recommended = {
-        "image_size": (size, foundation.image_size),
-        "tune": (parts.tuner.name, foundation.tune),
-    }
-    for name, value in foundation.training.items():
-        recommended[name] = (getattr(config, name), value)
-    suits = []
-    replaced = []
-    for name, (value, own) in recommended.items():
-        if value == own:
-            suits.append(f"{name} = {value}")
-        else:
-            replaced.append(f"{name} = {value} (default: {own})")
-    rate = f"lr = {config.lr or parts.learning_rate:g}"
-    if config.lr is None:
-        suits.append(rate)
-    elif config.lr != parts.learning_rate:
-        replaced.append(f"{rate} (default: {parts.learning_rate:g})")
-    note = f"Defaults of {foundation.name!r}: {', '.join(suits) or 'none'}."
-    if replaced:
-        note += f" Changed by you: {', '.join(replaced)}."
-    return note
-
-
-def choose_network(
-    config: TrainConfig,
-    registry: Registry,
-    *,
-    own: Path | None = None,
-    fetch: bool = True,
-) -> tuple[dict[str, Any], FoundationSpec, BundleSpec | None]:
-    """Choose foundation model, transfer layer and tuner, and check their names and options; this needs no data.
-
-    Returns:
-        The settings of the network with what the config left open, its foundation model, and the spec of the bundle
-        that the training starts from.
-    """
-    network = {name: getattr(config, name) for name in _NETWORK_FIELDS}
-    start = read_start(config, own)
-    if start is not None:
-        network |= network_of(config, start)
-    elif not config.foundation:
-        network["foundation"] = registry.default_foundation()
-    foundation = registry.foundation(network["foundation"], fetch=fetch)
-    check_image_size(foundation, network["image_size"] or foundation.image_size)
-    if network["mat"] is None:
-        network["mat"] = foundation.mat
-        network["mat_options"] = {**foundation.mat_options, **network["mat_options"]}
-    if network["tune"] is None:
-        network["tune"] = foundation.tune
-    complete_options(registry.transfer_layer(network["mat"]), network["mat_options"])
-    complete_options(registry.tuner(network["tune"]), network["tune_options"])
-    return network, foundation, start
-
-
-def _network_spec(
-    config: TrainConfig,
-    registry: Registry,
-    index: DataIndex,
-    train: Sequence[Sample],
-    foundation: FoundationSpec,
-    weights: Path | None,
-    adapter: ModalityAdapter,
-    known: ModelSpec | None,
-    start: BundleSpec | None,
-) -> ModelSpec:
-    """Return the spec of the network, with what is measured in the training images."""
-    dataset = index.dataset
-    seed = config.seed
-    if start is not None and start.foundation_sha256 is None:
-        # the weights of the bundle were tuned on the random ones of that seed
-        seed = start.seed
-    digest = None
-    if weights is not None:
-        digest = sha256_of(weights)
-        if config.checkpoint is None:  # else the user gave the file
-            check_digest(foundation, weights, digest)
-    if known is not None:
-        measured = known.model_dump(include=set(MEASURED_FIELDS))
-    else:
-        measured = _measured_fields(config, foundation, index, train)
-    if start is not None and not config.new_sensor:
-        measured |= {name: getattr(start, name) for name in MEASURED_WITH_WEIGHTS}
-    layer = registry.transfer_layer(config.mat or foundation.mat)
-    tuner = registry.tuner(config.tune or foundation.tune)
-    return ModelSpec(
-        modality=dataset.adapter.name,
-        modality_options=options_of(adapter),
-        selected_channels=config.channels,
-        sensor_channels=dataset.loaded_channels,
-        foundation=config.foundation,
-        foundation_sha256=digest,
-        seed=seed,
-        image_size=config.image_size or foundation.image_size,
-        aspect=config.aspect,
-        mat=layer.name,
-        mat_options=as_json(complete_options(layer, config.mat_options)),
-        tune=tuner.name,
-        tune_options=as_json(complete_options(tuner, config.tune_options)),
-        card=dataset.card.model_copy(
-            update={"class_names": dict(sorted(dataset.class_names.items()))}
-        ),
-        sensor_definitions=sensor_definitions_of(dataset.adapter),
-        **measured,
-    )
-
-
-def _measured_fields(
-    config: TrainConfig,
-    foundation: FoundationSpec,
-    index: DataIndex,
-    train: Sequence[Sample],
-) -> dict[str, Any]:
-    """Return the fields of the spec that come from the training images."""
-    dataset = index.dataset
-    statistics = index.statistics(train)
-    zero = dataset.card.zero_means
-    dense = None
-    if config.heads != "prompt":
-        if zero == "unlabelled":
-            raise ConfigError(
-                f"--heads {config.heads} needs images in which every object is marked, but the card of {config.data} "
-                "says that unmarked ones may be there (zero_means = 'unlabelled'); use --heads prompt"
-            )
-        dense = DenseSpec(background=zero == "background", classes=index.classes(train))
-    channels = fit_channels(
-        dataset.channels(),
-        statistics,
-        pixel_mean=foundation.pixel_mean,
-        pixel_std=foundation.pixel_std,
-    )
-    return {
-        "dense": dense,
-        "image_side": int(np.median(index.image_sides(train))),
-        "channels": channels,
-        "statistics": statistics,
-        "zero_shot": zero_shot_map(channels, statistics, foundation.pixel_std).tolist(),
-    }
-
-
-# The data
 
 
 def open_data(
@@ -536,149 +377,3 @@ def subset_of(samples: Sequence[Sample], config: TrainConfig) -> tuple[Sample, .
             f"use at most {len(samples)}, or leave it out"
         )
     return draw_samples(samples, count, config.seed)
-
-
-_SLOW_FOR_RANDOM = 1e-4
-"""A peak learning rate below this is meant for pretrained weights."""
-
-
-def _few_note(dataset: Dataset, val: int) -> str:
-    """Say that a validation chooses nothing, and what its score is worth."""
-    return (
-        f"Validation has {val} of {len(dataset.samples)} labelled images, too few to choose a step by: the bundle gets "
-        "the last weights (--keep best chooses), and the score of so few is a first impression."
-    )
-
-
-def _notes(
-    config: TrainConfig,
-    index: DataIndex,
-    train: Sequence[Sample],
-    val: int,
-    size: int,
-    parts: Parts,
-    crop_reason: str,
-) -> list[str]:
-    """Return what a user should know before the first step, besides what `simmat data check` finds."""
-    notes = [
-        crop_reason,
-        index.dataset.split_note,
-        index.dataset.predicted_note,
-        index.dataset.skipped_note,
-        _settings_note(config, size, parts),
-    ]
-    count = len(train)
-    every = len(index.training_samples())
-    if count != every:
-        notes.append(
-            f"{count} of {every} training samples are used, drawn by seed {config.seed}."
-        )
-    every = len(index.dataset.split("val"))
-    if val != every:
-        if config.val_images:
-            why = ""
-        else:
-            why = ", enough to compare the steps (--val-images sets how many)"
-        notes.append(
-            f"Validation uses {val} of {every} samples, drawn by seed {config.seed}{why}; `simmat eval` scores all."
-        )
-    notes.append(index.shrunk_warning(train, size))
-    starts_random = parts.weights is None or not parts.foundation.promptable
-    if (
-        config.lr is None
-        and config.init is None
-        and starts_random
-        and parts.learning_rate < _SLOW_FOR_RANDOM
-    ):
-        notes.append(
-            f"Warning: the decoder of '{config.foundation}' starts from random weights, and the learning rate of "
-            f"--tune {config.tune}, {parts.learning_rate:g}, is meant for pretrained weights; try --lr 1e-3"
-        )
-    return [note for note in notes if note]
-
-
-# The bundle that a training starts from
-
-
-_NETWORK_FIELDS = (
-    "foundation",
-    "mat",
-    "mat_options",
-    "tune",
-    "tune_options",
-    "image_size",
-)
-_WEIGHT_FIELDS = ("foundation_sha256", "sensor_channels")
-MEASURED_WITH_WEIGHTS = ("channels", "statistics", "zero_shot")
-"""Fields of a spec that its weights are used to, so that they stay when it is trained on."""
-
-
-def read_start(config: TrainConfig, own: Path | None) -> BundleSpec | None:
-    """Read the spec of the bundle that a run starts from: of --init, or of its `own` where it has one already.
-
-    A new sensor starts from the first sensor of a bundle, of whose images the shared weights are.
-
-    Raises:
-        ConfigError: the bundle has a sensor of the name of the new one.
-    """
-    if config.init is None:
-        return None
-    if config.new_sensor is None:
-        return read_bundle_spec(own or config.init)
-    specs = read_bundle_specs(own or config.init)
-    if own is None and config.new_sensor in specs:
-        raise ConfigError(
-            f"--init {config.init} has a sensor {config.new_sensor!r} already; give --new-sensor a name other than "
-            f"{', '.join(specs)}"
-        )
-    return next(iter(specs.values()))
-
-
-def network_of(config: TrainConfig, start: BundleSpec) -> dict[str, Any]:
-    """Return the settings of the network of a bundle, where the config names no other one.
-
-    Raises:
-        ConfigError: the config names another transfer layer, tuner, foundation model or option, or weights for a bundle
-            of random ones; or the bundle is exported.
-    """
-    if start.exported is not None:
-        raise ConfigError(
-            f"--init {config.init} is an exported model, which cannot be trained; give the bundle from which it "
-            "was made"
-        )
-    if start.foundation_sha256 is None and config.checkpoint is not None:
-        raise ConfigError(
-            f"--init {config.init} was trained on random weights of {start.foundation!r} (seed {start.seed}), which "
-            "the training keeps; leave --checkpoint out"
-        )
-    chosen = (
-        ("mat", "mat_options") if config.new_sensor and config.mat is not None else ()
-    )
-    own = {name: getattr(start, name) for name in _NETWORK_FIELDS if name not in chosen}
-    for name, value in own.items():
-        given = getattr(config, name)
-        if given in (None, "", {}, value):
-            continue
-        if isinstance(given, dict) and given.items() <= value.items():
-            continue
-        raise ConfigError(
-            f"--init {config.init} has {name} = {value}, the training {name} = {given}; leave {name} out, or train "
-            "without --init"
-        )
-    return own
-
-
-def check_start(config: TrainConfig, start: BundleSpec, spec: ModelSpec) -> None:
-    """Check that the weights of a bundle fit the sensor and the foundation model of a training.
-
-    Raises:
-        ConfigError: they do not.
-    """
-    compared = ("foundation_sha256",) if config.new_sensor else _WEIGHT_FIELDS
-    for name in compared:
-        if getattr(start, name) != getattr(spec, name):
-            raise ConfigError(
-                f"the training differs from --init {config.init} in {name.replace('_', ' ')}; use data of the same "
-                "sensor and the same foundation weights, give --new-sensor NAME for another sensor, or train "
-                "without --init"
-            )

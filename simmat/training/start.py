@@ -45,11 +45,11 @@ from simmat.plugins.registry import Registry
 from simmat.sensors.normalize import describe
 from simmat.threads import START_METHOD, memory_limit, usable_cpus
 from simmat.training.fit import Learner, fit, frozen
+from simmat.training.network import with_recommended
 from simmat.training.plan import (
     TrainingPlan,
     check_out_outside_data,
     plan_run,
-    with_recommended,
 )
 from simmat.training.run_folder import (
     STATES,

@@ -18,7 +18,8 @@ from simmat.errors import ConfigError
 from simmat.io.weights import sha256_of
 from simmat.plugin_specs import WeightFile
 from simmat.plugins.registry import Registry
-from simmat.training.plan import network_of, plan_run
+from simmat.training.network import network_of
+from simmat.training.plan import plan_run
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from simmat import training
 from simmat.config import load_config
 from simmat.errors import ConfigError
 from simmat.plugins.registry import Registry
-from simmat.training.plan import with_recommended
+from simmat.training.network import with_recommended
 
 RECOMMENDS = replace(
     TINY,
