@@ -54,13 +54,14 @@ def find_length(config: TrainConfig, train: int, val: int, work: float) -> Lengt
         note = f"The training takes {steps} steps (--steps): {why}."
         return _fixed(config, steps, steps, work, note)
     end = OPEN_END
-    fewest = steps_per_validation(work, config.batch_size)
+    # at least one before the earliest end
+    every = min(steps_per_validation(work, config.batch_size), end.fewest)
     return Length(
         setting="auto",
         steps=end.most,
         open_end=end,
         warmup=_given(config.warmup_steps, _OPEN_WARMUP),
-        val_every=_given(config.val_every, max(fewest, _OPEN_VAL_EVERY)),
+        val_every=_given(config.val_every, max(every, _OPEN_VAL_EVERY)),
         note=f"The training ends when its validation no longer rises, after {end.fewest} to {end.most} steps "
         "(--steps sets a number).",
     )
