@@ -51,6 +51,7 @@ def _options(group: OptionGroup, *fields: str) -> Callable[[Command], Command]:
 @_options(
     OptionGroup("Results"),
     *("formats", "classes", "min_score", "max_error_rate", "min_area", "uncertainty"),
+    *("measure", "pixel_size_um"),
 )
 @config_options("modality", "modality_options", "channels", group=_SENSOR)
 @_options(_SENSOR, "missing")

@@ -34,23 +34,25 @@ def object_records(result: ImageResult) -> list[dict[str, Any]]:
 
     Each has class (label value or None), class_name, score, class_probability, box_xyxy (outer edges), area in pixels,
     area_m2 (None if the image has no place on the earth), point_xy and segmentation (COCO's compressed run lengths
-    at the size of the image; None if it has more pixels than they can count).
+    at the size of the image; None if it has more pixels than they can count); and measurements if they were made.
     """
     counts = [found.instance.area for found in result.ranked]
     centres = [_centroid_xy(found.instance) for found in result.ranked]
     areas_m2 = result.areas_m2(np.reshape(centres, (-1, 2)), counts)
     is_countable = math.prod(result.size_hw) < MAX_PIXELS
     records = []
-    for found, count, area_m2 in zip(result.ranked, counts, areas_m2, strict=True):
+    for index, found in enumerate(result.ranked):
         x, y = found.point_xy
         record = result.record(found)
         record["box_xyxy"] = list(found.instance.box_xyxy)
-        record["area"] = count
-        record["area_m2"] = area_m2
+        record["area"] = counts[index]
+        record["area_m2"] = areas_m2[index]
         record["point_xy"] = [round(float(x), 2), round(float(y), 2)]
         record["segmentation"] = None
         if is_countable:
             record["segmentation"] = run_lengths(found.instance, result.size_hw)
+        if result.measurements is not None:
+            record["measurements"] = result.measurements.row(index)
         records.append(record)
     return records
 
@@ -72,7 +74,8 @@ def coco_document(
     """Return objects as a COCO document: masks as compressed run lengths, boxes as x, y, width, height.
 
     Args:
-        images: numbered from 1 in their order. An object with a track_id has it in its annotation, too.
+        images: numbered from 1 in their order. An object with a track_id has it in its annotation, too, and one with
+            measurements has them as attributes.
         class_names: names of classes that may be found; others get their number as a name.
     """
     entries: list[dict[str, Any]] = []
@@ -117,6 +120,8 @@ def _annotation(record: Mapping[str, Any], number: int, image: int) -> dict[str,
     }
     if "track_id" in record:
         annotation["track_id"] = record["track_id"]
+    if "measurements" in record:
+        annotation["attributes"] = record["measurements"]
     return annotation
 
 

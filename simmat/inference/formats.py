@@ -23,6 +23,7 @@ from simmat.types import BoolArray, Channel, Georeference, Prompt
 
 if TYPE_CHECKING:
     from simmat.data.instances import FoundObject
+    from simmat.measurement import Measurements, Row
     from simmat.predictor.uncertainty import Uncertainty
 
 LabelMap = npt.NDArray[np.integer[Any]]
@@ -46,6 +47,7 @@ class ImageResult:
         class_map: (H, W) label values, an array or a np.memmap.
         nodata: label value in `class_map` where nothing was measured.
         background: label value in `class_map` that is not a class; None if every value is one.
+        measurements: of the objects, in the order of `ranked`; None if they were not measured.
     """
 
     name: str
@@ -57,6 +59,7 @@ class ImageResult:
     class_map: LabelMap | None = None
     nodata: int | None = None
     background: int | None = 0
+    measurements: Measurements | None = None
 
     @cached_property
     def ranked(self) -> tuple[FoundObject, ...]:
@@ -138,6 +141,7 @@ class PromptResult:
         georeference: where the image lies on a map; None if this is not known.
         picture: gives the (H, W, 3) uint8 display picture.
         uncertainty: how much the mask differs between views of the image; None if that was not asked for.
+        measurements: of the object; None if it was not measured.
         warning: why the mask may be wrong; "" if there is no reason to doubt it.
     """
 
@@ -152,6 +156,7 @@ class PromptResult:
     georeference: Georeference | None = None
     picture: Callable[[], PictureArray] = _no_picture
     uncertainty: Uncertainty | None = None
+    measurements: Row | None = None
     warning: str = ""
 
     @property
@@ -171,6 +176,8 @@ class PromptResult:
             values["class"] = self.class_id
             values["class_name"] = self.class_name
             values["class_probability"] = self.class_probability
+        if self.measurements is not None:
+            values["measurements"] = self.measurements
         return values
 
 

@@ -37,6 +37,8 @@ AUTO = "auto"
 """Stands for the formats that suit an image."""
 UNCERTAINTY = "uncertainty"
 """The format for which the uncertainty of masks is computed."""
+TABLE = "csv"
+"""The format of the table of measured objects."""
 MAP_ENDINGS = (".geojson", ".gpkg", ".shp", ".fgb")
 """Endings of prompts files in map coordinates."""
 RECORD_FORMAT = 1
@@ -200,6 +202,16 @@ class PredictOptions(StrictModel):
         "Also write how much the mask differs between five views of the image (flips, shifts); takes five times "
         "as long.",
     )
+    measure: bool = _option(
+        False,
+        "Measure each object: statistics of each channel in the sensor's unit, contrast to its surroundings, area and "
+        "shape; as objects.csv, and in json, coco, gpkg and geojson.",
+    )
+    pixel_size_um: float | None = _option(
+        None,
+        "With --measure: side of a pixel in µm, for areas in µm²; by default as the file states it.",
+        gt=0,
+    )
     everything: bool = _option(False, "Find every object, without prompts.")
     reference: tuple[Path, ...] = _option(
         (),
@@ -286,6 +298,10 @@ class PredictOptions(StrictModel):
             yield f"{names}: works only with --everything, --semantic or --reference; add one of them, or leave it out"
         if self.max_error_rate is not None and self.min_score != "auto":
             yield "--max-error-rate is for --min-score auto; give both, or leave it out"
+        if self.pixel_size_um is not None and not self.measure:
+            yield "--pixel-size-um is for --measure; give both, or leave it out"
+        if self.measure and self.semantic and not self.everything:
+            yield "--measure measures objects, which --semantic does not find; add --everything, or leave it out"
         yield from self._reference_problems()
         if not self.is_promptless:
             yield from self._prompt_problems()
@@ -425,6 +441,8 @@ class Request:
             self.min_score,
         )
         asked = self.options.model_dump(mode="json", include=_IN_DIGEST)
+        if self.options.measure:
+            asked["measure"] = self.options.pixel_size_um
         classes = None
         if self.kept_classes is not None:
             classes = sorted(self.kept_classes)
@@ -583,6 +601,8 @@ def _formats(
     names = options.formats or (AUTO,)
     if options.uncertainty:
         names = (*names, UNCERTAINTY)
+    if options.measure:
+        names = (*names, TABLE)
     of_prompts = not options.is_promptless and options.formats is None
     return choose_formats(names, kinds, registry, of_prompts=of_prompts)
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat.data.instances import FoundObject
+from simmat.data.instances import FoundObject, Instance, region_from_mask
 from simmat.drawing.display import PictureArray, display_rgb
 from simmat.errors import ConfigError, OutputError, SimMATError
 from simmat.foundation import MAX_PROMPTS
@@ -34,6 +34,8 @@ from simmat.inference.images import ImageTask, image_tasks, prompts_on_map
 from simmat.inference.outcome import ImageOutcome, Progress
 from simmat.inference.request import (
     LOCAL,
+    TABLE,
+    UNCERTAINTY,
     PredictOptions,
     Request,
     files_key,
@@ -43,6 +45,7 @@ from simmat.inference.request import (
 from simmat.inference.window_store import WindowStore
 from simmat.inference.writer import Found, Writer
 from simmat.io.files import output_errors, release_pages, remove_temporary
+from simmat.measurement import Measurements, Row, columns_of, measure, pixel_areas
 from simmat.predictor.objects import grid_note
 from simmat.predictor.open import NoValidPixelsError, picture_of
 from simmat.predictor.tiles import (
@@ -525,6 +528,9 @@ def _each_result(
             uncertainty = image.uncertainty(
                 prompt, request.options.mask, prediction.window
             )
+        measurements = None
+        if request.options.measure:
+            measurements = _measured_mask(image, request, prediction)
         yield replace(
             result,
             mask=prediction.whole_mask(image.size_hw),
@@ -532,6 +538,7 @@ def _each_result(
             georeference=whole.georeference,
             picture=shown,
             uncertainty=uncertainty,
+            measurements=measurements,
         )
 
 
@@ -592,7 +599,27 @@ def _objects_result(
             or one.instance.class_id in request.kept_classes
         ):
             kept.append(one)
-    return replace(_empty_result(image, task), objects=tuple(kept))
+    result = replace(_empty_result(image, task), objects=tuple(kept))
+    if not request.options.measure:
+        return result
+    instances = [one.instance for one in result.ranked]
+    return replace(result, measurements=_measure(image, request, instances))
+
+
+def _measured_mask(image: TiledImage, request: Request, prediction: Prediction) -> Row:
+    """Measure the mask of a prompt; of an empty one every number is None."""
+    found = region_from_mask(prediction.mask, None, prediction.window[:2])
+    if found is None:
+        return dict.fromkeys(columns_of(prediction.image.channels))
+    return _measure(image, request, [found]).row(0)
+
+
+def _measure(
+    image: TiledImage, request: Request, instances: Sequence[Instance]
+) -> Measurements:
+    """Measure objects in an image of a call."""
+    areas, _ = pixel_areas(image.reader, request.options.pixel_size_um)
+    return measure(image.reader, instances, areas)
 
 
 def _classes_result(
@@ -624,7 +651,8 @@ def _empty_result(image: TiledImage, task: ImageTask) -> ImageResult:
 
 def _is_large(image: TiledImage, request: Request) -> bool:
     """Return whether prompted objects share files, because a mask of each would take many pixels."""
-    if request.formats and not request.uncertainty:
+    named = {one.name for one in request.formats} - {TABLE, UNCERTAINTY}
+    if named:
         return False
     reader = image.reader
     in_windows = request.options.tile is not None or not isinstance(reader, SensorImage)

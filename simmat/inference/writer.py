@@ -28,6 +28,7 @@ from simmat.inference.formats import (
 )
 from simmat.inference.outcome import ImageOutcome
 from simmat.inference.request import RECORD_FORMAT, Request, prompt_values
+from simmat.inference.table import is_own_table
 from simmat.io.files import (
     atomic_write_json,
     output_errors,
@@ -425,6 +426,8 @@ def _is_own_for_call(file: Path) -> bool:
     """Return whether `simmat predict` wrote a file for all images."""
     if not file.is_file():
         return False
+    if is_own_table(file):
+        return True
     with suppress(OSError), file.open("rb") as stream:
         return _OWN_MARK in stream.read(1000)
     return False

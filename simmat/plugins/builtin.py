@@ -142,6 +142,14 @@ RESULT_FORMATS: tuple[ResultFormat, ...] = (
         one_file=True,
     ),
     ResultFormat(
+        "csv",
+        "the objects of all images as one table, with what --measure measured",
+        "simmat.inference.table:write_csv",
+        ("objects.csv",),
+        kinds=("prompts", "objects"),
+        one_file=True,
+    ),
+    ResultFormat(
         "overlay",
         "a picture to look at",
         "simmat.inference.formats:write_overlay",

@@ -1,0 +1,402 @@
+"""Objects in numbers: shape, and the values of each channel in its own unit, without pixels that are not valid."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.data.instances import Instance
+from simmat.errors import DataError
+from simmat.geo import Coords, installed_geo_backend
+from simmat.io.files import LIMIT_VARIABLE, decoded_limit
+from simmat.io.pixel_size import stated_pixel_size
+from simmat.types import Channel, ImageReader, SensorImage, Window
+
+Values = npt.NDArray[np.float64]
+Row = dict[str, int | float | None]
+"""Column -> number; None where there is nothing to measure."""
+
+SHAPE = (
+    "area",
+    "area_m2",
+    "area_um2",
+    "bbox-0",
+    "bbox-1",
+    "bbox-2",
+    "bbox-3",
+    "centroid-0",
+    "centroid-1",
+    "axis_major_length",
+    "axis_minor_length",
+    "orientation",
+    "perimeter",
+    "solidity",
+)
+"""Columns of the shape, by the names of `skimage.measure.regionprops_table`; 0 are rows and 1 columns, in pixels."""
+WHOLE_NUMBERS = frozenset(("area", "bbox-0", "bbox-1", "bbox-2", "bbox-3"))
+"""Columns that hold whole numbers."""
+STATISTICS = (
+    "intensity_mean",
+    "intensity_std",
+    "intensity_min",
+    "intensity_max",
+    "intensity_median",
+    "intensity_percentile_5",
+    "intensity_percentile_95",
+    "intensity_contrast",
+)
+"""Columns of each channel; the contrast is the mean minus that of the ring."""
+RING_GAP_PX = 2
+"""Pixels around an object that belong neither to it nor to its ring, because a lens blurs its edge."""
+RING_PX = 5
+"""Width of the ring around an object in pixels."""
+
+_SIDE = 512
+"""Side in pixels of the parts in which an image is read, and of the cells by which neighbours are found."""
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """The numbers of N objects.
+
+    Attributes:
+        columns: K names.
+        values: (N, K), a row for each object; NaN where there is nothing to measure.
+    """
+
+    columns: tuple[str, ...]
+    values: Values
+
+    def __len__(self) -> int:
+        """Return the number of objects."""
+        return len(self.values)
+
+    def row(self, index: int) -> Row:
+        """Return the numbers of one object."""
+        found: Row = {}
+        numbers = self.values[index].tolist()
+        for column, number in zip(self.columns, numbers, strict=True):
+            if not math.isfinite(number):
+                found[column] = None
+            elif column in WHOLE_NUMBERS:
+                found[column] = int(number)
+            else:
+                found[column] = number
+        return found
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the numbers of one object after the other."""
+        for index in range(len(self)):
+            yield self.row(index)
+
+
+@dataclass(frozen=True)
+class PixelAreas:
+    """The area of a pixel in a unit of length.
+
+    Attributes:
+        column: "area_m2" or "area_um2".
+        of: from (N, 2) xy in pixels, the corner of the first one at 0, 0, to their (N,) areas.
+    """
+
+    column: str
+    of: Callable[[Coords], Coords]
+
+
+def pixel_areas(
+    image: ImageReader, pixel_size_um: float | None = None
+) -> tuple[PixelAreas | None, str]:
+    """Return the area of a pixel as far as it is known, and a note for the user if it is not.
+
+    A place on the earth gives m². A side of a pixel in µm, which the file states or the user gives, gives µm².
+
+    Args:
+        image: the image.
+        pixel_size_um: what the user gives.
+    """
+    place = image.georeference
+    backend = installed_geo_backend()
+    on_earth = None
+    if place is not None and backend is not None:
+        on_earth = backend.pixel_areas(place, image.size_hw)
+    stated = stated_pixel_size(Path(image.origin))
+    sizes = [stated] if stated else []
+    if pixel_size_um is not None:
+        sizes.append((pixel_size_um, pixel_size_um))
+    if on_earth is not None:
+        if not sizes:
+            return PixelAreas("area_m2", on_earth), ""
+        return None, (
+            f"{image.origin}: has a place on the earth and a pixel size of {_named(sizes[0])}, which may "
+            "contradict each other; areas are in pixels"
+        )
+    if not sizes:
+        return None, (
+            f"{image.origin}: neither a place on the earth nor a pixel size is known; areas are in pixels. "
+            "Give --pixel-size-um if you know the pixel size"
+        )
+    if not np.allclose(sizes[0], sizes[-1], rtol=0.01, atol=0):
+        return None, (
+            f"{image.origin}: states a pixel size of {_named(sizes[0])}, but {_named(sizes[-1])} is given; areas are "
+            "in pixels. Leave --pixel-size-um out to use that of the file"
+        )
+    area = math.prod(sizes[-1])
+    return PixelAreas("area_um2", lambda xy: np.full(len(xy), area)), ""
+
+
+def _named(size_um: tuple[float, float]) -> str:
+    """Name the height and width of a pixel."""
+    height, width = size_um
+    if height == width:
+        return f"{height:g} µm"
+    return f"{width:g} x {height:g} µm"
+
+
+def channel_column(statistic: str, channel: Channel) -> str:
+    """Return the column of a statistic of a channel: "intensity_mean-thermal [K]"."""
+    return f"{statistic}-{channel.name} [{channel.unit}]"
+
+
+def columns_of(channels: Sequence[Channel]) -> tuple[str, ...]:
+    """Return all columns of an image with these channels."""
+    columns = list(SHAPE)
+    for channel in channels:
+        columns += [channel_column(statistic, channel) for statistic in STATISTICS]
+    return tuple(columns)
+
+
+def measure(
+    image: ImageReader,
+    objects: Sequence[Instance],
+    areas: PixelAreas | None = None,
+    *,
+    ring_px: int = RING_PX,
+) -> Measurements:
+    """Measure objects in an image, which is read in parts.
+
+    A ring is what lies more than `RING_GAP_PX` pixels around an object and at most `ring_px` further. Other objects
+    are left out of it, but for those that contain more than half of the object, such as a panel around a hot spot.
+
+    Args:
+        image: in physical units.
+        objects: they may overlap.
+        areas: what `pixel_areas` returned.
+        ring_px: width of the ring in pixels.
+
+    Raises:
+        DataError: the image cannot be read, or an object has more pixels than may be in memory.
+    """
+    channels = image.read(Window(0, 0, 1, 1)).channels
+    columns = columns_of(channels)
+    values = np.full((len(objects), len(columns)), np.nan)
+    neighbours = _Neighbours(objects, RING_GAP_PX + ring_px)
+    pixels = _Pixels(image)
+    for index in pixels.in_reading_order(objects):
+        instance = objects[index]
+        _check_pixels(instance, len(channels), image.origin)
+        shape = _shape(instance)
+        if areas is not None:
+            middle = np.array([[shape["centroid-1"], shape["centroid-0"]]]) + 0.5
+            shape[areas.column] = shape["area"] * float(areas.of(middle)[0])
+        numbers = [shape[name] for name in SHAPE]
+        inside, ring = _values(pixels, instance, neighbours.of(index), ring_px)
+        for of_object, of_ring in zip(inside, ring, strict=True):
+            numbers += _statistics(of_object, of_ring)
+        values[index] = numbers
+    return Measurements(columns, values)
+
+
+def _check_pixels(instance: Instance, channels: int, origin: str) -> None:
+    """Raise DataError for an object whose values would take more memory than an image may."""
+    limit = decoded_limit()
+    if 4 * channels * instance.area > limit:
+        raise DataError(
+            f"{origin}: an object of {instance.area} pixels in {channels} channels is too large to be measured within "
+            f"the limit of {limit / 2**30:.3g} GiB; raise it by simmat --max-image-gib N … (or {LIMIT_VARIABLE}), "
+            "choose fewer channels, or cut the image into tiles"
+        )
+
+
+def _shape(instance: Instance) -> dict[str, float]:
+    """Return the columns of the shape, in pixels of the image."""
+    from skimage.measure import regionprops_table  # slow to import
+
+    lengths = ("area_m2", "area_um2")
+    names = [name.partition("-")[0] for name in SHAPE if name not in lengths]
+    table = regionprops_table(  # type: ignore[no-untyped-call]
+        instance.crop.astype(np.uint8), properties=("label", *dict.fromkeys(names))
+    )
+    shape = dict.fromkeys(lengths, math.nan)
+    for name in SHAPE:
+        if name not in lengths:
+            shape[name] = float(table[name][0])
+    for axis, start in enumerate((instance.window.y0, instance.window.x0)):
+        for name in (f"bbox-{axis}", f"bbox-{axis + 2}", f"centroid-{axis}"):
+            shape[name] += start
+    return shape
+
+
+def _statistics(inside: Values, ring: Values) -> list[float]:
+    """Return `STATISTICS` of the (N,) values of an object and those of its ring; NaN for those of no values."""
+    if not inside.size:
+        return [math.nan] * len(STATISTICS)
+    mean = float(inside.mean())
+    low, middle, high = np.percentile(inside, (5, 50, 95)).tolist()
+    contrast = math.nan
+    if ring.size:
+        contrast = mean - float(ring.mean())
+    return [
+        mean,
+        float(inside.std()),
+        float(inside.min()),
+        float(inside.max()),
+        middle,
+        low,
+        high,
+        contrast,
+    ]
+
+
+def _values(
+    pixels: _Pixels, instance: Instance, others: Sequence[Instance], ring_px: int
+) -> tuple[list[Values], list[Values]]:
+    """Return the valid values of an object and of its ring, for each channel."""
+    from scipy import ndimage
+
+    reach = RING_GAP_PX + ring_px
+    inside: list[list[Values]] = []
+    ring: list[list[Values]] = []
+    for part in _parts(_grown(instance.window, reach, pixels.size_hw)):
+        image = pixels.read(part)
+        around = _grown(part, reach, pixels.size_hw)
+        mask = instance.within(around)
+        own = part.relative_to(around).slices
+        is_ring = np.zeros(part.size_hw, np.bool_)
+        if mask.any():
+            distance = ndimage.distance_transform_edt(~mask)[own]
+            is_ring = (distance > RING_GAP_PX) & (distance <= reach)
+        for other in others:
+            is_ring &= ~other.within(part)
+        if not inside:
+            inside = [[] for _ in image.channels]
+            ring = [[] for _ in image.channels]
+        for channel, (data, valid) in enumerate(
+            zip(image.data, image.valid, strict=True)
+        ):
+            inside[channel].append(data[mask[own] & valid].astype(np.float64))
+            ring[channel].append(data[is_ring & valid].astype(np.float64))
+    return [np.concatenate(one) for one in inside], [
+        np.concatenate(one) for one in ring
+    ]
+
+
+def _grown(window: Window, pixels: int, size_hw: tuple[int, int]) -> Window:
+    """Return a window that is larger on each side, as far as the image goes."""
+    height, width = size_hw
+    return Window(
+        max(window.y0 - pixels, 0),
+        max(window.x0 - pixels, 0),
+        min(window.y1 + pixels, height),
+        min(window.x1 + pixels, width),
+    )
+
+
+def _parts(window: Window) -> Iterator[Window]:
+    """Yield the parts of a window, of at most `_SIDE` pixels a side."""
+    for y0 in range(window.y0, window.y1, _SIDE):
+        for x0 in range(window.x0, window.x1, _SIDE):
+            yield Window(y0, x0, min(y0 + _SIDE, window.y1), min(x0 + _SIDE, window.x1))
+
+
+class _Pixels:
+    """An image of which the part read last is kept, for the next object in it."""
+
+    def __init__(self, image: ImageReader) -> None:
+        self.size_hw = image.size_hw
+        self._image = image
+        self._kept: tuple[Window, SensorImage] | None = None
+
+    def read(self, window: Window) -> SensorImage:
+        """Read a window, with the rest of the cells that it touches."""
+        if isinstance(self._image, SensorImage):
+            return self._image.read(window)
+        if self._kept is None or self._kept[0].intersection(window) != window:
+            height, width = self.size_hw
+            cells = _cells(window)
+            large = Window(
+                cells.y0 * _SIDE,
+                cells.x0 * _SIDE,
+                min(cells.y1 * _SIDE, height),
+                min(cells.x1 * _SIDE, width),
+            )
+            self._kept = large, self._image.read(large)
+        place, part = self._kept
+        return part.read(window.relative_to(place))
+
+    def in_reading_order(self, objects: Sequence[Instance]) -> list[int]:
+        """Return the indices of objects by the cell in which they begin; of one cell, the largest first."""
+
+        def key(index: int) -> tuple[int, int, int]:
+            cells = _cells(objects[index].window)
+            return cells.y0, cells.x0, -math.prod(cells.size_hw)
+
+        return sorted(range(len(objects)), key=key)
+
+
+def _cells(window: Window) -> Window:
+    """Return the rows and columns of cells that a window touches."""
+    return Window(
+        window.y0 // _SIDE,
+        window.x0 // _SIDE,
+        -(-window.y1 // _SIDE),
+        -(-window.x1 // _SIDE),
+    )
+
+
+class _Neighbours:
+    """Finds the objects that may lie in the ring of another one."""
+
+    def __init__(self, objects: Sequence[Instance], reach: int) -> None:
+        self._objects = objects
+        self._reach = reach
+        self._in_cell: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+        for index, instance in enumerate(objects):
+            for cell in _each_cell(instance.window):
+                self._in_cell[cell].append(index)
+
+    def of(self, index: int) -> list[Instance]:
+        """Return the other objects within reach of one, without those that contain more than half of it."""
+        own = self._objects[index]
+        height, width = own.window.y1, own.window.x1
+        around = _grown(
+            own.window, self._reach, (height + self._reach, width + self._reach)
+        )
+        near: dict[int, None] = {}
+        for cell in _each_cell(around):
+            near.update(dict.fromkeys(self._in_cell.get(cell, ())))
+        found = []
+        for number in near:
+            other = self._objects[number]
+            if number == index or around.intersection(other.window) is None:
+                continue
+            common = own.window.intersection(other.window)
+            if common is not None:
+                shared = np.count_nonzero(own.within(common) & other.within(common))
+                if 2 * shared > own.area:
+                    continue
+            found.append(other)
+        return found
+
+
+def _each_cell(window: Window) -> Iterator[tuple[int, int]]:
+    """Yield row and column of each cell that a window touches."""
+    cells = _cells(window)
+    for row in range(cells.y0, cells.y1):
+        for column in range(cells.x0, cells.x1):
+            yield row, column
