@@ -112,39 +112,38 @@ class PixelAreas:
 def pixel_areas(
     image: ImageReader, pixel_size_um: float | None = None
 ) -> tuple[PixelAreas | None, str]:
-    """Return the area of a pixel as far as it is known, and a note for the user if it is not.
+    """Return the area of a pixel, None if it is not known; and what contradicts itself, "" if nothing does.
 
-    A place on the earth gives m². A side of a pixel in µm, which the file states or the user gives, gives µm².
+    A place on the earth gives m². A pixel size that OME or ImageJ wrote to the file, or that the user gives, gives µm².
 
     Args:
         image: the image.
-        pixel_size_um: what the user gives.
+        pixel_size_um: what the user gives, for square pixels.
     """
     place = image.georeference
     backend = installed_geo_backend()
     on_earth = None
     if place is not None and backend is not None:
         on_earth = backend.pixel_areas(place, image.size_hw)
+    sizes = []
     stated = stated_pixel_size(Path(image.origin))
-    sizes = [stated] if stated else []
+    if stated is not None:
+        sizes.append(stated)
     if pixel_size_um is not None:
         sizes.append((pixel_size_um, pixel_size_um))
+    if on_earth is not None and sizes:
+        return None, (
+            f"{image.origin} has a place on the earth and a pixel size of {_named(sizes[-1])}, so areas are measured "
+            "in pixels only"
+        )
     if on_earth is not None:
-        if not sizes:
-            return PixelAreas("area_m2", on_earth), ""
-        return None, (
-            f"{image.origin}: has a place on the earth and a pixel size of {_named(sizes[0])}, which may "
-            "contradict each other; areas are in pixels"
-        )
+        return PixelAreas("area_m2", on_earth), ""
     if not sizes:
-        return None, (
-            f"{image.origin}: neither a place on the earth nor a pixel size is known; areas are in pixels. "
-            "Give --pixel-size-um if you know the pixel size"
-        )
+        return None, ""
     if not np.allclose(sizes[0], sizes[-1], rtol=0.01, atol=0):
         return None, (
-            f"{image.origin}: states a pixel size of {_named(sizes[0])}, but {_named(sizes[-1])} is given; areas are "
-            "in pixels. Leave --pixel-size-um out to use that of the file"
+            f"{image.origin} states a pixel size of {_named(sizes[0])}, but {_named(sizes[-1])} is given, so areas are "
+            "measured in pixels only; leave --pixel-size-um out to use that of the file"
         )
     area = math.prod(sizes[-1])
     return PixelAreas("area_um2", lambda xy: np.full(len(xy), area)), ""

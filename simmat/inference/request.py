@@ -209,7 +209,7 @@ class PredictOptions(StrictModel):
     )
     pixel_size_um: float | None = _option(
         None,
-        "With --measure: side of a pixel in µm, for areas in µm²; by default as the file states it.",
+        "Side of a pixel in µm, for measured areas in µm²; by default as the file states it.",
         gt=0,
     )
     everything: bool = _option(False, "Find every object, without prompts.")

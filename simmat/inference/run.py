@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat.data.instances import FoundObject, Instance, region_from_mask
+from simmat.data.instances import FoundObject, region_from_mask
 from simmat.drawing.display import PictureArray, display_rgb
 from simmat.errors import ConfigError, OutputError, SimMATError
 from simmat.foundation import MAX_PROMPTS
@@ -45,7 +45,7 @@ from simmat.inference.request import (
 from simmat.inference.window_store import WindowStore
 from simmat.inference.writer import Found, Writer
 from simmat.io.files import output_errors, release_pages, remove_temporary
-from simmat.measurement import Measurements, Row, columns_of, measure, pixel_areas
+from simmat.measurement import Row, columns_of, measure, pixel_areas
 from simmat.predictor.objects import grid_note
 from simmat.predictor.open import NoValidPixelsError, picture_of
 from simmat.predictor.tiles import (
@@ -423,6 +423,9 @@ def _find_without_prompts(
     if classes is not None:
         results.append(_classes_result(image, task, request, classes))
     count = len(image.windows)
+    area_warning, note = _area_texts(image, request)
+    if empty:
+        note += f", {empty} of {count} windows without a measurement"
     windows = {
         "tile": image.tile,
         "overlap": image.overlap,
@@ -435,8 +438,12 @@ def _find_without_prompts(
         results,
         (task.name,),
         {"mosaic": request.options.mosaic, "windows": windows},
-        warnings=(image.warning, image.shrink_warning()),
-        note=f", {empty} of {count} windows without a measurement" if empty else "",
+        warnings=(
+            image.warning,
+            image.shrink_warning(),
+            area_warning,
+        ),
+        note=note,
     )
 
 
@@ -484,13 +491,15 @@ def _find_together(
         warning = warning or prediction.warning
         result = _prompt_result(image, name, prompt, prediction)
         notes.append({"object": name, **prompt_values(prompt), **result.record()})
+    area_warning, note = _area_texts(image, request)
     return Found(
         task,
         image.reader,
         [_objects_result(image, task, request, objects)],
         (task.name,),
         {"mosaic": request.options.mosaic, "prompts": notes},
-        warnings=(warning,),
+        warnings=(warning, area_warning),
+        note=note,
     )
 
 
@@ -503,13 +512,14 @@ def _find_each(
         {"name": one.name, "quantity": one.quantity, "unit": one.unit}
         for one in whole.channels
     ]
+    area_warning, _ = _area_texts(image, request)
     return Found(
         task,
         image.reader,
         _each_result(image, whole, request, prompts),
         tuple(prompts),
         {"preview_hw": whole.preview_hw, "channels": channels},
-        warnings=(whole.size_note,),
+        warnings=(whole.size_note, area_warning),
     )
 
 
@@ -528,9 +538,6 @@ def _each_result(
             uncertainty = image.uncertainty(
                 prompt, request.options.mask, prediction.window
             )
-        measurements = None
-        if request.options.measure:
-            measurements = _measured_mask(image, request, prediction)
         yield replace(
             result,
             mask=prediction.whole_mask(image.size_hw),
@@ -538,7 +545,7 @@ def _each_result(
             georeference=whole.georeference,
             picture=shown,
             uncertainty=uncertainty,
-            measurements=measurements,
+            measurements=_measured_mask(image, request, prediction),
         )
 
 
@@ -600,26 +607,35 @@ def _objects_result(
         ):
             kept.append(one)
     result = replace(_empty_result(image, task), objects=tuple(kept))
+    if request.options.measure:
+        instances = [one.instance for one in result.ranked]
+        areas, _ = pixel_areas(image.reader, request.options.pixel_size_um)
+        measurements = measure(image.reader, instances, areas)
+        result = replace(result, measurements=measurements)
+    return result
+
+
+def _measured_mask(
+    image: TiledImage, request: Request, prediction: Prediction
+) -> Row | None:
+    """Measure the mask of a prompt, if that is asked for; of an empty one, every number is None."""
     if not request.options.measure:
-        return result
-    instances = [one.instance for one in result.ranked]
-    return replace(result, measurements=_measure(image, request, instances))
-
-
-def _measured_mask(image: TiledImage, request: Request, prediction: Prediction) -> Row:
-    """Measure the mask of a prompt; of an empty one every number is None."""
+        return None
     found = region_from_mask(prediction.mask, None, prediction.window[:2])
     if found is None:
         return dict.fromkeys(columns_of(prediction.image.channels))
-    return _measure(image, request, [found]).row(0)
-
-
-def _measure(
-    image: TiledImage, request: Request, instances: Sequence[Instance]
-) -> Measurements:
-    """Measure objects in an image of a call."""
     areas, _ = pixel_areas(image.reader, request.options.pixel_size_um)
-    return measure(image.reader, instances, areas)
+    return measure(image.reader, [found], areas).row(0)
+
+
+def _area_texts(image: TiledImage, request: Request) -> tuple[str, str]:
+    """Return a warning and a note on the unit of measured areas; "" for none."""
+    if not request.options.measure:
+        return "", ""
+    areas, contradiction = pixel_areas(image.reader, request.options.pixel_size_um)
+    if areas is None:
+        return contradiction, ", areas in pixels only"
+    return "", ""
 
 
 def _classes_result(

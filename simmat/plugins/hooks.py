@@ -37,6 +37,7 @@ OWN_COMMANDS: Mapping[str, tuple[str, tuple[str, ...] | None]] = {
     "train": ("Train a transfer layer and tune a foundation model.", None),
     "eval": ("Score a bundle and the zero-shot model on a data set.", None),
     "predict": ("Segment sensor images: one object by a prompt, or all objects.", None),
+    "measure": ("Measure the objects of masks: values, contrast, area, shape.", None),
     "data": ("View, check or create a data set.", ()),
     "modalities": ("List and show sensors.", ("list", "show")),
     "foundations": (

@@ -9,6 +9,7 @@ best is kept. A part of the class map that no answer covers is an object, too.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,7 +23,9 @@ from torch.nn import functional as F
 from simmat.data.instances import FoundObject, Instance
 from simmat.data.pipeline import regions_from_logits, restore_logits
 from simmat.documents import former_fields
+from simmat.errors import ConfigError
 from simmat.foundation import MAX_PROMPTS
+from simmat.measurement import WHOLE_NUMBERS, Measurements, measure, pixel_areas
 from simmat.model_spec import DenseSpec
 from simmat.nn.dense_head import DenseAnswer, classes_of
 from simmat.nn.device import threads_for_load
@@ -31,6 +34,7 @@ from simmat.predictor.open import picture_of
 from simmat.types import BoolArray, FloatArray, ImageReader, Letterbox, Window
 
 if TYPE_CHECKING:
+    import pandas as pd
     import PIL.Image
 
 OBJECT = 0.5
@@ -106,6 +110,46 @@ class FoundObjects(list[FoundObject]):
         return draw_objects(
             picture_of(self.reader), instances, self.reader.size_hw, self.class_names
         )
+
+    def measure(self, *, pixel_size_um: float | None = None) -> Measurements:
+        """Measure the objects: values of each channel in its unit, contrast to the surroundings, area and shape.
+
+        Args:
+            pixel_size_um: side of a pixel, for areas in µm²; None takes what the file states.
+        """
+        areas, contradiction = pixel_areas(self.reader, pixel_size_um)
+        if contradiction:
+            warnings.warn(contradiction, stacklevel=2)
+        return measure(self.reader, [one.instance for one in self], areas)
+
+    def table(self, *, pixel_size_um: float | None = None) -> pd.DataFrame:
+        """Return a row for each object, with its class, score and what `measure` returns, as a pandas table.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ConfigError(
+                "table() needs pandas (pip install pandas); measure() returns the numbers without it"
+            ) from error
+        measured = self.measure(pixel_size_um=pixel_size_um)
+        classes = [one.instance.class_id for one in self]
+        names = []
+        for value in classes:
+            names.append(
+                None if value is None else self.class_names.get(value, str(value))
+            )
+        head = {
+            "label": range(1, len(self) + 1),
+            "class": classes,
+            "class_name": names,
+            "score": [one.score for one in self],
+        }
+        table = pd.DataFrame(measured.values, columns=list(measured.columns))
+        whole = dict.fromkeys(sorted(WHOLE_NUMBERS), np.int64)
+        return pd.concat([pd.DataFrame(head), table.astype(whole)], axis=1)
 
 
 def grid_note(images: int) -> str:

@@ -22,6 +22,7 @@ from shapely.geometry import shape
 from simmat.data.instances import Instance
 from simmat.errors import DataError, OutputError
 from simmat.inference import ImageResult, PromptResult, label_bands, label_type
+from simmat.measurement import WHOLE_NUMBERS
 from simmat.types import ImageReader
 from simmat_plugin_geo.cog import write_cog
 
@@ -97,14 +98,14 @@ _FIELDS = {
     ),
     "classes": ("id", "class", "class_name", "area_px", "area_m2"),
 }
+_TEXTS = ("class_name", "point")
 _NUMBERS = {
     "id": int,
     "class": int,
     "area_px": int,
-    "area_m2": float,
-    "score": float,
-    "class_probability": float,
+    **dict.fromkeys(WHOLE_NUMBERS, int),
 }
+"""Columns of whole numbers; those of other columns are float."""
 _LONGITUDE_LATITUDE = (["EPSG", "4326"], ["OGC", "CRS84"])
 
 
@@ -161,7 +162,9 @@ def write_geopackage(result: ImageResult, folder: Path) -> str:
         "DESCRIPTION": PIXELS if place is None else "",
     }
     options: dict[str, Any] = {"layer_options": about}
-    fields = _FIELDS[result.kind]
+    fields = list(_FIELDS[result.kind])
+    if result.measurements is not None:
+        fields += [name for name in result.measurements.columns if name not in fields]
     for outlines, rows in _chunks(result):
         columns = [_column(field, [row[field] for row in rows]) for field in fields]
         with _gdal_errors(folder), warnings.catch_warnings():
@@ -276,9 +279,11 @@ def _features(result: ImageResult) -> Iterator[tuple[Any, dict[str, Any]]]:
                     "area_px": round(outline.area),
                 },
             )
-    for found in result.ranked:
+    for index, found in enumerate(result.ranked):
         point = ",".join(f"{value:.10g}" for value in found.point_xy)
         row = {**result.record(found), "area_px": found.instance.area, "point": point}
+        if result.measurements is not None:
+            row |= result.measurements.row(index)
         yield object_outline(found.instance), row
 
 
@@ -287,8 +292,7 @@ def _column(
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
     """Return the values of a field, and True for each that is None."""
     empty = np.asarray([value is None for value in values], np.bool_)
-    if field not in _NUMBERS:
+    if field in _TEXTS:
         return np.asarray(values, object), empty
-    return np.asarray(
-        [0 if value is None else value for value in values], _NUMBERS[field]
-    ), empty
+    numbers = [0 if value is None else value for value in values]
+    return np.asarray(numbers, _NUMBERS.get(field, float)), empty

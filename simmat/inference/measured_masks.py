@@ -1,0 +1,135 @@
+"""Measure the objects of masks that exist already, as a table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simmat.data.card import DataCard
+from simmat.data.instances import (
+    EIGHT,
+    Instance,
+    check_equal_size,
+    label_from_mask,
+    read_mask,
+)
+from simmat.errors import ConfigError, DataError, few_of
+from simmat.inference.table import check_own_table, write_table
+from simmat.io.files import stem_of
+from simmat.measurement import Measurements, measure, pixel_areas
+from simmat.predictor import ImageLoader
+from simmat.sensors.adapter import ModalityAdapter
+from simmat.types import ImageReader, RegionRule
+
+MAX_OBJECTS = 1_000_000
+"""Most objects of a mask, whose places take about 1 GB."""
+_MAX_SIDE = 2048
+"""Longest side of an image that is read as a whole; larger ones are read in parts, if the sensor can do that."""
+
+
+def measure_masks(
+    adapter: ModalityAdapter,
+    images: Sequence[Mapping[str, Path]],
+    masks: Sequence[Path],
+    out: Path,
+    *,
+    regions: RegionRule = "instances",
+    pixel_size_um: float | None = None,
+    note: Callable[[str], object],
+) -> int:
+    """Write a row for each object of the masks; return their number.
+
+    Args:
+        adapter: the sensor.
+        images: source -> file of each image.
+        masks: the mask of each image.
+        out: the table, which replaces an earlier one.
+        regions: what an object is.
+        pixel_size_um: side of a pixel, for areas in µm².
+        note: called with what the user should know.
+
+    Raises:
+        ConfigError: images and masks do not fit together, or `out` is another file.
+        DataError: an image or mask cannot be read, they differ in size, or a mask holds no object.
+        OutputError: the table cannot be written.
+    """
+    if len(images) != len(masks):
+        raise ConfigError(
+            f"{len(images)} images and {len(masks)} --mask: give one mask for each image, in the same order"
+        )
+    names = [stem_of(next(iter(files.values()))) for files in images]
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ConfigError(
+                f"{count} images are named {name!r}, so rows of the table could not be told apart; use separate "
+                "commands"
+            )
+    check_own_table(out)
+    loader = ImageLoader(adapter, None)
+    card = DataCard(regions=regions)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for name, files, mask in zip(names, images, masks, strict=True):
+            image = loader.reader(files, (), _MAX_SIDE)
+            objects = _objects(image, mask, card)
+            areas, contradiction = pixel_areas(image, pixel_size_um)
+            if contradiction:
+                note(f"Warning: {contradiction}")
+            elif areas is None:
+                without_size.append(name)
+            yield from _rows(name, objects, measure(image, objects, areas))
+
+    without_size: list[str] = []
+    count = write_table(out, rows())
+    if without_size:
+        note(
+            f"note: the pixel size of {few_of(without_size)} is not known, so areas are in pixels only; give "
+            "--pixel-size-um if you know it"
+        )
+    return count
+
+
+def _rows(
+    name: str, objects: Sequence[Instance], measurements: Measurements
+) -> Iterator[dict[str, Any]]:
+    """Yield the row of each object of an image."""
+    for index, one in enumerate(objects):
+        row = {
+            "image": name,
+            "label": index + 1 if one.object_id is None else one.object_id,
+            "class": one.class_id,
+            "class_name": None,
+            "score": None,
+        }
+        yield row | measurements.row(index)
+
+
+def _objects(image: ImageReader, mask: Path, card: DataCard) -> tuple[Instance, ...]:
+    """Return the objects of a mask of an image.
+
+    Raises:
+        DataError: the mask cannot be read, has another size, or holds no objects, or so many that memory might not
+            suffice.
+    """
+    labels = read_mask(mask)
+    check_equal_size(mask, labels.shape, image.origin, image.size_hw)
+    count = int(labels.max())
+    if card.regions == "components":
+        from scipy import ndimage
+
+        _, count = ndimage.label(labels, structure=EIGHT)
+    elif count > MAX_OBJECTS:
+        count = np.unique(labels).size
+    if count > MAX_OBJECTS:
+        raise DataError(
+            f"{mask}: has more than {MAX_OBJECTS:,} objects; cut mask and image into tiles, and check that it holds "
+            "numbers of objects, not measurements"
+        )
+    found = label_from_mask(labels, card, origin=str(mask)).regions
+    if not found:
+        raise DataError(f"{mask}: holds no object, all its values are 0")
+    return found
