@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from simmat_plugin_geo import results
 
 from simmat.errors import DataError
 from simmat.inference.formats import LabelMap, label_bands
-from simmat.types import Georeference
+from simmat.measurement import measure, pixel_areas
+from simmat.types import Channel, Georeference, SensorImage
 
 OBJECTS = {"gpkg": "a.gpkg", "geojson": "a_objects.geojson"}
 TURNED = Georeference("EPSG:32632", (8.0, 3.0, 500_000.0, 3.0, -8.0, 5_300_000.0))
@@ -202,3 +204,28 @@ def test_a_large_empty_map_is_outlined_in_bands(tmp_path: Path) -> None:
     outlines, rows = read(tmp_path / "a.gpkg")
     assert [(row["class"], row["area_px"]) for row in rows] == [(7, 118_000)]
     assert len(shapely.get_coordinates(outlines)) == 5
+
+
+@pytest.mark.parametrize("name", ["geojson", "gpkg"])
+def test_measurements_are_attributes(tmp_path: Path, name: str) -> None:
+    """Map programs colour and filter by them; what cannot be measured is null, not NaN or 0."""
+    kelvin = Channel("thermal", "brightness_temperature", "K")
+    data = np.full((1, 30, 40), 300, np.float32)
+    valid = np.ones(data.shape, np.bool_)
+    valid[0, :15] = False
+    image = SensorImage(data, valid, (kelvin,), georeference=PLACE)
+    boxes = found_box(2, 3, 10, 9), found_box(20, 5, 28, 15, score=0.9)
+    result = objects_result((30, 40), *boxes, place=PLACE)
+    areas, _ = pixel_areas(image)
+    measured = measure(image, [one.instance for one in result.ranked], areas)
+    result = replace(result, measurements=measured)
+    write_result(result, [name], tmp_path)
+    _, rows = read(tmp_path / OBJECTS[name])
+    for row, expected in zip(rows, measured.rows(), strict=True):
+        for column, value in expected.items():
+            if value is None:
+                assert row[column] is None or np.isnan(row[column])
+            else:
+                assert row[column] == pytest.approx(value)
+    assert rows[0]["intensity_mean-thermal [K]"] == 300
+    assert "NaN" not in (tmp_path / OBJECTS[name]).read_bytes().decode("latin-1")
