@@ -145,8 +145,13 @@ def pixel_areas(
             f"{image.origin} states a pixel size of {_named(sizes[0])}, but {_named(sizes[-1])} is given, so areas are "
             "measured in pixels only; leave --pixel-size-um out to use that of the file"
         )
-    area = math.prod(sizes[-1])
-    return PixelAreas("area_um2", lambda xy: np.full(len(xy), area)), ""
+    return rectangular_pixels(*sizes[-1]), ""
+
+
+def rectangular_pixels(height_um: float, width_um: float) -> PixelAreas:
+    """Return the area of pixels that all have this height and width."""
+    area = height_um * width_um
+    return PixelAreas("area_um2", lambda xy: np.full(len(xy), area))
 
 
 def _named(size_um: tuple[float, float]) -> str:

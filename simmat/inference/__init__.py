@@ -18,6 +18,7 @@ from simmat.inference.formats import (
 from simmat.inference.images import image_name, read_prompts
 from simmat.inference.outcome import ImageOutcome, Progress
 from simmat.inference.request import PredictOptions, files_key, request_digest
+from simmat.inference.table import write_table
 from simmat.inference.writer import check_written
 
 __all__ = [
@@ -40,4 +41,5 @@ __all__ = [
     "read_prompts",
     "request_digest",
     "run_lengths",
+    "write_table",
 ]

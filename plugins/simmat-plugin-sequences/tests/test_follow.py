@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import multiprocessing
 import os
@@ -335,6 +336,26 @@ def test_the_files_say_the_same(tmp_path: Path) -> None:
     lines = (out / "frames.csv").read_text().splitlines()
     assert len(lines) == 1 + 2 * COUNT
     assert lines[1 + 2 * 4 + 1] == "4,0004,2,0,0.000,yes"
+
+
+def test_a_table_has_the_values_of_each_object_in_each_frame(tmp_path: Path) -> None:
+    """A temperature over time is why an object is followed; what a person gives is measured as it is."""
+    known = truth()
+    tracked = job(tmp_path, "out", {0: known[0]}, formats=formats("csv"))
+    follow_files(predictor(), tracked)
+    with (tmp_path / "out/objects.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    found = set()
+    for row in rows:
+        labels = np.asarray(Image.open(tmp_path / f"out/labels/{row['image']}.png"))
+        is_mine = labels == int(row["label"])
+        frame = tracked.frames[tracked.frames.names.index(row["image"])]
+        for channel, plane in zip(frame.channels, frame.data, strict=True):
+            column = f"intensity_mean-{channel.name} [{channel.unit}]"
+            assert float(row[column]) == pytest.approx(plane[is_mine].mean(), rel=1e-5)
+        found.add((row["image"], row["label"]))
+    assert ("0000", "1") in found
+    assert len(found) == len(rows) > COUNT
 
 
 def test_objects_with_and_without_a_class_stay_apart(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def simmat_followers() -> Iterable[FunctionSpec]:
 
 @hookimpl
 def simmat_sequence_formats() -> Iterable[ResultFormat]:
-    """Return `coco`, `mots`, `overlay` and `volume`."""
+    """Return `coco`, `csv`, `mots`, `overlay` and `volume`."""
     return [
         ResultFormat(
             "coco",
@@ -41,6 +41,13 @@ def simmat_sequence_formats() -> Iterable[ResultFormat]:
             ("coco.json",),
             kinds=("sequences",),
             auto=("sequences",),
+        ),
+        ResultFormat(
+            "csv",
+            "a table of measurements of each object in each frame",
+            "simmat_plugin_sequences.track_formats:write_csv",
+            ("objects.csv",),
+            kinds=("sequences",),
         ),
         ResultFormat(
             "mots",

@@ -44,7 +44,13 @@ from simmat.terminal import echo, move_bar, progress_bar
     "--format",
     "formats",
     metavar="LIST",
-    help="Files besides the masks: coco, mots, overlay, volume.",
+    help="Files besides the masks: coco, csv, mots, overlay, volume.",
+)
+@click.option(
+    "--measure",
+    "measures",
+    is_flag=True,
+    help="Measure each object in each frame, as objects.csv.",
 )
 @click.option(
     "--min-score",
@@ -80,6 +86,7 @@ def follow(
     prompts: Path | None,
     out: Path,
     formats: str | None,
+    measures: bool,
     min_score: float,
     axis: str | None,
     smooth: int,
@@ -138,6 +145,9 @@ def follow(
             given[frame] = own.over(given.get(frame))
     if chosen is None:
         chosen = default_formats(frames, registry)
+    if measures:
+        table = named_formats(["csv"], registry)
+        chosen = tuple(dict.fromkeys((*chosen, *table)))
     if smooth and "volume" not in {one.name for one in chosen}:
         raise ConfigError(
             "--smooth is for the slices of a volume; add --format volume, or leave it out"

@@ -23,10 +23,11 @@ from simmat.drawing.display import (
     show_channels,
 )
 from simmat.drawing.overlay import object_colour, paint_regions
-from simmat.inference import coco_document, run_lengths
+from simmat.inference import coco_document, run_lengths, write_table
 from simmat.io.files import atomic_path, atomic_write_json, frame_of
 from simmat.io.frames import open_stack, stack_format
 from simmat.io.images import write_image
+from simmat.measurement import measure, pixel_areas, rectangular_pixels
 from simmat.plugins.registry import import_from_string
 from simmat_plugin_sequences.film import write_film
 from simmat_plugin_sequences.tracks import Plane, Tracks, mask_file
@@ -77,6 +78,40 @@ def _file_name(frames: FrameSequence, frame: int) -> str:
     """Return the name of a frame's file, or of the frame in a file of several."""
     path = next(iter(frames.files[frame].values()))
     return path.name if frame_of(path) is None else frames.names[frame]
+
+
+def write_csv(tracks: Tracks, out: Path) -> str:
+    """Write a row of measurements for each object in each frame in which it has a pixel."""
+    name = "objects.csv"
+    write_table(out / name, _rows(tracks))
+    return name
+
+
+def _rows(tracks: Tracks) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one frame after the other, objects by their ids."""
+    scores = {(row.frame, row.number): row.score for row in tracks.rows}
+    spacing = tracks.frames.spacing
+    for frame, plane in enumerate(tracks.planes()):
+        image = tracks.frames[frame]
+        areas, _ = pixel_areas(image)
+        if areas is None and spacing is not None:
+            areas = rectangular_pixels(1000 * spacing[1], 1000 * spacing[2])
+        objects = []
+        for number, window, crop in regions_by_value(
+            plane.astype(np.int64), zero=False
+        ):
+            objects.append(Instance(None, window, crop, number))
+        measurements = measure(image, objects, areas)
+        for index, one in enumerate(objects):
+            row = {
+                "image": tracks.frames.names[frame],
+                "label": one.object_id,
+                "class": None,
+                "class_name": None,
+                # without one, a person has painted it since
+                "score": scores.get((frame, one.object_id or 0), 1.0),
+            }
+            yield row | measurements.row(index)
 
 
 def write_mots(tracks: Tracks, out: Path) -> str:
