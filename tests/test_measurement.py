@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +12,8 @@ import pytest
 import tifffile
 from scipy import ndimage
 
-from simmat.data.instances import Instance, region_from_mask
-from simmat.errors import DataError
+from simmat.data.instances import FoundObject, Instance, region_from_mask
+from simmat.errors import ConfigError, DataError
 from simmat.io.files import LIMIT_VARIABLE
 from simmat.measurement import (
     RING_GAP_PX,
@@ -19,14 +21,16 @@ from simmat.measurement import (
     SHAPE,
     PixelAreas,
     Row,
+    mean_intervals,
     measure,
     pixel_areas,
 )
+from simmat.predictor import FoundObjects
 from simmat.types import BoolArray, Channel, Georeference, SensorImage, Window
 
 THERMAL = Channel("thermal", "brightness_temperature", "K")
 RED = Channel("red", "reflectance", "1")
-SIZE_HW = (1300, 1100)
+SIZE_HW = (700, 640)
 
 
 def image_of(
@@ -72,9 +76,9 @@ def random_case() -> tuple[SensorImage, list[BoolArray]]:
     valid = rng.random(data.shape) > 0.2
     rows, columns = np.mgrid[: SIZE_HW[0], : SIZE_HW[1]]
     masks = []
-    for _ in range(12):
+    for _ in range(8):
         y, x = rng.uniform((0, 0), SIZE_HW)
-        height, width = rng.uniform(3, 400, 2)
+        height, width = rng.uniform(3, 200, 2)
         masks.append(((rows - y) / height) ** 2 + ((columns - x) / width) ** 2 < 1)
     return image_of(data, valid, (THERMAL, RED)), masks
 
@@ -257,3 +261,62 @@ def test_no_object_is_an_empty_table() -> None:
     assert len(found) == 0
     assert list(found.rows()) == []
     assert found.columns[: len(SHAPE)] == SHAPE
+
+
+def test_an_interval_is_as_wide_as_the_means_of_possible_masks_differ() -> None:
+    """A sure mask of an even object leaves nothing open; without a measurement there is no interval."""
+    data = np.full((2, 20, 20), 280.0)
+    data[0, 5:10, 5:10] = 300
+    valid = np.ones(data.shape, bool)
+    valid[1] = False
+    image = image_of(data, valid, (THERMAL, RED))
+    mask = data[0] == 300
+    measured = row_of(image, mask)
+    sure = mean_intervals(image, mask.astype(np.float32), measured)
+    assert sure == {
+        "intensity_mean_low-thermal [K]": 300,
+        "intensity_mean_high-thermal [K]": 300,
+        "intensity_mean_low-red [1]": None,
+        "intensity_mean_high-red [1]": None,
+    }
+    probability = np.full((20, 20), np.nan, np.float32)
+    probability[3:12, 3:12] = 0.3
+    probability[mask] = 1
+    unsure = mean_intervals(image, probability, measured)
+    low = unsure["intensity_mean_low-thermal [K]"]
+    high = unsure["intensity_mean_high-thermal [K]"]
+    assert low is not None
+    assert high is not None
+    assert low < 300 < high
+    assert low + high == pytest.approx(600)
+
+
+def test_found_objects_are_a_pandas_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a notebook shows it; where pandas is missing, the error says what to install."""
+    pandas = pytest.importorskip("pandas")
+    data = np.full((1, 30, 30), 300.0)
+    objects = []
+    for class_id in (1, None):
+        window = Window(5, 5, 9, 10)
+        instance = Instance(class_id, window, np.ones((4, 5), bool))
+        objects.append(FoundObject(instance, 0.5, (6.0, 6.0)))
+    found = FoundObjects(objects, image_of(data), {1: "cow"})
+    table = found.table(pixel_size_um=2)
+    assert table["label"].tolist() == [1, 2]
+    assert table["class_name"].tolist()[0] == "cow"
+    assert table["area"].dtype == np.int64
+    assert table["area_um2"].tolist() == [80, 80]
+    assert table["intensity_mean-thermal [K]"].tolist() == [300, 300]
+    assert len(FoundObjects([], image_of(data), {}).table()) == 0
+    assert isinstance(table, pandas.DataFrame)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ConfigError, match="pip install pandas"):
+        found.table()
+
+
+def test_only_measuring_imports_scikit_image() -> None:
+    """It takes a quarter of a second, which every command would pay."""
+    code = "import sys, simmat.inference.run, simmat.cli.measure; print('skimage' in sys.modules)"
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

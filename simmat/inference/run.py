@@ -45,7 +45,13 @@ from simmat.inference.request import (
 from simmat.inference.window_store import WindowStore
 from simmat.inference.writer import Found, Writer
 from simmat.io.files import output_errors, release_pages, remove_temporary
-from simmat.measurement import Row, columns_of, measure, pixel_areas
+from simmat.measurement import (
+    Row,
+    columns_of,
+    mean_intervals,
+    measure,
+    pixel_areas,
+)
 from simmat.predictor.objects import grid_note
 from simmat.predictor.open import NoValidPixelsError, picture_of
 from simmat.predictor.tiles import (
@@ -538,6 +544,9 @@ def _each_result(
             uncertainty = image.uncertainty(
                 prompt, request.options.mask, prediction.window
             )
+        measurements = _measured_mask(image, request, prediction)
+        if measurements is not None and uncertainty is not None:
+            measurements |= mean_intervals(whole, uncertainty.mean, measurements)
         yield replace(
             result,
             mask=prediction.whole_mask(image.size_hw),
@@ -545,7 +554,7 @@ def _each_result(
             georeference=whole.georeference,
             picture=shown,
             uncertainty=uncertainty,
-            measurements=_measured_mask(image, request, prediction),
+            measurements=measurements,
         )
 
 
