@@ -1,6 +1,6 @@
 """Measure what `--measure` costs, and how often the interval of a mean temperature holds the true one.
 
-    python benchmarks/measure.py time [--objects 1000] [--side 4000] [--bundle BUNDLE]
+    python benchmarks/measure.py time [--objects 1000] [--side 4000] [--runs 2] [--bundle BUNDLE]
     python benchmarks/measure.py intervals [--bundle BUNDLE] [--seed 77] [--scenes 100]
 
 `time` compares the CPU seconds of `simmat predict` with and without --measure, in turn, on one thermal image: each
@@ -53,8 +53,10 @@ def cpu_seconds(words: list[str]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def time_measuring(side: int, objects: int, bundle: str | None) -> dict[str, Any]:
-    """Return CPU seconds without and with --measure, the fewest of two runs each."""
+def time_measuring(
+    side: int, objects: int, bundle: str | None, runs: int
+) -> dict[str, Any]:
+    """Return CPU seconds without and with --measure, and the ratio of the fewest."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_scene(folder, side, objects)
@@ -65,7 +67,7 @@ def time_measuring(side: int, objects: int, bundle: str | None) -> dict[str, Any
         else:
             words += [bundle, str(folder / "scene.tif"), "--everything"]
         seconds: dict[str, list[float]] = {"without": [], "with": []}
-        for run in range(2):
+        for run in range(runs):
             for kind, more in (("without", []), ("with", ["--measure"])):
                 out = ["--out", str(folder / f"{kind}{run}")]
                 seconds[kind].append(cpu_seconds([*words, *more, *out]))
@@ -138,12 +140,13 @@ def main() -> None:
     parser.add_argument("--bundle")
     parser.add_argument("--objects", type=int, default=1000)
     parser.add_argument("--side", type=int, default=4000)
+    parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=77)
     parser.add_argument("--scenes", type=int, default=100)
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if given.what == "time":
-        found = time_measuring(given.side, given.objects, given.bundle)
+        found = time_measuring(given.side, given.objects, given.bundle, given.runs)
     else:
         found = intervals(given.bundle, given.seed, given.scenes)
     print(json.dumps(found, indent=2))

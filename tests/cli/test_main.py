@@ -111,6 +111,7 @@ def test_a_prediction_imports_no_library_that_it_does_without(tmp_path: Path) ->
     imported = set(done.stdout.splitlines()[-1].split())
     assert not imported & {
         "scipy",
+        "skimage",
         "matplotlib",
         "jinja2",
         "pycocotools",
