@@ -16,7 +16,14 @@ from simmat.errors import DataError
 from simmat.geo import Coords, installed_geo_backend
 from simmat.io.files import LIMIT_VARIABLE, decoded_limit
 from simmat.io.pixel_size import stated_pixel_size
-from simmat.types import Channel, FloatArray, ImageReader, SensorImage, Window
+from simmat.types import (
+    BoolArray,
+    Channel,
+    FloatArray,
+    ImageReader,
+    SensorImage,
+    Window,
+)
 
 Values = npt.NDArray[np.float64]
 Row = dict[str, int | float | None]
@@ -65,6 +72,10 @@ _INTERVAL_FACTOR = 1.1
 
 Chosen on simulated thermal scenes, so that 90 % of the true means lie in the interval (benchmarks/measure.py).
 """
+_MAX_HULL_PX = 2**22
+"""Largest box of an object whose convex hull scikit-image counts."""
+_MAX_SHAPE_PX = 2**26
+"""Largest box of an object with axes, perimeter and solidity, which take 8 bytes a pixel several times."""
 _SIDE = 512
 """Side in pixels of the parts in which an image is read, and of the cells by which neighbours are found."""
 
@@ -267,22 +278,57 @@ def _check_pixels(instance: Instance, channels: int, origin: str) -> None:
 
 
 def _shape(instance: Instance) -> dict[str, float]:
-    """Return the columns of the shape, in pixels of the image."""
+    """Return the columns of the shape in pixels of the image; NaN for areas in other units."""
+    shape = dict.fromkeys(SHAPE, math.nan)
+    shape |= _place(instance)
+    if instance.crop.size <= _MAX_SHAPE_PX:
+        shape |= _form(instance.crop)
+    return shape
+
+
+def _place(instance: Instance) -> dict[str, float]:
+    """Return area, box and centroid."""
+    y0, x0, y1, x1 = instance.window
+    pixels_of_row = instance.crop.sum(axis=1)
+    pixels_of_column = instance.crop.sum(axis=0)
+    area = float(pixels_of_row.sum())
+    return {
+        "area": area,
+        "bbox-0": y0,
+        "bbox-1": x0,
+        "bbox-2": y1,
+        "bbox-3": x1,
+        "centroid-0": float(np.arange(y0, y1) @ pixels_of_row / area),
+        "centroid-1": float(np.arange(x0, x1) @ pixels_of_column / area),
+    }
+
+
+def _form(crop: BoolArray) -> dict[str, float]:
+    """Return axes, orientation, perimeter and solidity of an (h, w) object."""
     from skimage.measure import regionprops_table  # slow to import
 
-    lengths = ("area_m2", "area_um2")
-    names = [name.partition("-")[0] for name in SHAPE if name not in lengths]
+    names = ["axis_major_length", "axis_minor_length", "orientation", "perimeter"]
+    is_small = crop.size <= _MAX_HULL_PX
+    if is_small:
+        names.append("solidity")
     table = regionprops_table(  # type: ignore[no-untyped-call]
-        instance.crop.astype(np.uint8), properties=("label", *dict.fromkeys(names))
+        crop.astype(np.uint8), properties=names
     )
-    shape = dict.fromkeys(lengths, math.nan)
-    for name in SHAPE:
-        if name not in lengths:
-            shape[name] = float(table[name][0])
-    for axis, start in enumerate((instance.window.y0, instance.window.x0)):
-        for name in (f"bbox-{axis}", f"bbox-{axis + 2}", f"centroid-{axis}"):
-            shape[name] += start
-    return shape
+    form = {name: float(table[name][0]) for name in names}
+    if not is_small:
+        form["solidity"] = np.count_nonzero(crop) / _hull_area(crop)
+    return form
+
+
+def _hull_area(crop: BoolArray) -> float:
+    """Return the area of the polygon around the pixels of an object; scikit-image would take minutes to count them."""
+    from scipy.spatial import ConvexHull
+
+    rows = np.flatnonzero(crop.any(axis=1))
+    first = crop[rows].argmax(axis=1)
+    end = crop.shape[1] - crop[rows, ::-1].argmax(axis=1)
+    corners = [np.stack([y, x], axis=1) for y in (rows, rows + 1) for x in (first, end)]
+    return float(ConvexHull(np.concatenate(corners)).volume)
 
 
 def _statistics(inside: Values, ring: Values) -> list[float]:

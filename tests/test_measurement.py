@@ -11,6 +11,7 @@ import pytest
 import tifffile
 from scipy import ndimage
 
+from simmat import measurement
 from simmat.data.instances import FoundObject, Instance, region_from_mask
 from simmat.errors import ConfigError, DataError
 from simmat.io.files import LIMIT_VARIABLE
@@ -311,3 +312,25 @@ def test_found_objects_are_a_pandas_table(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ConfigError, match="pip install pandas"):
         found.table()
+
+
+def test_large_objects_cost_no_minutes_and_no_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The convex hull of a lake is that of its outline; of what is larger still, axes are left out."""
+    rows, columns = np.mgrid[:200, :220]
+    mask = ((rows - 90) / 80) ** 2 + ((columns - 100) / 50) ** 2 < 1
+    mask &= columns < 120 + rows / 9
+    image = image_of(np.zeros((1, 200, 220)))
+    exact = row_of(image, mask)
+    monkeypatch.setattr(measurement, "_MAX_HULL_PX", 100)
+    assert row_of(image, mask)["solidity"] == pytest.approx(exact["solidity"], rel=0.01)
+    monkeypatch.setattr(measurement, "_MAX_SHAPE_PX", 100)
+    row = row_of(image, mask)
+    missing = [name for name in SHAPE if row[name] is None]
+    assert missing == [
+        *("area_m2", "area_um2", "axis_major_length", "axis_minor_length"),
+        *("orientation", "perimeter", "solidity"),
+    ]
+    for name in set(SHAPE) - set(missing):
+        assert row[name] == exact[name]
