@@ -8,15 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from simmat.data.instances import Instance, region_from_mask
 from simmat.data.pipeline import restore_logits
 from simmat.predictor.encoded import EncodedImage
 from simmat.predictor.tiles import MaskSelection, chosen_mask, prompt_in
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import FloatArray, Prompt, SensorImage, Window
 
-OBJECT = 0.5
-"""Smallest probability of a pixel of a mask."""
 _SHIFT = 1 / 32
 """Part of each side by which a shifted view is cut."""
 
@@ -28,12 +25,10 @@ class Uncertainty:
     Attributes:
         mean: (H, W) float32, 0 to 1.
         std: (H, W) float32, 0 to 0.5; large where the views disagree.
-        masks: the object in each view in which it has a pixel.
     """
 
     mean: FloatArray
     std: FloatArray
-    masks: tuple[Instance, ...] = ()
 
 
 class View(NamedTuple):
@@ -125,7 +120,7 @@ def object_probability(
 def mean_and_std(
     probabilities: Sequence[FloatArray], window: Window, size_hw: tuple[int, int]
 ) -> Uncertainty:
-    """Return mean and standard deviation over the views of a window, NaN outside of it, and the mask of each view.
+    """Return mean and standard deviation over the views of a window; NaN outside of it.
 
     Args:
         probabilities: (h, w) of each view, NaN where it shows nothing; no pixel is outside of all views.
@@ -137,12 +132,7 @@ def mean_and_std(
     std = np.full(size_hw, np.nan, np.float32)
     mean[window.slices] = np.nanmean(stack, axis=0)
     std[window.slices] = np.nanstd(stack, axis=0)
-    masks = []
-    for probability in probabilities:
-        mask = region_from_mask(probability > OBJECT, None, window[:2])
-        if mask is not None:
-            masks.append(mask)
-    return Uncertainty(mean, std, tuple(masks))
+    return Uncertainty(mean, std)
 
 
 def _cut_prompt(prompt: Prompt, window: Window) -> Prompt | None:
