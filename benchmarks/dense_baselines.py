@@ -1,12 +1,13 @@
 """Score the baselines of masks without prompts: a U-Net trained on the same items, and Otsu's threshold with watershed.
 
-    python benchmarks/dense_baselines.py --out runs/dense-baselines [--on nir-crops …] [--seeds 0 …] [--test]
+    python benchmarks/dense_baselines.py --out DIR [--on nir-crops …] [--seeds 0 …] [--steps N] [--test]
 
-The data sets, the items of every step, the steps, their losses and the schedule are those of the arm "both heads" in
-dense.toml. The network is segmentation_models_pytorch's U-Net on the encoder of `lite`, from the same ImageNet weights,
-with class logits and the distance map of the dense head as outputs; objects are cut out of its class map by a
-watershed from the peaks of the distance map. Validation chooses the step, the learning rate, and what the watershed is
-set to. Each run writes SET/seed-N_lr-R.json; --test reads the test split once, with the best rate of each data set.
+The data sets, the items of every step, the losses and the schedule are those of the arm "both heads" in dense.toml.
+The steps are too, unless --steps gives their number. The network is segmentation_models_pytorch's U-Net on the encoder
+of `lite`, from the same ImageNet weights, with class logits and the distance map of the dense head as outputs; objects
+are cut out of its class map by a watershed from the peaks of the distance map. Validation chooses the step, the
+learning rate, and what the watershed is set to. Each run writes SET/seed-N_lr-R.json; --test reads the test split once,
+with the best rate of each data set.
 Needs simmat-plugin-bench, -lite and -unet, and scikit-image (pip install scikit-image).
 """
 
@@ -28,7 +29,6 @@ import numpy.typing as npt
 import segmentation_models_pytorch as smp
 import torch
 from scipy import ndimage
-from simmat_plugin_bench.cells import Cell
 from simmat_plugin_bench.grid import expand
 from simmat_plugin_bench.settings import read_settings
 from simmat_plugin_unet.model import ENCODER, load_encoder
@@ -39,6 +39,7 @@ from skimage.segmentation import watershed
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from simmat.config import TrainConfig
 from simmat.data.instances import Annotation, FoundObject, region_from_mask
 from simmat.data.pipeline import restore_logits
 from simmat.data.samples import Sample
@@ -317,7 +318,7 @@ def train(
     items, size = setup.items(), config.batch_size
     half = config.precision == "bf16"
     best: tuple[float, dict[str, Tensor], dict[str, Any]] | None = None
-    start = time.monotonic()
+    start = time.process_time()
     for step in range(setup.steps):
         batch = default_collate(
             [items[position] for position in range(step * size, (step + 1) * size)]
@@ -362,7 +363,7 @@ def train(
                 best = choosing(found, setup), state, {**found, "step": step + 1}
     assert best is not None
     model.load_state_dict(best[1])
-    return model.eval(), {**best[2], "seconds": time.monotonic() - start}
+    return model.eval(), {**best[2], "cpu_s": time.process_time() - start}
 
 
 def best_watershed(predictor: WatershedPredictor, setup: TrainingPlan) -> Watershed:
@@ -403,9 +404,9 @@ def otsu(
     return _objects(found())
 
 
-def run_otsu(cell: Cell, registry: Registry, out: Path, *, test: bool) -> None:
+def run_otsu(config: TrainConfig, registry: Registry, out: Path, *, test: bool) -> None:
     """Choose the settings of Otsu's watershed on validation, and score them."""
-    setup = plan_run(cell.config, registry)
+    setup = plan_run(config, registry)
     rule = max(
         Watershed.candidates_of_otsu(),
         key=lambda one: float(otsu(setup, setup.val, one)["ap50"] or 0),
@@ -418,21 +419,21 @@ def run_otsu(cell: Cell, registry: Registry, out: Path, *, test: bool) -> None:
         result["test"] = {"everything": otsu(setup, setup.dataset.split("test"), rule)}
     out.mkdir(parents=True, exist_ok=True)
     atomic_write_json(out / "otsu.json", result)
-    print(cell.dataset, "otsu", rule, json.dumps(result), flush=True)
+    print(out.name, "otsu", rule, json.dumps(result), flush=True)
 
 
 def run_unet(
-    cell: Cell, rate: float, registry: Registry, out: Path, *, test: bool
+    config: TrainConfig, rate: float, registry: Registry, out: Path, *, test: bool
 ) -> None:
     """Train and validate a U-Net unless that is done; with `test`, score the test split."""
-    file = out / f"seed-{cell.seed}_lr-{rate:g}.json"
-    setup = plan_run(cell.config, registry)
+    file = out / f"seed-{config.seed}_lr-{rate:g}.json"
+    setup = plan_run(config, registry)
     assert setup.spec.dense is not None
     weights = file.with_suffix(".pt")
     out.mkdir(parents=True, exist_ok=True)
     if not file.is_file():
         model, val = train(
-            setup, rate, lambda line: print(cell.dataset, f"{rate:g}", line, flush=True)
+            setup, rate, lambda line: print(out.name, f"{rate:g}", line, flush=True)
         )
         predictor = WatershedPredictor(
             model,
@@ -450,16 +451,16 @@ def run_unet(
         final = {
             **scores(predictor, setup, setup.val),
             "step": val["step"],
-            "seconds": val["seconds"],
+            "cpu_s": val["cpu_s"],
         }
         torch.save(model.state_dict(), weights)
         atomic_write_json(
             file,
-            {"lr": rate, "seed": cell.seed, "watershed": asdict(rule), "val": final},
+            {"lr": rate, "seed": config.seed, "watershed": asdict(rule), "val": final},
         )
     result = json.loads(file.read_text())
     if test and "test" not in result:
-        model = unet_of(setup.spec.dense, len(setup.spec.channels), cell.seed)
+        model = unet_of(setup.spec.dense, len(setup.spec.channels), config.seed)
         model.load_state_dict(torch.load(weights, weights_only=True))
         predictor = WatershedPredictor(
             model,
@@ -471,7 +472,13 @@ def run_unet(
         predictor.rule = Watershed(**result["watershed"])
         result["test"] = scores(predictor, setup, setup.dataset.split("test"))
         atomic_write_json(file, result)
-    print(cell.dataset, file.stem, json.dumps(result), flush=True)
+    print(out.name, file.stem, json.dumps(result), flush=True)
+
+
+def with_steps(config: TrainConfig, steps: int) -> TrainConfig:
+    """Return a config of another length."""
+    given = config.model_dump(exclude_unset=True)
+    return TrainConfig.model_validate({**given, "steps": steps})
 
 
 def best_rate(out: Path, seed: int, rates: Sequence[float], key: str) -> float:
@@ -508,6 +515,7 @@ def main() -> None:
         default=[1e-3, 3e-3, 1e-2],
         help="tried with the first seed",
     )
+    parser.add_argument("--steps", type=int, help="by default those of the bench")
     parser.add_argument(
         "--test", action="store_true", help="score the test split with the best rate"
     )
@@ -520,15 +528,16 @@ def main() -> None:
     for dataset in dict.fromkeys(cell.dataset for cell in cells):
         if options.on and dataset not in options.on:
             continue
-        arms = {
-            cell.seed: cell
-            for cell in cells
-            if cell.dataset == dataset and cell.arm == ARM
-        }
+        arms = {}
+        for cell in cells:
+            if cell.dataset == dataset and cell.arm == ARM:
+                arms[cell.seed] = cell.config
+                if options.steps is not None:
+                    arms[cell.seed] = with_steps(cell.config, options.steps)
         out = options.out / dataset
         for rate in options.lr:
             run_unet(arms[first], rate, registry, out, test=False)
-        classes = plan_run(arms[first].config, registry).dataset.has_classes
+        classes = plan_run(arms[first], registry).dataset.has_classes
         rate = best_rate(
             out, first, options.lr, "semantic.miou" if classes else "everything.ap50"
         )
