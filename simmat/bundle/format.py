@@ -33,6 +33,7 @@ from simmat.nn.tensor_files import check_dimensions, first_line
 from simmat.nn.tuners import trainable_state
 from simmat.plugins.hooks import PROJECT
 from simmat.plugins.registry import Kind, Registry
+from simmat.sensors.contract import InputContract
 from simmat.sensors.options import is_sensor_file, modality_parts
 from simmat.types import Window, is_finite_number
 from simmat.version import __version__
@@ -175,6 +176,7 @@ class BundleSpec(ModelSpec):
         trained_on: the images of its training; None if it does not state them.
         validated_on: the images that chose its step; None if it does not state them.
         calibration: the calibration of its scores; None if it was not measured.
+        inputs: what the values of its training images are like; None if it does not state them.
         sha256: the digest of the content of its file; "" if it is not written yet.
     """
 
@@ -186,6 +188,7 @@ class BundleSpec(ModelSpec):
     trained_on: ImageDigests | None = None
     validated_on: ImageDigests | None = None
     calibration: Calibration | None = None
+    inputs: InputContract | None = None
     sha256: str = ""
 
     def problems(self) -> Iterator[str]:
@@ -205,6 +208,9 @@ class BundleSpec(ModelSpec):
         if self.calibration is not None:
             for problem in self.calibration.problems():
                 yield f"calibration.{problem}"
+        if self.inputs is not None:
+            for problem in self.inputs.problems():
+                yield f"inputs: {problem}"
         scores = self.metrics.get("val")
         score = scores.get("miou_object") if isinstance(scores, dict) else scores
         if score is not None and not is_finite_number(score):

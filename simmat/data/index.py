@@ -49,13 +49,14 @@ from simmat.io.files import (
 from simmat.io.states import file_digest, file_times, files_of
 from simmat.model_spec import Channels
 from simmat.sensors.adapter import ModalityAdapter, channels_by_source
+from simmat.sensors.contract import LEVELS, MAX_ORDERED, ImageValues, InputContract
 from simmat.sensors.normalize import Statistics, image_moments, merge_moments
 from simmat.sensors.options import format_nodata
 from simmat.threads import START_METHOD, usable_cpus
 from simmat.types import MAX_DOWNSCALE, SMALL_SIDE, Window
 from simmat.version import __version__
 
-FORMAT = 8
+FORMAT = 9
 FOLDER = ".simmat"
 """Folder for indexes in the folder of a data set."""
 NO_CLASS = -(2**63)
@@ -89,8 +90,15 @@ Progress = Callable[[int], object]
 """Called with the number of samples that were completed since the last call."""
 
 
-def row_type(files: int, channels: int) -> np.dtype[np.void]:
-    """Return the type of a row of a table: the facts about one sample of P files and C channels."""
+def row_type(files: int, loaded: int, channels: int) -> np.dtype[np.void]:
+    """Return the type of a row of a table: the facts about one sample of P files and C channels.
+
+    Args:
+        files: P.
+        loaded: L channels before the sensor's transform.
+        channels: C channels after it.
+    """
+    ordered = loaded if loaded <= MAX_ORDERED else 0
     return np.dtype(
         [
             ("key", np.uint8, 16),  # see `_sample_keys`
@@ -99,6 +107,8 @@ def row_type(files: int, channels: int) -> np.dtype[np.void]:
             ("moments", np.float64, (4, channels, channels)),  # see `Moments.stacked`
             ("low", np.float64, (channels,)),  # smallest value of each channel
             ("high", np.float64, (channels,)),
+            ("quantiles", np.float32, (loaded, LEVELS)),  # see `ImageValues`
+            ("correlation", np.float32, (ordered, ordered)),
             ("height", np.int64),
             ("width", np.int64),
             ("dropped", np.int64),  # instances smaller than the card's smallest
@@ -315,6 +325,24 @@ class DataIndex:
             raise DataError(all_problems(f"{title}--nodata:", problems))
         return merge_moments(table["moments"]).statistics()
 
+    def input_contract(self, samples: Sequence[Sample]) -> InputContract | None:
+        """Return what the values of some samples are like; None if they are too few.
+
+        Of the channels that the sensor loads, those that reach the network are described, or all where the sensor
+        computes others from them.
+        """
+        rows = self.table_of(samples).rows
+        loaded = self.dataset.loaded_channels
+        used = {channel.name for channel in self.dataset.channels()}
+        picks = [place for place, one in enumerate(loaded) if one.name in used]
+        if not picks:
+            picks = list(range(len(loaded)))
+        correlations = rows["correlation"]
+        if correlations.shape[1]:
+            correlations = correlations[:, picks][:, :, picks]
+        channels = [loaded[place] for place in picks]
+        return InputContract.of(channels, rows["quantiles"][:, picks], correlations)
+
     @cached_property
     def _rows(self) -> dict[str, int]:
         """Sample id -> row of the table."""
@@ -438,7 +466,11 @@ def _load_known(dataset: Dataset) -> tuple[Dataset, IndexTable, Ints]:
     dataset = _with_known_channels(dataset)
     if stored is not None and stored[1] == dataset.known_channels:
         return dataset, table, rows
-    kind = row_type(len(dataset.samples[0].paths), len(dataset.channels()))
+    kind = row_type(
+        len(dataset.samples[0].paths),
+        len(dataset.loaded_channels),
+        len(dataset.channels()),
+    )
     empty = IndexTable(np.empty(0, kind), np.empty((0, 4), np.int64))
     return dataset, empty, np.full(len(dataset.samples), -1)
 
@@ -577,7 +609,12 @@ def _row_of(
         label = dataset.label(sample, image, seen)
     else:
         label = Annotation(image.size_hw, (), np.logical_not(seen.valid.any(axis=0)))
-    row = np.zeros(1, row_type(len(sample.paths), len(seen.channels)))
+    values = ImageValues.of_image(image)
+    row = np.zeros(
+        1, row_type(len(sample.paths), len(image.channels), len(seen.channels))
+    )
+    row["quantiles"] = values.quantiles
+    row["correlation"] = values.correlation
     row["times"] = times
     row["sha256"] = digests
     row["moments"] = image_moments(seen).stacked()
@@ -616,7 +653,9 @@ def load_index(dataset: Dataset) -> tuple[IndexTable, KnownChannels, Ints] | Non
             channels = TypeAdapter(KnownChannels).validate_python(known)
             # fails if their number is not the sensor's
             channels_by_source(dataset.adapter, channels[0])
-            kind = row_type(len(dataset.samples[0].paths), len(channels[1]))
+            kind = row_type(
+                len(dataset.samples[0].paths), len(channels[0]), len(channels[1])
+            )
             table = IndexTable(tensors["rows"].view(kind)[:, 0], tensors["instances"])
         except (
             LookupError,

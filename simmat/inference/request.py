@@ -358,6 +358,7 @@ class Request:
         min_score: smallest score of an object to keep; None keeps all.
         kept_classes: label values to keep; None keeps all.
         missing: names of the channels that the files lack.
+        input_warning: how the first images differ from the training images; "" if they do not.
     """
 
     options: PredictOptions
@@ -369,6 +370,7 @@ class Request:
     min_score: float | None = None
     kept_classes: frozenset[int] | None = None
     missing: frozenset[str] = frozenset()
+    input_warning: str = ""
 
     @property
     def uncertainty(self) -> bool:

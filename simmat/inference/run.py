@@ -52,6 +52,7 @@ from simmat.measurement import (
     measure,
     pixel_areas,
 )
+from simmat.predictor.input_check import files_warning
 from simmat.predictor.objects import grid_note
 from simmat.predictor.open import NoValidPixelsError, picture_of
 from simmat.predictor.tiles import (
@@ -106,6 +107,11 @@ def predict_files(
     writer.check(tasks)
     outcomes = _finished(tasks, writer, processes)
     left = [task for task in tasks if task.name not in outcomes]
+    warning = _input_warning(predictor, left, options)
+    if warning and processes.is_main:
+        progress.note(f"Warning: {warning}")
+    request = replace(request, input_warning=warning)
+    writer = Writer(out, request, predictor)
     if processes.is_main:
         remove_temporary(out)
         every_object = request.settings is not None and request.reference is None
@@ -155,6 +161,15 @@ def predict_files(
             "Warning: no object found; try a lower --min-score, other --classes, prompts, or more training"
         )
     return [outcomes[task.name] for task in tasks]
+
+
+def _input_warning(
+    predictor: Predictor, tasks: Sequence[ImageTask], options: PredictOptions
+) -> str:
+    """Return how the first images differ from the training images; "" if they do not, or for tiles of one map."""
+    if options.mosaic:
+        return ""
+    return files_warning(predictor, [task.files for task in tasks], options.missing)
 
 
 def _finished(
@@ -445,7 +460,7 @@ def _find_without_prompts(
         (task.name,),
         {"mosaic": request.options.mosaic, "windows": windows},
         warnings=(
-            image.warning,
+            _own_warning(request, image.warning),
             image.shrink_warning(),
             area_warning,
         ),
@@ -494,8 +509,8 @@ def _find_together(
         one = prediction.found_object(_click(prompt))
         if one is not None:
             objects.append(one)
-        warning = warning or prediction.warning
-        result = _prompt_result(image, name, prompt, prediction)
+        warning = warning or _own_warning(request, prediction.warning)
+        result = _prompt_result(image, name, prompt, prediction, warning)
         notes.append({"object": name, **prompt_values(prompt), **result.record()})
     area_warning, note = _area_texts(image, request)
     return Found(
@@ -538,7 +553,8 @@ def _each_result(
     """Yield the object of each prompt; few masks of the whole image are in memory at once."""
     shown = partial(_picture, whole, request.missing)
     for name, prompt, prediction in _predictions(image, request, prompts):
-        result = _prompt_result(image, name, prompt, prediction)
+        own = _own_warning(request, prediction.warning)
+        result = _prompt_result(image, name, prompt, prediction, own)
         uncertainty = None
         if request.uncertainty:
             uncertainty = image.uncertainty(
@@ -584,8 +600,15 @@ def _predictions(
             yield name, prompts[name], prediction
 
 
+def _own_warning(request: Request, warning: str) -> str:
+    """Return the warning of an image; "" if the values of all images of the call are warned of already."""
+    if request.input_warning:
+        return ""
+    return warning
+
+
 def _prompt_result(
-    image: TiledImage, name: str, prompt: Prompt, found: Prediction
+    image: TiledImage, name: str, prompt: Prompt, found: Prediction, warning: str
 ) -> PromptResult:
     """Return the object of a prompt in its window."""
     class_name = None
@@ -599,7 +622,7 @@ def _prompt_result(
         class_id=found.class_id,
         class_name=class_name,
         class_probability=found.class_probability,
-        warning=found.warning,
+        warning=warning,
     )
 
 

@@ -197,6 +197,13 @@ class Writer:
                 )
             )
         record["written"] = files
+        warnings = [self._request.input_warning, *found.warnings]
+        for result in results:
+            if isinstance(result, PromptResult):
+                warnings.append(result.warning)
+        warnings = [text for text in dict.fromkeys(warnings) if text]
+        if warnings:
+            record["warnings"] = warnings
         atomic_write_json(folder / f"{name}.json", record)
         if self._request.formats_for_call():
             self._records[name] = record

@@ -26,6 +26,7 @@ from simmat.model_spec import DenseSpec, ModelSpec
 from simmat.nn.dense_head import DenseAnswer, classes_of
 from simmat.nn.device import threads_for_load
 from simmat.predictor.cache import embedding_file, read_embedding, write_embedding
+from simmat.predictor.input_check import image_warning
 from simmat.predictor.open import check_channels, picture_of
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.normalize import CLIP
@@ -350,7 +351,7 @@ class Encoder:
                 embedding = embed(model, prepared.planes[None], prepared.content[None])
             else:
                 embedding = self._cached_embedding(model, prepared, cache)
-            return self._encoded(model, prepared, embedding)
+            return self._encoded(model, image, reader, prepared, embedding)
 
     def _cached_embedding(
         self, model: SimMAT, prepared: PreparedImage, folder: Path
@@ -391,19 +392,26 @@ class Encoder:
         encoded = []
         for row, one in enumerate(prepared):
             levels = tuple(level[row : row + 1] for level in batch.levels)
+            own = replace(batch, levels=levels)
             encoded.append(
-                self._encoded(self.model, one, replace(batch, levels=levels))
+                self._encoded(self.model, images[row], readers[row], one, own)
             )
         return encoded
 
     def _encoded(
-        self, model: SimMAT, prepared: PreparedImage, embedding: ImageEmbedding
+        self,
+        model: SimMAT,
+        image: SensorImage,
+        reader: ImageReader,
+        prepared: PreparedImage,
+        embedding: ImageEmbedding,
     ) -> EncodedImage:
-        warning = (
-            domain_shift_warning(prepared, self.pipeline.channels)
-            if self.bundle
-            else ""
-        )
+        warning = ""
+        # a window of an image may be unlike whole ones
+        if image.size_hw == reader.size_hw:
+            warning = image_warning(self, image)
+        if self.bundle and not warning:
+            warning = domain_shift_warning(prepared, self.pipeline.channels)
         return EncodedImage(model, prepared, embedding, self.dense, warning)
 
     def normalize_by(self, reader: ImageReader) -> None:

@@ -337,6 +337,7 @@ def validate_all(learners: Sequence[Learner], registry: Registry) -> None:
                 metrics,
                 calibration=calibration,
                 packages=packages,
+                inputs=learner.plan.inputs,
                 **seen,
             )
             sensors[learner.folder.sensor] = (spec, trained_tensors(learner.model))

@@ -32,6 +32,7 @@ from simmat.nn.losses import Loss, MaskLoss, PromptLoss
 from simmat.plugin_specs import FoundationSpec
 from simmat.plugins.registry import Registry, import_from_string
 from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.contract import InputContract
 from simmat.sensors.options import is_sensor_file, modality_parts
 from simmat.training.ending import OpenEnd
 from simmat.training.length import find_length
@@ -71,6 +72,7 @@ class TrainingPlan:
         peak_rate: the learning rate after warm-up.
         notes: what a user should know before the first step.
         start: the spec of the bundle that the training starts from; of a resumed run, its own bundle's.
+        inputs: what the values of the training images are like; None if they are too few.
     """
 
     config: TrainConfig
@@ -91,6 +93,7 @@ class TrainingPlan:
     peak_rate: float
     notes: tuple[str, ...] = ()
     start: BundleSpec | None = None
+    inputs: InputContract | None = None
 
     def items(self) -> TrainingItems:
         """Return the stream of training items."""
@@ -246,6 +249,7 @@ def plan_run(
         peak_rate=parts.learning_rate if config.lr is None else config.lr,
         notes=tuple(filter(None, notes)),
         start=start,
+        inputs=index.input_contract(train),
     )
 
 
