@@ -1,15 +1,17 @@
-"""`simmat modalities`: list and show sensors."""
+"""`simmat modalities`: list and show sensors, and guess which one reads the files of a folder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import click
 
 from simmat.cli import Group
-from simmat.cli.options import config_options, json_option, load_registry
+from simmat.cli.options import PATH, config_options, json_option, load_registry
 from simmat.cli.tables import (
     channel_cells,
     print_json,
@@ -18,6 +20,8 @@ from simmat.cli.tables import (
 )
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, options_of, sensor_definitions_of
+from simmat.sensors.guess import GroupGuess, guess_folder, option_text
+from simmat.sensors.guess import as_json as guess_as_json
 from simmat.sensors.options import (
     ModalityOptions,
     describe_options,
@@ -106,6 +110,60 @@ def show(name: str, modality_options: dict[str, Any] | None, as_json: bool) -> N
     if definitions:
         echo()
         print_sensor_definitions(definitions)
+
+
+@command.command("guess")
+@click.argument("folder", type=PATH)
+@json_option
+def guess(folder: Path, as_json: bool) -> None:
+    """Say which installed sensor reads the files of FOLDER, with which options, and what the files cannot tell.
+
+    Without a sensor that recognizes the files, a draft of a sensor.toml is printed too.
+    """
+    found = guess_folder(folder, load_registry().all("modality"))
+    if as_json:
+        print_json(guess_as_json(found))
+        return
+    echo(f"{found.folder}\n")
+    for group in found.groups:
+        _print_group(group)
+    if found.composition:
+        echo(f"Together: --modality {found.composition}, as the subfolders are named.")
+    for note in found.notes:
+        echo(f"Note: {note}.")
+    if found.unreadable:
+        echo(
+            f"{len(found.unreadable)} files cannot be read; the first: {found.unreadable[0]}"
+        )
+
+
+def _print_group(group: GroupGuess) -> None:
+    """Print the sensor of files of one kind, with its evidence and what to ask."""
+    best = group.best
+    if best is None:
+        echo("No installed sensor reads these files.")
+    else:
+        options = option_text(best.recognition.options)
+        echo(f"--modality {best.modality}{options}  ({best.recognition.certainty})")
+        units = ", ".join(f"{one.name} [{one.unit}]" for one in best.channels[:4])
+        if len(best.channels) > 4:
+            units += f" and {len(best.channels) - 4} more"
+        echo(f"  channels: {units}")
+        echo(f"  unit: {best.unit_evidence}")
+    reasons = list(group.evidence)
+    if best is not None:
+        reasons = [*best.recognition.evidence, *reasons]
+    for reason in reasons:
+        echo(f"  evidence: {reason}")
+    for question in group.questions:
+        echo(f"  please answer: {question}")
+    if group.others:
+        names = ", ".join(one.modality for one in group.others)
+        echo(f"  these read the files too: {names}")
+    if group.draft:
+        echo("  a sensor.toml to start from:\n")
+        echo(indent(group.draft, "    "))
+    echo()
 
 
 def _as_dict(

@@ -28,6 +28,7 @@ from simmat.errors import (
 from simmat.io.files import check_window
 from simmat.io.images import window_size
 from simmat.plugin_specs import API_VERSION
+from simmat.sensors.facts import FilesOfKind, Recognition
 from simmat.sensors.options import (
     ModalityOptions,
     format_nodata,
@@ -182,6 +183,14 @@ class ModalityAdapter(ABC):
             A new adapter, since installed ones are shared; self if nothing depends on the card.
         """
         return self
+
+    def recognize(self, files: FilesOfKind) -> Recognition | None:
+        """Return what shows that files are of this sensor, for `simmat modalities guess`; default: None, nothing.
+
+        A sensor that returns None is still named where it reads the files. Say that the files state a unit only if
+        they do; what they cannot tell belongs into `Recognition.questions`.
+        """
+        return None
 
     def sensors(self) -> tuple[ModalityAdapter, ...]:
         """The sensors of which it consists: only itself, or the parts of a composition."""

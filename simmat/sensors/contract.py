@@ -55,11 +55,28 @@ _FLOOR = 0.05
 """Standard deviation that each number has at least, in interquartile ranges of the training values."""
 _LEAST_LIKENESS, _MOST_LIKENESS = 0.15, 0.9
 _FOLDS = 5
-_LEAST_FAULT = 5.0
-"""Log likelihood ratio above which a gain or an offset is named."""
-_LEAST_ORDER = 2.5
-"""The same for swapped channels."""
-_QUANTILE_OF_GROUPS = 0.98
+
+
+@dataclass(frozen=True)
+class _Caution:
+    """How far the log likelihood ratio of a fault must exceed that of training images left out in turn.
+
+    Attributes:
+        quantile: quantile of the training images, 1 for the largest.
+        margin: factor of that quantile.
+        change: least ratio from which a gain or an offset is named.
+        order: the same for swapped channels.
+    """
+
+    quantile: float
+    margin: float
+    change: float
+    order: float
+
+
+_OF_FEW = _Caution(quantile=1.0, margin=1.25, change=5.0, order=2.5)
+_OF_GROUP = _Caution(quantile=0.9, margin=1.0, change=3.0, order=1.5)
+"""For `GROUP` images together, which differ less from each other's mean."""
 _NODATA_SHARE = 0.005
 """Share of pixels with the same value outside of the training values from which it is called nodata."""
 
@@ -542,13 +559,13 @@ class _Likelihood:
             joint.append(_joint(changes).max(axis=0))
             if len(orders):
                 order.append(orders.max(axis=0))
-        share = 1.0
-        if size > 1:
-            share = _QUANTILE_OF_GROUPS
+        caution = _OF_FEW
+        if size >= GROUP:
+            caution = _OF_GROUP
         found = _Limits(
-            single=_limit(single, share, _LEAST_FAULT),
-            joint=_limit(joint, share, _LEAST_FAULT),
-            order=_limit(order, share, _LEAST_ORDER),
+            single=_limit(single, caution, caution.change),
+            joint=_limit(joint, caution, caution.change),
+            order=_limit(order, caution, caution.order),
         )
         self._limits[size] = found
         return found
@@ -618,11 +635,12 @@ def _slope(here: Floats, there: Floats, fallback: float) -> float:
     return slope
 
 
-def _limit(found: Sequence[Floats], share: float, least: float) -> float:
-    """Return a quantile of ratios, or the least limit if that is larger."""
+def _limit(found: Sequence[Floats], caution: _Caution, least: float) -> float:
+    """Return the ratio that images of the own sensor do not exceed."""
     if not found:
         return least
-    return max(float(np.quantile(np.concatenate(found), share)), least)
+    quantile = float(np.quantile(np.concatenate(found), caution.quantile))
+    return max(quantile * caution.margin, least)
 
 
 def _packed(values: FloatArray) -> str:

@@ -26,11 +26,14 @@ from simmat.io.images import (
     require_measured,
     require_one_plane,
     require_unscaled,
+    stated_unit,
     write_image,
 )
+from simmat.sensors.facts import FilesOfKind, Recognition
 from simmat.sensors.normalize import min_max
 from simmat.types import BoolArray, ImageFile
 from simmat_plugin_depth.units import (
+    KNOWN,
     METRE,
     MILLIMETRE,
     UNIT_WORDS,
@@ -88,6 +91,22 @@ class Depth(WindowedAdapter):
         image = read_planes(Path(files["depth"]), self.nodata("depth"), window)
         require_one_plane(image, self.name)
         return metres_of(image, self.unit_of(image), self.name, whole=window is None)
+
+    def recognize(self, files: FilesOfKind) -> Recognition | None:
+        """Find a unit in the description, and ask for it otherwise."""
+        if files.first.planes != 1:
+            return None
+        stored = read_planes(files.first.path, None, None)
+        stated = stated_unit(stored, KNOWN)
+        if stated is not None:
+            evidence = f"the files' description states the unit {stated.name}"
+            return Recognition("stated", (evidence,), unit=evidence)
+        assumed = unit_of(stored).name
+        question = (
+            f"Are the numbers distances in {assumed}? If they are in another unit: --modality depth with "
+            f"--modality-option unit={', '.join(UNITS)}"
+        )
+        return Recognition("possible", questions=(question,))
 
     def window_size(self, files: PathsBySource) -> tuple[int, int] | None:
         """Return the size of the file; None for an EXR, which is read as a whole."""

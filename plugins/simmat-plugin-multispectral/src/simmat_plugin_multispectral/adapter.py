@@ -15,6 +15,7 @@ from simmat_plugin_geo.geotiff import (
     BandTags,
     GeoTiff,
     geotiff_size,
+    is_count,
     read_geotiff,
     write_geotiff,
 )
@@ -31,6 +32,7 @@ from simmat import (
 )
 from simmat.errors import ConfigError, DataError
 from simmat.sensors.channel_selection import pick_channels
+from simmat.sensors.facts import FilesOfKind, Recognition
 from simmat.types import FloatArray
 from simmat_plugin_multispectral.bands import (
     LANDSAT8,
@@ -139,6 +141,25 @@ class Multispectral(WindowedAdapter):
         made = copy(self)
         made._picks = tuple(selected)
         return made
+
+    def recognize(self, files: FilesOfKind) -> Recognition | None:
+        """Find names, wavelengths and units of bands, or a map position, in a GeoTIFF of several bands."""
+        if files.first.format != "tiff" or files.first.planes < 2:
+            return None
+        corner = Window(0, 0, 1, 1)
+        file = read_geotiff(files.first.path, None, corner)
+        evidence = _evidence(file)
+        if not evidence:
+            return None
+        units = {band.unit for band in file.bands}
+        if "" not in units:
+            unit = f"the files state the unit of each band: {', '.join(sorted(units))}"
+            return Recognition("stated", evidence, unit=unit)
+        question = (
+            "Are the numbers reflectance, and by which factor? Then --modality multispectral with --modality-option "
+            "scale=FACTOR, such as 0.0001 for reflectance x 10000; without it they are read as counts"
+        )
+        return Recognition("likely", evidence, questions=(question,))
 
     def _channels(self, bands: Sequence[BandTags], path: Path) -> tuple[Channel, ...]:
         """Describe the bands of a file."""
@@ -265,6 +286,23 @@ class Sentinel2(Multispectral):
     Options = Sentinel2Options
     options: Sentinel2Options
 
+    def recognize(self, files: FilesOfKind) -> Recognition | None:
+        """Find the names of the satellite's bands in the descriptions of a file."""
+        if files.first.format != "tiff":
+            return None
+        file = read_geotiff(files.first.path, None, Window(0, 0, 1, 1))
+        names = [band.description.partition(",")[0].strip() for band in file.bands]
+        if len(names) < 2 or not all(name.lower() in SENTINEL2.bands for name in names):
+            return None
+        return Recognition(
+            "likely",
+            (f"the bands are described as Sentinel-2's: {', '.join(names)}",),
+            questions=(
+                "Were the files processed with baseline 04.00 (2022) or later? Then add --modality-option "
+                "boa_offset=true",
+            ),
+        )
+
     @property
     def product(self) -> Product:
         """What the files are."""
@@ -281,10 +319,34 @@ class Landsat8(Multispectral):
 
     Options = ModalityOptions
 
+    def recognize(self, files: FilesOfKind) -> Recognition | None:
+        """Return None: the files do not name the satellite."""
+        return None
+
     @property
     def product(self) -> Product:
         """What the files are."""
         return Product(2.75e-5, -0.2, LANDSAT8, nodata=0)
+
+
+def _evidence(file: GeoTiff) -> tuple[str, ...]:
+    """Return what a file states of its bands and its place."""
+    found = []
+    names = [band.description for band in file.bands]
+    named = [
+        name
+        for number, name in enumerate(names, 1)
+        if name and not is_count(name, number)
+    ]
+    if named:
+        found.append(f"descriptions of the bands: {', '.join(named)}")
+    waves = [band.wavelength_um for band in bands_of_file(file.bands, file.path)]
+    known = [f"{wave:g}" for wave in waves if wave is not None]
+    if known:
+        found.append(f"wavelengths of the bands in um: {', '.join(known)}")
+    if file.georeference is not None:
+        found.append("a position on a map")
+    return tuple(found)
 
 
 def _refuse_reflectance(file: GeoTiff, image: SensorImage) -> None:

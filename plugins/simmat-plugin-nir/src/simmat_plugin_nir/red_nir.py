@@ -21,6 +21,7 @@ from simmat import (
 )
 from simmat.errors import DataError
 from simmat.io.images import read_image, require_no_alpha, require_unscaled, write_image
+from simmat.sensors.facts import FilesOfKind, Recognition
 from simmat.types import ImageFile
 from simmat_plugin_nir.planes import (
     LOSSLESS,
@@ -115,6 +116,19 @@ class RedNir(WindowedAdapter):
             [with_count_range(channel, image) for channel in self.channels],
             valid=image.measured[:2],
             origin=str(image.path),
+        )
+
+    def recognize(self, files: FilesOfKind) -> Recognition | None:
+        """Take a picture whose third plane repeats one of the first two for red and near-infrared, and ask."""
+        repeats = files.planes_are_equal(0, 2) or files.planes_are_equal(1, 2)
+        if files.first.planes != 3 or not repeats or files.planes_are_equal(0, 1):
+            return None
+        return Recognition(
+            "likely",
+            ("plane 2 repeats another one, so the files hold two bands",),
+            questions=(
+                "Is plane 0 red and plane 1 near-infrared (from 0)? Otherwise --modality raster with --channels",
+            ),
         )
 
     def transform(self, image: SensorImage) -> SensorImage:

@@ -30,6 +30,7 @@ from simmat.io.images import (
     require_unscaled,
     write_image,
 )
+from simmat.sensors.facts import FilesOfKind, Recognition
 from simmat.types import BoolArray, FloatArray, ImageFile
 from simmat_plugin_sar.scale import DB_RANGE, SCALES, Scale, decibel_arrays, to_decibel
 
@@ -121,6 +122,18 @@ class Sar(WindowedAdapter):
             self._read_source(files, source, window) for source in self.source_names()
         ]
         return images[0] if len(images) == 1 else _joined(images)
+
+    def recognize(self, files: FilesOfKind) -> Recognition | None:
+        """Ask for the scale; a plane that is stored three times needs the option gray_picture."""
+        question = (
+            "Are the numbers of a radar amplitude? Otherwise --modality sar with --modality-option scale=power or "
+            "scale=db"
+        )
+        if files.planes_are_equal(0, 1) and files.planes_are_equal(0, 2):
+            evidence = "three equal planes, as of a gray picture stored in colour"
+            options = {"gray_picture": True}
+            return Recognition("possible", (evidence,), options, questions=(question,))
+        return Recognition("possible", questions=(question,))
 
     def window_size(self, files: PathsBySource) -> tuple[int, int] | None:
         """Return the size of the files; None with the Lee filter, whose number of looks is that of the whole image."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from simmat import (
@@ -29,6 +30,7 @@ from simmat.io.images import (
     stated_unit,
     write_image,
 )
+from simmat.sensors.facts import FilesOfKind, Recognition
 from simmat.sensors.normalize import min_max
 from simmat.types import BoolArray, FloatArray, ImageFile, not_nodata
 from simmat_plugin_thermal.radiometric import read_radiometric
@@ -87,6 +89,57 @@ class ThermalOptions(ModalityOptions):
         None,
         description="Unit of the files: kelvin, 1/100 or 1/1000 kelvin, degrees Celsius, or kelvin times 64, as the "
         "raw values of many DJI cameras; by default the unit in the file.",
+    )
+
+
+_USUAL_K = (230.0, 400.0)
+"""Temperatures of usual scenes, by which a unit is asked for."""
+
+
+def _ask_unit(planes: npt.NDArray[np.generic]) -> str:
+    """Return a question with the units in which the median of stored numbers is a usual temperature; "" if none is."""
+    median = np.median(
+        planes[np.isfinite(planes)] if planes.dtype.kind == "f" else planes
+    )
+    answers = []
+    for name in ("K", "cK", "mK", "K64"):
+        kelvin = float(UNITS[name].physical(np.asarray(median)))
+        if _USUAL_K[0] <= kelvin <= _USUAL_K[1]:
+            celsius = kelvin - CELSIUS.offset
+            answers.append(
+                f"--modality-option unit={name} if their median, {median:g}, is {celsius:.1f} °C"
+            )
+    if not answers:
+        return ""
+    return f"Are the numbers temperatures of a thermal camera? Then --modality thermal with {' or '.join(answers)}"
+
+
+def _recognize_jpeg(files: FilesOfKind) -> Recognition | None:
+    """Recognize radiometric JPEGs, all with temperatures or all with raw values."""
+    found = [read_radiometric(facts.path) for facts in files.samples]
+    radiometric = [one for one in found if one is not None]
+    if not radiometric or len(radiometric) < len(found):
+        return None
+    if all(one.is_kelvin for one in radiometric):
+        return Recognition(
+            "stated",
+            ("FLIR records with a raw image and the constants of its calibration",),
+            unit="kelvin, computed by the constants and settings (emissivity, distance, air) in the files",
+            questions=(
+                "Are emissivity, distance and reflected temperature in the files right for the scene?",
+            ),
+        )
+    first = radiometric[0]
+    height, width = first.values.shape
+    question = _ask_unit(first.values)
+    return Recognition(
+        "stated",
+        (
+            f"a raw image of {width}x{height} in the segments of the JPEG, without constants",
+        ),
+        questions=(
+            question or "What is the unit of the raw values? They are read as counts",
+        ),
     )
 
 
@@ -156,6 +209,26 @@ class Thermal(WindowedAdapter):
         require_unscaled(stored, self.name)
         kelvin = unit.physical(stored.planes).astype(np.float32)
         return kelvin_image(kelvin, stored.valid, path, whole=window is None)
+
+    def recognize(self, files: FilesOfKind) -> Recognition | None:
+        """Find temperatures in radiometric JPEGs, a unit in the description, or ask which unit 16 bits could have."""
+        first = files.first
+        if first.format == "jpeg":
+            return _recognize_jpeg(files)
+        if first.planes != 1:
+            return None
+        stored = read_image(first.path)
+        unit = unit_of(stored)
+        if unit is not None:
+            evidence = f"the files' description states the unit {unit.name}"
+            return Recognition("stated", (evidence,), unit=evidence)
+        if first.dtype not in ("uint16", "int16", "float32"):
+            return None
+        question = _ask_unit(stored.planes)
+        if not question:
+            return None
+        evidence = "the numbers could be temperatures"
+        return Recognition("possible", (evidence,), questions=(question,))
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return the (1, H, W) brightness temperature in kelvin of an uncooled 8-14 um camera."""
