@@ -60,7 +60,7 @@ def tiny_bundle(folder: Path, **changes: Any) -> Path:
     metrics = changes.pop("metrics", METRICS)
     records = {
         name: changes.pop(name)
-        for name in ("calibration", "packages", "licence")
+        for name in ("calibration", "packages", "licence", "inputs")
         if name in changes
     }
     spec = SPEC.model_copy(update=changes)
