@@ -128,7 +128,10 @@ def guess(folder: Path, as_json: bool) -> None:
     for group in found.groups:
         _print_group(group)
     if found.composition:
-        echo(f"Together: --modality {found.composition}, as the subfolders are named.")
+        echo(
+            f"Together: --modality {found.composition}, as the subfolders are named; name first the sensor whose "
+            "pixel grid you label."
+        )
     for note in found.notes:
         echo(f"Note: {note}.")
     if found.unreadable:

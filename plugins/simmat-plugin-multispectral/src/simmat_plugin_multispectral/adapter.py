@@ -292,10 +292,12 @@ class Sentinel2(Multispectral):
             return None
         file = read_geotiff(files.first.path, None, Window(0, 0, 1, 1))
         names = [band.description.partition(",")[0].strip() for band in file.bands]
-        if len(names) < 2 or not all(name.lower() in SENTINEL2.bands for name in names):
+        found = {name.lower() for name in names}
+        # Landsat's bands have the same names but for these
+        if not found & {"b8a", "b12"} or not found <= SENTINEL2.bands.keys():
             return None
         return Recognition(
-            "likely",
+            "stated",
             (f"the bands are described as Sentinel-2's: {', '.join(names)}",),
             questions=(
                 "Were the files processed with baseline 04.00 (2022) or later? Then add --modality-option "
