@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from simmat.errors import SimMATError
-from simmat.predictor.open import load_files
+from simmat.io.files import url_of
+from simmat.predictor.open import ImageLoader
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.sensors.contract import GROUP, Fault, InputContract
+from simmat.sensors.contract import GROUP, Fault, InputContract, thinned
 from simmat.sensors.options import ModalityOptions, format_nodata
-from simmat.types import ImageReader, SensorImage, Window
+from simmat.types import ImageReader, SensorImage, Window, same_channels, short_names
 
 if TYPE_CHECKING:
     from simmat.predictor.encoded import Encoder
@@ -34,12 +35,13 @@ def input_faults(encoder: Encoder, images: Sequence[SensorImage]) -> list[Fault]
 
 
 def faults_of(contract: InputContract, images: Sequence[SensorImage]) -> list[Fault]:
-    """Return how images, judged together, break a contract; images without its channels are left out."""
+    """Return how images, judged together, break a contract; images without its channels and units are left out."""
     picked = []
+    wanted = list(zip(contract.names, contract.units, strict=True))
     for image in images:
-        places = {channel.name: place for place, channel in enumerate(image.channels)}
-        if all(name in places for name in contract.names):
-            picked.append(image.select([places[name] for name in contract.names]))
+        known = [(channel.name, channel.unit) for channel in image.channels]
+        if set(wanted) <= set(known):
+            picked.append(image.select([known.index(one) for one in wanted]))
     if not picked:
         return []
     return contract.check(picked)
@@ -58,7 +60,7 @@ def files_warning(
 ) -> str:
     """Return how the first images of a call differ together from the training images; "" if they do not.
 
-    Files that cannot be read are left out, as they fail with their own error later.
+    Files that cannot be read are left out, as they fail with their own error later, and so are URLs.
 
     Args:
         predictor: the model.
@@ -68,16 +70,26 @@ def files_warning(
     bundle = predictor.bundle
     if bundle is None or bundle.spec.inputs is None or missing:
         return ""
-    first = files[:GROUP]
-    images = list(_images(predictor, first))
+    first = [one for one in files if not any(map(url_of, one.values()))][:GROUP]
+    images = []
+    other = ""
+    for image in _images(predictor, first):
+        if same_channels(image.channels, bundle.spec.sensor_channels):
+            images.append(image)
+        else:
+            other = short_names(image.channels)
     faults = faults_of(bundle.spec.inputs, images)
     if images and not faults:
         return ""
-    advice = _repair(predictor, bundle.spec.inputs, first, faults)
+    advice = _repair(predictor, bundle.spec.inputs, first, images, faults)
     if not images:
         if not advice:
             return ""
-        return f"the files cannot be read as the training images were; {advice}"
+        read = "cannot be read"
+        if other:
+            read = f"are read as {other}"
+        trained = short_names(bundle.spec.sensor_channels)
+        return f"the files {read}, the training images as {trained}; {advice}"
     which = "the image does not fit the training images"
     if len(images) > 1:
         which = f"the first {len(images)} images, taken together, do not fit the training images"
@@ -102,7 +114,8 @@ def _question(faults: Sequence[Fault]) -> str:
 def _images(predictor: Predictor, files: Sequence[Files]) -> Iterator[SensorImage]:
     for one in files:
         try:
-            yield sampled(predictor.reader(one))
+            # a few pixels of each, as ten large images may not fit into memory
+            yield thinned(sampled(predictor.reader(one)))
         except (SimMATError, MemoryError):
             continue
 
@@ -130,34 +143,74 @@ def _repair(
     predictor: Predictor,
     contract: InputContract,
     files: Sequence[Files],
+    images: Sequence[SensorImage],
     faults: Sequence[Fault],
 ) -> str:
-    """Return the option of the sensor with which the files fit; "" if none does."""
-    adapter = predictor.adapter
-    several = len(adapter.sensors()) > 1
-    for part in adapter.sensors():
+    """Return the option of the sensor with which the files fit; "" if none does.
+
+    Args:
+        predictor: the model.
+        contract: that of its bundle.
+        files: source -> file of each image.
+        images: those that could be read, as they are without the option.
+        faults: what is wrong with them.
+    """
+    several = len(predictor.adapter.sensors()) > 1
+    for part in predictor.adapter.sensors():
         for option, value in _candidates(part, faults):
-            try:
-                changed = adapter.with_options({part.name: {option: value}})
-                if predictor.bundle is not None:
-                    card = predictor.bundle.spec.card.model_dump()
-                    changed = changed.configured(card)
-                images = []
-                for one in files:
-                    images.append(load_files(changed, one, (), frozenset()))
-            except (SimMATError, MemoryError):
+            options = {part.name: {option: value}}
+            changed = _images_with(predictor, files, options)
+            if not changed or faults_of(contract, changed):
                 continue
-            units = [channel.unit for channel in predictor.channels]
-            fits = [
-                image
-                for image in images
-                if [channel.unit for channel in image.channels] == units
-            ]
-            if len(fits) < len(images) or faults_of(contract, fits):
+            same = zip(images, changed, strict=False)
+            if not all(_is_rescaled(one, other) for one, other in same):
                 continue
             name = f"{part.name}.{option}" if several else option
             return f"they fit with --modality-option {name}={_text(value)}"
     return ""
+
+
+def _images_with(
+    predictor: Predictor,
+    files: Sequence[Files],
+    options: Mapping[str, Mapping[str, Any]],
+) -> list[SensorImage]:
+    """Read images with other options of the sensor; none if one cannot be read, or has other channels."""
+    bundle = predictor.bundle
+    if bundle is None:
+        return []
+    found = []
+    try:
+        adapter = predictor.adapter.with_options(options)
+        adapter = adapter.configured(bundle.spec.card.model_dump())
+        loader = ImageLoader(adapter, bundle)
+        for one in files:
+            reader = loader.reader(one, (), predictor.max_untiled_side)
+            found.append(thinned(sampled(reader)))
+    except (SimMATError, MemoryError):
+        return []
+    for image in found:
+        if not same_channels(image.channels, bundle.spec.sensor_channels):
+            return []
+    return found
+
+
+def _is_rescaled(one: SensorImage, other: SensorImage) -> bool:
+    """Return whether two readings of a file differ by scale and offset only, as in another unit."""
+    if one.data.shape != other.data.shape:
+        return False
+    for plane, changed, valid in zip(
+        one.data, other.data, one.valid & other.valid, strict=True
+    ):
+        before = plane[valid].astype(np.float64)
+        after = changed[valid].astype(np.float64)
+        if before.size < 2 or before.std() == 0:
+            continue
+        slope, offset = np.polyfit(before, after, 1)
+        off = np.abs(slope * before + offset - after).max()
+        if off > 1e-3 * max(after.std(), 1e-12):
+            return False
+    return True
 
 
 def _candidates(

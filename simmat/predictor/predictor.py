@@ -33,6 +33,7 @@ from simmat.predictor.encoded import (
     domain_shift_warning,
 )
 from simmat.predictor.following import FollowedFrame, installed_follow
+from simmat.predictor.input_check import image_warning, sampled
 from simmat.predictor.objects import EverythingSettings, FoundObjects, find_objects
 from simmat.predictor.open import ImageFiles, ImageLike, ImageLoader, NoValidPixelsError
 from simmat.predictor.reference import (
@@ -558,13 +559,15 @@ class TiledImage:
         return is_untiled
 
     def values_warning(self) -> str:
-        """Return how the values in the middle of the image differ from those of training; "" if they do not."""
+        """Return how the values of the image, or in its middle, differ from those of training; "" if they do not."""
         middle = self.windows[len(self.windows) // 2]
         if middle in self._encoded:
             _, encoded = self._encoded[middle]
             return encoded.warning
         if self.encoder.bundle is None:
             return ""
+        if warning := image_warning(self.encoder, sampled(self.reader)):
+            return warning
         prepared = self.encoder.pipeline(self.reader.read(middle))
         return domain_shift_warning(prepared, self.encoder.pipeline.channels)
 

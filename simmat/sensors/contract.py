@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Literal
@@ -46,6 +46,17 @@ _GAINS = (2.0, 4.0, 16.0, 64.0, 100.0, 256.0, 1000.0, 10000.0)
 _OFFSETS = (0.1, 0.25, 0.5)
 """Offsets as shares of the range of the training values."""
 _ZERO_C = 273.15
+_FACTORS = (
+    (4.0, "counts of 10 and of 12 bits"),
+    (16.0, "counts of 12 and of 16 bits"),
+    (64.0, "numbers and the same numbers times 64"),
+    (100.0, "a unit and hundredths of it"),
+    (256.0, "counts of 8 and of 16 bits"),
+    (1000.0, "a unit and thousandths of it"),
+    (10000.0, "a reflectance and the same times 10000"),
+)
+"""Factors that two ways of storing the same values differ by."""
+_FACTOR_TOLERANCE = 0.15
 
 # chosen on training and validation images, see benchmarks/contract.py
 _FREEDOM = 4.0
@@ -96,7 +107,7 @@ class ImageValues:
     @classmethod
     def of_image(cls, image: SensorImage) -> ImageValues:
         """Describe a (C, H, W) image in physical units by evenly spaced pixels of it."""
-        values, valid = _sampled(image)
+        values, valid = _pixels(image)
         return cls.of_pixels(values, valid)
 
     @classmethod
@@ -127,14 +138,22 @@ class ImageValues:
         return cls(quantiles, correlation)
 
 
-def _sampled(image: SensorImage) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-    """Return (C, P) values and validity of evenly spaced pixels."""
+def thinned(image: SensorImage) -> SensorImage:
+    """Return evenly spaced pixels of an image, as many as a contract looks at."""
     height, width = image.size_hw
     step = max(math.ceil(math.sqrt(height * width / _SAMPLED_PIXELS)), 1)
-    values = image.data[:, ::step, ::step]
-    valid = image.valid[:, ::step, ::step]
-    count = len(values)
-    return values.reshape(count, -1), valid.reshape(count, -1)
+    if step == 1:
+        return image
+    data = np.ascontiguousarray(image.data[:, ::step, ::step])
+    valid = np.ascontiguousarray(image.valid[:, ::step, ::step])
+    return replace(image, data=data, valid=valid, georeference=None)
+
+
+def _pixels(image: SensorImage) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """Return (C, P) values and validity of the pixels that are looked at."""
+    image = thinned(image)
+    count = len(image.channels)
+    return image.data.reshape(count, -1), image.valid.reshape(count, -1)
 
 
 @dataclass(frozen=True)
@@ -245,7 +264,7 @@ class InputContract(StrictModel):
         faults: list[Fault] = []
         described = []
         for image in images[:GROUP]:
-            values, valid = _sampled(image)
+            values, valid = _pixels(image)
             found, valid = self._nodata(values, valid)
             faults += found
             described.append(ImageValues.of_pixels(values, valid))
@@ -613,15 +632,26 @@ class _Likelihood:
                 what = f"about {amount:.3g} times the training values"
             else:
                 what = f"about 1/{1 / amount:.3g} of the training values"
+            what += _as_between(max(amount, 1 / amount))
         else:
             amount = float(np.median(here - there))
             direction = "above" if amount > 0 else "below"
             what = f"about {abs(amount):.3g} {unit} {direction} the training values"
+            if unit == "K" and abs(abs(amount) - _ZERO_C) < _ZERO_C / 10:
+                what += ", as °C and kelvin differ"
         text = (
             f"the values of channel {name!r} are {what} (median {here[middle]:.4g} {unit}, in training "
             f"{there[middle]:.4g} {unit})"
         )
         return Fault(change.kind, (name,), amount, float(ratios.max()), text)
+
+
+def _as_between(factor: float) -> str:
+    """Return what usually differs by a factor; "" if it is no usual one."""
+    for known, what in _FACTORS:
+        if abs(factor / known - 1) <= _FACTOR_TOLERANCE:
+            return f", as {what} differ"
+    return ""
 
 
 def _slope(here: Floats, there: Floats, fallback: float) -> float:

@@ -161,10 +161,15 @@ class ModelService:
             "window": window,
         }
 
-    def encode_ahead(self, key: str) -> None:
-        """Encode an image that a tab may show next, unless the server stops, and store its embedding on disk."""
-        if not self.closing.is_set():
-            self._slow_image(self._planes(key), self.model)
+    def encode_ahead(self, key: str) -> str:
+        """Encode an image that a tab may show next, unless the server stops, and store its embedding on disk.
+
+        Returns:
+            How its values differ from those of the training; "" if they do not.
+        """
+        if self.closing.is_set():
+            return ""
+        return self._slow_image(self._planes(key), self.model).values_warning()
 
     def predict(
         self,

@@ -70,11 +70,15 @@ class ModelDocument(BaseModel):
 
 
 class ImageDocument(BaseModel):
-    """An image that is encoded: its id, and size in pixels; `window` is the side of its windows if it is cut."""
+    """An image that is encoded: its id, and size in pixels; `window` is the side of its windows if it is cut.
+
+    `warning` says how its values differ from those of the training.
+    """
 
     id: str
     size_hw: tuple[int, int]
     window: int | None
+    warning: str
 
 
 class MaskAnswer(BaseModel):
@@ -214,7 +218,8 @@ def make_serve_app(
         finally:
             await form.close()
         try:
-            await service.run(partial(service.encode_ahead, key), slow=True)
+            encode = partial(service.encode_ahead, key)
+            warning = await service.run(encode, slow=True)
             size_hw = uploads.find(key).size_hw
         finally:
             uploads.release(key)
@@ -224,6 +229,7 @@ def make_serve_app(
                 "id": key,
                 "size_hw": size_hw,
                 "window": tile if tile < max(size_hw) else None,
+                "warning": warning,
             }
         )
 
