@@ -167,9 +167,12 @@ def _input_warning(
     predictor: Predictor, tasks: Sequence[ImageTask], options: PredictOptions
 ) -> str:
     """Return how the first images differ from the training images; "" if they do not, or for tiles of one map."""
-    if options.mosaic:
+    if options.mosaic or options.missing:
         return ""
-    return files_warning(predictor, [task.files for task in tasks], options.missing)
+    files = (task.files for task in tasks)
+    return files_warning(
+        predictor.bundle, predictor.adapter, files, predictor.max_untiled_side
+    )
 
 
 def _finished(

@@ -409,7 +409,7 @@ class Encoder:
         warning = ""
         # a window of an image may be unlike whole ones
         if image.size_hw == reader.size_hw:
-            warning = image_warning(self, image)
+            warning = image_warning(self.bundle, image)
         if self.bundle and not warning:
             warning = domain_shift_warning(prepared, self.pipeline.channels)
         return EncodedImage(model, prepared, embedding, self.dense, warning)

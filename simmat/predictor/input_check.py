@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 
+from simmat.bundle import Bundle
 from simmat.errors import SimMATError
 from simmat.io.files import url_of
 from simmat.predictor.open import ImageLoader
@@ -16,22 +18,11 @@ from simmat.sensors.contract import GROUP, Fault, InputContract, thinned
 from simmat.sensors.options import ModalityOptions, format_nodata
 from simmat.types import ImageReader, SensorImage, Window, same_channels, short_names
 
-if TYPE_CHECKING:
-    from simmat.predictor.encoded import Encoder
-    from simmat.predictor.predictor import Predictor
-
 _PARTS = 3
 """A large image is read in so many parts a side."""
 _PART_PX = 128
 
 Files = Mapping[str, Path]
-
-
-def input_faults(encoder: Encoder, images: Sequence[SensorImage]) -> list[Fault]:
-    """Return how images, judged together, differ from the training images; nothing if that is not known."""
-    if encoder.bundle is None or encoder.bundle.spec.inputs is None:
-        return []
-    return faults_of(encoder.bundle.spec.inputs, images)
 
 
 def faults_of(contract: InputContract, images: Sequence[SensorImage]) -> list[Fault]:
@@ -47,58 +38,81 @@ def faults_of(contract: InputContract, images: Sequence[SensorImage]) -> list[Fa
     return contract.check(picked)
 
 
-def image_warning(encoder: Encoder, image: SensorImage) -> str:
-    """Return how one image differs from the training images; "" if it does not."""
-    faults = input_faults(encoder, [image])
+def image_warning(bundle: Bundle | None, image: SensorImage) -> str:
+    """Return how one image differs from the training images; "" if it does not, or if those are not known."""
+    if bundle is None or bundle.spec.inputs is None:
+        return ""
+    faults = faults_of(bundle.spec.inputs, [image])
     if not faults:
         return ""
     return f"{_joined(faults)}; are unit, scale, order of channels and nodata the same?"
 
 
 def files_warning(
-    predictor: Predictor, files: Sequence[Files], missing: Sequence[str | int] = ()
+    bundle: Bundle | None,
+    adapter: ModalityAdapter,
+    files: Iterable[Files],
+    largest: int,
 ) -> str:
     """Return how the first images of a call differ together from the training images; "" if they do not.
 
     Files that cannot be read are left out, as they fail with their own error later, and so are URLs.
 
     Args:
-        predictor: the model.
+        bundle: that of the model; None if it has none.
+        adapter: the sensor with its options.
         files: source -> file of each image.
-        missing: channels that the files lack.
+        largest: longest side of an image that is read as a whole, if it can be read in parts.
     """
-    bundle = predictor.bundle
-    if bundle is None or bundle.spec.inputs is None or missing:
+    if bundle is None or bundle.spec.inputs is None:
         return ""
-    first = [one for one in files if not any(map(url_of, one.values()))][:GROUP]
+    contract = bundle.spec.inputs
+    first = list(islice(_local(files), GROUP))
     images = []
-    other = ""
-    for image in _images(predictor, first):
+    read = "cannot be read"
+    for one in first:
+        image = _image(ImageLoader(adapter, bundle), one, largest)
+        if image is None:
+            continue
         if same_channels(image.channels, bundle.spec.sensor_channels):
             images.append(image)
         else:
-            other = short_names(image.channels)
-    faults = faults_of(bundle.spec.inputs, images)
+            read = f"are read as {short_names(image.channels)}"
+    faults = faults_of(contract, images)
     if images and not faults:
         return ""
-    advice = _repair(predictor, bundle.spec.inputs, first, images, faults)
-    if not images:
-        if not advice:
-            return ""
-        read = "cannot be read"
-        if other:
-            read = f"are read as {other}"
-        trained = short_names(bundle.spec.sensor_channels)
-        return f"the files {read}, the training images as {trained}; {advice}"
-    which = "the image does not fit the training images"
-    if len(images) > 1:
-        which = f"the first {len(images)} images, taken together, do not fit the training images"
-    return f"{which}: {_joined(faults)}; {advice or _question(faults)}"
+    advice = _repair(bundle, adapter, first, largest, images, faults)
+    if images:
+        which = "the image does not fit the training images"
+        if len(images) > 1:
+            which = f"the first {len(images)} images, taken together, do not fit the training images"
+        return f"{which}: {_joined(faults)}; {advice or _question(faults)}"
+    if not advice:
+        return ""
+    trained = short_names(bundle.spec.sensor_channels)
+    return f"the files {read}, the training images as {trained}; {advice}"
+
+
+def _local(files: Iterable[Files]) -> Iterator[Files]:
+    """Yield the files that are on this machine."""
+    for one in files:
+        if not any(map(url_of, one.values())):
+            yield one
+
+
+def _image(loader: ImageLoader, files: Files, largest: int) -> SensorImage | None:
+    """Return a few pixels of an image, as ten large ones may not fit into memory; None if it cannot be read."""
+    try:
+        return thinned(sampled(loader.reader(files, (), largest)))
+    except (SimMATError, MemoryError):
+        return None
 
 
 def _joined(faults: Sequence[Fault]) -> str:
     """Return at most four faults in words."""
-    texts = [fault.text for fault in faults[:4]]
+    texts = []
+    for fault in faults[:4]:
+        texts.append(fault.text)
     if len(faults) > 4:
         texts.append(f"{len(faults) - 4} more channels differ")
     return "; ".join(texts)
@@ -109,15 +123,6 @@ def _question(faults: Sequence[Fault]) -> str:
     if any(fault.kind == "order" for fault in faults):
         return "store the channels in the order of the training files, or give each its own --source"
     return "no option of the sensor makes them fit: check exposure, scale and bit depth of the files"
-
-
-def _images(predictor: Predictor, files: Sequence[Files]) -> Iterator[SensorImage]:
-    for one in files:
-        try:
-            # a few pixels of each, as ten large images may not fit into memory
-            yield thinned(sampled(predictor.reader(one)))
-        except (SimMATError, MemoryError):
-            continue
 
 
 def sampled(reader: ImageReader) -> SensorImage:
@@ -140,59 +145,66 @@ def sampled(reader: ImageReader) -> SensorImage:
 
 
 def _repair(
-    predictor: Predictor,
-    contract: InputContract,
+    bundle: Bundle,
+    adapter: ModalityAdapter,
     files: Sequence[Files],
+    largest: int,
     images: Sequence[SensorImage],
     faults: Sequence[Fault],
 ) -> str:
     """Return the option of the sensor with which the files fit; "" if none does.
 
     Args:
-        predictor: the model.
-        contract: that of its bundle.
+        bundle: that of the model.
+        adapter: the sensor with its options.
         files: source -> file of each image.
+        largest: see `files_warning`.
         images: those that could be read, as they are without the option.
         faults: what is wrong with them.
     """
-    several = len(predictor.adapter.sensors()) > 1
-    for part in predictor.adapter.sensors():
+    several = len(adapter.sensors()) > 1
+    for part in adapter.sensors():
         for option, value in _candidates(part, faults):
             options = {part.name: {option: value}}
-            changed = _images_with(predictor, files, options)
-            if not changed or faults_of(contract, changed):
-                continue
-            same = zip(images, changed, strict=False)
-            if not all(_is_rescaled(one, other) for one, other in same):
-                continue
-            name = f"{part.name}.{option}" if several else option
-            return f"they fit with --modality-option {name}={_text(value)}"
+            changed = _images_with(bundle, adapter, options, files, largest)
+            if _fit(bundle, images, changed):
+                name = f"{part.name}.{option}" if several else option
+                return f"they fit with --modality-option {name}={_text(value)}"
     return ""
 
 
 def _images_with(
-    predictor: Predictor,
-    files: Sequence[Files],
+    bundle: Bundle,
+    adapter: ModalityAdapter,
     options: Mapping[str, Mapping[str, Any]],
+    files: Sequence[Files],
+    largest: int,
 ) -> list[SensorImage]:
     """Read images with other options of the sensor; none if one cannot be read, or has other channels."""
-    bundle = predictor.bundle
-    if bundle is None:
+    try:
+        changed = adapter.with_options(options)
+        changed = changed.configured(bundle.spec.card.model_dump())
+    except SimMATError:
         return []
     found = []
-    try:
-        adapter = predictor.adapter.with_options(options)
-        adapter = adapter.configured(bundle.spec.card.model_dump())
-        loader = ImageLoader(adapter, bundle)
-        for one in files:
-            reader = loader.reader(one, (), predictor.max_untiled_side)
-            found.append(thinned(sampled(reader)))
-    except (SimMATError, MemoryError):
-        return []
-    for image in found:
+    for one in files:
+        image = _image(ImageLoader(changed, bundle), one, largest)
+        if image is None:
+            return []
         if not same_channels(image.channels, bundle.spec.sensor_channels):
             return []
+        found.append(image)
     return found
+
+
+def _fit(
+    bundle: Bundle, images: Sequence[SensorImage], changed: Sequence[SensorImage]
+) -> bool:
+    """Return whether images that are read with another option fit, and differ only in unit or nodata."""
+    contract = bundle.spec.inputs
+    if contract is None or not changed or faults_of(contract, changed):
+        return False
+    return all(map(_is_rescaled, images, changed))
 
 
 def _is_rescaled(one: SensorImage, other: SensorImage) -> bool:

@@ -566,7 +566,8 @@ class TiledImage:
             return encoded.warning
         if self.encoder.bundle is None:
             return ""
-        if warning := image_warning(self.encoder, sampled(self.reader)):
+        warning = image_warning(self.encoder.bundle, sampled(self.reader))
+        if warning:
             return warning
         prepared = self.encoder.pipeline(self.reader.read(middle))
         return domain_shift_warning(prepared, self.encoder.pipeline.channels)

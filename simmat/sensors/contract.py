@@ -218,14 +218,18 @@ class InputContract(StrictModel):
         picks = np.linspace(0, len(quantiles) - 1, most).astype(np.int64)
         pooled = np.moveaxis(quantiles, 1, 0).reshape(count, -1)  # (C, N·LEVELS)
         histograms = np.quantile(pooled, np.linspace(0, 1, LEVELS), axis=1).T
+        histograms = histograms.astype(np.float32)
         kept = quantiles[:, :, list(_KEPT)]
         scale = _Scale.of(kept)
+        names = []
+        units = []
+        for channel in channels:
+            names.append(channel.name)
+            units.append(channel.unit)
         return cls(
-            names=tuple(channel.name for channel in channels),
-            units=tuple(channel.unit for channel in channels),
-            histograms=tuple(
-                tuple(float(f"{value:.6g}") for value in row) for row in histograms
-            ),
+            names=tuple(names),
+            units=tuple(units),
+            histograms=tuple(map(tuple, histograms.tolist())),
             images=_packed(kept[picks]),
             correlations=_packed(correlations[picks]),
             likeness=round(_likeness(scale.features(kept)), 4),
@@ -239,8 +243,6 @@ class InputContract(StrictModel):
             return
         if any(len(row) != LEVELS for row in self.histograms):
             yield f"histograms must have {LEVELS} numbers for each channel"
-        if not all(math.isfinite(value) for row in self.histograms for value in row):
-            yield "histograms must be finite numbers"
         try:
             values = _unpacked(self.images)
             correlations = _unpacked(self.correlations)
@@ -269,7 +271,10 @@ class InputContract(StrictModel):
             faults += found
             described.append(ImageValues.of_pixels(values, valid))
         faults = _different(faults)
-        usable = [one for one in described if np.isfinite(one.quantiles).all()]
+        usable = []
+        for one in described:
+            if np.isfinite(one.quantiles).all():
+                usable.append(one)
         if usable:
             faults += self._likelihood.faults(usable)
         return faults
@@ -383,7 +388,7 @@ def _changes(unit: str, span: float) -> list[_Change]:
     found = []
     for gain in _GAINS:
         found += [_Change("gain", gain=gain), _Change("gain", gain=1 / gain)]
-    offsets = [share * span for share in _OFFSETS]
+    offsets = list(np.asarray(_OFFSETS) * span)
     if unit == "K":
         offsets.append(_ZERO_C)
     for offset in offsets:
@@ -507,7 +512,7 @@ def _grouped(rows: Floats, size: int) -> Floats:
 
 def _is_full_scale(values: Floats) -> bool:
     """Return whether the largest value is the largest number of 8, 10, 12, 14 or 16 bits, as of saturated counts."""
-    return float(values.max()) in {2.0**bits - 1 for bits in (8, 10, 12, 14, 16)}
+    return float(values.max()) in (255, 1023, 4095, 16383, 65535)
 
 
 @dataclass(frozen=True)
@@ -527,8 +532,10 @@ class _Limits:
 
 def _joint(changes: Sequence[Floats]) -> Floats:
     """Return (H, M): the ratio of a change of all channels."""
-    shared = min(len(found) for found in changes)
-    total = np.sum([found[:shared] for found in changes], axis=0)
+    shared = min(map(len, changes))
+    total = np.zeros_like(changes[0][:shared])
+    for found in changes:
+        total += found[:shared]
     joined: Floats = total / math.sqrt(len(changes))
     return joined
 
@@ -567,14 +574,14 @@ class _Likelihood:
             own = np.flatnonzero(folds == fold)
             picks = own
             if size > 1:
-                draws = [
-                    rng.choice(own, size, replace=len(own) < size) for _ in range(GROUP)
-                ]
+                draws = []
+                for _ in range(GROUP):
+                    draws.append(rng.choice(own, size, replace=len(own) < size))
                 picks = np.concatenate(draws)
             changes, orders = model.ratios(
                 self.kept[picks], self.correlations[picks], size
             )
-            single.append(np.max([found.max(axis=0) for found in changes], axis=0))
+            single.append(np.concatenate(changes).max(axis=0))
             joint.append(_joint(changes).max(axis=0))
             if len(orders):
                 order.append(orders.max(axis=0))
@@ -599,21 +606,24 @@ class _Likelihood:
         )
         changes, orders = self.model.ratios(kept, correlations, size)
         limits = self.limits(size)
-        own = [found[:, 0] for found in changes]
         joint = _joint(changes)[:, 0]
         wrong = []
-        for index, found in enumerate(own):
-            is_wrong = found.max() > limits.single
-            is_part = joint.max() > limits.joint and found[int(joint.argmax())] > 0
+        strongest = limits.order
+        for index, found in enumerate(changes):
+            own = found[:, 0]
+            is_wrong = own.max() > limits.single
+            is_part = joint.max() > limits.joint and own[int(joint.argmax())] > 0
             if is_wrong or is_part:
-                wrong.append(index)
-        strongest = max((float(own[index].max()) for index in wrong), default=-math.inf)
-        if len(orders) and orders.max() > limits.order and orders.max() > strongest:
+                wrong.append(self._changed(index, own, kept))
+                strongest = max(strongest, float(own.max()))
+        if len(orders) and orders.max() > strongest:
             return [self._swapped(int(orders.argmax()), float(orders.max()))]
-        return [self._changed(index, own[index], kept) for index in wrong]
+        return wrong
 
     def _swapped(self, number: int, strength: float) -> Fault:
-        one, other = (self.contract.names[index] for index in self.model.pairs[number])
+        first, second = self.model.pairs[number]
+        one = self.contract.names[first]
+        other = self.contract.names[second]
         text = f"channels {one!r} and {other!r} look swapped"
         return Fault("order", (one, other), math.nan, strength, text)
 

@@ -83,6 +83,15 @@ class FilesOfKind:
         """The largest stored number of all files that were looked at."""
         return max(max(one.high) for one in self.samples)
 
+    @property
+    def zeros(self) -> float:
+        """The largest share of zeros in a plane of the files that were looked at."""
+        return max(max(one.zeros) for one in self.samples)
+
+    def are_of_one_size(self) -> bool:
+        """Return whether all files that were looked at have the same size."""
+        return all(one.size_hw == self.first.size_hw for one in self.samples)
+
     def planes_are_equal(self, one: int, other: int) -> bool:
         """Return whether two planes are equal in every file."""
         return all((one, other) in facts.equal for facts in self.samples)

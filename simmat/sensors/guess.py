@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -98,6 +98,15 @@ class GroupGuess:
     questions: tuple[str, ...]
     draft: str = ""
 
+    def modalities(self) -> tuple[str, ...]:
+        """Return the names of the sensors that read the files, best first."""
+        names = []
+        if self.best is not None:
+            names.append(self.best.modality)
+        for other in self.others:
+            names.append(other.modality)
+        return tuple(names)
+
 
 @dataclass(frozen=True)
 class FolderGuess:
@@ -129,7 +138,9 @@ def guess_folder(folder: Path, adapters: Sequence[ModalityAdapter]) -> FolderGue
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give the folder of the images")
     root = _images_folder(folder)
-    known = {source.name for adapter in adapters for source in adapter.sources}
+    known: set[str] = set()
+    for adapter in adapters:
+        known.update(adapter.source_names())
     sources = _source_folders(root, known)
     notes = []
     groups: list[GroupGuess] = []
@@ -142,20 +153,24 @@ def guess_folder(folder: Path, adapters: Sequence[ModalityAdapter]) -> FolderGue
             notes.append(note)
     if not groups:
         raise _nothing(folder, root, unreadable)
-    labels = [group for group in groups if _are_labels(group.files)]
-    groups = [group for group in groups if not _are_labels(group.files)]
-    if not groups:
+    labels = 0
+    images = []
+    for group in groups:
+        if _are_labels(group.files):
+            labels += group.files.count
+        else:
+            images.append(group)
+    if not images:
         raise DataError(
             f"{root}: holds label images only (few different whole numbers in large patches), no images of a sensor; "
             "give the folder of the images"
         )
     if labels:
-        count = sum(group.files.count for group in labels)
-        notes.append(f"{count} files look like label images and are left out")
+        notes.append(f"{labels} files look like label images and are left out")
     return FolderGuess(
         root,
-        tuple(groups),
-        _composition(sources, groups),
+        tuple(images),
+        _composition(sources, images),
         tuple(unreadable),
         tuple(notes),
     )
@@ -210,20 +225,25 @@ def _nothing(folder: Path, root: Path, unreadable: Sequence[str]) -> DataError:
     children = _children(root)
     if not children:
         return DataError(f"{root}: the folder is empty; give the folder of the images")
-    folders = [child.name for child in children if child.is_dir()]
+    folders = []
+    endings: Counter[str] = Counter()
+    for child in children:
+        if child.is_dir():
+            folders.append(child.name)
+        else:
+            endings[child.suffix or child.name] += 1
     if folders:
         return DataError(
             f"{folder}: holds no images itself; give one of its folders: {few_of(folders, 6)}"
         )
-    endings = Counter(child.suffix or child.name for child in children)
     listed = few_of([f"{count} {ending}" for ending, count in endings.items()], 6)
     return DataError(f"{root}: holds no images, but {listed}")
 
 
 def _spread(items: Sequence[Path], count: int) -> list[Path]:
     """Return at most `count` items, evenly spread."""
-    places = np.linspace(0, len(items) - 1, min(count, len(items))).astype(int)
-    return [items[place] for place in dict.fromkeys(places.tolist())]
+    step = -(-len(items) // count)
+    return list(items[:: max(step, 1)])
 
 
 def _guess_files(
@@ -393,7 +413,7 @@ def _are_labels(files: FilesOfKind) -> bool:
 def _guess_group(
     folder: Path, files: FilesOfKind, adapters: Sequence[ModalityAdapter]
 ) -> GroupGuess:
-    candidates = []
+    candidates: list[Candidate] = []
     for adapter in adapters:
         found = _candidate(adapter, files)
         if found is not None:
@@ -492,9 +512,8 @@ def _evidence(files: FilesOfKind) -> tuple[str, ...]:
         f"{files.count} {first.format.upper()} files, {planes} of {first.dtype}",
         f"stored numbers from {files.low:.6g} to {files.high:.6g} in {len(files.samples)} files that were looked at",
     ]
-    sizes = {one.size_hw for one in files.samples}
     height, width = first.size_hw
-    if len(sizes) == 1:
+    if files.are_of_one_size():
         found.append(f"{width}x{height} pixels (width x height)")
     else:
         found.append(f"different sizes, the first {width}x{height} (width x height)")
@@ -525,7 +544,7 @@ def _questions(files: FilesOfKind) -> list[str]:
     asked: list[str] = []
     if first.nodata:
         return asked
-    zeros = max(max(one.zeros) for one in files.samples)
+    zeros = files.zeros
     if zeros >= 0.02 and first.colour != "rgb":
         asked.append(
             f"Do zeros (up to {zeros:.0%} of an image) mean no measurement? Then add --nodata 0"
@@ -547,14 +566,15 @@ def _composition(sources: Sequence[Path], groups: Sequence[GroupGuess]) -> str:
         return ""
     names = []
     for folder in sources:
-        own = [group for group in groups if group.folder == folder]
-        if len(own) != 1 or own[0].best is None:
+        kinds = 0
+        known: set[str] = set()
+        for group in groups:
+            if group.folder == folder:
+                kinds += 1
+                known.update(group.modalities())
+        if kinds != 1 or folder.name not in known:
             return ""
-        known = [own[0].best, *own[0].others]
-        matching = [one.modality for one in known if one.modality == folder.name]
-        if not matching:
-            return ""
-        names += matching
+        names.append(folder.name)
     return "+".join(names)
 
 
@@ -631,10 +651,10 @@ def _candidate_json(candidate: Candidate) -> dict[str, Any]:
 
 def option_text(options: Mapping[str, Any]) -> str:
     """Return options as a command takes them: " --modality-option unit=cK"."""
-    parts: Iterable[str] = (
-        f" --modality-option {name}={_value(value)}" for name, value in options.items()
-    )
-    return "".join(parts)
+    text = ""
+    for name, value in options.items():
+        text += f" --modality-option {name}={_value(value)}"
+    return text
 
 
 def _value(value: Any) -> str:
