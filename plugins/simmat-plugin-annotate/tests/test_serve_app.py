@@ -35,8 +35,9 @@ from simmat.errors import DataError
 from simmat.io.images import write_image
 from simmat.predictor import Predictor, TiledImage
 from simmat.predictor.tiles import WindowResult
+from simmat.sensors.contract import ImageValues, InputContract
 from simmat.sensors.normalize import Statistics
-from simmat.types import Channel, Prompt, Window
+from simmat.types import Channel, Prompt, SensorImage, Window
 
 SIZE = (40, 56)
 
@@ -92,6 +93,30 @@ def test_many_clients_get_the_answers_of_the_predictor(
         assert [one["area"] for one in objects] == [one.instance.area for one in found]
         for one in classes:
             np.testing.assert_array_equal(one["mask"], class_map.labels == one["class"])
+
+
+def test_an_image_unlike_those_of_training_is_warned_of_before_a_mask(
+    tmp_path: Path,
+) -> None:
+    """Who sends an image in another unit learns it from the answer, not from odd masks."""
+    rng = np.random.default_rng(0)
+    planes = rng.uniform(40, 60, (24, 1, *SIZE)).astype(np.float32)
+    values = [
+        ImageValues.of_image(SensorImage.from_planes(one, (GRAY,))) for one in planes
+    ]
+    contract = InputContract.of(
+        (GRAY,),
+        np.stack([one.quantiles for one in values]),
+        np.stack([one.correlation for one in values]),
+    )
+    bundle = tiny_bundle(tmp_path / "bundle", inputs=contract)
+    model = load(bundle, device="cpu", registry=registry())
+    with door(model, tmp_path / "uploads") as found:
+        client = Client(found)
+        client.set_image(planes[0])
+        assert client.warning == ""
+        client.set_image(planes[0] * 4)
+        assert "'gray'" in client.warning
 
 
 def test_a_remote_predictor_answers_as_one_here(

@@ -25,6 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 _MAX_ANSWER = 64 << 20
+_MAX_WARNING = 2000
+"""Most characters of a warning that are kept."""
 _MAX_PIXELS = 1 << 30
 _MAX_MASKS = 4 << 30
 # an array takes memory in pages of up to this size, where it is not zero
@@ -44,6 +46,7 @@ class Client:
     Attributes:
         model: what the server says of it: name, sensor, sources, channels, classes, limits.
         size_hw: (height, width) of the current image in pixels.
+        warning: how the values of the current image differ from those of the training; "" if they do not.
     """
 
     _error: type[Exception] = ServerError
@@ -80,6 +83,7 @@ class Client:
         )[0]
         self._headers = {"Authorization": f"Bearer {token}"}
         self.image_id = ""
+        self.warning = ""
         self.size_hw = (0, 0)
         self._known_hw: tuple[int, ...] | None = None
         self._parts: list[tuple[str, str, bytes]] = []
@@ -102,6 +106,7 @@ class Client:
                 and of files what the server says.
         """
         self.image_id = ""
+        self.warning = ""
         self._parts = []
         self.size_hw = (0, 0)
         self._known_hw = size_hw
@@ -252,6 +257,8 @@ class Client:
             self._known_hw = (height, width)
             self.size_hw = (height, width)
             self.image_id = found["id"]
+            # a server of an earlier version says nothing of the values
+            self.warning = str(found.get("warning", ""))[:_MAX_WARNING]
 
     def _ask(
         self,
