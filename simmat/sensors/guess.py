@@ -20,7 +20,7 @@ from simmat.sensors.adapter import ModalityAdapter, load_sample
 from simmat.sensors.facts import FileFacts, FilesOfKind, Recognition
 from simmat.types import Channel, ImageFile, Window
 
-_LOOKED_AT = 12
+_LOOKED_AT = 24
 """Files of each ending that are read, evenly spread."""
 _TRIED = 3
 """Files of each kind that a sensor is tried on."""
