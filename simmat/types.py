@@ -191,6 +191,7 @@ class SensorImage:
         origin: source, for messages (a path, "simulated").
         georeference: position on the earth, where the file states it.
         preview_hw: (height, width) of the picture that image viewers show, if the file holds one besides the data.
+        pixel_size_um: (height, width) of a pixel in micrometres, where the file states it.
     """
 
     data: FloatArray
@@ -199,6 +200,7 @@ class SensorImage:
     origin: str = ""
     georeference: Georeference | None = None
     preview_hw: tuple[int, int] | None = None
+    pixel_size_um: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         where = self.origin or "sensor image"
@@ -299,7 +301,14 @@ class SensorImage:
             place = self.georeference.shifted(window.y0, window.x0)
         data = np.ascontiguousarray(self.data[:, rows, columns])
         valid = np.ascontiguousarray(self.valid[:, rows, columns])
-        return SensorImage(data, valid, self.channels, self.origin, place)
+        return SensorImage(
+            data,
+            valid,
+            self.channels,
+            self.origin,
+            place,
+            pixel_size_um=self.pixel_size_um,
+        )
 
     def select(self, indices: Sequence[int]) -> SensorImage:
         """Return the image with the planes at `indices`, in that order."""

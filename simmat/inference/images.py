@@ -20,7 +20,13 @@ from simmat.inference.request import (
     make_prompt,
     parse_numbers,
 )
-from simmat.io.files import frame_of, read_csv_rows, read_json, stem_of
+from simmat.io.files import (
+    frame_of,
+    is_image_folder,
+    read_csv_rows,
+    read_json,
+    stem_of,
+)
 from simmat.io.frames import frame_paths, stack_endings, stack_format
 from simmat.io.images import has_image_ending
 from simmat.types import Prompt
@@ -140,15 +146,26 @@ def _named_files(
     """Yield (output name, file) of each image; the names of subfolders are part of the output name."""
     for path in paths:
         frame = frame_of(path)
-        if not has_image_ending(path) and stack_format(path) is not None:
+        extensions = predictor.adapter.sources[0].extensions
+        is_image = _is_image(path, extensions)
+        if not is_image and stack_format(path) is not None:
             for one in frame_paths(path, predictor.image_loader.card.stack_axis):
                 yield f"{frame_name(path, stack_endings())}__{one.name}", one
-        elif path.is_dir():
+        elif path.is_dir() and not is_image:
             yield from _files_in_folder(predictor, path, out, note)
         elif frame is not None:
             yield f"{frame_name(frame.file, stack_endings())}__{path.name}", path
+        elif is_image_folder(path):
+            yield frame_name(path, extensions), path
         else:
             yield stem_of(path), path
+
+
+def _is_image(path: Path, extensions: tuple[str, ...]) -> bool:
+    """Return whether a path is named as one image; `extensions` are those of the sensor."""
+    if path.is_dir() and not is_image_folder(path):
+        return False
+    return has_image_ending(path) or path.name.lower().endswith(extensions)
 
 
 def _files_in_folder(

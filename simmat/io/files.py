@@ -62,6 +62,8 @@ MAX_PLANES = 4096
 _FLOAT32 = 4
 AXES = ("x", "y", "z")
 """Axes of a volume: a slice along z has rows along y and columns along x, along y z and x, along x z and y."""
+IMAGE_FOLDERS = (".zarr", ".safe")
+"""Endings of folders that are one image each."""
 TEMPORARY_MARK = ".simmat-tmp"
 """Part of every temporary name, so that the remains of a killed process can be recognised and removed."""
 _TEMPORARY_NAME = re.compile(
@@ -139,6 +141,11 @@ def with_home(path: Path | str) -> Path:
         ) from error
 
 
+def is_image_folder(path: Path) -> bool:
+    """Return whether a path is a folder that is one image, as its name says: a Zarr store, a Sentinel product."""
+    return path.name.lower().endswith(IMAGE_FOLDERS) and path.is_dir()
+
+
 class FrameAddress(NamedTuple):
     """The parts of a frame's path; `axis` is "" for files that are no volume."""
 
@@ -157,7 +164,7 @@ def frame_of(path: Path) -> FrameAddress | None:
         else ""
     )
     file = path.parent.parent if axis else path.parent
-    if file.exists() if axis else file.is_file():
+    if file.exists() if axis else file.is_file() or is_image_folder(file):
         return FrameAddress(file, axis, int(path.name))
     return None
 

@@ -27,6 +27,7 @@ from simmat.io.files import (
     check_size,
     check_window,
     decoding_errors,
+    is_image_folder,
     require_file,
 )
 from simmat.io.states import FileState, content_states
@@ -126,7 +127,7 @@ def stack_format(path: Path) -> StackFormat | None:
     """Return the format of a file or folder of frames by its ending, for a folder by those in it; None without one."""
     formats = [*_BUILTIN, *plugin_formats()]
     name = path.name.lower()
-    if not path.is_dir():
+    if not path.is_dir() or is_image_folder(path):
         return next((one for one in formats if name.endswith(one.endings)), None)
     names: list[str] = []
     with suppress(OSError):  # who lists the folder says what is wrong with it

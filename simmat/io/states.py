@@ -16,26 +16,33 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.io.files import frame_of, require_file
+from simmat.io.files import IMAGE_FOLDERS, frame_of, is_image_folder, require_file
 from simmat.io.tiff import TIFF_ENDINGS, sidecars
 
-_BESIDE = {".shp": (".dbf", ".shx", ".prj", ".cpg")}
+_BESIDE = {
+    ".shp": (".dbf", ".shx", ".prj", ".cpg"),
+    ".hdr": ("", ".img", ".dat", ".raw", ".bsq", ".bil", ".bip"),
+}
 """Ending of a file -> endings of the files beside it that decide what it says."""
-_WITH_OTHERS = (*_BESIDE, *TIFF_ENDINGS)
-"""Endings of files beside which others are looked at."""
+_WITH_OTHERS = (*_BESIDE, *TIFF_ENDINGS, *IMAGE_FOLDERS)
+"""Endings of names for which several files are looked at."""
 
 
 def files_of(path: str) -> tuple[Path, ...]:
     """Return every file that is read for one name: with a shapefile what lies beside it, of a frame its file.
 
-    A frame of a folder, such as a DICOM series, has all files of the folder.
+    A frame of a folder, such as a DICOM series, has all files of the folder, and so has a folder that is one image.
     """
     main = Path(path)
     frame = frame_of(main)
     if frame is not None:
-        if frame.file.is_file():
-            return (frame.file,)
-        return _files_in(frame.file, frame.file.stat().st_mtime_ns)
+        main = frame.file
+    if is_image_folder(main):
+        return tuple(sorted(filter(Path.is_file, main.rglob("*"))))
+    if frame is not None:
+        if main.is_file():
+            return (main,)
+        return _files_in(main, main.stat().st_mtime_ns)
     files = [main]
     for ending in _BESIDE.get(main.suffix.lower(), ()):
         files += [main.with_suffix(ending), main.with_suffix(ending.upper())]
@@ -62,6 +69,8 @@ def content_states(path: Path) -> tuple[FileState, ...]:
     Raises:
         OSError: there is none.
     """
+    if is_image_folder(path):
+        return _states_of((path, *files_of(str(path))))
     if path.is_dir():
         return _states_of((path, *_files_in(path, path.stat().st_mtime_ns)))
     return _states_of((path,))

@@ -46,6 +46,7 @@ class FileImage:
     channels: tuple[Channel, ...]
     missing: frozenset[str]
     georeference: Georeference | None = None
+    pixel_size_um: tuple[float, float] | None = None
 
     @property
     def origin(self) -> str:
@@ -211,7 +212,13 @@ class ImageLoader:
         corner = self._load(files, missing, Window(0, 0, 1, 1))
         self._check_channels(corner)
         return FileImage(
-            self.adapter, files, size_hw, self.channels, missing, corner.georeference
+            self.adapter,
+            files,
+            size_hw,
+            self.channels,
+            missing,
+            corner.georeference,
+            corner.pixel_size_um,
         )
 
     def _load(

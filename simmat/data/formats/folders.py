@@ -28,6 +28,7 @@ from simmat.data.samples import (
     split_meant,
 )
 from simmat.errors import DataError, all_problems, equal_problems
+from simmat.io.files import is_image_folder
 from simmat.io.frames import stack_endings, stack_format
 from simmat.sensors.adapter import Source
 
@@ -141,6 +142,9 @@ def files_by_stem(folder: Path, extensions: Iterable[str]) -> dict[str, list[Pat
             continue
         seen.add(real)
         folders[:] = sorted(filter(_is_visible, folders))
+        for name in [name for name in folders if is_image_folder(Path(place, name))]:
+            folders.remove(name)
+            names.append(name)
         if place == str(folder):
             inner = ""
         else:

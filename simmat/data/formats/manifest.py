@@ -25,7 +25,13 @@ from simmat.errors import (
     nearest,
     shortened,
 )
-from simmat.io.files import atomic_folder, frame_of, read_csv_rows, write_rows
+from simmat.io.files import (
+    atomic_folder,
+    frame_of,
+    is_image_folder,
+    read_csv_rows,
+    write_rows,
+)
 from simmat.io.images import PNG_KINDS, write_image
 from simmat.sensors.adapter import Source
 from simmat.types import ZeroMeans
@@ -176,7 +182,8 @@ def find_file(start: str, text: str, source: Source | None = None) -> str:
         )
     if not os.path.isfile(start + clean):
         with suppress(OSError):  # a name that is too long
-            if frame_of(Path(start + clean)) is not None:
+            found = Path(start + clean)
+            if frame_of(found) is not None or is_image_folder(found):
                 return start + clean
         hint = "; use / between folders, not \\" if "\\" in text else ""
         raise DataError(

@@ -1,0 +1,189 @@
+"""CZI, ND2, LIF and OME-Zarr through the readers of bioio, each of which an extra of this package installs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat import Window
+from simmat.errors import ConfigError, DataError
+from simmat.io.files import check_size, is_image_folder, require_file
+from simmat_plugin_microscopy.scenes import Scene, checked_size_um, make_channels
+
+_READERS = {
+    ".czi": ("bioio_czi", "czi"),
+    ".nd2": ("bioio_nd2", "nd2"),
+    ".lif": ("bioio_lif", "lif"),
+    ".zarr": ("bioio_ome_zarr", "zarr"),
+}
+"""Ending -> the module that reads such files, and the extra that installs it."""
+ENDINGS = tuple(_READERS)
+_COLOURS = ("red", "green", "blue")
+
+
+class BioioFile:
+    """A file that a reader of bioio opens."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        ending = path.suffix.lower()
+        if ending == ".zarr":
+            if not is_image_folder(path):
+                raise DataError(f"{path}: no such folder; an OME-Zarr is a folder")
+        else:
+            require_file(path, "image")
+        module, extra = _READERS[ending]
+        self._open = _reader(module, extra, ending)
+        self._groups = _groups(path) if ending == ".zarr" else ()
+        self._reader: Any = None
+        self._opened = ""
+        if self._groups:
+            self.scene_names = self._groups
+        else:
+            self._reader = self._open(str(path.absolute()))
+            self.scene_names = tuple(map(str, self._reader.scenes))
+
+    def _of(self, number: int) -> Any:
+        """Return the reader, set to a scene."""
+        if not self._groups:
+            if self._reader.current_scene_index != number:
+                self._reader.set_scene(number)
+        elif self._opened != self._groups[number]:
+            self._opened = self._groups[number]
+            self._reader = self._open(str(self.path.absolute() / self._opened))
+        return self._reader
+
+    def scene(self, number: int) -> Scene:
+        """Return what the file states of a scene."""
+        reader = self._of(number)
+        sizes = dict(zip(reader.dims.order, reader.dims.shape, strict=True))
+        others = {
+            axis: size
+            for axis, size in sizes.items()
+            if axis not in "TCZYXS" and size > 1
+        }
+        if others:
+            raise DataError(
+                f"{self.path}: has the further axes {others}, which are not read; export single images"
+            )
+        count = sizes.get("C", 1)
+        names = [str(name) for name in reader.channel_names or ()]
+        if len(names) != count:
+            names = [""] * count
+        emissions = _emissions(reader, number, count)
+        colours = sizes.get("S", 1)
+        if colours > 1:
+            names = [
+                f"{name} {colour}" if count > 1 else colour
+                for name in names
+                for colour in _COLOURS[:colours]
+            ]
+            emissions = [None] * len(names)
+        stated = reader.physical_pixel_sizes
+        pixel_um = []
+        for axis in "ZYX":
+            size = getattr(stated, axis, None)
+            if self.path.suffix.lower() == ".zarr":
+                size = _in_um(reader, axis, size)
+            pixel_um.append(checked_size_um(self.path, axis.lower(), size))
+        return Scene(
+            self.scene_names[number],
+            sizes.get("T", 1),
+            sizes.get("Z", 1),
+            (sizes["Y"], sizes["X"]),
+            make_channels(names, emissions),
+            (pixel_um[0], pixel_um[1], pixel_um[2]),
+        )
+
+    def read(
+        self, number: int, t: int, z: int, picked: Sequence[int], window: Window
+    ) -> npt.NDArray[Any]:
+        """Read planes (P, h, w)."""
+        reader = self._of(number)
+        dtype = np.dtype(reader.dtype)
+        check_size(
+            self.path, *window.size_hw, len(picked), itemsize=max(dtype.itemsize, 4)
+        )
+        rows, columns = window.slices
+        order = reader.dims.order
+        where: dict[str, Any] = {"Y": rows, "X": columns}
+        if "T" in order:
+            where["T"] = t
+        if "Z" in order:
+            where["Z"] = z
+        if "S" in order:
+            found = reader.get_image_data("CSYX", **where)
+            found = found.reshape(-1, *found.shape[-2:])[list(picked)]
+        else:
+            where["C"] = list(picked) if "C" in order else 0
+            found = reader.get_image_data("CYX" if "C" in order else "YX", **where)
+            found = found.reshape(-1, *found.shape[-2:])
+        if found.shape != (len(picked), *window.size_hw):
+            raise DataError(
+                f"{self.path}: damaged or cut short: its planes have shape {found.shape}, not "
+                f"{(len(picked), *window.size_hw)}"
+            )
+        return np.asarray(found)
+
+
+def _reader(module: str, extra: str, ending: str) -> Any:
+    """Return the class that reads such files; ConfigError says which extra installs it."""
+    try:
+        return import_module(module).Reader
+    except ImportError as error:
+        raise ConfigError(
+            f"{ending} files need {module.replace('_', '-')}: pip install 'simmat-plugin-microscopy[{extra}]' ({error})"
+        ) from error
+
+
+def _groups(path: Path) -> tuple[str, ...]:
+    """Return the images of an OME-Zarr as bioformats2raw writes it: groups named by numbers; () for any other."""
+    import zarr
+
+    stated = zarr.open_group(str(path.absolute()), mode="r").attrs.asdict()
+    inside = stated.get("ome")
+    keys = {*stated, *(inside if isinstance(inside, dict) else {})}
+    if "bioformats2raw.layout" not in keys:
+        return ()
+    numbers = [
+        one.name for one in path.iterdir() if one.is_dir() and one.name.isdigit()
+    ]
+    if not numbers:
+        raise DataError(f"{path}: holds no image; it is cut short, or not an OME-Zarr")
+    return tuple(sorted(numbers, key=int))
+
+
+def _emissions(reader: Any, number: int, count: int) -> list[float | None]:
+    """Return the emission wavelength of each channel in nm; None where the file does not say."""
+    unknown: list[float | None] = [None] * count
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about what files leave empty
+            images = reader.ome_metadata.images
+    except Exception:  # only a part of what files state is known to the readers
+        return unknown
+    channels = images[min(number, len(images) - 1)].pixels.channels if images else []
+    if len(channels) != count:
+        return unknown
+    found = []
+    for channel in channels:
+        stated = channel.emission_wavelength_quantity
+        found.append(None if stated is None else float(stated.to("nm").magnitude))
+    return found
+
+
+def _in_um(reader: Any, axis: str, size: float | None) -> float | None:
+    """Return a size of an OME-Zarr in µm; None without a unit of length, since 1 is then a default."""
+    unit = getattr(reader.dimension_properties, axis).unit
+    if size is None or unit is None:
+        return None
+    try:
+        return float((size * unit).to("micrometer").magnitude)
+    except Exception:  # pint's errors have several classes
+        return None
