@@ -1,0 +1,294 @@
+"""OME-Zarr, CZI, ND2 and LIF through bioio's readers: names, sizes, scenes and frames, and damaged files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from simmat_plugin_microscopy import readers
+from simmat_plugin_microscopy.adapter import Microscopy
+from simmat_plugin_microscopy.readers import BioioFile
+
+from simmat import FrameSequence, SensorImage, Window
+from simmat.cli import run
+from simmat.errors import ConfigError, DataError
+from simmat.sensors.adapter import load_sample
+
+# (T, C, Z, Y, X)
+COUNTS = (
+    np.random.default_rng(0).integers(0, 65535, (2, 2, 3, 20, 31)).astype(np.uint16)
+)
+
+
+def write_zarr(
+    path: Path, planes: Any = COUNTS, unit: str | None = "micrometer", **how: Any
+) -> Path:
+    """Write (T, C, Z, Y, X) by bioio's own writer."""
+    writers = pytest.importorskip("bioio_ome_zarr.writers")
+    labels = [writers.Channel(label=name, color="FFFFFF") for name in ("DAPI", "GFP")]
+    labels = labels[: planes.shape[1]]
+    made = writers.OMEZarrWriter(
+        path,
+        level_shapes=planes.shape,
+        dtype=planes.dtype,
+        channels=labels,
+        axes_names=["t", "c", "z", "y", "x"],
+        axes_units=["second", None, unit, unit, unit],
+        physical_pixel_size=[1, 1, 0.5, 0.2, 0.2],
+        **how,
+    )
+    made.write_full_volume(planes)
+    return path
+
+
+def write_czi(path: Path, planes: Any = COUNTS) -> Path:
+    """Write (T, C, Z, Y, X) as Zeiss's own library does."""
+    pytest.importorskip("bioio_czi")
+    czi = pytest.importorskip("pylibCZIrw.czi")
+    with czi.create_czi(str(path)) as file:
+        for t, c, z in np.ndindex(planes.shape[:3]):
+            file.write(planes[t, c, z][..., None], plane={"T": t, "C": c, "Z": z})
+        file.write_metadata(
+            "a",
+            channel_names={0: "DAPI", 1: "GFP"},
+            scale_x=2e-7,
+            scale_y=2e-7,
+            scale_z=5e-7,
+        )
+    return path
+
+
+WRITERS = {"a.ome.zarr": write_zarr, "a.czi": write_czi}
+
+
+def read(path: Path, window: Window | None = None, **options: Any) -> SensorImage:
+    """Read it as the command line would."""
+    sensor = Microscopy().with_options({"microscopy": options})
+    return load_sample(sensor, {"microscopy": path}, window)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_names_sizes_and_numbers_are_those_of_the_file(
+    tmp_path: Path, name: str
+) -> None:
+    """16 bits stay as they are; whole, in a window and projected."""
+    path = WRITERS[name](tmp_path / name)
+    image = read(path, t=1, z=2)
+    assert [channel.name for channel in image.channels] == ["dapi", "gfp"]
+    assert image.pixel_size_um == pytest.approx((0.2, 0.2))
+    np.testing.assert_array_equal(image.data, COUNTS[1, :, 2])
+    window = Window(3, 5, 9, 30)
+    part = read(path, window, t=1, z=2)
+    np.testing.assert_array_equal(part.data, image.cut(window).data)
+    np.testing.assert_array_equal(read(path, t=0, z="max").data, COUNTS[0].max(1))
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_times_are_frames_and_so_are_slices(tmp_path: Path, name: str) -> None:
+    """The frames of a file with times and slices are its times."""
+    path = WRITERS[name](tmp_path / name)
+    frames = FrameSequence(path, Microscopy(), modality_options={"z": 1})
+    assert len(frames) == 2
+    np.testing.assert_array_equal(frames[1].data, COUNTS[1, :, 1])
+    (tmp_path / "z").mkdir()
+    slices = FrameSequence(
+        WRITERS[name](tmp_path / "z" / name, COUNTS[:1]), Microscopy()
+    )
+    assert len(slices) == 3
+    np.testing.assert_array_equal(slices[2].data, COUNTS[0, :, 2])
+    assert slices.spacing == pytest.approx((5e-4, 2e-4, 2e-4))
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_other_sensors_read_the_frames(tmp_path: Path, name: str) -> None:
+    """A time series of one channel needs no names."""
+    path = WRITERS[name](tmp_path / name, COUNTS[:, :1, :1])
+    frames = FrameSequence(path, "gray")
+    np.testing.assert_array_equal(frames[1].data, COUNTS[1, :1, 0])
+
+
+def test_a_pixel_size_without_a_unit_is_not_known(tmp_path: Path) -> None:
+    """An OME-Zarr without a unit has the size 1 by default."""
+    path = write_zarr(tmp_path / "a.zarr", COUNTS[:1, :, :1], unit=None)
+    assert read(path).pixel_size_um is None
+
+
+def test_the_images_of_bioformats2raw_are_scenes(tmp_path: Path) -> None:
+    """It writes each series of a file into a folder named by a number."""
+    folder = tmp_path / "a.zarr"
+    folder.mkdir()
+    for number in range(2):
+        write_zarr(folder / str(number), COUNTS[:1, :, number : number + 1])
+    attributes = {"ome": {"version": "0.5", "bioformats2raw.layout": 3}}
+    text = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    (folder / "zarr.json").write_text(json.dumps(text))
+    np.testing.assert_array_equal(read(folder, scene=1).data, COUNTS[0, :, 1])
+    np.testing.assert_array_equal(read(folder, scene="0").data, COUNTS[0, :, 0])
+    with pytest.raises(DataError, match="holds 2 scenes"):
+        read(folder)
+
+
+def test_a_missing_reader_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The readers are large, and one is under the GPL, so nobody gets them unasked."""
+    for name in ("a.czi", "a.nd2", "a.lif"):
+        (tmp_path / name).write_bytes(b"x")
+        monkeypatch.setitem(sys.modules, f"bioio_{name[2:]}", None)
+        with pytest.raises(ConfigError, match=rf"microscopy\[{name[2:]}\]"):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("ending", [".czi", ".nd2", ".lif"])
+def test_a_file_of_another_format_is_one_error(tmp_path: Path, ending: str) -> None:
+    """Also one that is empty, or cut off in its first bytes."""
+    pytest.importorskip(f"bioio_{ending[1:]}")
+    path = tmp_path / f"a{ending}"
+    for content in (b"", b"not a microscope's file", b"ZISRAWFILE" + bytes(30)):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=rf"a\{ending}: "):
+            read(path)
+
+
+def test_a_czi_cut_short_is_one_error(tmp_path: Path) -> None:
+    """At any length."""
+    path = write_czi(tmp_path / "a.czi")
+    content = path.read_bytes()
+    for length in (100, len(content) // 3, len(content) - 40):
+        short = tmp_path / f"{length}.czi"
+        short.write_bytes(content[:length])
+        with pytest.raises(DataError, match="cut short"):
+            read(short, t=1, z=2)
+
+
+class _Model:
+    """The object model of bioio's readers, with what a file of one kind states."""
+
+    current_scene_index = 0
+    dtype = np.dtype(np.uint16)
+
+    def __init__(
+        self, order: str, shape: tuple[int, ...], sizes: Any, **others: Any
+    ) -> None:
+        self.scenes = ("one", "two")
+        self.dims = SimpleNamespace(order=order, shape=shape)
+        self.physical_pixel_sizes = sizes
+        self.channel_names = others.get("names")
+        channels = []
+        for nm in others.get("emissions", ()):
+            quantity = None
+            if nm is not None:
+                quantity = SimpleNamespace(
+                    to=lambda _, nm=nm: SimpleNamespace(magnitude=nm)
+                )
+            channels.append(SimpleNamespace(emission_wavelength_quantity=quantity))
+        pixels = SimpleNamespace(channels=channels)
+        self.ome_metadata = SimpleNamespace(images=[SimpleNamespace(pixels=pixels)])
+
+    def set_scene(self, number: int) -> None:
+        self.current_scene_index = number
+
+
+def _opened(path: Path, model: _Model, monkeypatch: pytest.MonkeyPatch) -> BioioFile:
+    path.write_bytes(b"x")
+    monkeypatch.setattr(readers, "_reader", lambda *_: lambda _: model)
+    return BioioFile(path)
+
+
+def test_emissions_are_those_of_the_readers_ome_metadata(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No ND2 or LIF with emissions could be made here: this is what their readers return, not a file."""
+    size = SimpleNamespace(Z=None, Y=0.3, X=0.3)
+    names = ["Hoechst 33342", "GFP", "GFP"]
+    model = _Model(
+        "TCZYX", (4, 3, 5, 8, 9), size, names=names, emissions=[461.0, None, 0.0]
+    )
+    scene = _opened(tmp_path / "a.nd2", model, monkeypatch).scene(1)
+    assert model.current_scene_index == 1
+    assert [one.name for one in scene.channels] == ["hoechst-33342", "gfp", "gfp-2"]
+    assert [one.wavelength_um for one in scene.channels] == [0.461, None, None]
+    assert (scene.times, scene.slices, scene.size_hw) == (4, 5, (8, 9))
+    assert scene.pixel_size_um == (0.3, 0.3)
+
+
+@pytest.mark.parametrize("size", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_pixel_size_that_is_no_length_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: float
+) -> None:
+    """Areas would be wrong in silence."""
+    model = _Model("YX", (8, 9), SimpleNamespace(Z=None, Y=size, X=0.3))
+    with pytest.raises(DataError, match="not a length"):
+        _opened(tmp_path / "a.lif", model, monkeypatch).scene(0)
+
+
+def test_an_unknown_axis_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as the tiles of a mosaic."""
+    size = SimpleNamespace(Z=None, Y=None, X=None)
+    model = _Model("MYX", (7, 8, 9), size)
+    with pytest.raises(DataError, match="further axes"):
+        _opened(tmp_path / "a.lif", model, monkeypatch).scene(0)
+
+
+def _data_set(folder: Path) -> Path:
+    """Write a set of two kinds of files, in which one bright square is the object."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for number in range(8):
+        planes = COUNTS[:1, :, :1] // 8
+        mask = np.zeros(planes.shape[-2:], np.uint8)
+        mask[4:12, number : number + 9] = 1
+        planes = planes + 40000 * mask.astype(np.uint16)
+        if number % 2:
+            write_zarr(folder / "images" / f"{number}.ome.zarr", planes)
+        else:
+            tifffile.imwrite(
+                folder / "images" / f"{number}.ome.tif",
+                planes[0, :, 0],
+                ome=True,
+                photometric="minisblack",
+                metadata={"axes": "CYX", "Channel": {"Name": ["DAPI", "GFP"]}},
+            )
+        tifffile.imwrite(folder / "masks" / f"{number}.tif", mask)
+    return folder
+
+
+def test_from_a_folder_of_files_to_masks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder that is an image is trained on, found in a folder, and given by itself, like any file."""
+    data = _data_set(tmp_path / "data")
+    out = str(tmp_path / "run")
+    words = ["--modality", "microscopy", "--data", str(data), "--out", out]
+    small = (
+        "--foundation tiny --image-size 32 --steps 2 --batch-size 2 --regions instances"
+    )
+    assert run(["train", *words, *small.split(), "--no-pictures"]) == 0
+    bundle = str(tmp_path / "run" / "bundle.safetensors")
+    found = tmp_path / "found"
+    images = str(data / "images")
+    assert run(["predict", bundle, images, "--everything", "--out", str(found)]) == 0
+    assert {file.stem for file in found.glob("?.json")} == set("01234567")
+    one = str(data / "images" / "1.ome.zarr")
+    alone = tmp_path / "alone"
+    assert run(["predict", bundle, one, "--point", "9,9", "--out", str(alone)]) == 0
+    assert (alone / "1_mask.png").is_file()
+    capsys.readouterr()
+    shutil.rmtree(data / "images" / "1.ome.zarr" / "0")
+    never = tmp_path / "never"
+    assert run(["predict", bundle, one, "--point", "9,9", "--out", str(never)]) == 2
+    assert "1.ome.zarr: damaged or cut short" in capsys.readouterr().err
+    assert not list(never.glob("*"))
+    assert (
+        run(["predict", bundle, "no.zarr", "--point", "9,9", "--out", str(never)]) == 2
+    )
+    assert "no.zarr" in capsys.readouterr().err
