@@ -100,7 +100,7 @@ class TiffImage:
         self.path = path
         self._itemsize = 8 if labels else 4
         if not labels:
-            _check_beside(path)
+            check_beside(path)
         # tags are read on their first use, so all are used here
         with open_tifffile(path) as tiff:
             self._pages = _main_pages(path, tiff, labels=labels, offsets=offsets)
@@ -275,7 +275,7 @@ def check_tiff(path: Path, *, whole: bool = True) -> None:
     Raises:
         DataError: it is missing, damaged, claims more than `check_size` allows, or a file beside it changes its values.
     """
-    _check_beside(path)
+    check_beside(path)
     with decoding_errors(path, "tiff"), open_tifffile(path) as tiff:
         pages = _pages_of(path, tiff)
         _check_claims(path, pages)
@@ -295,8 +295,8 @@ def sidecars(path: Path) -> tuple[Path, Path]:
     return path.with_name(path.name + ".msk"), path.with_name(path.name + ".aux.xml")
 
 
-def _check_beside(path: Path) -> None:
-    """Raise DataError for files beside a TIFF by which GDAL changes its values, and which are not read."""
+def check_beside(path: Path) -> None:
+    """Raise DataError for files beside a raster by which GDAL changes its values, and which are not read."""
     mask, notes = sidecars(path)
     if mask.exists():
         raise _not_read(
@@ -312,7 +312,7 @@ def _check_beside(path: Path) -> None:
 
 def _not_read(path: Path, beside: Path, content: str, command: str) -> DataError:
     return DataError(
-        f"{path}: {beside.name} beside it holds {content}, which is not read. Put it into the TIFF itself ({command}), "
+        f"{path}: {beside.name} beside it holds {content}, which is not read. Put it into the file itself ({command}), "
         "or move it away"
     )
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+from rasterio import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from simmat_plugin_geo import backend
-from simmat_plugin_geo.georeference import pixel_areas
+from simmat_plugin_geo.georeference import note_once, pixel_areas
 from simmat_plugin_geo.geotiff import read_geotiff, write_geotiff
 from simmat_plugin_geo.results import write_mask
 
@@ -91,3 +96,47 @@ def test_a_mask_has_the_place_of_its_image(tmp_path: Path) -> None:
     assert read_georeference(path) == place
     with rasterio.open(path) as file:
         assert file.read(1).tolist() == mask.tolist()
+
+
+def _with_points(path: Path, bend: float = 0.0, spread: int = 80) -> Path:
+    """Write a GeoTIFF whose place is stated by ground control points, on a grid turned by 30° or beside it."""
+    transform = Affine.translation(500000, 5400000)
+    transform = transform * Affine.rotation(30) * Affine.scale(2, -2)
+    points = []
+    for row in (0, spread // 2, spread):
+        for column in (0, 60, 120):
+            x, y = transform * (column, row)
+            off = 2 * bend * (column == 60) * (row == spread // 2)
+            points.append(GroundControlPoint(row, column, x + off, y))
+    with rasterio.open(
+        path, "w", driver="GTiff", width=120, height=80, count=1, dtype="uint8"
+    ) as file:
+        file.gcps = (points, CRS.from_epsg(32632))
+        file.write(np.ones((1, 80, 120), np.uint8))
+    return path
+
+
+def test_ground_control_points_on_a_grid_are_a_georeference(tmp_path: Path) -> None:
+    """Cameras on aircraft write the corners instead of a transform."""
+    found = read_georeference(_with_points(tmp_path / "a.tif"))
+    assert found is not None
+    assert found.crs == "EPSG:32632"
+    transform = Affine.translation(500000, 5400000)
+    transform = transform * Affine.rotation(30) * Affine.scale(2, -2)
+    assert found.transform == pytest.approx(tuple(transform)[:6], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [({"bend": 3.0}, "beside an affine grid.*gdalwarp"), ({"spread": 0}, "on a line")],
+)
+def test_other_ground_control_points_are_none_and_it_is_said(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    how: dict[str, Any],
+    message: str,
+) -> None:
+    """A wrong place on the map is worse than none."""
+    note_once.cache_clear()
+    assert read_georeference(_with_points(tmp_path / "a.tif", **how)) is None
+    assert re.search(message, capsys.readouterr().err)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ import numpy as np
 
 from simmat.errors import DataError, SimMATError, shortened
 from simmat.geo import Coords
+from simmat.terminal import echo
 from simmat.types import Georeference
 
 _EQUATOR_M, _ECCENTRICITY = 6378137.0, 0.0818191908426215  # of WGS 84, NIMA TR8350.2
 _AREA_STEP_PX = 8.0
 """Half the distance over which the size of a pixel is measured; less would be lost in the digits of degrees."""
+_MAX_POINT_ERROR_PX = 0.5
+"""How far ground control points may lie beside an affine grid."""
 _MAX_AREA_DIFFERENCE = 0.01
 """How much an area may differ in a map and on the earth, to be that of the map, as other map programs give it."""
 
@@ -74,25 +78,61 @@ def check_overviews(file: Any, origin: str) -> None:
 def georeference_of(file: Any, origin: str) -> Georeference | None:
     """Return the georeference of an open rasterio dataset; None without coordinate system or affine grid.
 
+    Ground control points count as an affine grid where they lie on one.
+
     Raises:
         DataError: the affine transform has no inverse.
     """
-    if (
-        file.crs is None
-        or file.transform.is_identity
-        or not np.isfinite(file.transform).all()
-    ):
+    crs = file.crs
+    transform = file.transform
+    points, crs_of_points = file.gcps
+    if transform.is_identity and crs_of_points is not None:
+        crs = crs_of_points
+        transform = _affine_of_points(points, origin)
+    if crs is None or transform.is_identity or not np.isfinite(transform).all():
         return None
-    code = file.crs.to_epsg()
-    a, b, c, d, e, f = tuple(file.transform)[:6]
+    code = crs.to_epsg()
+    a, b, c, d, e, f = tuple(transform)[:6]
     if np.linalg.matrix_rank([[a, b], [d, e]]) < 2:
         raise DataError(
             f"{origin}: its affine transform ({a:g}, {b:g}, {c:g}, {d:g}, {e:g}, {f:g}) gives pixels no area, so they "
             "have no place on the map; correct it: gdal_edit.py -a_ullr WEST NORTH EAST SOUTH FILE"
         )
-    return Georeference(
-        f"EPSG:{code}" if code else file.crs.to_wkt(), (a, b, c, d, e, f)
-    )
+    return Georeference(f"EPSG:{code}" if code else crs.to_wkt(), (a, b, c, d, e, f))
+
+
+def _affine_of_points(points: Sequence[Any], origin: str) -> Any:
+    """Return the affine transform through ground control points; the identity, and a note, if they lie on none."""
+    from rasterio import Affine
+
+    # (N, 3), (N, 2)
+    pixels = np.array([[point.col, point.row, 1.0] for point in points])
+    places = np.array([[point.x, point.y] for point in points])
+    if np.linalg.matrix_rank(pixels) < 3:
+        note_once(
+            f"note: {origin}: its {len(points)} ground control points lie on a line, so it has no place on the map"
+        )
+        return Affine.identity()
+    middle = places.mean(0)  # far from 0, where digits would be lost
+    solved, *_ = np.linalg.lstsq(pixels, places - middle, rcond=None)
+    (a, d), (b, e), (c, f) = solved.tolist()
+    if np.linalg.matrix_rank([[a, b], [d, e]]) < 2:
+        return Affine(a, b, c + middle[0], d, e, f + middle[1])
+    errors = (pixels @ solved - (places - middle)) @ np.linalg.inv([[a, d], [b, e]])
+    largest = float(np.hypot(*errors.T).max())
+    if largest > _MAX_POINT_ERROR_PX:
+        note_once(
+            f"note: {origin}: its {len(points)} ground control points lie up to {largest:.3g} pixels beside an affine "
+            "grid, so results have no place on the map; resample it: gdalwarp -tps OLD NEW.tif"
+        )
+        return Affine.identity()
+    return Affine(a, b, c + middle[0], d, e, f + middle[1])
+
+
+@lru_cache(maxsize=1024)
+def note_once(text: str) -> None:
+    """Print a note on standard error the first time."""
+    echo(text, err=True)
 
 
 def profile_of(georeference: Georeference | None) -> dict[str, Any]:

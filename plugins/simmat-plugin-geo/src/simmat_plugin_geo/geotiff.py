@@ -34,7 +34,7 @@ _MASK_WORDS = re.compile(
 # transparent, and the full scales of floats and of 8, 15 and 16 bits
 _OPAQUE = (0, 1, 255, 32767, 65535)
 # decoded blocks when windows are read: 1024 rows of 20,000 pixels in 8 bands of 16 bits
-_CACHE_BYTES = 320 * 2**20
+CACHE_BYTES = 320 * 2**20
 # resampling blends an alpha band along borders, which are few pixels
 _MAX_PARTIAL = 0.05
 
@@ -96,22 +96,44 @@ def read_geotiff(
         DataError: the file is missing, damaged, not a TIFF, has several pages, complex values, a palette, or an alpha
             band that seems to be a measurement; or the window is not inside the image.
     """
+    with _opened(path, window) as file:
+        return read_bands([file], path, nodata, window, wanted)
+
+
+def read_bands(
+    files: Sequence[Any],
+    path: Path,
+    nodata: float | None = None,
+    window: Window | None = None,
+    wanted: Callable[[Sequence[BandTags]], Collection[int]] | None = None,
+    tags_of: Callable[[Any, int], BandTags] | None = None,
+) -> GeoTiff:
+    """Read the bands of open rasterio datasets of one grid, one behind the other; see `read_geotiff`.
+
+    Args:
+        tags_of: returns the tags of a band of a dataset by its index from 1; by default as a GeoTIFF states them.
+    """
     from rasterio.enums import MaskFlags
 
-    with _opened(path, window) as file:
-        kept = [
-            i
-            for i, role in zip(file.indexes, file.colorinterp, strict=True)
-            if role.name != "alpha"
-        ]
-        bands = tuple(_tags(file, index) for index in kept)
-        picked = sorted(range(len(kept)) if wanted is None else wanted(bands))
-        part = None
-        if window is not None:
-            check_window(path, window, file.shape)
-            check_size(path, *window.size_hw, len(picked))
-            part = ((window.y0, window.y1), (window.x0, window.x1))
-        numbers = [kept[index] for index in picked]
+    tags_of = tags_of or band_tags
+    kept: list[tuple[int, int]] = []  # place of the dataset, index of the band
+    for place, file in enumerate(files):
+        for index, role in zip(file.indexes, file.colorinterp, strict=True):
+            if role.name != "alpha":
+                kept.append((place, index))
+    bands = tuple(tags_of(files[place], index) for place, index in kept)
+    picked = sorted(range(len(kept)) if wanted is None else wanted(bands))
+    part = None
+    if window is not None:
+        check_window(path, window, files[0].shape)
+        check_size(path, *window.size_hw, len(picked))
+        part = ((window.y0, window.y1), (window.x0, window.x1))
+    planes: list[npt.NDArray[Any]] = []
+    masks: list[BoolArray] = []
+    for place, file in enumerate(files):
+        numbers = [kept[index][1] for index in picked if kept[index][0] == place]
+        if not numbers:
+            continue
         stored = file.read(numbers, window=part)  # (P, H, W)
         valid = np.ones(stored.shape, np.bool_)
         if any(
@@ -124,25 +146,29 @@ def read_geotiff(
             # GDAL's mask comes from only one of mask,
             if (missing := file.nodatavals[number - 1]) is not None:
                 good &= plane != missing  # nodata and alpha
-        for alpha in set(file.indexes) - set(kept):
+        for alpha in set(file.indexes) - {index for own, index in kept if own == place}:
             opacity = file.read(alpha, window=part)
             _check_alpha(path, file, alpha, opacity if window is None else None)
             valid &= opacity > 0
-        place = georeference_of(file, str(path))
+        planes.append(stored)
+        masks.append(valid)
+    stored = planes[0] if len(planes) == 1 else np.concatenate(planes)
+    valid = masks[0] if len(masks) == 1 else np.concatenate(masks)
+    georeference = georeference_of(files[0], str(path))
     if stored.dtype.kind not in "uif" or (
         stored.dtype.kind in "ui" and stored.dtype.itemsize > 4
     ):
         raise DataError(
             f"{path}: values of type {stored.dtype} are not supported; store them as float32"
         )
-    if window is not None and place is not None:
-        place = place.shifted(window.y0, window.x0)
+    if window is not None and georeference is not None:
+        georeference = georeference.shifted(window.y0, window.x0)
     if len(picked) < len(bands):
         stored, valid = (
             _with_unread_bands(values, picked, len(bands)) for values in (stored, valid)
         )
     valid = valid & not_nodata(stored, nodata)
-    return GeoTiff(stored, valid, bands, place, path)
+    return GeoTiff(stored, valid, bands, georeference, path)
 
 
 def _with_unread_bands(
@@ -178,7 +204,7 @@ def _opened(path: Path, window: Window | None) -> Iterator[Any]:
             with _checked(path, whole=True) as file:
                 yield file
         else:
-            with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
+            with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
                 yield _remembered(path, file_state(path), os.getpid(), get_ident())
 
 
@@ -267,7 +293,7 @@ def _check_alpha(
         index: index of the band, from 1.
         opacity: (H, W) values of the band; None if only a part was read.
     """
-    said = _tags(file, index)
+    said = band_tags(file, index)
     wavelength = next(
         (
             f"{key} {text}"
@@ -299,7 +325,8 @@ def _check_alpha(
     )
 
 
-def _tags(file: Any, index: int) -> BandTags:
+def band_tags(file: Any, index: int) -> BandTags:
+    """Return the tags of a band of an open rasterio dataset by its index from 1."""
     tags = {**file.tags(index), **file.tags(index, ns="IMAGERY")}
     return BandTags(
         (file.descriptions[index - 1] or "").strip(),

@@ -1,24 +1,25 @@
-"""`multispectral`, `sentinel2`, `landsat8`: bands of a GeoTIFF in reflectance or in the file's own numbers."""
+"""`multispectral`, `sentinel2`, `landsat8`: bands of a raster in reflectance or in the file's own numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
+from simmat_plugin_geo.georeference import note_once
 from simmat_plugin_geo.geotiff import (
     BandTags,
     GeoTiff,
-    geotiff_size,
     is_count,
     read_geotiff,
     write_geotiff,
 )
+from simmat_plugin_geo.rasters import DRIVERS, raster_size, read_raster
 
 from simmat import (
     Channel,
@@ -42,11 +43,13 @@ from simmat_plugin_multispectral.bands import (
     bands_of_file,
     bands_of_satellite,
 )
+from simmat_plugin_multispectral.safe import open_safe, read_safe
 
 if TYPE_CHECKING:
     from simmat_plugin_scenes import Scene
 
 REFLECTANCE = "reflectance"
+_TIFF = (".tif", ".tiff")
 _STORED_SCALE, _STORED_NODATA = 1e-4, -32768
 _MAX_REFLECTANCE = 2  # of a glint, in a file of reflectance
 _MIN_RATIO = 9
@@ -79,6 +82,10 @@ class MultispectralOptions(ModalityOptions):
         description="Reflectance = stored x scale, for files that do not state it; 0.0001 for reflectance x 10000.",
     )
     offset: float = Field(0.0, description="Added to stored x scale; needs scale.")
+    variables: str | None = Field(
+        None,
+        description="Variables of a NetCDF file or Zarr store by comma; by default all that are images.",
+    )
 
     @model_validator(mode="after")
     def _belong_together(self) -> MultispectralOptions:
@@ -90,7 +97,7 @@ class MultispectralOptions(ModalityOptions):
 
 
 class Multispectral(WindowedAdapter):
-    """All bands of a GeoTIFF, with the names and scales that the file states.
+    """All bands of a raster, with the names and scales that the file states.
 
     A band with a scale or offset in the file has the values stored * scale + offset, in the unit of the file. A band
     without them is counts, or reflectance if the option `scale` is given. A file whose scale contradicts the option is
@@ -99,8 +106,8 @@ class Multispectral(WindowedAdapter):
     """
 
     name = "multispectral"
-    description = "bands of a GeoTIFF, named and scaled as the file says, else counts; pick with --channels"
-    sources = (Source("multispectral", (".tif", ".tiff")),)
+    description = "bands of GeoTIFF, JP2, ENVI, NetCDF, Zarr, named and scaled as the file says; pick with --channels"
+    sources = (Source("multispectral", (*_TIFF, *DRIVERS)),)
 
     Options: ClassVar[type[ModalityOptions]] = MultispectralOptions
     _picks: tuple[str | int, ...] = ()
@@ -122,17 +129,31 @@ class Multispectral(WindowedAdapter):
                 self._channels(bands, path), self._picks, origin=str(path)
             )
 
-        file = read_geotiff(
-            path,
-            self.nodata("multispectral"),
-            window,
-            wanted if self._picks and window is not None else None,
-        )
+        picks = wanted if self._picks and window is not None else None
+        file = self._read_file(path, window, picks)
         return self.image(file, whole=window is None)
+
+    def _read_file(
+        self,
+        path: Path,
+        window: Window | None,
+        wanted: Callable[[Sequence[BandTags]], Collection[int]] | None,
+    ) -> GeoTiff:
+        return read_raster(
+            path, self.nodata("multispectral"), window, wanted, self._variables
+        )
+
+    @property
+    def _variables(self) -> tuple[str, ...]:
+        """The names in the option `variables`."""
+        options = self.options
+        if not isinstance(options, MultispectralOptions) or not options.variables:
+            return ()
+        return tuple(name.strip() for name in options.variables.split(","))
 
     def window_size(self, files: PathsBySource) -> tuple[int, int]:
         """Return the size of the file."""
-        return geotiff_size(Path(files["multispectral"]))
+        return raster_size(Path(files["multispectral"]), self._variables)
 
     def with_channels(self, selected: Sequence[str | int]) -> ModalityAdapter:
         """Return this sensor with only these bands read, unless a subclass computes channels from several bands."""
@@ -273,18 +294,25 @@ class Sentinel2Options(ModalityOptions):
 
     boa_offset: bool = Field(
         False,
-        description="Files of processing baseline 04.00 (2022) and later: reflectance x 10000 + 1000 (BOA_ADD_OFFSET).",
+        description="Files of processing baseline 04.00 (2022) and later: reflectance x 10000 + 1000 (BOA_ADD_OFFSET); "
+        "a .SAFE folder states it.",
+    )
+    resolution: Literal[10, 20, 60] = Field(
+        10,
+        description="Metres of a pixel, of .SAFE folders; bands that are coarser are repeated, finer ones left out.",
     )
 
 
 class Sentinel2(Multispectral):
-    """Reflectance x 10000 of Sentinel-2, bands by name."""
+    """Reflectance x 10000 of Sentinel-2, bands by name; of a .SAFE folder with the offset that it states."""
 
     name = "sentinel2"
-    description = "Sentinel-2 reflectance x 10000, bands by name (before January 2022, or harmonized); 0 is nodata"
+    description = "Sentinel-2: .SAFE folders, or GeoTIFF of reflectance x 10000 (before January 2022, or harmonized)"
+    sources = (Source("multispectral", (*_TIFF, ".safe")),)
 
     Options = Sentinel2Options
     options: Sentinel2Options
+    _stated: Product | None = None
 
     def recognize(self, files: FilesOfKind) -> Recognition | None:
         """Find the names of the satellite's bands in the descriptions of a file."""
@@ -308,9 +336,54 @@ class Sentinel2(Multispectral):
     @property
     def product(self) -> Product:
         """What the files are."""
+        if self._stated is not None:
+            return self._stated
         return Product(
             1e-4, -0.1 if self.options.boa_offset else 0.0, SENTINEL2, nodata=0
         )
+
+    def read(self, files: PathsBySource, window: Window | None) -> SensorImage:
+        """Read (C, H, W) of all bands."""
+        path = Path(files["multispectral"])
+        if not _is_safe(path):
+            return super().read(files, window)
+        found = open_safe(path, self.options.resolution)
+        is_offset = found.offset != 0
+        if (
+            "boa_offset" in self.options.model_fields_set
+            and self.options.boa_offset != is_offset
+        ):
+            raise DataError(
+                f"{path}: is of processing baseline {found.baseline}, {'with' if is_offset else 'without'} an offset, "
+                f"but the option says boa_offset={str(self.options.boa_offset).lower()}; leave the option out, since "
+                "the product states it"
+            )
+        if is_offset:
+            note_once(
+                f"note: Sentinel-2 of processing baseline {found.baseline}: reflectance = (stored "
+                f"{found.offset / found.scale:+g}) x {found.scale:g}, as the metadata state"
+            )
+        made = copy(self)
+        made._stated = Product(found.scale, found.offset, SENTINEL2, nodata=0)
+        return super(Sentinel2, made).read(files, window)
+
+    def _read_file(
+        self,
+        path: Path,
+        window: Window | None,
+        wanted: Callable[[Sequence[BandTags]], Collection[int]] | None,
+    ) -> GeoTiff:
+        if not _is_safe(path):
+            return super()._read_file(path, window, wanted)
+        found = open_safe(path, self.options.resolution)
+        return read_safe(found, self.nodata("multispectral"), window, wanted)
+
+    def window_size(self, files: PathsBySource) -> tuple[int, int]:
+        """Return the size of the file, or of the product at its resolution."""
+        path = Path(files["multispectral"])
+        if _is_safe(path):
+            return open_safe(path, self.options.resolution).size_hw
+        return super().window_size(files)
 
 
 class Landsat8(Multispectral):
@@ -318,6 +391,7 @@ class Landsat8(Multispectral):
 
     name = "landsat8"
     description = "Landsat 8 and 9 Collection 2 surface reflectance (x 0.0000275 - 0.2), bands by name; 0 is nodata"
+    sources = (Source("multispectral", _TIFF),)
 
     Options = ModalityOptions
 
@@ -349,6 +423,10 @@ def _evidence(file: GeoTiff) -> tuple[str, ...]:
     if file.georeference is not None:
         found.append("a position on a map")
     return tuple(found)
+
+
+def _is_safe(path: Path) -> bool:
+    return path.suffix.lower() == ".safe"
 
 
 def _refuse_reflectance(file: GeoTiff, image: SensorImage) -> None:
