@@ -16,7 +16,7 @@ from PIL import Image
 from simmat_plugin_thermal.adapter import COUNTS, MODALITIES, TEMPERATURE
 
 from simmat.cli import group
-from simmat.errors import DataError
+from simmat.errors import ConfigError, DataError
 from simmat.types import SensorImage
 
 Write = Callable[..., None]
@@ -302,3 +302,70 @@ def write_dji_jpeg(
         for part in parts
     )
     path.write_bytes(picture.getvalue()[:2] + segments + picture.getvalue()[2:])
+
+
+SETTINGS = {"emissivity": 0.85, "distance_m": 40.0, "reflected_c": -5.0}
+
+
+def test_options_replace_what_the_camera_assumed(
+    tmp_path: Path, write_flir_jpeg: Write
+) -> None:
+    """Cameras store 0.95 for everything; the result is that of a camera with the right settings."""
+    write_flir_jpeg(tmp_path / "a.jpg", RAW, emissivity=0.95, distance_m=1.0)
+    right = {"emissivity": 0.85, "distance_m": 40.0, "reflected_k": 268.15}
+    write_flir_jpeg(tmp_path / "b.jpg", RAW, **right)
+    corrected = MODALITIES[0].with_options({"thermal": SETTINGS})
+    found = corrected.load({"thermal": tmp_path / "a.jpg"}).data
+    np.testing.assert_allclose(found, load(tmp_path / "b.jpg").data, rtol=1e-6)
+    assert np.abs(found - load(tmp_path / "a.jpg").data).max() > 5
+
+
+def test_a_grey_body_has_the_temperature_of_its_own_radiation(
+    tmp_path: Path,
+    write_flir_jpeg: Write,
+    kelvin_of: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    """Worked by hand: a tenth of what the camera sees is the mirrored surroundings at 20 degrees."""
+    write_flir_jpeg(tmp_path / "a.jpg", RAW)
+    mirrored = 16000 / (0.0125 * (math.exp(1430 / 293.15) - 1)) + 7000
+    own = (RAW - 0.1 * mirrored) / 0.9
+    sensor = MODALITIES[0].with_options(
+        {"thermal": {"emissivity": 0.9, "reflected_c": 20.0}}
+    )
+    found = sensor.load({"thermal": tmp_path / "a.jpg"}).data[0]
+    np.testing.assert_allclose(found, kelvin_of(own), rtol=1e-5)
+
+
+@pytest.mark.parametrize("option", SETTINGS)
+def test_a_file_without_constants_cannot_be_corrected(
+    tmp_path: Path, option: str
+) -> None:
+    """The values would stay as they are in silence."""
+    sensor = MODALITIES[0].with_options({"thermal": {option: SETTINGS[option]}})
+    write_dji_jpeg(tmp_path / "a.jpg", RAW)
+    Image.fromarray(RAW).save(tmp_path / "b.png")
+    Image.fromarray(np.zeros((5, 6), np.uint8)).save(tmp_path / "c.jpg")
+    for name in ("a.jpg", "b.png", "c.jpg"):
+        with pytest.raises(DataError, match="only FLIR's radiometric files"):
+            sensor.load({"thermal": tmp_path / name})
+
+
+def test_settings_that_leave_no_temperature_are_named(
+    tmp_path: Path, write_flir_jpeg: Write
+) -> None:
+    """Such as surroundings hotter than all that is seen."""
+    write_flir_jpeg(tmp_path / "a.jpg", RAW)
+    hot = {"emissivity": 0.1, "reflected_c": 900.0}
+    sensor = MODALITIES[0].with_options({"thermal": hot})
+    with pytest.raises(DataError, match=r"emissivity=0\.1, reflected_c=900"):
+        sensor.load({"thermal": tmp_path / "a.jpg"})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("emissivity", 0), ("emissivity", 95), ("distance_m", -1), ("reflected_c", -300)],
+)
+def test_impossible_settings_are_refused(option: str, value: float) -> None:
+    """An emissivity of 95 is meant in percent."""
+    with pytest.raises(ConfigError, match=option):
+        MODALITIES[0].with_options({"thermal": {option: value}})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ from simmat.io.images import (
 )
 from simmat.sensors.facts import FilesOfKind, Recognition
 from simmat.sensors.normalize import min_max
+from simmat.sensors.options import format_options
 from simmat.types import BoolArray, FloatArray, ImageFile, not_nodata
 from simmat_plugin_thermal.radiometric import read_radiometric
 
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 
 KELVIN = Unit("K")
 CENTI_KELVIN = Unit("cK", 100.0)
-CELSIUS = Unit("degC", offset=273.15)
+ZERO_C = 273.15
+CELSIUS = Unit("degC", offset=ZERO_C)
 MILLI_KELVIN = Unit("mK", 1000.0)
 KELVIN_64 = Unit("K64", 64.0)
 KNOWN = {
@@ -90,6 +92,36 @@ class ThermalOptions(ModalityOptions):
         description="Unit of the files: kelvin, 1/100 or 1/1000 kelvin, degrees Celsius, or kelvin times 64, as the "
         "raw values of many DJI cameras; by default the unit in the file.",
     )
+    emissivity: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Emissivity of the objects, in place of the one that a FLIR camera stored.",
+    )
+    distance_m: float | None = Field(
+        None,
+        ge=0,
+        le=10_000,
+        description="Distance of the objects in metres, in place of the one that a FLIR camera stored.",
+    )
+    reflected_c: float | None = Field(
+        None,
+        gt=-ZERO_C,
+        le=2000,
+        description="Temperature of what the objects mirror in degrees Celsius, in place of the one that a FLIR camera "
+        "stored.",
+    )
+
+    def settings(self) -> dict[str, float]:
+        """The parameters of a FLIR camera that the options replace."""
+        found = {}
+        if self.emissivity is not None:
+            found["emissivity"] = self.emissivity
+        if self.distance_m is not None:
+            found["distance_m"] = self.distance_m
+        if self.reflected_c is not None:
+            found["reflected_k"] = self.reflected_c + ZERO_C
+        return found
 
 
 _USUAL_K = (230.0, 400.0)
@@ -177,7 +209,9 @@ class Thermal(WindowedAdapter):
         """
         path = Path(files["thermal"])
         if path.suffix.lower() in _JPEG:
-            found = read_radiometric(path)
+            found = read_radiometric(path, self._settings)
+            if found is None or not found.is_kelvin:
+                self._refuse_settings(path)
             if self.unit is not None and (found is None or found.is_kelvin):
                 raise DataError(
                     f"{path}: a JPEG with {'no temperatures' if found is None else 'temperatures in kelvin'}, so it "
@@ -193,12 +227,14 @@ class Thermal(WindowedAdapter):
                 valid = not_nodata(planes, nodata)
                 if found.is_kelvin or self.unit is not None:
                     kelvin = planes if self.unit is None else self.unit.physical(planes)
+                    self._check_settings(kelvin, path)
                     image = kelvin_image(kelvin.astype(np.float32), valid, path)
                 else:
                     image = SensorImage.from_planes(
                         planes, (COUNTS,), valid=valid, origin=str(path)
                     )
                 return replace(image, preview_hw=found.preview_hw)
+        self._refuse_settings(path)
         stored = read_image(path, self.nodata("thermal"), window)
         require_one_plane(stored, self.name)
         unit = unit_of(stored, self.unit)
@@ -229,6 +265,29 @@ class Thermal(WindowedAdapter):
             return None
         evidence = "the numbers could be temperatures"
         return Recognition("possible", (evidence,), questions=(question,))
+
+    @property
+    def _settings(self) -> dict[str, float]:
+        options = self.options
+        return options.settings() if isinstance(options, ThermalOptions) else {}
+
+    def _refuse_settings(self, path: Path) -> None:
+        """Raise DataError if options would correct a file without the constants that this needs."""
+        if self._settings:
+            raise DataError(
+                f"{path}: emissivity, distance_m and reflected_c correct temperatures by the calibration constants of "
+                "the camera, which only FLIR's radiometric files hold, and this one does not; leave these options out, "
+                "or set the values with the software of the camera"
+            )
+
+    def _check_settings(self, kelvin: npt.NDArray[Any], path: Path) -> None:
+        """Raise DataError if options leave no temperature."""
+        low, high = TEMPERATURE.valid_range or (0.0, np.inf)
+        if self._settings and not ((kelvin >= low) & (kelvin <= high)).any():
+            raise DataError(
+                f"{path}: with {format_options(self.stated_options())} no pixel has a temperature from {low:g} to "
+                f"{high:g} K; correct these options"
+            )
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return the (1, H, W) brightness temperature in kelvin of an uncooled 8-14 um camera."""

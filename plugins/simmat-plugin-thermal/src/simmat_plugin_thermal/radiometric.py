@@ -9,10 +9,10 @@ from __future__ import annotations
 import io
 import math
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -121,8 +121,14 @@ class Radiometric(NamedTuple):
     preview_hw: tuple[int, int]
 
 
-def read_radiometric(path: Path) -> Radiometric | None:
+def read_radiometric(
+    path: Path, settings: Mapping[str, Any] | None = None
+) -> Radiometric | None:
     """Read the raw image of a radiometric JPEG; None for an ordinary JPEG.
+
+    Args:
+        path: the file.
+        settings: fields of `FlirParameters` that replace those of the camera.
 
     Raises:
         DataError: the file does not exist, or its raw image is damaged.
@@ -145,7 +151,7 @@ def read_radiometric(path: Path) -> Radiometric | None:
             records = b"".join(
                 part for _, part in sorted(flir, key=lambda numbered: numbered[0])
             )
-            return Radiometric(*_read_flir(path, records), size)
+            return Radiometric(*read_flir(path, records, settings or {}), size)
         except (
             IndexError,
             OverflowError,
@@ -181,8 +187,13 @@ def jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
         place += 2 + length
 
 
-def _read_flir(path: Path, records: bytes) -> tuple[npt.NDArray[np.generic], bool]:
-    """Read FLIR's records: return kelvin if they have the calibration constants, else counts; and which of both."""
+def read_flir(
+    path: Path, records: bytes, settings: Mapping[str, Any]
+) -> tuple[npt.NDArray[np.generic], bool]:
+    """Read FLIR's records: return kelvin if they have the calibration constants, else counts; and which of both.
+
+    `settings` replace those of the camera.
+    """
     found = flir_records(path, records)
     if _RAW not in found:
         raise DataError(
@@ -192,7 +203,7 @@ def _read_flir(path: Path, records: bytes) -> tuple[npt.NDArray[np.generic], boo
     calibration = flir_parameters(found.get(_CAMERA, b""))
     if calibration is None:
         return raw, False
-    return calibration.kelvin(raw), True
+    return replace(calibration, **settings).kelvin(raw), True
 
 
 def flir_records(path: Path, records: bytes) -> dict[int, bytes]:
