@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,6 +20,18 @@ _RAW, _CAMERA = 1, 32
 def write_flir_jpeg() -> Callable[..., None]:
     """Return the function that writes raw counts as a radiometric JPEG."""
     return _write_flir_jpeg
+
+
+@pytest.fixture
+def flir_block() -> Callable[..., bytes]:
+    """Return the function that gives the records of raw counts, as one frame of a sequence."""
+    return _flir_block
+
+
+def _flir_block(
+    raw: np.ndarray, *, order: str = ">", jpeg_ls: bool = False, **settings: float
+) -> bytes:
+    return _records(raw, order, png=False, settings=settings, jpeg_ls=jpeg_ls)
 
 
 @pytest.fixture
@@ -70,7 +83,12 @@ def _kelvin_of(raw: np.ndarray) -> np.ndarray:
 
 
 def _records(
-    raw: np.ndarray, order: str, *, png: bool, settings: Mapping[str, float]
+    raw: np.ndarray,
+    order: str,
+    *,
+    png: bool,
+    settings: Mapping[str, float],
+    jpeg_ls: bool = False,
 ) -> bytes:
     height, width = raw.shape
     pixels = raw.astype("<u2").tobytes()
@@ -78,6 +96,8 @@ def _records(
         stored = io.BytesIO()
         Image.fromarray(raw.byteswap()).save(stored, "PNG")
         pixels = stored.getvalue()
+    if jpeg_ls:
+        pixels = bytes(imagecodecs.jpegls_encode(raw))
     raw_record = b"\x02\x00" + struct.pack("<HH", width, height) + bytes(26) + pixels
     values = {
         "emissivity": 1.0,

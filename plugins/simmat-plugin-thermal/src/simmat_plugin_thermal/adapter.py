@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from simmat import (
     WindowedAdapter,
 )
 from simmat.errors import DataError
+from simmat.io.files import FrameAddress, decoding_errors, frame_of
+from simmat.io.frames import open_stack
 from simmat.io.images import (
     Unit,
     read_image,
@@ -34,7 +36,8 @@ from simmat.sensors.facts import FilesOfKind, Recognition
 from simmat.sensors.normalize import min_max
 from simmat.sensors.options import format_options
 from simmat.types import BoolArray, FloatArray, ImageFile, not_nodata
-from simmat_plugin_thermal.radiometric import read_radiometric
+from simmat_plugin_thermal.radiometric import Radiometric, read_radiometric
+from simmat_plugin_thermal.sequences import ENDINGS, FlirStack
 
 if TYPE_CHECKING:
     from simmat_plugin_scenes import Scene
@@ -208,32 +211,18 @@ class Thermal(WindowedAdapter):
                 has its own temperatures, or none.
         """
         path = Path(files["thermal"])
+        frame = frame_of(path)
+        if frame is not None and frame.file.suffix.lower() in ENDINGS:
+            return self._radiometric(path, self._frame(frame))
         if path.suffix.lower() in _JPEG:
             found = read_radiometric(path, self._settings)
-            if found is None or not found.is_kelvin:
-                self._refuse_settings(path)
-            if self.unit is not None and (found is None or found.is_kelvin):
-                raise DataError(
-                    f"{path}: a JPEG with {'no temperatures' if found is None else 'temperatures in kelvin'}, so it "
-                    f"has no values in {self.unit.name}; leave the option unit out"
-                )
             if found is not None:
-                nodata = self.nodata("thermal")
-                if nodata is not None and found.is_kelvin:
-                    raise DataError(
-                        f"{path}: a JPEG with temperatures in kelvin stores no number {nodata:g}; leave --nodata out"
-                    )
-                planes = found.values[None]  # (1, H, W)
-                valid = not_nodata(planes, nodata)
-                if found.is_kelvin or self.unit is not None:
-                    kelvin = planes if self.unit is None else self.unit.physical(planes)
-                    self._check_settings(kelvin, path)
-                    image = kelvin_image(kelvin.astype(np.float32), valid, path)
-                else:
-                    image = SensorImage.from_planes(
-                        planes, (COUNTS,), valid=valid, origin=str(path)
-                    )
-                return replace(image, preview_hw=found.preview_hw)
+                return self._radiometric(path, found)
+            if self.unit is not None:
+                raise DataError(
+                    f"{path}: a JPEG with no temperatures, so it has no values in {self.unit.name}; leave the option "
+                    "unit out"
+                )
         self._refuse_settings(path)
         stored = read_image(path, self.nodata("thermal"), window)
         require_one_plane(stored, self.name)
@@ -265,6 +254,48 @@ class Thermal(WindowedAdapter):
             return None
         evidence = "the numbers could be temperatures"
         return Recognition("possible", (evidence,), questions=(question,))
+
+    def _radiometric(self, path: Path, found: Radiometric) -> SensorImage:
+        """Return what a camera measured, in kelvin if that is known."""
+        nodata = self.nodata("thermal")
+        planes = found.values[None]  # (1, H, W)
+        valid = not_nodata(planes, nodata)
+        kelvin = planes
+        if found.is_kelvin:
+            if self.unit is not None:
+                raise DataError(
+                    f"{path}: has temperatures in kelvin, so it has no values in {self.unit.name}; leave the option "
+                    "unit out"
+                )
+            if nodata is not None:
+                raise DataError(
+                    f"{path}: has temperatures in kelvin, so it stores no number {nodata:g}; leave --nodata out"
+                )
+            self._check_settings(kelvin, path)
+        else:
+            self._refuse_settings(path)
+            if self.unit is not None:
+                kelvin = self.unit.physical(planes)
+        if found.is_kelvin or self.unit is not None:
+            image = kelvin_image(kelvin.astype(np.float32), valid, path)
+        else:
+            image = SensorImage.from_planes(
+                planes, (COUNTS,), valid=valid, origin=str(path)
+            )
+        return replace(image, preview_hw=found.preview_hw)
+
+    def _frame(self, frame: FrameAddress) -> Radiometric:
+        """Read a frame of FLIR's sequences."""
+        stack = open_stack(frame.file)
+        if frame.number >= len(stack):
+            raise DataError(
+                f"{frame.file}: has the frames 0 to {len(stack) - 1}, no frame {frame.number}"
+            )
+        with decoding_errors(frame.file, "flir sequence"):
+            values, is_kelvin = cast(FlirStack, stack).values(
+                frame.number, self._settings
+            )
+        return Radiometric(values, is_kelvin, stack.size_hw)
 
     @property
     def _settings(self) -> dict[str, float]:

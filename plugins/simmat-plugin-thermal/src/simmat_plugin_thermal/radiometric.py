@@ -33,6 +33,8 @@ _SEGMENT_HEAD = 8  # "FLIR", 0, 1, index of the segment, index of the last one
 _FFF_HEAD, _ENTRY = 64, 32
 _RAW, _CAMERA = 1, 32  # types of records
 _RAW_HEAD, _CAMERA_BYTES = 32, 784
+_JPEG_LS_FRAME = 0xF7  # SOF55, ITU T.87
+FFF_SIGNATURE = b"FFF\0"
 _ZERO_C = 273.15
 
 
@@ -195,11 +197,7 @@ def read_flir(
     `settings` replace those of the camera.
     """
     found = flir_records(path, records)
-    if _RAW not in found:
-        raise DataError(
-            f"{path}: its FLIR records contain no raw image; to use the picture: --modality gray, rgb or raster"
-        )
-    raw = _raw_image(path, found[_RAW])
+    raw = raw_image(path, found)
     calibration = flir_parameters(found.get(_CAMERA, b""))
     if calibration is None:
         return raw, False
@@ -208,29 +206,56 @@ def read_flir(
 
 def flir_records(path: Path, records: bytes) -> dict[int, bytes]:
     """Return type -> first record; the directory can have either byte order."""
-    if records[:4] not in (b"FFF\0", b"AFF\0") or len(records) < _FFF_HEAD:
+    found: dict[int, bytes] = {}
+    for kind, start, length in _directory(path, records, 0):
+        if start + length > len(records):
+            raise DataError(
+                f"{path}: damaged or truncated, a FLIR record ends beyond the file"
+            )
+        found.setdefault(kind, records[start : start + length])
+    return found
+
+
+def flir_records_end(path: Path, content: Any, start: int) -> int:
+    """Return where the records that begin at a place of a file end.
+
+    Raises:
+        DataError: they are damaged, or end beyond the file.
+    """
+    end = start + _FFF_HEAD
+    for _, place, length in _directory(path, content, start):
+        end = max(end, start + place + length)
+    if end > len(content):
+        raise DataError(
+            f"{path}: damaged or truncated, a FLIR record ends beyond the file"
+        )
+    return end
+
+
+def _directory(path: Path, content: Any, begin: int) -> list[tuple[int, int, int]]:
+    """Return type, start and length of the records that begin at a place of a file; blank entries are left out."""
+    if (
+        content[begin : begin + 4] not in (FFF_SIGNATURE, b"AFF\0")
+        or len(content) < begin + _FFF_HEAD
+    ):
         raise DataError(
             f"{path}: its FLIR records are damaged: they have a wrong signature"
         )
     for order in "><":
-        version, offset, count = struct.unpack_from(f"{order}III", records, 20)
-        if 100 <= version < 200 and offset + count * _ENTRY <= len(records):
+        version, offset, count = struct.unpack_from(f"{order}III", content, begin + 20)
+        if 100 <= version < 200 and begin + offset + count * _ENTRY <= len(content):
             break
     else:
         raise DataError(
-            f"{path}: its FLIR records are damaged, their directory is larger than their {len(records)} bytes"
+            f"{path}: its FLIR records are damaged, their directory is larger than their {len(content)} bytes"
         )
-    found: dict[int, bytes] = {}
+    found = []
     for entry in range(count):
         kind, start, length = struct.unpack_from(
-            f"{order}H10xII", records, offset + entry * _ENTRY
+            f"{order}H10xII", content, begin + offset + entry * _ENTRY
         )
-        if length and start + length > len(records):
-            raise DataError(
-                f"{path}: damaged or truncated, a FLIR record ends beyond the file"
-            )
         if length:
-            found.setdefault(kind, records[start : start + length])
+            found.append((kind, start, length))
     return found
 
 
@@ -239,23 +264,61 @@ def _order_of(record: bytes) -> str:
     return "<" if record[:2] == b"\2\0" else ">"
 
 
-def _raw_image(path: Path, record: bytes) -> RawArray:
-    """Return the (H, W) raw values, stored as such or as a 16-bit PNG with swapped bytes."""
-    order = _order_of(record)
-    width, height = struct.unpack_from(f"{order}HH", record, 2)
+def raw_size(path: Path, records: Mapping[int, bytes]) -> tuple[int, int]:
+    """Return the (height, width) of the raw image in some records."""
+    if _RAW not in records:
+        raise DataError(
+            f"{path}: its FLIR records contain no raw image; to use the picture: --modality gray, rgb or raster"
+        )
+    record = records[_RAW]
+    width, height = struct.unpack_from(f"{_order_of(record)}HH", record, 2)
+    return height, width
+
+
+def raw_image(path: Path, records: Mapping[int, bytes]) -> RawArray:
+    """Return the (H, W) raw values, stored as such, as a 16-bit PNG with swapped bytes, or as JPEG-LS."""
+    height, width = raw_size(path, records)
+    record = records[_RAW]
     check_size(path, height, width)
     body = record[_RAW_HEAD:]
     if body.startswith(b"\x89PNG"):
         return _png_image(path, body, (height, width))
+    frames = [part for kind, part in jpeg_segments(body) if kind == _JPEG_LS_FRAME]
+    if frames:
+        return _jpeg_ls_image(path, body, frames[0], (height, width))
     if len(body) < 2 * width * height:
         raise DataError(
             f"{path}: damaged or truncated, its raw image of {width}x{height} has {len(body)} bytes"
         )
     return (
-        np.frombuffer(body, f"{order}u2", width * height)
+        np.frombuffer(body, f"{_order_of(record)}u2", width * height)
         .reshape(height, width)
         .astype(np.uint16)
     )
+
+
+def _jpeg_ls_image(
+    path: Path, body: bytes, head: bytes, size_hw: tuple[int, int]
+) -> RawArray:
+    """Decode JPEG-LS, whose numbers are not swapped; `head` is the segment that says how large it is."""
+    import imagecodecs
+
+    bits, height, width = struct.unpack_from(">BHH", head)
+    if (height, width) != size_hw or not 8 < bits <= 16:
+        raise DataError(
+            f"{path}: damaged, its raw image of {size_hw[1]}x{size_hw[0]} holds one of {width}x{height} and {bits} bits"
+        )
+    try:
+        found = np.asarray(imagecodecs.jpegls_decode(body))
+    except Exception as error:  # a class of its own
+        raise DataError(
+            f"{path}: the raw image in its FLIR records is damaged ({error})"
+        ) from error
+    if found.shape != size_hw or found.dtype != np.uint16:
+        raise DataError(
+            f"{path}: damaged, its raw image is {found.shape} of {found.dtype}"
+        )
+    return found
 
 
 def _png_image(path: Path, body: bytes, size_hw: tuple[int, int]) -> RawArray:
