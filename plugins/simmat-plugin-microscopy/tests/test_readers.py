@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,7 +66,47 @@ def write_czi(path: Path, planes: Any = COUNTS) -> Path:
     return path
 
 
-WRITERS = {"a.ome.zarr": write_zarr, "a.czi": write_czi}
+def write_lif(path: Path, planes: Any = COUNTS) -> Path:
+    """Write (T, C, Z, Y, X) by hand, after the layout that liffile reads, since no library writes LIF."""
+    pytest.importorskip("bioio_lif")
+    times, channels, slices, height, width = planes.shape
+    plane = 2 * height * width
+    described = ""
+    for number in range(channels):
+        described += (
+            '<ChannelDescription DataType="0" ChannelTag="0" Resolution="16" NameOfMeasuredQuantity="" Min="0" '
+            f'Max="65535" Unit="" LUTName="{("DAPI", "GFP")[number]}" IsLUTInverted="0" BytesInc="{number * plane}" '
+            'BitInc="0"/>'
+        )
+    axes = ((1, width, 2e-7, 2), (2, height, 2e-7, 2 * width))
+    axes += ((3, slices, 5e-7, plane * channels), (4, times, 1, plane * channels * slices))  # fmt: skip
+    dimensions = ""
+    for number, count, step, increment in axes:
+        if count > 1:
+            dimensions += (
+                f'<DimensionDescription DimID="{number}" NumberOfElements="{count}" Origin="0" '
+                f'Length="{step * (count - 1)}" Unit="m" BytesInc="{increment}" BitInc="0"/>'
+            )
+    stored = planes.transpose(0, 2, 1, 3, 4).astype("<u2").tobytes()
+    xml = (
+        '<LMSDataContainerHeader Version="2"><Element Name="a" UniqueID="1"><Data/><Memory Size="0" '
+        'MemoryBlockID="MemBlock_0"/><Children><Element Name="one" UniqueID="2"><Data><Image><ImageDescription>'
+        f"<Channels>{described}</Channels><Dimensions>{dimensions}</Dimensions></ImageDescription></Image></Data>"
+        f'<Memory Size="{len(stored)}" MemoryBlockID="MemBlock_1"/></Element></Children></Element>'
+        "</LMSDataContainerHeader>"
+    )
+    text = xml.encode("utf-16-le")
+    content = struct.pack("<IIBI", 0x70, len(text) + 5, 0x2A, len(xml)) + text
+    for name, memory in (("MemBlock_0", b""), ("MemBlock_1", stored)):
+        head = struct.pack(
+            "<IIBQBI", 0x70, 14 + 2 * len(name), 0x2A, len(memory), 0x2A, len(name)
+        )
+        content += head + name.encode("utf-16-le") + memory
+    path.write_bytes(content)
+    return path
+
+
+WRITERS = {"a.ome.zarr": write_zarr, "a.czi": write_czi, "a.lif": write_lif}
 
 
 def read(path: Path, window: Window | None = None, **options: Any) -> SensorImage:
@@ -140,7 +181,7 @@ def test_a_missing_reader_names_the_extra(
 ) -> None:
     """The readers are large, and one is under the GPL, so nobody gets them unasked."""
     for name in ("a.czi", "a.nd2", "a.lif"):
-        (tmp_path / name).write_bytes(b"x")
+        (tmp_path / name).write_bytes(b"\x70\0\0\0")
         monkeypatch.setitem(sys.modules, f"bioio_{name[2:]}", None)
         with pytest.raises(ConfigError, match=rf"microscopy\[{name[2:]}\]"):
             read(tmp_path / name)
@@ -157,12 +198,13 @@ def test_a_file_of_another_format_is_one_error(tmp_path: Path, ending: str) -> N
             read(path)
 
 
-def test_a_czi_cut_short_is_one_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.czi", "a.lif"])
+def test_a_file_cut_short_is_one_error(tmp_path: Path, name: str) -> None:
     """At any length."""
-    path = write_czi(tmp_path / "a.czi")
+    path = WRITERS[name](tmp_path / name)
     content = path.read_bytes()
     for length in (100, len(content) // 3, len(content) - 40):
-        short = tmp_path / f"{length}.czi"
+        short = tmp_path / f"{length}{path.suffix}"
         short.write_bytes(content[:length])
         with pytest.raises(DataError, match="cut short"):
             read(short, t=1, z=2)
@@ -197,7 +239,8 @@ class _Model:
 
 
 def _opened(path: Path, model: _Model, monkeypatch: pytest.MonkeyPatch) -> BioioFile:
-    path.write_bytes(b"x")
+    path.write_bytes(b"\x70\0\0\0")
+    monkeypatch.setattr(readers, "_is_calibrated", lambda _: True)
     monkeypatch.setattr(readers, "_reader", lambda *_: lambda _: model)
     return BioioFile(path)
 

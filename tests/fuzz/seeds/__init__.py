@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from fuzz.seeds import images, models, sensors, sets, stacks
+from fuzz.seeds import images, models, sensors, sets, stacks, vendors
 
 
 class Seeds:
@@ -31,7 +31,7 @@ class Seeds:
                 unfinished.mkdir()
                 make = (
                     vars(module).get(f"make_{kind}")
-                    for module in (images, models, sensors, sets, stacks)
+                    for module in (images, models, sensors, sets, stacks, vendors)
                 )
                 next(filter(None, make))(unfinished)
                 unfinished.rename(folder)

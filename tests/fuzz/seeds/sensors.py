@@ -39,7 +39,7 @@ def make_flir(folder: Path) -> None:
     packed = io.BytesIO()
     Image.fromarray(raw.byteswap()).save(packed, "PNG")  # FLIR swaps the bytes
     for name, pixels in (("flir", raw.tobytes()), ("flir_png", packed.getvalue())):
-        segment = _segment(0xE1, b"FLIR\0\x01\0\0" + _flir_records(pixels))
+        segment = _segment(0xE1, b"FLIR\0\x01\0\0" + flir_records(pixels))
         (folder / f"{name}.jpg").write_bytes(plain[:2] + segment + plain[2:])
     (folder / "dji.jpg").write_bytes(
         plain[:2] + _segment(0xE3, raw.tobytes()) + plain[2:]
@@ -53,7 +53,7 @@ def _segment(marker: int, payload: bytes) -> bytes:
     return bytes((0xFF, marker)) + struct.pack(">H", len(payload) + 2) + payload
 
 
-def _flir_records(raw: bytes) -> bytes:
+def flir_records(raw: bytes) -> bytes:
     """Return a FLIR file of raw counts and camera settings, after ExifTool's Image::ExifTool::FLIR."""
     pixels = struct.pack("<HHH", 2, WIDTH, HEIGHT).ljust(32, b"\0") + raw
     camera = bytearray(1000)

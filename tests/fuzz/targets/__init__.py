@@ -14,6 +14,7 @@ from fuzz.targets import (
     servers,
     stacks,
     tracks,
+    vendors,
     weights,
 )
 
@@ -24,6 +25,7 @@ TARGETS: dict[str, Target] = {
         stacks,
         tracks,
         sensors,
+        vendors,
         data,
         documents,
         bundles,

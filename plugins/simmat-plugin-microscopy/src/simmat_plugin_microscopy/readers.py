@@ -24,6 +24,9 @@ _READERS = {
 }
 """Ending -> the module that reads such files, and the extra that installs it."""
 ENDINGS = tuple(_READERS)
+_CZI_PLANE_BYTES = 128
+"""Least bytes of the entries that each plane has in a CZI."""
+_LIF_HEAD = b"\x70\0\0\0"
 _COLOURS = ("red", "green", "blue")
 
 
@@ -38,8 +41,15 @@ class BioioFile:
                 raise DataError(f"{path}: no such folder; an OME-Zarr is a folder")
         else:
             require_file(path, "image")
+            with path.open("rb") as stream:
+                head = stream.read(4)
+            # an XML of the same maker, which liffile reads too, names other files
+            if ending == ".lif" and head != _LIF_HEAD:
+                raise DataError(f"{path}: not a LIF, whose first byte is 0x70")
         module, extra = _READERS[ending]
         self._open = _reader(module, extra, ending)
+        if ending == ".czi":
+            _check_czi(path)
         self._groups = _groups(path) if ending == ".zarr" else ()
         self._reader: Any = None
         self._opened = ""
@@ -85,12 +95,16 @@ class BioioFile:
                 for colour in _COLOURS[:colours]
             ]
             emissions = [None] * len(names)
+        ending = self.path.suffix.lower()
+        is_calibrated = ending != ".nd2" or _is_calibrated(self.path)
         stated = reader.physical_pixel_sizes
         pixel_um = []
         for axis in "ZYX":
             size = getattr(stated, axis, None)
-            if self.path.suffix.lower() == ".zarr":
+            if ending == ".zarr":
                 size = _in_um(reader, axis, size)
+            elif ending == ".nd2" and not is_calibrated:
+                size = None  # 1 by default
             pixel_um.append(checked_size_um(self.path, axis.lower(), size))
         return Scene(
             self.scene_names[number],
@@ -142,6 +156,21 @@ def _reader(module: str, extra: str, ending: str) -> Any:
         ) from error
 
 
+def _check_czi(path: Path) -> None:
+    """Raise DataError for a CZI that claims more planes than it has bytes for; its reader makes a table of them all."""
+    most = path.stat().st_size // _CZI_PLANE_BYTES
+    file = import_module("aicspylibczi").CziFile(str(path.absolute()))
+    for scene in file.get_dims_shape():
+        planes = 1
+        for axis, (first, end) in scene.items():
+            if axis not in "XYA":
+                planes *= end - first
+        if not 0 < planes <= most:
+            raise DataError(
+                f"{path}: claims {planes} planes, but has room for {most}; it is damaged or cut short"
+            )
+
+
 def _groups(path: Path) -> tuple[str, ...]:
     """Return the images of an OME-Zarr as bioformats2raw writes it: groups named by numbers; () for any other."""
     import zarr
@@ -176,6 +205,16 @@ def _emissions(reader: Any, number: int, count: int) -> list[float | None]:
         stated = channel.emission_wavelength_quantity
         found.append(None if stated is None else float(stated.to("nm").magnitude))
     return found
+
+
+def _is_calibrated(path: Path) -> bool:
+    """Return whether an ND2 file states the size of its pixels."""
+    import nd2
+
+    with nd2.ND2File(str(path.absolute())) as file:
+        for channel in getattr(file.metadata, "channels", None) or ():
+            return all(channel.volume.axesCalibrated[:2])
+    return False
 
 
 def _in_um(reader: Any, axis: str, size: float | None) -> float | None:
