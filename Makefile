@@ -25,13 +25,14 @@ KIT := $(addprefix plugins/simmat-,plugin-baselines plugin-scenes testing)
 EXTRAS_simmat-plugin-annotate := [dev]
 EXTRAS_simmat-plugin-depth := [exr]
 EXTRAS_simmat-plugin-lite := [pretrain]
+EXTRAS_simmat-plugin-microscopy := [all]
 EXTRAS_simmat-plugin-sequences := [all]
 editable = $(foreach package,$(1),-e './$(package)$(EXTRAS_$(notdir $(package)))')
 named = $(foreach package,$(1),'$(notdir $(package))$(EXTRAS_$(notdir $(package)))')
 CORE := -e '.[dev]'
 CORE_ALL := -e '.[dev,docs,wandb]'
-# These two need newer libraries than the core's lower bounds allow: they are run in an environment of their own.
-APART := $(patsubst %,plugins/simmat-plugin-%,timm transformers)
+# These need newer libraries than the core's lower bounds allow: they are run in an environment of their own.
+APART := $(patsubst %,plugins/simmat-plugin-%,microscopy timm transformers)
 PYPROJECTS := pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES))
 STAMP := $(VENV)/.simmat-installed
 DEMO_STAMP := $(VENV)/.simmat-demo-installed

@@ -19,6 +19,7 @@ INDEX = FOLDER / "index.md"
 PACKAGES = (
     "aims",
     "depth",
+    "microscopy",
     "multispectral",
     "nir",
     "polarization",
