@@ -145,7 +145,9 @@ def pixel_areas(
     if place is not None and backend is not None:
         on_earth = backend.pixel_areas(place, image.size_hw)
     sizes = []
-    stated = stated_pixel_size(Path(image.origin))
+    stated = image.read(Window(0, 0, 1, 1)).pixel_size_um
+    if stated is None:
+        stated = stated_pixel_size(Path(image.origin))
     if stated is not None:
         sizes.append(stated)
     if pixel_size_um is not None:

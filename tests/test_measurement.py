@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -334,3 +335,14 @@ def test_large_objects_cost_no_minutes_and_no_memory(
     ]
     for name in set(SHAPE) - set(missing):
         assert row[name] == exact[name]
+
+
+def test_a_sensor_may_know_the_size_of_a_pixel() -> None:
+    """Microscopes write it to files that are no TIFF, which only their sensor reads."""
+    data = np.zeros((1, 4, 4), np.float32)
+    image = SensorImage.from_planes(data, (Channel("c", "intensity", "count"),))
+    areas, contradiction = pixel_areas(replace(image, pixel_size_um=(0.5, 0.25)))
+    assert areas is not None
+    assert areas.column == "area_um2"
+    assert areas.of(np.zeros((1, 2))) == pytest.approx([0.125])
+    assert contradiction == ""
