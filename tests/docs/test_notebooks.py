@@ -12,6 +12,9 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "examples").glob("*.ipynb"))
 PLUGINS = {
     "follow-stack": ("lite", "sequences"),
     "follow-video": ("lite", "scenes", "thermal"),
+    "measure-cells": ("microscopy",),
+    "measure-plants": ("nir",),
+    "measure-thermal": ("lite", "scenes", "thermal"),
     "satellite": ("lite", "multispectral"),
     "thermal": ("lite", "scenes", "thermal"),
 }
@@ -41,6 +44,8 @@ def test_a_notebook_runs(
     need_plugins(*PLUGINS.get(notebook.stem, ("lite",)))
     if notebook.stem == "satellite":
         pytest.importorskip("simmat_plugin_geo")
+    if notebook.stem.startswith("measure-"):
+        pytest.importorskip("pandas")
     if notebook.stem == "follow-stack":
         pytest.importorskip("nibabel")
     # the tests' own; a kernel chooses inline
