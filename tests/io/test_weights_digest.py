@@ -16,7 +16,7 @@ from simmat.errors import SpecError, WeightsError
 from simmat.io.weights import check_digest, fetch, find_weights, sha256_of
 from simmat.plugin_specs import FoundationSpec, WeightFile
 from simmat.plugins.registry import Registry
-from simmat.training import plan
+from simmat.training import network
 from simmat.training.plan import plan_run
 
 BODY = bytes(range(256))
@@ -116,7 +116,7 @@ def test_a_run_reads_its_weights_for_the_digest_once(
     """SAM's largest file takes seconds."""
     read: list[Path] = []
     monkeypatch.setattr(
-        plan, "sha256_of", lambda path: read.append(path) or sha256_of(path)
+        network, "sha256_of", lambda path: read.append(path) or sha256_of(path)
     )
     parts = with_foundation(packaged(tmp_path / "w.safetensors", BODY))
     begun = plan_run(run := run_on(tmp_path), parts)
