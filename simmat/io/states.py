@@ -32,13 +32,19 @@ def files_of(path: str) -> tuple[Path, ...]:
     """Return every file that is read for one name: with a shapefile what lies beside it, of a frame its file.
 
     A frame of a folder, such as a DICOM series, has all files of the folder, and so has a folder that is one image.
+
+    Raises:
+        DataError: a folder that is one image has no file.
     """
     main = Path(path)
     frame = frame_of(main)
     if frame is not None:
         main = frame.file
     if is_image_folder(main):
-        return tuple(sorted(filter(Path.is_file, main.rglob("*"))))
+        found = tuple(sorted(filter(Path.is_file, main.rglob("*"))))
+        if not found:
+            raise DataError(f"{main}: an image folder without any file")
+        return found
     if frame is not None:
         if main.is_file():
             return (main,)

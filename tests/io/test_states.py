@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import tifffile
 
+from simmat.errors import DataError
 from simmat.inference import files_key
-from simmat.io.states import file_times
+from simmat.io.states import file_times, files_of
 
 
 @pytest.mark.parametrize("ending", [".msk", ".aux.xml"])
@@ -36,3 +37,13 @@ def test_a_file_beside_a_tiff_changes_its_keys(
     assert all(one != other for one, other in zip(before, keys(), strict=True))
     beside.unlink()
     assert keys() == before
+
+
+@pytest.mark.parametrize("name", ["scene.SAFE", "cells.ome.zarr"])
+def test_an_empty_folder_that_is_named_as_an_image_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    """A download that was stopped leaves one."""
+    (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match="without any file"):
+        files_of(str(tmp_path / name))
