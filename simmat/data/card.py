@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from simmat.documents import StrictModel, parse, read_toml
 from simmat.errors import ConfigError
 from simmat.io.files import atomic_write_text
 from simmat.sensors.options import CropSide, NodataField
+from simmat.sensors.warp import Alignment, problems_of_alignments
 from simmat.types import RegionRule, ZeroMeans
 
 CARD_FILE = "card.toml"
@@ -60,6 +61,7 @@ class DataCard(StrictModel):
         crop: side in pixels of the windows of a training, see `simmat.data.crops`; 0 for whole images, and None to
             choose by the sizes of objects and images.
         intrinsics: of the camera, if known.
+        alignment: source -> where it lies on the pixel grid of another, if they share none.
         modality_options: options of the sensor that these files need.
         notes: for the reader.
         licence: of the data.
@@ -80,10 +82,25 @@ class DataCard(StrictModel):
     stack_axis: Literal["x", "y", "z"] = "z"
     crop: CropSide | None = None
     intrinsics: Intrinsics | None = None
+    alignment: dict[str, Alignment] = Field(default_factory=dict)
     modality_options: dict[str, Any] = Field(default_factory=dict)
     notes: str = ""
     licence: str = ""
     source: str = ""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_alignment(
+        self, write: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        """Leave out `alignment` where there is none: bundles stay equal to, and readable by, earlier versions."""
+        values: dict[str, Any] = write(self)
+        if not self.alignment:
+            values.pop("alignment", None)
+        return values
+
+    def problems(self) -> Iterator[str]:
+        """Yield contradictions between alignments."""
+        yield from problems_of_alignments(self.alignment)
 
     def smallest_px(self, size_hw: tuple[int, int]) -> int:
         """Return the smallest number of pixels of a region in an (H, W) image."""

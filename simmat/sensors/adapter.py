@@ -255,6 +255,14 @@ class ModalityAdapter(ABC):
             )
         return data, valid
 
+    def may_average(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
+        """Return for each of C loaded channels whether values of neighbours may be averaged; default: no for angles.
+
+        An image that is brought onto another sensor's pixel grid has the value of the nearest pixel in such channels.
+        Override it for channels of labels.
+        """
+        return tuple(channel.unit not in ("deg", "rad") for channel in channels)
+
     def is_log_scale(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
         """Return for each of C loaded channels whether `transform` takes its logarithm; default: no.
 
@@ -344,11 +352,14 @@ class WindowedAdapter(ModalityAdapter):
         return common_size({str(path): window_size(path) for path in files.values()})
 
 
-def common_size(sizes: Mapping[str, tuple[int, int] | None]) -> tuple[int, int] | None:
+def common_size(
+    sizes: Mapping[str, tuple[int, int] | None], *, hint: str = ""
+) -> tuple[int, int] | None:
     """Return the size that images have in common, as `window_size` returns it; None if one of them is None.
 
     Args:
         sizes: what the user calls each image -> its (height, width).
+        hint: what else the user can do about different sizes.
 
     Raises:
         DataError: two sizes differ.
@@ -360,7 +371,7 @@ def common_size(sizes: Mapping[str, tuple[int, int] | None]) -> tuple[int, int] 
             f"{name} is {size[1]}x{size[0]}" for name, size in sizes.items() if size
         )
         raise DataError(
-            f"{listed} (width x height); all sources of a sample must share one pixel grid"
+            f"{listed} (width x height); all sources of a sample must share one pixel grid{hint}"
         )
     return next(iter(sizes.values()))
 

@@ -18,8 +18,13 @@ from simmat.sensors.adapter import (
     common_size,
 )
 from simmat.sensors.channel_selection import pick_channels
+from simmat.sensors.warp import Alignment, Matrix, Warp, alignments_of
 from simmat.types import Channel, Georeference, SensorImage, Window
 
+_ALIGN = (
+    "; register them, or estimate by `simmat align` (package simmat-plugin-align) where each lies, "
+    "which the data card then states"
+)
 # largest distance of the corners of two images; programs round a grid differently
 _SAME_PLACE_PX = 0.1
 
@@ -27,20 +32,23 @@ _SAME_PLACE_PX = 0.1
 class ComposedModality(ModalityAdapter):
     """Several adapters as one sensor: `rgb+thermal`. Channels and sources are joined in order.
 
-    The first adapter's reference source is the reference grid; a part of another size is refused. Where two parts
-    share a channel or source name, the later one becomes `MODALITY.NAME`.
+    The first adapter's reference source is the reference grid. A part is brought onto it if the data card states where
+    both lie; otherwise a part of another size is refused. Where two parts share a channel or source name, the later
+    one becomes `MODALITY.NAME`.
 
     Attributes:
         parts: the adapters; one alone where only some of its channels are used.
         selected_channels: the channels that reach the network, in this order (`--channels`); None for all. Loading and
             augmentation see all planes, since values may depend on several of them; these are picked from what
             `transform` returns.
+        alignments: source -> where it lies on the grid of another source, see `simmat.sensors.warp`.
     """
 
     def __init__(
         self,
         parts: Sequence[ModalityAdapter],
         selected_channels: Sequence[str | int] | None = None,
+        alignments: Mapping[str, Alignment] | None = None,
     ) -> None:
         names = [part.name for part in parts]
         if len(set(names)) != len(names):
@@ -55,6 +63,7 @@ class ComposedModality(ModalityAdapter):
             raise ConfigError("--channels needs at least one channel index or name")
         self.parts = tuple(parts)
         self.selected_channels = selected_channels
+        self.alignments = dict(alignments or {})
         self.name = "+".join(names)
         self.description = ", ".join(part.description for part in parts)
         # sensor -> its own source -> the source's name here
@@ -80,31 +89,75 @@ class ComposedModality(ModalityAdapter):
     ) -> ComposedModality:
         """Return the composition of the parts with these options."""
         return ComposedModality(
-            [part.with_options(options) for part in self.parts], self.selected_channels
+            [part.with_options(options) for part in self.parts],
+            self.selected_channels,
+            self.alignments,
         )
 
     def configured(self, card: Mapping[str, Any]) -> ComposedModality:
-        """Configure every part; the intrinsics apply to all of them, since all sources share one pixel grid."""
+        """Configure every part, and bring the parts onto one grid as the card's alignments state.
+
+        The intrinsics apply to all parts, since they are those of this grid.
+
+        Raises:
+            ConfigError: the alignments contradict each other, or name a further source of a sensor that has several.
+        """
+        alignments = alignments_of(card)
+        for own in self._sources.values():
+            for source in list(own.values())[1:]:
+                if source in alignments:
+                    raise ConfigError(
+                        f"the data card: alignment.{source}: all files of one sensor must share one pixel grid; "
+                        f"align {next(iter(own.values()))!r}, by which the others are placed"
+                    )
         return ComposedModality(
-            [part.configured(card) for part in self.parts], self.selected_channels
+            [part.configured(card) for part in self.parts],
+            self.selected_channels,
+            alignments,
         )
 
     def load(self, files: PathsBySource) -> SensorImage:
-        """Read every part that has files and stack the planes; parts of different sizes raise DataError."""
-        return self._stack(
-            {part.name: part.load(own) for part, own in self._present(files)}
+        """Read every part that has files, bring it onto the grid of the first one, and stack the planes.
+
+        Raises:
+            DataError: parts differ in size, and no alignment is stated; or it is for images of another size.
+        """
+        images = {part.name: part.load(own) for part, own in self._present(files)}
+        size_hw, warps = self._placed(
+            files, {name: image.size_hw for name, image in images.items()}
         )
+        for part, _ in self._present(files):
+            warp = warps.get(part.name)
+            if warp is not None:
+                image = images[part.name]
+                images[part.name] = warp(
+                    image,
+                    Window(0, 0, *size_hw),
+                    Window(0, 0, *image.size_hw),
+                    part.may_average(image.channels),
+                )
+        return self._stack(images)
 
     def window_size(self, files: PathsBySource) -> tuple[int, int] | None:
-        """Return the size of all parts that have files; None if one cannot be read in windows.
+        """Return the size of the grid of all parts that have files; None if one cannot be read in windows.
 
-        Parts of different sizes raise DataError.
+        Raises:
+            DataError: as `load`.
         """
         sizes = {}
+        named = {}
         for part, own in self._present(files):
-            named = ", ".join(map(str, own.values()))
-            sizes[named] = part.window_size(own)
-        return common_size(sizes)
+            size_hw = part.window_size(own)
+            if size_hw is None:
+                return None
+            sizes[part.name] = size_hw
+            named[part.name] = ", ".join(map(str, own.values()))
+        grid_hw, warps = self._placed(files, sizes)
+        for name in warps:
+            sizes[name] = grid_hw
+        return common_size(
+            {named[name]: size for name, size in sizes.items()}, hint=_ALIGN
+        )
 
     def load_window(self, files: PathsBySource, window: Window) -> SensorImage:
         """Read the window of every part, and stack the planes; those not selected may have no valid pixel."""
@@ -114,12 +167,104 @@ class ComposedModality(ModalityAdapter):
                 .with_channels(self.selected_channels)
                 .load_window(files, window)
             )
-        return self._stack(
-            {
-                part.name: part.load_window(own, window)
-                for part, own in self._present(files)
-            }
+        present = self._present(files)
+        warps: Mapping[str, Warp] = {}
+        if self.alignments:
+            sizes = {}
+            for part, own in present:
+                size_hw = part.window_size(own)
+                if size_hw is not None:
+                    sizes[part.name] = size_hw
+            _, warps = self._placed(files, sizes)
+        images = {}
+        for part, own in present:
+            warp = warps.get(part.name)
+            if warp is None:
+                images[part.name] = part.load_window(own, window)
+                continue
+            seen = warp.source_window(window)
+            image = part.load_window(own, seen)
+            images[part.name] = warp(
+                image, window, seen, part.may_average(image.channels)
+            )
+        return self._stack(images)
+
+    def _placed(
+        self, files: PathsBySource, sizes: Mapping[str, tuple[int, int]]
+    ) -> tuple[tuple[int, int], dict[str, Warp]]:
+        """Return the (height, width) of the grid, and the warp of each part that is brought onto it.
+
+        Args:
+            files: those of the sample.
+            sizes: sensor -> (height, width) of its image, for the parts that have files.
+        """
+        first = self.parts[0].name
+        grid_hw = sizes.get(first) or next(iter(sizes.values()))
+        from_reference = self._matrices(files)
+        if first not in from_reference or not from_reference.keys() & sizes.keys():
+            return grid_hw, {}
+        self._check_sizes(files, sizes)
+        if first not in sizes:
+            grid_hw = self._stated_size(first)
+        to_reference = np.linalg.inv(from_reference[first])
+        warps = {}
+        for name, matrix in from_reference.items():
+            if name != first and name in sizes:
+                warps[name] = Warp(matrix @ to_reference, sizes[name])
+        return grid_hw, warps
+
+    def _matrices(self, files: PathsBySource) -> dict[str, Matrix]:
+        """Return sensor -> matrix from pixels of the reference of the alignments to those of the sensor."""
+        found: dict[str, Matrix] = {}
+        if len(self.parts) == 1:
+            return found
+        for part in self.parts:
+            source = self._grid_source(part.name)
+            alignment = self.alignments.get(source)
+            if any(source == one.reference for one in self.alignments.values()):
+                found[part.name] = np.eye(3)
+            elif alignment is not None and alignment.matrix is not None:
+                found[part.name] = np.asarray(alignment.matrix, np.float64)
+            elif alignment is not None and source in files:
+                found[part.name] = alignment.matrix_of(files[source])
+        return found
+
+    def _grid_source(self, name: str) -> str:
+        """Return the name of the source that has the pixel grid of a part."""
+        return next(iter(self._sources[name].values()))
+
+    def _stated_size(self, name: str) -> tuple[int, int]:
+        """Return the (height, width) that the alignments state for a part; DataError if they state none."""
+        source = self._grid_source(name)
+        for other, alignment in self.alignments.items():
+            stated = alignment.size if other == source else None
+            if source == alignment.reference:
+                stated = alignment.reference_size
+            if stated is not None:
+                return stated[1], stated[0]
+        raise DataError(
+            f"the source {source!r}, which has the pixel grid, is missing, and the data card's alignment does not "
+            "state its size; give its file, or state reference_size and size in the card"
         )
+
+    def _check_sizes(
+        self, files: PathsBySource, sizes: Mapping[str, tuple[int, int]]
+    ) -> None:
+        """Raise DataError if an image has not the size that its alignment is for."""
+        for name, (height, width) in sizes.items():
+            source = self._grid_source(name)
+            for other, alignment in self.alignments.items():
+                stated = None
+                if source == other:
+                    stated = alignment.size
+                elif source == alignment.reference:
+                    stated = alignment.reference_size
+                if stated not in (None, (width, height)):
+                    raise DataError(
+                        f"{files[source]}: is {width}x{height}, but the alignment of {other} was estimated for images "
+                        f"of {source} of {stated[0]}x{stated[1]} (width x height); give images as the camera writes "
+                        "them, or run `simmat align` on images of this size"
+                    )
 
     def transform(self, image: SensorImage) -> SensorImage:
         """Transform each part's planes, then keep the selected channels."""
@@ -254,7 +399,8 @@ class ComposedModality(ModalityAdapter):
         if len(self.parts) == 1:
             return found[0]
         common_size(
-            {f"{name} {image.origin}": image.size_hw for name, image in images.items()}
+            {f"{name} {image.origin}": image.size_hw for name, image in images.items()},
+            hint=_ALIGN,
         )
         return SensorImage(
             np.concatenate([image.data for image in found]),
