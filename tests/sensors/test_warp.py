@@ -75,7 +75,8 @@ def test_values_come_from_where_the_matrix_says(tmp_path: Path) -> None:
     image = aligned(sensor, matrix=SHIFTED).load(files)
     np.testing.assert_array_equal(image.data[1, :3, :3], ramp(4, 5)[1:, 2:])
     assert image.valid[1, :3, :3].all()
-    assert not image.valid[1, 3].any() and not image.valid[1, :, 3:].any()
+    assert not image.valid[1, 3].any()
+    assert not image.valid[1, :, 3:].any()
     assert image.valid[0].all()
 
 
@@ -137,7 +138,8 @@ def test_a_window_equals_that_part_of_the_image(tmp_path: Path, step: float) -> 
     sensor = aligned(sensor, matrix=matrix)
     whole = sensor.load(files)
     assert sensor.window_size(files) == (50, 60)
-    assert whole.valid[1].any() and not whole.valid[1].all()
+    assert whole.valid[1].any()
+    assert not whole.valid[1].all()
     for window in (Window(0, 0, 20, 20), Window(13, 27, 50, 60), Window(31, 0, 32, 60)):
         part = load_sample(sensor, files, window)
         np.testing.assert_array_equal(part.data, whole.cut(window).data)
@@ -195,7 +197,7 @@ def test_without_an_alignment_sizes_must_agree(tmp_path: Path) -> None:
     """The refusal names what helps."""
     sensor, files = pair(tmp_path, np.zeros((4, 5)), ramp(8, 10))
     for read in (sensor.load, sensor.window_size):
-        with pytest.raises(DataError, match="one pixel grid.*simmat align"):
+        with pytest.raises(DataError, match=r"one pixel grid.*simmat align"):
             read(files)
 
 

@@ -1,0 +1,267 @@
+"""Align the cameras of a rig, or each pair for itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simmat.data.samples import Sample, evenly_spaced
+from simmat.errors import DataError, few_of
+from simmat.io.files import atomic_write_json
+from simmat.sensors.warp import EACH_FILE
+from simmat.types import SensorImage
+from simmat_plugin_align.features import Matrix, Picture
+from simmat_plugin_align.pairs import Camera, Rig, pairs_of
+from simmat_plugin_align.registration import (
+    SIDES,
+    Pair,
+    choose_model,
+    mirrored,
+    refine,
+    search,
+    search_shift,
+)
+
+Progress = Callable[[int], object]
+"""Called with 1 after each pair."""
+MIN_RATIO = 1.15
+"""Least correlation of an alignment, relative to that of the mirrored images, which have nothing in common."""
+_MIN_FOR_MODELS = 8
+"""Pairs below which a similarity is estimated, from which shear and perspective may depart a little."""
+_SHOWN = 4
+"""Pairs on the page, at most."""
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Where a camera's images lie.
+
+    Attributes:
+        rig: the folder.
+        camera: whose images they are.
+        model: the kind of matrix, for people.
+        matrices: sample -> (3, 3) matrix from pixels of the first camera to those of this one.
+        shared: the matrix of all; None if each has its own.
+        sizes_hw: (height, width) of the images of both cameras.
+        residuals_px: sample -> how far a pair alone is from its matrix, in pixels of the first camera.
+        failed: ids of samples that could not be aligned.
+        shown: samples on the page, with their images.
+    """
+
+    rig: Rig
+    camera: Camera
+    model: str
+    matrices: dict[str, Matrix]
+    shared: Matrix | None
+    sizes_hw: tuple[tuple[int, int], tuple[int, int]]
+    residuals_px: dict[str, float]
+    failed: Sequence[str]
+    shown: Sequence[tuple[str, SensorImage, SensorImage]]
+
+    @property
+    def source(self) -> str:
+        """The source whose images are aligned."""
+        return self.camera.source
+
+    def fields(self) -> dict[str, Any]:
+        """Return what the data card states."""
+        fields: dict[str, Any] = {"reference": self.rig.cameras[0].source}
+        if self.shared is None:
+            text = json.dumps([self.matrices[name].tolist() for name in self.matrices])
+            return {**fields, "version": hashlib.sha256(text.encode()).hexdigest()[:12]}
+        first, second = self.sizes_hw
+        return {
+            **fields,
+            "matrix": self.shared.tolist(),
+            "reference_size": [first[1], first[0]],
+            "size": [second[1], second[0]],
+        }
+
+    def document(self) -> dict[str, Any]:
+        """Return what --json prints."""
+        values = sorted(self.residuals_px.values())
+        found: dict[str, Any] = {"model": self.model, "pairs": len(self.matrices)}
+        if values:
+            found["residual_px"] = round(float(np.median(values)), 3)
+            found["residual_90_px"] = round(float(np.quantile(values, 0.9)), 3)
+        if self.shared is not None:
+            return {"matrix": self.shared.tolist(), **found}
+        each = {name: matrix.tolist() for name, matrix in self.matrices.items()}
+        return {"matrices": each, "failed": list(self.failed), **found}
+
+    def text(self) -> str:
+        """Return what people read."""
+        values = list(self.residuals_px.values())
+        first = self.rig.cameras[0].source
+        text = f"{self.source} on {first}: {self.model}, {len(self.matrices)} pairs"
+        if values:
+            text += (
+                f"; residual {np.median(values):.1f} px (median), {np.quantile(values, 0.9):.1f} px (90 % of pairs), "
+                f"in pixels of {first}"
+            )
+        if self.shared is not None:
+            rows = "\n".join(
+                "  " + " ".join(f"{value:12.6g}" for value in row)
+                for row in self.shared
+            )
+            text += f"\n{rows}"
+        if self.failed:
+            text += (
+                f"\nWarning: {len(self.failed)} pairs have too little in common: {few_of(list(self.failed))}. They are "
+                f"refused when they are loaded; remove them, or write their matrices to {EACH_FILE}"
+            )
+        return text
+
+    def write(self) -> None:
+        """Write the matrices of single images beside the files."""
+        if self.shared is not None:
+            return
+        by_folder: dict[Path, dict[str, Any]] = {}
+        for sample in self.rig.samples:
+            if sample.id in self.matrices:
+                file = sample.files[self.source]
+                own = by_folder.setdefault(file.parent, {})
+                own[file.name] = self.matrices[sample.id].tolist()
+        for folder, matrices in by_folder.items():
+            atomic_write_json(folder / EACH_FILE, {"format": 1, "matrices": matrices})
+
+
+def align_rig(rig: Rig, count: int, progress: Progress) -> list[Aligned]:
+    """Estimate one matrix for each further camera, from all pairs together.
+
+    Raises:
+        DataError: images cannot be read, differ in size, or have nothing in common.
+    """
+    samples = evenly_spaced(rig.samples, count)
+    return [_aligned(rig, camera, samples, progress) for camera in rig.cameras[1:]]
+
+
+def _aligned(
+    rig: Rig, camera: Camera, samples: Sequence[Sample], progress: Progress
+) -> Aligned:
+    pairs: list[Pair] = []
+    shown = []
+    places = evenly_spaced(range(len(samples)), _SHOWN)
+    sizes: dict[str, tuple[int, int]] = {}
+    for number, (sample, first, second) in enumerate(pairs_of(rig, camera, samples)):
+        for image, source in ((first, rig.cameras[0].source), (second, camera.source)):
+            size = sizes.setdefault(source, image.size_hw)
+            if image.size_hw != size:
+                raise DataError(
+                    f"{image.origin or sample.id}: is {image.size_hw[1]}x{image.size_hw[0]}, other images of {source} "
+                    f"are {size[1]}x{size[0]} (width x height); one matrix holds for one size of image. Use images as "
+                    "the camera writes them, or --each"
+                )
+        pairs.append((Picture.of(first), Picture.of(second)))
+        if number in places:
+            shown.append((sample.id, first, second))
+        progress(1)
+    start = checked_search(
+        pairs, f"{camera.source} and {rig.cameras[0].source} of {rig.root}"
+    )
+    model = "similarity with shear and perspective"
+    if len(pairs) < _MIN_FOR_MODELS:
+        matrix = refine(pairs, start, "homography")
+    else:
+        shifted = search_shift(pairs)
+        chosen = choose_model(pairs, start, shifted)
+        first_guess = shifted if chosen == "translation" else start
+        matrix = refine(pairs, first_guess, chosen)
+        model = chosen
+    residuals = {}
+    for sample, pair in zip(samples, pairs, strict=True):
+        residuals[sample.id] = residual_px(pair, matrix)
+    return Aligned(
+        rig,
+        camera,
+        model,
+        {sample.id: matrix for sample in samples},
+        matrix,
+        (pairs[0][0].size_hw, pairs[0][1].size_hw),
+        residuals,
+        (),
+        shown,
+    )
+
+
+def align_each(rig: Rig, progress: Progress) -> list[Aligned]:
+    """Estimate a matrix for each pair.
+
+    Raises:
+        DataError: images cannot be read, or most pairs have nothing in common.
+    """
+    results = []
+    for camera in rig.cameras[1:]:
+        matrices: dict[str, Matrix] = {}
+        failed = {}
+        shown = []
+        sizes = ((0, 0), (0, 0))
+        for sample, first, second in pairs_of(rig, camera, rig.samples):
+            pair = (Picture.of(first), Picture.of(second))
+            try:
+                start = checked_search([pair], f"{camera.source} of {sample.id!r}")
+            except DataError as error:
+                failed[sample.id] = error
+            else:
+                matrices[sample.id] = refine([pair], start, "homography")
+                sizes = (first.size_hw, second.size_hw)
+                if len(shown) < _SHOWN:
+                    shown.append((sample.id, first, second))
+            progress(1)
+        if len(failed) > len(matrices):
+            error = next(iter(failed.values()))
+            raise DataError(
+                f"{rig.root}: {len(failed)} of {len(rig.samples)} pairs cannot be aligned, such as: {error}"
+            )
+        results.append(
+            Aligned(
+                rig,
+                camera,
+                "a matrix for each pair",
+                matrices,
+                None,
+                sizes,
+                {},
+                list(failed),
+                shown,
+            )
+        )
+    return results
+
+
+def checked_search(pairs: Sequence[Pair], what: str) -> Matrix:
+    """Return a first matrix; DataError if mirrored or turned images fit better, or none fits better than others.
+
+    Mirrored images have the same edges as the true ones, but none where the first camera sees one. If they correlate
+    as well, there is nothing to align by.
+    """
+    found = search(pairs)
+    others = {name: search(turned).score for name, turned in mirrored(pairs)}
+    name = max(others, key=lambda one: others[one])
+    if others[name] >= MIN_RATIO * found.score:
+        raise DataError(
+            f"{what}: the images fit if they are {name} (correlation {others[name]:.2f}, otherwise {found.score:.2f}); "
+            "write them as the other camera sees the scene"
+        )
+    if found.score < MIN_RATIO * others[name]:
+        raise DataError(
+            f"{what}: nothing to align by: the best correlation of edges is {found.score:.2f}, by chance it is "
+            f"{others[name]:.2f}. Check that the images of a pair show the same scene, use more pairs, or pairs with "
+            "more edges"
+        )
+    return found.matrix
+
+
+def residual_px(pair: Pair, matrix: Matrix) -> float:
+    """Return by how many pixels of the first camera a pair alone would shift the centre."""
+    alone = refine([pair], matrix, "translation", SIDES[:1])
+    height, width = pair[0].size_hw
+    centre = np.asarray([(width - 1) / 2, (height - 1) / 2, 1.0])
+    seen = np.linalg.inv(matrix) @ alone @ centre
+    return float(np.hypot(*(seen[:2] / seen[2] - centre[:2])))

@@ -1,0 +1,126 @@
+"""The pairs of images of a folder, and the alignment that its data card states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from simmat.data.card import CARD_FILE, load_card
+from simmat.data.formats.coco import annotation_files, read_coco
+from simmat.data.formats.folders import find_samples
+from simmat.data.formats.manifest import MANIFEST_FILE, read_manifest
+from simmat.data.samples import Sample
+from simmat.documents import read_toml
+from simmat.errors import ConfigError
+from simmat.io.files import atomic_write_text, require_folder
+from simmat.sensors.adapter import ModalityAdapter, load_sample, with_data_card
+from simmat.types import SensorImage
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One of the sensors of a rig.
+
+    Attributes:
+        sensor: its adapter.
+        sources: its own names of its files -> their names in a sample.
+    """
+
+    sensor: ModalityAdapter
+    sources: Mapping[str, str]
+
+    @property
+    def source(self) -> str:
+        """The source that has its pixel grid."""
+        return next(iter(self.sources.values()))
+
+    def load(self, sample: Sample) -> SensorImage:
+        """Read its image of a sample."""
+        return load_sample(
+            self.sensor,
+            {own: sample.files[name] for own, name in self.sources.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A folder of images by several cameras.
+
+    Attributes:
+        root: the folder.
+        cameras: the one that has the pixel grid first.
+        samples: one for each moment, with the files of all cameras; none of the test split.
+    """
+
+    root: Path
+    cameras: Sequence[Camera]
+    samples: Sequence[Sample]
+
+
+def open_rig(root: Path, adapter: ModalityAdapter) -> Rig:
+    """Find the images of all cameras in a folder, which may have masks or none.
+
+    Raises:
+        ConfigError: the sensor is a single one, or the data card is wrong.
+        DataError: files are missing.
+    """
+    if len(adapter.sensors()) < 2:
+        raise ConfigError(
+            f"modality {adapter.name!r} is one sensor; name the sensors to align, the one with the pixel grid of the "
+            "masks first: --modality rgb+thermal"
+        )
+    require_folder(root, "it has images/SOURCE/ID for each sensor, or a manifest.csv")
+    card = load_card(root, {"alignment": {}}, defaults={"regions": "instances"})
+    adapter = with_data_card(adapter, card.model_dump())
+    annotations = annotation_files(root)
+    if annotations:
+        samples = read_coco(root, adapter.sources, annotations)[0]
+    elif (root / MANIFEST_FILE).exists():
+        samples = read_manifest(root, adapter.sources, masks=False)
+    else:
+        samples = find_samples(root, adapter.sources, masks=False)
+    names = iter(adapter.source_names())
+    cameras = []
+    for sensor in adapter.sensors():
+        own = islice(names, len(sensor.sources))
+        cameras.append(
+            Camera(sensor, dict(zip(sensor.source_names(), own, strict=True)))
+        )
+    used = [sample for sample in samples if sample.split != "test"]
+    return Rig(root, cameras, used or samples)
+
+
+def write_alignments(root: Path, found: Mapping[str, Mapping[str, Any]]) -> Path:
+    """State alignments in the data card of a folder, source -> fields; its other fields stay.
+
+    Raises:
+        ConfigError: there is a card that cannot be read.
+        OutputError: it cannot be written.
+    """
+    path = root / CARD_FILE
+    stated: dict[str, Any] = {}
+    text = ""
+    if path.exists():
+        stated = read_toml(path, "data card")
+        text = path.read_text("utf-8-sig").rstrip("\n") + "\n\n"
+    before = stated.pop("alignment", {})
+    tables = {"alignment": {**before, **found}}
+    if before or not stated:  # else comments can stay, before new tables
+        text = tomli_w.dumps({"format": 1, **stated, **tables})
+    else:
+        text += tomli_w.dumps(tables)
+    atomic_write_text(path, text)
+    return path
+
+
+def pairs_of(
+    rig: Rig, camera: Camera, samples: Sequence[Sample]
+) -> Iterator[tuple[Sample, SensorImage, SensorImage]]:
+    """Yield each sample with the images of the first camera and of another."""
+    for sample in samples:
+        yield sample, rig.cameras[0].load(sample), camera.load(sample)

@@ -1,0 +1,147 @@
+"""`simmat align` finds where a second camera looks, and training and prediction use it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from simmat.__main__ import main
+from simmat.data.card import load_card
+from simmat.io.images import read_image, save_image
+from simmat.sensors.warp import Warp
+from simmat.types import Channel, SensorImage, Window
+
+TRUE = np.array([[0.52, -0.02, 3.0], [0.015, 0.51, -2.0], [0.0, 0.0, 1.0]])
+"""From pixels of the colour picture to those of the thermal image, of half the resolution."""
+
+
+def run(*arguments: object) -> Result:
+    """Call the command line."""
+    return CliRunner().invoke(main, [str(one) for one in arguments])
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Simulate scenes, and write the thermal images as another camera sees them."""
+    root = tmp_path_factory.mktemp("rig") / "data"
+    made = run(
+        *("data", "simulate", "--modality", "rgb+thermal", "--out", root),
+        *("--count", 9, "--size", 256, 192),
+    )
+    assert made.exit_code == 0, made.output
+    for file in (root / "images/thermal").iterdir():
+        planes = read_image(file).planes.astype(np.float32)
+        image = SensorImage.from_planes(planes, (Channel("t", "counts", "count"),))
+        warp = Warp(np.linalg.inv(TRUE), image.size_hw)
+        seen = warp(image, Window(0, 0, 96, 128), Window(0, 0, *image.size_hw), [True])
+        middle = float(seen.data[seen.valid].mean())
+        values = np.where(seen.valid, seen.data, middle).round().astype(np.uint16)
+        save_image(file, values, description=read_image(file).description)
+    return root
+
+
+@pytest.fixture
+def data(rig: Path, tmp_path: Path) -> Path:
+    """Return a copy of the rig's folder, to write to."""
+    return Path(shutil.copytree(rig, tmp_path / "data"))
+
+
+def corner_error_px(matrix: object) -> float:
+    """Return the mean distance of the corners, in thermal pixels."""
+    corners = np.array([[0, 0, 1], [255, 0, 1], [0, 191, 1], [255, 191, 1]]).T
+    found, true = np.asarray(matrix) @ corners, TRUE @ corners
+    return float(np.hypot(*(found[:2] / found[2] - true[:2] / true[2])).mean())
+
+
+def test_a_rig_is_aligned_and_then_trained_and_predicted(data: Path) -> None:
+    """Sizes that differ are refused before, and are no error after."""
+    run_folder = data.parent / "run"
+    training = (
+        *("train", "--modality", "rgb+thermal", "--data", data, "--out", run_folder),
+        *("--foundation", "tiny", "--steps", 1, "--image-size", 64),
+        *("--batch-size", 2, "--device", "cpu"),
+    )
+    before = run(*training)
+    assert before.exit_code == 2
+    assert "simmat align" in before.output
+    found = run("align", data, "--modality", "rgb+thermal", "--json")
+    assert found.exit_code == 0, found.output
+    thermal = json.loads(found.stdout)["sources"]["thermal"]
+    assert corner_error_px(thermal["matrix"]) < 2
+    stated = load_card(data, {}).alignment["thermal"]
+    assert stated.reference_size == (256, 192)
+    assert np.asarray(stated.matrix).tolist() == thermal["matrix"]
+    page = (data / "alignment.html").read_text()
+    assert "checkerboard" in page
+    assert "http" not in page
+    trained = run(*training)
+    assert trained.exit_code == 0, trained.output
+    name = sorted((data / "images/rgb").iterdir())[0].stem
+    sources = []
+    for source in ("rgb", "thermal"):
+        file = next((data / "images" / source).glob(f"{name}.*"))
+        sources += ["--source", f"{source}={file}"]
+    bundle = run_folder / "bundle.safetensors"
+    out = data.parent / "out"
+    predicted = run(
+        "predict", bundle, *sources, "--point", "128,96", "--out", out, "--device", "cpu"
+    )
+    assert predicted.exit_code == 0, predicted.output
+    assert read_image(next(out.glob("*mask*.png"))).planes.shape == (1, 192, 256)
+
+
+def test_each_pair_may_have_its_own(data: Path) -> None:
+    """The matrices are beside the files, where prediction finds them, too."""
+    found = run("align", data, "--modality", "rgb+thermal", "--each", "--json")
+    assert found.exit_code == 0, found.output
+    document = json.loads(found.stdout)["sources"]["thermal"]
+    errors = [corner_error_px(one) for one in document["matrices"].values()]
+    assert np.median(errors) < 3
+    beside = json.loads((data / "images/thermal/alignment.json").read_text())
+    assert len(beside["matrices"]) == len(document["matrices"])
+    assert load_card(data, {}).alignment["thermal"].matrix is None
+
+
+def test_nothing_in_common_is_refused(data: Path) -> None:
+    """Noise has edges, too; nothing is written."""
+    rng = np.random.default_rng(0)
+    for file in (data / "images/thermal").iterdir():
+        noise = rng.integers(28000, 31000, (96, 128)).astype(np.uint16)
+        save_image(file, noise, description=read_image(file).description)
+    card = (data / "card.toml").read_text()
+    refused = run("align", data, "--modality", "rgb+thermal")
+    assert refused.exit_code == 2
+    assert "nothing to align by" in refused.output
+    assert (data / "card.toml").read_text() == card
+    assert not (data / "alignment.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("axes", "how"), [((1,), "left to right"), ((0, 1), "180 degrees")]
+)
+def test_a_turned_camera_is_named(data: Path, axes: tuple[int, ...], how: str) -> None:
+    """A mirror or an upside-down mount is repaired in the files, not by a matrix."""
+    for file in (data / "images/thermal").iterdir():
+        stored = read_image(file)
+        turned = np.ascontiguousarray(np.flip(stored.planes[0], axes))
+        save_image(file, turned, description=stored.description)
+    refused = run("align", data, "--modality", "rgb+thermal")
+    assert refused.exit_code == 2
+    assert how in refused.output
+
+
+def test_one_sensor_or_a_missing_source_is_refused(data: Path) -> None:
+    """There must be something to align."""
+    one = run("align", data, "--modality", "rgb")
+    assert one.exit_code == 2
+    assert "rgb+thermal" in one.output
+    next((data / "images/thermal").iterdir()).unlink()
+    missing = run("align", data, "--modality", "rgb+thermal")
+    assert missing.exit_code == 2
+    assert "thermal" in missing.output
+    assert "alignment" not in (data / "card.toml").read_text()
