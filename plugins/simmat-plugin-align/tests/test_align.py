@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
-from simmat.__main__ import main
+from simmat.cli import run as run_command
 from simmat.data.card import load_card
-from simmat.io.images import read_image, save_image
+from simmat.io.images import read_image, write_image
 from simmat.sensors.warp import Warp
 from simmat.types import Channel, SensorImage, Window
 
@@ -20,9 +22,20 @@ TRUE = np.array([[0.52, -0.02, 3.0], [0.015, 0.51, -2.0], [0.0, 0.0, 1.0]])
 """From pixels of the colour picture to those of the thermal image, of half the resolution."""
 
 
+class Result(NamedTuple):
+    """What a command returned and printed."""
+
+    exit_code: int
+    stdout: str
+    output: str
+
+
 def run(*arguments: object) -> Result:
     """Call the command line."""
-    return CliRunner().invoke(main, [str(one) for one in arguments])
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = run_command([str(one) for one in arguments])
+    return Result(code, out.getvalue(), out.getvalue() + err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +54,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Path:
         seen = warp(image, Window(0, 0, 96, 128), Window(0, 0, *image.size_hw), [True])
         middle = float(seen.data[seen.valid].mean())
         values = np.where(seen.valid, seen.data, middle).round().astype(np.uint16)
-        save_image(file, values, description=read_image(file).description)
+        write_image(file, values, description=read_image(file).description)
     return root
 
 
@@ -89,7 +102,15 @@ def test_a_rig_is_aligned_and_then_trained_and_predicted(data: Path) -> None:
     bundle = run_folder / "bundle.safetensors"
     out = data.parent / "out"
     predicted = run(
-        "predict", bundle, *sources, "--point", "128,96", "--out", out, "--device", "cpu"
+        "predict",
+        bundle,
+        *sources,
+        "--point",
+        "128,96",
+        "--out",
+        out,
+        "--device",
+        "cpu",
     )
     assert predicted.exit_code == 0, predicted.output
     assert read_image(next(out.glob("*mask*.png"))).planes.shape == (1, 192, 256)
@@ -111,8 +132,8 @@ def test_nothing_in_common_is_refused(data: Path) -> None:
     """Noise has edges, too; nothing is written."""
     rng = np.random.default_rng(0)
     for file in (data / "images/thermal").iterdir():
-        noise = rng.integers(28000, 31000, (96, 128)).astype(np.uint16)
-        save_image(file, noise, description=read_image(file).description)
+        noise = rng.integers(28000, 31000, (1, 96, 128)).astype(np.uint16)
+        write_image(file, noise, description=read_image(file).description)
     card = (data / "card.toml").read_text()
     refused = run("align", data, "--modality", "rgb+thermal")
     assert refused.exit_code == 2
@@ -122,14 +143,14 @@ def test_nothing_in_common_is_refused(data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("axes", "how"), [((1,), "left to right"), ((0, 1), "180 degrees")]
+    ("axes", "how"), [((2,), "left to right"), ((1, 2), "180 degrees")]
 )
 def test_a_turned_camera_is_named(data: Path, axes: tuple[int, ...], how: str) -> None:
     """A mirror or an upside-down mount is repaired in the files, not by a matrix."""
     for file in (data / "images/thermal").iterdir():
         stored = read_image(file)
-        turned = np.ascontiguousarray(np.flip(stored.planes[0], axes))
-        save_image(file, turned, description=stored.description)
+        turned = np.ascontiguousarray(np.flip(stored.planes, axes))
+        write_image(file, turned, description=stored.description)
     refused = run("align", data, "--modality", "rgb+thermal")
     assert refused.exit_code == 2
     assert how in refused.output

@@ -32,6 +32,8 @@ Progress = Callable[[int], object]
 """Called with 1 after each pair."""
 MIN_RATIO = 1.15
 """Least correlation of an alignment, relative to that of the mirrored images, which have nothing in common."""
+MIN_SCORE = 0.06
+"""Least correlation: noise has 0.03."""
 _MIN_FOR_MODELS = 8
 """Pairs below which a similarity is estimated, from which shear and perspective may depart a little."""
 _SHOWN = 4
@@ -244,12 +246,13 @@ def checked_search(pairs: Sequence[Pair], what: str) -> Matrix:
     found = search(pairs)
     others = {name: search(turned).score for name, turned in mirrored(pairs)}
     name = max(others, key=lambda one: others[one])
-    if others[name] >= MIN_RATIO * found.score:
+    turned = others[name] >= MIN_SCORE
+    if turned and others[name] >= MIN_RATIO * found.score:
         raise DataError(
             f"{what}: the images fit if they are {name} (correlation {others[name]:.2f}, otherwise {found.score:.2f}); "
             "write them as the other camera sees the scene"
         )
-    if found.score < MIN_RATIO * others[name]:
+    if found.score < max(MIN_SCORE, MIN_RATIO * others[name]):
         raise DataError(
             f"{what}: nothing to align by: the best correlation of edges is {found.score:.2f}, by chance it is "
             f"{others[name]:.2f}. Check that the images of a pair show the same scene, use more pairs, or pairs with "

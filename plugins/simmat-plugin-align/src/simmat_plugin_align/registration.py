@@ -336,7 +336,9 @@ class _Prepared:
     values: npt.NDArray[np.float32]
     slopes: npt.NDArray[np.float32]
 
-    def normal_equations(self, second: Edges, matrix: Matrix) -> tuple[Numbers, Numbers]:
+    def normal_equations(
+        self, second: Edges, matrix: Matrix
+    ) -> tuple[Numbers, Numbers]:
         """Return the (8, 8) curvature and the (8,) slope of the squared differences at a matrix."""
         x, y = _mapped(matrix, self.columns, self.rows)
         height, width = second.valid.shape
@@ -376,7 +378,16 @@ def _prepared(edges: Edges, half: float) -> _Prepared:
         down, across = down[some] * half / spread, across[some] * half / spread
         away = -(across * x + down * y)
         slopes.append(
-            [across * x, across * y, across, down * x, down * y, down, away * x, away * y]
+            [
+                across * x,
+                across * y,
+                across,
+                down * x,
+                down * y,
+                down,
+                away * x,
+                away * y,
+            ]
         )
     return _Prepared(
         rows.astype(np.float64),

@@ -1,0 +1,134 @@
+"""Corner errors of `simmat align` on registered pairs, of which one image is moved by a known homography.
+
+    python benchmarks/align.py ../shared/data/rgb-thermal-pairs --rigs 20 --singles 60
+
+The homographies shift by up to 10 % of the longer side, rotate by up to 5 degrees, scale by up to 1.1, and tilt: the
+perspective changes the scale by up to 2 % from the centre to a side. Pairs of the test split are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+from simmat_plugin_align.features import Matrix, Picture
+from simmat_plugin_align.registration import refine, same_view, search
+
+from simmat.io.images import read_image
+from simmat.sensors.warp import Warp
+from simmat.types import Channel, SensorImage, Window
+
+RIG_HW = (220, 400)
+"""Part of each image of a rig; the images of the set differ in size."""
+MARGIN = 1.2
+
+
+def random_homography(rng: np.random.Generator, size_hw: tuple[int, int]) -> Matrix:
+    """Return a matrix from pixels of the first image to those of the moved one."""
+    height, width = size_hw
+    angle = np.deg2rad(rng.uniform(-5, 5))
+    scale = 1.1 ** rng.uniform(-1, 1)
+    centre = np.eye(3)
+    centre[:2, 2] = (width - 1) / 2, (height - 1) / 2
+    change = np.eye(3)
+    change[:2, :2] = scale * np.asarray(
+        [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    )
+    change[:2, 2] = rng.uniform(-0.1, 0.1, 2) * max(size_hw)
+    tilt = np.eye(3)
+    tilt[2, :2] = rng.uniform(-0.04, 0.04, 2) / (width, height)
+    found = centre @ change @ tilt @ np.linalg.inv(centre)
+    return np.asarray(found / found[2, 2])
+
+
+def corner_error_px(found: Matrix, true: Matrix, size_hw: tuple[int, int]) -> float:
+    """Return the mean distance of the four corners in pixels of the moved image."""
+    height, width = size_hw
+    corners = [(x, y, 1.0) for x in (0, width - 1) for y in (0, height - 1)]
+    one, other = found @ np.transpose(corners), true @ np.transpose(corners)
+    return float(np.hypot(*(one[:2] / one[2] - other[:2] / other[2])).mean())
+
+
+def moved_pair(
+    files: tuple[Path, Path], true: Matrix, part_hw: tuple[int, int]
+) -> tuple[Picture, Picture]:
+    """Return the middle part of the first image, and the second as a moved camera would see that part."""
+    images = []
+    for file in files:
+        planes = read_image(file).planes.astype(np.float32)
+        channels = tuple(
+            Channel(f"c{n}", "counts", "count") for n in range(len(planes))
+        )
+        images.append(SensorImage.from_planes(planes, channels))
+    height, width = images[0].size_hw
+    y0, x0 = (height - part_hw[0]) // 2, (width - part_hw[1]) // 2
+    first = images[0].cut(Window(y0, x0, y0 + part_hw[0], x0 + part_hw[1]))
+    to_part = np.eye(3)
+    to_part[:2, 2] = -x0, -y0
+    warp = Warp(np.linalg.inv(true @ to_part), images[1].size_hw)
+    second = warp(
+        images[1],
+        Window(0, 0, *part_hw),
+        Window(0, 0, height, width),
+        [True] * len(images[1].channels),
+    )
+    return Picture.of(first), Picture.of(second)
+
+
+def main() -> None:
+    """Print the errors of rigs and of single pairs as json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--rigs", type=int, default=20)
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--singles", type=int, default=60)
+    options = parser.parse_args()
+    with (options.data / "manifest.csv").open() as stream:
+        rows = [row for row in csv.DictReader(stream) if row["split"] != "test"]
+    files = [(options.data / row["rgb"], options.data / row["thermal"]) for row in rows]
+    sizes = [read_image(one).planes.shape[1:] for one, _ in files]
+    rng = np.random.default_rng(0)
+    large = [
+        number
+        for number, (height, width) in enumerate(sizes)
+        if height >= MARGIN * RIG_HW[0] and width >= MARGIN * RIG_HW[1]
+    ]
+    of_rigs = []
+    for _ in range(options.rigs):
+        true = random_homography(rng, RIG_HW)
+        chosen = rng.permutation(large)[: options.pairs]
+        pairs = [moved_pair(files[number], true, RIG_HW) for number in chosen]
+        found = refine(pairs, search(pairs).matrix, "homography")
+        of_rigs.append(corner_error_px(found, true, RIG_HW))
+    of_singles, of_repeats = [], []
+    for number in rng.permutation(len(files))[: options.singles]:
+        height, width = sizes[number]
+        part_hw = int(height / MARGIN), int(width / MARGIN)
+        true = random_homography(rng, part_hw)
+        found = []
+        for matrix in (true, np.eye(3)):
+            pair = [moved_pair(files[number], matrix, part_hw)]
+            start = search(pair, same_view(pair)).matrix
+            found.append(refine(pair, start, "homography"))
+        of_singles.append(corner_error_px(found[0], true, part_hw))
+        of_repeats.append(corner_error_px(found[0], true @ found[1], part_hw))
+    results = {}
+    for name, errors, limit in (
+        ("rigs", of_rigs, 2),
+        ("single pairs", of_singles, 4),
+        ("single pairs, against the estimate on the unmoved pair", of_repeats, 4),
+    ):
+        if errors:
+            results[name] = {
+                "median_px": round(float(np.median(errors)), 2),
+                "90_percent_px": round(float(np.quantile(errors, 0.9)), 2),
+                f"below_{limit}_px": round(float(np.mean(np.array(errors) < limit)), 3),
+            }
+    print(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()
