@@ -46,7 +46,7 @@ _STOP_PX = 0.05
 _KNOWN = 0.999
 _FEWEST = 50
 _PIXELS_PER_MEASUREMENT = 25.0
-"""Neighbours and directions are alike, so that many of every second pixel tell as much as one independent measurement."""
+"""Neighbours and directions are alike: so many of every second pixel tell as much as one measurement."""
 _SHEAR = 0.03
 """Expected shear, and difference of the scales along x and y; more needs evidence."""
 _TILT = 0.02
