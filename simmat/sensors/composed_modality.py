@@ -21,10 +21,7 @@ from simmat.sensors.channel_selection import pick_channels
 from simmat.sensors.warp import Alignment, Matrix, Warp, alignments_of
 from simmat.types import Channel, Georeference, SensorImage, Window
 
-_ALIGN = (
-    "; register them, or estimate by `simmat align` (package simmat-plugin-align) where each lies, "
-    "which the data card then states"
-)
+_ALIGN = "; register them, or estimate where each lies by `simmat align`, which states it in the data card"
 # largest distance of the corners of two images; programs round a grid differently
 _SAME_PLACE_PX = 0.1
 

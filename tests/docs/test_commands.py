@@ -53,6 +53,7 @@ def test_a_page_names_only_what_exists(page: Path) -> None:
     """A command that was renamed leaves the reader with an error."""
     need_plugins(
         "aims",
+        "align",
         "annotate",
         "bench",
         "convert",

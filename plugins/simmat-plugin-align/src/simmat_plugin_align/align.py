@@ -201,8 +201,8 @@ def align_each(rig: Rig, progress: Progress) -> list[Aligned]:
     results = []
     for camera in rig.cameras[1:]:
         matrices: dict[str, Matrix] = {}
-        failed = {}
-        shown = []
+        failed: dict[str, DataError] = {}
+        shown: list[tuple[str, SensorImage, SensorImage]] = []
         sizes = ((0, 0), (0, 0))
         for sample, first, second in pairs_of(rig, camera, rig.samples):
             pair = (Picture.of(first), Picture.of(second))
@@ -217,9 +217,9 @@ def align_each(rig: Rig, progress: Progress) -> list[Aligned]:
                     shown.append((sample.id, first, second))
             progress(1)
         if len(failed) > len(matrices):
-            error = next(iter(failed.values()))
+            reason = next(iter(failed.values()))
             raise DataError(
-                f"{rig.root}: {len(failed)} of {len(rig.samples)} pairs cannot be aligned, such as: {error}"
+                f"{rig.root}: {len(failed)} of {len(rig.samples)} pairs cannot be aligned, such as: {reason}"
             )
         results.append(
             Aligned(

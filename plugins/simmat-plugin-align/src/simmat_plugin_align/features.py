@@ -46,7 +46,7 @@ class Picture:
         count = len(image.channels)
         picked = np.unique(np.linspace(0, count - 1, min(count, MAX_CHANNELS)).round())
         part = image.select([int(index) for index in picked])
-        valid = part.valid.all(axis=0)
+        valid = np.asarray(part.valid.all(axis=0))
         scale = min(MAX_SIDE / max(image.size_hw), 1.0)
         height, width = image.size_hw
         shape = max(round(height * scale), 1), max(round(width * scale), 1)

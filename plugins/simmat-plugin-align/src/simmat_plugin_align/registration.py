@@ -6,9 +6,10 @@ leaves open, another decides.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +34,6 @@ _SEARCH_PAIRS = 6
 _SCALES = 1.06 ** np.arange(-8, 10)
 """Sizes in the second image, relative to those if both cameras had the same view: 0.63 to 1.69."""
 _ANGLES_DEG = np.arange(-8.0, 8.1, 2.0)
-_NEAR_SCALES = 1.035 ** np.arange(-4, 5)
-_NEAR_ANGLES_DEG = np.arange(-6.0, 6.1, 1.5)
 _FINER_SCALES = 1.02 ** np.arange(-2, 3)
 _FINER_ANGLES_DEG = np.arange(-1.5, 1.6, 0.75)
 _MAX_SHIFT = 0.3
@@ -100,33 +99,17 @@ class Found:
     score: float
 
 
-def search(pairs: Sequence[Pair], near: Matrix | None = None) -> Found:
+def search(pairs: Sequence[Pair]) -> Found:
     """Return the similarity of the best correlation.
 
-    Args:
-        pairs: images of one size for each camera.
-        near: what is known from other pairs: only scales from 0.87 to 1.15 times its own and rotations to 6 degrees
-            from its own are tried. None tries scales from 0.63 to 1.69, and rotations to 8 degrees.
+    Scales from 0.63 to 1.69 and rotations to 8 degrees are tried. All images of a camera have one size.
     """
     some = _some(pairs, _SEARCH_PAIRS)
     level = make_level(some, SIDES[0], fine=False)
-    if near is not None:
-        size, angle = _size_and_angle(level.to_level(near))
-        found = _best(level, size * _NEAR_SCALES, angle + _NEAR_ANGLES_DEG)
-        return Found(level.to_pixels(found.matrix), found.score)
     rough = _best(make_level(some, SEARCH_SIDE, fine=False), _SCALES, _ANGLES_DEG)
     size, angle = _size_and_angle(rough.matrix)
     found = _best(level, size * _FINER_SCALES, angle + _FINER_ANGLES_DEG)
     return Found(level.to_pixels(found.matrix), found.score)
-
-
-def same_view(pairs: Sequence[Pair]) -> Matrix:
-    """Return the matrix between two cameras that see the same, in images of any size."""
-    level = make_level(pairs[:1], SEARCH_SIDE)
-    first, second = level.pairs[0]
-    return level.to_pixels(
-        _about_centres(1.0, 0.0, first.valid.shape, second.valid.shape)
-    )
 
 
 def search_shift(pairs: Sequence[Pair]) -> Matrix:
@@ -148,8 +131,8 @@ def _some(pairs: Sequence[Pair], count: int) -> list[Pair]:
 
 def _best(
     level: Level,
-    scales: Sequence[float] | Numbers,
-    angles_deg: Sequence[float] | Numbers,
+    scales: Sequence[float] | npt.NDArray[np.floating],
+    angles_deg: Sequence[float] | npt.NDArray[np.floating],
 ) -> Found:
     """Return the best of some scales and rotations, each at its best shift."""
     first, second = level.pairs[0]
@@ -239,7 +222,9 @@ def _nearest(
     return edges.values[:, rows, columns] * there, there
 
 
-def _mapped(matrix: Matrix, x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:
+def _mapped(
+    matrix: npt.NDArray[np.floating], x: npt.NDArray[Any], y: npt.NDArray[Any]
+) -> tuple[Numbers, Numbers]:
     """Return where points lie; those behind the camera are far outside."""
     (a, b, c), (d, e, f), (g, h, i) = matrix
     depth = g * x + h * y + i
@@ -419,7 +404,7 @@ def correlation(level: Level, matrix: Matrix) -> float:
         joint += float((own * other).sum())
         of_first += float((own**2).sum())
         of_second += float((other**2).sum())
-    return joint / max(np.sqrt(of_first * of_second), 1e-12)
+    return joint / max(math.sqrt(of_first * of_second), 1e-12)
 
 
 def choose_model(pairs: Sequence[Pair], start: Matrix, shifted: Matrix) -> Model:
