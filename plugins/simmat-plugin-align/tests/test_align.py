@@ -44,7 +44,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("rig") / "data"
     made = run(
         *("data", "simulate", "--modality", "rgb+thermal", "--out", root),
-        *("--count", 9, "--size", 256, 192),
+        *("--count", 8, "--size", 256, 192),
     )
     assert made.exit_code == 0, made.output
     for file in (root / "images/thermal").iterdir():
@@ -69,6 +69,13 @@ def corner_error_px(matrix: object) -> float:
     corners = np.array([[0, 0, 1], [255, 0, 1], [0, 191, 1], [255, 191, 1]]).T
     found, true = np.asarray(matrix) @ corners, TRUE @ corners
     return float(np.hypot(*(found[:2] / found[2] - true[:2] / true[2])).mean())
+
+
+def write_noise(file: Path) -> None:
+    """Replace a thermal image by noise."""
+    rng = np.random.default_rng([*file.stem.encode()])
+    noise = rng.integers(28000, 31000, (1, 96, 128)).astype(np.uint16)
+    write_image(file, noise, description=read_image(file).description)
 
 
 def test_a_rig_is_aligned_and_then_trained_and_predicted(data: Path) -> None:
@@ -117,43 +124,46 @@ def test_a_rig_is_aligned_and_then_trained_and_predicted(data: Path) -> None:
 
 
 def test_each_pair_may_have_its_own(data: Path) -> None:
-    """The matrices are beside the files, where prediction finds them, too."""
+    """A pair that has nothing in common is named, and gets no matrix; the others keep theirs."""
+    manifest = data / "manifest.csv"
+    lines = manifest.read_text().splitlines()
+    rows = [line for line in lines[1:] if "test" not in line.split(",")]
+    manifest.write_text("\n".join([lines[0], *rows[:3]]) + "\n")
+    bad = next((data / "images/thermal").glob(f"{rows[1].partition(',')[0]}.*"))
+    write_noise(bad)
     found = run("align", data, "--modality", "rgb+thermal", "--each", "--json")
     assert found.exit_code == 0, found.output
     document = json.loads(found.stdout)["sources"]["thermal"]
+    assert document["failed"] == [bad.stem]
     errors = [corner_error_px(one) for one in document["matrices"].values()]
-    assert np.median(errors) < 3
+    assert max(errors) < 4
     beside = json.loads((data / "images/thermal/alignment.json").read_text())
-    assert len(beside["matrices"]) == len(document["matrices"])
+    assert len(beside["matrices"]) == 2
+    assert bad.name not in beside["matrices"]
     assert load_card(data, {}).alignment["thermal"].matrix is None
 
 
 def test_nothing_in_common_is_refused(data: Path) -> None:
     """Noise has edges, too; nothing is written."""
-    rng = np.random.default_rng(0)
     for file in (data / "images/thermal").iterdir():
-        noise = rng.integers(28000, 31000, (1, 96, 128)).astype(np.uint16)
-        write_image(file, noise, description=read_image(file).description)
+        write_noise(file)
     card = (data / "card.toml").read_text()
-    refused = run("align", data, "--modality", "rgb+thermal")
+    refused = run("align", data, "--modality", "rgb+thermal", "--pairs", 3)
     assert refused.exit_code == 2
     assert "nothing to align by" in refused.output
     assert (data / "card.toml").read_text() == card
     assert not (data / "alignment.html").exists()
 
 
-@pytest.mark.parametrize(
-    ("axes", "how"), [((2,), "left to right"), ((1, 2), "180 degrees")]
-)
-def test_a_turned_camera_is_named(data: Path, axes: tuple[int, ...], how: str) -> None:
+def test_a_turned_camera_is_named(data: Path) -> None:
     """A mirror or an upside-down mount is repaired in the files, not by a matrix."""
     for file in (data / "images/thermal").iterdir():
         stored = read_image(file)
-        turned = np.ascontiguousarray(np.flip(stored.planes, axes))
+        turned = np.ascontiguousarray(np.flip(stored.planes, 2))
         write_image(file, turned, description=stored.description)
-    refused = run("align", data, "--modality", "rgb+thermal")
+    refused = run("align", data, "--modality", "rgb+thermal", "--pairs", 3)
     assert refused.exit_code == 2
-    assert how in refused.output
+    assert "left to right" in refused.output
 
 
 def test_one_sensor_or_a_missing_source_is_refused(data: Path) -> None:
