@@ -21,11 +21,9 @@ from simmat_plugin_align.pairs import Camera, Rig, pairs_of
 from simmat_plugin_align.registration import (
     SIDES,
     Pair,
-    choose_model,
     mirrored,
     refine,
     search,
-    search_shift,
 )
 
 Progress = Callable[[int], object]
@@ -34,8 +32,6 @@ MIN_RATIO = 1.15
 """Least correlation of an alignment, relative to that of the mirrored images, which have nothing in common."""
 MIN_SCORE = 0.06
 """Least correlation: noise has 0.03."""
-_MIN_FOR_MODELS = 8
-"""Pairs below which a similarity is estimated, from which shear and perspective may depart a little."""
 _SHOWN = 4
 """Pairs on the page, at most."""
 
@@ -167,22 +163,14 @@ def _aligned(
     start = checked_search(
         pairs, f"{camera.source} and {rig.cameras[0].source} of {rig.root}"
     )
-    model = "similarity with shear and perspective"
-    if len(pairs) < _MIN_FOR_MODELS:
-        matrix = refine(pairs, start, "homography")
-    else:
-        shifted = search_shift(pairs)
-        chosen = choose_model(pairs, start, shifted)
-        first_guess = shifted if chosen == "translation" else start
-        matrix = refine(pairs, first_guess, chosen)
-        model = chosen
+    matrix = refine(pairs, start, "homography")
     residuals = {}
     for sample, pair in zip(samples, pairs, strict=True):
         residuals[sample.id] = residual_px(pair, matrix)
     return Aligned(
         rig,
         camera,
-        model,
+        "homography",
         {sample.id: matrix for sample in samples},
         matrix,
         (pairs[0][0].size_hw, pairs[0][1].size_hw),

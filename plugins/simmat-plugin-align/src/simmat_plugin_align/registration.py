@@ -6,7 +6,6 @@ leaves open, another decides.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,9 +16,7 @@ from scipy import fft, ndimage
 
 from simmat_plugin_align.features import DIRECTIONS, Edges, Matrix, Picture, find_edges
 
-Model = Literal["translation", "similarity", "affine", "homography"]
-MODELS: tuple[Model, ...] = ("translation", "similarity", "affine", "homography")
-"""From the simplest."""
+Model = Literal["translation", "homography"]
 Pair = tuple[Picture, Picture]
 """An image of the first camera, and one of the second."""
 Numbers = npt.NDArray[np.float64]
@@ -51,9 +48,6 @@ _SHEAR = 0.03
 _TILT = 0.02
 """Expected perspective over half of the longer side; more needs evidence."""
 _MARGIN_PX = 2
-_NO_WORSE = 0.002
-"""Part of the correlation that a simpler model may lack on held-out pairs."""
-_FOLDS = 3
 
 
 @dataclass(frozen=True)
@@ -110,12 +104,6 @@ def search(pairs: Sequence[Pair]) -> Found:
     size, angle = _size_and_angle(rough.matrix)
     found = _best(level, size * _FINER_SCALES, angle + _FINER_ANGLES_DEG)
     return Found(level.to_pixels(found.matrix), found.score)
-
-
-def search_shift(pairs: Sequence[Pair]) -> Matrix:
-    """Return the best shift between two cameras that otherwise see the same."""
-    level = make_level(_some(pairs, _SEARCH_PAIRS), SIDES[0], fine=False)
-    return level.to_pixels(_best(level, [1.0], [0.0]).matrix)
 
 
 def _size_and_angle(matrix: Matrix) -> tuple[float, float]:
@@ -234,16 +222,6 @@ def _mapped(
 
 _BASES: dict[Model, Numbers] = {
     "translation": np.eye(8)[:, [2, 5]],
-    "similarity": np.asarray(
-        [
-            [1, 0, 0, 0, 1, 0, 0, 0],
-            [0, -1, 0, 1, 0, 0, 0, 0],
-            [0, 0, 1, 0, 0, 0, 0, 0],
-            [0, 0, 0, 0, 0, 1, 0, 0],
-        ],
-        np.float64,
-    ).T,
-    "affine": np.eye(8)[:, :6],
     "homography": np.eye(8),
 }
 """Directions in which each model may change (a … h) of the matrix ((1+a, b, c), (d, 1+e, f), (g, h, 1))."""
@@ -380,50 +358,6 @@ def _prepared(edges: Edges, half: float) -> _Prepared:
         edges.values[:, some] / spread,
         np.asarray(slopes, np.float32).reshape(DIRECTIONS, 8, -1),
     )
-
-
-def _seen(
-    edges: Edges, matrix: Matrix, shape: Sequence[int]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Return the edges of the second image on the grid of the first, and where they are known."""
-    x, y = _mapped(matrix, np.arange(shape[1]), np.arange(shape[0])[:, None])
-    places = np.stack([y, x])
-    values = np.stack(
-        [ndimage.map_coordinates(plane, places, order=1) for plane in edges.values]
-    )
-    known = ndimage.map_coordinates(edges.valid.astype(np.float32), places, order=1)
-    return values, known > _KNOWN
-
-
-def correlation(level: Level, matrix: Matrix) -> float:
-    """Return the correlation of the edges of all pairs that a matrix between pixels of the level joins."""
-    joint = of_first = of_second = 0.0
-    for first, second in level.pairs:
-        seen, there = _seen(second, matrix, first.valid.shape)
-        own, other = first.values[:, there & first.valid], seen[:, there & first.valid]
-        joint += float((own * other).sum())
-        of_first += float((own**2).sum())
-        of_second += float((other**2).sum())
-    return joint / max(math.sqrt(of_first * of_second), 1e-12)
-
-
-def choose_model(pairs: Sequence[Pair], start: Matrix, shifted: Matrix) -> Model:
-    """Return the simplest model that explains pairs about as well as any, which it was not fitted to.
-
-    Args:
-        start: a similarity from which the models are refined.
-        shifted: the best pure shift.
-    """
-    scores = dict.fromkeys(MODELS, 0.0)
-    for fold in range(_FOLDS):
-        kept = [pair for number, pair in enumerate(pairs) if number % _FOLDS != fold]
-        held_out = make_level(pairs[fold::_FOLDS], SEARCH_SIDE)
-        for model in MODELS:
-            first = shifted if model == "translation" else start
-            matrix = refine(kept, first, model, [SEARCH_SIDE])
-            scores[model] += correlation(held_out, held_out.to_level(matrix)) / _FOLDS
-    enough = max(scores.values()) * (1 - _NO_WORSE)
-    return next(model for model in MODELS if scores[model] >= enough)
 
 
 def mirrored(pairs: Sequence[Pair]) -> Iterator[tuple[str, list[Pair]]]:
