@@ -657,7 +657,8 @@ class TiledImage:
             OutputError: an embedding cannot be written.
         """
         check_mask_selection(mask_selection)
-        return self.predict_prompts([prompt], mask_selection)[0]
+        ((found,),) = self._predict_widening([prompt], mask_selection)
+        return found
 
     def predict_all(self, prompt: Prompt) -> list[Prediction]:
         """Return every mask that the model has for a prompt: the single one first, then by falling score.
@@ -676,11 +677,19 @@ class TiledImage:
     ) -> list[Prediction]:
         """Return the mask of each prompt, see `predict`; prompts of one kind in one window are decoded together.
 
+        If the image is one window, a prompt may have points only beside the object.
+
         Raises:
             SimMATError: as `predict` raises it; a prompt outside of the image before any is answered.
         """
         check_mask_selection(mask_selection)
-        return [one for (one,) in self._predict_widening(prompts, mask_selection)]
+        if len(self.windows) > 1:
+            answers = self._predict_widening(prompts, mask_selection)
+        else:
+            for prompt in prompts:
+                check_inside(prompt, self.reader)
+            answers = self._predict_in_window(self.windows[0], prompts, mask_selection)
+        return [one for (one,) in answers]
 
     def _predict_widening(
         self, prompts: Sequence[Prompt], mask_selection: MaskSelection | None
