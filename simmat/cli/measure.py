@@ -10,8 +10,10 @@ import click
 
 from simmat.cli import ended_by_sigterm
 from simmat.cli.options import PATH, config_options, load_registry, source_option
+from simmat.data.card import CARD_FILE, load_card
 from simmat.errors import ConfigError
 from simmat.inference import PredictOptions
+from simmat.sensors.adapter import with_data_card
 from simmat.terminal import echo
 from simmat.types import RegionRule
 
@@ -36,6 +38,12 @@ from simmat.types import RegionRule
     show_default=True,
     help="What an object is: all pixels of a value, or each connected piece (components).",
 )
+@click.option(
+    "--data",
+    type=PATH,
+    metavar="DIR",
+    help="Data set whose card.toml states what the files mean: alignment of sources, nodata, options of the sensor.",
+)
 @config_options("pixel_size_um", model=PredictOptions)
 @click.option(
     "--out", required=True, type=PATH, metavar="FILE.csv", help="The table to write."
@@ -48,6 +56,7 @@ def command(
     channels: Sequence[str | int] | None,
     source: Mapping[str, Path],
     regions: RegionRule,
+    data: Path | None,
     pixel_size_um: float | None,
     out: Path,
 ) -> None:
@@ -61,6 +70,14 @@ def command(
     if bool(images) == bool(source):
         raise ConfigError("give either IMAGE or --source NAME=FILE")
     adapter = load_registry().modality(modality, modality_options, channels=channels)
+    if data is not None:
+        if not (data / CARD_FILE).is_file():
+            raise ConfigError(
+                f"--data {data}: has no {CARD_FILE} that could state what the files mean; leave --data out, or write "
+                "one by `simmat data check DIR --write-card`"
+            )
+        card = load_card(data, {"regions": regions})
+        adapter = with_data_card(adapter, card.model_dump())
     names = adapter.source_names()
     files: list[Mapping[str, Path]] = [{names[0]: image} for image in images]
     if source:

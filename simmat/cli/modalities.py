@@ -130,7 +130,7 @@ def guess(folder: Path, as_json: bool) -> None:
     if found.composition:
         echo(
             f"Together: --modality {found.composition}, as the subfolders are named; name first the sensor whose "
-            "pixel grid you label."
+            "pixel grid you label. If the images do not lie on one pixel grid, run `simmat align` first."
         )
     for note in found.notes:
         echo(f"Note: {note}.")

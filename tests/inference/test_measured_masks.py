@@ -119,3 +119,14 @@ def test_another_file_is_not_replaced(
     assert measured(case) == 2
     assert "t.csv" in capsys.readouterr().err
     assert (case / "t.csv").read_text(encoding="utf-8") == "mine\n"
+
+
+def test_the_card_of_a_data_set_says_what_the_files_mean(
+    case: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An alignment or a nodata value is stated once, for training and for measuring."""
+    assert measured(case, "--data", str(case)) == 2
+    assert "card.toml" in capsys.readouterr().err
+    (case / "card.toml").write_text('regions = "instances"\nnodata = 102\n')
+    assert measured(case, "--data", str(case)) == 0
+    assert [row[MEAN] for row in rows_of(case)] == ["101", "", "107"]

@@ -32,6 +32,8 @@ MIN_RATIO = 1.15
 """Least correlation of an alignment, relative to that of the mirrored images, which have nothing in common."""
 MIN_SCORE = 0.06
 """Least correlation: noise has 0.03."""
+MIN_MIRRORED = 0.15
+"""Least correlation of mirrored or turned images that names them so; a camera that is mirrored has 0.4 and more."""
 _SHOWN = 4
 """Pairs on the page, at most."""
 
@@ -234,7 +236,7 @@ def checked_search(pairs: Sequence[Pair], what: str) -> Matrix:
     found = search(pairs)
     others = {name: search(turned).score for name, turned in mirrored(pairs)}
     name = max(others, key=lambda one: others[one])
-    turned = others[name] >= MIN_SCORE
+    turned = others[name] >= MIN_MIRRORED
     if turned and others[name] >= MIN_RATIO * found.score:
         raise DataError(
             f"{what}: the images fit if they are {name} (correlation {others[name]:.2f}, otherwise {found.score:.2f}); "
@@ -243,8 +245,8 @@ def checked_search(pairs: Sequence[Pair], what: str) -> Matrix:
     if found.score < max(MIN_SCORE, MIN_RATIO * others[name]):
         raise DataError(
             f"{what}: nothing to align by: the best correlation of edges is {found.score:.2f}, by chance it is "
-            f"{others[name]:.2f}. Check that the images of a pair show the same scene, use more pairs, or pairs with "
-            "more edges"
+            f"{others[name]:.2f}. Check that the images of each pair show the same scene at the same time, use more "
+            "pairs, or pairs with more edges"
         )
     return found.matrix
 
