@@ -49,7 +49,7 @@ def write_zarr(
     return path
 
 
-def write_czi(path: Path, planes: Any = COUNTS) -> Path:
+def write_czi(path: Path, planes: Any = COUNTS, scale_z: float | None = 5e-7) -> Path:
     """Write (T, C, Z, Y, X) as Zeiss's own library does."""
     pytest.importorskip("bioio_czi")
     czi = pytest.importorskip("pylibCZIrw.czi")
@@ -61,7 +61,7 @@ def write_czi(path: Path, planes: Any = COUNTS) -> Path:
             channel_names={0: "DAPI", 1: "GFP"},
             scale_x=2e-7,
             scale_y=2e-7,
-            scale_z=5e-7,
+            **({} if scale_z is None else {"scale_z": scale_z}),
         )
     return path
 
@@ -113,6 +113,12 @@ def read(path: Path, window: Window | None = None, **options: Any) -> SensorImag
     """Read it as the command line would."""
     sensor = Microscopy().with_options({"microscopy": options})
     return load_sample(sensor, {"microscopy": path}, window)
+
+
+def test_a_stack_need_not_state_its_distance_of_slices(tmp_path: Path) -> None:
+    """Zeiss's own library then writes 0."""
+    image = read(write_czi(tmp_path / "a.czi", scale_z=None), t=0, z=0)
+    assert image.pixel_size_um == pytest.approx((0.2, 0.2))
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -105,6 +105,8 @@ class BioioFile:
                 size = _in_um(reader, axis, size)
             elif ending == ".nd2" and not is_calibrated:
                 size = None  # 1 by default
+            if axis == "Z" and size == 0:
+                size = None  # pylibCZIrw writes it by default
             pixel_um.append(checked_size_um(self.path, axis.lower(), size))
         return Scene(
             self.scene_names[number],
