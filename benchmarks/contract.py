@@ -1,6 +1,6 @@
 """Measure the input contract: faults that it finds in images, and false alarms on images as they are.
 
-    python benchmarks/contract.py --data /work/shared/data [--split val] [--draws 50] [--seed 0]
+    python benchmarks/contract.py --data ../shared/data [--split val] [--draws 50] [--seed 0]
 
 Each data set is a folder of DATA with a manifest.csv. Its contract is made of the images of the train split; no model
 is needed. Images of another split are judged one by one, and together in folders of ten that are drawn at random: as

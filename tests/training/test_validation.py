@@ -9,6 +9,7 @@ from runs import config, gray_set, registry
 
 from simmat.data.index import read_index
 from simmat.training import validation
+from simmat.training.length import find_length
 from simmat.training.plan import plan_run
 from simmat.training.validation import (
     prompted_share,
@@ -92,3 +93,14 @@ def test_windows_of_large_images_count(tmp_path: Path) -> None:
             work_of_validation(read_index(plan.dataset), plan.val, plan.config, spec)
         )
     assert work[1] > 5 * work[0]
+
+
+@pytest.mark.parametrize(("work", "every"), [(1, 25), (120, 40), (1000, 100)])
+def test_an_open_training_validates_in_time_for_its_earliest_end(
+    tmp_path: Path, work: float, every: int
+) -> None:
+    """Four times as far apart as one takes; but its scores decide when it ends, from 100 steps on."""
+    settings = config(
+        tmp_path, tmp_path / "run", steps="auto", batch_size=4, val_every=None
+    )
+    assert find_length(settings, train=40, val=6, work=work).val_every == every
