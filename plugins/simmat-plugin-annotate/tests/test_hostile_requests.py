@@ -617,13 +617,15 @@ def test_the_bodies_and_answers_of_all_clients_share_a_limit(
 
     async def work(go: asyncio.Event) -> None:
         in_memory = 0
+        waiting = 0
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            nonlocal in_memory
+            nonlocal in_memory, waiting
             body = await Request(scope, receive).body()
             in_memory += len(body)
             held.append(in_memory)
             if scope["path"] == "/slow":
+                waiting += 1
                 await go.wait()
             await asyncio.sleep(0.01)
             in_memory -= len(body)
@@ -638,7 +640,8 @@ def test_the_bodies_and_answers_of_all_clients_share_a_limit(
         asked = [ask(limits, "/") for _ in range(50)]
         assert set(await asyncio.gather(*asked)) == {200}
         slow = [asyncio.create_task(ask(limits, "/slow")) for _ in range(5)]
-        await asyncio.sleep(0.1)
+        while waiting < len(slow):
+            await asyncio.sleep(0.01)
         assert await ask(limits, "/") == 503
         assert await ask(limits, "/", b"small") == 200
         assert await ask(limits, "/large", b"small") == 503
@@ -649,7 +652,7 @@ def test_the_bodies_and_answers_of_all_clients_share_a_limit(
     async def main() -> None:
         await work(asyncio.Event())
 
-    asyncio.run(main())
+    asyncio.run(asyncio.wait_for(main(), 60))
     assert max(held) <= 5 * size + len(b"small")
 
 
@@ -687,11 +690,14 @@ def test_the_forms_of_all_clients_share_a_part_of_the_disk(
 
     async def main() -> None:
         go = asyncio.Event()
+        arrived = 0
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            nonlocal arrived
             with suppress(ClientDisconnect):
                 async for _ in Request(scope, receive).stream():
                     pass
+                arrived += 1
                 await go.wait()
                 await Response()(scope, receive, send)
 
@@ -699,10 +705,11 @@ def test_the_forms_of_all_clients_share_a_part_of_the_disk(
         full = size // part
         waiting = [asyncio.create_task(send_form(limits, full)) for _ in range(2)]
         waiting += [asyncio.create_task(send_form(limits, 1)) for _ in range(50)]
-        await asyncio.sleep(0.1)
+        while arrived < len(waiting):
+            await asyncio.sleep(0.01)
         assert await send_form(limits, full) == 503
         go.set()
         assert set(await asyncio.gather(*waiting)) == {200}
         assert await send_form(limits, full) == 200
 
-    asyncio.run(main())
+    asyncio.run(asyncio.wait_for(main(), 60))
