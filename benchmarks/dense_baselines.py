@@ -282,17 +282,20 @@ class WatershedPredictor(Predictor):
 
 
 def scores(
-    predictor: Predictor, setup: TrainingPlan, samples: Sequence[Sample]
+    predictor: Predictor,
+    setup: TrainingPlan,
+    samples: Sequence[Sample],
+    *,
+    everything: bool = True,
 ) -> dict[str, Any]:
-    """Return the scores of the class map where there are classes, else of every object."""
-    classes = setup.dataset.has_classes
+    """Return the scores of every object, and of the class map where there are classes."""
     found = evaluate(
         predictor,
         setup.dataset,
         samples,
         protocol=None,
-        everything=not classes,
-        semantic=classes,
+        everything=everything,
+        semantic=setup.dataset.has_classes,
     )
     assert found.unprompted is not None
     return found.unprompted.summary()
@@ -352,6 +355,7 @@ def train(
                 ),
                 setup,
                 setup.val,
+                everything=not setup.dataset.has_classes,
             )
             log(
                 f"step {step + 1}: loss {loss.item():.3f}, {choosing(found, setup):.4f}"
@@ -442,11 +446,7 @@ def run_unet(
             image_side=setup.spec.image_side,
             takes_windows=bool(setup.spec.card.crop),
         )
-        rule = (
-            Watershed()
-            if setup.dataset.has_classes
-            else best_watershed(predictor, setup)
-        )
+        rule = best_watershed(predictor, setup)
         predictor.rule = rule
         final = {
             **scores(predictor, setup, setup.val),
