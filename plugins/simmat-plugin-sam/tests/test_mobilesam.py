@@ -206,6 +206,7 @@ def test_a_dense_head_gets_finer_levels_and_the_decoder_the_same_one(
         model.backbone.finer_levels = True
         levels = model.backbone.encode(model.backbone.embed(image)).levels
     assert [tuple(level.shape[1:]) for level in levels] == [
+        (32, 48, 48),
         (64, 24, 24),
         (128, 12, 12),
         (256, 6, 6),

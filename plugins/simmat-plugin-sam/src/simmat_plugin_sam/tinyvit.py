@@ -18,7 +18,7 @@ from simmat.foundation import ImageEmbedding, Memory
 from simmat.nn.tuners import join_memory
 from simmat_plugin_sam.fused import affine, can_fuse, depthwise_gelu, linear, on_map
 
-STRIDES = (4.0, 8.0, 16.0)
+STRIDES = (2.0, 4.0, 8.0, 16.0)
 """Of the embedding, in pixels of the input."""
 EXPANSION = 4
 """Width of the blocks' hidden layers, as a multiple of that of the blocks."""
@@ -224,6 +224,11 @@ class TinyVitStage(nn.Module):
         self.downsample = downsample
 
 
+def _normalized(tokens: Tensor) -> Tensor:
+    """Normalize each token (..., D)."""
+    return F.layer_norm(tokens, tokens.shape[-1:])
+
+
 class TinyVit(nn.Module):
     """TinyViT with the neck of Segment Anything.
 
@@ -279,10 +284,12 @@ class TinyVit(nn.Module):
     def forward(self, stem: Tensor, *, finer: bool) -> tuple[Tensor, ...]:
         """Map the first convolution's output (B, D, S/2, S/2) to levels, finest first.
 
-        The last one is (B, out, S/16, S/16). With `finer`, the normalized outputs of the first two stages, of strides 4
-        and 8, come before it.
+        The last one is (B, out, S/16, S/16). With `finer`, the normalized outputs of the first convolution and of the
+        first two stages, of strides 2, 4 and 8, come before it.
         """
         levels: list[Tensor] = []
+        if finer:
+            levels.append(_normalized(F.gelu(stem.permute(0, 2, 3, 1))))
         x = self.patch_embed(stem)
         for stage in cast(Iterable[TinyVitStage], self.layers):
             for block in stage.blocks:
@@ -290,8 +297,8 @@ class TinyVit(nn.Module):
                     x = checkpoint(block, x, use_reentrant=False)
                 else:
                     x = block(x)
-            if finer and len(levels) < 2:
-                levels.append(F.layer_norm(x, x.shape[-1:]))
+            if finer and len(levels) < 3:
+                levels.append(_normalized(x))
             if stage.downsample is not None:
                 x = stage.downsample(x)
         conv1, norm1, conv2, norm2 = self.neck
