@@ -417,8 +417,9 @@ class TrainConfig(StrictModel):
         description="Also log to this tracker; needs pip install 'simmat[TRACKER]'.",
     )
 
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="Number format of the forward pass."
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="Number format of the forward pass; auto measures whether bf16 is faster than fp32 here.",
     )
     device: Annotated[str, AfterValidator(_device)] = Field(
         "auto", description="Device: auto, cpu, cuda, cuda:N or mps."

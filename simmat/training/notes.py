@@ -90,7 +90,7 @@ def settings_note(config: TrainConfig, size: int, parts: Parts) -> str:
     suits = []
     replaced = []
     for name, (value, own) in recommended.items():
-        if value == own:
+        if value == own or own == "auto":
             suits.append(f"{name} = {value}")
         else:
             replaced.append(f"{name} = {value} (default: {own})")

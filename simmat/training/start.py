@@ -38,7 +38,12 @@ from simmat.errors import ConfigError
 from simmat.io.files import atomic_write_text, recover_folder, require_inside
 from simmat.model import SimMAT, assemble, with_layout
 from simmat.model_spec import MEASURED_FIELDS, ModelSpec
-from simmat.nn.device import launched_processes, own_settings, pick_device
+from simmat.nn.device import (
+    faster_precision,
+    launched_processes,
+    own_settings,
+    pick_device,
+)
 from simmat.nn.losses import Loss, MaskLoss
 from simmat.nn.tuners import pretrained_backbone, trainable_state
 from simmat.plugins.registry import Registry
@@ -227,6 +232,7 @@ def _learner(
     check_tracker(config.track)
     if not resume:
         config = with_recommended(config, registry)
+        config = with_measured_precision(config)
     accelerator = make_accelerator(config)
     if callback is None or not accelerator.is_main_process:
         callback = Callback()
@@ -260,6 +266,14 @@ def _learner(
         own=own,
         shared_with=shared_with,
     )
+
+
+def with_measured_precision(config: TrainConfig) -> TrainConfig:
+    """Choose the precision of a run whose settings leave it open; a resumed run keeps it."""
+    if config.precision != "auto":
+        return config
+    device = pick_device(config.device, processes=launched_processes())
+    return config.model_copy(update={"precision": faster_precision(device)})
 
 
 def _old_bundle_notes(folder: RunFolder) -> Iterator[str]:

@@ -42,7 +42,7 @@ TINY = ("simmat-testing",)
 STEPS = 12
 TRAINING = (
     f"--steps {STEPS} --val-every 6 --image-size 64 --batch-size 2 --lr 2e-3 --workers 0 --device cpu"
-    " --keep best"
+    " --keep best --precision fp32"
 )
 ON_DISC = "--point 24,36"
 
@@ -167,6 +167,7 @@ def train_resume(shop: Workshop) -> Outputs:
             lr=2e-3,
             workers=0,
             device="cpu",
+            precision="fp32",
             keep="best",
             callbacks=[Stop()],
             progress=False,
@@ -198,7 +199,8 @@ def train_sensors(shop: Workshop) -> Outputs:
     simmat("train --config sensors.toml --out several")
     simmat(
         "train --init several --new-sensor third --modality thermal --data shapes --steps 1 --image-size 64"
-        " --batch-size 2 --workers 0 --device cpu --no-pictures --keep best --out third"
+        " --batch-size 2 --workers 0 --device cpu --precision fp32 --no-pictures --keep best"
+        " --out third"
     )
     simmat(f"predict several/warm shapes/images/s8.tif {ON_DISC} --out several-masks")
     simmat(f"predict third/third shapes/images/s8.tif {ON_DISC} --out third-masks")
@@ -218,6 +220,7 @@ image_size = 64
 batch_size = 2
 workers = 0
 device = "cpu"
+precision = "fp32"
 pictures = false
 keep = "best"
 

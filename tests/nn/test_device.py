@@ -14,7 +14,13 @@ from accelerate.utils import DistributedType
 from runs import config
 
 from simmat.errors import ConfigError
-from simmat.nn.device import join_processes, keep_freed_memory, pick_device
+from simmat.nn import device as device_module
+from simmat.nn.device import (
+    faster_precision,
+    join_processes,
+    keep_freed_memory,
+    pick_device,
+)
 from simmat.training import start as module
 
 VARIABLE = "ACCELERATE_TORCH_DEVICE"
@@ -113,3 +119,22 @@ def test_freed_memory_is_used_again_unless_the_user_says_otherwise(
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(64 << 20, dtype=torch.uint8)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1000
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"), [(0.5, "bf16"), (0.9, "fp32"), (3.0, "fp32")]
+)
+def test_half_precision_is_chosen_where_it_is_clearly_faster(
+    seconds: float, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step in fp32 takes a second here. The random numbers of the training stay as they are."""
+    times = []
+    now = 0.0
+    steps = device_module._MEASURED_STEPS
+    for duration in [1.0] * steps + [seconds] * steps:
+        times += [now, now + duration]
+        now += duration
+    monkeypatch.setattr(device_module.time, "perf_counter", iter(times).__next__)
+    before = torch.random.get_rng_state()
+    assert faster_precision.__wrapped__(torch.device("cpu")) == chosen
+    assert torch.equal(torch.random.get_rng_state(), before)

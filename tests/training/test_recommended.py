@@ -13,6 +13,7 @@ from simmat import training
 from simmat.config import load_config
 from simmat.errors import ConfigError
 from simmat.plugins.registry import Registry
+from simmat.training import start
 from simmat.training.network import with_recommended
 
 RECOMMENDS = replace(
@@ -74,6 +75,31 @@ def test_a_model_recommends_and_the_user_decides(tmp_path: Path) -> None:
     written = load_config(tmp_path / "run/config.toml")
     assert written.prompts_per_image == 3
     assert with_recommended(written, known()) == written
+
+
+def test_a_run_keeps_the_precision_that_was_measured_at_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed run would otherwise change its results with the load of the machine."""
+    data = gray_set(tmp_path / "data")
+    spec = replace(RECOMMENDS, training={"precision": "auto"})
+    monkeypatch.setattr(start, "faster_precision", lambda device: "bf16")
+    config = load_config(None, settings(data, tmp_path / "run"))
+    notes: list[str] = []
+
+    class Listener(training.Callback):
+        def started(self, run: training.RunInfo) -> None:
+            notes.extend(run.notes)
+
+    training.train(config, known(spec), Listener())
+    (note,) = [note for note in notes if "Defaults of 'wise'" in note]
+    assert "precision = bf16" in note
+    assert "Changed by you" not in note
+    monkeypatch.setattr(start, "faster_precision", lambda device: "fp32")
+    file = tmp_path / "run/config.toml"
+    assert load_config(file).precision == "bf16"
+    training.resume(tmp_path / "run", known(spec))
+    assert load_config(file).precision == "bf16"
 
 
 def test_a_recommended_setting_does_not_break_one_of_the_user(tmp_path: Path) -> None:

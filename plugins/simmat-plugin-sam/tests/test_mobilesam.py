@@ -352,8 +352,9 @@ def test_it_brings_the_settings_that_were_measured_for_it(spec: FoundationSpec) 
     measured = bench["train"]
     assert spec.image_size == measured["image_size"]
     assert spec.training == {
-        name: measured[name]
-        for name in ("batch_size", "prompts_per_image", "precision")
+        "batch_size": measured["batch_size"],
+        "prompts_per_image": measured["prompts_per_image"],
+        "precision": "auto",
     }
     rates = {}
     for arm in bench["arm"]:

@@ -68,7 +68,7 @@ LITE = FoundationSpec(
     licence="Apache-2.0",
     # this and the next lines are chosen on validation, benchmarks/README.md
     learning_rates={"full": 1e-3},
-    training={"prompts_per_image": 1},
+    training={"prompts_per_image": 1, "precision": "auto"},
     mat_options={"contrast": 0.33},
     tune="full",
     parameters=4_492_362,

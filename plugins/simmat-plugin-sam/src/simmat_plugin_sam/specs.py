@@ -191,7 +191,7 @@ MOBILESAM = FoundationSpec(
     },
     learning_rates={"full": 1e-4, "lora": 2e-3, "frozen": 1e-3},
     tune="full",
-    training={"batch_size": 1, "prompts_per_image": 16, "precision": "bf16"},
+    training={"batch_size": 1, "prompts_per_image": 16, "precision": "auto"},
     parameters=9_803_524,
     zero_shot_rgb=0.484,
 )
