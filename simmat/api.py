@@ -256,8 +256,8 @@ def predict(
 
     Args:
         model: what `load` takes or returned; None for an untuned model, with `foundation` and `modality`.
-        files: files and folders, or {source: file} for one image of a sensor with several sources; with `prompts` at
-            most the folder of the images.
+        files: files and folders; for a sensor with several sources, folders with the layout of a data set, or {source:
+            file} for one image; with `prompts` at most the folder of the images.
         out: folder of the results.
         progress: is told what is done while the function runs.
         registry: what is installed; None loads the plugins.

@@ -77,8 +77,9 @@ def command(
     For every file, --out gets NAME_mask.png (0 and 255, at the original size), NAME_overlay.png and NAME.json (score,
     prompt, size, channels); also NAME_mask.tif if the file is georeferenced and the sensor's plugin can write it. With
     --prompts, the names are NAME_OBJECT, and the images are in DIR or in the folder of the prompts file. Only results
-    of an earlier `simmat predict` are replaced. If DIR is a data set, its images/ folder is used. Pixels are counted
-    from the top-left corner of the stored image: X is the column, Y the row.
+    of an earlier `simmat predict` are replaced. If DIR is a data set, its images/ folder is used. For a sensor with
+    several sources, DIR has the layout of a data set, or a folder for each source. Pixels are counted from the top-left
+    corner of the stored image: X is the column, Y the row.
 
     If a camera lacks a channel, give --missing CHANNEL, whether or not the file has a plane for it. A sensor whose
     channels are all missing needs no file.

@@ -9,8 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
-from simmat.data.formats.folders import IMAGES, files_by_stem, unlabelled_samples
+from simmat.data.formats.folders import (
+    IMAGES,
+    files_by_stem,
+    find_samples,
+    unlabelled_samples,
+)
 from simmat.data.formats.frames import FRAMES, frame_name
+from simmat.data.formats.manifest import MANIFEST_FILE, read_manifest
+from simmat.data.samples import Sample, name_of_files, problems_of_file_names
 from simmat.errors import ConfigError, DataError, all_problems
 from simmat.geo import geo_backend
 from simmat.inference.request import (
@@ -29,6 +36,7 @@ from simmat.io.files import (
 )
 from simmat.io.frames import frame_paths, stack_endings, stack_format
 from simmat.io.images import has_image_ending
+from simmat.sensors.adapter import Source
 from simmat.types import Prompt
 
 if TYPE_CHECKING:
@@ -69,33 +77,38 @@ def image_tasks(
 
     Args:
         predictor: says which files make an image.
-        files: files and folders; or source -> file of one image, for sensors with several.
+        files: files and folders; for sensors with several sources, folders, or source -> file of one image.
         out: folder of the results, whose files are no images.
         options: what the user asks for.
         note: called with what is read in place of a data set.
 
     Raises:
         ConfigError: the files are not those that the sensor needs.
-        DataError: a folder has no image, or the prompts cannot be read.
+        DataError: a folder has no image, an image lacks a file of a source, or the prompts cannot be read.
     """
     loader = predictor.image_loader
     optional = loader.optional_sources(loader.missing_channels(options.missing))
-    names = [name for name in predictor.adapter.source_names() if name not in optional]
+    sources = [one for one in predictor.adapter.sources if one.name not in optional]
+    names = [source.name for source in sources]
     if options.prompts is not None and not options.is_map_file:
         return _images_of_prompts(options.prompts, files, names)
     images: list[tuple[str, Mapping[str, Path]]]
     if isinstance(files, Mapping) and set(names) <= set(files) <= {*names, *optional}:
         images = [(stem_of(files[names[0]]), {name: files[name] for name in names})]
-    elif files and len(names) == 1 and not isinstance(files, Mapping):
-        images = [
-            (name, {names[0]: file})
-            for name, file in _named_files(predictor, files, out, note)
-        ]
+    elif files and not isinstance(files, Mapping) and _are_usable(files, sources):
+        images = []
+        for path in files:
+            images += _images_at(predictor, path, sources, out, note)
     else:
         raise ConfigError(
             f"modality {predictor.adapter.name!r} needs {_needed(names, files)}"
         )
     if options.mosaic:
+        if len(names) > 1:
+            raise ConfigError(
+                f"--mosaic joins files of one source, but modality {predictor.adapter.name!r} has several; in Python, "
+                "Predictor.open_mosaic takes a {source: file} for each tile"
+            )
         images = [("mosaic", _tiles(images))]
     if options.is_promptless or options.crs or options.is_map_file:
         return [ImageTask(name, own) for name, own in images]
@@ -128,7 +141,7 @@ def _needed(names: Sequence[str], files: Sequence[Path] | Mapping[str, Path]) ->
     if len(names) == 1:
         return "files or folders"
     sources = " ".join(f"--source {name}=FILE" for name in names)
-    return f"{sources}, got {', '.join(map(str, files)) or 'nothing'}"
+    return f"{sources}, or a folder of many images, got {', '.join(map(str, files)) or 'nothing'}"
 
 
 def _tiles(images: Sequence[tuple[str, Mapping[str, Path]]]) -> dict[str, Path]:
@@ -140,25 +153,81 @@ def _tiles(images: Sequence[tuple[str, Mapping[str, Path]]]) -> dict[str, Path]:
     return tiles
 
 
+def _are_usable(paths: Sequence[Path], sources: Sequence[Source]) -> bool:
+    """Return whether images can be found at the paths; those of several sources are found in folders only."""
+    return len(sources) == 1 or all(path.is_dir() for path in paths)
+
+
+def _images_at(
+    predictor: Predictor,
+    path: Path,
+    sources: Sequence[Source],
+    out: Path,
+    note: Note,
+) -> Iterator[tuple[str, Mapping[str, Path]]]:
+    """Yield output name, and source -> file, of each image of a file or folder."""
+    if len(predictor.adapter.sources) > 1 and _has_sources(path, sources):
+        yield from _sets_in_folder(predictor, path, sources, out)
+        return
+    for name, file in _named_files(predictor, path, sources[0].extensions, out, note):
+        yield name, {sources[0].name: file}
+
+
+def _has_sources(path: Path, sources: Sequence[Source]) -> bool:
+    """Return whether the images of a folder are to be found by source, and not all files in it."""
+    if len(sources) > 1:
+        return True
+    marks = (IMAGES, FRAMES, MANIFEST_FILE, sources[0].name)
+    return any((path / name).exists() for name in marks)
+
+
+def _sets_in_folder(
+    predictor: Predictor, path: Path, sources: Sequence[Source], out: Path
+) -> Iterator[tuple[str, Mapping[str, Path]]]:
+    """Yield output name, and source -> file, of each image of a folder that has the layout of a data set."""
+    samples: Sequence[Sample]
+    if (path / MANIFEST_FILE).exists():
+        samples = read_manifest(path, sources, masks=False)
+    else:
+        axis = predictor.image_loader.card.stack_axis
+        samples = find_samples(path, sources, masks=False, axis=axis)
+    problems = list(problems_of_file_names(sample.id for sample in samples))
+    if problems:
+        raise DataError(all_problems(f"{path}: ids that cannot be used:", problems))
+    results = out.resolve()
+    for sample in samples:
+        if sample.reference.resolve().is_relative_to(results):
+            raise _out_holds_images(out)
+        yield name_of_files(sample.id).replace("/", "__"), sample.files
+
+
+def _out_holds_images(out: Path) -> ConfigError:
+    return ConfigError(
+        f"--out {out}: contains the images, so a second run would segment its results; choose another folder"
+    )
+
+
 def _named_files(
-    predictor: Predictor, paths: Sequence[Path], out: Path, note: Note
+    predictor: Predictor,
+    path: Path,
+    extensions: tuple[str, ...],
+    out: Path,
+    note: Note,
 ) -> Iterator[tuple[str, Path]]:
     """Yield (output name, file) of each image; the names of subfolders are part of the output name."""
-    for path in paths:
-        frame = frame_of(path)
-        extensions = predictor.adapter.sources[0].extensions
-        is_image = _is_image(path, extensions)
-        if not is_image and stack_format(path) is not None:
-            for one in frame_paths(path, predictor.image_loader.card.stack_axis):
-                yield f"{frame_name(path, stack_endings())}__{one.name}", one
-        elif path.is_dir() and not is_image:
-            yield from _files_in_folder(predictor, path, out, note)
-        elif frame is not None:
-            yield f"{frame_name(frame.file, stack_endings())}__{path.name}", path
-        elif is_image_folder(path):
-            yield frame_name(path, extensions), path
-        else:
-            yield stem_of(path), path
+    frame = frame_of(path)
+    is_image = _is_image(path, extensions)
+    if not is_image and stack_format(path) is not None:
+        for one in frame_paths(path, predictor.image_loader.card.stack_axis):
+            yield f"{frame_name(path, stack_endings())}__{one.name}", one
+    elif path.is_dir() and not is_image:
+        yield from _files_in_folder(predictor, path, extensions, out, note)
+    elif frame is not None:
+        yield f"{frame_name(frame.file, stack_endings())}__{path.name}", path
+    elif is_image_folder(path):
+        yield frame_name(path, extensions), path
+    else:
+        yield stem_of(path), path
 
 
 def _is_image(path: Path, extensions: tuple[str, ...]) -> bool:
@@ -169,7 +238,11 @@ def _is_image(path: Path, extensions: tuple[str, ...]) -> bool:
 
 
 def _files_in_folder(
-    predictor: Predictor, path: Path, out: Path, note: Note
+    predictor: Predictor,
+    path: Path,
+    extensions: tuple[str, ...],
+    out: Path,
+    note: Note,
 ) -> Iterator[tuple[str, Path]]:
     """Yield (output name, file) of each image of a folder; of a data set, those of its images or frames."""
     if (path / FRAMES).is_dir():
@@ -183,10 +256,7 @@ def _files_in_folder(
         path = path / IMAGES
     results = out.resolve()
     if results == path.resolve():
-        raise ConfigError(
-            f"--out {out}: contains the images, so a second run would segment its results; choose another folder"
-        )
-    extensions = predictor.adapter.sources[0].extensions
+        raise _out_holds_images(out)
     found = False
     for stem, files in sorted(files_by_stem(path, extensions).items()):
         for file in files:

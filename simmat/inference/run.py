@@ -88,7 +88,7 @@ def predict_files(
 
     Args:
         predictor: the model.
-        files: files and folders; or source -> file of one image, for sensors with several.
+        files: files and folders; for sensors with several sources, folders, or source -> file of one image.
         out: folder of the results.
         options: what the user asks for.
         registry: has the formats.
@@ -108,15 +108,13 @@ def predict_files(
     outcomes = _finished(tasks, writer, processes)
     left = [task for task in tasks if task.name not in outcomes]
     warning = _input_warning(predictor, left, options)
-    if warning and processes.is_main:
-        progress.note(f"Warning: {warning}")
     request = replace(request, input_warning=warning)
     writer = Writer(out, request, predictor)
     if processes.is_main:
         remove_temporary(out)
-        every_object = request.settings is not None and request.reference is None
-        if left and every_object and predictor.dense is None:
-            progress.note(f"note: {grid_note(len(left))}")
+        replaced = writer.replaced_tables(tasks)
+        for text in _notes_before(request, predictor, replaced, len(left)):
+            progress.note(text)
         progress.started(len(tasks), len(outcomes))
     segment = partial(_segment, predictor, request, writer, progress)
     try:
@@ -161,6 +159,18 @@ def predict_files(
             "Warning: no object found; try a lower --min-score, other --classes, prompts, or more training"
         )
     return [outcomes[task.name] for task in tasks]
+
+
+def _notes_before(
+    request: Request, predictor: Predictor, replaced: str, left: int
+) -> Iterator[str]:
+    """Yield what the user should know before `left` images are segmented."""
+    for warning in (request.input_warning, replaced):
+        if warning:
+            yield f"Warning: {warning}"
+    every_object = request.settings is not None and request.reference is None
+    if left and every_object and predictor.dense is None:
+        yield f"note: {grid_note(left)}"
 
 
 def _input_warning(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simmat.errors import ConfigError, PluginError, SimMATError
+from simmat.errors import ConfigError, PluginError, SimMATError, few_of
 from simmat.inference.coco import object_records
 from simmat.inference.formats import (
     BAND_ROWS,
@@ -109,6 +109,29 @@ class Writer:
         for file in for_call:
             if not _is_own_for_call(self.out / file):
                 _check_own(self.out, [file])
+
+    def replaced_tables(self, tasks: Iterable[ImageTask]) -> str:
+        """Return which files for all images will not hold all results in the folder any more; "" if none."""
+        tables = []
+        for one in self._request.formats_for_call():
+            if (self.out / one.endings[0]).exists():
+                tables.append(one.endings[0])
+        if not tables:
+            return ""
+        own: set[str] = set()
+        for task in tasks:
+            own.update(self._outputs(task))
+        others = []
+        for file in sorted(self.out.glob("*.json")):
+            if file.stem not in own and _is_record(file):
+                others.append(file.stem)
+        if not others:
+            return ""
+        return (
+            f"{self.out} has results of earlier commands ({few_of(others)}), which {' and '.join(tables)} will not "
+            "hold any more; for one table, give all images in one command, which skips finished ones, or choose "
+            "another --out"
+        )
 
     def earlier_outcome(self, task: ImageTask) -> ImageOutcome | None:
         """Return the outcome of an earlier call that did the same; None if one of its files is missing."""
@@ -437,6 +460,13 @@ def _is_own_for_call(file: Path) -> bool:
         return True
     with suppress(OSError), file.open("rb") as stream:
         return _OWN_MARK in stream.read(1000)
+    return False
+
+
+def _is_record(file: Path) -> bool:
+    """Return whether a file is the json of an image, which begins as `Writer` writes it."""
+    with suppress(OSError), file.open("rb") as stream:
+        return b'"request": "' in stream.read(100)
     return False
 
 

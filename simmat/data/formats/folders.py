@@ -44,7 +44,8 @@ def find_samples(
     With several sources, a sample has a file `images/SOURCE/STEM.*` for each of them; this is also allowed with one.
     The folders `images/train/`, `images/val/` and `images/test/`, with or without the same folders in `masks/`, set the
     split, which is "" otherwise. Other folders are part of the id. Hidden files and files with other endings are
-    skipped; endings are case-insensitive. `masks=False` is for a folder whose masks are yet to be made.
+    skipped; endings are case-insensitive. `masks=False` is for a folder without masks; with several sources, the
+    folders SOURCE may then be in the folder itself.
 
     With `frames/` in place of `images/`, each folder in it is a sequence, and each file of many frames; the id of a
     frame is SEQUENCE/NAME. A file of masks has the same number of frames. `axis` is that of the slices of volumes.
@@ -57,6 +58,9 @@ def find_samples(
         raise DataError(
             f"{root}: found both {IMAGES}/ and {FRAMES}/; move sequences and images into two data sets"
         )
+    has_sources = all((root / source.name).is_dir() for source in sources)
+    if not masks and has_sources and len(sources) > 1 and not (root / images).is_dir():
+        images = "."
     missing = [
         f"no folder {name}/" for name in (images, MASKS) if not (root / name).is_dir()
     ]
@@ -70,8 +74,11 @@ def find_samples(
             )
         )
     if not (root / images).is_dir():
+        folders = f"{IMAGES}/"
+        if len(sources) > 1:
+            folders = ", ".join(f"{IMAGES}/{source.name}/" for source in sources)
         raise DataError(
-            f"{root}: no folder {IMAGES}/; make it and move the images into it, or write a manifest.csv"
+            f"{root}: no folder {folders}; make it and move the images into it, or write a manifest.csv"
         )
     scan = _Scan(root, tuple(sources), images, axis)
     samples = []
@@ -234,8 +241,9 @@ class _Scan:
                 source for source, file in zip(names, files, strict=True) if not file
             ]
             if lacking:
+                there = ", ".join(self._name(file) for file in files if file)
                 self.problems.append(
-                    f"sample {name!r} has no file of {', '.join(map(repr, lacking))}"
+                    f"sample {name!r} has no file of {', '.join(map(repr, lacking))} beside {there}"
                 )
             mask = self.masks.get(name) or self.masks.get(stem)
             if mask:
