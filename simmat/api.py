@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from simmat.bundle import load_bundle
 from simmat.config import load_config
+from simmat.data.card import card_of_files
 from simmat.errors import ConfigError, did_you_mean
 from simmat.io.files import check_writable
 from simmat.io.weights import check_digest, find_weights, sha256_of
@@ -19,6 +20,7 @@ from simmat.model import Parts, check_image_size
 from simmat.nn.device import join_processes, pick_device
 from simmat.plugins.registry import Modality, Registry, installed
 from simmat.predictor import Predictor, ZeroShotPredictor
+from simmat.sensors.adapter import with_data_card
 from simmat.sensors.channel_selection import parse_channels
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def load(
     channels: str | Sequence[str | int] | None = None,
     checkpoint: str | Path | None = None,
     image_size: int | None = None,
+    data: str | Path | None = None,
     device: str = "auto",
     registry: Registry | None = None,
 ) -> Predictor:
@@ -57,6 +60,8 @@ def load(
         channels: channels of the untuned model's sensor, as `--channels` takes them; None for all.
         checkpoint: the foundation model's weight file; None looks in the cache and the packages.
         image_size: side of the untuned model's input in pixels; None takes the model's own.
+        data: a data set whose card states what the untuned model's files mean: alignment of sources, nodata, options of
+            the sensor. With `source`, its alignment replaces that of the training.
         device: auto, cpu, cuda, cuda:N or mps.
         registry: what is installed; None loads the plugins.
 
@@ -67,6 +72,7 @@ def load(
     known, name = (registry or installed()).with_modality(modality)
     place = pick_device(device)
     weights = Path(checkpoint) if checkpoint is not None else None
+    card = None if data is None else card_of_files(Path(data))
     if source is not None:
         if (channels, image_size) != (None, None):
             raise ConfigError(
@@ -78,6 +84,7 @@ def load(
             foundation=foundation,
             checkpoint=weights,
             modality_options=modality_options,
+            alignment=None if card is None else card.alignment,
             device=place,
         )
         bundle.check_device(device)
@@ -101,7 +108,9 @@ def load(
     size = image_size or spec.image_size
     check_image_size(spec, size)
     sensor = known.modality(name, modality_options, channels=selected)
-    return ZeroShotPredictor(parts, sensor, size, place)
+    if card is not None:
+        sensor = with_data_card(sensor, card.model_dump())
+    return ZeroShotPredictor(parts, sensor, size, place, card)
 
 
 def train(

@@ -43,6 +43,7 @@ from simmat.plugins.registry import Registry, import_from_string, installed
 from simmat.sensors.adapter import ModalityAdapter, options_of, with_data_card
 from simmat.sensors.normalize import describe
 from simmat.sensors.options import options_by_sensor
+from simmat.sensors.warp import Alignment
 from simmat.types import Channel, same_channels
 
 _Value = TypeVar("_Value")
@@ -252,6 +253,7 @@ def load_bundle(
     foundation: str | None = None,
     checkpoint: Path | None = None,
     modality_options: Mapping[str, Any] | None = None,
+    alignment: Mapping[str, Alignment] | None = None,
     device: str | torch.device = "cpu",
 ) -> Bundle:
     """Load a bundle and its foundation model, or an exported model.
@@ -263,6 +265,7 @@ def load_bundle(
             takes the name in the bundle, for which no server is asked.
         checkpoint: the foundation model's weight file; None looks in the cache and the packages.
         modality_options: options of the sensor in place of those of training, as of files in another unit.
+        alignment: source -> where it lies on the grid of another, in place of what the training's card states.
 
     Raises:
         BundleError: it is damaged, of a newer format, or its tensors do not fit.
@@ -273,6 +276,9 @@ def load_bundle(
     """
     path = local_path(path)
     spec, tensors = read_bundle(path)
+    if alignment is not None:
+        aligned = spec.card.model_copy(update={"alignment": alignment})
+        spec = spec.model_copy(update={"card": aligned})
     if spec.exported is not None and (foundation, checkpoint) != (None, None):
         raise ConfigError(
             f"{path} is an exported model, which holds all weights; leave --foundation and --checkpoint out"

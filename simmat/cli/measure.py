@@ -9,8 +9,14 @@ from typing import Any, get_args
 import click
 
 from simmat.cli import ended_by_sigterm
-from simmat.cli.options import PATH, config_options, load_registry, source_option
-from simmat.data.card import CARD_FILE, load_card
+from simmat.cli.options import (
+    PATH,
+    card_option,
+    config_options,
+    load_registry,
+    source_option,
+)
+from simmat.data.card import card_of_files
 from simmat.errors import ConfigError
 from simmat.inference import PredictOptions
 from simmat.sensors.adapter import with_data_card
@@ -38,12 +44,7 @@ from simmat.types import RegionRule
     show_default=True,
     help="What an object is: all pixels of a value, or each connected piece (components).",
 )
-@click.option(
-    "--data",
-    type=PATH,
-    metavar="DIR",
-    help="Data set whose card.toml states what the files mean: alignment of sources, nodata, options of the sensor.",
-)
+@card_option()
 @config_options("pixel_size_um", model=PredictOptions)
 @click.option(
     "--out", required=True, type=PATH, metavar="FILE.csv", help="The table to write."
@@ -71,13 +72,7 @@ def command(
         raise ConfigError("give either IMAGE or --source NAME=FILE")
     adapter = load_registry().modality(modality, modality_options, channels=channels)
     if data is not None:
-        if not (data / CARD_FILE).is_file():
-            raise ConfigError(
-                f"--data {data}: has no {CARD_FILE} that could state what the files mean; leave --data out, or write "
-                "one by `simmat data check DIR --write-card`"
-            )
-        card = load_card(data, {"regions": regions})
-        adapter = with_data_card(adapter, card.model_dump())
+        adapter = with_data_card(adapter, card_of_files(data).model_dump())
     names = adapter.source_names()
     files: list[Mapping[str, Path]] = [{names[0]: image} for image in images]
     if source:

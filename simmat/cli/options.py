@@ -152,6 +152,20 @@ def foundation_options(command: Command) -> Command:
     return named(config_options("checkpoint")(command))
 
 
+def card_option(
+    more: str = "", group: cloup.OptionGroup | None = None
+) -> Callable[[Command], Command]:
+    """Add --data, a data set whose card states what the files mean; `more` ends its help."""
+    return cloup.option(
+        "--data",
+        type=PATH,
+        metavar="DIR",
+        help="Data set whose card.toml states what the files mean: alignment of sources, nodata, options of the "
+        f"sensor.{more}",
+        group=group,
+    )
+
+
 def source_option(description: str) -> Callable[[Command], Command]:
     """Add --source NAME=FILE, repeatable; the parameter `source` is NAME -> FILE."""
     return click.option(

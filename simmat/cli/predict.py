@@ -15,6 +15,7 @@ from simmat.cli import ended_by_sigterm
 from simmat.cli.options import (
     PATH,
     Command,
+    card_option,
     config_options,
     foundation_options,
     load_registry,
@@ -55,6 +56,7 @@ def _options(group: OptionGroup, *fields: str) -> Callable[[Command], Command]:
 )
 @config_options("modality", "modality_options", "channels", group=_SENSOR)
 @_options(_SENSOR, "missing")
+@card_option(" A bundle takes only the alignment.", _SENSOR)
 @foundation_options
 @source_option("File of a source, for a sensor with several sources.")
 @_options(_SPEED, "tile", "overlap", "mosaic", "executor", "cache")

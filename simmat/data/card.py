@@ -137,6 +137,20 @@ def load_card(
     return make_card(merge(merge(defaults or {}, stated), overrides), where=str(root))
 
 
+def card_of_files(folder: Path) -> DataCard:
+    """Read the card of a data set that states what other files of its sensor mean.
+
+    Raises:
+        ConfigError: there is none, or it is invalid.
+    """
+    if not (folder / CARD_FILE).is_file():
+        raise ConfigError(
+            f"--data {folder}: has no {CARD_FILE} that could state what the files mean; leave --data out, or write "
+            "one by `simmat data check DIR --write-card`"
+        )
+    return load_card(folder, {}, defaults={"regions": "instances"})
+
+
 def merge(
     card: Mapping[str, object], overrides: Mapping[str, object]
 ) -> dict[str, object]:

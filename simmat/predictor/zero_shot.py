@@ -16,6 +16,7 @@ from simmat.data.pipeline import Pipeline
 from simmat.foundation import FoundationModel
 from simmat.model import Parts, assemble, assemble_transfer
 from simmat.model_spec import ModelSpec
+from simmat.predictor.open import ImageLoader
 from simmat.predictor.predictor import Predictor
 from simmat.sensors.adapter import ModalityAdapter, options_of
 from simmat.sensors.normalize import (
@@ -46,8 +47,12 @@ class ZeroShotPredictor(Predictor):
         adapter: ModalityAdapter,
         image_size: int,
         device: torch.device,
+        card: DataCard | None = None,
     ) -> None:
-        """Make a predictor of a model, a transfer layer that applies the zero-shot map, and the frozen tuner."""
+        """Make a predictor of a model, a transfer layer that applies the zero-shot map, and the frozen tuner.
+
+        `card` is that for which `adapter` is configured; None for none.
+        """
         self._parts = parts
         self._spec = ModelSpec(
             modality=adapter.name,
@@ -60,7 +65,7 @@ class ZeroShotPredictor(Predictor):
             image_size=image_size,
             mat=parts.transfer.name,
             tune=parts.tuner.name,
-            card=DataCard(regions="instances"),
+            card=card or DataCard(regions="instances"),
         )
         super().__init__(
             assemble(self._spec, parts).to(device), Pipeline(adapter, (), image_size)
@@ -70,6 +75,13 @@ class ZeroShotPredictor(Predictor):
     def spec(self) -> ModelSpec:
         """Everything that determines the network; channels and zero-shot map follow from each image."""
         return self._spec
+
+    @cached_property
+    def image_loader(self) -> ImageLoader:
+        """The images that it takes."""
+        loader = ImageLoader(self.adapter, None)
+        loader.card = self._spec.card
+        return loader
 
     @cached_property
     def digest(self) -> str:

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from bundles import GRAY, tiny_bundle
+from installed import need_plugins
 from PIL import Image
 from runs import registry
 
 import simmat
 from simmat.errors import ConfigError, DataError
 from simmat.inference import ImageOutcome, Progress
+from simmat.predictor import Predictor
 from simmat.sensors.builtin import Rgb
 from simmat.sensors.normalize import Statistics
 
@@ -65,7 +67,21 @@ def write_pairs(folder: Path, names: tuple[str, ...] = ("a", "b")) -> Path:
     return folder
 
 
-def measured(bundle: Path, files: Any, out: Path, **options: Any) -> list[ImageOutcome]:
+def write_unaligned(folder: Path) -> Path:
+    """Write a pair whose gray image has half the resolution, with the number of the column as its values."""
+    write_pairs(folder, ("a",))
+    columns = np.tile(np.arange(28, dtype=np.uint8), (20, 1))
+    Image.fromarray(columns).save(folder / "gray/a.png")
+    (folder / "card.toml").write_text(
+        'regions = "instances"\n[alignment.gray]\nreference = "rgb"\n'
+        "matrix = [[0.5, 0, 0], [0, 0.5, 0], [0, 0, 1]]\n"
+    )
+    return folder
+
+
+def measured(
+    bundle: Path | Predictor, files: Any, out: Path, **options: Any
+) -> list[ImageOutcome]:
     """Measure what a click marks in each image."""
     if "everything" not in options:
         options["points"] = [(20, 10)]
@@ -168,6 +184,44 @@ def test_pairs_are_not_taken_for_something_else(bundle: Path, tmp_path: Path) ->
     with pytest.raises(ConfigError, match="contains the images"):
         measured(bundle, data, data)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_takes_the_alignment_of_another_rig(
+    bundle: Path, tmp_path: Path
+) -> None:
+    """Who trains on registered images has cameras of their own."""
+    data, out = write_unaligned(tmp_path / "data"), tmp_path / "out"
+    refused = measured(bundle, data, out)
+    assert "simmat align" in str(refused[0].error)
+    found = measured(bundle, data, out, data=data)
+    assert found[0].error is None
+    again = measured(bundle, data, out, data=data)
+    assert again[0].skipped
+    card = data / "card.toml"
+    card.write_text(card.read_text().replace("[0.5, 0, 0]", "[0.5, 0, 1]"))
+    changed = measured(bundle, data, out, data=data)
+    assert not changed[0].skipped
+
+
+def test_the_untuned_model_takes_the_card_of_a_data_set(tmp_path: Path) -> None:
+    """Measuring with two cameras needs no training."""
+    need_plugins("lite")
+    data, out = write_unaligned(tmp_path / "data"), tmp_path / "out"
+    with pytest.raises(ConfigError, match=r"--data .*card\.toml"):
+        simmat.load(foundation="lite", modality="rgb+gray", data=tmp_path)
+    untuned = simmat.load(
+        foundation="lite",
+        modality="rgb+gray",
+        image_size=64,
+        device="cpu",
+        data=data,
+        registry=registry("lite"),
+    )
+    files = {source: data / f"{source}/a.png" for source in ("rgb", "gray")}
+    gray = untuned.set_image(files).data[3]
+    np.testing.assert_allclose(gray[0, :10], np.arange(10) / 2)
+    found = measured(untuned, data, out)
+    assert found[0].error is None
 
 
 def test_a_table_that_will_lack_earlier_images_says_so(
