@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +18,12 @@ import torch
 from PIL import Image
 from simmat_plugin_distill.command import from_untuned
 from simmat_plugin_distill.matching import TeacherEmbeddings, relative_error, saved_loss
-from simmat_plugin_distill.pairs import Pairs, open_pairs, report_alignment
+from simmat_plugin_distill.pairs import (
+    Pairs,
+    check_pairs,
+    open_pairs,
+    report_alignment,
+)
 from simmat_plugin_distill.teacher import write_masks
 
 import simmat
@@ -29,7 +36,7 @@ from simmat.foundation import ImageEmbedding
 from simmat.io.files import read_log
 from simmat.plugins.registry import installed
 from simmat.predictor import EverythingSettings, Predictor
-from simmat.types import Window
+from simmat.types import SensorImage, Window
 
 COUNT, SIZE_HW = 5, (48, 64)
 TINY = "--foundation tiny --image-size 64 --steps 2 --batch-size 2 --prompts-per-image 2 --device cpu --no-pictures"
@@ -231,11 +238,14 @@ class Teacher:
     def __init__(self, digest: str = "of a teacher") -> None:
         self.digest, self.asked, self.pipeline = digest, 0, SimpleNamespace(size=64)
 
-    def open_image(self, files: Mapping[str, Path]) -> Any:
+    def open_image(self, seen: Mapping[str, Path] | SensorImage) -> Any:
         self.asked += 1
         if self.digest == "stopped":
             raise KeyboardInterrupt
-        size_hw = Image.open(files["rgb"]).size[::-1]
+        if isinstance(seen, SensorImage):
+            size_hw = seen.size_hw
+        else:
+            size_hw = Image.open(seen["rgb"]).size[::-1]
         whole, part = (
             FoundObject(
                 Instance(None, window, np.ones(window.size_hw, np.bool_)),
@@ -243,7 +253,7 @@ class Teacher:
                 (1.0, 1.0),
             )
             for window, score in (
-                (Window(0, 0, 48, 32), 0.9),
+                (Window(0, 0, size_hw[0], 32), 0.9),
                 (Window(10, 10, 20, 20), 0.8),
             )
         )
@@ -294,6 +304,65 @@ def test_the_teachers_masks_are_made_once(pairs: Path, tmp_path: Path) -> None:
         taught(opened(pairs), tmp_path / "teacher", "stopped")
     # its embedding may be of the other one
     assert taught(opened(pairs), tmp_path / "teacher", "of another") == 1
+
+
+def unaligned(pairs: Path, matrix: str = "[[1, 0, -6], [0, 1, -4], [0, 0, 1]]") -> None:
+    """Let the grey camera see a part of what the colour camera sees, and state which."""
+    for index in range(COUNT):
+        file = pairs / f"images/gray/{index}.png"
+        save(file, np.asarray(Image.open(file))[4:44, 6:60])
+    stated = f"matrix = {matrix}\n" if matrix else ""
+    (pairs / "card.toml").write_text(
+        f'regions = "instances"\n[alignment.gray]\nreference = "rgb"\n{stated}'
+    )
+
+
+def test_the_teacher_sees_its_image_on_the_grid_of_the_student(
+    pairs: Path, tmp_path: Path
+) -> None:
+    """The cameras of a rig have other positions and resolutions; masks must lie on what the student sees."""
+    unaligned(pairs)
+    found = opened(pairs)
+    check_pairs(found)
+    seen = found.teacher_image(found.samples[0])
+    colour = np.asarray(Image.open(found.samples[0].files["rgb"]))
+    np.testing.assert_array_equal(
+        seen.data, colour[4:44, 6:60].transpose(2, 0, 1).astype(np.float32)
+    )
+    assert [channel.name for channel in seen.channels] == ["red", "green", "blue"]
+    assert report_alignment(found).startswith(f"shift of {COUNT} pairs: median 0.0")
+    assert taught(found, tmp_path / "teacher") == COUNT
+    dataset = simmat.open_dataset(tmp_path / "teacher", "gray")
+    assert all(
+        dataset.image(sample).size_hw == (40, 54)
+        and dataset.label(sample).regions[0].area == 40 * 32
+        for sample in dataset.samples
+    )
+    assert taught(opened(pairs), tmp_path / "teacher") == 0
+    card = pairs / "card.toml"
+    card.write_text(card.read_text().replace("-6", "-5"))
+    assert taught(opened(pairs), tmp_path / "teacher") == COUNT
+
+
+def test_a_student_of_several_sensors_keeps_its_alignment(
+    pairs: Path, tmp_path: Path
+) -> None:
+    """Its images are aligned when they are loaded, also where each pair has a matrix of its own."""
+    unaligned(pairs, matrix="")
+    own = [[1, 0, -6], [0, 1, -4], [0, 0, 1]]
+    matrices = {f"{index}.png": own for index in range(COUNT)}
+    (pairs / "images/gray/alignment.json").write_text(
+        json.dumps({"format": 1, "matrices": matrices})
+    )
+    found = opened(pairs, "gray+rgb")
+    taught(found, tmp_path / "teacher")
+    dataset = simmat.open_dataset(tmp_path / "teacher", "gray+rgb")
+    expected = {one.id: found.teacher_image(one).data for one in found.samples}
+    for sample in dataset.samples:
+        image = dataset.image(sample)
+        np.testing.assert_array_equal(
+            image.data[1:], expected[sample.id.rpartition("/")[2]]
+        )
 
 
 def test_teacher_and_student_may_have_one_sensor(pairs: Path) -> None:
@@ -401,6 +470,16 @@ def nothing(pairs: Path) -> None:
         (shrunk, TEACHER, ("'3'", "64x48 of rgb", "32x24 of gray", "register")),
         (blank, TEACHER, ("'3'", "no pixel of gray", "remove this pair")),
         (
+            partial(unaligned, matrix="[[1, 0, 900], [0, 1, 0], [0, 0, 1]]"),
+            TEACHER,
+            ("'3'", "alignment", "no pixel of rgb lies on gray"),
+        ),
+        (
+            partial(unaligned, matrix=""),
+            TEACHER,
+            ("alignment.json", "simmat align"),
+        ),
+        (
             shifted,
             f"{TEACHER} --check-alignment",
             ("median 20.0 px", "not registered", "Register"),
@@ -459,6 +538,8 @@ def nothing(pairs: Path) -> None:
         "unpaired",
         "sizes",
         "no measurement",
+        "aligned far away",
+        "no matrix of a pair",
         "misaligned",
         "random decoder",
         "one sensor twice",

@@ -88,9 +88,9 @@ def command(
 ) -> None:
     """Train a sensor's model without labels, with a teacher that sees another sensor's images of the same scenes.
 
-    The folder of --data holds registered pairs: images/rgb/ID.png and images/thermal/ID.tiff, or the columns id, rgb
-    and thermal of a manifest.csv. No masks are needed. If teacher and student have the same sensor, it
-    holds only the images.
+    The folder of --data holds pairs: images/rgb/ID.png and images/thermal/ID.tiff, or the columns id, rgb and thermal
+    of a manifest.csv. They are registered, or card.toml states how they are aligned (simmat align). No masks are
+    needed. If teacher and student have the same sensor, it holds only the images.
 
     The teacher's masks and embeddings are made once, and kept as a data set in RUN/teacher, so an interrupted command
     can be repeated. Then the student is trained as `simmat train` does, with the same options; the validation score is

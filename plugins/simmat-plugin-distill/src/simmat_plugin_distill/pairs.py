@@ -1,9 +1,9 @@
-"""Images of the same scenes by the teacher's and the student's sensor, on one pixel grid."""
+"""Images of the same scenes by the teacher's and the student's sensor, brought onto the student's pixel grid."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +24,17 @@ from simmat.io.files import require_folder
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import (
     ModalityAdapter,
+    channel_spans,
     load_sample,
     options_of,
     with_data_card,
 )
 from simmat.sensors.alignment import WARN_PX, edges, shift_between
+from simmat.sensors.composed_modality import ComposedModality
 from simmat.sensors.normalize import describe
 from simmat.sensors.options import modality_parts, options_by_sensor
 from simmat.terminal import echo
-from simmat.types import same_channels
+from simmat.types import SensorImage, same_channels
 
 SMALLEST_SHARE = 0.0005
 """Smallest mask of a teacher as a share of the image, where the card names none."""
@@ -54,6 +56,7 @@ class Pairs:
         teacher_sources: name of each source of the teacher's sensor -> its name in the samples.
         student_sources: likewise for the student's.
         card: of the student's images with the teacher's masks.
+        aligned: the student's first sensor and the teacher's on its pixel grid; None if both have one grid.
     """
 
     root: Path
@@ -63,6 +66,7 @@ class Pairs:
     teacher_sources: Mapping[str, str]
     student_sources: Mapping[str, str]
     card: DataCard
+    aligned: ComposedModality | None = None
 
     def teacher_files(self, sample: Sample) -> PathsBySource:
         """Return source -> file of what the teacher sees."""
@@ -71,6 +75,28 @@ class Pairs:
     def student_files(self, sample: Sample) -> PathsBySource:
         """Return source -> file of what the student sees."""
         return {own: sample.files[name] for own, name in self.student_sources.items()}
+
+    def teacher_image(self, sample: Sample) -> SensorImage:
+        """Load what the teacher sees, on the student's pixel grid.
+
+        Raises:
+            DataError: a file cannot be read, or is not of the size that its alignment is for.
+        """
+        files = self.teacher_files(sample)
+        if self.aligned is None:
+            return load_sample(self.teacher, files)
+        of_both = [*self.student_files(sample).values()]
+        of_both = [*of_both[: len(self.student.sensors()[0].sources)], *files.values()]
+        names = self.aligned.source_names()
+        image = load_sample(self.aligned, dict(zip(names, of_both, strict=True)))
+        _, (_, own) = channel_spans(self.aligned, image.channels)
+        seen = image.select(own)
+        channels = []
+        for channel in seen.channels:
+            name = channel.name.removeprefix(f"{self.teacher.name}.")
+            channels.append(replace(channel, name=name))
+        origin = str(next(iter(files.values())))
+        return replace(seen, channels=tuple(channels), origin=origin)
 
 
 def joined_sensor(
@@ -153,7 +179,20 @@ def open_pairs(
         echo(warning, err=True)
     student = with_data_card(student, card.model_dump())
     sources = _sources(teacher, joined), _sources(student, joined)
-    return Pairs(root, paired, teacher, student, *sources, card)
+    aligned = _aligned(student, teacher, card)
+    if len(student.sensors()) == 1:  # its images are on its own grid
+        card = card.model_copy(update={"alignment": {}})
+    return Pairs(root, paired, teacher, student, *sources, card, aligned)
+
+
+def _aligned(
+    student: ModalityAdapter, teacher: ModalityAdapter, card: DataCard
+) -> ComposedModality | None:
+    """Return the student's first sensor with the teacher's, which the card's alignments bring onto its pixel grid."""
+    first = student.sensors()[0]
+    if not card.alignment or teacher.sensors()[0].name == first.name:
+        return None
+    return ComposedModality([first, teacher], alignments=card.alignment)
 
 
 def _sources(sensor: ModalityAdapter, joined: ModalityAdapter) -> dict[str, str]:
@@ -167,23 +206,28 @@ def _sources(sensor: ModalityAdapter, joined: ModalityAdapter) -> dict[str, str]
 
 
 def check_pairs(pairs: Pairs) -> None:
-    """Raise DataError with all pairs whose images differ in size, or of which the student cannot learn."""
+    """Raise DataError with all pairs whose images do not lie on each other, or of which the student cannot learn."""
     problems, channels = [], None
     for sample in pairs.samples:
-        files = pairs.teacher_files(sample)
-        size_hw = (
-            pairs.teacher.window_size(files)
-            or load_sample(pairs.teacher, files).size_hw
-        )
         image = load_sample(pairs.student, pairs.student_files(sample))
         channels = channels or image.channels
+        size_hw = image.size_hw
+        if pairs.aligned is None:
+            files = pairs.teacher_files(sample)
+            size_hw = (
+                pairs.teacher.window_size(files)
+                or load_sample(pairs.teacher, files).size_hw
+            )
+        elif problem := _alignment_problem(pairs, sample):
+            problems.append(problem)
+            continue
         if size_hw != image.size_hw:
             first, second = (
                 f"{width}x{height}" for height, width in (size_hw, image.size_hw)
             )
             problems.append(
                 f"{sample.id!r}: {first} of {pairs.teacher.name}, {second} of {pairs.student.name} (width x height); "
-                "register them onto one pixel grid"
+                "register them onto one pixel grid, or state by `simmat align` where they lie on each other"
             )
         elif not image.valid.any():
             problems.append(
@@ -200,6 +244,20 @@ def check_pairs(pairs: Pairs) -> None:
         )
 
 
+def _alignment_problem(pairs: Pairs, sample: Sample) -> str:
+    """Return why the teacher's image cannot be brought onto the student's; "" if it can."""
+    try:
+        seen = pairs.teacher_image(sample)
+    except DataError as error:
+        return str(error)
+    if seen.valid.any():
+        return ""
+    return (
+        f"{sample.id!r}: by the alignment of the data card, no pixel of {pairs.teacher.name} lies on "
+        f"{pairs.student.name}; correct it, or remove this pair"
+    )
+
+
 def report_alignment(pairs: Pairs) -> str:
     """Return what is known of the shifts of all pairs, with a warning if they are large.
 
@@ -208,7 +266,7 @@ def report_alignment(pairs: Pairs) -> str:
     """
     found: dict[str, float] = {}
     for sample in pairs.samples:
-        first = edges(load_sample(pairs.teacher, pairs.teacher_files(sample)))
+        first = edges(pairs.teacher_image(sample))
         second = edges(load_sample(pairs.student, pairs.student_files(sample)))
         found[sample.id] = float(np.hypot(*shift_between(first, second)))
     shifts = list(found.values())
@@ -221,7 +279,8 @@ def report_alignment(pairs: Pairs) -> str:
     listed = few_of([f"{name} ({found[name]:.0f} px)" for name in far])
     if median > REFUSE_PX:
         raise DataError(
-            f"{pairs.root}: {text}; the pairs are not registered: {listed}. Register them"
+            f"{pairs.root}: {text}; the pairs are not registered: {listed}. Register them, or state by `simmat align` "
+            "where they lie on each other"
         )
     if median > WARN_PX:
         text += (

@@ -18,7 +18,7 @@ from simmat.config import TrainConfig
 from simmat.data.card import write_card
 from simmat.data.formats.coco import draw_segmentation
 from simmat.data.instances import region_from_mask
-from simmat.data.samples import SPLITS, name_of_files
+from simmat.data.samples import SPLITS, Sample, name_of_files
 from simmat.errors import ConfigError, DataError
 from simmat.inference import coco_document, run_lengths
 from simmat.io.files import (
@@ -33,13 +33,10 @@ from simmat.nn.tensor_files import read_safetensors
 from simmat.plugins.registry import Registry
 from simmat.predictor import EverythingSettings, Predictor
 from simmat.sensors.adapter import options_of
+from simmat.sensors.warp import EACH_FILE
 from simmat.types import BoolArray
 from simmat_plugin_distill.matching import EMBEDDINGS, write_embedding
-from simmat_plugin_distill.pairs import (
-    Pairs,
-    PathsBySource,
-    joined_sensor,
-)
+from simmat_plugin_distill.pairs import Pairs, joined_sensor
 
 SEARCH = EverythingSettings(
     grid=16, skip_covered=False, alternatives=False, grid_score=0.5, overlap=0.7
@@ -124,6 +121,7 @@ def write_masks(
         split: [] for split in SPLITS
     }
     require_inside(folder, folder / "annotations")
+    each: dict[Path, dict[str, Any]] = {}
     for sample in pairs.samples:
         name = name_of_files(sample.id)
         files = pairs.student_files(sample)
@@ -131,22 +129,22 @@ def write_masks(
             place = folder / "images" / source / f"{name}{file.suffix}"
             require_inside(folder, place.parent)
             _link(file, place)
+            alignment = pairs.card.alignment.get(source)
+            if alignment is not None and alignment.matrix is None:
+                matrices = each.setdefault(place.parent, {})
+                matrices[place.name] = alignment.matrix_of(file).tolist()
         masks = folder / "found" / f"{name}.json"
         kept = folder / EMBEDDINGS / f"{name}.safetensors"
         require_inside(folder, masks.parent, kept.parent)
-        record = _found_in(
-            teacher,
-            pairs.teacher_files(sample),
-            masks,
-            kept,
-            embeddings,
-        )
+        record = _found_in(pairs, sample, teacher, masks, kept, embeddings)
         height, width = record["size_hw"]
         images[sample.split].append(
             (f"{name}{files[reference].suffix}", (height, width), record["objects"])
         )
         progress(1)
     write_card(folder, pairs.card)
+    for place, matrices in each.items():
+        atomic_write_json(place / EACH_FILE, {"format": 1, "matrices": matrices})
     for split, found in images.items():
         path = folder / "annotations" / f"{split}.json"
         if found:
@@ -163,9 +161,16 @@ def write_masks(
 
 
 def _found_in(
-    teacher: Predictor, files: PathsBySource, path: Path, kept: Path, embeddings: bool
+    pairs: Pairs,
+    sample: Sample,
+    teacher: Predictor,
+    path: Path,
+    kept: Path,
+    embeddings: bool,
 ) -> dict[str, Any]:
     """Return the teacher's masks of an image, from a file if that is of the same teacher and image; keep its embedding.
+
+    The masks are on the student's pixel grid.
 
     Files that are damaged are made again.
 
@@ -173,11 +178,17 @@ def _found_in(
         path: of the masks.
         kept: of the embedding, if it is wanted.
     """
+    files = pairs.teacher_files(sample)
+    read = list(files.values())
+    alignments = []
+    if pairs.aligned is not None:
+        read += pairs.student_files(sample).values()
+        alignments = [str(pairs.aligned.alignments)]
     seen = []
-    for file in files.values():
+    for file in read:
         for state in file_states(str(file)):
             seen.append((state.name, state.size, state.mtime_ns))
-    asked = (teacher.digest, teacher.pipeline.size, SEARCH, seen)
+    asked = (teacher.digest, teacher.pipeline.size, SEARCH, seen, *alignments)
     request = hashlib.sha256(repr(asked).encode()).hexdigest()
     record: dict[str, Any] = {}
     with suppress(DataError):
@@ -189,7 +200,10 @@ def _found_in(
     with suppress(DataError):
         if record and (not embeddings or read_safetensors(kept, error=DataError)):
             return record
-    image = teacher.open_image(files)
+    if pairs.aligned is None:
+        image = teacher.open_image(files)
+    else:
+        image = teacher.open_image(pairs.teacher_image(sample))
     size_hw = image.reader.size_hw
     if embeddings:
         image = teacher.open_reader(image.reader, tile=max(size_hw))  # one window
