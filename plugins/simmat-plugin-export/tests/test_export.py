@@ -27,19 +27,23 @@ from simmat_plugin_export.export import check_transform, export
 from simmat_plugin_export.graphs import Masks, Prepare
 from simmat_plugin_export.precision import Precision
 from simmat_runtime import manifest as names
+from simmat_runtime.command import main
 
 import simmat
 from simmat.bundle import Bundle, load_bundle
 from simmat.calibration import Calibration, MonotonicMap
 from simmat.cli import run
+from simmat.data.card import DataCard
 from simmat.data.pipeline import Pipeline, restore_logits
 from simmat.errors import BundleError, ConfigError, UnknownNameError
 from simmat.model_spec import DenseSpec
 from simmat.plugins.registry import load_plugins
 from simmat.predictor import EverythingSettings, Predictor, TiledImage
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.sensors.builtin import Gray
+from simmat.sensors.builtin import Gray, Rgb
+from simmat.sensors.normalize import Statistics
 from simmat.sensors.sensor_toml import TomlModality, parse_sensor_definition
+from simmat.sensors.warp import Alignment
 from simmat.types import Letterbox, SensorImage
 
 CLICKS = ((True, False, False),)
@@ -102,6 +106,56 @@ def test_a_click_gives_the_mask_that_torch_gives(bundle: Bundle, folder: Path) -
     np.testing.assert_allclose(theirs.logits, ours.logits, atol=1e-3)
     assert theirs.score == pytest.approx(ours.score, abs=1e-3)
     assert theirs.mask.shape == (52, 83)
+
+
+def test_sensors_that_are_not_aligned_are_joined_as_in_simmat(tmp_path: Path) -> None:
+    """Two cameras write images of two sizes, on a robot, too."""
+    channels = (*Rgb().channels, GRAY)
+    matrix = [[0.5, 0.02, 1.0], [0.0, 0.5, -1.0], [0.0, 0.0, 1.0]]
+    card = DataCard(
+        regions="instances",
+        alignment={"gray": Alignment(reference="rgb", matrix=matrix, size=(42, 26))},
+    )
+    bundle = tiny_bundle(
+        tmp_path / "bundle",
+        modality="rgb+gray",
+        sensor_channels=channels,
+        channels=tuple(channel.with_statistics(100.0, 50.0) for channel in channels),
+        statistics=Statistics(
+            (100.0,) * 4,
+            (50.0,) * 4,
+            tuple(map(tuple, np.eye(4).tolist())),
+            (1000,) * 4,
+        ),
+        zero_shot=((1.0,) * 4,) * 3,
+        card=card,
+    )
+    loaded = load_bundle(bundle, registry())
+    export(loaded, tmp_path / "model", kinds=CLICKS)
+    rng = np.random.default_rng(0)
+    sizes = {"rgb": (52, 83, 3), "gray": (26, 42)}
+    files = {name: tmp_path / f"{name}.png" for name in sizes}
+    arrays = {}
+    for name, size in sizes.items():
+        values = rng.integers(0, 255, size, np.uint8)
+        Image.fromarray(values).save(files[name])
+        arrays[name] = values if values.ndim == 2 else np.moveaxis(values, 2, 0)
+    predictor, model = (
+        Predictor.of_bundle(loaded),
+        simmat_runtime.load(tmp_path / "model"),
+    )
+    image = predictor.set_image(files)
+    model.set_image(arrays)
+    assert 0.3 < image.valid[3].mean() < 1
+    ours, theirs = predictor.predict([(40, 20)]), model.predict([(40, 20)])
+    np.testing.assert_allclose(theirs.logits, ours.logits, atol=1e-3)
+    words = ["predict", str(tmp_path / "model"), "--point", "40,20", "--out"]
+    out = str(tmp_path / "mask.npy")
+    given = [f"{name}={file}" for name, file in files.items()]
+    assert main([*words, out, *given]) == 0
+    np.testing.assert_array_equal(np.load(out), theirs.mask)
+    assert main([*words, out, given[0], "thermal=x.npy"]) == 2
+    assert main([*words, out, *map(str, files.values())]) == 2
 
 
 LOOSE = {"peak": 0.05, "min_score": 0.0, "objectness": 0.0, "overlap": 0.9}

@@ -39,6 +39,7 @@ FILES = {
     name: {"sha256": "0" * 64}
     for name in ("encoder.onnx", "decoder.onnx", "masks.onnx")
 }
+SENSOR = {"name": "gray", "averaged": [True], "matrix": None, "size": None}
 MANIFEST: dict[str, Any] = {
     "format": 1,
     "modality": "gray",
@@ -263,6 +264,13 @@ def test_windows_are_joined_as_in_simmat() -> None:
         ({"dense": {"background": True, "classes": []}}, "classes"),
         ({"dense": {"background": True, "classes": [2**40]}}, "classes"),
         ({"dense": []}, "dense"),
+        ({"sensors": []}, "sensors"),
+        ({"sensors": [{**SENSOR, "averaged": [True, True]}]}, "sensors of 1 channels"),
+        ({"sensors": [{**SENSOR, "averaged": [1]}]}, "averaged"),
+        ({"sensors": [{**SENSOR, "size": [4]}]}, "size"),
+        ({"sensors": [{**SENSOR, "matrix": [[1, 0, 0]] * 2}]}, "matrix"),
+        ({"sensors": [{**SENSOR, "matrix": [[0, 0, 0]] * 3}]}, "matrix"),
+        ({"sensors": [{**SENSOR, "matrix": [[1, 0, True]] * 3}]}, "matrix"),
         (
             {"dense": {"background": True, "classes": [1], "temperature": 0}},
             "temperature",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,15 @@ _MANIFEST: dict[str, Any] = {
     "levels": 1,
     "dense": {"background": True, "classes": [1, 255]},
     "class_names": {"1": "cow", "255": "barn"},
+    "sensors": [
+        {"name": "rgb", "averaged": [True], "matrix": None, "size": None},
+        {
+            "name": "thermal",
+            "averaged": [True],
+            "matrix": [[0.5, 0.0, 1.0], [0.0, 0.5, 2.0], [0.0, 0.0, 1.0]],
+            "size": [20, 150],
+        },
+    ],
     "files": {
         name: {"sha256": "0" * 64, "bytes": 9}
         for name in ("encoder.onnx", "decoder.onnx", "masks.onnx")
@@ -64,11 +74,13 @@ def _manifest(place: Place, rng: random.Random) -> Case:
             model = Model(Network(place.files, check=False))
         except ModelError as error:
             raise DataError(str(error)) from error
-        try:
-            model.set_image(np.ones((len(model.channels), 300, 40)))
-        # the values are not valid for these channels, or a file is missing
-        except ValueError:
-            return
+        images = {}
+        for sensor in model.manifest.sensors:
+            images[sensor.name] = np.ones((len(sensor.averaged), 30, 40))
+        for image in (np.ones((len(model.channels), 300, 40)), images):
+            # the values are not valid for these channels, or a file is missing
+            with suppress(ValueError):
+                model.set_image(image)
 
     return Case(read)
 

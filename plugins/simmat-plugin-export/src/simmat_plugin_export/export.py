@@ -27,6 +27,7 @@ from simmat.io.weights import sha256_of
 from simmat.model import SimMAT
 from simmat.nn.lora import merge_lora
 from simmat.predictor import Predictor
+from simmat.sensors.adapter import channel_spans
 from simmat.types import Channel
 from simmat_plugin_export.graphs import (
     Decode,
@@ -409,6 +410,7 @@ class _Parts:
                 str(number): name for number, name in predictor.class_names.items()
             },
             "calibration": _described_calibration(spec.calibration),
+            **_described_sensors(self._bundle),
             "files": dict(files),
             "model": {
                 "foundation": spec.foundation,
@@ -431,6 +433,46 @@ def _described_calibration(calibration: Calibration | None) -> dict[str, Any]:
         kind: {"predicted": list(curve.predicted), "true": list(curve.true)}
         for kind, curve in curves.items()
     }
+
+
+def _described_sensors(bundle: Bundle) -> dict[str, Any]:
+    """Return the sensors whose images the runtime may join; none if there is one, or each image has its own matrix."""
+    alignments = bundle.spec.card.alignment
+    sensors = bundle.adapter.sensors()
+    if len(sensors) < 2 or any(one.matrix is None for one in alignments.values()):
+        return {}
+    references = {one.reference for one in alignments.values()}
+    names_left = iter(bundle.adapter.source_names())
+    from_reference: dict[str, Any] = {}
+    sizes: dict[str, list[int] | None] = {}
+    for sensor in sensors:
+        source, *_ = (next(names_left) for _ in sensor.sources)
+        sizes[sensor.name] = None
+        if source in references:
+            from_reference[sensor.name] = np.eye(3)
+            stated = [one.reference_size for one in alignments.values()]
+            sizes[sensor.name] = next((list(size) for size in stated if size), None)
+        elif source in alignments:
+            own = alignments[source]
+            from_reference[sensor.name] = np.asarray(own.matrix, np.float64)
+            sizes[sensor.name] = list(own.size) if own.size else None
+    first = from_reference.get(sensors[0].name)
+    described = []
+    for sensor, span in channel_spans(bundle.adapter, bundle.spec.sensor_channels):
+        channels = [bundle.spec.sensor_channels[index] for index in span]
+        matrix = None
+        if first is not None and sensor is not sensors[0]:
+            matrix = from_reference.get(sensor.name)
+        if matrix is not None:
+            matrix = (matrix @ np.linalg.inv(first)).tolist()
+        one = {
+            "name": sensor.name,
+            "averaged": list(sensor.may_average(channels)),
+            "matrix": matrix,
+            "size": sizes[sensor.name],
+        }
+        described.append(one)
+    return {"sensors": described}
 
 
 def _described(channel: Channel) -> dict[str, Any]:

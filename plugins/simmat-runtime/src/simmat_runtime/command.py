@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from simmat_runtime.files import read_file
+from simmat_runtime.manifest import Channel
 from simmat_runtime.model import Model, load
 
 
@@ -28,9 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command in (info, predict):
         command.add_argument("model", metavar="DIR", help="the exported model")
     predict.add_argument(
-        "image",
+        "images",
+        nargs="+",
         metavar="FILE",
-        help=".npy of shape (C, H, W) in the sensor's units, NaN where missing; or PNG, JPEG, TIFF with [images]",
+        help=".npy of shape (C, H, W) in the sensor's units, NaN where missing; or PNG, JPEG, TIFF with [images]; or "
+        "NAME=FILE for each sensor of a model that joins several",
     )
     predict.add_argument(
         "--point",
@@ -86,7 +89,10 @@ def _predict(given: argparse.Namespace, model: Model) -> None:
         )
     if given.everything == bool(given.point or given.negative or given.box):
         raise ValueError("give --point or --box, or --everything")
-    model.set_image(read_file(given.image, model.channels))
+    if len(given.images) == 1:
+        model.set_image(read_file(given.images[0], model.channels))
+    else:
+        model.set_image(_images(given.images, model))
     result: np.ndarray[Any, Any]
     if given.everything:
         found = model.everything()
@@ -128,6 +134,27 @@ def _predict(given: argparse.Namespace, model: Model) -> None:
         temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _images(items: Sequence[str], model: Model) -> dict[str, Any]:
+    """Read the image of each sensor from "NAME=FILE"."""
+    if not model.manifest.sensors:
+        raise ValueError("the model takes one image of all its channels; give one FILE")
+    channels: dict[str, Sequence[Channel]] = {}
+    start = 0
+    for sensor in model.manifest.sensors:
+        end = start + len(sensor.averaged)
+        channels[sensor.name] = model.channels[start:end]
+        start = end
+    images: dict[str, Any] = {}
+    for item in items:
+        name, _, file = item.partition("=")
+        if name not in channels or name in images or not file:
+            raise ValueError(
+                f"give NAME=FILE once for each of the sensors {', '.join(channels)}; got {item!r}"
+            )
+        images[name] = read_file(file, channels[name])
+    return images
 
 
 def _numbers(count: int) -> Any:

@@ -87,6 +87,24 @@ class Dense:
 
 
 @dataclass(frozen=True)
+class Sensor:
+    """One of several sensors whose planes make an image.
+
+    Attributes:
+        name: its name.
+        averaged: for each of its channels, whether values of neighbours may be averaged.
+        matrix: (3, 3), from homogeneous xy pixels of the first sensor's image to those of this one's; the centre of the
+            top-left pixel is 0, 0. None if both are on one pixel grid.
+        size: (width, height) of the images that the matrix is for; None for any.
+    """
+
+    name: str
+    averaged: tuple[bool, ...]
+    matrix: tuple[Numbers, ...] | None
+    size: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The description of an exported model.
 
@@ -101,6 +119,7 @@ class Manifest:
         dense: classes of the dense head; None without one.
         class_names: label value -> name.
         calibration: kind of score -> (scores of the network, what they are worth), both rising.
+        sensors: those whose images may be given separately, each with some of the channels; empty if there is one.
         files: name -> sha256.
         document: the whole json document.
     """
@@ -115,6 +134,7 @@ class Manifest:
     dense: Dense | None
     class_names: Mapping[int, str]
     calibration: Mapping[str, tuple[Numbers, Numbers]]
+    sensors: tuple[Sensor, ...]
     files: Mapping[str, str]
     document: Mapping[str, Any]
 
@@ -248,9 +268,57 @@ def _parsed(document: Mapping[str, Any]) -> Manifest:
                 "calibration", document.get("calibration", {})
             ).items()
         },
+        sensors=_sensors(document),
         files=_files(_table("files", document["files"])),
         document=document,
     )
+
+
+def _sensors(document: Mapping[str, Any]) -> tuple[Sensor, ...]:
+    """Return the sensors of a document, which share its channels."""
+    if "sensors" not in document:
+        return ()
+    count = len(document["channels"])
+    found = [_sensor(one) for one in _list("sensors", document["sensors"], count)]
+    channels = sum(len(sensor.averaged) for sensor in found)
+    if channels != count or len({sensor.name for sensor in found}) != len(found):
+        raise _wrong(
+            "sensors", f"different sensors of {count} channels", document["sensors"]
+        )
+    return tuple(found)
+
+
+def _sensor(document: Any) -> Sensor:
+    table = _table("sensors", document)
+    averaged = _list("sensors.averaged", table["averaged"], _MAX_CHANNELS)
+    if not all(isinstance(one, bool) for one in averaged):
+        raise _wrong("sensors.averaged", "true or false for each channel", averaged)
+    size = table["size"]
+    if size is not None:
+        sides = _list("sensors.size", size, 2)
+        if len(sides) != 2:
+            raise _wrong("sensors.size", "[width, height]", size)
+        size = tuple(_whole("sensors.size", side, 1, 2**31) for side in sides)
+    matrix = table["matrix"]
+    if matrix is not None:
+        matrix = _matrix(matrix)
+    return Sensor(_text("sensors.name", table["name"]), tuple(averaged), matrix, size)
+
+
+def _matrix(value: Any) -> tuple[Numbers, ...]:
+    """Return three rows of three numbers, of which the last is not 0."""
+    rows = [
+        _list("sensors.matrix", row, 3) for row in _list("sensors.matrix", value, 3)
+    ]
+    numbers = [number for row in rows for number in row]
+    usable = len(numbers) == 9 and all(
+        type(number) in (int, float) and abs(number) < 1e12 for number in numbers
+    )
+    if not usable or abs(numbers[8]) < 1e-12:
+        raise _wrong(
+            "sensors.matrix", "3 x 3 numbers, the last of which is not 0", value
+        )
+    return tuple(tuple(map(float, row)) for row in rows)
 
 
 def _dense(document: Mapping[str, Any]) -> Dense:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from simmat_runtime.align import joined as joined_sensors
 from simmat_runtime.everything import Settings, find_objects
 from simmat_runtime.inputs import Prompt, checked_planes, measured_pixels
 from simmat_runtime.letterbox import BoolArray, FloatArray, softmax
@@ -132,14 +133,18 @@ class Model:
             raise ValueError("no image is set; call set_image first")
         return self._image.shape[1], self._image.shape[2]
 
-    def set_image(self, image: npt.NDArray[Any]) -> None:
+    def set_image(
+        self, image: npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]
+    ) -> None:
         """Encode an image; `predict`, `everything` and `semantic` then work on it.
 
         An image larger than the manifest's `largest` is cut into windows, which are encoded when they are first asked
         about, and kept while they take at most `CACHE_BYTES`.
 
         Args:
-            image: (C, H, W), or (H, W) for one channel, in the units of `channels`; NaN where missing.
+            image: (C, H, W), or (H, W) for one channel, in the units of `channels`; NaN where missing. Or such an image
+                for each of the manifest's `sensors`, by name, as its camera writes it: those of further sensors are
+                brought onto the pixel grid of the first.
 
         Raises:
             ValueError: it has another shape, or no valid pixel.
@@ -147,6 +152,8 @@ class Model:
         """
         # after an error there must not be the former image
         self._image, self._encoded = None, {}
+        if isinstance(image, Mapping):
+            image = joined_sensors(image, self.manifest.sensors, self.channels)
         planes = checked_planes(image, self.channels)
         self._valid = measured_pixels(planes, self.channels)
         self._image = planes
