@@ -27,7 +27,7 @@ from simmat.data.instances import read_mask
 from simmat.data.predicted import read_predicted
 from simmat.errors import ConfigError, DataError
 from simmat.plugins.registry import load_plugins
-from simmat.sensors.adapter import Source
+from simmat.sensors.adapter import Source, with_data_card
 from simmat.types import Window
 
 
@@ -90,6 +90,28 @@ def test_files_of_several_sources_are_one_image(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError, match="rgb, gray"):
         reader.read(str(tmp_path / "a.tif"))
+
+
+def test_files_of_cameras_that_are_not_aligned_are_layers_of_one_size(
+    tmp_path: Path,
+) -> None:
+    """A bundle knows where the images of its rig lie on each other; a click marks one object in all layers."""
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.zeros((4, 6, 3), np.uint8), photometric="rgb"
+    )
+    tifffile.imwrite(tmp_path / "b.tif", np.arange(6, dtype=np.uint16).reshape(2, 3))
+    files = [str(tmp_path / "a.tif"), str(tmp_path / "b.tif")]
+    sensor = load_plugins().modality("rgb+gray")
+    reader.choose_sensor(sensor)
+    with pytest.raises(DataError, match="simmat align"):
+        reader.read(files)
+    shift = [[1, 0, -1], [0, 1, -2], [0, 0, 1]]
+    alignment = {"gray": {"reference": "rgb", "matrix": shift}}
+    reader.choose_sensor(with_data_card(sensor, {"alignment": alignment}))
+    _, (gray, _, _) = reader.read(files)
+    expected = np.full((4, 6), np.nan)
+    expected[2:, 1:4] = np.arange(6).reshape(2, 3)
+    np.testing.assert_array_equal(gray, expected)
 
 
 def test_a_damaged_file_is_refused_by_the_sensor(tmp_path: Path) -> None:
