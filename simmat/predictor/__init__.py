@@ -10,8 +10,9 @@ from simmat.predictor.encoded import (
 from simmat.predictor.following import FollowedFrame
 from simmat.predictor.objects import EverythingSettings, FoundObjects, find_objects
 from simmat.predictor.open import ImageLike, ImageLoader, NoValidPixelsError
-from simmat.predictor.predictor import Predictor, TiledImage
+from simmat.predictor.predictor import Predictor
 from simmat.predictor.reference import Reference, matching_features
+from simmat.predictor.tiled_image import TiledImage
 from simmat.predictor.tiles import MaskSelection, check_inside, prompt_of
 from simmat.predictor.uncertainty import Uncertainty
 from simmat.predictor.zero_shot import ZeroShotPredictor

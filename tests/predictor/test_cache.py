@@ -106,7 +106,7 @@ def test_windows_are_dropped_where_memory_is_full(
     loaded: Bundle, encoded: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A scene has thousands; the one looked at last stays."""
-    monkeypatch.setattr("simmat.predictor.predictor.CACHE_BYTES", 1)
+    monkeypatch.setattr("simmat.predictor.tiled_image.CACHE_BYTES", 1)
     predictor = Predictor.of_bundle(loaded)
     image = SensorImage.from_planes(_scene(LARGE), predictor.channels, origin="a.tif")
     windows = predictor.open_reader(image)

@@ -10,7 +10,7 @@ from bundles import tiny_bundle
 from simmat_plugin_annotate import annotator
 
 from simmat.model_spec import DenseSpec
-from simmat.predictor.predictor import TiledImage
+from simmat.predictor import TiledImage
 
 pytestmark = pytest.mark.slow
 

@@ -19,8 +19,7 @@ from simmat_plugin_annotate.planes import ImageCache, Planes, halve, quantize
 from simmat.bundle import load_bundle
 from simmat.io.images import write_image
 from simmat.model_spec import DenseSpec
-from simmat.predictor import Predictor
-from simmat.predictor.predictor import TiledImage
+from simmat.predictor import Predictor, TiledImage
 from simmat.types import Prompt
 
 SIZE = (40, 56)
