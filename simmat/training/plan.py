@@ -15,10 +15,11 @@ from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
 from simmat.data.copy_paste import check_repeats
 from simmat.data.dataset import Dataset, open_dataset
+from simmat.data.digest import DatasetDigest
 from simmat.data.formats.coco import ANNOTATIONS
 from simmat.data.formats.folders import IMAGES, MASKS
 from simmat.data.formats.frames import FRAMES
-from simmat.data.index import DataIndex, DatasetDigest, read_index
+from simmat.data.index import DataIndex, read_index
 from simmat.data.pipeline import Pipeline
 from simmat.data.samples import Sample, draw_samples
 from simmat.errors import ConfigError

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from simmat.bundle import FILE_NAME
 from simmat.config import MUTABLE_ON_RESUME, PATH_SETTINGS, TrainConfig
-from simmat.data.index import DatasetDigest
+from simmat.data.digest import DatasetDigest
 from simmat.documents import InvalidDocumentError, StrictModel, validate
 from simmat.errors import ConfigError, DataError, OutputError
 from simmat.io.files import (

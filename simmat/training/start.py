@@ -32,7 +32,7 @@ from simmat.callbacks import Callback, check_tracker
 from simmat.config import MUTABLE_ON_RESUME, TrainConfig, dump_configs, load_configs
 from simmat.data.batches import TrainingItems
 from simmat.data.dataset import Dataset
-from simmat.data.index import DatasetDigest
+from simmat.data.digest import DatasetDigest
 from simmat.documents import StrictModel, shown
 from simmat.errors import ConfigError
 from simmat.io.files import atomic_write_text, recover_folder, require_inside

@@ -18,7 +18,8 @@ from safetensors.numpy import load, save
 
 from simmat.data import index as index_module
 from simmat.data.dataset import Dataset, open_dataset
-from simmat.data.index import FOLDER, DataIndex, digest_dataset, read_index
+from simmat.data.index import DataIndex, digest_dataset, read_index
+from simmat.data.index_file import FOLDER
 from simmat.errors import DataError
 from simmat.sensors.builtin import Raster
 from simmat.sensors.composed_modality import ComposedModality

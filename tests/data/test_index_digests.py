@@ -11,7 +11,8 @@ import pytest
 from runs import gray_set, registry
 
 from simmat.data.dataset import Dataset, open_dataset
-from simmat.data.index import DatasetDigest, digest_dataset
+from simmat.data.digest import DatasetDigest
+from simmat.data.index import digest_dataset
 from simmat.errors import DataError
 
 

@@ -10,7 +10,8 @@ import pytest
 from data_sets import folder_of, open_planes, save_image
 
 from simmat.data.dataset import Dataset
-from simmat.data.index import FOLDER, read_index
+from simmat.data.index import read_index
+from simmat.data.index_file import FOLDER
 from simmat.errors import DataError
 from simmat.sensors import normalize
 

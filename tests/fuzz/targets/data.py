@@ -22,7 +22,8 @@ from fuzz.damage import (
     to_json,
 )
 from simmat.data.dataset import Dataset, open_dataset
-from simmat.data.index import FOLDER, read_index
+from simmat.data.index import read_index
+from simmat.data.index_file import FOLDER
 from simmat.data.samples import SPLITS
 
 

@@ -20,7 +20,8 @@ from simmat_plugin_scenes.dataset import simulate_dataset
 
 from simmat.bundle import find_bundle
 from simmat.config import TrainConfig, dump_toml
-from simmat.data.index import DatasetDigest, digest_dataset
+from simmat.data.digest import DatasetDigest
+from simmat.data.index import digest_dataset
 from simmat.documents import listed
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError, all_problems
 from simmat.evaluation import nothing_to_score

@@ -11,7 +11,8 @@ from pydantic import Field
 
 from simmat.data.card import class_title
 from simmat.data.dataset import Dataset
-from simmat.data.index import NO_CLASS, DataIndex, read_index
+from simmat.data.index import DataIndex, read_index
+from simmat.data.index_file import NO_CLASS
 from simmat.data.samples import SPLITS, Sample
 from simmat.documents import FromLists, StrictModel
 from simmat.drawing.display import DisplayStyle, display_style
