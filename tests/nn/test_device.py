@@ -21,7 +21,7 @@ from simmat.nn.device import (
     keep_freed_memory,
     pick_device,
 )
-from simmat.training import start as module
+from simmat.training import build as module
 
 VARIABLE = "ACCELERATE_TORCH_DEVICE"
 

@@ -18,8 +18,8 @@ from simmat.errors import ConfigError
 from simmat.predictor.objects import EverythingSettings
 from simmat.training.fit import selection_score
 from simmat.training.plan import plan_run
+from simmat.training.resumed import check_settings
 from simmat.training.run_folder import settings_of
-from simmat.training.start import check_settings
 
 
 @pytest.fixture(scope="module")

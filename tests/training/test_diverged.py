@@ -11,9 +11,9 @@ from runs import config, gray_set, registry
 from torch import Tensor
 
 from simmat import training
+from simmat.training.build import make_accelerator
 from simmat.training.fit import Diverged
 from simmat.training.run_folder import load_state
-from simmat.training.start import make_accelerator
 
 
 class _Overflowing(torch.autograd.Function):

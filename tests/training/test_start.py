@@ -9,7 +9,7 @@ import pytest
 from runs import config, gray_set
 
 from simmat.cli import run
-from simmat.training.start import make_accelerator
+from simmat.training.build import make_accelerator
 
 
 def test_another_kind_of_training_is_refused_by_name_and_writes_nothing(

@@ -20,8 +20,8 @@ from simmat.config import (
 from simmat.errors import ConfigError, OutputError
 from simmat.model_spec import MEASURED_FIELDS, ModelSpec
 from simmat.training.plan import TrainingPlan, plan_run
+from simmat.training.resumed import check_network, check_settings
 from simmat.training.run_folder import RunFolder, settings_of
-from simmat.training.start import check_network, check_settings
 
 BEGUN: dict[str, Any] = {
     "modality": "gray",

@@ -14,7 +14,7 @@ from runs import config, gray_set, registry
 
 from simmat import training
 from simmat.training import RunFolder
-from simmat.training.start import loading_processes
+from simmat.training.build import loading_processes
 
 Usage = namedtuple("Usage", "free")
 
@@ -26,7 +26,7 @@ def test_a_run_is_the_same_with_any_processes(
     data = gray_set(tmp_path / "set")
     results = []
     for workers, method in ((0, "fork"), (2, "fork"), (2, "spawn")):
-        monkeypatch.setattr("simmat.training.start.START_METHOD", method)
+        monkeypatch.setattr("simmat.training.build.START_METHOD", method)
         monkeypatch.setattr("simmat.data.index.START_METHOD", method)
         out = tmp_path / f"{method}{workers}"
         settings = config(
@@ -72,7 +72,7 @@ def test_processes_are_as_many_as_pay_off(
     expected: int,
 ) -> None:
     """On a GPU no step should wait; on a CPU, for little data or without room they would only cost."""
-    module = "simmat.training.start"
+    module = "simmat.training.build"
     monkeypatch.setattr(f"{module}.START_METHOD", "fork")
     monkeypatch.setattr(f"{module}.usable_cpus", lambda: cores)
     monkeypatch.setattr(f"{module}.torch.get_num_threads", lambda: cores)
