@@ -23,6 +23,7 @@ from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,12 @@ from simmat.nn.dense_head import OBJECTS, DenseAnswer
 from simmat.nn.first_layer import refitted, widened_kernel
 from simmat.nn.losses import dense_loss
 from simmat.plugins.registry import Registry, load_plugins
-from simmat.predictor import EncodedImage, EverythingSettings, Predictor, Reference
+from simmat.predictor import (
+    EncodedImage,
+    EverythingSettings,
+    Predictor,
+    tiled_image,
+)
 from simmat.predictor.encoded import embed
 from simmat.training.plan import TrainingPlan, plan_run
 from simmat.training.step import build_optimizer, learning_rate, set_rates
@@ -270,33 +276,31 @@ class WatershedPredictor(Predictor):
             self.kept[key] = WatershedImage(self.model, prepared, embedding, self.dense)
         return self.kept[key]
 
-    def objects_in(
-        self,
-        encoded: EncodedImage,
-        settings: EverythingSettings,
-        reference: Reference | None,
+    def find(
+        self, encoded: EncodedImage, settings: EverythingSettings
     ) -> list[FoundObject]:
-        """Find every object of a window, best first."""
+        """Find every object of a window, best first, in place of `find_objects`."""
         assert isinstance(encoded, WatershedImage)
         return encoded.objects(self.rule, settings.min_area)
 
 
 def scores(
-    predictor: Predictor,
+    predictor: WatershedPredictor,
     setup: TrainingPlan,
     samples: Sequence[Sample],
     *,
     everything: bool = True,
 ) -> dict[str, Any]:
     """Return the scores of every object, and of the class map where there are classes."""
-    found = evaluate(
-        predictor,
-        setup.dataset,
-        samples,
-        protocol=None,
-        everything=everything,
-        semantic=setup.dataset.has_classes,
-    )
+    with mock.patch.object(tiled_image, "find_objects", predictor.find):
+        found = evaluate(
+            predictor,
+            setup.dataset,
+            samples,
+            protocol=None,
+            everything=everything,
+            semantic=setup.dataset.has_classes,
+        )
     assert found.unprompted is not None
     return found.unprompted.summary()
 
