@@ -23,6 +23,8 @@ _UM: Mapping[str, float] = {
     "µm": 1.0,
     r"\u00B5m": 1.0,
     "nm": 1e-3,
+    "Å": 1e-4,
+    "pm": 1e-6,
 }
 """Unit as OME-XML or ImageJ writes it -> µm; ImageJ writes the micro sign as an escape."""
 
@@ -53,18 +55,34 @@ def stated_pixel_size(path: Path) -> tuple[float, float] | None:
     return None
 
 
+def ome_length_um(
+    element: ElementTree.Element, name: str, default_unit: str = "µm"
+) -> float | None:
+    """Return a length in µm as an element of OME-XML states it; None if it states none, or in no unit of length.
+
+    Args:
+        element: such as Pixels.
+        name: the attribute, such as "PhysicalSizeX".
+        default_unit: the unit if the element states none.
+
+    Raises:
+        ValueError: the length is not a number.
+    """
+    stated = element.get(name)
+    factor = _UM.get(element.get(f"{name}Unit", default_unit))
+    if stated is None or factor is None:
+        return None
+    return float(stated) * factor
+
+
 def _of_ome(text: str) -> tuple[float, float] | None:
-    """Return the size in OME-XML; the default unit is µm."""
+    """Return the size in OME-XML."""
     with suppress(ElementTree.ParseError, ValueError):
         for element in ElementTree.fromstring(text).iter():
-            if element.tag.rpartition("}")[2] != "Pixels":
-                continue
-            sizes = []
-            for axis in "YX":
-                unit = element.get(f"PhysicalSize{axis}Unit", "µm")
-                size = float(element.get(f"PhysicalSize{axis}", "nan"))
-                sizes.append(size * _UM.get(unit, math.nan))
-            return _positive(sizes[0], sizes[1])
+            if element.tag.rpartition("}")[2] == "Pixels":
+                height = ome_length_um(element, "PhysicalSizeY")
+                width = ome_length_um(element, "PhysicalSizeX")
+                return _positive(height, width)
     return None
 
 
@@ -82,7 +100,9 @@ def _of_imagej(
     return _positive(factor / y, factor / x)
 
 
-def _positive(height: float, width: float) -> tuple[float, float] | None:
-    if not all(math.isfinite(side) and side > 0 for side in (height, width)):
+def _positive(height: float | None, width: float | None) -> tuple[float, float] | None:
+    if height is None or width is None:
+        return None
+    if not (0 < height < math.inf and 0 < width < math.inf):
         return None
     return height, width

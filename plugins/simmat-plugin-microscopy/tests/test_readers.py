@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import struct
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -119,6 +121,16 @@ def test_a_stack_need_not_state_its_distance_of_slices(tmp_path: Path) -> None:
     """Zeiss's own library then writes 0."""
     image = read(write_czi(tmp_path / "a.czi", scale_z=None), t=0, z=0)
     assert image.pixel_size_um == pytest.approx((0.2, 0.2))
+
+
+def test_a_file_is_closed_after_it_was_read(tmp_path: Path) -> None:
+    """A program that opens thousands of files may have few of them open at once."""
+    path = write_czi(tmp_path / "a.czi")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        read(path, t=0, z=0)
+        gc.collect()
+    assert [one for one in said if one.category is ResourceWarning] == []
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -17,8 +17,9 @@ import numpy.typing as npt
 from simmat import SensorImage, Window
 from simmat.errors import DataError
 from simmat.io.files import atomic_path, require_file
+from simmat.io.pixel_size import ome_length_um
 from simmat.io.tiff import open_tiff, open_tifffile
-from simmat_plugin_microscopy.scenes import SIZES, Scene, checked_size_um, make_channels
+from simmat_plugin_microscopy.scenes import Scene, checked_size_um, make_channels
 
 _MAX_PAGES = 2**20
 _SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
@@ -51,7 +52,7 @@ class OmeTiff:
         names: list[str | None] = []
         emissions: list[float | None] = []
         for channel in _channels(pixels):
-            emission = _length(channel, "EmissionWavelength", "nm")
+            emission = ome_length_um(channel, "EmissionWavelength", "nm")
             samples = int(channel.get("SamplesPerPixel", 1))
             for sample in range(samples):
                 name = channel.get("Name")
@@ -70,7 +71,7 @@ class OmeTiff:
             emissions = [None] * count
         sizes = []
         for axis in "ZYX":
-            size = _length(pixels, f"PhysicalSize{axis}", "µm")
+            size = ome_length_um(pixels, f"PhysicalSize{axis}")
             sizes.append(checked_size_um(self.path, axis.lower(), size))
         return Scene(
             self.scene_names[number],
@@ -233,12 +234,3 @@ def _names(images: Sequence[ElementTree.Element]) -> tuple[str, ...]:
             image.get("ID", f"Image:{place}") for place, image in enumerate(images)
         ]
     return tuple(names)
-
-
-def _length(item: ElementTree.Element, name: str, unit: str) -> float | None:
-    """Return a length in µm; None if it is not stated, or in pixels or another unit that is no length."""
-    stated = item.get(name)
-    factor = SIZES.get(item.get(f"{name}Unit", unit))
-    if stated is None or factor is None:
-        return None
-    return float(stated) * factor

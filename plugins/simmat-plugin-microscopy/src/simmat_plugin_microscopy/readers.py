@@ -161,8 +161,9 @@ def _reader(module: str, extra: str, ending: str) -> Any:
 def _check_czi(path: Path) -> None:
     """Raise DataError for a CZI that claims more planes than it has bytes for; its reader makes a table of them all."""
     most = path.stat().st_size // _CZI_PLANE_BYTES
-    file = import_module("aicspylibczi").CziFile(str(path.absolute()))
-    for scene in file.get_dims_shape():
+    with path.open("rb") as stream:
+        scenes = import_module("aicspylibczi").CziFile(stream).get_dims_shape()
+    for scene in scenes:
         planes = 1
         for axis, (first, end) in scene.items():
             if axis not in "XYA":

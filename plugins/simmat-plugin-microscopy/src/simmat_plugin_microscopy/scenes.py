@@ -15,8 +15,6 @@ import numpy.typing as npt
 from simmat import Channel, Window
 from simmat.errors import DataError
 
-SIZES = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "nm": 1e-3, "pm": 1e-6, "Å": 1e-4}
-"""Unit of OME-XML -> µm."""
 _MAX_NM, _MIN_NM = 20_000.0, 100.0
 """Emission wavelengths beyond these limits are placeholders, such as 0."""
 
