@@ -1,8 +1,9 @@
 """The input contract: what the values of the training images were like, and whether other images agree with it.
 
-Each image is described by quantiles of each channel and by the correlations between channels. A fault, such as another
-gain, changes the quantiles of all training images in a known way. So the contract compares how well new images fit the
-training images with how well they fit the training images after each fault. Nothing here imports torch.
+An image is described by quantiles of each channel and by the correlations between channels. A fault, such as another
+gain, changes these numbers of every training image in a known way. So two explanations of new images are compared: they
+are like the training images, or like the training images after the fault. A fault is named if the ratio of the two
+likelihoods is larger than it is for training images that were left out. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -20,16 +21,15 @@ import numpy.typing as npt
 from pydantic import Field
 
 from simmat.documents import FromLists, StrictModel
-from simmat.types import Channel, FloatArray, SensorImage
+from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 
 Floats = npt.NDArray[np.float64]
 FaultKind = Literal["gain", "offset", "order", "nodata"]
 
 LEVELS = 65
 """Quantiles of a histogram, from the least value to the largest: 64 parts of equal share."""
-_COMPARED = (1, 3, 6, 16, 32, 48, 58, 61, 63)
-"""Quantiles that are compared, besides both ends."""
-_KEPT = (0, *_COMPARED, LEVELS - 1)
+_KEPT = (0, 1, 3, 6, 16, 32, 48, 58, 61, 63, LEVELS - 1)
+"""Quantiles by which images are compared: K = 11 of each channel."""
 _SAMPLED_PIXELS = 1 << 14
 MAX_IMAGES = 64
 """Training images that a contract keeps."""
@@ -43,20 +43,22 @@ GROUP = 10
 """Images that are judged together, at most."""
 
 _GAINS = (2.0, 4.0, 16.0, 64.0, 100.0, 256.0, 1000.0, 10000.0)
-_OFFSETS = (0.1, 0.25, 0.5)
-"""Offsets as shares of the range of the training values."""
+"""Gains that are tried, and one divided by each."""
+_OFFSETS = (0.1, 0.25, 0.5, 1.0)
+"""Offsets that are tried up and down, as shares of the range of the training values."""
 _ZERO_C = 273.15
-_FACTORS = (
-    (4.0, "counts of 10 and of 12 bits"),
-    (16.0, "counts of 12 and of 16 bits"),
-    (64.0, "numbers and the same numbers times 64"),
-    (100.0, "a unit and hundredths of it"),
-    (256.0, "counts of 8 and of 16 bits"),
-    (1000.0, "a unit and thousandths of it"),
-    (10000.0, "a reflectance and the same times 10000"),
-)
-"""Factors that two ways of storing the same values differ by."""
-_FACTOR_TOLERANCE = 0.15
+"""The offset that is tried for kelvin in place of the largest share."""
+_FULL_SCALES = (255, 1023, 4095, 16383, 65535)
+"""Largest numbers of 8, 10, 12, 14 and 16 bits, beyond which a camera counts no further."""
+_USUAL_GAINS = {
+    4.0: "counts of 10 and of 12 bits",
+    16.0: "counts of 12 and of 16 bits",
+    100.0: "a unit and hundredths of it",
+    256.0: "counts of 8 and of 16 bits",
+    1000.0: "a unit and thousandths of it",
+    10000.0: "a reflectance and the same times 10000",
+}
+_USUAL_TOLERANCE = 0.15
 
 # chosen on training and validation images, see benchmarks/contract.py
 _FREEDOM = 4.0
@@ -66,14 +68,16 @@ _FLOOR = 0.05
 """Standard deviation that each number has at least, in interquartile ranges of the training values."""
 _LEAST_LIKENESS, _MOST_LIKENESS = 0.15, 0.9
 _FOLDS = 5
+_NODATA_SHARE = 0.005
+"""Share of pixels with the same value outside of the training values from which it is called nodata."""
 
 
 @dataclass(frozen=True)
 class _Caution:
-    """How far the log likelihood ratio of a fault must exceed that of training images left out in turn.
+    """How far the log likelihood ratio of a fault must exceed the ratios of training images that were left out.
 
     Attributes:
-        quantile: quantile of the training images, 1 for the largest.
+        quantile: quantile of these ratios, 1 for the largest.
         margin: factor of that quantile.
         change: least ratio from which a gain or an offset is named.
         order: the same for swapped channels.
@@ -88,8 +92,24 @@ class _Caution:
 _OF_FEW = _Caution(quantile=1.0, margin=1.25, change=5.0, order=2.5)
 _OF_GROUP = _Caution(quantile=0.9, margin=1.0, change=3.0, order=1.5)
 """For `GROUP` images together, which differ less from each other's mean."""
-_NODATA_SHARE = 0.005
-"""Share of pixels with the same value outside of the training values from which it is called nodata."""
+
+
+def thinned(image: SensorImage) -> SensorImage:
+    """Return evenly spaced pixels of an image, as many as a contract looks at."""
+    height, width = image.size_hw
+    step = math.ceil(math.sqrt(height * width / _SAMPLED_PIXELS))
+    if step <= 1:
+        return image
+    data = np.ascontiguousarray(image.data[:, ::step, ::step])
+    valid = np.ascontiguousarray(image.valid[:, ::step, ::step])
+    return replace(image, data=data, valid=valid, georeference=None)
+
+
+def _pixels(image: SensorImage) -> tuple[FloatArray, BoolArray]:
+    """Return copies of the (C, P) values and validity of the pixels that are looked at."""
+    image = thinned(image)
+    count = len(image.channels)
+    return image.data.reshape(count, -1).copy(), image.valid.reshape(count, -1).copy()
 
 
 @dataclass(frozen=True)
@@ -107,53 +127,27 @@ class ImageValues:
     @classmethod
     def of_image(cls, image: SensorImage) -> ImageValues:
         """Describe a (C, H, W) image in physical units by evenly spaced pixels of it."""
-        values, valid = _pixels(image)
-        return cls.of_pixels(values, valid)
+        return cls.of_pixels(*_pixels(image))
 
     @classmethod
-    def of_pixels(cls, values: FloatArray, valid: npt.NDArray[np.bool_]) -> ImageValues:
+    def of_pixels(cls, values: FloatArray, valid: BoolArray) -> ImageValues:
         """Describe (C, P) pixels."""
         count = len(values)
-        levels = np.linspace(0, 1, LEVELS)
         quantiles = np.full((count, LEVELS), np.nan, np.float32)
         for index in range(count):
             own = values[index, valid[index]]
             if own.size:
-                quantiles[index] = np.quantile(own, levels)
+                quantiles[index] = np.quantile(own, np.linspace(0, 1, LEVELS))
         if count > MAX_ORDERED:
             return cls(quantiles, np.zeros((0, 0), np.float32))
-        correlation = np.eye(count, dtype=np.float32)
-        common = values[:, valid.all(axis=0)].astype(np.float64)
+        correlation = np.eye(count)
+        common = values[:, valid.all(axis=0)]
         if common.shape[1] > 1:
-            centred = common - common.mean(axis=1, keepdims=True)
-            spread = np.sqrt((centred**2).sum(axis=1))
-            products = np.outer(spread, spread)
-            found = np.divide(
-                centred @ centred.T,
-                products,
-                out=np.zeros_like(products),
-                where=products > 0,
-            )
-            correlation = found.astype(np.float32)
-        return cls(quantiles, correlation)
-
-
-def thinned(image: SensorImage) -> SensorImage:
-    """Return evenly spaced pixels of an image, as many as a contract looks at."""
-    height, width = image.size_hw
-    step = max(math.ceil(math.sqrt(height * width / _SAMPLED_PIXELS)), 1)
-    if step == 1:
-        return image
-    data = np.ascontiguousarray(image.data[:, ::step, ::step])
-    valid = np.ascontiguousarray(image.valid[:, ::step, ::step])
-    return replace(image, data=data, valid=valid, georeference=None)
-
-
-def _pixels(image: SensorImage) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-    """Return (C, P) values and validity of the pixels that are looked at."""
-    image = thinned(image)
-    count = len(image.channels)
-    return image.data.reshape(count, -1), image.valid.reshape(count, -1)
+            # a channel of one value has no correlation
+            with np.errstate(divide="ignore", invalid="ignore"):
+                found = np.corrcoef(common, dtype=np.float64)
+            correlation = np.nan_to_num(found).reshape(count, count)
+        return cls(quantiles, correlation.astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -164,14 +158,12 @@ class Fault:
         kind: what is wrong.
         channels: names of the channels; of a wrong order, the two that are swapped.
         amount: factor of a gain, offset in the channel's unit, or the value of nodata.
-        strength: log likelihood ratio against the training images.
         text: the fault in words.
     """
 
     kind: FaultKind
     channels: tuple[str, ...]
     amount: float
-    strength: float
     text: str
 
 
@@ -182,7 +174,7 @@ class InputContract(StrictModel):
         names: name of each of C channels, as the sensor loads them.
         units: unit of each channel.
         histograms: (C, LEVELS) quantiles of the values of all training images, from the least to the largest.
-        images: base64 of (N, C, 11) little-endian float32: quantiles of N training images.
+        images: base64 of (N, C, K) little-endian float32: quantiles of N training images.
         correlations: base64 of (N, C, C) little-endian float32: their correlations; "" for many channels.
         likeness: correlation between images that follow each other, 0..1.
     """
@@ -218,44 +210,41 @@ class InputContract(StrictModel):
         picks = np.linspace(0, len(quantiles) - 1, most).astype(np.int64)
         pooled = np.moveaxis(quantiles, 1, 0).reshape(count, -1)  # (C, N·LEVELS)
         histograms = np.quantile(pooled, np.linspace(0, 1, LEVELS), axis=1).T
-        histograms = histograms.astype(np.float32)
         kept = quantiles[:, :, list(_KEPT)]
-        scale = _Scale.of(kept)
-        names = []
-        units = []
-        for channel in channels:
-            names.append(channel.name)
-            units.append(channel.unit)
         return cls(
-            names=tuple(names),
-            units=tuple(units),
-            histograms=tuple(map(tuple, histograms.tolist())),
+            names=tuple(channel.name for channel in channels),
+            units=tuple(channel.unit for channel in channels),
+            histograms=tuple(map(tuple, histograms.astype(np.float32).tolist())),
             images=_packed(kept[picks]),
             correlations=_packed(correlations[picks]),
-            likeness=round(_likeness(scale.features(kept)), 4),
+            likeness=round(_likeness(_Scale.of(kept).scaled(kept)), 4),
         )
 
     def problems(self) -> Iterator[str]:
         """Yield contradictions."""
         count = len(self.names)
-        if len(self.units) != count or len(self.histograms) != count or not count:
+        if not count == len(self.units) == len(self.histograms) > 0:
             yield "names, units and histograms must have one entry for each channel"
             return
         if any(len(row) != LEVELS for row in self.histograms):
             yield f"histograms must have {LEVELS} numbers for each channel"
         try:
-            values = _unpacked(self.images)
-            correlations = _unpacked(self.correlations)
+            images, correlations = self._arrays()
         except ValueError as error:
-            yield f"its images are not base64 of float32: {error}"
+            yield f"images and correlations are not base64 of float32 for each image and channel: {error}"
             return
-        size = count * len(_KEPT)
-        if values.size % size or not MIN_IMAGES * size <= values.size:
-            yield f"images must hold {size} numbers for each of at least {MIN_IMAGES} images"
-        elif correlations.size not in (0, values.size // size * count**2):
-            yield f"correlations must hold {count**2} numbers for each image"
-        if not (np.isfinite(values).all() and np.isfinite(correlations).all()):
+        if len(images) < MIN_IMAGES:
+            yield f"images must hold at least {MIN_IMAGES} images"
+        if not (np.isfinite(images).all() and np.isfinite(correlations).all()):
             yield "images and correlations must be finite numbers"
+
+    def _arrays(self) -> tuple[Floats, Floats]:
+        """Return the (N, C, K) quantiles and (N, C, C) or (N, 0, 0) correlations of the training images."""
+        count = len(self.names)
+        images = _unpacked(self.images).reshape(-1, count, len(_KEPT))
+        ordered = count if self.correlations else 0
+        correlations = _unpacked(self.correlations)
+        return images, correlations.reshape(len(images), ordered, ordered)
 
     def check(self, images: Sequence[SensorImage]) -> list[Fault]:
         """Return what is wrong with images of the sensor, judged together; nothing if they fit.
@@ -263,72 +252,51 @@ class InputContract(StrictModel):
         Args:
             images: of the contract's channels, in its order; of more than `GROUP`, the first are judged.
         """
-        faults: list[Fault] = []
+        faults: dict[tuple[int, float], Fault] = {}
         described = []
         for image in images[:GROUP]:
             values, valid = _pixels(image)
-            found, valid = self._nodata(values, valid)
-            faults += found
-            described.append(ImageValues.of_pixels(values, valid))
-        faults = _different(faults)
-        usable = []
-        for one in described:
-            if np.isfinite(one.quantiles).all():
-                usable.append(one)
-        if usable:
-            faults += self._likelihood.faults(usable)
-        return faults
+            for channel, value, share in self._fill_values(values, valid):
+                valid[channel] &= values[channel] != value
+                fault = self._fill_fault(channel, value, share)
+                faults.setdefault((channel, value), fault)
+            found = ImageValues.of_pixels(values, valid)
+            if np.isfinite(found.quantiles).all():
+                described.append(found)
+        if not described:
+            return list(faults.values())
+        return [*faults.values(), *self._judge.faults(described)]
 
     @cached_property
-    def _likelihood(self) -> _Likelihood:
-        count = len(self.names)
-        kept = _unpacked(self.images).reshape(-1, count, len(_KEPT))
-        correlations = _unpacked(self.correlations)
-        if correlations.size:
-            correlations = correlations.reshape(-1, count, count)
-        else:
-            correlations = np.zeros((len(kept), 0, 0))
-        return _Likelihood(self, kept, correlations)
+    def _judge(self) -> _Judge:
+        return _Judge(self, *self._arrays())
 
-    def _nodata(
-        self, values: FloatArray, valid: npt.NDArray[np.bool_]
-    ) -> tuple[list[Fault], npt.NDArray[np.bool_]]:
-        """Find numbers far outside of the training values that many pixels have; return the other pixels as valid."""
-        faults = []
-        rest = valid.copy()
-        for index, (name, row) in enumerate(
-            zip(self.names, self.histograms, strict=True)
-        ):
-            low = row[0]
-            high = row[-1]
+    def _fill_values(
+        self, values: FloatArray, valid: BoolArray
+    ) -> Iterator[tuple[int, float, float]]:
+        """Yield channel, number and share of pixels of numbers that many pixels have, far outside of all others."""
+        for channel, histogram in enumerate(self.histograms):
+            low = histogram[0]
+            high = histogram[-1]
             span = max(high - low, 1e-12)
-            own = values[index][valid[index]]
-            if not own.size:
-                continue
-            for value in (float(own.min()), float(own.max())):
-                is_far = value < low - span / 2 or value > high + span / 2
-                share = float((own == value).mean())
-                others = own[own != value]
-                if not is_far or share < _NODATA_SHARE or not others.size:
+            own = values[channel][valid[channel]]
+            for value in np.unique(own)[[0, -1]].tolist() if own.size else ():
+                is_value = own == value
+                share = float(is_value.mean())
+                outside = max(low - value, value - high)
+                if outside <= span / 2 or not _NODATA_SHARE <= share < 1:
                     continue
-                gap = float(np.abs(others - value).min())
-                if gap < span / 4:
-                    continue
-                rest[index] &= values[index] != value
-                text = (
-                    f"{share:.0%} of the pixels of channel {name!r} are {value:g} {self.units[index]}, far outside of "
-                    f"the training values ({low:.4g} to {high:.4g}), as a number that means no measurement"
-                )
-                faults.append(Fault("nodata", (name,), value, math.inf, text))
-        return faults, rest
+                if np.abs(own[~is_value] - value).min() >= span / 4:
+                    yield channel, value, share
 
-
-def _different(faults: Sequence[Fault]) -> list[Fault]:
-    """Return the first of all faults of the same kind, channel and amount."""
-    found: dict[tuple[str, tuple[str, ...], float], Fault] = {}
-    for fault in faults:
-        found.setdefault((fault.kind, fault.channels, fault.amount), fault)
-    return list(found.values())
+    def _fill_fault(self, channel: int, value: float, share: float) -> Fault:
+        name = self.names[channel]
+        histogram = self.histograms[channel]
+        text = (
+            f"{share:.0%} of the pixels of channel {name!r} are {value:g} {self.units[channel]}, far outside of "
+            f"the training values ({histogram[0]:.4g} to {histogram[-1]:.4g}), as a number that means no measurement"
+        )
+        return Fault("nodata", (name,), value, text)
 
 
 @dataclass(frozen=True)
@@ -336,36 +304,34 @@ class _Scale:
     """The middle and the spread of the training values, by which quantiles become comparable numbers.
 
     Attributes:
-        middle: (C,) median.
-        spread: (C,) interquartile range as a standard deviation.
-        low: (C,) least value.
-        high: (C,) largest value.
+        middle: (C, 1) median.
+        spread: (C, 1) interquartile range as a standard deviation.
+        range: (C, 1) from the least value to the largest, but for the outermost 1 %.
     """
 
     middle: Floats
     spread: Floats
-    low: Floats
-    high: Floats
+    range: Floats
 
     @classmethod
     def of(cls, kept: FloatArray | Floats) -> _Scale:
-        """Measure (N, C, 11) quantiles of training images."""
+        """Measure (N, C, K) quantiles of training images."""
         inner = kept[:, :, 1:-1].astype(np.float64)
         lower, middle, upper = np.quantile(inner, (0.25, 0.5, 0.75), axis=(0, 2))
-        low = np.asarray(np.quantile(kept[:, :, 0], 0.01, axis=0), np.float64)
-        high = np.asarray(np.quantile(kept[:, :, -1], 0.99, axis=0), np.float64)
-        spread = np.maximum((upper - lower) / 1.349, 1e-3 * (high - low) + 1e-12)
-        return cls(middle, spread, low, high)
+        low = np.quantile(kept[:, :, 0], 0.01, axis=0)
+        high = np.quantile(kept[:, :, -1], 0.99, axis=0)
+        width = np.asarray(high - low, np.float64)
+        spread = np.maximum((upper - lower) / 1.349, 1e-3 * width + 1e-12)
+        return cls(middle[:, None], spread[:, None], width[:, None])
 
-    def features(self, kept: FloatArray | Floats) -> Floats:
-        """Return (N, C, 11) quantiles relative to the training values; large ones count by their logarithm."""
-        scaled: Floats = (kept - self.middle[:, None]) / self.spread[:, None]
-        return np.asarray(np.arcsinh(scaled), np.float64)
+    def scaled(self, kept: FloatArray | Floats) -> Floats:
+        """Return (N, C, K) quantiles relative to the training values; large ones count by their logarithm."""
+        return np.asarray(np.arcsinh((kept - self.middle) / self.spread), np.float64)
 
 
-def _likeness(features: Floats) -> float:
+def _likeness(scaled: Floats) -> float:
     """Return the mean correlation of the numbers of images that follow each other, within its limits."""
-    rows = features.reshape(len(features), -1)
+    rows = scaled.reshape(len(scaled), -1)
     rows = rows - rows.mean(axis=0)
     rows = rows[:, rows.std(axis=0) > _FLOOR]
     if not rows.size:
@@ -374,173 +340,131 @@ def _likeness(features: Floats) -> float:
     return float(np.clip(ratio.mean(), _LEAST_LIKENESS, _MOST_LIKENESS))
 
 
-@dataclass(frozen=True)
-class _Change:
-    """What a fault does to the stored numbers of a channel: number * gain + offset."""
-
-    kind: FaultKind
-    gain: float = 1.0
-    offset: float = 0.0
-
-
-def _changes(unit: str, span: float) -> list[_Change]:
-    """Return the gains and offsets that are tried for a channel."""
-    found = []
-    for gain in _GAINS:
-        found += [_Change("gain", gain=gain), _Change("gain", gain=1 / gain)]
-    offsets = list(np.asarray(_OFFSETS) * span)
-    if unit == "K":
-        offsets.append(_ZERO_C)
-    for offset in offsets:
-        found += [_Change("offset", offset=offset), _Change("offset", offset=-offset)]
-    return found
-
-
-class _Fit:
-    """Multivariate t-distributions of (H, N, K) numbers: N training images after each of H faults."""
+class _Distributions:
+    """Multivariate t-distributions, one for each leading index of (..., N, K) numbers of N images."""
 
     def __init__(self, rows: Floats) -> None:
-        self.mean = rows.mean(axis=1)  # (H, K)
-        centred = rows - self.mean[:, None]
-        count = max(rows.shape[1] - 1, 1)
-        covariance = np.swapaxes(centred, 1, 2) @ centred / count  # (H, K, K)
-        size = rows.shape[2]
-        diagonal = covariance * np.eye(size)
-        self.covariance = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * diagonal
-        self.covariance += _FLOOR**2 * np.eye(size)
-        self.inverse = np.linalg.inv(self.covariance)
-        self.log_det = np.linalg.slogdet(self.covariance)[1]
+        self.mean = rows.mean(axis=-2, keepdims=True)  # (..., 1, K)
+        centred = rows - self.mean
+        covariance = np.swapaxes(centred, -1, -2) @ centred / (rows.shape[-2] - 1)
+        one = np.eye(rows.shape[-1])
+        covariance = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * covariance * one
+        covariance += _FLOOR**2 * one
+        self.inverse = np.linalg.inv(covariance)
+        self.log_det = np.linalg.slogdet(covariance)[1]
 
     def log_likelihood(self, rows: Floats, factor: float) -> Floats:
-        """Return (H, M) of (M, K) numbers; `factor` is the covariance of a mean of images, relative to one image."""
-        off = rows[None] - self.mean[:, None]  # (H, M, K)
-        distance = np.einsum("hmk,hkl,hml->hm", off, self.inverse, off) / factor
-        size = rows.shape[1]
-        tail = (_FREEDOM + size) / 2 * np.log1p(distance / _FREEDOM)
-        found: Floats = -tail - self.log_det[:, None] / 2
-        return found
+        """Return (..., M) of (..., M, K) numbers, each the mean of some images.
+
+        Args:
+            rows: the numbers.
+            factor: the variance of such a mean, relative to that of one image.
+        """
+        off = rows - self.mean
+        distance = np.einsum("...mk,...kl,...ml->...m", off, self.inverse, off)
+        size = rows.shape[-1]
+        tail = np.log1p(distance / factor / _FREEDOM) * (_FREEDOM + size) / 2
+        return np.asarray(-tail - self.log_det[..., None] / 2)
 
 
-class _Model:
-    """The training images, and the training images after each fault, as distributions."""
+@dataclass(frozen=True)
+class _Ratios:
+    """Log likelihood ratios of M groups of images: each fault against no fault.
+
+    Attributes:
+        change: (C, H, M) of the gains and offsets of each channel.
+        joint: (H, M) of the same change in all channels.
+        order: (P, M) of the pairs of channels that may be swapped.
+    """
+
+    change: Floats
+    joint: Floats
+    order: Floats
+
+    def largest(self) -> Floats:
+        """Return the (3, M) largest ratio of each kind, at least 0."""
+        found = (self.change.max(axis=(0, 1)), self.joint.max(axis=0))
+        return np.stack([*found, self.order.max(axis=0, initial=0)])
+
+
+class _Faults:
+    """How the numbers of images are distributed without a fault, and with each fault."""
 
     def __init__(
         self, kept: Floats, correlations: Floats, units: Sequence[str], likeness: float
     ) -> None:
-        self.scale = _Scale.of(kept)
         self.likeness = likeness
-        count = kept.shape[1]
-        self.changes = []
-        self.fits = []
-        for index in range(count):
-            changes = _changes(
-                units[index], float(self.scale.high[index] - self.scale.low[index])
-            )
-            self.changes.append(changes)
-            self.fits.append(_Fit(self._changed(kept, index, changes)))
+        self.scale = _Scale.of(kept)
+        self.gains, offsets = _gains_and_offsets(self.scale.range, units)
+        own = np.moveaxis(kept, 1, 0)  # (C, N, K)
+        # a camera of whole counts stores no number below 0, or beyond its largest
+        low = own.min(axis=(1, 2), keepdims=True)
+        high = own.max(axis=(1, 2), keepdims=True)
+        floor = np.where(low >= 0, 0, -np.inf)
+        ceiling = np.where(np.isin(high, _FULL_SCALES), high, np.inf)
+        changed = []
+        for gain, offset in zip(self.gains, offsets.T, strict=True):
+            stored = np.clip(own * gain + offset[:, None, None], floor, ceiling)
+            changed.append(self.scale.scaled(np.moveaxis(stored, 0, 1)))
+        # (1 + H, N, C, K) to (C, 1 + H, N, K)
+        self.changes = _Distributions(np.transpose(np.stack(changed), (2, 0, 1, 3)))
         self.pairs: list[tuple[int, int]] = []
-        if correlations.size and count > 1:
-            self.pairs = list(combinations(range(count), 2))
-        self.orders = []
+        if correlations.size:
+            self.pairs = list(combinations(range(len(units)), 2))
+        rows = self._differences(kept, correlations)
+        self.orders = _Distributions(np.stack([rows, -rows], axis=1))
+
+    def _differences(self, kept: Floats, correlations: Floats) -> Floats:
+        """Return (P, N, ·) numbers of each pair of channels, which change their sign if the two are swapped."""
+        count = kept.shape[1]
+        found = []
         for pair in self.pairs:
-            rows = self._differences(kept, correlations, pair)
-            self.orders.append(_Fit(np.stack([rows, -rows])))
+            own = list(pair)
+            middle = self.scale.middle[own].mean()
+            spread = self.scale.spread[own].mean()
+            first, second = np.moveaxis(
+                np.arcsinh((kept[:, own] - middle) / spread), 1, 0
+            )
+            others = [index for index in range(count) if index not in pair]
+            links = correlations[:, pair[0], others] - correlations[:, pair[1], others]
+            found.append(np.concatenate([first - second, links], axis=1))
+        if not found:
+            return np.zeros((0, len(kept), 1))
+        return np.stack(found)
 
-    def _changed(self, kept: Floats, index: int, changes: Sequence[_Change]) -> Floats:
-        """Return (1 + H, N, 11) numbers of a channel: as trained, and after each change."""
-        own = kept[:, index]
-        low = float(own.min())
-        high = float(own.max())
-        floor = -math.inf
-        if low >= 0:
-            floor = 0.0
-        ceiling = math.inf
-        if _is_full_scale(own):
-            ceiling = high
-        found = [own]
-        for change in changes:
-            # a camera of whole counts cannot store more than its largest number
-            found.append(np.clip(own * change.gain + change.offset, floor, ceiling))
-        middle = self.scale.middle[index]
-        spread = self.scale.spread[index]
-        scaled = (np.stack(found) - middle) / spread
-        return np.asarray(np.arcsinh(scaled), np.float64)
-
-    def _differences(
-        self, kept: Floats, correlations: Floats, pair: tuple[int, int]
-    ) -> Floats:
-        """Return (N, K) numbers that change their sign if two channels are swapped."""
-        one, other = pair
-        middle = (self.scale.middle[one] + self.scale.middle[other]) / 2
-        spread = (self.scale.spread[one] + self.scale.spread[other]) / 2
-        scaled = np.arcsinh((kept[:, [one, other]] - middle) / spread)
-        rest = [index for index in range(kept.shape[1]) if index not in pair]
-        levels = scaled[:, 0] - scaled[:, 1]
-        links = correlations[:, one, rest] - correlations[:, other, rest]
-        return np.concatenate([levels, links], axis=1)
-
-    def ratios(
-        self, kept: Floats, correlations: Floats, size: int
-    ) -> tuple[list[Floats], Floats]:
-        """Return log likelihood ratios of images in groups of `size`.
-
-        Returns:
-            For each channel (H, M) of its changes, and (pairs, M) of swapped channels.
-        """
+    def ratios(self, kept: Floats, correlations: Floats, size: int) -> _Ratios:
+        """Return the ratios of images in M groups of `size`, which follow each other."""
         factor = self.likeness + (1 - self.likeness) / size
-        features = self.scale.features(kept)
-        changes = []
-        for index, fit in enumerate(self.fits):
-            found = fit.log_likelihood(_grouped(features[:, index], size), factor)
-            changes.append(found[1:] - found[:1])
-        orders = []
-        for pair, fit in zip(self.pairs, self.orders, strict=True):
-            rows = _grouped(self._differences(kept, correlations, pair), size)
-            found = fit.log_likelihood(rows, factor)
-            orders.append(found[1] - found[0])
-        groups = len(kept) // size
-        if not orders:
-            return changes, np.zeros((0, groups))
-        return changes, np.stack(orders)
+        rows = np.moveaxis(self.scale.scaled(kept), 1, 0)  # (C, N, K)
+        change = self.changes.log_likelihood(_means(rows, size)[:, None], factor)
+        change = change[:, 1:] - change[:, :1]
+        rows = _means(self._differences(kept, correlations), size)
+        order = self.orders.log_likelihood(rows[:, None], factor)
+        joint = change.sum(axis=0) / math.sqrt(len(change))
+        return _Ratios(change, joint, order[:, 1] - order[:, 0])
 
 
-def _grouped(rows: Floats, size: int) -> Floats:
-    """Return the (M, K) means of (M * size, K)."""
-    found: Floats = rows.reshape(-1, size, rows.shape[1]).mean(axis=1)
-    return found
+def _gains_and_offsets(
+    value_range: Floats, units: Sequence[str]
+) -> tuple[Floats, Floats]:
+    """Return (1 + H,) gains and (C, 1 + H) offsets that may be wrong; the first of each changes nothing."""
+    gains = np.array([1.0, *_GAINS, *(1 / gain for gain in _GAINS)])
+    steps = np.array(_OFFSETS) * value_range
+    steps[np.array(units) == "K", -1] = _ZERO_C
+    offsets = np.concatenate(
+        [np.zeros((len(units), len(gains))), steps, -steps], axis=1
+    )
+    return np.concatenate([gains, np.ones(2 * len(_OFFSETS))]), offsets
 
 
-def _is_full_scale(values: Floats) -> bool:
-    """Return whether the largest value is the largest number of 8, 10, 12, 14 or 16 bits, as of saturated counts."""
-    return float(values.max()) in (255, 1023, 4095, 16383, 65535)
+def _means(rows: Floats, size: int) -> Floats:
+    """Return the (..., M, K) means of each `size` of (..., M * size, K)."""
+    leading = rows.shape[:-2]
+    found = rows.reshape(*leading, rows.shape[-2] // size, size, rows.shape[-1])
+    return np.asarray(found.mean(axis=-2))
 
 
-@dataclass(frozen=True)
-class _Limits:
-    """Ratios that images of the own sensor do not exceed.
-
-    Attributes:
-        single: of a change of one channel.
-        joint: of a change of all channels, see `_joint`.
-        order: of swapped channels.
-    """
-
-    single: float
-    joint: float
-    order: float
-
-
-def _joint(changes: Sequence[Floats]) -> Floats:
-    """Return (H, M): the ratio of a change of all channels."""
-    shared = min(map(len, changes))
-    total = np.zeros_like(changes[0][:shared])
-    for found in changes:
-        total += found[:shared]
-    joined: Floats = total / math.sqrt(len(changes))
-    return joined
-
-
-class _Likelihood:
+class _Judge:
     """Judges images by the training images of a contract."""
 
     def __init__(
@@ -549,138 +473,101 @@ class _Likelihood:
         self.contract = contract
         self.kept = kept
         self.correlations = correlations
-        self.model = self._model_of(np.ones(len(kept), np.bool_))
-        self._limits: dict[int, _Limits] = {}
+        self.model = self._fitted(np.ones(len(kept), np.bool_))
+        self._limits: dict[int, Floats] = {}
 
-    def _model_of(self, chosen: npt.NDArray[np.bool_]) -> _Model:
-        return _Model(
+    def _fitted(self, chosen: BoolArray) -> _Faults:
+        return _Faults(
             self.kept[chosen],
             self.correlations[chosen],
             self.contract.units,
             self.contract.likeness,
         )
 
-    def limits(self, size: int) -> _Limits:
-        """Return the limits of groups of images, from training images that the distributions have not seen."""
-        if size in self._limits:
-            return self._limits[size]
+    def limits(self, size: int) -> Floats:
+        """Return the ratios of `_Ratios.largest` that groups of images of the own sensor do not exceed."""
+        if size not in self._limits:
+            caution = _OF_GROUP if size >= GROUP else _OF_FEW
+            ratios = np.concatenate(list(self._left_out(size)), axis=1)
+            limits = np.quantile(ratios, caution.quantile, axis=1) * caution.margin
+            least = (caution.change, caution.change, caution.order)
+            self._limits[size] = np.maximum(limits, least)
+        return self._limits[size]
+
+    def _left_out(self, size: int) -> Iterator[Floats]:
+        """Yield the (3, M) largest ratios of training images that the distributions have not seen."""
         rng = np.random.default_rng(0)
         folds = np.arange(len(self.kept)) * _FOLDS // len(self.kept)
-        single = []
-        joint = []
-        order = []
         for fold in range(_FOLDS):
-            model = self._model_of(folds != fold)
-            own = np.flatnonzero(folds == fold)
-            picks = own
+            picks = np.flatnonzero(folds == fold)
             if size > 1:
-                draws = []
-                for _ in range(GROUP):
-                    draws.append(rng.choice(own, size, replace=len(own) < size))
+                is_scarce = len(picks) < size
+                draws = [rng.choice(picks, size, is_scarce) for _ in range(GROUP)]
                 picks = np.concatenate(draws)
-            changes, orders = model.ratios(
-                self.kept[picks], self.correlations[picks], size
-            )
-            single.append(np.concatenate(changes).max(axis=0))
-            joint.append(_joint(changes).max(axis=0))
-            if len(orders):
-                order.append(orders.max(axis=0))
-        caution = _OF_FEW
-        if size >= GROUP:
-            caution = _OF_GROUP
-        found = _Limits(
-            single=_limit(single, caution, caution.change),
-            joint=_limit(joint, caution, caution.change),
-            order=_limit(order, caution, caution.order),
-        )
-        self._limits[size] = found
-        return found
+            model = self._fitted(folds != fold)
+            ratios = model.ratios(self.kept[picks], self.correlations[picks], size)
+            yield ratios.largest()
 
     def faults(self, images: Sequence[ImageValues]) -> list[Fault]:
-        """Return the gain or offset of each channel and the pair of swapped channels that explain the images."""
+        """Return the gain or offset of each channel, or the pair of swapped channels, that explains the images."""
         size = len(images)
-        quantiles = np.stack([one.quantiles for one in images])
-        kept: Floats = quantiles[:, :, list(_KEPT)].astype(np.float64)
-        correlations: Floats = np.stack([one.correlation for one in images]).astype(
-            np.float64
-        )
-        changes, orders = self.model.ratios(kept, correlations, size)
-        limits = self.limits(size)
-        joint = _joint(changes)[:, 0]
-        wrong = []
-        strongest = limits.order
-        for index, found in enumerate(changes):
-            own = found[:, 0]
-            is_wrong = own.max() > limits.single
-            is_part = joint.max() > limits.joint and own[int(joint.argmax())] > 0
-            if is_wrong or is_part:
-                wrong.append(self._changed(index, own, kept))
-                strongest = max(strongest, float(own.max()))
-        if len(orders) and orders.max() > strongest:
-            return [self._swapped(int(orders.argmax()), float(orders.max()))]
-        return wrong
+        quantiles = np.stack([one.quantiles for one in images]).astype(np.float64)
+        kept = quantiles[:, :, list(_KEPT)]
+        correlations = np.stack([one.correlation for one in images]).astype(np.float64)
+        ratios = self.model.ratios(kept, correlations, size)
+        change = ratios.change[:, :, 0]  # (C, H)
+        joint = ratios.joint[:, 0]
+        change_limit, joint_limit, order_limit = self.limits(size).tolist()
+        is_wrong = change.max(axis=1) > change_limit
+        if joint.max() > joint_limit:
+            is_wrong |= change[:, joint.argmax()] > 0
+        strongest = change[is_wrong].max(initial=order_limit)
+        if ratios.order.max(initial=0) > strongest:
+            return [self._swapped(int(ratios.order.argmax()))]
+        found = []
+        for channel in np.flatnonzero(is_wrong).tolist():
+            # the first gain and offset change nothing
+            hypothesis = 1 + int(change[channel].argmax())
+            gain = float(self.model.gains[hypothesis])
+            found.append(self._changed(channel, gain, np.median(kept, axis=0)[channel]))
+        return found
 
-    def _swapped(self, number: int, strength: float) -> Fault:
-        first, second = self.model.pairs[number]
-        one = self.contract.names[first]
-        other = self.contract.names[second]
-        text = f"channels {one!r} and {other!r} look swapped"
-        return Fault("order", (one, other), math.nan, strength, text)
+    def _swapped(self, pair: int) -> Fault:
+        first, second = self.model.pairs[pair]
+        names = (self.contract.names[first], self.contract.names[second])
+        text = f"channels {names[0]!r} and {names[1]!r} look swapped"
+        return Fault("order", names, math.nan, text)
 
-    def _changed(self, index: int, ratios: Floats, kept: Floats) -> Fault:
-        """Name the change of a channel, with its amount as the quantiles show it."""
-        best = int(ratios.argmax())
-        change = self.model.changes[index][best]
-        name = self.contract.names[index]
-        unit = self.contract.units[index]
-        here = np.median(kept[:, index], axis=0)
-        there = np.median(self.kept[:, index], axis=0)
+    def _changed(self, channel: int, gain: float, here: Floats) -> Fault:
+        """Name the change of a channel whose (K,) quantiles are `here`; an offset has the gain 1."""
+        name = self.contract.names[channel]
+        unit = self.contract.units[channel]
+        there = np.median(self.kept[:, channel], axis=0)
         middle = len(_KEPT) // 2
-        if change.kind == "gain":
-            amount = _slope(here, there, change.gain)
-            if amount >= 1:
-                what = f"about {amount:.3g} times the training values"
-            else:
-                what = f"about 1/{1 / amount:.3g} of the training values"
-            what += _as_between(max(amount, 1 / amount))
+        usual = ""
+        kind: FaultKind
+        if gain != 1:
+            kind = "gain"
+            amount = gain
+            if there[middle] * here[middle] > 0:
+                amount = float(here[middle] / there[middle])
+            what = f"about {amount:.3g} times the training values"
+            if abs(amount / gain - 1) <= _USUAL_TOLERANCE:
+                usual = _USUAL_GAINS.get(max(gain, 1 / gain), "")
         else:
+            kind = "offset"
             amount = float(np.median(here - there))
             direction = "above" if amount > 0 else "below"
             what = f"about {abs(amount):.3g} {unit} {direction} the training values"
             if unit == "K" and abs(abs(amount) - _ZERO_C) < _ZERO_C / 10:
-                what += ", as °C and kelvin differ"
+                usual = "°C and kelvin"
+        if usual:
+            what += f", as {usual} differ"
         text = (
             f"the values of channel {name!r} are {what} (median {here[middle]:.4g} {unit}, in training "
             f"{there[middle]:.4g} {unit})"
         )
-        return Fault(change.kind, (name,), amount, float(ratios.max()), text)
-
-
-def _as_between(factor: float) -> str:
-    """Return what usually differs by a factor; "" if it is no usual one."""
-    for known, what in _FACTORS:
-        if abs(factor / known - 1) <= _FACTOR_TOLERANCE:
-            return f", as {what} differ"
-    return ""
-
-
-def _slope(here: Floats, there: Floats, fallback: float) -> float:
-    """Return the factor between the inner quantiles of new and of training images."""
-    usable = (there[1:-1] != 0) & (here[1:-1] != 0)
-    if not usable.any():
-        return fallback
-    slope = float(np.median(here[1:-1][usable] / there[1:-1][usable]))
-    if slope <= 0 or (slope > 1) != (fallback > 1):
-        return fallback
-    return slope
-
-
-def _limit(found: Sequence[Floats], caution: _Caution, least: float) -> float:
-    """Return the ratio that images of the own sensor do not exceed."""
-    if not found:
-        return least
-    quantile = float(np.quantile(np.concatenate(found), caution.quantile))
-    return max(quantile * caution.margin, least)
+        return Fault(kind, (name,), amount, text)
 
 
 def _packed(values: FloatArray) -> str:
