@@ -18,10 +18,10 @@ from simmat.cli.tables import (
     print_sensor_definitions,
     print_table,
 )
+from simmat.errors import few_of
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, options_of, sensor_definitions_of
-from simmat.sensors.guess import GroupGuess, guess_folder, option_text
-from simmat.sensors.guess import as_json as guess_as_json
+from simmat.sensors.guess import GroupGuess, guess_folder
 from simmat.sensors.options import (
     ModalityOptions,
     describe_options,
@@ -122,47 +122,45 @@ def guess(folder: Path, as_json: bool) -> None:
     """
     found = guess_folder(folder, load_registry().all("modality"))
     if as_json:
-        print_json(guess_as_json(found))
+        print_json(found.as_json())
         return
     echo(f"{found.folder}\n")
     for group in found.groups:
         _print_group(group)
     if found.composition:
+        names = "+".join(one.modality for one in found.composition)
+        options = "".join(one.arguments for one in found.composition)
         echo(
-            f"Together: --modality {found.composition}, as the subfolders are named; name first the sensor whose "
-            "pixel grid you label. If the images do not lie on one pixel grid, run `simmat align` first."
+            f"Together: --modality {names}{options}, as the subfolders are named; name first the sensor whose pixel "
+            "grid you label. If the images do not lie on one pixel grid, run `simmat align` first."
         )
     for note in found.notes:
         echo(f"Note: {note}.")
     if found.unreadable:
-        echo(
-            f"{len(found.unreadable)} files cannot be read; the first: {found.unreadable[0]}"
-        )
+        count = len(found.unreadable)
+        echo(f"Files that cannot be read: {count}; the first: {found.unreadable[0]}")
 
 
 def _print_group(group: GroupGuess) -> None:
     """Print the sensor of files of one kind, with its evidence and what to ask."""
     best = group.best
+    reasons = list(group.evidence)
     if best is None:
         echo("No installed sensor reads these files.")
     else:
-        options = option_text(best.recognition.options)
-        echo(f"--modality {best.modality}{options}  ({best.recognition.certainty})")
-        units = ", ".join(f"{one.name} [{one.unit}]" for one in best.channels[:4])
-        if len(best.channels) > 4:
-            units += f" and {len(best.channels) - 4} more"
-        echo(f"  channels: {units}")
+        certainty = best.recognition.certainty
+        echo(f"--modality {best.modality}{best.arguments}  ({certainty})")
+        units = [f"{one.name} [{one.unit}]" for one in best.channels]
+        echo(f"  channels: {few_of(units, 4)}")
         echo(f"  unit: {best.unit_evidence}")
-    reasons = list(group.evidence)
-    if best is not None:
         reasons = [*best.recognition.evidence, *reasons]
     for reason in reasons:
         echo(f"  evidence: {reason}")
     for question in group.questions:
         echo(f"  please answer: {question}")
-    if group.others:
-        names = ", ".join(one.modality for one in group.others)
-        echo(f"  these read the files too: {names}")
+    others = ", ".join(one.modality for one in group.candidates[1:])
+    if others:
+        echo(f"  these read the files too: {others}")
     if group.draft:
         echo("  a sensor.toml to start from:\n")
         echo(indent(group.draft, "    "))

@@ -44,7 +44,7 @@ GROUP = 10
 
 _GAINS = (2.0, 4.0, 16.0, 64.0, 100.0, 256.0, 1000.0, 10000.0)
 """Gains that are tried, and one divided by each."""
-_OFFSETS = (0.1, 0.25, 0.5, 1.0)
+_OFFSETS = (0.1, 0.5)
 """Offsets that are tried up and down, as shares of the range of the training values."""
 _ZERO_C = 273.15
 """The offset that is tried for kelvin in place of the largest share."""
@@ -367,26 +367,6 @@ class _Distributions:
         return np.asarray(-tail - self.log_det[..., None] / 2)
 
 
-@dataclass(frozen=True)
-class _Ratios:
-    """Log likelihood ratios of M groups of images: each fault against no fault.
-
-    Attributes:
-        change: (C, H, M) of the gains and offsets of each channel.
-        joint: (H, M) of the same change in all channels.
-        order: (P, M) of the pairs of channels that may be swapped.
-    """
-
-    change: Floats
-    joint: Floats
-    order: Floats
-
-    def largest(self) -> Floats:
-        """Return the (3, M) largest ratio of each kind, at least 0."""
-        found = (self.change.max(axis=(0, 1)), self.joint.max(axis=0))
-        return np.stack([*found, self.order.max(axis=0, initial=0)])
-
-
 class _Faults:
     """How the numbers of images are distributed without a fault, and with each fault."""
 
@@ -432,16 +412,20 @@ class _Faults:
             return np.zeros((0, len(kept), 1))
         return np.stack(found)
 
-    def ratios(self, kept: Floats, correlations: Floats, size: int) -> _Ratios:
-        """Return the ratios of images in M groups of `size`, which follow each other."""
+    def ratios(
+        self, kept: Floats, correlations: Floats, size: int
+    ) -> tuple[Floats, Floats]:
+        """Return the log likelihood ratios of images in M groups of `size`: of each fault to no fault.
+
+        Returns:
+            (C, H, M) of the gains and offsets of each channel, and (P, M) of the pairs of channels that may be swapped.
+        """
         factor = self.likeness + (1 - self.likeness) / size
         rows = np.moveaxis(self.scale.scaled(kept), 1, 0)  # (C, N, K)
-        change = self.changes.log_likelihood(_means(rows, size)[:, None], factor)
-        change = change[:, 1:] - change[:, :1]
+        changes = self.changes.log_likelihood(_means(rows, size)[:, None], factor)
         rows = _means(self._differences(kept, correlations), size)
-        order = self.orders.log_likelihood(rows[:, None], factor)
-        joint = change.sum(axis=0) / math.sqrt(len(change))
-        return _Ratios(change, joint, order[:, 1] - order[:, 0])
+        orders = self.orders.log_likelihood(rows[:, None], factor)
+        return changes[:, 1:] - changes[:, :1], orders[:, 1] - orders[:, 0]
 
 
 def _gains_and_offsets(
@@ -485,17 +469,16 @@ class _Judge:
         )
 
     def limits(self, size: int) -> Floats:
-        """Return the ratios of `_Ratios.largest` that groups of images of the own sensor do not exceed."""
+        """Return the ratios that groups of images of the own sensor do not exceed: of a change, and of an order."""
         if size not in self._limits:
             caution = _OF_GROUP if size >= GROUP else _OF_FEW
             ratios = np.concatenate(list(self._left_out(size)), axis=1)
             limits = np.quantile(ratios, caution.quantile, axis=1) * caution.margin
-            least = (caution.change, caution.change, caution.order)
-            self._limits[size] = np.maximum(limits, least)
+            self._limits[size] = np.maximum(limits, (caution.change, caution.order))
         return self._limits[size]
 
     def _left_out(self, size: int) -> Iterator[Floats]:
-        """Yield the (3, M) largest ratios of training images that the distributions have not seen."""
+        """Yield the (2, M) largest ratios of training images that the distributions have not seen."""
         rng = np.random.default_rng(0)
         folds = np.arange(len(self.kept)) * _FOLDS // len(self.kept)
         for fold in range(_FOLDS):
@@ -505,8 +488,11 @@ class _Judge:
                 draws = [rng.choice(picks, size, is_scarce) for _ in range(GROUP)]
                 picks = np.concatenate(draws)
             model = self._fitted(folds != fold)
-            ratios = model.ratios(self.kept[picks], self.correlations[picks], size)
-            yield ratios.largest()
+            changes, orders = model.ratios(
+                self.kept[picks], self.correlations[picks], size
+            )
+            largest = changes.max(axis=(0, 1))
+            yield np.stack([largest, orders.max(axis=0, initial=0)])
 
     def faults(self, images: Sequence[ImageValues]) -> list[Fault]:
         """Return the gain or offset of each channel, or the pair of swapped channels, that explains the images."""
@@ -514,21 +500,17 @@ class _Judge:
         quantiles = np.stack([one.quantiles for one in images]).astype(np.float64)
         kept = quantiles[:, :, list(_KEPT)]
         correlations = np.stack([one.correlation for one in images]).astype(np.float64)
-        ratios = self.model.ratios(kept, correlations, size)
-        change = ratios.change[:, :, 0]  # (C, H)
-        joint = ratios.joint[:, 0]
-        change_limit, joint_limit, order_limit = self.limits(size).tolist()
-        is_wrong = change.max(axis=1) > change_limit
-        if joint.max() > joint_limit:
-            is_wrong |= change[:, joint.argmax()] > 0
-        strongest = change[is_wrong].max(initial=order_limit)
-        if ratios.order.max(initial=0) > strongest:
-            return [self._swapped(int(ratios.order.argmax()))]
+        changes, orders = self.model.ratios(kept, correlations, size)
+        change_limit, order_limit = self.limits(size).tolist()
+        largest = changes.max(axis=(1, 2))  # (C,)
+        is_wrong = largest > change_limit
+        if orders.max(initial=0) > largest[is_wrong].max(initial=order_limit):
+            return [self._swapped(int(orders.argmax()))]
         found = []
         for channel in np.flatnonzero(is_wrong).tolist():
             # the first gain and offset change nothing
-            hypothesis = 1 + int(change[channel].argmax())
-            gain = float(self.model.gains[hypothesis])
+            change = 1 + int(changes[channel].argmax())
+            gain = float(self.model.gains[change])
             found.append(self._changed(channel, gain, np.median(kept, axis=0)[channel]))
         return found
 

@@ -18,7 +18,7 @@ class FileFacts:
     """What one image file shows.
 
     Attributes:
-        path: the file.
+        path: the file, or the middle frame of a file of frames.
         format: "png", "jpeg", "tiff", "npy" or another format that an installed package reads.
         planes: number of stored planes.
         dtype: type of the stored numbers.
@@ -91,6 +91,10 @@ class FilesOfKind:
     def are_of_one_size(self) -> bool:
         """Return whether all files that were looked at have the same size."""
         return all(one.size_hw == self.first.size_hw for one in self.samples)
+
+    def are_labels(self) -> bool:
+        """Return whether all files that were looked at look like label images."""
+        return all(one.is_label for one in self.samples)
 
     def planes_are_equal(self, one: int, other: int) -> bool:
         """Return whether two planes are equal in every file."""

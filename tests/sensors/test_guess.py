@@ -95,8 +95,8 @@ def test_zeros_and_fill_values_are_asked_for(
     np.save(tmp_path / "a.npy", planes)
     (group,) = guess(tmp_path, capsys)["groups"]
     asked = " ".join(group["questions"])
-    assert "--nodata 0" in asked
-    assert "--nodata -9999" in asked
+    assert "--nodata gray=0" in asked
+    assert "--nodata gray=-9999" in asked
 
 
 def test_the_names_of_subfolders_make_a_composition(
@@ -151,7 +151,7 @@ def test_unreadable_files_are_counted_beside_the_answer(
     assert "b.png" in found["unreadable"][0]
     assert [group["modality"] for group in found["groups"]] == ["gray"]
     assert run(["modalities", "guess", str(tmp_path)]) == 0
-    assert "1 files cannot be read" in capsys.readouterr().out
+    assert "Files that cannot be read: 1" in capsys.readouterr().out
 
 
 def masks(folder: Path) -> Path:
@@ -174,7 +174,7 @@ def test_what_holds_no_images_is_refused(
     texts = tmp_path / "texts"
     texts.mkdir()
     (texts / "a.txt").write_text("a")
-    assert "1 .txt" in refused(texts, capsys)
+    assert "but a.txt" in refused(texts, capsys)
     assert "label images only" in refused(masks(tmp_path / "masks"), capsys)
     assert "empty, texts" in refused(tmp_path, capsys).replace("masks, ", "")
     damaged = tmp_path / "damaged"

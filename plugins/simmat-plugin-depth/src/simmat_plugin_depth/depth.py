@@ -102,9 +102,10 @@ class Depth(WindowedAdapter):
             evidence = f"the files' description states the unit {stated.name}"
             return Recognition("stated", (evidence,), unit=evidence)
         assumed = unit_of(stored).name
+        others = [name for name in UNITS if name != assumed]
         question = (
-            f"Are the numbers distances in {assumed}? If they are in another unit: --modality depth with "
-            f"--modality-option unit={', '.join(UNITS)}"
+            f"Are the numbers distances in {assumed}? If they are in another unit, such as {others[0]} (or "
+            f"{', '.join(others[1:])}): --modality depth --modality-option depth.unit={others[0]}"
         )
         return Recognition("possible", questions=(question,))
 

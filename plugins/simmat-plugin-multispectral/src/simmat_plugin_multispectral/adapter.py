@@ -177,8 +177,8 @@ class Multispectral(WindowedAdapter):
             unit = f"the files state the unit of each band: {', '.join(sorted(units))}"
             return Recognition("stated", evidence, unit=unit)
         question = (
-            "Are the numbers reflectance, and by which factor? Then --modality multispectral with --modality-option "
-            "scale=FACTOR, such as 0.0001 for reflectance x 10000; without it they are read as counts"
+            "Are the numbers reflectance, and by which factor? For reflectance x 10000: --modality multispectral "
+            "--modality-option multispectral.scale=0.0001; without a factor they are read as counts"
         )
         return Recognition("likely", evidence, questions=(question,))
 
@@ -329,7 +329,7 @@ class Sentinel2(Multispectral):
             (f"the bands are described as Sentinel-2's: {', '.join(names)}",),
             questions=(
                 "Were the files processed with baseline 04.00 (2022) or later? Then add --modality-option "
-                "boa_offset=true",
+                "sentinel2.boa_offset=true",
             ),
         )
 

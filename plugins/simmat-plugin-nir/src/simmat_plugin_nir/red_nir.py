@@ -127,7 +127,7 @@ class RedNir(WindowedAdapter):
             "likely",
             ("plane 2 repeats another one, so the files hold two bands",),
             questions=(
-                "Is plane 0 red and plane 1 near-infrared (from 0)? Otherwise --modality raster with --channels",
+                "Is plane 0 red and plane 1 near-infrared (from 0)? Otherwise --modality raster --channels 0,1",
             ),
         )
 

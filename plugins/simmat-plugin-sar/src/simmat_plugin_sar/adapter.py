@@ -126,8 +126,8 @@ class Sar(WindowedAdapter):
     def recognize(self, files: FilesOfKind) -> Recognition | None:
         """Ask for the scale; a plane that is stored three times needs the option gray_picture."""
         question = (
-            "Are the numbers of a radar amplitude? Otherwise --modality sar with --modality-option scale=power or "
-            "scale=db"
+            "Are the numbers of a radar amplitude? Otherwise --modality sar --modality-option sar.scale=power, or "
+            "--modality sar --modality-option sar.scale=db"
         )
         if files.planes_are_equal(0, 1) and files.planes_are_equal(0, 2):
             evidence = "three equal planes, as of a gray picture stored in colour"

@@ -142,11 +142,14 @@ def _ask_unit(planes: npt.NDArray[np.generic]) -> str:
         if _USUAL_K[0] <= kelvin <= _USUAL_K[1]:
             celsius = kelvin - CELSIUS.offset
             answers.append(
-                f"--modality-option unit={name} if their median, {median:g}, is {celsius:.1f} °C"
+                f"--modality thermal --modality-option thermal.unit={name} if their median, {median:g}, is "
+                f"{celsius:.1f} °C"
             )
     if not answers:
         return ""
-    return f"Are the numbers temperatures of a thermal camera? Then --modality thermal with {' or '.join(answers)}"
+    return (
+        f"Are the numbers temperatures of a thermal camera? Then {' or '.join(answers)}"
+    )
 
 
 def _recognize_jpeg(files: FilesOfKind) -> Recognition | None:
