@@ -96,7 +96,7 @@ def test_the_option_that_repairs_it_is_named_and_does(
     """The user need not know what the sensor calls it."""
     images = pictures(tmp_path / "images", "border")
     assert predict(bundle, images, tmp_path / "out") == 0
-    assert "--modality-option nodata=65535" in capsys.readouterr().err
+    assert "--modality-option gray.nodata=65535" in capsys.readouterr().err
     option = ["--modality-option", "nodata=65535"]
     assert predict(bundle, images, tmp_path / "repaired", *option) == 0
     assert "training images" not in capsys.readouterr().err

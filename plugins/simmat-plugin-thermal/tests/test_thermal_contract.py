@@ -99,7 +99,7 @@ def test_the_unit_that_fits_is_named(
     assert predict(bundle, files, tmp_path / "out") == 2
     said = capsys.readouterr().err
     assert "read as thermal [count], the training images as thermal [K]" in said
-    assert f"they fit with --modality-option unit={unit}\n" in said
+    assert f"they fit with --modality-option thermal.unit={unit}\n" in said
     option = ("--modality-option", f"unit={unit}")
     assert predict(bundle, files, tmp_path / "repaired", *option) == 0
     assert "training images" not in capsys.readouterr().err
@@ -115,6 +115,6 @@ def test_a_wrong_unit_in_the_option_is_found(
     said = capsys.readouterr().err
     assert said.count("Warning:") == 1
     assert "'thermal'" in said
-    assert "they fit with --modality-option unit=cK" in said
+    assert "they fit with --modality-option thermal.unit=cK" in said
     record = json.loads((tmp_path / "out/0.json").read_text())
     assert "unit=cK" in record["warnings"][0]
