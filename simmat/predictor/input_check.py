@@ -22,6 +22,7 @@ from simmat.types import ImageReader, SensorImage, Window, short_names
 _PARTS = 3
 """A large image is read in so many parts a side."""
 _PART_PX = 128
+_NO_OPTION = "no option of the sensor makes them fit: check exposure, scale, bit depth and order of the channels"
 
 Files = Mapping[str, Path]
 
@@ -73,7 +74,7 @@ def files_warning(
         which = "the image does not fit the training images"
         if len(images) > 1:
             which = f"the first {len(images)} images, taken together, do not fit the training images"
-        return f"{which}: {_joined(faults)}; {advice or _question(faults)}"
+        return f"{which}: {_joined(faults)}; {advice or _NO_OPTION}"
     if not advice:
         return ""
     how = "cannot be read"
@@ -114,13 +115,6 @@ def _joined(faults: Sequence[Fault]) -> str:
     if len(texts) > 4:
         texts[4:] = [f"{len(texts) - 4} more channels differ"]
     return "; ".join(texts)
-
-
-def _question(faults: Sequence[Fault]) -> str:
-    """Return what to check, where no option of the sensor makes the images fit."""
-    if any(fault.kind == "order" for fault in faults):
-        return "store the channels in the order of the training files, or give each its own --source"
-    return "no option of the sensor makes them fit: check exposure, scale and bit depth of the files"
 
 
 def sampled(reader: ImageReader) -> SensorImage:

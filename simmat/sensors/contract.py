@@ -50,20 +50,10 @@ _ZERO_C = 273.15
 """The offset that is tried for kelvin in place of the largest share."""
 _FULL_SCALES = (255, 1023, 4095, 16383, 65535)
 """Largest numbers of 8, 10, 12, 14 and 16 bits, beyond which a camera counts no further."""
-_USUAL_GAINS = {
-    4.0: "counts of 10 and of 12 bits",
-    16.0: "counts of 12 and of 16 bits",
-    100.0: "a unit and hundredths of it",
-    256.0: "counts of 8 and of 16 bits",
-    1000.0: "a unit and thousandths of it",
-    10000.0: "a reflectance and the same times 10000",
-}
-_USUAL_TOLERANCE = 0.15
 
 # chosen on training and validation images, see benchmarks/contract.py
 _FREEDOM = 4.0
 """Degrees of freedom of the t-distributions: with few, a strange image says little."""
-_SHRINKAGE = 0.1
 _FLOOR = 0.05
 """Standard deviation that each number has at least, in interquartile ranges of the training values."""
 _LEAST_LIKENESS, _MOST_LIKENESS = 0.15, 0.9
@@ -72,26 +62,13 @@ _NODATA_SHARE = 0.005
 """Share of pixels with the same value outside of the training values from which it is called nodata."""
 
 
-@dataclass(frozen=True)
-class _Caution:
-    """How far the log likelihood ratio of a fault must exceed the ratios of training images that were left out.
+_OF_FEW = (1.0, 1.25, 5.0)
+_OF_GROUP = (0.9, 1.0, 2.0)
+"""How far the log likelihood ratio of a fault must exceed the ratios of training images that were left out.
 
-    Attributes:
-        quantile: quantile of these ratios, 1 for the largest.
-        margin: factor of that quantile.
-        change: least ratio from which a gain or an offset is named.
-        order: the same for swapped channels.
-    """
-
-    quantile: float
-    margin: float
-    change: float
-    order: float
-
-
-_OF_FEW = _Caution(quantile=1.0, margin=1.25, change=5.0, order=2.5)
-_OF_GROUP = _Caution(quantile=0.9, margin=1.0, change=3.0, order=1.5)
-"""For `GROUP` images together, which differ less from each other's mean."""
+A quantile of these ratios, a factor of it, and the least ratio from which a gain or an offset is named. For swapped
+channels half of it is enough. `GROUP` images together differ less from each other's mean.
+"""
 
 
 def thinned(image: SensorImage) -> SensorImage:
@@ -256,47 +233,83 @@ class InputContract(StrictModel):
         described = []
         for image in images[:GROUP]:
             values, valid = _pixels(image)
-            for channel, value, share in self._fill_values(values, valid):
-                valid[channel] &= values[channel] != value
-                fault = self._fill_fault(channel, value, share)
-                faults.setdefault((channel, value), fault)
+            for channel in range(len(values)):
+                own = values[channel][valid[channel]]
+                for fault in self._fill_values(channel, own):
+                    valid[channel] &= values[channel] != fault.amount
+                    faults.setdefault((channel, fault.amount), fault)
             found = ImageValues.of_pixels(values, valid)
             if np.isfinite(found.quantiles).all():
                 described.append(found)
         if not described:
             return list(faults.values())
-        return [*faults.values(), *self._judge.faults(described)]
+        return [*faults.values(), *self._changes(described)]
+
+    def _fill_values(self, channel: int, values: FloatArray) -> Iterator[Fault]:
+        """Find numbers that many pixels have, far outside of all others, among the (P,) values of a channel."""
+        name = self.names[channel]
+        low = self.histograms[channel][0]
+        high = self.histograms[channel][-1]
+        span = max(high - low, 1e-12)
+        for value in np.unique(values)[[0, -1]].tolist() if values.size else ():
+            is_value = values == value
+            share = float(is_value.mean())
+            outside = max(low - value, value - high)
+            if outside <= span / 2 or not _NODATA_SHARE <= share < 1:
+                continue
+            if np.abs(values[~is_value] - value).min() >= span / 4:
+                text = (
+                    f"{share:.0%} of the pixels of channel {name!r} are {value:g} {self.units[channel]}, far outside "
+                    f"of the training values ({low:.4g} to {high:.4g}), as a number that means no measurement"
+                )
+                yield Fault("nodata", (name,), value, text)
 
     @cached_property
-    def _judge(self) -> _Judge:
-        return _Judge(self, *self._arrays())
+    def _training_images(self) -> _TrainingImages:
+        return _TrainingImages(*self._arrays(), self.units, self.likeness)
 
-    def _fill_values(
-        self, values: FloatArray, valid: BoolArray
-    ) -> Iterator[tuple[int, float, float]]:
-        """Yield channel, number and share of pixels of numbers that many pixels have, far outside of all others."""
-        for channel, histogram in enumerate(self.histograms):
-            low = histogram[0]
-            high = histogram[-1]
-            span = max(high - low, 1e-12)
-            own = values[channel][valid[channel]]
-            for value in np.unique(own)[[0, -1]].tolist() if own.size else ():
-                is_value = own == value
-                share = float(is_value.mean())
-                outside = max(low - value, value - high)
-                if outside <= span / 2 or not _NODATA_SHARE <= share < 1:
-                    continue
-                if np.abs(own[~is_value] - value).min() >= span / 4:
-                    yield channel, value, share
+    def _changes(self, images: Sequence[ImageValues]) -> list[Fault]:
+        """Return the gain or offset of each channel, or the pair of swapped channels, that explains the images."""
+        size = len(images)
+        quantiles = np.stack([one.quantiles for one in images]).astype(np.float64)
+        kept = quantiles[:, :, list(_KEPT)]
+        correlations = np.stack([one.correlation for one in images]).astype(np.float64)
+        trained = self._training_images
+        changes, orders = trained.ratios(kept, correlations, size)
+        change_limit, order_limit = trained.limits(size).tolist()
+        largest = changes.max(axis=(1, 2))  # (C,)
+        is_wrong = largest > change_limit
+        if orders.max(initial=0) > largest[is_wrong].max(initial=order_limit):
+            first, second = trained.pairs[int(orders.argmax())]
+            names = (self.names[first], self.names[second])
+            text = f"channels {names[0]!r} and {names[1]!r} look swapped"
+            return [Fault("order", names, math.nan, text)]
+        here = np.median(kept, axis=0)
+        there = np.median(trained.kept, axis=0)
+        found = []
+        for channel in np.flatnonzero(is_wrong).tolist():
+            # the first gain and offset change nothing
+            gain = float(trained.gains[1 + int(changes[channel].argmax())])
+            found.append(self._changed(channel, gain, here[channel], there[channel]))
+        return found
 
-    def _fill_fault(self, channel: int, value: float, share: float) -> Fault:
+    def _changed(self, channel: int, gain: float, here: Floats, there: Floats) -> Fault:
+        """Name the change of a channel between its (K,) quantiles here and in training; an offset has the gain 1."""
         name = self.names[channel]
-        histogram = self.histograms[channel]
-        text = (
-            f"{share:.0%} of the pixels of channel {name!r} are {value:g} {self.units[channel]}, far outside of "
-            f"the training values ({histogram[0]:.4g} to {histogram[-1]:.4g}), as a number that means no measurement"
-        )
-        return Fault("nodata", (name,), value, text)
+        unit = self.units[channel]
+        now = float(here[len(_KEPT) // 2])
+        before = float(there[len(_KEPT) // 2])
+        values = f"the values of channel {name!r} are about"
+        medians = f"(median {now:.4g} {unit}, in training {before:.4g} {unit})"
+        if gain == 1:
+            offset = float(np.median(here - there))
+            direction = "above" if offset > 0 else "below"
+            text = f"{values} {abs(offset):.3g} {unit} {direction} the training values {medians}"
+            return Fault("offset", (name,), offset, text)
+        if before * now > 0:
+            gain = now / before
+        text = f"{values} {gain:.3g} times the training values {medians}"
+        return Fault("gain", (name,), gain, text)
 
 
 @dataclass(frozen=True)
@@ -318,9 +331,9 @@ class _Scale:
         """Measure (N, C, K) quantiles of training images."""
         inner = kept[:, :, 1:-1].astype(np.float64)
         lower, middle, upper = np.quantile(inner, (0.25, 0.5, 0.75), axis=(0, 2))
-        low = np.quantile(kept[:, :, 0], 0.01, axis=0)
-        high = np.quantile(kept[:, :, -1], 0.99, axis=0)
-        width = np.asarray(high - low, np.float64)
+        low = np.asarray(np.quantile(kept[:, :, 0], 0.01, axis=0), np.float64)
+        high = np.asarray(np.quantile(kept[:, :, -1], 0.99, axis=0), np.float64)
+        width = high - low
         spread = np.maximum((upper - lower) / 1.349, 1e-3 * width + 1e-12)
         return cls(middle[:, None], spread[:, None], width[:, None])
 
@@ -347,9 +360,7 @@ class _Distributions:
         self.mean = rows.mean(axis=-2, keepdims=True)  # (..., 1, K)
         centred = rows - self.mean
         covariance = np.swapaxes(centred, -1, -2) @ centred / (rows.shape[-2] - 1)
-        one = np.eye(rows.shape[-1])
-        covariance = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * covariance * one
-        covariance += _FLOOR**2 * one
+        covariance += _FLOOR**2 * np.eye(rows.shape[-1])
         self.inverse = np.linalg.inv(covariance)
         self.log_det = np.linalg.slogdet(covariance)[1]
 
@@ -367,21 +378,25 @@ class _Distributions:
         return np.asarray(-tail - self.log_det[..., None] / 2)
 
 
-class _Faults:
-    """How the numbers of images are distributed without a fault, and with each fault."""
+class _TrainingImages:
+    """How the numbers of N images are distributed without a fault, and with each fault."""
 
     def __init__(
         self, kept: Floats, correlations: Floats, units: Sequence[str], likeness: float
     ) -> None:
+        self.kept = kept
+        self.correlations = correlations
+        self.units = units
         self.likeness = likeness
         self.scale = _Scale.of(kept)
-        self.gains, offsets = _gains_and_offsets(self.scale.range, units)
+        self._limits: dict[int, Floats] = {}
         own = np.moveaxis(kept, 1, 0)  # (C, N, K)
         # a camera of whole counts stores no number below 0, or beyond its largest
         low = own.min(axis=(1, 2), keepdims=True)
         high = own.max(axis=(1, 2), keepdims=True)
         floor = np.where(low >= 0, 0, -np.inf)
         ceiling = np.where(np.isin(high, _FULL_SCALES), high, np.inf)
+        self.gains, offsets = _gains_and_offsets(self.scale.range, units)
         changed = []
         for gain, offset in zip(self.gains, offsets.T, strict=True):
             stored = np.clip(own * gain + offset[:, None, None], floor, ceiling)
@@ -393,6 +408,35 @@ class _Faults:
             self.pairs = list(combinations(range(len(units)), 2))
         rows = self._differences(kept, correlations)
         self.orders = _Distributions(np.stack([rows, -rows], axis=1))
+
+    def limits(self, size: int) -> Floats:
+        """Return the ratios that groups of images of the own sensor do not exceed: of a change, and of an order."""
+        if size not in self._limits:
+            quantile, factor, least = _OF_GROUP if size >= GROUP else _OF_FEW
+            ratios = np.concatenate(list(self._left_out(size)), axis=1)
+            limits = np.quantile(ratios, quantile, axis=1) * factor
+            self._limits[size] = np.maximum(limits, (least, least / 2))
+        return self._limits[size]
+
+    def _left_out(self, size: int) -> Iterator[Floats]:
+        """Yield the (2, M) largest ratios of groups of images that the distributions have not seen."""
+        rng = np.random.default_rng(0)
+        folds = np.arange(len(self.kept)) * _FOLDS // len(self.kept)
+        for fold in range(_FOLDS):
+            picks = np.flatnonzero(folds == fold)
+            if size > 1:
+                is_scarce = len(picks) < size
+                draws = [rng.choice(picks, size, is_scarce) for _ in range(GROUP)]
+                picks = np.concatenate(draws)
+            seen = folds != fold
+            others = _TrainingImages(
+                self.kept[seen], self.correlations[seen], self.units, self.likeness
+            )
+            changes, orders = others.ratios(
+                self.kept[picks], self.correlations[picks], size
+            )
+            largest = changes.max(axis=(0, 1))
+            yield np.stack([largest, orders.max(axis=0, initial=0)])
 
     def _differences(self, kept: Floats, correlations: Floats) -> Floats:
         """Return (P, N, ·) numbers of each pair of channels, which change their sign if the two are swapped."""
@@ -446,110 +490,6 @@ def _means(rows: Floats, size: int) -> Floats:
     leading = rows.shape[:-2]
     found = rows.reshape(*leading, rows.shape[-2] // size, size, rows.shape[-1])
     return np.asarray(found.mean(axis=-2))
-
-
-class _Judge:
-    """Judges images by the training images of a contract."""
-
-    def __init__(
-        self, contract: InputContract, kept: Floats, correlations: Floats
-    ) -> None:
-        self.contract = contract
-        self.kept = kept
-        self.correlations = correlations
-        self.model = self._fitted(np.ones(len(kept), np.bool_))
-        self._limits: dict[int, Floats] = {}
-
-    def _fitted(self, chosen: BoolArray) -> _Faults:
-        return _Faults(
-            self.kept[chosen],
-            self.correlations[chosen],
-            self.contract.units,
-            self.contract.likeness,
-        )
-
-    def limits(self, size: int) -> Floats:
-        """Return the ratios that groups of images of the own sensor do not exceed: of a change, and of an order."""
-        if size not in self._limits:
-            caution = _OF_GROUP if size >= GROUP else _OF_FEW
-            ratios = np.concatenate(list(self._left_out(size)), axis=1)
-            limits = np.quantile(ratios, caution.quantile, axis=1) * caution.margin
-            self._limits[size] = np.maximum(limits, (caution.change, caution.order))
-        return self._limits[size]
-
-    def _left_out(self, size: int) -> Iterator[Floats]:
-        """Yield the (2, M) largest ratios of training images that the distributions have not seen."""
-        rng = np.random.default_rng(0)
-        folds = np.arange(len(self.kept)) * _FOLDS // len(self.kept)
-        for fold in range(_FOLDS):
-            picks = np.flatnonzero(folds == fold)
-            if size > 1:
-                is_scarce = len(picks) < size
-                draws = [rng.choice(picks, size, is_scarce) for _ in range(GROUP)]
-                picks = np.concatenate(draws)
-            model = self._fitted(folds != fold)
-            changes, orders = model.ratios(
-                self.kept[picks], self.correlations[picks], size
-            )
-            largest = changes.max(axis=(0, 1))
-            yield np.stack([largest, orders.max(axis=0, initial=0)])
-
-    def faults(self, images: Sequence[ImageValues]) -> list[Fault]:
-        """Return the gain or offset of each channel, or the pair of swapped channels, that explains the images."""
-        size = len(images)
-        quantiles = np.stack([one.quantiles for one in images]).astype(np.float64)
-        kept = quantiles[:, :, list(_KEPT)]
-        correlations = np.stack([one.correlation for one in images]).astype(np.float64)
-        changes, orders = self.model.ratios(kept, correlations, size)
-        change_limit, order_limit = self.limits(size).tolist()
-        largest = changes.max(axis=(1, 2))  # (C,)
-        is_wrong = largest > change_limit
-        if orders.max(initial=0) > largest[is_wrong].max(initial=order_limit):
-            return [self._swapped(int(orders.argmax()))]
-        found = []
-        for channel in np.flatnonzero(is_wrong).tolist():
-            # the first gain and offset change nothing
-            change = 1 + int(changes[channel].argmax())
-            gain = float(self.model.gains[change])
-            found.append(self._changed(channel, gain, np.median(kept, axis=0)[channel]))
-        return found
-
-    def _swapped(self, pair: int) -> Fault:
-        first, second = self.model.pairs[pair]
-        names = (self.contract.names[first], self.contract.names[second])
-        text = f"channels {names[0]!r} and {names[1]!r} look swapped"
-        return Fault("order", names, math.nan, text)
-
-    def _changed(self, channel: int, gain: float, here: Floats) -> Fault:
-        """Name the change of a channel whose (K,) quantiles are `here`; an offset has the gain 1."""
-        name = self.contract.names[channel]
-        unit = self.contract.units[channel]
-        there = np.median(self.kept[:, channel], axis=0)
-        middle = len(_KEPT) // 2
-        usual = ""
-        kind: FaultKind
-        if gain != 1:
-            kind = "gain"
-            amount = gain
-            if there[middle] * here[middle] > 0:
-                amount = float(here[middle] / there[middle])
-            what = f"about {amount:.3g} times the training values"
-            if abs(amount / gain - 1) <= _USUAL_TOLERANCE:
-                usual = _USUAL_GAINS.get(max(gain, 1 / gain), "")
-        else:
-            kind = "offset"
-            amount = float(np.median(here - there))
-            direction = "above" if amount > 0 else "below"
-            what = f"about {abs(amount):.3g} {unit} {direction} the training values"
-            if unit == "K" and abs(abs(amount) - _ZERO_C) < _ZERO_C / 10:
-                usual = "°C and kelvin"
-        if usual:
-            what += f", as {usual} differ"
-        text = (
-            f"the values of channel {name!r} are {what} (median {here[middle]:.4g} {unit}, in training "
-            f"{there[middle]:.4g} {unit})"
-        )
-        return Fault(kind, (name,), amount, text)
 
 
 def _packed(values: FloatArray) -> str:

@@ -88,13 +88,10 @@ class FilesOfKind:
         """The largest share of zeros in a plane of the files that were looked at."""
         return max(max(one.zeros) for one in self.samples)
 
-    def are_of_one_size(self) -> bool:
-        """Return whether all files that were looked at have the same size."""
-        return all(one.size_hw == self.first.size_hw for one in self.samples)
-
-    def are_labels(self) -> bool:
-        """Return whether all files that were looked at look like label images."""
-        return all(one.is_label for one in self.samples)
+    @property
+    def sizes_hw(self) -> tuple[tuple[int, int], ...]:
+        """The different sizes of the files that were looked at."""
+        return tuple(dict.fromkeys(one.size_hw for one in self.samples))
 
     def planes_are_equal(self, one: int, other: int) -> bool:
         """Return whether two planes are equal in every file."""

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from math import ceil
 from pathlib import Path
@@ -34,8 +34,8 @@ _IMAGE_FOLDERS = ("images", "frames")
 _SPLITS = ("train", "val", "test")
 _MASK_NAMES = ("mask", "masks", "label", "labels")
 _CERTAINTIES = get_args(Certainty)
-_PLAIN = ("gray", "raster")
-"""The built-in sensors that read numbers as they are stored, the one that assumes least first."""
+_PLAIN = {"gray": 0, "raster": 1}
+"""The built-in sensors that read numbers as they are stored, with their rank among sensors of equal certainty."""
 _PATCHES = 0.97
 """Share of neighbouring pixels that are equal in a label image."""
 _MAX_LABELS = 1000
@@ -91,15 +91,10 @@ class Candidate:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as json values."""
-        channels = []
-        for channel in self.channels:
-            channels.append({"name": channel.name, "unit": channel.unit})
         return {
             "modality": self.modality,
-            "options": dict(self.recognition.options),
-            "certainty": self.recognition.certainty,
-            "evidence": list(self.recognition.evidence),
-            "channels": channels,
+            **asdict(self.recognition),
+            "channels": [asdict(channel) for channel in self.channels],
             "unit_evidence": self.unit_evidence,
         }
 
@@ -155,7 +150,7 @@ class FolderGuess:
 
     Attributes:
         folder: the folder whose files were looked at.
-        groups: files of the same kind, the most frequent first.
+        groups: files of the same kind.
         composition: if each subfolder holds the files of one sensor, the sensors by which to read them together, such
             as an RGB and a thermal camera; otherwise empty.
         unreadable: why files could not be read.
@@ -197,16 +192,23 @@ def guess_folder(folder: Path, adapters: Sequence[ModalityAdapter]) -> FolderGue
     sources = {name for adapter in adapters for name in adapter.source_names()}
     kinds: list[tuple[Path, FilesOfKind]] = []
     unreadable: list[str] = []
-    notes = []
+    notes: list[str] = []
     for place in _image_folders(root, sources):
-        files = _image_files(place)
-        kinds += [(place, kind) for kind in _sorted_by_kind(files, unreadable)]
-        notes += _note_band_files(files)
+        for files in _image_files(place).values():
+            kinds += [(place, kind) for kind in _sorted_by_kind(files, unreadable)]
+            notes += _note_band_files(files)
+    if unreadable and not kinds:
+        raise DataError(
+            f"{root}: none of its images can be read; the first: {unreadable[0]}"
+        )
     if not kinds:
-        raise _nothing_found(root, unreadable)
+        held = few_of([child.name for child in sorted(root.iterdir())], 6)
+        raise DataError(
+            f"{root}: holds no images itself; it holds {held or 'nothing, it is empty'}; give the folder of the images"
+        )
     groups = []
     for place, kind in kinds:
-        if kind.are_labels():
+        if all(facts.is_label for facts in kind.samples):
             notes.append(f"{kind.count} files look like label images and are left out")
         else:
             groups.append(_guess_group(place, kind, adapters))
@@ -220,21 +222,14 @@ def guess_folder(folder: Path, adapters: Sequence[ModalityAdapter]) -> FolderGue
     )
 
 
-def _children(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from error
-
-
-def _image_files(folder: Path) -> list[Path]:
-    """Return the files of a folder that are named like images or files of frames, but not like masks."""
-    found = []
-    for child in _children(folder):
+def _image_files(folder: Path) -> dict[str, list[Path]]:
+    """Return ending -> files of a folder that are named like images or files of frames, but not like masks."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for child in sorted(folder.iterdir()):
         is_named = has_image_ending(child) or _is_stack(child)
         is_mask = child.name.split(".")[0].lower() in _MASK_NAMES
         if is_named and not is_mask and child.name[0] != "." and child.is_file():
-            found.append(child)
+            found[child.suffix.lower()].append(child)
     return found
 
 
@@ -247,7 +242,7 @@ def _image_folders(root: Path, sources: Collection[str]) -> list[Path]:
     if _image_files(root):
         return [root]
     found = []
-    for child in _children(root):
+    for child in sorted(root.iterdir()):
         if not child.is_dir() or not _image_files(child):
             continue
         if child.name in _SPLITS:
@@ -257,55 +252,30 @@ def _image_folders(root: Path, sources: Collection[str]) -> list[Path]:
     return found
 
 
-def _nothing_found(root: Path, unreadable: Sequence[str]) -> DataError:
-    """Return the error for a folder in which no image was read."""
-    if unreadable:
-        return DataError(
-            f"{root}: none of its images can be read; the first: {unreadable[0]}"
-        )
-    names = [child.name for child in _children(root)]
-    if not names:
-        return DataError(f"{root}: the folder is empty; give the folder of the images")
-    return DataError(
-        f"{root}: holds no images itself, but {few_of(names, 6)}; give the folder of the images"
-    )
-
-
 def _sorted_by_kind(files: Sequence[Path], unreadable: list[str]) -> list[FilesOfKind]:
-    """Look at some files of each ending, and return those of the same kind together, the most frequent first.
+    """Look at some of the files with one ending, and return those of the same kind together.
 
     Args:
-        files: all files of a folder.
+        files: the files of a folder.
         unreadable: why files could not be read is added here.
     """
-    by_ending: dict[str, list[Path]] = defaultdict(list)
-    for file in files:
-        by_ending[file.suffix.lower()].append(file)
     kinds: dict[tuple[Any, ...], list[FileFacts]] = defaultdict(list)
-    counts: dict[tuple[Any, ...], float] = defaultdict(float)
-    for same_ending in by_ending.values():
-        looked_at = same_ending[:: ceil(len(same_ending) / _LOOKED_AT)]
-        for file in looked_at:
-            try:
-                facts = file_facts(file)
-            except (SimMATError, MemoryError) as error:
-                unreadable.append(str(error))
-                continue
-            kind = (facts.format, facts.planes, facts.dtype, facts.segments)
-            kinds[kind].append(facts)
-            # it stands for files that were not looked at
-            counts[kind] += len(same_ending) / len(looked_at)
+    looked_at = files[:: ceil(len(files) / _LOOKED_AT)]
+    for file in looked_at:
+        try:
+            facts = file_facts(file)
+        except (SimMATError, MemoryError) as error:
+            unreadable.append(str(error))
+            continue
+        kind = (facts.format, facts.planes, facts.dtype, facts.segments)
+        kinds[kind].append(facts)
+    folder = files[0].absolute().parent
+    words = re.findall(r"[a-z0-9]+", f"{folder.parent.name} {folder.name}".lower())
     found = []
-    for kind in sorted(kinds, key=counts.__getitem__, reverse=True):
-        words = _words(files[0].parent)
-        found.append(FilesOfKind(tuple(kinds[kind]), round(counts[kind]), words))
+    for samples in kinds.values():
+        count = round(len(files) * len(samples) / len(looked_at))
+        found.append(FilesOfKind(tuple(samples), count, frozenset(words)))
     return found
-
-
-def _words(folder: Path) -> frozenset[str]:
-    """Return the words in the names of a folder and of its parent."""
-    text = f"{folder.absolute().parent.name} {folder.absolute().name}".lower()
-    return frozenset(re.findall(r"[a-z0-9]+", text))
 
 
 def _note_band_files(files: Sequence[Path]) -> Iterator[str]:
@@ -314,7 +284,7 @@ def _note_band_files(files: Sequence[Path]) -> Iterator[str]:
     for file in files:
         scene, _, end = file.name.rpartition("_")
         ends[scene].add(end)
-    bands = ends[scene] if files else set()
+    bands = ends[scene]
     is_same = all(own == bands for own in ends.values())
     if is_same and len(ends) > 1 and 2 <= len(bands) <= _MAX_BAND_FILES:
         names = ", ".join(f"*_{band}" for band in sorted(bands))
@@ -336,10 +306,8 @@ def file_facts(path: Path) -> FileFacts:
     image = read_image(path, window=_middle(window_size(path)))
     planes = image.planes
     numbers = np.ma.masked_invalid(planes.reshape(len(planes), -1))
-    equal = []
-    for one, other in combinations(range(min(len(planes), _MAX_PLANES_COMPARED)), 2):
-        if np.array_equal(planes[one], planes[other]):
-            equal.append((one, other))
+    pairs = combinations(range(min(len(planes), _MAX_PLANES_COMPARED)), 2)
+    equal = [(a, b) for a, b in pairs if np.array_equal(planes[a], planes[b])]
     return FileFacts(
         path=path,
         format=image.format,
@@ -402,38 +370,29 @@ def _guess_group(
         found = _candidate(adapter, files)
         if found is not None:
             candidates.append(found)
+    evidence = tuple(_evidence(files))
+    if not candidates:
+        return GroupGuess(folder, files, evidence, (), (), sensor_draft(files))
     candidates.sort(key=_rank)
-    questions: list[str] = []
+    best = candidates[0]
+    questions = [*best.questions, *_nodata_questions(best.adapter, files)]
+    for other in candidates[1:]:
+        # its question helps to choose, unless the files state whose they are
+        rival = other.recognition
+        is_open = best.recognition.certainty != "stated"
+        if is_open and rival.evidence and rival.certainty != "unlikely":
+            questions += rival.questions
     draft = ""
-    if not candidates or candidates[0].recognition.certainty == "possible":
+    if best.recognition.certainty == "possible":
         draft = sensor_draft(files)
-    for candidate in candidates:
-        if candidate is candidates[0] or _is_rival(candidate, candidates[0]):
-            questions += candidate.questions
-    if candidates:
-        questions += _nodata_questions(candidates[0].adapter, files)
-    return GroupGuess(
-        folder,
-        files,
-        tuple(_evidence(files)),
-        tuple(candidates),
-        tuple(dict.fromkeys(questions)),
-        draft,
-    )
+    unique = tuple(dict.fromkeys(questions))
+    return GroupGuess(folder, files, evidence, tuple(candidates), unique, draft)
 
 
 def _rank(candidate: Candidate) -> tuple[int, int]:
     """Return what orders candidates: by certainty, then those first that read numbers as they are stored."""
-    is_plain = candidate.modality in _PLAIN
-    place = _PLAIN.index(candidate.modality) if is_plain else len(_PLAIN)
-    return _CERTAINTIES.index(candidate.recognition.certainty), place
-
-
-def _is_rival(other: Candidate, best: Candidate) -> bool:
-    """Return whether another sensor's questions help to choose: it has evidence, and the files do not state theirs."""
-    if best.recognition.certainty == "stated" or not other.recognition.evidence:
-        return False
-    return other.recognition.certainty != "unlikely"
+    certainty = _CERTAINTIES.index(candidate.recognition.certainty)
+    return certainty, _PLAIN.get(candidate.modality, len(_PLAIN))
 
 
 def _candidate(adapter: ModalityAdapter, files: FilesOfKind) -> Candidate | None:
@@ -446,12 +405,10 @@ def _candidate(adapter: ModalityAdapter, files: FilesOfKind) -> Candidate | None
     is_frame = frame_of(path) is not None
     if not is_frame and not path.name.lower().endswith(source.extensions):
         return None
-    recognition = None
+    recognition = Recognition("possible")
     # one broken plugin must not hide the answers of the others
     with suppress(Exception):
-        recognition = adapter.recognize(files)
-    if recognition is None:
-        recognition = Recognition("possible")
+        recognition = adapter.recognize(files) or recognition
     named = sorted(files.words & {adapter.name, source.name})
     if named and recognition.certainty in ("possible", "unlikely"):
         evidence = (*recognition.evidence, f"the folder's name says {named[0]!r}")
@@ -459,8 +416,8 @@ def _candidate(adapter: ModalityAdapter, files: FilesOfKind) -> Candidate | None
     loaded = set()
     with suppress(Exception):
         adapter = adapter.with_options({adapter.name: dict(recognition.options)})
-        for facts in files.samples[:_TRIED]:
-            loaded.add(_load(adapter, facts.path).channels)
+        paths = [facts.path for facts in files.samples[:_TRIED]]
+        loaded = {_load(adapter, path).channels for path in paths}
     if len(loaded) != 1:
         return None
     return Candidate(adapter, recognition, loaded.pop())
@@ -475,15 +432,13 @@ def _load(adapter: ModalityAdapter, path: Path) -> SensorImage:
 def _evidence(files: FilesOfKind) -> Iterator[str]:
     """Yield what files show, a sentence each."""
     first = files.first
-    height, width = first.size_hw
-    count = _counted(files.count, f"{first.format.upper()} file")
-    yield f"{count}, {_counted(first.planes, 'plane')} of {first.dtype}"
-    looked_at = _counted(len(files.samples), "file")
-    yield f"stored numbers from {files.low:.6g} to {files.high:.6g}; looked at {looked_at}"
-    if files.are_of_one_size():
-        yield f"{width}x{height} pixels (width x height)"
-    else:
-        yield f"different sizes, the first {width}x{height} (width x height)"
+    yield (
+        f"{first.format.upper()} of {first.dtype}, planes: {first.planes}; files: {files.count}, looked at: "
+        f"{len(files.samples)}"
+    )
+    yield f"stored numbers from {files.low:.6g} to {files.high:.6g}"
+    sizes = [f"{width}x{height}" for height, width in files.sizes_hw]
+    yield f"pixels (width x height): {few_of(sizes, 3)}"
     for one, other in first.equal:
         if files.planes_are_equal(one, other):
             yield f"planes {one} and {other} (from 0) are equal in every pixel"
@@ -500,10 +455,6 @@ def _evidence(files: FilesOfKind) -> Iterator[str]:
     if first.description.strip():
         text = " ".join(first.description.split())
         yield f"the files' description: {text[:120]}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _nodata_questions(adapter: ModalityAdapter, files: FilesOfKind) -> Iterator[str]:
@@ -546,9 +497,8 @@ def _composition(groups: Sequence[GroupGuess]) -> tuple[Candidate, ...]:
     folders = {group.folder for group in groups}
     found = []
     for group in groups:
-        for candidate in group.candidates:
-            if candidate.modality == group.folder.name:
-                found.append(candidate)
+        name = group.folder.name
+        found += [one for one in group.candidates if one.modality == name]
     if len(groups) < 2 or not len(folders) == len(groups) == len(found):
         return ()
     return tuple(found)
@@ -561,9 +511,6 @@ def sensor_draft(files: FilesOfKind) -> str:
     file = first.path if frame is None else frame.file
     endings = [one for one in stack_endings() if file.name.lower().endswith(one)]
     ending = endings[0] if endings else file.suffix.lower()
-    nodata = "# nodata = 0  # the number that means no measurement, if any"
-    if first.nodata:
-        nodata = f"nodata = {list(first.nodata)}  # stated in the files"
     text = f"""\
 format = 1
 name = "my-sensor"  # your sensor's name
@@ -575,7 +522,7 @@ planes = {first.planes}
 [defaults]
 quantity = "counts"  # what is measured
 unit = "count"  # the files do not state a unit: value = stored * scale + offset
-{nodata}
+# nodata = 0  # a further number that means no measurement, if any
 """
     for plane, (low, high) in enumerate(zip(first.low, first.high, strict=True)):
         text += f"""

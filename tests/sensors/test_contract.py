@@ -92,7 +92,6 @@ def test_kelvin_stored_as_centikelvin_are_named(contract: InputContract) -> None
     (fault,) = contract.check(changed(scenes(1, seed=4), centi))
     assert (fault.kind, fault.channels) == ("gain", ("thermal",))
     assert 90 < fault.amount < 110
-    assert "hundredths" in fault.text
 
 
 def test_an_offset_is_named_in_the_unit_of_the_channel(
@@ -106,8 +105,7 @@ def test_an_offset_is_named_in_the_unit_of_the_channel(
     (fault,) = contract.check(changed(scenes(GROUP, seed=5), shift))
     assert (fault.channels, fault.kind) == (("thermal",), "offset")
     assert -280 < fault.amount < -266
-    assert " K " in fault.text
-    assert "°C" in fault.text
+    assert " K below" in fault.text
 
 
 def test_swapped_channels_are_named(contract: InputContract) -> None:

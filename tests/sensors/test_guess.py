@@ -174,7 +174,7 @@ def test_what_holds_no_images_is_refused(
     texts = tmp_path / "texts"
     texts.mkdir()
     (texts / "a.txt").write_text("a")
-    assert "but a.txt" in refused(texts, capsys)
+    assert "it holds a.txt" in refused(texts, capsys)
     assert "label images only" in refused(masks(tmp_path / "masks"), capsys)
     assert "empty, texts" in refused(tmp_path, capsys).replace("masks, ", "")
     damaged = tmp_path / "damaged"
