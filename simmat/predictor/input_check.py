@@ -80,8 +80,7 @@ def files_warning(
     how = "cannot be read"
     if readable:
         how = f"are read as {short_names(readable[0].channels)}"
-    trained = short_names(bundle.spec.sensor_channels)
-    return f"the files {how}, the training images as {trained}; {advice}"
+    return f"the files {how}, the training images as {short_names(bundle.spec.sensor_channels)}; {advice}"
 
 
 def _read(

@@ -478,14 +478,15 @@ def _nodata_by_sensor(
         number = format_nodata(nodata)
         every = format_nodata(dict.fromkeys(sources, nodata))
         raise ConfigError(
-            f"the data card's nodata = {number} would hold for all sensors of {adapter.name}, but may be a measurement "
-            f"of some; name the sources it holds for: --nodata {sources[-1]}={number}, for all --nodata {every}"
+            f"nodata = {number} (--nodata or card.toml) would hold for all sensors of {adapter.name}, but may be a "
+            f"measurement of some; name the sources it holds for: --nodata {sources[-1]}={number}, for all --nodata "
+            f"{every}"
         )
     for name in nodata:
         if name not in sources:
             hint = did_you_mean(name, sources, otherwise="")
             raise ConfigError(
-                f"the data card's nodata: {adapter.name} has no source {name!r}, it has {', '.join(sources)}{hint}"
+                f"nodata of {name!r} (--nodata or card.toml): {adapter.name} has the sources {', '.join(sources)}{hint}"
             )
     names = iter(sources)
     found: dict[str, dict[str, float | dict[str, float]]] = {}

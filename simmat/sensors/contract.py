@@ -60,14 +60,12 @@ _LEAST_LIKENESS, _MOST_LIKENESS = 0.15, 0.9
 _FOLDS = 5
 _NODATA_SHARE = 0.005
 """Share of pixels with the same value outside of the training values from which it is called nodata."""
+_LEAST_RATIO = 2.0
+"""Log likelihood ratio from which a gain or an offset is named, at least; half of it for swapped channels."""
+_GROUP_QUANTILE = 0.9
+"""Quantile of the ratios of left-out training images beyond which a fault is named.
 
-
-_OF_FEW = (1.0, 1.25, 5.0)
-_OF_GROUP = (0.9, 1.0, 2.0)
-"""How far the log likelihood ratio of a fault must exceed the ratios of training images that were left out.
-
-A quantile of these ratios, a factor of it, and the least ratio from which a gain or an offset is named. For swapped
-channels half of it is enough. `GROUP` images together differ less from each other's mean.
+It holds for `GROUP` images together, which differ less from each other's mean; fewer must exceed all of them.
 """
 
 
@@ -77,9 +75,12 @@ def thinned(image: SensorImage) -> SensorImage:
     step = math.ceil(math.sqrt(height * width / _SAMPLED_PIXELS))
     if step <= 1:
         return image
-    data = np.ascontiguousarray(image.data[:, ::step, ::step])
-    valid = np.ascontiguousarray(image.valid[:, ::step, ::step])
-    return replace(image, data=data, valid=valid, georeference=None)
+    return replace(
+        image,
+        data=np.ascontiguousarray(image.data[:, ::step, ::step]),
+        valid=np.ascontiguousarray(image.valid[:, ::step, ::step]),
+        georeference=None,
+    )
 
 
 def _pixels(image: SensorImage) -> tuple[FloatArray, BoolArray]:
@@ -344,8 +345,7 @@ class _Scale:
 
 def _likeness(scaled: Floats) -> float:
     """Return the mean correlation of the numbers of images that follow each other, within its limits."""
-    rows = scaled.reshape(len(scaled), -1)
-    rows = rows - rows.mean(axis=0)
+    rows = (scaled - scaled.mean(axis=0)).reshape(len(scaled), -1)
     rows = rows[:, rows.std(axis=0) > _FLOOR]
     if not rows.size:
         return _MOST_LIKENESS
@@ -390,17 +390,16 @@ class _TrainingImages:
         self.likeness = likeness
         self.scale = _Scale.of(kept)
         self._limits: dict[int, Floats] = {}
-        own = np.moveaxis(kept, 1, 0)  # (C, N, K)
         # a camera of whole counts stores no number below 0, or beyond its largest
-        low = own.min(axis=(1, 2), keepdims=True)
-        high = own.max(axis=(1, 2), keepdims=True)
+        low = kept.min(axis=(0, 2), keepdims=True)  # (1, C, 1)
+        high = kept.max(axis=(0, 2), keepdims=True)
         floor = np.where(low >= 0, 0, -np.inf)
         ceiling = np.where(np.isin(high, _FULL_SCALES), high, np.inf)
         self.gains, offsets = _gains_and_offsets(self.scale.range, units)
         changed = []
         for gain, offset in zip(self.gains, offsets.T, strict=True):
-            stored = np.clip(own * gain + offset[:, None, None], floor, ceiling)
-            changed.append(self.scale.scaled(np.moveaxis(stored, 0, 1)))
+            stored = np.clip(kept * gain + offset[:, None], floor, ceiling)
+            changed.append(self.scale.scaled(stored))
         # (1 + H, N, C, K) to (C, 1 + H, N, K)
         self.changes = _Distributions(np.transpose(np.stack(changed), (2, 0, 1, 3)))
         self.pairs: list[tuple[int, int]] = []
@@ -412,10 +411,10 @@ class _TrainingImages:
     def limits(self, size: int) -> Floats:
         """Return the ratios that groups of images of the own sensor do not exceed: of a change, and of an order."""
         if size not in self._limits:
-            quantile, factor, least = _OF_GROUP if size >= GROUP else _OF_FEW
+            quantile = _GROUP_QUANTILE if size >= GROUP else 1
             ratios = np.concatenate(list(self._left_out(size)), axis=1)
-            limits = np.quantile(ratios, quantile, axis=1) * factor
-            self._limits[size] = np.maximum(limits, (least, least / 2))
+            limits = np.quantile(ratios, quantile, axis=1)
+            self._limits[size] = np.maximum(limits, (_LEAST_RATIO, _LEAST_RATIO / 2))
         return self._limits[size]
 
     def _left_out(self, size: int) -> Iterator[Floats]:

@@ -84,11 +84,6 @@ class FilesOfKind:
         return max(max(one.high) for one in self.samples)
 
     @property
-    def zeros(self) -> float:
-        """The largest share of zeros in a plane of the files that were looked at."""
-        return max(max(one.zeros) for one in self.samples)
-
-    @property
     def sizes_hw(self) -> tuple[tuple[int, int], ...]:
         """The different sizes of the files that were looked at."""
         return tuple(dict.fromkeys(one.size_hw for one in self.samples))

@@ -42,6 +42,7 @@ _MAX_LABELS = 1000
 _MAX_BAND_FILES = 16
 _MANY_ZEROS = 0.02
 _FULL_SCALES = {"uint16": 65535.0, "int16": 32767.0}
+_WHICH_SENSOR = "Which sensor made the files, and what is the unit of its numbers?"
 _COMMON_SEGMENTS = ("JFIF", "Exif", "ICC_PROFILE", "http", "Photoshop", "Adobe")
 
 
@@ -81,13 +82,6 @@ class Candidate:
         if all(channel.unit == "count" for channel in self.channels):
             return "the files state no unit, so numbers are read as they are stored"
         return f"an assumption of modality {self.modality!r}; the files state no unit"
-
-    @property
-    def questions(self) -> tuple[str, ...]:
-        """What the files cannot tell."""
-        if self.recognition.unit or self.recognition.questions:
-            return self.recognition.questions
-        return ("Which sensor made the files, and what is the unit of its numbers?",)
 
     def as_json(self) -> dict[str, Any]:
         """Return it as json values."""
@@ -375,16 +369,17 @@ def _guess_group(
         return GroupGuess(folder, files, evidence, (), (), sensor_draft(files))
     candidates.sort(key=_rank)
     best = candidates[0]
-    questions = [*best.questions, *_nodata_questions(best.adapter, files)]
+    certainty = best.recognition.certainty
+    questions = list(best.recognition.questions)
+    if not best.recognition.unit and not questions:
+        questions.append(_WHICH_SENSOR)
+    questions += _nodata_questions(best.adapter, files)
     for other in candidates[1:]:
         # its question helps to choose, unless the files state whose they are
         rival = other.recognition
-        is_open = best.recognition.certainty != "stated"
-        if is_open and rival.evidence and rival.certainty != "unlikely":
+        if certainty != "stated" and rival.evidence and rival.certainty != "unlikely":
             questions += rival.questions
-    draft = ""
-    if best.recognition.certainty == "possible":
-        draft = sensor_draft(files)
+    draft = sensor_draft(files) if certainty == "possible" else ""
     unique = tuple(dict.fromkeys(questions))
     return GroupGuess(folder, files, evidence, tuple(candidates), unique, draft)
 
@@ -401,9 +396,8 @@ def _candidate(adapter: ModalityAdapter, files: FilesOfKind) -> Candidate | None
         return None
     source = adapter.sources[0]
     path = files.first.path
-    # a frame of a volume or a video is read like an image
-    is_frame = frame_of(path) is not None
-    if not is_frame and not path.name.lower().endswith(source.extensions):
+    # a frame of a volume or a video is read like an image of any ending
+    if frame_of(path) is None and not path.name.lower().endswith(source.extensions):
         return None
     recognition = Recognition("possible")
     # one broken plugin must not hide the answers of the others
@@ -416,8 +410,9 @@ def _candidate(adapter: ModalityAdapter, files: FilesOfKind) -> Candidate | None
     loaded = set()
     with suppress(Exception):
         adapter = adapter.with_options({adapter.name: dict(recognition.options)})
-        paths = [facts.path for facts in files.samples[:_TRIED]]
-        loaded = {_load(adapter, path).channels for path in paths}
+        loaded = {
+            _load(adapter, facts.path).channels for facts in files.samples[:_TRIED]
+        }
     if len(loaded) != 1:
         return None
     return Candidate(adapter, recognition, loaded.pop())
@@ -463,11 +458,10 @@ def _nodata_questions(adapter: ModalityAdapter, files: FilesOfKind) -> Iterator[
     if first.nodata:
         return
     asked: list[tuple[FileFacts, float, str]] = []
-    if files.zeros >= _MANY_ZEROS and first.colour != "rgb":
-        darkest = max(files.samples, key=lambda one: max(one.zeros))
-        question = (
-            f"Do zeros (up to {files.zeros:.0%} of an image) mean no measurement?"
-        )
+    darkest = max(files.samples, key=lambda one: max(one.zeros))
+    zeros = max(darkest.zeros)
+    if zeros >= _MANY_ZEROS and first.colour != "rgb":
+        question = f"Do zeros (up to {zeros:.0%} of an image) mean no measurement?"
         asked.append((darkest, 0.0, question))
     if first.dtype.startswith(("int", "float")) and files.low <= -999:
         lowest = min(files.samples, key=lambda one: min(one.low))
@@ -494,14 +488,13 @@ def _is_measured(adapter: ModalityAdapter, path: Path, number: float) -> bool:
 
 def _composition(groups: Sequence[GroupGuess]) -> tuple[Candidate, ...]:
     """Return the sensors of folders that each hold files of one kind, and are named as a sensor that reads them."""
-    folders = {group.folder for group in groups}
     found = []
     for group in groups:
         name = group.folder.name
         found += [one for one in group.candidates if one.modality == name]
-    if len(groups) < 2 or not len(folders) == len(groups) == len(found):
-        return ()
-    return tuple(found)
+    folders = {group.folder for group in groups}
+    is_complete = len(folders) == len(groups) == len(found) > 1
+    return tuple(found) if is_complete else ()
 
 
 def sensor_draft(files: FilesOfKind) -> str:

@@ -36,7 +36,7 @@ def notes_of(report: DataReport) -> list[str]:
 
 
 def test_sound_set_is_described_and_has_no_problems(tmp_path: Path) -> None:
-    """The figures a person compares with what they know of their data: in °C, as in pictures; the json has kelvin."""
+    """The figures a person compares with what they know of their data: in °C as in pictures; json has kelvin."""
     root = split_folder(tmp_path, train=3, val=1)
     values = np.full((2, 8, 8), 290.0)
     values[0, 0, 0], values[1, :4] = 310, np.nan
@@ -64,7 +64,7 @@ def test_sound_set_is_described_and_has_no_problems(tmp_path: Path) -> None:
     for words in (
         "train: 3 samples, 2 regions",
         "8x8 (3)",
-        "p1 [°C]: 6.85 to 16.85, mean 14.35, 50.0% invalid",
+        "p1 [K, shown in °C]: 6.85 to 16.85, mean 14.35, 50.0% invalid",
     ):
         assert words in report.text()
     json.dumps(report.model_dump(mode="json"), allow_nan=False)
@@ -108,13 +108,13 @@ def test_report_reads_line_by_line(tmp_path: Path) -> None:
         "  regions by class: 3: 1",
         "  1 smaller regions dropped",
         "  12.5% of the pixels are not scored",
-        "  p0 [°C]: 25.85 to 26.85, mean 26.832, 12.5% invalid",
+        "  p0 [K, shown in °C]: 25.85 to 26.85, mean 26.832, 12.5% invalid",
         "",
         "val: 1 samples, 0 regions",
         "  sizes (width x height): 8x8 (1)",
         "  1 samples without a region, first: val/0",
         "  100.0% of the pixels are not scored",
-        "  p0 [°C]: no valid pixel",
+        "  p0 [K, shown in °C]: no valid pixel",
         "",
         "Problems (2):",
         *(f"  - {problem}" for problem in report.errors),

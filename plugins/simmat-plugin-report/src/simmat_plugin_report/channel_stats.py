@@ -217,8 +217,11 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 def stats_lines(channel: ChannelStats) -> Iterator[str]:
     """Yield a channel as lines of text, in the unit of pictures, such as °C for kelvin."""
     look = display_style(Channel(channel.name, channel.quantity, channel.unit))
+    unit = channel.unit
+    if look.unit != unit:
+        unit += f", shown in {look.unit}"
     yield (
-        f"{channel.name} [{look.unit}], {channel.quantity}: {channel.valid:,} valid pixels, "
+        f"{channel.name} [{unit}], {channel.quantity}: {channel.valid:,} valid pixels, "
         f"{channel.missing:.2%} missing"
     )
     if (

@@ -45,7 +45,7 @@ _UNEQUAL, _VERY_UNEQUAL = 10, 100
 
 
 class ChannelReport(StrictModel):
-    """One channel of some images; text shows it in the unit of pictures, such as °C for kelvin.
+    """One channel of some images; text names its unit, and shows it in that of pictures, such as °C for kelvin.
 
     Attributes:
         low: smallest valid value; None without a valid pixel.
@@ -66,7 +66,10 @@ class ChannelReport(StrictModel):
         return display_style(Channel(self.name, self.quantity, self.unit))
 
     def __str__(self) -> str:
-        title = f"{self.name} [{self.style.unit}]"
+        unit = self.unit
+        if self.style.unit != unit:
+            unit += f", shown in {self.style.unit}"
+        title = f"{self.name} [{unit}]"
         if self.low is None or self.mean is None or self.high is None:
             return f"{title}: no valid pixel"
         low, mean, high = (
