@@ -134,6 +134,8 @@ def guess(folder: Path, as_json: bool) -> None:
             f"Together: --modality {names}{options}, as the subfolders are named; name first the sensor whose pixel "
             "grid you label. If the images do not lie on one pixel grid, run `simmat align` first."
         )
+    elif len(found.groups) > 1:
+        echo("These are files of different kinds; put each kind into its own folder.")
     for note in found.notes:
         echo(f"Note: {note}.")
     if found.unreadable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from PIL import Image
 
 from simmat.cli import run
 from simmat.io.images import write_image
+from simmat.plugins.registry import load_plugins
+from simmat.sensors.adapter import with_data_card
+from simmat.sensors.options import parse_nodata
 from simmat.sensors.sensor_toml import read_sensor
 
 pytestmark = pytest.mark.plugins
@@ -111,6 +115,24 @@ def test_the_names_of_subfolders_make_a_composition(
     found = guess(tmp_path, capsys)
     assert found["composition"] == "gray+rgb"
     assert {group["modality"] for group in found["groups"]} == {"rgb", "gray"}
+
+
+@pytest.mark.parametrize("modality", ["gray", "rgb+gray"])
+def test_advice_holds_alone_and_in_a_composition(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], modality: str
+) -> None:
+    """One number for all sensors is refused, as it may be a measurement of some."""
+    dark = noise(0)
+    dark[:, :8] = 0
+    for name, planes in (("rgb", noise(1, 3)), ("gray", dark)):
+        (tmp_path / name).mkdir()
+        write_image(tmp_path / name / "a.png", planes)
+    found = guess(tmp_path, capsys)
+    (nodata,) = re.findall(r"--nodata (\S+)", json.dumps(found))
+    card = {"nodata": parse_nodata(nodata.rstrip('",]'))}
+    sensor = with_data_card(load_plugins().modality(modality), card)
+    assert sensor.sensors()[-1].nodata("gray") == 0
+    assert sensor.sensors()[0].nodata("rgb") is None
 
 
 def test_kinds_that_are_mixed_are_answered_one_by_one(

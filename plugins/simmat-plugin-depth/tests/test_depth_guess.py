@@ -29,6 +29,14 @@ def test_an_assumed_unit_is_called_that_and_asked_for(tmp_path: Path) -> None:
     assert any("distances in m?" in text for text in found.questions)
 
 
+def test_zeros_are_no_distance_and_not_asked_for(tmp_path: Path) -> None:
+    """The sensor leaves them out by itself, so the answer would change nothing."""
+    metres = np.random.default_rng(0).uniform(0.5, 2, (24, 32)).astype(np.float32)
+    metres[:8] = 0
+    np.save(tmp_path / "a.npy", metres)
+    assert not any("--nodata" in text for text in group_of(tmp_path).questions)
+
+
 def test_a_unit_in_the_description_is_stated(tmp_path: Path) -> None:
     """It needs no question."""
     stored = np.full((24, 32), 80, np.uint16)
