@@ -62,7 +62,7 @@ def test_a_unit_in_the_description_is_stated(tmp_path: Path) -> None:
     found = best_of(tmp_path)
     assert found.recognition.certainty == "stated"
     assert "cK" in found.unit_evidence
-    assert found.questions == ()
+    assert group_of(tmp_path).questions == ()
 
 
 def test_a_unit_that_only_fits_is_asked_for_and_never_taken(tmp_path: Path) -> None:
