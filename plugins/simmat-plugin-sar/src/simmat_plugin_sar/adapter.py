@@ -125,14 +125,16 @@ class Sar(WindowedAdapter):
 
     def recognize(self, files: FilesOfKind) -> Recognition | None:
         """Ask for the scale; a plane that is stored three times needs the option gray_picture."""
-        question = (
-            "Are the numbers of a radar amplitude? Otherwise --modality sar --modality-option sar.scale=power, or "
-            "--modality sar --modality-option sar.scale=db"
-        )
+        question = "Are the numbers of a radar amplitude?"
         if files.planes_are_equal(0, 1) and files.planes_are_equal(0, 2):
             evidence = "three equal planes, as of a gray picture stored in colour"
             options = {"gray_picture": True}
+            question += " Otherwise store one plane, as only amplitudes are read from such pictures"
             return Recognition("possible", (evidence,), options, questions=(question,))
+        question += (
+            " Otherwise --modality sar --modality-option sar.scale=power, or --modality sar --modality-option "
+            "sar.scale=db"
+        )
         return Recognition("possible", questions=(question,))
 
     def window_size(self, files: PathsBySource) -> tuple[int, int] | None:
