@@ -202,6 +202,7 @@ def measure(
     areas: PixelAreas | None = None,
     *,
     ring_px: int = RING_PX,
+    only: Sequence[int] | None = None,
 ) -> Measurements:
     """Measure objects in an image, which is read in parts.
 
@@ -213,16 +214,23 @@ def measure(
         objects: they may overlap.
         areas: what `pixel_areas` returned.
         ring_px: width of the ring in pixels.
+        only: indices of the objects to measure, in the order of the rows; the others are left out of the rings. None
+            for all.
 
     Raises:
         DataError: the image cannot be read, or an object has more pixels than may be in memory.
     """
     channels = image.read(Window(0, 0, 1, 1)).channels
     columns = columns_of(channels)
-    values = np.full((len(objects), len(columns)), np.nan)
+    if only is None:
+        only = range(len(objects))
+    row_of = {index: row for row, index in enumerate(only)}
+    values = np.full((len(only), len(columns)), np.nan)
     neighbours = _Neighbours(objects, RING_GAP_PX + ring_px)
     pixels = _Pixels(image)
     for index in pixels.in_reading_order(objects):
+        if index not in row_of:
+            continue
         instance = objects[index]
         _check_pixels(instance, len(channels), image.origin)
         shape = _shape(instance)
@@ -233,7 +241,7 @@ def measure(
         inside, ring = _values(pixels, instance, neighbours.of(index), ring_px)
         for of_object, of_ring in zip(inside, ring, strict=True):
             numbers += _statistics(of_object, of_ring)
-        values[index] = numbers
+        values[row_of[index]] = numbers
     return Measurements(columns, values)
 
 

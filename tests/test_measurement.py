@@ -135,6 +135,19 @@ def test_an_image_read_in_parts_gives_the_same_numbers(
     np.testing.assert_array_equal(parts.values, measure(image, objects).values)
 
 
+def test_some_objects_have_the_numbers_that_they_have_among_all(
+    random_case: tuple[SensorImage, list[BoolArray]],
+) -> None:
+    """A page shows a few of thousands; the others still do not belong to their rings."""
+    image, masks = random_case
+    objects = [instance_of(mask) for mask in masks]
+    some = measure(image, objects, only=(5, 0, 3))
+    np.testing.assert_array_equal(
+        some.values, measure(image, objects).values[[5, 0, 3]]
+    )
+    assert not len(measure(image, objects, only=()))
+
+
 def test_small_objects_of_one_place_are_read_once() -> None:
     """A thousand objects of a raster would otherwise decode the same tiles a thousand times."""
     reader = InParts(image_of(np.zeros((1, 1000, 1000), np.float32)))
