@@ -6,6 +6,7 @@ import asyncio
 import base64
 import random
 import secrets
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -24,6 +25,7 @@ from simmat_plugin_annotate.folder import LabelFolder
 from simmat_plugin_annotate.follow import MIN_SCORE, FollowService
 from simmat_plugin_annotate.labels import LabelledImage
 from simmat_plugin_annotate.masks import encode_mask
+from simmat_plugin_annotate.measured import MeasuredImage
 from simmat_plugin_annotate.models import CancelledError, ModelService, ServedModel
 from simmat_plugin_annotate.planes import TILE, Planes
 from simmat_plugin_annotate.predictions import Predictions
@@ -36,6 +38,8 @@ MAPS = ("gray", "inferno", "turbo", "twilight")
 Result = TypeVar("Result")
 SEARCH_TIMEOUT_S = 5.0
 """Seconds after which `Annotator.least_sure` answers with what is known."""
+_MAX_MEASURED = 4
+"""Most images whose measured objects are kept."""
 
 
 class Annotator:
@@ -92,6 +96,9 @@ class Annotator:
         self._load = load
         self._search: asyncio.Task[None] | None = None
         self._listeners: set[asyncio.Queue[tuple[str, Any]]] = set()
+        # most recently used last
+        self._measured: dict[str, MeasuredImage] = {}
+        self._measured_lock = threading.Lock()
 
     def class_names(self) -> dict[int, str]:
         """Return id -> name of the folder's classes."""
@@ -352,6 +359,23 @@ class Annotator:
             raise
         self.folder.problems.pop(key, None)
         return document
+
+    def measured(self, key: str) -> MeasuredImage:
+        """Return the objects of an image in numbers."""
+        labels = self.folder.labels(key)
+        planes = self.folder.planes(key)
+        with self._measured_lock:
+            found = self._measured.pop(key, None)
+            if (
+                found is None
+                or found.labels is not labels
+                or found.planes is not planes
+            ):
+                found = MeasuredImage(labels, planes)
+            self._measured[key] = found
+            for old in list(self._measured)[:-_MAX_MEASURED]:
+                del self._measured[old]
+        return found
 
     def objects_of(self, labels: LabelledImage) -> tuple[int, dict[int, Instance]]:
         """Return the version of the labels of an image, and its objects with their classes."""

@@ -154,6 +154,14 @@ class LabelledImage:
         """Return the class of one of the objects."""
         return self._rule().class_of(region)
 
+    def label_values(self) -> dict[int, int]:
+        """Return the value that each object has in the mask file.
+
+        Raises:
+            DataError: a mask file cannot contain the objects.
+        """
+        return self._rule().values(self.objects, self._ignored)
+
     def refresh(self, *, rewrite: bool = False) -> None:
         """Read changes of the mask file by another program, as a step that can be undone.
 

@@ -52,6 +52,15 @@ class PredictBody(StrictModel):
     box: FromLists[tuple[Place, Place, Place, Place]] | None = None
 
 
+class MeasureBody(StrictModel):
+    """Measure some objects in one channel, given by its index."""
+
+    channel: Annotated[int, Field(ge=0, lt=2**31)]
+    ids: Annotated[
+        tuple[ObjectId, ...], Field(max_length=MAX_EDITS), BeforeValidator(as_tuples)
+    ]
+
+
 class AddEdit(StrictModel):
     """Add an object; in a frame it may have the id of one in other frames; `predicted` if a model found it as it is."""
 

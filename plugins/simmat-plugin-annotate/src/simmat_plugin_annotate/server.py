@@ -42,6 +42,7 @@ from simmat_plugin_annotate.requests import (
     EditsBody,
     EncodeBody,
     FollowBody,
+    MeasureBody,
     Nothing,
     PredictBody,
     RemoveEdit,
@@ -103,6 +104,8 @@ def make_app(annotator: Annotator) -> Starlette:
         ("POST", f"{image}/encode", routes.encode),
         ("POST", f"{image}/predict", routes.predict),
         ("GET", f"{image}/suggestions", routes.suggestions),
+        ("POST", f"{image}/measure", routes.measure),
+        ("GET", f"{image}/objects.csv", routes.table),
         ("POST", f"{image}/edits", routes.edits),
         ("POST", f"{image}/undo", routes.step),
         ("POST", f"{image}/redo", routes.step),
@@ -247,6 +250,24 @@ class Routes:
                 partial(self.service.suggestions, key, known, box, like=like),
             )
         )
+
+    async def measure(self, request: Request) -> Response:
+        """Return the numbers of some objects in one channel."""
+        key, body = self._key(request), await body_of(request, MeasureBody)
+        return await json_of(
+            await self.annotator.on_files(
+                lambda: self.annotator.measured(key).document(body.channel, body.ids)
+            )
+        )
+
+    async def table(self, request: Request) -> Response:
+        """Return the table of all objects that `simmat measure` writes."""
+        key, names = self._key(request), self.annotator.class_names()
+        content = await self.annotator.on_files(
+            lambda: self.annotator.measured(key).csv(names)
+        )
+        headers = {"cache-control": "no-store"}
+        return Response(content, media_type="text/csv", headers=headers)
 
     async def edits(self, request: Request) -> Response:
         """Edit objects."""

@@ -33,6 +33,10 @@ export async function get(path, signal) {
   return (await send(path, { signal })).json();
 }
 
+export async function getText(path) {
+  return (await send(path)).text();
+}
+
 /** Another start of the server than the one that the page knows, perhaps for another folder, changes no labels for it. */
 export async function post(path, body) {
   const headers = { "Content-Type": "application/json", "X-Session": app.session.session };

@@ -228,6 +228,17 @@ export function select(id) {
   show();
 }
 
+/** Select an object and show it in the middle. */
+export function selectAndCentre(id) {
+  if (app.draft) return;
+  const { mask } = app.labels.objects.get(id);
+  app.selected = id;
+  app.walk = null;
+  stage.view.show(mask);
+  stage.view.centre(mask.x + mask.w / 2, mask.y + mask.h / 2);
+  show();
+}
+
 /** Draw an object of other frames in this one. */
 export function drawTrack(id, objectClass) {
   if (app.draft) return;

@@ -4,7 +4,7 @@ import { get, post } from "./api.js";
 import { app, holdTurn, messages } from "./app.js";
 import { attempt, say } from "./events.js";
 import { Labels } from "./labels.js";
-import { lists, panel, stage } from "./main.js";
+import { lists, panel, stage, table } from "./main.js";
 import { Raster } from "./raster.js";
 import { show } from "./scene.js";
 import { ask, byId } from "./show.js";
@@ -48,6 +48,7 @@ export async function open(key, by = 0, watched = false) {
     app.raster = new Raster(image, () => stage.redraw(), say, () => app.gone);
     panel.setImage(image, app.raster);
     stage.setImage(width, height);
+    table.setImage(image);
     byId("image-name").textContent = image.name;
     byId("image-name").title = image.name;
     history.replaceState(null, "", `#${key}`);

@@ -8,7 +8,7 @@ import {
 import { attempt } from "./events.js";
 import { follow } from "./frames.js";
 import { openUnlabelled, openUnsure, setDone, turn } from "./images.js";
-import { panel, stage, training } from "./main.js";
+import { panel, stage, table, training } from "./main.js";
 import { show } from "./scene.js";
 import { byId } from "./show.js";
 import { acceptAll, decide, findLike, suggest } from "./suggestions.js";
@@ -31,7 +31,7 @@ const VIEW_KEYS = {
   "+": () => stage.view.zoomAt(1.25), "=": () => stage.view.zoomAt(1.25), "-": () => stage.view.zoomAt(1 / 1.25),
   ArrowLeft: (px) => stage.aim(px, 0), ArrowRight: (px) => stage.aim(-px, 0),
   ArrowUp: (px) => stage.aim(0, px), ArrowDown: (px) => stage.aim(0, -px),
-  l: () => panel.reset(), L: () => panel.wholeRange(), h: hide, "?": help, F1: help,
+  l: () => panel.reset(), L: () => panel.wholeRange(), h: hide, q: () => table.toggle(), "?": help, F1: help,
 };
 const KEYS = {
   Enter: accept, " ": accept, a: () => alternative(1), A: () => alternative(-1),
@@ -98,7 +98,7 @@ const BUTTONS = {
   previous: () => turn(-1), following: () => turn(1), unlabelled: openUnlabelled, unsure: openUnsure, done: setDone,
   "tool-click": () => setTool("click"), "tool-brush": () => setTool("brush"), "tool-eraser": () => setTool("eraser"),
   "tool-polygon": drawPolygon, "fill-holes": fillHoles, "remove-specks": removeSpecks,
-  suggest, undo: () => undo(true), redo: () => undo(false), "help-button": help, hide, redraw: redrawSelected,
+  suggest, undo: () => undo(true), redo: () => undo(false), "help-button": help, hide, measure: () => table.toggle(), redraw: redrawSelected,
   delete: remove, outline: polygonOfMask, follow: () => follow(1), like: () => findLike(false),
   confirm,
 };

@@ -5,7 +5,7 @@ import { app, inTurn, messages } from "./app.js";
 import { rename } from "./classes.js";
 import { MAPS } from "./colours.js";
 import { DisplayPanel } from "./display.js";
-import { beginStroke, boxed, click, drawTrack, pick, select } from "./drawing.js";
+import { beginStroke, boxed, click, drawTrack, pick, select, selectAndCentre } from "./drawing.js";
 import { attempt, EVENTS, load } from "./events.js";
 import { open } from "./images.js";
 import "./keys.js";
@@ -13,6 +13,7 @@ import { Lists } from "./lists.js";
 import { scene, show, showValue } from "./scene.js";
 import { byId } from "./show.js";
 import { Stage } from "./stage.js";
+import { MeasureTable } from "./table.js";
 import { TrainingPanel } from "./training.js";
 
 export { app };
@@ -48,6 +49,7 @@ export const lists = new Lists(app, {
   pick: (id) => inTurn(() => pick(id)),
   rename,
 });
+export const table = new MeasureTable((id) => inTurn(() => selectAndCentre(id)));
 export const training = new TrainingPanel(messages);
 
 await attempt(async () => {

@@ -3,7 +3,7 @@
 import { app, classNow, classes, colourOf, colourOfObject, inside, suggestion } from "./app.js";
 import { staysLow } from "./draft.js";
 import { isFollowed, running, showFrames } from "./frames.js";
-import { lists, panel, stage } from "./main.js";
+import { lists, panel, stage, table } from "./main.js";
 import { hasSpecks } from "./shapes.js";
 import { byId, clock, press, shownValue } from "./show.js";
 
@@ -68,6 +68,7 @@ export function show() {
   showSaved();
   showFrames();
   showOrigin();
+  table.show();
   document.body.dataset.state = JSON.stringify({
     key: app.image?.key ?? null, version: labels?.version ?? null, objects: labels?.objects.size ?? 0,
     draft: draft !== null, waiting: draft?.waiting ?? false, walk: walk ? [walk.at, walk.items.length] : null,
