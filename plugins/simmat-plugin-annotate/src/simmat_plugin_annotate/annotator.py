@@ -20,6 +20,7 @@ import numpy as np
 from simmat.data.instances import Instance
 from simmat.drawing.display import apply_colour_map, display_channels, display_style
 from simmat.errors import ConfigError, SimMATError
+from simmat.sensors.adapter import channel_spans
 from simmat_plugin_annotate.drafts import Draft, Edited, is_predicted, score_of
 from simmat_plugin_annotate.folder import LabelFolder
 from simmat_plugin_annotate.follow import MIN_SCORE, FollowService
@@ -345,6 +346,7 @@ class Annotator:
                     "tile": TILE,
                     "channels": _channels(planes),
                     "shown": display_channels(planes.channels),
+                    "sensors": _sensors(planes),
                     "objects": [
                         _object(number, region, labels)
                         for number, region in sorted(labels.objects.items())
@@ -442,6 +444,15 @@ def _channels(planes: Planes) -> list[dict[str, Any]]:
         }
         for channel, limits in zip(planes.channels, planes.ranges, strict=True)
     ]
+
+
+def _sensors(planes: Planes) -> list[dict[str, Any]]:
+    """Return each sensor of the image, and its channels that are shown: one, or three as red, green and blue."""
+    found = []
+    for sensor, span in channel_spans(planes.adapter, planes.channels):
+        own = display_channels(planes.channels[span.start : span.stop])
+        found.append({"name": sensor.name, "channels": [span[at] for at in own]})
+    return found
 
 
 FLUSH_INTERVAL_S = 1.0

@@ -275,6 +275,13 @@ export class DisplayPanel {
   }
 }
 
+/** How a view of one channel, or of three as red, green and blue, is shown at first. */
+export function displayOf(known, channels) {
+  const mode = channels.length === 1 ? "single" : "rgb";
+  const map = mode === "single" ? known[channels[0]].look.colours : "gray";
+  return new Display(mode, channels, map, channels.map((channel) => startOf(known[channel])));
+}
+
 function plain({ name, quantity, unit }) {
   return [name, quantity, unit];
 }

@@ -4,7 +4,7 @@ import { get, post } from "./api.js";
 import { app, holdTurn, messages } from "./app.js";
 import { attempt, say } from "./events.js";
 import { Labels } from "./labels.js";
-import { lists, panel, stage, table } from "./main.js";
+import { lists, panel, stage, table, wipe } from "./main.js";
 import { Raster } from "./raster.js";
 import { show } from "./scene.js";
 import { ask, byId } from "./show.js";
@@ -47,6 +47,7 @@ export async function open(key, by = 0, watched = false) {
     app.corners = [];
     app.raster = new Raster(image, () => stage.redraw(), say, () => app.gone);
     panel.setImage(image, app.raster);
+    wipe.setImage(image);
     stage.setImage(width, height);
     table.setImage(image);
     byId("image-name").textContent = image.name;

@@ -8,7 +8,7 @@ import {
 import { attempt } from "./events.js";
 import { follow } from "./frames.js";
 import { openUnlabelled, openUnsure, setDone, turn } from "./images.js";
-import { panel, stage, table, training } from "./main.js";
+import { panel, stage, table, training, wipe } from "./main.js";
 import { show } from "./scene.js";
 import { byId } from "./show.js";
 import { acceptAll, decide, findLike, suggest } from "./suggestions.js";
@@ -31,7 +31,7 @@ const VIEW_KEYS = {
   "+": () => stage.view.zoomAt(1.25), "=": () => stage.view.zoomAt(1.25), "-": () => stage.view.zoomAt(1 / 1.25),
   ArrowLeft: (px) => stage.aim(px, 0), ArrowRight: (px) => stage.aim(-px, 0),
   ArrowUp: (px) => stage.aim(0, px), ArrowDown: (px) => stage.aim(0, -px),
-  l: () => panel.reset(), L: () => panel.wholeRange(), h: hide, q: () => table.toggle(), "?": help, F1: help,
+  l: () => panel.reset(), L: () => panel.wholeRange(), h: hide, q: () => table.toggle(), w: () => wipe.toggle(), "?": help, F1: help,
 };
 const KEYS = {
   Enter: accept, " ": accept, a: () => alternative(1), A: () => alternative(-1),

@@ -15,9 +15,11 @@ import { byId } from "./show.js";
 import { Stage } from "./stage.js";
 import { MeasureTable } from "./table.js";
 import { TrainingPanel } from "./training.js";
+import { Wipe } from "./wipe.js";
 
 export { app };
 export const panel = new DisplayPanel(() => stage?.redraw());
+export const wipe = new Wipe(() => stage?.redraw(), () => panel.display.channels);
 export const stage = new Stage(byId("canvas"), scene, {
   click: (at, label) => inTurn(() => click(at, label)),
   box: (box) => inTurn(() => boxed(box)),

@@ -3,7 +3,7 @@
 import { app, classNow, classes, colourOf, colourOfObject, inside, suggestion } from "./app.js";
 import { staysLow } from "./draft.js";
 import { isFollowed, running, showFrames } from "./frames.js";
-import { lists, panel, stage, table } from "./main.js";
+import { lists, panel, stage, table, wipe } from "./main.js";
 import { hasSpecks } from "./shapes.js";
 import { byId, clock, press, shownValue } from "./show.js";
 
@@ -30,6 +30,7 @@ export function scene() {
   return {
     raster: app.raster,
     display: panel.display,
+    wipe: wipe.scene,
     shapes,
     points: app.draft?.state.points ?? [],
     box: app.draft?.state.box ?? null,
@@ -169,16 +170,22 @@ export function showValue() {
   const [x, y] = cursor.map(Math.floor);
   const { display } = panel;
   const read = display.channels.map((index) => raster.value(index, x, y));
-  const parts = read.map((found, i) => {
-    const channel = app.image.channels[display.channels[i]];
-    if (!found) return `${channel.name} …`;
-    const range = channel.range ? (channel.range[1] - channel.range[0]) / 5 : 1;
-    const whole = channel.unit === "count" && Math.abs(found.value - Math.round(found.value)) <= found.step;
-    const value = found.value === null ? "no data" : shownValue(found.value, channel, whole ? 1000 : range);
-    return `${channel.name} ${found.exact ? "" : "≈ "}${value}`;
-  });
+  const parts = read.map((found, i) => valueText(app.image.channels[display.channels[i]], found));
+  const right = wipe.scene;
+  for (const index of right?.display.channels ?? []) {
+    if (!display.channels.includes(index)) parts.push(valueText(app.image.channels[index], right.raster.value(index, x, y)));
+  }
   if (display.mode === "index" && read.every((found) => found && found.value !== null)) {
     parts.unshift(`index ${((read[0].value - read[1].value) / (read[0].value + read[1].value)).toFixed(3)}`);
   }
   text.textContent = `x ${x}, y ${y}: ${parts.join(", ")}`;
+}
+
+/** Name and value of a channel as `Raster.value` found it. */
+function valueText(channel, found) {
+  if (!found) return `${channel.name} …`;
+  const range = channel.range ? (channel.range[1] - channel.range[0]) / 5 : 1;
+  const whole = channel.unit === "count" && Math.abs(found.value - Math.round(found.value)) <= found.step;
+  const value = found.value === null ? "no data" : shownValue(found.value, channel, whole ? 1000 : range);
+  return `${channel.name} ${found.exact ? "" : "≈ "}${value}`;
 }

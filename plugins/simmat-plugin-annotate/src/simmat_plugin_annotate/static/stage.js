@@ -4,12 +4,13 @@ import { strong } from "./colours.js";
 import { View } from "./view.js";
 
 const CLICK_PX = 4; // a pointer that moves less has clicked
+const EDGE_GAP_PX = 14; // around the pointer, the edge of a wipe hides nothing
 const CLOSE_PX = 8; // a click so near to the first corner closes a polygon
 
 export class Stage {
   /**
    * @param canvas the element
-   * @param scene () => {raster, display, shapes: [{mask, colour, outline, alpha, line, dash}], points, box, brush, corners, closed} or null
+   * @param scene () => {raster, display, wipe: {raster, display, name} or null, shapes: [{mask, colour, outline, alpha, line, dash}], points, box, brush, corners, closed} or null
    * @param act what gestures do: click, box, beginStroke, stroke, endStroke, select, level, hover, seen, moveCorner
    */
   constructor(canvas, scene, act) {
@@ -17,6 +18,7 @@ export class Stage {
     this.view = new View();
     this.gesture = null;
     this.pointer = null;
+    this.wipeX = null; // where the pointer was last, across
     this.aims = false; // a cross in the middle shows where keys click
     this.frame = 0;
     new ResizeObserver(() => this.#resize()).observe(canvas);
@@ -70,7 +72,8 @@ export class Stage {
     const scene = this.scene();
     if (!scene) return;
     const { view } = this;
-    const missing = scene.raster.draw(context, view, scene.display, ratio);
+    let missing = scene.raster.draw(context, view, scene.display, ratio);
+    if (scene.wipe) missing += this.#drawWipe(context, scene.wipe, ratio);
 
     context.setTransform(view.zoom * ratio, 0, 0, view.zoom * ratio, view.x * ratio, view.y * ratio);
     const [left, top] = view.toImage(0, 0);
@@ -89,8 +92,42 @@ export class Stage {
     }
     context.setLineDash([]);
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    if (scene.wipe) this.#drawEdge(context, scene.wipe);
     this.#drawPrompts(context, scene);
     this.act.seen(missing);
+  }
+
+  /** Where the wipe begins: under the pointer, or at the cross in the middle. */
+  get #edge() {
+    return this.aims || this.wipeX === null ? this.view.width / 2 : this.wipeX;
+  }
+
+  #drawWipe(context, { raster, display }, ratio) {
+    context.save();
+    context.beginPath();
+    context.rect(this.#edge * ratio, 0, this.canvas.width, this.canvas.height);
+    context.clip();
+    const missing = raster.draw(context, this.view, display, ratio);
+    context.restore();
+    return missing;
+  }
+
+  /** Draw where the wipe begins, with its name, but for the place of the pointer. */
+  #drawEdge(context, { name }) {
+    const x = this.#edge;
+    const y = this.pointer?.[1] ?? 0;
+    strokeSeen(context, () => {
+      context.moveTo(x, 0);
+      context.lineTo(x, y - EDGE_GAP_PX);
+      context.moveTo(x, y + EDGE_GAP_PX);
+      context.lineTo(x, this.view.height);
+    });
+    context.font = "12px system-ui, sans-serif";
+    context.lineWidth = 3;
+    context.strokeStyle = "#000";
+    context.fillStyle = "#fff";
+    context.strokeText(name, x + 8, 16);
+    context.fillText(name, x + 8, 16);
   }
 
   #drawPrompts(context, { points, box, brush, corners, closed }) {
@@ -175,6 +212,7 @@ export class Stage {
     canvas.addEventListener("pointermove", (event) => {
       const at = [event.offsetX, event.offsetY];
       this.pointer = at;
+      [this.wipeX] = at;
       this.aims = false;
       const { gesture, view } = this;
       this.act.hover(view.toImage(...at));
