@@ -61,6 +61,7 @@ class Annotator:
         train: Callable[[LabelFolder, ServedModel], list[str]],
         load: Callable[[Path], ServedModel],
         predictions: Path | None = None,
+        defaults: Mapping[str, object] | None = None,
     ) -> None:
         """Open a folder, locked by `locked_folder`, and load a model for it.
 
@@ -69,12 +70,13 @@ class Annotator:
             train: returns the arguments of `simmat train`.
             load: loads the bundle of a training.
             predictions: COCO file, or folder of `simmat predict`.
+            defaults: fields of the card that it leaves out.
 
         Raises:
             SimMATError: folder, card or model cannot be used.
         """
         self.session = secrets.token_hex(8)
-        self.folder = LabelFolder(root, adapter, overrides)
+        self.folder = LabelFolder(root, adapter, overrides, defaults)
         first = model(self.folder)
         self.folder.recover()
         self.service = ModelService(first, self.folder.planes, self.class_names)

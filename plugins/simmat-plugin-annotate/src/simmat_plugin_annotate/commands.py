@@ -22,6 +22,7 @@ from simmat.errors import ConfigError
 from simmat.terminal import echo
 
 if TYPE_CHECKING:
+    from simmat.sensors.adapter import ModalityAdapter
     from simmat_plugin_annotate.folder import LabelFolder
     from simmat_plugin_annotate.models import ServedModel
 
@@ -191,6 +192,7 @@ def annotate(
             train_arguments,
             tuned,
             predictions,
+            {} if given is None else alignment_of(given, adapter),
         )
         if unknown := annotator.predictions.unknown:
             echo(
@@ -210,6 +212,16 @@ def annotate(
             token=token,
         )
     return 0
+
+
+def alignment_of(model: ServedModel, adapter: ModalityAdapter) -> dict[str, object]:
+    """Return the data card's field `alignment` of a bundle of this sensor: it states the same rig of cameras."""
+    assert model.predictor.bundle is not None
+    spec = model.predictor.bundle.spec
+    card = spec.card.model_dump(mode="json")
+    if "alignment" not in card or spec.modality != adapter.name:
+        return {}
+    return {"alignment": card["alignment"]}
 
 
 _limit = partial(click.option, type=click.IntRange(1), show_default=True, metavar="INT")

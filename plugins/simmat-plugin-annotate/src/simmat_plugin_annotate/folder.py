@@ -59,12 +59,17 @@ class LabelFolder:
     """
 
     def __init__(
-        self, root: Path, adapter: ModalityAdapter, overrides: Mapping[str, object]
+        self,
+        root: Path,
+        adapter: ModalityAdapter,
+        overrides: Mapping[str, object],
+        defaults: Mapping[str, object] | None = None,
     ) -> None:
         """Open a folder that is locked by `locked_folder`.
 
         Args:
             overrides: fields of the card from the command line.
+            defaults: fields of the card that it leaves out, such as the alignment of a bundle.
 
         Raises:
             DataError: it has no images, or its labels are of a kind that cannot be edited.
@@ -82,12 +87,13 @@ class LabelFolder:
         self._used: dict[str, LabelledImage] = {}  # most recently used last
         self.problems: dict[str, str] = {}
         self._last_steps: dict[str, Record] = {}
-        self._card = self._read_card(overrides)
         self._overrides = overrides
+        self._defaults = dict(defaults or {})
+        self._card = self._read_card(overrides, self._defaults)
         self._stored: DataCard | None = None
         if (self.root / CARD_FILE).exists():
-            with suppress(ConfigError):  # it is not valid without `overrides`
-                self._stored = self._read_card({})
+            with suppress(ConfigError):  # it is not valid by itself
+                self._stored = self._read_card({}, {})
         self._given_options = options_of(adapter)
         self.adapter = with_data_card(adapter, self._card.model_dump())
         self._has_manifest = (self.root / MANIFEST_FILE).exists()
@@ -252,7 +258,7 @@ class LabelFolder:
                     for name in ("regions", "class_names", "modality_options")
                 }
                 # other programs may have changed it
-                present = self._read_card(self._overrides)
+                present = self._read_card(self._overrides, self._defaults)
                 write_card(self.root, present.model_copy(update=own_fields))
                 self._card = self._stored = card
 
@@ -467,16 +473,17 @@ class LabelFolder:
             return _key_of(sample.id)
         return sample.id
 
-    def _read_card(self, overrides: Mapping[str, object]) -> DataCard:
+    def _read_card(
+        self, overrides: Mapping[str, object], defaults: Mapping[str, object]
+    ) -> DataCard:
         masks = self.root / MASKS
         is_labelled = masks.is_dir() and any(
             not path.name.startswith(".") for path in masks.iterdir()
         )
-        card = load_card(
-            self.root,
-            overrides,
-            defaults={} if is_labelled else {"regions": "instances"},
-        )
+        defaults = dict(defaults)
+        if not is_labelled:
+            defaults["regions"] = "instances"
+        card = load_card(self.root, overrides, defaults=defaults)
         if card.zero_means == "none":
             raise ConfigError(
                 f"{self.root}: according to card.toml, mask value 0 is a region (zero_means = 'none'), so no "

@@ -23,6 +23,7 @@ from simmat.geo import read_georeference
 from simmat.io.files import atomic_path
 from simmat.io.states import file_states
 from simmat.sensors.adapter import ModalityAdapter, load_sample, options_of
+from simmat.sensors.composed_modality import ComposedModality
 from simmat.types import (
     BoolArray,
     Channel,
@@ -87,7 +88,7 @@ class Planes:
 
     Attributes:
         files: source name -> file.
-        digest: identifies the values: files with times and sizes, and options of the sensor.
+        digest: identifies the values: files with times and sizes, options of the sensor, and alignment.
 
     Raises:
         DataError: a file does not exist or cannot be read.
@@ -101,6 +102,8 @@ class Planes:
 
     def __post_init__(self) -> None:
         parts: list[object] = [self.adapter.name, options_of(self.adapter)]
+        if isinstance(self.adapter, ComposedModality) and self.adapter.alignments:
+            parts.append(self.adapter.alignments)
         for path in self.files.values():
             try:
                 states = file_states(str(path))
