@@ -186,12 +186,13 @@ export class MeasureTable {
     return digits(value, range ? (range[1] - range[0]) / 5 : 1);
   }
 
-  /** Say how far the measuring is where all objects are wanted, or what contradicts itself. */
+  /** Say how far the measuring is where all objects are wanted, or what the files contradict. */
   #drawText() {
     const count = this.order.length;
     const measured = this.order.filter((id) => this.#isFresh(id)).length;
     const waits = !UNMEASURED.includes(this.column) && measured < count;
-    byId("measures-text").textContent = waits ? `Measured ${measured} of ${count}, sorted after the last …` : this.warning;
+    const text = count ? this.warning : "No object yet.";
+    byId("measures-text").textContent = waits ? `Measured ${measured} of ${count}, sorted after the last …` : text;
   }
 
   /** Scroll to the row of the selected object once. */
