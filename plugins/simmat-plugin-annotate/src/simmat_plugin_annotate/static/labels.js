@@ -3,6 +3,8 @@
 import { get, post } from "./api.js";
 import { Mask } from "./masks.js";
 
+let states = 0; // that the objects of any image have had
+
 export class Labels {
   /** @param document the server's document of an image */
   constructor(document) {
@@ -19,7 +21,7 @@ export class Labels {
   }
 
   #change({ version, changed, removed, undo, redo, done, lost }) {
-    Object.assign(this, { version, undo, redo, done, lost });
+    Object.assign(this, { version, undo, redo, done, lost, state: ++states });
     for (const id of removed) this.objects.delete(id);
     for (const { mask, ...object } of changed) this.objects.set(object.id, { ...object, mask: Mask.fromRuns(mask) });
   }

@@ -12,13 +12,6 @@ const WHITE = [255, 255, 255];
 export function scene() {
   if (!app.raster) return null;
   const shapes = [];
-  const shown = app.hidden ? [] : app.labels.objects.values();
-  for (const object of shown) {
-    if (object.id === app.draft?.replaces) continue;
-    const chosen = object.id === app.selected;
-    const look = { alpha: chosen ? stronger() : app.opacity, line: chosen ? 3 : 1.5, dash: object.predicted ? [2, 2] : [] };
-    shapes.push({ mask: object.mask, colour: colourOfObject(object), ...look });
-  }
   const current = suggestion();
   if (app.walk) {
     for (const [i, item] of app.walk.items.entries()) {
@@ -31,6 +24,10 @@ export function scene() {
     raster: app.raster,
     display: panel.display,
     wipe: wipe.scene,
+    objects: {
+      version: [app.labels.state, app.hidden, app.draft?.replaces, app.selected, app.opacity, classes()],
+      shapes: shapesOfObjects,
+    },
     shapes,
     points: app.draft?.state.points ?? [],
     box: app.draft?.state.box ?? null,
@@ -38,6 +35,16 @@ export function scene() {
     closed: app.closed,
     brush: !paints() ? null : { radius: app.radius, erases: app.tool === "eraser" },
   };
+}
+
+/** What is drawn of the objects that are on disk, but for the one that is being changed. */
+function shapesOfObjects() {
+  const shown = app.hidden ? [] : [...app.labels.objects.values()];
+  return shown.filter((object) => object.id !== app.draft?.replaces).map((object) => {
+    const chosen = object.id === app.selected;
+    const look = { alpha: chosen ? stronger() : app.opacity, line: chosen ? 3 : 1.5, dash: object.predicted ? [2, 2] : [] };
+    return { mask: object.mask, colour: colourOfObject(object), ...look };
+  });
 }
 
 /** Opacity of the mask that is drawn or selected. */

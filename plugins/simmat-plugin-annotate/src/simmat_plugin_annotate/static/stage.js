@@ -10,7 +10,7 @@ const CLOSE_PX = 8; // a click so near to the first corner closes a polygon
 export class Stage {
   /**
    * @param canvas the element
-   * @param scene () => {raster, display, wipe: {raster, display, name} or null, shapes: [{mask, colour, outline, alpha, line, dash}], points, box, brush, corners, closed} or null
+   * @param scene () => {raster, display, wipe: {raster, display, name} or null, objects: {version, shapes()}, shapes: [{mask, colour, outline, alpha, line, dash}], points, box, brush, corners, closed} or null
    * @param act what gestures do: click, box, beginStroke, stroke, endStroke, select, level, hover, seen, moveCorner
    */
   constructor(canvas, scene, act) {
@@ -21,6 +21,8 @@ export class Stage {
     this.wipeX = null; // where the pointer was last, across
     this.aims = false; // a cross in the middle shows where keys click
     this.frame = 0;
+    this.objects = new OffscreenCanvas(1, 1); // their masks, as they are in the view
+    this.drawn = ""; // what that was drawn of
     new ResizeObserver(() => this.#resize()).observe(canvas);
     this.#listen();
   }
@@ -75,10 +77,31 @@ export class Stage {
     let missing = scene.raster.draw(context, view, scene.display, ratio);
     if (scene.wipe) missing += this.#drawWipe(context, scene.wipe, ratio);
 
+    this.#drawObjects(scene.objects, ratio);
+    context.drawImage(this.objects, 0, 0);
+    this.#drawShapes(context, scene.shapes, ratio);
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    if (scene.wipe) this.#drawEdge(context, scene.wipe);
+    this.#drawPrompts(context, scene);
+    this.act.seen(missing);
+  }
+
+  /** Draw the objects on a canvas of their own, if they or the view have changed: thousands take a second. */
+  #drawObjects({ version, shapes }, ratio) {
+    const { view, canvas } = this;
+    const drawn = JSON.stringify([version, view.zoom, view.x, view.y, canvas.width, canvas.height]);
+    if (drawn === this.drawn) return;
+    this.drawn = drawn;
+    Object.assign(this.objects, { width: canvas.width, height: canvas.height }); // which clears it
+    this.#drawShapes(this.objects.getContext("2d"), shapes(), ratio);
+  }
+
+  #drawShapes(context, shapes, ratio) {
+    const { view } = this;
     context.setTransform(view.zoom * ratio, 0, 0, view.zoom * ratio, view.x * ratio, view.y * ratio);
     const [left, top] = view.toImage(0, 0);
     const [right, bottom] = view.toImage(view.width, view.height);
-    for (const { mask, colour, outline, alpha, line, dash } of scene.shapes) {
+    for (const { mask, colour, outline, alpha, line, dash } of shapes) {
       if (mask.x > right || mask.y > bottom || mask.x + mask.w < left || mask.y + mask.h < top) continue;
       if (alpha) mask.draw(context, strong(colour), alpha);
       context.setLineDash([]);
@@ -91,10 +114,6 @@ export class Stage {
       context.stroke(mask.outline());
     }
     context.setLineDash([]);
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    if (scene.wipe) this.#drawEdge(context, scene.wipe);
-    this.#drawPrompts(context, scene);
-    this.act.seen(missing);
   }
 
   /** Where the wipe begins: under the pointer, or at the cross in the middle. */
