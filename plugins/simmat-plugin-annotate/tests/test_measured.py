@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from annotate_server import Client, served, square
 from click.testing import CliRunner
 from PIL import Image
@@ -167,6 +168,26 @@ def test_pixels_without_a_measurement_do_not_count(root: Path, bundle: Path) -> 
     assert rows[1]["intensity_min"] == inside.min() > 0
     assert rows[1]["intensity_mean"] == pytest.approx(inside.mean())
     assert set(rows[2].values()) == {None}
+
+
+def test_areas_are_in_square_micrometres_where_the_file_states_them(
+    root: Path, bundle: Path
+) -> None:
+    """The page has a column for them; a microscope writes the size of its pixels."""
+    (root / "images/s0.png").unlink()
+    tifffile.imwrite(
+        root / "images/s0.tif",
+        np.full((40, 56), 90, np.uint8),
+        imagej=True,
+        resolution=(2.0, 2.0),
+        metadata={"unit": "um"},
+    )
+    with served(root, bundle) as client:
+        key = client.keys()["s0"]
+        client.edit(key, 0, add(0, 0, 10, 10))
+        row = rows_of(client, key, 1)[1]
+    assert "area_um2" in row
+    assert row["area_um2"] == pytest.approx(25.0)
 
 
 def test_objects_that_are_gone_are_left_out(client: Client) -> None:
