@@ -7,7 +7,7 @@ augmentation, statistics, normalization, resizing. Nothing here imports torch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -194,6 +194,15 @@ class ModalityAdapter(ABC):
 
     def sensors(self) -> tuple[ModalityAdapter, ...]:
         """The sensors of which it consists: only itself, or the parts of a composition."""
+        return (self,)
+
+    def cameras(self) -> tuple[ModalityAdapter, ...]:
+        """The sensor as one for each source, if each has a pixel grid of its own; default: only itself, one grid.
+
+        Each has one source, whose name is that of the camera, and returns the channels of this file. `simmat align`
+        estimates where the images of the further ones lie on those of the first. A sensor with several cameras takes
+        the result from the card in `configured`.
+        """
         return (self,)
 
     def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> ModalityAdapter:
@@ -433,13 +442,14 @@ def with_data_card(
     """Return a sensor with the options and the nodata of a data card, and `configured` for it.
 
     Raises:
-        ConfigError: an option contradicts the card, or the card's nodata does not fit the sensor.
+        ConfigError: an option contradicts the card, or the card's nodata or alignment does not fit the sensor.
     """
     names = [part.name for part in adapter.sensors()]
     options = options_by_sensor(
         card.get("modality_options") or {}, names, with_others=True
     )
     adapter = _with_options_of_card(adapter, options)  # they may change its sources
+    _check_alignments(adapter, card.get("alignment") or {})
     return _with_options_of_card(
         adapter, _nodata_by_sensor(adapter, card.get("nodata"))
     ).configured(card)
@@ -458,6 +468,19 @@ def _with_options_of_card(
                     f"modality {part.name!r}: the option says {said}, the data card {of_card}; correct the wrong one"
                 )
     return adapter.with_options(options)
+
+
+def _check_alignments(adapter: ModalityAdapter, aligned: Collection[str]) -> None:
+    """Raise ConfigError if a card aligns a further source of a sensor whose files share one pixel grid."""
+    names = iter(adapter.source_names())
+    for part in adapter.sensors():
+        first, *others = islice(names, len(part.sources))
+        for source in others:
+            if source in aligned and len(part.cameras()) == 1:
+                raise ConfigError(
+                    f"the data card: alignment.{source}: all files of modality {part.name!r} must share one pixel "
+                    f"grid; align {first!r}, by which the others are placed"
+                )
 
 
 def _nodata_by_sensor(

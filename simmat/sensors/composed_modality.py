@@ -21,7 +21,8 @@ from simmat.sensors.channel_selection import pick_channels
 from simmat.sensors.warp import Alignment, Matrix, Warp, alignments_of
 from simmat.types import Channel, Georeference, SensorImage, Window
 
-_ALIGN = "; register them, or estimate where each lies by `simmat align`, which states it in the data card"
+ALIGN_HINT = "; register them, or estimate where each lies by `simmat align`, which states it in the data card"
+"""What the user can do about files of different sizes."""
 # largest distance of the corners of two images; programs round a grid differently
 _SAME_PLACE_PX = 0.1
 
@@ -97,21 +98,26 @@ class ComposedModality(ModalityAdapter):
         The intrinsics apply to all parts, since they are those of this grid.
 
         Raises:
-            ConfigError: the alignments contradict each other, or name a further source of a sensor that has several.
+            ConfigError: the alignments contradict each other.
         """
-        alignments = alignments_of(card)
-        for own in self._sources.values():
-            for source in list(own.values())[1:]:
-                if source in alignments:
-                    raise ConfigError(
-                        f"the data card: alignment.{source}: all files of one sensor must share one pixel grid; "
-                        f"align {next(iter(own.values()))!r}, by which the others are placed"
-                    )
-        return ComposedModality(
-            [part.configured(card) for part in self.parts],
-            self.selected_channels,
-            alignments,
-        )
+        parts = []
+        for part in self.parts:
+            parts.append(part.configured(self._card_of(part, card)))
+        return ComposedModality(parts, self.selected_channels, alignments_of(card))
+
+    def _card_of(
+        self, part: ModalityAdapter, card: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Return the card with the alignments of a part's sources only, under the part's own names."""
+        stated = card.get("alignment") or {}
+        own_names = {joined: own for own, joined in self._sources[part.name].items()}
+        found = {}
+        for joined, values in stated.items():
+            if joined in own_names:
+                other = values["reference"]
+                reference = own_names.get(other, f"{other} of another sensor")
+                found[own_names[joined]] = {**values, "reference": reference}
+        return {**card, "alignment": found}
 
     def load(self, files: PathsBySource) -> SensorImage:
         """Read every part that has files, bring it onto the grid of the first one, and stack the planes.
@@ -153,7 +159,7 @@ class ComposedModality(ModalityAdapter):
         for name in warps:
             sizes[name] = grid_hw
         return common_size(
-            {named[name]: size for name, size in sizes.items()}, hint=_ALIGN
+            {named[name]: size for name, size in sizes.items()}, hint=ALIGN_HINT
         )
 
     def load_window(self, files: PathsBySource, window: Window) -> SensorImage:
@@ -397,7 +403,7 @@ class ComposedModality(ModalityAdapter):
             return found[0]
         common_size(
             {f"{name} {image.origin}": image.size_hw for name, image in images.items()},
-            hint=_ALIGN,
+            hint=ALIGN_HINT,
         )
         return SensorImage(
             np.concatenate([image.data for image in found]),

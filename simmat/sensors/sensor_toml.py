@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,7 +25,15 @@ from simmat.documents import StrictModel, parse, read_toml
 from simmat.errors import ConfigError, DataError, SpecError, nearest
 from simmat.io.frames import stack_endings
 from simmat.io.images import read_image
-from simmat.sensors.adapter import PathsBySource, Source, WindowedAdapter, common_size
+from simmat.sensors.adapter import (
+    ModalityAdapter,
+    PathsBySource,
+    Source,
+    WindowedAdapter,
+    common_size,
+)
+from simmat.sensors.composed_modality import ALIGN_HINT, ComposedModality
+from simmat.sensors.warp import Alignment, alignments_of
 from simmat.types import (
     RGB_QUANTITY,
     BoolArray,
@@ -356,10 +365,12 @@ class TomlModality(WindowedAdapter):
 
     Attributes:
         definition: the file's content; a bundle contains it.
+        alignments: source -> where it lies on the pixel grid of the first one; empty if all share one grid.
     """
 
     def __init__(self, definition: SensorDefinition) -> None:
         self.definition = definition
+        self.alignments: Mapping[str, Alignment] = {}
         self.name = definition.name
         self.description = definition.description
         self.sources = tuple(
@@ -367,8 +378,78 @@ class TomlModality(WindowedAdapter):
         )
         self.channels = tuple(rule.channel() for rule in definition.channel)
 
+    def cameras(self) -> tuple[ModalityAdapter, ...]:
+        """Return a sensor for each source; only itself if there is one, or if a source has no channel."""
+        found = []
+        for source in self.definition.source:
+            own = []
+            for rule in self.definition.channel:
+                if self.definition.source_of(rule) == source.name:
+                    own.append(rule)
+            if not own or len(self.sources) == 1:
+                return (self,)
+            camera = TomlModality(
+                self.definition.model_copy(
+                    update={
+                        "name": source.name,
+                        "source": (source,),
+                        "channel": tuple(own),
+                    }
+                )
+            )
+            camera.options = self.options
+            found.append(camera)
+        return tuple(found)
+
+    def configured(self, card: Mapping[str, Any]) -> TomlModality:
+        """Return this sensor with the alignments that a card states for its files.
+
+        Raises:
+            ConfigError: a further file is aligned with another sensor, but the first one is not.
+        """
+        first, *others = self.source_names()
+        stated = alignments_of(card)
+        found = {name: stated[name] for name in (first, *others) if name in stated}
+        for name in others:
+            if name in found and first not in {*found, found[name].reference}:
+                raise ConfigError(
+                    f"the data card: alignment.{name} states where it lies on {found[name].reference}, but there is no "
+                    f"alignment of {first!r}, the first source of sensor {self.name!r}; state that too, or align "
+                    f"{name!r} with {first!r}"
+                )
+        made = copy(self)
+        made.alignments = found
+        return made
+
+    def _aligned(self) -> ComposedModality | None:
+        """Return the cameras, brought onto the grid of the first one; None if the files share one grid."""
+        if not set(self.alignments) - {self.sources[0].name}:
+            return None
+        return ComposedModality(self.cameras(), alignments=self.alignments)
+
+    def window_size(self, files: PathsBySource) -> tuple[int, int] | None:
+        """Return the (height, width) of the first file; None if one cannot be read in windows."""
+        aligned = self._aligned()
+        if aligned is not None:
+            return aligned.window_size(files)
+        return super().window_size(files)
+
     def read(self, files: PathsBySource, window: Window | None) -> SensorImage:
         """Read (C, H, W): stored * scale + offset of the declared planes, invalid at nodata."""
+        aligned = self._aligned()
+        if aligned is None:
+            return self._read(files, window)
+        if window is None:
+            image = aligned.load(files)
+        else:
+            image = aligned.load_window(files, window)
+        names = [channel.name for channel in image.channels]
+        return image.select(
+            [names.index(rule.name) for rule in self.definition.channel]
+        )
+
+    def _read(self, files: PathsBySource, window: Window | None) -> SensorImage:
+        """Read (C, H, W) of files that share one pixel grid."""
         images: dict[str, ImageFile] = {}
         for source in self.definition.source:
             image = read_image(files[source.name], self.nodata(source.name), window)
@@ -382,7 +463,8 @@ class TomlModality(WindowedAdapter):
             {
                 str(image.path): (image.planes.shape[1], image.planes.shape[2])
                 for image in images.values()
-            }
+            },
+            hint=ALIGN_HINT,
         )
         planes = []
         for rule in self.definition.channel:

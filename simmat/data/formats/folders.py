@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, permutations
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,6 +42,7 @@ def find_samples(
     """Match `images/STEM.*` with `masks/STEM.*`; the id is STEM. Images without a mask are samples too.
 
     With several sources, a sample has a file `images/SOURCE/STEM.*` for each of them; this is also allowed with one.
+    Sources with different endings, such as `_nir.tif` and `_red.tif`, may be side by side in `images/`.
     The folders `images/train/`, `images/val/` and `images/test/`, with or without the same folders in `masks/`, set the
     split, which is "" otherwise. Other folders are part of the id. Hidden files and files with other endings are
     skipped; endings are case-insensitive. `masks=False` is for a folder without masks; with several sources, the
@@ -117,8 +118,8 @@ def unlabelled_samples(
         return tuple(find_samples(root, sources, masks=False, axis=axis))
     start = root / IMAGES if (root / IMAGES).is_dir() else root
     folders = [start / source.name for source in sources]
-    if len(sources) == 1 and not folders[0].is_dir():
-        folders = [start]
+    if are_side_by_side(start, sources):
+        folders = [start] * len(sources)
     if not all(folder.is_dir() for folder in folders):
         return ()
     found = []
@@ -131,6 +132,16 @@ def unlabelled_samples(
         paths = tuple(str(files[stem][0]) for files in found)
         samples.append(Sample(stem, "", names, paths))
     return tuple(samples)
+
+
+def are_side_by_side(folder: Path, sources: Sequence[Source]) -> bool:
+    """Return whether a folder has none for its sources, and the endings of their files tell them apart."""
+    if any((folder / source.name).is_dir() for source in sources):
+        return False
+    for source, other in permutations(sources, 2):
+        if any(ending.endswith(other.extensions) for ending in source.extensions):
+            return False
+    return True
 
 
 def files_by_stem(folder: Path, extensions: Iterable[str]) -> dict[str, list[Path]]:
@@ -297,7 +308,7 @@ class _Scan:
             if not has_split_folder:
                 self._refuse_splits_within(own, source)
             folder = own
-        elif len(self.sources) > 1:
+        elif not are_side_by_side(folder, self.sources):
             self.problems.append(
                 f"no folder {self._name(own)}/ for source {source.name!r}"
             )

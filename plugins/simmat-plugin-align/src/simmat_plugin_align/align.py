@@ -118,18 +118,20 @@ class Aligned:
             )
         return text
 
-    def write(self) -> None:
-        """Write the matrices of single images beside the files."""
-        if self.shared is not None:
-            return
-        by_folder: dict[Path, dict[str, Any]] = {}
-        for sample in self.rig.samples:
-            if sample.id in self.matrices:
-                file = sample.files[self.source]
+
+def write_matrices(results: Sequence[Aligned]) -> None:
+    """Write the matrices of single images beside their files; files of several cameras may be in one folder."""
+    by_folder: dict[Path, dict[str, Any]] = {}
+    for result in results:
+        if result.shared is not None:
+            continue
+        for sample in result.rig.samples:
+            if sample.id in result.matrices:
+                file = sample.files[result.source]
                 own = by_folder.setdefault(file.parent, {})
-                own[file.name] = self.matrices[sample.id].tolist()
-        for folder, matrices in by_folder.items():
-            atomic_write_json(folder / EACH_FILE, {"format": 1, "matrices": matrices})
+                own[file.name] = result.matrices[sample.id].tolist()
+    for folder, matrices in by_folder.items():
+        atomic_write_json(folder / EACH_FILE, {"format": 1, "matrices": matrices})
 
 
 def align_rig(rig: Rig, count: int, progress: Progress) -> list[Aligned]:

@@ -52,7 +52,7 @@ def command(
     Training, evaluation and prediction then bring all sensors onto the pixel grid of the first. It finds shifts of up
     to 30 % of a side, rotations of up to 8 degrees, and fields of view of 0.6 to 1.7 times the size.
     """
-    from simmat_plugin_align.align import align_each, align_rig
+    from simmat_plugin_align.align import align_each, align_rig, write_matrices
     from simmat_plugin_align.page import write_page
     from simmat_plugin_align.pairs import open_rig, write_alignments
 
@@ -65,8 +65,7 @@ def command(
         else:
             results = align_rig(rig, count, bar.update)
     if not dry_run:
-        for result in results:
-            result.write()
+        write_matrices(results)
         write_alignments(data, {one.source: one.fields() for one in results})
         page = write_page(page or data / "alignment.html", results)
     if as_json:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,10 @@ from simmat.types import SensorImage
 
 @dataclass(frozen=True)
 class Camera:
-    """One of the sensors of a rig.
+    """One of the cameras of a rig.
 
     Attributes:
-        sensor: its adapter.
+        sensor: the adapter of its images.
         sources: its own names of its files -> their names in a sample.
     """
 
@@ -69,10 +68,11 @@ def open_rig(root: Path, adapter: ModalityAdapter) -> Rig:
         ConfigError: the sensor is a single one, or the data card is wrong.
         DataError: files are missing.
     """
-    if len(adapter.sensors()) < 2:
+    if len(adapter.sensors()) == 1 and len(adapter.cameras()) == 1:
         raise ConfigError(
-            f"modality {adapter.name!r} is one sensor; name the sensors to align, the one with the pixel grid of the "
-            "masks first: --modality rgb+thermal"
+            f"modality {adapter.name!r} is one sensor, whose files share one pixel grid; name the sensors to align, "
+            "the one with the pixel grid of the masks first: --modality rgb+thermal. Files per band are aligned if a "
+            "sensor.toml has a [[source]] for each band"
         )
     require_folder(root, "it has images/SOURCE/ID for each sensor, or a manifest.csv")
     card = load_card(root, {"alignment": {}}, defaults={"regions": "instances"})
@@ -87,10 +87,9 @@ def open_rig(root: Path, adapter: ModalityAdapter) -> Rig:
     names = iter(adapter.source_names())
     cameras = []
     for sensor in adapter.sensors():
-        own = islice(names, len(sensor.sources))
-        cameras.append(
-            Camera(sensor, dict(zip(sensor.source_names(), own, strict=True)))
-        )
+        for camera in sensor.cameras():
+            sources = {source: next(names) for source in camera.source_names()}
+            cameras.append(Camera(camera, sources))
     used = [sample for sample in samples if sample.split != "test"]
     return Rig(root, cameras, used or samples)
 
