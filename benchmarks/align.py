@@ -117,7 +117,7 @@ def main() -> None:
         except DataError:
             refused += 1
             continue
-        found = refine(pair, start, "homography")
+        found = refine(pair, start.matrix, "homography")
         of_singles.append(corner_error_px(found, true, part_hw))
     results: dict[str, dict[str, float]] = {}
     if options.singles:

@@ -16,10 +16,12 @@ from simmat.errors import DataError, few_of
 from simmat.io.files import atomic_write_json
 from simmat.sensors.warp import EACH_FILE
 from simmat.types import SensorImage
+from simmat_plugin_align.camera_tags import CameraStart, camera_start
 from simmat_plugin_align.features import Matrix, Picture
 from simmat_plugin_align.pairs import Camera, Rig, pairs_of
 from simmat_plugin_align.registration import (
     SIDES,
+    Found,
     Pair,
     mirrored,
     refine,
@@ -34,8 +36,25 @@ MIN_SCORE = 0.06
 """Least correlation: noise has 0.03."""
 MIN_MIRRORED = 0.15
 """Least correlation of mirrored or turned images that names them so; a camera that is mirrored has 0.4 and more."""
+MAX_APART = 0.1
+"""Distance between the camera's own values and the result that is no contradiction, relative to the longer side."""
 _SHOWN = 4
 """Pairs on the page, at most."""
+
+
+@dataclass(frozen=True)
+class UsedStart:
+    """What became of the camera's own values.
+
+    Attributes:
+        tags: which tags state them.
+        used: whether the search from them fitted best.
+        apart_px: mean distance of the corners between them and the result, in pixels of the second camera.
+    """
+
+    tags: str
+    used: bool
+    apart_px: float
 
 
 @dataclass(frozen=True)
@@ -52,6 +71,7 @@ class Aligned:
         residuals_px: sample -> how far a pair alone is from its matrix, in pixels of the first camera.
         failed: ids of samples that could not be aligned.
         shown: samples on the page, with their images.
+        starts: what became of the camera's own values: one for a rig, or one for each pair whose files have them.
     """
 
     rig: Rig
@@ -63,6 +83,7 @@ class Aligned:
     residuals_px: dict[str, float]
     failed: Sequence[str]
     shown: Sequence[tuple[str, SensorImage, SensorImage]]
+    starts: Sequence[UsedStart] = ()
 
     @property
     def source(self) -> str:
@@ -83,6 +104,11 @@ class Aligned:
             "size": [second[1], second[0]],
         }
 
+    @property
+    def apart_px(self) -> float:
+        """Median distance of the corners between the camera's own values and the result."""
+        return float(np.median([one.apart_px for one in self.starts]))
+
     def document(self) -> dict[str, Any]:
         """Return what --json prints."""
         values = sorted(self.residuals_px.values())
@@ -90,10 +116,35 @@ class Aligned:
         if values:
             found["residual_px"] = round(float(np.median(values)), 3)
             found["residual_90_px"] = round(float(np.quantile(values, 0.9)), 3)
+        if self.starts:
+            found["camera_values"] = {
+                "tags": self.starts[0].tags,
+                "used": sum(one.used for one in self.starts),
+                "apart_px": round(self.apart_px, 3),
+            }
         if self.shared is not None:
             return {"matrix": self.shared.tolist(), **found}
         each = {name: matrix.tolist() for name, matrix in self.matrices.items()}
         return {"matrices": each, "failed": list(self.failed), **found}
+
+    def _starts_text(self) -> str:
+        """Return what became of the camera's own values."""
+        tags = self.starts[0].tags
+        used = sum(one.used for one in self.starts)
+        text = f"the search started also from the camera's values ({tags})"
+        if self.shared is None:
+            text += f", which fitted best in {used} of {len(self.starts)} pairs"
+        elif used:
+            text += ", which fitted best"
+        else:
+            text += ", but fitted better without them"
+        text += f"; they differ by {self.apart_px:.1f} px of {self.source} from the result (corners)"
+        if self.apart_px > MAX_APART * max(self.sizes_hw[1]):
+            text += (
+                f"\nWarning: the camera's values contradict the result; look at the pictures. If they are right, write "
+                f"them to the card as alignment.{self.source}"
+            )
+        return text
 
     def text(self) -> str:
         """Return what people read."""
@@ -111,6 +162,8 @@ class Aligned:
                 for row in self.shared
             )
             text += f"\n{rows}"
+        if self.starts:
+            text += f"\n{self._starts_text()}"
         if self.failed:
             text += (
                 f"\nWarning: {len(self.failed)} pairs have too little in common: {few_of(list(self.failed))}. They are "
@@ -164,24 +217,56 @@ def _aligned(
         if number in places:
             shown.append((sample.id, first, second))
         progress(1)
-    start = checked_search(
-        pairs, f"{camera.source} and {rig.cameras[0].source} of {rig.root}"
+    sizes_hw = pairs[0][0].size_hw, pairs[0][1].size_hw
+    stated = _stated(rig, camera, samples[0], sizes_hw)
+    found = checked_search(
+        pairs,
+        f"{camera.source} and {rig.cameras[0].source} of {rig.root}",
+        None if stated is None else stated.matrix,
     )
-    matrix = refine(pairs, start, "homography")
+    matrix = refine(pairs, found.matrix, "homography", zoom=found.zoom)
     residuals = {}
     for sample, pair in zip(samples, pairs, strict=True):
-        residuals[sample.id] = residual_px(pair, matrix)
+        residuals[sample.id] = residual_px(pair, matrix, found.zoom)
     return Aligned(
         rig,
         camera,
         "homography",
         {sample.id: matrix for sample in samples},
         matrix,
-        (pairs[0][0].size_hw, pairs[0][1].size_hw),
+        sizes_hw,
         residuals,
         (),
         shown,
+        _starts(stated, found, matrix, sizes_hw),
     )
+
+
+def _stated(
+    rig: Rig,
+    camera: Camera,
+    sample: Sample,
+    sizes_hw: tuple[tuple[int, int], tuple[int, int]],
+) -> CameraStart | None:
+    """Return what the files of a sample say of where their cameras look."""
+    files = sample.files[rig.cameras[0].source], sample.files[camera.source]
+    return camera_start(*files, *sizes_hw)
+
+
+def _starts(
+    stated: CameraStart | None,
+    found: Found,
+    matrix: Matrix,
+    sizes_hw: tuple[tuple[int, int], tuple[int, int]],
+) -> tuple[UsedStart, ...]:
+    """Return what became of the camera's values, if there are any."""
+    if stated is None:
+        return ()
+    height, width = sizes_hw[0]
+    corners = [(x, y, 1.0) for x in (0, width - 1) for y in (0, height - 1)]
+    one, other = matrix @ np.transpose(corners), stated.matrix @ np.transpose(corners)
+    apart_px = float(np.hypot(*(one[:2] / one[2] - other[:2] / other[2])).mean())
+    return (UsedStart(stated.tags, found.zoom is not None, apart_px),)
 
 
 def align_each(rig: Rig, progress: Progress) -> list[Aligned]:
@@ -195,16 +280,24 @@ def align_each(rig: Rig, progress: Progress) -> list[Aligned]:
         matrices: dict[str, Matrix] = {}
         failed: dict[str, DataError] = {}
         shown: list[tuple[str, SensorImage, SensorImage]] = []
+        starts: list[UsedStart] = []
         sizes = ((0, 0), (0, 0))
         for sample, first, second in pairs_of(rig, camera, rig.samples):
             pair = (Picture.of(first), Picture.of(second))
+            sizes = (first.size_hw, second.size_hw)
+            stated = _stated(rig, camera, sample, sizes)
             try:
-                start = checked_search([pair], f"{camera.source} of {sample.id!r}")
+                found = checked_search(
+                    [pair],
+                    f"{camera.source} of {sample.id!r}",
+                    None if stated is None else stated.matrix,
+                )
             except DataError as error:
                 failed[sample.id] = error
             else:
-                matrices[sample.id] = refine([pair], start, "homography")
-                sizes = (first.size_hw, second.size_hw)
+                matrix = refine([pair], found.matrix, "homography", zoom=found.zoom)
+                matrices[sample.id] = matrix
+                starts += _starts(stated, found, matrix, sizes)
                 if len(shown) < _SHOWN:
                     shown.append((sample.id, first, second))
             progress(1)
@@ -224,19 +317,27 @@ def align_each(rig: Rig, progress: Progress) -> list[Aligned]:
                 {},
                 list(failed),
                 shown,
+                starts,
             )
         )
     return results
 
 
-def checked_search(pairs: Sequence[Pair], what: str) -> Matrix:
+def checked_search(
+    pairs: Sequence[Pair], what: str, start: Matrix | None = None
+) -> Found:
     """Return a first matrix; DataError if mirrored or turned images fit better, or none fits better than others.
 
     Mirrored images have the same edges as the true ones, but none where the first camera sees one. If they correlate
     as well, there is nothing to align by.
+
+    Args:
+        pairs: images of both cameras.
+        what: what they are, for messages.
+        start: where the camera says that the second image lies; near it is searched too, and the better one returned.
     """
-    found = search(pairs)
-    others = {name: search(turned).score for name, turned in mirrored(pairs)}
+    found = _best_of(pairs, start)
+    others = {name: _best_of(turned, start).score for name, turned in mirrored(pairs)}
     name = max(others, key=lambda one: others[one])
     turned = others[name] >= MIN_MIRRORED
     if turned and others[name] >= MIN_RATIO * found.score:
@@ -250,12 +351,21 @@ def checked_search(pairs: Sequence[Pair], what: str) -> Matrix:
             f"{others[name]:.2f}. Check that the images of each pair show the same scene at the same time, use more "
             "pairs, or pairs with more edges"
         )
-    return found.matrix
+    return found
 
 
-def residual_px(pair: Pair, matrix: Matrix) -> float:
+def _best_of(pairs: Sequence[Pair], start: Matrix | None) -> Found:
+    """Return the better one of both searches: without a start, and from a start if there is one."""
+    found = search(pairs)
+    if start is None:
+        return found
+    near = search(pairs, start)
+    return near if near.score > found.score else found
+
+
+def residual_px(pair: Pair, matrix: Matrix, zoom: float | None) -> float:
     """Return by how many pixels of the first camera a pair alone would shift the centre."""
-    alone = refine([pair], matrix, "translation", SIDES[:1])
+    alone = refine([pair], matrix, "translation", SIDES[:1], zoom)
     height, width = pair[0].size_hw
     centre = np.asarray([(width - 1) / 2, (height - 1) / 2, 1.0])
     seen = np.linalg.inv(matrix) @ alone @ centre

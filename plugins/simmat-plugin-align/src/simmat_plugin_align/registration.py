@@ -14,7 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft, ndimage
 
-from simmat_plugin_align.features import DIRECTIONS, Edges, Matrix, Picture, find_edges
+from simmat_plugin_align.features import (
+    DIRECTIONS,
+    MAX_SIDE,
+    Edges,
+    Matrix,
+    Picture,
+    find_edges,
+)
 
 Model = Literal["translation", "homography"]
 Pair = tuple[Picture, Picture]
@@ -68,11 +75,25 @@ class Level:
         return np.asarray(found / found[2, 2])
 
 
-def make_level(pairs: Sequence[Pair], side: int, *, fine: bool = True) -> Level:
-    """Return the edges of pairs at a longer side of the first image, of at most its own size."""
+def make_level(
+    pairs: Sequence[Pair], side: int, *, fine: bool = True, zoom: float | None = None
+) -> Level:
+    """Return the edges of pairs at a longer side of the first image, of at most its own size.
+
+    Args:
+        pairs: those that are compared.
+        side: of the first image; if `zoom` is given, of the smaller view.
+        fine: whether the edges are for refining.
+        zoom: pixels of the second camera on one of the first; by default as if both had the same view.
+    """
     first, second = pairs[0]
     scale = min(side / max(first.size_hw), 1.0)
-    zoom = np.sqrt(np.prod(second.size_hw) / np.prod(first.size_hw))
+    if zoom is None:
+        zoom = np.sqrt(np.prod(second.size_hw) / np.prod(first.size_hw))
+    else:
+        view = min(max(first.size_hw), max(second.size_hw) / zoom)
+        most = MAX_SIDE / max(*first.size_hw, *(np.asarray(second.size_hw) / zoom))
+        scale = min(side / view, most, 1.0, zoom)
     smooth_px, blur_px = (1.0, 2.0) if fine else (0.8, 1.0)
     found = []
     for one, other in pairs:
@@ -87,23 +108,45 @@ def make_level(pairs: Sequence[Pair], side: int, *, fine: bool = True) -> Level:
 
 @dataclass(frozen=True)
 class Found:
-    """A matrix, and the correlation of the edges that it joins, 1 at most."""
+    """A matrix, and the correlation of the edges that it joins, 1 at most.
+
+    Attributes:
+        zoom: see `make_level`; None if it was searched without a start.
+    """
 
     matrix: Matrix
     score: float
+    zoom: float | None = None
 
 
-def search(pairs: Sequence[Pair]) -> Found:
-    """Return the similarity of the best correlation.
+def search(pairs: Sequence[Pair], start: Matrix | None = None) -> Found:
+    """Return the best correlation of all similarities, or of changes of a start by similarities.
 
-    Scales from 0.63 to 1.69 and rotations to 8 degrees are tried. All images of a camera have one size.
+    Scales from 0.63 to 1.69 and rotations to 8 degrees are tried, relative to the start, or to the same view. All
+    images of a camera have one size.
     """
     some = _some(pairs, _SEARCH_PAIRS)
-    level = make_level(some, SIDES[0], fine=False)
-    rough = _best(make_level(some, SEARCH_SIDE, fine=False), _SCALES, _ANGLES_DEG)
-    size, angle = _size_and_angle(rough.matrix)
-    found = _best(level, size * _FINER_SCALES, angle + _FINER_ANGLES_DEG)
-    return Found(level.to_pixels(found.matrix), found.score)
+    zoom = None if start is None else zoom_of(start, pairs[0][0].size_hw)
+    level = make_level(some, SIDES[0], fine=False, zoom=zoom)
+    coarse = make_level(some, SEARCH_SIDE, fine=False, zoom=zoom)
+    if start is None:
+        rough = _best(coarse, _about_middles(coarse, _SCALES, _ANGLES_DEG))
+        size, angle = _size_and_angle(rough.matrix)
+        finer = _about_middles(level, size * _FINER_SCALES, angle + _FINER_ANGLES_DEG)
+    else:
+        around = _changed(coarse, coarse.to_level(start), _SCALES, _ANGLES_DEG)
+        rough = _best(coarse, around)
+        near = level.to_level(coarse.to_pixels(rough.matrix))
+        finer = _changed(level, near, _FINER_SCALES, _FINER_ANGLES_DEG)
+    found = _best(level, finer)
+    return Found(level.to_pixels(found.matrix), found.score, zoom)
+
+
+def zoom_of(matrix: Matrix, first_hw: tuple[int, int]) -> float:
+    """Return the pixels of the second camera on one in the middle of the first image."""
+    height, width = first_hw
+    depth = matrix[2] @ [(width - 1) / 2, (height - 1) / 2, 1.0]
+    return float(np.sqrt(abs(np.linalg.det(matrix) / depth**3)))
 
 
 def _size_and_angle(matrix: Matrix) -> tuple[float, float]:
@@ -112,18 +155,44 @@ def _size_and_angle(matrix: Matrix) -> tuple[float, float]:
     return float(np.hypot(across, down)), float(np.rad2deg(np.arctan2(down, across)))
 
 
+def _about_middles(level: Level, scales: Numbers, angles_deg: Numbers) -> list[Matrix]:
+    """Return all rotations and scalings that join the centres of both images."""
+    first, second = level.pairs[0]
+    found = []
+    for scale in scales:
+        for angle_deg in angles_deg:
+            found.append(
+                _about_centres(scale, angle_deg, first.valid.shape, second.valid.shape)
+            )
+    return found
+
+
+def _changed(
+    level: Level, start: Matrix, scales: Numbers, angles_deg: Numbers
+) -> list[Matrix]:
+    """Return a start with all rotations and scalings about the centre of the first image, or near it in the second."""
+    first, second = level.pairs[0]
+    (height, width), (rows, columns) = first.valid.shape, second.valid.shape
+    x, y = _mapped(start, np.array((width - 1) / 2), np.array((height - 1) / 2))
+    to_middle = np.eye(3)
+    to_middle[:2, 2] = np.clip([x, y], 0, [columns - 1, rows - 1])
+    found = []
+    for scale in scales:
+        for angle_deg in angles_deg:
+            turned = _about_centres(scale, angle_deg, (1, 1), (1, 1))
+            change = to_middle @ turned @ np.linalg.inv(to_middle)
+            found.append(change @ start)
+    return found
+
+
 def _some(pairs: Sequence[Pair], count: int) -> list[Pair]:
     places = np.linspace(0, len(pairs) - 1, min(count, len(pairs)))
     return [pairs[round(place)] for place in places.tolist()]
 
 
-def _best(
-    level: Level,
-    scales: Sequence[float] | npt.NDArray[np.floating],
-    angles_deg: Sequence[float] | npt.NDArray[np.floating],
-) -> Found:
-    """Return the best of some scales and rotations, each at its best shift."""
-    first, second = level.pairs[0]
+def _best(level: Level, matrices: Sequence[Matrix]) -> Found:
+    """Return the best of some matrices, each at its best shift."""
+    _, second = level.pairs[0]
     height, width = second.valid.shape
     most = int(_MAX_SHIFT * max(height, width))
     shape = (
@@ -143,38 +212,34 @@ def _best(
     total_seen = sum(int(other.valid.sum()) for _, other in level.pairs)
     shifts = np.r_[0 : most + 1, -most:0]
     best = Found(np.eye(3), -np.inf)
-    for scale in scales:
-        for angle_deg in angles_deg:
-            turned = _about_centres(
-                scale, angle_deg, first.valid.shape, (height, width)
-            )
-            sums = np.zeros((4, shape[0], shape[1] // 2 + 1), np.complex64)
-            seen = 0
-            for (one, _), (values, squares, valid) in zip(
-                level.pairs, spectra, strict=True
-            ):
-                own, there = _nearest(one, turned, (height, width))
-                seen += int(there.sum())
-                own_valid = np.conj(fft.rfft2(there.astype(np.float32), shape))
-                sums[0] += (values * np.conj(fft.rfft2(own, shape))).sum(0)
-                sums[1] += squares * own_valid
-                sums[2] += valid * np.conj(fft.rfft2((own**2).sum(0), shape))
-                sums[3] += valid * own_valid
-            joint, of_second, of_first, overlap = fft.irfft2(sums, shape)[
-                :, shifts[:, None], shifts
-            ]
-            share = overlap / max(min(seen, total_seen), 1)
-            energy = np.sqrt(np.maximum(of_second * of_first, 1e-12))
-            score = np.where(
-                share >= _MIN_OVERLAP,
-                joint / energy * np.sqrt(np.clip(share, 0, 1)),
-                -1,
-            )
-            row, column = np.unravel_index(np.argmax(score), score.shape)
-            if score[row, column] > best.score:
-                moved = np.eye(3)
-                moved[:2, 2] = shifts[column], shifts[row]
-                best = Found(moved @ turned, float(score[row, column]))
+    for turned in matrices:
+        sums = np.zeros((4, shape[0], shape[1] // 2 + 1), np.complex64)
+        seen = 0
+        for (one, _), (values, squares, valid) in zip(
+            level.pairs, spectra, strict=True
+        ):
+            own, there = _nearest(one, turned, (height, width))
+            seen += int(there.sum())
+            own_valid = np.conj(fft.rfft2(there.astype(np.float32), shape))
+            sums[0] += (values * np.conj(fft.rfft2(own, shape))).sum(0)
+            sums[1] += squares * own_valid
+            sums[2] += valid * np.conj(fft.rfft2((own**2).sum(0), shape))
+            sums[3] += valid * own_valid
+        joint, of_second, of_first, overlap = fft.irfft2(sums, shape)[
+            :, shifts[:, None], shifts
+        ]
+        share = overlap / max(min(seen, total_seen), 1)
+        energy = np.sqrt(np.maximum(of_second * of_first, 1e-12))
+        score = np.where(
+            share >= _MIN_OVERLAP,
+            joint / energy * np.sqrt(np.clip(share, 0, 1)),
+            -1,
+        )
+        row, column = np.unravel_index(np.argmax(score), score.shape)
+        if score[row, column] > best.score and seen >= _FEWEST:
+            moved = np.eye(3)
+            moved[:2, 2] = shifts[column], shifts[row]
+            best = Found(moved @ turned, float(score[row, column]))
     return best
 
 
@@ -228,12 +293,16 @@ _BASES: dict[Model, Numbers] = {
 
 
 def refine(
-    pairs: Sequence[Pair], start: Matrix, model: Model, sides: Sequence[int] = SIDES
+    pairs: Sequence[Pair],
+    start: Matrix,
+    model: Model,
+    sides: Sequence[int] = SIDES,
+    zoom: float | None = None,
 ) -> Matrix:
-    """Return the matrix near `start` at which the edges of all pairs agree best."""
+    """Return the matrix near `start` at which the edges of all pairs agree best; `zoom` as in `make_level`."""
     matrix = start
     for side in sides:
-        level = make_level(pairs, side)
+        level = make_level(pairs, side, zoom=zoom)
         matrix = level.to_pixels(_refined(level, level.to_level(matrix), model))
     return matrix
 

@@ -1,0 +1,261 @@
+"""Where a camera says that it looks: tags of MicaSense, DJI and FLIR, as a start for the search.
+
+XMP tags `Camera:…` are specified by Pix4D, `drone-dji:CalibratedHMatrix` by DJI's Mavic 3M Image Processing Guide. The
+layout of FLIR's record is documented by ExifTool, Image::ExifTool::FLIR.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from simmat.errors import SimMATError
+from simmat_plugin_align.features import Matrix
+
+_MM_OF_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}
+"""Millimetres of the unit that the EXIF tag FocalPlaneResolutionUnit names: inch, cm, mm."""
+_FLIR_SEGMENT = b"FLIR\0"
+_FLIR_PICTURE, _FLIR_PLACE = 14, 42
+"""Types of FLIR's records: the picture of the visible camera, and where it lies."""
+_MAX_TILT = 0.5
+"""Largest change of scale within half of an image that is believed."""
+
+
+@dataclass(frozen=True)
+class CameraStart:
+    """What tags say of two cameras.
+
+    Attributes:
+        tags: which tags, for people.
+        matrix: (3, 3), from pixels of the first camera to those of the second.
+    """
+
+    tags: str
+    matrix: Matrix
+
+
+def camera_start(
+    first: Path,
+    second: Path,
+    first_hw: tuple[int, int],
+    second_hw: tuple[int, int],
+) -> CameraStart | None:
+    """Return what the tags of two files say; None if they say nothing, or nothing that can be used.
+
+    Args:
+        first: file of the first camera.
+        second: file of the second camera.
+        first_hw: (height, width) of its image.
+        second_hw: (height, width) of its image.
+    """
+    for tags, read in _KINDS.items():
+        try:
+            found = read(first, second, first_hw, second_hw)
+        except (SimMATError, OSError, SyntaxError, ValueError, struct.error):
+            continue
+        except Image.DecompressionBombError:
+            continue
+        if found is not None and _is_plausible(found, first_hw):
+            return CameraStart(tags, found / found[2, 2])
+    return None
+
+
+def _is_plausible(matrix: Matrix, first_hw: tuple[int, int]) -> bool:
+    """Return whether a matrix maps the first image without a fold."""
+    if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
+        return False
+    height, width = first_hw
+    corners = [(x, y, 1.0) for x in (0, width - 1) for y in (0, height - 1)]
+    depths = matrix[2] @ np.transpose(corners)
+    middle = float(depths.mean())
+    if middle == 0 or np.abs(depths / middle - 1).max() > _MAX_TILT:
+        return False
+    return bool(np.linalg.det(matrix / middle) > 0)
+
+
+def _of_dji(
+    first: Path,
+    second: Path,
+    first_hw: tuple[int, int],
+    second_hw: tuple[int, int],
+) -> Matrix | None:
+    """Combine the matrices from the pixels of each camera to those of one ideal plane."""
+    to_plane = []
+    for file in (first, second):
+        numbers = _numbers(_xmp(file), "CalibratedHMatrix", 9)
+        if numbers is None:
+            return None
+        to_plane.append(numbers.reshape(3, 3))
+    if abs(np.linalg.det(to_plane[1])) < 1e-9:
+        return None
+    return np.asarray(np.linalg.inv(to_plane[1]) @ to_plane[0])
+
+
+def _of_rig(
+    first: Path,
+    second: Path,
+    first_hw: tuple[int, int],
+    second_hw: tuple[int, int],
+) -> Matrix | None:
+    """Combine the lens and the rotation of each camera; a far scene has no parallax."""
+    lenses = []
+    rotations = []
+    for file in (first, second):
+        xmp = _xmp(file)
+        angles_deg = _numbers(xmp, "RigRelatives", 3)
+        centre_mm = _numbers(xmp, "PrincipalPoint", 2)
+        focal_mm = _numbers(xmp, "PerspectiveFocalLength", 1)
+        pixels_per_mm = _pixels_per_mm(file)
+        if angles_deg is None or centre_mm is None:
+            return None
+        if focal_mm is None or pixels_per_mm is None:
+            return None
+        lens = np.eye(3)
+        lens[[0, 1], [0, 1]] = focal_mm[0] * pixels_per_mm
+        # the middle of the first pixel is at 0, 0
+        lens[:2, 2] = centre_mm * pixels_per_mm - 0.5
+        lenses.append(lens)
+        rotations.append(_rotation(angles_deg))
+    if np.linalg.det(lenses[0]) == 0:
+        return None
+    turn = rotations[1].T @ rotations[0]
+    return np.asarray(lenses[1] @ turn @ np.linalg.inv(lenses[0]))
+
+
+def _rotation(angles_deg: Matrix) -> Matrix:
+    """Return the rotation from a camera to the reference of its rig: about x, y and z in this order."""
+    turn = np.eye(3)
+    for axis, angle in enumerate(np.deg2rad(angles_deg)):
+        one, other = [number for number in range(3) if number != axis]
+        about = np.eye(3)
+        about[[one, other], [one, other]] = np.cos(angle)
+        sine = np.sin(angle) if axis != 1 else -np.sin(angle)
+        about[one, other], about[other, one] = -sine, sine
+        turn = turn @ about
+    return turn
+
+
+def _of_flir(
+    first: Path,
+    second: Path,
+    first_hw: tuple[int, int],
+    second_hw: tuple[int, int],
+) -> Matrix | None:
+    """Place the thermal image in the picture of the visible camera, by their ratio and offset."""
+    place = _flir_place(second)
+    if place is not None:
+        return np.linalg.inv(place.to_visible(second_hw, first_hw))
+    place = _flir_place(first)
+    if place is not None:
+        return place.to_visible(first_hw, second_hw)
+    return None
+
+
+@dataclass(frozen=True)
+class _FlirPlace:
+    """FLIR's Real2IR, OffsetX and OffsetY, and the width of the visible picture, in whose pixels the offset is."""
+
+    ratio: float
+    offset: tuple[int, int]
+    picture_width: int
+
+    def to_visible(
+        self, thermal_hw: tuple[int, int], visible_hw: tuple[int, int]
+    ) -> Matrix:
+        """Return the matrix from pixels of the thermal image to those of the visible one, whatever its size."""
+        scale = visible_hw[1] / self.ratio / thermal_hw[1]
+        matrix = np.diag([scale, scale, 1.0])
+        for axis in range(2):
+            middle = (visible_hw[1 - axis] - 1) / 2
+            own_middle = (thermal_hw[1 - axis] - 1) / 2
+            offset = self.offset[axis] * visible_hw[1] / self.picture_width
+            matrix[axis, 2] = middle + offset - scale * own_middle
+        return matrix
+
+
+def _flir_place(file: Path) -> _FlirPlace | None:
+    """Read it from a radiometric JPEG; None if the file has none, or no sensor for such files is installed."""
+    try:
+        from simmat_plugin_thermal.radiometric import flir_records, jpeg_segments
+    except ImportError:
+        return None
+    if file.suffix.lower() not in (".jpg", ".jpeg"):
+        return None
+    parts = []
+    for _, payload in jpeg_segments(file.read_bytes()):
+        if payload.startswith(_FLIR_SEGMENT) and len(payload) >= 8:
+            parts.append((payload[6], payload[8:]))
+    if not parts:
+        return None
+    parts.sort(key=lambda part: part[0])
+    records = flir_records(file, b"".join(part for _, part in parts))
+    if _FLIR_PLACE not in records or _FLIR_PICTURE not in records:
+        return None
+    ratio, x, y = struct.unpack_from("<f2h", records[_FLIR_PLACE])
+    (width,) = struct.unpack_from("<H", records[_FLIR_PICTURE], 2)
+    if not 0.1 < ratio < 10 or width == 0:
+        return None
+    return _FlirPlace(ratio, (x, y), width)
+
+
+_KINDS: Mapping[
+    str,
+    Callable[[Path, Path, tuple[int, int], tuple[int, int]], Matrix | None],
+] = {
+    "CalibratedHMatrix": _of_dji,
+    "RigRelatives": _of_rig,
+    "Real2IR, OffsetX, OffsetY": _of_flir,
+}
+"""Tags -> the function that reads them."""
+
+
+def _xmp(file: Path) -> dict[str, str]:
+    """Return name -> text of the XMP tags of a file, without their namespaces; empty if it has none."""
+    with Image.open(file) as image:
+        if not hasattr(image, "getxmp"):
+            return {}
+        return dict(_texts("", image.getxmp()))
+
+
+def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield the texts in nested values by the name of their tag; those of a list are joined by commas."""
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            own = name if key in ("Seq", "Bag", "li", "text") else key
+            yield from _texts(own, inner)
+    elif isinstance(value, list) and all(isinstance(one, str) for one in value):
+        yield name, ",".join(value)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(name, inner)
+
+
+def _numbers(xmp: Mapping[str, str], name: str, count: int) -> Matrix | None:
+    """Return the numbers of a tag; None if it is missing or has another number of them."""
+    if name not in xmp:
+        return None
+    numbers = np.asarray([float(part) for part in xmp[name].split(",")])
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        return None
+    return numbers
+
+
+def _pixels_per_mm(file: Path) -> Matrix | None:
+    """Return the pixels on a millimetre of the sensor along x and y; None if the file does not say."""
+    with Image.open(file) as image:
+        exif = image.getexif().get_ifd(ExifTags.IFD.Exif)
+    tags = ExifTags.Base
+    unit_mm = _MM_OF_UNIT.get(exif.get(tags.FocalPlaneResolutionUnit, 2))
+    x = exif.get(tags.FocalPlaneXResolution)
+    y = exif.get(tags.FocalPlaneYResolution)
+    if unit_mm is None or not x or not y:
+        return None
+    return np.asarray([float(x), float(y)]) / unit_mm
