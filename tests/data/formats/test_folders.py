@@ -16,8 +16,9 @@ from data_sets import (
     save_mask,
 )
 
-from simmat.data.formats.folders import find_samples
+from simmat.data.formats.folders import find_samples, unlabelled_samples
 from simmat.errors import DataError
+from simmat.sensors.adapter import Source
 
 
 def put(root: Path, *names: str) -> Path:
@@ -116,6 +117,35 @@ def test_several_sources_lie_in_folders_of_their_names(tmp_path: Path) -> None:
         "left": tmp_path / "images/left/a.npy",
         "right": tmp_path / "images/right/a.npy",
     }
+
+
+BANDS = (Source("green", ("_1.npy",)), Source("red", ("_2.npy",)))
+"""Sources that differ in their endings."""
+
+
+def test_files_of_several_sources_may_be_side_by_side(tmp_path: Path) -> None:
+    """Cameras of several bands write IMG_0001_1.tif, IMG_0001_2.tif, … into one folder."""
+    names = [f"images/000/IMG_{n}_{band}.npy" for n in (1, 2) for band in (1, 2)]
+    put(tmp_path, *names, "masks/000/IMG_1.png", "masks/000/IMG_2.png")
+    for samples in (
+        find_samples(tmp_path, BANDS),
+        unlabelled_samples(tmp_path / "images", BANDS),
+    ):
+        assert [sample.id for sample in samples] == ["000/IMG_1", "000/IMG_2"]
+        assert samples[1].files == {
+            "green": tmp_path / names[2],
+            "red": tmp_path / names[3],
+        }
+    (tmp_path / names[3]).unlink()
+    with pytest.raises(DataError, match=r"'000/IMG_2' .*'red'"):
+        find_samples(tmp_path, BANDS)
+
+
+def test_sources_that_endings_do_not_tell_apart_need_folders(tmp_path: Path) -> None:
+    """With `.npy` and `_2.npy`, a file of the second is one of the first, too."""
+    put(tmp_path, "images/a_1.npy", "images/a_2.npy", "masks/a.png")
+    with pytest.raises(DataError, match="images/red/"):
+        find_samples(tmp_path, (Source("green", (".npy",)), BANDS[1]))
 
 
 def test_a_sample_that_lacks_a_source_is_named(tmp_path: Path) -> None:
