@@ -6,13 +6,18 @@ import io
 import json
 import shutil
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+from simmat_plugin_align.align import Aligned, moved_px
+from simmat_plugin_align.features import Picture
+from simmat_plugin_align.pairs import open_rig
 
 from simmat.cli import run as run_command
+from simmat.cli.options import load_registry
 from simmat.data.card import load_card
 from simmat.io.images import read_image, write_image
 from simmat.sensors.warp import Warp
@@ -137,6 +142,9 @@ def test_each_pair_may_have_its_own(data: Path) -> None:
     assert document["failed"] == [bad.stem]
     errors = [corner_error_px(one) for one in document["matrices"].values()]
     assert max(errors) < 4
+    assert document["doubtful"] == []
+    assert document["residuals_px"].keys() == document["matrices"].keys()
+    assert max(document["residuals_px"].values()) < 0.015 * 256
     beside = json.loads((data / "images/thermal/alignment.json").read_text())
     assert len(beside["matrices"]) == 2
     assert bad.name not in beside["matrices"]
@@ -176,3 +184,31 @@ def test_one_sensor_or_a_missing_source_is_refused(data: Path) -> None:
     assert missing.exit_code == 2
     assert "thermal" in missing.output
     assert "alignment" not in (data / "card.toml").read_text()
+
+
+def test_single_pairs_that_disagree_with_themselves_are_named(data: Path) -> None:
+    """One pair leaves more open than many: what the search found, fine edges must confirm."""
+    rig = open_rig(data, load_registry().modality("rgb+thermal"))
+    first, second = (sample.id for sample in rig.samples[:2])
+    moved = TRUE @ [[1, 0, 8.0], [0, 1, 0], [0, 0, 1]]
+    blank = Picture(np.zeros((1, 192, 256)), np.ones((192, 256), bool), (192, 256))
+    residual = moved_px((blank, blank), moved, TRUE)
+    assert residual == pytest.approx(8)
+    found = Aligned(
+        rig,
+        rig.cameras[1],
+        "a matrix for each pair",
+        {first: TRUE, second: TRUE},
+        None,
+        ((192, 256), (96, 128)),
+        {first: 1.0, second: residual},
+        (),
+        (),
+    )
+    assert found.doubtful == [second]
+    assert "1 of 2 pairs are doubtful" in found.text()
+    assert second in found.text()
+    assert found.document()["doubtful"] == [second]
+    together = replace(found, shared=TRUE)
+    assert together.doubtful == []
+    assert "doubtful" not in together.text()

@@ -261,3 +261,6 @@ def test_wrong_values_of_the_camera_do_no_harm(tmp_path: Path) -> None:
     assert corner_error_px(found.shared, true) < 1.5
     assert found.document()["camera_values"]["used"] == 0
     assert "contradict" in found.text()
+    # one pair tells less than many
+    assert "from one pair" in found.text()
+    assert found.doubtful == []

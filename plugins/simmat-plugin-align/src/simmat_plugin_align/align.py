@@ -38,6 +38,8 @@ MIN_MIRRORED = 0.15
 """Least correlation of mirrored or turned images that names them so; a camera that is mirrored has 0.4 and more."""
 MAX_APART = 0.1
 """Distance between the camera's own values and the result that is no contradiction, relative to the longer side."""
+MAX_MOVED = 0.015
+"""Residual of a single pair, relative to the longer side, above which it is doubtful."""
 _SHOWN = 4
 """Pairs on the page, at most."""
 
@@ -68,7 +70,8 @@ class Aligned:
         matrices: sample -> (3, 3) matrix from pixels of the first camera to those of this one.
         shared: the matrix of all; None if each has its own.
         sizes_hw: (height, width) of the images of both cameras.
-        residuals_px: sample -> how far a pair alone is from its matrix, in pixels of the first camera.
+        residuals_px: sample -> how far a pair alone is from its matrix, in pixels of the first camera; of a matrix from
+            a single pair, how far it was refined, see `moved_px`.
         failed: ids of samples that could not be aligned.
         shown: samples on the page, with their images.
         starts: what became of the camera's own values: one for a rig, or one for each pair whose files have them.
@@ -84,6 +87,22 @@ class Aligned:
     failed: Sequence[str]
     shown: Sequence[tuple[str, SensorImage, SensorImage]]
     starts: Sequence[UsedStart] = ()
+
+    @property
+    def is_of_single_pairs(self) -> bool:
+        """Whether each matrix is from one pair."""
+        return self.shared is None or len(self.matrices) == 1
+
+    @property
+    def doubtful(self) -> list[str]:
+        """Ids of single pairs whose coarse and fine edges disagree about their matrix."""
+        if not self.is_of_single_pairs:
+            return []
+        found = []
+        for name, residual in self.residuals_px.items():
+            if residual > MAX_MOVED * max(self.sizes_hw[0]):
+                found.append(name)
+        return found
 
     @property
     def source(self) -> str:
@@ -125,7 +144,14 @@ class Aligned:
         if self.shared is not None:
             return {"matrix": self.shared.tolist(), **found}
         each = {name: matrix.tolist() for name, matrix in self.matrices.items()}
-        return {"matrices": each, "failed": list(self.failed), **found}
+        residuals = {name: round(value, 3) for name, value in self.residuals_px.items()}
+        return {
+            "matrices": each,
+            "failed": list(self.failed),
+            "doubtful": self.doubtful,
+            "residuals_px": residuals,
+            **found,
+        }
 
     def _starts_text(self) -> str:
         """Return what became of the camera's own values."""
@@ -156,6 +182,8 @@ class Aligned:
                 f"; residual {np.median(values):.1f} px (median), {np.quantile(values, 0.9):.1f} px (90 % of pairs), "
                 f"in pixels of {first}"
             )
+        if values and self.is_of_single_pairs:
+            text += ", between coarse and fine edges"
         if self.shared is not None:
             rows = "\n".join(
                 "  " + " ".join(f"{value:12.6g}" for value in row)
@@ -164,6 +192,17 @@ class Aligned:
             text += f"\n{rows}"
         if self.starts:
             text += f"\n{self._starts_text()}"
+        if self.shared is not None and self.is_of_single_pairs:
+            text += (
+                "\nCaution: the matrix is from one pair, which tells less than many; use about 20 pairs that show the "
+                "scene at other places"
+            )
+        if self.doubtful:
+            text += (
+                f"\nWarning: {len(self.doubtful)} of {len(self.matrices)} pairs are doubtful, because coarse and "
+                f"fine edges disagree by more than {MAX_MOVED:.1%} of the longer side: "
+                f"{few_of(self.doubtful)}. Look at their pictures; remove them, or correct their matrices"
+            )
         if self.failed:
             text += (
                 f"\nWarning: {len(self.failed)} pairs have too little in common: {few_of(list(self.failed))}. They are "
@@ -228,6 +267,8 @@ def _aligned(
     residuals = {}
     for sample, pair in zip(samples, pairs, strict=True):
         residuals[sample.id] = residual_px(pair, matrix, found.zoom)
+    if len(pairs) == 1:
+        residuals[samples[0].id] = moved_px(pairs[0], found.matrix, matrix)
     return Aligned(
         rig,
         camera,
@@ -281,6 +322,8 @@ def align_each(rig: Rig, progress: Progress) -> list[Aligned]:
         failed: dict[str, DataError] = {}
         shown: list[tuple[str, SensorImage, SensorImage]] = []
         starts: list[UsedStart] = []
+        doubtful: list[tuple[str, SensorImage, SensorImage]] = []
+        residuals: dict[str, float] = {}
         sizes = ((0, 0), (0, 0))
         for sample, first, second in pairs_of(rig, camera, rig.samples):
             pair = (Picture.of(first), Picture.of(second))
@@ -298,8 +341,13 @@ def align_each(rig: Rig, progress: Progress) -> list[Aligned]:
                 matrix = refine([pair], found.matrix, "homography", zoom=found.zoom)
                 matrices[sample.id] = matrix
                 starts += _starts(stated, found, matrix, sizes)
-                if len(shown) < _SHOWN:
+                residual = moved_px(pair, found.matrix, matrix)
+                residuals[sample.id] = residual
+                if residual > MAX_MOVED * max(first.size_hw):
+                    doubtful.append((sample.id, first, second))
+                elif len(shown) < _SHOWN:
                     shown.append((sample.id, first, second))
+                del doubtful[_SHOWN:]
             progress(1)
         if len(failed) > len(matrices):
             reason = next(iter(failed.values()))
@@ -314,9 +362,9 @@ def align_each(rig: Rig, progress: Progress) -> list[Aligned]:
                 matrices,
                 None,
                 sizes,
-                {},
+                residuals,
                 list(failed),
-                shown,
+                [*doubtful, *shown],
                 starts,
             )
         )
@@ -370,3 +418,17 @@ def residual_px(pair: Pair, matrix: Matrix, zoom: float | None) -> float:
     centre = np.asarray([(width - 1) / 2, (height - 1) / 2, 1.0])
     seen = np.linalg.inv(matrix) @ alone @ centre
     return float(np.hypot(*(seen[:2] / seen[2] - centre[:2])))
+
+
+def moved_px(pair: Pair, searched: Matrix, matrix: Matrix) -> float:
+    """Return how far the corners of the first image move from what was searched to what was refined, on average.
+
+    It is in pixels of the first camera. The search compares coarse edges, and the refinement fine ones: if they
+    disagree, the images have little in common.
+    """
+    right, bottom = pair[0].size_hw[1] - 1.0, pair[0].size_hw[0] - 1.0
+    corners = np.transpose(
+        [(0, 0, 1), (right, 0, 1), (0, bottom, 1), (right, bottom, 1)]
+    )
+    seen = np.linalg.inv(matrix) @ searched @ corners
+    return float(np.hypot(*(seen[:2] / seen[2] - corners[:2])).mean())

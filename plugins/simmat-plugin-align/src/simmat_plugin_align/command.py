@@ -50,7 +50,8 @@ def command(
     """Estimate where the images of further sensors lie on those of the first, and state it in the card of DIR.
 
     Training, evaluation and prediction then bring all sensors onto the pixel grid of the first. It finds shifts of up
-    to 30 % of a side, rotations of up to 8 degrees, and fields of view of 0.6 to 1.7 times the size.
+    to 30 % of a side, rotations of up to 8 degrees, and fields of view of 0.6 to 1.7 times the size, or as much around
+    what the cameras' tags say. The sensors may be the files per band of a sensor.toml.
     """
     from simmat_plugin_align.align import align_each, align_rig, write_matrices
     from simmat_plugin_align.page import write_page
