@@ -376,16 +376,33 @@ def checked_search(
 ) -> Found:
     """Return a first matrix; DataError if mirrored or turned images fit better, or none fits better than others.
 
-    Mirrored images have the same edges as the true ones, but none where the first camera sees one. If they correlate
-    as well, there is nothing to align by.
-
     Args:
         pairs: images of both cameras.
         what: what they are, for messages.
-        start: where the camera says that the second image lies; near it is searched too, and the better one returned.
+        start: where the camera says that the second image lies. It is searched with and without it; each search is
+            checked by itself, so that a wrong start does no harm, and the better one is returned.
     """
-    found = _best_of(pairs, start)
-    others = {name: _best_of(turned, start).score for name, turned in mirrored(pairs)}
+    if start is None:
+        return _checked_search(pairs, what, None)
+    try:
+        near = _checked_search(pairs, what, start)
+    except DataError:
+        return _checked_search(pairs, what, None)
+    try:
+        found = _checked_search(pairs, what, None)
+    except DataError:
+        return near
+    return near if near.score > found.score else found
+
+
+def _checked_search(pairs: Sequence[Pair], what: str, start: Matrix | None) -> Found:
+    """Search, and compare with mirrored and turned images.
+
+    They have the same edges as the true ones, but none where the first camera sees one. If they correlate as well,
+    there is nothing to align by.
+    """
+    found = search(pairs, start)
+    others = {name: search(turned, start).score for name, turned in mirrored(pairs)}
     name = max(others, key=lambda one: others[one])
     turned = others[name] >= MIN_MIRRORED
     if turned and others[name] >= MIN_RATIO * found.score:
@@ -400,15 +417,6 @@ def checked_search(
             "pairs, or pairs with more edges"
         )
     return found
-
-
-def _best_of(pairs: Sequence[Pair], start: Matrix | None) -> Found:
-    """Return the better one of both searches: without a start, and from a start if there is one."""
-    found = search(pairs)
-    if start is None:
-        return found
-    near = search(pairs, start)
-    return near if near.score > found.score else found
 
 
 def residual_px(pair: Pair, matrix: Matrix, zoom: float | None) -> float:
