@@ -26,6 +26,7 @@ from simmat.io.images import read_image
 PART_HW = (130, 230)
 """Part of each image that the first camera of a rig sees."""
 WRONG_PX = 4.0
+"""In pixels of the first camera."""
 
 
 def similarity(scale: float, angle_deg: float, shift_px: np.ndarray) -> Matrix:
@@ -41,13 +42,14 @@ def similarity(scale: float, angle_deg: float, shift_px: np.ndarray) -> Matrix:
 
 
 def error_px(pairs: list[Pair], true: Matrix, start: Matrix | None) -> float | None:
-    """Return the corner error of what is found; None if the rig is refused."""
+    """Return the corner error of what is found, in pixels of the first camera; None if the rig is refused."""
     try:
         found = checked_search(pairs, "rig", start)
     except DataError:
         return None
     matrix = refine(pairs, found.matrix, "homography", zoom=found.zoom)
-    return corner_error_px(matrix, true, PART_HW)
+    zoom = np.sqrt(abs(np.linalg.det(true[:2, :2])))
+    return corner_error_px(matrix, true, PART_HW) / float(zoom)
 
 
 def main() -> None:
