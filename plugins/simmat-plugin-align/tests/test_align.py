@@ -12,14 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from simmat_plugin_align.align import Aligned, moved_px
+from simmat_plugin_align.align import Aligned, moved_px, write_matrices
 from simmat_plugin_align.features import Picture
 from simmat_plugin_align.pairs import open_rig
 
 from simmat.cli import run as run_command
 from simmat.cli.options import load_registry
 from simmat.data.card import load_card
+from simmat.errors import DataError
 from simmat.io.images import read_image, write_image
+from simmat.sensors.sensor_toml import read_sensor
 from simmat.sensors.warp import Warp
 from simmat.types import Channel, SensorImage, Window
 
@@ -212,3 +214,28 @@ def test_single_pairs_that_disagree_with_themselves_are_named(data: Path) -> Non
     together = replace(found, shared=TRUE)
     assert together.doubtful == []
     assert "doubtful" not in together.text()
+
+
+def test_the_matrices_of_several_bands_are_in_one_file(tmp_path: Path) -> None:
+    """Files per band are side by side, so their matrices are, too."""
+    lines = ["format = 1", 'name = "rig"']
+    for number in (1, 2, 3):
+        lines += ["[[source]]", f'name = "b{number}"', f'files = "*_{number}.npy"']
+        lines += ["[[channel]]", f'name = "b{number}"', f'source = "b{number}"']
+        lines += ['quantity = "counts"', 'unit = "count"']
+        (tmp_path / "images").mkdir(exist_ok=True)
+        np.save(tmp_path / f"images/a_{number}.npy", np.zeros((6, 8), np.uint8))
+    (tmp_path / "rig.toml").write_text("\n".join(lines))
+    rig = open_rig(tmp_path, read_sensor(tmp_path / "rig.toml"))
+    assert [camera.source for camera in rig.cameras] == ["b1", "b2", "b3"]
+    found = []
+    for camera in rig.cameras[1:]:
+        sizes = ((6, 8), (6, 8))
+        each = Aligned(rig, camera, "each", {"a": TRUE}, None, sizes, {}, (), ())
+        found.append(each)
+    write_matrices(found)
+    matrices = json.loads((tmp_path / "images/alignment.json").read_text())["matrices"]
+    assert matrices == {"a_2.npy": TRUE.tolist(), "a_3.npy": TRUE.tolist()}
+    (tmp_path / "images/a_3.npy").unlink()
+    with pytest.raises(DataError, match="'b3'"):
+        open_rig(tmp_path, read_sensor(tmp_path / "rig.toml"))
