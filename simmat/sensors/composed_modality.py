@@ -100,10 +100,11 @@ class ComposedModality(ModalityAdapter):
         Raises:
             ConfigError: the alignments contradict each other.
         """
+        alignments = alignments_of(card)
         parts = []
         for part in self.parts:
             parts.append(part.configured(self._card_of(part, card)))
-        return ComposedModality(parts, self.selected_channels, alignments_of(card))
+        return ComposedModality(parts, self.selected_channels, alignments)
 
     def _card_of(
         self, part: ModalityAdapter, card: Mapping[str, Any]
