@@ -229,7 +229,7 @@ class WatershedImage(EncodedImage):
             foreground > rule.foreground, gaussian(distance, rule.blur), foreground
         )
         found = [
-            _with_class(one, chances, self.classes)
+            _with_class(one, chances, self.dense_spec)
             for one in found
             if one.instance.area >= min_area
         ]

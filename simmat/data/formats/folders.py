@@ -46,7 +46,7 @@ def find_samples(
     The folders `images/train/`, `images/val/` and `images/test/`, with or without the same folders in `masks/`, set the
     split, which is "" otherwise. Other folders are part of the id. Hidden files and files with other endings are
     skipped; endings are case-insensitive. `masks=False` is for a folder without masks; with several sources, the
-    folders SOURCE may then be in the folder itself.
+    folders SOURCE, or their files side by side, may then be in the folder itself.
 
     With `frames/` in place of `images/`, each folder in it is a sequence, and each file of many frames; the id of a
     frame is SEQUENCE/NAME. A file of masks has the same number of frames. `axis` is that of the slices of volumes.
@@ -59,8 +59,7 @@ def find_samples(
         raise DataError(
             f"{root}: found both {IMAGES}/ and {FRAMES}/; move sequences and images into two data sets"
         )
-    has_sources = all((root / source.name).is_dir() for source in sources)
-    if not masks and has_sources and len(sources) > 1 and not (root / images).is_dir():
+    if not masks and not (root / images).is_dir() and _holds_sources(root, sources):
         images = "."
     missing = [
         f"no folder {name}/" for name in (images, MASKS) if not (root / name).is_dir()
@@ -132,6 +131,14 @@ def unlabelled_samples(
         paths = tuple(str(files[stem][0]) for files in found)
         samples.append(Sample(stem, "", names, paths))
     return tuple(samples)
+
+
+def _holds_sources(folder: Path, sources: Sequence[Source]) -> bool:
+    """Return whether a folder without `images/` has the files of several sources itself."""
+    if len(sources) < 2:
+        return False
+    in_folders = all((folder / source.name).is_dir() for source in sources)
+    return in_folders or are_side_by_side(folder, sources)
 
 
 def are_side_by_side(folder: Path, sources: Sequence[Source]) -> bool:

@@ -130,6 +130,7 @@ def test_files_of_several_sources_may_be_side_by_side(tmp_path: Path) -> None:
     for samples in (
         find_samples(tmp_path, BANDS),
         unlabelled_samples(tmp_path / "images", BANDS),
+        find_samples(tmp_path / "images", BANDS, masks=False),
     ):
         assert [sample.id for sample in samples] == ["000/IMG_1", "000/IMG_2"]
         assert samples[1].files == {
