@@ -22,7 +22,8 @@ import torch
 from simmat.bundle import load_bundle
 from simmat.config import TrainConfig, load_config
 from simmat.evaluation import ONE_CLICK, evaluate_bundle
-from simmat.io.files import atomic_write_json, read_json
+from simmat.io.files import atomic_write_json
+from simmat.io.reading import read_json
 from simmat.plugins.registry import load_plugins
 
 FIGURES = ("ece_uncalibrated", "ece", "auto_kept", "auto_right")

@@ -22,7 +22,7 @@ from pydantic import (
 
 from simmat.documents import StrictModel, listed, option_name, problems_of, read_toml
 from simmat.errors import ConfigError, did_you_mean, shortened
-from simmat.io.files import with_home
+from simmat.io.paths import with_home
 from simmat.sensors.channel_selection import parse_channels
 from simmat.sensors.options import CropSide, NodataField, with_absolute_files
 from simmat.types import (

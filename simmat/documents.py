@@ -39,7 +39,7 @@ from simmat.errors import (
     did_you_mean,
     shortened,
 )
-from simmat.io.files import read_bytes
+from simmat.io.reading import read_bytes
 
 Model = TypeVar("Model", bound=BaseModel)
 Parameters = ParamSpec("Parameters")

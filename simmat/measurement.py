@@ -14,7 +14,7 @@ import numpy.typing as npt
 from simmat.data.instances import Instance
 from simmat.errors import DataError
 from simmat.geo import Coords, installed_geo_backend
-from simmat.io.files import LIMIT_VARIABLE, decoded_limit
+from simmat.io.limits import LIMIT_VARIABLE, decoded_limit
 from simmat.io.pixel_size import stated_pixel_size
 from simmat.types import (
     BoolArray,

@@ -33,7 +33,7 @@ JSON = st.recursive(
     ),
     max_leaves=20,
 )
-"""Nested values within the limits of `simmat.io.files.parse_json`."""
+"""Nested values within the limits of `simmat.io.reading.parse_json`."""
 OPTIONS = st.dictionaries(
     NAMES, st.booleans() | st.integers(0, 1000) | FINITE | TEXT, max_size=3
 )

@@ -15,7 +15,7 @@ from scipy import ndimage
 from simmat import measurement
 from simmat.data.instances import FoundObject, Instance, region_from_mask
 from simmat.errors import ConfigError, DataError
-from simmat.io.files import LIMIT_VARIABLE
+from simmat.io.limits import LIMIT_VARIABLE
 from simmat.measurement import (
     RING_GAP_PX,
     RING_PX,

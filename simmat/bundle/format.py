@@ -26,7 +26,9 @@ from simmat.calibration import Calibration
 from simmat.config import SensorName
 from simmat.documents import FromLists, StrictModel, validate
 from simmat.errors import BundleError
-from simmat.io.files import atomic_write_bytes, parse_json, require_file
+from simmat.io.files import atomic_write_bytes
+from simmat.io.paths import require_file
+from simmat.io.reading import parse_json
 from simmat.model import SimMAT
 from simmat.model_spec import ModelSpec
 from simmat.nn.tensor_files import check_dimensions, first_line

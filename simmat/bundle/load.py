@@ -26,7 +26,7 @@ from simmat.bundle.version_0_1 import JSON_NAME, ZIP_SUFFIX, old_bundle_at, read
 from simmat.config import BUNDLE_ELSEWHERE
 from simmat.data.pipeline import Pipeline
 from simmat.errors import BundleError, ConfigError, UnknownNameError
-from simmat.io.files import missing
+from simmat.io.paths import missing
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import (
     Parts,

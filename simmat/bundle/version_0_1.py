@@ -12,7 +12,7 @@ from safetensors.torch import load
 
 from simmat.bundle.format import MAX_JSON_BYTES, Tensors, check_finite, damaged
 from simmat.errors import BundleError
-from simmat.io.files import MAX_BYTES, parse_json, read_bytes
+from simmat.io.reading import MAX_BYTES, parse_json, read_bytes
 from simmat.nn.tensor_files import check_dimensions, first_line
 
 JSON_NAME = "bundle.json"

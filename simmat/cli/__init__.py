@@ -136,7 +136,7 @@ def _plugin_commands(ctx: click.Context) -> dict[str, click.Command]:
 def group(max_image_gib: float | None) -> None:
     """Bring any image sensor to a vision foundation model."""
     if max_image_gib is not None:
-        from simmat.io.files import LIMIT_VARIABLE, decoded_limit
+        from simmat.io.limits import LIMIT_VARIABLE, decoded_limit
 
         # the processes that this one starts read it, too
         os.environ[LIMIT_VARIABLE] = repr(max_image_gib)

@@ -45,7 +45,7 @@ from simmat.data.predicted import mark_predicted, predicted_note
 from simmat.data.samples import SPLITS, Sample, decide_splits
 from simmat.errors import ConfigError, DataError
 from simmat.geo import PolygonSource, geo_backend
-from simmat.io.files import require_folder
+from simmat.io.paths import require_folder
 from simmat.sensors.adapter import ModalityAdapter, load_sample, with_data_card
 from simmat.sensors.normalize import describe
 from simmat.types import Channel, SensorImage, same_channels

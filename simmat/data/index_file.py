@@ -25,7 +25,9 @@ from simmat.data.dataset import Dataset
 from simmat.data.digest import Bytes, annotations_digest
 from simmat.data.samples import start_of_paths
 from simmat.errors import OutputError, SimMATError
-from simmat.io.files import atomic_write_bytes, cache_folder, parse_json, require_file
+from simmat.io.files import atomic_write_bytes, cache_folder
+from simmat.io.paths import require_file
+from simmat.io.reading import parse_json
 from simmat.io.states import file_times
 from simmat.model_spec import Channels
 from simmat.sensors.adapter import ModalityAdapter, channels_by_source

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from simmat.data.card import DataCard
 from simmat.data.samples import ALLOWED_MASKS, JPEG_EXTENSIONS, MASK_EXTENSIONS
 from simmat.errors import DataError
-from simmat.io.files import LIMIT_VARIABLE, decoded_limit, frame_of
 from simmat.io.images import read_labels
+from simmat.io.limits import LIMIT_VARIABLE, decoded_limit
+from simmat.io.paths import frame_of
 from simmat.types import BoolArray, FloatArray, Window, ZeroMeans
 
 LabelArray = npt.NDArray[np.int64]

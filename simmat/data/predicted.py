@@ -8,7 +8,8 @@ from pathlib import Path
 
 from simmat.data.samples import Sample, id_as_written
 from simmat.errors import DataError, SimMATError, shortened
-from simmat.io.files import output_errors, read_csv_rows, read_json, write_rows
+from simmat.io.files import output_errors, write_rows
+from simmat.io.reading import read_csv_rows, read_json
 
 PREDICTED_FILE = "predicted.csv"
 """Ids of images with objects that a model found, and that nobody has drawn, clicked or confirmed since."""

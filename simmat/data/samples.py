@@ -16,7 +16,8 @@ from simmat.errors import (
     all_problems,
     shortened,
 )
-from simmat.io.files import read_csv_rows, write_rows
+from simmat.io.files import write_rows
+from simmat.io.reading import read_csv_rows
 from simmat.types import Window, ZeroMeans
 
 Item = TypeVar("Item")

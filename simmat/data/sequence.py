@@ -9,8 +9,8 @@ from typing import Any, overload
 from simmat.data.formats.frames import frame_name, place_problem, sequence_frames
 from simmat.data.formats.manifest import MANIFEST_FILE, read_manifest
 from simmat.errors import DataError, few_of
-from simmat.io.files import frame_of
 from simmat.io.frames import open_stack
+from simmat.io.paths import frame_of
 from simmat.plugins.registry import Modality, Registry, installed
 from simmat.sensors.adapter import ModalityAdapter, load_sample
 from simmat.sensors.normalize import describe

@@ -14,7 +14,7 @@ import torch
 from simmat.errors import DataError
 from simmat.evaluation.prompts import Protocol
 from simmat.evaluation.scores import SIZES, Scores, as_row
-from simmat.io.files import read_json
+from simmat.io.reading import read_json
 from simmat.model import count_parameters
 from simmat.predictor import Predictor
 from simmat.threads import peak_memory_bytes

@@ -27,15 +27,10 @@ from simmat.inference.request import (
     make_prompt,
     parse_numbers,
 )
-from simmat.io.files import (
-    frame_of,
-    is_image_folder,
-    read_csv_rows,
-    read_json,
-    stem_of,
-)
 from simmat.io.frames import frame_paths, stack_endings, stack_format
 from simmat.io.images import has_image_ending
+from simmat.io.paths import frame_of, is_image_folder, stem_of
+from simmat.io.reading import read_csv_rows, read_json
 from simmat.sensors.adapter import Source
 from simmat.types import Prompt
 

@@ -19,7 +19,7 @@ from simmat.data.instances import (
 )
 from simmat.errors import ConfigError, DataError, few_of
 from simmat.inference.table import check_own_table, write_table
-from simmat.io.files import stem_of
+from simmat.io.paths import stem_of
 from simmat.measurement import Measurements, measure, pixel_areas
 from simmat.predictor import ImageLoader
 from simmat.sensors.adapter import ModalityAdapter

@@ -14,7 +14,8 @@ from simmat.errors import ConfigError, DataError
 from simmat.inference.images import ImageTask
 from simmat.inference.outcome import ImageOutcome
 from simmat.inference.request import PredictOptions
-from simmat.io.files import staged_files, url_of
+from simmat.io.files import staged_files
+from simmat.io.paths import url_of
 
 if TYPE_CHECKING:
     from simmat.nn.device import Processes

@@ -29,13 +29,9 @@ from simmat.inference.formats import (
 from simmat.inference.outcome import ImageOutcome
 from simmat.inference.request import RECORD_FORMAT, Request, prompt_values
 from simmat.inference.table import is_own_table
-from simmat.io.files import (
-    atomic_write_json,
-    output_errors,
-    read_json,
-    shown_url,
-    staged_files,
-)
+from simmat.io.files import atomic_write_json, output_errors, staged_files
+from simmat.io.paths import shown_url
+from simmat.io.reading import read_json
 from simmat.plugin_specs import ResultFormat
 from simmat.plugins.registry import import_from_string
 from simmat.types import short_names

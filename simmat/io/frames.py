@@ -22,14 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError, PluginError
-from simmat.io.files import (
-    FrameAddress,
-    check_size,
-    check_window,
-    decoding_errors,
-    is_image_folder,
-    require_file,
-)
+from simmat.io.limits import check_size, check_window, decoding_errors
+from simmat.io.paths import FrameAddress, is_image_folder, require_file
 from simmat.io.states import FileState, content_states
 from simmat.io.tiff import TiffImage, open_tiff, open_tifffile
 from simmat.plugin_specs import API_VERSION

@@ -15,16 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import ConfigError, DataError
-from simmat.io.files import (
-    atomic_path,
-    check_size,
-    check_window,
-    decoding_errors,
-    frame_of,
-    parse_json,
-    require_file,
-)
+from simmat.io.files import atomic_path
 from simmat.io.frames import frame_size, map_npy, npy_image, read_frame
+from simmat.io.limits import check_size, check_window, decoding_errors
+from simmat.io.paths import frame_of, require_file
+from simmat.io.reading import parse_json
 from simmat.io.tiff import TiffImage, open_tiff
 from simmat.types import BoolArray, Colour, ImageFile, SensorImage, Window
 

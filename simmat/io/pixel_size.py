@@ -10,7 +10,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from simmat.errors import DataError
-from simmat.io.files import decoding_errors, frame_of
+from simmat.io.limits import decoding_errors
+from simmat.io.paths import frame_of
 from simmat.io.tiff import TIFF_ENDINGS, open_tifffile
 
 _UM: Mapping[str, float] = {

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.io.files import IMAGE_FOLDERS, frame_of, is_image_folder, require_file
+from simmat.io.paths import IMAGE_FOLDERS, frame_of, is_image_folder, require_file
 from simmat.io.tiff import TIFF_ENDINGS, sidecars
 
 _BESIDE = {

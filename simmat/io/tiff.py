@@ -20,13 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.io.files import (
-    MAX_PLANES,
-    check_size,
-    check_window,
-    decoding_errors,
-    require_file,
-)
+from simmat.io.limits import MAX_PLANES, check_size, check_window, decoding_errors
+from simmat.io.paths import require_file
 from simmat.types import Colour, ImageFile, Window
 
 _REDUCED = 1  # bits of NewSubfileType, TIFF 6.0 page 36

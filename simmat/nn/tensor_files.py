@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from simmat.errors import SimMATError, WeightsError, few_of, shortened
-from simmat.io.files import require_file
+from simmat.io.paths import require_file
 
 MAX_DIMENSIONS = 64
 """Of a tensor that torch computes with."""

@@ -17,12 +17,9 @@ from simmat.bundle import content_digest
 from simmat.data.pipeline import PreparedImage
 from simmat.errors import SimMATError
 from simmat.foundation import ImageEmbedding
-from simmat.io.files import (
-    atomic_write_bytes,
-    parse_json,
-    remove_temporary,
-    require_file,
-)
+from simmat.io.files import atomic_write_bytes, remove_temporary
+from simmat.io.paths import require_file
+from simmat.io.reading import parse_json
 from simmat.version import __version__
 
 FORMAT = 2

@@ -12,7 +12,7 @@ import numpy as np
 
 from simmat.bundle import Bundle
 from simmat.errors import SimMATError
-from simmat.io.files import url_of
+from simmat.io.paths import url_of
 from simmat.predictor.open import ImageLoader
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.contract import GROUP, Fault, InputContract, thinned

@@ -16,7 +16,8 @@ from simmat.data.card import DataCard
 from simmat.drawing.display import PictureArray, display_channels, show_channels
 from simmat.errors import BundleError, ConfigError, DataError, SimMATError, all_problems
 from simmat.geo import geo_backend, read_georeference
-from simmat.io.files import decoding_errors, shown_url, url_of
+from simmat.io.limits import decoding_errors
+from simmat.io.paths import shown_url, url_of
 from simmat.io.tiff import open_tifffile, states_georeference
 from simmat.sensors.adapter import ModalityAdapter, load_sample
 from simmat.sensors.channel_selection import absent_sources, load_without, pick_channels

@@ -17,7 +17,7 @@ from simmat.bundle import Bundle
 from simmat.data.instances import LabelArray
 from simmat.documents import former_keywords
 from simmat.errors import ConfigError
-from simmat.io.files import with_home
+from simmat.io.paths import with_home
 from simmat.predictor.encoded import ClassMap, Encoder, Prediction
 from simmat.predictor.following import FollowedFrame, installed_follow
 from simmat.predictor.objects import EverythingSettings, FoundObjects

@@ -25,8 +25,8 @@ from simmat.errors import (
     did_you_mean,
     with_line,
 )
-from simmat.io.files import check_window
 from simmat.io.images import window_size
+from simmat.io.limits import check_window
 from simmat.plugin_specs import API_VERSION
 from simmat.sensors.facts import FilesOfKind, Recognition
 from simmat.sensors.options import (

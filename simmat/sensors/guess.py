@@ -15,9 +15,9 @@ from typing import Any, get_args
 import numpy as np
 
 from simmat.errors import DataError, SimMATError, few_of
-from simmat.io.files import frame_of
 from simmat.io.frames import frame_paths, stack_endings
 from simmat.io.images import has_image_ending, read_image, window_size
+from simmat.io.paths import frame_of
 from simmat.sensors.adapter import ModalityAdapter, load_sample
 from simmat.sensors.facts import Certainty, FileFacts, FilesOfKind, Recognition
 from simmat.sensors.options import format_nodata, format_options

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from simmat.documents import StrictModel, allowed_values, parse
 from simmat.errors import ConfigError, did_you_mean
-from simmat.io.files import with_home
+from simmat.io.paths import with_home
 from simmat.types import MAX_CROP, MIN_CROP
 
 

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field
 
 from simmat.documents import FromLists, StrictModel, parse
 from simmat.errors import ConfigError, DataError
-from simmat.io.files import parse_json, read_bytes
+from simmat.io.reading import parse_json, read_bytes
 from simmat.types import BoolArray, FloatArray, SensorImage, Window
 
 EACH_FILE = "alignment.json"

@@ -33,12 +33,10 @@ from simmat.io.files import (
     atomic_write_bytes,
     check_writable,
     output_error,
-    parse_json,
-    read_json,
-    read_log,
     remove_temporary,
-    require_file,
 )
+from simmat.io.paths import require_file
+from simmat.io.reading import parse_json, read_json, read_log
 from simmat.model_spec import ModelSpec
 from simmat.nn.tensor_files import check_dimensions
 

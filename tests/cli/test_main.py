@@ -24,7 +24,7 @@ from simmat.callbacks import Callback, ConsoleCallback
 from simmat.cli import group, run
 from simmat.errors import DataError
 from simmat.evaluation import Scores
-from simmat.io.files import LIMIT_VARIABLE
+from simmat.io.limits import LIMIT_VARIABLE
 from simmat.plugins.hooks import OWN_COMMANDS
 
 REPORT_TORCH = """

@@ -23,7 +23,7 @@ import numpy as np
 from fuzz.damage import CODE, CODE_RAN, mutate_file
 from fuzz.seeds import Seeds
 from simmat.errors import PluginError, SimMATError
-from simmat.io.files import LIMIT_VARIABLE
+from simmat.io.limits import LIMIT_VARIABLE
 from simmat.plugins.registry import Registry, load_plugins
 from simmat.types import SensorImage
 

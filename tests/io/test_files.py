@@ -29,15 +29,14 @@ from simmat.io.files import (
     atomic_write_text,
     check_writable,
     locked,
-    read_log,
-    read_log_from,
     recover_folder,
     release_pages,
     remove_temporary,
     require_inside,
     staged_files,
-    stem_of,
 )
+from simmat.io.paths import stem_of
+from simmat.io.reading import read_log, read_log_from
 
 
 class Crash(BaseException):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from simmat.errors import DataError
-from simmat.io.files import read_bytes
+from simmat.io.reading import read_bytes
 
 
 def test_a_small_file_takes_little_memory_whatever_the_limit(tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ from simmat.bundle import read_bundle_spec, write_bundle
 from simmat.config import dump_toml, load_config
 from simmat.data.card import DataCard, load_card, write_card
 from simmat.documents import StrictModel, of_dataclass, validate
-from simmat.io.files import atomic_write_json, parse_json, read_json
+from simmat.io.files import atomic_write_json
+from simmat.io.reading import parse_json, read_json
 from simmat.model_spec import ModelSpec
 from simmat.sensors.sensor_toml import SensorDefinition, read_sensor
 from simmat.types import Channel

@@ -611,7 +611,7 @@ def test_the_command_serves_with_its_limits(
     from simmat_plugin_annotate.commands import serve
     from simmat_plugin_annotate.uploads import Uploads
 
-    from simmat.io.files import LIMIT_VARIABLE, decoded_limit
+    from simmat.io.limits import LIMIT_VARIABLE, decoded_limit
 
     monkeypatch.setenv("SIMMAT_PLUGINS", "testing")
     monkeypatch.setenv("SIMMAT_SERVE_TOKEN", TOKEN)

@@ -18,7 +18,7 @@ from runs import registry
 import simmat
 from simmat.cli import run
 from simmat.errors import DataError, SimMATError
-from simmat.io.files import require_file, require_folder
+from simmat.io.paths import require_file, require_folder
 from simmat.model_spec import DenseSpec
 from simmat.types import Window
 

@@ -12,8 +12,8 @@ from bundles import tiny_bundle
 import simmat
 from simmat.cli import run
 from simmat.errors import DataError
-from simmat.io.files import LIMIT_VARIABLE
 from simmat.io.images import read_image
+from simmat.io.limits import LIMIT_VARIABLE
 
 av = pytest.importorskip("av")
 

@@ -19,8 +19,8 @@ import simmat
 from simmat.cli import run
 from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
-from simmat.io.files import LIMIT_VARIABLE
 from simmat.io.frames import open_stack
+from simmat.io.limits import LIMIT_VARIABLE
 from simmat.sensors.builtin import Gray
 
 nibabel = pytest.importorskip("nibabel")

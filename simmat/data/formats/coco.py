@@ -31,7 +31,8 @@ from simmat.data.instances import (
 from simmat.data.predicted import FOUND_BY_PREDICT
 from simmat.data.samples import SPLITS, Sample, split_meant, start_of_paths
 from simmat.errors import DataError, all_problems, nearest, shortened
-from simmat.io.files import check_size, read_json
+from simmat.io.limits import check_size
+from simmat.io.reading import read_json
 from simmat.sensors.adapter import Source
 from simmat.types import BoolArray, is_finite_number
 

@@ -28,8 +28,8 @@ from simmat.data.samples import (
     split_meant,
 )
 from simmat.errors import DataError, all_problems, equal_problems
-from simmat.io.files import is_image_folder
 from simmat.io.frames import stack_endings, stack_format
+from simmat.io.paths import is_image_folder
 from simmat.sensors.adapter import Source
 
 IMAGES = "images"

@@ -11,8 +11,8 @@ import numpy as np
 
 from simmat.data.samples import Sample
 from simmat.errors import DataError, few_of
-from simmat.io.files import frame_of
 from simmat.io.frames import frame_paths, open_stack, stack_endings, stack_format
+from simmat.io.paths import frame_of
 
 FRAMES = "frames"
 """The folder of sequences: each is a folder of images in it, or a file."""

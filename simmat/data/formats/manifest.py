@@ -25,14 +25,10 @@ from simmat.errors import (
     nearest,
     shortened,
 )
-from simmat.io.files import (
-    atomic_folder,
-    frame_of,
-    is_image_folder,
-    read_csv_rows,
-    write_rows,
-)
+from simmat.io.files import atomic_folder, write_rows
 from simmat.io.images import PNG_KINDS, write_image
+from simmat.io.paths import frame_of, is_image_folder
+from simmat.io.reading import read_csv_rows
 from simmat.sensors.adapter import Source
 from simmat.types import ZeroMeans
 

@@ -22,7 +22,7 @@ from fuzz.damage import (
 from simmat.bundle import FILE_NAME, load_bundle, read_bundle_spec
 from simmat.bundle.format import METADATA_KEY, bundle_bytes
 from simmat.cli import group
-from simmat.io.files import parse_json
+from simmat.io.reading import parse_json
 from simmat.plugins.registry import installed
 
 _SENSOR = {

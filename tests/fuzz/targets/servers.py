@@ -17,8 +17,8 @@ import numpy as np
 from fuzz.case import Case, Place, Target, registry
 from fuzz.damage import mutate_bytes, mutate_tree, to_json
 from simmat.errors import ConfigError, DataError
-from simmat.io.files import parse_json
 from simmat.io.http import get_bytes
+from simmat.io.reading import parse_json
 from simmat.predictor import prompt_of
 
 _CONFIG = """<View><Image name="image" value="$image"/><BrushLabels name="mask" toName="image">

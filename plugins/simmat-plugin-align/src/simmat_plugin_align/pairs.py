@@ -16,7 +16,8 @@ from simmat.data.formats.manifest import MANIFEST_FILE, read_manifest
 from simmat.data.samples import Sample
 from simmat.documents import read_toml
 from simmat.errors import ConfigError
-from simmat.io.files import atomic_write_text, require_folder
+from simmat.io.files import atomic_write_text
+from simmat.io.paths import require_folder
 from simmat.sensors.adapter import ModalityAdapter, load_sample, with_data_card
 from simmat.types import SensorImage
 

@@ -260,7 +260,7 @@ def serve(
     them; they are kept in a temporary folder, which is removed at the end.
     """
     from simmat.api import load
-    from simmat.io.files import LIMIT_VARIABLE, decoded_limit
+    from simmat.io.limits import LIMIT_VARIABLE, decoded_limit
     from simmat_plugin_annotate.models import ServedModel
     from simmat_plugin_annotate.serve import listen, server_of
     from simmat_plugin_annotate.serve_app import MAX_PROMPT, make_serve_app

@@ -20,12 +20,8 @@ from simmat.data.formats.manifest import MANIFEST_FILE, set_manifest_mask
 from simmat.data.predicted import mark_predicted, read_predicted, write_predicted
 from simmat.data.samples import Sample, decide_splits, id_as_written
 from simmat.errors import ConfigError, DataError, SimMATError
-from simmat.io.files import (
-    atomic_write_json,
-    remove_temporary,
-    require_inside,
-    with_home,
-)
+from simmat.io.files import atomic_write_json, remove_temporary, require_inside
+from simmat.io.paths import with_home
 from simmat.sensors.adapter import ModalityAdapter, options_of, with_data_card
 from simmat_plugin_annotate.frames import Frames, find_images
 from simmat_plugin_annotate.journal import Record, last_record

@@ -10,7 +10,7 @@ from simmat.data.formats.folders import IMAGES, MASKS, find_samples
 from simmat.data.formats.manifest import read_manifest
 from simmat.data.samples import Sample
 from simmat.errors import DataError
-from simmat.io.files import frame_of
+from simmat.io.paths import frame_of
 from simmat.sensors.adapter import ModalityAdapter
 from simmat_plugin_annotate.journal import Record
 

@@ -18,7 +18,8 @@ from pydantic import Field
 
 from simmat.documents import FromLists, StrictModel, validate
 from simmat.errors import DataError, SimMATError
-from simmat.io.files import output_error, parse_json, sync
+from simmat.io.files import output_error, sync
+from simmat.io.reading import parse_json
 from simmat.types import RegionRule
 from simmat_plugin_annotate.masks import MaskDocument
 from simmat_plugin_annotate.state import MAX_CLASS_ID

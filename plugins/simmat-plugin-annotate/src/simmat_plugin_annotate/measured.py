@@ -13,7 +13,7 @@ import numpy as np
 
 from simmat.data.instances import Instance
 from simmat.inference import write_table
-from simmat.io.files import stem_of
+from simmat.io.paths import stem_of
 from simmat.measurement import (
     RING_GAP_PX,
     RING_PX,

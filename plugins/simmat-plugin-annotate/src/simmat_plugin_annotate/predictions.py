@@ -16,7 +16,7 @@ from simmat.data.instances import Instance
 from simmat.data.samples import Sample
 from simmat.documents import FromLists, StrictModel, parse
 from simmat.errors import DataError
-from simmat.io.files import read_json
+from simmat.io.reading import read_json
 from simmat_plugin_annotate.masks import encode_mask, is_known
 
 COCO_FILE = "coco.json"

@@ -12,7 +12,7 @@ import numpy as np
 
 from simmat.data.instances import FoundObject, Instance
 from simmat.errors import DataError
-from simmat.io.files import frame_of
+from simmat.io.paths import frame_of
 from simmat.model_spec import DenseSpec
 from simmat.plugins.registry import Registry, installed
 from simmat.predictor import ClassMap, FoundObjects, ImageLike, ImageLoader, prompt_of

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from simmat.config import MAX_IMAGE_SIZE
 from simmat.documents import FromLists, StrictModel, as_tuples, parse
 from simmat.errors import ConfigError, DataError, shortened
-from simmat.io.files import parse_json
+from simmat.io.reading import parse_json
 from simmat_plugin_annotate.drafts import Overlap
 from simmat_plugin_annotate.masks import MaskDocument
 from simmat_plugin_annotate.planes import UnknownError

@@ -17,13 +17,9 @@ from simmat.data.predicted import PREDICTED_FILE
 from simmat.documents import FromLists, StrictModel, parse
 from simmat.drawing.overlay import class_colour
 from simmat.errors import DataError, SimMATError
-from simmat.io.files import (
-    output_error,
-    read_json,
-    require_folder,
-    require_inside,
-    with_home,
-)
+from simmat.io.files import output_error, require_inside
+from simmat.io.paths import require_folder, with_home
+from simmat.io.reading import read_json
 
 MAX_CLASSES = 1000
 MAX_CLASS_ID = 2**53

@@ -21,7 +21,8 @@ from typing import Any, Literal
 
 from simmat.config import default_steps
 from simmat.errors import DataError, OutputError, SimMATError
-from simmat.io.files import read_json, read_log_from, require_inside
+from simmat.io.files import require_inside
+from simmat.io.reading import read_json, read_log_from
 from simmat_plugin_annotate import child
 from simmat_plugin_annotate.models import BusyError, ServedModel
 from simmat_plugin_annotate.state import RUNS

@@ -17,7 +17,8 @@ from pydantic import ConfigDict, Field, field_validator
 from simmat.config import MUTABLE_ON_RESUME, PATH_SETTINGS, TrainConfig
 from simmat.documents import StrictModel, validate
 from simmat.errors import DataError, OutputError
-from simmat.io.files import atomic_write_json, atomic_write_text, parse_json, read_bytes
+from simmat.io.files import atomic_write_json, atomic_write_text
+from simmat.io.reading import parse_json, read_bytes
 from simmat.sensors.options import is_sensor_file, modality_parts
 from simmat.sensors.sensor_toml import read_sensor
 from simmat.types import FORMER_ASPECTS

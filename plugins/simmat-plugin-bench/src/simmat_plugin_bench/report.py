@@ -13,7 +13,8 @@ from simmat_plugin_report.page import Block, Code, Figure, Table, write_sections
 from simmat_plugin_report.scores import NONE, plural, signed
 
 from simmat.evaluation import mean_interval
-from simmat.io.files import atomic_write_text, read_bytes
+from simmat.io.files import atomic_write_text
+from simmat.io.reading import read_bytes
 from simmat_plugin_bench.cells import RESULTS, results_of, write_results
 from simmat_plugin_bench.grid import Arm, Bench
 from simmat_plugin_bench.latex import latex_table

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from simmat.config import TrainConfig
 from simmat.documents import StrictModel, parse, read_toml
 from simmat.errors import ConfigError, did_you_mean
-from simmat.io.files import with_home
+from simmat.io.paths import with_home
 from simmat.sensors.options import with_absolute_files
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from simmat.data.dataset import open_images
 from simmat.data.instances import Instance
 from simmat.documents import FromLists, StrictModel, parse
 from simmat.errors import DataError
-from simmat.io.files import atomic_write_text, read_json
+from simmat.io.files import atomic_write_text
+from simmat.io.reading import read_json
 from simmat_plugin_convert.brush import encode_brush
 from simmat_plugin_convert.image_files import stem_of
 from simmat_plugin_convert.labels import (

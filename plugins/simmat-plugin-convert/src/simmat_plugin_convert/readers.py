@@ -20,7 +20,8 @@ from simmat.data.formats.manifest import MANIFEST_FILE
 from simmat.data.predicted import read_predicted
 from simmat.data.samples import SPLITS, SPLITS_FILE, Sample
 from simmat.errors import ConfigError, DataError
-from simmat.io.files import read_bytes, read_json, require_folder
+from simmat.io.paths import require_folder
+from simmat.io.reading import read_bytes, read_json
 from simmat_plugin_convert.image_files import (
     find_image,
     path_inside,

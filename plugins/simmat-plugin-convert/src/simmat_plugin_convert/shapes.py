@@ -16,7 +16,7 @@ from PIL import Image
 
 from simmat.data.instances import Instance, check_object_pixels, region_from_mask
 from simmat.errors import DataError
-from simmat.io.files import read_bytes
+from simmat.io.reading import read_bytes
 from simmat.types import BoolArray, is_finite_number
 from simmat_plugin_convert.brush import decode_brush
 from simmat_plugin_convert.image_files import check_upright, size_of

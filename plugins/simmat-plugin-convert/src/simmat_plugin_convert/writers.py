@@ -23,14 +23,9 @@ from simmat.data.instances import PANOPTIC, region_from_mask, visible_part
 from simmat.data.samples import SPLITS
 from simmat.errors import ConfigError, DataError
 from simmat.inference import run_lengths
-from simmat.io.files import (
-    NO_SPACE,
-    atomic_write_json,
-    atomic_write_text,
-    output_error,
-    require_file,
-)
+from simmat.io.files import NO_SPACE, atomic_write_json, atomic_write_text, output_error
 from simmat.io.images import write_image
+from simmat.io.paths import require_file
 from simmat.types import RegionRule
 from simmat_plugin_convert.label_studio import (
     BRUSH,

@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 
 from simmat.errors import DataError, SimMATError
-from simmat.io.files import check_size, require_file
 from simmat.io.images import Unit, stated_unit
+from simmat.io.limits import check_size
+from simmat.io.paths import require_file
 from simmat.types import ImageFile
 
 DepthUnit = Literal["m", "cm", "mm", "tum", "kitti"]

@@ -20,7 +20,7 @@ from simmat.data.samples import (
     write_splits,
 )
 from simmat.errors import DataError, all_problems, few_of
-from simmat.io.files import require_folder
+from simmat.io.paths import require_folder
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import (
     ModalityAdapter,

@@ -21,13 +21,9 @@ from simmat.data.instances import region_from_mask
 from simmat.data.samples import SPLITS, Sample, name_of_files
 from simmat.errors import ConfigError, DataError
 from simmat.inference import coco_document, run_lengths
-from simmat.io.files import (
-    atomic_write_json,
-    output_errors,
-    read_json,
-    require_file,
-    require_inside,
-)
+from simmat.io.files import atomic_write_json, output_errors, require_inside
+from simmat.io.paths import require_file
+from simmat.io.reading import read_json
 from simmat.io.states import file_states
 from simmat.nn.tensor_files import read_safetensors
 from simmat.plugins.registry import Registry

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.io.files import atomic_path, check_size, check_window
+from simmat.io.files import atomic_path
+from simmat.io.limits import check_size, check_window
 from simmat.io.tiff import check_tiff, file_state
 from simmat.types import BoolArray, Georeference, Window, not_nodata
 from simmat_plugin_geo.georeference import (

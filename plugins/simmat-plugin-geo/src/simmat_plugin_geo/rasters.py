@@ -17,7 +17,8 @@ from threading import get_ident
 from typing import Any
 
 from simmat.errors import DataError, did_you_mean
-from simmat.io.files import check_size, is_image_folder, require_file
+from simmat.io.limits import check_size
+from simmat.io.paths import is_image_folder, require_file
 from simmat.io.states import FileState, content_states, file_states
 from simmat.io.tiff import check_beside
 from simmat.types import Window

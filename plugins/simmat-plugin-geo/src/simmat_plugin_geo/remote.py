@@ -16,7 +16,7 @@ import rasterio
 from rasterio.enums import MaskFlags
 
 from simmat.errors import DataError, SimMATError
-from simmat.io.files import check_size
+from simmat.io.limits import check_size
 from simmat.types import SensorImage, Window
 from simmat_plugin_geo.georeference import (
     check_overviews,

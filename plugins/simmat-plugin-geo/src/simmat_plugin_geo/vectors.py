@@ -18,7 +18,7 @@ import pyogrio
 import shapely
 
 from simmat.errors import DataError, shortened
-from simmat.io.files import require_file
+from simmat.io.paths import require_file
 from simmat.io.states import files_of
 from simmat_plugin_geo.georeference import gdal_errors
 

@@ -13,8 +13,9 @@ from pydantic import ConfigDict, Field, JsonValue, field_validator
 
 from simmat.documents import FromLists, StrictModel, parse
 from simmat.errors import BundleError, ConfigError, WeightsError, unknown_name
-from simmat.io.files import atomic_write_bytes, cache_folder, parse_json, read_bytes
+from simmat.io.files import atomic_write_bytes, cache_folder
 from simmat.io.http import get_bytes
+from simmat.io.reading import parse_json, read_bytes
 from simmat.io.weights import fetch, sha256_of
 from simmat.plugin_specs import WeightFile
 

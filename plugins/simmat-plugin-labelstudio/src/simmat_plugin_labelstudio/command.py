@@ -86,7 +86,7 @@ def command(
 
     from simmat.api import load
     from simmat.data.dataset import open_images
-    from simmat.io.files import url_of
+    from simmat.io.paths import url_of
     from simmat.predictor import Predictor
     from simmat_plugin_labelstudio.backend import Backend
     from simmat_plugin_labelstudio.server import make_app

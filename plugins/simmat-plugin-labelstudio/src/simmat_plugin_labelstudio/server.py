@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from simmat.errors import ConfigError, OutputError, SimMATError
-from simmat.io.files import parse_json
+from simmat.io.reading import parse_json
 from simmat.terminal import echo
 from simmat_plugin_labelstudio.backend import Backend, UnknownSampleError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from simmat.errors import WeightsError
-from simmat.io.files import read_json
+from simmat.io.reading import read_json
 from simmat.plugin_specs import FoundationSpec, TuningTargets, WeightFile
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"

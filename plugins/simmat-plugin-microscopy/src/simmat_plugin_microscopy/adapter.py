@@ -21,13 +21,8 @@ from simmat import (
     WindowedAdapter,
 )
 from simmat.errors import DataError, did_you_mean
-from simmat.io.files import (
-    FrameAddress,
-    check_size,
-    check_window,
-    decoding_errors,
-    frame_of,
-)
+from simmat.io.limits import check_size, check_window, decoding_errors
+from simmat.io.paths import FrameAddress, frame_of
 from simmat.sensors.builtin import narrowest
 from simmat.sensors.channel_selection import pick_channels
 from simmat.types import not_nodata

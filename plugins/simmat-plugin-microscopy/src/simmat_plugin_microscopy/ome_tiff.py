@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from simmat import SensorImage, Window
 from simmat.errors import DataError
-from simmat.io.files import atomic_path, require_file
+from simmat.io.files import atomic_path
+from simmat.io.paths import require_file
 from simmat.io.pixel_size import ome_length_um
 from simmat.io.tiff import open_tiff, open_tifffile
 from simmat_plugin_microscopy.scenes import Scene, checked_size_um, make_channels

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from simmat import Window
 from simmat.errors import ConfigError, DataError
-from simmat.io.files import check_size, is_image_folder, require_file
+from simmat.io.limits import check_size
+from simmat.io.paths import is_image_folder, require_file
 from simmat_plugin_microscopy.scenes import Scene, checked_size_um, make_channels
 
 _READERS = {

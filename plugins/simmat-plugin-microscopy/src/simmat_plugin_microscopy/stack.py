@@ -9,7 +9,7 @@ from pathlib import Path
 
 from simmat import Window
 from simmat.errors import DataError
-from simmat.io.files import check_size, decoding_errors
+from simmat.io.limits import check_size, decoding_errors
 from simmat.io.states import FileState, content_states
 from simmat.io.tiff import TIFF_ENDINGS
 from simmat.types import ImageFile

@@ -20,13 +20,9 @@ from simmat_plugin_geo.rasters import raster_size, read_raster
 
 from simmat import Window
 from simmat.errors import DataError
-from simmat.io.files import (
-    check_size,
-    check_window,
-    decoding_errors,
-    is_image_folder,
-    read_bytes,
-)
+from simmat.io.limits import check_size, check_window, decoding_errors
+from simmat.io.paths import is_image_folder
+from simmat.io.reading import read_bytes
 from simmat.io.states import FileState, content_states
 from simmat.types import not_nodata
 

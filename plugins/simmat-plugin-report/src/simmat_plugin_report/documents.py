@@ -16,7 +16,7 @@ from simmat.config import TrainConfig, load_config
 from simmat.documents import FromLists, StrictModel, of_dataclass, parse
 from simmat.errors import BundleError, ConfigError
 from simmat.evaluation import ObjectScore
-from simmat.io.files import read_json
+from simmat.io.reading import read_json
 from simmat.training import RunFolder
 from simmat_plugin_report.checks import ClassNumber, DataReport
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from simmat.errors import WeightsError
-from simmat.io.files import read_json
+from simmat.io.reading import read_json
 from simmat.plugin_specs import FoundationSpec, TuningTargets, WeightFile
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)

@@ -185,7 +185,7 @@ def _bundle_and_sequence(
 
 def _is_volume(files: Mapping[str, Path]) -> bool:
     """Return whether a file of a frame is a slice of a volume."""
-    from simmat.io.files import frame_of
+    from simmat.io.paths import frame_of
 
     for file in files.values():
         frame = frame_of(file)

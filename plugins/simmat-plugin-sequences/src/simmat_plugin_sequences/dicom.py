@@ -10,12 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import ConfigError, DataError
-from simmat.io.files import (
-    LIMIT_VARIABLE,
-    decoded_limit,
-    decoding_errors,
-    require_file,
-)
+from simmat.io.limits import LIMIT_VARIABLE, decoded_limit, decoding_errors
+from simmat.io.paths import require_file
 from simmat_plugin_sequences.volume import Volume, library
 
 _TAGS = [

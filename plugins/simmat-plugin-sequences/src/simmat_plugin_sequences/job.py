@@ -27,12 +27,12 @@ from simmat.io.files import (
     atomic_write_text,
     locked,
     output_errors,
-    read_log,
     remove_folder,
     remove_temporary,
     require_inside,
 )
 from simmat.io.images import write_image
+from simmat.io.reading import read_log
 from simmat.io.states import files_of
 from simmat.io.weights import sha256_of
 from simmat.plugin_specs import ResultFormat

@@ -24,9 +24,10 @@ from simmat.drawing.display import (
 )
 from simmat.drawing.overlay import object_colour, paint_regions
 from simmat.inference import coco_document, run_lengths, write_table
-from simmat.io.files import atomic_path, atomic_write_json, frame_of
+from simmat.io.files import atomic_path, atomic_write_json
 from simmat.io.frames import open_stack, stack_format
 from simmat.io.images import write_image
+from simmat.io.paths import frame_of
 from simmat.measurement import measure, pixel_areas, rectangular_pixels
 from simmat.plugins.registry import import_from_string
 from simmat_plugin_sequences.film import write_film

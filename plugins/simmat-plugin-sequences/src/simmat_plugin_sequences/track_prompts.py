@@ -19,8 +19,8 @@ from simmat.data.instances import (
 from simmat.data.sequence import FrameSequence
 from simmat.errors import ConfigError, DataError, did_you_mean
 from simmat.inference import image_name, read_prompts
-from simmat.io.files import frame_of, stem_of
 from simmat.io.frames import open_stack, stack_format
+from simmat.io.paths import frame_of, stem_of
 from simmat.predictor import Predictor
 from simmat.types import Prompt
 from simmat_plugin_sequences.given_masks import GivenFrame

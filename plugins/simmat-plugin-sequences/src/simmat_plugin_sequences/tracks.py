@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from simmat.data.sequence import FrameSequence
 from simmat.errors import few_of
-from simmat.io.files import frame_of, write_rows
+from simmat.io.files import write_rows
 from simmat.io.frames import NpyStack, TiffStack, open_stack
 from simmat.io.images import read_labels
+from simmat.io.paths import frame_of
 from simmat.plugin_specs import ResultFormat
 from simmat.plugins.registry import Registry
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.io.files import LIMIT_VARIABLE, decoded_limit
+from simmat.io.limits import LIMIT_VARIABLE, decoded_limit
 from simmat.types import ImageFile
 from simmat_plugin_sequences.volume import library
 

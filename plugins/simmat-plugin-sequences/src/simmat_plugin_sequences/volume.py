@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import ConfigError, DataError
-from simmat.io.files import check_size, decoded_limit
+from simmat.io.limits import check_size, decoded_limit
 from simmat.types import ImageFile
 
 _AXES = {"x": (0, 2, 1), "y": (1, 2, 0), "z": (2, 1, 0)}

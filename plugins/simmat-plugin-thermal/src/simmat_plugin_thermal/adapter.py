@@ -21,7 +21,6 @@ from simmat import (
     WindowedAdapter,
 )
 from simmat.errors import DataError
-from simmat.io.files import FrameAddress, decoding_errors, frame_of
 from simmat.io.frames import open_stack
 from simmat.io.images import (
     Unit,
@@ -32,6 +31,8 @@ from simmat.io.images import (
     stated_unit,
     write_image,
 )
+from simmat.io.limits import decoding_errors
+from simmat.io.paths import FrameAddress, frame_of
 from simmat.sensors.facts import FilesOfKind, Recognition
 from simmat.sensors.normalize import min_max
 from simmat.sensors.options import format_options

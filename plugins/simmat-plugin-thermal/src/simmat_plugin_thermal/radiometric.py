@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.io.files import check_size, read_bytes
+from simmat.io.limits import check_size
+from simmat.io.reading import read_bytes
 from simmat.types import FloatArray
 
 RawArray = npt.NDArray[np.uint16]

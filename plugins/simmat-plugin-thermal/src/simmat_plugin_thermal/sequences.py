@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.io.files import check_size
 from simmat.io.frames import MAX_FRAMES
+from simmat.io.limits import check_size
 from simmat.types import ImageFile
 from simmat_plugin_thermal.radiometric import (
     FFF_SIGNATURE,

@@ -13,7 +13,7 @@ from typing import Any
 
 from simmat.errors import SpecError, UnknownNameError, WeightsError, did_you_mean
 from simmat.io import hub
-from simmat.io.files import read_json
+from simmat.io.reading import read_json
 from simmat.io.weights import sha256_of
 from simmat.plugin_specs import WeightFile
 
