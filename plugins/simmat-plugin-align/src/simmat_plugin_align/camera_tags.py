@@ -150,7 +150,7 @@ def _of_flir(
     """Place the thermal image in the picture of the visible camera, by their ratio and offset."""
     place = _flir_place(second)
     if place is not None:
-        return np.linalg.inv(place.to_visible(second_hw, first_hw))
+        return np.asarray(np.linalg.inv(place.to_visible(second_hw, first_hw)))
     place = _flir_place(first)
     if place is not None:
         return place.to_visible(first_hw, second_hw)

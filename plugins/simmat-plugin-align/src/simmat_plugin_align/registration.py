@@ -26,7 +26,7 @@ from simmat_plugin_align.features import (
 Model = Literal["translation", "homography"]
 Pair = tuple[Picture, Picture]
 """An image of the first camera, and one of the second."""
-Numbers = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.floating[Any]]
 Spectrum = npt.NDArray[np.complex64]
 
 SEARCH_SIDE = 128

@@ -461,10 +461,9 @@ def _described_sensors(bundle: Bundle) -> dict[str, Any]:
     for sensor, span in channel_spans(bundle.adapter, bundle.spec.sensor_channels):
         channels = [bundle.spec.sensor_channels[index] for index in span]
         matrix = None
-        if first is not None and sensor is not sensors[0]:
-            matrix = from_reference.get(sensor.name)
-        if matrix is not None:
-            matrix = (matrix @ np.linalg.inv(first)).tolist()
+        own_place = from_reference.get(sensor.name)
+        if sensor is not sensors[0] and first is not None and own_place is not None:
+            matrix = (own_place @ np.linalg.inv(first)).tolist()
         one = {
             "name": sensor.name,
             "averaged": list(sensor.may_average(channels)),

@@ -121,7 +121,8 @@ def _block_means(planes: FloatArray, step: int) -> FloatArray:
     rows, columns = height // step, width // step
     blocks = planes[:, : rows * step, : columns * step]
     blocks = blocks.reshape(channels, rows, step, columns, step)
-    return blocks.mean((2, 4), np.float64).astype(np.float32)
+    means: FloatArray = blocks.mean((2, 4), np.float64).astype(np.float32)
+    return means
 
 
 def _linear(planes: FloatArray, x: Matrix, y: Matrix, seen: BoolArray) -> FloatArray:
