@@ -23,7 +23,7 @@ from simmat import training
 from simmat.config import TrainConfig
 from simmat.nn.losses import Batch
 from simmat.plugins.registry import Registry, load_plugins
-from simmat.training import fit, start
+from simmat.training import build, fit
 
 
 @dataclass
@@ -50,7 +50,7 @@ def measure(
     steps: list[float] = []
     waits: list[float] = []
     counts: list[int] = []
-    step, choose = fit.take_step, start.loading_processes
+    step, choose = fit.take_step, build.loading_processes
 
     def timed(one: fit.Learner, batches: Iterator[Batch]) -> None:
         watched, start = Waits(batches), time.perf_counter()
@@ -64,7 +64,7 @@ def measure(
 
     with (
         mock.patch.object(fit, "take_step", timed),
-        mock.patch.object(start, "loading_processes", noted),
+        mock.patch.object(build, "loading_processes", noted),
     ):
         training.train(config, registry)
     return steps, waits, counts[0]

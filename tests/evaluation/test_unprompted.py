@@ -31,7 +31,7 @@ from simmat.evaluation.unprompted import AutomaticScores, ImageMatches, object_s
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.nn.device import Processes
-from simmat.predictor import Predictor, predictor
+from simmat.predictor import Predictor, tiled_image
 from simmat.predictor.encoded import EncodedImage
 from simmat.types import SensorImage, Window
 
@@ -216,7 +216,7 @@ def unprompted(model: Predictor, dataset: Dataset, **options: Any) -> AutomaticS
     """Score what a model finds in all samples."""
     asked = {"everything": True, "semantic": True, **options}
     with patch.object(
-        predictor, "find_objects", lambda encoded, settings: encoded.objects()
+        tiled_image, "find_objects", lambda encoded, settings: encoded.objects()
     ):
         scores = evaluate(model, dataset, dataset.samples, protocol=None, **asked)
     assert not scores.objects

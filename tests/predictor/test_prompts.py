@@ -24,7 +24,7 @@ from simmat.predictor import (
     Predictor,
     TiledImage,
     ZeroShotPredictor,
-    predictor,
+    tiled_image,
 )
 from simmat.predictor.tiles import prompt_windows
 from simmat.types import Prompt, Window
@@ -105,7 +105,7 @@ def test_a_box_larger_than_memory_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A box around a whole scene would read all of it at once."""
-    monkeypatch.setattr(predictor, "MAX_VALUES", 100 * 100)
+    monkeypatch.setattr(tiled_image, "MAX_VALUES", 100 * 100)
     image = _scene(tmp_path / "a.tif")
     assert (
         _predict(
@@ -289,7 +289,7 @@ def test_a_sensor_that_learns_its_channels_from_files_is_guarded_too(
         np.asarray([0, 0, 180, 150], np.float32),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predictor, "MAX_VALUES", 30 * 150 * 180)
+        patch.setattr(tiled_image, "MAX_VALUES", 30 * 150 * 180)
         with pytest.raises(ConfigError, match="180x150"):
             image.predict(box)
     assert image.predict(box).mask.shape == (150, 180)
