@@ -110,14 +110,19 @@ class ImageLoader:
     Attributes:
         adapter: the sensor.
         channels: C of the sensor's images; empty if only a file states them.
-        card: data card of the bundle.
+        card: data card of the bundle, or that for which the sensor of an untuned model is configured.
     """
 
-    def __init__(self, adapter: ModalityAdapter, bundle: Bundle | None) -> None:
+    def __init__(
+        self,
+        adapter: ModalityAdapter,
+        bundle: Bundle | None,
+        card: DataCard | None = None,
+    ) -> None:
         self.adapter = adapter
         self._bundle = bundle
         self.channels = adapter.channels
-        self.card = DataCard(regions="instances")
+        self.card = card or DataCard(regions="instances")
         if bundle is not None:
             self.channels = bundle.spec.sensor_channels
             self.card = bundle.spec.card

@@ -79,9 +79,7 @@ class ZeroShotPredictor(Predictor):
     @cached_property
     def image_loader(self) -> ImageLoader:
         """The images that it takes."""
-        loader = ImageLoader(self.adapter, None)
-        loader.card = self._spec.card
-        return loader
+        return ImageLoader(self.adapter, None, self._spec.card)
 
     @cached_property
     def digest(self) -> str:
