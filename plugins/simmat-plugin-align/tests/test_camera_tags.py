@@ -62,15 +62,11 @@ def write_tiff(
         more[700] = packet.encode()
         more.tagtype[700] = 1
     if pixels_per_mm is not None:
-        exif = Image.Exif()
-        exif.get_ifd(ExifTags.IFD.Exif).update(
-            {
-                ExifTags.Base.FocalPlaneXResolution: pixels_per_mm,
-                ExifTags.Base.FocalPlaneYResolution: pixels_per_mm,
-                ExifTags.Base.FocalPlaneResolutionUnit: 4,
-            }
-        )
-        more[34665] = exif.get_ifd(ExifTags.IFD.Exif)
+        more[ExifTags.IFD.Exif] = {
+            ExifTags.Base.FocalPlaneXResolution: pixels_per_mm,
+            ExifTags.Base.FocalPlaneYResolution: pixels_per_mm,
+            ExifTags.Base.FocalPlaneResolutionUnit: 4,
+        }
     Image.fromarray(values).save(file, "TIFF", tiffinfo=more)
     return file
 
