@@ -1,6 +1,6 @@
 """Write a rig of cameras with a file for each band, and measure the matrices that `simmat align` finds.
 
-    python benchmarks/align_bands.py ../shared/data/multispectral-water /tmp/rig
+    python benchmarks/align_bands.py ../shared/data/multispectral-water rig
 
 The bands of registered tiles become files `IMG_0001_1.tif`, `IMG_0001_2.tif`, … in one folder. Every band but the first
 is moved by a homography of its own: a shift of up to 8 % of the side, a rotation of up to 3 degrees, a scale of up to
@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from align import corner_error_px
 
 from simmat.io.images import read_image, write_image
 from simmat.sensors.warp import Warp
@@ -40,14 +41,6 @@ def moved_by(rng: np.random.Generator, side: int) -> np.ndarray:
     matrix[:2, 2] = middle - matrix[:2, :2] @ middle
     matrix[:2, 2] += rng.uniform(-0.08, 0.08, 2) * side
     return matrix
-
-
-def corner_error_px(found: np.ndarray, true: np.ndarray, side: int) -> float:
-    """Return the mean distance of the four corners, in pixels."""
-    last = side - 1.0
-    corners = np.transpose([(0, 0, 1), (last, 0, 1), (0, last, 1), (last, last, 1)])
-    one, other = found @ corners, true @ corners
-    return float(np.hypot(*(one[:2] / one[2] - other[:2] / other[2])).mean())
 
 
 def sensor_toml() -> str:
@@ -112,7 +105,7 @@ def main() -> None:
         printed = subprocess.run(command, check=True, capture_output=True).stdout
         for name, found in json.loads(printed)["sources"].items():
             matrix = np.asarray(found["matrix"])
-            errors[name].append(corner_error_px(matrix, true[name], 128))
+            errors[name].append(corner_error_px(matrix, true[name], (128, 128)))
     every = [error for own in errors.values() for error in own]
     results = {name: np.round(own, 2).tolist() for name, own in errors.items()}
     print(json.dumps({"corner_error_px": results}))
