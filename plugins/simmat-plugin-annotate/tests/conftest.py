@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,18 @@ sys.path.insert(0, str(Path(__file__).parent))  # browser.py
 
 from annotate_server import Client, gray_images, served
 from browser import Server, need_browser
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What would have been served."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "testing")
+    annotators: list[Any] = []
+    monkeypatch.setattr(
+        "simmat_plugin_annotate.serve.serve",
+        lambda annotator, *given, **more: annotators.append(annotator),
+    )
+    return annotators
 
 
 @pytest.fixture

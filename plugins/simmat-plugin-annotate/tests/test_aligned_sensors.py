@@ -21,6 +21,8 @@ from simmat.plugins.registry import installed
 from simmat.sensors.adapter import with_data_card
 from simmat.sensors.normalize import Statistics
 
+pytestmark = pytest.mark.usefixtures("started")
+
 HALF = [[0.5, 0.0, 2.0], [0.0, 0.5, 3.0], [0.0, 0.0, 1.0]]
 """From pixels of `rgb` to those of `gray`, which has half the resolution and sees less."""
 ALIGNED = f"""[alignment.gray]
@@ -43,18 +45,6 @@ def pairs(tmp_path: Path) -> Path:
     Image.fromarray(colours).save(root / "images/rgb/a.png")
     Image.fromarray(ramp).save(root / "images/gray/a.png")
     return root
-
-
-@pytest.fixture(autouse=True)
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What would have been served."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "testing")
-    served: list[Any] = []
-    monkeypatch.setattr(
-        "simmat_plugin_annotate.serve.serve",
-        lambda annotator, *given, **more: served.append(annotator),
-    )
-    return served
 
 
 def bundle_of_pairs(folder: Path, card: DataCard) -> Path:

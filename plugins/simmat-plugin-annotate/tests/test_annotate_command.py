@@ -13,17 +13,7 @@ from simmat_plugin_annotate.commands import annotate
 
 from simmat.errors import ConfigError, DataError, SimMATError
 
-
-@pytest.fixture(autouse=True)
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What would have been served."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "testing")
-    served: list[Any] = []
-    monkeypatch.setattr(
-        "simmat_plugin_annotate.serve.serve",
-        lambda annotator, *given, **more: served.append(annotator),
-    )
-    return served
+pytestmark = pytest.mark.usefixtures("started")
 
 
 def run(*arguments: str) -> Any:
