@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ def kernel() -> dict[str, str]:
     found = {
         "processor": _processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
+        "flags": _flags(),
     }
     for library in LIBRARIES:
         try:
@@ -120,9 +122,21 @@ def _is_same(expected: Entry, found: Entry, exact: bool) -> bool:
 
 def _processor() -> str:
     """Return the name of the processor."""
+    name = _cpuinfo().get("model name")
+    return name or platform.processor() or platform.machine()
+
+
+def _flags() -> str:
+    """Return a digest of the processor's flags: machines of a cloud have one name for several generations."""
+    flags = _cpuinfo().get("flags", "")
+    return hashlib.sha256(flags.encode()).hexdigest()[:16]
+
+
+def _cpuinfo() -> dict[str, str]:
+    """Return what Linux says about the first processor; elsewhere nothing."""
     described = Path("/proc/cpuinfo")
-    if described.exists():
-        for line in described.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    if not described.exists():
+        return {}
+    first = described.read_text(encoding="utf-8").partition("\n\n")[0]
+    fields = [line.partition(":") for line in first.splitlines()]
+    return {name.strip(): value.strip() for name, _, value in fields}
