@@ -11,6 +11,8 @@ export interface Channel {
   /** Such as "kelvin", "m" or "count". */
   unit: string;
   quantity: string;
+  /** The unit that people read, such as °C for kelvin: shown = factor * value + offset. */
+  shown?: { unit: string; factor: number; offset: number };
 }
 
 /** A question that a sensor's file does not answer, such as the unit of its numbers, with the answer of the training. */
@@ -31,6 +33,8 @@ export interface ModelInfo {
   options: readonly SensorOption[];
   /** Kinds of files that can be opened, as for `<input accept>`: ".tif", ".png" … */
   accepts: readonly string[];
+  /** Names of the files of one image, where there are several; else one file is one image. */
+  sources?: readonly string[];
   /** Label value -> name and colour "#rrggbb"; empty for a model without classes. */
   classes: ReadonlyMap<number, { name: string; colour: string }>;
   /** Whether the model finds objects' classes, and draws class maps. */
@@ -38,6 +42,8 @@ export interface ModelInfo {
   /** The model card as rows of a table, and its picture as a data URL; empty if there is none. */
   card: readonly { name: string; value: string }[];
   picture: string;
+  /** Licences of what the page contains. */
+  notices?: readonly { name: string; text: string }[];
 }
 
 /** Where the graphs run. */
@@ -83,6 +89,8 @@ export interface FoundMask {
   /** Label value, and its probability; undefined without classes. */
   classId?: number;
   classProbability?: number;
+  /** What found it, so that a correction can go on from there. */
+  prompt?: Prompt;
 }
 
 /** The class of each pixel. */
