@@ -1,0 +1,87 @@
+/** The page: it shows what the engine finds, and what the user makes of it. */
+
+import type { Engine } from "../engine";
+import { setUpDialogs } from "./dialogs";
+import { DisplayPanel } from "./display_panel";
+import { byId, setText } from "./dom";
+import { Gestures } from "./gestures";
+import { setUpImageList } from "./image_list";
+import { droppedFiles } from "./images";
+import { setUpKeys } from "./keys";
+import { setUpMaskPanel } from "./mask_panel";
+import { complain } from "./messages";
+import { channelTitle, count, fewOf } from "./numbers";
+import { setUpPromptBar } from "./prompt_bar";
+import { setUpSavePanel } from "./save_panel";
+import { setUpSensorOptions } from "./sensor_options";
+import { Stage } from "./stage";
+import { setUpStartScreen } from "./start_screen";
+import { ObjectTable } from "./table";
+import { setUpTheme } from "./theme";
+import { setUpToolbar } from "./toolbar";
+import { Workspace } from "./workspace";
+
+/** Build the page around an engine, and load its graphs. The document must have been parsed. */
+export function startPage(engine: Engine): { workspace: Workspace; stage: Stage } {
+  const { info } = engine;
+  const workspace = new Workspace(engine);
+  const stage = new Stage(byId<HTMLCanvasElement>("canvas"), workspace);
+  document.title = info.title;
+  setText(byId("title"), info.title);
+  setText(byId("subtitle"), `${info.modality} · ${fewOf(info.channels.map(channelTitle), 3)}`);
+  setUpTheme(byId("theme-button"));
+  setUpDialogs(info);
+  setUpStartScreen(workspace, setUpFiles(workspace));
+  setUpImageList(workspace);
+  setUpToolbar(workspace, stage);
+  setUpSensorOptions(workspace);
+  setUpPromptBar(workspace);
+  setUpMaskPanel(workspace);
+  setUpSavePanel(workspace);
+  const panel = new DisplayPanel(workspace);
+  const table = new ObjectTable(workspace, (mask) => stage.move((view) => view.reveal(mask)));
+  new Gestures(stage, workspace, (place) => panel.hover(place));
+  setUpKeys(workspace, stage, panel, table);
+  showBackend(workspace);
+  void workspace.start();
+  return { workspace, stage };
+}
+
+/** Take files from the dialog and from drops; returns what opens the dialog. */
+function setUpFiles(workspace: Workspace): () => void {
+  const input = byId<HTMLInputElement>("file-input");
+  const chooseFiles = () => input.click();
+  input.accept = workspace.engine.info.accepts.join(",");
+  input.addEventListener("change", () => {
+    void workspace.addFiles([...(input.files ?? [])]);
+    input.value = ""; // so that the same file can be chosen again
+  });
+  byId("open-button").addEventListener("click", chooseFiles);
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    document.body.classList.add("is-dragged-over");
+  });
+  document.addEventListener("dragleave", ({ relatedTarget }) => {
+    if (!relatedTarget) document.body.classList.remove("is-dragged-over");
+  });
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    document.body.classList.remove("is-dragged-over");
+    if (!event.dataTransfer) return;
+    droppedFiles(event.dataTransfer).then((files) => workspace.addFiles(files), complain);
+  });
+  workspace.onChange(() => {
+    byId("open-button").hidden = !workspace.images.length;
+  });
+  return chooseFiles;
+}
+
+function showBackend(workspace: Workspace): void {
+  workspace.onChange(() => {
+    const { backend, opened } = workspace;
+    const parts: string[] = [];
+    if (backend) parts.push(backend.name === "webgpu" ? "WebGPU" : `WebAssembly, ${count(backend.threads, "thread")}`);
+    if (opened) parts.push(`${opened.width} × ${opened.height}, ready in ${opened.seconds.toFixed(1)} s`);
+    setText(byId("backend"), parts.join(" · "));
+  });
+}

@@ -1,0 +1,55 @@
+/** The buttons that save results, of the open image or of all. */
+
+import { byId, setText } from "./dom";
+import { hasResults, type ImageEntry } from "./images";
+import { complain } from "./messages";
+import { count } from "./numbers";
+import { classMapFiles, cocoFile, download, maskFiles, tableFile } from "./saving/save";
+import type { ZippedFile } from "./saving/zip";
+import type { Workspace } from "./workspace";
+
+const BUTTONS = ["save-masks", "save-classes", "save-coco", "save-table", "save-all"];
+
+export function setUpSavePanel(workspace: Workspace): void {
+  const { info } = workspace.engine;
+  const scope = byId<HTMLSelectElement>("scope");
+  byId("save-classes").hidden = !info.hasClassMap;
+
+  const chosen = (): ImageEntry[] => {
+    const { current, images } = workspace;
+    const some = scope.value === "all" ? images : images.filter((entry) => entry === current);
+    return some.filter((entry) => entry.size && (hasResults(entry) || entry.isSearched));
+  };
+  const save = async (zipName: string, filesOf: (images: ImageEntry[]) => Promise<ZippedFile[]>) => {
+    try {
+      await workspace.measure();
+      const files = await filesOf(chosen());
+      if (files.length) setText(byId("save-text"), `Saved ${download(files, zipName)}`);
+    } catch (error) {
+      complain(error);
+    }
+  };
+  const everything = async (images: ImageEntry[]) => [
+    ...(await maskFiles(images)), ...(await classMapFiles(images)), cocoFile(images, info), tableFile(images, info),
+  ];
+  byId("save-masks").addEventListener("click", () => void save("masks.zip", maskFiles));
+  byId("save-classes").addEventListener("click", () => void save("classes.zip", classMapFiles));
+  byId("save-coco").addEventListener("click", () => void save("", async (images) => [cocoFile(images, info)]));
+  byId("save-table").addEventListener("click", () => void save("", async (images) => [tableFile(images, info)]));
+  byId("save-all").addEventListener("click", () => void save("results.zip", everything));
+  scope.addEventListener("change", () => workspace.changed());
+
+  workspace.onChange(() => {
+    byId("scope-field").hidden = workspace.images.length < 2;
+    const images = chosen();
+    for (const id of BUTTONS) byId<HTMLButtonElement>(id).disabled = !images.length;
+    byId<HTMLButtonElement>("save-classes").disabled = !images.some((entry) => entry.classMap);
+    if (!images.length) setText(byId("save-text"), "Nothing to save yet.");
+    else if (scope.value === "all") setText(byId("save-text"), `${count(images.length, "image")} with results.`);
+    else if (byId("save-text").textContent === "Nothing to save yet.") setText(byId("save-text"), "");
+  });
+  // What was not saved would be lost with the page.
+  window.addEventListener("beforeunload", (event) => {
+    if (workspace.images.some((entry) => entry.history.canUndo)) event.preventDefault();
+  });
+}

@@ -1,0 +1,76 @@
+/** Files of what was found in images, as downloads. */
+
+import type { ModelInfo } from "../../engine";
+import { element } from "../dom";
+import type { ImageEntry } from "../images";
+import { type CocoImage, cocoDocument } from "./coco";
+import { labelImage } from "./label_image";
+import { encodePng } from "./png";
+import { type TableImage, tableCsv } from "./table_csv";
+import { zipped, type ZippedFile } from "./zip";
+
+const KEPT_MS = 60_000; // a download may be slow to begin
+
+/** A mask of the numbers of the objects for each image. */
+export async function maskFiles(images: readonly ImageEntry[]): Promise<ZippedFile[]> {
+  const files: ZippedFile[] = [];
+  for (const { stem, size, history } of images) {
+    const labels = labelImage(history.present.objects, size!);
+    files.push({ name: `${stem}_objects.png`, bytes: await encodePng(labels, size!.width, size!.height) });
+  }
+  return files;
+}
+
+/** The class map of each image that has one. */
+export async function classMapFiles(images: readonly ImageEntry[]): Promise<ZippedFile[]> {
+  const files: ZippedFile[] = [];
+  for (const { stem, classMap } of images) {
+    if (!classMap) continue;
+    files.push({ name: `${stem}_classes.png`, bytes: await encodePng(classMap.labels, classMap.width, classMap.height) });
+  }
+  return files;
+}
+
+export function cocoFile(images: readonly ImageEntry[], info: ModelInfo): ZippedFile {
+  const found = images.map(cocoImage);
+  return textFile("coco.json", JSON.stringify(cocoDocument(found, namesOf(info))));
+}
+
+function cocoImage({ name, size, history, measured }: ImageEntry): CocoImage {
+  const measurementsOf: CocoImage["measurementsOf"] = ({ mask }) => {
+    const numbers = measured?.rows.get(mask) ?? [];
+    const pairs = numbers.map((value, index) => [measured!.columns[index].name, Number.isFinite(value) ? value : null]);
+    return Object.fromEntries(pairs);
+  };
+  return { fileName: name, size: size!, objects: history.present.objects, measurementsOf };
+}
+
+export function tableFile(images: readonly ImageEntry[], info: ModelInfo): ZippedFile {
+  const tables: TableImage[] = [];
+  for (const { stem, history, measured } of images) {
+    const { objects } = history.present;
+    if (objects.length) tables.push({ name: stem, objects, columns: measured?.columns ?? [], rows: measured?.rows ?? new Map() });
+  }
+  return textFile("objects.csv", tableCsv(tables, namesOf(info)));
+}
+
+/** Download a file, or several in a zip. */
+export function download(files: readonly ZippedFile[], zipName: string): string {
+  const isSingle = files.length === 1;
+  const blob = isSingle ? new Blob([files[0].bytes as Uint8Array<ArrayBuffer>]) : zipped(files);
+  const name = isSingle ? files[0].name : zipName;
+  const href = URL.createObjectURL(blob);
+  element("a", { href, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(href), KEPT_MS);
+  return name;
+}
+
+function namesOf(info: ModelInfo): Map<number, string> {
+  const names = new Map<number, string>();
+  for (const [value, { name }] of info.classes) names.set(value, name);
+  return names;
+}
+
+function textFile(name: string, text: string): ZippedFile {
+  return { name, bytes: new TextEncoder().encode(text) };
+}

@@ -1,0 +1,196 @@
+/** The table of the objects of the open image; it follows the selection, and selects. */
+
+import type { Channel, FoundMask } from "../engine";
+import { colourOfObject } from "./colours";
+import { byId, element, setText } from "./dom";
+import type { LabelledObject } from "./labels";
+import { count, fourDigits, shownUnit } from "./numbers";
+import { swatch } from "./start_screen";
+import type { Workspace } from "./workspace";
+
+/** A column that is shown, and its value of an object. */
+interface Column {
+  key: string;
+  title: string;
+  hint: string;
+  isText: boolean;
+  value(object: LabelledObject): number | string;
+  text(object: LabelledObject): string;
+}
+
+const AREA_UNITS: Readonly<Record<string, string>> = { area_m2: "m²", area_um2: "µm²" };
+const STATISTICS: Readonly<Record<string, string>> = {
+  intensity_mean: "Mean",
+  intensity_min: "Min",
+  intensity_max: "Max",
+  intensity_median: "Median",
+  intensity_contrast: "Contrast",
+};
+const HINTS: Readonly<Record<string, string>> = {
+  intensity_contrast: "Mean of the object minus the mean of a ring around it",
+};
+
+export class ObjectTable {
+  #sortedBy = "number";
+  #isFalling = false;
+  #isOpen = true;
+  #order: LabelledObject[] = [];
+  #drawn: readonly unknown[] = [];
+  #revealed: number | null = null;
+  #table = byId<HTMLTableElement>("table");
+
+  constructor(readonly workspace: Workspace, readonly reveal: (mask: FoundMask) => void) {
+    byId("table-toggle").addEventListener("click", () => this.toggle());
+    this.#table.addEventListener("click", ({ target }) => {
+      const row = (target as Element).closest<HTMLElement>("tbody tr");
+      if (row) this.#select(Number(row.dataset.number));
+    });
+    this.#table.addEventListener("keydown", (event) => this.#key(event));
+    workspace.onChange(() => this.#show());
+  }
+
+  toggle(): void {
+    this.#isOpen = !this.#isOpen;
+    this.workspace.changed();
+  }
+
+  #show(): void {
+    const { objects } = this.workspace.labels;
+    byId("table-panel").hidden = !objects.length || !this.workspace.hasImage;
+    byId("table-scroll").hidden = !this.#isOpen;
+    setText(byId("table-toggle"), this.#isOpen ? "Hide table" : "Show table");
+    byId("table-toggle").setAttribute("aria-expanded", String(this.#isOpen));
+    setText(byId("table-text"), this.workspace.isMeasuring ? `${count(objects.length, "object")}, measuring …` : count(objects.length, "object"));
+    if (!this.#isOpen) return;
+    const columns = this.#columns();
+    const drawn = [objects, this.workspace.current?.measured, this.workspace.display?.channels[0], this.#sortedBy, this.#isFalling];
+    if (drawn.some((value, index) => value !== this.#drawn[index])) {
+      this.#drawn = drawn;
+      this.#sort(columns);
+      this.#drawHead(columns);
+      this.#drawRows(columns);
+    }
+    this.#showSelection();
+  }
+
+  #columns(): Column[] {
+    const { info } = this.workspace.engine;
+    const columns: Column[] = [
+      { key: "number", title: "Object", hint: "", isText: false, value: ({ number }) => number, text: ({ number }) => String(number) },
+      { key: "score", title: "Score", hint: "Predicted IoU", isText: false, value: ({ mask }) => mask.score, text: ({ mask }) => (Number.isNaN(mask.score) ? "painted" : mask.score.toFixed(2)) },
+    ];
+    if (info.classes.size) {
+      const nameOf = ({ mask }: LabelledObject) => (mask.classId === undefined ? "–" : (info.classes.get(mask.classId)?.name ?? String(mask.classId)));
+      columns.push({ key: "class", title: "Class", hint: "", isText: true, value: nameOf, text: nameOf });
+    }
+    columns.push({ key: "area", title: "Area [px]", hint: "", isText: false, value: ({ mask }) => mask.area, text: ({ mask }) => fourDigits(mask.area) });
+    return [...columns, ...this.#measuredColumns()];
+  }
+
+  /** The area in other units, and the statistics of the channel that is shown. */
+  #measuredColumns(): Column[] {
+    const measured = this.workspace.current?.measured;
+    const channel = this.workspace.engine.info.channels[this.workspace.display?.channels[0] ?? 0];
+    const columns: Column[] = [];
+    measured?.columns.forEach(({ name }, index) => {
+      const shown = shownColumn(name, channel);
+      if (!shown) return;
+      const { title, hint, factor, offset } = shown;
+      const value = ({ mask }: LabelledObject) => factor * (measured.rows.get(mask)?.[index] ?? NaN) + offset;
+      const isAreaUnknown = name in AREA_UNITS && ![...measured.rows.values()].some((row) => Number.isFinite(row[index]));
+      if (!isAreaUnknown) columns.push({ key: name, title, hint, isText: false, value, text: (object) => fourDigits(value(object)) });
+    });
+    return columns;
+  }
+
+  #sort(columns: readonly Column[]): void {
+    const column = columns.find(({ key }) => key === this.#sortedBy) ?? columns[0];
+    const sign = this.#isFalling ? -1 : 1;
+    const compare = (one: LabelledObject, other: LabelledObject) => compareValues(column.value(one), column.value(other), sign) || one.number - other.number;
+    this.#order = [...this.workspace.labels.objects].sort(compare);
+  }
+
+  #drawHead(columns: readonly Column[]): void {
+    const buttonsBefore = [...this.#table.tHead!.querySelectorAll("button")];
+    const focused = buttonsBefore.indexOf(document.activeElement as HTMLButtonElement);
+    const cells = columns.map(({ key, title, hint, isText }) => {
+      const isSorted = key === this.#sortedBy;
+      const arrow = this.#isFalling ? " ↓" : " ↑";
+      const button = element("button", { title: hint || `Sort by ${title}`, onclick: () => this.#sortBy(key, isText) }, isSorted ? title + arrow : title);
+      const cell = element("th", { scope: "col", class: isText ? "text" : "" }, button);
+      if (isSorted) cell.setAttribute("aria-sort", this.#isFalling ? "descending" : "ascending");
+      return cell;
+    });
+    this.#table.tHead!.replaceChildren(element("tr", {}, ...cells));
+    if (focused >= 0) this.#table.tHead!.querySelectorAll("button")[focused]?.focus();
+  }
+
+  #sortBy(key: string, isText: boolean): void {
+    const startsRising = isText || key === "number";
+    this.#isFalling = key === this.#sortedBy ? !this.#isFalling : !startsRising;
+    this.#sortedBy = key;
+    this.workspace.changed();
+  }
+
+  #drawRows(columns: readonly Column[]): void {
+    const { info } = this.workspace.engine;
+    const rows = this.#order.map((object) => {
+      const cells = columns.map(({ isText, text }) => element("td", { class: isText ? "text" : "" }, text(object)));
+      cells[0].prepend(swatch(colourOfObject(info, object.mask, object.number)));
+      const row = element("tr", { id: `row-${object.number}` }, ...cells);
+      row.dataset.number = String(object.number);
+      return row;
+    });
+    this.#table.tBodies[0].replaceChildren(...rows);
+    this.#table.setAttribute("aria-rowcount", String(rows.length + 1));
+  }
+
+  #showSelection(): void {
+    const { selected } = this.workspace;
+    for (const row of this.#table.tBodies[0].rows) row.setAttribute("aria-selected", String(row.dataset.number === String(selected)));
+    this.#table.setAttribute("aria-activedescendant", selected === null ? "" : `row-${selected}`);
+    if (selected !== this.#revealed) document.getElementById(`row-${selected}`)?.scrollIntoView({ block: "nearest" });
+    this.#revealed = selected;
+  }
+
+  #select(number: number): void {
+    if (this.workspace.labels.draft) return; // it is accepted or discarded first
+    this.workspace.set({ selected: number });
+    const object = this.workspace.selectedObject;
+    if (object) this.reveal(object.mask);
+  }
+
+  #key(event: KeyboardEvent): void {
+    if (event.target !== this.#table) return;
+    const at = this.#order.findIndex(({ number }) => number === this.workspace.selected);
+    const last = this.#order.length - 1;
+    const next = { ArrowDown: Math.min(last, at + 1), ArrowUp: Math.max(0, at - 1), Home: 0, End: last }[event.key];
+    if (next === undefined) return;
+    event.preventDefault();
+    event.stopPropagation(); // these keys move the image elsewhere
+    this.#select(this.#order[next].number);
+  }
+}
+
+/** How a column of `simmat measure` is shown; null if it is not. */
+function shownColumn(name: string, channel: Channel): { title: string; hint: string; factor: number; offset: number } | null {
+  if (name in AREA_UNITS) return { title: `Area [${AREA_UNITS[name]}]`, hint: "", factor: 1, offset: 0 };
+  const [statistic, ofChannel] = splitOnce(name, "-");
+  if (!(statistic in STATISTICS) || !ofChannel.startsWith(`${channel.name} [`)) return null;
+  const { unit, factor, offset } = shownUnit(channel);
+  const isDifference = statistic === "intensity_contrast";
+  const title = unit ? `${STATISTICS[statistic]} [${unit}]` : STATISTICS[statistic];
+  return { title, hint: HINTS[statistic] ?? "", factor, offset: isDifference ? 0 : offset };
+}
+
+function splitOnce(text: string, separator: string): [string, string] {
+  const at = text.indexOf(separator);
+  return at < 0 ? [text, ""] : [text.slice(0, at), text.slice(at + separator.length)];
+}
+
+/** By a sign; what is not known comes last. */
+function compareValues(one: number | string, other: number | string, sign: number): number {
+  if (typeof one === "string" || typeof other === "string") return sign * String(one).localeCompare(String(other));
+  if (Number.isNaN(one) || Number.isNaN(other)) return Number(Number.isNaN(one)) - Number(Number.isNaN(other));
+  return sign * (one - other);
+}
