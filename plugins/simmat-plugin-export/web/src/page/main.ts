@@ -28,7 +28,7 @@ export function startPage(engine: Engine): { workspace: Workspace; stage: Stage 
   const stage = new Stage(byId<HTMLCanvasElement>("canvas"), workspace);
   document.title = info.title;
   setText(byId("title"), info.title);
-  setText(byId("subtitle"), `${info.modality} · ${fewOf(info.channels.map(channelTitle), 3)}`);
+  setText(byId("subtitle"), `${info.modality} images: ${fewOf(info.channels.map(channelTitle), 4)}`);
   setUpTheme(byId("theme-button"));
   setUpDialogs(info);
   setUpStartScreen(workspace, setUpFiles(workspace));
@@ -43,6 +43,7 @@ export function startPage(engine: Engine): { workspace: Workspace; stage: Stage 
   new Gestures(stage, workspace, (place) => panel.hover(place));
   setUpKeys(workspace, stage, panel, table);
   showBackend(workspace);
+  giveKeysToImage(stage);
   void workspace.start();
   return { workspace, stage };
 }
@@ -74,6 +75,14 @@ function setUpFiles(workspace: Workspace): () => void {
     byId("open-button").hidden = !workspace.images.length;
   });
   return chooseFiles;
+}
+
+/** After a click on a button, keys are of the image again. Who works without a mouse stays on the button. */
+function giveKeysToImage(stage: Stage): void {
+  document.addEventListener("click", ({ target, detail }) => {
+    const button = (target as Element).closest("#work button, #image-list button, #side-panel button");
+    if (button && detail > 0 && !button.closest("#table")) stage.canvas.focus({ preventScroll: true });
+  });
 }
 
 function showBackend(workspace: Workspace): void {

@@ -33,6 +33,12 @@ function addField(workspace: Workspace, option: SensorOption, place: HTMLElement
   for (const choice of option.choices) input.append(element("option", { value: choice }, choice));
   input.value = option.value;
   input.addEventListener("change", () => void workspace.setOption(option.name, input.value));
-  place.append(element("label", { class: "field", title: option.help }, `${option.name.replaceAll("_", " ")} `, input));
+  place.append(element("label", { class: "field", title: option.help }, `${labelOf(option)} `, input));
   return { option, input };
+}
+
+/** "emissivity_of_sky" becomes "Emissivity of sky". */
+function labelOf({ name }: SensorOption): string {
+  const words = name.replaceAll("_", " ");
+  return words.charAt(0).toUpperCase() + words.slice(1);
 }

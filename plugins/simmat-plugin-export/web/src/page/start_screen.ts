@@ -26,17 +26,19 @@ function show(workspace: Workspace): void {
   const { current, opened, startError } = workspace;
   const error = startError || current?.error || "";
   byId("start").hidden = opened !== null || (workspace.task !== null && current !== null);
+  byId("introduction").hidden = error !== "";
   byId("start-error").hidden = !error;
-  setText(byId("start-error"), startError ? `The model does not run in this browser: ${startError}` : error);
+  setText(byId("start-error-title"), startError ? "The model does not run in this browser" : "This image could not be opened");
+  setText(byId("start-error-text"), error);
 }
 
-/** "Finds crop and weed in thermal images: thermal [°C]." */
+/** "Finds crop and weed in multispectral images with the channels red, green, blue and nir." */
 function sentenceOf(info: ModelInfo): string {
   const names = [...info.classes.values()].map(({ name }) => name);
   const found = names.length ? fewOf(names, 4) : "objects";
   const channels = fewOf(info.channels.map(channelTitle), 4);
-  const kind = info.channels.length === 1 ? "with the channel" : `with ${info.channels.length} channels:`;
-  return `Click an object to get its mask, or find every object at once. This model finds ${found} in ${info.modality} images ${kind} ${channels}.`;
+  const word = info.channels.length === 1 ? "channel" : "channels";
+  return `Finds ${found} in ${info.modality} images with the ${word} ${channels}.`;
 }
 
 export function swatch(colour: string): HTMLElement {

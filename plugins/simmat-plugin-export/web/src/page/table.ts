@@ -4,7 +4,7 @@ import type { Channel, FoundMask } from "../engine";
 import { colourOfObject } from "./colours";
 import { byId, element, setText } from "./dom";
 import type { LabelledObject } from "./labels";
-import { count, fourDigits, shownUnit } from "./numbers";
+import { count, decimals, fourDigits, shownUnit } from "./numbers";
 import { swatch } from "./start_screen";
 import type { Workspace } from "./workspace";
 
@@ -91,6 +91,8 @@ export class ObjectTable {
   #measuredColumns(): Column[] {
     const measured = this.workspace.current?.measured;
     const channel = this.workspace.engine.info.channels[this.workspace.display?.channels[0] ?? 0];
+    const [low, high] = this.workspace.display?.limits[0] ?? [0, 1];
+    const range = (shownUnit(channel).factor * (high - low)) / 10; // one digit more than of a pixel
     const columns: Column[] = [];
     measured?.columns.forEach(({ name }, index) => {
       const shown = shownColumn(name, channel);
@@ -98,7 +100,8 @@ export class ObjectTable {
       const { title, hint, factor, offset } = shown;
       const value = ({ mask }: LabelledObject) => factor * (measured.rows.get(mask)?.[index] ?? NaN) + offset;
       const isAreaUnknown = name in AREA_UNITS && ![...measured.rows.values()].some((row) => Number.isFinite(row[index]));
-      if (!isAreaUnknown) columns.push({ key: name, title, hint, isText: false, value, text: (object) => fourDigits(value(object)) });
+      const textOf = (number: number) => (name in AREA_UNITS ? fourDigits(number) : decimals(number, range));
+      if (!isAreaUnknown) columns.push({ key: name, title, hint, isText: false, value, text: (object) => textOf(value(object)) });
     });
     return columns;
   }

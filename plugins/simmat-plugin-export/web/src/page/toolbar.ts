@@ -29,7 +29,6 @@ export function setUpToolbar(workspace: Workspace, stage: Stage): void {
     const { tool, task, current } = workspace;
     const isReady = workspace.hasImage;
     toolbar.hidden = !workspace.images.length;
-    byId("zoom-tools").hidden = !isReady;
     for (const button of tools) setPressed(button, button.dataset.tool === tool);
     for (const button of toolbar.querySelectorAll("button")) button.disabled = !isReady;
     byId("brush-size").hidden = tool !== "brush" && tool !== "eraser";

@@ -4,6 +4,8 @@ import type { Place, Size } from "./masks";
 
 const LARGEST_ZOOM = 64;
 const MARGIN_PX = 48; // of the image stay in view
+const EDGE_PX = 12; // around a whole image
+const BOTTOM_PX = 64; // below a whole image, for the bar with what is drawn
 
 export class View {
   zoom = 1;
@@ -42,14 +44,22 @@ export class View {
   }
 
   get #fittingZoom(): number {
-    const share = Math.min(this.#screen.width / this.#image.width, this.#screen.height / this.#image.height);
-    return Math.min(LARGEST_ZOOM, 0.96 * share);
+    const { width, height } = this.#room;
+    const share = Math.min(width / this.#image.width, height / this.#image.height);
+    return Math.min(LARGEST_ZOOM, share);
+  }
+
+  /** Where a whole image has its place. */
+  get #room(): Size {
+    const { width, height } = this.#screen;
+    return { width: Math.max(1, width - 2 * EDGE_PX), height: Math.max(1, height - EDGE_PX - BOTTOM_PX) };
   }
 
   /** Show the whole image. */
   fit(): void {
     this.zoom = this.#fittingZoom;
     this.#centre({ x: this.#image.width / 2, y: this.#image.height / 2 });
+    this.offset = { x: this.offset.x, y: this.offset.y - (BOTTOM_PX - EDGE_PX) / 2 };
     this.#isFitted = true;
   }
 

@@ -137,7 +137,7 @@ export class MockEngine implements Engine {
       values.push(planes[channel][(mask.y + Math.floor(at / mask.width)) * width + mask.x + (at % mask.width)]);
     }
     const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-    return [mean, Math.min(...values), Math.max(...values), mean - 291];
+    return [mean, Math.min(...values), Math.max(...values), mean - (this.info.classes.size ? 0.1 : 291)];
   }
 
   #maskOf(circles: readonly Circle[], score: number): FoundMask {
