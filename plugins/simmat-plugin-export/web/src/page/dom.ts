@@ -44,6 +44,14 @@ export function setText(target: HTMLElement, text: string): void {
   if (target.textContent !== text) target.textContent = text;
 }
 
+/** Scroll a list, and not the page, so far that an item of it is in view below what sticks to its top. */
+export function revealIn(list: HTMLElement, item: HTMLElement, stickyHeight = 0): void {
+  const above = item.getBoundingClientRect().top - list.getBoundingClientRect().top - stickyHeight;
+  const below = item.getBoundingClientRect().bottom - list.getBoundingClientRect().bottom;
+  if (above < 0) list.scrollTop += above;
+  else if (below > 0) list.scrollTop += below;
+}
+
 /** Size a canvas to its place on the screen, and return its context in CSS pixels. */
 export function fitCanvas(canvas: HTMLCanvasElement): CanvasRenderingContext2D {
   const ratio = window.devicePixelRatio || 1;

@@ -1,6 +1,6 @@
 /** The list of images, shown as soon as there are two. */
 
-import { byId, element, icon, setText } from "./dom";
+import { byId, element, icon, revealIn, setText } from "./dom";
 import type { ImageEntry } from "./images";
 import { count } from "./numbers";
 import type { Workspace } from "./workspace";
@@ -33,7 +33,7 @@ export function setUpImageList(workspace: Workspace): void {
     }
     setText(byId("image-count"), `${done} of ${images.length} done`);
     byId<HTMLButtonElement>("find-everywhere").disabled = workspace.task !== null || images.every((entry) => entry.isSearched || entry.error);
-    if (current && (current !== revealed || wasHidden)) rows.get(current)?.item.scrollIntoView({ block: "nearest" });
+    if (current && (current !== revealed || wasHidden)) revealIn(byId("image-list"), rows.get(current)!.item);
     revealed = current;
   });
 }

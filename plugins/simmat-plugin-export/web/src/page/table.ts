@@ -2,7 +2,7 @@
 
 import type { Channel, FoundMask } from "../engine";
 import { colourOfObject } from "./colours";
-import { byId, element, setText } from "./dom";
+import { byId, element, revealIn, setText } from "./dom";
 import type { LabelledObject } from "./labels";
 import { count, decimals, fourDigits, shownUnit } from "./numbers";
 import { swatch } from "./start_screen";
@@ -152,7 +152,8 @@ export class ObjectTable {
     const { selected } = this.workspace;
     for (const row of this.#table.tBodies[0].rows) row.setAttribute("aria-selected", String(row.dataset.number === String(selected)));
     this.#table.setAttribute("aria-activedescendant", selected === null ? "" : `row-${selected}`);
-    if (selected !== this.#revealed) document.getElementById(`row-${selected}`)?.scrollIntoView({ block: "nearest" });
+    const row = document.getElementById(`row-${selected}`);
+    if (row && selected !== this.#revealed) revealIn(byId("table-scroll"), row, this.#table.tHead!.offsetHeight);
     this.#revealed = selected;
   }
 
