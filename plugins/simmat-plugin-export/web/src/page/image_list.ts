@@ -43,8 +43,14 @@ function newRow(workspace: Workspace, entry: ImageEntry): Row {
   const name = element("span", { class: "label" }, entry.name);
   const button = element("button", { title: entry.name, onclick: () => void workspace.open(entry) }, name, state);
   button.addEventListener("keydown", (event) => moveFocus(event, button));
-  const remove = element("button", { class: "quiet-button", "aria-label": `Remove ${entry.name} from the list`, onclick: () => workspace.removeImage(entry) }, icon("close"));
+  const remove = element("button", { class: "quiet-button", "aria-label": `Remove ${entry.name} from the list`, onclick: () => removeAfterQuestion(workspace, entry) }, icon("close"));
   return { item: element("li", {}, button, remove), button, state };
+}
+
+function removeAfterQuestion(workspace: Workspace, entry: ImageEntry): void {
+  const { objects } = entry.history.present;
+  const question = `Remove ${entry.name} from the list, with its ${count(objects.length, "object")}? The file stays where it is.`;
+  if (!objects.length || confirm(question)) workspace.removeImage(entry);
 }
 
 function showRow({ item, button, state }: Row, entry: ImageEntry, isCurrent: boolean): void {

@@ -48,6 +48,16 @@ export function startPage(engine: Engine): { workspace: Workspace; stage: Stage 
   return { workspace, stage };
 }
 
+/** Say why the page cannot begin at all: it is damaged. */
+export function showFailure(error: unknown): void {
+  setUpTheme(byId("theme-button"));
+  for (const id of ["introduction", "drop-zone", "card-button", "help-button"]) byId(id).hidden = true;
+  byId("start-error").hidden = false;
+  setText(byId("title"), "SimMAT");
+  setText(byId("start-error-title"), "This page is damaged");
+  setText(byId("start-error-text"), error instanceof Error ? error.message : String(error));
+}
+
 /** Take files from the dialog and from drops; returns what opens the dialog. */
 function setUpFiles(workspace: Workspace): () => void {
   const input = byId<HTMLInputElement>("file-input");

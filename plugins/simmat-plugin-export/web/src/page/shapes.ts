@@ -80,7 +80,7 @@ export function drawMask(context: CanvasRenderingContext2D, view: View, mask: Fo
   const width = mask.width * view.zoom;
   const height = mask.height * view.zoom;
   const isOutside = topLeft.x > view.screen.width || topLeft.y > view.screen.height || topLeft.x + width < 0 || topLeft.y + height < 0;
-  if (isOutside) return;
+  if (isOutside || !mask.area) return;
   context.save();
   context.imageSmoothingEnabled = false;
   context.globalAlpha = look.opacity;

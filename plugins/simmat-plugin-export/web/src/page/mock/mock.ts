@@ -1,8 +1,9 @@
 /** The page with the engine without a model; tests look at it through `window.mock`. */
 
 import { startPage } from "../main";
+import { cocoDocument } from "../saving/coco";
 import { MockEngine, mockCircles } from "./mock_engine";
 
 const hasClasses = location.hash.includes("classes");
 const engine = new MockEngine(hasClasses);
-Object.assign(window, { mock: { engine, mockCircles, ...startPage(engine) } });
+Object.assign(window, { mock: { engine, mockCircles, cocoDocument, ...startPage(engine) } });

@@ -3,6 +3,7 @@
 import type { ModelInfo } from "../../engine";
 import { element } from "../dom";
 import type { ImageEntry } from "../images";
+import type { LabelledObject } from "../labels";
 import { type CocoImage, cocoDocument } from "./coco";
 import { labelImage } from "./label_image";
 import { encodePng } from "./png";
@@ -49,9 +50,17 @@ export function tableFile(images: readonly ImageEntry[], info: ModelInfo): Zippe
   const tables: TableImage[] = [];
   for (const { stem, history, measured } of images) {
     const { objects } = history.present;
-    if (objects.length) tables.push({ name: stem, objects, columns: measured?.columns ?? [], rows: measured?.rows ?? new Map() });
+    if (!objects.length) continue;
+    if (measured?.columns.length) tables.push({ name: stem, objects, columns: measured.columns, rows: measured.rows });
+    else tables.push(areasAlone(stem, objects));
   }
   return textFile("objects.csv", tableCsv(tables, namesOf(info)));
+}
+
+/** The table of objects that could not be measured. */
+function areasAlone(name: string, objects: readonly LabelledObject[]): TableImage {
+  const rows = new Map(objects.map(({ mask }) => [mask, [mask.area]]));
+  return { name, objects, columns: [{ name: "area", unit: "px" }], rows };
 }
 
 /** Download a file, or several in a zip. */

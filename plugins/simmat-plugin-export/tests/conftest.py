@@ -1,0 +1,8 @@
+"""Settings of the tests of exports."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # mock_page.py
