@@ -20,12 +20,6 @@ export function contains(mask: FoundMask, { x, y }: Place): boolean {
   return mask.inside[row * mask.width + column] === 1;
 }
 
-export function countPixels(inside: Uint8Array): number {
-  let sum = 0;
-  for (const bit of inside) sum += bit;
-  return sum;
-}
-
 /** Intersection over union. */
 export function overlap(one: FoundMask, other: FoundMask): number {
   const left = Math.max(one.x, other.x);
@@ -63,17 +57,16 @@ export function trimmed(mask: FoundMask): FoundMask | null {
   let right = -1;
   let bottom = -1;
   for (let row = 0; row < height; row += 1) {
-    for (let column = 0; column < width; column += 1) {
-      if (!inside[row * width + column]) continue;
-      left = Math.min(left, column);
-      right = Math.max(right, column);
-      top = Math.min(top, row);
-      bottom = row;
-    }
+    const pixels = inside.subarray(row * width, (row + 1) * width);
+    const first = pixels.indexOf(1);
+    if (first < 0) continue;
+    left = Math.min(left, first);
+    right = Math.max(right, pixels.lastIndexOf(1));
+    top = Math.min(top, row);
+    bottom = row;
   }
   if (bottom < 0) return null;
-  const kept = recropped(mask, mask.x + left, mask.y + top, right - left + 1, bottom - top + 1);
-  return { ...kept, area: countPixels(kept.inside) };
+  return recropped(mask, mask.x + left, mask.y + top, right - left + 1, bottom - top + 1);
 }
 
 export interface Stroke {
@@ -84,7 +77,11 @@ export interface Stroke {
   erases: boolean;
 }
 
-/** The mask with a stroke of a round brush; null is an empty mask. A mask that was painted has no score. */
+/**
+ * The mask with a stroke of a round brush; null is an empty mask.
+ *
+ * A mask that was painted has no score. Its box may be larger than it needs, because a stroke has hundreds of parts.
+ */
 export function stroked(mask: FoundMask | null, stroke: Stroke, image: Size): FoundMask | null {
   if (!mask && stroke.erases) return null;
   const { from, to, radius } = stroke;
@@ -100,6 +97,7 @@ export function stroked(mask: FoundMask | null, stroke: Stroke, image: Size): Fo
   const alongY = to.y - from.y;
   const squared = alongX * alongX + alongY * alongY;
   const value = stroke.erases ? 0 : 1;
+  let changed = 0;
   for (let y = Math.max(top, painted.y); y < Math.min(bottom, painted.y + painted.height); y += 1) {
     for (let x = Math.max(left, painted.x); x < Math.min(right, painted.x + painted.width); x += 1) {
       const fromX = x + 0.5 - from.x;
@@ -107,10 +105,14 @@ export function stroked(mask: FoundMask | null, stroke: Stroke, image: Size): Fo
       const share = squared ? (fromX * alongX + fromY * alongY) / squared : 0;
       const nearest = Math.min(1, Math.max(0, share));
       const distance = Math.hypot(fromX - nearest * alongX, fromY - nearest * alongY);
-      if (distance <= radius) painted.inside[(y - painted.y) * painted.width + x - painted.x] = value;
+      const at = (y - painted.y) * painted.width + x - painted.x;
+      if (distance > radius || painted.inside[at] === value) continue;
+      painted.inside[at] = value;
+      changed += 1;
     }
   }
-  return trimmed({ ...painted, score: NaN });
+  const area = before.area + (stroke.erases ? -changed : changed);
+  return area ? { ...painted, area, score: NaN } : null;
 }
 
 function grown(mask: FoundMask, left: number, top: number, right: number, bottom: number): FoundMask {

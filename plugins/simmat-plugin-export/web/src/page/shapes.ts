@@ -3,14 +3,21 @@
 import type { FoundMask, ModelInfo } from "../engine";
 import { rgb } from "./colours";
 import type { StoredClassMap } from "./images";
+import type { Place, Size } from "./masks";
 import type { View } from "./view";
 
 const outlines = new WeakMap<FoundMask, Path2D>();
-const fills = new WeakMap<FoundMask, { colour: string; canvas: HTMLCanvasElement }>();
-const classPictures = new WeakMap<StoredClassMap, HTMLCanvasElement>();
+const fills = new WeakMap<FoundMask, { colour: string; fill: Fill }>();
+const classPictures = new WeakMap<StoredClassMap, Fill>();
 
-/** A larger class map is drawn from every nth pixel. */
-const MOST_PIXELS = 8_000_000;
+/** A larger mask or class map is filled from every nth pixel. */
+const MOST_PIXELS = 4_000_000;
+
+/** Coloured pixels, each of which stands for step * step pixels of the image. */
+interface Fill {
+  canvas: HTMLCanvasElement;
+  step: number;
+}
 
 /** The edges of the pixels of a mask, in image pixels. */
 export function outlineOf(mask: FoundMask): Path2D {
@@ -23,46 +30,49 @@ export function outlineOf(mask: FoundMask): Path2D {
   return path;
 }
 
-function isInside({ width, height, inside }: FoundMask, column: number, row: number): boolean {
-  return column >= 0 && row >= 0 && column < width && row < height && inside[row * width + column] === 1;
-}
-
-function addHorizontalEdges(path: Path2D, mask: FoundMask): void {
-  for (let row = 0; row <= mask.height; row += 1) {
+function addHorizontalEdges(path: Path2D, { x, y, width, height, inside }: FoundMask): void {
+  for (let row = 0; row <= height; row += 1) {
+    const here = row * width;
+    const above = here - width;
     let start = -1;
-    for (let column = 0; column <= mask.width; column += 1) {
-      const isEdge = isInside(mask, column, row - 1) !== isInside(mask, column, row);
+    for (let column = 0; column <= width; column += 1) {
+      const isInside = row < height && column < width && inside[here + column] === 1;
+      const wasInside = row > 0 && column < width && inside[above + column] === 1;
+      const isEdge = isInside !== wasInside;
       if (isEdge && start < 0) start = column;
       if (isEdge || start < 0) continue;
-      path.moveTo(mask.x + start, mask.y + row);
-      path.lineTo(mask.x + column, mask.y + row);
+      path.moveTo(x + start, y + row);
+      path.lineTo(x + column, y + row);
       start = -1;
     }
   }
 }
 
-function addVerticalEdges(path: Path2D, mask: FoundMask): void {
-  for (let column = 0; column <= mask.width; column += 1) {
+function addVerticalEdges(path: Path2D, { x, y, width, height, inside }: FoundMask): void {
+  for (let column = 0; column <= width; column += 1) {
     let start = -1;
-    for (let row = 0; row <= mask.height; row += 1) {
-      const isEdge = isInside(mask, column - 1, row) !== isInside(mask, column, row);
+    for (let row = 0; row <= height; row += 1) {
+      const at = row * width + column;
+      const isInside = row < height && column < width && inside[at] === 1;
+      const wasInside = row < height && column > 0 && inside[at - 1] === 1;
+      const isEdge = isInside !== wasInside;
       if (isEdge && start < 0) start = row;
       if (isEdge || start < 0) continue;
-      path.moveTo(mask.x + column, mask.y + start);
-      path.lineTo(mask.x + column, mask.y + row);
+      path.moveTo(x + column, y + start);
+      path.lineTo(x + column, y + row);
       start = -1;
     }
   }
 }
 
-/** A canvas of the size of the mask's box, coloured inside. */
-export function fillOf(mask: FoundMask, colour: string): HTMLCanvasElement {
+/** The box of a mask, coloured inside. */
+function fillOf(mask: FoundMask, colour: string): Fill {
   const known = fills.get(mask);
-  if (known?.colour === colour) return known.canvas;
+  if (known?.colour === colour) return known.fill;
   const value = packed(colour);
-  const canvas = painted(mask.width, mask.height, (index) => (mask.inside[index] ? value : 0));
-  fills.set(mask, { colour, canvas });
-  return canvas;
+  const fill = filled(mask, (index) => (mask.inside[index] ? value : 0));
+  fills.set(mask, { colour, fill });
+  return fill;
 }
 
 export interface Look {
@@ -72,6 +82,8 @@ export interface Look {
   outline: string | null;
   lineWidth: number;
   isDashed: boolean;
+  /** Whether a dark line below makes the outline seen on bright images; of thousands of objects, it takes too long. */
+  hasShade: boolean;
 }
 
 /** Draw a mask; the context is in CSS pixels. */
@@ -84,7 +96,7 @@ export function drawMask(context: CanvasRenderingContext2D, view: View, mask: Fo
   context.save();
   context.imageSmoothingEnabled = false;
   context.globalAlpha = look.opacity;
-  context.drawImage(fillOf(mask, look.colour), topLeft.x, topLeft.y, width, height);
+  drawFill(context, view, fillOf(mask, look.colour), mask);
   context.globalAlpha = 1;
   if (look.outline) strokeOutline(context, view, outlineOf(mask), look.outline, look);
   context.restore();
@@ -93,11 +105,13 @@ export function drawMask(context: CanvasRenderingContext2D, view: View, mask: Fo
 function strokeOutline(context: CanvasRenderingContext2D, view: View, outline: Path2D, colour: string, look: Look): void {
   context.translate(view.offset.x, view.offset.y);
   context.scale(view.zoom, view.zoom);
-  context.lineCap = "square";
-  context.strokeStyle = "rgb(0 0 0 / 70%)"; // seen on bright images
-  context.lineWidth = (look.lineWidth + 1.5) / view.zoom;
-  context.stroke(outline);
-  context.lineCap = "butt";
+  if (look.hasShade) {
+    context.lineCap = "square";
+    context.strokeStyle = "rgb(0 0 0 / 70%)";
+    context.lineWidth = (look.lineWidth + 1.5) / view.zoom;
+    context.stroke(outline);
+    context.lineCap = "butt";
+  }
   if (look.isDashed) context.setLineDash([4 / view.zoom, 3 / view.zoom]);
   context.strokeStyle = colour;
   context.lineWidth = look.lineWidth / view.zoom;
@@ -110,25 +124,23 @@ export function drawClassMap(context: CanvasRenderingContext2D, view: View, map:
     picture = classPicture(map, info);
     classPictures.set(map, picture);
   }
-  const { x, y } = view.toScreen({ x: 0, y: 0 });
   context.save();
   context.imageSmoothingEnabled = false;
   context.globalAlpha = opacity;
-  context.drawImage(picture, x, y, map.width * view.zoom, map.height * view.zoom);
+  drawFill(context, view, picture, { x: 0, y: 0 });
   context.restore();
 }
 
+function drawFill(context: CanvasRenderingContext2D, view: View, { canvas, step }: Fill, topLeft: Place): void {
+  const { x, y } = view.toScreen(topLeft);
+  context.drawImage(canvas, x, y, canvas.width * step * view.zoom, canvas.height * step * view.zoom);
+}
+
 /** Label values without a class, such as the background, stay transparent. */
-function classPicture(map: StoredClassMap, info: ModelInfo): HTMLCanvasElement {
-  const step = Math.ceil(Math.sqrt((map.width * map.height) / MOST_PIXELS));
+function classPicture(map: StoredClassMap, info: ModelInfo): Fill {
   const colours = new Map<number, number>();
   for (const [value, { colour }] of info.classes) colours.set(value, packed(colour));
-  const width = Math.ceil(map.width / step);
-  return painted(width, Math.ceil(map.height / step), (index) => {
-    const row = Math.floor(index / width) * step;
-    const column = (index % width) * step;
-    return colours.get(map.labels[row * map.width + column]) ?? 0;
-  });
+  return filled(map, (index) => colours.get(map.labels[index]) ?? 0);
 }
 
 /** A colour as a pixel of ImageData, opaque. */
@@ -137,13 +149,21 @@ function packed(colour: string): number {
   return new Uint32Array(Uint8Array.of(red, green, blue, 255).buffer)[0];
 }
 
-function painted(width: number, height: number, colourAt: (index: number) => number): HTMLCanvasElement {
+/** Give each pixel the colour of its index, 0 for none. */
+function filled({ width, height }: Size, colourAt: (index: number) => number): Fill {
+  const step = Math.max(1, Math.ceil(Math.sqrt((width * height) / MOST_PIXELS)));
   const canvas = document.createElement("canvas");
-  canvas.width = width;
-  canvas.height = height;
-  const pixels = new ImageData(width, height);
+  canvas.width = Math.ceil(width / step);
+  canvas.height = Math.ceil(height / step);
+  const pixels = new ImageData(canvas.width, canvas.height);
   const colours = new Uint32Array(pixels.data.buffer);
-  for (let index = 0; index < colours.length; index += 1) colours[index] = colourAt(index);
+  let to = 0;
+  for (let y = 0; y < height; y += step) {
+    for (let x = 0; x < width; x += step) {
+      colours[to] = colourAt(y * width + x);
+      to += 1;
+    }
+  }
   canvas.getContext("2d")!.putImageData(pixels, 0, 0);
-  return canvas;
+  return { canvas, step };
 }

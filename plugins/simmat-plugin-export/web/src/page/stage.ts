@@ -9,6 +9,7 @@ import { View } from "./view";
 import type { Workspace } from "./workspace";
 
 const DRAFT_LINE = "#ffffff";
+const MOST_SHADED = 400;
 const ON_OBJECT = "#2ecc71";
 const BESIDE = "#ff5c5c";
 
@@ -114,6 +115,7 @@ export class Stage {
           outline: workspace.hasOutlines || isSelected ? colour : null,
           lineWidth: isSelected ? 3 : 1.5,
           isDashed: false,
+          hasShade: isSelected || objects.length <= MOST_SHADED,
         });
       }
     }
@@ -133,6 +135,7 @@ export class Stage {
         outline: DRAFT_LINE,
         lineWidth: 2,
         isDashed: draft.isWaiting,
+        hasShade: true,
       });
     }
     const { points, box } = draft.prompt;

@@ -4,7 +4,7 @@ import { Cancelled, type Backend, type Engine, type FoundMask, type OpenedImage,
 import { type Display, displayOf, firstDisplay } from "./display";
 import { compacted, entriesOf, type ImageEntry } from "./images";
 import { type Draft, type Labels, type LabelledObject, nextNumber, withChosenClass } from "./labels";
-import { contains, overlap, type Place, promptOf, type Stroke, stroked } from "./masks";
+import { contains, overlap, type Place, promptOf, type Stroke, stroked, trimmed } from "./masks";
 import { complain, note } from "./messages";
 import { count, fewOf } from "./numbers";
 import { Turns } from "./turns";
@@ -285,10 +285,11 @@ export class Workspace {
       note(draft.replaces === null ? "Nothing is marked yet." : "Nothing of the object is left. Delete removes it.");
       return;
     }
+    const mask = trimmed(draft.mask)!;
     const hasPrompt = draft.prompt.points.length > 0 || draft.prompt.box !== undefined;
     const accepted: LabelledObject = {
       number: draft.replaces ?? nextNumber(objects),
-      mask: withChosenClass(draft.mask, draft.classId),
+      mask: withChosenClass(mask, draft.classId),
       prompt: hasPrompt ? draft.prompt : null,
     };
     const others = objects.filter((object) => object.number !== accepted.number);
