@@ -13,6 +13,13 @@ export function rgb(colour: string): Rgb {
   return parts as unknown as Rgb;
 }
 
+/** The colour of a label value of a class map; null for the background, which has none. */
+export function colourOfLabel(info: ModelInfo, label: number): string | null {
+  const known = info.classes.get(label);
+  if (known) return known.colour;
+  return label === 0 ? null : OF_NUMBERS[label % OF_NUMBERS.length];
+}
+
 export function colourOfObject(info: ModelInfo, mask: FoundMask, number: number): string {
   if (!info.classes.size) return OF_NUMBERS[number % OF_NUMBERS.length];
   if (mask.classId === undefined) return WITHOUT_CLASS;

@@ -1,7 +1,7 @@
 /** Masks and class maps as shapes that a canvas draws; each is made once for each mask. */
 
 import type { FoundMask, ModelInfo } from "../engine";
-import { rgb } from "./colours";
+import { colourOfLabel, rgb } from "./colours";
 import type { StoredClassMap } from "./images";
 import type { Place, Size } from "./masks";
 import type { View } from "./view";
@@ -136,11 +136,14 @@ function drawFill(context: CanvasRenderingContext2D, view: View, { canvas, step 
   context.drawImage(canvas, x, y, canvas.width * step * view.zoom, canvas.height * step * view.zoom);
 }
 
-/** Label values without a class, such as the background, stay transparent. */
+/** The background, and what was not measured, stay transparent. */
 function classPicture(map: StoredClassMap, info: ModelInfo): Fill {
-  const colours = new Map<number, number>();
-  for (const [value, { colour }] of info.classes) colours.set(value, packed(colour));
-  return filled(map, (index) => colours.get(map.labels[index]) ?? 0);
+  const colours = new Uint32Array(0x10000);
+  for (const label of new Set(map.labels)) {
+    const colour = colourOfLabel(info, label);
+    if (colour && label !== map.nodata) colours[label] = packed(colour);
+  }
+  return filled(map, (index) => colours[map.labels[index]]);
 }
 
 /** A colour as a pixel of ImageData, opaque. */
