@@ -192,12 +192,13 @@ export class Workspace {
   /** Mark a place that belongs to the object, or does not. */
   click({ x, y }: Place, onObject: boolean): void {
     const draft = this.#draftToChange();
-    const point = { x: x - 0.5, y: y - 0.5, onObject }; // the engine counts from the centre of the first pixel
-    if (!onObject && !draft.prompt.points.length && !draft.prompt.box) {
+    const before = promptBefore(draft);
+    if (!onObject && isEmpty(before)) {
       note("First click the object, or draw a box around it. Then take away what is too much.");
       return;
     }
-    this.#changePrompt(draft, { ...draft.prompt, points: [...draft.prompt.points, point] });
+    const point = { x: x - 0.5, y: y - 0.5, onObject }; // the engine counts from the centre of the first pixel
+    this.#changePrompt(draft, { ...before, points: [...before.points, point] });
   }
 
   /** Draw a box, which begins anew. */
@@ -224,9 +225,7 @@ export class Workspace {
 
   #changePrompt(draft: Draft, prompt: Prompt): void {
     if (!this.current || !this.opened) return;
-    const isPainted = draft.mask !== null && Number.isNaN(draft.mask.score) && draft.prompt.points.length + (draft.prompt.box ? 1 : 0) === 0;
-    const start = isPainted ? addedTo(promptOf(draft.mask!), prompt) : prompt;
-    this.current.history.push({ draft: { ...draft, prompt: start, isWaiting: true } });
+    this.current.history.push({ draft: { ...draft, prompt, isWaiting: true } });
     this.changed();
     this.#ask();
   }
@@ -286,11 +285,10 @@ export class Workspace {
       return;
     }
     const mask = trimmed(draft.mask)!;
-    const hasPrompt = draft.prompt.points.length > 0 || draft.prompt.box !== undefined;
     const accepted: LabelledObject = {
       number: draft.replaces ?? nextNumber(objects),
       mask: withChosenClass(mask, draft.classId),
-      prompt: hasPrompt ? draft.prompt : null,
+      prompt: isEmpty(draft.prompt) ? null : draft.prompt,
     };
     const others = objects.filter((object) => object.number !== accepted.number);
     const all = [...others, accepted].sort((a, b) => a.number - b.number);
@@ -505,7 +503,11 @@ function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-function addedTo(start: Prompt, prompt: Prompt): Prompt {
-  if (prompt.box) return prompt;
-  return { ...start, points: [...start.points, ...prompt.points] };
+function isEmpty({ points, box }: Prompt): boolean {
+  return !points.length && !box;
+}
+
+/** What a click adds to; a painted mask has no prompt, and its box and a pixel of it stand for it. */
+function promptBefore({ prompt, mask }: Draft): Prompt {
+  return mask && isEmpty(prompt) ? promptOf(mask) : prompt;
 }
