@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
 
-_FEWEST_SCORES = 3
-"""Two thirds of the steps have a score each."""
+_FEWEST_SCORES = 6
+"""Of each of the last two thirds of the steps two scores count, whose mean jumps less than one of them."""
 
 
 class Ending(NamedTuple):
@@ -41,7 +41,7 @@ class OpenEnd:
         cooldown: steps of the cool-down, as a share of those before it.
     """
 
-    fewest: int = 100
+    fewest: int = 250
     most: int = 1600
     rise: float = 0.01
     cooldown: float = 0.25

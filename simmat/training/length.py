@@ -12,6 +12,7 @@ from simmat.training.validation import steps_per_validation, validation_interval
 OPEN_END = OpenEnd()
 _OPEN_WARMUP = 20
 _OPEN_VAL_EVERY = 25
+_OPEN_VAL_EVERY_AT_MOST = 100
 
 
 class Length(NamedTuple):
@@ -54,14 +55,14 @@ def find_length(config: TrainConfig, train: int, val: int, work: float) -> Lengt
         note = f"The training takes {steps} steps (--steps): {why}."
         return _fixed(config, steps, steps, work, note)
     end = OPEN_END
-    # at least one before the earliest end
-    every = min(steps_per_validation(work, config.batch_size), end.fewest)
+    every = steps_per_validation(work, config.batch_size)
+    every = min(max(every, _OPEN_VAL_EVERY), _OPEN_VAL_EVERY_AT_MOST)
     return Length(
         setting="auto",
         steps=end.most,
         open_end=end,
         warmup=_given(config.warmup_steps, _OPEN_WARMUP),
-        val_every=_given(config.val_every, max(every, _OPEN_VAL_EVERY)),
+        val_every=_given(config.val_every, every),
         note=f"The training ends when its validation no longer rises, after {end.fewest} to {end.most} steps "
         "(--steps sets a number).",
     )

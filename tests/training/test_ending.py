@@ -28,9 +28,9 @@ def test_a_score_that_stands_still_ends_the_training_with_a_cooldown() -> None:
 
 def test_a_training_has_the_fewest_steps_at_least() -> None:
     """The first scores are of a rate that warms up."""
-    assert END.ending([0.5] * 3, 25).cooldown == 800
-    assert END.ending([0.5] * 10, 25) == Ending(cooldown=100, steps=125)
-    assert END.ending([0.5] * 10, 40) == Ending(cooldown=80, steps=100)
+    assert END.ending([0.5] * 5, 25).cooldown == 800
+    assert END.ending([0.5] * 10, 25) == Ending(cooldown=125, steps=157)
+    assert END.ending([0.5] * 10, 10) == Ending(cooldown=80, steps=100)
 
 
 @pytest.mark.parametrize("val_every", [1, 7, 25, 100, 5000])

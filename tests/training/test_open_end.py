@@ -134,13 +134,13 @@ def test_the_console_shows_both_limits_and_then_the_end(
 @pytest.mark.parametrize(
     ("val", "changes", "setting", "why"),
     [
-        (6, {}, "auto", "100 to 1600 steps"),
-        (6, {"steps": "auto"}, "auto", "100 to 1600 steps"),
+        (6, {}, "auto", "250 to 1600 steps"),
+        (6, {"steps": "auto"}, "auto", "250 to 1600 steps"),
         (6, {"steps": 40}, 40, ""),
         (6, {"steps": None, "epochs": 3}, None, ""),
         (2, {}, 110, "2 validation images are too few"),
         (6, {"val_images": 5}, 110, "5 validation images are too few"),
-        (6, {"keep": "last"}, "auto", "100 to 1600 steps"),
+        (6, {"keep": "last"}, "auto", "250 to 1600 steps"),
         (
             6,
             {"steps": "auto", "protocol": "simmat-compat"},
