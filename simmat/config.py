@@ -284,7 +284,7 @@ class TrainConfig(StrictModel):
     steps: Annotated[int | Literal["auto"] | None, BeforeValidator(_steps)] = Field(
         None,
         description="Optimiser steps; auto, the default, trains until validation no longer rises, or where it cannot "
-        "tell, 100 steps plus two for each image, at most 1000.",
+        "tell, 400 steps plus two for each image, at most 1000.",
     )
     epochs: int | None = Field(
         None,
@@ -491,7 +491,7 @@ def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def default_steps(images: int) -> int:
     """Return the steps of a training on so many images whose validation cannot tell when it ends."""
-    return min(100 + 2 * images, 1000)
+    return min(400 + 2 * images, 1000)
 
 
 def load_config(

@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 _FEWEST_SCORES = 6
 """Of each of the last two thirds of the steps two scores count, whose mean jumps less than one of them."""
+_PATIENCE = 2
+"""Validations in a row that must find no rise; a single one may find none by chance."""
 
 
 class Ending(NamedTuple):
@@ -52,12 +54,17 @@ class OpenEnd:
         Later scores never change an end that earlier ones decided.
         """
         latest = math.floor(self.most / (1 + self.cooldown))
+        flat = 0  # validations in a row
         for count in range(_FEWEST_SCORES, len(scores) + 1):
             done = (count - 1) * val_every
             if done >= latest:
                 break
             steps = math.ceil(done * (1 + self.cooldown))
-            if steps >= self.fewest and rise_of(scores[:count]) <= self.rise:
+            if rise_of(scores[:count]) > self.rise:
+                flat = 0
+                continue
+            flat += 1
+            if flat >= _PATIENCE and steps >= self.fewest:
                 return Ending(done, steps)
         return Ending(latest, self.most)
 

@@ -23,13 +23,15 @@ def test_a_score_that_stands_still_ends_the_training_with_a_cooldown() -> None:
     """The rate falls for a quarter of the steps before."""
     scores = [0.1, 0.4, 0.6, 0.7, 0.8, 0.8, 0.8]
     assert END.ending(scores[:6], 25) == Ending(800, 1000)  # it still rises
-    assert END.ending([*scores, 0.8, 0.8], 25) == Ending(cooldown=200, steps=250)
+    flat = [*scores, 0.8, 0.8]
+    assert END.ending(flat, 25) == Ending(800, 1000)  # only once without a rise
+    assert END.ending([*flat, 0.8], 25) == Ending(cooldown=225, steps=282)
 
 
 def test_a_training_has_the_fewest_steps_at_least() -> None:
     """The first scores are of a rate that warms up."""
-    assert END.ending([0.5] * 5, 25).cooldown == 800
-    assert END.ending([0.5] * 10, 25) == Ending(cooldown=125, steps=157)
+    assert END.ending([0.5] * 6, 25).cooldown == 800
+    assert END.ending([0.5] * 10, 25) == Ending(cooldown=150, steps=188)
     assert END.ending([0.5] * 10, 10) == Ending(cooldown=80, steps=100)
 
 
@@ -60,7 +62,7 @@ def test_a_single_high_or_low_score_decides_nothing() -> None:
     rising = [0.23, 0.36, 0.36, 0.43, 0.51, 0.62, 0.59, 0.58, 0.56]
     assert END.ending(rising, 25).steps == END.most
     flat = [0.1, 0.7, 0.8, 0.8, 0.8, 0.95, 0.8, 0.8, 0.8]
-    assert END.ending(flat, 25).steps < 250
+    assert END.ending(flat, 25).steps <= 250
 
 
 def test_the_rise_is_that_between_thirds() -> None:

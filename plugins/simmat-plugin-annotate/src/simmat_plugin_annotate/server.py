@@ -20,7 +20,6 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from simmat.config import default_steps
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat_plugin_annotate.annotator import Annotator, flush
 from simmat_plugin_annotate.drafts import Draft, Edited, StaleError
@@ -55,7 +54,7 @@ from simmat_plugin_annotate.requests import (
     numbers,
 )
 from simmat_plugin_annotate.security import BodyTooLargeError, error_document
-from simmat_plugin_annotate.training import last_pace
+from simmat_plugin_annotate.training import first_steps, last_pace
 
 STATIC = Path(__file__).parent / "static"
 _MAX_PLANES = 16
@@ -382,7 +381,7 @@ class Routes:
             return {
                 "split": split,
                 "predicted": self.folder.predicted_count(),
-                "default_steps": default_steps(split.get("train", 0)),
+                "default_steps": first_steps(split.get("train", 0)),
                 "pace": last_pace(self.folder.root),
             }
 
@@ -400,7 +399,7 @@ class Routes:
         def prepare() -> tuple[int, int]:
             self.folder.flush()
             self.folder.write_card()
-            steps = default_steps(self._split().get("train", 0))
+            steps = first_steps(self._split().get("train", 0))
             return self.folder.mask_count(), steps
 
         images, steps = await self.annotator.on_files(prepare)

@@ -19,7 +19,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from simmat.config import default_steps
 from simmat.errors import DataError, OutputError, SimMATError
 from simmat.io.files import require_inside
 from simmat.io.reading import read_json, read_log_from
@@ -28,6 +27,13 @@ from simmat_plugin_annotate.models import BusyError, ServedModel
 from simmat_plugin_annotate.state import RUNS
 
 METRIC = "miou_object"
+
+
+def first_steps(images: int) -> int:
+    """Return the steps of a training on so many images; fewer than `simmat train` takes, because a person waits."""
+    return min(100 + 2 * images, 1000)
+
+
 _LOG_LINES = 40
 _POLL_INTERVAL_S = 1.0
 _MAX_POINTS = 120
@@ -70,7 +76,7 @@ class Training:
     adopt: Callable[[Path], Awaitable[None]]
     state: State = "idle"
     step: int = 0
-    steps: int = default_steps(0)
+    steps: int = first_steps(0)
     message: str = ""
     score: float | None = None
     before: float | None = None
@@ -129,7 +135,7 @@ class Training:
             )
         self.run = new_run(self.root)
         # a number, which the page shows before the first step
-        steps = steps or planned or default_steps(images)
+        steps = steps or planned or first_steps(images)
         self.state, self.step, self.steps, self.message = (
             "running",
             0,
