@@ -28,21 +28,32 @@ RIG_HW = (220, 400)
 MARGIN = 1.2
 
 
+def similarity(
+    size_hw: tuple[int, int], scale: float, angle_deg: float, shift_px: np.ndarray
+) -> Matrix:
+    """Return a scaling and rotation about the centre of an image, then a shift along x and y."""
+    height, width = size_hw
+    angle = np.deg2rad(angle_deg)
+    matrix = np.eye(3)
+    matrix[:2, :2] = scale * np.asarray(
+        [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    )
+    centre = np.asarray([(width - 1) / 2, (height - 1) / 2])
+    matrix[:2, 2] = centre - matrix[:2, :2] @ centre + shift_px
+    return matrix
+
+
 def random_homography(rng: np.random.Generator, size_hw: tuple[int, int]) -> Matrix:
     """Return a matrix from pixels of the first image to those of the moved one."""
     height, width = size_hw
-    angle = np.deg2rad(rng.uniform(-5, 5))
+    angle_deg = rng.uniform(-5, 5)
     scale = 1.1 ** rng.uniform(-1, 1)
-    centre = np.eye(3)
-    centre[:2, 2] = (width - 1) / 2, (height - 1) / 2
-    change = np.eye(3)
-    change[:2, :2] = scale * np.asarray(
-        [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    )
-    change[:2, 2] = rng.uniform(-0.1, 0.1, 2) * max(size_hw)
+    shift_px = rng.uniform(-0.1, 0.1, 2) * max(size_hw)
     tilt = np.eye(3)
     tilt[2, :2] = rng.uniform(-0.04, 0.04, 2) / (width, height)
-    found = centre @ change @ tilt @ np.linalg.inv(centre)
+    to_centre = similarity(size_hw, 1, 0, np.asarray([1 - width, 1 - height]) / 2)
+    tilted = np.linalg.inv(to_centre) @ tilt @ to_centre
+    found = similarity(size_hw, scale, angle_deg, shift_px) @ tilted
     return np.asarray(found / found[2, 2])
 
 

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from align import corner_error_px
+from align import corner_error_px, similarity
 
 from simmat.io.images import read_image, write_image
 from simmat.sensors.warp import Warp
@@ -31,16 +31,10 @@ NODATA = -32768
 
 def moved_by(rng: np.random.Generator, side: int) -> np.ndarray:
     """Return a matrix from pixels of the first band to those of a moved one."""
-    angle = np.deg2rad(rng.uniform(-3, 3))
+    angle_deg = rng.uniform(-3, 3)
     scale = 1.05 ** rng.uniform(-1, 1)
-    matrix = np.eye(3)
-    matrix[:2, :2] = scale * np.asarray(
-        [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    )
-    middle = np.full(2, (side - 1) / 2)
-    matrix[:2, 2] = middle - matrix[:2, :2] @ middle
-    matrix[:2, 2] += rng.uniform(-0.08, 0.08, 2) * side
-    return matrix
+    shift_px = rng.uniform(-0.08, 0.08, 2) * side
+    return similarity((side, side), scale, angle_deg, shift_px)
 
 
 def sensor_toml() -> str:

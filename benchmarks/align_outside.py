@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from align import corner_error_px, moved_pair, random_homography
+from align import corner_error_px, moved_pair, random_homography, similarity
 from simmat_plugin_align.align import checked_search
 from simmat_plugin_align.features import Matrix
 from simmat_plugin_align.registration import Pair, refine
@@ -27,18 +27,6 @@ PART_HW = (130, 230)
 """Part of each image that the first camera of a rig sees."""
 WRONG_PX = 4.0
 """In pixels of the first camera."""
-
-
-def similarity(scale: float, angle_deg: float, shift_px: np.ndarray) -> Matrix:
-    """Return a change about the centre of the part, then a shift."""
-    angle = np.deg2rad(angle_deg)
-    matrix = np.eye(3)
-    matrix[:2, :2] = scale * np.asarray(
-        [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    )
-    centre = np.asarray([(PART_HW[1] - 1) / 2, (PART_HW[0] - 1) / 2])
-    matrix[:2, 2] = centre - matrix[:2, :2] @ centre + shift_px
-    return matrix
 
 
 def error_px(pairs: list[Pair], true: Matrix, start: Matrix | None) -> float | None:
@@ -73,17 +61,20 @@ def main() -> None:
     for number in range(options.rigs):
         chosen = rng.permutation(large)[: options.pairs]
         if number % 2:
-            name, true = "shift 45 %", similarity(1, 2, np.array([0.45 * side, 4]))
+            name, true = (
+                "shift 45 %",
+                similarity(PART_HW, 1, 2, np.array([0.45 * side, 4])),
+            )
         else:
-            name, true = "scale 2.2", similarity(2.2, 2, np.array([5.0, 4]))
-        off = similarity(1.03, 2, np.array([0.02 * side, 0.02 * side]))
+            name, true = "scale 2.2", similarity(PART_HW, 2.2, 2, np.array([5.0, 4]))
+        off = similarity(PART_HW, 1.03, 2, np.array([0.02 * side, 0.02 * side]))
         pairs = [moved_pair(files[index], true, PART_HW) for index in chosen]
         for with_tags, start in (("without", None), ("with", off @ true)):
             key = f"{name}, {with_tags} camera values"
             errors.setdefault(key, []).append(error_px(pairs, true, start))
         true = random_homography(rng, PART_HW)
         pairs = [moved_pair(files[index], true, PART_HW) for index in chosen]
-        wrong = similarity(1.9, 20, np.array([-60.0, 30.0]))
+        wrong = similarity(PART_HW, 1.9, 20, np.array([-60.0, 30.0]))
         for with_tags, start in (("without", None), ("with wrong", wrong)):
             key = f"within the limits, {with_tags} camera values"
             errors.setdefault(key, []).append(error_px(pairs, true, start))
