@@ -21,6 +21,7 @@ from simmat.cli.tables import (
 from simmat.errors import few_of
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, options_of, sensor_definitions_of
+from simmat.sensors.band_files import BandFiles
 from simmat.sensors.guess import GroupGuess, guess_folder
 from simmat.sensors.options import (
     ModalityOptions,
@@ -125,6 +126,8 @@ def guess(folder: Path, as_json: bool) -> None:
         print_json(found.as_json())
         return
     echo(f"{found.folder}\n")
+    for bands in found.bands:
+        _print_bands(bands)
     for group in found.groups:
         _print_group(group)
     if found.composition:
@@ -141,6 +144,20 @@ def guess(folder: Path, as_json: bool) -> None:
     if found.unreadable:
         count = len(found.unreadable)
         echo(f"Files that cannot be read: {count}; the first: {found.unreadable[0]}")
+
+
+def _print_bands(bands: BandFiles) -> None:
+    """Print the sensor that files per band are, with the evidence and what comes next."""
+    echo(
+        f"A file for each band: {len(bands.bands)} bands are one sensor, as this sensor.toml describes it"
+    )
+    for reason in bands.evidence():
+        echo(f"  evidence: {reason}")
+    echo(f"\n{indent(bands.draft(), '    ')}")
+    echo(
+        "If the bands do not lie on one pixel grid, put the files into DIR/images and run `simmat align DIR --modality "
+        "./sensor.toml`.\n\nEach file by itself:\n"
+    )
 
 
 def _print_group(group: GroupGuess) -> None:

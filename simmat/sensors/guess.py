@@ -7,43 +7,34 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations
 from math import ceil
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-
 from simmat.errors import DataError, SimMATError, few_of
-from simmat.io.frames import frame_paths, stack_endings
-from simmat.io.images import has_image_ending, read_image, window_size
+from simmat.io.frames import stack_endings
+from simmat.io.images import has_image_ending
 from simmat.io.paths import frame_of
 from simmat.sensors.adapter import ModalityAdapter, load_sample
+from simmat.sensors.band_files import BandFiles, find_band_files
 from simmat.sensors.facts import Certainty, FileFacts, FilesOfKind, Recognition
+from simmat.sensors.file_facts import file_facts, is_stack, middle_of
 from simmat.sensors.options import format_nodata, format_options
-from simmat.types import Channel, ImageFile, SensorImage, Window
+from simmat.types import Channel, SensorImage
 
 _LOOKED_AT = 24
 """Files of each ending that are read, evenly spread."""
 _TRIED = 3
 """Files of each kind that a sensor is tried on."""
-_WHOLE_PX = 2048
-"""Side in pixels above which only the middle of a file is read, where its format allows that."""
-_MAX_PLANES_COMPARED = 8
 _IMAGE_FOLDERS = ("images", "frames")
 _SPLITS = ("train", "val", "test")
 _MASK_NAMES = ("mask", "masks", "label", "labels")
 _CERTAINTIES = get_args(Certainty)
 _PLAIN = {"gray": 0, "raster": 1}
 """The built-in sensors that read numbers as they are stored, with their rank among sensors of equal certainty."""
-_PATCHES = 0.97
-"""Share of neighbouring pixels that are equal in a label image."""
-_MAX_LABELS = 1000
-_MAX_BAND_FILES = 16
 _MANY_ZEROS = 0.02
 _FULL_SCALES = {"uint16": 65535.0, "int16": 32767.0}
 _WHICH_SENSOR = "Which sensor made the files, and what is the unit of its numbers?"
-_COMMON_SEGMENTS = ("JFIF", "Exif", "ICC_PROFILE", "http", "Photoshop", "Adobe")
 
 
 @dataclass(frozen=True)
@@ -149,6 +140,7 @@ class FolderGuess:
             as an RGB and a thermal camera; otherwise empty.
         unreadable: why files could not be read.
         notes: what else a user should know.
+        bands: files per band, which belong together.
     """
 
     folder: Path
@@ -156,6 +148,7 @@ class FolderGuess:
     composition: tuple[Candidate, ...] = ()
     unreadable: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    bands: tuple[BandFiles, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return it as json values."""
@@ -166,6 +159,7 @@ class FolderGuess:
             "groups": [group.as_json() for group in self.groups],
             "unreadable": list(self.unreadable),
             "notes": list(self.notes),
+            "band_files": [one.as_json() for one in self.bands],
         }
 
 
@@ -187,10 +181,13 @@ def guess_folder(folder: Path, adapters: Sequence[ModalityAdapter]) -> FolderGue
     kinds: list[tuple[Path, FilesOfKind]] = []
     unreadable: list[str] = []
     notes: list[str] = []
+    bands: list[BandFiles] = []
     for place in _image_folders(root, sources):
         for files in _image_files(place).values():
             kinds += [(place, kind) for kind in _sorted_by_kind(files, unreadable)]
-            notes += _note_band_files(files)
+            found = find_band_files(files)
+            if found is not None:
+                bands.append(found)
     if unreadable and not kinds:
         raise DataError(
             f"{root}: none of its images can be read; the first: {unreadable[0]}"
@@ -205,14 +202,22 @@ def guess_folder(folder: Path, adapters: Sequence[ModalityAdapter]) -> FolderGue
         if all(facts.is_label for facts in kind.samples):
             notes.append(f"{kind.count} files look like label images and are left out")
         else:
-            groups.append(_guess_group(place, kind, adapters))
+            group = _guess_group(place, kind, adapters)
+            if any(one.holds(kind.first.path) for one in bands):
+                group = replace(group, draft="")
+            groups.append(group)
     if not groups:
         raise DataError(
             f"{root}: holds label images only (few different whole numbers in large patches), no images of a sensor; "
             "give the folder of the images"
         )
     return FolderGuess(
-        root, tuple(groups), _composition(groups), tuple(unreadable), tuple(notes)
+        root,
+        tuple(groups),
+        _composition(groups),
+        tuple(unreadable),
+        tuple(notes),
+        tuple(bands),
     )
 
 
@@ -220,15 +225,11 @@ def _image_files(folder: Path) -> dict[str, list[Path]]:
     """Return ending -> files of a folder that are named like images or files of frames, but not like masks."""
     found: dict[str, list[Path]] = defaultdict(list)
     for child in sorted(folder.iterdir()):
-        is_named = has_image_ending(child) or _is_stack(child)
+        is_named = has_image_ending(child) or is_stack(child)
         is_mask = child.name.split(".")[0].lower() in _MASK_NAMES
         if is_named and not is_mask and child.name[0] != "." and child.is_file():
             found[child.suffix.lower()].append(child)
     return found
-
-
-def _is_stack(path: Path) -> bool:
-    return path.name.lower().endswith(stack_endings())
 
 
 def _image_folders(root: Path, sources: Collection[str]) -> list[Path]:
@@ -270,90 +271,6 @@ def _sorted_by_kind(files: Sequence[Path], unreadable: list[str]) -> list[FilesO
         count = round(len(files) * len(samples) / len(looked_at))
         found.append(FilesOfKind(tuple(samples), count, frozenset(words)))
     return found
-
-
-def _note_band_files(files: Sequence[Path]) -> Iterator[str]:
-    """Say that each band is in a file of its own, where the ends of the names show it."""
-    ends: dict[str, set[str]] = defaultdict(set)
-    for file in files:
-        scene, _, end = file.name.rpartition("_")
-        ends[scene].add(end)
-    bands = ends[scene]
-    is_same = all(own == bands for own in ends.values())
-    if is_same and len(ends) > 1 and 2 <= len(bands) <= _MAX_BAND_FILES:
-        names = ", ".join(f"*_{band}" for band in sorted(bands))
-        yield (
-            f"each of {len(ends)} names has the same {len(bands)} ends ({names}), as if each band were in a file "
-            "of its own; a sensor.toml with a [[source]] for each end reads them together"
-        )
-
-
-def file_facts(path: Path) -> FileFacts:
-    """Look at an image file, or at the middle frame of a file of frames.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    if _is_stack(path):
-        frames = frame_paths(path, "z")
-        path = frames[len(frames) // 2]
-    image = read_image(path, window=_middle(window_size(path)))
-    planes = image.planes
-    numbers = np.ma.masked_invalid(planes.reshape(len(planes), -1))
-    pairs = combinations(range(min(len(planes), _MAX_PLANES_COMPARED)), 2)
-    equal = [(a, b) for a, b in pairs if np.array_equal(planes[a], planes[b])]
-    return FileFacts(
-        path=path,
-        format=image.format,
-        planes=len(planes),
-        dtype=str(planes.dtype),
-        size_hw=planes.shape[1:],
-        colour=image.colour,
-        low=tuple(numbers.min(axis=1).filled(0).tolist()),
-        high=tuple(numbers.max(axis=1).filled(0).tolist()),
-        zeros=tuple((planes == 0).mean(axis=(1, 2)).tolist()),
-        equal=tuple(equal),
-        description=image.description,
-        nodata=image.nodata,
-        scales=image.scales,
-        alpha=image.alpha,
-        segments=_segments(path) if image.format == "jpeg" else (),
-        is_label=_is_label(image),
-    )
-
-
-def _middle(size_hw: tuple[int, int] | None) -> Window | None:
-    """Return the part of a large image that is looked at; None for all of it, also where no part can be read."""
-    if size_hw is None or max(size_hw) <= _WHOLE_PX:
-        return None
-    height, width = (min(side, _WHOLE_PX) for side in size_hw)
-    y0 = (size_hw[0] - height) // 2
-    x0 = (size_hw[1] - width) // 2
-    return Window(y0, x0, y0 + height, x0 + width)
-
-
-def _segments(path: Path) -> tuple[str, ...]:
-    """Return the segments of a JPEG that cameras add, with the text with which each begins, such as "APP1 FLIR"."""
-    from PIL.JpegImagePlugin import JpegImageFile
-
-    found = set()
-    with JpegImageFile(path) as picture:
-        for segment, content in picture.applist:
-            text = re.match(rb"[A-Za-z_-]{3,12}(?=[\0:])", content)
-            name = text[0].decode() if text else ""
-            if segment != "COM" and not name.startswith(_COMMON_SEGMENTS):
-                found.add(f"{segment} {name}".strip())
-    return tuple(sorted(found))
-
-
-def _is_label(image: ImageFile) -> bool:
-    """Return whether an image looks like a mask: one plane of few whole numbers, in large patches."""
-    plane = image.planes[0]
-    if len(image.planes) > 1 or image.format == "jpeg" or plane.dtype.kind not in "bui":
-        return False
-    if not 1 < np.unique(plane).size <= _MAX_LABELS or plane.shape[1] < 2:
-        return False
-    return float((plane[:, 1:] == plane[:, :-1]).mean()) >= _PATCHES
 
 
 def _guess_group(
@@ -421,7 +338,7 @@ def _candidate(adapter: ModalityAdapter, files: FilesOfKind) -> Candidate | None
 def _load(adapter: ModalityAdapter, path: Path) -> SensorImage:
     """Load a file by a sensor of one source, or the middle of a large one."""
     files = {adapter.sources[0].name: path}
-    return load_sample(adapter, files, _middle(adapter.window_size(files)))
+    return load_sample(adapter, files, middle_of(adapter.window_size(files)))
 
 
 def _evidence(files: FilesOfKind) -> Iterator[str]:

@@ -151,17 +151,6 @@ def test_kinds_that_are_mixed_are_answered_one_by_one(
     }
 
 
-def test_a_file_for_each_band_is_noticed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Cameras for fields write one file for each lens."""
-    for scene in ("IMG_0001", "IMG_0002"):
-        for band in (1, 2, 3):
-            write_image(tmp_path / f"{scene}_{band}.tif", noise(band, 1, 60000))
-    (note,) = guess(tmp_path, capsys)["notes"]
-    assert "*_1.tif, *_2.tif, *_3.tif" in note
-
-
 def test_unreadable_files_are_counted_beside_the_answer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

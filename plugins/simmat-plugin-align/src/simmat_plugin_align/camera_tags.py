@@ -7,15 +7,15 @@ layout of FLIR's record is documented by ExifTool, Image::ExifTool::FLIR.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from simmat.errors import SimMATError
+from simmat.io.xmp import read_xmp
 from simmat_plugin_align.features import Matrix
 
 _MM_OF_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}
@@ -88,7 +88,7 @@ def _of_dji(
     """Combine the matrices from the pixels of each camera to those of one ideal plane."""
     to_plane = []
     for file in (first, second):
-        numbers = _numbers(_xmp(file), "CalibratedHMatrix", 9)
+        numbers = _numbers(read_xmp(file), "CalibratedHMatrix", 9)
         if numbers is None:
             return None
         to_plane.append(numbers.reshape(3, 3))
@@ -107,7 +107,7 @@ def _of_rig(
     lenses = []
     rotations = []
     for file in (first, second):
-        xmp = _xmp(file)
+        xmp = read_xmp(file)
         angles_deg = _numbers(xmp, "RigRelatives", 3)
         centre_mm = _numbers(xmp, "PrincipalPoint", 2)
         focal_mm = _numbers(xmp, "PerspectiveFocalLength", 1)
@@ -213,29 +213,6 @@ _KINDS: Mapping[
     "Real2IR, OffsetX, OffsetY": _of_flir,
 }
 """Tags -> the function that reads them."""
-
-
-def _xmp(file: Path) -> dict[str, str]:
-    """Return name -> text of the XMP tags of a file, without their namespaces; empty if it has none."""
-    with Image.open(file) as image:
-        if not hasattr(image, "getxmp"):
-            return {}
-        return dict(_texts("", image.getxmp()))
-
-
-def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Yield the texts in nested values by the name of their tag; those of a list are joined by commas."""
-    if isinstance(value, str):
-        yield name, value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            own = name if key in ("Seq", "Bag", "li", "text") else key
-            yield from _texts(own, inner)
-    elif isinstance(value, list) and all(isinstance(one, str) for one in value):
-        yield name, ",".join(value)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(name, inner)
 
 
 def _numbers(xmp: Mapping[str, str], name: str, count: int) -> Matrix | None:
