@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from simmat.data.formats.folders import (
 from simmat.data.formats.frames import FRAMES, frame_name
 from simmat.data.formats.manifest import MANIFEST_FILE, read_manifest
 from simmat.data.samples import Sample, name_of_files, problems_of_file_names
-from simmat.errors import ConfigError, DataError, all_problems
+from simmat.errors import ConfigError, DataError, all_problems, few_of
 from simmat.geo import geo_backend
 from simmat.inference.request import (
     BOX,
@@ -86,7 +87,9 @@ def image_tasks(
     sources = [one for one in predictor.adapter.sources if one.name not in optional]
     names = [source.name for source in sources]
     if options.prompts is not None and not options.is_map_file:
-        return _images_of_prompts(options.prompts, files, names)
+        if len(names) > 1:
+            return _sets_of_prompts(predictor, options.prompts, files, sources, out)
+        return _images_of_prompts(options.prompts, files, names[0])
     images: list[tuple[str, Mapping[str, Path]]]
     if isinstance(files, Mapping) and set(names) <= set(files) <= {*names, *optional}:
         images = [(stem_of(files[names[0]]), {name: files[name] for name in names})]
@@ -112,23 +115,57 @@ def image_tasks(
 
 
 def _images_of_prompts(
-    file: Path, files: Sequence[Path] | Mapping[str, Path], names: Sequence[str]
+    file: Path, files: Sequence[Path] | Mapping[str, Path], name: str
 ) -> list[ImageTask]:
-    """Return the images that a CSV or COCO file of prompts names."""
+    """Return the images that a CSV or COCO file of prompts names; `name` is that of the source."""
     if (
         isinstance(files, Mapping)
         or len(files) > 1
-        or len(names) > 1
         or not all(path.is_dir() for path in files)
     ):
         raise ConfigError(
-            "--prompts names one file per image, for sensors with one source; give at most the folder of the files"
+            "--prompts names the file of each image; give at most the folder of the files"
         )
     folder = files[0] if files else file.parent
     tasks = []
     for image, prompts in read_prompts(file).items():
-        tasks.append(ImageTask(image_name(image), {names[0]: folder / image}, prompts))
+        tasks.append(ImageTask(image_name(image), {name: folder / image}, prompts))
     return tasks
+
+
+def _sets_of_prompts(
+    predictor: Predictor,
+    file: Path,
+    files: Sequence[Path] | Mapping[str, Path],
+    sources: Sequence[Source],
+    out: Path,
+) -> list[ImageTask]:
+    """Return the images of several sources that a CSV or COCO file of prompts names by their ids or first files."""
+    first = sources[0].name
+    if isinstance(files, Mapping) or len(files) != 1 or not files[0].is_dir():
+        raise ConfigError(
+            f"--prompts names an image of {len(sources)} files by its id, or by its file of {first}; give the folder "
+            "with the layout of a data set, and no files"
+        )
+    folder = files[0]
+    ids = []
+    known: dict[str, Mapping[str, Path]] = {}
+    for name, own in _sets_in_folder(predictor, folder, sources, out):
+        ids.append(name)
+        file_of_first = own[first]
+        path = Path(os.path.relpath(file_of_first, folder)).as_posix()
+        for key in (file_of_first.name, path, name):
+            known[key] = own
+    prompts = read_prompts(file)
+    unknown = [image for image in prompts if image not in known]
+    if unknown:
+        raise DataError(
+            f"{file}: {few_of(unknown)}: no image of {folder}; its images are {few_of(ids)}"
+        )
+    return [
+        ImageTask(image_name(image), known[image], marks)
+        for image, marks in prompts.items()
+    ]
 
 
 def _needed(names: Sequence[str], files: Sequence[Path] | Mapping[str, Path]) -> str:

@@ -245,3 +245,20 @@ def test_a_table_that_will_lack_earlier_images_says_so(
     measured(bundle, data, out, progress=both)
     assert images_of_table(out) == {"a", "b"}
     assert not any("objects.csv" in text for text in both.notes)
+
+
+def test_prompts_name_images_of_several_sources(bundle: Path, tmp_path: Path) -> None:
+    """One click for each pair, by its id or by its first file."""
+    data = write_pairs(tmp_path / "data")
+    out, prompts = tmp_path / "out", tmp_path / "prompts.csv"
+    prompts.write_text('file,object,point\na,cow,"20,20"\nrgb/b.png,calf,"30,9"\n')
+    found = simmat.predict(bundle, data, out=out, prompts=prompts)
+    assert [outcome.error for outcome in found] == [None, None]
+    names = {path.name for path in out.glob("*_mask.png")}
+    assert names == {"a_cow_mask.png", "rgb__b_calf_mask.png"}
+    prompts.write_text('file,object,point\nc.png,cow,"20,20"\n')
+    with pytest.raises(DataError, match=r"c\.png: no image of .*its images are a, b"):
+        simmat.predict(bundle, data, out=out, prompts=prompts)
+    files = {source: data / f"{source}/a.png" for source in ("rgb", "gray")}
+    with pytest.raises(ConfigError, match="give the folder"):
+        simmat.predict(bundle, files, out=out, prompts=prompts)

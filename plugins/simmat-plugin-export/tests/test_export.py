@@ -108,14 +108,19 @@ def test_a_click_gives_the_mask_that_torch_gives(bundle: Bundle, folder: Path) -
     assert theirs.mask.shape == (52, 83)
 
 
-def test_sensors_that_are_not_aligned_are_joined_as_in_simmat(tmp_path: Path) -> None:
-    """Two cameras write images of two sizes, on a robot, too."""
+@pytest.mark.parametrize("each", [False, True], ids=["rig", "each"])
+def test_sensors_that_are_not_aligned_are_joined_as_in_simmat(
+    tmp_path: Path, each: bool
+) -> None:
+    """Two cameras write images of two sizes, on a robot, too; in a hand, each pair has a matrix of its own."""
     channels = (*Rgb().channels, GRAY)
     matrix = [[0.5, 0.02, 1.0], [0.0, 0.5, -1.0], [0.0, 0.0, 1.0]]
-    card = DataCard(
-        regions="instances",
-        alignment={"gray": Alignment(reference="rgb", matrix=matrix, size=(42, 26))},
-    )
+    place = Alignment(reference="rgb", matrix=matrix, size=(42, 26))
+    if each:
+        place = Alignment(reference="rgb")
+        values = {"format": 1, "matrices": {"gray.png": matrix}}
+        (tmp_path / "alignment.json").write_text(json.dumps(values))
+    card = DataCard(regions="instances", alignment={"gray": place})
     bundle = tiny_bundle(
         tmp_path / "bundle",
         modality="rgb+gray",
@@ -145,13 +150,16 @@ def test_sensors_that_are_not_aligned_are_joined_as_in_simmat(tmp_path: Path) ->
         simmat_runtime.load(tmp_path / "model"),
     )
     image = predictor.set_image(files)
-    model.set_image(arrays)
+    model.set_image(arrays, {"gray": matrix} if each else None)
     assert 0.3 < image.valid[3].mean() < 1
     ours, theirs = predictor.predict([(40, 20)]), model.predict([(40, 20)])
     np.testing.assert_allclose(theirs.logits, ours.logits, atol=1e-3)
     words = ["predict", str(tmp_path / "model"), "--point", "40,20", "--out"]
     out = str(tmp_path / "mask.npy")
     given = [f"{name}={file}" for name, file in files.items()]
+    if each:
+        assert main([*words, out, *given]) == 2
+        given.append(f"--matrix=gray={','.join(map(str, np.ravel(matrix)))}")
     assert main([*words, out, *given]) == 0
     np.testing.assert_array_equal(np.load(out), theirs.mask)
     assert main([*words, out, given[0], "thermal=x.npy"]) == 2

@@ -90,3 +90,40 @@ def test_images_without_an_alignment_must_have_one_size() -> None:
         joined(images, sensors, CHANNELS)
     images["thermal"] = np.full((5, 4), 300)
     assert joined(images, sensors, CHANNELS).shape == (2, 5, 4)
+
+
+def test_each_image_takes_a_matrix_of_its_own() -> None:
+    """Hand-held cameras have no rig; without a matrix, the mask would lie beside the object."""
+    sensors = (SENSORS[0], Sensor("thermal", (True,), None, None, each=True))
+    images = {"rgb": np.ones((5, 4)), "thermal": np.full((5, 4), 300.0)}
+    with pytest.raises(ValueError, match="--matrix thermal="):
+        joined(images, sensors, CHANNELS)
+    found = joined(images, sensors, CHANNELS, {"thermal": SHIFT})
+    assert np.isnan(found[1, :, 2:]).all()
+    assert (found[1, :4, :2] == 300).all()
+
+
+def test_a_matrix_replaces_that_of_the_model() -> None:
+    """A camera that was mounted anew needs no new training."""
+    images = {"rgb": np.ones((5, 4)), "thermal": np.full((5, 4), 300.0)}
+    found = joined(images, SENSORS, CHANNELS, {"thermal": np.eye(3)})
+    assert (found[1] == 300).all()
+
+
+@pytest.mark.parametrize(
+    ("matrices", "words"),
+    [
+        ({"rgb": np.eye(3)}, "further sensors, thermal; got one for rgb"),
+        ({"thermal": np.eye(2)}, "matrix of thermal"),
+        ({"thermal": np.full((3, 3), np.nan)}, "matrix of thermal"),
+        ({"thermal": np.ones((3, 3))}, "cannot be inverted"),
+    ],
+    ids=["of the first", "of another size", "not finite", "singular"],
+)
+def test_wrong_matrices_are_refused(
+    matrices: dict[str, np.ndarray], words: str
+) -> None:
+    """They come from a file or a command line."""
+    images = {"rgb": np.ones((5, 4)), "thermal": np.full((6, 8), 300.0)}
+    with pytest.raises(ValueError, match=words):
+        joined(images, SENSORS, CHANNELS, matrices)

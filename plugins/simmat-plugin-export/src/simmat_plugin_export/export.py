@@ -436,15 +436,16 @@ def _described_calibration(calibration: Calibration | None) -> dict[str, Any]:
 
 
 def _described_sensors(bundle: Bundle) -> dict[str, Any]:
-    """Return the sensors whose images the runtime may join; none if there is one, or each image has its own matrix."""
+    """Return the sensors whose images the runtime may join; none if there is one."""
     alignments = bundle.spec.card.alignment
     sensors = bundle.adapter.sensors()
-    if len(sensors) < 2 or any(one.matrix is None for one in alignments.values()):
+    if len(sensors) < 2:
         return {}
     references = {one.reference for one in alignments.values()}
     names_left = iter(bundle.adapter.source_names())
     from_reference: dict[str, Any] = {}
     sizes: dict[str, list[int] | None] = {}
+    each = set()
     for sensor in sensors:
         source, *_ = (next(names_left) for _ in sensor.sources)
         sizes[sensor.name] = None
@@ -454,16 +455,21 @@ def _described_sensors(bundle: Bundle) -> dict[str, Any]:
             sizes[sensor.name] = next((list(size) for size in stated if size), None)
         elif source in alignments:
             own = alignments[source]
+            if own.matrix is None:
+                each.add(sensor.name)
+                continue
             from_reference[sensor.name] = np.asarray(own.matrix, np.float64)
             sizes[sensor.name] = list(own.size) if own.size else None
     first = from_reference.get(sensors[0].name)
     described = []
     for sensor, span in channel_spans(bundle.adapter, bundle.spec.sensor_channels):
         channels = [bundle.spec.sensor_channels[index] for index in span]
-        matrix = None
+        matrix: list[list[float]] | str | None = None
         own_place = from_reference.get(sensor.name)
         if sensor is not sensors[0] and first is not None and own_place is not None:
             matrix = (own_place @ np.linalg.inv(first)).tolist()
+        elif sensor is not sensors[0] and each & {sensor.name, sensors[0].name}:
+            matrix = "each"
         one = {
             "name": sensor.name,
             "averaged": list(sensor.may_average(channels)),

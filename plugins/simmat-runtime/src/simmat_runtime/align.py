@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from simmat_runtime.inputs import checked_planes
 from simmat_runtime.letterbox import BoolArray, FloatArray
-from simmat_runtime.manifest import Channel, Sensor
+from simmat_runtime.manifest import Channel, Sensor, checked_matrix
 
 Matrix = npt.NDArray[np.float64]
 _ROWS_AT_ONCE = 256
@@ -20,6 +20,7 @@ def joined(
     images: Mapping[str, npt.NDArray[Any]],
     sensors: Sequence[Sensor],
     channels: Sequence[Channel],
+    matrices: Mapping[str, Any] | None = None,
 ) -> FloatArray:
     """Return the planes of all sensors on the pixel grid of the first: (C, H, W), NaN where missing.
 
@@ -27,9 +28,11 @@ def joined(
         images: name of a sensor -> its image, (C, H, W) or (H, W) for one channel.
         sensors: those of the model.
         channels: of all sensors, in their order.
+        matrices: name of a further sensor -> the matrix of this image, in place of that of the model.
 
     Raises:
-        ValueError: a sensor is missing or unknown, or an image has another shape or size.
+        ValueError: a matrix is wrong, or missing where each image has its own; a sensor is missing or unknown, or an
+            image has another shape or size.
     """
     if not sensors:
         raise ValueError("the model takes one image of all its channels; give an array")
@@ -38,6 +41,7 @@ def joined(
         raise ValueError(
             f"the model's sensors are {', '.join(names)}; got {', '.join(images)}"
         )
+    own_matrices = _checked(matrices or {}, names)
     grid_hw = (0, 0)
     found: list[FloatArray] = []
     start = 0
@@ -48,15 +52,21 @@ def joined(
         height, width = planes.shape[1:]
         if not found:
             grid_hw = (height, width)
-        if sensor.size not in (None, (width, height)):
+        matrix = own_matrices.get(sensor.name)
+        if matrix is None and sensor.each:
+            raise ValueError(
+                f"each image of {sensor.name} has its own place on that of {names[0]}; give its matrix: matrices="
+                f'{{"{sensor.name}": …}}, or --matrix {sensor.name}=9 NUMBERS, as `simmat align --each` finds it'
+            )
+        if matrix is None and sensor.size not in (None, (width, height)):
             raise ValueError(
                 f"the image of {sensor.name} is {width}x{height}, but its alignment is for {sensor.size[0]}x"
                 f"{sensor.size[1]} (width x height); give images as the camera writes them"
             )
-        if sensor.matrix is not None:
-            planes = on_grid(
-                planes, np.asarray(sensor.matrix), grid_hw, sensor.averaged
-            )
+        if matrix is None and sensor.matrix is not None:
+            matrix = np.asarray(sensor.matrix)
+        if matrix is not None:
+            planes = on_grid(planes, matrix, grid_hw, sensor.averaged)
         elif (height, width) != grid_hw:
             raise ValueError(
                 f"the image of {sensor.name} is {width}x{height}, that of {names[0]} {grid_hw[1]}x{grid_hw[0]} "
@@ -64,6 +74,22 @@ def joined(
             )
         found.append(planes)
     return np.concatenate(found)
+
+
+def _checked(matrices: Mapping[str, Any], names: Sequence[str]) -> dict[str, Matrix]:
+    """Return the matrices of an image's further sensors; ValueError if one is wrong."""
+    found = {}
+    for name, value in matrices.items():
+        if name not in names[1:]:
+            raise ValueError(
+                f"matrices are for the further sensors, {', '.join(names[1:])}; got one for {name}"
+            )
+        rows = np.asarray(value, np.float64).tolist()
+        matrix = np.asarray(checked_matrix(rows, f"the matrix of {name}"))
+        if not abs(np.linalg.det(matrix / matrix[2, 2])) > 1e-12:
+            raise ValueError(f"the matrix of {name} cannot be inverted")
+        found[name] = matrix
+    return found
 
 
 def _measured(planes: FloatArray, channels: Sequence[Channel]) -> FloatArray:

@@ -36,6 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "NAME=FILE for each sensor of a model that joins several",
     )
     predict.add_argument(
+        "--matrix",
+        action="append",
+        default=[],
+        type=_matrix,
+        metavar="NAME=9 NUMBERS",
+        help="place of the image of a further sensor on that of the first, row by row with commas; needed if each "
+        "image has its own",
+    )
+    predict.add_argument(
         "--point",
         action="append",
         default=[],
@@ -89,10 +98,12 @@ def _predict(given: argparse.Namespace, model: Model) -> None:
         )
     if given.everything == bool(given.point or given.negative or given.box):
         raise ValueError("give --point or --box, or --everything")
+    images: Any
     if len(given.images) == 1:
-        model.set_image(read_file(given.images[0], model.channels))
+        images = read_file(given.images[0], model.channels)
     else:
-        model.set_image(_images(given.images, model))
+        images = _images(given.images, model)
+    model.set_image(images, dict(given.matrix))
     result: np.ndarray[Any, Any]
     if given.everything:
         found = model.everything()
@@ -170,6 +181,13 @@ def _numbers(count: int) -> Any:
         return values
 
     return numbers
+
+
+def _matrix(text: str) -> tuple[str, list[list[float]]]:
+    """Return the name of a sensor and its matrix from "NAME=a,b,c,d,e,f,g,h,i"."""
+    name, _, numbers = text.partition("=")
+    values = list(_numbers(9)(numbers))
+    return name, [values[:3], values[3:6], values[6:]]
 
 
 def run() -> None:

@@ -39,6 +39,8 @@ _MAX_CLASSES = 2**16
 _MAX_CLASS = 2**32 - 2
 """A class map has at most 32 bits, and its largest value stands for missing pixels."""
 _DIGEST = "sha256"
+EACH = "each"
+"""In place of a matrix: each image has its own."""
 
 
 Numbers = tuple[float, ...]
@@ -94,7 +96,8 @@ class Sensor:
         name: its name.
         averaged: for each of its channels, whether values of neighbours may be averaged.
         matrix: (3, 3), from homogeneous xy pixels of the first sensor's image to those of this one's; the centre of the
-            top-left pixel is 0, 0. None if both are on one pixel grid.
+            top-left pixel is 0, 0. None if both are on one pixel grid, or each image has its own.
+        each: whether each image has its own matrix.
         size: (width, height) of the images that the matrix is for; None for any.
     """
 
@@ -102,6 +105,7 @@ class Sensor:
     averaged: tuple[bool, ...]
     matrix: tuple[Numbers, ...] | None
     size: tuple[int, int] | None
+    each: bool = False
 
 
 @dataclass(frozen=True)
@@ -300,24 +304,24 @@ def _sensor(document: Any) -> Sensor:
             raise _wrong("sensors.size", "[width, height]", size)
         size = tuple(_whole("sensors.size", side, 1, 2**31) for side in sides)
     matrix = table["matrix"]
-    if matrix is not None:
-        matrix = _matrix(matrix)
-    return Sensor(_text("sensors.name", table["name"]), tuple(averaged), matrix, size)
+    each = matrix == EACH
+    if each:
+        matrix = None
+    elif matrix is not None:
+        matrix = checked_matrix(matrix, "sensors.matrix")
+    name = _text("sensors.name", table["name"])
+    return Sensor(name, tuple(averaged), matrix, size, each)
 
 
-def _matrix(value: Any) -> tuple[Numbers, ...]:
-    """Return three rows of three numbers, of which the last is not 0."""
-    rows = [
-        _list("sensors.matrix", row, 3) for row in _list("sensors.matrix", value, 3)
-    ]
+def checked_matrix(value: Any, name: str) -> tuple[Numbers, ...]:
+    """Return three rows of three numbers, of which the last is not 0; ValueError names the value by `name`."""
+    rows = [_list(name, row, 3) for row in _list(name, value, 3)]
     numbers = [number for row in rows for number in row]
     usable = len(numbers) == 9 and all(
         type(number) in (int, float) and abs(number) < 1e12 for number in numbers
     )
     if not usable or abs(numbers[8]) < 1e-12:
-        raise _wrong(
-            "sensors.matrix", "3 x 3 numbers, the last of which is not 0", value
-        )
+        raise _wrong(name, "3 x 3 numbers, the last of which is not 0", value)
     return tuple(tuple(map(float, row)) for row in rows)
 
 

@@ -134,7 +134,9 @@ class Model:
         return self._image.shape[1], self._image.shape[2]
 
     def set_image(
-        self, image: npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]
+        self,
+        image: npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]],
+        matrices: Mapping[str, Any] | None = None,
     ) -> None:
         """Encode an image; `predict`, `everything` and `semantic` then work on it.
 
@@ -145,15 +147,22 @@ class Model:
             image: (C, H, W), or (H, W) for one channel, in the units of `channels`; NaN where missing. Or such an image
                 for each of the manifest's `sensors`, by name, as its camera writes it: those of further sensors are
                 brought onto the pixel grid of the first.
+            matrices: name of a further sensor -> (3, 3) matrix from homogeneous xy pixels of the first sensor's image
+                to those of its own, in place of that of the model; needed if each image has its own.
 
         Raises:
-            ValueError: it has another shape, or no valid pixel.
+            ValueError: it has another shape, or no valid pixel; or a matrix is wrong or missing.
             ModelError: onnxruntime cannot load the encoder, or is not installed.
         """
         # after an error there must not be the former image
         self._image, self._encoded = None, {}
         if isinstance(image, Mapping):
-            image = joined_sensors(image, self.manifest.sensors, self.channels)
+            sensors = self.manifest.sensors
+            image = joined_sensors(image, sensors, self.channels, matrices)
+        elif matrices:
+            raise ValueError(
+                "matrices join the images of several sensors; give these by name"
+            )
         planes = checked_planes(image, self.channels)
         self._valid = measured_pixels(planes, self.channels)
         self._image = planes
