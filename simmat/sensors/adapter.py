@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from simmat.errors import (
     ConfigError,
@@ -189,6 +190,27 @@ class ModalityAdapter(ABC):
 
         A sensor that returns None is still named where it reads the files. Say that the files state a unit only if
         they do; what they cannot tell belongs into `Recognition.questions`.
+        """
+        return None
+
+    def stated_place(
+        self,
+        files: PathsBySource,
+        size_hw: tuple[int, int],
+        other_hw: tuple[int, int],
+    ) -> tuple[str, npt.NDArray[np.float64]] | None:
+        """Return where the image lies in that of a camera beside this one, if the files state it; default: None.
+
+        `simmat align` starts a search from it.
+
+        Args:
+            files: those of the image.
+            size_hw: (height, width) of the image in pixels.
+            other_hw: (height, width) of the image of the other camera.
+
+        Returns:
+            The names of the tags that state it, and the (3, 3) matrix from homogeneous xy pixels of this image to those
+            of the other one; the centre of the top-left pixel is (0, 0).
         """
         return None
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, TiffImagePlugin
 from scipy import ndimage
 from simmat_plugin_align.align import Aligned, align_rig
-from simmat_plugin_align.camera_tags import camera_start
+from simmat_plugin_align.camera_tags import CameraFile, CameraStart, camera_start
 from simmat_plugin_align.pairs import Rig, open_rig
 
 from simmat.errors import DataError
+from simmat.sensors.builtin import Gray
 from simmat.sensors.sensor_toml import read_sensor
 from simmat.sensors.warp import Warp
 from simmat.types import Channel, SensorImage, Window
@@ -71,6 +71,15 @@ def write_tiff(
     return file
 
 
+def start_of(
+    first: Path, second: Path, size_hw: tuple[int, int] = SIZE_HW
+) -> CameraStart | None:
+    """Return what the tags of two files say."""
+    return camera_start(
+        CameraFile(Gray(), first, size_hw), CameraFile(Gray(), second, size_hw)
+    )
+
+
 def dji(matrix: np.ndarray) -> str:
     """Return DJI's tag, which is an attribute."""
     text = ",".join(f"{value:.10g}" for value in matrix.ravel())
@@ -91,7 +100,7 @@ def test_two_matrices_of_dji_are_joined(tmp_path: Path) -> None:
     """Each maps a band to one ideal plane."""
     first = write_tiff(tmp_path / "a_MS_G.TIF", dji(H_FIRST))
     second = write_tiff(tmp_path / "a_MS_NIR.TIF", dji(H_SECOND))
-    found = camera_start(first, second, SIZE_HW, SIZE_HW)
+    found = start_of(first, second)
     assert found is not None
     assert found.tags == "CalibratedHMatrix"
     point = np.array([30.0, 70.0, 1.0])
@@ -110,7 +119,7 @@ def test_lenses_and_angles_of_a_rig_are_joined(tmp_path: Path) -> None:
     second = write_tiff(
         tmp_path / "a_2.tif", rig("0, 0, 90", "2.3, 1.9", "5.4"), pixels_per_mm=266.0
     )
-    found = camera_start(first, second, (960, 1280), (960, 1280))
+    found = start_of(first, second, (960, 1280))
     assert found is not None
     assert found.tags == "RigRelatives"
     # one millimetre to the right of the centre of the first sensor
@@ -121,44 +130,39 @@ def test_lenses_and_angles_of_a_rig_are_joined(tmp_path: Path) -> None:
     turned = write_tiff(
         tmp_path / "a_3.tif", rig("0, 1, 0", "2.4, 1.8", "5.4"), pixels_per_mm=266.0
     )
-    found = camera_start(first, turned, (960, 1280), (960, 1280))
+    found = start_of(first, turned, (960, 1280))
     assert found is not None
     seen = found.matrix @ [2.4 * 266 - 0.5, 1.8 * 266 - 0.5, 1.0]
     shift_px = -5.4 * 266 * np.tan(np.deg2rad(1))
     np.testing.assert_allclose(seen[0] / seen[2] - 2.4 * 266 + 0.5, shift_px, rtol=1e-6)
 
 
-def test_flir_places_the_thermal_image_in_the_picture(tmp_path: Path) -> None:
-    """The ratio of the views and the offset of the centres, in pixels of the embedded picture."""
-    pytest.importorskip("simmat_plugin_thermal")
-    place = struct.pack("<f2h", 2.0, -20, 10) + bytes(24)
-    picture = struct.pack("<3H", 3, 640, 480) + bytes(26)
-    head = 64 + 2 * 32
-    entries = b""
-    start = head
-    for kind, record in ((42, place), (14, picture)):
-        entries += struct.pack(">H10xII8x", kind, start, len(record)) + bytes(4)
-        start += len(record)
-    top = b"FFF\0" + bytes(16) + struct.pack(">III", 101, 64, 2) + bytes(32)
-    records = top + entries + place + picture
-    payload = b"FLIR\0\1\0\0" + records
-    stream = io.BytesIO()
-    Image.new("RGB", (320, 240)).save(stream, "JPEG")
-    content = stream.getvalue()
-    segment = b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload
-    thermal = tmp_path / "a.jpg"
-    thermal.write_bytes(content[:2] + segment + content[2:])
-    visible = tmp_path / "visible.jpg"
-    visible.write_bytes(content)
-    found = camera_start(visible, thermal, (480, 640), (240, 320))
+class Placed(Gray):
+    """A camera whose files state where they lie in the picture of another."""
+
+    name = "placed"
+
+    def stated_place(
+        self, files: Any, size_hw: tuple[int, int], other_hw: tuple[int, int]
+    ) -> tuple[str, np.ndarray]:
+        """Return the place that the name of the file states."""
+        scale = float(Path(files["gray"]).stem)
+        return "its name", np.diag([scale, scale, 1.0])
+
+
+def test_what_a_sensor_states_is_used_from_either_side(tmp_path: Path) -> None:
+    """A plugin for a vendor's files knows where their images lie; a place that cannot be is left out."""
+    own = CameraFile(Placed(), tmp_path / "2.png", (240, 320))
+    other = CameraFile(Gray(), tmp_path / "visible.png", (480, 640))
+    found, back = camera_start(own, other), camera_start(other, own)
     assert found is not None
-    assert found.tags == "Real2IR, OffsetX, OffsetY"
-    middle = found.matrix @ [(640 - 1) / 2 - 20, (480 - 1) / 2 + 10, 1.0]
-    np.testing.assert_allclose(middle[:2], [(320 - 1) / 2, (240 - 1) / 2])
-    np.testing.assert_allclose(np.diag(found.matrix), [1, 1, 1])
-    back = camera_start(thermal, visible, (240, 320), (480, 640))
+    assert found.tags == "its name"
+    np.testing.assert_allclose(found.matrix, np.diag([2, 2, 1]))
     assert back is not None
-    np.testing.assert_allclose(back.matrix @ found.matrix, np.eye(3), atol=1e-9)
+    np.testing.assert_allclose(back.matrix, np.diag([0.5, 0.5, 1]))
+    for name in ("0.png", "nan.png"):
+        wrong = CameraFile(Placed(), tmp_path / name, (240, 320))
+        assert camera_start(other, wrong) is None
 
 
 @pytest.mark.parametrize(
@@ -184,10 +188,10 @@ def test_tags_that_say_nothing_are_left_out(tags: str, tmp_path: Path) -> None:
     for files in ((first, second), (second, first), (second, second)):
         if tags.startswith("drone-dji") and files[0] == files[1]:
             continue
-        assert camera_start(*files, SIZE_HW, SIZE_HW) is None
+        assert start_of(*files) is None
     other = tmp_path / "c.npy"
     np.save(other, np.zeros(SIZE_HW))
-    assert camera_start(first, other, SIZE_HW, SIZE_HW) is None
+    assert start_of(first, other) is None
 
 
 def write_pair(root: Path, true: np.ndarray, tags: np.ndarray | None) -> Rig:

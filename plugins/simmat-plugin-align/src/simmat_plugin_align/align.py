@@ -16,7 +16,7 @@ from simmat.errors import DataError, few_of
 from simmat.io.files import atomic_write_json
 from simmat.sensors.warp import EACH_FILE
 from simmat.types import SensorImage
-from simmat_plugin_align.camera_tags import CameraStart, camera_start
+from simmat_plugin_align.camera_tags import CameraFile, CameraStart, camera_start
 from simmat_plugin_align.features import Matrix, Picture
 from simmat_plugin_align.pairs import Camera, Rig, pairs_of
 from simmat_plugin_align.registration import (
@@ -290,8 +290,10 @@ def _stated(
     sizes_hw: tuple[tuple[int, int], tuple[int, int]],
 ) -> CameraStart | None:
     """Return what the files of a sample say of where their cameras look."""
-    files = sample.files[rig.cameras[0].source], sample.files[camera.source]
-    return camera_start(*files, *sizes_hw)
+    files = []
+    for one, size_hw in zip((rig.cameras[0], camera), sizes_hw, strict=True):
+        files.append(CameraFile(one.sensor, sample.files[one.source], size_hw))
+    return camera_start(*files)
 
 
 def _starts(

@@ -1,12 +1,10 @@
-"""Where a camera says that it looks: tags of MicaSense, DJI and FLIR, as a start for the search.
+"""Where a camera says that it looks: tags of MicaSense and DJI, and what sensors state, as a start for the search.
 
-XMP tags `Camera:…` are specified by Pix4D, `drone-dji:CalibratedHMatrix` by DJI's Mavic 3M Image Processing Guide. The
-layout of FLIR's record is documented by ExifTool, Image::ExifTool::FLIR.
+XMP tags `Camera:…` are specified by Pix4D, `drone-dji:CalibratedHMatrix` by DJI's Mavic 3M Image Processing Guide.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +12,12 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from simmat.errors import SimMATError
 from simmat.io.xmp import read_xmp
+from simmat.sensors.adapter import ModalityAdapter
 from simmat_plugin_align.features import Matrix
 
 _MM_OF_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}
 """Millimetres of the unit that the EXIF tag FocalPlaneResolutionUnit names: inch, cm, mm."""
-_FLIR_SEGMENT = b"FLIR\0"
-_FLIR_PICTURE, _FLIR_PLACE = 14, 42
-"""Types of FLIR's records: the picture of the visible camera, and where it lies."""
 _MAX_TILT = 0.5
 """Largest change of scale within half of an image that is believed."""
 
@@ -40,28 +35,45 @@ class CameraStart:
     matrix: Matrix
 
 
-def camera_start(
-    first: Path,
-    second: Path,
-    first_hw: tuple[int, int],
-    second_hw: tuple[int, int],
-) -> CameraStart | None:
-    """Return what the tags of two files say; None if they say nothing, or nothing that can be used.
+@dataclass(frozen=True)
+class CameraFile:
+    """A file of a camera.
 
-    Args:
-        first: file of the first camera.
-        second: file of the second camera.
-        first_hw: (height, width) of its image.
-        second_hw: (height, width) of its image.
+    Attributes:
+        sensor: the adapter that reads it.
+        file: the file.
+        size_hw: (height, width) of its image in pixels.
     """
+
+    sensor: ModalityAdapter
+    file: Path
+    size_hw: tuple[int, int]
+
+    def stated_place(self, other_hw: tuple[int, int]) -> CameraStart | None:
+        """Return where the image lies in that of another camera, if the file states it."""
+        files = {self.sensor.sources[0].name: self.file}
+        found = self.sensor.stated_place(files, self.size_hw, other_hw)
+        if found is None:
+            return None
+        return CameraStart(found[0], np.asarray(found[1], np.float64))
+
+
+def camera_start(first: CameraFile, second: CameraFile) -> CameraStart | None:
+    """Return what the files of two cameras say; None if they say nothing, or nothing that can be used."""
+    for one, other in ((first, second), (second, first)):
+        stated = one.stated_place(other.size_hw)
+        if stated is None or not _is_plausible(stated.matrix, one.size_hw):
+            continue
+        matrix = stated.matrix
+        if one is second:
+            matrix = np.asarray(np.linalg.inv(matrix), np.float64)
+        return CameraStart(stated.tags, matrix / matrix[2, 2])
     for tags, read in _KINDS.items():
         try:
-            found = read(first, second, first_hw, second_hw)
-        except (SimMATError, OSError, SyntaxError, ValueError, struct.error):
+            found = read(first.file, second.file)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             continue
-        except Image.DecompressionBombError:
-            continue
-        if found is not None and _is_plausible(found, first_hw):
+        if found is not None and _is_plausible(found, first.size_hw):
             return CameraStart(tags, found / found[2, 2])
     return None
 
@@ -79,12 +91,7 @@ def _is_plausible(matrix: Matrix, first_hw: tuple[int, int]) -> bool:
     return bool(np.linalg.det(matrix / middle) > 0)
 
 
-def _of_dji(
-    first: Path,
-    second: Path,
-    first_hw: tuple[int, int],
-    second_hw: tuple[int, int],
-) -> Matrix | None:
+def _of_dji(first: Path, second: Path) -> Matrix | None:
     """Combine the matrices from the pixels of each camera to those of one ideal plane."""
     to_plane = []
     for file in (first, second):
@@ -97,12 +104,7 @@ def _of_dji(
     return np.asarray(np.linalg.inv(to_plane[1]) @ to_plane[0])
 
 
-def _of_rig(
-    first: Path,
-    second: Path,
-    first_hw: tuple[int, int],
-    second_hw: tuple[int, int],
-) -> Matrix | None:
+def _of_rig(first: Path, second: Path) -> Matrix | None:
     """Combine the lens and the rotation of each camera; a far scene has no parallax."""
     lenses = []
     rotations = []
@@ -141,76 +143,12 @@ def _rotation(angles_deg: Matrix) -> Matrix:
     return turn
 
 
-def _of_flir(
-    first: Path,
-    second: Path,
-    first_hw: tuple[int, int],
-    second_hw: tuple[int, int],
-) -> Matrix | None:
-    """Place the thermal image in the picture of the visible camera, by their ratio and offset."""
-    place = _flir_place(second)
-    if place is not None:
-        return np.asarray(np.linalg.inv(place.to_visible(second_hw, first_hw)))
-    place = _flir_place(first)
-    if place is not None:
-        return place.to_visible(first_hw, second_hw)
-    return None
-
-
-@dataclass(frozen=True)
-class _FlirPlace:
-    """FLIR's Real2IR, OffsetX and OffsetY, and the width of the visible picture, in whose pixels the offset is."""
-
-    ratio: float
-    offset: tuple[int, int]
-    picture_width: int
-
-    def to_visible(
-        self, thermal_hw: tuple[int, int], visible_hw: tuple[int, int]
-    ) -> Matrix:
-        """Return the matrix from pixels of the thermal image to those of the visible one, whatever its size."""
-        scale = visible_hw[1] / self.ratio / thermal_hw[1]
-        matrix = np.diag([scale, scale, 1.0])
-        for axis in range(2):
-            middle = (visible_hw[1 - axis] - 1) / 2
-            own_middle = (thermal_hw[1 - axis] - 1) / 2
-            offset = self.offset[axis] * visible_hw[1] / self.picture_width
-            matrix[axis, 2] = middle + offset - scale * own_middle
-        return matrix
-
-
-def _flir_place(file: Path) -> _FlirPlace | None:
-    """Read it from a radiometric JPEG; None if the file has none, or no sensor for such files is installed."""
-    try:
-        from simmat_plugin_thermal.radiometric import flir_records, jpeg_segments
-    except ImportError:
-        return None
-    if file.suffix.lower() not in (".jpg", ".jpeg"):
-        return None
-    parts = []
-    for _, payload in jpeg_segments(file.read_bytes()):
-        if payload.startswith(_FLIR_SEGMENT) and len(payload) >= 8:
-            parts.append((payload[6], payload[8:]))
-    if not parts:
-        return None
-    parts.sort(key=lambda part: part[0])
-    records = flir_records(file, b"".join(part for _, part in parts))
-    if _FLIR_PLACE not in records or _FLIR_PICTURE not in records:
-        return None
-    ratio, x, y = struct.unpack_from("<f2h", records[_FLIR_PLACE])
-    (width,) = struct.unpack_from("<H", records[_FLIR_PICTURE], 2)
-    if not 0.1 < ratio < 10 or width == 0:
-        return None
-    return _FlirPlace(ratio, (x, y), width)
-
-
 _KINDS: Mapping[
     str,
-    Callable[[Path, Path, tuple[int, int], tuple[int, int]], Matrix | None],
+    Callable[[Path, Path], Matrix | None],
 ] = {
     "CalibratedHMatrix": _of_dji,
     "RigRelatives": _of_rig,
-    "Real2IR, OffsetX, OffsetY": _of_flir,
 }
 """Tags -> the function that reads them."""
 

@@ -39,6 +39,7 @@ from simmat.sensors.options import format_options
 from simmat.types import BoolArray, FloatArray, ImageFile, not_nodata
 from simmat_plugin_thermal.radiometric import Radiometric, read_radiometric
 from simmat_plugin_thermal.sequences import ENDINGS, FlirStack
+from simmat_plugin_thermal.visible import TAGS, place_in_picture
 
 if TYPE_CHECKING:
     from simmat_plugin_scenes import Scene
@@ -331,6 +332,19 @@ class Thermal(WindowedAdapter):
         return SensorImage.from_planes(
             brightness_temperature_k(scene, rng), (TEMPERATURE,), origin="simulated"
         )
+
+    def stated_place(
+        self,
+        files: PathsBySource,
+        size_hw: tuple[int, int],
+        other_hw: tuple[int, int],
+    ) -> tuple[str, npt.NDArray[np.float64]] | None:
+        """Return where FLIR states that the image lies in the picture of the visible lens, which has any size."""
+        path = Path(files["thermal"])
+        if path.suffix.lower() not in _JPEG:
+            return None
+        place = place_in_picture(path)
+        return None if place is None else (TAGS, place.matrix(size_hw, other_hw))
 
     def save(self, image: SensorImage, files: PathsBySource) -> None:
         """Write kelvin as a TIFF with its unit: that of the option, else 16-bit cK up to 655.35 K and float32 K above.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from simmat.types import FloatArray
 
 RawArray = npt.NDArray[np.uint16]
 
-_MAX_BYTES = 2**28
+MAX_BYTES = 2**28
 # markers, ITU T.81 table B.1
 _APP1, _RAW_SEGMENTS, _FRAMES, _SCAN = 0xE1, (0xE3, 0xE4), (0xC0, 0xC1, 0xC2), 0xDA
 # the picture may have so many times the raw image's sides: twice in M30T
@@ -136,24 +136,16 @@ def read_radiometric(
     Raises:
         DataError: the file does not exist, or its raw image is damaged.
     """
-    content = read_bytes(path, "JPEG", limit=_MAX_BYTES)
+    content = read_bytes(path, "JPEG", limit=MAX_BYTES)
     segments = list(jpeg_segments(content))
     frame = next(
         (payload for kind, payload in segments if kind in _FRAMES and len(payload) > 4),
         b"\0" * 5,
     )
     size: tuple[int, int] = struct.unpack(">HH", frame[1:5])
-    parts = (
-        p
-        for kind, p in segments
-        if kind == _APP1 and p.startswith(b"FLIR\0") and len(p) >= _SEGMENT_HEAD
-    )
-    flir = [(part[6], part[_SEGMENT_HEAD:]) for part in parts]
-    if flir:
+    records = flir_content(segments)
+    if records:
         try:
-            records = b"".join(
-                part for _, part in sorted(flir, key=lambda numbered: numbered[0])
-            )
             return Radiometric(*read_flir(path, records, settings or {}), size)
         except (
             IndexError,
@@ -188,6 +180,17 @@ def jpeg_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
             return
         yield head[1], content[place + 4 : place + 2 + length]
         place += 2 + length
+
+
+def flir_content(segments: Sequence[tuple[int, bytes]]) -> bytes:
+    """Return FLIR's records of a JPEG, joined from its segments; empty if there are none."""
+    parts = []
+    for kind, payload in segments:
+        is_flir = kind == _APP1 and payload.startswith(b"FLIR\0")
+        if is_flir and len(payload) >= _SEGMENT_HEAD:
+            parts.append((payload[6], payload[_SEGMENT_HEAD:]))
+    parts.sort(key=lambda numbered: numbered[0])
+    return b"".join(part for _, part in parts)
 
 
 def read_flir(
