@@ -156,6 +156,24 @@ def _steps(value: Any) -> Any:
     return value
 
 
+def _fold(value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"[0-9]{1,3}/[0-9]{1,3}", value):
+        raise ValueError("must be a part and the number of parts, such as 2/5")
+    if value is not None:
+        number, count = fold_of(value)
+        if count < 2 or not 1 <= number <= count:
+            raise ValueError(
+                "must be a part from 1 to the number of parts, which is at least 2, such as 2/5"
+            )
+    return value
+
+
+def fold_of(value: str) -> tuple[int, int]:
+    """Return the part, from 1, and the number of parts of a `fold` such as "2/5"."""
+    number, _, count = value.partition("/")
+    return int(number), int(count)
+
+
 def _device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,4})?", value):
         raise ValueError("must be auto, cpu, cuda, cuda:N or mps")
@@ -275,6 +293,11 @@ class TrainConfig(StrictModel):
         gt=0,
         le=1,
         description="Train on this share of the images, drawn by the seed; a larger share contains a smaller one.",
+    )
+    fold: Annotated[str | None, AfterValidator(_fold)] = Field(
+        None,
+        description="Divide the images of train and val anew into parts, validate on one and train on the others, such "
+        "as 2/5; --folds trains on all of them in turn.",
     )
 
     protocol: Literal["one-click", "simmat-compat"] = Field(

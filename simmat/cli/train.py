@@ -11,13 +11,17 @@ import click
 import cloup
 
 from simmat.cli.options import PATH, load_registry, training_options
-from simmat.config import load_configs
+from simmat.config import MUTABLE_ON_RESUME, load_configs
 from simmat.documents import option_name
 from simmat.errors import ConfigError
 from simmat.terminal import echo
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from simmat.callbacks import ConsoleCallback
+    from simmat.config import TrainConfig
+    from simmat.plugins.registry import Registry
 
 
 @cloup.command()
@@ -30,7 +34,16 @@ if TYPE_CHECKING:
 @click.option(
     "--resume", type=PATH, metavar="RUN", help="Resume a run; takes no other option."
 )
-def command(config: Path | None, resume: Path | None, **given: Any) -> None:
+@click.option(
+    "--folds",
+    type=click.IntRange(2, 999),
+    metavar="K",
+    help="Train K runs, OUT/fold-1 to OUT/fold-K, each validated on the images that the others train on, so that every "
+    "label can be compared with a model that did not see it. A run that is there already is resumed.",
+)
+def command(
+    config: Path | None, resume: Path | None, folds: int | None, **given: Any
+) -> None:
     """Train a transfer layer and tune a foundation model on a folder of sensor images.
 
     The run folder gets bundle.safetensors (the best step by validation, or with --keep last the last step),
@@ -41,8 +54,10 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
     configs = {}
     if resume is None:
         configs = load_configs(config, overrides)
-    elif overrides or config is not None:
-        extra = sorted(overrides) + (["config"] if config is not None else [])
+    elif overrides or config is not None or folds is not None:
+        extra = sorted(overrides)
+        extra += ["config"] if config is not None else []
+        extra += ["folds"] if folds is not None else []
         raise ConfigError(
             f"--resume takes its settings from {resume / 'config.toml'} and no other option, got "
             f"{', '.join(option_name(name) for name in extra)}; leave them out, or start a new run"
@@ -52,7 +67,19 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
 
     registry = load_registry()
     if resume is not None:
-        configs = training.started_configs(resume)
+        _train(training.started_configs(resume), registry, resume=True)
+    elif folds is None:
+        _train(configs, registry)
+    else:
+        _train_folds(configs, folds, overrides, registry)
+
+
+def _train(
+    configs: Mapping[str, TrainConfig], registry: Registry, *, resume: bool = False
+) -> None:
+    """Train, show the progress, and say what came of it."""
+    from simmat import training
+
     try:
         with ExitStack() as stack:
             consoles = {}
@@ -60,14 +87,63 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
                 consoles[name] = stack.enter_context(
                     training.ConsoleCallback(name or "train")
                 )
-            training.train_configs(
-                configs, registry, consoles, resume=resume is not None
-            )
+            training.train_configs(configs, registry, consoles, resume=resume)
     except training.Interrupted as stopped:
         echo(stopped, err=True)
         click.get_current_context().exit(130)
     for console in consoles.values():
         _say_result(console)
+
+
+def _train_folds(
+    configs: Mapping[str, TrainConfig],
+    count: int,
+    given: Mapping[str, Any],
+    registry: Registry,
+) -> None:
+    """Train the runs of cross-validation one after the other; those that were started are resumed."""
+    from simmat import training
+
+    if "" not in configs or configs[""].fold is not None:
+        raise ConfigError(
+            "--folds divides the data of one sensor into all its folds; leave out the [[data]] tables or --fold, or "
+            "train a single fold with --fold"
+        )
+    config = configs[""]
+    runs = []
+    for number in range(1, count + 1):
+        own = config.model_copy(
+            update={
+                "out": config.out / f"fold-{number}",
+                "fold": f"{number}/{count}",
+            }
+        )
+        started = (own.out / "config.toml").exists()
+        if started:
+            _check_same(own, training.started_configs(own.out)[""], given)
+        runs.append((own, started))
+    for own, started in runs:
+        echo(f"fold {own.fold}: {own.out}")
+        _train({"": own}, registry, resume=started)
+    folders = shlex.join(str(own.out) for own, _ in runs)
+    data = shlex.quote(str(config.data))
+    echo(f"look for label errors with: simmat data check {data} --against {folders}")
+
+
+def _check_same(
+    own: TrainConfig, started: TrainConfig, given: Mapping[str, Any]
+) -> None:
+    """Refuse to resume a fold that was started with other settings than those that are given now."""
+    for name in ("fold", *given):
+        now = getattr(own, name)
+        if name == "out" or name in MUTABLE_ON_RESUME or now == "auto":
+            continue
+        before = getattr(started, name)
+        if now != before:
+            raise ConfigError(
+                f"{own.out} was started with {name} = {before}, got {now}; give the same settings to resume it, or "
+                "choose another --out"
+            )
 
 
 def _say_result(console: ConsoleCallback) -> None:

@@ -42,7 +42,7 @@ from simmat.data.instances import (
     read_mask,
 )
 from simmat.data.predicted import mark_predicted, predicted_note
-from simmat.data.samples import SPLITS, Sample, decide_splits
+from simmat.data.samples import SPLITS, Sample, decide_splits, divide_into_folds
 from simmat.errors import ConfigError, DataError
 from simmat.geo import PolygonSource, geo_backend
 from simmat.io.paths import require_folder
@@ -175,6 +175,18 @@ class Dataset:
         """Return the data set with only the samples of "train", "val" or "test"; DataError if there are none."""
         return replace(
             self, samples=self.split(name), known_channels=self._reference, part=name
+        )
+
+    def with_fold(self, number: int, count: int) -> Dataset:
+        """Return the data set with part `number` of `count` of train and val as val, see `divide_into_folds`.
+
+        Raises:
+            DataError: there are fewer images or sequences than parts.
+        """
+        samples = divide_into_folds(self.samples, number, count)
+        note = f"Fold {number} of {count} of the images of train and val validates, and the others train."
+        return replace(
+            self, samples=samples, split_note=f"{self.split_note} {note}".strip()
         )
 
     of_split = subset  # former name

@@ -294,6 +294,41 @@ def decide_splits(
     return tuple(listed), note, new
 
 
+def divide_into_folds(
+    samples: Sequence[Sample], number: int, count: int
+) -> tuple[Sample, ...]:
+    """Divide the samples of train and val into parts of equal size by the hash of their ids, and validate on one.
+
+    Samples of one file or sequence stay together. Samples whose labels a model made are not divided: they train.
+
+    Args:
+        samples: each with a split; those of test keep it.
+        number: the part that becomes val, from 1; the others become train.
+        count: number of parts.
+
+    Raises:
+        DataError: there are fewer files or sequences than parts.
+    """
+    ids: dict[str, list[str]] = {}
+    for sample in samples:
+        if sample.split != "test" and not sample.predicted:
+            ids.setdefault(_place(sample)[0], []).append(sample.id)
+    if len(ids) < count:
+        raise DataError(
+            f"{count} folds need as many labelled images or sequences in train and val, got {len(ids)}; give at most "
+            f"--folds {len(ids)}, or label more"
+        )
+    ranked = sorted(ids, key=lambda place: id_digest(min(ids[place])))
+    part = set(ranked[number - 1 :: count])
+    divided = []
+    for sample in samples:
+        if sample.split != "test":
+            split = "val" if _place(sample)[0] in part else "train"
+            sample = sample._replace(split=split)
+        divided.append(sample)
+    return tuple(divided)
+
+
 def _split_note(
     reason: str,
     chosen: Mapping[_Place, str],

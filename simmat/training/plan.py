@@ -10,7 +10,7 @@ from pathlib import Path
 
 from simmat.bundle import BundleSpec, ImageDigests
 from simmat.callbacks import Callback
-from simmat.config import MIN_TO_CHOOSE, TrainConfig
+from simmat.config import MIN_TO_CHOOSE, TrainConfig, fold_of
 from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
 from simmat.data.copy_paste import check_repeats
@@ -308,6 +308,8 @@ def open_data(
     )
     if config.paste:
         check_repeats(config.paste, dataset.card, dataset.root)
+    if config.fold is not None:
+        dataset = dataset.with_fold(*fold_of(config.fold))
     return dataset
 
 
