@@ -308,9 +308,7 @@ def main() -> None:
         root = arguments.dir / f"{name}-{arguments.seed}"
         dataset = original(name, arguments.data)
         masks, damages = Damager(dataset, arguments.seed).damaged()
-        counts = {
-            kind: sum(one.kind == kind for one in damages) for kind in KINDS
-        }
+        counts = {kind: sum(one.kind == kind for one in damages) for kind in KINDS}
         print(name, counts, flush=True)
         write_damaged(dataset, masks, root / "data")
         train_folds(name, root / "data", root, arguments.folds)

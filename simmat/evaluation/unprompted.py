@@ -401,6 +401,7 @@ class AutomaticScores:
             "objects": int(sum(np.count_nonzero(~image.uncounted) for image in images)),
             "left_out": int(sum(np.count_nonzero(image.uncounted) for image in images)),
             "found": sum(len(image.scores) for image in images),
+            "missed": sum(image.mistakes()["missed"] for image in images),
             "clicks": "peaks of the dense head" if self.dense else "grid",
             **main,
         }

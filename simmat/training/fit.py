@@ -29,7 +29,7 @@ from simmat.bundle import (
 from simmat.calibration import fit_calibration
 from simmat.callbacks import Callback, Callbacks, RunInfo, tracked, warned_of_plugin
 from simmat.config import TrainConfig, dump_toml
-from simmat.data.samples import SPLITS, write_splits
+from simmat.data.samples import SPLITS, Sample, draw_samples, write_splits
 from simmat.errors import ConfigError, SimMATError
 from simmat.evaluation import Scores, find_protocol, validate
 from simmat.io.files import atomic_folder, atomic_write_json, atomic_write_text
@@ -52,6 +52,9 @@ from simmat.training.run_folder import (
     settings_of,
 )
 from simmat.training.step import learning_rate, set_rates
+
+MAX_NEW_IMAGES = 60
+"""Most images that the bundle of --init is scored on before it trains on them."""
 
 
 class Interrupted(SimMATError):
@@ -148,6 +151,7 @@ def fit(learners: Sequence[Learner], registry: Registry) -> None:
         if any(learner.best is None for learner in learners):
             for learner in learners:
                 learner.best = None  # all bundles are of one round
+                score_new_images(learner, registry)
             validate_all(learners, registry)
             save_all(learners)
 
@@ -348,15 +352,52 @@ def validate_all(learners: Sequence[Learner], registry: Registry) -> None:
             learner.callback.ending(learner.ending.steps)
 
 
-def _validate(learner: Learner, registry: Registry) -> Scores:
-    """Score a network on its validation samples."""
+def score_new_images(learner: Learner, registry: Registry) -> None:
+    """Log the score that the bundle of --init has on images which it does not know, before it trains on them.
+
+    The record has the number of images that the bundle was trained on, as "labels", and the scores. There is none
+    without such images, if the bundle does not state what it was trained on, or if it is one of another sensor.
+    """
+    plan = learner.plan
+    start = plan.start
+    if start is None or learner.done or plan.config.new_sensor:
+        return
+    if start.trained_on is None or start.validated_on is None:
+        return
+    samples = (*plan.train, *plan.val)
+    digests = plan.contents.reference_digests(samples)
+    windows = [sample.window for sample in samples]
+    trained = start.trained_on.has(digests, windows)
+    validated = start.validated_on.has(digests, windows)
+    new = []
+    for sample, is_trained, is_validated in zip(
+        samples, trained, validated, strict=True
+    ):
+        if not is_trained and not is_validated:
+            new.append(sample)
+    new = draw_samples(new, min(len(new), MAX_NEW_IMAGES), plan.config.seed)
+    if not any(sample in plan.train for sample in new):
+        return
+    scores = _validate(learner, registry, new)
+    summary = scores.summary()
+    del summary["iou_by_class"]
+    labels = len({digest for digest, _ in start.trained_on.rows()})
+    learner.log({"kind": "new", "step": 0, "labels": labels, "scores": summary})
+
+
+def _validate(
+    learner: Learner, registry: Registry, samples: Sequence[Sample] | None = None
+) -> Scores:
+    """Score a network on samples, by default those of validation."""
     plan = learner.plan
     accelerator = learner.accelerator
+    if samples is None:
+        samples = plan.val
     _share_buffers(learner.model, accelerator)
     processes = Processes(
         accelerator.device, accelerator.process_index, accelerator.num_processes
     )
-    learner.callback.preparing("validation", len(processes.share(plan.val)))
+    learner.callback.preparing("validation", len(processes.share(samples)))
     return validate(
         Predictor(
             learner.model,
@@ -366,7 +407,7 @@ def _validate(learner: Learner, registry: Registry) -> Scores:
             takes_windows=bool(learner.spec.card.crop),
         ),
         plan.dataset,
-        plan.val,
+        samples,
         find_protocol(plan.config.protocol),
         share=plan.val_share,
         processes=processes,

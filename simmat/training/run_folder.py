@@ -58,7 +58,8 @@ class RunFolder:
 
     Attributes:
         config: the resolved config, TOML.
-        metrics: the log, one json object per line: {"kind": "train" or "val", "step": …}.
+        metrics: the log, one json object per line: {"kind": "train", "val" or "new", "step": …}; "new" has the scores
+            of the bundle of --init on images that it does not know.
         states: the folder of the states of several sensors; None of one.
         state: the last state, to resume from.
         contents: digests of the data set's files, to name those that changed.

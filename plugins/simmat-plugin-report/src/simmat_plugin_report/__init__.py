@@ -1,4 +1,4 @@
-"""Reports on data sets and runs: `simmat data check`, `stats` and `preview`, `report`, `doctor`, the page of a run."""
+"""Reports on data sets and runs: `simmat data check`, `stats`, `preview`, `report`, `forecast`, `doctor`, run pages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from simmat.plugins.hooks import hookimpl
-from simmat_plugin_report import commands
+from simmat_plugin_report import commands, forecast_command
 
 if TYPE_CHECKING:
     from simmat.callbacks import Callback
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 @hookimpl
 def simmat_commands() -> Iterable[click.Command]:
-    """Return `doctor`, `report`, `data check`, `data stats` and `data preview`."""
+    """Return `doctor`, `report`, `forecast`, `data check`, `data stats` and `data preview`."""
     return [
         commands.doctor,
         commands.report,
+        forecast_command.forecast,
         commands.check,
         commands.stats,
         commands.preview,

@@ -1,0 +1,262 @@
+"""What more labels would bring: scores that runs recorded on images which their model did not know, and a curve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from simmat.bundle import BundleSpec, read_bundle_spec
+from simmat.documents import StrictModel
+from simmat.errors import ConfigError, SimMATError
+from simmat.training import RunFolder
+from simmat.types import is_finite_number
+from simmat_plugin_report.learning_curve import (
+    Estimate,
+    LearningCurve,
+    Score,
+    fit_curve,
+)
+
+STEP = 20
+"""More labels by whose gain it is said when to stop."""
+_MOST = 100
+"""It is not said when to stop beyond this many times the labels."""
+_WIDTH_95 = 3.92
+"""Width of a 95 % interval in standard errors."""
+_LEAST_STD = 0.01
+_STD_OF_IMAGE = 0.15
+"""Standard error of a score of one image, for which there is no interval."""
+
+What = Literal["iou", "missed"]
+
+
+class Figure(StrictModel):
+    """A figure with its 80 % interval."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Row(StrictModel):
+    """The forecast for one number of training images.
+
+    Attributes:
+        more: how many more than now.
+        miou: mean IoU over objects of one click.
+        gain: of mIoU, beside now.
+        missed: share of the objects that are not found without prompts; None if the runs do not tell.
+    """
+
+    labels: int
+    more: int
+    miou: Figure
+    gain: Figure
+    missed: Figure | None
+
+
+class Forecast(StrictModel):
+    """What more labels bring.
+
+    Attributes:
+        labels: training images of the newest model.
+        scores: (training images, mIoU, standard error) of each recorded score.
+        rows: the first is for now.
+        gain: the gain of mIoU by `step` more images below which it is time to stop.
+        enough: training images from which on they bring less; None if that is beyond `most`.
+    """
+
+    labels: int
+    scores: list[tuple[int, float, float]]
+    missed_scores: list[tuple[int, float, float]]
+    rows: list[Row]
+    gain: float
+    step: int
+    enough: int | None
+    most: int
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The curves of a forecast, for its picture."""
+
+    iou: LearningCurve
+    missed: LearningCurve | None
+
+
+def forecast_runs(
+    runs: Sequence[Path], more: Sequence[int], gain: float
+) -> tuple[Forecast, Curves]:
+    """Forecast what more labels bring, from the scores that runs recorded.
+
+    Args:
+        runs: folders of runs of one sensor and one foundation model.
+        more: numbers of more training images.
+        gain: of mIoU by `STEP` more images, below which it is time to stop.
+
+    Raises:
+        ConfigError: the runs are of several sensors or models, or one has no bundle.
+        DataError: there are scores of fewer than two numbers of labels.
+    """
+    specs = [read_bundle_spec(RunFolder(run).bundle) for run in runs]
+    _check_alike(runs, specs)
+    found: dict[What, list[Score]] = {"iou": [], "missed": []}
+    for run, spec in zip(runs, specs, strict=True):
+        for labels, summary in _summaries(run, spec):
+            found["iou"] += _iou_of(labels, summary)
+            found["missed"] += _missed_of(labels, summary)
+    curve = fit_curve(found["iou"])
+    missed = None
+    if len({score.labels for score in found["missed"]}) > 1:
+        missed = fit_curve(found["missed"])
+    now = curve.labels
+    rows = []
+    for count in (0, *sorted(set(more))):
+        rows.append(
+            Row(
+                labels=now + count,
+                more=count,
+                miou=_figure(curve.error_at(now + count), good=True),
+                gain=_figure(curve.gain(now, count)),
+                missed=missed and _figure(missed.error_at(now + count)),
+            )
+        )
+    most = _MOST * now
+    forecast = Forecast(
+        labels=now,
+        scores=[(one.labels, 1 - one.error, one.std) for one in found["iou"]],
+        missed_scores=[(one.labels, one.error, one.std) for one in found["missed"]],
+        rows=rows,
+        gain=gain,
+        step=STEP,
+        enough=curve.enough(gain, STEP, most),
+        most=most,
+    )
+    return forecast, Curves(curve, missed)
+
+
+def _check_alike(runs: Sequence[Path], specs: Sequence[BundleSpec]) -> None:
+    first = specs[0]
+    for run, spec in zip(runs, specs, strict=True):
+        for name in ("modality", "foundation", "image_size"):
+            now = getattr(spec, name)
+            before = getattr(first, name)
+            if now != before:
+                raise ConfigError(
+                    f"{runs[0]} has {name} = {before} and {run} has {now}; a forecast is of one sensor and one "
+                    "network: give runs that differ in their labels alone"
+                )
+
+
+def _summaries(run: Path, spec: BundleSpec) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield (training images, scores on images that the model does not know): of the run's model, and of its start."""
+    if spec.trained_on is None:
+        raise ConfigError(
+            f"{run} does not state how many images it was trained on; train it again"
+        )
+    labels = len({digest for digest, _ in spec.trained_on.rows()})
+    scores = spec.metrics.get("val")
+    if isinstance(scores, Mapping):
+        yield labels, scores
+    for record in RunFolder(run).records():
+        if record.get("kind") == "new":
+            yield int(record["labels"]), record["scores"]
+
+
+def _iou_of(labels: int, summary: Mapping[str, Any]) -> list[Score]:
+    miou = summary.get("miou_object")
+    if not is_finite_number(miou):
+        return []
+    interval = summary.get("miou_object_interval")
+    std = _STD_OF_IMAGE
+    if interval:
+        std = max((interval[1] - interval[0]) / _WIDTH_95, _LEAST_STD)
+    return [Score(labels, 1 - float(miou), std)]
+
+
+def _missed_of(labels: int, summary: Mapping[str, Any]) -> list[Score]:
+    found = summary.get("everything") or {}
+    if "missed" not in found or not found.get("objects"):
+        return []
+    objects = found["objects"]
+    share = found["missed"] / objects
+    # an object more and one less missed, so that the error of 0 of 3 is not 0
+    smoothed = (found["missed"] + 1) / (objects + 2)
+    std = (smoothed * (1 - smoothed) / objects) ** 0.5
+    return [Score(labels, share, max(std, _LEAST_STD))]
+
+
+def _figure(found: Estimate, *, good: bool = False) -> Figure:
+    """Return an estimate, or of an error what is left to 1."""
+    if good:
+        return Figure(median=1 - found.median, low=1 - found.high, high=1 - found.low)
+    return Figure(median=found.median, low=found.low, high=found.high)
+
+
+def runs_in(places: Sequence[Path]) -> list[Path]:
+    """Return the runs that are given: those of a folder of runs, or of a data set that was labelled, in its place.
+
+    Raises:
+        ConfigError: a folder has no run.
+    """
+    found: list[Path] = []
+    for place in places:
+        if RunFolder(place).config.is_file():
+            found.append(place)
+            continue
+        inside = []
+        for folder in (place, place / "runs"):
+            inside += [path.parent for path in folder.glob("*/config.toml")]
+        finished = [run for run in sorted(inside) if _has_bundle(run)]
+        if not finished:
+            raise ConfigError(
+                f"{place}: no run there (no config.toml with a bundle); give folders that --out of simmat train named"
+            )
+        found += finished
+    return found
+
+
+def _has_bundle(run: Path) -> bool:
+    try:
+        read_bundle_spec(RunFolder(run).bundle)
+    except SimMATError:
+        return False
+    return True
+
+
+def forecast_lines(found: Forecast) -> list[str]:
+    """Return what a forecast says, for a terminal."""
+    lines = [
+        f"{len(found.scores)} scores of models with {min(one[0] for one in found.scores)} to {found.labels} training "
+        "images, each on images that the model did not know"
+    ]
+    for row in found.rows:
+        when = "now" if not row.more else f"{row.more} more"
+        line = (
+            f"{when} ({row.labels} training images): mIoU {row.miou.median:.3f} "
+            f"({row.miou.low:.3f} to {row.miou.high:.3f})"
+        )
+        if row.more:
+            line += f", {row.gain.median:+.3f} ({row.gain.low:+.3f} to {row.gain.high:+.3f})"
+        if row.missed is not None:
+            line += (
+                f"; {row.missed.median * 100:.0f} of 100 objects missed "
+                f"({row.missed.low * 100:.0f} to {row.missed.high * 100:.0f})"
+            )
+        lines.append(line)
+    lines.append(stop_line(found))
+    return lines
+
+
+def stop_line(found: Forecast) -> str:
+    """Say when to stop."""
+    if found.enough is None:
+        return f"{found.step} more images bring {found.gain:g} mIoU or more as far as can be said ({found.most} images)"
+    if found.enough <= found.labels:
+        return f"time to stop: {found.step} more images bring less than {found.gain:g} mIoU (--gain)"
+    return (
+        f"time to stop at about {found.enough} training images: from there on {found.step} more bring less than "
+        f"{found.gain:g} mIoU (--gain)"
+    )

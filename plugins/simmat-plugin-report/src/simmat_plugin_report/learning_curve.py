@@ -1,0 +1,130 @@
+"""Fit a learning curve to a few scores, and say what more labels bring, with an interval.
+
+The law is error = E · (u + (1 - u) · (n / N)^-c) of n labels: E is the error at the largest number of labels N, u the
+share of it that no label removes, c how fast the rest falls. It is the power law a + b · n^-c (Cortes et al. 1993;
+Hestness et al. 2017, arXiv 1712.00409). Few scores do not determine three numbers, so many curves are drawn and each
+counts by how well it explains the scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.errors import DataError
+
+Floats = npt.NDArray[np.float64]
+
+DRAWS = 50_000
+RUN_STD = 0.02
+"""Standard deviation of the score of a training around its curve, beside that of the images that it was measured on."""
+RATE = (0.5, 0.5)
+"""Median of the exponent c before any score is seen, and standard deviation of its logarithm."""
+FLOOR = (1.0, 2.0)
+"""Parameters of the beta distribution of u before any score is seen: a third of the error stays, more or less."""
+LOW, HIGH = 0.1, 0.9
+"""Quantiles of an 80 % interval."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """The error of a model on images that it was not trained on.
+
+    Attributes:
+        labels: number of training images.
+        error: 1 - mIoU, or the share of missed objects; 0 to 1.
+        std: standard error of `error`, from the images.
+    """
+
+    labels: int
+    error: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 80 % interval."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class LearningCurve:
+    """Curves that explain some scores, as draws of equal weight.
+
+    Attributes:
+        labels: N, the largest number of training images of a score.
+        errors: (D,) E.
+        floors: (D,) u.
+        rates: (D,) c.
+    """
+
+    labels: int
+    errors: Floats
+    floors: Floats
+    rates: Floats
+
+    def errors_at(self, labels: float) -> Floats:
+        """Return (D,) the errors of models with so many training images, without the luck of a single training."""
+        falling = (labels / self.labels) ** -self.rates
+        return self.errors * (self.floors + (1 - self.floors) * falling)
+
+    def error_at(self, labels: float) -> Estimate:
+        """Return the error of a model with so many training images, with the luck of a single training."""
+        luck = np.random.default_rng(1).normal(0, RUN_STD, len(self.errors))
+        return _estimate(np.clip(self.errors_at(labels) + luck, 0, 1))
+
+    def gain(self, labels: float, more: float) -> Estimate:
+        """Return by how much the error falls with `more` training images beside `labels`."""
+        return _estimate(self.errors_at(labels) - self.errors_at(labels + more))
+
+    def enough(self, gain: float, step: int, most: int) -> int | None:
+        """Return from how many training images on `step` more bring less than `gain`; None if it is more than `most`.
+
+        It is at least N.
+        """
+        labels = self.labels
+        while labels <= most:
+            if self.gain(labels, step).median < gain:
+                return labels
+            labels = max(labels + 1, round(labels * 1.02))
+        return None
+
+
+def fit_curve(scores: Sequence[Score]) -> LearningCurve:
+    """Fit a learning curve.
+
+    Raises:
+        DataError: the scores are of fewer than two numbers of labels.
+    """
+    counts = sorted({score.labels for score in scores})
+    if len(counts) < 2:
+        raise DataError(
+            "a forecast needs scores of at least two numbers of training images, got "
+            f"{', '.join(map(str, counts)) or 'none'}; give runs that were trained on fewer and on more labels, or go "
+            "on with simmat train --init when more are labelled"
+        )
+    rng = np.random.default_rng(0)
+    labels = np.array([score.labels for score in scores], np.float64)
+    seen = np.array([score.error for score in scores])
+    stds = np.hypot([score.std for score in scores], RUN_STD)
+    errors = rng.uniform(0, 1, DRAWS)
+    floors = rng.beta(*FLOOR, DRAWS)
+    rates = RATE[0] * np.exp(RATE[1] * rng.normal(size=DRAWS))
+    curve = LearningCurve(counts[-1], errors, floors, rates)
+    log_likelihood = np.zeros(DRAWS)
+    for count, error, std in zip(labels, seen, stds, strict=True):
+        log_likelihood -= 0.5 * ((curve.errors_at(count) - error) / std) ** 2
+    weights = np.exp(log_likelihood - log_likelihood.max())
+    kept = rng.choice(DRAWS, 4000, p=weights / weights.sum())
+    return LearningCurve(counts[-1], errors[kept], floors[kept], rates[kept])
+
+
+def _estimate(values: Floats) -> Estimate:
+    low, median, high = np.quantile(values, (LOW, 0.5, HIGH)).tolist()
+    return Estimate(median, low, high)

@@ -1,0 +1,155 @@
+"""Ask trained models what they see in images that they did not learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from simmat.bundle import Bundle
+from simmat.data.dataset import Dataset
+from simmat.data.index import digest_dataset
+from simmat.data.instances import (
+    Annotation,
+    FoundObject,
+    Instance,
+    center_click,
+    region_from_mask,
+)
+from simmat.data.samples import Sample
+from simmat.errors import ConfigError, DataError
+from simmat.predictor import ClassMap, Predictor, TiledImage
+from simmat.types import FloatArray, Prompt, SensorImage
+
+_PROMPTS_AT_ONCE = 16
+"""Answers whose masks of the whole image are in memory together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Opinion:
+    """What a model sees in an image, of which it knows no label.
+
+    Attributes:
+        objects: what it finds without prompts, best first.
+        objectness: (H, W) float32 probability that a pixel is on an object.
+        classes: for each labelled region, label value -> mean probability of the class over the region's pixels, adding
+            up to 1; None where the model knows no classes.
+        clicked: for each labelled region, the mask that a click at its centre gives; None if it is empty.
+    """
+
+    objects: Sequence[FoundObject]
+    objectness: FloatArray
+    classes: Sequence[Mapping[int, float] | None]
+    clicked: Sequence[Instance | None]
+
+
+def unseen_by(
+    bundles: Sequence[Bundle], dataset: Dataset, samples: Sequence[Sample]
+) -> list[int | None]:
+    """Return for each sample the number of the first bundle that was not trained on its image; None if all were.
+
+    Images are compared by content, and an image with any pixel in a training counts as seen.
+
+    Raises:
+        ConfigError: a bundle does not state what it was trained on.
+        DataError: a file cannot be read.
+    """
+    digests = digest_dataset(
+        replace(dataset, samples=tuple(samples))
+    ).reference_digests(samples)
+    windows = [sample.window for sample in samples]
+    found: list[int | None] = [None] * len(samples)
+    for number in reversed(range(len(bundles))):
+        bundle = bundles[number]
+        if bundle.spec.trained_on is None:
+            raise ConfigError(
+                f"{bundle.path} does not state which images it was trained on, so it may know the labels; train it "
+                "again, or give other runs to --against"
+            )
+        for place, seen in enumerate(bundle.spec.trained_on.has(digests, windows)):
+            if not seen:
+                found[place] = number
+    return found
+
+
+def check_judges(bundles: Sequence[Bundle]) -> None:
+    """Check that bundles can judge labels together: each finds objects without prompts, all by the same sensor.
+
+    Raises:
+        ConfigError: one cannot, or they differ.
+    """
+    first = bundles[0]
+    for bundle in bundles:
+        if bundle.spec.dense is None or not bundle.spec.dense.background:
+            raise ConfigError(
+                f"{bundle.path} has no dense head that finds objects, so it cannot tell which are missing; give runs "
+                "trained with --heads prompt,dense on images in which all objects are marked"
+            )
+        if bundle.spec.modality != first.spec.modality:
+            raise ConfigError(
+                f"--against {first.path} is of {first.spec.modality} and {bundle.path} of {bundle.spec.modality}; give "
+                "runs of one sensor"
+            )
+
+
+def opinions(
+    predictors: Sequence[Predictor],
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    judges: Sequence[int | None],
+) -> Iterator[tuple[Sample, SensorImage, Annotation, Opinion]]:
+    """Yield each sample that has a judge, with its image, its label, and what the judge sees.
+
+    Args:
+        judges: for each sample the number of its predictor, see `unseen_by`.
+
+    Raises:
+        SimMATError: an image or a mask cannot be read, or does not suit the model.
+    """
+    for sample, judge in zip(samples, judges, strict=True):
+        if judge is None:
+            continue
+        image = dataset.image(sample)
+        label = dataset.label(sample, image)
+        predictor = predictors[judge]
+        predictor.check_channels(image)
+        yield sample, image, label, _opinion(predictor.open_reader(image), label)
+
+
+def _opinion(image: TiledImage, label: Annotation) -> Opinion:
+    image.encode_untiled()
+    seen = image.segment_semantic(probabilities=True)
+    if seen.probabilities is None:
+        raise DataError("the class map has no probabilities")
+    background = seen.values.index(0)
+    objectness = 1 - seen.probabilities[background]
+    objectness[~seen.probabilities.any(0)] = 0  # nothing was measured there
+    classes = [_classes_of(region, seen) for region in label.regions]
+    return Opinion(
+        image.segment_everything(), objectness, classes, _clicked(image, label)
+    )
+
+
+def _classes_of(region: Instance, seen: ClassMap) -> dict[int, float] | None:
+    """Return the mean probability of each class over a region; None without classes."""
+    if region.class_id is None or seen.probabilities is None or len(seen.values) < 3:
+        return None
+    inside = seen.probabilities[:, *region.window.slices][:, region.crop]  # (K, n)
+    means = inside.mean(1)
+    of_objects = {}
+    for value, mean in zip(seen.values, means.tolist(), strict=True):
+        if value != 0:
+            of_objects[value] = mean
+    total = max(sum(of_objects.values()), 1e-6)
+    return {value: mean / total for value, mean in of_objects.items()}
+
+
+def _clicked(image: TiledImage, label: Annotation) -> list[Instance | None]:
+    """Return the answer to a click at the centre of each region."""
+    found: list[Instance | None] = []
+    for start in range(0, len(label.regions), _PROMPTS_AT_ONCE):
+        group = label.regions[start : start + _PROMPTS_AT_ONCE]
+        prompts = [Prompt.points([center_click(region)]) for region in group]
+        for answer in image.predict_prompts(prompts):
+            y0, x0, _, _ = answer.window
+            found.append(region_from_mask(answer.mask, None, (y0, x0)))
+    return found
