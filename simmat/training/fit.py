@@ -375,10 +375,10 @@ def score_new_images(learner: Learner, registry: Registry) -> None:
     ):
         if not is_trained and not is_validated:
             new.append(sample)
-    new = draw_samples(new, min(len(new), MAX_NEW_IMAGES), plan.config.seed)
-    if not any(sample in plan.train for sample in new):
-        return
-    scores = _validate(learner, registry, new)
+    drawn = draw_samples(new, min(len(new), MAX_NEW_IMAGES), plan.config.seed)
+    if not any(sample in plan.train for sample in drawn):
+        return  # those of training have a region, which can be scored
+    scores = _validate(learner, registry, drawn)
     summary = scores.summary()
     del summary["iou_by_class"]
     labels = len({digest for digest, _ in start.trained_on.rows()})

@@ -36,8 +36,24 @@ _sensor_options = config_options(*_SENSOR, required=("modality",))
 
 @click.command("data check")
 @click.argument("data", metavar="DIR", type=PATH)
-@_sensor_options
+@config_options(*_SENSOR)
 @data_options
+@click.option(
+    "--against",
+    type=PATH,
+    multiple=True,
+    metavar="RUN",
+    help="Compare the labels with this run instead, where it was not trained on the image; repeat it for several, or "
+    "name them after the first one.",
+)
+@click.argument("more_runs", metavar="[RUN]...", type=PATH, nargs=-1)
+@click.option(
+    "--out",
+    type=PATH,
+    metavar="FILE.html",
+    help="--against: also write a page with pictures.",
+)
+@config_options("device")
 @click.option(
     "--write-card", is_flag=True, help="Save these options in the data set's card.toml."
 )
@@ -48,6 +64,10 @@ def check(
     ctx: click.Context,
     /,
     data: Path,
+    against: tuple[Path, ...],
+    more_runs: tuple[Path, ...],
+    out: Path | None,
+    device: str | None,
     write_card: bool,
     quick: bool,
     as_json: bool,
@@ -57,7 +77,26 @@ def check(
 
     It also finds near-duplicate images in different splits, images without an object, and rare classes. If no image
     has a mask, only the images are checked. The exit code is 2 if a problem would stop training or scoring.
+
+    With --against RUN... it ranks labels that contradict models instead: objects without a label, wrong classes,
+    shifted borders, and two objects in one label. A run judges only images that it was not trained on, by their
+    content; `simmat train --folds 5` makes runs that judge all of them. The sensor and what a region is are those of
+    the first run.
     """
+    if against:
+        if write_card or quick:
+            raise ConfigError(
+                "--write-card and --quick are for a check of the files; leave them out, or --against"
+            )
+        _check_against(data, (*against, *more_runs), out, device, as_json, options)
+        return
+    for given, name in ((more_runs, "RUN"), (out, "--out"), (device, "--device")):
+        if given:
+            raise ConfigError(f"{name} is for --against RUN; give both, or neither")
+    if options["modality"] is None:
+        raise ConfigError(
+            "--modality is missing; name the sensor, see simmat modalities list"
+        )
     from simmat.data.dataset import open_dataset, open_images
     from simmat_plugin_report.checks import check_dataset
     from simmat_plugin_report.near_duplicates import MAX_COMPARED
@@ -81,6 +120,56 @@ def check(
         echo(_write_card(dataset.root, dataset.card), err=True)
     if report.errors:
         ctx.exit(2)
+
+
+def _check_against(
+    data: Path,
+    runs: tuple[Path, ...],
+    out: Path | None,
+    device: str | None,
+    as_json: bool,
+    options: dict[str, Any],
+) -> None:
+    """Compare the labels of a data set with runs, and print what is suspected."""
+    from simmat.bundle import load_bundle
+    from simmat.data.dataset import open_dataset
+    from simmat.evaluation import trained_card
+    from simmat.nn.device import pick_device
+    from simmat_plugin_report.label_check import check_labels
+    from simmat_plugin_report.label_check_page import write_label_check
+
+    if options["modality"] is not None or options["channels"] is not None:
+        raise ConfigError(
+            "--modality and --channels are those of the runs; leave them out with --against"
+        )
+    if out is not None:
+        if out.is_dir():
+            raise OutputError(f"{out} is a folder; give the name of a file in it")
+        check_writable(out.absolute().parent)
+    registry = load_registry()
+    bundles = []
+    for run in runs:
+        bundles.append(
+            load_bundle(
+                run,
+                registry,
+                modality_options=options["modality_options"],
+                device=pick_device(device),
+            )
+        )
+    card = {name: value for name, value in options.items() if name not in _SENSOR}
+    first = bundles[0]
+    dataset = open_dataset(
+        data, first.modality, card, defaults=trained_card(first.spec.card)
+    )
+    with progress_bar("comparing", " images", total=len(dataset.samples)) as bar:
+        checked = check_labels(dataset, bundles, dataset.samples, bar.update)
+    if as_json:
+        print_json(checked.report.model_dump(mode="json"))
+    else:
+        echo(checked.report.text())
+    if out is not None:
+        echo(f"wrote {write_label_check(out, dataset, checked)}", err=as_json)
 
 
 @click.command("data stats")

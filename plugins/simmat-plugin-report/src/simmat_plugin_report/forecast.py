@@ -114,13 +114,16 @@ def forecast_runs(
     now = curve.labels
     rows = []
     for count in (0, *sorted(set(more))):
+        misses = None
+        if missed is not None:
+            misses = _figure(missed.error_at(now + count))
         rows.append(
             Row(
                 labels=now + count,
                 more=count,
                 miou=_figure(curve.error_at(now + count), good=True),
                 gain=_figure(curve.gain(now, count)),
-                missed=missed and _figure(missed.error_at(now + count)),
+                missed=misses,
             )
         )
     most = _MOST * now

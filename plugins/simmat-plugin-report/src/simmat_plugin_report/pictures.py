@@ -144,7 +144,7 @@ def _example(
         if found is None or found.area >= 4 * region.area
         else region.window.enclosing(found.window)
     )
-    window = _close_up(box, image.size_hw)
+    window = close_up(box, image.size_hw)
     (height, width), inside = window.size_hw, window.slices
     xy = (
         min(max(x - window.x0, 0.0), width - 1.0),
@@ -153,12 +153,12 @@ def _example(
     click, picture, size_wh = (
         Prompt.points([xy]),
         display_rgb(image)[inside],
-        _picture_wh(width, height),
+        picture_wh(width, height),
     )
 
     def compared(mask: BoolArray) -> bytes:
         ignore = label.ignore[inside]
-        return _jpeg(
+        return jpeg(
             draw_comparison(
                 picture,
                 truth[inside],
@@ -173,7 +173,7 @@ def _example(
         rank=rank,
         score=score,
         display=describe_display(image.channels),
-        sensor=_jpeg(draw_overlay(picture, None, click, size_wh=size_wh)),
+        sensor=jpeg(draw_overlay(picture, None, click, size_wh=size_wh)),
         error=compared(mask),
         untuned=None if before is None else compared(_clicked(before, x, y)),
     )
@@ -197,7 +197,7 @@ def describe_display(channels: Sequence[Channel]) -> str:
     return ", ".join(channels[index].name for index in shown) + " as R, G, B"
 
 
-def _close_up(box: Window, size_hw: tuple[int, int]) -> Window:
+def close_up(box: Window, size_hw: tuple[int, int]) -> Window:
     """Return the window of an image that shows an object in its surroundings."""
     side = max(3 * max(box.size_hw), max(size_hw) // 3, min(64, *size_hw))
     return _around(box, side, size_hw)
@@ -211,21 +211,22 @@ def _around(box: Window, side: int, size_hw: tuple[int, int]) -> Window:
     return Window(y0, x0, y0 + height, x0 + width)
 
 
-def _picture_wh(width: int, height: int) -> tuple[int, int]:
+def picture_wh(width: int, height: int) -> tuple[int, int]:
     """Return (width, height) scaled so that the longer side is `_PICTURE_PX`."""
     scale = _PICTURE_PX / max(height, width)
     return max(round(width * scale), 1), max(round(height * scale), 1)
 
 
-def _jpeg(picture: Image.Image) -> bytes:
+def jpeg(picture: Image.Image) -> bytes:
+    """Return a picture as a JPEG file."""
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, format="JPEG", quality=_QUALITY)
     return buffer.getvalue()
 
 
 def _fitted(picture: PictureArray) -> bytes:
-    return _jpeg(
-        draw_overlay(picture, size_wh=_picture_wh(picture.shape[1], picture.shape[0]))
+    return jpeg(
+        draw_overlay(picture, size_wh=picture_wh(picture.shape[1], picture.shape[0]))
     )
 
 
@@ -321,10 +322,10 @@ def draw_training_labels(
         image = dataset.image(sample)
         label = dataset.label(sample, image)
         largest = max(label.regions, key=lambda region: region.area)
-        window = _close_up(largest.window, image.size_hw)
+        window = close_up(largest.window, image.size_hw)
         shown = cut_label(label, window, keep=0)
         height, width = window.size_hw
-        picture = scaled(display_rgb(image)[window.slices], _picture_wh(width, height))
+        picture = scaled(display_rgb(image)[window.slices], picture_wh(width, height))
         numbers = region_map(shown.regions, shown.size_hw, picture.size)
         outlined = paint_regions(
             np.asarray(picture),
@@ -338,7 +339,7 @@ def draw_training_labels(
             words = f"{len(shown.regions)} of {words}"
         if sample.predicted:
             words += ", labelled by a model"
-        drawn.append((sample.id, {words: _jpeg(Image.fromarray(outlined))}))
+        drawn.append((sample.id, {words: jpeg(Image.fromarray(outlined))}))
     return tuple(drawn)
 
 

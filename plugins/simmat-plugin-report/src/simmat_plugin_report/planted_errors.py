@@ -177,15 +177,16 @@ def as_shifted(
 def as_merged(number: int, label: Annotation, opinion: Opinion) -> Suspected:
     """Join a region with its nearest neighbour."""
     region = label.regions[number]
-    best: tuple[float, Instance | None] = (np.inf, None)
-    for place, other in enumerate(label.regions):
-        gap = _gap(region.window, other.window)
-        largest = max(region.area, other.area) ** 0.5
-        if place != number and gap <= GAP * largest and gap < best[0]:
-            best = (gap, other)
-    other = best[1]
-    if other is None:
+    nearest = None
+    least = np.inf
+    for place, one in enumerate(label.regions):
+        gap = _gap(region.window, one.window)
+        largest = max(region.area, one.area) ** 0.5
+        if place != number and gap <= GAP * largest and gap < least:
+            nearest, least = one, gap
+    if nearest is None:
         return None
+    other = nearest
     box = region.window.enclosing(other.window)
     both = region.within(box) | other.within(box)
     joined = region_from_mask(both, region.class_id, box[:2])

@@ -1,0 +1,189 @@
+"""`simmat data check --against`: compare the labels of a data set with models that did not learn from its images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from simmat.bundle import Bundle
+from simmat.data.dataset import Dataset
+from simmat.data.samples import Sample
+from simmat.documents import StrictModel
+from simmat.errors import DataError, few_of
+from simmat.predictor import Predictor
+from simmat_plugin_report.planted_errors import LabelCheck, Ranked
+from simmat_plugin_report.second_opinion import check_judges, opinions, unseen_by
+from simmat_plugin_report.suspicions import Kind
+
+SHOWN = 20
+"""Suspicions that are printed."""
+
+KIND_TEXTS: Mapping[Kind, str] = {
+    "missed": "an object without a label",
+    "class": "another class",
+    "border": "a border beside the object",
+    "merged": "two objects in one label",
+}
+
+
+class LabelSuspicion(StrictModel):
+    """A label that a model contradicts.
+
+    Attributes:
+        sample: id of the image, or of the window of it.
+        kind: "missed", "class", "border" or "merged".
+        score: share of errors among suspicions with such evidence, if one label in twenty is wrong; 0 to 1.
+        region: number of the region in the label from 0, as in `simmat eval --out`; None of an object without a label.
+        box_xyxy: where it is, in pixels of the sample.
+        label: class of the label, by name; None without classes.
+        suggested: class that the model sees, by name; None without classes.
+    """
+
+    sample: str
+    kind: Kind
+    score: float
+    region: int | None
+    box_xyxy: tuple[int, int, int, int]
+    label: str | None
+    suggested: str | None
+
+
+class LabelReport(StrictModel):
+    """What was compared, and what is suspected.
+
+    Attributes:
+        images: number of compared images.
+        regions: number of their labels.
+        not_checked: ids of the images that every run was trained on.
+        suspicions: most suspected first.
+    """
+
+    root: str
+    runs: list[str]
+    images: int
+    regions: int
+    not_checked: list[str]
+    suspicions: list[LabelSuspicion]
+
+    def text(self) -> str:
+        """Return the report for a terminal."""
+        lines = [
+            f"{self.root}: {self.regions} labels of {self.images} images beside models that did not learn from them"
+        ]
+        if self.not_checked:
+            lines.append(
+                f"not checked, as every run was trained on them: {len(self.not_checked)} images "
+                f"({few_of(self.not_checked, 3)}); simmat train --folds makes runs that leave no image out"
+            )
+        if not self.suspicions:
+            lines.append("no label is suspected")
+            return "\n".join(lines)
+        counts = Counter(one.kind for one in self.suspicions)
+        texts = [f"{counts[kind]} {text}" for kind, text in KIND_TEXTS.items()]
+        lines.append(f"suspected: {', '.join(texts)}; most suspected first:")
+        for place, one in enumerate(self.suspicions[:SHOWN], start=1):
+            x0, y0, x1, y1 = one.box_xyxy
+            where = f"x {x0} to {x1}, y {y0} to {y1}"
+            lines.append(
+                f"{place:3d}  {one.score:.2f}  {one.sample}: {_what(one)} ({where})"
+            )
+        left = len(self.suspicions) - SHOWN
+        if left > 0:
+            lines.append(f"and {left} more, see --json or --out")
+        return "\n".join(lines)
+
+
+def _what(one: LabelSuspicion) -> str:
+    """Say what is suspected."""
+    if one.kind == "class":
+        return f"label {one.region} is {one.label}, the model sees {one.suggested}"
+    if one.kind == "missed":
+        of_class = f" ({one.suggested})" if one.suggested else ""
+        return f"{KIND_TEXTS['missed']}{of_class}"
+    return f"label {one.region} has {KIND_TEXTS[one.kind]}".replace(
+        "has two objects in one label", "holds two objects"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedLabels:
+    """A report, and what its pictures need: the sample of each suspicion and its pixels."""
+
+    report: LabelReport
+    samples: Sequence[Sample]
+    ranked: Sequence[Ranked]
+
+
+def check_labels(
+    dataset: Dataset,
+    bundles: Sequence[Bundle],
+    samples: Sequence[Sample],
+    progress: Callable[[int], object] = lambda count: None,
+) -> CheckedLabels:
+    """Compare the labels of samples with the first bundle each that was not trained on the image.
+
+    Args:
+        progress: called with 1 after every image.
+
+    Raises:
+        ConfigError: a bundle cannot judge, see `check_judges`, or does not state what it was trained on.
+        DataError: every bundle was trained on all images, or an image cannot be read.
+    """
+    check_judges(bundles)
+    judges = unseen_by(bundles, dataset, samples)
+    if all(judge is None for judge in judges):
+        raise DataError(
+            f"{dataset.root}: all {len(samples)} images were in the training of every run, so none can judge their "
+            "labels; train on folds with simmat train --folds 5, and give all its runs to --against"
+        )
+    predictors = [Predictor.of_bundle(bundle) for bundle in bundles]
+    check = LabelCheck(np.random.default_rng(0))
+    checked: list[Sample] = []
+    regions = 0
+    for sample, _, label, opinion in opinions(predictors, dataset, samples, judges):
+        check.add(label, opinion)
+        checked.append(sample)
+        regions += len(label.regions)
+        progress(1)
+    ranked = check.ranked()
+    names = dataset.class_names
+    suspicions = []
+    for one in ranked:
+        found = one.suspicion
+        suspicions.append(
+            LabelSuspicion(
+                sample=checked[one.image].id,
+                kind=found.kind,
+                score=round(one.score, 4),
+                region=found.region,
+                box_xyxy=found.place.box_xyxy,
+                label=_name(
+                    None if found.region is None else found.place.class_id, names
+                ),
+                suggested=_name(found.suggested_class, names),
+            )
+        )
+    report = LabelReport(
+        root=str(dataset.root),
+        runs=[str(Path(bundle.path)) for bundle in bundles],
+        images=len(checked),
+        regions=regions,
+        not_checked=[
+            sample.id
+            for sample, judge in zip(samples, judges, strict=True)
+            if judge is None
+        ],
+        suspicions=suspicions,
+    )
+    return CheckedLabels(report, checked, ranked)
+
+
+def _name(value: int | None, names: Mapping[int, str]) -> str | None:
+    """Return the name of a class, by default its number; None without a class."""
+    if value is None:
+        return None
+    return names.get(value, str(value))
