@@ -1,6 +1,6 @@
 """How well `simmat data check --against` finds labels that were damaged on purpose.
 
-    python benchmarks/label_errors.py DIR [--sets NAME ...] [--seed 0] [--folds 3] [--table]
+    python benchmarks/label_errors.py DIR [--sets NAME ...] [--seed 0] [--folds 2] [--table]
 
 A copy of each set is made in DIR, in which 5 % of the labelled objects are damaged in each of four ways: left out, given
 another class (where there are classes), shifted by 0.3 to 0.45 of their size, and joined with a neighbour to one object.
@@ -64,8 +64,9 @@ SETS: dict[str, dict[str, Any]] = {
 SETTINGS = {
     "foundation": "lite",
     "image_size": 128,
-    "steps": 200,
-    "val_every": 200,
+    "steps": 160,
+    "val_every": 160,
+    "val_images": 10,
     "precision": "bf16",
     "heads": "prompt,dense",
     "keep": "last",
@@ -300,7 +301,7 @@ def main() -> None:
     parser.add_argument("dir", type=Path)
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--folds", type=int, default=2)
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the sets")
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()

@@ -102,7 +102,7 @@ TRAINING_GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "Data": (
         "modality_options", "channels", "min_region", "nodata", "ignore", "zero_means", "class_attribute", "crop",
-        "train_images", "train_share",
+        "train_images", "train_share", "fold",
     ),
     "Network": (
         "mat", "mat_options", "tune", "tune_options", "heads", "image_size", "aspect", "checkpoint", "from_scratch",

@@ -118,13 +118,15 @@ def _train_folds(
                 "fold": f"{number}/{count}",
             }
         )
-        started = (own.out / "config.toml").exists()
-        if started:
-            _check_same(own, training.started_configs(own.out)[""], given)
-        runs.append((own, started))
-    for own, started in runs:
+        is_started = (own.out / "config.toml").exists()
+        if is_started:
+            started = training.started_configs(own.out)[""]
+            _check_same(own, started, given)
+            own = started
+        runs.append((own, is_started))
+    for own, is_started in runs:
         echo(f"fold {own.fold}: {own.out}")
-        _train({"": own}, registry, resume=started)
+        _train({"": own}, registry, resume=is_started)
     folders = shlex.join(str(own.out) for own, _ in runs)
     data = shlex.quote(str(config.data))
     echo(f"look for label errors with: simmat data check {data} --against {folders}")
