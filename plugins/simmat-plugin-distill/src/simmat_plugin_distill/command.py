@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 TEACHER = "teacher"
 """Folder in that of the run: the data set of the teacher's answers."""
-_OF_LABELS = ("regions", "ignore", "zero_means", "class_attribute", "heads")
+_OF_LABELS = ("regions", "ignore", "zero_means", "class_attribute", "heads", "fold")
 """Settings of a training that the teacher's masks decide."""
 _OF_GEOMETRY = ("rotate", "paste", "crop")
 """Settings of a training that embeddings of whole images do not allow."""

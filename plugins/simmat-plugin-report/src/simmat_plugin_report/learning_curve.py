@@ -18,7 +18,7 @@ from simmat.errors import DataError
 
 Floats = npt.NDArray[np.float64]
 
-DRAWS = 50_000
+DRAWS = 20_000
 RUN_STD = 0.02
 """Standard deviation of the score of a training around its curve, beside that of the images that it was measured on."""
 RATE = (0.5, 0.5)

@@ -12,16 +12,11 @@ from simmat.data.instances import (
     Annotation,
     FoundObject,
     Instance,
-    center_click,
-    region_from_mask,
 )
 from simmat.data.samples import Sample
 from simmat.errors import ConfigError, DataError
 from simmat.predictor import ClassMap, Predictor, TiledImage
-from simmat.types import FloatArray, Prompt, SensorImage
-
-_PROMPTS_AT_ONCE = 16
-"""Answers whose masks of the whole image are in memory together."""
+from simmat.types import FloatArray, SensorImage
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +28,11 @@ class Opinion:
         objectness: (H, W) float32 probability that a pixel is on an object.
         classes: for each labelled region, label value -> mean probability of the class over the region's pixels, adding
             up to 1; None where the model knows no classes.
-        clicked: for each labelled region, the mask that a click at its centre gives; None if it is empty.
     """
 
     objects: Sequence[FoundObject]
     objectness: FloatArray
     classes: Sequence[Mapping[int, float] | None]
-    clicked: Sequence[Instance | None]
 
 
 def unseen_by(
@@ -124,9 +117,7 @@ def _opinion(image: TiledImage, label: Annotation) -> Opinion:
     objectness = 1 - seen.probabilities[background]
     objectness[~seen.probabilities.any(0)] = 0  # nothing was measured there
     classes = [_classes_of(region, seen) for region in label.regions]
-    return Opinion(
-        image.segment_everything(), objectness, classes, _clicked(image, label)
-    )
+    return Opinion(image.segment_everything(), objectness, classes)
 
 
 def _classes_of(region: Instance, seen: ClassMap) -> dict[int, float] | None:
@@ -141,15 +132,3 @@ def _classes_of(region: Instance, seen: ClassMap) -> dict[int, float] | None:
             of_objects[value] = mean
     total = max(sum(of_objects.values()), 1e-6)
     return {value: mean / total for value, mean in of_objects.items()}
-
-
-def _clicked(image: TiledImage, label: Annotation) -> list[Instance | None]:
-    """Return the answer to a click at the centre of each region."""
-    found: list[Instance | None] = []
-    for start in range(0, len(label.regions), _PROMPTS_AT_ONCE):
-        group = label.regions[start : start + _PROMPTS_AT_ONCE]
-        prompts = [Prompt.points([center_click(region)]) for region in group]
-        for answer in image.predict_prompts(prompts):
-            y0, x0, _, _ = answer.window
-            found.append(region_from_mask(answer.mask, None, (y0, x0)))
-    return found

@@ -1,0 +1,66 @@
+"""`simmat forecast`, from the logs and bundles of runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from runs import config, gray_set, registry
+
+from simmat import training
+from simmat.cli import run
+
+pytestmark = pytest.mark.plugins("simmat-plugin-report")
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set with a run on 2 images, and one that goes on with all."""
+    root = tmp_path_factory.mktemp("chain") / "set"
+    gray_set(root)
+    settings = {"steps": 1, "heads": "prompt,dense", "pictures": False}
+    few = config(root, root / "runs/few", train_images=2, **settings)
+    training.train(few, registry())
+    more = config(root, root / "runs/more", init=root / "runs/few", **settings)
+    training.train(more, registry())
+    return root
+
+
+def test_a_folder_of_runs_is_a_forecast(
+    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The page has the curve, the terminal the figures."""
+    page = tmp_path / "f.html"
+    command = ["forecast", str(chain), "--more", "10", "--out", str(page)]
+    assert run(command) == 0
+    said = capsys.readouterr().out
+    # the validations of both runs, and the new images of the second
+    assert "3 scores of models with 2 to 5 training images" in said
+    assert "10 more (15 training images): mIoU 0." in said
+    assert "of 100 objects missed" in said
+    assert "data:image/png" in page.read_text()
+
+
+def test_the_figures_are_json(chain: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """For a script that decides whether to go on."""
+    runs = [str(chain / "runs/few"), str(chain / "runs/more")]
+    assert run(["forecast", *runs, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["more"] for row in found["rows"]] == [0, 20, 50, 100]
+    for row in found["rows"]:
+        assert row["miou"]["low"] <= row["miou"]["median"] <= row["miou"]["high"]
+
+
+def test_one_run_is_too_few(chain: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The message says which runs make a curve."""
+    assert run(["forecast", str(chain / "runs/few")]) == 2
+    assert "at least two numbers of training images, got 2" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_run_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be mistyped."""
+    assert run(["forecast", str(tmp_path)]) == 2
+    assert "no run there" in capsys.readouterr().err
