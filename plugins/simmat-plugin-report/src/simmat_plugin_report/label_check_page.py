@@ -17,7 +17,7 @@ from simmat_plugin_report.label_check import (
 )
 from simmat_plugin_report.page import Block, Figure, FigureGrid, write_sections
 from simmat_plugin_report.pictures import (
-    FALSE_ALARM,
+    HIT,
     MISS,
     close_up,
     jpeg,
@@ -28,7 +28,7 @@ from simmat_plugin_report.planted_errors import Ranked
 MAX_PICTURES = 60
 """Suspicions that the page shows."""
 LABEL: Colour = MISS
-SEEN: Colour = FALSE_ALARM
+SEEN: Colour = HIT
 _ALL_LABELS: Colour = (255, 255, 255)
 
 _ABOUT = (
