@@ -12,8 +12,7 @@ Printed are the share of the first 20 suspicions that find a damage, and the sha
 their number finds; and of each kind alone, where a suspicion must be of that kind.
 
 DIR keeps the runs, what the models found, and a json file with the result of each set and seed; a finished part is not
-done again. --table prints the results that are there. Set OMP_NUM_THREADS=1: a set then takes about ten minutes of a
-core.
+done again. --table prints the results that are there. Set OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
