@@ -39,6 +39,8 @@ PLANTED_IN_IMAGE = 20
 """Most labels of an image in which an error of each kind is planted."""
 SHIFT = (0.2, 0.5)
 """Least and most shift of a planted border, as a share of the square root of the area."""
+LEAST = 0.1
+"""Lowest score of a suspicion that is listed: twice the share that is taken to be wrong."""
 GAP = 1.0
 """Largest gap between two objects that are joined, as a share of the square root of the larger area."""
 _RIDGE = 1.0
@@ -96,7 +98,7 @@ class LabelCheck:
             self._plant("merged", as_merged(number, label, opinion))
 
     def ranked(self) -> list[Ranked]:
-        """Return the suspicions of all images, most suspected first, at most one of each region."""
+        """Return the suspicions of all images of at least `LEAST`, most suspected first, at most one of each region."""
         found = [*self._found, *self._of_classes()]
         scored: list[tuple[float, int, Suspicion]] = []
         for kind in KINDS:
@@ -113,11 +115,14 @@ class LabelCheck:
         seen: set[tuple[int, int]] = set()
         ranked = []
         for logit, image, one in scored:
+            score = float(np.exp(min(logit, 0.0)))
+            if score < LEAST:
+                break
             if one.region is not None:
                 if (image, one.region) in seen:
                     continue
                 seen.add((image, one.region))
-            ranked.append(Ranked(image, one, float(np.exp(min(logit, 0.0)))))
+            ranked.append(Ranked(image, one, score))
         return ranked
 
     def _of_classes(self) -> Iterator[tuple[int, Suspicion]]:

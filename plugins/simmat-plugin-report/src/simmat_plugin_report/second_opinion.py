@@ -12,6 +12,7 @@ from simmat.data.instances import (
     Annotation,
     FoundObject,
     Instance,
+    outside_objects,
 )
 from simmat.data.samples import Sample
 from simmat.errors import ConfigError, DataError
@@ -103,6 +104,10 @@ def opinions(
             continue
         image = dataset.image(sample)
         label = dataset.label(sample, image)
+        if dataset.may_have_unmarked(sample):
+            # nobody says that there is nothing, so nothing is missed
+            ignore = label.ignore | outside_objects(label)
+            label = replace(label, ignore=ignore)
         predictor = predictors[judge]
         predictor.check_channels(image)
         yield sample, image, label, _opinion(predictor.open_reader(image), label)
@@ -121,8 +126,10 @@ def _opinion(image: TiledImage, label: Annotation) -> Opinion:
 
 
 def _classes_of(region: Instance, seen: ClassMap) -> dict[int, float] | None:
-    """Return the mean probability of each class over a region; None without classes."""
-    if region.class_id is None or seen.probabilities is None or len(seen.values) < 3:
+    """Return the mean probability of each class over a region; None without classes or without that of the label."""
+    if seen.probabilities is None or len(seen.values) < 3:
+        return None
+    if region.class_id is None or region.class_id not in seen.values:
         return None
     inside = seen.probabilities[:, *region.window.slices][:, region.crop]  # (K, n)
     means = inside.mean(1)
