@@ -28,6 +28,14 @@ KIND_TEXTS: Mapping[Kind, str] = {
     "border": "a border beside the object",
     "merged": "two objects in one label",
 }
+"""What is suspected of one label."""
+
+_COUNTED: Mapping[Kind, str] = {
+    "missed": "objects without a label",
+    "class": "wrong classes",
+    "border": "borders beside the object",
+    "merged": "labels of two objects",
+}
 
 
 class LabelSuspicion(StrictModel):
@@ -83,8 +91,11 @@ class LabelReport(StrictModel):
             lines.append("no label is suspected")
             return "\n".join(lines)
         counts = Counter(one.kind for one in self.suspicions)
-        texts = [f"{counts[kind]} {text}" for kind, text in KIND_TEXTS.items()]
-        lines.append(f"suspected: {', '.join(texts)}; most suspected first:")
+        texts = []
+        for kind, text in _COUNTED.items():
+            if counts[kind]:
+                texts.append(f"{text}: {counts[kind]}")
+        lines.append(f"suspected are {', '.join(texts)}; most suspected first:")
         for place, one in enumerate(self.suspicions[:SHOWN], start=1):
             x0, y0, x1, y1 = one.box_xyxy
             where = f"x {x0} to {x1}, y {y0} to {y1}"
@@ -104,9 +115,9 @@ def _what(one: LabelSuspicion) -> str:
     if one.kind == "missed":
         of_class = f" ({one.suggested})" if one.suggested else ""
         return f"{KIND_TEXTS['missed']}{of_class}"
-    return f"label {one.region} has {KIND_TEXTS[one.kind]}".replace(
-        "has two objects in one label", "holds two objects"
-    )
+    if one.kind == "merged":
+        return f"label {one.region} holds two objects or more"
+    return f"label {one.region} has {KIND_TEXTS[one.kind]}"
 
 
 @dataclass(frozen=True, eq=False)
