@@ -1,8 +1,10 @@
-"""`simmat export`: a trained model as ONNX files."""
+"""`simmat export`: a trained model as ONNX files, or as a web page."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import click
@@ -30,10 +32,15 @@ FORMAT = FunctionSpec(
 )
 @click.option(
     "--out",
-    required=True,
     type=PATH,
     metavar="DIR",
     help="A new folder, or one of an earlier export.",
+)
+@click.option(
+    "--html",
+    type=PATH,
+    metavar="FILE",
+    help="A web page that holds the model and opens from a disk, without installation and network.",
 )
 @click.option(
     "--precision",
@@ -57,7 +64,8 @@ FORMAT = FunctionSpec(
 def command(
     bundle: Path,
     kind: str,
-    out: Path,
+    out: Path | None,
+    html: Path | None,
     precision: Literal["fp32", "fp16"],
     quantize: Literal["int8-dynamic", "int8-static"] | None,
     data: Path | None,
@@ -66,7 +74,7 @@ def command(
 ) -> None:
     """Write a trained model as ONNX files that run without torch.
 
-    BUNDLE is a bundle, or the folder of a run. The files take images in the sensor's units, NaN where nothing was
+    BUNDLE is a bundle, or the folder of a run. Give --out, --html, or both. The files take images in the sensor's units, NaN where nothing was
     measured, and give masks; `simmat_runtime` runs them with numpy and onnxruntime alone.
     """
     import simmat
@@ -74,6 +82,7 @@ def command(
 
     try:
         from simmat_plugin_export.export import export
+        from simmat_plugin_export.html import check_page, write_page
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in ("onnx", "onnxruntime"):
@@ -81,6 +90,14 @@ def command(
         raise ConfigError(
             f"simmat export needs {missing}, which is missing; pip install {missing}"
         ) from error
+    if out is None and html is None:
+        raise ConfigError(
+            "give --out DIR for ONNX files, --html FILE for a web page, or both"
+        )
+    if html is not None and html.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(
+            f"--html must be a file that ends in .html, got {str(html)!r}"
+        )
     if quantize is not None and precision != "fp32":
         raise ConfigError(
             "--precision fp16 and --quantize exclude each other; leave one out"
@@ -93,19 +110,32 @@ def command(
         registry=load_registry(),
     )
     assert predictor.bundle is not None  # what is loaded from a folder has one
-    done = export(
-        predictor.bundle,
-        out,
-        precision=quantize or precision,
-        data=data,
-        progress=lambda step: echo(step, err=True),
-    )
-    for name, size in done.files.items():
-        echo(f"{out / name}: {size / 2**20:.1f} MiB")
+    loaded = predictor.bundle
+    if html is not None:
+        check_page(loaded)
+    with ExitStack() as stack:
+        folder = out
+        if folder is None:
+            folder = Path(stack.enter_context(TemporaryDirectory())) / "exported"
+        done = export(
+            loaded,
+            folder,
+            precision=quantize or precision,
+            data=data,
+            progress=lambda step: echo(step, err=True),
+        )
+        if html is not None:
+            size = write_page(loaded, folder, html)
+    if out is not None:
+        for name, count in done.files.items():
+            echo(f"{out / name}: {count / 2**20:.1f} MiB")
     echo(f"largest difference to torch, of logits and scores: {done.difference:.1g}")
     if done.loss is not None:
         echo(
             f"mIoU of one click on {done.loss.objects} objects in {done.loss.images} images of val: "
             f"{done.loss.torch:.4f} in torch, {done.loss.exported:.4f} exported"
         )
-    echo(f"run it with simmat_runtime.load({str(out)!r})")
+    if out is not None:
+        echo(f"run it with simmat_runtime.load({str(out)!r})")
+    if html is not None:
+        echo(f"{html}: {size / 2**20:.1f} MiB; open it in a browser")

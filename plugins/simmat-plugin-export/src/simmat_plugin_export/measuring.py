@@ -23,6 +23,8 @@ Split = tuple[Dataset, list[Sample]]
 SPLIT = "val"
 _IMAGES = 32
 """Most images for calibration and measurement."""
+_NOISE_WIDTH = 1.3
+"""Width of an image of noise, relative to `size`."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,9 @@ def difference_to_torch(bundle: Bundle, folder: Path, kinds: Kinds = KINDS) -> f
         simmat_runtime.load(folder, check=False),
     )
     spec = bundle.spec
-    planes = noise(spec.sensor_channels, spec.channels, spec.image_size)
+    # an image that is cut into windows would be asked in another way
+    side = min(spec.image_size, int(predictor.max_untiled_side / _NOISE_WIDTH))
+    planes = noise(spec.sensor_channels, spec.channels, side)
     predictor.set_image(
         SensorImage.from_planes(planes, spec.sensor_channels, origin="noise")
     )
@@ -121,15 +125,15 @@ def difference_to_torch(bundle: Bundle, folder: Path, kinds: Kinds = KINDS) -> f
 def noise(
     sensor: Sequence[Channel], channels: Sequence[Channel], size: int
 ) -> FloatArray:
-    """Return (C, H, W) smooth noise in the units of the sensor, with missing pixels, at a size other than S.
+    """Return (C, H, W) smooth noise in the units of the sensor, with missing pixels, at a size other than `size`.
 
     Args:
         sensor: the C channels of the sensor.
         channels: the channels of the network, with mean and std.
-        size: S.
+        size: about the side of the image in pixels.
     """
     rng = np.random.default_rng(0)
-    height, width = round(size * 0.9), round(size * 1.3)
+    height, width = round(size * 0.9), round(size * _NOISE_WIDTH)
     coarse = (
         rng.standard_normal((len(sensor), height // 8 + 1, width // 8 + 1))
         .repeat(8, 1)

@@ -1,0 +1,161 @@
+/** One model and its current image: what the worker's calls do. */
+
+import * as ort from "onnxruntime-web/wasm";
+
+import { Backend, ClassMap, Measurements, OpenedImage, Prompt, UserError } from "../engine";
+import { unpacked } from "../embedded";
+import { Parts, PlainMask } from "../messages";
+import { boxOf, cutMask, Mask, Window } from "./arrays";
+import { Step } from "./everything";
+import { Prompt as ModelPrompt } from "./inputs";
+import { ENCODER, ModelError, parsedManifest } from "./manifest";
+import { Model } from "./model";
+import { Network } from "./network";
+import { sensorOf, Sensor } from "./sensors/sensor";
+import { SensorImage } from "./sensors/image";
+
+/** Threads at most, where the page may use several. */
+const MAX_THREADS = 4;
+
+/** What `open` of the page gives. */
+export interface OpenArguments {
+  files: readonly File[];
+  options: Readonly<Record<string, string>>;
+}
+
+export class Session {
+  private model: Model | null = null;
+  private sensor: Sensor | null = null;
+  private image: SensorImage | null = null;
+
+  /** Load the graphs. */
+  async start(parts: Parts): Promise<Backend> {
+    const manifest = parsedManifest(parts.manifest);
+    this.sensor = sensorOf(parts.sensor, manifest);
+    const graphs = new Map<string, Uint8Array<ArrayBuffer>>();
+    const wasm = unpacked(parts.wasm);
+    for (const [name, digest] of manifest.files) graphs.set(name, await graphOf(parts, name, digest));
+    ort.env.wasm.wasmBinary = await wasm;
+    ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, MAX_THREADS) : 1;
+    ort.env.wasm.proxy = false;
+    ort.env.logLevel = "error";
+    const [sessions, name] = await sessionsOf(graphs, parts.useWebGpu);
+    this.model = new Model(new Network(manifest, sessions));
+    return { name, threads: ort.env.wasm.numThreads };
+  }
+
+  /** Read the files of an image, and encode it. */
+  async open({ files, options }: OpenArguments, step: Step): Promise<OpenedImage> {
+    const begin = performance.now();
+    const model = this.started();
+    this.image = null;
+    const image = await this.sensor!.load(files, options);
+    await step(0.3);
+    const planes = image.planes();
+    await model.setImage(planes);
+    this.image = image;
+    const size = planes.height * planes.width;
+    return {
+      name: files[0].name,
+      width: planes.width,
+      height: planes.height,
+      // copies, since the page gets them for good
+      planes: Array.from({ length: planes.count }, (_, index) => planes.data.slice(index * size, (index + 1) * size)),
+      warnings: [...image.notes],
+      seconds: (performance.now() - begin) / 1000,
+      ...(image.pixelSize && { pixelSize: image.pixelSize }),
+    };
+  }
+
+  /** Segment the object that a prompt marks. */
+  async predict(prompt: Prompt): Promise<PlainMask> {
+    const found = await this.started().predict(promptOf(prompt));
+    const { score, classId, classProbability } = found;
+    return { ...cropped(found.mask, found.window), score, classId, classProbability };
+  }
+
+  /** The logits of a prompt at the size of the decoder and its score, for comparing with another runtime. */
+  async logits(prompt: Prompt): Promise<{ values: Float32Array; score: number }> {
+    const found = await this.started().predict(promptOf(prompt));
+    return { values: found.lowResLogits.data.slice(), score: found.score };
+  }
+
+  /** Find every object, best first. */
+  async everything(_: null, step: Step): Promise<{ masks: PlainMask[] }> {
+    const found = await this.started().everything(step);
+    const masks = found.map(({ window, crop, score, classId, classProbability, point }) => {
+      return { window, inside: crop.data, score, classId, classProbability, point };
+    });
+    return { masks };
+  }
+
+  /** The class of each pixel. */
+  async classMap(_: null, step: Step): Promise<ClassMap> {
+    const model = this.started();
+    const found = await model.semantic(step);
+    const [height, width] = model.sizeHw;
+    return { ...found, height, width };
+  }
+
+  /** Measure objects in the current image. */
+  async measure(_: readonly PlainMask[]): Promise<Measurements> {
+    if (this.image === null) throw new UserError("no image is open; open one first");
+    return { columns: [], rows: [] };
+  }
+
+  private started(): Model {
+    if (this.model === null) throw new ModelError("the model is not loaded yet");
+    return this.model;
+  }
+}
+
+async function graphOf(parts: Parts, name: string, digest: string): Promise<Uint8Array<ArrayBuffer>> {
+  const text = parts.graphs[name];
+  if (!text) throw new UserError(`this page is damaged: ${name} is missing; export it again`);
+  const bytes = await unpacked(text);
+  // only where the browser offers it: gzip has a checksum of its own
+  if (crypto.subtle) {
+    const found = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+    const hex = Array.from(found, (byte) => byte.toString(16).padStart(2, "0")).join("");
+    if (hex !== digest) {
+      throw new UserError(`this page is damaged: ${name} has another sha256 than its manifest states; export it again`);
+    }
+  }
+  return bytes;
+}
+
+/** Load the graphs; the encoder on the GPU where the browser has one, everything else beside it. */
+async function sessionsOf(
+  graphs: ReadonlyMap<string, Uint8Array<ArrayBuffer>>,
+  useWebGpu: boolean,
+): Promise<[Map<string, ort.InferenceSession>, "webgpu" | "wasm"]> {
+  const sessions = new Map<string, ort.InferenceSession>();
+  let name: "webgpu" | "wasm" = "wasm";
+  for (const [file, bytes] of graphs) {
+    if (file === ENCODER && useWebGpu) {
+      try {
+        sessions.set(file, await ort.InferenceSession.create(bytes, { executionProviders: ["webgpu", "wasm"] }));
+        name = "webgpu";
+        continue;
+      } catch {
+        // a GPU that cannot hold it: the processor can
+      }
+    }
+    sessions.set(file, await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] }));
+  }
+  return [sessions, name];
+}
+
+function promptOf(prompt: Prompt): ModelPrompt {
+  const coords = prompt.points.flatMap((point) => [point.x, point.y]);
+  const labels = prompt.points.map((point) => Number(point.onObject));
+  return new ModelPrompt(coords, labels, prompt.box ?? null);
+}
+
+/** A mask of a part of the image, cropped to what is inside of it. */
+function cropped(mask: Mask, [y0, x0]: Window): { window: Window; inside: Uint8Array } {
+  const box = boxOf(mask);
+  if (box === null) return { window: [y0, x0, y0, x0], inside: new Uint8Array(0) };
+  const window: Window = [box[0] + y0, box[1] + x0, box[2] + y0, box[3] + x0];
+  return { window, inside: cutMask(mask, box).data };
+}
