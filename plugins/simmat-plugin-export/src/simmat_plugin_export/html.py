@@ -26,6 +26,7 @@ from simmat.model_spec import with_options
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.options import ModalityOptions, format_nodata
 from simmat.types import Channel
+from simmat_plugin_export.page_graphs import page_graphs
 
 READERS = frozenset(
     (
@@ -127,14 +128,15 @@ def write_page(
             "that a browser opens in a page; train on a smaller foundation model such as lite, or store the encoder "
             "smaller with --quantize int8-static"
         )
+    files = page_graphs(graphs)
     texts = {
         "simmat-info": _json(page_info(bundle)),
-        "simmat-model": _json(_model(bundle, manifest.document, graphs)),
+        "simmat-model": _json(_model(bundle, manifest.document, files)),
     }
     for kind in ("plain", "webgpu"):
         texts[f"simmat-worker-{kind}"] = _base64(_read(f"worker-{kind}.js.gz"))
         texts[f"simmat-wasm-{kind}"] = _base64(_read(f"ort-{kind}.wasm.gz"))
-    for name, content in graphs.items():
+    for name, content in files.items():
         texts[f"simmat-{name}"] = _base64(gzip.compress(content, 9, mtime=0))
     page = _page(json.loads(_read(shown)), texts)
     atomic_write_bytes(file, page.encode("utf-8"))
@@ -263,7 +265,7 @@ def _text(value: Any) -> str:
 
 
 def _model(
-    bundle: Bundle, manifest: Mapping[str, Any], graphs: Mapping[str, bytes]
+    bundle: Bundle, manifest: Mapping[str, Any], files: Mapping[str, bytes]
 ) -> dict[str, Any]:
     """Return what the page's worker gets besides the graphs: `Parts` in web/src/messages.ts."""
     spec = bundle.spec
@@ -281,9 +283,11 @@ def _model(
                 "valid_range": None,
             }
         )
-    files = {name: manifest["files"][name] for name in graphs}
+    digests = {}
+    for name, content in files.items():
+        digests[name] = {"sha256": hashlib.sha256(content).hexdigest()}
     return {
-        "manifest": {**manifest, "files": files},
+        "manifest": {**manifest, "files": digests},
         "sensor": {
             "name": sensor.name,
             "definition": definition,

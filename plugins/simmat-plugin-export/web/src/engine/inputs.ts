@@ -4,7 +4,6 @@ import { UserError } from "../engine";
 import { emptyMask, Mask, Planes, SizeHw, Window } from "./arrays";
 import { Letterbox } from "./letterbox";
 import { SensorChannel } from "./manifest";
-import { maskIn } from "./windows";
 
 /** (H, W), 1 where a channel is valid; UserError if there is no such pixel. */
 export function measuredPixels(planes: Planes, channels: readonly SensorChannel[]): Mask {
@@ -35,21 +34,17 @@ export class Prompt {
    * @param coords x, y, x, y … in pixels of the image.
    * @param labels 1 on the object, 0 beside it, one for each point.
    * @param box x0, y0, x1, y1, outer edges of the object; null without a box.
-   * @param mask (1, h, w) logits of an earlier mask; null without one.
-   * @param maskWindow the part of the image that they cover; null if it is not known.
    */
   constructor(
     readonly coords: readonly number[],
     readonly labels: readonly number[],
     readonly box: readonly number[] | null,
-    readonly mask: Planes | null = null,
-    readonly maskWindow: Window | null = null,
   ) {}
 
   /** Raise UserError for an empty prompt, or one that does not fit an image. */
   check([height, width]: SizeHw): void {
-    const { coords, labels, box, mask } = this;
-    if (!labels.length && box === null && mask === null) {
+    const { coords, labels, box } = this;
+    if (!labels.length && box === null) {
       throw new UserError("a prompt needs at least one point or a box");
     }
     for (let index = 0; index < coords.length; index += 2) {
@@ -104,12 +99,11 @@ export class Prompt {
         labels.push(label);
       }
     }
-    const { box, mask } = this;
+    const { box } = this;
     return {
       coords: letterbox.pointsToInput(coords),
       labels,
       box: box && letterbox.boxToInput([box[0] - x0, box[1] - y0, box[2] - x0, box[3] - y0]),
-      mask: mask && maskIn(mask, this.maskWindow ?? window, window, letterbox),
     };
   }
 }

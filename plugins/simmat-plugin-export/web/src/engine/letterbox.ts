@@ -22,39 +22,6 @@ function bilinear(before: number, after: number): Weights {
   });
 }
 
-/** Resize planes (K, h, w) to (K, ...sizeHw), bilinear, over all pixels that fall into one that is larger. */
-export function shrunk(planes: Planes, sizeHw: SizeHw): Planes {
-  return weighted(planes, wide(planes.height, sizeHw[0]), wide(planes.width, sizeHw[1]));
-}
-
-function wide(before: number, after: number): Weights {
-  const scale = before / after;
-  const reach = Math.max(scale, 1);
-  const found = weightsOf(before, after, (row) => {
-    const centre = (row + 0.5) * scale;
-    const weight = (pixel: number) => 1 - Math.abs(pixel + 0.5 - centre) / reach;
-    return [Math.floor(centre - reach - 0.5), Math.ceil(centre + reach - 0.5), weight];
-  });
-  for (const row of found.rows) {
-    const sum = row.reduce((total, weight) => total + weight, 0);
-    for (let index = 0; index < row.length; index++) row[index] /= sum;
-  }
-  return found;
-}
-
-/** The means of planes (K, h, w) in (K, ...sizeHw) cells. */
-export function averaged(planes: Planes, sizeHw: SizeHw): Planes {
-  return weighted(planes, cells(planes.height, sizeHw[0]), cells(planes.width, sizeHw[1]));
-}
-
-function cells(before: number, after: number): Weights {
-  return weightsOf(before, after, (row) => {
-    const start = Math.floor((row * before) / after);
-    const end = Math.ceil(((row + 1) * before) / after);
-    return [start, end - 1, () => 1 / (end - start)];
-  });
-}
-
 /** Make weights by a function from a new pixel to its first and last old pixel, and their weight. */
 function weightsOf(
   before: number,

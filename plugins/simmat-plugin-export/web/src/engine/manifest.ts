@@ -2,7 +2,13 @@
 
 export const FORMAT = 1;
 export const ENCODER = "encoder.onnx";
-export const DECODER = "decoder.onnx";
+/** A decoder for each kind of prompt: with points, with a box, with both; and the weights that they share. */
+export const DECODERS = {
+  points: "decoder-points.onnx",
+  box: "decoder-box.onnx",
+  both: "decoder-points-box.onnx",
+} as const;
+export const DECODER_WEIGHTS = "decoder.bin";
 export const DENSE = "dense.onnx";
 export const MASKS = "masks.onnx";
 

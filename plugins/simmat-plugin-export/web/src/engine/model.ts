@@ -124,8 +124,8 @@ export class Model {
   private async predictIn(window: Window, prompt: Prompt): Promise<Prediction> {
     const image = await this.encode(window);
     if (image === null) throw new UserError("no pixel around the prompt holds a measurement");
-    const { coords, labels, box, mask } = prompt.inWindow(window, image.letterbox);
-    const decoded = await image.decode(coords, labels, 1, box, mask);
+    const { coords, labels, box } = prompt.inWindow(window, image.letterbox);
+    const decoded = await image.decode(coords, labels, 1, box);
     const low = planeOf(decoded.logits, 0);
     const logits = await image.restore(low);
     if (!logits.data.every(Number.isFinite) || !Number.isFinite(decoded.scores[0])) {

@@ -4,7 +4,7 @@ import * as ort from "onnxruntime-web/wasm";
 
 import { cut, emptyPlanes, Mask, Planes, Window } from "./arrays";
 import { Letterbox, resized, softmax } from "./letterbox";
-import { calibratedClasses, DECODER, DENSE, ENCODER, Manifest, MASKS, ModelError } from "./manifest";
+import { calibratedClasses, DECODERS, DENSE, ENCODER, Manifest, MASKS } from "./manifest";
 
 /** Most values of a group of masks at the size of the image. */
 const VALUES_AT_ONCE = 2 ** 24;
@@ -13,15 +13,39 @@ export type Levels = Readonly<Record<string, ort.Tensor>>;
 
 /** Encoder, prompt decoder and dense head of an exported model. */
 export class Network {
+  private readonly sessions = new Map<string, Promise<ort.InferenceSession>>();
+
+  /**
+   * @param load loads a graph by its name.
+   */
   constructor(
     readonly manifest: Manifest,
-    private readonly sessions: ReadonlyMap<string, ort.InferenceSession>,
+    private readonly load: (file: string) => Promise<ort.InferenceSession>,
   ) {}
+
+  /** The session of one file, which is loaded when it is first needed. */
+  session(file: string): Promise<ort.InferenceSession> {
+    let found = this.sessions.get(file);
+    if (found === undefined) {
+      found = this.load(file);
+      this.sessions.set(file, found);
+    }
+    return found;
+  }
+
+  /** Load a file in another way than `load`, if that is possible; return whether it was. */
+  async prepare(file: string, load: () => Promise<ort.InferenceSession>): Promise<boolean> {
+    try {
+      this.sessions.set(file, Promise.resolve(await load()));
+      return true;
+    } catch {
+      return false; // such as a GPU that cannot hold it: `load` will
+    }
+  }
 
   /** Run one file; its outputs by name. */
   async run(file: string, inputs: Record<string, ort.Tensor>): Promise<Record<string, ort.Tensor>> {
-    const session = this.sessions.get(file);
-    if (session === undefined) throw new ModelError(`the model in this page has no ${file}; export it again`);
+    const session = await this.session(file);
     return await session.run(inputs);
   }
 
@@ -77,27 +101,25 @@ export class EncodedImage {
    * @param labels (K, N), 1 on the object, 0 beside it.
    * @param count K.
    * @param boxes (K, 4) of x0, y0, x1, y1, or null.
-   * @param mask (1, h, w) logits for K = 1, or null.
    */
   async decode(
     coords: Float32Array,
     labels: ArrayLike<number>,
     count: number,
     boxes: Float32Array | null = null,
-    mask: Planes | null = null,
   ): Promise<Decoded> {
     const points = labels.length / count;
-    const [height, width] = this.network.manifest.maskSize;
-    const found = await this.network.run(DECODER, {
+    const inputs: Record<string, ort.Tensor> = {
       ...this.levels,
       image_index: new ort.Tensor("int64", new BigInt64Array(count), [count]),
-      point_coords: floats(coords, [count, points, 2]),
-      point_labels: new ort.Tensor("int64", BigInt64Array.from(Array.from(labels), BigInt), [count, points]),
-      boxes: boxes ? floats(boxes, [count, 4]) : floats(new Float32Array(0), [0, 4]),
-      mask_input: mask
-        ? floats(mask.data, [1, 1, height, width])
-        : floats(new Float32Array(0), [0, 1, height, width]),
-    });
+    };
+    if (points) {
+      inputs.point_coords = floats(coords, [count, points, 2]);
+      inputs.point_labels = new ort.Tensor("int64", BigInt64Array.from(Array.from(labels), BigInt), [count, points]);
+    }
+    if (boxes) inputs.boxes = floats(boxes, [count, 4]);
+    const kind = boxes === null ? "points" : points ? "both" : "box";
+    const found = await this.network.run(DECODERS[kind], inputs);
     const [prompts, masks] = found.logits.dims;
     const [rows, columns] = found.logits.dims.slice(2);
     const data = valuesOf(found.logits);

@@ -8,7 +8,7 @@ import { Parts, PlainMask } from "../messages";
 import { boxOf, cutMask, Mask, Window } from "./arrays";
 import { Step } from "./everything";
 import { Prompt as ModelPrompt } from "./inputs";
-import { ENCODER, ModelError, parsedManifest } from "./manifest";
+import { DECODER_WEIGHTS, DECODERS, ENCODER, MASKS, ModelError, parsedManifest } from "./manifest";
 import { Model } from "./model";
 import { Network } from "./network";
 import { sensorOf, Sensor } from "./sensors/sensor";
@@ -32,16 +32,18 @@ export class Session {
   async start(parts: Parts): Promise<Backend> {
     const manifest = parsedManifest(parts.manifest);
     this.sensor = sensorOf(parts.sensor, manifest);
-    const graphs = new Map<string, Uint8Array<ArrayBuffer>>();
+    const files = new Map<string, Uint8Array<ArrayBuffer>>();
     const wasm = unpacked(parts.wasm);
-    for (const [name, digest] of manifest.files) graphs.set(name, await graphOf(parts, name, digest));
+    for (const [name, digest] of manifest.files) files.set(name, await fileOf(parts, name, digest));
     ort.env.wasm.wasmBinary = await wasm;
     ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, MAX_THREADS) : 1;
     ort.env.wasm.proxy = false;
     ort.env.logLevel = "error";
-    const [sessions, name] = await sessionsOf(graphs, parts.useWebGpu);
-    this.model = new Model(new Network(manifest, sessions));
-    return { name, threads: ort.env.wasm.numThreads };
+    const network = new Network(manifest, (file) => sessionOf(files, file, []));
+    const isOnGpu = parts.useWebGpu && (await network.prepare(ENCODER, () => sessionOf(files, ENCODER, ["webgpu"])));
+    for (const file of [ENCODER, DECODERS.points, MASKS]) await network.session(file);
+    this.model = new Model(network);
+    return { name: isOnGpu ? "webgpu" : "wasm", threads: ort.env.wasm.numThreads };
   }
 
   /** Read the files of an image, and encode it. */
@@ -109,7 +111,7 @@ export class Session {
   }
 }
 
-async function graphOf(parts: Parts, name: string, digest: string): Promise<Uint8Array<ArrayBuffer>> {
+async function fileOf(parts: Parts, name: string, digest: string): Promise<Uint8Array<ArrayBuffer>> {
   const text = parts.graphs[name];
   if (!text) throw new UserError(`this page is damaged: ${name} is missing; export it again`);
   const bytes = await unpacked(text);
@@ -124,26 +126,19 @@ async function graphOf(parts: Parts, name: string, digest: string): Promise<Uint
   return bytes;
 }
 
-/** Load the graphs; the encoder on the GPU where the browser has one, everything else beside it. */
-async function sessionsOf(
-  graphs: ReadonlyMap<string, Uint8Array<ArrayBuffer>>,
-  useWebGpu: boolean,
-): Promise<[Map<string, ort.InferenceSession>, "webgpu" | "wasm"]> {
-  const sessions = new Map<string, ort.InferenceSession>();
-  let name: "webgpu" | "wasm" = "wasm";
-  for (const [file, bytes] of graphs) {
-    if (file === ENCODER && useWebGpu) {
-      try {
-        sessions.set(file, await ort.InferenceSession.create(bytes, { executionProviders: ["webgpu", "wasm"] }));
-        name = "webgpu";
-        continue;
-      } catch {
-        // a GPU that cannot hold it: the processor can
-      }
-    }
-    sessions.set(file, await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] }));
-  }
-  return [sessions, name];
+/** Load a graph, on further processors than the one that every browser has, if it can. */
+async function sessionOf(
+  files: ReadonlyMap<string, Uint8Array<ArrayBuffer>>,
+  name: string,
+  further: readonly string[],
+): Promise<ort.InferenceSession> {
+  const graph = files.get(name);
+  if (graph === undefined) throw new ModelError(`the model in this page has no ${name}; export it again`);
+  const isDecoder = Object.values<string>(DECODERS).includes(name);
+  return await ort.InferenceSession.create(graph, {
+    executionProviders: [...further, "wasm"],
+    ...(isDecoder && { externalData: [{ path: DECODER_WEIGHTS, data: files.get(DECODER_WEIGHTS)! }] }),
+  });
 }
 
 function promptOf(prompt: Prompt): ModelPrompt {

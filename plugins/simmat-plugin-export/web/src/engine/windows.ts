@@ -1,7 +1,6 @@
 /** Windows over an image that is too large for one look, and how their answers become one: `simmat_runtime.windows`. */
 
-import { countOf, cut, emptyMask, emptyPlanes, Mask, Planes, roundHalfEven, SizeHw, Window } from "./arrays";
-import { averaged, Letterbox, resized, shrunk } from "./letterbox";
+import { countOf, cut, emptyPlanes, Mask, Planes, roundHalfEven, SizeHw, Window } from "./arrays";
 import { enclosingWindow, FoundObject, sharedWindow, within } from "./objects";
 
 /** Part of the smaller of two masks that the other one covers, where both windows look, if they are one object. */
@@ -184,41 +183,6 @@ function deepest(low: number, high: number, length: number, side: number): [numb
   return [best, Math.min(best + side, length), margin(best)];
 }
 
-/**
- * (h, w) mask logits of one window as those of another; what the first does not show is not the object.
- *
- * @param mask logits at the decoder's own size.
- * @param known the window that they cover.
- * @param window another window.
- * @param letterbox position of the other window in the network's input.
- */
-export function maskIn(mask: Planes, known: Window, window: Window, letterbox: Letterbox): Planes {
-  if (known.join() === window.join()) return mask;
-  const knownHw: SizeHw = [known[2] - known[0], known[3] - known[1]];
-  const knownBox = new Letterbox(knownHw, letterbox.size, letterbox.aspect);
-  const whole = resized(mask, [letterbox.size, letterbox.size]);
-  const logits = resized(cut(whole, [0, 0, ...knownBox.scaledHw]), knownHw);
-  const lowest = logits.data.reduce((least, value) => Math.min(least, value), -1);
-  // above the lowest, so that the padding is lowest, too
-  const placed = emptyPlanes(1, ...letterbox.originalHw);
-  const both = sharedWindow(known, window);
-  if (both !== null) {
-    for (let y = both[0]; y < both[2]; y++) {
-      for (let x = both[1]; x < both[3]; x++) {
-        const value = logits.data[(y - known[0]) * logits.width + x - known[1]];
-        placed.data[(y - window[0]) * placed.width + x - window[1]] = value - lowest;
-      }
-    }
-  }
-  const planes = emptyPlanes(1, letterbox.size, letterbox.size);
-  const small = shrunk(placed, letterbox.scaledHw);
-  for (let y = 0; y < small.height; y++) {
-    planes.data.set(small.data.subarray(y * small.width, (y + 1) * small.width), y * planes.width);
-  }
-  const moved = averaged(planes, [mask.height, mask.width]);
-  return { ...moved, data: moved.data.map((value) => value + lowest) };
-}
-
 /** Whether a mask has pixels at a border of its window that is not a border of the image. */
 export function reachesBorder(mask: Mask, [y0, x0, y1, x1]: Window, [height, width]: SizeHw): boolean {
   const { data } = mask;
@@ -231,13 +195,4 @@ export function reachesBorder(mask: Mask, [y0, x0, y1, x1]: Window, [height, wid
     if (x1 < width && data[(y + 1) * mask.width - 1]) return true;
   }
   return false;
-}
-
-/** A mask of the image from one of a window. */
-export function placedMask(mask: Mask, [y0, x0]: Window, [height, width]: SizeHw): Mask {
-  const whole = emptyMask(height, width);
-  for (let y = 0; y < mask.height; y++) {
-    whole.data.set(mask.data.subarray(y * mask.width, (y + 1) * mask.width), (y + y0) * width + x0);
-  }
-  return whole;
 }
