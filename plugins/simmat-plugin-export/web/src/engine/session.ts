@@ -6,9 +6,11 @@ import { Backend, ClassMap, Measurements, OpenedImage, Prompt, UserError } from 
 import { unpacked } from "../embedded";
 import { Parts, PlainMask } from "../messages";
 import { boxOf, cutMask, Mask, Window } from "./arrays";
+import { ContractDocument, imageWarning, InputContract } from "./contract";
 import { Step } from "./everything";
 import { Prompt as ModelPrompt } from "./inputs";
 import { DECODER_WEIGHTS, DECODERS, ENCODER, MASKS, ModelError, parsedManifest } from "./manifest";
+import { measure } from "./measurement";
 import { Model } from "./model";
 import { Network } from "./network";
 import { sensorOf, Sensor } from "./sensors/sensor";
@@ -26,12 +28,14 @@ export interface OpenArguments {
 export class Session {
   private model: Model | null = null;
   private sensor: Sensor | null = null;
+  private contract: InputContract | null = null;
   private image: SensorImage | null = null;
 
   /** Load the graphs. */
   async start(parts: Parts): Promise<Backend> {
     const manifest = parsedManifest(parts.manifest);
     this.sensor = sensorOf(parts.sensor, manifest);
+    this.contract = parts.contract && new InputContract(parts.contract as ContractDocument);
     const files = new Map<string, Uint8Array<ArrayBuffer>>();
     const wasm = unpacked(parts.wasm);
     for (const [name, digest] of manifest.files) files.set(name, await fileOf(parts, name, digest));
@@ -53,6 +57,7 @@ export class Session {
     this.image = null;
     const image = await this.sensor!.load(files, options);
     await step(0.3);
+    const warning = this.contract && imageWarning(this.contract, image);
     const planes = image.planes();
     await model.setImage(planes);
     this.image = image;
@@ -63,7 +68,7 @@ export class Session {
       height: planes.height,
       // copies, since the page gets them for good
       planes: Array.from({ length: planes.count }, (_, index) => planes.data.slice(index * size, (index + 1) * size)),
-      warnings: [...image.notes],
+      warnings: warning ? [warning] : [],
       seconds: (performance.now() - begin) / 1000,
       ...(image.pixelSize && { pixelSize: image.pixelSize }),
     };
@@ -100,9 +105,13 @@ export class Session {
   }
 
   /** Measure objects in the current image. */
-  async measure(_: readonly PlainMask[]): Promise<Measurements> {
+  async measure(masks: readonly { window: Window; inside: Uint8Array }[]): Promise<Measurements> {
     if (this.image === null) throw new UserError("no image is open; open one first");
-    return { columns: [], rows: [] };
+    const objects = masks.map(({ window, inside }) => {
+      const [y0, x0, y1, x1] = window;
+      return { window, crop: { height: y1 - y0, width: x1 - x0, data: inside } };
+    });
+    return measure(this.image, objects);
   }
 
   private started(): Model {

@@ -13,8 +13,6 @@ export interface ImageChannel {
 }
 
 export class SensorImage {
-  /** Sentences about what does not fit the model. */
-  readonly notes: string[] = [];
   pixelSize?: { value: number; unit: "m" | "µm" };
 
   /**
