@@ -37,7 +37,7 @@ PYPROJECTS := pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES))
 STAMP := $(VENV)/.simmat-installed
 DEMO_STAMP := $(VENV)/.simmat-demo-installed
 
-.PHONY: install lint test test-slow test-lowest test-newest test-napari qgis test-qgis release bump smoke smoke-newest fuzz kill demo \
+.PHONY: install page lint test test-slow test-lowest test-newest test-napari qgis test-qgis release bump smoke smoke-newest fuzz kill demo \
 	docs clean
 
 install: $(STAMP)
@@ -120,12 +120,18 @@ qgis:
 test-qgis: install
 	"$(BIN)/python" -m pytest -m slow -rs plugins/qgis-simmat
 
+# The page of `simmat export --html`, into the sources of its package: from TypeScript, with nodejs and npm.
+PAGE := plugins/simmat-plugin-export/web
+page:
+	@command -v npm >/dev/null || { echo "error: npm not found (Debian: apt-get install nodejs npm)"; exit 2; }
+	cd "$(PAGE)" && npm ci --no-audit --no-fund && npm run check && npm run build
+
 # All packages as they are published, in RELEASE/dist: sdists, the wheels built from them, checked, and tried in empty
 # environments of the Pythons in TRY, of which those that are not here are skipped.
 RELEASE ?= $(VENV)/release
 TRY ?= 3.11 3.12 3.13
 URL ?=
-release: | $(BIN)/python
+release: page | $(BIN)/python
 	rm -rf "$(RELEASE)"
 	"$(BIN)/python" -m pip install --disable-pip-version-check --quiet \
 		check-wheel-contents packaging "readme_renderer[md]" "setuptools>=77.0.1" tomli-w twine uv "validate-pyproject[all]"

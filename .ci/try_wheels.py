@@ -97,7 +97,7 @@ def try_python(python: str, dist: Path, work: Path) -> None:
 
     bare = Environment(work / "bare", python)
     bare(*install, "simmat-runtime")
-    everything("simmat export run --out onnx")
+    everything("simmat export run --out onnx --html model.html")
     bare("python -c", ARRAY)
     bare("simmat-runtime predict onnx a.npy --point 48,48 --out mask.npy")
 

@@ -74,8 +74,9 @@ def command(
 ) -> None:
     """Write a trained model as ONNX files that run without torch.
 
-    BUNDLE is a bundle, or the folder of a run. Give --out, --html, or both. The files take images in the sensor's units, NaN where nothing was
-    measured, and give masks; `simmat_runtime` runs them with numpy and onnxruntime alone.
+    BUNDLE is a bundle, or the folder of a run. Give --out, --html, or both. The files take images in the sensor's
+    units, NaN where nothing was measured, and give masks; `simmat_runtime` runs them with numpy and onnxruntime alone.
+    The page of --html opens the sensor's files in a browser.
     """
     import simmat
     from simmat.errors import ConfigError

@@ -86,9 +86,7 @@ def check_page(bundle: Bundle) -> None:
 def _unreadable(sensor: ModalityAdapter) -> str:
     """Return why the page cannot read the files of a sensor; "" if it can."""
     if sensor.definition is None and sensor.name not in READERS:
-        return (
-            f"it reads those of {', '.join(sorted(READERS))}, and of a sensor.toml"
-        )
+        return f"it reads those of {', '.join(sorted(READERS))}, and of a sensor.toml"
     if len(sensor.sources) > 1:
         files = ", ".join(sensor.source_names())
         return f"an image has several files ({files}), and a page takes one"
@@ -104,7 +102,10 @@ def _accepted(sensor: ModalityAdapter) -> list[str]:
 
 
 def write_page(
-    bundle: Bundle, folder: Path, file: Path, *, shown: str = "page.json"
+    bundle: Bundle,
+    folder: Path,
+    file: Path,
+    built: Mapping[str, Any] | None = None,
 ) -> int:
     """Write the page of an exported model; return its size in bytes.
 
@@ -112,7 +113,7 @@ def write_page(
         bundle: what was exported; `check_page` has accepted it.
         folder: what `export` wrote.
         file: the page; an earlier one is replaced.
-        shown: the built page, for tests another one.
+        built: what is seen, as `npm run build` writes it; None for that of this package.
 
     Raises:
         ConfigError: the graphs are too large for a browser.
@@ -138,7 +139,9 @@ def write_page(
         texts[f"simmat-wasm-{kind}"] = _base64(_read(f"ort-{kind}.wasm.gz"))
     for name, content in files.items():
         texts[f"simmat-{name}"] = _base64(gzip.compress(content, 9, mtime=0))
-    page = _page(json.loads(_read(shown)), texts)
+    if built is None:
+        built = json.loads(_read("page.json"))
+    page = _page(built, texts)
     atomic_write_bytes(file, page.encode("utf-8"))
     return len(page.encode("utf-8"))
 

@@ -87,9 +87,7 @@ def _used(nodes: list[NodeProto]) -> Iterator[str]:
                 yield output.name
 
 
-def _outside(
-    tensor: TensorProto, places: Mapping[str, tuple[int, int]]
-) -> TensorProto:
+def _outside(tensor: TensorProto, places: Mapping[str, tuple[int, int]]) -> TensorProto:
     """Return a tensor whose content lies in the file of the weights, if it is large."""
     if tensor.name not in places:
         return tensor
