@@ -106,7 +106,9 @@ def measure(
     folder = work / "exported"
     page = work / "page.html"
     export(bundle, folder)
-    size = html.write_page(bundle, folder, page, json.loads(TESTING_PAGE.read_text()))
+    size = html.write_page(
+        bundle, folder, page, shown=json.loads(TESTING_PAGE.read_text())
+    )
     model = simmat_runtime.load(folder)
     begin = time.perf_counter()
     tab.goto(page.as_uri())

@@ -95,7 +95,8 @@ def page(
     if not TESTING_PAGE.is_file():
         pytest.skip("the page is not built; run make page")
     file = tmp_path_factory.mktemp("page") / "model.html"
-    html.write_page(bundle, exported, file, json.loads(TESTING_PAGE.read_text()))
+    shown = json.loads(TESTING_PAGE.read_text())
+    html.write_page(bundle, exported, file, shown=shown)
     return file
 
 

@@ -17,6 +17,11 @@ const HERE = dirname(fileURLToPath(import.meta.url));
 const MODULES = join(HERE, "node_modules");
 const OUT = join(HERE, "..", "src", "simmat_plugin_export", "page");
 const TESTING = join(HERE, "build");
+/** The licences of packages that do not contain them. */
+const UNSTATED = {
+  "onnxruntime-web": join(HERE, "licences/onnxruntime-web.txt"),
+  lerc: join(HERE, "..", "LICENSE"), // Apache 2.0 as well
+};
 /** Kind of worker -> the entry of onnxruntime-web that it contains, and its WebAssembly. */
 const WORKERS = {
   plain: ["onnxruntime-web/wasm", "ort-wasm-simd-threaded.wasm"],
@@ -72,6 +77,7 @@ async function licence(name) {
   const { version, license } = JSON.parse(await readFile(join(folder, "package.json"), "utf8"));
   const files = (await readdir(folder)).filter((file) => /^(licen[cs]e|thirdpartynotices|notice)/i.test(file)).sort();
   const texts = [];
+  if (!files.length) texts.push(await readFile(UNSTATED[name], "utf8"));
   for (const file of files) texts.push(await readFile(join(folder, file), "utf8"));
   return { name: `${name} ${version}`, licence: license, text: texts.join("\n\n") };
 }
@@ -86,12 +92,10 @@ for (const [kind, [runtime, wasm]] of Object.entries(WORKERS)) {
 }
 const testing = await page(join(HERE, "src/testing"), await bundled("src/testing/main.ts"));
 await writeFile(join(TESTING, "page.json"), JSON.stringify(testing));
-if (existsSync(join(HERE, "src/page/main.ts"))) {
-  const shown = await page(join(HERE, "src/page"), await bundled("src/entry.ts"));
-  await writeFile(join(OUT, "page.json"), JSON.stringify(shown));
-} else {
-  await writeFile(join(OUT, "page.json"), JSON.stringify(testing));
-}
+const cases = await bundled("src/testing/cases.ts", { format: "esm", platform: "node", minify: false });
+await writeFile(join(TESTING, "cases.mjs"), cases);
+const shown = await page(join(HERE, "src/page"), await bundled("src/entry.ts"));
+await writeFile(join(OUT, "page.json"), JSON.stringify(shown));
 const notices = [];
 for (const name of [...used].sort()) notices.push(await licence(name));
 await writeFile(join(OUT, "notices.json"), JSON.stringify(notices));

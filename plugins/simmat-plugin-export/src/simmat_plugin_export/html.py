@@ -105,7 +105,8 @@ def write_page(
     bundle: Bundle,
     folder: Path,
     file: Path,
-    built: Mapping[str, Any] | None = None,
+    *,
+    shown: Mapping[str, Any] | None = None,
 ) -> int:
     """Write the page of an exported model; return its size in bytes.
 
@@ -113,7 +114,7 @@ def write_page(
         bundle: what was exported; `check_page` has accepted it.
         folder: what `export` wrote.
         file: the page; an earlier one is replaced.
-        built: what is seen, as `npm run build` writes it; None for that of this package.
+        shown: what is seen of the page, as web/build.mjs writes it; None for the ordinary one.
 
     Raises:
         ConfigError: the graphs are too large for a browser.
@@ -139,11 +140,9 @@ def write_page(
         texts[f"simmat-wasm-{kind}"] = _base64(_read(f"ort-{kind}.wasm.gz"))
     for name, content in files.items():
         texts[f"simmat-{name}"] = _base64(gzip.compress(content, 9, mtime=0))
-    if built is None:
-        built = json.loads(_read("page.json"))
-    page = _page(built, texts)
-    atomic_write_bytes(file, page.encode("utf-8"))
-    return len(page.encode("utf-8"))
+    page = _page(shown or json.loads(_read("page.json")), texts).encode("utf-8")
+    atomic_write_bytes(file, page)
+    return len(page)
 
 
 def _page(built: Mapping[str, Any], texts: Mapping[str, str]) -> str:

@@ -60,6 +60,7 @@ function rowOf(image: SensorImage, objects: readonly Instance[], index: number):
   const { pixelSize } = image;
   const shape = new Map(Object.entries(shapeOf(objects[index])));
   const area = shape.get("area")!;
+  if (pixelSize?.unit === "m") shape.set("area_m2", area * pixelSize.value ** 2);
   if (pixelSize?.unit === "µm") shape.set("area_um2", area * pixelSize.value ** 2);
   const numbers = SHAPE.map(([name]) => shape.get(name) ?? NaN);
   const [inside, ring] = placesOf(image, objects, index);

@@ -44,7 +44,7 @@ export async function readTiff(name: string, content: Uint8Array<ArrayBuffer>): 
     for (let sample = 0; sample < samples; sample++) planes.push(rasters[sample]);
   }
   const metadata = tags.map((one) => itemsOf(one.gdal));
-  const description = tags[0].description;
+  const description = firstDescription(content) ?? tags[0].description;
   const pixelSize = pixelSizeOf(first, tags[0]);
   return {
     name,
@@ -94,6 +94,27 @@ async function tagsOf(page: GeoTIFFImage): Promise<Tags> {
     counts: await numbers(isTiled ? "TileByteCounts" : "StripByteCounts"),
     isTiled,
   };
+}
+
+/**
+ * The first ImageDescription of a TIFF of 32 bits; null if there is none.
+ *
+ * tifffile writes two, the user's and its own; geotiff.js keeps the last.
+ */
+function firstDescription(content: Uint8Array): string | null {
+  const view = new DataView(content.buffer, content.byteOffset, content.byteLength);
+  const little = content[0] === 0x49;
+  if (view.getUint16(2, little) !== 42) return null;
+  const start = view.getUint32(4, little);
+  const count = view.getUint16(start, little);
+  for (let entry = start + 2; entry < start + 2 + 12 * count; entry += 12) {
+    if (view.getUint16(entry, little) !== 270) continue;
+    const length = view.getUint32(entry + 4, little);
+    const place = length > 4 ? view.getUint32(entry + 8, little) : entry + 8;
+    const text = new TextDecoder().decode(content.subarray(place, place + length));
+    return text.replace(/\0+$/, "");
+  }
+  return null;
 }
 
 /** The pages of the image without reduced copies, after checking that they agree and what they claim. */
@@ -225,8 +246,9 @@ function pixelSizeOf(page: GeoTIFFImage, { description }: Tags): ImageFile["pixe
   if (micro !== null) return { value: micro, unit: "µm" };
   try {
     const keys = page.getGeoKeys() as any;
-    // a projected system in metres, EPSG 9001
-    const isMetric = keys?.GTModelTypeGeoKey === 1 && (keys.ProjLinearUnitsGeoKey ?? 9001) === 9001;
+    // UTM, whose metres are those of the ground within 1 %; other maps stretch areas
+    const code = Number(keys?.ProjectedCSTypeGeoKey);
+    const isMetric = (code > 32600 && code <= 32660) || (code > 32700 && code <= 32760);
     const [x, y] = page.getResolution();
     if (isMetric && x > 0 && Math.abs(Math.abs(y) - x) < 1e-6 * x) return { value: x, unit: "m" };
   } catch {
