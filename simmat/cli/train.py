@@ -124,12 +124,15 @@ def _train_folds(
             _check_same(own, started, given)
             own = started
         runs.append((own, is_started))
+    folders = []
     for own, is_started in runs:
         echo(f"fold {own.fold}: {own.out}")
         _train({"": own}, registry, resume=is_started)
-    folders = shlex.join(str(own.out) for own, _ in runs)
+        folders.append(str(own.out))
     data = shlex.quote(str(config.data))
-    echo(f"look for label errors with: simmat data check {data} --against {folders}")
+    echo(
+        f"look for label errors with: simmat data check {data} --against {shlex.join(folders)}"
+    )
 
 
 def _check_same(

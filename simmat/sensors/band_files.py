@@ -66,8 +66,12 @@ class BandFiles:
 
     def holds(self, file: Path) -> bool:
         """Return whether a file is of one of the bands."""
-        endings = tuple(band.ending for band in self.bands)
-        return file.parent == self.folder and file.name.endswith(endings)
+        if file.parent != self.folder:
+            return False
+        for band in self.bands:
+            if file.name.endswith(band.ending):
+                return True
+        return False
 
     def evidence(self) -> Iterator[str]:
         """Yield what speaks for it, a sentence each."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from installed import SHARED_DATA
 from page_cases import ask, results
 from simmat_runtime import everything, letterbox, windows
 
@@ -313,7 +314,7 @@ def test_a_described_sensor_reads_alike(tmp_path: Path) -> None:
     )
 
 
-DATA = Path(__file__).parents[5] / "shared" / "data" / "radiometric-jpeg"
+DATA = SHARED_DATA / "radiometric-jpeg"
 
 
 @pytest.mark.parametrize("name", ["FLIR_E40.jpg", "DJI_XT2.jpg", "M3T_DJI_0001_R.JPG"])
