@@ -66,12 +66,8 @@ class BandFiles:
 
     def holds(self, file: Path) -> bool:
         """Return whether a file is of one of the bands."""
-        if file.parent != self.folder:
-            return False
-        for band in self.bands:
-            if file.name.endswith(band.ending):
-                return True
-        return False
+        endings = [band.ending for band in self.bands]
+        return file.parent == self.folder and file.name.endswith(tuple(endings))
 
     def evidence(self) -> Iterator[str]:
         """Yield what speaks for it, a sentence each."""
