@@ -1,13 +1,12 @@
-"""The page of an exported model beside simmat-runtime: the same logits, and how long it takes.
+"""Compare exported web pages with simmat-runtime in what they read and predict, and measure their size and time.
 
-    python benchmarks/page.py RUN IMAGES [RUN IMAGES ...] [--files 4] [--large] [--json FILE]
+    python benchmarks/page.py runs/thermal=DATA/images runs/gray=DATA/images … [--images 4] [--large 4000]
 
-Each RUN, of one sensor, is exported as a page, which opens from the disk in headless Chromium without a network. Of
-IMAGES, a folder, some files are opened in it; the logits of a click in the middle are compared with those of
-simmat-runtime on the values that SimMAT reads from the same file. Seconds by the clock: `start` until the model is
-loaded, `open` until an image is ready for clicks, `click`, `everything`; the first ones of a page are given apart,
-because a browser compiles WebAssembly then. --large also opens a made image of 4000 x 4000 and asks for every object.
-Needs the built page (`make page`), Debian's chromium, and playwright.
+Each RUN=FOLDER is exported (lite takes 10 s) and opened in Debian's Chromium from file://, with the network off. The
+images of the folder are read by the page and by SimMAT: the largest difference of the planes, of the decoder's logits
+to a click in the middle, and of the score. Seconds are by the clock, and (in brackets) of the processor in the tab's
+process, which others on the machine do not lengthen; compilation of WebAssembly uses several threads. The page is built
+with `make page`.
 """
 
 from __future__ import annotations
@@ -16,180 +15,177 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
+import psutil
 import simmat_runtime
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
-from simmat_plugin_export import html
 from simmat_plugin_export.export import export
+from simmat_plugin_export.html import write_page
 
 import simmat
-from simmat.io.files import atomic_write_json
-from simmat.predictor import Predictor
 
-TESTING_PAGE = (
-    Path(__file__).parents[1] / "plugins/simmat-plugin-export/web/build/page.json"
-)
-"""The engine without anything to see; `make page` writes it, too."""
-LARGE = 4000
+WEB = Path(__file__).parents[1] / "plugins/simmat-plugin-export/web"
 OPEN = """async () => {
-  const begin = performance.now();
   const image = await simmatEngine.open([...document.getElementById("file").files], {});
-  return { seconds: (performance.now() - begin) / 1000, width: image.width, height: image.height };
+  const planes = image.planes.map((plane) => {
+    let sum = 0, missing = 0;
+    for (const value of plane) { if (Number.isNaN(value)) missing++; else sum += value; }
+    return [sum, missing];
+  });
+  return { width: image.width, height: image.height, planes, warnings: image.warnings };
 }"""
-CLICK = """async ([x, y]) => {
-  const prompt = { points: [{ x, y, onObject: true }] };
-  const begin = performance.now();
-  await simmatEngine.predict(prompt);
-  const seconds = (performance.now() - begin) / 1000;
-  const { values } = await simmatEngine.logits(prompt);
-  return { seconds, logits: [...values] };
-}"""
-EVERYTHING = """async () => {
-  const begin = performance.now();
-  const found = await simmatEngine.everything();
-  return { seconds: (performance.now() - begin) / 1000, found: found.length };
+LOGITS = """async ([x, y]) => {
+  const { values, score } = await simmatEngine.logits({ points: [{ x, y, onObject: true }] });
+  return { values: [...values], score };
 }"""
 
 
-@dataclass
-class Measured:
-    """What was measured of a page; seconds by the clock."""
+class Clock:
+    """Seconds since the last lap, by the clock and of the processor in the tab's process."""
 
-    modality: str
-    size_mb: float
-    files: int
-    difference: float
-    start_s: float
-    first_open_s: float
-    first_click_s: float
-    open_s: float
-    click_s: float
-    everything_s: float
-    everything_found: int
-    large_open_s: float | None = None
-    large_everything_s: float | None = None
-    large_found: int | None = None
+    def __init__(self) -> None:
+        self.lap()
+
+    def lap(self) -> str:
+        """Return the seconds since the last lap."""
+        now, used = time.perf_counter(), _tab_seconds()
+        before = getattr(self, "_before", (now, used))
+        self._before = now, used
+        return f"{now - before[0]:.2f} s ({used - before[1]:.2f})"
 
 
-def open_file(tab: Page, file: Path) -> dict[str, Any]:
-    """Open a file in the page."""
-    tab.set_input_files("#file", file)
-    found: dict[str, Any] = tab.evaluate(OPEN)
-    return found
-
-
-def expected(
-    predictor: Predictor, model: simmat_runtime.Model, file: Path
-) -> tuple[tuple[float, float], np.ndarray]:
-    """Return the click in the middle of an image, and the runtime's logits."""
-    image = predictor.set_image(file)
-    planes = np.where(image.valid, image.data, np.nan).astype(np.float32)
-    model.set_image(planes)
-    height, width = model.size_hw
-    click = (float(width // 2), float(height // 2))
-    return click, model.predict(points=[click]).low_res_logits
-
-
-def measure(
-    tab: Page, run: Path, files: Sequence[Path], work: Path, large: bool
-) -> Measured:
-    """Export a run, open its page, and compare."""
-    predictor = simmat.load(run, device="cpu")
-    bundle = predictor.bundle
-    assert bundle is not None
-    folder = work / "exported"
-    page = work / "page.html"
-    export(bundle, folder)
-    size = html.write_page(
-        bundle, folder, page, shown=json.loads(TESTING_PAGE.read_text())
-    )
-    model = simmat_runtime.load(folder)
-    begin = time.perf_counter()
-    tab.goto(page.as_uri())
-    tab.evaluate("simmatEngine.start()")
-    start = time.perf_counter() - begin
-    tab.evaluate(
-        """() => {
-          const input = document.createElement("input");
-          input.type = "file";
-          input.id = "file";
-          document.body.append(input);
-        }"""
-    )
-    opened, clicks, everything = [], [], []
-    difference = 0.0
-    found: dict[str, Any] = {}
-    for file in files:
-        click, logits = expected(predictor, model, file)
-        opened.append(open_file(tab, file)["seconds"])
-        answer = tab.evaluate(CLICK, click)
-        clicks.append(answer["seconds"])
-        theirs = np.reshape(answer["logits"], logits.shape)
-        difference = max(difference, float(np.abs(theirs - logits).max()))
-        found = tab.evaluate(EVERYTHING)
-        everything.append(found["seconds"])
-    result = Measured(
-        modality=bundle.spec.modality,
-        size_mb=size / 1e6,
-        files=len(files),
-        difference=difference,
-        start_s=start,
-        first_open_s=opened[0],
-        first_click_s=clicks[0],
-        open_s=median(opened[1:]),
-        click_s=median(clicks[1:]),
-        everything_s=median(everything[1:]),
-        everything_found=found["found"],
-    )
-    if large:
-        file = work / "large.npy"
-        image = predictor.set_image(files[0])
-        repeats = -(-LARGE // min(image.size_hw))
-        tiled = np.tile(image.data, (1, repeats, repeats))[:, :LARGE, :LARGE]
-        np.save(file, tiled)
-        result.large_open_s = open_file(tab, file)["seconds"]
-        answer = tab.evaluate(EVERYTHING)
-        result.large_everything_s = answer["seconds"]
-        result.large_found = answer["found"]
-    return result
+def _tab_seconds() -> float:
+    total = 0.0
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "--type=renderer" in process.cmdline():
+                total += sum(process.cpu_times()[:2])
+        except psutil.Error:
+            continue
+    return total
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    """Print a row for each image, and the times of each page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", metavar="RUN=FOLDER")
+    parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--large", type=int, default=0)
+    options = parser.parse_args()
+    shown = json.loads((WEB / "build" / "page.json").read_text(encoding="utf-8"))
+    print("| run | image | planes | logits | score |\n|---|---|---|---|---|")
+    times = []
+    for item in options.runs:
+        run, _, images = item.partition("=")
+        with tempfile.TemporaryDirectory() as folder:
+            times.append(_compare(run, Path(images), Path(folder), shown, options))
+    for rows in times:
+        print("\n" + "\n".join(rows))
+
+
+def _compare(
+    run: str, images: Path, folder: Path, shown: Any, options: argparse.Namespace
+) -> list[str]:
+    predictor = simmat.load(run, device="cpu")
+    assert predictor.bundle is not None
+    export(predictor.bundle, folder / "exported")
+    size = write_page(
+        predictor.bundle, folder / "exported", folder / "model.html", shown=shown
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN IMAGES")
-    parser.add_argument("--files", type=int, default=4)
-    parser.add_argument("--large", action="store_true")
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    if len(given.runs) % 2:
-        parser.error("give a folder of images behind each run")
-    results = []
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(
+    runtime = simmat_runtime.load(folder / "exported", threads=1)
+    files = sorted(one for one in images.iterdir() if one.is_file())
+    files = files[:: max(len(files) // options.images, 1)][: options.images]
+    rows = [f"{run}: page of {size / 1e6:.1f} MB"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox"]
         )
-        for run, images in zip(given.runs[::2], given.runs[1::2], strict=True):
-            files = sorted(images.iterdir())[: given.files]
-            context = browser.new_context(offline=True)
-            tab = context.new_page()
-            tab.set_default_timeout(600_000)
-            with tempfile.TemporaryDirectory() as work:
-                done = measure(tab, run, files, Path(work), given.large)
-            context.close()
-            results.append(asdict(done))
-            print(json.dumps(results[-1]), flush=True)
+        page = browser.new_context(offline=True).new_page()
+        page.goto("about:blank")
+        clock = Clock()
+        page.goto((folder / "model.html").as_uri())
+        rows.append(f"page parsed: {clock.lap()}")
+        page.evaluate("simmatEngine.start()")
+        rows.append(f"graphs loaded: {clock.lap()}")
+        page.evaluate(
+            "document.body.append(Object.assign(document.createElement('input'), {type: 'file', id: 'file'}))"
+        )
+        for number, file in enumerate(files):
+            # two numbers of each plane, since playwright would take seconds to return every value
+            _print_row(run, page, predictor, runtime, file, rows, timed=number == 0)
+        height, width = runtime.size_hw
+        clock.lap()
+        found = page.evaluate("simmatEngine.everything().then((found) => found.length)")
+        rows.append(
+            f"everything in {width}x{height}: {clock.lap()}, {found} objects; runtime {len(runtime.everything())}"
+        )
+        if options.large:
+            rows += _large(page, files[0], folder, options.large)
         browser.close()
-    if given.json:
-        atomic_write_json(given.json, results)
+    return rows
+
+
+def _print_row(
+    run: str,
+    page: Page,
+    predictor: Any,
+    runtime: simmat_runtime.Model,
+    file: Path,
+    rows: list[str],
+    *,
+    timed: bool,
+) -> None:
+    page.set_input_files("#file", str(file))
+    clock = Clock()
+    opened = page.evaluate(OPEN)
+    seconds = clock.lap()
+    x, y = opened["width"] // 2, opened["height"] // 2
+    found = page.evaluate(LOGITS, [x, y])
+    if timed:
+        rows.append(f"image opened: {seconds}, first mask: {clock.lap()}")
+        for _ in range(2):
+            page.evaluate(
+                "([x, y]) => simmatEngine.predict({points: [{x, y, onObject: true}]}).then(() => 0)",
+                [x, y],
+            )
+            rows.append(f"click: {clock.lap()}")
+    image = predictor.image_loader.load(file, ())
+    planes = np.where(image.valid, image.data, np.float32(np.nan))
+    runtime.set_image(planes)
+    ours = runtime.predict([(x, y)])
+    logits = np.asarray(found["values"], np.float32).reshape(ours.low_res_logits.shape)
+    differences = [
+        abs(total - float(np.nansum(plane, dtype=np.float64)))
+        + abs(missing - int(np.isnan(plane).sum()))
+        for plane, (total, missing) in zip(planes, opened["planes"], strict=True)
+    ]
+    print(
+        f"| {Path(run).name} | {file.name} | {max(differences):.2g} | "
+        f"{np.abs(logits - ours.low_res_logits).max():.2g} | {abs(ours.score - found['score']):.2g} |",
+        flush=True,
+    )
+
+
+def _large(page: Page, file: Path, folder: Path, side: int) -> list[str]:
+    """Measure an image of side x side pixels, tiled from a small one."""
+    with Image.open(file) as small:
+        values = np.asarray(small)
+    repeats = [-(-side // length) for length in values.shape[:2]]
+    tiled = np.tile(values, [*repeats, 1][: values.ndim])[:side, :side]
+    Image.fromarray(tiled).save(folder / "large.png")
+    page.set_input_files("#file", str(folder / "large.png"))
+    clock = Clock()
+    page.evaluate(OPEN)
+    rows = [f"{side}x{side} opened: {clock.lap()}"]
+    page.evaluate(LOGITS, [side // 2, side // 2])
+    rows.append(f"{side}x{side} click: {clock.lap()}")
+    found = page.evaluate("simmatEngine.everything().then((found) => found.length)")
+    rows.append(f"{side}x{side} everything: {clock.lap()}, {found} objects")
+    return rows
 
 
 if __name__ == "__main__":

@@ -416,7 +416,7 @@ def test_a_point_beside_the_object_has_the_name_of_simmat_predict(
         prompts.append((points, labels, box))
         return SimpleNamespace(mask=np.ones((8, 8), bool), score=0.5, class_id=None)
 
-    model = SimpleNamespace(channels=(), set_image=lambda image: None, predict=predict)
+    model = SimpleNamespace(channels=(), set_image=lambda *_: None, predict=predict)
     monkeypatch.setattr("simmat_runtime.command.load", lambda folder: model)
     monkeypatch.setattr("simmat_runtime.command.read_file", lambda *_: None)
     out = str(tmp_path / "mask.npy")
