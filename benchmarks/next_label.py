@@ -4,8 +4,8 @@
         [--table]
 
 For each set, the train split is what may be labelled, and the val split is the truth; the test split is not read. Each
-way chooses 5 images, then adds to them up to 10, 20 and 40; after each choice `lite` at 128 px is trained anew on all of
-them, for 100 steps, and scored by the mean of one-click mIoU, AP50 of every object and class mIoU.
+way chooses 5 images, then adds to them up to 10, 20 and 40; after each choice `lite` at 128 px is trained anew on all
+of them, for 100 steps, and scored by the mean of one-click mIoU, AP50 of every object and class mIoU.
 
 * `random`: a random order.
 * `typical`: the images are divided into as many clusters of their embedding (untuned `lite`, mean and spread over the
