@@ -1,5 +1,6 @@
 /** Read PNG with all its bits: 1 to 16 bits, one to four planes (W3C Portable Network Graphics, third edition). */
 
+import { joinedBytes } from "./bytes";
 import { UserError } from "../../engine";
 import { checkSize, ImageFile, inflated, separated } from "./image_file";
 
@@ -127,16 +128,6 @@ function headOf(name: string, body: Uint8Array): [Head, number] {
 
 function latin(bytes: Uint8Array): string {
   return Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
-}
-
-function joinedBytes(parts: readonly Uint8Array<ArrayBuffer>[]): Uint8Array<ArrayBuffer> {
-  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let place = 0;
-  for (const part of parts) {
-    whole.set(part, place);
-    place += part.length;
-  }
-  return whole;
 }
 
 /** Undo the filters of rows in place; `step` is the distance to the pixel on the left in bytes. */

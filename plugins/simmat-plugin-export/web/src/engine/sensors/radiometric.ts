@@ -6,6 +6,7 @@
  * constants of the camera. DJI's R-JPEG has 16-bit raw values in APP3 or APP4 segments, without documented constants.
  */
 
+import { joinedBytes } from "../files/bytes";
 import { UserError } from "../../engine";
 import { checkSize } from "../files/image_file";
 import { frameOf, segmentsOf } from "../files/jpeg";
@@ -76,7 +77,7 @@ export async function readRadiometric(
   if (flir.length) {
     const parts = flir.map(({ payload }) => payload).sort((one, other) => one[6] - other[6]);
     try {
-      return await readFlir(name, joined(parts.map((part) => part.subarray(SEGMENT_HEAD))), settings);
+      return await readFlir(name, joinedBytes(parts.map((part) => part.subarray(SEGMENT_HEAD))), settings);
     } catch (error) {
       if (error instanceof UserError) throw error;
       throw new UserError(`${name}: its FLIR records are damaged (${(error as Error).message})`);
@@ -84,7 +85,7 @@ export async function readRadiometric(
   }
   const picture = frameOf(content);
   for (const wanted of RAW_SEGMENTS) {
-    const raw = joined(segments.filter(({ marker }) => marker === wanted).map(({ payload }) => payload));
+    const raw = joinedBytes(segments.filter(({ marker }) => marker === wanted).map(({ payload }) => payload));
     for (const times of PICTURE_SCALES) {
       if (picture === null || !raw.length) continue;
       const [height, width] = [Math.floor(picture.height / times), Math.floor(picture.width / times)];
@@ -99,16 +100,6 @@ export async function readRadiometric(
 
 function ascii(bytes: Uint8Array, start: number, length: number): string {
   return Array.from(bytes.subarray(start, start + length), (byte) => String.fromCharCode(byte)).join("");
-}
-
-function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
-  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let place = 0;
-  for (const part of parts) {
-    whole.set(part, place);
-    place += part.length;
-  }
-  return whole;
 }
 
 function viewOf(bytes: Uint8Array): DataView {
