@@ -35,6 +35,7 @@ from simmat.data.pipeline import Pipeline
 from simmat.data.sequence import FrameSequence
 from simmat.errors import ConfigError, DataError
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
+from simmat.io.files import TEMPORARY_MARK
 from simmat.model import SimMAT
 from simmat.plugin_specs import ResultFormat
 from simmat.predictor import FollowedFrame, Predictor
@@ -435,6 +436,17 @@ def test_a_killed_call_is_resumed_at_any_frame(
     follow_files(predictor(model), job(tmp_path, "whole", {**masks, 11: known[11]}))
     log = (tmp_path / "whole/.follow/log.jsonl").read_text().splitlines()
     assert len(log) == COUNT
+
+
+def test_what_a_killed_call_left_half_written_is_removed(tmp_path: Path) -> None:
+    """Killed before it gave a file its name, a call leaves the temporary one, in whichever of its folders that was."""
+    masks = {0: truth()[0]}
+    follow_files(predictor(), job(tmp_path, "out", masks))
+    whole = files_of(tmp_path / "out")
+    for name in ("out", "out/labels", "out/.follow"):
+        (tmp_path / name / f".frames.787fb3cb{TEMPORARY_MARK}.csv").write_text("half")
+    follow_files(predictor(), job(tmp_path, "out", masks))
+    assert files_of(tmp_path / "out") == whole
 
 
 @pytest.mark.slow

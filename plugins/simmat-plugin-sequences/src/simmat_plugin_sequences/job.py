@@ -189,8 +189,8 @@ def _prepare(job: FollowJob, folder: Path) -> None:
         for old in job.state.iterdir():
             if old.is_dir() and old != folder:
                 remove_folder(old)
-        remove_temporary(job.labels, older_than_s=0)
-        remove_temporary(folder, older_than_s=0)
+        for place in (job.out, job.labels, job.state, folder):
+            remove_temporary(place, older_than_s=0)
 
 
 def _write_masks(
