@@ -30,7 +30,7 @@ import numpy as np
 from align import corner_error_px, random_homography
 
 from simmat.io.images import read_image, write_image
-from simmat.plugins.registry import installed
+from simmat.plugins.loader import installed
 from simmat.sensors.warp import Warp
 from simmat.types import Window
 

@@ -26,7 +26,7 @@ from simmat.drawing.overlay import draw_overlay, font
 from simmat.evaluation import why_no_zero_shot
 from simmat.io.files import atomic_path
 from simmat.model import SimMAT, assemble, zero_shot_of
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 from simmat.predictor import Predictor
 from simmat.types import BoolArray, Prompt
 

@@ -24,7 +24,7 @@ from simmat.config import TrainConfig, load_config
 from simmat.evaluation import ONE_CLICK, evaluate_bundle
 from simmat.io.files import atomic_write_json
 from simmat.io.reading import read_json
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 
 FIGURES = ("ece_uncalibrated", "ece", "auto_kept", "auto_right")
 

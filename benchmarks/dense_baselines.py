@@ -53,7 +53,8 @@ from simmat.model_spec import DenseSpec
 from simmat.nn.dense_head import OBJECTS, DenseAnswer
 from simmat.nn.first_layer import refitted, widened_kernel
 from simmat.nn.losses import dense_loss
-from simmat.plugins.registry import Registry, load_plugins
+from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import Registry
 from simmat.predictor import (
     EncodedImage,
     EverythingSettings,

@@ -26,7 +26,7 @@ from simmat_plugin_distill.teacher import load_teacher, write_masks
 
 from simmat.config import load_config
 from simmat.io.images import read_image
-from simmat.plugins.registry import installed
+from simmat.plugins.loader import installed
 from simmat.sensors.warp import Warp
 from simmat.types import Channel, SensorImage, Window
 

@@ -41,7 +41,7 @@ from simmat.data.dataset import Dataset
 from simmat.data.samples import Sample, id_digest
 from simmat.evaluation import Scores, evaluate
 from simmat.io.files import atomic_write_json
-from simmat.plugins.registry import installed
+from simmat.plugins.loader import installed
 from simmat.training import Callback
 from simmat.training.fit import selection_score
 

@@ -35,7 +35,7 @@ from untuned import add_model_options
 import simmat
 from simmat.data.instances import read_mask, tight_box
 from simmat.io.files import atomic_write_json
-from simmat.plugins.registry import installed
+from simmat.plugins.loader import installed
 from simmat.predictor import Predictor
 from simmat.sensors.builtin import band_channels
 from simmat.types import BoolArray, Prompt, SensorImage

@@ -30,7 +30,7 @@ from simmat import training
 from simmat.config import TrainConfig, default_steps
 from simmat.data.samples import id_digest
 from simmat.io.files import atomic_write_json
-from simmat.plugins.registry import installed
+from simmat.plugins.loader import installed
 
 COUNTS = (3, 5, 7, 10)
 """Labels of the trainings of an order."""

@@ -17,7 +17,7 @@ import torch
 from simmat.bundle import load_bundle
 from simmat.data.dataset import open_dataset
 from simmat.evaluation.unprompted import ImageMatches, object_scores
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 from simmat.predictor import EverythingSettings, Predictor
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "fluorescence-nuclei"

@@ -38,7 +38,7 @@ from simmat.data.card import write_card
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.instances import Annotation, Instance, LabelArray, read_mask
 from simmat.io.files import atomic_write_json
-from simmat.plugins.registry import installed
+from simmat.plugins.loader import installed
 from simmat.types import BoolArray
 
 SHARE = 0.05

@@ -91,7 +91,7 @@ def intervals(bundle: str | None, seed: int, scenes: int) -> dict[str, Any]:
     import simmat
     from simmat.data.instances import center_click, region_from_mask
     from simmat.measurement import mean_intervals, measure
-    from simmat.plugins.registry import installed
+    from simmat.plugins.loader import installed
 
     if bundle is None:
         model = simmat.load(foundation="lite", modality="thermal")

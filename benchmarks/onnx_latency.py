@@ -32,7 +32,7 @@ from simmat.bundle import load_bundle, trained_tensors, write_bundle
 from simmat.data.card import DataCard
 from simmat.model import assemble, find_parts
 from simmat.model_spec import ModelSpec
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 from simmat.predictor import Predictor
 from simmat.sensors.normalize import Statistics
 from simmat.types import Channel

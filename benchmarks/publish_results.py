@@ -21,7 +21,7 @@ from simmat_plugin_bench.grid import expand
 from simmat_plugin_bench.settings import read_settings
 
 from simmat.io.files import atomic_write_text
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "benchmarks" / "results" / "README.md"

@@ -41,7 +41,7 @@ from simmat.model import SimMAT, assemble, find_parts
 from simmat.model_spec import ModelSpec
 from simmat.nn.losses import Batch, PromptLoss
 from simmat.nn.tuners import set_train_mode
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 from simmat.predictor import Predictor
 from simmat.sensors.normalize import Statistics
 from simmat.training.step import TrainingStep

@@ -37,7 +37,7 @@ from simmat.evaluation.prompts import (
 from simmat.evaluation.scores import boundary_width
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
-from simmat.plugins.registry import installed
+from simmat.plugins.loader import installed
 from simmat.predictor import encode_image
 from simmat.types import BoolArray, Letterbox, Prompt
 

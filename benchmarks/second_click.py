@@ -23,7 +23,8 @@ import torch
 
 from simmat.io.weights import find_weights
 from simmat.model import Parts
-from simmat.plugins.registry import Registry, load_plugins
+from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor, ZeroShotPredictor
 
 _MODELS = ["lite", "lite@640x480", "lite@1280x1024", "lite@4000x3000", "sam_vit_b"]

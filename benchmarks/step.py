@@ -30,7 +30,7 @@ from training_items import make_set
 from simmat import training
 from simmat.config import TrainConfig
 from simmat.nn.losses import Batch, dense_loss
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 from simmat.training import fit
 from simmat.training.plan import TrainingPlan
 from simmat.training.step import build_optimizer

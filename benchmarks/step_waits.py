@@ -22,7 +22,8 @@ from training_items import make_set
 from simmat import training
 from simmat.config import TrainConfig
 from simmat.nn.losses import Batch
-from simmat.plugins.registry import Registry, load_plugins
+from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import Registry
 from simmat.training import build, fit
 
 

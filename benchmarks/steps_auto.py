@@ -24,7 +24,7 @@ from typing import Any
 from simmat import training
 from simmat.config import TrainConfig
 from simmat.io.files import atomic_write_json
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 from simmat.training import Callback, RunFolder
 
 SHARED = Path(__file__).absolute().parents[2] / "shared" / "data"

@@ -70,7 +70,7 @@ def train(steps: int) -> None:
 
     from simmat import training
     from simmat.config import TrainConfig
-    from simmat.plugins.registry import load_plugins
+    from simmat.plugins.loader import load_plugins
     from simmat.training import fit
 
     found: list[tuple[float, float]] = []

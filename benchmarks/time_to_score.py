@@ -27,7 +27,8 @@ from typing import Any
 from simmat import training
 from simmat.config import COMPAT_DEFAULTS, TrainConfig
 from simmat.evaluation import Scores
-from simmat.plugins.registry import Registry, load_plugins
+from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import Registry
 from simmat.training import Callback, RunInfo
 
 RELEASED = {

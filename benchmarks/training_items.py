@@ -28,7 +28,7 @@ from simmat.config import TrainConfig
 from simmat.data.batches import TrainingItems
 from simmat.io.images import write_image
 from simmat.nn.device import keep_freed_memory
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 from simmat.training.plan import plan_run
 
 HEIGHT, WIDTH, OBJECTS = 512, 640, 5

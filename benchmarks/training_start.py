@@ -27,7 +27,7 @@ PREPARE = """
 import json, resource, sys, time
 from pathlib import Path
 from simmat.config import load_config
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 from simmat.training import Callback
 from simmat.training.plan import plan_run
 settings = {"modality": "gray", "data": Path(sys.argv[1]), "out": Path(sys.argv[1] + "-run"), "tune": "lora",

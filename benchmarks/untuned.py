@@ -20,7 +20,7 @@ import simmat
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.io.weights import find_weights
 from simmat.model import Parts
-from simmat.plugins.registry import installed
+from simmat.plugins.loader import installed
 from simmat.predictor import ZeroShotPredictor
 from simmat.sensors.channel_selection import parse_channels
 

@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from simmat.data.dataset import open_dataset
 from simmat.data.instances import EIGHT, center_click
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 from simmat.types import BoolArray
 
 GREEN, SWIR1 = 2, 5

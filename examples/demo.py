@@ -21,7 +21,7 @@ from pathlib import Path
 
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.instances import center_click
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 from simmat.training.run_folder import RunFolder
 
 MARK = ".simmat-demo"

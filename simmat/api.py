@@ -18,7 +18,8 @@ from simmat.io.files import check_writable
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts, check_image_size
 from simmat.nn.device import join_processes, pick_device
-from simmat.plugins.registry import Modality, Registry, installed
+from simmat.plugins.loader import installed
+from simmat.plugins.registry import Modality, Registry
 from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.sensors.adapter import with_data_card
 from simmat.sensors.channel_selection import parse_channels

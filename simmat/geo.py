@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from simmat.errors import ConfigError
 from simmat.io.tiff import file_state, states_georeference
-from simmat.plugins.registry import PLUGINS_VARIABLE, installed
+from simmat.plugins.loader import PLUGINS_VARIABLE, installed
 from simmat.types import Georeference, ImageReader, Prompt, SensorImage
 
 if TYPE_CHECKING:

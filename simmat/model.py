@@ -40,7 +40,8 @@ from simmat.plugin_specs import (
     TransferLayerSpec,
     TunerSpec,
 )
-from simmat.plugins.registry import Modality, Registry, import_from_string, installed
+from simmat.plugins.loader import installed
+from simmat.plugins.registry import Modality, Registry, import_from_string
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.channel_selection import parse_channels
 from simmat.sensors.normalize import (

@@ -13,7 +13,7 @@ from simmat.data.instances import FoundObject, Instance, region_from_mask
 from simmat.inference import ImageResult, LabelMap, PredictOptions, writer
 from simmat.inference.request import Request, choose_formats
 from simmat.plugin_specs import ResultFormat
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 from simmat.types import BoolArray, Georeference, ImageReader, Window
 
 PLACE = Georeference("EPSG:32632", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_300_000.0))

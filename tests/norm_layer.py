@@ -16,7 +16,8 @@ from runs import config
 
 from simmat.plugin_specs import TransferLayerSpec
 from simmat.plugins.hooks import hookimpl
-from simmat.plugins.registry import Registry, load_plugins
+from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import Registry
 
 
 def build(

@@ -14,7 +14,8 @@ from PIL import Image
 
 from simmat.callbacks import Callback
 from simmat.config import TrainConfig, load_config
-from simmat.plugins.registry import Registry, load_plugins
+from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import Registry
 
 
 def registry(*plugins: str) -> Registry:

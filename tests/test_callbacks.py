@@ -13,7 +13,8 @@ import simmat
 from simmat import training
 from simmat.callbacks import Callback, Callbacks, ConsoleCallback, TimeLeft
 from simmat.config import TrainConfig
-from simmat.plugins.registry import CallbackHook, Registry
+from simmat.plugins.kinds import CallbackHook
+from simmat.plugins.registry import Registry
 from simmat.training.fit import callbacks_of_plugins
 
 

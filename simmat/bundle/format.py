@@ -34,7 +34,8 @@ from simmat.model_spec import ModelSpec
 from simmat.nn.tensor_files import check_dimensions, first_line
 from simmat.nn.tuners import trainable_state
 from simmat.plugins.hooks import PROJECT
-from simmat.plugins.registry import Kind, Registry
+from simmat.plugins.kinds import Kind
+from simmat.plugins.registry import Registry
 from simmat.sensors.contract import InputContract
 from simmat.sensors.options import is_sensor_file, modality_parts
 from simmat.types import Window, is_finite_number

@@ -39,7 +39,8 @@ from simmat.model import (
 )
 from simmat.model_spec import ModelSpec
 from simmat.plugin_specs import FoundationSpec, FunctionSpec
-from simmat.plugins.registry import Registry, import_from_string, installed
+from simmat.plugins.loader import installed
+from simmat.plugins.registry import Registry, import_from_string
 from simmat.sensors.adapter import ModalityAdapter, options_of, with_data_card
 from simmat.sensors.normalize import describe
 from simmat.sensors.options import options_by_sensor

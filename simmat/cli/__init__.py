@@ -50,7 +50,7 @@ class Group(click.Group):
         """Find a command; the error for an unknown one names the plugin to install or the nearest command."""
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
-            from simmat.plugins.registry import installed
+            from simmat.plugins.loader import installed
 
             names = self.list_commands(ctx)
             prefix = _prefix(ctx)
@@ -114,7 +114,7 @@ def _prefix(ctx: click.Context) -> str:
 
 def _plugin_commands(ctx: click.Context) -> dict[str, click.Command]:
     """Return the commands that plugins add to a group: last word of the name -> command."""
-    from simmat.plugins.registry import installed
+    from simmat.plugins.loader import installed
 
     found = {command.name: command for command in installed().all("command")}
     prefix = _prefix(ctx)
@@ -290,7 +290,7 @@ def _plugin_at_fault(error: Exception) -> str:
     from importlib.metadata import entry_points
 
     from simmat.plugins.hooks import PROJECT
-    from simmat.plugins.registry import describe_entry
+    from simmat.plugins.loader import describe_entry
 
     owners = {}
     for entry in entry_points(group=PROJECT):

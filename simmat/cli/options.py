@@ -18,7 +18,8 @@ from pydantic.fields import FieldInfo
 from simmat.config import CARD_FIELDS, TrainConfig
 from simmat.documents import option_name
 from simmat.errors import ConfigError
-from simmat.plugins.registry import Registry, installed
+from simmat.plugins.loader import installed
+from simmat.plugins.registry import Registry
 from simmat.terminal import echo
 
 Command = TypeVar("Command", bound=Callable[..., Any])

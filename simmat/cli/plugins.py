@@ -7,7 +7,9 @@ from typing import Any
 from simmat.cli import Group
 from simmat.cli.options import json_option
 from simmat.cli.tables import print_json, print_table
-from simmat.plugins.registry import PluginReport, load_plugins, plural
+from simmat.plugins.kinds import plural
+from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import PluginReport
 from simmat.terminal import echo
 
 command = Group()

@@ -11,7 +11,8 @@ from simmat.data.formats.manifest import MANIFEST_FILE, read_manifest
 from simmat.errors import DataError, few_of
 from simmat.io.frames import open_stack
 from simmat.io.paths import frame_of
-from simmat.plugins.registry import Modality, Registry, installed
+from simmat.plugins.loader import installed
+from simmat.plugins.registry import Modality, Registry
 from simmat.sensors.adapter import ModalityAdapter, load_sample
 from simmat.sensors.normalize import describe
 from simmat.types import Channel, SensorImage, same_channels

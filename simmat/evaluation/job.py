@@ -41,7 +41,8 @@ from simmat.evaluation.unprompted import (
 from simmat.model import Parts, assemble, zero_shot_of
 from simmat.nn.device import Processes, wait_for
 from simmat.plugin_specs import MetricSpec
-from simmat.plugins.registry import Registry, installed
+from simmat.plugins.loader import installed
+from simmat.plugins.registry import Registry
 from simmat.predictor import EverythingSettings, Predictor, TiledImage, encode_image
 from simmat.predictor.objects import grid_note
 from simmat.types import Letterbox, SensorImage

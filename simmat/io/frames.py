@@ -94,7 +94,7 @@ _MM = {
 }
 
 plugin_formats: Callable[[], Sequence[StackFormat]] = tuple
-"""Returns the formats of the installed plugins; `simmat.plugins.registry` sets it."""
+"""Returns the formats of the installed plugins; `simmat.plugins.loader` sets it."""
 
 
 class Stack(Protocol):

@@ -1,27 +1,13 @@
-"""What is installed: every plugin, loaded in isolation, and what it brings, by kind and name.
-
-pluggy alone does not isolate: one plugin that fails to import stops the host, a misspelt hook is silently ignored, and
-of two packages with the same entry-point name one is silently dropped. So each plugin gets a manager of its own here,
-and either everything that it gives is taken, or nothing.
-"""
+"""What is installed, by kind and name: the sensors, models, layers, formats and commands that plugins bring."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import inspect
-import os
-import re
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import redirect_stdout, suppress
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, cast
-
-import click
-import pluggy
+from typing import TYPE_CHECKING, Any, cast
 
 from simmat.errors import (
     ConfigError,
@@ -29,42 +15,24 @@ from simmat.errors import (
     SimMATError,
     SpecError,
     UnknownNameError,
-    all_problems,
     did_you_mean,
     nearest,
-    shortened,
     unknown_name,
 )
-from simmat.io import frames
-from simmat.io.frames import StackFormat
 from simmat.plugin_specs import (
-    API_VERSION,
-    RECOMMENDED_SETTINGS,
     FoundationFamily,
     FoundationSpec,
-    FunctionSpec,
     LossSpec,
-    MetricSpec,
-    ResultFormat,
     TransferLayerSpec,
     TunerSpec,
 )
-from simmat.plugins import hooks as hookspecs
-from simmat.plugins.hooks import OWN_COMMANDS, PROJECT
-from simmat.sensors.adapter import ModalityAdapter, Source
+from simmat.plugins.checks import api_problem, item_problem, short
+from simmat.plugins.kinds import KINDS, Kind
+from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.options import is_sensor_file, modality_parts, options_by_sensor
-from simmat.types import Channel
-from simmat.version import __version__
 
 if TYPE_CHECKING:
-    from simmat.callbacks import Callback
     from simmat.sensors.sensor_toml import SensorDefinition
-
-Kind = Literal[
-    "modality", "foundation model", "foundation family", "transfer layer", "tuner", "loss", "metric", "model format",
-    "result format", "sequence format", "stack format", "follower", "bundle source", "geo backend", "command",
-    "callbacks",
-]  # fmt: skip
 
 Modality = str | ModalityAdapter | type[ModalityAdapter]
 """A sensor in Python: its name, an adapter, or its class."""
@@ -95,49 +63,6 @@ class PluginReport:
     def owner(self) -> str:
         """The package and version, for messages."""
         return f"{self.distribution} {self.version}".strip()
-
-
-@dataclass(frozen=True)
-class CallbackHook:
-    """What makes a plugin's callbacks of a training.
-
-    Attributes:
-        name: name of the plugin's module.
-        make: its hook, called with `config` and `registry`; returns the list of what each implementation returned.
-    """
-
-    name: str
-    make: Callable[..., list[Iterable[Callback]]]
-
-
-KINDS: Mapping[Kind, type[Any]] = {
-    "modality": ModalityAdapter,
-    "foundation model": FoundationSpec,
-    "foundation family": FoundationFamily,
-    "transfer layer": TransferLayerSpec,
-    "tuner": TunerSpec,
-    "loss": LossSpec,
-    "metric": MetricSpec,
-    "model format": FunctionSpec,
-    "result format": ResultFormat,
-    "sequence format": ResultFormat,
-    "stack format": StackFormat,
-    "follower": FunctionSpec,
-    "bundle source": FunctionSpec,
-    "geo backend": FunctionSpec,
-    "command": click.Command,
-    "callbacks": CallbackHook,
-}
-"""Kind of part -> its type. The hook of a kind has its plural as its name: simmat_foundation_models."""
-
-
-def plural(kind: Kind) -> str:
-    """Return the plural of a kind: "foundation models"."""
-    if kind.endswith("y"):
-        return kind[:-1] + "ies"
-    if kind.endswith("ss"):
-        return kind + "es"
-    return kind.removesuffix("s") + "s"
 
 
 def packages_declaring(name: str) -> set[str]:
@@ -224,7 +149,7 @@ class Registry:
         if modality is None or isinstance(modality, str):
             return self, modality
         adapter = modality() if isinstance(modality, type) else modality
-        problem = _item_problem("modality", adapter)
+        problem = item_problem("modality", adapter)
         if problem:
             raise SpecError(problem)
         modalities = {**self._claims["modality"], adapter.name: [(adapter, "caller")]}
@@ -275,9 +200,9 @@ class Registry:
             )
         if not isinstance(spec, FoundationSpec) or spec.name != name:
             raise PluginError(
-                f"{reference} must return a FoundationSpec named {name!r}, got {_short(spec)}"
+                f"{reference} must return a FoundationSpec named {name!r}, got {short(spec)}"
             )
-        problem = _api_problem(spec.api_version)
+        problem = api_problem(spec.api_version)
         if problem:
             raise PluginError(f"foundation model {name!r} {problem}")
         return spec
@@ -409,298 +334,6 @@ class Registry:
                     f"{report.owner} brings it, but SIMMAT_PLUGINS leaves it out"
                 )
         return said
-
-
-PLUGINS_VARIABLE = "SIMMAT_PLUGINS"
-STRICT_VARIABLE = "SIMMAT_STRICT_PLUGINS"
-BUILTIN = importlib.metadata.EntryPoint("builtin", "simmat.plugins.builtin", PROJECT)
-"""SimMAT's own parts, which are always loaded first."""
-
-HOOKS: Mapping[str, Kind] = {
-    f"simmat_{plural(kind).replace(' ', '_')}": kind for kind in KINDS
-}
-"""Hook -> the kind of what it brings; `simmat_callbacks` is called when a training starts."""
-
-_WORDS = r"[a-z0-9]+([-_][a-z0-9]+)*"
-_NAMES: Mapping[Kind, tuple[str, str]] = {
-    "foundation model": (
-        r"[A-Za-z0-9][\w.-]*(/[\w.-]+)*",
-        "letters, digits, . _ - and / between parts",
-    ),
-    "command": (
-        f"{_WORDS}( {_WORDS})?",
-        "lower case letters, digits and single - or _, or two such names",
-    ),
-}
-"""Kind -> pattern of its names, and the same in words; all others have `_NAME`."""
-_NAME = (_WORDS, "lower case letters, digits and single - or _ between them")
-
-
-def load_plugins(
-    entry_points: Iterable[importlib.metadata.EntryPoint] | None = None,
-    env: Mapping[str, str] | None = None,
-) -> Registry:
-    """Load the built-in parts and all plugins.
-
-    A plugin that fails is left out as a whole, and `Registry.reports` states why.
-
-    Args:
-        entry_points: the plugins; by default all installed entry points of group "simmat".
-        env: environment variables, by default those of the process. SIMMAT_PLUGINS is a comma list of entry-point or
-            package names to load: unset loads all, empty none. SIMMAT_STRICT_PLUGINS=1 raises a plugin's failure.
-
-    Raises:
-        PluginError: under SIMMAT_STRICT_PLUGINS, the first failure.
-    """
-    env = os.environ if env is None else env
-    listed = env.get(PLUGINS_VARIABLE)
-    wanted = (
-        None if listed is None else {name.strip() for name in listed.split(",")} - {""}
-    )
-    if entry_points is None:
-        entry_points = importlib.metadata.entry_points(group=PROJECT)
-    found = sorted(
-        ((describe_entry(entry), entry) for entry in entry_points),
-        key=lambda p: (p[0].name, p[0].distribution),
-    )
-
-    loaded = [_load(PluginReport(BUILTIN.name, PROJECT, __version__), BUILTIN)]
-    for report, entry in found:
-        off = wanted is not None and wanted.isdisjoint(
-            (report.name, report.distribution)
-        )
-        loaded.append((replace(report, off=True), []) if off else _load(report, entry))
-    reports = [report for report, _ in loaded]
-    reports += _not_installed(wanted or set(), [report for report, _ in found])
-    strict = env.get(STRICT_VARIABLE, "").lower() in ("1", "true", "yes", "on")
-    if strict and (failed := [report for report in reports if report.error]):
-        raise PluginError(
-            f"plugin {failed[0].name!r} of {failed[0].owner or 'nobody'} failed: {failed[0].error}"
-        )
-    items = []
-    for report, given in loaded:
-        for kind, item in given:
-            items.append((kind, item, report.owner))
-    return Registry(reports, items)
-
-
-def _not_installed(
-    wanted: set[str], found: Sequence[PluginReport]
-) -> list[PluginReport]:
-    installed = ", ".join(sorted({report.name for report in found})) or "none"
-    error = (
-        f"{PLUGINS_VARIABLE} names it, but it is not installed; installed: {installed}"
-    )
-    missing = (
-        wanted
-        - {report.name for report in found}
-        - {report.distribution for report in found}
-    )
-    return [PluginReport(name, "", "", error=error) for name in sorted(missing)]
-
-
-def describe_entry(entry_point: importlib.metadata.EntryPoint) -> PluginReport:
-    """Return the report of a plugin that is not loaded yet."""
-    name = version = None
-    # a package with damaged metadata may still work, and must not stop the others
-    with suppress(Exception):
-        if entry_point.dist is not None:
-            name = entry_point.dist.name
-            version = entry_point.dist.version
-    return PluginReport(entry_point.name, name or "unknown package", version or "")
-
-
-def _load(
-    report: PluginReport, entry_point: importlib.metadata.EntryPoint
-) -> tuple[PluginReport, list[tuple[Kind, Any]]]:
-    """Import a plugin and take what it gives; return it with the completed report."""
-    given: list[tuple[Kind, Any]] = []
-    error = ""
-    try:
-        # what a plugin prints would spoil the json on standard output
-        with redirect_stdout(sys.stderr):
-            given = _take(entry_point.load(), entry_point.value)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as failure:  # SystemExit too: a plugin must not end the host
-        if isinstance(failure, PluginError):
-            error = str(failure)
-        else:
-            error = f"{type(failure).__name__}: {failure}"
-    gives: dict[Kind, tuple[str, ...]] = {}
-    for kind, item in given:
-        gives[kind] = (*gives.get(kind, ()), str(item.name))
-    return replace(report, gives=gives, error=error), given
-
-
-def _take(plugin: object, reference: str) -> list[tuple[Kind, Any]]:
-    """Register a plugin, call its hooks and check every item."""
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(hookspecs)
-    problems = _hook_problems(manager, plugin, reference)
-    given: list[tuple[Kind, Any]] = []
-    if not problems:
-        manager.register(plugin, name=reference)
-        for hook in manager.get_hookcallers(plugin) or ():
-            kind = HOOKS[hook.name]
-            if kind == "callbacks":
-                given.append((kind, CallbackHook(reference, hook)))
-                continue
-            for item in _call(hook, problems):
-                problem = _item_problem(kind, item)
-                if problem:
-                    problems.append(f"{hook.name}: {problem}")
-                else:
-                    given.append((kind, item))
-    names = [(kind, str(item.name)) for kind, item in given]
-    problems += [
-        f"{kind} {name!r} is given twice"
-        for kind, name in sorted({n for n in names if names.count(n) > 1})
-    ]
-    if problems:
-        several = f"{len(problems)} problems:"
-        raise PluginError(
-            problems[0] if len(problems) == 1 else all_problems(several, problems)
-        )
-    return given
-
-
-def _hook_problems(
-    manager: pluggy.PluginManager, plugin: object, reference: str
-) -> list[str]:
-    """List hooks that are misspelt or not marked, and a plugin without any."""
-    marked = [
-        name
-        for name in dir(plugin)
-        if manager.parse_hookimpl_opts(plugin, name) is not None
-    ]
-    problems = []
-    for name in marked:
-        if name not in HOOKS:
-            problems.append(
-                f"{name} is not a hook of SimMAT{did_you_mean(name, HOOKS)} Hooks: {', '.join(HOOKS)}"
-            )
-    for name in HOOKS:
-        if name not in marked and inspect.isroutine(getattr(plugin, name, None)):
-            problems.append(
-                f"{name} is not marked as a hook; put @simmat.hookimpl above it"
-            )
-    if not marked and not problems:
-        problems.append(
-            f"{reference} has no hook; define one of {', '.join(HOOKS)} under @simmat.hookimpl"
-        )
-    return problems
-
-
-def _call(hook: pluggy.HookCaller, problems: list[str]) -> list[Any]:
-    """Call a plugin's hook and return its items; a value that is not a list of items is added to `problems`."""
-    answers = hook()
-    if not answers:
-        problems.append(f"{hook.name} returned None; return a list, which may be empty")
-        return []
-    if isinstance(answers[0], str | bytes | Mapping) or not isinstance(
-        answers[0], Iterable
-    ):
-        problems.append(
-            f"{hook.name} must return a list of items, got {_short(answers[0])}"
-        )
-        return []
-    return list(answers[0])
-
-
-def installed() -> Registry:
-    """Return the registry of what is installed, loaded once in a process for a value of SIMMAT_PLUGINS."""
-    return _installed(os.environ.get(PLUGINS_VARIABLE))
-
-
-@cache
-def _installed(_plugins: str | None) -> Registry:
-    return load_plugins()
-
-
-# `io` reads them and knows no plugins
-frames.plugin_formats = lambda: installed().all("stack format")
-
-
-def _item_problem(kind: Kind, item: Any) -> str:
-    """Return what is wrong with an item; "" if nothing is."""
-    expected = KINDS[kind]
-    if isinstance(item, type) and issubclass(item, expected):
-        return (
-            f"got the class {item.__name__}, an instance is needed: {item.__name__}()"
-        )
-    if not isinstance(item, expected):
-        return f"every item must be a {expected.__name__}, got {_short(item)}"
-    pattern, in_words = _NAMES.get(kind, _NAME)
-    name = getattr(item, "name", None)
-    if not isinstance(name, str) or not re.fullmatch(pattern, name):
-        return f"the name of {_short(item)} must be {in_words}, got {name!r}"
-    if isinstance(item, click.Command):
-        return _command_problem(name)
-    problem = _api_problem(item.api_version)
-    if problem:
-        return f"{kind} {name!r} {problem}"
-    if not isinstance(getattr(item, "description", None), str):
-        return f"{kind} {name!r} has no description; give it one line of text"
-    if isinstance(item, ModalityAdapter):
-        return _modality_problem(item)
-    if isinstance(item, FoundationSpec):
-        unknown = sorted(set(item.training) - set(RECOMMENDED_SETTINGS))
-        if unknown:
-            return (
-                f"foundation model {name!r} recommends {', '.join(unknown)}; it may recommend "
-                f"{', '.join(RECOMMENDED_SETTINGS)}"
-            )
-    return ""
-
-
-def _command_problem(name: str) -> str:
-    group, _, last = name.partition(" ")
-    _, own = OWN_COMMANDS.get(group, ("", None))
-    if last in (own or ()) or (not last and group in OWN_COMMANDS):
-        return f"command {name!r} is one of SimMAT's own; choose another name"
-    if last and own is None:
-        groups = [own for own, (_, below) in OWN_COMMANDS.items() if below is not None]
-        return f"command {name!r}: {group!r} is not a group of SimMAT's; groups: {', '.join(groups)}"
-    return ""
-
-
-def _modality_problem(adapter: ModalityAdapter) -> str:
-    sources = getattr(adapter, "sources", ())
-    problems = [
-        _members_problem("source", sources, Source),
-        _members_problem("channel", adapter.channels, Channel),
-    ]
-    if sources == ():
-        problems.append("sources must be a tuple of at least one Source")
-    found = "; ".join(filter(None, problems))
-    return f"modality {adapter.name!r}: {found}" if found else ""
-
-
-def _members_problem(what: str, members: object, kind: type[Any]) -> str:
-    """Return what is wrong with the sources or the channels of a sensor; "" if nothing is."""
-    if not isinstance(members, tuple) or not all(
-        isinstance(member, kind) for member in members
-    ):
-        return f"{what}s must be a tuple of {kind.__name__}, got {_short(members)}"
-    names = [member.name for member in members]
-    if len(set(names)) < len(names):
-        return f"{what} names must be unique, got {names}"
-    return ""
-
-
-def _api_problem(stated: object) -> str:
-    """Return what is wrong with the `api_version` of a spec or sensor; "" if nothing is."""
-    if stated == API_VERSION:
-        return ""
-    newer = isinstance(stated, int) and stated > API_VERSION
-    what = "simmat" if newer else "the plugin"
-    return f"is written for plugin API {stated!r}, SimMAT {__version__} has API {API_VERSION}; upgrade {what}"
-
-
-def _short(value: object) -> str:
-    """Return the type of a value and the start of its repr."""
-    return f"{type(value).__name__} {shortened(repr(value))}"
 
 
 def import_from_string(reference: str) -> Any:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from simmat.errors import ConfigError
-from simmat.plugins.registry import import_from_string, installed
+from simmat.plugins.loader import installed
+from simmat.plugins.registry import import_from_string
 from simmat.types import BoolArray
 
 

@@ -29,7 +29,9 @@ from simmat.inference.request import choose_formats
 from simmat.inference.writer import write_result
 from simmat.io import frames
 from simmat.plugin_specs import MetricSpec
-from simmat.plugins.registry import KINDS, Registry, import_from_string, load_plugins
+from simmat.plugins.kinds import KINDS
+from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import Registry, import_from_string
 from simmat.predictor import following
 from simmat.training import RunFolder
 from simmat.types import Window

@@ -9,7 +9,7 @@ import pytest
 from installed import need_plugins
 
 from simmat.cli import run
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "licences.md"

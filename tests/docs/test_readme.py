@@ -23,7 +23,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need_plugins("thermal", "lite", "scenes")
     from simmat_plugin_scenes.dataset import SIZE_HW, simulate_dataset
 
-    from simmat.plugins.registry import load_plugins
+    from simmat.plugins.loader import load_plugins
 
     folder = tmp_path_factory.mktemp("pages")
     simulate_dataset(
@@ -60,7 +60,7 @@ def test_the_python_of_a_page_runs(
 
 def test_the_list_of_packages_names_what_each_brings() -> None:
     """The error for an unknown name sends people there; the core knows no package by what it brings."""
-    from simmat.plugins.registry import load_plugins
+    from simmat.plugins.loader import load_plugins
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = dict(

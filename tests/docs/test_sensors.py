@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from installed import need_plugins
 
 from simmat.cli import group
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "sensors"

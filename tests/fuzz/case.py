@@ -24,7 +24,8 @@ from fuzz.damage import CODE, CODE_RAN, mutate_file
 from fuzz.seeds import Seeds
 from simmat.errors import PluginError, SimMATError
 from simmat.io.limits import LIMIT_VARIABLE
-from simmat.plugins.registry import Registry, load_plugins
+from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import Registry
 from simmat.types import SensorImage
 
 CPU_SECONDS = 10

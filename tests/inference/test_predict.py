@@ -17,7 +17,8 @@ from simmat.errors import ConfigError, DataError, PluginError
 from simmat.inference import ImageOutcome, Progress, PromptResult
 from simmat.model_spec import DenseSpec
 from simmat.plugin_specs import ResultFormat
-from simmat.plugins.registry import KINDS, Registry
+from simmat.plugins.kinds import KINDS
+from simmat.plugins.registry import Registry
 
 REGISTRY = registry()
 

@@ -13,7 +13,7 @@ from simmat.errors import ConfigError, DataError, UnknownNameError
 from simmat.inference import PredictOptions
 from simmat.inference.request import Request, choose_formats, kinds_of_prompts, resolve
 from simmat.plugin_specs import ResultKind
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 from simmat.predictor import Predictor
 from simmat.types import ImageReader
 

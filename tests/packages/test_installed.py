@@ -10,7 +10,7 @@ from sensor_contract import SensorContract
 from simmat_testing import PackageContract
 from simmat_testing.package_checks import simmat_packages
 
-from simmat.plugins.registry import installed
+from simmat.plugins.loader import installed
 from simmat.sensors.adapter import ModalityAdapter
 
 BANDS = {

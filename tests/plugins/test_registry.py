@@ -24,7 +24,9 @@ from simmat.inference.request import Request, choose_formats
 from simmat.inference.writer import write_result
 from simmat.plugin_specs import API_VERSION, FoundationSpec, WeightFile
 from simmat.plugins.hooks import OWN_COMMANDS
-from simmat.plugins.registry import Kind, PluginReport, Registry, load_plugins
+from simmat.plugins.kinds import Kind
+from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import PluginReport, Registry
 from simmat.sensors.composed_modality import ComposedModality
 
 Install = Callable[..., Path]
@@ -325,7 +327,7 @@ def test_a_plugin_s_command_is_listed_and_run(
 ) -> None:
     """A tool can be a package of its own, and is found where all others are."""
     folder = install("simmat-plugin-counter", COMMAND.replace("NAME", "count"))
-    monkeypatch.setattr("simmat.plugins.registry.installed", lambda: load(folder))
+    monkeypatch.setattr("simmat.plugins.loader.installed", lambda: load(folder))
     assert run(["count"]) == 0
     assert capsys.readouterr().out == "counted\n"
     assert run(["--help"]) == 0
@@ -360,7 +362,7 @@ def test_a_plugin_s_command_may_stand_below_a_group(
 ) -> None:
     """What makes a data set is looked for beside what checks one."""
     folder = install("simmat-plugin-counter", COMMAND.replace("NAME", "data count"))
-    monkeypatch.setattr("simmat.plugins.registry.installed", lambda: load(folder))
+    monkeypatch.setattr("simmat.plugins.loader.installed", lambda: load(folder))
     assert run(["data", "count"]) == 0
     assert capsys.readouterr().out == "counted\n"
     assert run(["data", "--help"]) == 0
@@ -396,7 +398,7 @@ def test_a_command_of_a_plugin_that_is_missing_names_the_list_of_packages(
 ) -> None:
     """The README's first steps use it, and the core alone does not have it."""
     monkeypatch.setattr(
-        "simmat.plugins.registry.installed", partial(load_plugins, [], {})
+        "simmat.plugins.loader.installed", partial(load_plugins, [], {})
     )
     assert run(["data", "simulate", "--modality", "gray", "--out", "d"]) == 2
     assert "README" in capsys.readouterr().err
@@ -653,6 +655,6 @@ def test_a_command_that_a_package_declares_is_found_by_its_whole_name(
     folder = install(
         "simmat-plugin-counter", "raise RuntimeError", declares="data count"
     )
-    monkeypatch.setattr("simmat.plugins.registry.installed", partial(load, folder))
+    monkeypatch.setattr("simmat.plugins.loader.installed", partial(load, folder))
     assert run(["data", "count"]) == 2
     assert "simmat-plugin-counter 1.2 brings it" in capsys.readouterr().err

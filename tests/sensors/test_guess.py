@@ -13,7 +13,7 @@ from PIL import Image
 
 from simmat.cli import run
 from simmat.io.images import write_image
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 from simmat.sensors.adapter import with_data_card
 from simmat.sensors.options import parse_nodata
 from simmat.sensors.sensor_toml import read_sensor

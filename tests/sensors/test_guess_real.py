@@ -9,7 +9,7 @@ import pytest
 from installed import SHARED_DATA, need_plugins, needs_shared_data
 
 from simmat.cli import run
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 from simmat.sensors.adapter import with_data_card
 from simmat.sensors.guess import guess_folder
 from simmat.sensors.options import parse_nodata

@@ -17,7 +17,8 @@ from simmat.cli import run
 from simmat.data.card import DataCard
 from simmat.data.dataset import open_dataset
 from simmat.errors import ConfigError
-from simmat.plugins.registry import Registry, load_plugins
+from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source, options_of
 from simmat.sensors.composed_modality import ComposedModality
 from simmat.sensors.options import ModalityOptions

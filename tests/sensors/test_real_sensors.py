@@ -15,7 +15,7 @@ from installed import SHARED_DATA, need_plugins, needs_shared_data
 from simmat.cli import run
 from simmat.data.dataset import open_dataset
 from simmat.data.samples import SPLITS
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "real-sensors.md").read_text(encoding="utf-8")

@@ -39,7 +39,7 @@ from simmat.data.pipeline import Pipeline
 from simmat.data.samples import read_predicted
 from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 from simmat.predictor import Predictor
 
 SIZE = 64

@@ -26,7 +26,7 @@ from simmat.data.dataset import open_dataset
 from simmat.data.instances import read_mask
 from simmat.data.predicted import read_predicted
 from simmat.errors import ConfigError, DataError
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 from simmat.sensors.adapter import Source, with_data_card
 from simmat.types import Window
 

@@ -10,7 +10,7 @@ from bundles import read_parts
 from layout_trees import tree
 
 from simmat.cli import run
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 
 CASES = [
     ("ivrg-nir", "nir", 1),

@@ -17,7 +17,7 @@ from simmat_plugin_annotate.planes import ImageCache, Planes
 from simmat.data.card import DataCard, load_card
 from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
-from simmat.plugins.registry import installed
+from simmat.plugins.loader import installed
 from simmat.sensors.adapter import with_data_card
 from simmat.sensors.normalize import Statistics
 

@@ -10,7 +10,7 @@ from browser import browser, until
 from PIL import Image
 
 from simmat.inference.measured_masks import measure_masks
-from simmat.plugins.registry import installed
+from simmat.plugins.loader import installed
 from simmat.sensors.adapter import with_data_card
 
 pytestmark = pytest.mark.slow

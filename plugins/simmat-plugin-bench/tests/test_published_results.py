@@ -14,7 +14,7 @@ from simmat_plugin_bench.cells import Cell, read_results
 from simmat_plugin_bench.grid import expand
 from simmat_plugin_bench.settings import read_settings
 
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -34,7 +34,7 @@ from simmat.data.instances import FoundObject, Instance
 from simmat.errors import ConfigError
 from simmat.foundation import ImageEmbedding
 from simmat.io.reading import read_log
-from simmat.plugins.registry import installed
+from simmat.plugins.loader import installed
 from simmat.predictor import EverythingSettings, Predictor
 from simmat.types import SensorImage, Window
 

@@ -37,7 +37,7 @@ from simmat.data.card import DataCard
 from simmat.data.pipeline import Pipeline, restore_logits
 from simmat.errors import BundleError, ConfigError, UnknownNameError
 from simmat.model_spec import DenseSpec
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 from simmat.predictor import EverythingSettings, Predictor, TiledImage
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.builtin import Gray, Rgb

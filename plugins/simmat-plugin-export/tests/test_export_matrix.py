@@ -19,7 +19,7 @@ from simmat.model import assemble, find_parts
 from simmat.model_spec import DenseSpec
 from simmat.plugins.builtin import TRANSFER_LAYERS
 from simmat.plugins.builtin import TUNERS as BUILTIN_TUNERS
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 
 TUNERS = (*BUILTIN_TUNERS, *OTHER_TUNERS)
 CLICKS = ((True, False, False),)

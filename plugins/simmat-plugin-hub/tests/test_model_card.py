@@ -14,7 +14,8 @@ from simmat_plugin_hub.card import model_card
 from simmat.bundle import BundleSpec, Package
 from simmat.data.card import DataCard
 from simmat.plugin_specs import TunerSpec
-from simmat.plugins.registry import Kind, PluginReport, Registry
+from simmat.plugins.kinds import Kind
+from simmat.plugins.registry import PluginReport, Registry
 
 PARTS: list[tuple[Kind, str]] = [
     ("modality", "gray"),

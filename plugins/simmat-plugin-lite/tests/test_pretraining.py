@@ -18,7 +18,7 @@ from simmat_plugin_lite.model import build_lite
 from simmat_plugin_lite.spec import FACTS_FILE, LITE, WEIGHTS_FILE
 
 from simmat.config import TrainConfig, load_config
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 from simmat.training import Callback, resume, train
 
 RECIPE = Path(__file__).parents[1] / "pretraining" / "recipe.toml"

@@ -127,7 +127,7 @@ def test_weights_of_another_size_are_a_problem(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """A copy that was cut off would be refused only when a training starts."""
-    from simmat.plugins.registry import load_plugins
+    from simmat.plugins.loader import load_plugins
 
     file = load_plugins().foundation("sam_vit_b").weights
     assert file is not None

@@ -13,7 +13,7 @@ from PIL import Image
 from simmat import training
 from simmat.cli import run
 from simmat.config import load_config
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 
 pytest.importorskip("simmat_testing")
 

@@ -13,7 +13,7 @@ from simmat import training
 from simmat.cli import run
 from simmat.config import load_config
 from simmat.errors import ConfigError
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 
 
 def test_a_run_finds_its_model_by_what_is_in_it(tiny_of: Any, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from simmat_testing import build_network
 
 from simmat.foundation import PromptBatch
 from simmat.nn.tuners import set_train_mode
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 
 BUILTIN = load_plugins(env={"SIMMAT_PLUGINS": ""})
 

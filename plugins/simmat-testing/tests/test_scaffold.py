@@ -17,7 +17,7 @@ from virtual_envs import make_venv, run_in
 import simmat as core
 from simmat.cli import run
 from simmat.errors import OutputError
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 
 
 def test_it_makes_a_package_and_says_what_to_do_next(

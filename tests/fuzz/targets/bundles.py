@@ -23,7 +23,7 @@ from simmat.bundle import FILE_NAME, load_bundle, read_bundle_spec
 from simmat.bundle.format import METADATA_KEY, bundle_bytes
 from simmat.cli import group
 from simmat.io.reading import parse_json
-from simmat.plugins.registry import installed
+from simmat.plugins.loader import installed
 
 _SENSOR = {
     "format": 1,

@@ -48,7 +48,7 @@ from napari_simmat.masks import (
 from napari_simmat.opengl import hide_triton
 from napari_simmat.reader import choose_sensor
 from simmat.errors import ConfigError, SimMATError
-from simmat.plugins.registry import installed
+from simmat.plugins.loader import installed
 
 if TYPE_CHECKING:  # imports torch
     from simmat_plugin_annotate.remote import RemotePredictor

@@ -13,7 +13,7 @@ import simmat
 from simmat.data.formats.frames import is_stack, sequence_frames
 from simmat.drawing.display import display_channels, display_limits, display_style
 from simmat.errors import DataError
-from simmat.plugins.registry import installed
+from simmat.plugins.loader import installed
 from simmat.types import RGB_QUANTITY, FloatArray
 
 LayerData = tuple[Any, dict[str, Any], str]

@@ -14,7 +14,8 @@ from simmat.data.instances import FoundObject, Instance
 from simmat.errors import DataError
 from simmat.io.paths import frame_of
 from simmat.model_spec import DenseSpec
-from simmat.plugins.registry import Registry, installed
+from simmat.plugins.loader import installed
+from simmat.plugins.registry import Registry
 from simmat.predictor import ClassMap, FoundObjects, ImageLike, ImageLoader, prompt_of
 from simmat.sensors.adapter import ModalityAdapter, with_data_card
 from simmat.sensors.options import (

@@ -34,7 +34,8 @@ from simmat.evaluation import (
 from simmat.io.files import atomic_write_json, atomic_write_text, remove_temporary
 from simmat.model import assemble, count_parameters
 from simmat.nn.device import pick_device
-from simmat.plugins.registry import Registry, load_plugins
+from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
 from simmat.terminal import echo, escaped_streams
 from simmat.threads import peak_memory_bytes

@@ -51,7 +51,7 @@ def unknown_metric(name: str, protocol: str) -> str:
         return ""
     # Imported here because it loads torch, which the default score does not need.
     from simmat.evaluation import find_protocol
-    from simmat.plugins.registry import installed
+    from simmat.plugins.loader import installed
 
     metrics = [spec.name for spec in installed().all("metric") if spec.result == "mask"]
     possible = possible_summary(find_protocol(protocol), metrics)

@@ -24,7 +24,8 @@ from simmat.model import build_foundation, embedding_layout
 from simmat.nn.losses import Batch, Loss, Outputs
 from simmat.nn.tensor_files import read_safetensors
 from simmat.plugin_specs import FoundationSpec
-from simmat.plugins.registry import Registry, import_from_string, installed
+from simmat.plugins.loader import installed
+from simmat.plugins.registry import Registry, import_from_string
 from simmat.predictor import Predictor
 
 NAME = "teacher-embeddings"

@@ -16,7 +16,9 @@ from simmat.bundle import BundleSpec, Package, packages_of
 from simmat.data.card import DataCard
 from simmat.errors import SimMATError
 from simmat.model_spec import with_options
-from simmat.plugins.registry import KINDS, Kind, Registry, installed
+from simmat.plugins.kinds import KINDS, Kind
+from simmat.plugins.loader import installed
+from simmat.plugins.registry import Registry
 from simmat.sensors.normalize import describe
 from simmat.sensors.options import format_nodata, modality_parts
 from simmat.terminal import escape

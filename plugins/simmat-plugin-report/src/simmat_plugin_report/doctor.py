@@ -23,12 +23,8 @@ from simmat.io.files import CACHE_VARIABLE, cache_folder
 from simmat.io.weights import find_weights
 from simmat.plugin_specs import API_VERSION
 from simmat.plugins.hooks import PROJECT
-from simmat.plugins.registry import (
-    PLUGINS_VARIABLE,
-    PluginReport,
-    Registry,
-    load_plugins,
-)
+from simmat.plugins.loader import PLUGINS_VARIABLE, load_plugins
+from simmat.plugins.registry import PluginReport, Registry
 from simmat.threads import THREADS_VARIABLE, cpu_name, memory_limit, usable_cpus
 
 GIB = 1 << 30

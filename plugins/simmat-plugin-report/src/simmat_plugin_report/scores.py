@@ -25,7 +25,7 @@ from simmat.calibration import (
 )
 from simmat.data.card import class_title
 from simmat.evaluation import SIZES, ObjectScore, Scores, mean_interval
-from simmat.plugins.registry import installed
+from simmat.plugins.loader import installed
 from simmat_plugin_report.documents import Analysis, RunView
 from simmat_plugin_report.page import Block, Figure, Table
 from simmat_plugin_report.plots import (

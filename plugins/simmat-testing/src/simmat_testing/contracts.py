@@ -16,7 +16,7 @@ from simmat.plugin_specs import (
     TransferLayerSpec,
     TunerSpec,
 )
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 from simmat.sensors.adapter import ModalityAdapter
 from simmat_testing.checks import Check, CheckFailed, NoSamples, run_check
 from simmat_testing.find_parts import (

@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 
 from simmat.errors import ConfigError, UnknownNameError, did_you_mean
 from simmat.model import check_image_size
-from simmat.plugins.registry import Kind, Registry
+from simmat.plugins.kinds import Kind
+from simmat.plugins.registry import Registry
 from simmat.sensors.options import is_sensor_file
 from simmat_testing import (
     foundation_checks,

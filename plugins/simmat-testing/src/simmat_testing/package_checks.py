@@ -15,15 +15,9 @@ from packaging.requirements import Requirement
 import simmat
 from simmat.errors import SpecError, unknown_name
 from simmat.plugins.hooks import PROJECT
-from simmat.plugins.registry import (
-    BUILTIN,
-    NAMES,
-    Kind,
-    Registry,
-    describe_entry,
-    import_from_string,
-    load_plugins,
-)
+from simmat.plugins.kinds import Kind
+from simmat.plugins.loader import BUILTIN, describe_entry, load_plugins
+from simmat.plugins.registry import NAMES, Registry, import_from_string
 from simmat_testing.checks import CheckFailed, CheckSkipped
 
 
@@ -77,7 +71,7 @@ def names_of(case: PackageCase, kind: Kind, registry: Registry) -> list[str]:
 _NO_TORCH = """
 import sys
 from importlib.metadata import EntryPoint
-from simmat.plugins.registry import load_plugins
+from simmat.plugins.loader import load_plugins
 class NoTorch:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in ("torch", "torchvision"):

@@ -17,7 +17,8 @@ from simmat.errors import ConfigError
 from simmat.io.files import atomic_folder, atomic_write_text
 from simmat.io.images import write_image
 from simmat.plugins.hooks import OWN_COMMANDS
-from simmat.plugins.registry import Kind, Registry
+from simmat.plugins.kinds import Kind
+from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import RESERVED_SOURCES
 
 PLUGIN_PREFIX = "simmat-plugin-"
