@@ -24,7 +24,7 @@ from statistics import fmean, median
 from typing import Any
 
 import few_labels
-from simmat_plugin_report.forecast import forecast_runs
+from simmat_plugin_report.forecast import forecast_runs, runs_in
 
 from simmat import training
 from simmat.config import TrainConfig, default_steps
@@ -83,7 +83,7 @@ def measure_order(case: few_labels.Case, full: int) -> dict[str, Any]:
             root = Path(folder) / str(count)
             _, run = part.train(root, case.labels[-1:], steps=steps, **start)
             runs.append(run.root)
-        forecast, _ = forecast_runs(runs, [full - COUNTS[-1]], 0.01)
+        forecast, _ = forecast_runs(runs_in(runs), [full - COUNTS[-1]], 0.01)
     row = forecast.rows[-1]
     return {
         "scores": forecast.scores,

@@ -64,3 +64,14 @@ def test_a_folder_without_a_run_is_refused(
     """It may be mistyped."""
     assert run(["forecast", str(tmp_path)]) == 2
     assert "no run there" in capsys.readouterr().err
+
+
+def test_a_folder_of_a_damaged_run_alone_says_what_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That there is no run would be untrue."""
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn/config.toml").write_text("")
+    (tmp_path / "torn/bundle.safetensors").write_bytes(b"torn")
+    assert run(["forecast", str(tmp_path)]) == 2
+    assert "bundle.safetensors is damaged" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from simmat.bundle import BundleSpec, read_bundle_spec
+from simmat.bundle import BundleSpec, find_bundle, read_bundle_spec
 from simmat.documents import StrictModel
 from simmat.errors import ConfigError, SimMATError
 from simmat.training import RunFolder
@@ -25,6 +25,8 @@ _MOST = 100
 """It is not said when to stop beyond this many times the labels."""
 _WIDTH_95 = 3.92
 """Width of a 95 % interval in standard errors."""
+_ALIKE = ("modality", "foundation", "image_size")
+"""What runs of one forecast have in common."""
 _LEAST_STD = 0.01
 _STD_OF_IMAGE = 0.15
 """Standard error of a score of one image, for which there is no interval."""
@@ -87,23 +89,22 @@ class Curves:
 
 
 def forecast_runs(
-    runs: Sequence[Path], more: Sequence[int], gain: float
+    runs: Mapping[Path, BundleSpec], more: Sequence[int], gain: float
 ) -> tuple[Forecast, Curves]:
     """Forecast what more labels bring, from the scores that runs recorded.
 
     Args:
-        runs: folders of runs of one sensor and one foundation model.
+        runs: folder of each run -> its bundle; all of one sensor and one foundation model.
         more: numbers of more training images.
         gain: of mIoU by `STEP` more images, below which it is time to stop.
 
     Raises:
-        ConfigError: the runs are of several sensors or models, or one has no bundle.
+        ConfigError: the runs are of several sensors or models.
         DataError: there are scores of fewer than two numbers of labels.
     """
-    specs = [read_bundle_spec(RunFolder(run).bundle) for run in runs]
-    _check_alike(runs, specs)
+    _check_alike(runs)
     found: dict[What, list[Score]] = {"iou": [], "missed": []}
-    for run, spec in zip(runs, specs, strict=True):
+    for run, spec in runs.items():
         for labels, summary in _summaries(run, spec):
             found["iou"] += _iou_of(labels, summary)
             found["missed"] += _missed_of(labels, summary)
@@ -140,15 +141,15 @@ def forecast_runs(
     return forecast, Curves(curve, missed)
 
 
-def _check_alike(runs: Sequence[Path], specs: Sequence[BundleSpec]) -> None:
-    first = specs[0]
-    for run, spec in zip(runs, specs, strict=True):
-        for name in ("modality", "foundation", "image_size"):
+def _check_alike(runs: Mapping[Path, BundleSpec]) -> None:
+    first = next(iter(runs))
+    for run, spec in runs.items():
+        for name in _ALIKE:
             now = getattr(spec, name)
-            before = getattr(first, name)
+            before = getattr(runs[first], name)
             if now != before:
                 raise ConfigError(
-                    f"{runs[0]} has {name} = {before} and {run} has {now}; a forecast is of one sensor and one "
+                    f"{first} has {name} = {before} and {run} has {now}; a forecast is of one sensor and one "
                     "network: give runs that differ in their labels alone"
                 )
 
@@ -198,35 +199,54 @@ def _figure(found: Estimate, *, good: bool = False) -> Figure:
     return Figure(median=found.median, low=found.low, high=found.high)
 
 
-def runs_in(places: Sequence[Path]) -> list[Path]:
-    """Return the runs that are given: those of a folder of runs, or of a data set that was labelled, in its place.
+def runs_in(places: Sequence[Path]) -> dict[Path, BundleSpec]:
+    """Return the runs that are given, with their bundles: those of a folder of runs, or of a data set, in its place.
 
     Raises:
-        ConfigError: a folder has no run.
+        BundleError: a run has no bundle that can be read.
+        ConfigError: a folder has no run that can be read.
     """
-    found: list[Path] = []
+    found: dict[Path, BundleSpec] = {}
     for place in places:
         if RunFolder(place).config.is_file():
-            found.append(place)
+            found[place] = read_bundle_spec(RunFolder(place).bundle)
             continue
-        inside = []
-        for folder in (place, place / "runs"):
-            inside += [path.parent for path in folder.glob("*/config.toml")]
-        finished = [run for run in sorted(inside) if _has_bundle(run)]
-        if not finished:
+        inside, left_out = readable_runs(place)
+        if not inside:
+            why = "no config.toml with a bundle"
+            if left_out:
+                why = left_out[0]
             raise ConfigError(
-                f"{place}: no run there (no config.toml with a bundle); give folders that --out of simmat train named"
+                f"{place}: no run there ({why}); give folders that --out of simmat train named"
             )
-        found += finished
+        found |= inside
     return found
 
 
-def _has_bundle(run: Path) -> bool:
-    try:
-        read_bundle_spec(RunFolder(run).bundle)
-    except SimMATError:
-        return False
-    return True
+def readable_runs(place: Path) -> tuple[dict[Path, BundleSpec], list[str]]:
+    """Return the runs in a folder of runs, or of a data set, with their bundles, and why others cannot be read."""
+    found = {}
+    left_out = []
+    for folder in (place, place / "runs"):
+        for config in sorted(folder.glob("*/config.toml")):
+            run = config.parent
+            if find_bundle(run) is None:
+                continue
+            try:
+                found[run] = read_bundle_spec(RunFolder(run).bundle)
+            except SimMATError as error:
+                left_out.append(str(error))
+    return found, left_out
+
+
+def runs_like_newest(runs: Mapping[Path, BundleSpec]) -> dict[Path, BundleSpec]:
+    """Return the runs of the same sensor, foundation model and image size as the one whose bundle is the newest."""
+    newest = max(runs, key=lambda run: (find_bundle(run) or run).stat().st_mtime_ns)
+    found = {}
+    for run, spec in runs.items():
+        if all(getattr(spec, name) == getattr(runs[newest], name) for name in _ALIKE):
+            found[run] = spec
+    return found
 
 
 def forecast_lines(found: Forecast) -> list[str]:

@@ -141,11 +141,12 @@ def check_labels(
         progress: called with 1 after every image.
 
     Raises:
-        ConfigError: a bundle cannot judge, see `check_judges`, or does not state what it was trained on.
+        ConfigError: a bundle cannot judge, see `check_judges`.
         DataError: every bundle was trained on all images, or an image cannot be read.
     """
     check_judges(bundles)
-    judges = unseen_by(bundles, dataset, samples)
+    specs = [bundle.spec for bundle in bundles]
+    judges = unseen_by(specs, dataset, samples)
     if all(judge is None for judge in judges):
         raise DataError(
             f"{dataset.root}: all {len(samples)} images were in the training of every run, so none can judge their "

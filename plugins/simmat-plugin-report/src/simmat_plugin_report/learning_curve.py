@@ -106,8 +106,7 @@ def fit_curve(scores: Sequence[Score]) -> LearningCurve:
     if len(counts) < 2:
         raise DataError(
             "a forecast needs scores of at least two numbers of training images, got "
-            f"{', '.join(map(str, counts)) or 'none'}; give runs that were trained on fewer and on more labels, or go "
-            "on with simmat train --init when more are labelled"
+            f"{', '.join(map(str, counts)) or 'none'}; train again when more images are labelled"
         )
     rng = np.random.default_rng(0)
     labels = np.array([score.labels for score in scores], np.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from simmat.bundle import Bundle
+from simmat.bundle import Bundle, BundleSpec
 from simmat.data.dataset import Dataset
 from simmat.data.index import digest_dataset
 from simmat.data.instances import (
@@ -36,15 +36,47 @@ class Opinion:
     classes: Sequence[Mapping[int, float] | None]
 
 
+def judge_problem(spec: BundleSpec) -> str:
+    """Return why a bundle cannot judge labels, as the end of a sentence that begins with its name; "" if it can."""
+    if spec.dense is None or not spec.dense.background:
+        return (
+            "has no dense head that finds objects, so it cannot tell which are missing; train with --heads "
+            "prompt,dense on images in which all objects are marked"
+        )
+    if spec.trained_on is None:
+        return "does not state which images it was trained on, so it may know the labels; train it again"
+    return ""
+
+
+def check_judges(bundles: Sequence[Bundle]) -> None:
+    """Check that bundles can judge labels together: each by itself, see `judge_problem`, and all by the same sensor.
+
+    Raises:
+        ConfigError: one cannot, or they differ.
+    """
+    first = bundles[0]
+    for bundle in bundles:
+        problem = judge_problem(bundle.spec)
+        if problem:
+            raise ConfigError(f"{bundle.path} {problem}")
+        if bundle.spec.modality != first.spec.modality:
+            raise ConfigError(
+                f"--against {first.path} is of {first.spec.modality} and {bundle.path} of {bundle.spec.modality}; give "
+                "runs of one sensor"
+            )
+
+
 def unseen_by(
-    bundles: Sequence[Bundle], dataset: Dataset, samples: Sequence[Sample]
+    specs: Sequence[BundleSpec], dataset: Dataset, samples: Sequence[Sample]
 ) -> list[int | None]:
     """Return for each sample the number of the first bundle that was not trained on its image; None if all were.
 
     Images are compared by content, and an image with any pixel in a training counts as seen.
 
+    Args:
+        specs: of bundles that can judge, see `judge_problem`.
+
     Raises:
-        ConfigError: a bundle does not state what it was trained on.
         DataError: a file cannot be read.
     """
     digests = digest_dataset(
@@ -52,37 +84,13 @@ def unseen_by(
     ).reference_digests(samples)
     windows = [sample.window for sample in samples]
     found: list[int | None] = [None] * len(samples)
-    for number in reversed(range(len(bundles))):
-        bundle = bundles[number]
-        if bundle.spec.trained_on is None:
-            raise ConfigError(
-                f"{bundle.path} does not state which images it was trained on, so it may know the labels; train it "
-                "again, or give other runs to --against"
-            )
-        for place, seen in enumerate(bundle.spec.trained_on.has(digests, windows)):
+    for number in reversed(range(len(specs))):
+        trained_on = specs[number].trained_on
+        assert trained_on is not None
+        for place, seen in enumerate(trained_on.has(digests, windows)):
             if not seen:
                 found[place] = number
     return found
-
-
-def check_judges(bundles: Sequence[Bundle]) -> None:
-    """Check that bundles can judge labels together: each finds objects without prompts, all by the same sensor.
-
-    Raises:
-        ConfigError: one cannot, or they differ.
-    """
-    first = bundles[0]
-    for bundle in bundles:
-        if bundle.spec.dense is None or not bundle.spec.dense.background:
-            raise ConfigError(
-                f"{bundle.path} has no dense head that finds objects, so it cannot tell which are missing; give runs "
-                "trained with --heads prompt,dense on images in which all objects are marked"
-            )
-        if bundle.spec.modality != first.spec.modality:
-            raise ConfigError(
-                f"--against {first.path} is of {first.spec.modality} and {bundle.path} of {bundle.spec.modality}; give "
-                "runs of one sensor"
-            )
 
 
 def opinions(
