@@ -23,6 +23,7 @@ from starlette.staticfiles import StaticFiles
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat_plugin_annotate.annotator import Annotator, flush
 from simmat_plugin_annotate.drafts import Draft, Edited, StaleError
+from simmat_plugin_annotate.forecast import forecast_document
 from simmat_plugin_annotate.labels import LabelledImage
 from simmat_plugin_annotate.models import (
     BusyError,
@@ -116,6 +117,7 @@ def make_app(annotator: Annotator) -> Starlette:
         ("GET", "/api/train", routes.training),
         ("POST", "/api/train", routes.train),
         ("POST", "/api/train/stop", routes.stop),
+        ("GET", "/api/forecast", routes.forecast),
         ("GET", "/api/events", routes.events),
     ]
     paths = [Route(path, answer, methods=[method]) for method, path, answer in table]
@@ -414,6 +416,11 @@ class Routes:
         await body_of(request, Nothing)
         await self.annotator.training.stop()
         return Json(self.annotator.training.document())
+
+    async def forecast(self, request: Request) -> Response:
+        """Return what more labels would bring."""
+        root = self.folder.root
+        return Json(await self.annotator.on_files(partial(forecast_document, root)))
 
     async def events(self, request: Request) -> Response:
         """Stream the events of other tabs and the training."""

@@ -2,6 +2,7 @@
 
 import { get } from "./api.js";
 import { app, messages } from "./app.js";
+import { loadForecast } from "./forecast.js";
 import { showFollowing, showFrames } from "./frames.js";
 import { encode } from "./images.js";
 import { lists, training } from "./main.js";
@@ -96,7 +97,9 @@ export const EVENTS = {
       if (changed && !followed) messages.note("Another tab changed this image: its labels were loaded again.");
     });
   },
-  training: (state) => training.show(state),
+  training: (state) => {
+    if (training.show(state)) attempt(loadForecast); // it has ended
+  },
   follow: showFollowing,
   model: (model) => {
     app.session.model = model;
@@ -117,4 +120,5 @@ export async function load() {
   lists.setImages((await get("/api/images")).images);
   training.show(app.session.training);
   training.showModel(app.session.model);
+  attempt(loadForecast);
 }

@@ -26,6 +26,7 @@ export class TrainingPanel {
     this.show(await post("/api/train", { steps, image_size: size, recipe: byId("recipe").value }));
   }
 
+  /** Show a training; returns whether it has ended by now. */
   show(training) {
     const { state, step, steps, message, score, before, adopted, images, left_s, warnings, stopping } = training;
     drawCurve(training);
@@ -59,6 +60,7 @@ export class TrainingPanel {
     byId("training-text").textContent = text.join(". ");
     if (running && stopping) showStopping();
     if (ended && state === "failed") this.messages.bad(`Training failed: ${message}`);
+    return ended;
   }
 
   showModel({ name, path, image_size: size }) {
