@@ -32,6 +32,7 @@ from simmat_plugin_annotate.planes import TILE, Planes
 from simmat_plugin_annotate.predictions import Predictions
 from simmat_plugin_annotate.requests import MAX_EDITS
 from simmat_plugin_annotate.security import MAX_BODY
+from simmat_plugin_annotate.suspects import SuspectService
 from simmat_plugin_annotate.training import Training
 
 MAPS = ("gray", "inferno", "turbo", "twilight")
@@ -50,6 +51,7 @@ class Annotator:
         session: random id, new at each start.
         predictions: objects from elsewhere, to correct.
         following: fills frames with the objects of others.
+        suspects: compares the labels with trainings.
     """
 
     def __init__(
@@ -94,6 +96,13 @@ class Annotator:
             self.service,
             partial(self.publish_image, followed=True),
             lambda: self.publish("follow", self.following.document),
+        )
+        self.suspects = SuspectService(
+            self.folder,
+            self.service,
+            load,
+            self.on_files,
+            lambda: self.publish("check", self.suspects.document),
         )
         self.files = ThreadPoolExecutor(4, thread_name_prefix="files")
         self._load = load
@@ -255,6 +264,7 @@ class Annotator:
             "limits": {"body": MAX_BODY, "edits": MAX_EDITS, "score": MIN_SCORE},
             "following": self.following.document,
             "training": self.training.document(),
+            "check": self.suspects.document,
         }
 
     def classes_document(self) -> list[dict[str, Any]]:

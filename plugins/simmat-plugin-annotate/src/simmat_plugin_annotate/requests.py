@@ -192,6 +192,13 @@ class TrainBody(StrictModel):
         return [] if self.image_size is None else ["--image-size", str(self.image_size)]
 
 
+class RightBody(StrictModel):
+    """Say of a suspect of the last check that its label is right, or no longer that."""
+
+    id: Annotated[str, Field(max_length=64)]
+    right: bool
+
+
 def number(text: str) -> int:
     """Parse a whole number in an address."""
     if not (text.isascii() and text.isdigit() and len(text) < 10):

@@ -47,6 +47,7 @@ from simmat_plugin_annotate.requests import (
     PredictBody,
     RemoveEdit,
     ReplaceEdit,
+    RightBody,
     TrainBody,
     VersionBody,
     body_of,
@@ -118,6 +119,10 @@ def make_app(annotator: Annotator) -> Starlette:
         ("POST", "/api/train", routes.train),
         ("POST", "/api/train/stop", routes.stop),
         ("GET", "/api/forecast", routes.forecast),
+        ("GET", "/api/suspects", routes.suspects),
+        ("POST", "/api/suspects/check", routes.check),
+        ("POST", "/api/suspects/stop", routes.stop_check),
+        ("POST", "/api/suspects/right", routes.right),
         ("GET", "/api/events", routes.events),
     ]
     paths = [Route(path, answer, methods=[method]) for method, path, answer in table]
@@ -421,6 +426,31 @@ class Routes:
         """Return what more labels would bring."""
         root = self.folder.root
         return Json(await self.annotator.on_files(partial(forecast_document, root)))
+
+    async def suspects(self, request: Request) -> Response:
+        """Return the labels that a training contradicts, by the last check."""
+        return await json_of(
+            await self.annotator.on_files(self.annotator.suspects.listed)
+        )
+
+    async def check(self, request: Request) -> Response:
+        """Compare the labels with trainings."""
+        await body_of(request, Nothing)
+        self.annotator.suspects.start()
+        return Json(self.annotator.suspects.document, status_code=202)
+
+    async def stop_check(self, request: Request) -> Response:
+        """Stop comparing."""
+        await body_of(request, Nothing)
+        self.annotator.suspects.stop()
+        return Json(self.annotator.suspects.document)
+
+    async def right(self, request: Request) -> Response:
+        """Remember that a suspected label is right."""
+        body, suspects = await body_of(request, RightBody), self.annotator.suspects
+        await self.annotator.on_files(partial(suspects.mark, body.id, right=body.right))
+        self.annotator.publish("check", suspects.document)
+        return Json(suspects.document)
 
     async def events(self, request: Request) -> Response:
         """Stream the events of other tabs and the training."""

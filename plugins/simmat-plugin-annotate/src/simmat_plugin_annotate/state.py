@@ -154,6 +154,7 @@ HOME = Path(".simmat") / "annotate"
 JOURNAL = "journal"
 STATE_FILE = "state.json"
 LOCK_FILE = "lock"
+SUSPECTS_FILE = "suspects.json"
 RUNS = "runs"
 CACHES = ("embeddings", "tiles")
 MAX_CACHED = 8 * 2**30
@@ -173,7 +174,7 @@ def locked_folder(root: Path) -> Iterator[None]:
     home = root / HOME
     for folder, names in (
         (root, (MASKS, RUNS, CARD_FILE, MANIFEST_FILE, PREDICTED_FILE)),
-        (home, (JOURNAL, STATE_FILE, LOCK_FILE, *CACHES)),
+        (home, (JOURNAL, STATE_FILE, LOCK_FILE, SUSPECTS_FILE, *CACHES)),
     ):
         for name in names:
             require_inside(root, folder / name, error=DataError)

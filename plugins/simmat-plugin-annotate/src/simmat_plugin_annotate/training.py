@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+from simmat.bundle import find_bundle
 from simmat.errors import DataError, OutputError, SimMATError
 from simmat.io.files import require_inside
 from simmat.io.reading import read_json, read_log_from
@@ -366,6 +367,17 @@ def new_run(root: Path) -> Path:
         for run in runs
         if not any(os.path.lexists(f"{run}{end}") for end in ("", ".log", ".eval.json"))
     )
+
+
+def runs_with_bundles(root: Path) -> list[Path]:
+    """Return the runs of a data set that have a bundle, newest first; those of folds are in a folder of their own."""
+    found = []
+    for pattern in ("*", "*/fold-*"):
+        for run in (root / RUNS).glob(pattern):
+            bundle = find_bundle(run) if run.is_dir() else None
+            if bundle is not None:
+                found.append((bundle.stat().st_mtime_ns, run))
+    return [run for _, run in sorted(found, reverse=True)]
 
 
 def _remove_run(root: Path, run: Path) -> None:

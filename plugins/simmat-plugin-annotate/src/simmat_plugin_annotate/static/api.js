@@ -75,7 +75,7 @@ export function listen(listener) {
   };
   const open = () => {
     const stream = new EventSource("/api/events");
-    for (const kind of ["hello", "image", "training", "model", "classes", "follow"]) {
+    for (const kind of ["hello", "image", "training", "model", "classes", "follow", "check"]) {
       stream.addEventListener(kind, (event) => tell(kind, JSON.parse(event.data)));
     }
     stream.onerror = () => {

@@ -14,8 +14,9 @@ export const app = {
   raster: null,
   draft: null,
   drafts: new Map(), // of images that were left before theirs was accepted or dropped, by key
-  walk: null, // {items, at, past} of suggestions
+  walk: null, // {items, at, past} of suggestions; `suspect` if it is an object that may lack a label
   selected: null,
+  suspect: null, // the suspected label that is looked at, with the masks of what the model sees
   tool: "click",
   radius: 6,
   corners: [], // [x, y] of the polygon that is being drawn

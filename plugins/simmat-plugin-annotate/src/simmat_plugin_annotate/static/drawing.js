@@ -195,6 +195,7 @@ async function acceptDraft(draft, walk) {
 }
 
 export function drop() {
+  if (!app.corners.length && !app.draft) app.suspect = null;
   if (app.corners.length) app.corners = [];
   else if (app.draft) app.draft = null;
   else if (app.walk) app.walk = null;

@@ -8,6 +8,7 @@ import { encode } from "./images.js";
 import { lists, training } from "./main.js";
 import { show } from "./scene.js";
 import { byId } from "./show.js";
+import { loadSuspects, showCheck, suspectsChanged } from "./suspects.js";
 
 export function say(error) {
   if (error.name === "AbortError") return;
@@ -90,6 +91,7 @@ export const EVENTS = {
   gone,
   image: ({ key, version, follow: followed, ...state }) => {
     lists.update(key, state);
+    suspectsChanged(key);
     showFrames();
     if (key !== app.image?.key) return;
     attempt(async () => {
@@ -100,6 +102,7 @@ export const EVENTS = {
   training: (state) => {
     if (training.show(state)) attempt(loadForecast); // it has ended
   },
+  check: showCheck,
   follow: showFollowing,
   model: (model) => {
     app.session.model = model;
@@ -120,5 +123,6 @@ export async function load() {
   lists.setImages((await get("/api/images")).images);
   training.show(app.session.training);
   training.showModel(app.session.model);
+  attempt(loadSuspects);
   attempt(loadForecast);
 }

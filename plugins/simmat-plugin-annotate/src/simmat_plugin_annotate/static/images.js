@@ -43,7 +43,7 @@ export async function open(key, by = 0, watched = false) {
     const [height, width] = image.size_hw;
     const draft = app.image?.key === key ? app.draft : (app.drafts.get(key) ?? null);
     app.drafts.delete(key);
-    Object.assign(app, { image, labels: new Labels(image), draft, walk: null, selected: null, ready: image.ready });
+    Object.assign(app, { image, labels: new Labels(image), draft, walk: null, selected: null, suspect: null, ready: image.ready });
     app.corners = [];
     app.raster = new Raster(image, () => stage.redraw(), say, () => app.gone);
     panel.setImage(image, app.raster);

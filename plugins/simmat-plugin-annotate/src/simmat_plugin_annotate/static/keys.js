@@ -12,6 +12,7 @@ import { panel, stage, table, training, wipe } from "./main.js";
 import { show } from "./scene.js";
 import { byId } from "./show.js";
 import { acceptAll, decide, findLike, suggest } from "./suggestions.js";
+import { checkLabels, markOpen, nextSuspect, showSuspects } from "./suspects.js";
 
 const resize = (factor) => setRadius(app.radius * factor);
 
@@ -43,6 +44,7 @@ const KEYS = {
   v: confirm,
   PageDown: () => turn(1), PageUp: () => turn(-1), u: openUnlabelled, U: openUnsure, d: setDone,
   t: () => follow(1), T: () => follow(-1), k: () => findLike(false), K: () => findLike(true),
+  j: nextSuspect, y: markOpen,
 };
 
 function hide() {
@@ -111,7 +113,7 @@ for (const [id, action] of Object.entries(BUTTONS)) {
 }
 document.addEventListener("click", ({ target, detail }) => {
   // The keys that follow are of the image; who chooses with the keyboard stays in the list of classes or objects.
-  if (target.closest("#images button") || (detail > 0 && target.closest("#classes button, #objects button"))) {
+  if (target.closest("#images button") || (detail > 0 && target.closest("#classes button, #objects button, .tabs button, #suspect-list button"))) {
     stage.canvas.focus({ preventScroll: true });
   }
 }, { capture: true }); // before the row makes way for a new one
@@ -121,6 +123,9 @@ byId("opacity").addEventListener("input", ({ target }) => {
   stage.redraw();
 });
 for (const id of ["brush", "opacity"]) byId(id).addEventListener("pointerup", () => stage.canvas.focus({ preventScroll: true }));
+byId("list-images").addEventListener("click", () => showSuspects(false));
+byId("list-suspects").addEventListener("click", () => showSuspects(true));
+byId("check-labels").addEventListener("click", checkLabels);
 byId("train").addEventListener("click", () => {
   stage.canvas.focus({ preventScroll: true }); // Enter is of the image again: it would end the training
   attempt(() => training.toggle());

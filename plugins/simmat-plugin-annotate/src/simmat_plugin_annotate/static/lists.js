@@ -6,7 +6,7 @@ import { byId, element } from "./show.js";
 const SHOWN = 1000; // rows in the page at once
 
 /** Put other rows into a list; what has the keyboard's focus and what is scrolled to stays. */
-function replaceRows(list, rows) {
+export function replaceRows(list, rows) {
   const scrolled = list.scrollTop;
   const focused = document.activeElement;
   const id = list.contains(focused) ? focused.dataset.row : undefined;
@@ -16,7 +16,7 @@ function replaceRows(list, rows) {
 }
 
 /** Scroll a list, but not the page around it, to one of its rows. */
-function reveal(list, row) {
+export function reveal(list, row) {
   const top = row.offsetTop - list.offsetTop;
   list.scrollTop = Math.min(top, Math.max(list.scrollTop, top + row.offsetHeight - list.clientHeight));
 }

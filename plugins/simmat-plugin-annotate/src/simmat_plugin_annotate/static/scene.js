@@ -6,6 +6,7 @@ import { isFollowed, running, showFrames } from "./frames.js";
 import { lists, panel, stage, table, wipe } from "./main.js";
 import { hasSpecks } from "./shapes.js";
 import { byId, clock, press, shownValue } from "./show.js";
+import { suspectText } from "./suspects.js";
 
 const WHITE = [255, 255, 255];
 
@@ -17,6 +18,9 @@ export function scene() {
     for (const [i, item] of app.walk.items.entries()) {
       if (i > app.walk.at) shapes.push({ mask: item.mask, colour: WHITE, alpha: 0, line: 1, dash: [3, 3] });
     }
+  }
+  for (const mask of app.suspect?.object ? app.suspect.masks : []) {
+    shapes.push({ mask, colour: WHITE, alpha: 0, line: 2, dash: [5, 4] });
   }
   const drawn = app.draft ? app.draft.mask : current?.mask;
   if (drawn) shapes.push({ mask: drawn, colour: colourOf(classNow()), outline: WHITE, alpha: stronger(), line: 2, dash: [6, 4] });
@@ -125,6 +129,8 @@ function showPrompt() {
       text.textContent =
         `${help}${score}${named(classNow())}. Enter accepts${what}${next}, Esc drops.${warning && found ? ` ${warning}` : ""}`;
     }
+  } else if (suspectText()) {
+    text.textContent = suspectText();
   } else if (walk) {
     const current = suggestion();
     const place = `Suggestion ${walk.at + 1} of ${walk.items.length}, score ${current.score.toFixed(2)}`;

@@ -9,6 +9,7 @@ import { stage } from "./main.js";
 import { Mask } from "./masks.js";
 import { show } from "./scene.js";
 import { byId } from "./show.js";
+import { markOpen } from "./suspects.js";
 
 let imported = null; // key of the image whose imported predictions were suggested last
 
@@ -82,6 +83,10 @@ function look() {
 export async function decide(accepted) {
   const { walk } = app;
   if (!walk) return;
+  if (!accepted && walk.suspect) {
+    await markOpen();
+    return;
+  }
   const { mask } = suggestion();
   if (!accepted) step(walk, "refused");
   else {
@@ -98,7 +103,7 @@ export function step(walk, decision) {
   walk.at += 1;
   if (walk.at >= walk.items.length) {
     const count = walk.past.filter((past) => past === "accepted").length;
-    messages.note(`All suggestions checked: ${count} accepted, ${walk.past.length - count} refused.`);
+    if (!walk.suspect) messages.note(`All suggestions checked: ${count} accepted, ${walk.past.length - count} refused.`);
     app.walk = null;
   } else look();
   show();
