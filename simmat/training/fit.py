@@ -41,6 +41,7 @@ from simmat.nn.tuners import set_train_mode, without_training
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
 from simmat.training.ending import Ending
+from simmat.training.mean_weights import forget_mean, mean_weights, update_mean
 from simmat.training.plan import TrainingPlan, joined
 from simmat.training.run_folder import (
     Best,
@@ -281,6 +282,10 @@ def take_step(learner: Learner, batches: Iterator[Batch]) -> None:
             for name, value in zip(names, means, strict=True):
                 totals[name] = totals.get(name, 0.0) + value / config.grad_accumulation
     learner.done += 1
+    if learner.end_is_known:
+        forget_mean(learner.optimizer.optimizer)
+    else:
+        update_mean(learner.optimizer.optimizer, learner.done)
     if not np.isfinite(totals["loss"]):
         raise _diverged(learner, f"the loss became {totals['loss']}", learner.done)
     learner.log({"kind": "train", "step": learner.done, "lr": rate, **totals})
@@ -312,7 +317,15 @@ def _diverged(learner: Learner, what: str, step: int) -> Diverged:
 
 
 def validate_all(learners: Sequence[Learner], registry: Registry) -> None:
-    """Score all networks, and write their bundle if it is to be kept; the score of several is their mean."""
+    """Score all networks, and write their bundle if it is to be kept; the score of several is their mean.
+
+    Until the end is known, it is the mean of the last steps' weights that is scored and kept.
+    """
+    with mean_weights([learner.optimizer.optimizer for learner in learners]):
+        _validate_all(learners, registry)
+
+
+def _validate_all(learners: Sequence[Learner], registry: Registry) -> None:
     first = learners[0]
     found = [_validate(learner, registry) for learner in learners]
     summaries = [scores.summary() for scores in found]
