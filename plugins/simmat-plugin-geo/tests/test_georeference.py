@@ -140,3 +140,15 @@ def test_other_ground_control_points_are_none_and_it_is_said(
     note_once.cache_clear()
     assert read_georeference(_with_points(tmp_path / "a.tif", **how)) is None
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_degrees_beyond_the_poles_are_refused(tmp_path: Path) -> None:
+    """Metres under the code of degrees would make a field of some hectares as large as Germany."""
+    path = tmp_path / "a.tif"
+    metres = Georeference("EPSG:4326", (0.5, 0, 500_000, 0, -0.5, 5_300_000))
+    write_geotiff(path, np.ones((1, 4, 4), np.uint8), georeference=metres)
+    with pytest.raises(DataError, match=r"a\.tif: .*EPSG:4326.*5\.3e\+06.*gdal_edit"):
+        read_georeference(path)
+    world = Georeference("EPSG:4326", (0.5, 0, -180, 0, -0.5, 90.25))
+    write_geotiff(path, np.ones((1, 361, 720), np.uint8), georeference=world)
+    assert read_georeference(path) == world

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from scipy.io import netcdf_file
+from simmat_plugin_geo.geotiff import BandTags, write_geotiff
 from simmat_plugin_multispectral.adapter import Multispectral
 
 from simmat import SensorImage, Window
@@ -256,3 +258,40 @@ def test_a_file_cut_short_is_one_error(tmp_path: Path, kind: str, part: float) -
     path.write_bytes(content[: int(part * len(content))])
     with pytest.raises(DataError, match=path.name):
         read(path)
+
+
+@pytest.mark.parametrize("part", [0.05, 0.5, 0.98])
+def test_a_classic_netcdf_cut_short_is_refused(tmp_path: Path, part: float) -> None:
+    """Its library reads zeros behind the end."""
+    path = tmp_path / "a.nc"
+    with netcdf_file(path, "w") as file:
+        file.createDimension("y", 40)
+        file.createDimension("x", 50)
+        for name, plane in zip(("red", "nir"), NUMBERS, strict=False):
+            file.createVariable(name, "i2", ("y", "x"))[:] = plane.astype(np.int16)
+    assert [one.name for one in read(path).channels] == ["red", "nir"]
+    content = path.read_bytes()
+    path.write_bytes(content[: int(part * len(content))])
+    with pytest.raises(DataError, match="cut short"):
+        read(path)
+
+
+def test_a_scale_that_gives_no_values_is_refused(tmp_path: Path) -> None:
+    """Zeros of a damaged header would look like a dark scene."""
+    with pytest.raises(DataError, match="scale factor 0"):
+        read(write_envi(tmp_path, HEADER.replace("factor = 10000", "factor = 0")))
+    path = tmp_path / "a.tif"
+    for scale in (0.0, float("nan")):
+        tags = [BandTags("red", "", scale)]
+        write_geotiff(path, NUMBERS[:1].astype(np.int16), bands=tags)
+        with pytest.raises(DataError, match="give no values"):
+            read(path)
+
+
+def test_the_only_variable_of_a_zarr_is_named_by_itself(tmp_path: Path) -> None:
+    """Not by the path of its store, which differs from image to image."""
+    path = write_zarr(tmp_path)
+    for name in ("wavelength", "y", "x"):
+        shutil.rmtree(path / name)
+    assert [one.name for one in read(path).channels] == ["refl-0", "refl-1", "refl-2"]
+    assert read(path, variables="refl").data.shape == read(path).data.shape

@@ -81,7 +81,7 @@ def georeference_of(file: Any, origin: str) -> Georeference | None:
     Ground control points count as an affine grid where they lie on one.
 
     Raises:
-        DataError: the affine transform has no inverse.
+        DataError: the affine transform has no inverse, or degrees are beyond the poles.
     """
     crs = file.crs
     transform = file.transform
@@ -98,6 +98,15 @@ def georeference_of(file: Any, origin: str) -> Georeference | None:
             f"{origin}: its affine transform ({a:g}, {b:g}, {c:g}, {d:g}, {e:g}, {f:g}) gives pixels no area, so they "
             "have no place on the map; correct it: gdal_edit.py -a_ullr WEST NORTH EAST SOUTH FILE"
         )
+    if crs.is_geographic:
+        height, width = file.shape
+        latitude = d * width / 2 + e * height / 2 + f
+        if abs(latitude) * crs.units_factor[1] > math.pi / 2:
+            raise DataError(
+                f"{origin}: its coordinate system {crs.to_string()} has latitudes from -90 to 90 degrees, but the "
+                f"middle of the image is at {latitude:g}, which may be metres; state the right one: gdal_edit.py "
+                "-a_srs EPSG:NUMBER FILE"
+            )
     return Georeference(f"EPSG:{code}" if code else crs.to_wkt(), (a, b, c, d, e, f))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -123,6 +124,7 @@ def read_bands(
             if role.name != "alpha":
                 kept.append((place, index))
     bands = tuple(tags_of(files[place], index) for place, index in kept)
+    _check_scales(path, bands)
     picked = sorted(range(len(kept)) if wanted is None else wanted(bands))
     part = None
     if window is not None:
@@ -170,6 +172,17 @@ def read_bands(
         )
     valid = valid & not_nodata(stored, nodata)
     return GeoTiff(stored, valid, bands, georeference, path)
+
+
+def _check_scales(path: Path, bands: Sequence[BandTags]) -> None:
+    """Raise DataError for a scale or offset that gives no values."""
+    for number, band in enumerate(bands):
+        if math.isfinite(band.scale) and math.isfinite(band.offset) and band.scale:
+            continue
+        raise DataError(
+            f"{path}: states scale {band.scale:g} and offset {band.offset:g} of band {number} (from 0), which give no "
+            "values; correct or remove them in the file"
+        )
 
 
 def _with_unread_bands(

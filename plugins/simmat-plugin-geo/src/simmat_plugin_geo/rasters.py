@@ -17,8 +17,9 @@ from threading import get_ident
 from typing import Any
 
 from simmat.errors import DataError, did_you_mean
-from simmat.io.limits import check_size
+from simmat.io.limits import check_size, decoding_errors
 from simmat.io.paths import is_image_folder, require_file
+from simmat.io.reading import parse_json, read_bytes
 from simmat.io.states import FileState, content_states, file_states
 from simmat.io.tiff import check_beside
 from simmat.types import Window
@@ -42,6 +43,10 @@ _ADDED = re.compile(r"\s*\([\d.]+ ?\w*\)$")
 _STEP = re.compile(r"netcdf_dim_(\w+)|dim_(\w+)_(?:value|index)")
 """Tags that state the place of a band along a further dimension, in lower case."""
 _MAX_VARIABLES = 512
+_CLASSIC = (b"CDF\1", b"CDF\2")
+"""Begin of NetCDF files of the versions 1 and 2, whose end nothing marks."""
+_ARRAY = ".zarray"
+"""The head of an array in a Zarr store."""
 
 
 def read_raster(
@@ -121,13 +126,15 @@ def _remembered(
         _refuse_variables(path, variables)
     if driver == "ENVI":
         return (_open_envi(path),)
-    if driver == "Zarr" and not {".zgroup", ".zarray"} & {
+    if driver == "Zarr" and not {".zgroup", _ARRAY} & {
         one.name for one in path.iterdir()
     }:
         raise DataError(
             f"{path}: not a Zarr store of version 2, which GDAL reads; write it as one (xarray: zarr_format=2). For an "
             "OME-Zarr of a microscope: --modality microscopy"
         )
+    if driver == "netCDF":
+        _check_length(path)
     file = _open(str(path.absolute()), driver)
     if driver == "JP2OpenJPEG":
         return (file,)
@@ -143,6 +150,18 @@ def _open(name: str, driver: str, *, beside: bool = False) -> Any:
         GDAL_PAM_ENABLED="NO",
     ):
         return rasterio.open(name, driver=driver)
+
+
+def _check_length(path: Path) -> None:
+    """Raise DataError for a classic NetCDF file that is cut short: GDAL would read zeros where it ends."""
+    with path.open("rb") as stream:
+        head = stream.read(4)
+    if head not in _CLASSIC:
+        return
+    from scipy.io import netcdf_file
+
+    with decoding_errors(path, "netcdf"), netcdf_file(path, mmap=True):
+        pass  # its variables are mapped, which needs all of their bytes
 
 
 def _open_envi(header: Path) -> Any:
@@ -194,7 +213,7 @@ def _itemsize(kind: str) -> int:
 def _variables(path: Path, file: Any, driver: str) -> dict[str, Any]:
     """Return name -> dataset of the variables of a file."""
     if not file.subdatasets:
-        return {_variable_name(file): file}
+        return {_variable_name(file, driver): file}
     if len(file.subdatasets) > _MAX_VARIABLES:
         raise DataError(
             f"{path}: claims {len(file.subdatasets)} variables, at most {_MAX_VARIABLES} are read; it may be damaged"
@@ -206,8 +225,23 @@ def _variables(path: Path, file: Any, driver: str) -> dict[str, Any]:
     return found
 
 
-def _variable_name(file: Any) -> str:
+def _variable_name(file: Any, driver: str) -> str:
+    """Return the name of the variable that a dataset is."""
+    if driver == "Zarr":
+        return _zarr_name(file.name)
     return str(file.tags(1).get("NETCDF_VARNAME", "") if file.count else "")
+
+
+def _zarr_name(name: str) -> str:
+    """Return the variable of a dataset that GDAL names; one that is alone is named by the path of its store."""
+    if name.startswith("ZARR:"):
+        return name.rpartition(":")[2].strip('/"')
+    arrays = []
+    for head in Path(name).glob(f"*/{_ARRAY}"):
+        shape = parse_json(read_bytes(head, "head of an array", limit=2**20))["shape"]
+        if len(shape) > 1:  # coordinates have one axis
+            arrays.append(head.parent.name)
+    return arrays[0] if len(arrays) == 1 else ""
 
 
 def _with_one_grid(
@@ -243,7 +277,7 @@ def _tags(file: Any, index: int) -> BandTags:
     if file.driver == "ENVI":
         return _envi_tags(file, said)
     if file.driver in ("netCDF", "Zarr"):
-        return _variable_tags(file, said)
+        return _variable_tags(file, index, said)
     return said
 
 
@@ -252,6 +286,11 @@ def _envi_tags(file: Any, said: BandTags) -> BandTags:
     said = replace(said, description=_ADDED.sub("", said.description))
     if factor is None:
         return said
+    if not float(factor):
+        raise DataError(
+            f"{file.name}: its header states reflectance scale factor {factor}, by which nothing can be divided; "
+            "correct it: 10000 for reflectance x 10000"
+        )
     scale = 1 / float(factor)
     if (said.scale, said.offset) != (1.0, 0.0) and not math.isclose(said.scale, scale):
         raise DataError(
@@ -261,11 +300,11 @@ def _envi_tags(file: Any, said: BandTags) -> BandTags:
     return replace(said, scale=scale, unit=_REFLECTANCE)
 
 
-def _variable_tags(file: Any, said: BandTags) -> BandTags:
+def _variable_tags(file: Any, index: int, said: BandTags) -> BandTags:
     stated = dict(said.tags or {})
     name = stated.get("netcdf_varname", "")
     if file.driver == "Zarr":
-        name = file.name.rpartition(":")[2].strip('/"')
+        name = _zarr_name(file.name)
     step = ""
     for key, value in stated.items():
         found = _STEP.fullmatch(key)
@@ -283,10 +322,13 @@ def _variable_tags(file: Any, said: BandTags) -> BandTags:
                 "wavelength_units": unit or _unit_of(file, dimension),
             }
         break
+    if not step and file.count > 1:  # a dimension without coordinates
+        step = f"-{index - 1}"
     unit = said.unit
     if unit in ("", "1") and _REFLECTANCE in stated.get("standard_name", ""):
         unit = _REFLECTANCE
-    return replace(said, description=f"{name}{step}", unit=unit, tags=stated)
+    description = f"{name}{step}" if name else ""
+    return replace(said, description=description, unit=unit, tags=stated)
 
 
 def _unit_of(file: Any, dimension: str) -> str:
