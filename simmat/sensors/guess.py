@@ -193,6 +193,7 @@ def guess_folder(folder: Path, adapters: Sequence[ModalityAdapter]) -> FolderGue
             f"{root}: none of its images can be read; the first: {unreadable[0]}"
         )
     if not kinds:
+        _refuse_other_formats(root, adapters)
         held = few_of([child.name for child in sorted(root.iterdir())], 6)
         raise DataError(
             f"{root}: holds no images itself; it holds {held or 'nothing, it is empty'}; give the folder of the images"
@@ -219,6 +220,20 @@ def guess_folder(folder: Path, adapters: Sequence[ModalityAdapter]) -> FolderGue
         tuple(notes),
         tuple(bands),
     )
+
+
+def _refuse_other_formats(root: Path, adapters: Sequence[ModalityAdapter]) -> None:
+    """Raise DataError if a folder holds files that are not looked at, but that sensors read by their ending."""
+    for child in sorted(root.iterdir()):
+        readers = []
+        for adapter in adapters:
+            if child.name.lower().endswith(adapter.sources[0].extensions):
+                readers.append(adapter.name)
+        if readers and child.name[0] != ".":
+            raise DataError(
+                f"{root}: {child.name} is of a kind that only some sensors read, so its content is not looked at; try "
+                f"--modality {' or '.join(readers)}, and see simmat modalities show {readers[0]}"
+            )
 
 
 def _image_files(folder: Path) -> dict[str, list[Path]]:

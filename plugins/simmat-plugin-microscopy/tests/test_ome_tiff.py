@@ -12,6 +12,7 @@ from sensor_contract import SensorContract
 from simmat_plugin_microscopy.adapter import Microscopy, MicroscopyOptions
 
 from simmat import FrameSequence, SensorImage, Window
+from simmat.cli import run
 from simmat.errors import DataError
 from simmat.sensors.adapter import load_sample
 
@@ -191,6 +192,23 @@ def test_a_tiff_without_ome_xml_names_the_modality_that_reads_it(
     tifffile.imwrite(tmp_path / "a.tif", COUNTS[0, 0, 0])
     with pytest.raises(DataError, match="--modality gray"):
         read(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.ome.tif", COUNTS[0, 0, 0], ome=False)
+    with pytest.raises(DataError, match="cut short"):
+        read(tmp_path / "a.ome.tif")
+
+
+def test_guess_knows_the_files_of_a_microscope(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By their OME-XML; a pixel size that they do not state is asked for."""
+    write(tmp_path / "a.ome.tif", COUNTS[0, 0], "CYX")
+    assert run(["modalities", "guess", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "--modality microscopy  (stated)" in said
+    assert "pixels of 0.25 x 0.25 µm" in said
+    tifffile.imwrite(tmp_path / "a.ome.tif", COUNTS[0, 0], ome=True)
+    assert run(["modalities", "guess", str(tmp_path)]) == 0
+    assert "--pixel-size-um" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("length", [40, 400, 2000])

@@ -216,6 +216,15 @@ def test_a_file_of_another_format_is_one_error(tmp_path: Path, ending: str) -> N
             read(path)
 
 
+def test_a_zarr_of_no_microscope_is_refused(tmp_path: Path) -> None:
+    """It states no image; other sensors read such stores."""
+    zarr = pytest.importorskip("zarr")
+    pytest.importorskip("bioio_ome_zarr")
+    zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2)
+    with pytest.raises(DataError, match="--modality multispectral"):
+        read(tmp_path / "a.zarr")
+
+
 @pytest.mark.parametrize("name", ["a.czi", "a.lif"])
 def test_a_file_cut_short_is_one_error(tmp_path: Path, name: str) -> None:
     """At any length."""

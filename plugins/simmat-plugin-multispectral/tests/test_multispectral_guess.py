@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 from simmat_plugin_geo.geotiff import BandTags, write_geotiff
 from simmat_plugin_multispectral.adapter import Landsat8, Multispectral, Sentinel2
 
+from simmat.errors import DataError
 from simmat.sensors.builtin import MODALITIES
 from simmat.sensors.guess import GroupGuess, guess_folder
 
@@ -70,3 +72,18 @@ def test_a_stack_without_descriptions_gets_a_draft(tmp_path: Path) -> None:
     assert found.best is not None
     assert found.best.recognition.certainty == "possible"
     assert found.draft.count("[[channel]]") == 4
+
+
+@pytest.mark.parametrize("name", ["a.jp2", "a.SAFE", "a.zarr"])
+def test_files_that_guess_cannot_look_at_name_the_sensor_that_reads_them(
+    tmp_path: Path, name: str
+) -> None:
+    """A folder full of images must not be called empty."""
+    if name == "a.jp2":
+        (tmp_path / name).write_bytes(b"")
+    else:
+        (tmp_path / name).mkdir()
+    sensors = [*MODALITIES, Multispectral(), Sentinel2()]
+    modality = "sentinel2" if name == "a.SAFE" else "multispectral"
+    with pytest.raises(DataError, match=rf"{name}.*--modality {modality}"):
+        guess_folder(tmp_path, sensors)

@@ -20,11 +20,12 @@ from simmat import (
     Window,
     WindowedAdapter,
 )
-from simmat.errors import DataError, did_you_mean
+from simmat.errors import DataError, SimMATError, did_you_mean
 from simmat.io.limits import check_size, check_window, decoding_errors
 from simmat.io.paths import FrameAddress, frame_of
 from simmat.sensors.builtin import narrowest
 from simmat.sensors.channel_selection import pick_channels
+from simmat.sensors.facts import FilesOfKind, Recognition
 from simmat.types import not_nodata
 from simmat_plugin_microscopy.ome_tiff import write_ome_tiff
 from simmat_plugin_microscopy.readers import ENDINGS
@@ -114,6 +115,32 @@ class Microscopy(WindowedAdapter):
         made = copy(self)
         made._picks = tuple(selected)
         return made
+
+    def recognize(self, files: FilesOfKind) -> Recognition | None:
+        """Find the formats of microscopes, and OME-XML in a TIFF."""
+        path = files.first.path
+        frame = frame_of(path)
+        file = path if frame is None else frame.file
+        ending = file.suffix.lower()
+        if ending not in ENDINGS and ending not in _TIFF:
+            return None
+        try:
+            scene = open_file(file).scene(0)
+        except SimMATError:  # such as a TIFF without OME-XML
+            return None
+        evidence = [f"the file {file.name} is one of a microscope"]
+        if scene.pixel_size_um is None:
+            question = (
+                "What is the side of a pixel in µm? The files do not state it; for areas in µm² add --pixel-size-um "
+                "NUMBER to simmat predict --measure"
+            )
+        else:
+            height, width = scene.pixel_size_um
+            evidence.append(f"it states pixels of {width:g} x {height:g} µm")
+            question = (
+                "Are the numbers counts of the camera? They are read as they are stored"
+            )
+        return Recognition("stated", tuple(evidence), questions=(question,))
 
     def simulate(self, scene: Any, rng: np.random.Generator) -> SensorImage:
         """Return one channel of 16 bits: the scene's picture of a monochrome camera, which shows no cells."""

@@ -37,6 +37,11 @@ class OmeTiff:
             self._offsets = _offsets(tiff)
             text = str(tiff.pages[0].aspage().description or "")
         if not text.rstrip().endswith(_XML_ENDS):
+            if ".ome." in path.name.lower():
+                raise DataError(
+                    f"{path}: has no OME-XML, although it is named .ome.tif; it is cut short, or another program wrote "
+                    "it anew: copy it again, or save it as OME-TIFF"
+                )
             raise DataError(
                 f"{path}: a TIFF without OME-XML, so its axes and channels are not known; use --modality gray for one "
                 "plane or raster for several, or save it as OME-TIFF"

@@ -46,7 +46,10 @@ class BioioFile:
                 head = stream.read(4)
             # an XML of the same maker, which liffile reads too, names other files
             if ending == ".lif" and head != _LIF_HEAD:
-                raise DataError(f"{path}: not a LIF, whose first byte is 0x70")
+                raise DataError(
+                    f"{path}: not a LIF file, which begins with the bytes 70 00 00 00; copy it again, or give the file "
+                    "its true ending"
+                )
         module, extra = _READERS[ending]
         self._open = _reader(module, extra, ending)
         if ending == ".czi":
@@ -59,6 +62,11 @@ class BioioFile:
         else:
             self._reader = self._open(str(path.absolute()))
             self.scene_names = tuple(map(str, self._reader.scenes))
+            if not self.scene_names:
+                raise DataError(
+                    f"{path}: states no image; it is damaged, or not a file of a microscope. For a Zarr store of other "
+                    "bands: --modality multispectral"
+                )
 
     def _of(self, number: int) -> Any:
         """Return the reader, set to a scene."""
