@@ -155,7 +155,7 @@ def pixel_areas(
     if on_earth is not None and sizes:
         return None, (
             f"{image.origin} has a place on the earth and a pixel size of {_named(sizes[-1])}, so areas are measured "
-            "in pixels only"
+            "in pixels only; leave --pixel-size-um out, or remove the wrong one from the file"
         )
     if on_earth is not None:
         return PixelAreas("area_m2", on_earth), ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tomllib
@@ -59,6 +60,22 @@ class PathType(click.Path):
                 ctx,
             )
         return super().convert(value, param, ctx)
+
+
+class FiniteRange(click.FloatRange):
+    """A number within bounds, without nan and infinity, which no bound excludes."""
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Return the number; fail if it is not finite."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 PATH = PathType(path_type=Path)
@@ -302,7 +319,7 @@ def _range(kind: type, bounds: Sequence[Any]) -> Any:
         return click.INT if kind is int else click.FLOAT
     if kind is int:
         return click.IntRange(**limits)
-    return click.FloatRange(**limits)
+    return FiniteRange(**limits)
 
 
 def _as_files(

@@ -21,6 +21,8 @@ LabelArray = npt.NDArray[np.int64]
 
 _MAX_EXACT = 2**53  # largest whole number up to which float64 is exact
 
+MAX_OBJECTS = 1_000_000
+"""Most objects of an image, whose places take about 1 GB."""
 PANOPTIC = 1000
 """By rule "panoptic", a label value is the class times this, plus the number of the object in its image.
 
@@ -82,6 +84,21 @@ def check_equal_size(
             f"{mask}: the mask is {mask_hw[1]}x{mask_hw[0]}, the image {image} is {image_hw[1]}x{image_hw[0]} "
             "(width x height); they must be equal"
         )
+
+
+def _check_count(count: int, origin: str) -> None:
+    """Raise DataError for more objects in an image than it can have."""
+    if count > MAX_OBJECTS:
+        raise DataError(
+            f"{origin or 'mask'}: has more than {MAX_OBJECTS:,} objects; cut mask and image into tiles, and check that "
+            "it holds numbers of objects, not measurements"
+        )
+
+
+def _count_values(mask: LabelArray) -> int:
+    """Return the number of different values; np.unique takes minutes for millions of them."""
+    values = np.sort(mask, axis=None)
+    return 1 + int(np.count_nonzero(np.diff(values)))
 
 
 def check_object_pixels(pixels: int, origin: str) -> None:
@@ -250,7 +267,8 @@ def label_from_mask(
         mask: (H, W) whole numbers.
 
     Raises:
-        DataError: negative values that the card does not ignore, or values without a class by rule "panoptic".
+        DataError: negative values that the card does not ignore, values without a class by rule "panoptic", or more
+            than `MAX_OBJECTS` objects.
     """
     ignore = np.zeros(mask.shape, dtype=np.bool_)
     if card.ignore is not None:
@@ -362,11 +380,12 @@ def components(
     """Return the 8-connected components of a mask as regions, by first pixel in raster order.
 
     Raises:
-        DataError: they would take too much memory, see `check_object_pixels`.
+        DataError: they are too many, or would take too much memory, see `check_object_pixels`.
     """
     from scipy import ndimage
 
-    numbered, _ = ndimage.label(mask, structure=EIGHT)
+    numbered, count = ndimage.label(mask, structure=EIGHT)
+    _check_count(count, origin)
     places = ndimage.find_objects(numbered)
     _check_places(places, origin)
     regions = []
@@ -396,12 +415,14 @@ def regions_by_value(
     """Yield each label value except the ignored one with its window and its pixels there, in ascending order.
 
     Raises:
-        DataError: they would take too much memory, see `check_object_pixels`, or a value is negative.
+        DataError: they are too many, would take too much memory, see `check_object_pixels`, or a value is negative.
     """
     from scipy import ndimage
 
     low = int(mask.min())
     high = int(mask.max())
+    if high - low > MAX_OBJECTS:
+        _check_count(_count_values(mask), origin)
     values: Sequence[int]
     if 0 <= low <= high < _DENSE_LIMIT:  # several times faster than sorting
         values = range(0 if zero else 1, high + 1)

@@ -7,11 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from simmat.data.card import DataCard
 from simmat.data.instances import (
-    EIGHT,
     Instance,
     check_equal_size,
     label_from_mask,
@@ -25,8 +22,6 @@ from simmat.predictor import ImageLoader
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import ImageReader, RegionRule
 
-MAX_OBJECTS = 1_000_000
-"""Most objects of a mask, whose places take about 1 GB."""
 _MAX_SIDE = 2048
 """Longest side of an image that is read as a whole; larger ones are read in parts, if the sensor can do that."""
 
@@ -117,20 +112,6 @@ def _objects(image: ImageReader, mask: Path, card: DataCard) -> tuple[Instance, 
     """
     labels = read_mask(mask)
     check_equal_size(mask, labels.shape, image.origin, image.size_hw)
-    count = int(labels.max())
-    if card.regions == "components":
-        from scipy import ndimage
-
-        _, count = ndimage.label(labels, structure=EIGHT)
-    elif count > MAX_OBJECTS:
-        # np.unique takes minutes for so many different numbers
-        values = np.sort(labels, axis=None)
-        count = 1 + int(np.count_nonzero(np.diff(values)))
-    if count > MAX_OBJECTS:
-        raise DataError(
-            f"{mask}: has more than {MAX_OBJECTS:,} objects; cut mask and image into tiles, and check that it holds "
-            "numbers of objects, not measurements"
-        )
     found = label_from_mask(labels, card, origin=str(mask)).regions
     if not found:
         raise DataError(f"{mask}: holds no object, all its values are 0")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from simmat.data import instances
 from simmat.data.card import DataCard
 from simmat.data.instances import Annotation, label_from_mask
 from simmat.errors import DataError
@@ -137,3 +138,17 @@ def test_objects_take_no_more_memory_than_an_image_may(
         mask = np.minimum(edge, edge[:, None]) % 2  # rings in rings
     with pytest.raises(DataError, match=r"scan\.png.*SIMMAT_MAX_IMAGE_GIB"):
         label_from_mask(mask, DataCard(regions=rule), origin="scan.png")
+
+
+@pytest.mark.parametrize("rule", ["instances", "components"])
+def test_a_mask_of_measurements_is_not_taken_for_objects(
+    rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Millions of objects would take hours; such a mask holds no numbers of objects."""
+    monkeypatch.setattr(instances, "MAX_OBJECTS", 3)
+    mask = np.zeros((7, 7), int)
+    mask[::2, ::2] = np.arange(16).reshape(4, 4) if rule == "instances" else 1
+    with pytest.raises(DataError, match="more than 3 objects"):
+        find(mask, regions=rule)
+    mask[2:] = 0
+    assert len(find(mask[:, :6], regions=rule).regions) <= 3

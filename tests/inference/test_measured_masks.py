@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from simmat.cli import run
-from simmat.inference import measured_masks
+from simmat.data import instances
 
 MEAN = "intensity_mean-gray [count]"
 
@@ -101,7 +101,7 @@ def test_bad_input_is_one_error_and_no_file(
         error = capsys.readouterr().err
         assert word in error
         assert "Traceback" not in error
-    monkeypatch.setattr(measured_masks, "MAX_OBJECTS", 2)
+    monkeypatch.setattr(instances, "MAX_OBJECTS", 2)
     for regions in ("instances", "components"):
         assert measured(case, "--regions", regions) == 2
         assert "more than 2 objects" in capsys.readouterr().err
@@ -130,3 +130,13 @@ def test_the_card_of_a_data_set_says_what_the_files_mean(
     (case / "card.toml").write_text('regions = "instances"\nnodata = 102\n')
     assert measured(case, "--data", str(case)) == 0
     assert [row[MEAN] for row in rows_of(case)] == ["101", "", "107"]
+
+
+@pytest.mark.parametrize("size", ["nan", "inf", "1e400", "0", "-1"])
+def test_a_pixel_size_that_is_no_length_is_refused(
+    case: Path, capsys: pytest.CaptureFixture[str], size: str
+) -> None:
+    """It would be an area of every object."""
+    assert measured(case, "--pixel-size-um", size) == 2
+    assert "--pixel-size-um" in capsys.readouterr().err
+    assert not (case / "t.csv").exists()
