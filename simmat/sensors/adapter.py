@@ -451,6 +451,32 @@ def options_of(adapter: ModalityAdapter) -> dict[str, dict[str, Any]]:
     return found
 
 
+def _names_of(adapter: ModalityAdapter) -> list[str]:
+    """Return the names of the sensors of which an adapter consists."""
+    return [part.name for part in adapter.sensors()]
+
+
+def options_for_card(
+    stated: Mapping[str, Any], adapter: ModalityAdapter
+) -> dict[str, Any]:
+    """Return the options of a data card, with those that a sensor was given.
+
+    Args:
+        stated: what the card states; it is returned as it is if nothing is new.
+        adapter: the sensor, before the card was applied.
+
+    Raises:
+        ConfigError: the card states an option twice.
+    """
+    merged = options_by_sensor(stated, _names_of(adapter), with_others=True)
+    is_new = False
+    for sensor, given in options_of(adapter).items():
+        own = merged.setdefault(sensor, {})
+        is_new = is_new or not given.items() <= own.items()
+        own |= given
+    return merged if is_new else dict(stated)
+
+
 def sensor_definitions_of(adapter: ModalityAdapter) -> tuple[Any, ...]:
     """Return the definitions of the sensors that a `sensor.toml` describes, among those that an adapter consists of."""
     return tuple(
@@ -466,9 +492,8 @@ def with_data_card(
     Raises:
         ConfigError: an option contradicts the card, or the card's nodata or alignment does not fit the sensor.
     """
-    names = [part.name for part in adapter.sensors()]
     options = options_by_sensor(
-        card.get("modality_options") or {}, names, with_others=True
+        card.get("modality_options") or {}, _names_of(adapter), with_others=True
     )
     adapter = _with_options_of_card(adapter, options)  # they may change its sources
     _check_alignments(adapter, card.get("alignment") or {})

@@ -19,7 +19,13 @@ from simmat.data.dataset import open_dataset
 from simmat.errors import ConfigError
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
-from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source, options_of
+from simmat.sensors.adapter import (
+    ModalityAdapter,
+    PathsBySource,
+    Source,
+    options_for_card,
+    options_of,
+)
 from simmat.sensors.composed_modality import ComposedModality
 from simmat.sensors.options import ModalityOptions
 from simmat.types import Channel, SensorImage
@@ -232,3 +238,16 @@ def test_a_bundle_reads_files_of_another_unit(tmp_path: Path) -> None:
     assert plain.digest != other.digest
     with pytest.raises(ConfigError, match="gian"):
         load(bundle, modality_options={"gian": 4}, registry=registry())
+
+
+def test_a_card_keeps_what_it_states_beside_the_options_that_are_given() -> None:
+    """Whatever form the card has; one that states them already stays as it is."""
+    eye = Eye().with_options({"eye": {"gain": 2.0}})
+    merged = {"eye": {"nodata": 0, "gain": 2.0}}
+    for stated in ({"nodata": 0}, {"eye.nodata": 0}, {"eye": {"nodata": 0}}):
+        assert options_for_card(stated, eye) == merged
+    other = {"depth": {"unit": "m"}}
+    assert options_for_card(other, eye) == {**other, "eye": {"gain": 2.0}}
+    flat = {"eye.gain": 2.0}
+    assert options_for_card(flat, eye) == flat
+    assert options_for_card({}, Eye()) == {}

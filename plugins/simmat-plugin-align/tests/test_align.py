@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 from simmat_plugin_align.align import Aligned, moved_px, write_matrices
 from simmat_plugin_align.features import Picture
-from simmat_plugin_align.pairs import open_rig
+from simmat_plugin_align.pairs import open_rig, write_alignments
+from simmat_plugin_align.registration import turned_a_quarter
 
 from simmat.cli import run as run_command
 from simmat.cli.options import load_registry
 from simmat.data.card import load_card
-from simmat.errors import DataError
+from simmat.data.dataset import open_dataset
+from simmat.errors import ConfigError, DataError
 from simmat.io.images import read_image, write_image
 from simmat.sensors.sensor_toml import read_sensor
 from simmat.sensors.warp import Warp
@@ -174,6 +176,72 @@ def test_a_turned_camera_is_named(data: Path) -> None:
     refused = run("align", data, "--modality", "rgb+thermal", "--pairs", 3)
     assert refused.exit_code == 2
     assert "left to right" in refused.output
+
+
+@pytest.mark.slow
+def test_a_camera_on_its_side_is_named(data: Path) -> None:
+    """Its images fit after a quarter turn."""
+    for file in (data / "images/thermal").iterdir():
+        stored = read_image(file)
+        turned = np.ascontiguousarray(np.rot90(stored.planes, 1, (1, 2)))
+        write_image(file, turned, description=stored.description)
+    refused = run("align", data, "--modality", "rgb+thermal", "--pairs", 2)
+    assert refused.exit_code == 2
+    assert "turned by 90 degrees to the right" in refused.output
+
+
+def test_a_quarter_turn_turns_values_and_sizes() -> None:
+    """To the left, the last column becomes the first row."""
+    planes = np.arange(6.0, dtype=np.float32).reshape(1, 2, 3)
+    image = Picture(planes, planes[0] > 0, (20, 30))
+    turned = dict(turned_a_quarter([(image, image)]))
+    ((first, second),) = turned["turned by 90 degrees to the left"]
+    assert first is image
+    assert second.planes[0].tolist() == [[2, 5], [1, 4], [0, 3]]
+    assert second.valid.tolist() == [[True, True], [True, True], [False, True]]
+    assert second.size_hw == (30, 20)
+    ((_, second),) = turned["turned by 90 degrees to the right"]
+    assert second.planes[0].tolist() == [[3, 0], [4, 1], [5, 2]]
+
+
+def test_the_options_of_the_sensors_stay_with_the_alignment(data: Path) -> None:
+    """Without them the next command would read the files in another unit, or not at all."""
+    before = (data / "card.toml").read_text()
+    for file in (data / "images/thermal").iterdir():
+        write_image(file, read_image(file).planes)
+    registry = load_registry()
+    rig = open_rig(data, registry.modality("rgb+thermal", {"thermal.unit": "cK"}))
+    fields = {"reference": "rgb", "matrix": TRUE.tolist()}
+    write_alignments(data, {"thermal": fields}, rig.options)
+    assert load_card(data, {}).modality_options == {"thermal": {"unit": "cK"}}
+    assert (data / "card.toml").read_text().startswith(before.rstrip())
+    sensor = open_dataset(data, registry.modality("rgb+thermal")).adapter
+    image = sensor.load(rig.samples[0].files)
+    assert image.channels[-1].unit == "K"
+    with pytest.raises(ConfigError, match="unit=cK"):
+        open_rig(data, registry.modality("rgb+thermal", {"thermal.unit": "K"}))
+
+
+def test_a_page_that_cannot_be_written_is_said_before_the_search(data: Path) -> None:
+    """Nothing is written then."""
+    before = (data / "card.toml").read_text()
+    found = run("align", data, "--modality", "rgb+thermal", "--page", data / "images")
+    assert found.exit_code == 2
+    assert "is a folder" in found.output
+    assert (data / "card.toml").read_text() == before
+
+
+def test_another_reference_replaces_the_alignment(data: Path) -> None:
+    """A card with two references would be refused by every command."""
+    fields = {"reference": "rgb", "matrix": TRUE.tolist()}
+    write_alignments(data, {"thermal": fields})
+    back = {"reference": "thermal", "matrix": np.linalg.inv(TRUE).tolist()}
+    write_alignments(data, {"rgb": back})
+    assert list(load_card(data, {}).alignment) == ["rgb"]
+    write_alignments(data, {"depth": back})
+    open_rig(data, load_registry().modality("thermal+rgb"))
+    with pytest.raises(ConfigError, match=r"aligns depth with thermal.*remove"):
+        open_rig(data, load_registry().modality("rgb+thermal"))
 
 
 def test_one_sensor_or_a_missing_source_is_refused(data: Path) -> None:

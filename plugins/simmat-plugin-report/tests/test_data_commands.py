@@ -194,3 +194,19 @@ def test_labels_of_a_model_are_counted(
         "Used for training: 2. Left out of val and test until a person draws or confirms them: 0"
         in after
     )
+
+
+def test_the_card_keeps_the_options_of_the_sensor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are said once, too, and a second check finds the card up to date."""
+    root = folder_of(tmp_path / "set", 4)
+    command = ["data", "check", str(root), *RASTER, "--regions", "instances"]
+    command += ["--modality-option", "nodata=0", "--write-card"]
+    assert run(command) == 0
+    card = tomllib.loads((root / "card.toml").read_text())
+    assert card["modality_options"] == {"raster": {"nodata": 0}}
+    capsys.readouterr()
+    assert run(command) == 0
+    assert "up to date" in capsys.readouterr().err
+    assert run(["data", "check", str(root), *RASTER]) == 0

@@ -26,6 +26,7 @@ from simmat_plugin_align.registration import (
     mirrored,
     refine,
     search,
+    turned_a_quarter,
 )
 
 Progress = Callable[[int], object]
@@ -408,17 +409,26 @@ def _checked_search(pairs: Sequence[Pair], what: str, start: Matrix | None) -> F
     name = max(others, key=lambda one: others[one])
     turned = others[name] >= MIN_MIRRORED
     if turned and others[name] >= MIN_RATIO * found.score:
-        raise DataError(
-            f"{what}: the images fit if they are {name} (correlation {others[name]:.2f}, otherwise {found.score:.2f}); "
-            "write them as the other camera sees the scene"
-        )
+        raise _misplaced(what, name, others[name], found.score)
     if found.score < max(MIN_SCORE, MIN_RATIO * others[name]):
+        for way, quarter in turned_a_quarter(pairs):
+            score = search(quarter).score
+            if score >= max(MIN_MIRRORED, MIN_RATIO * found.score):
+                raise _misplaced(what, way, score, found.score)
         raise DataError(
             f"{what}: nothing to align by: the best correlation of edges is {found.score:.2f}, by chance it is "
             f"{others[name]:.2f}. Check that the images of each pair show the same scene at the same time, use more "
             "pairs, or pairs with more edges"
         )
     return found
+
+
+def _misplaced(what: str, way: str, score: float, otherwise: float) -> DataError:
+    """Return an error that says in which way images must be mirrored or turned to fit."""
+    return DataError(
+        f"{what}: the images fit if they are {way} (correlation {score:.2f}, otherwise {otherwise:.2f}); write them as "
+        "the other camera sees the scene"
+    )
 
 
 def residual_px(pair: Pair, matrix: Matrix, zoom: float | None) -> float:

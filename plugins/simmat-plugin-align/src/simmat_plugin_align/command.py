@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from simmat.cli.options import PATH, config_options, json_option, load_registry
+from simmat.errors import OutputError
+from simmat.io.files import check_writable
 from simmat.terminal import echo, progress_bar
 
 
@@ -51,13 +53,20 @@ def command(
 
     Training, evaluation and prediction then bring all sensors onto the pixel grid of the first. It finds shifts of up
     to 30 % of a side, rotations of up to 8 degrees, and fields of view of 0.6 to 1.7 times the size, or as much around
-    what the cameras' tags say. The sensors may be the files per band of a sensor.toml.
+    what the cameras' tags say. The sensors may be the files per band of a sensor.toml. The card keeps the options of
+    the sensors, too.
     """
     from simmat_plugin_align.align import align_each, align_rig, write_matrices
     from simmat_plugin_align.page import write_page
     from simmat_plugin_align.pairs import open_rig, write_alignments
 
+    page = page or data / "alignment.html"
     rig = open_rig(data, load_registry().modality(modality, modality_options))
+    if not dry_run:
+        if page.is_dir():
+            raise OutputError(f"{page} is a folder; give the name of a file in it")
+        check_writable(page.absolute().parent)
+        check_writable(data)
     total = len(rig.samples) if each else min(count, len(rig.samples))
     total *= len(rig.cameras) - 1
     with progress_bar("reading pairs", "", total=total) as bar:
@@ -66,9 +75,10 @@ def command(
         else:
             results = align_rig(rig, count, bar.update)
     if not dry_run:
+        write_page(page, results)
         write_matrices(results)
-        write_alignments(data, {one.source: one.fields() for one in results})
-        page = write_page(page or data / "alignment.html", results)
+        found = {one.source: one.fields() for one in results}
+        write_alignments(data, found, rig.options)
     if as_json:
         document = {
             "reference": rig.cameras[0].source,
@@ -79,4 +89,7 @@ def command(
     for result in results:
         echo(result.text())
     if not dry_run:
-        echo(f"wrote the alignment to {data / 'card.toml'}, pictures to {page}")
+        what = "the alignment"
+        if modality_options:
+            what += " and the options of the sensors"
+        echo(f"wrote {what} to {data / 'card.toml'}, pictures to {page}")

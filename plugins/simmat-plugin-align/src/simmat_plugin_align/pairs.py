@@ -18,7 +18,13 @@ from simmat.documents import read_toml
 from simmat.errors import ConfigError
 from simmat.io.files import atomic_write_text
 from simmat.io.paths import require_folder
-from simmat.sensors.adapter import ModalityAdapter, load_sample, with_data_card
+from simmat.sensors.adapter import (
+    ModalityAdapter,
+    load_sample,
+    options_for_card,
+    with_data_card,
+)
+from simmat.sensors.warp import Alignment
 from simmat.types import SensorImage
 
 
@@ -55,18 +61,20 @@ class Rig:
         root: the folder.
         cameras: the one that has the pixel grid first.
         samples: one for each moment, with the files of all cameras; none of the test split.
+        options: of the sensors, as the data card should state them: those that it states, and those that were given.
     """
 
     root: Path
     cameras: Sequence[Camera]
     samples: Sequence[Sample]
+    options: Mapping[str, Any]
 
 
 def open_rig(root: Path, adapter: ModalityAdapter) -> Rig:
     """Find the images of all cameras in a folder, which may have masks or none.
 
     Raises:
-        ConfigError: the sensor is a single one, or the data card is wrong.
+        ConfigError: the sensor is a single one, or the data card is wrong, or aligns other sources with another one.
         DataError: files are missing.
     """
     if len(adapter.sensors()) == 1 and len(adapter.cameras()) == 1:
@@ -76,8 +84,12 @@ def open_rig(root: Path, adapter: ModalityAdapter) -> Rig:
             "sensor.toml has a [[source]] for each band"
         )
     require_folder(root, "it has images/SOURCE/ID for each sensor, or a manifest.csv")
-    card = load_card(root, {"alignment": {}}, defaults={"regions": "instances"})
+    card = load_card(root, {}, defaults={"regions": "instances"})
+    options = options_for_card(card.modality_options, adapter)
+    before = card.alignment
+    card = card.model_copy(update={"alignment": {}})
     adapter = with_data_card(adapter, card.model_dump())
+    _check_reference(root, before, adapter.source_names())
     annotations = annotation_files(root)
     if annotations:
         samples = read_coco(root, adapter.sources, annotations)[0]
@@ -92,11 +104,33 @@ def open_rig(root: Path, adapter: ModalityAdapter) -> Rig:
             sources = {source: next(names) for source in camera.source_names()}
             cameras.append(Camera(camera, sources))
     used = [sample for sample in samples if sample.split != "test"]
-    return Rig(root, cameras, used or samples)
+    return Rig(root, cameras, used or samples, options)
 
 
-def write_alignments(root: Path, found: Mapping[str, Mapping[str, Any]]) -> Path:
-    """State alignments in the data card of a folder, source -> fields; its other fields stay.
+def _check_reference(
+    root: Path, stated: Mapping[str, Alignment], sources: Sequence[str]
+) -> None:
+    """Raise ConfigError if sources that stay in a card are aligned with another one than the first of `sources`."""
+    for source, alignment in stated.items():
+        if source not in sources and alignment.reference != sources[0]:
+            raise ConfigError(
+                f"{root / CARD_FILE}: aligns {source} with {alignment.reference}, but all alignments of a card have "
+                f"one reference, which would be {sources[0]}; name {alignment.reference} first, or remove "
+                f"[alignment.{source}] from the card"
+            )
+
+
+def write_alignments(
+    root: Path,
+    found: Mapping[str, Mapping[str, Any]],
+    options: Mapping[str, Any] | None = None,
+) -> Path:
+    """State alignments in the data card of a folder; its other fields stay.
+
+    Args:
+        root: the folder.
+        found: source -> fields. Their reference is no longer aligned itself.
+        options: of the sensors, as the card should state them; None changes nothing.
 
     Raises:
         ConfigError: there is a card that cannot be read.
@@ -109,8 +143,17 @@ def write_alignments(root: Path, found: Mapping[str, Mapping[str, Any]]) -> Path
         stated = read_toml(path, "data card")
         text = path.read_text("utf-8-sig").rstrip("\n") + "\n\n"
     before = stated.pop("alignment", {})
-    tables = {"alignment": {**before, **found}}
-    if before or not stated:  # else comments can stay, before new tables
+    references = {fields["reference"] for fields in found.values()}
+    kept = {
+        source: fields for source, fields in before.items() if source not in references
+    }
+    tables: dict[str, Any] = {"alignment": {**kept, **found}}
+    is_replaced = bool(before)
+    if options and options != stated.get("modality_options", {}):
+        is_replaced = is_replaced or "modality_options" in stated
+        stated.pop("modality_options", None)
+        tables["modality_options"] = options
+    if is_replaced or not stated:  # else comments can stay, before new tables
         text = tomli_w.dumps({"format": 1, **stated, **tables})
     else:
         text += tomli_w.dumps(tables)

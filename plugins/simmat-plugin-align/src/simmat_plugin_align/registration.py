@@ -6,7 +6,7 @@ leaves open, another decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -430,16 +430,35 @@ def _prepared(edges: Edges, half: float) -> _Prepared:
 
 
 def mirrored(pairs: Sequence[Pair]) -> Iterator[tuple[str, list[Pair]]]:
-    """Yield the pairs with the second images mirrored or turned, and how."""
-    ways = {
-        "mirrored left to right": (slice(None), slice(None, None, -1)),
-        "mirrored top to bottom": (slice(None, None, -1), slice(None)),
-        "turned by 180 degrees": (slice(None, None, -1), slice(None, None, -1)),
-    }
-    for name, (rows, columns) in ways.items():
-        turned = []
-        for first, second in pairs:
-            planes = np.ascontiguousarray(second.planes[:, rows, columns])
-            valid = np.ascontiguousarray(second.valid[rows, columns])
-            turned.append((first, Picture(planes, valid, second.size_hw)))
-        yield name, turned
+    """Yield the pairs with the second images mirrored or turned upside down, and how."""
+    yield "mirrored left to right", _changed_pairs(pairs, lambda plane: plane[:, ::-1])
+    yield "mirrored top to bottom", _changed_pairs(pairs, lambda plane: plane[::-1])
+    yield (
+        "turned by 180 degrees",
+        _changed_pairs(pairs, lambda plane: np.rot90(plane, 2)),
+    )
+
+
+def turned_a_quarter(pairs: Sequence[Pair]) -> Iterator[tuple[str, list[Pair]]]:
+    """Yield the pairs with the second images turned by 90 degrees, and how."""
+    yield "turned by 90 degrees to the left", _changed_pairs(pairs, np.rot90)
+    yield (
+        "turned by 90 degrees to the right",
+        _changed_pairs(pairs, lambda plane: np.rot90(plane, -1)),
+    )
+
+
+def _changed_pairs(
+    pairs: Sequence[Pair], change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+) -> list[Pair]:
+    """Return the pairs with each (h, w) plane of the second images mirrored or turned."""
+    found = []
+    for first, second in pairs:
+        planes = np.stack([change(plane) for plane in second.planes])
+        valid = np.ascontiguousarray(change(second.valid))
+        height, width = second.size_hw
+        # a quarter turn swaps the sides
+        if (planes.shape[1] > planes.shape[2]) != (height > width):
+            height, width = width, height
+        found.append((first, Picture(planes, valid, (height, width))))
+    return found

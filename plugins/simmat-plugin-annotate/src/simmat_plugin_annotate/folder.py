@@ -22,7 +22,11 @@ from simmat.data.samples import Sample, decide_splits, id_as_written
 from simmat.errors import ConfigError, DataError, SimMATError
 from simmat.io.files import atomic_write_json, remove_temporary, require_inside
 from simmat.io.paths import with_home
-from simmat.sensors.adapter import ModalityAdapter, options_of, with_data_card
+from simmat.sensors.adapter import (
+    ModalityAdapter,
+    options_for_card,
+    with_data_card,
+)
 from simmat_plugin_annotate.frames import Frames, find_images
 from simmat_plugin_annotate.journal import Record, last_record
 from simmat_plugin_annotate.labels import LabelledImage
@@ -90,7 +94,7 @@ class LabelFolder:
         if (self.root / CARD_FILE).exists():
             with suppress(ConfigError):  # it is not valid by itself
                 self._stored = self._read_card({}, {})
-        self._given_options = options_of(adapter)
+        self._given = adapter
         self.adapter = with_data_card(adapter, self._card.model_dump())
         self._has_manifest = (self.root / MANIFEST_FILE).exists()
         found = find_images(
@@ -246,7 +250,7 @@ class LabelFolder:
     def write_card(self) -> None:
         """Write `card.toml` if it does not describe the present labels, for example before the first mask."""
         with self._lock:
-            options = {**self._card.modality_options, **self._given_options}
+            options = options_for_card(self._card.modality_options, self._given)
             card = self.card.model_copy(update={"modality_options": options})
             if card != self._stored or not (self.root / CARD_FILE).exists():
                 own_fields = {

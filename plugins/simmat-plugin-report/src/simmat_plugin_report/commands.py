@@ -98,6 +98,7 @@ def check(
             "--modality is missing; name the sensor, see simmat modalities list"
         )
     from simmat.data.dataset import open_dataset, open_images
+    from simmat.sensors.adapter import options_for_card
     from simmat_plugin_report.checks import check_dataset
     from simmat_plugin_report.near_duplicates import MAX_COMPARED
 
@@ -117,7 +118,9 @@ def check(
     else:
         echo(report.text())
     if write_card:
-        echo(_write_card(dataset.root, dataset.card), err=True)
+        stated = options_for_card(dataset.card.modality_options, adapter)
+        card_now = dataset.card.model_copy(update={"modality_options": stated})
+        echo(_write_card(dataset.root, card_now), err=True)
     if report.errors:
         ctx.exit(2)
 
