@@ -16,6 +16,7 @@ from simmat.data.instances import (
 )
 from simmat.errors import ConfigError, DataError, few_of
 from simmat.inference.table import check_own_table, write_table
+from simmat.io.frames import stack_endings
 from simmat.io.paths import stem_of
 from simmat.measurement import Measurements, measure, pixel_areas
 from simmat.predictor import ImageLoader
@@ -64,6 +65,7 @@ def measure_masks(
                 "commands"
             )
     check_own_table(out)
+    _check_frames(adapter, images)
     loader = ImageLoader(adapter, None)
     card = DataCard(regions=regions)
 
@@ -86,6 +88,22 @@ def measure_masks(
             "--pixel-size-um if you know it"
         )
     return count
+
+
+def _check_frames(
+    adapter: ModalityAdapter, images: Sequence[Mapping[str, Path]]
+) -> None:
+    """Raise ConfigError for a file of frames that the sensor does not read as one image."""
+    sources = dict(zip(adapter.source_names(), adapter.sources, strict=True))
+    for files in images:
+        for source, file in files.items():
+            name = file.name.lower()
+            is_image = name.endswith(sources[source].extensions)
+            if not is_image and name.endswith(stack_endings()) and file.is_file():
+                raise ConfigError(
+                    f"{file}: holds frames, and a mask is of one image; name the frame, such as {file / '0000'}, or "
+                    "measure all frames: simmat follow --measure"
+                )
 
 
 def _rows(

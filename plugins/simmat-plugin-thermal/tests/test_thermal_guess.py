@@ -80,3 +80,14 @@ def test_counts_of_no_usual_temperature_suggest_no_unit(tmp_path: Path) -> None:
     stored = np.random.default_rng(0).integers(0, 255, (24, 32))
     tifffile.imwrite(tmp_path / "a.tif", stored.astype(np.uint16))
     assert not any("unit=" in text for text in group_of(tmp_path).questions)
+
+
+def test_the_frames_of_a_sequence_have_temperatures(
+    tmp_path: Path, flir_block: Callable[..., bytes]
+) -> None:
+    """By the constants in the file; asking for a unit of the raw values would be wrong."""
+    (tmp_path / "a.seq").write_bytes(flir_block(raw()) + flir_block(raw()))
+    found = best_of(tmp_path)
+    assert found.recognition.certainty == "stated"
+    assert "kelvin" in found.unit_evidence
+    assert not any("unit=" in text for text in found.recognition.questions)

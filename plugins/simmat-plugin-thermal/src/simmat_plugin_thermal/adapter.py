@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
@@ -160,6 +161,13 @@ def _recognize_jpeg(files: FilesOfKind) -> Recognition | None:
     radiometric = [one for one in found if one is not None]
     if not radiometric or len(radiometric) < len(found):
         return None
+    return _recognize_radiometric(radiometric, "the segments of the JPEG")
+
+
+def _recognize_radiometric(
+    radiometric: Sequence[Radiometric], where: str
+) -> Recognition:
+    """Recognize raw images with temperatures, or with raw values."""
     if all(one.is_kelvin for one in radiometric):
         return Recognition(
             "stated",
@@ -174,9 +182,7 @@ def _recognize_jpeg(files: FilesOfKind) -> Recognition | None:
     question = _ask_unit(first.values)
     return Recognition(
         "stated",
-        (
-            f"a raw image of {width}x{height} in the segments of the JPEG, without constants",
-        ),
+        (f"a raw image of {width}x{height} in {where}, without constants",),
         questions=(
             question or "What is the unit of the raw values? They are read as counts",
         ),
@@ -243,6 +249,14 @@ class Thermal(WindowedAdapter):
     def recognize(self, files: FilesOfKind) -> Recognition | None:
         """Find temperatures in radiometric JPEGs, a unit in the description, or ask which unit 16 bits could have."""
         first = files.first
+        frame = frame_of(first.path)
+        if frame is not None and frame.file.suffix.lower() in ENDINGS:
+            found = []
+            for facts in files.samples:
+                address = frame_of(facts.path)
+                assert address is not None
+                found.append(self._frame(address))
+            return _recognize_radiometric(found, "the sequence")
         if first.format == "jpeg":
             return _recognize_jpeg(files)
         if first.planes != 1:
