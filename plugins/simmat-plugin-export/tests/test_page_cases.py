@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import struct
 import zlib
 from pathlib import Path
@@ -190,11 +191,16 @@ def _described(
     return {"name": sensor.name, "definition": definition, "channels": found}
 
 
-def _read_alike(sensor: ModalityAdapter, file: Path, **options: str) -> None:
+def _read_alike(sensor: ModalityAdapter, file: Path, **options: Any) -> None:
     given = {sensor.name: options} if options else {}
     image = load_sample(sensor.with_options(given), {sensor.sources[0].name: file})
     content = base64.b64encode(file.read_bytes()).decode("ascii")
-    case = [_described(sensor, image.channels), file.name, content, options]
+    # the page has a field of text for each option
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in options.items()
+    }
+    case = [_described(sensor, image.channels), file.name, content, texts]
     (found,) = results([("read", case)])
     count = len(image.channels)
     planes = np.array(found["planes"], np.float32)
@@ -283,6 +289,67 @@ def test_units_mean_the_same(tmp_path: Path) -> None:
     _read_alike(thermal, tmp_path / "said.tif")
     _read_alike(thermal, tmp_path / "plain.tif", unit="cK")
     _read_alike(thermal, tmp_path / "plain.tif")
+
+
+def test_depth_is_the_same_distance(tmp_path: Path) -> None:
+    """Integers are millimetres unless file or user say otherwise; 0 and 65535 are no return."""
+    depth = pytest.importorskip("simmat_plugin_depth.depth").Depth()
+    stored = RNG.integers(400, 60000, (8, 9)).astype(np.uint16)
+    stored[0, :2] = 0, 65535
+    metres = stored / np.float32(1000)
+    metres[1, 1] = np.nan
+    (tmp_path / "mm.png").write_bytes(_png(stored, 16))
+    tifffile.imwrite(tmp_path / "cm.tif", stored, description='{"unit": "cm"}')
+    np.save(tmp_path / "m.npy", metres)
+    _read_alike(depth, tmp_path / "mm.png")
+    _read_alike(depth, tmp_path / "mm.png", unit="tum")
+    _read_alike(depth, tmp_path / "mm.png", unit="kitti", nodata="500")
+    _read_alike(depth, tmp_path / "cm.tif")
+    _read_alike(depth, tmp_path / "m.npy")
+
+
+def test_bands_have_the_same_names_scales_and_gaps(tmp_path: Path) -> None:
+    """A GeoTIFF says in GDAL's tags what its bands are."""
+    adapter = pytest.importorskip("simmat_plugin_multispectral.adapter")
+    geotiff = pytest.importorskip("simmat_plugin_geo.geotiff")
+    sensor = adapter.Multispectral()
+    stored = RNG.integers(1, 9000, (3, 8, 9)).astype(np.uint16)
+    stored[:, 0, 0] = 0
+    said = [
+        geotiff.BandTags("Near IR, 842 nm", "reflectance", 1e-4, -0.1),
+        geotiff.BandTags("radiance", "W/m2"),
+        geotiff.BandTags("", "", 0.5, 0.0),
+    ]
+    geotiff.write_geotiff(tmp_path / "said.tif", stored, bands=said, nodata=0)
+    geotiff.write_geotiff(tmp_path / "plain.tif", stored)
+    _read_alike(sensor, tmp_path / "said.tif")
+    _read_alike(sensor, tmp_path / "plain.tif", nodata="0")
+    _read_alike(sensor, tmp_path / "plain.tif", scale=0.0001, offset=-0.1)
+
+
+@pytest.mark.parametrize(
+    ("sensor", "names", "options"),
+    [
+        ("Sentinel2", ["B02", "B8A", "SWIR1"], {}),
+        ("Sentinel2", ["B2, central wavelength 490 nm", "B12"], {"boa_offset": True}),
+        ("Landsat8", ["SR_B5", "SR_B4"], {}),
+        ("Landsat8", [""] * 7, {}),
+        ("Landsat8", [f"Band {number}" for number in range(1, 8)], {}),
+    ],
+    ids=["sentinel2", "offset", "landsat8", "plain", "counted"],
+)
+def test_the_bands_of_a_satellite_are_the_same(
+    tmp_path: Path, sensor: str, names: list[str], options: dict[str, Any]
+) -> None:
+    """Their names, scale and fill value are those of the product, whoever wrote the file."""
+    adapter = pytest.importorskip("simmat_plugin_multispectral.adapter")
+    geotiff = pytest.importorskip("simmat_plugin_geo.geotiff")
+    stored = RNG.integers(7500, 12000, (len(names), 8, 9)).astype(np.uint16)
+    stored[0, 0, :3] = 0
+    file = tmp_path / "a.tif"
+    said = [geotiff.BandTags(name) for name in names]
+    geotiff.write_geotiff(file, stored, bands=said)
+    _read_alike(getattr(adapter, sensor)(), file, **options)
 
 
 def test_a_described_sensor_reads_alike(tmp_path: Path) -> None:
