@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -213,6 +215,25 @@ def test_an_unsuitable_sensor_is_refused_by_name(bundle: Bundle) -> None:
     assert html._unreadable(bundle.adapter) == ""
 
 
+def test_a_gallery_has_a_page_that_shows_its_picture(
+    bundle: Bundle, browser: Any, tmp_path: Path
+) -> None:
+    """Whoever looks for a model tries it where it is listed."""
+    need_built()
+    hub = pytest.importorskip("simmat_plugin_hub")
+    hub.push_bundle(bundle.path, str(tmp_path / "pets.safetensors"))
+    Image.new("RGB", (32, 24), (200, 10, 10)).save(tmp_path / "pets.jpg")
+    assert run(["bundle", "index", str(tmp_path), "--html"]) == 0
+    page = browser.new_context(offline=True).new_page()
+    page.goto((tmp_path / "index.html").as_uri())
+    page.click("text=Try in the browser")
+    page.locator("#backend", has_text=re.compile(".")).wait_for()
+    assert page.title() == "pets"
+    shown = "document.querySelector('#picture-large').naturalWidth"
+    assert page.evaluate(shown) == 32
+    page.context.close()
+
+
 def test_a_page_that_is_not_built_is_named(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -236,3 +257,41 @@ def test_the_command_writes_a_page_alone(
     assert "cat" in text
     assert run(["export", str(bundle.path)]) == 2
     assert run(["export", str(bundle.path), "--html", str(tmp_path / "a.txt")]) == 2
+
+
+def test_a_picture_is_reduced_to_what_the_page_shows(tmp_path: Path) -> None:
+    """One of a camera has megabytes, and may say where it was taken."""
+    Image.new("RGBA", (1280, 900), (200, 10, 10, 255)).save(tmp_path / "a.png")
+    head, _, content = html.read_picture(tmp_path / "a.png").partition(",")
+    assert head == "data:image/jpeg;base64"
+    with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
+        assert picture.size == (640, 450)
+        assert picture.getpixel((0, 0))[0] > 190
+        assert not picture.getexif()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (np.zeros((4, 4), np.uint16), "NAME_overlay.png"),
+        (b"no picture", "not a file of PNG"),
+        (None, "no such file"),
+    ],
+    ids=["16 bits", "text", "none"],
+)
+def test_what_is_no_picture_is_refused_before_the_export(
+    tmp_path: Path, content: Any, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Raw values of a sensor would be shown white."""
+    picture = tmp_path / "a.png"
+    if isinstance(content, bytes):
+        picture.write_bytes(content)
+    elif content is not None:
+        Image.fromarray(content).save(picture)
+    before = list(tmp_path.iterdir())
+    words = ["export", str(tmp_path / "b"), "--picture", str(picture)]
+    assert run([*words, "--html", str(tmp_path / "a.html")]) == 2
+    assert said in capsys.readouterr().err
+    assert run([*words, "--out", str(tmp_path / "out")]) == 2
+    assert "give --html" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == before

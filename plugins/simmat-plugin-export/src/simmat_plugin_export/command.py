@@ -10,6 +10,7 @@ from typing import Literal
 import click
 
 from simmat.cli.options import PATH, foundation_options, load_registry
+from simmat.errors import ConfigError
 from simmat.plugin_specs import FunctionSpec
 from simmat.terminal import echo
 
@@ -43,6 +44,12 @@ FORMAT = FunctionSpec(
     help="A web page that holds the model and opens from a disk, without installation and network.",
 )
 @click.option(
+    "--picture",
+    type=PATH,
+    metavar="FILE",
+    help="PNG or JPEG that the web page shows: what the model finds, such as NAME_overlay.png of simmat predict.",
+)
+@click.option(
     "--precision",
     default="fp32",
     show_default=True,
@@ -66,6 +73,7 @@ def command(
     kind: str,
     out: Path | None,
     html: Path | None,
+    picture: Path | None,
     precision: Literal["fp32", "fp16"],
     quantize: Literal["int8-dynamic", "int8-static"] | None,
     data: Path | None,
@@ -79,11 +87,10 @@ def command(
     The page of --html opens the sensor's files in a browser.
     """
     import simmat
-    from simmat.errors import ConfigError
 
     try:
         from simmat_plugin_export.export import export
-        from simmat_plugin_export.html import check_page, write_page
+        from simmat_plugin_export.html import check_page, read_picture, write_page
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in ("onnx", "onnxruntime"):
@@ -91,18 +98,10 @@ def command(
         raise ConfigError(
             f"simmat export needs {missing}, which is missing; pip install {missing}"
         ) from error
-    if out is None and html is None:
-        raise ConfigError(
-            "give --out DIR for ONNX files, --html FILE for a web page, or both"
-        )
-    if html is not None and html.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(
-            f"--html must be a file that ends in .html, got {str(html)!r}"
-        )
-    if quantize is not None and precision != "fp32":
-        raise ConfigError(
-            "--precision fp16 and --quantize exclude each other; leave one out"
-        )
+    _check_options(out, html, picture, precision, quantize)
+    picture_url = ""
+    if picture is not None:
+        picture_url = read_picture(picture)
     predictor = simmat.load(
         bundle,
         foundation=foundation,
@@ -126,7 +125,7 @@ def command(
             progress=lambda step: echo(step, err=True),
         )
         if html is not None:
-            size = write_page(loaded, folder, html)
+            size = write_page(loaded, folder, html, picture=picture_url)
     if out is not None:
         for name, count in done.files.items():
             echo(f"{out / name}: {count / 2**20:.1f} MiB")
@@ -140,3 +139,29 @@ def command(
         echo(f"run it with simmat_runtime.load({str(out)!r})")
     if html is not None:
         echo(f"{html}: {size / 2**20:.1f} MiB; open it in a browser")
+
+
+def _check_options(
+    out: Path | None,
+    html: Path | None,
+    picture: Path | None,
+    precision: str,
+    quantize: str | None,
+) -> None:
+    """Raise ConfigError for options that do not fit together."""
+    if out is None and html is None:
+        raise ConfigError(
+            "give --out DIR for ONNX files, --html FILE for a web page, or both"
+        )
+    if html is not None and html.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(
+            f"--html must be a file that ends in .html, got {str(html)!r}"
+        )
+    if picture is not None and html is None:
+        raise ConfigError(
+            "--picture is for the web page; give --html FILE, or leave it out"
+        )
+    if quantize is not None and precision != "fp32":
+        raise ConfigError(
+            "--precision fp16 and --quantize exclude each other; leave one out"
+        )

@@ -9,23 +9,29 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
+import numpy as np
+from PIL import Image
 from simmat_runtime import manifest as names
 
 from simmat.bundle import Bundle
 from simmat.drawing.overlay import class_colour
 from simmat.errors import ConfigError
 from simmat.io.files import atomic_write_bytes
+from simmat.io.images import read_image
 from simmat.model_spec import with_options
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.options import ModalityOptions, format_nodata
 from simmat.types import Channel
+from simmat_plugin_export.export import Progress, export
 from simmat_plugin_export.page_graphs import page_graphs
 
 READERS = frozenset(
@@ -47,15 +53,30 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
 """Endings of the files that it reads."""
 MAX_GRAPH_BYTES = 256 * 2**20
 """Bytes of all graphs at most, since a browser holds no text that is much longer."""
+MAX_PICTURE_SIDE = 640
+"""Pixels of the picture of a model, at most; a larger one is reduced."""
 _NOT_ASKED = frozenset(("separate_files", "variables", "resolution"))
 """Options for files that the page does not read."""
 _SHOWN = {"K": {"unit": "°C", "factor": 1.0, "offset": -273.15}}
 """Unit -> the one that people read."""
 _SCORES = {
-    "miou_object": "mean IoU over objects",
-    "miou_class": "mean IoU over classes",
-    "miou_image": "mean IoU over images",
+    "miou_object": "mean IoU of objects",
+    "miou_class": "mean IoU of classes",
+    "miou_image": "mean IoU of images",
 }
+
+
+def check_built() -> None:
+    """Check that the page is built.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not _built("page.json").is_file():
+        raise ConfigError(
+            "the page that --html writes is not built in this copy of simmat-plugin-export: run `make page` in the "
+            "source tree (it needs nodejs and npm), or install a release"
+        )
 
 
 def check_page(bundle: Bundle) -> None:
@@ -64,22 +85,19 @@ def check_page(bundle: Bundle) -> None:
     Raises:
         ConfigError: the page is not built, or does not read the files of the sensor.
     """
-    if not _built("page.json").is_file():
-        raise ConfigError(
-            "the page that --html writes is not built in this copy of simmat-plugin-export: run `make page` in the "
-            "source tree (it needs nodejs and npm), or install a release"
-        )
+    check_built()
     sensors = bundle.adapter.sensors()
     if len(sensors) > 1:
         raise ConfigError(
-            f"{bundle.path}: the model joins the sensors {', '.join(one.name for one in sensors)}; a page takes the "
-            "files of one, so leave --html out"
+            f"{bundle.path}: the model joins the sensors {', '.join(one.name for one in sensors)}, and a page takes "
+            "the files of one; export it with --out instead"
         )
     sensor = bundle.adapter
     why = _unreadable(sensor)
     if why:
         raise ConfigError(
-            f"{bundle.path}: modality {sensor.name!r} cannot be exported as a page: {why}; leave --html out"
+            f"{bundle.path}: modality {sensor.name!r} cannot be exported as a page: {why}; export it with --out "
+            "instead"
         )
 
 
@@ -101,11 +119,60 @@ def _accepted(sensor: ModalityAdapter) -> list[str]:
     return [ending for ending in endings if ending.endswith(ENDINGS)]
 
 
+def read_picture(file: Path) -> str:
+    """Return a picture as a page holds it, a data URL; a large one is reduced.
+
+    Raises:
+        DataError: the file is missing, damaged, or no image.
+        ConfigError: it is no picture of 8 bits.
+    """
+    image = read_image(file)
+    if image.colour not in ("rgb", "gray") or image.planes.dtype != np.uint8:
+        raise ConfigError(
+            f"{file}: the picture of a model must have 8 bits, gray or red, green and blue; got "
+            f"{len(image.planes)} planes of {image.planes.dtype}; simmat predict writes one, NAME_overlay.png"
+        )
+    colours = np.broadcast_to(image.planes[:3], (3, *image.planes.shape[1:]))
+    picture = Image.fromarray(np.ascontiguousarray(np.moveaxis(colours, 0, 2)))
+    picture.thumbnail((MAX_PICTURE_SIDE, MAX_PICTURE_SIDE))
+    content = io.BytesIO()
+    picture.save(content, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{_base64(content.getvalue())}"
+
+
+def export_page(
+    bundle: Bundle,
+    file: Path,
+    *,
+    title: str = "",
+    picture: str = "",
+    progress: Progress = lambda step: None,
+) -> int:
+    """Export a bundle as a page alone; return its size in bytes.
+
+    Args:
+        bundle: the bundle, on the CPU.
+        file: the page; an earlier one is replaced.
+        title, picture: as `write_page` takes them.
+        progress: called with the name of each step.
+
+    Raises:
+        ConfigError: a page cannot run the model.
+        OutputError: the file cannot be written.
+    """
+    check_page(bundle)
+    with TemporaryDirectory() as folder:
+        export(bundle, Path(folder), progress=progress)
+        return write_page(bundle, Path(folder), file, title=title, picture=picture)
+
+
 def write_page(
     bundle: Bundle,
     folder: Path,
     file: Path,
     *,
+    title: str = "",
+    picture: str = "",
     shown: Mapping[str, Any] | None = None,
 ) -> int:
     """Write the page of an exported model; return its size in bytes.
@@ -114,6 +181,8 @@ def write_page(
         bundle: what was exported; `check_page` has accepted it.
         folder: what `export` wrote.
         file: the page; an earlier one is replaced.
+        title: of the page; "" names the sensor.
+        picture: what the model does, as `read_picture` returns it; "" for none.
         shown: what is seen of the page, as web/build.mjs writes it; None for the ordinary one.
 
     Raises:
@@ -132,7 +201,7 @@ def write_page(
         )
     files = page_graphs(graphs)
     texts = {
-        "simmat-info": _json(page_info(bundle)),
+        "simmat-info": _json(page_info(bundle, title, picture)),
         "simmat-model": _json(_model(bundle, manifest.document, files)),
     }
     for kind in ("plain", "webgpu"):
@@ -179,7 +248,7 @@ def _digest(text: str) -> str:
     return f"sha256-{_base64(digest)}"
 
 
-def page_info(bundle: Bundle) -> dict[str, Any]:
+def page_info(bundle: Bundle, title: str = "", picture: str = "") -> dict[str, Any]:
     """Return what the page shows of a model without loading it: `ModelInfo` in web/src/engine.ts."""
     spec = bundle.spec
     sensor = bundle.adapter
@@ -190,7 +259,7 @@ def page_info(bundle: Bundle) -> dict[str, Any]:
         name = spec.card.class_names.get(value, f"class {value}")
         classes[str(value)] = {"name": name, "colour": _hex(class_colour(value))}
     return {
-        "title": f"SimMAT: {spec.modality}",
+        "title": title or f"SimMAT: {spec.modality}",
         "modality": spec.modality,
         "channels": [_shown_channel(channel) for channel in spec.sensor_channels],
         "options": list(sensor_options(sensor)),
@@ -198,7 +267,7 @@ def page_info(bundle: Bundle) -> dict[str, Any]:
         "classes": classes,
         "hasClassMap": dense is not None,
         "card": [{"name": name, "value": value} for name, value in _card(bundle)],
-        "picture": "",
+        "picture": picture,
         "notices": json.loads(_read("notices.json")),
     }
 
@@ -310,18 +379,7 @@ def _card(bundle: Bundle) -> Iterator[tuple[str, str]]:
     for sensor, options in sorted(spec.modality_options.items()):
         if options:
             yield "options of the sensor", with_options(sensor, options)
-    yield "foundation model", spec.foundation
-    yield "transfer layer", with_options(spec.mat, spec.mat_options)
-    yield "tuning", with_options(spec.tune, spec.tune_options)
-    yield "input", f"{spec.image_size} px, aspect {spec.aspect}"
-    scores = spec.metrics.get("val")
-    if isinstance(scores, Mapping):
-        for name, title in _SCORES.items():
-            score = scores.get(name)
-            if isinstance(score, int | float):
-                yield f"validation: {title}", f"{score:.3f}"
-        images, objects = scores.get("images", "?"), scores.get("objects", "?")
-        yield "validated on", f"{objects} objects in {images} images, one click each"
+    yield from _score_rows(spec.metrics)
     if spec.trained_on is not None:
         yield "trained on", f"{sum(1 for _ in spec.trained_on.rows())} images"
     yield "regions", f"{card.regions}, smallest {card.smallest}"
@@ -332,9 +390,30 @@ def _card(bundle: Bundle) -> Iterator[tuple[str, str]]:
         ("notes", card.notes),
     ):
         yield title, text or "not stated"
+    yield "foundation model", spec.foundation
+    yield "transfer layer", with_options(spec.mat, spec.mat_options)
+    yield "tuning", with_options(spec.tune, spec.tune_options)
+    yield "input", f"{spec.image_size} px, aspect {spec.aspect}"
     for name, version in sorted(spec.versions.items()):
         yield f"version of {name}", version
     yield "sha256 of the bundle", spec.sha256
+
+
+def _score_rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (title, text) of the scores of the validation, if there was one."""
+    scores = metrics.get("val")
+    if not isinstance(scores, Mapping):
+        return
+    for name, title in _SCORES.items():
+        score = scores.get(name)
+        if isinstance(score, int | float):
+            yield title, f"{score:.3f}"
+    everything = scores.get("everything")
+    if isinstance(everything, Mapping) and isinstance(everything.get("ap50"), float):
+        yield "AP50 of what is found without a click", f"{everything['ap50']:.3f}"
+    images, objects = scores.get("images", "?"), scores.get("objects", "?")
+    protocol = metrics.get("protocol", "one-click")
+    yield "validated on", f"{objects} objects in {images} images, protocol {protocol}"
 
 
 def _json(value: Any) -> str:

@@ -23,6 +23,7 @@ from simmat.terminal import echo
 if TYPE_CHECKING:
     from simmat.bundle import BundleSpec
     from simmat.calibration import Calibration
+    from simmat_plugin_hub.gallery import GalleryEntry
 
 
 command = Group("bundle", help="Show, share and fetch bundles.")
@@ -244,14 +245,41 @@ def list_gallery(gallery: str, as_json: bool) -> None:
 
 @command.command("index")
 @click.argument("folder", type=PATH, metavar="DIR")
-def index(folder: Path) -> None:
+@click.option(
+    "--html",
+    is_flag=True,
+    help="Also write index.html, which lists the bundles, and NAME.html, a page that runs one in a browser.",
+)
+def index(folder: Path, html: bool) -> None:
     """Make a gallery of DIR: write index.json, and NAME.md, the model card, of its bundles NAME.safetensors.
 
     NAME.jpg or NAME.png is the picture of a bundle.
 
     A web server that shows DIR, such as `python -m http.server`, serves the gallery.
     """
+    from simmat_plugin_hub.pages import check_pages
     from simmat_plugin_hub.sharing import index_folder
 
-    names = [one.name for one in index_folder(folder).bundles]
-    echo(f"wrote {folder / 'index.json'}: {', '.join(names)}")
+    if html:
+        check_pages(folder)
+    entries = index_folder(folder).bundles
+    names = ", ".join(one.name for one in entries)
+    echo(f"wrote {folder / 'index.json'}: {names}")
+    if html:
+        _write_pages(folder, entries)
+
+
+def _write_pages(folder: Path, entries: Sequence[GalleryEntry]) -> None:
+    from simmat_plugin_hub.pages import make_pages, write_list
+
+    refused = make_pages(
+        folder,
+        entries,
+        load_registry(),
+        progress=lambda step: echo(step, err=True),
+    )
+    for name, why in refused.items():
+        echo(f"note: {name} is listed without a page to try it: {why}", err=True)
+    tried = [one.name for one in entries if one.name not in refused]
+    page = write_list(folder, entries, list(refused))
+    echo(f"wrote {page}; to try in a browser: {', '.join(tried) or 'none'}")

@@ -185,12 +185,16 @@ def _entry(
 
 
 def _scores(spec: BundleSpec) -> dict[str, float]:
-    """Return the validation scores that are numbers."""
+    """Return the validation scores that are numbers, and "ap50" of the objects that are found without prompts."""
     found = spec.metrics.get("val")
     if not isinstance(found, dict):
         return {}
+    numbers = dict(found)
+    everything = found.get("everything")
+    if isinstance(everything, dict):
+        numbers["ap50"] = everything.get("ap50")
     return {
-        name: float(value) for name, value in found.items() if is_finite_number(value)
+        name: float(value) for name, value in numbers.items() if is_finite_number(value)
     }
 
 
