@@ -37,8 +37,8 @@ function addField(workspace: Workspace, option: SensorOption, place: HTMLElement
   return { option, input };
 }
 
-/** "emissivity_of_sky" becomes "Emissivity of sky". */
+/** "distance_m" becomes "Distance m", and "reflected_c" becomes "Reflected °C". */
 function labelOf({ name }: SensorOption): string {
-  const words = name.replaceAll("_", " ");
+  const words = name.replace(/_c$/, " °C").replaceAll("_", " ");
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
