@@ -159,10 +159,12 @@ def test_everything_is_found_and_what_is_marked_stays(page):
 def test_finding_can_be_cancelled(page):
     """A large image takes minutes."""
     page.open("a.png")
+    page.run("mock.engine.findMs = 1000")
     page.tab.click("#everything")
     page.until("workspace.task?.share > 0")
     page.tab.click("#task-cancel")
     page.until("!workspace.task")
+    page.run("mock.engine.findMs = 1")
     assert page.objects() == {}
     assert page.tab.locator(".message").count() == 0
     page.find_everything()

@@ -57,6 +57,8 @@ export function mockCircles(name: string, width: number, height: number): Circle
 
 export class MockEngine implements Engine {
   readonly info: ModelInfo;
+  /** Milliseconds until the next circle is found. */
+  findMs = STEP_MS;
   #circles: Circle[] = [];
   #image: OpenedImage | null = null;
   #isCancelled = false;
@@ -95,9 +97,9 @@ export class MockEngine implements Engine {
     this.#isCancelled = false;
     const found: FoundMask[] = [];
     for (const [index, circle] of this.#circles.entries()) {
-      await wait(STEP_MS);
+      await wait(this.findMs);
       if (this.#isCancelled) throw new Cancelled();
-      progress?.((index + 1) / this.#circles.length, ((this.#circles.length - index) * STEP_MS) / 1000);
+      progress?.((index + 1) / this.#circles.length, ((this.#circles.length - index) * this.findMs) / 1000);
       found.push(this.#maskOf([circle], 0.98 - index / 20));
     }
     return found;
