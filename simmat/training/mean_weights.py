@@ -49,7 +49,7 @@ def mean_weights(optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[None]:
 
 @torch.no_grad()
 def _swap(optimizers: Sequence[torch.optim.Optimizer]) -> None:
-    states = {}
+    states: dict[torch.Tensor, dict[str, torch.Tensor]] = {}
     for optimizer in optimizers:
         states.update(optimizer.state)  # a shared parameter once
     for parameter, moments in states.items():
