@@ -32,7 +32,7 @@ from simmat_plugin_annotate.planes import TILE, Planes
 from simmat_plugin_annotate.predictions import Predictions
 from simmat_plugin_annotate.requests import MAX_EDITS
 from simmat_plugin_annotate.security import MAX_BODY
-from simmat_plugin_annotate.suspects import SuspectService
+from simmat_plugin_annotate.suspect_service import SuspectService
 from simmat_plugin_annotate.training import Training
 
 MAPS = ("gray", "inferno", "turbo", "twilight")
