@@ -203,6 +203,8 @@ def test_the_value_under_the_pointer_has_a_unit(page):
     page.tab.mouse.move(*page.on_screen(10.5, 5.5))
     page.until("true")
     assert "not measured" in page.text("#readout")
+    page.open("b.png")  # whose value there is another one
+    assert page.tab.locator("#readout").is_hidden()
 
 
 def test_saved_masks_are_the_objects(page, tmp_path):
@@ -418,6 +420,25 @@ def test_an_error_keeps_the_work(page):
     page.click(320, 20)  # where the engine finds nothing
     assert "Draw a box" in page.text("#messages")
     assert len(page.objects()) == 9
+
+
+WOULD_WARN = "!window.dispatchEvent(new Event('beforeunload', { cancelable: true }))"
+
+
+def test_leaving_warns_of_what_was_not_saved(page, tmp_path):
+    """A reload by accident takes an hour of work; a warning after all was saved is one that nobody reads again."""
+    page.open("a.png")
+    assert not page.run(WOULD_WARN)
+    page.click(*page.circles()[0][:2])
+    page.press("Enter")
+    page.save("#save-table", tmp_path)  # has no masks
+    assert page.run(WOULD_WARN)
+    page.save("#save-all", tmp_path)
+    assert not page.run(WOULD_WARN)
+    page.press("Control+z")
+    page.click(*page.circles()[1][:2])
+    page.press("Enter")
+    assert page.run(WOULD_WARN)
 
 
 def test_a_warning_offers_what_repairs_it(page):

@@ -407,10 +407,12 @@ def _score_rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, title in _SCORES.items():
         score = scores.get(name)
         if isinstance(score, int | float):
-            yield title, f"{score:.3f}"
+            yield title, f"{score:.3f} (1: each mask is its object, to the pixel)"
     everything = scores.get("everything")
     if isinstance(everything, Mapping) and isinstance(everything.get("ap50"), float):
-        yield "AP50 of what is found without a click", f"{everything['ap50']:.3f}"
+        score = everything["ap50"]
+        text = f"{score:.3f} (1: every object is found, and nothing else)"
+        yield "AP50 of what is found without a click", text
     images, objects = scores.get("images", "?"), scores.get("objects", "?")
     protocol = metrics.get("protocol", "one-click")
     yield "validated on", f"{objects} objects in {images} images, protocol {protocol}"

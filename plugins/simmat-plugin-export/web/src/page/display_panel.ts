@@ -1,5 +1,6 @@
 /** How the image is shown: channels, colours, and the values from darkest to brightest. */
 
+import type { OpenedImage } from "../engine";
 import type { ColourMap } from "./colours";
 import { ColourBar } from "./colour_bar";
 import { type Display, displayOf, type Limits, wholeRange } from "./display";
@@ -14,6 +15,7 @@ const MOST_IN_READOUT = 4;
 export class DisplayPanel {
   #bar: ColourBar;
   #shown: Display | null = null;
+  #opened: OpenedImage | null = null;
 
   constructor(readonly workspace: Workspace) {
     this.#bar = new ColourBar(byId("colour-bar"), workspace);
@@ -93,8 +95,10 @@ export class DisplayPanel {
   }
 
   #show(): void {
-    const { display, images } = this.workspace;
+    const { display, images, opened } = this.workspace;
     byId("side-panel").hidden = !images.length;
+    if (opened !== this.#opened) this.hover(null); // the values under the pointer were those of another image
+    this.#opened = opened;
     if (!display || display === this.#shown) return;
     this.#shown = display;
     const isSingle = display.channels.length === 1;

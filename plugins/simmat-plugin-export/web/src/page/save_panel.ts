@@ -3,7 +3,7 @@
 import { byId, setText } from "./dom";
 import { hasResults, type ImageEntry } from "./images";
 import { complain } from "./messages";
-import { count } from "./numbers";
+import { count, shownUnit } from "./numbers";
 import { classMapFiles, cocoFile, download, maskFiles, tableFile } from "./saving/save";
 import type { ZippedFile } from "./saving/zip";
 import type { Workspace } from "./workspace";
@@ -14,17 +14,22 @@ export function setUpSavePanel(workspace: Workspace): void {
   const { info } = workspace.engine;
   const scope = byId<HTMLSelectElement>("scope");
   byId("save-classes").hidden = !info.hasClassMap;
+  byId("save-unit").hidden = !info.channels.some((channel) => channel.unit === "K" && shownUnit(channel).unit !== "K");
 
   const chosen = (): ImageEntry[] => {
     const { current, images } = workspace;
     const some = scope.value === "all" ? images : images.filter((entry) => entry === current);
     return some.filter((entry) => entry.size && (hasResults(entry) || entry.isSearched));
   };
-  const save = async (zipName: string, filesOf: (images: ImageEntry[]) => Promise<ZippedFile[]>) => {
+  const saved = new Map<ImageEntry, ImageEntry["history"]["present"]>(); // with all objects
+  const save = async (zipName: string, filesOf: (images: ImageEntry[]) => Promise<ZippedFile[]>, keepsAll = false) => {
     try {
       await workspace.measure();
-      const files = await filesOf(chosen());
-      if (files.length) setText(byId("save-text"), `Saved ${download(files, zipName)}`);
+      const images = chosen();
+      const files = await filesOf(images);
+      if (!files.length) return;
+      setText(byId("save-text"), `Saved ${download(files, zipName)}`);
+      if (keepsAll) for (const entry of images) saved.set(entry, entry.history.present);
     } catch (error) {
       complain(error);
     }
@@ -34,9 +39,9 @@ export function setUpSavePanel(workspace: Workspace): void {
   ];
   byId("save-masks").addEventListener("click", () => void save("masks.zip", maskFiles));
   byId("save-classes").addEventListener("click", () => void save("classes.zip", classMapFiles));
-  byId("save-coco").addEventListener("click", () => void save("", async (images) => [cocoFile(images, info)]));
+  byId("save-coco").addEventListener("click", () => void save("", async (images) => [cocoFile(images, info)], true));
   byId("save-table").addEventListener("click", () => void save("", async (images) => [tableFile(images, info)]));
-  byId("save-all").addEventListener("click", () => void save("results.zip", everything));
+  byId("save-all").addEventListener("click", () => void save("results.zip", everything, true));
   scope.addEventListener("change", () => workspace.changed());
 
   workspace.onChange(() => {
@@ -50,6 +55,7 @@ export function setUpSavePanel(workspace: Workspace): void {
   });
   // What was not saved would be lost with the page.
   window.addEventListener("beforeunload", (event) => {
-    if (workspace.images.some((entry) => entry.history.canUndo)) event.preventDefault();
+    const isLost = (entry: ImageEntry) => entry.history.canUndo && saved.get(entry) !== entry.history.present;
+    if (workspace.images.some(isLost)) event.preventDefault();
   });
 }
