@@ -50,9 +50,9 @@ _KNOWN = 0.999
 _FEWEST = 50
 _PIXELS_PER_MEASUREMENT = 25.0
 """Neighbours and directions are alike: so many of every second pixel tell as much as one measurement."""
-_SHEAR = 0.03
+_SHEAR = 0.01
 """Expected shear, and difference of the scales along x and y; more needs evidence."""
-_TILT = 0.02
+_TILT = 0.005
 """Expected perspective over half of the longer side; more needs evidence."""
 _MARGIN_PX = 2
 
