@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -62,13 +63,17 @@ def test_trainings_that_do_not_fit_are_left_out(
 ) -> None:
     """A damaged one, and one of another image size: the others are a forecast."""
     root = linked(tmp_path, *(chain / "runs").iterdir())
+    other = config(chain, root / "runs/small", steps=1, pictures=False, image_size=32)
+    training.train(other, registry())
+    os.utime(root / "runs/small/bundle.safetensors", (0, 0))  # not the newest
     (root / "runs/torn").mkdir()
     (root / "runs/torn/config.toml").write_text("")
     (root / "runs/torn/bundle.safetensors").write_bytes(b"torn")
     found = forecast_document(root)
     assert found["labels"] == 5
-    (reason,) = found["left_out"]
-    assert reason.startswith("runs/torn")
+    torn, others = found["left_out"]
+    assert torn.startswith("runs/torn")
+    assert others == "1 of another network or image size"
 
 
 @pytest.mark.slow

@@ -60,18 +60,26 @@ def test_each_bundle_that_a_browser_can_run_gets_a_page(
     assert "squares.html" in links
     assert "circles.html" not in links
     assert [one for one in links if not (gallery / one).is_file()] == []
+    assert run(["bundle", "index", str(gallery), "--html"]) == 0  # again
 
 
-@pytest.mark.parametrize("said", ["rename", "make page", "simmat-plugin-hub[html]"])
+@pytest.mark.parametrize(
+    "said", ["rename", "move it away", "make page", "simmat-plugin-hub[html]"]
+)
 def test_what_cannot_become_pages_is_refused_before_anything_is_written(
     gallery: Path,
     said: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A bundle called index would replace the list, a clone has no built page, and the exporter may be missing."""
+    """A bundle called index would replace the list, which must replace no page of somebody else.
+
+    A clone has no built page, and the exporter may be missing.
+    """
     if said == "rename":
         (gallery / "squares.safetensors").rename(gallery / "Index.safetensors")
+    elif said == "move it away":
+        (gallery / "index.html").write_text("<h1>Our laboratory</h1>")
     elif said == "make page":
         monkeypatch.undo()
         monkeypatch.setattr(html, "_built", lambda name: gallery / name)

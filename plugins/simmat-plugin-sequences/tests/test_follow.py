@@ -503,7 +503,7 @@ def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
         ("seq --mask empty.png@0", "no object"),
         ("seq", "--mask IMAGE@FRAME"),
         ("seq --mask right.png@0 --axis x", "--axis x is for a volume"),
-        ("seq --mask right.png@0 --min-score nan", "from 0 to 1, got nan"),
+        ("seq --mask right.png@0 --min-score nan", "nan is not a finite number"),
         (
             "seq --mask right.png@0 --format video",
             "no sequence format 'video'. Available: coco",

@@ -13,12 +13,17 @@ import numpy as np
 
 import simmat
 from simmat.data.instances import region_from_mask
-from simmat.errors import DataError, SimMATError
+from simmat.errors import DataError
 from simmat.types import BoolArray
 from simmat_plugin_annotate.folder import LabelFolder
 from simmat_plugin_annotate.labels import LabelledImage
 from simmat_plugin_annotate.masks import Followed
-from simmat_plugin_annotate.models import BusyError, CancelledError, ModelService
+from simmat_plugin_annotate.models import (
+    BusyError,
+    CancelledError,
+    ModelService,
+    state_after,
+)
 
 if TYPE_CHECKING:
     from simmat.predictor import FollowedFrame
@@ -105,23 +110,13 @@ class FollowService:
 
     async def _follow(self, plan: Plan) -> None:
         loop = asyncio.get_running_loop()
-        try:
-            await self._service.run(
-                lambda: self._fill(
-                    plan, lambda key: loop.call_soon_threadsafe(self._filled, key)
-                ),
-                slow=True,
-            )
-            self._set(state="done")
-        except CancelledError:
-            self._set(state="stopped")
-        except (SimMATError, OSError) as error:
-            self._set(state="failed", message=str(error))
-        except Exception:
-            _log.exception("following failed")
-            self._set(
-                state="failed", message="an error in the server; see its terminal"
-            )
+        work = self._service.run(
+            lambda: self._fill(
+                plan, lambda key: loop.call_soon_threadsafe(self._filled, key)
+            ),
+            slow=True,
+        )
+        self._set(**await state_after(work, "following"))
 
     def _filled(self, key: str) -> None:
         self._frame_changed(key)

@@ -10,10 +10,6 @@ import numpy as np
 
 from simmat.errors import SimMATError
 
-MORE = (20, 50, 100)
-"""Numbers of more training images of which it is said what they bring."""
-GAIN = 0.01
-"""Gain of mIoU by 20 more training images below which it is time to stop, as by default in `simmat forecast`."""
 _POINTS = 40
 """Points of the curve."""
 _NO_TRAINING = (
@@ -34,6 +30,7 @@ def forecast_document(root: Path) -> dict[str, Any]:
         readable_runs,
         runs_like_newest,
     )
+    from simmat_plugin_report.forecast_command import GAIN, MORE
 
     found, reasons = readable_runs(root)
     left_out = [reason.removeprefix(f"{root}{os.sep}") for reason in reasons]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from simmat.predictor import ClassMap, Predictor, Reference, TiledImage
 
 Result = TypeVar("Result")
+_log = logging.getLogger(__name__)
 _MAX_SUGGESTIONS_CACHED = 12
 """Number of images or views whose suggestions stay in memory."""
 _EMBEDDINGS = "embeddings"
@@ -85,6 +87,26 @@ class BusyError(Exception):
 
 class CancelledError(Exception):
     """The client no longer waits for the answer."""
+
+
+async def state_after(work: Awaitable[Any], what: str) -> dict[str, str]:
+    """Wait for work in the background, and return how it ended, as the page shows it.
+
+    Args:
+        work: raises CancelledError if it was stopped.
+        what: names it in the log of the server, where an unexpected error goes.
+    """
+    try:
+        await work
+    except CancelledError:
+        return {"state": "stopped"}
+    except (SimMATError, OSError) as error:
+        return {"state": "failed", "message": str(error)}
+    except Exception:
+        _log.exception("%s failed", what)
+        message = "an error in the server; see its terminal"
+        return {"state": "failed", "message": message}
+    return {"state": "done"}
 
 
 class ModelService:

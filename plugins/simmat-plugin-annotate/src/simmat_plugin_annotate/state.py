@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import Field
@@ -28,6 +28,26 @@ MAX_CLASS_ID = 2**53
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 GivenClass = tuple[int | None, str, str | None]
 """Id, None for a new class; name; colour, None for that of `class_colour`."""
+
+
+Stored = TypeVar("Stored", bound=StrictModel)
+
+
+def read_stored(kind: type[Stored], path: Path, remedy: str) -> Stored:
+    """Read a document of format 1 from its file; without a file return an empty one.
+
+    Args:
+        remedy: what happens without the file, for an error.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    if not path.exists():
+        return parse(kind, {"format": 1}, str(path))
+    try:
+        return parse(kind, read_json(path), str(path))
+    except SimMATError as error:
+        raise DataError(f"{error}. Remove this file; {remedy}") from None
 
 
 class ObjectClass(StrictModel):
@@ -68,14 +88,8 @@ class FolderState(StrictModel):
     @classmethod
     def read(cls, path: Path) -> FolderState:
         """Read the file; without a file return an empty state."""
-        if not path.exists():
-            return cls(format=1)
-        try:
-            return parse(cls, read_json(path), str(path))
-        except SimMATError as error:
-            raise DataError(
-                f"{error}. Remove this file; names and order of classes are then taken from card.toml"
-            ) from None
+        remedy = "names and order of classes are then taken from card.toml"
+        return read_stored(cls, path, remedy)
 
     def with_card(self, card: DataCard) -> FolderState:
         """Return a copy that has the classes of the card if it has none and the masks contain classes."""

@@ -25,6 +25,7 @@ from simmat_plugin_annotate.models import (
     CancelledError,
     ModelService,
     ServedModel,
+    state_after,
 )
 from simmat_plugin_annotate.planes import UnknownError
 from simmat_plugin_annotate.state import RUNS, SUSPECTS_FILE
@@ -122,19 +123,7 @@ class SuspectService:
         self._stopped = True
 
     async def _check(self) -> None:
-        try:
-            plan = await self._on_files(self._plan)
-            await self._compare(plan)
-            self._set(state="done")
-        except CancelledError:
-            self._set(state="stopped")
-        except (SimMATError, OSError) as error:
-            self._set(state="failed", message=str(error))
-        except Exception:
-            _log.exception("the check of the labels failed")
-            self._set(
-                state="failed", message="an error in the server; see its terminal"
-            )
+        self._set(**await state_after(self._compare(), "the check of the labels"))
 
     def _plan(self) -> Plan:
         """Choose for each labelled image the newest training that did not learn from it."""
@@ -191,11 +180,12 @@ class SuspectService:
                 runs.append((run, spec))
         return runs, left_out
 
-    async def _compare(self, plan: Plan) -> None:
+    async def _compare(self) -> None:
         """Ask each training what it sees in its images, and store which labels contradict it."""
         from simmat_plugin_report.planted_errors import LabelCheck
         from simmat_plugin_report.second_opinion import opinions
 
+        plan: Plan = await self._on_files(self._plan)
         self._set(images=sum(len(samples) for _, samples in plan.judged))
         check = LabelCheck(np.random.default_rng(0))
         compared: list[Sample] = []

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from simmat.data.dataset import Sample
-from simmat.documents import FromLists, StrictModel, parse
-from simmat.errors import DataError, SimMATError
-from simmat.io.reading import read_json
+from simmat.documents import FromLists, StrictModel
 from simmat_plugin_annotate.labels import LabelledImage
 from simmat_plugin_annotate.masks import (
     MaskDocument,
@@ -21,6 +19,7 @@ from simmat_plugin_annotate.masks import (
     encode_mask,
     subtract,
 )
+from simmat_plugin_annotate.state import read_stored
 
 if TYPE_CHECKING:
     from simmat_plugin_report.planted_errors import Ranked
@@ -76,14 +75,7 @@ class LastCheck(StrictModel):
     @classmethod
     def read(cls, path: Path) -> LastCheck:
         """Read the file; without a file return that nothing was checked."""
-        if not path.exists():
-            return cls(format=1)
-        try:
-            return parse(cls, read_json(path), str(path))
-        except SimMATError as error:
-            raise DataError(
-                f"{error}. Remove this file, and check the labels again"
-            ) from None
+        return read_stored(cls, path, "then check the labels again")
 
 
 def standing(

@@ -60,7 +60,7 @@ _NOT_ASKED = frozenset(("separate_files", "variables", "resolution"))
 _SHOWN = {"K": {"unit": "°C", "factor": 1.0, "offset": -273.15}}
 """Unit -> the one that people read."""
 _SCORES = {
-    "miou_object": "mean IoU of objects",
+    "miou_object": "mean IoU of objects (1: each mask is its object, to the pixel)",
     "miou_class": "mean IoU of classes",
     "miou_image": "mean IoU of images",
 }
@@ -407,12 +407,11 @@ def _score_rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, title in _SCORES.items():
         score = scores.get(name)
         if isinstance(score, int | float):
-            yield title, f"{score:.3f} (1: each mask is its object, to the pixel)"
+            yield title, f"{score:.3f}"
     everything = scores.get("everything")
     if isinstance(everything, Mapping) and isinstance(everything.get("ap50"), float):
-        score = everything["ap50"]
-        text = f"{score:.3f} (1: every object is found, and nothing else)"
-        yield "AP50 of what is found without a click", text
+        title = "AP50 without a click (1: every object is found, and nothing else)"
+        yield title, f"{everything['ap50']:.3f}"
     images, objects = scores.get("images", "?"), scores.get("objects", "?")
     protocol = metrics.get("protocol", "one-click")
     yield "validated on", f"{objects} objects in {images} images, protocol {protocol}"

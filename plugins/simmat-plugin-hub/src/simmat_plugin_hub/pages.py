@@ -14,6 +14,7 @@ from simmat_plugin_hub.gallery import GalleryEntry
 
 PAGE_NAME = "index.html"
 """The page that lists the bundles."""
+_OURS = b'<meta name="generator" content="simmat bundle index">'
 _SCORES = {
     "miou_object": "mean IoU of objects",
     "ap50": "AP50 without a click",
@@ -25,7 +26,8 @@ def check_pages(folder: Path) -> None:
     """Check that pages can be made in the folder of a gallery, before anything is written.
 
     Raises:
-        ConfigError: simmat-plugin-export is missing or has no built page, or a bundle has the name of the list.
+        ConfigError: simmat-plugin-export is missing or has no built page, a bundle has the name of the list, or the
+            list would replace a page of somebody else.
     """
     try:
         from simmat_plugin_export.html import check_built
@@ -36,6 +38,12 @@ def check_pages(folder: Path) -> None:
             "'simmat-plugin-hub[html]', or leave --html out"
         ) from error
     check_built()
+    page = folder / PAGE_NAME
+    if page.is_dir() or (page.is_file() and _OURS not in page.read_bytes()):
+        raise ConfigError(
+            f"{page} is not a list of bundles that simmat wrote, and --html would replace it; move it away, or leave "
+            "--html out"
+        )
     for file in folder.glob(f"*{SUFFIX}"):
         if f"{file.stem}.html".lower() == PAGE_NAME:
             raise ConfigError(

@@ -6,11 +6,16 @@ from pathlib import Path
 
 import click
 
-from simmat.cli.options import PATH, json_option
+from simmat.cli.options import PATH, FiniteRange, json_option
 from simmat.cli.tables import print_json
 from simmat.errors import OutputError
 from simmat.io.files import check_writable
 from simmat.terminal import echo
+
+MORE = (20, 50, 100)
+"""Numbers of more training images of which it is said what they bring, by default."""
+GAIN = 0.01
+"""Gain of mIoU by 20 more training images below which it is time to stop, by default."""
 
 
 @click.command("forecast")
@@ -19,15 +24,15 @@ from simmat.terminal import echo
     "--more",
     type=click.IntRange(1, 10**6),
     multiple=True,
-    default=(20, 50, 100),
+    default=MORE,
     show_default=True,
     metavar="N",
     help="Forecast for so many more training images; repeat it for several.",
 )
 @click.option(
     "--gain",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=0.01,
+    type=FiniteRange(0, 1, min_open=True),
+    default=GAIN,
     show_default=True,
     help="It is time to stop when 20 more images bring less mIoU than this.",
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import click
 
 from simmat.cli.options import (
     PATH,
+    FiniteRange,
     config_options,
     foundation_options,
     load_registry,
@@ -54,7 +54,7 @@ from simmat.terminal import echo, move_bar, progress_bar
 )
 @click.option(
     "--min-score",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.8,
     show_default=True,
     metavar="NUMBER",
@@ -122,8 +122,6 @@ def follow(
         raise ConfigError(
             "no object to follow is given; give --mask IMAGE@FRAME, or --prompts FILE"
         )
-    if math.isnan(min_score):  # click compares it, which tells nothing
-        raise ConfigError("--min-score must be a number from 0 to 1, got nan")
     registry = load_registry()
     chosen: Sequence[ResultFormat] | None = None
     if formats is not None:
