@@ -203,7 +203,16 @@ def test_the_value_under_the_pointer_has_a_unit(page):
     page.tab.mouse.move(*page.on_screen(10.5, 5.5))
     page.until("true")
     assert "not measured" in page.text("#readout")
-    page.open("b.png")  # whose value there is another one
+
+
+def test_the_value_of_another_image_does_not_stay(page):
+    """The keys move the cross, which is in the middle again after another image was opened."""
+    page.open("a.png", "b.png")
+    page.tab.locator("#canvas").focus()
+    page.press("ArrowRight")
+    assert "°C" in page.text("#readout")
+    page.press("PageDown")
+    page.until("workspace.opened?.name === 'b.png'")
     assert page.tab.locator("#readout").is_hidden()
 
 
