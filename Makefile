@@ -70,27 +70,27 @@ test: install
 test-slow: install
 	"$(BIN)/python" -m pytest -m slow -n $(JOBS)
 
-# Make an environment $(1) of the Python $(2) with uv, and install $(3) into it.
+# Make an environment $(1) of the Python $(2) with uv, and install $(3) into it; what the packages in the folders $(4) need
+# directly, at its lower bound.
 define fresh
-	"$(BIN)/python" -m pip install --disable-pip-version-check --quiet uv
+	"$(BIN)/python" -m pip install --disable-pip-version-check --quiet packaging uv
 	"$(BIN)/uv" venv --quiet --clear --python "$(2)" "$(1)"
 	sed -n 's/^requires = \["\(.*\)>=\(.*\)"\]/\1==\2/p' pyproject.toml > "$(1)/lowest-build.txt"
-	"$(BIN)/uv" pip install --quiet --compile-bytecode --python "$(1)" $(3)
+	"$(BIN)/python" .ci/lowest_bounds.py $(4) > "$(1)/lowest.txt"
+	"$(BIN)/uv" pip install --quiet --compile-bytecode --python "$(1)" --constraints "$(1)/lowest.txt" $(3)
 endef
 
-# Every direct dependency, those of the build too, at its lower bound: that it is, is checked before the tests.
+# Every direct dependency, those of the build too, at its lower bound.
 # uv takes PyPI's torch of that version, on x86-64 a CUDA build of 3 GB, which runs without a GPU.
 # The readers of microscopes' files need numpy 2, and napari much else.
 AWAY := $(APART) plugins/napari-simmat plugins/simmat-plugin-microscopy
 TOGETHER := $(filter-out $(AWAY),$(PACKAGES))
 AT_LOWEST := --resolution lowest-direct --build-constraints "$(LOWEST)/lowest-build.txt"
 test-lowest: | $(BIN)/python
-	$(call fresh,$(LOWEST),$(LOWEST_PYTHON),$(AT_LOWEST) $(CORE_ALL) $(call editable,$(TOGETHER)))
-	"$(LOWEST)/bin/python" .ci/lowest_bounds.py simmat $(notdir $(TOGETHER))
+	$(call fresh,$(LOWEST),$(LOWEST_PYTHON),$(AT_LOWEST) $(CORE_ALL) $(call editable,$(TOGETHER)),. $(TOGETHER))
 	"$(LOWEST)/bin/python" -m pytest -n $(JOBS) $(addprefix --ignore=,$(AWAY))
 	"$(LOWEST)/bin/mkdocs" build --quiet --strict --site-dir "$(LOWEST)/site"
-	$(call fresh,$(LOWEST),$(LOWEST_PYTHON),$(AT_LOWEST) $(CORE) $(call editable,$(KIT) plugins/simmat-plugin-sam $(APART)))
-	"$(LOWEST)/bin/python" .ci/lowest_bounds.py $(notdir $(APART))
+	$(call fresh,$(LOWEST),$(LOWEST_PYTHON),$(AT_LOWEST) $(CORE) $(call editable,$(KIT) plugins/simmat-plugin-sam $(APART)),$(APART))
 	"$(LOWEST)/bin/python" -m pytest -n $(JOBS) $(APART)
 
 # The newest releases, whatever pip is told to keep to: one training from simulated data to a mask, then the tests.

@@ -1,59 +1,62 @@
-"""Check that what packages need directly is installed at their lower bounds, so that a test run here is a run of those.
+"""Print the lower bound of each library that packages need directly, as constraints of an installation.
 
-    python .ci/lowest_bounds.py simmat simmat-plugin-depth ...
+    python .ci/lowest_bounds.py . plugins/simmat-plugin-depth ... > constraints.txt
 
-Says what is not, and ends with 1.
+Takes folders with a pyproject.toml. Ends with 1, saying why, where a need has no lower bound or where two packages give
+one library different ones. A resolver alone is no such promise: it may choose a newer library first, and then find that
+another's lower bound does not go with it.
 """
 
 from __future__ import annotations
 
 import sys
+import tomllib
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from pathlib import Path
 
 from packaging.requirements import Requirement
-from packaging.version import Version
 
 
-def needs_of(package: str) -> Iterator[Requirement]:
-    """Yield what a package and all its extras need in this environment, but for SimMAT itself."""
-    extras = ["", *(metadata(package).get_all("Provides-Extra") or ())]
-    for need in map(Requirement, requires(package) or ()):
-        meant = need.marker is None or any(
-            need.marker.evaluate({"extra": extra}) for extra in extras
-        )
-        if meant and not need.name.startswith("simmat"):
+def needs_of(folder: Path) -> Iterator[Requirement]:
+    """Yield what a package and all its extras need on this Python, but for SimMAT itself."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    lines = list(project.get("dependencies", []))
+    for extra in project.get("optional-dependencies", {}).values():
+        lines += extra
+    for need in map(Requirement, lines):
+        ours = need.name.startswith(("simmat", "napari-simmat"))
+        if not ours and (need.marker is None or need.marker.evaluate()):
             yield need
 
 
-def fault_of(need: Requirement) -> str | None:
-    """Return what keeps a lower bound from being run here, or None."""
-    bounds = [part.version for part in need.specifier if part.operator == ">="]
-    if len(bounds) != 1:
-        return f"'{need}' has no lower bound"
+def lower_bounds(folders: list[Path]) -> dict[str, str]:
+    """Map each library to its lower bound.
+
+    Raises:
+        ValueError: If a need has none, or if packages differ.
+    """
+    bounds: dict[str, str] = {}
+    for folder in folders:
+        for need in needs_of(folder):
+            found = [part.version for part in need.specifier if part.operator == ">="]
+            if len(found) != 1:
+                raise ValueError(f"{folder}: '{need}' has no lower bound")
+            known = bounds.setdefault(need.name, found[0])
+            if known != found[0]:
+                raise ValueError(f"{folder}: '{need}', elsewhere >={known}")
+    return bounds
+
+
+def main(folders: list[str]) -> int:
+    """Print the constraints."""
     try:
-        installed = version(need.name)
-    except PackageNotFoundError:
-        return f"'{need}' is not installed"
-    return (
-        None
-        if Version(installed) == Version(bounds[0])
-        else f"'{need}' is installed as {installed}"
-    )
-
-
-def main(packages: list[str]) -> int:
-    """Print what is not at its lower bound."""
-    found = [
-        f"{package}: {fault}"
-        for package in packages
-        for need in needs_of(package)
-        if (fault := fault_of(need))
-    ]
-    print(
-        "\n".join(found) or f"lower bounds of {len(packages)} packages: all installed"
-    )
-    return 1 if found else 0
+        bounds = lower_bounds([Path(folder) for folder in folders])
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for name, version in bounds.items():
+        print(f"{name}=={version}")
+    return 0
 
 
 if __name__ == "__main__":
