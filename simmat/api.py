@@ -281,7 +281,7 @@ def predict(
     """
     from simmat.documents import parse
     from simmat.inference import PredictOptions, Progress
-    from simmat.inference.request import LOCAL
+    from simmat.inference.options import LOCAL
     from simmat.inference.run import predict_files
 
     loading = {name: options.pop(name) for name in _LOADING if name in options}

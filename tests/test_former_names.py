@@ -19,7 +19,7 @@ from simmat.cli.options import config_options
 from simmat.config import TrainConfig, load_config
 from simmat.documents import former_keywords, parse
 from simmat.errors import ConfigError
-from simmat.inference.request import PredictOptions
+from simmat.inference.options import PredictOptions
 from simmat.model_spec import ModelSpec
 from simmat.predictor import EverythingSettings
 

@@ -16,8 +16,9 @@ from simmat.inference.formats import (
     label_type,
 )
 from simmat.inference.images import image_name, read_prompts
+from simmat.inference.options import PredictOptions
 from simmat.inference.outcome import ImageOutcome, Progress
-from simmat.inference.request import PredictOptions, files_key, request_digest
+from simmat.inference.request import files_key, request_digest
 from simmat.inference.table import write_table
 from simmat.inference.writer import check_written
 

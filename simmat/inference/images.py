@@ -21,7 +21,7 @@ from simmat.data.formats.manifest import MANIFEST_FILE, read_manifest
 from simmat.data.samples import Sample, name_of_files, problems_of_file_names
 from simmat.errors import ConfigError, DataError, all_problems, few_of
 from simmat.geo import geo_backend
-from simmat.inference.request import (
+from simmat.inference.options import (
     BOX,
     POINT,
     PredictOptions,

@@ -21,14 +21,9 @@ from simmat.errors import OutputError, SimMATError
 from simmat.inference import shared
 from simmat.inference.find import find, segment_window
 from simmat.inference.images import ImageTask, image_tasks
+from simmat.inference.options import LOCAL, PredictOptions
 from simmat.inference.outcome import ImageOutcome, Progress
-from simmat.inference.request import (
-    LOCAL,
-    PredictOptions,
-    Request,
-    files_key,
-    resolve,
-)
+from simmat.inference.request import Request, files_key, resolve
 from simmat.inference.window_store import WindowStore
 from simmat.inference.writer import Writer
 from simmat.io.files import remove_temporary

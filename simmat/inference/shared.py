@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from simmat.errors import ConfigError, DataError
 from simmat.inference.images import ImageTask
+from simmat.inference.options import PredictOptions
 from simmat.inference.outcome import ImageOutcome
-from simmat.inference.request import PredictOptions
 from simmat.io.files import staged_files
 from simmat.io.paths import url_of
 

@@ -26,8 +26,9 @@ from simmat.inference.formats import (
     Result,
     label_bands,
 )
+from simmat.inference.options import prompt_values
 from simmat.inference.outcome import ImageOutcome
-from simmat.inference.request import RECORD_FORMAT, Request, prompt_values
+from simmat.inference.request import RECORD_FORMAT, Request
 from simmat.inference.table import is_own_table
 from simmat.io.files import atomic_write_json, output_errors, staged_files
 from simmat.io.paths import shown_url

@@ -25,7 +25,7 @@ from simmat.data.instances import FoundObject, Instance
 from simmat.errors import DataError, PluginError, UnknownNameError
 from simmat.evaluation.prompts import metric_value
 from simmat.inference import ImageResult
-from simmat.inference.request import choose_formats
+from simmat.inference.format_choice import choose_formats
 from simmat.inference.writer import write_result
 from simmat.io import frames
 from simmat.plugin_specs import MetricSpec
