@@ -33,6 +33,14 @@ OPEN = """async () => {
   const image = await simmatEngine.open([...document.getElementById("file").files], {});
   return [image.width, image.height, [...image.planes[0]]];
 }"""
+FILE_INPUT = """document.body.append(
+  Object.assign(document.createElement("input"), {type: "file", id: "file"}))"""
+WEBGPU = (
+    "--enable-unsafe-webgpu",
+    "--use-webgpu-adapter=swiftshader",
+    "--enable-features=Vulkan",
+    "--use-vulkan=swiftshader",
+)
 FAILURE = "(error) => `${error.constructor.name}: ${error.message}`"
 
 
@@ -69,17 +77,21 @@ def page_file(
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium."""
+def chromium() -> Iterator[Any]:
+    """What starts Chromium."""
     need_browser()
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"]
-        )
-        yield opened
-        opened.close()
+        yield playwright.chromium
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: Any) -> Iterator[Any]:
+    """Chromium, without a graphics processor."""
+    opened = chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -89,9 +101,7 @@ def tab(browser: Any, page_file: Path) -> Iterator[Any]:
     page = context.new_page()
     page.goto(page_file.as_uri())
     page.evaluate("simmatEngine.start()")
-    page.evaluate(
-        "document.body.append(Object.assign(document.createElement('input'), {type: 'file', id: 'file'}))"
-    )
+    page.evaluate(FILE_INPUT)
     yield page
     context.close()
 
@@ -295,3 +305,27 @@ def test_what_is_no_picture_is_refused_before_the_export(
     assert run([*words, "--out", str(tmp_path / "out")]) == 2
     assert "give --html" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == before
+
+
+def test_webgpu_gives_the_logits_of_the_runtime(
+    chromium: Any, page_file: Path, exported: Path, photo: Path
+) -> None:
+    """A graphics processor adds in another order; Chromium has one in software for tests."""
+    arguments = ["--no-sandbox", *WEBGPU]
+    opened = chromium.launch(executable_path=CHROMIUM, args=arguments)
+    page = opened.new_context(offline=True).new_page()
+    page.goto(page_file.as_uri())
+    backend = page.evaluate("simmatEngine.start()")
+    if backend["name"] != "webgpu":
+        opened.close()
+        pytest.skip("this Chromium has no graphics processor in software")
+    page.evaluate(FILE_INPUT)
+    runtime = _opened(page, exported, photo)
+    found = page.evaluate(
+        "simmatEngine.logits({points: [{x: 20, y: 15, onObject: true}]})"
+        ".then((found) => [[...found.values], found.score])"
+    )
+    opened.close()
+    ours = runtime.predict([(20, 15)], [1], None)
+    np.testing.assert_allclose(found[0], ours.low_res_logits.ravel(), atol=1e-3)
+    assert found[1] == pytest.approx(ours.score, abs=1e-3)

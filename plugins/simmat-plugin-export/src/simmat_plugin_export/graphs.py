@@ -108,15 +108,22 @@ class Prepare(nn.Module):
 def scaled_size(
     height: Tensor, width: Tensor, size: int, aspect: Aspect
 ) -> tuple[Tensor, Tensor]:
-    """Compute `Letterbox.scaled_hw` for an image of dynamic size."""
+    """Compute `Letterbox.scaled_hw` for an image of dynamic size.
+
+    In integers, because onnxruntime's WebAssembly for graphics processors has no double precision.
+    """
     if aspect == "stretch":
         return torch.full_like(height, size), torch.full_like(width, size)
-    scale = size / torch.maximum(height, width).double()
+    longest = torch.maximum(height, width)
     rows, columns = (
-        torch.floor(side.double() * scale + 0.5).clamp(min=1).long()
-        for side in (height, width)
+        _rounded_quotient(side * size, longest).clamp(min=1) for side in (height, width)
     )
     return rows, columns
+
+
+def _rounded_quotient(value: Tensor, by: Tensor) -> Tensor:
+    """Return value / by, both positive, rounded to the nearest integer; halves up."""
+    return torch.div(2 * value + by, 2 * by, rounding_mode="trunc")
 
 
 def _shrinking(before: Tensor, after: Tensor, size: int) -> Tensor:
