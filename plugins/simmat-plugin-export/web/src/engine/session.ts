@@ -18,6 +18,8 @@ import { SensorImage } from "./sensors/image";
 
 /** Threads at most, where the page may use several. */
 const MAX_THREADS = 4;
+/** Pixels of a side of the image on which the graphics processor is tried. */
+const PROBE_SIDE = 32;
 
 /** What `open` of the page gives. */
 export interface OpenArguments {
@@ -44,7 +46,7 @@ export class Session {
     ort.env.wasm.proxy = false;
     ort.env.logLevel = "error";
     const network = new Network(manifest, (file) => sessionOf(files, file, []));
-    const isOnGpu = parts.useWebGpu && (await network.prepare(ENCODER, () => sessionOf(files, ENCODER, ["webgpu"])));
+    const isOnGpu = parts.useWebGpu && (await network.prepare(ENCODER, () => gpuEncoder(files, manifest.channels.length)));
     for (const file of [ENCODER, DECODERS.points, MASKS]) await network.session(file);
     this.model = new Model(network);
     return { name: isOnGpu ? "webgpu" : "wasm", threads: ort.env.wasm.numThreads };
@@ -148,6 +150,17 @@ async function sessionOf(
     executionProviders: [...further, "wasm"],
     ...(isDecoder && { externalData: [{ path: DECODER_WEIGHTS, data: files.get(DECODER_WEIGHTS)! }] }),
   });
+}
+
+/** Load the encoder of C channels on the graphics processor, and encode a small image: some lack half precision. */
+async function gpuEncoder(
+  files: ReadonlyMap<string, Uint8Array<ArrayBuffer>>,
+  channels: number,
+): Promise<ort.InferenceSession> {
+  const session = await sessionOf(files, ENCODER, ["webgpu"]);
+  const values = new Float32Array(channels * PROBE_SIDE ** 2);
+  await session.run({ image: new ort.Tensor("float32", values, [1, channels, PROBE_SIDE, PROBE_SIDE]) });
+  return session;
 }
 
 function promptOf(prompt: Prompt): ModelPrompt {
