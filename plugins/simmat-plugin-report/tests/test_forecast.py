@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,25 @@ def test_the_figures_are_json(chain: Path, capsys: pytest.CaptureFixture[str]) -
     assert [row["more"] for row in found["rows"]] == [0, 20, 50, 100]
     for row in found["rows"]:
         assert row["miou"]["low"] <= row["miou"]["median"] <= row["miou"]["high"]
+
+
+def test_few_images_that_agree_by_chance_do_not_decide(
+    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A new set often has two new images, and these may have almost the same score."""
+    copy = tmp_path / "runs"
+    shutil.copytree(chain / "runs", copy)
+    records = copy / "more/metrics.jsonl"
+    lines = []
+    for line in records.read_text().splitlines():
+        record = json.loads(line)
+        if record["kind"] == "new":
+            record["scores"] |= {"images": 2, "miou_object_interval": [0.70, 0.71]}
+        lines.append(json.dumps(record))
+    records.write_text("\n".join(lines) + "\n")
+    assert run(["forecast", str(copy), "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)["scores"]
+    assert min(standard_error for _, _, standard_error in scores) > 0.04
 
 
 def test_one_run_is_too_few(chain: Path, capsys: pytest.CaptureFixture[str]) -> None:

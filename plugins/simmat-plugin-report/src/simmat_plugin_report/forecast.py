@@ -29,7 +29,9 @@ _ALIKE = ("modality", "foundation", "image_size")
 """What runs of one forecast have in common."""
 _LEAST_STD = 0.01
 _STD_OF_IMAGE = 0.15
-"""Standard error of a score of one image, for which there is no interval."""
+"""Standard deviation of the scores of images, before any is seen."""
+_IMAGES_OF_PRIOR = 4
+"""Images that this is worth: two or three images alone often seem alike by chance."""
 
 What = Literal["iou", "missed"]
 
@@ -173,11 +175,21 @@ def _iou_of(labels: int, summary: Mapping[str, Any]) -> list[Score]:
     miou = summary.get("miou_object")
     if not is_finite_number(miou):
         return []
+    return [Score(labels, 1 - float(miou), _standard_error(summary))]
+
+
+def _standard_error(summary: Mapping[str, Any]) -> float:
+    """Return the standard error of a mean IoU, from how much its images differ, and from what is usual."""
+    images = max(int(summary.get("images") or 1), 1)
+    variance = _STD_OF_IMAGE**2  # between images
     interval = summary.get("miou_object_interval")
-    std = _STD_OF_IMAGE
     if interval:
-        std = max((interval[1] - interval[0]) / _WIDTH_95, _LEAST_STD)
-    return [Score(labels, 1 - float(miou), std)]
+        standard_error = (interval[1] - interval[0]) / _WIDTH_95
+        seen = images * standard_error**2
+        variance = (images * seen + _IMAGES_OF_PRIOR * variance) / (
+            images + _IMAGES_OF_PRIOR
+        )
+    return (variance / images) ** 0.5
 
 
 def _missed_of(labels: int, summary: Mapping[str, Any]) -> list[Score]:
