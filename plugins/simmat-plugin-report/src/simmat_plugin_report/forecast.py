@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,15 +182,15 @@ def _iou_of(labels: int, summary: Mapping[str, Any]) -> list[Score]:
 def _standard_error(summary: Mapping[str, Any]) -> float:
     """Return the standard error of a mean IoU, from how much its images differ, and from what is usual."""
     images = max(int(summary.get("images") or 1), 1)
-    variance = _STD_OF_IMAGE**2  # between images
+    variance: float = _STD_OF_IMAGE**2  # between images
     interval = summary.get("miou_object_interval")
     if interval:
-        standard_error = (interval[1] - interval[0]) / _WIDTH_95
+        standard_error = float(interval[1] - interval[0]) / _WIDTH_95
         seen = images * standard_error**2
         variance = (images * seen + _IMAGES_OF_PRIOR * variance) / (
             images + _IMAGES_OF_PRIOR
         )
-    return (variance / images) ** 0.5
+    return math.sqrt(variance / images)
 
 
 def _missed_of(labels: int, summary: Mapping[str, Any]) -> list[Score]:
