@@ -140,6 +140,8 @@ class ConsoleProgress(Progress):
         self._window_bar = ExitStack()
         self._images: tqdm[Any] | None = None
         self._windows: tqdm[Any] | None = None
+        self._left = 0
+        self._has_failed = False
 
     def __enter__(self) -> ConsoleProgress:
         return self
@@ -155,12 +157,13 @@ class ConsoleProgress(Progress):
                 f"note: {skipped} of {total} images were done by an earlier command"
             )
         left = total - skipped
+        self._left = left
         self._images = self._bars.enter_context(
             progress_bar("predict", "image", total=left, shown=left > 1)
         )
 
     def image(self, outcome: ImageOutcome) -> None:
-        """Print what was found, and why it may be wrong."""
+        """Print what was found, why it may be wrong, and at once why the first of several images failed."""
         self._window_bar.close()
         self._windows = None
         if self._images is not None:
@@ -169,6 +172,10 @@ class ConsoleProgress(Progress):
             self._print(line)
         for text in outcome.warnings:
             self.note(f"Warning: {outcome.name}: {text}")
+        self._left -= 1
+        if outcome.error is not None and self._left and not self._has_failed:
+            self._has_failed = True
+            self.note(f"Warning: {outcome.name} failed: {outcome.error}")
 
     def windows(self, name: str, done: int, total: int) -> None:
         """Show a bar of the windows."""

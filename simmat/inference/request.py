@@ -24,6 +24,7 @@ from simmat.inference.format_choice import (
     kinds_of_prompts,
 )
 from simmat.inference.options import PredictOptions, prompt_values
+from simmat.inference.table import Columns
 from simmat.io.states import file_states
 from simmat.plugin_specs import ResultFormat, ResultKind
 from simmat.types import Prompt
@@ -52,6 +53,8 @@ class Request:
         kept_classes: label values to keep; None keeps all.
         missing: names of the channels that the files lack.
         input_warning: how the first images differ from the training images; "" if they do not.
+        columns: those of the measurements, which all images must have; None if nothing is measured, or if the model takes
+            images of the same channels only.
     """
 
     options: PredictOptions
@@ -64,6 +67,7 @@ class Request:
     kept_classes: frozenset[int] | None = None
     missing: frozenset[str] = frozenset()
     input_warning: str = ""
+    columns: Columns | None = None
 
     @property
     def uncertainty(self) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,17 +24,21 @@ from simmat.inference.images import ImageTask, image_tasks
 from simmat.inference.options import LOCAL, PredictOptions
 from simmat.inference.outcome import ImageOutcome, Progress
 from simmat.inference.request import Request, files_key, resolve
+from simmat.inference.table import Columns
 from simmat.inference.window_store import WindowStore
 from simmat.inference.writer import Writer
 from simmat.io.files import remove_temporary
+from simmat.measurement import columns_of
 from simmat.predictor.input_check import files_warning
 from simmat.predictor.objects import grid_note
 from simmat.predictor.open import NoValidPixelsError
+from simmat.types import Window
 
 if TYPE_CHECKING:
     from simmat.nn.device import Processes
     from simmat.plugins.registry import Registry
     from simmat.predictor import Predictor, TiledImage
+    from simmat.types import ImageReader
 
 Outcomes = Generator[ImageOutcome | None, None, None]
 """What becomes of images; None for some windows of one, whose results are stored for the process that joins them."""
@@ -74,7 +78,11 @@ def predict_files(
     outcomes = _finished(tasks, writer, processes)
     left = [task for task in tasks if task.name not in outcomes]
     warning = _input_warning(predictor, left, options)
-    request = replace(request, input_warning=warning)
+    request = replace(
+        request,
+        input_warning=warning,
+        columns=_measured_columns(predictor, tasks, request),
+    )
     writer = Writer(out, request, predictor)
     if processes.is_main:
         remove_temporary(out)
@@ -149,6 +157,27 @@ def _input_warning(
     return files_warning(
         predictor.bundle, predictor.adapter, files, predictor.max_untiled_side
     )
+
+
+def _measured_columns(
+    predictor: Predictor, tasks: Sequence[ImageTask], request: Request
+) -> Columns | None:
+    """Return the columns of the first image that can be read; None if no other image can differ from it."""
+    # a bundle takes images of its channels only
+    if not request.options.measure or predictor.bundle is not None or len(tasks) == 1:
+        return None
+    for task in tasks:
+        with suppress(SimMATError):
+            image = predictor.image_loader.reader(
+                task.files, request.options.missing, 0
+            )
+            return Columns(image.origin, _columns_of(image))
+    return None
+
+
+def _columns_of(image: ImageReader) -> tuple[str, ...]:
+    """Return the columns of the measurements in an image."""
+    return columns_of(image.read(Window(0, 0, 1, 1)).channels)
 
 
 def _finished(
@@ -284,7 +313,8 @@ def open_image(predictor: Predictor, task: ImageTask, request: Request) -> Tiled
     """Open an image of a call.
 
     Raises:
-        DataError: it cannot be read, or a format that the user named cannot hold it.
+        DataError: it cannot be read, a format that the user named cannot hold it, or the table of measurements cannot,
+            because of its channels.
         SimMATError: as `Predictor.open_image` raises it.
     """
     options = request.options
@@ -303,6 +333,8 @@ def open_image(predictor: Predictor, task: ImageTask, request: Request) -> Tiled
         )
     for kind in request.kinds:
         request.formats_for_image(kind, image.reader)  # raises before any work
+    if request.columns is not None:
+        request.columns.check(image.reader.origin, _columns_of(image.reader))
     return image
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,32 @@ from simmat.measurement import SHAPE
 
 HEAD = ("image", "label", "class", "class_name", "score")
 """Columns of each table before the measurements; the label of found objects is a number from 1 by falling score."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table, which are those of its first image.
+
+    Attributes:
+        image: the first image.
+        names: its columns.
+    """
+
+    image: str
+    names: tuple[str, ...]
+
+    def check(self, image: str, names: Iterable[str]) -> None:
+        """Raise DataError if another image has other columns."""
+        found = tuple(names)
+        if found == self.names:
+            return
+        here = [name for name in found if name not in self.names]
+        there = [name for name in self.names if name not in found]
+        raise DataError(
+            f"one table cannot hold images of other channels or units: {image} has "
+            f"{', '.join(here[:2]) or 'fewer'}, {self.image} has {', '.join(there[:2]) or 'fewer'}; use a separate "
+            "command, with another --out, for each kind of image"
+        )
 
 
 def write_csv(
@@ -59,8 +86,7 @@ def write_table(file: Path, rows: Iterable[Mapping[str, Any]]) -> int:
         DataError: images have other channels or units, which have no common columns.
         OutputError: the file cannot be written.
     """
-    columns: list[str] = []
-    first = ""
+    columns = None
     count = 0
     with (
         atomic_path(file) as temporary,
@@ -70,15 +96,13 @@ def write_table(file: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     ):
         writer = csv.writer(stream, lineterminator="\n")
         for row in rows:
-            if not columns:
-                columns = list(row)
-                first = row["image"]
-                writer.writerow(columns)
-            if columns != list(row):
-                _refuse_other_columns(file, first, columns, row)
+            if columns is None:
+                columns = Columns(row["image"], tuple(row))
+                writer.writerow(row)
+            columns.check(row["image"], row)
             writer.writerow([_cell(value) for value in row.values()])
             count += 1
-        if not columns:
+        if columns is None:
             writer.writerow([*HEAD, *SHAPE])
     return count
 
@@ -88,18 +112,6 @@ def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.10g}"
     return value
-
-
-def _refuse_other_columns(
-    file: Path, first: str, columns: list[str], row: Mapping[str, Any]
-) -> None:
-    here = [column for column in row if column not in columns]
-    there = [column for column in columns if column not in row]
-    raise DataError(
-        f"{file}: one table cannot hold images of other channels or units: {row['image']} has "
-        f"{', '.join(here[:2]) or 'fewer'}, {first} has {', '.join(there[:2]) or 'fewer'}; use a separate command, "
-        "with another --out, for each kind of image"
-    )
 
 
 def check_own_table(file: Path) -> None:
