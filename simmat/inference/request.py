@@ -53,8 +53,8 @@ class Request:
         kept_classes: label values to keep; None keeps all.
         missing: names of the channels that the files lack.
         input_warning: how the first images differ from the training images; "" if they do not.
-        columns: those of the measurements, which all images must have; None if nothing is measured, or if the model takes
-            images of the same channels only.
+        columns: those of the measurements, which all images must have; None if nothing is measured, or if the model
+            takes images of the same channels only.
     """
 
     options: PredictOptions

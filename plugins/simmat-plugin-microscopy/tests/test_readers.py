@@ -237,6 +237,18 @@ def test_a_file_cut_short_is_one_error(tmp_path: Path, name: str) -> None:
             read(short, t=1, z=2)
 
 
+def test_a_scene_of_an_absurd_number_is_refused(tmp_path: Path) -> None:
+    """The library that opens a CZI goes through all numbers up to it, until memory runs out."""
+    path = write_czi(tmp_path / "a.czi")
+    content = path.read_bytes()
+    directory = content.index(b"ZISRAWDIRECTORY")
+    scene = content.index(b"S\0\0\0", directory + 160)
+    damaged = struct.pack("<ii", 2_130_706_432, 1)
+    path.write_bytes(content[: scene + 4] + damaged + content[scene + 12 :])
+    with pytest.raises(DataError, match="2130706433"):
+        read(path, t=0, z=0)
+
+
 class _Model:
     """The object model of bioio's readers, with what a file of one kind states."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
@@ -27,6 +28,9 @@ _READERS = {
 ENDINGS = tuple(_READERS)
 _CZI_PLANE_BYTES = 128
 """Least bytes of the entries that each plane has in a CZI."""
+_CZI_MOST_AXES = 40
+_CZI_MOST_SCENES = 1_000_000
+"""Numbers of scenes beyond which a CZI is damaged: its reader goes through all of them, also those without an image."""
 _LIF_HEAD = b"\x70\0\0\0"
 _COLOURS = ("red", "green", "blue")
 
@@ -169,6 +173,11 @@ def _reader(module: str, extra: str, ending: str) -> Any:
 
 def _check_czi(path: Path) -> None:
     """Raise DataError for a CZI that claims more planes than it has bytes for; its reader makes a table of them all."""
+    last = _last_scene(path)
+    if last > _CZI_MOST_SCENES:
+        raise DataError(
+            f"{path}: has a scene with the number {last}, above {_CZI_MOST_SCENES}; it is damaged, copy it again"
+        )
     most = path.stat().st_size // _CZI_PLANE_BYTES
     with path.open("rb") as stream:
         scenes = import_module("aicspylibczi").CziFile(stream).get_dims_shape()
@@ -181,6 +190,34 @@ def _check_czi(path: Path) -> None:
             raise DataError(
                 f"{path}: claims {planes} planes, but has room for {most}; it is damaged or cut short"
             )
+
+
+def _last_scene(path: Path) -> int:
+    """Return the largest number of a scene in the directory of a CZI; 0 if it has none, or no whole directory.
+
+    The layout is that of Zeiss's specification of the format: the segment at the position that the header states, with
+    a head of 160 bytes, then for each plane 32 bytes and 20 for each dimension.
+    """
+    last = 0
+    with path.open("rb") as stream:
+        stream.seek(84)
+        position = int.from_bytes(stream.read(8), "little")
+        if position >= path.stat().st_size:
+            return 0
+        stream.seek(position + 32)
+        count = int.from_bytes(stream.read(4), "little")
+        stream.seek(position + 160)
+        for _ in range(count):
+            axes = int.from_bytes(stream.read(32)[28:], "little")
+            if not 0 < axes <= _CZI_MOST_AXES:
+                break
+            dimensions = stream.read(20 * axes)
+            if len(dimensions) < 20 * axes:
+                break
+            for axis, start, size in struct.iter_unpack("<4sii8x", dimensions):
+                if axis.startswith(b"S"):
+                    last = max(last, abs(start), abs(start + size))
+    return last
 
 
 def _groups(path: Path) -> tuple[str, ...]:
