@@ -37,9 +37,9 @@ class Columns:
         here = [name for name in found if name not in self.names]
         there = [name for name in self.names if name not in found]
         raise DataError(
-            f"one table cannot hold images of other channels or units: {image} has "
-            f"{', '.join(here[:2]) or 'fewer'}, {self.image} has {', '.join(there[:2]) or 'fewer'}; use a separate "
-            "command, with another --out, for each kind of image"
+            f"{image} has {', '.join(here[:2]) or 'fewer'}, but {self.image} has {', '.join(there[:2]) or 'fewer'}, "
+            "and one table holds only images of the same channels and units; use a separate command, with another "
+            "--out, for each kind of image"
         )
 
 

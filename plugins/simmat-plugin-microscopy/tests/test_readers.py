@@ -245,7 +245,18 @@ def test_a_scene_of_an_absurd_number_is_refused(tmp_path: Path) -> None:
     scene = content.index(b"S\0\0\0", directory + 160)
     damaged = struct.pack("<ii", 2_130_706_432, 1)
     path.write_bytes(content[: scene + 4] + damaged + content[scene + 12 :])
-    with pytest.raises(DataError, match="2130706433"):
+    with pytest.raises(DataError, match="2130706432"):
+        read(path, t=0, z=0)
+
+
+def test_a_czi_without_planes_is_refused(tmp_path: Path) -> None:
+    """The library that opens a CZI would end the process."""
+    path = write_czi(tmp_path / "a.czi")
+    content = bytearray(path.read_bytes())
+    directory = content.index(b"ZISRAWDIRECTORY")
+    content[directory + 32 : directory + 36] = bytes(4)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="list of planes"):
         read(path, t=0, z=0)
 
 

@@ -143,9 +143,9 @@ _MICROSCOPY = "simmat_plugin_microscopy"
 _BANDS = ("simmat_plugin_multispectral", "rasterio")
 TARGETS = (
     Target("ome-tiff", _ome_tiff, needs=(_MICROSCOPY,)),
-    Target("czi", _czi, needs=(_MICROSCOPY, "bioio_czi", "pylibCZIrw"), weight=3),
-    Target("lif", _lif, needs=(_MICROSCOPY, "bioio_lif"), weight=3),
-    Target("ome-zarr", _ome_zarr, needs=(_MICROSCOPY, "bioio_ome_zarr"), weight=6),
+    Target("czi", _czi, needs=(_MICROSCOPY, "bioio_czi", "pylibCZIrw")),
+    Target("lif", _lif, needs=(_MICROSCOPY, "bioio_lif")),
+    Target("ome-zarr", _ome_zarr, needs=(_MICROSCOPY, "bioio_ome_zarr")),
     Target("jp2", _jp2, needs=_BANDS),
     Target("envi", _envi, needs=_BANDS),
     Target("netcdf", _netcdf, needs=_BANDS),

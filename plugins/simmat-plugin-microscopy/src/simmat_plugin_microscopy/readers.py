@@ -173,11 +173,7 @@ def _reader(module: str, extra: str, ending: str) -> Any:
 
 def _check_czi(path: Path) -> None:
     """Raise DataError for a CZI that claims more planes than it has bytes for; its reader makes a table of them all."""
-    last = _last_scene(path)
-    if last > _CZI_MOST_SCENES:
-        raise DataError(
-            f"{path}: has a scene with the number {last}, above {_CZI_MOST_SCENES}; it is damaged, copy it again"
-        )
+    _check_czi_directory(path)
     most = path.stat().st_size // _CZI_PLANE_BYTES
     with path.open("rb") as stream:
         scenes = import_module("aicspylibczi").CziFile(stream).get_dims_shape()
@@ -192,32 +188,44 @@ def _check_czi(path: Path) -> None:
             )
 
 
-def _last_scene(path: Path) -> int:
-    """Return the largest number of a scene in the directory of a CZI; 0 if it has none, or no whole directory.
+def _check_czi_directory(path: Path) -> None:
+    """Raise DataError if the list of planes of a CZI is damaged, which makes its reader crash or fill the memory.
 
     The layout is that of Zeiss's specification of the format: the segment at the position that the header states, with
-    a head of 160 bytes, then for each plane 32 bytes and 20 for each dimension.
+    a head of 160 bytes, then for each plane 32 bytes and 20 for each axis.
     """
-    last = 0
+    damaged = DataError(
+        f"{path}: its list of planes is damaged, or the file is cut short; copy it again"
+    )
     with path.open("rb") as stream:
         stream.seek(84)
         position = int.from_bytes(stream.read(8), "little")
         if position >= path.stat().st_size:
-            return 0
-        stream.seek(position + 32)
-        count = int.from_bytes(stream.read(4), "little")
-        stream.seek(position + 160)
-        for _ in range(count):
+            raise damaged
+        stream.seek(position)
+        head = stream.read(160)
+        planes = int.from_bytes(head[32:36], "little")
+        if not head.startswith(b"ZISRAWDIRECTORY") or planes == 0:
+            raise damaged
+        for _ in range(planes):
             axes = int.from_bytes(stream.read(32)[28:], "little")
             if not 0 < axes <= _CZI_MOST_AXES:
-                break
-            dimensions = stream.read(20 * axes)
-            if len(dimensions) < 20 * axes:
-                break
-            for axis, start, size in struct.iter_unpack("<4sii8x", dimensions):
+                raise damaged
+            stated = stream.read(20 * axes)
+            if len(stated) < 20 * axes:
+                raise damaged
+            for axis, start, size in struct.iter_unpack("<4sii8x", stated):
                 if axis.startswith(b"S"):
-                    last = max(last, abs(start), abs(start + size))
-    return last
+                    _check_scene(path, start)
+                    _check_scene(path, start + size)
+
+
+def _check_scene(path: Path, number: int) -> None:
+    """Raise DataError for a scene with an absurd number."""
+    if abs(number) > _CZI_MOST_SCENES:
+        raise DataError(
+            f"{path}: has a scene with the number {number}, above {_CZI_MOST_SCENES}; it is damaged, copy it again"
+        )
 
 
 def _groups(path: Path) -> tuple[str, ...]:
