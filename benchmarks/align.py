@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from simmat_plugin_align.align import checked_search
+from simmat_plugin_align.align import MAX_MOVED, checked_search, moved_px
 from simmat_plugin_align.features import Matrix, Picture
 from simmat_plugin_align.registration import refine, search
 
@@ -26,6 +26,8 @@ from simmat.types import Channel, SensorImage, Window
 RIG_HW = (220, 400)
 """Part of each image of a rig; the images of the set differ in size."""
 MARGIN = 1.2
+SINGLE_PX = 4
+"""Corner error below which a single pair counts as right."""
 
 
 def similarity(
@@ -117,7 +119,8 @@ def main() -> None:
         found = refine(pairs, search(pairs).matrix, "homography")
         of_rigs.append(corner_error_px(found, true, RIG_HW))
     rng = np.random.default_rng(1)
-    of_singles, refused = [], 0
+    of_singles, of_sure, of_truth, refused = [], [], [], 0
+    scores_of_right, scores_of_wrong = [], []
     for number in rng.permutation(len(files))[: options.singles]:
         height, width = sizes[number]
         part_hw = int(height / MARGIN), int(width / MARGIN)
@@ -129,7 +132,17 @@ def main() -> None:
             refused += 1
             continue
         found = refine(pair, start.matrix, "homography")
-        of_singles.append(corner_error_px(found, true, part_hw))
+        error = corner_error_px(found, true, part_hw)
+        of_singles.append(error)
+        if moved_px(pair[0], start.matrix, found) <= MAX_MOVED * max(part_hw):
+            of_sure.append(error)
+        of_truth.append(
+            corner_error_px(refine(pair, true, "homography"), true, part_hw)
+        )
+        if error >= SINGLE_PX:
+            scores_of_wrong.append(start.score)
+        else:
+            scores_of_right.append(start.score)
     results: dict[str, dict[str, float]] = {}
     if options.singles:
         results["single pairs, refused"] = {
@@ -137,14 +150,23 @@ def main() -> None:
         }
     for name, errors, limit in (
         ("rigs", of_rigs, 2),
-        ("single pairs, not refused", of_singles, 4),
+        ("single pairs, not refused", of_singles, SINGLE_PX),
+        ("single pairs, neither refused nor doubtful", of_sure, SINGLE_PX),
+        ("single pairs, refined from the true matrix", of_truth, SINGLE_PX),
     ):
         if errors:
             results[name] = {
+                "pairs": len(errors),
                 "median_px": round(float(np.median(errors)), 2),
                 "90_percent_px": round(float(np.quantile(errors, 0.9)), 2),
                 f"below_{limit}_px": round(float(np.mean(np.array(errors) < limit)), 3),
             }
+    for name, scores in (
+        ("correlation of right single pairs", scores_of_right),
+        ("correlation of wrong single pairs", scores_of_wrong),
+    ):
+        if scores:
+            results[name] = {"median": round(float(np.median(scores)), 3)}
     print(json.dumps(results, indent=2))
 
 
