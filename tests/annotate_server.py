@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +17,7 @@ from bundles import tiny_bundle
 from PIL import Image
 from runs import registry
 
-from simmat.data.instances import FoundObject, Instance
-from simmat.errors import DataError
 from simmat.predictor import Predictor
-from simmat.types import Window
 
 TOKEN = "token-of-the-test"
 
@@ -54,28 +51,6 @@ def filled(mask: Mapping[str, Any], size_hw: tuple[int, int]) -> np.ndarray:
     full = np.zeros(size_hw, bool)
     full[y0:y1, x0:x1] = np.asarray(flat).reshape(y1 - y0, x1 - x0)
     return full
-
-
-def finds(
-    scores: Mapping[str, Sequence[float]], go: threading.Event | None = None
-) -> Callable[..., list[FoundObject]]:
-    """Stand in for `TiledImage.segment_everything`: name of an image -> scores of its objects; the last waits for `go`.
-
-    An image that is not named cannot be read.
-    """
-    left = set(scores)
-
-    def found(image: Any, **given: Any) -> list[FoundObject]:
-        name = Path(image.reader.origin).stem
-        left.discard(name)
-        if go is not None and not left:
-            go.wait(30)
-        if name not in scores:
-            raise DataError("it cannot be read")
-        region = Instance(None, Window(0, 0, 2, 2), np.ones((2, 2), np.bool_))
-        return [FoundObject(region, score, (0.0, 0.0)) for score in scores[name]]
-
-    return found
 
 
 @dataclass

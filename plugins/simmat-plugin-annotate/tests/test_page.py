@@ -1,16 +1,8 @@
 """The annotator's page in a browser: what it shows is what is on disk."""
 
-import threading
-
 import numpy as np
 import pytest
-from annotate_server import TOKEN, finds, gray_images, served
 from browser import Server, browser, folder_of, need_browser, same_on_disk, until
-from bundles import tiny_bundle
-from simmat_plugin_annotate import annotator
-
-from simmat.model_spec import DenseSpec
-from simmat.predictor import TiledImage
 
 pytestmark = pytest.mark.slow
 
@@ -464,37 +456,6 @@ def test_another_image_without_labels_is_a_key_away(opened):
         until(
             lambda before=before: tab.state()["key"] != before, "another image is open"
         )
-
-
-def test_the_image_that_the_model_is_least_sure_of_is_a_key_away(
-    tmp_path, new_tab, monkeypatch
-):
-    """While images are still being searched the page says so, and opens the least sure one so far."""
-    monkeypatch.setattr(annotator, "SEARCH_TIMEOUT_S", 0.5)
-    go = threading.Event()
-    scores = {"s0": [0.9], "s1": [0.3, 0.3, 0.3], "s2": [0.3, 0.3], "s3": [0.3]}
-    monkeypatch.setattr(TiledImage, "segment_everything", finds(scores, go))
-    bundle = tiny_bundle(
-        tmp_path / "bundle", dense=DenseSpec(background=True, classes=(None,))
-    )
-    with served(gray_images(tmp_path / "set", count=4), bundle) as client:
-        tab = new_tab()
-        tab.goto(f"http://127.0.0.1:{client.port}/?token={TOKEN}")
-        tab.open("s0")
-        tab.press("Shift+U")
-        said = until(lambda: tab.text(".message"), "the page says what it knows")
-        assert "3 of 4 images" in said
-        go.set()
-        tab.open("s0")
-        until(lambda: client.get("/api/unsure")["searched"] == 4, "all are searched")
-        tab.page.click("#unsure")
-        until(lambda: tab.text("#image-name") == "s1", "the least sure one is open")
-        until(
-            lambda: "2.1 of the objects" in tab.text(".message"),
-            "the page says why, when the image is encoded",
-        )
-        assert "of 4 images" not in tab.text(".message")
-        tab.page.close()
 
 
 def test_a_second_class_is_typed_straight_after_the_first(opened):

@@ -11,14 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from annotate_server import TOKEN, Client, filled, finds, gray_images, served, square
-from bundles import tiny_bundle
+from annotate_server import TOKEN, Client, filled, gray_images, served, square
 from runs import registry
 from simmat_plugin_annotate.planes import ImageCache, Planes, halve, quantize
 
 from simmat.bundle import load_bundle
 from simmat.io.images import write_image
-from simmat.model_spec import DenseSpec
 from simmat.predictor import Predictor, TiledImage
 from simmat.types import Prompt
 
@@ -306,41 +304,6 @@ def test_suggestions_of_more_windows_than_anybody_waits_for_are_refused(
         service.suggestions("s0", [], None, lambda: True)
     service.suggestions("s0", [], (1, 2, 15, 16), lambda: True)
     assert asked == [(2, 1, 16, 15)]
-
-
-def test_the_next_unsure_image_is_the_one_with_most_expected_mistakes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of those without labels; one that cannot be read keeps nobody from the others, and none is searched twice."""
-    folder, asked = gray_images(tmp_path / "set", count=4), []
-    found = finds({"s0": [0.9], "s1": [0.4, 0.4, 0.4], "s2": [0.5, 0.5]})
-    monkeypatch.setattr(
-        TiledImage,
-        "segment_everything",
-        lambda *args, **given: asked.append(0) or found(*args, **given),
-    )
-    with served(
-        folder,
-        tiny_bundle(
-            tmp_path / "bundle", dense=DenseSpec(background=True, classes=(None,))
-        ),
-    ) as client:
-        keys = client.keys()
-        answer = client.get(f"/api/unsure?open={keys['s0']}")
-        assert answer == {"key": keys["s1"], "wrong": 1.8, "searched": 4, "images": 4}
-        assert client.get(f"/api/unsure?open={keys['s1']}")["key"] == keys["s2"]
-        client.edit(keys["s1"], 0, {"op": "add", "mask": square(0, 0, 4, 4)})
-        assert client.get("/api/unsure")["key"] == keys["s2"]
-        assert len(asked) == 4
-
-
-def test_a_model_without_a_dense_head_is_not_asked_what_it_is_unsure_of(
-    client: Client,
-) -> None:
-    """Its grid of clicks takes seconds an image."""
-    status, _, content = client.raw("GET", "/api/unsure")
-    assert status == 422
-    assert b"dense head" in content
 
 
 def test_of_many_suggestions_those_that_others_cover_are_left_out(

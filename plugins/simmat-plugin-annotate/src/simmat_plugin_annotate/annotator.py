@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import random
 import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 
 from simmat.data.instances import Instance
 from simmat.drawing.display import apply_colour_map, display_channels, display_style
-from simmat.errors import ConfigError, SimMATError
+from simmat.errors import SimMATError
 from simmat.sensors.adapter import channel_spans
 from simmat_plugin_annotate.drafts import Draft, Edited, is_predicted, score_of
 from simmat_plugin_annotate.folder import LabelFolder
@@ -27,7 +26,7 @@ from simmat_plugin_annotate.follow import MIN_SCORE, FollowService
 from simmat_plugin_annotate.labels import LabelledImage
 from simmat_plugin_annotate.masks import encode_mask
 from simmat_plugin_annotate.measured import MeasuredImage
-from simmat_plugin_annotate.models import CancelledError, ModelService, ServedModel
+from simmat_plugin_annotate.models import ModelService, ServedModel
 from simmat_plugin_annotate.planes import TILE, Planes
 from simmat_plugin_annotate.predictions import Predictions
 from simmat_plugin_annotate.requests import MAX_EDITS
@@ -38,8 +37,6 @@ from simmat_plugin_annotate.training import Training
 MAPS = ("gray", "inferno", "turbo", "twilight")
 """Colour maps, which the page gets as base64 of (256, 3) sRGB bytes."""
 Result = TypeVar("Result")
-SEARCH_TIMEOUT_S = 5.0
-"""Seconds after which `Annotator.least_sure` answers with what is known."""
 _MAX_MEASURED = 4
 """Most images whose measured objects are kept."""
 
@@ -106,7 +103,6 @@ class Annotator:
         )
         self.files = ThreadPoolExecutor(4, thread_name_prefix="files")
         self._load = load
-        self._search: asyncio.Task[None] | None = None
         self._listeners: set[asyncio.Queue[tuple[str, Any]]] = set()
         # most recently used last
         self._measured: dict[str, MeasuredImage] = {}
@@ -171,70 +167,9 @@ class Annotator:
         """Run work that reads or writes files."""
         return await asyncio.get_running_loop().run_in_executor(self.files, work)
 
-    async def least_sure(self, opened: str) -> dict[str, Any]:
-        """Return the unlabelled image in which the model expects most wrong objects, of those searched so far.
-
-        The first call starts the search, which goes on until all are searched.
-
-        Args:
-            opened: key of the image that is not meant.
-
-        Raises:
-            ConfigError: the model finds objects by a grid of clicks, which takes long.
-        """
-        model = self.service.model
-        if model.predictor.dense is None:
-            raise ConfigError(
-                f"{model.name} has no dense head, which finds all objects of an image; train one on this page, "
-                "with every object marked, or start with --bundle RUN of simmat train --heads prompt,dense"
-            )
-        if self._search is None or self._search.done():
-            self._search = asyncio.create_task(self._search_unlabelled())
-        await asyncio.wait([self._search], timeout=SEARCH_TIMEOUT_S)
-        if self._search.done():
-            self._search.result()  # raises what ended it
-        known = await self.on_files(
-            lambda: {
-                key: self.service.expected_wrong(key) for key in self._unlabelled()
-            }
-        )
-        wrong = {
-            key: count
-            for key, count in known.items()
-            if count is not None and key != opened
-        }
-        best = max(wrong, key=wrong.__getitem__, default=None)
-        return {
-            "key": best,
-            "wrong": None if best is None else round(wrong[best], 3),
-            "searched": sum(count is not None for count in known.values()),
-            "images": len(known),
-        }
-
-    def _unlabelled(self) -> list[str]:
-        folder = self.folder
-        return [
-            key
-            for key in folder.images
-            if not folder.is_labelled(key) and key not in folder.problems
-        ]
-
-    async def _search_unlabelled(self) -> None:
-        keys = self._unlabelled()
-        # neighbours are often alike, and the first ones are looked at first
-        random.shuffle(keys)
-        with suppress(CancelledError):  # the server stops
-            for key in keys:
-                if not self.folder.is_labelled(key):
-                    await self.service.run(
-                        partial(self.service.count_wrong, key), slow=True
-                    )
-
     def close(self) -> None:
         """End the threads, after running writes have finished."""
         self.service.closing.set()
-        if self._search is not None:
-            self._search.cancel()
         self.files.shutdown(wait=True, cancel_futures=True)
         self.folder.flush()
         self.service.close()

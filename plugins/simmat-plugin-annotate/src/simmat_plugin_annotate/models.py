@@ -9,7 +9,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -117,7 +116,7 @@ class ModelService:
 
     Attributes:
         thread: runs `encode`, `predict` and `take`.
-        slow_thread: runs `encode_ahead`, `suggestions` and `count_wrong`.
+        slow_thread: runs `encode_ahead` and `suggestions`.
         closing: set when the server stops.
         open: tab -> key of the image that it shows.
     """
@@ -150,7 +149,6 @@ class ModelService:
         self._images: OrderedDict[str, TiledImage] = OrderedDict()
         self._found: OrderedDict[tuple[object, ...], list[FoundObject]] = OrderedDict()
         self._ready: set[tuple[str, str]] = set()
-        self._wrong: dict[tuple[str, str], float] = {}
         self._like: tuple[tuple[object, ...], Like] | None = None
 
     def take(self, model: ServedModel) -> None:
@@ -348,38 +346,6 @@ class ModelService:
         self.closing.set()
         for thread in (self.thread, self.slow_thread):
             thread.shutdown(wait=False, cancel_futures=True)
-
-    def expected_wrong(self, key: str) -> float | None:
-        """Return what `count_wrong` found for the present model and image; None if it has not, 0 of a missing file."""
-        with suppress(SimMATError):
-            return self._wrong.get((self.model.digest, self._planes(key).digest))
-        return 0.0
-
-    def count_wrong(self, key: str) -> None:
-        """Count how many of the objects that the model finds in an image it expects to be wrong, in mask or class.
-
-        An image that cannot be read, or has more windows than suggestions are given for, counts 0.
-
-        Raises:
-            CancelledError: the server stops.
-        """
-        if self.expected_wrong(key) is not None:
-            return
-        model, planes = self.model, self._planes(key)
-
-        def check(done: int) -> None:
-            if self.closing.is_set():
-                raise CancelledError
-
-        check(0)
-        wrong = 0.0
-        with suppress(SimMATError):  # opening it says why
-            image = model.predictor.open_reader(planes)
-            if len(image.windows) <= MAX_SUGGESTED:
-                for one in image.segment_everything(progress=check):
-                    chance = one.class_probability
-                    wrong += 1 - one.score * (1.0 if chance is None else chance)
-        self._wrong[model.digest, planes.digest] = wrong
 
     def _slow_image(self, planes: Planes, model: ServedModel) -> TiledImage:
         """Return an image for the slow thread; embeddings of the first thread are read from disk."""

@@ -98,7 +98,6 @@ def make_app(annotator: Annotator) -> Starlette:
         ("GET", "/", routes.index),
         ("GET", "/api/session", routes.session),
         ("GET", "/api/images", routes.images),
-        ("GET", "/api/unsure", routes.unsure),
         ("GET", image, routes.image),
         ("GET", f"{image}/thumbnail", routes.thumbnail),
         ("GET", f"{image}/tiles/{{level}}/{{column}}/{{row}}", routes.tile),
@@ -163,12 +162,6 @@ class Routes:
         key = self._key(request)
         return await json_of(
             await self.annotator.on_files(partial(self.annotator.image_document, key))
-        )
-
-    async def unsure(self, request: Request) -> Response:
-        """Return the image that the model is least sure of."""
-        return Json(
-            await self.annotator.least_sure(request.query_params.get("open", ""))
         )
 
     async def tile(self, request: Request) -> Response:

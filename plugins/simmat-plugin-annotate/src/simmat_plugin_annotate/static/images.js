@@ -91,23 +91,6 @@ export async function openUnlabelled() {
   else await open(key);
 }
 
-/** Open the image without labels in which the model expects most wrong objects. */
-export async function openUnsure() {
-  const asked = app.image.key;
-  await attempt(async () => {
-    const { key, wrong, searched, images } = await get(`/api/unsure?open=${asked}`);
-    if (app.image.key !== asked) return;
-    const looking = searched < images
-      ? ` ${searched} of ${images} images without labels have been searched so far; the search continues.` : "";
-    if (key === null) {
-      messages.note(looking ? `Nothing found yet.${looking}` : "Nothing unlabelled is left.", false, "next");
-      return;
-    }
-    await open(key);
-    messages.note(`The model expects ${wrong.toFixed(1)} of the objects that it finds here to be wrong.${looking}`, false, "next");
-  }, "Searching for the image about which the model is least sure …");
-}
-
 export async function setDone() {
   const { labels, draft } = app;
   const done = !labels.done;

@@ -7,7 +7,7 @@ import {
 } from "./drawing.js";
 import { attempt } from "./events.js";
 import { follow } from "./frames.js";
-import { openUnlabelled, openUnsure, setDone, turn } from "./images.js";
+import { openUnlabelled, setDone, turn } from "./images.js";
 import { panel, stage, table, training, wipe } from "./main.js";
 import { show } from "./scene.js";
 import { byId } from "./show.js";
@@ -42,7 +42,7 @@ const KEYS = {
   p: () => click(stage.middle, 1), m: () => click(stage.middle, 0),
   s: suggest, n: () => !app.draft && decide(false), r: redrawSelected, Delete: remove,
   v: confirm,
-  PageDown: () => turn(1), PageUp: () => turn(-1), u: openUnlabelled, U: openUnsure, d: setDone,
+  PageDown: () => turn(1), PageUp: () => turn(-1), u: openUnlabelled, d: setDone,
   t: () => follow(1), T: () => follow(-1), k: () => findLike(false), K: () => findLike(true),
   j: nextSuspect, y: markOpen,
 };
@@ -97,7 +97,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 const BUTTONS = {
-  previous: () => turn(-1), following: () => turn(1), unlabelled: openUnlabelled, unsure: openUnsure, done: setDone,
+  previous: () => turn(-1), following: () => turn(1), unlabelled: openUnlabelled, done: setDone,
   "tool-click": () => setTool("click"), "tool-brush": () => setTool("brush"), "tool-eraser": () => setTool("eraser"),
   "tool-polygon": drawPolygon, "fill-holes": fillHoles, "remove-specks": removeSpecks,
   suggest, undo: () => undo(true), redo: () => undo(false), "help-button": help, hide, measure: () => table.toggle(), redraw: redrawSelected,
