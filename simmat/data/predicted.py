@@ -17,6 +17,11 @@ PREDICTED_FILE = "predicted.csv"
 FOUND_BY_PREDICT = "Objects found by simmat predict"
 """What the COCO json of `simmat predict` says of itself."""
 
+FOUND_IN_PAGE = (
+    "Objects found by a model or drawn by hand in a page of simmat export --html"
+)
+"""What the COCO json of a page says of itself."""
+
 
 def mark_predicted(
     root: Path, samples: Sequence[Sample], found: Set[str] = frozenset()

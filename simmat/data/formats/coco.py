@@ -28,7 +28,7 @@ from simmat.data.instances import (
     make_label,
     region_from_mask,
 )
-from simmat.data.predicted import FOUND_BY_PREDICT
+from simmat.data.predicted import FOUND_BY_PREDICT, FOUND_IN_PAGE
 from simmat.data.samples import SPLITS, Sample, split_meant, start_of_paths
 from simmat.errors import DataError, all_problems, nearest, shortened
 from simmat.io.limits import check_size
@@ -241,7 +241,7 @@ def _of_model(
 ) -> set[int | str]:
     """Return the ids of the images whose annotations a model made: they have a score.
 
-    Of a file with scores, or of `simmat predict`, these are also the images in which nothing was found.
+    Of a file with scores, of `simmat predict`, or of a page, these are also the images in which nothing was found.
     """
     scored: set[int | str] = set()
     empty: set[int | str] = set()
@@ -251,7 +251,8 @@ def _of_model(
         elif not found:
             empty.add(number)
     info = content.get("info")
-    is_own = isinstance(info, dict) and info.get("description") == FOUND_BY_PREDICT
+    own = (FOUND_BY_PREDICT, FOUND_IN_PAGE)
+    is_own = isinstance(info, dict) and info.get("description") in own
     if scored or is_own:
         return scored | empty
     return scored

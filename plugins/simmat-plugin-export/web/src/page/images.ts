@@ -3,6 +3,7 @@
 import type { ClassMap, FoundMask, Measurements, ModelInfo } from "../engine";
 import { History } from "./labels";
 import type { Size } from "./masks";
+import type { SavedImage } from "./saving/reopen";
 
 /** A class map, in as few bytes as its labels need. */
 export interface StoredClassMap {
@@ -34,6 +35,8 @@ export interface ImageEntry {
   /** Whether every object was looked for. */
   isSearched: boolean;
   measured: Measured | null;
+  /** What was saved of it before, until it is opened. */
+  saved: SavedImage | null;
 }
 
 export function hasResults(entry: ImageEntry): boolean {
@@ -76,6 +79,7 @@ function newEntry(files: readonly File[], stem: string): ImageEntry {
     classMap: null,
     isSearched: false,
     measured: null,
+    saved: null,
   };
 }
 

@@ -62,7 +62,7 @@ export function showFailure(error: unknown): void {
 function setUpFiles(workspace: Workspace): () => void {
   const input = byId<HTMLInputElement>("file-input");
   const chooseFiles = () => input.click();
-  input.accept = workspace.engine.info.accepts.join(",");
+  input.accept = [...workspace.engine.info.accepts, ".json", ".zip"].join(",");
   input.addEventListener("change", () => {
     void workspace.addFiles([...(input.files ?? [])]);
     input.value = ""; // so that the same file can be chosen again

@@ -24,6 +24,7 @@ export function setUpSavePanel(workspace: Workspace): void {
   const saved = new Map<ImageEntry, ImageEntry["history"]["present"]>(); // with all objects
   const save = async (zipName: string, filesOf: (images: ImageEntry[]) => Promise<ZippedFile[]>, keepsAll = false) => {
     try {
+      if (scope.value === "all" && workspace.images.some((entry) => entry.saved)) await workspace.openSaved();
       await workspace.measure();
       const images = chosen();
       const files = await filesOf(images);

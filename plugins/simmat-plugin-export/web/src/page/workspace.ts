@@ -7,6 +7,7 @@ import { type Draft, type Labels, type LabelledObject, nextNumber, withChosenCla
 import { contains, overlap, type Place, promptOf, type Stroke, stroked, trimmed } from "./masks";
 import { complain, note } from "./messages";
 import { count, fewOf } from "./numbers";
+import { isSavedWork, savedImages } from "./saving/reopen";
 import { Turns } from "./turns";
 
 export type Tool = "add" | "remove" | "brush" | "eraser" | "move";
@@ -109,15 +110,72 @@ export class Workspace {
   /** Add images, and open the first of them if none is open. */
   async addFiles(files: readonly File[]): Promise<void> {
     const { info } = this.engine;
-    const { entries, foreign } = entriesOf(files, this.images, info);
+    const saved = files.filter(isSavedWork);
+    const { entries, foreign } = entriesOf(files.filter((file) => !isSavedWork(file)), this.images, info);
     if (foreign.length) {
       const names = fewOf(foreign.map((file) => file.name), 3);
       complain(`${count(foreign.length, "file was", "files were")} left out: ${names}. This model reads ${info.accepts.join(", ")}.`);
     }
-    if (!entries.length) return;
     this.images = [...this.images, ...entries];
     this.changed();
-    if (entries.length === 1 || !this.current || this.current.error) await this.open(entries[0]);
+    for (const file of saved) await this.#takeSaved(file);
+    if (saved.length) await this.openSaved();
+    else if (!entries.length) return;
+    else if (entries.length === 1 || !this.current || this.current.error) await this.open(entries[0]);
+  }
+
+  /** Give the objects of a file that was saved before to the images of their names. */
+  async #takeSaved(file: File): Promise<void> {
+    try {
+      const found = await savedImages(file, this.engine.info);
+      const strangers: string[] = [];
+      for (const saved of found) {
+        const entry = this.images.find((one) => one.name === saved.fileName);
+        if (!entry) strangers.push(saved.fileName);
+        else entry.saved = saved;
+      }
+      if (strangers.length) {
+        complain(`${file.name} holds objects of ${fewOf(strangers, 3)}, which ${strangers.length === 1 ? "is" : "are"} not in the list. Drop the images and the file together.`);
+      }
+    } catch (error) {
+      complain(error);
+    }
+  }
+
+  /** Open each image whose saved objects wait, so that they are checked and measured; then the first of them. */
+  async openSaved(): Promise<void> {
+    const waiting = this.images.filter((entry) => entry.saved);
+    const first = waiting[0] ?? this.current ?? this.images[0];
+    for (const entry of waiting) {
+      if (entry === this.current && this.opened) this.#restore(entry);
+      else await this.open(entry);
+      if (this.current !== entry) return; // the user went elsewhere
+    }
+    if (first) await this.open(first);
+  }
+
+  /** Add the saved objects to an opened image, but those that it has. */
+  #restore(entry: ImageEntry): void {
+    const { saved, size } = entry;
+    entry.saved = null;
+    if (!saved || !size) return;
+    if (saved.size.width !== size.width || saved.size.height !== size.height) {
+      complain(
+        `${entry.name} has ${size.width} × ${size.height} pixels, but ${saved.origin} holds objects of an image of ` +
+          `${saved.size.width} × ${saved.size.height}. They were left out.`,
+      );
+      return;
+    }
+    const { objects } = entry.history.present;
+    const all = [...objects];
+    for (const object of saved.objects) {
+      if (objects.some((one) => overlap(one.mask, object.mask) > SAME_OBJECT_IOU)) continue;
+      const isTaken = all.some(({ number }) => number === object.number);
+      all.push(isTaken ? { ...object, number: nextNumber(all) } : object);
+    }
+    entry.isSearched = true;
+    if (all.length > objects.length) entry.history.push({ objects: all });
+    this.#labelsChanged();
   }
 
   /** Open an image; what was marked in the former one stays. */
@@ -149,6 +207,7 @@ export class Workspace {
     entry.size = { width: opened.width, height: opened.height };
     this.opened = opened;
     this.display = this.#displayFor(opened);
+    this.#restore(entry);
     this.#measureSoon();
   }
 

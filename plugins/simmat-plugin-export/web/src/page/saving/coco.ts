@@ -12,8 +12,8 @@ export interface CocoImage {
   measurementsOf(object: LabelledObject): Record<string, number | null>;
 }
 
-/** What says that a model found the objects, as in simmat/data/predicted.py. */
-const INFO = { description: "Objects found by simmat predict" };
+/** Where the objects come from, as in simmat/data/predicted.py. */
+const INFO = { description: "Objects found by a model or drawn by hand in a page of simmat export --html" };
 const NO_CLASS = "object";
 
 export function cocoDocument(images: readonly CocoImage[], classNames: ReadonlyMap<number, string>): object {
@@ -54,6 +54,7 @@ function annotation(object: LabelledObject, image: CocoImage, id: number, imageI
     bbox: [mask.x, mask.y, mask.width, mask.height],
     area: mask.area,
     iscrowd: 0,
+    label: object.number, // its value in the saved mask
     ...(Number.isNaN(mask.score) ? {} : { score: mask.score }), // a painted mask has none
     segmentation: { size: [image.size.height, image.size.width], counts: compressed(runLengths(mask, image.size)) },
     attributes: image.measurementsOf(object),

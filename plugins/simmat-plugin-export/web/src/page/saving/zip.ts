@@ -9,16 +9,15 @@ export interface ZippedFile {
 
 const VERSION = 20;
 const UTF8_NAMES = 0x0800;
-const FIRST_DATE = 0x21; // 1 January 1980, so that equal files give equal bytes
 
 /** Fails for more than 65,535 files or 4 GiB, which need another format. */
-export function zipped(files: readonly ZippedFile[]): Blob {
+export function zipped(files: readonly ZippedFile[], now = new Date()): Blob {
   const parts: Uint8Array[] = [];
   const directory: Uint8Array[] = [];
   let offset = 0;
   for (const { name, bytes } of files) {
     const encodedName = new TextEncoder().encode(name);
-    const common = commonFields(encodedName, bytes);
+    const common = commonFields(encodedName, bytes, now);
     const local = record(0x04034b50, [common, encodedName]);
     parts.push(local, bytes);
     directory.push(directoryEntry(common, encodedName, offset));
@@ -39,11 +38,13 @@ export function zipped(files: readonly ZippedFile[]): Blob {
 }
 
 /** The fields that are the same before the file and in the directory, from "version needed" to "extra field length". */
-function commonFields(name: Uint8Array, bytes: Uint8Array): Uint8Array {
+function commonFields(name: Uint8Array, bytes: Uint8Array, now: Date): Uint8Array {
   const fields = new DataView(new ArrayBuffer(26));
   fields.setUint16(0, VERSION, true);
   fields.setUint16(2, UTF8_NAMES, true);
-  fields.setUint16(8, FIRST_DATE, true);
+  // local time, in steps of two seconds
+  fields.setUint16(6, (now.getHours() << 11) | (now.getMinutes() << 5) | (now.getSeconds() >> 1), true);
+  fields.setUint16(8, ((now.getFullYear() - 1980) << 9) | ((now.getMonth() + 1) << 5) | now.getDate(), true);
   fields.setUint32(10, crc32(bytes), true);
   fields.setUint32(14, bytes.length, true);
   fields.setUint32(18, bytes.length, true);
