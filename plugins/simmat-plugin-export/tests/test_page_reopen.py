@@ -51,9 +51,10 @@ def test_saved_objects_come_back_and_are_corrected(site, saved, tmp_path):
     with opened_page(*site, "classes") as page:
         drop(page, file.read_bytes(), file.name)
         page.until(
-            "workspace.images.length === 2 && !workspace.images.some((e) => e.saved)"
+            "workspace.images.length === 2 && workspace.images.every((e) => e.isSearched)"
         )
         page.until("workspace.opened?.name === 'a.tif' && !workspace.task")
+        assert page.text("#messages") == ""
         back = page.objects()
         assert list(back) == list(objects)
         for number, pixels in objects.items():

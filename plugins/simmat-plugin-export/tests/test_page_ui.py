@@ -156,6 +156,26 @@ def test_everything_is_found_and_what_is_marked_stays(page):
     assert np.array_equal(objects[2], disc(circles[0]))
 
 
+def test_the_least_score_hides_what_was_found_and_saves_no_more(page, tmp_path):
+    """Doubtful objects are dropped together; what a person clicked stays, and the slider brings the rest back."""
+    page.open("a.png")
+    page.find_everything()
+    page.click(*page.circles()[8][:2])
+    page.press("Enter")
+    page.tab.locator("#least-score").fill("0.85")
+    page.until("true")
+    assert page.text("#least-score-text") == "0.85"
+    assert "how well a mask fits" in page.text("#side-panel")
+    numbers = page.tab.locator("#table tbody tr").count()
+    assert numbers == 4
+    assert "6 below the least score" in page.text("#table-text")
+    document = json.loads(page.save("#save-coco", tmp_path).read_text())
+    assert [one["label"] for one in document["annotations"]] == [1, 2, 3, 10]
+    page.tab.locator("#least-score").fill("0")
+    page.until("true")
+    assert page.tab.locator("#table tbody tr").count() == 10
+
+
 def test_finding_can_be_cancelled(page):
     """A large image takes minutes."""
     page.open("a.png")

@@ -8,6 +8,8 @@ export interface LabelledObject {
   readonly mask: FoundMask;
   /** What it was drawn with; null if it was painted. */
   readonly prompt: Prompt | null;
+  /** Whether it was found without a click, and nobody corrected it since. */
+  readonly isFound?: boolean;
 }
 
 /** An object that is being drawn. */
@@ -25,6 +27,11 @@ export interface Draft {
 export interface Labels {
   readonly objects: readonly LabelledObject[];
   readonly draft: Draft | null;
+}
+
+/** The objects without those that were found with a lower score; what a person made stays. */
+export function withLeastScore(objects: readonly LabelledObject[], leastScore: number): readonly LabelledObject[] {
+  return objects.filter(({ mask, isFound }) => !isFound || mask.score >= leastScore);
 }
 
 const MOST_STEPS = 300;

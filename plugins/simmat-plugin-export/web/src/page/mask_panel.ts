@@ -1,6 +1,6 @@
 /** Opacity and outlines of masks, the class map, and the classes. */
 
-import { byId, element, setPressed } from "./dom";
+import { byId, element, setPressed, setText } from "./dom";
 import { swatch } from "./start_screen";
 import type { Workspace } from "./workspace";
 
@@ -9,6 +9,8 @@ export function setUpMaskPanel(workspace: Workspace): void {
   const opacity = byId<HTMLInputElement>("opacity");
   opacity.value = String(workspace.opacity);
   opacity.addEventListener("input", () => workspace.set({ opacity: Number(opacity.value) }));
+  const leastScore = byId<HTMLInputElement>("least-score");
+  leastScore.addEventListener("input", () => workspace.setLeastScore(Number(leastScore.value)));
   byId("outlines").addEventListener("click", () => workspace.set({ hasOutlines: !workspace.hasOutlines }));
   byId("hide").addEventListener("click", () => workspace.set({ isHidden: !workspace.isHidden }));
   byId("class-map").hidden = !info.hasClassMap;
@@ -17,6 +19,8 @@ export function setUpMaskPanel(workspace: Workspace): void {
   const buttons = classButtons(workspace);
 
   workspace.onChange(() => {
+    leastScore.value = String(workspace.leastScore);
+    setText(byId("least-score-text"), workspace.leastScore.toFixed(2));
     setPressed(byId("outlines"), workspace.hasOutlines);
     setPressed(byId("hide"), workspace.isHidden);
     setPressed(byId("class-map"), workspace.showsClassMap);

@@ -36,12 +36,12 @@ export function setUpSavePanel(workspace: Workspace): void {
     }
   };
   const everything = async (images: ImageEntry[]) => [
-    ...(await maskFiles(images)), ...(await classMapFiles(images)), cocoFile(images, info), tableFile(images, info),
+    ...(await maskFiles(images, workspace.leastScore)), ...(await classMapFiles(images)), cocoFile(images, info, workspace.leastScore), tableFile(images, info, workspace.leastScore),
   ];
-  byId("save-masks").addEventListener("click", () => void save("masks.zip", maskFiles));
+  byId("save-masks").addEventListener("click", () => void save("masks.zip", (images) => maskFiles(images, workspace.leastScore)));
   byId("save-classes").addEventListener("click", () => void save("classes.zip", classMapFiles));
-  byId("save-coco").addEventListener("click", () => void save("", async (images) => [cocoFile(images, info)], true));
-  byId("save-table").addEventListener("click", () => void save("", async (images) => [tableFile(images, info)]));
+  byId("save-coco").addEventListener("click", () => void save("", async (images) => [cocoFile(images, info, workspace.leastScore)], true));
+  byId("save-table").addEventListener("click", () => void save("", async (images) => [tableFile(images, info, workspace.leastScore)]));
   byId("save-all").addEventListener("click", () => void save("results.zip", everything, true));
   scope.addEventListener("change", () => workspace.changed());
 

@@ -97,7 +97,7 @@ export class Stage {
     const { objects, draft } = workspace.labels;
     const { zoom, offset } = view;
     const drawn = [
-      objects, draft?.replaces, workspace.selected, workspace.opacity, workspace.hasOutlines, zoom, offset.x, offset.y, canvas.width, canvas.height,
+      objects, workspace.leastScore, draft?.replaces, workspace.selected, workspace.opacity, workspace.hasOutlines, zoom, offset.x, offset.y, canvas.width, canvas.height,
     ];
     if (drawn.some((value, index) => value !== this.#drawnObjects[index])) {
       this.#drawnObjects = drawn;
@@ -105,7 +105,7 @@ export class Stage {
       this.#objects.height = canvas.height;
       const layer = this.#objects.getContext("2d")!;
       layer.scale(ratio, ratio);
-      for (const object of objects) {
+      for (const object of workspace.shownObjects) {
         if (object.number === draft?.replaces) continue;
         const isSelected = object.number === workspace.selected;
         const colour = colourOfObject(workspace.engine.info, object.mask, object.number);

@@ -60,10 +60,13 @@ export class ObjectTable {
     byId("table-scroll").hidden = !this.#isOpen;
     setText(byId("table-toggle"), this.#isOpen ? "Hide table" : "Show table");
     byId("table-toggle").setAttribute("aria-expanded", String(this.#isOpen));
-    setText(byId("table-text"), this.workspace.isMeasuring ? `${count(objects.length, "object")}, measuring …` : count(objects.length, "object"));
+    const shown = this.workspace.shownObjects.length;
+    const hidden = objects.length - shown;
+    const text = count(shown, "object") + (hidden ? `, ${hidden} below the least score` : "");
+    setText(byId("table-text"), this.workspace.isMeasuring ? `${text}, measuring …` : text);
     if (!this.#isOpen) return;
     const columns = this.#columns();
-    const drawn = [objects, this.workspace.current?.measured, this.workspace.display?.channels[0], this.#sortedBy, this.#isFalling];
+    const drawn = [objects, this.workspace.leastScore, this.workspace.current?.measured, this.workspace.display?.channels[0], this.#sortedBy, this.#isFalling];
     if (drawn.some((value, index) => value !== this.#drawn[index])) {
       this.#drawn = drawn;
       this.#sort(columns);
@@ -110,7 +113,7 @@ export class ObjectTable {
     const column = columns.find(({ key }) => key === this.#sortedBy) ?? columns[0];
     const sign = this.#isFalling ? -1 : 1;
     const compare = (one: LabelledObject, other: LabelledObject) => compareValues(column.value(one), column.value(other), sign) || one.number - other.number;
-    this.#order = [...this.workspace.labels.objects].sort(compare);
+    this.#order = [...this.workspace.shownObjects].sort(compare);
   }
 
   #drawHead(columns: readonly Column[]): void {

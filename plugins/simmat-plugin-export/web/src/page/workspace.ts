@@ -3,7 +3,7 @@
 import { Cancelled, type Backend, type Engine, type FoundMask, type OpenedImage, type Progress, type Prompt } from "../engine";
 import { type Display, displayOf, firstDisplay } from "./display";
 import { compacted, entriesOf, type ImageEntry } from "./images";
-import { type Draft, type Labels, type LabelledObject, nextNumber, withChosenClass } from "./labels";
+import { type Draft, type Labels, type LabelledObject, nextNumber, withChosenClass, withLeastScore } from "./labels";
 import { contains, overlap, type Place, promptOf, type Stroke, stroked, trimmed } from "./masks";
 import { complain, note } from "./messages";
 import { count, fewOf } from "./numbers";
@@ -41,6 +41,8 @@ export class Workspace {
   /** Number of the selected object. */
   selected: number | null = null;
   display: Display | null = null;
+  /** Objects that were found with a lower score are neither shown nor saved. */
+  leastScore = 0;
   opacity = 0.35;
   hasOutlines = true;
   isHidden = false;
@@ -71,6 +73,11 @@ export class Workspace {
     return this.labels.objects.find((object) => object.number === this.selected) ?? null;
   }
 
+  /** The objects that are shown and saved. */
+  get shownObjects(): readonly LabelledObject[] {
+    return withLeastScore(this.labels.objects, this.leastScore);
+  }
+
   get hasImage(): boolean {
     return this.opened !== null;
   }
@@ -92,6 +99,12 @@ export class Workspace {
   /** Set what only concerns the view. */
   set(change: Partial<Pick<Workspace, "tool" | "brushRadius" | "selected" | "display" | "opacity" | "hasOutlines" | "isHidden" | "showsClassMap">>): void {
     Object.assign(this, change);
+    this.changed();
+  }
+
+  setLeastScore(leastScore: number): void {
+    this.leastScore = leastScore;
+    if (!this.shownObjects.some(({ number }) => number === this.selected)) this.selected = null;
     this.changed();
   }
 
@@ -379,7 +392,7 @@ export class Workspace {
 
   /** Select the smallest object at a place. */
   selectAt(place: Place): void {
-    const under = this.labels.objects.filter((object) => contains(object.mask, place));
+    const under = this.shownObjects.filter((object) => contains(object.mask, place));
     under.sort((a, b) => a.mask.area - b.mask.area);
     this.set({ selected: under[0]?.number ?? null });
   }
@@ -430,7 +443,7 @@ export class Workspace {
     let number = nextNumber(objects);
     for (const mask of found) {
       if (objects.some((object) => overlap(object.mask, mask) > SAME_OBJECT_IOU)) continue;
-      added.push({ number, mask, prompt: mask.prompt ?? null });
+      added.push({ number, mask, prompt: mask.prompt ?? null, isFound: true });
       number += 1;
     }
     current.isSearched = true;

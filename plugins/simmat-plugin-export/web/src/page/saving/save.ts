@@ -3,7 +3,7 @@
 import type { ModelInfo } from "../../engine";
 import { element } from "../dom";
 import type { ImageEntry } from "../images";
-import type { LabelledObject } from "../labels";
+import { type LabelledObject, withLeastScore } from "../labels";
 import { type CocoImage, cocoDocument } from "./coco";
 import { labelImage } from "./label_image";
 import { encodePng } from "./png";
@@ -13,10 +13,10 @@ import { zipped, type ZippedFile } from "./zip";
 const KEPT_MS = 60_000; // a download may be slow to begin
 
 /** A mask of the numbers of the objects for each image. */
-export async function maskFiles(images: readonly ImageEntry[]): Promise<ZippedFile[]> {
+export async function maskFiles(images: readonly ImageEntry[], leastScore: number): Promise<ZippedFile[]> {
   const files: ZippedFile[] = [];
   for (const { stem, size, history } of images) {
-    const labels = labelImage(history.present.objects, size!);
+    const labels = labelImage(withLeastScore(history.present.objects, leastScore), size!);
     files.push({ name: `${stem}_objects.png`, bytes: await encodePng(labels, size!.width, size!.height) });
   }
   return files;
@@ -32,24 +32,24 @@ export async function classMapFiles(images: readonly ImageEntry[]): Promise<Zipp
   return files;
 }
 
-export function cocoFile(images: readonly ImageEntry[], info: ModelInfo): ZippedFile {
-  const found = images.map(cocoImage);
+export function cocoFile(images: readonly ImageEntry[], info: ModelInfo, leastScore: number): ZippedFile {
+  const found = images.map((entry) => cocoImage(entry, leastScore));
   return textFile("coco.json", JSON.stringify(cocoDocument(found, namesOf(info))));
 }
 
-function cocoImage({ name, size, history, measured }: ImageEntry): CocoImage {
+function cocoImage({ name, size, history, measured }: ImageEntry, leastScore: number): CocoImage {
   const measurementsOf: CocoImage["measurementsOf"] = ({ mask }) => {
     const numbers = measured?.rows.get(mask) ?? [];
     const pairs = numbers.map((value, index) => [measured!.columns[index].name, Number.isFinite(value) ? value : null]);
     return Object.fromEntries(pairs);
   };
-  return { fileName: name, size: size!, objects: history.present.objects, measurementsOf };
+  return { fileName: name, size: size!, objects: withLeastScore(history.present.objects, leastScore), measurementsOf };
 }
 
-export function tableFile(images: readonly ImageEntry[], info: ModelInfo): ZippedFile {
+export function tableFile(images: readonly ImageEntry[], info: ModelInfo, leastScore: number): ZippedFile {
   const tables: TableImage[] = [];
   for (const { stem, history, measured } of images) {
-    const { objects } = history.present;
+    const objects = withLeastScore(history.present.objects, leastScore);
     if (!objects.length) continue;
     if (measured?.columns.length) tables.push({ name: stem, objects, columns: measured.columns, rows: measured.rows });
     else tables.push(areasAlone(stem, objects));
