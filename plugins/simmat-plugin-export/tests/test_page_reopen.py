@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 import zipfile
 
 import numpy as np
 import pytest
-from mock_page import built_page, chromium, disc, need_browser, opened_page
+from mock_page import disc, opened_page
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """A browser, and the built page."""
-    need_browser()
-    page = built_page(tmp_path_factory.mktemp("page"))
-    with chromium() as browser:
-        yield browser, page
 
 
 @pytest.fixture(scope="module", params=["#save-coco", "#save-all"])
@@ -90,6 +82,7 @@ def changed(document, case):
     return text[:500] if case == "damaged" else text
 
 
+@pytest.mark.parametrize("saved", ["#save-coco"], indirect=True)
 @pytest.mark.parametrize(
     ("case", "said"),
     [
@@ -103,8 +96,6 @@ def changed(document, case):
 def test_a_file_that_does_not_fit_is_named_and_loses_nothing(site, saved, case, said):
     """One message, and the work in the tab stays."""
     file, _ = saved
-    if file.suffix == ".zip":
-        pytest.skip("said of the json")
     content = changed(json.loads(file.read_text()), case)
     with opened_page(*site, "classes") as page:
         page.open("a.tif")
@@ -117,6 +108,35 @@ def test_a_file_that_does_not_fit_is_named_and_loses_nothing(site, saved, case, 
         assert said in page.text("#messages")
         assert np.array_equal(page.objects()[1], disc(page.circles()[4]))
         assert len(page.objects()) == 1
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("cut off", "damaged or no zip"),
+        ("no zip", "damaged or no zip"),
+        ("without objects", "holds no coco.json"),
+    ],
+)
+def test_a_zip_that_does_not_fit_is_named_and_loses_nothing(site, case, said):
+    """A download that was broken off, a renamed file, or a zip of masks alone."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        name = "a_objects.png" if case == "without objects" else "coco.json"
+        archive.writestr(name, "{}" * 2000)
+    content = {"cut off": packed.getvalue()[:-30], "no zip": b"{}"}.get(
+        case, packed.getvalue()
+    )
+    with opened_page(*site, "classes") as page:
+        page.open("a.tif")
+        page.click(*page.circles()[4][:2])
+        page.press("Enter")
+        drop(page, content, "results.zip", images=())
+        page.until("document.querySelector('.message.error')")
+        page.until("workspace.opened && !workspace.task")
+        assert page.tab.locator(".message.error").count() == 1
+        assert said in page.text("#messages")
+        assert np.array_equal(page.objects()[1], disc(page.circles()[4]))
 
 
 def test_saved_files_say_when_and_where_they_were_made(saved):

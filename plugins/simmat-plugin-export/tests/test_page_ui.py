@@ -11,10 +11,7 @@ import pytest
 from mock_page import (
     HEIGHT,
     WIDTH,
-    built_page,
-    chromium,
     disc,
-    need_browser,
     opened_page,
 )
 from PIL import Image
@@ -24,15 +21,6 @@ import simmat
 pytestmark = pytest.mark.slow
 
 HOSTILE = "<img src=x onerror=document.title='owned'>.png"
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """A browser, and the built page."""
-    need_browser()
-    page = built_page(tmp_path_factory.mktemp("page"))
-    with chromium() as browser:
-        yield browser, page
 
 
 @pytest.fixture

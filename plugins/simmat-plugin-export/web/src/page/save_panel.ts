@@ -2,9 +2,10 @@
 
 import { byId, setText } from "./dom";
 import { hasResults, type ImageEntry } from "./images";
+import { withLeastScore } from "./labels";
 import { complain } from "./messages";
 import { count, shownUnit } from "./numbers";
-import { classMapFiles, cocoFile, download, maskFiles, tableFile } from "./saving/save";
+import { classMapFiles, cocoFile, download, maskFiles, type Results, tableFile } from "./saving/save";
 import type { ZippedFile } from "./saving/zip";
 import type { Workspace } from "./workspace";
 
@@ -21,13 +22,16 @@ export function setUpSavePanel(workspace: Workspace): void {
     const some = scope.value === "all" ? images : images.filter((entry) => entry === current);
     return some.filter((entry) => entry.size && (hasResults(entry) || entry.isSearched));
   };
+  const results = (entry: ImageEntry): Results => ({
+    ...entry, objects: withLeastScore(entry.history.present.objects, workspace.leastScore),
+  });
   const saved = new Map<ImageEntry, ImageEntry["history"]["present"]>(); // with all objects
-  const save = async (zipName: string, filesOf: (images: ImageEntry[]) => Promise<ZippedFile[]>, keepsAll = false) => {
+  const save = async (zipName: string, filesOf: (images: Results[]) => Promise<ZippedFile[]>, keepsAll = false) => {
     try {
       if (scope.value === "all" && workspace.images.some((entry) => entry.saved)) await workspace.openSaved();
       await workspace.measure();
       const images = chosen();
-      const files = await filesOf(images);
+      const files = await filesOf(images.map(results));
       if (!files.length) return;
       setText(byId("save-text"), `Saved ${download(files, zipName)}`);
       if (keepsAll) for (const entry of images) saved.set(entry, entry.history.present);
@@ -35,13 +39,13 @@ export function setUpSavePanel(workspace: Workspace): void {
       complain(error);
     }
   };
-  const everything = async (images: ImageEntry[]) => [
-    ...(await maskFiles(images, workspace.leastScore)), ...(await classMapFiles(images)), cocoFile(images, info, workspace.leastScore), tableFile(images, info, workspace.leastScore),
+  const everything = async (images: Results[]) => [
+    ...(await maskFiles(images)), ...(await classMapFiles(images)), cocoFile(images, info), tableFile(images, info),
   ];
-  byId("save-masks").addEventListener("click", () => void save("masks.zip", (images) => maskFiles(images, workspace.leastScore)));
+  byId("save-masks").addEventListener("click", () => void save("masks.zip", maskFiles));
   byId("save-classes").addEventListener("click", () => void save("classes.zip", classMapFiles));
-  byId("save-coco").addEventListener("click", () => void save("", async (images) => [cocoFile(images, info, workspace.leastScore)], true));
-  byId("save-table").addEventListener("click", () => void save("", async (images) => [tableFile(images, info, workspace.leastScore)]));
+  byId("save-coco").addEventListener("click", () => void save("", async (images) => [cocoFile(images, info)], true));
+  byId("save-table").addEventListener("click", () => void save("", async (images) => [tableFile(images, info)]));
   byId("save-all").addEventListener("click", () => void save("results.zip", everything, true));
   scope.addEventListener("change", () => workspace.changed());
 

@@ -3,20 +3,25 @@
 import type { ModelInfo } from "../../engine";
 import { element } from "../dom";
 import type { ImageEntry } from "../images";
-import { type LabelledObject, withLeastScore } from "../labels";
+import type { LabelledObject } from "../labels";
 import { type CocoImage, cocoDocument } from "./coco";
 import { labelImage } from "./label_image";
 import { encodePng } from "./png";
 import { type TableImage, tableCsv } from "./table_csv";
 import { zipped, type ZippedFile } from "./zip";
 
+/** An image with the objects that are saved of it. */
+export interface Results extends ImageEntry {
+  readonly objects: readonly LabelledObject[];
+}
+
 const KEPT_MS = 60_000; // a download may be slow to begin
 
 /** A mask of the numbers of the objects for each image. */
-export async function maskFiles(images: readonly ImageEntry[], leastScore: number): Promise<ZippedFile[]> {
+export async function maskFiles(images: readonly Results[]): Promise<ZippedFile[]> {
   const files: ZippedFile[] = [];
-  for (const { stem, size, history } of images) {
-    const labels = labelImage(withLeastScore(history.present.objects, leastScore), size!);
+  for (const { stem, size, objects } of images) {
+    const labels = labelImage(objects, size!);
     files.push({ name: `${stem}_objects.png`, bytes: await encodePng(labels, size!.width, size!.height) });
   }
   return files;
@@ -32,24 +37,22 @@ export async function classMapFiles(images: readonly ImageEntry[]): Promise<Zipp
   return files;
 }
 
-export function cocoFile(images: readonly ImageEntry[], info: ModelInfo, leastScore: number): ZippedFile {
-  const found = images.map((entry) => cocoImage(entry, leastScore));
-  return textFile("coco.json", JSON.stringify(cocoDocument(found, namesOf(info))));
+export function cocoFile(images: readonly Results[], info: ModelInfo): ZippedFile {
+  return textFile("coco.json", JSON.stringify(cocoDocument(images.map(cocoImage), namesOf(info))));
 }
 
-function cocoImage({ name, size, history, measured }: ImageEntry, leastScore: number): CocoImage {
+function cocoImage({ name, size, objects, measured }: Results): CocoImage {
   const measurementsOf: CocoImage["measurementsOf"] = ({ mask }) => {
     const numbers = measured?.rows.get(mask) ?? [];
     const pairs = numbers.map((value, index) => [measured!.columns[index].name, Number.isFinite(value) ? value : null]);
     return Object.fromEntries(pairs);
   };
-  return { fileName: name, size: size!, objects: withLeastScore(history.present.objects, leastScore), measurementsOf };
+  return { fileName: name, size: size!, objects, measurementsOf };
 }
 
-export function tableFile(images: readonly ImageEntry[], info: ModelInfo, leastScore: number): ZippedFile {
+export function tableFile(images: readonly Results[], info: ModelInfo): ZippedFile {
   const tables: TableImage[] = [];
-  for (const { stem, history, measured } of images) {
-    const objects = withLeastScore(history.present.objects, leastScore);
+  for (const { stem, objects, measured } of images) {
     if (!objects.length) continue;
     if (measured?.columns.length) tables.push({ name: stem, objects, columns: measured.columns, rows: measured.rows });
     else tables.push(areasAlone(stem, objects));
