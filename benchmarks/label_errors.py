@@ -4,9 +4,9 @@
 
 A copy of each set is made in DIR, in which 5 % of the labelled objects are damaged in each of four ways: left out,
 given another class (where there are classes), shifted by 0.3 to 0.45 of their size, and joined with a neighbour to one
-object. `lite` is trained at 128 px on each of the folds of the damaged labels, without the test split, and the labels
-are compared with the models that did not see their images. A suspicion finds the damage with which it shares an IoU of
-at least 0.3, whatever its kind; a damage is found once.
+object. `lite` is trained at 128 px on each of the folds of the damaged labels, without the test split, for 160 steps,
+or 600 for the sonar with its 11 classes. The labels are compared with the models that did not see their images. A
+suspicion finds the damage with which it shares an IoU of at least 0.3, whatever its kind; a damage is found once.
 
 Printed are the share of the first 20 suspicions that find a damage, and the share of the damages that a list as long as
 their number finds; and of each kind alone, where a suspicion must be of that kind.
@@ -61,6 +61,7 @@ SETS: dict[str, dict[str, Any]] = {
         "modality": "gray",
         "regions": "components",
         "min_region": 60,
+        "steps": 600,
     },
     "nir-crops": {
         "modality": "raster",
@@ -73,7 +74,6 @@ SETTINGS: dict[str, Any] = {
     "foundation": "lite",
     "image_size": 128,
     "steps": 160,
-    "val_every": 160,
     "val_images": 10,
     "precision": "bf16",
     "heads": "prompt,dense",
@@ -287,9 +287,10 @@ def train_folds(name: str, data: Path, runs: Path, folds: int) -> list[Path]:
         done = runs / f"fold-{number}.done"
         if not done.exists():
             shutil.rmtree(out, ignore_errors=True)
+            settings = {**SETTINGS, **SETS[name]}
             config = TrainConfig(
-                **SETS[name],
-                **SETTINGS,
+                **settings,
+                val_every=settings["steps"],
                 data=data,
                 out=out,
                 fold=f"{number}/{folds}",
