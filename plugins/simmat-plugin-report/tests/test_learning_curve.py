@@ -38,6 +38,19 @@ def test_the_interval_holds_as_often_as_it_says() -> None:
     assert 0.65 <= inside / 40 <= 0.98
 
 
+def test_an_image_that_validates_again_and_again_counts_once() -> None:
+    """One hard image beside three fresh scores; runs that repeat it must not outvote them."""
+    fresh = [Score(count, 0.3, 0.1) for count in (3, 5, 7)]
+    once = fit_curve([*fresh, Score(10, 0.9, 0.15, is_repeated=True)])
+    repeated = [Score(count, 0.9, 0.15, is_repeated=True) for count in (3, 5, 7, 10)]
+    again = fit_curve([*fresh, *repeated])
+    assert again.error_at(10).median == pytest.approx(
+        once.error_at(10).median, abs=0.02
+    )
+    fooled = fit_curve([*fresh, *[Score(s.labels, 0.9, 0.15) for s in repeated]])
+    assert fooled.error_at(10).median > again.error_at(10).median + 0.1
+
+
 def test_more_labels_never_make_it_worse() -> None:
     """A curve that rises again would be the luck of a training."""
     curve = fit_curve([*scores(5, 10), Score(20, 0.9, 0.05)])

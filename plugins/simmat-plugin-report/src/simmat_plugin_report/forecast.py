@@ -108,9 +108,9 @@ def forecast_runs(
     _check_alike(runs)
     found: dict[What, list[Score]] = {"iou": [], "missed": []}
     for run, spec in runs.items():
-        for labels, summary in _summaries(run, spec):
-            found["iou"] += _iou_of(labels, summary)
-            found["missed"] += _missed_of(labels, summary)
+        for labels, summary, is_repeated in _summaries(run, spec):
+            found["iou"] += _iou_of(labels, summary, is_repeated)
+            found["missed"] += _missed_of(labels, summary, is_repeated)
     curve = fit_curve(found["iou"])
     missed = None
     if len({score.labels for score in found["missed"]}) > 1:
@@ -157,8 +157,13 @@ def _check_alike(runs: Mapping[Path, BundleSpec]) -> None:
                 )
 
 
-def _summaries(run: Path, spec: BundleSpec) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield (training images, scores on images that the model does not know): of the run's model, and of its start."""
+def _summaries(
+    run: Path, spec: BundleSpec
+) -> Iterator[tuple[int, Mapping[str, Any], bool]]:
+    """Yield (training images, scores on images that the model does not know, whether those are the validation's).
+
+    They are of the run's model, and of the one that it started from.
+    """
     if spec.trained_on is None:
         raise ConfigError(
             f"{run} does not state how many images it was trained on; train it again"
@@ -166,17 +171,17 @@ def _summaries(run: Path, spec: BundleSpec) -> Iterator[tuple[int, Mapping[str, 
     labels = len({digest for digest, _ in spec.trained_on.rows()})
     scores = spec.metrics.get("val")
     if isinstance(scores, Mapping):
-        yield labels, scores
+        yield labels, scores, True
     for record in RunFolder(run).records():
         if record.get("kind") == "new":
-            yield int(record["labels"]), record["scores"]
+            yield int(record["labels"]), record["scores"], False
 
 
-def _iou_of(labels: int, summary: Mapping[str, Any]) -> list[Score]:
+def _iou_of(labels: int, summary: Mapping[str, Any], is_repeated: bool) -> list[Score]:
     miou = summary.get("miou_object")
     if not is_finite_number(miou):
         return []
-    return [Score(labels, 1 - float(miou), _standard_error(summary))]
+    return [Score(labels, 1 - float(miou), _standard_error(summary), is_repeated)]
 
 
 def _standard_error(summary: Mapping[str, Any]) -> float:
@@ -193,7 +198,9 @@ def _standard_error(summary: Mapping[str, Any]) -> float:
     return math.sqrt(variance / images)
 
 
-def _missed_of(labels: int, summary: Mapping[str, Any]) -> list[Score]:
+def _missed_of(
+    labels: int, summary: Mapping[str, Any], is_repeated: bool
+) -> list[Score]:
     found = summary.get("everything") or {}
     if "missed" not in found or not found.get("objects"):
         return []
@@ -202,7 +209,7 @@ def _missed_of(labels: int, summary: Mapping[str, Any]) -> list[Score]:
     # an object more and one less missed, so that the error of 0 of 3 is not 0
     smoothed = (found["missed"] + 1) / (objects + 2)
     std = (smoothed * (1 - smoothed) / objects) ** 0.5
-    return [Score(labels, share, max(std, _LEAST_STD))]
+    return [Score(labels, share, max(std, _LEAST_STD), is_repeated)]
 
 
 def _figure(found: Estimate, *, good: bool = False) -> Figure:

@@ -41,11 +41,14 @@ class Score:
         labels: number of training images.
         error: 1 - mIoU, or the share of missed objects; 0 to 1.
         std: standard error of `error`, from the images.
+        is_repeated: whether other such scores are of the same images, or of some of them; so with the validations of
+            several runs. What these images have of their own is in all of them, and is not averaged out.
     """
 
     labels: int
     error: float
     std: float
+    is_repeated: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,19 +116,29 @@ def fit_curve(scores: Sequence[Score]) -> LearningCurve:
             f"{', '.join(map(str, counts)) or 'none'}; train again when more images are labelled"
         )
     rng = np.random.default_rng(0)
-    labels = np.array([score.labels for score in scores], np.float64)
-    seen = np.array([score.error for score in scores])
-    stds = np.hypot([score.std for score in scores], RUN_STD)
     errors = rng.uniform(0, 1, DRAWS)
     floors = rng.beta(*FLOOR, DRAWS)
     rates = RATE[0] * np.exp(RATE[1] * rng.normal(size=DRAWS))
     curve = LearningCurve(counts[-1], errors, floors, rates)
-    log_likelihood = np.zeros(DRAWS)
-    for count, error, std in zip(labels, seen, stds, strict=True):
-        log_likelihood -= 0.5 * ((curve.errors_at(count) - error) / std) ** 2
+    away = np.stack([curve.errors_at(one.labels) - one.error for one in scores])
+    explained = np.linalg.solve(_covariance(scores), away)
+    log_likelihood = -0.5 * (away * explained).sum(0)
     weights = np.exp(log_likelihood - log_likelihood.max())
     kept = rng.choice(DRAWS, 4000, p=weights / weights.sum())
     return LearningCurve(counts[-1], errors[kept], floors[kept], rates[kept])
+
+
+def _covariance(scores: Sequence[Score]) -> Floats:
+    """Return the (S, S) covariance of S scores around their curve.
+
+    Repeated scores of few images and of more share the variance of the more: the few are among them.
+    """
+    variances = np.array([score.std**2 for score in scores])
+    repeated = np.array([score.is_repeated for score in scores])
+    shared: Floats = np.minimum.outer(variances, variances)
+    shared *= np.outer(repeated, repeated)
+    np.fill_diagonal(shared, variances + RUN_STD**2)
+    return shared
 
 
 def _estimate(values: Floats) -> Estimate:
