@@ -443,12 +443,17 @@ def domain_shift_warning(prepared: PreparedImage, channels: Sequence[Channel]) -
             problem = f"the values of channel {channel.name!r} vary much less than the training values"
         else:
             continue
-        style = display_style(channel)
-        return (
-            f"{problem} ({style.text(channel.mean, 4)} ± {style.factor * channel.std:.4g} {style.unit}); "
-            "are unit, bit depth and exposure the same?"
-        )
+        return f"{problem} ({spread_text(channel)}); are unit, bit depth and exposure the same?"
     return ""
+
+
+def spread_text(channel: Channel) -> str:
+    """Return mean and standard deviation of a channel's training values in the unit that is shown; "" if unknown."""
+    if channel.mean is None or channel.std is None:
+        return ""
+    style = display_style(channel)
+    spread = style.factor * channel.std
+    return f"{style.text(channel.mean, 4)} ± {spread:.4g} {style.unit}"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ from page_cases import ask, results
 from simmat_runtime import everything, letterbox, windows
 
 from simmat.data.instances import region_from_mask
+from simmat.data.pipeline import Pipeline
 from simmat.measurement import measure
+from simmat.predictor.encoded import domain_shift_warning
 from simmat.sensors.adapter import ModalityAdapter, load_sample
 from simmat.sensors.builtin import Gray, Raster
 from simmat.sensors.contract import ImageValues, InputContract
@@ -171,6 +173,29 @@ def test_the_same_faults_are_named() -> None:
             assert fault.text.partition("(")[0].split("about")[0] in text
     assert found[0] == ""
     assert all(found[1:])
+
+
+def test_values_of_another_scale_are_named_alike() -> None:
+    """Counts of 16 bits for a model of 8 bits, and an empty scene."""
+    channels = (Channel("thermal", "counts", "count", mean=110.6, std=52.81),)
+    pipeline = Pipeline(Gray(), channels, 64)
+    seen = [
+        RNG.normal(110, 50, (1, 40, 60)),
+        RNG.uniform(29000, 32000, (1, 40, 60)),
+        110 + RNG.uniform(0, 0.1, (1, 40, 60)),
+    ]
+    images = [SensorImage.from_planes(values, channels) for values in seen]
+    spread = {
+        "name": "thermal",
+        "mean": 110.6,
+        "std": 52.81,
+        "text": "110.6 ± 52.81 count",
+    }
+    found = results([("spread", [[spread], _sent(image)]) for image in images])
+    assert found == [
+        domain_shift_warning(pipeline(image), channels) for image in images
+    ]
+    assert [bool(text) for text in found] == [False, True, True]
 
 
 def _described(

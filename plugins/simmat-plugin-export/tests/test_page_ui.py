@@ -439,6 +439,44 @@ def test_an_error_keeps_the_work(page):
     assert len(page.objects()) == 9
 
 
+SEEN = """(() => {
+  const box = document.querySelector(".message p").getBoundingClientRect();
+  const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+  return top?.closest(".message") !== null;
+})()"""
+"""Whether a message is seen, and not below something else."""
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (390, 844)])
+def test_a_file_that_is_left_out_is_said_on_the_first_screen(page, size):
+    """Nothing seemed to happen: the message was below the screen that asks for images."""
+    width, height = size
+    page.tab.set_viewport_size({"width": width, "height": height})
+    page.choose("report.pdf")
+    page.until("document.querySelector('.message')")
+    assert "report.pdf" in page.text("#messages")
+    assert page.run(SEEN)
+
+
+def test_what_was_said_goes_when_other_files_come(page):
+    """A message of files that are in the list by now would be wrong."""
+    page.choose("report.pdf")
+    page.until("document.querySelector('.message')")
+    page.open("a.png")
+    assert page.text("#messages") == ""
+
+
+def test_the_search_of_all_images_ends_with_a_sentence(page):
+    """What was found, and what was left out."""
+    page.open("a.png")
+    page.choose("broken.png", "c.png")
+    page.until("!workspace.task && workspace.images.length === 3")
+    page.tab.click("#find-everywhere")
+    page.until("workspace.images.every((one) => one.isSearched || one.error)")
+    page.until("document.querySelector('.message.note')")
+    assert "18 objects in 2 images" in page.text("#messages")
+
+
 WOULD_WARN = "!window.dispatchEvent(new Event('beforeunload', { cancelable: true }))"
 
 

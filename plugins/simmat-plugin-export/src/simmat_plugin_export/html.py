@@ -28,9 +28,10 @@ from simmat.errors import ConfigError
 from simmat.io.files import atomic_write_bytes
 from simmat.io.images import read_image
 from simmat.model_spec import with_options
+from simmat.predictor.encoded import spread_text
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.options import ModalityOptions, format_nodata
-from simmat.types import Channel
+from simmat.types import RGB_QUANTITY, Channel
 from simmat_plugin_export.export import Progress, export
 from simmat_plugin_export.page_graphs import page_graphs
 
@@ -365,6 +366,19 @@ def _model(
             "channels": channels,
         },
         "contract": None if spec.inputs is None else spec.inputs.model_dump(),
+        "spreads": [_spread(channel) for channel in spec.channels],
+    }
+
+
+def _spread(channel: Channel) -> dict[str, Any] | None:
+    """Return what a channel's training values were like: `Spread` in web/src/engine/spread.ts; None if unknown."""
+    if channel.quantity == RGB_QUANTITY or channel.mean is None:
+        return None
+    return {
+        "name": channel.name,
+        "mean": channel.mean,
+        "std": channel.std,
+        "text": spread_text(channel),
     }
 
 

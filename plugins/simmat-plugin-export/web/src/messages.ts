@@ -11,6 +11,8 @@ export interface Parts {
   sensor: any;
   /** What the values of the training images were like; null if that is not known. */
   contract: any;
+  /** The training values of each channel, see `engine/spread.ts`. */
+  spreads: any;
   /** Name of a graph -> its file. */
   graphs: Record<string, string>;
   useWebGpu: boolean;

@@ -15,6 +15,7 @@ import { Model } from "./model";
 import { Network } from "./network";
 import { sensorOf, Sensor } from "./sensors/sensor";
 import { SensorImage } from "./sensors/image";
+import { Spread, spreadWarning } from "./spread";
 
 /** Threads at most, where the page may use several. */
 const MAX_THREADS = 4;
@@ -31,6 +32,7 @@ export class Session {
   private model: Model | null = null;
   private sensor: Sensor | null = null;
   private contract: InputContract | null = null;
+  private spreads: readonly (Spread | null)[] = [];
   private image: SensorImage | null = null;
 
   /** Load the graphs. */
@@ -38,6 +40,7 @@ export class Session {
     const manifest = parsedManifest(parts.manifest);
     this.sensor = sensorOf(parts.sensor, manifest);
     this.contract = parts.contract && new InputContract(parts.contract as ContractDocument);
+    this.spreads = parts.spreads;
     const files = new Map<string, Uint8Array<ArrayBuffer>>();
     const wasm = unpacked(parts.wasm);
     for (const [name, digest] of manifest.files) files.set(name, await fileOf(parts, name, digest));
@@ -59,7 +62,7 @@ export class Session {
     this.image = null;
     const image = await this.sensor!.load(files, options);
     await step(0.3);
-    const warning = this.contract && imageWarning(this.contract, image);
+    const warning = (this.contract && imageWarning(this.contract, image)) || spreadWarning(this.spreads, image);
     const planes = image.planes();
     await model.setImage(planes);
     this.image = image;

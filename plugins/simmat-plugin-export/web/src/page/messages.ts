@@ -21,6 +21,11 @@ export function complain(error: unknown): void {
   add(text || "Something failed, and the browser does not say what.", "error");
 }
 
+/** Take away what was said, since something else begins. */
+export function clearMessages(): void {
+  for (const text of [...shown.keys()]) remove(text);
+}
+
 function add(text: string, kind: "note" | "error"): HTMLElement {
   remove(text);
   const close = element("button", { class: "quiet-button", "aria-label": "Close", onclick: () => remove(text) }, icon("close"));

@@ -30,7 +30,7 @@ export function setUpSensorOptions(workspace: Workspace): void {
 
 function addField(workspace: Workspace, option: SensorOption, place: HTMLElement): { option: SensorOption; input: HTMLSelectElement | HTMLInputElement } {
   const input = option.choices.length ? element("select") : element("input", { type: "text" });
-  for (const choice of option.choices) input.append(element("option", { value: choice }, choice));
+  for (const choice of option.choices) input.append(element("option", { value: choice }, choice || "not stated"));
   input.value = option.value;
   input.addEventListener("change", () => void workspace.setOption(option.name, input.value));
   place.append(element("label", { class: "field", title: option.help }, `${labelOf(option)} `, input));

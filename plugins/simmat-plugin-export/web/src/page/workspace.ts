@@ -5,7 +5,7 @@ import { type Display, displayOf, firstDisplay } from "./display";
 import { compacted, entriesOf, type ImageEntry } from "./images";
 import { type Draft, type Labels, type LabelledObject, nextNumber, withChosenClass, withLeastScore } from "./labels";
 import { contains, overlap, type Place, promptOf, type Stroke, stroked, trimmed } from "./masks";
-import { complain, note } from "./messages";
+import { clearMessages, complain, note } from "./messages";
 import { count, fewOf } from "./numbers";
 import { isSavedWork, savedImages } from "./saving/reopen";
 import { Turns } from "./turns";
@@ -123,6 +123,7 @@ export class Workspace {
   /** Add images, and open the first of them if none is open. */
   async addFiles(files: readonly File[]): Promise<void> {
     const { info } = this.engine;
+    clearMessages();
     const saved = files.filter(isSavedWork);
     const { entries, foreign } = entriesOf(files.filter((file) => !isSavedWork(file)), this.images, info);
     if (foreign.length) {
@@ -465,6 +466,7 @@ export class Workspace {
       await this.findEverything();
       if (!entry.isSearched) return; // cancelled
     }
+    note(summaryOf(waiting));
   }
 
   async toggleClassMap(): Promise<void> {
@@ -569,6 +571,18 @@ export function isMeasured(entry: ImageEntry | null): boolean {
   const rows = entry.measured?.rows;
   if (!rows) return !objects.length;
   return objects.length === rows.size && objects.every((object) => rows.has(object.mask));
+}
+
+/** "12 objects in 3 images; 1 image could not be opened." */
+function summaryOf(searched: readonly ImageEntry[]): string {
+  let objects = 0;
+  let failed = 0;
+  for (const entry of searched) {
+    objects += entry.history.present.objects.length;
+    if (entry.error) failed += 1;
+  }
+  const found = `${count(objects, "object")} in ${count(searched.length - failed, "image")}`;
+  return failed ? `${found}; ${count(failed, "image")} could not be opened.` : `${found}.`;
 }
 
 function messageOf(error: unknown): string {

@@ -2,6 +2,7 @@
 
 import { argmax, Mask, Planes } from "../engine/arrays";
 import { ContractDocument, imageWarning, InputContract } from "../engine/contract";
+import { Spread, spreadWarning } from "../engine/spread";
 import { clickPlaces, coarseFirst, gridPoints, suppress } from "../engine/everything";
 import { Letterbox, resized } from "../engine/letterbox";
 import { measure } from "../engine/measurement";
@@ -42,6 +43,7 @@ const CASES: Record<string, (argument: any) => unknown> = {
     const crops = objects.map(({ window, crop }: any) => ({ window, crop: maskOf(crop) }));
     return measure(imageOf(image), crops);
   },
+  spread: ([spreads, image]: [Spread[], Image]) => spreadWarning(spreads, imageOf(image)),
   contract: ([document, image]: [ContractDocument, Image]) => imageWarning(new InputContract(document), imageOf(image)),
   read: async ([sensor, name, content, options]) => {
     const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
