@@ -477,6 +477,17 @@ def test_the_search_of_all_images_ends_with_a_sentence(page):
     assert "18 objects in 2 images" in page.text("#messages")
 
 
+def test_an_object_that_is_marked_twice_is_said(page):
+    """Two masks of one udder would count it twice."""
+    page.open("a.png")
+    place = page.circles()[0][:2]
+    for _ in range(2):
+        page.click(*place)
+        page.press("Enter")
+        page.press("Escape")
+    assert "almost the mask of object 1" in page.text("#messages")
+
+
 WOULD_WARN = "!window.dispatchEvent(new Event('beforeunload', { cancelable: true }))"
 
 

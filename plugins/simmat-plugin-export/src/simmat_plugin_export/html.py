@@ -60,11 +60,6 @@ _NOT_ASKED = frozenset(("separate_files", "variables", "resolution"))
 """Options for files that the page does not read."""
 _SHOWN = {"K": {"unit": "°C", "factor": 1.0, "offset": -273.15}}
 """Unit -> the one that people read."""
-_SCORES = {
-    "miou_object": "mean IoU of objects (1: each mask is its object, to the pixel)",
-    "miou_class": "mean IoU of classes",
-    "miou_image": "mean IoU of images",
-}
 
 
 def check_built() -> None:
@@ -393,7 +388,8 @@ def _card(bundle: Bundle) -> Iterator[tuple[str, str]]:
     for sensor, options in sorted(spec.modality_options.items()):
         if options:
             yield "options of the sensor", with_options(sensor, options)
-    yield from _score_rows(spec.metrics)
+    has_classes = spec.dense is not None and len(spec.dense.classes) > 1
+    yield from _score_rows(spec.metrics, has_classes=has_classes)
     if spec.trained_on is not None:
         yield "trained on", f"{sum(1 for _ in spec.trained_on.rows())} images"
     yield "regions", f"{card.regions}, smallest {card.smallest}"
@@ -413,12 +409,19 @@ def _card(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield "sha256 of the bundle", spec.sha256
 
 
-def _score_rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _score_rows(
+    metrics: Mapping[str, Any], *, has_classes: bool
+) -> Iterator[tuple[str, str]]:
     """Yield (title, text) of the scores of the validation, if there was one."""
     scores = metrics.get("val")
     if not isinstance(scores, Mapping):
         return
-    for name, title in _SCORES.items():
+    titles = {
+        "miou_object": "mean IoU of objects (1: each mask is its object, to the pixel)"
+    }
+    if has_classes:
+        titles["miou_class"] = "mean IoU of classes"
+    for name, title in titles.items():
         score = scores.get(name)
         if isinstance(score, int | float):
             yield title, f"{score:.3f}"

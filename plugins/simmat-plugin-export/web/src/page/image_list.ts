@@ -2,6 +2,7 @@
 
 import { byId, element, icon, revealIn, setText } from "./dom";
 import type { ImageEntry } from "./images";
+import { withLeastScore } from "./labels";
 import { count } from "./numbers";
 import type { Workspace } from "./workspace";
 
@@ -28,7 +29,8 @@ export function setUpImageList(workspace: Workspace): void {
     }
     let done = 0;
     for (const entry of images) {
-      showRow(rows.get(entry)!, entry, entry === current);
+      const shown = withLeastScore(entry.history.present.objects, workspace.leastScore);
+      showRow(rows.get(entry)!, entry, shown.length, entry === current);
       if (entry.history.present.objects.length || entry.isSearched) done += 1;
     }
     setText(byId("image-count"), `${done} of ${images.length} done`);
@@ -53,8 +55,7 @@ function removeAfterQuestion(workspace: Workspace, entry: ImageEntry): void {
   if (!objects.length || confirm(question)) workspace.removeImage(entry);
 }
 
-function showRow({ item, button, state }: Row, entry: ImageEntry, isCurrent: boolean): void {
-  const objects = entry.history.present.objects.length;
+function showRow({ item, button, state }: Row, entry: ImageEntry, objects: number, isCurrent: boolean): void {
   let text = "";
   if (objects || entry.isSearched) text = String(objects);
   if (entry.error) text = "failed";

@@ -23,6 +23,8 @@ export interface Task {
 
 /** A found object is left out if it is one that is marked already. */
 const SAME_OBJECT_IOU = 0.5;
+/** Two masks that a person draws may overlap, but these are most likely one object. */
+const TWIN_IOU = 0.9;
 const MEASURE_AFTER_MS = 250;
 const EMPTY: Labels = { objects: [], draft: null };
 
@@ -365,6 +367,8 @@ export class Workspace {
     };
     const others = objects.filter((object) => object.number !== accepted.number);
     const all = [...others, accepted].sort((a, b) => a.number - b.number);
+    const twin = others.find((object) => overlap(object.mask, mask) > TWIN_IOU);
+    if (twin) note(`This is almost the mask of object ${twin.number}; Ctrl+Z takes it back.`);
     this.selected = null;
     current.history.push({ objects: all, draft: null });
     this.#labelsChanged();
