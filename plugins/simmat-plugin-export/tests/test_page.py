@@ -269,6 +269,20 @@ def test_the_command_writes_a_page_alone(
     assert run(["export", str(bundle.path), "--html", str(tmp_path / "a.txt")]) == 2
 
 
+def test_a_page_that_cannot_be_written_is_refused_before_the_export(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tracing takes a minute, which would be lost."""
+    folder = tmp_path / "page.html"
+    folder.mkdir()
+    (tmp_path / "file").touch()
+    missing = str(tmp_path / "no-bundle")  # is not looked for yet
+    assert run(["export", missing, "--html", str(folder)]) == 2
+    assert "is a folder; give the name of a file in it" in capsys.readouterr().err
+    assert run(["export", missing, "--html", str(tmp_path / "file/page.html")]) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
 def test_a_picture_is_reduced_to_what_the_page_shows(tmp_path: Path) -> None:
     """One of a camera has megabytes, and may say where it was taken."""
     Image.new("RGBA", (1280, 900), (200, 10, 10, 255)).save(tmp_path / "a.png")

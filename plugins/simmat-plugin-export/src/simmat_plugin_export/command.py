@@ -10,7 +10,8 @@ from typing import Literal
 import click
 
 from simmat.cli.options import PATH, foundation_options, load_registry
-from simmat.errors import ConfigError
+from simmat.errors import ConfigError, OutputError
+from simmat.io.files import check_writable
 from simmat.plugin_specs import FunctionSpec
 from simmat.terminal import echo
 
@@ -148,7 +149,7 @@ def _check_options(
     precision: str,
     quantize: str | None,
 ) -> None:
-    """Raise ConfigError for options that do not fit together."""
+    """Raise ConfigError for options that do not fit together, OutputError for a page that cannot be written."""
     if out is None and html is None:
         raise ConfigError(
             "give --out DIR for ONNX files, --html FILE for a web page, or both"
@@ -157,6 +158,10 @@ def _check_options(
         raise ConfigError(
             f"--html must be a file that ends in .html, got {str(html)!r}"
         )
+    if html is not None:
+        if html.is_dir():
+            raise OutputError(f"{html} is a folder; give the name of a file in it")
+        check_writable(html.absolute().parent)
     if picture is not None and html is None:
         raise ConfigError(
             "--picture is for the web page; give --html FILE, or leave it out"
