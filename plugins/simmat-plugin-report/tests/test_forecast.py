@@ -95,3 +95,45 @@ def test_a_folder_of_a_damaged_run_alone_says_what_is_wrong(
     (tmp_path / "torn/bundle.safetensors").write_bytes(b"torn")
     assert run(["forecast", str(tmp_path)]) == 2
     assert "bundle.safetensors is damaged" in capsys.readouterr().err
+
+
+def test_a_run_that_is_given_twice_counts_once(
+    chain: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Counted twice, its score would look twice as sure."""
+    monkeypatch.chdir(chain)
+    words = ["runs/few", str(chain / "runs/few"), "runs/more", str(chain)]
+    assert run(["forecast", *words]) == 0
+    assert "3 scores of models" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("labels", [None, 0, "5"])
+def test_a_damaged_record_of_a_log_is_named(
+    chain: Path, tmp_path: Path, labels: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The log is text that anyone can edit."""
+    copy = _with_record(chain, tmp_path, {"labels": labels, "scores": {}})
+    assert run(["forecast", str(copy)]) == 2
+    assert "metrics.jsonl is damaged" in capsys.readouterr().err
+
+
+def test_an_interval_that_is_not_a_number_is_left_out(
+    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The score beside it still counts."""
+    interval = [float("nan"), float("nan")]
+    scores = {"miou_object": 0.5, "images": 3, "miou_object_interval": interval}
+    copy = _with_record(chain, tmp_path, {"labels": 3, "scores": scores})
+    assert run(["forecast", str(copy)]) == 0
+    assert "4 scores of models" in capsys.readouterr().out
+
+
+def _with_record(chain: Path, folder: Path, record: dict[str, object]) -> Path:
+    """Copy the runs, and append a record of new images to the log of one."""
+    copy = folder / "runs"
+    shutil.copytree(chain / "runs", copy)
+    with (copy / "more/metrics.jsonl").open("a") as log:
+        log.write(json.dumps({"kind": "new", "step": 0, **record}) + "\n")
+    return copy

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from simmat.bundle import BundleSpec, find_bundle, read_bundle_spec
 from simmat.documents import StrictModel
-from simmat.errors import ConfigError, SimMATError
+from simmat.errors import ConfigError, DataError, SimMATError
 from simmat.training import RunFolder
 from simmat.types import is_finite_number
 from simmat_plugin_report.learning_curve import (
@@ -106,7 +106,7 @@ def forecast_runs(
 
     Raises:
         ConfigError: the runs are of several sensors or models.
-        DataError: there are scores of fewer than two numbers of labels.
+        DataError: there are scores of fewer than two numbers of labels, or the log of a run is damaged.
     """
     _check_alike(runs)
     found: dict[What, list[Score]] = {"iou": [], "missed": []}
@@ -177,7 +177,19 @@ def _summaries(
         yield labels, scores, True
     for record in RunFolder(run).records():
         if record.get("kind") == "new":
-            yield int(record["labels"]), record["scores"], False
+            labels, summary = _new_images(run, record)
+            yield labels, summary, False
+
+
+def _new_images(run: Path, record: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
+    """Return what a record says of new images: training images of the model, and its scores."""
+    labels, scores = record.get("labels"), record.get("scores")
+    if type(labels) is not int or labels < 1 or not isinstance(scores, Mapping):
+        raise DataError(
+            f"{RunFolder(run).metrics} is damaged: a record of kind new must have labels, a number from 1, and scores; "
+            f"got labels {labels!r}; train the run again, or leave it out"
+        )
+    return labels, scores
 
 
 def _iou_of(labels: int, summary: Mapping[str, Any], is_repeated: bool) -> list[Score]:
@@ -192,7 +204,7 @@ def _standard_error(summary: Mapping[str, Any]) -> float:
     images = max(int(summary.get("images") or 1), 1)
     variance: float = _STD_OF_IMAGE**2  # between images
     interval = summary.get("miou_object_interval")
-    if interval:
+    if interval and all(map(is_finite_number, interval)):
         standard_error = float(interval[1] - interval[0]) / _WIDTH_95
         seen = images * standard_error**2
         variance = (images * seen + _IMAGES_OF_PRIOR * variance) / (
@@ -228,6 +240,8 @@ def runs_in(places: Sequence[Path]) -> dict[Path, BundleSpec]:
     Raises:
         BundleError: a run has no bundle that can be read.
         ConfigError: a folder has no run that can be read.
+
+    A run that is given twice, also by another path to it, counts once.
     """
     found: dict[Path, BundleSpec] = {}
     for place in places:
@@ -243,7 +257,10 @@ def runs_in(places: Sequence[Path]) -> dict[Path, BundleSpec]:
                 f"{place}: no run there ({why}); give folders that --out of simmat train named"
             )
         found |= inside
-    return found
+    once = {}
+    for run in found:
+        once.setdefault(run.resolve(), run)
+    return {run: found[run] for run in once.values()}
 
 
 def readable_runs(place: Path) -> tuple[dict[Path, BundleSpec], list[str]]:
