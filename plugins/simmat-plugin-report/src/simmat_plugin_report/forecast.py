@@ -257,7 +257,7 @@ def runs_in(places: Sequence[Path]) -> dict[Path, BundleSpec]:
                 f"{place}: no run there ({why}); give folders that --out of simmat train named"
             )
         found |= inside
-    once = {}
+    once: dict[Path, Path] = {}
     for run in found:
         once.setdefault(run.resolve(), run)
     return {run: found[run] for run in once.values()}
