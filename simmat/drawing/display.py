@@ -127,6 +127,15 @@ def colour_bar(style: DisplayStyle, length: int) -> Sequence[tuple[int, int, int
     return [(red, green, blue) for red, green, blue in row.tolist()]
 
 
+def spread_text(channel: Channel) -> str:
+    """Return mean and standard deviation of a channel's training values in the unit that is shown; "" if unknown."""
+    if channel.mean is None or channel.std is None:
+        return ""
+    style = display_style(channel)
+    spread = style.factor * channel.std
+    return f"{style.text(channel.mean, 4)} ± {spread:.4g} {style.unit}"
+
+
 def display_rgb(image: SensorImage) -> PictureArray:
     """Show a sensor image.
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from simmat.bundle import Bundle, content_digest, trained_tensors
 from simmat.data.instances import FoundObject, region_from_mask
 from simmat.data.pipeline import Pipeline, PreparedImage, prompt_batch, restore_logits
-from simmat.drawing.display import display_rgb, display_style
+from simmat.drawing.display import display_rgb, spread_text
 from simmat.errors import ConfigError
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
@@ -445,15 +445,6 @@ def domain_shift_warning(prepared: PreparedImage, channels: Sequence[Channel]) -
             continue
         return f"{problem} ({spread_text(channel)}); are unit, bit depth and exposure the same?"
     return ""
-
-
-def spread_text(channel: Channel) -> str:
-    """Return mean and standard deviation of a channel's training values in the unit that is shown; "" if unknown."""
-    if channel.mean is None or channel.std is None:
-        return ""
-    style = display_style(channel)
-    spread = style.factor * channel.std
-    return f"{style.text(channel.mean, 4)} ± {spread:.4g} {style.unit}"
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from simmat.bundle import Bundle
+from simmat.drawing.display import spread_text
 from simmat.drawing.overlay import class_colour
 from simmat.model_spec import with_options
-from simmat.predictor.encoded import spread_text
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.options import ModalityOptions, format_nodata
 from simmat.types import RGB_QUANTITY, Channel
