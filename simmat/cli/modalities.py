@@ -1,28 +1,23 @@
-"""`simmat modalities`: list and show sensors, and guess which one reads the files of a folder."""
+"""`simmat modalities`: list and show sensors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-from textwrap import indent
 from typing import Any
 
 import click
 
 from simmat.cli import Group
-from simmat.cli.options import PATH, config_options, json_option, load_registry
+from simmat.cli.options import config_options, json_option, load_registry
 from simmat.cli.tables import (
     channel_cells,
     print_json,
     print_sensor_definitions,
     print_table,
 )
-from simmat.errors import few_of
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, options_of, sensor_definitions_of
-from simmat.sensors.band_files import BandFiles
-from simmat.sensors.guess import GroupGuess, guess_folder
 from simmat.sensors.options import (
     ModalityOptions,
     describe_options,
@@ -111,79 +106,6 @@ def show(name: str, modality_options: dict[str, Any] | None, as_json: bool) -> N
     if definitions:
         echo()
         print_sensor_definitions(definitions)
-
-
-@command.command("guess")
-@click.argument("folder", type=PATH)
-@json_option
-def guess(folder: Path, as_json: bool) -> None:
-    """Say which installed sensor reads the files of FOLDER, with which options, and what the files cannot tell.
-
-    Without a sensor that recognizes the files, a draft of a sensor.toml is printed too.
-    """
-    found = guess_folder(folder, load_registry().all("modality"))
-    if as_json:
-        print_json(found.as_json())
-        return
-    echo(f"{found.folder}\n")
-    for bands in found.bands:
-        _print_bands(bands)
-    for group in found.groups:
-        _print_group(group)
-    if found.composition:
-        names = "+".join(one.modality for one in found.composition)
-        options = "".join(one.arguments for one in found.composition)
-        echo(
-            f"Together: --modality {names}{options}, as the subfolders are named; name first the sensor whose pixel "
-            "grid you label. If the images do not lie on one pixel grid, run `simmat align` first."
-        )
-    elif len(found.groups) > 1:
-        echo("These are files of different kinds; put each kind into its own folder.")
-    for note in found.notes:
-        echo(f"Note: {note}.")
-    if found.unreadable:
-        count = len(found.unreadable)
-        echo(f"Files that cannot be read: {count}; the first: {found.unreadable[0]}")
-
-
-def _print_bands(bands: BandFiles) -> None:
-    """Print the sensor that files per band are, with the evidence and what comes next."""
-    echo(
-        f"A file for each band: {len(bands.bands)} bands are one sensor, as this sensor.toml describes it"
-    )
-    for reason in bands.evidence():
-        echo(f"  evidence: {reason}")
-    echo(f"\n{indent(bands.draft(), '    ')}")
-    echo(
-        "If the bands do not lie on one pixel grid, put the files into DIR/images and run `simmat align DIR --modality "
-        "./sensor.toml`.\n\nEach file by itself:\n"
-    )
-
-
-def _print_group(group: GroupGuess) -> None:
-    """Print the sensor of files of one kind, with its evidence and what to ask."""
-    best = group.best
-    reasons = list(group.evidence)
-    if best is None:
-        echo("No installed sensor reads these files.")
-    else:
-        certainty = best.recognition.certainty
-        echo(f"--modality {best.modality}{best.arguments}  ({certainty})")
-        units = [f"{one.name} [{one.unit}]" for one in best.channels]
-        echo(f"  channels: {few_of(units, 4)}")
-        echo(f"  unit: {best.unit_evidence}")
-        reasons = [*best.recognition.evidence, *reasons]
-    for reason in reasons:
-        echo(f"  evidence: {reason}")
-    for question in group.questions:
-        echo(f"  please answer: {question}")
-    others = ", ".join(one.modality for one in group.candidates[1:])
-    if others:
-        echo(f"  these read the files too: {others}")
-    if group.draft:
-        echo("  a sensor.toml to start from:\n")
-        echo(indent(group.draft, "    "))
-    echo()
 
 
 def _as_dict(

@@ -39,7 +39,7 @@ OWN_COMMANDS: Mapping[str, tuple[str, tuple[str, ...] | None]] = {
     "predict": ("Segment sensor images: one object by a prompt, or all objects.", None),
     "measure": ("Measure the objects of masks: values, contrast, area, shape.", None),
     "data": ("View, check or create a data set.", ()),
-    "modalities": ("List, show and guess sensors.", ("guess", "list", "show")),
+    "modalities": ("List and show sensors.", ("list", "show")),
     "foundations": (
         "List foundation models and download their weights.",
         ("fetch", "list"),

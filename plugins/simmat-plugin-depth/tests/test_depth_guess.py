@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 from simmat_plugin_depth.depth import Depth
-
-from simmat.sensors.guess import GroupGuess, guess_folder
+from simmat_plugin_guess.guess import GroupGuess, guess_folder
 
 
 def group_of(folder: Path) -> GroupGuess:

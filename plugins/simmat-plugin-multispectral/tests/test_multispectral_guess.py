@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from simmat_plugin_geo.geotiff import BandTags, write_geotiff
+from simmat_plugin_guess.guess import GroupGuess, guess_folder
 from simmat_plugin_multispectral.adapter import Landsat8, Multispectral, Sentinel2
 
 from simmat.errors import DataError
 from simmat.sensors.builtin import MODALITIES
-from simmat.sensors.guess import GroupGuess, guess_folder
 
 
 def group_of(folder: Path, bands: Sequence[BandTags]) -> GroupGuess:

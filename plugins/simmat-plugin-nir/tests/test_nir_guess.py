@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from simmat_plugin_guess.guess import guess_folder
 from simmat_plugin_nir.red_nir import RedNir
 
 from simmat.sensors.builtin import MODALITIES
-from simmat.sensors.guess import guess_folder
 
 
 def test_a_picture_that_repeats_a_plane_has_two_bands(tmp_path: Path) -> None:

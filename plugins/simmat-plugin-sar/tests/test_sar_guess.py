@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from simmat_plugin_guess.guess import guess_folder
 from simmat_plugin_sar.adapter import Sar
 
 from simmat.sensors.builtin import MODALITIES
-from simmat.sensors.guess import guess_folder
 
 
 def test_a_plane_that_is_stored_three_times_needs_its_option(tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 from PIL import Image
+from simmat_plugin_guess.guess import Candidate, GroupGuess, guess_folder
 from simmat_plugin_thermal.adapter import Thermal
-
-from simmat.sensors.guess import Candidate, GroupGuess, guess_folder
 
 
 def group_of(folder: Path) -> GroupGuess:

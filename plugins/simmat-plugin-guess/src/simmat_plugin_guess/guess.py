@@ -16,11 +16,11 @@ from simmat.io.frames import stack_endings
 from simmat.io.images import has_image_ending
 from simmat.io.paths import frame_of
 from simmat.sensors.adapter import ModalityAdapter, load_sample
-from simmat.sensors.band_files import BandFiles, find_band_files
 from simmat.sensors.facts import Certainty, FileFacts, FilesOfKind, Recognition
-from simmat.sensors.file_facts import file_facts, is_stack, middle_of
 from simmat.sensors.options import format_nodata, format_options
 from simmat.types import Channel, SensorImage
+from simmat_plugin_guess.band_files import BandFiles, find_band_files
+from simmat_plugin_guess.file_facts import file_facts, is_stack, middle_of
 
 _LOOKED_AT = 24
 """Files of each ending that are read, evenly spread."""

@@ -18,7 +18,7 @@ from simmat.sensors.adapter import with_data_card
 from simmat.sensors.options import parse_nodata
 from simmat.sensors.sensor_toml import read_sensor
 
-pytestmark = pytest.mark.plugins
+pytestmark = pytest.mark.plugins("simmat-plugin-guess")
 
 
 def guess(folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:

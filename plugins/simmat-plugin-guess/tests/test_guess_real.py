@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from installed import SHARED_DATA, need_plugins, needs_shared_data
+from simmat_plugin_guess.guess import guess_folder
 
 from simmat.cli import run
 from simmat.plugins.loader import load_plugins
 from simmat.sensors.adapter import with_data_card
-from simmat.sensors.guess import guess_folder
 from simmat.sensors.options import parse_nodata
 from simmat.sensors.sensor_toml import read_sensor
 
