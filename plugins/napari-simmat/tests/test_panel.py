@@ -36,7 +36,7 @@ from scripted_model import Scripted
 
 from simmat.data.instances import read_mask
 from simmat.data.pipeline import Pipeline
-from simmat.data.samples import read_predicted
+from simmat.data.predicted import read_predicted
 from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
 from simmat.plugins.loader import load_plugins
