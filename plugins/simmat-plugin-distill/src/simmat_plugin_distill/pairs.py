@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from simmat_plugin_align.shift import WARN_PX, shift_between
 
 from simmat.config import TrainConfig
 from simmat.data.card import DataCard, load_card
@@ -29,7 +30,6 @@ from simmat.sensors.adapter import (
     options_of,
     with_data_card,
 )
-from simmat.sensors.alignment import WARN_PX, edges, shift_between
 from simmat.sensors.composed_modality import ComposedModality
 from simmat.sensors.normalize import describe
 from simmat.sensors.options import modality_parts, options_by_sensor
@@ -266,8 +266,8 @@ def report_alignment(pairs: Pairs) -> str:
     """
     found: dict[str, float] = {}
     for sample in pairs.samples:
-        first = edges(pairs.teacher_image(sample))
-        second = edges(load_sample(pairs.student, pairs.student_files(sample)))
+        first = pairs.teacher_image(sample)
+        second = load_sample(pairs.student, pairs.student_files(sample))
         found[sample.id] = float(np.hypot(*shift_between(first, second)))
     shifts = list(found.values())
     median, most = float(np.median(shifts)), float(np.quantile(shifts, 0.9))

@@ -6,13 +6,13 @@ from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
+from simmat_plugin_align.shift import WARN_PX, shift_between
 
 from simmat.data.index import DataIndex
 from simmat.data.samples import evenly_spaced
 from simmat.errors import SimMATError
 from simmat.geo import read_georeference
 from simmat.sensors.adapter import channel_spans, channels_by_source
-from simmat.sensors.alignment import WARN_PX, edges, shift_between
 from simmat.sensors.options import describe_options
 
 _MAX_COMPARED = 1024
@@ -151,7 +151,7 @@ def shift_warning(index: DataIndex) -> str:
         for part, span in spans[1:]:
             other = image.select(span)
             if reference.valid.any() and other.valid.any():
-                shift = shift_between(edges(reference), edges(other))
+                shift = shift_between(reference, other)
                 shifts.setdefault(part.name, []).append(shift)
     said = []
     for name, found in shifts.items():
