@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from simmat.errors import (
     ConfigError,
@@ -29,7 +28,6 @@ from simmat.errors import (
 from simmat.io.images import window_size
 from simmat.io.limits import check_window
 from simmat.plugin_specs import API_VERSION
-from simmat.sensors.facts import FilesOfKind, Recognition
 from simmat.sensors.options import (
     ModalityOptions,
     format_nodata,
@@ -184,35 +182,6 @@ class ModalityAdapter(ABC):
             A new adapter, since installed ones are shared; self if nothing depends on the card.
         """
         return self
-
-    def recognize(self, files: FilesOfKind) -> Recognition | None:
-        """Return what shows that files are of this sensor, for `simmat modalities guess`; default: None, nothing.
-
-        A sensor that returns None is still named where it reads the files. Say that the files state a unit only if
-        they do; what they cannot tell belongs into `Recognition.questions`.
-        """
-        return None
-
-    def stated_place(
-        self,
-        files: PathsBySource,
-        size_hw: tuple[int, int],
-        other_hw: tuple[int, int],
-    ) -> tuple[str, npt.NDArray[np.float64]] | None:
-        """Return where the image lies in that of a camera beside this one, if the files state it; default: None.
-
-        `simmat align` starts a search from it.
-
-        Args:
-            files: those of the image.
-            size_hw: (height, width) of the image in pixels.
-            other_hw: (height, width) of the image of the other camera.
-
-        Returns:
-            The names of the tags that state it, and the (3, 3) matrix from homogeneous xy pixels of this image to those
-            of the other one; the centre of the top-left pixel is (0, 0).
-        """
-        return None
 
     def sensors(self) -> tuple[ModalityAdapter, ...]:
         """The sensors of which it consists: only itself, or the parts of a composition."""

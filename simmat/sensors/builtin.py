@@ -15,7 +15,6 @@ from simmat.sensors.adapter import (
     Source,
     WindowedAdapter,
 )
-from simmat.sensors.facts import FilesOfKind, Recognition
 from simmat.types import RGB_QUANTITY, Channel, ImageFile, SensorImage, Window
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -53,16 +52,6 @@ class Rgb(WindowedAdapter):
         return SensorImage.from_planes(
             image.planes, self.channels, valid=image.valid, origin=str(image.path)
         )
-
-    def recognize(self, files: FilesOfKind) -> Recognition:
-        """Take a file that says red, green and blue for a colour picture, unless two of its planes are equal."""
-        question = "Are the planes red, green and blue, as eyes see them? Other bands need --modality raster"
-        if files.first.equal:
-            evidence = "two planes are equal, which those of a colour picture are not"
-            return Recognition("unlikely", (evidence,), questions=(question,))
-        evidence = "the files say that their planes are red, green and blue"
-        unit = "counts from 0 to 255 of a picture"
-        return Recognition("likely", (evidence,), unit=unit, questions=(question,))
 
     def simulate(self, scene: Any, rng: np.random.Generator) -> SensorImage:
         """Return the scene's picture of a colour camera: (3, H, W) whole counts 0 to 255."""

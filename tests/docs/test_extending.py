@@ -28,6 +28,7 @@ from simmat.inference import ImageResult
 from simmat.inference.format_choice import choose_formats
 from simmat.inference.writer import write_result
 from simmat.io import frames
+from simmat.io.images import write_image
 from simmat.plugin_specs import MetricSpec
 from simmat.plugins.kinds import KINDS
 from simmat.plugins.loader import load_plugins
@@ -149,6 +150,21 @@ def test_a_format_of_frames_is_read_frame_by_frame(
     assert np.array_equal([image.data for image in found], recorded)
     with pytest.raises(DataError, match=r"cut\.raw: damaged"):
         FrameSequence(tmp_path / "cut.raw", "gray")
+
+
+def test_a_sensor_recognizes_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its files state comes before sensors that only read them."""
+    need_plugins("guess")
+    from simmat_plugin_guess.guess import guess_folder
+
+    registry = load("echo", tmp_path, monkeypatch)
+    (tmp_path / "files").mkdir()
+    write_image(tmp_path / "files/a.tif", np.eye(8)[None], description="Sonar 3")
+    (group,) = guess_folder(tmp_path / "files", registry.all("modality")).groups
+    assert [one.modality for one in group.candidates] == ["echo", "gray", "raster"]
+    assert "Are these amplitudes, not powers?" in group.questions
 
 
 def test_a_command_prints_what_the_page_says(

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from simmat.io.xmp import read_xmp
-from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.adapter import ModalityAdapter, PathsBySource
 from simmat_plugin_align.features import Matrix
 
 _MM_OF_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}
@@ -35,6 +36,29 @@ class CameraStart:
     matrix: Matrix
 
 
+@runtime_checkable
+class StatesPlace(Protocol):
+    """A sensor whose files may state where their image lies in that of a camera beside it."""
+
+    def stated_place(
+        self,
+        files: PathsBySource,
+        size_hw: tuple[int, int],
+        other_hw: tuple[int, int],
+    ) -> tuple[str, Matrix] | None:
+        """Return it, or None if the files do not state it.
+
+        Args:
+            files: those of the image.
+            size_hw: (height, width) of the image in pixels.
+            other_hw: (height, width) of the image of the other camera.
+
+        Returns:
+            The names of the tags that state it, and the (3, 3) matrix from homogeneous xy pixels of this image to those
+            of the other one; the centre of the top-left pixel is (0, 0).
+        """
+
+
 @dataclass(frozen=True)
 class CameraFile:
     """A file of a camera.
@@ -51,6 +75,8 @@ class CameraFile:
 
     def stated_place(self, other_hw: tuple[int, int]) -> CameraStart | None:
         """Return where the image lies in that of another camera, if the file states it."""
+        if not isinstance(self.sensor, StatesPlace):
+            return None
         files = {self.sensor.sources[0].name: self.file}
         found = self.sensor.stated_place(files, self.size_hw, other_hw)
         if found is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field
+from simmat_plugin_guess.facts import FilesOfKind, Recognition
 
 from simmat import (
     Channel,
@@ -29,7 +30,6 @@ from simmat.io.images import (
     stated_unit,
     write_image,
 )
-from simmat.sensors.facts import FilesOfKind, Recognition
 from simmat.sensors.normalize import min_max
 from simmat.types import BoolArray, ImageFile
 from simmat_plugin_depth.units import (

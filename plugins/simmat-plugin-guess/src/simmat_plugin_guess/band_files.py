@@ -11,8 +11,8 @@ from typing import Any
 
 from simmat.errors import SimMATError, few_of
 from simmat.io.xmp import read_xmp
-from simmat.sensors.facts import FileFacts
-from simmat_plugin_guess.file_facts import file_facts
+from simmat_plugin_guess.facts import FileFacts
+from simmat_plugin_guess.look import file_facts
 
 _MAX_BANDS = 16
 _LONGEST = 40

@@ -16,11 +16,17 @@ from simmat.io.frames import stack_endings
 from simmat.io.images import has_image_ending
 from simmat.io.paths import frame_of
 from simmat.sensors.adapter import ModalityAdapter, load_sample
-from simmat.sensors.facts import Certainty, FileFacts, FilesOfKind, Recognition
 from simmat.sensors.options import format_nodata, format_options
 from simmat.types import Channel, SensorImage
 from simmat_plugin_guess.band_files import BandFiles, find_band_files
-from simmat_plugin_guess.file_facts import file_facts, is_stack, middle_of
+from simmat_plugin_guess.facts import (
+    Certainty,
+    FileFacts,
+    FilesOfKind,
+    Recognition,
+    RecognizesFiles,
+)
+from simmat_plugin_guess.look import file_facts, is_stack, middle_of
 
 _LOOKED_AT = 24
 """Files of each ending that are read, evenly spread."""
@@ -334,7 +340,10 @@ def _candidate(adapter: ModalityAdapter, files: FilesOfKind) -> Candidate | None
     recognition = Recognition("possible")
     # one broken plugin must not hide the answers of the others
     with suppress(Exception):
-        recognition = adapter.recognize(files) or recognition
+        if adapter.name == "rgb":
+            recognition = _recognize_rgb(files)
+        elif isinstance(adapter, RecognizesFiles):
+            recognition = adapter.recognize(files) or recognition
     named = sorted(files.words & {adapter.name, source.name})
     if named and recognition.certainty in ("possible", "unlikely"):
         evidence = (*recognition.evidence, f"the folder's name says {named[0]!r}")
@@ -348,6 +357,17 @@ def _candidate(adapter: ModalityAdapter, files: FilesOfKind) -> Candidate | None
     if len(loaded) != 1:
         return None
     return Candidate(adapter, recognition, loaded.pop())
+
+
+def _recognize_rgb(files: FilesOfKind) -> Recognition:
+    """Take a file that says red, green and blue for a colour picture, unless two of its planes are equal."""
+    question = "Are the planes red, green and blue, as eyes see them? Other bands need --modality raster"
+    if files.first.equal:
+        evidence = "two planes are equal, which those of a colour picture are not"
+        return Recognition("unlikely", (evidence,), questions=(question,))
+    evidence = "the files say that their planes are red, green and blue"
+    unit = "counts from 0 to 255 of a picture"
+    return Recognition("likely", (evidence,), unit=unit, questions=(question,))
 
 
 def _load(adapter: ModalityAdapter, path: Path) -> SensorImage:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
+from simmat_plugin_guess.facts import FilesOfKind, Recognition
 
 from simmat import (
     ModalityAdapter,
@@ -25,7 +26,6 @@ from simmat.io.limits import check_size, check_window, decoding_errors
 from simmat.io.paths import FrameAddress, frame_of
 from simmat.sensors.builtin import narrowest
 from simmat.sensors.channel_selection import pick_channels
-from simmat.sensors.facts import FilesOfKind, Recognition
 from simmat.types import not_nodata
 from simmat_plugin_microscopy.ome_tiff import write_ome_tiff
 from simmat_plugin_microscopy.readers import ENDINGS

@@ -20,6 +20,7 @@ from simmat_plugin_geo.geotiff import (
     write_geotiff,
 )
 from simmat_plugin_geo.rasters import DRIVERS, raster_size, read_raster
+from simmat_plugin_guess.facts import FilesOfKind, Recognition
 
 from simmat import (
     Channel,
@@ -33,7 +34,6 @@ from simmat import (
 )
 from simmat.errors import ConfigError, DataError
 from simmat.sensors.channel_selection import pick_channels
-from simmat.sensors.facts import FilesOfKind, Recognition
 from simmat.types import FloatArray
 from simmat_plugin_multispectral.bands import (
     LANDSAT8,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
+from simmat_plugin_guess.facts import FilesOfKind, Recognition
 
 from simmat import (
     Channel,
@@ -21,7 +22,6 @@ from simmat import (
 )
 from simmat.errors import DataError
 from simmat.io.images import read_image, require_no_alpha, require_unscaled, write_image
-from simmat.sensors.facts import FilesOfKind, Recognition
 from simmat.types import ImageFile
 from simmat_plugin_nir.planes import (
     LOSSLESS,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
+from simmat_plugin_guess.facts import FilesOfKind, Recognition
 
 from simmat import (
     Channel,
@@ -30,7 +31,6 @@ from simmat.io.images import (
     require_unscaled,
     write_image,
 )
-from simmat.sensors.facts import FilesOfKind, Recognition
 from simmat.types import BoolArray, FloatArray, ImageFile
 from simmat_plugin_sar.scale import DB_RANGE, SCALES, Scale, decibel_arrays, to_decibel
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
+from simmat_plugin_guess.facts import FilesOfKind, Recognition
 
 from simmat import (
     Channel,
@@ -34,7 +35,6 @@ from simmat.io.images import (
 )
 from simmat.io.limits import decoding_errors
 from simmat.io.paths import FrameAddress, frame_of
-from simmat.sensors.facts import FilesOfKind, Recognition
 from simmat.sensors.normalize import min_max
 from simmat.sensors.options import format_options
 from simmat.types import BoolArray, FloatArray, ImageFile, not_nodata

@@ -10,8 +10,8 @@ import numpy as np
 
 from simmat.io.frames import frame_paths, stack_endings
 from simmat.io.images import read_image, window_size
-from simmat.sensors.facts import FileFacts
 from simmat.types import ImageFile, Window
+from simmat_plugin_guess.facts import FileFacts
 
 _WHOLE_PX = 2048
 """Side in pixels above which only the middle of a file is read, where its format allows that."""

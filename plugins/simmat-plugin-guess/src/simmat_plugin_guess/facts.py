@@ -1,11 +1,11 @@
-"""What the files of a folder show, and what a sensor recognizes in them; both are plain values."""
+"""What a sensor of any package sees of the files of a folder, and what it may say of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from simmat.types import Colour
 
@@ -95,7 +95,7 @@ class FilesOfKind:
 
 @dataclass(frozen=True)
 class Recognition:
-    """What a sensor recognizes in files; `ModalityAdapter.recognize` returns it.
+    """What a sensor recognizes in files.
 
     Attributes:
         certainty: how sure it is that the files are of this sensor.
@@ -110,3 +110,14 @@ class Recognition:
     options: Mapping[str, Any] = field(default_factory=dict)
     unit: str = ""
     questions: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class RecognizesFiles(Protocol):
+    """A sensor that says what shows that files are its own; others are still named where they read them."""
+
+    def recognize(self, files: FilesOfKind) -> Recognition | None:
+        """Return what shows that files are of this sensor; None if nothing does.
+
+        Say that the files state a unit only if they do; what they cannot tell belongs into `Recognition.questions`.
+        """
