@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -380,11 +379,22 @@ def channels_by_source(
     adapter: ModalityAdapter, channels: Sequence[Channel]
 ) -> dict[str, list[int]]:
     """Return, for each source, the indices of all loaded channels of its sensor; raises as `channel_spans`."""
-    names = iter(adapter.source_names())
+    spans = channel_spans(adapter, channels)
     found = {}
-    for part, span in channel_spans(adapter, channels):
-        for source in islice(names, len(part.sources)):
+    for (_, own), (_, span) in zip(_own_sources(adapter), spans, strict=True):
+        for source in own.values():
             found[source] = list(span)
+    return found
+
+
+def _own_sources(
+    adapter: ModalityAdapter,
+) -> list[tuple[ModalityAdapter, dict[str, str]]]:
+    """Return each sensor that an adapter consists of, with its own names of its sources -> those of the adapter."""
+    names = iter(adapter.source_names())
+    found = []
+    for part in adapter.sensors():
+        found.append((part, {own: next(names) for own in part.source_names()}))
     return found
 
 
@@ -488,9 +498,8 @@ def _with_options_of_card(
 
 def _check_alignments(adapter: ModalityAdapter, aligned: Collection[str]) -> None:
     """Raise ConfigError if a card aligns a further source of a sensor whose files share one pixel grid."""
-    names = iter(adapter.source_names())
-    for part in adapter.sensors():
-        first, *others = islice(names, len(part.sources))
+    for part, own in _own_sources(adapter):
+        first, *others = own.values()
         for source in others:
             if source in aligned and len(part.cameras()) == 1:
                 raise ConfigError(
@@ -527,11 +536,11 @@ def _nodata_by_sensor(
             raise ConfigError(
                 f"nodata of {name!r} (--nodata or card.toml): {adapter.name} has the sources {', '.join(sources)}{hint}"
             )
-    names = iter(sources)
     found: dict[str, dict[str, float | dict[str, float]]] = {}
-    for part in parts:
-        own = zip(part.source_names(), names, strict=False)
-        table = {source: nodata[name] for source, name in own if name in nodata}
+    for part, own in _own_sources(adapter):
+        table = {
+            name: nodata[joined] for name, joined in own.items() if joined in nodata
+        }
         if table:
             found[part.name] = {"nodata": table}
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -240,34 +240,36 @@ class ComposedModality(ModalityAdapter):
     def _stated_size(self, name: str) -> tuple[int, int]:
         """Return the (height, width) that the alignments state for a part; DataError if they state none."""
         source = self._grid_source(name)
-        for other, alignment in self.alignments.items():
-            stated = alignment.size if other == source else None
-            if source == alignment.reference:
-                stated = alignment.reference_size
-            if stated is not None:
-                return stated[1], stated[0]
+        for _, size_hw in self._stated_sizes(source):
+            return size_hw
         raise DataError(
             f"the source {source!r}, which has the pixel grid, is missing, and the data card's alignment does not "
             "state its size; give its file, or state reference_size and size in the card"
         )
 
+    def _stated_sizes(self, source: str) -> Iterator[tuple[str, tuple[int, int]]]:
+        """Yield each aligned source whose alignment states the (height, width) of a source's images, and this size."""
+        for other, alignment in self.alignments.items():
+            stated = None
+            if source == other:
+                stated = alignment.size
+            elif source == alignment.reference:
+                stated = alignment.reference_size
+            if stated is not None:
+                yield other, (stated[1], stated[0])
+
     def _check_sizes(
         self, files: PathsBySource, sizes: Mapping[str, tuple[int, int]]
     ) -> None:
         """Raise DataError if an image has not the size that its alignment is for."""
-        for name, (height, width) in sizes.items():
+        for name, size_hw in sizes.items():
             source = self._grid_source(name)
-            for other, alignment in self.alignments.items():
-                stated = None
-                if source == other:
-                    stated = alignment.size
-                elif source == alignment.reference:
-                    stated = alignment.reference_size
-                if stated not in (None, (width, height)):
+            for other, stated_hw in self._stated_sizes(source):
+                if stated_hw != size_hw:
                     raise DataError(
-                        f"{files[source]}: is {width}x{height}, but the alignment of {other} was estimated for images "
-                        f"of {source} of {stated[0]}x{stated[1]} (width x height); give images as the camera writes "
-                        "them, or run `simmat align` on images of this size"
+                        f"{files[source]}: is {size_hw[1]}x{size_hw[0]}, but the alignment of {other} was estimated "
+                        f"for images of {source} of {stated_hw[1]}x{stated_hw[0]} (width x height); give images as the "
+                        "camera writes them, or run `simmat align` on images of this size"
                     )
 
     def transform(self, image: SensorImage) -> SensorImage:

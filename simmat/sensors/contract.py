@@ -199,22 +199,23 @@ class InputContract(StrictModel):
         )
 
     def problems(self) -> Iterator[str]:
-        """Yield contradictions."""
+        """Yield that it is damaged."""
+        if not self._is_complete():
+            yield "names, units, histograms, images and correlations do not fit each other"
+
+    def _is_complete(self) -> bool:
+        """Return whether its parts are of the same channels and images, and all numbers finite."""
         count = len(self.names)
         if not count == len(self.units) == len(self.histograms) > 0:
-            yield "names, units and histograms must have one entry for each channel"
-            return
+            return False
         if any(len(row) != LEVELS for row in self.histograms):
-            yield f"histograms must have {LEVELS} numbers for each channel"
+            return False
         try:
             images, correlations = self._arrays()
-        except ValueError as error:
-            yield f"images and correlations are not base64 of float32 for each image and channel: {error}"
-            return
-        if len(images) < MIN_IMAGES:
-            yield f"images must hold at least {MIN_IMAGES} images"
-        if not (np.isfinite(images).all() and np.isfinite(correlations).all()):
-            yield "images and correlations must be finite numbers"
+        except ValueError:
+            return False
+        is_finite = np.isfinite(images).all() and np.isfinite(correlations).all()
+        return len(images) >= MIN_IMAGES and bool(is_finite)
 
     def _arrays(self) -> tuple[Floats, Floats]:
         """Return the (N, C, K) quantiles and (N, C, C) or (N, 0, 0) correlations of the training images."""

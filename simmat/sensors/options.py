@@ -6,9 +6,8 @@ otherwise the file itself decides. Contradictions are refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from os.path import exists
-from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -134,29 +133,6 @@ def options_by_sensor(
                 )
             found[name][own] = item
     return found
-
-
-def paths_among(values: Any) -> Iterator[str]:
-    """Yield what is the path of a file in parsed options: their type says so, or it names a place on this machine."""
-    if isinstance(values, PurePath):
-        yield str(values)
-    elif isinstance(values, Mapping):
-        for value in values.values():
-            yield from paths_among(value)
-    elif isinstance(values, list | tuple | set | frozenset):
-        for value in values:
-            yield from paths_among(value)
-    elif isinstance(values, str) and _is_place(values):
-        yield values
-
-
-def _is_place(text: str) -> bool:
-    if PurePosixPath(text).is_absolute() or PureWindowsPath(text).anchor:
-        return True
-    if text.startswith("~"):
-        return True
-    # W/m2 is a unit
-    return ("/" in text or "\\" in text) and exists(text)
 
 
 def describe_options(

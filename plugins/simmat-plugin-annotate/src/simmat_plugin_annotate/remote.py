@@ -23,11 +23,11 @@ from simmat.sensors.options import (
     modality_parts,
     options_by_sensor,
     parse_options,
-    paths_among,
 )
 from simmat.sensors.sensor_toml import parse_sensor_definition
 from simmat.types import BoolArray, Channel, ImageReader, Prompt, SensorImage, Window
 from simmat_plugin_annotate.client import Client, check_values, with_crops
+from simmat_plugin_annotate.option_paths import paths_among
 
 _WHOLE_SIDE = 4096
 """Largest side of an image that is loaded here as a whole where its files can be read in parts."""
