@@ -8,12 +8,12 @@ perspective changes the scale by up to 2 % from the centre to a side. Pairs of t
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 from pathlib import Path
 
 import numpy as np
+from measuring import parser_of
 from simmat_plugin_align.align import MAX_MOVED, checked_search, moved_px
 from simmat_plugin_align.features import Matrix, Picture
 from simmat_plugin_align.registration import refine, search
@@ -95,7 +95,7 @@ def moved_pair(
 
 def main() -> None:
     """Print the errors of rigs and of single pairs as json."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--rigs", type=int, default=20)
     parser.add_argument("--pairs", type=int, default=20)

@@ -10,7 +10,6 @@ What is measured of a bundle is kept in its run's folder, so a call that was sto
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from measuring import parser_of
 
 from simmat.bundle import load_bundle
 from simmat.config import TrainConfig, load_config
@@ -46,9 +46,7 @@ def confidence_of(run: Path, config: TrainConfig, split: str) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("folder", type=Path, help="folder with runs")
     parser.add_argument("--split", default="test", help="val or test")
     options = parser.parse_args()

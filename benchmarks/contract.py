@@ -1,6 +1,6 @@
 """Measure the input contract: faults that it finds in images, and false alarms on images as they are.
 
-    python benchmarks/contract.py --data ../shared/data [--split val] [--draws 50] [--seed 0]
+    python benchmarks/contract.py [--data ../shared/data] [--split val] [--draws 50] [--seed 0]
 
 Each data set is a folder of DATA with a manifest.csv. Its contract is made of the images of the train split; no model
 is needed. Images of another split are judged one by one, and together in folders of ten that are drawn at random: as
@@ -13,7 +13,6 @@ Counts that leave the range of their type are clipped, as a camera would.
 
 from __future__ import annotations
 
-import argparse
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from measuring import DATA, parser_of
 
 from simmat.cli.options import load_registry
 from simmat.sensors.contract import GROUP, ImageValues, InputContract
@@ -168,8 +168,8 @@ def alarms(contract: InputContract, images: Images, size: int, draws: int, seed:
 
 def main() -> None:
     """Print a table: for each data set and fault the share of alarms, of single images and of folders."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True)
+    parser = parser_of(__doc__)
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--split", choices=("val", "test"), default="val")
     parser.add_argument("--draws", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)

@@ -13,7 +13,6 @@ Needs simmat-plugin-bench, -lite and -unet, and scikit-image (pip install scikit
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import time
@@ -29,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import segmentation_models_pytorch as smp
 import torch
+from measuring import parser_of
 from scipy import ndimage
 from simmat_plugin_bench.grid import expand
 from simmat_plugin_bench.settings import read_settings
@@ -499,9 +499,7 @@ def best_rate(out: Path, seed: int, rates: Sequence[float], key: str) -> float:
 
 def main() -> None:
     """Run what is asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--bench", type=Path, default=BENCH, help="the bench whose items are used"
     )

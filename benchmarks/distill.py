@@ -1,6 +1,6 @@
 """What training without labels brings: `simmat distill` beside the untuned model and full supervision.
 
-    python benchmarks/distill.py DIR [--on thermal polarization nir sar pairs shift] [--seeds 0 1 2] [--split test]
+    python benchmarks/distill.py DIR [--on thermal polarization nir sar pairs] [--seeds 0 1 2] [--split test]
         [--arms embeddings both masks] [--student lite] [--teacher lite] [--teacher-image-size 1024] [--count 120]
         [--shared ../shared/data] [-- OPTION...]
 
@@ -8,8 +8,7 @@ On simulated scenes of `thermal`, `polarization`, `nir` and `sar`: mIoU of one c
 untuned student, of the untuned teacher on the RGB images that it teaches from, of students that learned
 from the teacher by each of --arms, and of one that learned from the masks. The share is that of the way from untuned to
 supervised. `pairs` are those of rgb-thermal-pairs: agreement with the teacher on held-back pairs; and from there
-thermal-udder: without labels, and with ten labelled images from each start. `shift` moves the RGB images of simulated
-thermal scenes by 1, 2 and 4 pixels, each in a direction of its own, with and without --tolerance, by the first seed.
+thermal-udder: without labels, and with ten labelled images from each start.
 
 --split is what is scored, val by default: choose options there, and look at the test split once, at the end. Options
 after -- are those of `simmat train`, for every training. With another model as teacher, `--teacher mobilesam`, the
@@ -19,8 +18,7 @@ What is done is kept in DIR, each row of its table-SPLIT-ON.md as it is measured
 repeated; --count is the number of simulated scenes. The teacher looks at the images once for all
 seeds and arms. Minutes of a CPU core that a simulated sensor takes, estimated from steps at 192 pixels: 6 for the
 teacher `lite` (60 for `mobilesam`), and for each seed 5 for embeddings, 15 for masks, 15 for both, 15 supervised. The
-pairs: 11 for the teacher, and for each seed 7, 23, 24, and 7 for each start with ten images. A shift: 6 for the teacher
-and 20 for each tolerance.
+pairs: 11 for the teacher, and for each seed 7, 23, 24, and 7 for each start with ten images.
 
 A better `lite` from photographs alone, with mobilesam's masks, and the score of the result (about 15 seconds an image
 for the teacher; 2,000 photographs are 8 hours of a core):
@@ -38,19 +36,17 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import numpy as np
-from PIL import Image
+from measuring import DATA, parser_of
 
 import simmat
 from simmat.io.files import atomic_write_json, atomic_write_text
 
 SIZE = ("256", "192")
-SHIFTS_PX, SHIFTED = (1, 2, 4), "thermal"
 ARMS = ("embeddings", "both", "masks")
 """What a student may learn; the first ones have the teacher keep its embeddings, too."""
 Scores = Sequence[dict[str, Any]]
@@ -119,13 +115,12 @@ class Bench:
         data: Path,
         folder: Path,
         *more: object,
-        seeds: Iterable[int] | None = None,
-        first: Path | None = None,
     ) -> dict[str, list[Path]]:
         """Teach a student of each arm and seed; what the teacher made for the first one is linked to the others."""
         runs: dict[str, list[Path]] = {}
+        first: Path | None = None
         for arm in sorted(self.arms, key=ARMS.index):
-            for seed in self.seeds if seeds is None else seeds:
+            for seed in self.seeds:
                 out = folder / f"{arm}-{seed}"
                 if first is not None and not out.exists():
                     ignored = shutil.ignore_patterns(".simmat", "matching.json")
@@ -247,25 +242,6 @@ class Bench:
                 f"simulated {sensor}", arm, taught, self.scores(runs, data), supervised
             )
 
-    def shift(self) -> None:
-        """Compare tolerances on pairs whose RGB image is shifted; the scenes that are scored are not."""
-        scenes, folder = self.simulated(SHIFTED), self.root / "shift"
-        for pixels in SHIFTS_PX:
-            data = folder / f"scenes-{pixels}"
-            if not data.exists():
-                shifted_scenes(scenes, data, pixels)
-            first = None
-            for tolerance in (0, pixels):
-                place = folder / f"{pixels}-tolerance-{tolerance}"
-                tolerant = ("--tolerance", tolerance)
-                students = self.distill(
-                    SHIFTED, data, place, *tolerant, seeds=self.seeds[:1], first=first
-                )
-                first = next(iter(students.values()))[0]
-                for arm, runs in students.items():
-                    name = f"{SHIFTED}, shifted by {pixels} px, tolerance {tolerance}"
-                    self.row(name, arm, "", self.scores(runs, scenes))
-
     def pairs(self, shared: Path) -> None:
         """Compare on real pairs, and on another thermal camera with few labels."""
         folder, udder, classes = (
@@ -331,21 +307,6 @@ class Bench:
         )
 
 
-def shifted_scenes(scenes: Path, out: Path, pixels: int) -> None:
-    """Copy pairs, and shift each RGB image by `pixels` along both axes, in a direction of its own."""
-    making = out.with_name(f"{out.name}.making")
-    shutil.rmtree(making, ignore_errors=True)
-    shutil.copytree(scenes, making, ignore=shutil.ignore_patterns(".simmat", "masks"))
-    rng = np.random.default_rng(pixels)
-    for path in sorted((making / "images" / "rgb").iterdir()):
-        signs = rng.choice((-1, 1), 2)
-        values = np.roll(
-            np.asarray(Image.open(path)), tuple(signs * pixels), axis=(0, 1)
-        )
-        Image.fromarray(values).save(path)
-    making.rename(out)
-
-
 def mean_and_std(values: list[float]) -> str:
     """Return "0.512 ± 0.010" of several values; "" of none."""
     spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
@@ -354,9 +315,7 @@ def mean_and_std(values: list[float]) -> str:
 
 def main() -> None:
     """Run what the command line says, and write its table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("dir")
     parser.add_argument(
         "--on", nargs="+", default=["thermal", "polarization", "nir", "sar", "pairs"]
@@ -368,9 +327,7 @@ def main() -> None:
     parser.add_argument("--teacher", default="lite")
     parser.add_argument("--teacher-image-size", type=int)
     parser.add_argument("--count", type=int, default=120)
-    parser.add_argument(
-        "--shared", type=Path, default=Path(__file__).parents[2] / "shared" / "data"
-    )
+    parser.add_argument("--shared", type=Path, default=DATA)
     words = sys.argv[1:]
     cut = words.index("--") if "--" in words else len(words)
     given = parser.parse_args(words[:cut])
@@ -379,8 +336,6 @@ def main() -> None:
     for name in given.on:
         if name == "pairs":
             bench.pairs(given.shared)
-        elif name == "shift":
-            bench.shift()
         else:
             bench.scenes(name)
     print(bench.table())

@@ -13,7 +13,6 @@ For each set of everything.toml, on images of its validation split, evenly space
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from statistics import fmean
 
 import numpy as np
 import untuned
+from measuring import parser_of
 
 from simmat.data.dataset import Dataset
 from simmat.data.samples import Sample
@@ -86,9 +86,7 @@ def measure(
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--images", type=int, default=20, help="of each set, at most")
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="repeat it"

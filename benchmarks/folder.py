@@ -15,7 +15,6 @@ Seen on 2 busy cores (AMD EPYC): semantic 1.17, 1.16 and 1.54 times (107 ms of f
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -23,7 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from measuring import Line, add_json_option, in_own_process, report
+from measuring import Line, in_own_process, parser_of, report
 from raster import BANDS, MEASURE, TILE, source_tiles, spent_in_network, train_bundle
 
 
@@ -79,13 +78,10 @@ def measure(bundle: str, images: str, ask: str, out: str) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__, json_file=True)
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--ask", default="semantic,everything")
     parser.add_argument("--bundle", type=Path)
-    add_json_option(parser)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

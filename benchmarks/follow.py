@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from measuring import Seconds, add_json_option, report, seconds_of, time_lines
+from measuring import Seconds, parser_of, report, seconds_of, time_lines
 from simmat_plugin_sequences.frame_encoder import open_frames
 from simmat_plugin_sequences.given_masks import iou
 from untuned import add_model_options
@@ -303,9 +303,7 @@ def speed(given: argparse.Namespace) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__, json_file=True)
     ways = {"score": scores, "speed": speed}
     parser.add_argument("what", choices=list(ways))
     parser.add_argument("folder", type=Path, nargs="?", metavar="DIR")
@@ -318,7 +316,6 @@ def main() -> None:
     parser.add_argument(
         "--objects", type=int, default=6, help="of each sequence, at most"
     )
-    add_json_option(parser)
     given = parser.parse_args()
     if given.what == "score" and given.folder is None:
         parser.error("score needs DIR, the folder of the sequences")

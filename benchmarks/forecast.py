@@ -14,21 +14,26 @@ OMP_NUM_THREADS=1.
 
 from __future__ import annotations
 
-import argparse
 import json
+import shutil
 import tempfile
+import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-import few_labels
+from measuring import DATA, parser_of
 from simmat_plugin_report.forecast import forecast_runs, runs_in
 
+import simmat
 from simmat import training
 from simmat.config import TrainConfig, default_steps
-from simmat.data.samples import id_digest
+from simmat.data.card import write_card
+from simmat.data.dataset import Dataset
+from simmat.data.samples import Sample, id_digest
+from simmat.evaluation import evaluate
 from simmat.io.files import atomic_write_json
 from simmat.plugins.loader import installed
 
@@ -36,9 +41,63 @@ COUNTS = (3, 5, 7, 10)
 """Labels of the trainings of an order."""
 TRUTH = 12
 """Most images that judge; of small sets a third."""
+CONFIG = Path(__file__).with_name("defaults.toml")
+CHECKPOINTS = 10
+"""Validations of each training, beside the one before its first step."""
+SETTINGS: dict[str, Any] = {
+    "image_size": 128,
+    "precision": "bf16",
+    "heads": "prompt,dense",
+    "pictures": False,
+    "keep": "last",
+}
 
 
-def case_of(settings: Mapping[str, Any], data: Path, order: int) -> few_labels.Case:
+@dataclass
+class Case:
+    """The labels in an order, the last of which validates, and the images that judge a training on them."""
+
+    settings: Mapping[str, Any]
+    dataset: Dataset
+    labels: Sequence[Sample]
+    truth: Sequence[Sample]
+
+    def train(
+        self, root: Path, steps: int, init: Path | None = None
+    ) -> training.RunFolder:
+        """Train on all labels but the last one, which validates."""
+        data = root / "data"
+        for part in ("images", "masks"):
+            (data / part).mkdir(parents=True)
+        lines = ["id,image,mask,split"]
+        for sample in self.labels:
+            (image,) = sample.files.values()
+            mask = Path(sample.paths[-1])
+            shutil.copy(image, data / "images" / image.name)
+            shutil.copy(mask, data / "masks" / mask.name)
+            split = "val" if sample is self.labels[-1] else "train"
+            lines.append(f"{sample.id},images/{image.name},masks/{mask.name},{split}")
+        (data / "manifest.csv").write_text("\n".join(lines) + "\n")
+        write_card(data, self.dataset.card)
+        config = TrainConfig(
+            **SETTINGS,
+            **self.settings,
+            data=data,
+            out=root / "run",
+            init=init,
+            steps=steps,
+            val_every=-(-steps // CHECKPOINTS),
+        )
+        training.train(config, installed())
+        return training.RunFolder(config.out)
+
+    def judge(self, folder: training.RunFolder) -> float:
+        """Return the one-click mIoU on the truth."""
+        scores = evaluate(simmat.load(folder.bundle), self.dataset, self.truth)
+        return float(scores.summary()["miou_object"])
+
+
+def case_of(settings: Mapping[str, Any], data: Path, order: int) -> Case:
     """Return the labels of a set in an order, the last of which validates, and the truth, which is always the same."""
     left_out = ("name", "data", "val_images")
     own = {name: settings[name] for name in settings if name not in left_out}
@@ -53,35 +112,34 @@ def case_of(settings: Mapping[str, Any], data: Path, order: int) -> few_labels.C
     count = min(TRUTH, len(images) // 3)
     truth, labels = images[:count], images[count:]
     labels.sort(key=lambda sample: id_digest(f"{order}/{sample.id}"))
-    return few_labels.Case(own, dataset, labels, truth)
+    return Case(own, dataset, labels, truth)
 
 
-def with_labels(case: few_labels.Case, count: int) -> few_labels.Case:
+def with_labels(case: Case, count: int) -> Case:
     """Return the case with its first labels, and the last one, which validates."""
     return replace(case, labels=[*case.labels[:count], case.labels[-1]])
 
 
-def measure_full(case: few_labels.Case) -> dict[str, Any]:
+def measure_full(case: Case) -> dict[str, Any]:
     """Train on all labels, and judge."""
+    labels = len(case.labels) - 1
     with tempfile.TemporaryDirectory() as folder:
-        watch, run = case.train(Path(folder), case.labels[-1:])
-        found = case.judge(run, {"last": watch.weights[max(watch.weights)]})
-    return {"labels": len(case.labels) - 1, "miou": found["last"]["miou"]}
+        run = case.train(Path(folder), default_steps(len(case.labels)))
+        return {"labels": labels, "miou": case.judge(run)}
 
 
-def measure_order(case: few_labels.Case, full: int) -> dict[str, Any]:
+def measure_order(case: Case, full: int) -> dict[str, Any]:
     """Train on more and more labels, and forecast the score of `full` ones."""
     with tempfile.TemporaryDirectory() as folder:
         runs: list[Path] = []
         for count in COUNTS:
-            steps = default_steps(count)
-            start: dict[str, Any] = {}
-            if runs:
-                start = {"init": runs[-1]}
-                steps //= 2
-            part = with_labels(case, count)
             root = Path(folder) / str(count)
-            _, run = part.train(root, case.labels[-1:], steps=steps, **start)
+            part = with_labels(case, count)
+            steps = default_steps(count)
+            if runs:
+                run = part.train(root, steps // 2, init=runs[-1])
+            else:
+                run = part.train(root, steps)
             runs.append(run.root)
         forecast, _ = forecast_runs(runs_in(runs), [full - COUNTS[-1]], 0.01)
     row = forecast.rows[-1]
@@ -123,19 +181,12 @@ def table(folder: Path, sets: Sequence[str], orders: Sequence[int]) -> None:
 
 def main() -> None:
     """Run what the command line says."""
-    sets = few_labels.sets()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    sets = {one["name"]: one for one in tomllib.loads(CONFIG.read_text())["data"]}
+    parser = parser_of(__doc__)
     parser.add_argument("dir", type=Path)
     parser.add_argument("--sets", nargs="+", default=list(sets), choices=list(sets))
     parser.add_argument("--orders", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path(__file__).resolve().parents[2] / "shared" / "data",
-        help="folder of the sets",
-    )
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the sets")
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     arguments.dir.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,6 @@ done again. --table prints the results that are there. Set OMP_NUM_THREADS=1.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import time
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring import DATA, parser_of
 from PIL import Image
 from scipy import ndimage
 from simmat_plugin_report.label_check import check_labels
@@ -50,7 +50,6 @@ MAX_GAP = 1.0
 MATCH = 0.3
 """Least IoU of a suspicion and the damage that it finds."""
 KINDS = ("missed", "class", "border", "merged")
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SETS: dict[str, dict[str, Any]] = {
     "fluorescence-nuclei": {
         "modality": "gray",
@@ -351,9 +350,7 @@ def figures(result: Mapping[str, Any], kind: str | None = None) -> tuple[float, 
 
 def main() -> None:
     """Run what the command line says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("dir", type=Path)
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--seed", type=int, default=0)

@@ -11,7 +11,6 @@ simulated thermal scenes, whose temperatures are known, and counts how many true
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
+from measuring import parser_of
 
 
 def write_scene(folder: Path, side: int, objects: int) -> None:
@@ -135,7 +135,7 @@ def intervals(bundle: str | None, seed: int, scenes: int) -> dict[str, Any]:
 
 def main() -> None:
     """Print what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("what", choices=["time", "intervals"])
     parser.add_argument("--bundle")
     parser.add_argument("--objects", type=int, default=1000)

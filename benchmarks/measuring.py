@@ -1,4 +1,4 @@
-"""What the benchmarks share: seconds, peak memory, a process for each figure, and lines with a ratio to a baseline.
+"""The harness of the benchmarks: command line, data sets, seconds, memory, and lines with a ratio to a baseline.
 
 A benchmark that compares with a baseline prints its `Line`s by `report`, and writes them as json where `--json FILE`
 says so; `benchmarks/run.py` joins these files to a table.
@@ -22,6 +22,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from simmat.io.files import atomic_path
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+"""Where the data sets are expected: beside the clone."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,19 @@ def markdown(lines: Iterable[Line]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def add_json_option(parser: argparse.ArgumentParser) -> None:
-    """Take `--json FILE`."""
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="also write the figures to this file"
+def parser_of(doc: str | None, *, json_file: bool = False) -> argparse.ArgumentParser:
+    """Return the parser of a benchmark, whose help is its docstring; with `--json FILE` if it compares."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    if json_file:
+        parser.add_argument(
+            "--json",
+            type=Path,
+            metavar="FILE",
+            help="also write the figures to this file",
+        )
+    return parser
 
 
 def report(lines: Sequence[Line], file: Path | None) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import psutil
 import simmat_runtime
+from measuring import parser_of
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 from simmat_plugin_export.export import export
@@ -71,7 +72,7 @@ def _tab_seconds() -> float:
 
 def main() -> None:
     """Print a row for each image, and the times of each page."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN=FOLDER")
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--large", type=int, default=0)

@@ -9,13 +9,13 @@ arms with few images come last.
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from measuring import parser_of
 from simmat_plugin_bench.cells import Cell, read_results, results_of, write_results
 from simmat_plugin_bench.grid import expand
 from simmat_plugin_bench.settings import read_settings
@@ -104,9 +104,7 @@ def table(bench: str) -> Iterator[str]:
 
 def main() -> None:
     """Keep the results, write the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("bench", help="transfer for benchmarks/transfer.toml")
     parser.add_argument("runs", type=Path, help="folder of the bench")
     options = parser.parse_args()

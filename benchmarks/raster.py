@@ -17,7 +17,6 @@ alone 25 to 29, of the wall 1062 / 2895 s, 5.3 / 1.9 MB/s.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -29,16 +28,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from measuring import Line, add_json_option, in_own_process, peak_mib, report
+from measuring import DATA, Line, in_own_process, parser_of, peak_mib, report
 
-DATA = Path(__file__).parents[2] / "shared/data/multispectral-water"
+WATER = DATA / "multispectral-water"
 TILE, BANDS, BLOCK = 128, 7, 512
 MEASURE = "--measure"
 
 
 def source_tiles() -> list[tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]]:
     """Return (7, 128, 128) bands and (128, 128) water masks: real ones, or noise with round ponds."""
-    if DATA.is_dir():
+    if WATER.is_dir():
         import tifffile
         from PIL import Image
 
@@ -47,7 +46,7 @@ def source_tiles() -> list[tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]]:
                 np.moveaxis(tifffile.imread(file), -1, 0)[:BANDS].astype(np.int16),
                 _mask(Image.open(_mask_of(file))),
             )
-            for file in sorted((DATA / "images").glob("*.tif"))
+            for file in sorted((WATER / "images").glob("*.tif"))
         ]
     rng, (y, x) = np.random.default_rng(0), np.mgrid[:TILE, :TILE]
     tiles = []
@@ -63,7 +62,7 @@ def source_tiles() -> list[tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]]:
 
 
 def _mask_of(file: Path) -> Path:
-    return DATA / "masks" / f"{file.stem}.png"
+    return WATER / "masks" / f"{file.stem}.png"
 
 
 def _mask(image: object) -> npt.NDArray[np.uint8]:
@@ -230,9 +229,7 @@ def _time_calls(
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__, json_file=True)
     parser.add_argument("--side", type=int, default=20_000)
     parser.add_argument("--ask", default="semantic,everything")
     parser.add_argument("--bundle", type=Path)
@@ -240,7 +237,6 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, help="keeps raster and results, and continues with them"
     )
-    add_json_option(parser)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.out or Path(temporary)

@@ -11,10 +11,10 @@ of the true objects, each with at most one found object (0 without one), IoU of 
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
+from measuring import parser_of
 from scipy.optimize import linear_sum_assignment
 from untuned import add_model_options, data_sets
 
@@ -45,9 +45,7 @@ def scores(
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument(
         "file", type=Path, help="file of `simmat bench`, whose data sets are measured"
     )

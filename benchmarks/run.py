@@ -10,18 +10,16 @@ a folder of its own.
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-from measuring import markdown, read_lines
+from measuring import markdown, parser_of, read_lines
 
 from simmat.io.files import atomic_write_text
 
 BENCHMARKS: dict[str, tuple[str, str]] = {
-    "sam_speed": ("", "--rounds 1 --only encoder decode"),
     "training_parts": ("", "--runs 3"),
     "training_items": ("", "--images 8 --runs 3"),
     "scoring": ("", "--runs 1"),
@@ -61,9 +59,7 @@ def measure(name: str, arguments: str, folder: Path) -> bool:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument(
         "--only",

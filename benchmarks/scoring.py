@@ -9,14 +9,13 @@ scores 16 of the objects the plain way. Both must give the same figures, or it e
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
 import torch
-from measuring import Line, add_json_option, report
+from measuring import Line, parser_of, report
 from scipy import ndimage
 from torch import Tensor, nn
 
@@ -231,11 +230,8 @@ def measure(case: Case, runs: int) -> Line:
 @torch.inference_mode()
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__, json_file=True)
     parser.add_argument("--runs", type=int, default=5)
-    add_json_option(parser)
     given = parser.parse_args()
     torch.set_num_threads(1)
     report([measure(case, given.runs) for case in CASES], given.json)

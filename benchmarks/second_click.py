@@ -12,10 +12,8 @@ large matrix product.
 
 from __future__ import annotations
 
-import argparse
-
 # This imports simmat, which sets how threads wait; torch reads that when it is loaded.
-from measuring import Line, add_json_option, in_turn, least_seconds, report, time_lines
+from measuring import Line, in_turn, least_seconds, parser_of, report, time_lines
 
 # isort: split
 import numpy as np
@@ -76,15 +74,12 @@ def measure(
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__, json_file=True)
     parser.add_argument(
         "models", nargs="*", default=_MODELS, metavar="MODEL[:SIZE][@WIDTHxHEIGHT]"
     )
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    add_json_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     registry = load_plugins()

@@ -10,7 +10,6 @@ error, or another mask. On a machine that has other work, look at the processor 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from measuring import parser_of
 from simmat_plugin_annotate.client import Client
 
 from simmat.io.images import read_image, write_image
@@ -122,9 +122,7 @@ def _percentiles(values: list[float]) -> dict[str, float]:
 
 def main() -> None:
     """Start a server, measure, and stop it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("bundle")
     parser.add_argument("image", type=Path)
     parser.add_argument("--clients", type=int, default=50)

@@ -8,7 +8,6 @@ untuned; its imports alone, and all of it). All are measured in turn, so that a 
 
 from __future__ import annotations
 
-import argparse
 import resource
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from measuring import Line, add_json_option, report
+from measuring import Line, parser_of, report
 from PIL import Image
 
 PYTHON, SIMMAT = [sys.executable, "-c"], [sys.executable, "-m", "simmat"]
@@ -61,11 +60,8 @@ def measure(commands: dict[str, list[str]], runs: int, stdin: str = "") -> list[
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__, json_file=True)
     parser.add_argument("--runs", type=int, default=10)
-    add_json_option(parser)
     given = parser.parse_args()
     lines = measure(TELLING, given.runs)
     with tempfile.TemporaryDirectory() as folder:

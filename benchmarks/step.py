@@ -12,18 +12,15 @@ Needs simmat-plugin-lite, -bench and -unet, and scikit-image.
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
 import torch
 from dense_baselines import unet_of
-from measuring import Line, add_json_option, report
+from measuring import Line, Seconds, parser_of, report, seconds_of
 from torch import nn
 from training_items import make_set
 
@@ -36,22 +33,6 @@ from simmat.training.plan import TrainingPlan
 from simmat.training.step import build_optimizer
 
 AIM = 1.3
-
-
-@dataclass
-class Seconds:
-    """Of each step: processor seconds, and seconds by the clock."""
-
-    cpu: list[float] = field(default_factory=list)
-    clock: list[float] = field(default_factory=list)
-
-    def time(self, step: Callable[[], object]) -> None:
-        """Time a step."""
-        clock = time.perf_counter()
-        cpu = time.process_time()
-        step()
-        self.cpu.append(time.process_time() - cpu)
-        self.clock.append(time.perf_counter() - clock)
 
 
 class UNetStep:
@@ -78,10 +59,10 @@ class UNetStep:
         self.optimizer.zero_grad()
 
 
-def measure(config: TrainConfig) -> tuple[Seconds, Seconds]:
+def measure(config: TrainConfig) -> tuple[list[Seconds], list[Seconds]]:
     """Train both in turn; return what the steps of SimMAT and of the U-Net take."""
-    ours = Seconds()
-    others = Seconds()
+    ours: list[Seconds] = []
+    others: list[Seconds] = []
     unet: list[UNetStep] = []
     take_step = fit.take_step
 
@@ -89,8 +70,8 @@ def measure(config: TrainConfig) -> tuple[Seconds, Seconds]:
         if not unet:
             unet.append(UNetStep(learner.plan))
         batch = next(batches)
-        ours.time(lambda: take_step(learner, iter([batch])))
-        others.time(lambda: unet[0](batch))
+        ours.append(seconds_of(lambda: take_step(learner, iter([batch]))))
+        others.append(seconds_of(lambda: unet[0](batch)))
 
     with mock.patch.object(fit, "take_step", both):
         training.train(config, load_plugins())
@@ -99,9 +80,7 @@ def measure(config: TrainConfig) -> tuple[Seconds, Seconds]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__, json_file=True)
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
     parser.add_argument(
         "--prompts",
@@ -110,7 +89,6 @@ def main() -> None:
         help="of each image",
     )
     parser.add_argument("--steps", type=int, default=6, help="the first is left out")
-    add_json_option(parser)
     given = parser.parse_args()
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     lines = []
@@ -133,14 +111,14 @@ def main() -> None:
                 workers=0,
             )
             ours, others = measure(config)
-            for unit, name in (("CPU s", "cpu"), ("s", "clock")):
+            for unit, name in (("CPU s", "cpu"), ("s", "wall")):
                 lines.append(
                     Line(
                         f"training step, {precision}, {given.prompts} prompts, {threads} threads",
                         unit,
-                        getattr(ours, name)[1:],
+                        [getattr(one, name) for one in ours[1:]],
                         "U-Net",
-                        getattr(others, name)[1:],
+                        [getattr(one, name) for one in others[1:]],
                         aim=AIM,
                     )
                 )

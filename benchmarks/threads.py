@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 import numpy as np
-from measuring import Line, add_json_option, in_own_process, report
+from measuring import Line, in_own_process, parser_of, report
 
 from simmat.threads import THREADS_VARIABLE, WAIT_VARIABLES, usable_cpus
 
@@ -151,9 +151,7 @@ def measure(title: str, work: str, images: int, rounds: int, side: int) -> list[
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__, json_file=True)
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--side", type=int, default=256)
@@ -162,7 +160,6 @@ def main() -> None:
     )
     parser.add_argument("--train-steps", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--segment", action="store_true", help=argparse.SUPPRESS)
-    add_json_option(parser)
     asked = parser.parse_args()
     if asked.segment:
         segment(asked.images, asked.side)

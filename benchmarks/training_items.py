@@ -10,7 +10,6 @@ images, whose card says what a region is.
 
 from __future__ import annotations
 
-import argparse
 import cProfile
 import pstats
 import tempfile
@@ -20,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from measuring import Line, add_json_option, cpu_seconds, report
+from measuring import Line, cpu_seconds, parser_of, report
 from PIL import Image
 from scipy import ndimage
 
@@ -119,14 +118,11 @@ def profile(items: TrainingItems) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__, json_file=True)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--profile", action="store_true")
-    add_json_option(parser)
     given = parser.parse_args()
     lines: list[Line] = []
     with tempfile.TemporaryDirectory() as folder:

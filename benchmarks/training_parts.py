@@ -8,12 +8,11 @@ formulas written out map by map. The floor is what the multiplications take at t
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 
 import torch
-from measuring import Line, add_json_option, in_turn, least_seconds, report, time_lines
+from measuring import Line, in_turn, least_seconds, parser_of, report, time_lines
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -87,12 +86,9 @@ def there_and_back(forward: Callable[[], Tensor], half: bool) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__, json_file=True)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    add_json_option(parser)
     given = parser.parse_args()
     torch.set_num_threads(1)
     half = given.precision == "bf16"

@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import TypeVar
 
 import torch
+from measuring import parser_of
 
 import simmat
 from simmat.data.dataset import Dataset, open_dataset
@@ -72,9 +73,7 @@ def data_sets(
 
 def main() -> None:
     """Print mIoU over the objects of each set, and the mean of the sets."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument(
         "file", type=Path, help="file of `simmat bench`, for its data sets"
     )

@@ -46,7 +46,7 @@ MIN_TO_CHOOSE = 6
 """Fewest images of a validation that chooses the step of the bundle; about 40 labels have so many.
 
 The last weights scored more than those that so few chose: by 0.038 ± 0.029 with 8 labels and by 0.008 ± 0.005 with 15
-(`benchmarks/few_labels.py`: mean of one-click mIoU, AP50 and class mIoU on other images, six sets, two draws).
+(benchmarks/records/settings.md: mean of one-click mIoU, AP50 and class mIoU on other images, six sets, two draws).
 """
 
 MUTABLE_ON_RESUME = frozenset(

@@ -74,7 +74,7 @@ def keep_freed_memory() -> bool:
     """Let the process keep freed memory, and return whether that could be set.
 
     glibc takes results of more than 32 MiB from the system anew each time, which clears every page: a third of the time
-    in which a CPU encodes 8 images (`benchmarks/scaling.py`). Variables of the user (MALLOC_*, GLIBC_TUNABLES) stay.
+    in which a CPU encodes 8 images. Variables of the user (MALLOC_*, GLIBC_TUNABLES) stay.
     """
     if platform.libc_ver()[0] != "glibc" or any(
         name.startswith(("MALLOC_", "GLIBC_TUN")) for name in os.environ
