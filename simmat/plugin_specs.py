@@ -274,7 +274,7 @@ class FoundationSpec:
         training: further settings of `simmat train` that suit the model, name -> value; used where the user sets none,
             see `RECOMMENDED_SETTINGS`.
         parameters: number of weights; 0 if unknown.
-        zero_shot_rgb: mean IoU of one click on the val split of `rgb-regions`, docs/real-sensors.md, untuned at
+        zero_shot_rgb: mean IoU of one click on the val split of `rgb-regions`, docs/transfer.md, untuned at
             `image_size`; None if it was not measured.
     """
 

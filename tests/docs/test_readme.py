@@ -1,4 +1,4 @@
-"""The Python of the README and of docs/predict.md runs as it is written there."""
+"""The Python of the README and of docs/python.md runs as it is written there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from installed import need_plugins
 ROOT = Path(__file__).parents[2]
 PAGES = [
     pytest.param(ROOT / "README.md", id="README.md"),
-    pytest.param(ROOT / "docs" / "predict.md", id="predict.md", marks=pytest.mark.slow),
+    pytest.param(ROOT / "docs" / "python.md", id="python.md", marks=pytest.mark.slow),
 ]
 SMALL = "steps=2, image_size=64, batch_size=2, prompts_per_image=1, device='cpu', pictures=False, progress=False"
 

@@ -1,4 +1,4 @@
-"""The commands of docs/real-sensors.md, on the real data they name; skipped where the data is not there."""
+"""The commands of docs/transfer.md, on the real data they name; skipped where the data is not there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from simmat.data.samples import SPLITS
 from simmat.plugins.loader import load_plugins
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "real-sensors.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "transfer.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(
     r"^simmat (train .*--foundation FM .*)$", PAGE, flags=re.MULTILINE
 )
