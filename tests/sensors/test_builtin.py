@@ -87,16 +87,6 @@ def test_nodata_that_the_file_states_is_invalid(
     np.testing.assert_array_equal(image.valid[0], [[True, False]])
 
 
-def test_gray_distinguishes_three_equal_planes_from_colour(tmp_path: Path) -> None:
-    """Both are refused, but what helps differs."""
-    Image.fromarray(np.repeat(COLOUR[..., :1], 3, axis=2)).save(tmp_path / "equal.png")
-    Image.fromarray(COLOUR).save(tmp_path / "colour.png")
-    with pytest.raises(DataError, match="--modality raster with --channels 0"):
-        Gray().load({"gray": tmp_path / "equal.png"})
-    with pytest.raises(DataError, match="--modality rgb"):
-        Gray().load({"gray": tmp_path / "colour.png"})
-
-
 def test_raster_gives_all_planes_in_the_order_of_the_file(tmp_path: Path) -> None:
     """`--channels 0,3` must mean the file's own bands."""
     values = RNG.integers(-99, 9999, (12, 6, 8)).astype(np.int16)
@@ -161,11 +151,3 @@ def test_the_sensors_import_neither_torch_nor_image_libraries() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
-
-
-def test_a_colour_tiff_that_rgb_writes_is_one_that_it_reads(tmp_path: Path) -> None:
-    """Written without the word RGB it was refused as three planes of something."""
-    counts = np.arange(3 * 4 * 5, dtype=np.float32).reshape(3, 4, 5)
-    files = {"rgb": tmp_path / "a.tif"}
-    Rgb().save(SensorImage.from_planes(counts, Rgb().channels), files)
-    np.testing.assert_array_equal(Rgb().load(files).data, counts)

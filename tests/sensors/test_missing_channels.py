@@ -196,15 +196,6 @@ def test_values_in_a_missing_band_change_nothing(
     np.testing.assert_array_equal(answers[0], answers[2])
 
 
-def test_a_missing_band_is_not_a_band_of_average_values(bundle: Bundle) -> None:
-    """The zero that stands for an invalid pixel must not be taken for the mean of the training split."""
-    path, _ = files_of(bundle)
-    whole = predict(bundle, {"raster": path}, POINT).logits
-    assert not np.array_equal(
-        whole, predict(bundle, {"raster": path}, POINT, missing=["band1"]).logits
-    )
-
-
 def test_a_file_that_lacks_a_band_is_refused_with_the_way_on(
     tmp_path: Path, bundle: Bundle
 ) -> None:
@@ -265,3 +256,12 @@ def test_the_command_segments_without_a_sensor(
     assert (out / "s0_mask.png").is_file()
     assert run([*words, "--missing", "band0,,"]) == 2
     assert "'band0,,'" in capsys.readouterr().err
+
+
+def test_a_missing_band_is_not_a_band_of_average_values(bundle: Bundle) -> None:
+    """The zero that stands for an invalid pixel must not be taken for the mean of the training split."""
+    path, _ = files_of(bundle)
+    whole = predict(bundle, {"raster": path}, POINT).logits
+    assert not np.array_equal(
+        whole, predict(bundle, {"raster": path}, POINT, missing=["band1"]).logits
+    )

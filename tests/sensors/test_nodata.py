@@ -16,7 +16,6 @@ from simmat.io.images import read_image, write_image
 from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source
 from simmat.sensors.builtin import Gray, Raster, Rgb
 from simmat.sensors.composed_modality import ComposedModality
-from simmat.sensors.options import format_nodata, parse_nodata
 from simmat.types import Channel, SensorImage
 
 
@@ -132,16 +131,6 @@ def test_one_number_for_several_sensors_is_refused_with_what_to_say(
     """It would make black pictures invalid throughout."""
     with pytest.raises(ConfigError, match=r"--nodata gray=0.*--nodata rgb=0,gray=0"):
         joined(tmp_path, nodata=0)
-
-
-@pytest.mark.parametrize(
-    "value", [0.0, -9999.0, 16777216.0, 0.1, 2147483647.0, -3.4028234663852886e38, 1e-7]
-)
-def test_nodata_as_text_is_read_back(value: float) -> None:
-    """Six digits of a fill value mark nothing."""
-    assert parse_nodata(format_nodata(value)) == value
-    assert parse_nodata(format_nodata({"a": value, "b": 1.0})) == {"a": value, "b": 1.0}
-    assert format_nodata(-9999.0) == "-9999"
 
 
 def test_nodata_of_no_source_is_refused(tmp_path: Path) -> None:

@@ -24,9 +24,7 @@ from simmat.sensors.adapter import (
     PathsBySource,
     Source,
     options_for_card,
-    options_of,
 )
-from simmat.sensors.composed_modality import ComposedModality
 from simmat.sensors.options import ModalityOptions
 from simmat.types import Channel, SensorImage
 
@@ -168,14 +166,6 @@ def test_a_wrong_option_names_itself_and_what_is_allowed(
     assert not any(
         word in message for word in ("Input should", "Extra inputs", "[type=")
     )
-
-
-def test_options_reach_through_picked_channels() -> None:
-    """`--channels` wraps the sensor; what is said of its files still holds."""
-    picked = ComposedModality([Eye(), registry().modality("gray")], [0])
-    assert options_of(picked.with_options({"eye": {"gain": 2.0}})) == {
-        "eye": {"gain": 2.0}
-    }
 
 
 @pytest.fixture

@@ -368,62 +368,8 @@ def test_settings_that_exclude_each_other_are_named() -> None:
         assert re.search(problem, line), line
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("format = ", "not valid TOML"),
-        ("name = 'x'", "format = 1"),
-        ("format = 2", "format .* 1, got 2"),
-        ("format = 1\nname = 'x'", "source"),
-        ("format = 1\nname = 'x'\nsource = 3", r"\[\[source\]\], got 3"),
-        ("format = 1\ndefaults = 3", "defaults.* table"),
-        ("format = 1\nname = 'x'\nchannel = ['a']", "channel 1 .* table, got 'a'"),
-        (
-            "format = 1\n[defaults]\nnormalize = 3",
-            "defaults: normalize .* table, got 3",
-        ),
-        ("format = 1\n[defaults]\nunit = ''", "defaults: unit .*, got ''"),
-        (
-            "format = 1\nname = 'x'\n[[source]]\nfiles = []",
-            r"source 1 \('x'\): files .*, got \[\]",
-        ),
-        ("x = " + "[" * 3000 + "]" * 3000, "not valid TOML"),
-        ("format = 1\n[defaults]\nscal = 3", "defaults: .*'scal'.* 'scale'"),
-    ],
-)
-def test_a_file_that_is_not_a_description_is_refused_with_the_reason(
-    text: str, said: str, tmp_path: Path
-) -> None:
-    """TOML has several ways to get the shape wrong."""
-    assert re.search(said, refused(text, tmp_path))
-
-
 def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
     """A slip in a path is as easy as one in a name."""
     (tmp_path / "sonar.toml").touch()
     with pytest.raises(ConfigError, match=r"sonr\.toml.*sonar\.toml"):
         read_sensor(tmp_path / "sonr.toml")
-
-
-def test_a_description_comes_back_whole_from_plain_values() -> None:
-    """This is how a bundle keeps it."""
-    definition = sensor(
-        {
-            **ONE,
-            "plane": 0,
-            "nodata": [1, 2],
-            "valid_range": [0, 1],
-            "normalize": {"kind": "db", "of": "power"},
-        },
-        {
-            **ONE,
-            "name": "b",
-            "band": 3,
-            "wavelength_um": 0.8,
-            "normalize": {"kind": "percentile", "low": 1},
-        },
-    ).definition
-    assert (
-        parse_sensor_definition(definition.model_dump(mode="json"), "bundle.json")
-        == definition
-    )

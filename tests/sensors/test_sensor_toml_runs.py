@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import change_json, read_parts
 from PIL import Image
 from runs import config, gray_set, registry
 
 from simmat import training
 from simmat.bundle import load_bundle, read_bundle_spec
 from simmat.cli import run
-from simmat.errors import BundleError, ConfigError
+from simmat.errors import ConfigError
 from simmat.sensors.options import modality_parts, with_absolute_files
 from simmat.sensors.sensor_toml import read_sensor
 from simmat.training.run_folder import load_state
@@ -129,52 +128,6 @@ def test_the_bundle_holds_the_whole_description_and_reads_files_by_it() -> None:
     assert seen.data[0] == pytest.approx(20 * np.log10(np.maximum(stored, 1)), abs=1e-4)
 
 
-def test_it_joins_an_installed_sensor(capsys: pytest.CaptureFixture[str]) -> None:
-    """`rgb+./sensor.toml`: a camera beside a sensor nobody has a plugin for."""
-    for index in range(9):
-        for source in ("rgb", "sonar"):
-            Path(f"both/images/{source}").mkdir(parents=True, exist_ok=True)
-        plane = Image.open(f"data/images/s{index}.png")
-        plane.convert("RGB").save(f"both/images/rgb/s{index}.png")
-        plane.save(f"both/images/sonar/s{index}.png")
-    shutil.copytree("data/masks", "both/masks")
-    command = [
-        "train",
-        "--modality",
-        "rgb+./sensor.toml",
-        "--data",
-        "both",
-        "--regions",
-        "instances",
-        "--out",
-        "run",
-    ]
-    assert run([*command, *QUICK]) == 0
-    spec = read_bundle_spec(Path("run/bundle.safetensors"))
-    assert spec.modality == "rgb+sonar"
-    assert [channel.name for channel in spec.channels] == [
-        "red",
-        "green",
-        "blue",
-        "echo",
-    ]
-    Path("sensor.toml").unlink()
-    assert (
-        run(
-            [
-                "eval",
-                "run/bundle.safetensors",
-                "--data",
-                "both",
-                "--regions",
-                "instances",
-            ]
-        )
-        == 0
-    )
-    capsys.readouterr()
-
-
 @pytest.mark.parametrize("pattern", ["*.npy", "*_echo.png"])
 def test_files_that_no_pattern_matches_are_refused_by_name(
     pattern: str, capsys: pytest.CaptureFixture[str]
@@ -232,27 +185,6 @@ def test_a_run_is_not_resumed_with_another_description() -> None:
         ConfigError, match=r"sensor\.toml is not what the run in .* was started with"
     ):
         training.resume(Path("run"), registry())
-
-
-def test_a_damaged_description_in_a_bundle_is_refused() -> None:
-    """A bundle comes from strangers."""
-    training.train(
-        config(Path("data"), Path("run"), modality="./sensor.toml", steps=1), registry()
-    )
-    file = Path("run/bundle.safetensors")
-    document, _ = read_parts(file)
-    for change, said in (
-        ({"unit": 3}, "unit"),
-        ({"plane": 0, "band": 1}, "exclude each other"),
-    ):
-        channel = document["sensor_definitions"][0]["channel"][0]
-        damaged = {
-            **document["sensor_definitions"][0],
-            "channel": [{**channel, **change}],
-        }
-        change_json(file, sensor_definitions=[damaged])
-        with pytest.raises(BundleError, match=rf"is damaged \(.*{said}"):
-            read_bundle_spec(Path("run/bundle.safetensors"))
 
 
 def test_a_config_file_names_it_relative_to_itself() -> None:

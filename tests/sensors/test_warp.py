@@ -239,10 +239,3 @@ def test_a_card_keeps_its_alignment(tmp_path: Path) -> None:
     write_card(tmp_path, card)
     assert load_card(tmp_path, {}) == card
     assert DataCard.model_validate_json(card.model_dump_json()) == card
-
-
-def test_a_card_without_alignment_says_nothing_of_it() -> None:
-    """Bundles of aligned sensors stay as they are, and earlier versions read them."""
-    card = DataCard(regions="instances")
-    assert "alignment" not in card.model_dump()
-    assert "alignment" not in card.model_dump_json()

@@ -193,13 +193,6 @@ def test_nothing_is_written_into_the_data(tmp_path: Path, out: str) -> None:
         index("nyudv2", root, out=tmp_path / out)
 
 
-def test_both_folders_can_move_together(tmp_path: Path) -> None:
-    """Beside each other they hold no absolute path, so a mounted disk may change its name."""
-    index("nyudv2", tree("nyudv2", tmp_path / "a/data"))
-    shutil.move(tmp_path / "a", tmp_path / "b")
-    assert (tmp_path / "b/data-simmat/original/RGB/0001.png").is_file()
-
-
 def test_the_command_says_what_it_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -233,3 +226,10 @@ def test_a_mistake_is_one_message_and_exit_code_2(
     (tmp_path / "data").mkdir()
     assert run(["data", "index", layout, str(tmp_path / folder)]) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_both_folders_can_move_together(tmp_path: Path) -> None:
+    """Beside each other they hold no absolute path, so a mounted disk may change its name."""
+    index("nyudv2", tree("nyudv2", tmp_path / "a/data"))
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b/data-simmat/original/RGB/0001.png").is_file()

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from bundles import read_parts
 from layout_trees import tree
 
 from simmat.cli import run
@@ -66,37 +65,3 @@ def test_the_index_passes_the_check(
     report = json.loads(capsys.readouterr().out)
     assert not [one for one in report["findings"] if one["severity"] == "error"]
     assert {len(split["channels"]) for split in report["splits"]} == {channels}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("layout", "modality", "channels"), CASES)
-def test_the_index_trains_and_scores(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    layout: str,
-    modality: str,
-    channels: int,
-) -> None:
-    """The card, the splits and the link carry through training, the bundle and evaluation on the test split."""
-    needs(modality)
-    out, bundle = str(tmp_path / "index"), tmp_path / "run/bundle.safetensors"
-    assert (
-        run(
-            [
-                "data",
-                "index",
-                layout,
-                str(tree(layout, tmp_path / "data")),
-                "--out",
-                out,
-            ]
-        )
-        == 0
-    )
-    made = ["--modality", modality, "--data", out, "--out", str(tmp_path / "run")]
-    assert run(["train", *made, *TINY]) == 0
-    described, _ = read_parts(bundle)
-    assert len(described["channels"]) == channels
-    capsys.readouterr()
-    assert run(["eval", str(bundle), "--data", out, "--split", "test", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)

@@ -178,18 +178,6 @@ def test_a_turned_camera_is_named(data: Path) -> None:
     assert "left to right" in refused.output
 
 
-@pytest.mark.slow
-def test_a_camera_on_its_side_is_named(data: Path) -> None:
-    """Its images fit after a quarter turn."""
-    for file in (data / "images/thermal").iterdir():
-        stored = read_image(file)
-        turned = np.ascontiguousarray(np.rot90(stored.planes, 1, (1, 2)))
-        write_image(file, turned, description=stored.description)
-    refused = run("align", data, "--modality", "rgb+thermal", "--pairs", 2)
-    assert refused.exit_code == 2
-    assert "turned by 90 degrees to the right" in refused.output
-
-
 def test_a_quarter_turn_turns_values_and_sizes() -> None:
     """To the left, the last column becomes the first row."""
     planes = np.arange(6.0, dtype=np.float32).reshape(1, 2, 3)

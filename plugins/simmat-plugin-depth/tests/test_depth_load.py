@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -182,25 +181,6 @@ def test_an_exr_without_its_library_names_the_extra(
         DataError, match=r"pip install 'simmat-plugin-depth\[exr\]'.*TIFF or npy"
     ):
         load(tmp_path / "a.exr")
-
-
-def test_the_real_set_opens() -> None:
-    """Primesense and PhoXi, metres in npy, 0 where nothing came back."""
-    shared = Path(
-        os.environ.get(
-            "SIMMAT_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"
-        )
-    )
-    folder = shared / "depth-bins"
-    if not folder.is_dir():
-        pytest.skip(f"no sensor data at {folder}; set SIMMAT_SHARED_DATA")
-    from simmat.data.dataset import open_dataset
-
-    dataset = open_dataset(folder, Depth(), {"regions": "classes", "nodata": 0})
-    image = dataset.image(dataset.first)
-    assert 0.1 < image.data[image.valid].min() < image.data.max() < 5
-    assert not image.valid.all()
-    assert dataset.label(dataset.first, image).regions
 
 
 @pytest.mark.parametrize(

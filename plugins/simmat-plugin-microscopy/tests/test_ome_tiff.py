@@ -209,12 +209,3 @@ def test_guess_knows_the_files_of_a_microscope(
     tifffile.imwrite(tmp_path / "a.ome.tif", COUNTS[0, 0], ome=True)
     assert run(["modalities", "guess", str(tmp_path)]) == 0
     assert "--pixel-size-um" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("length", [40, 400, 2000])
-def test_a_file_cut_short_is_one_error(tmp_path: Path, length: int) -> None:
-    """A copy that was interrupted."""
-    path = write(tmp_path / "a.ome.tif", COUNTS[0, 0], "CYX")
-    path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(DataError, match=r"a\.ome\.tif"):
-        read(path)

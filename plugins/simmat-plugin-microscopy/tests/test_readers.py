@@ -205,17 +205,6 @@ def test_a_missing_reader_names_the_extra(
             read(tmp_path / name)
 
 
-@pytest.mark.parametrize("ending", [".czi", ".nd2", ".lif"])
-def test_a_file_of_another_format_is_one_error(tmp_path: Path, ending: str) -> None:
-    """Also one that is empty, or cut off in its first bytes."""
-    pytest.importorskip(f"bioio_{ending[1:]}")
-    path = tmp_path / f"a{ending}"
-    for content in (b"", b"not a microscope's file", b"ZISRAWFILE" + bytes(30)):
-        path.write_bytes(content)
-        with pytest.raises(DataError, match=rf"a\{ending}: "):
-            read(path)
-
-
 def test_a_zarr_of_no_microscope_is_refused(tmp_path: Path) -> None:
     """It states no image; other sensors read such stores."""
     zarr = pytest.importorskip("zarr")
@@ -223,18 +212,6 @@ def test_a_zarr_of_no_microscope_is_refused(tmp_path: Path) -> None:
     zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2)
     with pytest.raises(DataError, match="--modality multispectral"):
         read(tmp_path / "a.zarr")
-
-
-@pytest.mark.parametrize("name", ["a.czi", "a.lif"])
-def test_a_file_cut_short_is_one_error(tmp_path: Path, name: str) -> None:
-    """At any length."""
-    path = WRITERS[name](tmp_path / name)
-    content = path.read_bytes()
-    for length in (100, len(content) // 3, len(content) - 40):
-        short = tmp_path / f"{length}{path.suffix}"
-        short.write_bytes(content[:length])
-        with pytest.raises(DataError, match="cut short"):
-            read(short, t=1, z=2)
 
 
 def test_a_scene_of_an_absurd_number_is_refused(tmp_path: Path) -> None:

@@ -93,17 +93,6 @@ def test_a_band_can_be_picked_by_the_wavelength_of_its_metadata(
     assert pick_channels(image.channels, ["840nm"]) == [1]
 
 
-def test_a_wavelength_needs_a_unit(tmp_path: Path) -> None:
-    """842 may be nanometres or a line number."""
-    image = load(
-        write(
-            tmp_path / "a.tif",
-            bands=[BandTags("a"), BandTags("b", tags={"wavelength": "842"})],
-        )
-    )
-    assert image.channels[1].wavelength_um is None
-
-
 def test_two_bands_of_one_name_are_refused(tmp_path: Path) -> None:
     """--channels could not tell them apart."""
     with pytest.raises(DataError, match=r"\['red'\]"):
@@ -192,11 +181,6 @@ def test_a_measured_band_is_not_taken_for_alpha(
     assert image.valid.all()
 
 
-def test_four_bands_of_eight_bits_are_written_as_four(tmp_path: Path) -> None:
-    """GDAL would call the last alpha."""
-    assert len(load(write(tmp_path / "a.tif", np.stack([NIR] * 4))).channels) == 4
-
-
 @pytest.mark.parametrize(
     "tags",
     [
@@ -230,17 +214,8 @@ def test_the_user_can_state_that_files_hold_reflectance_times_10000(
     np.testing.assert_allclose(image.data, DN / 1e4, rtol=1e-6)
 
 
-def test_reflectance_stated_as_scaled_again_is_refused(tmp_path: Path) -> None:
-    """0.4 / 10000 would train, and mean nothing."""
-    with pytest.raises(DataError, match=r"-2 to 2, got 0 to 0\.7.*reflectance"):
-        load(
-            write(tmp_path / "a.tif", (DN / 1e4).astype(np.float32)),
-            "multispectral-10000",
-        )
-
-
 @pytest.mark.parametrize("outlier", [-9999.0, 3.5])
-@pytest.mark.parametrize("share", [0.0003, 0.4], ids=["few", "many"])
+@pytest.mark.parametrize("share", [0.0, 0.0003, 0.4], ids=["none", "few", "many"])
 def test_an_outlier_does_not_make_reflectance_a_multiple_of_it(
     tmp_path: Path, outlier: float, share: float
 ) -> None:
@@ -249,7 +224,7 @@ def test_an_outlier_does_not_make_reflectance_a_multiple_of_it(
     values = rng.uniform(0, 0.6, (3, 64, 64)).astype(np.float32)
     values[:, rng.random((64, 64)) < share] = outlier
     values[:, 0, 0] = outlier
-    with pytest.raises(DataError, match="reflectance"):
+    with pytest.raises(DataError, match=r"-2 to 2, got .*reflectance"):
         load(write(tmp_path / "a.tif", values), "multispectral-10000")
 
 
@@ -329,42 +304,24 @@ def test_bands_without_descriptions_are_named_where_only_one_order_is_in_use(
         ("lwir 8.0 – 14.0 µm", 11.0),
         ("Band 636-673 nm", 0.6545),
         ("pan 450 - 900 nm", 0.675),
-    ],
-)
-def test_a_range_of_wavelengths_counts_by_its_middle(
-    tmp_path: Path, description: str, um: float
-) -> None:
-    """Its upper end alone would be another band."""
-    image = load(
-        write(tmp_path / "a.tif", bands=[BandTags(description), BandTags("other")]),
-        "multispectral",
-    )
-    assert image.channels[0].wavelength_um == pytest.approx(um)
-
-
-@pytest.mark.parametrize(
-    ("description", "um"),
-    [
         ("B4 - 665 nm", 0.665),
-        ("B8 - 842 nm", 0.842),
         ("B11 - 1610 nm", 1.610),
         ("Band 4 - 665 nm", 0.665),
         ("4 - 665 nm", 0.665),
-        ("B10 - 10.9 µm", 10.9),
         ("Band 10 – 10.9 um", 10.9),
         ("Band 300 - 665 nm", 0.665),
         ("SR_B10-10.9 um", 10.9),
+        ("line 842", None),
     ],
 )
-def test_the_number_of_a_band_is_not_a_wavelength(
-    tmp_path: Path, description: str, um: float
+def test_a_description_states_a_wavelength_with_its_unit(
+    tmp_path: Path, description: str, um: float | None
 ) -> None:
-    """The middle of 4 and 665 nm is a band in the ultraviolet."""
-    image = load(
-        write(tmp_path / "a.tif", bands=[BandTags(description), BandTags("other")]),
-        "multispectral",
-    )
+    """A range counts by its middle; the number of a band, or one without a unit, is no wavelength."""
+    bands = [BandTags(description), BandTags("b", tags={"wavelength": "842"})]
+    image = load(write(tmp_path / "a.tif", bands=bands))
     assert image.channels[0].wavelength_um == pytest.approx(um)
+    assert image.channels[1].wavelength_um is None
 
 
 def test_names_as_gdals_own_driver_writes_them_are_taken(tmp_path: Path) -> None:

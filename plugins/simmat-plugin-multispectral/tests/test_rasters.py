@@ -249,17 +249,6 @@ def test_an_envi_header_needs_its_data(tmp_path: Path) -> None:
         read(header)
 
 
-@pytest.mark.parametrize("kind", ["jp2", "netcdf"])
-@pytest.mark.parametrize("part", [0.0, 0.02, 0.6])
-def test_a_file_cut_short_is_one_error(tmp_path: Path, kind: str, part: float) -> None:
-    """A copy that was interrupted."""
-    path = WRITERS[kind](tmp_path)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(part * len(content))])
-    with pytest.raises(DataError, match=path.name):
-        read(path)
-
-
 @pytest.mark.parametrize("part", [0.05, 0.5, 0.98])
 def test_a_classic_netcdf_cut_short_is_refused(tmp_path: Path, part: float) -> None:
     """Its library reads zeros behind the end."""

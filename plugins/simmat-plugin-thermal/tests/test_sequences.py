@@ -68,24 +68,6 @@ def test_without_constants_frames_are_counts(tmp_path: Path, flir_block: Block) 
     np.testing.assert_array_equal(grey[2].data[0], RAW[2])
 
 
-def test_a_sequence_cut_short_is_refused(tmp_path: Path, flir_block: Block) -> None:
-    """At any length but the end of a frame."""
-    blocks = [flir_block(raw) for raw in RAW]
-    content = b"".join(blocks)
-    path = tmp_path / "a.seq"
-    for length in (
-        0,
-        10,
-        100,
-        len(blocks[0]) - 1,
-        len(content) - 1,
-        len(content) - 900,
-    ):
-        path.write_bytes(content[:length])
-        with pytest.raises(DataError, match=r"a\.seq: "):
-            open_stack(path)
-
-
 def test_frames_of_two_sizes_are_refused(tmp_path: Path, flir_block: Block) -> None:
     """One of them is damaged."""
     blocks = [flir_block(RAW[0]), flir_block(RAW[0, :8]), flir_block(RAW[0])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -103,18 +102,3 @@ def test_the_unit_that_fits_is_named(
     option = ("--modality-option", f"unit={unit}")
     assert predict(bundle, files, tmp_path / "repaired", *option) == 0
     assert "training images" not in capsys.readouterr().err
-
-
-def test_a_wrong_unit_in_the_option_is_found(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Centikelvin read as kelvin times 64 are 460 K, which is a temperature too."""
-    files = folder_of(tmp_path / "files", 100, 0, "uint16")
-    option = ("--modality-option", "unit=K64")
-    assert predict(bundle, files, tmp_path / "out", *option) == 0
-    said = capsys.readouterr().err
-    assert said.count("Warning:") == 1
-    assert "'thermal'" in said
-    assert "they fit with --modality-option thermal.unit=cK" in said
-    record = json.loads((tmp_path / "out/0.json").read_text())
-    assert "unit=cK" in record["warnings"][0]

@@ -128,15 +128,6 @@ def test_numbers_of_another_scale_are_refused_with_the_way_to_read_them(
         load(tmp_path / "a.npy", "thermal-ck")
 
 
-def test_a_unit_stated_for_a_jpeg_is_refused(
-    tmp_path: Path, write_flir_jpeg: Write
-) -> None:
-    """A JPEG's records are in kelvin already; a unit said for it would be a mistake."""
-    write_flir_jpeg(tmp_path / "a.jpg", np.full((4, 5), 15000, dtype=np.uint16))
-    with pytest.raises(DataError, match="option unit"):
-        load(tmp_path / "a.jpg", "thermal-c")
-
-
 @pytest.mark.parametrize("top_k", [340.0, 900.0])
 def test_kelvin_are_saved_with_their_unit(tmp_path: Path, top_k: float) -> None:
     """Simulated sets are read back in kelvin, to 0.01 K, also where 16 bits of cK do not reach."""
@@ -173,16 +164,16 @@ def test_min_max_scales_every_image_by_itself(tmp_path: Path) -> None:
     np.testing.assert_allclose(second.data, first.data)
 
 
-def test_nodata_is_refused_for_the_records_of_a_radiometric_jpeg(
+def test_unit_and_nodata_are_refused_for_the_records_of_a_radiometric_jpeg(
     tmp_path: Path, write_flir_jpeg: Write
 ) -> None:
-    """They hold every pixel's temperature, and no number that the user could have seen."""
+    """They hold the kelvin of every pixel, and no number that the user could have seen."""
     write_flir_jpeg(tmp_path / "a.jpg", np.full((4, 6), 17000, dtype=np.uint16))
-    file = tmp_path / "a.jpg"
+    file = {"thermal": tmp_path / "a.jpg"}
     with pytest.raises(DataError, match=r"a\.jpg: .*leave --nodata out"):
-        ADAPTERS["thermal"].with_options({"thermal": {"nodata": 0}}).load(
-            {"thermal": file}
-        )
+        Thermal(ThermalOptions(nodata=0)).load(file)
+    with pytest.raises(DataError, match="option unit"):
+        Thermal(ThermalOptions(unit="C")).load(file)
 
 
 def test_a_band_that_states_a_scale_is_refused_where_its_unit_matters(
