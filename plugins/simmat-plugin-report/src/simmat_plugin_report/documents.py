@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field, JsonValue, PlainSerializer
+from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer
 
 from simmat.bundle import BundleSpec, read_bundle_spec
 from simmat.calibration import Kind
@@ -39,17 +39,7 @@ Jpeg = Annotated[
 """A JPEG file, base64 in json."""
 
 
-def _with_metrics(values: Any) -> Any:
-    """Return a score as it is written now: the boundary IoU of earlier ones is a metric."""
-    if not isinstance(values, Mapping) or "boundary_iou" not in values:
-        return values
-    others = {key: value for key, value in values.items() if key != "boundary_iou"}
-    return {**others, "metrics": {"boundary_iou": values["boundary_iou"]}}
-
-
-Scored = Annotated[
-    ObjectScore, of_dataclass(ObjectScore), BeforeValidator(_with_metrics)
-]
+Scored = Annotated[ObjectScore, of_dataclass(ObjectScore)]
 Pictures = FromLists[tuple[str, dict[str, Jpeg]]]
 """Id of a sample, and title -> picture."""
 Rank = Literal["best", "median", "worst"]
@@ -159,10 +149,7 @@ class RunReport(StrictModel):
     machine: dict[str, str]
     notes: FromLists[tuple[str, ...]]
     recipe: dict[str, JsonValue] = Field(default_factory=dict)
-    # as in version 0.1
-    bundle_sha256: str = Field(
-        validation_alias=AliasChoices("bundle_sha256", "weights_sha256")
-    )
+    bundle_sha256: str
     analysis: Analysis
 
 

@@ -584,9 +584,8 @@ def settings_blocks(run: RunView) -> Iterator[Block]:
         {name: field.default for name, field in TrainConfig.model_fields.items()}
     )
     report = run.report
-    defaults |= (
-        TrainConfig.with_current_keys(report.recipe) if report is not None else {}
-    )
+    if report is not None:
+        defaults |= report.recipe
     rows = [
         (name, setting(value), "" if name in _IN_EVERY_RUN else setting(defaults[name]))
         for name, value in run.config.model_dump(mode="json").items()
