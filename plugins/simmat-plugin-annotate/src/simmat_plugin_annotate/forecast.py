@@ -25,12 +25,12 @@ def forecast_document(root: Path) -> dict[str, Any]:
         training images of the newest model; "rows": what more bring; "enough": training images from which on `step`
         more bring less than `gain`, or null; "curve": (images, low, median, high) of mIoU; "scores": (images, mIoU).
     """
+    from simmat_plugin_report.commands import GAIN, MORE
     from simmat_plugin_report.forecast import (
         forecast_runs,
         readable_runs,
         runs_like_newest,
     )
-    from simmat_plugin_report.forecast_command import GAIN, MORE
 
     found, reasons = readable_runs(root)
     left_out = [reason.removeprefix(f"{root}{os.sep}") for reason in reasons]
@@ -49,7 +49,7 @@ def forecast_document(root: Path) -> dict[str, Any]:
     last = forecast.rows[-1].labels
     curve = []
     for labels in np.geomspace(max(first, 1), last, _POINTS).tolist():
-        estimate = curves.iou.error_at(labels)
+        estimate = curves["iou"].error_at(labels)
         points = [labels, 1 - estimate.high, 1 - estimate.median, 1 - estimate.low]
         curve.append([round(value, 4) for value in points])
     document = forecast.model_dump(

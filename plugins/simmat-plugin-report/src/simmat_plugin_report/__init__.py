@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from simmat.plugins.hooks import hookimpl
-from simmat_plugin_report import commands, forecast_command
+from simmat_plugin_report import commands
 
 if TYPE_CHECKING:
     from simmat.callbacks import Callback
@@ -22,7 +22,7 @@ def simmat_commands() -> Iterable[click.Command]:
     return [
         commands.doctor,
         commands.report,
-        forecast_command.forecast,
+        commands.forecast,
         commands.check,
         commands.stats,
         commands.preview,

@@ -1,4 +1,4 @@
-"""`simmat data check`, `stats` and `preview` inspect a data set; `report` shows runs, `doctor` the installation."""
+"""`simmat data check`, `stats` and `preview`, and `simmat report`, `forecast` and `doctor`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from simmat.cli.options import (
     PATH,
+    FiniteRange,
     config_options,
     data_options,
     foundation_options,
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 
 _SENSOR = ("modality", "modality_options", "channels")
+MORE = (20, 50, 100)
+"""Numbers of more training images of which `forecast` says what they bring, by default."""
+GAIN = 0.01
+"""Gain of mIoU by 20 more training images below which it is time to stop, by default."""
 _sensor_options = config_options(*_SENSOR, required=("modality",))
 
 
@@ -138,17 +143,14 @@ def _check_against(
     from simmat.data.dataset import open_dataset
     from simmat.evaluation import trained_card
     from simmat.nn.device import pick_device
-    from simmat_plugin_report.label_check import check_labels
-    from simmat_plugin_report.label_check_page import write_label_check
+    from simmat_plugin_report.label_check import check_labels, write_label_check
 
     if options["modality"] is not None or options["channels"] is not None:
         raise ConfigError(
             "--modality and --channels are those of the runs; leave them out with --against"
         )
     if out is not None:
-        if out.is_dir():
-            raise OutputError(f"{out} is a folder; give the name of a file in it")
-        check_writable(out.absolute().parent)
+        _check_page(out)
     registry = load_registry()
     bundles = []
     for run in runs:
@@ -432,10 +434,8 @@ def report(
         if out is not None
         else (runs[0] / "report.html" if len(runs) == 1 else Path("compare.html"))
     )
-    if page.is_dir():
-        raise OutputError(f"{page} is a folder; give the name of a file in it")
     views = [open_run(run) for run in runs]
-    check_writable(page.absolute().parent)
+    _check_page(page)
     registry = load_registry()
     for place, (run, view) in enumerate(zip(runs, views, strict=True)):
         if data is None and view.is_complete:
@@ -476,6 +476,66 @@ def report(
     echo(f"wrote {write_page(page, views)}")
 
 
+@click.command("forecast")
+@click.argument("runs", metavar="RUN...", type=PATH, nargs=-1, required=True)
+@click.option(
+    "--more",
+    type=click.IntRange(1, 10**6),
+    multiple=True,
+    default=MORE,
+    show_default=True,
+    metavar="N",
+    help="Forecast for so many more training images; repeat it for several.",
+)
+@click.option(
+    "--gain",
+    type=FiniteRange(0, 1, min_open=True),
+    default=GAIN,
+    show_default=True,
+    help="It is time to stop when 20 more images bring less mIoU than this.",
+)
+@click.option(
+    "--out",
+    type=PATH,
+    metavar="FILE.html",
+    help="Also write a page with the curve.",
+)
+@json_option
+def forecast(
+    runs: tuple[Path, ...],
+    more: tuple[int, ...],
+    gain: float,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Say what more labels would bring in mIoU and in missed objects, and when to stop.
+
+    The RUNs are trainings of one network on fewer and on more labels: those of a folder that was labelled in
+    `simmat annotate`, of `simmat train --init` on more and more labels, or on parts of a data set (--train-images). A
+    folder of runs, or a data set that has some in runs/, stands for all of them. Nothing is computed but the curve: the
+    runs recorded what their models scored on images that they did not know.
+    """
+    from simmat_plugin_report.forecast import forecast_lines, forecast_runs, runs_in
+    from simmat_plugin_report.forecast_page import write_forecast
+
+    if out is not None:
+        _check_page(out)
+    found, curves = forecast_runs(runs_in(runs), more, gain)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        echo("\n".join(forecast_lines(found)))
+    if out is not None:
+        echo(f"wrote {write_forecast(out, found, curves)}", err=as_json)
+
+
+def _check_page(page: Path) -> None:
+    """Refuse a page that cannot be written, before anything is computed for it."""
+    if page.is_dir():
+        raise OutputError(f"{page} is a folder; give the name of a file in it")
+    check_writable(page.absolute().parent)
+
+
 @click.command()
 @json_option
 def doctor(as_json: bool) -> int:
@@ -484,25 +544,21 @@ def doctor(as_json: bool) -> int:
     A problem is something that does not work; a warning is something that works slowly or partly. The exit code is 1 if
     there is a problem, otherwise 0. Changes nothing and uses no network.
     """
-    from simmat_plugin_report.doctor import examine
+    from simmat_plugin_report.doctor import Diagnosis, examine
 
-    sections = examine()
-    findings = [
-        (name, finding)
-        for name, section in sections.items()
-        for finding in section.findings
-    ]
+    facts: dict[str, dict[str, str]] = {}
+    findings: list[tuple[str, Diagnosis]] = []
+    for name, seen in examine().items():
+        findings += [(name, one) for one in seen if isinstance(one, Diagnosis)]
+        facts[name] = dict(one for one in seen if not isinstance(one, Diagnosis))
     problems = [finding for _, finding in findings if finding.severity == "problem"]
     if as_json:
-        facts = {name: section.facts for name, section in sections.items()}
         listed = [{"section": name, **asdict(finding)} for name, finding in findings]
         print_json({"ok": not problems, "sections": facts, "findings": listed})
     else:
-        rows = [
-            (name, *fact)
-            for name, section in sections.items()
-            for fact in section.facts.items()
-        ]
+        rows = []
+        for name, of_part in facts.items():
+            rows += [(name, *fact) for fact in of_part.items()]
         print_table(("", "WHAT", "FOUND"), rows)
         for name, finding in findings:
             echo(f"\n{finding.severity}: {name}: {finding.what}\n  {finding.remedy}")

@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -46,16 +46,8 @@ class Diagnosis:
     remedy: str
 
 
-@dataclass
-class SystemPart:
-    """What was seen of one part of the installation."""
-
-    facts: dict[str, str] = field(default_factory=dict)
-    findings: list[Diagnosis] = field(default_factory=list)
-
-
-def examine() -> dict[str, SystemPart]:
-    """Return what was seen of each part, by its name; a check that fails is a problem."""
+def examine() -> dict[str, list[Fact | Diagnosis]]:
+    """Return what was seen of each part of the installation, by its name; a check that fails is a problem."""
     registry = load_plugins()
     checks: dict[str, Callable[[], Iterator[Fact | Diagnosis]]] = {
         "versions": partial(_versions, registry),
@@ -66,21 +58,18 @@ def examine() -> dict[str, SystemPart]:
         "weights": partial(_weights, registry),
         "folders": _folders,
     }
-    sections: dict[str, SystemPart] = {}
+    sections: dict[str, list[Fact | Diagnosis]] = {}
     for name, check in checks.items():
-        section = sections[name] = SystemPart()
+        sections[name] = []
         try:
+            # one by one, so that what was seen before an error is kept
             for seen in check():
-                if isinstance(seen, Diagnosis):
-                    section.findings.append(seen)
-                else:
-                    fact, value = seen
-                    section.facts[fact] = value
+                sections[name].append(seen)
         # whatever is broken here must not hide the other sections
         except Exception as error:
             what = f"the check of {name} failed: {type(error).__name__}: {error}"
             remedy = "install the library that is named again, or report this output"
-            section.findings.append(Diagnosis("problem", what, remedy))
+            sections[name].append(Diagnosis("problem", what, remedy))
     return sections
 
 

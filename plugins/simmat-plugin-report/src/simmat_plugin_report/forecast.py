@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,14 +39,6 @@ _IMAGES_OF_PRIOR = 4
 What = Literal["iou", "missed"]
 
 
-class Figure(StrictModel):
-    """A figure with its 80 % interval."""
-
-    median: float
-    low: float
-    high: float
-
-
 class Row(StrictModel):
     """The forecast for one number of training images.
 
@@ -60,9 +51,9 @@ class Row(StrictModel):
 
     labels: int
     more: int
-    miou: Figure
-    gain: Figure
-    missed: Figure | None
+    miou: Estimate
+    gain: Estimate
+    missed: Estimate | None
 
 
 class Forecast(StrictModel):
@@ -86,23 +77,18 @@ class Forecast(StrictModel):
     most: int
 
 
-@dataclass(frozen=True)
-class Curves:
-    """The curves of a forecast, for its picture."""
-
-    iou: LearningCurve
-    missed: LearningCurve | None
-
-
 def forecast_runs(
     runs: Mapping[Path, BundleSpec], more: Sequence[int], gain: float
-) -> tuple[Forecast, Curves]:
+) -> tuple[Forecast, dict[What, LearningCurve]]:
     """Forecast what more labels bring, from the scores that runs recorded.
 
     Args:
         runs: folder of each run -> its bundle; all of one sensor and one foundation model.
         more: numbers of more training images.
         gain: of mIoU by `STEP` more images, below which it is time to stop.
+
+    Returns:
+        The forecast, and its curves; there is none of missed objects if the runs do not tell.
 
     Raises:
         ConfigError: the runs are of several sensors or models.
@@ -115,21 +101,22 @@ def forecast_runs(
             found["iou"] += _iou_of(labels, summary, is_repeated)
             found["missed"] += _missed_of(labels, summary, is_repeated)
     curve = fit_curve(found["iou"])
-    missed = None
+    curves: dict[What, LearningCurve] = {"iou": curve}
     if len({score.labels for score in found["missed"]}) > 1:
-        missed = fit_curve(found["missed"])
+        curves["missed"] = fit_curve(found["missed"])
+    missed = curves.get("missed")
     now = curve.labels
     rows = []
     for count in (0, *sorted(set(more))):
         misses = None
         if missed is not None:
-            misses = _figure(missed.error_at(now + count))
+            misses = missed.error_at(now + count)
         rows.append(
             Row(
                 labels=now + count,
                 more=count,
-                miou=_figure(curve.error_at(now + count), good=True),
-                gain=_figure(curve.gain(now, count)),
+                miou=curve.error_at(now + count).of_rest(),
+                gain=curve.gain(now, count),
                 missed=misses,
             )
         )
@@ -144,7 +131,7 @@ def forecast_runs(
         enough=curve.enough(gain, STEP, most),
         most=most,
     )
-    return forecast, Curves(curve, missed)
+    return forecast, curves
 
 
 def _check_alike(runs: Mapping[Path, BundleSpec]) -> None:
@@ -225,13 +212,6 @@ def _missed_of(
     smoothed = (found["missed"] + 1) / (objects + 2)
     std = (smoothed * (1 - smoothed) / objects) ** 0.5
     return [Score(labels, share, max(std, _LEAST_STD), is_repeated)]
-
-
-def _figure(found: Estimate, *, good: bool = False) -> Figure:
-    """Return an estimate, or of an error what is left to 1."""
-    if good:
-        return Figure(median=1 - found.median, low=1 - found.high, high=1 - found.low)
-    return Figure(median=found.median, low=found.low, high=found.high)
 
 
 def runs_in(places: Sequence[Path]) -> dict[Path, BundleSpec]:

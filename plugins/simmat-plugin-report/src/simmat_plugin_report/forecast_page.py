@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Plot
 from matplotlib.ticker import MaxNLocator
 
-from simmat_plugin_report.forecast import Curves, Figure, Forecast, stop_line
-from simmat_plugin_report.learning_curve import LearningCurve
-from simmat_plugin_report.page import Block, Table, write_sections
-from simmat_plugin_report.page import Figure as Picture
+from simmat_plugin_report.forecast import Forecast, What, stop_line
+from simmat_plugin_report.learning_curve import Estimate, LearningCurve
+from simmat_plugin_report.page import Block, Figure, Table, write_sections
 from simmat_plugin_report.plots import COLOURS, figure_bytes, new_figure, style_axes
 
 _ABOUT = (
@@ -23,10 +23,12 @@ _ABOUT = (
 )
 
 
-def write_forecast(out: Path, found: Forecast, curves: Curves) -> Path:
+def write_forecast(
+    out: Path, found: Forecast, curves: Mapping[What, LearningCurve]
+) -> Path:
     """Write the page; OutputError if that fails."""
     blocks: list[Block] = [
-        Picture(figure_bytes(draw_forecast(found, curves)), "learning curve"),
+        Figure(figure_bytes(draw_forecast(found, curves)), "learning curve"),
         _ABOUT,
         _table(found),
     ]
@@ -38,18 +40,17 @@ def write_forecast(out: Path, found: Forecast, curves: Curves) -> Path:
     )
 
 
-def draw_forecast(found: Forecast, curves: Curves) -> Plot:
+def draw_forecast(found: Forecast, curves: Mapping[What, LearningCurve]) -> Plot:
     """Draw the recorded scores and the curve with its band, and the same of missed objects if they are known."""
-    panels = 1 + (curves.missed is not None)
-    figure = new_figure((6.2, 3.1 * panels))
-    axes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
+    figure = new_figure((6.2, 3.1 * len(curves)))
+    axes = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
     last = max(row.labels for row in found.rows)
     first = max(min(one[0] for one in found.scores), 1)
     counts = np.geomspace(first, max(last, first + 1), 60)
-    _draw(axes[0], counts, curves.iou, found.scores, turned=True)
+    _draw(axes[0], counts, curves["iou"], found.scores, turned=True)
     axes[0].set_title("mIoU", loc="left", fontsize=10, color=COLOURS["text"])
-    if curves.missed is not None:
-        _draw(axes[1], counts, curves.missed, found.missed_scores, turned=False)
+    if "missed" in curves:
+        _draw(axes[1], counts, curves["missed"], found.missed_scores, turned=False)
         axes[1].set_title(
             "share of objects missed", loc="left", fontsize=10, color=COLOURS["text"]
         )
@@ -96,11 +97,11 @@ def _table(found: Forecast) -> Table:
     return Table(head, rows, numbers_from=0)
 
 
-def _text(figure: Figure, form: str) -> str:
+def _text(figure: Estimate, form: str) -> str:
     return f"{figure.median:{form}} ({figure.low:{form}} to {figure.high:{form}})"
 
 
-def _percent(figure: Figure) -> str:
+def _percent(figure: Estimate) -> str:
     return (
         f"{figure.median * 100:.0f} ({figure.low * 100:.0f} to {figure.high * 100:.0f})"
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from simmat.documents import StrictModel
 from simmat.errors import DataError
 
 Floats = npt.NDArray[np.float64]
@@ -51,13 +52,16 @@ class Score:
     is_repeated: bool = False
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(StrictModel):
     """A figure with its 80 % interval."""
 
     median: float
     low: float
     high: float
+
+    def of_rest(self) -> Estimate:
+        """Return the estimate of what is left to 1: of mIoU for an error."""
+        return Estimate(median=1 - self.median, low=1 - self.high, high=1 - self.low)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,4 +147,4 @@ def _covariance(scores: Sequence[Score]) -> Floats:
 
 def _estimate(values: Floats) -> Estimate:
     low, median, high = np.quantile(values, (LOW, 0.5, HIGH)).tolist()
-    return Estimate(median, low, high)
+    return Estimate(median=median, low=low, high=high)
