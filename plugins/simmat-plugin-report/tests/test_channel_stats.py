@@ -98,14 +98,6 @@ def test_a_channel_without_a_measurement_is_named(
     assert "p50 7" in said
 
 
-def test_an_empty_folder_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Statistics of nothing would be zeros."""
-    assert run(["data", "stats", str(tmp_path), *RASTER]) == 2
-    assert str(tmp_path) in capsys.readouterr().err
-
-
 def test_an_image_that_is_damaged_at_its_end_counts_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,10 +12,8 @@ import pytest
 from data_sets import folder_of, one_square, open_planes, save_image, save_mask
 from simmat_plugin_report.checks import DataReport, check_dataset
 
-from simmat.data.dataset import open_dataset
 from simmat.data.index import read_index
 from simmat.errors import DataError
-from simmat.sensors.builtin import Raster
 
 
 def split_folder(root: Path, **counts: int) -> Path:
@@ -70,74 +68,6 @@ def test_sound_set_is_described_and_has_no_problems(tmp_path: Path) -> None:
     json.dumps(report.model_dump(mode="json"), allow_nan=False)
 
 
-def test_the_median_of_an_even_number_of_areas_is_their_middle(tmp_path: Path) -> None:
-    """Of two regions, the larger one is not the typical size."""
-    root = split_folder(tmp_path, train=2, val=1)
-    mask = np.zeros((8, 8))
-    mask[:1, :5] = 1
-    save_mask(root / "masks/train/1.png", mask)
-    assert check_dataset(open_planes(root, regions="classes")).splits[0].area_px == (
-        5,
-        7,
-        9,
-    )
-
-
-def test_report_reads_line_by_line(tmp_path: Path) -> None:
-    """What a person sees; a line appears only where there is something to say."""
-    root = split_folder(tmp_path, train=1)
-    mask = one_square(value=3)
-    mask[7, 7] = 4
-    save_mask(root / "masks/train/0.png", mask)
-    values = np.full((1, 8, 8), 300.0)
-    values[0, 0] = np.nan
-    values[0, 1, 0] = 299
-    save_image(root / "images/train/0.npy", values)
-    save_image(root / "images/val/0.npy", np.full((1, 8, 8), np.nan))
-    save_mask(root / "masks/val/0.png", np.zeros((8, 8)))
-    dataset = open_planes(root, regions="classes", min_region=2)
-    steps: list[int] = []
-    report = check_dataset(dataset, steps.append)
-    assert sum(steps) == 2
-    assert report.text().splitlines() == [
-        f"{root} (regions: classes)",
-        dataset.split_note,
-        "",
-        "train: 1 samples, 1 regions of 9 to 9 px (median 9)",
-        "  sizes (width x height): 8x8 (1)",
-        "  regions by class: 3: 1",
-        "  1 smaller regions dropped",
-        "  12.5% of the pixels are not scored",
-        "  p0 [K, shown in °C]: 25.85 to 26.85, mean 26.832, 12.5% invalid",
-        "",
-        "val: 1 samples, 0 regions",
-        "  sizes (width x height): 8x8 (1)",
-        "  1 samples without a region, first: val/0",
-        "  100.0% of the pixels are not scored",
-        "  p0 [K, shown in °C]: no valid pixel",
-        "",
-        "Problems (2):",
-        *(f"  - {problem}" for problem in report.errors),
-    ]
-
-
-def test_many_sizes_are_summed_up(tmp_path: Path) -> None:
-    """Photographs have hundreds."""
-    root = split_folder(tmp_path, train=6)
-    for index in range(6):
-        save_image(
-            root / f"images/train/{index}.npy",
-            np.random.default_rng(index).normal(size=(2, 8, 8 + index)),
-        )
-        save_mask(root / f"masks/train/{index}.png", np.ones((8, 8 + index)))
-    dataset = open_planes(root)
-    dataset = replace(
-        dataset,
-        samples=tuple(sample._replace(split="train") for sample in dataset.samples),
-    )
-    assert "and 2 more" in check_dataset(dataset).text()
-
-
 def test_every_bad_sample_is_reported_even_the_first(tmp_path: Path) -> None:
     """Stopping at the first would make a hundred runs of a hundred errors."""
     root = split_folder(tmp_path, train=6)
@@ -160,17 +90,6 @@ def test_every_bad_sample_is_reported_even_the_first(tmp_path: Path) -> None:
         )
     ).errors
     assert {Path(problem.split(":")[0]).name for problem in problems} == bad
-
-
-def test_an_image_that_is_gone_leaves_the_report_of_all_others(tmp_path: Path) -> None:
-    """A disk with one bad sector must not hide what else is wrong."""
-    dataset = open_dataset(
-        split_folder(tmp_path, train=3, val=1), Raster(), {"regions": "instances"}
-    )
-    (tmp_path / "images/train/1.npy").unlink()
-    report = check_dataset(dataset)
-    assert [Path(problem.split(":")[0]).name for problem in report.errors] == ["1.npy"]
-    assert [split.samples for split in report.splits] == [3, 1]
 
 
 def test_a_split_without_any_region_is_a_problem(tmp_path: Path) -> None:
@@ -278,18 +197,6 @@ def test_images_without_a_mask_are_listed(tmp_path: Path) -> None:
     assert "images/s0.npy" in report.text()
     assert "(12)" in report.text()
     assert "and 2 more" in report.text()
-
-
-def test_no_readable_image_at_all_is_an_error(tmp_path: Path) -> None:
-    """There is nothing to report on, usually because the modality is another one."""
-    dataset = open_planes(folder_of(tmp_path, 4), nodata=1)
-    for sample in dataset.samples:
-        np.save(sample.reference, np.zeros((2, 2), dtype=np.complex64))
-    with pytest.raises(
-        DataError,
-        match=r"no image can be read:\n  - 4 files, first .*s0\.npy: .*complex64[^\n]*$",
-    ):
-        check_dataset(dataset)
 
 
 def test_equal_problems_are_listed_once(tmp_path: Path) -> None:

@@ -16,18 +16,6 @@ pytestmark = pytest.mark.plugins("simmat-plugin-report")
 RASTER = ["--modality", "raster"]
 
 
-def test_a_sound_data_set_is_described_and_ends_with_0(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The figures are what one compares with what one knows of the sensor."""
-    root = folder_of(tmp_path / "set", 4)
-    assert run(["data", "check", str(root), *RASTER, "--regions", "instances"]) == 0
-    said = capsys.readouterr().out
-    assert "regions: instances" in said
-    assert "8x8" in said
-    assert "Problems" not in said
-
-
 def test_a_data_set_with_a_problem_ends_with_2_and_names_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -61,22 +49,6 @@ def test_the_options_say_how_the_files_are_read(
         "band0",
     ]
     assert all(split["regions"] == 0 for split in report["splits"])
-
-
-def test_the_card_is_written_on_request(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Said once, the meaning of the masks stays with the data."""
-    root = folder_of(tmp_path / "set", 4)
-    command = ["data", "check", str(root), *RASTER]
-    assert run(command) == 2
-    assert "--regions" in capsys.readouterr().err
-    assert (
-        run([*command, "--regions", "components", "--nodata", "0", "--write-card"]) == 0
-    )
-    card = tomllib.loads((root / "card.toml").read_text())
-    assert (card["regions"], card["nodata"]) == ("components", 0)
-    assert run(command) == 0
 
 
 def test_a_card_with_a_persons_notes_is_not_lost(
@@ -119,30 +91,6 @@ def test_images_without_masks_are_checked_alone(
     assert "images/s2.npy" in capsys.readouterr().out
 
 
-def test_a_folder_that_is_not_one_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The most frequent slip of all."""
-    assert run(["data", "check", str(tmp_path / "none"), *RASTER]) == 2
-    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'none'}")
-
-
-def test_a_negative_value_without_ground_truth_can_be_named_as_the_error_says(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Signed masks mark it by -1; advice that is refused in turn leaves no way on."""
-    root = folder_of(tmp_path / "set", 4)
-    for mask in (root / "masks").glob("*.png"):
-        values = np.asarray(Image.open(mask)).astype(np.int16)
-        values[0] = -1
-        np.save(mask.with_suffix(".npy"), values)
-        mask.unlink()
-    command = ["data", "check", str(root), *RASTER, "--regions", "instances"]
-    assert run(command) == 2
-    assert "--ignore -1" in capsys.readouterr().out
-    assert run([*command, "--ignore", "-1"]) == 0
-
-
 def test_sequences_are_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,25 +123,6 @@ def test_sequences_are_counted(
     assert "3 in 4 frames" in text
     assert run(["data", "stats", str(tmp_path), *RASTER, "--regions", "instances"]) == 0
     assert "12 frames of 3 sequences" in capsys.readouterr().out
-
-
-def test_labels_of_a_model_are_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A split counts what is scored there."""
-    root = folder_of(tmp_path / "set", 9)
-    options = [*RASTER, "--regions", "instances"]
-    assert run(["data", "check", str(root), *options]) == 0
-    before = capsys.readouterr().out
-    (root / "predicted.csv").write_text("id\ns0\ns1\n")
-    assert run(["data", "check", str(root), *options]) == 0
-    after = capsys.readouterr().out
-    assert "made by a model" not in before
-    assert "The labels of 2 of 9 samples were made by a model" in after
-    assert (
-        "Used for training: 2. Left out of val and test until a person draws or confirms them: 0"
-        in after
-    )
 
 
 def test_the_card_keeps_the_options_of_the_sensor(

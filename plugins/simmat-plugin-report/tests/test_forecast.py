@@ -43,16 +43,6 @@ def test_a_folder_of_runs_is_a_forecast(
     assert "data:image/png" in page.read_text()
 
 
-def test_the_figures_are_json(chain: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """For a script that decides whether to go on."""
-    runs = [str(chain / "runs/few"), str(chain / "runs/more")]
-    assert run(["forecast", *runs, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [row["more"] for row in found["rows"]] == [0, 20, 50, 100]
-    for row in found["rows"]:
-        assert row["miou"]["low"] <= row["miou"]["median"] <= row["miou"]["high"]
-
-
 def test_few_images_that_agree_by_chance_do_not_decide(
     chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,20 +60,6 @@ def test_few_images_that_agree_by_chance_do_not_decide(
     assert run(["forecast", str(copy), "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)["scores"]
     assert min(standard_error for _, _, standard_error in scores) > 0.04
-
-
-def test_one_run_is_too_few(chain: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The message says which runs make a curve."""
-    assert run(["forecast", str(chain / "runs/few")]) == 2
-    assert "at least two numbers of training images, got 2" in capsys.readouterr().err
-
-
-def test_a_folder_without_a_run_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It may be mistyped."""
-    assert run(["forecast", str(tmp_path)]) == 2
-    assert "no run there" in capsys.readouterr().err
 
 
 def test_a_folder_of_a_damaged_run_alone_says_what_is_wrong(

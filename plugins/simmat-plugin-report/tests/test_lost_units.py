@@ -93,11 +93,6 @@ def test_counts_are_not_warned_of(values: npt.NDArray[Any], tmp_path: Path) -> N
     assert warning(tmp_path, Thermometer(), values) == ""
 
 
-def test_one_image_beyond_1_is_enough(tmp_path: Path) -> None:
-    """An image of small numbers in a set of larger ones is a cold one."""
-    assert warning(tmp_path, Thermometer(), fractions(0), fractions(1) * 9) == ""
-
-
 def test_a_stated_unit_is_not_warned_of(tmp_path: Path) -> None:
     """The user knows; whether the numbers can be that unit is the sensor's to check."""
     assert warning(tmp_path, Thermometer(WithUnit(unit="C")), fractions(0)) == ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from data_sets import open_planes, save_image, save_mask
 from scipy import ndimage
 from simmat_plugin_report.checks import DataReport, check_dataset
 
-from simmat.cli import run
 from simmat.types import BoolArray, FloatArray
 
 SIZE = 64
@@ -84,58 +82,6 @@ def test_a_copy_in_another_split_is_found_however_it_was_changed(
     assert found.startswith("warning: 1 of the images of test show nearly the same")
     assert "'train/05'" in found
     assert "'test/99'" in found
-
-
-def test_near_duplicates_are_pairs_of_ids(tmp_path: Path) -> None:
-    """Ids may hold spaces, so two in one string cannot be told apart."""
-    root = scenes(tmp_path)
-    save_image(root / "images/test/9 9.npy", scene(5)[0] + 0.1)
-    save_mask(root / "masks/test/9 9.png", np.eye(SIZE))
-    report = check_dataset(open_planes(root, regions="classes"), twice=True)
-    (found,) = (one for one in report.findings if one.kind == "near-duplicates")
-    assert set(found.pairs[0]) == {"train/05", "test/9 9"}
-    assert found.samples == ("test/9 9", "train/05")
-
-
-def test_channels_are_not_counted_as_files(tmp_path: Path) -> None:
-    """Five constant channels are five lines; only faults of files are joined."""
-    for number in range(3):
-        save_image(tmp_path / f"images/train/{number}.npy", np.ones((5, 8, 8)))
-        save_mask(tmp_path / f"masks/train/{number}.png", np.eye(8))
-    said = check_dataset(open_planes(tmp_path)).text()
-    assert " files, first" not in said
-    assert all(
-        f"train: channel 'p{number}' is -272.15 °C everywhere" in said
-        for number in range(5)
-    )
-
-
-def test_severity_and_samples_are_in_the_json_and_the_exit_code_is_that_of_errors(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A script reads the kinds; a guess must not stop it."""
-    root = scenes(tmp_path)
-    save_image(root / "images/test/99.npy", scene(5)[0] + 0.1)
-    save_mask(root / "masks/test/99.png", np.eye(SIZE))
-    save_mask(root / "masks/train/00.png", np.zeros((SIZE, SIZE)))
-    command = [
-        "data",
-        "check",
-        str(root),
-        "--modality",
-        "raster",
-        "--regions",
-        "classes",
-    ]
-    assert run([*command, "--json"]) == 0
-    findings = json.loads(capsys.readouterr().out)["findings"]
-    kinds = [(found["severity"], found["kind"]) for found in findings]
-    assert kinds == [("warning", "near-duplicates"), ("note", "background-only")]
-    assert findings[-1]["samples"] == ["train/00"]
-    assert run([*command, "--quick"]) == 0
-    said = capsys.readouterr().out
-    assert "Notes (1)" in said
-    assert "Warnings" not in said
 
 
 def classes(root: Path, **counts: tuple[int, ...]) -> DataReport:

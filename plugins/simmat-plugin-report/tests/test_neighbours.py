@@ -74,12 +74,6 @@ def test_touching_and_overlapping_tiles_are_warned_of(
     assert found in [one.text for one in report.findings]
 
 
-def test_the_warning_is_given_at_later_starts_too(tmp_path: Path) -> None:
-    """Places are in the index, so a later start reads no image for them."""
-    first = warning(tiles(tmp_path, 12, step=80))
-    assert first == warning(tmp_path) != ""
-
-
 def test_scenes_apart_are_fine(tmp_path: Path) -> None:
     """A warning that always comes is none."""
     assert warning(tiles(tmp_path, 12, step=200)) == ""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_sets import Planes, folder_of, one_square, open_planes, save_image, save_mask
+from data_sets import folder_of, one_square, open_planes, save_image, save_mask
 from PIL import Image
 from simmat_plugin_report import preview
 from simmat_plugin_report.preview import (
@@ -18,8 +18,7 @@ from simmat_plugin_report.preview import (
 )
 
 from simmat.cli import run
-from simmat.data.dataset import open_dataset, open_images
-from simmat.errors import DataError
+from simmat.data.dataset import open_dataset
 from simmat.io.images import write_image
 from simmat.sensors.builtin import Raster
 from simmat.types import Channel
@@ -96,23 +95,6 @@ def test_a_scale_for_all_shows_equal_values_in_equal_colours(tmp_path: Path) -> 
     ]
     assert max(middles[0]) - min(middles[0]) < 20
     assert middles[1][0] < middles[1][1] < middles[1][2]
-
-
-def test_images_without_labels_can_be_looked_at(tmp_path: Path) -> None:
-    """Who has nothing but images wants to see them before labelling."""
-    for number in range(2):
-        save_image(tmp_path / f"flat/s{number}.npy", np.ones((1, 8, 8)))
-        save_image(tmp_path / f"set/images/s{number}.npy", np.ones((1, 8, 8)))
-    assert [
-        sample.id for sample in open_images(tmp_path / "flat", Planes()).samples
-    ] == ["s0", "s1"]
-    assert [
-        sample.id for sample in open_images(tmp_path / "set", Planes()).samples
-    ] == ["s0", "s1"]
-    save_mask(tmp_path / "set/masks/other.png", one_square())
-    # these labels are wrong, and must not be overlooked
-    with pytest.raises(DataError, match=r"other\.png"):
-        open_images(tmp_path / "set", Planes())
 
 
 def test_one_unreadable_image_leaves_the_others_visible(
@@ -205,21 +187,6 @@ def test_wrong_options_are_refused_and_nothing_is_written(
     assert run(["data", "preview", str(root), "--modality", "raster", *arguments]) == 2
     assert said in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
-
-
-def test_a_folder_without_a_readable_image_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """An empty sheet would hide that nothing was read."""
-    (tmp_path / "images").mkdir()
-    (tmp_path / "images/a.png").write_bytes(b"damaged")
-    out = tmp_path / "out" / "sheet.png"
-    assert (
-        run(["data", "preview", str(tmp_path), "--modality", "gray", "--out", str(out)])
-        == 2
-    )
-    assert "a.png" in capsys.readouterr().err
-    assert not out.parent.exists()
 
 
 @pytest.mark.parametrize("same_scale", [False, True])

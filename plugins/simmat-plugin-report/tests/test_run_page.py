@@ -16,7 +16,6 @@ from simmat_plugin_report.documents import (
     ExamplePrediction,
     RunReport,
     RunView,
-    view_of,
 )
 from simmat_plugin_report.page import FigureGrid, Table
 from simmat_plugin_report.pictures import pick_examples
@@ -32,7 +31,6 @@ from simmat_plugin_report.scores import confidence_blocks
 
 from simmat.calibration import Calibration
 from simmat.evaluation import ObjectScore
-from simmat.training import RunFolder
 
 KEPT = "Step 0 was kept: no later step was "
 VAL = [{"kind": "val", "step": step, "miou_object": 0.5} for step in (0, 2)]
@@ -89,35 +87,6 @@ def test_a_stopped_run_says_how_far_it_came() -> None:
     assert trained(replace(run, running=True)).startswith("4 of 60 steps so far on 8")
     # its log was not sent
     assert trained(replace(run, records=[])).startswith("60 steps on 8")
-
-
-def test_a_run_whose_training_goes_on_is_not_called_stopped(tmp_path: Path) -> None:
-    """Who looks at the page meanwhile would start it again."""
-    run = view(kept=2, done=4)
-    assert run.report is not None
-    folder = RunFolder(tmp_path / "run")
-    with folder.locked():
-        assert view_of(run.config, run.spec, folder, run.report).running
-    assert not view_of(run.config, run.spec, folder, run.report).running
-    assert not RunFolder(tmp_path / "none").running
-    assert not (tmp_path / "none").exists()
-
-
-def test_a_run_of_all_its_steps_is_not_called_stopped() -> None:
-    """Nor is a step that was kept explained, as long as it was trained."""
-    run = view(kept=2, done=60)
-    assert trained(run) == "60 steps on 8 images, step 2 was kept"
-    assert "step 2 of 60, trained on 8 images" in summary_of(run)
-    assert "was kept" not in summary_of(run)
-
-
-def test_the_notes_of_the_data_stand_at_the_top() -> None:
-    """Scores by masks that nobody checked are not taken for true ones."""
-    run = view(kept=2, done=60)
-    card = run.spec.card.model_copy(update={"notes": "Not checked."})
-    assert summary_of(
-        replace(run, spec=run.spec.model_copy(update={"card": card}))
-    ).endswith(". Not checked.")
 
 
 @pytest.mark.parametrize(

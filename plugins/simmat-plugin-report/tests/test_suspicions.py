@@ -107,14 +107,3 @@ def test_a_wrong_label_is_suspected_first(
     assert (first.image, first.suspicion.kind) == (7, kind)
     assert first.score > 0.5
     assert all(0 <= one.score <= 1 for one in ranked)
-
-
-def test_the_same_labels_give_the_same_ranks() -> None:
-    """A list that changes cannot be worked off."""
-    one, other = (check_of({}).ranked() for _ in range(2))
-    assert [item.score for item in one] == [item.score for item in other]
-
-
-def test_without_an_image_nothing_is_suspected() -> None:
-    """There is nothing to compare."""
-    assert LabelCheck(np.random.default_rng(0)).ranked() == []
