@@ -43,7 +43,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         name: MODALITY_CHECKS[name]
         for name in ("unit-fits-quantity", "same-file-same-bits")
     }
-    monkeypatch.setattr("simmat_testing.find_parts.MODALITY_CHECKS", few)
+    monkeypatch.setitem(find_parts.BY_KIND, "modality", few)
     return list(few)
 
 
@@ -148,9 +148,7 @@ def test_a_failure_ends_with_1_and_json_stays_json(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A build server reads the code, a page the json; neither may trip over a plugin that prints."""
-    monkeypatch.setattr(
-        "simmat_testing.find_parts.MODALITY_CHECKS", {"broken": _broken}
-    )
+    monkeypatch.setitem(find_parts.BY_KIND, "modality", {"broken": _broken})
     assert run(["plugins", "check", "gray", "--json"]) == 1
     captured = capsys.readouterr()
     shown = json.loads(captured.out)
@@ -190,10 +188,10 @@ def test_a_package_brings_all_that_it_gives(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One command before a release."""
-    for kind in ("MODALITY", "FOUNDATION", "PACKAGE", "TRANSFER_LAYER", "TUNER"):
-        monkeypatch.setattr(
-            f"simmat_testing.find_parts.{kind}_CHECKS", {"good": lambda case: None}
-        )
+    good = {"good": lambda case: None}
+    for kind in find_parts.BY_KIND:
+        monkeypatch.setitem(find_parts.BY_KIND, kind, good)
+    monkeypatch.setattr(find_parts, "PACKAGE_CHECKS", good)
     assert run(["plugins", "check", "simmat", "--json"]) == 0
     shown = [
         (subject["kind"], subject["name"])

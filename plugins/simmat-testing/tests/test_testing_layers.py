@@ -8,13 +8,12 @@ from typing import Any
 import click
 import pytest
 import torch
-from simmat_testing import run_check
+from simmat_testing.checks import PartCase, run_check
 from simmat_testing.find_parts import (
     COMMAND_CHECKS,
     TRANSFER_LAYER_CHECKS,
     TUNER_CHECKS,
 )
-from simmat_testing.layer_checks import TransferLayerCase
 from simmat_testing.networks import TUNER
 from torch import Tensor, nn
 
@@ -85,9 +84,7 @@ def test_a_broken_layer_fails_its_check_and_a_good_one_passes(
         spec = TransferLayerSpec(
             "broken", "a layer", f"{__name__}:build_layer", options={"fault": option}
         )
-        result = run_check(
-            TRANSFER_LAYER_CHECKS[check], TransferLayerCase(spec, tmp_path)
-        )
+        result = run_check(TRANSFER_LAYER_CHECKS[check], PartCase(spec, tmp_path))
         assert (result.status, bool(result.advice)) == (status, status == "failed"), (
             result.why
         )
@@ -103,25 +100,24 @@ def test_a_broken_layer_fails_its_check_and_a_good_one_passes(
     ],
 )
 def test_a_broken_tuner_fails_its_check_and_a_good_one_passes(
-    check: str, fault: str, status: str
+    check: str, fault: str, status: str, tmp_path: Path
 ) -> None:
     """A check that nothing fails may check nothing."""
     for option, expected in ((fault, status), ("", "ok")):
         spec = TunerSpec(
             "broken", "a tuner", f"{__name__}:apply_tuner", options={"fault": option}
         )
-        assert run_check(TUNER_CHECKS[check], spec).status == expected
+        assert (
+            run_check(TUNER_CHECKS[check], PartCase(spec, tmp_path)).status == expected
+        )
 
 
-def test_a_command_without_help_fails() -> None:
+def test_a_command_without_help_fails(tmp_path: Path) -> None:
     """It would stand in the list of commands without a word."""
     for text, status in (("", "failed"), ("Do it.", "ok")):
-        assert (
-            run_check(
-                COMMAND_CHECKS["command-shows-its-help"], click.Command("do", help=text)
-            ).status
-            == status
-        )
+        case = PartCase(click.Command("do", help=text), tmp_path)
+        result = run_check(COMMAND_CHECKS["command-shows-its-help"], case)
+        assert result.status == status
 
 
 @pytest.mark.slow
@@ -131,6 +127,5 @@ def test_a_command_without_help_fails() -> None:
 def test_our_own_parts_keep_their_contract(spec: Any, tmp_path: Path) -> None:
     """The rules are those that our own parts keep."""
     is_layer = isinstance(spec, TransferLayerSpec)
-    case: Any = TransferLayerCase(spec, tmp_path) if is_layer else spec
     for check in (TRANSFER_LAYER_CHECKS if is_layer else TUNER_CHECKS).values():
-        assert run_check(check, case).status != "failed"
+        assert run_check(check, PartCase(spec, tmp_path)).status != "failed"

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from simmat_testing import run_check
+from simmat_testing.checks import PartCase, run_check
 from simmat_testing.find_parts import LOSS_CHECKS, METRIC_CHECKS, RESULT_FORMAT_CHECKS
-from simmat_testing.part_checks import LossCase, ResultFormatCase
 from torch import Tensor
 
 from simmat.inference import ImageResult
@@ -49,7 +48,7 @@ def test_a_format_writes_the_one_file_that_it_declares(
     )
     result = run_check(
         RESULT_FORMAT_CHECKS["format-writes-what-it-declares"],
-        ResultFormatCase(spec, tmp_path),
+        PartCase(spec, tmp_path),
     )
     assert result.status == status, result.why
 
@@ -83,7 +82,7 @@ def test_a_loss_must_be_a_scalar_that_trains(fault: str, tmp_path: Path) -> None
     """What nothing can be trained with is found before a training."""
     spec = LossSpec("certainty", "size of the logits", f"{__name__}:build_{fault}")
     result = run_check(
-        LOSS_CHECKS["loss-reaches-the-network"], LossCase(spec, tmp_path)
+        LOSS_CHECKS["loss-reaches-the-network"], PartCase(spec, tmp_path)
     )
     assert result.status == ("ok" if fault == "good" else "failed"), result.why
 
@@ -122,22 +121,22 @@ def clear(mask: Any, truth: Any, scored: Any) -> float:
     ],
 )
 def test_a_metric_gives_a_figure_of_anything_and_the_same_again(
-    check: str, function: Callable[..., float], status: str
+    check: str, function: Callable[..., float], status: str, tmp_path: Path
 ) -> None:
     """An empty mask at the end of an evaluation must not end it."""
     spec = MetricSpec("figure", "a figure", f"{__name__}:{function.__name__}")
-    result = run_check(METRIC_CHECKS[check], spec)
+    result = run_check(METRIC_CHECKS[check], PartCase(spec, tmp_path))
     assert result.status == status, result.why
 
 
 @pytest.mark.parametrize("result", ["objects", "classes"])
 def test_a_metric_of_what_is_found_without_prompts_gets_that(
-    result: MetricResult,
+    result: MetricResult, tmp_path: Path
 ) -> None:
     """A list of images, or the pixels by class."""
     spec = MetricSpec("number", "number of parts", "builtins:len", result)
     for check in METRIC_CHECKS.values():
-        assert run_check(check, spec).status == "ok"
+        assert run_check(check, PartCase(spec, tmp_path)).status == "ok"
 
 
 @pytest.mark.parametrize(
@@ -147,11 +146,11 @@ def test_our_own_formats_losses_and_metrics_keep_their_contract(
     spec: Any, tmp_path: Path
 ) -> None:
     """The rules are those that our own parts keep."""
-    checks, case = METRIC_CHECKS, spec
+    checks = METRIC_CHECKS
     if isinstance(spec, ResultFormat):
-        checks, case = RESULT_FORMAT_CHECKS, ResultFormatCase(spec, tmp_path)
-    if isinstance(spec, LossSpec):
-        checks, case = LOSS_CHECKS, LossCase(spec, tmp_path)
+        checks = RESULT_FORMAT_CHECKS
+    elif isinstance(spec, LossSpec):
+        checks = LOSS_CHECKS
     for check in checks.values():
-        result = run_check(check, case)
+        result = run_check(check, PartCase(spec, tmp_path))
         assert result.status != "failed", result.why

@@ -6,6 +6,7 @@ import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from simmat.errors import with_line
@@ -32,6 +33,14 @@ class CheckSkipped(Exception):
 
 class NoSamples(CheckSkipped):
     """A check needs sample files, and there are none."""
+
+
+@dataclass(frozen=True)
+class PartCase:
+    """A part of a kind that needs no case of its own: its spec or command, and a scratch folder."""
+
+    spec: Any
+    folder: Path
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from simmat.plugin_specs import (
-    FoundationSpec,
-    LossSpec,
-    MetricSpec,
-    ResultFormat,
-    TransferLayerSpec,
-    TunerSpec,
-)
+from simmat.plugin_specs import FoundationSpec
+from simmat.plugins.kinds import Kind
 from simmat.plugins.loader import load_plugins
 from simmat.sensors.adapter import ModalityAdapter
-from simmat_testing.checks import Check, CheckFailed, NoSamples, run_check
+from simmat_testing.checks import Check, CheckFailed, NoSamples, PartCase, run_check
 from simmat_testing.find_parts import (
     FOUNDATION_CHECKS,
     LOSS_CHECKS,
@@ -30,10 +24,8 @@ from simmat_testing.find_parts import (
     TUNER_CHECKS,
 )
 from simmat_testing.foundation_checks import FoundationCase
-from simmat_testing.layer_checks import TransferLayerCase
 from simmat_testing.modality_case import ModalityCase
 from simmat_testing.package_checks import PackageCase
-from simmat_testing.part_checks import LossCase, ResultFormatCase
 
 
 class _Contract:
@@ -124,77 +116,53 @@ class FoundationContract(_Contract):
         )
 
 
-class TransferLayerContract(_Contract):
+class _PartContract(_Contract):
+    """The contract of a part; its fixture has the name of its kind, and is a spec or an installed name."""
+
+    kind: ClassVar[Kind]
+
+    @pytest.fixture
+    def contract_case(self, request: pytest.FixtureRequest, tmp_path: Path) -> PartCase:
+        """The part."""
+        part = request.getfixturevalue(self.kind.replace(" ", "_"))
+        if isinstance(part, str):
+            part = load_plugins().get(self.kind, part)
+        return PartCase(part, tmp_path)
+
+
+class TransferLayerContract(_PartContract):
     """The contract of a transfer layer; give the fixture `transfer_layer`: its spec or an installed name."""
 
+    kind = "transfer layer"
     checks = TRANSFER_LAYER_CHECKS
 
-    @pytest.fixture
-    def contract_case(
-        self, transfer_layer: TransferLayerSpec | str, tmp_path: Path
-    ) -> TransferLayerCase:
-        """The layer."""
-        given = transfer_layer
-        return TransferLayerCase(
-            load_plugins().transfer_layer(given) if isinstance(given, str) else given,
-            tmp_path,
-        )
 
-
-class TunerContract(_Contract):
+class TunerContract(_PartContract):
     """The contract of a tuner; give the fixture `tuner`: its spec or an installed name."""
 
+    kind = "tuner"
     checks = TUNER_CHECKS
 
-    @pytest.fixture
-    def contract_case(self, tuner: TunerSpec | str) -> TunerSpec:
-        """The tuner."""
-        return load_plugins().tuner(tuner) if isinstance(tuner, str) else tuner
 
-
-class ResultFormatContract(_Contract):
+class ResultFormatContract(_PartContract):
     """The contract of a result format; give the fixture `result_format`: its spec or an installed name."""
 
+    kind = "result format"
     checks = RESULT_FORMAT_CHECKS
 
-    @pytest.fixture
-    def contract_case(
-        self, result_format: ResultFormat | str, tmp_path: Path
-    ) -> ResultFormatCase:
-        """The format."""
-        given = result_format
-        return ResultFormatCase(
-            load_plugins().get("result format", given)
-            if isinstance(given, str)
-            else given,
-            tmp_path,
-        )
 
-
-class LossContract(_Contract):
+class LossContract(_PartContract):
     """The contract of a loss; give the fixture `loss`: its spec or an installed name."""
 
+    kind = "loss"
     checks = LOSS_CHECKS
 
-    @pytest.fixture
-    def contract_case(self, loss: LossSpec | str, tmp_path: Path) -> LossCase:
-        """The loss."""
-        return LossCase(
-            load_plugins().loss(loss) if isinstance(loss, str) else loss, tmp_path
-        )
 
-
-class MetricContract(_Contract):
+class MetricContract(_PartContract):
     """The contract of a metric; give the fixture `metric`: its spec or an installed name."""
 
+    kind = "metric"
     checks = METRIC_CHECKS
-
-    @pytest.fixture
-    def contract_case(self, metric: MetricSpec | str) -> MetricSpec:
-        """The metric."""
-        return (
-            load_plugins().get("metric", metric) if isinstance(metric, str) else metric
-        )
 
 
 class PackageContract(_Contract):

@@ -20,11 +20,9 @@ from simmat_testing import (
     package_checks,
     part_checks,
 )
-from simmat_testing.checks import Check, CheckResult, by_id, run_checks
+from simmat_testing.checks import Check, CheckResult, PartCase, by_id, run_checks
 from simmat_testing.foundation_checks import FoundationCase
-from simmat_testing.layer_checks import TransferLayerCase
 from simmat_testing.modality_case import ModalityCase
-from simmat_testing.part_checks import LossCase, ResultFormatCase
 
 MODALITY_CHECKS = by_id(
     modality_checks.options_are_described,
@@ -84,13 +82,20 @@ PACKAGE_CHECKS = by_id(
     package_checks.metadata_is_complete,
 )
 
+BY_KIND: dict[Kind, Mapping[str, Check]] = {
+    "modality": MODALITY_CHECKS,
+    "foundation model": FOUNDATION_CHECKS,
+    "transfer layer": TRANSFER_LAYER_CHECKS,
+    "tuner": TUNER_CHECKS,
+    "result format": RESULT_FORMAT_CHECKS,
+    "loss": LOSS_CHECKS,
+    "metric": METRIC_CHECKS,
+    "command": COMMAND_CHECKS,
+}
+"""Kind of what can be checked by its name -> its checks."""
+
 Subject: TypeAlias = tuple[str, str, Callable[[Path], Iterator[CheckResult]]]
 """One thing to check: its kind, its name, and the function that checks it in a scratch folder."""
-
-_KINDS: tuple[Kind, ...] = (
-    "modality", "foundation model", "transfer layer", "tuner", "result format", "loss", "metric", "command",
-)  # fmt: skip
-"""What can be checked by its name."""
 
 
 def find_checkable(
@@ -115,11 +120,11 @@ def find_checkable(
         UnknownNameError: the name is unknown; the nearest name is named.
         SimMATError: what it names is not usable, as a name that two packages claim.
     """
-    known = {kind: set(registry.names(kind)) for kind in _KINDS}
+    known = {kind: set(registry.names(kind)) for kind in BY_KIND}
     for kind, claimed in registry.conflicts():
         if kind in known:
             known[kind].add(claimed)
-    kinds = [kind for kind in _KINDS if name in known[kind]]
+    kinds = [kind for kind in BY_KIND if name in known[kind]]
     has_sensor = any(
         part in known["modality"] or is_sensor_file(part) for part in name.split("+")
     )
@@ -161,7 +166,7 @@ def find_checkable(
     subjects: list[Subject] = [
         ("package", case.name, lambda _: run_checks(PACKAGE_CHECKS.values(), package))
     ]
-    for kind in _KINDS:
+    for kind in BY_KIND:
         for part in package_checks.names_of(case, kind, registry):
             subjects.append(check(kind, part))
     return subjects
@@ -176,7 +181,6 @@ def _subject(
     image_size: int | None,
 ) -> Subject:
     """Return one part with its checks; raise if it is not usable, or the options do not fit it."""
-    checks: Mapping[str, Check]
     case: Callable[[Path], Any]
     if kind == "modality":
         adapter = registry.modality(name)
@@ -185,36 +189,13 @@ def _subject(
                 f"{adapter.name!r} has the sources {', '.join(adapter.source_names())}, got files of "
                 f"{', '.join(files)}; give one file for each: --source NAME=FILE"
             )
-        checks, case = (
-            MODALITY_CHECKS,
-            partial(ModalityCase, adapter, samples=[files] if files else None),
-        )
+        case = partial(ModalityCase, adapter, samples=[files] if files else None)
     elif kind == "foundation model":
         spec = registry.foundation(name, fetch=True)
         if image_size is not None:
             check_image_size(spec, image_size)
-        checks, case = (
-            FOUNDATION_CHECKS,
-            partial(FoundationCase, spec, image_size=image_size, full=full),
-        )
-    elif kind == "transfer layer":
-        checks, case = (
-            TRANSFER_LAYER_CHECKS,
-            partial(TransferLayerCase, registry.transfer_layer(name)),
-        )
-    elif kind == "result format":
-        checks, case = (
-            RESULT_FORMAT_CHECKS,
-            partial(ResultFormatCase, registry.get(kind, name)),
-        )
-    elif kind == "loss":
-        checks, case = LOSS_CHECKS, partial(LossCase, registry.loss(name))
+        case = partial(FoundationCase, spec, image_size=image_size, full=full)
     else:
-        part = registry.get(kind, name)
-        checks = {
-            "tuner": TUNER_CHECKS,
-            "metric": METRIC_CHECKS,
-            "command": COMMAND_CHECKS,
-        }[kind]
-        case = lambda _: part  # noqa: E731 - a check of these takes the part itself
-    return kind, name, lambda folder: run_checks(checks.values(), case(folder))
+        case = partial(PartCase, registry.get(kind, name))
+    checks = BY_KIND[kind].values()
+    return kind, name, lambda folder: run_checks(checks, case(folder))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -13,8 +11,8 @@ from torch import Tensor, nn
 from simmat.errors import ConfigError, few_of
 from simmat.foundation import FoundationModel
 from simmat.model import SimMAT
-from simmat.plugin_specs import TransferLayerSpec, TunerSpec
-from simmat_testing.checks import CheckFailed, CheckSkipped
+from simmat.plugin_specs import TunerSpec
+from simmat_testing.checks import CheckFailed, CheckSkipped, PartCase
 from simmat_testing.foundation_checks import (
     CLICK,
     KEEP_IN_STATE,
@@ -33,34 +31,27 @@ _CHANNELS = (1, 3, 5)
 """Numbers of channels that layers are built for."""
 
 
-@dataclass(frozen=True)
-class TransferLayerCase:
-    """A transfer layer, and a scratch folder."""
-
-    spec: TransferLayerSpec
-    folder: Path
-
-    def networks(self, seed: int = 0) -> dict[int, SimMAT]:
-        """Return a network for each number of channels that the layer takes; fail where it takes none."""
-        found: dict[int, SimMAT] = {}
-        refusal = ""
-        for count in _CHANNELS:
-            try:
-                found[count] = build_network(
-                    TINY,
-                    image_size=_SIZE,
-                    channels=count,
-                    transfer=self.spec,
-                    seed=seed,
-                )
-            except ConfigError as error:
-                refusal = str(error)
-        if not found:
-            raise CheckFailed(
-                f"it is not built for {_CHANNELS} channels: {refusal}",
-                "look at its builder",
+def layer_networks(case: PartCase, seed: int = 0) -> dict[int, SimMAT]:
+    """Return a network for each number of channels that a transfer layer takes; fail where it takes none."""
+    found: dict[int, SimMAT] = {}
+    refusal = ""
+    for count in _CHANNELS:
+        try:
+            found[count] = build_network(
+                TINY,
+                image_size=_SIZE,
+                channels=count,
+                transfer=case.spec,
+                seed=seed,
             )
-        return found
+        except ConfigError as error:
+            refusal = str(error)
+    if not found:
+        raise CheckFailed(
+            f"it is not built for {_CHANNELS} channels: {refusal}",
+            "look at its builder",
+        )
+    return found
 
 
 def tuned_network(tuner: TunerSpec | str) -> SimMAT:
@@ -104,9 +95,9 @@ def _expect_gradients(network: SimMAT, channels: int, part: nn.Module) -> None:
         )
 
 
-def layer_gives_its_output(case: TransferLayerCase) -> None:
+def layer_gives_its_output(case: PartCase) -> None:
     """The layer is built with its default options, and gives what the `output` of its spec says."""
-    for count, network in case.networks().items():
+    for count, network in layer_networks(case).items():
         planes, content = _planes(count)
         backbone = cast(FoundationModel, network.foundation).backbone
         with torch.no_grad():
@@ -134,24 +125,24 @@ def layer_gives_its_output(case: TransferLayerCase) -> None:
             )
 
 
-def layer_is_seeded(case: TransferLayerCase) -> None:
+def layer_is_seeded(case: PartCase) -> None:
     """The same seed gives the same weights, and torch's own random state is not changed."""
     before = torch.random.get_rng_state()
-    one, two = (case.networks() for _ in range(2))
+    one, two = (layer_networks(case) for _ in range(2))
     for count, network in one.items():
         check_seeded(before, network.mat, two[count].mat)
 
 
-def layer_trains_with_a_gradient(case: TransferLayerCase) -> None:
+def layer_trains_with_a_gradient(case: PartCase) -> None:
     """Every parameter of the layer that trains gets a finite gradient."""
-    for count, network in case.networks().items():
+    for count, network in layer_networks(case).items():
         _expect_gradients(network, count, network.mat)
 
 
-def layer_survives_safetensors(case: TransferLayerCase) -> None:
+def layer_survives_safetensors(case: PartCase) -> None:
     """The state dict, written to safetensors and loaded into a layer of another seed, gives the same answers."""
-    others = case.networks(seed=1)
-    for count, network in case.networks().items():
+    others = layer_networks(case, seed=1)
+    for count, network in layer_networks(case).items():
         planes, content = _planes(count)
         other = others[count]
         other.foundation.load_state_dict(network.foundation.state_dict())
@@ -166,11 +157,11 @@ def layer_survives_safetensors(case: TransferLayerCase) -> None:
             )
 
 
-def tuner_leaves_the_model_as_it_was(spec: TunerSpec) -> None:
+def tuner_leaves_the_model_as_it_was(case: PartCase) -> None:
     """At step 0 the model answers as before; a tuner whose method says otherwise is skipped."""
     plain, tuned = (
         cast(FoundationModel, tuned_network(each).foundation)
-        for each in ("frozen", spec)
+        for each in ("frozen", case.spec)
     )
     pictures, click = images(2, _SIZE), prompt_kinds(plain, _SIZE)[CLICK]
     before, after = (predict(each, pictures, click).logits for each in (plain, tuned))
@@ -181,16 +172,16 @@ def tuner_leaves_the_model_as_it_was(spec: TunerSpec) -> None:
         )
 
 
-def tuner_is_seeded(spec: TunerSpec) -> None:
+def tuner_is_seeded(case: PartCase) -> None:
     """The same seed gives the same weights, and torch's own random state is not changed."""
     before = torch.random.get_rng_state()
-    one, two = (tuned_network(spec).foundation for _ in range(2))
+    one, two = (tuned_network(case.spec).foundation for _ in range(2))
     check_seeded(before, one, two)
 
 
-def tuner_trains_with_a_gradient(spec: TunerSpec) -> None:
+def tuner_trains_with_a_gradient(case: PartCase) -> None:
     """Every parameter that the tuner lets train gets a finite gradient, and none of `targets.frozen` trains."""
-    network = tuned_network(spec)
+    network = tuned_network(case.spec)
     model: nn.Module = network.foundation
     trains = [
         name for name, parameter in model.named_parameters() if parameter.requires_grad

@@ -18,7 +18,7 @@ from simmat.plugins.hooks import PROJECT
 from simmat.plugins.kinds import Kind
 from simmat.plugins.loader import BUILTIN, describe_entry, load_plugins
 from simmat.plugins.registry import NAMES, Registry, import_from_string
-from simmat_testing.checks import CheckFailed, CheckSkipped
+from simmat_testing.checks import CheckFailed, CheckSkipped, PartCase
 
 
 @dataclass(frozen=True)
@@ -242,8 +242,9 @@ def metadata_is_complete(case: PackageCase) -> None:
         )
 
 
-def command_shows_its_help(command: click.Command) -> None:
+def command_shows_its_help(case: PartCase) -> None:
     """`--help` works, and says in a line what the command is for."""
+    command: click.Command = case.spec
     done = CliRunner().invoke(command, ["--help"], prog_name=f"simmat {command.name}")
     if done.exit_code or not command.get_short_help_str():
         raise CheckFailed(

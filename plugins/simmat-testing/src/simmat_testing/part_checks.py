@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +16,12 @@ from simmat.evaluation import ImageMatches
 from simmat.inference import ImageResult, PromptResult
 from simmat.nn.losses import Batch
 from simmat.nn.tuners import set_train_mode
-from simmat.plugin_specs import LossSpec, MetricSpec, ResultFormat
+from simmat.plugin_specs import MetricSpec
 from simmat.plugins.registry import import_from_string
 from simmat.predictor import Uncertainty
 from simmat.training import StepOutputs
 from simmat.types import Georeference, Prompt, Window
-from simmat_testing.checks import CheckFailed, CheckSkipped
+from simmat_testing.checks import CheckFailed, CheckSkipped, PartCase
 from simmat_testing.networks import build_network
 from simmat_testing.tiny import TINY
 
@@ -35,15 +33,7 @@ _CLASS_NAMES = {1: "ship", 2: "buoy"}
 _PLACE = Georeference("EPSG:32632", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_300_000.0))
 
 
-@dataclass(frozen=True)
-class ResultFormatCase:
-    """A result format, and a scratch folder."""
-
-    spec: ResultFormat
-    folder: Path
-
-
-def format_writes_what_it_declares(case: ResultFormatCase) -> None:
+def format_writes_what_it_declares(case: PartCase) -> None:
     """For a result of each of its kinds, the format writes one file, whose name it returns and `endings` declares."""
     if case.spec.one_file:
         raise CheckSkipped(
@@ -117,15 +107,7 @@ def _image_result(*, classes: bool) -> ImageResult:
     )
 
 
-@dataclass(frozen=True)
-class LossCase:
-    """A loss, and the folder of an empty data set."""
-
-    spec: LossSpec
-    folder: Path
-
-
-def loss_reaches_the_network(case: LossCase) -> None:
+def loss_reaches_the_network(case: PartCase) -> None:
     """The loss of a batch is a finite scalar with a gradient for what is trained; its terms are scalars without one."""
     try:
         loss = import_from_string(case.spec.build)(case.folder)
@@ -188,10 +170,10 @@ def _batch(extra: torch.Tensor) -> Batch:
     )
 
 
-def metric_scores_every_result(spec: MetricSpec) -> None:
+def metric_scores_every_result(case: PartCase) -> None:
     """Of what is right, wrong, empty or without a pixel that counts, the figure is a finite number or None."""
-    compute = import_from_string(spec.compute)
-    for name, given in _scored(spec).items():
+    compute = import_from_string(case.spec.compute)
+    for name, given in _scored(case.spec).items():
         try:
             figure = compute(*given)
         except Exception as error:
@@ -208,10 +190,10 @@ def metric_scores_every_result(spec: MetricSpec) -> None:
             )
 
 
-def metric_leaves_its_input_alone(spec: MetricSpec) -> None:
+def metric_leaves_its_input_alone(case: PartCase) -> None:
     """A call gives the same figure again, because metrics share what they score."""
-    compute = import_from_string(spec.compute)
-    for name, given in _scored(spec).items():
+    compute = import_from_string(case.spec.compute)
+    for name, given in _scored(case.spec).items():
         fresh = copy.deepcopy(given)
         if compute(*given) != compute(*given) or compute(*given) != compute(*fresh):
             raise CheckFailed(
