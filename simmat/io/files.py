@@ -135,7 +135,7 @@ def atomic_write_text(path: Path | str, text: str) -> None:
     atomic_write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
-def write_rows(path: Path | str, rows: Iterable[Sequence[str]]) -> None:
+def write_rows(path: Path | str, rows: Iterable[Sequence[object]]) -> None:
     """Write a whole CSV file, its header first; see `atomic_write_text` and `read_csv_rows`."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)

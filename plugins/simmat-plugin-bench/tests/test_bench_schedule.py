@@ -7,7 +7,6 @@ from pathlib import Path
 from bench_set import TINY, bench_of, cells_named, fill
 from simmat_plugin_bench.cells import FORMAT
 from simmat_plugin_bench.grid import Bench
-from simmat_plugin_bench.job import bundle_is_gone
 from simmat_plugin_bench.run import remove_bundles
 from simmat_plugin_bench.schedule import all_jobs, arm_state
 
@@ -99,22 +98,3 @@ def test_bundles_of_rates_that_lost_are_removed(tmp_path: Path) -> None:
         True,
         False,
     ]
-
-
-def test_a_bundle_of_version_0_1_is_a_bundle(tmp_path: Path) -> None:
-    """Its cell was trained again, and where it lost it stayed on the disk."""
-    bench = bench_of(tmp_path, RATES + TINY + SET + ARM)
-    tried = cells_named(bench, "seed-0")
-    for cell, val in zip(tried, (0.2, 0.6, 0.4), strict=True):
-        fill(cell, val=val)
-        (cell.folder.run / "bundle").mkdir(parents=True)
-        (cell.folder.run / "bundle/bundle.json").touch()
-        (cell.folder.run / "bundle/weights.safetensors").touch()
-    assert not bundle_is_gone(tried[1].folder, "train")
-    remove_bundles(bench, tried[1])
-    assert [(cell.folder.run / "bundle").exists() for cell in tried] == [
-        False,
-        True,
-        False,
-    ]
-    assert bundle_is_gone(tried[0].folder, "train")

@@ -102,7 +102,7 @@ def _report(place: Place, rng: random.Random) -> Case:
         write_results,
     )
     from simmat_plugin_bench.grid import expand
-    from simmat_plugin_bench.report import as_csv, latex, markdown, write_bench_page
+    from simmat_plugin_bench.report import csv_rows, latex, markdown, write_bench_page
     from simmat_plugin_bench.results import collect
     from simmat_plugin_bench.settings import read_settings
 
@@ -128,7 +128,7 @@ def _report(place: Place, rng: random.Random) -> Case:
             done, other = take_results(victim, cells)
             assert done + other <= len(read_results(victim)), "more cells than results"
         results = collect(expand(read_settings(toml), toml, out, registry()))
-        markdown(results), latex(results), as_csv(results)
+        markdown(results), latex(results), list(csv_rows(results))
         write_bench_page(place.scratch / "index.html", results, {}, "")
 
     return Case(read, outputs=frozenset({"out/*"}))

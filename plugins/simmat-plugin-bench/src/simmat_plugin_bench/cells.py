@@ -21,8 +21,7 @@ from simmat.io.files import atomic_write_json, atomic_write_text
 from simmat.io.reading import parse_json, read_bytes
 from simmat.sensors.options import is_sensor_file, modality_parts
 from simmat.sensors.sensor_toml import read_sensor
-from simmat.types import FORMER_ASPECTS
-from simmat_plugin_bench.settings import STEPS, Simulated, metrics_of
+from simmat_plugin_bench.settings import Simulated, metrics_of
 
 FORMAT = 1
 
@@ -207,31 +206,17 @@ class Cell:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that decide the result, as json values without defaults."""
-        values = self.config.model_dump(
-            mode="json", exclude_defaults=True, exclude=_NOT_THE_RESULT | {"heads"}
-        )
-        if self.config.heads != "prompt":  # the default of a bench
-            values["heads"] = self.config.heads
-        if "aspect" in values:
-            values["aspect"] = _STORED_ASPECTS[values["aspect"]]
-        values = {
-            _STORED_NAMES.get(name, name): value for name, value in values.items()
-        }
-        values = {
-            name: value for name, value in values.items() if _OMITTED.get(name) != value
-        }
-        simulate = (
-            self.simulate.model_dump(mode="json") if self.simulate is not None else None
-        )
-        named = {
+        simulate = None
+        if self.simulate is not None:
+            simulate = self.simulate.model_dump(mode="json")
+        return {
             "kind": self.kind,
             "dataset": self.dataset,
             "simulate": simulate,
             "weights": self.weights,
-        }
-        return {
-            **named,
-            **values,
+            **self.config.model_dump(
+                mode="json", exclude_defaults=True, exclude=_NOT_THE_RESULT
+            ),
             "modality": "+".join(map(_sensor, modality_parts(self.config.modality))),
         }
 
@@ -278,15 +263,6 @@ class Cell:
 def matches(cell: Cell, pattern: str | None) -> bool:
     """Return whether a part of a cell's name matches a shell pattern; None matches all."""
     return pattern is None or fnmatch(cell.name, f"*{pattern}*")
-
-
-_OMITTED = {"foundation": "lite", "mat": "mat-residual", "tune": "lora", "steps": STEPS}
-"""Values that results do not name: the defaults of a bench."""
-
-
-_STORED_NAMES = {name: former for former, name in TrainConfig.former_keys.items()}
-_STORED_ASPECTS = {aspect: former for former, aspect in FORMER_ASPECTS.items()}
-"""What results call a setting or an aspect: by its former name, so that the digests of older results stay valid."""
 
 
 def digest_of(settings: Mapping[str, Any]) -> str:

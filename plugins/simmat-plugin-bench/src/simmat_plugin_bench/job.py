@@ -21,7 +21,7 @@ import torch
 
 import simmat
 from simmat import training
-from simmat.bundle import find_bundle, load_bundle
+from simmat.bundle import load_bundle
 from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.errors import DataError, SimMATError
 from simmat.evaluation import (
@@ -137,13 +137,6 @@ def _run_cell(
 ) -> None:
     kind = read_cell_file(folder.settings, CellSettings)["kind"]
     config = load_config(folder.config)
-    if test and bundle_is_gone(folder, kind):
-        echo(
-            "its bundle was removed when another learning rate was chosen; training again"
-        )
-        shutil.rmtree(folder.run, ignore_errors=True)
-        folder.result.unlink()
-        folder.clock.unlink(missing_ok=True)
     if not folder.result.is_file():
         _write(
             folder,
@@ -164,18 +157,6 @@ def _run_cell(
             scores = _test(folder, config, registry, everything=everything)
         tested = {"test": scores.summary(), "test_ious": scores.by_sample()}
         _write(folder, result | tested | {"test_seconds": time.monotonic() - began})
-
-
-def bundle_is_gone(folder: CellFolder, kind: str) -> bool:
-    """Return whether a trained cell that is still to be tested has no bundle any more."""
-    if kind != "train" or not folder.result.is_file():
-        return False
-    result = read_cell_file(folder.result, CellResult)
-    return (
-        result["test"] is None
-        and not result["diverged"]
-        and find_bundle(folder.run) is None
-    )
 
 
 def _write(folder: CellFolder, result: dict[str, Any]) -> None:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from simmat_plugin_report.page import Block, Code, Figure, Table, write_sections
 from simmat_plugin_report.scores import NONE, plural, signed
 
 from simmat.evaluation import mean_interval
-from simmat.io.files import atomic_write_text
+from simmat.io.files import atomic_write_text, write_rows
 from simmat.io.reading import read_bytes
 from simmat_plugin_bench.cells import RESULTS, results_of, write_results
 from simmat_plugin_bench.grid import Arm, Bench
-from simmat_plugin_bench.latex import latex_table
 from simmat_plugin_bench.plots import draw_plots
 from simmat_plugin_bench.results import ArmRow, Results, SeedScores, collect
 from simmat_plugin_bench.run import RUN_WITH
@@ -316,12 +315,58 @@ def _markdown_table(table: Table) -> str:
 
 
 def latex(results: Results) -> str:
-    """Return all tables as LaTeX, see `simmat_plugin_bench.latex`."""
+    r"""Return all tables as LaTeX, for documents with `\usepackage{booktabs}`."""
     score = f"Score: {results.bench.settings.score} on the test split, mean ± std over seeds."
     parts = [r"% needs \usepackage{booktabs} in the preamble"]
     for title, table, note in tables(results):
         parts.append(latex_table(table, f"{title}. {score} {note}"))
     return "\n\n".join(parts) + "\n"
+
+
+_ESCAPED = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "–": "--",
+    }
+    | {special: f"\\{special}" for special in "&%$#_{}"}
+)
+
+
+def latex_table(table: Table, caption: str) -> str:
+    """Return a table with its caption; the best cells are bold."""
+    numbers = len(table.head) - table.numbers_from
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{latex_text(caption)}}}",
+        rf"\begin{{tabular}}{{{'l' * table.numbers_from}{'r' * numbers}}}",
+        r"\toprule",
+        _latex_row([latex_text(cell) for cell in table.head]),
+        r"\midrule",
+    ]
+    for row, texts in enumerate(table.rows):
+        cells = []
+        for column, text in enumerate(texts):
+            cell = latex_text(text)
+            if (row, column) in table.best:
+                cell = rf"\textbf{{{cell}}}"
+            cells.append(cell)
+        lines.append(_latex_row(cells))
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
+
+
+def latex_text(text: str) -> str:
+    """Return a text in one line that LaTeX prints as it is."""
+    escaped = " ".join(text.split()).translate(_ESCAPED)
+    # a minus, not a hyphen, before a number
+    return re.sub(r"(?<![^\s\[])-(?=\d)", "$-$", escaped)
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"
 
 
 CSV_HEAD = (
@@ -330,21 +375,18 @@ CSV_HEAD = (
 )  # fmt: skip
 
 
-def as_csv(results: Results) -> str:
-    """Return one CSV line per seed, with or without a score."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_HEAD)
+def csv_rows(results: Results) -> Iterator[Sequence[Any]]:
+    """Yield a head and one row per seed, with or without a score."""
+    yield CSV_HEAD
     for row in results.rows:
         for seed in row.arm.seeds:
             score, result = row.scores.get(seed), row.results.get(seed, {})
-            writer.writerow((
+            yield (
                 row.data.name, row.data.averaged, row.arm.foundation, row.arm.name, seed, score, _gain(row, seed),
                 row.mat, row.tune, row.lr, *map(row.facts.get, ("trainable", "total", "steps")), result.get("seconds"),
                 result.get("peak_device_bytes") or result.get("peak_memory_bytes"),
                 row.vals.get(seed), "done" if score is not None else row.state,
-            ))  # fmt: skip
-    return text.getvalue()
+            )  # fmt: skip
 
 
 def _gain(row: ArmRow, seed: int) -> float | None:
@@ -437,20 +479,15 @@ def write_report(bench: Bench) -> tuple[Results, list[Path]]:
         The results, and the files written.
 
     Raises:
-        ConfigError: no result has the requested score.
         DataError: a result is damaged.
         OutputError: a file cannot be written.
     """
     results = collect(bench)
-    table, tex, csv, results_json = (
-        bench.out / "table.md",
-        bench.out / "table.tex",
-        bench.out / "table.csv",
-        bench.out / RESULTS,
-    )
+    names = ("table.md", "table.tex", "table.csv", RESULTS)
+    table, tex, csv, results_json = (bench.out / name for name in names)
     atomic_write_text(table, markdown(results))
     atomic_write_text(tex, latex(results))
-    atomic_write_text(csv, as_csv(results))
+    write_rows(csv, csv_rows(results))
     plots = draw_plots(results, bench.out / "plots")
     copy = bench.out / RUN_WITH  # the TOML may have changed since
     settings = read_bytes(copy if copy.is_file() else bench.path, "bench file").decode(

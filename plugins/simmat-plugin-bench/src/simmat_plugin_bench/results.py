@@ -7,13 +7,10 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
-from simmat.errors import ConfigError
 from simmat_plugin_bench.cells import Cell, Failure, read_cell_file
 from simmat_plugin_bench.grid import ZERO_SHOT, Arm, Bench
 from simmat_plugin_bench.schedule import arm_state, val_metric
-from simmat_plugin_bench.settings import EVERYTHING, SEMANTIC, DataSet, hint, metrics_of
-
-_NO_METRIC = "no such metric"
+from simmat_plugin_bench.settings import DataSet, metrics_of
 
 
 @dataclass(frozen=True)
@@ -160,7 +157,6 @@ def collect(bench: Bench) -> Results:
     """Read the results of all cells.
 
     Raises:
-        ConfigError: no result has the requested score.
         DataError: a result is damaged.
     """
     rows: list[ArmRow] = []
@@ -180,7 +176,6 @@ def collect(bench: Bench) -> Results:
                 if base is None or row.score is None
                 else replace(row, gain=row.score.mean - base.mean)
             )
-    _check_score(bench, rows)
     return Results(bench, tuple(rows))
 
 
@@ -225,35 +220,13 @@ def _row(bench: Bench, data: DataSet, arm: Arm) -> ArmRow:
     )
 
 
-def _check_score(bench: Bench, rows: list[ArmRow]) -> None:
-    """Check that some result has the requested score."""
-    score = bench.settings.score
-    none_of_zero_shot = score.startswith((EVERYTHING, SEMANTIC))
-    lacking = [
-        row
-        for row in rows
-        if row.state == _NO_METRIC
-        and not (none_of_zero_shot and row.arm.kind == ZERO_SHOT)
-    ]
-    if not lacking or any(row.scores for row in rows):
-        return
-    numbers: dict[str, float] = {}
-    for row in lacking:
-        for cell in bench.cells_of(row.data, row.arm):
-            if (result := cell.result()) is not None and result["test"] is not None:
-                numbers |= dict(metrics_of(result["test"]))
-    raise ConfigError(
-        f"score = {score!r} is not a metric of these results{hint(score, numbers)}"
-    )
-
-
 def _state(
     arm: Arm, cells: list[Cell], results: Mapping[int, Mapping[str, Any]], done: int
 ) -> str:
     if done == len(arm.seeds):
         return "done"
     if not done and any(result["test"] is not None for result in results.values()):
-        return _NO_METRIC
+        return "no such metric"
     states = {cell.state() for cell in cells}
     for wrong in ("failed", "changed"):
         if wrong in states:

@@ -18,7 +18,6 @@ from typing import Any
 
 from simmat_plugin_scenes.dataset import simulate_dataset
 
-from simmat.bundle import find_bundle
 from simmat.config import TrainConfig, dump_toml
 from simmat.data.digest import DatasetDigest
 from simmat.data.index import digest_dataset
@@ -368,16 +367,7 @@ def remove_bundles(bench: Bench, ended: Cell) -> None:
             state = cell.state()
             lost = bool(chosen) and cell not in chosen and state == "trained"
             if lost or (state == "tested" and not bench.settings.keep_bundles):
-                _remove_bundle(cell.folder.run)
-
-
-def _remove_bundle(run: Path) -> None:
-    """Remove the bundle of a run, a file, or a folder of version 0.1, or both of one that was resumed since."""
-    while (found := find_bundle(run)) is not None:
-        if found.is_dir():
-            remove_folder(found)
-        else:
-            found.unlink()
+                RunFolder(cell.folder.run).bundle_file.unlink(missing_ok=True)
 
 
 def start_cell(

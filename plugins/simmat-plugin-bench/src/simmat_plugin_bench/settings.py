@@ -186,7 +186,6 @@ class Section(StrictModel):
             raise ValueError(
                 "has no key 'options'; write settings of simmat train directly into this table"
             )
-        values = TrainConfig.with_current_keys(values)
         options = {
             key: value
             for key, value in values.items()
