@@ -62,64 +62,6 @@ def test_a_missing_checkpoint_is_found_before_any_process(
     assert f"checkpoint of sam_vit_b: {tmp_path / 'no.pth'}" in capsys.readouterr().err
 
 
-def test_only_what_is_to_be_run_must_be_there(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With --only, a part of a bench runs where the rest of its data is not."""
-    toml = TINY + SET + SET.replace("discs", "gone").replace("set", "gone") + ARM
-    refused(tmp_path, toml, "--only", "gone")
-    said = capsys.readouterr().err
-    assert "data 'gone'" in said
-    assert "data 'discs'" not in said
-
-
-def test_a_checkpoint_of_an_unknown_model_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A weight file named for a misspelt model would be ignored, and other weights scored."""
-    refused(
-        tmp_path,
-        'checkpoints = { sam_vit_bb = "b.pth" }\n' + TINY + SET + ARM,
-        "--dry-run",
-    )
-    assert re.search(
-        "checkpoints: .*'sam_vit_bb'.*'sam_vit_b'", capsys.readouterr().err
-    )
-
-
-def test_no_report_is_made_of_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A slip in --out must not end in an empty table."""
-    refused(tmp_path, TINY + SET + ARM, "--report")
-    assert str(tmp_path / "out") in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"format": 1}'])
-def test_a_damaged_cell_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
-) -> None:
-    """The user must know which of hundreds of cells to remove."""
-    bench = bench_of(tmp_path, TINY + SET + ARM)
-    order = bench.cells[-1].folder.settings
-    order.parent.mkdir(parents=True)
-    order.write_text(content, encoding="utf-8")
-    assert (
-        run(
-            [
-                "bench",
-                str(tmp_path / "bench.toml"),
-                "--out",
-                str(tmp_path / "out"),
-                "--report",
-            ]
-        )
-        == 2
-    )
-    assert f"{order} is damaged" in capsys.readouterr().err
-    assert not (tmp_path / "out" / "table.md").exists()
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -184,14 +126,6 @@ def test_a_folder_of_something_else_stays_as_it_is(
     assert sorted((tmp_path / "set").rglob("*")) == before
 
 
-def test_dry_run_and_report_exclude_each_other(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One of the two would be left out without a word."""
-    refused(tmp_path, TINY + SET + ARM, "--report", "--dry-run")
-    assert "--dry-run and --report" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("toml", "said"),
     [
@@ -238,26 +172,3 @@ def test_an_unknown_score_is_refused_before_any_process(
         *options,
     )
     assert re.search(said, capsys.readouterr().err)
-
-
-@pytest.mark.parametrize(
-    "score",
-    ["miou_image", "boundary_iou", "by_size.small.miou_object", "iou_by_class.3"],
-)
-def test_every_figure_may_be_the_score(tmp_path: Path, score: str) -> None:
-    """Which classes and sizes there are, the data will show."""
-    bench_of(tmp_path, f'score = "{score}"\n' + TINY + SET + ARM)
-
-
-def test_a_wrong_score_is_reported_beside_other_mistakes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Mistakes that come one by one take an afternoon."""
-    refused(
-        tmp_path,
-        'score = "typo"\n' + TINY + SET + ARM + "lr = 0.1\nloss = 5\n",
-        "--dry-run",
-    )
-    said = capsys.readouterr().err
-    assert "score = 'typo'" in said
-    assert "loss" in said

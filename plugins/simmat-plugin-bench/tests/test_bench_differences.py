@@ -70,30 +70,6 @@ def test_an_interval_is_that_of_the_differences_of_the_same_objects(
     assert str(found).startswith("+0.150 [")
 
 
-def test_an_object_counts_with_its_mean_over_seeds(tmp_path: Path) -> None:
-    """Else a seed would be taken for an image of its own, and the interval be too narrow."""
-    bench = filled(tmp_path)
-    same = of_x(bench)[0]["a"]
-    up, down = (
-        {k: [v + step for v in values] for k, values in AFTER.items()}
-        for step in (0.05, -0.05)
-    )
-    put(bench, "a/sam_vit_b/x/seed-0", up)
-    put(bench, "a/sam_vit_b/x/seed-1", down)
-    found = of_x(bench)[0]["a"]
-    assert found.mean == pytest.approx(same.mean)
-    assert found.interval == pytest.approx(same.interval)
-
-
-def test_an_interval_stays_what_it_is_when_another_set_is_done(tmp_path: Path) -> None:
-    """Nothing about it has changed."""
-    bench = filled(tmp_path)
-    both = of_x(bench)[0]["b"]
-    for cell in cells_named(bench, "a/sam_vit_b/x/"):
-        cell.folder.result.unlink()
-    assert of_x(bench)[0] == {"b": both}
-
-
 def test_sets_that_are_not_averaged_are_not(tmp_path: Path) -> None:
     """They have a difference of their own and no part in the mean."""
     bench = filled(tmp_path, sets=SETS + "averaged = false\n")
@@ -195,25 +171,10 @@ def test_the_reference_is_in_table_and_page_and_not_compared_with_itself(
     )
 
 
-def test_without_a_reference_there_are_no_differences(tmp_path: Path) -> None:
-    """Most benches ask for the gain over zero-shot alone."""
-    bench = filled(tmp_path, head="")
-    assert differences(collect(bench)) == []
-    _, (table, *_, page) = write_report(bench)
-    assert "Difference" not in table.read_text(encoding="utf-8")
-    assert "Difference" not in page.read_text(encoding="utf-8")
-
-
 def test_a_reference_that_is_not_an_arm_is_refused(tmp_path: Path) -> None:
     """Its table would be missing after hours."""
     with pytest.raises(ConfigError, match=r"'from scrach'.*'from scratch"):
         bench_of(tmp_path, 'reference = "from scrach"\n' + MODEL + SETS + ARMS)
-
-
-def test_a_model_without_zero_shot_has_no_such_arm(tmp_path: Path) -> None:
-    """Nothing would ever be compared with it."""
-    with pytest.raises(ConfigError, match="'zero-shot'"):
-        bench_of(tmp_path, 'reference = "zero-shot"\n' + TINY + SETS + ARMS)
 
 
 def test_a_reference_on_sets_that_quick_leaves_out_is_right(tmp_path: Path) -> None:
@@ -227,21 +188,16 @@ def test_a_reference_on_sets_that_quick_leaves_out_is_right(tmp_path: Path) -> N
     assert differences(collect(bench)) == []
 
 
-def test_zero_shot_can_be_the_reference(tmp_path: Path) -> None:
-    """It is an arm that no file names."""
-    bench = filled(tmp_path, 'reference = "zero-shot"\n')
-    put(bench, "/zero-shot/", BEFORE)
-    assert of_x(bench)[0]["a"].mean == pytest.approx(0.15)
-
-
-def test_a_reference_that_quick_leaves_out_takes_its_table_along(
-    tmp_path: Path,
-) -> None:
-    """The file is right, and what --quick runs is enough without."""
-    quick = '[quick]\narms = "x"\n'
-    arms = ARMS + '[[arm]]\nname = "y"\n'
-    bench = bench_of(
-        tmp_path, 'reference = "y"\n' + MODEL + SETS + arms + quick, quick=True
+def test_an_object_counts_with_its_mean_over_seeds(tmp_path: Path) -> None:
+    """Else a seed would be taken for an image of its own, and the interval be too narrow."""
+    bench = filled(tmp_path)
+    same = of_x(bench)[0]["a"]
+    up, down = (
+        {k: [v + step for v in values] for k, values in AFTER.items()}
+        for step in (0.05, -0.05)
     )
-    put(bench, "/x/", AFTER)
-    assert differences(collect(bench)) == []
+    put(bench, "a/sam_vit_b/x/seed-0", up)
+    put(bench, "a/sam_vit_b/x/seed-1", down)
+    found = of_x(bench)[0]["a"]
+    assert found.mean == pytest.approx(same.mean)
+    assert found.interval == pytest.approx(same.interval)

@@ -102,13 +102,6 @@ def test_an_arm_with_the_name_of_an_added_reference_is_refused(
         bench_of(tmp_path, TINY + SET + arm)
 
 
-def test_a_model_without_zero_shot_says_why(tmp_path: Path) -> None:
-    """A random decoder's score would look like a result."""
-    bench = bench_of(tmp_path, TINY + SET + '[[grid]]\nmat = "mat"\n')
-    assert "decoder" in bench.no_zero_shot["tiny"]
-    assert all(cell.kind == "train" for cell in bench.cells)
-
-
 def test_zero_shot_is_one_cell_a_data_set(tmp_path: Path) -> None:
     """It trains nothing, so seeds and rates change nothing."""
     model = TINY.replace("tiny", "sam_vit_b")
@@ -135,14 +128,6 @@ def test_steps_and_weights_of_an_arm(tmp_path: Path) -> None:
     assert cells_named(bench, "/x/")[0].config.checkpoint == tmp_path / "w.pth"
     assert cells_named(bench, "/e/")[0].config.epochs == 6
     assert cells_named(bench, "from-scratch")[0].config.checkpoint is None
-
-
-def test_a_multiple_of_no_number_of_steps_is_refused(tmp_path: Path) -> None:
-    """A training that ends by its validation has no number beforehand."""
-    toml = TINY.replace("steps = 2", 'steps = "auto"') + SET
-    assert "auto" in toml
-    with pytest.raises(ConfigError, match="steps_factor needs a number of steps"):
-        bench_of(tmp_path, toml + '[[arm]]\nname = "x"\nsteps_factor = 4\n')
 
 
 def test_a_place_decides_nothing_and_a_setting_everything(tmp_path: Path) -> None:
@@ -184,23 +169,6 @@ def test_rates_that_are_equal_to_six_digits_have_a_folder_each(tmp_path: Path) -
     assert names == {"seed-0_lr-0.00123456", "seed-0_lr-0.001234561", "seed-0_lr-0.001"}
 
 
-def test_other_weights_are_another_cell(tmp_path: Path) -> None:
-    """Else a table would show what a replaced weight file once gave."""
-    toml = 'checkpoints = { sam_vit_b = "sam.pth" }\n' + TINY.replace(
-        "tiny", "sam_vit_b"
-    )
-    digests = []
-    for folder, content in (("a", b"one"), ("b", b"two"), ("c", b"one")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "sam.pth").write_bytes(content)
-        bench = bench_of(tmp_path / folder, toml + SET + '[[grid]]\nmat = "mat"\n')
-        digests.append({cell.name: cell.digest() for cell in bench.cells})
-    tuned = next(name for name in digests[0] if "mat+lora" in name)
-    scratch = next(name for name in digests[0] if "from-scratch" in name)
-    assert digests[0][tuned] == digests[2][tuned] != digests[1][tuned]
-    assert digests[0][scratch] == digests[1][scratch]
-
-
 def test_a_pattern_that_names_no_cell_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -221,3 +189,28 @@ def test_a_pattern_that_names_no_cell_is_refused(
     assert run([*arguments, "a/*/x"]) == 0
     assert "1 cells in 1 arms on data sets" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+
+
+def test_a_multiple_of_no_number_of_steps_is_refused(tmp_path: Path) -> None:
+    """A training that ends by its validation has no number beforehand."""
+    toml = TINY.replace("steps = 2", 'steps = "auto"') + SET
+    assert "auto" in toml
+    with pytest.raises(ConfigError, match="steps_factor needs a number of steps"):
+        bench_of(tmp_path, toml + '[[arm]]\nname = "x"\nsteps_factor = 4\n')
+
+
+def test_other_weights_are_another_cell(tmp_path: Path) -> None:
+    """Else a table would show what a replaced weight file once gave."""
+    toml = 'checkpoints = { sam_vit_b = "sam.pth" }\n' + TINY.replace(
+        "tiny", "sam_vit_b"
+    )
+    digests = []
+    for folder, content in (("a", b"one"), ("b", b"two"), ("c", b"one")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "sam.pth").write_bytes(content)
+        bench = bench_of(tmp_path / folder, toml + SET + '[[grid]]\nmat = "mat"\n')
+        digests.append({cell.name: cell.digest() for cell in bench.cells})
+    tuned = next(name for name in digests[0] if "mat+lora" in name)
+    scratch = next(name for name in digests[0] if "from-scratch" in name)
+    assert digests[0][tuned] == digests[2][tuned] != digests[1][tuned]
+    assert digests[0][scratch] == digests[1][scratch]

@@ -88,22 +88,6 @@ def test_results_on_other_data_are_refused(tmp_path: Path) -> None:
         )
 
 
-def test_a_relabelled_set_is_another_one(tmp_path: Path) -> None:
-    """Scores against the old masks are no scores of the new ones."""
-    gray_set(tmp_path / "set")
-    bench = bench_of(tmp_path, TINY + SET + ARM)
-    data = open_dataset(tmp_path / "set", registry().modality("gray"))
-    fill(
-        bench.cells[0],
-        val=0.5,
-        test=0.5,
-        data={"path": "elsewhere", "fingerprint": digest_dataset(data).fingerprint},
-    )
-    shutil.copy(tmp_path / "set/masks/s1.png", tmp_path / "set/masks/s0.png")
-    with pytest.raises(ConfigError, match=r"data .*run"):
-        ready(bench)
-
-
 @pytest.mark.slow
 def test_a_started_cell_of_other_data_can_be_started_again(tmp_path: Path) -> None:
     """Its run refuses to go on; without this nothing but a hand could remove it."""
@@ -141,14 +125,6 @@ def test_a_cell_whose_test_failed_is_not_tested_on_other_data(tmp_path: Path) ->
         ready(bench)
 
 
-def test_nodata_of_one_source_of_several_is_taken(tmp_path: Path) -> None:
-    """It is a table, as in the data card."""
-    both = SET.replace('"gray"', '"rgb+gray"') + "nodata = { gray = 0 }\n"
-    bench = bench_of(tmp_path, TINY + both + ARM)
-    with pytest.raises(ConfigError, match="no such folder"):
-        check_inputs(bench, bench.cells, registry("sam"))
-
-
 def test_a_set_without_a_test_split_is_found_before_the_first_process(
     tmp_path: Path,
 ) -> None:
@@ -166,39 +142,6 @@ def test_a_set_without_a_test_split_is_found_before_the_first_process(
         encoding="utf-8",
     )
     with pytest.raises(ConfigError, match=r"data 'a': .*test"):
-        check_inputs(bench, bench.cells, registry("sam"))
-
-
-def test_results_stay_where_a_checkpoint_is_not_here_any_more(tmp_path: Path) -> None:
-    """A report on a laptop, without the weights, is of the results that were copied there."""
-    (tmp_path / "sam.pth").write_bytes(b"weights")
-    model = TINY.replace("tiny", "sam_vit_b")
-    toml = (
-        'checkpoints = { sam_vit_b = "sam.pth" }\n'
-        + model
-        + SET
-        + '[[arm]]\nname = "x"\n'
-    )
-    for cell in bench_of(tmp_path, toml).cells:
-        fill(cell, val=0.5, test=0.5)
-    (tmp_path / "sam.pth").unlink()
-    assert {cell.state() for cell in bench_of(tmp_path, toml).cells} == {"tested"}
-
-
-def test_objects_that_cannot_be_repeated_are_found_before_the_first_process(
-    tmp_path: Path,
-) -> None:
-    """Every cell would fail by itself, an hour into the night."""
-    gray_set(tmp_path / "set")
-    repeated = ARM + "paste = 0.5\n"
-    check_inputs(
-        bench := bench_of(tmp_path, TINY + SET + repeated), bench.cells, registry("sam")
-    )
-    bench = bench_of(
-        tmp_path,
-        TINY + SET + 'regions = "classes"\n' + ARM + repeated.replace('"x"', '"y"'),
-    )
-    with pytest.raises(ConfigError, match=r"data 'a': --paste 0\.5"):
         check_inputs(bench, bench.cells, registry("sam"))
 
 
@@ -251,3 +194,19 @@ def test_two_benches_do_not_share_a_folder(tmp_path: Path) -> None:
     bench = bench_of(tmp_path, TINY + SET + ARM)
     with lock_folder(bench), pytest.raises(OutputError, match="another bench"):
         lock_folder(bench)
+
+
+def test_results_stay_where_a_checkpoint_is_not_here_any_more(tmp_path: Path) -> None:
+    """A report on a laptop, without the weights, is of the results that were copied there."""
+    (tmp_path / "sam.pth").write_bytes(b"weights")
+    model = TINY.replace("tiny", "sam_vit_b")
+    toml = (
+        'checkpoints = { sam_vit_b = "sam.pth" }\n'
+        + model
+        + SET
+        + '[[arm]]\nname = "x"\n'
+    )
+    for cell in bench_of(tmp_path, toml).cells:
+        fill(cell, val=0.5, test=0.5)
+    (tmp_path / "sam.pth").unlink()
+    assert {cell.state() for cell in bench_of(tmp_path, toml).cells} == {"tested"}

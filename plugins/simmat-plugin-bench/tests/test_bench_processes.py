@@ -31,14 +31,6 @@ def test_each_gpu_gets_a_cell_and_no_other_gpu(monkeypatch: pytest.MonkeyPatch) 
     assert process_slots(3) == [{"CUDA_VISIBLE_DEVICES": number} for number in "010"]
 
 
-def test_only_visible_gpus_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a shared machine the others belong to somebody else; torch counts the visible ones from 0."""
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
-    found = process_slots(None)
-    assert found == [{"CUDA_VISIBLE_DEVICES": "5"}, {"CUDA_VISIBLE_DEVICES": "GPU-7"}]
-
-
 def test_cores_are_divided_unless_their_number_is_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -103,3 +95,11 @@ def test_running_cells_end_when_the_bench_is_stopped(
     assert {process.returncode for process in started} == {
         130 if cell == "saves" else -signal.SIGKILL
     }
+
+
+def test_only_visible_gpus_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a shared machine the others belong to somebody else; torch counts the visible ones from 0."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
+    found = process_slots(None)
+    assert found == [{"CUDA_VISIBLE_DEVICES": "5"}, {"CUDA_VISIBLE_DEVICES": "GPU-7"}]

@@ -116,18 +116,6 @@ def test_a_test_score_is_the_mean_of_the_ious_beside_it(whole: Path) -> None:
             assert fmean(ious) == pytest.approx(result["test"]["miou_object"])
 
 
-def test_what_is_done_is_not_run_again(whole: Path) -> None:
-    """The same command again is a look at the table."""
-    before = {
-        path: path.stat().st_mtime_ns for path in (whole / "out" / "cells").rglob("*")
-    }
-    again = bench(whole)
-    assert again.returncode == 0
-    assert {
-        path: path.stat().st_mtime_ns for path in (whole / "out" / "cells").rglob("*")
-    } == before
-
-
 def test_a_killed_bench_is_resumed_to_the_same_results(
     whole: Path, tmp_path: Path
 ) -> None:

@@ -34,14 +34,6 @@ def test_every_rate_is_tried_with_the_first_seed_and_the_test_split_unread(
     }
 
 
-def test_nothing_is_chosen_while_one_rate_is_missing(tmp_path: Path) -> None:
-    """The rate that is still running may be the best."""
-    bench = bench_of(tmp_path, RATES + TINY + SET + ARM)
-    for cell in cells_named(bench, "seed-0")[:2]:
-        fill(cell, val=0.5)
-    assert jobs(bench) == {("seed-0_lr-0.0001", False)}
-
-
 def test_the_best_rate_on_validation_is_tested_and_repeated(tmp_path: Path) -> None:
     """Only the chosen rate reads the test split; the first seed is not trained twice."""
     bench = bench_of(tmp_path, RATES + TINY + SET + ARM)
@@ -98,3 +90,11 @@ def test_bundles_of_rates_that_lost_are_removed(tmp_path: Path) -> None:
         True,
         False,
     ]
+
+
+def test_nothing_is_chosen_while_one_rate_is_missing(tmp_path: Path) -> None:
+    """The rate that is still running may be the best."""
+    bench = bench_of(tmp_path, RATES + TINY + SET + ARM)
+    for cell in cells_named(bench, "seed-0")[:2]:
+        fill(cell, val=0.5)
+    assert jobs(bench) == {("seed-0_lr-0.0001", False)}

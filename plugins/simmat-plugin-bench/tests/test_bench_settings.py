@@ -159,12 +159,3 @@ def test_quick_without_its_table_is_refused(tmp_path: Path) -> None:
     """The whole bench in its place would take hours."""
     with pytest.raises(ConfigError, match=r"bench\.toml: .*\[quick\]"):
         bench_of(tmp_path, TINY + SET + GRID, quick=True)
-
-
-def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
-    """A bench lies beside its data and is run from anywhere."""
-    bench = bench_of(
-        tmp_path, 'checkpoints = { sam_vit_b = "b.pth" }\n' + TINY + SET + GRID
-    )
-    assert bench.settings.data[0].data == tmp_path / "set"
-    assert bench.settings.checkpoints == {"sam_vit_b": tmp_path / "b.pth"}

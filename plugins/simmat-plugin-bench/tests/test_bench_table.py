@@ -16,7 +16,6 @@ from simmat_plugin_bench.plots import arm_styles, curves_figure
 from simmat_plugin_bench.report import (
     csv_rows,
     data_table,
-    differences,
     latex,
     latex_text,
     markdown,
@@ -152,21 +151,6 @@ def test_what_is_missing_says_so_and_gives_no_mean(tmp_path: Path) -> None:
     assert "hard (not averaged)" in table.head
 
 
-def test_arms_that_have_not_begun_can_be_left_out(tmp_path: Path) -> None:
-    """After a part of a large bench the terminal would show little else."""
-    results = collect(filled(tmp_path))
-    data = results.bench.settings.data[0]
-    assert [line[0] for line in data_table(results, data).rows] == [
-        "zero-shot",
-        "random",
-        "x",
-    ]
-    assert [line[0] for line in data_table(results, data, waiting=False).rows] == [
-        "zero-shot",
-        "x",
-    ]
-
-
 def test_the_terminal_shows_what_has_begun_and_names_the_rest_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,25 +178,6 @@ def test_the_terminal_shows_what_has_begun_and_names_the_rest_once(
     assert "\nrandom " in rest[1]
 
 
-def test_an_arm_of_one_data_set_has_no_mean_beside_those_of_all(tmp_path: Path) -> None:
-    """Its one figure in that column would rank it among means over more."""
-    filled(tmp_path)
-    only = ARMS.replace('name = "x"', 'name = "x"\non = "a"')
-    assert only != ARMS
-    table = overview(collect(bench_of(tmp_path, SEEDS + MODEL + SETS + only)))
-    row = next(
-        dict(zip(table.head, line, strict=True))
-        for line in table.rows
-        if line[0] == "x"
-    )
-    assert (row["a"], row["b"], row["mean"], row["gain"]) == (
-        "0.500 ± 0.141",
-        "",
-        "– (1 of 2)",
-        "–",
-    )
-
-
 def csv_lines(results: Results, folder: Path) -> list[dict[str, str]]:
     """Return the lines of the table as a reader of CSV finds them."""
     write_rows(folder / "table.csv", csv_rows(results))
@@ -236,67 +201,6 @@ def test_the_csv_has_a_line_for_every_seed(tmp_path: Path) -> None:
     )
     missing = next(line for line in lines if line["arm"] == "random")
     assert (missing["score"], missing["state"]) == ("", "not begun")
-
-
-def test_a_line_of_the_csv_is_of_its_seed_alone(tmp_path: Path) -> None:
-    """A mean on every seed's line would look like a spread of nothing."""
-    bench = filled(tmp_path)
-    for seed, val in enumerate((0.1, 0.6)):
-        cell = cells_named(bench, f"a/sam_vit_b/x/seed-{seed}")[0]
-        memory = {"peak_memory_bytes": 1000 + seed, "peak_device_bytes": None}
-        fill(
-            cell, val=val, test=SCORES["a"][seed], seconds=100.0 * (seed + 1), **memory
-        )
-    lines = [
-        line for line in csv_lines(collect(bench), tmp_path) if line["data"] == "a"
-    ]
-    found = [line for line in lines if line["arm"] == "x"]
-    assert [(line["val"], line["seconds"], line["memory_bytes"]) for line in found] == [
-        ("0.1", "100.0", "1000"),
-        ("0.6", "200.0", "1001"),
-    ]
-    assert [float(line["gain"]) for line in found] == pytest.approx(
-        [0.4 - 0.25, 0.6 - 0.25]
-    )
-
-
-def test_an_own_reference_on_one_set_and_an_added_one_on_the_rest_are_two_rows(
-    tmp_path: Path,
-) -> None:
-    """The TOML's own start from scratch replaces the bench's where it runs, and only there."""
-    own = '[[arm]]\nname = "x"\n[[arm]]\nname = "from scratch"\nfrom_scratch = true\nlr = 1e-3\non = "a"\n'
-    bench = bench_of(tmp_path, 'reference = "from scratch"\n' + MODEL + SETS + own)
-    for cell in bench.cells:
-        fill(cell, val=0.5, test=0.5 if cell.arm == "x" else 0.4, curve=[])
-    results = collect(bench)
-    table = overview(results)
-    rows = [
-        dict(zip(table.head, line, strict=True))
-        for line in table.rows
-        if line[0] == "from scratch"
-    ]
-    assert sorted((bool(row["a"]), bool(row["b"])) for row in rows) == [
-        (False, True),
-        (True, False),
-    ]
-    on = next(on for arm, on, _ in differences(results) if arm.name == "x")
-    assert {name: round(difference.mean, 6) for name, difference in on.items()} == {
-        "a": 0.1,
-        "b": 0.1,
-        "hard": 0.1,
-    }
-
-
-def test_another_figure_of_the_scores_can_be_the_score(tmp_path: Path) -> None:
-    """Also one that stands in a table of them."""
-    bench = filled(tmp_path)
-    small = bench_of(
-        tmp_path, 'score = "by_size.small.miou_object"\n' + SEEDS + MODEL + SETS + ARMS
-    )
-    assert next(
-        row for row in collect(small).rows if row.arm.name == "x"
-    ).score == SeedScores((0.125, 0.125))
-    assert bench.cells[0].digest() == small.cells[0].digest()
 
 
 def test_a_figure_that_one_data_set_does_not_give_is_missing_there_alone(
@@ -417,18 +321,6 @@ def test_the_page_stands_alone_and_names_what_is_missing(tmp_path: Path) -> None
     assert plots == {"curves.png"}
 
 
-@pytest.mark.slow
-def test_few_images_are_drawn_where_there_are_several_numbers_of_them(
-    tmp_path: Path,
-) -> None:
-    """One number of images is a point, and no curve."""
-    bench = bench_of(tmp_path, MODEL + SETS + "[[grid]]\ntrain_share = [0.1, 1.0]\n")
-    for cell in cells_named(bench, "mat-residual+lora"):
-        fill(cell, val=0.5, test=0.5, train_samples=4 if "10pct" in cell.name else 40)
-    write_report(bench)
-    assert (bench.out / "plots" / "few.png").is_file()
-
-
 def test_steps_double_along_the_axis_where_some_arm_trains_far_longer(
     tmp_path: Path,
 ) -> None:
@@ -463,12 +355,6 @@ def test_steps_double_along_the_axis_where_some_arm_trains_far_longer(
     ]
 
 
-def test_a_report_of_nothing_is_a_report(tmp_path: Path) -> None:
-    """Before the first cell is done there is nothing to draw, and no error."""
-    _, files = write_report(bench_of(tmp_path, SEEDS + MODEL + SETS + ARMS))
-    assert all(path.is_file() for path in files)
-
-
 def test_an_arm_whose_rates_all_diverged_says_so(tmp_path: Path) -> None:
     """Nothing more will be run, so "begun" would be waited for in vain."""
     rates = "lr = [1e-1, 1.0]\n"
@@ -483,3 +369,37 @@ def test_an_arm_whose_rates_all_diverged_says_so(tmp_path: Path) -> None:
     assert (row.state, row.score, row.lr) == ("every rate diverged", None, None)
     cells = ("x", "mat-residual", "lora", *"–––––", "every rate diverged")
     assert cells in data_table(collect(bench), bench.settings.data[0]).rows
+
+
+def test_a_line_of_the_csv_is_of_its_seed_alone(tmp_path: Path) -> None:
+    """A mean on every seed's line would look like a spread of nothing."""
+    bench = filled(tmp_path)
+    for seed, val in enumerate((0.1, 0.6)):
+        cell = cells_named(bench, f"a/sam_vit_b/x/seed-{seed}")[0]
+        memory = {"peak_memory_bytes": 1000 + seed, "peak_device_bytes": None}
+        fill(
+            cell, val=val, test=SCORES["a"][seed], seconds=100.0 * (seed + 1), **memory
+        )
+    lines = [
+        line for line in csv_lines(collect(bench), tmp_path) if line["data"] == "a"
+    ]
+    found = [line for line in lines if line["arm"] == "x"]
+    assert [(line["val"], line["seconds"], line["memory_bytes"]) for line in found] == [
+        ("0.1", "100.0", "1000"),
+        ("0.6", "200.0", "1001"),
+    ]
+    assert [float(line["gain"]) for line in found] == pytest.approx(
+        [0.4 - 0.25, 0.6 - 0.25]
+    )
+
+
+@pytest.mark.slow
+def test_few_images_are_drawn_where_there_are_several_numbers_of_them(
+    tmp_path: Path,
+) -> None:
+    """One number of images is a point, and no curve."""
+    bench = bench_of(tmp_path, MODEL + SETS + "[[grid]]\ntrain_share = [0.1, 1.0]\n")
+    for cell in cells_named(bench, "mat-residual+lora"):
+        fill(cell, val=0.5, test=0.5, train_samples=4 if "10pct" in cell.name else 40)
+    write_report(bench)
+    assert (bench.out / "plots" / "few.png").is_file()
