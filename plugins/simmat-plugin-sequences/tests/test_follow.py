@@ -20,7 +20,6 @@ from bundles import tiny_bundle
 from PIL import Image
 from runs import die, files_of, registry
 from scripted_model import Scripted, one_mask
-from simmat_plugin_sequences import follower
 from simmat_plugin_sequences.frame_grid import FrameGrid
 from simmat_plugin_sequences.given_masks import read_given_masks
 from simmat_plugin_sequences.job import FollowJob, follow_files
@@ -35,7 +34,6 @@ from simmat.data.pipeline import Pipeline
 from simmat.data.sequence import FrameSequence
 from simmat.errors import ConfigError, DataError
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
-from simmat.io.files import TEMPORARY_MARK
 from simmat.model import SimMAT
 from simmat.plugin_specs import ResultFormat
 from simmat.predictor import FollowedFrame, Predictor
@@ -249,31 +247,6 @@ def test_the_label_of_an_object_is_the_share_of_each_cell(
         assert np.array_equal(found[0], expected.numpy())
 
 
-def test_each_window_works_on_the_objects_in_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Hundreds of seeds or cells would each be computed over the whole frame, in every one of its windows."""
-    known = np.zeros((2, 120, 120), np.uint8)
-    ids = [number for number in range(1, 24) if number % 3]  # not as the background
-    for place, number in enumerate(ids):
-        y, x = divmod(place, 4)
-        known[:, 30 * y + 8 : 30 * y + 22, 30 * x + 8 : 30 * x + 22] = number
-    together = []
-
-    def counted(
-        query: torch.Tensor, features: Any, labels: Any, reach: int
-    ) -> torch.Tensor:
-        together.append(len(labels[0]))
-        return propagate(query, features, labels, reach)
-
-    monkeypatch.setattr(follower, "propagate", counted)
-    found = followed(known, {0: known[0]}, tile=40)
-    assert len(together) > 4
-    assert max(together) <= 9  # of 16: those in 64 pixels
-    for number in ids:
-        assert iou(found[1].masks[number], known[1] == number) > 0.9, number
-
-
 def formats(*names: str) -> tuple[ResultFormat, ...]:
     return named_formats(names, registry("simmat-plugin-sequences"))
 
@@ -436,17 +409,6 @@ def test_a_killed_call_is_resumed_at_any_frame(
     follow_files(predictor(model), job(tmp_path, "whole", {**masks, 11: known[11]}))
     log = (tmp_path / "whole/.follow/log.jsonl").read_text().splitlines()
     assert len(log) == COUNT
-
-
-def test_what_a_killed_call_left_half_written_is_removed(tmp_path: Path) -> None:
-    """Killed before it gave a file its name, a call leaves the temporary one, in whichever of its folders that was."""
-    masks = {0: truth()[0]}
-    follow_files(predictor(), job(tmp_path, "out", masks))
-    whole = files_of(tmp_path / "out")
-    for name in ("out", "out/labels", "out/.follow"):
-        (tmp_path / name / f".frames.787fb3cb{TEMPORARY_MARK}.csv").write_text("half")
-    follow_files(predictor(), job(tmp_path, "out", masks))
-    assert files_of(tmp_path / "out") == whole
 
 
 @pytest.mark.slow

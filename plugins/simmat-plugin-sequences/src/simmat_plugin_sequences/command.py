@@ -113,7 +113,12 @@ def follow(
     from simmat_plugin_sequences.given_masks import read_given_masks
     from simmat_plugin_sequences.job import FollowJob, follow_files
     from simmat_plugin_sequences.track_prompts import predicted_masks, read_label_images
-    from simmat_plugin_sequences.tracks import default_formats, named_formats, ranges_of
+    from simmat_plugin_sequences.tracks import (
+        default_formats,
+        is_volume,
+        named_formats,
+        ranges_of,
+    )
 
     bundle, sequence = _bundle_and_sequence(
         paths, source, is_untuned=loading["modality"] is not None
@@ -131,12 +136,13 @@ def follow(
     }
     predictor = load(bundle, registry=registry, **loading)
     stack_axis = axis or predictor.image_loader.card.stack_axis
-    files_of_frames = frame_files(predictor.adapter, sequence, stack_axis)
-    if axis is not None and not _is_volume(files_of_frames[0]):
+    frames = FrameSequence.of_frames(
+        predictor.adapter, frame_files(predictor.adapter, sequence, stack_axis)
+    )
+    if axis is not None and not is_volume(frames):
         raise ConfigError(
             f"--axis {axis} is for a volume (NIfTI, DICOM), but the frames are not of a volume; leave it out"
         )
-    frames = FrameSequence.of_frames(predictor.adapter, files_of_frames)
     given = read_given_masks(read_label_images(masks, frames))
     if prompts is not None:
         for frame, own in predicted_masks(predictor, prompts, frames).items():
@@ -179,14 +185,3 @@ def _bundle_and_sequence(
         raise ConfigError(f"give {' and '.join(needed)}; got {got}")
     bundle = None if is_untuned else paths[0]
     return bundle, source or paths[-1]
-
-
-def _is_volume(files: Mapping[str, Path]) -> bool:
-    """Return whether a file of a frame is a slice of a volume."""
-    from simmat.io.paths import frame_of
-
-    for file in files.values():
-        frame = frame_of(file)
-        if frame is not None and frame.axis:
-            return True
-    return False

@@ -300,8 +300,7 @@ def _requests(predictor: Predictor, job: FollowJob) -> list[str]:
     base = request_digest(
         _STATE_FORMAT,
         predictor.digest,
-        _names_of_files(job.frames),
-        _files_digest(job.frames),
+        *_files(job.frames),
         job.tile,
         given.ids,
     )
@@ -318,21 +317,15 @@ def _requests(predictor: Predictor, job: FollowJob) -> list[str]:
     return found
 
 
-def _names_of_files(frames: FrameSequence) -> list[dict[str, str]]:
-    """Return source -> path of each frame."""
+def _files(frames: FrameSequence) -> tuple[Any, Any]:
+    """Return source -> path of each frame, and what identifies the content of the files of all frames."""
     names = []
-    for own in frames.files:
-        names.append({source: str(file) for source, file in own.items()})
-    return names
-
-
-def _files_digest(frames: FrameSequence) -> Any:
-    """Return what identifies the content of the files of all frames."""
     paths: set[Path] = set()
     for own in frames.files:
+        names.append({source: str(file) for source, file in own.items()})
         for file in own.values():
             paths.update(files_of(str(file)))
-    return files_key({str(path): path for path in sorted(paths)})
+    return names, files_key({str(path): path for path in sorted(paths)})
 
 
 def _digest(regions: Regions) -> str:

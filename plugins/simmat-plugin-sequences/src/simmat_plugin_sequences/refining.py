@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -34,8 +35,9 @@ class Refiner:
         self._encoder = encoder
         self._grid = encoder.grid
         self._given = given
-        self._trusted: dict[int, tuple[PromptKind, int] | None] = {}
-        self._border_outputs: dict[int, int | None] = {}
+        # of each object, measured once
+        self._trust = cache(self._measure_trust)
+        self._border_output = cache(self._measure_border)
 
     def refined(
         self,
@@ -92,13 +94,8 @@ class Refiner:
         answers = self._encoder.decode(frame, window, [region], [label], "both", SHARE)
         return answers[0][output]
 
-    def _trust(self, number: int) -> tuple[PromptKind, int] | None:
-        """Return for which prompt, and in which output, the decoder gives the given mask; None if it does not."""
-        if number not in self._trusted:
-            self._trusted[number] = self._measure_trust(number)
-        return self._trusted[number]
-
     def _measure_trust(self, number: int) -> tuple[PromptKind, int] | None:
+        """Return for which prompt, and in which output, the decoder gives the given mask; None if it does not."""
         frame, region = self._given.first_region(number)
         label = self._grid.label(region)
         covered = Labels({number: label}).covered(self._grid.size_hw)
@@ -116,13 +113,8 @@ class Refiner:
                     found = kind, output
         return found
 
-    def _border_output(self, number: int) -> int | None:
-        """Return which output of the decoder draws the border of an object; None if none does, or it gives the mask."""
-        if number not in self._border_outputs:
-            self._border_outputs[number] = self._measure_border(number)
-        return self._border_outputs[number]
-
     def _measure_border(self, number: int) -> int | None:
+        """Return which output of the decoder draws the border of an object; None if none does, or it gives the mask."""
         if self._trust(number) is not None:
             return None
         frame, region = self._given.first_region(number)

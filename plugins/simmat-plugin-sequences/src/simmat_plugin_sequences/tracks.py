@@ -108,19 +108,24 @@ def default_formats(
 ) -> tuple[ResultFormat, ...]:
     """Return the formats that are written unless others are named: of a stack a volume, too."""
     places = {"sequences"}
-    if _is_stack(frames):
+    if is_volume(frames) or _is_array(frames):
         places.add("stacks")
     every: list[ResultFormat] = registry.all("sequence format")
     return tuple(one for one in every if not places.isdisjoint(one.auto))
 
 
-def _is_stack(frames: FrameSequence) -> bool:
-    """Return whether the frames are the slices of a volume, or of an array in one file."""
+def is_volume(frames: FrameSequence) -> bool:
+    """Return whether the frames are the slices of a volume."""
+    frame = frame_of(next(iter(frames.files[0].values())))
+    return frame is not None and bool(frame.axis)
+
+
+def _is_array(frames: FrameSequence) -> bool:
+    """Return whether the frames are those of an array in one file."""
     frame = frame_of(next(iter(frames.files[0].values())))
     if frame is None:
         return False
-    stack = open_stack(frame.file, frame.axis)
-    return bool(frame.axis) or isinstance(stack, TiffStack | NpyStack)
+    return isinstance(open_stack(frame.file, frame.axis), TiffStack | NpyStack)
 
 
 def mask_file(labels: Path, frames: FrameSequence, frame: int) -> Path:
