@@ -52,6 +52,7 @@ $(STAMP): install.py $(PYPROJECTS) | $(BIN)/python
 
 # The part of it that the demo needs. Compiling every module of torch would take longer than compiling those in use.
 $(DEMO_STAMP): install.py $(PYPROJECTS) | $(BIN)/python
+	@echo "Installing SimMAT and what the demo needs into $(VENV): 360 MB to download, about a minute"
 	"$(BIN)/python" install.py --editable --no-compile multispectral
 	@touch "$@"
 
