@@ -125,9 +125,9 @@ def main() -> None:
         "--out",
         page,
     )
-    print(
-        f"\nDone in {time.monotonic() - terminal.began:.0f} s. Open this page in a browser:\n  {page.resolve().as_uri()}"
-    )
+    seconds = time.monotonic() - terminal.began
+    print(f"\nDone in {seconds:.0f} s. Open this page in a browser:")
+    print(f"  {page.resolve().as_uri()}")
 
 
 def prepare(out: Path) -> bool:
