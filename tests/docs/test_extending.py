@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from installed import need_plugins
 from PIL import Image
 from runs import gray_set
@@ -19,14 +18,10 @@ from simmat_testing.find_parts import find_checkable
 from simmat_testing.scaffold import make_plugin
 
 import simmat
-from simmat import Dataset, FrameSequence
+from simmat import FrameSequence
 from simmat.cli.tables import score_rows
-from simmat.data.instances import FoundObject, Instance
 from simmat.errors import DataError, PluginError, UnknownNameError
 from simmat.evaluation.prompts import metric_value
-from simmat.inference import ImageResult
-from simmat.inference.format_choice import choose_formats
-from simmat.inference.writer import write_result
 from simmat.io import frames
 from simmat.io.images import write_image
 from simmat.plugin_specs import MetricSpec
@@ -35,7 +30,6 @@ from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry, import_from_string
 from simmat.predictor import following
 from simmat.training import RunFolder
-from simmat.types import Window
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -78,29 +72,14 @@ def load(
     return load_plugins(entries, {"SIMMAT_STRICT_PLUGINS": "1"})
 
 
-@pytest.mark.parametrize("name", ["gain", "norms", "table"])
-def test_the_parts_of_the_page_keep_their_rules(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_layer_of_the_page_keeps_its_rules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page is copied from; a slip in it is a slip in many."""
-    ((_, _, run_in),) = find_checkable(name, load(name, tmp_path, monkeypatch))
+    ((_, _, run_in),) = find_checkable("gain", load("gain", tmp_path, monkeypatch))
     results = list(run_in(tmp_path))
     assert results
     assert [result for result in results if result.status == "failed"] == []
-
-
-def test_a_format_is_written_beside_the_built_in_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What `--format table` does with the objects of an image."""
-    registry = load("table", tmp_path, monkeypatch)
-    chosen, _ = choose_formats(["table"], ["objects"], registry)
-    found = FoundObject(
-        Instance(1, Window(2, 2, 5, 5), np.ones((3, 3), bool)), 0.75, (3.0, 3.0)
-    )
-    result = ImageResult("a", (8, 8), None, {1: "ship"}, lambda: PICTURE, (found,))
-    assert write_result(result, chosen, tmp_path) == ["a_table.csv"]
-    assert (tmp_path / "a_table.csv").read_text().splitlines()[1] == "1,ship,0.7500,9"
 
 
 def test_a_format_of_followed_objects_is_written_of_a_sequence(
@@ -165,23 +144,6 @@ def test_a_sensor_recognizes_its_files(
     (group,) = guess_folder(tmp_path / "files", registry.all("modality")).groups
     assert [one.modality for one in group.candidates] == ["echo", "gray", "raster"]
     assert "Are these amplitudes, not powers?" in group.questions
-
-
-def test_a_command_prints_what_the_page_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A command is tried at once."""
-    load("count", tmp_path, monkeypatch)
-    command = importlib.import_module("simmat_plugin_count").command
-    image, mask = np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8)
-    mask[:3, :3], mask[5:, 6:] = 1, 2
-    Dataset.from_arrays([image], [mask], split=["train"], folder=tmp_path / "data")
-    done = CliRunner().invoke(
-        command,
-        [str(tmp_path / "data"), "--modality", "raster"],
-        catch_exceptions=False,
-    )
-    assert done.output.splitlines()[0] == "train: 1 images, 2 objects"
 
 
 def test_a_loss_trains_by_its_name(

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from data_sets import linked
 from installed import SHARED_DATA, need_plugins
 from simmat_plugin_scenes.generate import generate_scene
-from virtual_envs import clean_environment, make_venv, run_in, simmat
+from virtual_envs import clean_environment, make_venv
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "simmat-plugin-sonar"
@@ -108,53 +105,3 @@ def test_every_block_of_the_page_works_in_its_order(tmp_path: Path) -> None:
         folder = Path((tmp_path / "here").read_text().strip())
     assert (folder / "run" / "report.html").is_file()
     assert (folder / "masks" / "s00000_overlay.png").is_file()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    not SONAR.is_dir(), reason=f"no sonar images at {SONAR}; set SIMMAT_SHARED_DATA"
-)
-def test_the_example_is_installed_by_path_and_trains_on_real_sonar(
-    tmp_path: Path,
-) -> None:
-    """A stranger's package outside of our tree, from its folder to a mask of a real image."""
-    python = make_venv(tmp_path / "env")
-    package = tmp_path / "elsewhere" / EXAMPLE.name
-    shutil.copytree(
-        EXAMPLE,
-        package,
-        ignore=shutil.ignore_patterns("*.egg-info", "build", "__pycache__"),
-    )
-    data = linked(SONAR, tmp_path / "data")
-    image = sorted((SONAR / "images").iterdir())[0]
-    installed = run_in(python, "-m", "pip", "install", str(package))
-    assert installed.returncode == 0, installed.stderr
-    out = ""
-    for words in (
-        f"train --modality sonar --data {data} --regions components --min-region 100 --foundation tiny "
-        "--steps 2 --batch-size 2 --image-size 64 --device cpu --out run",
-        f"eval run/bundle.safetensors --data {data} --split val --json",
-        f"predict run/bundle.safetensors {image} --point 500,250 --out out",
-    ):
-        done = simmat(python, *words.split(), cwd=tmp_path)
-        assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
-        out = done.stdout if words.startswith("eval") else out
-    assert json.loads(out)["modality"] == "sonar"
-    assert json.loads(out)["tuned"]["objects"] == 15
-    assert (tmp_path / "out" / f"{image.stem}_mask.png").is_file()
-    assert (
-        run_in(python, "-m", "pip", "uninstall", "--yes", package.name).returncode == 0
-    )
-    lost = simmat(
-        python,
-        "predict",
-        "run",
-        str(image),
-        "--point",
-        "500,250",
-        "--out",
-        "again",
-        cwd=tmp_path,
-    )
-    assert lost.returncode == 2
-    assert "no modality 'sonar'" in lost.stderr

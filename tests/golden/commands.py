@@ -112,15 +112,6 @@ def data_check(shop: Workshop) -> Outputs:
     }
 
 
-@case("data stats", "data", packages=THERMAL)
-def data_stats(shop: Workshop) -> Outputs:
-    return {
-        "printed": describe_values(
-            _json(simmat("data stats shapes --modality thermal --json"))
-        )
-    }
-
-
 @case("data convert", "data", packages=(*THERMAL, "simmat-plugin-convert"))
 def data_convert(shop: Workshop) -> Outputs:
     simmat(
@@ -349,19 +340,6 @@ def predict_everything(shop: Workshop) -> Outputs:
     return predicted("everything", words)
 
 
-@case("predict --semantic", "train", packages=THERMAL)
-def predict_semantic(shop: Workshop) -> Outputs:
-    return predicted("semantic", "run shapes/images/s8.tif --semantic")
-
-
-@case("predict --everything --semantic", "train", packages=THERMAL)
-def predict_both(shop: Workshop) -> Outputs:
-    return predicted(
-        "both",
-        "run shapes/images/s8.tif --everything --semantic --format labels,coco,overlay",
-    )
-
-
 @case(
     "predict every format",
     "train",
@@ -558,35 +536,6 @@ def _object(found: Any) -> list[Any]:
         list(found.instance.box_xyxy),
         int(found.instance.crop.sum()),
     ]
-
-
-@case("Python: files", "train", packages=THERMAL)
-def python_files(shop: Workshop) -> Outputs:
-    import simmat as python
-
-    images = list(
-        python.predict(
-            "run",
-            ["shapes/images/s8.tif"],
-            out="found",
-            points=[(24, 36)],
-            device="cpu",
-        )
-    )
-    assert [image.error for image in images] == [None]
-    return files_in("found")
-
-
-@case("Python: evaluate", "train", packages=THERMAL)
-def python_evaluate(shop: Workshop) -> Outputs:
-    import simmat as python
-
-    scores = python.evaluate("run", "shapes", split="test", device="cpu")
-    return {
-        "tuned": score(scores["tuned"]["miou_object"]),
-        "zero-shot": score(scores["zero_shot"]["miou_object"]),
-        "objects": {"like": f"{len(scores.objects)} rows"},
-    }
 
 
 @case("Python: large images and sequences", "train", packages=FOLLOW)
