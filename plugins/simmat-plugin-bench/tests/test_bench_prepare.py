@@ -192,8 +192,12 @@ def test_results_on_other_simulated_data_are_refused_before_it_is_replaced(
 def test_two_benches_do_not_share_a_folder(tmp_path: Path) -> None:
     """Both would train the same cells over each other."""
     bench = bench_of(tmp_path, TINY + SET + ARM)
-    with lock_folder(bench), pytest.raises(OutputError, match="another bench"):
-        lock_folder(bench)
+    with (
+        lock_folder(bench),
+        pytest.raises(OutputError, match="another bench"),
+        lock_folder(bench),
+    ):
+        pass
 
 
 def test_results_stay_where_a_checkpoint_is_not_here_any_more(tmp_path: Path) -> None:

@@ -50,15 +50,3 @@ def test_thousands_of_holes_take_no_time() -> None:
     (ring,) = part_polygons(Instance(1, Window(0, 0, 301, 301), mask))
     assert time.process_time() - began < 8
     np.testing.assert_array_equal(filled([ring.ravel().tolist()], mask.shape), mask)
-
-
-def test_many_specks_take_no_time() -> None:
-    """Each was looked for in the whole mask."""
-    mask = np.zeros((60, 60), np.bool_)
-    mask[::2, ::2] = True
-    began = time.process_time()
-    assert len(part_polygons(Instance(1, Window(0, 0, 60, 60), mask))) == 900
-    assert (
-        len(one_polygon(Instance(1, Window(0, 0, 60, 60), mask))) == 900 * 4 + 2 * 899
-    )
-    assert time.process_time() - began < 5

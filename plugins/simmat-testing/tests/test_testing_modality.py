@@ -245,14 +245,6 @@ def test_given_files_are_copied_and_never_touched(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "scratch"]
 
 
-def test_files_for_other_sources_are_refused(tmp_path: Path) -> None:
-    """A misspelt source would otherwise end in a KeyError of the sensor."""
-    case = ModalityCase(Raster(), tmp_path, [{"rastre": tmp_path / "a.npy"}])
-    result = run_check(MODALITY_CHECKS["same-file-same-bits"], case)
-    assert result.status == "failed"
-    assert "give one file for each source: ['raster']" in result.why
-
-
 class Unreadable(Good):
     """Writes what it cannot read."""
 

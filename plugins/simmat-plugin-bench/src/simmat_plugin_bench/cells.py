@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import filelock
 from pydantic import ConfigDict, Field, field_validator
 
 from simmat.config import MUTABLE_ON_RESUME, PATH_SETTINGS, TrainConfig
 from simmat.documents import StrictModel, validate
-from simmat.errors import DataError, OutputError
+from simmat.errors import DataError
 from simmat.io.files import atomic_write_json, atomic_write_text
 from simmat.io.reading import parse_json, read_bytes
 from simmat.sensors.options import is_sensor_file, modality_parts
@@ -159,7 +157,6 @@ class CellFolder:
         failure: why it failed, json.
         clock: seconds spent before an interruption, json.
         log: the output of the runs.
-        lock: lock of the process that runs here.
     """
 
     def __init__(self, root: Path) -> None:
@@ -168,7 +165,7 @@ class CellFolder:
         self.result, self.failure, self.clock = (
             root / f"{name}.json" for name in ("result", "failure", "clock")
         )
-        self.log, self.lock = root / "log.txt", root / ".lock"
+        self.log = root / "log.txt"
 
 
 @dataclass(frozen=True)
@@ -276,16 +273,6 @@ def _sensor(part: str) -> str:
         return part
     definition = read_sensor(part).definition
     return f"{definition.name} ({digest_of(definition.model_dump(mode='json'))[:16]})"
-
-
-def locked(
-    path: Path, problem: str, *, timeout_s: float = 0
-) -> AbstractContextManager[object]:
-    """Lock a file for this process; raise OutputError with the problem if another one holds it for `timeout_s`."""
-    try:
-        return filelock.FileLock(path).acquire(timeout=timeout_s)
-    except filelock.Timeout as error:
-        raise OutputError(problem) from error
 
 
 def write_cell_settings(cell: Cell) -> None:

@@ -112,7 +112,7 @@ def command(
     require_inside(folder, folder / "data", folder / "plots")
     for cell in bench.cells:
         own = cell.folder
-        require_inside(folder, cell.root, own.run, own.log, own.lock)
+        require_inside(folder, cell.root, own.run, own.log)
     if report:
         _take_results(bench, results)
     if report and not (folder / "cells").is_dir():

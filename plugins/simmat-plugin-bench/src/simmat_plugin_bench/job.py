@@ -23,7 +23,7 @@ import simmat
 from simmat import training
 from simmat.bundle import load_bundle
 from simmat.config import TrainConfig, dump_toml, load_config
-from simmat.errors import DataError, SimMATError
+from simmat.errors import DataError, OutputError, SimMATError
 from simmat.evaluation import (
     Scores,
     evaluate,
@@ -31,7 +31,12 @@ from simmat.evaluation import (
     find_protocol,
     seen_note,
 )
-from simmat.io.files import atomic_write_json, atomic_write_text, remove_temporary
+from simmat.io.files import (
+    atomic_write_json,
+    atomic_write_text,
+    locked,
+    remove_temporary,
+)
 from simmat.model import assemble, count_parameters
 from simmat.nn.device import pick_device
 from simmat.plugins.loader import load_plugins
@@ -54,7 +59,6 @@ from simmat_plugin_bench.cells import (
     CellResult,
     CellSettings,
     Clock,
-    locked,
     read_cell_file,
 )
 
@@ -117,10 +121,11 @@ def main(arguments: list[str]) -> int:
     )
     _end_with_parent()
     try:
-        problem = (
-            f"another process is running in {folder.root}; wait for it, or stop it"
-        )
-        with locked(folder.lock, problem, timeout_s=LOCK_SECONDS):
+        with locked(folder.root, timeout_s=LOCK_SECONDS) as free:
+            if not free:
+                raise OutputError(
+                    f"another process is running in {folder.root}; wait for it, or stop it"
+                )
             remove_temporary(folder.root, older_than_s=0)
             _run_cell(folder, load_plugins(), test=test, everything=everything)
     except training.Interrupted as error:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from simmat.io.files import (
     atomic_write_json,
     atomic_write_text,
     check_writable,
+    locked,
     recover_folder,
     remove_folder,
 )
@@ -39,7 +40,6 @@ from simmat_plugin_bench.cells import (
     Cell,
     CellFolder,
     CellResult,
-    locked,
     matches,
     read_cell_file,
     write_cell_settings,
@@ -50,7 +50,7 @@ from simmat_plugin_bench.settings import EVERYTHING
 
 RUN_WITH = "bench.toml"
 """Copy of the TOML in the bench's folder."""
-_BENCH_FILES = {".lock", RUN_WITH, "cells"}
+_BENCH_FILES = {RUN_WITH, "cells"}
 """Names by which the folder of a bench is recognised."""
 LOG_LINES = 8
 """Last lines of the log that are kept of a failed cell."""
@@ -59,7 +59,8 @@ GRACE_SECONDS = 90
 _POLL_SECONDS = 0.1
 
 
-def lock_folder(bench: Bench) -> AbstractContextManager[object]:
+@contextmanager
+def lock_folder(bench: Bench) -> Iterator[None]:
     """Lock the bench's folder for this process.
 
     Raises:
@@ -75,10 +76,12 @@ def lock_folder(bench: Bench) -> AbstractContextManager[object]:
         )
     check_writable(bench.out)
     bench.out.mkdir(parents=True, exist_ok=True)
-    problem = (
-        f"another bench is running in {bench.out}; wait for it, or choose another --out"
-    )
-    return locked(bench.out / ".lock", problem)
+    with locked(bench.out) as free:
+        if not free:
+            raise OutputError(
+                f"another bench is running in {bench.out}; wait for it, or choose another --out"
+            )
+        yield
 
 
 def check_inputs(bench: Bench, cells: Iterable[Cell], registry: Registry) -> None:

@@ -21,9 +21,9 @@ from PIL import Image
 from simmat.data.card import DataCard, write_card
 from simmat.data.instances import PANOPTIC, region_from_mask, visible_part
 from simmat.data.samples import SPLITS
-from simmat.errors import ConfigError, DataError
+from simmat.errors import ConfigError, DataError, OutputError
 from simmat.inference import run_lengths
-from simmat.io.files import NO_SPACE, atomic_write_json, atomic_write_text, output_error
+from simmat.io.files import atomic_write_json, atomic_write_text
 from simmat.io.images import write_image
 from simmat.io.paths import require_file
 from simmat.types import RegionRule
@@ -139,9 +139,9 @@ class WriterInput:
                 else:
                     shutil.copyfile(one, there)
             except OSError as error:
-                if error.errno in NO_SPACE:
-                    raise output_error(error, there) from error
-                raise DataError(f"{one}: cannot be copied: {error.strerror}") from None
+                raise OutputError(
+                    f"{one} cannot be copied to {there}: {error.strerror}"
+                ) from None
 
     def all(self) -> Iterable[tuple[Item, ImageLabels]]:
         """Yield all images with their labels."""

@@ -87,23 +87,18 @@ def split_of(index: int) -> str:
 def _check(
     target: Path, count: int, seed: int, size_hw: tuple[int, int], frames: int
 ) -> None:
-    if count < MIN_COUNT:
-        raise ConfigError(
-            f"--count must be at least {MIN_COUNT}, one sample per split, got {count}"
-        )
-    if count > MAX_COUNT:
-        raise ConfigError(f"--count must be at most {MAX_COUNT}, got {count}")
-    if seed < 0:
-        raise ConfigError(f"--seed must be 0 or more, got {seed}")
-    if frames < 1:
-        raise ConfigError(f"--frames must be at least 1, got {frames}")
-    if frames > MAX_FRAMES:
-        raise ConfigError(f"--frames must be at most {MAX_FRAMES}, got {frames}")
     height, width = size_hw
-    if max(height, width) > MAX_SIDE_PX:
-        raise ConfigError(
-            f"--size must be at most {MAX_SIDE_PX} pixels a side, got {width}x{height}"
-        )
+    longest = max(size_hw)
+    for name, value, least, most, said in (
+        ("--count", count, MIN_COUNT, MAX_COUNT, f"{count}"),
+        ("--seed", seed, 0, np.inf, f"{seed}"),
+        ("--frames", frames, 1, MAX_FRAMES, f"{frames}"),
+        ("--size", longest, 1, MAX_SIDE_PX, f"{width}x{height}"),
+    ):
+        if value < least:
+            raise ConfigError(f"{name} must be at least {least}, got {said}")
+        if value > most:
+            raise ConfigError(f"{name} must be at most {most}, got {said}")
     if target.is_dir() and any(target.iterdir()):
         raise OutputError(
             f"{target} is not empty; choose another folder, or remove it first"
