@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import pytest
-from simmat_testing import ModalityContract, name_with_options, with_each_option
+from simmat_testing import ModalityContract
+from simmat_testing.modality_checks import name_with_options, with_each_option
 
 from simmat.sensors.adapter import ModalityAdapter
 

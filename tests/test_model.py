@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from runs import registry
-from simmat_testing import build_network
+from simmat_testing.networks import build_network
 from torch import nn
 
 import simmat

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 import torch
-from simmat_testing import build_network
+from simmat_testing.networks import build_network
 from simmat_testing.tiny import TINY
 
 from simmat.foundation import PromptBatch

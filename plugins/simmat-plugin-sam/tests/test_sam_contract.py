@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 from simmat_plugin_sam.specs import SAM_VIT_H
-from simmat_testing import (
-    FOUNDATION_CHECKS,
-    FoundationCase,
-    FoundationContract,
-    run_checks,
-)
+from simmat_testing import FoundationContract
+from simmat_testing.checks import run_checks
+from simmat_testing.find_parts import FOUNDATION_CHECKS
+from simmat_testing.foundation_checks import FoundationCase
 
 
 class TestTiny(FoundationContract):

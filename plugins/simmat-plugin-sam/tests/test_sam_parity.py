@@ -23,7 +23,7 @@ from segment_anything.modeling import (
 )
 from simmat_plugin_sam.model import sam_parts
 from simmat_plugin_sam.specs import PIXEL_MEAN, PIXEL_STD, SAM_VIT_TINY
-from simmat_testing import build_network
+from simmat_testing.networks import build_network
 from torch import nn
 
 from simmat.data.pipeline import Pipeline, prompt_batch, restore_logits

@@ -16,7 +16,9 @@ from simmat_plugin_scenes.camera import Noise
 from simmat_plugin_scenes.generate import outdoors
 from simmat_plugin_scenes.render import render
 from simmat_plugin_scenes.world import CLASSES
-from simmat_testing import MODALITY_CHECKS, ModalityCase, run_check
+from simmat_testing.checks import run_check
+from simmat_testing.find_parts import MODALITY_CHECKS
+from simmat_testing.modality_case import ModalityCase
 
 from simmat.errors import DataError
 from simmat.types import SensorImage

@@ -12,7 +12,7 @@ import torch
 import torch.utils.checkpoint
 from simmat_plugin_baselines import TUNERS as OTHER_TUNERS
 from simmat_plugin_sam.pyramid import PromptableModel
-from simmat_testing import build_network
+from simmat_testing.networks import build_network
 from torch import Tensor, nn
 
 from simmat.foundation import PromptBatch

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from simmat_testing import build_network
+from simmat_testing.networks import build_network
 
 from simmat.foundation import PromptBatch
 from simmat.nn.tuners import set_train_mode

@@ -8,7 +8,7 @@ import torch
 from simmat_plugin_baselines import TUNERS as OTHER_TUNERS
 from simmat_plugin_unet.model import ENCODER, UNetModel, build_unet, prompt_plane
 from simmat_plugin_unet.spec import UNET
-from simmat_testing import build_network
+from simmat_testing.networks import build_network
 
 from simmat.errors import ConfigError
 from simmat.foundation import PromptBatch

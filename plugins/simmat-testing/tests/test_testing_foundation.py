@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 from broken_foundations import BROKEN, GOOD, shipped
-from simmat_testing import (
-    FOUNDATION_CHECKS,
-    FoundationCase,
-    FoundationContract,
-    run_check,
-)
+from simmat_testing import FoundationContract
+from simmat_testing.checks import run_check
+from simmat_testing.find_parts import FOUNDATION_CHECKS
+from simmat_testing.foundation_checks import FoundationCase
 
 from simmat.plugin_specs import FoundationSpec
 

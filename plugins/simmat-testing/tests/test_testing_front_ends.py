@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simmat_testing import MODALITY_CHECKS, find_parts
+from simmat_testing import find_parts
 from simmat_testing.checks import rule_of
+from simmat_testing.find_parts import MODALITY_CHECKS
 
 from simmat.cli import run
 from simmat.io.images import write_image
@@ -93,7 +94,8 @@ def test_the_kit_loads_without_pytest_and_asks_for_it_where_it_is_needed() -> No
     code = (
         "import sys; sys.modules['pytest'] = None\n"
         "import simmat_testing\n"
-        "print(len(simmat_testing.MODALITY_CHECKS))\n"
+        "from simmat_testing.find_parts import MODALITY_CHECKS\n"
+        "print(len(MODALITY_CHECKS))\n"
         "simmat_testing.ModalityContract"
     )
     done = subprocess.run(

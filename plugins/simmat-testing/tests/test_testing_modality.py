@@ -20,14 +20,10 @@ from broken_modalities import (
     SwapsSides,
     with_channel,
 )
-from simmat_testing import (
-    MODALITY_CHECKS,
-    ModalityCase,
-    ModalityContract,
-    run_check,
-    run_checks,
-)
-from simmat_testing.modality_case import numbered_scene
+from simmat_testing import ModalityContract
+from simmat_testing.checks import run_check, run_checks
+from simmat_testing.find_parts import MODALITY_CHECKS
+from simmat_testing.modality_case import ModalityCase, numbered_scene
 
 from simmat.io.images import write_image
 from simmat.sensors.adapter import ModalityAdapter, PathsBySource

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from simmat_testing import PACKAGE_CHECKS, PackageCase, run_check
+from simmat_testing.checks import run_check
+from simmat_testing.find_parts import PACKAGE_CHECKS
+from simmat_testing.package_checks import PackageCase
 from virtual_envs import ADAPTER
 
 from simmat.errors import UnknownNameError
