@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from simmat_plugin_scenes.optics import detected, radiance
 from simmat_plugin_scenes.scene import Scene
@@ -60,8 +60,7 @@ def _counts(scene: Scene, linear: Array, rng: np.random.Generator) -> Array:
     return np.asarray(np.rint(curved * 255))
 
 
-IntArray = npt.NDArray[np.int64]
-_SIDE = 32  # a power of two
+_SIDE = 32
 
 
 class Noise:
@@ -69,7 +68,7 @@ class Noise:
 
     def __init__(self, rng: np.random.Generator) -> None:
         """Draw the lattice."""
-        self._lattice = rng.uniform(-1, 1, _SIDE**3)
+        self._lattice = rng.uniform(-1, 1, (_SIDE, _SIDE, _SIDE))
 
     def __call__(self, points: Array, octaves: int = 3) -> Array:
         """Return (N,) values at (N, 3) points; a lattice cell has side 1, and each octave halves size and amplitude."""
@@ -84,23 +83,10 @@ class Noise:
     def _once(self, points: Array) -> Array:
         floor = np.floor(points)
         part = points - floor
-        part = part * part * (3 - 2 * part)
-        low = floor.astype(np.int64) & (_SIDE - 1)
-        high = (low + 1) & (_SIDE - 1)
-        (x0, y0, z0), (x1, y1, z1) = low.T, high.T
-        sx, sy, sz = part.T
-
-        def along_z(x: IntArray, y: IntArray) -> Array:
-            row = (x * _SIDE + y) * _SIDE
-            a: Array = self._lattice.take(row + z0)
-            return np.asarray(a + (self._lattice.take(row + z1) - a) * sz)
-
-        def along_y(x: IntArray) -> Array:
-            a = along_z(x, y0)
-            return np.asarray(a + (along_z(x, y1) - a) * sy)
-
-        near = along_y(x0)
-        return np.asarray(near + (along_y(x1) - near) * sx)
+        places = floor % _SIDE + part * part * (3 - 2 * part)
+        return np.asarray(
+            map_coordinates(self._lattice, places.T, order=1, mode="grid-wrap")
+        )
 
     def gradient(self, points: Array) -> Array:
         """Return (N, 3) slopes of the field, for bumps."""
