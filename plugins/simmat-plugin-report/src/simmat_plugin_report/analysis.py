@@ -55,9 +55,6 @@ MAX_PASSES = 97
 MAX_GROUPS = 16
 """Most groups of channels to withhold: single channels, or groups of neighbours if there are more."""
 
-Advance = Callable[[int], None]
-
-
 ABLATION_PASSES = 64
 """Most images that `simmat report` encodes with channels withheld."""
 

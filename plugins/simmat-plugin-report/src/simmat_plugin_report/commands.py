@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -465,7 +465,7 @@ def report(
                     trained=None if data else view.config,
                     progress=advance,
                 )
-            views[place] = open_run(run, found)
+            views[place] = replace(view, analysis=found)
         except SimMATError as error:
             if data is not None or view.analysis is None:
                 raise

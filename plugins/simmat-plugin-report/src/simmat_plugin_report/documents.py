@@ -227,11 +227,8 @@ class RunView:
         return found.split == "val" and found.data == str(self.config.data)
 
 
-def open_run(root: Path, analysis: Analysis | None = None) -> RunView:
+def open_run(root: Path) -> RunView:
     """Read the content of the page of a run.
-
-    Args:
-        analysis: replaces the analysis of training.
 
     Raises:
         SimMATError: there is no run, it has no bundle yet, or its files are damaged.
@@ -257,8 +254,7 @@ def open_run(root: Path, analysis: Analysis | None = None) -> RunView:
         raise ConfigError(
             f"{root} has no bundle yet; wait for its first validation, or start it again"
         ) from error
-    view = view_of(config, spec, folder, read_report(folder))
-    return view if analysis is None else replace(view, analysis=analysis)
+    return view_of(config, spec, folder, read_report(folder))
 
 
 def _shown_records(folder: RunFolder) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from simmat.drawing.display import PictureArray
+from simmat.drawing.overlay import scaled
 from simmat.io.files import atomic_path
 
 _MAX_SIDE = {".mp4": 1280, ".gif": 640}
@@ -65,14 +66,14 @@ def _write_mp4(file: Path, pictures: Iterator[PictureArray], rate: int) -> None:
     codec = next(
         name for name in _CODECS if name in av.codecs_available or name == _CODECS[-1]
     )
-    scaled = (_scaled(picture, _MAX_SIDE[".mp4"]) for picture in pictures)
-    first = next(scaled)
+    shown = (_scaled(picture, _MAX_SIDE[".mp4"]) for picture in pictures)
+    first = next(shown)
     with av.open(str(file), "w", format="mp4") as container:
         stream = container.add_stream(codec, rate=rate)
         stream.width = first.width
         stream.height = first.height
         stream.pix_fmt = "yuv420p"
-        for picture in chain([first], scaled):
+        for picture in chain([first], shown):
             frame = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -80,18 +81,12 @@ def _write_mp4(file: Path, pictures: Iterator[PictureArray], rate: int) -> None:
 
 def _scaled(picture: PictureArray, longest: int) -> Image.Image:
     """Return a picture with even sides, as video needs them."""
-    image = Image.fromarray(picture)
-    side = max(image.size)
-    if side > longest:
-        factor = longest / side
-        way = Image.Resampling.BOX
-    else:
+    height, width = picture.shape[:2]
+    side = max(height, width)
+    factor = longest / side
+    if side <= longest:
         factor = max(_MIN_SIDE // side, 1)
-        way = Image.Resampling.NEAREST
-    size = _even(image.width * factor), _even(image.height * factor)
-    if size == image.size:
-        return image
-    return image.resize(size, way)
+    return scaled(picture, (_even(width * factor), _even(height * factor)))
 
 
 def _even(length: float) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
+import io
 from collections.abc import (
     Collection,
     Iterable,
@@ -12,7 +12,7 @@ from collections.abc import (
 )
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,6 @@ Kind = Literal["found", "back", "given"]
 """Of labels: as found, propagated back from the next frame with masks, or those of the given masks."""
 _ONE = 255
 """A label of 1 as it is stored."""
-_HEADER = np.dtype("<i8")
-"""Of the numbers before the stored labels: how many objects, then id and cells (y0, x0, y1, x1) of each."""
 
 
 class ObjectLabel(NamedTuple):
@@ -169,34 +167,27 @@ class LabelStore:
 
     def keep(self, key: LabelKey, labels: Labels) -> None:
         """Store labels."""
-        header = [len(labels.of_objects)]
-        parts = []
-        for number, (cells, values) in labels.of_objects.items():
-            header += [number, *cells]
-            parts.append(np.rint(values * np.float32(_ONE)).astype(np.uint8).tobytes())
-        content = np.array(header, _HEADER).tobytes() + b"".join(parts)
-        self._stored[key.name] = zlib.compress(content, 1)
+        arrays: dict[str, Any] = {
+            "cells": np.array([one.cells for one in labels.of_objects.values()])
+        }
+        for number, label in labels.of_objects.items():
+            rounded = np.rint(label.values * np.float32(_ONE))
+            arrays[str(number)] = rounded.astype(np.uint8)
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)
+        self._stored[key.name] = content.getvalue()
 
     def load(self, key: LabelKey) -> Labels | None:
         """Return labels; None if they are not there."""
         stored = self._stored.get(key.name)
         if stored is None:
             return None
-        content = zlib.decompress(stored)
-        count = int(np.frombuffer(content, _HEADER, 1)[0])
-        header = np.frombuffer(content, _HEADER, 1 + 5 * count)
-        values = np.frombuffer(content, np.uint8, offset=header.nbytes)
         found = {}
-        start = 0
-        for number, *box in header[1:].reshape(-1, 5).tolist():
-            cells = Window(*box)
-            height, width = cells.size_hw
-            end = start + height * width
-            own = values[start:end].reshape(height, width)
-            found[number] = ObjectLabel(
-                cells, own.astype(np.float32) / np.float32(_ONE)
-            )
-            start = end
+        with np.load(io.BytesIO(stored)) as arrays:
+            cells, *numbers = arrays.files
+            for number, box in zip(numbers, arrays[cells].tolist(), strict=True):
+                values = arrays[number].astype(np.float32) / np.float32(_ONE)
+                found[int(number)] = ObjectLabel(Window(*box), values)
         return Labels(found)
 
     def drop(self, key: LabelKey) -> None:
