@@ -47,13 +47,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv "$(VENV)"
 
 $(STAMP): install.py $(PYPROJECTS) | $(BIN)/python
-	"$(BIN)/python" install.py --editable 'simmat[dev]' $(call named,$(PACKAGES))
+	"$(BIN)/python" install.py --editable --uv 'simmat[dev]' $(call named,$(PACKAGES))
 	@touch "$@" "$(DEMO_STAMP)"
 
 # The part of it that the demo needs. Compiling every module of torch would take longer than compiling those in use.
 $(DEMO_STAMP): install.py $(PYPROJECTS) | $(BIN)/python
-	@echo "Installing SimMAT and what the demo needs into $(VENV): 360 MB to download, about a minute"
-	"$(BIN)/python" install.py --editable --no-compile multispectral
+	@echo "Installing SimMAT and what the demo needs into $(VENV): 360 MB to download"
+	"$(BIN)/python" install.py --editable --uv --no-compile multispectral
 	@touch "$@"
 
 # The core, and the plugins that start processes, once more as on Windows: what of Python's library is for POSIX alone.

@@ -116,6 +116,16 @@ def test_an_unknown_name_is_refused_with_those_that_exist(
     assert said in capsys.readouterr().err
 
 
+def test_uv_looks_where_pip_is_told_to_look(install: ModuleType) -> None:
+    """uv reads no settings of pip: it would fetch another build of torch, from another place."""
+    settings = "global.find-links='/a /b'\n:env:.cert='/c.crt'\ninstall.index-url='https://i'\n"
+    options = install.uv_options(settings)
+    assert options == [
+        *("--find-links", "/a", "--find-links", "/b"),
+        *("--index-url", "https://i"),
+    ]
+
+
 def test_pages_install_what_exists(install: ModuleType) -> None:
     """The first command that a newcomer types must not fail."""
     projects = install.read_projects()
