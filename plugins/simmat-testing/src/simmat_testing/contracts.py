@@ -117,7 +117,10 @@ class FoundationContract(_Contract):
 
 
 class _PartContract(_Contract):
-    """The contract of a part; its fixture has the name of its kind, and is a spec or an installed name."""
+    """The contract of a part; its fixture has the name of its kind, and is a spec or an installed name.
+
+    Each contract marks its fixture as used, so that pytest runs a fixture with parameters once for each.
+    """
 
     kind: ClassVar[Kind]
 
@@ -130,6 +133,7 @@ class _PartContract(_Contract):
         return PartCase(part, tmp_path)
 
 
+@pytest.mark.usefixtures("transfer_layer")
 class TransferLayerContract(_PartContract):
     """The contract of a transfer layer; give the fixture `transfer_layer`: its spec or an installed name."""
 
@@ -137,6 +141,7 @@ class TransferLayerContract(_PartContract):
     checks = TRANSFER_LAYER_CHECKS
 
 
+@pytest.mark.usefixtures("tuner")
 class TunerContract(_PartContract):
     """The contract of a tuner; give the fixture `tuner`: its spec or an installed name."""
 
@@ -144,6 +149,7 @@ class TunerContract(_PartContract):
     checks = TUNER_CHECKS
 
 
+@pytest.mark.usefixtures("result_format")
 class ResultFormatContract(_PartContract):
     """The contract of a result format; give the fixture `result_format`: its spec or an installed name."""
 
@@ -151,6 +157,7 @@ class ResultFormatContract(_PartContract):
     checks = RESULT_FORMAT_CHECKS
 
 
+@pytest.mark.usefixtures("loss")
 class LossContract(_PartContract):
     """The contract of a loss; give the fixture `loss`: its spec or an installed name."""
 
@@ -158,6 +165,7 @@ class LossContract(_PartContract):
     checks = LOSS_CHECKS
 
 
+@pytest.mark.usefixtures("metric")
 class MetricContract(_PartContract):
     """The contract of a metric; give the fixture `metric`: its spec or an installed name."""
 
