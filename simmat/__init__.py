@@ -75,17 +75,14 @@ _NAMES = {
 }
 """Module -> the public names in it."""
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
-_FORMER_NAMES = {"Files": "PathsBySource", "Sequence": "FrameSequence"}
-"""Former name -> the name that replaced it; both work."""
 
 __all__ = ["__version__", *sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:
-    current = _FORMER_NAMES.get(name, name)
-    if current not in _HOMES:
+    if name not in _HOMES:
         raise AttributeError(f"module 'simmat' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[current]), current)
+    value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

@@ -331,15 +331,14 @@ def predict(
 def _known_keywords(
     function: str, model: type[StrictModel], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return keyword arguments under their names today; TypeError if a function does not know one."""
-    current = model.with_current_keys(given)
-    for name in current:
+    """Return keyword arguments; TypeError if a function does not know one."""
+    for name in given:
         if name not in model.model_fields:
             hint = did_you_mean(name, model.model_fields, otherwise="")
             raise TypeError(
                 f"{function}() got an unexpected keyword argument {name!r}{hint}"
             )
-    return current
+    return dict(given)
 
 
 def _paths(

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import (
@@ -26,11 +26,9 @@ from simmat.io.paths import with_home
 from simmat.sensors.channel_selection import parse_channels
 from simmat.sensors.options import CropSide, NodataField, with_absolute_files
 from simmat.types import (
-    FORMER_ASPECTS,
     Aspect,
     RegionRule,
     ZeroMeans,
-    current_aspect,
 )
 
 Heads = Literal["auto", "prompt", "prompt,dense"]
@@ -214,8 +212,6 @@ class TrainConfig(StrictModel):
         ConfigError: fields are unknown, missing, out of range or exclude each other; all in one message.
     """
 
-    former_keys: ClassVar = {"corrections": "correction_clicks"}
-
     modality: Sensor = Field(
         description="Sensor, such as thermal or rgb+thermal, or the path of a sensor.toml."
     )
@@ -321,10 +317,9 @@ class TrainConfig(StrictModel):
         le=MAX_IMAGE_SIZE,
         description="Side of the square input in pixels; by default the model's own.",
     )
-    aspect: Annotated[Aspect, BeforeValidator(current_aspect)] = Field(
+    aspect: Aspect = Field(
         "pad",
         description="Pad to a square, or stretch into one.",
-        json_schema_extra={"former_values": list(FORMER_ASPECTS)},
     )
     batch_size: int = Field(
         4, ge=1, le=MAX_BATCH, description="Images per step, over all processes."
@@ -348,8 +343,6 @@ class TrainConfig(StrictModel):
         ge=0,
         le=4,
         description="Clicks on errors after the first masks of a step.",
-        # and its former name
-        json_schema_extra={"flag": "--correction-clicks --corrections"},
     )
     augment: bool = Field(
         True,
@@ -570,7 +563,7 @@ def load_configs(
                 f"data {number} must be a table with the settings of a sensor, got {table!r}"
             )
             continue
-        table = TrainConfig.with_current_keys(table)
+        table = dict(table)
         name = table.pop("name", table.get("modality", in_file.get("modality")))
         wrong = _problems_of_table(number, name, table, found)
         problems += wrong
@@ -665,9 +658,8 @@ def merged(
     context: str | Path | None,
 ) -> TrainConfig:
     """Merge settings as `load_config` does; `context` names their source in errors."""
-    in_file = TrainConfig.with_current_keys(in_file)
     given = {}
-    for key, value in TrainConfig.with_current_keys(overrides or {}).items():
+    for key, value in (overrides or {}).items():
         if value is not None:
             given[key] = value
     replaced: set[str] = set()

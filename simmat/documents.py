@@ -1,4 +1,4 @@
-"""Documents that cross a file boundary: pydantic models, one parser, one error formatter; and names that changed.
+"""Documents that cross a file boundary: pydantic models, one parser, one error formatter.
 
 A document is plain values from TOML, json or Python. Every problem names the key, what is allowed and what it got, and
 for an unknown key the nearest known one.
@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, asdict, fields, is_dataclass
-from functools import wraps
 from pathlib import Path
 from typing import (
     Annotated,
     Any,
-    ClassVar,
-    ParamSpec,
     TypeVar,
     get_args,
     get_type_hints,
@@ -29,7 +26,6 @@ from pydantic import (
     ConfigDict,
     ValidationError,
     create_model,
-    model_validator,
 )
 
 from simmat.errors import (
@@ -42,9 +38,6 @@ from simmat.errors import (
 from simmat.io.reading import read_bytes
 
 Model = TypeVar("Model", bound=BaseModel)
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
-Kind = TypeVar("Kind")
 Keys = tuple[str | int, ...]
 
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
@@ -72,32 +65,11 @@ _MAX_TOML_BYTES = 2**24
 
 
 class StrictModel(BaseModel):
-    """A frozen table of known keys: no conversion between strings, numbers and booleans, and only finite numbers.
-
-    Attributes:
-        former_keys: former name of a key -> its name today. Files with the former name are still read.
-    """
+    """A frozen table of known keys: no conversion between strings, numbers and booleans, and only finite numbers."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False
     )
-    former_keys: ClassVar[Mapping[str, str]] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _with_current_keys(cls, values: Any) -> Any:
-        if isinstance(values, Mapping):
-            return cls.with_current_keys(values)
-        return values
-
-    @classmethod
-    def with_current_keys(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a table with each former key under its name today; one that has both keeps both, and is refused."""
-        current = dict(values)
-        for former, key in cls.former_keys.items():
-            if former in current and key not in current:
-                current[key] = current.pop(former)
-        return current
 
     @classmethod
     def known_keys(cls) -> list[str]:
@@ -324,33 +296,3 @@ def _tables_in(annotation: object) -> list[type]:
     for part in get_args(annotation):
         tables += _tables_in(part)
     return tables
-
-
-def former_keywords(
-    **names: str,
-) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
-    """Decorate a function so that it also takes arguments under former names: former name = name today."""
-
-    def decorate(
-        function: Callable[Parameters, Result],
-    ) -> Callable[Parameters, Result]:
-        @wraps(function)
-        def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-            for former, name in names.items():
-                if former in kwargs:
-                    kwargs[name] = kwargs.pop(former)
-            return function(*args, **kwargs)
-
-        return call
-
-    return decorate
-
-
-def former_fields(**names: str) -> Callable[[type[Kind]], type[Kind]]:
-    """Decorate a dataclass so that it also takes fields under former names: former name = name today."""
-
-    def decorate(kind: type[Kind]) -> type[Kind]:
-        setattr(kind, "__init__", former_keywords(**names)(kind.__init__))  # noqa: B010 (mypy refuses the assignment)
-        return kind
-
-    return decorate

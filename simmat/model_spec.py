@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, JsonValue, create_model
 
@@ -13,7 +13,7 @@ from simmat.documents import FromLists, StrictModel, of_dataclass, parse
 from simmat.plugin_specs import TransferLayerSpec, TunerSpec
 from simmat.sensors.normalize import Statistics
 from simmat.sensors.sensor_toml import SensorDefinition
-from simmat.types import Aspect, Channel, current_aspect
+from simmat.types import Aspect, Channel
 
 
 def as_json(value: Any) -> Any:
@@ -27,7 +27,6 @@ def as_json(value: Any) -> Any:
 
 Name = Annotated[str, Field(min_length=1)]
 Options = Annotated[dict[str, JsonValue], BeforeValidator(as_json)]
-CurrentAspect = Annotated[Aspect, BeforeValidator(current_aspect)]
 Channels = FromLists[tuple[Annotated[Channel, of_dataclass(Channel)], ...]]
 
 MEASURED_FIELDS = ("channels", "statistics", "zero_shot", "image_side", "dense")
@@ -94,11 +93,6 @@ class ModelSpec(StrictModel):
         sensor_definitions: the whole declaration of every sensor of `modality` that has a `sensor.toml`.
     """
 
-    former_keys: ClassVar = {
-        "picks": "selected_channels",
-        "described": "sensor_definitions",
-    }
-
     modality: Name
     modality_options: dict[str, Options] = Field(default_factory=dict)
     selected_channels: FromLists[tuple[str | int, ...]] | None = None
@@ -111,7 +105,7 @@ class ModelSpec(StrictModel):
     seed: int = Field(ge=0, lt=2**63)
     image_size: int = Field(ge=1, le=MAX_IMAGE_SIZE)
     image_side: int | None = Field(default=None, ge=1)
-    aspect: CurrentAspect = "pad"
+    aspect: Aspect = "pad"
     mat: Name
     mat_options: Options = Field(default_factory=dict)
     tune: Name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, runtime_checkable
@@ -460,17 +460,6 @@ class Prompt:
 
 
 Aspect = Literal["pad", "stretch"]
-FORMER_ASPECTS: Mapping[str, Aspect] = {"keep": "pad", "squash": "stretch"}
-"""Former name of an aspect -> its name today; files and options with the former name are still read."""
-
-
-def current_aspect(value: object) -> object:
-    """Return the name today of an aspect, which may be a former one; anything else as it is."""
-    if isinstance(value, str):
-        return FORMER_ASPECTS.get(value, value)
-    return value
-
-
 MAX_DOWNSCALE = 2
 """How much a side may be downscaled into a network's input without a loss that matters."""
 MAX_DOWNSCALE_AS_TRAINED = 3

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from runs import registry
 from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from simmat.bundle import FILE_NAME, Bundle, BundleSpec, trained_tensors, write_bundle
@@ -117,51 +114,3 @@ def change_json(
     if change is not None:
         change(document)
     file_of(bundle).write_bytes(bundle_bytes(document, tensors))
-
-
-NEW_FIELDS = ("packages", "licence", "sha256")
-"""What a bundle of version 0.1 does not say."""
-FORMER_FIELDS = {"selected_channels": "picks", "sensor_definitions": "described"}
-"""Name of a field -> what version 0.1 called it."""
-FORMER_ASPECTS = {"pad": "keep", "stretch": "squash"}
-"""Name of an aspect -> what version 0.1 called it."""
-
-
-def write_old_bundle(folder: Path, bundle: Path) -> Path:
-    """Write a bundle as version 0.1 did, from one of now: a folder with a json and a safetensors file."""
-    document, tensors = read_parts(bundle)
-    weights = save(tensors, metadata={"format": "1"})
-    parts = document.get("sensors", {"": document})
-    for fields in (document, *parts.values()):
-        for name in NEW_FIELDS:
-            fields.pop(name, None)
-        for name, former in FORMER_FIELDS.items():
-            if name in fields:
-                fields[former] = fields.pop(name)
-        if "aspect" in fields:
-            fields["aspect"] = FORMER_ASPECTS.get(fields["aspect"], fields["aspect"])
-    document["format"] = 2 if "sensors" in document else 1
-    document["weights_sha256"] = hashlib.sha256(weights).hexdigest()
-    return _write_old(folder, document, weights)
-
-
-def _write_old(folder: Path, document: dict[str, Any], weights: bytes) -> Path:
-    document.pop("sha256", None)
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    document["sha256"] = hashlib.sha256(text.encode("ascii")).hexdigest()
-    folder.mkdir(parents=True)
-    (folder / "weights.safetensors").write_bytes(weights)
-    (folder / "bundle.json").write_text(
-        json.dumps(document, indent=2), encoding="utf-8"
-    )
-    return folder
-
-
-def zip_old_bundle(
-    file: Path, folder: Path, compression: int = zipfile.ZIP_STORED
-) -> Path:
-    """Write the folder of an old bundle as version 0.1 zipped it, and return the zip."""
-    with zipfile.ZipFile(file, "w", compression) as archive:
-        for path in sorted(folder.iterdir()):
-            archive.write(path, path.name)
-    return file

@@ -60,16 +60,6 @@ def test_train_load_predict_and_evaluate(tmp_path: Path) -> None:
     assert {row["model"] for row in rows_of(scores)} == {"tuned"}
 
 
-def test_former_names_still_work() -> None:
-    """Notebooks that were written with them go on working."""
-    former = ("Sequence", "Files")
-    assert [getattr(simmat, name) for name in former] == [
-        simmat.FrameSequence,
-        simmat.PathsBySource,
-    ]
-    assert simmat.Dataset.of_split is simmat.Dataset.subset  # former name
-
-
 def rows_of(scores: ScoreReport) -> list[dict[str, Any]]:
     """Return the rows of the table of objects, with pandas or without."""
     table = scores.objects
@@ -279,7 +269,7 @@ def test_the_term_of_an_own_loss_is_in_the_log(
 
 
 def test_every_place_of_a_bundle_is_taken(tmp_path: Path) -> None:
-    """A run, its bundle, a copy of that and the name of version 0.1 are one model to those who use it."""
+    """A run, its bundle, and a copy of that are one model to those who use it."""
     bundle = tiny_bundle(tmp_path / "run") / FILE_NAME
     shutil.copy(bundle, tmp_path / "b.safetensors")
     scores = set()
@@ -287,7 +277,6 @@ def test_every_place_of_a_bundle_is_taken(tmp_path: Path) -> None:
         bundle,
         str(bundle),
         tmp_path / "run",
-        tmp_path / "run/bundle",
         tmp_path / "b.safetensors",
     ):
         model = simmat.load(place, registry=registry(), device="cpu")

@@ -294,13 +294,6 @@ def test_training_calibrates_by_its_validation(tmp_path: Path) -> None:
     assert figures["ece"] < figures["ece_uncalibrated"]
 
 
-def test_a_bundle_without_the_field_is_loaded_as_before(tmp_path: Path) -> None:
-    """Bundles of earlier versions exist."""
-    bundle = tiny_bundle(tmp_path / "bundle")
-    change_json(bundle, lambda document: document.pop("calibration"))
-    assert load_bundle(bundle, registry()).spec.calibration is None
-
-
 def test_a_map_that_falls_is_refused(tmp_path: Path) -> None:
     """It would turn a ranking around."""
     bundle = tiny_bundle(tmp_path / "bundle", calibration=Calibration(click=CURVE))

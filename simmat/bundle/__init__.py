@@ -33,19 +33,10 @@ from simmat.bundle.load import (
     read_bundle_specs,
     read_sensors,
 )
-from simmat.bundle.version_0_1 import (
-    JSON_NAME,
-    WEIGHTS_NAME,
-    ZIP_SUFFIX,
-    old_bundle_at,
-)
 
 __all__ = [
     "FILE_NAME",
-    "JSON_NAME",
     "SUFFIX",
-    "WEIGHTS_NAME",
-    "ZIP_SUFFIX",
     "Bundle",
     "BundleSpec",
     "ImageDigests",
@@ -58,7 +49,6 @@ __all__ = [
     "load_bundle",
     "load_tensors",
     "local_path",
-    "old_bundle_at",
     "packages_of",
     "read_bundle",
     "read_bundle_spec",

@@ -22,7 +22,6 @@ from simmat.bundle.format import (
     read_file,
     sensors_of,
 )
-from simmat.bundle.version_0_1 import JSON_NAME, ZIP_SUFFIX, old_bundle_at, read_old
 from simmat.config import BUNDLE_ELSEWHERE
 from simmat.data.pipeline import Pipeline
 from simmat.errors import BundleError, ConfigError, UnknownNameError
@@ -48,8 +47,6 @@ from simmat.sensors.warp import Alignment
 from simmat.types import Channel, same_channels
 
 _Value = TypeVar("_Value")
-_FILE_NAMES = (FILE_NAME, "bundle")
-"""Names of the bundle in the folder of a run, of now and of version 0.1."""
 _CALLS_PER_TENSOR = 100
 _CALLS = 20_000
 """Calls of torch to build a network, at most: for each tensor of the bundle, and for the foundation model's layers."""
@@ -67,10 +64,7 @@ def read_sensors(source: Path | str) -> Sensors:
         BundleError: there is no bundle, it is damaged, of a newer format, or has no such sensor.
     """
     place, sensor = locate(local_path(source))
-    if (place / JSON_NAME).exists() or place.suffix.lower() == ZIP_SUFFIX:
-        document, tensors = read_old(place)
-    else:
-        document, tensors = read_file(place)
+    document, tensors = read_file(place)
     sensors = sensors_of(place, document, tensors)
     if not sensor:
         return sensors
@@ -107,14 +101,16 @@ def single_sensor(sensors: Mapping[str, _Value], source: Path | str) -> _Value:
 
 
 def locate(path: Path) -> tuple[Path, str]:
-    """Return the file or old folder of a bundle, and the name of the sensor behind it, "" if there is none.
+    """Return the file of a bundle, and the name of the sensor behind it, "" if there is none.
 
-    RUN stands for RUN/bundle.safetensors, or the folder RUN/bundle of version 0.1, and either of these for the other.
+    RUN stands for RUN/bundle.safetensors, and RUN/SENSOR/bundle.safetensors for RUN/SENSOR.
 
     Raises:
         BundleError: there is no bundle.
     """
-    short = _without_file_name(path)
+    short = path
+    if path.name == FILE_NAME and not path.exists():
+        short = path.parent
     for place, sensor in ((short, ""), (short.parent, short.name)):
         found = find_bundle(place)
         if found is not None:
@@ -131,32 +127,21 @@ def locate(path: Path) -> tuple[Path, str]:
     )
 
 
-def _without_file_name(path: Path) -> Path:
-    """Return a path without the name of a bundle's file, unless that is there: RUN/NAME for RUN/bundle/NAME."""
-    if path.name == JSON_NAME:
-        return path.parent
-    if path.name in _FILE_NAMES and not path.exists():
-        return path.parent
-    if path.parent.name in _FILE_NAMES and not path.parent.exists():
-        return path.parent.parent / path.name
-    return path
-
-
 def find_bundle(path: Path) -> Path | None:
-    """Return the file of the bundle that a path stands for, or its folder in version 0.1; None if there is none."""
+    """Return the file of the bundle that a path stands for; None if there is none."""
     if path.exists() and not path.is_dir():
         return path
     if (path / FILE_NAME).exists():
         return path / FILE_NAME
-    return old_bundle_at(path)
+    return None
 
 
 def local_path(source: Path | str) -> Path:
     """Return the path of a bundle, with that of a sensor behind it; one from elsewhere is fetched by a plugin.
 
     Args:
-        source: a file, the folder of a run, a zip or folder of version 0.1, or what an installed bundle source
-            fetches, such as hf://ORG/NAME. The name of one of several sensors may follow: RUN/SENSOR.
+        source: a file, the folder of a run, or what an installed bundle source fetches, such as hf://ORG/NAME. The
+            name of one of several sensors may follow: RUN/SENSOR.
 
     Raises:
         ConfigError: nothing that is installed fetches it.

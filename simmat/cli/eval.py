@@ -52,7 +52,6 @@ from simmat.terminal import echo, move_bar, progress_bar
 )
 @click.option(
     "--repeats",
-    "--draws",  # its former name
     type=click.IntRange(1, 1000),
     help="full: random clicks and jittered boxes per object.  [default: 5]",
 )

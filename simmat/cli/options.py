@@ -239,9 +239,8 @@ def _settings(core: Any, info: FieldInfo, extra: Mapping[str, Any]) -> dict[str,
         }
     if get_origin(core) is Literal:
         words = [str(word) for word in get_args(core)]
-        former = [str(word) for word in extra.get("former_values") or ()]
         return {
-            "type": click.Choice([*words, *former]),
+            "type": click.Choice(words),
             "metavar": f"[{'|'.join(words)}]",
         }
     if int in get_args(core):

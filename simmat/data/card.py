@@ -92,7 +92,7 @@ class DataCard(StrictModel):
     def _without_empty_alignment(
         self, write: SerializerFunctionWrapHandler
     ) -> dict[str, Any]:
-        """Leave out `alignment` where there is none: bundles stay equal to, and readable by, earlier versions."""
+        """Leave out `alignment` where there is none."""
         values: dict[str, Any] = write(self)
         if not self.alignment:
             values.pop("alignment", None)

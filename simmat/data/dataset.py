@@ -189,9 +189,6 @@ class Dataset:
             self, samples=samples, split_note=f"{self.split_note} {note}".strip()
         )
 
-    of_split = subset  # former name
-    """The former name."""
-
     def split(self, name: str) -> tuple[Sample, ...]:
         """Return the samples of "train", "val" or "test"; raise DataError if there are none.
 

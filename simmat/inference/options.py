@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -144,7 +144,6 @@ class PredictOptions(StrictModel):
     """
 
     model_config = ConfigDict(strict=False)
-    former_keys: ClassVar = {"max_wrong": "max_error_rate"}
 
     missing: Channels = _option(
         (),
@@ -223,7 +222,7 @@ class PredictOptions(StrictModel):
         None,
         f"With --min-score auto: share of the objects that may be wrong (IoU below 0.5).  [default: {MAX_ERROR_RATE}]",
         "",
-        "--max-error-rate --max-wrong",  # and its former name
+        "--max-error-rate",
         gt=0,
         le=0.5,
     )

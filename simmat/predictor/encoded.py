@@ -475,11 +475,6 @@ class Prediction:
     class_probabilities: Mapping[int, float] | None = None
 
     @property
-    def low_res(self) -> FloatArray:  # former name
-        """The former name of `low_res_logits`."""
-        return self.low_res_logits
-
-    @property
     def class_id(self) -> int | None:
         """The class that the object most likely has; None without classes."""
         known = self.class_probabilities

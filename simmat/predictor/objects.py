@@ -22,7 +22,6 @@ from torch.nn import functional as F
 
 from simmat.data.instances import FoundObject, Instance
 from simmat.data.pipeline import regions_from_logits, restore_logits
-from simmat.documents import former_fields
 from simmat.errors import ConfigError
 from simmat.foundation import MAX_PROMPTS
 from simmat.measurement import WHOLE_NUMBERS, Measurements, measure, pixel_areas
@@ -45,7 +44,6 @@ COVERED = 0.1
 """Share of a part of the class map: one that the masks of clicks cover by less is an object by itself."""
 
 
-@former_fields(reach="max_growth_px")
 @dataclass(frozen=True)
 class EverythingSettings:
     """How objects are found.

@@ -15,7 +15,6 @@ from typing import Any
 
 from simmat.bundle import Bundle
 from simmat.data.instances import LabelArray
-from simmat.documents import former_keywords
 from simmat.errors import ConfigError
 from simmat.io.paths import with_home
 from simmat.predictor.encoded import ClassMap, Encoder, Prediction
@@ -241,7 +240,6 @@ class Predictor(Encoder):
         """
         return self.image_loader.reader(image, missing, self.max_untiled_side)
 
-    @former_keywords(choice="mask_selection")
     def predict(
         self,
         points: Sequence[tuple[float, float]] = (),
@@ -275,7 +273,6 @@ class Predictor(Encoder):
         prompt = prompt_of(points, labels, box, mask, window)
         return self.predict_prompts([prompt], mask_selection=mask_selection)[0]
 
-    @former_keywords(choice="mask_selection")
     def predict_prompts(
         self, prompts: Sequence[Prompt], *, mask_selection: MaskSelection = "single"
     ) -> list[Prediction]:
@@ -290,7 +287,6 @@ class Predictor(Encoder):
         found = current.predict_prompts(prompts, mask_selection)
         return [one.over_whole_image(current.reader) for one in found]
 
-    @former_keywords(choice="mask_selection")
     def uncertainty(
         self,
         points: Sequence[tuple[float, float]] = (),
@@ -308,7 +304,6 @@ class Predictor(Encoder):
             prompt_of(points, labels, box), mask_selection
         )
 
-    @former_keywords(like="reference")
     def segment_everything(
         self,
         settings: EverythingSettings | None = None,

@@ -15,7 +15,6 @@ from torch import Tensor
 from simmat.calibration import Kind, calibrated, calibrated_classes
 from simmat.data.instances import FoundObject
 from simmat.data.pipeline import restore_logits
-from simmat.documents import former_keywords
 from simmat.errors import BundleError, ConfigError
 from simmat.nn.device import threads_for_load
 from simmat.predictor.encoded import (
@@ -217,7 +216,6 @@ class TiledImage:
                 f"{self.reader.origin}: no pixel holds a measurement"
             )
 
-    @former_keywords(choice="mask_selection")
     def predict(
         self, prompt: Prompt, mask_selection: MaskSelection = "single"
     ) -> Prediction:
@@ -247,7 +245,6 @@ class TiledImage:
         ((single, *others),) = self._predict_widening([prompt], None)
         return [single, *sorted(others, key=lambda one: -one.score)]
 
-    @former_keywords(choice="mask_selection")
     def predict_prompts(
         self, prompts: Sequence[Prompt], mask_selection: MaskSelection = "single"
     ) -> list[Prediction]:
@@ -392,7 +389,6 @@ class TiledImage:
             ),
         )
 
-    @former_keywords(choice="mask_selection")
     def uncertainty(
         self,
         prompt: Prompt,
@@ -429,7 +425,6 @@ class TiledImage:
             )
         return mean_and_std(probabilities, window, self.size_hw)
 
-    @former_keywords(like="reference")
     def segment_everything(
         self,
         settings: EverythingSettings | None = None,

@@ -13,7 +13,7 @@ from simmat.errors import ConfigError
 from simmat.model_spec import MEASURED_FIELDS, ModelSpec
 from simmat.sensors.normalize import describe
 from simmat.training.run_folder import RunFolder, changes_noted, settings_of
-from simmat.types import Channel, current_aspect
+from simmat.types import Channel
 
 _SETTINGS = {
     "selected_channels": "channels",
@@ -24,14 +24,10 @@ _SETTINGS = {
 
 
 def check_settings(config: TrainConfig, started: Mapping[str, Any]) -> None:
-    """Check that a resumed run has the settings it was started with, which may have former names of version 0.1.
+    """Check that a resumed run has the settings it was started with.
 
     One missing in `started` had its default.
     """
-    started = TrainConfig.with_current_keys(started)
-    if "aspect" in started:
-        started["aspect"] = current_aspect(started["aspect"])
-    started["new_sensor"] = started.get("new_sensor") or None
     pairs = {}
     for name, value in settings_of(config).items():
         pairs[name] = (value, started.get(name, TrainConfig.model_fields[name].default))

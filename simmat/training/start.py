@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 
-from simmat.bundle import find_bundle, old_bundle_at
+from simmat.bundle import find_bundle
 from simmat.callbacks import Callback, check_tracker
 from simmat.config import TrainConfig, dump_configs, load_configs
 from simmat.errors import ConfigError
@@ -203,7 +202,6 @@ def _learner(
     if state is not None:
         check_data(folder, state.notes.fingerprint, plan.dataset, plan.contents)
         check_network(plan.config, state.notes.spec, plan.spec)
-        plan = replace(plan, notes=(*plan.notes, *_old_bundle_notes(folder)))
     return build_learner(
         plan,
         folder,
@@ -222,14 +220,3 @@ def with_measured_precision(config: TrainConfig) -> TrainConfig:
         return config
     device = pick_device(config.device, processes=launched_processes())
     return config.model_copy(update={"precision": faster_precision(device)})
-
-
-def _old_bundle_notes(folder: RunFolder) -> Iterator[str]:
-    """Say that a bundle of version 0.1 in the folder of a run stays as it is."""
-    new = folder.bundle_file
-    old = old_bundle_at(new.parent)
-    if old is not None:
-        yield (
-            f"{old} is the bundle that version 0.1 wrote; it does not change. A better one is written to {new}, "
-            f"which is then the bundle of {new.parent}; remove {old} when you no longer need it."
-        )

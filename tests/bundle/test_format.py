@@ -318,7 +318,7 @@ def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(bundle: Path) -
 
 
 def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
-    """It is not taken for a bundle of version 0.1, whose files it does not have."""
+    """The message names what is there."""
     (tmp_path / FILE_NAME).mkdir()
     for place in (tmp_path, tmp_path / FILE_NAME):
         with pytest.raises(SimMATError, match=rf"{FILE_NAME}: a folder, not a file"):

@@ -311,7 +311,7 @@ def test_a_split_that_was_all_trained_on_is_refused(
 
 
 def test_a_bundle_without_a_record_is_scored(bundle: Path, data: Path) -> None:
-    """Older versions wrote none."""
+    """A record that would be too large is left out."""
     change_json(
         bundle,
         lambda document: [

@@ -61,13 +61,11 @@ def test_what_sensors_share_is_written_once(folder: Path) -> None:
         "run/day",
         "run/bundle.safetensors/day",
         "run/day/bundle.safetensors",
-        "run/bundle/day",
-        "run/day/bundle",
         "copy.safetensors/day",
     ],
 )
 def test_a_sensor_is_named_behind_the_path(folder: Path, place: str) -> None:
-    """So no command needs an option for it; some are what one typed in version 0.1."""
+    """So no command needs an option for it."""
     assert simmat.load(folder / place).spec.mat_options["width"] == 4
 
 
@@ -115,13 +113,13 @@ def test_sensors_that_are_none_are_damage(
 def test_a_bundle_is_read_wherever_it_lies(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A copy with another name, the folder one stands in, and the name of version 0.1."""
+    """A copy with another name, and the folder one stands in."""
     expected = read_bundle_spec(bundle)
     copy = tmp_path / "a copy.safetensors"
     copy.write_bytes((bundle / FILE_NAME).read_bytes())
     assert read_bundle_spec(copy) == expected
     monkeypatch.chdir(bundle)
-    for place in (".", FILE_NAME, f"./{FILE_NAME}", "bundle"):
+    for place in (".", FILE_NAME, f"./{FILE_NAME}"):
         assert read_bundle_spec(Path(place)) == expected
 
 

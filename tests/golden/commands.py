@@ -253,7 +253,7 @@ def evaluate(shop: Workshop) -> Outputs:
 @case("eval --protocol full", "train", packages=THERMAL)
 def evaluate_full(shop: Workshop) -> Outputs:
     simmat(
-        "eval run --data shapes --split val --protocol full --clicks 2 --draws 1 --no-zero-shot --out full.json"
+        "eval run --data shapes --split val --protocol full --clicks 2 --repeats 1 --no-zero-shot --out full.json"
     )
     return _evaluation("full.json")
 

@@ -116,7 +116,7 @@ def test_one_image_is_compared_in_python_too(bundle: Path, tmp_path: Path) -> No
 def test_a_bundle_without_a_contract_is_used_unchecked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Bundles of earlier versions have none."""
+    """Few images make none."""
     bundle = tiny_bundle(tmp_path / "bundle")
     images = pictures(tmp_path / "images", "double")
     assert predict(bundle, images, tmp_path / "out") == 0

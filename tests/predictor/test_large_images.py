@@ -185,21 +185,3 @@ def test_a_click_works_in_a_window_around_it(model: Predictor, tmp_path: Path) -
     assert found.mask.sum() == local.mask.sum()
     assert local.window.y0 <= 120 < local.window.y1
     assert local.window.x0 <= 150 < local.window.x1
-
-
-def test_former_names_of_arguments_work(model: Predictor, tmp_path: Path) -> None:
-    """Scripts of version 0.1 choose by `choice`, and look for what is `like` a reference."""
-    image = model.open_image(large_scene(tmp_path / "large.tif"))
-    click = Prompt.points([(150, 120)])
-    assert (
-        image.predict(click, mask_selection="best").score
-        == image.predict(click, mask_selection="best").score
-    )
-    assert (
-        image.predict_prompts([click], mask_selection="best")[0].score
-        == image.predict(click, "best").score
-    )
-    found = image.segment_everything(EVERY, like=None)
-    assert [one.score for one in found] == [
-        one.score for one in image.segment_everything(EVERY, reference=None)
-    ]

@@ -10,18 +10,16 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from bundles import write_old_bundle
-from runs import StopAt, config, files_of, gray_set, registry, run_and_die
+from runs import config, files_of, gray_set, registry, run_and_die
 
 from simmat import training
-from simmat.bundle import FILE_NAME, read_bundle
-from simmat.errors import BundleError, ConfigError, DataError, OutputError
-from simmat.training.run_folder import RunFolder, load_state, save_state
+from simmat.bundle import FILE_NAME
+from simmat.errors import ConfigError, DataError, OutputError
+from simmat.training.run_folder import RunFolder, load_state
 
 CHANGES = {"lr": 1e-4, "tune": "full", "loss": "bce", "seed": 1}
 POINTS = [
@@ -210,61 +208,6 @@ def test_an_image_that_changed_at_equal_size_is_refused_by_name(tmp_path: Path) 
         training.resume(out, registry())
     image.write_bytes(before)
     training.resume(out, registry())
-
-
-def test_a_run_of_version_0_1_is_resumed(
-    data: Path, whole: Path, tmp_path: Path
-) -> None:
-    """Its bundle is a folder, and its settings have former names; the best score that it had must stay known.
-
-    The folder stays, as nothing of a user is removed; who names it must know that it is the former bundle.
-    """
-    out = tmp_path / "run"
-    with pytest.raises(training.Interrupted):
-        training.train(config(data, out, **CHANGES), registry(), StopAt(4))
-    best = read_bundle(out)[0].metrics["step"]
-    write_old_bundle(out / "bundle", out / FILE_NAME)
-    (out / FILE_NAME).unlink()
-    text = (out / "config.toml").read_text().replace("correction_clicks", "corrections")
-    (out / "config.toml").write_text(text.replace('aspect = "pad"', 'aspect = "keep"'))
-    state = load_state(out / "last.safetensors")
-    settings = {**state.notes.settings, "aspect": "keep"}
-    settings["corrections"] = settings.pop("correction_clicks")
-    notes = state.notes.model_copy(update={"settings": settings})
-    save_state(out / "last.safetensors", replace(state, notes=notes))
-    former = files_of(out / "bundle")
-    runs: list[training.RunInfo] = []
-
-    class Listener(training.Callback):
-        def started(self, run: training.RunInfo) -> None:
-            runs.append(run)
-
-    bundle = training.resume(out, registry(), Listener())
-    assert (runs[0].first_step, runs[0].best_step) == (4, best)
-    (note,) = [note for note in runs[0].notes if "version 0.1" in note]
-    assert f"{out / 'bundle'} is" in note
-    assert str(out / FILE_NAME) in note
-    assert files_of(out / "bundle") == former
-    records = [(record["kind"], record["step"]) for record in RunFolder(out).records()]
-    assert records == [
-        (record["kind"], record["step"]) for record in RunFolder(whole).records()
-    ]
-    assert (
-        read_bundle(bundle)[0].metrics["step"] == read_bundle(whole)[0].metrics["step"]
-    )
-
-
-def test_a_damaged_bundle_of_version_0_1_is_refused_before_the_first_step(
-    data: Path, tmp_path: Path
-) -> None:
-    """As one of now is: the run would end without the best that it had."""
-    out = tmp_path / "run"
-    training.train(config(data, out, steps=1), registry())
-    write_old_bundle(out / "bundle", out / FILE_NAME)
-    (out / FILE_NAME).unlink()
-    (out / "bundle/weights.safetensors").write_bytes(b"")
-    with pytest.raises(BundleError, match="bundle is damaged"):
-        training.resume(out, registry())
 
 
 def test_a_damaged_state_is_refused_by_name(data: Path, tmp_path: Path) -> None:

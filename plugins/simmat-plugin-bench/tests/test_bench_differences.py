@@ -135,7 +135,7 @@ def test_the_mean_waits_for_every_averaged_set(tmp_path: Path) -> None:
 def test_without_the_same_objects_there_is_no_interval(
     tmp_path: Path, ious: dict[str, list[float]] | None
 ) -> None:
-    """Results of older versions have none, and other objects cannot be paired; the difference itself stands."""
+    """Other objects cannot be paired; the difference itself stands."""
     bench = filled(tmp_path)
     cell = cells_named(bench, "a/sam_vit_b/x/seed-1")[0]
     fill(cell, val=0.5, test=0.5, **({"test_ious": ious} if ious else {}))

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from bundles import write_old_bundle
 from fake_hub import TOKEN, running_hub
 from simmat_plugin_hub.hub import Repository, parse_place
 
@@ -125,23 +124,6 @@ def test_a_card_that_the_repository_has_is_kept(bundle: Path, tmp_path: Path) ->
     assert code == 0, said
     assert hub.repos["someone/mine"]["README.md"] == b"by hand"
     assert hub.repos["someone/mine"][FILE_NAME] == (bundle / FILE_NAME).read_bytes()
-
-
-def test_any_command_takes_a_place_on_the_hub_also_of_version_0_1(
-    bundle: Path, tmp_path: Path
-) -> None:
-    """`simmat eval hf://…` is what one tries first."""
-    old = write_old_bundle(tmp_path / "old", bundle)
-    with running_hub() as hub:
-        hub.repos["someone/old"] = {
-            file.name: file.read_bytes() for file in old.iterdir()
-        }
-        ((code, said),) = simmat(
-            [["eval", "hf://someone/old@main", "--data", "none"]], tmp_path, hub.url
-        )
-    assert code == 2
-    assert "none" in said
-    assert "bundle" not in said
 
 
 def test_what_the_hub_refuses_is_one_line(bundle: Path, tmp_path: Path) -> None:

@@ -109,12 +109,6 @@ def test_it_names_no_plugin_that_the_bundle_does_not() -> None:
     ]
 
 
-def test_an_older_bundle_has_the_packages_that_are_installed() -> None:
-    """It does not say which it needs; what is here brings its parts."""
-    card = model_card(changed(tune="theirs"), registry=with_tuner("theirs"))
-    assert pip_lines(card) == ["pip install simmat someones-tuners"]
-
-
 def test_a_licence_that_is_not_stated_is_unknown() -> None:
     """Weights without a licence may not be used, however open the code is."""
     card = model_card(BUNDLE_SPEC)

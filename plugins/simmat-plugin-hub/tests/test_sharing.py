@@ -1,4 +1,4 @@
-"""Bundles copied to files, from there and from zips and folders of version 0.1."""
+"""Bundles copied to files, and fetched from there."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from bundles import (
     change_tensors,
     file_of,
     tiny_bundle,
-    write_old_bundle,
-    zip_old_bundle,
 )
-from runs import files_of, registry
+from runs import files_of
 from simmat_plugin_hub import pull_bundle, push_bundle
 
 import simmat
 from simmat.bundle import (
     FILE_NAME,
-    load_bundle,
     read_bundle,
     read_bundle_spec,
     write_sensors,
@@ -68,16 +65,6 @@ def test_what_is_pulled_is_what_was_pushed(
 def test_a_run_gives_its_name_to_what_is_pulled_of_it(bundle: Path, here: Path) -> None:
     """Every run has a bundle.safetensors."""
     assert pull_bundle(bundle / FILE_NAME) == Path("gray-mat.safetensors")
-
-
-def test_a_bundle_of_version_0_1_becomes_one_of_now(bundle: Path, here: Path) -> None:
-    """Sent or in a folder; what it holds stays the same."""
-    old = write_old_bundle(here / "old", bundle)
-    zip_old_bundle(here / "sent.zip", old)
-    expected = read_bundle_spec(bundle).model_copy(update={"sha256": ""})
-    for place in ("old", "sent.zip"):
-        spec = load_bundle(pull_bundle(place), registry()).spec
-        assert spec.model_copy(update={"sha256": ""}) == expected
 
 
 def test_one_sensor_can_be_shared_alone(here: Path) -> None:

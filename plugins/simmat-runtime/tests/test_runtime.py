@@ -74,14 +74,6 @@ def test_it_imports_neither_torch_nor_simmat() -> None:
     )
 
 
-@pytest.mark.parametrize(("former", "aspect"), [("keep", "pad"), ("squash", "stretch")])
-def test_a_manifest_with_a_former_word_is_read(
-    tmp_path: Path, former: str, aspect: str
-) -> None:
-    """Models that were exported before go on working."""
-    assert read_manifest(write(tmp_path, aspect=former)).aspect == aspect
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_clicks_are_those_of_simmat(seed: int) -> None:
     """Another click is another object."""
@@ -405,11 +397,10 @@ def test_the_command_names_what_is_missing(
     assert words in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["--negative", "--not"])
 def test_a_point_beside_the_object_has_the_name_of_simmat_predict(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The former name is still read."""
+    """One learns an option once."""
     prompts: list[Any] = []
 
     def predict(points: Any, labels: Any, box: Any) -> SimpleNamespace:
@@ -420,7 +411,17 @@ def test_a_point_beside_the_object_has_the_name_of_simmat_predict(
     monkeypatch.setattr("simmat_runtime.command.load", lambda folder: model)
     monkeypatch.setattr("simmat_runtime.command.read_file", lambda *_: None)
     out = str(tmp_path / "mask.npy")
-    given = ["predict", "model", "x.npy", "--point", "1,2", option, "3,4", "--out", out]
+    given = [
+        "predict",
+        "model",
+        "x.npy",
+        "--point",
+        "1,2",
+        "--negative",
+        "3,4",
+        "--out",
+        out,
+    ]
     assert main(given) == 0
     assert prompts == [([(1, 2), (3, 4)], [1, 0], None)]
 

@@ -15,11 +15,10 @@ from fuzz.damage import CODE
 
 
 def make_bundle(folder: Path) -> None:
-    """A run's folder `tuned` with a bundle of LoRA, and `old.zip`, the same of version 0.1."""
-    from bundles import tiny_bundle, write_old_bundle, zip_old_bundle
+    """A run's folder `tuned` with a bundle of LoRA."""
+    from bundles import tiny_bundle
 
-    tuned = tiny_bundle(folder / "tuned", tune="lora", tune_options={"rank": 2})
-    zip_old_bundle(folder / "old.zip", write_old_bundle(folder / "old", tuned))
+    tiny_bundle(folder / "tuned", tune="lora", tune_options={"rank": 2})
 
 
 def make_run(folder: Path) -> None:

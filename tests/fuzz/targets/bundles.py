@@ -1,4 +1,4 @@
-"""Bundles: their json, their tensors, and a zip of version 0.1."""
+"""Bundles: their json and their tensors."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ from fuzz.damage import (
     mutate_bytes,
     mutate_safetensors,
     mutate_tree,
-    mutate_zip,
     to_json,
 )
-from simmat.bundle import FILE_NAME, load_bundle, read_bundle_spec
+from simmat.bundle import FILE_NAME, read_bundle_spec
 from simmat.bundle.format import METADATA_KEY, bundle_bytes
 from simmat.cli import group
 from simmat.io.reading import parse_json
-from simmat.plugins.loader import installed
 
 _SENSOR = {
     "format": 1,
@@ -138,15 +136,8 @@ def _bytes(place: Place, rng: random.Random) -> Case:
     return Case(lambda: _use(place.files, place))
 
 
-def _zip(place: Place, rng: random.Random) -> Case:
-    content = (place.seeds.folder("bundle") / "old.zip").read_bytes()
-    archive = place.put("bundle.zip", mutate_zip(content, rng, mutate_bytes))
-    return Case(lambda: load_bundle(archive, installed()))
-
-
 TARGETS = (
     Target("bundle-json", _json, weight=5),
     Target("bundle-weights", _weights, weight=8),
     Target("bundle-bytes", _bytes),
-    Target("bundle-zip", _zip),
 )

@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib import resources
 from typing import Any, cast
 
-from simmat.bundle import BundleSpec, Package, packages_of
+from simmat.bundle import BundleSpec, Package
 from simmat.data.card import DataCard
 from simmat.errors import SimMATError
 from simmat.model_spec import with_options
@@ -233,16 +232,11 @@ def _packages(spec: BundleSpec, registry: Registry) -> dict[str, Any]:
     """Return what the template says of the packages that bring the parts of a bundle.
 
     Anybody may have registered a name that stands in a file alone. So only what is installed here and brings the part
-    is named in a command; the rest is repeated as what the file says. A bundle of version 0.1 names none, so that its
-    parts are looked up in what is installed.
+    is named in a command; the rest is repeated as what the file says.
     """
-    recorded = spec.packages
-    if not recorded:
-        with suppress(SimMATError):
-            recorded = packages_of(spec, registry)
     installed: dict[str, list[tuple[str, str]]] = {}
     claimed: list[Package] = []
-    for package in recorded:
+    for package in spec.packages:
         if _brings(package, registry):
             parts = installed.setdefault(package.distribution, [])
             parts.append((package.kind, package.name))

@@ -180,8 +180,7 @@ def push(
 def pull(source: str, out: Path | None, force: bool) -> None:
     """Fetch a bundle into a file, and check it.
 
-    SOURCE is a bundle, RUN/NAME, hf://ORG/NAME[@REVISION], or gallery:NAME, see `simmat bundle list`. A bundle of
-    version 0.1, a folder or zip, becomes one of this version.
+    SOURCE is a bundle, RUN/NAME, hf://ORG/NAME[@REVISION], or gallery:NAME, see `simmat bundle list`.
     """
     from simmat_plugin_hub.sharing import pull_bundle
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import simmat
-from simmat.bundle import FILE_NAME, JSON_NAME, WEIGHTS_NAME
+from simmat.bundle import FILE_NAME
 from simmat.errors import BundleError, ConfigError, SimMATError
 from simmat.io.hub import download, why_failed
 
@@ -64,23 +64,11 @@ def fetch_from_hub(place: str) -> Path:
             bundle = download(name, FILE_NAME, revision, BundleError)
         except LocalEntryNotFoundError:  # no answer, or one that makes no sense
             raise
-        except EntryNotFoundError:
-            bundle = _fetch_old(place, name, revision)
+        except EntryNotFoundError as error:
+            raise BundleError(
+                f"{place} holds no bundle: it has no {FILE_NAME}"
+            ) from error
     return bundle / repository.sensor
-
-
-def _fetch_old(place: str, name: str, revision: str | None) -> Path:
-    """Download a bundle of version 0.1, and return its folder."""
-    from huggingface_hub.errors import EntryNotFoundError
-
-    try:
-        description = download(name, JSON_NAME, revision, BundleError)
-    except EntryNotFoundError as error:
-        raise BundleError(f"{place} holds no bundle: it has no {FILE_NAME}") from error
-    with suppress(EntryNotFoundError):
-        # of the same commit, also if somebody pushes meanwhile
-        download(name, WEIGHTS_NAME, description.parent.name, BundleError)
-    return description.parent
 
 
 def upload(place: str, bundle: Path, card: str, *, force: bool, private: bool) -> str:
@@ -103,12 +91,10 @@ def upload(place: str, bundle: Path, card: str, *, force: bool, private: bool) -
     api = hub_client()
     with hub_errors(name, OutputError):
         api.create_repo(name, private=private, exist_ok=True)
-        if not force:
-            for file in (FILE_NAME, JSON_NAME):
-                if api.file_exists(name, file, revision=revision):
-                    raise OutputError(
-                        f"{place} already holds a bundle; choose another name, or replace it with --force"
-                    )
+        if not force and api.file_exists(name, FILE_NAME, revision=revision):
+            raise OutputError(
+                f"{place} already holds a bundle; choose another name, or replace it with --force"
+            )
         added = [CommitOperationAdd(FILE_NAME, bundle)]
         if not api.file_exists(name, CARD_NAME, revision=revision):
             added.append(CommitOperationAdd(CARD_NAME, card.encode()))

@@ -10,7 +10,6 @@ from typing import Any
 from simmat.bundle import (
     FILE_NAME,
     SUFFIX,
-    ZIP_SUFFIX,
     BundleSpec,
     Sensors,
     read_bundle_specs,
@@ -228,7 +227,7 @@ def _file_at(destination: Path | str) -> Path:
             "index FOLDER"
         )
     path = Path(destination)
-    if not str(destination).strip() or path.suffix.lower() == ZIP_SUFFIX:
+    if not str(destination).strip() or path.suffix.lower() == ".zip":
         raise ConfigError(
             f"a bundle is one file: give NAME{SUFFIX}, a folder, or hf://ORG/NAME, got {str(destination)!r}"
         )
@@ -252,4 +251,4 @@ def _name_of(source: str) -> str:
     path = Path(place).absolute()
     if path.name == FILE_NAME:
         path = path.parent
-    return path.stem if path.suffix.lower() in (SUFFIX, ZIP_SUFFIX) else path.name
+    return path.stem if path.suffix.lower() == SUFFIX else path.name

@@ -54,12 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     predict.add_argument(
         "--negative",
-        "--not",
         action="append",
         default=[],
         type=_numbers(2),
         metavar="X,Y",
-        help="pixel not on the object; --not is its former name",
+        help="pixel not on the object",
     )
     predict.add_argument(
         "--box",

@@ -239,15 +239,9 @@ def _not_finite(text: str) -> NoReturn:
     raise ValueError(f"{text:.80} is not a number that json can hold")
 
 
-# former names, in older manifests
-_FORMER_ASPECTS = {"keep": "pad", "squash": "stretch"}
-
-
 def _parsed(document: Mapping[str, Any]) -> Manifest:
     """Check a document; raise KeyError where a field is missing, ValueError if one is wrong."""
     aspect = document["aspect"]
-    if isinstance(aspect, str):
-        aspect = _FORMER_ASPECTS.get(aspect, aspect)
     if aspect not in ("pad", "stretch"):
         raise _wrong("aspect", "pad or stretch", aspect)
     dense = None if document["dense"] is None else _table("dense", document["dense"])

@@ -203,7 +203,6 @@ class Model:
         mask: Prediction | FloatArray | None = None,
         *,
         mask_selection: MaskSelection = "single",
-        choice: MaskSelection | None = None,  # former name
     ) -> Prediction:
         """Segment the object that a prompt marks in the current image.
 
@@ -213,14 +212,11 @@ class Model:
             box: (x0, y0, x1, y1), outer edges of the object, from 0 to width and height.
             mask: an earlier answer to refine; or its `low_res_logits` (h, w), if the image is not cut into windows.
             mask_selection: "single" selects the single mask; "best" the alternative with the highest predicted IoU.
-            mask_selection: the former name of `mask_selection`.
 
         Raises:
             ValueError: no image is set, there is no prompt, or it does not fit the image; or logits may be of any of
                 its windows.
         """
-        if choice is not None:  # former name
-            mask_selection = choice  # the former name
         if mask_selection not in get_args(MaskSelection):
             raise ValueError(
                 f"mask_selection must be one of {', '.join(map(repr, get_args(MaskSelection)))}, got {mask_selection!r}"
