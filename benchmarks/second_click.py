@@ -19,8 +19,8 @@ from measuring import Line, in_turn, least_seconds, parser_of, report, time_line
 import numpy as np
 import torch
 
+from simmat.assemble import Parts
 from simmat.io.weights import find_weights
-from simmat.model import Parts
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor, ZeroShotPredictor

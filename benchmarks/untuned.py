@@ -18,9 +18,9 @@ import torch
 from measuring import parser_of
 
 import simmat
+from simmat.assemble import Parts
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.io.weights import find_weights
-from simmat.model import Parts
 from simmat.plugins.loader import installed
 from simmat.predictor import ZeroShotPredictor
 from simmat.sensors.channel_selection import parse_channels

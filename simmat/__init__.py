@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from simmat.data.dataset import Dataset as Dataset
     from simmat.data.sequence import FrameSequence as FrameSequence
     from simmat.foundation import PromptBatch as PromptBatch
-    from simmat.model import MAT as MAT
-    from simmat.model import build as build
+    from simmat.modules import MAT as MAT
+    from simmat.modules import build as build
     from simmat.plugins.hooks import hookimpl as hookimpl
     from simmat.predictor import EverythingSettings as EverythingSettings
     from simmat.predictor import Predictor as Predictor
@@ -61,7 +61,7 @@ _NAMES = {
     "simmat.data.dataset": ("Dataset",),
     "simmat.data.sequence": ("FrameSequence",),
     "simmat.foundation": ("PromptBatch",),
-    "simmat.model": ("MAT", "build"),
+    "simmat.modules": ("MAT", "build"),
     "simmat.plugins.hooks": ("hookimpl",),
     "simmat.predictor": ("EverythingSettings", "Predictor"),
     "simmat.sensors.adapter": (

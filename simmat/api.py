@@ -10,13 +10,13 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simmat.assemble import Parts, check_image_size
 from simmat.bundle import load_bundle
 from simmat.config import load_config
 from simmat.data.card import card_of_files
 from simmat.errors import ConfigError, did_you_mean
 from simmat.io.files import check_writable
 from simmat.io.weights import check_digest, find_weights, sha256_of
-from simmat.model import Parts, check_image_size
 from simmat.nn.device import join_processes, pick_device
 from simmat.plugins.loader import installed
 from simmat.plugins.registry import Modality, Registry

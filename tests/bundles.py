@@ -11,10 +11,10 @@ from runs import registry
 from safetensors import safe_open
 from torch import Tensor
 
+from simmat.assemble import assemble, find_parts
 from simmat.bundle import FILE_NAME, Bundle, BundleSpec, trained_tensors, write_bundle
 from simmat.bundle.format import METADATA_KEY, bundle_bytes
 from simmat.data.card import DataCard
-from simmat.model import assemble, find_parts
 from simmat.model_spec import ModelSpec
 from simmat.predictor import MaskSelection, Prediction, Predictor
 from simmat.sensors.normalize import Statistics

@@ -15,9 +15,10 @@ from simmat_testing.networks import build_network
 from torch import nn
 
 import simmat
+from simmat.assemble import TooLargeError, meta_copy, meta_device
 from simmat.errors import ConfigError, PluginError, SpecError
 from simmat.foundation import PromptBatch
-from simmat.model import SimMAT, TooLargeError, meta_copy, meta_device
+from simmat.model import SimMAT
 from simmat.model_spec import complete_options
 from simmat.plugin_specs import TransferLayerSpec, TunerSpec
 from simmat.sensors.normalize import Moments

@@ -12,6 +12,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from simmat.assemble import (
+    Parts,
+    TooLargeError,
+    assemble_on,
+    find_parts,
+    foundation_of,
+    outline,
+)
 from simmat.bundle.format import (
     FILE_NAME,
     BundleSpec,
@@ -27,15 +35,7 @@ from simmat.data.pipeline import Pipeline
 from simmat.errors import BundleError, ConfigError, UnknownNameError
 from simmat.io.paths import missing
 from simmat.io.weights import check_digest, find_weights, sha256_of
-from simmat.model import (
-    Parts,
-    SimMAT,
-    TooLargeError,
-    assemble_on,
-    find_parts,
-    foundation_of,
-    outline,
-)
+from simmat.model import SimMAT
 from simmat.model_spec import ModelSpec
 from simmat.plugin_specs import FoundationSpec, FunctionSpec
 from simmat.plugins.loader import installed

@@ -12,6 +12,7 @@ from time import perf_counter
 
 import torch
 
+from simmat.assemble import Parts, assemble, zero_shot_of
 from simmat.bundle import Bundle
 from simmat.data.card import DataCard
 from simmat.data.dataset import Dataset, Sample, open_dataset
@@ -38,7 +39,6 @@ from simmat.evaluation.unprompted import (
     count_confusion,
     pixel_confidence,
 )
-from simmat.model import Parts, assemble, zero_shot_of
 from simmat.nn.device import Processes, wait_for
 from simmat.plugin_specs import MetricSpec
 from simmat.plugins.loader import installed

@@ -10,11 +10,11 @@ from typing import ClassVar, cast
 import numpy as np
 import torch
 
+from simmat.assemble import Parts, assemble, assemble_transfer
 from simmat.bundle import content_digest
 from simmat.data.card import DataCard
 from simmat.data.pipeline import Pipeline
 from simmat.foundation import FoundationModel
-from simmat.model import Parts, assemble, assemble_transfer
 from simmat.model_spec import ModelSpec
 from simmat.predictor.open import ImageLoader
 from simmat.predictor.predictor import Predictor

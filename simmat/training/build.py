@@ -18,6 +18,7 @@ from accelerate.utils import DataLoaderConfiguration, GradientAccumulationPlugin
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from simmat.assemble import assemble, with_layout
 from simmat.bundle import (
     Sensors,
     load_tensors,
@@ -29,7 +30,7 @@ from simmat.callbacks import Callback
 from simmat.config import TrainConfig
 from simmat.data.batches import TrainingItems
 from simmat.errors import ConfigError
-from simmat.model import SimMAT, assemble, with_layout
+from simmat.model import SimMAT
 from simmat.nn.device import launched_processes, own_settings, pick_device
 from simmat.nn.tuners import pretrained_backbone, trainable_state
 from simmat.threads import START_METHOD, memory_limit, usable_cpus

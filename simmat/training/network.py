@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from simmat.assemble import check_image_size
 from simmat.bundle import BundleSpec, read_bundle_spec, read_bundle_specs
 from simmat.config import TrainConfig
 from simmat.data.index import DataIndex
 from simmat.data.samples import Sample
 from simmat.errors import ConfigError
 from simmat.io.weights import check_digest, sha256_of
-from simmat.model import check_image_size
 from simmat.model_spec import (
     MEASURED_FIELDS,
     DenseSpec,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from simmat.assemble import Parts
 from simmat.config import TrainConfig
 from simmat.data.dataset import Dataset
 from simmat.data.index import DataIndex
 from simmat.data.samples import Sample
-from simmat.model import Parts
 from simmat.training.validation import MAX_OBJECTS
 
 _SLOW_FOR_RANDOM = 1e-4

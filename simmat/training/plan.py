@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from simmat.assemble import Parts, find_parts
 from simmat.bundle import BundleSpec, ImageDigests
 from simmat.callbacks import Callback
 from simmat.config import MIN_TO_CHOOSE, TrainConfig, fold_of
@@ -25,7 +26,6 @@ from simmat.data.samples import Sample, draw_samples
 from simmat.errors import ConfigError
 from simmat.evaluation import find_protocol, grid_hw, nothing_to_score
 from simmat.io.weights import find_weights
-from simmat.model import Parts, find_parts
 from simmat.model_spec import (
     ModelSpec,
 )

@@ -21,6 +21,7 @@ from simmat_testing.tiny import TINY
 from torch import nn
 
 from simmat import training
+from simmat.assemble import build_foundation
 from simmat.bundle import (
     FILE_NAME,
     Package,
@@ -33,7 +34,6 @@ from simmat.errors import BundleError, ConfigError, DataError, UnknownNameError
 from simmat.evaluation import evaluate_bundle, seen_note
 from simmat.evaluation import prompts as asking
 from simmat.io.weights import sha256_of
-from simmat.model import build_foundation
 from simmat.plugin_specs import WeightFile
 from simmat.plugins.registry import Registry
 from simmat.sensors.builtin import band_channels

@@ -13,9 +13,9 @@ from launched import TWO_PROCESSES, run_python
 from runs import config, gray_set, registry
 
 from simmat import training
+from simmat.assemble import Parts
 from simmat.cli import run
 from simmat.evaluation import why_no_zero_shot
-from simmat.model import Parts
 
 pytestmark = pytest.mark.plugins()
 

@@ -13,12 +13,13 @@ from runs import registry
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from simmat.assemble import Parts
 from simmat.bundle import Bundle, load_bundle
 from simmat.cli import run
 from simmat.errors import OutputError
 from simmat.foundation import ImageEmbedding
 from simmat.io.images import write_image
-from simmat.model import Parts, SimMAT
+from simmat.model import SimMAT
 from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.predictor.cache import read_embedding, write_embedding
 from simmat.types import Prompt, SensorImage, Window

@@ -12,8 +12,8 @@ from large_scene import EVERY, large_scene
 from runs import registry
 
 import simmat
+from simmat.assemble import Parts
 from simmat.drawing.display import display_rgb
-from simmat.model import Parts
 from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.predictor.open import picture_of
 from simmat.types import Prompt, SensorImage, Window

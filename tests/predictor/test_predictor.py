@@ -16,10 +16,10 @@ from PIL import Image
 from runs import registry
 
 import simmat
+from simmat.assemble import Parts
 from simmat.bundle import load_bundle
 from simmat.errors import BundleError, ConfigError, DataError
 from simmat.io.images import write_image
-from simmat.model import Parts
 from simmat.nn.device import pick_device
 from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.predictor.open import ImageLike

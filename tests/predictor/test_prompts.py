@@ -13,11 +13,11 @@ from bundles import tiny_bundle
 from runs import registry
 
 import simmat
+from simmat.assemble import Parts
 from simmat.cli import run
 from simmat.errors import ConfigError
 from simmat.foundation import PromptBatch
 from simmat.io.images import write_image
-from simmat.model import Parts
 from simmat.model_spec import DenseSpec
 from simmat.predictor import (
     Prediction,

@@ -10,7 +10,7 @@ import torch
 from runs import config, gray_set, registry
 
 from simmat import training
-from simmat.model import assemble
+from simmat.assemble import assemble
 from simmat.training.plan import plan_run
 from simmat.training.run_folder import load_state
 from simmat.training.step import build_optimizer, set_rates

@@ -19,8 +19,8 @@ from bundles import GRAY, METRICS, SPEC
 from installed import need_plugins
 from runs import registry
 
+from simmat.assemble import assemble, find_parts
 from simmat.bundle import trained_tensors, write_bundle
-from simmat.model import assemble, find_parts
 
 pytestmark = [
     pytest.mark.slow,

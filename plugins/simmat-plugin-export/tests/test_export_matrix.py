@@ -13,9 +13,9 @@ from simmat_plugin_baselines import TUNERS as OTHER_TUNERS
 from simmat_plugin_export.export import TOLERANCE, export
 from simmat_plugin_export.joining import KINDS, Kinds
 
+from simmat.assemble import assemble, find_parts
 from simmat.bundle import load_bundle, trained_tensors, write_bundle
 from simmat.errors import ConfigError
-from simmat.model import assemble, find_parts
 from simmat.model_spec import DenseSpec
 from simmat.plugins.builtin import TRANSFER_LAYERS
 from simmat.plugins.builtin import TUNERS as BUILTIN_TUNERS

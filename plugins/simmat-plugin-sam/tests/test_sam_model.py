@@ -11,9 +11,9 @@ from simmat_plugin_sam.prompts import embed_prompts
 from simmat_plugin_sam.specs import SAM_VIT_B, SAM_VIT_H, SAM_VIT_L, SAM_VIT_TINY
 from torch import nn
 
+from simmat.assemble import build_foundation
 from simmat.errors import DataError, SpecError
 from simmat.foundation import MaskPrediction, PromptBatch
-from simmat.model import build_foundation
 from simmat.nn.tuners import apply_lora
 from simmat.plugin_specs import FoundationSpec
 from simmat.plugins.builtin import TUNERS

@@ -14,8 +14,8 @@ from simmat_plugin_timm.network import TimmBody, random_network
 from simmat_plugin_timm.specs import models, spec
 from torch import nn
 
+from simmat.assemble import check_image_size
 from simmat.errors import SpecError, UnknownNameError
-from simmat.model import check_image_size
 from simmat.nn.lora import takes_lora
 from simmat.plugins.registry import Registry
 

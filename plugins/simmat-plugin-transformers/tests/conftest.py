@@ -14,7 +14,7 @@ import transformers
 from simmat_plugin_transformers.library import quiet
 from simmat_plugin_transformers.specs import spec
 
-from simmat.model import build_foundation
+from simmat.assemble import build_foundation
 from simmat.plugin_specs import FoundationSpec
 
 MASK_DECODER = {"mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16}

@@ -12,8 +12,8 @@ from simmat_plugin_transformers.library import quiet
 from simmat_plugin_transformers.specs import spec
 from torch import Tensor
 
+from simmat.assemble import build_foundation
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
-from simmat.model import build_foundation
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 

@@ -15,8 +15,8 @@ from simmat_plugin_transformers import build
 from simmat_plugin_transformers.library import quiet
 from simmat_plugin_transformers.specs import spec
 
+from simmat.assemble import build_foundation
 from simmat.errors import ConfigError, SpecError, WeightsError
-from simmat.model import build_foundation
 
 
 def built_with(found: Any, weights: Path | None, size: int) -> Any:

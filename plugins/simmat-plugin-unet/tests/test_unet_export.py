@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from simmat_plugin_unet.spec import UNET
 
-from simmat.model import build_foundation
+from simmat.assemble import build_foundation
 
 pytest.importorskip("simmat_plugin_export")
 

@@ -16,7 +16,7 @@ from fuzz.damage import (
     strange,
     to_json,
 )
-from simmat.model import build_foundation, check_image_size
+from simmat.assemble import build_foundation, check_image_size
 
 _LARGEST_SIZE = 256
 """Of a model that is built; a larger one that its config asks for is allowed and takes long."""

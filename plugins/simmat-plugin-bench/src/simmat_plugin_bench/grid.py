@@ -376,7 +376,7 @@ def _setting_problems(settings: BenchSettings, registry: Registry) -> Iterator[s
 def _cells(
     settings: BenchSettings, out: Path, data: DataSet, arm: Arm, registry: Registry
 ) -> Iterator[Cell]:
-    from simmat.model import check_image_size
+    from simmat.assemble import check_image_size
 
     for seed, lr in product(arm.seeds, arm.rates):
         rate = (

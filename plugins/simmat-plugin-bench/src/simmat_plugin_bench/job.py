@@ -21,6 +21,7 @@ import torch
 
 import simmat
 from simmat import training
+from simmat.assemble import assemble
 from simmat.bundle import load_bundle
 from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.errors import DataError, OutputError, SimMATError
@@ -37,7 +38,7 @@ from simmat.io.files import (
     locked,
     remove_temporary,
 )
-from simmat.model import assemble, count_parameters
+from simmat.model import count_parameters
 from simmat.nn.device import pick_device
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry

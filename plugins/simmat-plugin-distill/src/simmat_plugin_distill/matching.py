@@ -14,13 +14,13 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
+from simmat.assemble import build_foundation, embedding_layout
 from simmat.bundle import read_bundle_spec, read_bundle_specs
 from simmat.config import TrainConfig
 from simmat.errors import ConfigError, DataError
 from simmat.foundation import FoundationModel, ImageEmbedding
 from simmat.io.files import atomic_write_bytes, atomic_write_json
 from simmat.io.reading import read_json
-from simmat.model import build_foundation, embedding_layout
 from simmat.nn.losses import Batch, Loss, Outputs
 from simmat.nn.tensor_files import read_safetensors
 from simmat.plugin_specs import FoundationSpec

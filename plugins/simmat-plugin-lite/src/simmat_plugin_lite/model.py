@@ -31,7 +31,7 @@ class LiteModel(nn.Module):
 def build_lite(
     spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int
 ) -> LiteModel:
-    """Build `lite`; see `simmat.model.build_foundation`.
+    """Build `lite`; see `simmat.assemble.build_foundation`.
 
     With weights, BatchNorm keeps its pretrained statistics in training; without, it learns them. The network does
     not depend on the input size.

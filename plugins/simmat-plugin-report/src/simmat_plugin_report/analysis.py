@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from simmat.assemble import assemble, zero_shot_of
 from simmat.bundle import Bundle
 from simmat.config import TrainConfig
 from simmat.data.dataset import Dataset, open_dataset
@@ -33,7 +34,7 @@ from simmat.evaluation import (
     validate,
     why_no_zero_shot,
 )
-from simmat.model import SimMAT, assemble, zero_shot_of
+from simmat.model import SimMAT
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor, encode_image
 from simmat.training import subset_of

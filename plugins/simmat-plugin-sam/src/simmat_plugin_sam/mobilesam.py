@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from simmat.assemble import meta_device
 from simmat.errors import WeightsError
-from simmat.model import meta_device
 from simmat.plugin_specs import FoundationSpec
 from simmat_plugin_sam.checkpoint import (
     State,
@@ -59,7 +59,7 @@ class MobileSamModel(nn.Module):
 def build_mobilesam(
     spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int
 ) -> MobileSamModel:
-    """Build MobileSAM for S×S input; see `simmat.model.build_foundation`.
+    """Build MobileSAM for S×S input; see `simmat.assemble.build_foundation`.
 
     Args:
         weights: a file with the names of this package, or `mobile_sam.pt` as its authors publish it.

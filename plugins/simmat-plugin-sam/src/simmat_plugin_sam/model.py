@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from simmat.assemble import meta_device
 from simmat.foundation import ImageEmbedding, MaskPrediction, Memory, PromptBatch
-from simmat.model import meta_device
 from simmat.plugin_specs import FoundationSpec
 from simmat_plugin_sam.checkpoint import (
     check_variant,
@@ -274,7 +274,7 @@ class SamModel(nn.Module):
 def build_sam(
     spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int
 ) -> SamModel:
-    """Build a SAM for S×S input; see `simmat.model.build_foundation`.
+    """Build a SAM for S×S input; see `simmat.assemble.build_foundation`.
 
     If S differs from `spec.image_size`, position embeddings are interpolated, random ones too.
 

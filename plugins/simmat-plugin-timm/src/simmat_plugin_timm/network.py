@@ -293,7 +293,7 @@ def _short(error: Exception) -> str:
 def build_timm(
     spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int
 ) -> PromptableModel:
-    """Build a model of timm; see `simmat.model.build_foundation`.
+    """Build a model of timm; see `simmat.assemble.build_foundation`.
 
     The weights are those of timm's network; pyramid and decoder are always random from the seed.
 

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 from torch import nn
 
+from simmat.assemble import TooLargeError, meta_device
 from simmat.errors import SimMATError, SpecError
 from simmat.foundation import FoundationModel
-from simmat.model import TooLargeError, meta_device
 from simmat.nn.tensor_files import first_line
 from simmat.plugin_specs import FoundationSpec
 from simmat_plugin_transformers.backbones import HfSamBackbone, PyramidBackbone
@@ -67,7 +67,7 @@ class ClickModel(nn.Module):
 def build_model(
     spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int
 ) -> FoundationModel:
-    """Build a model of the library for S×S input; see `simmat.model.build_foundation`.
+    """Build a model of the library for S×S input; see `simmat.assemble.build_foundation`.
 
     Raises:
         SpecError: the library refuses the config.

@@ -207,7 +207,7 @@ def expected_iou(logits: Tensor) -> Tensor:
 def build_unet(
     spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int
 ) -> UNetModel:
-    """Build `unet`; see `simmat.model.build_foundation`.
+    """Build `unet`; see `simmat.assemble.build_foundation`.
 
     The weight file is the encoder's; the decoder is always random from the seed.
 

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from simmat.assemble import check_image_size
 from simmat.errors import ConfigError, UnknownNameError, did_you_mean
-from simmat.model import check_image_size
 from simmat.plugins.kinds import Kind
 from simmat.plugins.registry import Registry
 from simmat.sensors.options import is_sensor_file

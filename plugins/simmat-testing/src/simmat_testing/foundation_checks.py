@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from simmat.assemble import build_foundation, check_image_size
 from simmat.errors import ConfigError, WeightsError, few_of
 from simmat.foundation import FoundationModel, MaskPrediction, PromptBatch
 from simmat.io.weights import find_weights, sha256_of
-from simmat.model import build_foundation, check_image_size
 from simmat.plugin_specs import FoundationSpec
 from simmat.plugins.registry import import_from_string
 from simmat_testing.checks import CheckFailed, CheckSkipped

@@ -10,9 +10,10 @@ import torch
 from simmat_plugin_baselines import TUNERS as OTHER_TUNERS
 from torch import Tensor
 
+from simmat.assemble import Parts, assemble
 from simmat.data.card import DataCard
 from simmat.foundation import PromptBatch
-from simmat.model import Parts, SimMAT, assemble
+from simmat.model import SimMAT
 from simmat.model_spec import ModelSpec
 from simmat.nn.losses import mask_loss
 from simmat.nn.tuners import set_train_mode
