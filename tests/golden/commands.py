@@ -547,7 +547,7 @@ def python_windows(shop: Workshop) -> Outputs:
     objects = scene.segment_everything()
     click = scene.predict(python.Prompt.points([(24, 36)]))
     labels = np.asarray(Image.open("f0000.png"))
-    frames = python.Sequence("video", "thermal", modality_options={"unit": "cK"})
+    frames = python.FrameSequence("video", "thermal", modality_options={"unit": "cK"})
     found = list(model.follow(frames, {0: labels}))
     return {
         "objects": describe_values([_object(one) for one in objects]),
