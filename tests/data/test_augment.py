@@ -10,7 +10,7 @@ import pytest
 from data_sets import Planes, label_of, region_at
 from scipy import ndimage
 
-from simmat.data.augment import Augmentation, cut_image, cut_label, place_window
+from simmat.data.augment import Augmentation, cut_label, place_window
 from simmat.data.card import DataCard
 from simmat.data.instances import Annotation, label_from_mask
 from simmat.sensors.adapter import Axis
@@ -88,31 +88,6 @@ def test_a_region_is_always_left(seed: int) -> None:
     assert all(region.area for region in moved.regions)
 
 
-def test_same_chance_gives_the_same_bits() -> None:
-    """Resumed runs repeat what an uninterrupted one would have seen."""
-    image, label = scene(0)
-    one, other = (
-        Augmentation()(image, label, Planes(), np.random.default_rng(5))[0]
-        for _ in range(2)
-    )
-    assert np.array_equal(one.data, other.data)
-    assert not np.array_equal(
-        one.data,
-        Augmentation()(image, label, Planes(), np.random.default_rng(6))[0].data,
-    )
-
-
-def test_none_changes_nothing() -> None:
-    """It switches all off, not most."""
-    image, label = scene(0)
-    for seed in range(8):
-        changed, moved = Augmentation.none()(
-            image, label, Planes(), np.random.default_rng(seed)
-        )
-        assert changed is image
-        assert moved is label
-
-
 def test_the_sensor_decides_what_flips_and_turns_do() -> None:
     """A mirrored angle is another angle; its owner knows."""
     image = SensorImage.from_planes(
@@ -164,30 +139,6 @@ def test_a_window_holds_the_whole_of_a_region_that_fits() -> None:
         assert cut_label(whole, window, 0).regions[0].area == 14 * 9
         assert 0 <= window[0] < window[2] <= 24
         assert 0 <= window[1] < window[3] <= 31
-
-
-def test_a_window_smaller_than_the_region_shows_some_of_it() -> None:
-    """Most of the box of a ring is not the ring."""
-    ring = np.ones((20, 20), dtype=np.bool_)
-    ring[1:-1, 1:-1] = False
-    label = label_of((24, 31), region_at(2, 5, ring))
-    for seed in range(50):
-        assert cut_label(
-            label, place_window(label, (4, 5), np.random.default_rng(seed)), 0
-        ).regions
-
-
-def test_without_a_region_the_window_may_lie_anywhere() -> None:
-    """Images without objects must not always be seen in one corner."""
-    empty = label_of((8, 8))
-    windows = {
-        place_window(empty, (4, 4), np.random.default_rng(seed)) for seed in range(200)
-    }
-    assert (
-        {window[0] for window in windows}
-        == {window[1] for window in windows}
-        == set(range(5))
-    )
 
 
 def test_slivers_of_cut_regions_are_not_objects() -> None:
@@ -245,23 +196,6 @@ def test_jitter_is_in_units_of_the_channels_own_spread(
     assert max(reached) > 0.8 * most
 
 
-def test_noise_is_independent_and_at_most_as_strong_as_set() -> None:
-    """A sensor's noise, not a shift."""
-    rng = np.random.default_rng(0)
-    image = SensorImage.from_planes(
-        rng.normal(-50, 2, (1, 50, 50)), [Channel("p0", "level", "dB")]
-    )
-    strengths = []
-    for seed in range(40):
-        changed, _ = still(noise=0.5)(
-            image, label_of((50, 50)), Planes(), np.random.default_rng(seed)
-        )
-        difference = changed.data - image.data
-        strengths.append(difference.std() / 2)
-        assert abs(difference.mean()) < 0.1
-    assert 0.4 < max(strengths) < 0.53
-
-
 def test_angles_have_no_gain() -> None:
     """Scaled angles point elsewhere."""
     image = SensorImage.from_planes(
@@ -297,16 +231,6 @@ def test_what_becomes_a_logarithm_is_changed_by_factors() -> None:
         assert 0.75 < after.std() / before.std() < 1.25
         assert changed.data[0, 9, 0] == 0
     assert not np.array_equal(after, before)
-
-
-def test_window_of_image_and_label_agree_beyond_the_border() -> None:
-    """Both pad by the same rule."""
-    image, label = scene(4)
-    window = Window(-3, 5, 20, 40)
-    changed, moved = cut_image(image, window), cut_label(label, window, 0)
-    assert changed.size_hw == moved.size_hw == (23, 35)
-    assert np.array_equal(changed.data[:, 3:, :26], image.data[:, :20, 5:])
-    assert np.array_equal(moved.ignore[3:, :26], label.ignore[:20, 5:])
 
 
 def test_a_pixel_at_an_end_of_its_range_stays_there() -> None:

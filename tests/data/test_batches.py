@@ -11,11 +11,10 @@ import torch
 from PIL import Image
 from runs import config, gray_set, registry
 from scipy import ndimage
-from torch.utils.data import default_collate
 
 from simmat.data.batches import TrainingItems, sample_at
 from simmat.data.dataset import Dataset, Sample
-from simmat.data.instances import Annotation, region_from_mask, visible_regions
+from simmat.data.instances import Annotation
 from simmat.data.pipeline import ignored_pixels
 from simmat.nn.losses import Batch, Loss, Outputs
 from simmat.training.plan import plan_run
@@ -183,45 +182,3 @@ def test_images_are_turned_with_rotate(items: TrainingItems, tmp_path: Path) -> 
 
     assert all(upright(items[position]) for position in range(12))
     assert {upright(turned[position]) for position in range(12)} == {True, False}
-
-
-def test_strips_may_be_turned(tmp_path: Path) -> None:
-    """A line scan of 600x5 turned is 5x600, one input pixel wide, and its objects must still be there to click on."""
-    data = gray_set(tmp_path / "set")
-    for index, path in enumerate(sorted((data / "masks").iterdir())):
-        mask = np.zeros((5, 600), dtype=np.uint8)
-        mask[1:4, 300 + 20 * index : 330 + 20 * index] = 1
-        Image.fromarray(mask).save(path)
-        Image.fromarray(mask * 100 + np.arange(600, dtype=np.uint8) % 50).save(
-            data / "images" / path.name
-        )
-    settings = config(data, tmp_path / "run", rotate=True, crop=0)
-    strips = plan_run(settings, registry()).items()
-    found = [strips[position] for position in range(12)]
-    assert {int(item.content.any(0).sum()) for item in found} >= {1}, "none was turned"
-    assert all(target.any() for item in found for target in item.targets)
-
-
-def test_hidden_regions_are_not_prompted() -> None:
-    """Nothing can be learnt from a region of which no pixel counts."""
-    left, right = np.zeros((2, 4, 8), dtype=bool)
-    left[1:3, :2] = True
-    right[1:3, 5:] = True
-    regions = tuple(
-        region
-        for mask in (left, right)
-        if (region := region_from_mask(mask, None)) is not None
-    )
-    ignore = np.zeros((4, 8), dtype=bool)
-    ignore[:, 4:] = True
-    assert visible_regions(Annotation((4, 8), regions, ignore)) == regions[:1]
-    assert visible_regions(Annotation((4, 8), regions, ~ignore)) == regions[1:]
-
-
-def test_batches_stack(items: TrainingItems) -> None:
-    """The shapes are those the docstring gives."""
-    batch = default_collate([items[0], items[1]])
-    assert batch.planes.shape == (2, 1, 64, 64)
-    assert batch.targets.shape == (2, 3, 64, 64)
-    assert batch.clicks.shape == (2, 3, 2)
-    assert batch.step_draw.shape == (2,)

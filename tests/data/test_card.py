@@ -84,29 +84,6 @@ def test_all_wrong_fields_are_reported_at_once_with_the_nearest_name(
 
 
 @pytest.mark.parametrize(
-    "name", ["format", "min_region", "min_region_share", "ignore", "nodata"]
-)
-def test_true_is_not_a_number(name: str) -> None:
-    """`ignore = true` would take label 1 out of loss and score."""
-    with pytest.raises(ConfigError, match=name):
-        make_card({"regions": "classes", name: True}, where="here")
-
-
-@pytest.mark.parametrize("text", ["regions = classes", "\xff"])
-def test_broken_toml_names_the_file(tmp_path: Path, text: str) -> None:
-    """A parser's error without a path helps nobody."""
-    (tmp_path / "card.toml").write_bytes(text.encode("latin-1"))
-    with pytest.raises(ConfigError, match=r"card\.toml"):
-        load_card(tmp_path, {})
-
-
-def test_newer_card_format_is_refused() -> None:
-    """A field this version does not know could change the meaning of all others."""
-    with pytest.raises(ConfigError, match="update SimMAT"):
-        make_card({"regions": "classes", "format": 2}, where="here")
-
-
-@pytest.mark.parametrize(
     ("intrinsics", "said"),
     [
         ({"fx": 525.0}, "fy is missing"),

@@ -75,19 +75,6 @@ def test_the_card_reaches_the_sensor_in_training_scoring_and_prediction(
     np.testing.assert_array_equal(seen.data, 50 * Gray().load({"gray": picture}).data)
 
 
-def test_a_data_set_without_a_card_is_scored_with_the_camera_of_the_bundle(
-    data: Path, tmp_path: Path
-) -> None:
-    """As with the region rule: what nobody says is as it was in training."""
-    installed = with_focal()
-    trained = training.train(
-        config(data, tmp_path / "run", modality="focal", steps=1), installed
-    )
-    bare = gray_set(tmp_path / "bare")
-    (bare / "card.toml").unlink()
-    assert evaluate_bundle(load_bundle(trained, installed), bare)[0].objects
-
-
 def test_the_cameras_of_two_data_sets_do_not_mix(data: Path, tmp_path: Path) -> None:
     """An installed sensor is shared; configuring it in place would change the other data set's values."""
     sensor = Focal()

@@ -93,15 +93,6 @@ def test_a_bundle_keeps_the_names_of_its_categories(
     assert "class 9 (plane)" in said
 
 
-def test_a_run_that_is_resumed_keeps_them(data: Path, tmp_path: Path) -> None:
-    """The names are no other card: the data set is the same."""
-    training.train(config(data, tmp_path / "run", steps=1), registry())
-    training.resume(tmp_path / "run", registry())
-    assert (
-        read_bundle_spec(tmp_path / "run/bundle.safetensors").card.class_names == NAMES
-    )
-
-
 def test_eval_shows_names_and_keeps_the_numbers_as_keys(
     bundle: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,21 +106,6 @@ def test_eval_shows_names_and_keeps_the_numbers_as_keys(
     report = json.loads(capsys.readouterr().out)
     assert set(report["tuned"]["iou_by_class"]) == {"4", "9"}
     assert report["class_names"] == {"4": "boat", "9": "plane"}
-
-
-def test_eval_takes_the_names_of_the_data_set_before_those_of_the_bundle(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Number 4 may be a boat here and a kite there."""
-    other = coco_set(tmp_path / "other", {4: "kite", 5: "sail"})
-    assert (
-        run(["eval", str(bundle), "--data", str(other), "--device", "cpu", "--json"])
-        == 0
-    )
-    assert json.loads(capsys.readouterr().out)["class_names"] == {
-        "4": "kite",
-        "5": "sail",
-    }
 
 
 def test_eval_of_a_data_set_without_names_takes_those_of_the_bundle(

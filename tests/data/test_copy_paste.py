@@ -18,7 +18,6 @@ from simmat.data.card import DataCard
 from simmat.data.copy_paste import MAX_COPIES, check_repeats, repeat_regions, repeatable
 from simmat.data.instances import EIGHT, Annotation, Instance
 from simmat.errors import ConfigError
-from simmat.sensors.adapter import Axis
 from simmat.types import Channel, SensorImage
 
 SIZE = (60, 80)
@@ -27,20 +26,6 @@ FLAG = np.zeros((9, 7), dtype=np.bool_)
 FLAG[:, 1:5] = True
 FLAG[2:6] = True
 FLAG[0, 1] = False  # no flip or turn of it is itself
-
-
-class Directed(Planes):
-    """A sensor whose values depend on direction: a flip adds 10,000, a quarter turn 100,000."""
-
-    def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
-        """Add."""
-        flipped = super().flip(image, axis)
-        return replace(flipped, data=flipped.data + np.float32(1e4))
-
-    def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
-        """Add for every turn."""
-        turned = super().rotate(image, quarter_turns)
-        return replace(turned, data=turned.data + np.float32(1e5 * quarter_turns))
 
 
 def scene(*regions: Instance, smallest: int = 1) -> tuple[SensorImage, Annotation]:
@@ -118,16 +103,6 @@ def _trimmed(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return values[np.ix_(values.any(axis=1), values.any(axis=0))]
 
 
-def test_the_sensor_decides_what_mirroring_and_turning_does_to_values() -> None:
-    """A mirrored angle is another angle."""
-    image, label = scene(region_at(20, 30, FLAG))
-    added = set()
-    for changed, copies in repeats(image, label, rotate=True, adapter=Directed()):
-        for copy in copies:
-            added |= set(changed.data[0][copy.mask(SIZE)] // 1e4)
-    assert added == {flips + 10 * turns for flips in (0, 1) for turns in range(4)}
-
-
 def test_nothing_is_covered_and_nothing_touched() -> None:
     """Pieces that touch are one object where objects are connected pieces."""
     image, label = scene()
@@ -141,39 +116,6 @@ def test_nothing_is_covered_and_nothing_touched() -> None:
             [np.zeros(SIZE, dtype=bool), *(copy.mask(SIZE) for copy in copies)], axis=0
         )
         assert np.array_equal(changed.data[0] != image.data[0], pasted)
-
-
-def test_many_copies_are_close_to_a_region() -> None:
-    """Neighbours are what few images lack."""
-    image, label = scene()
-    distances = [
-        min(
-            np.hypot(*(_centre(copy) - _centre(other)))
-            for other in (*label.regions, *copies)
-            if other is not copy
-        )
-        for _, copies in repeats(image, label, rotate=False, seeds=60)
-        for copy in copies
-    ]
-    assert 0.4 < np.mean([distance < 12 for distance in distances]) < 0.9
-
-
-def _centre(region: Instance) -> npt.NDArray[np.float64]:
-    y0, x0, y1, x1 = region.window
-    return np.array([y0 + y1, x0 + x1]) / 2
-
-
-def test_a_copy_is_not_smaller_than_a_region_may_be() -> None:
-    """What the card calls too small is never scored."""
-    area = int(FLAG.sum())
-    for smallest, halves in ((1, True), (area // 2, False)):
-        image, label = scene(region_at(20, 30, FLAG), smallest=smallest)
-        areas = {
-            copy.area
-            for _, copies in repeats(image, label, rotate=False)
-            for copy in copies
-        }
-        assert (min(areas) < area) is halves
 
 
 def test_halving_takes_no_object_apart() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 import tifffile
 from data_sets import Planes, open_planes, save_image
-from installed import need_plugins
 
 from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
@@ -82,13 +80,6 @@ def test_blocks_cover_every_pixel_once(size_hw: tuple[int, int]) -> None:
     for block in plan_blocks(size_hw, CROP):
         seen[block.slices] += 1
     assert (seen == 1).all()
-
-
-def test_a_block_holds_a_crop_and_at_most_a_few() -> None:
-    """A block smaller than a crop would be no native-resolution sample, a huge one leaves val with one place."""
-    for side in (16, 50, 100, 330, 1000):
-        for block in plan_blocks((side, side), CROP):
-            assert all(CROP <= length < 6 * CROP for length in block.size_hw)
 
 
 def test_windows_lie_in_their_block_and_apart() -> None:
@@ -199,28 +190,6 @@ def test_a_large_image_is_divided_whatever_its_split(
         assert all(sample.window is not None for sample in dataset.split(split))
 
 
-def test_training_takes_windows_of_whole_images(tmp_path: Path) -> None:
-    """An image of many windows is drawn more often than one of a single window."""
-    dataset = open_planes(named_scenes(tmp_path), crop=CROP)
-    index = read_index(dataset)
-    train = index.training_samples()
-    drawn = index.windows_to_draw(train)
-    assert len(train) == 1
-    assert {sample.id for sample in drawn} == {"train/scene"}
-    assert len(drawn) == len(plan_blocks((SIDE, SIDE), CROP))
-    items = items_of(dataset)
-    seen = set()
-    for position in range(20):
-        image, label = items._read(train[0], np.random.default_rng(position))
-        assert image.size_hw == label.size_hw == (CROP, CROP)
-        assert label.regions
-        corner = float(image.data[0, 0, 0])
-        across = np.arange(CROP) + SIDE * np.arange(CROP)[:, None]
-        assert np.array_equal(image.data[0], corner + across)
-        seen.add(corner)
-    assert len(seen) > 10
-
-
 @pytest.mark.parametrize(
     ("objects", "images", "input_side", "crop"),
     [
@@ -286,35 +255,6 @@ def test_training_takes_other_crops_inside_the_same_blocks(tmp_path: Path) -> No
         )
 
 
-def test_a_region_larger_than_the_crop_is_trained_in_parts(tmp_path: Path) -> None:
-    """A lake fills many crops, of which some hold few of its pixels."""
-    scene(tmp_path)
-    mask = np.zeros((SIDE, SIDE), np.uint16)
-    mask[3:-3, 3:-3] = 1
-    tifffile.imwrite(tmp_path / "masks/scene.tif", mask)
-    items = items_of(open_planes(tmp_path, crop=CROP, min_region=100))
-    assert all(items[position].targets.any() for position in range(20))
-
-
-def test_statistics_are_those_of_the_training_blocks(tmp_path: Path) -> None:
-    """Blocks share a file, and each of them counts, once."""
-    index = read_index(open_planes(scene(tmp_path), crop=CROP))
-    values = np.array(sorted(pixels(index.dataset, "train")))
-    found = index.statistics(index.dataset.split("train"))
-    assert found.pixels == (len(values),)
-    assert found.mean[0] == pytest.approx(values.mean())
-
-
-def test_each_crop_has_an_index_of_its_own(tmp_path: Path) -> None:
-    """Rows of other windows would hold regions and moments of other pixels."""
-    scene(tmp_path)
-    for crop in (16, 32, 16):
-        dataset = open_planes(tmp_path, crop=crop)
-        rows = read_index(dataset).table.rows
-        sizes = list(zip(rows["height"].tolist(), rows["width"].tolist(), strict=True))
-        assert sizes == [dataset.image(sample).size_hw for sample in dataset.samples]
-
-
 def test_a_bundle_brings_its_crop_and_the_numbers_of_its_classes() -> None:
     """Scores on another raster must be of the same windows, and class 1 of the same class."""
     card = DataCard(
@@ -327,40 +267,6 @@ def test_a_bundle_brings_its_crop_and_the_numbers_of_its_classes() -> None:
     assert "class_names" not in trained_card(
         DataCard(regions="classes", class_names={1: "maize"})
     )
-
-
-def test_blocks_of_one_image_are_not_a_leak(tmp_path: Path) -> None:
-    """All blocks have one file, which an image in two splits has, too."""
-    need_plugins("report")
-    from simmat_plugin_report.checks import check_dataset
-
-    report = check_dataset(open_planes(scene(tmp_path), crop=CROP))
-    assert not report.errors
-    assert "blocks" in report.split_note
-
-
-def test_coco_labels_are_cut_too(tmp_path: Path) -> None:
-    """A large image may have COCO annotations."""
-    save_image(
-        tmp_path / "images/a.npy",
-        np.random.default_rng(0).normal(300, 5, (1, SIDE, SIDE)),
-    )
-    corners = [0, 0, SIDE, 0, SIDE, SIDE, 0, SIDE]
-    content = {
-        "images": [{"id": 1, "file_name": "a.npy", "height": SIDE, "width": SIDE}],
-        "categories": [{"id": 7, "name": "field"}],
-        "annotations": [
-            {"id": 1, "image_id": 1, "category_id": 7, "segmentation": [corners]}
-        ],
-    }
-    (tmp_path / "annotations.json").write_text(json.dumps(content))
-    dataset = open_planes(tmp_path, crop=CROP)
-    label = dataset.label(dataset.split("val")[0])
-    assert [region.area for region in label.regions] == [CROP**2]
-    content["images"][0]["width"] = SIDE + 1
-    (tmp_path / "annotations.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=f"{SIDE + 1}x{SIDE}"):
-        open_planes(tmp_path, crop=CROP)
 
 
 def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
@@ -394,16 +300,3 @@ def test_a_large_tiff_is_never_decoded_as_a_whole(
     )
     dataset = open_dataset(tmp_path, Raster(), {"regions": "instances", "crop": CROP})
     assert items_of(dataset)[0].targets.any()
-
-
-def test_crops_are_drawn_from_seed_and_position(tmp_path: Path) -> None:
-    """A resumed run must see what the run without a stop saw."""
-    items = items_of(open_planes(scene(tmp_path), crop=CROP))
-    again = items_of(open_planes(tmp_path, crop=CROP))
-    assert all(
-        np.array_equal(items[place].planes, again[place].planes) for place in (5, 2)
-    )
-    other = items_of(open_planes(tmp_path, crop=CROP), seed=4)
-    assert not all(
-        np.array_equal(items[place].planes, other[place].planes) for place in range(4)
-    )

@@ -87,15 +87,3 @@ def test_every_command_takes_them(
         == 0
     )
     assert (tmp_path / "out" / f"{Path(NAMES[7]).stem}_mask.png").is_file()
-
-
-def test_a_change_of_one_is_named_on_resume(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The message is text, whatever the name is."""
-    out = tmp_path / "run"
-    training.train(config(data, out, steps=1), registry())
-    image = data / "images/train" / NAMES[1]
-    image.write_bytes(image.read_bytes()[:-1] + b"\0")
-    assert run(["train", "--resume", str(out)]) == 2
-    assert r"im\udcff1.png" in capsys.readouterr().err

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +11,15 @@ import numpy as np
 import pytest
 import tifffile
 from data_sets import Planes, folder_of, one_square, open_planes, save_image, save_mask
-from safetensors.numpy import load, save
 
 from simmat.data import index as index_module
-from simmat.data.dataset import Dataset, open_dataset
+from simmat.data.dataset import open_dataset
 from simmat.data.index import DataIndex, digest_dataset, read_index
 from simmat.data.index_file import FOLDER
 from simmat.errors import DataError
 from simmat.sensors.builtin import Raster
 from simmat.sensors.composed_modality import ComposedModality
-from simmat.types import Channel, SensorImage
+from simmat.types import SensorImage
 
 
 @pytest.fixture
@@ -150,18 +146,6 @@ def test_a_byte_that_changed_with_size_and_time_kept_is_found(
     assert set(loads) == {"s2.npy"}
 
 
-def test_a_folder_that_was_moved_is_not_read_again(
-    tmp_path: Path, loads: list[str]
-) -> None:
-    """Its index moves with it."""
-    root = folder_of(tmp_path / "a", 4)
-    before = values_of(read_index(open_planes(root)))
-    moved = root.rename(tmp_path / "b")
-    loads.clear()
-    assert values_of(read_index(open_planes(moved))) == before
-    assert loads == []
-
-
 @pytest.mark.parametrize("damage", ["cut", "bit", "text", "folder", "pipe"])
 def test_a_damaged_index_is_made_again(tmp_path: Path, damage: str) -> None:
     """It may be a stranger's, or of a disk that was full."""
@@ -182,26 +166,6 @@ def test_a_damaged_index_is_made_again(tmp_path: Path, damage: str) -> None:
     else:
         os.mkfifo(path)
     assert values_of(read_index(open_planes(root))) == before
-
-
-def test_an_index_with_other_channels_than_the_sensor_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A stranger can write one whose digest is right."""
-    monkeypatch.setattr(
-        Planes,
-        "channels",
-        tuple(Channel(f"p{number}", "temperature", "K") for number in range(2)),
-    )
-    root = folder_of(tmp_path, 4)
-    before = read_index(open_planes(root)).dataset.known_channels
-    path = index_of(root)
-    tensors = load(path.read_bytes()[:-32])
-    channels = json.dumps([[], [asdict(channel) for channel in Planes.channels]])
-    tensors["channels"] = np.frombuffer(channels.encode(), np.uint8)
-    content = save(tensors)
-    path.write_bytes(content + hashlib.sha256(content).digest())
-    assert read_index(open_planes(root)).dataset.known_channels == before
 
 
 @pytest.mark.parametrize("is_link", [False, True])
@@ -275,25 +239,6 @@ def test_samples_that_cannot_be_used_are_reported_each_time(tmp_path: Path) -> N
             found.with_regions(found.dataset.samples, "training")
     (root / "masks/s3.png").write_bytes(good)
     assert not read_index(open_planes(root)).faults
-
-
-def test_a_process_that_is_killed_is_an_error_that_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As where memory runs out."""
-    dataset = open_planes(folder_of(tmp_path, 4))
-    parent = os.getpid()
-    read = Dataset.image
-
-    def die(self: Dataset, sample: Any) -> Any:
-        if os.getpid() != parent:
-            os._exit(9)
-        return read(self, sample)
-
-    monkeypatch.setattr(Dataset, "image", die)
-    read_in_processes(monkeypatch, 2)
-    with pytest.raises(DataError, match="killed"):
-        read_index(dataset)
 
 
 @pytest.mark.parametrize("ending", [".msk", ".aux.xml"])

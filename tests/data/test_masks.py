@@ -80,14 +80,6 @@ def test_palette_image_gives_its_indices(tmp_path: Path) -> None:
     assert read_mask(tmp_path / "m.png").tolist() == [[0, 2]]
 
 
-def test_one_bit_image_gives_zero_and_one(tmp_path: Path) -> None:
-    """True must not become 255 in one format and 1 in another."""
-    Image.fromarray(np.asarray([[0, 255]], dtype=np.uint8)).convert("1").save(
-        tmp_path / "m.png"
-    )
-    assert read_mask(tmp_path / "m.png").tolist() == [[0, 1]]
-
-
 @pytest.mark.parametrize(
     "values",
     [np.asarray([[True, False]]), np.asarray([[1.0, 0.0]]), np.asarray([[1, 0]])],
@@ -132,23 +124,6 @@ def test_fractions_are_refused(tmp_path: Path, value: float) -> None:
         read_mask(tmp_path / "m.npy")
 
 
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        (np.zeros((2, 2, 3)), "one plane"),
-        (np.zeros((0, 4)), "no pixel"),
-        (np.array([["a"]]), "<U1"),
-    ],
-)
-def test_arrays_that_are_not_a_label_image_are_refused(
-    tmp_path: Path, values: np.ndarray, words: str
-) -> None:
-    """Each says what a mask is instead."""
-    np.save(tmp_path / "m.npy", values)
-    with pytest.raises(DataError, match=words):
-        read_mask(tmp_path / "m.npy")
-
-
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_packed_grey_png_keeps_its_labels(tmp_path: Path, bits: int) -> None:
     """PNG optimisers pack masks of few labels; Pillow stretches 2 and 4 bits to 0..255, label 1 to 85 or 17."""
@@ -171,48 +146,6 @@ def test_packed_grey_png_keeps_its_labels(tmp_path: Path, bits: int) -> None:
     assert read_mask(tmp_path / "m.png").tolist() == [[*labels, 0, 0, 0, 0]]
 
 
-def test_packed_grey_tiff_keeps_its_labels(tmp_path: Path) -> None:
-    """The same in the other format: 4 bits a pixel, written by hand as no library here does."""
-    tags = [
-        (256, 3, 4),
-        (257, 3, 1),
-        (258, 3, 4),
-        (259, 3, 1),
-        (262, 3, 1),
-        (273, 4, 8),
-        (277, 3, 1),
-        (278, 3, 1),
-    ]
-    tags.append((279, 4, 2))
-    entries = b"".join(
-        struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags
-    )
-    pixels = bytes([0x01, 0x2F])
-    directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
-    (tmp_path / "m.tif").write_bytes(
-        b"II*\0" + struct.pack("<I", 10) + pixels + directory
-    )
-    assert read_mask(tmp_path / "m.tif").tolist() == [[0, 1, 2, 15]]
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("m.npy", b"PK\x03\x04 not an archive"),
-        ("m.npy", b"\x93NUMPY\x01\x00\x10\x00{'descr': '<i8 \x00(("),
-        ("m.tif", b"II*\0\x08\0\0\0\x01\0\x00\x01\x03\0\x01\0\0\0\x10\0\0\0\x08\0\0\0"),
-        ("m.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\xff\xff\0\0\xff\xff\x08\0\0\0\0"),
-    ],
-)
-def test_a_damaged_mask_is_named(tmp_path: Path, name: str, content: bytes) -> None:
-    """One file of a thousand is cut by a copy; without its name nobody finds it."""
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(
-        DataError, match=rf"{name}: .*(cannot be read as|holds no pixels|convert it)"
-    ):
-        read_mask(tmp_path / name)
-
-
 def test_a_jpeg_within_a_tiff_is_refused(tmp_path: Path) -> None:
     """It smears labels as any JPEG does: 6 objects become 200."""
     Image.fromarray(np.eye(64, dtype=np.uint8)).save(
@@ -229,17 +162,4 @@ def test_labels_beyond_what_counts_are_refused(
     """They would wrap to negative numbers, which the advice then ignores."""
     np.save(tmp_path / "m.npy", np.full((4, 4), value))
     with pytest.raises(DataError, match="whole numbers"):
-        read_mask(tmp_path / "m.npy")
-
-
-def test_a_header_that_claims_too_much_takes_no_memory(tmp_path: Path) -> None:
-    """It is a damaged file, not an image too large for the machine."""
-    np.lib.format.open_memmap(tmp_path / "m.npy", "w+", np.uint8, (4, 4)).flush()
-    text = (
-        (tmp_path / "m.npy")
-        .read_bytes()
-        .replace(b"(4, 4), }          ", b"(300000, 300000), }")
-    )
-    (tmp_path / "m.npy").write_bytes(text)
-    with pytest.raises(DataError, match=r"m\.npy"):
         read_mask(tmp_path / "m.npy")

@@ -66,17 +66,6 @@ def test_fifteen_labels_and_fifteen_predictions(tmp_path: Path) -> None:
     assert "Used for training: 15" in dataset.predicted_note
 
 
-def test_corrected_predictions_validate(tmp_path: Path) -> None:
-    """What a person has clicked anew is a label like any other."""
-    own, found = named("a", 15), named("p", 15)
-    root = folder(tmp_path, own + found)
-    write_predicted(root, set(found[:5]))
-    used = split_of(opened(root))
-    assert {used[id] for id in found[:5]} == {"train"}
-    assert sorted(used.values()).count("val") == round(0.15 * 25)
-    assert {used[id] for id in found[5:]} > {"train"}
-
-
 def test_an_image_of_val_is_left_out_until_it_is_drawn_anew(tmp_path: Path) -> None:
     """It does not move to train: there it would be known to the model when it comes back."""
     root = folder(tmp_path, named("a", 10))
@@ -96,21 +85,6 @@ def test_an_image_of_val_is_left_out_until_it_is_drawn_anew(tmp_path: Path) -> N
     assert again.predicted_note == ""
 
 
-def test_splits_by_the_hash_leave_predictions_out(tmp_path: Path) -> None:
-    """Of 100 images and more each keeps its split, whatever is marked; val and test never become empty by that."""
-    ids = named("a", 120)
-    root = folder(tmp_path, ids)
-    before = split_of(open_dataset(root, Gray()))
-    val = [id for id in ids if before[id] == "val"]
-    write_predicted(root, set(val[1:]))
-    marked = open_dataset(root, Gray())
-    assert split_of(marked) == {
-        id: name for id, name in before.items() if id not in val[1:]
-    }
-    write_predicted(root, set(val))
-    assert open_dataset(root, Gray()).has_split("val")
-
-
 def test_a_val_folder_of_predictions_alone_is_refused(tmp_path: Path) -> None:
     """The message says why, and what to do."""
     ids = ["train/a", "train/b", "val/c"]
@@ -120,27 +94,6 @@ def test_a_val_folder_of_predictions_alone_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"val split is empty.*made by a model") as why:
         dataset.split("val")
     assert "simmat annotate" in str(why.value)
-
-
-def test_a_frame_of_a_model_leaves_its_sequence_in_val(tmp_path: Path) -> None:
-    """Frames that were followed from a keyframe of a person are many; that keyframe still judges."""
-    root = folder(tmp_path, [])
-    for sequence in named("s", 6):
-        for part in ("frames", "masks"):
-            for number in range(3):
-                plane = np.zeros((20, 20), np.uint8)
-                plane[5:9, 5:9] = 1
-                path = root / f"{part}/{sequence}/{number:02}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(plane).save(path)
-    (root / "card.toml").write_text('format = 1\nregions = "instances"\n')
-    write_predicted(
-        root, {f"{name}/{number:02}" for name in named("s", 6) for number in (1, 2)}
-    )
-    dataset = open_dataset(root, Gray())
-    for split in ("val", "test"):
-        assert [one.frame for one in dataset.split(split)] == [0]
-    assert len(dataset.split("train")) == 12
 
 
 def test_annotations_with_a_score_are_predictions(tmp_path: Path) -> None:
@@ -168,16 +121,6 @@ def test_annotations_with_a_score_are_predictions(tmp_path: Path) -> None:
     assert {used[f"a{number}"] for number in range(0, 12, 2)} == set(SPLITS)
 
 
-def test_blocks_of_a_predicted_image_judge_nothing(tmp_path: Path) -> None:
-    """The blocks of two images are samples of their own, where a person has labelled no other one."""
-    root = folder(tmp_path, named("a", 3), side=128)
-    write_predicted(root, {"a0"})
-    dataset = open_dataset(root, Gray(), {"crop": 16})
-    for name in ("val", "test"):
-        assert {one.image_id for one in dataset.split(name)} == {"a1", "a2"}
-    assert "a0" in {one.image_id for one in dataset.split("train")}
-
-
 @pytest.mark.parametrize("mask", ["{}_objects.png", "{}_classes.png"])
 def test_masks_of_predict_are_known_by_their_json(tmp_path: Path, mask: str) -> None:
     """Those that a manifest names where `simmat predict` wrote them."""
@@ -194,15 +137,6 @@ def test_masks_of_predict_are_known_by_their_json(tmp_path: Path, mask: str) -> 
     (root / "masks/a2.json").write_text(json.dumps({"shapes": []}))
     samples = open_dataset(root, Gray()).samples
     assert [one.id for one in samples if one.predicted] == ["a0"]
-
-
-def test_ids_of_no_image_are_named(tmp_path: Path) -> None:
-    """A misspelt id would leave a prediction unmarked."""
-    root = folder(tmp_path, named("a", 4))
-    write_predicted(root, {"a0", "a9"})
-    assert "1 ids of predicted.csv have no image, such as 'a9'" in (
-        open_dataset(root, Gray()).predicted_note
-    )
 
 
 @pytest.mark.parametrize(

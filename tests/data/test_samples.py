@@ -11,7 +11,6 @@ from simmat.data.dataset import Dataset
 from simmat.data.samples import Sample, decide_splits, write_splits
 from simmat.errors import DataError
 from simmat.sensors.builtin import Gray
-from simmat.types import Window
 
 
 def samples(count: int, split: str = "") -> list[Sample]:
@@ -124,20 +123,6 @@ def test_a_wrong_table_of_splits_is_refused(
         decide_splits(tmp_path, samples(5), "x")
 
 
-def test_blocks_of_an_image_follow_its_written_split(tmp_path: Path) -> None:
-    """Trained as a whole first, its blocks must not become test images of a later training with --crop."""
-    (tmp_path / "splits.csv").write_text("id,split\ns1,test\n")
-    blocks = [
-        sample.within(Window(y, 0, y + 9, 9)) for sample in samples(3) for y in (0, 9)
-    ]
-    found, _, _ = decide_splits(tmp_path, blocks, "x")
-    assert {sample.split for sample in found if sample.image_id == "s1"} == {"test"}
-    assert {sample.split for sample in found if sample.image_id != "s1"} == {
-        "train",
-        "val",
-    }
-
-
 def test_a_folder_that_cannot_be_written_is_warned_of(tmp_path: Path) -> None:
     """Its splits follow ranks, which change with the number of labels."""
     (tmp_path / "file").touch()
@@ -171,12 +156,6 @@ def test_several_labels_of_one_image_stay_together() -> None:
     for sample in found:
         by_file.setdefault(sample.reference, set()).add(sample.split)
     assert all(len(splits) == 1 for splits in by_file.values())
-
-
-def test_named_splits_stay_as_they_are() -> None:
-    """Who names splits means them; a test set alone is enough to score on."""
-    given = samples(3, "test")
-    assert decide_splits(Path("D"), given, "manifest.csv")[0] == tuple(given)
 
 
 @pytest.mark.parametrize(("count", "split"), [(2, ""), (1, "train")])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,7 @@ from data_sets import folder_of, open_planes, save_image
 
 from simmat.data.dataset import Dataset
 from simmat.data.index import read_index
-from simmat.data.index_file import FOLDER
 from simmat.errors import DataError
-from simmat.sensors import normalize
 
 
 def holey(root: Path, count: int = 5) -> tuple[Dataset, np.ndarray]:
@@ -48,22 +45,6 @@ def test_equal_to_numpy_over_all_valid_pixels(tmp_path: Path) -> None:
             assert found.correlation[i][j] == pytest.approx(expected, abs=1e-9)
 
 
-def test_order_and_block_size_do_not_matter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same data must give the same bundle on every file system."""
-    dataset, _ = holey(tmp_path)
-    forward = read_index(dataset).statistics(dataset.samples)
-    monkeypatch.setattr(normalize, "BLOCK_VALUES", 50)
-    shutil.rmtree(dataset.root / FOLDER)
-    backward = read_index(dataset).statistics(dataset.samples[::-1])
-    for one, other in zip(
-        (forward.mean, forward.std), (backward.mean, backward.std), strict=True
-    ):
-        assert np.allclose(one, other, rtol=1e-9)
-    assert np.allclose(forward.correlation, backward.correlation, atol=1e-9)
-
-
 def test_large_offset_keeps_its_digits(tmp_path: Path) -> None:
     """Sums of squares of 1e6 would drown a std of 0.5."""
     root = folder_of(tmp_path, 3, channels=1)
@@ -77,41 +58,6 @@ def test_large_offset_keeps_its_digits(tmp_path: Path) -> None:
     expected = np.std(np.concatenate(values).astype(np.float64))
     assert read_index(dataset).statistics(dataset.samples).std[0] == pytest.approx(
         expected, rel=1e-9
-    )
-
-
-def test_nodata_is_left_out(tmp_path: Path) -> None:
-    """-9999 in the mean would ruin every pixel."""
-    root = folder_of(tmp_path, 3, channels=1)
-    values = np.full((1, 8, 8), -9999.0)
-    values[0, 0, :2] = 1, 3
-    for index in range(3):
-        save_image(root / f"images/s{index}.npy", values)
-    dataset = open_planes(root, nodata=-9999)
-    found = read_index(dataset).statistics(dataset.samples)
-    assert (found.mean, found.std, found.pixels) == ((2.0,), (1.0,), (6,))
-
-
-def test_a_channel_missing_from_the_first_images_counts_from_its_first_pixel(
-    tmp_path: Path,
-) -> None:
-    """A band that was switched on later must not have its mean drawn to the empty start."""
-    root = folder_of(tmp_path, 3)
-    for index in range(3):
-        values = np.stack([np.arange(64.0).reshape(8, 8), np.full((8, 8), np.nan)])
-        if index:
-            values[1] = 500 + values[0] * index
-        save_image(root / f"images/s{index}.npy", values)
-    dataset = open_planes(root)
-    found = read_index(dataset).statistics(
-        sorted(dataset.samples, key=lambda sample: sample.id)
-    )
-    both = np.concatenate([500 + np.arange(64.0), 500 + 2 * np.arange(64.0)])
-    assert (found.mean[1], found.std[1]) == pytest.approx(
-        (both.mean(), both.std()), rel=1e-9
-    )
-    assert found.correlation[0][1] == pytest.approx(
-        np.corrcoef(np.tile(np.arange(64), 2), both)[0, 1], abs=1e-9
     )
 
 
@@ -141,14 +87,6 @@ def test_channels_without_information_are_named_all_at_once(tmp_path: Path) -> N
     assert "'p1'" in str(caught.value)
     assert "'p2' is 0.1 K in every valid pixel" in str(caught.value)
     assert "--channels" in str(caught.value)
-
-
-def test_progress_is_reported_for_every_sample(tmp_path: Path) -> None:
-    """A minute without a sign looks like a hang."""
-    dataset, _ = holey(tmp_path)
-    steps: list[int] = []
-    read_index(dataset, steps.append)
-    assert sum(steps) == len(dataset.samples)
 
 
 def test_channels_never_seen_together_have_no_correlation(tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -119,18 +117,6 @@ def test_a_split_by_another_name_is_not_dropped(
         opened(root)
 
 
-def test_other_files_of_coco_are_passed_over(tmp_path: Path) -> None:
-    """Captions and keypoints lie in the same folder."""
-    root = write(tmp_path, [{"segmentation": [SQUARE]}], file="annotations/train.json")
-    for name in (
-        "captions_train2017",
-        "person_keypoints_val2017",
-        "image_info_test2017",
-    ):
-        (root / f"annotations/{name}.json").write_text("{}")
-    assert len(opened(root).samples) == 3
-
-
 @pytest.mark.parametrize("said", ["0", "false", 2])
 def test_a_crowd_is_0_or_1(tmp_path: Path, said: object) -> None:
     """A text is true, whatever it says."""
@@ -145,26 +131,6 @@ def test_the_category_to_ignore_has_no_ground_truth(tmp_path: Path) -> None:
     assert [region.class_id for region in label.regions] == [4]
     assert label.ignore.sum() == 24
     assert label.regions[0].area == 3
-
-
-def test_many_annotations_cost_no_more_memory_than_one(tmp_path: Path) -> None:
-    """An aerial image has a thousand objects; a mask of its whole size for each would not fit."""
-    size = 1000
-    mask = np.zeros((size, size), dtype=np.uint8)
-    mask[:10, :10] = 1
-    root = write(tmp_path, [{"segmentation": compressed(mask)} for _ in range(50)])
-    text = (root / "annotations.json").read_text()
-    (root / "annotations.json").write_text(
-        text.replace('"height": 6, "width": 8', f'"height": {size}, "width": {size}')
-    )
-    dataset = opened(root)
-    assert dataset.coco is not None
-    tracemalloc.start()
-    label = dataset.coco.label("a", dataset.card)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert len(label.regions) == 50
-    assert peak < 10 * size * size
 
 
 def test_objects_of_which_nothing_is_left_are_counted_as_dropped(
@@ -390,54 +356,6 @@ def test_double_images_are_refused(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
-def test_equal_names_in_the_folders_of_two_splits_are_two_images(
-    tmp_path: Path,
-) -> None:
-    """Exports number each split from 1."""
-    write(tmp_path, [], file="annotations/train.json", images="ab")
-    write(tmp_path, [], file="annotations/val.json", images="b")
-    for split, names in (("train", "ab"), ("val", "b")):
-        (tmp_path / "images" / split).mkdir()
-        for name in names:
-            shutil.copy(
-                tmp_path / f"images/{name}.npy", tmp_path / f"images/{split}/{name}.npy"
-            )
-    for name in "ab":
-        (tmp_path / f"images/{name}.npy").unlink()
-    found = {
-        sample.id: sample.reference.relative_to(tmp_path).as_posix()
-        for sample in opened(tmp_path).samples
-    }
-    assert found == {
-        "train/a": "images/train/a.npy",
-        "train/b": "images/train/b.npy",
-        "val/b": "images/val/b.npy",
-    }
-    assert opened(tmp_path).label(opened(tmp_path).split("val")[0]).regions == ()
-
-
-@pytest.mark.parametrize("file", ["annotations.json", "annotations/train.json"])
-def test_annotations_that_are_not_a_file_are_refused_unopened(
-    tmp_path: Path, file: str
-) -> None:
-    """Opening a pipe waits for a writer that never comes; passing over it, the folder would be called no data set."""
-    write(tmp_path, [], file="other.json")
-    (tmp_path / file).parent.mkdir(exist_ok=True)
-    os.mkfifo(tmp_path / file)
-    with pytest.raises(DataError, match=rf"{file}: a pipe"):
-        opened(tmp_path)
-
-
-def test_a_link_to_annotations_that_are_gone_is_named(tmp_path: Path) -> None:
-    """The folder would be called no data set."""
-    write(tmp_path, [], file="other.json")
-    (tmp_path / "annotations.json").symlink_to(tmp_path / "gone.json")
-    with pytest.raises(
-        DataError, match=r"annotations\.json: a link to .*gone\.json, which is missing"
-    ):
-        opened(tmp_path)
-
-
 def test_masks_beside_annotations_are_refused(tmp_path: Path) -> None:
     """Which of two truths holds is not for us to say."""
     write(tmp_path, [])
@@ -450,36 +368,6 @@ def test_zero_cannot_be_a_region_without_label_values(tmp_path: Path) -> None:
     """A setting without effect would be believed to have one."""
     with pytest.raises(ConfigError, match="label value 0"):
         opened(write(tmp_path, []), zero_means="none")
-
-
-def test_images_without_pixels_are_refused(tmp_path: Path) -> None:
-    """A width of 0 is a converter that never opened the file."""
-    write(tmp_path, [])
-    text = (
-        (tmp_path / "annotations.json")
-        .read_text()
-        .replace('"height": 6', '"height": 0', 1)
-    )
-    (tmp_path / "annotations.json").write_text(text)
-    with pytest.raises(DataError, match=r"image 1: .*8x0"):
-        opened(tmp_path)
-
-
-def test_a_number_that_no_machine_number_holds_is_refused(tmp_path: Path) -> None:
-    """json allows whole numbers of any length, and arithmetic on them takes as long."""
-    write(tmp_path, [{"segmentation": [[1, 1, 5, 1, 5, 10**400]]}])
-    with pytest.raises(DataError, match=r"annotations\.json: .*bits"):
-        opened(tmp_path)
-
-
-def test_deep_json_is_refused(tmp_path: Path) -> None:
-    """A recursive look at it would end in a traceback."""
-    write(tmp_path, [])
-    (tmp_path / "annotations.json").write_text(
-        '{"images": ' + "[" * 200_000 + "]" * 200_000 + "}"
-    )
-    with pytest.raises(DataError, match=r"annotations\.json: .*nested"):
-        opened(tmp_path)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -525,18 +413,3 @@ def test_objects_take_no_more_memory_than_an_image_may(
     monkeypatch.setenv("SIMMAT_MAX_IMAGE_GIB", str(1000 / 2**30))
     with pytest.raises(DataError, match=r"image 'a'.*SIMMAT_MAX_IMAGE_GIB"):
         dataset.label(sample)
-
-
-def test_ten_thousand_unknown_categories_are_named_in_short(tmp_path: Path) -> None:
-    """A list of all known ones for each would fill any memory."""
-    square = {"segmentation": [SQUARE], "category_id": -1}
-    root = write(tmp_path, [{**square, "id": number} for number in range(9)])
-    path = root / "annotations.json"
-    content = json.loads(path.read_text())
-    content["categories"] = [
-        {"id": number, "name": str(number)} for number in range(10_000)
-    ]
-    path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match="no category has the id -1") as caught:
-        opened(root)
-    assert len(str(caught.value)) < 3000

@@ -149,20 +149,6 @@ def test_sources_that_endings_do_not_tell_apart_need_folders(tmp_path: Path) -> 
         find_samples(tmp_path, (Source("green", (".npy",)), BANDS[1]))
 
 
-def test_a_sample_that_lacks_a_source_is_named(tmp_path: Path) -> None:
-    """Dropping it silently would change the data set."""
-    put(
-        tmp_path,
-        "images/left/a.npy",
-        "images/left/b.npy",
-        "images/right/a.npy",
-        "masks/a.png",
-        "masks/b.png",
-    )
-    with pytest.raises(DataError, match=r"'b' .*'right'"):
-        find_samples(tmp_path, Pair.sources)
-
-
 def test_a_source_without_its_folder_is_named(tmp_path: Path) -> None:
     """Most often it is called otherwise."""
     put(tmp_path, "images/left/a.npy", "images/rigth/a.npy", "masks/a.png")
@@ -250,19 +236,6 @@ def test_images_without_a_mask_are_set_aside_and_the_others_divided(
     assert [splits.count(name) for name in ("train", "val", "test")] == [14, 3, 3]
 
 
-def test_other_files_are_passed_over(tmp_path: Path) -> None:
-    """Map tools write a.tif.aux.xml, labellers a.json; thumbnails are the system's."""
-    folder_of(tmp_path, 3)
-    for name in (
-        "images/s0.npy.aux.xml",
-        "images/notes.txt",
-        "masks/s0.txt",
-        "images/Thumbs.db",
-    ):
-        (tmp_path / name).write_text("")
-    assert len(find_samples(tmp_path, Planes.sources)) == 3
-
-
 def test_folders_within_are_part_of_the_id_also_behind_links(tmp_path: Path) -> None:
     """Large sets lie elsewhere and are linked; a link in a circle must not hang the scan."""
     put(
@@ -282,25 +255,4 @@ def test_folders_within_are_part_of_the_id_also_behind_links(tmp_path: Path) -> 
         "site/a",
         "site/b",
         "site/c",
-    ]
-
-
-def test_a_link_of_an_image_name_is_a_file_and_any_other_may_be_a_folder(
-    tmp_path: Path,
-) -> None:
-    """Data sets of links to a store are common."""
-    put(
-        tmp_path,
-        "store/v1.2/a.npy",
-        *(f"store/{n}.npy" for n in "bc"),
-        *(f"masks/{n}.png" for n in "bc"),
-    )
-    put(tmp_path, "masks/v1.2/a.png")
-    (tmp_path / "images").mkdir()
-    for name in ("v1.2", "b.npy", "c.npy"):
-        (tmp_path / "images" / name).symlink_to(tmp_path / "store" / name)
-    assert [sample.id for sample in find_samples(tmp_path, Planes.sources)] == [
-        "b",
-        "c",
-        "v1.2/a",
     ]

@@ -15,7 +15,6 @@ from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import read_index
 from simmat.data.samples import SPLITS_FILE, write_splits
 from simmat.errors import DataError
-from simmat.io.images import read_image
 from simmat.sensors.builtin import Gray, Raster
 
 TIME = np.arange(12)[:, None, None]
@@ -93,17 +92,6 @@ def test_frames_are_samples_in_order_with_the_ids_of_their_objects(
     assert not read_index(dataset).faults
 
 
-def test_the_index_of_a_file_of_frames_is_kept_until_the_file_changes(
-    tmp_path: Path,
-) -> None:
-    """A frame has the size, times and digest of its file."""
-    as_tiff(tmp_path)
-    first = read_index(opened(tmp_path)).contents.fingerprint
-    assert read_index(opened(tmp_path)).contents.fingerprint == first
-    save(tmp_path / "frames/walk.tif", FRAMES + 1)
-    assert read_index(opened(tmp_path)).contents.fingerprint != first
-
-
 def test_splits_never_cut_a_sequence(tmp_path: Path) -> None:
     """Neighbouring frames are nearly equal, so scores of a cut sequence would be those of training images."""
     for name in "abcd":
@@ -173,17 +161,6 @@ def test_a_sequence_of_a_manifest_is_read_by_its_name(tmp_path: Path) -> None:
     for path in (tmp_path / "manifest.csv", tmp_path / "manifest.csv/dya"):
         with pytest.raises(DataError, match="day, night"):
             simmat.FrameSequence(path, "gray")
-
-
-def test_frames_of_two_sizes_cannot_be_used(tmp_path: Path) -> None:
-    """The wrong frame is named, and the others stay usable."""
-    as_folders(tmp_path)
-    save(tmp_path / "frames/walk/frame6.png", FRAMES[6, :, :10])
-    save(tmp_path / "masks/walk/object_006.png", masks()[6, :, :10])
-    faults = read_index(opened(tmp_path)).faults
-    assert list(faults) == ["walk/frame6"]
-    assert "is 10x16" in str(faults["walk/frame6"])
-    assert "is 20x16" in str(faults["walk/frame6"])
 
 
 def _rename(folder: str, before: str, after: str) -> Callable[[Path], None]:
@@ -369,12 +346,6 @@ def test_pages_are_planes_of_frames_as_the_axes_say(
     )
 
 
-def test_a_path_that_is_missing_is_refused(tmp_path: Path) -> None:
-    """As any input."""
-    with pytest.raises(DataError, match="no such folder"):
-        simmat.FrameSequence(tmp_path / "walk", "gray")
-
-
 def test_a_sequence_reads_a_frame_when_it_is_asked_for(tmp_path: Path) -> None:
     """Two thousand frames must not be in memory for one."""
     read: list[str] = []
@@ -417,10 +388,3 @@ def test_imagej_states_the_spacing_of_a_stack(tmp_path: Path) -> None:
     assert simmat.FrameSequence(tmp_path / "a.tif", "gray").spacing == pytest.approx(
         (0.005, 0.00025, 0.0005)
     )
-
-
-def test_a_frame_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    """With the frames that there are."""
-    save(tmp_path / "a.tif", FRAMES)
-    with pytest.raises(DataError, match="0 to 11, no frame 12"):
-        read_image(tmp_path / "a.tif/12")
