@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -122,28 +120,6 @@ def test_fractions_are_refused(tmp_path: Path, value: float) -> None:
     np.save(tmp_path / "m.npy", np.asarray([[value, 1]]))
     with pytest.raises(DataError, match="fractions"):
         read_mask(tmp_path / "m.npy")
-
-
-@pytest.mark.parametrize("bits", [1, 2, 4])
-def test_packed_grey_png_keeps_its_labels(tmp_path: Path, bits: int) -> None:
-    """PNG optimisers pack masks of few labels; Pillow stretches 2 and 4 bits to 0..255, label 1 to 85 or 17."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body))
-            + kind
-            + body
-            + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
-    labels = [0, 1, 2**bits - 1, 0]
-    packed = sum(
-        value << (bits * (7 - index)) for index, value in enumerate(labels)
-    ).to_bytes(bits, "big")
-    content = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 1, bits, 0, 0, 0, 0))
-    content += chunk(b"IDAT", zlib.compress(b"\0" + packed)) + chunk(b"IEND", b"")
-    (tmp_path / "m.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
-    assert read_mask(tmp_path / "m.png").tolist() == [[*labels, 0, 0, 0, 0]]
 
 
 def test_a_jpeg_within_a_tiff_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from simmat.errors import ConfigError, DataError
+from simmat.errors import DataError
 from simmat.io.images import read_image, require_unscaled, write_image
 from simmat.types import Channel, SensorImage
 
@@ -110,19 +110,6 @@ def test_overviews_of_a_tiff_are_passed_over(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif").planes, full[None])
 
 
-def test_nodata_that_the_file_states_is_not_valid(tmp_path: Path) -> None:
-    """GIS programs write it as a tag; nobody should have to say it again."""
-    values = np.array([[1, -9999], [3, 4]], dtype=np.int16)
-    tifffile.imwrite(
-        tmp_path / "a.tif",
-        values,
-        metadata=None,
-        extratags=[(42113, "s", 0, "-9999", True)],
-    )
-    image = read_image(tmp_path / "a.tif")
-    np.testing.assert_array_equal(image.valid[0], [[True, False], [True, True]])
-
-
 def test_a_scale_that_the_file_states_is_returned(tmp_path: Path) -> None:
     """GDAL keeps it as XML in a tag; whoever needs values, not numbers, can refuse the file."""
     text = (
@@ -205,39 +192,6 @@ def test_alpha_of_a_tiff_is_known_by_its_tag(
     assert read_image(tmp_path / "a.tif").alpha is alpha
 
 
-def test_tiles_that_gdal_leaves_out_are_missing(tmp_path: Path) -> None:
-    """Its sparse files hold no tile of nodata alone; without a nodata value the file counts as damaged."""
-    rasterio = pytest.importorskip(
-        "rasterio", reason="comes with simmat-plugin-multispectral"
-    )
-    values = np.zeros((64, 64), np.uint16)
-    values[:16, :16] = 7
-    for name, nodata in (("a.tif", 0), ("b.tif", None)):
-        layout = {
-            "tiled": True,
-            "blockxsize": 16,
-            "blockysize": 16,
-            "sparse_ok": True,
-            "nodata": nodata,
-        }
-        with rasterio.open(
-            tmp_path / name,
-            "w",
-            driver="GTiff",
-            height=64,
-            width=64,
-            count=1,
-            dtype="uint16",
-            **layout,
-        ) as file:
-            file.write(values[:16, :16], 1, window=((0, 16), (0, 16)))
-    image = read_image(tmp_path / "a.tif")
-    np.testing.assert_array_equal(image.planes[0], values)
-    np.testing.assert_array_equal(image.valid[0], values > 0)
-    with pytest.raises(DataError, match="damaged or cut short"):
-        read_image(tmp_path / "b.tif")
-
-
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.npy", "deflate.tif"])
 @pytest.mark.parametrize("keep", [0.0, 0.1, 0.6, 0.97])
 def test_a_file_cut_short_is_an_error_that_names_it(
@@ -295,23 +249,6 @@ def test_a_wrong_ending_is_refused_with_the_right_one(tmp_path: Path) -> None:
         read_image(tmp_path / "a.png")
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "empty"),
-        (b"hello world", "not a file of PNG"),
-        (b"PK\x03\x04abc", "convert it"),
-    ],
-)
-def test_files_that_are_not_images_are_distinguished(
-    tmp_path: Path, content: bytes, words: str
-) -> None:
-    """An empty download, a text file and an archive need different cures."""
-    (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(DataError, match=words):
-        read_image(tmp_path / "a.png")
-
-
 def test_exif_orientation_does_not_turn_the_pixels(tmp_path: Path) -> None:
     """Masks are drawn on the stored pixels."""
     exif = Image.Exif()
@@ -333,14 +270,6 @@ def test_what_is_written_is_read_back_exactly(
     back = read_image(tmp_path / name).planes
     assert back.dtype == dtype
     np.testing.assert_array_equal(back, values)
-
-
-def test_what_a_png_cannot_hold_is_not_written(tmp_path: Path) -> None:
-    """Pillow would cut or refuse in words nobody understands."""
-    with pytest.raises(ConfigError, match=r"use \.tif"):
-        write_image(tmp_path / "a.png", np.zeros((1, 4, 4), dtype=np.float32))
-    with pytest.raises(ConfigError, match=r"use \.tif"):
-        write_image(tmp_path / "a.jpg", np.zeros((1, 4, 4), dtype=np.uint8))
 
 
 def _png(

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import http.client
 import http.server
-import ssl
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -159,18 +158,6 @@ def test_a_cut_connection_is_one_error_and_the_next_call_goes_on(
     assert left_in(tmp_path) == ["model.pth"]
 
 
-@pytest.mark.parametrize("cut_after", [0, 200_000])
-def test_a_file_that_ends_early_is_one_error_and_leaves_nothing(
-    server: Server, tmp_path: Path, cut_after: int
-) -> None:
-    """Without a length from the server, a cut and an end look alike."""
-    server.behaviour.cut_after = cut_after
-    server.behaviour.says_length = False
-    with pytest.raises(WeightsError, match="it ended after"):
-        fetch(file_at(server.url), tmp_path)
-    assert left_in(tmp_path) == []
-
-
 def test_a_server_that_ignores_the_range_sends_all_again(
     server: Server, tmp_path: Path
 ) -> None:
@@ -198,24 +185,6 @@ def test_a_damaged_part_spoils_one_download_only(
         fetch(file_at(server.url), tmp_path)
     assert left_in(tmp_path) == []
     assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
-
-
-def test_a_part_that_is_longer_than_the_file_there_is_removed(
-    server: Server, tmp_path: Path
-) -> None:
-    """The server answers 416 to each try to go on."""
-    other = file_at(server.url, size_bytes=2 * len(BODY))
-    (tmp_path / PART).write_bytes(BODY)
-    with pytest.raises(WeightsError, match="answers 416"):
-        fetch(other, tmp_path)
-    assert left_in(tmp_path) == []
-
-
-def test_a_whole_part_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
-    """A process was killed between the last byte and the new name."""
-    (tmp_path / PART).write_bytes(BODY)
-    assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
-    assert server.behaviour.requests == 0
 
 
 def test_the_part_of_another_version_is_not_continued(
@@ -258,44 +227,6 @@ def test_an_answer_that_is_not_a_file_is_reported_with_the_address(
     assert f"put it at {tmp_path / 'model.pth'}" in str(caught.value)
     assert "--checkpoint PATH" in str(caught.value)
     assert left_in(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:9/model.pth", "http://no-such-host.invalid/model.pth"]
-)
-def test_no_network_is_reported_with_the_address(tmp_path: Path, url: str) -> None:
-    """A machine in a laboratory is often offline."""
-    with pytest.raises(WeightsError, match="cannot download") as caught:
-        fetch(file_at(url), tmp_path)
-    assert url in str(caught.value)
-    assert str(tmp_path / "model.pth") in str(caught.value)
-
-
-def test_a_disk_that_fills_up_is_one_error(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Others write to the disk too."""
-    opened = Path.open
-    monkeypatch.setattr(
-        Path, "open", lambda path, mode: opened(Path("/dev/full"), mode)
-    )
-    with pytest.raises(WeightsError, match="No space left on device"):
-        fetch(file_at(server.url), tmp_path)
-
-
-def test_a_network_failure_is_not_reported_as_a_disk_failure(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What TLS or the way there refuses is an OSError too."""
-
-    def read(response: http.client.HTTPResponse, amount: int) -> bytes:
-        raise ssl.SSLError("bad record mac")
-
-    monkeypatch.setattr(http.client.HTTPResponse, "read1", read)
-    with pytest.raises(
-        WeightsError, match=r"cannot download .*bad record mac.*check the network"
-    ):
-        fetch(file_at(server.url), tmp_path)
 
 
 def test_a_login_page_is_not_taken_for_the_file(server: Server, tmp_path: Path) -> None:
@@ -353,17 +284,6 @@ def test_a_given_file_counts_before_the_cache(tmp_path: Path) -> None:
     own = tmp_path / "own.pth"
     own.write_bytes(b"anything")
     assert find_weights(LARGE, own) == own
-
-
-@pytest.mark.parametrize(
-    ("name", "says"), [("none.pth", "none.pth"), (".", "existing file")]
-)
-def test_a_given_file_that_is_not_a_file_is_refused(
-    tmp_path: Path, name: str, says: str
-) -> None:
-    """A mistyped path must not fall back to the cache."""
-    with pytest.raises(WeightsError, match=says):
-        find_weights(LARGE, tmp_path / name)
 
 
 def test_a_random_model_has_no_file_and_takes_none(tmp_path: Path) -> None:

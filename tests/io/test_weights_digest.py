@@ -13,10 +13,9 @@ from runs import config, gray_set, registry
 from simmat.bundle import load_bundle
 from simmat.config import TrainConfig
 from simmat.errors import SpecError, WeightsError
-from simmat.io.weights import check_digest, fetch, find_weights, sha256_of
+from simmat.io.weights import check_digest, fetch
 from simmat.plugin_specs import FoundationSpec, WeightFile
 from simmat.plugins.registry import Registry
-from simmat.training import network
 from simmat.training.plan import plan_run
 
 BODY = bytes(range(256))
@@ -51,13 +50,6 @@ def with_foundation(spec: FoundationSpec) -> Registry:
 def run_on(root: Path, **changes: object) -> TrainConfig:
     """A run that was never begun."""
     return config(gray_set(root / "data"), root / "run", **changes)
-
-
-def test_a_packaged_file_that_is_cut_is_not_taken(tmp_path: Path) -> None:
-    """An installation that ran out of disk leaves the file's beginning."""
-    spec = packaged(tmp_path / "w.safetensors", BODY[:-1])
-    with pytest.raises(WeightsError, match=r"255 bytes.*256.*install"):
-        find_weights(spec)
 
 
 @pytest.mark.parametrize(
@@ -108,21 +100,6 @@ def test_a_run_takes_the_file_its_user_gives(tmp_path: Path) -> None:
     own.write_bytes(DAMAGED)
     found = plan_run(run_on(tmp_path, checkpoint=own), with_foundation(spec))
     assert found.spec.foundation_sha256 == hashlib.sha256(DAMAGED).hexdigest()
-
-
-def test_a_run_reads_its_weights_for_the_digest_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SAM's largest file takes seconds."""
-    read: list[Path] = []
-    monkeypatch.setattr(
-        network, "sha256_of", lambda path: read.append(path) or sha256_of(path)
-    )
-    parts = with_foundation(packaged(tmp_path / "w.safetensors", BODY))
-    begun = plan_run(run := run_on(tmp_path), parts)
-    assert len(read) == 1
-    plan_run(run, parts, known=begun.spec)
-    assert len(read) == 2
 
 
 def test_a_bundle_on_damaged_weights_says_so(tmp_path: Path) -> None:
