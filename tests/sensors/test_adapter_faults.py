@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -40,26 +38,6 @@ def test_a_fault_of_a_sensor_names_sensor_and_file(does: object) -> None:
         match=r"modality 'faulty' \(\S*test_adapter_faults\) failed on a/b\.npy",
     ):
         load_sample(Faulty(does), {"planes": Path("a/b.npy")})
-
-
-def test_a_load_that_does_not_end_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing else tells which of a thousand files, and whose code, a run waits for."""
-    said: list[str] = []
-    ended = threading.Event()
-
-    class Waits(Faulty):
-        def load(self, files: PathsBySource) -> SensorImage:
-            assert ended.wait(20)
-            raise DataError("done")
-
-    monkeypatch.setattr("simmat.terminal.SLOW_S", 0.0)
-    monkeypatch.setattr("simmat.terminal.TICK_S", 0.01)
-    monkeypatch.setattr(
-        "simmat.terminal.echo", lambda text, err: (said.append(text), ended.set())
-    )
-    with pytest.raises(DataError, match="done"):
-        load_sample(Waits(None), {"planes": Path("a/b.npy")})
-    assert re.search(r"'faulty' \(\S*test_adapter_faults\).* a/b\.npy", said[0])
 
 
 def test_what_a_sensor_says_on_purpose_stays(tmp_path: Path) -> None:

@@ -83,17 +83,6 @@ def test_a_gain_of_one_channel_is_named(contract: InputContract) -> None:
     assert "'red'" in fault.text
 
 
-def test_kelvin_stored_as_centikelvin_are_named(contract: InputContract) -> None:
-    """The most frequent unit of thermal files besides kelvin itself."""
-
-    def centi(data: np.ndarray) -> None:
-        data[2] *= 100
-
-    (fault,) = contract.check(changed(scenes(1, seed=4), centi))
-    assert (fault.kind, fault.channels) == ("gain", ("thermal",))
-    assert 90 < fault.amount < 110
-
-
 def test_an_offset_is_named_in_the_unit_of_the_channel(
     contract: InputContract,
 ) -> None:
@@ -138,26 +127,6 @@ def test_few_images_make_no_contract() -> None:
     assert contract_of(scenes(MIN_IMAGES, seed=8)) is not None
 
 
-def test_images_with_an_empty_channel_are_no_training_images() -> None:
-    """NaN would spread to all limits."""
-    images = scenes(20, seed=9)
-    valid = images[0].valid.copy()
-    valid[1] = False
-    images[0] = replace(images[0], valid=valid)
-    found = contract_of(images)
-    assert found is not None
-    assert contract_of(images[1:]) == found
-    assert found.check([images[0]]) == []
-
-
-def test_it_is_the_same_after_json(contract: InputContract) -> None:
-    """A bundle holds it as json."""
-    again = InputContract.model_validate_json(contract.model_dump_json())
-    assert again == contract
-    images = scenes(1, seed=10)
-    assert again.check(images) == contract.check(images)
-
-
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -179,23 +148,3 @@ def test_a_damaged_one_is_refused(
     except InvalidDocumentError as error:
         problems = [str(error)]
     assert problems
-
-
-def test_many_channels_are_compared_without_their_order() -> None:
-    """A hyperspectral camera has 200 bands, and 20,000 pairs of them."""
-    rng = np.random.default_rng(0)
-    channels = tuple(Channel(f"band{n}", "counts", "count") for n in range(30))
-    images = []
-    for _ in range(12):
-        planes = rng.normal(100, 10, (30, 20, 20)) * rng.uniform(0.9, 1.1)
-        images.append(SensorImage.from_planes(planes.astype(np.float32), channels))
-    values = [ImageValues.of_image(image) for image in images]
-    contract = InputContract.of(
-        channels,
-        np.stack([one.quantiles for one in values]),
-        np.stack([one.correlation for one in values]),
-    )
-    assert contract is not None
-    assert contract.correlations == ""
-    double = replace(images[0], data=images[0].data * 2)
-    assert {fault.kind for fault in contract.check([double])} == {"gain"}

@@ -70,29 +70,6 @@ def test_a_file_may_have_the_missing_plane_or_not(
     np.testing.assert_array_equal(image.data[:, 0, 0], [0, 0, 2])
 
 
-def test_a_file_that_lacks_another_band_is_not_taken_for_it(tmp_path: Path) -> None:
-    """Green said to be missing, nir not there: blue and green must not pass as blue and nir."""
-    image = load_without(
-        SENSOR,
-        {"named": planes_of(tmp_path / "a.npy", 0, 1)},
-        SENSOR.channels,
-        {"green"},
-    )
-    assert [channel.name for channel in image.channels] == ["blue", "green"]
-
-
-def test_planes_without_names_are_taken_in_order(tmp_path: Path) -> None:
-    """A raster says nothing of its planes but their place, and the user has said which is gone."""
-    raster = registry().modality("raster")
-    save_image(
-        tmp_path / "a.npy", np.stack([np.full((2, 3), value) for value in (5, 7)])
-    )
-    channels = tuple(Channel(f"band{n}", "counts", "count") for n in range(3))
-    image = load_without(raster, {"raster": tmp_path / "a.npy"}, channels, {"band1"})
-    np.testing.assert_array_equal(image.data[:, 0, 0], [5, 0, 7])
-    assert image.valid[:, 0, 0].tolist() == [True, False, True]
-
-
 @pytest.mark.parametrize("gone", ["left", "right"])
 def test_a_sensor_that_is_not_there_needs_no_file(tmp_path: Path, gone: str) -> None:
     """Either of two cameras may fail, the one that gives the pixel grid too."""

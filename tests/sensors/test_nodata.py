@@ -9,12 +9,11 @@ import pytest
 from data_sets import save_mask
 
 from simmat.config import TrainConfig, dump_toml, load_config
-from simmat.data.card import load_card
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.errors import ConfigError
 from simmat.io.images import read_image, write_image
 from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source
-from simmat.sensors.builtin import Gray, Raster, Rgb
+from simmat.sensors.builtin import Gray, Rgb
 from simmat.sensors.composed_modality import ComposedModality
 from simmat.types import Channel, SensorImage
 
@@ -81,13 +80,6 @@ def test_nodata_is_the_number_in_the_file_and_not_the_scaled_one(
     np.testing.assert_array_equal(image.valid[0], stored_numbers() != -9999)
 
 
-def test_nodata_takes_out_plane_by_plane(tmp_path: Path) -> None:
-    """A missing value in one band says nothing about the others."""
-    np.save(tmp_path / "a.npy", np.array([[[0, 1.5]], [[2, 0]]], dtype=np.float32))
-    image = with_nodata(Raster(), 0).load({"raster": tmp_path / "a.npy"})
-    assert image.valid.tolist() == [[[False, True]], [[True, False]]]
-
-
 @pytest.mark.parametrize(
     ("dtype", "value"),
     [
@@ -139,14 +131,6 @@ def test_nodata_of_no_source_is_refused(tmp_path: Path) -> None:
         joined(tmp_path, nodata={"grey": 0})
 
 
-def test_picked_channels_keep_the_sources_of_the_whole_sensor(tmp_path: Path) -> None:
-    """--channels must not turn a composition into one sensor."""
-    joined(tmp_path, nodata={"gray": 0})
-    adapter = ComposedModality([Rgb(), Gray()], ["gray"])
-    with pytest.raises(ConfigError, match="--nodata gray=0"):
-        open_dataset(tmp_path, adapter, {"regions": "instances", "nodata": 0})
-
-
 def test_a_config_keeps_nodata_of_sources(tmp_path: Path) -> None:
     """The run's own config.toml must say what was said."""
     given = {
@@ -160,34 +144,3 @@ def test_a_config_keeps_nodata_of_sources(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(dump_toml(config))
     assert load_config(tmp_path / "c.toml") == config
     assert TrainConfig.model_fields["nodata"].default is None
-
-
-@pytest.mark.parametrize(
-    "said", ["1" * 400, "-" + "1" * 400, f"tenths={'1' * 400}", "1e999"]
-)
-def test_a_number_no_float_holds_is_refused(said: str, tmp_path: Path) -> None:
-    """A slip of the keyboard must end in a message on nodata, in a card as on the command line."""
-    settings = {"modality": "gray", "data": "d", "out": "o", "nodata": said}
-    with pytest.raises(ConfigError, match="nodata must be"):
-        load_config(None, settings)
-    source, _, number = said.rpartition("=")
-    toml = number if not source else f"{{ {source} = {number} }}"
-    (tmp_path / "card.toml").write_text(
-        f'regions = "instances"\nnodata = {toml}\n', encoding="utf-8"
-    )
-    with pytest.raises(ConfigError, match="nodata must be"):
-        load_card(tmp_path, {})
-
-
-@pytest.mark.parametrize(
-    "field", ["ignore = {}", "min_region = {}", '[class_names]\n{} = "ship"']
-)
-def test_a_number_beyond_64_bits_in_a_card_is_refused(
-    field: str, tmp_path: Path
-) -> None:
-    """A mask cannot hold it, and a bundle that keeps the card could not be read again."""
-    (tmp_path / "card.toml").write_text(
-        'regions = "instances"\n' + field.format(10**30), encoding="utf-8"
-    )
-    with pytest.raises(ConfigError, match=r"data card: .*9223372036854775808"):
-        load_card(tmp_path, {})

@@ -129,12 +129,6 @@ def test_a_part_of_a_composition_has_its_options(
         registry().modality("gray+eye", {"gain": 2.0})
 
 
-def test_a_card_may_have_options_of_sensors_that_are_not_used(tmp_path: Path) -> None:
-    """A folder of several sensors has one card, and each may be used alone."""
-    root = data(tmp_path / "set", "[modality_options.eye]\ngain = 3.0\n")
-    assert open_dataset(root, registry().modality("gray")).adapter.name == "gray"
-
-
 def test_an_option_decides_the_files_of_a_sample(tmp_path: Path) -> None:
     """Whether polarizations lie in one file or in two is such a fact, and the card can say it."""
     root = data(tmp_path / "set", '[modality_options.eye]\nfiles = "two"\n')

@@ -51,18 +51,6 @@ def test_every_command_has_its_set() -> None:
         }
 
 
-def test_every_set_has_its_objects_published() -> None:
-    """A score of other objects is another score."""
-    assert OBJECTS.keys() == {name_of(command) for command in COMMANDS}
-    page = ROOT / "benchmarks" / "results" / "README.md"
-    table = page.read_text(encoding="utf-8")
-    scored = dict(re.findall(r"([\w-]+) \((\d+)(?: objects)?\)(?= \|)", table))
-    assert len(scored) == 6
-    assert {name: OBJECTS[name][2] for name in scored} == {
-        name: int(count) for name, count in scored.items()
-    }
-
-
 @needs_shared_data
 @pytest.mark.parametrize(
     "command",

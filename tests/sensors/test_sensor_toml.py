@@ -169,17 +169,6 @@ def test_a_scale_that_file_and_description_agree_on_is_applied_once(
     assert image.data[0, 0, 0] == pytest.approx(294.65)
 
 
-def test_only_the_scale_of_the_plane_that_is_taken_counts(tmp_path: Path) -> None:
-    """One band is in kelvin, the next in flags."""
-    files = stating(tmp_path / "a.tif", (1, 0.01, 0.0))
-    assert sensor({**ONE, "unit": "1", "plane": 0}).load(files).data[0, 0, 0] == 29475
-    assert (
-        sensor({**ONE, "unit": "count", "plane": 1}).load(files).data[0, 0, 0] == 29475
-    )
-    with pytest.raises(DataError, match="of plane 1"):
-        sensor({**ONE, "unit": "K", "plane": 1}).load(files)
-
-
 @pytest.mark.parametrize(
     ("channel", "source", "said"),
     [
@@ -210,14 +199,6 @@ def test_decibel_is_10_log_of_power_and_20_log_of_amplitude(tmp_path: Path) -> N
     image = prepared(amplitude, [[100, 0]], tmp_path)
     assert image.data[0, 0].tolist() == pytest.approx([40, -20])
     assert image.valid.all()
-
-
-def test_what_has_no_logarithm_is_missing_before_augmentation(tmp_path: Path) -> None:
-    """Jitter would make a measurement of it, which validation never sees."""
-    for rule in ("log", {"kind": "db", "of": "power"}):
-        adapter = sensor({**ONE, "normalize": rule})
-        files = written(tmp_path / "a.npy", np.array([[[0, -1, 5]]], dtype=np.float32))
-        assert adapter.load(files).valid.tolist() == [[[False, False, True]]]
 
 
 def test_percentile_is_taken_of_every_image_alone(tmp_path: Path) -> None:
@@ -259,27 +240,6 @@ def test_a_fixed_range_and_a_stated_z_score_need_no_statistics(tmp_path: Path) -
     network = normalize(image, fitted)
     assert network[:, 0, 0].tolist() == pytest.approx([-(3**0.5), 2, -1])
     assert network[:, 0, 1].tolist() == pytest.approx([3**0.5, -2, 1])
-
-
-def test_defaults_hold_for_every_channel_that_says_nothing_else() -> None:
-    """Seven bands need not say seven times that they are reflectance."""
-    definition = parse_sensor_definition(
-        {
-            "format": 1,
-            "name": "bands",
-            "source": [{"files": "*.tif"}],
-            "defaults": {"quantity": "reflectance", "unit": "1", "scale": 1e-4},
-            "channel": [
-                {"name": "red", "band": 4},
-                {"name": "qa", "band": 8, "scale": 1.0, "unit": "count"},
-            ],
-        },
-        "sensor.toml",
-    )
-    assert [(c.quantity, c.unit, c.scale) for c in definition.channel] == [
-        ("reflectance", "1", 1e-4),
-        ("reflectance", "count", 1.0),
-    ]
 
 
 def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:

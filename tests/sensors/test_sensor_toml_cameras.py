@@ -103,16 +103,6 @@ def test_bands_are_brought_onto_the_grid_of_the_first(tmp_path: Path) -> None:
     np.testing.assert_array_equal(part.valid, image.cut(window).valid)
 
 
-def test_options_hold_for_every_band(tmp_path: Path) -> None:
-    """The number that means no measurement differs between files."""
-    files = write(tmp_path, dict.fromkeys(("green", "red", "nir"), ramp(6, 8)))
-    stated = {**card(red=RED), "nodata": {"red": 12}}
-    image = with_data_card(rig(), stated).load(files)
-    assert image.valid[0].all()
-    assert not image.valid[2, 0, 0]
-    assert image.valid[2, 1, 1]
-
-
 def test_a_rig_may_be_used_with_another_camera(tmp_path: Path) -> None:
     """`colour+rig`: all bands are aligned with the colour camera, whatever the first band."""
     files = write(tmp_path, dict.fromkeys(("green", "red", "nir"), ramp(6, 8)))

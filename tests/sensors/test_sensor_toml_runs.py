@@ -7,16 +7,15 @@ import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 from runs import config, gray_set, registry
 
 from simmat import training
-from simmat.bundle import load_bundle, read_bundle_spec
+from simmat.bundle import read_bundle_spec
 from simmat.cli import run
 from simmat.errors import ConfigError
-from simmat.sensors.options import modality_parts, with_absolute_files
+from simmat.sensors.options import modality_parts
 from simmat.sensors.sensor_toml import read_sensor
 from simmat.training.run_folder import load_state
 
@@ -111,39 +110,6 @@ def test_a_described_sensor_is_checked_trained_scored_and_used(
     assert Image.open("out/s0_mask.png").size == (56, 40)
 
 
-def test_the_bundle_holds_the_whole_description_and_reads_files_by_it() -> None:
-    """Scale, planes and normalization decide what the network sees; a bundle without them would be guesswork."""
-    training.train(
-        config(Path("data"), Path("run"), modality="./sensor.toml", steps=1), registry()
-    )
-    Path("sensor.toml").unlink()
-    bundle = load_bundle(Path("run/bundle.safetensors"), registry())
-    assert bundle.spec.modality == "sonar"
-    assert [definition.name for definition in bundle.spec.sensor_definitions] == [
-        "sonar"
-    ]
-    image = bundle.adapter.load({"sonar": Path("data/images/s0.png")})
-    stored = np.asarray(Image.open("data/images/s0.png"), dtype=np.float64)
-    seen = bundle.adapter.transform(image)
-    assert seen.data[0] == pytest.approx(20 * np.log10(np.maximum(stored, 1)), abs=1e-4)
-
-
-@pytest.mark.parametrize("pattern", ["*.npy", "*_echo.png"])
-def test_files_that_no_pattern_matches_are_refused_by_name(
-    pattern: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A manifest may name any file; the description says which ones are this sensor's."""
-    Path("sensor.toml").write_text(SENSOR.replace("*.png", pattern), encoding="utf-8")
-    for command in (
-        ["data", "check", "data"],
-        ["train", "--data", "data", "--out", "run", *QUICK],
-    ):
-        assert run([*command, "--modality", "./sensor.toml"]) == 2
-        said = f"line 2: image 'images/s0.png' is not a file of source 'sonar' ({pattern.removeprefix('*')})"
-        assert said in capsys.readouterr().err
-    assert not Path("run").exists()
-
-
 class Stopping(training.Callback):
     """Stops a run after its third step, as a second Ctrl-C would; its state is that of step 2."""
 
@@ -185,21 +151,6 @@ def test_a_run_is_not_resumed_with_another_description() -> None:
         ConfigError, match=r"sensor\.toml is not what the run in .* was started with"
     ):
         training.resume(Path("run"), registry())
-
-
-def test_a_config_file_names_it_relative_to_itself() -> None:
-    """As all other paths in a config file."""
-    Path("conf").mkdir()
-    Path("sensor.toml").rename("conf/sensor.toml")
-    Path("conf/c.toml").write_text(
-        'modality = "rgb+sensor.toml"\ndata = "d"\nout = "o"\n', encoding="utf-8"
-    )
-    from simmat.config import load_config
-
-    assert (
-        load_config("conf/c.toml").modality
-        == f"rgb+{Path('conf/sensor.toml').absolute()}"
-    )
 
 
 DETAILED = """
@@ -265,12 +216,3 @@ def test_a_described_sensor_is_shown_as_it_was_understood(
 def test_names_and_paths_are_distinguished(text: str, parts: tuple[str, ...]) -> None:
     """A "+" joins sensors and may stand in a folder's name."""
     assert modality_parts(text) == parts
-
-
-def test_a_file_whose_path_has_a_plus_is_one_sensor(tmp_path: Path) -> None:
-    """Also relative, and before it is made absolute."""
-    (tmp_path / "c++").mkdir()
-    (tmp_path / "c++/s.toml").touch()
-    assert modality_parts("c++/s.toml") == ("c++/s.toml",)
-    assert with_absolute_files("c++/s.toml") == f"{tmp_path}/c++/s.toml"
-    assert with_absolute_files("rgb+thermal") == "rgb+thermal"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simmat.data.card import DataCard, load_card, make_card, write_card
+from simmat.data.card import make_card
 from simmat.errors import ConfigError, DataError
 from simmat.io.images import window_size
 from simmat.sensors.adapter import (
@@ -146,15 +146,6 @@ def test_a_window_equals_that_part_of_the_image(tmp_path: Path, step: float) -> 
         np.testing.assert_array_equal(part.valid, whole.cut(window).valid)
 
 
-def test_the_order_of_sensors_may_be_turned(tmp_path: Path) -> None:
-    """`thermal+rgb` has the thermal grid, by the alignment that was estimated for `rgb+thermal`."""
-    _, files = pair(tmp_path, ramp(4, 5), np.zeros((4, 5)))
-    turned = ComposedModality([Plane("b"), Plane("a")])
-    image = aligned(turned, matrix=SHIFTED).load(files)
-    np.testing.assert_array_equal(image.data[1, 1:, 2:], ramp(4, 5)[:3, :3])
-    assert not image.valid[1, 0].any()
-
-
 def test_each_image_may_have_its_own_matrix(tmp_path: Path) -> None:
     """A hand-held second camera points elsewhere in each picture; prediction finds the matrix beside the file."""
     sensor, files = pair(tmp_path, np.zeros((4, 5)), ramp(4, 5))
@@ -193,14 +184,6 @@ def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
             aligned(sensor, matrix=SHIFTED, **stated).window_size(files)
 
 
-def test_without_an_alignment_sizes_must_agree(tmp_path: Path) -> None:
-    """The refusal names what helps."""
-    sensor, files = pair(tmp_path, np.zeros((4, 5)), ramp(8, 10))
-    for read in (sensor.load, sensor.window_size):
-        with pytest.raises(DataError, match=r"one pixel grid.*simmat align"):
-            read(files)
-
-
 @pytest.mark.parametrize(
     ("matrix", "expected"),
     [
@@ -230,12 +213,3 @@ def test_alignments_have_one_reference(tmp_path: Path) -> None:
         sensor, _ = pair(tmp_path, np.zeros((4, 5)), np.zeros((4, 5)))
         with pytest.raises(ConfigError, match="reference"):
             with_data_card(sensor, {"alignment": alignment})
-
-
-def test_a_card_keeps_its_alignment(tmp_path: Path) -> None:
-    """What `simmat align` writes is what loading reads."""
-    stated = {"reference": "a", "matrix": SHIFTED, "size": [5, 4]}
-    card = make_card({"regions": "instances", "alignment": {"b": stated}}, where="x")
-    write_card(tmp_path, card)
-    assert load_card(tmp_path, {}) == card
-    assert DataCard.model_validate_json(card.model_dump_json()) == card

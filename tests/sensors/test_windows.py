@@ -112,14 +112,3 @@ def test_sources_of_different_sizes_have_no_common_window(tmp_path: Path) -> Non
     write_image(files["gray"], NUMBERS[:1, :, :-1])
     with pytest.raises(DataError, match=r"raster\.tif is 47x33, .*gray\.tif is 46x33"):
         SENSORS["composed"][0].window_size(files)
-
-
-@pytest.mark.parametrize("ending", [".tif", ".png"])
-def test_a_window_beyond_the_sample_is_refused(tmp_path: Path, ending: str) -> None:
-    """Less than was asked for would be taken for all of it."""
-    files = _write(tmp_path, {"gray": 1}, ending)
-    with pytest.raises(DataError, match="window"):
-        load_sample(Gray(), files, window=Window(20, 20, 40, 40))
-    plain = _write(tmp_path, {"plain": 1})
-    with pytest.raises(DataError, match="window"):
-        load_sample(Plain(), plain, window=Window(20, 20, 40, 40))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import StopAt, config, gray_set, registry
+from runs import config, gray_set, registry
 
 import simmat
 from simmat import cli, training
@@ -16,37 +16,15 @@ from simmat.bundle import load_bundle
 from simmat.config import load_config
 from simmat.errors import ConfigError
 from simmat.predictor.objects import EverythingSettings
-from simmat.training.fit import selection_score
 from simmat.training.plan import plan_run
 from simmat.training.resumed import check_settings
 from simmat.training.run_folder import settings_of
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two steps with both heads."""
-    folder = tmp_path_factory.mktemp("dense")
-    settings = config(
-        gray_set(folder / "set"),
-        folder / "run",
-        heads="prompt,dense",
-        steps=2,
-        pictures=False,
-    )
-    training.train(settings, registry())
-    return folder / "run"
-
-
-def test_the_bundle_holds_the_head_and_its_classes(run: Path) -> None:
-    """A model that is shared finds objects where it is loaded."""
-    bundle = load_bundle(run, registry())
-    assert bundle.spec.dense is not None
-    assert bundle.spec.dense.background
-    assert bundle.model.dense is not None
-    assert bundle.model.dense.classes.out_channels == bundle.spec.dense.count
-    assert bundle.spec.dense.widths == bundle.model.dense.widths, (
-        "else every load would have to find them out"
-    )
+@pytest.fixture
+def run(dense_bundle: Path) -> Path:
+    """A run of two steps with both heads, beside its data set."""
+    return dense_bundle.parent
 
 
 def test_objects_are_found_without_prompts(run: Path) -> None:
@@ -91,18 +69,6 @@ def test_validation_scores_it_and_chooses_by_all_scores(run: Path) -> None:
         assert record["score"] == pytest.approx(sum(every) / 3)
     best = max(found, key=lambda record: (record["score"], -record["step"]))
     assert load_bundle(run, registry()).spec.metrics["step"] == best["step"]
-
-
-def test_the_mean_counts_what_there_is() -> None:
-    """Without a dense head the score is that of the clicks, to the bit."""
-    clicks = {"miou_object": 0.3}
-    assert selection_score(clicks) == 0.3
-    assert selection_score(
-        clicks | {"everything": {"ap50": 0.6}, "semantic": {"miou": 0.9}}
-    ) == pytest.approx(0.6)
-    assert selection_score(
-        clicks | {"everything": {"ap50": None}, "semantic": {"miou": 0.9}}
-    ) == pytest.approx(0.6)
 
 
 def test_eval_scores_masks_without_prompts(
@@ -150,46 +116,6 @@ def test_eval_scores_masks_without_prompts(
             "IoU of class 0 (background)",
         )
     )
-
-
-def test_its_losses_are_logged(run: Path) -> None:
-    """Who trains sees what each head learns."""
-    log = (run / "metrics.jsonl").read_text()
-    assert all(
-        f'"{name}"' in log for name in ("classes", "class_dice", "distance", "true_iou")
-    )
-
-
-def test_a_resumed_run_ends_as_one_that_was_not_stopped(
-    run: Path, tmp_path: Path
-) -> None:
-    """The head is a part of the state."""
-    torch.set_num_threads(1)
-    data = run.parent / "set"
-    more = {"heads": "prompt,dense", "steps": 4, "pictures": False}
-    whole = training.train(config(data, tmp_path / "whole", **more), registry())
-    with pytest.raises(training.Interrupted):
-        training.train(config(data, tmp_path / "part", **more), registry(), StopAt(2))
-    part = training.resume(tmp_path / "part", registry())
-    assert whole.read_bytes() == part.read_bytes()
-
-
-@pytest.mark.slow
-def test_the_page_shows_what_it_finds(run: Path, tmp_path: Path) -> None:
-    """True and found objects side by side, and AP and class mIoU."""
-    from simmat_plugin_report.documents import read_report
-
-    data = run.parent / "set"
-    settings = config(
-        data, tmp_path / "run", heads="prompt,dense", regions="components", steps=1
-    )
-    training.train(settings, registry("report"))
-    report = read_report(training.RunFolder(tmp_path / "run"))
-    assert report is not None
-    for _, pictures in report.analysis.dense:
-        assert {"true objects", "found objects"} <= set(pictures)
-    assert set(report.analysis.unprompted) == {"everything", "semantic"}
-    assert "every object: AP50" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_images_with_unmarked_objects_are_refused(tmp_path: Path) -> None:

@@ -58,12 +58,6 @@ def test_two_processes_score_every_sample_once(runs: tuple[Path, Path]) -> None:
         assert ours["miou_object"] == pytest.approx(theirs["miou_object"], abs=2e-3)
 
 
-def test_two_processes_log_every_step_once(runs: tuple[Path, Path]) -> None:
-    """Both processes writing to one log would garble it."""
-    for run in runs:
-        assert [record["step"] for record in _records(run, "train")] == [1, 2, 3]
-
-
 def test_two_processes_score_the_network_that_is_kept(tmp_path: Path) -> None:
     """BatchNorm's running statistics are each process's own; a score over several networks is that of no bundle."""
     data, out = gray_set(tmp_path / "set", train=6, val=6), tmp_path / "run"

@@ -11,7 +11,6 @@ from runs import config, gray_set, registry
 from torch import Tensor
 
 from simmat import training
-from simmat.training.build import make_accelerator
 from simmat.training.fit import Diverged
 from simmat.training.run_folder import load_state
 
@@ -53,14 +52,3 @@ def test_a_gradient_that_overflows_ends_the_run_and_spoils_no_weight(
         training.train(chosen, registry())
     state = load_state(tmp_path / "run" / "last.safetensors")
     assert all(bool(tensor.isfinite().all()) for tensor in state.model.values())
-
-
-def test_the_environment_does_not_change_how_many_batches_make_a_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """accelerate's own variable goes before what it is asked for; the rate and the log would mean other steps."""
-    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
-    assert (
-        make_accelerator(config(tmp_path, tmp_path / "run")).gradient_accumulation_steps
-        == 1
-    )

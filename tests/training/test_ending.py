@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from simmat.training.ending import Ending, OpenEnd, rise_of
+from simmat.training.ending import Ending, OpenEnd
 from simmat.training.step import learning_rate
 
 END = OpenEnd(fewest=100, most=1000, rise=0.01, cooldown=0.25)
@@ -26,13 +26,6 @@ def test_a_score_that_stands_still_ends_the_training_with_a_cooldown() -> None:
     flat = [*scores, 0.8, 0.8]
     assert END.ending(flat, 25) == Ending(800, 1000)  # only once without a rise
     assert END.ending([*flat, 0.8], 25) == Ending(cooldown=225, steps=282)
-
-
-def test_a_training_has_the_fewest_steps_at_least() -> None:
-    """The first scores are of a rate that warms up."""
-    assert END.ending([0.5] * 6, 25).cooldown == 800
-    assert END.ending([0.5] * 10, 25) == Ending(cooldown=150, steps=188)
-    assert END.ending([0.5] * 10, 10) == Ending(cooldown=80, steps=100)
 
 
 @pytest.mark.parametrize("val_every", [1, 7, 25, 100, 5000])
@@ -63,12 +56,6 @@ def test_a_single_high_or_low_score_decides_nothing() -> None:
     assert END.ending(rising, 25).steps == END.most
     flat = [0.1, 0.7, 0.8, 0.8, 0.8, 0.95, 0.8, 0.8, 0.8]
     assert END.ending(flat, 25).steps <= 250
-
-
-def test_the_rise_is_that_between_thirds() -> None:
-    """The last third has as many steps as the one before; the first, which warms up, does not count."""
-    assert rise_of([0.0, 0.25, 0.5]) == 0.25
-    assert rise_of([0.9, 0.9, 0.9, 0.25, 0.25, 0.5, 0.75]) == 0.375
 
 
 def test_the_rate_stays_at_its_peak_and_falls_in_the_cooldown() -> None:

@@ -69,9 +69,8 @@ def test_what_the_first_training_saw_stays_seen(first: Path, tmp_path: Path) -> 
     assert set(then.trained_on.rows()) < set(now.trained_on.rows())
 
 
-@pytest.mark.parametrize("init", [True, False])
 def test_a_run_whose_bundle_is_gone_is_resumed_from_its_state(
-    first: Path, tmp_path: Path, init: bool
+    first: Path, tmp_path: Path
 ) -> None:
     """The weights are in the state; the best bundle is that of the steps from there on."""
     out = tmp_path / "run"
@@ -81,9 +80,7 @@ def test_a_run_whose_bundle_is_gone_is_resumed_from_its_state(
             if step == 2:
                 raise KeyboardInterrupt
 
-    settings = config(
-        first / "set", out, init=first / "run" if init else None, steps=3, val_every=1
-    )
+    settings = config(first / "set", out, init=first / "run", steps=3, val_every=1)
     with pytest.raises(KeyboardInterrupt):
         training.train(settings, registry(), Stop())
     seen = read_bundle(out)[0].trained_on
@@ -117,43 +114,6 @@ def test_a_dense_head_of_other_classes_starts_anew(first: Path, tmp_path: Path) 
     for name in layer:
         # a step at a rate of 1e-3 from there
         assert torch.allclose(then[name], now[name], atol=2e-3)
-
-
-def test_a_rate_for_pretrained_weights_suits_a_bundle(
-    first: Path, tmp_path: Path
-) -> None:
-    """Its decoder is trained already, and the higher rate would undo that."""
-    training.train(
-        config(first / "set", tmp_path / "all", tune="full", steps=1), registry()
-    )
-    again = config(
-        first / "set", tmp_path / "run", init=tmp_path / "all", tune=None, lr=None
-    )
-    notes = plan_run(again, registry()).notes
-    assert not any("random weights" in note for note in notes)
-
-
-def test_random_weights_of_a_bundle_are_those_of_its_seed(
-    first: Path, tmp_path: Path
-) -> None:
-    """What was tuned means nothing on other random weights, which fit as well."""
-    settings = config(
-        first / "set",
-        tmp_path / "run",
-        init=first / "run",
-        steps=1,
-        heads="prompt,dense",
-        seed=7,
-    )
-    training.train(settings, registry())
-    before: Any = read_bundle(first / "run")[0].metrics["val"]
-    records = [
-        json.loads(line)
-        for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()
-    ]
-    assert records[0]["miou_object"] == pytest.approx(before["miou_object"], abs=1e-6)
-    assert read_bundle(tmp_path / "run")[0].seed == 0
-    training.resume(tmp_path / "run", registry())
 
 
 def test_a_bundle_trained_from_scratch_is_trained_on(

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
-from runs import config, files_of, gray_set, registry
+from runs import config, gray_set, registry
 
 from simmat import training
 from simmat.bundle import read_bundle
-from simmat.callbacks import ConsoleCallback
 from simmat.training import fit
 from simmat.training.run_folder import load_state
 
@@ -63,26 +61,6 @@ def test_a_validation_of_few_images_chooses_nothing(
     assert step == {"last": 4, "best": 0}[kept]
 
 
-def test_a_resumed_run_keeps_the_last_state_too(data: Path, tmp_path: Path) -> None:
-    """The result is that of a run that was never stopped, to the bit."""
-
-    class Stop(training.Callback):
-        def stepped(self, step: int, losses: dict[str, float]) -> None:
-            if step == 3:
-                raise RuntimeError("stopped here")
-
-    whole = tmp_path / "whole"
-    stopped = tmp_path / "stopped"
-    training.train(config(data, whole, keep="last", **SETTINGS), registry())
-    with pytest.raises(RuntimeError):
-        training.train(
-            config(data, stopped, keep="last", **SETTINGS), registry(), Stop()
-        )
-    training.resume(stopped, registry())
-    for name in ("bundle.safetensors", "last.safetensors", "metrics.jsonl"):
-        assert files_of(stopped)[name] == files_of(whole)[name]
-
-
 def test_settings_without_it_go_on_with_what_was_chosen(
     data: Path, tmp_path: Path
 ) -> None:
@@ -94,29 +72,3 @@ def test_settings_without_it_go_on_with_what_was_chosen(
     (out / "config.toml").write_text(text.replace('keep = "last"\n', ""))
     training.resume(out, registry())
     assert 'keep = "last"\n' in (out / "config.toml").read_text()
-
-
-def test_it_is_said_why_no_step_was_better_than_the_bundle_that_it_started_from(
-    data: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """The user would take the result for a tuned model, and it is the one that she had."""
-    first = tmp_path / "first"
-    training.train(config(data, first, **SETTINGS), registry())
-    worse_each_time(monkeypatch)
-    out = tmp_path / "run"
-    settings = config(data, out, init=first, keep="best", **SETTINGS)
-    with ConsoleCallback() as console:
-        training.train(settings, registry(), console)
-    assert console.best_step == 0
-    validations = []
-    for line in (out / "metrics.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        if record["kind"] == "val":
-            validations.append(record)
-    said = capsys.readouterr().err
-    assert f"the last state has {validations[-1]['miou_object']:.3f}" in said
-    assert f"{validations[-1]['objects']} objects in 2 images" in said
-    assert "--keep last" in said

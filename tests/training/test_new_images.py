@@ -30,12 +30,3 @@ def test_new_images_are_scored_before_they_are_learned(tmp_path: Path) -> None:
     assert new["labels"] == 2
     assert new["scores"]["images"] == 3  # of train; those of val are known
     assert 0 <= new["scores"]["miou_object"] <= 1
-
-
-def test_a_training_on_the_same_images_has_none_that_are_new(tmp_path: Path) -> None:
-    """To score what was learned would flatter the curve."""
-    data = gray_set(tmp_path / "set")
-    training.train(config(data, tmp_path / "one", steps=1), registry())
-    again = config(data, tmp_path / "two", steps=1, init=tmp_path / "one")
-    training.train(again, registry())
-    assert not [one for one in records(tmp_path / "two") if one["kind"] == "new"]

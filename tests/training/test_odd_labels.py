@@ -60,20 +60,12 @@ def in_test_only(number: int, rng: np.random.Generator) -> Any:
     return squares(rng, [1, 2] if number >= TRAIN + VAL else [1], 12)
 
 
-def in_val_only(number: int, rng: np.random.Generator) -> Any:
-    return squares(rng, [2] if TRAIN <= number < TRAIN + VAL else [1], 12)
-
-
 def one_pixel(number: int, rng: np.random.Generator) -> Any:
     return squares(rng, [1, 2, 3], 1)
 
 
 def forty_classes(number: int, rng: np.random.Generator) -> Any:
     return squares(rng, rng.permutation(np.arange(1, 41))[:9].tolist(), 9)
-
-
-def half_without_objects(number: int, rng: np.random.Generator) -> Any:
-    return squares(rng, [1] if number % 2 else [], 12)
 
 
 def val_almost_empty(number: int, rng: np.random.Generator) -> Any:
@@ -88,11 +80,8 @@ def one_label(number: int, rng: np.random.Generator) -> Any:
     ("mask", "regions", "crop"),
     [
         (in_test_only, "components", 0),
-        (in_val_only, "components", 0),
         (one_pixel, "instances", 0),
-        (one_pixel, "instances", 64),
         (forty_classes, "components", 0),
-        (half_without_objects, "components", 64),
         (val_almost_empty, "components", 0),
         (one_label, "classes", 64),
     ],

@@ -10,7 +10,7 @@ from launched import TWO_PROCESSES, run_python
 from runs import config, files_of, gray_set, registry
 
 from simmat import training
-from simmat.callbacks import Callback, ConsoleCallback, RunInfo
+from simmat.callbacks import Callback, RunInfo
 from simmat.config import load_configs
 from simmat.errors import ConfigError
 from simmat.training.plan import plan_run
@@ -77,11 +77,12 @@ def test_a_training_without_a_number_of_steps_ends_by_its_validation(
     assert rates[-1] < 0.6 * max(rates)
 
 
-def test_a_run_resumed_after_any_step_ends_as_the_whole_one(
+def test_a_resumed_run_ends_as_the_whole_one(
     data: Path, whole: Path, tmp_path: Path
 ) -> None:
     """The decision depends on what the state holds alone, not on what the process remembers."""
-    for stop in range(1, len(_steps(whole))):
+    last = len(_steps(whole))
+    for stop in (1, last // 2, last - 1):
         out = tmp_path / str(stop)
         open_end.train(data, out, stop)
         assert _steps(out)[-1] == stop
@@ -115,20 +116,6 @@ def test_a_run_tells_its_likely_end_and_then_its_end(
         training.train(config(data, tmp_path / "run", steps="auto"), registry(), told)
     assert (told.run.fewest_steps, told.run.steps) == (10, 24)
     assert set(told.ends) == {told.last}
-
-
-def test_the_console_shows_both_limits_and_then_the_end(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Nobody knows how long to wait otherwise."""
-    settings = config(data, tmp_path / "run", steps="auto", warmup_steps=2)
-    with open_end.short(), ConsoleCallback() as console:
-        training.train(settings, registry(), console)
-    said = capsys.readouterr().err
-    assert "step 0 of 10 to 24: val" in said
-    last = _steps(tmp_path / "run")[-1]
-    assert said.count(f"the run ends after step {last}\n") == 1
-    assert f"step {last} of {last}: val" in said
 
 
 @pytest.mark.parametrize(

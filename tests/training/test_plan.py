@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from runs import config, gray_set, registry
 
-import simmat
 from simmat import training
 from simmat.errors import ConfigError, DataError
-from simmat.evaluation import evaluate_bundle, find_protocol
+from simmat.evaluation import find_protocol
 from simmat.evaluation.prompts import grid_hw
 from simmat.training.plan import open_data, plan_run
 from simmat.types import Letterbox
@@ -64,20 +62,6 @@ def test_images_without_a_mask_are_left_out_and_counted(tmp_path: Path) -> None:
     assert any("Skipped 1 image without a mask" in note for note in setup.notes)
 
 
-def test_objects_are_not_repeated_where_all_of_a_class_is_one(tmp_path: Path) -> None:
-    """Two copies would be two regions, and the rule says they are one."""
-    settings = config(
-        gray_set(tmp_path / "data"), tmp_path / "run", paste=0.5, regions="classes"
-    )
-    with pytest.raises(ConfigError, match=r"--paste 0.5 .*data .*class"):
-        training.train(settings, registry())
-    assert not (tmp_path / "run").exists()
-    kept = plan_run(
-        config(gray_set(tmp_path / "set"), tmp_path / "run", paste=0.5), registry()
-    )
-    assert kept.items().augmentation.paste == 0.5
-
-
 def test_images_are_called_too_much_shrunk_where_an_object_gets_small(
     tmp_path: Path,
 ) -> None:
@@ -105,40 +89,6 @@ def test_windows_are_chosen_by_the_sizes_of_objects_and_images(tmp_path: Path) -
     assert len(plan.drawn) > len(plan.train)
     assert plan.items()[0].planes.shape[-2:] == (64, 64)
     assert all(sample.window is None for sample in plan.val)
-
-
-@pytest.mark.parametrize(
-    "settings", [{"crop": 0}, {"crop": 100}, {"protocol": "simmat-compat"}]
-)
-def test_windows_that_the_user_states_are_not_chosen(
-    tmp_path: Path, settings: dict[str, Any]
-) -> None:
-    """The rule is a default."""
-    data = gray_set(tmp_path / "data", size_hw=(140, 180))
-    plan = plan_run(config(data, tmp_path / "run", **settings), registry())
-    assert plan.spec.card.crop == settings.get("crop")
-    assert not any(
-        "Objects measure" in note or "A quarter" in note for note in plan.notes
-    )
-
-
-def test_a_data_card_states_windows(tmp_path: Path) -> None:
-    """Who made the data set knows its objects."""
-    data = gray_set(tmp_path / "data", size_hw=(140, 180))
-    with (data / "card.toml").open("a") as file:
-        file.write("crop = 90\n")
-    plan = plan_run(config(data, tmp_path / "run"), registry())
-    assert plan.spec.image_side == 90
-
-
-def test_a_run_of_chosen_windows_is_resumed_and_scored(tmp_path: Path) -> None:
-    """It has the same samples as at its start, and its bundle scores whole images."""
-    data = gray_set(tmp_path / "data", size_hw=(140, 180))
-    settings = config(data, tmp_path / "run", steps=2)
-    bundle = training.train(settings, registry())
-    assert training.resume(tmp_path / "run", registry()) == bundle
-    scores, _ = evaluate_bundle(simmat.load(bundle).bundle, data, "val")
-    assert len(scores.objects) == 4
 
 
 def test_what_validation_cannot_read_is_found_before_the_first_step(

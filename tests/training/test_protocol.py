@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from installed import need_plugins
-from PIL import Image
 from runs import config, gray_set, registry
 
 from simmat import training
@@ -98,32 +96,6 @@ def test_random_clicks_leave_the_centre(tmp_path: Path) -> None:
         shares[clicks] = np.mean(found)
     assert shares["random"] < 0.1
     assert 0.35 < shares["mixed"] < 0.7
-
-
-def test_objects_at_the_edge_of_small_images_can_be_drawn(tmp_path: Path) -> None:
-    """The middle pixel in the input's first row or column lies a little left of the image's first pixel."""
-    need_plugins("report")
-    root = tmp_path / "set"
-    for folder in ("images", "masks"):
-        (root / folder).mkdir(parents=True)
-    (root / "card.toml").write_text('format = 1\nregions = "instances"\n')
-    rows = ["id,split,image,mask"]
-    for index, split in enumerate(("train", "val", "test")):
-        mask = np.zeros((24, 24), dtype=np.uint8)
-        mask[:, 0] = 1
-        Image.fromarray(mask).save(root / f"masks/{index}.png")
-        Image.fromarray(mask * 200).save(root / f"images/{index}.png")
-        rows.append(f"{index},{split},images/{index}.png,masks/{index}.png")
-    (root / "manifest.csv").write_text("\n".join(rows) + "\n")
-    settings = {
-        "protocol": "simmat-compat",
-        "batch_size": 1,
-        "steps": 1,
-        "val_every": 1,
-        "min_region": 1,
-    }
-    training.train(config(root, tmp_path / "run", **settings), registry("report"))
-    assert (tmp_path / "run/report.html").is_file()
 
 
 def test_the_best_bundle_is_chosen_by_the_same_protocol(tmp_path: Path) -> None:

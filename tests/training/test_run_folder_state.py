@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -71,33 +70,4 @@ def test_notes_that_no_run_writes_are_damage(
     with pytest.raises(
         DataError, match=r"last\.safetensors is damaged \(.*start a new run"
     ):
-        load_state(tmp_path / "last.safetensors")
-
-
-@pytest.mark.parametrize(
-    "notes",
-    ["[" * 100_000, "[1]", "3", '{"format": ' * 100 + "1" + "}" * 100, '{"format": 1}'],
-)
-def test_notes_that_are_not_a_table_are_damage(tmp_path: Path, notes: str) -> None:
-    """The json reader's own errors name no file."""
-    put(tmp_path / "last.safetensors", notes)
-    for read in (load_state, fingerprint_in):
-        with pytest.raises(DataError, match=r"last\.safetensors is damaged"):
-            read(tmp_path / "last.safetensors")
-
-
-def test_a_tensor_of_too_many_dimensions_is_damage(tmp_path: Path) -> None:
-    """torch loads it and cannot compute with it."""
-    state = RunState({"x": torch.zeros([1] * 80)}, {}, validate(RunNotes, NOTES))
-    save_state(tmp_path / "last.safetensors", state)
-    with pytest.raises(
-        DataError, match=r"last\.safetensors is damaged .*80 dimensions"
-    ):
-        load_state(tmp_path / "last.safetensors")
-
-
-def test_a_pipe_is_not_a_state(tmp_path: Path) -> None:
-    """Opening it waits for a writer that never comes."""
-    os.mkfifo(tmp_path / "last.safetensors")
-    with pytest.raises(DataError, match=r"last\.safetensors: a pipe"):
         load_state(tmp_path / "last.safetensors")

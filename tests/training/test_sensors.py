@@ -16,7 +16,7 @@ from runs import StopAt, config, files_of, gray_set, registry
 from simmat import training
 from simmat.bundle import read_bundle, read_sensors
 from simmat.cli import run
-from simmat.config import dump_configs, load_config, load_configs
+from simmat.config import load_config, load_configs
 from simmat.errors import ConfigError
 from simmat.training import fit
 from simmat.training.run_folder import RunState, load_state
@@ -128,13 +128,6 @@ def test_a_training_that_ends_between_two_states_resumes_to_the_same_bits(
     ).read_bytes()
 
 
-def test_the_file_of_a_training_has_its_sensors(whole: Path) -> None:
-    """A resumed training reads it."""
-    sensors = load_configs(_settings(whole, whole / "other"))
-    (whole / "dumped.toml").write_text(dump_configs(sensors))
-    assert load_configs(whole / "dumped.toml") == sensors
-
-
 def test_a_training_on_sensors_is_no_run_of_one(whole: Path) -> None:
     """A command that takes one run says so."""
     with pytest.raises(ConfigError, match=r"\[\[data\]\].*run of one sensor"):
@@ -183,22 +176,6 @@ def test_a_new_sensor_adds_its_transfer_layer_to_the_bundle(
             ),
             registry(),
         )
-
-
-def test_a_new_sensor_makes_two_of_a_bundle_of_one(whole: Path, tmp_path: Path) -> None:
-    """The first has the name of its modality."""
-    start = tiny_bundle(tmp_path / "start", tune="lora")
-    settings = config(
-        whole / "colour",
-        tmp_path / "run",
-        modality="rgb",
-        init=start,
-        new_sensor="colour",
-        tune=None,
-        steps=1,
-    )
-    training.train(settings, registry())
-    assert list(read_sensors(tmp_path / "run")) == ["gray", "colour"]
 
 
 def test_a_new_sensor_whose_layer_replaces_tuned_weights_is_refused(

@@ -47,20 +47,6 @@ def test_the_backbone_moves_at_its_part_of_the_rate(
     assert most["foundation.backbone."] == pytest.approx(moved, rel=0.01)
 
 
-def test_biases_of_several_channels_do_not_decay() -> None:
-    """SimCMF has a bias for each channel and output, a matrix in shape alone."""
-    module = torch.nn.Module()
-    module.weights = torch.nn.Parameter(torch.ones(2, 3))
-    module.biases = torch.nn.Parameter(torch.ones(2, 3))
-    optimizer = build_optimizer(module, weight_decay=0.5)
-    decays = {
-        id(parameter): group["weight_decay"]
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-    }
-    assert (decays[id(module.weights)], decays[id(module.biases)]) == (0.5, 0.0)
-
-
 def test_a_model_may_know_a_better_rate_than_the_tuner(tmp_path: Path) -> None:
     """A small network is not tuned at SAM's rate; a rate that was found for its weights is none for random ones."""
     settings = config(

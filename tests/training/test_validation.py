@@ -77,24 +77,6 @@ def test_a_validation_prompts_for_a_fixed_number_of_objects(
     assert any("of the 12 objects" in note for note in notes)
 
 
-def test_windows_of_large_images_count(tmp_path: Path) -> None:
-    """A dense head searches them all, which takes longer than the one image that clicks need."""
-    small = gray_set(tmp_path / "small", val=6)
-    large = gray_set(tmp_path / "large", val=6, size_hw=(400, 400))
-    work = []
-    for data in (small, large):
-        settings = config(
-            data, tmp_path / "run", heads="prompt,dense", crop=None, val_every=2
-        )
-        plan = plan_run(settings, registry())
-        # as if the training images had been small
-        spec = plan.spec.model_copy(update={"image_side": 64})
-        work.append(
-            work_of_validation(read_index(plan.dataset), plan.val, plan.config, spec)
-        )
-    assert work[1] > 5 * work[0]
-
-
 @pytest.mark.parametrize(("work", "every"), [(1, 25), (120, 40), (1000, 100)])
 def test_an_open_training_validates_in_time_for_its_earliest_end(
     tmp_path: Path, work: float, every: int
