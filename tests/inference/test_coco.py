@@ -40,14 +40,6 @@ def test_pycocotools_reads_the_same_masks_boxes_and_names(tmp_path: Path) -> Non
     }
 
 
-def test_an_object_without_a_class_is_not_called_by_the_first_one() -> None:
-    """Category 1 may be a car."""
-    records = object_records(objects_result((9, 9), found_box(1, 1, 2, 2)))
-    document = coco_document([("a", (9, 9), records)], {1: "car", 4: "bus"})
-    names = {entry["id"]: entry["name"] for entry in document["categories"]}
-    assert names[document["annotations"][0]["category_id"]] == "object"
-
-
 def test_the_file_of_all_images_is_one_document(tmp_path: Path) -> None:
     """Labelling tools read one file; an image in a subfolder is named by its path."""
     result = objects_result((30, 40), found_box(3, 4, 9, 8, 2, 0.5))

@@ -6,7 +6,7 @@ import pytest
 from found_results import PLACE, formats_for, objects_result
 
 from simmat.errors import ConfigError, DataError, UnknownNameError
-from simmat.inference.format_choice import choose_formats, kinds_of_prompts
+from simmat.inference.format_choice import choose_formats
 from simmat.plugin_specs import ResultKind
 from simmat.plugins.loader import load_plugins
 
@@ -53,19 +53,3 @@ def test_a_format_that_cannot_hold_an_image_is_refused_by_name_and_left_out_by_a
     with pytest.raises(DataError, match="pixels"):
         formats_for(large, ["coco"])
     assert [one.name for one in formats_for(large, ["auto"])] == ["labels", "overlay"]
-
-
-@pytest.mark.parametrize(
-    ("names", "kinds"),
-    [
-        (None, ("prompts",)),
-        (["mask"], ("prompts",)),
-        (["overlay"], ("objects",)),
-        (["labels", "coco"], ("objects",)),
-    ],
-)
-def test_a_format_says_whether_prompted_objects_are_written_one_by_one(
-    names: list[str] | None, kinds: tuple[ResultKind, ...]
-) -> None:
-    """A plugin adds a format of single masks in the same way as one of all objects."""
-    assert kinds_of_prompts(names, load_plugins()) == kinds

@@ -16,22 +16,12 @@ from runs import registry
 
 import simmat
 from simmat.errors import ConfigError, DataError
-from simmat.inference import ImageOutcome, Progress
+from simmat.inference import ImageOutcome
 from simmat.predictor import Predictor
 from simmat.sensors.builtin import Rgb
 from simmat.sensors.normalize import Statistics
 
 REGISTRY = registry()
-
-
-class Notes(Progress):
-    """Keeps the notes."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -222,29 +212,6 @@ def test_the_untuned_model_takes_the_card_of_a_data_set(tmp_path: Path) -> None:
     np.testing.assert_allclose(gray[0, :10], np.arange(10) / 2)
     found = measured(untuned, data, out)
     assert found[0].error is None
-
-
-def test_a_table_that_will_lack_earlier_images_says_so(
-    bundle: Path, tmp_path: Path
-) -> None:
-    """A table is of one call; what it loses by the next one must not surprise."""
-    data, out = write_pairs(tmp_path / "data"), tmp_path / "out"
-    pairs = {}
-    for name in ("a", "b"):
-        pairs[name] = {
-            source: data / f"{source}/{name}.png" for source in ("rgb", "gray")
-        }
-    first, second, both = Notes(), Notes(), Notes()
-    measured(bundle, pairs["a"], out, progress=first)
-    measured(bundle, pairs["b"], out, progress=second)
-    assert images_of_table(out) == {"b"}
-    told = [text for text in second.notes if "objects.csv" in text]
-    assert len(told) == 1
-    assert "(a)" in told[0]
-    assert not any("objects.csv" in text for text in first.notes)
-    measured(bundle, data, out, progress=both)
-    assert images_of_table(out) == {"a", "b"}
-    assert not any("objects.csv" in text for text in both.notes)
 
 
 def test_prompts_name_images_of_several_sources(bundle: Path, tmp_path: Path) -> None:

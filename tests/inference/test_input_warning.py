@@ -62,17 +62,6 @@ def predict(bundle: Path, images: Path, out: Path, *more: str) -> int:
 
 
 @pytest.mark.plugins
-def test_images_that_fit_bring_no_warning(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Most calls are right."""
-    images = pictures(tmp_path / "images", "")
-    assert predict(bundle, images, tmp_path / "out") == 0
-    assert "training images" not in capsys.readouterr().err
-    assert "warnings" not in json.loads((tmp_path / "out/p0.json").read_text())
-
-
-@pytest.mark.plugins
 def test_a_gain_is_warned_of_once_and_in_every_json(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,17 +99,6 @@ def test_one_image_is_compared_in_python_too(bundle: Path, tmp_path: Path) -> No
     with pytest.warns(UserWarning, match="'gray'"):
         model.set_image(images / "p0.png")
     assert "'gray'" in model.predict([(20, 20)]).warning
-
-
-@pytest.mark.plugins
-def test_a_bundle_without_a_contract_is_used_unchecked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Few images make none."""
-    bundle = tiny_bundle(tmp_path / "bundle")
-    images = pictures(tmp_path / "images", "double")
-    assert predict(bundle, images, tmp_path / "out") == 0
-    assert "taken together" not in capsys.readouterr().err
 
 
 @pytest.mark.plugins

@@ -64,14 +64,6 @@ def test_pieces_of_a_class_are_rows_of_their_own(case: Path) -> None:
     assert {row["area_um2"] for row in rows} == {"16"}
 
 
-def test_a_pixel_size_that_is_not_known_is_said(
-    case: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """An empty column alone might be a fault."""
-    assert measured(case) == 0
-    assert "--pixel-size-um" in capsys.readouterr().err
-
-
 def test_several_images_share_a_table(case: Path) -> None:
     """Each with its mask, in the same order."""
     Image.fromarray(np.full((40, 50), 9, np.uint8)).save(case / "b.png")
@@ -130,13 +122,3 @@ def test_the_card_of_a_data_set_says_what_the_files_mean(
     (case / "card.toml").write_text('regions = "instances"\nnodata = 102\n')
     assert measured(case, "--data", str(case)) == 0
     assert [row[MEAN] for row in rows_of(case)] == ["101", "", "107"]
-
-
-@pytest.mark.parametrize("size", ["nan", "inf", "1e400", "0", "-1"])
-def test_a_pixel_size_that_is_no_length_is_refused(
-    case: Path, capsys: pytest.CaptureFixture[str], size: str
-) -> None:
-    """It would be an area of every object."""
-    assert measured(case, "--pixel-size-um", size) == 2
-    assert "--pixel-size-um" in capsys.readouterr().err
-    assert not (case / "t.csv").exists()

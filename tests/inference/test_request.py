@@ -7,13 +7,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from found_results import PLACE
 
 from simmat.inference import PredictOptions
 from simmat.inference.request import Request, resolve
 from simmat.plugins.loader import load_plugins
 from simmat.predictor import Predictor
-from simmat.types import ImageReader
 
 MODEL = cast(
     Predictor,
@@ -38,13 +36,6 @@ def test_uncertainty_is_found_where_it_is_written(options: dict[str, Any]) -> No
     """Five views of the image are encoded for it."""
     assert _asked(points=["3,4"], **options).uncertainty
     assert not _asked(points=["3,4"]).uncertainty
-
-
-def test_a_score_to_keep_is_also_the_one_to_search_from() -> None:
-    """Masks that are dropped at the end need not be compared with others before."""
-    asked = _asked(everything=True, min_score=0.2)
-    assert asked.settings is not None
-    assert (asked.min_score, asked.settings.min_score) == (0.2, 0.2)
 
 
 @pytest.mark.parametrize(
@@ -86,23 +77,3 @@ def test_a_prompts_file_is_known_by_its_content_not_by_how_its_path_is_written(
     assert len(digests) == 1
     file.write_text('{"features": []}')
     assert _asked(prompts=file).digest({}, {}, "model") not in digests
-
-
-def test_without_a_format_a_prompt_gets_its_mask_and_a_large_image_what_shows_pixels() -> (
-    None
-):
-    """A list of objects is of no use to someone who clicks on one."""
-    pytest.importorskip("simmat_plugin_geo")
-    asked = _asked(points=["3,4"])
-    image = cast(
-        ImageReader, SimpleNamespace(origin="a.tif", size_hw=(9, 9), georeference=PLACE)
-    )
-    assert [one.name for one in asked.formats_for_image("prompts", image)] == [
-        "mask",
-        "overlay",
-        "mask-geotiff",
-    ]
-    assert [one.name for one in asked.formats_for_image("objects", image)] == [
-        "overlay",
-        "geotiff",
-    ]

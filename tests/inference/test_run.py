@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import tiny_bundle
 from large_scene import large_scene
 from PIL import Image
-from runs import registry
 
-import simmat
 from simmat.cli import run
-from simmat.cli.predict import joint_error
-from simmat.errors import DataError, OutputError
-from simmat.inference import ImageOutcome, Progress
-from simmat.inference import run as run_module
-from simmat.inference.images import ImageTask
 from simmat.inference.window_store import WindowStore
 from simmat.io.images import write_image
-from simmat.model_spec import DenseSpec
-from simmat.predictor import Predictor
 from simmat.predictor.tiles import WindowResult
-from simmat.types import Prompt
-
-
-@pytest.fixture
-def model(dense_bundle: Path) -> Predictor:
-    """The bundle's predictor."""
-    return simmat.load(dense_bundle, device="cpu", registry=registry())
 
 
 @pytest.mark.plugins("geo")
@@ -176,37 +157,6 @@ def test_prompts_in_map_coordinates_mark_pixels_of_a_raster(
     ]
 
 
-def test_a_click_on_an_image_in_windows_gives_the_files_of_a_small_image(
-    dense_bundle: Path, model: Predictor, tmp_path: Path
-) -> None:
-    """Who clicks on a photograph expects its mask and a picture, whatever the size of the network's input."""
-    file, out = large_scene(tmp_path / "photo.tif"), tmp_path / "out"
-    call = [
-        "predict",
-        str(dense_bundle),
-        str(file),
-        "--device",
-        "cpu",
-        "--point",
-        "90,70",
-        "--out",
-        str(out),
-    ]
-    assert run(call) == 0
-    assert {path.name for path in out.iterdir()} == {
-        "photo.json",
-        "photo_mask.png",
-        "photo_overlay.png",
-    }
-    mask = np.asarray(Image.open(out / "photo_mask.png")) > 0
-    found = model.open_image(file).predict(
-        Prompt(np.asarray([[90, 70]], np.float32), np.asarray([1]))
-    )
-    assert mask.shape == (150, 180)
-    assert mask.sum() == found.mask.sum()
-    assert (mask[found.window.slices] == found.mask).all()
-
-
 @pytest.mark.plugins("geo")
 def test_a_folder_is_continued_and_a_bad_file_stops_no_other(
     dense_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -280,156 +230,13 @@ def test_contradicting_options_are_refused_before_any_work(
     assert not list((tmp_path / "out").glob("*"))
 
 
-@pytest.fixture(scope="module")
-def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with both heads, as it is before training; its input has 32 pixels a side."""
-    dense = DenseSpec(background=True, classes=(1, 2))
-    return tiny_bundle(
-        tmp_path_factory.mktemp("prompts") / "bundle", dense=dense, image_size=32
-    )
-
-
-def _predict(bundle: Path, image: Path, out: Path, *options: str) -> int:
-    return run(
-        [
-            "predict",
-            str(bundle),
-            str(image),
-            *options,
-            "--out",
-            str(out),
-            "--device",
-            "cpu",
-        ]
-    )
-
-
-@pytest.mark.plugins
-def test_large_images_with_prompts_are_skipped_when_done(
-    small_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Their objects are written together, under the name of the image."""
-    for name in "ab":
-        large_scene(tmp_path / f"{name}.tif")
-    rows = "".join(
-        f'{file}.tif,o{n},"{20 + n},30"\n' for file in "ab" for n in range(2)
-    )
-    (tmp_path / "prompts.csv").write_text("file,object,point\n" + rows)
-    call = [
-        "predict",
-        str(small_bundle),
-        "--prompts",
-        str(tmp_path / "prompts.csv"),
-        "--tile",
-        "64",
-        "--device",
-        "cpu",
-    ]
-    call += ["--format", "labels"]
-    assert run([*call, "--out", str(tmp_path / "out")]) == 0
-    assert [
-        one["object"]
-        for one in json.loads((tmp_path / "out/a.json").read_text())["prompts"]
-    ] == ["a_o0", "a_o1"]
-    assert run([*call, "--out", str(tmp_path / "out")]) == 0
-    assert "2 of 2 images were done" in capsys.readouterr().err
-
-
 @pytest.mark.plugins
 def test_an_image_without_a_measurement_leaves_nothing_behind(
-    small_bundle: Path, tmp_path: Path
+    dense_bundle: Path, tmp_path: Path
 ) -> None:
     """Its windows would be kept for a second call that fails alike."""
     image = tmp_path / "a.tif"
     write_image(image, np.full((1, 150, 180), np.nan, np.float32))
-    assert _predict(small_bundle, image, tmp_path / "out", "--semantic") == 2
+    call = ["predict", str(dense_bundle), str(image), "--semantic"]
+    assert run([*call, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 2
     assert not list((tmp_path / "out").glob("*")) + list((tmp_path / "out").glob(".*"))
-
-
-class Said(Progress):
-    """Keeps what a call tells."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.done: list[str] = []
-
-    def note(self, text: str) -> None:
-        """Keep it."""
-        self.notes.append(text)
-
-    def image(self, outcome: ImageOutcome) -> None:
-        """Keep its name."""
-        self.done.append(outcome.name)
-
-
-@pytest.fixture
-def predict_abc(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., list[ImageOutcome]]:
-    """Return what predicts the images a, b and c, and does with each of them what a test says."""
-    bundle = tiny_bundle(tmp_path / "bundle")
-    for name in "abc":
-        Image.fromarray(np.full((40, 56), 60, np.uint8)).save(tmp_path / f"{name}.png")
-
-    def call(said: Said, **actions: Callable[[], object]) -> list[ImageOutcome]:
-        def segment(
-            predictor: object,
-            request: object,
-            writer: object,
-            task: ImageTask,
-            *_: object,
-        ) -> ImageOutcome:
-            actions.get(task.name, bool)()
-            return ImageOutcome(task.name)
-
-        monkeypatch.setattr(run_module, "segment_image", segment)
-        files = [tmp_path / f"{name}.png" for name in "abc"]
-        return simmat.predict(
-            bundle,
-            files,
-            out=tmp_path / "out",
-            progress=said,
-            points=[(3, 4)],
-            device="cpu",
-        )
-
-    return call
-
-
-def _raise(error: BaseException) -> None:
-    raise error
-
-
-@pytest.mark.plugins
-def test_what_fails_is_reported_in_order(
-    predict_abc: Callable[..., list[ImageOutcome]],
-) -> None:
-    """A user goes through the list of files from the top."""
-    bad, damaged = DataError("a.tif: bad"), DataError("b.tif: damaged")
-    outcomes = predict_abc(Said(), a=partial(_raise, bad), b=partial(_raise, damaged))
-    assert [one.error for one in outcomes] == [bad, damaged, None]
-    text = str(joint_error(outcomes, Path("out")))
-    assert text.index("2 of 3") < text.index("a.tif") < text.index("b.tif")
-
-
-@pytest.mark.plugins
-def test_a_call_that_is_stopped_says_what_is_done(
-    predict_abc: Callable[..., list[ImageOutcome]],
-) -> None:
-    """A later call skips it."""
-    said = Said()
-    with pytest.raises(KeyboardInterrupt):
-        predict_abc(said, b=partial(_raise, KeyboardInterrupt()))
-    assert said.done == ["a"]
-    assert "1 of 3 images are done" in said.notes[-1]
-
-
-@pytest.mark.plugins
-def test_a_full_disk_stops_the_call(
-    predict_abc: Callable[..., list[ImageOutcome]],
-) -> None:
-    """The images after it could not be written either."""
-    said = Said()
-    with pytest.raises(OutputError, match="disk full"):
-        predict_abc(said, a=partial(_raise, OutputError("disk full")))
-    assert said.done == []

@@ -97,17 +97,6 @@ def test_two_processes_share_the_windows_of_an_image(place: Path) -> None:
     assert json.loads((place / "large/large.json").read_text())["windows"]["count"] > 4
 
 
-def test_two_processes_share_prompts(place: Path) -> None:
-    """Both doing all of it would replace each other's files."""
-    prompt = ("--point", "20,20", "--device", "cpu")
-    _predict(place, "images", "points", *prompt, fails=True)
-    said = _predict(
-        place, "images", "points2", *prompt, fails=True, start=tuple(TWO_PROCESSES)
-    )
-    assert said.count("0_mask.png") == 1
-    assert _files(place / "points2") == _files(place / "points")
-
-
 @pytest.fixture(scope="module")
 def scheduler(place: Path) -> Iterator[Scheduler]:
     """The address of a dask scheduler, and its two workers, whose working folder is another one."""
@@ -169,14 +158,6 @@ def test_workers_of_dask_share_a_folder(place: Path, scheduler: Scheduler) -> No
     assert "1 of 6 images failed" in said
     assert "bad.tif: damaged" in said
     assert _files(place / "dask-folder") == _files(place / "one")
-
-
-def test_workers_of_dask_share_prompts(place: Path, scheduler: Scheduler) -> None:
-    """Boxes of a detector on ten thousand images are work for many machines, too."""
-    prompt = ("--point", "20,20")
-    _predict(place, "large.tif", "large-point", *prompt)
-    _predict(place, "large.tif", "dask-point", *prompt, "--executor", scheduler[0])
-    assert _files(place / "dask-point") == _files(place / "large-point")
 
 
 def test_paths_of_the_caller_mean_the_same_to_workers(

@@ -14,7 +14,7 @@ from PIL import Image
 
 from simmat.cli import run
 from simmat.errors import DataError
-from simmat.inference.table import is_own_table, write_table
+from simmat.inference.table import write_table
 from simmat.model_spec import DenseSpec
 
 PROMPTS = ("--point", "20,20", "--format", "labels,coco")
@@ -161,10 +161,3 @@ def test_images_of_other_units_share_no_table(tmp_path: Path) -> None:
         write_table(file, rows)
     assert "b has mean-t [count]" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_table_without_objects_has_its_header(tmp_path: Path) -> None:
-    """An empty file would be an error to pandas."""
-    assert write_table(tmp_path / "t.csv", []) == 0
-    assert is_own_table(tmp_path / "t.csv")
-    assert rows_of(tmp_path / "t.csv") == []

@@ -11,7 +11,7 @@ from bundles import tiny_bundle
 from PIL import Image
 
 from simmat.cli import run
-from simmat.inference.writer import read_record, written_files
+from simmat.inference.writer import written_files
 from simmat.model_spec import DenseSpec
 
 pytestmark = pytest.mark.plugins("geo")
@@ -152,26 +152,6 @@ def test_objects_and_classes_do_not_overwrite_each_other(
     ]
 
 
-def test_the_coco_file_names_images_by_their_path_in_the_folder(
-    bundle: Path, tmp_path: Path
-) -> None:
-    """So that it fits the data set, whatever folders its images lie in; the annotator's export has the same names."""
-    _images(tmp_path / "images/north", "a")
-    assert (
-        _find(
-            bundle,
-            tmp_path / "images",
-            tmp_path / "out",
-            "--everything",
-            "--format",
-            "coco",
-        )
-        == 0
-    )
-    document = json.loads((tmp_path / "out/coco.json").read_text())
-    assert [image["file_name"] for image in document["images"]] == ["north/a.png"]
-
-
 def test_a_json_names_no_file_of_another_image_or_folder() -> None:
     """What it lists is removed by the next call."""
     record = {
@@ -189,19 +169,6 @@ def test_a_json_names_no_file_of_another_image_or_folder() -> None:
     }
     assert written_files(record, "a") == {"a.json", "a_mask.png"}
     assert written_files({"written": "a.json"}, "a") == frozenset()
-
-
-@pytest.mark.parametrize("content", [None, "[" * 100_000, '{"written": 3}', "9" * 400])
-def test_a_json_that_predict_did_not_write_names_no_file(
-    tmp_path: Path, content: str | None
-) -> None:
-    """What stands beside the masks may come from anyone: a pipe, json of any depth, another program's."""
-    path = tmp_path / "photo.json"
-    if content is None:
-        path.symlink_to("/dev/zero")
-    else:
-        path.write_text(content)
-    assert not written_files(read_record(path), "photo")
 
 
 def test_a_model_without_a_class_map_is_refused_once(
@@ -222,18 +189,3 @@ def test_a_model_without_a_class_map_is_refused_once(
     said = capsys.readouterr().err
     assert said.count("--heads prompt,dense") == 1
     assert "images failed" not in said
-
-
-def test_a_call_that_finds_no_object_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Once, at the end."""
-    images, sure = (
-        _images(tmp_path / "images", "a", "b"),
-        ("--everything", "--min-score", "1", "--format", "labels"),
-    )
-    bundle = tiny_bundle(
-        tmp_path / "b", dense=DenseSpec(background=True, classes=(1, 2)), image_size=32
-    )
-    assert _find(bundle, images, tmp_path / "out", *sure) == 0
-    assert capsys.readouterr().err.count("no object found; ") == 1

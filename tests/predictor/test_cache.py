@@ -8,19 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bundles import change_json, tiny_bundle
+from bundles import tiny_bundle
 from runs import registry
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from simmat.assemble import Parts
 from simmat.bundle import Bundle, load_bundle
 from simmat.cli import run
-from simmat.errors import OutputError
 from simmat.foundation import ImageEmbedding
 from simmat.io.images import write_image
 from simmat.model import SimMAT
-from simmat.predictor import Predictor, ZeroShotPredictor
+from simmat.predictor import Predictor
 from simmat.predictor.cache import read_embedding, write_embedding
 from simmat.types import Prompt, SensorImage, Window
 
@@ -45,17 +43,6 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 @pytest.fixture(scope="module")
 def loaded(bundle: Path) -> Bundle:
     return load_bundle(bundle, registry())
-
-
-def _untuned() -> ZeroShotPredictor:
-    known = registry()
-    parts = Parts(
-        known.foundation("tiny"),
-        known.transfer_layer("zeroshot"),
-        known.tuner("frozen"),
-        None,
-    )
-    return ZeroShotPredictor(parts, known.modality("gray"), 64, torch.device("cpu"))
 
 
 def _scene(size_hw: tuple[int, int] = SMALL, seed: int = 0) -> np.ndarray:
@@ -118,17 +105,6 @@ def test_windows_are_dropped_where_memory_is_full(
     assert 0 < windows.cached_bytes < 2**20
 
 
-def test_the_memory_of_an_image_counts_once(loaded: Bundle) -> None:
-    """The image is held before it is encoded; its only window is the image itself."""
-    predictor = Predictor.of_bundle(loaded)
-    image = SensorImage.from_planes(_scene(SMALL), predictor.channels, origin="a.tif")
-    large = predictor.open_reader(image)
-    assert large.cached_bytes == image.data.nbytes + image.valid.nbytes
-    _, encoded = large.encode_window(large.windows[0])
-    assert encoded is not None
-    assert large.cached_bytes == image.data.nbytes + image.valid.nbytes + encoded.nbytes
-
-
 def test_other_images_and_other_models_are_encoded(
     loaded: Bundle, tmp_path: Path, encoded: list[Tensor]
 ) -> None:
@@ -153,38 +129,6 @@ def test_other_images_and_other_models_are_encoded(
     assert len(encoded) == len(calls)
 
 
-def test_the_untuned_model_finds_what_it_kept_of_each_image(
-    tmp_path: Path, encoded: list[Tensor]
-) -> None:
-    """It is fitted to each image anew, so equal inputs need not have one embedding."""
-    scenes = [_scene(), _scene() / 2 + 7, _scene(LARGE)]
-    masks = []
-    for model in (_untuned(), _untuned()):
-        for scene in scenes:
-            model.set_image(scene.astype(np.float64), cache=tmp_path / "kept")
-            masks.append(model.predict([(20, 30)]).logits)
-        digest, count = model.digest, len(encoded)
-        assert count == len(list((tmp_path / "kept").iterdir())) >= 3
-    for first, second in zip(masks[:3], masks[3:], strict=True):
-        np.testing.assert_array_equal(first, second)
-    assert _untuned().digest == digest
-
-
-def test_a_bundle_whose_card_holds_what_is_not_utf_8_has_a_digest(
-    tmp_path: Path,
-) -> None:
-    """json may hold half of a surrogate pair, as of a file name that is not UTF-8."""
-    digests = []
-    for number, source in enumerate(("\ud800", "\ud800", "a lake")):
-        folder = tiny_bundle(tmp_path / str(number))
-        change_json(
-            folder,
-            lambda document, source=source: document["card"].update(source=source),
-        )
-        digests.append(Predictor.of_bundle(load_bundle(folder, registry())).digest)
-    assert digests[0] == digests[1] != digests[2]
-
-
 def _cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
 
@@ -195,23 +139,11 @@ def _flip(file: Path) -> None:
     file.write_bytes(content)
 
 
-def _of_others(file: Path) -> None:
-    save_file({"level0": torch.zeros(1, 4, 4, 4)}, file, metadata={"format": "pt"})
-
-
-def _of_another_image(file: Path) -> None:
-    other = file.with_name("other.safetensors")
-    write_embedding(other, ImageEmbedding((torch.ones(1, 4, 4, 4),), (1.0,)))
-    other.replace(file)
-
-
 @pytest.mark.parametrize(
     "damage",
     [
         _cut,
         _flip,
-        _of_others,
-        _of_another_image,
         lambda file: file.write_bytes(b"none"),
     ],
 )
@@ -244,17 +176,6 @@ def test_values_too_large_for_fp16_are_not_kept(tmp_path: Path) -> None:
     assert not file.parent.exists()
 
 
-def test_a_folder_that_cannot_be_written_is_reported(
-    loaded: Bundle, tmp_path: Path
-) -> None:
-    """Who asked for files must learn that there are none."""
-    (tmp_path / "kept").write_text("a file")
-    model = Predictor.of_bundle(loaded)
-    with pytest.raises(OutputError, match="kept"):
-        model.set_image(_scene(), cache=tmp_path / "kept")
-    assert model.image is None
-
-
 @pytest.mark.plugins
 @pytest.mark.parametrize("size_hw", [SMALL, LARGE])
 def test_the_command_keeps_embeddings(
@@ -280,22 +201,3 @@ def test_the_command_keeps_embeddings(
     # done already, whether embeddings are kept or not
     assert run([*call, "--point", "21,30"]) == 0
     assert len(encoded) == count
-
-
-@pytest.mark.plugins
-def test_embeddings_without_prompts_are_refused(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Each window of a raster is encoded once, and its embedding is larger than its pixels."""
-    write_image(tmp_path / "a.tif", _scene())
-    call = [
-        "predict",
-        str(bundle),
-        str(tmp_path / "a.tif"),
-        "--everything",
-        "--cache",
-        str(tmp_path / "kept"),
-    ]
-    assert run([*call, "--out", str(tmp_path / "out")]) == 2
-    assert "--cache" in capsys.readouterr().err
-    assert not (tmp_path / "kept").exists()

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from large_scene import EVERY, large_scene
 from runs import registry
 
 import simmat
-from simmat.assemble import Parts
-from simmat.drawing.display import display_rgb
-from simmat.predictor import Predictor, ZeroShotPredictor
-from simmat.predictor.open import picture_of
-from simmat.types import Prompt, SensorImage, Window
+from simmat.predictor import Predictor
+from simmat.types import Prompt, Window
 
 
 @pytest.fixture
@@ -49,21 +43,6 @@ def test_an_image_that_fits_is_one_window(model: Predictor, tmp_path: Path) -> N
     assert (image.segment_semantic().labels == model.segment_semantic().labels).all()
 
 
-def test_windows_are_encoded_once_for_objects_and_classes(
-    model: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Validation asks for both, and encoding is most of its time."""
-    image = model.open_image(large_scene(tmp_path / "large.tif", (100, 120)))
-    encoded, real = [], model.encode
-    monkeypatch.setattr(
-        model, "encode", lambda *given: encoded.append(1) or real(*given)
-    )
-    found = [image.segment_everything(EVERY), image.segment_semantic().labels]
-    assert len(encoded) == len(image.windows) > 1
-    fresh = model.open_image(tmp_path / "large.tif")
-    assert (fresh.segment_semantic().labels == found[1]).all()
-
-
 def test_a_large_image_is_cut_at_the_resolution_of_training(
     model: Predictor, tmp_path: Path
 ) -> None:
@@ -74,18 +53,6 @@ def test_a_large_image_is_cut_at_the_resolution_of_training(
     assert len(image.windows) > 4
     assert not image.shrink_warning()
     assert "64" in model.open_image(tmp_path / "large.tif", tile=128).shrink_warning()
-
-
-def test_an_image_as_large_as_those_of_training_is_not_cut(
-    model: Predictor, tmp_path: Path
-) -> None:
-    """Its parts would be magnified as no training image was, and objects cut in two: most were missed."""
-    trained = Predictor(model.model, model.pipeline, image_side=90)
-    image = trained.open_image(large_scene(tmp_path / "image.tif", (75, 90)))
-    assert (image.windows, image.shrink_warning()) == ([(0, 0, 75, 90)], "")
-    assert (
-        trained.open_image(large_scene(tmp_path / "larger.tif", (75, 100))).tile == 90
-    )
 
 
 def test_a_model_of_windows_keeps_their_scale(model: Predictor, tmp_path: Path) -> None:
@@ -112,38 +79,6 @@ def test_windows_from_a_file_and_from_memory_agree(
         (one.instance.window, one.score) for one in again
     ]
     assert (image.segment_semantic().labels == model.segment_semantic().labels).all()
-
-
-def test_a_picture_holds_only_the_planes_and_pixels_that_it_shows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An overlay of a scene with hundreds of bands took gigabytes."""
-    monkeypatch.setattr("simmat.predictor.open.PICTURE_PX", 100)
-    monkeypatch.setattr("simmat.predictor.open.PART_PX", 32)
-    known, planes = (
-        registry(),
-        np.random.default_rng(0).random((40, 301, 250), np.float32),
-    )
-    np.save(tmp_path / "scene.npy", planes)
-    parts = Parts(
-        known.foundation("tiny"),
-        known.transfer_layer("zeroshot"),
-        known.tuner("frozen"),
-        None,
-    )
-    untuned = ZeroShotPredictor(
-        parts, known.modality("raster"), 32, torch.device("cpu")
-    )
-    image = untuned.open_image(tmp_path / "scene.npy")
-    tracemalloc.start()
-    shown = picture_of(image.reader)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    small = SensorImage.from_planes(
-        planes[:, ::4, ::4], image.reader.read(Window(0, 0, 1, 1)).channels, origin=""
-    )
-    assert (shown == display_rgb(small)).all()
-    assert peak < planes.nbytes / 8
 
 
 def test_what_is_in_view_is_found_without_the_rest_and_can_be_stopped(

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 
 from simmat.data.instances import Instance
 from simmat.data.pipeline import PreparedImage
 from simmat.evaluation.unprompted import (
-    ImageMatches,
-    Ious,
-    class_scores,
     ious,
-    object_scores,
 )
 from simmat.foundation import MaskPrediction
 from simmat.model_spec import DenseSpec
@@ -29,7 +23,6 @@ from simmat.predictor.objects import (
     find_objects,
     grid_points,
     grown,
-    is_inside,
     object_parts,
     suppress,
     uncovered,
@@ -70,32 +63,6 @@ def test_a_part_of_the_class_map_without_a_peak_is_clicked_once() -> None:
     assert uncovered(parts, classes, masks[:0], []) == [0, 1]
 
 
-def test_a_part_within_an_object_of_another_class_is_not_covered_by_it() -> None:
-    """An udder touches its cow: one connected region of two classes, and a mask of the cow does not stand for both."""
-    objects = torch.zeros(2, 40, 40)
-    objects[0, 5:35, 5:35] = 0.9
-    objects[:, 25:35, 10:20] = torch.tensor([0.2, 0.7])[:, None, None]
-    parts, classes = object_parts(objects, 25)
-    assert [part.sum() for part in parts] == [800, 100]
-    assert classes.tolist() == [0, 1]
-    cow = np.zeros((1, 80, 80), np.bool_)
-    cow[0, 10:70, 10:70] = True
-    assert uncovered(parts, classes, cow, [0]) == [1]
-    assert uncovered(parts, classes, cow, [1]) == [0]
-
-
-def test_a_grid_of_clicks_stays_on_the_image() -> None:
-    """Padding holds no object."""
-    points = grid_points(Letterbox((50, 100), 64), 8)
-    assert points.shape == (4, 8, 2)
-    assert (points[..., 0] < 64).all()
-    assert (points[..., 1] < 32).all()
-    assert (points > -0.5).all()
-    for size, count in ((8, 1), (256, 16), (1024, 32)):
-        square = grid_points(Letterbox((64, 64), size))
-        assert square.shape == (count, count, 2)
-
-
 def test_a_grid_is_clicked_from_coarse_to_fine() -> None:
     """The first clicks are far apart, so that one mask saves as many of the later ones as possible."""
     points = grid_points(Letterbox((64, 64), 64), 8)
@@ -105,14 +72,6 @@ def test_a_grid_is_clicked_from_coarse_to_fine() -> None:
     coarse = {tuple(point) for point in points[1::2, 1::2].reshape(-1, 2)}
     assert {tuple(point) for point in ordered[:16]} == coarse
     assert len(coarse_first(grid_points(Letterbox((64, 64), 64), 1))) == 1
-
-
-def test_a_point_is_inside_of_the_mask_over_it() -> None:
-    """The mask is coarser than the input, and a point is the middle of a pixel."""
-    mask = np.zeros((16, 16), np.bool_)
-    mask[2, 5] = True  # of an input of 64 pixels: rows 8 to 11, columns 20 to 23
-    points = np.array([[20, 8], [23, 11], [24, 8], [20, 12], [19, 8]], np.float32)
-    assert is_inside(points, mask, 64).tolist() == [True, True, False, False, False]
 
 
 class _Squares:
@@ -209,34 +168,3 @@ def test_ious_count_no_ignored_pixel() -> None:
     ).tolist() == [[pytest.approx(1 / 3), 0]]
     scored[:, 10:] = False
     assert ious([_box(0, 0, 10)], [_box(0, 5, 10)], scored)[0, 0] == pytest.approx(0.5)
-
-
-def _matches(
-    scores: npt.NDArray[np.float32],
-    found: npt.NDArray[np.int64],
-    true: npt.NDArray[np.int64],
-    table: Ious,
-) -> ImageMatches:
-    return ImageMatches(
-        scores, found, true, table, np.zeros(len(found)), np.zeros(len(true), np.bool_)
-    )
-
-
-def test_a_perfect_answer_scores_one_and_none_scores_zero() -> None:
-    """The ends of the scale."""
-    classes = np.ones(2, np.int64)
-    perfect = _matches(np.array([0.9, 0.8], np.float32), classes, classes, np.eye(2))
-    assert object_scores([perfect]) == {"ap": 1.0, "ap50": 1.0, "pq": 1.0, "f1": 1.0}
-    nothing = _matches(np.zeros(0, np.float32), classes[:0], classes, np.zeros((0, 2)))
-    assert object_scores([nothing]) == {"ap": 0.0, "ap50": 0.0, "pq": 0.0, "f1": 0.0}
-
-
-def test_class_scores_follow_the_confusion() -> None:
-    """IoU by class is hits by union; a class that nowhere is has none."""
-    found = class_scores(Counter({(0, 0): 6, (0, 3): 2, (3, 0): 1, (3, 3): 1}))
-    assert found["iou_by_class"] == {
-        "0": pytest.approx(6 / 9),
-        "3": pytest.approx(1 / 4),
-    }
-    assert found["miou"] == pytest.approx((6 / 9 + 1 / 4) / 2)
-    assert found["pixel_accuracy"] == pytest.approx(0.7)

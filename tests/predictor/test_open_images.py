@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundles import tiny_bundle
-from installed import need_plugins
 from PIL import Image
 from runs import registry
 
@@ -65,23 +64,3 @@ def test_a_batch_gives_what_its_images_give_one_by_one(
         next(model.open_images(Path("a.png")))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         next(model.open_images(images, batch_size=0))
-
-
-def test_an_untuned_model_takes_the_statistics_of_each_image_in_a_batch_too() -> None:
-    """Those of one image would be wrong for the others."""
-    need_plugins("lite")
-    model = simmat.load(
-        foundation="lite",
-        modality="gray",
-        image_size=64,
-        device="cpu",
-        registry=registry("lite"),
-    )
-    images = [ARRAYS[0], ARRAYS[2] // 4]
-    for image, array in zip(
-        model.open_images(images, batch_size=2), images, strict=True
-    ):
-        model.set_image(array)
-        np.testing.assert_array_equal(
-            image.predict(CLICK).logits, model.predict([(10, 12)]).logits
-        )

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from bundles import GRAY, tiny_bundle
-from installed import need_plugins
 from PIL import Image
 from runs import registry
 
@@ -246,32 +245,6 @@ def test_a_point_of_a_larger_picture_is_refused_with_both_sizes(
         predictor.predict(points=[(100, 70)])
 
 
-def test_a_fill_value_is_not_taken_for_another_unit(predictor: Predictor) -> None:
-    """Three quarters of a depth map may be -9999 and the rest a good measurement."""
-    planes = np.where(np.arange(64) % 4, -9999.0, np.arange(64)).reshape(1, 8, 8)
-    assert predictor.set_image(planes).valid.sum() == 16
-
-
-def test_what_a_notebook_shows_is_one_line(predictor: Predictor, picture: Path) -> None:
-    """A cell that ends in an image or a mask must not print its numbers."""
-    image = predictor.set_image(picture)
-    shown = [
-        repr(value)
-        for value in (
-            image,
-            predictor.predict(points=[(3, 3)]),
-            predictor,
-            predictor.bundle,
-        )
-    ]
-    assert all(
-        len(text) < 120 + 2 * len(str(picture)) and "\n" not in text for text in shown
-    ), shown
-    assert all(word in shown[0] for word in ("gray [count]", "56x40", "s.png"))
-    assert "score" in shown[1]
-    assert all(str(predictor.bundle.path) in text for text in shown[2:])
-
-
 def test_an_answer_that_is_not_a_number_is_refused(
     predictor: Predictor, picture: Path
 ) -> None:
@@ -348,35 +321,3 @@ def test_a_predictor_survives_pickle(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         copy.predict(points=[(20, 10)]).logits, expected.logits
     )
-
-
-def test_an_untuned_predictor_survives_pickle() -> None:
-    """It takes the statistics of each image, so it depends on none."""
-    need_plugins("lite")
-    model = simmat.load(
-        foundation="lite",
-        modality="gray",
-        image_size=64,
-        device="cpu",
-        registry=registry("lite"),
-    )
-    model.set_image(IMAGE)
-    expected = model.predict(points=[(20, 10)])
-    copy = pickle.loads(pickle.dumps(model))
-    copy.set_image(IMAGE)
-    np.testing.assert_array_equal(
-        copy.predict(points=[(20, 10)]).logits, expected.logits
-    )
-
-
-def test_a_prediction_is_shown_as_a_picture(tmp_path: Path) -> None:
-    """The last line of a notebook's cell."""
-    model = simmat.load(
-        tiny_bundle(tmp_path / "bundle"), registry=registry(), device="cpu"
-    )
-    model.set_image(IMAGE)
-    found = model.predict(points=[(20, 10)])
-    picture = np.asarray(found.plot(Prompt(np.array([[20.0, 10.0]]), np.array([1]))))
-    assert picture.ndim == 3
-    assert picture.shape[0] / picture.shape[1] == 40 / 56
-    assert (np.ptp(picture, axis=2) > 0).any()  # colours over a gray image

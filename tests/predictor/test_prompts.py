@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from bundles import tiny_bundle
 from runs import registry
 
 import simmat
-from simmat.assemble import Parts
 from simmat.cli import run
 from simmat.errors import ConfigError
 from simmat.foundation import PromptBatch
@@ -23,7 +21,6 @@ from simmat.predictor import (
     Prediction,
     Predictor,
     TiledImage,
-    ZeroShotPredictor,
     tiled_image,
 )
 from simmat.predictor.tiles import prompt_windows
@@ -238,20 +235,6 @@ def test_an_earlier_mask_keeps_its_place_in_another_window(
         assert abs((columns.max() + 1) * cell + window.x0 - min(72, window.x1)) <= cell
 
 
-def test_an_earlier_mask_of_another_place_marks_nothing(
-    model: Predictor, tmp_path: Path, given_masks: list[Any]
-) -> None:
-    """What its window does not show is not the object."""
-    image = model.open_image(_scene(tmp_path / "a.tif"), tile=64)
-    logits = np.full((8, 8), 5, np.float32)
-    image.predict(
-        Prompt(
-            *_click(10, 10), mask_input=logits, mask_window=Window(86, 116, 150, 180)
-        )
-    )
-    assert (given_masks[0] < 0).all()
-
-
 def test_logits_that_may_be_of_any_window_are_refused(
     model: Predictor, tmp_path: Path
 ) -> None:
@@ -262,34 +245,3 @@ def test_logits_that_may_be_of_any_window_are_refused(
     with pytest.raises(ConfigError, match="mask=found"):
         model.predict([(20, 20)], mask=first.low_res_logits)
     assert model.predict([(20, 20)], mask=first).mask.shape == (150, 180)
-
-
-def test_a_sensor_that_learns_its_channels_from_files_is_guarded_too(
-    tmp_path: Path,
-) -> None:
-    """An untuned model of hundreds of bands has no channels before an image, and would read gigabytes."""
-    np.save(
-        tmp_path / "scene.npy",
-        np.random.default_rng(0).random((40, 150, 180), np.float32),
-    )
-    known = registry()
-    parts = Parts(
-        known.foundation("tiny"),
-        known.transfer_layer("zeroshot"),
-        known.tuner("frozen"),
-        None,
-    )
-    untuned = ZeroShotPredictor(
-        parts, known.modality("raster"), 32, torch.device("cpu")
-    )
-    image = untuned.open_image(tmp_path / "scene.npy", tile=32)
-    box = Prompt(
-        np.zeros((0, 2), np.float32),
-        np.zeros(0, np.int64),
-        np.asarray([0, 0, 180, 150], np.float32),
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiled_image, "MAX_VALUES", 30 * 150 * 180)
-        with pytest.raises(ConfigError, match="180x150"):
-            image.predict(box)
-    assert image.predict(box).mask.shape == (150, 180)

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from simmat.cli import run
 from simmat.data.pipeline import Pipeline
-from simmat.errors import DataError, SimMATError
 from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
 from simmat.predictor import EverythingSettings, Predictor, Reference
@@ -130,19 +129,6 @@ def test_images_that_are_cut_show_and_find_the_same(model: Predictor) -> None:
     assert _clicked(model, scene, model.reference([(scene, mask)]), corners) == {
         (None, at) for at in corners
     }
-
-
-def test_a_class_that_no_mask_marks_is_refused(
-    model: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is a class of the model, but nothing shows how it looks."""
-    monkeypatch.setattr(Predictor, "class_names", {1: "warm", 2: "cold"})
-    scene = _scene(0, [(5, 5)], [])
-    assert model.reference([scene], classes=["warm"]).spec.classes == (1,)
-    with pytest.raises(DataError, match="'cold'"):
-        model.reference([scene], classes=["warm", "cold"])
-    with pytest.raises(SimMATError, match=r"'hot'.*warm"):
-        model.reference([scene], classes=["hot"])
 
 
 @pytest.fixture
