@@ -22,12 +22,6 @@ NEEDED = {
         "simmat_plugin_sam",
     ),
     "tests/packages/test_kill.py": ("simmat_plugin_bench", "simmat_plugin_report"),
-    "tests/plugins/test_plugin_windows.py": (
-        "simmat_plugin_depth",
-        "simmat_plugin_nir",
-        "simmat_plugin_sar",
-        "simmat_plugin_thermal",
-    ),
 }
 """Tests of several packages at once -> the modules that they import."""
 collect_ignore = [

@@ -20,14 +20,13 @@ from simmat.errors import (
     BundleError,
     ConfigError,
     DataError,
-    SpecError,
     UnknownNameError,
 )
 from simmat.evaluation.report import ScoreReport
 from simmat.foundation import MaskPrediction
 from simmat.nn.dense_head import upsample_logits
-from simmat.nn.losses import DENSE_WEIGHT, Batch, Loss, LossWeights, Outputs, PromptLoss
-from simmat.training import Callback, RunFolder, resume
+from simmat.nn.losses import Batch, Loss, LossWeights, Outputs, PromptLoss
+from simmat.training import Callback, resume
 
 SETTINGS = {
     "foundation": "tiny",
@@ -140,48 +139,6 @@ def test_a_loss_and_callbacks_of_ones_own(tmp_path: Path) -> None:
     assert "custom" not in str(caught.value)
 
 
-class Still(Loss):
-    """Asks for embeddings of zero."""
-
-    def __init__(self, masks: Loss | None) -> None:
-        self.masks = masks
-
-    def item(self, sample_id: str) -> torch.Tensor:
-        return torch.full((1,), 100)
-
-    def __call__(self, outputs: Outputs, batch: Batch) -> dict[str, torch.Tensor]:
-        matched = outputs.embedding.levels[0].square().mean() + batch.extra.mean(
-            dtype=torch.float32
-        )
-        terms = {} if self.masks is None else self.masks(outputs, batch)
-        return {
-            **terms,
-            "loss": matched + terms.get("loss", 0),
-            "embedding": matched.detach(),
-        }
-
-
-@pytest.mark.parametrize("masks", [None, PromptLoss()])
-def test_a_loss_may_have_data_of_its_own(tmp_path: Path, masks: Loss | None) -> None:
-    """A teacher's embeddings are learned alone, or with masks."""
-    data, watch = gray_set(tmp_path / "data", train=2, val=1), Watch()
-    given = {
-        "modality": "gray",
-        "data": data,
-        "progress": False,
-        "registry": registry(),
-        "heads": "prompt",
-        **SETTINGS,
-    }
-    run = simmat.train(
-        out=tmp_path / "run", steps=1, loss=Still(masks), callbacks=[watch], **given
-    )
-    (step,) = (one for one in RunFolder(run).records() if one["kind"] == "train")
-    assert ("mask" in step) == (masks is not None)
-    assert 100 < step["embedding"] <= watch.losses[0]
-    assert (step["embedding"] == watch.losses[0]) == (masks is None)
-
-
 class Detached(Loss):
     """Computes something that nothing can learn from."""
 
@@ -242,32 +199,6 @@ def test_masks_without_gradient_are_refused_beside_a_dense_head(
         )
 
 
-@pytest.mark.parametrize(
-    ("name", "term"),
-    [("squared_error", "squared_error"), ("loss", "masks"), ("<lambda>", "masks")],
-)
-def test_the_term_of_an_own_loss_is_in_the_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, term: str
-) -> None:
-    """Beside a dense head, the total does not say how the masks learn."""
-    monkeypatch.setattr(squared_error, "__name__", name)
-    run = simmat.train(
-        modality="gray",
-        data=gray_set(tmp_path / "data", train=2, val=1),
-        progress=False,
-        registry=registry(),
-        heads="prompt,dense",
-        out=tmp_path / "run",
-        steps=1,
-        loss=squared_error,
-        **SETTINGS,
-    )
-    (step,) = (one for one in RunFolder(run).records() if one["kind"] == "train")
-    dense = step["classes"] + step["class_dice"] + step["distance"]
-    assert 0 < step[term] < 1
-    assert step["loss"] == pytest.approx(step[term] + DENSE_WEIGHT * dense, rel=1e-5)
-
-
 def test_every_place_of_a_bundle_is_taken(tmp_path: Path) -> None:
     """A run, its bundle, and a copy of that are one model to those who use it."""
     bundle = tiny_bundle(tmp_path / "run") / FILE_NAME
@@ -326,23 +257,6 @@ def test_a_sensor_defined_in_a_notebook_is_trained_and_used(tmp_path: Path) -> N
         run, data, modality=Doubled, registry=registry(), device="cpu"
     )
     assert scores["tuned"]["objects"] == 2
-
-
-def test_a_sensor_of_a_notebook_is_checked_as_one_of_a_plugin(tmp_path: Path) -> None:
-    """A run whose sensor is called "My Cam" could never be used from the command line."""
-
-    class Named(Doubled):
-        name = "My Cam"
-
-    for wrong, words in (
-        (Named, "lower case.*'My Cam'"),
-        (Named(), "'My Cam'"),
-        (int, "ModalityAdapter"),
-    ):
-        with pytest.raises(SpecError, match=words):
-            simmat.train(
-                modality=wrong, data=tmp_path, out=tmp_path / "run", registry=registry()
-            )
 
 
 @pytest.mark.parametrize(
@@ -445,22 +359,6 @@ def test_what_an_open_data_set_says_of_its_labels_holds(tmp_path: Path) -> None:
         simmat.evaluate(run, opened.subset("val"), registry=registry())
     with pytest.raises(ConfigError, match="leave device out"):
         simmat.predict(loaded, [], out=tmp_path / "out", points=[(1, 1)], device="cpu")
-
-
-def test_arrays_of_many_planes_and_floats_come_back_as_they_are(tmp_path: Path) -> None:
-    """16 bits, floats and seven bands: never cut to eight bits."""
-    rng = np.random.default_rng(0)
-    images = [rng.normal(size=(7, 8, 9)).astype(np.float32) for _ in range(3)]
-    masks = [np.eye(8, 9, dtype=np.int32) * 70_000 for _ in range(3)]
-    kept = simmat.Dataset.from_arrays(
-        images, masks, folder=tmp_path / "kept", class_names={70_000: "line"}
-    )
-    assert kept.class_names == {70_000: "line"}
-    for sample, image in zip(kept.samples, images, strict=True):
-        np.testing.assert_array_equal(kept.image(sample).data, image)
-        assert kept.label(sample).regions[0].area == 8
-    assert (tmp_path / "kept/manifest.csv").is_file()
-    assert len(repr(kept)) < 150 + len(str(tmp_path))
 
 
 @pytest.mark.parametrize(

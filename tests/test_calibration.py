@@ -15,7 +15,7 @@ from runs import config, gray_set, registry
 
 import simmat
 from simmat import training
-from simmat.bundle import load_bundle, read_bundle_spec
+from simmat.bundle import read_bundle_spec
 from simmat.calibration import (
     Calibration,
     MonotonicMap,
@@ -23,14 +23,11 @@ from simmat.calibration import (
     calibrated_pairs,
     calibration_error,
     fit_calibration,
-    fit_curve,
     no_auto_reason,
     tempered,
 )
 from simmat.cli import run
 from simmat.model_spec import DenseSpec
-from simmat.predictor import Predictor
-from simmat.types import Prompt
 
 DENSE = DenseSpec(background=True, classes=(1, 2))
 
@@ -105,20 +102,6 @@ def test_a_temperature_makes_class_probabilities_say_how_often_a_class_is_right(
     assert (after.probabilities.argmax(1) == new.probabilities.argmax(1)).all()
 
 
-def test_ten_right_classes_do_not_make_a_network_certain() -> None:
-    """So few say little, and a class that the network does not know says nothing of the others."""
-    rows = [
-        (number, 0 if number < 10 else -1, 0.8 + number / 1e4, 0.2 - number / 1e4)
-        for number in range(12)
-    ]
-    found = fit_calibration({"class_probability": ScoredPredictions.of_classes(rows)})
-    assert found is not None
-    assert found.temperature is not None
-    assert tempered(np.array([0.8, 0.2]), found.temperature)[0] == pytest.approx(
-        (10 + 4 * 0.8) / 14, abs=0.01
-    )
-
-
 CURVE = MonotonicMap(
     predicted=(0.0, 0.5, 1.0),
     true=(0.0, 0.1, 1.0),
@@ -173,36 +156,6 @@ def test_a_bundle_gives_calibrated_scores_everywhere(tmp_path: Path) -> None:
         assert found.class_probabilities == powers(other.class_probabilities)
         assert found.instance.class_id == other.instance.class_id
     assert before
-
-
-@pytest.mark.parametrize("second", [3, 9])
-def test_a_map_can_be_fitted_where_one_image_holds_nearly_all_objects(
-    second: int,
-) -> None:
-    """The other image alone is too little for the knots of an isotonic map."""
-    predicted = np.random.default_rng(0).uniform(0.5, 1, 250 + second)
-    curve = fit_curve(
-        ScoredPredictions.of(
-            zip(np.arange(250 + second) >= 250, predicted, predicted * 0.8, strict=True)
-        )
-    )
-    assert curve is not None
-    assert not list(curve.problems())
-
-
-def test_a_map_of_scores_at_the_limit_can_be_loaded() -> None:
-    """An IoU head may exceed 1: many objects at 1, and one just below it among them."""
-    predicted = np.concatenate([np.linspace(0.3, 0.9, 480), [1 - 1e-5], np.ones(119)])
-    true = np.select(
-        [predicted < 0.5, predicted < 0.95, np.arange(600) < 540],
-        [0.2, 0.7, 0.75],
-        0.95,
-    )
-    curve = fit_curve(
-        ScoredPredictions.of(zip(np.arange(600) % 5, predicted, true, strict=True))
-    )
-    assert curve is not None
-    assert not list(curve.problems())
 
 
 def test_why_there_is_no_threshold_is_said_with_numbers() -> None:
@@ -294,19 +247,6 @@ def test_training_calibrates_by_its_validation(tmp_path: Path) -> None:
     assert figures["ece"] < figures["ece_uncalibrated"]
 
 
-def test_a_map_that_falls_is_refused(tmp_path: Path) -> None:
-    """It would turn a ranking around."""
-    bundle = tiny_bundle(tmp_path / "bundle", calibration=Calibration(click=CURVE))
-    change_json(
-        bundle,
-        lambda document: document["calibration"]["click"].update(true=[0.0, 0.5, 0.2]),
-    )
-    with pytest.raises(
-        simmat.errors.BundleError, match=r"calibration\.click: predicted and true must"
-    ):
-        load_bundle(bundle, registry())
-
-
 def test_the_uncertainty_is_that_of_flipped_and_shifted_views(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -352,21 +292,3 @@ def test_the_uncertainty_is_that_of_flipped_and_shifted_views(
     np.testing.assert_allclose(std[inner], stack.std(0), atol=1e-5)
     assert std.max() > 0
     assert run([*call[:4], "--everything", *call[4:]]) == 2
-
-
-def test_the_views_of_an_image_are_encoded_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Many prompts on one image cost no more encodes than one."""
-    encoded: list[object] = []
-    encode = Predictor.encode
-    monkeypatch.setattr(
-        Predictor, "encode", lambda *args: encoded.append(None) or encode(*args)
-    )
-    model = simmat.load(
-        tiny_bundle(tmp_path / "bundle"), registry=registry(), device="cpu"
-    )
-    image = model.open_image(images_in(tmp_path / "images") / "a.png")
-    for xy in ((20, 12), (25, 20)):
-        image.uncertainty(Prompt.points([xy]))
-    assert len(encoded) == 5

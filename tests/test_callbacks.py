@@ -62,20 +62,6 @@ def test_a_callback_of_a_plugin_that_fails_is_left_out(
     assert type(error).__name__ in said
 
 
-def test_a_hook_that_fails_brings_no_callback(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """It is called with settings and registry."""
-    good = Counts()
-    known = registry_of(
-        lambda config, registry: 1 / 0,
-        lambda config, registry: [[good]] if config is CONFIG and registry else [],
-    )
-    Callbacks([Callback()], callbacks_of_plugins(CONFIG, known)).stepped(1, {})
-    assert good.steps == 1
-    assert "p0 1.0" in capsys.readouterr().err
-
-
 def test_the_callers_own_callback_may_end_the_training() -> None:
     """It is theirs."""
     with pytest.raises(RuntimeError):
@@ -124,23 +110,6 @@ def test_the_rest_of_a_run_is_told_from_its_own_steps_and_validation() -> None:
     # 100 steps of 6 s, and 11 validations of 20 s
     line = "about 14 minutes left: 100 steps of 6 s and 11 validations of 20 s"
     assert said == ["", "", "", "", line, "", ""]
-
-
-def test_a_resumed_run_does_not_take_its_start_for_a_validation() -> None:
-    """Its first step waits for the processes that load data, and no validation was timed."""
-    said = time_left([30, 60, 60, 60, 60], first_step=21, best_step=20)
-    assert said[-1] == "about 1 h 19 min left: 79 steps of 60 s, besides 9 validations"
-
-
-def test_of_an_open_end_both_limits_are_told() -> None:
-    """How long the run takes is not known yet."""
-    said = time_left([26, 6, 6, 6, 6], fewest_steps=55)
-    assert said[-1].startswith("7 minutes to 14 minutes left: at most 100 steps")
-
-
-def test_of_a_short_run_nothing_is_said() -> None:
-    """The progress bar shows it."""
-    assert time_left([0.2] * 8) == [""] * 8
 
 
 @pytest.mark.plugins

@@ -1,15 +1,13 @@
 """Settings of a training run."""
 
 import re
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from simmat.config import (
-    BUNDLE_ELSEWHERE,
     TrainConfig,
-    default_steps,
     dump_toml,
     load_config,
 )
@@ -45,16 +43,6 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(
     )
 
 
-def test_more_images_are_trained_on_for_longer() -> None:
-    """Many images are worth more steps."""
-    assert [default_steps(images) for images in (15, 87, 450, 5000)] == [
-        430,
-        574,
-        1000,
-        1000,
-    ]
-
-
 def test_epochs_on_the_command_line_replace_steps_in_the_file(tmp_path: Path) -> None:
     """The command line wins, also over the field it excludes."""
     path = toml(tmp_path, "steps = 100\n")
@@ -83,18 +71,6 @@ def test_fields_that_do_not_go_together_are_refused(
     assert re.search(said, message(None, {**NEEDED, **extra}))
     with pytest.raises(ConfigError, match=said):
         TrainConfig(**{**NEEDED, **extra})
-
-
-@pytest.mark.parametrize("extra", [{}, {"protocol": "simmat-compat"}])
-def test_what_is_not_given_counts_with_its_default_where_fields_go_together(
-    extra: dict[str, Any],
-) -> None:
-    """A batch is 4 where nothing is said, and 4 can be computed in 2 parts."""
-    config = load_config(None, {**NEEDED, **extra, "grad_accumulation": 2})
-    assert (config.batch_size, config.grad_accumulation) == (4, 2)
-    assert "batch_size = 4" in message(
-        None, {**NEEDED, **extra, "grad_accumulation": 3}
-    )
 
 
 @pytest.mark.parametrize("extra", [{"augment": False}, {"protocol": "simmat-compat"}])
@@ -148,34 +124,6 @@ def test_all_problems_of_a_file_come_in_one_message(tmp_path: Path) -> None:
         assert part in said
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("batch_size", 0),
-        ("batch_size", "4"),
-        ("batch_size", True),
-        ("image_size", -256),
-        ("lr", 0.0),
-        ("lr", float("nan")),
-        ("nodata", float("inf")),
-        ("nodata", True),
-        ("box_fraction", 1.5),
-        ("min_region", 0),
-        ("seed", -1),
-        ("device", "cuda:"),
-        ("precision", "fp64"),
-        ("modality", ""),
-        ("channels", ()),
-        ("mat_options", {"a": None}),
-    ],
-)
-def test_a_value_out_of_range_is_refused_by_name(field: str, value: Any) -> None:
-    """A wrong number found in the middle of a run has cost the run."""
-    assert message(None, {**NEEDED, field: value}).startswith(
-        f"settings: --{field.replace('_', '-')}"
-    )
-
-
 def test_an_option_that_cannot_be_written_is_refused() -> None:
     """TOML would say NaN, the JSON of a bundle null: the run must not begin."""
     assert "--mat-options.a 1 must be" in message(
@@ -209,13 +157,6 @@ def test_a_home_folder_is_found_in_a_file_too(
         == tmp_path / "set"
     )
     assert "--data must" in message(None, {**NEEDED, "data": Path("~no-one/x")})
-
-
-def test_an_empty_path_is_not_the_folder_of_the_file(tmp_path: Path) -> None:
-    """A run would fill the folder of its config."""
-    assert "out must name" in message(
-        toml(tmp_path, 'modality = "rgb"\ndata = "set"\nout = ""\n'), {}
-    )
 
 
 def test_a_written_config_reads_back_equal(tmp_path: Path) -> None:
@@ -271,15 +212,3 @@ def test_a_wrong_channel_list_is_refused(text: str) -> None:
         ValueError, match=r"empty item|backwards|more than once|at most"
     ):
         parse_channels(text)
-
-
-@pytest.mark.parametrize(
-    ("place", "is_elsewhere"),
-    [("hf://a/b", True), ("gallery:a", True), ("C:/a", False), ("a/b", False)],
-)
-def test_the_place_of_a_bundle_is_told_from_a_path(
-    place: str, is_elsewhere: bool
-) -> None:
-    """A path of the command line has backslashes on Windows."""
-    for path in (PurePosixPath(place), PureWindowsPath(place)):
-        assert bool(BUNDLE_ELSEWHERE.match(str(path))) is is_elsewhere

@@ -63,26 +63,9 @@ def test_parts_in_different_coordinate_systems_are_refused() -> None:
         sensor.load(files)
 
 
-def test_one_coordinate_system_may_be_spelt_in_two_ways() -> None:
-    """Some programs write it in full where others write its number."""
-    sensor, files = both(
-        PLACE, replace(PLACE, crs='PROJCRS["WGS 84 / UTM zone 32N", …]')
-    )
-    assert sensor.load(files).georeference == PLACE
-
-
 def test_grids_that_drift_apart_are_refused() -> None:
     """The same corner and another pixel size: the far edge lies elsewhere, the farther the larger the image."""
     wider = replace(PLACE, transform=(PLACE.transform[0] * 1.2, *PLACE.transform[1:]))
     sensor, files = both(PLACE, wider)
     with pytest.raises(DataError, match="pixel grid"):
         sensor.load(files)
-
-
-def test_places_that_are_rounded_differently_are_one() -> None:
-    """Programs write ten digits, or six."""
-    rounded = replace(
-        PLACE, transform=tuple(value * (1 + 1e-12) for value in PLACE.transform)
-    )
-    sensor, files = both(PLACE, rounded)
-    assert sensor.load(files).georeference == PLACE

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 import tifffile
 from scipy import ndimage
 
-from simmat import measurement
 from simmat.data.instances import FoundObject, Instance, region_from_mask
 from simmat.errors import ConfigError, DataError
 from simmat.io.limits import LIMIT_VARIABLE
@@ -135,44 +133,6 @@ def test_an_image_read_in_parts_gives_the_same_numbers(
     np.testing.assert_array_equal(parts.values, measure(image, objects).values)
 
 
-def test_some_objects_have_the_numbers_that_they_have_among_all(
-    random_case: tuple[SensorImage, list[BoolArray]],
-) -> None:
-    """A page shows a few of thousands; the others still do not belong to their rings."""
-    image, masks = random_case
-    objects = [instance_of(mask) for mask in masks]
-    some = measure(image, objects, only=(5, 0, 3))
-    np.testing.assert_array_equal(
-        some.values, measure(image, objects).values[[5, 0, 3]]
-    )
-    assert not len(measure(image, objects, only=()))
-
-
-def test_small_objects_of_one_place_are_read_once() -> None:
-    """A thousand objects of a raster would otherwise decode the same tiles a thousand times."""
-    reader = InParts(image_of(np.zeros((1, 1000, 1000), np.float32)))
-    objects = []
-    for number in range(100):
-        y, x = 10 + 100 * (number // 10), 10 + 98 * (number % 10)
-        objects.append(
-            Instance(None, Window(y, x, y + 9, x + 9), np.ones((9, 9), bool))
-        )
-    measure(reader, objects)
-    assert reader.read_px < 12 * 1000 * 1000
-
-
-def test_a_hot_spot_is_compared_with_the_panel_around_it() -> None:
-    """The panel is an object, too, but leaving it out of the ring would leave nothing."""
-    data = np.full((1, 60, 60), 280.0)
-    panel = np.zeros((60, 60), bool)
-    panel[5:55, 5:55] = True
-    spot = np.zeros((60, 60), bool)
-    spot[25:30, 25:30] = True
-    data[0][panel] = 300
-    data[0][spot] = 320
-    assert row_of(image_of(data), spot, panel)["intensity_contrast-thermal [K]"] == 20
-
-
 def test_what_cannot_be_measured_is_empty() -> None:
     """Zero would be a temperature."""
     valid = np.ones((1, 40, 40), bool)
@@ -187,22 +147,6 @@ def test_what_cannot_be_measured_is_empty() -> None:
     whole = row_of(image, np.ones((40, 40), bool))
     assert whole["intensity_mean-thermal [K]"] == 300
     assert whole["intensity_contrast-thermal [K]"] is None
-
-
-@pytest.mark.parametrize("size_hw", [(1, 1), (1, 7), (7, 1), (2, 2)])
-def test_objects_of_few_pixels_are_measured(size_hw: tuple[int, int]) -> None:
-    """A convex hull or an axis of one pixel is where libraries warn or fail."""
-    mask = np.zeros((20, 20), bool)
-    mask[3 : 3 + size_hw[0], 4 : 4 + size_hw[1]] = True
-    row = row_of(image_of(np.full((1, 20, 20), 300.0)), mask)
-    assert row["area"] == mask.sum()
-    assert [row[f"bbox-{index}"] for index in range(4)] == [
-        3,
-        4,
-        3 + size_hw[0],
-        4 + size_hw[1],
-    ]
-    assert row["solidity"] == 1
 
 
 def test_shapes_are_in_pixels_of_the_image() -> None:
@@ -269,14 +213,6 @@ def test_an_object_too_large_for_memory_is_refused(
         row_of(image_of(np.zeros((1, 60, 60), np.float32)), np.ones((60, 60), bool))
 
 
-def test_no_object_is_an_empty_table() -> None:
-    """An image without objects is an ordinary result."""
-    found = measure(image_of(np.zeros((1, 9, 9))), [])
-    assert len(found) == 0
-    assert list(found.rows()) == []
-    assert found.columns[: len(SHAPE)] == SHAPE
-
-
 def test_an_interval_is_as_wide_as_the_means_of_possible_masks_differ() -> None:
     """A sure mask of an even object leaves nothing open; without a measurement there is no interval."""
     data = np.full((2, 20, 20), 280.0)
@@ -326,36 +262,3 @@ def test_found_objects_are_a_pandas_table(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ConfigError, match="pip install pandas"):
         found.table()
-
-
-def test_large_objects_cost_no_minutes_and_no_memory(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The convex hull of a lake is that of its outline; of what is larger still, axes are left out."""
-    rows, columns = np.mgrid[:200, :220]
-    mask = ((rows - 90) / 80) ** 2 + ((columns - 100) / 50) ** 2 < 1
-    mask &= columns < 120 + rows / 9
-    image = image_of(np.zeros((1, 200, 220)))
-    exact = row_of(image, mask)
-    monkeypatch.setattr(measurement, "_MAX_HULL_PX", 100)
-    assert row_of(image, mask)["solidity"] == pytest.approx(exact["solidity"], rel=0.01)
-    monkeypatch.setattr(measurement, "_MAX_SHAPE_PX", 100)
-    row = row_of(image, mask)
-    missing = [name for name in SHAPE if row[name] is None]
-    assert missing == [
-        *("area_m2", "area_um2", "axis_major_length", "axis_minor_length"),
-        *("orientation", "perimeter", "solidity"),
-    ]
-    for name in set(SHAPE) - set(missing):
-        assert row[name] == exact[name]
-
-
-def test_a_sensor_may_know_the_size_of_a_pixel() -> None:
-    """Microscopes write it to files that are no TIFF, which only their sensor reads."""
-    data = np.zeros((1, 4, 4), np.float32)
-    image = SensorImage.from_planes(data, (Channel("c", "intensity", "count"),))
-    areas, contradiction = pixel_areas(replace(image, pixel_size_um=(0.5, 0.25)))
-    assert areas is not None
-    assert areas.column == "area_um2"
-    assert areas.of(np.zeros((1, 2))) == pytest.approx([0.125])
-    assert contradiction == ""

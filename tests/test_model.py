@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from simmat_testing.networks import build_network
 from torch import nn
 
 import simmat
-from simmat.assemble import TooLargeError, meta_copy, meta_device
+from simmat.assemble import meta_copy
 from simmat.errors import ConfigError, PluginError, SpecError
 from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
@@ -160,19 +159,6 @@ def test_an_option_of_another_type_is_refused(default: object, wrong: object) ->
     )
 
 
-def test_weights_are_found_nowhere_else(tmp_path: Path) -> None:
-    """A plan without weights is random from its seed, and another seed gives another network."""
-    one, two = network(), network(seed=4)
-    name = "foundation.backbone.pos_embed"
-    tensors = (dict(one.state_dict()), dict(two.state_dict()))
-    keys = [
-        key
-        for key in tensors[0]
-        if tensors[0][key].is_floating_point() and tensors[0][key].std() > 0
-    ]
-    assert any(not torch.equal(tensors[0][key], tensors[1][key]) for key in keys), name
-
-
 def test_a_mat_stands_before_any_network() -> None:
     """Whoever has a network for RGB of her own takes the layer alone, and step 0 is the zero-shot model."""
     mat = simmat.MAT(6, seed=3)
@@ -202,16 +188,6 @@ def correlated(count: int = 7) -> torch.Tensor:
     return math.sqrt(0.9) * common + math.sqrt(0.1) * own
 
 
-def test_a_mat_fitted_to_planes_gives_their_components() -> None:
-    """Three equal images of 2.5 times the contrast are not what a network for photographs expects."""
-    planes = correlated()
-    image = simmat.MAT.fitted(planes)(planes)
-    found = torch.corrcoef(image.movedim(1, 0).flatten(1))
-    assert image.std(dim=(0, 2, 3)).tolist() == pytest.approx([1] * 3, rel=0.01)
-    assert found.abs().sum().item() == pytest.approx(3, abs=0.01)
-    assert simmat.MAT(7)(planes).std().item() == pytest.approx(2.5, rel=0.05)
-
-
 def test_a_mat_takes_the_statistics_of_a_sensor() -> None:
     """They are in the sensor's units, by which the planes are normalized."""
     planes = correlated()
@@ -221,32 +197,6 @@ def test_a_mat_takes_the_statistics_of_a_sensor() -> None:
     assert image.std(dim=(0, 2, 3)).tolist() == pytest.approx([1] * 3, rel=0.02)
     with pytest.raises(SpecError, match="7 channels do not fit 6"):
         simmat.MAT(6, statistics=statistics)
-
-
-@pytest.mark.parametrize(
-    ("planes", "said"),
-    [
-        (torch.zeros(2, 3, 8, 8), r"\[0, 1, 2\] are constant"),
-        (torch.full((2, 1, 8, 8), float("nan")), "not finite"),
-        (torch.zeros(8, 8), r"\(B, C, H, W\), got shape \(8, 8\)"),
-    ],
-)
-def test_a_mat_is_not_fitted_to_planes_without_components(
-    planes: torch.Tensor, said: str
-) -> None:
-    """A component of nothing would be noise at full contrast."""
-    with pytest.raises(ConfigError, match=said):
-        simmat.MAT.fitted(planes)
-
-
-def test_channels_named_red_green_and_blue_pass_as_they_are() -> None:
-    """RGB beside another plane keeps its colours."""
-    channels = [
-        *(simmat.Channel(name, "srgb", "count") for name in ("red", "green", "blue"))
-    ]
-    planes = torch.randn(1, 4, 8, 8)
-    mat = simmat.MAT([*channels, simmat.Channel("nir", "reflectance", "1")])
-    assert torch.equal(mat(planes), planes[:, :3])
 
 
 def test_a_layer_that_needs_a_backbone_does_not_stand_alone() -> None:
@@ -290,19 +240,6 @@ def test_a_network_is_built_without_data() -> None:
     assert all(p.grad is not None for p in network.mat.parameters())
 
 
-def test_a_network_is_built_for_planes_without_a_sensor() -> None:
-    """Who has tensors in a loop of her own needs no class that reads files."""
-    network = simmat.build(foundation="tiny", channels=7, image_size=64, seed=3)
-    planes = torch.randn(2, 7, 64, 64)
-    found = network(planes, None, ask())
-    assert torch.equal(
-        found.logits, network.decode(network.encode(planes), ask()).logits
-    )
-    named = [simmat.Channel(f"band{i}", "reflectance", "1") for i in range(7)]
-    again = simmat.build(foundation="tiny", channels=named, image_size=64, seed=3)
-    assert torch.equal(again(planes, None, ask()).logits, found.logits)
-
-
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -319,22 +256,6 @@ def test_channels_of_a_network_that_mean_nothing_are_refused(
     """A number means planes, a text the channels of a sensor."""
     with pytest.raises(ConfigError, match=said):
         simmat.build(foundation="tiny", **given)
-
-
-def test_a_network_trains_in_parallel(tmp_path: Path) -> None:
-    """DistributedDataParallel adds up gradients of `forward` alone, so it does all in one call."""
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
-    )
-    try:
-        network = simmat.build(foundation="tiny", channels=3, image_size=64, mat="mat")
-        parallel = nn.parallel.DistributedDataParallel(
-            network, find_unused_parameters=True
-        )
-        parallel(torch.randn(2, 3, 64, 64), None, ask()).logits.mean().backward()
-        assert all(value.grad is not None for value in network.mat.parameters())
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 def test_a_sensor_whose_files_say_its_channels_is_refused() -> None:
@@ -354,20 +275,3 @@ def test_a_copy_has_the_shapes_and_takes_no_memory() -> None:
     assert all(tensor.is_meta for tensor in copied.state_dict().values())
     assert copied[0].weight is copied[2].weight
     assert not layer.weight.is_meta
-
-
-def test_terabytes_are_built_at_once_on_the_meta_device() -> None:
-    """So are their initial values."""
-    with meta_device("it", 100):
-        layer = nn.Linear(10**6, 10**6)
-        layer.weight.data.normal_(generator=torch.Generator())
-    assert layer.weight.nbytes == 4 * 10**12
-
-
-def test_a_loop_of_a_million_layers_ends() -> None:
-    """An option may say how many there are."""
-    with (
-        pytest.raises(TooLargeError, match="layer 'x' would take more than 100 calls"),
-        meta_device("layer 'x'", 100),
-    ):
-        nn.Sequential(*(nn.Linear(2, 2) for _ in range(10**6)))

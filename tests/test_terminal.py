@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import ast
 import io
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 from installed import need_plugins
 from tqdm import tqdm
 
-import simmat
 from simmat.cli import run
-from simmat.cli.tables import print_json, print_table
-from simmat.terminal import EscapingStream, escape, escape_json
+from simmat.terminal import EscapingStream, escape
 
 HOSTILE = "a\x1b[2Jb\r\x07\x9b1m\x7f\u202e\u2066\u2028\u200b\udc80c"
 SHOWN = r"a\x1b[2Jb\r\x07\x9b1m\x7f\u202e\u2066\u2028\u200b\udc80c"
 STEERING = set(HOSTILE) - set("abc[2J1m")
-ROOT = Path(__file__).parents[1]
 
 
 def test_every_character_that_steers_is_shown_and_the_layout_stays() -> None:
@@ -35,28 +29,6 @@ def test_every_character_that_steers_is_shown_and_the_layout_stays() -> None:
     )
     assert escape("a\nb\tc", keep="") == r"a\nb\tc"
     assert escape("\U000e0041") == r"\U000e0041"
-
-
-def test_json_stays_the_same_value(capsys: pytest.CaptureFixture[str]) -> None:
-    """Programs read it; an escape of another language would be no json."""
-    value = {HOSTILE: [HOSTILE, "\U000e0041", "ä\n"]}
-    print_json(value)
-    said = capsys.readouterr().out
-    assert not STEERING & set(said)
-    assert "ä" in said
-    assert json.loads(said) == value
-    assert escape_json('"\U000e0041"') == r'"\udb40\udc41"'
-
-
-def test_a_table_keeps_its_columns(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An escape is longer than what it stands for; and a line feed in a name would forge a row."""
-    monkeypatch.setenv("COLUMNS", "300")
-    print_table(("A", "B"), [(HOSTILE, "first"), ("x\ny", f"second {HOSTILE}")])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == f"{SHOWN}  first"
-    assert lines[2] == r"x\ny".ljust(len(SHOWN)) + f"  second {SHOWN}"
 
 
 @pytest.mark.parametrize(
@@ -165,55 +137,3 @@ def test_progress_bars_are_drawn_as_without_and_only_their_labels_are_escaped() 
     assert SHOWN in hostile.getvalue()
     assert not (STEERING - {"\r", "\x1b"}) & set(hostile.getvalue())
     assert "\x1b[2J" not in hostile.getvalue()
-
-
-def test_bytes_find_no_way_past_the_guard() -> None:
-    """click writes to `buffer` where the locale is ASCII."""
-    inner = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="backslashreplace")
-    stream: Any = EscapingStream(inner)
-    click.echo("ä\x1b[2J", file=stream, color=True)
-    inner.flush()
-    assert inner.buffer.getvalue() == rb"\xe4\x1b[2J" + b"\n"  # type: ignore[attr-defined]
-    with pytest.raises(AttributeError):
-        stream.buffer  # noqa: B018
-
-
-def unescaped(path: Path) -> list[str]:
-    """Return the calls in a module that print by another way than `echo`."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    return [
-        f"{path.relative_to(ROOT)}:{call.lineno}: {name}"
-        for call in calls
-        if (name := ast.unparse(call.func)) == "print"
-        or name
-        in (
-            "click.echo",
-            "click.secho",
-            "click.echo_via_pager",
-            "sys.stdout.write",
-            "sys.stderr.write",
-        )
-        or (name in ("tqdm", "tqdm.write") and not _is_safe(call))
-    ]
-
-
-def _is_safe(call: ast.Call) -> bool:
-    """True where a bar's label, or the line written above it, is our own text or escaped."""
-    text = call.args[:1] or [word.value for word in call.keywords if word.arg == "desc"]
-    return all(
-        isinstance(node, ast.Constant) or ast.unparse(node).startswith("escape(")
-        for node in text
-    )
-
-
-def test_every_module_prints_through_say() -> None:
-    """One function escapes; a new command that prints by itself would be the next hole."""
-    folders = (Path(simmat.__file__).parent, ROOT / "plugins/simmat-plugin-bench/src")
-    modules = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
-    modules = [
-        path
-        for path in modules
-        if path.name != "terminal.py" and "template" not in path.parts
-    ]
-    assert [line for path in modules for line in unescaped(path)] == []

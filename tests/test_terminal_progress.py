@@ -14,7 +14,6 @@ from data_sets import folder_of
 from installed import need_plugins
 
 from simmat.cli import run
-from simmat.terminal import progress_bar
 
 pytestmark = pytest.mark.plugins("report")
 
@@ -51,18 +50,6 @@ def terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> Iterator[list[str
         os.close(reader)
 
 
-@pytest.mark.plugins("simmat-plugin-scenes")
-@pytest.mark.parametrize("columns", [80, 0])
-def test_simulating_shows_how_far_it_is(
-    columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A hundred scenes take a minute; a terminal that states no width, as in a container, is watched as well."""
-    need_plugins("scenes")
-    with terminal(monkeypatch, columns) as shown:
-        assert run([*SIMULATE, str(tmp_path / "d")]) == 0
-    assert re.search(r"simulating: +0%.*0/3", shown[0])
-
-
 def test_checking_shows_how_far_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,41 +84,3 @@ def test_simulating_writes_lines_where_there_is_no_terminal(
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("simulating: 3 of 3")
     assert all(line.isprintable() for line in lines)
-
-
-def test_a_command_that_ends_before_the_first_line_is_due_writes_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A line every ten seconds is enough for a log; a bar would be thousands."""
-    monkeypatch.setattr("simmat.terminal.LINE_SECONDS", 1e6)
-    folder = folder_of(tmp_path / "set", 3)
-    assert (
-        run(
-            [
-                "data",
-                "check",
-                str(folder),
-                "--modality",
-                "raster",
-                "--regions",
-                "instances",
-            ]
-        )
-        == 0
-    )
-    assert capsys.readouterr().err == ""
-
-
-def test_a_bar_below_another_one_writes_lines_alone(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Windows of an image are counted below the images; a log has no cursor to move."""
-    monkeypatch.setattr("simmat.terminal.LINE_SECONDS", 0.0)
-    with (
-        progress_bar("predict", "image", total=2) as images,
-        progress_bar("a", "window", total=2) as windows,
-    ):
-        windows.update()
-        images.update()
-    lines = capsys.readouterr().err.splitlines()
-    assert {line.partition(":")[0] for line in lines} == {"predict", "a"}

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +17,13 @@ from runs import registry
 from simmat import threads
 from simmat.bundle import load_bundle
 from simmat.model import SimMAT
-from simmat.nn.device import fixed_threads, threads_for_load
+from simmat.nn.device import fixed_threads
 from simmat.predictor import Predictor
 from simmat.threads import (
     CpuLoad,
     cpu_quota,
     memory_limit,
     prepare_threads,
-    usable_cpus,
 )
 
 
@@ -87,16 +85,6 @@ def test_limits_of_a_container_are_read(
     root = write(tmp_path, files)
     cpu_quota.cache_clear()  # pytest gives the next case a folder of the same name
     assert (cpu_quota(root), memory_limit(root)) == limits
-
-
-@pytest.mark.parametrize(("quota", "cpus"), [(None, 8), (0.5, 1), (1.5, 2), (64.0, 8)])
-def test_a_quota_lowers_the_number_of_cores(
-    quota: float | None, cpus: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Half a core needs one thread; a quota above the affinity changes nothing."""
-    monkeypatch.setattr(threads, "affinity_cpus", lambda: 8)
-    monkeypatch.setattr(threads, "cpu_quota", lambda: quota)
-    assert usable_cpus() == cpus
 
 
 @pytest.mark.parametrize(
@@ -176,42 +164,3 @@ def test_a_prediction_uses_as_many_threads_as_cores_are_free(
     finally:
         torch.set_num_threads(before)
     assert seen == [1, 2, 3, 3]
-
-
-def test_predictions_at_once_leave_all_threads_to_the_next(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A server predicts in several Python threads; one that began during another's block kept a single thread."""
-    monkeypatch.setattr(CpuLoad, "free_cpus", lambda self: 1.0)
-    monkeypatch.setattr("simmat.nn.device.threads_are_chosen", lambda: False)
-    first_is_in, second_is_in, first_is_out = (
-        threading.Event(),
-        threading.Event(),
-        threading.Event(),
-    )
-    after = []
-
-    def first() -> None:
-        with threads_for_load():
-            first_is_in.set()
-            second_is_in.wait(10)
-        first_is_out.set()
-
-    def second() -> None:
-        first_is_in.wait(10)
-        with threads_for_load():
-            second_is_in.set()
-            first_is_out.wait(10)
-        after.append(torch.get_num_threads())
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        workers = [threading.Thread(target=first), threading.Thread(target=second)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-    finally:
-        torch.set_num_threads(before)
-    assert after == [3]

@@ -29,10 +29,8 @@ from simmat.bundle import (
     load_bundle,
     read_bundle_spec,
 )
-from simmat.data.batches import sample_at
-from simmat.errors import BundleError, ConfigError, DataError, UnknownNameError
+from simmat.errors import BundleError, DataError, UnknownNameError
 from simmat.evaluation import evaluate_bundle, seen_note
-from simmat.evaluation import prompts as asking
 from simmat.io.weights import sha256_of
 from simmat.plugin_specs import WeightFile
 from simmat.plugins.registry import Registry
@@ -150,14 +148,6 @@ def test_other_tensors_are_refused(bundle: Path) -> None:
         load_bundle(bundle, REGISTRY)
 
 
-def test_other_foundation_weights_are_refused(bundle: Path, tmp_path: Path) -> None:
-    """The tuned part alone means nothing on other weights."""
-    weights = tmp_path / "w.safetensors"
-    weights.write_bytes(b"x")
-    with pytest.raises(ConfigError, match="takes no --checkpoint"):
-        load_bundle(bundle, REGISTRY, checkpoint=weights)
-
-
 def test_the_folder_of_a_run_stands_for_its_best_bundle(
     trained: Path, data: Path
 ) -> None:
@@ -171,44 +161,6 @@ def test_the_folder_of_a_run_stands_for_its_best_bundle(
     assert (
         predict(loaded, sources, prompt).score == predict(direct, sources, prompt).score
     )
-
-
-def test_a_prediction_has_the_original_size(trained: Path, data: Path) -> None:
-    """A mask of another size would have to be resized by guess."""
-    bundle = load_bundle(trained, REGISTRY)
-    box = Prompt(
-        np.zeros((0, 2), np.float32),
-        np.zeros(0, np.int64),
-        np.asarray([2, 3, 30, 35], np.float32),
-    )
-    for prompt in (Prompt.points([(14, 20)], [(40, 10)]), box):
-        for mask_selection in ("single", "best"):
-            found = predict(
-                bundle,
-                {"gray": data / "images/s0.png"},
-                prompt,
-                mask_selection=mask_selection,
-            )  # type: ignore[arg-type]
-            assert found.mask.shape == (40, 56)
-            assert np.array_equal(found.mask, found.logits > 0)
-
-
-def test_every_epoch_shows_every_sample_once() -> None:
-    """A sampler that repeats samples would train on less than it says."""
-    order = [sample_at(position, 7, seed=5) for position in range(21)]
-    assert all(
-        sorted(order[start : start + 7]) == list(range(7)) for start in (0, 7, 14)
-    )
-    assert order[:7] != order[7:14]
-
-
-def test_a_split_without_regions_has_no_score(trained: Path, tmp_path: Path) -> None:
-    """A mean over nothing is no score."""
-    empty = gray_set(tmp_path / "set")
-    for mask in (empty / "masks").iterdir():
-        Image.fromarray(np.zeros((40, 56), np.uint8)).save(mask)
-    with pytest.raises(DataError, match="nothing to score"):
-        evaluate_bundle(load_bundle(trained, REGISTRY), empty, "test")
 
 
 def test_the_region_rule_of_training_counts_where_the_data_set_has_none(
@@ -310,19 +262,6 @@ def test_a_split_that_was_all_trained_on_is_refused(
         )
 
 
-def test_a_bundle_without_a_record_is_scored(bundle: Path, data: Path) -> None:
-    """A record that would be too large is left out."""
-    change_json(
-        bundle,
-        lambda document: [
-            document.pop(name) for name in ("trained_on", "validated_on")
-        ],
-    )
-    scores, _ = evaluate_bundle(load_bundle(bundle, REGISTRY), data)
-    assert scores.seen is None
-    assert len(scores.objects) == 4
-
-
 def test_evaluation_equals_the_definition(trained: Path, data: Path) -> None:
     """The published figure is the mean binary IoU at the original resolution, click at the distance maximum."""
     from simmat.data.instances import center_click
@@ -344,19 +283,6 @@ def test_evaluation_equals_the_definition(trained: Path, data: Path) -> None:
         float(np.mean(ious)), abs=1e-4
     )
     assert torch.is_inference_mode_enabled() is False
-
-
-def test_prompts_go_in_smaller_groups_on_a_large_image(
-    trained: Path, data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Memory must not grow with the number of objects; the scores do not depend on it."""
-    bundle = load_bundle(trained, REGISTRY)
-    at_once, _ = evaluate_bundle(bundle, data, "test")
-    monkeypatch.setattr(asking, "MAX_ELEMENTS", 1)
-    one_by_one, _ = evaluate_bundle(bundle, data, "test")
-    assert (len(at_once.seconds["decode"]), len(one_by_one.seconds["decode"])) == (2, 4)
-    for found, expected in zip(one_by_one.objects, at_once.objects, strict=True):
-        assert found.iou == pytest.approx(expected.iou, abs=1e-6)
 
 
 def _registry_with(weights: Path) -> Registry:

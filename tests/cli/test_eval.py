@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -113,33 +112,6 @@ def test_full_writes_every_figure(
         assert line in said
 
 
-def test_the_same_seed_gives_the_same_scores(
-    bundle: Path, data: Path, tmp_path: Path
-) -> None:
-    """Only what it cost may differ."""
-    one, two = (evaluate(bundle, data, tmp_path / f"{n}.json", *FULL) for n in (1, 2))
-    del one["cost"], two["cost"]
-    assert one == two
-
-
-def test_every_object_is_found_by_a_grid_without_a_dense_head(
-    bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The figures stand in table and file; there is no class map, which one error says before anything is scored."""
-    report = evaluate(
-        bundle, data, tmp_path / "s.json", "--everything", "--device", "cpu"
-    )
-    block = report["tuned"]["everything"]
-    assert (block["images"], block["objects"], block["clicks"]) == (3, 6, "grid")
-    assert all(0 <= block[name] <= 1 for name in ("ap", "ap50", "pq", "f1"))
-    assert "every object: AP" in capsys.readouterr().out
-    assert (
-        run(["eval", str(bundle), "--data", str(data), "--semantic", "--device", "cpu"])
-        == 2
-    )
-    assert "--heads prompt,dense" in capsys.readouterr().err
-
-
 def test_the_untuned_model_searches_every_object_only_where_that_is_asked(
     bundle: Path,
     data: Path,
@@ -204,70 +176,6 @@ def test_two_processes_give_the_file_of_one(
     for ours, theirs in zip(shared["scores"], alone["scores"], strict=True):
         assert ours["random_clicks"] == pytest.approx(theirs["random_clicks"], abs=2e-2)
         assert ours["clicks"] == pytest.approx(theirs["clicks"], abs=2e-2)
-
-
-@pytest.mark.parametrize(
-    ("more", "said"),
-    [
-        ("--protocol ful", "'ful'.*'full'"),
-        ("--protocol full --repeats 0", "--repeats.*0 is not in the range 1<=x<=1000"),
-        ("--protocol full --clicks -3", "--clicks.*-3 is not in the range 1<=x<=100"),
-        ("--protocol full --seed -1", "--seed.*-1"),
-        ("--protocol full --repeats two", "--repeats.*'two'.*integer"),
-        ("--repeats 3", "'one-click' .*--repeats"),
-    ],
-)
-def test_bad_input_is_refused_before_anything_is_read(
-    more: str,
-    said: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """There is no bundle here: the mistake must be told before an hour of scoring, not after it."""
-    monkeypatch.chdir(tmp_path)
-    code = run(["eval", "nothing", "--data", "nowhere", *more.split()])
-    error = capsys.readouterr().err
-    assert code == 2, error
-    assert re.search(said, error)
-    assert error.count("error:") == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_place_that_cannot_be_written_is_reported_at_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Before the bundle is even looked for."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").write_text("")
-    (tmp_path / "card.toml").write_text("crop = 32")
-    (tmp_path / "run.json").write_text('{"format": 3, "analysis": {}}')
-    others = [
-        (name, f"{name} was not written by simmat eval")
-        for name in ("file", "card.toml", "run.json")
-    ]
-    for out, said in (("file/s.json", "file"), (".", "is a folder"), *others):
-        assert run(["eval", "nothing", "--data", "nowhere", "--out", out]) == 2
-        assert said in capsys.readouterr().err
-    assert (tmp_path / "card.toml").read_text() == "crop = 32"
-
-
-def test_an_earlier_report_is_replaced(
-    bundle: Path, data: Path, tmp_path: Path
-) -> None:
-    """A call can be repeated."""
-    for split in ("val", "test"):
-        report = evaluate(
-            bundle,
-            data,
-            tmp_path / "s.json",
-            "--split",
-            split,
-            "--no-zero-shot",
-            "--device",
-            "cpu",
-        )
-        assert report["split"] == split
 
 
 @pytest.mark.parametrize(

@@ -26,28 +26,6 @@ def spec(name: str) -> FoundationSpec:
     )
 
 
-@pytest.mark.plugins
-def test_a_sensor_is_shown_with_units_and_files(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """The unit decides whether one's own files fit."""
-    assert run(["modalities", "show", "rgb"]) == 0
-    said = capsys.readouterr().out
-    for part in ("rgb (reference grid)", ".png", "red", "srgb", "count", "0 to 255"):
-        assert part in said
-
-
-@pytest.mark.plugins
-def test_a_composition_is_shown_like_a_sensor(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """What `--modality rgb+gray` expects of a data set must be visible beforehand."""
-    assert run(["modalities", "show", "rgb+gray", "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert [source["name"] for source in shown["sources"]] == ["rgb", "gray"]
-    assert len(shown["channels"]) == 4
-
-
 class _RadarOptions(ModalityOptions):
     scale: Literal["amplitude", "dB"] = Field(
         "amplitude", description="What the numbers are."
@@ -82,28 +60,6 @@ def test_options_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> Non
         "OPTION ALLOWED DEFAULT MEANING scale amplitude or dB amplitude What the numbers are. nodata"
         in shown
     )
-
-
-@pytest.mark.usefixtures("radar")
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--modality-option", "scal=dB"], ["'scal'", "did you mean 'scale'"]),
-        (
-            ["--modality-option", "scale=volts"],
-            ["scale", "volts", "'amplitude' or 'dB'"],
-        ),
-        (["--modality-option", "sonar.scale=dB"], ["'sonar'", "radar"]),
-        (["--modality-option", "scale"], ["KEY=VALUE"]),
-    ],
-)
-def test_a_wrong_option_ends_with_2_and_what_is_allowed(
-    options: list[str], said: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A misspelt option must not be read as none."""
-    assert run(["modalities", "show", "radar", *options]) == 2
-    error = capsys.readouterr().err
-    assert all(part in error for part in said)
 
 
 @pytest.mark.plugins("sam")

@@ -8,22 +8,17 @@ import re
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import click
 import pytest
-from bundles import tiny_bundle
 from installed import need_plugins
 from PIL import Image
 
 from simmat import training
-from simmat.callbacks import Callback, ConsoleCallback
-from simmat.cli import group, run
+from simmat.cli import run
 from simmat.errors import DataError
-from simmat.evaluation import Scores
 from simmat.io.limits import LIMIT_VARIABLE
 from simmat.plugins.hooks import OWN_COMMANDS
 
@@ -129,48 +124,6 @@ def test_help_lists_every_command_with_its_line(
     said = capsys.readouterr().out
     for name in OWN_COMMANDS:
         assert f"\n  {name} " in said
-
-
-@pytest.mark.parametrize("args", [[], ["data"]])
-def test_a_group_without_a_command_shows_its_help(
-    args: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A newcomer types the name alone, which is no mistake."""
-    assert run(args) == 0
-    said = capsys.readouterr()
-    assert (said.out.startswith("Usage: simmat"), said.err) == (True, "")
-
-
-@pytest.mark.parametrize(
-    "name", [name for name, (_, parts) in OWN_COMMANDS.items() if parts != ()]
-)
-def test_every_command_of_the_table_is_there(name: str) -> None:
-    """The table is written by hand; a typing error in it would show only when the command is run."""
-    command = group.get_command(click.Context(group), name)
-    assert command is not None
-    assert command.help
-
-
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        (["trian"], ["'trian'", "'train'", "train, eval,"]),
-        (["modalities", "lst"], ["'lst'", "'list'", "list, show"]),
-        (["modalities", "list", "--jsn"], ["--jsn", "--json"]),
-        (["modalities", "show"], ["'NAME'"]),
-    ],
-)
-def test_a_misspelt_name_is_refused_with_the_nearest(
-    args: list[str], said: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One line says what was meant and the next where to read on."""
-    assert run(args) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    first, hint = captured.err.splitlines()
-    assert first.startswith("error:")
-    assert all(part in first for part in said)
-    assert hint.endswith("--help")
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
@@ -319,39 +272,10 @@ def test_lists_are_readable_by_machines(capsys: pytest.CaptureFixture[str]) -> N
         assert json.loads(capsys.readouterr().out)
 
 
-IN_A_GROUP = """
-import atexit, sys
-from torch import distributed
-distributed.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=0, world_size=1)
-distributed.destroy_process_group = None  # whoever calls it fails
-import simmat.cli
-def run(args):
-    atexit.register(print, "exit handlers ran")
-    atexit.register(print, "what was said")
-    return int(sys.argv[2])
-simmat.cli.run = run
-simmat.cli.main()
-"""
-
-
-@pytest.mark.slow
-def test_a_process_of_a_launcher_s_group_ends_past_the_group_s_threads(
-    tmp_path: Path,
-) -> None:
-    """They aborted now and then a run that had gone well, and the group's destructor waited for ever in torch 2.4."""
-    command = [sys.executable, "-c", IN_A_GROUP, str(tmp_path / "group"), "2"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == "what was said\nexit handlers ran\n"
-
-
 def test_a_training_that_was_stopped_ends_in_130(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A script must tell an interrupt from a mistake."""
-    from simmat import training
 
     def stopped(*_: object, resume: bool) -> Path:
         raise training.Interrupted("stopped after step 3 of 9; the state is saved")
@@ -360,23 +284,6 @@ def test_a_training_that_was_stopped_ends_in_130(
     monkeypatch.setattr(training, "train_configs", stopped)
     assert run(["train", "--resume", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "stopped after step 3 of 9; the state is saved\n"
-
-
-def test_the_limit_on_images_holds_for_the_processes_of_a_command(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Cells of a bench read images too."""
-    seen: list[str | None] = []
-    command = click.Command(
-        "train", callback=lambda: seen.append(os.environ.get(LIMIT_VARIABLE))
-    )
-    monkeypatch.setattr(
-        "simmat.cli.import_module",
-        lambda name: type("Module", (), {"command": command}),
-    )
-    monkeypatch.setenv(LIMIT_VARIABLE, "3")
-    assert run(["--max-image-gib", "8.5", "train"]) == 0
-    assert seen == ["8.5"]
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "1e12"])
@@ -389,63 +296,3 @@ def test_a_limit_that_limits_nothing_is_refused(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert re.match("error: .*positive number .*got ", captured.err)
-
-
-@pytest.mark.parametrize(
-    ("splits", "scored"),
-    [({"train", "val", "test"}, "test"), ({"train", "val"}, "val")],
-)
-def test_a_training_ends_with_the_command_that_scores_it(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    splits: set[str],
-    scored: str,
-) -> None:
-    """It is copied as it stands, so it names the data set and a split that there is."""
-    data = tmp_path / "my data"
-    tiny_bundle(tmp_path / "run")
-
-    def train(
-        settings: object,
-        registry: object,
-        callbacks: Mapping[str, Callback],
-        *,
-        resume: bool,
-    ) -> Path:
-        (callback,) = callbacks.values()
-        assert isinstance(callback, ConsoleCallback)
-        callback.run = cast(
-            Any,
-            SimpleNamespace(
-                data=data,
-                splits=splits,
-                config=SimpleNamespace(out=tmp_path / "run", keep=None, init=None),
-            ),
-        )
-        summary = {"miou_object": 0.5, "objects": 3, "images": 2}
-        callback.validated(1, summary, best=True, scores=Scores(()))
-        callback.finished(tmp_path / "run/bundle.safetensors")
-        return tmp_path / "run/bundle.safetensors"
-
-    monkeypatch.setattr(training, "train_configs", train)
-    assert (
-        run(
-            [
-                "train",
-                "--modality",
-                "gray",
-                "--data",
-                str(data),
-                "--out",
-                str(tmp_path / "run"),
-            ]
-        )
-        == 0
-    )
-    shown = capsys.readouterr()
-    assert (
-        f"simmat eval {tmp_path}/run/bundle.safetensors --data '{data}' --split {scored}"
-        in shown.out
-    )
-    assert "0.5000 over 3 objects in 2 images, at step 1" in shown.out

@@ -1,21 +1,15 @@
 """Options made from the fields of the training config."""
 
-import re
 from typing import Any
 
 import click
-import cloup
 import pytest
 from click.testing import CliRunner
 
 from simmat.cli.options import (
-    TRAINING_GROUPS,
     config_options,
-    data_options,
-    training_options,
 )
-from simmat.config import CARD_FIELDS, TrainConfig, load_config
-from simmat.data.card import DataCard
+from simmat.config import TrainConfig, load_config
 
 
 def parse(decorator: Any, *args: str) -> dict[str, Any]:
@@ -74,24 +68,6 @@ def test_a_wrong_value_names_the_option_and_what_is_allowed(
     assert args.split()[0].rstrip("=") in caught.value.format_message()
 
 
-def test_the_help_of_train_has_each_setting_in_one_group() -> None:
-    """A setting without a group would be found by nobody, and one in two would be asked for twice."""
-    grouped: list[str] = []
-    for fields in TRAINING_GROUPS.values():
-        grouped += fields
-    assert sorted(grouped) == sorted(TrainConfig.model_fields)
-
-    @cloup.command()
-    @training_options(leave_out=["lr"])
-    def command(**options: Any) -> None:
-        pass
-
-    lines = CliRunner().invoke(command, ["--help"]).output.splitlines()
-    titles = [line.removesuffix(":") for line in lines if re.fullmatch(r"\w.*:", line)]
-    assert titles == [*TRAINING_GROUPS, "Other options"]
-    assert not any("--lr " in line for line in lines)
-
-
 def test_help_shows_defaults_and_bounds() -> None:
     """Nobody reads the source to learn what 4 means."""
 
@@ -104,16 +80,3 @@ def test_help_shows_defaults_and_bounds() -> None:
     bounds = ("[default: 4] [1<=x<=65536]", "[0<=x<=1]")
     for part in ("--batch-size INT", *bounds, "--aspect [pad|stretch]", "--lr NUMBER"):
         assert part in said
-
-
-def test_commands_without_a_config_file_can_require_the_sensor() -> None:
-    """There is no default sensor: guessing one would misread the files."""
-    sensor = config_options("modality", "channels", required=("modality",))
-    with pytest.raises(click.MissingParameter, match="modality"):
-        parse(sensor)
-    assert parse(sensor, "--modality", "rgb") == {"modality": "rgb", "channels": None}
-
-
-def test_data_options_are_those_of_the_data_card() -> None:
-    """Check, train and eval must read the same labels alike."""
-    assert set(parse(data_options)) == {*CARD_FIELDS} < {*DataCard.model_fields}

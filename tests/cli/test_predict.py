@@ -14,69 +14,14 @@ import numpy as np
 import pytest
 from bundles import tiny_bundle
 from PIL import Image
-from runs import config, gray_set, registry
+from runs import gray_set
 
-from simmat import training
 from simmat.cli import run
 from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
 from simmat.inference import PromptResult, writer
 from simmat.inference.writer import write_result
 from simmat.sensors.builtin import Gray
-
-
-@pytest.mark.plugins
-def test_the_file_beside_a_mask_begins_with_its_format(tmp_path: Path) -> None:
-    """Programs read it, and must see when it means something else."""
-    image = tmp_path / "s.png"
-    Image.fromarray(np.full((40, 56), 60, np.uint8)).save(image)
-    bundle, out = tiny_bundle(tmp_path / "bundle"), tmp_path / "out"
-    assert (
-        run(
-            [
-                "predict",
-                str(bundle),
-                str(image),
-                "--point",
-                "3,4",
-                "--out",
-                str(out),
-                "--device",
-                "cpu",
-            ]
-        )
-        == 0
-    )
-    said = json.loads((out / "s.json").read_text(encoding="utf-8"))
-    assert next(iter(said.items())) == ("format", 1)
-    assert (said["size_hw"], said["point_coords_xy"]) == ([40, 56], [[3.0, 4.0]])
-    assert said["channels"] == [{"name": "gray", "quantity": "counts", "unit": "count"}]
-
-
-def test_what_is_done_stays_where_a_later_file_is_wrong(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Hours of masks must not be lost by one damaged file, and later ones must come; the exit code says the rest."""
-    (place / "images/b.png").write_bytes(b"no picture")
-    out = place / "out"
-    call = [
-        "predict",
-        str(place / "bundle"),
-        str(place / "images"),
-        "--point",
-        "3,4",
-        "--out",
-        str(out),
-    ]
-    assert run(call) == 2
-    assert sorted(path.name for path in out.glob("*.json")) == [
-        "a.json",
-        "night__a.json",
-    ]
-    shown = capsys.readouterr()
-    assert "b.png" in shown.err
-    assert "1 of 3" in shown.err
-    assert re.search(r"a_mask\.png .* gray \[count\]", shown.out)
 
 
 def test_sigterm_keeps_what_is_done_and_leaves_nothing_half_written(
@@ -168,49 +113,6 @@ def test_what_an_earlier_call_wrote_does_not_stay_beside_the_new(
     assert {path.name for path in out.iterdir()} == {*said["written"], "other_mask.tif"}
 
 
-@pytest.mark.plugins
-def test_an_image_without_a_measurement_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A mask of it would look like any other."""
-    bundle = tiny_bundle(tmp_path / "bundle")
-    np.save(tmp_path / "s.npy", np.full((40, 56), np.nan, np.float32))
-    call = [
-        "predict",
-        str(bundle),
-        str(tmp_path / "s.npy"),
-        "--point",
-        "3,4",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    assert run([*call, "--device", "cpu"]) == 2
-    assert "s.npy" in capsys.readouterr().err
-
-
-@pytest.mark.plugins
-def test_values_unlike_those_of_training_are_reported(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """16 bits in place of 8, or 0 to 1, give a mask and a score that mean nothing."""
-    data = gray_set(tmp_path / "set")
-    bundle = training.train(config(data, tmp_path / "run", steps=1), registry())
-    values = np.asarray(Image.open(data / "images/s8.png")).astype(np.float32)
-    for factor, warned in ((1, False), (256, True), (1 / 255, True)):
-        np.save(tmp_path / "s.npy", values * np.float32(factor))
-        call = [
-            "predict",
-            str(bundle),
-            str(tmp_path / "s.npy"),
-            "--point",
-            "3,4",
-            "--out",
-            str(tmp_path / "out"),
-        ]
-        assert run([*call, "--device", "cpu"]) == 0
-        assert ("Warning" in capsys.readouterr().err) == warned
-
-
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a bundle and three images, one of them in a subfolder."""
@@ -222,51 +124,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             tmp_path / f"images/{name}.png"
         )
     return tmp_path
-
-
-def test_a_folder_is_segmented_file_by_file(place: Path) -> None:
-    """Five thousand names do not fit on a command line; two files of one name must not share a mask."""
-    call = [
-        "predict",
-        str(place / "bundle"),
-        str(place / "images"),
-        "--point",
-        "3,4",
-        "--out",
-        str(place / "out"),
-    ]
-    assert run(call) == 0
-    masks = sorted(path.name for path in (place / "out").glob("*_mask.png"))
-    assert masks == ["a_mask.png", "b_mask.png", "night__a_mask.png"]
-
-
-def test_a_table_of_prompts_gives_a_mask_an_object(place: Path) -> None:
-    """Clicks come from another program, for many objects in many images."""
-    (place / "images/prompts.csv").write_text(
-        'file,object,point,negative,box\na.png,1,"3,4",,\na.png,1,"5,6","20,20",\na.png,cow,,,"2,2,30,30"\n'
-        'night/a.png,1,"3,4",,\n'
-    )
-    call = [
-        "predict",
-        str(place / "bundle"),
-        "--prompts",
-        str(place / "images/prompts.csv"),
-        "--out",
-    ]
-    assert run([*call, str(place / "out")]) == 0
-    names = sorted(path.stem for path in (place / "out").glob("*.json"))
-    assert names == ["a_1", "a_cow", "night__a_1"]
-    said = json.loads((place / "out/a_1.json").read_text())
-    assert (said["point_coords_xy"], said["point_labels"]) == (
-        [[3.0, 4.0], [5.0, 6.0], [20.0, 20.0]],
-        [1, 1, 0],
-    )
-    assert json.loads((place / "out/a_cow.json").read_text())["box_xyxy"] == [
-        2.0,
-        2.0,
-        30.0,
-        30.0,
-    ]
 
 
 def test_boxes_of_a_coco_json_give_a_mask_an_annotation(
@@ -382,22 +239,6 @@ def test_arguments_that_do_not_go_together_are_refused(
     assert re.search(words, capsys.readouterr().err)
 
 
-def test_a_slow_search_says_so_before_it_begins(
-    tmp_path: Path, dense_bundle: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A grid of clicks is much slower than a dense head; nobody is told if nothing is left to do."""
-    root = gray_set(tmp_path / "set", train=3, val=0, test=0)
-    bundle = tiny_bundle(tmp_path / "bundle")
-    grid = ["predict", str(bundle), str(root / "images"), "--everything"]
-    dense = ["predict", str(dense_bundle), str(root / "images"), "--everything"]
-    note = "every object of 3 images with a grid of clicks takes seconds per image"
-    shown = []
-    for call, out in ((grid, "grid"), (grid, "grid"), (dense, "dense")):
-        assert run([*call, "--out", str(tmp_path / out), "--device", "cpu"]) == 0
-        shown.append(note in capsys.readouterr().err)
-    assert shown == [True, False, False]
-
-
 @pytest.mark.parametrize("file", ["s{}_objects.png", "coco.json"])
 def test_what_was_found_is_marked_as_labels(tmp_path: Path, file: str) -> None:
     """As masks or as COCO json of a data set: a score on it would say nothing."""
@@ -418,18 +259,3 @@ def test_what_was_found_is_marked_as_labels(tmp_path: Path, file: str) -> None:
     assert all(sample.predicted for sample in dataset.samples)
     with pytest.raises(DataError, match="made by a model"):
         dataset.split("val")
-
-
-def test_a_mask_that_a_person_named_so_is_not_marked(tmp_path: Path) -> None:
-    """Only the json of `simmat predict` that names the mask says that a model made it."""
-    root = gray_set(tmp_path / "set")
-    for i, record in enumerate(("", "[]", '{"written": 3}', '{"written": ["s3.png"]}')):
-        (root / f"masks/s{i}.png").rename(root / f"masks/s{i}_objects.png")
-        if record:
-            (root / f"masks/s{i}.json").write_text(record)
-    table = (root / "manifest.csv").read_text()
-    for i in range(4):
-        table = table.replace(f"masks/s{i}.png", f"masks/s{i}_objects.png")
-    (root / "manifest.csv").write_text(table)
-    dataset = open_dataset(root, Gray())
-    assert not any(sample.predicted for sample in dataset.samples)

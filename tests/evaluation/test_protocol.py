@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from scripted_model import Scripted, make_set, object_score, one_mask, score
-from simmat_plugin_bench.settings import possible_summary
+from scripted_model import Scripted, make_set, one_mask, score
 from torch import Tensor
 
-from simmat.data.pipeline import Pipeline
-from simmat.errors import ConfigError, DataError, UnknownNameError
+from simmat.errors import ConfigError
 from simmat.evaluation import (
     COMPAT,
     FULL,
     ONE_CLICK,
     Protocol,
-    Scores,
-    evaluate,
-    find_protocol,
 )
 from simmat.foundation import PromptBatch
-from simmat.nn.device import Processes
-from simmat.predictor import Predictor
 
 CLICKS = Protocol("clicks", clicks=20)
-DRAWS = Protocol("draws", repeats=4)
 
 
 def labels(height: int, width: int, *boxes: tuple[int, int, int, int]) -> np.ndarray:
@@ -133,41 +123,6 @@ def test_the_first_click_falls_where_something_was_measured(
     assert found.objects[0].area == 6 * 20
 
 
-def test_random_clicks_fall_where_something_was_measured(bar: Path) -> None:
-    """The box stays that of the whole object, whose extent the truth knows."""
-    dataset = make_set(bar, BAR)
-    planes = np.load(bar / "images/s0.npy")
-    planes[:, 4:10, 4:22] = np.nan
-    np.save(bar / "images/s0.npy", planes)
-    model = Scripted(one_mask(BAR == 1))
-    score(model, dataset, 32, Protocol("draws", repeats=30))
-    clicks = clicks_of(model)
-    assert len(clicks) == 30
-    assert not any(np.isnan(planes[0, int(y), int(x)]) for x, y in clicks)
-    assert model.asked[1].boxes is not None
-    assert model.asked[1].boxes[0].tolist() == [4, 4, 24, 10]
-
-
-def test_objects_that_are_done_leave_the_others_their_own_clicks(bar: Path) -> None:
-    """Prompts are decoded together; mixing up whose answer is whose would still give numbers."""
-    mask = labels(32, 32, (16, 16, 28, 28), (4, 4, 10, 24))
-    at_once = torch.from_numpy(mask == 1)
-
-    def answers(prompts: PromptBatch) -> Tensor:
-        below = prompts.point_coords[:, 0, 1] > 12
-        return torch.where(below[:, None, None, None], at_once, growing(prompts))
-
-    model = Scripted(answers)
-    found = score(model, make_set(bar, mask), 32, CLICKS)
-    assert found.objects[0].clicks == (1.0,) * 20
-    assert found.objects[1].clicks[:5] == tuple(
-        pytest.approx(k / 5) for k in (1, 2, 3, 4, 5)
-    )
-    assert [len(prompts.image_index) for prompts in model.asked] == [2, 1, 1, 1, 1]
-    assert model.asked[1].mask_input is not None
-    assert torch.equal(model.asked[1].mask_input, model.given[0][1:2])
-
-
 def test_more_objects_than_are_decoded_together_keep_their_order(bar: Path) -> None:
     """Objects go through in groups of 16; the group's edge must not shift a score to a neighbour."""
     boxes = [
@@ -238,28 +193,6 @@ def test_boxes_are_tight_and_then_jittered_within_bounds(bar: Path) -> None:
     assert (moved[:, 1] >= 0).all()
 
 
-def clicks_of(model: Scripted) -> list[list[float]]:
-    """The random clicks: those of prompts that go on after the boxes, of one point each."""
-    return [
-        xy
-        for prompts in model.asked[1:]
-        if prompts.boxes is None
-        for xy in prompts.point_coords[:, 0].tolist()
-    ]
-
-
-def test_draws_depend_on_the_seed_and_the_object_alone(bar: Path) -> None:
-    """Two models are compared on the same clicks, whoever scored which part of the split."""
-    dataset = make_set(bar, BAR, BAR)
-    seen = []
-    for only, seed in ((None, 0), (1, 0), (1, 0), (1, 1)):
-        model = Scripted(one_mask(BAR == 1))
-        score(model, dataset, 32, Protocol("draws", repeats=4, seed=seed), only=only)
-        seen.append(clicks_of(model)[-4:])
-    assert seen[0] == seen[1] == seen[2]
-    assert seen[3] != seen[2]
-
-
 WIDE = labels(10, 20, (2, 4, 8, 12))
 """10 high and 20 wide; squashed into 40 x 40 the rectangle is rows 8 to 31 and columns 8 to 23."""
 
@@ -296,47 +229,11 @@ def test_compat_clicks_the_middle_pixel_of_the_squashed_region(bar: Path) -> Non
     assert found.objects[0].click_xy == pytest.approx((3.75, 4.625))
 
 
-def test_compat_squashes_the_image(bar: Path) -> None:
-    """The released code fills the square; padding would be zeros at the lower half."""
-    model = Scripted(one_mask(quarter(4)))
-    score(model, make_set(bar, WIDE), 40, COMPAT)
-    assert model.encoded[0].shape == (1, 1, 40, 40)
-    assert (model.encoded[0][0, 0, 20:] != 0).any(1).all()
-
-
 def test_compat_compares_at_a_quarter_of_the_input(bar: Path) -> None:
     """At 10 x 10 the truth is 6 x 4; two of its columns are half of it."""
     found = score(Scripted(one_mask(quarter(2))), make_set(bar, WIDE), 40, COMPAT)
     assert found.objects[0].iou == pytest.approx(0.5)
     assert found.objects[0].metrics == {"boundary_iou": None}
-
-
-def test_compat_takes_the_single_mask_alone(bar: Path) -> None:
-    """The released code decodes one mask; the alternatives would flatter it."""
-    masks = torch.from_numpy(
-        np.stack([quarter(2), quarter(4), quarter(4), quarter(4)])
-    )[None]
-    summary = score(
-        Scripted(lambda _: masks), make_set(bar, WIDE), 40, COMPAT
-    ).summary()
-    assert (
-        summary["miou_object"],
-        summary["miou_oracle"],
-        summary["miou_best_predicted"],
-    ) == (0.5, None, None)
-
-
-def test_a_logit_of_zero_is_background(bar: Path) -> None:
-    """Both protocols say: logit > 0."""
-
-    class Undecided(Scripted):
-        def decode(self, embedding: object, prompts: PromptBatch) -> object:
-            answer = super().decode(embedding, prompts)  # type: ignore[arg-type]
-            answer.logits.clamp_(min=0)
-            return answer
-
-    found = score(Undecided(one_mask(quarter(4))), make_set(bar, WIDE), 40, COMPAT)
-    assert found.objects[0].iou == 1.0
 
 
 def test_an_object_lost_between_the_quarter_pixels_is_left_out_and_counted(
@@ -354,90 +251,3 @@ def test_compat_refuses_an_input_without_a_quarter(bar: Path) -> None:
     """A grid of 10.5 pixels does not exist."""
     with pytest.raises(ConfigError, match=r"42 px .* multiple of 4"):
         score(Scripted(one_mask(quarter(4))), make_set(bar, WIDE), 42, COMPAT)
-
-
-def names(table: dict[str, Any]) -> set[str]:
-    """The figures of a summary, those of its tables too; what is None is none."""
-    below = {
-        f"{key}.{name}"
-        for key, value in table.items()
-        if isinstance(value, dict)
-        for name in names(value)
-    }
-    return below | {key for key, value in table.items() if value is not None}
-
-
-@pytest.mark.parametrize("protocol", [ONE_CLICK, FULL, COMPAT])
-def test_the_figures_a_protocol_can_give_are_those_it_gives(
-    bar: Path, protocol: Protocol
-) -> None:
-    """A bench refuses a score by them before it runs."""
-    mask = labels(256, 256, (0, 0, 20, 20), (30, 30, 80, 80), (100, 100, 240, 240))
-    data = make_set(bar, mask, regions="classes")
-
-    def answers(prompts: PromptBatch) -> Tensor:
-        return torch.zeros(len(prompts.image_index), 4, 256, 256, dtype=torch.bool)
-
-    found = names(score(Scripted(answers), data, 256, protocol).summary())
-    possible = names(possible_summary(protocol, ["boundary_iou"]))
-    assert {
-        name for name in found ^ possible if not name.startswith("iou_by_class.")
-    } == set()
-
-
-@pytest.mark.parametrize(
-    ("name", "numbers", "said"),
-    [
-        ("one-click", {"repeats": 3}, "'one-click' takes no --repeats"),
-        ("simmat-compat", {"clicks": 3, "seed": 1}, "takes no --clicks, --seed"),
-    ],
-)
-def test_numbers_that_mean_nothing_are_refused(
-    name: str, numbers: dict[str, int], said: str
-) -> None:
-    """A figure of no draws, or a seed that changes nothing, would be believed."""
-    with pytest.raises(ConfigError, match=said):
-        find_protocol(name, **numbers)
-
-
-def test_an_unknown_protocol_names_the_near_one() -> None:
-    """And all there are."""
-    with pytest.raises(
-        UnknownNameError,
-        match=r"did you mean 'simmat-compat'.*full, one-click, simmat-compat",
-    ):
-        find_protocol("simmat_compat")
-
-
-@dataclass(frozen=True)
-class FirstOfTwo(Processes):
-    """The first of two processes.
-
-    Attributes:
-        other: what the second one found.
-    """
-
-    other: Scores = field(default_factory=lambda: Scores(()))
-
-    def gather(self, value: Any) -> list[Any]:
-        return [value, [(1, self.other)]]
-
-
-@pytest.mark.parametrize("found", [(), (object_score(sample="s1"),)])
-def test_a_split_is_empty_only_where_no_process_has_a_region(
-    bar: Path, found: tuple[Any, ...]
-) -> None:
-    """A mean of nothing would end a run in several processes with a traceback; one empty share of a split is none."""
-    dataset = make_set(bar, labels(32, 32), labels(32, 32))
-    pipeline = Pipeline(
-        dataset.adapter,
-        tuple(c.with_statistics(300, 5) for c in dataset.channels()),
-        32,
-    )
-    model = Predictor(cast(Any, Scripted(growing)), pipeline)
-    two = FirstOfTwo(torch.device("cpu"), 0, 2, Scores(found))
-    if found:
-        assert evaluate(model, dataset, dataset.samples, processes=two).objects == found
-    else:
-        with pytest.raises(DataError, match=r"none of the 2 .*samples"):
-            evaluate(model, dataset, dataset.samples, processes=two)

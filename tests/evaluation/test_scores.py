@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from scripted_model import object_score
 
 from simmat.evaluation import Scores
-from simmat.nn.device import Processes
 
 THREE = Scores(
     (
@@ -93,29 +91,3 @@ def test_a_failure_counts_as_all_the_clicks() -> None:
     ]
     assert clicks["noc85"] == {"mean": (2 + 3) / 2, "failures": 1, "most_clicks": 3}
     assert clicks["noc90"] == {"mean": (3 + 3) / 2, "failures": 1, "most_clicks": 3}
-
-
-def test_the_spread_is_given_for_the_figure_and_within_objects() -> None:
-    """Draws 1 and 2 give 0.6 and 0.5; the objects vary by 0.2 and 0.4 between them. Deviations are over n - 1."""
-    draws = ((0.2, 0.4), (1.0, 0.6))
-    scores = tuple(
-        object_score(random_clicks=d, jittered_boxes=d, box=0.7) for d in draws
-    )
-    summary = Scores(scores).summary()
-    expected = {
-        "mean": pytest.approx(0.55),
-        "std": pytest.approx(0.1 / 2**0.5),
-        "object_std": pytest.approx((0.2 + 0.4) / 2**0.5 / 2),
-        "repeats": 2,
-    }
-    assert summary["random_click"] == expected
-    assert summary["box"] == {"tight": pytest.approx(0.7), "jittered": expected}
-
-
-def test_every_sample_is_in_exactly_one_share() -> None:
-    """Padding the last share, as data loaders do, would count samples twice."""
-    shares = [
-        Processes(torch.device("cpu"), rank, 3).share("abcdefgh") for rank in range(3)
-    ]
-    assert sorted("".join(shares)) == list("abcdefgh")
-    assert [len(share) for share in shares] == [3, 3, 2]

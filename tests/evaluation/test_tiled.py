@@ -58,19 +58,6 @@ def test_clicks_and_boxes_are_scored_as_they_are_predicted(
             assert iou == pytest.approx(both / either, abs=1e-3)
 
 
-def test_an_object_that_windows_cut_is_one_object(
-    model: Predictor, dataset: Dataset
-) -> None:
-    """Pieces in windows would count as objects of their own."""
-    samples = dataset.split("test")
-    found = evaluate(model, dataset, samples, everything=True, semantic=True)
-    assert found.unprompted is not None
-    assert (
-        found.unprompted.summary()["everything"]["objects"] == len(found.objects) == 4
-    )
-    assert found.unprompted.confusion().total() == 2 * 150 * 180
-
-
 def test_corrections_continue_in_the_window_of_the_answer(
     model: Predictor, dataset: Dataset
 ) -> None:

@@ -14,23 +14,20 @@ import pytest
 import torch
 from data_sets import Planes, open_planes, save_image, save_mask
 
-from simmat.data.augment import cut_label
 from simmat.data.card import DataCard
 from simmat.data.dataset import Dataset
 from simmat.data.instances import (
     Annotation,
     FoundObject,
     Instance,
-    class_map,
     label_from_mask,
 )
 from simmat.data.pipeline import Pipeline
-from simmat.errors import ConfigError, DataError
-from simmat.evaluation import MAX_CLICKS, clicks_per_window, evaluate
+from simmat.errors import DataError
+from simmat.evaluation import evaluate
 from simmat.evaluation.unprompted import AutomaticScores, ImageMatches, object_scores
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
-from simmat.nn.device import Processes
 from simmat.predictor import Predictor, tiled_image
 from simmat.predictor.encoded import EncodedImage
 from simmat.types import SensorImage, Window
@@ -145,17 +142,6 @@ def test_the_probabilities_of_found_objects_stand_beside_their_true_class() -> N
     ]
     rows = ImageMatches.of(with_classes, label_of(*true)).confidence()[1]
     assert rows == [(0, 0.7, 0.3), (1, 0.7, 0.3), (-1, 0.7, 0.3)]
-
-
-def test_small_pieces_keep_their_class() -> None:
-    """A class map knows no smallest object; without this they would be learned and scored as background."""
-    mask = np.zeros((8, 8), np.int64)
-    mask[0:4, 0:4], mask[6, 6] = 3, 5
-    label = label_from_mask(mask, DataCard(regions="components", min_region=4))
-    assert [one.class_id for one in label.regions] == [3]
-    assert (class_map(label) == mask).all()
-    cut = cut_label(label, Window(3, 3, 8, 8), keep=0.5)
-    assert (class_map(cut) == mask[3:, 3:]).all()
 
 
 class Answer:
@@ -301,31 +287,6 @@ def test_a_class_map_is_scored_over_the_whole_split(tmp_path: Path) -> None:
     assert found["semantic"]["pixels"] == true.size
 
 
-def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
-    """However many score, the figures are the same to the bit."""
-    dataset = data_set(tmp_path, regions="components")
-    model = scripted(ANSWERS, 1, 2)
-    whole = unprompted(model, dataset)
-    gathered: list[Any] = []
-
-    class Two(Processes):
-        def gather(self, value: Any) -> Any:
-            gathered.append(value)
-            return gathered[::-1]
-
-    for rank in range(2):
-        found = unprompted(model, dataset, processes=Two(torch.device("cpu"), rank, 2))
-    assert found.summary() == whole.summary()
-
-
-def test_a_validation_clicks_as_often_as_there_are_objects() -> None:
-    """The clicks of an untrained head, which has peaks everywhere, would take longer than the steps."""
-    assert clicks_per_window(0, 1) == 8
-    assert clicks_per_window(20, 1) == 38
-    assert clicks_per_window(20, 10) == 11
-    assert clicks_per_window(10_000, 1) == MAX_CLICKS
-
-
 def test_unmarked_objects_are_not_scored(tmp_path: Path) -> None:
     """Where some are not marked, an object that is found may be right; the class map is scored on marked pixels."""
     dataset = data_set(tmp_path, regions="components", zero_means="unlabelled")
@@ -334,10 +295,3 @@ def test_unmarked_objects_are_not_scored(tmp_path: Path) -> None:
         unprompted(model, dataset)
     found = unprompted(model, dataset, everything=False).summary()["semantic"]
     assert found["pixels"] == int((np.stack(TRUE) > 0).sum())
-
-
-def test_a_class_map_needs_a_dense_head(tmp_path: Path) -> None:
-    """One error says so before anything is scored."""
-    dataset = data_set(tmp_path, regions="components")
-    with pytest.raises(ConfigError, match="--semantic"):
-        unprompted(scripted(ANSWERS, dense=False), dataset)

@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from scripted_model import Scripted
 from torch import Tensor
 
 from simmat.data.instances import (
-    Annotation,
     Instance,
     corrective_click,
     region_from_mask,
 )
 from simmat.data.pipeline import (
-    PreparedImage,
-    content_mask,
     regions_from_logits,
     restore_logits,
 )
-from simmat.evaluation import COMPAT, ONE_CLICK, ObjectScore, Protocol
+from simmat.evaluation import COMPAT, ONE_CLICK, Protocol
 from simmat.evaluation.prompts import (
-    ScoredImage,
-    find_targets,
     grid_hw,
-    resize_nearest,
-    score_objects,
-    scored_pixels,
 )
-from simmat.evaluation.scores import boundary_iou, boundary_width, mask_iou
-from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
+from simmat.evaluation.scores import boundary_iou, mask_iou
 from simmat.nn.dense_head import upsample_logits
-from simmat.plugin_specs import MetricSpec
-from simmat.predictor import encode_image
 from simmat.types import Aspect, BoolArray, Letterbox
-
-CLICKS = Protocol("clicks", clicks=4)
-BOUNDARY = MetricSpec(
-    "boundary_iou", "boundary IoU", "simmat.evaluation.scores:boundary_iou"
-)
 
 # Whole-image oracles: the definitions, with no box anywhere.
 
@@ -203,180 +185,3 @@ def test_masks_are_those_of_logits_resized_as_a_whole(
     )
     for k, m in np.ndindex(*expected.shape[:2]):
         assert np.array_equal(whole(found[k][m], expected.shape[2:]), expected[k, m])
-
-
-def test_logits_above_zero_in_the_padding_alone_find_nothing() -> None:
-    """Below a wide image there is no image."""
-    logits = torch.full((1, 1, 16, 16), -1.0)
-    logits[..., 12:, 3:9] = 1
-    assert regions_from_logits(logits, Letterbox((20, 40), 64)) == [[None]]
-
-
-def test_the_window_of_a_mask_is_written_to_json() -> None:
-    """NumPy's integers stop a page of the annotator, and a file of results."""
-    logits = torch.full((1, 1, 16, 16), -1.0)
-    logits[..., 3:9, 4:8] = 1
-    ((found,),) = regions_from_logits(logits, Letterbox((64, 64), 64))
-    assert found is not None
-    assert json.loads(json.dumps(found.window)) == list(found.window)
-
-
-def disc_logits(side: int, centres_xy: Tensor, radius: float) -> Tensor:
-    """(K, 4, side, side) logits of discs, whose sizes grow from mask to mask."""
-    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    # (K, side, side)
-    distance = torch.hypot(
-        x - centres_xy[:, 0, None, None], y - centres_xy[:, 1, None, None]
-    )
-    radii = radius * torch.tensor([1.0, 0.7, 1.2, 1.5])
-    return (radii[:, None, None] - distance[:, None]) * 1.37
-
-
-class Answering(Scripted):
-    """Answers with the (K, M, h, w) logits that `answers` gives."""
-
-    def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
-        """Keep the prompts and answer them."""
-        self.asked.append(prompts)
-        logits = self.answers(prompts)
-        self.given.append(logits)
-        count = logits.shape[1]
-        return MaskPrediction(
-            logits, torch.linspace(0.9, 0.5, count).expand(len(logits), count)
-        )
-
-
-def encoded(
-    model: Scripted, label: Annotation, letterbox: Letterbox, protocol: Protocol
-) -> ScoredImage:
-    planes = torch.zeros(1, letterbox.size, letterbox.size)
-    prepared = PreparedImage(planes, content_mask(letterbox), letterbox)
-    targets, _ = find_targets(label, letterbox, protocol)
-    scored = scored_pixels(label, letterbox, protocol)
-    return ScoredImage(
-        encode_image(cast(Any, model), prepared), targets, scored, protocol
-    )
-
-
-def random_label(
-    rng: np.random.Generator, size_hw: tuple[int, int], count: int
-) -> Annotation:
-    """Blobs that lie anywhere, at the borders too, some of them under ignored pixels."""
-    regions = []
-    for _ in range(count):
-        height, width = rng.integers(2, 30, 2)
-        corner = (
-            int(rng.integers(0, size_hw[0] - height + 1)),
-            int(rng.integers(0, size_hw[1] - width + 1)),
-        )
-        region = region_from_mask(blobs(rng, height, width, level=-0.02), 1, corner)
-        if region is not None:
-            regions.append(region)
-    return Annotation(size_hw, tuple(regions), blobs(rng, *size_hw, level=0.06))
-
-
-@pytest.mark.parametrize("original_hw", [(120, 90), (37, 50)])
-@pytest.mark.parametrize(
-    "protocol", [CLICKS, COMPAT], ids=lambda protocol: protocol.name
-)
-def test_the_scores_of_an_image_are_those_of_whole_images(
-    original_hw: tuple[int, int], protocol: Protocol
-) -> None:
-    """From label to score: targets, clicks, IoU of all masks, boundary, and every corrective click."""
-    rng = np.random.default_rng(3)
-    noise = torch.Generator().manual_seed(0)
-
-    def answers(prompts: PromptBatch) -> Tensor:
-        """Discs around the first click, some far off, some nothing, with speckles elsewhere."""
-        first = prompts.point_coords[:, 0] / 4
-        logits = disc_logits(
-            16, first + torch.randn(first.shape, generator=noise) * 3, 3
-        )
-        logits += 2 * torch.randn(logits.shape, generator=noise)
-        logits[::3] -= 100 * (
-            torch.rand(len(logits[::3]), 4, 1, 1, generator=noise) > 0.5
-        )
-        return logits
-
-    label, model = random_label(rng, original_hw, 36), Answering(answers)
-    letterbox = Letterbox(
-        original_hw, 64, "stretch" if protocol.grid == "quarter" else "pad"
-    )
-    image = encoded(model, label, letterbox, protocol)
-    scores = score_objects(image, "s", [BOUNDARY])
-    scored = image.scored
-    assert np.array_equal(scored, resize_nearest(~label.ignore, scored.shape))
-    wholes = [region.mask(original_hw) for region in label.regions]
-    input_hw = (
-        (letterbox.size, letterbox.size) if protocol.grid == "quarter" else original_hw
-    )
-    assert [s.region for s in scores] == [
-        index
-        for index, mask in enumerate(wholes)
-        if resize_nearest(mask & ~label.ignore, input_hw).any()
-        and (resize_nearest(mask, scored.shape) & scored).any()
-    ]
-    truths = [resize_nearest(wholes[s.region], scored.shape) for s in scores]
-    place = 0
-    curves: dict[int, list[float]] = {}
-    clicks: dict[int, Any] = {}
-    rows: list[int] = []
-    for prompts, logits in zip(model.asked, model.given, strict=True):
-        masks = plain_masks(logits, letterbox, protocol)
-        if prompts.point_coords.shape[1] == 1:
-            rows = list(range(place, place + len(masks)))
-            place += len(masks)
-            for row, four in zip(rows, masks, strict=True):
-                check_first(
-                    scores[row], four, truths[row], label, scored, letterbox, protocol
-                )
-        else:
-            rows = [row for row in rows if clicks[row] is not None]
-            for row, points, labels in zip(
-                rows, prompts.point_coords, prompts.point_labels, strict=True
-            ):
-                expected_xy, on_object = clicks[row]
-                assert np.array_equal(
-                    points[-1].numpy(),
-                    letterbox.points_to_input(np.asarray(expected_xy)),
-                )
-                assert int(labels[-1]) == on_object
-        for row, four in zip(rows, masks, strict=True):
-            curves.setdefault(row, []).append(plain_iou(four[0], truths[row], scored))
-            clicks[row] = plain_correction(truths[row], four[0], ~scored)
-    assert place == len(scores) > 16
-    if protocol.clicks > 1:
-        for row, curve in curves.items():
-            assert scores[row].clicks == (
-                *curve,
-                *curve[-1:] * (protocol.clicks - len(curve)),
-            )
-
-
-def check_first(
-    score: ObjectScore,
-    masks: BoolArray,
-    truth: BoolArray,
-    label: Annotation,
-    scored: BoolArray,
-    letterbox: Letterbox,
-    protocol: Protocol,
-) -> None:
-    """Compare all that is said of the first click with the whole image."""
-    seen = label.regions[score.region].mask(label.size_hw) & ~label.ignore
-    ious = [plain_iou(mask, truth, scored) for mask in masks]
-    assert score.iou == ious[0]
-    if protocol.alternatives:
-        assert (score.iou_best_predicted, score.iou_oracle) == (ious[1], max(ious[1:]))
-    if protocol.grid == "original":
-        assert score.click_xy == plain_centre(seen)
-        width = boundary_width(letterbox.original_hw)
-        assert score.metrics["boundary_iou"] == plain_boundary_iou(
-            masks[0], truth, scored, width
-        )
-    else:
-        rows, columns = np.nonzero(
-            resize_nearest(seen, (letterbox.size, letterbox.size))
-        )
-        middle = np.asarray([columns[len(rows) // 2], rows[len(rows) // 2]])
-        assert score.click_xy == tuple(letterbox.points_to_original(middle).tolist())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from simmat.nn import device as device_module
 from simmat.nn.device import (
     faster_precision,
     join_processes,
-    keep_freed_memory,
     pick_device,
 )
 from simmat.training import build as module
@@ -104,21 +101,6 @@ def test_a_gpu_that_is_not_there_is_refused(number: str) -> None:
     """torch would take 300 for 44."""
     with pytest.raises(ConfigError, match=f"no device 'cuda:{number}': there are"):
         pick_device(f"cuda:{number}")
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
-def test_freed_memory_is_used_again_unless_the_user_says_otherwise(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """64 MiB are 16,384 pages, which the system would clear each time."""
-    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
-    assert not keep_freed_memory.__wrapped__()
-    monkeypatch.delenv("MALLOC_ARENA_MAX")
-    assert keep_freed_memory.__wrapped__()
-    torch.ones(64 << 20, dtype=torch.uint8)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(64 << 20, dtype=torch.uint8)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1000
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from simmat.nn.first_layer import blank_image, make_overridable, refitted
+from simmat.nn.first_layer import blank_image, make_overridable
 
 
 class PadsItself(nn.Conv2d):
@@ -61,11 +61,3 @@ def test_threads_that_share_a_network_get_their_own() -> None:
             torch.equal(*pair)
             for pair in zip(pool.map(answer, given), given, strict=True)
         )
-
-
-def test_a_refitted_copy_of_an_overridable_convolution_keeps_its_rule() -> None:
-    """Transfer layers that replace the first layer must see the pixels that it sees."""
-    model = network()
-    first = make_overridable(model, "0")
-    copy = refitted(first, torch.ones(4, 5, 3, 3), None)
-    assert copy(torch.ones(1, 5, 9, 9)).shape == first(torch.ones(1, 3, 9, 9)).shape

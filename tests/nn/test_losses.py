@@ -102,35 +102,6 @@ def test_ignored_pixels_neither_score_nor_pull() -> None:
     assert (gradient[~ignore[:, None].expand_as(gradient)] != 0).any()
 
 
-def test_the_size_of_the_ignored_part_does_not_dilute_the_loss() -> None:
-    """A narrow picture in a square input is mostly padding; its loss must not be smaller for that."""
-    prediction, targets = answer(side=16), truth()
-    wide = MaskPrediction(F.pad(prediction.logits, (0, 0, 0, 48)), prediction.iou)
-    padded = F.pad(targets, (0, 0, 0, 48))
-    ignore = torch.zeros_like(padded)
-    ignore[:, 16:] = True
-    torch.testing.assert_close(
-        mask_loss(wide, padded, ignore)[0], mask_loss(prediction, targets)[0]
-    )
-
-
-def test_every_mask_and_every_score_gets_a_gradient() -> None:
-    """A mask token without gradient stays random, and stops distributed training."""
-    prediction = answer()
-    mask_loss(prediction, truth())[0].sum().backward()
-    for tensor in prediction.logits, prediction.iou:
-        assert tensor.grad is not None
-        assert (
-            (
-                tensor.grad.flatten(2).abs().sum(-1)
-                if tensor.ndim == 4
-                else tensor.grad.abs()
-            )
-            .gt(0)
-            .all()
-        )
-
-
 def test_a_prompt_without_a_scored_pixel_counts_for_nothing() -> None:
     """An image may be all ignore; it must not turn the loss into NaN or pull the mean."""
     prediction, targets = answer(), truth()
@@ -151,19 +122,6 @@ def test_a_prompt_without_a_scored_pixel_counts_for_nothing() -> None:
     assert all(torch.isfinite(value) for value in everything[1].values())
 
 
-def test_the_means_are_those_of_the_single_mask() -> None:
-    """The progress bar shows what a user of the single answer gets."""
-    targets = truth()
-    sure = torch.where(targets, 20.0, -20.0)
-    logits = torch.stack([sure, -sure, -sure, -sure], 1)
-    means = mask_loss(MaskPrediction(logits, torch.ones(3, 4)), targets)[1]
-    assert set(means) == {"loss", "mask", "dice", "iou", "true_iou"}
-    assert means["true_iou"] == 1
-    assert means["mask"] < 1e-6
-    assert means["dice"] < 1e-2
-    assert not any(value.requires_grad for value in means.values())
-
-
 def test_groups_give_the_loss_and_gradient_of_all_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -178,16 +136,3 @@ def test_groups_give_the_loss_and_gradient_of_all_at_once(
         gradients.append(prediction.logits.grad)
     assert torch.equal(*losses)
     torch.testing.assert_close(*gradients)
-
-
-def test_half_precision_logits_are_compared_in_full() -> None:
-    """Sums over a million pixels overflow in 16 bits."""
-    prediction = answer()
-    half = MaskPrediction(
-        prediction.logits.detach().bfloat16(), prediction.iou.detach().bfloat16()
-    )
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = mask_loss(half, truth())
-    assert loss[0].dtype == torch.float32
-    full = mask_loss(MaskPrediction(half.logits.float(), half.iou.float()), truth())
-    torch.testing.assert_close(loss[0], full[0])

@@ -16,7 +16,6 @@ from simmat.nn.mat import build_linear
 from simmat.plugin_specs import TransferLayerSpec
 from simmat.plugins.builtin import TRANSFER_LAYERS
 from simmat.plugins.registry import import_from_string
-from simmat.sensors.normalize import Statistics, zero_shot_map
 from simmat.types import Channel
 
 SPECS = {spec.name: spec for spec in TRANSFER_LAYERS}
@@ -128,18 +127,6 @@ def test_features_of_padding_are_what_the_model_knows_there(
 
 
 @pytest.mark.parametrize("name", WITH_CONTENT)
-def test_the_content_does_not_depend_on_the_amount_of_padding(name: str) -> None:
-    """The same picture in a larger input must look the same to the model; a mean over padding would change it."""
-    module = shake(layer(name, 2))
-    x = planes(2)
-    wide = F.pad(x, (0, 16))
-    content = F.pad(whole(x), (0, 16))
-    with torch.no_grad():
-        alone, padded = features(module, x), features(module, wide, content)
-    torch.testing.assert_close(padded[..., :4], alone, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("name", WITH_CONTENT)
 def test_a_model_without_one_convolution_at_its_head_is_refused_by_name(
     name: str,
 ) -> None:
@@ -169,26 +156,6 @@ def test_channel_attention_starts_as_the_zero_shot_model(count: int) -> None:
     )
 
 
-def test_channel_attention_starts_with_opposed_channels_as_bright_as_others() -> None:
-    """The first component of two such channels is their difference, whose weights sum to zero."""
-    channels = [Channel(name, "counts", "count", mean=0.0, std=1.0) for name in "ab"]
-    gains = []
-    for correlation in (0.8, -0.8):
-        seen = Statistics(
-            (0.0, 0.0), (1.0, 1.0), ((1.0, correlation), (correlation, 1.0)), (9, 9)
-        )
-        zero_shot = torch.from_numpy(zero_shot_map(channels, seen))
-        built = build_channel_attention(
-            channels=channels,
-            zero_shot=zero_shot,
-            backbone=Backbone(),
-            generator=torch.Generator(),
-            **SPECS["channel-attention"].options,
-        )
-        gains.append(built.gain)
-    assert gains == pytest.approx([1 / 0.9**0.5] * 2)
-
-
 def test_a_missing_band_counts_for_nothing() -> None:
     """One bundle serves a camera without it: neither its code nor anything learned of it reaches the answer."""
     module = shake(layer("channel-attention", 3, embedding="identity"))
@@ -211,26 +178,6 @@ def test_a_missing_band_counts_for_nothing() -> None:
         torch.testing.assert_close(
             features(two, x[:, [0, 2]]), features(module, x), atol=1e-5, rtol=1e-4
         )
-
-
-def test_each_image_of_a_batch_has_its_own_missing_bands() -> None:
-    """A batch mixes what two cameras saw."""
-    module = shake(layer("channel-attention", 3))
-    x = planes(3)
-    x[1, 0] = 0
-    with torch.no_grad():
-        together = features(module, x)
-        for image in (0, 1):
-            alone = features(module, x[image : image + 1])
-            torch.testing.assert_close(
-                together[image : image + 1], alone, atol=1e-5, rtol=1e-4
-            )
-
-
-def test_an_image_without_any_channel_gives_numbers() -> None:
-    """A softmax over nothing would be NaN, and poison the whole batch."""
-    module = shake(layer("channel-attention", 3))
-    assert torch.isfinite(features(module, torch.zeros(2, 3, 16, 16))).all()
 
 
 def test_channels_are_dropped_in_training_alone_and_never_all() -> None:
@@ -278,19 +225,6 @@ def test_a_channel_with_a_wavelength_has_its_code_and_one_without_learns_it() ->
         2,
         64,
     )
-
-
-def test_channels_of_one_wavelength_are_distinguished() -> None:
-    """Two polarizations of a radar, two dates of a satellite: with one code, swapped they would be the same input."""
-    module = shake(by_wavelength(0.66, 55000, 55000))
-    assert module.codes.learned.shape == (2, 64)
-    x = planes(3)
-    with torch.no_grad():
-        assert not torch.allclose(
-            features(module, x), features(module, x[:, [0, 2, 1]]), atol=1e-3
-        )
-    with pytest.raises(ConfigError, match=r"\['c1', 'c2'\].*auto"):
-        by_wavelength(0.66, 55000, 55000, embedding="wavelength")
 
 
 def test_channel_attention_reports_all_bad_options_at_once() -> None:

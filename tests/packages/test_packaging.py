@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
-import sys
 import tomllib
-import zipfile
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from virtual_envs import run_in
 
 import simmat
 
@@ -101,29 +97,3 @@ def test_published_packages_have_the_metadata_of_the_core_and_links_that_lead_so
         assert needed <= done  # each is built after those that it needs
         done.add(name)
     assert len(done) == 1 + len(list(ROOT.glob("plugins/*/pyproject.toml")))
-
-
-@pytest.mark.slow
-def test_a_wheel_holds_no_module_that_is_gone(tmp_path: Path) -> None:
-    """The alias is looked up by name in setuptools, which could stop doing so."""
-    folder = tmp_path / "nir"
-    ignored = shutil.ignore_patterns("build", "*.egg-info", "tests")
-    shutil.copytree(ROOT / "plugins/simmat-plugin-nir", folder, ignore=ignored)
-    left = folder / "build/lib/simmat_plugin_nir/gone.py"
-    left.parent.mkdir(parents=True)
-    left.touch()
-    done = run_in(
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "-w",
-        str(tmp_path),
-        str(folder),
-    )
-    assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    assert "simmat_plugin_nir/red_nir.py" in names
-    assert "simmat_plugin_nir/gone.py" not in names

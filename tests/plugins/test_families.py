@@ -65,11 +65,6 @@ def test_a_model_is_found_by_its_full_name_alone(zoo: types.ModuleType) -> None:
     assert zoo.calls == ["lion"]
 
 
-def test_a_model_that_is_not_listed_may_be_used(zoo: types.ModuleType) -> None:
-    """A hub has more models than any list."""
-    assert registry().foundation("zoo/hidden").name == "zoo/hidden"
-
-
 def test_no_server_is_asked_about_a_name_that_only_a_bundle_gives(
     zoo: types.ModuleType, tmp_path: Path
 ) -> None:
@@ -102,13 +97,6 @@ def test_an_unknown_model_is_refused_with_the_nearest_and_the_way_to_the_list() 
     """Hundreds of names would fill the screen."""
     with pytest.raises(UnknownNameError, match=r"'zoo/liom'.*'zoo/lion'.*list zoo/"):
         registry().foundation("zoo/liom")
-
-
-@pytest.mark.usefixtures("zoo")
-def test_a_spec_of_that_name_counts_before_the_family() -> None:
-    """A plugin may know better about one model."""
-    own = spec("zoo/lion")
-    assert registry(("foundation model", own, "other 1")).foundation("zoo/lion") is own
 
 
 def test_a_family_that_is_not_installed_is_looked_for_in_the_list_of_packages() -> None:
@@ -163,18 +151,6 @@ def test_what_a_library_raises_is_one_line(
     names = Registry([], [("foundation family", replace(FAMILY, **change), "z 1")])
     with pytest.raises(error, match=message):
         names.foundation("zoo/lion")
-
-
-def test_a_family_takes_one_line_of_the_list_by_default(
-    zoo: types.ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """The list must answer at once, so the library behind the family is not asked."""
-    monkeypatch.setattr("simmat.cli.options.installed", registry)
-    monkeypatch.setattr(zoo, "models", None)
-    assert run(["foundations", "list"]) == 0
-    assert "zoo/NAME" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("zoo")

@@ -6,11 +6,8 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
-from importlib import import_module
 from pathlib import Path
 
-import click
 import pytest
 from found_results import found_box, objects_result
 from simmat_testing.find_parts import find_checkable
@@ -24,8 +21,6 @@ from simmat.inference.format_choice import choose_formats
 from simmat.inference.request import Request
 from simmat.inference.writer import write_result
 from simmat.plugin_specs import API_VERSION, FoundationSpec, WeightFile
-from simmat.plugins.hooks import OWN_COMMANDS
-from simmat.plugins.kinds import Kind
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import PluginReport, Registry
 from simmat.sensors.composed_modality import ComposedModality
@@ -109,14 +104,6 @@ def test_an_installed_plugin_is_found_with_its_package_and_version(
     assert x.gives == {"modality": ("x",)}
     assert registry.owner("modality", "x") == "simmat-plugin-x 1.2"
     assert registry.modality("x").name == "x"
-
-
-def test_entry_points_of_the_machine_are_read_where_none_are_given(
-    install: Install,
-) -> None:
-    """The default is what is installed."""
-    install("simmat-plugin-x", good("x"))
-    assert "x" in load_plugins(env={}).names("modality")
 
 
 BROKEN = {
@@ -266,15 +253,6 @@ def test_an_item_written_for_another_plugin_interface_is_named_and_stops_no_othe
     assert registry.modality("x").name == "x"
 
 
-def test_an_item_written_for_this_plugin_interface_is_taken(install: Install) -> None:
-    """A plugin that states the version must not be worse off than one that does not."""
-    registry = load(
-        install("simmat-plugin-bad", TUNER.replace("VERSION", str(API_VERSION)))
-    )
-    assert report(registry, "simmat_plugin_bad").error == ""
-    assert report(registry, "simmat_plugin_bad").gives == {"tuner": ("bad",)}
-
-
 FORMAT = """
 from simmat.plugins.hooks import hookimpl
 from simmat.plugin_specs import ResultFormat
@@ -344,18 +322,6 @@ def test_a_command_of_our_own_cannot_be_replaced(install: Install) -> None:
     assert registry.names("command") == ()
 
 
-def test_the_commands_that_no_plugin_can_replace_are_those_of_the_command_line() -> (
-    None
-):
-    """A command that the list lacks could be shadowed."""
-    for name, (_, below) in OWN_COMMANDS.items():
-        if below == ():  # a group of plugins' commands alone, which needs no module
-            continue
-        command = import_module(f"simmat.cli.{name}").command
-        assert (below is not None) == isinstance(command, click.Group)
-        assert sorted(below or ()) == sorted(getattr(command, "commands", ()))
-
-
 def test_a_plugin_s_command_may_stand_below_a_group(
     install: Install,
     monkeypatch: pytest.MonkeyPatch,
@@ -394,55 +360,6 @@ def test_a_command_below_a_group_must_be_new_and_the_group_ours(
     assert registry.names("command") == ()
 
 
-def test_a_command_of_a_plugin_that_is_missing_names_the_list_of_packages(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The README's first steps use it, and the core alone does not have it."""
-    monkeypatch.setattr(
-        "simmat.plugins.loader.installed", partial(load_plugins, [], {})
-    )
-    assert run(["data", "simulate", "--modality", "gray", "--out", "d"]) == 2
-    assert "README" in capsys.readouterr().err
-    assert run(["annotate", "DIR"]) == 2
-    assert "README" in capsys.readouterr().err
-
-
-CALLBACKS = """
-    from simmat import hookimpl
-
-    @hookimpl
-    def simmat_callbacks(ARGUMENT):
-        return [ARGUMENT]
-    """
-
-
-def test_callbacks_are_made_when_a_training_starts(install: Install) -> None:
-    """From what the plugin asks for, its settings alone for example; an argument that nobody gives fails at once."""
-    folder = install("simmat-plugin-follower", CALLBACKS.replace("ARGUMENT", "config"))
-    (hook,) = load(folder).all("callbacks")
-    assert hook.make(config="settings", registry="registry") == [["settings"]]
-    wrong = load(
-        install("simmat-plugin-wrong", CALLBACKS.replace("ARGUMENT", "settings"))
-    )
-    assert "settings" in report(wrong, "simmat_plugin_wrong").error
-
-
-def test_a_package_with_damaged_metadata_stops_no_other(
-    install: Install, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Half-removed packages lie on many machines."""
-    folder = install("simmat-plugin-x", good("x"))
-
-    def damaged(self: importlib.metadata.Distribution) -> str:
-        raise KeyError("Version")
-
-    monkeypatch.setattr(importlib.metadata.Distribution, "version", property(damaged))
-    registry = load(folder)
-    # without its version
-    assert report(registry, "simmat_plugin_x").owner == "simmat-plugin-x"
-    assert registry.modality("x").name == "x"
-
-
 def test_all_problems_of_a_plugin_are_reported_at_once(install: Install) -> None:
     """An author mends them in one go."""
     source = (
@@ -454,19 +371,6 @@ def test_all_problems_of_a_plugin_are_reported_at_once(install: Install) -> None
     ).error
     for part in ("3 problems", "got int 7", "got str 'x'", "got int 3"):
         assert part in error
-
-
-def test_two_packages_with_one_entry_point_name_are_both_loaded(
-    install: Install,
-) -> None:
-    """pluggy's own loader drops the second without a word."""
-    install("simmat-plugin-x", good("x"), entry="same")
-    registry = load(install("simmat-plugin-y", good("y"), entry="same"))
-    assert {r.distribution for r in registry.reports if r.name == "same"} == {
-        "simmat-plugin-x",
-        "simmat-plugin-y",
-    }
-    assert {"x", "y"} <= set(registry.names("modality"))
 
 
 def test_a_name_two_packages_claim_is_refused_when_used_naming_both(
@@ -525,16 +429,6 @@ def test_a_list_starts_only_those_by_plugin_or_package_name(
     assert "y" not in registry.names("modality")
 
 
-def test_a_plugin_that_is_named_and_not_installed_is_reported(install: Install) -> None:
-    """A slip in SIMMAT_PLUGINS would otherwise look like a plugin that gives nothing."""
-    registry = load(
-        install("simmat-plugin-x", good("x"), entry="one"), SIMMAT_PLUGINS="on"
-    )
-    assert re.search(
-        "SIMMAT_PLUGINS.*not installed.* one", report(registry, "on").error
-    )
-
-
 def test_strict_mode_raises_the_first_failure(install: Install) -> None:
     """In CI a plugin that fails must fail the build."""
     folder = install("simmat-plugin-bad", "raise RuntimeError('no licence file')")
@@ -551,15 +445,6 @@ def test_ctrl_c_during_loading_is_not_swallowed(install: Install) -> None:
     folder = install("simmat-plugin-bad", "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
         load(folder)
-
-
-def test_what_a_plugin_prints_does_not_reach_standard_output(
-    install: Install, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It would make `--json` unreadable."""
-    load(install("simmat-plugin-x", "print('hello')\n" + textwrap.dedent(good("x"))))
-    captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", "hello\n")
 
 
 def test_names_joined_by_plus_are_composed(install: Install) -> None:
@@ -585,16 +470,6 @@ def test_an_unknown_name_names_the_nearest() -> None:
         load_plugins([], {}).modality("rgbb")
 
 
-@pytest.mark.parametrize("kind", ["modality", "foundation model", "tuner", "command"])
-def test_an_unknown_name_makes_up_no_package(kind: Kind) -> None:
-    """Whoever registers a package that we make up runs code on our users' machines; the list of packages is ours."""
-    with pytest.raises(
-        UnknownNameError, match="A plugin may bring it; SimMAT's README lists them"
-    ) as caught:
-        load_plugins([], {}).get(kind, "quux")
-    assert "pip install" not in str(caught.value)
-
-
 def test_the_default_model_is_the_smallest_that_is_ready_to_use(tmp_path: Path) -> None:
     """A model with random weights, an untrained decoder or a download is none; with none, the user chooses."""
     weights = WeightFile("w", "0" * 64, size_bytes=9, path=tmp_path / "w")
@@ -610,52 +485,3 @@ def test_the_default_model_is_the_smallest_that_is_ready_to_use(tmp_path: Path) 
     assert default(TINY, untrained, larger, packaged) == "b"
     with pytest.raises(ConfigError, match=r"none of the installed.*tiny"):
         default(TINY, untrained)
-
-
-def test_an_unknown_name_mentions_plugins_that_failed(install: Install) -> None:
-    """The sensor is missing because its plugin broke, and the user must not install it a second time."""
-    registry = load(install("simmat-plugin-bad", "raise RuntimeError"))
-    with pytest.raises(
-        UnknownNameError, match=r"simmat_plugin_bad.*simmat plugins list"
-    ):
-        registry.modality("bad")
-
-
-@pytest.mark.parametrize(
-    ("source", "env", "said"),
-    [
-        (
-            "raise RuntimeError",
-            {},
-            r"simmat-plugin-x 1\.2 brings it, but failed to load; see simmat plugins list",
-        ),
-        (
-            good("x"),
-            {"SIMMAT_PLUGINS": ""},
-            r"simmat-plugin-x 1\.2 brings it, but SIMMAT_PLUGINS leaves it out",
-        ),
-    ],
-)
-def test_a_name_that_a_package_declares_is_found_in_it_without_an_import(
-    install: Install, source: str, env: dict[str, str], said: str
-) -> None:
-    """Nobody should install or look for what is here already."""
-    install("simmat-plugin-other", "raise RuntimeError", declares="y")
-    registry = load(install("simmat-plugin-x", source, declares="x"), **env)
-    with pytest.raises(UnknownNameError, match=said) as caught:
-        registry.modality("x")
-    assert "other" not in str(caught.value)
-
-
-def test_a_command_that_a_package_declares_is_found_by_its_whole_name(
-    install: Install,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """`count` alone would be another command."""
-    folder = install(
-        "simmat-plugin-counter", "raise RuntimeError", declares="data count"
-    )
-    monkeypatch.setattr("simmat.plugins.loader.installed", partial(load, folder))
-    assert run(["data", "count"]) == 2
-    assert "simmat-plugin-counter 1.2 brings it" in capsys.readouterr().err
