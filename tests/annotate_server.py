@@ -222,3 +222,49 @@ def door(
         finally:
             server.should_exit = True
             thread.join(20)
+
+
+MASK = {"box": [2, 1, 6, 4], "runs": [3, 9]}
+"""Of 12 pixels."""
+FOUND = {
+    "mask": MASK,
+    "score": 0.5,
+    "area": 9,
+    "class": 1,
+    "class_probability": 0.5,
+}
+
+
+def serve_answers(size_hw: tuple[int, int]) -> dict[str, Any]:
+    """Return what `simmat serve` answers about an image, by the path that is asked for."""
+    return {
+        "/model": {
+            "name": "m",
+            "digest": "d",
+            "sensor": "gray",
+            "options": {},
+            "card": {"classes": {"1": "cow"}},
+            "sources": ["gray"],
+            "channels": [
+                {
+                    "name": "gray",
+                    "quantity": "light",
+                    "unit": "1",
+                    "wavelength_um": None,
+                }
+            ],
+            "classes": {"1": "cow"},
+            "has_class_map": True,
+            "limits": {"bytes": 1 << 20},
+        },
+        "/images": {"id": "a", "size_hw": list(size_hw), "window": None},
+        "/images/a/predict": {"masks": [FOUND], "warning": ""},
+        "/images/a/everything": {"objects": [{**FOUND, "point": [3, 2]}]},
+        "/images/a/classes": {
+            "size_hw": list(size_hw),
+            "classes": [
+                {"class": 1, "name": "cow", "area": 9, "probability": 0.5, "mask": MASK}
+            ],
+            "unmeasured": None,
+        },
+    }

@@ -7,18 +7,12 @@ from __future__ import annotations
 
 import ast
 import copy
-import io
 import json
 import random
-import stat
 import struct
-import warnings
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-Mutation = Callable[[bytes, random.Random], bytes]
 
 CODE_RAN = "code-ran"
 """File in the working folder of a case; it is there where something of the file was run."""
@@ -325,62 +319,6 @@ def mutate_csv(content: bytes, rng: random.Random) -> bytes:
         ",".join(row) for row in rows
     )
     return text.encode(rng.choice(_ENCODINGS), errors="replace")
-
-
-ESCAPED = "escaped"
-"""Name of a file that a path in a zip would put outside of the folder it is unpacked into."""
-_ENTRY_NAMES = (
-    f"../{ESCAPED}",
-    f"/{ESCAPED}",
-    "é",
-    "C:\\x",
-    "a/",
-    "./bundle.json",
-    "bundle.json ",
-)
-_ENTRY_KINDS = (
-    stat.S_IFLNK | 0o777,
-    stat.S_IFIFO | 0o644,
-    stat.S_IFDIR | 0o755,
-    stat.S_IFBLK | 0o644,
-)
-
-
-def mutate_zip(
-    content: bytes, rng: random.Random, mutate_member: Mutation = mutate_bytes
-) -> bytes:
-    """Return a zip with one member changed, renamed or missing, with one more, or with changed bytes.
-
-    Args:
-        content: a zip.
-        rng: decides what is done.
-        mutate_member: damages the content of a member: (bytes, rng) -> bytes.
-    """
-    if rng.random() < 0.4:
-        return mutate_bytes(content, rng)
-    source, target = zipfile.ZipFile(io.BytesIO(content)), io.BytesIO()
-    victim, kind = rng.choice(source.namelist()), rng.randrange(8)
-    with (
-        warnings.catch_warnings(),
-        zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive,
-    ):
-        warnings.simplefilter("ignore")  # a name that stands twice
-        for name in source.namelist():
-            data, entry = source.read(name), zipfile.ZipInfo(name)
-            if name == victim and kind < 4:
-                data = mutate_member(data, rng)
-            elif name == victim and kind == 4:
-                continue
-            elif name == victim and kind == 5:
-                entry = zipfile.ZipInfo(
-                    rng.choice((*_ENTRY_NAMES, f"../{name}", name.upper()))
-                )
-            elif name == victim and kind == 6:
-                entry.external_attr = rng.choice(_ENTRY_KINDS) << 16
-            archive.writestr(entry, data)
-        if kind == 7:
-            archive.writestr(zipfile.ZipInfo(rng.choice((victim, *_ENTRY_NAMES))), b"x")
-    return target.getvalue()
 
 
 SIZE_HW = (24, 31)

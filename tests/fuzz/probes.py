@@ -22,7 +22,7 @@ def _probe(name: str, end: Callable[[], object]) -> Target:
     """Make a reader that ends so for numbers over 40 in a file."""
 
     def prepare(place: Place, rng: random.Random) -> Case:
-        number = rng.getrandbits(8)  # of one byte, so that it shrinks in steps of one
+        number = rng.getrandbits(8)
         place.put("number.txt", str(number).encode())
         return Case(lambda: end() if number > 40 else None)
 

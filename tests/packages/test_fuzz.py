@@ -31,9 +31,6 @@ _QUICK = (
     "video",
     "frames",
     "follow-prompts",
-    "follow-masks",
-    "server-answer",
-    "http-answer",
     "gallery-index",
 )
 """Targets whose cases take some milliseconds."""
@@ -68,30 +65,22 @@ def test_a_damaged_file_is_read_or_refused(name: str, seeds: Path) -> None:
     """What a stranger sends must end in one clear error, within limits of time and memory."""
     if (missing := TARGETS[name].missing_module) is not None:
         pytest.skip(f"{missing} is not installed")
-    result = run_block(name, 0, 0, seeds)
+    result = run_block(name, 0, range(BLOCK), seeds)
     assert not result.problem, result.problem
-    assert result.kinds.total() > BLOCK // TARGETS[name].weight / 2
-    # of few cases
-    blocks = (
-        run_block(name, 0, number, seeds) for number in range(1, TARGETS[name].weight)
-    )
-    values = result.kinds["value"] or any(block.kinds["value"] for block in blocks)
-    assert values, "all were refused: the seeds are not valid any more"
+    assert result.kinds["value"], "all were refused: the seeds are not valid any more"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROBES)
-def test_a_failure_is_noticed_and_its_smallest_file_is_kept(
-    tmp_path: Path, name: str
-) -> None:
+def test_a_failure_is_noticed_and_its_file_is_kept(tmp_path: Path, name: str) -> None:
     """A file that ends or blocks the process must be found as well as one that raises."""
-    result = run_block(name, 0, 0, tmp_path, kept=tmp_path / "kept", clock_seconds=5)
+    kept = tmp_path / "kept"
+    result = run_block(name, 0, range(BLOCK), tmp_path, kept=kept, clock_seconds=5)
     if name == "refused":
         assert not result.problem
         return
     stopped = name in ("died", "hangs")
-    assert result.problem.startswith(
-        "died or hangs" if stopped else name.split(" of ")[0]
-    )
-    number = int((tmp_path / "kept" / f"{name}-0-0" / "number.txt").read_text())
-    assert number > 40 if stopped else number == 41
+    kind = "died or hangs" if stopped else name.split(" of ")[0]
+    assert result.problem.startswith(kind)
+    (file,) = kept.glob("*/number.txt")
+    assert int(file.read_text()) > 40

@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from annotate_server import door, gray_images
+from annotate_server import FOUND, door, gray_images, serve_answers
 from bundles import tiny_bundle
-from fuzz.targets.servers import FOUND, serve_answers
 from pydantic import Field
 from runs import registry
 from simmat_plugin_annotate.client import Client, ServerError

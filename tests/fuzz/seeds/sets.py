@@ -1,4 +1,4 @@
-"""Data sets of six grey images, with a manifest and with COCO annotations; TOML files that people write; a bench."""
+"""Data sets of six grey images, with a manifest and with COCO annotations; TOML files that people write."""
 
 from __future__ import annotations
 
@@ -171,22 +171,3 @@ def make_documents(folder: Path) -> None:
         ("bench", _BENCH),
     ):
         (folder / f"{name}.toml").write_text(text.lstrip())
-
-
-_FILLED_BENCH = """
-foundation = "tiny"
-seeds = [0, 1]
-train = { image_size = 64, steps = 2, val_every = 1, batch_size = 2, device = "cpu" }
-data = [
-    { name = "a", modality = "gray", data = "set" },
-    { name = "b", modality = "gray", data = "set", averaged = false },
-]
-arm = [{ name = "x" }, { name = "y", tune = "frozen" }]
-"""
-
-
-def make_bench(folder: Path) -> None:
-    """bench.toml and, without its cells, `set`; a cell names an absolute path, so each case fills its own."""
-    (folder / "set").mkdir()
-    make_manifest(folder / "set")
-    (folder / "bench.toml").write_text(_FILLED_BENCH.lstrip())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,6 @@ def make_dicom(folder: Path) -> None:
     padding = {"PixelPaddingValue": 3, "PixelPaddingRangeLimit": 9}
     _save_series(folder / "scaled", plain, **scale, **padding)
     _save_series(folder / "frames", plain, count=1, frames=SHAPE_XYZ[2])
-    _save_series(folder / "table", plain, table=True)
 
 
 def _save_series(
@@ -66,10 +64,9 @@ def _save_series(
     *,
     count: int = SHAPE_XYZ[2],
     frames: int = 1,
-    table: bool = False,
     **tags: Any,
 ) -> None:
-    """Write the slices of a series; `table` adds a lookup table for the values."""
+    """Write the slices of a series."""
     import pydicom
     from pydicom.encaps import encapsulate
 
@@ -98,8 +95,6 @@ def _save_series(
         one.ImagePositionPatient = [0, 0, _SPACING[2] * number]
         if frames > 1:
             one.NumberOfFrames = frames
-        if table:
-            one.ModalityLUTSequence = [_table()]
         for name, value in tags.items():
             setattr(one, name, value)
         is_big = syntax == pydicom.uid.ExplicitVRBigEndian
@@ -114,17 +109,6 @@ def _save_series(
             one.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
             one.compress(syntax, generate_instance_uid=False)
         one.save_as(folder / f"{number}.dcm", enforce_file_format=True)
-
-
-def _table() -> Any:
-    """Return a lookup table of 16 values."""
-    import pydicom
-
-    table = pydicom.Dataset()
-    table.add_new("LUTDescriptor", "US", [16, 0, 16])
-    table.ModalityLUTType = "HU"
-    table.add_new("LUTData", "US", list(range(100, 116)))
-    return table
 
 
 def make_nifti(folder: Path) -> None:
@@ -179,49 +163,6 @@ def _save_video(path: Path, frames: Any, form: str, codec: str, **options: str) 
             )
             file.mux(stream.encode(made))
         file.mux(stream.encode())
-
-
-_LARGE = 12_000
-"""Pixels along each side of what takes more than the limit when it is decoded, in a small file."""
-
-
-def make_bombs(folder: Path) -> None:
-    """Small files of very many zeros: DICOM series and NIfTI volumes that are packed, and videos of large frames."""
-    import pydicom
-
-    zeros = bytes(300 << 20)
-    for name in ("deflated", "jpeg"):
-        whole = folder / "whole"
-        _save_series(whole, _BOMB_SYNTAXES[name], count=1)
-        one = pydicom.dcmread(whole / "0.dcm")
-        one.PixelData = zeros
-        if name == "jpeg":
-            stream = io.BytesIO()
-            Image.new("L", (_LARGE, _LARGE)).save(stream, "JPEG")
-            one.PixelData = pydicom.encaps.encapsulate([stream.getvalue()])
-        shutil.rmtree(whole)
-        (folder / f"{name}.series").mkdir()
-        one.save_as(folder / f"{name}.series" / "0.dcm")
-    import nibabel
-
-    header = nibabel.Nifti1Header()
-    header.set_data_dtype(np.int16)
-    header.set_data_shape((_LARGE, _LARGE, 1))
-    (folder / "slice.nii.gz").write_bytes(_packed(header, zeros))
-    header.set_data_shape((2000, 2000, 35))
-    (folder / "slices.nii.gz").write_bytes(_packed(header, zeros))
-    header.set_data_shape(SHAPE_XYZ)
-    header["vox_offset"] = 200 << 20
-    (folder / "extension.nii.gz").write_bytes(_packed(header, zeros))
-    large = np.zeros((2, _LARGE, _LARGE, 3), np.uint8)
-    _save_video(folder / "large.mkv", large, "yuvj420p", "mjpeg")
-    _save_video(folder / "large.mov", large, "rgb24", "png")
-
-
-_BOMB_SYNTAXES = {
-    "deflated": "1.2.840.10008.1.2.1.99",
-    "jpeg": "1.2.840.10008.1.2.4.50",
-}
 
 
 def _packed(header: Any, zeros: bytes) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fuzz.case import Case, Place, Target, check_image, registry
@@ -11,7 +11,7 @@ from fuzz.damage import mutate_file
 from simmat.sensors.adapter import ModalityAdapter, load_sample
 
 _INTRINSICS = {"intrinsics": {"fx": 20.0, "fy": 20.0, "cx": 15.0, "cy": 12.0}}
-_ORDINARY = (".png", ".tif", ".npy")
+_READ = (".png", ".tif", ".npy", ".exr", ".jpg")
 
 
 def _load(adapter: ModalityAdapter, files: Mapping[str, Path]) -> None:
@@ -25,31 +25,22 @@ def _sensor(rng: random.Random, *choices: str) -> ModalityAdapter:
     return registry().modality(name, dict(option.split("=") for option in options))
 
 
-def _one_file(adapter: ModalityAdapter, path: Path) -> Case:
-    return Case(lambda: _load(adapter, {adapter.sources[0].name: path}))
+def _file(
+    kinds: tuple[str, ...], *choices: str
+) -> Callable[[Place, random.Random], Case]:
+    """Make what damages a file of some kinds for one of some sensors."""
 
+    def prepare(place: Place, rng: random.Random) -> Case:
+        adapter = _sensor(rng, *choices)
+        path = place.damaged(rng.choice(kinds), rng, _READ)
+        return Case(lambda: _load(adapter, {adapter.sources[0].name: path}))
 
-def _thermal(place: Place, rng: random.Random) -> Case:
-    sensor = _sensor(rng, "thermal", "thermal", "thermal-minmax", "thermal unit=cK")
-    return _one_file(sensor, place.damaged("flir", rng))
-
-
-def _depth(place: Place, rng: random.Random) -> Case:
-    sensor = _sensor(
-        rng, "depth", "depth", "depth-minmax", "depth unit=m", "depth unit=mm"
-    )
-    return _one_file(sensor, place.damaged("images", rng, _ORDINARY))
-
-
-def _exr(place: Place, rng: random.Random) -> Case:
-    return _one_file(
-        _sensor(rng, "depth", "depth-minmax", "depth unit=m"), place.damaged("exr", rng)
-    )
+    return prepare
 
 
 def _hha(place: Place, rng: random.Random) -> Case:
     adapter = _sensor(rng, "hha", "hha gravity=level").configured(_INTRINSICS)
-    path = place.damaged(rng.choice(("exr", "images")), rng, (".exr", *_ORDINARY))
+    path = place.damaged(rng.choice(("exr", "images")), rng, _READ)
     return Case(lambda: _load(adapter, {"hha": path}))
 
 
@@ -66,22 +57,6 @@ def _polarization(place: Place, rng: random.Random) -> Case:
     return Case(lambda: _load(adapter, files))
 
 
-def _mosaic(place: Place, rng: random.Random) -> Case:
-    return _one_file(
-        _sensor(rng, "polarization files=mosaic"), place.damaged("mosaic", rng)
-    )
-
-
-def _multispectral(place: Place, rng: random.Random) -> Case:
-    sensor = rng.choice(
-        (
-            registry().modality("multispectral"),
-            registry().modality("multispectral", {"scale": 1e-4}),
-        )
-    )
-    return _one_file(sensor, place.damaged("geotiffs", rng))
-
-
 def _satellite(place: Place, rng: random.Random) -> Case:
     satellites = (
         ("sentinel2", {}),
@@ -91,37 +66,52 @@ def _satellite(place: Place, rng: random.Random) -> Case:
     name, options = rng.choice(satellites)
     # the other seeds do not name their bands
     named = place.seeds.folder("geotiffs") / "bands.tif"
-    return _one_file(
-        registry().modality(name, options),
-        place.put(named.name, mutate_file(named, rng)),
-    )
-
-
-def _sar(place: Place, rng: random.Random) -> Case:
-    sensor = _sensor(
-        rng,
-        "sar",
-        "sar scale=power",
-        "sar scale=db",
-        "sar filter=lee",
-        "sar polarizations=dual",
-    )
-    return _one_file(
-        sensor,
-        place.damaged(rng.choice(("geotiffs", "geotiffs", "images")), rng, _ORDINARY),
-    )
+    adapter = registry().modality(name, options)
+    path = place.put(named.name, mutate_file(named, rng))
+    return Case(lambda: _load(adapter, {adapter.sources[0].name: path}))
 
 
 _DEPTH, _POLARIZATION = "simmat_plugin_depth", "simmat_plugin_polarization"
 _BANDS = ("simmat_plugin_multispectral", "rasterio")
 TARGETS = (
-    Target("thermal", _thermal, needs=("simmat_plugin_thermal",)),
-    Target("depth", _depth, needs=(_DEPTH,)),
-    Target("exr", _exr, needs=(_DEPTH, "OpenEXR")),
+    Target(
+        "thermal",
+        _file(("flir",), "thermal", "thermal", "thermal-minmax", "thermal unit=cK"),
+        needs=("simmat_plugin_thermal",),
+    ),
+    Target(
+        "depth",
+        _file(("images",), "depth", "depth-minmax", "depth unit=m", "depth unit=mm"),
+        needs=(_DEPTH,),
+    ),
+    Target(
+        "exr",
+        _file(("exr",), "depth", "depth-minmax", "depth unit=m"),
+        needs=(_DEPTH, "OpenEXR"),
+    ),
     Target("hha", _hha, needs=(_DEPTH, "OpenEXR"), weight=6),
     Target("polarization", _polarization, needs=(_POLARIZATION,)),
-    Target("mosaic", _mosaic, needs=(_POLARIZATION,)),
-    Target("multispectral", _multispectral, needs=_BANDS),
+    Target(
+        "mosaic",
+        _file(("mosaic",), "polarization files=mosaic"),
+        needs=(_POLARIZATION,),
+    ),
+    Target(
+        "multispectral",
+        _file(("geotiffs",), "multispectral"),
+        needs=_BANDS,
+    ),
     Target("satellite", _satellite, needs=_BANDS),
-    Target("sar", _sar, needs=("simmat_plugin_sar", "rasterio")),
+    Target(
+        "sar",
+        _file(
+            ("geotiffs", "geotiffs", "images"),
+            "sar",
+            "sar scale=power",
+            "sar scale=db",
+            "sar filter=lee",
+            "sar polarizations=dual",
+        ),
+        needs=("simmat_plugin_sar", "rasterio"),
+    ),
 )

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from fuzz.case import Case, Place, Target, check_image, registry
-from fuzz.damage import mutate_file
-from fuzz.damage_stacks import mutate_dicom, mutate_nifti, mutate_video
+from fuzz.damage import mutate_bytes, mutate_file
+from fuzz.damage_stacks import mutate_dicom, mutate_nifti
 from simmat.data.sequence import FrameSequence
 from simmat.errors import SimMATError
 from simmat.io.frames import frame_paths, open_stack, stack_format
@@ -20,22 +20,7 @@ _MAX_WRITTEN = 1 << 20
 """Voxels of a volume on whose grid labels are written."""
 
 
-_BOMBS = 0.005
-"""Part of the cases that are a small file which would take much memory, not damaged."""
-
-
-def _bomb(place: Place, rng: random.Random, endings: tuple[str, ...]) -> Path | None:
-    """Return a link to a small file that would take much memory, in few of the cases."""
-    if rng.random() >= _BOMBS:
-        return None
-    found = sorted(place.seeds.folder("bombs").iterdir())
-    return place.link(rng.choice([one for one in found if one.suffix in endings]))
-
-
 def _nifti(place: Place, rng: random.Random) -> Case:
-    bomb = _bomb(place, rng, (".gz",))
-    if bomb is not None:
-        return _volume(place, bomb, rng)
     seed = rng.choice(place.seeds.files("nifti"))
     path = place.put(seed.name, mutate_nifti(seed.read_bytes(), rng))
     return _volume(place, path, rng)
@@ -43,9 +28,6 @@ def _nifti(place: Place, rng: random.Random) -> Case:
 
 def _dicom(place: Place, rng: random.Random) -> Case:
     """Damage one file of a series, or each."""
-    bomb = _bomb(place, rng, (".series",))
-    if bomb is not None:
-        return _volume(place, bomb, rng)
     seeds = sorted(one for one in place.seeds.folder("dicom").iterdir() if one.is_dir())
     seed = rng.choice(seeds)
     folder = place.files / seed.name
@@ -86,14 +68,11 @@ def _volume(place: Place, path: Path, rng: random.Random) -> Case:
 
 
 def _video(place: Place, rng: random.Random) -> Case:
-    bomb = _bomb(place, rng, (".mkv", ".mov"))
-    if bomb is not None:
-        return Case(lambda: _read(bomb, "", [0.9, 0.1]))
     seed = rng.choice(place.seeds.files("videos"))
     name = seed.name
     if rng.random() < 0.03:
         name = f"a{rng.choice(('.mp4', '.mkv', '.avi', '.webm'))}"
-    path = place.put(name, mutate_video(seed.read_bytes(), rng))
+    path = place.put(name, mutate_bytes(seed.read_bytes(), rng))
     order = [rng.random() for _ in range(3)]
     return Case(lambda: _read(path, "", order))
 

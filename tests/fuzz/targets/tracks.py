@@ -1,4 +1,4 @@
-"""What says from where objects are followed: a file of prompts, and label images."""
+"""A file of prompts, which says from where objects are followed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from fuzz.case import Case, Place, Target
-from fuzz.damage import mutate_bytes, mutate_file, mutate_tree, to_json
+from fuzz.damage import mutate_bytes, mutate_tree, to_json
 from fuzz.seeds.images import HEIGHT, WIDTH
 from simmat.data.pipeline import Pipeline
 from simmat.data.sequence import FrameSequence
@@ -100,46 +100,6 @@ def _damaged_rows(rng: random.Random) -> bytes:
     return text.getvalue().encode(encoding)
 
 
-_PLACES = (
-    *["@0", "@1", "@0001", "@2"] * 8,
-    "",
-    "@0",
-    "@0001",
-    "@2",
-    "@3",
-    "@-1",
-    "@",
-    "@@",
-    "@٣",
-    "@" + "9" * 5000,
-    "@\0",
-    "@1e1",
-    "@0x1",
-    "@ 1",
-)
-
-
-def _masks(place: Place, rng: random.Random) -> Case:
-    seed = rng.choice(place.seeds.files("masks"))
-    content = seed.read_bytes() if rng.random() < 0.3 else mutate_file(seed, rng)
-    name = rng.choice((seed.stem, "0001", "2"))
-    path = place.put(f"{name}{seed.suffix}", content)
-    given = [f"{path}{rng.choice(_PLACES)}"]
-    if rng.random() < 0.2:
-        other = place.scratch / "other.png"
-        other.symlink_to(place.seeds.folder("masks") / "labels8.png")
-        given.append(f"{other}@0")
-
-    def read() -> None:
-        from simmat_plugin_sequences.given_masks import read_given_masks
-        from simmat_plugin_sequences.track_prompts import read_label_images
-
-        found = read_given_masks(read_label_images(given, _frames(place)))
-        _check(found)
-
-    return Case(read)
-
-
 def _check(found: Mapping[int, GivenFrame]) -> None:
     """Check the masks of frames."""
     for frame, given in found.items():
@@ -153,7 +113,4 @@ def _check(found: Mapping[int, GivenFrame]) -> None:
 
 
 _NEEDS = ("simmat_plugin_sequences",)
-TARGETS = (
-    Target("follow-prompts", _prompts, needs=_NEEDS, weight=2),
-    Target("follow-masks", _masks, needs=_NEEDS),
-)
+TARGETS = (Target("follow-prompts", _prompts, needs=_NEEDS, weight=2),)

@@ -57,14 +57,6 @@ def _ome_tiff(place: Place, rng: random.Random) -> Case:
     return Case(lambda: _read(adapter, path))
 
 
-def _czi(place: Place, rng: random.Random) -> Case:
-    return _one(place, rng, "czi", *_CHOSEN)
-
-
-def _lif(place: Place, rng: random.Random) -> Case:
-    return _one(place, rng, "lif", *_CHOSEN)
-
-
 def _folder(place: Place, rng: random.Random, kind: str, *choices: _Sensor) -> Case:
     """Damage one file in a folder that is an image, or leave it out."""
     seed = rng.choice(sorted(place.seeds.folder(kind).iterdir()))
@@ -76,42 +68,6 @@ def _folder(place: Place, rng: random.Random, kind: str, *choices: _Sensor) -> C
         file.write_bytes(mutate_file(file, rng))
     adapter = registry().modality(*rng.choice(choices))
     return Case(lambda: _read(adapter, path))
-
-
-def _ome_zarr(place: Place, rng: random.Random) -> Case:
-    return _folder(place, rng, "ome_zarr", *_CHOSEN)
-
-
-def _zarr(place: Place, rng: random.Random) -> Case:
-    return _folder(
-        place,
-        rng,
-        "zarr",
-        ("multispectral", {}),
-        ("multispectral", {"variables": "refl"}),
-    )
-
-
-def _safe(place: Place, rng: random.Random) -> Case:
-    return _folder(
-        place, rng, "safe", ("sentinel2", {}), ("sentinel2", {"resolution": 20})
-    )
-
-
-def _jp2(place: Place, rng: random.Random) -> Case:
-    return _one(
-        place, rng, "jp2", ("multispectral", {}), ("multispectral", {"scale": 1e-4})
-    )
-
-
-def _netcdf(place: Place, rng: random.Random) -> Case:
-    return _one(
-        place,
-        rng,
-        "netcdf",
-        ("multispectral", {}),
-        ("multispectral", {"variables": "Band1"}),
-    )
 
 
 def _envi(place: Place, rng: random.Random) -> Case:
@@ -141,15 +97,44 @@ def _flir_sequence(place: Place, rng: random.Random) -> Case:
 
 _MICROSCOPY = "simmat_plugin_microscopy"
 _BANDS = ("simmat_plugin_multispectral", "rasterio")
+_MULTISPECTRAL: _Sensor = ("multispectral", {})
+
+
+def _file(
+    kind: str, *choices: _Sensor, needs: tuple[str, ...], folder: bool = False
+) -> Target:
+    """Make a target of files, or of folders, of one kind."""
+    damage = _folder if folder else _one
+    name = kind.replace("_", "-")
+    return Target(name, lambda place, rng: damage(place, rng, kind, *choices), needs)
+
+
 TARGETS = (
     Target("ome-tiff", _ome_tiff, needs=(_MICROSCOPY,)),
-    Target("czi", _czi, needs=(_MICROSCOPY, "bioio_czi", "pylibCZIrw")),
-    Target("lif", _lif, needs=(_MICROSCOPY, "bioio_lif")),
-    Target("ome-zarr", _ome_zarr, needs=(_MICROSCOPY, "bioio_ome_zarr")),
-    Target("jp2", _jp2, needs=_BANDS),
+    _file("czi", *_CHOSEN, needs=(_MICROSCOPY, "bioio_czi", "pylibCZIrw")),
+    _file("lif", *_CHOSEN, needs=(_MICROSCOPY, "bioio_lif")),
+    _file("ome_zarr", *_CHOSEN, needs=(_MICROSCOPY, "bioio_ome_zarr"), folder=True),
+    _file("jp2", _MULTISPECTRAL, ("multispectral", {"scale": 1e-4}), needs=_BANDS),
     Target("envi", _envi, needs=_BANDS),
-    Target("netcdf", _netcdf, needs=_BANDS),
-    Target("zarr", _zarr, needs=_BANDS),
-    Target("safe", _safe, needs=_BANDS, weight=3),
+    _file(
+        "netcdf",
+        _MULTISPECTRAL,
+        ("multispectral", {"variables": "Band1"}),
+        needs=_BANDS,
+    ),
+    _file(
+        "zarr",
+        _MULTISPECTRAL,
+        ("multispectral", {"variables": "refl"}),
+        needs=_BANDS,
+        folder=True,
+    ),
+    _file(
+        "safe",
+        ("sentinel2", {}),
+        ("sentinel2", {"resolution": 20}),
+        needs=_BANDS,
+        folder=True,
+    ),
     Target("flir-sequence", _flir_sequence, needs=("simmat_plugin_thermal",)),
 )

@@ -12,7 +12,6 @@ from fuzz.damage import (
     mutate_bytes,
     mutate_file,
     mutate_tree,
-    mutate_zip,
     strange,
     to_json,
 )
@@ -25,11 +24,7 @@ _LARGEST_SIZE = 256
 def _checkpoint(place: Place, rng: random.Random) -> Case:
     seed = rng.choice(place.seeds.files("checkpoints"))
     named = rng.random() < 0.5  # no seed is large enough for any variant of SAM
-    is_zip = seed.name.endswith("zip.pth")
-    path = place.put(
-        seed.name,
-        mutate_zip(seed.read_bytes(), rng) if is_zip else mutate_file(seed, rng),
-    )
+    path = place.put(seed.name, mutate_file(seed, rng))
 
     def read() -> None:
         state = read_checkpoint(path)
