@@ -10,7 +10,7 @@ from torch import nn
 
 from simmat.errors import ConfigError
 from simmat.nn.lora import add_lora
-from simmat.nn.tuners import join_memory, set_train_mode
+from simmat.nn.tuners import join_memory, set_train_mode, trainable_state
 from simmat.plugin_specs import TunerSpec, TuningTargets
 from simmat.plugins.builtin import TUNERS
 from simmat.plugins.registry import import_from_string
@@ -272,3 +272,37 @@ def test_frozen_batchnorm_keeps_its_statistics_and_trained_one_moves() -> None:
     assert not torch.equal(
         state["decoder.norm.running_mean"], frozen["decoder.norm.running_mean"]
     )
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_trainable_state_is_all_that_training_moves(name: str) -> None:
+    """What is not in it is rebuilt from the foundation weights when a bundle is loaded."""
+    expect_state_of_what_moves(tune(toy(), name))
+
+
+def expect_state_of_what_moves(model: nn.Module) -> None:
+    """Train a tuned toy for two steps, and compare what has changed with its trainable state."""
+    wanted = torch.randn(5, 3, generator=torch.Generator().manual_seed(8))
+    set_train_mode(model)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # its noise is torch's global one
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if parameters:
+        optimiser = torch.optim.SGD(parameters, 0.1)
+        for _ in range(2):
+            (model(X) - wanted).square().sum().backward()
+            optimiser.step()
+    else:
+        model(X)
+    changed = {
+        key
+        for key, tensor in model.state_dict().items()
+        if not torch.equal(tensor, before[key])
+    }
+    kept = set(trainable_state(model))
+    assert changed <= kept
+    # BatchNorm takes the mean out again
+    before_a_norm = {"backbone.point.bias", "decoder.query.bias"}
+    assert kept - changed <= before_a_norm
