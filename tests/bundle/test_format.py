@@ -9,19 +9,29 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from bundles import change_json, change_tensors, tiny_bundle
 from runs import registry
+from test_model import ask, inputs, network
 from torch import Tensor
 
 from simmat.bundle import (
     FILE_NAME,
+    ImageDigests,
     load_bundle,
+    load_tensors,
     read_bundle,
     read_bundle_spec,
+    trained_tensors,
     write_sensors,
 )
 from simmat.errors import BundleError, ConfigError
+from simmat.model import SimMAT
+from simmat.nn.tuners import set_train_mode
+from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
+from simmat.types import Window
 
 SIZES = {"width": 8, "contrast": 1.0}
 
@@ -243,3 +253,83 @@ def test_a_newer_format_is_refused_by_name(bundle: Path) -> None:
         match=r"bundle format 99.*reads format 3.*pip install --upgrade simmat",
     ):
         load_bundle(bundle, registry())
+
+
+def test_a_window_is_known_by_its_pixels() -> None:
+    """Blocks of one image are in all splits, and another --crop cuts other windows."""
+    block, digest = Window(0, 0, 32, 32), np.zeros((1, 32), np.uint8)
+    found = ImageDigests.of(digest, [block])
+    assert found is not None
+    for window, known in (
+        (Window(31, 31, 40, 40), True),
+        (Window(0, 32, 32, 64), False),
+        (None, True),
+    ):
+        assert found.has(digest, [window]) == [known]
+        assert found.has(digest + 1, [window]) == [False]
+    whole = ImageDigests.of(digest, [None])
+    assert whole is not None
+    assert whole.has(digest, [block]) == [True]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"digests": "AAAAAAA="},
+        {"digests": "no base64"},
+        {"digests": "", "windows": "AA=="},
+    ],
+)
+def test_a_damaged_record_is_named(tmp_path: Path, record: dict[str, str]) -> None:
+    """It must not count as a bundle that saw no image."""
+    bundle = tiny_bundle(tmp_path / "bundle")
+    change_json(bundle, trained_on=record)
+    with pytest.raises(BundleError, match=r"trained_on: .*digests"):
+        read_bundle_spec(bundle)
+
+
+LAYERS = [(spec.name, "lora") for spec in TRANSFER_LAYERS] + [
+    ("mat-residual", spec.name) for spec in TUNERS
+]
+PAIRS = [*dict.fromkeys(LAYERS), ("channel-attention", "full")]
+
+
+def answer(model: SimMAT) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what a model answers in evaluation."""
+    with torch.inference_mode():
+        prediction = model.eval()(*inputs(3), ask())
+    return prediction.logits, prediction.iou
+
+
+def trained(mat: str, tune: str) -> SimMAT:
+    """Return a model after two training steps."""
+    model = network(3, mat, tune)
+    set_train_mode(model)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.SGD(parameters, 0.1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # of dropout
+        for _ in range(2):
+            optimiser.zero_grad()
+            prediction = model(*inputs(3), ask())
+            (
+                prediction.logits.square().mean() + prediction.iou.square().mean()
+            ).backward()
+            optimiser.step()
+    return model
+
+
+@pytest.mark.parametrize(("mat", "tune"), PAIRS, ids=map("+".join, PAIRS))
+def test_what_a_bundle_holds_gives_the_trained_model_back(mat: str, tune: str) -> None:
+    """Whatever training moved and a bundle forgot would be lost without a word."""
+    expect_same_after_a_bundle(mat, tune)
+
+
+def expect_same_after_a_bundle(mat: str, tune: str) -> None:
+    """Train, and compare the answers with those of a model that is filled from the trained tensors."""
+    model, again = trained(mat, tune), network(3, mat, tune)
+    fresh = answer(again)
+    expected = answer(model)
+    assert not torch.equal(fresh[0], expected[0])
+    load_tensors(again, trained_tensors(model), "test")
+    assert all(torch.equal(a, b) for a, b in zip(answer(again), expected, strict=True))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ import numpy as np
 import pytest
 import tifffile
 from data_sets import Planes, folder_of, one_square, open_planes, save_image, save_mask
+from runs import gray_set, registry
 
 from simmat.data import index as index_module
-from simmat.data.dataset import open_dataset
+from simmat.data.dataset import Dataset, open_dataset
+from simmat.data.digest import DatasetDigest
 from simmat.data.index import DataIndex, digest_dataset, read_index
 from simmat.data.index_file import FOLDER
 from simmat.errors import DataError
@@ -258,3 +262,186 @@ def test_a_file_that_comes_beside_a_tiff_is_seen(tmp_path: Path, ending: str) ->
     assert beside.name in str(fault)
     beside.unlink()
     assert not read_index(dataset).faults
+
+
+def opened(root: Path) -> Dataset:
+    return open_dataset(root, registry().modality("gray"))
+
+
+def fingerprint(root: Path) -> str:
+    return digest_dataset(opened(root)).fingerprint
+
+
+def contents(root: Path) -> DatasetDigest:
+    return digest_dataset(opened(root))
+
+
+def change_a_byte(path: Path) -> None:
+    """Change the last byte and leave the length."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_one_byte_of_an_image_changes_the_fingerprint(
+    tmp_path: Path, split: str
+) -> None:
+    """An image exported anew is often as long as it was, and a run would go on with a mixture of both."""
+    root = gray_set(tmp_path / "set")
+    before = contents(root)
+    name = {"train": "s1", "val": "s5", "test": "s8"}[split]
+    change_a_byte(root / f"images/{name}.png")
+    after = contents(root)
+    said = after.changes_since(
+        json.loads(json.dumps(before.notes())), before.fingerprint
+    )
+    assert before.fingerprint != after.fingerprint
+    assert said.startswith("1 part changed")
+    assert repr(name) in said
+
+
+def test_what_changed_is_counted_and_the_first_named(tmp_path: Path) -> None:
+    """Which of 50,000 files it was, no person finds by hand."""
+    root = gray_set(tmp_path / "set")
+    before = contents(root)
+    for name in ("s0", "s2", "s3"):
+        change_a_byte(root / f"images/{name}.png")
+    manifest = root / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace("s8,test,", "new,test,"))
+    after = contents(root)
+    said = after.changes_since(before.notes(), before.fingerprint)
+    assert said.startswith("9 parts changed: images/s0.png of 's0', ")
+    assert "'s3'" in said
+    assert said.endswith("and 6 more")
+    assert after.changes_since(before.notes(), "another") == ""
+    assert after.changes_since(None, before.fingerprint) == ""
+
+
+def test_it_is_taken_in_the_order_of_the_samples(tmp_path: Path) -> None:
+    """Which sample stands where in a run goes by the order."""
+    root = gray_set(tmp_path / "set")
+    before = contents(root)
+    head, first, second, *rest = (root / "manifest.csv").read_text().splitlines()
+    (root / "manifest.csv").write_text("\n".join([head, second, first, *rest]) + "\n")
+    after = contents(root)
+    assert after.fingerprint != before.fingerprint
+    assert "order" in after.changes_since(before.notes(), before.fingerprint)
+
+
+def test_other_annotations_change_the_fingerprint(tmp_path: Path) -> None:
+    """The labels of a COCO file lie in no mask."""
+    root = gray_set(tmp_path / "set")
+    (root / "manifest.csv").unlink()
+    shutil.rmtree(root / "masks")
+    images = [
+        {"id": i, "file_name": f"s{i}.png", "height": 40, "width": 56} for i in range(9)
+    ]
+    square = [[4, 4, 20, 4, 20, 20, 4, 20]]
+    annotations = [
+        {"id": i, "image_id": i, "category_id": 1, "segmentation": square}
+        for i in range(9)
+    ]
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "disc"}],
+    }
+    file = root / "annotations.json"
+    file.write_text(json.dumps(content))
+    before = fingerprint(root)
+    file.write_text(json.dumps(content, indent=1))
+    assert fingerprint(root) == before, "how the file is written says nothing"
+    annotations[0]["segmentation"] = [[4, 4, 21, 4, 21, 20, 4, 20]]
+    file.write_text(json.dumps(content))
+    assert fingerprint(root) != before
+
+
+def holey(root: Path, count: int = 5) -> tuple[Dataset, np.ndarray]:
+    """A set of correlated 3-channel images of different level with holes, and all its pixels (3, P) with NaN."""
+    rng = np.random.default_rng(3)
+    folder_of(root, count)
+    images = []
+    for index in range(count):
+        first = rng.normal(300 + 20 * index, 4 + index, (8, 8))
+        values = np.stack(
+            [first, 0.5 * first + rng.normal(0, 3, (8, 8)), rng.normal(0, 1e-3, (8, 8))]
+        )
+        values[rng.random(values.shape) < 0.2] = np.nan
+        images.append(values.astype(np.float32))
+        save_image(root / f"images/s{index}.npy", values)
+    return open_planes(root), np.concatenate(
+        [image.reshape(3, -1) for image in images], axis=1
+    ).astype(np.float64)
+
+
+def test_equal_to_numpy_over_all_valid_pixels(tmp_path: Path) -> None:
+    """Streaming is an economy of memory, not an estimate."""
+    dataset, pixels = holey(tmp_path)
+    found = read_index(dataset).statistics(dataset.samples)
+    assert np.allclose(found.mean, np.nanmean(pixels, axis=1), rtol=1e-9)
+    assert np.allclose(found.std, np.nanstd(pixels, axis=1), rtol=1e-9)
+    assert found.pixels == tuple(np.isfinite(pixels).sum(axis=1))
+    for i in range(3):
+        for j in range(3):
+            both = np.isfinite(pixels[i]) & np.isfinite(pixels[j])
+            expected = np.corrcoef(pixels[i, both], pixels[j, both])[0, 1]
+            assert found.correlation[i][j] == pytest.approx(expected, abs=1e-9)
+
+
+def test_large_offset_keeps_its_digits(tmp_path: Path) -> None:
+    """Sums of squares of 1e6 would drown a std of 0.5."""
+    root = folder_of(tmp_path, 3, channels=1)
+    rng = np.random.default_rng(0)
+    values = [
+        (1e6 + rng.integers(0, 3, (1, 8, 8)) * 0.5).astype(np.float32) for _ in range(3)
+    ]
+    for index, planes in enumerate(values):
+        save_image(root / f"images/s{index}.npy", planes)
+    dataset = open_planes(root)
+    expected = np.std(np.concatenate(values).astype(np.float64))
+    assert read_index(dataset).statistics(dataset.samples).std[0] == pytest.approx(
+        expected, rel=1e-9
+    )
+
+
+def test_one_image_of_several_samples_counts_once(tmp_path: Path) -> None:
+    """Three people's masks of one photograph do not make it three photographs."""
+    folder_of(tmp_path, 3)
+    rows = [
+        f"{i}{copy},train,images/s{i}.npy,masks/s{i}.png"
+        for i in range(3)
+        for copy in range(1 + 5 * (i == 0))
+    ]
+    (tmp_path / "manifest.csv").write_text("\n".join(["id,split,image,mask", *rows]))
+    dataset = open_planes(tmp_path)
+    assert read_index(dataset).statistics(dataset.samples).pixels == (192, 192)
+
+
+def test_channels_without_information_are_named_all_at_once(tmp_path: Path) -> None:
+    """Dividing by a std of 0 would give the network infinities."""
+    values = np.random.default_rng(0).normal(size=(3, 8, 8))
+    values[1], values[2] = np.nan, 0.1
+    root = folder_of(tmp_path, 3)
+    for index in range(3):
+        save_image(root / f"images/s{index}.npy", values)
+    dataset = open_planes(root)
+    with pytest.raises(DataError) as caught:
+        read_index(dataset).statistics(dataset.samples)
+    assert "'p1'" in str(caught.value)
+    assert "'p2' is 0.1 K in every valid pixel" in str(caught.value)
+    assert "--channels" in str(caught.value)
+
+
+def test_channels_never_seen_together_have_no_correlation(tmp_path: Path) -> None:
+    """0 / 0 must not reach the zero-shot map."""
+    values = np.full((2, 8, 8), np.nan)
+    values[0, 0], values[1, 1] = np.arange(8), np.arange(8)
+    root = folder_of(tmp_path, 3)
+    for index in range(3):
+        save_image(root / f"images/s{index}.npy", values)
+    dataset = open_planes(root)
+    assert read_index(dataset).statistics(dataset.samples).correlation == (
+        (1.0, 0.0),
+        (0.0, 1.0),
+    )

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import matplotlib
 import numpy as np
 import pytest
 
+from simmat.drawing.display import (
+    INVALID_RGB,
+    apply_colour_map,
+    display_channels,
+    display_rgb,
+    display_style,
+)
 from simmat.drawing.overlay import BOX, MASK, NEGATIVE, POSITIVE, draw_overlay
 from simmat.errors import DataError
-from simmat.types import Prompt
+from simmat.types import Channel, Prompt, SensorImage
 
 
 def grey(height: int, width: int, value: int = 100) -> np.ndarray:
@@ -93,3 +101,158 @@ def test_a_mask_of_another_size_is_refused() -> None:
     """Stretching it would show a mask that nobody predicted."""
     with pytest.raises(DataError, match="mask of 7x5 over a picture of 8x8"):
         draw_overlay(grey(8, 8), np.zeros((5, 7), np.bool_))
+
+
+RGB = tuple(Channel(name, "srgb", "count") for name in ("red", "green", "blue"))
+COUNTS = Channel("sonar", "counts", "count")
+KELVIN = Channel("thermal", "brightness_temperature", "K")
+
+
+def band(name: str, wavelength_um: float | None) -> Channel:
+    return Channel(name, "reflectance", "1", wavelength_um=wavelength_um)
+
+
+def ramp() -> np.ndarray:
+    return np.linspace(280, 300, 32 * 40, dtype=np.float32).reshape(32, 40)
+
+
+def test_rgb_is_shown_as_it_is_whatever_comes_along() -> None:
+    """A photograph must not be stretched, nor its colours be mixed with the thermal plane composed with it."""
+    planes = np.random.default_rng(0).integers(0, 256, (3, 8, 9)).astype(np.float32)
+    image = SensorImage.from_planes(
+        np.concatenate([np.full((1, 8, 9), 300), planes]), (KELVIN, *RGB)
+    )
+    np.testing.assert_array_equal(
+        display_rgb(image), planes.transpose(1, 2, 0).astype(np.uint8)
+    )
+
+
+def test_temperature_is_shown_in_colours_that_grow_brighter_with_it() -> None:
+    """Who looks at a temperature must be able to order it by eye."""
+    shown = display_rgb(SensorImage.from_planes(ramp(), (KELVIN,))).astype(float)
+    assert not np.allclose(shown[..., 0], shown[..., 2])
+    luminance = shown @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(luminance.ravel()) > -1).all()
+    assert luminance.ravel()[-1] > 200 > 20 > luminance[0, 0]
+
+
+@pytest.mark.parametrize("name", ["inferno", "turbo", "twilight"])
+def test_colour_maps_are_those_of_matplotlib(name: str) -> None:
+    """The tables are copies, so that a prediction need not import matplotlib; a wrong digit would be a wrong value."""
+    values = np.append(
+        np.random.default_rng(0).random((64, 64), np.float32),
+        np.float32([0, 1, 0.5] * 64)[:64],
+    )
+    expected = matplotlib.colormaps[name](values, bytes=True)[..., :3].astype(int)
+    tolerance = 4 if name == "twilight" else 0  # it has 510 colours
+    np.testing.assert_allclose(apply_colour_map(values, name), expected, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("channel", "colours", "unit", "value", "shown"),
+    [
+        (KELVIN, "inferno", "°C", 300.0, 26.85),
+        (Channel("t", "surface_temperature", "degC"), "inferno", "degC", 20.0, 20.0),
+        (Channel("depth", "depth", "m"), "turbo", "m", 2.0, 2.0),
+        (Channel("height", "height_above_ground", "m"), "turbo", "m", 2.0, 2.0),
+        (
+            Channel("aolp", "angle_of_linear_polarization", "rad"),
+            "twilight",
+            "°",
+            np.pi / 2,
+            90.0,
+        ),
+        (
+            Channel("phase", "interferometric_phase", "deg"),
+            "twilight",
+            "°",
+            359.0,
+            359.0,
+        ),
+        (Channel("angle", "angle_with_gravity", "deg"), "gray", "°", 90.0, 90.0),
+        (COUNTS, "gray", "count", 7.0, 7.0),
+    ],
+)
+def test_a_quantity_has_its_colours_and_unit(
+    channel: Channel, colours: str, unit: str, value: float, shown: float
+) -> None:
+    """People read degrees Celsius, metres and degrees of arc; only an angle that begins again has cyclic colours."""
+    look = display_style(channel)
+    assert (look.colours, look.unit) == (colours, unit)
+    assert look.shown(value) == pytest.approx(shown)
+
+
+def test_an_angle_has_the_same_colour_after_half_a_turn() -> None:
+    """0 and π are one direction of polarization; a jump in colour would show an edge that is not there."""
+    values = np.linspace(0, np.pi, 60, dtype=np.float32).reshape(1, 6, 10)
+    image = SensorImage.from_planes(
+        values, (Channel("aolp", "angle_of_linear_polarization", "rad"),)
+    )
+    shown = display_rgb(image).astype(int)
+    assert np.abs(shown[0, 0] - shown[-1, -1]).max() < 8
+    assert np.abs(shown[0, 0] - shown[3, 0]).max() > 60
+
+
+def test_a_small_object_on_flat_ground_shows() -> None:
+    """Percentiles of a sonar image that is nearly all zero are equal; the object must still be seen."""
+    values = np.zeros((40, 40), dtype=np.float32)
+    values[5, 5:8] = 3
+    shown = display_rgb(SensorImage.from_planes(values, (COUNTS,)))
+    assert shown[5, 6, 0] == 255
+    assert shown[20, 20, 0] == 0
+
+
+@pytest.mark.parametrize(
+    ("wavelengths", "expected"),
+    [
+        ((0.49, 0.56, 0.66, 0.84), (3, 2, 0)),
+        ((0.84, 0.66, 0.56), (0, 1, 2)),
+        ((0.66, 0.84), (1, 0, 0)),
+        ((None, 0.5, 0.6, 0.7), (0, 1, 2)),
+        ((None,), (0,)),
+    ],
+)
+def test_the_longest_wavelength_is_red(
+    wavelengths: tuple[float | None, ...], expected: tuple[int, ...]
+) -> None:
+    """A false colour that follows wavelength reads alike for every sensor; without wavelengths the order does."""
+    assert (
+        display_channels([band(f"b{i}", w) for i, w in enumerate(wavelengths)])
+        == expected
+    )
+
+
+def test_false_colour_puts_each_channel_in_its_own_plane() -> None:
+    """What is bright in the near infrared only must look red."""
+    channels = (band("green", 0.56), band("nir", 0.84), band("red", 0.66))
+    planes = np.zeros((3, 10, 10), dtype=np.float32)
+    planes[1, :5] = 1
+    planes[0, :, 5:] = 1
+    planes[2, 7:, :2] = 1
+    shown = display_rgb(SensorImage.from_planes(planes, channels))
+    assert shown[0, 0].tolist() == [255, 0, 0]
+    assert shown[9, 0].tolist() == [0, 255, 0]
+    assert shown[9, 9].tolist() == [0, 0, 255]
+
+
+def test_invalid_pixels_are_hatched_and_do_not_set_the_contrast() -> None:
+    """A hole must not be mistaken for a dark object, nor its fill value for a measurement."""
+    values = ramp()
+    valid = np.ones((1, 32, 40), dtype=np.bool_)
+    valid[0, 10:20, 10:30] = False
+    values[10:20, 10:30] = -32768
+    shown = display_rgb(SensorImage(values[None], valid, (COUNTS,)))
+    hole = {tuple(colour) for colour in shown[10:20, 10:30].reshape(-1, 3).tolist()}
+    assert hole == set(INVALID_RGB)
+    assert shown[0, 0, 0] == 0
+    assert shown[-1, -1, 0] == 255
+
+
+def test_an_image_without_any_valid_pixel_is_all_hatched() -> None:
+    """It must be seen as empty, not stop the page it is on."""
+    image = SensorImage(
+        np.zeros((1, 6, 6), np.float32), np.zeros((1, 6, 6), np.bool_), (KELVIN,)
+    )
+    assert {tuple(c) for c in display_rgb(image).reshape(-1, 3).tolist()} == set(
+        INVALID_RGB
+    )

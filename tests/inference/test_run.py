@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from large_scene import large_scene
+from large_scene import EVERY, large_scene
 from PIL import Image
+from runs import registry
 
+import simmat
 from simmat.cli import run
 from simmat.inference.window_store import WindowStore
 from simmat.io.images import write_image
+from simmat.predictor import Predictor
 from simmat.predictor.tiles import WindowResult
 
 
@@ -240,3 +243,34 @@ def test_an_image_without_a_measurement_leaves_nothing_behind(
     call = ["predict", str(dense_bundle), str(image), "--semantic"]
     assert run([*call, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 2
     assert not list((tmp_path / "out").glob("*")) + list((tmp_path / "out").glob(".*"))
+
+
+@pytest.fixture
+def model(dense_bundle: Path) -> Predictor:
+    """The bundle's predictor."""
+    return simmat.load(dense_bundle, device="cpu", registry=registry())
+
+
+def test_an_answer_survives_its_file(model: Predictor, tmp_path: Path) -> None:
+    """A run that was stopped goes on from files."""
+    image = model.open_image(large_scene(tmp_path / "large.tif"))
+    answer = image.segment_window(image.windows[1], EVERY, semantic=True)
+    store = WindowStore(tmp_path, "photo", "key")
+    assert not store.has(1)
+    store.write(1, answer)
+    assert store.has(1)
+    again = WindowStore(tmp_path, "photo", "key").read(1)
+    assert again is not None
+    assert [one.instance.window for one in again.objects] == [
+        one.instance.window for one in answer.objects
+    ]
+    assert all(
+        (a.instance.crop == b.instance.crop).all()
+        for a, b in zip(again.objects, answer.objects, strict=True)
+    )
+    assert answer.probabilities is not None
+    np.testing.assert_allclose(again.probabilities, answer.probabilities, atol=1 / 500)
+    assert not WindowStore(tmp_path, "photo", "another").has(1)
+    # as after a power cut
+    (store.folder / "000001.npz").write_bytes(b"PK\x03\x04 half")
+    assert store.read(1) is None

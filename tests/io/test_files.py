@@ -1,5 +1,7 @@
 """Files and folders that are whole or not there."""
 
+from __future__ import annotations
+
 import errno
 import os
 import signal
@@ -12,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 import simmat.io.files as module
-from simmat.errors import OutputError
+from simmat.errors import DataError, OutputError
+from simmat.inference import files_key
 from simmat.io.files import (
     STALE_S,
     TEMPORARY_MARK,
@@ -31,7 +35,8 @@ from simmat.io.files import (
     require_inside,
     staged_files,
 )
-from simmat.io.reading import read_log, read_log_from
+from simmat.io.reading import read_bytes, read_log, read_log_from
+from simmat.io.states import file_times, files_of
 
 
 class Crash(BaseException):
@@ -434,3 +439,56 @@ def test_a_link_that_leads_out_of_a_folder_is_refused(
         require_inside(root, root, root / "new/a.png", root / "own/a.png")
         with pytest.raises(OutputError, match="leads out of"):
             require_inside(root, root / "link/a/b.png")
+
+
+def test_a_file_that_states_no_size_is_read_whole() -> None:
+    """Files of /proc say that they have 0 bytes."""
+    path = Path("/proc/self/status")
+    if not path.is_file():
+        pytest.skip("no /proc here")
+    assert read_bytes(path).startswith(b"Name:")
+    assert b"\nVmSize" in read_bytes(path)
+
+
+def test_a_file_larger_than_the_limit_is_refused(tmp_path: Path) -> None:
+    """The limit holds to the byte."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(10))
+    assert len(read_bytes(path, limit=10)) == 10
+    with pytest.raises(DataError, match="larger than"):
+        read_bytes(path, limit=9)
+
+
+@pytest.mark.parametrize("ending", [".msk", ".aux.xml"])
+@pytest.mark.parametrize("frame", ["", "0001"])
+def test_a_file_beside_a_tiff_changes_its_keys(
+    tmp_path: Path, ending: str, frame: str
+) -> None:
+    """GDAL takes values from it, so a TIFF that was read before it came is refused from then on."""
+    file = tmp_path / "a.tif"
+    tifffile.imwrite(file, np.zeros((3, 8, 8), np.uint8), photometric="minisblack")
+    status = file.stat()
+    path = file / frame
+
+    def keys() -> tuple[bytes, str]:
+        return file_times([str(path)]).tobytes(), repr(files_key({"raster": path}))
+
+    before = keys()
+    known = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    assert file_times([str(path)]).tolist() == [known]
+    beside = Path(f"{file}{ending}")
+    beside.touch()
+    os.utime(beside, (0, 0))
+    assert all(one != other for one, other in zip(before, keys(), strict=True))
+    beside.unlink()
+    assert keys() == before
+
+
+@pytest.mark.parametrize("name", ["scene.SAFE", "cells.ome.zarr"])
+def test_an_empty_folder_that_is_named_as_an_image_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    """A download that was stopped leaves one."""
+    (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match="without any file"):
+        files_of(str(tmp_path / name))

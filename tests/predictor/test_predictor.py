@@ -17,10 +17,14 @@ from runs import registry
 import simmat
 from simmat.assemble import Parts
 from simmat.bundle import load_bundle
+from simmat.cli import run
 from simmat.errors import BundleError, ConfigError, DataError
 from simmat.io.images import write_image
+from simmat.model_spec import DenseSpec
 from simmat.nn.device import pick_device
-from simmat.predictor import Predictor, ZeroShotPredictor
+from simmat.plugin_specs import FunctionSpec
+from simmat.plugins.registry import Registry
+from simmat.predictor import FollowedFrame, Predictor, ZeroShotPredictor, following
 from simmat.predictor.open import ImageLike
 from simmat.types import Channel, Prompt, SensorImage
 
@@ -321,3 +325,96 @@ def test_a_predictor_survives_pickle(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         copy.predict(points=[(20, 10)]).logits, expected.logits
     )
+
+
+@pytest.mark.plugins
+def test_without_a_follower_the_error_says_where_one_is(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who installed the core alone must not search for a method that the documentation shows."""
+    model = simmat.load(bundle)
+    with pytest.raises(
+        ConfigError, match=r"follows objects through frames.*(README|SIMMAT_PLUGINS)"
+    ):
+        model.follow([np.zeros((1, 32, 32), np.float32)], {})
+    assert run(["follow", "--help"]) == 2
+    assert "no command 'follow'" in capsys.readouterr().err
+
+
+def test_the_follower_of_a_plugin_gets_what_the_caller_gave(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another method, such as a network with a memory, can take the place of ours."""
+    spec = FunctionSpec("still", "keeps masks where they are", f"{__name__}:still")
+    monkeypatch.setattr(
+        following, "installed", lambda: Registry([], [("follower", spec, "test")])
+    )
+    monkeypatch.setattr(
+        following, "import_from_string", {spec.function: still}.__getitem__
+    )
+    frames = [np.zeros((1, 32, 32), np.float32)] * 3
+    given = {4: np.ones((32, 32), np.bool_)}
+    found = list(simmat.load(bundle).follow(frames, {1: given}, tile=64))
+    assert [one.index for one in found] == [0, 1, 2]
+    assert found[0].masks == given
+    assert found[0].scores == {64: 0.5}
+
+
+def still(predictor, frames, masks, *, tile, progress):  # type: ignore[no-untyped-def]
+    """Return the given masks in every frame, and the side of windows that was asked for."""
+    (masks,) = masks.values()
+    return (FollowedFrame(index, masks, {tile: 0.5}) for index in range(len(frames)))
+
+
+RNG = np.random.default_rng(0)
+# the fourth is cut into windows
+SIZES = [(40, 56), (33, 47), (64, 64), (150, 60), (20, 30)]
+ARRAYS = [RNG.integers(0, 255, (1, *size_hw)).astype(np.uint8) for size_hw in SIZES]
+OPEN_IMAGES_CLICK = simmat.Prompt.points([(10, 12)])
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Predictor:
+    """A model with both heads."""
+    dense = DenseSpec(background=True, classes=(1, 2))
+    return simmat.load(
+        tiny_bundle(tmp_path / "bundle", dense=dense, image_side=64),
+        registry=registry(),
+        device="cpu",
+    )
+
+
+def test_a_batch_gives_what_its_images_give_one_by_one(
+    model: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is only faster: files and arrays, of any size, with one pass of the network for all that fit in it."""
+    Image.fromarray(ARRAYS[1][0]).save(tmp_path / "b.png")
+    images = [ARRAYS[0], tmp_path / "b.png", *ARRAYS[2:]]
+    alone = [
+        (one.predict(OPEN_IMAGES_CLICK), one.segment_semantic(probabilities=True))
+        for one in model.open_images(images)
+    ]
+    sizes, encode = [], model.model.encode
+    monkeypatch.setattr(
+        model.model,
+        "encode",
+        lambda planes, *more: sizes.append(len(planes)) or encode(planes, *more),
+    )
+    opened = list(model.open_images(iter(images), batch_size=4))
+    assert sizes == [3, 1]
+    assert [one.reader.size_hw for one in opened] == SIZES
+    for one, (found, classes) in zip(opened, alone, strict=True):
+        np.testing.assert_allclose(
+            one.predict(OPEN_IMAGES_CLICK).logits, found.logits, atol=1e-5
+        )
+        np.testing.assert_allclose(
+            one.segment_semantic(probabilities=True).probabilities,
+            classes.probabilities,
+            atol=1e-5,
+        )
+    with pytest.raises(TypeError, match=r"several images.*got 'a.png', see open_image"):
+        next(model.open_images("a.png"))
+    with pytest.raises(TypeError, match="several images"):
+        next(model.open_images(Path("a.png")))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        next(model.open_images(images, batch_size=0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,20 @@ import tifffile
 
 from simmat.errors import ConfigError, DataError
 from simmat.io.images import write_image
+from simmat.sensors.adapter import (
+    ModalityAdapter,
+    PathsBySource,
+    Source,
+    load_sample,
+    with_data_card,
+)
+from simmat.sensors.composed_modality import ComposedModality
 from simmat.sensors.sensor_toml import (
     TomlModality,
     parse_sensor_definition,
     read_sensor,
 )
-from simmat.types import SensorImage
+from simmat.types import Channel, SensorImage, Window
 
 ONE = {"name": "echo", "quantity": "echo_strength", "unit": "count"}
 
@@ -333,3 +342,151 @@ def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "sonar.toml").touch()
     with pytest.raises(ConfigError, match=r"sonr\.toml.*sonar\.toml"):
         read_sensor(tmp_path / "sonr.toml")
+
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "sensor-toml.md").read_text(encoding="utf-8")
+DESCRIBED = dict(
+    re.findall(r"^```toml\n# (\S+)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+)
+DESCRIBED["water.toml"] = (ROOT / "examples" / "water.toml").read_text("utf-8")
+SETS = {
+    "sonar.toml": ("sonar-objects", 100),
+    "water.toml": ("multispectral-water", 100),
+}
+
+
+def test_every_description_of_the_page_is_one(tmp_path: Path) -> None:
+    """The page is copied from; a slip in it is a slip in many."""
+    assert DESCRIBED.keys() == SETS.keys()
+    for name, text in DESCRIBED.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        assert read_sensor(tmp_path / name).channels
+
+
+def test_the_commented_example_is_one() -> None:
+    """It shows every key, so it must be right in every key."""
+    adapter = read_sensor(ROOT / "examples" / "sensor.toml")
+    assert [channel.name for channel in adapter.channels] == [
+        "red",
+        "nir",
+        "swir",
+        "height",
+    ]
+    assert [rule.index for rule in adapter.definition.channel] == [3, 4, 5, None]
+
+
+RED = [[1.0, 0.0, 2.0], [0.0, 1.0, 1.0], [0.0, 0.0, 1.0]]
+"""The pixel (0, 0) of the first band is the pixel (2, 1) of red."""
+NIR = [[0.5, 0.0, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 1.0]]
+"""The camera of nir has half of the resolution."""
+
+
+def rig(*extra_sources: str) -> TomlModality:
+    """Return a sensor with a file for each of three bands; nir is the first channel, but the last file."""
+    bands = ("green", "red", "nir")
+    sources = []
+    for name in (*bands, *extra_sources):
+        sources.append({"name": name, "files": f"*_{name}.npy"})
+    channels = []
+    for name in ("nir", "green", "red"):
+        channels.append(
+            {"name": name, "source": name, "quantity": "counts", "unit": "count"}
+        )
+    values = {"format": 1, "name": "rig", "source": sources, "channel": channels}
+    return TomlModality(parse_sensor_definition(values, "rig.toml"))
+
+
+class Colour(ModalityAdapter):
+    """Another camera, of one plane."""
+
+    name = "colour"
+    description = "test"
+    sources = (Source("colour", (".npy",)),)
+    channels = (Channel("gray", "value", "1"),)
+
+    def load(self, files: PathsBySource) -> SensorImage:
+        return SensorImage.from_planes(np.load(files["colour"]), self.channels)
+
+
+class Joined(Colour):
+    """A sensor of two files on one grid."""
+
+    name = "joined"
+    sources = (Source("left", (".npy",)), Source("right", (".npy",)))
+
+
+def ramp(height: int, width: int) -> np.ndarray:
+    """Return values by which a pixel is recognized."""
+    y, x = np.mgrid[:height, :width]
+    return (10 * y + x).astype(np.uint16)
+
+
+def write(root: Path, planes: Mapping[str, np.ndarray]) -> dict[str, Path]:
+    """Write a file for each source."""
+    files = {}
+    for name, plane in planes.items():
+        files[name] = root / f"a_{name}.npy"
+        np.save(files[name], plane)
+    return files
+
+
+def card(reference: str = "green", **matrices: Any) -> dict[str, Any]:
+    """Return a card that states where sources lie on the grid of a reference."""
+    alignment = {}
+    for name, matrix in matrices.items():
+        alignment[name] = {"reference": reference, "matrix": matrix}
+    return {"alignment": alignment}
+
+
+def test_bands_are_brought_onto_the_grid_of_the_first(tmp_path: Path) -> None:
+    """Every band lies where its matrix says, in the order of the channels, in whole images and in windows."""
+    files = write(tmp_path, {"green": ramp(6, 8), "red": ramp(6, 8), "nir": ramp(3, 4)})
+    with pytest.raises(DataError, match="simmat align"):
+        rig().load(files)
+    sensor = with_data_card(rig(), card(red=RED, nir=NIR))
+    image = sensor.load(files)
+    assert [channel.name for channel in image.channels] == ["nir", "green", "red"]
+    np.testing.assert_array_equal(image.data[1], ramp(6, 8))
+    np.testing.assert_array_equal(image.data[2, :5, :6], ramp(6, 8)[1:, 2:])
+    np.testing.assert_array_equal(image.valid[2].sum(), 5 * 6)
+    np.testing.assert_array_equal(image.data[0, :5:2, :7:2], ramp(3, 4))
+    assert sensor.window_size(files) == (6, 8)
+    window = Window(1, 2, 5, 7)
+    part = load_sample(sensor, files, window)
+    np.testing.assert_array_equal(part.data, image.cut(window).data)
+    np.testing.assert_array_equal(part.valid, image.cut(window).valid)
+
+
+def test_a_rig_may_be_used_with_another_camera(tmp_path: Path) -> None:
+    """`colour+rig`: all bands are aligned with the colour camera, whatever the first band."""
+    files = write(tmp_path, dict.fromkeys(("green", "red", "nir"), ramp(6, 8)))
+    files |= write(tmp_path, {"colour": np.zeros((6, 8))})
+    green = [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    stated = card("colour", green=green, red=RED, nir=green)
+    joined = with_data_card(ComposedModality([Colour(), rig()]), stated)
+    image = joined.load(files)
+    names = [channel.name for channel in image.channels]
+    assert names == ["gray", "nir", "green", "red"]
+    np.testing.assert_array_equal(image.data[2, :, :7], ramp(6, 8)[:, 1:])
+    np.testing.assert_array_equal(image.data[3, :5, :6], ramp(6, 8)[1:, 2:])
+    alone = with_data_card(rig(), stated).load(files)
+    np.testing.assert_array_equal(alone.data[2, :5, :7], ramp(6, 8)[1:, 1:])
+
+
+def test_a_band_that_is_placed_by_nothing_is_refused() -> None:
+    """A matrix to another sensor's pixels says nothing if the first band has none."""
+    for sensor in (rig(), ComposedModality([Colour(), rig()])):
+        with pytest.raises(ConfigError, match=r"alignment\.red.*'green'"):
+            with_data_card(sensor, card("colour", red=RED))
+
+
+def test_files_on_one_grid_have_no_alignment_of_their_own() -> None:
+    """Half-images of one chip are not moved against each other."""
+    for sensor in (Joined(), ComposedModality([Colour(), Joined()])):
+        with pytest.raises(ConfigError, match=r"alignment\.right.*one pixel grid"):
+            with_data_card(sensor, card("left", right=RED))
+    unused = rig("pan")
+    assert unused.cameras() == (unused,)
+    with pytest.raises(ConfigError, match=r"alignment\.red.*one pixel grid"):
+        with_data_card(unused, card(red=RED))

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import numpy as np
 import open_end
 import pytest
+import torch
 from launched import TWO_PROCESSES, run_python
 from runs import config, files_of, gray_set, registry
 
 from simmat import training
+from simmat.bundle import read_bundle
 from simmat.callbacks import Callback, RunInfo
 from simmat.config import load_configs
 from simmat.errors import ConfigError
+from simmat.training.ending import Ending, OpenEnd
+from simmat.training.mean_weights import forget_mean, mean_weights, update_mean
 from simmat.training.plan import plan_run
 from simmat.training.run_folder import RunFolder, load_state
+from simmat.training.step import learning_rate
 
 
 class Told(Callback):
@@ -163,3 +170,122 @@ def test_several_sensors_need_a_number_of_steps(tmp_path: Path) -> None:
     file.write_text('steps = "auto"\n[[data]]\nmodality = "gray"\ndata = "a"\n')
     with pytest.raises(ConfigError, match="auto is for one sensor; give a number"):
         load_configs(file, {"out": tmp_path / "out"})
+
+
+END = OpenEnd(fewest=100, most=1000, rise=0.01, cooldown=0.25)
+
+
+def test_a_score_that_rises_trains_to_the_last_step() -> None:
+    """A stop before would lose what the training still learns."""
+    rising = [0.02 * count for count in range(40)]
+    assert END.ending(rising, 25) == Ending(cooldown=800, steps=1000)
+
+
+def test_a_score_that_stands_still_ends_the_training_with_a_cooldown() -> None:
+    """The rate falls for a quarter of the steps before."""
+    scores = [0.1, 0.4, 0.6, 0.7, 0.8, 0.8, 0.8]
+    assert END.ending(scores[:6], 25) == Ending(800, 1000)  # it still rises
+    flat = [*scores, 0.8, 0.8]
+    assert END.ending(flat, 25) == Ending(800, 1000)  # only once without a rise
+    assert END.ending([*flat, 0.8], 25) == Ending(cooldown=225, steps=282)
+
+
+@pytest.mark.parametrize("val_every", [1, 7, 25, 100, 5000])
+def test_no_score_ends_a_training_outside_of_its_bounds(val_every: int) -> None:
+    """The number of steps, shown before the first one, holds whatever the data."""
+    rng = np.random.default_rng(val_every)
+    for _ in range(50):
+        count = int(rng.integers(0, 60))
+        found = END.ending(rng.random(count).tolist(), val_every)
+        assert END.fewest <= found.steps <= END.most
+        assert 0 < found.cooldown < found.steps
+
+
+def test_later_scores_never_move_an_end_that_is_decided() -> None:
+    """The rate already falls: a resumed run, which knows more scores, would fall at other steps."""
+    rng = np.random.default_rng(0)
+    scores = np.cumsum(rng.random(60) * 0.1 * 0.8 ** np.arange(60)).tolist()
+    ends = [END.ending(scores[:count], 10) for count in range(len(scores) + 1)]
+    decided = [end for end in ends if end.steps < END.most]
+    assert decided
+    assert len(set(decided)) == 1
+    assert ends[-1] == decided[0]
+
+
+def test_a_single_high_or_low_score_decides_nothing() -> None:
+    """Scores of few images at a constant rate jump by chance, up and down."""
+    rising = [0.23, 0.36, 0.36, 0.43, 0.51, 0.62, 0.59, 0.58, 0.56]
+    assert END.ending(rising, 25).steps == END.most
+    flat = [0.1, 0.7, 0.8, 0.8, 0.8, 0.95, 0.8, 0.8, 0.8]
+    assert END.ending(flat, 25).steps <= 250
+
+
+def test_the_rate_stays_at_its_peak_and_falls_in_the_cooldown() -> None:
+    """Warm-up, constant rate, cool-down, as in arXiv 2405.18392."""
+
+    def rate(step: int, cooldown: int, steps: int) -> float:
+        return learning_rate(
+            step,
+            peak=1.0,
+            steps=steps,
+            warmup=20,
+            cooldown=cooldown,
+            schedule="cosine",
+        )
+
+    open_end = [rate(step, 800, 1000) for step in range(150)]
+    assert open_end[0] == 1 / 20
+    assert open_end[20:] == [1.0] * 130
+    falling = [rate(step, 150, 188) for step in range(150, 188)]
+    assert falling[0] == 1.0
+    assert falling == sorted(falling, reverse=True)
+    assert 0.01 < falling[-1] < 0.02
+    # a fixed number of steps has the cosine as ever
+    assert rate(100, 0, 180) == pytest.approx(
+        0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi / 2))
+    )
+
+
+def _after_steps(gradients: list[float]) -> tuple[torch.nn.Parameter, torch.optim.SGD]:
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0, momentum=1e-9)
+    for done, gradient in enumerate(gradients, 1):
+        weight.grad = torch.tensor([gradient])
+        optimizer.step()
+        update_mean(optimizer, done)
+    return weight, optimizer
+
+
+def test_weights_that_jump_to_and_fro_are_scored_where_they_would_settle() -> None:
+    """A score of the weights of one step is that of a jump."""
+    weight, optimizer = _after_steps([1.0, *[-2.0, 2.0] * 50])
+    assert weight.item() == -1
+    with mean_weights([optimizer, optimizer]):  # as of two sensors that share it
+        assert abs(weight.item()) < 0.1
+    assert weight.item() == -1
+    forget_mean(optimizer)
+    with mean_weights([optimizer]):
+        assert weight.item() == -1
+
+
+def test_the_mean_is_kept_until_the_rate_falls(tmp_path: Path) -> None:
+    """The bundle must hold the weights that have the score that it states."""
+    data = gray_set(tmp_path / "set", val=6)
+    open_end.train(data, tmp_path / "run", 2, keep="last")
+    state = load_state(tmp_path / "run/last.safetensors")
+    spec, kept = read_bundle(tmp_path / "run/bundle.safetensors")
+    assert spec.metrics["step"] == 2
+    compared = []
+    for key, mean in state.optimizer.items():
+        if key.endswith("/mean"):
+            name = key.removeprefix("model.").removesuffix("/mean")
+            assert torch.equal(kept[name], mean)
+            assert not torch.equal(kept[name], state.model[name])
+            compared.append(name)
+    assert compared
+    open_end.train(data, tmp_path / "run")
+    state = load_state(tmp_path / "run/last.safetensors")
+    _, kept = read_bundle(tmp_path / "run/bundle.safetensors")
+    assert not any(name.endswith("/mean") for name in state.optimizer)
+    for name, weights in state.model.items():
+        assert torch.equal(kept[name], weights)

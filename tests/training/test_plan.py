@@ -5,16 +5,22 @@ from __future__ import annotations
 import re
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from runs import config, gray_set, registry
+from simmat_testing.tiny import TINY
 
 from simmat import training
+from simmat.config import load_config
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation import find_protocol
 from simmat.evaluation.prompts import grid_hw
+from simmat.plugins.registry import Registry
+from simmat.training import start
+from simmat.training.network import with_recommended
 from simmat.training.plan import open_data, plan_run
 from simmat.types import Letterbox
 
@@ -158,3 +164,150 @@ def test_a_plan_is_made_without_writing(tmp_path: Path) -> None:
     ] == before
     with pytest.raises(FrozenInstanceError):
         plan.steps = 3  # type: ignore[misc]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return gray_set(tmp_path_factory.mktemp("data") / "set", train=20)
+
+
+def drawn(data: Path, **changes: Any) -> list[str]:
+    """Ids of the samples a run trains on."""
+    setup = plan_run(config(data, data.parent / "run", **changes), registry())
+    return [sample.id for sample in setup.train]
+
+
+def test_a_smaller_part_lies_within_a_larger_one(data: Path) -> None:
+    """A learning curve over images compares parts of one draw, not draws."""
+    parts = [set(drawn(data, train_share=share)) for share in (0.05, 0.1, 0.25, 1.0)]
+    assert [len(part) for part in parts] == [1, 2, 5, 20]
+    assert parts[0] < parts[1] < parts[2] < parts[3]
+    assert set(drawn(data, train_images=5)) == parts[2]
+
+
+def test_the_seed_draws_and_the_network_does_not(data: Path) -> None:
+    """Arms are compared on the same images; other seeds see others."""
+    assert drawn(data, train_images=5, mat="mat", tune="full") == drawn(
+        data, train_images=5
+    )
+    assert drawn(data, train_images=5, seed=1) != drawn(data, train_images=5)
+
+
+def test_more_images_than_there_are_is_refused(data: Path) -> None:
+    """A run on fewer images than it says would be reported wrongly."""
+    with pytest.raises(ConfigError, match=r"--train-images 21 .* 20 "):
+        drawn(data, train_images=21)
+
+
+def test_validation_images_are_drawn_once_and_one_can_be_scored(tmp_path: Path) -> None:
+    """Scores of two steps are compared, and a resumed run compares its own with those from before."""
+    data = gray_set(tmp_path / "set", val=9)
+    for number in range(5, 13):  # of s5 to s13 only the last has an object
+        Image.fromarray(np.zeros((40, 56), np.uint8)).save(
+            data / f"masks/s{number}.png"
+        )
+
+    def val(**changes: Any) -> list[str]:
+        setup = plan_run(config(data, tmp_path / "run", **changes), registry())
+        return [sample.id for sample in setup.val]
+
+    assert val(val_images=1) == ["s13"]
+    assert val(val_images=4, steps=3) == val(val_images=4, steps=900, val_every=None)
+    assert set(val(val_images=4)) < set(val(val_images=5)) < set(val())
+    with pytest.raises(ConfigError, match=r"--val-images 10 .* 9 "):
+        val(val_images=10)
+
+
+RECOMMENDS = replace(
+    TINY,
+    name="wise",
+    image_size=64,
+    tune="lora",
+    training={"batch_size": 1, "prompts_per_image": 3, "precision": "bf16"},
+)
+
+
+def known(spec: object = RECOMMENDS) -> Registry:
+    """What is installed, with a model that recommends settings."""
+    loaded = registry()
+    items = []
+    for kind in ("transfer layer", "tuner", "modality", "loss", "metric"):
+        for item in loaded.all(kind):
+            items.append((kind, item, "simmat"))
+    return Registry([], [*items, ("foundation model", spec, "wise 1.0")])
+
+
+def settings(data: Path, out: Path, **given: object) -> dict[str, object]:
+    """The settings of a user who names little."""
+    return {
+        "modality": "gray",
+        "data": data,
+        "out": out,
+        "foundation": "wise",
+        "heads": "prompt",
+        "steps": 2,
+        "device": "cpu",
+        "pictures": False,
+        **given,
+    }
+
+
+def test_a_model_recommends_and_the_user_decides(tmp_path: Path) -> None:
+    """Settings that were measured for a model lived in a footnote, and nobody typed them."""
+    data = gray_set(tmp_path / "data")
+    config = load_config(
+        None, settings(data, tmp_path / "run", precision="fp32", batch_size=2)
+    )
+    plans: list[training.RunInfo] = []
+
+    class Listener(training.Callback):
+        def started(self, run: training.RunInfo) -> None:
+            plans.append(run)
+
+    training.train(config, known(), Listener())
+    (run,) = plans
+    assert run.config.prompts_per_image == 3
+    assert (run.config.precision, run.config.batch_size) == ("fp32", 2)
+    (note,) = [note for note in run.notes if "Defaults of 'wise'" in note]
+    assert "prompts_per_image = 3" in note.partition("Changed by you")[0]
+    assert "image_size = 64" in note.partition("Changed by you")[0]
+    assert "precision = fp32 (default: bf16)" in note
+    assert "batch_size = 2 (default: 1)" in note
+    # the settings of the run are those that it had
+    written = load_config(tmp_path / "run/config.toml")
+    assert written.prompts_per_image == 3
+    assert with_recommended(written, known()) == written
+
+
+def test_a_run_keeps_the_precision_that_was_measured_at_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed run would otherwise change its results with the load of the machine."""
+    data = gray_set(tmp_path / "data")
+    spec = replace(RECOMMENDS, training={"precision": "auto"})
+    monkeypatch.setattr(start, "faster_precision", lambda device: "bf16")
+    config = load_config(None, settings(data, tmp_path / "run"))
+    notes: list[str] = []
+
+    class Listener(training.Callback):
+        def started(self, run: training.RunInfo) -> None:
+            notes.extend(run.notes)
+
+    training.train(config, known(spec), Listener())
+    (note,) = [note for note in notes if "Defaults of 'wise'" in note]
+    assert "precision = bf16" in note
+    assert "Changed by you" not in note
+    monkeypatch.setattr(start, "faster_precision", lambda device: "fp32")
+    file = tmp_path / "run/config.toml"
+    assert load_config(file).precision == "bf16"
+    training.resume(tmp_path / "run", known(spec))
+    assert load_config(file).precision == "bf16"
+
+
+def test_a_recommended_setting_does_not_break_one_of_the_user(tmp_path: Path) -> None:
+    """A batch of one image cannot be split in two."""
+    config = load_config(
+        None, settings(tmp_path, tmp_path / "run", grad_accumulation=2)
+    )
+    with pytest.raises(ConfigError, match=r"'wise'.*batch_size = 1.*grad_accumulation"):
+        with_recommended(config, known())

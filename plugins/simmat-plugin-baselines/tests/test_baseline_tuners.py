@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from bundle.test_format_tensors import expect_same_after_a_bundle
+from bundle.test_format import expect_same_after_a_bundle
 from nn.test_tuners import X, expect_state_of_what_moves, moving, toy, tune
 from simmat_plugin_baselines import TUNERS
 from simmat_testing import TunerContract

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from nn.test_mat import Backbone, build, planes
-from nn.test_transfer_layers import features, whole
-from nn.test_transfer_layers import layer as build_layer
+from nn.test_mat import Backbone, build, features, planes, whole
+from nn.test_mat import layer as build_layer
 from simmat_plugin_baselines import TRANSFER_LAYERS
 from simmat_testing import TransferLayerContract
 from torch import nn
