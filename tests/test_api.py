@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from bundles import tiny_bundle
 from installed import need_plugins
-from PIL import Image
 from runs import gray_set, registry
 
 import simmat
-from simmat.bundle import FILE_NAME
 from simmat.errors import (
     BundleError,
     ConfigError,
     DataError,
-    UnknownNameError,
 )
 from simmat.evaluation.report import ScoreReport
 from simmat.foundation import MaskPrediction
@@ -199,66 +194,6 @@ def test_masks_without_gradient_are_refused_beside_a_dense_head(
         )
 
 
-def test_every_place_of_a_bundle_is_taken(tmp_path: Path) -> None:
-    """A run, its bundle, and a copy of that are one model to those who use it."""
-    bundle = tiny_bundle(tmp_path / "run") / FILE_NAME
-    shutil.copy(bundle, tmp_path / "b.safetensors")
-    scores = set()
-    for place in (
-        bundle,
-        str(bundle),
-        tmp_path / "run",
-        tmp_path / "b.safetensors",
-    ):
-        model = simmat.load(place, registry=registry(), device="cpu")
-        model.set_image(np.arange(64.0).reshape(1, 8, 8))
-        scores.add(model.predict(points=[(2, 2)]).score)
-    assert len(scores) == 1
-
-
-class Doubled(simmat.ModalityAdapter):
-    """A sensor as one defines it in a notebook: text files of numbers."""
-
-    name = "doubled"
-    description = "twice what a text file says"
-    sources = (simmat.Source("doubled", (".txt",)),)
-    channels = (simmat.Channel("doubled", "counts", "count"),)
-
-    def load(self, files: simmat.PathsBySource) -> simmat.SensorImage:
-        path = Path(files["doubled"])
-        return simmat.SensorImage.from_planes(
-            2 * np.loadtxt(path), self.channels, origin=str(path)
-        )
-
-
-def test_a_sensor_defined_in_a_notebook_is_trained_and_used(tmp_path: Path) -> None:
-    """Nobody writes a package to try a sensor."""
-    data = gray_set(tmp_path / "data", train=2, val=1, test=1)
-    for picture in sorted((data / "images").iterdir()):
-        np.savetxt(picture.with_suffix(".txt"), np.asarray(Image.open(picture)))
-    text = (data / "manifest.csv").read_text().replace(".png,masks", ".txt,masks")
-    (data / "manifest.csv").write_text(text)
-    run = simmat.train(
-        modality=Doubled,
-        data=data,
-        out=tmp_path / "run",
-        steps=1,
-        progress=False,
-        registry=registry(),
-        **SETTINGS,
-    )
-    with pytest.raises(
-        UnknownNameError, match=r"doubled.*simmat\.load\(.*run.*modality=.*Your sensor"
-    ):
-        simmat.load(run, registry=registry())
-    model = simmat.load(run, modality=Doubled(), registry=registry(), device="cpu")
-    assert model.set_image(data / "images/s0.txt").data.max() > 255
-    scores = simmat.evaluate(
-        run, data, modality=Doubled, registry=registry(), device="cpu"
-    )
-    assert scores["tuned"]["objects"] == 2
-
-
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [
@@ -292,42 +227,6 @@ def test_arrays_in_place_of_a_data_set_are_told_how_to_become_one(
         simmat.train(
             modality="gray", data=([], []), out=tmp_path / "run", registry=registry()
         )  # type: ignore[arg-type]
-
-
-def test_arrays_are_trained_on(tmp_path: Path) -> None:
-    """A data scientist has arrays; files are not what the question is about."""
-    data = gray_set(tmp_path / "data", train=3, val=1, test=1)
-    images, masks = (
-        [np.asarray(Image.open(p)) for p in sorted((data / d).iterdir())]
-        for d in ("images", "masks")
-    )
-    arrays = simmat.Dataset.from_arrays(
-        images, masks, split={"train": 3, "val": 1, "test": 1}
-    )
-    assert [sample.split for sample in arrays.samples] == ["train"] * 3 + [
-        "val",
-        "test",
-    ]
-    run = simmat.train(
-        modality="gray",
-        data=arrays,
-        out=tmp_path / "run",
-        steps=1,
-        progress=False,
-        registry=registry(),
-        **SETTINGS,
-    )
-    assert (
-        simmat.evaluate(run, arrays, registry=registry(), device="cpu")["tuned"][
-            "objects"
-        ]
-        == 2
-    )
-    root, part = arrays.root, arrays.subset("val")
-    del arrays
-    assert part[0]["image"].any()  # its files are there for as long as it is
-    del part
-    assert not root.exists()
 
 
 def test_what_an_open_data_set_says_of_its_labels_holds(tmp_path: Path) -> None:

@@ -92,20 +92,6 @@ def test_a_part_of_the_augmentation_without_it_is_refused(
     )
 
 
-@pytest.mark.parametrize("given", [{"augment": False}, {"protocol": "simmat-compat"}])
-def test_no_augmentation_on_the_command_line_takes_its_parts_out_of_the_file(
-    tmp_path: Path, given: dict[str, Any]
-) -> None:
-    """The command line wins; nobody must edit a file to try one run without."""
-    path = toml(tmp_path, "rotate = true\npaste = 0.5\n")
-    config = load_config(path, {**NEEDED, **given})
-    assert (config.augment, config.rotate, config.paste) == (False, False, 0)
-    again = load_config(path, {**NEEDED, **given, "augment": True})
-    assert (again.augment, again.rotate, again.paste) == (True, True, 0.5)
-    path = toml(tmp_path, "augment = true\nrotate = true\n")
-    assert load_config(path, {**NEEDED, "protocol": "simmat-compat"}).rotate
-
-
 def test_all_problems_of_a_file_come_in_one_message(tmp_path: Path) -> None:
     """Mending one line a run is a waste of a user's morning."""
     wrong = 'batchsize = 3\nlr = -1\ndevice = "gpu"\nregions = "things"\nsteps = 1\nepochs = 1\n'
@@ -122,13 +108,6 @@ def test_all_problems_of_a_file_come_in_one_message(tmp_path: Path) -> None:
         "workers must be greater than or equal to 0, got -1",
     ):
         assert part in said
-
-
-def test_an_option_that_cannot_be_written_is_refused() -> None:
-    """TOML would say NaN, the JSON of a bundle null: the run must not begin."""
-    assert "--mat-options.a 1 must be" in message(
-        None, {**NEEDED, "mat_options": {"a": [float("nan")]}}
-    )
 
 
 def test_relative_paths_of_a_file_are_relative_to_the_file(

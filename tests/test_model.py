@@ -11,10 +11,8 @@ import pytest
 import torch
 from runs import registry
 from simmat_testing.networks import build_network
-from torch import nn
 
 import simmat
-from simmat.assemble import meta_copy
 from simmat.errors import ConfigError, PluginError, SpecError
 from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
@@ -159,27 +157,6 @@ def test_an_option_of_another_type_is_refused(default: object, wrong: object) ->
     )
 
 
-def test_a_mat_stands_before_any_network() -> None:
-    """Whoever has a network for RGB of her own takes the layer alone, and step 0 is the zero-shot model."""
-    mat = simmat.MAT(6, seed=3)
-    network = nn.Sequential(mat, nn.Conv2d(3, 4, 3))
-    planes = torch.randn(2, 6, 32, 40)
-    assert network(planes).shape == (2, 4, 30, 38)
-    image = mat(planes)
-    assert torch.equal(image[:, 0], image[:, 2])
-    assert image.std().item() == pytest.approx(1, rel=0.1)
-    network(planes).sum().backward()
-    assert any(
-        parameter.grad.abs().sum() > 0
-        for parameter in mat.parameters()
-        if parameter.grad is not None
-    )
-    assert torch.equal(
-        simmat.MAT(6, "mat", seed=3)(planes), simmat.MAT(6, "mat", seed=3)(planes)
-    )
-    assert simmat.MAT(2, "mat", width=8)(planes[:, :2]).shape == (2, 3, 32, 40)
-
-
 def correlated(count: int = 7) -> torch.Tensor:
     """Planes of zero mean and unit variance, each pair correlated at 0.9, as the bands of a camera are."""
     generator = torch.Generator().manual_seed(0)
@@ -264,14 +241,11 @@ def test_a_sensor_whose_files_say_its_channels_is_refused() -> None:
         simmat.build(foundation="tiny", modality="raster")
 
 
-def test_a_copy_has_the_shapes_and_takes_no_memory() -> None:
-    """The original keeps its values, and shared tensors stay shared."""
-    layer = nn.Linear(3, 4)
-    module = nn.Sequential(layer, nn.BatchNorm1d(4), layer)
-    copied = meta_copy(module)
-    assert {name: t.shape for name, t in copied.state_dict().items()} == {
-        name: t.shape for name, t in module.state_dict().items()
-    }
-    assert all(tensor.is_meta for tensor in copied.state_dict().values())
-    assert copied[0].weight is copied[2].weight
-    assert not layer.weight.is_meta
+def test_a_mat_fitted_to_planes_gives_their_components() -> None:
+    """Three equal images of 2.5 times the contrast are not what a network for photographs expects."""
+    planes = correlated()
+    image = simmat.MAT.fitted(planes)(planes)
+    found = torch.corrcoef(image.movedim(1, 0).flatten(1))
+    assert image.std(dim=(0, 2, 3)).tolist() == pytest.approx([1] * 3, rel=0.01)
+    assert found.abs().sum().item() == pytest.approx(3, abs=0.01)
+    assert simmat.MAT(7)(planes).std().item() == pytest.approx(2.5, rel=0.05)

@@ -18,7 +18,6 @@ from simmat.bundle import (
     read_bundle_spec,
     write_sensors,
 )
-from simmat.cli import run
 from simmat.errors import BundleError, ConfigError
 from simmat.plugin_specs import FunctionSpec
 
@@ -76,24 +75,6 @@ def test_without_a_name_the_sensors_are_listed(folder: Path, place: str) -> None
         simmat.load(folder / place)
     with pytest.raises(BundleError, match=r"no sensor 'dusk', but day, night"):
         simmat.load(folder / place / "dusk")
-
-
-def test_a_command_takes_one_sensor(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """`simmat predict` knows nothing of several."""
-    words = [
-        str(folder / "image.png"),
-        "--point",
-        "9,9",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    assert run(["predict", str(folder / "run"), *words]) == 2
-    assert "run/night" in capsys.readouterr().err
-    assert run(["predict", str(folder / "run/night"), *words]) == 0, (
-        capsys.readouterr().err
-    )
 
 
 def test_a_bundle_is_read_wherever_it_lies(

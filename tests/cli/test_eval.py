@@ -63,55 +63,6 @@ def test_a_score_of_training_images_says_so(
     assert "5 of 5 images were used to train the bundle" in capsys.readouterr().out
 
 
-def test_full_writes_every_figure(
-    bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One command gives a paper's table: the file all of it, the terminal what one looks at first."""
-    report = evaluate(bundle, data, tmp_path / "s.json", *FULL)
-    said = capsys.readouterr().out
-    assert next(iter(report)) == "format"
-    assert report["protocol"] == {
-        "name": "full",
-        "first_click": "center",
-        "grid": "original",
-        "alternatives": True,
-        "clicks": 3,
-        "repeats": 2,
-        "seed": 0,
-        "boxes": False,
-    }
-    assert report["sizes_px"] == {
-        "small": [0, 1024],
-        "medium": [1024, 9216],
-        "large": [9216, None],
-    }
-    tuned = report["tuned"]
-    low, high = tuned["miou_object_interval"]
-    assert low < tuned["miou_object"] < high
-    assert f"{low:.4f}–{high:.4f}" in said
-    assert len(tuned["clicks"]["miou"]) == 3
-    assert tuned["clicks"]["miou"][0] == pytest.approx(tuned["miou_object"])
-    assert tuned["random_click"]["repeats"] == tuned["box"]["jittered"]["repeats"] == 2
-    assert (
-        tuned["by_size"]["small"]["objects"]
-        == tuned["objects"]
-        == len(report["scores"])
-        == 6
-    )
-    assert {len(score["random_clicks"]) for score in report["scores"]} == {2}
-    for line in (
-        "boundary IoU",
-        "95 % interval (bootstrap over images)",
-        "clicks: 3",
-        "failed, counted as 3",
-        "tight box",
-        "jittered box",
-        "random click",
-        "±",
-    ):
-        assert line in said
-
-
 def test_the_untuned_model_searches_every_object_only_where_that_is_asked(
     bundle: Path,
     data: Path,

@@ -12,23 +12,19 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Literal
 
 import click
 import pytest
-from bundles import METRICS, tiny_bundle
 from installed import need_plugins
 from PIL import Image
 from pydantic import Field
 
 from simmat import training
-from simmat.callbacks import ConsoleCallback
 from simmat.cli import run
 from simmat.errors import DataError
 from simmat.io.limits import LIMIT_VARIABLE
 from simmat.plugin_specs import FoundationSpec, WeightFile
-from simmat.plugins.hooks import OWN_COMMANDS
 from simmat.plugins.registry import PluginReport, Registry
 from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source
 from simmat.sensors.options import ModalityOptions
@@ -126,16 +122,6 @@ def test_a_prediction_imports_no_library_that_it_does_without(tmp_path: Path) ->
         "timm",
         "torch._dynamo",
     }
-
-
-def test_help_lists_every_command_with_its_line(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """The table is what a newcomer reads first."""
-    assert run(["--help"]) == 0
-    said = capsys.readouterr().out
-    for name in OWN_COMMANDS:
-        assert f"\n  {name} " in said
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
@@ -310,58 +296,6 @@ def test_a_limit_that_limits_nothing_is_refused(
     assert re.match("error: .*positive number .*got ", captured.err)
 
 
-@pytest.mark.plugins
-@pytest.mark.parametrize(("kept", "warned"), [(0, True), (30, False)])
-def test_a_bundle_of_step_0_is_warned_of(
-    kept: int,
-    warned: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """It is a bundle as any other, and a newcomer only wonders later why it finds nothing."""
-
-    def trained(
-        configs: Any,
-        registry: Any,
-        callbacks: dict[str, ConsoleCallback],
-        *,
-        resume: bool,
-    ) -> Path:
-        (callback,) = callbacks.values()
-        plan: Any = SimpleNamespace(
-            config=SimpleNamespace(out=tmp_path / "run", init=None, keep=None),
-            data=tmp_path,
-            splits=frozenset(),
-        )
-        callback.run, callback.best, callback.best_step = plan, 0.5, kept
-        callback.finished(tmp_path / "run/bundle.safetensors")
-        return tmp_path / "run/bundle.safetensors"
-
-    scores = {**METRICS["val"], "everything": {"found": 0}, "confidence": {}}
-    tiny_bundle(tmp_path / "run", metrics={**METRICS, "val": scores})
-    monkeypatch.setattr(training, "train_configs", trained)
-    assert (
-        run(
-            [
-                "train",
-                "--modality",
-                "gray",
-                "--data",
-                str(tmp_path),
-                "--out",
-                str(tmp_path / "run"),
-            ]
-        )
-        == 0
-    )
-    shown = capsys.readouterr()
-    assert f"at step {kept})" in shown.out
-    assert ("train longer (--steps)" in shown.err) == warned
-    assert "no threshold for --min-score auto: it needs 10 objects" in shown.out
-    assert "found 0 in the validation split, which has 8 labelled" in shown.out
-
-
 def fake_plugins(monkeypatch: pytest.MonkeyPatch, registry: Registry) -> None:
     monkeypatch.setattr("simmat.cli.options.installed", lambda: registry)
     monkeypatch.setattr("simmat.cli.plugins.load_plugins", lambda: registry)
@@ -407,24 +341,6 @@ def test_options_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> Non
         "OPTION ALLOWED DEFAULT MEANING scale amplitude or dB amplitude What the numbers are. nodata"
         in shown
     )
-
-
-@pytest.mark.plugins("sam")
-def test_models_are_listed_with_where_their_weights_are(
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: object,
-) -> None:
-    """Whether a download of 2.5 GB stands before the training is the first question."""
-    monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path))
-    assert run(["foundations", "list"]) == 0
-    rows = {
-        line.split()[0]: line
-        for line in capsys.readouterr().out.splitlines()
-        if line[:1].strip()
-    }
-    assert "to fetch, 375 MB" in rows["sam_vit_b"]
-    assert "random" in rows["tiny"]
 
 
 @pytest.mark.plugins("lite")

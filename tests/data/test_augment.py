@@ -20,7 +20,7 @@ from simmat.data.copy_paste import MAX_COPIES, check_repeats, repeat_regions, re
 from simmat.data.instances import EIGHT, Annotation, Instance, label_from_mask
 from simmat.errors import ConfigError
 from simmat.sensors.adapter import Axis
-from simmat.types import Channel, Georeference, SensorImage, Window
+from simmat.types import Channel, SensorImage, Window
 
 
 class Angles(Planes):
@@ -108,19 +108,6 @@ def test_the_sensor_decides_what_flips_and_turns_do() -> None:
         seen.add(float(changed.data[0, 0, 0]))
     assert seen == {
         30.0 * sign + 90.0 * turns for sign in (1, -1) for turns in range(4)
-    }
-
-
-def test_flip_without_rotate_is_left_right_only() -> None:
-    """In pictures with an up, upside down does not happen."""
-    image, label = scene(1)
-    results = [
-        still(flip=True)(image, label, Planes(), np.random.default_rng(seed))[0].data
-        for seed in range(20)
-    ]
-    assert {tuple(result[0].ravel()) for result in results} == {
-        tuple(image.data[0].ravel()),
-        tuple(image.data[0, :, ::-1].ravel()),
     }
 
 
@@ -255,24 +242,6 @@ def test_a_pixel_at_an_end_of_its_range_stays_there() -> None:
         assert not np.array_equal(changed.data[0, 2:], plane[0, 2:])
 
 
-def test_position_on_the_earth_is_dropped_with_the_pixels_place() -> None:
-    """A cut tile with the old transform would lie elsewhere."""
-    image, label = scene(0)
-    placed = SensorImage(
-        image.data,
-        image.valid,
-        image.channels,
-        "",
-        Georeference("EPSG:1", (1, 0, 0, 0, 1, 0)),
-    )
-    assert (
-        still(scale=(2, 2))(placed, label, Planes(), np.random.default_rng(0))[
-            0
-        ].georeference
-        is None
-    )
-
-
 SIZE = (60, 80)
 CHANNELS = [Channel(f"p{index}", "temperature", "K") for index in range(2)]
 FLAG = np.zeros((9, 7), dtype=np.bool_)
@@ -373,16 +342,6 @@ def test_nothing_is_covered_and_nothing_touched() -> None:
         assert np.array_equal(changed.data[0] != image.data[0], pasted)
 
 
-def test_halving_takes_no_object_apart() -> None:
-    """Of a thin slope every second pixel would be a row of dots."""
-    image, label = scene_of_copy_paste(
-        region_at(20, 30, np.eye(8) + np.eye(8, k=1)), region_at(2, 2, np.tri(12)[::-1])
-    )
-    for _, copies in repeats(image, label, rotate=True):
-        for copy in copies:
-            assert ndimage.label(copy.crop, EIGHT)[1] == 1
-
-
 @pytest.mark.parametrize(("y", "x"), [(0, 30), (51, 30), (20, 0), (20, 73)])
 def test_an_object_that_the_border_cuts_is_not_copied(y: int, x: int) -> None:
     """Its straight edge is the camera's, not the object's."""
@@ -393,15 +352,6 @@ def test_an_object_that_the_border_cuts_is_not_copied(y: int, x: int) -> None:
     )
     assert changed is image
     assert more is label
-
-
-def test_an_object_that_missing_pixels_cut_is_not_copied() -> None:
-    """The border of a warped image runs across it."""
-    _, label = scene_of_copy_paste()
-    ignore = np.zeros(SIZE, dtype=np.bool_)
-    ignore[:, 37:] = True
-    cut = replace(label, ignore=ignore)
-    assert [region.class_id for region in repeatable(cut)] == [5]
 
 
 def test_what_was_not_measured_stays_so_and_ignored_pixels_are_neither_copied_nor_covered() -> (

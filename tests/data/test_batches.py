@@ -103,17 +103,6 @@ def test_every_prompt_points_at_its_region(items: TrainingItems) -> None:
             assert box[1] <= rows.float().mean() <= box[3]
 
 
-def test_all_regions_are_prompted_before_one_repeats(items: TrainingItems) -> None:
-    """Three prompts on two discs ask about both."""
-    whole = replace(items, augmentation=type(items.augmentation).none())
-    for position in range(5):
-        shapes = {
-            tuple(target.flatten().nonzero()[:, 0].tolist())
-            for target in whole[position].targets
-        }
-        assert len(shapes) == 2
-
-
 def test_padding_is_ignored(items: TrainingItems) -> None:
     """There is no truth outside of the image."""
     item = items[0]
@@ -136,19 +125,6 @@ def test_all_items_of_a_step_have_the_same_kind_of_prompt(items: TrainingItems) 
     assert draws[0] == draws[1] != draws[2] == draws[3] != draws[4]
 
 
-def test_a_region_thinner_than_a_pixel_keeps_a_target(
-    items: TrainingItems, tmp_path: Path
-) -> None:
-    """Small objects are what many sensors look for."""
-    data = gray_set(tmp_path / "set", size_hw=(400, 560))
-    for path in (data / "masks").iterdir():
-        mask = np.zeros((400, 560), dtype=np.uint8)
-        mask[100:103, 200] = 1
-        Image.fromarray(mask).save(path)
-    small = plan_run(config(data, tmp_path / "run", augment=False), registry()).items()
-    assert all(target.any() for target in small[0].targets)
-
-
 @pytest.mark.parametrize("clicks", ["mixed", "random"])
 def test_clicks_fall_where_something_was_measured(tmp_path: Path, clicks: str) -> None:
     """The loss looks at nothing there, and scoring clicks on what is seen, too: of each disc only the rim is."""
@@ -169,16 +145,3 @@ def test_clicks_fall_where_something_was_measured(tmp_path: Path, clicks: str) -
     ]
     assert len(hidden) > 10
     assert not any(hidden)
-
-
-def test_images_are_turned_with_rotate(items: TrainingItems, tmp_path: Path) -> None:
-    """A street has an up and stays upright; a satellite's picture has none."""
-    settings = config(gray_set(tmp_path / "set"), tmp_path / "run", rotate=True)
-    turned = plan_run(settings, registry()).items()
-
-    def upright(item: Batch) -> bool:
-        # the images are wide
-        return bool(item.content.any(0).sum() > item.content.any(1).sum())
-
-    assert all(upright(items[position]) for position in range(12))
-    assert {upright(turned[position]) for position in range(12)} == {True, False}

@@ -108,20 +108,6 @@ def test_eval_shows_names_and_keeps_the_numbers_as_keys(
     assert report["class_names"] == {"4": "boat", "9": "plane"}
 
 
-def test_eval_of_a_data_set_without_names_takes_those_of_the_bundle(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """New masks of the same sensor come as plain numbers."""
-    plain = gray_set(tmp_path / "plain")
-    (plain / "card.toml").write_text('format = 1\nregions = "classes"\n')
-    for file in (plain / "masks").iterdir():
-        Image.fromarray(np.asarray(Image.open(file)) * np.uint8(4)).save(file)
-    assert run(["eval", str(bundle), "--data", str(plain), "--device", "cpu"]) == 0
-    said = capsys.readouterr().out
-    assert "class 4 (boat)" in said
-    assert "class 8 " in said
-
-
 def test_data_check_counts_by_name(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

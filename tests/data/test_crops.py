@@ -13,7 +13,7 @@ from data_sets import Planes, open_planes, save_image
 from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
 from simmat.data.card import DataCard
-from simmat.data.crops import MAX_WHOLE_PX, choose_crop, crop_windows, plan_blocks
+from simmat.data.crops import choose_crop, crop_windows, plan_blocks
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import read_index
 from simmat.data.pipeline import Pipeline
@@ -171,23 +171,6 @@ def test_of_three_images_each_is_held_out_as_a_whole(tmp_path: Path) -> None:
     ]
     assert all(sample.window is None for sample in dataset.samples)
     assert dataset.samples == open_planes(tmp_path).samples
-
-
-def test_a_large_image_is_divided_whatever_its_split(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may not fit into memory as a whole."""
-    monkeypatch.setattr("simmat.data.crops.MAX_WHOLE_PX", SIDE**2 - 1)
-    dataset = open_dataset(
-        named_scenes(tmp_path), Traced(), {"regions": "instances", "crop": CROP}
-    )
-    assert MAX_WHOLE_PX > SIDE**2
-    for split in ("train", "val", "test"):
-        assert len(dataset.split(split)) > 10
-        assert {sample.image_id for sample in dataset.split(split)} == {
-            f"{split}/scene"
-        }
-        assert all(sample.window is not None for sample in dataset.split(split))
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +12,6 @@ from data_sets import Planes, folder_of, one_square, open_planes, save_image, sa
 from torch.utils.data import DataLoader
 
 import simmat
-from simmat.data.dataset import open_dataset
 from simmat.errors import ConfigError, DataError
 from simmat.types import SensorImage
 
@@ -42,15 +39,6 @@ def test_folder_opens_and_gives_images_and_labels(tmp_path: Path) -> None:
     assert image.data.shape == (2, 8, 8)
     assert np.array_equal(label.regions[0].mask(label.size_hw), one_square() > 0)
     assert not label.ignore.any()
-
-
-def test_manifest_wins_over_the_folders(tmp_path: Path) -> None:
-    """Who writes a table chooses what is in the set."""
-    folder_of(tmp_path, 4)
-    (tmp_path / "manifest.csv").write_text(
-        "id,split,image,mask\nx,test,images/s1.npy,masks/s1.png\n"
-    )
-    assert [sample.id for sample in open_planes(tmp_path).samples] == ["x"]
 
 
 def test_missing_folder_and_file_are_distinguished(tmp_path: Path) -> None:
@@ -120,22 +108,6 @@ def test_pixels_without_any_measurement_are_ignored_and_others_not(
     assert np.argwhere(label.ignore).tolist() == [[0, 0], [5, 5]]
 
 
-def test_channels_are_those_after_the_transform(tmp_path: Path) -> None:
-    """Statistics and bundle describe what the network gets."""
-    dataset = open_dataset(folder_of(tmp_path, 3), Celsius(), {"regions": "instances"})
-    assert {channel.unit for channel in dataset.channels()} == {"degC"}
-    assert {channel.unit for channel in dataset.loaded_channels} == {"K"}
-
-
-def test_card_of_the_folder_and_overrides_reach_the_labels(tmp_path: Path) -> None:
-    """The rule is used, not only stored."""
-    (folder_of(tmp_path, 3) / "card.toml").write_text('regions = "classes"\n')
-    dataset = open_dataset(tmp_path, Planes(), {"regions": None})
-    assert dataset.label(dataset.samples[0]).regions[0].class_id == 1
-    dataset = open_dataset(tmp_path, Planes(), {"min_region": 10})
-    assert dataset.label(dataset.samples[0]).dropped == 1
-
-
 def test_row_override_of_zero_reaches_the_label(tmp_path: Path) -> None:
     """The manifest's zero_means column is used, not only kept."""
     folder_of(tmp_path, 3)
@@ -143,18 +115,6 @@ def test_row_override_of_zero_reaches_the_label(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text(text)
     dataset = open_planes(tmp_path)
     assert len(dataset.label(dataset.samples[0]).regions) == 2
-
-
-@pytest.mark.parametrize("used", [False, True])
-def test_data_set_travels_to_worker_processes(tmp_path: Path, used: bool) -> None:
-    """Loader workers get it by pickle, before or after its first use."""
-    dataset = open_planes(folder_of(tmp_path, 3))
-    if used:
-        dataset.channels()
-    copy: Any = pickle.loads(pickle.dumps(dataset))
-    assert np.array_equal(
-        copy.image(copy.samples[0]).data, dataset.image(dataset.samples[0]).data
-    )
 
 
 def made() -> simmat.Dataset:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
 from data_sets import Planes, folder_of, one_square, open_planes, save_image, save_mask
 from runs import gray_set, registry
 
@@ -21,7 +19,6 @@ from simmat.data.digest import DatasetDigest
 from simmat.data.index import DataIndex, digest_dataset, read_index
 from simmat.data.index_file import FOLDER
 from simmat.errors import DataError
-from simmat.sensors.builtin import Raster
 from simmat.sensors.composed_modality import ComposedModality
 from simmat.types import SensorImage
 
@@ -231,39 +228,6 @@ def test_a_sensor_that_cannot_be_identified_keeps_no_index(tmp_path: Path) -> No
     assert not (tmp_path / FOLDER).exists()
 
 
-def test_samples_that_cannot_be_used_are_reported_each_time(tmp_path: Path) -> None:
-    """A fault is not kept: the file may be repaired, or a limit raised."""
-    root = folder_of(tmp_path, 6)
-    good = (root / "masks/s3.png").read_bytes()
-    save_mask(root / "masks/s3.png", one_square(6))
-    for _ in range(2):
-        found = read_index(open_planes(root))
-        assert "s3.png" in str(found.faults["s3"])
-        with pytest.raises(DataError, match=r"s3\.png"):
-            found.with_regions(found.dataset.samples, "training")
-    (root / "masks/s3.png").write_bytes(good)
-    assert not read_index(open_planes(root)).faults
-
-
-@pytest.mark.parametrize("ending", [".msk", ".aux.xml"])
-def test_a_file_that_comes_beside_a_tiff_is_seen(tmp_path: Path, ending: str) -> None:
-    """It is refused in a TIFF that is read the first time, and so in one that was read before."""
-    root = tmp_path / "set"
-    for name, values in (("images", np.arange(64)), ("masks", np.ones(64))):
-        for index in range(4):
-            file = root / name / f"s{index}.tif"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            tifffile.imwrite(file, values.astype(np.uint8).reshape(8, 8))
-    dataset = open_dataset(root, Raster(), {"regions": "classes"})
-    assert not read_index(dataset).faults
-    beside = root / f"images/s1.tif{ending}"
-    beside.write_text("<PAMDataset><Scale>2</Scale></PAMDataset>")
-    (fault,) = read_index(dataset).faults.values()
-    assert beside.name in str(fault)
-    beside.unlink()
-    assert not read_index(dataset).faults
-
-
 def opened(root: Path) -> Dataset:
     return open_dataset(root, registry().modality("gray"))
 
@@ -329,34 +293,6 @@ def test_it_is_taken_in_the_order_of_the_samples(tmp_path: Path) -> None:
     assert "order" in after.changes_since(before.notes(), before.fingerprint)
 
 
-def test_other_annotations_change_the_fingerprint(tmp_path: Path) -> None:
-    """The labels of a COCO file lie in no mask."""
-    root = gray_set(tmp_path / "set")
-    (root / "manifest.csv").unlink()
-    shutil.rmtree(root / "masks")
-    images = [
-        {"id": i, "file_name": f"s{i}.png", "height": 40, "width": 56} for i in range(9)
-    ]
-    square = [[4, 4, 20, 4, 20, 20, 4, 20]]
-    annotations = [
-        {"id": i, "image_id": i, "category_id": 1, "segmentation": square}
-        for i in range(9)
-    ]
-    content = {
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": 1, "name": "disc"}],
-    }
-    file = root / "annotations.json"
-    file.write_text(json.dumps(content))
-    before = fingerprint(root)
-    file.write_text(json.dumps(content, indent=1))
-    assert fingerprint(root) == before, "how the file is written says nothing"
-    annotations[0]["segmentation"] = [[4, 4, 21, 4, 21, 20, 4, 20]]
-    file.write_text(json.dumps(content))
-    assert fingerprint(root) != before
-
-
 def holey(root: Path, count: int = 5) -> tuple[Dataset, np.ndarray]:
     """A set of correlated 3-channel images of different level with holes, and all its pixels (3, P) with NaN."""
     rng = np.random.default_rng(3)
@@ -387,22 +323,6 @@ def test_equal_to_numpy_over_all_valid_pixels(tmp_path: Path) -> None:
             both = np.isfinite(pixels[i]) & np.isfinite(pixels[j])
             expected = np.corrcoef(pixels[i, both], pixels[j, both])[0, 1]
             assert found.correlation[i][j] == pytest.approx(expected, abs=1e-9)
-
-
-def test_large_offset_keeps_its_digits(tmp_path: Path) -> None:
-    """Sums of squares of 1e6 would drown a std of 0.5."""
-    root = folder_of(tmp_path, 3, channels=1)
-    rng = np.random.default_rng(0)
-    values = [
-        (1e6 + rng.integers(0, 3, (1, 8, 8)) * 0.5).astype(np.float32) for _ in range(3)
-    ]
-    for index, planes in enumerate(values):
-        save_image(root / f"images/s{index}.npy", planes)
-    dataset = open_planes(root)
-    expected = np.std(np.concatenate(values).astype(np.float64))
-    assert read_index(dataset).statistics(dataset.samples).std[0] == pytest.approx(
-        expected, rel=1e-9
-    )
 
 
 def test_one_image_of_several_samples_counts_once(tmp_path: Path) -> None:

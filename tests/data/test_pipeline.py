@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.nn.functional import interpolate
 
 from simmat.data.instances import pixels_under_centres, region_from_mask
 from simmat.data.pipeline import content_mask, resize_planes, resized_region
@@ -106,20 +105,6 @@ def test_strips_are_filtered_along_their_length(
     expected = triangle(rows.swapaxes(-1, -2), height).swapaxes(-1, -2)
     out = resize_planes(planes, all_valid(planes), letterbox)[:, :height, :width]
     np.testing.assert_allclose(out.numpy(), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("size_hw", [(100, 73), (9, 2), (1, 1), (130, 64)], ids=str)
-def test_ordinary_sizes_keep_the_bits_of_torch(size_hw: tuple[int, int]) -> None:
-    """Published figures and the parity with SAM stand on them."""
-    planes, letterbox = smooth(3, *size_hw), Letterbox(size_hw, 32)
-    expected = interpolate(
-        planes[None], letterbox.scaled_hw, mode="bilinear", antialias=True
-    )[0]
-    height, width = letterbox.scaled_hw
-    assert torch.equal(
-        resize_planes(planes, all_valid(planes), letterbox)[:, :height, :width],
-        expected,
-    )
 
 
 def test_invalid_pixels_bleed_into_nothing() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -94,49 +93,6 @@ def test_a_val_folder_of_predictions_alone_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"val split is empty.*made by a model") as why:
         dataset.split("val")
     assert "simmat annotate" in str(why.value)
-
-
-def test_annotations_with_a_score_are_predictions(tmp_path: Path) -> None:
-    """The COCO json of `simmat predict` as the labels of a data set."""
-    root = folder(tmp_path, named("a", 12))
-    for mask in (root / "masks").iterdir():
-        mask.unlink()
-    (root / "masks").rmdir()
-    images, annotations = [], []
-    for number in range(12):
-        images.append(
-            {"id": number, "file_name": f"a{number}.png", "height": 20, "width": 20}
-        )
-        annotation = {"id": number, "image_id": number, "category_id": 1, "iscrowd": 0}
-        annotation["segmentation"] = [[5, 5, 9, 5, 9, 9, 5, 9]]
-        if number % 2:
-            annotation["score"] = 0.9
-        annotations.append(annotation)
-    content = {"images": images, "annotations": annotations}
-    content["categories"] = [{"id": 1, "name": "object"}]
-    del annotations[11]  # nothing was found there
-    (root / "annotations.json").write_text(json.dumps(content))
-    used = split_of(opened(root))
-    assert {used[f"a{number}"] for number in range(1, 12, 2)} == {"train"}
-    assert {used[f"a{number}"] for number in range(0, 12, 2)} == set(SPLITS)
-
-
-@pytest.mark.parametrize("mask", ["{}_objects.png", "{}_classes.png"])
-def test_masks_of_predict_are_known_by_their_json(tmp_path: Path, mask: str) -> None:
-    """Those that a manifest names where `simmat predict` wrote them."""
-    root = folder(tmp_path, named("a", 4))
-    rows = ["id,image,mask"]
-    for id in named("a", 4):
-        (root / f"masks/{id}.png").rename(root / "masks" / mask.format(id))
-        rows.append(f"{id},images/{id}.png,masks/{mask.format(id)}")
-    (root / "manifest.csv").write_text("\n".join(rows) + "\n")
-    written = ["a0_objects.png", "a0_classes.png", "a0_overlay.png"]
-    (root / "masks/a0.json").write_text(json.dumps({"written": written}))
-    # of a click, and of another program
-    (root / "masks/a1.json").write_text(json.dumps({"written": ["a1_mask.png"]}))
-    (root / "masks/a2.json").write_text(json.dumps({"shapes": []}))
-    samples = open_dataset(root, Gray()).samples
-    assert [one.id for one in samples if one.predicted] == ["a0"]
 
 
 @pytest.mark.parametrize(

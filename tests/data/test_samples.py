@@ -195,12 +195,6 @@ def test_each_image_of_train_and_val_validates_once() -> None:
     assert sum(len(fold) for fold in folds) == 10
 
 
-def test_the_test_split_stays() -> None:
-    """It is for scores only."""
-    divided = divide_into_folds([sample("a"), sample("b"), sample("t", "test")], 1, 2)
-    assert divided[2].split == "test"
-
-
 def test_frames_of_a_sequence_stay_together() -> None:
     """A neighbouring frame in training would be as good as the frame itself."""
     samples = [sample(f"a{index}", sequence="a") for index in range(4)]

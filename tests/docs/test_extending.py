@@ -23,12 +23,10 @@ from simmat.cli.tables import score_rows
 from simmat.errors import DataError, PluginError, UnknownNameError
 from simmat.evaluation.prompts import metric_value
 from simmat.io import frames
-from simmat.io.images import write_image
 from simmat.plugin_specs import MetricSpec
 from simmat.plugins.kinds import KINDS
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry, import_from_string
-from simmat.predictor import following
 from simmat.training import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -100,22 +98,6 @@ def test_a_format_of_followed_objects_is_written_of_a_sequence(
     assert (tmp_path / name).read_text() == "2,3,1,2,6,3,1,-1,-1,-1\n"
 
 
-def test_a_way_to_follow_stands_behind_the_predictor(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It comes before ours by its name."""
-    registry = load("still", tmp_path, monkeypatch)
-    monkeypatch.setattr(following, "installed", lambda: registry)
-    given = {1: np.ones((8, 8), np.bool_)}
-    found = list(
-        simmat.load(bundle).follow([np.zeros((1, 8, 8), np.float32)] * 2, {0: given})
-    )
-    assert [(one.index, one.masks, one.scores) for one in found] == [
-        (0, given, {1: 1.0}),
-        (1, given, {1: 1.0}),
-    ]
-
-
 def test_a_format_of_frames_is_read_frame_by_frame(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,21 +111,6 @@ def test_a_format_of_frames_is_read_frame_by_frame(
     assert np.array_equal([image.data for image in found], recorded)
     with pytest.raises(DataError, match=r"cut\.raw: damaged"):
         FrameSequence(tmp_path / "cut.raw", "gray")
-
-
-def test_a_sensor_recognizes_its_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What its files state comes before sensors that only read them."""
-    need_plugins("guess")
-    from simmat_plugin_guess.guess import guess_folder
-
-    registry = load("echo", tmp_path, monkeypatch)
-    (tmp_path / "files").mkdir()
-    write_image(tmp_path / "files/a.tif", np.eye(8)[None], description="Sonar 3")
-    (group,) = guess_folder(tmp_path / "files", registry.all("modality")).groups
-    assert [one.modality for one in group.candidates] == ["echo", "gray", "raster"]
-    assert "Are these amplitudes, not powers?" in group.questions
 
 
 def test_a_loss_trains_by_its_name(
@@ -233,32 +200,3 @@ def test_a_metric_that_fails_is_named() -> None:
     spec = MetricSpec("size", "number of parts", "builtins:len")
     with pytest.raises(PluginError, match=r"metric 'size' failed \(TypeError"):
         metric_value(spec, 1)
-
-
-def test_a_host_asks_a_served_model(
-    bundle: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Its masks are those of the predictor, and a file that is no image does not stop it."""
-    need_plugins("annotate")
-    from annotate_server import door, gray_images
-
-    files = sorted((gray_images(tmp_path / "set") / "images").iterdir())
-    (tmp_path / "bad.png").write_bytes(b"no picture")
-    monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    predictor = simmat.load(bundle, device="cpu")
-    with door(predictor, tmp_path / "uploads") as address:
-        importlib.import_module("watch").watch(
-            address, tmp_path, (16, 12), [tmp_path / "bad.png", *files]
-        )
-    printed = capsys.readouterr()
-    assert "bad.png: " in printed.err
-    for file in files:
-        predictor.set_image(file)
-        found = predictor.predict(points=[(16, 12)]).mask
-        assert f"{file.name}: {found.sum()} pixels" in printed.out
-        assert np.array_equal(
-            np.asarray(Image.open(tmp_path / f"{file.stem}_mask.png")), found
-        )

@@ -37,27 +37,6 @@ def test_a_folder_of_somebody_else_is_left_alone(
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-def test_a_finished_demo_is_run_again(demo: ModuleType, tmp_path: Path) -> None:
-    """`make demo` twice in a row must work."""
-    out = tmp_path / "demo-out"
-    assert not demo.prepare(out)
-    (out / "run").mkdir()
-    (out / "run" / "config.toml").touch()
-    (out / demo.PAGE).touch()
-    assert not demo.prepare(out)
-    assert [file.name for file in out.iterdir()] == [demo.MARK]
-
-
-def test_a_stopped_demo_keeps_its_run(demo: ModuleType, tmp_path: Path) -> None:
-    """Training is most of the time; whoever stopped it continues."""
-    out = tmp_path / "demo-out"
-    demo.prepare(out)
-    (out / "run").mkdir()
-    (out / "run" / "config.toml").touch()
-    assert demo.prepare(out)
-    assert (out / "run" / "config.toml").is_file()
-
-
 def test_a_failing_command_ends_the_demo_with_its_code(
     demo: ModuleType, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

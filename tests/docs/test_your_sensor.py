@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from installed import SHARED_DATA, need_plugins
-from simmat_plugin_scenes.generate import generate_scene
+from installed import need_plugins
 from virtual_envs import clean_environment, make_venv
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "simmat-plugin-sonar"
-SONAR = SHARED_DATA / "sonar-objects"
 PAGE = (ROOT / "docs" / "your-sensor.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 FILES = [text.partition("\n") for language, text in BLOCKS if language == "python"]
@@ -47,29 +43,6 @@ def test_the_example_uses_public_names_alone() -> None:
             for module in modules
             if any(part.startswith("_") for part in module.split("."))
         ]
-
-
-def test_the_echo_of_a_slanting_plane_falls_with_the_cosine() -> None:
-    """Speckle and decibel of the page are those of an amplitude; Lambert's cos² is that of its square."""
-    sonar = pytest.importorskip(
-        "simmat_plugin_sonar", reason="the example is not installed"
-    ).Sonar()
-    scene = generate_scene(np.random.default_rng(0), (64, 64))
-    means = []
-    for cosine in (1.0, 0.5):
-        normal = np.zeros_like(scene.surface.normal)
-        normal[0], normal[2] = (1 - cosine**2) ** 0.5, -cosine
-        plane = replace(
-            scene.surface,
-            normal=normal,
-            depth_m=np.full_like(scene.surface.depth_m, 5.0),
-        )
-        means.append(
-            sonar.simulate(
-                replace(scene, surface=plane), np.random.default_rng(1)
-            ).data.mean()
-        )
-    assert means[1] / means[0] == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.slow

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import matplotlib
 import numpy as np
 import pytest
 
 from simmat.drawing.display import (
     INVALID_RGB,
-    apply_colour_map,
     display_channels,
     display_rgb,
     display_style,
@@ -134,18 +132,6 @@ def test_temperature_is_shown_in_colours_that_grow_brighter_with_it() -> None:
     luminance = shown @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(luminance.ravel()) > -1).all()
     assert luminance.ravel()[-1] > 200 > 20 > luminance[0, 0]
-
-
-@pytest.mark.parametrize("name", ["inferno", "turbo", "twilight"])
-def test_colour_maps_are_those_of_matplotlib(name: str) -> None:
-    """The tables are copies, so that a prediction need not import matplotlib; a wrong digit would be a wrong value."""
-    values = np.append(
-        np.random.default_rng(0).random((64, 64), np.float32),
-        np.float32([0, 1, 0.5] * 64)[:64],
-    )
-    expected = matplotlib.colormaps[name](values, bytes=True)[..., :3].astype(int)
-    tolerance = 4 if name == "twilight" else 0  # it has 510 colours
-    np.testing.assert_allclose(apply_colour_map(values, name), expected, atol=tolerance)
 
 
 @pytest.mark.parametrize(

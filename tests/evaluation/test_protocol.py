@@ -123,61 +123,6 @@ def test_the_first_click_falls_where_something_was_measured(
     assert found.objects[0].area == 6 * 20
 
 
-def test_more_objects_than_are_decoded_together_keep_their_order(bar: Path) -> None:
-    """Objects go through in groups of 16; the group's edge must not shift a score to a neighbour."""
-    boxes = [
-        (16 * (n // 5) + 2, 16 * (n % 5) + 2, 16 * (n // 5) + 10, 16 * (n % 5) + 10)
-        for n in range(20)
-    ]
-    mask = labels(80, 80, *boxes)
-    truths = torch.from_numpy(np.stack([mask == n for n in range(1, 21)]))
-
-    def answers(prompts: PromptBatch) -> Tensor:
-        """Find object n but for its first n % 4 rows."""
-        first = (
-            prompts.point_coords[:, 0]
-            if prompts.boxes is None
-            else prompts.boxes[:, :2] + 4
-        ).long()
-        masks = []
-        for x, y in first.tolist():
-            n = y // 16 * 5 + x // 16
-            found = truths[n].clone()
-            found[boxes[n][0] : boxes[n][0] + n % 4] = False
-            masks.append(found[None])
-        return torch.stack(masks)
-
-    model = Scripted(answers)
-    found = score(model, make_set(bar, mask), 80, Protocol("all", clicks=2, repeats=3))
-    expected = [1 - n % 4 / 8 for n in range(20)]
-    assert max(len(prompts.image_index) for prompts in model.asked) == 16
-    assert [s.iou for s in found.objects] == pytest.approx(expected)
-    assert [s.box for s in found.objects] == pytest.approx(expected)
-    for scored, iou in zip(found.objects, expected, strict=True):
-        assert (
-            scored.random_clicks == scored.jittered_boxes == (pytest.approx(iou),) * 3
-        )
-
-
-def test_alternatives_are_scored_apart_from_the_single_mask(bar: Path) -> None:
-    """Single, best predicted and best possible are three figures; reporting the oracle as the model's is cheating."""
-    # of 20: single, then the alternatives, predicted best first
-    columns = (10, 15, 5, 20)
-
-    def answers(prompts: PromptBatch) -> Tensor:
-        masks = torch.zeros(1, 4, 32, 32, dtype=torch.bool)
-        for number, found in enumerate(columns):
-            masks[:, number, 4:10, 4 : 4 + found] = True
-        return masks
-
-    scored = score(Scripted(answers), make_set(bar, BAR), 32, ONE_CLICK).objects[0]
-    assert (scored.iou, scored.iou_best_predicted, scored.iou_oracle) == (
-        0.5,
-        0.75,
-        1.0,
-    )
-
-
 def test_boxes_are_tight_and_then_jittered_within_bounds(bar: Path) -> None:
     """At most 10 % of the side and 20 px, and never off the image: 240 wide moves by 20, 40 high by 4."""
     mask = labels(300, 300, (0, 40, 40, 280))

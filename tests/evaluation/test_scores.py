@@ -126,12 +126,6 @@ def test_objects_of_one_image_are_drawn_together() -> None:
     assert alone[1] - alone[0] > 2 * (narrow[1] - narrow[0])
 
 
-def test_images_weigh_by_their_objects() -> None:
-    """The mean is over objects: an image of many moves it more."""
-    low, high = mean_interval([[1.0] * 9, [0.0]] * 40) or (0.0, 0.0)
-    assert 0.8 < low < 0.9 < high < 0.95
-
-
 def test_one_image_has_no_interval() -> None:
     """Drawn again it is the same image, and an interval of width 0 would be a lie."""
     assert mean_interval([[0.1, 0.9]]) is None
@@ -178,21 +172,6 @@ def test_the_boundary_iou_of_a_shifted_square() -> None:
     assert boundary_iou(
         square(2, 3, 7), square(2, 2, 7), EVERYWHERE, 1
     ) == pytest.approx(12 / 36)
-
-
-@pytest.mark.parametrize(
-    ("mask", "number", "xy"),
-    [
-        ([[0, 0, 0, 1], [1, 1, 1, 0]], 2, (1, 1)),
-        ([[1, 1, 0, 0], [0, 0, 0, 1]], 1, (1, 0)),
-        ([[0, 0], [0, 1]], 0, (1, 1)),
-    ],
-)
-def test_pixels_are_numbered_in_raster_order(
-    mask: list[list[int]], number: int, xy: tuple[float, float]
-) -> None:
-    """Row by row, as the released code lists a region's pixels, the middle one of which it clicks."""
-    assert region(mask).pixel_xy(number) == xy
 
 
 def test_a_mask_is_resized_by_the_pixel_under_each_centre() -> None:

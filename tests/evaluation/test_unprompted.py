@@ -131,19 +131,6 @@ def test_what_is_found_in_ignored_pixels_is_not_a_false_alarm() -> None:
     assert object_scores([ImageMatches.of(found, label)])["f1"] == pytest.approx(2 / 4)
 
 
-def test_the_probabilities_of_found_objects_stand_beside_their_true_class() -> None:
-    """A temperature is fitted to them, and to no object that is none; -1 is a class that the model does not know."""
-    true = [square(0, 0, 4, 3), square(0, 6, 4, 5), square(6, 0, 4, 9)]
-    found = [*true, square(6, 6, 4, 3)]
-    known = {3: 0.7, 5: 0.3}
-    with_classes = [
-        replace(one, class_probabilities=known)
-        for one in objects(found, [0.9, 0.8, 0.7, 0.6])
-    ]
-    rows = ImageMatches.of(with_classes, label_of(*true)).confidence()[1]
-    assert rows == [(0, 0.7, 0.3), (1, 0.7, 0.3), (-1, 0.7, 0.3)]
-
-
 class Answer:
     """The objects and classes of a label image."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,20 +65,6 @@ def test_what_a_png_cannot_hold_becomes_a_tiled_tiff(
         assert tiff.pages[0].aspage().is_tiled
 
 
-def test_more_objects_than_16_bits_count_are_written(tmp_path: Path) -> None:
-    """An instance id is never cut to 16 bits."""
-    count = 65_537
-    size = 257
-    objects = [
-        found_box(i // size, i % size, i // size + 1, i % size + 1, score=1 - i / count)
-        for i in range(count)
-    ]
-    assert write_result(
-        objects_result((size, size), *objects), ["labels"], tmp_path
-    ) == ["a_objects.tif"]
-    assert read_mask(tmp_path / "a_objects.tif").flat[count - 1] == count
-
-
 def test_objects_are_drawn_in_colours_of_their_own_where_they_are(
     tmp_path: Path,
 ) -> None:
@@ -118,21 +103,6 @@ def test_a_large_image_is_shown_small_and_no_object_is_lost() -> None:
     assert max(drawn.shape) == MAX_SIDE
     assert (drawn[1018:1029, 507:518] != 128).any()
     assert (drawn[:900] == 128).all()
-
-
-def test_a_legend_names_the_classes_in_the_image_and_only_these() -> None:
-    """Background and places without a measurement are no class."""
-    classes = np.zeros((600, 600), np.uint8)
-    classes[:50] = 255
-    plain = draw_result(classes_result(classes, nodata=255))
-    assert plain.size == (600, 600)
-    classes[100:200] = 2
-    named = draw_result(classes_result(classes, nodata=255))
-    assert named.height > 600
-    others = draw_result(
-        replace(classes_result(classes, nodata=255), class_names={2: "meadow"})
-    )
-    assert np.asarray(named)[600:].tolist() != np.asarray(others)[600:].tolist()
 
 
 # Linear RGB as people see it who lack one kind of cone (Viénot, Brettel, Mollon 1999).

@@ -11,7 +11,6 @@ from bundles import GRAY, tiny_bundle
 from PIL import Image
 from runs import config, gray_set, registry
 
-import simmat
 from simmat import training
 from simmat.bundle import read_bundle_spec
 from simmat.cli import run
@@ -89,16 +88,6 @@ def test_the_option_that_repairs_it_is_named_and_does(
     option = ["--modality-option", "nodata=65535"]
     assert predict(bundle, images, tmp_path / "repaired", *option) == 0
     assert "training images" not in capsys.readouterr().err
-
-
-@pytest.mark.plugins
-def test_one_image_is_compared_in_python_too(bundle: Path, tmp_path: Path) -> None:
-    """A server and a notebook open one image at a time."""
-    images = pictures(tmp_path / "images", "double")
-    model = simmat.load(bundle, device="cpu", registry=registry())
-    with pytest.warns(UserWarning, match="'gray'"):
-        model.set_image(images / "p0.png")
-    assert "'gray'" in model.predict([(20, 20)]).warning
 
 
 @pytest.mark.plugins

@@ -88,32 +88,6 @@ def test_a_folder_is_segmented_and_each_image_says_what_became_of_it(
     assert told.counts == [(3, 0), (3, 2)]
 
 
-def test_prompts_are_those_of_the_command_line(bundle: Path, images: Path) -> None:
-    """The model may be given by its folder, and the prompts by a file or by numbers."""
-    (images / "p.csv").write_text('file,object,box\nb.png,cow,"2,2,30,30"\n')
-    (found,) = simmat.predict(
-        bundle,
-        prompts=images / "p.csv",
-        out=images.parent / "file",
-        registry=REGISTRY,
-        device="cpu",
-    )
-    assert found.written[0].name == "b_cow_mask.png"
-    (found,) = simmat.predict(
-        bundle,
-        images / "b.png",
-        box=(2, 2, 30, 30),
-        out=images.parent / "box",
-        registry=REGISTRY,
-        device="cpu",
-    )
-    one, two = (
-        json.loads((images.parent / file).read_text())
-        for file in ("file/b_cow.json", "box/b.json")
-    )
-    assert one["score"] == two["score"]
-
-
 def write_area(result: PromptResult, folder: Path) -> str:
     """Write the pixels of a mask, as a plugin would."""
     name = f"{result.name}_area.txt"

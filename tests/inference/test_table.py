@@ -82,20 +82,6 @@ def test_each_object_of_each_image_is_a_row(
     assert [f"{mean:.10g}" for mean in means] == [row[MEAN] for row in rows]
 
 
-def test_the_object_of_a_prompt_is_measured(
-    bundle: Path, images: Path, tmp_path: Path
-) -> None:
-    """One click is the quickest way to a number."""
-    out = tmp_path / "out"
-    assert predict(bundle, images, out, "--point", "20,20") == 0
-    for row in rows_of(out / "objects.csv"):
-        mask = np.asarray(Image.open(out / f"{row['image']}_mask.png")) > 0
-        assert row["area"] == str(mask.sum())
-        if mask.any():
-            mean = gray(images, row["image"])[mask].mean()
-            assert float(row[MEAN]) == pytest.approx(mean)
-
-
 def test_a_repeated_command_replaces_its_table_only(
     bundle: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

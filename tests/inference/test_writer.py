@@ -76,23 +76,6 @@ def test_the_folder_of_images_is_refused_for_results(
 
 
 @pytest.mark.parametrize(
-    "options", [["--everything"], ["--point", "3,3", "--format", "coco"]]
-)
-def test_an_image_with_the_name_of_the_coco_file_is_refused(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
-) -> None:
-    """Its json would be replaced by that of all images."""
-    images = _images(tmp_path / "images", "a", "coco")
-    assert _find(bundle, images, tmp_path / "out", *options) == 2
-    assert "rename" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-    assert (
-        _find(bundle, images, tmp_path / "out", "--everything", "--format", "labels")
-        == 0
-    )
-
-
-@pytest.mark.parametrize(
     "theirs",
     ["a.json", "a_objects.png", "a_classes.tif", "a_objects.geojson", "coco.json"],
 )
@@ -128,28 +111,6 @@ def test_each_way_to_segment_replaces_the_files_of_the_other(
         assert _find(bundle, images, out, *options) == 0
         listed = json.loads((out / "a.json").read_text())["written"]
         assert {path.name for path in out.iterdir()} - {"coco.json"} == set(listed)
-
-
-def test_objects_and_classes_do_not_overwrite_each_other(
-    bundle: Path, tmp_path: Path
-) -> None:
-    """Both may be asked for in one call; a GeoPackage has a layer for each."""
-    pyogrio = pytest.importorskip("pyogrio")
-    images, out = _images(tmp_path / "images", "a"), tmp_path / "out"
-    formats = ("--format", "labels,geojson,gpkg")
-    assert _find(bundle, images, out, "--everything", "--semantic", *formats) == 0
-    assert set(json.loads((out / "a.json").read_text())["written"]) == {
-        "a_objects.png",
-        "a_objects.geojson",
-        "a.gpkg",
-        "a_classes.png",
-        "a_classes.geojson",
-        "a.json",
-    }
-    assert [layer for layer, _ in pyogrio.list_layers(out / "a.gpkg")] == [
-        "objects",
-        "classes",
-    ]
 
 
 def test_a_json_names_no_file_of_another_image_or_folder() -> None:

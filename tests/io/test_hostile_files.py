@@ -56,21 +56,6 @@ def test_a_lossy_or_foreign_format_under_the_name_of_another_is_not_a_mask(
         read_mask(tmp_path / "m.png")
 
 
-@pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
-@pytest.mark.parametrize(
-    "dtype", [np.uint16, np.int16, np.int32, np.uint32, np.float32]
-)
-def test_a_big_endian_mask_keeps_its_labels(
-    tmp_path: Path, dtype: type[np.generic], compression: str | None
-) -> None:
-    """Read with its bytes swapped, label 1 is 256."""
-    labels = np.arange(256 * 4).reshape(16, 64) % 300
-    tifffile.imwrite(
-        tmp_path / "m.tif", labels.astype(dtype), byteorder=">", compression=compression
-    )
-    np.testing.assert_array_equal(read_mask(tmp_path / "m.tif"), labels)
-
-
 @pytest.mark.parametrize("fill_order", [1, 2])
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_packed_labels_are_read_in_either_order_of_bits(
@@ -161,27 +146,6 @@ def test_a_tile_larger_than_the_limit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.tif: claims 1 x 16 x 2147483632"):
         read_image(tmp_path / "a.tif")
-
-
-@pytest.mark.parametrize("compression", [1, None])
-def test_a_predictor_without_compression_is_ignored(
-    tmp_path: Path, compression: int | None
-) -> None:
-    """GDAL and Pillow ignore the tag; applied, the numbers are other ones."""
-    content = _tiff([bytes(range(16))], width=4, height=4, extra=[(317, 3, 2)])
-    if compression is None:
-        # an unknown tag
-        content = content.replace(
-            struct.pack("<HH", 259, 3), struct.pack("<HH", 260, 3)
-        )
-    (tmp_path / "a.tif").write_bytes(content)
-    for window in (None, Window(0, 0, 4, 4)):
-        assert read_image(
-            tmp_path / "a.tif", window=window
-        ).planes.ravel().tolist() == list(range(16))
-    np.testing.assert_array_equal(
-        Image.open(tmp_path / "a.tif"), read_image(tmp_path / "a.tif").planes[0]
-    )
 
 
 @pytest.mark.parametrize("window", [None, Window(0, 0, 2, 2)])

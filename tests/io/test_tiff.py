@@ -83,20 +83,6 @@ def test_a_window_of_a_tiff_is_the_same_part_of_the_whole(
     _assert_windows_are_cuts(path)
 
 
-def test_a_window_of_an_ome_tiff_is_the_same_part_of_the_whole(tmp_path: Path) -> None:
-    """Microscopes write their channels as pages with a description in XML."""
-    tifffile.imwrite(
-        tmp_path / "a.ome.tif",
-        NUMBERS.astype(np.uint16),
-        metadata={"axes": "CYX"},
-        ome=True,
-        photometric="minisblack",
-        tile=(16, 16),
-        compression="zlib",
-    )
-    _assert_windows_are_cuts(tmp_path / "a.ome.tif")
-
-
 @pytest.mark.parametrize("kind", ["bits", "jpeg", "rgb with overview"])
 def test_a_window_of_special_tiffs_is_the_same_part_of_the_whole(
     tmp_path: Path, kind: str
@@ -155,32 +141,6 @@ def test_nodata_of_the_file_and_of_the_user_is_found_in_windows(tmp_path: Path) 
     tifffile.imwrite(path, values, tile=(16, 16), compression="zlib", extratags=tags)
     _assert_windows_are_cuts(path, float(values[40, 40]))
     assert not read_image(path, None, Window(0, 0, 32, 32)).valid.any()  # type: ignore[union-attr]
-
-
-def test_strips_are_decoded_once_for_all_windows_of_a_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A strip is as wide as the image: decoded for each window, reading would take as many times as long."""
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(
-        path, NUMBERS[0].astype(np.uint16), rowsperstrip=10, compression="zlib"
-    )
-    real, seen = tifffile.TiffPage.decode, list[int]()
-
-    def watched(page: tifffile.TiffPage) -> Any:
-        decode = real.func(page)  # a cached property
-        return lambda data, index, **tables: (
-            seen.append(index),
-            decode(data, index, **tables),
-        )[1]
-
-    monkeypatch.setattr(tifffile.TiffPage, "decode", property(watched))
-    for y0 in range(0, HEIGHT, 35):
-        for x0 in range(0, WIDTH, 25):
-            read_image(path, None, Window(y0, x0, y0 + 35, min(x0 + 25, WIDTH)))
-    assert sorted(seen) == list(range(7))
-    read_image(path, None, Window(0, 0, 35, 25))
-    assert sorted(seen[7:]) == list(range(4))  # after the last window nothing is kept
 
 
 def test_a_file_that_was_written_again_is_read_again(tmp_path: Path) -> None:
@@ -269,17 +229,6 @@ def test_ome_states_size_and_unit(tmp_path: Path, unit: str, size: float) -> Non
         metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": unit}
     file = tiff(tmp_path / "a.ome.tif", metadata=metadata)
     assert stated_pixel_size(file) == pytest.approx((0.65, 0.65))
-
-
-def test_imagej_states_its_unit_apart_from_the_resolution(tmp_path: Path) -> None:
-    """Pixels per unit are in the tag, which alone would be inches."""
-    file = tiff(
-        tmp_path / "a.tif",
-        imagej=True,
-        resolution=(2.0, 4.0),
-        metadata={"unit": "um", "axes": "YX"},
-    )
-    assert stated_pixel_size(file) == pytest.approx((0.25, 0.5))
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from bundles import tiny_bundle
 from runs import config, gray_set, registry
 from simmat_testing.tiny import TINY
 
-from simmat.bundle import load_bundle
 from simmat.config import TrainConfig
 from simmat.errors import SpecError, WeightsError
-from simmat.io.files import cache_folder
 from simmat.io.weights import check_digest, fetch, find_weights
 from simmat.plugin_specs import FoundationSpec, WeightFile
 from simmat.plugins.registry import Registry
@@ -135,15 +132,6 @@ def test_a_file_is_fetched_whole_with_progress_to_the_end(
     assert left_in(path.parent) == ["model.pth"]
 
 
-def test_a_file_that_is_there_is_not_fetched_again(
-    server: Server, tmp_path: Path
-) -> None:
-    """Gigabytes, and perhaps offline."""
-    (tmp_path / "model.pth").write_bytes(BODY)
-    fetch(file_at(server.url), tmp_path)
-    assert server.behaviour.requests == 0
-
-
 @pytest.mark.parametrize("cut_after", [0, 200_000])
 def test_a_cut_connection_is_one_error_and_the_next_call_goes_on(
     server: Server, tmp_path: Path, cut_after: int
@@ -164,16 +152,6 @@ def test_a_cut_connection_is_one_error_and_the_next_call_goes_on(
     assert left_in(tmp_path) == ["model.pth"]
 
 
-def test_a_server_that_ignores_the_range_sends_all_again(
-    server: Server, tmp_path: Path
-) -> None:
-    """Its whole file is not appended to what is there."""
-    server.behaviour.takes_range = False
-    (tmp_path / PART).write_bytes(BODY[:777])
-    assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
-    assert server.behaviour.ranges == ["bytes=777-"]
-
-
 @pytest.mark.parametrize(
     ("kept", "says"),
     [
@@ -190,14 +168,6 @@ def test_a_damaged_part_spoils_one_download_only(
     with pytest.raises(WeightsError, match=says):
         fetch(file_at(server.url), tmp_path)
     assert left_in(tmp_path) == []
-    assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
-
-
-def test_the_part_of_another_version_is_not_continued(
-    server: Server, tmp_path: Path
-) -> None:
-    """The bundles of a gallery are replaced; the joined file would be neither."""
-    (tmp_path / f"model.pth.{'0' * 16}.part").write_bytes(b"x" * 777)
     assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
 
 
@@ -285,13 +255,6 @@ def test_the_cached_file_is_found_and_a_cut_one_is_not_taken(
         find_weights(spec)
 
 
-def test_a_given_file_counts_before_the_cache(tmp_path: Path) -> None:
-    """A finetuned SAM has another size and digest; that is the user's choice."""
-    own = tmp_path / "own.pth"
-    own.write_bytes(b"anything")
-    assert find_weights(LARGE, own) == own
-
-
 def test_a_random_model_has_no_file_and_takes_none(tmp_path: Path) -> None:
     """Its weights are its seed."""
     assert find_weights(TINY) is None
@@ -309,19 +272,6 @@ def test_a_missing_packaged_file_names_the_package_to_install(tmp_path: Path) ->
         fetch(spec.weights)
     (tmp_path / "inside.pth").write_bytes(BODY)
     assert find_weights(spec) == fetch(spec.weights) == tmp_path / "inside.pth"
-
-
-def test_the_cache_is_where_the_variable_or_the_platform_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Home folders are small on clusters."""
-    monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path))
-    assert cache_folder() == tmp_path
-    with pytest.raises(WeightsError, match=str(tmp_path)):
-        find_weights(LARGE)
-    monkeypatch.delenv("SIMMAT_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "xdg" / "simmat"
 
 
 DIGEST_BODY = bytes(range(256))
@@ -379,15 +329,6 @@ def test_a_wrong_digest_is_refused_with_what_to_do(
     assert cure in str(caught.value)
 
 
-def test_a_file_that_its_publisher_may_change_is_taken_as_it_is() -> None:
-    """A hub's repository states no digest that lasts."""
-    check_digest(
-        described(replace(DESCRIBED, sha256="", hub="o/r")),
-        Path("w.safetensors"),
-        "0" * 64,
-    )
-
-
 def test_a_file_from_a_url_needs_its_digest(tmp_path: Path) -> None:
     """Nothing else tells that what came over the net is what was meant; it is refused before the download."""
     with pytest.raises(SpecError, match=r"'w\.pth' .*sha256"):
@@ -408,12 +349,3 @@ def test_a_run_takes_the_file_its_user_gives(tmp_path: Path) -> None:
     own.write_bytes(DAMAGED)
     found = plan_run(run_on(tmp_path, checkpoint=own), with_foundation(spec))
     assert found.spec.foundation_sha256 == hashlib.sha256(DAMAGED).hexdigest()
-
-
-def test_a_bundle_on_damaged_weights_says_so(tmp_path: Path) -> None:
-    """Told that they are others than it was trained on, one looks for another file and not for the damage."""
-    bundle = tiny_bundle(tmp_path / "bundle", foundation_sha256=DESCRIBED.sha256)
-    with pytest.raises(WeightsError, match=r"w\.safetensors is damaged"):
-        load_bundle(
-            bundle, with_foundation(packaged(tmp_path / "w.safetensors", DAMAGED))
-        )

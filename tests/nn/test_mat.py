@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from simmat.errors import ConfigError
-from simmat.nn.channel_attention import build_channel_attention, wavelength_codes
+from simmat.nn.channel_attention import build_channel_attention
 from simmat.nn.mat import build_linear
 from simmat.plugin_specs import TransferLayerSpec
 from simmat.plugins.builtin import TRANSFER_LAYERS
@@ -303,21 +303,6 @@ def by_wavelength(*wavelengths: float | None, **options: Any) -> nn.Module:
         backbone=Backbone(),
         generator=torch.Generator().manual_seed(0),
         **{**SPECS["channel-attention"].options, **options},
-    )
-
-
-def test_a_channel_with_a_wavelength_has_its_code_and_one_without_learns_it() -> None:
-    """Order of the channels must be kept when both kinds are mixed."""
-    codes = by_wavelength(0.66, None, 0.84).codes
-    assert codes.learned.shape == (1, 64)
-    fixed = wavelength_codes([0.66, 0.84])
-    torch.testing.assert_close(
-        codes(), torch.stack([fixed[0], codes.learned[0], fixed[1]])
-    )
-    assert by_wavelength(0.66, 0.84).codes.learned is None
-    assert by_wavelength(0.66, 0.84, embedding="identity").codes.learned.shape == (
-        2,
-        64,
     )
 
 

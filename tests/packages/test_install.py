@@ -19,7 +19,6 @@ PAGES = [
     *sorted((ROOT / "examples").glob("*.ipynb")),
 ]
 COMMAND = re.compile(r"python install\.py ((?!--)[^`#\n]+)")
-RELEASE = re.compile(r"^(?:\$ )?pip install \"?(?:simmat-|napari-simmat)", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -114,37 +113,3 @@ def test_an_unknown_name_is_refused_with_those_that_exist(
         install.main()
     assert stopped.value.code == 2
     assert said in capsys.readouterr().err
-
-
-def test_uv_looks_where_pip_is_told_to_look(install: ModuleType) -> None:
-    """uv reads no settings of pip: it would fetch another build of torch, from another place."""
-    settings = "global.find-links='/a /b'\n:env:.cert='/c.crt'\ninstall.index-url='https://i'\n"
-    options = install.uv_options(settings)
-    assert options == [
-        *("--find-links", "/a", "--find-links", "/b"),
-        *("--index-url", "https://i"),
-    ]
-
-
-def test_pages_install_what_exists(install: ModuleType) -> None:
-    """The first command that a newcomer types must not fail."""
-    projects = install.read_projects()
-    found = 0
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8").replace('\\"', '"').replace("\\n", "\n")
-        for words in COMMAND.findall(text):
-            for word in re.findall(r"[\w\[\],-]+", words):
-                install.full_requirement(word, projects)
-                found += 1
-    assert found > 40
-
-
-@pytest.mark.parametrize(
-    "page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}"
-)
-def test_a_page_that_installs_from_a_release_installs_from_a_clone_too(
-    page: Path,
-) -> None:
-    """Before the first release an index has none of our packages."""
-    text = page.read_text(encoding="utf-8")
-    assert len(RELEASE.findall(text)) <= len(COMMAND.findall(text))

@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_sets import save_image
-from found_results import PLACE, formats_for, objects_result
 from installed import is_installed
 
 from simmat.data.dataset import open_dataset
 from simmat.errors import SimMATError
-from simmat.geo import read_georeference
 from simmat.inference.format_choice import choose_formats
 from simmat.plugins.loader import load_plugins
 from simmat.predictor.open import ImageLoader
@@ -51,26 +49,3 @@ def test_a_format_of_maps_names_it_as_it_is_here() -> None:
         match=left_out if is_installed("simmat-plugin-geo") else r"simmat\[geo\]",
     ):
         choose_formats(["labels", "gpkg"], ["objects"], load_plugins())
-
-
-@pytest.mark.parametrize(
-    "options", [["--point", "1,1", "--crs", "EPSG:4326"], ["--prompts", "marks.gpkg"]]
-)
-def test_prompts_in_map_coordinates_name_it_too(
-    capsys: pytest.CaptureFixture[str], options: list[str]
-) -> None:
-    """It is said before a model is loaded."""
-    from simmat.cli import run
-
-    assert run(["predict", "RUN", "a.tif", *options, "--out", "OUT"]) == 2
-    assert "pip install 'simmat[geo]'" in capsys.readouterr().err
-
-
-def test_an_image_of_a_map_is_written_as_others(tmp_path: Path) -> None:
-    """Nobody asked for a map."""
-    assert [
-        one.name for one in formats_for(objects_result((9, 9), place=PLACE), ["auto"])
-    ] == ["labels", "overlay"]
-    assert objects_result((9, 9), place=PLACE).pixel_areas is None
-    (tmp_path / "a.png").touch()
-    assert read_georeference(tmp_path / "a.png") is None

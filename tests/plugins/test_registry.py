@@ -82,18 +82,6 @@ def good(name: str) -> str:
     return ADAPTER.replace("NAME", name)
 
 
-def test_built_in_parts_come_through_the_hooks_without_a_fault() -> None:
-    """The doors for others are the ones we use; a broken part of ours must not hide behind the isolation."""
-    registry = load_plugins([], {})
-    (builtin,) = registry.reports
-    assert builtin.error == ""
-    kinds = {"modality", "transfer layer", "tuner", "loss", "metric", "result format"}
-    assert set(builtin.gives) == kinds
-    assert registry.modality("rgb").name == "rgb"
-    assert registry.transfer_layer("mat-residual").name == "mat-residual"
-    assert registry.tuner("lora").name == "lora"
-
-
 def test_an_installed_plugin_is_found_with_its_package_and_version(
     install: Install,
 ) -> None:
@@ -322,26 +310,6 @@ def test_a_command_of_our_own_cannot_be_replaced(install: Install) -> None:
     assert registry.names("command") == ()
 
 
-def test_a_plugin_s_command_may_stand_below_a_group(
-    install: Install,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """What makes a data set is looked for beside what checks one."""
-    folder = install("simmat-plugin-counter", COMMAND.replace("NAME", "data count"))
-    monkeypatch.setattr("simmat.plugins.loader.installed", lambda: load(folder))
-    assert run(["data", "count"]) == 0
-    assert capsys.readouterr().out == "counted\n"
-    assert run(["data", "--help"]) == 0
-    assert re.search(r"count +Count what is there", capsys.readouterr().out)
-    assert run(["--help"]) == 0
-    assert "Count what is there" not in capsys.readouterr().out
-    assert run(["count"]) == 2
-    assert run(["bundle", "count"]) == 2
-    assert run(["data", "coun"]) == 2
-    assert "'count'" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -400,20 +368,6 @@ def test_a_plugin_cannot_take_a_built_in_name(install: Install) -> None:
     registry = load(install("simmat-plugin-x", good("rgb")))
     with pytest.raises(PluginError, match=r"'rgb' .*simmat-plugin-x"):
         registry.modality("rgb")
-
-
-def test_an_empty_list_starts_bare(install: Install) -> None:
-    """The way out when a plugin makes trouble."""
-    install("simmat-plugin-bad", "raise RuntimeError")
-    registry = load(install("simmat-plugin-x", good("x")), SIMMAT_PLUGINS="")
-    assert "simmat_plugin_bad" not in sys.modules
-    assert [r.name for r in registry.reports if r.off] == [
-        "simmat_plugin_bad",
-        "simmat_plugin_x",
-    ]
-    assert "rgb" in registry.names("modality")
-    with pytest.raises(UnknownNameError, match=r"SIMMAT_PLUGINS.*simmat_plugin_x"):
-        registry.modality("x")
 
 
 @pytest.mark.parametrize("wanted", ["one", "simmat-plugin-x", " one , "])

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bundles import tiny_bundle
 from runs import registry
 from safetensors.torch import load_file
 from torch import Tensor
@@ -103,30 +102,6 @@ def test_windows_are_dropped_where_memory_is_full(
         windows.encode_window(window)
         assert len(encoded) == count
     assert 0 < windows.cached_bytes < 2**20
-
-
-def test_other_images_and_other_models_are_encoded(
-    loaded: Bundle, tmp_path: Path, encoded: list[Tensor]
-) -> None:
-    """An embedding of something else gives a mask of something else."""
-    model, kept = Predictor.of_bundle(loaded), tmp_path / "kept"
-    other = Predictor.of_bundle(
-        load_bundle(tiny_bundle(tmp_path / "other"), registry())
-    )
-    with torch.no_grad():
-        next(other.model.mat.parameters()).add_(0.1)
-    calls = [
-        (model, _scene()),
-        (model, _scene(seed=1)),
-        (model, _scene((40, 57))),
-        (other, _scene()),
-    ]
-    for predictor, scene in calls:
-        predictor.set_image(scene, cache=kept)
-    assert len(encoded) == len(list(kept.iterdir())) == len(calls)
-    for predictor, scene in calls:
-        predictor.set_image(scene, cache=kept)
-    assert len(encoded) == len(calls)
 
 
 def _cut(file: Path) -> None:

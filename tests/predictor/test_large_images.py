@@ -10,25 +10,13 @@ from runs import registry
 
 import simmat
 from simmat.predictor import Predictor
-from simmat.types import Prompt, Window
+from simmat.types import Window
 
 
 @pytest.fixture
 def model(dense_bundle: Path) -> Predictor:
     """The bundle's predictor."""
     return simmat.load(dense_bundle, device="cpu", registry=registry())
-
-
-def test_a_model_that_is_still_trained_cuts_images_as_its_bundle_will(
-    model: Predictor,
-) -> None:
-    """Else validation chooses by windows of another resolution than those of the result."""
-    training_model = Predictor(model.model, model.pipeline, image_side=model.image_side)
-    assert training_model.tile_size((1000, 1000)) == model.tile_size((1000, 1000))
-    assert (
-        Predictor(model.model, model.pipeline).tile_size((1000, 1000))
-        == model.pipeline.size
-    )
 
 
 def test_an_image_that_fits_is_one_window(model: Predictor, tmp_path: Path) -> None:
@@ -106,17 +94,3 @@ def test_what_is_in_view_is_found_without_the_rest_and_can_be_stopped(
 
     with pytest.raises(StoppedError, match="1"):
         image.segment_everything(EVERY, progress=stop)
-
-
-def test_a_click_works_in_a_window_around_it(model: Predictor, tmp_path: Path) -> None:
-    """The mask has the size of the image, and pixels where the click is near."""
-    model.set_image(large_scene(tmp_path / "large.tif"))
-    found = model.predict([(150, 120)])
-    assert found.mask.shape == (150, 180)
-    local = model.open_image(tmp_path / "large.tif").predict(
-        Prompt.points([(150, 120)])
-    )
-    assert (local.mask == found.mask[local.window.slices]).all()
-    assert found.mask.sum() == local.mask.sum()
-    assert local.window.y0 <= 120 < local.window.y1
-    assert local.window.x0 <= 150 < local.window.x1

@@ -25,9 +25,7 @@ from simmat.predictor import Predictor
 from simmat.predictor.objects import (
     EverythingSettings,
     click_places,
-    coarse_first,
     find_objects,
-    grid_points,
     grown,
     object_parts,
     suppress,
@@ -68,17 +66,6 @@ def test_a_part_of_the_class_map_without_a_peak_is_clicked_once() -> None:
     masks[0, 4:24, 4:24] = True
     assert uncovered(parts, classes, masks, [0]) == [1]
     assert uncovered(parts, classes, masks[:0], []) == [0, 1]
-
-
-def test_a_grid_is_clicked_from_coarse_to_fine() -> None:
-    """The first clicks are far apart, so that one mask saves as many of the later ones as possible."""
-    points = grid_points(Letterbox((64, 64), 64), 8)
-    ordered = coarse_first(points)
-    assert sorted(map(tuple, ordered)) == sorted(map(tuple, points.reshape(-1, 2)))
-    np.testing.assert_array_equal(ordered[:4], points[1::4, 1::4].reshape(-1, 2))
-    coarse = {tuple(point) for point in points[1::2, 1::2].reshape(-1, 2)}
-    assert {tuple(point) for point in ordered[:16]} == coarse
-    assert len(coarse_first(grid_points(Letterbox((64, 64), 64), 1))) == 1
 
 
 class _Squares:

@@ -130,16 +130,6 @@ def test_prompts_of_all_kinds_come_back_in_their_order(
     assert predictor.predict_prompts([]) == []
 
 
-def test_an_earlier_mask_alone_is_a_prompt(predictor: Predictor, picture: Path) -> None:
-    """SAM takes it, and an export is compared with torch on it."""
-    predictor.set_image(picture)
-    first = predictor.predict([(20, 20)])
-    again = predictor.predict(mask=first.low_res_logits)
-    assert again.mask.shape == first.mask.shape
-    only_beside = Prompt.points([], [(3, 3)])
-    assert predictor.predict_prompts([only_beside])[0].mask.shape == first.mask.shape
-
-
 def test_a_failed_image_leaves_no_image_to_predict_on(
     predictor: Predictor, picture: Path, tmp_path: Path
 ) -> None:

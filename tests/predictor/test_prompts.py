@@ -65,19 +65,6 @@ def _predict(bundle: Path, image: Path, out: Path, *options: str) -> int:
     )
 
 
-def test_a_point_at_the_last_pixel_is_answered(bundle: Path, tmp_path: Path) -> None:
-    """The window around it ends where the image ends."""
-    image = _scene(tmp_path / "a.tif")
-    assert (
-        _predict(bundle, image, tmp_path / "out", "--point", "179,149", "--tile", "64")
-        == 0
-    )
-    assert (
-        _predict(bundle, image, tmp_path / "out2", "--point", "180,149", "--tile", "64")
-        == 2
-    )
-
-
 def test_a_negative_point_far_away_widens_no_window(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

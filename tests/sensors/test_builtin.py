@@ -261,14 +261,6 @@ def test_a_window_of_a_sample_is_the_same_part_of_the_whole(
     assert sensor.window_size(files) == ((33, 47) if reads else None)
 
 
-def test_sources_of_different_sizes_have_no_common_window(tmp_path: Path) -> None:
-    """The second file would be read at another place of the scene."""
-    files = _write(tmp_path, {"raster": 2, "gray": 1})
-    write_image(files["gray"], NUMBERS[:1, :, :-1])
-    with pytest.raises(DataError, match=r"raster\.tif is 47x33, .*gray\.tif is 46x33"):
-        SENSORS["composed"][0].window_size(files)
-
-
 class Faulty(Planes):
     """Does what it is told instead of reading."""
 

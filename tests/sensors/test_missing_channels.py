@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ from data_sets import one_square, save_image, save_mask
 from runs import registry
 
 from simmat.bundle import Bundle, load_bundle
-from simmat.cli import run
 from simmat.config import load_config
 from simmat.errors import BundleError, ConfigError
 from simmat.sensors.adapter import ModalityAdapter, PathsBySource, Source
@@ -109,20 +107,16 @@ def test_a_sensor_of_which_a_band_is_left_needs_its_file(tmp_path: Path) -> None
     assert image.valid[:, 0, 0].tolist() == [True, True, False, True]
 
 
-def made(root: Path, *, mat: str, modality: str = "raster") -> Bundle:
-    """Train one step on three planes, or on a gray and two planes."""
+def made(root: Path, *, mat: str) -> Bundle:
+    """Train one step on three planes."""
     rng = np.random.default_rng(0)
     for index in range(4):
         values = rng.normal(9, 2, (3, 8, 8))
         values[:, 2:5, 2:5] += 9
-        if modality == "raster":
-            save_image(root / f"data/images/s{index}.npy", values)
-        else:
-            save_image(root / f"data/images/gray/s{index}.npy", values[0])
-            save_image(root / f"data/images/raster/s{index}.npy", values[1:])
+        save_image(root / f"data/images/s{index}.npy", values)
         save_mask(root / f"data/masks/s{index}.png", one_square())
     settings = {
-        "modality": modality,
+        "modality": "raster",
         "data": root / "data",
         "out": root / "run",
         "foundation": "tiny",
@@ -206,39 +200,3 @@ def test_a_layer_that_needs_all_its_channels_is_refused_by_name(tmp_path: Path) 
         predict(
             convolution, {"raster": files_of(convolution)[0]}, POINT, missing=["band1"]
         )
-
-
-@pytest.mark.plugins
-def test_the_command_segments_without_a_sensor(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With one of two sensors left there is one file, and it needs no --source; the result says what was missing."""
-    made(tmp_path, mat="channel-attention", modality="gray+raster")
-    image, out = str(tmp_path / "data/images/gray/s0.npy"), tmp_path / "out"
-    words = [
-        "predict",
-        str(tmp_path / "run/bundle.safetensors"),
-        image,
-        "--point",
-        "3,3",
-        "--out",
-        str(out),
-        "--device",
-        "cpu",
-    ]
-    assert run(words) == 2
-    assert "--source gray=FILE --source raster=FILE" in capsys.readouterr().err
-    assert run([*words, "--missing", "band0,band1"]) == 0
-    assert json.loads((out / "s0.json").read_text())["missing"] == ["band0", "band1"]
-    assert (out / "s0_mask.png").is_file()
-    assert run([*words, "--missing", "band0,,"]) == 2
-    assert "'band0,,'" in capsys.readouterr().err
-
-
-def test_a_missing_band_is_not_a_band_of_average_values(bundle: Bundle) -> None:
-    """The zero that stands for an invalid pixel must not be taken for the mean of the training split."""
-    path, _ = files_of(bundle)
-    whole = predict(bundle, {"raster": path}, POINT).logits
-    assert not np.array_equal(
-        whole, predict(bundle, {"raster": path}, POINT, missing=["band1"]).logits
-    )

@@ -8,12 +8,11 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from bundles import read_parts, tiny_bundle
+from bundles import tiny_bundle
 from PIL import Image
 from pydantic import Field
 
 from simmat.api import load
-from simmat.cli import run
 from simmat.data.card import DataCard
 from simmat.data.dataset import open_dataset
 from simmat.errors import ConfigError
@@ -23,7 +22,6 @@ from simmat.sensors.adapter import (
     ModalityAdapter,
     PathsBySource,
     Source,
-    options_for_card,
 )
 from simmat.sensors.options import ModalityOptions
 from simmat.types import Channel, SensorImage
@@ -162,46 +160,6 @@ def test_a_wrong_option_names_itself_and_what_is_allowed(
     )
 
 
-@pytest.fixture
-def eye(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The camera is installed."""
-    monkeypatch.setattr("simmat.cli.options.installed", registry)
-
-
-@pytest.mark.usefixtures("eye")
-def test_options_go_into_config_bundle_and_evaluation(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A model of numbers x 2 must not be asked about numbers x 1."""
-    root, out = data(tmp_path / "set"), tmp_path / "run"
-    command = [
-        "train",
-        "--modality",
-        "eye",
-        "--modality-option",
-        "gain=2",
-        "--data",
-        str(root),
-        "--out",
-        str(out),
-    ]
-    small = "--foundation tiny --image-size 64 --steps 1 --batch-size 1 --prompts-per-image 1 --device cpu"
-    assert run([*command, *small.split(), "--no-pictures"]) == 0, (
-        capsys.readouterr().err
-    )
-    assert "gain = 2" in (out / "config.toml").read_text()
-    document, _ = read_parts(out)
-    assert document["modality_options"] == {"eye": {"gain": 2.0}}
-    assert document["statistics"]["mean"][0] > 20
-    capsys.readouterr()
-    assert run(["eval", str(out), "--data", str(root), "--json"]) == 0
-    (root / "card.toml").write_text(
-        'regions = "instances"\n[modality_options.eye]\ngain = 3.0\n'
-    )
-    assert run(["eval", str(out), "--data", str(root)]) == 2
-    assert "gain=3.0" in capsys.readouterr().err
-
-
 def test_a_bundle_reads_files_of_another_unit(tmp_path: Path) -> None:
     """A new camera writes other numbers of the same scene; results of both ways of reading are not taken as one."""
     spoken = {"eye": {"gain": 2.0}}
@@ -222,16 +180,3 @@ def test_a_bundle_reads_files_of_another_unit(tmp_path: Path) -> None:
     assert plain.digest != other.digest
     with pytest.raises(ConfigError, match="gian"):
         load(bundle, modality_options={"gian": 4}, registry=registry())
-
-
-def test_a_card_keeps_what_it_states_beside_the_options_that_are_given() -> None:
-    """Whatever form the card has; one that states them already stays as it is."""
-    eye = Eye().with_options({"eye": {"gain": 2.0}})
-    merged = {"eye": {"nodata": 0, "gain": 2.0}}
-    for stated in ({"nodata": 0}, {"eye.nodata": 0}, {"eye": {"nodata": 0}}):
-        assert options_for_card(stated, eye) == merged
-    other = {"depth": {"unit": "m"}}
-    assert options_for_card(other, eye) == {**other, "eye": {"gain": 2.0}}
-    flat = {"eye.gain": 2.0}
-    assert options_for_card(flat, eye) == flat
-    assert options_for_card({}, Eye()) == {}

@@ -458,22 +458,6 @@ def test_bands_are_brought_onto_the_grid_of_the_first(tmp_path: Path) -> None:
     np.testing.assert_array_equal(part.valid, image.cut(window).valid)
 
 
-def test_a_rig_may_be_used_with_another_camera(tmp_path: Path) -> None:
-    """`colour+rig`: all bands are aligned with the colour camera, whatever the first band."""
-    files = write(tmp_path, dict.fromkeys(("green", "red", "nir"), ramp(6, 8)))
-    files |= write(tmp_path, {"colour": np.zeros((6, 8))})
-    green = [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
-    stated = card("colour", green=green, red=RED, nir=green)
-    joined = with_data_card(ComposedModality([Colour(), rig()]), stated)
-    image = joined.load(files)
-    names = [channel.name for channel in image.channels]
-    assert names == ["gray", "nir", "green", "red"]
-    np.testing.assert_array_equal(image.data[2, :, :7], ramp(6, 8)[:, 1:])
-    np.testing.assert_array_equal(image.data[3, :5, :6], ramp(6, 8)[1:, 2:])
-    alone = with_data_card(rig(), stated).load(files)
-    np.testing.assert_array_equal(alone.data[2, :5, :7], ramp(6, 8)[1:, 1:])
-
-
 def test_a_band_that_is_placed_by_nothing_is_refused() -> None:
     """A matrix to another sensor's pixels says nothing if the first band has none."""
     for sensor in (rig(), ComposedModality([Colour(), rig()])):

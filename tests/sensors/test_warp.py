@@ -80,19 +80,6 @@ def test_values_come_from_where_the_matrix_says(tmp_path: Path) -> None:
     assert image.valid[0].all()
 
 
-def test_another_resolution_is_no_error(tmp_path: Path) -> None:
-    """A thermal camera has fewer pixels than a colour camera; values between its pixels are linear."""
-    sensor, files = pair(tmp_path, np.zeros((8, 10)), ramp(4, 5))
-    half = [[0.5, 0.0, -0.25], [0.0, 0.5, -0.25], [0.0, 0.0, 1.0]]
-    image = aligned(sensor, matrix=half).load(files)
-    y, x = np.mgrid[:8, :10]
-    inside = np.zeros((8, 10), bool)
-    inside[1:-1, 1:-1] = True
-    np.testing.assert_array_equal(image.valid[1], inside)
-    expected = 10 * (0.5 * y - 0.25) + 0.5 * x - 0.25
-    np.testing.assert_allclose(image.data[1][inside], expected[inside], atol=1e-5)
-
-
 def test_a_finer_image_is_averaged_not_skipped(tmp_path: Path) -> None:
     """A colour picture on a thermal grid: picking every third pixel would alias."""
     fine = np.random.default_rng(0).normal(size=(12, 15))

@@ -69,32 +69,6 @@ def test_what_the_first_training_saw_stays_seen(first: Path, tmp_path: Path) -> 
     assert set(then.trained_on.rows()) < set(now.trained_on.rows())
 
 
-def test_a_run_whose_bundle_is_gone_is_resumed_from_its_state(
-    first: Path, tmp_path: Path
-) -> None:
-    """The weights are in the state; the best bundle is that of the steps from there on."""
-    out = tmp_path / "run"
-
-    class Stop(training.Callback):
-        def stepped(self, step: int, losses: dict[str, float]) -> None:
-            if step == 2:
-                raise KeyboardInterrupt
-
-    settings = config(first / "set", out, init=first / "run", steps=3, val_every=1)
-    with pytest.raises(KeyboardInterrupt):
-        training.train(settings, registry(), Stop())
-    seen = read_bundle(out)[0].trained_on
-    (out / "bundle.safetensors").unlink()
-    training.resume(out, registry())
-    assert read_bundle(out)[0].trained_on == seen
-    steps = [
-        record["step"]
-        for record in training.RunFolder(out).records()
-        if record["kind"] == "train"
-    ]
-    assert steps == [1, 2, 3]
-
-
 def test_a_dense_head_of_other_classes_starts_anew(first: Path, tmp_path: Path) -> None:
     """Labels of a class that is new must not end what was learnt of clicks."""
     settings = config(

@@ -12,7 +12,6 @@ import torch
 from launched import TWO_PROCESSES, run_python
 from runs import config, files_of, gray_set, registry
 
-from simmat import training
 from simmat.bundle import read_bundle
 from simmat.callbacks import Callback, RunInfo
 from simmat.config import load_configs
@@ -114,17 +113,6 @@ def test_two_processes_end_together_and_resume_as_the_whole_run(
         assert _results(out) == _results(tmp_path / "whole")
 
 
-def test_a_run_tells_its_likely_end_and_then_its_end(
-    data: Path, tmp_path: Path
-) -> None:
-    """A bar shows both."""
-    told = Told()
-    with open_end.short():
-        training.train(config(data, tmp_path / "run", steps="auto"), registry(), told)
-    assert (told.run.fewest_steps, told.run.steps) == (10, 24)
-    assert set(told.ends) == {told.last}
-
-
 @pytest.mark.parametrize(
     ("val", "changes", "setting", "why"),
     [
@@ -175,12 +163,6 @@ def test_several_sensors_need_a_number_of_steps(tmp_path: Path) -> None:
 END = OpenEnd(fewest=100, most=1000, rise=0.01, cooldown=0.25)
 
 
-def test_a_score_that_rises_trains_to_the_last_step() -> None:
-    """A stop before would lose what the training still learns."""
-    rising = [0.02 * count for count in range(40)]
-    assert END.ending(rising, 25) == Ending(cooldown=800, steps=1000)
-
-
 def test_a_score_that_stands_still_ends_the_training_with_a_cooldown() -> None:
     """The rate falls for a quarter of the steps before."""
     scores = [0.1, 0.4, 0.6, 0.7, 0.8, 0.8, 0.8]
@@ -210,14 +192,6 @@ def test_later_scores_never_move_an_end_that_is_decided() -> None:
     assert decided
     assert len(set(decided)) == 1
     assert ends[-1] == decided[0]
-
-
-def test_a_single_high_or_low_score_decides_nothing() -> None:
-    """Scores of few images at a constant rate jump by chance, up and down."""
-    rising = [0.23, 0.36, 0.36, 0.43, 0.51, 0.62, 0.59, 0.58, 0.56]
-    assert END.ending(rising, 25).steps == END.most
-    flat = [0.1, 0.7, 0.8, 0.8, 0.8, 0.95, 0.8, 0.8, 0.8]
-    assert END.ending(flat, 25).steps <= 250
 
 
 def test_the_rate_stays_at_its_peak_and_falls_in_the_cooldown() -> None:

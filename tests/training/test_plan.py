@@ -16,13 +16,10 @@ from simmat_testing.tiny import TINY
 from simmat import training
 from simmat.config import load_config
 from simmat.errors import ConfigError, DataError
-from simmat.evaluation import find_protocol
-from simmat.evaluation.prompts import grid_hw
 from simmat.plugins.registry import Registry
 from simmat.training import start
 from simmat.training.network import with_recommended
 from simmat.training.plan import open_data, plan_run
-from simmat.types import Letterbox
 
 
 @pytest.mark.parametrize(
@@ -111,18 +108,6 @@ def test_what_validation_cannot_read_is_found_before_the_first_step(
     with pytest.raises(DataError, match=re.escape(broken)):
         training.train(config(data, tmp_path / "run"), registry())
     assert not (tmp_path / "run").exists()
-
-
-def test_a_size_that_the_protocol_cannot_score_is_found_before_the_first_step(
-    tmp_path: Path,
-) -> None:
-    """A run would train to its first validation and stop there, each time."""
-    with pytest.raises(ConfigError, match=r"518 px .* multiple of 4"):
-        grid_hw(Letterbox((1, 1), 518, "stretch"), find_protocol("simmat-compat"))
-    settings = config(
-        gray_set(tmp_path / "data"), tmp_path / "run", protocol="simmat-compat", steps=1
-    )
-    assert plan_run(settings, registry()).spec.image_size % 4 == 0
 
 
 @pytest.mark.parametrize("place", ["images", "masks"])
@@ -302,12 +287,3 @@ def test_a_run_keeps_the_precision_that_was_measured_at_its_start(
     assert load_config(file).precision == "bf16"
     training.resume(tmp_path / "run", known(spec))
     assert load_config(file).precision == "bf16"
-
-
-def test_a_recommended_setting_does_not_break_one_of_the_user(tmp_path: Path) -> None:
-    """A batch of one image cannot be split in two."""
-    config = load_config(
-        None, settings(tmp_path, tmp_path / "run", grad_accumulation=2)
-    )
-    with pytest.raises(ConfigError, match=r"'wise'.*batch_size = 1.*grad_accumulation"):
-        with_recommended(config, known())

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from runs import config, gray_set, registry
 
@@ -14,7 +12,6 @@ from simmat import training
 from simmat.bundle import load_bundle
 from simmat.config import load_config
 from simmat.evaluation import COMPAT, evaluate_bundle
-from simmat.training.plan import plan_run
 from simmat.training.step import learning_rate
 
 NEEDED = {"modality": "thermal", "data": Path("/data"), "out": Path("/run")}
@@ -54,20 +51,6 @@ def test_the_learning_rates_are_the_released_ones(tune: str, rate: float) -> Non
     assert registry("baselines").tuner(tune).learning_rate == rate
 
 
-def test_given_settings_override_the_preset(tmp_path: Path) -> None:
-    """From the command line and from a file; steps replace the epochs."""
-    file = tmp_path / "run.toml"
-    file.write_text('protocol = "simmat-compat"\nbatch_size = 2\n')
-    said = load_config(file, {**NEEDED, "steps": 7, "augment": True})
-    assert (said.steps, said.epochs, said.batch_size, said.augment, said.loss) == (
-        7,
-        None,
-        2,
-        True,
-        "bce",
-    )
-
-
 @pytest.mark.parametrize(
     ("epoch", "rate"), [(0, 1.0), (9, 1.0), (10, 0.5), (29, 0.25), (50, 1 / 32)]
 )
@@ -77,25 +60,6 @@ def test_the_rate_is_halved_every_ten_epochs(epoch: int, rate: float) -> None:
         learning_rate(5, peak=1.0, steps=999, warmup=0, schedule="halving", epoch=epoch)
         == rate
     )
-
-
-def test_random_clicks_leave_the_centre(tmp_path: Path) -> None:
-    """Half of the mixed clicks lie at the region's centre, of the random ones hardly any."""
-    data = gray_set(tmp_path / "set")
-    from simmat.data.instances import center_click
-
-    shares = {}
-    for clicks in ("mixed", "random"):
-        settings = config(data, tmp_path / "out", clicks=clicks, augment=False)
-        items = replace(plan_run(settings, registry()).items(), prompts=2)
-        found = [
-            tuple(click) == center_click(target.numpy())
-            for batch in (items[position] for position in range(40))
-            for click, target in zip(batch.clicks.tolist(), batch.targets, strict=True)
-        ]
-        shares[clicks] = np.mean(found)
-    assert shares["random"] < 0.1
-    assert 0.35 < shares["mixed"] < 0.7
 
 
 def test_the_best_bundle_is_chosen_by_the_same_protocol(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import namedtuple
 from pathlib import Path
@@ -20,8 +19,6 @@ from simmat.config import (
     MUTABLE_ON_RESUME,
     PATH_SETTINGS,
     TrainConfig,
-    dump_toml,
-    load_config,
 )
 from simmat.errors import ConfigError, OutputError
 from simmat.model_spec import MEASURED_FIELDS, ModelSpec
@@ -110,24 +107,6 @@ def test_what_does_not_decide_the_result_may_change() -> None:
     files |= {"foundation": "hf/./moved", "init": Path("first")}
     assert set(free) | set(files) == MUTABLE_ON_RESUME | PATH_SETTINGS
     check_settings(TrainConfig.model_validate({**BEGUN, **free, **files}), begun)
-
-
-def test_the_settings_a_run_wrote_down_are_those_it_reads(tmp_path: Path) -> None:
-    """A run that nobody touched must go on."""
-    given = {
-        "mat": "mat",
-        "mat_options": {"width": 8},
-        "channels": "0",
-        "nodata": 0.0,
-        "lr": 1e-3,
-        "epochs": 7,
-    }
-    settings = TrainConfig.model_validate({**BEGUN, **given})
-    (tmp_path / "config.toml").write_text(dump_toml(settings), encoding="utf-8")
-    check_settings(
-        load_config(tmp_path / "config.toml"),
-        json.loads(json.dumps(settings_of(settings))),
-    )
 
 
 @pytest.fixture(scope="module")

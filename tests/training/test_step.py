@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,28 +49,6 @@ def test_the_backbone_moves_at_its_part_of_the_rate(
     assert most["mat."] == pytest.approx(1e-3, rel=0.01)
     assert most["foundation.decoder."] == pytest.approx(1e-3, rel=0.01)
     assert most["foundation.backbone."] == pytest.approx(moved, rel=0.01)
-
-
-def test_a_model_may_know_a_better_rate_than_the_tuner(tmp_path: Path) -> None:
-    """A small network is not tuned at SAM's rate; a rate that was found for its weights is none for random ones."""
-    settings = config(
-        gray_set(tmp_path / "set"), tmp_path / "run", tune="full", lr=None
-    )
-    parts = plan_run(settings, registry()).parts
-    knows = replace(parts.foundation, learning_rates={"full": 1e-3})
-    own = parts.tuner.learning_rate
-    assert parts.learning_rate == own != 1e-3
-    assert (
-        replace(parts, foundation=knows, weights=tmp_path / "w").learning_rate == 1e-3
-    )
-    assert replace(parts, foundation=knows, weights=None).learning_rate == own
-    other = registry().tuner("lora")
-    assert (
-        replace(
-            parts, foundation=knows, weights=tmp_path / "w", tuner=other
-        ).learning_rate
-        == other.learning_rate
-    )
 
 
 def test_every_weight_that_moves_has_one_rate() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from data_sets import Pair, Planes, save_image
 from pycocotools import mask as coco_mask
 
 from simmat.data.dataset import Dataset, open_dataset
-from simmat.data.formats.coco import draw_region, draw_segmentation
+from simmat.data.formats.coco import draw_segmentation
 from simmat.errors import ConfigError, DataError
 
 SQUARE = [2, 1, 5, 1, 5, 4, 2, 4]
@@ -179,25 +178,6 @@ def test_several_files_are_the_splits(tmp_path: Path) -> None:
     }
 
 
-def test_images_may_be_in_folders_of_the_splits_or_beside_the_json(
-    tmp_path: Path,
-) -> None:
-    """Exports differ; the json's own paths count."""
-    write(tmp_path, [], file="annotations/train.json", images="ab")
-    write(tmp_path, [], file="annotations/val.json", images="c")
-    (tmp_path / "images/train").mkdir()
-    (tmp_path / "images/a.npy").rename(tmp_path / "images/train/a.npy")
-    (tmp_path / "images/b.npy").rename(tmp_path / "b.npy")
-    assert [
-        sample.reference.relative_to(tmp_path).as_posix()
-        for sample in opened(tmp_path).samples
-    ] == [
-        "images/train/a.npy",
-        "b.npy",
-        "images/c.npy",
-    ]
-
-
 def test_other_sources_are_found_by_name(tmp_path: Path) -> None:
     """The json knows one file an image, a composed sensor needs more."""
     write(tmp_path, [])
@@ -277,14 +257,6 @@ def test_an_outline_longer_than_any_object_s_is_refused(
         match=rf"annotation 0: .*{words}, more than the limit of {most}; use fewer",
     ):
         opened(write(tmp_path, [{"segmentation": [[0, 0, 10, 5] * 50]}]))
-
-
-def test_a_polygon_a_little_out_of_the_image_is_cut(tmp_path: Path) -> None:
-    """Annotators draw over the border, and tools write it so."""
-    label = of(
-        opened(write(tmp_path, [{"segmentation": [[-2, 0, 10, 0, 10, 6, -2, 6]]}]))
-    )
-    assert [region.area for region in label.regions] == [48]
 
 
 @pytest.mark.parametrize(
@@ -387,18 +359,6 @@ def test_a_region_has_the_pixels_of_pycocotools(seed: int) -> None:
         for segmentation in (polygons, as_text):
             drawn = draw_segmentation(segmentation, (height, width))
             np.testing.assert_array_equal(drawn, expected)
-
-
-def test_a_small_region_of_a_large_image_takes_little_memory() -> None:
-    """Ten thousands of small objects must not each take an image."""
-    tracemalloc.start()
-    region = draw_region([[9, 9, 12, 9, 12, 12, 9, 12]], (20_000, 20_000), 1)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert region is not None
-    assert region.window == (9, 9, 12, 12)
-    assert region.area == 9
-    assert peak < 2_000_000
 
 
 def test_objects_take_no_more_memory_than_an_image_may(

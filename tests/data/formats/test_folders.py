@@ -82,23 +82,6 @@ def test_folders_named_after_splits_say_the_split(tmp_path: Path) -> None:
     assert found[0].mask == tmp_path / "masks/test/0.png"
 
 
-def test_masks_may_lie_in_one_folder_for_all_splits(tmp_path: Path) -> None:
-    """Where names are unique there is no need of more folders."""
-    put(
-        tmp_path,
-        "images/train/a.npy",
-        "images/train/b.npy",
-        "images/test/c.npy",
-        *(f"masks/{n}.png" for n in "abc"),
-    )
-    found = find_samples(tmp_path, Planes.sources)
-    assert {sample.id: sample.mask.name for sample in found if sample.mask} == {
-        "train/a": "a.png",
-        "train/b": "b.png",
-        "test/c": "c.png",
-    }
-
-
 def test_one_mask_does_not_serve_two_images(tmp_path: Path) -> None:
     """train/0 and test/0 are different scenes."""
     put(tmp_path, "images/train/0.npy", "images/test/0.npy", "masks/0.png")

@@ -128,25 +128,6 @@ def test_folders_name_the_splits_of_sequences(tmp_path: Path) -> None:
     assert len(dataset.samples) == 24
 
 
-def test_a_manifest_orders_frames(tmp_path: Path) -> None:
-    """Its numbers may have gaps, and an image may be a frame of a file."""
-    as_tiff(tmp_path)
-    save(tmp_path / "late.png", FRAMES[11])
-    save(tmp_path / "late_mask.png", masks()[11])
-    rows = [
-        "id,image,mask,sequence,frame",
-        "z,frames/walk.tif/3,masks/walk.tif/3,walk,10",
-    ]
-    rows += [
-        "y,frames/walk.tif/7,masks/walk.tif/7,walk,20",
-        "x,late.png,late_mask.png,walk,9",
-    ]
-    (tmp_path / "manifest.csv").write_text("\n".join(rows))
-    dataset = opened(tmp_path)
-    assert [sample.id for sample in dataset.sequences["walk"]] == ["x", "z", "y"]
-    np.testing.assert_array_equal(dataset.image(dataset.samples[0]).data[0], FRAMES[3])
-
-
 def test_a_sequence_of_a_manifest_is_read_by_its_name(tmp_path: Path) -> None:
     """Where names are no order, the manifest is; it needs no masks for that."""
     for name, frame in (("dusk", 1), ("dawn", 0)):
