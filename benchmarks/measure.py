@@ -85,12 +85,12 @@ def intervals(bundle: str | None, seed: int, scenes: int) -> dict[str, Any]:
 
     Truth is the mean over the true mask of the temperature at the lens, before the camera's blur, noise and vignetting.
     """
+    from simmat_plugin_measure.measuring import mean_intervals, measure
     from simmat_plugin_scenes.generate import generate_scene
     from simmat_plugin_thermal.camera import apparent_temperature
 
     import simmat
     from simmat.data.instances import center_click, region_from_mask
-    from simmat.measurement import mean_intervals, measure
     from simmat.plugins.loader import installed
 
     if bundle is None:

@@ -19,7 +19,7 @@ from simmat.inference.images import image_name, read_prompts
 from simmat.inference.options import PredictOptions
 from simmat.inference.outcome import ImageOutcome, Progress
 from simmat.inference.request import files_key, request_digest
-from simmat.inference.table import write_table
+from simmat.inference.table import check_own_table, write_table
 from simmat.inference.writer import check_written
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "PredictOptions",
     "Progress",
     "PromptResult",
+    "check_own_table",
     "check_written",
     "coco_document",
     "draw_result",

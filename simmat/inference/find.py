@@ -27,13 +27,7 @@ from simmat.inference.request import Request
 from simmat.inference.window_store import WindowStore
 from simmat.inference.writer import Found
 from simmat.io.files import output_errors, release_pages
-from simmat.measurement import (
-    Row,
-    columns_of,
-    mean_intervals,
-    measure,
-    pixel_areas,
-)
+from simmat.measurement import Row, measurer
 from simmat.predictor.open import picture_of
 from simmat.predictor.tiles import (
     WindowResult,
@@ -233,7 +227,9 @@ def _each_result(
             )
         measurements = _measured_mask(image, request, prediction)
         if measurements is not None and uncertainty is not None:
-            measurements |= mean_intervals(whole, uncertainty.mean, measurements)
+            measurements |= measurer().mean_intervals(
+                whole, uncertainty.mean, measurements
+            )
         yield replace(
             result,
             mask=prediction.whole_mask(image.size_hw),
@@ -312,8 +308,8 @@ def _objects_result(
     result = replace(_empty_result(image, task), objects=tuple(kept))
     if request.options.measure:
         instances = [one.instance for one in result.ranked]
-        areas, _ = pixel_areas(image.reader, request.options.pixel_size_um)
-        measurements = measure(image.reader, instances, areas)
+        areas, _ = measurer().pixel_areas(image.reader, request.options.pixel_size_um)
+        measurements = measurer().measure(image.reader, instances, areas)
         result = replace(result, measurements=measurements)
     return result
 
@@ -326,16 +322,18 @@ def _measured_mask(
         return None
     found = region_from_mask(prediction.mask, None, prediction.window[:2])
     if found is None:
-        return dict.fromkeys(columns_of(prediction.image.channels))
-    areas, _ = pixel_areas(image.reader, request.options.pixel_size_um)
-    return measure(image.reader, [found], areas).row(0)
+        return dict.fromkeys(measurer().columns_of(prediction.image.channels))
+    areas, _ = measurer().pixel_areas(image.reader, request.options.pixel_size_um)
+    return measurer().measure(image.reader, [found], areas).row(0)
 
 
 def _area_texts(image: TiledImage, request: Request) -> tuple[str, str]:
     """Return a warning and a note on the unit of measured areas; "" for none."""
     if not request.options.measure:
         return "", ""
-    areas, contradiction = pixel_areas(image.reader, request.options.pixel_size_um)
+    areas, contradiction = measurer().pixel_areas(
+        image.reader, request.options.pixel_size_um
+    )
     if areas is None:
         return contradiction, ", areas in pixels only"
     return "", ""

@@ -13,6 +13,7 @@ from simmat.calibration import MAX_ERROR_RATE
 from simmat.documents import StrictModel
 from simmat.errors import ConfigError
 from simmat.geo import geo_backend
+from simmat.measurement import measurer
 from simmat.sensors.channel_selection import parse_channels
 from simmat.types import Prompt
 
@@ -277,6 +278,8 @@ class PredictOptions(StrictModel):
             yield "--pixel-size-um is for --measure; give both, or leave it out"
         if self.measure and self.semantic and not self.everything:
             yield "--measure measures objects, which --semantic does not find; add --everything, or leave it out"
+        if self.measure:
+            measurer()
         yield from self._reference_problems()
         if not self.is_promptless:
             yield from self._prompt_problems()

@@ -28,7 +28,7 @@ from simmat.inference.table import Columns
 from simmat.inference.window_store import WindowStore
 from simmat.inference.writer import Writer
 from simmat.io.files import remove_temporary
-from simmat.measurement import columns_of
+from simmat.measurement import measurer
 from simmat.predictor.input_check import files_warning
 from simmat.predictor.objects import grid_note
 from simmat.predictor.open import NoValidPixelsError
@@ -177,7 +177,7 @@ def _measured_columns(
 
 def _columns_of(image: ImageReader) -> tuple[str, ...]:
     """Return the columns of the measurements in an image."""
-    return columns_of(image.read(Window(0, 0, 1, 1)).channels)
+    return measurer().columns_of(image.read(Window(0, 0, 1, 1)).channels)
 
 
 def _finished(

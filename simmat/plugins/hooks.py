@@ -37,7 +37,6 @@ OWN_COMMANDS: Mapping[str, tuple[str, tuple[str, ...] | None]] = {
     "train": ("Train a transfer layer and tune a foundation model.", None),
     "eval": ("Score a bundle and the zero-shot model on a data set.", None),
     "predict": ("Segment sensor images: one object by a prompt, or all objects.", None),
-    "measure": ("Measure the objects of masks: values, contrast, area, shape.", None),
     "data": ("View, check or create a data set.", ()),
     "modalities": ("List and show sensors.", ("list", "show")),
     "foundations": (
@@ -130,6 +129,14 @@ def simmat_bundle_sources() -> Iterable[FunctionSpec]:  # type: ignore[empty-bod
 
     One named "hf" is for places that begin with "hf:". `function(place)` gets the place as the user wrote it, and
     returns the path of the bundle's file on this machine, followed by the name of a sensor if the place names one.
+    """
+
+
+@hookspec
+def simmat_measurers() -> Iterable[FunctionSpec]:  # type: ignore[empty-body]
+    """Return what measures objects in images. The first by name is used.
+
+    `function` names a module, which has the functions of `simmat.measurement.Measurer`.
     """
 
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 Kind = Literal[
     "modality", "foundation model", "foundation family", "transfer layer", "tuner", "loss", "metric", "model format",
-    "result format", "sequence format", "stack format", "follower", "bundle source", "geo backend", "command",
-    "callbacks",
+    "result format", "sequence format", "stack format", "follower", "bundle source", "geo backend", "measurer",
+    "command", "callbacks",
 ]  # fmt: skip
 
 
@@ -59,6 +59,7 @@ KINDS: Mapping[Kind, type[Any]] = {
     "follower": FunctionSpec,
     "bundle source": FunctionSpec,
     "geo backend": FunctionSpec,
+    "measurer": FunctionSpec,
     "command": click.Command,
     "callbacks": CallbackHook,
 }

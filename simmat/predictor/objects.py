@@ -24,7 +24,7 @@ from simmat.data.instances import FoundObject, Instance
 from simmat.data.pipeline import regions_from_logits, restore_logits
 from simmat.errors import ConfigError
 from simmat.foundation import MAX_PROMPTS
-from simmat.measurement import WHOLE_NUMBERS, Measurements, measure, pixel_areas
+from simmat.measurement import WHOLE_NUMBERS, Measurements, measurer
 from simmat.model_spec import DenseSpec
 from simmat.nn.dense_head import DenseAnswer, classes_of
 from simmat.nn.device import threads_for_load
@@ -115,10 +115,10 @@ class FoundObjects(list[FoundObject]):
         Args:
             pixel_size_um: side of a pixel, for areas in µm²; None takes what the file states.
         """
-        areas, contradiction = pixel_areas(self.reader, pixel_size_um)
+        areas, contradiction = measurer().pixel_areas(self.reader, pixel_size_um)
         if contradiction:
             warnings.warn(contradiction, stacklevel=2)
-        return measure(self.reader, [one.instance for one in self], areas)
+        return measurer().measure(self.reader, [one.instance for one in self], areas)
 
     def table(self, *, pixel_size_um: float | None = None) -> pd.DataFrame:
         """Return a row for each object, with its class, score and what `measure` returns, as a pandas table.

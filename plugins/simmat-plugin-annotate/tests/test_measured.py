@@ -12,9 +12,8 @@ import tifffile
 from annotate_server import Client, served, square
 from click.testing import CliRunner
 from PIL import Image
-from simmat_plugin_annotate import measured
-
-from simmat.cli.measure import command
+from simmat_plugin_measure import measuring
+from simmat_plugin_measure.command import command
 
 
 def simmat_measure(image: Path, mask: Path, out: Path) -> bytes:
@@ -39,13 +38,13 @@ def rows_of(client: Client, key: str, *ids: int) -> dict[int, dict[str, Any]]:
 def spied(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, ...]]]:
     """The boxes of the objects of each measuring."""
     calls = []
-    measure = measured.measure
+    measure = measuring.measure
 
     def spy(image: Any, objects: Any, areas: Any, *, only: Sequence[int]) -> Any:
         calls.append([tuple(objects[at].window) for at in only])
         return measure(image, objects, areas, only=only)
 
-    monkeypatch.setattr(measured, "measure", spy)
+    monkeypatch.setattr(measuring, "measure", spy)
     return calls
 
 

@@ -8,8 +8,8 @@ import pytest
 import tifffile
 from browser import browser, until
 from PIL import Image
+from simmat_plugin_measure.measured_masks import measure_masks
 
-from simmat.inference.measured_masks import measure_masks
 from simmat.plugins.loader import installed
 from simmat.sensors.adapter import with_data_card
 

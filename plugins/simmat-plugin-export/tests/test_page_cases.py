@@ -15,11 +15,11 @@ import pytest
 import tifffile
 from installed import SHARED_DATA
 from page_cases import ask, results
+from simmat_plugin_measure.measuring import measure
 from simmat_runtime import everything, letterbox, windows
 
 from simmat.data.instances import region_from_mask
 from simmat.data.pipeline import Pipeline
-from simmat.measurement import measure
 from simmat.predictor.encoded import domain_shift_warning
 from simmat.sensors.adapter import ModalityAdapter, load_sample
 from simmat.sensors.builtin import Gray, Raster

@@ -22,10 +22,10 @@ from found_results import (
     write_result,
 )
 from simmat_plugin_geo import results
+from simmat_plugin_measure.measuring import measure, pixel_areas
 
 from simmat.errors import DataError
 from simmat.inference.formats import LabelMap, label_bands
-from simmat.measurement import measure, pixel_areas
 from simmat.types import Channel, Georeference, SensorImage
 
 OBJECTS = {"gpkg": "a.gpkg", "geojson": "a_objects.geojson"}

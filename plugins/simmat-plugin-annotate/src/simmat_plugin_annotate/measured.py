@@ -14,15 +14,7 @@ import numpy as np
 from simmat.data.instances import Instance
 from simmat.inference import write_table
 from simmat.io.paths import stem_of
-from simmat.measurement import (
-    RING_GAP_PX,
-    RING_PX,
-    PixelAreas,
-    Row,
-    channel_column,
-    measure,
-    pixel_areas,
-)
+from simmat.measurement import PixelAreas, Row, channel_column, measurer
 from simmat.types import Window
 from simmat_plugin_annotate.drafts import score_of
 from simmat_plugin_annotate.labels import LabelledImage
@@ -37,8 +29,6 @@ STATISTICS = (
     "intensity_contrast",
 )
 """What the page shows of a channel."""
-_REACH_PX = RING_GAP_PX + RING_PX
-"""Pixels around an object in which another one changes its contrast."""
 _MAX_CHANGED = 1000
 """Most changed objects whose neighbours are looked for; after more, all are measured again."""
 
@@ -62,7 +52,7 @@ class MeasuredImage:
     @cached_property
     def _areas(self) -> tuple[PixelAreas | None, str]:
         """The area of a pixel, and what contradicts itself in it."""
-        return pixel_areas(self.planes)
+        return measurer().pixel_areas(self.planes)
 
     def document(self, channel: int, ids: Collection[int]) -> dict[str, Any]:
         """Return what the page shows of some objects, for one channel; ids of objects that are gone are left out.
@@ -142,7 +132,7 @@ class MeasuredImage:
         if not missing:
             return
         objects = list(self._objects.values())
-        found = measure(self.planes, objects, self._areas[0], only=missing)
+        found = measurer().measure(self.planes, objects, self._areas[0], only=missing)
         for at, row in zip(missing, found.rows(), strict=True):
             self._rows[numbers[at]] = row
 
@@ -175,5 +165,6 @@ def _has_same_pixels(one: Instance | None, other: Instance | None) -> bool:
 def _is_near(window: Window, others: Collection[Window]) -> bool:
     """Return whether one of the others may lie in the ring around a window."""
     y0, x0, y1, x1 = window
-    around = Window(y0 - _REACH_PX, x0 - _REACH_PX, y1 + _REACH_PX, x1 + _REACH_PX)
+    reach = measurer().reach_px
+    around = Window(y0 - reach, x0 - reach, y1 + reach, x1 + reach)
     return any(around.intersection(other) is not None for other in others)

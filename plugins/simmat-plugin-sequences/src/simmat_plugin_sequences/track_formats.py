@@ -28,7 +28,7 @@ from simmat.io.files import atomic_path, atomic_write_json
 from simmat.io.frames import open_stack, stack_format
 from simmat.io.images import write_image
 from simmat.io.paths import frame_of
-from simmat.measurement import measure, pixel_areas, rectangular_pixels
+from simmat.measurement import measurer, rectangular_pixels
 from simmat.plugins.registry import import_from_string
 from simmat_plugin_sequences.film import write_film
 from simmat_plugin_sequences.tracks import Plane, Tracks, mask_file
@@ -94,7 +94,7 @@ def _rows(tracks: Tracks) -> Iterator[dict[str, Any]]:
     spacing = tracks.frames.spacing
     for frame, plane in enumerate(tracks.planes()):
         image = tracks.frames[frame]
-        areas, _ = pixel_areas(image)
+        areas, _ = measurer().pixel_areas(image)
         if areas is None and spacing is not None:
             areas = rectangular_pixels(1000 * spacing[1], 1000 * spacing[2])
         objects = []
@@ -102,7 +102,7 @@ def _rows(tracks: Tracks) -> Iterator[dict[str, Any]]:
             plane.astype(np.int64), zero=False
         ):
             objects.append(Instance(None, window, crop, number))
-        measurements = measure(image, objects, areas)
+        measurements = measurer().measure(image, objects, areas)
         for index, one in enumerate(objects):
             row = {
                 "image": tracks.frames.names[frame],

@@ -10,20 +10,18 @@ import numpy as np
 import pytest
 import tifffile
 from scipy import ndimage
-
-from simmat.data.instances import FoundObject, Instance, region_from_mask
-from simmat.errors import ConfigError, DataError
-from simmat.io.limits import LIMIT_VARIABLE
-from simmat.measurement import (
+from simmat_plugin_measure.measuring import (
     RING_GAP_PX,
     RING_PX,
-    SHAPE,
-    PixelAreas,
-    Row,
     mean_intervals,
     measure,
     pixel_areas,
 )
+
+from simmat.data.instances import FoundObject, Instance, region_from_mask
+from simmat.errors import ConfigError, DataError
+from simmat.io.limits import LIMIT_VARIABLE
+from simmat.measurement import SHAPE, PixelAreas, Row
 from simmat.predictor import FoundObjects
 from simmat.types import BoolArray, Channel, Georeference, SensorImage, Window
 

@@ -15,13 +15,14 @@ from simmat.data.instances import (
     read_mask,
 )
 from simmat.errors import ConfigError, DataError, few_of
-from simmat.inference.table import check_own_table, write_table
+from simmat.inference import check_own_table, write_table
 from simmat.io.frames import stack_endings
 from simmat.io.paths import stem_of
-from simmat.measurement import Measurements, measure, pixel_areas
+from simmat.measurement import Measurements
 from simmat.predictor import ImageLoader
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import ImageReader, RegionRule
+from simmat_plugin_measure.measuring import measure, pixel_areas
 
 _MAX_SIDE = 2048
 """Longest side of an image that is read as a whole; larger ones are read in parts, if the sensor can do that."""

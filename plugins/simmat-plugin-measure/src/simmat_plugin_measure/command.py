@@ -24,7 +24,7 @@ from simmat.terminal import echo
 from simmat.types import RegionRule
 
 
-@click.command()
+@click.command("measure")
 @click.argument("images", nargs=-1, type=PATH, metavar="IMAGE...")
 @click.option(
     "--mask",
@@ -66,7 +66,7 @@ def command(
     It has the mean, standard deviation, minimum, maximum, median, 5th and 95th percentile of each channel in its unit,
     the contrast to a ring around the object, and area, centroid, box and shape. Pixels that are not valid do not count.
     """
-    from simmat.inference.measured_masks import measure_masks
+    from simmat_plugin_measure.measured_masks import measure_masks
 
     if bool(images) == bool(source):
         raise ConfigError("give either IMAGE or --source NAME=FILE")
