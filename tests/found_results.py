@@ -11,8 +11,7 @@ import numpy as np
 
 from simmat.data.instances import FoundObject, Instance, region_from_mask
 from simmat.inference import ImageResult, LabelMap, PredictOptions, writer
-from simmat.inference.format_choice import choose_formats
-from simmat.inference.request import Request
+from simmat.inference.request import Request, choose_formats
 from simmat.plugin_specs import ResultFormat
 from simmat.plugins.loader import load_plugins
 from simmat.types import BoolArray, Georeference, ImageReader, Window

@@ -12,7 +12,7 @@ from runs import StopAt, config, registry
 
 from simmat import training
 from simmat.training import length
-from simmat.training.ending import OpenEnd
+from simmat.training.length import OpenEnd
 
 SHORT = OpenEnd(fewest=10, most=24, rise=0.01, cooldown=0.5)
 

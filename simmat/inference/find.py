@@ -18,12 +18,11 @@ from simmat.data.instances import FoundObject, region_from_mask
 from simmat.drawing.display import PictureArray, display_rgb
 from simmat.errors import ConfigError
 from simmat.foundation import MAX_PROMPTS
-from simmat.inference.format_choice import TABLE, UNCERTAINTY
 from simmat.inference.formats import ImageResult, LabelMap, PromptResult
 from simmat.inference.images import ImageTask, prompts_on_map
 from simmat.inference.options import prompt_values
 from simmat.inference.outcome import Progress
-from simmat.inference.request import Request
+from simmat.inference.request import TABLE, UNCERTAINTY, Request
 from simmat.inference.window_store import WindowStore
 from simmat.inference.writer import Found
 from simmat.io.files import output_errors, release_pages

@@ -22,9 +22,8 @@ import pluggy
 from simmat.errors import PluginError, all_problems, did_you_mean
 from simmat.io import frames
 from simmat.plugins import hooks as hookspecs
-from simmat.plugins.checks import item_problem, short
 from simmat.plugins.hooks import PROJECT
-from simmat.plugins.kinds import KINDS, CallbackHook, Kind, plural
+from simmat.plugins.kinds import KINDS, CallbackHook, Kind, item_problem, plural, short
 from simmat.plugins.registry import PluginReport, Registry
 from simmat.version import __version__
 

@@ -26,8 +26,7 @@ from simmat.plugin_specs import (
     TransferLayerSpec,
     TunerSpec,
 )
-from simmat.plugins.checks import api_problem, item_problem, short
-from simmat.plugins.kinds import KINDS, Kind
+from simmat.plugins.kinds import KINDS, Kind, api_problem, item_problem, short
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.options import is_sensor_file, modality_parts, options_by_sensor
 

@@ -7,10 +7,9 @@ from simmat.predictor.encoded import (
     Prediction,
     encode_image,
 )
-from simmat.predictor.following import FollowedFrame
 from simmat.predictor.objects import EverythingSettings, FoundObjects, find_objects
 from simmat.predictor.open import ImageLike, ImageLoader, NoValidPixelsError
-from simmat.predictor.predictor import Predictor
+from simmat.predictor.predictor import FollowedFrame, Predictor
 from simmat.predictor.reference import Reference, matching_features
 from simmat.predictor.tiled_image import TiledImage
 from simmat.predictor.tiles import MaskSelection, check_inside, prompt_of

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from simmat.bundle import Bundle
 from simmat.data.instances import LabelArray
 from simmat.errors import ConfigError
 from simmat.io.paths import with_home
+from simmat.plugins.loader import installed
+from simmat.plugins.registry import import_from_string
 from simmat.predictor.encoded import ClassMap, Encoder, Prediction
-from simmat.predictor.following import FollowedFrame, installed_follow
 from simmat.predictor.objects import EverythingSettings, FoundObjects
 from simmat.predictor.open import ImageFiles, ImageLike, ImageLoader
 from simmat.predictor.reference import (
@@ -32,6 +33,35 @@ from simmat.predictor.tiled_image import TiledImage
 from simmat.predictor.tiles import MaskSelection, plan_windows, prompt_of
 from simmat.predictor.uncertainty import Uncertainty
 from simmat.types import BoolArray, FloatArray, ImageReader, Prompt, SensorImage
+
+
+@dataclass(frozen=True)
+class FollowedFrame:
+    """The objects of a frame.
+
+    Attributes:
+        index: number of the frame.
+        masks: object id -> (H, W) bool; False everywhere where the object is not found.
+        scores: object id -> 0 to 1, how certain it is that its mask is the same object: the mean propagated label
+            inside of it; 1 where it is given, 0 where nothing is found.
+    """
+
+    index: int
+    masks: dict[int, BoolArray]
+    scores: dict[int, float]
+
+
+def installed_follow() -> Callable[..., Iterator[FollowedFrame]]:
+    """Return the function of the first follower by name; ConfigError if no plugin brings one."""
+    registry = installed()
+    followers = registry.all("follower")
+    if not followers:
+        hint = registry.hint("follower", "follow", ())
+        raise ConfigError(f"no loaded plugin follows objects through frames. {hint}")
+    follow: Callable[..., Iterator[FollowedFrame]] = import_from_string(
+        followers[0].function
+    )
+    return follow
 
 
 class Predictor(Encoder):

@@ -40,7 +40,7 @@ from simmat.nn.losses import Batch
 from simmat.nn.tuners import set_train_mode, without_training
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
-from simmat.training.ending import Ending
+from simmat.training.length import Ending
 from simmat.training.mean_weights import forget_mean, mean_weights, update_mean
 from simmat.training.plan import TrainingPlan, joined
 from simmat.training.run_folder import (

@@ -11,8 +11,7 @@ from found_results import PLACE, formats_for, objects_result
 
 from simmat.errors import ConfigError, DataError, UnknownNameError
 from simmat.inference import PredictOptions
-from simmat.inference.format_choice import choose_formats
-from simmat.inference.request import Request, resolve
+from simmat.inference.request import Request, choose_formats, resolve
 from simmat.plugin_specs import ResultKind
 from simmat.plugins.loader import load_plugins
 from simmat.predictor import Predictor

@@ -12,7 +12,7 @@ from installed import is_installed
 
 from simmat.data.dataset import open_dataset
 from simmat.errors import SimMATError
-from simmat.inference.format_choice import choose_formats
+from simmat.inference.request import choose_formats
 from simmat.plugins.loader import load_plugins
 from simmat.predictor.open import ImageLoader
 from simmat.sensors.builtin import Gray

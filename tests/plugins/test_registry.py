@@ -17,8 +17,7 @@ from virtual_envs import ADAPTER
 from simmat.cli import run
 from simmat.errors import ConfigError, PluginError, UnknownNameError
 from simmat.inference import PredictOptions
-from simmat.inference.format_choice import choose_formats
-from simmat.inference.request import Request
+from simmat.inference.request import Request, choose_formats
 from simmat.inference.writer import write_result
 from simmat.plugin_specs import API_VERSION, FoundationSpec, WeightFile
 from simmat.plugins.loader import load_plugins

@@ -24,7 +24,8 @@ from simmat.model_spec import DenseSpec
 from simmat.nn.device import pick_device
 from simmat.plugin_specs import FunctionSpec
 from simmat.plugins.registry import Registry
-from simmat.predictor import FollowedFrame, Predictor, ZeroShotPredictor, following
+from simmat.predictor import FollowedFrame, Predictor, ZeroShotPredictor
+from simmat.predictor import predictor as predictor_module
 from simmat.predictor.open import ImageLike
 from simmat.types import Channel, Prompt, SensorImage
 
@@ -337,10 +338,12 @@ def test_the_follower_of_a_plugin_gets_what_the_caller_gave(
     """Another method, such as a network with a memory, can take the place of ours."""
     spec = FunctionSpec("still", "keeps masks where they are", f"{__name__}:still")
     monkeypatch.setattr(
-        following, "installed", lambda: Registry([], [("follower", spec, "test")])
+        predictor_module,
+        "installed",
+        lambda: Registry([], [("follower", spec, "test")]),
     )
     monkeypatch.setattr(
-        following, "import_from_string", {spec.function: still}.__getitem__
+        predictor_module, "import_from_string", {spec.function: still}.__getitem__
     )
     frames = [np.zeros((1, 32, 32), np.float32)] * 3
     given = {4: np.ones((32, 32), np.bool_)}

@@ -22,8 +22,8 @@ from simmat.errors import ConfigError, DataError
 from simmat.evaluation import evaluate_bundle
 from simmat.predictor.objects import EverythingSettings
 from simmat.training.plan import plan_run
-from simmat.training.resumed import check_settings
 from simmat.training.run_folder import settings_of
+from simmat.training.start import check_settings
 
 
 @pytest.fixture

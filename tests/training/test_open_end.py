@@ -16,7 +16,7 @@ from simmat.bundle import read_bundle
 from simmat.callbacks import Callback, RunInfo
 from simmat.config import load_configs
 from simmat.errors import ConfigError
-from simmat.training.ending import Ending, OpenEnd
+from simmat.training.length import Ending, OpenEnd
 from simmat.training.mean_weights import forget_mean, mean_weights, update_mean
 from simmat.training.plan import plan_run
 from simmat.training.run_folder import RunFolder, load_state

@@ -24,8 +24,8 @@ from simmat.errors import ConfigError, OutputError
 from simmat.model_spec import MEASURED_FIELDS, ModelSpec
 from simmat.training.build import loading_processes, make_accelerator
 from simmat.training.plan import TrainingPlan, plan_run
-from simmat.training.resumed import check_network, check_settings
 from simmat.training.run_folder import RunFolder, settings_of
+from simmat.training.start import check_network, check_settings
 
 
 def test_another_kind_of_training_is_refused_by_name_and_writes_nothing(
