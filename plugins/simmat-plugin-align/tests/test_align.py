@@ -53,7 +53,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("rig") / "data"
     made = run(
         *("data", "simulate", "--modality", "rgb+thermal", "--out", root),
-        *("--count", 8, "--size", 256, 192),
+        *("--count", 5, "--size", 256, 192),
     )
     assert made.exit_code == 0, made.output
     for file in (root / "images/thermal").iterdir():
@@ -93,7 +93,7 @@ def test_a_rig_is_aligned_and_then_trained_and_predicted(data: Path) -> None:
     training = (
         *("train", "--modality", "rgb+thermal", "--data", data, "--out", run_folder),
         *("--foundation", "tiny", "--steps", 1, "--image-size", 64),
-        *("--batch-size", 2, "--device", "cpu"),
+        *("--batch-size", 2, "--device", "cpu", "--no-pictures"),
     )
     before = run(*training)
     assert before.exit_code == 2

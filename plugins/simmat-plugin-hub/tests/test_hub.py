@@ -66,6 +66,8 @@ def test_a_bundle_comes_back_from_the_hub_as_it_was(
 ) -> None:
     """The whole way through the client that everybody has, and nothing replaced without a word."""
     with running_hub() as hub:
+        # what a person wrote is not written over by what a program can say
+        hub.repos["someone/mine"] = {"README.md": b"by hand"}
         push = [
             "bundle",
             "push",
@@ -81,6 +83,7 @@ def test_a_bundle_comes_back_from_the_hub_as_it_was(
             (pulled, _),
             (shown, _),
             (elsewhere, where),
+            (kept, _),
         ) = simmat(
             [
                 push,
@@ -89,14 +92,15 @@ def test_a_bundle_comes_back_from_the_hub_as_it_was(
                 ["bundle", "pull", "hf://someone/gray-mat"],
                 ["bundle", "show", "hf://someone/gray-mat"],
                 [*push[:3], "hf://someone/x/y"],
+                [*push[:3], "hf://someone/mine"],
             ],
             tmp_path,
             hub.url,
         )
-    assert (pushed, again, forced, pulled, shown, elsewhere) == (0, 2, 0, 0, 0, 2), (
-        said,
-        refused,
-    )
+    codes = (pushed, again, forced, pulled, shown, elsewhere, kept)
+    assert codes == (0, 2, 0, 0, 0, 2, 0), (said, refused)
+    assert hub.repos["someone/mine"]["README.md"] == b"by hand"
+    assert hub.repos["someone/mine"][FILE_NAME] == (bundle / FILE_NAME).read_bytes()
     assert f"{hub.url}/someone/gray-mat/commit/" in said
     assert "already holds a bundle" in refused
     assert "--force" in refused
@@ -112,18 +116,6 @@ def test_a_bundle_comes_back_from_the_hub_as_it_was(
     assert got.licence == "mit"
     card = hub.repos["someone/gray-mat"]["README.md"]
     assert card.startswith(b'---\nlicense: "mit"\nlibrary_name: simmat\n')
-
-
-def test_a_card_that_the_repository_has_is_kept(bundle: Path, tmp_path: Path) -> None:
-    """What a person wrote is not written over by what a program can say."""
-    with running_hub() as hub:
-        hub.repos["someone/mine"] = {"README.md": b"by hand"}
-        ((code, said),) = simmat(
-            [["bundle", "push", str(bundle), "hf://someone/mine"]], tmp_path, hub.url
-        )
-    assert code == 0, said
-    assert hub.repos["someone/mine"]["README.md"] == b"by hand"
-    assert hub.repos["someone/mine"][FILE_NAME] == (bundle / FILE_NAME).read_bytes()
 
 
 def test_what_the_hub_refuses_is_one_line(bundle: Path, tmp_path: Path) -> None:

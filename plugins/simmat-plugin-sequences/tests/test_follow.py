@@ -373,9 +373,12 @@ def follow_and_die(folder: Path, out: str, masks: Mapping[int, Any], stop: int) 
     )
 
 
-@pytest.mark.parametrize("names", [{3: (1, 2), 9: (1,)}, {3: (2,), 6: (2,), 9: (1,)}])
+@pytest.mark.parametrize(
+    ("names", "stops"),
+    [({3: (1, 2), 9: (1,)}, (2, 12)), ({3: (2,), 6: (2,), 9: (1,)}, (7, 16))],
+)
 def test_a_killed_call_is_resumed_at_any_frame(
-    tmp_path: Path, names: dict[int, tuple[int, ...]]
+    tmp_path: Path, names: dict[int, tuple[int, ...]], stops: tuple[int, ...]
 ) -> None:
     """Two thousand frames take minutes; what is resumed must be what was never stopped."""
     known = truth()
@@ -388,7 +391,7 @@ def test_a_killed_call_is_resumed_at_any_frame(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["simmat_plugin_sequences.job", "simmat.predictor"])
     # forward from a mask, back from the next, after the last
-    for stop in (2, 7, 12, 16):
+    for stop in stops:
         process = context.Process(
             target=follow_and_die, args=(tmp_path, f"stopped{stop}", masks, stop)
         )
@@ -456,7 +459,6 @@ def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
         ("order --mask right.png@0", "the order of 'early' and 'late' is not known"),
         ("gap --mask right.png@0", "frames are missing between 'frame1' and 'frame3'"),
         ("broken --mask right.png@0", "frame2.png"),
-        ("nowhere --mask right.png@0", "nowhere: no such folder"),
         ("seq --mask small.png@0", "small.png: the mask is 20x20"),
         ("seq --mask frame1.png@2", "named as frame 'frame1'"),
         ("seq --mask right.png@7", "no frame '7'"),
@@ -465,7 +467,6 @@ def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
         ("seq --mask empty.png@0", "no object"),
         ("seq", "--mask IMAGE@FRAME"),
         ("seq --mask right.png@0 --axis x", "--axis x is for a volume"),
-        ("seq --mask right.png@0 --min-score nan", "nan is not a finite number"),
         (
             "seq --mask right.png@0 --format video",
             "no sequence format 'video'. Available: coco",

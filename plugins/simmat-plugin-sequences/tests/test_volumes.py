@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import struct
 import tracemalloc
 from pathlib import Path
@@ -322,15 +321,6 @@ def test_more_pixels_than_a_slice_has_are_refused(tmp_path: Path) -> None:
     one.save_as(tmp_path / "a/0.dcm")
     with pytest.raises(DataError, match=r"a/0\.dcm: damaged: its pixels are"):
         simmat.FrameSequence(tmp_path / "a", "gray")[0]
-
-
-@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a/1.dcm"])
-def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path, name: str) -> None:
-    """It would wait for a writer for ever."""
-    (tmp_path / "a").mkdir()
-    os.mkfifo(tmp_path / name)
-    with pytest.raises(DataError, match="a pipe, socket or device"):
-        simmat.FrameSequence(tmp_path / name.partition("/")[0], "gray")
 
 
 @pytest.mark.parametrize(

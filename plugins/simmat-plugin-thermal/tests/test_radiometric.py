@@ -297,22 +297,6 @@ def test_options_replace_what_the_camera_assumed(
     assert np.abs(found - load(tmp_path / "a.jpg").data).max() > 5
 
 
-def test_a_grey_body_has_the_temperature_of_its_own_radiation(
-    tmp_path: Path,
-    write_flir_jpeg: Write,
-    kelvin_of: Callable[[np.ndarray], np.ndarray],
-) -> None:
-    """Worked by hand: a tenth of what the camera sees is the mirrored surroundings at 20 degrees."""
-    write_flir_jpeg(tmp_path / "a.jpg", RAW)
-    mirrored = 16000 / (0.0125 * (math.exp(1430 / 293.15) - 1)) + 7000
-    own = (RAW - 0.1 * mirrored) / 0.9
-    sensor = MODALITIES[0].with_options(
-        {"thermal": {"emissivity": 0.9, "reflected_c": 20.0}}
-    )
-    found = sensor.load({"thermal": tmp_path / "a.jpg"}).data[0]
-    np.testing.assert_allclose(found, kelvin_of(own), rtol=1e-5)
-
-
 @pytest.mark.parametrize("option", SETTINGS)
 def test_a_file_without_constants_cannot_be_corrected(
     tmp_path: Path, option: str

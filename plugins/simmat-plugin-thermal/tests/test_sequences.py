@@ -13,7 +13,6 @@ import pytest
 from simmat_plugin_thermal.adapter import COUNTS, TEMPERATURE, Thermal
 
 from simmat import FrameSequence
-from simmat.cli import run
 from simmat.errors import DataError
 from simmat.io.frames import open_stack
 
@@ -90,18 +89,3 @@ def test_a_jpeg_ls_of_another_size_is_refused(
     path.write_bytes(block[:at] + b"\x7f\xff" + block[at + 2 :])
     with pytest.raises(DataError, match="holds one of 16x32767"):
         FrameSequence(path, Thermal())[0]
-
-
-def test_a_sequence_is_measured_frame_by_frame(
-    tmp_path: Path, flir_block: Block, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A mask is of one frame; which one must be said."""
-    (tmp_path / "a.seq").write_bytes(b"".join(map(flir_block, RAW)))
-    np.save(tmp_path / "m.npy", np.ones((12, 16), np.uint8))
-    words = ["measure", str(tmp_path / "a.seq"), "--mask", str(tmp_path / "m.npy")]
-    words += ["--modality", "thermal", "--out", str(tmp_path / "t.csv")]
-    assert run(words) == 2
-    assert "a.seq/0000" in capsys.readouterr().err
-    words[1] += "/0001"
-    assert run(words) == 0
-    assert "[K]" in (tmp_path / "t.csv").read_text()

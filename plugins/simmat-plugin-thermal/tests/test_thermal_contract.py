@@ -55,16 +55,17 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "steps": 1,
         "batch_size": 2,
         "device": "cpu",
+        "pictures": False,
     }
     training.train(load_config(None, settings), load_plugins())
     return root / "run"
 
 
 def folder_of(folder: Path, factor: float, offset: float, kind: str) -> Path:
-    """Write ten images that state no unit."""
+    """Write two images that state no unit."""
     folder.mkdir()
     rng = np.random.default_rng(1)
-    for number in range(10):
+    for number in range(2):
         stored = (kelvin(rng) * factor + offset).astype(kind)
         tifffile.imwrite(folder / f"{number}.tif", stored)
     return folder

@@ -16,7 +16,7 @@ from simmat.cli import run
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Simulated gray images, six to train on."""
     folder = tmp_path_factory.mktemp("data") / "set"
-    size = ["--size", "96", "80"]
+    size = ["--size", "64", "48"]
     assert (
         run(
             [
@@ -50,7 +50,7 @@ def test_a_folder_is_trained_scored_and_predicted_on(
         tmp_path / "run/bundle.safetensors",
         next((data / "images").iterdir()),
     )
-    quick = "--steps 2 --batch-size 2 --prompts-per-image 2 --tune lora".split()
+    quick = "--no-pictures --steps 2 --batch-size 2 --prompts-per-image 2 --tune lora".split()
     start = [
         "train",
         "--modality",
@@ -106,7 +106,7 @@ def test_a_bundle_is_opened_where_its_folder_lies_elsewhere(
         "--out",
         str(tmp_path / "run"),
     ]
-    quick = "--steps 1 --batch-size 1 --prompts-per-image 1 --tune lora --image-size 64".split()
+    quick = "--no-pictures --steps 1 --batch-size 1 --prompts-per-image 1 --tune lora --image-size 64".split()
     assert run([*start, "--foundation", f"hf/{before}", *quick]) == 0
     picture = next((data / "images").iterdir())
     ask = [

@@ -193,23 +193,6 @@ def test_a_damaged_config_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        "[" * 100_000,
-        '{"model_type": ' * 100 + "1" + "}" * 100,
-        '{"a": 1' + "0" * 400 + "}",
-    ],
-)
-def test_a_config_beyond_all_limits_is_refused(tmp_path: Path, content: str) -> None:
-    """A file from a hub must not end in an error of the json reader."""
-    (tmp_path / "config.json").write_text(content)
-    with pytest.raises(
-        SpecError, match=r"config\.json: not valid json: .*(nested|bits)"
-    ):
-        spec(str(tmp_path))
-
-
-@pytest.mark.parametrize(
     ("name", "said"),
     [("no-such", "does not exist"), (".", "has no config.json")],
 )
