@@ -207,27 +207,6 @@ def test_the_command_says_what_it_made(
     )
 
 
-@pytest.mark.parametrize(
-    ("layout", "folder", "message"),
-    [
-        ("nyu", "data", "'nyu'"),
-        ("nyudv2", "nowhere", "nowhere.*no such folder"),
-    ],
-)
-def test_a_mistake_is_one_message_and_exit_code_2(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    layout: str,
-    folder: str,
-    message: str,
-) -> None:
-    """No traceback, whatever was given."""
-    (tmp_path / "file").touch()
-    (tmp_path / "data").mkdir()
-    assert run(["data", "index", layout, str(tmp_path / folder)]) == 2
-    assert re.search(message, capsys.readouterr().err)
-
-
 def test_both_folders_can_move_together(tmp_path: Path) -> None:
     """Beside each other they hold no absolute path, so a mounted disk may change its name."""
     index("nyudv2", tree("nyudv2", tmp_path / "a/data"))

@@ -27,7 +27,6 @@ CASES = [
     ("zju-rgbp", "polarization", 4),
 ]
 """layout, modality, channels that reach the network (those of the paper where it has the modality)."""
-TINY = "--foundation tiny --image-size 64 --steps 2 --batch-size 2 --prompts-per-image 1 --device cpu".split()
 
 
 def needs(modality: str) -> None:

@@ -12,8 +12,6 @@ from simmat_plugin_aims import MODALITIES
 
 from simmat.errors import DataError
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.sensors.builtin import Rgb
-from simmat.sensors.composed_modality import ComposedModality
 from simmat.types import SensorImage
 
 ADAPTERS: dict[str, ModalityAdapter] = {adapter.name: adapter for adapter in MODALITIES}
@@ -135,15 +133,3 @@ def test_four_grey_pictures_are_not_the_benchmark(tmp_path: Path) -> None:
         match="three 8-bit planes behind each polarizer, got 1 of uint8; polarization reads",
     ):
         load("polarization-aims-angles", files)
-
-
-def test_channels_beside_colour() -> None:
-    """Three of colour, and the benchmark's six."""
-    from simmat_plugin_scenes.generate import generate_scene
-
-    joined = ComposedModality([Rgb(), ADAPTERS["polarization-aims"]])
-    image = joined.simulate(
-        generate_scene(np.random.default_rng(1), (32, 48)), np.random.default_rng(0)
-    )
-    assert len(joined.transform(image).channels) == 9
-    assert image.channels == joined.channels

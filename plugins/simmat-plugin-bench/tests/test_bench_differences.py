@@ -122,15 +122,6 @@ def test_a_reference_that_is_added_on_some_sets_is_not_compared_with_itself(
     assert [arm.name for arm, *_ in differences(collect(bench))] == ["x"]
 
 
-def test_the_mean_waits_for_every_averaged_set(tmp_path: Path) -> None:
-    """A mean over fewer sets would compare with nothing."""
-    bench = filled(tmp_path)
-    for cell in cells_named(bench, "b/sam_vit_b/x/"):
-        cell.folder.result.unlink()
-    on, mean = of_x(bench)
-    assert (list(on), mean) == (["a"], None)
-
-
 @pytest.mark.parametrize("ious", [None, {"one": [0.5]}])
 def test_without_the_same_objects_there_is_no_interval(
     tmp_path: Path, ious: dict[str, list[float]] | None

@@ -321,40 +321,6 @@ def test_the_page_stands_alone_and_names_what_is_missing(tmp_path: Path) -> None
     assert plots == {"curves.png"}
 
 
-def test_steps_double_along_the_axis_where_some_arm_trains_far_longer(
-    tmp_path: Path,
-) -> None:
-    """On an even axis the long arm would squeeze all others into a corner."""
-    bench = bench_of(
-        tmp_path,
-        MODEL
-        + SETS
-        + '[[arm]]\nname = "x"\n[[arm]]\nname = "long"\nsteps_factor = 4\n',
-    )
-    short, long = (
-        cells_named(bench, "a/sam_vit_b/x/"),
-        cells_named(bench, "a/sam_vit_b/long/"),
-    )
-    for cell, steps in [(short[0], (0, 50, 100, 150, 200)), (long[0], (0, 200, 800))]:
-        fill(
-            cell,
-            val=0.5,
-            test=0.5,
-            curve=[{"step": step, "miou_object": 0.5} for step in steps],
-        )
-    results = collect(bench)
-    figure = curves_figure(results, arm_styles(results))
-    assert figure is not None
-    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == [
-        "0",
-        "50",
-        "100",
-        "200",
-        "400",
-        "800",
-    ]
-
-
 def test_an_arm_whose_rates_all_diverged_says_so(tmp_path: Path) -> None:
     """Nothing more will be run, so "begun" would be waited for in vain."""
     rates = "lr = [1e-1, 1.0]\n"

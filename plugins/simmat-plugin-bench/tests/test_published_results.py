@@ -75,14 +75,6 @@ def score_of(bench: str, dataset: str, arm: str) -> float | str:
     return fmean(test["miou_object"] for test in tests) if tests else "not run"
 
 
-def test_every_file_of_results_has_its_table() -> None:
-    """Results that no page shows would go stale unseen, and a table without results would be made up."""
-    kept = {path.stem for path in RESULTS.glob("*.json")}
-    assert set(TABLES) == {
-        name for name in kept if (RESULTS.parent / f"{name}.toml").exists()
-    }
-
-
 @pytest.mark.parametrize(("bench", "row"), ROWS)
 def test_the_table_is_what_was_measured(bench: str, row: str) -> None:
     """A figure that nobody measured is worse than none."""
@@ -99,17 +91,3 @@ def test_the_table_is_what_was_measured(bench: str, row: str) -> None:
     ]
     known = [score for score in scores if not isinstance(score, str)]
     assert mean == (f"{fmean(known):.3f}" if len(known) == len(scores) else "–")
-
-
-def test_every_result_that_is_kept_is_a_cell_of_its_bench_and_has_its_row() -> None:
-    """One that fell out of the bench or of the page would be kept, and shown nowhere."""
-    for bench, table in TABLES.items():
-        assert kept(bench).keys() <= {cell.name for cell in cells_in(bench)}
-        shown = {
-            match[1] for row in table[2:] if (match := re.search(r"\(`([^`]+)`\)", row))
-        }
-        assert {
-            cell.root.parent.name
-            for cell in cells_in(bench)
-            if published_test(bench, cell)
-        } == shown, bench

@@ -548,16 +548,6 @@ def test_bad_input_is_refused_with_its_place_and_nothing_is_written(
     assert {path.name for path in tmp_path.iterdir()} <= {"set"}
 
 
-@pytest.mark.parametrize("changes", [{"xtl": "nan"}, {"xbr": "1e999"}])
-def test_a_box_without_finite_corners_is_refused(
-    tmp_path: Path, changes: dict[str, str]
-) -> None:
-    """Filled, it has no corner to round to."""
-    cvat(tmp_path / "set", box(**changes))
-    with pytest.raises(DataError, match="finite number"):
-        convert(tmp_path / "set", tmp_path / "out", Raster(), "coco", boxes=True)
-
-
 def test_a_name_that_formats_cannot_hold_is_refused(tmp_path: Path) -> None:
     """XML and lists by line would name another file than the one that is there."""
     start = mask_set(tmp_path / "masks", NAMED)

@@ -197,27 +197,6 @@ def test_tiles_of_another_grid_are_named(
     assert "b.tif" in str(caught.value) or said == "1 %"
 
 
-@pytest.mark.parametrize("singular", [0, 1])
-def test_a_tile_whose_pixels_have_no_area_is_named(
-    tmp_path: Path,
-    dense_bundle: Path,
-    scene: np.ndarray[Any, Any],
-    capsys: pytest.CaptureFixture[str],
-    singular: int,
-) -> None:
-    """It has no grid on which the others could lie."""
-    files = tiles(tmp_path / "tiles", scene)
-    flat = rasterio.Affine(PIXEL, PIXEL, EAST, PIXEL, PIXEL, NORTH)
-    save_tile(files[singular], scene, 0, 0, transform=flat)
-    out = tmp_path / "out"
-    call = ["predict", str(dense_bundle), *map(str, files), "--mosaic", "--semantic"]
-    assert run([*call, "--out", str(out), "--device", "cpu"]) == 2
-    said = capsys.readouterr().err
-    assert f"{files[singular]}: " in said
-    assert "no area" in said
-    assert not out.exists()
-
-
 def test_tiles_of_one_unit_may_be_stored_in_different_types(tmp_path: Path) -> None:
     """Kelvin are kelvin, whether a file holds hundredths or floats."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -277,13 +276,6 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> No
     (tmp_path / "masks/map.gpkg").unlink()
     (tmp_path / "masks/map.geojson").write_bytes(content)
     assert "map.geojson" in faults(opened(tmp_path))
-
-
-def test_a_pipe_beside_a_shapefile_is_refused(tmp_path: Path) -> None:
-    """Opening it would wait for ever."""
-    root = one_raster(tmp_path, ".shp")
-    os.mkfifo(root / "masks/map.DBF")
-    assert "map.DBF: a pipe" in faults(opened(root))
 
 
 def test_two_layers_are_refused(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from launched import TWO_PROCESSES, run_python
-from pretraining.__main__ import run
 from pretraining.freeze import freeze
 from pretraining.start import write_start
 from pretraining.views import write_views
@@ -106,19 +105,6 @@ def test_a_run_becomes_weights_that_lite_reads(
     if facts["steps"]:
         assert any(name.startswith("decoder.") for name in moved)
         assert any(name.startswith("backbone.blocks.") for name in moved)
-
-
-def test_what_cannot_be_done_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A traceback says little to who misspelt a folder."""
-    with pytest.raises(SystemExit) as stopped:
-        run(["views", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path)])
-    said = capsys.readouterr().err
-    assert stopped.value.code == 2
-    assert said.startswith("error: ")
-    assert "nowhere" in said
-    assert said.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -90,20 +89,6 @@ def test_more_threads_than_cores_are_a_problem(
     assert "64 threads on 2 cores" in said(answer, "problem")
     assert "OMP_NUM_THREADS=2" in said(answer, "problem")
     assert answer["sections"]["memory"]["container"] == "1.0 GiB at most"
-
-
-@pytest.mark.usefixtures("alone")
-def test_folders_that_cannot_be_written_are_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    """They fail in the middle of a run otherwise."""
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != cache)
-    answer = found(capsys, 1)
-    assert f"{cache} cannot be written to -> set SIMMAT_CACHE" in said(
-        answer, "problem"
-    )
 
 
 @pytest.mark.usefixtures("alone")

@@ -62,17 +62,6 @@ def test_few_images_that_agree_by_chance_do_not_decide(
     assert min(standard_error for _, _, standard_error in scores) > 0.04
 
 
-def test_a_folder_of_a_damaged_run_alone_says_what_is_wrong(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """That there is no run would be untrue."""
-    (tmp_path / "torn").mkdir()
-    (tmp_path / "torn/config.toml").write_text("")
-    (tmp_path / "torn/bundle.safetensors").write_bytes(b"torn")
-    assert run(["forecast", str(tmp_path)]) == 2
-    assert "bundle.safetensors is damaged" in capsys.readouterr().err
-
-
 def test_a_run_that_is_given_twice_counts_once(
     chain: Path,
     monkeypatch: pytest.MonkeyPatch,

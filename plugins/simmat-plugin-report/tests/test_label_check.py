@@ -88,11 +88,3 @@ def test_a_run_without_a_dense_head_cannot_judge(
     command = ["data", "check", str(folds), "--against", str(bundle)]
     assert run(command) == 2
     assert "--heads prompt,dense" in capsys.readouterr().err
-
-
-def test_without_runs_the_sensor_is_named(
-    folds: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A check of the files has no run that tells it."""
-    assert run(["data", "check", str(folds)]) == 2
-    assert "--modality is missing" in capsys.readouterr().err

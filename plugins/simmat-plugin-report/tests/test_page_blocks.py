@@ -103,17 +103,3 @@ def test_no_text_becomes_markup(tmp_path: Path) -> None:
     assert not [attrs for _, attrs in page.attributes if "onerror" in attrs]
     assert {attrs["alt"] for tag, attrs in page.attributes if tag == "img"} == {hostile}
     assert page.text.count(hostile) == 13
-
-
-def test_a_table_marks_its_best_and_aligns_numbers(tmp_path: Path) -> None:
-    """Figures are read off in columns."""
-    page = write(
-        tmp_path,
-        Table(("model", "mIoU"), [("zero-shot", "0.2"), ("tuned", "0.7")], 1, {(1, 1)}),
-    )
-    classes = [
-        (attrs.get("class") or "").split()
-        for tag, attrs in page.attributes
-        if tag in ("th", "td")
-    ]
-    assert classes == [[], ["number"], [], ["number"], [], ["number", "best"]]

@@ -13,14 +13,11 @@ from runs import config
 from simmat_plugin_report.checks import DataReport, SplitReport
 from simmat_plugin_report.documents import (
     Analysis,
-    ExamplePrediction,
     RunReport,
     RunView,
 )
 from simmat_plugin_report.page import FigureGrid, Table
-from simmat_plugin_report.pictures import pick_examples
 from simmat_plugin_report.run_page import (
-    _places,
     advice,
     run_sections,
     settings_blocks,
@@ -229,27 +226,6 @@ def test_the_page_says_what_would_help(tmp_path: Path) -> None:
     report = run.report.model_copy(update={"recipe": {"tune": "other"}})
     lines = advice(replace(run, config=started, report=report), found)
     assert not any("tune is" in line for line in lines)
-
-
-def test_no_two_pictures_have_the_same_name() -> None:
-    """Two were called the best, with different IoU."""
-    for count in range(1, 9):
-        scores = [score(0.9 - 0.1 * place) for place in range(count)]
-        examples = tuple(
-            ExamplePrediction.model_construct(score=one, rank=rank)
-            for rank, one in pick_examples(scores)
-        )
-        names = _places(examples)
-        assert len(set(names)) == len(names)
-        assert names[0] in ("best", "worst")
-    assert names == [
-        "best",
-        "second best",
-        "median",
-        "below the median",
-        "second worst",
-        "worst",
-    ]
 
 
 def test_the_outlines_of_training_are_labels_or_masks_of_the_teacher() -> None:

@@ -48,13 +48,6 @@ def kinds_in(label: Annotation, opinion: Opinion) -> list[tuple[str, int | None]
     return [(one.kind, one.region) for one in suspicions_in(label, opinion)]
 
 
-def test_an_object_without_a_label_is_missed() -> None:
-    """The model finds two objects, and one is labelled."""
-    label = label_of(square(10))
-    found = kinds_in(label, opinion_of(label, square(10), square(100)))
-    assert ("missed", None) in found
-
-
 def test_what_has_no_ground_truth_is_not_missed() -> None:
     """Nobody was asked to label it."""
     ignore = np.zeros(SIZE, np.bool_)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from torch.nn import functional as F
 
 from simmat.errors import WeightsError
 from simmat.foundation import PromptBatch
-from simmat.plugin_specs import FoundationSpec
 
 State = dict[str, Tensor]
 SIDE = 96
@@ -342,27 +340,3 @@ def test_a_file_of_another_model_is_refused_by_name(
         build_mobilesam(
             MOBILESAM, image_size=SIDE, weights=tmp_path / "cut.safetensors", seed=0
         )
-
-
-@pytest.mark.parametrize("spec", [MOBILESAM, MOBILESAM_RELEASE])
-def test_it_brings_the_settings_that_were_measured_for_it(spec: FoundationSpec) -> None:
-    """They are those of the benchmark whose scores the documentation shows, and nobody should have to look them up."""
-    root = Path(__file__).parents[3]
-    bench = tomllib.loads((root / "benchmarks/mobilesam.toml").read_text())
-    measured = bench["train"]
-    assert spec.image_size == measured["image_size"]
-    assert spec.training == {
-        "batch_size": measured["batch_size"],
-        "prompts_per_image": measured["prompts_per_image"],
-        "precision": "auto",
-    }
-    rates = {}
-    for arm in bench["arm"]:
-        if arm["name"] in (
-            "mat-residual + full",
-            "mat-residual + lora",
-            "mat-residual + frozen",
-        ):
-            rates[arm["tune"]] = arm["lr"]
-    assert spec.learning_rates == rates
-    assert spec.tune == "full"

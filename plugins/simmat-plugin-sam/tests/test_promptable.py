@@ -89,18 +89,6 @@ def test_every_kind_of_backbone_gets_three_levels_and_masks_at_the_finest(
     assert answer.iou.shape == (1, 4)
 
 
-def test_the_contract_of_a_foundation_model_is_kept() -> None:
-    """Transfer layers ask for `first_layer`, the core for both halves."""
-    network = model(16)
-    assert hasattr(network.backbone, "first_layer")
-    body = Maps((16,))
-    body.stem = body._modules.pop("first_layer")
-    assert not hasattr(
-        PromptableModel("m", body, image_size=64, seed=0, dim=DIM).backbone,
-        "first_layer",
-    )
-
-
 def test_strides_that_do_not_double_are_refused() -> None:
     """A sum of maps of other sizes would fail deep in the network."""
     with pytest.raises(ValueError, match=r"strides \[4, 16\]"):

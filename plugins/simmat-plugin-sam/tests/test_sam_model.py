@@ -9,14 +9,10 @@ from segment_anything.modeling.image_encoder import Attention
 from simmat_plugin_sam.model import FusedAttention, SamModel, build_sam, sam_parts
 from simmat_plugin_sam.prompts import embed_prompts
 from simmat_plugin_sam.specs import SAM_VIT_B, SAM_VIT_H, SAM_VIT_L, SAM_VIT_TINY
-from torch import nn
 
-from simmat.assemble import build_foundation
-from simmat.errors import DataError, SpecError
+from simmat.errors import DataError
 from simmat.foundation import MaskPrediction, PromptBatch
-from simmat.nn.tuners import apply_lora
 from simmat.plugin_specs import FoundationSpec
-from simmat.plugins.builtin import TUNERS
 
 SIZE = 64
 
@@ -82,30 +78,12 @@ def test_positions_of_the_grid_follow_the_weights() -> None:
     answer(model, images(1), clicks([0])).logits.sum().backward()
 
 
-def test_tiny_is_tiny_and_has_both_kinds_of_attention() -> None:
-    """Contracts run on it hundreds of times, and must meet window and global blocks."""
-    model = tiny(256)
-    assert 100_000 < sum(p.numel() for p in model.parameters()) < 300_000
-    assert {block.window_size > 0 for block in model.backbone.image_encoder.blocks} == {
-        True,
-        False,
-    }
-    assert not SAM_VIT_TINY.promptable
-
-
 @pytest.mark.parametrize("size", [16, 48, 64, 160])
 def test_any_multiple_of_the_patch_is_taken(size: int) -> None:
     """512 px trains four times faster than 1024; odd numbers of patches meet padded windows."""
     prediction = answer(tiny(size), images(1, size), clicks([0]))
     assert prediction.logits.shape == (1, 4, size // 4, size // 4)
     assert prediction.iou.shape == (1, 4)
-
-
-@pytest.mark.parametrize("size", [0, 8, 100, 1000])
-def test_a_size_that_does_not_fit_is_refused(size: int) -> None:
-    """The message names sizes that do."""
-    with pytest.raises(SpecError, match="multiple of 16"):
-        build_foundation(SAM_VIT_TINY, image_size=size, weights=None, seed=0)
 
 
 def test_a_prompt_of_nothing_is_refused() -> None:
@@ -179,16 +157,3 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
         answer(model, images(1), clicks([0])).logits.square().sum().backward()
         gradients.append(model.backbone.image_encoder.patch_embed.proj.weight.grad)
     torch.testing.assert_close(*gradients)
-
-
-def test_no_module_is_copied_by_tuning() -> None:
-    """One model, whatever the tuner: its frozen tensors are those that were loaded."""
-    model = tiny().requires_grad_(False)
-    before = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
-    lora = next(tuner for tuner in TUNERS if tuner.name == "lora")
-    apply_lora(
-        model, targets=SAM_VIT_TINY.targets, generator=torch.Generator(), **lora.options
-    )
-    after = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
-    assert before.items() <= after.items()
-    assert isinstance(model, nn.Module)

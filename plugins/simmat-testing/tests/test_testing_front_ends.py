@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from simmat_testing import find_parts
-from simmat_testing.checks import rule_of
 from simmat_testing.find_parts import MODALITY_CHECKS
 
 from simmat.cli import run
@@ -206,20 +205,3 @@ def test_a_package_brings_all_that_it_gives(
         "raster",
     }
     assert {("transfer layer", "mat"), ("tuner", "lora")} <= set(shown)
-
-
-def test_every_rule_is_a_sentence_for_the_page_on_conformance() -> None:
-    """An author reads the page before the first failure; `make docs` makes its tables from the docstrings."""
-    page = (Path(__file__).parents[3] / "docs" / "conformance.md").read_text(
-        encoding="utf-8"
-    )
-    kinds = re.findall(r"^<!-- rules: (\w+) -->$", page, flags=re.MULTILINE)
-    assert {f"{kind}_CHECKS" for kind in kinds} == {
-        name for name in vars(find_parts) if name.endswith("_CHECKS")
-    }
-    rules = [
-        rule_of(check)
-        for kind in kinds
-        for check in getattr(find_parts, f"{kind}_CHECKS").values()
-    ]
-    assert all(20 < len(rule) < 160 and rule.endswith(".") for rule in rules)
