@@ -18,12 +18,10 @@ from simmat.evaluation.prompts import Protocol, ScoredPrompts, Target
 from simmat.evaluation.scores import mask_iou
 from simmat.foundation import MaskPrediction
 from simmat.nn.device import wait_for
-from simmat.predictor import EncodedImage, NoValidPixelsError, TiledImage
+from simmat.predictor import TiledImage
 from simmat.predictor.tiles import (
-    by_next_window,
     groups_of_one_kind,
     prompt_in,
-    prompt_windows,
     reaches_border,
 )
 from simmat.types import BoolArray, Letterbox, Prompt, Window
@@ -80,7 +78,7 @@ class ScoredWindows(ScoredPrompts):
                 earlier = mask_input[k, 0].float().cpu().numpy()
                 window = self._windows[target.index]
                 asked[k] = replace(asked[k], mask_input=earlier, mask_window=window)
-        answers = self._answers(asked)
+        answers = self._tiled.answer_widening(asked, self._answers_in, self._is_cut)
         count = None if alternatives else 1
         ious = []
         for answer, target in zip(answers, targets, strict=True):
@@ -96,28 +94,12 @@ class ScoredWindows(ScoredPrompts):
         singles = [answer.masks[0] for answer in answers]
         return MaskPrediction(logits, predicted), singles, np.asarray(ious)
 
-    def _answers(self, prompts: Sequence[Prompt]) -> list[_Answer]:
-        """Answer each prompt, those of one window together."""
-        searches = [
-            prompt_windows(prompt, self._tiled.size_hw, self._tiled.tile)
-            for prompt in prompts
-        ]
-        found: dict[int, _Answer] = {}
-        left = list(range(len(prompts)))
-        while left:
-            by_window = by_next_window(searches, left)
-            left = []
-            for window, rows in by_window.items():
-                answers = self._answers_in(window, [prompts[k] for k in rows])
-                for k, answer in zip(rows, answers, strict=True):
-                    found[k] = answer
-                    if self._is_cut(answer.masks[0], window):
-                        left.append(k)
-        return [found[k] for k in range(len(prompts))]
-
     def _answers_in(self, window: Window, prompts: Sequence[Prompt]) -> list[_Answer]:
         """Answer prompts in one window."""
-        encoded = self._encoded_window(window)
+        start = perf_counter()
+        _, encoded = self._tiled.encode_around_prompt(window)
+        wait_for(encoded.embedding.levels[0].device)
+        self.encode_s += perf_counter() - start
         letterbox = encoded.prepared.letterbox
         moved = [prompt_in(prompt, window, letterbox) for prompt in prompts]
         found: dict[int, _Answer] = {}
@@ -135,21 +117,12 @@ class ScoredWindows(ScoredPrompts):
                 )
         return [found[row] for row in range(len(prompts))]
 
-    def _encoded_window(self, window: Window) -> EncodedImage:
-        start = perf_counter()
-        _, encoded = self._tiled.encode_window(window)
-        if encoded is None:
-            raise NoValidPixelsError(
-                f"{self._tiled.reader.origin}: no pixel around an object holds a measurement"
-            )
-        wait_for(encoded.embedding.levels[0].device)
-        self.encode_s += perf_counter() - start
-        return encoded
-
-    def _is_cut(self, mask: Instance | None, window: Window) -> bool:
-        """Return whether a mask reaches a border of its window that is not a border of the image."""
+    def _is_cut(self, answer: _Answer) -> bool:
+        """Return whether the single mask reaches a border of its window that is not a border of the image."""
+        mask = answer.masks[0]
         if mask is None:
             return False
+        window = answer.window
         return reaches_border(mask.within(window), window, self._tiled.size_hw)
 
 

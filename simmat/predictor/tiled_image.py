@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -57,6 +57,8 @@ from simmat.types import (
     Window,
     max_untiled_side,
 )
+
+Answer = TypeVar("Answer")
 
 _MAX_CACHED_WINDOWS = 16
 """Windows of an image with at most so many are cached, as objects and classes may be asked for one after the other."""
@@ -147,7 +149,8 @@ class TiledImage:
         prepared = self.encoder.pipeline(self.reader.read(middle))
         return domain_shift_warning(prepared, self.encoder.pipeline.channels)
 
-    def _encode_around_prompt(self, window: Window) -> tuple[SensorImage, EncodedImage]:
+    def encode_around_prompt(self, window: Window) -> tuple[SensorImage, EncodedImage]:
+        """Return the pixels of a window and its embedding, see `encode_window`; DataError if nothing is measured."""
         pixels, encoded = self.encode_window(window, folder=self.cache_folder)
         if encoded is None:
             raise NoValidPixelsError(
@@ -270,10 +273,34 @@ class TiledImage:
         """Return the chosen mask of each prompt, or with None all of them, in a window widened as `predict` says."""
         for prompt in prompts:
             self._check_prompt(prompt)
+
+        def is_cut(answer: list[Prediction]) -> bool:
+            return reaches_border(answer[0].mask, answer[0].window, self.size_hw)
+
+        predict = partial(self._predict_in_window, mask_selection=mask_selection)
+        return self.answer_widening(prompts, predict, is_cut)
+
+    def answer_widening(
+        self,
+        prompts: Sequence[Prompt],
+        answer_in: Callable[[Window, Sequence[Prompt]], Sequence[Answer]],
+        is_cut: Callable[[Answer], bool],
+    ) -> list[Answer]:
+        """Return the answer to each prompt in a window around it, which is widened while the answer is cut off.
+
+        Args:
+            prompts: each with a point on the object or a box.
+            answer_in: answers prompts in one window.
+            is_cut: whether the mask of an answer reaches a border of its window inside of the image, see
+                `reaches_border`.
+
+        Raises:
+            ConfigError: a prompt takes a window larger than memory.
+        """
         searches = [
             prompt_windows(prompt, self.size_hw, self.tile) for prompt in prompts
         ]
-        found: dict[int, list[Prediction]] = {}
+        found: dict[int, Answer] = {}
         left = list(range(len(prompts)))
         while left:
             by_window = by_next_window(searches, left)
@@ -282,12 +309,10 @@ class TiledImage:
                 if self._takes_too_much(window):
                     self._check_answered(window, rows, found)
                     continue
-                answers = self._predict_in_window(
-                    window, [prompts[row] for row in rows], mask_selection
-                )
+                answers = answer_in(window, [prompts[row] for row in rows])
                 for row, answer in zip(rows, answers, strict=True):
                     found[row] = answer
-                    if reaches_border(answer[0].mask, window, self.size_hw):
+                    if is_cut(answer):
                         left.append(row)
         return [found[row] for row in range(len(prompts))]
 
@@ -332,7 +357,7 @@ class TiledImage:
         mask_selection: MaskSelection | None,
     ) -> list[list[Prediction]]:
         """Return the chosen mask of each prompt in a window, or with None all masks."""
-        pixels, encoded = self._encode_around_prompt(window)
+        pixels, encoded = self.encode_around_prompt(window)
         moved = [
             prompt_in(prompt, window, encoded.prepared.letterbox) for prompt in prompts
         ]
@@ -407,7 +432,7 @@ class TiledImage:
         """
         if window is None:
             window = self.predict(prompt, mask_selection).window
-        pixels, encoded = self._encode_around_prompt(window)
+        pixels, encoded = self.encode_around_prompt(window)
         known = self._views.get(window, {})
         self._views = {window: known}  # those of one window are enough
         probabilities = []
