@@ -126,7 +126,7 @@ def _find_without_prompts(
         (task.name,),
         {"mosaic": request.options.mosaic, "windows": windows},
         warnings=(
-            _own_warning(request, image.warning),
+            _own_warning(task, image.warning),
             image.shrink_warning(),
             area_warning,
         ),
@@ -173,7 +173,7 @@ def _find_together(
         one = prediction.found_object(_click(prompt))
         if one is not None:
             objects.append(one)
-        warning = warning or _own_warning(request, prediction.warning)
+        warning = warning or _own_warning(task, prediction.warning)
         result = _prompt_result(image, name, prompt, prediction, warning)
         notes.append({"object": name, **prompt_values(prompt), **result.record()})
     area_warning, note = _area_texts(image, request)
@@ -201,7 +201,7 @@ def _find_each(
     return Found(
         task,
         image.reader,
-        _each_result(image, whole, request, prompts),
+        _each_result(image, whole, task, request, prompts),
         tuple(prompts),
         {"preview_hw": whole.preview_hw, "channels": channels},
         warnings=(whole.size_note, area_warning),
@@ -211,13 +211,14 @@ def _find_each(
 def _each_result(
     image: TiledImage,
     whole: SensorImage,
+    task: ImageTask,
     request: Request,
     prompts: Mapping[str, Prompt],
 ) -> Iterator[PromptResult]:
     """Yield the object of each prompt; few masks of the whole image are in memory at once."""
     shown = partial(_picture, whole, request.missing)
     for name, prompt, prediction in _predictions(image, request, prompts):
-        own = _own_warning(request, prediction.warning)
+        own = _own_warning(task, prediction.warning)
         result = _prompt_result(image, name, prompt, prediction, own)
         uncertainty = None
         if request.uncertainty:
@@ -266,9 +267,9 @@ def _predictions(
             yield name, prompts[name], prediction
 
 
-def _own_warning(request: Request, warning: str) -> str:
+def _own_warning(task: ImageTask, warning: str) -> str:
     """Return the warning of an image; "" if the values of all images of the call are warned of already."""
-    if request.input_warning:
+    if task.warning:
         return ""
     return warning
 

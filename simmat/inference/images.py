@@ -55,11 +55,13 @@ class ImageTask:
         name: what the names of its files begin with.
         files: source -> file, or the tiles of a mosaic.
         prompts: output name of an object -> prompt in pixels; None if there are none, or they are in map coordinates.
+        warning: how the first images of the call differ from the training images; "" if they do not.
     """
 
     name: str
     files: Mapping[str, Path]
     prompts: Mapping[str, Prompt] | None = None
+    warning: str = ""
 
 
 def image_tasks(

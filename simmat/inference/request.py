@@ -53,7 +53,6 @@ class Request:
         min_score: smallest score of an object to keep; None keeps all.
         kept_classes: label values to keep; None keeps all.
         missing: names of the channels that the files lack.
-        input_warning: how the first images differ from the training images; "" if they do not.
         columns: those of the measurements, which all images must have; None if nothing is measured, or if the model
             takes images of the same channels only.
     """
@@ -67,7 +66,6 @@ class Request:
     min_score: float | None = None
     kept_classes: frozenset[int] | None = None
     missing: frozenset[str] = frozenset()
-    input_warning: str = ""
     columns: Columns | None = None
 
     @property
@@ -178,6 +176,7 @@ def resolve(
     options: PredictOptions,
     predictor: Predictor,
     registry: Registry,
+    columns: Columns | None,
     note: Callable[[str], object],
 ) -> Request:
     """Return what the options ask of a model.
@@ -186,6 +185,7 @@ def resolve(
         options: what the user gives.
         predictor: the model.
         registry: has the formats.
+        columns: see `Request`.
         note: called with what the user should know before the results.
 
     Raises:
@@ -217,7 +217,16 @@ def resolve(
     if options.missing:
         missing = predictor.image_loader.missing_channels(options.missing)
     return Request(
-        options, kinds, formats, automatic, settings, reference, least, classes, missing
+        options,
+        kinds,
+        formats,
+        automatic,
+        settings,
+        reference,
+        least,
+        classes,
+        missing,
+        columns,
     )
 
 

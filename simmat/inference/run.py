@@ -72,22 +72,18 @@ def predict_files(
     if options.executor != LOCAL:
         files, out, options = shared.with_absolute_paths(files, out, options)
     tasks = image_tasks(predictor, files, out, options, progress.note)
-    request = resolve(options, predictor, registry, progress.note)
+    columns = _measured_columns(predictor, tasks, options)
+    request = resolve(options, predictor, registry, columns, progress.note)
     writer = Writer(out, request, predictor)
     writer.check(tasks)
     outcomes = _finished(tasks, writer, processes)
     left = [task for task in tasks if task.name not in outcomes]
     warning = _input_warning(predictor, left, options)
-    request = replace(
-        request,
-        input_warning=warning,
-        columns=_measured_columns(predictor, tasks, request),
-    )
-    writer = Writer(out, request, predictor)
+    left = [replace(task, warning=warning) for task in left]
     if processes.is_main:
         remove_temporary(out)
         replaced = writer.replaced_tables(tasks)
-        for text in _notes_before(request, predictor, replaced, len(left)):
+        for text in _notes_before(request, predictor, (warning, replaced), len(left)):
             progress.note(text)
         progress.started(len(tasks), len(outcomes))
     segment = partial(_segment, predictor, request, writer, progress)
@@ -136,10 +132,10 @@ def predict_files(
 
 
 def _notes_before(
-    request: Request, predictor: Predictor, replaced: str, left: int
+    request: Request, predictor: Predictor, warnings: Iterable[str], left: int
 ) -> Iterator[str]:
     """Yield what the user should know before `left` images are segmented."""
-    for warning in (request.input_warning, replaced):
+    for warning in warnings:
         if warning:
             yield f"Warning: {warning}"
     every_object = request.settings is not None and request.reference is None
@@ -160,17 +156,15 @@ def _input_warning(
 
 
 def _measured_columns(
-    predictor: Predictor, tasks: Sequence[ImageTask], request: Request
+    predictor: Predictor, tasks: Sequence[ImageTask], options: PredictOptions
 ) -> Columns | None:
     """Return the columns of the first image that can be read; None if no other image can differ from it."""
     # a bundle takes images of its channels only
-    if not request.options.measure or predictor.bundle is not None or len(tasks) == 1:
+    if not options.measure or predictor.bundle is not None or len(tasks) == 1:
         return None
     for task in tasks:
         with suppress(SimMATError):
-            image = predictor.image_loader.reader(
-                task.files, request.options.missing, 0
-            )
+            image = predictor.image_loader.reader(task.files, options.missing, 0)
             return Columns(image.origin, _columns_of(image))
     return None
 

@@ -217,7 +217,7 @@ class Writer:
                 )
             )
         record["written"] = files
-        warnings = [self._request.input_warning, *found.warnings]
+        warnings = [found.task.warning, *found.warnings]
         for result in results:
             if isinstance(result, PromptResult):
                 warnings.append(result.warning)

@@ -23,7 +23,9 @@ MODEL = cast(
 
 
 def _asked(**options: Any) -> Request:
-    return resolve(PredictOptions.model_validate(options), MODEL, load_plugins(), print)
+    return resolve(
+        PredictOptions.model_validate(options), MODEL, load_plugins(), None, print
+    )
 
 
 def test_a_click_is_written_by_itself_and_with_a_format_of_objects_together() -> None:
