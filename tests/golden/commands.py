@@ -290,11 +290,6 @@ def predict_point(shop: Workshop) -> Outputs:
     return predicted("points", words, "s8.json", "s9.json")
 
 
-@case("predict --box", "train", packages=THERMAL)
-def predict_box(shop: Workshop) -> Outputs:
-    return predicted("boxes", "run shapes/images/s8.tif --box 55,20,85,55", "s8.json")
-
-
 @case("predict a folder", "train", packages=THERMAL)
 def predict_folder(shop: Workshop) -> Outputs:
     return predicted(
@@ -314,18 +309,6 @@ s8.tif,disc,"28,36","60,40",
 s8.tif,square,,,"55,20,85,55"
 s9.tif,disc,"24,36",,
 """
-
-
-@case(
-    "predict --prompts coco.json",
-    "train",
-    "data convert",
-    packages=(*THERMAL, "simmat-plugin-convert"),
-)
-def predict_coco(shop: Workshop) -> Outputs:
-    return predicted(
-        "boxes-of-coco", "run shapes/images --prompts as-coco/annotations/test.json"
-    )
 
 
 @case("predict untuned", "data", packages=THERMAL)
@@ -376,25 +359,6 @@ def predict_uncertainty(shop: Workshop) -> Outputs:
     return predicted(
         "uncertainty", f"run shapes/images/s8.tif {ON_DISC} --uncertainty", "s8.json"
     )
-
-
-@case("predict --cache", "train", packages=THERMAL)
-def predict_cache(shop: Workshop) -> Outputs:
-    """The second prompt uses the embedding that the first one kept."""
-    first = predicted(
-        "cached", f"run shapes/images/s8.tif {ON_DISC} --cache embeddings", "s8.json"
-    )
-    second = predicted(
-        "cached-again",
-        "run shapes/images/s8.tif --point 70,36 --cache embeddings",
-        "s8.json",
-    )
-    kept = [
-        path
-        for path in Path("embeddings").rglob("*")
-        if path.is_file() and not path.name.startswith(".")
-    ]
-    return first | second | {"embeddings": {"like": f"{len(kept)} files"}}
 
 
 @case(

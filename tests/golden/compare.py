@@ -90,24 +90,8 @@ def differences(expected: Outputs, found: Outputs, *, exact: bool) -> list[str]:
     said += [f"{name} is new" for name in found if name not in expected]
     for name in expected.keys() & found.keys():
         if not _is_same(expected[name], found[name], exact):
-            said.append(f"{name}: {_change(expected[name], found[name])}")
+            said.append(f"{name} was {expected[name]}, is {found[name]}")
     return sorted(said)
-
-
-def _change(expected: Entry, found: Entry) -> str:
-    """Say what of an entry changed; of its form, the words that went and came."""
-    said = []
-    for part in sorted(expected.keys() | found.keys()):
-        before = str(expected.get(part, "nothing"))
-        now = str(found.get(part, "nothing"))
-        words_before = before.replace(",", "").split()
-        words_now = now.replace(",", "").split()
-        if part == "like" and before != now:
-            before = " ".join(word for word in words_before if word not in words_now)
-            now = " ".join(word for word in words_now if word not in words_before)
-        if before != now:
-            said.append(f"{part} was {before}, is {now}")
-    return "; ".join(said)
 
 
 def _is_same(expected: Entry, found: Entry, exact: bool) -> bool:
