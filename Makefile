@@ -65,8 +65,9 @@ lint: install
 	"$(BIN)/mypy" --platform win32 --cache-dir .mypy_cache/win32 simmat $(patsubst %,plugins/simmat-plugin-%/src,annotate bench)
 	"$(BIN)/lint-imports"
 
+# The tests of a file share what it trains, so they are run by one process.
 test: install
-	"$(BIN)/python" -m pytest -n $(JOBS)
+	"$(BIN)/python" -m pytest -n $(JOBS) --dist loadfile
 
 test-slow: install
 	"$(BIN)/python" -m pytest -m slow -n $(JOBS)

@@ -161,7 +161,7 @@ def test_a_run_is_the_same_with_any_processes(
     """Neither their number nor how the system starts them (macOS and Windows do not fork) may choose the result."""
     data = gray_set(tmp_path / "set")
     results = []
-    for workers, method in ((0, "fork"), (2, "fork"), (2, "spawn")):
+    for workers, method in ((0, "fork"), (2, "spawn")):
         monkeypatch.setattr("simmat.training.build.START_METHOD", method)
         monkeypatch.setattr("simmat.data.index.START_METHOD", method)
         out = tmp_path / f"{method}{workers}"
@@ -181,7 +181,7 @@ def test_a_run_is_the_same_with_any_processes(
             if record["kind"] == "train"
         ]
         results.append((losses, bundle.read_bytes()))
-    assert results[0] == results[1] == results[2]
+    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize(
