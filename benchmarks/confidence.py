@@ -21,7 +21,7 @@ from measuring import parser_of
 
 from simmat.bundle import load_bundle
 from simmat.config import TrainConfig, load_config
-from simmat.evaluation import ONE_CLICK, evaluate_bundle
+from simmat.evaluation import ONE_CLICK, EvalRequest, evaluate_bundle
 from simmat.io.files import atomic_write_json
 from simmat.io.reading import read_json
 from simmat.plugins.loader import load_plugins
@@ -37,9 +37,11 @@ def confidence_of(run: Path, config: TrainConfig, split: str) -> dict[str, Any]:
         config.data,
         split,
         overrides=config.card_overrides(),
-        protocol=replace(ONE_CLICK, boxes=True),
-        everything=bundle.spec.dense is not None,
-        semantic=bundle.spec.dense is not None,
+        request=EvalRequest(
+            protocol=replace(ONE_CLICK, boxes=True),
+            everything=bundle.spec.dense is not None,
+            semantic=bundle.spec.dense is not None,
+        ),
     )
     return dict(scores.summary()["confidence"])
 

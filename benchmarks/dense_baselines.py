@@ -44,7 +44,7 @@ from simmat.config import TrainConfig
 from simmat.data.instances import Annotation, FoundObject, region_from_mask
 from simmat.data.pipeline import restore_logits
 from simmat.data.samples import Sample
-from simmat.evaluation import evaluate
+from simmat.evaluation import EvalRequest, evaluate
 from simmat.evaluation.unprompted import ImageMatches, object_scores
 from simmat.foundation import ImageEmbedding
 from simmat.io.files import atomic_write_json
@@ -298,9 +298,9 @@ def scores(
             predictor,
             setup.dataset,
             samples,
-            protocol=None,
-            everything=everything,
-            semantic=setup.dataset.has_classes,
+            request=EvalRequest(
+                protocol=None, everything=everything, semantic=setup.dataset.has_classes
+            ),
         )
     assert found.unprompted is not None
     return found.unprompted.summary()

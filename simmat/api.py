@@ -209,8 +209,8 @@ def evaluate(
         DataError: the data set cannot be read, or has no region to score.
     """
     from simmat.data.dataset import open_dataset as open_dataset_of
+    from simmat.evaluation import EvalRequest, evaluate_bundle, find_protocol
     from simmat.evaluation import evaluate as evaluate_samples
-    from simmat.evaluation import evaluate_bundle, find_protocol
     from simmat.evaluation.report import score_report
 
     known = registry or installed()
@@ -229,9 +229,9 @@ def evaluate(
             model,
             dataset,
             samples,
-            protocol=found,
-            everything=everything,
-            semantic=semantic,
+            request=EvalRequest(
+                protocol=found, everything=everything, semantic=semantic
+            ),
             registry=known,
         )
     else:
@@ -242,9 +242,9 @@ def evaluate(
             overrides=card,
             zero_shot=zero_shot,
             registry=known,
-            protocol=found,
-            everything=everything,
-            semantic=semantic,
+            request=EvalRequest(
+                protocol=found, everything=everything, semantic=semantic
+            ),
         )
     return score_report(model, root, split, found, tuned, untuned)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from simmat.data.dataset import Dataset
 from simmat.data.pipeline import Pipeline
-from simmat.evaluation import ObjectScore, Protocol, Scores, evaluate
+from simmat.evaluation import EvalRequest, ObjectScore, Protocol, Scores, evaluate
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
 from simmat.predictor import Predictor
@@ -100,9 +100,7 @@ def score(
         predictor,
         dataset,
         samples,
-        protocol=protocol,
-        everything=everything,
-        share=share,
+        request=EvalRequest(protocol=protocol, everything=everything, share=share),
     )
 
 

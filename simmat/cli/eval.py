@@ -112,6 +112,7 @@ def command(
     """
     from simmat.bundle import load_bundle
     from simmat.evaluation import (
+        EvalRequest,
         evaluate_bundle,
         find_protocol,
         seen_note,
@@ -159,10 +160,10 @@ def command(
             registry=registry,
             progress=partial(move_bar, bar),
             note=partial(echo, err=True) if processes.is_main else None,
-            protocol=protocol,
+            request=EvalRequest(
+                protocol=protocol, everything=everything, semantic=semantic
+            ),
             processes=processes,
-            everything=everything,
-            semantic=semantic,
         )
     if not processes.is_main:
         return

@@ -2,6 +2,7 @@
 
 from simmat.evaluation.job import (
     MAX_CLICKS,
+    EvalRequest,
     clicks_per_window,
     evaluate,
     evaluate_bundle,
@@ -35,6 +36,7 @@ __all__ = [
     "MAX_CLICKS",
     "ONE_CLICK",
     "SIZES",
+    "EvalRequest",
     "ImageMatches",
     "ObjectScore",
     "Protocol",

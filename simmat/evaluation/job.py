@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 from time import perf_counter
@@ -55,6 +55,25 @@ _SPARE_CLICKS = 8
 Note = Callable[[str], object]
 
 
+@dataclass(frozen=True)
+class EvalRequest:
+    """What is scored of each image.
+
+    Attributes:
+        protocol: how objects are prompted for; None scores only what is found without prompts.
+        everything: find and score every object without prompts, too: by the dense head, or else by a grid of clicks.
+        semantic: score the class of every pixel, too.
+        share: share of the objects that are prompted for.
+        few_clicks: find every object by at most `clicks_per_window`.
+    """
+
+    protocol: Protocol | None = ONE_CLICK
+    everything: bool = False
+    semantic: bool = False
+    share: float = 1.0
+    few_clicks: bool = False
+
+
 def clicks_per_window(objects: int, windows: int) -> int:
     """Return by how many clicks a validation finds the objects of each window of an image."""
     expected = math.ceil(_CLICKS_PER_OBJECT * objects / windows)
@@ -87,15 +106,13 @@ def evaluate_bundle(
     data: Path,
     split: str = "test",
     *,
+    request: EvalRequest = EvalRequest(),
     overrides: Mapping[str, object] | None = None,
     zero_shot: bool | None = False,
     registry: Registry | None = None,
     progress: Callable[[int, int], None] | None = None,
     note: Note | None = None,
-    protocol: Protocol = ONE_CLICK,
     processes: Processes | None = None,
-    everything: bool = False,
-    semantic: bool = False,
 ) -> tuple[Scores, Scores | None]:
     """Score a bundle on a split of a data set, and the untuned foundation model on the same prompts.
 
@@ -103,13 +120,12 @@ def evaluate_bundle(
     Images that the bundle was trained on are left out, see `unseen_samples`.
 
     Args:
+        request: what is scored; the zero-shot model has no class of every pixel.
         zero_shot: score the foundation model too, if it can be used (see `why_no_zero_shot`); this needs `registry`.
             None scores it only by prompts, because `everything` would need a grid of clicks.
         progress: called with (done, total) samples of this process.
         note: called with what a user should know, such as images left out because they have no mask, or a long time.
         processes: those that share the samples; each of them gets all scores. None is this process alone.
-        everything: find and score every object without prompts, too, by the dense head or else by a grid of clicks.
-        semantic: score the class of every pixel, too; the zero-shot model has none.
 
     Returns:
         The bundle's scores, and those of the zero-shot model or None.
@@ -136,7 +152,7 @@ def evaluate_bundle(
         )
     device = next(bundle.model.parameters()).device
     work = processes or Processes(device)
-    passes = [(Predictor.of_bundle(bundle), everything, semantic)]
+    passes = [(Predictor.of_bundle(bundle), request)]
     if (
         zero_shot is not False
         and registry is not None
@@ -151,7 +167,9 @@ def evaluate_bundle(
             image_side=bundle.spec.image_side,
             takes_windows=bool(bundle.spec.card.crop),
         )
-        passes.append((reference, everything and zero_shot is True, False))
+        everything = request.everything and zero_shot is True
+        of_untuned = replace(request, everything=everything, semantic=False)
+        passes.append((reference, of_untuned))
     total = len(passes) * len(work.share(samples))
     done = itertools.count(1)
 
@@ -160,19 +178,17 @@ def evaluate_bundle(
             progress(next(done), total)
 
     names = dict(dataset.class_names or bundle.spec.card.class_names)
-    if semantic and not dataset.has_classes:
+    if request.semantic and not dataset.has_classes:
         names = {1: "object"} | names
-    if semantic and dataset.card.zero_means != "none":
+    if request.semantic and dataset.card.zero_means != "none":
         names = {0: "background"} | names
     scores = []
-    for predictor, objects, classes in passes:
+    for predictor, asked in passes:
         found = evaluate(
             predictor,
             dataset,
             samples,
-            protocol=protocol,
-            everything=objects,
-            semantic=classes,
+            request=asked,
             processes=work,
             progress=sample_done,
             note=note,
@@ -207,12 +223,14 @@ def validate(
         predictor,
         dataset,
         samples,
-        protocol=replace(protocol, boxes=True),
-        share=share,
-        everything=dense
-        and not all(dataset.may_have_unmarked(sample) for sample in samples),
-        semantic=dense,
-        few_clicks=True,
+        request=EvalRequest(
+            protocol=replace(protocol, boxes=True),
+            share=share,
+            everything=dense
+            and not all(dataset.may_have_unmarked(sample) for sample in samples),
+            semantic=dense,
+            few_clicks=True,
+        ),
         processes=processes,
         progress=progress,
         registry=registry,
@@ -289,11 +307,7 @@ def evaluate(
     dataset: Dataset,
     samples: Sequence[Sample],
     *,
-    protocol: Protocol | None = ONE_CLICK,
-    everything: bool = False,
-    semantic: bool = False,
-    share: float = 1.0,
-    few_clicks: bool = False,
+    request: EvalRequest = EvalRequest(),
     processes: Processes | None = None,
     progress: Callable[[int], None] | None = None,
     note: Note | None = None,
@@ -308,11 +322,7 @@ def evaluate(
     Args:
         predictor: the model; a protocol that stretches the image overrides its aspect. With `dense`, its dense head
             finds the objects.
-        protocol: how objects are prompted for; None scores only what is found without prompts.
-        everything: find every object, too.
-        semantic: find the class of every pixel, too.
-        share: share of the objects that are prompted for.
-        few_clicks: find every object by at most `clicks_per_window`.
+        request: what is scored.
         processes: those that share the samples; each of them gets all scores. None is this process alone.
         progress: called with 1 after every sample of this process.
         note: told that a grid of clicks takes long.
@@ -324,13 +334,16 @@ def evaluate(
         ConfigError: the protocol does not suit the network's input, or `semantic` without a dense head.
     """
     dense = predictor.dense
-    if semantic and dense is None:
+    protocol = request.protocol
+    if request.semantic and dense is None:
         model = predictor.bundle.path if predictor.bundle else "an untuned model"
         raise ConfigError(
             f"{model} has no dense head, so there is no class map to score; leave --semantic out, or train with "
             "--heads prompt,dense"
         )
-    if everything and all(dataset.may_have_unmarked(sample) for sample in samples):
+    if request.everything and all(
+        dataset.may_have_unmarked(sample) for sample in samples
+    ):
         raise DataError(
             f"{dataset.root}: images may hold objects that nobody marked (zero_means = 'unlabelled'), so what is found "
             "without prompts cannot be scored; leave --everything out, or mark all objects"
@@ -339,7 +352,7 @@ def evaluate(
         pipeline = scoring_pipeline(protocol, predictor.pipeline)
         # raises ConfigError
         grid_hw(Letterbox((1, 1), pipeline.size, pipeline.aspect), protocol)
-    if note is not None and everything and dense is None:
+    if note is not None and request.everything and dense is None:
         note(grid_note(len(samples)))
     calibration = predictor.calibration
     predictor = predictor.uncalibrated()  # `Scores.calibration` counts its effect
@@ -360,18 +373,32 @@ def evaluate(
             scores = Scores(())
             if protocol is not None:
                 scores = _by_prompts(
-                    predictor, tiled, image, label, sample.id, protocol, metrics, share
+                    predictor,
+                    tiled,
+                    image,
+                    label,
+                    sample.id,
+                    protocol,
+                    metrics,
+                    request.share,
                 )
             max_clicks = None
-            if few_clicks:
+            if request.few_clicks:
                 objects = len(label.regions) + len(label.small)
                 max_clicks = clicks_per_window(objects, len(tiled.windows))
             settings = None
-            if everything:
+            if request.everything:
                 settings = EverythingSettings(max_clicks=max_clicks)
-            if everything or semantic:
+            if request.everything or request.semantic:
                 scores = _add_unprompted(
-                    scores, predictor, tiled, dataset, sample, label, settings, semantic
+                    scores,
+                    predictor,
+                    tiled,
+                    dataset,
+                    sample,
+                    label,
+                    settings,
+                    request.semantic,
                 )
             own.append((number, scores))
             if progress is not None:

@@ -12,7 +12,7 @@ from runs import gray_set, registry
 import simmat
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.instances import tight_box
-from simmat.evaluation import FULL, ONE_CLICK, evaluate, evaluate_bundle
+from simmat.evaluation import FULL, ONE_CLICK, EvalRequest, evaluate, evaluate_bundle
 from simmat.predictor import Predictor
 from simmat.sensors.builtin import Gray
 from simmat.types import Prompt
@@ -35,7 +35,12 @@ def test_clicks_and_boxes_are_scored_as_they_are_predicted(
 ) -> None:
     """An image scaled down as a whole has other masks than a user gets."""
     samples = dataset.split("test")
-    found = evaluate(model, dataset, samples, protocol=replace(ONE_CLICK, boxes=True))
+    found = evaluate(
+        model,
+        dataset,
+        samples,
+        request=EvalRequest(protocol=replace(ONE_CLICK, boxes=True)),
+    )
     assert len(found.objects) == 4
     assert any(score.iou > 0 for score in found.objects)
     by_id = {sample.id: sample for sample in samples}
@@ -64,7 +69,10 @@ def test_corrections_continue_in_the_window_of_the_answer(
     """The last answer is an input of the next, and must lie where it was seen."""
     samples = dataset.split("test")[:1]
     found = evaluate(
-        model, dataset, samples, protocol=replace(FULL, clicks=3, repeats=1)
+        model,
+        dataset,
+        samples,
+        request=EvalRequest(protocol=replace(FULL, clicks=3, repeats=1)),
     )
     for score in found.objects:
         assert len(score.clicks) == 3

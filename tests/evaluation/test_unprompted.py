@@ -24,7 +24,7 @@ from simmat.data.instances import (
 )
 from simmat.data.pipeline import Pipeline
 from simmat.errors import DataError
-from simmat.evaluation import evaluate
+from simmat.evaluation import EvalRequest, evaluate
 from simmat.evaluation.unprompted import AutomaticScores, ImageMatches, object_scores
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
@@ -191,7 +191,9 @@ def unprompted(model: Predictor, dataset: Dataset, **options: Any) -> AutomaticS
     with patch.object(
         tiled_image, "find_objects", lambda encoded, settings: encoded.objects()
     ):
-        scores = evaluate(model, dataset, dataset.samples, protocol=None, **asked)
+        scores = evaluate(
+            model, dataset, dataset.samples, request=EvalRequest(protocol=None, **asked)
+        )
     assert not scores.objects
     found = scores.unprompted
     assert found is not None

@@ -19,7 +19,7 @@ from simmat import cli, training
 from simmat.bundle import load_bundle
 from simmat.config import load_config
 from simmat.errors import ConfigError, DataError
-from simmat.evaluation import evaluate_bundle
+from simmat.evaluation import EvalRequest, evaluate_bundle
 from simmat.predictor.objects import EverythingSettings
 from simmat.training.plan import plan_run
 from simmat.training.run_folder import settings_of
@@ -291,7 +291,10 @@ def test_a_training_has_finite_numbers(
         assert tensor.isfinite().all(), name
     for split in ("val", "test"):
         scores, _ = evaluate_bundle(
-            model.bundle, data, split, everything=True, semantic=True
+            model.bundle,
+            data,
+            split,
+            request=EvalRequest(everything=True, semantic=True),
         )
         assert scores.objects
         assert scores.unprompted is not None

@@ -11,7 +11,7 @@ from runs import config, gray_set, registry
 from simmat import training
 from simmat.bundle import load_bundle
 from simmat.config import load_config
-from simmat.evaluation import COMPAT, evaluate_bundle
+from simmat.evaluation import COMPAT, EvalRequest, evaluate_bundle
 from simmat.training.step import learning_rate
 
 NEEDED = {"modality": "thermal", "data": Path("/data"), "out": Path("/run")}
@@ -75,7 +75,9 @@ def test_the_best_bundle_is_chosen_by_the_same_protocol(tmp_path: Path) -> None:
         lr=1e-3,
     )
     bundle = load_bundle(training.train(settings, registry()), registry())
-    scores, _ = evaluate_bundle(bundle, data, "val", protocol=COMPAT)
+    scores, _ = evaluate_bundle(
+        bundle, data, "val", request=EvalRequest(protocol=COMPAT)
+    )
     assert bundle.spec.aspect == "stretch"
     assert bundle.spec.metrics["protocol"] == "simmat-compat"
     assert bundle.spec.metrics["val"]["miou_oracle"] is None

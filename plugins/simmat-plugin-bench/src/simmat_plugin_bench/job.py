@@ -26,6 +26,7 @@ from simmat.bundle import load_bundle
 from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.errors import DataError, OutputError, SimMATError
 from simmat.evaluation import (
+    EvalRequest,
     Scores,
     evaluate,
     evaluate_bundle,
@@ -244,9 +245,11 @@ def _test(
         config.data,
         "test",
         overrides=config.card_overrides(),
-        protocol=find_protocol(config.protocol),
-        everything=everything or dense,
-        semantic=dense,
+        request=EvalRequest(
+            protocol=find_protocol(config.protocol),
+            everything=everything or dense,
+            semantic=dense,
+        ),
     )
     if tuned.seen is not None and (note := seen_note(tuned.seen)):
         echo(f"test split: {note}")
@@ -296,8 +299,7 @@ def _score_untrained(
         predictor,
         plan.dataset,
         samples,
-        protocol=protocol,
-        everything=everything,
+        request=EvalRequest(protocol=protocol, everything=everything),
         registry=registry,
     )
     return scores, count_parameters(model)[1]

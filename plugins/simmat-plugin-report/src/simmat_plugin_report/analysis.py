@@ -22,6 +22,7 @@ from simmat.data.index import read_index
 from simmat.data.samples import Sample, evenly_spaced
 from simmat.evaluation import (
     ONE_CLICK,
+    EvalRequest,
     ObjectScore,
     Protocol,
     Scores,
@@ -102,7 +103,10 @@ def zero_shot_scores(
     scored = list(dict.fromkeys(score.sample for score in start))
     some = evenly_spaced([by_id[name] for name in scored], passes)
     return evaluate(
-        Predictor(model, bundle.pipeline), dataset, some, protocol=protocol
+        Predictor(model, bundle.pipeline),
+        dataset,
+        some,
+        request=EvalRequest(protocol=protocol),
     ).objects
 
 
@@ -172,7 +176,7 @@ def analyse_bundle(
             Predictor.of_bundle(untuned),
             dataset,
             samples,
-            protocol=protocol,
+            request=EvalRequest(protocol=protocol),
             progress=advance,
         ).objects
     found = analysis_of(
@@ -308,7 +312,9 @@ def channel_ablations(
             for place, channel in enumerate(pipeline.channels)
         )
         without = Predictor(bundle.model, replace(pipeline, channels=channels))
-        withheld = evaluate(without, dataset, some, protocol=one_click).objects
+        withheld = evaluate(
+            without, dataset, some, request=EvalRequest(protocol=one_click)
+        ).objects
         found.append(
             ChannelAblation(
                 channels=tuple(pipeline.channels[place].name for place in group),
