@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench_set import TINY
 from bundles import tiny_bundle
-from PIL import Image
 from runs import files_of, gray_set
 
 from simmat.cli import run
 from simmat.io.files import TEMPORARY_MARK
-from simmat.predictor import EverythingSettings
 
 TRAIN = (
     "--image-size 64 --steps 2 --val-every 1 --batch-size 2 --prompts-per-image 1 --lr 1e-4 --workers 0 --device cpu "
@@ -28,12 +25,8 @@ TRAIN = (
 INPUTS = (
     "SET",
     "BUNDLE",
-    "PAIRS",
     "RUN",
     "SENSORS.toml",
-    "BENCH.toml",
-    "SIMULATED.toml",
-    "CHANGED.toml",
 )
 PATHS_OF = {"open": 1, "os.mkdir": 1, "os.rename": 2, "os.symlink": 2}
 """Audit event of what makes a file or folder -> how many of its arguments are paths."""
@@ -46,16 +39,12 @@ class Command:
     Attributes:
         first: arguments of the call that tells where it writes; the names of INPUTS and OUT stand for paths.
         again: those of a call in a folder that holds all that the first call wrote.
-        kept: the folder that a stopped call leaves, where it goes on only if nothing else is in OUT.
         lost: what is removed of a finished call, so that there is something to do again.
-        in_processes: other processes write, too.
     """
 
     first: str
     again: str = ""
-    kept: str = ""
     lost: tuple[str, ...] = ()
-    in_processes: bool = False
 
 
 COMMANDS = {
@@ -66,11 +55,6 @@ COMMANDS = {
     ),
     "predict, clicks": Command(
         "predict BUNDLE SET/images/s0.png --point 14,20 --device cpu --out OUT"
-    ),
-    "follow": Command(
-        "follow BUNDLE SET/images --mask SET/masks/s0.png --format coco,mots,volume --device cpu "
-        "--out OUT",
-        lost=("labels",),
     ),
     "train": Command(
         f"train --modality gray --data SET --foundation tiny {TRAIN} --out OUT",
@@ -87,22 +71,6 @@ COMMANDS = {
         "train --resume OUT",
         lost=("bundle.safetensors", "report.json"),
     ),
-    "bench": Command("bench BENCH.toml --jobs 1 --out OUT", in_processes=True),
-    "bench, again": Command(
-        "bench SIMULATED.toml --jobs 1 --out OUT",
-        "bench CHANGED.toml --rerun-changed --jobs 1 --out OUT",
-        in_processes=True,
-    ),
-    "distill": Command(
-        f"distill --modality gray --teacher lite --foundation lite --data PAIRS {TRAIN} --out OUT",
-        kept="teacher",
-    ),
-    "distill, embeddings": Command(
-        "distill --modality gray --teacher lite --foundation lite --match both --tolerance 1 --data PAIRS "
-        f"{TRAIN} --out OUT",
-        "distill --resume OUT",
-        lost=("bundle.safetensors", "report.json"),
-    ),
     "eval": Command("eval BUNDLE --data SET --device cpu --out OUT/scores.json"),
     "data check": Command("data check OUT --modality gray --write-card"),
     "data preview": Command("data preview SET --modality gray --out OUT/sheet.png"),
@@ -115,7 +83,7 @@ COMMANDS = {
     "bundle push": Command("bundle push BUNDLE OUT/pushed.safetensors --force"),
     "report": Command("report RUN --out OUT/page.html"),
 }
-"""Servers and processes are tested by their plugins; what replaces a whole folder does so as `data simulate`."""
+"""Those that run in one process; what others write is tested by their plugins."""
 QUICK = ("predict", "eval")
 
 _made: list[Path] | None = None
@@ -149,11 +117,6 @@ def _noting() -> Iterator[list[Path]]:
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     gray_set(folder / "SET", train=3, val=1, test=1)
-    shutil.copytree(folder / "SET/images", folder / "PAIRS/images/gray")
-    (folder / "PAIRS/images/rgb").mkdir()
-    for file in folder.glob("SET/images/*.png"):
-        colour = Image.open(file).convert("RGB")
-        colour.save(folder / "PAIRS/images/rgb" / file.name)
     tiny_bundle(folder / "BUNDLE")
     words = f"train --modality gray --data SET --foundation tiny {TRAIN} --out RUN"
     assert _run(words, folder, folder) == 0
@@ -163,14 +126,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, place in (("day", "SET"), ("night", "NIGHT"))
     ]
     (folder / "SENSORS.toml").write_text("".join(sensors))
-    bench = f'{TINY}\n[[data]]\nname = "discs"\nmodality = "gray"\ndata = "{folder / "SET"}"\n'
-    bench += '[[arm]]\nname = "x"\npeer = true\ntune = "frozen"\n'
-    (folder / "BENCH.toml").write_text(bench)
-    bench = TINY + '[[data]]\nname = "discs"\nmodality = "gray"\n'
-    bench += "simulate = { count = 3, seed = SEED, size = [48, 48] }\n"
-    bench += '[[arm]]\nname = "x"\npeer = true\ntune = "frozen"\n'
-    (folder / "SIMULATED.toml").write_text(bench.replace("SEED", "0"))
-    (folder / "CHANGED.toml").write_text(bench.replace("SEED", "1"))
     return folder
 
 
@@ -235,30 +190,18 @@ def test_no_link_leads_out_of_the_folder(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Each place that a command writes to is a link once, in an empty folder and in that of a finished call."""
-    monkeypatch.setattr(
-        "simmat_plugin_distill.teacher.SEARCH", EverythingSettings(grid=4)
-    )
     monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path / "home"))
     command = COMMANDS[name]
     empty, whole = tmp_path / "empty", tmp_path / "whole"
     empty.mkdir()
-    if name == "follow":
-        (empty / ".follow").mkdir()
     if name == "data check":
         shutil.rmtree(empty)
         shutil.copytree(inputs / "SET", empty)
     shutil.copytree(empty, whole)
     with _noting() as made:
         assert _run(command.first, inputs, whole) == 0
-    if command.in_processes:
-        made = list(whole.rglob("*"))
     places = _places(made, whole)
     assert places
-    if command.kept:
-        places = [place for place in places if place.parts[0] == command.kept]
-        for path in whole.iterdir():
-            if path.name != command.kept:
-                path.unlink()
     for number, (start, words) in enumerate(
         ((empty, command.first), (whole, command.again or command.first))
     ):
