@@ -4,8 +4,8 @@
     python tests/kill --seed S --one N     one trial again; its folder is kept
 
 A trial is a command that is killed by SIGKILL one to three times, run again until it ends, and compared byte for byte
-with a run that was never stopped: half of the moments are before a change to a file (the same in every run), half are
-times on the clock. Leaves with code 1 where a trial failed, and prints its moments.
+with a run that was never stopped. A kill is before a change to a file, so it is the same in every run. Leaves with code
+1 where a trial failed, and prints the numbers of the changes.
 """
 
 from __future__ import annotations
@@ -39,23 +39,13 @@ _CHANGES = frozenset(
     }
 )
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-_MAX_SECONDS = 1.05
-"""A moment is drawn up to so many times what a whole run took: a slower one must be hit late, too."""
-
-
-class Moment(NamedTuple):
-    """When a process is killed: before its change number so-and-so to a file, from 0, or after seconds on the clock."""
-
-    change: int | None = None
-    seconds: float | None = None
 
 
 class Ended(NamedTuple):
-    """How a process ended: exit code (negative the signal), number of changes to files, seconds, what it printed."""
+    """How a process ended: exit code (negative the signal), number of changes to files, what it printed."""
 
     code: int
     changes: int
-    seconds: float
     said: str
 
 
@@ -121,31 +111,23 @@ def _run_trial(
     ended: Ended,
     inputs: Path,
     folder: Path,
-) -> tuple[list[Moment], str]:
+) -> tuple[list[int], str]:
     """Kill a command one to three times, let it end, and compare with a run that was never stopped.
 
-    Returns the moments at which it really was killed, and what was wrong, "" where nothing was.
+    Returns the changes before which it was killed, and what was wrong, "" where nothing was.
     """
-    moments: list[Moment] = []
+    moments: list[int] = []
     folder.mkdir(parents=True)
     arguments: list[str] | None = command.first(inputs, folder)
     for last in [False] * rng.choice((1, 1, 2, 3)) + [True]:
         if arguments is None:
             break
-        by_change, change = rng.random() < 0.5, rng.randrange(max(ended.changes, 1))
-        seconds = rng.uniform(0, _MAX_SECONDS * ended.seconds)
-        moment = (
-            Moment()
-            if last
-            else Moment(change=change)
-            if by_change
-            else Moment(seconds=seconds)
-        )
         if last:
             _age_temporary(folder)
-        stopped = _run(arguments, folder, moment)
-        if stopped.code == -signal.SIGKILL and not last:
-            moments.append(moment)
+        change = None if last else rng.randrange(max(ended.changes, 1))
+        stopped = _run(arguments, folder, change)
+        if stopped.code == -signal.SIGKILL and change is not None:
+            moments.append(change)
         elif stopped.code:
             return moments, f"exit code {stopped.code}: {stopped.said[-500:]}"
         try:
@@ -173,19 +155,18 @@ def _age_temporary(folder: Path) -> None:
         os.utime(path, (then, then))
 
 
-def _run(arguments: list[str], folder: Path, moment: Moment = Moment()) -> Ended:  # noqa: B008 - immutable
-    """Run `simmat` with these arguments in a fork of this process, and kill it at a moment, if it gets there.
+def _run(arguments: list[str], folder: Path, last: int | None = None) -> Ended:
+    """Run `simmat` with these arguments in a fork of this process, and kill it before a change, if it gets there.
 
     Args:
         arguments: of the command line.
         folder: changes below it count; what is printed goes into a log beside it.
-        moment: by default it ends by itself.
+        last: number of the change, from 0; None lets it end by itself.
     """
     log, counted = (
         folder.with_name(f"{folder.name}.log"),
         folder.with_name(f"{folder.name}.changes"),
     )
-    began = time.monotonic()
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -193,26 +174,16 @@ def _run(arguments: list[str], folder: Path, moment: Moment = Moment()) -> Ended
             printed = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             os.dup2(printed, 1)
             os.dup2(printed, 2)
-            _count_changes(str(folder), counted, moment.change)
+            _count_changes(str(folder), counted, last)
             code = import_module("simmat.cli").run(arguments)
             sys.stdout.flush()
             sys.stderr.flush()
         finally:
             os._exit(code)
-    if moment.seconds is not None:
-        while (left := moment.seconds - (time.monotonic() - began)) > 0:
-            if (
-                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-                is not None
-            ):
-                break
-            time.sleep(min(0.002, left))
-        os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
-    seconds = time.monotonic() - began
     changes = counted.stat().st_size if counted.exists() else 0
     said = log.read_text(errors="replace") if log.exists() else ""
-    return Ended(os.waitstatus_to_exitcode(status), changes, seconds, said)
+    return Ended(os.waitstatus_to_exitcode(status), changes, said)
 
 
 def _count_changes(folder: str, counted: Path, last: int | None) -> None:
