@@ -20,7 +20,7 @@ from simmat.errors import ConfigError
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("first")
     settings = config(
-        gray_set(root / "set"), root / "run", steps=4, lr=1e-2, heads="prompt,dense"
+        gray_set(root / "set"), root / "run", steps=1, lr=1e-2, heads="prompt,dense"
     )
     training.train(settings, registry())
     return root

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from bundles import (
-    change_json,
-    change_tensors,
     file_of,
     tiny_bundle,
 )
@@ -166,7 +164,7 @@ def test_a_licence_the_hub_would_not_read_is_refused(
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_bundle_that_is_damaged_or_newer_is_not_passed_on(
+def test_a_bundle_that_is_damaged_is_not_passed_on(
     bundle: Path, here: Path, job: str
 ) -> None:
     """Nobody passes on what they cannot read, and nothing is left of it."""
@@ -174,16 +172,6 @@ def test_a_bundle_that_is_damaged_or_newer_is_not_passed_on(
     bad = Path("bad.safetensors")
     bad.write_bytes(content[:-9] + b"x" + content[-8:])
     with pytest.raises(BundleError, match="damaged"):
-        JOBS[job](bad)
-    bad.write_bytes(content)
-    change_json(bad, format=99)
-    with pytest.raises(BundleError, match="bundle format 99"):
-        JOBS[job](bad)
-    bad.write_bytes(content)
-    change_tensors(
-        bad, lambda tensors: tensors["mat.0.weight"].view(-1)[:1].fill_(float("nan"))
-    )
-    with pytest.raises(BundleError, match="NaN"):
         JOBS[job](bad)
     assert [path.name for path in here.iterdir()] == ["bad.safetensors"]
 

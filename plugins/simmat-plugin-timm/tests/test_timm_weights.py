@@ -10,7 +10,7 @@ import pytest
 import timm
 import torch
 from bundles import read_parts
-from PIL import Image
+from runs import gray_set
 from safetensors.torch import save_file
 
 from simmat.cli import run
@@ -67,18 +67,7 @@ def test_a_missing_tensor_is_refused_and_named(
 
 def test_a_bundle_is_rebuilt_from_name_and_weights(tmp_path: Path) -> None:
     """Train on a weight file, then use the bundle where only that file and the name are known."""
-    data = tmp_path / "set"
-    for folder in ("images", "masks"):
-        (data / folder).mkdir(parents=True)
-    rows = ["id,split,image,mask"]
-    for index, split in enumerate(("train", "val", "test")):
-        image, mask = Image.new("L", (64, 48), 30), Image.new("L", (64, 48), 0)
-        image.paste(200 + index, (10, 10, 30, 30))
-        mask.paste(1, (10, 10, 30, 30))
-        image.save(data / f"images/{index}.png")
-        mask.save(data / f"masks/{index}.png")
-        rows.append(f"{index},{split},images/{index}.png,masks/{index}.png")
-    (data / "manifest.csv").write_text("\n".join(rows) + "\n")
+    data = gray_set(tmp_path / "set", train=1, val=1, test=1)
     file = tmp_path / "w.safetensors"
     save_file(weights_of(timm.create_model(MODEL)), file)
     out = tmp_path / "run"
@@ -90,8 +79,6 @@ def test_a_bundle_is_rebuilt_from_name_and_weights(tmp_path: Path) -> None:
         f"timm/{MODEL}",
         "--tune",
         "lora",
-        "--regions",
-        "instances",
     ]
     sizes = [
         "--image-size",
@@ -111,7 +98,7 @@ def test_a_bundle_is_rebuilt_from_name_and_weights(tmp_path: Path) -> None:
         document["foundation_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     )
     assert run(["eval", str(out), *common, "--split", "test"]) == 0
-    predict = ["predict", str(out), str(data / "images/2.png"), "--point", "20,20"]
+    predict = ["predict", str(out), str(data / "images/s2.png"), "--point", "20,20"]
     assert (
         run([*predict, "--checkpoint", str(file), "--out", str(tmp_path / "masks")])
         == 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from bundles import read_parts
+from safetensors.torch import load_file, save_file
 
 from simmat.cli import run
 
@@ -87,7 +88,7 @@ def test_a_folder_is_trained_scored_and_predicted_on(
     assert said["foundation_sha256"] == tiny.spec().weights.sha256
 
 
-def test_a_bundle_is_opened_where_its_folder_lies_elsewhere(
+def test_a_bundle_and_its_run_are_opened_where_its_folder_lies_elsewhere(
     data: Path,
     tiny_of: Any,
     tmp_path: Path,
@@ -132,4 +133,13 @@ def test_a_bundle_is_opened_where_its_folder_lies_elsewhere(
     assert masks[0] == masks[1]
     other = tiny_of("sam2").folder
     assert run([*ask, str(tmp_path / "other"), "--foundation", f"hf/{other}"]) == 2
+    assert "sha256" in capsys.readouterr().err
+    config = tmp_path / "run/config.toml"
+    config.write_text(config.read_text().replace(str(before), str(after)))
+    resume = ["train", "--resume", str(tmp_path / "run")]
+    assert run(resume) == 0
+    weights = after / "model.safetensors"
+    changed = {name: one + 1 for name, one in load_file(weights).items()}
+    save_file(changed, weights, {"format": "pt"})
+    assert run(resume) == 2
     assert "sha256" in capsys.readouterr().err

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_hub import running_hub
 
 from simmat.errors import WeightsError
 from simmat.plugins.registry import Registry
@@ -22,49 +20,11 @@ REPOSITORY = "someone/tiny-sam"
 
 @pytest.fixture
 def hub(tiny_of: Any) -> Iterator[str]:
-    """A server that speaks as much of the Hub as its client asks of one repository; gives its address."""
-    folder: Path = tiny_of("sam").folder
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self._send(body=False)
-
-        def do_GET(self) -> None:
-            self._send(body=True)
-
-        def _send(self, body: bool) -> None:
-            start = f"/{REPOSITORY}/resolve/main/"
-            file = folder / self.path.removeprefix(start)
-            if not self.path.startswith(start) or not file.is_file():
-                self.send_response(404)
-                missing = (
-                    "EntryNotFound"
-                    if self.path.startswith(f"/{REPOSITORY}/")
-                    else "RepoNotFound"
-                )
-                self.send_header("X-Error-Code", missing)
-                self.send_header("X-Repo-Commit", "a" * 40)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            content = file.read_bytes()
-            self.send_response(200)
-            self.send_header("X-Repo-Commit", "a" * 40)
-            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if body:
-                self.wfile.write(content)
-
-        def log_message(self, *args: Any) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    """Serve one repository; gives the address."""
+    files = {file.name: file.read_bytes() for file in tiny_of("sam").folder.iterdir()}
+    with running_hub() as served:
+        served.repos[REPOSITORY] = files
+        yield served.url
 
 
 def simmat(
