@@ -1,4 +1,4 @@
-"""Metres, whatever the file is in; and no return is never a depth."""
+"""Metres, whatever the file is in; no return is never a depth; and what guess says of such files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import tifffile
 from PIL import Image
 from simmat_plugin_depth.depth import DEPTH, Depth, DepthOptions, MinMaxDepth
 from simmat_plugin_depth.units import UNITS
+from simmat_plugin_guess.guess import GroupGuess, guess_folder
 
 from simmat.errors import ConfigError, DataError
 from simmat.sensors.adapter import ModalityAdapter
@@ -267,3 +268,39 @@ def test_millimetres_of_which_a_few_could_be_metres_are_refused(tmp_path: Path) 
         np.where(np.arange(4096) < 40, np.linspace(1, 2, 4096), 1e4).reshape(64, 64),
     )
     assert load(tmp_path / "b.npy").valid.sum() == 40
+
+
+def group_of(folder: Path) -> GroupGuess:
+    (found,) = guess_folder(folder, [Depth()]).groups
+    assert found.best is not None
+    return found
+
+
+def test_an_assumed_unit_is_called_that_and_asked_for(tmp_path: Path) -> None:
+    """Floats are metres by convention, not by anything in the file."""
+    folder = tmp_path / "depth"
+    folder.mkdir()
+    metres = np.random.default_rng(0).uniform(0.5, 2, (24, 32)).astype(np.float32)
+    np.save(folder / "a.npy", metres)
+    found = group_of(folder)
+    assert found.best is not None
+    assert found.best.unit_evidence.startswith("an assumption of modality 'depth'")
+    assert any("distances in m?" in text for text in found.questions)
+
+
+def test_zeros_are_no_distance_and_not_asked_for(tmp_path: Path) -> None:
+    """The sensor leaves them out by itself, so the answer would change nothing."""
+    metres = np.random.default_rng(0).uniform(0.5, 2, (24, 32)).astype(np.float32)
+    metres[:8] = 0
+    np.save(tmp_path / "a.npy", metres)
+    assert not any("--nodata" in text for text in group_of(tmp_path).questions)
+
+
+def test_a_unit_in_the_description_is_stated(tmp_path: Path) -> None:
+    """It needs no question."""
+    stored = np.full((24, 32), 80, np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", stored, description='{"unit": "cm"}')
+    best = group_of(tmp_path).best
+    assert best is not None
+    assert best.recognition.certainty == "stated"
+    assert "cm" in best.unit_evidence

@@ -12,6 +12,7 @@ from simmat_plugin_lite.encoder import depthwise, make_encoder
 from simmat_plugin_lite.model import LiteModel, build_lite
 from simmat_plugin_lite.prompt_maps import PromptState, prompt_maps
 from simmat_plugin_lite.spec import LITE
+from simmat_testing import FoundationContract
 from torch import nn
 from torch.nn import functional as F
 
@@ -212,3 +213,14 @@ def test_depthwise_gradients_are_in_single_precision_under_autocast() -> None:
             rough = depthwise(layer, x)
     assert torch.equal(found, expected)
     assert rough.dtype == torch.bfloat16
+
+
+class TestLite(FoundationContract):
+    """The model keeps every rule."""
+
+    image_size = 64
+
+    @pytest.fixture
+    def foundation(self) -> str:
+        """Its name."""
+        return "lite"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from simmat_plugin_guess.guess import guess_folder
 from simmat_plugin_nir.planes import NIR
 from simmat_plugin_nir.red_nir import Nir, RedNir, RedNirOptions
 from simmat_plugin_scenes import Scene
@@ -18,6 +19,7 @@ from simmat_plugin_scenes.world import CLASSES
 
 from simmat.errors import DataError
 from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.builtin import MODALITIES
 
 ADAPTERS: dict[str, ModalityAdapter] = {
     "nir": Nir(),
@@ -253,3 +255,22 @@ def test_plants_shine_in_the_near_infrared(scene: Scene) -> None:
     )
     assert seen.data[2][plants & seen.valid[2]].mean() > 0.5
     assert seen.data[1][plants].mean() > 3 * seen.data[0][plants].mean()
+
+
+def test_a_picture_that_repeats_a_plane_has_two_bands(tmp_path: Path) -> None:
+    """As a colour picture, it would be read as one."""
+    planes = np.random.default_rng(0).integers(0, 256, (24, 32, 2)).astype(np.uint8)
+    Image.fromarray(planes[:, :, [0, 1, 0]]).save(tmp_path / "a.png")
+    (group,) = guess_folder(tmp_path, [*MODALITIES, RedNir()]).groups
+    assert group.best is not None
+    assert group.best.modality == "red-nir"
+    assert any("near-infrared" in text for text in group.questions)
+
+
+def test_a_colour_picture_is_not_taken_for_two_bands(tmp_path: Path) -> None:
+    """Its third plane has information of its own."""
+    planes = np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8)
+    Image.fromarray(planes).save(tmp_path / "a.png")
+    (group,) = guess_folder(tmp_path, [*MODALITIES, RedNir()]).groups
+    assert group.best is not None
+    assert group.best.modality == "rgb"

@@ -1,6 +1,11 @@
-"""SAM as a foundation model: its shapes, its determinism, its gradients under every tuner and transfer layer."""
+"""SAM as a foundation model: its contract, shapes, determinism, gradients, and what loading it imports."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +14,10 @@ from segment_anything.modeling.image_encoder import Attention
 from simmat_plugin_sam.model import FusedAttention, SamModel, build_sam, sam_parts
 from simmat_plugin_sam.prompts import embed_prompts
 from simmat_plugin_sam.specs import SAM_VIT_B, SAM_VIT_H, SAM_VIT_L, SAM_VIT_TINY
+from simmat_testing import FoundationContract
+from simmat_testing.checks import run_checks
+from simmat_testing.find_parts import FOUNDATION_CHECKS
+from simmat_testing.foundation_checks import FoundationCase
 
 from simmat.errors import DataError
 from simmat.foundation import MaskPrediction, PromptBatch
@@ -157,3 +166,71 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
         answer(model, images(1), clicks([0])).logits.square().sum().backward()
         gradients.append(model.backbone.image_encoder.patch_embed.proj.weight.grad)
     torch.testing.assert_close(*gradients)
+
+
+class TestTiny(FoundationContract):
+    """The architecture, by its name."""
+
+    image_size = 64
+
+    @pytest.fixture
+    def foundation(self) -> str:
+        return "sam_vit_tiny"
+
+
+class TestMobileSam(FoundationContract):
+    """With its packaged weights."""
+
+    image_size = 64
+
+    @pytest.fixture
+    def foundation(self) -> str:
+        return "mobilesam"
+
+
+class TestLargeSam(FoundationContract):
+    """The released models are measured without their weights."""
+
+    @pytest.fixture(
+        params=[
+            "sam_vit_b",
+            *(pytest.param(f"sam_vit_{x}", marks=pytest.mark.slow) for x in "lh"),
+        ]
+    )
+    def foundation(self, request: pytest.FixtureRequest) -> str:
+        name: str = request.param
+        return name
+
+
+def test_a_large_model_is_measured_without_values(tmp_path: Path) -> None:
+    """Nobody waits for 2.5 GB of random weights to hear that a pattern is misspelt."""
+    pattern = r"backbone[.]image_encoder[.]block[.]qkv"
+    spec = replace(
+        SAM_VIT_H, targets=replace(SAM_VIT_H.targets, lora={pattern: ((0,), 1)})
+    )
+    asked = [
+        FOUNDATION_CHECKS[name]
+        for name in ("tuning-targets-match", "same-seed-same-answers")
+    ]
+    results = {r.check: r for r in run_checks(asked, FoundationCase(spec, tmp_path))}
+    assert results["tuning-targets-match"].status == "failed"
+    assert results["same-seed-same-answers"].status == "skipped"
+    assert "run with --full" in results["same-seed-same-answers"].found
+
+
+LOADING = """
+import sys
+import simmat
+simmat.load(foundation="mobilesam", modality="rgb", device="cpu")
+print([name for name in ("torchvision", "torch._dynamo") if name in sys.modules])
+import segment_anything
+print(segment_anything.SamPredictor.__name__)
+"""
+
+
+def test_loading_imports_neither_torchvision_nor_the_compiler() -> None:
+    """Each takes a second; `segment_anything` itself stays whole for whoever imports it."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADING], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["[]", "SamPredictor"]

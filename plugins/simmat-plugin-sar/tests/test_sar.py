@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from simmat_plugin_guess.guess import guess_folder
 from simmat_plugin_sar.adapter import Sar, SarOptions
 from simmat_plugin_sar.radar import sigma_nought
 from simmat_plugin_sar.speckle import estimate_looks, lee
@@ -21,6 +22,7 @@ from simmat_testing.find_parts import MODALITY_CHECKS
 from simmat_testing.modality_case import ModalityCase
 
 from simmat.errors import DataError
+from simmat.sensors.builtin import MODALITIES
 from simmat.types import SensorImage
 
 ADAPTERS = {
@@ -315,3 +317,16 @@ def test_a_long_bright_target_changes_nothing_beyond_its_windows() -> None:
     np.testing.assert_allclose(
         lee(quay, valid, 4.0)[:, 40:], lee(sea, valid, 4.0)[:, 40:], rtol=1e-9
     )
+
+
+def test_a_plane_that_is_stored_three_times_needs_its_option(tmp_path: Path) -> None:
+    """Many radar sets are published as colour JPEGs."""
+    folder = tmp_path / "sar-ships"
+    folder.mkdir()
+    plane = np.random.default_rng(0).integers(0, 256, (24, 32)).astype(np.uint8)
+    Image.fromarray(np.stack([plane] * 3, axis=2)).save(folder / "a.png")
+    (group,) = guess_folder(folder, [*MODALITIES, Sar()]).groups
+    assert group.best is not None
+    assert group.best.modality == "sar"
+    assert group.best.recognition.options == {"gray_picture": True}
+    assert any("amplitude" in text for text in group.questions)

@@ -1,4 +1,4 @@
-"""What the specs of timm's models say, and which models there are."""
+"""What the specs of timm's models say, which models there are, and the foundation contract of each family."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from simmat_plugin_timm import TIMM
 from simmat_plugin_timm.architectures import architecture_of
 from simmat_plugin_timm.network import TimmBody, random_network
 from simmat_plugin_timm.specs import models, spec
+from simmat_testing import FoundationContract
 from torch import nn
 
 from simmat.assemble import check_image_size
+from simmat.cli import run
 from simmat.errors import SpecError, UnknownNameError
 from simmat.nn.lora import takes_lora
+from simmat.plugin_specs import FoundationSpec
 from simmat.plugins.registry import Registry
 
 REGISTRY = Registry([], [("foundation family", TIMM, "simmat-plugin-timm")])
@@ -206,3 +209,21 @@ def test_tuning_targets_name_layers_that_exist_and_fit(family: Any) -> None:
         if any(re.fullmatch(pattern, name) for pattern in targets.newly_initialized)
     ]
     assert fresh == [name for name in names if not name.startswith("backbone.body.")]
+
+
+class TestFamilies(FoundationContract):
+    """Each family."""
+
+    @pytest.fixture
+    def foundation(self, family: Any) -> FoundationSpec:
+        """Its tiny configuration."""
+        found: FoundationSpec = family.spec
+        return found
+
+
+def test_the_name_of_the_family_alone_means_the_package(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A model is timm/NAME; `timm` is how `simmat plugins list` calls the plugin."""
+    assert run(["plugins", "check", "timm"]) == 0
+    assert "package simmat-plugin-timm" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Every tuner of the core on every family, and recomputation to save memory."""
+"""The contract of foundation models and every tuner of the core on every family, and recomputation to save memory."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from simmat_testing import FoundationContract
 from simmat_testing.networks import build_network
 
 from simmat.foundation import PromptBatch
 from simmat.nn.tuners import set_train_mode
+from simmat.plugin_specs import FoundationSpec
 from simmat.plugins.loader import load_plugins
 
 BUILTIN = load_plugins(env={"SIMMAT_PLUGINS": ""})
@@ -67,3 +69,10 @@ def test_every_transfer_layer_works_before_every_kind_of_first_layer(
     ]:
         logits.square().mean().backward()
         assert any(p.grad is not None and p.grad.any() for p in trains)
+
+
+class TestFamilies(FoundationContract):
+    @pytest.fixture
+    def foundation(self, tiny: Any) -> FoundationSpec:
+        spec: FoundationSpec = tiny.spec()
+        return spec

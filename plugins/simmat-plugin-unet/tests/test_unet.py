@@ -8,12 +8,14 @@ import torch
 from simmat_plugin_baselines import TUNERS as OTHER_TUNERS
 from simmat_plugin_unet.model import ENCODER, UNetModel, build_unet, prompt_plane
 from simmat_plugin_unet.spec import UNET
+from simmat_testing import FoundationContract
 from simmat_testing.networks import build_network
 
 from simmat.errors import ConfigError
 from simmat.foundation import PromptBatch
 from simmat.io.weights import find_weights, sha256_of
 from simmat.model import SimMAT
+from simmat.plugin_specs import FoundationSpec
 from simmat.plugins.builtin import TUNERS
 
 SIZE = 64
@@ -155,3 +157,11 @@ def test_other_tuners_refuse_it_by_name(tune: str) -> None:
     """A tuner that found nothing to do would train the transfer layer alone without a word."""
     with pytest.raises(ConfigError, match="'unet'"):
         network(1, tune)
+
+
+class TestUNet(FoundationContract):
+    """The model, with random weights and with those of ImageNet."""
+
+    @pytest.fixture
+    def foundation(self) -> FoundationSpec:
+        return UNET
