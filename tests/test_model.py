@@ -136,27 +136,6 @@ def test_an_option_takes_what_its_default_is(default: object, given: object) -> 
     assert default is None or type(found["own"]) is type(default)
 
 
-@pytest.mark.parametrize(
-    ("default", "wrong"),
-    [
-        *(
-            (16, wrong)
-            for wrong in ("eight", "8", 8.5, float("inf"), float("nan"), True, None)
-        ),
-        *((16.0, wrong) for wrong in ("inf", float("-inf"), float("nan"), True)),
-        *((False, wrong) for wrong in (1, "true", None)),
-    ],
-)
-def test_an_option_of_another_type_is_refused(default: object, wrong: object) -> None:
-    """Half a rank is nothing; an infinite scale shows as a loss of NaN a step later."""
-    with pytest.raises(ConfigError) as caught:
-        complete_options(spec(own=default), {"own": wrong})
-    assert all(
-        part in str(caught.value)
-        for part in ("tuner 'some'", "own must be", repr(wrong))
-    )
-
-
 def correlated(count: int = 7) -> torch.Tensor:
     """Planes of zero mean and unit variance, each pair correlated at 0.9, as the bands of a camera are."""
     generator = torch.Generator().manual_seed(0)

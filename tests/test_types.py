@@ -31,18 +31,6 @@ def test_the_centre_of_a_pixel_goes_to_its_centre_in_the_input(
     np.testing.assert_allclose(letterbox.points_to_input(corners), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize(("size_hw", "size", "aspect"), SHAPES, ids=str)
-def test_points_come_back(size_hw: tuple[int, int], size: int, aspect) -> None:
-    """A click chosen in the input is reported in pixels of the image."""
-    letterbox = Letterbox(size_hw, size, aspect)
-    points = np.asarray([[0, 0], [3, 50], [60.25, 12.5]], np.float32)
-    np.testing.assert_allclose(
-        letterbox.points_to_original(letterbox.points_to_input(points)),
-        points,
-        atol=1e-4,
-    )
-
-
 @pytest.mark.parametrize("place", range(24))
 def test_a_click_on_a_small_object_stays_on_it(place: int) -> None:
     """Five pixels wide in a large image, hardly two in the input: half a pixel decides whether it is hit."""

@@ -14,11 +14,9 @@ from scipy import ndimage
 
 from simmat.data.batches import TrainingItems, sample_at
 from simmat.data.dataset import Dataset, Sample
-from simmat.data.instances import Annotation
-from simmat.data.pipeline import ignored_pixels
 from simmat.nn.losses import Batch, Loss, Outputs
 from simmat.training.plan import plan_run
-from simmat.types import Letterbox, SensorImage
+from simmat.types import SensorImage
 
 
 @pytest.fixture(scope="module")
@@ -101,22 +99,6 @@ def test_every_prompt_points_at_its_region(items: TrainingItems) -> None:
             rows, columns = target.nonzero().T
             assert box[0] <= columns.float().mean() <= box[2]
             assert box[1] <= rows.float().mean() <= box[3]
-
-
-def test_padding_is_ignored(items: TrainingItems) -> None:
-    """There is no truth outside of the image."""
-    item = items[0]
-    assert item.ignore[~item.content].all()
-
-
-def test_a_pixel_is_ignored_where_most_of_it_is() -> None:
-    """The label of half an image says nothing of the other half."""
-    label = Annotation((64, 32), (), np.zeros((64, 32), np.bool_))
-    label.ignore[40:] = True
-    found = ignored_pixels(label, Letterbox((64, 32), 32))
-    assert found[:, 16:].all()
-    assert found[20:].all()
-    assert not found[:20, :16].any()
 
 
 def test_all_items_of_a_step_have_the_same_kind_of_prompt(items: TrainingItems) -> None:

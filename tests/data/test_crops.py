@@ -161,18 +161,6 @@ def test_images_of_named_splits_are_not_divided(tmp_path: Path) -> None:
     assert not dataset.by_hash
 
 
-def test_of_three_images_each_is_held_out_as_a_whole(tmp_path: Path) -> None:
-    """An image that was seen in part does not tell how well a new one is segmented."""
-    dataset = open_planes(scene_in_three(tmp_path), crop=CROP)
-    assert sorted(sample.split for sample in dataset.samples) == [
-        "test",
-        "train",
-        "val",
-    ]
-    assert all(sample.window is None for sample in dataset.samples)
-    assert dataset.samples == open_planes(tmp_path).samples
-
-
 @pytest.mark.parametrize(
     ("objects", "images", "input_side", "crop"),
     [

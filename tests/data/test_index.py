@@ -325,19 +325,6 @@ def test_equal_to_numpy_over_all_valid_pixels(tmp_path: Path) -> None:
             assert found.correlation[i][j] == pytest.approx(expected, abs=1e-9)
 
 
-def test_one_image_of_several_samples_counts_once(tmp_path: Path) -> None:
-    """Three people's masks of one photograph do not make it three photographs."""
-    folder_of(tmp_path, 3)
-    rows = [
-        f"{i}{copy},train,images/s{i}.npy,masks/s{i}.png"
-        for i in range(3)
-        for copy in range(1 + 5 * (i == 0))
-    ]
-    (tmp_path / "manifest.csv").write_text("\n".join(["id,split,image,mask", *rows]))
-    dataset = open_planes(tmp_path)
-    assert read_index(dataset).statistics(dataset.samples).pixels == (192, 192)
-
-
 def test_channels_without_information_are_named_all_at_once(tmp_path: Path) -> None:
     """Dividing by a std of 0 would give the network infinities."""
     values = np.random.default_rng(0).normal(size=(3, 8, 8))

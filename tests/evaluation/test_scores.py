@@ -15,7 +15,7 @@ from torch import Tensor
 from simmat.data.instances import Instance, corrective_click, region_from_mask
 from simmat.data.pipeline import regions_from_logits, restore_logits
 from simmat.evaluation import COMPAT, ONE_CLICK, Protocol, Scores, mean_interval
-from simmat.evaluation.prompts import grid_hw, resize_nearest
+from simmat.evaluation.prompts import grid_hw
 from simmat.evaluation.scores import boundary_iou, boundary_width, mask_iou
 from simmat.nn.dense_head import upsample_logits
 from simmat.types import Aspect, BoolArray, Letterbox, Window
@@ -126,12 +126,6 @@ def test_objects_of_one_image_are_drawn_together() -> None:
     assert alone[1] - alone[0] > 2 * (narrow[1] - narrow[0])
 
 
-def test_one_image_has_no_interval() -> None:
-    """Drawn again it is the same image, and an interval of width 0 would be a lie."""
-    assert mean_interval([[0.1, 0.9]]) is None
-    assert mean_interval([]) is None
-
-
 def square(y0: int, x0: int, side: int) -> Instance:
     return Instance(
         None,
@@ -172,15 +166,6 @@ def test_the_boundary_iou_of_a_shifted_square() -> None:
     assert boundary_iou(
         square(2, 3, 7), square(2, 2, 7), EVERYWHERE, 1
     ) == pytest.approx(12 / 36)
-
-
-def test_a_mask_is_resized_by_the_pixel_under_each_centre() -> None:
-    """Labels have no values between, and the corner's rule would shift them by half a pixel against the image."""
-    mask = np.asarray([[1, 0, 0, 1]], dtype=np.bool_)
-    assert resize_nearest(mask, (2, 2)).tolist() == [[False, True], [False, True]]
-    assert resize_nearest(mask, (1, 8)).tolist() == [
-        [True, True, False, False, False, False, True, True]
-    ]
 
 
 # Whole-image oracles: the definitions, with no box anywhere.

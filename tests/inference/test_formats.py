@@ -37,18 +37,6 @@ def test_the_object_of_higher_score_is_in_front_and_has_the_lower_number(
     assert (labels == 2).sum() == 100 - 25
 
 
-def test_a_class_map_is_written_as_its_values_in_the_smallest_type(
-    tmp_path: Path,
-) -> None:
-    """Many tools read 8-bit label images only."""
-    for highest, bits in ((255, 8), (256, 16)):
-        classes = np.arange(600, dtype=np.int64).reshape(20, 30) % (highest + 1)
-        write_result(classes_result(classes), ["labels"], tmp_path)
-        # of the header's bit depth
-        assert (tmp_path / "a_classes.png").read_bytes()[24] == bits
-        np.testing.assert_array_equal(read_mask(tmp_path / "a_classes.png"), classes)
-
-
 def test_what_a_png_cannot_hold_becomes_a_tiled_tiff(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,20 +68,6 @@ def test_objects_are_drawn_in_colours_of_their_own_where_they_are(
     one, other, ground = drawn[110, 110], drawn[310, 410], drawn[50, 50]
     assert len({tuple(pixel.tolist()) for pixel in (one, other, ground)}) == 3
     assert (ground == 128).all()
-
-
-def test_objects_have_the_colours_of_their_classes_as_in_the_class_map() -> None:
-    """One colour that means two classes in two pictures of the same image is read wrongly."""
-    objects = objects_result(
-        (600, 600), found_box(0, 0, 200, 600, 2), found_box(300, 0, 500, 600, 2)
-    )
-    classes = np.zeros((600, 600), np.uint8)
-    classes[:200], classes[300:500], classes[550:] = 2, 2, 1
-    drawn, mapped = (
-        np.asarray(draw_result(one)) for one in (objects, classes_result(classes))
-    )
-    np.testing.assert_array_equal(drawn[:540], mapped[:540])
-    assert len(drawn) > 600  # with a legend
 
 
 def test_a_large_image_is_shown_small_and_no_object_is_lost() -> None:

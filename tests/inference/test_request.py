@@ -35,15 +35,6 @@ def test_a_click_is_written_by_itself_and_with_a_format_of_objects_together() ->
 
 
 @pytest.mark.parametrize(
-    "options", [{"uncertainty": True}, {"formats": "mask,uncertainty"}]
-)
-def test_uncertainty_is_found_where_it_is_written(options: dict[str, Any]) -> None:
-    """Five views of the image are encoded for it."""
-    assert _asked(points=["3,4"], **options).uncertainty
-    assert not _asked(points=["3,4"]).uncertainty
-
-
-@pytest.mark.parametrize(
     ("changed", "is_same"),
     [
         ({"cache": "embeddings"}, True),

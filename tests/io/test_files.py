@@ -30,7 +30,6 @@ from simmat.io.files import (
     check_writable,
     locked,
     recover_folder,
-    release_pages,
     remove_temporary,
     require_inside,
     staged_files,
@@ -197,15 +196,6 @@ def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(
         remove_temporary(tmp_path, older_than_s=limit_s)
         assert left.exists() == is_left
     assert names(tmp_path) == kept
-
-
-def test_checking_a_folder_leaves_no_trace(tmp_path: Path) -> None:
-    """The check runs before the input is read; bad input must not leave empty folders behind."""
-    (tmp_path / "there").mkdir()
-    check_writable(tmp_path / "deep" / "run")
-    check_writable(tmp_path / "there")
-    assert names(tmp_path) == ["there"]
-    assert names(tmp_path / "there") == []
 
 
 def test_staged_files_come_all_or_not_at_all(tmp_path: Path) -> None:
@@ -379,21 +369,6 @@ def test_a_growing_log_is_read_on_from_where_it_ended(tmp_path: Path, end: str) 
     log.write_text(whole)
     ((record, offset),) = read_log_from(log, offset)
     assert (record, offset) == ({"step": 3}, len(whole) - 1)
-
-
-def test_pages_of_a_mapped_array_are_released_and_nothing_is_lost(
-    tmp_path: Path,
-) -> None:
-    """A class map larger than memory is written and read band by band."""
-    array = np.lib.format.open_memmap(tmp_path / "map.npy", "w+", np.uint8, (512, 4096))
-    for row in range(0, 512, 64):
-        array[row : row + 64] = row // 64
-        release_pages(array)
-    assert (array == np.arange(512)[:, None] // 64).all()
-    assert (np.load(tmp_path / "map.npy") == array).all()
-    plain = np.ones(3)
-    release_pages(plain)
-    assert plain.sum() == 3
 
 
 @pytest.mark.parametrize("target", ["../else", "../missing", "../set2"])

@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from simmat.errors import DataError
-from simmat.io.images import read_image, require_unscaled, write_image
+from simmat.io.images import read_image, require_unscaled
 
 RNG = np.random.default_rng(0)
 GREY16 = RNG.integers(0, 65536, (5, 7)).astype(np.uint16)
@@ -224,21 +224,6 @@ def test_exif_orientation_does_not_turn_the_pixels(tmp_path: Path) -> None:
     exif[0x0112] = 6  # "rotate by 90 degrees to show"
     Image.fromarray(RGB8).save(tmp_path / "a.jpg", exif=exif)
     assert read_image(tmp_path / "a.jpg").planes.shape == (3, 5, 7)
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.npy"])
-@pytest.mark.parametrize(
-    ("planes", "dtype"), [(1, np.uint8), (1, np.uint16), (3, np.uint8)]
-)
-def test_what_is_written_is_read_back_exactly(
-    tmp_path: Path, name: str, planes: int, dtype: type
-) -> None:
-    """Simulated data sets and tests stand on it."""
-    values = RNG.integers(0, 250, (planes, 6, 9)).astype(dtype)
-    write_image(tmp_path / name, values)
-    back = read_image(tmp_path / name).planes
-    assert back.dtype == dtype
-    np.testing.assert_array_equal(back, values)
 
 
 def _png(

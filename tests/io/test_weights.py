@@ -171,17 +171,6 @@ def test_a_damaged_part_spoils_one_download_only(
     assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
 
 
-def test_a_server_that_sends_without_end_fills_no_disk(
-    server: Server, tmp_path: Path
-) -> None:
-    """The size of the spec says where to stop."""
-    server.behaviour.says_length = False
-    server.behaviour.endless = True
-    with pytest.raises(WeightsError, match="not the right file"):
-        fetch(file_at(server.url), tmp_path)
-    assert left_in(tmp_path) == []
-
-
 def test_a_wrong_digest_is_refused_and_leaves_nothing(
     server: Server, tmp_path: Path
 ) -> None:

@@ -30,7 +30,6 @@ _QUICK = (
     "dicom",
     "video",
     "frames",
-    "follow-prompts",
     "gallery-index",
 )
 """Targets whose cases take some milliseconds."""

@@ -99,22 +99,6 @@ def test_an_unknown_model_is_refused_with_the_nearest_and_the_way_to_the_list() 
         registry().foundation("zoo/liom")
 
 
-def test_a_family_that_is_not_installed_is_looked_for_in_the_list_of_packages() -> None:
-    """The name of a family is no name of a package."""
-    with pytest.raises(
-        UnknownNameError, match="A plugin may bring it; SimMAT's README lists them"
-    ):
-        registry().foundation("timm/vit_tiny_patch16_224")
-
-
-@pytest.mark.usefixtures("zoo")
-def test_two_packages_with_one_family_are_refused_by_name() -> None:
-    """Which of them a bundle meant could not be told."""
-    names = registry(("foundation family", FAMILY, "other 1"))
-    with pytest.raises(PluginError, match=r"'zoo' .*simmat-plugin-zoo 1 .*other 1"):
-        names.foundation("zoo/lion")
-
-
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -190,17 +174,3 @@ def test_weights_of_a_hub_are_found_in_its_own_cache(
     (repository / "snapshots" / "c0ffee").mkdir(parents=True)
     (repository / "snapshots" / "c0ffee" / "b.bin").write_bytes(b"x")
     assert find_weights(wanted) == repository / "snapshots" / "c0ffee" / "b.bin"
-
-
-def test_a_model_without_published_weights_takes_those_of_the_user(
-    tmp_path: Path,
-) -> None:
-    """Nothing can be fetched, so the message must not send one to fetch."""
-    wanted = replace(spec("zoo/lion"), weights=WeightFile("a.safetensors", ""))
-    with pytest.raises(WeightsError, match="'zoo/lion'"):
-        find_weights(wanted)
-    (tmp_path / "mine.safetensors").write_bytes(b"x")
-    assert (
-        find_weights(wanted, tmp_path / "mine.safetensors")
-        == tmp_path / "mine.safetensors"
-    )

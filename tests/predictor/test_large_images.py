@@ -19,18 +19,6 @@ def model(dense_bundle: Path) -> Predictor:
     return simmat.load(dense_bundle, device="cpu", registry=registry())
 
 
-def test_an_image_that_fits_is_one_window(model: Predictor, tmp_path: Path) -> None:
-    """Then the result is that of the whole image."""
-    file = large_scene(tmp_path / "small.tif", (40, 60))
-    image = model.open_image(file)
-    assert image.windows == [(0, 0, 40, 60)]
-    model.set_image(file)
-    assert [one.instance.window for one in image.segment_everything(EVERY)] == [
-        one.instance.window for one in model.segment_everything(EVERY)
-    ]
-    assert (image.segment_semantic().labels == model.segment_semantic().labels).all()
-
-
 def test_a_large_image_is_cut_at_the_resolution_of_training(
     model: Predictor, tmp_path: Path
 ) -> None:

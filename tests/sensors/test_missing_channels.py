@@ -91,22 +91,6 @@ def test_a_sensor_that_is_not_there_needs_no_file(tmp_path: Path, gone: str) -> 
     } == names[there]
 
 
-def test_a_sensor_of_which_a_band_is_left_needs_its_file(tmp_path: Path) -> None:
-    """Half of a camera's bands still come from its file; names that two sensors share are told apart."""
-    sensor = ComposedModality(
-        [Named("a", "b", name="left"), Named("b", "c", name="right")], ["a"]
-    )
-    channels = sensor.channels
-    assert [channel.name for channel in channels] == ["a", "b", "right.b", "c"]
-    assert absent_sources(sensor, channels, {"right.b"}) == ()
-    files = {
-        "left": planes_of(tmp_path / "l.npy", 0, 1),
-        "right": planes_of(tmp_path / "r.npy", 1),
-    }
-    image = load_without(sensor, files, channels, {"right.b"})
-    assert image.valid[:, 0, 0].tolist() == [True, True, False, True]
-
-
 def made(root: Path, *, mat: str) -> Bundle:
     """Train one step on three planes."""
     rng = np.random.default_rng(0)

@@ -127,14 +127,6 @@ def test_a_part_of_a_composition_has_its_options(
         registry().modality("gray+eye", {"gain": 2.0})
 
 
-def test_an_option_decides_the_files_of_a_sample(tmp_path: Path) -> None:
-    """Whether polarizations lie in one file or in two is such a fact, and the card can say it."""
-    root = data(tmp_path / "set", '[modality_options.eye]\nfiles = "two"\n')
-    (root / "images/gray").rename(root / "images/eye2")
-    dataset = open_dataset(root, registry().modality("eye"))
-    assert set(dataset.samples[0].files) == {"eye", "eye2"}
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [

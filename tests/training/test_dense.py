@@ -22,8 +22,6 @@ from simmat.errors import ConfigError, DataError
 from simmat.evaluation import EvalRequest, evaluate_bundle
 from simmat.predictor.objects import EverythingSettings
 from simmat.training.plan import plan_run
-from simmat.training.run_folder import settings_of
-from simmat.training.start import check_settings
 
 
 @pytest.fixture
@@ -154,15 +152,6 @@ def test_the_card_chooses_the_heads(
     del settings["heads"]
     chosen = load_config(None, settings)
     assert plan_run(chosen, registry()).config.heads == heads
-
-
-def test_a_resumed_run_keeps_its_heads(run: Path, tmp_path: Path) -> None:
-    """They were chosen from the data card at its start."""
-    now = config(run.parent / "set", tmp_path / "run", heads="auto")
-    started = settings_of(now)
-    check_settings(now, started | {"heads": "prompt,dense"})
-    with pytest.raises(ConfigError, match="heads"):
-        check_settings(now.model_copy(update={"heads": "prompt,dense"}), started)
 
 
 def test_a_clicked_mask_has_the_class_that_the_map_gives_its_pixels(

@@ -22,21 +22,6 @@ from simmat.training.network import with_recommended
 from simmat.training.plan import open_data, plan_run
 
 
-@pytest.mark.parametrize(
-    ("tune", "lr", "warns"),
-    [("full", None, True), ("full", 1e-3, False), ("decoder", None, False)],
-)
-def test_a_random_decoder_at_a_rate_for_pretrained_ones_is_warned_of(
-    tmp_path: Path, tune: str, lr: float | None, warns: bool
-) -> None:
-    """Its scores would look like the method's failure."""
-    run = config(gray_set(tmp_path / "data"), tmp_path / "run", tune=tune, lr=lr)
-    notes = plan_run(run, registry()).notes
-    assert (
-        any("random weights" in note and "--lr 1e-3" in note for note in notes) is warns
-    )
-
-
 def test_fp16_is_refused_where_it_is_not_supported(tmp_path: Path) -> None:
     """The run would be called one of fp16 and have been computed in fp32."""
     settings = config(gray_set(tmp_path / "data"), tmp_path / "run", precision="fp16")

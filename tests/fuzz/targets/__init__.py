@@ -13,7 +13,6 @@ from fuzz.targets import (
     sensors,
     servers,
     stacks,
-    tracks,
     vendors,
     weights,
 )
@@ -23,7 +22,6 @@ TARGETS: dict[str, Target] = {
     for module in (
         images,
         stacks,
-        tracks,
         sensors,
         vendors,
         data,
