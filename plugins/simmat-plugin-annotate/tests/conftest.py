@@ -18,7 +18,7 @@ from browser import Server, need_browser
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What would have been served."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "testing")
+    monkeypatch.setenv("SIMMAT_PLUGINS", "testing,measure")
     annotators: list[Any] = []
     monkeypatch.setattr(
         "simmat_plugin_annotate.serve.serve",
