@@ -86,6 +86,20 @@ def of_three_classes(count: int, seed: int, sharpness: float) -> ScoredPredictio
     )
 
 
+def test_a_calibration_that_is_no_map_is_refused_with_each_reason() -> None:
+    """A bundle that was edited by hand would give scores in another order."""
+    fitted = {"objects": 9, "ece": 0.1, "ece_calibrated": None}
+    calibration = Calibration(
+        click=MonotonicMap(predicted=(0, 0.5), true=(0, 1), **fitted),
+        box=MonotonicMap(predicted=(0, 1), true=(1, 0), **fitted),
+        thresholds=(0.5, 2.0),
+    )
+    thresholds, click, box = calibration.problems()
+    assert "from 0 to 1, or null" in thresholds
+    assert click == "click: predicted must go from 0 to 1"
+    assert box.startswith("box: predicted and true must have equally many numbers")
+
+
 @pytest.mark.parametrize("sharpness", [0.4, 3.0])
 def test_a_temperature_makes_class_probabilities_say_how_often_a_class_is_right(
     sharpness: float,

@@ -118,6 +118,18 @@ def test_the_rest_of_a_run_is_told_from_its_own_steps_and_validation() -> None:
     assert said == ["", "", "", "", line, "", ""]
 
 
+def test_a_resumed_run_does_not_take_its_start_for_a_validation() -> None:
+    """Its first step waits for the processes that load data, and no validation was timed."""
+    said = time_left([30, 60, 60, 60, 60], first_step=21, best_step=20)
+    assert said[-1] == "about 1 h 19 min left: 79 steps of 60 s, besides 9 validations"
+
+
+def test_of_an_open_end_both_limits_are_told() -> None:
+    """How long the run takes is not known yet."""
+    said = time_left([26, 6, 6, 6, 6], fewest_steps=55)
+    assert said[-1].startswith("7 minutes to 14 minutes left: at most 100 steps")
+
+
 @pytest.mark.plugins
 def test_without_a_terminal_each_validation_is_a_line(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]

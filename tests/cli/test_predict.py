@@ -159,6 +159,43 @@ def test_boxes_of_a_coco_json_give_a_mask_an_annotation(
     assert (
         "annotations[1]: another one of b.png has the id 31" in capsys.readouterr().err
     )
+    (annotation,) = coco["annotations"]
+    strangers = [{**annotation, "bbox": [2, 3]}, {**annotation, "image_id": 8}]
+    (place / "boxes.json").write_text(json.dumps({**coco, "annotations": strangers}))
+    assert run([*call, str(place / "other")]) == 2
+    said = capsys.readouterr().err
+    assert "annotations[0]: bbox must be [x, y, width, height], got [2, 3]" in said
+    assert "annotations[1]: no image has the id 8" in said
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([], "needs the lists images and annotations"),
+        ({"images": [{"id": 7}], "annotations": []}, "an image has no file_name"),
+    ],
+)
+def test_a_json_of_prompts_that_is_no_coco_is_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], content: object, words: str
+) -> None:
+    """Nothing is segmented by half of a file."""
+    (place / "boxes.json").write_text(json.dumps(content))
+    assert (
+        run(
+            [
+                "predict",
+                str(place / "bundle"),
+                str(place / "images"),
+                "--prompts",
+                str(place / "boxes.json"),
+                "--out",
+                str(place / "out"),
+            ]
+        )
+        == 2
+    )
+    assert words in capsys.readouterr().err
+    assert not (place / "out").exists()
 
 
 @pytest.mark.parametrize(

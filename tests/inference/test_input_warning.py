@@ -14,8 +14,26 @@ from runs import config, gray_set, registry
 from simmat import training
 from simmat.bundle import read_bundle_spec
 from simmat.cli import run
+from simmat.predictor.input_check import sampled
 from simmat.sensors.contract import ImageValues, InputContract
-from simmat.types import SensorImage
+from simmat.types import SensorImage, Window
+
+
+class Windowed:
+    """An image that is read in parts."""
+
+    georeference = None
+    origin = "large"
+
+    def __init__(self, image: SensorImage) -> None:
+        self.image = image
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        return self.image.size_hw
+
+    def read(self, window: Window) -> SensorImage:
+        return self.image.cut(window)
 
 
 def scene(rng: np.random.Generator) -> np.ndarray:
@@ -88,6 +106,15 @@ def test_the_option_that_repairs_it_is_named_and_does(
     option = ["--modality-option", "nodata=65535"]
     assert predict(bundle, images, tmp_path / "repaired", *option) == 0
     assert "training images" not in capsys.readouterr().err
+
+
+def test_of_a_large_raster_evenly_spaced_parts_are_compared() -> None:
+    """Ten of them may not fit into memory."""
+    plane = np.tile(scene(np.random.default_rng(3)), (30, 30))
+    parts = sampled(Windowed(SensorImage.from_planes(plane[None], (GRAY,))))
+    assert parts.data.shape == (1, 128, 9 * 128)
+    assert (parts.data[0, :, :128] == plane[:128, :128]).all()
+    assert (parts.data[0, :, -128:] == plane[-128:, -128:]).all()
 
 
 @pytest.mark.plugins
