@@ -240,7 +240,8 @@ def _objects_of_dense_head(
         found += more
     found.sort(key=lambda one: -one.score)
     if found and spec.background and settings.max_growth_px:
-        inside = restore_logits(1 - probabilities[None, :1], letterbox)[0, 0] > OBJECT
+        chance = restore_logits(1 - probabilities[None, :1], letterbox)[0, 0]
+        inside = (chance > OBJECT).cpu().numpy()
         max_growth_px = math.ceil(
             settings.max_growth_px
             * max(letterbox.original_hw)
@@ -533,7 +534,7 @@ def suppress(
 
 
 def grown(
-    regions: Sequence[Instance], inside: Tensor, max_growth_px: int
+    regions: Sequence[Instance], inside: BoolArray, max_growth_px: int
 ) -> list[Instance]:
     """Let masks grow over what is inside of objects and where no mask is; of two, the first one takes a pixel.
 
@@ -544,25 +545,49 @@ def grown(
         inside: (H, W) bool.
         max_growth_px: pixels by which they grow.
     """
-    if not regions:
-        return []
-    numbers = np.zeros(inside.shape, np.float32)  # the best mask has the largest number
+    # the best mask has the largest number; a border of one pixel, over which nothing grows
+    labels = np.zeros([side + 2 for side in inside.shape], np.int64)
+    content = labels[1:-1, 1:-1]
     for number, region in enumerate(reversed(regions), start=1):
-        numbers[region.window.slices][region.crop] = number
-    labels = torch.from_numpy(numbers).to(inside.device)
-    free = inside & (labels == 0)
-    for _ in range(max_growth_px):
-        dilated = F.max_pool2d(labels[None, None], 3, 1, 1)[0, 0]
-        labels = torch.where(free & (labels == 0), dilated, labels)
-    new_rows, new_columns = torch.nonzero(free & (labels > 0), as_tuple=True)
-    rows = new_rows.cpu().numpy()
-    columns = new_columns.cpu().numpy()
-    owners = len(regions) - labels.cpu().numpy()[rows, columns].astype(np.int64)
+        content[region.window.slices][region.crop] = number
+    free = np.pad(inside, 1) & (labels == 0)
+    known = labels.copy()
+    _grow(labels, free, max_growth_px)
+    rows, columns = np.nonzero((labels != known)[1:-1, 1:-1])
+    owners = len(regions) - content[rows, columns]
     result = list(regions)
     for owner in np.unique(owners).tolist():
         mine = owners == owner
         result[owner] = _with_pixels(regions[owner], rows[mine], columns[mine])
     return result
+
+
+def _grow(labels: npt.NDArray[np.int64], free: BoolArray, steps: int) -> None:
+    """Let labels grow into free pixels, by one pixel a step, also diagonally; the largest number takes a pixel.
+
+    Only what a step has filled has neighbours that the next step can fill.
+
+    Args:
+        labels: (H, W) numbers, 0 where there is none; the outermost pixels are neither labelled nor free.
+        free: (H, W) where they may grow; False where they have grown afterwards.
+        steps: largest number of steps.
+    """
+    from scipy import ndimage  # slow to import, and clicks need none
+
+    width = labels.shape[1]
+    around = [row * width + column for row in (-1, 0, 1) for column in (-1, 0, 1)]
+    front = np.flatnonzero(
+        (labels > 0) & ndimage.binary_dilation(free, np.ones((3, 3)))
+    )
+    flat_labels = labels.reshape(-1)
+    flat_free = free.reshape(-1)
+    for _ in range(steps):
+        reached = (front[:, None] + around).reshape(-1)  # (N, 9) -> (N·9,)
+        numbers = flat_labels[front].repeat(len(around))
+        is_free = flat_free[reached]
+        np.maximum.at(flat_labels, reached[is_free], numbers[is_free])
+        front = np.unique(reached[is_free])
+        flat_free[front] = False
 
 
 def _with_pixels(

@@ -135,7 +135,7 @@ def test_the_class_of_an_object_is_that_of_most_of_its_pixels() -> None:
 
 def test_masks_grow_over_the_object_they_lie_in() -> None:
     """A click's mask often ends inside of its object; two masks of one blob share it, and far pixels stay free."""
-    inside = torch.zeros(20, 40, dtype=torch.bool)
+    inside = np.zeros((20, 40), np.bool_)
     inside[5:15, 5:25] = inside[5:15, 30:38] = True
     first, second = _box(8, 8, 3), _box(8, 20, 3)
     small = grown([first, second], inside, 2)

@@ -431,24 +431,52 @@ def grown(
         inside: (H, W) bool, True where masks may grow.
         max_growth_px: steps of one pixel, including diagonal ones.
     """
-    labels = np.zeros(inside.shape, np.int32)  # the best mask has the largest number
+    # the best mask has the largest number; a border of one pixel, over which nothing grows
+    labels = np.zeros([side + 2 for side in inside.shape], np.int64)
+    content = labels[1:-1, 1:-1]
     for number, one in enumerate(reversed(found), start=1):
         y0, x0, y1, x1 = one.window
-        labels[y0:y1, x0:x1][one.crop] = number
-    free = inside & (labels == 0)
-    for _ in range(max_growth_px if found else 0):
-        rows = np.pad(labels, ((1, 1), (0, 0)))
-        tall = np.maximum(np.maximum(rows[:-2], rows[1:-1]), rows[2:])
-        wide = np.pad(tall, ((0, 0), (1, 1)))
-        dilated = np.maximum(np.maximum(wide[:, :-2], wide[:, 1:-1]), wide[:, 2:])
-        labels = np.where(free & (labels == 0), dilated, labels)
-    ys, xs = np.nonzero(free & (labels > 0))
-    owners = len(found) - labels[ys, xs]
+        content[y0:y1, x0:x1][one.crop] = number
+    free = np.pad(inside, 1) & (labels == 0)
+    known = labels.copy()
+    _grow(labels, free, max_growth_px)
+    ys, xs = np.nonzero((labels != known)[1:-1, 1:-1])
+    owners = len(found) - content[ys, xs]
     result = list(found)
     for owner in np.unique(owners).tolist():
         mine = owners == owner
         result[owner] = _with_pixels(found[owner], ys[mine], xs[mine])
     return result
+
+
+def _grow(labels: npt.NDArray[np.int64], free: BoolArray, steps: int) -> None:
+    """Let labels grow into free pixels, by one pixel a step, also diagonally; the largest number takes a pixel.
+
+    Only what a step has filled has neighbours that the next step can fill.
+
+    Args:
+        labels: (H, W) numbers, 0 where there is none; the outermost pixels are neither labelled nor free.
+        free: (H, W) where they may grow; False where they have grown afterwards.
+        steps: largest number of steps.
+    """
+    tall = free.copy()
+    tall[1:] |= free[:-1]
+    tall[:-1] |= free[1:]
+    near = tall.copy()
+    near[:, 1:] |= tall[:, :-1]
+    near[:, :-1] |= tall[:, 1:]
+    width = labels.shape[1]
+    around = [row * width + column for row in (-1, 0, 1) for column in (-1, 0, 1)]
+    front = np.flatnonzero((labels > 0) & near)
+    flat_labels = labels.reshape(-1)
+    flat_free = free.reshape(-1)
+    for _ in range(steps):
+        reached = (front[:, None] + around).reshape(-1)  # (N, 9) -> (N·9,)
+        numbers = flat_labels[front].repeat(len(around))
+        is_free = flat_free[reached]
+        np.maximum.at(flat_labels, reached[is_free], numbers[is_free])
+        front = np.unique(reached[is_free])
+        flat_free[front] = False
 
 
 def _with_pixels(
