@@ -1,6 +1,7 @@
 """The page's files: what its content security policy and being offline demand."""
 
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,15 @@ def test_every_module_and_style_that_is_named_exists():
     for text in TEXTS.values():
         named.update(re.findall(r'from "\./([\w.]+)"', text))
     assert named <= TEXTS.keys()
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """A module can be read after those that it imports."""
+    imports = {
+        name: set(re.findall(r'(?:from|import) "\./([\w.]+)"', text))
+        for name, text in TEXTS.items()
+    }
+    assert "main.js" in list(TopologicalSorter(imports).static_order())
 
 
 def test_every_id_that_the_modules_look_for_is_in_the_page():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import struct
 import zlib
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 from installed import SHARED_DATA
+from mock_page import WEB
 from page_cases import ask, results
 from simmat_plugin_measure.measuring import measure
 from simmat_runtime import everything, letterbox, windows
@@ -29,6 +32,18 @@ from simmat.types import Channel, SensorImage
 
 RNG = np.random.default_rng(0)
 KELVIN = Channel("thermal", "brightness_temperature", "K", valid_range=(150.0, 2500.0))
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """A module can be read after those that it imports."""
+    source = WEB / "src"
+    imports = {}
+    for file in source.rglob("*.ts"):
+        named = re.findall(r'from "(\.[^"]+)"', file.read_text(encoding="utf-8"))
+        paths = [(file.parent / name).resolve() for name in named]
+        imports[file] = [path.with_name(f"{path.name}.ts") for path in paths]
+    order = list(TopologicalSorter(imports).static_order())
+    assert order.index(source / "engine.ts") < order.index(source / "page/main.ts")
 
 
 def test_images_are_cut_into_the_same_windows() -> None:

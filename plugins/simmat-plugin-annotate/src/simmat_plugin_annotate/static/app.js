@@ -37,6 +37,14 @@ export const app = {
   like: null, // {key, objects} of what is looked for in other images; no objects: all of that image
 };
 
+/** What the page does when its state has changed, and when the server is gone; `main.js` sets both. */
+export const listeners = { changed() {}, gone() {} };
+
+/** Show the state as it is now. */
+export function show() {
+  listeners.changed();
+}
+
 export function classes() {
   return app.session.classes;
 }

@@ -1,10 +1,9 @@
 /** Add, rename and remove classes. */
 
 import { post } from "./api.js";
-import { app, classes } from "./app.js";
-import { attempt } from "./events.js";
-import { stage } from "./main.js";
-import { show } from "./scene.js";
+import { app, classes, show } from "./app.js";
+import { attempt } from "./attempt.js";
+import { stage } from "./parts.js";
 import { byId } from "./show.js";
 
 let adding = Promise.resolve();

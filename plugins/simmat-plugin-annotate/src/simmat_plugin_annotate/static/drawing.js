@@ -1,14 +1,13 @@
 /** Draw objects, change those that are there, and save them. */
 
-import { app, classNow, classes, holdTurn, inside, messages, suggestion } from "./app.js";
+import { app, classes, classNow, holdTurn, inside, messages, show, suggestion } from "./app.js";
+import { attempt } from "./attempt.js";
 import { Draft, staysLow } from "./draft.js";
-import { attempt } from "./events.js";
-import { acceptFrame, running, stopFollowing } from "./frames.js";
-import { stage } from "./main.js";
-import { show } from "./scene.js";
+import { acceptFrame, acceptFrames, running, stopFollowing } from "./frames.js";
+import { stage } from "./parts.js";
 import { cornersOf, insertCorner, nearestCorner, polygonMask, united, withoutHoles, withoutSpecks } from "./shapes.js";
 import { byId } from "./show.js";
-import { decide, step, undoDecision } from "./suggestions.js";
+import { acceptRest, decide, step, undoDecision } from "./suggestions.js";
 
 export function setTool(tool) {
   app.tool = tool;
@@ -165,6 +164,12 @@ export async function accept() {
     return;
   }
   await holdTurn(() => acceptDraft(draft, walk));
+}
+
+export async function acceptAll() {
+  const { walk } = app;
+  if (!walk) return (!app.draft && (await acceptFrames())) || accept();
+  await holdTurn(() => acceptRest(walk));
 }
 
 async function acceptDraft(draft, walk) {

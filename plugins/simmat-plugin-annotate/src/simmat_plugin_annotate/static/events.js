@@ -1,44 +1,16 @@
-/** What fails, and what the server tells: its events, its end, and its coming back. */
+/** What the server tells: its events, its end, and its coming back. */
 
 import { get } from "./api.js";
-import { app, messages } from "./app.js";
+import { app, messages, show } from "./app.js";
+import { attempt } from "./attempt.js";
 import { loadForecast } from "./forecast.js";
 import { showFollowing, showFrames } from "./frames.js";
 import { encode } from "./images.js";
-import { lists, training } from "./main.js";
-import { show } from "./scene.js";
+import { lists, training } from "./parts.js";
 import { byId } from "./show.js";
 import { loadSuspects, showCheck, suspectsChanged } from "./suspects.js";
 
-export function say(error) {
-  if (error.name === "AbortError") return;
-  if (error.code === "gone" || error.code === "restarted") {
-    gone();
-    return;
-  }
-  if (error.code === "stale") {
-    messages.bad("Another tab or program changed this image. Its labels were loaded again; nothing of it was lost. " +
-      (app.draft ? "What you are drawing is kept: Enter accepts it." : "Do it again if it is still needed."), "stale");
-  } else messages.bad(error.message);
-}
-
-/** Run something of the server; failures become messages. Returns whether it worked. */
-export async function attempt(action, busy = "") {
-  if (busy) byId("busy").textContent = busy;
-  try {
-    await action();
-    return true;
-  } catch (error) {
-    if (!error.code && error.name !== "AbortError") console.error(error);
-    say(error);
-    return false;
-  } finally {
-    if (busy && byId("busy").textContent === busy) byId("busy").textContent = "";
-    if (app.labels) show();
-  }
-}
-
-function gone() {
+export function gone() {
   if (app.gone) return;
   app.gone = true;
   messages.bad("The server does not answer. Accepted objects are on disk; what you are drawing is kept here. " +

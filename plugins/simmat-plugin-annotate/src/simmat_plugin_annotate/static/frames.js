@@ -1,11 +1,10 @@
 /** The frame bar: what is known of the frames of a sequence, and following objects through them. */
 
 import { post } from "./api.js";
-import { app, holdTurn, messages } from "./app.js";
-import { attempt } from "./events.js";
+import { app, holdTurn, messages, show } from "./app.js";
+import { attempt } from "./attempt.js";
 import { open } from "./images.js";
-import { lists } from "./main.js";
-import { show } from "./scene.js";
+import { lists } from "./parts.js";
 import { byId, cleared } from "./show.js";
 
 const COLOURS = { none: "#4a4a4a", followed: "#56b4e9", hand: "#f2f2f2", low: "#ff8c42" };

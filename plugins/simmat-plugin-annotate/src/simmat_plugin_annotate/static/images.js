@@ -1,12 +1,11 @@
 /** Open images, encode them, and find the next one. */
 
 import { get, post } from "./api.js";
-import { app, holdTurn, messages } from "./app.js";
-import { attempt, say } from "./events.js";
+import { app, holdTurn, messages, show } from "./app.js";
+import { attempt, say } from "./attempt.js";
 import { Labels } from "./labels.js";
-import { lists, panel, stage, table, wipe } from "./main.js";
+import { lists, panel, stage, table, wipe } from "./parts.js";
 import { Raster } from "./raster.js";
-import { show } from "./scene.js";
 import { ask, byId } from "./show.js";
 
 const SETTLED_MS = 300; // an image that is only passed is not encoded

@@ -1,17 +1,16 @@
 /** What keys and buttons do. */
 
-import { app, classes, inTurn } from "./app.js";
+import { app, classes, inTurn, show } from "./app.js";
+import { attempt } from "./attempt.js";
 import {
-  accept, alternative, click, confirm, drawPolygon, drop, fillHoles, pick, polygonOfMask, redrawSelected, remove,
+  accept, acceptAll, alternative, click, confirm, drawPolygon, drop, fillHoles, pick, polygonOfMask, redrawSelected, remove,
   removeSpecks, setTool, undo,
 } from "./drawing.js";
-import { attempt } from "./events.js";
 import { follow } from "./frames.js";
 import { openUnlabelled, setDone, turn } from "./images.js";
-import { panel, stage, table, training, wipe } from "./main.js";
-import { show } from "./scene.js";
+import { panel, stage, table, training, wipe } from "./parts.js";
 import { byId } from "./show.js";
-import { acceptAll, decide, findLike, suggest } from "./suggestions.js";
+import { decide, findLike, suggest } from "./suggestions.js";
 import { checkLabels, markOpen, nextSuspect, showSuspects } from "./suspects.js";
 
 const resize = (factor) => setRadius(app.radius * factor);

@@ -1,16 +1,18 @@
 /** The annotator's page: its parts, and its start. */
 
 import { get, listen } from "./api.js";
-import { app, inTurn, messages } from "./app.js";
+import { app, inTurn, listeners, messages, show } from "./app.js";
+import { attempt } from "./attempt.js";
 import { rename } from "./classes.js";
 import { MAPS } from "./colours.js";
 import { DisplayPanel } from "./display.js";
 import { beginStroke, boxed, click, drawTrack, pick, select, selectAndCentre } from "./drawing.js";
-import { attempt, EVENTS, load } from "./events.js";
+import { EVENTS, gone, load } from "./events.js";
 import { open } from "./images.js";
 import "./keys.js";
 import { Lists } from "./lists.js";
-import { scene, show, showValue } from "./scene.js";
+import { setParts } from "./parts.js";
+import { scene, showAll, showValue } from "./scene.js";
 import { byId } from "./show.js";
 import { Stage } from "./stage.js";
 import { MeasureTable } from "./table.js";
@@ -18,9 +20,13 @@ import { TrainingPanel } from "./training.js";
 import { Wipe } from "./wipe.js";
 
 export { app };
-export const panel = new DisplayPanel(() => stage?.redraw());
-export const wipe = new Wipe(() => stage?.redraw(), () => panel.display.channels);
-export const stage = new Stage(byId("canvas"), scene, {
+export * from "./parts.js";
+
+listeners.changed = showAll;
+listeners.gone = gone;
+const panel = new DisplayPanel(() => stage?.redraw());
+const wipe = new Wipe(() => stage?.redraw(), () => panel.display.channels);
+const stage = new Stage(byId("canvas"), scene, {
   click: (at, label) => inTurn(() => click(at, label)),
   box: (box) => inTurn(() => boxed(box)),
   beginStroke: () => inTurn(beginStroke),
@@ -44,15 +50,16 @@ export const stage = new Stage(byId("canvas"), scene, {
     showValue();
   },
 });
-export const lists = new Lists(app, {
+const lists = new Lists(app, {
   open: (key) => inTurn(() => open(key)),
   select: (id) => inTurn(() => select(id)),
   drawTrack: (id, objectClass) => inTurn(() => drawTrack(id, objectClass)),
   pick: (id) => inTurn(() => pick(id)),
   rename,
 });
-export const table = new MeasureTable((id) => inTurn(() => selectAndCentre(id)));
-export const training = new TrainingPanel(messages);
+const table = new MeasureTable((id) => inTurn(() => selectAndCentre(id)));
+const training = new TrainingPanel(messages);
+setParts({ stage, panel, wipe, lists, table, training });
 
 await attempt(async () => {
   app.session = await get("/api/session");

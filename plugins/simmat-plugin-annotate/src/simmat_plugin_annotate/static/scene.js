@@ -3,7 +3,7 @@
 import { app, classNow, classes, colourOf, colourOfObject, inside, suggestion } from "./app.js";
 import { staysLow } from "./draft.js";
 import { isFollowed, running, showFrames } from "./frames.js";
-import { lists, panel, stage, table, wipe } from "./main.js";
+import { lists, panel, stage, table, wipe } from "./parts.js";
 import { hasSpecks } from "./shapes.js";
 import { byId, clock, press, shownValue } from "./show.js";
 import { suspectText } from "./suspects.js";
@@ -61,7 +61,7 @@ function paints() {
 }
 
 /** Bring the page up to date with the state. */
-export function show() {
+export function showAll() {
   if (!app.labels?.objects.has(app.selected)) app.selected = null; // it may have been removed
   lists.showObjects();
   lists.showClasses(classNow());

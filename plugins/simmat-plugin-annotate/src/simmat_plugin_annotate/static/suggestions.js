@@ -1,13 +1,10 @@
 /** Walk through the objects that the model finds. */
 
 import { get } from "./api.js";
-import { activeClass, app, classNow, holdTurn, messages, suggestion } from "./app.js";
-import { accept } from "./drawing.js";
-import { attempt } from "./events.js";
-import { acceptFrames } from "./frames.js";
-import { stage } from "./main.js";
+import { activeClass, app, classNow, holdTurn, messages, show, suggestion } from "./app.js";
+import { attempt } from "./attempt.js";
 import { Mask } from "./masks.js";
-import { show } from "./scene.js";
+import { stage } from "./parts.js";
 import { byId } from "./show.js";
 import { markOpen } from "./suspects.js";
 
@@ -117,13 +114,8 @@ export async function undoDecision(walk) {
   return true;
 }
 
-export async function acceptAll() {
-  const { walk } = app;
-  if (!walk) return (!app.draft && (await acceptFrames())) || accept();
-  await holdTurn(() => acceptRest(walk));
-}
-
-async function acceptRest(walk) {
+/** Accept all suggestions that remain of a walk. */
+export async function acceptRest(walk) {
   let added = 0;
   const from = walk.at;
   const { edits: most, body } = app.session.limits;

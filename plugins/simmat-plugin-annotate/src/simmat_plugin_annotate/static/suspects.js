@@ -1,13 +1,12 @@
 /** Labels that a training contradicts which did not learn from their image: their list, and one of them in the image. */
 
 import { get, post } from "./api.js";
-import { app, classes, inTurn, messages } from "./app.js";
-import { attempt } from "./events.js";
+import { app, classes, inTurn, messages, show } from "./app.js";
+import { attempt } from "./attempt.js";
 import { open } from "./images.js";
 import { replaceRows, reveal } from "./lists.js";
-import { lists, stage } from "./main.js";
 import { Mask } from "./masks.js";
-import { show } from "./scene.js";
+import { lists, stage } from "./parts.js";
 import { byId, element, press } from "./show.js";
 
 const KINDS = { missed: "No label?", border: "Another border?", merged: "Two in one?" };

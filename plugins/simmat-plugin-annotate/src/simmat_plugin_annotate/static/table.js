@@ -2,7 +2,7 @@
 
 import { getText, post } from "./api.js";
 import { app, classes, colourOfObject } from "./app.js";
-import { attempt, say } from "./events.js";
+import { attempt, say } from "./attempt.js";
 import { byId, digits, element, press } from "./show.js";
 
 const ROW_PX = 24; // as in style.css

@@ -1,8 +1,8 @@
 /** The wipe: right of the pointer, the image is shown in another way, such as by another sensor. */
 
 import { app } from "./app.js";
+import { say } from "./attempt.js";
 import { displayOf } from "./display.js";
-import { say } from "./events.js";
 import { Raster } from "./raster.js";
 import { byId, describe, element } from "./show.js";
 

@@ -4,7 +4,7 @@ import { UserError } from "../../engine";
 import { typeName } from "../files/image_file";
 import { readImage } from "../files/read_image";
 import { fromPlanes, ImageChannel, SensorImage } from "./image";
-import type { Reading } from "./sensor";
+import type { Reading } from "./reading";
 import { requireOnePlane, validOf } from "./units";
 
 const COLOURS = ["red", "green", "blue"].map((name): ImageChannel => {

@@ -4,7 +4,7 @@ import { UserError } from "../../engine";
 import { ImageFile, isFloat, typeName } from "../files/image_file";
 import { readImage } from "../files/read_image";
 import { fromPlanes, ImageChannel, SensorImage } from "./image";
-import type { Reading } from "./sensor";
+import type { Reading } from "./reading";
 import { measuredOf, physical, requireMeasured, requireOnePlane, requireUnscaled, statedUnit, Unit } from "./units";
 
 const METRE: Unit = { name: "m", per: 1, offset: 0 };

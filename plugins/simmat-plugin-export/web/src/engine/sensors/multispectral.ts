@@ -4,7 +4,7 @@ import { UserError } from "../../engine";
 import { BandTags, ImageFile, isFloat, Stored } from "../files/image_file";
 import { readImage } from "../files/read_image";
 import { fromPlanes, ImageChannel, SensorImage } from "./image";
-import { numberOption, Reading } from "./sensor";
+import { numberOption, Reading } from "./reading";
 import { validOf } from "./units";
 
 /** Files of reflectance that do not state their scale: reflectance = stored * scale + offset. */

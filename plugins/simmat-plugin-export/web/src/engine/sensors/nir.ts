@@ -4,7 +4,7 @@ import { UserError } from "../../engine";
 import { ImageFile, Stored, typeName } from "../files/image_file";
 import { readImage } from "../files/read_image";
 import { fromPlanes, ImageChannel, SensorImage } from "./image";
-import type { Reading } from "./sensor";
+import type { Reading } from "./reading";
 import { largestCount, measuredOf, requireNoAlpha, requireOnePlane, requireUnscaled, validOf } from "./units";
 
 function channel(name: string): ImageChannel {

@@ -8,20 +8,9 @@ import { depth } from "./depth";
 import { checkChannels, ImageChannel, SensorImage } from "./image";
 import { landsat8, multispectral, sentinel2 } from "./multispectral";
 import { nir, redNir } from "./nir";
+import { Reading } from "./reading";
 import { thermal } from "./thermal";
 import { describedSensor } from "./toml";
-
-/** A file of a sensor, what the user says of it, and what the model states of its sensor. */
-export interface Reading {
-  name: string;
-  content: Uint8Array<ArrayBuffer>;
-  /** Option -> its text; options that are left empty are missing. */
-  options: Readonly<Record<string, string>>;
-  /** The stored number that the user calls nodata; null for none. */
-  nodata: number | null;
-  /** The `sensor.toml` of a sensor that has one. */
-  definition: any;
-}
 
 /** Reads the file of an image. */
 export type Read = (reading: Reading) => Promise<SensorImage>;
@@ -83,15 +72,4 @@ function parsedOptions(given: Readonly<Record<string, string>>) {
   const number = Number(nodata);
   if (!Number.isFinite(number)) throw new UserError(`nodata must be a number, got ${nodata}`);
   return { options: others, nodata: number };
-}
-
-/** The number of an option; null if it is left empty, UserError if it is none. */
-export function numberOption(reading: Reading, name: string, low: number, high: number): number | null {
-  const text = reading.options[name];
-  if (text === undefined) return null;
-  const number = Number(text);
-  if (!(number >= low && number <= high)) {
-    throw new UserError(`option ${name} must be a number from ${low} to ${high}, got ${text}`);
-  }
-  return number;
 }

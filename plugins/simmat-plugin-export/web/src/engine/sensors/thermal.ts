@@ -5,7 +5,7 @@ import { notNodata } from "../files/image_file";
 import { readImage } from "../files/read_image";
 import { Radiometric, readRadiometric, Settings } from "./radiometric";
 import { fromPlanes, ImageChannel, SensorImage } from "./image";
-import { numberOption, Reading } from "./sensor";
+import { numberOption, Reading } from "./reading";
 import { physical, requireMeasured, requireOnePlane, requireUnscaled, statedUnit, Unit, validOf } from "./units";
 
 const ZERO_C = 273.15;

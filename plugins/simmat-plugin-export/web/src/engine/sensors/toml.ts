@@ -4,7 +4,7 @@ import { UserError } from "../../engine";
 import { ImageFile, notNodata, typeName } from "../files/image_file";
 import { readImage } from "../files/read_image";
 import { fromPlanes, ImageChannel, SensorImage } from "./image";
-import type { Reading } from "./sensor";
+import type { Reading } from "./reading";
 
 /** `[[channel]]`: one plane of the file, and what its numbers mean. */
 interface Rule {
