@@ -111,23 +111,6 @@ def test_the_next_alternative_is_what_enter_accepts(site, opened):
     assert same_on_disk(tab, mask)
 
 
-def test_suggestions_are_accepted_or_refused_with_one_key_each(opened):
-    """Every object without a click; what was decided can be undone within the walk."""
-    tab, mask = opened("d")
-    tab.press("s")
-    at, count = until(lambda: tab.state()["walk"], "there are suggestions")
-    assert at == 0
-    assert count >= 3
-    tab.saves("Enter")
-    tab.press("n")
-    tab.saves("Enter")
-    assert tab.state()["walk"][0] == 3 or count == 3
-    assert tab.state()["objects"] == 2
-    tab.press("Escape")
-    assert tab.state()["walk"] is None
-    assert same_on_disk(tab, mask)
-
-
 def test_number_keys_give_and_change_classes_whose_names_are_shown_as_text(
     site, opened
 ):
@@ -268,30 +251,20 @@ def test_values_and_window_are_those_of_the_sensor(site, opened):
 
 
 def test_what_is_being_drawn_stays_with_its_image(site, opened):
-    """Page down by accident must not cost a painted mask."""
+    """Neither page down by accident nor a click on the row of the open image must cost a painted mask."""
     _, centres = site
     tab, mask = opened("l")
     tab.click(*centres[0])
     drawn = tab.drafted()
+    with tab.page.expect_response(lambda answer: "/encode" in answer.url):
+        tab.page.click('#images [aria-current="true"]')
+    assert np.array_equal(tab.drafted(), drawn)
     tab.press("PageDown")
     until(lambda: tab.run("main.app.image.name") == "m", "the next image is open")
     assert tab.drafted() is None
     assert "is kept" in tab.text("#messages")
     tab.press("PageUp")
     until(lambda: tab.run("main.app.image.name") == "l", "the image is open again")
-    assert np.array_equal(tab.drafted(), drawn)
-    tab.saves("Enter")
-    assert same_on_disk(tab, mask)
-
-
-def test_what_is_being_drawn_survives_opening_the_same_image(site, opened):
-    """A click on the row of the open image must not cost a mask."""
-    _, centres = site
-    tab, mask = opened("i")
-    tab.click(*centres[0])
-    drawn = tab.drafted()
-    with tab.page.expect_response(lambda answer: "/encode" in answer.url):
-        tab.page.click('#images [aria-current="true"]')
     assert np.array_equal(tab.drafted(), drawn)
     tab.saves("Enter")
     assert same_on_disk(tab, mask)

@@ -65,3 +65,9 @@ def test_every_id_that_the_modules_look_for_is_in_the_page():
         for name in re.findall(r'byId\("([\w-]+)"\)', text)
     }
     assert wanted <= set(re.findall(r'id="([\w-]+)"', TEXTS["index.html"]))
+
+
+def test_what_the_signs_of_the_list_mean_is_written_there():
+    """A sign without a word is a riddle."""
+    legend = TEXTS["index.html"].split('id="legend"')[1].split("</p>")[0]
+    assert set("✓●◇○") <= set(legend)

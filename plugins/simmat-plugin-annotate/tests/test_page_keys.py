@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Server, Tab, browser, folder_of, until
+from browser import Server, Tab, browser, folder_of, same_on_disk, until
 
 pytestmark = pytest.mark.slow
 
@@ -71,15 +71,19 @@ def test_a_click_straight_after_enter_begins_the_next_object(page) -> None:
     assert tab.drafted()[centres[1][1], centres[1][0]]
 
 
-def test_suggestions_are_decided_as_fast_as_one_types(page) -> None:
+def test_suggestions_are_decided_as_fast_as_one_types(page, tmp_path: Path) -> None:
     """Each key counts, for the suggestion that comes next."""
     tab, _ = page
     tab.press("s")
-    _, count = until(lambda: tab.state()["walk"], "there are suggestions")
+    at, count = until(lambda: tab.state()["walk"], "there are suggestions")
+    assert at == 0
     assert count >= 3
     tab.press("Enter", "Enter", "n")
     until(lambda: (tab.state()["walk"] or [3])[0] == 3, "three are decided")
     assert tab.state()["objects"] == 2
+    assert same_on_disk(tab, tmp_path / "masks/a.png")
+    tab.press("Escape")
+    assert tab.state()["walk"] is None
 
 
 def test_each_page_down_goes_on_by_one(page) -> None:

@@ -114,13 +114,6 @@ def test_an_outline_follows_pixels_exactly_where_it_may_not_leave_them(page) -> 
     assert found[1] == {"box": [7, 5, 27, 15], "runs": [0, 200]}
 
 
-def test_what_the_signs_of_the_list_mean_is_written_there(page) -> None:
-    """A sign without a word is a riddle."""
-    tab, _ = page
-    for sign in "✓●◇○":
-        assert sign in tab.text("#legend")
-
-
 def test_the_training_says_its_split_and_its_time(page) -> None:
     """Before it is started, so that one can decide."""
     tab, _ = page

@@ -30,28 +30,6 @@ def predictions(path, places=(10, 40)):
     return path
 
 
-def test_predictions_are_accepted_in_the_page_on_a_narrow_screen(tmp_path, server_of):
-    """Each with a key, as the model's own; a phone or a half of a screen shows the page without scrolling sideways."""
-    folder_of(tmp_path, ["a", "b"])
-    path = predictions(tmp_path.parent / f"{tmp_path.name}-coco.json")
-    server = server_of(
-        "--modality", "gray", "--regions", "instances", "--predictions", str(path)
-    )
-    with browser(width=400, height=800) as new_tab:
-        tab = new_tab()
-        tab.goto(server.address)
-        assert tab.page.evaluate("document.documentElement.scrollWidth") <= 400
-        until(lambda: "◇ 2" in tab.text("#images"), "the list shows the predictions")
-        assert not (tmp_path / "masks").exists()
-        tab.page.locator("#canvas").focus()
-        tab.press("s")
-        until(lambda: tab.state()["walk"] == [0, 2], "they are suggested")
-        tab.saves("Enter")
-        tab.press("n")
-        assert tab.state()["objects"] == 1
-        assert tab.page.evaluate("window.scrollX") == 0
-
-
 def test_what_a_model_found_is_marked_until_a_person_draws_or_confirms_it(
     tmp_path, server_of
 ):
@@ -117,16 +95,21 @@ def test_what_a_model_found_is_marked_until_a_person_draws_or_confirms_it(
         assert "b" not in tab.text("#images .label")
 
 
-def test_a_stroke_of_the_brush_makes_an_object_ones_own(tmp_path, server_of):
-    """Taken back before it is saved, the object is the model's again."""
+def test_a_stroke_of_the_brush_on_a_narrow_screen_makes_an_object_ones_own(
+    tmp_path, server_of
+):
+    """Taken back before it is saved, the object is the model's again; a phone shows the page without scrolling."""
     folder_of(tmp_path, ["a", "b", "c"])
     path = predictions(tmp_path.parent / f"{tmp_path.name}-coco.json", (10,))
     server = server_of(
         "--modality", "gray", "--regions", "instances", "--predictions", str(path)
     )
-    with browser() as new_tab:
+    with browser(width=400, height=800) as new_tab:
         tab = new_tab()
         tab.goto(server.address)
+        assert tab.page.evaluate("document.documentElement.scrollWidth") <= 400
+        until(lambda: "◇ 1" in tab.text("#images"), "the list shows the prediction")
+        tab.page.locator("#canvas").focus()
         tab.press("s")
         until(lambda: tab.state()["walk"] == [0, 1], "it is suggested")
         tab.press("b")
@@ -138,6 +121,7 @@ def test_a_stroke_of_the_brush_makes_an_object_ones_own(tmp_path, server_of):
         tab.press("Control+y")
         tab.saves("Enter")
         assert read_predicted(tmp_path) == set()
+        assert tab.page.evaluate("window.scrollX") == 0
         tab.page.click("#train")
         until(lambda: tab.text("#split-hint"), "the dialog is open")
         assert "◇" not in tab.text("#split-hint")

@@ -74,12 +74,14 @@ def test_accepting_marks_and_drawing_anew_takes_the_mark_away(
     assert of_model(client) == 0
 
 
-def test_a_class_a_neighbour_or_done_does_not_take_the_mark_away(
+def test_a_class_a_neighbour_cleaning_or_done_does_not_take_the_mark_away(
     root: Path, client: Client
 ) -> None:
-    """The outline is still the model's."""
+    """The outline is still the model's, whose specks nobody has looked at."""
     key = client.keys()["s0"]
     version = client.edit(key, 0, found(FIRST))["version"]
+    cleaned = {"op": "replace", "id": 1, "mask": square(10, 8, 19, 20)}
+    client.edit(key, version, {**cleaned, "predicted": True})
     classes = [{"id": None, "name": "udder", "colour": None}]
     client.done("/api/classes", {"classes": classes})
     image = client.get(f"/api/images/{key}")
@@ -89,15 +91,6 @@ def test_a_class_a_neighbour_or_done_does_not_take_the_mark_away(
     client.done(f"/api/images/{key}/done", {"version": version, "done": True})
     assert read_predicted(root) == {"s0"}
     assert of_model(client) == 1
-
-
-def test_a_cleaned_mask_of_a_model_is_still_one(root: Path, client: Client) -> None:
-    """Nobody has looked at the outline when specks are removed."""
-    key = client.keys()["s0"]
-    version = client.edit(key, 0, found(FIRST))["version"]
-    cleaned = {"op": "replace", "id": 1, "mask": square(10, 8, 19, 20)}
-    client.edit(key, version, {**cleaned, "predicted": True})
-    assert read_predicted(root) == {"s0"}
 
 
 def test_confirming_takes_the_mark_away(root: Path, client: Client) -> None:
@@ -133,17 +126,6 @@ def test_undo_and_redo_move_the_mark(root: Path, client: Client) -> None:
     assert marks == [False, True, False, True, False]
 
 
-def test_marks_survive_a_restart(root: Path, bundle: Path) -> None:
-    """Which of the objects are the model's, too."""
-    with served(root, bundle) as client:
-        key = client.keys()["s0"]
-        client.edit(key, 0, drawn(FIRST), found(SECOND))
-    with served(root, bundle) as client:
-        assert of_model(client) == 1
-        objects = client.get(f"/api/images/{key}")["objects"]
-        assert [one["predicted"] for one in objects] == [False, True]
-
-
 def test_masks_that_the_data_set_lists_are_marked(root: Path, bundle: Path) -> None:
     """Those of `simmat data convert`, or of a script; whoever takes an id out of the list has looked at it."""
     (root / "masks").mkdir()
@@ -169,6 +151,7 @@ def test_masks_that_the_data_set_lists_are_marked(root: Path, bundle: Path) -> N
     with served(root, bundle) as client:
         objects = client.get(f"/api/images/{key}")["objects"]
         assert [one["predicted"] for one in objects] == [True, False]
+        assert of_model(client) == 1
         version = client.get(f"/api/images/{key}")["version"]
         client.edit(key, version, {"op": "confirm"})
     assert read_predicted(root) == set()

@@ -45,42 +45,6 @@ def values_of(content: bytes, shape: str) -> np.ndarray:
     return np.where(numbers == 0, np.nan, values)
 
 
-def test_ten_tabs_at_once_get_the_answers_of_the_predictor(
-    client: Client, root: Path, bundle: Path
-) -> None:
-    """One model serves them all; none may see another's image."""
-    predictor = Predictor.of_bundle(load_bundle(bundle, registry()))
-    keys, wanted = client.keys(), {}
-    click = [(12.0, 10.0)]
-    for name in keys:
-        predictor.set_image(root / f"images/{name}.png", cache=root.parent / "cache")
-        wanted[name] = predictor.predict(points=click)
-
-    def tab(name: str) -> tuple[str, list[dict[str, object]]]:
-        found = []
-        for _ in range(3):
-            body = {"points": [[*click[0], 1]]}
-            found.append(
-                client.done(f"/api/images/{keys[name]}/predict", body)["masks"][0]
-            )
-        return name, found
-
-    with ThreadPoolExecutor(10) as tabs:
-        answers = list(tabs.map(tab, keys))
-    assert len(answers) == 10
-    for name, masks in answers:
-        for mask in masks:
-            assert mask["score"] == pytest.approx(
-                min(max(wanted[name].score, 0), 1), abs=1e-4
-            )
-            if mask["mask"] is None:
-                assert not wanted[name].mask.any()
-            else:
-                np.testing.assert_array_equal(
-                    filled(mask["mask"], SIZE), wanted[name].mask
-                )
-
-
 def test_two_tabs_labelling_one_image_lose_nothing(client: Client) -> None:
     """Each edit is either there or was refused as stale."""
     key = client.keys()["s9"]
@@ -237,9 +201,10 @@ def test_a_prompt_asks_for_all_masks(client: Client, root: Path, bundle: Path) -
     answer = client.done(
         f"/api/images/{client.keys()['s1']}/predict", {"box": [5, 5, 30, 30]}
     )
-    assert [one["area"] for one in answer["masks"]] == [
-        int(one.mask.sum()) for one in wanted
-    ]
+    assert len(answer["masks"]) == len(wanted)
+    for found, one in zip(answer["masks"], wanted, strict=True):
+        np.testing.assert_array_equal(filled(found["mask"], SIZE), one.mask)
+        assert found["score"] == pytest.approx(min(max(one.score, 0), 1), abs=1e-4)
 
 
 def service_of(root: Path, bundle: Path, names: dict[int, str] | None = None) -> Any:

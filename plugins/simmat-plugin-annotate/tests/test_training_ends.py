@@ -125,25 +125,6 @@ def test_a_second_training_may_continue_from_the_model_in_use() -> None:
     assert "--init" not in TrainBody(image_size=64).arguments(Path("runs/annotate-001"))
 
 
-def test_commands_hold_a_pipe_of_the_server(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The module that ends with it runs them, and their output is the command's."""
-    found: list[Any] = []
-    start = asyncio.create_subprocess_exec
-
-    async def watched(*command: str, **options: Any) -> Any:
-        found.extend((command[1:3], options["stdin"]))
-        return await start(*command, **options)
-
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", watched)
-    one = training(tmp_path)
-    one.run = tmp_path / "runs/annotate-001"
-    assert asyncio.run(one.run_simmat(["--version"], tmp_path / "log.txt")) == 0
-    assert found == [("-m", "simmat_plugin_annotate.child"), asyncio.subprocess.PIPE]
-    assert (tmp_path / "log.txt").read_text().startswith("simmat")
-
-
 def test_any_error_ends_a_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
