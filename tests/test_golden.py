@@ -16,7 +16,7 @@ from installed import is_installed
 
 GOLDEN = read_golden()
 IS_SAME_KERNEL = GOLDEN.kernel == kernel()
-SLOW = ("export", "train --resume")
+SLOW = ("export", "train --resume", "train several sensors")
 NAMES = [
     pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
     for name in CASES

@@ -83,6 +83,7 @@ def test_a_training_without_a_number_of_steps_ends_by_its_validation(
     assert rates[-1] < 0.6 * max(rates)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_the_whole_one(
     data: Path, whole: Path, tmp_path: Path
 ) -> None:

@@ -236,6 +236,7 @@ def corner_error_px(found: np.ndarray | None, true: np.ndarray) -> float:
     return float(np.hypot(*(one[:2] / one[2] - other[:2] / other[2])).mean())
 
 
+@pytest.mark.slow
 def test_a_view_outside_of_the_limits_needs_the_values_of_the_camera(
     tmp_path: Path,
 ) -> None:
@@ -253,6 +254,7 @@ def test_a_view_outside_of_the_limits_needs_the_values_of_the_camera(
     assert "started also from the camera's values (CalibratedHMatrix)" in found.text()
 
 
+@pytest.mark.slow
 def test_wrong_values_of_the_camera_do_no_harm(tmp_path: Path) -> None:
     """They are one more candidate; the user is told that they contradict."""
     true = np.array([[1.0, 0.0, 9.0], [0.0, 1.0, -5.0], [0.0, 0.0, 1.0]])

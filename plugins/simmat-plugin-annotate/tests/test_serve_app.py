@@ -462,6 +462,7 @@ def test_a_full_disk_is_said_to_the_client(
         Client(address).set_image(root / "images/s0.png")  # small ones are in memory
 
 
+@pytest.mark.slow
 def test_the_images_of_a_killed_server_are_removed_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -495,6 +496,7 @@ def test_the_images_of_a_killed_server_are_removed_by_the_next(
     assert (target / "images").exists()
 
 
+@pytest.mark.slow
 def test_a_server_that_computes_ends_after_a_signal(tmp_path: Path) -> None:
     """A thread of Python cannot be stopped; who stops the server does not wait for its answer."""
     words = """
