@@ -36,6 +36,34 @@ def test_a_torch_file_of_timm_is_read_too(make_family: Any, tmp_path: Path) -> N
     assert torch.equal(loaded.blocks[1].mlp.fc1.weight, source.blocks[1].mlp.fc1.weight)
 
 
+class Bomb:
+    """Unpickled, it would write a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_code_in_a_weight_file_is_not_run(make_family: Any, tmp_path: Path) -> None:
+    """A stranger's file must not own the machine."""
+    torch.save({"a": Bomb(tmp_path / "hit")}, tmp_path / "w.bin")
+    with pytest.raises(WeightsError, match="without running code"):
+        make_family("ViT").ours(weights=tmp_path / "w.bin")
+    assert not (tmp_path / "hit").exists()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_a_damaged_file_is_refused(
+    suffix: str, make_family: Any, tmp_path: Path
+) -> None:
+    """A cut download must not end in a stack trace."""
+    (tmp_path / f"w{suffix}").write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(WeightsError, match="damaged"):
+        make_family("ViT").ours(weights=tmp_path / f"w{suffix}")
+
+
 def test_weights_of_another_model_are_refused_by_name(
     family: Any, tmp_path: Path
 ) -> None:
