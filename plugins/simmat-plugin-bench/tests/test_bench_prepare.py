@@ -51,41 +51,35 @@ def test_results_of_other_settings_are_refused_and_named(tmp_path: Path) -> None
     changed = bench_of(tmp_path, TINY.replace("steps = 2", "steps = 3") + SET + ARM)
     assert changed.cells[0].result() is None
     with pytest.raises(ConfigError, match=r"a/tiny/x/seed-0: steps = 3, was 2"):
-        ready_to_run(
-            changed, changed.cells, registry(), rerun_changed=False, echo=lambda _: None
-        )
-    said: list[str] = []
-    ready_to_run(
-        changed, changed.cells, registry(), rerun_changed=True, echo=said.append
-    )
+        ready(changed)
+    said = ready(changed, rerun=True)
     assert [cell.state() for cell in changed.cells] == ["open"]
     assert "steps = 3, was 2" in said[0]
 
 
-def test_results_on_other_data_are_refused(tmp_path: Path) -> None:
-    """The folder's name says nothing about what lies in it."""
+@pytest.mark.parametrize("failed", [False, True], ids=["tested", "test failed"])
+def test_results_on_other_data_are_refused(tmp_path: Path, *, failed: bool) -> None:
+    """The folder's name says nothing about what lies in it; a test on other data would be a score of neither."""
     gray_set(tmp_path / "set")
     bench = bench_of(tmp_path, TINY + SET + ARM)
+    cell = bench.cells[0]
     data = open_dataset(tmp_path / "set", registry().modality("gray"))
-    fill(
-        bench.cells[0],
-        val=0.5,
-        test=0.5,
-        data={"path": "elsewhere", "fingerprint": digest_dataset(data).fingerprint},
-    )
-    ready_to_run(
-        bench, bench.cells, registry("sam"), rerun_changed=False, echo=lambda _: None
-    )
+    trained_on = {
+        "path": "elsewhere",
+        "fingerprint": digest_dataset(data).fingerprint,
+    }
+    if failed:
+        fill(cell, val=0.5, data=trained_on)
+        failure = {"format": 1, "log": "a damaged test image"}
+        atomic_write_json(cell.folder.failure, failure)
+    else:
+        fill(cell, val=0.5, test=0.5, data=trained_on)
+    assert cell.state() == ("failed" if failed else "tested")
+    assert ready(bench) == []
     image = tmp_path / "set" / "images" / "s0.png"
     image.write_bytes(bytes([*image.read_bytes()[:-1], 0]))
     with pytest.raises(ConfigError, match=r"data .*run"):
-        ready_to_run(
-            bench,
-            bench.cells,
-            registry("sam"),
-            rerun_changed=False,
-            echo=lambda _: None,
-        )
+        ready(bench)
 
 
 @pytest.mark.slow
@@ -104,25 +98,6 @@ def test_a_started_cell_of_other_data_can_be_started_again(tmp_path: Path) -> No
     assert "its data" in removed
     assert "masks/s0.png" in removed
     assert cell.state() == "open"
-
-
-def test_a_cell_whose_test_failed_is_not_tested_on_other_data(tmp_path: Path) -> None:
-    """Trained on one set and tested on another, its score would be of neither."""
-    gray_set(tmp_path / "set")
-    bench = bench_of(tmp_path, TINY + SET + ARM)
-    data = open_dataset(tmp_path / "set", registry().modality("gray"))
-    fill(
-        bench.cells[0],
-        val=0.5,
-        data={"path": "set", "fingerprint": digest_dataset(data).fingerprint},
-    )
-    atomic_write_json(
-        bench.cells[0].folder.failure, {"format": 1, "log": "a damaged test image"}
-    )
-    assert (bench.cells[0].state(), ready(bench)) == ("failed", [])
-    shutil.copy(tmp_path / "set/masks/s1.png", tmp_path / "set/masks/s0.png")
-    with pytest.raises(ConfigError, match=r"data .*run"):
-        ready(bench)
 
 
 def test_a_set_without_a_test_split_is_found_before_the_first_process(

@@ -186,8 +186,15 @@ def csv_lines(results: Results, folder: Path) -> list[dict[str, str]]:
 
 
 def test_the_csv_has_a_line_for_every_seed(tmp_path: Path) -> None:
-    """Who computes on it must see what is missing."""
-    lines = csv_lines(collect(filled(tmp_path)), tmp_path)
+    """Who computes on it must see what is missing; a mean on every seed's line would look like a spread of nothing."""
+    bench = filled(tmp_path)
+    for seed, val in enumerate((0.1, 0.6)):
+        cell = cells_named(bench, f"a/sam_vit_b/x/seed-{seed}")[0]
+        memory = {"peak_memory_bytes": 1000 + seed, "peak_device_bytes": None}
+        fill(
+            cell, val=val, test=SCORES["a"][seed], seconds=100.0 * (seed + 1), **memory
+        )
+    lines = csv_lines(collect(bench), tmp_path)
     assert len(lines) == 3 * (1 + 2 + 2)
     done = next(
         line
@@ -201,6 +208,14 @@ def test_the_csv_has_a_line_for_every_seed(tmp_path: Path) -> None:
     )
     missing = next(line for line in lines if line["arm"] == "random")
     assert (missing["score"], missing["state"]) == ("", "not begun")
+    found = [line for line in lines if (line["data"], line["arm"]) == ("a", "x")]
+    assert [(line["val"], line["seconds"], line["memory_bytes"]) for line in found] == [
+        ("0.1", "100.0", "1000"),
+        ("0.6", "200.0", "1001"),
+    ]
+    assert [float(line["gain"]) for line in found] == pytest.approx(
+        [0.4 - 0.25, 0.6 - 0.25]
+    )
 
 
 def test_a_figure_that_one_data_set_does_not_give_is_missing_there_alone(
@@ -335,28 +350,6 @@ def test_an_arm_whose_rates_all_diverged_says_so(tmp_path: Path) -> None:
     assert (row.state, row.score, row.lr) == ("every rate diverged", None, None)
     cells = ("x", "mat-residual", "lora", *"–––––", "every rate diverged")
     assert cells in data_table(collect(bench), bench.settings.data[0]).rows
-
-
-def test_a_line_of_the_csv_is_of_its_seed_alone(tmp_path: Path) -> None:
-    """A mean on every seed's line would look like a spread of nothing."""
-    bench = filled(tmp_path)
-    for seed, val in enumerate((0.1, 0.6)):
-        cell = cells_named(bench, f"a/sam_vit_b/x/seed-{seed}")[0]
-        memory = {"peak_memory_bytes": 1000 + seed, "peak_device_bytes": None}
-        fill(
-            cell, val=val, test=SCORES["a"][seed], seconds=100.0 * (seed + 1), **memory
-        )
-    lines = [
-        line for line in csv_lines(collect(bench), tmp_path) if line["data"] == "a"
-    ]
-    found = [line for line in lines if line["arm"] == "x"]
-    assert [(line["val"], line["seconds"], line["memory_bytes"]) for line in found] == [
-        ("0.1", "100.0", "1000"),
-        ("0.6", "200.0", "1001"),
-    ]
-    assert [float(line["gain"]) for line in found] == pytest.approx(
-        [0.4 - 0.25, 0.6 - 0.25]
-    )
 
 
 @pytest.mark.slow

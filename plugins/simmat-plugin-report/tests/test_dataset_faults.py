@@ -228,17 +228,15 @@ def test_the_option_of_a_composition_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "values",
+    ("values", "unit"),
     [
-        pytest.param(fractions(0) * 2, id="beyond 1"),
-        pytest.param(fractions(0) - 0.5, id="below 0"),
+        pytest.param(fractions(0) * 2, None, id="beyond 1"),
+        pytest.param(fractions(0) - 0.5, None, id="below 0"),
+        pytest.param(fractions(0), "C", id="a stated unit"),
     ],
 )
-def test_counts_are_not_warned_of(values: npt.NDArray[Any], tmp_path: Path) -> None:
-    """A warning that is often wrong is not read."""
-    assert warning(tmp_path, Thermometer(), values) == ""
-
-
-def test_a_stated_unit_is_not_warned_of(tmp_path: Path) -> None:
-    """The user knows; whether the numbers can be that unit is the sensor's to check."""
-    assert warning(tmp_path, Thermometer(WithUnit(unit="C")), fractions(0)) == ""
+def test_counts_and_stated_units_are_not_warned_of(
+    values: npt.NDArray[Any], unit: Literal["C"] | None, tmp_path: Path
+) -> None:
+    """A warning that is often wrong is not read; whether numbers can be a stated unit is the sensor's to check."""
+    assert warning(tmp_path, Thermometer(WithUnit(unit=unit)), values) == ""

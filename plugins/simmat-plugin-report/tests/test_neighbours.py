@@ -74,16 +74,14 @@ def test_touching_and_overlapping_tiles_are_warned_of(
     assert found in [one.text for one in report.findings]
 
 
-def test_scenes_apart_are_fine(tmp_path: Path) -> None:
-    """A warning that always comes is none."""
-    assert warning(tiles(tmp_path, 12, step=200)) == ""
-
-
-def test_named_splits_are_the_users(tmp_path: Path) -> None:
-    """Who names splits may know why neighbours are in two of them."""
-    assert warning(tiles(tmp_path, 12, step=80, splits=True)) == ""
-
-
-def test_images_without_a_place_are_fine(tmp_path: Path) -> None:
-    """Most images have none."""
-    assert warning(tiles(tmp_path, 12, step=80, crs=None)) == ""
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"step": 200}, id="scenes apart"),
+        pytest.param({"step": 80, "splits": True}, id="splits named by the user"),
+        pytest.param({"step": 80, "crs": None}, id="images without a place"),
+    ],
+)
+def test_other_images_are_fine(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """A warning that always comes is none, and who names splits may know why neighbours are in two of them."""
+    assert warning(tiles(tmp_path, 12, **changes)) == ""
