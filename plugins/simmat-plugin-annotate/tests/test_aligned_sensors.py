@@ -65,9 +65,12 @@ def bundle_of_pairs(folder: Path, card: DataCard) -> Path:
 def test_masks_are_on_the_grid_of_the_first_sensor(
     pairs: Path, tmp_path: Path, started: list[Any]
 ) -> None:
-    """The mask, the values and the training agree on one grid, though the files do not."""
+    """Mask, values and training agree on the grid of the folder, though files and the bundle's rig have others."""
     (pairs / "card.toml").write_text(f'regions = "instances"\n{ALIGNED}')
-    bundle = bundle_of_pairs(tmp_path / "bundle", DataCard(regions="instances"))
+    moved = [[0.5, 0.0, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 1.0]]
+    other = {"gray": {"reference": "rgb", "matrix": moved}}
+    card = DataCard.model_validate({"regions": "instances", "alignment": other})
+    bundle = bundle_of_pairs(tmp_path / "bundle", card)
     annotate.main([str(pairs), "--bundle", str(bundle)], standalone_mode=False)
     (annotator,) = started
     (key,) = annotator.folder.images
@@ -87,7 +90,9 @@ def test_masks_are_on_the_grid_of_the_first_sensor(
     assert mean == pytest.approx(4 * (14.5 / 2 + 2), abs=1e-5)
     dataset = open_dataset(pairs, annotator.folder.adapter)
     assert len(dataset.samples) == 1
-    assert load_card(pairs, {}).alignment["gray"].size == (40, 30)
+    alignment = load_card(pairs, {}).alignment["gray"]
+    assert (alignment.size, alignment.matrix[0][2]) == ((40, 30), 2.0)
+    assert annotator.folder.adapter.alignments["gray"].matrix[0][2] == 2.0
 
 
 def test_a_bundle_brings_the_alignment_of_its_rig(
@@ -108,26 +113,6 @@ def test_a_bundle_brings_the_alignment_of_its_rig(
     assert not (pairs / "card.toml").exists()
     annotator.folder.write_card()
     assert load_card(pairs, {}).alignment == aligned.alignment
-
-
-def test_the_alignment_of_the_folder_counts_before_that_of_the_bundle(
-    pairs: Path, tmp_path: Path, started: list[Any]
-) -> None:
-    """Another rig has another matrix."""
-    moved = [[0.5, 0.0, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 1.0]]
-    other = DataCard.model_validate(
-        {
-            "regions": "instances",
-            "alignment": {"gray": {"reference": "rgb", "matrix": moved}},
-        }
-    )
-    bundle = bundle_of_pairs(tmp_path / "bundle", other)
-    (pairs / "card.toml").write_text(f'regions = "instances"\n{ALIGNED}')
-    annotate.main([str(pairs), "--bundle", str(bundle)], standalone_mode=False)
-    (annotator,) = started
-    annotator.folder.write_card()
-    assert load_card(pairs, {}).alignment["gray"].matrix[0][2] == 2.0
-    assert annotator.folder.adapter.alignments["gray"].matrix[0][2] == 2.0
 
 
 def test_without_an_alignment_the_image_says_what_to_do(

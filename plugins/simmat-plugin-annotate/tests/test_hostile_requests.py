@@ -420,15 +420,27 @@ class Recorded:
         """Take a request."""
         self.asked = True
 
-    def gets(self, guard: Any, scope: dict[str, Any]) -> bool:
-        """Return whether the guard before this app lets a request through."""
+    def gets(self, guard: Any, headers: dict[str, str]) -> bool:
+        """Return whether the guard before this app lets a request with the token through."""
 
         async def ignored(*given: object) -> None:
             """Take an answer."""
 
         self.asked = False
-        asyncio.run(guard(scope, ignored, ignored))
+        asyncio.run(guard(request_with(headers), ignored, ignored))
         return self.asked
+
+
+def request_with(headers: dict[str, str]) -> dict[str, Any]:
+    """Return a request with these headers and the token, as a server gives it to an app."""
+    sent = {"authorization": f"Bearer {TOKEN}"} | headers
+    return {
+        "type": "http",
+        "method": "GET",
+        "path": "/model",
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in sent.items()],
+    }
 
 
 @pytest.mark.parametrize(
@@ -446,25 +458,9 @@ def test_a_server_answers_to_allowed_names(name: str, host: str) -> None:
 
     app = Recorded()
     guard = Guard(app, token=TOKEN, port=8765, hosts=["127.0.0.1", name])
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "path": "/api/session",
-        "query_string": b"",
-    }
     for given, known in ((host, True), ("evil.example:8765", False)):
-        headers = {
-            "host": given,
-            "authorization": f"Bearer {TOKEN}",
-            "origin": f"http://{given}",
-        }
-        asked = {
-            **scope,
-            "headers": [
-                (key.encode(), value.encode()) for key, value in headers.items()
-            ],
-        }
-        assert app.gets(guard, asked) is known
+        headers = {"host": given, "origin": f"http://{given}"}
+        assert app.gets(guard, headers) is known
 
 
 @pytest.mark.parametrize("name", ["seg.example.org", "seg.example.org:443"])
@@ -477,7 +473,7 @@ def test_a_server_answers_behind_a_proxy_with_tls(name: str) -> None:
         guard: Any = server_of(
             app, listener, host="127.0.0.1", allowed=[name], token=TOKEN
         )[0].config.app
-    own = {"host": "seg.example.org", "authorization": f"Bearer {TOKEN}"}
+    own = {"host": "seg.example.org"}
     for given, known in (
         ({}, True),
         ({"host": "seg.example.org:443"}, True),
@@ -486,17 +482,7 @@ def test_a_server_answers_behind_a_proxy_with_tls(name: str) -> None:
         ({"origin": "https://evil.example"}, False),
         ({"host": "evil.example"}, False),
     ):
-        headers = [
-            (key.encode(), value.encode()) for key, value in {**own, **given}.items()
-        ]
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "path": "/model",
-            "query_string": b"",
-            "headers": headers,
-        }
-        assert app.gets(guard, scope) is known, given
+        assert app.gets(guard, own | given) is known, given
 
 
 def test_a_request_that_a_stopped_server_leaves_gets_an_answer() -> None:
@@ -511,20 +497,8 @@ def test_a_request_that_a_stopped_server_leaves_gets_an_answer() -> None:
     async def send(message: object) -> None:
         sent.append(message)
 
-    headers = [
-        (b"host", b"127.0.0.1:8765"),
-        (b"authorization", f"Bearer {TOKEN}".encode()),
-    ]
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "path": "/model",
-        "query_string": b"",
-        "headers": headers,
-    }
-    asyncio.run(
-        Guard(left, token=TOKEN, port=8765, hosts=["127.0.0.1"])(scope, send, send)
-    )  # type: ignore[arg-type]
+    guard: Any = Guard(left, token=TOKEN, port=8765, hosts=["127.0.0.1"])
+    asyncio.run(guard(request_with({"host": "127.0.0.1:8765"}), send, send))
     assert (sent[0]["status"], json.loads(sent[1]["body"])["error"]["code"]) == (
         503,
         "stopped",
