@@ -143,7 +143,7 @@ def test_a_seed_leaves_every_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_prompt_that_says_nothing_is_refused() -> None:
-    """So is a mask of another size, by name."""
+    """The package would answer for a batch of one; a mask of another size would fail inside of a convolution."""
     network = model(16)
     nothing = PromptBatch(
         torch.tensor([0]), torch.zeros(1, 0, 2), torch.zeros(1, 0).long()

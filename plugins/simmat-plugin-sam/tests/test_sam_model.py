@@ -19,7 +19,6 @@ from simmat_testing.checks import run_checks
 from simmat_testing.find_parts import FOUNDATION_CHECKS
 from simmat_testing.foundation_checks import FoundationCase
 
-from simmat.errors import DataError
 from simmat.foundation import MaskPrediction, PromptBatch
 from simmat.plugin_specs import FoundationSpec
 
@@ -93,26 +92,6 @@ def test_any_multiple_of_the_patch_is_taken(size: int) -> None:
     prediction = answer(tiny(size), images(1, size), clicks([0]))
     assert prediction.logits.shape == (1, 4, size // 4, size // 4)
     assert prediction.iou.shape == (1, 4)
-
-
-def test_a_prompt_of_nothing_is_refused() -> None:
-    """The package would answer for a batch of one."""
-    with pytest.raises(DataError, match="at least one point"):
-        answer(tiny(), images(1), clicks([0], points=0))
-
-
-def test_a_mask_of_another_size_is_refused() -> None:
-    """The package would fail inside of a convolution, or take it without a word."""
-    prompts = clicks([0])
-    masked = PromptBatch(
-        prompts.image_index,
-        prompts.point_coords,
-        prompts.point_labels,
-        None,
-        torch.zeros(1, 1, 8, 8),
-    )
-    with pytest.raises(DataError, match=r"\(K, 1, 16, 16\).*\(1, 1, 8, 8\)"):
-        answer(tiny(), images(1), masked)
 
 
 def test_half_precision_does_not_move_a_click() -> None:
