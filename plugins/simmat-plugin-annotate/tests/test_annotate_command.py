@@ -185,7 +185,7 @@ def test_an_image_whose_labels_are_polygons_is_not_edited(
 def test_a_folder_is_claimed_before_it_is_read(
     root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What another server writes until it ends is known then."""
+    """What another server writes until it ends is known then; two would write over each other."""
     from simmat_plugin_annotate.folder import LabelFolder
     from simmat_plugin_annotate.state import locked_folder
 

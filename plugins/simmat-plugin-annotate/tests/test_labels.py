@@ -13,7 +13,6 @@ from PIL import Image
 from runs import registry
 
 from simmat.data.dataset import open_dataset
-from simmat.errors import DataError
 
 SIZE = (40, 56)
 
@@ -224,15 +223,6 @@ def test_an_image_that_cannot_be_read_is_marked_in_the_list(
             for image in client.get("/api/images")["images"]
         }
         assert (status, problems["s0"], "s1.png" in problems["s1"]) == (422, "", True)
-
-
-def test_one_server_a_folder(client: Client, root: Path, bundle: Path) -> None:
-    """Two would write over each other."""
-    with (
-        pytest.raises(DataError, match="being annotated by another"),
-        served(root, bundle),
-    ):
-        pass
 
 
 def test_a_manifest_learns_of_new_masks(root: Path, bundle: Path) -> None:

@@ -322,18 +322,6 @@ def test_an_edit_never_asks_the_folder_while_it_holds_its_image(
     assert free == [True]
 
 
-def test_a_card_that_says_enough_is_left_as_it_is(tmp_path: Path) -> None:
-    """With its comments and its order."""
-    root = gray_images(tmp_path / "set", size_hw=(80, 80))
-    folder = folder_of(root)
-    folder.write_card()
-    text = (root / "card.toml").read_text() + "# ours\n"
-    (root / "card.toml").write_text(text)
-    again = folder_of(root)
-    again.write_card()
-    assert (root / "card.toml").read_text() == text
-
-
 def test_what_is_typed_into_the_card_meanwhile_stays(tmp_path: Path) -> None:
     """Only rule, classes and options of the sensor are the annotator's."""
     root = gray_images(tmp_path / "set", size_hw=(80, 80))
@@ -347,9 +335,11 @@ def test_what_is_typed_into_the_card_meanwhile_stays(tmp_path: Path) -> None:
 
 
 def test_a_name_of_the_background_is_not_a_class(tmp_path: Path) -> None:
-    """It stays in the card."""
+    """It stays in the card, which says enough and is left as it is, with its comments and its order."""
     root = gray_images(tmp_path / "set", size_hw=(80, 80))
-    text = 'regions = "panoptic"\n\n[class_names]\n0 = "background"\n1 = "cell"\n'
+    text = (
+        'regions = "panoptic"\n\n[class_names]\n0 = "background"\n1 = "cell"\n# ours\n'
+    )
     (root / "card.toml").write_text(text)
     folder = folder_of(root)
     assert [one.id for one in folder.state.classes] == [1]
