@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
@@ -94,20 +94,6 @@ def picture(size_hw: tuple[int, int] = (52, 83), seed: int = 0) -> np.ndarray:
     return planes
 
 
-def test_a_click_gives_the_mask_that_torch_gives(bundle: Bundle, folder: Path) -> None:
-    """Who serves a model elsewhere must get what was validated, up to rounding."""
-    predictor, model = Predictor.of_bundle(bundle), simmat_runtime.load(folder)
-    predictor.set_image(picture())
-    model.set_image(picture())
-    ours, theirs = (
-        predictor.predict([(40, 20)], mask_selection="best"),
-        model.predict([(40, 20)], mask_selection="best"),
-    )
-    np.testing.assert_allclose(theirs.logits, ours.logits, atol=1e-3)
-    assert theirs.score == pytest.approx(ours.score, abs=1e-3)
-    assert theirs.mask.shape == (52, 83)
-
-
 @pytest.mark.parametrize("each", [False, True], ids=["rig", "each"])
 def test_sensors_that_are_not_aligned_are_joined_as_in_simmat(
     tmp_path: Path, each: bool
@@ -169,9 +155,16 @@ def test_sensors_that_are_not_aligned_are_joined_as_in_simmat(
 LOOSE = {"peak": 0.05, "min_score": 0.0, "objectness": 0.0, "overlap": 0.9}
 
 
-@pytest.mark.parametrize("size_hw", [(52, 83), (64, 170)], ids=["whole", "in windows"])
+@pytest.mark.parametrize(
+    ("size_hw", "selection"),
+    [((52, 83), "best"), ((64, 170), "single")],
+    ids=["whole", "in windows"],
+)
 def test_every_answer_is_that_of_torch(
-    bundle: Bundle, folder: Path, size_hw: tuple[int, int]
+    bundle: Bundle,
+    folder: Path,
+    size_hw: tuple[int, int],
+    selection: Literal["single", "best"],
 ) -> None:
     """By the runtime, which is written without torch, and by SimMAT with what was exported in place of a bundle."""
     image, click = picture(size_hw, seed=3), (size_hw[1] / 2, 20)
@@ -188,19 +181,20 @@ def test_every_answer_is_that_of_torch(
     )
     answers = [
         (
-            exported.predict([click]),
+            exported.predict([click], mask_selection=selection),
             exported.segment_everything(EverythingSettings(**LOOSE)),
             exported.segment_semantic(),
         ),
         (
-            model.predict([click]),
+            model.predict([click], mask_selection=selection),
             model.everything(simmat_runtime.Settings(**LOOSE)),
             model.semantic(),
         ),
     ]
-    expected = predictor.predict([click])
+    expected = predictor.predict([click], mask_selection=selection)
     for prediction, found, labels in answers:
         np.testing.assert_allclose(prediction.logits, expected.logits, atol=1e-3)
+        assert prediction.mask.shape == size_hw
         assert prediction.score == pytest.approx(expected.score, abs=1e-3)
         assert prediction.class_probability == pytest.approx(
             expected.class_probability, abs=1e-3
