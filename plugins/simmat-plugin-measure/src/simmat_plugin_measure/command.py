@@ -11,6 +11,7 @@ import click
 from simmat.cli import ended_by_sigterm
 from simmat.cli.options import (
     PATH,
+    FiniteRange,
     card_option,
     config_options,
     load_registry,
@@ -18,7 +19,6 @@ from simmat.cli.options import (
 )
 from simmat.data.card import card_of_files
 from simmat.errors import ConfigError
-from simmat.inference import PredictOptions
 from simmat.sensors.adapter import with_data_card
 from simmat.terminal import echo
 from simmat.types import RegionRule
@@ -45,7 +45,12 @@ from simmat.types import RegionRule
     help="What an object is: all pixels of a value, or each connected piece (components).",
 )
 @card_option()
-@config_options("pixel_size_um", model=PredictOptions)
+@click.option(
+    "--pixel-size-um",
+    type=FiniteRange(min=0, min_open=True),
+    metavar="NUMBER",
+    help="Side of a pixel in µm, for measured areas in µm²; by default as the file states it.",
+)
 @click.option(
     "--out", required=True, type=PATH, metavar="FILE.csv", help="The table to write."
 )
