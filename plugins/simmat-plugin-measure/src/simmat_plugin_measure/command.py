@@ -17,7 +17,6 @@ from simmat.cli.options import (
     load_registry,
     source_option,
 )
-from simmat.data.card import card_of_files
 from simmat.errors import ConfigError
 from simmat.sensors.adapter import with_data_card
 from simmat.terminal import echo
@@ -71,6 +70,7 @@ def command(
     It has the mean, standard deviation, minimum, maximum, median, 5th and 95th percentile of each channel in its unit,
     the contrast to a ring around the object, and area, centroid, box and shape. Pixels that are not valid do not count.
     """
+    from simmat.data.card import card_of_files
     from simmat_plugin_measure.measured_masks import measure_masks
 
     if bool(images) == bool(source):
