@@ -5,11 +5,12 @@ Proxies are those of the environment: HTTP_PROXY, HTTPS_PROXY, NO_PROXY.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPException
-from time import monotonic
-from typing import TYPE_CHECKING
+from threading import Timer
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -17,6 +18,7 @@ from simmat.errors import WeightsError
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
+    from urllib3.connection import HTTPConnection
 
 _PIECE_BYTES = 1 << 20
 _SILENCE_S = 30.0
@@ -62,7 +64,7 @@ class Answer:
             yield piece
 
     def _next_piece(self) -> bytes:
-        with _network_errors(self._url):
+        with _network_errors(self._url, self._deadline):
             piece = self._response.read1(_PIECE_BYTES, decode_content=False)
             self._deadline.check()
         return piece
@@ -75,7 +77,7 @@ def get(
     """Ask for an address, follow redirects, and yield the answer; the block reads its pieces.
 
     Args:
-        seconds: for all of it, from the first connection to the last piece; 30 s for each silence.
+        seconds: for all of it, from the first connection to the last piece.
         headers: what is sent besides the usual ones.
 
     Raises:
@@ -83,16 +85,16 @@ def get(
         WeightsError: there is no answer, it is not valid, or it takes too long.
     """
     sent = {"User-Agent": "simmat", "Accept-Encoding": "identity", **(headers or {})}
-    deadline = _Deadline(seconds)
-    with _network_errors(url):
-        response = _follow(url, sent, deadline)
-    with closing(response):
-        if response.status >= 300:
-            raise RefusedError(
-                f"{url} answers {response.status} {response.reason}; check the address",
-                response.status,
-            )
-        yield Answer(url, response, deadline)
+    with _Deadline(seconds) as deadline:
+        with _network_errors(url, deadline):
+            response = _follow(url, sent, deadline)
+        with closing(response):
+            if response.status >= 300:
+                raise RefusedError(
+                    f"{url} answers {response.status} {response.reason}; check the address",
+                    response.status,
+                )
+            yield Answer(url, response, deadline)
 
 
 def get_bytes(url: str, limit: int, seconds: float) -> bytes:
@@ -117,7 +119,9 @@ def _follow(
 ) -> BaseHTTPResponse:
     """Return the answer behind all redirects; their bodies are not read."""
     for _ in range(_MAX_REDIRECTS + 1):
-        response = _manager(url).urlopen(
+        manager = _manager(url)
+        deadline.watch(manager, url)
+        response = manager.urlopen(
             "GET",
             url,
             headers=headers,
@@ -126,6 +130,7 @@ def _follow(
             preload_content=False,
             timeout=_SILENCE_S,
         )
+        deadline.response = response
         deadline.check()
         location = response.get_redirect_location()
         if not location:
@@ -151,20 +156,54 @@ def _manager(url: str) -> PoolManager:
 
 
 class _Deadline:
-    """The end of the time that a transfer may take; it is compared whenever something has arrived."""
+    """Ends the connections of a transfer when its time is over, whatever they wait for."""
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._end_s = monotonic() + seconds
+        self.seconds = seconds
+        self.is_over = False
+        self.response: BaseHTTPResponse | None = None
+        self._connections: list[HTTPConnection] = []
+        self._timer = Timer(seconds, self._end)
+        self._timer.daemon = True
+
+    def __enter__(self) -> _Deadline:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._timer.cancel()
+
+    def watch(self, manager: PoolManager, url: str) -> None:
+        """End the connections that a manager makes to an address, too."""
+        pool = manager.connection_from_url(url)
+        kind: Any = pool.ConnectionCls
+
+        def connect(*args: Any, **options: Any) -> HTTPConnection:
+            connection: HTTPConnection = kind(*args, **options)
+            self._connections.append(connection)
+            return connection
+
+        vars(pool)["ConnectionCls"] = connect
 
     def check(self) -> None:
-        """Raise TimeoutError if the time is over."""
-        if monotonic() > self._end_s:
-            raise TimeoutError(f"it takes longer than {self._seconds:.0f} s")
+        """Raise TimeoutError if the time is over: a connection that was ended looks like an end of the content."""
+        if self.is_over:
+            raise TimeoutError
+
+    def _end(self) -> None:
+        self.is_over = True
+        for connection in self._connections:
+            if connection.sock is not None:
+                with suppress(OSError):
+                    connection.sock.shutdown(socket.SHUT_RDWR)
+        # a connection may drop its socket before the content is read
+        if self.response is not None:
+            with suppress(OSError, RuntimeError, ValueError):
+                self.response.shutdown()
 
 
 @contextmanager
-def _network_errors(url: str) -> Iterator[None]:
+def _network_errors(url: str, deadline: _Deadline) -> Iterator[None]:
     """Turn what a transfer raises into a WeightsError."""
     from urllib3.exceptions import HTTPError
 
@@ -175,6 +214,8 @@ def _network_errors(url: str) -> Iterator[None]:
         cause = type(error).__name__
         if error.args and str(error.args[0]):
             cause = str(error.args[0])
+        if deadline.is_over:
+            cause = f"it takes longer than {deadline.seconds:.0f} s"
         raise WeightsError(
             f"cannot download {url}: {cause}; check the network and the address"
         ) from error

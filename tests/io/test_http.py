@@ -130,7 +130,8 @@ def test_content_without_end_stops_at_the_limit(head: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "head", [OK + b"Content-Length: 1000\r\n\r\n", CHUNKED + b"100000\r\n"]
+    "head",
+    [b"", OK + b"Content-Length: 1000\r\n\r\n", CHUNKED + b"100000\r\n"],
 )
 def test_an_answer_that_trickles_stops_when_the_time_is_over(head: bytes) -> None:
     """Each byte comes before a limit on silence; only one on all of it ends this."""
