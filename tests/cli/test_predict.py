@@ -126,6 +126,18 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def with_boxes(place: Path) -> list[str]:
+    """The call with boxes.json as prompts, without the folder of the results."""
+    return [
+        "predict",
+        str(place / "bundle"),
+        str(place / "images"),
+        "--prompts",
+        str(place / "boxes.json"),
+        "--out",
+    ]
+
+
 def test_boxes_of_a_coco_json_give_a_mask_an_annotation(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,14 +149,7 @@ def test_boxes_of_a_coco_json_give_a_mask_an_annotation(
         ],
     }
     (place / "boxes.json").write_text(json.dumps(coco))
-    call = [
-        "predict",
-        str(place / "bundle"),
-        str(place / "images"),
-        "--prompts",
-        str(place / "boxes.json"),
-        "--out",
-    ]
+    call = with_boxes(place)
     assert run([*call, str(place / "out")]) == 0
     assert json.loads((place / "out/b_31.json").read_text())["box_xyxy"] == [
         2.0,
@@ -180,20 +185,7 @@ def test_a_json_of_prompts_that_is_no_coco_is_refused(
 ) -> None:
     """Nothing is segmented by half of a file."""
     (place / "boxes.json").write_text(json.dumps(content))
-    assert (
-        run(
-            [
-                "predict",
-                str(place / "bundle"),
-                str(place / "images"),
-                "--prompts",
-                str(place / "boxes.json"),
-                "--out",
-                str(place / "out"),
-            ]
-        )
-        == 2
-    )
+    assert run([*with_boxes(place), str(place / "out")]) == 2
     assert words in capsys.readouterr().err
     assert not (place / "out").exists()
 
