@@ -14,7 +14,7 @@ from simmat import training
 from simmat.training import length
 from simmat.training.length import OpenEnd
 
-SHORT = OpenEnd(fewest=10, most=24, rise=0.01, cooldown=0.5)
+SHORT = OpenEnd(min_steps=10, max_steps=24, min_rise=0.01, cooldown_share=0.5)
 
 
 def short() -> Any:

@@ -108,7 +108,7 @@ class Learner:
     @property
     def end_is_known(self) -> bool:
         """Whether the number of steps is fixed, or the cool-down has begun."""
-        return self.plan.open_end is None or self.done >= self.ending.cooldown
+        return self.plan.open_end is None or self.done >= self.ending.cooldown_start
 
     @property
     def is_main(self) -> bool:
@@ -225,7 +225,7 @@ def _info(learner: Learner, val_every: int, notes: tuple[str, ...]) -> RunInfo:
         trainable, total = count_parameters(learner.model)
     fewest_steps = learner.ending.steps
     if plan.open_end is not None and not learner.end_is_known:
-        fewest_steps = max(plan.open_end.fewest, learner.done)
+        fewest_steps = max(plan.open_end.min_steps, learner.done)
     return RunInfo(
         config=plan.config,
         data=plan.dataset.root,
@@ -255,7 +255,7 @@ def take_step(learner: Learner, batches: Iterator[Batch]) -> None:
         peak=plan.peak_rate,
         steps=ending.steps,
         warmup=plan.warmup,
-        cooldown=ending.cooldown,
+        cooldown_start=ending.cooldown_start,
         schedule=config.schedule,
         epoch=learner.done * config.batch_size // len(plan.drawn),
     )

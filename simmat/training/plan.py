@@ -208,7 +208,7 @@ def plan_run(
     work = work_of_validation(index, val, config, spec)
     length = find_length(config, len(drawn), len(val), work)
     if config.epochs is None:
-        config = config.model_copy(update={"steps": length.setting})
+        config = config.model_copy(update={"steps": length.steps_setting})
     notes = [
         crop_reason,
         *notes_on_data(config, index, train, val),

@@ -179,14 +179,14 @@ def learning_rate(
     warmup: int,
     schedule: Schedule,
     epoch: int = 0,
-    cooldown: int = 0,
+    cooldown_start: int = 0,
 ) -> float:
     """Return the learning rate of a step from 0: linear warm-up, then the schedule.
 
     "cosine" falls to 1 % of the peak, "constant" stays, "halving" halves every `HALVING_EPOCHS` completed epochs.
 
     Args:
-        cooldown: steps at the peak before a cosine begins to fall.
+        cooldown_start: step before which a cosine does not fall, if that is later than the warm-up.
     """
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -194,7 +194,7 @@ def learning_rate(
         return peak
     if schedule == "halving":
         return peak * float(0.5 ** (epoch // HALVING_EPOCHS))
-    start = max(warmup, cooldown)
+    start = max(warmup, cooldown_start)
     if step < start:
         return peak
     progress = (step - start) / max(steps - start, 1)

@@ -79,7 +79,7 @@ def test_a_training_without_a_number_of_steps_ends_by_its_validation(
         for record in RunFolder(whole).records()
         if record["kind"] == "train"
     ]
-    assert rates[end.cooldown] == max(rates)
+    assert rates[end.cooldown_start] == max(rates)
     assert rates[-1] < 0.6 * max(rates)
 
 
@@ -161,7 +161,7 @@ def test_several_sensors_need_a_number_of_steps(tmp_path: Path) -> None:
         load_configs(file, {"out": tmp_path / "out"})
 
 
-END = OpenEnd(fewest=100, most=1000, rise=0.01, cooldown=0.25)
+END = OpenEnd(min_steps=100, max_steps=1000, min_rise=0.01, cooldown_share=0.25)
 
 
 def test_a_score_that_stands_still_ends_the_training_with_a_cooldown() -> None:
@@ -170,7 +170,7 @@ def test_a_score_that_stands_still_ends_the_training_with_a_cooldown() -> None:
     assert END.ending(scores[:6], 25) == Ending(800, 1000)  # it still rises
     flat = [*scores, 0.8, 0.8]
     assert END.ending(flat, 25) == Ending(800, 1000)  # only once without a rise
-    assert END.ending([*flat, 0.8], 25) == Ending(cooldown=225, steps=282)
+    assert END.ending([*flat, 0.8], 25) == Ending(cooldown_start=225, steps=282)
 
 
 @pytest.mark.parametrize("val_every", [1, 7, 25, 100, 5000])
@@ -180,8 +180,8 @@ def test_no_score_ends_a_training_outside_of_its_bounds(val_every: int) -> None:
     for _ in range(50):
         count = int(rng.integers(0, 60))
         found = END.ending(rng.random(count).tolist(), val_every)
-        assert END.fewest <= found.steps <= END.most
-        assert 0 < found.cooldown < found.steps
+        assert END.min_steps <= found.steps <= END.max_steps
+        assert 0 < found.cooldown_start < found.steps
 
 
 def test_later_scores_never_move_an_end_that_is_decided() -> None:
@@ -189,7 +189,7 @@ def test_later_scores_never_move_an_end_that_is_decided() -> None:
     rng = np.random.default_rng(0)
     scores = np.cumsum(rng.random(60) * 0.1 * 0.8 ** np.arange(60)).tolist()
     ends = [END.ending(scores[:count], 10) for count in range(len(scores) + 1)]
-    decided = [end for end in ends if end.steps < END.most]
+    decided = [end for end in ends if end.steps < END.max_steps]
     assert decided
     assert len(set(decided)) == 1
     assert ends[-1] == decided[0]
@@ -198,13 +198,13 @@ def test_later_scores_never_move_an_end_that_is_decided() -> None:
 def test_the_rate_stays_at_its_peak_and_falls_in_the_cooldown() -> None:
     """Warm-up, constant rate, cool-down, as in arXiv 2405.18392."""
 
-    def rate(step: int, cooldown: int, steps: int) -> float:
+    def rate(step: int, cooldown_start: int, steps: int) -> float:
         return learning_rate(
             step,
             peak=1.0,
             steps=steps,
             warmup=20,
-            cooldown=cooldown,
+            cooldown_start=cooldown_start,
             schedule="cosine",
         )
 

@@ -85,4 +85,6 @@ def test_an_open_training_validates_in_time_for_its_earliest_end(
     settings = config(
         tmp_path, tmp_path / "run", steps="auto", batch_size=4, val_every=None
     )
-    assert find_length(settings, train=40, val=6, work=work).val_every == every
+    assert (
+        find_length(settings, train_count=40, val_count=6, work=work).val_every == every
+    )
