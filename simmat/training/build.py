@@ -34,7 +34,7 @@ from simmat.model import SimMAT
 from simmat.nn.device import launched_processes, own_settings, pick_device
 from simmat.nn.tuners import pretrained_backbone, trainable_state
 from simmat.threads import START_METHOD, memory_limit, usable_cpus
-from simmat.training.fit import Learner, frozen
+from simmat.training.fit import Learner, frozen_for_new_sensor
 from simmat.training.plan import TrainingPlan
 from simmat.training.run_folder import RunFolder, RunState, load_optimizer_tensors
 from simmat.training.step import TrainingStep, build_optimizer
@@ -54,15 +54,20 @@ def build_learner(
     *,
     resumes: bool,
     state: RunState | None,
-    own: Path | None,
+    own_bundle: Path | None,
     shared_with: Learner | None = None,
 ) -> Learner:
     """Build the network of a plan with its optimiser and loader, from the weights that it starts or goes on from.
 
     Args:
+        plan: what the training does.
+        folder: the folder of the run.
+        callback: what is told of the run.
+        accelerator: of `make_accelerator`.
         resumes: whether the run was started before.
-        state: what it continues from.
-        own: its own bundle; without it, a resumed run validates what it has, which becomes the best.
+        state: what it continues from; None from its first step, even of a resumed run that saved no state.
+        own_bundle: the bundle that the run has written so far. If a resumed run has none, its present network is
+            validated before the next step, and becomes the best.
         shared_with: the learner of another sensor, whose foundation model and optimiser moments it shares.
 
     Raises:
@@ -76,33 +81,34 @@ def build_learner(
     if config.gradient_checkpointing:
         _checkpoint_gradients(model, config.foundation)
     best = None
-    if state is not None and own is not None:
+    if state is not None and own_bundle is not None:
         best = state.notes.best
         if shared_with is None and accelerator.is_main_process:
-            read_sensors(own)  # refused before the first step if it is damaged
-    others: Sensors = {}
-    source = own or config.init
+            read_sensors(own_bundle)  # refused before the first step if it is damaged
+    other_sensors: Sensors = {}
+    source = own_bundle or config.init
     if config.new_sensor and source is not None:
-        others = read_sensors(source)
-        others.pop(folder.sensor, None)
+        other_sensors = read_sensors(source)
+        other_sensors.pop(folder.sensor, None)
     done = 0
     saved_step = -1
     if state is not None:
         done = saved_step = state.notes.step
         load_tensors(model, state.model, str(folder.state))
+    elif other_sensors and config.init is not None:
+        _, tensors = next(iter(other_sensors.values()))
+        _load_foundation(model, tensors, config.init)
     elif config.init is not None:
-        _load_start(
-            model, config.init, next((tensors for _, tensors in others.values()), None)
-        )
-    with frozen(model, config):
-        step = TrainingStep(
+        _load_start(model, config.init)
+    with frozen_for_new_sensor(model, config):
+        training_step = TrainingStep(
             model,
             plan.loss,
             box_fraction=config.box_fraction,
             correction_clicks=config.correction_clicks,
         )
         optimizer = build_optimizer(
-            step,
+            training_step,
             weight_decay=config.weight_decay,
             backbone=pretrained_backbone(
                 model.foundation, plan.parts.foundation.targets
@@ -110,7 +116,7 @@ def build_learner(
             backbone_factor=config.backbone_lr_factor,
         )
         loader = _loader(plan, accelerator, done)
-        prepared = accelerator.prepare(step, optimizer, loader)
+        prepared = accelerator.prepare(training_step, optimizer, loader)
     learner = Learner(
         plan=plan,
         folder=folder,
@@ -118,10 +124,10 @@ def build_learner(
         accelerator=accelerator,
         model=model,
         spec=spec,
-        step=prepared[0],
+        training_step=prepared[0],
         optimizer=prepared[1],
         loader=prepared[2],
-        others=others,
+        other_sensors=other_sensors,
         resumes=resumes,
         saved_step=saved_step,
         done=done,
@@ -130,46 +136,26 @@ def build_learner(
     )
     # after accelerate, which would move AdamW's step counts to the device
     if state is not None:
-        module = accelerator.unwrap_model(learner.step)
+        module = accelerator.unwrap_model(learner.training_step)
         load_optimizer_tensors(
             learner.optimizer.optimizer, module, state.optimizer, str(folder.state)
         )
-        # a run may move to a device that scales nothing
+        # the loss scale of fp16; a run may be resumed on a device that needs none
         if accelerator.scaler and state.notes.scaler:
             accelerator.scaler.load_state_dict(state.notes.scaler)
     if shared_with is not None:
         moments = shared_with.optimizer.optimizer.state
         for parameter in model.foundation.parameters():
             if parameter.requires_grad:
-                # AdamW changes them in place
+                # AdamW changes moments in place, so both optimisers have one set of them
                 learner.optimizer.optimizer.state[parameter] = moments[parameter]
     return learner
 
 
-def _load_start(
-    model: SimMAT, path: Path, shared_with: Mapping[str, Tensor] | None = None
-) -> None:
-    """Put the weights of a bundle into a network; a dense head of other classes starts anew.
-
-    Args:
-        shared_with: tensors of a sensor of which the network has the foundation model alone.
-
-    Raises:
-        ConfigError: the transfer layer replaces a part of that foundation model.
-    """
+def _load_start(model: SimMAT, path: Path) -> None:
+    """Put the weights of a bundle into a network; a dense head of other classes starts anew."""
     own = trained_tensors(model)
-    if shared_with is None:
-        given = dict(read_bundle(path)[1])
-    else:
-        given = dict(own)
-        for name, tensor in shared_with.items():
-            if name.startswith("foundation."):
-                given[name] = tensor
-        if given.keys() != own.keys():
-            raise ConfigError(
-                f"--init {path}: another transfer layer stands before its tuned weights, and uses fewer of them; leave "
-                "--mat out, so that the new sensor gets one of the same kind"
-            )
+    given = dict(read_bundle(path)[1])
     own_head = {
         name: tensor.shape for name, tensor in own.items() if name.startswith("dense.")
     }
@@ -183,6 +169,30 @@ def _load_start(
             del given[name]
         for name in own_head:
             given[name] = own[name]
+    load_tensors(model, given, str(path))
+
+
+def _load_foundation(model: SimMAT, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Put the tuned weights of another sensor's foundation model into a network of a new sensor.
+
+    Args:
+        model: the network; its transfer layer and dense head stay as they are.
+        tensors: the trained tensors of the other sensor, by name.
+        path: the bundle that they are from.
+
+    Raises:
+        ConfigError: the transfer layer replaces a part of that foundation model.
+    """
+    own = trained_tensors(model)
+    given = dict(own)
+    for name, tensor in tensors.items():
+        if name.startswith("foundation."):
+            given[name] = tensor
+    if given.keys() != own.keys():
+        raise ConfigError(
+            f"--init {path}: another transfer layer stands before its tuned weights, and uses fewer of them; leave "
+            "--mat out, so that the new sensor gets one of the same kind"
+        )
     load_tensors(model, given, str(path))
 
 
@@ -212,7 +222,7 @@ def _checkpoint_gradients(model: SimMAT, name: str) -> None:
 
 
 def _loader(plan: TrainingPlan, accelerator: Accelerator, done: int) -> DataLoader[Any]:
-    """Return the loader of the batches that are left."""
+    """Return the loader of the batches that are left after `done` steps."""
     config = plan.config
     items = plan.items()
     left = (plan.steps - done) * config.batch_size
@@ -237,8 +247,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         reset_partial_state=not torch.distributed.is_initialized()
     )
     # Of several processes each takes its own GPU; accelerate finds the device for "auto" and "cpu" itself.
-    chooses = config.device in ("auto", "cpu") or processes > 1
-    with own_settings(None if chooses else device):
+    accelerate_chooses = config.device in ("auto", "cpu") or processes > 1
+    with own_settings(None if accelerate_chooses else device):
         accelerator = Accelerator(
             mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
             # Count accumulated batches instead of watching the loader, which may be that of an earlier run.

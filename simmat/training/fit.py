@@ -72,8 +72,8 @@ class Learner:
 
     Attributes:
         spec: the network; unlike that of the plan it has the layout of the embeddings.
-        step: the network with its loss, prepared by accelerate, as are optimiser and loader.
-        others: spec and tensors of the sensors of a bundle to which its own is added.
+        training_step: the network with its loss, a `TrainingStep` prepared by accelerate, as are optimiser and loader.
+        other_sensors: spec and tensors of the sensors of a bundle to which its own is added, by name.
         resumes: whether the run was started before.
         saved_step: the step of the state that it continues from; -1 without one.
         done: steps that are done.
@@ -87,10 +87,10 @@ class Learner:
     accelerator: Accelerator
     model: SimMAT
     spec: ModelSpec
-    step: nn.Module
+    training_step: nn.Module
     optimizer: Any
     loader: Any
-    others: Mapping[str, tuple[BundleSpec, Mapping[str, Tensor]]]
+    other_sensors: Mapping[str, tuple[BundleSpec, Mapping[str, Tensor]]]
     resumes: bool
     saved_step: int
     done: int
@@ -121,8 +121,13 @@ class Learner:
             self.folder.log(record)
 
 
-def frozen(model: SimMAT, config: TrainConfig) -> AbstractContextManager[None]:
-    """Return a context in which the tuned weights do not train where a new sensor gets the transfer layer alone."""
+def frozen_for_new_sensor(
+    model: SimMAT, config: TrainConfig
+) -> AbstractContextManager[None]:
+    """Return a context in which the foundation model does not train if the run adds a sensor to a bundle.
+
+    Its tuned weights serve the other sensors of that bundle, too. The context of any other run changes nothing.
+    """
     if config.new_sensor:
         return without_training(model.foundation)
     return nullcontext()
@@ -140,6 +145,7 @@ def fit(learners: Sequence[Learner], registry: Registry) -> None:
         Interrupted: a signal arrived; the state is saved.
     """
     first = learners[0]
+    # all sensors are validated together, so as seldom as the one with the most work needs
     val_every = max(learner.plan.val_every for learner in learners)
     signals: list[int] = []  # those that arrived
     with ExitStack() as stack:
@@ -147,7 +153,7 @@ def fit(learners: Sequence[Learner], registry: Registry) -> None:
         for learner in learners:
             notes = open_run(learner, registry, stack)
             learner.callback.started(_info(learner, val_every, notes))
-        stack.enter_context(_noted(signals))
+        stack.enter_context(_signals_noted_in(signals))
 
         if any(learner.best is None for learner in learners):
             for learner in learners:
@@ -162,7 +168,7 @@ def fit(learners: Sequence[Learner], registry: Registry) -> None:
                 take_step(learner, own)
             last = first.done == first.ending.steps
             due = last or first.done % val_every == 0
-            stopping = _agreed(bool(signals), first.accelerator)
+            stopping = _any_process(bool(signals), first.accelerator)
             if due:
                 validate_all(learners, registry)
             if due or stopping:
@@ -221,7 +227,7 @@ def callbacks_of_plugins(
 def _info(learner: Learner, val_every: int, notes: tuple[str, ...]) -> RunInfo:
     """Return what callbacks are told before the first step."""
     plan = learner.plan
-    with frozen(learner.model, learner.plan.config):
+    with frozen_for_new_sensor(learner.model, learner.plan.config):
         trainable, total = count_parameters(learner.model)
     fewest_steps = learner.ending.steps
     if plan.open_end is not None and not learner.end_is_known:
@@ -266,11 +272,11 @@ def take_step(learner: Learner, batches: Iterator[Batch]) -> None:
     )
     torch.manual_seed(int(seeds.generate_state(1)[0]))
     totals: dict[str, float] = {}
-    with frozen(learner.model, learner.plan.config):
+    with frozen_for_new_sensor(learner.model, learner.plan.config):
         set_train_mode(learner.model)
         for _ in range(config.grad_accumulation):
-            with accelerator.accumulate(learner.step):
-                losses: dict[str, Tensor] = learner.step(next(batches))
+            with accelerator.accumulate(learner.training_step):
+                losses: dict[str, Tensor] = learner.training_step(next(batches))
                 accelerator.backward(losses["loss"])
                 if accelerator.sync_gradients:
                     _clip(learner, losses["loss"].detach())
@@ -297,7 +303,7 @@ def _clip(learner: Learner, loss: Tensor) -> None:
     config = learner.plan.config
     norm = float(
         learner.accelerator.clip_grad_norm_(
-            learner.step.parameters(), config.grad_clip or math.inf
+            learner.training_step.parameters(), config.grad_clip or math.inf
         )
     )
     # fp16's scaler skips such a step
@@ -326,7 +332,7 @@ def validate_all(learners: Sequence[Learner], registry: Registry) -> None:
 
 
 def _validate_all(learners: Sequence[Learner], registry: Registry) -> None:
-    first = learners[0]
+    """Score all networks as they are, see `validate_all`."""
     found = [_validate(learner, registry) for learner in learners]
     summaries = [scores.summary() for scores in found]
     joint = None
@@ -336,33 +342,42 @@ def _validate_all(learners: Sequence[Learner], registry: Registry) -> None:
     chooses = any(learner.plan.config.keep == "best" for learner in learners)
     better = False
     for learner, scores, summary in zip(learners, found, summaries, strict=True):
-        better = _record(learner, scores, summary, joint, chooses=chooses)
-    if better and first.is_main:  # several have one score, so all are the best, or none
-        # shared weights have seen the images of all
-        seen = reduce(joined, (learner.plan.seen for learner in learners))
-        sensors = dict(first.others)
-        for learner, scores, summary in zip(learners, found, summaries, strict=True):
-            metrics = {
-                "val": summary,
-                "step": learner.done,
-                "protocol": learner.plan.config.protocol,
-            }
-            calibration = fit_calibration(scores.confidence())
-            packages = packages_of(learner.spec, registry)
-            spec = bundle_spec(
-                learner.spec,
-                metrics,
-                calibration=calibration,
-                packages=packages,
-                inputs=learner.plan.inputs,
-                **seen,
-            )
-            sensors[learner.folder.sensor] = (spec, trained_tensors(learner.model))
-        write_sensors(first.folder.bundle_file, sensors)
+        # several sensors have one score, so all are better, or none
+        better = _log_and_compare(learner, scores, summary, joint, chooses=chooses)
+    if better and learners[0].is_main:
+        _write_bundle(learners, found, summaries, registry)
     for learner, scores, summary in zip(learners, found, summaries, strict=True):
         learner.callback.validated(learner.done, summary, best=better, scores=scores)
         if learner.end_is_known:
             learner.callback.ending(learner.ending.steps)
+
+
+def _write_bundle(
+    learners: Sequence[Learner],
+    found: Sequence[Scores],
+    summaries: Sequence[dict[str, Any]],
+    registry: Registry,
+) -> None:
+    """Write the bundle of all sensors, with the scores of this validation and their summaries."""
+    # shared weights have seen the images of all
+    seen = reduce(joined, (learner.plan.seen for learner in learners))
+    sensors = dict(learners[0].other_sensors)
+    for learner, scores, summary in zip(learners, found, summaries, strict=True):
+        metrics = {
+            "val": summary,
+            "step": learner.done,
+            "protocol": learner.plan.config.protocol,
+        }
+        spec = bundle_spec(
+            learner.spec,
+            metrics,
+            calibration=fit_calibration(scores.confidence()),
+            packages=packages_of(learner.spec, registry),
+            inputs=learner.plan.inputs,
+            **seen,
+        )
+        sensors[learner.folder.sensor] = (spec, trained_tensors(learner.model))
+    write_sensors(learners[0].folder.bundle_file, sensors)
 
 
 def score_new_images(learner: Learner, registry: Registry) -> None:
@@ -372,16 +387,16 @@ def score_new_images(learner: Learner, registry: Registry) -> None:
     without such images, if the bundle does not state what it was trained on, or if it is one of another sensor.
     """
     plan = learner.plan
-    start = plan.start
-    if start is None or learner.done or plan.config.new_sensor:
+    init_spec = plan.init_spec
+    if init_spec is None or learner.done or plan.config.new_sensor:
         return
-    if start.trained_on is None or start.validated_on is None:
+    if init_spec.trained_on is None or init_spec.validated_on is None:
         return
     samples = (*plan.train, *plan.val)
     digests = plan.contents.reference_digests(samples)
     windows = [sample.window for sample in samples]
-    trained = start.trained_on.has(digests, windows)
-    validated = start.validated_on.has(digests, windows)
+    trained = init_spec.trained_on.has(digests, windows)
+    validated = init_spec.validated_on.has(digests, windows)
     new = []
     for sample, is_trained, is_validated in zip(
         samples, trained, validated, strict=True
@@ -394,7 +409,7 @@ def score_new_images(learner: Learner, registry: Registry) -> None:
     scores = _validate(learner, registry, drawn)
     summary = scores.summary()
     del summary["iou_by_class"]
-    labels = len({digest for digest, _ in start.trained_on.rows()})
+    labels = len({digest for digest, _ in init_spec.trained_on.rows()})
     learner.log({"kind": "new", "step": 0, "labels": labels, "scores": summary})
 
 
@@ -440,24 +455,30 @@ def _share_buffers(model: torch.nn.Module, accelerator: Accelerator) -> None:
             buffer.copy_(broadcast(buffer.contiguous(), from_process=0))
 
 
-def _record(
+def _log_and_compare(
     learner: Learner,
     scores: Scores,
     summary: dict[str, Any],
-    joint: float | None,
+    joint_score: float | None,
     *,
     chooses: bool,
 ) -> bool:
-    """Log a validation; return whether its state is to be kept.
+    """Log a validation; return whether it is better than the best so far, and if so make it the best.
 
-    That is any, or where the validation `chooses` the best so far, by its own score or by that of all sensors.
+    Args:
+        learner: the network of a sensor.
+        scores: of its validation.
+        summary: `Scores.summary` of them, which gets "score" if that is not the mean IoU.
+        joint_score: mean score of several sensors, by which they are compared; None if there is one sensor.
+        chooses: whether the best is kept; if not, each validation is taken for better than those before.
     """
-    score = joint
+    score = joint_score
     if score is None:
         score = selection_score(summary)
-    if joint is not None or scores.unprompted is not None:
+    if joint_score is not None or scores.unprompted is not None:
         summary["score"] = score
     plan = learner.plan
+    # the last step, and a resumed run without its bundle, are validated at other steps, too
     is_regular = learner.done == len(learner.scores) * plan.val_every
     if plan.open_end is not None and is_regular:
         learner.scores.append(score)
@@ -513,22 +534,22 @@ def _save(learner: Learner, path: Path) -> None:
             else None,
         )
         moments = optimizer_tensors(
-            learner.optimizer.optimizer, accelerator.unwrap_model(learner.step)
+            learner.optimizer.optimizer, accelerator.unwrap_model(learner.training_step)
         )
         save_state(path, RunState(trained_tensors(learner.model), moments, notes))
     accelerator.wait_for_everyone()
 
 
-def _agreed(stop: bool, accelerator: Accelerator) -> bool:
-    """Return whether any of the processes is to stop."""
+def _any_process(flag_here: bool, accelerator: Accelerator) -> bool:
+    """Return whether a flag is set in any of the processes, so that all stop after the same step."""
     if accelerator.num_processes == 1:
-        return stop
-    flag = torch.tensor(float(stop), device=accelerator.device)
+        return flag_here
+    flag = torch.tensor(float(flag_here), device=accelerator.device)
     return bool(cast(Tensor, accelerator.reduce(flag, "sum")) > 0)
 
 
 @contextmanager
-def _noted(signals: list[int]) -> Iterator[None]:
+def _signals_noted_in(signals: list[int]) -> Iterator[None]:
     """Note Ctrl-C and SIGTERM, which stop the training after the current round; a second one stops it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -36,8 +36,8 @@ _NETWORK_FIELDS = (
     "image_size",
 )
 _WEIGHT_FIELDS = ("foundation_sha256", "sensor_channels")
-MEASURED_WITH_WEIGHTS = ("channels", "statistics", "zero_shot")
-"""Fields of a spec that its weights are used to, so that they stay when it is trained on."""
+_NORMALIZATION_FIELDS = ("channels", "statistics", "zero_shot")
+"""Fields of a bundle's spec that a training which starts from its weights keeps, as these learned such inputs."""
 
 
 def with_recommended(
@@ -64,19 +64,25 @@ def choose_network(
     config: TrainConfig,
     registry: Registry,
     *,
-    own: Path | None = None,
+    own_bundle: Path | None = None,
     fetch: bool = True,
 ) -> tuple[dict[str, Any], FoundationSpec, BundleSpec | None]:
     """Choose foundation model, transfer layer and tuner, and check their names and options; this needs no data.
 
+    Args:
+        config: the settings.
+        registry: what is installed.
+        own_bundle: the bundle of a resumed run, which is read instead of that of --init.
+        fetch: whether the family of a foundation model may ask a server about it, see `Registry.foundation`.
+
     Returns:
-        The settings of the network with what the config left open, its foundation model, and the spec of the bundle
-        that the training starts from.
+        The settings of the network, setting -> value, with what the config left open; its foundation model; and the
+        spec of the bundle that the training starts from, None without --init.
     """
     network = {name: getattr(config, name) for name in _NETWORK_FIELDS}
-    start = read_start(config, own)
-    if start is not None:
-        network |= network_of(config, start)
+    init_spec = read_init_spec(config, own_bundle)
+    if init_spec is not None:
+        network |= network_of_bundle(config, init_spec)
     elif not config.foundation:
         network["foundation"] = registry.default_foundation()
     foundation = registry.foundation(network["foundation"], fetch=fetch)
@@ -88,7 +94,7 @@ def choose_network(
         network["tune"] = foundation.tune
     complete_options(registry.transfer_layer(network["mat"]), network["mat_options"])
     complete_options(registry.tuner(network["tune"]), network["tune_options"])
-    return network, foundation, start
+    return network, foundation, init_spec
 
 
 def network_spec(
@@ -99,26 +105,38 @@ def network_spec(
     foundation: FoundationSpec,
     weights: Path | None,
     adapter: ModalityAdapter,
-    known: ModelSpec | None,
-    start: BundleSpec | None,
+    resumed_spec: ModelSpec | None,
+    init_spec: BundleSpec | None,
 ) -> ModelSpec:
-    """Return the spec of the network, with what is measured in the training images."""
+    """Return the spec of the network, with what is measured in the training images.
+
+    Args:
+        config: the settings, with those of `choose_network`.
+        registry: what is installed.
+        index: the data set.
+        train: the training samples, which are measured.
+        foundation: the foundation model.
+        weights: file of its weights; None if they are random.
+        adapter: the sensor.
+        resumed_spec: the spec of a resumed run, in which nothing is measured again.
+        init_spec: the spec of the bundle that the training starts from.
+    """
     dataset = index.dataset
     seed = config.seed
-    if start is not None and start.foundation_sha256 is None:
+    if init_spec is not None and init_spec.foundation_sha256 is None:
         # the weights of the bundle were tuned on the random ones of that seed
-        seed = start.seed
+        seed = init_spec.seed
     digest = None
     if weights is not None:
         digest = sha256_of(weights)
         if config.checkpoint is None:  # else the user gave the file
             check_digest(foundation, weights, digest)
-    if known is not None:
-        measured = known.model_dump(include=set(MEASURED_FIELDS))
+    if resumed_spec is not None:
+        measured = resumed_spec.model_dump(include=set(MEASURED_FIELDS))
     else:
         measured = _measured_fields(config, foundation, index, train)
-    if start is not None and not config.new_sensor:
-        measured |= {name: getattr(start, name) for name in MEASURED_WITH_WEIGHTS}
+    if init_spec is not None and not config.new_sensor:
+        measured |= {name: getattr(init_spec, name) for name in _NORMALIZATION_FIELDS}
     layer = registry.transfer_layer(config.mat or foundation.mat)
     tuner = registry.tuner(config.tune or foundation.tune)
     return ModelSpec(
@@ -176,10 +194,10 @@ def _measured_fields(
     }
 
 
-def read_start(config: TrainConfig, own: Path | None) -> BundleSpec | None:
-    """Read the spec of the bundle that a run starts from: of --init, or of its `own` where it has one already.
+def read_init_spec(config: TrainConfig, own_bundle: Path | None) -> BundleSpec | None:
+    """Read the spec of the bundle that a run starts from: that of --init, or of a resumed run its `own_bundle`.
 
-    A new sensor starts from the first sensor of a bundle, of whose images the shared weights are.
+    A new sensor starts from the first sensor of a bundle, on whose images the shared weights were trained.
 
     Raises:
         ConfigError: the bundle has a sensor of the name of the new one.
@@ -187,9 +205,9 @@ def read_start(config: TrainConfig, own: Path | None) -> BundleSpec | None:
     if config.init is None:
         return None
     if config.new_sensor is None:
-        return read_bundle_spec(own or config.init)
-    specs = read_bundle_specs(own or config.init)
-    if own is None and config.new_sensor in specs:
+        return read_bundle_spec(own_bundle or config.init)
+    specs = read_bundle_specs(own_bundle or config.init)
+    if own_bundle is None and config.new_sensor in specs:
         raise ConfigError(
             f"--init {config.init} has a sensor {config.new_sensor!r} already; give --new-sensor a name other than "
             f"{', '.join(specs)}"
@@ -197,41 +215,44 @@ def read_start(config: TrainConfig, own: Path | None) -> BundleSpec | None:
     return next(iter(specs.values()))
 
 
-def network_of(config: TrainConfig, start: BundleSpec) -> dict[str, Any]:
-    """Return the settings of the network of a bundle, where the config names no other one.
+def network_of_bundle(config: TrainConfig, init_spec: BundleSpec) -> dict[str, Any]:
+    """Return the settings of the network of a bundle, setting -> value, which a training that starts from it keeps.
+
+    A new sensor may have a transfer layer of its own; its settings are then left out.
 
     Raises:
         ConfigError: the config names another transfer layer, tuner, foundation model or option, or weights for a bundle
             of random ones; or the bundle is exported.
     """
-    if start.exported is not None:
+    if init_spec.exported is not None:
         raise ConfigError(
             f"--init {config.init} is an exported model, which cannot be trained; give the bundle from which it "
             "was made"
         )
-    if start.foundation_sha256 is None and config.checkpoint is not None:
+    if init_spec.foundation_sha256 is None and config.checkpoint is not None:
         raise ConfigError(
-            f"--init {config.init} was trained on random weights of {start.foundation!r} (seed {start.seed}), which "
-            "the training keeps; leave --checkpoint out"
+            f"--init {config.init} was trained on random weights of {init_spec.foundation!r} (seed {init_spec.seed}), "
+            "which the training keeps; leave --checkpoint out"
         )
-    chosen = (
-        ("mat", "mat_options") if config.new_sensor and config.mat is not None else ()
-    )
-    own = {name: getattr(start, name) for name in _NETWORK_FIELDS if name not in chosen}
-    for name, value in own.items():
+    network = {name: getattr(init_spec, name) for name in _NETWORK_FIELDS}
+    if config.new_sensor and config.mat is not None:
+        del network["mat"], network["mat_options"]
+    for name, value in network.items():
         given = getattr(config, name)
+        # not set by the user, or set to the same
         if given in (None, "", {}, value):
             continue
+        # options that the user left out are those of the bundle
         if isinstance(given, dict) and given.items() <= value.items():
             continue
         raise ConfigError(
             f"--init {config.init} has {name} = {value}, the training {name} = {given}; leave {name} out, or train "
             "without --init"
         )
-    return own
+    return network
 
 
-def check_start(config: TrainConfig, start: BundleSpec, spec: ModelSpec) -> None:
+def check_init(config: TrainConfig, init_spec: BundleSpec, spec: ModelSpec) -> None:
     """Check that the weights of a bundle fit the sensor and the foundation model of a training.
 
     Raises:
@@ -239,7 +260,7 @@ def check_start(config: TrainConfig, start: BundleSpec, spec: ModelSpec) -> None
     """
     compared = ("foundation_sha256",) if config.new_sensor else _WEIGHT_FIELDS
     for name in compared:
-        if getattr(start, name) != getattr(spec, name):
+        if getattr(init_spec, name) != getattr(spec, name):
             raise ConfigError(
                 f"the training differs from --init {config.init} in {name.replace('_', ' ')}; use data of the same "
                 "sensor and the same foundation weights, give --new-sensor NAME for another sensor, or train "

@@ -26,9 +26,7 @@ from simmat.data.samples import Sample, draw_samples
 from simmat.errors import ConfigError
 from simmat.evaluation import find_protocol, grid_hw, nothing_to_score
 from simmat.io.weights import find_weights
-from simmat.model_spec import (
-    ModelSpec,
-)
+from simmat.model_spec import ModelSpec
 from simmat.nn.losses import Loss, MaskLoss, PromptLoss
 from simmat.plugin_specs import FoundationSpec
 from simmat.plugins.registry import Registry, import_from_string
@@ -36,7 +34,7 @@ from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.contract import InputContract
 from simmat.sensors.options import is_sensor_file, modality_parts
 from simmat.training.length import OpenEnd, find_length
-from simmat.training.network import check_start, choose_network, network_spec
+from simmat.training.network import check_init, choose_network, network_spec
 from simmat.training.validation import (
     MAX_OBJECTS,
     prompted_share,
@@ -65,7 +63,8 @@ class TrainingPlan:
         warmup: number of steps of linear warm-up.
         peak_rate: the learning rate after warm-up.
         notes: what a user should know before the first step.
-        start: the spec of the bundle that the training starts from; of a resumed run, its own bundle's.
+        init_spec: the spec of the bundle that the training starts from; of a resumed run, its own bundle's. None
+            without --init.
         inputs: what the values of the training images are like; None if they are too few.
     """
 
@@ -86,7 +85,7 @@ class TrainingPlan:
     warmup: int
     peak_rate: float
     notes: tuple[str, ...] = ()
-    start: BundleSpec | None = None
+    init_spec: BundleSpec | None = None
     inputs: InputContract | None = None
 
     def items(self) -> TrainingItems:
@@ -119,9 +118,9 @@ class TrainingPlan:
         for name, samples in (("trained_on", self.train), ("validated_on", self.val)):
             digests = self.contents.reference_digests(samples)
             seen[name] = ImageDigests.of(digests, [sample.window for sample in samples])
-        if self.start is None:
+        if self.init_spec is None:
             return seen
-        return joined(seen, {name: getattr(self.start, name) for name in seen})
+        return joined(seen, {name: getattr(self.init_spec, name) for name in seen})
 
 
 def joined(
@@ -142,8 +141,8 @@ def plan_run(
     *,
     dataset: Dataset | None = None,
     loss: Loss | MaskLoss | None = None,
-    known: ModelSpec | None = None,
-    own: Path | None = None,
+    resumed_spec: ModelSpec | None = None,
+    own_bundle: Path | None = None,
 ) -> TrainingPlan:
     """Plan the training that a config describes: read its data, and choose the settings that it leaves open.
 
@@ -153,25 +152,27 @@ def plan_run(
         callback: told how much of the data was read.
         dataset: the samples; by default those of the config's folder.
         loss: what is minimised, in place of the loss that the config names.
-        known: the spec of a resumed run, whose statistics are used; None computes them.
-        own: the bundle of a resumed run, which is read instead of the bundle of --init; None if it has none.
+        resumed_spec: the spec of a resumed run, whose statistics are used; of a new run None, which computes them.
+        own_bundle: the bundle of a resumed run, which is read instead of that of --init; None if it has none.
 
     Raises:
         ConfigError: the settings do not suit each other or the data.
         SimMATError: names, data or weights are wrong.
     """
     callback = callback or Callback()
-    found_loss = _find_loss(config, registry, loss, resumed=known is not None)
-    network, foundation, start = choose_network(
-        config, registry, own=own, fetch=known is None
+    found_loss = _find_loss(config, registry, loss, resumed=resumed_spec is not None)
+    network, foundation, init_spec = choose_network(
+        config, registry, own_bundle=own_bundle, fetch=resumed_spec is None
     )
     size = network["image_size"] or foundation.image_size
     from_random = config.from_scratch or (
-        start is not None and start.foundation_sha256 is None
+        init_spec is not None and init_spec.foundation_sha256 is None
     )
     weights = None if from_random else find_weights(foundation, config.checkpoint)
-    adapter = _sensor(config, registry, known)
-    chooses_crop = dataset is None and known is None and not found_loss.whole_images
+    adapter = _sensor(config, registry, resumed_spec)
+    chooses_crop = (
+        dataset is None and resumed_spec is None and not found_loss.whole_images
+    )
     if dataset is None:
         dataset = open_data(config, registry, adapter)
     dataset.split("val")  # refused before all files are read
@@ -185,23 +186,33 @@ def plan_run(
         )
     dataset = index.dataset
     every = index.training_samples()
-    if known is None:  # check what validation needs before the run's folder is made
+    if (
+        resumed_spec is None
+    ):  # check what validation needs before the run's folder is made
         if not index.with_regions(dataset.split("val"), "validation"):
             raise nothing_to_score(dataset, dataset.split("val"))
         grid_hw(Letterbox((1, 1), size, "stretch"), find_protocol(config.protocol))
     train = subset_of(every, config)
     drawn = index.windows_to_draw(train)
 
-    chosen = {**network, "heads": _heads(config, foundation, dataset, known)}
+    chosen = {**network, "heads": _heads(config, foundation, dataset, resumed_spec)}
     if loss is not None:
         chosen["loss"] = "custom"
     config = config.model_copy(update=chosen)
 
     spec = network_spec(
-        config, registry, index, train, foundation, weights, adapter, known, start
+        config,
+        registry,
+        index,
+        train,
+        foundation,
+        weights,
+        adapter,
+        resumed_spec,
+        init_spec,
     )
-    if start is not None:
-        check_start(config, start, spec)
+    if init_spec is not None:
+        check_init(config, init_spec, spec)
     parts = find_parts(spec, registry, weights)
     val = validation_subset(index, config, spec)
     val_share = prompted_share(index, val)
@@ -220,7 +231,7 @@ def plan_run(
     ]
     if config.keep is None:
         keep = "best"
-        if known is None and len(val) < MIN_TO_CHOOSE:
+        if resumed_spec is None and len(val) < MIN_TO_CHOOSE:
             keep = "last"
             notes.append(few_note(dataset, len(val)))
         config = config.model_copy(update={"keep": keep})
@@ -242,7 +253,7 @@ def plan_run(
         warmup=length.warmup,
         peak_rate=parts.learning_rate if config.lr is None else config.lr,
         notes=tuple(filter(None, notes)),
-        start=start,
+        init_spec=init_spec,
         inputs=index.input_contract(train),
     )
 
@@ -251,13 +262,13 @@ def _heads(
     config: TrainConfig,
     foundation: FoundationSpec,
     dataset: Dataset,
-    known: ModelSpec | None,
+    resumed_spec: ModelSpec | None,
 ) -> str:
     """Return the heads of a network; "auto" has a dense one if every object is marked, and on resume if it had one."""
     if config.heads != "auto":
         return config.heads
-    if known is not None:
-        has_dense = known.dense is not None
+    if resumed_spec is not None:
+        has_dense = resumed_spec.dense is not None
     else:
         has_dense = foundation.dense_head and dataset.card.zero_means != "unlabelled"
     if has_dense:
@@ -341,18 +352,18 @@ def check_out_outside_data(config: TrainConfig) -> None:
 
 
 def _sensor(
-    config: TrainConfig, registry: Registry, known: ModelSpec | None
+    config: TrainConfig, registry: Registry, resumed_spec: ModelSpec | None
 ) -> ModalityAdapter:
     """Return the sensor; a resumed run without its `sensor.toml` uses the description in its spec."""
     files = [
         Path(part) for part in modality_parts(config.modality) if is_sensor_file(part)
     ]
-    if known is not None and not all(file.exists() for file in files):
+    if resumed_spec is not None and not all(file.exists() for file in files):
         return registry.modality(
-            known.modality,
-            known.modality_options,
-            channels=known.selected_channels,
-            sensor_definitions=known.sensor_definitions,
+            resumed_spec.modality,
+            resumed_spec.modality_options,
+            channels=resumed_spec.selected_channels,
+            sensor_definitions=resumed_spec.sensor_definitions,
         )
     return registry.modality(
         config.modality, config.modality_options, channels=config.channels

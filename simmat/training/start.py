@@ -129,23 +129,31 @@ def train_configs(
         SimMATError: as `train`.
     """
     callbacks = callbacks or {}
-    first = next(iter(configs.values()))
-    if "" in configs:
-        folder = RunFolder(first.out, first.new_sensor)
-        fit(
-            [
-                _learner(
-                    first, registry, folder, callbacks.get(""), resume=resume, loss=loss
-                )
-            ],
-            registry,
-        )
-        return folder.bundle
+    if "" not in configs:
+        return _train_several(configs, registry, callbacks, resume=resume, loss=loss)
+    config = configs[""]
+    folder = RunFolder(config.out, config.new_sensor)
+    learner = _learner(
+        config, registry, folder, callbacks.get(""), resume=resume, loss=loss
+    )
+    fit([learner], registry)
+    return folder.bundle
 
+
+def _train_several(
+    configs: Mapping[str, TrainConfig],
+    registry: Registry,
+    callbacks: Mapping[str, Callback | None],
+    *,
+    resume: bool,
+    loss: Loss | MaskLoss | None,
+) -> Path:
+    """Train one foundation model for several sensors, see `train_configs`; return the folder of the training."""
     if launched_processes() > 1:
         raise ConfigError(
             "several sensors are trained in one process; start `simmat train` without a launcher"
         )
+    first = next(iter(configs.values()))
     whole = RunFolder(first.out.parent)
     require_inside(whole.root, *(config.out for config in configs.values()))
     if not resume:
@@ -160,7 +168,6 @@ def train_configs(
     learners: dict[str, Learner] = {}
     for name, config in configs.items():
         folder = RunFolder(config.out, name, whole.root)
-        shared_with = next(iter(learners.values()), None)
         learners[name] = _learner(
             config,
             registry,
@@ -168,7 +175,7 @@ def train_configs(
             callbacks.get(name),
             resume=resume,
             loss=loss,
-            shared_with=shared_with,
+            shared_with=next(iter(learners.values()), None),
         )
     with whole.locked():
         planned = {name: learner.plan.config for name, learner in learners.items()}
@@ -184,10 +191,20 @@ def _learner(
     callback: Callback | None,
     *,
     resume: bool,
-    loss: Loss | MaskLoss | None = None,
+    loss: Loss | MaskLoss | None,
     shared_with: Learner | None = None,
 ) -> Learner:
-    """Plan the run of a sensor and build what trains in it, once its settings and its folder are checked."""
+    """Check the settings and the folder of a sensor's run, plan it, and build what trains in it.
+
+    Args:
+        config: the settings as the user gave them, or of a resumed run those of its folder.
+        registry: what is installed.
+        folder: the folder of the run.
+        callback: what is told of the run; in processes other than the main one nothing is.
+        resume: continue from the last state, if one was saved.
+        loss: what is minimised, in place of the losses that the settings name.
+        shared_with: the learner of the first sensor, whose foundation model this one trains, too.
+    """
     check_tracker(config.track)
     if not resume:
         config = with_recommended(config, registry)
@@ -196,7 +213,7 @@ def _learner(
     if callback is None or not accelerator.is_main_process:
         callback = Callback()
     state = None
-    own = None
+    own_bundle = None
     if not resume:
         check_out_outside_data(config)
         if accelerator.is_main_process:
@@ -208,9 +225,15 @@ def _learner(
         if config.keep is None:  # the run has what was chosen at its start
             kept = state.notes.settings.get("keep")
             config = config.model_copy(update={"keep": kept})
-        own = find_bundle(folder.bundle_file.parent)
-    known = None if state is None else state.notes.spec
-    plan = plan_run(config, registry, callback, loss=loss, known=known, own=own)
+        own_bundle = find_bundle(folder.bundle_file.parent)
+    plan = plan_run(
+        config,
+        registry,
+        callback,
+        loss=loss,
+        resumed_spec=None if state is None else state.notes.spec,
+        own_bundle=own_bundle,
+    )
     if state is not None:
         check_data(folder, state.notes.fingerprint, plan.dataset, plan.contents)
         check_network(plan.config, state.notes.spec, plan.spec)
@@ -221,31 +244,33 @@ def _learner(
         accelerator,
         resumes=resume,
         state=state,
-        own=own,
+        own_bundle=own_bundle,
         shared_with=shared_with,
     )
 
 
 def with_measured_precision(config: TrainConfig) -> TrainConfig:
-    """Choose the precision of a run whose settings leave it open; a resumed run keeps it."""
+    """Set the precision of a run whose settings leave it open to the one that is faster on its device."""
     if config.precision != "auto":
         return config
     device = pick_device(config.device, processes=launched_processes())
     return config.model_copy(update={"precision": faster_precision(device)})
 
 
-_SETTINGS = {
+_FIELD_NAMES = {
     "selected_channels": "channels",
     "sensor_channels": "channels of the files",
     "foundation_sha256": "sha256 of the weights",
 }
-"""Fields of a spec -> their names in messages."""
+"""Field of a `ModelSpec` -> its name in messages, where that is another one."""
 
 
 def check_settings(config: TrainConfig, started: Mapping[str, Any]) -> None:
     """Check that a resumed run has the settings it was started with.
 
-    One missing in `started` had its default.
+    Args:
+        config: the settings now.
+        started: those of `settings_of` at the start; a setting that is missing had its default.
     """
     pairs = {}
     for name, value in settings_of(config).items():
@@ -273,7 +298,7 @@ def check_network(config: TrainConfig, known: ModelSpec, now: ModelSpec) -> None
     _check_equal(
         config,
         {
-            _SETTINGS.get(name, name): (getattr(now, name), getattr(known, name))
+            _FIELD_NAMES.get(name, name): (getattr(now, name), getattr(known, name))
             for name in compared
         },
     )

@@ -18,7 +18,7 @@ from simmat.errors import ConfigError
 from simmat.io.weights import sha256_of
 from simmat.plugin_specs import WeightFile
 from simmat.plugins.registry import Registry
-from simmat.training.network import network_of
+from simmat.training.network import network_of_bundle
 from simmat.training.plan import plan_run
 
 
@@ -131,7 +131,7 @@ def test_a_bundle_of_another_network_is_refused(first: Path, tmp_path: Path) -> 
         )
     exported = read_bundle(first / "run")[0].model_copy(update={"exported": "onnx"})
     with pytest.raises(ConfigError, match=r"--init .*exported"):
-        network_of(
+        network_of_bundle(
             config(first / "set", tmp_path / "run", init=first / "run", tune=None),
             exported,
         )
