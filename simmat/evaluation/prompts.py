@@ -33,7 +33,7 @@ from simmat.foundation import MAX_PROMPTS, MaskPrediction
 from simmat.nn.device import wait_for
 from simmat.plugin_specs import MetricSpec
 from simmat.plugins.registry import import_from_string
-from simmat.predictor import EncodedImage
+from simmat.predictor import EncodedImage, prompt_of
 from simmat.types import BoolArray, Letterbox, Prompt
 
 MAX_ELEMENTS = 2**26
@@ -345,7 +345,7 @@ def score_objects(
             image, image.targets[start : start + image.batch_size], sample, metrics
         )
     if protocol.boxes or protocol.repeats:
-        boxes = [_box_prompt(tight_box(target.region)) for target in image.targets]
+        boxes = [prompt_of(box=tight_box(target.region)) for target in image.targets]
         found = image.single_ious(boxes, image.targets).tolist()
         scores = [
             replace(score, box=iou, predicted_box=own)
@@ -487,7 +487,7 @@ def _with_draws(
         for draw in range(repeats):
             rng = _generator(seed, sample, target.index, "box", draw)
             jittered.append(
-                _box_prompt(jitter_box(box, image.letterbox.original_hw, rng))
+                prompt_of(box=jitter_box(box, image.letterbox.original_hw, rng))
             )
             rng = _generator(seed, sample, target.index, "click", draw)
             clicks.append(Prompt.points([random_click(target.seen, rng)]))
@@ -502,10 +502,6 @@ def _with_draws(
             )
         )
     return drawn
-
-
-def _box_prompt(box: npt.NDArray[np.float32]) -> Prompt:
-    return Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), box)
 
 
 def _generator(seed: int, *what: object) -> np.random.Generator:

@@ -19,11 +19,8 @@ from simmat.evaluation.scores import mask_iou
 from simmat.foundation import MaskPrediction
 from simmat.nn.device import wait_for
 from simmat.predictor import TiledImage
-from simmat.predictor.tiles import (
-    groups_of_one_kind,
-    prompt_in,
-    reaches_border,
-)
+from simmat.predictor.prompts import groups_of_one_kind, prompt_in
+from simmat.predictor.tiles import reaches_border
 from simmat.types import BoolArray, Letterbox, Prompt, Window
 
 

@@ -28,12 +28,8 @@ from simmat.inference.writer import Found
 from simmat.io.files import output_errors, release_pages
 from simmat.measurement import Row, measurer
 from simmat.predictor.open import picture_of
-from simmat.predictor.tiles import (
-    WindowResult,
-    check_inside,
-    merge_objects,
-    most_likely,
-)
+from simmat.predictor.prompts import check_inside
+from simmat.predictor.tiles import WindowResult, merge_objects, most_likely
 from simmat.types import Prompt, SensorImage, Window
 
 if TYPE_CHECKING:

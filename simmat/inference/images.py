@@ -320,7 +320,7 @@ def prompts_on_map(
 
 def _prompt_in_pixels(options: PredictOptions, image: ImageReader) -> Prompt:
     """Return the prompt of points and a box on a map, x before y, in pixels of an image."""
-    from simmat.predictor.tiles import check_inside
+    from simmat.predictor.prompts import check_inside
 
     places = [*options.points, *options.negative]
     corners: list[tuple[float, float]] = []

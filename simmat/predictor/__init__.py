@@ -10,9 +10,9 @@ from simmat.predictor.encoded import (
 from simmat.predictor.objects import EverythingSettings, FoundObjects, find_objects
 from simmat.predictor.open import ImageLike, ImageLoader, NoValidPixelsError
 from simmat.predictor.predictor import FollowedFrame, Predictor
+from simmat.predictor.prompts import MaskSelection, check_inside, prompt_of
 from simmat.predictor.reference import Reference, matching_features
 from simmat.predictor.tiled_image import TiledImage
-from simmat.predictor.tiles import MaskSelection, check_inside, prompt_of
 from simmat.predictor.uncertainty import Uncertainty
 from simmat.predictor.zero_shot import ZeroShotPredictor
 

@@ -171,10 +171,8 @@ def find_objects(
         settings: how objects are found.
     """
     if image.dense is None or image.dense_spec is None:
-        found = _objects_on_grid(image, settings)
-    else:
-        found = _objects_of_dense_head(image, image.dense, image.dense_spec, settings)
-    return found
+        return _objects_on_grid(image, settings)
+    return _objects_of_dense_head(image, image.dense, image.dense_spec, settings)
 
 
 def _objects_on_grid(

@@ -22,6 +22,7 @@ from simmat.plugins.registry import import_from_string
 from simmat.predictor.encoded import ClassMap, Encoder, Prediction
 from simmat.predictor.objects import EverythingSettings, FoundObjects
 from simmat.predictor.open import ImageFiles, ImageLike, ImageLoader
+from simmat.predictor.prompts import MaskSelection, prompt_of
 from simmat.predictor.reference import (
     LabelMask,
     Reference,
@@ -30,7 +31,7 @@ from simmat.predictor.reference import (
     read_annotations,
 )
 from simmat.predictor.tiled_image import TiledImage
-from simmat.predictor.tiles import MaskSelection, plan_windows, prompt_of
+from simmat.predictor.tiles import plan_windows
 from simmat.predictor.uncertainty import Uncertainty
 from simmat.types import BoolArray, FloatArray, ImageReader, Prompt, SensorImage
 

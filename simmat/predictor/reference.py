@@ -25,7 +25,6 @@ from simmat.data.card import DataCard
 from simmat.data.instances import (
     Annotation,
     FoundObject,
-    Instance,
     center_click,
     check_equal_size,
     label_from_mask,
@@ -45,6 +44,7 @@ from simmat.predictor.objects import (
     suppress,
     with_classes,
 )
+from simmat.predictor.prompts import prompt_of
 from simmat.types import BoolArray, FloatArray, ImageReader, Letterbox, Prompt
 
 LabelMask = npt.NDArray[np.integer[Any] | np.bool_]
@@ -198,7 +198,7 @@ def _masks_of_parts(
         rows.append(row)
         clicks.append(center_click(region))
         click_prompts.append(Prompt.points([clicks[-1]]))
-        box_prompts.append(_box_prompt(region))
+        box_prompts.append(prompt_of(box=region.box_xyxy))
     if not rows:
         return [], []
     answers = [image.decode(click_prompts), image.decode(box_prompts)]
@@ -220,13 +220,6 @@ def _masks_of_parts(
             found.append(FoundObject(region, chosen_scores[row], clicks[row]))
             found_masks.append(masks[row])
     return found, found_masks
-
-
-def _box_prompt(region: Instance) -> Prompt:
-    no_points = np.zeros((0, 2), np.float32)
-    return Prompt(
-        no_points, np.zeros(0, np.int64), np.asarray(region.box_xyxy, np.float32)
-    )
 
 
 class ReferenceSums:

@@ -27,19 +27,21 @@ from simmat.predictor.encoded import (
 from simmat.predictor.input_check import image_warning, sampled
 from simmat.predictor.objects import EverythingSettings, FoundObjects, find_objects
 from simmat.predictor.open import NoValidPixelsError
-from simmat.predictor.reference import Reference, find_by_reference
-from simmat.predictor.tiles import (
-    ClassMapBlender,
+from simmat.predictor.prompts import (
     MaskSelection,
-    WindowResult,
-    by_next_window,
     check_inside,
     check_mask_selection,
     chosen_mask,
     groups_of_one_kind,
+    prompt_in,
+)
+from simmat.predictor.reference import Reference, find_by_reference
+from simmat.predictor.tiles import (
+    ClassMapBlender,
+    WindowResult,
+    by_next_window,
     merge_objects,
     most_likely,
-    prompt_in,
     prompt_windows,
     reaches_border,
 )
@@ -62,8 +64,8 @@ Answer = TypeVar("Answer")
 
 _MAX_CACHED_WINDOWS = 16
 """Windows of an image with at most so many are cached, as objects and classes may be asked for one after the other."""
-MAX_VALUES = 2**26
-"""Pixels times channels of the window around a prompt, at most, if it is not a single one."""
+MAX_WINDOW_VALUES = 2**26
+"""Most pixels times channels of a window around a prompt that is larger than a tile."""
 CACHE_BYTES = 2**28
 """Windows with their embeddings that an image keeps in memory; the one used longest ago is dropped."""
 
@@ -101,11 +103,12 @@ class TiledImage:
         self.overlap = overlap
         self.cache_folder = cache_folder
         self.warning = ""
-        # flips and shifts of a window, for `uncertainty`
+        # name of a view -> flips and shifts of one window, for `uncertainty`
         self._views: dict[Window, dict[str, EncodedImage]] = {}
-        # the one used last is at the end
+        # the window used last is at the end
         self._encoded: dict[Window, tuple[SensorImage, EncodedImage]] = {}
-        self._loaded_bytes = self.cached_bytes  # no window is encoded yet
+        # of the loaded image alone, as no window is encoded yet
+        self._image_bytes = self.cached_bytes
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -190,7 +193,7 @@ class TiledImage:
         self._encoded[window] = pixels, encoded
         while (
             len(self._encoded) > 1
-            and self.cached_bytes - self._loaded_bytes > CACHE_BYTES
+            and self.cached_bytes - self._image_bytes > CACHE_BYTES
         ):
             del self._encoded[next(iter(self._encoded))]
 
@@ -337,7 +340,7 @@ class TiledImage:
         """Return whether a window that is larger than a tile takes too much memory."""
         if max(window.size_hw) <= self.tile:
             return False
-        return math.prod(window.size_hw) * self.channel_count > MAX_VALUES
+        return math.prod(window.size_hw) * self.channel_count > MAX_WINDOW_VALUES
 
     def _check_answered(
         self, window: Window, rows: Sequence[int], found: Mapping[int, Any]
@@ -366,7 +369,7 @@ class TiledImage:
             answer = encoded.decode([moved[row] for row in group])
             for place, row in enumerate(group):
                 kind: Kind = "click" if prompts[row].box is None else "box"
-                scores = answer.iou[place].tolist()
+                scores = answer.iou[place].tolist()  # M numbers
                 if mask_selection is None:
                     masks = list(range(len(scores)))
                 else:
@@ -375,11 +378,11 @@ class TiledImage:
                 for mask in masks:
                     # (1, 1, h, w)
                     logits = answer.logits[place : place + 1, mask : mask + 1].float()
-                    one = self._prediction(
-                        encoded, pixels, window, logits, scores[mask]
+                    found[row].append(
+                        self._prediction(
+                            encoded, pixels, window, logits, scores[mask], kind
+                        )
                     )
-                    score = calibrated(self.encoder.calibration, kind, one.score)
-                    found[row].append(replace(one, score=score))
         return [found[row] for row in range(len(prompts))]
 
     def _prediction(
@@ -388,13 +391,26 @@ class TiledImage:
         pixels: SensorImage,
         window: Window,
         mask_logits: Tensor,
-        score: float,
+        iou: float,
+        kind: Kind,
     ) -> Prediction:
-        """Return the mask of (1, 1, h, w) logits of the decoder; BundleError if they are not finite."""
+        """Return a mask of the decoder at the resolution of the image, with calibrated scores.
+
+        Args:
+            encoded: the window, encoded.
+            pixels: of the window.
+            window: the part of the image that the mask covers.
+            mask_logits: (1, 1, h, w) of the decoder.
+            iou: predicted IoU of the mask.
+            kind: of the prompt, which has a calibration of its own.
+
+        Raises:
+            BundleError: logits or IoU are not finite.
+        """
         logits: FloatArray = (
             restore_logits(mask_logits, encoded.prepared.letterbox)[0, 0].cpu().numpy()
         )
-        if not (np.isfinite(logits).all() and math.isfinite(score)):
+        if not (np.isfinite(logits).all() and math.isfinite(iou)):
             source = self.encoder.bundle.path if self.encoder.bundle else "the model"
             raise BundleError(
                 f"{source} gives NaN or infinity for {pixels.origin}; its weights are damaged"
@@ -403,7 +419,7 @@ class TiledImage:
         return Prediction(
             mask=logits > 0,
             logits=logits,
-            score=score,
+            score=calibrated(self.encoder.calibration, kind, iou),
             low_res_logits=low_res_logits,
             image=pixels,
             window=window,
@@ -572,7 +588,7 @@ class TiledImage:
         reference: Reference | None,
     ) -> list[FoundObject]:
         """Find the objects of a window, best first: every one, or those that a reference shows."""
-        if reference is not None:  # the calibration was measured without
+        if reference is not None:  # the calibration is of scores without a reference
             return find_by_reference(reference, encoded, settings)
         calibration = self.encoder.calibration
         found = []

@@ -9,20 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.nn import functional as F
 
 from simmat.data.instances import FoundObject, Instance
-from simmat.data.pipeline import resize_planes, restore_logits
-from simmat.errors import ConfigError
-from simmat.foundation import MAX_PROMPTS
-from simmat.types import BoolArray, FloatArray, ImageReader, Letterbox, Prompt, Window
-
-MaskSelection = Literal["single", "best"]
+from simmat.types import BoolArray, FloatArray, Prompt, Window
 
 _MAX_TILES = 4
 """Largest side of a window around a prompt, in tiles; it grows while the mask reaches its border."""
@@ -98,12 +91,12 @@ class ClassMapBlender:
     ) -> None:
         """Begin with an empty map of K `classes`; the windows are those of `plan_windows`."""
         height, width = size_hw
-        self._rows = window_starts(height, tile, overlap)
-        self._columns = window_starts(width, tile, overlap)
-        self._row_weights = window_weights(self._rows, height)
-        self._column_weights = window_weights(self._columns, width)
-        self._window_height = height - self._rows[-1]
-        self._window_width = width - self._columns[-1]
+        self._row_starts = window_starts(height, tile, overlap)
+        self._column_starts = window_starts(width, tile, overlap)
+        self._row_weights = window_weights(self._row_starts, height)
+        self._column_weights = window_weights(self._column_starts, width)
+        self._window_height = height - self._row_starts[-1]
+        self._window_width = width - self._column_starts[-1]
         self._count = 0  # windows that are added
         # from the first row of the present windows
         self._band = np.zeros((classes, 0, width), np.float32)
@@ -117,22 +110,22 @@ class ClassMapBlender:
         Yields:
             The first row, and the (K, h, W) probabilities of the classes.
         """
-        row, column = divmod(self._count, len(self._columns))
+        row, column = divmod(self._count, len(self._column_starts))
         self._count += 1
         if column == 0:
             self._extend_band()
         if probabilities is not None:
-            x0 = self._columns[column]
+            x0 = self._column_starts[column]
             # (h, w)
             weights = np.outer(self._row_weights[row], self._column_weights[column])
             self._band[:, :, x0 : x0 + self._window_width] += probabilities * weights
-        if column == len(self._columns) - 1:
+        if column == len(self._column_starts) - 1:
             done = self._window_height
-            if row + 1 < len(self._rows):
-                done = self._rows[row + 1] - self._rows[row]
+            if row + 1 < len(self._row_starts):
+                done = self._row_starts[row + 1] - self._row_starts[row]
             finished = self._band[:, :done]
             self._band = self._band[:, done:].copy()
-            yield self._rows[row], finished
+            yield self._row_starts[row], finished
 
     def _extend_band(self) -> None:
         """Make room for a row of windows."""
@@ -243,87 +236,6 @@ def _union(first: FoundObject, second: FoundObject) -> FoundObject:
     return replace(better, instance=Instance(better.instance.class_id, window, mask))
 
 
-def as_numbers(given: Any, name: str, form: str, *shape: int) -> FloatArray:
-    """Return numbers as float32 of a shape; TypeError, which names the form they must have, for anything else."""
-    try:
-        return np.asarray(given, np.float32).reshape(shape)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be numbers, {form}; got {given!r}") from None
-
-
-def prompt_of(
-    points: Sequence[tuple[float, float]],
-    labels: Sequence[int] | None,
-    box: Sequence[float] | None,
-    mask: FloatArray | None = None,
-    mask_window: Window | None = None,
-) -> Prompt:
-    """Return a prompt as `Predictor.predict` takes it; TypeError if points, labels or box are not numbers."""
-    coords = as_numbers(points, "points", "(x, y) pairs, such as [(320, 240)]", -1, 2)
-    marks: FloatArray = np.ones(len(coords), np.float32)
-    if labels is not None:
-        marks = as_numbers(labels, "labels", "0 or 1 for each point", -1)
-    corners = None
-    if box is not None:
-        corners = as_numbers(box, "box", "(x0, y0, x1, y1)", -1)
-    if mask is not None:
-        mask = np.asarray(mask)
-    return Prompt(coords, marks.astype(np.int64), corners, mask, mask_window)
-
-
-def check_inside(prompt: Prompt, image: ImageReader) -> None:
-    """Refuse points that are not on a pixel of the image, and boxes that cross its edges."""
-    height, width = image.size_hw
-    problems = []
-    for x, y in prompt.point_coords.tolist():
-        if not (0 <= x < width and 0 <= y < height):
-            problems.append(
-                f"point {x:g},{y:g} (X is 0 to {width - 1}, Y 0 to {height - 1})"
-            )
-    if prompt.box is not None:
-        x0, y0, x1, y1 = prompt.box.tolist()
-        if not (0 <= x0 and x1 <= width and 0 <= y0 and y1 <= height):
-            problems.append(
-                f"box {x0:g},{y0:g},{x1:g},{y1:g} (X is 0 to {width}, Y 0 to {height})"
-            )
-    if problems:
-        places = " and ".join(problems)
-        note = getattr(image, "size_note", "")
-        raise ConfigError(
-            f"{image.origin}: {places} outside of the image, which is {width} wide and {height} high"
-            f"{note and '; '}{note}"
-        )
-
-
-def check_mask_selection(mask_selection: str) -> None:
-    """Refuse an unknown choice of masks."""
-    known = get_args(MaskSelection)
-    if mask_selection not in known:
-        raise ValueError(
-            f"mask_selection must be one of {', '.join(map(repr, known))}, got {mask_selection!r}"
-        )
-
-
-def chosen_mask(scores: Sequence[float], mask_selection: MaskSelection) -> int:
-    """Return which of M masks with these predicted IoUs is chosen, see `Predictor.predict`."""
-    if mask_selection == "single" or len(scores) == 1:
-        return 0
-    return 1 + int(np.argmax(scores[1:]))
-
-
-def groups_of_one_kind(prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Group the indices of prompts that can be decoded together, at most `MAX_PROMPTS` in a group."""
-    kinds: dict[tuple[int, bool, bool], list[int]] = {}
-    for index, prompt in enumerate(prompts):
-        kind = (len(prompt.point_coords), prompt.box is None, prompt.mask_input is None)
-        kinds.setdefault(kind, []).append(index)
-    groups = []
-    for rows in kinds.values():
-        for start in range(0, len(rows), MAX_PROMPTS):
-            groups.append(rows[start : start + MAX_PROMPTS])
-    return groups
-
-
 def prompt_windows(
     prompt: Prompt, size_hw: tuple[int, int], tile: int
 ) -> Iterator[Window]:
@@ -382,61 +294,6 @@ def _deepest(low: float, high: float, length: int, side: int) -> tuple[int, int,
 
     start = max(window_starts(length, side, side // 2), key=margin)
     return start, min(start + side, length), margin(start)
-
-
-def prompt_in(prompt: Prompt, window: Window, letterbox: Letterbox | None) -> Prompt:
-    """Return a prompt in pixels of a window, without those points not on the object that lie outside of it.
-
-    Args:
-        prompt: in pixels of the image.
-        window: a part of the image.
-        letterbox: position of the window in the input; None leaves the mask out.
-    """
-    x, y = prompt.point_coords.T
-    inside = (x >= window.x0) & (x < window.x1) & (y >= window.y0) & (y < window.y1)
-    kept = inside | (prompt.point_labels == 1)
-    corner: FloatArray = np.asarray([window.x0, window.y0], np.float32)
-    coords = prompt.point_coords[kept] - corner
-    box = prompt.box
-    if box is not None:
-        box = box - np.tile(corner, 2)
-    mask = None
-    if letterbox is not None and prompt.mask_input is not None:
-        mask = _mask_in(
-            prompt.mask_input, prompt.mask_window or window, window, letterbox
-        )
-    return Prompt(coords, prompt.point_labels[kept], box, mask)
-
-
-def _mask_in(
-    mask: FloatArray, known: Window, window: Window, letterbox: Letterbox
-) -> FloatArray:
-    """Return (h, w) mask logits of one window as those of another; what the first does not show is not the object.
-
-    Args:
-        mask: logits at the decoder's own size.
-        known: the window that they cover.
-        window: another window.
-        letterbox: position of the other window in the input.
-    """
-    if window == known:
-        return mask
-    before = replace(letterbox, original_hw=known.size_hw)
-    logits = restore_logits(torch.from_numpy(mask)[None, None].float(), before)[0, 0]
-    lowest = logits.min().clamp(max=-1)
-    # above the lowest, so that the padding is lowest, too
-    placed = torch.zeros(1, *window.size_hw)
-    both = known.intersection(window)
-    if both is not None:
-        placed[0][both.relative_to(window).slices] = (logits - lowest)[
-            both.relative_to(known).slices
-        ]
-    # (1, S, S)
-    planes = resize_planes(placed, torch.ones_like(placed, dtype=torch.bool), letterbox)
-    low_res: FloatArray = (
-        F.adaptive_avg_pool2d(planes, mask.shape)[0] + lowest
-    ).numpy()
-    return low_res
 
 
 def reaches_border(mask: BoolArray, window: Window, size_hw: tuple[int, int]) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from simmat.data.pipeline import restore_logits
 from simmat.predictor.encoded import EncodedImage
-from simmat.predictor.tiles import MaskSelection, chosen_mask, prompt_in
+from simmat.predictor.prompts import MaskSelection, chosen_mask, prompt_in
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import FloatArray, Prompt, SensorImage, Window
 

@@ -89,7 +89,7 @@ def test_a_box_larger_than_memory_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A box around a whole scene would read all of it at once."""
-    monkeypatch.setattr(tiled_image, "MAX_VALUES", 100 * 100)
+    monkeypatch.setattr(tiled_image, "MAX_WINDOW_VALUES", 100 * 100)
     image = _scene(tmp_path / "a.tif")
     assert (
         _predict(

@@ -24,7 +24,8 @@ from simmat import types
 from simmat.data.instances import FoundObject, Instance
 from simmat.nn.dense_head import upsample_logits
 from simmat.predictor import objects as reference
-from simmat.predictor.tiles import ClassMapBlender, merge_objects, prompt_in
+from simmat.predictor.prompts import prompt_in
+from simmat.predictor.tiles import ClassMapBlender, merge_objects
 from simmat.predictor.tiles import plan_windows as reference_plan
 from simmat.predictor.tiles import prompt_windows as reference_prompt_windows
 from simmat.types import Letterbox, Window
