@@ -326,8 +326,7 @@ class Encoder:
 
     def check_channels(self, image: SensorImage) -> None:
         """Raise BundleError if an image has other channels than the bundle."""
-        if self.bundle is not None:
-            check_channels(self.bundle, image)
+        check_channels(self.bundle, image)
 
     @threads_for_load()
     def encode(

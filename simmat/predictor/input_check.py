@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -14,7 +13,7 @@ from simmat.bundle import Bundle
 from simmat.errors import SimMATError
 from simmat.io.paths import url_of
 from simmat.predictor.open import ImageLoader
-from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.adapter import ModalityAdapter, PathsBySource
 from simmat.sensors.contract import GROUP, Fault, InputContract, thinned
 from simmat.sensors.options import ModalityOptions, format_nodata
 from simmat.types import ImageReader, SensorImage, Window, short_names
@@ -23,8 +22,6 @@ _PARTS = 3
 """A large image is read in so many parts a side."""
 _PART_PX = 128
 _NO_OPTION = "no option of the sensor makes them fit: check exposure, scale, bit depth and order of the channels"
-
-Files = Mapping[str, Path]
 
 
 def image_warning(bundle: Bundle | None, image: SensorImage) -> str:
@@ -41,7 +38,7 @@ def image_warning(bundle: Bundle | None, image: SensorImage) -> str:
 def files_warning(
     bundle: Bundle | None,
     adapter: ModalityAdapter,
-    files: Iterable[Files],
+    files: Iterable[PathsBySource],
     largest: int,
 ) -> str:
     """Return how the first images of a call differ together from the training images; "" if they do not.
@@ -84,7 +81,10 @@ def files_warning(
 
 
 def _read(
-    bundle: Bundle, adapter: ModalityAdapter, files: Sequence[Files], largest: int
+    bundle: Bundle,
+    adapter: ModalityAdapter,
+    files: Sequence[PathsBySource],
+    largest: int,
 ) -> list[SensorImage]:
     """Read a few pixels of each image, as ten large ones may not fit into memory; leave out what cannot be read."""
     loader = ImageLoader(adapter, bundle)

@@ -140,7 +140,7 @@ class ImageLoader:
                 f"set_image takes a file, {{source: file}}, a SensorImage or an array, got {type(image).__name__}; "
                 "convert it to an array, planes first: (C, H, W), not (H, W, C)"
             )
-        self._check_channels(image)
+        check_channels(self._bundle, image)
         if not image.valid.any():
             message = f"{image.origin}: no pixel holds a measurement, so there is nothing to segment"
             ranges = [
@@ -216,7 +216,7 @@ class ImageLoader:
         if size_hw is None or max(size_hw) <= largest:
             return self._load(files, missing, None)
         corner = self._load(files, missing, Window(0, 0, 1, 1))
-        self._check_channels(corner)
+        check_channels(self._bundle, corner)
         return FileImage(
             self.adapter,
             files,
@@ -266,7 +266,7 @@ class ImageLoader:
             )
 
         remote = backend.open_url(str(url_of(path)), load)
-        self._check_channels(remote.read(Window(0, 0, 1, 1)))
+        check_channels(self._bundle, remote.read(Window(0, 0, 1, 1)))
         return remote
 
     def missing_channels(self, missing: Sequence[str | int]) -> frozenset[str]:
@@ -363,13 +363,11 @@ class ImageLoader:
         check_units(image, planes)
         return image
 
-    def _check_channels(self, image: SensorImage) -> None:
-        if self._bundle is not None:
-            check_channels(self._bundle, image)
 
-
-def check_channels(bundle: Bundle, image: SensorImage) -> None:
+def check_channels(bundle: Bundle | None, image: SensorImage) -> None:
     """Raise BundleError if an image has other channels than a bundle; suggest `--missing` if that would help."""
+    if bundle is None:
+        return
     channels = bundle.spec.sensor_channels
     try:
         check_sensor_channels(bundle.spec, image.channels, image.origin, bundle.path)

@@ -52,19 +52,6 @@ class FollowedFrame:
     scores: dict[int, float]
 
 
-def installed_follow() -> Callable[..., Iterator[FollowedFrame]]:
-    """Return the function of the first follower by name; ConfigError if no plugin brings one."""
-    registry = installed()
-    followers = registry.all("follower")
-    if not followers:
-        hint = registry.hint("follower", "follow", ())
-        raise ConfigError(f"no loaded plugin follows objects through frames. {hint}")
-    follow: Callable[..., Iterator[FollowedFrame]] = import_from_string(
-        followers[0].function
-    )
-    return follow
-
-
 class Predictor(Encoder):
     """A network and its sensor, with a current image: `set_image` once, then `predict` any number of times."""
 
@@ -397,7 +384,18 @@ class Predictor(Encoder):
                 are of different sizes.
             SimMATError: as `set_image` raises it.
         """
-        return installed_follow()(self, frames, masks, tile=tile, progress=progress)
+        registry = installed()
+        followers = registry.all("follower")
+        if not followers:
+            hint = registry.hint("follower", "follow", ())
+            raise ConfigError(
+                f"no loaded plugin follows objects through frames. {hint}"
+            )
+        # the first one by name
+        follow: Callable[..., Iterator[FollowedFrame]] = import_from_string(
+            followers[0].function
+        )
+        return follow(self, frames, masks, tile=tile, progress=progress)
 
     def reference(
         self,

@@ -328,28 +328,27 @@ def validate_all(learners: Sequence[Learner], registry: Registry) -> None:
     Until the end is known, it is the mean of the last steps' weights that is scored and kept.
     """
     with mean_weights([learner.optimizer.optimizer for learner in learners]):
-        _validate_all(learners, registry)
-
-
-def _validate_all(learners: Sequence[Learner], registry: Registry) -> None:
-    """Score all networks as they are, see `validate_all`."""
-    found = [_validate(learner, registry) for learner in learners]
-    summaries = [scores.summary() for scores in found]
-    joint = None
-    if len(learners) > 1:
-        joint = fmean(selection_score(summary) for summary in summaries)
-    # several sensors have one bundle, which is chosen if one of them has a validation to choose by
-    chooses = any(learner.plan.config.keep == "best" for learner in learners)
-    better = False
-    for learner, scores, summary in zip(learners, found, summaries, strict=True):
-        # several sensors have one score, so all are better, or none
-        better = _log_and_compare(learner, scores, summary, joint, chooses=chooses)
-    if better and learners[0].is_main:
-        _write_bundle(learners, found, summaries, registry)
-    for learner, scores, summary in zip(learners, found, summaries, strict=True):
-        learner.callback.validated(learner.done, summary, best=better, scores=scores)
-        if learner.end_is_known:
-            learner.callback.ending(learner.ending.steps)
+        found = [_validate(learner, registry) for learner in learners]
+        summaries = [scores.summary() for scores in found]
+        joint_score = None
+        if len(learners) > 1:
+            joint_score = fmean(selection_score(summary) for summary in summaries)
+        # several sensors have one bundle, which is chosen if one of them has a validation to choose by
+        chooses = any(learner.plan.config.keep == "best" for learner in learners)
+        better = False
+        for learner, scores, summary in zip(learners, found, summaries, strict=True):
+            # several sensors have one score, so all are better, or none
+            better = _log_and_compare(
+                learner, scores, summary, joint_score, chooses=chooses
+            )
+        if better and learners[0].is_main:
+            _write_bundle(learners, found, summaries, registry)
+        for learner, scores, summary in zip(learners, found, summaries, strict=True):
+            learner.callback.validated(
+                learner.done, summary, best=better, scores=scores
+            )
+            if learner.end_is_known:
+                learner.callback.ending(learner.ending.steps)
 
 
 def _write_bundle(

@@ -335,10 +335,9 @@ def load_optimizer_tensors(
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """Return as json values the settings that must not change on resume."""
-    values: dict[str, Any] = config.model_dump(
+    return config.model_dump(
         mode="json", exclude=set(MUTABLE_ON_RESUME | PATH_SETTINGS)
     )
-    return values
 
 
 def changes_noted(folder: RunFolder, started: str, contents: DatasetDigest) -> str:

@@ -21,15 +21,13 @@ from simmat.model_spec import ModelSpec
 from simmat.predictor.tiles import plan_windows
 from simmat.types import max_untiled_side
 
-Ints = npt.NDArray[np.int64]
-
 ENOUGH_WORK = 120
-"""`work_of_validation` that is enough to compare the steps of a run."""
+"""Work of a validation, see `work_of_validation`, that is enough to compare the steps of a run."""
 MAX_OBJECTS = 100
 """About how many objects a validation prompts for; of more, it draws as many."""
 _MAX_VALIDATIONS = 10
 _TRAIN_STEP_COST = 3
-"""How often an image is encoded, or a prompt answered, in the time of one in a step, which also goes back."""
+"""Work of an image in a step, which goes forward and back, for each work of one in a validation, which goes forward."""
 _STEPS_BESIDE = 4
 """Work of the steps for each work of a validation, which then takes a fifth of the time."""
 
@@ -74,41 +72,50 @@ def prompted_share(index: DataIndex, val: Sequence[Sample]) -> float:
 def work_of_validation(
     index: DataIndex, val: Sequence[Sample], config: TrainConfig, spec: ModelSpec
 ) -> float:
-    """Return the work of a validation, which encodes images and answers prompts, in units of an image of a step.
+    """Return the work of a validation, which encodes images and answers prompts.
 
-    Models differ in which of both takes long, so the larger of the two numbers counts. The unit goes forward only.
-    Large images are encoded in windows, once for prompts and with a dense head once more, whose clicks are as many as
-    `clicks_per_window` allows.
+    The unit is the work of encoding one image forward, or of answering as many prompts as an image has in a step.
+    Models differ in which of both takes long, so the larger of the two numbers counts.
+
+    Args:
+        index: the data set.
+        val: the samples of the validation.
+        config: the settings.
+        spec: the network. With a dense head, images in several windows are encoded once more, and each window is
+            prompted by as many clicks as `clicks_per_window` allows.
     """
-    counts = index.table_of(val).instance_counts()
-    windows = _windows_of(index, val, spec)
-    images = windows.sum()
-    prompts = 2.0 * prompted_share(index, val) * counts.sum()
+    objects = index.table_of(val).instance_counts()  # (N,) of each image
+    windows = _window_counts(index, val, spec)
+    encoded_images = windows.sum()
+    # a click and a box for each object
+    prompts = 2.0 * prompted_share(index, val) * objects.sum()
     if spec.dense is not None:
-        images += windows[windows > 1].sum()
-        for count, number in zip(counts.tolist(), windows.tolist(), strict=True):
+        encoded_images += windows[windows > 1].sum()
+        for count, number in zip(objects.tolist(), windows.tolist(), strict=True):
             prompts += number * clicks_per_window(count, number)
-    questions = config.prompts_per_image * (1 + config.correction_clicks)
-    return float(max(images, prompts / questions))
+    prompts_per_image = config.prompts_per_image * (1 + config.correction_clicks)
+    return float(max(encoded_images, prompts / prompts_per_image))
 
 
-def _windows_of(index: DataIndex, val: Sequence[Sample], spec: ModelSpec) -> Ints:
-    """Return the windows into which a predictor cuts each image, see `Predictor.open_reader`: (N,)."""
+def _window_counts(
+    index: DataIndex, val: Sequence[Sample], spec: ModelSpec
+) -> npt.NDArray[np.int64]:
+    """Return (N,) numbers of windows into which a predictor cuts the images, see `Predictor.open_reader`."""
     untiled = max_untiled_side(
         spec.image_size, spec.image_side, takes_windows=bool(spec.card.crop)
     )
     side = spec.image_side or spec.image_size
-    windows = []
+    counts = []
     for height, width in index.sizes_hw(val).tolist():
         if max(height, width) <= untiled:
-            windows.append(1)
+            counts.append(1)
         else:
-            windows.append(len(plan_windows((height, width), side, side // 8)))
-    return np.asarray(windows, np.int64)
+            counts.append(len(plan_windows((height, width), side, side // 8)))
+    return np.asarray(counts, np.int64)
 
 
 def steps_per_validation(work: float, batch_size: int) -> int:
-    """Return the steps between validations that take four times as long as one.
+    """Return the steps between validations of a training with an open end: they take four times as long as one.
 
     Args:
         work: `work_of_validation`.
@@ -118,7 +125,7 @@ def steps_per_validation(work: float, batch_size: int) -> int:
 
 
 def validation_interval(work: float, steps: int, batch_size: int) -> int:
-    """Return the steps between validations, so many that validation is at most a fifth of all work.
+    """Return the steps between validations of a fixed number of steps, so that they are at most a fifth of all work.
 
     At most `_MAX_VALIDATIONS` follow the first one, before the first step. The last step always has one.
 
