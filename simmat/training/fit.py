@@ -188,7 +188,16 @@ def fit(learners: Sequence[Learner], registry: Registry) -> None:
 
 
 def open_run(learner: Learner, registry: Registry, stack: ExitStack) -> tuple[str, ...]:
-    """Lock the run's folder, write what a run begins with, and start trackers and callbacks; return what to tell."""
+    """Lock the run's folder, write what a run begins with, and start trackers and callbacks.
+
+    Args:
+        learner: of the run; in processes other than the main one nothing is done.
+        registry: has the callbacks of plugins.
+        stack: releases the lock and ends the trackers.
+
+    Returns:
+        What a user should know before the first step: the notes of the plan and a warning.
+    """
     plan = learner.plan
     if not learner.is_main:
         return plan.notes
@@ -197,7 +206,7 @@ def open_run(learner: Learner, registry: Registry, stack: ExitStack) -> tuple[st
     if not learner.resumes:
         # checked again under the lock: another run may have ended here meanwhile
         folder.create(plan.config.data)
-    folder.reopen(learner.saved_step)
+    folder.remove_records_after(learner.saved_step)
     atomic_write_text(folder.config, dump_toml(plan.config))
     atomic_write_json(folder.contents, plan.contents.notes())
     warning = write_splits(plan.dataset.root, plan.dataset.new_splits)
@@ -263,7 +272,7 @@ def take_step(learner: Learner, batches: Iterator[Batch]) -> None:
         warmup=plan.warmup,
         cooldown_start=ending.cooldown_start,
         schedule=config.schedule,
-        epoch=learner.done * config.batch_size // len(plan.drawn),
+        epoch=learner.done * config.batch_size // len(plan.epoch_samples),
     )
     set_rates(learner.optimizer, rate)
     # Dropout uses torch's global generator; seeded by step and process, it needs no saved state.
@@ -288,6 +297,7 @@ def take_step(learner: Learner, batches: Iterator[Batch]) -> None:
             for name, value in zip(names, means, strict=True):
                 totals[name] = totals.get(name, 0.0) + value / config.grad_accumulation
     learner.done += 1
+    # the mean of the last weights is validated until the cool-down begins, then the weights themselves
     if learner.end_is_known:
         forget_mean(learner.optimizer.optimizer)
     else:
@@ -402,10 +412,11 @@ def score_new_images(learner: Learner, registry: Registry) -> None:
     ):
         if not is_trained and not is_validated:
             new.append(sample)
-    drawn = draw_samples(new, min(len(new), MAX_NEW_IMAGES), plan.config.seed)
-    if not any(sample in plan.train for sample in drawn):
-        return  # those of training have a region, which can be scored
-    scores = _validate(learner, registry, drawn)
+    chosen = draw_samples(new, min(len(new), MAX_NEW_IMAGES), plan.config.seed)
+    # only training samples are known to have a region; without one there is nothing to score
+    if not any(sample in plan.train for sample in chosen):
+        return
+    scores = _validate(learner, registry, chosen)
     summary = scores.summary()
     del summary["iou_by_class"]
     labels = len({digest for digest, _ in init_spec.trained_on.rows()})

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import torch
 
 _KEY = "mean"
+# the mean reaches back over this share of the steps that are done, but not over fewer steps than these
 _SHARE = 0.1
 _FEWEST_STEPS = 10
 
@@ -49,6 +50,7 @@ def mean_weights(optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[None]:
 
 @torch.no_grad()
 def _swap(optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Exchange weights and their mean; a second call puts both back."""
     states: dict[torch.Tensor, dict[str, torch.Tensor]] = {}
     for optimizer in optimizers:
         states.update(optimizer.state)  # a shared parameter once

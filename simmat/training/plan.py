@@ -52,8 +52,8 @@ class TrainingPlan:
         config: the settings, with defaults chosen for those that were left open.
         contents: digests of the data set's files, compared on resume.
         train: training samples, each with a region.
-        drawn: the samples of which an epoch takes one item each: `train`, in a training on windows large images
-            several times.
+        epoch_samples: the samples of which an epoch takes one item each: `train`, in which a large image that is cut
+            into windows is there several times.
         val: samples of every validation: those of the split, or some of them, see `validation_subset`.
         val_every: steps between validations.
         val_share: share of the objects that a validation prompts for.
@@ -72,7 +72,7 @@ class TrainingPlan:
     dataset: Dataset
     contents: DatasetDigest
     train: tuple[Sample, ...]
-    drawn: tuple[Sample, ...]
+    epoch_samples: tuple[Sample, ...]
     val: tuple[Sample, ...]
     val_every: int
     val_share: float
@@ -100,7 +100,7 @@ class TrainingPlan:
             )
         return TrainingItems(
             dataset=self.dataset,
-            samples=self.drawn,
+            samples=self.epoch_samples,
             pipeline=self.pipeline,
             augmentation=augmentation,
             prompts=config.prompts_per_image,
@@ -113,7 +113,10 @@ class TrainingPlan:
 
     @cached_property
     def seen(self) -> dict[str, ImageDigests | None]:
-        """The images of training and validation, and those of the bundle it started from, as a bundle records them."""
+        """Field of a bundle -> digests of the images that it was trained or validated on.
+
+        They are those of this training and of the bundle that it started from; None if the latter are not known.
+        """
         seen: dict[str, ImageDigests | None] = {}
         for name, samples in (("trained_on", self.train), ("validated_on", self.val)):
             digests = self.contents.reference_digests(samples)
@@ -126,11 +129,11 @@ class TrainingPlan:
 def joined(
     seen: Mapping[str, ImageDigests | None], other: Mapping[str, ImageDigests | None]
 ) -> dict[str, ImageDigests | None]:
-    """Return the images of both, see `TrainingPlan.seen`; None if one is not known."""
+    """Return the digests of two `TrainingPlan.seen` together; None for a field that one of them does not know."""
     both: dict[str, ImageDigests | None] = {}
-    for name, own in seen.items():
-        another = other[name]
-        both[name] = own and another and own.joined(another)
+    for name, digests in seen.items():
+        others = other[name]
+        both[name] = digests and others and digests.joined(others)
     return both
 
 
@@ -170,12 +173,14 @@ def plan_run(
     )
     weights = None if from_random else find_weights(foundation, config.checkpoint)
     adapter = _sensor(config, registry, resumed_spec)
+    # a given data set stays as it is, a resumed run has what was chosen, and a loss of whole images takes no windows
     chooses_crop = (
         dataset is None and resumed_spec is None and not found_loss.whole_images
     )
     if dataset is None:
         dataset = open_data(config, registry, adapter)
-    dataset.split("val")  # refused before all files are read
+    # raises DataError without validation samples, before all files are read
+    dataset.split("val")
 
     callback.preparing("data", len(dataset.samples))
     index = read_index(dataset, callback.advanced)
@@ -185,15 +190,14 @@ def plan_run(
             config, registry, adapter, index, size
         )
     dataset = index.dataset
-    every = index.training_samples()
-    if (
-        resumed_spec is None
-    ):  # check what validation needs before the run's folder is made
+    # what validation needs, before the run's folder is made
+    if resumed_spec is None:
         if not index.with_regions(dataset.split("val"), "validation"):
             raise nothing_to_score(dataset, dataset.split("val"))
+        # raises ConfigError if the protocol does not suit the network's input
         grid_hw(Letterbox((1, 1), size, "stretch"), find_protocol(config.protocol))
-    train = subset_of(every, config)
-    drawn = index.windows_to_draw(train)
+    train = subset_of(index.training_samples(), config)
+    epoch_samples = index.windows_to_draw(train)
 
     chosen = {**network, "heads": _heads(config, foundation, dataset, resumed_spec)}
     if loss is not None:
@@ -217,7 +221,7 @@ def plan_run(
     val = validation_subset(index, config, spec)
     val_share = prompted_share(index, val)
     work = work_of_validation(index, val, config, spec)
-    length = find_length(config, len(drawn), len(val), work)
+    length = find_length(config, len(epoch_samples), len(val), work)
     if config.epochs is None:
         config = config.model_copy(update={"steps": length.steps_setting})
     notes = [
@@ -240,7 +244,7 @@ def plan_run(
         dataset=dataset,
         contents=index.contents,
         train=train,
-        drawn=drawn,
+        epoch_samples=epoch_samples,
         val=val,
         val_every=length.val_every,
         val_share=val_share,
@@ -336,8 +340,10 @@ def _choose_crop(
         return config, index, reason
     config = config.model_copy(update={"crop": crop})
     dataset = open_data(config, registry, adapter)
+    # no image is larger than a window: these are the same samples with the same labels
     if dataset.samples == index.dataset.samples:
         return config, index.with_card(dataset.card), reason
+    # each window is a sample of its own
     return config, read_index(dataset), reason
 
 

@@ -53,8 +53,9 @@ class RunFolder:
 
     Args:
         root: the folder.
-        sensor: name of the run's sensor in a bundle of several.
-        whole: the folder of a training on several sensors, which has the state and the bundle.
+        sensor: name of the run's sensor in a bundle of several; None in a bundle of one.
+        whole: the folder of a training on several sensors, in which `root` is the folder of one. It has the states and
+            the bundle.
 
     Attributes:
         config: the resolved config, TOML.
@@ -92,10 +93,15 @@ class RunFolder:
         )
 
     def create(self, data: Path) -> None:
-        """Check that the folder can take a new run; writing the first file makes it.
+        """Check that the folder can take a new run. It is made by `locked`, not here, so that a refusal leaves nothing.
 
-        The remains of a run that was killed before it wrote its settings, which `reopen` removes, and the data set of
-        the run are allowed. Raises ConfigError if the folder is not empty, OutputError if it cannot be written to.
+        Args:
+            data: the data set of the run, which may be in the folder. So may what is left of a run that was killed
+                before it wrote its settings.
+
+        Raises:
+            ConfigError: the folder is not empty.
+            OutputError: it cannot be written to.
         """
         try:
             occupied = self.root.is_dir() and not all(
@@ -145,10 +151,13 @@ class RunFolder:
         except OSError:
             return False
 
-    def reopen(self, step: int) -> None:
-        """Remove temporary files and log records after `step` (-1: all records), which will be written again.
+    def remove_records_after(self, step: int) -> None:
+        """Remove the records of the log after a step, which will be written again, and temporary files.
 
         Call it within `locked`: a running training has temporary files, too.
+
+        Args:
+            step: that of the state from which the run continues; -1 removes all records.
         """
         remove_temporary(self.root, older_than_s=0)
         with (
@@ -344,5 +353,5 @@ def changes_noted(folder: RunFolder, started: str, contents: DatasetDigest) -> s
     """Return what changed in the data since a run was started, by the run's `data.json`; "" without that file."""
     try:
         return contents.changes_since(read_json(folder.contents), started)
-    except DataError:  # a run of an older version, or copied without this file
+    except DataError:  # the file is missing or damaged
         return ""

@@ -40,6 +40,7 @@ class TrainingStep(nn.Module):
 
         All items of a step are prompted with clicks, or all with boxes.
         """
+        # all items of the step have the same draw
         boxes = bool(batch.step_draw[0] < self.box_fraction)
         losses = self.loss(
             StepOutputs(
@@ -63,9 +64,11 @@ def _described(total: Tensor | None) -> str:
 
 
 class StepOutputs:
-    """What the network answers to a batch, see `simmat.nn.losses.Outputs`.
+    """What the network answers to a batch, see `simmat.nn.losses.Outputs`; an answer is computed when it is asked for.
 
     Args:
+        model: the network.
+        batch: B images with P targets each.
         boxes: the first prompts are boxes instead of clicks.
         correction_clicks: rounds after the first.
     """
@@ -76,7 +79,7 @@ class StepOutputs:
         self._model = model
         self._batch = batch
         self._boxes = boxes
-        self._corrections = correction_clicks
+        self._correction_clicks = correction_clicks
 
     @cached_property
     def embedding(self) -> ImageEmbedding:
@@ -85,19 +88,20 @@ class StepOutputs:
 
     @cached_property
     def masks(self) -> Sequence[MaskPrediction]:
-        """The masks for the first prompts, then for those of each correction."""
+        """The masks of B·P prompts: for the first prompts, then for those of each correction."""
         batch = self._batch
         targets = batch.targets.flatten(0, 1)  # (B·P, S, S)
+        # (B·P, S, S)
         ignore = batch.ignore.repeat_interleave(batch.targets.shape[1], dim=0)
         draws = batch.draws.flatten(0, 1)  # (B·P, R)
         prompts = training_prompts(batch, boxes=self._boxes)
-        found = [self._model.decode(self.embedding, prompts)]
-        for number in range(self._corrections):
+        predictions = [self._model.decode(self.embedding, prompts)]
+        for number in range(self._correction_clicks):
             prompts = corrected_prompts(
-                prompts, found[-1], targets, ignore, draws[:, number]
+                prompts, predictions[-1], targets, ignore, draws[:, number]
             )
-            found.append(self._model.decode(self.embedding, prompts))
-        return found
+            predictions.append(self._model.decode(self.embedding, prompts))
+        return predictions
 
     @cached_property
     def dense(self) -> DenseAnswer | None:
@@ -210,7 +214,14 @@ def build_optimizer(
 ) -> torch.optim.AdamW:
     """Return AdamW over all trainable parameters; biases, norms and other vectors have no weight decay.
 
-    Parameters in `backbone` have a learning rate of their own, relative to that of the others; see `set_rates`.
+    Args:
+        module: the network.
+        weight_decay: of the weight matrices.
+        backbone: parameters that have a learning rate of their own.
+        backbone_factor: it, as a factor of the learning rate of all others; see `set_rates`.
+
+    Raises:
+        ConfigError: there is no trainable parameter.
     """
     inner = {id(parameter) for parameter in backbone}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}

@@ -49,7 +49,7 @@ def validation_subset(
             f"{len(every)}, or leave it out"
         )
 
-    def drawn(count: int) -> tuple[Sample, ...]:
+    def first_by_hash(count: int) -> tuple[Sample, ...]:
         return draw_samples(
             every, count, config.seed, lambda: index.with_regions(every, "validation")
         )
@@ -57,10 +57,13 @@ def validation_subset(
     if config.val_images is None and config.val_every is None:
         count = min(count, ENOUGH_WORK)
         while count > MIN_TO_CHOOSE:
-            if work_of_validation(index, drawn(count), config, spec) <= ENOUGH_WORK:
+            if (
+                work_of_validation(index, first_by_hash(count), config, spec)
+                <= ENOUGH_WORK
+            ):
                 break
             count -= 1
-    return drawn(count)
+    return first_by_hash(count)
 
 
 def prompted_share(index: DataIndex, val: Sequence[Sample]) -> float:

@@ -73,8 +73,8 @@ def test_windows_are_chosen_by_the_sizes_of_objects_and_images(tmp_path: Path) -
     assert plan.config.crop == plan.spec.card.crop == plan.spec.image_side == 64
     assert "windows of 64 px" in plan.notes[0]
     assert "Warning" not in "\n".join(plan.notes)
-    assert {one.id for one in plan.drawn} == {one.id for one in plan.train}
-    assert len(plan.drawn) > len(plan.train)
+    assert {one.id for one in plan.epoch_samples} == {one.id for one in plan.train}
+    assert len(plan.epoch_samples) > len(plan.train)
     assert plan.items()[0].planes.shape[-2:] == (64, 64)
     assert all(sample.window is None for sample in plan.val)
 

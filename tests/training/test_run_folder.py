@@ -33,7 +33,7 @@ def test_a_run_killed_before_its_settings_can_be_started_again(
     """It cannot be resumed, so the same command must work, and not ask for another folder."""
     (tmp_path / name).write_bytes(b"")
     RunFolder(tmp_path).create(tmp_path / "data")
-    RunFolder(tmp_path).reopen(-1)
+    RunFolder(tmp_path).remove_records_after(-1)
     assert not [path.name for path in tmp_path.iterdir() if TEMPORARY_MARK in path.name]
 
 
