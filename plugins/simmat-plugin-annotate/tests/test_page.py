@@ -463,7 +463,8 @@ def test_a_question_asked_again_at_once_gets_its_own_answer(opened):
     """The event of the closing comes later: it must not answer the next question, nor the next answer the first."""
     tab, _ = opened("p")
     script = """async () => {
-        const { ask, byId } = await import("/static/show.js");
+        const { ask } = await import("/static/show.js");
+        const { byId } = await import("/static/shared/dom.js");
         const dialog = byId("empty");
         const first = ask(dialog);
         dialog.close("no");

@@ -1,17 +1,25 @@
 """The page's files: what its content security policy and being offline demand."""
 
+import posixpath
 import re
 from graphlib import TopologicalSorter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 STATIC = Path(__file__).parents[1] / "src/simmat_plugin_annotate/static"
 TEXTS = {
-    file.name: file.read_text(encoding="utf-8")
-    for file in STATIC.iterdir()
+    file.relative_to(STATIC).as_posix(): file.read_text(encoding="utf-8")
+    for file in STATIC.rglob("*")
     if file.is_file()
 }
+
+
+def imports_of(name: str) -> set[str]:
+    """Return the modules that a file imports, by their paths in the folder."""
+    folder = PurePosixPath(name).parent
+    found = re.findall(r'(?:from|import) "(\.[\w./]+)"', TEXTS[name])
+    return {posixpath.normpath(folder / path) for path in found}
 
 
 def test_the_page_has_no_inline_script_or_style():
@@ -43,17 +51,14 @@ def test_no_text_of_a_file_is_read_as_html_or_code(name):
 def test_every_module_and_style_that_is_named_exists():
     """A missing module stops the whole page."""
     named = set(re.findall(r'"/static/([\w.]+)"', TEXTS["index.html"]))
-    for text in TEXTS.values():
-        named.update(re.findall(r'from "\./([\w.]+)"', text))
+    for name in TEXTS:
+        named |= imports_of(name)
     assert named <= TEXTS.keys()
 
 
 def test_no_modules_import_each_other_in_a_circle():
     """A module can be read after those that it imports."""
-    imports = {
-        name: set(re.findall(r'(?:from|import) "\./([\w.]+)"', text))
-        for name, text in TEXTS.items()
-    }
+    imports = {name: imports_of(name) for name in TEXTS}
     assert "main.js" in list(TopologicalSorter(imports).static_order())
 
 

@@ -1,8 +1,9 @@
 /** The state of the page, and what is asked of it. */
 
-import { NO_CLASS, colourOfNumber, rgbOf } from "./colours.js";
+import { colourOfNumber } from "./colours.js";
 import { Messages } from "./messages.js";
-import { byId } from "./show.js";
+import { rgbOf, WITHOUT_CLASS } from "./shared/colours.js";
+import { byId } from "./shared/dom.js";
 
 export const messages = new Messages(byId("messages"));
 
@@ -54,7 +55,7 @@ export function colourOfObject({ id, class: known }) {
 }
 
 export function colourOf(id) {
-  return rgbOf(classes().find((known) => known.id === id)?.colour ?? NO_CLASS);
+  return rgbOf(classes().find((known) => known.id === id)?.colour ?? WITHOUT_CLASS);
 }
 
 /** Let the keys and clicks that come meanwhile wait for some work, such as saving. */

@@ -1,7 +1,7 @@
 /** What is asked of the server may fail: failures become messages. */
 
 import { app, listeners, messages, show } from "./app.js";
-import { byId } from "./show.js";
+import { byId } from "./shared/dom.js";
 
 export function say(error) {
   if (error.name === "AbortError") return;

@@ -4,7 +4,7 @@ import { post } from "./api.js";
 import { app, classes, show } from "./app.js";
 import { attempt } from "./attempt.js";
 import { stage } from "./parts.js";
-import { byId } from "./show.js";
+import { byId } from "./shared/dom.js";
 
 let adding = Promise.resolve();
 byId("new-class").addEventListener("submit", (event) => {

@@ -3,9 +3,6 @@
 /** Name -> (256 * 3) sRGB of a map; they come with the session. */
 export const MAPS = {};
 
-/** Colour of an object without a class; the server says those of classes. */
-export const NO_CLASS = "#56b4e9";
-
 const NUMBERS = ["#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#d55e00", "#9ad0ff", "#b8a1ff"];
 
 /** Colour of an object while there are no classes, so that neighbours differ. */
@@ -18,9 +15,4 @@ export function strong(rgb) {
   const least = Math.min(...rgb);
   const range = Math.max(...rgb) - least;
   return range ? rgb.map((value) => Math.round(((value - least) / range) * 230)) : rgb;
-}
-
-/** "#rrggbb" as three numbers 0..255. */
-export function rgbOf(colour) {
-  return [1, 3, 5].map((start) => parseInt(colour.slice(start, start + 2), 16));
 }

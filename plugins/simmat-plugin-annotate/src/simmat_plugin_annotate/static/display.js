@@ -2,7 +2,9 @@
 
 import { MAPS } from "./colours.js";
 import { Display } from "./raster.js";
-import { byId, cleared, describe, digits, element, shownUnit } from "./show.js";
+import { byId, element, fitCanvas } from "./shared/dom.js";
+import { decimals } from "./shared/numbers.js";
+import { describe, shownUnit } from "./show.js";
 
 const MAP_LABELS = { gray: "Gray", inferno: "Inferno", turbo: "Turbo", twilight: "Cyclic" };
 const RGB_NAMES = ["R", "G", "B"];
@@ -166,8 +168,8 @@ export class DisplayPanel {
     const { name, factor, offset } = this.#unit();
     const limits = this.#limits();
     const range = factor * (limits[1] - limits[0]);
-    byId("low").value = digits(factor * limits[0] + offset, range);
-    byId("high").value = digits(factor * limits[1] + offset, range);
+    byId("low").value = decimals(factor * limits[0] + offset, range);
+    byId("high").value = decimals(factor * limits[1] + offset, range);
     for (const id of ["low", "high"]) byId(id).step = String(10 ** Math.floor(Math.log10(range / 20)));
     byId("unit").textContent = name;
     if (!this.dragging) this.axis = null;
@@ -182,7 +184,7 @@ export class DisplayPanel {
 
   draw() {
     const { display } = this;
-    const { context, width } = cleared(this.canvas);
+    const { context, width } = fitCanvas(this.canvas);
     const limits = this.#limits();
     if (!this.axis) {
       const [low, high] = display.mode === "rgb" ? [0, 100] : display.base[0];

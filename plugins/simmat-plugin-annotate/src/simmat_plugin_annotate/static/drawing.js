@@ -6,7 +6,7 @@ import { Draft, staysLow } from "./draft.js";
 import { acceptFrame, acceptFrames, running, stopFollowing } from "./frames.js";
 import { stage } from "./parts.js";
 import { cornersOf, insertCorner, nearestCorner, polygonMask, united, withoutHoles, withoutSpecks } from "./shapes.js";
-import { byId } from "./show.js";
+import { byId } from "./shared/dom.js";
 import { acceptRest, decide, step, undoDecision } from "./suggestions.js";
 
 export function setTool(tool) {

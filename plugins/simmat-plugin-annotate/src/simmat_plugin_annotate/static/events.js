@@ -7,7 +7,7 @@ import { loadForecast } from "./forecast.js";
 import { showFollowing, showFrames } from "./frames.js";
 import { encode } from "./images.js";
 import { lists, training } from "./parts.js";
-import { byId } from "./show.js";
+import { byId } from "./shared/dom.js";
 import { loadSuspects, showCheck, suspectsChanged } from "./suspects.js";
 
 export function gone() {

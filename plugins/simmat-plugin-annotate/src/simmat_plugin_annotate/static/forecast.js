@@ -1,7 +1,7 @@
 /** What more labels would bring: a sentence, a curve and a table. */
 
 import { get } from "./api.js";
-import { byId, element } from "./show.js";
+import { byId, element } from "./shared/dom.js";
 
 const [WIDTH, HEIGHT] = [198, 104]; // of the curve, as in index.html
 const [LEFT, RIGHT, TOP, BOTTOM] = [28, 10, 8, 18]; // its margins

@@ -5,7 +5,7 @@ import { app, holdTurn, messages, show } from "./app.js";
 import { attempt } from "./attempt.js";
 import { open } from "./images.js";
 import { lists } from "./parts.js";
-import { byId, cleared } from "./show.js";
+import { byId, fitCanvas } from "./shared/dom.js";
 
 const COLOURS = { none: "#4a4a4a", followed: "#56b4e9", hand: "#f2f2f2", low: "#ff8c42" };
 
@@ -48,7 +48,7 @@ export function showFrames() {
 
 /** Keyframes are full and light; what was followed is of half the height, below the limit in orange up to the top. */
 function draw(shown, at) {
-  const { context, width, height } = cleared(byId("frame-bar"));
+  const { context, width, height } = fitCanvas(byId("frame-bar"));
   const step = width / shown.length;
   const bar = (i, top, colour) => {
     context.fillStyle = colour;

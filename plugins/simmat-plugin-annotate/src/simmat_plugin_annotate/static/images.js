@@ -6,7 +6,8 @@ import { attempt, say } from "./attempt.js";
 import { Labels } from "./labels.js";
 import { lists, panel, stage, table, wipe } from "./parts.js";
 import { Raster } from "./raster.js";
-import { ask, byId } from "./show.js";
+import { byId } from "./shared/dom.js";
+import { ask } from "./show.js";
 
 const SETTLED_MS = 300; // an image that is only passed is not encoded
 

@@ -9,7 +9,7 @@ import {
 import { follow } from "./frames.js";
 import { openUnlabelled, setDone, turn } from "./images.js";
 import { panel, stage, table, training, wipe } from "./parts.js";
-import { byId } from "./show.js";
+import { byId } from "./shared/dom.js";
 import { decide, findLike, suggest } from "./suggestions.js";
 import { checkLabels, markOpen, nextSuspect, showSuspects } from "./suspects.js";
 

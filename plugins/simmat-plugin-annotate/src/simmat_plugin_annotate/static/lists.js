@@ -1,7 +1,7 @@
 /** The lists of images, classes and objects. */
 
 import { colourOfNumber } from "./colours.js";
-import { byId, element } from "./show.js";
+import { byId, element, revealIn } from "./shared/dom.js";
 
 const SHOWN = 1000; // rows in the page at once
 
@@ -13,12 +13,6 @@ export function replaceRows(list, rows) {
   list.replaceChildren(...rows);
   list.scrollTop = scrolled;
   if (id !== undefined) [...list.querySelectorAll("button")].find((button) => button.dataset.row === id)?.focus();
-}
-
-/** Scroll a list, but not the page around it, to one of its rows. */
-export function reveal(list, row) {
-  const top = row.offsetTop - list.offsetTop;
-  list.scrollTop = Math.min(top, Math.max(list.scrollTop, top + row.offsetHeight - list.clientHeight));
 }
 
 export class Lists {
@@ -140,7 +134,7 @@ export class Lists {
       else row.firstChild.removeAttribute("aria-current");
     }
     const row = this.rows.get(key);
-    if (row) reveal(byId("images"), row);
+    if (row) revealIn(byId("images"), row);
     else if (key && this.images.length > SHOWN && this.#passes(this.find(key))) {
       this.rows.set(key, element("li"));
       this.showImages();
@@ -238,6 +232,6 @@ export class Lists {
     }
     replaceRows(byId("objects"), rows);
     const row = selected === null ? null : byId("objects").querySelector('[aria-pressed="true"]');
-    if (row) reveal(byId("objects"), row);
+    if (row) revealIn(byId("objects"), row);
   }
 }

@@ -13,7 +13,7 @@ import "./keys.js";
 import { Lists } from "./lists.js";
 import { setParts } from "./parts.js";
 import { scene, showAll, showValue } from "./scene.js";
-import { byId } from "./show.js";
+import { byId } from "./shared/dom.js";
 import { Stage } from "./stage.js";
 import { MeasureTable } from "./table.js";
 import { TrainingPanel } from "./training.js";

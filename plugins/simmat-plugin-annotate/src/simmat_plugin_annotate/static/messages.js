@@ -1,6 +1,6 @@
 /** Short messages over the image. */
 
-import { element } from "./show.js";
+import { element } from "./shared/dom.js";
 
 const NOTE_MS = 7000;
 const MOST = 4; // messages at once

@@ -5,7 +5,8 @@ import { staysLow } from "./draft.js";
 import { isFollowed, running, showFrames } from "./frames.js";
 import { lists, panel, stage, table, wipe } from "./parts.js";
 import { hasSpecks } from "./shapes.js";
-import { byId, clock, press, shownValue } from "./show.js";
+import { byId, setPressed } from "./shared/dom.js";
+import { clock, shownValue } from "./show.js";
 import { suspectText } from "./suspects.js";
 
 const WHITE = [255, 255, 255];
@@ -69,10 +70,10 @@ export function showAll() {
   const { labels, draft, walk } = app;
   byId("undo").disabled = !(app.corners.length || draft?.past.length || walk?.past.length || labels?.undo);
   byId("redo").disabled = !(draft?.future.length || labels?.redo);
-  for (const tool of ["click", "brush", "eraser", "polygon"]) press(byId(`tool-${tool}`), app.tool === tool);
-  press(byId("suggest"), walk !== null);
-  press(byId("done"), Boolean(labels?.done));
-  press(byId("hide"), app.hidden);
+  for (const tool of ["click", "brush", "eraser", "polygon"]) setPressed(byId(`tool-${tool}`), app.tool === tool);
+  setPressed(byId("suggest"), walk !== null);
+  setPressed(byId("done"), Boolean(labels?.done));
+  setPressed(byId("hide"), app.hidden);
   byId("brush-size").hidden = !paints();
   byId("selected-actions").hidden = app.selected === null || draft !== null;
   byId("mask-actions").hidden = !(draft?.mask || (!draft && (walk || app.selected !== null)));

@@ -5,7 +5,7 @@ import { activeClass, app, classNow, holdTurn, messages, show, suggestion } from
 import { attempt } from "./attempt.js";
 import { Mask } from "./masks.js";
 import { stage } from "./parts.js";
-import { byId } from "./show.js";
+import { byId } from "./shared/dom.js";
 import { markOpen } from "./suspects.js";
 
 let imported = null; // key of the image whose imported predictions were suggested last

@@ -4,10 +4,10 @@ import { get, post } from "./api.js";
 import { app, classes, inTurn, messages, show } from "./app.js";
 import { attempt } from "./attempt.js";
 import { open } from "./images.js";
-import { replaceRows, reveal } from "./lists.js";
+import { replaceRows } from "./lists.js";
 import { Mask } from "./masks.js";
 import { lists, stage } from "./parts.js";
-import { byId, element, press } from "./show.js";
+import { byId, element, revealIn, setPressed } from "./shared/dom.js";
 
 const KINDS = { missed: "No label?", border: "Another border?", merged: "Two in one?" };
 const SCORE = "Share of errors among suspicions like this one, if one label in twenty is wrong";
@@ -19,8 +19,8 @@ let at = 0; // place in the list of the suspect that was opened last
 export function showSuspects(shown) {
   byId("image-list").hidden = shown;
   byId("suspect-list").hidden = !shown;
-  press(byId("list-images"), !shown);
-  press(byId("list-suspects"), shown);
+  setPressed(byId("list-images"), !shown);
+  setPressed(byId("list-suspects"), shown);
 }
 
 function running() {
@@ -98,7 +98,7 @@ function row(suspect, i) {
   if (suspect.id === app.suspect?.id) button.setAttribute("aria-current", "true");
   const right = element("button", { class: "quiet", title: "The label is right (Y)", onclick: () => inTurn(() => mark(suspect)) }, "✓");
   right.setAttribute("aria-label", `The label is right: ${what(suspect)}, in ${name}`);
-  press(right, suspect.right);
+  setPressed(right, suspect.right);
   return element("li", { class: suspect.right ? "row right" : "row" }, button, right);
 }
 
@@ -138,7 +138,7 @@ function markRow() {
     const chosen = button.dataset.row === app.suspect?.id;
     if (chosen) button.setAttribute("aria-current", "true");
     else button.removeAttribute("aria-current");
-    if (chosen) reveal(byId("suspects"), button.parentElement);
+    if (chosen) revealIn(byId("suspects"), button.parentElement);
   }
 }
 

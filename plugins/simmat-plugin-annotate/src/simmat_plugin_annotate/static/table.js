@@ -3,7 +3,8 @@
 import { getText, post } from "./api.js";
 import { app, classes, colourOfObject } from "./app.js";
 import { attempt, say } from "./attempt.js";
-import { byId, digits, element, press } from "./show.js";
+import { byId, element, setPressed } from "./shared/dom.js";
+import { decimals } from "./shared/numbers.js";
 
 const ROW_PX = 24; // as in style.css
 const AT_ONCE = 100; // objects of one request
@@ -66,7 +67,7 @@ export class MeasureTable {
   toggle() {
     this.shown = !this.shown;
     byId("measures").hidden = !this.shown;
-    press(byId("measure"), this.shown);
+    setPressed(byId("measure"), this.shown);
     this.show();
   }
 
@@ -181,9 +182,9 @@ export class MeasureTable {
     if (!this.rows.has(id)) return "…";
     const value = this.#value(id, column);
     if (value === null) return "–";
-    if (column === this.area) return digits(value, value);
+    if (column === this.area) return decimals(value, value);
     const { range } = app.image.channels[this.channel.value];
-    return digits(value, range ? (range[1] - range[0]) / 5 : 1);
+    return decimals(value, range ? (range[1] - range[0]) / 5 : 1);
   }
 
   /** Say how far the measuring is where all objects are wanted, or what the files contradict. */

@@ -1,7 +1,8 @@
 /** The training that runs on the server, and its curve. */
 
 import { get, post } from "./api.js";
-import { ask, byId, cleared } from "./show.js";
+import { byId, fitCanvas } from "./shared/dom.js";
+import { ask } from "./show.js";
 
 export class TrainingPanel {
   constructor(messages) {
@@ -116,7 +117,7 @@ function drawCurve({ losses, scores, steps }) {
   const canvas = byId("curve");
   canvas.hidden = losses.length < 2 && scores.length < 2;
   if (canvas.hidden) return;
-  const { context, width, height } = cleared(canvas);
+  const { context, width, height } = fitCanvas(canvas);
   context.font = "11px sans-serif";
   const values = losses.map(([, value]) => value);
   const [low, high] = [Math.min(...values), Math.max(...values)];

@@ -4,7 +4,8 @@ import { app } from "./app.js";
 import { say } from "./attempt.js";
 import { displayOf } from "./display.js";
 import { Raster } from "./raster.js";
-import { byId, describe, element } from "./show.js";
+import { byId, element } from "./shared/dom.js";
+import { describe } from "./show.js";
 
 export class Wipe {
   /**

@@ -1,8 +1,9 @@
 /** The bar from the darkest to the brightest colour, with the values they stand for and that under the pointer. */
 
+import { fitCanvas } from "shared/dom.js";
+import { decimals } from "shared/numbers.js";
 import { colourTable } from "./colours";
-import { fitCanvas } from "./dom";
-import { channelTitle, decimals, shownUnit } from "./numbers";
+import { channelTitle, shownUnit } from "./numbers";
 import type { Workspace } from "./workspace";
 
 const BAR_HEIGHT_PX = 14;
@@ -26,8 +27,7 @@ export class ColourBar {
   draw(): void {
     const { display, engine } = this.workspace;
     if (!display || display.channels.length !== 1 || !this.canvas.clientWidth) return;
-    const context = fitCanvas(this.canvas);
-    const width = this.canvas.clientWidth;
+    const { context, width } = fitCanvas(this.canvas);
     const [low, high] = display.limits[0];
     this.#drawColours(context, width);
 

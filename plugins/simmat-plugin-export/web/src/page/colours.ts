@@ -1,17 +1,12 @@
 /** Colours of objects, and the maps from grey values to colours. */
 
+import { WITHOUT_CLASS } from "shared/colours.js";
 import type { FoundMask, ModelInfo } from "../engine";
 
-export type Rgb = readonly [number, number, number];
+type Rgb = readonly [number, number, number];
 
-const WITHOUT_CLASS = "#56b4e9";
 /** Colours of objects while there are no classes, so that neighbours differ (Okabe and Ito 2008, without black). */
 const OF_NUMBERS = ["#56b4e9", "#e69f00", "#2bb58a", "#cc79a7", "#f0e442", "#f0743e", "#9ad0ff", "#b8a1ff"];
-
-export function rgb(colour: string): Rgb {
-  const parts = [1, 3, 5].map((start) => parseInt(colour.slice(start, start + 2), 16));
-  return parts as unknown as Rgb;
-}
 
 /** The colour of a label value of a class map; null for the background, which has none. */
 export function colourOfLabel(info: ModelInfo, label: number): string | null {

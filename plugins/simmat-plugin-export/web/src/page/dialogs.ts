@@ -1,7 +1,8 @@
 /** The model card, and the list of keys. */
 
+import { byId, element } from "shared/dom.js";
 import type { ModelInfo } from "../engine";
-import { byId, element, setText } from "./dom";
+import { setText } from "./dom";
 import { shownUnit } from "./numbers";
 import { showPicture } from "./start_screen";
 

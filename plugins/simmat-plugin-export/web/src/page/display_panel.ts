@@ -1,12 +1,14 @@
 /** How the image is shown: channels, colours, and the values from darkest to brightest. */
 
+import { byId, element } from "shared/dom.js";
+import { decimals } from "shared/numbers.js";
 import type { OpenedImage } from "../engine";
 import type { ColourMap } from "./colours";
 import { ColourBar } from "./colour_bar";
 import { type Display, displayOf, type Limits, wholeRange } from "./display";
-import { byId, element, setText } from "./dom";
+import { setText } from "./dom";
 import type { Place } from "./masks";
-import { channelTitle, decimals, shownUnit } from "./numbers";
+import { channelTitle, shownUnit } from "./numbers";
 import type { Workspace } from "./workspace";
 
 const COLOUR_NAMES = ["Red", "Green", "Blue"];

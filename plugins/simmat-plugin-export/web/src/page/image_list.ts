@@ -1,6 +1,7 @@
 /** The list of images, shown as soon as there are two. */
 
-import { byId, element, icon, revealIn, setText } from "./dom";
+import { byId, element, revealIn } from "shared/dom.js";
+import { icon, setText } from "./dom";
 import type { ImageEntry } from "./images";
 import { withLeastScore } from "./labels";
 import { count } from "./numbers";

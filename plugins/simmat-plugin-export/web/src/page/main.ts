@@ -1,9 +1,10 @@
 /** The page: it shows what the engine finds, and what the user makes of it. */
 
+import { byId } from "shared/dom.js";
 import type { Engine } from "../engine";
 import { setUpDialogs } from "./dialogs";
 import { DisplayPanel } from "./display_panel";
-import { byId, setText } from "./dom";
+import { setText } from "./dom";
 import { Gestures } from "./gestures";
 import { setUpImageList } from "./image_list";
 import { droppedFiles } from "./images";

@@ -1,6 +1,7 @@
 /** Short messages over the image. */
 
-import { byId, element, icon } from "./dom";
+import { byId, element } from "shared/dom.js";
+import { icon } from "./dom";
 
 const NOTE_MS = 7000;
 const MOST = 4; // at once

@@ -2,14 +2,6 @@
 
 import type { Channel } from "../engine";
 
-/** A number with as many decimals as a range of values needs. */
-export function decimals(value: number, range: number): string {
-  if (!Number.isFinite(value)) return "–";
-  const digitsOfRange = Math.floor(Math.log10(Math.abs(range) || 1));
-  const places = Math.min(8, Math.max(0, 2 - digitsOfRange));
-  return value.toFixed(places);
-}
-
 /** A measured number, to four digits, without an exponent where it can be. */
 export function fourDigits(value: number): string {
   if (!Number.isFinite(value)) return "–";

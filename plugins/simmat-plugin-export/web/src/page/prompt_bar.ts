@@ -1,6 +1,7 @@
 /** The bar below the image: what is being drawn or selected, its class, and how to go on. */
 
-import { byId, element, setText } from "./dom";
+import { byId, element } from "shared/dom.js";
+import { setText } from "./dom";
 import { count } from "./numbers";
 import type { Workspace } from "./workspace";
 

@@ -1,6 +1,7 @@
 /** The buttons that save results, of the open image or of all. */
 
-import { byId, setText } from "./dom";
+import { byId } from "shared/dom.js";
+import { setText } from "./dom";
 import { hasResults, type ImageEntry } from "./images";
 import { withLeastScore } from "./labels";
 import { complain } from "./messages";

@@ -1,7 +1,7 @@
 /** The questions that the sensor's files do not answer, and what does not fit the model. */
 
+import { byId, element } from "shared/dom.js";
 import type { OpenedImage, SensorOption } from "../engine";
-import { byId, element } from "./dom";
 import type { Workspace } from "./workspace";
 
 export function setUpSensorOptions(workspace: Workspace): void {

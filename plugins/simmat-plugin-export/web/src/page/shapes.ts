@@ -1,7 +1,8 @@
 /** Masks and class maps as shapes that a canvas draws; each is made once for each mask. */
 
+import { rgbOf } from "shared/colours.js";
 import type { FoundMask, ModelInfo } from "../engine";
-import { colourOfLabel, rgb } from "./colours";
+import { colourOfLabel } from "./colours";
 import type { StoredClassMap } from "./images";
 import type { Place, Size } from "./masks";
 import type { View } from "./view";
@@ -148,7 +149,7 @@ function classPicture(map: StoredClassMap, info: ModelInfo): Fill {
 
 /** A colour as a pixel of ImageData, opaque. */
 function packed(colour: string): number {
-  const [red, green, blue] = rgb(colour);
+  const [red, green, blue] = rgbOf(colour);
   return new Uint32Array(Uint8Array.of(red, green, blue, 255).buffer)[0];
 }
 

@@ -1,7 +1,8 @@
 /** What is seen before an image is open: what the model is, and where images go. */
 
+import { byId, element } from "shared/dom.js";
 import type { ModelInfo } from "../engine";
-import { byId, element, setText } from "./dom";
+import { setText } from "./dom";
 import { channelTitle, fewOf, listed } from "./numbers";
 import type { Workspace } from "./workspace";
 

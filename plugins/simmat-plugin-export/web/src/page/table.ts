@@ -1,10 +1,12 @@
 /** The table of the objects of the open image; it follows the selection, and selects. */
 
+import { byId, element, revealIn } from "shared/dom.js";
+import { decimals } from "shared/numbers.js";
 import type { Channel, FoundMask } from "../engine";
 import { colourOfObject } from "./colours";
-import { byId, element, revealIn, setText } from "./dom";
+import { setText } from "./dom";
 import type { LabelledObject } from "./labels";
-import { count, decimals, fourDigits, shownUnit } from "./numbers";
+import { count, fourDigits, shownUnit } from "./numbers";
 import { swatch } from "./start_screen";
 import type { Workspace } from "./workspace";
 

@@ -1,6 +1,7 @@
 /** Tools, undo, zoom, and the work that is going on. */
 
-import { byId, setPressed, setText } from "./dom";
+import { byId, setPressed } from "shared/dom.js";
+import { setText } from "./dom";
 import { duration } from "./numbers";
 import type { Stage } from "./stage";
 import type { Tool, Workspace } from "./workspace";

@@ -1,7 +1,7 @@
 /** Files of what was found in images, as downloads. */
 
+import { element } from "shared/dom.js";
 import type { ModelInfo } from "../../engine";
-import { element } from "../dom";
 import type { ImageEntry } from "../images";
 import type { LabelledObject } from "../labels";
 import { type CocoImage, cocoDocument } from "./coco";
