@@ -22,6 +22,7 @@ from PIL import Image
 TOKEN = "token-of-the-tests"
 PATIENCE_S = 60.0
 START = "import sys; from simmat_plugin_annotate.commands import annotate; annotate.main(sys.argv[1:])"
+RUNS = "(await import('/static/runs.js')).runsOf"
 CHROMIUM = next(
     (
         found
@@ -157,9 +158,9 @@ class Tab:
         self.page.bring_to_front()
         script = (
             "(() => { const r = main.stage.canvas.getBoundingClientRect();"
-            " const [x, y] = main.stage.view.toScreen(...argument); return [x + r.left, y + r.top]; })()"
+            " const at = main.stage.view.toScreen(argument); return [at.x + r.left, at.y + r.top]; })()"
         )
-        return tuple(self.run(script, [x, y]))
+        return tuple(self.run(script, {"x": x, "y": y}))
 
     def click(self, x: float, y: float, button: str = "left") -> None:
         """Click an image position and wait for the mask."""
@@ -196,7 +197,7 @@ class Tab:
 
     def drafted(self) -> npt.NDArray[np.bool_] | None:
         """Return the mask (H, W) that is being drawn, or None."""
-        return _pixels(self.run("main.app.draft?.mask?.toRuns()"), self.size_hw())
+        return _pixels(self.run(f"main.app.draft?.mask ? {RUNS}(main.app.draft.mask) : null"), self.size_hw())
 
     def size_hw(self) -> tuple[int, int]:
         """Return the image's (height, width)."""
@@ -205,7 +206,7 @@ class Tab:
     def shown(self) -> dict[int, npt.NDArray[np.bool_]]:
         """Return the masks (H, W) of the objects that are shown, by id."""
         runs = self.run(
-            "[...main.app.labels.objects.values()].map(({ id, mask }) => [id, mask.toRuns()])"
+            f"((runsOf) => [...main.app.labels.objects.values()].map(({{ id, mask }}) => [id, runsOf(mask)]))({RUNS})"
         )
         return {number: _pixels(mask, self.size_hw()) for number, mask in runs}
 
@@ -220,11 +221,11 @@ class Tab:
     def pixel(self, x: float, y: float) -> list[int]:
         """Return the sRGB that is drawn at an image position."""
         script = (
-            "(() => { const [x, y] = main.stage.view.toScreen(...argument);"
-            " return [...main.stage.canvas.getContext('2d').getImageData(x, y, 1, 1).data].slice(0, 3); })()"
+            "(() => { const at = main.stage.view.toScreen(argument);"
+            " return [...main.stage.canvas.getContext('2d').getImageData(at.x, at.y, 1, 1).data].slice(0, 3); })()"
         )
         self.page.evaluate("new Promise(requestAnimationFrame)")
-        return self.run(script, [x, y])
+        return self.run(script, {"x": x, "y": y})
 
     def text(self, selector: str) -> str:
         """Return the text of an element."""

@@ -276,11 +276,16 @@ def test_an_object_is_labelled_by_keys_alone(site, opened):
     tab, mask = opened("m")
     for _ in range(3):
         tab.press("+")
-    x, y = tab.run("main.stage.middle")
+
+    def middle() -> tuple[float, float]:
+        place = tab.run("main.stage.view.middle")
+        return place["x"], place["y"]
+
+    x, y = middle()
     target = min(centres, key=lambda centre: abs(centre[0] - x) + abs(centre[1] - y))
     for axis, keys in ((0, ("ArrowRight", "ArrowLeft")), (1, ("ArrowDown", "ArrowUp"))):
         for _ in range(200):
-            off = target[axis] - tab.run("main.stage.middle")[axis]
+            off = target[axis] - middle()[axis]
             if abs(off) < 1:
                 break
             tab.press("Shift+" + keys[off < 0])

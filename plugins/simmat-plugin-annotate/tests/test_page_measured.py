@@ -135,8 +135,8 @@ def test_the_table_follows_edits_and_the_selection(opened, pairs):
     tab.page.click("#measures-table tr[data-id='3']")
     assert tab.state()["selected"] == 3
     assert marked(tab) == "3"
-    middle = tab.run("main.stage.middle")
-    assert middle == pytest.approx([DISCS[2][0], DISCS[2][1]], abs=4)
+    middle = tab.run("main.stage.view.middle")
+    assert middle == pytest.approx({"x": DISCS[2][0], "y": DISCS[2][1]}, abs=4)
     tab.press("ArrowUp")
     until(lambda: tab.state()["selected"] == 2, "the row above is selected")
     tab.press("Home")

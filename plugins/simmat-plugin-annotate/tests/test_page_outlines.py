@@ -59,10 +59,10 @@ def test_specks_of_a_mask_are_said(page) -> None:
     """They are seen late, and one key removes them."""
     tab, centres = page
     tab.click(*centres[0])
-    mask = "main.app.draft.mask"
+    mask = "main.app.draft.answer.mask"
     tab.run(
-        f"Object.assign({mask}, {{ specks: undefined, path: null, x: 0, y: 0, w: 40, h: 40,"
-        " bits: new Uint8Array(1600).fill(1, 0, 400).fill(1, 1599) })"
+        f"{mask} = {{ x: 0, y: 0, width: 40, height: 40, area: 401,"
+        " inside: new Uint8Array(1600).fill(1, 0, 400).fill(1, 1599) }"
     )
     says_iou(tab, 0.95)
     assert is_poor(tab)
@@ -85,7 +85,7 @@ def test_the_outline_of_a_mask_is_corrected_by_its_corners(page) -> None:
     assert (before & same).sum() / (before | same).sum() > 0.9
     tab.press("Shift+O")
     at = tab.run("main.app.corners[0]")
-    tab.drag([tuple(at), (90, 90)])
+    tab.drag([(at["x"], at["y"]), (90, 90)])
     tab.press("Enter")
     assert tab.drafted()[80:90, 80:90].any()
     tab.press("Shift+O")
@@ -103,11 +103,11 @@ def test_an_outline_follows_pixels_exactly_where_it_may_not_leave_them(page) -> 
     tab, _ = page
     found = tab.page.evaluate(
         """async () => {
-        const { Mask } = await import("/static/masks.js");
+        const { runsOf } = await import("/static/runs.js");
         const { cornersOf, polygonMask } = await import("/static/shapes.js");
-        const mask = new Mask(7, 5, 20, 10, new Uint8Array(200).fill(1));
+        const mask = { x: 7, y: 5, width: 20, height: 10, area: 200, inside: new Uint8Array(200).fill(1) };
         const corners = cornersOf(mask);
-        return [corners, polygonMask(corners, [96, 96]).toRuns()];
+        return [corners.map(({ x, y }) => [x, y]), runsOf(polygonMask(corners, { width: 96, height: 96 }))];
     }"""
     )
     assert np.array_equal(sorted(found[0]), [[7, 5], [7, 15], [27, 5], [27, 15]])

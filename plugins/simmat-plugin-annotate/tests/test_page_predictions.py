@@ -61,7 +61,7 @@ def test_what_a_model_found_is_marked_until_a_person_draws_or_confirms_it(
         assert tab.state()["objects"] == 3
         assert of_model() == 2
         assert read_predicted(tmp_path) == {"a"}
-        tab.run("main.stage.act.select([72, 12])")
+        tab.run("main.stage.act.select({ x: 72, y: 12 })")
         tab.press("Shift+O", "Enter")
         until(lambda: tab.state()["draft"], "the outline is a mask again")
         assert tab.run("main.app.draft.state.predicted")  # nobody has corrected it
@@ -70,11 +70,11 @@ def test_what_a_model_found_is_marked_until_a_person_draws_or_confirms_it(
         assert of_model() == 2
         tab.press("Shift+O")
         corner = tab.run("main.app.corners[0]")
-        tab.drag([tuple(corner), (80, 25)])
+        tab.drag([(corner["x"], corner["y"]), (80, 25)])
         tab.press("Enter")
         tab.saves("Enter")
         assert of_model() == 1
-        tab.run("main.stage.act.select([72, 12])")
+        tab.run("main.stage.act.select({ x: 72, y: 12 })")
         assert "1 of 3 found by a model" in tab.text("#origin")
         tab.saves("v")
         assert of_model() == 0

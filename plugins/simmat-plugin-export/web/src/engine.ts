@@ -5,6 +5,8 @@
  * is computed, so that the page never waits.
  */
 
+import type { Mask } from "shared/masks.js";
+
 /** A plane of the sensor. */
 export interface Channel {
   name: string;
@@ -74,16 +76,8 @@ export interface Prompt {
   box?: readonly [number, number, number, number];
 }
 
-/** The mask of one object, cropped to its box. */
-export interface FoundMask {
-  /** Left and top pixel of the crop, and its size. */
-  x: number;
-  y: number;
-  width: number;
-  height: number;
-  /** (height * width), 1 inside. */
-  inside: Uint8Array;
-  area: number;
+/** The mask of one object that the model found or a person drew. */
+export interface FoundMask extends Mask {
   /** Predicted IoU, 0 to 1, calibrated where the model has a calibration. */
   score: number;
   /** Label value, and its probability; undefined without classes. */

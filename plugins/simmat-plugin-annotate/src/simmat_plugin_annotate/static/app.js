@@ -20,7 +20,7 @@ export const app = {
   suspect: null, // the suspected label that is looked at, with the masks of what the model sees
   tool: "click",
   radius: 6,
-  corners: [], // [x, y] of the polygon that is being drawn
+  corners: [], // places {x, y} of the polygon that is being drawn
   closed: false, // whether these are a whole outline, whose corners are corrected
   traced: [], // the corners of that outline before they were corrected
   opacity: 0.4, // of the masks
@@ -92,6 +92,6 @@ export function classNow() {
   return activeClass() ?? draft?.answer?.class ?? null;
 }
 
-export function inside([x, y]) {
+export function inside({ x, y }) {
   return app.raster !== null && x >= 0 && y >= 0 && x < app.raster.width && y < app.raster.height;
 }

@@ -1,7 +1,8 @@
 /** The object that is being drawn: its clicks or box, the model's masks, strokes of the brush. Nothing of it is saved. */
 
 import { post } from "./api.js";
-import { Mask } from "./masks.js";
+import { maskOfRuns } from "./runs.js";
+import { stroked } from "./shared/masks.js";
 
 const LOW_IOU = 0.8; // a mask of a lower predicted IoU is probably wrong
 const ENOUGH = 2; // clicks and boxes after which it is better drawn
@@ -15,7 +16,7 @@ export function staysLow({ answer, state: { points, box } }) {
 export class Draft {
   /**
    * @param key the image's key
-   * @param size the image's [width, height]
+   * @param size the image's {width, height}
    * @param replaces id of the object that it replaces when accepted, or null for a new one
    * @param track id of the object of other frames that it is, or null
    * @param predicted whether the mask that it begins with is a model's, and nobody has drawn at it
@@ -70,10 +71,11 @@ export class Draft {
     return !this.state.points.length && !this.state.box && !this.mask;
   }
 
-  /** Add a click at an image position (edges at whole numbers), label 1 or 0. */
-  addPoint([x, y], label) {
+  /** Add a click at a place of the image, label 1 or 0. */
+  addPoint({ x, y }, label) {
     // The server counts from the centre of the first pixel to that of the last.
-    const [column, row] = [x, y].map((at, axis) => Math.min(Math.max(at - 0.5, 0), this.size[axis] - 1));
+    const column = Math.min(Math.max(x - 0.5, 0), this.size.width - 1);
+    const row = Math.min(Math.max(y - 0.5, 0), this.size.height - 1);
     this.#step({ points: [...this.state.points, [column, row, label]], painted: null, predicted: false });
     return this.#ask();
   }
@@ -94,7 +96,7 @@ export class Draft {
         this.waiting = false;
         const masks = answer.masks
           .filter(({ mask }) => mask)
-          .map((found) => ({ ...found, mask: Mask.fromRuns(found.mask) }));
+          .map((found) => ({ ...found, mask: maskOfRuns(found.mask) }));
         this.state = { ...this.state, masks, index: 0, warning: answer.warning };
         return answer;
       },
@@ -116,7 +118,6 @@ export class Draft {
   /** Begin a stroke: what follows until the next is undone as one. */
   beginStroke() {
     this.#step({ painted: this.mask, predicted: false });
-    this.own = null; // the mask that this stroke has made
   }
 
   /**
@@ -136,9 +137,8 @@ export class Draft {
     this.waiting = false;
   }
 
-  stroke(from, to, radius, value) {
-    const { painted } = this.state;
-    this.own = Mask.stroked(painted, from, to, radius, value, this.size, painted !== null && painted === this.own);
-    this.state = { ...this.state, painted: this.own };
+  stroke(part) {
+    const painted = stroked(this.state.painted, part, this.size);
+    this.state = { ...this.state, painted };
   }
 }

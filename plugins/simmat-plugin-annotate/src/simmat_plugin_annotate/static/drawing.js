@@ -5,8 +5,10 @@ import { attempt } from "./attempt.js";
 import { Draft, staysLow } from "./draft.js";
 import { acceptFrame, acceptFrames, running, stopFollowing } from "./frames.js";
 import { stage } from "./parts.js";
+import { runsOf } from "./runs.js";
 import { cornersOf, insertCorner, nearestCorner, polygonMask, united, withoutHoles, withoutSpecks } from "./shapes.js";
 import { byId } from "./shared/dom.js";
+import { trimmed } from "./shared/masks.js";
 import { acceptRest, decide, step, undoDecision } from "./suggestions.js";
 
 export function setTool(tool) {
@@ -15,8 +17,12 @@ export function setTool(tool) {
   show();
 }
 
+function sizeOf({ width, height }) {
+  return { width, height };
+}
+
 function newDraft(options = {}) {
-  app.draft = new Draft(app.image.key, [app.raster.width, app.raster.height], options);
+  app.draft = new Draft(app.image.key, sizeOf(app.raster), options);
   return app.draft;
 }
 
@@ -102,7 +108,7 @@ export function polygonOfMask() {
 function closePolygon() {
   const { corners, raster } = app;
   if (!corners.length) return false;
-  const mask = corners.length > 2 ? polygonMask(corners, [raster.width, raster.height]) : null;
+  const mask = corners.length > 2 ? polygonMask(corners, raster) : null;
   if (mask) {
     const draft = draftToPaint();
     if (app.closed) draft.paint(mask, draft.state.predicted && isAsTraced());
@@ -174,7 +180,7 @@ export async function acceptAll() {
 
 async function acceptDraft(draft, walk) {
   await draft.pending.catch(() => {});
-  const mask = draft.mask?.trimmed();
+  const mask = draft.mask && trimmed(draft.mask);
   if (app.draft !== draft) return;
   if (!mask) {
     messages.note(draft.replaces === null
@@ -187,8 +193,8 @@ async function acceptDraft(draft, walk) {
   const overlap = draft.state.painted ? "take" : "keep";
   const { predicted } = draft.state;
   const edits = draft.replaces !== null && app.labels.objects.has(draft.replaces)
-    ? [{ op: "replace", id: draft.replaces, mask: mask.toRuns(), overlap, predicted }]
-    : [{ op: "add", id: draft.track, mask: mask.toRuns(), class: chosen, overlap, predicted }];
+    ? [{ op: "replace", id: draft.replaces, mask: runsOf(mask), overlap, predicted }]
+    : [{ op: "add", id: draft.track, mask: runsOf(mask), class: chosen, overlap, predicted }];
   const before = app.labels.objects.get(draft.replaces);
   if (before && before.class !== chosen) edits.push({ op: "class", id: before.id, class: chosen });
   await attempt(async () => {
@@ -229,7 +235,7 @@ export function select(id) {
   app.selected = app.selected === id ? null : id;
   if (app.selected !== null) {
     app.walk = null;
-    stage.view.show(app.labels.objects.get(id).mask);
+    stage.view.reveal(app.labels.objects.get(id).mask);
   }
   show();
 }
@@ -240,8 +246,8 @@ export function selectAndCentre(id) {
   const { mask } = app.labels.objects.get(id);
   app.selected = id;
   app.walk = null;
-  stage.view.show(mask);
-  stage.view.centre(mask.x + mask.w / 2, mask.y + mask.h / 2);
+  stage.view.reveal(mask);
+  stage.view.centreBox(mask);
   show();
 }
 

@@ -48,7 +48,7 @@ export async function open(key, by = 0, watched = false) {
     app.raster = new Raster(image, () => stage.redraw(), say, () => app.gone);
     panel.setImage(image, app.raster);
     wipe.setImage(image);
-    stage.setImage(width, height);
+    stage.setImage({ width, height });
     table.setImage(image);
     byId("image-name").textContent = image.name;
     byId("image-name").title = image.name;

@@ -27,8 +27,8 @@ const FINE_PX = 4; // with Shift
 /** What changes no label: done at once, though something is pending. */
 const VIEW_KEYS = {
   Escape: drop,
-  f: () => stage.view.fit(), g: () => stage.view.zoomAt(1 / (stage.view.zoom * (window.devicePixelRatio || 1))),
-  "+": () => stage.view.zoomAt(1.25), "=": () => stage.view.zoomAt(1.25), "-": () => stage.view.zoomAt(1 / 1.25),
+  f: () => stage.view.fit(), g: () => stage.view.zoomToPixels(),
+  "+": () => stage.view.zoomBy(1.25), "=": () => stage.view.zoomBy(1.25), "-": () => stage.view.zoomBy(1 / 1.25),
   ArrowLeft: (px) => stage.aim(px, 0), ArrowRight: (px) => stage.aim(-px, 0),
   ArrowUp: (px) => stage.aim(0, px), ArrowDown: (px) => stage.aim(0, -px),
   l: () => panel.reset(), L: () => panel.wholeRange(), h: hide, q: () => table.toggle(), w: () => wipe.toggle(), "?": help, F1: help,
@@ -38,7 +38,7 @@ const KEYS = {
   c: () => setTool("click"), b: () => setTool("brush"), e: () => setTool("eraser"),
   o: drawPolygon, O: polygonOfMask, i: fillHoles, x: removeSpecks, Backspace: () => app.corners.length && undo(true),
   ",": () => resize(1 / 1.25), ".": () => resize(1.25), "[": () => resize(1 / 1.25), "]": () => resize(1.25),
-  p: () => click(stage.middle, 1), m: () => click(stage.middle, 0),
+  p: () => click(stage.view.middle, 1), m: () => click(stage.view.middle, 0),
   s: suggest, n: () => !app.draft && decide(false), r: redrawSelected, Delete: remove,
   v: confirm,
   PageDown: () => turn(1), PageUp: () => turn(-1), u: openUnlabelled, d: setDone,

@@ -1,7 +1,8 @@
 /** The objects of an image, as they are on the server's disk. */
 
 import { get, post } from "./api.js";
-import { Mask } from "./masks.js";
+import { maskOfRuns } from "./runs.js";
+import { contains } from "./shared/masks.js";
 
 let states = 0; // that the objects of any image have had
 
@@ -23,7 +24,7 @@ export class Labels {
   #change({ version, changed, removed, undo, redo, done, lost }) {
     Object.assign(this, { version, undo, redo, done, lost, state: ++states });
     for (const id of removed) this.objects.delete(id);
-    for (const { mask, ...object } of changed) this.objects.set(object.id, { ...object, mask: Mask.fromRuns(mask) });
+    for (const { mask, ...object } of changed) this.objects.set(object.id, { ...object, mask: maskOfRuns(mask) });
   }
 
   /** One request after another, each with the version that the one before it left. */
@@ -72,11 +73,11 @@ export class Labels {
     });
   }
 
-  /** The object at an image pixel, the smallest of several. */
-  at(x, y) {
+  /** The object at a place of the image, the smallest of several. */
+  at(place) {
     let found = null;
     for (const object of this.objects.values()) {
-      if (object.mask.has(x, y) && (!found || object.area < found.area)) found = object;
+      if (contains(object.mask, place) && (!found || object.area < found.area)) found = object;
     }
     return found;
   }

@@ -30,12 +30,12 @@ const stage = new Stage(byId("canvas"), scene, {
   click: (at, label) => inTurn(() => click(at, label)),
   box: (box) => inTurn(() => boxed(box)),
   beginStroke: () => inTurn(beginStroke),
-  stroke: (from, to, paints) => inTurn(() => {
-    app.draft?.stroke(from, to, app.radius, paints ? 1 : 0);
+  stroke: (from, to, erases) => inTurn(() => {
+    app.draft?.stroke({ from, to, radius: app.radius, erases });
     stage.redraw();
   }),
   endStroke: () => inTurn(show),
-  select: ([x, y]) => inTurn(() => select(app.labels?.at(x, y)?.id ?? null)),
+  select: (place) => inTurn(() => select(app.labels?.at(place)?.id ?? null)),
   moveCorner: (index, at) => {
     if (index < app.corners.length) app.corners[index] = at;
   },

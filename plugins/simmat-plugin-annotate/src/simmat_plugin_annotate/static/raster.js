@@ -48,24 +48,25 @@ export class Raster {
     this.bytes = 0;
   }
 
-  /** Draw what the view shows; tiles that are missing are asked for, the nearest to the middle first. */
+  /** Draw what the view shows, in pixels of the screen; tiles that are missing are asked for, the nearest to the middle first. */
   draw(context, view, display, ratio) {
     const level = Math.min(this.levels - 1, Math.max(0, Math.floor(Math.log2(1 / (view.zoom * ratio)) + 1e-6)));
     const wanted = [];
+    const { seen, middle } = view;
     for (let shown = this.levels - 1; shown >= level; shown -= 1) {
       const side = this.tile * 2 ** shown;
       const across = Math.ceil(this.width / side);
       const down = Math.ceil(this.height / side);
-      const [left, top] = view.toImage(0, 0);
-      const [right, bottom] = view.toImage(view.width, view.height);
-      for (let row = Math.max(0, Math.floor(top / side)); row < Math.min(down, bottom / side); row += 1) {
-        for (let column = Math.max(0, Math.floor(left / side)); column < Math.min(across, right / side); column += 1) {
+      const lastRow = Math.min(down, (seen.y + seen.height) / side);
+      const lastColumn = Math.min(across, (seen.x + seen.width) / side);
+      for (let row = Math.max(0, Math.floor(seen.y / side)); row < lastRow; row += 1) {
+        for (let column = Math.max(0, Math.floor(seen.x / side)); column < lastColumn; column += 1) {
           const tile = this.tiles.get(`${shown}/${column}/${row}`);
           if (tile && display.channels.every((channel) => tile.planes.has(channel))) {
             this.#drawTile(context, view, display, tile, shown, column, row, ratio);
           } else if (shown === level || shown === this.levels - 1) {
-            const [x, y] = view.toScreen((column + 0.5) * side, (row + 0.5) * side);
-            wanted.push([shown === level ? Math.hypot(x - view.width / 2, y - view.height / 2) : -1, shown, column, row]);
+            const away = Math.hypot((column + 0.5) * side - middle.x, (row + 0.5) * side - middle.y);
+            wanted.push([shown === level ? away : -1, shown, column, row]);
           }
         }
       }
@@ -87,10 +88,10 @@ export class Raster {
     const scale = 2 ** level;
     // Edges on whole pixels of the screen: no seams.
     const edge = (value, offset) => Math.round((value * view.zoom + offset) * ratio);
-    const x0 = edge(column * this.tile * scale, view.x);
-    const y0 = edge(row * this.tile * scale, view.y);
-    const x1 = edge(Math.min(this.width, (column * this.tile + tile.w) * scale), view.x);
-    const y1 = edge(Math.min(this.height, (row * this.tile + tile.h) * scale), view.y);
+    const x0 = edge(column * this.tile * scale, view.offset.x);
+    const y0 = edge(row * this.tile * scale, view.offset.y);
+    const x1 = edge(Math.min(this.width, (column * this.tile + tile.w) * scale), view.offset.x);
+    const y1 = edge(Math.min(this.height, (row * this.tile + tile.h) * scale), view.offset.y);
     context.imageSmoothingEnabled = view.zoom * scale * ratio < 1;
     context.drawImage(tile.canvas, x0, y0, x1 - x0, y1 - y0);
   }

@@ -17,14 +17,16 @@ export function scene() {
   const current = suggestion();
   if (app.walk) {
     for (const [i, item] of app.walk.items.entries()) {
-      if (i > app.walk.at) shapes.push({ mask: item.mask, colour: WHITE, alpha: 0, line: 1, dash: [3, 3] });
+      if (i > app.walk.at) shapes.push({ mask: item.mask, colour: WHITE, opacity: 0, lineWidth: 1, dash: [3, 3] });
     }
   }
   for (const mask of app.suspect?.object ? app.suspect.masks : []) {
-    shapes.push({ mask, colour: WHITE, alpha: 0, line: 2, dash: [5, 4] });
+    shapes.push({ mask, colour: WHITE, opacity: 0, lineWidth: 2, dash: [5, 4] });
   }
   const drawn = app.draft ? app.draft.mask : current?.mask;
-  if (drawn) shapes.push({ mask: drawn, colour: colourOf(classNow()), outline: WHITE, alpha: stronger(), line: 2, dash: [6, 4] });
+  if (drawn) {
+    shapes.push({ mask: drawn, colour: colourOf(classNow()), outline: WHITE, opacity: stronger(), lineWidth: 2, dash: [6, 4] });
+  }
   return {
     raster: app.raster,
     display: panel.display,
@@ -47,8 +49,13 @@ function shapesOfObjects() {
   const shown = app.hidden ? [] : [...app.labels.objects.values()];
   return shown.filter((object) => object.id !== app.draft?.replaces).map((object) => {
     const chosen = object.id === app.selected;
-    const look = { alpha: chosen ? stronger() : app.opacity, line: chosen ? 3 : 1.5, dash: object.predicted ? [2, 2] : [] };
-    return { mask: object.mask, colour: colourOfObject(object), ...look };
+    return {
+      mask: object.mask,
+      colour: colourOfObject(object),
+      opacity: chosen ? stronger() : app.opacity,
+      lineWidth: chosen ? 3 : 1.5,
+      dash: object.predicted ? [2, 2] : [],
+    };
   });
 }
 
@@ -181,7 +188,7 @@ export function showValue() {
     text.textContent = raster ? `${raster.width} × ${raster.height} px` : "–";
     return;
   }
-  const [x, y] = cursor.map(Math.floor);
+  const [x, y] = [Math.floor(cursor.x), Math.floor(cursor.y)];
   const { display } = panel;
   const read = display.channels.map((index) => raster.value(index, x, y));
   const parts = read.map((found, i) => valueText(app.image.channels[display.channels[i]], found));

@@ -1,67 +1,64 @@
 /** Masks from corners, and masks without their holes and specks. */
 
-import { Mask } from "./masks.js";
+import { boxAround, maskOf, recropped, trimmed } from "./shared/masks.js";
 
 const SPECK = 0.1; // a part smaller than this part of the largest one is a speck
+const specks = new WeakMap(); // mask -> whether it has any
 
 /**
  * The pixels whose centres are inside a polygon (even-odd rule), or null where there are none.
- * @param corners [x, y] in image pixels, edges at whole numbers
- * @param size the image's `[width, height]`
+ * @param corners places {x, y} of the image, edges at whole numbers
+ * @param image its {width, height}
  */
-export function polygonMask(corners, [width, height]) {
+export function polygonMask(corners, image) {
   const within = (value, most) => Math.min(most, Math.max(0, value));
-  const [xs, ys] = [0, 1].map((axis) => corners.map((corner) => corner[axis]));
-  const x0 = within(Math.floor(Math.min(...xs)), width);
-  const y0 = within(Math.floor(Math.min(...ys)), height);
-  const w = within(Math.ceil(Math.max(...xs)), width) - x0;
-  const h = within(Math.ceil(Math.max(...ys)), height) - y0;
-  if (w <= 0 || h <= 0) return null;
-  const bits = new Uint8Array(w * h);
-  for (let row = 0; row < h; row += 1) {
+  const xs = corners.map((corner) => corner.x);
+  const ys = corners.map((corner) => corner.y);
+  const x0 = within(Math.floor(Math.min(...xs)), image.width);
+  const y0 = within(Math.floor(Math.min(...ys)), image.height);
+  const width = within(Math.ceil(Math.max(...xs)), image.width) - x0;
+  const height = within(Math.ceil(Math.max(...ys)), image.height) - y0;
+  if (width <= 0 || height <= 0) return null;
+  const inside = new Uint8Array(width * height);
+  for (let row = 0; row < height; row += 1) {
     const y = y0 + row + 0.5;
     const crossings = [];
     for (let i = 0; i < corners.length; i += 1) {
-      const [[ax, ay], [bx, by]] = [corners[i], corners[(i + 1) % corners.length]];
-      if (ay <= y !== by <= y) crossings.push(ax + ((y - ay) / (by - ay)) * (bx - ax));
+      const [a, b] = [corners[i], corners[(i + 1) % corners.length]];
+      if (a.y <= y !== b.y <= y) crossings.push(a.x + ((y - a.y) / (b.y - a.y)) * (b.x - a.x));
     }
     crossings.sort((a, b) => a - b);
     for (let i = 0; i + 1 < crossings.length; i += 2) {
-      const [from, to] = [crossings[i], crossings[i + 1]].map((x) => within(Math.ceil(x - x0 - 0.5), w));
-      bits.fill(1, row * w + from, row * w + to);
+      const [from, to] = [crossings[i], crossings[i + 1]].map((x) => within(Math.ceil(x - x0 - 0.5), width));
+      inside.fill(1, row * width + from, row * width + to);
     }
   }
-  return new Mask(x0, y0, w, h, bits).trimmed();
+  return trimmed(maskOf({ x: x0, y: y0, width, height, inside }));
 }
 
 /** The pixels of either mask; each may be null. */
 export function united(one, other) {
   if (!one || !other) return one ?? other;
-  const [x, y] = [Math.min(one.x, other.x), Math.min(one.y, other.y)];
-  const w = Math.max(one.x + one.w, other.x + other.w) - x;
-  const h = Math.max(one.y + one.h, other.y + other.h) - y;
-  const bits = new Uint8Array(w * h);
-  for (const mask of [one, other]) {
-    for (let row = 0; row < mask.h; row += 1) {
-      const start = (mask.y + row - y) * w + mask.x - x;
-      for (let column = 0; column < mask.w; column += 1) bits[start + column] |= mask.bits[row * mask.w + column];
-    }
-  }
-  return new Mask(x, y, w, h, bits);
+  const box = boxAround(one, other);
+  const { inside } = recropped(one, box);
+  recropped(other, box).inside.forEach((pixel, at) => {
+    inside[at] |= pixel;
+  });
+  return maskOf({ ...box, inside });
 }
 
 /** The mask with the background that it surrounds; corners that touch close a hole. */
-export function withoutHoles({ x, y, w, h, bits }) {
-  const outside = new Uint8Array((w + 2) * (h + 2)); // the box with a pixel of background around it: 1 where filled
-  for (let row = 0; row < h; row += 1) outside.set(bits.subarray(row * w, (row + 1) * w), (row + 1) * (w + 2) + 1);
-  flood(outside, w + 2, 0, 0, 2, [-1, 1, -w - 2, w + 2]);
-  const kept = new Uint8Array(w * h);
-  for (let row = 0; row < h; row += 1) {
-    for (let column = 0; column < w; column += 1) {
-      kept[row * w + column] = outside[(row + 1) * (w + 2) + column + 1] === 2 ? 0 : 1;
-    }
-  }
-  return new Mask(x, y, w, h, kept);
+export function withoutHoles(mask) {
+  const framed = recropped(mask, withFrame(mask));
+  const outside = framed.inside; // 1 in the mask, 2 where the background reaches the frame
+  flood(outside, framed.width, 0, 0, 2, [-1, 1, -framed.width, framed.width]);
+  const inside = outside.map((value) => (value === 2 ? 0 : 1));
+  return recropped(maskOf({ ...framed, inside }), mask);
+}
+
+/** The box of a mask with a pixel around it. */
+function withFrame({ x, y, width, height }) {
+  return { x: x - 1, y: y - 1, width: width + 2, height: height + 2 };
 }
 
 /** The mask without parts that are much smaller than its largest; pixels that touch at a corner are of one part. */
@@ -71,8 +68,8 @@ export function withoutSpecks(mask) {
 
 /** Whether a mask has parts that are much smaller than its largest. */
 export function hasSpecks(mask) {
-  mask.specks ??= withoutSpecks(mask).area !== mask.area; // asked with every change of the page
-  return mask.specks;
+  if (!specks.has(mask)) specks.set(mask, withoutSpecks(mask).area !== mask.area); // asked with every change of the page
+  return specks.get(mask);
 }
 
 /** The outline of the largest part of a mask, with as few corners as follow it within about a pixel. */
@@ -97,26 +94,26 @@ export function nearestCorner(corners, at) {
   return away.indexOf(Math.min(...away));
 }
 
-function distance([ax, ay], [bx, by]) {
-  return Math.hypot(ax - bx, ay - by);
+export function distance(one, other) {
+  return Math.hypot(one.x - other.x, one.y - other.y);
 }
 
-function distanceToEdge([x, y], [ax, ay], [bx, by]) {
-  const [dx, dy] = [bx - ax, by - ay];
+function distanceToEdge(at, from, to) {
+  const [dx, dy] = [to.x - from.x, to.y - from.y];
   const squared = dx * dx + dy * dy;
-  const along = squared ? Math.min(1, Math.max(0, ((x - ax) * dx + (y - ay) * dy) / squared)) : 0;
-  return Math.hypot(x - ax - along * dx, y - ay - along * dy);
+  const along = squared ? Math.min(1, Math.max(0, ((at.x - from.x) * dx + (at.y - from.y) * dy) / squared)) : 0;
+  return Math.hypot(at.x - from.x - along * dx, at.y - from.y - along * dy);
 }
 
 /** Walk once around a mask of one part, between its pixels, with the mask on the right: the points where it turns. */
-function traced({ x, y, w, h, bits }) {
-  const has = (column, row) => column >= 0 && row >= 0 && column < w && row < h && bits[row * w + column] === 1;
-  const first = bits.indexOf(1);
-  const [startX, startY] = [first % w, Math.floor(first / w)];
+function traced({ x, y, width, height, inside }) {
+  const has = (column, row) => column >= 0 && row >= 0 && column < width && row < height && inside[row * width + column] === 1;
+  const first = inside.indexOf(1);
+  const [startX, startY] = [first % width, Math.floor(first / width)];
   let [px, py, dx, dy] = [startX, startY, 1, 0];
   const points = [];
   do {
-    points.push([x + px, y + py]);
+    points.push({ x: x + px, y: y + py });
     do {
       px += dx;
       py += dy;
@@ -153,26 +150,18 @@ function simplified(points, tolerance) {
 }
 
 /** The parts of a mask that have at least a share of the pixels of its largest. */
-function largeParts({ x, y, w, h, bits }, share) {
-  const wide = w + 2;
-  const parts = new Int32Array(wide * (h + 2)); // 0 background, -1 not seen yet, from 1 the number of the part
-  for (let row = 0; row < h; row += 1) {
-    for (let column = 0; column < w; column += 1) parts[(row + 1) * wide + column + 1] = -bits[row * w + column];
-  }
+function largeParts(mask, share) {
+  const framed = recropped(mask, withFrame(mask));
+  const { width: wide } = framed;
+  const parts = Int32Array.from(framed.inside, (pixel) => -pixel); // 0 background, -1 not seen yet, from 1 the number of the part
   const areas = [0];
   const around = [-1, 1, -wide, wide, -wide - 1, 1 - wide, wide - 1, wide + 1];
   for (let at = 0; at < parts.length; at += 1) {
     if (parts[at] === -1) areas.push(flood(parts, wide, at, -1, areas.length, around));
   }
   const least = share * areas.reduce((largest, area) => Math.max(largest, area));
-  const kept = new Uint8Array(w * h);
-  for (let row = 0; row < h; row += 1) {
-    for (let column = 0; column < w; column += 1) {
-      const part = parts[(row + 1) * wide + column + 1];
-      kept[row * w + column] = part && areas[part] >= least ? 1 : 0;
-    }
-  }
-  return new Mask(x, y, w, h, kept);
+  const inside = Uint8Array.from(parts, (part) => (part && areas[part] >= least ? 1 : 0));
+  return recropped(maskOf({ ...framed, inside }), mask);
 }
 
 /** Give a connected region of one value another value; returns its pixels. */

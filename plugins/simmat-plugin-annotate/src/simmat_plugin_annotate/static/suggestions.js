@@ -3,8 +3,8 @@
 import { get } from "./api.js";
 import { activeClass, app, classNow, holdTurn, messages, show, suggestion } from "./app.js";
 import { attempt } from "./attempt.js";
-import { Mask } from "./masks.js";
 import { stage } from "./parts.js";
+import { maskOfRuns, runsOf } from "./runs.js";
 import { byId } from "./shared/dom.js";
 import { markOpen } from "./suspects.js";
 
@@ -53,7 +53,7 @@ async function walkThrough(query, busy, none) {
       return;
     }
     app.selected = null;
-    app.walk = { items: objects.map((item) => ({ ...item, mask: Mask.fromRuns(item.mask) })), at: 0, past: [] };
+    app.walk = { items: objects.map((item) => ({ ...item, mask: maskOfRuns(item.mask) })), at: 0, past: [] };
     imported = fromFile ? key : null;
     byId("busy").textContent = `${objects.length} suggestion${objects.length === 1 ? "" : "s"}${fromFile ? " (imported)" : ""}`;
     look();
@@ -63,18 +63,16 @@ async function walkThrough(query, busy, none) {
 
 /** The pixels in view as [x0, y0, x1, y1]; of a large image suggestions are for these. */
 function seenBox() {
-  const { view } = stage;
+  const { x, y, width, height } = stage.view.seen;
   const within = (value, most) => Math.min(most, Math.max(0, value));
-  const [left, top] = view.toImage(0, 0);
-  const [right, bottom] = view.toImage(view.width, view.height);
-  const [x0, y0] = [within(Math.floor(left), app.raster.width - 1), within(Math.floor(top), app.raster.height - 1)];
-  return [x0, y0, Math.max(x0 + 1, within(Math.ceil(right), app.raster.width)),
-    Math.max(y0 + 1, within(Math.ceil(bottom), app.raster.height))];
+  const [x0, y0] = [within(Math.floor(x), app.raster.width - 1), within(Math.floor(y), app.raster.height - 1)];
+  const [x1, y1] = [within(Math.ceil(x + width), app.raster.width), within(Math.ceil(y + height), app.raster.height)];
+  return [x0, y0, Math.max(x0 + 1, x1), Math.max(y0 + 1, y1)];
 }
 
 /** Bring the suggestion that is asked about into view. */
 function look() {
-  stage.view.show(suggestion().mask);
+  stage.view.reveal(suggestion().mask);
 }
 
 export async function decide(accepted) {
@@ -88,7 +86,7 @@ export async function decide(accepted) {
   if (!accepted) step(walk, "refused");
   else {
     await holdTurn(() => attempt(async () => {
-      await app.labels.edit({ op: "add", mask: mask.toRuns(), class: classNow(), overlap: "keep", predicted: true });
+      await app.labels.edit({ op: "add", mask: runsOf(mask), class: classNow(), overlap: "keep", predicted: true });
       if (app.walk === walk) step(walk, "accepted");
     }));
   }
@@ -125,7 +123,7 @@ export async function acceptRest(walk) {
       let bytes = 1000;
       for (const item of walk.items.slice(walk.at, walk.at + most)) {
         const known = item.class ?? activeClass();
-        const edit = { op: "add", mask: item.mask.toRuns(), class: known, overlap: "skip", predicted: true };
+        const edit = { op: "add", mask: runsOf(item.mask), class: known, overlap: "skip", predicted: true };
         bytes += JSON.stringify(edit).length + 1;
         if (batch.length && bytes > body) break;
         batch.push(edit);

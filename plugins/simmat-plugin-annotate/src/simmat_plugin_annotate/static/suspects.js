@@ -5,8 +5,8 @@ import { app, classes, inTurn, messages, show } from "./app.js";
 import { attempt } from "./attempt.js";
 import { open } from "./images.js";
 import { replaceRows } from "./lists.js";
-import { Mask } from "./masks.js";
 import { lists, stage } from "./parts.js";
+import { maskOfRuns } from "./runs.js";
 import { byId, element, revealIn, setPressed } from "./shared/dom.js";
 
 const KINDS = { missed: "No label?", border: "Another border?", merged: "Two in one?" };
@@ -112,7 +112,7 @@ async function openSuspect(i) {
   at = i;
   if (app.image.key !== suspect.key) await open(suspect.key);
   if (app.image.key !== suspect.key) return; // it cannot be read
-  const masks = suspect.seen.map((runs) => Mask.fromRuns(runs));
+  const masks = suspect.seen.map(maskOfRuns);
   app.suspect = { ...suspect, masks };
   app.selected = suspect.object;
   app.walk = null;
@@ -121,16 +121,16 @@ async function openSuspect(i) {
     const known = classes().some((one) => one.id === suspect.seen_class) ? suspect.seen_class : null;
     app.walk = { items: [{ mask, score: suspect.score, class: known, point: middleOf(mask) }], at: 0, past: [], suspect: true };
   }
-  stage.view.show(Mask.fromRuns(suspect.place));
+  stage.view.reveal(maskOfRuns(suspect.place));
   markRow();
   show();
 }
 
-/** A pixel in the middle of a mask. */
-function middleOf(mask) {
-  let left = Math.ceil(mask.area / 2);
-  const pixel = mask.bits.findIndex((bit) => bit && --left <= 0);
-  return [mask.x + (pixel % mask.w), mask.y + Math.floor(pixel / mask.w)];
+/** A pixel in the middle of a mask, as the server counts: [x, y]. */
+function middleOf({ x, y, width, inside, area }) {
+  let left = Math.ceil(area / 2);
+  const at = inside.findIndex((pixel) => pixel && --left <= 0);
+  return [x + (at % width), y + Math.floor(at / width)];
 }
 
 function markRow() {

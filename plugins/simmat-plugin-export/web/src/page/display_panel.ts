@@ -2,12 +2,12 @@
 
 import { byId, element } from "shared/dom.js";
 import { decimals } from "shared/numbers.js";
+import type { Place } from "shared/masks.js";
 import type { OpenedImage } from "../engine";
 import type { ColourMap } from "./colours";
 import { ColourBar } from "./colour_bar";
 import { type Display, displayOf, type Limits, wholeRange } from "./display";
 import { setText } from "./dom";
-import type { Place } from "./masks";
 import { channelTitle, shownUnit } from "./numbers";
 import type { Workspace } from "./workspace";
 

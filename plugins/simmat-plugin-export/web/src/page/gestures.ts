@@ -1,6 +1,6 @@
 /** What pointers do on the image: clicks, boxes, strokes, panning, and zooming with the wheel or two fingers. */
 
-import type { Place } from "./masks";
+import type { Place } from "shared/masks.js";
 import type { Stage } from "./stage";
 import type { Workspace } from "./workspace";
 

@@ -1,8 +1,8 @@
 /** The images that were dropped on the page, each with its results, which stay while another is open. */
 
+import type { Size } from "shared/masks.js";
 import type { ClassMap, FoundMask, Measurements, ModelInfo } from "../engine";
 import { History } from "./labels";
-import type { Size } from "./masks";
 import type { SavedImage } from "./saving/reopen";
 
 /** A class map, in as few bytes as its labels need. */

@@ -46,7 +46,7 @@ export function setUpKeys(workspace: Workspace, stage: Stage, panel: DisplayPane
     l: () => panel.fitValues(),
     L: () => panel.showAllValues(),
     f: () => stage.move((view) => view.fit()),
-    g: () => stage.move((view) => view.zoomBy(1 / (view.zoom * (window.devicePixelRatio || 1)))),
+    g: () => stage.move((view) => view.zoomToPixels()),
     "+": () => stage.move((view) => view.zoomBy(1.25)),
     "=": () => stage.move((view) => view.zoomBy(1.25)),
     "-": () => stage.move((view) => view.zoomBy(1 / 1.25)),

@@ -1,9 +1,9 @@
 /** The opened image as pixels of the screen: drawn once whole, and sharp again where a large image is looked at closely. */
 
+import type { View } from "shared/view.js";
 import type { OpenedImage } from "../engine";
 import { colourTable } from "./colours";
 import type { Display, Limits } from "./display";
-import type { View } from "./view";
 
 /** A larger image is drawn whole from every nth pixel. */
 const MOST_PIXELS = 8_000_000;

@@ -1,20 +1,25 @@
 /** The canvas with the image, what is marked in it, and what is being drawn. */
 
+import { rgbOf } from "shared/colours.js";
+import { fitCanvas } from "shared/dom.js";
+import { drawMask } from "shared/drawn_masks.js";
+import { Layer } from "shared/layer.js";
+import { drawBox, drawBrush, drawClick, drawCross } from "shared/marks.js";
+import type { Place } from "shared/masks.js";
+import { View } from "shared/view.js";
+import { drawClassMap } from "./class_maps";
 import { colourOfObject } from "./colours";
-import { type Draft, nextNumber, withChosenClass } from "./labels";
-import type { Place } from "./masks";
+import { type Draft, type LabelledObject, nextNumber, withChosenClass } from "./labels";
 import { Picture } from "./picture";
-import { drawClassMap, drawMask } from "./shapes";
-import { View } from "./view";
 import type { Workspace } from "./workspace";
 
-const DRAFT_LINE = "#ffffff";
+const WHITE = [255, 255, 255] as const;
 const MOST_SHADED = 400;
-const ON_OBJECT = "#2ecc71";
-const BESIDE = "#ff5c5c";
+const EDGE_PX = 12; // around a whole image
+const BOTTOM_PX = 64; // below a whole image, for the bar with what is drawn
 
 export class Stage {
-  readonly view = new View();
+  readonly view = new View(EDGE_PX, BOTTOM_PX);
   /** The corners of a box while it is drawn. */
   drawnBox: readonly [Place, Place] | null = null;
   /** Where the pointer is. */
@@ -25,8 +30,7 @@ export class Stage {
   onView: () => void = () => undefined;
 
   #picture: Picture | null = null;
-  #objects = document.createElement("canvas");
-  #drawnObjects: readonly unknown[] = [];
+  #objects = new Layer();
   #frame = 0;
 
   constructor(readonly canvas: HTMLCanvasElement, readonly workspace: Workspace) {
@@ -60,11 +64,8 @@ export class Stage {
   }
 
   #resize(): void {
-    const { canvas } = this;
-    const ratio = window.devicePixelRatio || 1;
-    canvas.width = Math.max(1, Math.round(canvas.clientWidth * ratio));
-    canvas.height = Math.max(1, Math.round(canvas.clientHeight * ratio));
-    this.view.setScreen({ width: canvas.clientWidth, height: canvas.clientHeight });
+    const { width, height } = fitCanvas(this.canvas);
+    this.view.setScreen({ width, height });
     this.onView();
     this.#draw(); // at once: a canvas of another size is empty
   }
@@ -83,7 +84,7 @@ export class Stage {
     if (!workspace.isHidden) {
       const { current, engine, showsClassMap } = workspace;
       if (showsClassMap && current?.classMap) drawClassMap(context, view, current.classMap, engine.info, workspace.opacity);
-      this.#drawObjects(context, ratio);
+      this.#drawObjects(context);
     }
     const { draft } = workspace.labels;
     if (draft) this.#drawDraft(context, draft);
@@ -91,50 +92,44 @@ export class Stage {
     this.#drawCursor(context);
   }
 
-  /** Draw the objects on a canvas of their own, again only if something of them changed: thousands take a while. */
-  #drawObjects(context: CanvasRenderingContext2D, ratio: number): void {
-    const { workspace, view, canvas } = this;
+  #drawObjects(context: CanvasRenderingContext2D): void {
+    const { workspace, view } = this;
     const { objects, draft } = workspace.labels;
     const { zoom, offset } = view;
-    const drawn = [
-      objects, workspace.leastScore, draft?.replaces, workspace.selected, workspace.opacity, workspace.hasOutlines, zoom, offset.x, offset.y, canvas.width, canvas.height,
-    ];
-    if (drawn.some((value, index) => value !== this.#drawnObjects[index])) {
-      this.#drawnObjects = drawn;
-      this.#objects.width = canvas.width;
-      this.#objects.height = canvas.height;
-      const layer = this.#objects.getContext("2d")!;
-      layer.scale(ratio, ratio);
+    const { leastScore, selected, opacity, hasOutlines } = workspace;
+    const drawn = [objects, leastScore, draft?.replaces, selected, opacity, hasOutlines, zoom, offset.x, offset.y];
+    this.#objects.draw(context, drawn, (layer) => {
       for (const object of workspace.shownObjects) {
-        if (object.number === draft?.replaces) continue;
-        const isSelected = object.number === workspace.selected;
-        const colour = colourOfObject(workspace.engine.info, object.mask, object.number);
-        drawMask(layer, view, object.mask, {
-          colour,
-          opacity: isSelected ? Math.min(1, workspace.opacity + 0.25) : workspace.opacity,
-          outline: workspace.hasOutlines || isSelected ? colour : null,
-          lineWidth: isSelected ? 3 : 1.5,
-          isDashed: false,
-          hasShade: isSelected || objects.length <= MOST_SHADED,
-        });
+        if (object.number !== draft?.replaces) this.#drawObject(layer, object);
       }
-    }
-    context.save();
-    context.setTransform(1, 0, 0, 1, 0, 0);
-    context.drawImage(this.#objects, 0, 0);
-    context.restore();
+    });
+  }
+
+  #drawObject(context: CanvasRenderingContext2D, { number, mask }: LabelledObject): void {
+    const { workspace, view } = this;
+    const isSelected = number === workspace.selected;
+    const colour = rgbOf(colourOfObject(workspace.engine.info, mask, number));
+    drawMask(context, view, mask, {
+      colour,
+      opacity: isSelected ? Math.min(1, workspace.opacity + 0.25) : workspace.opacity,
+      outline: workspace.hasOutlines || isSelected ? colour : null,
+      lineWidth: isSelected ? 3 : 1.5,
+      dash: [],
+      hasShade: isSelected || workspace.labels.objects.length <= MOST_SHADED,
+    });
   }
 
   #drawDraft(context: CanvasRenderingContext2D, draft: Draft): void {
     const { view, workspace } = this;
     if (draft.mask) {
       const number = draft.replaces ?? nextNumber(workspace.labels.objects);
+      const colour = colourOfObject(workspace.engine.info, withChosenClass(draft.mask, draft.classId), number);
       drawMask(context, view, draft.mask, {
-        colour: colourOfObject(workspace.engine.info, withChosenClass(draft.mask, draft.classId), number),
+        colour: rgbOf(colour),
         opacity: draft.isWaiting ? 0.3 : 0.5,
-        outline: DRAFT_LINE,
+        outline: WHITE,
         lineWidth: 2,
-        isDashed: draft.isWaiting,
+        dash: draft.isWaiting ? [4, 3] : [],
         hasShade: true,
       });
     }
@@ -143,65 +138,18 @@ export class Stage {
     const radius = workspace.tool === "brush" || workspace.tool === "eraser" ? 3 : 5.5;
     for (const { x, y, onObject } of points) {
       const at = view.toScreen({ x: x + 0.5, y: y + 0.5 });
-      drawPoint(context, at, onObject, radius);
+      drawClick(context, at, onObject, radius);
     }
   }
 
   #drawBox(context: CanvasRenderingContext2D, one: Place, other: Place): void {
-    const from = this.view.toScreen(one);
-    const to = this.view.toScreen(other);
-    for (const [width, colour] of [[3.5, "rgb(0 0 0 / 60%)"], [1.5, DRAFT_LINE]] as const) {
-      context.lineWidth = width;
-      context.strokeStyle = colour;
-      context.strokeRect(from.x, from.y, to.x - from.x, to.y - from.y);
-    }
+    drawBox(context, this.view.toScreen(one), this.view.toScreen(other));
   }
 
   #drawCursor(context: CanvasRenderingContext2D): void {
     const { workspace, view } = this;
     const isPainting = workspace.tool === "brush" || workspace.tool === "eraser";
-    if (isPainting && this.pointer) {
-      const at = view.toScreen(this.pointer);
-      context.beginPath();
-      context.arc(at.x, at.y, workspace.brushRadius * view.zoom, 0, 2 * Math.PI);
-      strokeTwice(context);
-    }
-    if (!this.showsCross) return;
-    const { width, height } = view.screen;
-    context.beginPath();
-    context.moveTo(width / 2 - 12, height / 2);
-    context.lineTo(width / 2 + 12, height / 2);
-    context.moveTo(width / 2, height / 2 - 12);
-    context.lineTo(width / 2, height / 2 + 12);
-    strokeTwice(context);
+    if (isPainting && this.pointer) drawBrush(context, view.toScreen(this.pointer), workspace.brushRadius * view.zoom, "#fff");
+    if (this.showsCross) drawCross(context, view.toScreen(view.middle));
   }
-}
-
-/** A plus or a minus, so that colour is not the only difference. */
-function drawPoint(context: CanvasRenderingContext2D, { x, y }: Place, onObject: boolean, radius: number): void {
-  context.beginPath();
-  context.arc(x, y, radius, 0, 2 * Math.PI);
-  context.fillStyle = onObject ? ON_OBJECT : BESIDE;
-  context.fill();
-  context.lineWidth = 1.5;
-  context.strokeStyle = "#fff";
-  context.stroke();
-  const arm = radius * 0.55;
-  context.beginPath();
-  context.moveTo(x - arm, y);
-  context.lineTo(x + arm, y);
-  if (onObject) context.moveTo(x, y - arm);
-  if (onObject) context.lineTo(x, y + arm);
-  context.strokeStyle = "#10151a";
-  context.stroke();
-}
-
-/** Dark and light, to be seen on any image. */
-function strokeTwice(context: CanvasRenderingContext2D): void {
-  context.lineWidth = 3.5;
-  context.strokeStyle = "rgb(0 0 0 / 60%)";
-  context.stroke();
-  context.lineWidth = 1.5;
-  context.strokeStyle = "#fff";
-  context.stroke();
 }

@@ -1,10 +1,11 @@
 /** What is open, what is marked in it, and what the user can do with it. Panels show it after each change. */
 
+import { contains, type Place, type Stroke, trimmed } from "shared/masks.js";
 import { Cancelled, type Backend, type Engine, type FoundMask, type OpenedImage, type Progress, type Prompt } from "../engine";
 import { type Display, displayOf, firstDisplay } from "./display";
 import { compacted, entriesOf, type ImageEntry } from "./images";
 import { type Draft, type Labels, type LabelledObject, nextNumber, withChosenClass, withLeastScore } from "./labels";
-import { contains, overlap, type Place, promptOf, type Stroke, stroked, trimmed } from "./masks";
+import { overlap, painted, promptOf } from "./masks";
 import { clearMessages, complain, note } from "./messages";
 import { count, fewOf } from "./numbers";
 import { isSavedWork, savedImages } from "./saving/reopen";
@@ -338,7 +339,7 @@ export class Workspace {
   stroke(stroke: Stroke): void {
     if (!this.current || !this.opened) return;
     const draft = this.#draftToChange();
-    const mask = stroked(draft.mask, stroke, this.opened);
+    const mask = painted(draft.mask, stroke, this.opened);
     if (!mask && !draft.mask) return;
     const change = { draft: { ...draft, prompt: { points: [] }, mask, isWaiting: false } };
     if (this.#isStroking) this.current.history.amend(change);

@@ -1,8 +1,8 @@
 /** Objects as a COCO document with the fields that `simmat predict` writes; masks as compressed run lengths. */
 
+import type { Size } from "shared/masks.js";
 import type { FoundMask } from "../../engine";
 import type { LabelledObject } from "../labels";
-import type { Size } from "../masks";
 
 export interface CocoImage {
   fileName: string;

@@ -1,7 +1,7 @@
 /** The objects of an image as one plane of their numbers. */
 
+import type { Size } from "shared/masks.js";
 import type { LabelledObject } from "../labels";
-import type { Size } from "../masks";
 
 const LARGEST_NUMBER = 0xffff;
 

@@ -1,8 +1,8 @@
 /** Objects that the page saved, read again: of a COCO json, or of the zip that holds one. */
 
+import type { Size } from "shared/masks.js";
 import type { FoundMask, ModelInfo } from "../../engine";
 import type { LabelledObject } from "../labels";
-import type { Size } from "../masks";
 
 /** The objects of an image as they were saved. */
 export interface SavedImage {
