@@ -197,7 +197,10 @@ class Tab:
 
     def drafted(self) -> npt.NDArray[np.bool_] | None:
         """Return the mask (H, W) that is being drawn, or None."""
-        return _pixels(self.run(f"main.app.draft?.mask ? {RUNS}(main.app.draft.mask) : null"), self.size_hw())
+        return _pixels(
+            self.run(f"main.app.draft?.mask ? {RUNS}(main.app.draft.mask) : null"),
+            self.size_hw(),
+        )
 
     def size_hw(self) -> tuple[int, int]:
         """Return the image's (height, width)."""

@@ -102,9 +102,9 @@ def test_a_file_that_does_not_fit_is_named_and_loses_nothing(site, saved, case, 
         page.click(*page.circles()[4][:2])
         page.press("Enter")
         drop(page, content, images=())
-        page.until("document.querySelector('.message.error')")
+        page.until("document.querySelector('.message.bad')")
         page.until("workspace.opened && !workspace.task")
-        assert page.tab.locator(".message.error").count() == 1
+        assert page.tab.locator(".message.bad").count() == 1
         assert said in page.text("#messages")
         assert np.array_equal(page.objects()[1], disc(page.circles()[4]))
         assert len(page.objects()) == 1
@@ -132,9 +132,9 @@ def test_a_zip_that_does_not_fit_is_named_and_loses_nothing(site, case, said):
         page.click(*page.circles()[4][:2])
         page.press("Enter")
         drop(page, content, "results.zip", images=())
-        page.until("document.querySelector('.message.error')")
+        page.until("document.querySelector('.message.bad')")
         page.until("workspace.opened && !workspace.task")
-        assert page.tab.locator(".message.error").count() == 1
+        assert page.tab.locator(".message.bad").count() == 1
         assert said in page.text("#messages")
         assert np.array_equal(page.objects()[1], disc(page.circles()[4]))
 

@@ -1,11 +1,10 @@
 /** The state of the page, and what is asked of it. */
 
-import { colourOfNumber } from "./colours.js";
-import { Messages } from "./messages.js";
-import { rgbOf, WITHOUT_CLASS } from "./shared/colours.js";
+import { colourOfNumber, rgbOf, WITHOUT_CLASS } from "./shared/colours.js";
 import { byId } from "./shared/dom.js";
+import { Messages } from "./shared/messages.js";
 
-export const messages = new Messages(byId("messages"));
+export const messages = new Messages(byId("messages"), (name) => (name === "close" ? "×" : null));
 
 /** Everything that changes. */
 export const app = {

@@ -33,7 +33,7 @@ export async function open(key, by = 0, watched = false) {
     }
     if (opening !== app.opening) return;
     if (lists.find(key)?.problem) lists.update(key, { problem: "" });
-    if (app.image?.key !== key) messages.clearOfImage();
+    if (app.image?.key !== key) messages.clearPassing("stale");
     app.raster?.close();
     app.looking?.abort();
     if (app.draft?.mask && app.image.key !== key) {

@@ -10,10 +10,9 @@ import { follow } from "./frames.js";
 import { openUnlabelled, setDone, turn } from "./images.js";
 import { panel, stage, table, training, wipe } from "./parts.js";
 import { byId } from "./shared/dom.js";
+import { AIM_KEYS, BRUSH_KEYS, historyKey, ofKey, VIEW_KEYS } from "./shared/keys.js";
 import { decide, findLike, suggest } from "./suggestions.js";
 import { checkLabels, markOpen, nextSuspect, showSuspects } from "./suspects.js";
-
-const resize = (factor) => setRadius(app.radius * factor);
 
 function setRadius(radius) {
   app.radius = Math.min(200, Math.max(0.5, radius));
@@ -25,19 +24,14 @@ function setRadius(radius) {
 const PAN_PX = 80;
 const FINE_PX = 4; // with Shift
 /** What changes no label: done at once, though something is pending. */
-const VIEW_KEYS = {
+const KEYS_AT_ONCE = {
   Escape: drop,
-  f: () => stage.view.fit(), g: () => stage.view.zoomToPixels(),
-  "+": () => stage.view.zoomBy(1.25), "=": () => stage.view.zoomBy(1.25), "-": () => stage.view.zoomBy(1 / 1.25),
-  ArrowLeft: (px) => stage.aim(px, 0), ArrowRight: (px) => stage.aim(-px, 0),
-  ArrowUp: (px) => stage.aim(0, px), ArrowDown: (px) => stage.aim(0, -px),
   l: () => panel.reset(), L: () => panel.wholeRange(), h: hide, q: () => table.toggle(), w: () => wipe.toggle(), "?": help, F1: help,
 };
 const KEYS = {
   Enter: accept, " ": accept, a: () => alternative(1), A: () => alternative(-1),
   c: () => setTool("click"), b: () => setTool("brush"), e: () => setTool("eraser"),
   o: drawPolygon, O: polygonOfMask, i: fillHoles, x: removeSpecks, Backspace: () => app.corners.length && undo(true),
-  ",": () => resize(1 / 1.25), ".": () => resize(1.25), "[": () => resize(1 / 1.25), "]": () => resize(1.25),
   p: () => click(stage.view.middle, 1), m: () => click(stage.view.middle, 0),
   s: suggest, n: () => !app.draft && decide(false), r: redrawSelected, Delete: remove,
   v: confirm,
@@ -45,6 +39,9 @@ const KEYS = {
   t: () => follow(1), T: () => follow(-1), k: () => findLike(false), K: () => findLike(true),
   j: nextSuspect, y: markOpen,
 };
+for (const [key, change] of Object.entries(VIEW_KEYS)) KEYS_AT_ONCE[key] = () => change(stage.view);
+for (const [key, factor] of Object.entries(BRUSH_KEYS)) KEYS[key] = () => setRadius(app.radius * factor);
+for (const [key, [x, y]] of Object.entries(AIM_KEYS)) KEYS_AT_ONCE[key] = (step) => stage.aim(x * step, y * step);
 
 function hide() {
   app.hidden = !app.hidden;
@@ -67,11 +64,10 @@ document.addEventListener("keydown", (event) => {
   // [ and ] are typed with AltGr, which is Ctrl and Alt on some systems, or with Option on others.
   const bracket = ["[", "]"].includes(event.key);
   if ((event.ctrlKey || event.metaKey) && !bracket) {
-    const key = event.key.toLowerCase();
-    if (key === "z" || key === "y") {
-      event.preventDefault();
-      inTurn(() => undo(key === "z" && !event.shiftKey));
-    }
+    const step = historyKey(event);
+    if (!step) return;
+    event.preventDefault();
+    inTurn(() => undo(step === "undo"));
     return;
   }
   if (event.altKey && !bracket) return;
@@ -85,12 +81,12 @@ document.addEventListener("keydown", (event) => {
     inTurn(acceptAll);
     return;
   }
-  const views = VIEW_KEYS[event.key] ?? VIEW_KEYS[event.key.toLowerCase()];
-  const action = views ?? KEYS[event.key] ?? KEYS[event.key.toLowerCase()];
+  const atOnce = ofKey(KEYS_AT_ONCE, event.key);
+  const action = atOnce ?? ofKey(KEYS, event.key);
   if (!action) return;
   event.preventDefault();
   if (event.repeat && !/Arrow|[[\],.+=-]/.test(event.key)) return;
-  if (views) views(event.shiftKey ? FINE_PX : PAN_PX);
+  if (atOnce) atOnce(event.shiftKey ? FINE_PX : PAN_PX);
   else inTurn(action);
   stage.redraw();
 });

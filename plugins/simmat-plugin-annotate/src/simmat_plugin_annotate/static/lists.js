@@ -1,7 +1,7 @@
 /** The lists of images, classes and objects. */
 
-import { colourOfNumber } from "./colours.js";
-import { byId, element, revealIn } from "./shared/dom.js";
+import { colourOfNumber } from "./shared/colours.js";
+import { byId, element, revealIn, swatch } from "./shared/dom.js";
 
 const SHOWN = 1000; // rows in the page at once
 
@@ -196,9 +196,8 @@ export class Lists {
     const { classes } = this.app.session;
     const own = number === undefined || classes.length ? undefined : colourOfNumber(number);
     const colour = classes.find((item) => item.id === id)?.colour ?? own;
-    const swatch = element("span", { class: id === null && !colour ? "swatch none" : "swatch" });
-    if (colour) swatch.style.backgroundColor = colour;
-    return swatch;
+    if (colour) return swatch(colour);
+    return element("span", { class: id === null ? "swatch none" : "swatch" });
   }
 
   showObjects() {

@@ -3,29 +3,22 @@
 import { getText, post } from "./api.js";
 import { app, classes, colourOfObject } from "./app.js";
 import { attempt, say } from "./attempt.js";
-import { byId, element, setPressed } from "./shared/dom.js";
+import { cssOf } from "./shared/colours.js";
+import { byId, download, element, setPressed, swatch } from "./shared/dom.js";
 import { decimals } from "./shared/numbers.js";
+import { AREA_UNITS, compareValues, drawHead, HINTS, rowAfterKey, sortedBy, STATISTICS } from "./shared/table.js";
 
 const ROW_PX = 24; // as in style.css
 const AT_ONCE = 100; // objects of one request
-const UNMEASURED = ["id", "class", "area"]; // columns that the page knows by itself
-const AREAS = { area_m2: "m²", area_um2: "µm²" };
-const STATISTICS = {
-  intensity_mean: "Mean",
-  intensity_min: "Min",
-  intensity_max: "Max",
-  intensity_median: "Median",
-  intensity_contrast: "Contrast",
-};
-const CONTRAST = "Mean of the object minus the mean of a ring around it";
+const TITLES = { id: "Object", class: "Class", area: "Area [px]" };
+const UNMEASURED = Object.keys(TITLES); // columns that the page knows by itself
 
 export class MeasureTable {
   /** @param choose called with the id of the object of a chosen row */
   constructor(choose) {
     this.choose = choose;
     this.shown = false;
-    this.column = "id";
-    this.falling = true; // the newest object first, as in the list of objects
+    this.sorting = { by: "id", isFalling: true }; // the newest object first, as in the list of objects
     this.list = byId("measures-rows");
     this.table = byId("measures-table");
     this.channel = byId("measured-channel");
@@ -97,49 +90,40 @@ export class MeasureTable {
     return this.rows.get(id)?.version === app.labels.version;
   }
 
+  /** The value of an object in a column, NaN where it is not known. */
   #value(id, column) {
     const object = app.labels.objects.get(id);
     if (column === "class") return className(object);
-    return UNMEASURED.includes(column) ? object[column] : (this.rows.get(id)?.values[column] ?? null);
+    return UNMEASURED.includes(column) ? object[column] : (this.rows.get(id)?.values[column] ?? NaN);
   }
 
   /** Sort the objects; by a measured column again as soon as all are measured. */
   #sort() {
     const ids = [...app.labels.objects.keys()];
-    const { column, falling } = this;
+    const { by: column, isFalling } = this.sorting;
     const complete = UNMEASURED.includes(column) || ids.every((id) => this.#isFresh(id));
-    const ordered = [app.labels.version, column, falling, complete].join();
+    const ordered = [app.labels.version, column, isFalling, complete].join();
     if (ordered === this.ordered) return;
     const values = new Map(ids.map((id) => [id, this.#value(id, column)]));
-    const sign = falling ? -1 : 1;
-    this.order = ids.sort((a, b) => compare(values.get(a), values.get(b), sign) || a - b);
+    const sign = isFalling ? -1 : 1;
+    this.order = ids.sort((a, b) => compareValues(values.get(a), values.get(b), sign) || a - b);
     this.ordered = ordered;
     this.revealed = null;
   }
 
   #drawHead() {
     const unit = unitOf(app.image.channels[this.channel.value]);
-    const cells = this.#columns.map((column) => {
-      const sorted = column === this.column;
-      const name = { id: "Object", class: "Class", area: "Area [px]" }[column]
-        ?? (AREAS[column] ? `Area [${AREAS[column]}]` : `${STATISTICS[column]}${unit}`);
-      const arrow = !sorted ? "" : this.falling ? " ▼" : " ▲";
-      const title = column === "intensity_contrast" ? CONTRAST : "";
-      const button = element("button", { title, onclick: () => this.#sortBy(column) }, `${name}${arrow}`);
-      const head = element("th", { scope: "col", class: column === "class" ? "name" : "" }, button);
-      if (sorted) head.setAttribute("aria-sort", this.falling ? "descending" : "ascending");
-      return head;
+    const heads = this.#columns.map((key) => ({
+      key,
+      title: TITLES[key] ?? (AREA_UNITS[key] ? `Area [${AREA_UNITS[key]}]` : `${STATISTICS[key]}${unit}`),
+      hint: HINTS[key] ?? "",
+      isText: key === "class",
+    }));
+    drawHead(this.table, heads, this.sorting, ({ key, isText }) => {
+      this.sorting = sortedBy(this.sorting, key, isText);
+      this.list.scrollTop = 0;
+      this.show();
     });
-    const focused = [...this.table.tHead.querySelectorAll("button")].indexOf(document.activeElement);
-    this.table.tHead.replaceChildren(element("tr", {}, ...cells));
-    if (focused >= 0) this.table.tHead.querySelectorAll("button")[focused]?.focus();
-  }
-
-  #sortBy(column) {
-    this.falling = column === this.column ? !this.falling : column !== "class";
-    this.column = column;
-    this.list.scrollTop = 0;
-    this.show();
   }
 
   /** First and last row in view. */
@@ -164,10 +148,9 @@ export class MeasureTable {
 
   #row(id, at) {
     const object = app.labels.objects.get(id);
-    const swatch = element("span", { class: "swatch" });
-    swatch.style.backgroundColor = `rgb(${colourOfObject(object).join(" ")})`;
+    const colour = cssOf(colourOfObject(object));
     const cells = this.#columns.map((column) => {
-      if (column === "class") return element("td", { class: "name", title: className(object) }, swatch, className(object));
+      if (column === "class") return element("td", { class: "text", title: className(object) }, swatch(colour), className(object));
       return element("td", {}, this.#text(id, column));
     });
     const row = element("tr", { id: `measured-${id}`, class: this.#isFresh(id) ? "" : "old" }, ...cells);
@@ -181,8 +164,7 @@ export class MeasureTable {
     if (UNMEASURED.includes(column)) return String(this.#value(id, column));
     if (!this.rows.has(id)) return "…";
     const value = this.#value(id, column);
-    if (value === null) return "–";
-    if (column === this.area) return decimals(value, value);
+        if (column === this.area) return decimals(value, value);
     const { range } = app.image.channels[this.channel.value];
     return decimals(value, range ? (range[1] - range[0]) / 5 : 1);
   }
@@ -191,7 +173,7 @@ export class MeasureTable {
   #drawText() {
     const count = this.order.length;
     const measured = this.order.filter((id) => this.#isFresh(id)).length;
-    const waits = !UNMEASURED.includes(this.column) && measured < count;
+    const waits = !UNMEASURED.includes(this.sorting.by) && measured < count;
     const text = count ? this.warning : "No object yet.";
     byId("measures-text").textContent = waits ? `Measured ${measured} of ${count}, sorted after the last …` : text;
   }
@@ -211,7 +193,7 @@ export class MeasureTable {
   async #ask() {
     if (this.asking || app.gone) return;
     const wanted = this.order.slice(...this.#inView);
-    if (!UNMEASURED.includes(this.column)) wanted.push(...this.order);
+    if (!UNMEASURED.includes(this.sorting.by)) wanted.push(...this.order);
     const ids = [...new Set(wanted)].filter((id) => !this.#isFresh(id)).slice(0, AT_ONCE);
     if (!ids.length) return;
     const { image } = app;
@@ -234,20 +216,15 @@ export class MeasureTable {
       const values = Object.fromEntries(columns.map((column, i) => [column, numbers[i]]));
       this.rows.set(id, { version, values });
     }
-    this.area = columns.find((column) => AREAS[column]) ?? null;
+    this.area = columns.find((column) => AREA_UNITS[column]) ?? null;
     this.warning = warning;
     if (version > app.labels.version) this.#drawRows(); // the page learns of the edit of another tab in a moment
     else this.show();
   }
 
   #key(event) {
-    const at = this.order.indexOf(app.selected);
-    const last = this.order.length - 1;
-    const to = { ArrowUp: Math.max(0, at - 1), ArrowDown: Math.min(last, at + 1), Home: 0, End: last }[event.key];
-    if (to === undefined || last < 0) return;
-    event.preventDefault();
-    event.stopPropagation(); // these keys pan the image elsewhere
-    this.choose(this.order[to]);
+    const row = rowAfterKey(event, this.order.indexOf(app.selected), this.order.length);
+    if (row !== undefined) this.choose(this.order[row]);
   }
 
   #csv() {
@@ -262,22 +239,13 @@ export class MeasureTable {
 
   async #save() {
     const { name } = app.image;
-    const href = URL.createObjectURL(new Blob([await this.#csv()], { type: "text/csv" }));
-    element("a", { href, download: `${name.replaceAll("/", "_")}.csv` }).click();
-    URL.revokeObjectURL(href);
+    download(`${name.replaceAll("/", "_")}.csv`, new Blob([await this.#csv()], { type: "text/csv" }));
   }
 }
 
 /** The sensor's own unit, as in the table of `simmat measure`. */
 function unitOf({ unit }) {
   return unit === "1" ? "" : ` [${unit}]`;
-}
-
-/** Compare two values by a sign; what is not known comes last. */
-function compare(a, b, sign) {
-  if (a === null || b === null) return (a === null) - (b === null);
-  if (typeof a === "string") return sign * a.localeCompare(b);
-  return sign * (a - b);
 }
 
 function className(object) {

@@ -1,22 +1,20 @@
 /** Colours of objects, and the maps from grey values to colours. */
 
-import { WITHOUT_CLASS } from "shared/colours.js";
+import { colourOfNumber, WITHOUT_CLASS } from "shared/colours.js";
 import type { FoundMask, ModelInfo } from "../engine";
 
 type Rgb = readonly [number, number, number];
 
-/** Colours of objects while there are no classes, so that neighbours differ (Okabe and Ito 2008, without black). */
-const OF_NUMBERS = ["#56b4e9", "#e69f00", "#2bb58a", "#cc79a7", "#f0e442", "#f0743e", "#9ad0ff", "#b8a1ff"];
 
 /** The colour of a label value of a class map; null for the background, which has none. */
 export function colourOfLabel(info: ModelInfo, label: number): string | null {
   const known = info.classes.get(label);
   if (known) return known.colour;
-  return label === 0 ? null : OF_NUMBERS[label % OF_NUMBERS.length];
+  return label === 0 ? null : colourOfNumber(label);
 }
 
 export function colourOfObject(info: ModelInfo, mask: FoundMask, number: number): string {
-  if (!info.classes.size) return OF_NUMBERS[number % OF_NUMBERS.length];
+  if (!info.classes.size) return colourOfNumber(number);
   if (mask.classId === undefined) return WITHOUT_CLASS;
   return info.classes.get(mask.classId)?.colour ?? WITHOUT_CLASS;
 }

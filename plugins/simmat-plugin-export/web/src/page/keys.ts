@@ -1,5 +1,6 @@
 /** What keys do. */
 
+import { AIM_KEYS, BRUSH_KEYS, historyKey, ofKey, VIEW_KEYS } from "shared/keys.js";
 import type { DisplayPanel } from "./display_panel";
 import { open } from "./dialogs";
 import type { Stage } from "./stage";
@@ -16,16 +17,16 @@ export function setUpKeys(workspace: Workspace, stage: Stage, panel: DisplayPane
     const brushRadius = Math.min(LARGEST_BRUSH, Math.max(SMALLEST_BRUSH, workspace.brushRadius * factor));
     workspace.set({ brushRadius });
   };
-  const aim = (dx: number, dy: number) => {
+  const aim = ([x, y]: readonly [number, number], step: number) => {
     stage.showsCross = true;
-    stage.move((view) => view.pan(dx, dy));
+    stage.move((view) => view.pan(x * step, y * step));
     panel.hover(stage.view.middle);
   };
   const clickAtCross = (onObject: boolean) => {
     stage.showsCross = true;
     workspace.click(stage.view.middle, onObject);
   };
-  const keys: Record<string, (pan: number) => void> = {
+  const keys: Record<string, () => void> = {
     Enter: () => void workspace.accept(),
     Escape: () => (workspace.task?.canCancel ? workspace.cancel() : workspace.drop()),
     Delete: () => workspace.deleteSelected(),
@@ -35,30 +36,19 @@ export function setUpKeys(workspace: Workspace, stage: Stage, panel: DisplayPane
     b: () => workspace.set({ tool: "brush" }),
     e: () => workspace.set({ tool: "eraser" }),
     v: () => workspace.set({ tool: "move" }),
-    ",": () => resizeBrush(1 / 1.25),
-    ".": () => resizeBrush(1.25),
-    "[": () => resizeBrush(1 / 1.25),
-    "]": () => resizeBrush(1.25),
     s: () => void workspace.findEverything(),
     o: () => void (workspace.engine.info.hasClassMap && workspace.toggleClassMap()),
     h: () => workspace.set({ isHidden: !workspace.isHidden }),
     q: () => table.toggle(),
     l: () => panel.fitValues(),
     L: () => panel.showAllValues(),
-    f: () => stage.move((view) => view.fit()),
-    g: () => stage.move((view) => view.zoomToPixels()),
-    "+": () => stage.move((view) => view.zoomBy(1.25)),
-    "=": () => stage.move((view) => view.zoomBy(1.25)),
-    "-": () => stage.move((view) => view.zoomBy(1 / 1.25)),
     p: () => clickAtCross(true),
     m: () => clickAtCross(false),
-    ArrowLeft: (pan) => aim(pan, 0),
-    ArrowRight: (pan) => aim(-pan, 0),
-    ArrowUp: (pan) => aim(0, pan),
-    ArrowDown: (pan) => aim(0, -pan),
     PageDown: () => workspace.turnPage(1),
     PageUp: () => workspace.turnPage(-1),
   };
+  for (const [key, change] of Object.entries(VIEW_KEYS)) keys[key] = () => stage.move(change);
+  for (const [key, factor] of Object.entries(BRUSH_KEYS)) keys[key] = () => resizeBrush(factor);
 
   document.addEventListener("keydown", (event) => {
     const target = event.target as HTMLElement;
@@ -80,18 +70,19 @@ export function setUpKeys(workspace: Workspace, stage: Stage, panel: DisplayPane
       chooseClass(workspace, Number(event.key));
       return;
     }
-    const action = keys[event.key] ?? keys[event.key.toLowerCase()];
+    const direction = AIM_KEYS[event.key];
+    const action = direction ? () => aim(direction, event.shiftKey ? FINE_PAN_PX : PAN_PX) : ofKey(keys, event.key);
     if (!action) return;
     event.preventDefault();
-    action(event.shiftKey ? FINE_PAN_PX : PAN_PX);
+    action();
   });
 }
 
 function undoOrRedo(event: KeyboardEvent, workspace: Workspace): void {
-  const key = event.key.toLowerCase();
-  if (key !== "z" && key !== "y") return;
+  const step = historyKey(event);
+  if (!step) return;
   event.preventDefault();
-  if (key === "z" && !event.shiftKey) workspace.undo();
+  if (step === "undo") workspace.undo();
   else workspace.redo();
 }
 

@@ -1,8 +1,7 @@
 /** Opacity and outlines of masks, the class map, and the classes. */
 
-import { byId, element, setPressed } from "shared/dom.js";
+import { byId, element, setPressed, swatch } from "shared/dom.js";
 import { setText } from "./dom";
-import { swatch } from "./start_screen";
 import type { Workspace } from "./workspace";
 
 export function setUpMaskPanel(workspace: Workspace): void {

@@ -6,7 +6,7 @@ import { hasResults, type ImageEntry } from "./images";
 import { withLeastScore } from "./labels";
 import { complain } from "./messages";
 import { count, shownUnit } from "./numbers";
-import { classMapFiles, cocoFile, download, maskFiles, type Results, tableFile } from "./saving/save";
+import { classMapFiles, cocoFile, downloadFiles, maskFiles, type Results, tableFile } from "./saving/save";
 import type { ZippedFile } from "./saving/zip";
 import type { Workspace } from "./workspace";
 
@@ -34,7 +34,7 @@ export function setUpSavePanel(workspace: Workspace): void {
       const images = chosen();
       const files = await filesOf(images.map(results));
       if (!files.length) return;
-      setText(byId("save-text"), `Saved ${download(files, zipName)}`);
+      setText(byId("save-text"), `Saved ${downloadFiles(files, zipName)}`);
       if (keepsAll) for (const entry of images) saved.set(entry, entry.history.present);
     } catch (error) {
       complain(error);

@@ -1,6 +1,6 @@
 /** What is seen before an image is open: what the model is, and where images go. */
 
-import { byId, element } from "shared/dom.js";
+import { byId, element, swatch } from "shared/dom.js";
 import type { ModelInfo } from "../engine";
 import { setText } from "./dom";
 import { channelTitle, fewOf, listed } from "./numbers";
@@ -40,12 +40,6 @@ function sentenceOf(info: ModelInfo): string {
   const channels = fewOf(info.channels.map(channelTitle), 4);
   const word = info.channels.length === 1 ? "channel" : "channels";
   return `Finds ${found} in ${info.modality} images with the ${word} ${channels}.`;
-}
-
-export function swatch(colour: string): HTMLElement {
-  const made = element("span", { class: "swatch" });
-  made.style.backgroundColor = colour;
-  return made;
 }
 
 export function showPicture(image: HTMLElement, address: string): void {

@@ -1,40 +1,23 @@
 /** The table of the objects of the open image; it follows the selection, and selects. */
 
-import { byId, element, revealIn } from "shared/dom.js";
+import { byId, element, revealIn, swatch } from "shared/dom.js";
 import { decimals } from "shared/numbers.js";
+import { AREA_UNITS, compareValues, drawHead, type Head, HINTS, rowAfterKey, sortedBy, type Sorting, STATISTICS } from "shared/table.js";
 import type { Channel, FoundMask } from "../engine";
 import { colourOfObject } from "./colours";
 import { setText } from "./dom";
 import type { LabelledObject } from "./labels";
 import { count, fourDigits, shownUnit } from "./numbers";
-import { swatch } from "./start_screen";
 import type { Workspace } from "./workspace";
 
 /** A column that is shown, and its value of an object. */
-interface Column {
-  key: string;
-  title: string;
-  hint: string;
-  isText: boolean;
+interface Column extends Head {
   value(object: LabelledObject): number | string;
   text(object: LabelledObject): string;
 }
 
-const AREA_UNITS: Readonly<Record<string, string>> = { area_m2: "m²", area_um2: "µm²" };
-const STATISTICS: Readonly<Record<string, string>> = {
-  intensity_mean: "Mean",
-  intensity_min: "Min",
-  intensity_max: "Max",
-  intensity_median: "Median",
-  intensity_contrast: "Contrast",
-};
-const HINTS: Readonly<Record<string, string>> = {
-  intensity_contrast: "Mean of the object minus the mean of a ring around it",
-};
-
 export class ObjectTable {
-  #sortedBy = "number";
-  #isFalling = false;
+  #sorting: Sorting = { by: "number", isFalling: false };
   #isOpen = true;
   #order: LabelledObject[] = [];
   #drawn: readonly unknown[] = [];
@@ -68,11 +51,11 @@ export class ObjectTable {
     setText(byId("table-text"), this.workspace.isMeasuring ? `${text}, measuring …` : text);
     if (!this.#isOpen) return;
     const columns = this.#columns();
-    const drawn = [objects, this.workspace.leastScore, this.workspace.current?.measured, this.workspace.display?.channels[0], this.#sortedBy, this.#isFalling];
+    const drawn = [objects, this.workspace.leastScore, this.workspace.current?.measured, this.workspace.display?.channels[0], this.#sorting];
     if (drawn.some((value, index) => value !== this.#drawn[index])) {
       this.#drawn = drawn;
       this.#sort(columns);
-      this.#drawHead(columns);
+      drawHead(this.#table, columns, this.#sorting, (column) => this.#sortBy(column));
       this.#drawRows(columns);
     }
     this.#showSelection();
@@ -112,31 +95,14 @@ export class ObjectTable {
   }
 
   #sort(columns: readonly Column[]): void {
-    const column = columns.find(({ key }) => key === this.#sortedBy) ?? columns[0];
-    const sign = this.#isFalling ? -1 : 1;
+    const column = columns.find(({ key }) => key === this.#sorting.by) ?? columns[0];
+    const sign = this.#sorting.isFalling ? -1 : 1;
     const compare = (one: LabelledObject, other: LabelledObject) => compareValues(column.value(one), column.value(other), sign) || one.number - other.number;
     this.#order = [...this.workspace.shownObjects].sort(compare);
   }
 
-  #drawHead(columns: readonly Column[]): void {
-    const buttonsBefore = [...this.#table.tHead!.querySelectorAll("button")];
-    const focused = buttonsBefore.indexOf(document.activeElement as HTMLButtonElement);
-    const cells = columns.map(({ key, title, hint, isText }) => {
-      const isSorted = key === this.#sortedBy;
-      const arrow = this.#isFalling ? " ↓" : " ↑";
-      const button = element("button", { title: hint || `Sort by ${title}`, onclick: () => this.#sortBy(key, isText) }, isSorted ? title + arrow : title);
-      const cell = element("th", { scope: "col", class: isText ? "text" : "" }, button);
-      if (isSorted) cell.setAttribute("aria-sort", this.#isFalling ? "descending" : "ascending");
-      return cell;
-    });
-    this.#table.tHead!.replaceChildren(element("tr", {}, ...cells));
-    if (focused >= 0) this.#table.tHead!.querySelectorAll("button")[focused]?.focus();
-  }
-
-  #sortBy(key: string, isText: boolean): void {
-    const startsRising = isText || key === "number";
-    this.#isFalling = key === this.#sortedBy ? !this.#isFalling : !startsRising;
-    this.#sortedBy = key;
+  #sortBy({ key, isText }: Head): void {
+    this.#sorting = sortedBy(this.#sorting, key, isText || key === "number");
     this.workspace.changed();
   }
 
@@ -172,12 +138,8 @@ export class ObjectTable {
   #key(event: KeyboardEvent): void {
     if (event.target !== this.#table) return;
     const at = this.#order.findIndex(({ number }) => number === this.workspace.selected);
-    const last = this.#order.length - 1;
-    const next = { ArrowDown: Math.min(last, at + 1), ArrowUp: Math.max(0, at - 1), Home: 0, End: last }[event.key];
-    if (next === undefined) return;
-    event.preventDefault();
-    event.stopPropagation(); // these keys move the image elsewhere
-    this.#select(this.#order[next].number);
+    const row = rowAfterKey(event, at, this.#order.length);
+    if (row !== undefined) this.#select(this.#order[row].number);
   }
 }
 
@@ -195,11 +157,4 @@ function shownColumn(name: string, channel: Channel): { title: string; hint: str
 function splitOnce(text: string, separator: string): [string, string] {
   const at = text.indexOf(separator);
   return at < 0 ? [text, ""] : [text.slice(0, at), text.slice(at + separator.length)];
-}
-
-/** By a sign; what is not known comes last. */
-function compareValues(one: number | string, other: number | string, sign: number): number {
-  if (typeof one === "string" || typeof other === "string") return sign * String(one).localeCompare(String(other));
-  if (Number.isNaN(one) || Number.isNaN(other)) return Number(Number.isNaN(one)) - Number(Number.isNaN(other));
-  return sign * (one - other);
 }

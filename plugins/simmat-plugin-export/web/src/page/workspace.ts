@@ -6,7 +6,7 @@ import { type Display, displayOf, firstDisplay } from "./display";
 import { compacted, entriesOf, type ImageEntry } from "./images";
 import { type Draft, type Labels, type LabelledObject, nextNumber, withChosenClass, withLeastScore } from "./labels";
 import { overlap, painted, promptOf } from "./masks";
-import { clearMessages, complain, note } from "./messages";
+import { complain, messages } from "./messages";
 import { count, fewOf } from "./numbers";
 import { isSavedWork, savedImages } from "./saving/reopen";
 import { Turns } from "./turns";
@@ -126,7 +126,7 @@ export class Workspace {
   /** Add images, and open the first of them if none is open. */
   async addFiles(files: readonly File[]): Promise<void> {
     const { info } = this.engine;
-    clearMessages();
+    messages.clearAll();
     const saved = files.filter(isSavedWork);
     const { entries, foreign } = entriesOf(files.filter((file) => !isSavedWork(file)), this.images, info);
     if (foreign.length) {
@@ -270,7 +270,7 @@ export class Workspace {
     const draft = this.#draftToChange();
     const before = promptBefore(draft);
     if (!onObject && isEmpty(before)) {
-      note("First click the object, or draw a box around it. Then take away what is too much.");
+      messages.note("First click the object, or draw a box around it. Then take away what is too much.");
       return;
     }
     const point = { x: x - 0.5, y: y - 0.5, onObject }; // the engine counts from the centre of the first pixel
@@ -357,7 +357,7 @@ export class Workspace {
     const { draft, objects } = this.labels;
     if (!current || !draft) return;
     if (!draft.mask?.area) {
-      note(draft.replaces === null ? "Nothing is marked yet." : "Nothing of the object is left. Delete removes it.");
+      messages.note(draft.replaces === null ? "Nothing is marked yet." : "Nothing of the object is left. Delete removes it.");
       return;
     }
     const mask = trimmed(draft.mask)!;
@@ -369,7 +369,7 @@ export class Workspace {
     const others = objects.filter((object) => object.number !== accepted.number);
     const all = [...others, accepted].sort((a, b) => a.number - b.number);
     const twin = others.find((object) => overlap(object.mask, mask) > TWIN_IOU);
-    if (twin) note(`This is almost the mask of object ${twin.number}; Ctrl+Z takes it back.`);
+    if (twin) messages.note(`This is almost the mask of object ${twin.number}; Ctrl+Z takes it back.`);
     this.selected = null;
     current.history.push({ objects: all, draft: null });
     this.#labelsChanged();
@@ -455,8 +455,8 @@ export class Workspace {
     current.isSearched = true;
     if (added.length) current.history.push({ objects: [...objects, ...added] });
     if (current !== this.current) return;
-    if (!found.length) note("The model finds no object in this image.");
-    else if (!added.length) note("The model finds no further object.");
+    if (!found.length) messages.note("The model finds no object in this image.");
+    else if (!added.length) messages.note("The model finds no further object.");
     this.#labelsChanged();
   }
 
@@ -471,7 +471,7 @@ export class Workspace {
       await this.findEverything();
       if (!entry.isSearched) return; // cancelled
     }
-    note(summaryOf(waiting));
+    messages.note(summaryOf(waiting));
   }
 
   async toggleClassMap(): Promise<void> {

@@ -5,6 +5,14 @@
 /** Colour of an object without a class. */
 export const WITHOUT_CLASS = "#56b4e9";
 
+/** Colours of objects while there are no classes, so that neighbours differ (Okabe and Ito 2008, without black). */
+const OF_NUMBERS = ["#56b4e9", "#e69f00", "#2bb58a", "#cc79a7", "#f0e442", "#f0743e", "#9ad0ff", "#b8a1ff"];
+
+/** @param {number} number */
+export function colourOfNumber(number) {
+  return OF_NUMBERS[number % OF_NUMBERS.length];
+}
+
 /**
  * The colour that "#rrggbb" stands for.
  * @param {string} colour

@@ -34,6 +34,29 @@ export function byId(id) {
 }
 
 /**
+ * A square of a colour, for lists and tables.
+ * @param {string} colour
+ */
+export function swatch(colour) {
+  const made = element("span", { class: "swatch" });
+  made.style.backgroundColor = colour;
+  return made;
+}
+
+const KEPT_MS = 60_000; // a download may be slow to begin
+
+/**
+ * Download a file.
+ * @param {string} name
+ * @param {Blob} content
+ */
+export function download(name, content) {
+  const href = URL.createObjectURL(content);
+  element("a", { href, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(href), KEPT_MS);
+}
+
+/**
  * @param {HTMLElement} button
  * @param {boolean} isPressed
  */

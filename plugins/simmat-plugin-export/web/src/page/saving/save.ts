@@ -1,6 +1,6 @@
 /** Files of what was found in images, as downloads. */
 
-import { element } from "shared/dom.js";
+import { download } from "shared/dom.js";
 import type { ModelInfo } from "../../engine";
 import type { ImageEntry } from "../images";
 import type { LabelledObject } from "../labels";
@@ -14,8 +14,6 @@ import { zipped, type ZippedFile } from "./zip";
 export interface Results extends ImageEntry {
   readonly objects: readonly LabelledObject[];
 }
-
-const KEPT_MS = 60_000; // a download may be slow to begin
 
 /** A mask of the numbers of the objects for each image. */
 export async function maskFiles(images: readonly Results[]): Promise<ZippedFile[]> {
@@ -66,14 +64,12 @@ function areasAlone(name: string, objects: readonly LabelledObject[]): TableImag
   return { name, objects, columns: [{ name: "area", unit: "px" }], rows };
 }
 
-/** Download a file, or several in a zip. */
-export function download(files: readonly ZippedFile[], zipName: string): string {
+/** Download a file, or several in a zip; returns its name. */
+export function downloadFiles(files: readonly ZippedFile[], zipName: string): string {
   const isSingle = files.length === 1;
   const blob = isSingle ? new Blob([files[0].bytes as Uint8Array<ArrayBuffer>]) : zipped(files);
   const name = isSingle ? files[0].name : zipName;
-  const href = URL.createObjectURL(blob);
-  element("a", { href, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(href), KEPT_MS);
+  download(name, blob);
   return name;
 }
 
