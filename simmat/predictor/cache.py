@@ -26,10 +26,16 @@ FORMAT = 2
 """Raised with every change that an older reader would misread."""
 
 
-def embedding_file(folder: Path, prepared: PreparedImage, *model: str) -> Path:
-    """Return the file of the embedding of an input; `model` identifies what else determines the embedding."""
+def embedding_file(folder: Path, prepared: PreparedImage, *identity: str) -> Path:
+    """Return the file of the embedding of an input.
+
+    Args:
+        folder: the folder of embeddings.
+        prepared: the input.
+        identity: texts that identify what else determines the embedding: the model, and what it was normalized by.
+    """
     key = content_digest(
-        [FORMAT, __version__, *model],
+        [FORMAT, __version__, *identity],
         {"planes": prepared.planes, "content": prepared.content},
     )
     return folder / f"{key}.safetensors"

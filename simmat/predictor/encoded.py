@@ -18,7 +18,7 @@ from torch import Tensor
 from simmat.bundle import Bundle, content_digest, trained_tensors
 from simmat.data.instances import FoundObject, region_from_mask
 from simmat.data.pipeline import Pipeline, PreparedImage, prompt_batch, restore_logits
-from simmat.drawing.display import display_rgb, spread_text
+from simmat.drawing.display import display_rgb
 from simmat.errors import ConfigError
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
@@ -26,14 +26,11 @@ from simmat.model_spec import DenseSpec, ModelSpec
 from simmat.nn.dense_head import DenseAnswer, classes_of
 from simmat.nn.device import threads_for_load
 from simmat.predictor.cache import embedding_file, read_embedding, write_embedding
-from simmat.predictor.input_check import image_warning
+from simmat.predictor.input_check import domain_shift_warning, image_warning
 from simmat.predictor.open import check_channels, picture_of
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.sensors.normalize import CLIP
 from simmat.types import (
-    RGB_QUANTITY,
     BoolArray,
-    Channel,
     FloatArray,
     ImageReader,
     Prompt,
@@ -44,13 +41,6 @@ from simmat.types import (
 
 if TYPE_CHECKING:
     import PIL.Image
-
-_FAR = 0.99
-_MAX_FAR_SHARE = 0.5
-_FLAT = 0.02
-"""Share of the clip value, share of the pixels, share of training's standard deviation."""
-_SAMPLED_SIDE = 128
-"""Pixels along each side that are enough to see it, evenly spaced."""
 
 
 @threads_for_load()
@@ -119,6 +109,9 @@ class EncodedImage:
             prompts: in pixels of the original image.
             mask_input: (K, 1, h, w) logits of earlier masks, in place of the prompts' own.
 
+        Returns:
+            (K, M, h, w) logits of M masks for each prompt at the decoder's own size, and (K, M) predicted IoUs.
+
         Raises:
             ValueError: a mask of the prompts is not of the decoder's size.
         """
@@ -127,6 +120,7 @@ class EncodedImage:
             batch = replace(batch, mask_input=mask_input)
         answer = self.model.decode(self.embedding, batch)
         given = prompts[0].mask_input
+        # only an answer tells the decoder's size
         size_hw = tuple(answer.logits.shape[-2:])
         if given is not None and given.shape != size_hw:
             raise ValueError(
@@ -138,7 +132,11 @@ class EncodedImage:
     @threads_for_load()
     @torch.inference_mode()
     def decode_clicks(self, points: FloatArray) -> MaskPrediction:
-        """Answer K clicks, one each, at (K, 2) xy of the S×S input."""
+        """Decode K prompts of one click each, as `decode` does.
+
+        Args:
+            points: (K, 2) xy in pixels of the S×S input.
+        """
         count = len(points)
         batch = PromptBatch(
             image_index=torch.zeros(count, dtype=torch.int64, device=self._device),
@@ -168,10 +166,10 @@ class EncodedImage:
         Args:
             low_res_logits: (h, w) logits of the mask at the decoder's own size.
         """
-        inside = low_res_logits > 0
+        inside = low_res_logits > 0  # (h, w)
         if self.dense_spec is None or self.dense is None or not inside.any():
             return None
-        probabilities = self.dense.class_logits[0].softmax(0)
+        probabilities = self.dense.class_logits[0].softmax(0)  # (K, h', w')
         (found,), _ = classes_of(
             inside[None], probabilities, self.dense_spec.background
         )
@@ -235,7 +233,7 @@ class Encoder:
             self.takes_windows = takes_windows or bool(bundle.spec.card.crop)
             self.calibration = bundle.spec.calibration
         self._normalized_by = ""  # what `normalize_by` set, in words
-        self._encoding = threading.RLock()
+        self._normalizing = threading.RLock()  # see `encode`
 
     def uncalibrated(self) -> Self:
         """Return the same without calibration: its scores are those of the network."""
@@ -247,14 +245,15 @@ class Encoder:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle holds: the network and its sensor."""
-        left_out = ("_encoding", "_fitted_to")
+        # neither a lock nor a weak reference, see `ZeroShotPredictor`, can be pickled
+        left_out = ("_normalizing", "_fitted_to")
         return {
             name: value for name, value in self.__dict__.items() if name not in left_out
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._encoding = threading.RLock()
+        self._normalizing = threading.RLock()
 
     @property
     def spec(self) -> ModelSpec:
@@ -330,27 +329,28 @@ class Encoder:
 
     @threads_for_load()
     def encode(
-        self, image: SensorImage, reader: ImageReader, cache: Path | None = None
+        self, image: SensorImage, reader: ImageReader, cache_folder: Path | None = None
     ) -> EncodedImage:
         """Encode an image, or a window of one; threads may call this at once.
 
         Args:
             image: the pixels of the window.
             reader: the image that they are of.
-            cache: folder that keeps the embedding.
+            cache_folder: folder that keeps the embedding.
 
         Raises:
             OutputError: the embedding cannot be written.
         """
-        with self._encoding:
+        # an untuned model is changed for each image, so it encodes one image at a time
+        with self._normalizing:
             self.normalize_by(reader)
             prepared = self.pipeline(image)
             model = self.model.for_image(image)
-            if cache is None:
+            if cache_folder is None:
                 embedding = embed(model, prepared.planes[None], prepared.content[None])
             else:
-                embedding = self._cached_embedding(model, prepared, cache)
-            return self._encoded(model, image, reader, prepared, embedding)
+                embedding = self._cached_embedding(model, prepared, cache_folder)
+            return self._with_warning(model, image, reader, prepared, embedding)
 
     def _cached_embedding(
         self, model: SimMAT, prepared: PreparedImage, folder: Path
@@ -384,6 +384,7 @@ class Encoder:
                 self.encode(image, reader)
                 for image, reader in zip(images, readers, strict=True)
             ]
+        # from here on nothing changes the network, so that no lock is needed
         prepared = [self.pipeline(image) for image in images]
         planes = torch.stack([one.planes for one in prepared])  # (B, C, S, S)
         content = torch.stack([one.content for one in prepared])  # (B, S, S)
@@ -393,11 +394,11 @@ class Encoder:
             levels = tuple(level[row : row + 1] for level in batch.levels)
             own = replace(batch, levels=levels)
             encoded.append(
-                self._encoded(self.model, images[row], readers[row], one, own)
+                self._with_warning(self.model, images[row], readers[row], one, own)
             )
         return encoded
 
-    def _encoded(
+    def _with_warning(
         self,
         model: SimMAT,
         image: SensorImage,
@@ -405,6 +406,7 @@ class Encoder:
         prepared: PreparedImage,
         embedding: ImageEmbedding,
     ) -> EncodedImage:
+        """Return an image with its embedding, and how its values differ from those of training."""
         warning = ""
         # a window of an image may be unlike whole ones
         if image.size_hw == reader.size_hw:
@@ -415,35 +417,6 @@ class Encoder:
 
     def normalize_by(self, reader: ImageReader) -> None:
         """Set what depends on an image's values; nothing for a tuned model."""
-
-
-def domain_shift_warning(prepared: PreparedImage, channels: Sequence[Channel]) -> str:
-    """Return which channel's values are far from the training values, as in another unit or bit depth; "" if none is.
-
-    RGB channels are scaled by the foundation model's statistics, which say nothing about the training images.
-    """
-    step = max(prepared.content.shape[0] // _SAMPLED_SIDE, 1)
-    content = prepared.content[::step, ::step]
-    for channel, plane in zip(
-        channels, prepared.planes[:, ::step, ::step], strict=True
-    ):
-        if (
-            channel.quantity == RGB_QUANTITY
-            or channel.mean is None
-            or channel.std is None
-        ):
-            continue
-        valid = plane[content & (plane != 0)]  # invalid pixels are 0
-        if not valid.numel():
-            continue
-        if float((valid.abs() >= _FAR * CLIP).float().mean()) > _MAX_FAR_SHARE:
-            problem = f"most values of channel {channel.name!r} are far from the training values"
-        elif valid.numel() > 1 and float(valid.std()) < _FLAT:
-            problem = f"the values of channel {channel.name!r} vary much less than the training values"
-        else:
-            continue
-        return f"{problem} ({spread_text(channel)}); are unit, bit depth and exposure the same?"
-    return ""
 
 
 @dataclass(frozen=True)
@@ -476,10 +449,9 @@ class Prediction:
     @property
     def class_id(self) -> int | None:
         """The class that the object most likely has; None without classes."""
-        known = self.class_probabilities
-        if known is None:
+        if self.class_probabilities is None:
             return None
-        return max(known, key=known.__getitem__)
+        return max(self.class_probabilities, key=self.class_probabilities.__getitem__)
 
     @property
     def class_probability(self) -> float | None:

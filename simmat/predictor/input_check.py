@@ -10,14 +10,32 @@ from typing import Any, get_args
 import numpy as np
 
 from simmat.bundle import Bundle
+from simmat.data.pipeline import PreparedImage
+from simmat.drawing.display import spread_text
 from simmat.errors import SimMATError
 from simmat.io.paths import url_of
 from simmat.predictor.open import ImageLoader
 from simmat.sensors.adapter import ModalityAdapter, PathsBySource
 from simmat.sensors.contract import GROUP, Fault, InputContract, thinned
+from simmat.sensors.normalize import CLIP
 from simmat.sensors.options import ModalityOptions, format_nodata
-from simmat.types import ImageReader, SensorImage, Window, short_names
+from simmat.types import (
+    RGB_QUANTITY,
+    Channel,
+    ImageReader,
+    SensorImage,
+    Window,
+    short_names,
+)
 
+# a value is far from those of training from this share of the value at which normalized values are clipped
+_FAR = 0.99
+# share of far values up to which a channel fits
+_MAX_FAR_SHARE = 0.5
+# standard deviation, as a share of that of training, below which a channel is flat
+_FLAT = 0.02
+# pixels along each side, evenly spaced, that are enough to see this
+_SAMPLED_SIDE = 128
 _PARTS = 3
 """A large image is read in so many parts a side."""
 _PART_PX = 128
@@ -35,11 +53,40 @@ def image_warning(bundle: Bundle | None, image: SensorImage) -> str:
     return f"{_joined(faults)}; are unit, scale, order of channels and nodata the same?"
 
 
+def domain_shift_warning(prepared: PreparedImage, channels: Sequence[Channel]) -> str:
+    """Return which channel's values are far from the training values, as in another unit or bit depth; "" if none is.
+
+    RGB channels are scaled by the foundation model's statistics, which say nothing about the training images.
+    """
+    step = max(prepared.content.shape[0] // _SAMPLED_SIDE, 1)
+    content = prepared.content[::step, ::step]  # (s, s)
+    for channel, plane in zip(
+        channels, prepared.planes[:, ::step, ::step], strict=True
+    ):
+        if (
+            channel.quantity == RGB_QUANTITY
+            or channel.mean is None
+            or channel.std is None
+        ):
+            continue
+        valid = plane[content & (plane != 0)]  # invalid pixels are 0
+        if not valid.numel():
+            continue
+        if float((valid.abs() >= _FAR * CLIP).float().mean()) > _MAX_FAR_SHARE:
+            problem = f"most values of channel {channel.name!r} are far from the training values"
+        elif valid.numel() > 1 and float(valid.std()) < _FLAT:
+            problem = f"the values of channel {channel.name!r} vary much less than the training values"
+        else:
+            continue
+        return f"{problem} ({spread_text(channel)}); are unit, bit depth and exposure the same?"
+    return ""
+
+
 def files_warning(
     bundle: Bundle | None,
     adapter: ModalityAdapter,
     files: Iterable[PathsBySource],
-    largest: int,
+    max_loaded_side: int,
 ) -> str:
     """Return how the first images of a call differ together from the training images; "" if they do not.
 
@@ -49,21 +96,21 @@ def files_warning(
         bundle: that of the model; None if it has none.
         adapter: the sensor with its options.
         files: source -> file of each image.
-        largest: longest side of an image that is read as a whole, if it can be read in parts.
+        max_loaded_side: longest side in pixels of an image that is read as a whole if it can be read in parts.
     """
     if bundle is None or bundle.spec.inputs is None:
         return ""
     contract = bundle.spec.inputs
     local = (one for one in files if not any(map(url_of, one.values())))
     first = list(islice(local, GROUP))
-    readable = _read(bundle, adapter, first, largest)
+    readable = _read(bundle, adapter, first, max_loaded_side)
     images = _comparable(contract, readable)
     faults = contract.check(images)
     if images and not faults:
         return ""
     advice = ""
     for changed, option in _with_other_options(bundle, adapter, faults):
-        read = _comparable(contract, _read(bundle, changed, first, largest))
+        read = _comparable(contract, _read(bundle, changed, first, max_loaded_side))
         if read and len(read) == len(first) and not contract.check(read):
             advice = f"they fit with --modality-option {option}"
             break
@@ -84,14 +131,14 @@ def _read(
     bundle: Bundle,
     adapter: ModalityAdapter,
     files: Sequence[PathsBySource],
-    largest: int,
+    max_loaded_side: int,
 ) -> list[SensorImage]:
     """Read a few pixels of each image, as ten large ones may not fit into memory; leave out what cannot be read."""
     loader = ImageLoader(adapter, bundle)
     found = []
     for one in files:
         with suppress(SimMATError, MemoryError):
-            found.append(thinned(sampled(loader.reader(one, (), largest))))
+            found.append(thinned(sampled(loader.reader(one, (), max_loaded_side))))
     return found
 
 

@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import PIL.Image
 
-OBJECT = 0.5
+MIN_OBJECTNESS = 0.5
 """Smallest probability of being an object of a pixel over which masks grow, and of connected parts of a class map."""
 PART_SCORE = 0.5
 """Predicted IoU of an object that is a part of the class map, which no mask of a click covers."""
-COVERED = 0.1
+MIN_COVERED = 0.1
 """Share of a part of the class map: one that the masks of clicks cover by less is an object by itself."""
 
 
@@ -178,10 +178,11 @@ def find_objects(
 def _objects_on_grid(
     image: EncodedImage, settings: EverythingSettings
 ) -> list[FoundObject]:
+    """Find objects by clicks on a grid, best first."""
     letterbox = image.prepared.letterbox
     waiting = coarse_first(grid_points(letterbox, settings.grid))  # (N, 2)
     found: list[FoundObject] = []
-    masks: BoolArray = np.zeros((0, 1, 1), np.bool_)
+    masks: BoolArray = np.zeros((0, 1, 1), np.bool_)  # (F, h, w)
     while len(waiting):
         clicks, waiting = waiting[:MAX_PROMPTS], waiting[MAX_PROMPTS:]
         answers = masks_of_clicks(
@@ -202,25 +203,29 @@ def _objects_of_dense_head(
     spec: DenseSpec,
     settings: EverythingSettings,
 ) -> list[FoundObject]:
+    """Find objects by clicks on the peaks of the distance map and in parts of the class map, best first."""
     letterbox = image.prepared.letterbox
     distance = dense.distance[0, 0].sigmoid()  # (h, w)
     probabilities = dense.class_logits[0].float().softmax(0)  # (K, h, w)
     stride = letterbox.size / distance.shape[-1]
     # the rest is padding
     height, width = (round(side / stride) for side in letterbox.scaled_hw)
+    # (C, h, w) of the classes of objects
     if spec.background:
-        objects = probabilities[1:].clone()
+        of_objects = probabilities[1:].clone()
     else:
-        objects = torch.zeros_like(probabilities)
-    objects[:, height:] = 0
-    objects[:, :, width:] = 0
-    parts, classes = object_parts(objects, settings.peak_window**2)
+        # every pixel has the class of an object, so that connected parts of the map are no objects
+        of_objects = torch.zeros_like(probabilities)
+    of_objects[:, height:] = 0
+    of_objects[:, :, width:] = 0
+    parts, classes = object_parts(of_objects, settings.peak_window**2)
     points, _ = click_places(
         distance[:height, :width],
         parts[:, :height, :width],
         min_peak=settings.peak,
         window=settings.peak_window,
     )
+    # from pixels of the map to those of the input, both counted from the centre of the first one
     clicks = (points[: settings.max_clicks] + 0.5) * stride - 0.5
     answers = masks_of_clicks(image, clicks, settings, alternatives=False)
     found, masks = _without_repeats(answers.found, answers.masks, settings)
@@ -228,18 +233,19 @@ def _objects_of_dense_head(
         found, masks = with_classes(
             found, masks, probabilities, spec, settings.objectness
         )
+    # indices as those of the parts, among the classes of objects
     mask_classes = [spec.classes.index(one.instance.class_id) for one in found]
-    missed = parts[uncovered(parts, classes, masks, mask_classes)]
-    if len(missed):
-        more, missed = _parts_as_objects(
-            missed, objects.sum(0), distance, letterbox, settings
+    missed_parts = parts[uncovered(parts, classes, masks, mask_classes)]
+    if len(missed_parts):
+        missed, missed_parts = _parts_as_objects(
+            missed_parts, of_objects.sum(0), distance, letterbox, settings
         )
-        more, _ = with_classes(more, missed, probabilities, spec, 0.0)
-        found += more
+        missed, _ = with_classes(missed, missed_parts, probabilities, spec, 0.0)
+        found += missed
     found.sort(key=lambda one: -one.score)
     if found and spec.background and settings.max_growth_px:
-        chance = restore_logits(1 - probabilities[None, :1], letterbox)[0, 0]
-        inside = (chance > OBJECT).cpu().numpy()
+        objectness = restore_logits(1 - probabilities[None, :1], letterbox)[0, 0]
+        inside = (objectness > MIN_OBJECTNESS).cpu().numpy()
         max_growth_px = math.ceil(
             settings.max_growth_px
             * max(letterbox.original_hw)
@@ -260,9 +266,22 @@ def _parts_as_objects(
     letterbox: Letterbox,
     settings: EverythingSettings,
 ) -> tuple[list[FoundObject], BoolArray]:
-    """Return the large enough of (P, h, w) parts of a class map: as objects of `PART_SCORE`, and as parts."""
+    """Return parts of a class map that are large enough as objects.
+
+    Args:
+        parts: (P, h, w) bool.
+        objectness: (h, w) probabilities of being an object.
+        distance: (h, w) in 0..1; an object's click is on the highest pixel of its part.
+        letterbox: position of the image in the input, which is square as the maps are.
+        settings: their smallest area.
+
+    Returns:
+        The objects, of `PART_SCORE`, and their parts.
+    """
     inside = torch.from_numpy(parts).to(objectness.device)
-    values = torch.where(inside, objectness - OBJECT, -OBJECT)[:, None]  # (P, 1, h, w)
+    values = torch.where(inside, objectness - MIN_OBJECTNESS, -MIN_OBJECTNESS)[
+        :, None
+    ]  # (P, 1, h, w)
     highest = torch.where(inside, distance, -1.0).flatten(1).argmax(1).cpu().numpy()
     rows, columns = np.unravel_index(highest, distance.shape)
     places = np.stack([columns, rows], axis=1)  # (P, 2) xy
@@ -333,7 +352,11 @@ def object_parts(
     from scipy import ndimage  # slow to import, and clicks need none
 
     # (h, w)
-    nearest = torch.where(objects.sum(0) > OBJECT, objects.argmax(0), -1).cpu().numpy()
+    nearest = (
+        torch.where(objects.sum(0) > MIN_OBJECTNESS, objects.argmax(0), -1)
+        .cpu()
+        .numpy()
+    )
     parts = [np.zeros((0, *nearest.shape), np.bool_)]
     classes = []
     for index in np.unique(nearest[nearest >= 0]).tolist():
@@ -381,7 +404,7 @@ def uncovered(
     masks: npt.NDArray[np.bool_],
     mask_classes: Sequence[int],
 ) -> list[int]:
-    """Return which parts the masks of their class cover by less than `COVERED`.
+    """Return which parts the masks of their class cover by less than `MIN_COVERED`.
 
     Args:
         parts: (P, h, w) of `object_parts`, with their (P,) `classes`.
@@ -395,7 +418,7 @@ def uncovered(
         # (h, w)
         covered = F.interpolate(union, parts.shape[1:], mode="area")[0, 0].numpy()
         for row in np.flatnonzero(classes == index).tolist():
-            if float(covered[parts[row]].mean()) < COVERED:
+            if float(covered[parts[row]].mean()) < MIN_COVERED:
                 found.append(row)
     return found
 

@@ -32,6 +32,16 @@ from simmat.types import (
     same_channels,
 )
 
+PICTURE_PX = 2048
+"""Longest side of a picture in pixels."""
+PART_PX = 512
+"""Side of the parts in which an image is read."""
+
+ImageFiles = Mapping[str, Path | str]
+"""Source name -> file."""
+ImageLike = Path | str | ImageFiles | SensorImage | npt.NDArray[np.generic]
+"""What a predictor takes as an image, see `Predictor.set_image`."""
+
 
 class NoValidPixelsError(DataError):
     """No pixel of an image holds a measurement."""
@@ -39,7 +49,17 @@ class NoValidPixelsError(DataError):
 
 @dataclass(frozen=True)
 class FileImage:
-    """An image whose files are read in parts, see `load_files`."""
+    """An image whose files are read in parts, see `load_files`.
+
+    Attributes:
+        adapter: the sensor.
+        files: source name -> file.
+        size_hw: (height, width) in pixels.
+        channels: C channels of the sensor's images.
+        missing: names of those that the files lack.
+        georeference: of the whole image, where a file states it.
+        pixel_size_um: (height, width) of a pixel in micrometres, where a file states it.
+    """
 
     adapter: ModalityAdapter
     files: Mapping[str, Path]
@@ -66,7 +86,15 @@ def load_files(
     missing: frozenset[str],
     window: Window | None = None,
 ) -> SensorImage:
-    """Load files, or a window of them; of the sensor's `channels`, those that are `missing` have no valid pixel."""
+    """Load the files of an image, or a window of them.
+
+    Args:
+        adapter: the sensor.
+        files: source name -> file.
+        channels: C channels of the sensor's images; empty if only a file states them and none is missing.
+        missing: names of the channels that the files lack, which have no valid pixel.
+        window: part of the image; None for all of it.
+    """
     if missing:
         return load_without(adapter, files, channels, missing, window)
     return load_sample(adapter, files, window)
@@ -91,17 +119,6 @@ class _Tile(NamedTuple):
                 f"{self.reader.origin}: stores its counts as {self.types}, {first.reader.origin} as {first.types}, "
                 "which are probably on different scales; save all tiles in one type"
             )
-
-
-PICTURE_PX = 2048
-"""Longest side of a picture in pixels."""
-PART_PX = 512
-"""Side of the parts in which an image is read."""
-
-ImageFiles = Mapping[str, Path | str]
-"""Source name -> file."""
-ImageLike = Path | str | ImageFiles | SensorImage | npt.NDArray[np.generic]
-"""What a predictor takes as an image, see `Predictor.set_image`."""
 
 
 class ImageLoader:
@@ -133,7 +150,7 @@ class ImageLoader:
         if isinstance(image, np.ndarray):
             image = self._from_array(image)
         elif isinstance(image, str | Path | Mapping):
-            reader = self._open(self._files_of(image, names), names, math.inf)
+            reader = self._load_or_open(self._files_of(image, names), names, math.inf)
             image = reader.read(Window(0, 0, *reader.size_hw))
         elif not isinstance(image, SensorImage):
             raise TypeError(
@@ -154,13 +171,19 @@ class ImageLoader:
         return image
 
     def reader(
-        self, image: ImageLike, missing: Sequence[str | int], largest: int
+        self, image: ImageLike, missing: Sequence[str | int], max_loaded_side: int
     ) -> ImageReader:
-        """Load an image, or open one with a side of more than `largest` pixels if its files can be read in parts."""
+        """Load an image, or open one that is too large if its files can be read in parts.
+
+        Args:
+            image: what `Predictor.set_image` takes.
+            missing: as for `missing_channels`.
+            max_loaded_side: longest side in pixels of an image that is not too large.
+        """
         if not isinstance(image, str | Path | Mapping):
             return self.load(image, missing)
         names = self.missing_channels(missing)
-        return self._open(self._files_of(image, names), names, largest)
+        return self._load_or_open(self._files_of(image, names), names, max_loaded_side)
 
     def mosaic(
         self, tiles: Sequence[Path | str | ImageFiles], missing: Sequence[str | int]
@@ -190,32 +213,40 @@ class ImageLoader:
     def _open_tile(
         self, tile: Path | str | ImageFiles, missing: frozenset[str]
     ) -> _Tile:
+        """Open a tile of a mosaic, of any size; ConfigError if its files cannot be read in parts."""
         files = self._files_of(tile, missing)
         is_remote = any(map(url_of, files.values()))
         if not is_remote and self.adapter.window_size(files) is None:
             raise ConfigError(
                 f"{tile}: modality {self.adapter.name!r} cannot read parts of it; tiles of a mosaic are TIFF"
             )
-        reader = self._open(files, missing, 0)
+        reader = self._load_or_open(files, missing, max_loaded_side=0)
         return _Tile(
             reader, reader.read(Window(0, 0, 1, 1)).channels, _stored_types(files)
         )
 
-    def _open(
-        self, files: Mapping[str, Path], missing: frozenset[str], largest: float
+    def _load_or_open(
+        self, files: Mapping[str, Path], missing: frozenset[str], max_loaded_side: float
     ) -> ImageReader:
-        """Open an image that has a side of more than `largest` pixels and can be read in parts; load any other one."""
+        """Open an image that is too large and can be read in parts; load any other one.
+
+        Args:
+            files: source name -> file.
+            missing: names of the channels that the files lack.
+            max_loaded_side: longest side in pixels of an image that is not too large; infinity loads every image, 0
+                opens every one that can be read in parts.
+        """
         if any(map(url_of, files.values())):
             reader = self._open_url(files, missing)
-            if max(reader.size_hw) > largest:
+            if max(reader.size_hw) > max_loaded_side:
                 return reader
             return reader.read(Window(0, 0, *reader.size_hw))
         size_hw = None
-        if largest != math.inf:
+        if max_loaded_side != math.inf:
             size_hw = self.adapter.window_size(files)
-        if size_hw is None or max(size_hw) <= largest:
-            return self._load(files, missing, None)
-        corner = self._load(files, missing, Window(0, 0, 1, 1))
+        if size_hw is None or max(size_hw) <= max_loaded_side:
+            return self._load_georeferenced(files, missing, None)
+        corner = self._load_georeferenced(files, missing, Window(0, 0, 1, 1))
         check_channels(self._bundle, corner)
         return FileImage(
             self.adapter,
@@ -227,7 +258,7 @@ class ImageLoader:
             corner.pixel_size_um,
         )
 
-    def _load(
+    def _load_georeferenced(
         self, files: Mapping[str, Path], missing: frozenset[str], window: Window | None
     ) -> SensorImage:
         """Load files, or a window of them, with the georeference of the first source."""
@@ -244,6 +275,7 @@ class ImageLoader:
     def _open_url(
         self, files: Mapping[str, Path], missing: frozenset[str]
     ) -> ImageReader:
+        """Open the one file of an image at a URL, of which the geo backend downloads the parts that are read."""
         (source, path), *others = files.items()
         if others:
             raise ConfigError(
@@ -251,6 +283,7 @@ class ImageLoader:
             )
         backend = geo_backend(f"{shown_url(path)}: reading a URL")
 
+        # the backend writes each part as a file of its own
         def load(part: Path) -> SensorImage:
             size_hw = self.adapter.window_size({source: part})
             if size_hw is None:
@@ -323,6 +356,7 @@ class ImageLoader:
                 )
             image = {sources[0]: image}
         files = {source: Path(file) for source, file in image.items()}
+        # those of missing channels may be left out
         needed = set(sources) - set(optional)
         if not needed <= set(files) <= set(sources):
             got = ", ".join(files) or "none"
@@ -441,7 +475,9 @@ def picture_of(reader: ImageReader) -> PictureArray:
 def _read_small(reader: ImageReader, selected: Sequence[int], step: int) -> SensorImage:
     """Return every step-th pixel of some channels of an image, which is read in parts."""
     height, width = reader.size_hw
+    # a multiple of the step, so that each part begins with a pixel that is kept
     side = max(PART_PX // step, 1) * step
+    # (C, h, w)
     data = np.zeros(
         (len(selected), math.ceil(height / step), math.ceil(width / step)), np.float32
     )

@@ -38,7 +38,7 @@ from simmat.nn.dense_head import upsample_logits
 from simmat.nn.device import threads_for_load
 from simmat.predictor.encoded import EncodedImage
 from simmat.predictor.objects import (
-    OBJECT,
+    MIN_OBJECTNESS,
     EverythingSettings,
     object_parts,
     suppress,
@@ -140,22 +140,23 @@ def find_by_reference(
     probabilities = torch.cat([torch.zeros_like(logits[:1]), logits]).softmax(0)
     parts = _likely_parts(logits, probabilities)
     inside = torch.from_numpy(parts).to(probabilities.device)
+    objectness = probabilities[1:].sum(0)  # (h, w)
     # (P, 1, h, w)
-    likely = torch.where(inside, probabilities[1:].sum(0) - OBJECT, -OBJECT)[:, None]
+    likely = torch.where(inside, objectness - MIN_OBJECTNESS, -MIN_OBJECTNESS)[:, None]
     found: list[FoundObject] = []
     found_masks: list[BoolArray] = []
     for start in range(0, len(parts), MAX_PROMPTS):
-        objects, masks = _masks_of_parts(
+        objects, masks_of_objects = _masks_of_parts(
             image, likely[start : start + MAX_PROMPTS], settings.min_area
         )
         found += objects
-        found_masks += masks
+        found_masks += masks_of_objects
     if not found:
         return []
-    found, low = with_classes(
+    found, masks = with_classes(
         found, np.stack(found_masks), probabilities, reference.spec, 0.0
     )
-    kept = suppress(low, [one.score for one in found], settings.overlap)
+    kept = suppress(masks, [one.score for one in found], settings.overlap)
     return [found[row] for row in kept]
 
 
@@ -227,7 +228,8 @@ class ReferenceSums:
 
     def __init__(self, classes: Sequence[int | None]) -> None:
         self.spec = DenseSpec(background=True, classes=tuple(classes))
-        # positions of each class (1 + K,), their features (1 + K, D), squares (D, D)
+        # sums over all positions: share of each class (1 + K,), features by these shares (1 + K, D), and products of
+        # features (D, D); empty before the first image
         self._sums: list[Tensor] = []
         self._seen = hashlib.sha256(repr(self.spec).encode())
 
@@ -247,7 +249,7 @@ class ReferenceSums:
             self._seen.update(np.ascontiguousarray(part).tobytes())
         indices = np.arange(self.spec.count)[:, None, None]
         planes = torch.from_numpy(classes == indices).double()  # (1 + K, S, S)
-        # (1 + K, N)
+        # (1 + K, N) of each of N positions
         share = F.adaptive_avg_pool2d(
             planes, (features.shape[1], features.shape[2])
         ).flatten(1)
@@ -269,15 +271,17 @@ class ReferenceSums:
                 "network's input and have valid pixels, and background beside them"
             )
         count, total, square = self._sums
-        mean = total / count[:, None]
+        mean = total / count[:, None]  # (1 + K, D)
+        # (D, D) covariance within the classes
         within = (square - total.T @ mean) / count.sum()
         ridge = (
             RIDGE
             * within.diagonal().mean().clamp(min=1e-12)
             * torch.eye(len(within), dtype=within.dtype)
         )
-        # (K, D)
+        # (K, D) Fisher's discriminant of each class and the background
         weights = torch.linalg.solve(within + ridge, (mean[1:] - mean[:1]).T).T
+        # (K,), so that it is 0 in the middle of both means
         offsets = -(weights * (mean[1:] + mean[:1])).sum(1) / 2
         return Reference(
             self.spec,

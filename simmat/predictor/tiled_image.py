@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -17,14 +17,8 @@ from simmat.data.instances import FoundObject
 from simmat.data.pipeline import restore_logits
 from simmat.errors import BundleError, ConfigError
 from simmat.nn.device import threads_for_load
-from simmat.predictor.encoded import (
-    ClassMap,
-    EncodedImage,
-    Encoder,
-    Prediction,
-    domain_shift_warning,
-)
-from simmat.predictor.input_check import image_warning, sampled
+from simmat.predictor.encoded import ClassMap, EncodedImage, Encoder, Prediction
+from simmat.predictor.input_check import domain_shift_warning, image_warning, sampled
 from simmat.predictor.objects import EverythingSettings, FoundObjects, find_objects
 from simmat.predictor.open import NoValidPixelsError
 from simmat.predictor.prompts import (
@@ -310,8 +304,13 @@ class TiledImage:
             left = []
             for window, rows in by_window.items():
                 if self._takes_too_much(window):
-                    self._check_answered(window, rows, found)
-                    continue
+                    # the answers in smaller windows stay
+                    if found.keys() >= set(rows):
+                        continue
+                    raise ConfigError(
+                        f"{self.reader.origin}: the prompt needs a window of {window.size_hw[1]}x{window.size_hw[0]} "
+                        "pixels, which takes too much memory; mark the object by one point, or by a smaller box"
+                    )
                 answers = answer_in(window, [prompts[row] for row in rows])
                 for row, answer in zip(rows, answers, strict=True):
                     found[row] = answer
@@ -341,16 +340,6 @@ class TiledImage:
         if max(window.size_hw) <= self.tile:
             return False
         return math.prod(window.size_hw) * self.channel_count > MAX_WINDOW_VALUES
-
-    def _check_answered(
-        self, window: Window, rows: Sequence[int], found: Mapping[int, Any]
-    ) -> None:
-        """Check that prompts were answered in smaller windows than one that takes too much memory."""
-        if not found.keys() >= set(rows):
-            raise ConfigError(
-                f"{self.reader.origin}: the prompt needs a window of {window.size_hw[1]}x{window.size_hw[0]} "
-                "pixels, which takes too much memory; mark the object by one point, or by a smaller box"
-            )
 
     @threads_for_load()
     def _predict_in_window(

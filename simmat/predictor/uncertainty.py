@@ -92,7 +92,7 @@ def views_of(
 
 
 def object_probability(
-    seen: EncodedImage,
+    encoded: EncodedImage,
     view: View,
     mask_selection: MaskSelection,
     size_hw: tuple[int, int],
@@ -100,17 +100,17 @@ def object_probability(
     """Return the (H, W) probability of the object of a view's prompt, in the image's pixels; NaN where none are shown.
 
     Args:
-        seen: the view, encoded.
+        encoded: the view, encoded.
         view: the view.
         mask_selection: which mask.
         size_hw: (H, W) of the image.
     """
     from scipy.special import expit  # slow to import, and masks need none
 
-    answer = seen.decode([view.prompt])
+    answer = encoded.decode([view.prompt])
     mask = chosen_mask(answer.iou[0].tolist(), mask_selection)
     logits = answer.logits[:, mask : mask + 1].float()  # (1, 1, h, w)
-    shown = restore_logits(logits, seen.prepared.letterbox)[0, 0].cpu().numpy()
+    shown = restore_logits(logits, encoded.prepared.letterbox)[0, 0].cpu().numpy()
     found = np.full(size_hw, np.nan, np.float32)
     found[view.window.slices] = np.flip(shown, view.flipped)
     probability: FloatArray = expit(found)

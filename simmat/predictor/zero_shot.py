@@ -130,6 +130,7 @@ class ZeroShotPredictor(Predictor):
         for y in np.linspace(0, height - side, _SAMPLES).astype(int).tolist():
             for x in np.linspace(0, width - side, _SAMPLES).astype(int).tolist():
                 part = reader.read(Window(y, x, y + side, x + side))
+                # every second pixel is enough for statistics; a view would keep all in memory
                 data.append(part.data[:, ::2, ::2].copy())
                 valid.append(part.valid[:, ::2, ::2].copy())
         return SensorImage(

@@ -214,9 +214,7 @@ def open_run(learner: Learner, registry: Registry, stack: ExitStack) -> tuple[st
     learner.callback = Callbacks(
         [learner.callback], [*loggers, *callbacks_of_plugins(plan.config, registry)]
     )
-    if warning:
-        return (*plan.notes, warning)
-    return plan.notes
+    return tuple(filter(None, (*plan.notes, warning)))
 
 
 def callbacks_of_plugins(

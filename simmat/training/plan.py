@@ -163,6 +163,7 @@ def plan_run(
         SimMATError: names, data or weights are wrong.
     """
     callback = callback or Callback()
+    # the network, as far as it needs no data
     found_loss = _find_loss(config, registry, loss, resumed=resumed_spec is not None)
     network, foundation, init_spec = choose_network(
         config, registry, own_bundle=own_bundle, fetch=resumed_spec is None
@@ -172,6 +173,7 @@ def plan_run(
         init_spec is not None and init_spec.foundation_sha256 is None
     )
     weights = None if from_random else find_weights(foundation, config.checkpoint)
+    # the data
     adapter = _sensor(config, registry, resumed_spec)
     # a given data set stays as it is, a resumed run has what was chosen, and a loss of whole images takes no windows
     chooses_crop = (
@@ -204,6 +206,7 @@ def plan_run(
         chosen["loss"] = "custom"
     config = config.model_copy(update=chosen)
 
+    # the network, with what is measured in the data
     spec = network_spec(
         config,
         registry,
@@ -218,6 +221,7 @@ def plan_run(
     if init_spec is not None:
         check_init(config, init_spec, spec)
     parts = find_parts(spec, registry, weights)
+    # validation, and the number of steps
     val = validation_subset(index, config, spec)
     val_share = prompted_share(index, val)
     work = work_of_validation(index, val, config, spec)
@@ -237,7 +241,10 @@ def plan_run(
         keep = "best"
         if resumed_spec is None and len(val) < MIN_TO_CHOOSE:
             keep = "last"
-            notes.append(few_note(dataset, len(val)))
+            notes.append(
+                f"Validation has {len(val)} of {len(dataset.samples)} labelled images, too few to choose a step by: "
+                "the bundle gets the last weights (--keep best chooses), and the score of so few is a first impression."
+            )
         config = config.model_copy(update={"keep": keep})
     return TrainingPlan(
         config=config,
@@ -398,14 +405,6 @@ def subset_of(samples: Sequence[Sample], config: TrainConfig) -> tuple[Sample, .
 
 _SLOW_FOR_RANDOM = 1e-4
 """A peak learning rate below this is meant for pretrained weights."""
-
-
-def few_note(dataset: Dataset, val: int) -> str:
-    """Say that a validation chooses nothing, and what its score is worth."""
-    return (
-        f"Validation has {val} of {len(dataset.samples)} labelled images, too few to choose a step by: the bundle gets "
-        "the last weights (--keep best chooses), and the score of so few is a first impression."
-    )
 
 
 def share_note(index: DataIndex, val: Sequence[Sample], share: float) -> str:

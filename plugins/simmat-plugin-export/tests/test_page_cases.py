@@ -23,7 +23,7 @@ from simmat_runtime import everything, letterbox, windows
 
 from simmat.data.instances import region_from_mask
 from simmat.data.pipeline import Pipeline
-from simmat.predictor.encoded import domain_shift_warning
+from simmat.predictor.input_check import domain_shift_warning
 from simmat.sensors.adapter import ModalityAdapter, load_sample
 from simmat.sensors.builtin import Gray, Raster
 from simmat.sensors.contract import ImageValues, InputContract
