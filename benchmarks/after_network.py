@@ -33,7 +33,7 @@ class TorchAnswers:
 
     def __init__(self, image: EncodedImage) -> None:
         self.prepared = image.prepared
-        self.dense = image.dense
+        self.dense_answer = image.dense_answer
         self.dense_spec = image.dense_spec
         self._image = image
         self._known: dict[bytes, Any] = {}
@@ -57,7 +57,7 @@ class NumpyAnswers:
     @property
     def dense(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Class logits (K, h, w) and distance logits (h, w)."""
-        dense = self.answers.dense
+        dense = self.answers.dense_answer
         if dense is None:
             return None
         return dense.class_logits[0].numpy(), dense.distance[0, 0].numpy()

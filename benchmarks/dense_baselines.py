@@ -214,10 +214,12 @@ class WatershedImage(EncodedImage):
         """(K, H, W) probabilities of classes, (H, W) of any object, and the (H, W) distance."""
         chances = self.class_map()
         assert chances is not None
-        assert self.dense is not None
+        assert self.dense_answer is not None
         with torch.inference_mode():
             distance = (
-                restore_logits(self.dense.distance, self.prepared.letterbox)[0, 0]
+                restore_logits(self.dense_answer.distance, self.prepared.letterbox)[
+                    0, 0
+                ]
                 .sigmoid()
                 .numpy()
             )
@@ -266,7 +268,7 @@ class WatershedPredictor(Predictor):
     kept: dict[bytes, WatershedImage]
 
     def encode(
-        self, image: SensorImage, reader: ImageReader, cache: Path | None = None
+        self, image: SensorImage, reader: ImageReader, cache_folder: Path | None = None
     ) -> EncodedImage:
         """Encode an image, or a part of one; no file keeps it."""
         self.kept = getattr(self, "kept", {})

@@ -90,7 +90,7 @@ class EncodedImage:
         return sum(part.nbytes for part in parts)
 
     @cached_property
-    def dense(self) -> DenseAnswer | None:
+    def dense_answer(self) -> DenseAnswer | None:
         """The maps of the dense head; None without one."""
         if self.model.dense is None:
             return None
@@ -150,9 +150,11 @@ class EncodedImage:
     @torch.inference_mode()
     def class_map(self) -> FloatArray | None:
         """Return (K, H, W) class probabilities of the original image; None without a dense head."""
-        if self.dense is None or self.dense_spec is None:
+        if self.dense_answer is None or self.dense_spec is None:
             return None
-        logits = restore_logits(self.dense.class_logits, self.prepared.letterbox)[0]
+        logits = restore_logits(
+            self.dense_answer.class_logits, self.prepared.letterbox
+        )[0]
         probabilities: FloatArray = logits.softmax(0).cpu().numpy()
         return probabilities
 
@@ -167,9 +169,9 @@ class EncodedImage:
             low_res_logits: (h, w) logits of the mask at the decoder's own size.
         """
         inside = low_res_logits > 0  # (h, w)
-        if self.dense_spec is None or self.dense is None or not inside.any():
+        if self.dense_spec is None or self.dense_answer is None or not inside.any():
             return None
-        probabilities = self.dense.class_logits[0].softmax(0)  # (K, h', w')
+        probabilities = self.dense_answer.class_logits[0].softmax(0)  # (K, h', w')
         (found,), _ = classes_of(
             inside[None], probabilities, self.dense_spec.background
         )
@@ -188,7 +190,7 @@ class Encoder:
         pipeline: image in physical units -> network input.
         bundle: what it was loaded from, or None.
         channels: the C channels of the sensor's images; empty if only a file can tell.
-        dense: what its dense head tells apart; None without one.
+        dense: spec of its dense head, which says what it tells apart; None without one.
         image_side: longer side of the training images in pixels; None if it is not known.
         takes_windows: whether they were windows of images, so that an image longer than that is cut into windows.
         normalizes_by_image: whether `normalize_by` changes the network.

@@ -170,9 +170,9 @@ def find_objects(
         image: its dense head gives the clicks; without one, they are on a grid.
         settings: how objects are found.
     """
-    if image.dense is None or image.dense_spec is None:
+    if image.dense_answer is None or image.dense_spec is None:
         return _objects_on_grid(image, settings)
-    return _objects_of_dense_head(image, image.dense, image.dense_spec, settings)
+    return _objects_of_dense_head(image, image.dense_answer, image.dense_spec, settings)
 
 
 def _objects_on_grid(

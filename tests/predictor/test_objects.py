@@ -71,7 +71,7 @@ def test_a_part_of_the_class_map_without_a_peak_is_clicked_once() -> None:
 class _Squares:
     """Answers a click by the 32 by 32 square of the input that it lies in, and by a quarter of that as alternative."""
 
-    dense = dense_spec = None
+    dense_answer = dense_spec = None
     prepared = PreparedImage(
         torch.zeros(1, 64, 64),
         torch.ones(64, 64, dtype=torch.bool),
