@@ -298,10 +298,10 @@ class TiledImage:
             prompt_windows(prompt, self.size_hw, self.tile) for prompt in prompts
         ]
         found: dict[int, Answer] = {}
-        left = list(range(len(prompts)))
-        while left:
-            by_window = by_next_window(searches, left)
-            left = []
+        unfinished = list(range(len(prompts)))
+        while unfinished:
+            by_window = by_next_window(searches, unfinished)
+            unfinished = []
             for window, rows in by_window.items():
                 if self._takes_too_much(window):
                     # the answers in smaller windows stay
@@ -315,7 +315,7 @@ class TiledImage:
                 for row, answer in zip(rows, answers, strict=True):
                     found[row] = answer
                     if is_cut(answer):
-                        left.append(row)
+                        unfinished.append(row)
         return [found[row] for row in range(len(prompts))]
 
     def _check_prompt(self, prompt: Prompt) -> None:
@@ -358,18 +358,18 @@ class TiledImage:
             answer = encoded.decode([moved[row] for row in group])
             for place, row in enumerate(group):
                 kind: Kind = "click" if prompts[row].box is None else "box"
-                scores = answer.iou[place].tolist()  # M numbers
+                ious = answer.iou[place].tolist()  # predicted, of M masks
                 if mask_selection is None:
-                    masks = list(range(len(scores)))
+                    masks = list(range(len(ious)))
                 else:
-                    masks = [chosen_mask(scores, mask_selection)]
+                    masks = [chosen_mask(ious, mask_selection)]
                 found[row] = []
                 for mask in masks:
                     # (1, 1, h, w)
                     logits = answer.logits[place : place + 1, mask : mask + 1].float()
                     found[row].append(
                         self._prediction(
-                            encoded, pixels, window, logits, scores[mask], kind
+                            encoded, pixels, window, logits, ious[mask], kind
                         )
                     )
         return [found[row] for row in range(len(prompts))]

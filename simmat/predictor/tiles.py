@@ -232,7 +232,7 @@ def _union(first: FoundObject, second: FoundObject) -> FoundObject:
 def prompt_windows(
     prompt: Prompt, size_hw: tuple[int, int], tile: int
 ) -> Iterator[Window]:
-    """Yield the windows in which to look for the object of a prompt, each about twice as large as the one before.
+    """Yield the windows in which to look for the object of a prompt, each with about twice the side of the one before.
 
     Those of one side lie on a grid and overlap by half, so that clicks share them; the one in which the prompt lies
     deepest is taken. Windows that do not hold the prompt with `_MARGIN` are left out, and those of more than
@@ -240,8 +240,8 @@ def prompt_windows(
 
     Args:
         prompt: with a point on the object or a box.
-        size_hw: of the image.
-        tile: side of the smallest windows.
+        size_hw: (H, W) of the image in pixels.
+        tile: side of the smallest windows in pixels.
     """
     places = prompt.point_coords[prompt.point_labels == 1]  # (N, 2) xy
     if prompt.box is not None:
@@ -257,6 +257,7 @@ def prompt_windows(
         if fits:
             yield Window(y0, x0, y1, x1)
         side *= 2
+        # the window before held the whole image, or the next one would be too large
         if side >= 2 * max(size_hw) or (fits and side > _MAX_TILES * tile):
             return
 
@@ -264,9 +265,14 @@ def prompt_windows(
 def by_next_window(
     searches: Sequence[Iterator[Window]], rows: Iterable[int]
 ) -> dict[Window, list[int]]:
-    """Take the next window of each of these searches, see `prompt_windows`; return the searches of each window.
+    """Take the next window of some searches, and group these by it; a search without a further window is left out.
 
-    A search without a further window is left out.
+    Args:
+        searches: the windows of each prompt, see `prompt_windows`.
+        rows: indices of the searches that go on.
+
+    Returns:
+        Window -> indices of the searches that look there.
     """
     groups: dict[Window, list[int]] = {}
     for row in rows:
@@ -277,7 +283,14 @@ def by_next_window(
 
 
 def _deepest(low: float, high: float, length: int, side: int) -> tuple[int, int, float]:
-    """Return start, end and margin of the window along one side of an image that has most margin around a prompt."""
+    """Return start, end and margin of the window that has most margin around a prompt, along one axis of an image.
+
+    Args:
+        low: smallest coordinate of the prompt in pixels.
+        high: largest coordinate.
+        length: of the image.
+        side: of the window.
+    """
 
     def margin(start: int) -> float:
         before = low - start if start > 0 else math.inf

@@ -298,6 +298,7 @@ def loading_processes(
     limit = min(limit, count // processes // _MIN_ITEMS_PER_WORKER, _MAX_WORKERS)
     if limit <= 0:
         return 0
+    # all items have the shapes of the first one
     step_bytes = config.batch_size * sum(part.nbytes for part in items[0])
     in_shared_memory = 0
     # each has two batches ready; half of the room is left to others

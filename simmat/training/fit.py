@@ -152,7 +152,7 @@ def fit(learners: Sequence[Learner], registry: Registry) -> None:
         stack.enter_context(fixed_threads())
         for learner in learners:
             notes = open_run(learner, registry, stack)
-            learner.callback.started(_info(learner, val_every, notes))
+            learner.callback.started(_run_info(learner, val_every, notes))
         stack.enter_context(_signals_noted_in(signals))
 
         if any(learner.best is None for learner in learners):
@@ -231,7 +231,7 @@ def callbacks_of_plugins(
     return found
 
 
-def _info(learner: Learner, val_every: int, notes: tuple[str, ...]) -> RunInfo:
+def _run_info(learner: Learner, val_every: int, notes: tuple[str, ...]) -> RunInfo:
     """Return what callbacks are told before the first step."""
     plan = learner.plan
     with frozen_for_new_sensor(learner.model, learner.plan.config):
@@ -286,7 +286,7 @@ def take_step(learner: Learner, batches: Iterator[Batch]) -> None:
                 losses: dict[str, Tensor] = learner.training_step(next(batches))
                 accelerator.backward(losses["loss"])
                 if accelerator.sync_gradients:
-                    _clip(learner, losses["loss"].detach())
+                    _clip_gradient(learner, losses["loss"].detach())
                 learner.optimizer.step()
                 learner.optimizer.zero_grad()
             names = sorted(losses)
@@ -306,7 +306,7 @@ def take_step(learner: Learner, batches: Iterator[Batch]) -> None:
     learner.callback.stepped(learner.done, {**totals, "lr": rate})
 
 
-def _clip(learner: Learner, loss: Tensor) -> None:
+def _clip_gradient(learner: Learner, loss: Tensor) -> None:
     """Clip the gradient; raise if it is not finite, which would make every weight NaN."""
     config = learner.plan.config
     norm = float(
@@ -336,7 +336,7 @@ def validate_all(learners: Sequence[Learner], registry: Registry) -> None:
     Until the end is known, it is the mean of the last steps' weights that is scored and kept.
     """
     with mean_weights([learner.optimizer.optimizer for learner in learners]):
-        found = [_validate(learner, registry) for learner in learners]
+        found = [_scores_of(learner, registry) for learner in learners]
         summaries = [scores.summary() for scores in found]
         joint_score = None
         if len(learners) > 1:
@@ -414,14 +414,14 @@ def score_new_images(learner: Learner, registry: Registry) -> None:
     # only training samples are known to have a region; without one there is nothing to score
     if not any(sample in plan.train for sample in chosen):
         return
-    scores = _validate(learner, registry, chosen)
+    scores = _scores_of(learner, registry, chosen)
     summary = scores.summary()
     del summary["iou_by_class"]
     labels = len({digest for digest, _ in init_spec.trained_on.rows()})
     learner.log({"kind": "new", "step": 0, "labels": labels, "scores": summary})
 
 
-def _validate(
+def _scores_of(
     learner: Learner, registry: Registry, samples: Sequence[Sample] | None = None
 ) -> Scores:
     """Score a network on samples, by default those of validation."""

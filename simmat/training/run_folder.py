@@ -54,14 +54,14 @@ class RunFolder:
     Args:
         root: the folder.
         sensor: name of the run's sensor in a bundle of several; None in a bundle of one.
-        whole: the folder of a training on several sensors, in which `root` is the folder of one. It has the states and
-            the bundle.
+        training_root: the folder of a training on several sensors, in which `root` is the folder of one. It has the
+            states and the bundle.
 
     Attributes:
         config: the resolved config, TOML.
         metrics: the log, one json object per line: {"kind": "train", "val" or "new", "step": …}; "new" has the scores
             of the bundle of --init on images that it does not know.
-        states: the folder of the states of several sensors; None of one.
+        states: the folder of the states of several sensors; None in a training of one.
         state: the last state, to resume from.
         contents: digests of the data set's files, to name those that changed.
         bundle_file: the best bundle by validation, or the last one, which holds all sensors of a training on several.
@@ -72,11 +72,14 @@ class RunFolder:
     """
 
     def __init__(
-        self, root: Path, sensor: str | None = None, whole: Path | None = None
+        self,
+        root: Path,
+        sensor: str | None = None,
+        training_root: Path | None = None,
     ) -> None:
         self.root = root
         self.sensor = sensor or ""
-        self.states = None if whole is None else whole / STATES
+        self.states = None if training_root is None else training_root / STATES
         self.config = root / "config.toml"
         self.metrics = root / "metrics.jsonl"
         if self.states is None:
@@ -84,12 +87,12 @@ class RunFolder:
         else:
             self.state = self.states / f"{sensor}.safetensors"
         self.contents = root / "data.json"
-        self.bundle_file = (whole or root) / FILE_NAME
+        self.bundle_file = (training_root or root) / FILE_NAME
         self.bundle = self.bundle_file / self.sensor
         self.report = root / "report.json"
         self.page = root / "report.html"
         self.resume_command = shlex.join(
-            ["simmat", "train", "--resume", str(whole or root)]
+            ["simmat", "train", "--resume", str(training_root or root)]
         )
 
     def create(self, data: Path) -> None:

@@ -154,20 +154,20 @@ def _train_several(
             "several sensors are trained in one process; start `simmat train` without a launcher"
         )
     first = next(iter(configs.values()))
-    whole = RunFolder(first.out.parent)
-    require_inside(whole.root, *(config.out for config in configs.values()))
+    training_folder = RunFolder(first.out.parent)
+    require_inside(training_folder.root, *(config.out for config in configs.values()))
     if not resume:
-        whole.create(first.data)
-    states = recover_folder(whole.root / STATES)
-    kept = {state.stem for state in states.glob("*.safetensors")}
-    if kept and kept != configs.keys():
+        training_folder.create(first.data)
+    states = recover_folder(training_folder.root / STATES)
+    started = {state.stem for state in states.glob("*.safetensors")}
+    if started and started != configs.keys():
         raise ConfigError(
-            f"{whole.config} has the sensors {', '.join(configs)}, but this training was started with "
-            f"{', '.join(sorted(kept))} ({states}); restore it, or start a new training"
+            f"{training_folder.config} has the sensors {', '.join(configs)}, but this training was started with "
+            f"{', '.join(sorted(started))} ({states}); restore it, or start a new training"
         )
     learners: dict[str, Learner] = {}
     for name, config in configs.items():
-        folder = RunFolder(config.out, name, whole.root)
+        folder = RunFolder(config.out, name, training_folder.root)
         learners[name] = _learner(
             config,
             registry,
@@ -177,11 +177,11 @@ def _train_several(
             loss=loss,
             shared_with=next(iter(learners.values()), None),
         )
-    with whole.locked():
+    with training_folder.locked():
         planned = {name: learner.plan.config for name, learner in learners.items()}
-        atomic_write_text(whole.config, dump_configs(planned))
+        atomic_write_text(training_folder.config, dump_configs(planned))
         fit(list(learners.values()), registry)
-    return whole.root
+    return training_folder.root
 
 
 def _learner(

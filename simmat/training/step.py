@@ -1,4 +1,7 @@
-"""A training step: encode each image once, decode prompts, correct, compute the losses; its optimiser."""
+"""A training step: encode each image once, decode prompts, correct, compute the losses.
+
+Besides, the optimiser that takes the step, and the learning rate of each step.
+"""
 
 from __future__ import annotations
 
@@ -150,14 +153,17 @@ def corrected_prompts(
     """
     low = prediction.logits[:, :1].detach().float()  # (K, 1, h, w)
     size = targets.shape[-1]
+    # (K, S, S)
     mask = (
         F.interpolate(low, (size, size), mode="bilinear", align_corners=False)[:, 0] > 0
     )
     wrong = ((mask != targets) & ~ignore).flatten(1)  # (K, S·S)
-    total = wrong.sum(1)
+    total = wrong.sum(1)  # (K,)
+    # the number of the wrong pixel to click, from 0 in raster order
     nth = (draws.to(total.device) * total).long().clamp(max=(total - 1).clamp(min=0))
+    # its place in the S·S pixels: (K,)
     index = (wrong.int().cumsum(1) <= nth[:, None]).sum(1).clamp(max=size * size - 1)
-    xy = torch.stack([index % size, index // size], dim=-1).float()
+    xy = torch.stack([index % size, index // size], dim=-1).float()  # (K, 2)
     on_object = targets.flatten(1).gather(1, index[:, None]).long()  # (K, 1)
     labels = torch.where(total[:, None] > 0, on_object, -1)
     return PromptBatch(
@@ -185,11 +191,17 @@ def learning_rate(
     epoch: int = 0,
     cooldown_start: int = 0,
 ) -> float:
-    """Return the learning rate of a step from 0: linear warm-up, then the schedule.
+    """Return the learning rate of a step: linear warm-up, then the schedule.
 
     "cosine" falls to 1 % of the peak, "constant" stays, "halving" halves every `HALVING_EPOCHS` completed epochs.
 
     Args:
+        step: number of steps before this one.
+        peak: the rate after the warm-up.
+        steps: number of all steps.
+        warmup: number of steps of the warm-up.
+        schedule: how the rate goes on from the peak.
+        epoch: number of completed epochs.
         cooldown_start: step before which a cosine does not fall, if that is later than the warm-up.
     """
     if step < warmup:
