@@ -52,17 +52,17 @@ def embed(model: SimMAT, planes: Tensor, content: Tensor) -> ImageEmbedding:
 
 
 def encode_image(
-    model: SimMAT, prepared: PreparedImage, classes: DenseSpec | None = None
+    model: SimMAT, prepared: PreparedImage, dense_spec: DenseSpec | None = None
 ) -> EncodedImage:
     """Encode an image.
 
     Args:
         model: the network.
         prepared: its input.
-        classes: what its dense head distinguishes.
+        dense_spec: what its dense head distinguishes; None without one.
     """
     embedding = embed(model, prepared.planes[None], prepared.content[None])
-    return EncodedImage(model, prepared, embedding, classes)
+    return EncodedImage(model, prepared, embedding, dense_spec)
 
 
 @dataclass(frozen=True, eq=False)
@@ -418,7 +418,7 @@ class Encoder:
         return EncodedImage(model, prepared, embedding, self.dense, warning)
 
     def normalize_by(self, reader: ImageReader) -> None:
-        """Set what depends on an image's values; nothing for a tuned model."""
+        """Fit the network to the values of an image; a tuned one stays as training left it."""
 
 
 @dataclass(frozen=True)

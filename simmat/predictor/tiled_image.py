@@ -129,7 +129,7 @@ class TiledImage:
         """Encode the image if it is one window, so that the first prompt is fast; return whether it is."""
         is_untiled = len(self.windows) == 1
         if is_untiled:
-            self.encode_window(self.windows[0], folder=self.cache_folder)
+            self.encode_window(self.windows[0], cache_folder=self.cache_folder)
         return is_untiled
 
     def values_warning(self) -> str:
@@ -138,6 +138,7 @@ class TiledImage:
         if middle in self._encoded:
             _, encoded = self._encoded[middle]
             return encoded.warning
+        # only a bundle knows the values of training
         if self.encoder.bundle is None:
             return ""
         warning = image_warning(self.encoder.bundle, sampled(self.reader))
@@ -148,7 +149,7 @@ class TiledImage:
 
     def encode_around_prompt(self, window: Window) -> tuple[SensorImage, EncodedImage]:
         """Return the pixels of a window and its embedding, see `encode_window`; DataError if nothing is measured."""
-        pixels, encoded = self.encode_window(window, folder=self.cache_folder)
+        pixels, encoded = self.encode_window(window, cache_folder=self.cache_folder)
         if encoded is None:
             raise NoValidPixelsError(
                 f"{self.reader.origin}: no pixel around the prompt holds a measurement"
@@ -156,14 +157,14 @@ class TiledImage:
         return pixels, encoded
 
     def encode_window(
-        self, window: Window, *, keep: bool = True, folder: Path | None = None
+        self, window: Window, *, keep: bool = True, cache_folder: Path | None = None
     ) -> tuple[SensorImage, EncodedImage | None]:
         """Return the pixels of a window and its embedding; None as the embedding where nothing is measured.
 
         Args:
             window: the window.
             keep: keep both in memory, see `cache`.
-            folder: folder that keeps embeddings.
+            cache_folder: folder that keeps embeddings between sessions; None keeps none.
 
         Raises:
             SimMATError: it cannot be read, or has other channels than the model.
@@ -177,7 +178,7 @@ class TiledImage:
         self.encoder.check_channels(pixels)
         if not pixels.valid.any():
             return pixels, None
-        encoded = self.encoder.encode(pixels, self.reader, folder)
+        encoded = self.encoder.encode(pixels, self.reader, cache_folder)
         if keep:
             self.cache(window, pixels, encoded)
         return pixels, encoded
@@ -445,13 +446,13 @@ class TiledImage:
             self.encoder.adapter, pixels, prompt_in(prompt, window, None)
         ):
             if view.pixels is pixels:
-                seen = encoded
+                encoded_view = encoded
             else:
                 if view.name not in known:
                     known[view.name] = self.encoder.encode(view.pixels, self.reader)
-                seen = known[view.name]
+                encoded_view = known[view.name]
             probabilities.append(
-                object_probability(seen, view, mask_selection, window.size_hw)
+                object_probability(encoded_view, view, mask_selection, window.size_hw)
             )
         return mean_and_std(probabilities, window, self.size_hw)
 

@@ -71,7 +71,12 @@ class Learner:
     """The network of a sensor while it trains, in one of its processes.
 
     Attributes:
-        spec: the network; unlike that of the plan it has the layout of the embeddings.
+        plan: what the training does.
+        folder: the folder of the run.
+        callback: what is told of the run.
+        accelerator: device, precision and processes.
+        model: the network.
+        spec: the network as a value; unlike that of the plan it has the layout of the embeddings.
         training_step: the network with its loss, a `TrainingStep` prepared by accelerate, as are optimiser and loader.
         other_sensors: spec and tensors of the sensors of a bundle to which its own is added, by name.
         resumes: whether the run was started before.
@@ -155,25 +160,27 @@ def fit(learners: Sequence[Learner], registry: Registry) -> None:
             learner.callback.started(_run_info(learner, val_every, notes))
         stack.enter_context(_signals_noted_in(signals))
 
+        # before the first step, or without the bundle of a resumed run
         if any(learner.best is None for learner in learners):
             for learner in learners:
-                learner.best = None  # all bundles are of one round
+                # the bundle holds all sensors as they were after one round, so none keeps an earlier best
+                learner.best = None
                 score_new_images(learner, registry)
             validate_all(learners, registry)
             save_all(learners)
 
         batches = [iter(learner.loader) for learner in learners]
         while first.done < first.ending.steps:
-            for learner, own in zip(learners, batches, strict=True):
-                take_step(learner, own)
-            last = first.done == first.ending.steps
-            due = last or first.done % val_every == 0
+            for learner, own_batches in zip(learners, batches, strict=True):
+                take_step(learner, own_batches)
+            is_last = first.done == first.ending.steps
+            due = is_last or first.done % val_every == 0
             stopping = _any_process(bool(signals), first.accelerator)
             if due:
                 validate_all(learners, registry)
             if due or stopping:
                 save_all(learners)
-            if stopping and not last:
+            if stopping and not is_last:
                 for learner in learners:
                     learner.callback.stopped()
                 raise Interrupted(
