@@ -84,6 +84,28 @@ def is_image_folder(path: Path) -> bool:
     return path.name.lower().endswith(IMAGE_FOLDERS) and path.is_dir()
 
 
+def check_links(folder: Path) -> None:
+    """Refuse a link in a folder that is one image and leads out of it: any file would be read as pixels.
+
+    Raises:
+        DataError: there is one.
+    """
+    root = folder.resolve()
+    waiting = [str(folder)]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif entry.is_symlink():
+                    target = Path(entry.path).resolve()
+                    if not target.is_relative_to(root):
+                        raise DataError(
+                            f"{entry.path}: a link out of {folder.name}, which is not followed; put the file itself "
+                            "there"
+                        )
+
+
 class FrameAddress(NamedTuple):
     """The parts of a frame's path; `axis` is "" for files that are no volume."""
 

@@ -18,6 +18,7 @@ import tifffile
 from simmat_plugin_microscopy import readers
 from simmat_plugin_microscopy.adapter import Microscopy
 from simmat_plugin_microscopy.readers import BioioFile
+from simmat_plugin_microscopy.zarr_heads import check_heads
 
 from simmat import FrameSequence, SensorImage, Window
 from simmat.cli import run
@@ -362,3 +363,59 @@ def test_from_a_folder_of_files_to_masks(
         run(["predict", bundle, "no.zarr", "--point", "9,9", "--out", str(never)]) == 2
     )
     assert "no.zarr" in capsys.readouterr().err
+
+
+def change_head(store: Path, version: int, shape: list[int], chunks: list[int]) -> None:
+    """State another shape and other chunks of the full-size image."""
+    head = store / "0" / (".zarray" if version == 2 else "zarr.json")
+    stated = json.loads(head.read_text())
+    stated["shape"] = shape
+    if version == 2:
+        stated["chunks"] = chunks
+    else:
+        stated["chunk_grid"]["configuration"]["chunk_shape"] = chunks
+    head.write_text(json.dumps(stated))
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_an_ome_zarr_of_absurd_chunks_is_refused_before_it_is_opened(
+    tmp_path: Path, version: int
+) -> None:
+    """Its reader would list them all, or inflate one that fills the memory."""
+    path = write_zarr(tmp_path / "a.ome.zarr", zarr_format=version)
+    change_head(path, version, [1, 1, 1, 10**9, 10**9], [1, 1, 1, 10, 10])
+    with pytest.raises(DataError, match="more than 262144 chunks of a plane"):
+        BioioFile(path)
+    change_head(path, version, [10**9, 1, 1, 20, 20], [1, 1, 1, 20, 20])
+    with pytest.raises(DataError, match="more than 262144 chunks of a plane"):
+        BioioFile(path)
+    change_head(path, version, [1, 1, 1, 40, 50], [1, 1, 1, 60000, 60000])
+    with pytest.raises(DataError, match=r"6\.71 GiB each, more than the limit"):
+        BioioFile(path)
+
+
+def test_an_ome_zarr_in_parts_of_chunks_is_judged_by_its_parts(tmp_path: Path) -> None:
+    """A part is what is inflated; the chunk around it may be large."""
+    path = write_zarr(tmp_path / "a.ome.zarr", zarr_format=3)
+    head = path / "0" / "zarr.json"
+    stated = json.loads(head.read_text())
+    whole = [1, 1, 1, 60000, 60000]
+    stated["chunk_grid"]["configuration"]["chunk_shape"] = whole
+    inside = {"chunk_shape": [1, 1, 1, 500, 500], "codecs": stated["codecs"]}
+    inside["index_codecs"] = [{"name": "bytes", "configuration": {"endian": "little"}}]
+    stated["codecs"] = [{"name": "sharding_indexed", "configuration": inside}]
+    head.write_text(json.dumps(stated))
+    check_heads(path)
+    inside["chunk_shape"] = whole
+    head.write_text(json.dumps(stated))
+    with pytest.raises(DataError, match="more than the limit"):
+        check_heads(path)
+
+
+def test_a_link_out_of_an_ome_zarr_is_refused(tmp_path: Path) -> None:
+    """A chunk without compression is any file."""
+    path = write_zarr(tmp_path / "a.ome.zarr")
+    (path / "0").rename(tmp_path / "moved")
+    (path / "0").symlink_to(tmp_path / "moved")
+    with pytest.raises(DataError, match=r"a link out of a\.ome\.zarr"):
+        BioioFile(path)

@@ -23,6 +23,7 @@ from simmat.io.reading import parse_json, read_bytes
 from simmat.io.states import FileState, content_states, file_states
 from simmat.io.tiff import check_beside
 from simmat.types import Window
+from simmat_plugin_geo.containers import check_hdf5, check_zarr
 from simmat_plugin_geo.georeference import gdal_errors, quiet
 from simmat_plugin_geo.geotiff import (
     CACHE_BYTES,
@@ -133,7 +134,10 @@ def _remembered(
             f"{path}: not a Zarr store of version 2, which GDAL reads; write it as one (xarray: zarr_format=2). For an "
             "OME-Zarr of a microscope: --modality microscopy"
         )
+    if driver == "Zarr":
+        check_zarr(path)
     if driver == "netCDF":
+        check_hdf5(path)
         _check_length(path)
     file = _open(str(path.absolute()), driver)
     if driver == "JP2OpenJPEG":

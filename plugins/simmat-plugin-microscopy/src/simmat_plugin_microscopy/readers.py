@@ -17,6 +17,7 @@ from simmat.errors import ConfigError, DataError
 from simmat.io.limits import check_size
 from simmat.io.paths import is_image_folder, require_file
 from simmat_plugin_microscopy.scenes import Scene, checked_size_um, make_channels
+from simmat_plugin_microscopy.zarr_heads import check_heads
 
 _READERS = {
     ".czi": ("bioio_czi", "czi"),
@@ -44,6 +45,7 @@ class BioioFile:
         if ending == ".zarr":
             if not is_image_folder(path):
                 raise DataError(f"{path}: no such folder; an OME-Zarr is a folder")
+            check_heads(path)
         else:
             require_file(path, "image")
             with path.open("rb") as stream:
