@@ -1,5 +1,6 @@
 """The command line: parse, call one function, print.
 
+The commands of this package are named in `simmat.plugins.hooks.OWN_COMMANDS`; all others are plugins.
 Heavy modules are not imported here, and the module of a command only when it runs: `simmat --help` must be fast.
 """
 

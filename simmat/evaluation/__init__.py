@@ -1,18 +1,5 @@
 """Score a model's masks for clicks and boxes against the ground truth, by a named protocol."""
 
-from simmat.evaluation.job import (
-    MAX_CLICKS,
-    EvalRequest,
-    clicks_per_window,
-    evaluate,
-    evaluate_bundle,
-    nothing_to_score,
-    scoring_pipeline,
-    trained_card,
-    unseen_samples,
-    validate,
-    why_no_zero_shot,
-)
 from simmat.evaluation.prompts import (
     COMPAT,
     FULL,
@@ -27,6 +14,19 @@ from simmat.evaluation.scores import (
     Scores,
     mean_interval,
     seen_note,
+)
+from simmat.evaluation.scoring import (
+    MAX_CLICKS,
+    EvalRequest,
+    clicks_per_window,
+    evaluate,
+    evaluate_bundle,
+    nothing_to_score,
+    scoring_pipeline,
+    trained_card,
+    unseen_samples,
+    validate,
+    why_no_zero_shot,
 )
 from simmat.evaluation.unprompted import ImageMatches
 

@@ -1,7 +1,7 @@
 """The hooks of plugins; each returns values.
 
 A plugin is a module named by an entry point of group "simmat". It decorates functions of these names with `hookimpl`.
-It must not import torch at import time.
+It must not import torch at import time. A new hook needs its kind and type in `simmat.plugins.kinds`.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def test_the_untuned_model_searches_every_object_only_where_that_is_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A grid of clicks takes it seconds an image."""
-    for module in ("simmat.evaluation.job", "simmat.evaluation"):
+    for module in ("simmat.evaluation.scoring", "simmat.evaluation"):
         monkeypatch.setattr(f"{module}.why_no_zero_shot", lambda parts: "")
     asked = ("--everything", "--device", "cpu")
     assert (

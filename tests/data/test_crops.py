@@ -18,7 +18,7 @@ from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import read_index
 from simmat.data.pipeline import Pipeline
 from simmat.errors import DataError
-from simmat.evaluation.job import trained_card
+from simmat.evaluation.scoring import trained_card
 from simmat.io.tiff import TiffImage
 from simmat.sensors.adapter import PathsBySource
 from simmat.sensors.builtin import Raster
