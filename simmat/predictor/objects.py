@@ -62,7 +62,7 @@ class EverythingSettings:
         min_score: smallest predicted IoU of a mask, before calibration.
         objectness: smallest probability of being an object, by the class map.
         min_area: smallest area of a mask in pixels of the original image.
-        max_growth_px: pixels of the input by which masks grow over pixels that the class map calls an object and no
+        max_growth_px: pixels of the network's input by which masks grow over pixels that the class map calls an object and no
             mask covers.
         max_clicks: largest number of clicks of a dense head, the highest peaks; None for no limit.
     """
@@ -227,13 +227,16 @@ def _objects_of_dense_head(
     )
     # from pixels of the map to those of the input, both counted from the centre of the first one
     clicks = (points[: settings.max_clicks] + 0.5) * stride - 0.5
+
+    # the masks of the clicks
     answers = masks_of_clicks(image, clicks, settings, alternatives=False)
     found, masks = _without_repeats(answers.found, answers.masks, settings)
     if found:
         found, masks = with_classes(
             found, masks, probabilities, spec, settings.objectness
         )
-    # indices as those of the parts, among the classes of objects
+
+    # the parts that they do not cover; indices of classes are those of the parts
     mask_classes = [spec.classes.index(one.instance.class_id) for one in found]
     missed_parts = parts[uncovered(parts, classes, masks, mask_classes)]
     if len(missed_parts):
@@ -243,9 +246,12 @@ def _objects_of_dense_head(
         missed, _ = with_classes(missed, missed_parts, probabilities, spec, 0.0)
         found += missed
     found.sort(key=lambda one: -one.score)
+
+    # over the rest of what the class map calls an object, as a click's mask often ends inside of it
     if found and spec.background and settings.max_growth_px:
         objectness = restore_logits(1 - probabilities[None, :1], letterbox)[0, 0]
         inside = (objectness > MIN_OBJECTNESS).cpu().numpy()
+        # in pixels of the original image
         max_growth_px = math.ceil(
             settings.max_growth_px
             * max(letterbox.original_hw)

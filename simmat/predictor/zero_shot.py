@@ -39,6 +39,7 @@ class ZeroShotPredictor(Predictor):
     """
 
     normalizes_by_image: ClassVar[bool] = True
+    # the image by whose values the network is normalized; it may be released meanwhile
     _fitted_to: weakref.ref[ImageReader] | None = None
 
     def __init__(
