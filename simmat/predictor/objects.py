@@ -62,8 +62,8 @@ class EverythingSettings:
         min_score: smallest predicted IoU of a mask, before calibration.
         objectness: smallest probability of being an object, by the class map.
         min_area: smallest area of a mask in pixels of the original image.
-        max_growth_px: pixels of the network's input by which masks grow over pixels that the class map calls an object and no
-            mask covers.
+        max_growth_px: pixels of the network's input by which masks grow over pixels that the class map calls an object
+            and no mask covers.
         max_clicks: largest number of clicks of a dense head, the highest peaks; None for no limit.
     """
 
