@@ -318,7 +318,8 @@ def with_classes(
         found: F objects.
         masks: (F, h, w) over the whole input.
         probabilities: (K, h', w') class probabilities over the same input.
-        min_objectness: smallest probability of being an object.
+        spec: what the K classes are.
+        min_objectness: smallest mean probability of being an object.
 
     Returns:
         Those that are objects, and their masks.
@@ -413,8 +414,10 @@ def uncovered(
     """Return which parts the masks of their class cover by less than `MIN_COVERED`.
 
     Args:
-        parts: (P, h, w) of `object_parts`, with their (P,) `classes`.
-        masks: (N, h', w') over the same input, with their (N,) `mask_classes`.
+        parts: (P, h, w) of `object_parts`.
+        classes: (P,) indices of their classes.
+        masks: (N, h', w') over the same input.
+        mask_classes: N indices of their classes.
     """
     found = []
     for index in np.unique(classes).tolist():

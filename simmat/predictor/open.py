@@ -101,7 +101,13 @@ def load_files(
 
 
 class _Tile(NamedTuple):
-    """A tile of a mosaic, with its channels and the types of its stored numbers, "" if these are not known."""
+    """A tile of a mosaic.
+
+    Attributes:
+        reader: reads parts of it.
+        channels: C channels.
+        types: of its stored numbers, such as "uint8"; "" if they are not known.
+    """
 
     reader: ImageReader
     channels: tuple[Channel, ...]

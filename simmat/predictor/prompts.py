@@ -26,7 +26,15 @@ def prompt_of(
     mask: FloatArray | None = None,
     mask_window: Window | None = None,
 ) -> Prompt:
-    """Return a prompt as `Predictor.predict` takes it; TypeError if points, labels or box are not numbers."""
+    """Return the prompt of what `Predictor.predict` takes; TypeError if points, labels or box are not numbers.
+
+    Args:
+        points: N (x, y) in pixels of the image.
+        labels: N numbers, 1 on the object, 0 not on it; None means that all are on it.
+        box: (x0, y0, x1, y1) of its outer edges.
+        mask: (h, w) logits of an earlier prediction at the decoder's own size.
+        mask_window: the part of the image that they cover; None is the whole image.
+    """
     coords = as_numbers(points, "points", "(x, y) pairs, such as [(320, 240)]", -1, 2)
     marks: FloatArray = np.ones(len(coords), np.float32)
     if labels is not None:

@@ -224,7 +224,11 @@ def _masks_of_parts(
 
 
 class ReferenceSums:
-    """What a reference is made of, added up over labelled images or windows of them."""
+    """What a reference is made of, added up over labelled images or windows of them.
+
+    Attributes:
+        spec: the background and the K classes to look for.
+    """
 
     def __init__(self, classes: Sequence[int | None]) -> None:
         self.spec = DenseSpec(background=True, classes=tuple(classes))

@@ -147,7 +147,7 @@ def most_likely(
 
 
 class _SeenObject(NamedTuple):
-    """An object, and the windows that show parts of it."""
+    """An object in pixels of the whole image, and the windows in which parts of it were found."""
 
     found: FoundObject
     windows: list[Window]
@@ -303,7 +303,7 @@ def _deepest(low: float, high: float, length: int, side: int) -> tuple[int, int,
 
 
 def reaches_border(mask: BoolArray, window: Window, size_hw: tuple[int, int]) -> bool:
-    """Return whether a mask has pixels at a border of its window that is not a border of the image."""
+    """Return whether an (h, w) mask has pixels at a border of its window that is not a border of the image (H, W)."""
     height, width = size_hw
     return bool(
         (window.y0 > 0 and mask[0].any())

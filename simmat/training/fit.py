@@ -78,6 +78,8 @@ class Learner:
         model: the network.
         spec: the network as a value; unlike that of the plan it has the layout of the embeddings.
         training_step: the network with its loss, a `TrainingStep` prepared by accelerate, as are optimiser and loader.
+        optimizer: over the parameters of `training_step` that train.
+        loader: of the batches that are left.
         other_sensors: spec and tensors of the sensors of a bundle to which its own is added, by name.
         resumes: whether the run was started before.
         saved_step: the step of the state that it continues from; -1 without one.

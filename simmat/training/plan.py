@@ -50,6 +50,7 @@ class TrainingPlan:
 
     Attributes:
         config: the settings, with defaults chosen for those that were left open.
+        dataset: the samples.
         contents: digests of the data set's files, compared on resume.
         train: training samples, each with a region.
         epoch_samples: the samples of which an epoch takes one item each: `train`, in which a large image that is cut
@@ -58,6 +59,9 @@ class TrainingPlan:
         val_every: steps between validations.
         val_share: share of the objects that a validation prompts for.
         spec: the network.
+        parts: what it is built of.
+        pipeline: image in physical units -> network input.
+        loss: what is minimised.
         steps: number of optimiser steps; the most if the end is open.
         open_end: how the validations decide the end; None if the number of steps is fixed.
         warmup: number of steps of linear warm-up.
@@ -152,6 +156,8 @@ def plan_run(
     Nothing is written except the cache of a data set, which keeps what was read of its images.
 
     Args:
+        config: the settings.
+        registry: what is installed.
         callback: told how much of the data was read.
         dataset: the samples; by default those of the config's folder.
         loss: what is minimised, in place of the loss that the config names.

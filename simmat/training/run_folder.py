@@ -215,6 +215,9 @@ class RunNotes(StrictModel):
 
     Attributes:
         step: optimiser steps done.
+        settings: those of `settings_of` at the start of the run.
+        spec: the network.
+        fingerprint: of the data set, see `DatasetDigest`.
         best: the validation of the bundle; None before the first.
         scores: of all regular validations, by which an open end is decided.
         scaler: loss scale of fp16; None in other precisions.
@@ -237,7 +240,13 @@ class RunNotes(StrictModel):
 
 @dataclass(frozen=True)
 class RunState:
-    """The state of a run: trained tensors, "PARAMETER/key" -> moment of the optimiser, and the rest as json."""
+    """The state of a run.
+
+    Attributes:
+        model: name -> trained tensor.
+        optimizer: "PARAMETER/key" -> moment of the optimiser, or its number of steps.
+        notes: the rest, which is written as json.
+    """
 
     model: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]

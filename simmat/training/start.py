@@ -118,6 +118,7 @@ def train_configs(
     Args:
         configs: name -> settings, as `load_configs` returns them: with `out` = the training's folder / name, or of one
             sensor that has no name with that folder itself.
+        registry: what is installed.
         callbacks: name -> what is told of the run of a sensor.
         resume: continue from the last state of all.
         loss: what is minimised, in place of the losses that the settings name.

@@ -25,6 +25,8 @@ class TrainingStep(nn.Module):
     """The network with its loss, so that DistributedDataParallel wraps both in one forward.
 
     Args:
+        model: the network.
+        loss: what is minimised.
         box_fraction: share of the steps that prompt with boxes instead of clicks.
         correction_clicks: rounds with an added click on an error and the previous prediction as mask input.
     """
@@ -39,7 +41,7 @@ class TrainingStep(nn.Module):
         self.correction_clicks = correction_clicks
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return what the loss returns: "loss", to backpropagate, and its terms.
+        """Return what the loss returns, each a scalar: "loss", to backpropagate, and its terms.
 
         All items of a step are prompted with clicks, or all with boxes.
         """
@@ -91,7 +93,10 @@ class StepOutputs:
 
     @cached_property
     def masks(self) -> Sequence[MaskPrediction]:
-        """The masks of B·P prompts: for the first prompts, then for those of each correction."""
+        """The masks for the first prompts, then for those of each correction.
+
+        Each is (B·P, M, h, w) logits of M masks at the decoder's own size, and their (B·P, M) predicted IoUs.
+        """
         batch = self._batch
         targets = batch.targets.flatten(0, 1)  # (B·P, S, S)
         # (B·P, S, S)
