@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from simmat_plugin_align.align import Aligned, moved_px, write_matrices
+from simmat_plugin_align.align import Aligned, kept_matrices, moved_px, write_matrices
 from simmat_plugin_align.features import Picture
 from simmat_plugin_align.pairs import open_rig, write_alignments
 from simmat_plugin_align.registration import turned_a_quarter
@@ -24,7 +24,7 @@ from simmat.data.dataset import open_dataset
 from simmat.errors import ConfigError, DataError
 from simmat.io.images import read_image, write_image
 from simmat.sensors.sensor_toml import read_sensor
-from simmat.sensors.warp import Warp
+from simmat.sensors.warp import Alignment, Warp
 from simmat.types import Channel, SensorImage, Window
 
 TRUE = np.array([[0.52, -0.02, 3.0], [0.015, 0.51, -2.0], [0.0, 0.0, 1.0]])
@@ -153,6 +153,30 @@ def test_each_pair_may_have_its_own(data: Path) -> None:
     assert len(beside["matrices"]) == 1
     assert bad.name not in beside["matrices"]
     assert load_card(data, {}).alignment["thermal"].matrix is None
+    by_hand = np.eye(3).tolist()
+    beside["matrices"][bad.name] = by_hand
+    (data / "images/thermal/alignment.json").write_text(json.dumps(beside))
+    assert run("align", data, "--modality", "rgb+thermal", "--each").exit_code == 0
+    again = json.loads((data / "images/thermal/alignment.json").read_text())
+    assert again["matrices"].keys() == beside["matrices"].keys()
+    assert again["matrices"][bad.name] == by_hand
+
+
+@pytest.mark.parametrize("link", ["images", "images/thermal"])
+def test_no_matrix_is_written_through_a_link_out_of_the_folder(
+    data: Path, tmp_path_factory: pytest.TempPathFactory, link: str
+) -> None:
+    """A folder of someone else may lead anywhere; the refusal comes before the pairs are read."""
+    outside = tmp_path_factory.mktemp("outside") / "moved"
+    (data / link).rename(outside)
+    (data / link).symlink_to(outside)
+    before = sorted(outside.rglob("*"))
+    found = run("align", data, "--modality", "rgb+thermal", "--each")
+    assert found.exit_code == 2
+    assert "leads out of" in found.output
+    assert "pairs" not in found.output
+    assert sorted(outside.rglob("*")) == before
+    assert not (data / "alignment.html").exists()
 
 
 def test_nothing_in_common_is_refused(data: Path) -> None:
@@ -289,9 +313,26 @@ def test_the_matrices_of_several_bands_are_in_one_file(tmp_path: Path) -> None:
         sizes = ((6, 8), (6, 8))
         each = Aligned(rig, camera, "each", {"a": TRUE}, None, sizes, {}, (), ())
         found.append(each)
-    write_matrices(found)
+    write_matrices(found, kept_matrices(rig))
     matrices = json.loads((tmp_path / "images/alignment.json").read_text())["matrices"]
     assert matrices == {"a_2.npy": TRUE.tolist(), "a_3.npy": TRUE.tolist()}
+    other = replace(
+        found[0], matrices={}
+    )  # its pair was refused, and a user writes the matrix
+    by_hand = (np.diag([2.0, 2.0, 1.0])).tolist()
+    matrices = {**matrices, "a_2.npy": by_hand, "of a test image.npy": by_hand}
+    beside = tmp_path / "images/alignment.json"
+    beside.write_text(json.dumps({"format": 1, "matrices": matrices}))
+    write_matrices([other, found[1]], kept_matrices(rig))
+    assert json.loads(beside.read_text())["matrices"] == matrices
+    before = {"b2": Alignment(reference="b3", version="1")}
+    kept = kept_matrices(replace(rig, before=before))[tmp_path / "images"]
+    assert "a_2.npy" not in kept  # it was for the grid of another camera
+    assert kept["of a test image.npy"]
+    beside.write_text('{"format": 1, "matrices": {"a_2.npy": 3}}')
+    with pytest.raises(ConfigError, match=r"alignment\.json"):
+        kept_matrices(rig)
+    beside.unlink()
     (tmp_path / "images/a_3.npy").unlink()
     with pytest.raises(DataError, match="'b3'"):
         open_rig(tmp_path, read_sensor(tmp_path / "rig.toml"))

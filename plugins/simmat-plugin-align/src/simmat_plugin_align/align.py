@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from simmat.data.samples import Sample, evenly_spaced
-from simmat.errors import DataError, few_of
-from simmat.io.files import atomic_write_json
-from simmat.sensors.warp import EACH_FILE
+from simmat.documents import parse
+from simmat.errors import ConfigError, DataError, few_of
+from simmat.io.files import atomic_write_json, require_inside
+from simmat.io.reading import read_json
+from simmat.sensors.warp import EACH_FILE, EachAlignment
 from simmat.types import SensorImage
 from simmat_plugin_align.camera_tags import CameraFile, CameraStart, camera_start
 from simmat_plugin_align.features import Matrix, Picture
@@ -212,17 +214,50 @@ class Aligned:
         return text
 
 
-def write_matrices(results: Sequence[Aligned]) -> None:
-    """Write the matrices of single images beside their files; files of several cameras may be in one folder."""
-    by_folder: dict[Path, dict[str, Any]] = {}
+def kept_matrices(rig: Rig) -> dict[Path, dict[str, Any]]:
+    """Return folder -> file name -> matrix of all that a file beside images states already, also by hand.
+
+    The folders are those in which `write_matrices` writes.
+
+    Raises:
+        ConfigError: such a file is damaged.
+        OutputError: a link leads out of the rig's folder.
+    """
+    found: dict[Path, dict[str, Any]] = {}
+    for camera in rig.cameras[1:]:
+        for sample in rig.samples:
+            file = sample.files[camera.source]
+            if file.parent not in found:
+                found[file.parent] = _stated_matrices(rig.root, file.parent)
+            before = rig.before.get(camera.source)
+            if before is not None and before.reference != rig.cameras[0].source:
+                found[file.parent].pop(file.name, None)  # it is for another grid
+    return found
+
+
+def _stated_matrices(root: Path, folder: Path) -> dict[str, Any]:
+    path = folder / EACH_FILE
+    require_inside(root, path)
+    if not path.exists():
+        return {}
+    content = read_json(path, "alignment", error=ConfigError)
+    return dict(parse(EachAlignment, content, str(path)).matrices)
+
+
+def write_matrices(
+    results: Sequence[Aligned], kept: Mapping[Path, Mapping[str, Any]]
+) -> None:
+    """Write the matrices of single images beside their files, with those that were there for other images.
+
+    Files of several cameras may be in one folder.
+    """
+    by_folder = {folder: dict(matrices) for folder, matrices in kept.items()}
     for result in results:
-        if result.shared is not None:
-            continue
         for sample in result.rig.samples:
             if sample.id in result.matrices:
                 file = sample.files[result.source]
-                own = by_folder.setdefault(file.parent, {})
-                own[file.name] = result.matrices[sample.id].tolist()
+                matrix = result.matrices[sample.id].tolist()
+                by_folder.setdefault(file.parent, {})[file.name] = matrix
     for folder, matrices in by_folder.items():
         atomic_write_json(folder / EACH_FILE, {"format": 1, "matrices": matrices})
 

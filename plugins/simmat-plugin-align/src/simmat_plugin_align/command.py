@@ -56,15 +56,21 @@ def command(
     what the cameras' tags say. The sensors may be the files per band of a sensor.toml. The card keeps the options of
     the sensors, too.
     """
-    from simmat_plugin_align.align import align_each, align_rig, write_matrices
+    from simmat_plugin_align.align import (
+        align_each,
+        align_rig,
+        kept_matrices,
+        write_matrices,
+    )
     from simmat_plugin_align.page import write_page
     from simmat_plugin_align.pairs import open_rig, write_alignments
 
     page = page or data / "alignment.html"
     rig = open_rig(data, load_registry().modality(modality, modality_options))
+    if page.is_dir():
+        raise OutputError(f"{page} is a folder; give the name of a file in it")
+    kept = kept_matrices(rig) if each else {}
     if not dry_run:
-        if page.is_dir():
-            raise OutputError(f"{page} is a folder; give the name of a file in it")
         check_writable(page.absolute().parent)
         check_writable(data)
     total = len(rig.samples) if each else min(count, len(rig.samples))
@@ -76,7 +82,8 @@ def command(
             results = align_rig(rig, count, bar.update)
     if not dry_run:
         write_page(page, results)
-        write_matrices(results)
+        if each:
+            write_matrices(results, kept)
         found = {one.source: one.fields() for one in results}
         write_alignments(data, found, rig.options)
     if as_json:

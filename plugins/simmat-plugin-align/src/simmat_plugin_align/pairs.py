@@ -62,12 +62,14 @@ class Rig:
         cameras: the one that has the pixel grid first.
         samples: one for each moment, with the files of all cameras; none of the test split.
         options: of the sensors, as the data card should state them: those that it states, and those that were given.
+        before: source -> alignment that the data card states already.
     """
 
     root: Path
     cameras: Sequence[Camera]
     samples: Sequence[Sample]
     options: Mapping[str, Any]
+    before: Mapping[str, Alignment]
 
 
 def open_rig(root: Path, adapter: ModalityAdapter) -> Rig:
@@ -104,7 +106,7 @@ def open_rig(root: Path, adapter: ModalityAdapter) -> Rig:
             sources = {source: next(names) for source in camera.source_names()}
             cameras.append(Camera(camera, sources))
     used = [sample for sample in samples if sample.split != "test"]
-    return Rig(root, cameras, used or samples, options)
+    return Rig(root, cameras, used or samples, options, before)
 
 
 def _check_reference(
