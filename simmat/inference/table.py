@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from simmat.errors import ConfigError, DataError
+from simmat.io.cells import as_path, as_text, csv_line
 from simmat.io.files import atomic_path
 from simmat.measurement import SHAPE
 
@@ -80,7 +80,8 @@ def write_table(file: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
     Args:
         file: the file.
-        rows: columns -> values, None for an empty cell; all with the same columns, those of `HEAD` first.
+        rows: columns -> values, None for an empty cell; all with the same columns, those of `HEAD` first. Names that a
+            spreadsheet would run are written as `as_path` and `as_text` say.
 
     Raises:
         DataError: images have other channels or units, which have no common columns.
@@ -94,24 +95,24 @@ def write_table(file: Path, rows: Iterable[Mapping[str, Any]]) -> int:
             "w", encoding="utf-8", errors="backslashreplace", newline=""
         ) as stream,
     ):
-        writer = csv.writer(stream, lineterminator="\n")
         for row in rows:
             if columns is None:
                 columns = Columns(row["image"], tuple(row))
-                writer.writerow(row)
+                stream.write(csv_line(row))
             columns.check(row["image"], row)
-            writer.writerow([_cell(value) for value in row.values()])
+            image, *others = row.values()
+            stream.write(csv_line([as_path(image), *map(_cell, others)]))
             count += 1
         if columns is None:
-            writer.writerow([*HEAD, *SHAPE])
+            stream.write(csv_line([*HEAD, *SHAPE]))
     return count
 
 
 def _cell(value: Any) -> Any:
-    """Return what the CSV file holds of a value: 10 digits of a number, nothing for None."""
+    """Return what the CSV file holds of a value: 10 digits of a number, nothing for None; see `as_text`."""
     if isinstance(value, float):
         return f"{value:.10g}"
-    return value
+    return as_text(value)
 
 
 def check_own_table(file: Path) -> None:

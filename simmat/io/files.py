@@ -6,10 +6,8 @@ part of one. Errors of the operating system say the path, the cause and a remedy
 
 from __future__ import annotations
 
-import csv
 import errno
 import hashlib
-import io
 import json
 import mmap
 import os
@@ -28,6 +26,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from simmat.errors import OutputError, SimMATError
+from simmat.io.cells import as_text, csv_line
 from simmat.io.paths import with_home
 
 if TYPE_CHECKING:
@@ -136,10 +135,9 @@ def atomic_write_text(path: Path | str, text: str) -> None:
 
 
 def write_rows(path: Path | str, rows: Iterable[Sequence[object]]) -> None:
-    """Write a whole CSV file, its header first; see `atomic_write_text` and `read_csv_rows`."""
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    atomic_write_text(path, text.getvalue())
+    """Write a whole CSV file, its header first; see `as_text`, `atomic_write_text` and `read_csv_rows`."""
+    lines = [csv_line(map(as_text, row)) for row in rows]
+    atomic_write_text(path, "".join(lines))
 
 
 def atomic_write_json(path: Path | str, value: Any) -> None:

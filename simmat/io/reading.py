@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from simmat.errors import DataError, SimMATError, all_problems, shortened
+from simmat.io.cells import as_read
 from simmat.io.paths import require_file
 
 MAX_BYTES = 2**32
@@ -111,6 +112,8 @@ def read_csv_rows(
 ) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Return the header of a CSV in UTF-8, and its rows with their line numbers; blank lines are skipped.
 
+    Cells are as before `as_text`.
+
     `columns` and `hint`, on what to do about rows of another length, are for the messages of a DataError.
     """
     content = read_bytes(path, what)
@@ -122,7 +125,7 @@ def read_csv_rows(
         for row in reader:
             is_blank = not any(cell.strip() for cell in row)
             if not is_blank:
-                lines.append((reader.line_num, row))
+                lines.append((reader.line_num, [as_read(cell) for cell in row]))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not valid CSV in UTF-8: {error}") from None
     if not lines:

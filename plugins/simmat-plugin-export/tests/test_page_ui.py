@@ -322,6 +322,17 @@ def test_simmat_trains_on_what_the_page_saved(class_page, tmp_path):
     assert (sample["classes"][disc(other)] == 2).all()
 
 
+def test_no_name_is_a_formula_in_the_saved_table(page):
+    """A spreadsheet runs what begins with =."""
+    script = (
+        "mock.tableCsv([{ name: argument, columns: [], rows: new Map(), "
+        "objects: [{ number: 1, mask: { score: 0.9, classId: 1 } }] }], new Map([[1, argument]]))"
+    )
+    for name in ("=1+1", "+1", "-1", "@x", "\t=1"):
+        (_, row) = page.run(script, name).splitlines()
+        assert row == f"./{name},1,1,'{name},0.9"
+
+
 def test_the_saved_table_has_the_columns_of_simmat_measure(class_page, tmp_path):
     """One table for what was found here and there."""
     class_page.open("a.tif")

@@ -2,8 +2,9 @@
 
 import { startPage } from "../main";
 import { cocoDocument } from "../saving/coco";
+import { tableCsv } from "../saving/table_csv";
 import { MockEngine, mockCircles } from "./mock_engine";
 
 const hasClasses = location.hash.includes("classes");
 const engine = new MockEngine(hasClasses);
-Object.assign(window, { mock: { engine, mockCircles, cocoDocument, ...startPage(engine) } });
+Object.assign(window, { mock: { engine, mockCircles, cocoDocument, tableCsv, ...startPage(engine) } });

@@ -26,7 +26,7 @@ export function tableCsv(images: readonly TableImage[], classNames: ReadonlyMap<
       const { classId } = mask;
       const className = classId === undefined ? "" : (classNames.get(classId) ?? "");
       const numbers = image.rows.get(mask) ?? columns.map(() => NaN);
-      lines.push(line([image.name, number, classId ?? "", className, cell(mask.score), ...numbers.map(cell)]));
+      lines.push(line([asPath(image.name), number, classId ?? "", asText(className), cell(mask.score), ...numbers.map(cell)]));
     }
   }
   return lines.join("");
@@ -36,6 +36,19 @@ export function tableCsv(images: readonly TableImage[], classNames: ReadonlyMap<
 export function cell(value: number): string {
   if (!Number.isFinite(value)) return "";
   return String(Number(value.toPrecision(10)));
+}
+
+/** What a text begins with that a spreadsheet runs as a formula. */
+const FORMULA = /^[=+\-@\t\r]/;
+
+/** The path of a file so that no spreadsheet runs it: "./=a.png" is the same path. */
+function asPath(name: string): string {
+  return FORMULA.test(name) ? `./${name}` : name;
+}
+
+/** A text so that no spreadsheet runs it, as `simmat measure` writes it. */
+function asText(text: string): string {
+  return FORMULA.test(text.replace(/^'+/, "")) ? `'${text}` : text;
 }
 
 function line(values: readonly (string | number)[]): string {
