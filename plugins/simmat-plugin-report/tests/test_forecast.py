@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from runs import config, gray_set, registry
 from simmat_plugin_report.learning_curve import RUN_STD, Score, fit_curve
 
 from simmat import training
+from simmat.bundle import read_sensors
+from simmat.bundle.format import write_sensors
 from simmat.cli import run
 from simmat.errors import DataError
 
@@ -77,14 +80,95 @@ def test_a_run_that_is_given_twice_counts_once(
     assert "3 scores of models" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("labels", [None, 0, "5"])
+DAMAGED_RECORDS: list[tuple[str, object]] = [
+    # the key that is damaged, and its value
+    ("labels", None),
+    ("labels", 0),
+    ("labels", -5),
+    ("labels", "5"),
+    ("labels", 2.5),
+    ("labels", True),
+    ("labels", [5]),
+    ("labels", 1e400),
+    ("scores", None),
+    ("scores", "abc"),
+    ("scores", 0.5),
+    ("scores", [0.5]),
+    ("scores.images", "abc"),
+    ("scores.images", -1),
+    ("scores.images", 2.5),
+    ("scores.images", 1e400),
+    ("scores.images", [3]),
+    ("scores.images", {}),
+    ("scores.miou_object", -5),
+    ("scores.miou_object", 1.5),
+    ("scores.miou_object", "0.5"),
+    ("scores.miou_object", True),
+    ("scores.miou_object", 1e400),
+    ("scores.miou_object", [0.5]),
+    ("scores.miou_object_interval", 0.5),
+    ("scores.miou_object_interval", "ab"),
+    ("scores.miou_object_interval", [0.5]),
+    ("scores.miou_object_interval", [0.4, 0.5, 0.6]),
+    ("scores.miou_object_interval", ["a", "b"]),
+    ("scores.miou_object_interval", [0.6, 0.4]),
+    ("scores.miou_object_interval", [-1e400, 1e400]),
+    ("scores.miou_object_interval", {"low": 0.4, "high": 0.6}),
+    ("scores.everything", "abc"),
+    ("scores.everything", [1]),
+    ("scores.everything.missed", 7),
+    ("scores.everything.missed", -1),
+    ("scores.everything.missed", "abc"),
+    ("scores.everything.missed", 1e400),
+    ("scores.everything.objects", -2),
+    ("scores.everything.objects", "abc"),
+    ("scores.everything.objects", [6]),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), DAMAGED_RECORDS)
 def test_a_damaged_record_of_a_log_is_named(
-    chain: Path, tmp_path: Path, labels: object, capsys: pytest.CaptureFixture[str]
+    chain: Path,
+    tmp_path: Path,
+    key: str,
+    value: object,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The log is text that anyone can edit."""
-    copy = _with_record(chain, tmp_path, {"labels": labels, "scores": {}})
+    """The log is text that anyone can edit: the error names the file, the record, the key and the way out."""
+    everything = {"objects": 6, "missed": 2}
+    scores = {"miou_object": 0.5, "images": 3, "miou_object_interval": [0.4, 0.6]}
+    record: dict[str, Any] = {
+        "labels": 3,
+        "scores": scores | {"everything": everything},
+    }
+    table = record
+    *tables, last = key.split(".")
+    for name in tables:
+        table = table[name]
+    table[last] = value
+    copy = _with_record(chain, tmp_path, record)
     assert run(["forecast", str(copy)]) == 2
-    assert "metrics.jsonl is damaged" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "metrics.jsonl is damaged: the record of new images at step 0" in said
+    assert key in said
+    assert "train the run again, or leave it out" in said
+    assert "Error:" not in said
+
+
+def test_a_damaged_validation_of_a_bundle_is_named(
+    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bundle states its scores as a log does."""
+    copy = tmp_path / "runs"
+    shutil.copytree(chain / "runs", copy)
+    file = copy / "more/bundle.safetensors"
+    ((name, (spec, tensors)),) = read_sensors(file).items()
+    scores = {"miou_object": 0.5, "images": "abc"}
+    damaged = spec.model_copy(update={"metrics": {"val": scores}})
+    write_sensors(file, {name: (damaged, tensors)})
+    assert run(["forecast", str(copy)]) == 2
+    said = capsys.readouterr().err
+    assert "is damaged: its validation: images must be a whole number" in said
 
 
 def test_an_interval_that_is_not_a_number_is_left_out(

@@ -5,13 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from simmat.bundle import BundleSpec, find_bundle, read_bundle_spec
-from simmat.documents import StrictModel
+from simmat.documents import (
+    FromLists,
+    InvalidDocumentError,
+    Model,
+    StrictModel,
+    listed,
+    validate,
+)
 from simmat.errors import ConfigError, DataError, SimMATError
 from simmat.training import RunFolder
-from simmat.types import is_finite_number
 from simmat_plugin_report.learning_curve import (
     Estimate,
     LearningCurve,
@@ -37,6 +45,69 @@ _IMAGES_OF_PRIOR = 4
 """Images that this is worth: two or three images alone often seem alike by chance."""
 
 What = Literal["iou", "missed"]
+
+
+def _without_nan(value: Any) -> Any:
+    """Return None for a figure that is not a number, such as the interval of scores without one."""
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return value
+
+
+Share = Annotated[
+    Annotated[float, Field(ge=0, le=1)] | None, BeforeValidator(_without_nan)
+]
+"""A figure from 0 to 1; None if it was not measured."""
+
+
+class FoundObjects(StrictModel):
+    """What `forecast_runs` reads of the objects that were found without prompts; other keys are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    objects: int | None = Field(default=None, ge=0)
+    missed: int | None = Field(default=None, ge=0)
+
+
+class RecordedScores(StrictModel):
+    """What `forecast_runs` reads of a `Scores.summary`; other keys are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    images: int | None = Field(default=None, ge=0)
+    miou_object: Share = None
+    miou_object_interval: FromLists[tuple[Share, Share]] | None = None
+    everything: FoundObjects | None = None
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong across fields."""
+        low, high = self.miou_object_interval or (None, None)
+        if low is not None and high is not None and low > high:
+            yield f"miou_object_interval must have its lower end first, got [{low}, {high}]"
+        found = self.everything or FoundObjects()
+        if (found.missed or 0) > (found.objects or 0):
+            yield (
+                f"everything.missed must be at most the number of objects, {found.objects or 0}, got {found.missed}"
+            )
+
+
+class NewImages(StrictModel):
+    """What a record of kind "new" says; other keys are ignored.
+
+    Attributes:
+        labels: training images of the model.
+        scores: on images that the model does not know.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    labels: int = Field(ge=1)
+    scores: RecordedScores
+
+    def problems(self) -> Iterator[str]:
+        """Yield the problems of the scores."""
+        for problem in self.scores.problems():
+            yield f"scores.{problem}"
 
 
 class Row(StrictModel):
@@ -149,7 +220,7 @@ def _check_alike(runs: Mapping[Path, BundleSpec]) -> None:
 
 def _summaries(
     run: Path, spec: BundleSpec
-) -> Iterator[tuple[int, Mapping[str, Any], bool]]:
+) -> Iterator[tuple[int, RecordedScores, bool]]:
     """Yield (training images, scores on images that the model does not know, whether those are the validation's).
 
     They are of the run's model, and of the one that it started from.
@@ -159,40 +230,48 @@ def _summaries(
             f"{run} does not state how many images it was trained on; train it again"
         )
     labels = len({digest for digest, _ in spec.trained_on.rows()})
-    scores = spec.metrics.get("val")
-    if isinstance(scores, Mapping):
-        yield labels, scores, True
-    for record in RunFolder(run).records():
-        if record.get("kind") == "new":
-            labels, summary = _new_images(run, record)
-            yield labels, summary, False
-
-
-def _new_images(run: Path, record: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
-    """Return what a record says of new images: training images of the model, and its scores."""
-    labels, scores = record.get("labels"), record.get("scores")
-    if type(labels) is not int or labels < 1 or not isinstance(scores, Mapping):
-        raise DataError(
-            f"{RunFolder(run).metrics} is damaged: a record of kind new must have labels, a number from 1, and scores; "
-            f"got labels {labels!r}; train the run again, or leave it out"
+    folder = RunFolder(run)
+    validation = spec.metrics.get("val")
+    if isinstance(validation, Mapping):
+        yield (
+            labels,
+            _checked(RecordedScores, validation, folder.bundle, "its validation"),
+            True,
         )
-    return labels, scores
+    for record in folder.records():
+        if record.get("kind") == "new":
+            which = f"the record of new images at step {record['step']}"
+            new = _checked(NewImages, record, folder.metrics, which)
+            yield new.labels, new.scores, False
 
 
-def _iou_of(labels: int, summary: Mapping[str, Any], is_repeated: bool) -> list[Score]:
-    miou = summary.get("miou_object")
-    if not is_finite_number(miou):
+def _checked(
+    kind: type[Model], values: Mapping[str, Any], file: Path, which: str
+) -> Model:
+    """Return a part of a file of a run; raise DataError, which says which part is damaged, and how."""
+    try:
+        return validate(kind, values)
+    except InvalidDocumentError as invalid:
+        problems = listed(which, invalid.problems)
+        raise DataError(
+            f"{file} is damaged: {problems}; train the run again, or leave it out"
+        ) from invalid
+
+
+def _iou_of(labels: int, summary: RecordedScores, is_repeated: bool) -> list[Score]:
+    if summary.miou_object is None:
         return []
-    return [Score(labels, 1 - float(miou), _standard_error(summary), is_repeated)]
+    error = 1 - summary.miou_object
+    return [Score(labels, error, _standard_error(summary), is_repeated)]
 
 
-def _standard_error(summary: Mapping[str, Any]) -> float:
+def _standard_error(summary: RecordedScores) -> float:
     """Return the standard error of a mean IoU, from how much its images differ, and from what is usual."""
-    images = max(int(summary.get("images") or 1), 1)
+    images = summary.images or 1
     variance: float = _STD_OF_IMAGE**2  # between images
-    interval = summary.get("miou_object_interval")
-    if interval and all(map(is_finite_number, interval)):
-        standard_error = float(interval[1] - interval[0]) / _WIDTH_95
+    low, high = summary.miou_object_interval or (None, None)
+    if low is not None and high is not None:
+        standard_error = (high - low) / _WIDTH_95
         seen = images * standard_error**2
         variance = (images * seen + _IMAGES_OF_PRIOR * variance) / (
             images + _IMAGES_OF_PRIOR
@@ -200,17 +279,14 @@ def _standard_error(summary: Mapping[str, Any]) -> float:
     return math.sqrt(variance / images)
 
 
-def _missed_of(
-    labels: int, summary: Mapping[str, Any], is_repeated: bool
-) -> list[Score]:
-    found = summary.get("everything") or {}
-    if "missed" not in found or not found.get("objects"):
+def _missed_of(labels: int, summary: RecordedScores, is_repeated: bool) -> list[Score]:
+    found = summary.everything
+    if found is None or found.missed is None or not found.objects:
         return []
-    objects = found["objects"]
-    share = found["missed"] / objects
+    share = found.missed / found.objects
     # an object more and one less missed, so that the error of 0 of 3 is not 0
-    smoothed = (found["missed"] + 1) / (objects + 2)
-    std = (smoothed * (1 - smoothed) / objects) ** 0.5
+    smoothed = (found.missed + 1) / (found.objects + 2)
+    std = (smoothed * (1 - smoothed) / found.objects) ** 0.5
     return [Score(labels, share, max(std, _LEAST_STD), is_repeated)]
 
 
