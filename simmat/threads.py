@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, MutableMapping
@@ -146,16 +145,3 @@ def prepare_threads(environment: MutableMapping[str, str] = os.environ) -> None:
 def threads_are_chosen() -> bool:
     """Return whether a user or a launcher has set the number of threads, not `prepare_threads`."""
     return os.environ.get(THREADS_VARIABLE, str(usable_cpus())) != str(usable_cpus())
-
-
-def cpu_name() -> str:
-    """Return the name of the processor, as far as the system tells it."""
-    with suppress(OSError):
-        for line in (
-            Path("/proc/cpuinfo")
-            .read_text(encoding="utf-8", errors="replace")
-            .splitlines()
-        ):
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -91,19 +91,11 @@ def check_links(folder: Path) -> None:
         DataError: there is one.
     """
     root = folder.resolve()
-    waiting = [str(folder)]
-    while waiting:
-        with os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
-                elif entry.is_symlink():
-                    target = Path(entry.path).resolve()
-                    if not target.is_relative_to(root):
-                        raise DataError(
-                            f"{entry.path}: a link out of {folder.name}, which is not followed; put the file itself "
-                            "there"
-                        )
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise DataError(
+                f"{path}: a link out of {folder.name}, which is not followed; put the file itself there"
+            )
 
 
 class FrameAddress(NamedTuple):

@@ -31,7 +31,7 @@ from simmat.io.files import atomic_write_json
 from simmat.model_spec import as_json
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
-from simmat.threads import cpu_name, usable_cpus
+from simmat.threads import usable_cpus
 from simmat.training import RunFolder
 from simmat_plugin_report.analysis import (
     analyse,
@@ -41,6 +41,7 @@ from simmat_plugin_report.analysis import (
 )
 from simmat_plugin_report.compare_page import write_page
 from simmat_plugin_report.documents import Analysis, RunReport, read_report, view_of
+from simmat_plugin_report.processor import cpu_name
 
 PAUSE_FACTOR = 20
 """Pause before the page is written again, as a multiple of the time to write it: at most 1/20 of a training."""

@@ -25,7 +25,8 @@ from simmat.plugin_specs import API_VERSION
 from simmat.plugins.hooks import PROJECT
 from simmat.plugins.loader import PLUGINS_VARIABLE, load_plugins
 from simmat.plugins.registry import PluginReport, Registry
-from simmat.threads import THREADS_VARIABLE, cpu_name, memory_limit, usable_cpus
+from simmat.threads import THREADS_VARIABLE, memory_limit, usable_cpus
+from simmat_plugin_report.processor import cpu_name
 
 GIB = 1 << 30
 MIN_FREE_BYTES = 2 * GIB
