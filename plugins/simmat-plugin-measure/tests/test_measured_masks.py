@@ -74,6 +74,30 @@ def test_several_images_share_a_table(case: Path) -> None:
     assert [row["image"] for row in rows_of(case)] == ["a"] * 3 + ["b"] * 3
 
 
+def test_only_the_picked_channels_are_measured(
+    case: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By name or number, in their order; others are refused."""
+    pixels = np.full((40, 50, 3), (10, 20, 30), np.uint8)
+    Image.fromarray(pixels).save(case / "rgb.png")
+
+    def means(picked: str) -> dict[str, str]:
+        words = ["measure", str(case / "rgb.png"), "--mask", str(case / "mask.png")]
+        words += ["--modality", "rgb", "--out", str(case / "t.csv")]
+        assert run([*words, "--channels", picked]) == 0
+        row = rows_of(case)[0]
+        return {key: row[key] for key in row if key.startswith("intensity_mean-")}
+
+    assert means("blue,red") == {
+        "intensity_mean-blue [count]": "30",
+        "intensity_mean-red [count]": "10",
+    }
+    assert means("1") == {"intensity_mean-green [count]": "20"}
+    with pytest.raises(AssertionError):
+        means("bogus")
+    assert "no channel 'bogus'" in capsys.readouterr().err
+
+
 def test_bad_input_is_one_error_and_no_file(
     case: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,7 +75,7 @@ def command(
 
     if bool(images) == bool(source):
         raise ConfigError("give either IMAGE or --source NAME=FILE")
-    adapter = load_registry().modality(modality, modality_options, channels=channels)
+    adapter = load_registry().modality(modality, modality_options)
     if data is not None:
         adapter = with_data_card(adapter, card_of_files(data).model_dump())
     names = adapter.source_names()
@@ -96,6 +96,7 @@ def command(
             out,
             regions=regions,
             pixel_size_um=pixel_size_um,
+            channels=channels,
             note=lambda text: echo(text, err=True),
         )
     what = "1 object" if count == 1 else f"{count} objects"

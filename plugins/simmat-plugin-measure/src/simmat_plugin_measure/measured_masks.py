@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from simmat.io.paths import stem_of
 from simmat.measurement import Measurements
 from simmat.predictor import ImageLoader
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.types import ImageReader, RegionRule
+from simmat.sensors.channel_selection import pick_channels
+from simmat.types import Georeference, ImageReader, RegionRule, SensorImage, Window
 from simmat_plugin_measure.measuring import measure, pixel_areas
 
 _MAX_SIDE = 2048
@@ -36,6 +38,7 @@ def measure_masks(
     *,
     regions: RegionRule = "instances",
     pixel_size_um: float | None = None,
+    channels: Sequence[str | int] | None = None,
     note: Callable[[str], object],
 ) -> int:
     """Write a row for each object of the masks; return their number.
@@ -47,10 +50,11 @@ def measure_masks(
         out: the table, which replaces an earlier one.
         regions: what an object is.
         pixel_size_um: side of a pixel, for areas in µm².
+        channels: those that are measured, as `pick_channels` takes them; None for all.
         note: called with what the user should know.
 
     Raises:
-        ConfigError: images and masks do not fit together, or `out` is another file.
+        ConfigError: images and masks do not fit together, an image has no such channel, or `out` is another file.
         DataError: an image or mask cannot be read, they differ in size, or a mask holds no object.
         OutputError: the table cannot be written.
     """
@@ -79,7 +83,8 @@ def measure_masks(
                 note(f"Warning: {contradiction}")
             elif areas is None:
                 without_size.append(name)
-            yield from _rows(name, objects, measure(image, objects, areas))
+            seen = image if channels is None else _picked(image, channels)
+            yield from _rows(name, objects, measure(seen, objects, areas))
 
     without_size: list[str] = []
     count = write_table(out, rows())
@@ -89,6 +94,34 @@ def measure_masks(
             "--pixel-size-um if you know it"
         )
     return count
+
+
+@dataclass(frozen=True)
+class _PickedChannels:
+    """Some channels of an image that is read in parts."""
+
+    whole: ImageReader
+    indices: Sequence[int]
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        return self.whole.size_hw
+
+    @property
+    def georeference(self) -> Georeference | None:
+        return self.whole.georeference
+
+    @property
+    def origin(self) -> str:
+        return self.whole.origin
+
+    def read(self, window: Window) -> SensorImage:
+        return self.whole.read(window).select(self.indices)
+
+
+def _picked(image: ImageReader, channels: Sequence[str | int]) -> ImageReader:
+    has = image.read(Window(0, 0, 1, 1)).channels
+    return _PickedChannels(image, pick_channels(has, channels, origin=image.origin))
 
 
 def _check_frames(
