@@ -154,6 +154,15 @@ def test_some_labels_of_the_training_are_outlined(run: Path, data: Path) -> None
         assert coloured[~inside].mean() < 0.02
 
 
+def test_a_fold_has_its_report(data: Path, tmp_path: Path) -> None:
+    """Its validation images are in another split of the data set."""
+    settings = config(data, tmp_path / "run", steps=1, fold="2/2", image_size=32)
+    training.train(settings, registry("report"))
+    report = read_report(RunFolder(tmp_path / "run"))
+    assert report is not None
+    assert report.analysis.examples
+
+
 @pytest.mark.slow
 def test_the_report_costs_a_bounded_number_of_passes(
     data: Path, tmp_path: Path

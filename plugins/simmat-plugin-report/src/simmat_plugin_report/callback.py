@@ -16,7 +16,7 @@ import simmat
 from simmat.bundle import Bundle, BundleSpec, load_bundle, read_bundle_spec
 from simmat.callbacks import Callback, RunInfo
 from simmat.config import TrainConfig
-from simmat.data.dataset import Dataset, open_dataset
+from simmat.data.dataset import Dataset
 from simmat.data.index import read_index
 from simmat.errors import SimMATError
 from simmat.evaluation import (
@@ -32,7 +32,7 @@ from simmat.model_spec import as_json
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
 from simmat.threads import usable_cpus
-from simmat.training import RunFolder
+from simmat.training import RunFolder, open_data
 from simmat_plugin_report.analysis import (
     analyse,
     analysis_of,
@@ -153,7 +153,7 @@ class ReportCallback(Callback):
             checkpoint=checkpoint,
             device=self._plan.device,
         )
-        dataset = open_dataset(config.data, bundle.modality, config.card_overrides())
+        dataset = open_data(config, self._registry, bundle.modality)
         return bundle, read_index(dataset).dataset
 
     def _store_scores(self, scores: Scores) -> None:
