@@ -62,6 +62,7 @@ def test_sound_set_is_described_and_has_no_problems(tmp_path: Path) -> None:
     for words in (
         "train: 3 samples, 2 regions",
         "8x8 (3)",
+        "Nothing to correct in 4 images.",
         "p1 [K, shown in °C]: 6.85 to 16.85, mean 14.35, 50.0% invalid",
     ):
         assert words in report.text()
@@ -119,7 +120,9 @@ def test_constant_and_empty_channels_are_problems(tmp_path: Path) -> None:
             root / f"images/train/{index}.npy",
             np.stack([np.full((8, 8), 5), np.full((8, 8), np.nan)]) + 0,
         )
-    problems = "\n".join(check_dataset(open_planes(root)).errors)
+    report = check_dataset(open_planes(root))
+    assert "Nothing to correct" not in report.text()
+    problems = "\n".join(report.errors)
     assert re.search("'p0' .*-268.15 °C", problems)
     assert "'p1'" in problems
 

@@ -159,12 +159,18 @@ def test_images_of_one_grid_raise_no_alarm(tmp_path: Path) -> None:
     assert pairs(tmp_path, 0, 0) == []
 
 
-@pytest.mark.parametrize(("down", "right"), [(0, 20), (-12, 5)])
-def test_shifted_sensors_are_told(tmp_path: Path, down: int, right: int) -> None:
+@pytest.mark.parametrize(
+    ("down", "right", "words"),
+    [(0, 20, "20 px left and 0 px"), (-12, 5, "5 px left and 12 px down")],
+)
+def test_shifted_sensors_are_told(
+    tmp_path: Path, down: int, right: int, words: str
+) -> None:
     """A network that joins them learns from pixels of two different places."""
     (said,) = pairs(tmp_path, down, right)
     assert "gray seems to be shifted against rgb: median" in said
-    assert f"{-right:+.0f} px to the right and {-down:+.0f} px down" in said
+    assert words in said
+    assert f"simmat align {tmp_path} --modality rgb+gray" in said
 
 
 class WithUnit(ModalityOptions):

@@ -235,6 +235,10 @@ class DataReport(StrictModel):
                 yield ""
                 yield f"{title} ({len(entries)}):"
                 yield from (f"  - {entry}" for entry in texts_of(entries))
+        if all(found.severity == "note" for found in self.findings):
+            images = sum(split.samples for split in self.splits)
+            yield ""
+            yield f"Nothing to correct in {images} {'image' if images == 1 else 'images'}."
 
 
 def check_dataset(

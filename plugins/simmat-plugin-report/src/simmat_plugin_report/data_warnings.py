@@ -160,8 +160,16 @@ def shift_warning(index: DataIndex) -> str:
         if distance > WARN_PX:
             said.append(
                 f"{name} seems to be shifted against {first}: median {distance:.1f} px in {len(found)} images, "
-                f"{right:+.0f} px to the right and {down:+.0f} px down would align it with {first}"
+                f"{_moved(right, 'right', 'left')} and {_moved(down, 'down', 'up')} would align it with {first}"
             )
     if not said:
         return ""
-    return f"{'; '.join(said)}; masks do not lie on the objects in one of them, so register the images"
+    return (
+        f"{'; '.join(said)}; masks do not lie on the objects in one of them. Estimate where the images lie on each "
+        f"other: simmat align {index.dataset.root} --modality {adapter.name}"
+    )
+
+
+def _moved(pixels: float, forward: str, back: str) -> str:
+    """Say by how much an image is to be moved."""
+    return f"{abs(pixels):.0f} px {back if pixels < 0 else forward}"
