@@ -145,6 +145,15 @@ def wants_traceback() -> bool:
     return os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
 
 
+def what_is_wrong(error: BaseException) -> str:
+    """Return what a library's error about a damaged file means: its text, unless that speaks of the code alone."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    if isinstance(error, AttributeError | IndexError | TypeError) or not str(error):
+        return "a part of it is missing, or is not what it should be"
+    return str(error)
+
+
 def with_line(error: BaseException, *, ours: Sequence[str] = ("simmat",)) -> str:
     """Return class and message of an error of a plugin's code, with the plugin's line that it came from.
 

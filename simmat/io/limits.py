@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from simmat.errors import ConfigError, DataError, SimMATError
+from simmat.errors import ConfigError, DataError, SimMATError, what_is_wrong
 from simmat.types import Window
 
 LIMIT_VARIABLE = "SIMMAT_MAX_IMAGE_GIB"
@@ -87,5 +87,5 @@ def decoding_errors(path: Path, kind: str) -> Iterator[None]:
     # damaged files raise all kinds of errors in the libraries (zlib.error, TokenError, …)
     except Exception as error:
         raise DataError(
-            f"{path}: damaged or cut short, it cannot be read as {kind.upper()} ({error})"
+            f"{path}: damaged or cut short, it cannot be read as {kind.upper()} ({what_is_wrong(error)})"
         ) from error

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from simmat.bundle import FILE_NAME
 from simmat.config import MUTABLE_ON_RESUME, PATH_SETTINGS, TrainConfig
 from simmat.data.digest import DatasetDigest
-from simmat.documents import InvalidDocumentError, StrictModel, validate
-from simmat.errors import ConfigError, DataError, OutputError
+from simmat.documents import StrictModel, validate
+from simmat.errors import ConfigError, DataError, OutputError, what_is_wrong
 from simmat.io.files import (
     TEMPORARY_MARK,
     atomic_path,
@@ -292,11 +292,7 @@ def load_state(path: Path, *, tensors: bool = True) -> RunState:
     except DataError:
         raise
     except Exception as error:  # the kinds differ between versions of safetensors
-        if isinstance(error, InvalidDocumentError):
-            why = str(error)
-        else:
-            why = f"{type(error).__name__}: {error}"
-        raise _damaged(path, why) from error
+        raise _damaged(path, what_is_wrong(error)) from error
 
 
 def fingerprint_in(path: Path) -> str:

@@ -17,6 +17,7 @@ from PIL import Image
 from simmat.data.instances import read_mask
 from simmat.errors import DataError
 from simmat.io.images import read_image
+from simmat.io.limits import decoding_errors
 from simmat.io.tiff import check_tiff
 from simmat.types import Window
 
@@ -256,3 +257,26 @@ def _tiff(
         link = len(content)
         content += bytes(4)
     return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyError("SizeX"), "'SizeX' is missing"),
+        (IndexError("tuple index out of range"), "a part of it is missing"),
+        (TypeError("'NoneType' object is not iterable"), "a part of it is missing"),
+        (AttributeError("no attribute 'x'"), "a part of it is missing"),
+        (AssertionError(), "a part of it is missing"),
+        (ValueError("bad marker"), "bad marker"),
+    ],
+)
+def test_a_damaged_file_is_not_told_in_words_of_the_code(
+    error: Exception, said: str
+) -> None:
+    """A user cannot act on "tuple index out of range"."""
+    with (
+        pytest.raises(DataError, match=said) as caught,
+        decoding_errors(Path("a.tif"), "tiff"),
+    ):
+        raise error
+    assert "index out of range" not in str(caught.value)

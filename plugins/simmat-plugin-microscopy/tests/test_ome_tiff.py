@@ -161,7 +161,11 @@ def _edit(path: Path, old: bytes, new: bytes) -> Path:
         (b'SizeC="2"', b'SizeC="3"', "describes 2 channels"),
         (b'SizeZ="3"', b'SizeZ="9"', "has 6 of the 18 pages"),
         (b'SizeX="31"', b'SizeX="32"', "its pages have 31x20"),
-        (b'DimensionOrder="', b'DimensionOrdxr="', "damaged"),
+        (b'SizeX="31"', b'SizfX="31"', "must state SizeX as a whole number from 1"),
+        (b'SizeX="31"', b'SizeX="-1"', "SizeX as a whole number .* got '-1'"),
+        (b'SizeY="20"', b'SizeY="ab"', "SizeY as a whole number .* got 'ab'"),
+        (b'SizeT="1"', b'SizeT="0"', "SizeT as a whole number .* got '0'"),
+        (b'DimensionOrder="', b'DimensionOrdxr="', "must state DimensionOrder"),
     ],
 )
 def test_a_file_that_contradicts_itself_is_refused(

@@ -19,7 +19,7 @@ from simmat.data.formats.folders import MASKS, files_by_stem
 from simmat.data.formats.manifest import MANIFEST_FILE
 from simmat.data.predicted import read_predicted
 from simmat.data.samples import SPLITS, SPLITS_FILE, Sample
-from simmat.errors import ConfigError, DataError
+from simmat.errors import ConfigError, DataError, what_is_wrong
 from simmat.io.paths import require_folder
 from simmat.io.reading import read_bytes, read_json
 from simmat_plugin_convert.image_files import (
@@ -274,7 +274,7 @@ def read_yolo(source: ReaderInput) -> Labels:
     # PyYAML raises all kinds of errors for a value that does not fit its tag (KeyError, AttributeError, …)
     except Exception as error:
         raise DataError(
-            f"{path}: not a yaml file: {' '.join(str(error).split())}"
+            f"{path}: not a yaml file: {' '.join(what_is_wrong(error).split())}"
         ) from None
     if not isinstance(content, dict):
         raise DataError(

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from simmat.errors import DataError, SimMATError
+from simmat.errors import DataError, SimMATError, what_is_wrong
 from simmat.io.images import Unit, stated_unit
 from simmat.io.limits import check_size
 from simmat.io.paths import require_file
@@ -94,7 +94,7 @@ def read_exr(path: Path, nodata: float | None = None) -> ImageFile:
         raise
     except Exception as error:  # the library raises various classes for damaged files
         raise DataError(
-            f"{path}: damaged or truncated, it cannot be read as EXR ({error})"
+            f"{path}: damaged or truncated, it cannot be read as EXR ({what_is_wrong(error)})"
         ) from error
     if not whole:
         raise DataError(

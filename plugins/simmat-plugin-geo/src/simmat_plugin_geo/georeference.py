@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from simmat.errors import DataError, SimMATError, shortened
+from simmat.errors import DataError, SimMATError, shortened, what_is_wrong
 from simmat.geo import Coords
 from simmat.terminal import echo
 from simmat.types import Georeference
@@ -45,7 +45,7 @@ def gdal_errors(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # GDAL's own errors are of no public class
         raise DataError(
-            f"{path}: damaged, or not what its name says ({error})"
+            f"{path}: damaged, or not what its name says ({what_is_wrong(error)})"
         ) from error
 
 

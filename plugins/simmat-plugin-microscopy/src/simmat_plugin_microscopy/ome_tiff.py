@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat import SensorImage, Window
-from simmat.errors import DataError
+from simmat.errors import DataError, shortened
 from simmat.io.files import atomic_path
 from simmat.io.paths import require_file
 from simmat.io.pixel_size import ome_length_um
 from simmat.io.tiff import open_tiff, open_tifffile
 from simmat_plugin_microscopy.scenes import Scene, checked_size_um, make_channels
 
+_COLOURS = ("red", "green", "blue", "alpha")
 _MAX_PAGES = 2**20
 _SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 _XML_ENDS = "OME>"
@@ -59,15 +60,15 @@ class OmeTiff:
         emissions: list[float | None] = []
         for channel in _channels(pixels):
             emission = ome_length_um(channel, "EmissionWavelength", "nm")
-            samples = int(channel.get("SamplesPerPixel", 1))
+            samples = self._number(channel, "SamplesPerPixel", "1", len(_COLOURS))
             for sample in range(samples):
                 name = channel.get("Name")
                 if samples > 1:
-                    colour = ("red", "green", "blue", "alpha")[sample]
+                    colour = _COLOURS[sample]
                     name = f"{name} {colour}" if name else colour
                 names.append(name)
                 emissions.append(None if emission is None else 1000 * emission)
-        count = int(pixels.attrib["SizeC"])
+        count = self._number(pixels, "SizeC")
         if len(names) != count:
             if names and len(_channels(pixels)) > 1:
                 raise DataError(
@@ -81,12 +82,28 @@ class OmeTiff:
             sizes.append(checked_size_um(self.path, axis.lower(), size))
         return Scene(
             self.scene_names[number],
-            int(pixels.attrib["SizeT"]),
-            int(pixels.attrib["SizeZ"]),
-            (int(pixels.attrib["SizeY"]), int(pixels.attrib["SizeX"])),
+            self._number(pixels, "SizeT"),
+            self._number(pixels, "SizeZ"),
+            (self._number(pixels, "SizeY"), self._number(pixels, "SizeX")),
             make_channels(names, emissions),
             (sizes[0], sizes[1], sizes[2]),
         )
+
+    def _number(
+        self,
+        element: ElementTree.Element,
+        name: str,
+        default: str = "",
+        most: int = 10**9,
+    ) -> int:
+        """Return a number of pixels, channels, slices or times that an element states."""
+        stated = element.get(name, default)
+        if not re.fullmatch("[0-9]{1,10}", stated) or not 0 < int(stated) <= most:
+            raise DataError(
+                f"{self.path}: its OME-XML is damaged: it must state {name} as a whole number from 1 to {most}, got "
+                f"{shortened(repr(stated))}; export the file again"
+            )
+        return int(stated)
 
     def read(
         self, number: int, t: int, z: int, picked: Sequence[int], window: Window
@@ -117,10 +134,12 @@ class OmeTiff:
 
     def _pages(self, pixels: ElementTree.Element) -> npt.NDArray[np.int64]:
         """Return (T, Z, C) the page of each plane."""
-        lengths = {axis: int(pixels.attrib[f"Size{axis}"]) for axis in "TZC"}
+        lengths = {axis: self._number(pixels, f"Size{axis}") for axis in "TZC"}
         channels = _channels(pixels)
-        samples = int(channels[0].get("SamplesPerPixel", 1)) if channels else 1
-        if samples < 1 or lengths["C"] % samples or min(lengths.values()) < 1:
+        samples = 1
+        if channels:
+            samples = self._number(channels[0], "SamplesPerPixel", "1", len(_COLOURS))
+        if lengths["C"] % samples:
             raise DataError(
                 f"{self.path}: its OME-XML is damaged: it states the sizes {lengths} with {samples} samples a pixel"
             )
@@ -132,7 +151,13 @@ class OmeTiff:
                 "or the rest is in other files: save all in one file"
             )
         # the first axis changes fastest
-        order = [axis for axis in pixels.attrib["DimensionOrder"] if axis in "TZC"]
+        stated = pixels.get("DimensionOrder", "")
+        order = [axis for axis in stated if axis in "TZC"]
+        if sorted(order) != ["C", "T", "Z"]:
+            raise DataError(
+                f"{self.path}: its OME-XML is damaged: it must state DimensionOrder such as 'XYCZT', got "
+                f"{shortened(repr(stated))}; export the file again"
+            )
         table = np.full([lengths[axis] for axis in order[::-1]], -1, np.int64)
         flat = table.reshape(-1)
         for item in _children(pixels, "TiffData"):

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from simmat.errors import DataError
+from simmat.errors import DataError, what_is_wrong
 from simmat.io.limits import check_size
 from simmat.io.reading import read_bytes
 from simmat.types import FloatArray
@@ -155,7 +155,7 @@ def read_radiometric(
             struct.error,
         ) as error:
             raise DataError(
-                f"{path}: its FLIR records are damaged ({error})"
+                f"{path}: its FLIR records are damaged ({what_is_wrong(error)})"
             ) from error
     for marker in _RAW_SEGMENTS:
         raw = b"".join(payload for kind, payload in segments if kind == marker)
@@ -316,7 +316,7 @@ def _jpeg_ls_image(
         found = np.asarray(imagecodecs.jpegls_decode(body))
     except Exception as error:  # a class of its own
         raise DataError(
-            f"{path}: the raw image in its FLIR records is damaged ({error})"
+            f"{path}: the raw image in its FLIR records is damaged ({what_is_wrong(error)})"
         ) from error
     if found.shape != size_hw or found.dtype != np.uint16:
         raise DataError(
@@ -341,7 +341,7 @@ def _png_image(path: Path, body: bytes, size_hw: tuple[int, int]) -> RawArray:
             return np.asarray(image).astype(np.uint16).byteswap()
     except Exception as error:  # Pillow raises various classes for damaged files
         raise DataError(
-            f"{path}: the raw image in its FLIR records is damaged ({error})"
+            f"{path}: the raw image in its FLIR records is damaged ({what_is_wrong(error)})"
         ) from error
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from simmat.errors import SpecError
+from simmat.errors import SpecError, what_is_wrong
 from simmat.plugin_specs import TuningTargets
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -294,4 +294,4 @@ def square(value: Any) -> int:
 
 
 def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return " ".join(what_is_wrong(error).split())[:200]
