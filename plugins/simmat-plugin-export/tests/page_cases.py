@@ -21,12 +21,19 @@ def need_built() -> None:
         pytest.skip("the page of exported models is not built here; run `make page`")
 
 
-def ask(cases: Sequence[tuple[str, Any]]) -> list[dict[str, Any]]:
+def ask(
+    cases: Sequence[tuple[str, Any]], *, timeout_s: float | None = None
+) -> list[dict[str, Any]]:
     """Return what the engine answers to (name, argument): {"result": …} or {"error": …, "kind": …}."""
     need_built()
     text = "\n".join(json.dumps(case, allow_nan=False) for case in cases)
     done = subprocess.run(
-        ["node", str(CASES)], input=text, capture_output=True, text=True, check=True
+        ["node", str(CASES)],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=timeout_s,
     )
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -467,6 +467,83 @@ def test_a_bad_file_gets_one_clear_error(content: bytes, name: str, says: str) -
     assert says in found["error"]
 
 
+GDAL_METADATA = 42112
+MANY = 2**21
+PATIENCE_S = 300
+"""Seconds in which a text of `MANY` letters is read; a search that goes back at each letter needs an hour."""
+
+
+def _noted(description: str, metadata: str) -> bytes:
+    """Return a small TIFF with these texts."""
+    stream = io.BytesIO()
+    tags = [(GDAL_METADATA, "s", 0, metadata, True)]
+    values = np.zeros((4, 4), np.uint8)
+    tifffile.imwrite(
+        stream, values, description=description, metadata=None, extratags=tags
+    )
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("description", "metadata"),
+    [
+        ("", "<Item" + " " * MANY),
+        ("", "<Item " * (MANY // 6)),
+        ("", f"<Item {'a' * MANY}>1</Item>"),
+        ("", f'<Item name="{"a=" * (MANY // 2)}'),
+        ("", "<Item name='" + "\0" * MANY + "'>"),
+        ("<OME>" + "<Pixels " * (MANY // 8), ""),
+        ("\0" * MANY + "a", ""),
+    ],
+    ids=["spaces", "items", "word", "unclosed", "zeros", "pixels", "description"],
+)
+def test_a_hostile_text_is_read_once(description: str, metadata: str) -> None:
+    """Each text is as long as a photo; the worker would not answer for hours if it searched from each letter."""
+    content = base64.b64encode(_noted(description, metadata)).decode("ascii")
+    case = ("read", [_described(Gray(), Gray().channels), "a.tif", content, {}])
+    (found,) = ask([case], timeout_s=PATIENCE_S)
+    assert found["result"]["planes"] == [[0.0] * 16]
+
+
+@pytest.mark.parametrize("description", ["{}a", "band{}x"])
+def test_a_hostile_description_of_a_band_is_read_once(description: str) -> None:
+    """Zeros may stand before the number of a band, and are no reason to start again at each of them."""
+    adapter = pytest.importorskip("simmat_plugin_multispectral.adapter")
+    sensor = adapter.Landsat8()
+    text = description.format("0" * MANY + "-")
+    item = f'<Item name="DESCRIPTION" sample="0" role="description">{text}</Item>'
+    content = base64.b64encode(_noted("", item)).decode("ascii")
+    case = ("read", [_described(sensor, ()), "a.tif", content, {}])
+    (found,) = ask([case], timeout_s=PATIENCE_S)
+    assert "bands are described as" in found["error"]
+    assert len(found["error"]) < 1000
+
+
+def test_items_of_a_file_are_found_beside_other_text() -> None:
+    """Metadata that another program wrote has other elements, unknown items and items of all bands."""
+    stored = np.arange(1, 9, dtype=np.uint8).reshape(2, 2, 2)
+    stream = io.BytesIO()
+    text = (
+        '<GDALMetadata>< <Items><Item>x</Item><Item name="S" role="scale">3</Item>'
+        '<Item a role="scale" ="" name="T" sample="1">0.5</Item>\n<Item name="U" sample="7" role="offset">9</Item>'
+        '<Item\tname="V" role="offset" sample="0">&quot;</Item><Item name="W" role="offset" sample="0">2</Item>'
+        '<Item name="DESCRIPTION" sample="0" role="description">a</Item><Item name="open"'
+    )
+    tifffile.imwrite(
+        stream,
+        stored,
+        photometric="minisblack",
+        planarconfig="contig",
+        extratags=[(GDAL_METADATA, "s", 0, text, True)],
+    )
+    adapter = pytest.importorskip("simmat_plugin_multispectral.adapter")
+    sensor = adapter.Multispectral()
+    channels = (Channel("a", "scaled", "1"), Channel("band1", "scaled", "1"))
+    content = base64.b64encode(stream.getvalue()).decode("ascii")
+    (found,) = results([("read", [_described(sensor, channels), "a.tif", content, {}])])
+    assert found["planes"] == [[5.0, 11.0, 17.0, 23.0], [1.0, 2.0, 3.0, 4.0]]
+
+
 def test_a_file_of_another_sensor_is_refused() -> None:
     """Three planes are no grey image."""
     stream = io.BytesIO()

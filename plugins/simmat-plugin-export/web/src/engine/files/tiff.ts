@@ -81,7 +81,7 @@ async function tagsOf(page: GeoTIFFImage): Promise<Tags> {
   const load = async (tag: string) => (directory.hasTag(tag) ? await directory.loadValue(tag) : undefined);
   const numbers = async (tag: string) => Array.from((await load(tag)) ?? [], Number);
   const isTiled = page.isTiled;
-  const text = (value: unknown) => String(value ?? "").replace(/\0+$/, "");
+  const text = (value: unknown) => withoutEnd(String(value ?? ""));
   return {
     photometric: (await load("PhotometricInterpretation")) ?? MINISBLACK,
     compression: (await load("Compression")) ?? 1,
@@ -111,10 +111,16 @@ function firstDescription(content: Uint8Array): string | null {
     if (view.getUint16(entry, little) !== 270) continue;
     const length = view.getUint32(entry + 4, little);
     const place = length > 4 ? view.getUint32(entry + 8, little) : entry + 8;
-    const text = new TextDecoder().decode(content.subarray(place, place + length));
-    return text.replace(/\0+$/, "");
+    return withoutEnd(new TextDecoder().decode(content.subarray(place, place + length)));
   }
   return null;
+}
+
+/** A text without the zeros that end it. */
+function withoutEnd(text: string): string {
+  let length = text.length;
+  while (text[length - 1] === "\0") length--;
+  return text.slice(0, length);
 }
 
 /** The pages of the image without reduced copies, after checking that they agree and what they claim. */
@@ -183,7 +189,7 @@ function nodataOf(name: string, text: string): number[] {
   if (!text.trim()) return [];
   const number = /^[-+]?nan$/i.test(text.trim()) ? NaN : Number(text.trim());
   if (Number.isNaN(number) && !/nan/i.test(text)) {
-    throw new UserError(`${name}: its GDAL_NODATA tag must be a number, got ${text}`);
+    throw new UserError(`${name}: its GDAL_NODATA tag must be a number, got ${text.slice(0, 40)}`);
   }
   return [number];
 }
@@ -196,20 +202,60 @@ interface Item {
   value: string;
 }
 
-/** The items of GDAL's metadata, which are simple enough to be found without an XML parser; a worker has none. */
+/**
+ * The items of GDAL's metadata, which are simple enough to be found without an XML parser; a worker has none.
+ *
+ * The text is walked once: a regular expression would try again from each place of a text that is no metadata.
+ */
 function itemsOf(text: string): Item[] {
   const items: Item[] = [];
-  for (const [, attributes, value] of text.matchAll(/<Item\s+([^>]*)>([^<]*)<\/Item>/g)) {
-    const found = new Map(Array.from(attributes.matchAll(/(\w+)="([^"]*)"/g), (match) => [match[1], match[2]]));
-    const sample = found.get("sample");
-    items.push({
-      name: unescaped(found.get("name") ?? ""),
-      sample: sample === undefined ? null : Number(sample),
-      role: found.get("role") ?? "",
-      value: unescaped(value),
-    });
+  let start = text.indexOf("<Item");
+  while (start >= 0) {
+    const head = start + "<Item".length;
+    if (!/\s/.test(text.charAt(head))) {
+      start = text.indexOf("<Item", head);
+      continue;
+    }
+    const headEnd = text.indexOf(">", head);
+    if (headEnd < 0) break;
+    const end = text.indexOf("<", headEnd);
+    if (end < 0) break;
+    if (text.startsWith("</Item>", end)) items.push(itemOf(text.slice(head, headEnd), text.slice(headEnd + 1, end)));
+    start = text.indexOf("<Item", end);
   }
   return items;
+}
+
+function itemOf(head: string, value: string): Item {
+  const found = attributesOf(head);
+  const sample = found.get("sample");
+  return {
+    name: unescaped(found.get("name") ?? ""),
+    sample: sample === undefined ? null : Number(sample),
+    role: found.get("role") ?? "",
+    value: unescaped(value),
+  };
+}
+
+/** Name -> value of each name="value". */
+function attributesOf(head: string): Map<string, string> {
+  const found = new Map<string, string>();
+  let last = 0;
+  let equals = head.indexOf('="');
+  while (equals >= 0) {
+    const value = equals + 2;
+    let start = equals;
+    while (start > last && /\w/.test(head.charAt(start - 1))) start--;
+    last = value;
+    if (start < equals) {
+      const end = head.indexOf('"', value);
+      if (end < 0) break;
+      found.set(head.slice(start, equals), head.slice(value, end));
+      last = end + 1;
+    }
+    equals = head.indexOf('="', last);
+  }
+  return found;
 }
 
 function unescaped(text: string): string {
@@ -219,21 +265,33 @@ function unescaped(text: string): string {
 
 /** Factor and offset of each sample; 1 and 0 where they are not stated. */
 function scalesOf(items: readonly Item[], samples: number): [number, number][] {
-  const scales = Array.from({ length: samples }, (): [number, number] => [1, 0]);
-  for (const { role, sample, value } of items) {
-    if (role !== "scale" && role !== "offset") continue;
+  const factors = numbersOf(items, "scale", samples, 1);
+  const offsets = numbersOf(items, "offset", samples, 0);
+  return factors.map((factor, index) => [factor, offsets[index]]);
+}
+
+/** The number that the items of a role state of each sample; an item that names no sample is about all. */
+function numbersOf(items: readonly Item[], wanted: string, samples: number, unstated: number): number[] {
+  const own = new Map<number, number>();
+  let other = unstated;
+  // of several items the last one counts
+  for (let index = items.length - 1; index >= 0; index--) {
+    const { role, sample, value } = items[index];
     const number = Number(value);
-    if (Number.isNaN(number)) continue;
-    for (const [index, scale] of scales.entries()) {
-      if (sample === null || sample === index) scale[role === "scale" ? 0 : 1] = number;
+    if (role !== wanted || Number.isNaN(number)) continue;
+    if (sample === null) {
+      other = number;
+      break;
     }
+    if (!own.has(sample)) own.set(sample, number);
   }
-  return scales;
+  return Array.from({ length: samples }, (_, sample) => own.get(sample) ?? other);
 }
 
 function bandsOf(items: readonly Item[], samples: number): BandTags[] {
-  return Array.from({ length: samples }, (_, index) => {
-    const own = items.filter((item) => item.sample === index);
+  const itemsOfSample = Array.from({ length: samples }, (): Item[] => []);
+  for (const item of items) if (item.sample !== null) itemsOfSample[item.sample]?.push(item);
+  return itemsOfSample.map((own) => {
     const role = (name: string) => own.find((item) => item.role.toLowerCase() === name)?.value.trim() ?? "";
     const tags = own.filter((item) => item.role === "").map((item) => [item.name, item.value.trim()]);
     return { description: role("description"), unit: role("unittype"), tags: Object.fromEntries(tags) };
@@ -268,8 +326,11 @@ function imageJSize(page: GeoTIFFImage, description: string): number | null {
 }
 
 function omeSize(description: string): number | null {
-  const pixels = /<(?:\w+:)?Pixels\b[^>]*>/.exec(description)?.[0];
-  if (!pixels || !description.slice(0, 1000).includes("<OME")) return null;
+  if (!description.slice(0, 1000).includes("<OME")) return null;
+  const start = description.search(/<(?:\w+:)?Pixels\b/);
+  const end = description.indexOf(">", start);
+  if (start < 0 || end < 0) return null;
+  const pixels = description.slice(start, end);
   const side = (axis: string) => {
     const value = new RegExp(`PhysicalSize${axis}="([^"]*)"`).exec(pixels)?.[1];
     const unit = new RegExp(`PhysicalSize${axis}Unit="([^"]*)"`).exec(pixels)?.[1] ?? "µm";

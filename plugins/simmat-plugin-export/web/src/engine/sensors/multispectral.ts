@@ -154,7 +154,7 @@ function satelliteNames(satellite: Satellite, file: ImageFile): string[] {
   const own = Object.values(satellite.bands);
   const found = said.map((one) => satellite.bands[one] ?? (own.includes(one) ? one : undefined));
   if (found.some((one) => one === undefined) || new Set(found).size < found.length) {
-    const descriptions = file.bands.map(({ description }) => description).join(", ");
+    const descriptions = file.bands.map(({ description }) => description.slice(0, 40)).join(", ");
     throw new UserError(
       `${file.name}: bands are described as ${descriptions}; ${satellite.title} has ${known.join(", ")}, each once`,
     );
@@ -165,13 +165,13 @@ function satelliteNames(satellite: Satellite, file: ImageFile): string[] {
 /** "b4" for "B04", "B4" and "SR_B4"; else the description in lower case. */
 function bandNumber(description: string): string {
   const text = description.trim().toLowerCase();
-  const match = /^(?:sr_|band[ _]?)?b?0*(\d+a?)$/.exec(text);
-  return match ? `b${match[1]}` : text;
+  const match = /^(?:sr_|band[ _]?)?b?(\d+a?)$/.exec(text);
+  return match ? `b${match[1].replace(/^0+(?=\d)/, "")}` : text;
 }
 
 /** Whether a description only gives the index of the band in the file, from 1. */
 function isCount(description: string, index: number): boolean {
-  const match = /^(?:band)?[\s_-]*0*(\d+)$/i.exec(description.trim());
+  const match = /^(?:band)?[\s_-]*(\d+)$/i.exec(description.trim());
   return match !== null && Number(match[1]) === index;
 }
 
