@@ -265,4 +265,6 @@ def test_wrong_values_of_the_camera_do_no_harm(tmp_path: Path) -> None:
     assert "contradict" in found.text()
     # one pair tells less than many
     assert "from one pair" in found.text()
+    assert ", 1 pair; residual" in found.text()
+    assert "90 % of pairs" not in found.text()
     assert found.doubtful == []

@@ -179,8 +179,11 @@ class Aligned:
         """Return what people read."""
         values = list(self.residuals_px.values())
         first = self.rig.cameras[0].source
-        text = f"{self.source} on {first}: {self.model}, {len(self.matrices)} pairs"
-        if values:
+        pairs = "1 pair" if len(self.matrices) == 1 else f"{len(self.matrices)} pairs"
+        text = f"{self.source} on {first}: {self.model}, {pairs}"
+        if len(values) == 1:
+            text += f"; residual {values[0]:.1f} px of {first}"
+        elif values:
             text += (
                 f"; residual {np.median(values):.1f} px (median), {np.quantile(values, 0.9):.1f} px (90 % of pairs), "
                 f"in pixels of {first}"
